@@ -1,0 +1,208 @@
+"""What an engine must offer: loading a model, and the loaded model's abilities.
+
+An engine knows nothing of the wire: it yields the events of `types/results.py` and raises `EngineError`.
+Queues, time to live and identifiers are the emulator's business.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from lmstudio_integrations.types.chat import ChatHistory
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.models import ModelKind
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    PromptProgress,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallFailed,
+    ToolCallName,
+    ToolCallStart,
+)
+from lmstudio_integrations.types.tools import Tool
+
+
+class EngineError(Exception):
+    """An engine cannot do what it was asked.
+
+    Args:
+        title: What is wrong, as a real server would say it.
+        cause: What lies behind it.
+        suggestion: What would help.
+        display_data: The machine-readable part, with a `code` of protocol §3.7.
+        fatal: Whether the model is gone with it.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        *,
+        cause: str | None = None,
+        suggestion: str | None = None,
+        display_data: Mapping[str, Any] | None = None,
+        fatal: bool = False,
+    ) -> None:
+        super().__init__(title)
+        self.title = title
+        self.cause = cause
+        self.suggestion = suggestion
+        self.display_data = display_data
+        self.fatal = fatal
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the weights say of a model; the catalogue may override each.
+
+    Attributes:
+        architecture: For example `llama`.
+        params: The number of parameters as people write it, for example `135M`.
+        size_bytes: Size on disk.
+        quantization: Name and bits, for example `("Q4_1", 4)`.
+        max_context_length: The most tokens the model was made for.
+        embedding_length: Length of a vector, for embedding models.
+        format: `gguf` and the like.
+        vision: Whether it sees images.
+        tools: Whether it was taught tools.
+    """
+
+    architecture: str | None = None
+    params: str | None = None
+    size_bytes: int = 0
+    quantization: tuple[str, int] | None = None
+    max_context_length: int = 4096
+    embedding_length: int | None = None
+    format: str = "gguf"
+    vision: bool = False
+    tools: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An uploaded picture that a message shows; `data` is the file's content."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """What to load and how.
+
+    Attributes:
+        key: The model key under which the catalogue knows it.
+        kind: What it is for.
+        weights: A bundled name or a path; `None` for a scripted model.
+        fields: The effective load settings by their full wire keys.
+        context_length: Tokens that one prediction may use.
+        slots: Predictions that run at once.
+        options: What the catalogue says for this engine alone (rules, pace, …).
+    """
+
+    key: str
+    kind: ModelKind
+    weights: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    context_length: int = 4096
+    slots: int = 4
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One prediction.
+
+    Attributes:
+        history: The conversation; `None` for raw completion.
+        prompt: The text to continue, for raw completion.
+        config: The effective settings; those that nobody set have LM Studio's defaults (protocol §5.6).
+        tools: The tools that may be called.
+        tool_choice: Whether one must be.
+        images: Uploaded pictures by the identifiers in the history.
+        context_length: Tokens that prompt and answer may use together.
+    """
+
+    config: LlmPredictionConfig
+    history: ChatHistory | None = None
+    prompt: str | None = None
+    tools: Sequence[Tool] = ()
+    tool_choice: Literal["none", "auto", "required"] = "auto"
+    images: Mapping[str, Image] = field(default_factory=dict)
+    context_length: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of an engine's prediction.
+
+    Attributes:
+        stop_reason: One of protocol §6.5.
+        prompt_tokens: Tokens that were read.
+        predicted_tokens: Tokens that were written, the one that ends the sequence included.
+        stop_string: The stop string that was found.
+        stats: Further members of the statistics, by their wire names (draft counts).
+    """
+
+    stop_reason: str
+    prompt_tokens: int
+    predicted_tokens: int
+    stop_string: str | None = None
+    stats: Mapping[str, Any] = field(default_factory=dict)
+
+
+EngineEvent = (
+    PromptProgress
+    | LlmPredictionFragment
+    | ToolCallStart
+    | ToolCallName
+    | ToolCallArguments
+    | ToolCallEnd
+    | ToolCallFailed
+    | Finished
+)
+
+Progress = Callable[[float], None]
+"""Takes how much of a model is loaded, 0.0 to 1.0."""
+
+
+class LoadedModel(Protocol):
+    """One loaded model. Everything is async and may be cancelled; `generate` is cancelled by `aclose()`."""
+
+    def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
+        """Yield the events of one prediction; the last is `Finished`."""
+        ...
+
+    async def embed(self, text: str) -> list[float]:
+        """Return the vector of a text."""
+        ...
+
+    async def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of a text; embedding models add their start and end marks."""
+        ...
+
+    async def apply_template(self, history: ChatHistory, tools: Sequence[Tool], config: LlmPredictionConfig) -> str:
+        """Return the conversation as the model would read it, with the start of the next answer."""
+        ...
+
+    async def close(self) -> None:
+        """Give everything back."""
+        ...
+
+
+class Engine(Protocol):
+    """Loads models."""
+
+    name: str
+
+    def facts(self, weights: str | None, kind: ModelKind) -> ModelFacts:
+        """Return what the weights say, without loading them; cheap enough for a listing."""
+        ...
+
+    async def load(self, request: LoadRequest, on_progress: Progress) -> LoadedModel:
+        """Load a model.
+
+        Raises:
+            EngineError: If that is not possible, with a readable reason.
+        """
+        ...

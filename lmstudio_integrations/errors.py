@@ -1,0 +1,257 @@
+"""Every exception and warning of the package, in one tree.
+
+```
+LMStudioError
+├── LMStudioServerError                  the server said no; carries what it said
+│   ├── LMStudioModelNotFoundError
+│   ├── LMStudioPresetNotFoundError
+│   ├── LMStudioChannelClosedError
+│   ├── LMStudioModelUnloadedError
+│   ├── LMStudioWrongModelKindError
+│   ├── LMStudioInsufficientResourcesError
+│   ├── LMStudioModelLoadError
+│   ├── LMStudioModelCrashedError
+│   ├── LMStudioContextOverflowError
+│   ├── LMStudioPromptTemplateError
+│   ├── LMStudioUnsupportedError
+│   ├── LMStudioFileExpiredError
+│   ├── LMStudioAuthenticationError      (also LMStudioClientError)
+│   └── LMStudioPredictionError
+│       ├── LMStudioToolCallError
+│       └── LMStudioStructuredOutputError
+├── LMStudioClientError                  this side, or the line between the two
+│   ├── LMStudioUnreachableError
+│   ├── LMStudioWebsocketError
+│   │   └── LMStudioConnectionLostError
+│   ├── LMStudioProtocolError
+│   ├── LMStudioCancelledError
+│   ├── LMStudioConfigMismatchError
+│   └── LMStudioUnknownMessageWarning    (also UserWarning)
+├── LMStudioTimeoutError                 (also TimeoutError)
+├── LMStudioValueError                   (also ValueError)
+├── LMStudioRuntimeError                 (also RuntimeError)
+└── LMStudioOSError                      (also OSError)
+
+LMStudioConfigWarning                    (UserWarning)
+```
+
+Names that the official Python SDK has keep their places, so that code moves over by changing an import.
+Every exception can be pickled, with its attributes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class LMStudioError(Exception):
+    """Anything that this package raises on purpose."""
+
+
+class LMStudioServerError(LMStudioError):
+    """The server answered with an error (protocol §3.7).
+
+    Args:
+        message: The whole text, made for people.
+        title: The server's headline.
+        root_title: The headline of the innermost cause, where it differs.
+        cause: What went wrong, in the server's words.
+        suggestion: The server's advice.
+        display_data: The machine-readable part; its `code` decides the class of the exception.
+        error_data: Further data, of no fixed shape.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        title: str | None = None,
+        root_title: str | None = None,
+        cause: str | None = None,
+        suggestion: str | None = None,
+        display_data: Mapping[str, Any] | None = None,
+        error_data: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.title = title
+        self.root_title = root_title
+        self.cause = cause
+        self.suggestion = suggestion
+        self.display_data = display_data
+        self.error_data = error_data
+
+
+class LMStudioModelNotFoundError(LMStudioServerError):
+    """No model, or no loaded model, fits the given key or identifier."""
+
+
+class LMStudioPresetNotFoundError(LMStudioServerError):
+    """The named preset does not exist on the server."""
+
+
+class LMStudioChannelClosedError(LMStudioServerError):
+    """The server closed a channel before the packet that ends it."""
+
+
+class LMStudioModelUnloadedError(LMStudioServerError):
+    """The model was unloaded while, or before, it was used."""
+
+
+class LMStudioWrongModelKindError(LMStudioServerError):
+    """An embedding model was asked to chat, or a language model to embed."""
+
+
+class LMStudioInsufficientResourcesError(LMStudioServerError):
+    """The server refused to load the model for want of memory."""
+
+
+class LMStudioModelLoadError(LMStudioServerError):
+    """The server could not load the model."""
+
+
+class LMStudioModelCrashedError(LMStudioServerError):
+    """The engine that ran the model died."""
+
+
+class LMStudioContextOverflowError(LMStudioServerError):
+    """The prompt does not fit into the context window of the loaded model.
+
+    Args:
+        message: The whole text, made for people.
+        used: Tokens that the prompt needs, where known.
+        limit: Tokens that the loaded model holds, where known.
+        details: What `LMStudioServerError` takes.
+    """
+
+    def __init__(self, message: str = "", *, used: int | None = None, limit: int | None = None, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.used = used
+        self.limit = limit
+
+
+class LMStudioPromptTemplateError(LMStudioServerError):
+    """The model's prompt template refused the conversation."""
+
+
+class LMStudioUnsupportedError(LMStudioServerError):
+    """The engine or the server lacks a feature that was asked for."""
+
+
+class LMStudioFileExpiredError(LMStudioServerError):
+    """An uploaded file is gone from the server and cannot be uploaded again."""
+
+
+class LMStudioPredictionError(LMStudioServerError):
+    """A prediction ended without a usable result."""
+
+
+class LMStudioToolCallError(LMStudioPredictionError):
+    """A tool call could not be parsed, was cut off, or was required and did not come.
+
+    Args:
+        message: The whole text, made for people.
+        raw_content: What the model wrote, where known.
+        details: What `LMStudioServerError` takes.
+    """
+
+    def __init__(self, message: str = "", *, raw_content: str | None = None, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.raw_content = raw_content
+
+
+class LMStudioStructuredOutputError(LMStudioPredictionError):
+    """The answer is not the JSON, or not the instance, that was asked for.
+
+    Args:
+        message: The whole text, made for people.
+        text: The answer as the model wrote it.
+        details: What `LMStudioServerError` takes.
+    """
+
+    def __init__(self, message: str = "", *, text: str | None = None, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.text = text
+
+
+class LMStudioClientError(LMStudioError):
+    """Something failed on this side, or on the way to the server."""
+
+
+class LMStudioUnreachableError(LMStudioClientError):
+    """No LM Studio answers at the address, or at any address that was tried.
+
+    Args:
+        message: The whole text, made for people.
+        tried: The addresses, each with what happened there.
+    """
+
+    def __init__(self, message: str = "", *, tried: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.tried = tried
+
+
+class LMStudioWebsocketError(LMStudioClientError):
+    """The WebSocket to the server failed."""
+
+
+class LMStudioConnectionLostError(LMStudioWebsocketError):
+    """The connection broke while something was waiting for the server."""
+
+
+class LMStudioProtocolError(LMStudioClientError):
+    """The server sent what this client cannot make sense of, or did not know what it was asked."""
+
+
+class LMStudioCancelledError(LMStudioClientError):
+    """A result was asked of a prediction that had been cancelled before it had one."""
+
+
+class LMStudioConfigMismatchError(LMStudioClientError):
+    """The model is loaded with another configuration than the one asked for.
+
+    Args:
+        message: The whole text, made for people.
+        differences: Per setting, the value asked for and the actual one.
+    """
+
+    def __init__(self, message: str = "", *, differences: Mapping[str, tuple[Any, Any]] | None = None) -> None:
+        super().__init__(message)
+        self.differences = dict(differences or {})
+
+
+class LMStudioUnknownMessageWarning(LMStudioClientError, UserWarning):  # noqa: N818 - the official name
+    """The server sent a message of a kind unknown here. Kept for code that filters it; nothing raises it."""
+
+
+class LMStudioAuthenticationError(LMStudioServerError, LMStudioClientError):
+    """The server refused the credentials, or the API token has the wrong shape (protocol §2)."""
+
+
+class LMStudioTimeoutError(LMStudioError, TimeoutError):
+    """One of the clocks ran out.
+
+    Args:
+        message: The whole text, made for people.
+        clock: Which one: `connect_timeout`, `load_timeout`, `first_token_timeout`, `idle_timeout`, `timeout`.
+        elapsed: Seconds that had passed on it.
+    """
+
+    def __init__(self, message: str = "", *, clock: str | None = None, elapsed: float | None = None) -> None:
+        super().__init__(message)
+        self.clock = clock
+        self.elapsed = elapsed
+
+
+class LMStudioValueError(LMStudioError, ValueError):
+    """An argument has a value that cannot work. Nothing was sent."""
+
+
+class LMStudioRuntimeError(LMStudioError, RuntimeError):
+    """A call came at the wrong moment: on a closed client, or on the I/O thread itself."""
+
+
+class LMStudioOSError(LMStudioError, OSError):
+    """A file could not be read."""
+
+
+class LMStudioConfigWarning(UserWarning):
+    """The model is loaded with another configuration than the one asked for."""

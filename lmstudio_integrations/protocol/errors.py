@@ -1,0 +1,161 @@
+"""Errors on the wire to exceptions (protocol §3.7): by code first, then by the server's known texts."""
+
+import re
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.errors import (
+    LMStudioAuthenticationError,
+    LMStudioContextOverflowError,
+    LMStudioInsufficientResourcesError,
+    LMStudioModelCrashedError,
+    LMStudioModelLoadError,
+    LMStudioModelNotFoundError,
+    LMStudioModelUnloadedError,
+    LMStudioPredictionError,
+    LMStudioPresetNotFoundError,
+    LMStudioPromptTemplateError,
+    LMStudioServerError,
+    LMStudioToolCallError,
+    LMStudioUnsupportedError,
+    LMStudioWrongModelKindError,
+)
+
+_BY_CODE: dict[str, type[LMStudioServerError]] = {
+    "generic.noModelMatchingQuery": LMStudioModelNotFoundError,
+    "generic.pathNotFound": LMStudioModelNotFoundError,
+    "generic.identifierNotFound": LMStudioModelNotFoundError,
+    "generic.specificModelUnloaded": LMStudioModelUnloadedError,
+    "generic.domainMismatch": LMStudioWrongModelKindError,
+    "generic.engineDoesNotSupportFeature": LMStudioUnsupportedError,
+    "generic.missingRuntimeExtension": LMStudioModelLoadError,
+    "generic.presetNotFound": LMStudioPresetNotFoundError,
+}
+
+_BY_TEXT: tuple[tuple[re.Pattern[str], type[LMStudioServerError]], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), kind)
+    for pattern, kind in (
+        (r"keep the first \d+ tokens when context the overflows", LMStudioContextOverflowError),
+        (r"n_keep.*n_ctx", LMStudioContextOverflowError),
+        (r"(exceeds?|larger than|overflows?) (the )?(available )?context", LMStudioContextOverflowError),
+        (r"no models? (is |are )?(currently )?loaded", LMStudioModelNotFoundError),
+        (r'model ".*" not found|cannot find (a )?model', LMStudioModelNotFoundError),
+        (r"model is not (embedding|llm)|not an? (embedding|llm)", LMStudioWrongModelKindError),
+        (r"model (is|was|has been) unloaded|model unloaded", LMStudioModelUnloadedError),
+        (r"insufficient system resources", LMStudioInsufficientResourcesError),
+        (r"model has crashed", LMStudioModelCrashedError),
+        (r"jinja|prompt template", LMStudioPromptTemplateError),
+        (r"failed to parse tool call", LMStudioToolCallError),
+        (r"failed to load|load-error|error loading model|no lm runtime found", LMStudioModelLoadError),
+        (r"prediction-error|iterating prediction stream|generation failed", LMStudioPredictionError),
+        (r"api token|api key", LMStudioAuthenticationError),
+    )
+)
+
+_NUMBERS = re.compile(r"first (\d+) tokens.*length of only (\d+)|n_keep \(?(\d+)\)? >= n_ctx \(?(\d+)\)?", re.DOTALL)
+
+
+def to_exception(
+    error: Mapping[str, Any], doing: str, default: type[LMStudioServerError] = LMStudioServerError
+) -> LMStudioServerError:
+    """Return the exception of an error on the wire.
+
+    Args:
+        error: The error object; every field of it is optional and may have any type.
+        doing: What was being done, for the message: `RPC`, `Model load`, `Chat response`, …
+        default: The class where neither code nor text tells more.
+    """
+    title = _text(error, "title") or _text(error, "rootTitle") or "Unknown error"
+    root_title, cause, suggestion = (
+        _text(error, "rootTitle"),
+        _text(error, "cause"),
+        _text(error, "suggestion"),
+    )
+    display, data = _object(error, "displayData"), _object(error, "errorData")
+    kind = _kind(display, f"{title}\n{root_title}\n{cause}", default)
+    header = title if root_title in {None, title} else f"{root_title}: {title}"
+    advice = suggestion or _advice(display)
+    details: dict[str, Any] = {
+        "title": title,
+        "root_title": root_title,
+        "cause": cause,
+        "suggestion": advice,
+        "display_data": display,
+        "error_data": data,
+    }
+    if kind is LMStudioContextOverflowError:
+        details |= _window(f"{title} {cause}")
+    tail = "".join(f"\n  {label}: {text}" for label, text in (("cause", cause), ("suggestion", advice)) if text)
+    return kind(f"{doing} error: {header}{tail}", **details)
+
+
+def _kind(
+    display: Mapping[str, Any] | None, text: str, default: type[LMStudioServerError]
+) -> type[LMStudioServerError]:
+    by_code = _BY_CODE.get(str(display.get("code"))) if display else None
+    return by_code or next((kind for pattern, kind in _BY_TEXT if pattern.search(text)), default)
+
+
+def _advice(display: Mapping[str, Any] | None) -> str | None:
+    """Make the machine-readable part useful to people, where the server gave no advice."""
+    if display is None:
+        return None
+    advise = _ADVICE.get(str(display.get("code")))
+    try:
+        return advise(display) if advise else None
+    except (LookupError, TypeError, AttributeError):
+        return None
+
+
+def _not_loaded(display: Mapping[str, Any]) -> str:
+    loaded = [str(name) for name in display["loadedModelsSample"]]
+    return (
+        f"loaded are: {', '.join(loaded)}" if loaded else "no model is loaded; load one, or name a key to get-or-load"
+    )
+
+
+def _no_path(display: Mapping[str, Any]) -> str:
+    known, wanted = [str(path) for path in display["availablePathsSample"]], str(display["path"])
+    close = get_close_matches(wanted, known, n=3, cutoff=0.4)
+    if close:
+        return f"did you mean {' or '.join(repr(name) for name in close)}?"
+    return f"available are: {', '.join(known)}" if known else "no model is downloaded; get one in the LM Studio app"
+
+
+def _preset(display: Mapping[str, Any]) -> str:
+    return "available are: " + ", ".join(str(preset["identifier"]) for preset in display["availablePresetsSample"])
+
+
+def _mismatch(display: Mapping[str, Any]) -> str:
+    actual = str(display["actualDomain"])
+    use = {"embedding": "use it as an embedding model", "llm": "use it as a language model"}.get(actual, "")
+    return f"{display['path']} is of kind {actual!r}, not {display['expectedDomain']!r}; {use}".rstrip("; ")
+
+
+_ADVICE: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "generic.noModelMatchingQuery": _not_loaded,
+    "generic.identifierNotFound": _not_loaded,
+    "generic.pathNotFound": _no_path,
+    "generic.presetNotFound": _preset,
+    "generic.domainMismatch": _mismatch,
+}
+
+
+def _window(text: str) -> dict[str, int]:
+    found = _NUMBERS.search(text)
+    if not found:
+        return {}
+    used, limit = (int(number) for number in found.groups() if number is not None)
+    return {"used": used, "limit": limit}
+
+
+def _text(error: Mapping[str, Any], name: str) -> str | None:
+    value = error.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def _object(error: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    value = error.get(name)
+    return value if is_object(value) else None

@@ -1,0 +1,236 @@
+"""The server's side of one connection, without I/O (protocol §2.5, §3, §9.1).
+
+The mirror of `session.py`: frames in, requests out; answers in, frames out. What is wrong with a frame is
+answered as the reference server does it: with a warning, five at most, and never with an error.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from typing_extensions import TypeIs
+
+from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.protocol import envelope
+from lmstudio_integrations.protocol.endpoints import Channel, Endpoint, Rpc
+from lmstudio_integrations.types._base import WireModel
+
+Authenticate = Callable[[str, str], str | None]
+"""Takes identifier and passkey; returns why the client is refused, or `None`."""
+
+MAX_CREDENTIAL_LENGTH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class CallReceived:
+    """A call that must be answered once, by `reply` or `refuse`."""
+
+    endpoint: Rpc
+    call_id: int
+    parameter: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOpened:
+    """A channel that must be ended once, by `close` or `fail`."""
+
+    endpoint: Channel
+    channel_id: int
+    parameter: Any
+
+
+@dataclass(frozen=True, slots=True)
+class PacketReceived:
+    """A packet from the client on an open channel, `cancel` or `stop`."""
+
+    channel_id: int
+    packet: Mapping[str, Any]
+
+
+Request = CallReceived | ChannelOpened | PacketReceived
+
+
+class ServerSession:
+    """State of one connection.
+
+    Args:
+        endpoints: What is served, by name.
+        authenticate: Decides who may come in.
+    """
+
+    def __init__(self, endpoints: Mapping[str, Endpoint], authenticate: Authenticate) -> None:
+        self._endpoints = endpoints
+        self._authenticate = authenticate
+        self._outbox: list[str] = []
+        self._channels: dict[int, Channel] = {}
+        self._warnings = 0
+        self.client: str | None = None
+        """The client's identifier, once it was let in."""
+        self.refused = False
+        """Whether the client was turned away; the connection is then to be closed."""
+
+    def data_to_send(self) -> list[str]:
+        """Return the frames that are due, once."""
+        outbox, self._outbox = self._outbox, []
+        return outbox
+
+    def receive(self, data: str | bytes) -> Request | None:
+        """Take in one frame; return what it asks for, if it is a valid request."""
+        frame, _ = envelope.parse(data)
+        if frame is None:
+            return None
+        if self.client is None:
+            self._on_auth(frame)
+            return None
+        match frame.get("type"):
+            case "rpcCall":
+                return self._on_call(frame)
+            case "channelCreate":
+                return self._on_create(frame)
+            case "channelSend":
+                return self._on_packet(frame)
+            case "keepAlive":
+                self._outbox.append(envelope.KEEP_ALIVE_ACK)
+            case _:
+                pass
+        return None
+
+    def time_out(self) -> None:
+        """Turn away a client that has not said who it is."""
+        if self.client is None and not self.refused:
+            self._refuse("Authentication timed out")
+
+    def reply(self, call_id: int, result: Any = None) -> None:
+        """Answer a call; `None` is a void result."""
+        self._outbox.append(envelope.rpc_result(call_id, None if result is None else envelope.dumps(result)))
+
+    def refuse(self, call_id: int, error: Mapping[str, Any]) -> None:
+        """Answer a call with an error."""
+        self._outbox.append(envelope.rpc_error(call_id, envelope.dumps(error)))
+
+    def send(self, channel_id: int, packet: Mapping[str, Any]) -> None:
+        """Send a packet, unless the channel has ended."""
+        if channel_id in self._channels:
+            self._outbox.append(envelope.channel_send(channel_id, envelope.dumps(packet)))
+
+    def close(self, channel_id: int) -> None:
+        """End a channel normally."""
+        if self._channels.pop(channel_id, None):
+            self._outbox.append(envelope.channel_close(channel_id))
+
+    def fail(self, channel_id: int, error: Mapping[str, Any]) -> None:
+        """End a channel with an error."""
+        if self._channels.pop(channel_id, None):
+            self._outbox.append(envelope.channel_error(channel_id, envelope.dumps(error)))
+
+    def warn(self, text: str, kind: str) -> None:
+        """Send a warning, unless this connection has had its five."""
+        if self._warnings < envelope.MAX_WARNINGS:
+            self._warnings += 1
+            self._outbox.append(envelope.warning(text, kind))
+
+    def _on_auth(self, frame: Mapping[str, Any]) -> None:
+        """Let a client in, or not; what does not look like credentials is ignored."""
+        identifier, passkey = frame.get("clientIdentifier"), frame.get("clientPasskey")
+        if frame.get("authVersion") != envelope.AUTH_VERSION or not (
+            _is_credential(identifier) and _is_credential(passkey)
+        ):
+            return
+        error = self._authenticate(str(identifier), str(passkey))
+        if error is None:
+            self.client = str(identifier)
+            self._outbox.append(envelope.auth_result(None))
+        else:
+            self._refuse(f"Failed to validate client: {error}")
+
+    def _refuse(self, error: str) -> None:
+        self.refused = True
+        self._outbox.append(envelope.auth_result(error))
+
+    def _on_call(self, frame: Mapping[str, Any]) -> CallReceived | None:
+        name, call_id = frame.get("endpoint"), frame.get("callId")
+        if not isinstance(name, str) or not _is_id(call_id):
+            return None
+        endpoint = self._endpoints.get(name)
+        if not isinstance(endpoint, Rpc):
+            self._warn_unknown("rpcCall", name, "rpcEndpointUnknown")
+            return None
+        try:
+            parameter = _validated(endpoint.parameter, frame, "parameter")
+        except ValueError as error:
+            self.warn(
+                f"Received invalid parameter for rpcCall, endpointName = {name}, parameter = {error}",
+                "rpcParameterTypeError",
+            )
+            return None
+        return CallReceived(endpoint, call_id, parameter)
+
+    def _on_create(self, frame: Mapping[str, Any]) -> ChannelOpened | None:
+        name, channel_id = frame.get("endpoint"), frame.get("channelId")
+        if not isinstance(name, str) or not _is_id(channel_id):
+            return None
+        endpoint = self._endpoints.get(name)
+        if not isinstance(endpoint, Channel):
+            self._warn_unknown("channelCreate", name, "channelEndpointUnknown")
+            return None
+        if channel_id in self._channels:
+            self.warn(
+                f"Received channelCreate for already open channel, channelId = {channel_id}",
+                "channelAlreadyOpen",
+            )
+            return None
+        try:
+            parameter = _validated(endpoint.parameter, frame, "creationParameter")
+        except ValueError as error:
+            self.warn(
+                f"Received invalid creationParameter for channel, endpointName = {name}, creationParameter = {error}",
+                "channelCreationParameterTypeError",
+            )
+            return None
+        self._channels[channel_id] = endpoint
+        return ChannelOpened(endpoint, channel_id, parameter)
+
+    def _on_packet(self, frame: Mapping[str, Any]) -> PacketReceived | None:
+        channel_id, packet = frame.get("channelId"), frame.get("message")
+        if not _is_id(channel_id):
+            return None
+        endpoint = self._channels.get(channel_id)
+        if endpoint is None:
+            self.warn(f"Received channelSend for unknown channel, channelId = {channel_id}", "channelUnknown")
+        elif not is_object(packet) or packet.get("type") is None or packet["type"] != endpoint.stop:
+            self.warn(f"Received invalid message for channel {endpoint.name}", "channelMessageTypeError")
+        else:
+            return PacketReceived(channel_id, packet)
+        return None
+
+    def _warn_unknown(self, what: str, name: str, kind: str) -> None:
+        self.warn(f"Received {what} for unknown endpoint, endpoint = {name}", kind)
+
+
+def _is_id(value: object) -> TypeIs[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_credential(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_CREDENTIAL_LENGTH
+
+
+def _validated(model: type[WireModel] | None, frame: Mapping[str, Any], key: str) -> Any:
+    """Return the parameter of a request.
+
+    Raises:
+        ValueError: If it does not fit, or if there is one where none is taken.
+    """
+    if model is None:
+        if key in frame:
+            raise ValueError(f"Expected void, received {type(frame[key]).__name__}")
+        return None
+    try:
+        return model.model_validate(frame.get(key), by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise ValueError("; ".join(_finding(problem) for problem in error.errors(include_url=False))) from error
+
+
+def _finding(problem: Any) -> str:
+    return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"

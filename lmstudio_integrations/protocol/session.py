@@ -1,0 +1,331 @@
+"""The client's side of one connection, without I/O (protocol §2, §3).
+
+A session turns calls into frames and frames into what the callers wait for. One thread owns it; it holds no
+lock, reads no clock and touches no socket: time is passed in, frames are taken from `data_to_send`.
+"""
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.errors import (
+    LMStudioAuthenticationError,
+    LMStudioChannelClosedError,
+    LMStudioError,
+    LMStudioProtocolError,
+    LMStudioTimeoutError,
+    LMStudioUnsupportedError,
+)
+from lmstudio_integrations.protocol import envelope
+from lmstudio_integrations.protocol.endpoints import Channel, Endpoint, Rpc
+from lmstudio_integrations.protocol.errors import to_exception
+from lmstudio_integrations.protocol.prediction import LegacyPredictionError
+from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
+
+logger = logging.getLogger(__name__)
+
+Clocks = Mapping[str, float | None]
+"""Limits in seconds by name of the clock; `None` switches one off."""
+
+_ENDPOINT_IN_WARNING = re.compile(r"endpoint(?:Name)? = (\w+)")
+
+
+class Sink(Protocol):
+    """Where the answers to one call go. Both methods are called by the owner of the session and must not block."""
+
+    def put(self, item: Any) -> None:
+        """Take a packet, or the result of an RPC."""
+
+    def finish(self, error: BaseException | None) -> None:
+        """Take note that nothing more comes."""
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One call or channel, from the request to its end.
+
+    Attributes:
+        endpoint: What is called.
+        parameter: The request, as JSON text.
+        sink: Who waits.
+        clocks: The limits.
+        started: When the caller asked.
+        doing: What is being done, for messages of errors.
+        clock: The limit that runs now; `None` while the request waits in the server's queue.
+        since: When that limit began to run.
+        id: The id on the wire, once it is sent.
+        touched: Whether anything has come back.
+        held: A high surrogate that waits for its second half.
+    """
+
+    endpoint: Endpoint
+    parameter: str | None
+    sink: Sink
+    clocks: Clocks
+    started: float
+    doing: str = "RPC"
+    clock: str | None = None
+    since: float = 0.0
+    id: int = 0
+    touched: bool = False
+    cancelled: bool = False
+    held: str = ""
+
+
+class ClientSession:
+    """State of one connection.
+
+    Args:
+        identifier: The client's identifier.
+        passkey: The client's passkey.
+    """
+
+    def __init__(self, identifier: str, passkey: str) -> None:
+        self._outbox: list[str] = [envelope.auth(identifier, passkey)]
+        self._backlog: list[Exchange] = []
+        self._calls: dict[int, Exchange] = {}
+        self._channels: dict[int, Exchange] = {}
+        self._next_id = 0
+        self.ready = False
+        """Whether the server has let this client in."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for anything."""
+        return not (self._calls or self._channels or self._backlog)
+
+    def data_to_send(self) -> list[str]:
+        """Return the frames that are due, once."""
+        outbox, self._outbox = self._outbox, []
+        return outbox
+
+    def start(self, exchange: Exchange) -> None:
+        """Send a request, or keep it until the server has let this client in."""
+        if self.ready:
+            self._send(exchange)
+        else:
+            self._backlog.append(exchange)
+
+    def _send(self, exchange: Exchange) -> None:
+        exchange.id = self._next_id = self._next_id + 1
+        exchange.since = exchange.started
+        endpoint = exchange.endpoint
+        if isinstance(endpoint, Rpc):
+            exchange.clock = "idle_timeout"
+            self._calls[exchange.id] = exchange
+            self._outbox.append(envelope.rpc_call(endpoint.name, exchange.id, exchange.parameter))
+        else:
+            exchange.clock = endpoint.clock
+            self._channels[exchange.id] = exchange
+            self._outbox.append(envelope.channel_create(endpoint.name, exchange.id, exchange.parameter))
+        exchange.parameter = None  # may be megabytes
+
+    def cancel(self, exchange: Exchange) -> None:
+        """Ask the server to stop; what still comes is delivered. Nothing happens if it has ended."""
+        if exchange in self._backlog:
+            self._backlog.remove(exchange)
+            exchange.sink.finish(None)
+        elif self._channels.get(exchange.id) is exchange and not exchange.cancelled:
+            exchange.cancelled = True
+            assert isinstance(exchange.endpoint, Channel)
+            if exchange.endpoint.stop:
+                message = f'{{"type":"{exchange.endpoint.stop}"}}'
+                self._outbox.append(envelope.channel_send(exchange.id, message))
+
+    def abandon(self, exchange: Exchange) -> None:
+        """Ask the server to stop, and drop what still comes."""
+        self.cancel(exchange)
+        exchange.sink = _NOBODY
+        if self._calls.get(exchange.id) is exchange:
+            del self._calls[exchange.id]
+
+    def lost(self, error: BaseException) -> None:
+        """Fail everyone who waits, once."""
+        waiting = [*self._calls.values(), *self._channels.values(), *self._backlog]
+        self._calls, self._channels, self._backlog = {}, {}, []
+        for exchange in waiting:
+            exchange.sink.finish(error)
+
+    def tick(self, now: float) -> None:
+        """Fail whose clock has run out, and stop the work on the server."""
+        for exchange in [*self._calls.values(), *self._channels.values(), *self._backlog]:
+            expired = _expired(exchange, now)
+            if expired is not None and exchange.sink is not _NOBODY:
+                sink = exchange.sink
+                self.abandon(exchange)
+                sink.finish(expired)
+
+    def receive(self, data: str | bytes, now: float) -> None:
+        """Take in one frame.
+
+        Raises:
+            LMStudioAuthenticationError: If the server refuses this client; the connection is then of no use.
+        """
+        frame, slow = envelope.parse(data)
+        if frame is None:
+            logger.debug("dropped a frame that is no JSON object")
+        elif not self.ready:
+            self._authenticated(frame)
+        else:
+            try:
+                if frame.get("type") == "channelSend":
+                    self._on_packet(frame, now, slow=slow)
+                else:
+                    self._on_frame(frame)
+            except (LookupError, TypeError, AttributeError) as error:
+                logger.debug("dropped a malformed frame: %r", error)
+
+    def _authenticated(self, frame: dict[str, Any]) -> None:
+        if frame.get("success") is True:
+            self.ready = True
+            backlog, self._backlog = self._backlog, []
+            for exchange in backlog:
+                self._send(exchange)
+        elif frame.get("success") is False:
+            reason = str(frame.get("error", "no reason given"))
+            raise LMStudioAuthenticationError(
+                f"LM Studio refused this client: {reason}; check the API token",
+                title="Authentication failed",
+                cause=reason,
+            )
+
+    def _on_packet(self, frame: dict[str, Any], now: float, *, slow: bool) -> None:
+        exchange = self._channels.get(frame["channelId"])
+        if exchange is None or exchange.sink is _NOBODY:
+            return
+        message = frame["message"]
+        if slow or exchange.held:
+            message = _mend(exchange, message)
+        endpoint = exchange.endpoint
+        assert isinstance(endpoint, Channel)
+        try:
+            item = endpoint.decode(message)
+        except LegacyPredictionError as error:
+            self._finish(exchange, to_exception(error.error, exchange.doing))
+            return
+        exchange.since = now
+        exchange.touched = True
+        if item is None:
+            logger.debug("skipped a packet of unknown type %r on %s", message.get("type"), endpoint.name)
+            return
+        if endpoint.clock is None:
+            exchange.clock = _clock_after(item, exchange.clock)
+        exchange.sink.put(item)
+
+    def _on_frame(self, frame: dict[str, Any]) -> None:
+        match frame.get("type"):
+            case "rpcResult":
+                exchange = self._calls.pop(frame["callId"], None)
+                if exchange is not None:
+                    exchange.sink.put(frame.get("result"))
+                    exchange.sink.finish(None)
+            case "rpcError":
+                exchange = self._calls.pop(frame["callId"], None)
+                if exchange is not None:
+                    exchange.sink.finish(to_exception(_error(frame), exchange.doing))
+            case "channelClose":
+                self._end_channel(frame["channelId"], None)
+            case "channelError":
+                self._end_channel(frame["channelId"], _error(frame))
+            case "communicationWarning":
+                self._on_warning(str(frame.get("warning")))
+            case "channelAck" | "keepAliveAck":
+                pass
+            case other:
+                logger.debug("skipped a frame of unknown type %r", other)
+
+    def _end_channel(self, channel_id: int, error: Mapping[str, Any] | None) -> None:
+        exchange = self._channels.pop(channel_id, None)
+        if exchange is not None:
+            exchange.sink.finish(None if error is None else to_exception(error, exchange.doing))
+
+    def _finish(self, exchange: Exchange, error: BaseException | None) -> None:
+        self._channels.pop(exchange.id, None)
+        exchange.sink.finish(error)
+
+    def _on_warning(self, text: str) -> None:
+        """Log it; and fail the call that it is about, because the server will never answer that (protocol §9.1)."""
+        found = _ENDPOINT_IN_WARNING.search(text)
+        name = found.group(1) if found else None
+        hit = [
+            exchange
+            for exchange in (*self._calls.values(), *self._channels.values())
+            if exchange.endpoint.name == name and not exchange.touched
+        ]
+        if not hit:
+            logger.warning("the server warns: %s", text)
+            return
+        unknown = "unknown endpoint" in text
+        # A warning names no call. An endpoint is unknown to all; a bad parameter is that of the newest call.
+        for exchange in hit if unknown else hit[-1:]:
+            kind = LMStudioUnsupportedError if unknown else LMStudioProtocolError
+            self._calls.pop(exchange.id, None) if isinstance(exchange.endpoint, Rpc) else self._channels.pop(
+                exchange.id
+            )
+            exchange.sink.finish(kind(f"{exchange.doing}: the server does not take {name!r}: {text}"))
+
+
+class _Nobody:
+    """The sink of a caller who has left."""
+
+    def put(self, item: Any) -> None:
+        pass
+
+    def finish(self, error: BaseException | None) -> None:
+        pass
+
+
+_NOBODY = _Nobody()
+
+
+def _error(frame: Mapping[str, Any]) -> Mapping[str, Any]:
+    error = frame.get("error")
+    return error if is_object(error) else {}
+
+
+def _clock_after(item: object, clock: str | None) -> str | None:
+    """Return the clock that runs after an event of a prediction: the first token has its own."""
+    if type(item) is LlmPredictionFragment:
+        return "idle_timeout"
+    if type(item) is PromptProgress:
+        return clock or "first_token_timeout"
+    return "idle_timeout" if clock is None or clock == "first_token_timeout" else clock
+
+
+def _expired(exchange: Exchange, now: float) -> LMStudioError | None:
+    total, name = exchange.clocks.get("timeout"), exchange.clock
+    if total is not None and now - exchange.started >= total:
+        return _timeout(exchange, "timeout", now - exchange.started)
+    limit = exchange.clocks.get(name) if name and exchange.id else None
+    if limit is not None and now - exchange.since >= limit:
+        return _timeout(exchange, name or "", now - exchange.since)
+    return None
+
+
+def _timeout(exchange: Exchange, clock: str, elapsed: float) -> LMStudioTimeoutError:
+    what = "it took too long in all" if clock == "timeout" else "nothing came from the server"
+    return LMStudioTimeoutError(
+        f"{exchange.doing}: {what}: {clock} ran out after {elapsed:.1f} s; raise {clock}, or set it to None",
+        clock=clock,
+        elapsed=elapsed,
+    )
+
+
+def _mend(exchange: Exchange, message: dict[str, Any]) -> dict[str, Any]:
+    """Join the two halves of a surrogate pair that the server cut between two fragments."""
+    fragment = message.get("fragment")
+    if not is_object(fragment) or not isinstance(fragment.get("content"), str):
+        return message
+    text, exchange.held = exchange.held + fragment["content"], ""
+    if text and "\ud800" <= text[-1] <= "\udbff":
+        text, exchange.held = text[:-1], text[-1]
+    joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return {**message, "fragment": {**fragment, "content": joined}}
+
+
+def closed_early(doing: str) -> LMStudioChannelClosedError:
+    """Return the error of a channel that ended without the packet that should end it."""
+    return LMStudioChannelClosedError(f"{doing}: the server closed the channel before it had answered")

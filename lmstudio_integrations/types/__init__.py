@@ -1,0 +1,1 @@
+"""Public types: snake_case in Python, camelCase on the wire."""

@@ -1,0 +1,50 @@
+"""The base of every pydantic type: snake_case in Python, camelCase on the wire, lenient on input."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+
+class WireModel(BaseModel):
+    """A value of the protocol.
+
+    Reads both spellings and skips fields that it does not know, because servers grow faster than clients.
+    Only what was set is written, under the wire's names.
+    """
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="ignore",
+        frozen=True,
+        defer_build=True,
+        protected_namespaces=(),
+    )
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build the value from its wire form."""
+        return cls.model_validate(data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the wire form: camelCase keys, only the fields that were set."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+    def to_json(self) -> str:
+        """Return the wire form as JSON text."""
+        return self.model_dump_json(by_alias=True, exclude_unset=True)
+
+    def __str__(self) -> str:
+        fields = json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False)
+        return f"{type(self).__name__}.from_dict({fields})"
+
+
+class TaggedModel(WireModel):
+    """A member of a union. Its tag (`type` or `role`) has a default and is written all the same."""
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Count the tag as set."""
+        self.__pydantic_fields_set__.update(type(self).model_fields.keys() & {"type", "role"})

@@ -1,0 +1,146 @@
+"""The base of the settings: names in Python, keys on the wire, and the way between them (protocol §5.4).
+
+Which setting has which key is written at the fields in `config.py`; nothing here names one.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Self
+
+from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
+
+from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._base import WireModel
+
+
+@dataclass(frozen=True, slots=True)
+class Kv:
+    """The wire key of a setting.
+
+    With `checkbox`, the value travels as `{"checked": true, "value": …}`. `False` then switches the setting off;
+    the wire wants a value even so, which is `off`.
+    """
+
+    key: str
+    checkbox: bool = False
+    off: Any = None
+
+    def encode(self, value: Any) -> Any:
+        """Return the wire form of a value."""
+        if not self.checkbox:
+            return value
+        return {"checked": False, "value": self.off} if value is False else {"checked": True, "value": value}
+
+    def decode(self, value: Any) -> Any:
+        """Return the value of a wire form; `None` for a checkbox that is off."""
+        if self.checkbox and is_object(value):
+            # The official Python SDK writes "off" as {"checked": true, "value": false} (protocol §5.4).
+            return value.get("value") if value.get("checked") and value.get("value") is not False else None
+        return value
+
+
+class Settings(WireModel):
+    """A group of settings; all optional, and only those that are set are sent."""
+
+    raw: dict[str, Any] | None = None
+    """Further settings by their full wire keys; the named fields win over them."""
+
+    @classmethod
+    def parse(cls, value: Self | Mapping[str, Any] | None) -> Self:
+        """Accept an instance, a dict with either spelling, or nothing.
+
+        Raises:
+            LMStudioValueError: If a name is unknown (the nearest known one is suggested) or a value cannot be.
+        """
+        if isinstance(value, cls):
+            return value
+        fields = dict(value or {})
+        known = set(cls.model_fields) | {str(field.alias) for field in cls.model_fields.values()}
+        for name in fields:
+            if name not in known:
+                raise LMStudioValueError(f"unknown setting {name!r}{_nearest(name, cls)}")
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise LMStudioValueError(_explain(error)) from error
+
+    def merged(self, other: Self) -> Self:
+        """Return these settings with those that `other` sets laid over them; an explicit `None` unsets."""
+        ours, theirs = self._set_fields(), other._set_fields()
+        if self.raw and other.raw:
+            theirs["raw"] = {**self.raw, **other.raw}
+        return type(self)(**{**ours, **theirs})
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return the wire fields of the settings that are set; `raw` ranks below the named ones."""
+        fields = dict(self.raw or {})
+        for name, kv in _keys(type(self)).items():
+            value = getattr(self, name)
+            if value is not None:
+                fields[kv.key] = kv.encode(value)
+        return fields
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """Read wire fields.
+
+        A checkbox that is off, and a value that does not fit, count as not set: servers may know more than we do.
+        Keys without a field of their own are kept in `raw`.
+        """
+        rest = dict(fields)
+        values = cls._take(rest)
+        if rest:
+            values["raw"] = rest
+        return cls(**values)
+
+    @classmethod
+    def _take(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """Move what has a field of its own out of the wire fields, and return it by name."""
+        values: dict[str, Any] = {}
+        for name, kv in _keys(cls).items():
+            if kv.key in fields:
+                value = kv.decode(fields.pop(kv.key))
+                if value is not None and cls._fits(name, value):
+                    values[name] = value
+        return values
+
+    @classmethod
+    def _fits(cls, name: str, value: Any) -> bool:
+        try:
+            cls(**{name: value})
+        except ValidationError:
+            return False
+        return True
+
+    def _set_fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+def _nearest(name: str, settings: type[Settings]) -> str:
+    names = list(settings.model_fields)
+    found = difflib.get_close_matches(name, names, n=1) or difflib.get_close_matches(to_camel(name), names, n=1)
+    return f"; did you mean {found[0]!r}?" if found else f"; known are {', '.join(sorted(names))}"
+
+
+def _explain(error: ValidationError) -> str:
+    """Put pydantic's findings into one clause each: the setting, the value, what is wrong."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc'])}={problem['input']!r}: {problem['msg']}"
+        for problem in error.errors(include_url=False)
+    )
+
+
+@cache
+def _keys(settings: type[Settings]) -> dict[str, Kv]:
+    return dict(_iter_keys(settings))
+
+
+def _iter_keys(settings: type[Settings]) -> Iterator[tuple[str, Kv]]:
+    for name, field in settings.model_fields.items():
+        for mark in field.metadata:
+            if isinstance(mark, Kv):
+                yield name, mark

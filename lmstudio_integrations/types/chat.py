@@ -1,0 +1,206 @@
+"""Conversations: the wire's messages and parts, and the `Chat` helper that builds them (protocol §6.1, §6.2)."""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
+
+from pydantic import Field, ValidationError
+
+from lmstudio_integrations._narrow import is_list
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._base import TaggedModel, WireModel
+from lmstudio_integrations.types.results import PredictionResult
+from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
+
+FileType = Literal["image", "text/plain", "application/pdf", "application/word", "text/other", "unknown"]
+
+
+class TextPart(TaggedModel):
+    """Text of a message."""
+
+    type: Literal["text"] = "text"
+    text: str
+
+
+class FileHandle(TaggedModel):
+    """An uploaded file, to be put into a user message. `size_bytes` counts the decoded content."""
+
+    type: Literal["file"] = "file"
+    name: str
+    identifier: str
+    size_bytes: int
+    file_type: FileType
+
+
+class SystemMessage(TaggedModel):
+    """Instructions that stand before the conversation."""
+
+    role: Literal["system"] = "system"
+    content: list[Annotated[TextPart | FileHandle, Field(discriminator="type")]]
+
+
+class UserMessage(TaggedModel):
+    """What the user says and shows."""
+
+    role: Literal["user"] = "user"
+    content: list[Annotated[TextPart | FileHandle, Field(discriminator="type")]]
+
+
+class AssistantMessage(TaggedModel):
+    """What the model said, and the tool calls that it asked for."""
+
+    role: Literal["assistant"] = "assistant"
+    content: list[Annotated[TextPart | FileHandle | ToolCallRequestPart, Field(discriminator="type")]]
+
+
+class ToolMessage(TaggedModel):
+    """The answers of tools."""
+
+    role: Literal["tool"] = "tool"
+    content: list[ToolCallResultPart]
+
+
+Message: TypeAlias = SystemMessage | UserMessage | AssistantMessage | ToolMessage
+
+
+class ChatHistory(WireModel):
+    """A conversation in wire form."""
+
+    messages: list[Annotated[Message, Field(discriminator="role")]]
+
+
+_MESSAGES: dict[str, type[Message]] = {
+    "system": SystemMessage,
+    "user": UserMessage,
+    "assistant": AssistantMessage,
+    "tool": ToolMessage,
+}
+
+MessageT = TypeVar("MessageT", bound="Message")
+
+Content: TypeAlias = str | TextPart | FileHandle | Mapping[str, Any]
+
+
+class Chat:
+    """A conversation that grows.
+
+    Consecutive messages of one role become one message, as chat templates want it.
+
+    Args:
+        initial_prompt: The system prompt, if any.
+    """
+
+    def __init__(self, initial_prompt: str | None = None) -> None:
+        self._messages: list[Message] = []
+        if initial_prompt is not None:
+            self.add_system_prompt(initial_prompt)
+
+    @classmethod
+    def from_history(cls, history: "str | Chat | Mapping[str, Any]") -> Self:
+        """Build a chat from a user prompt, another chat (copied), or `{"messages": […]}`.
+
+        A message's content may be a plain string, one part, or a list of parts.
+
+        Raises:
+            LMStudioValueError: If the data has another form.
+        """
+        chat = cls()
+        if isinstance(history, Chat):
+            chat._messages = list(history.messages)
+        elif isinstance(history, str):
+            chat.add_user_message(history)
+        else:
+            messages = history.get("messages")
+            if not is_list(messages):
+                raise LMStudioValueError(f"a history needs a list of messages, got {messages!r}")
+            for message in messages:
+                chat.append(message)
+        return chat
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The messages so far."""
+        return tuple(self._messages)
+
+    def copy(self) -> Self:
+        """Return a chat that grows on its own."""
+        return self.from_history(self)
+
+    def add_system_prompt(self, prompt: Content | Iterable[Content]) -> SystemMessage:
+        """Add instructions for the model."""
+        return self._add(SystemMessage, _parts(prompt))
+
+    def add_user_message(
+        self, content: Content | Iterable[Content], *, images: Iterable[FileHandle] = ()
+    ) -> UserMessage:
+        """Add what the user says; images come after the text."""
+        return self._add(UserMessage, [*_parts(content), *images])
+
+    def add_assistant_response(
+        self,
+        response: "str | PredictionResult | Content | Iterable[Content]",
+        tool_call_requests: Iterable[ToolCallRequest] = (),
+    ) -> AssistantMessage:
+        """Add what the model answered. Of a prediction result, its reasoning is left out."""
+        content = response.content if isinstance(response, PredictionResult) else response
+        requests = [ToolCallRequestPart(tool_call_request=request) for request in tool_call_requests]
+        return self._add(AssistantMessage, [*_parts(content), *requests])
+
+    def add_tool_results(self, results: Iterable[ToolCallResultPart | Mapping[str, Any]]) -> ToolMessage:
+        """Add the answers of tools."""
+        return self._add(ToolMessage, list(results))
+
+    def append(self, message: Message | Mapping[str, Any]) -> Message:
+        """Add a whole message, as an object or in wire form.
+
+        Raises:
+            LMStudioValueError: If the role is unknown or the content does not fit it.
+        """
+        if not isinstance(message, Mapping):
+            return self._add(type(message), list(message.content))
+        role = message.get("role")
+        if role not in _MESSAGES:
+            raise LMStudioValueError(f"role must be one of {', '.join(_MESSAGES)}, got {role!r}")
+        content = message.get("content")
+        return self._add(_MESSAGES[role], _parts(content) if role != "tool" else list(content or ()))
+
+    def to_history(self) -> ChatHistory:
+        """Return the conversation in wire form.
+
+        Raises:
+            LMStudioValueError: If it is empty.
+        """
+        if not self._messages:
+            raise LMStudioValueError("the chat is empty; add a message before asking for an answer")
+        return ChatHistory(messages=self._messages)
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}.from_history({ChatHistory(messages=self._messages).to_dict()!r})"
+
+    def _add(self, kind: type[MessageT], parts: list[Any]) -> MessageT:
+        """Add a message, or let the last one of the same role grow."""
+        try:
+            message = kind.model_validate({"content": parts})
+        except ValidationError as error:
+            raise LMStudioValueError(f"content does not fit a message of {kind.__name__}: {error}") from error
+        last = self._messages[-1] if self._messages else None
+        if isinstance(last, kind):
+            message = kind.model_validate({"content": [*last.content, *message.content]})
+            self._messages[-1] = message
+        else:
+            self._messages.append(message)
+        return message
+
+
+def _parts(content: object) -> list[Any]:
+    """Bring content into a list of parts; wire form stays as it is, to be validated with the message."""
+    if isinstance(content, str):
+        return [TextPart(text=content)]
+    if isinstance(content, WireModel | Mapping):
+        return [content]
+    if isinstance(content, Iterable):
+        parts: Iterable[Any] = content
+        return [TextPart(text=part) if isinstance(part, str) else part for part in parts]
+    raise LMStudioValueError(f"content must be text, a part or a list of parts, got {content!r}")

@@ -1,0 +1,336 @@
+"""Load and prediction settings: what each means, and where it goes on the wire (protocol §5.4 - §5.6).
+
+A field carries its wire key and encoding in its annotation, so that a setting is described in one place;
+`_settings.py` does the translation and knows no single setting.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal, TypedDict
+
+from pydantic import Field, ValidationError
+
+from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.types._base import WireModel
+from lmstudio_integrations.types._settings import Kv, Settings
+
+GPU_SPLIT = "load.gpuSplitConfig"
+_STRATEGIES = {"evenly": "evenly", "priorityOrder": "favorMainGpu"}
+
+OffloadRatio = Annotated[float, Field(ge=0, le=1)] | Literal["max", "off"]
+CacheQuantization = Literal["f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Off = Literal[False]
+
+
+class GpuSetting(WireModel):
+    """How a model is spread over graphics cards.
+
+    `ratio`: the part of the layers on the cards, 0 to 1, `"max"` or `"off"`. `num_cpu_expert_layers_ratio`: the
+    part of the expert layers kept on the CPU. `main_gpu`: the number of the card to prefer.
+    """
+
+    ratio: OffloadRatio | None = None
+    num_cpu_expert_layers_ratio: OffloadRatio | None = None
+    main_gpu: int | None = None
+    split_strategy: Literal["evenly", "favorMainGpu"] | None = None
+    disabled_gpus: list[int] | None = None
+
+    def to_fields(self, prefix: str) -> Iterator[tuple[str, Any]]:
+        """Yield the wire fields; the split is only sent when something of it was set."""
+        if self.ratio is not None:
+            yield f"{prefix}.llama.acceleration.offloadRatio", self.ratio
+        if self.num_cpu_expert_layers_ratio is not None:
+            yield f"{prefix}.numCpuExpertLayersRatio", self.num_cpu_expert_layers_ratio
+        if self.main_gpu is not None or self.split_strategy is not None or self.disabled_gpus:
+            yield (
+                GPU_SPLIT,
+                {
+                    "strategy": "priorityOrder" if self.split_strategy == "favorMainGpu" else "evenly",
+                    "disabledGpus": self.disabled_gpus or [],
+                    "priority": [] if self.main_gpu is None else [self.main_gpu],
+                    "customRatio": [],
+                },
+            )
+
+    @classmethod
+    def take_from(cls, fields: dict[str, Any], prefix: str) -> "GpuSetting | None":
+        """Take the setting out of wire fields; a custom split cannot be expressed and stays there."""
+        gpu: dict[str, Any] = {}
+        for key, name in (
+            (f"{prefix}.llama.acceleration.offloadRatio", "ratio"),
+            (f"{prefix}.numCpuExpertLayersRatio", "num_cpu_expert_layers_ratio"),
+        ):
+            if key in fields:
+                gpu[name] = fields.pop(key)
+        split = fields.get(GPU_SPLIT)
+        if is_object(split) and split.get("strategy") in _STRATEGIES:
+            del fields[GPU_SPLIT]
+            gpu["split_strategy"] = _STRATEGIES[split["strategy"]]
+            gpu["disabled_gpus"] = split.get("disabledGpus") or []
+            if split.get("priority"):
+                gpu["main_gpu"] = split["priority"][0]
+        try:
+            return cls.model_validate(gpu) if gpu else None
+        except ValidationError:
+            return None
+
+
+class LoadSettings(Settings):
+    """Settings that act when a model is loaded."""
+
+    prefix: ClassVar[str]
+    gpu: GpuSetting | None = None
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return the wire fields of the settings that are set."""
+        return super().to_fields() | dict(self.gpu.to_fields(self.prefix) if self.gpu else ())
+
+    @classmethod
+    def _take(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        gpu = GpuSetting.take_from(fields, cls.prefix)
+        return super()._take(fields) | ({"gpu": gpu} if gpu else {})
+
+
+class EmbeddingLoadModelConfig(LoadSettings):
+    """How to load an embedding model. A setting only acts when the call really loads."""
+
+    prefix: ClassVar[str] = "embedding.load"
+
+    context_length: Annotated[Count | None, Kv("embedding.load.contextLength")] = None
+    rope_frequency_base: Annotated[
+        float | Off | None, Kv("embedding.load.llama.ropeFrequencyBase", checkbox=True, off=0)
+    ] = None
+    rope_frequency_scale: Annotated[
+        float | Off | None, Kv("embedding.load.llama.ropeFrequencyScale", checkbox=True, off=0)
+    ] = None
+    keep_model_in_memory: Annotated[bool | None, Kv("embedding.load.llama.keepModelInMemory")] = None
+    try_mmap: Annotated[bool | None, Kv("embedding.load.llama.tryMmap")] = None
+
+
+class LlmLoadModelConfig(LoadSettings):
+    """How to load a language model. A setting only acts when the call really loads.
+
+    `context_length` is in tokens. `max_parallel_predictions` is the number of predictions that run at once;
+    further ones queue on the server.
+    """
+
+    prefix: ClassVar[str] = "llm.load"
+
+    gpu_strict_vram_cap: Annotated[bool | None, Kv("load.gpuStrictVramCap")] = None
+    context_length: Annotated[Count | None, Kv("llm.load.contextLength")] = None
+    seed: Annotated[int | Off | None, Kv("llm.load.seed", checkbox=True, off=0)] = None
+    num_experts: Annotated[int | None, Kv("llm.load.numExperts")] = None
+    offload_kv_cache_to_gpu: Annotated[
+        bool | None, Field(alias="offloadKVCacheToGpu"), Kv("llm.load.offloadKVCacheToGpu")
+    ] = None
+    max_parallel_predictions: Annotated[int | None, Field(ge=1, le=1023), Kv("llm.load.numParallelSessions")] = None
+    use_unified_kv_cache: Annotated[bool | None, Kv("llm.load.useUnifiedKvCache")] = None
+    prompt_template: Annotated[dict[str, Any] | None, Kv("llm.load.promptTemplate")] = None
+    auto_fit: Annotated[bool | None, Kv("llm.load.llama.autoFit")] = None
+    eval_batch_size: Annotated[Count | None, Kv("llm.load.llama.evalBatchSize")] = None
+    physical_batch_size: Annotated[Count | None, Kv("llm.load.llama.physicalBatchSize")] = None
+    flash_attention: Annotated[bool | None, Kv("llm.load.llama.flashAttention")] = None
+    context_checkpoints: Annotated[int | None, Kv("llm.load.llama.contextCheckpoints")] = None
+    reasoning_budget_message: Annotated[str | None, Kv("llm.load.llama.reasoningBudgetMessage")] = None
+    rope_frequency_base: Annotated[float | Off | None, Kv("llm.load.llama.ropeFrequencyBase", checkbox=True, off=0)] = (
+        None
+    )
+    rope_frequency_scale: Annotated[
+        float | Off | None, Kv("llm.load.llama.ropeFrequencyScale", checkbox=True, off=0)
+    ] = None
+    keep_model_in_memory: Annotated[bool | None, Kv("llm.load.llama.keepModelInMemory")] = None
+    use_fp16_for_kv_cache: Annotated[
+        bool | None, Field(alias="useFp16ForKVCache"), Kv("llm.load.llama.useFp16ForKVCache")
+    ] = None
+    try_mmap: Annotated[bool | None, Kv("llm.load.llama.tryMmap")] = None
+    try_direct_io: Annotated[bool | None, Field(alias="tryDirectIO"), Kv("llm.load.llama.tryDirectIO")] = None
+    llama_k_cache_quantization_type: Annotated[
+        CacheQuantization | Off | None,
+        Field(alias="llamaKCacheQuantizationType"),
+        Kv("llm.load.llama.kCacheQuantizationType", checkbox=True, off="f16"),
+    ] = None
+    llama_v_cache_quantization_type: Annotated[
+        CacheQuantization | Off | None,
+        Field(alias="llamaVCacheQuantizationType"),
+        Kv("llm.load.llama.vCacheQuantizationType", checkbox=True, off="f16"),
+    ] = None
+    speculative_draft_mtp: Annotated[bool | None, Kv("llm.load.llama.speculativeDecoding.draftMtp")] = None
+    speculative_draft_simple: Annotated[bool | None, Kv("llm.load.llama.speculativeDecoding.draftSimple")] = None
+    speculative_draft_model: Annotated[str | None, Kv("llm.load.llama.speculativeDecoding.draftModel")] = None
+    speculative_draft_max_tokens: Annotated[
+        int | None, Field(ge=0), Kv("llm.load.llama.speculativeDecoding.draftMaxTokens")
+    ] = None
+    speculative_draft_min_tokens: Annotated[
+        int | None, Field(ge=0), Kv("llm.load.llama.speculativeDecoding.draftMinTokens")
+    ] = None
+    speculative_draft_min_continue_probability: Annotated[
+        Fraction | None, Kv("llm.load.llama.speculativeDecoding.draftMinContinueProbability")
+    ] = None
+    mlx_disk_cache: Annotated[bool | None, Kv("llm.load.mlx.diskCache")] = None
+    mlx_kv_cache_quantization: Annotated[dict[str, Any] | None, Kv("llm.load.mlx.kvCacheQuantization")] = None
+
+
+class LlmPredictionConfig(Settings):
+    """How to generate. What is not set is left to the preset, else to the server's defaults for the model.
+
+    `False` switches a limit or a penalty off. `max_tokens` bounds the answer, in tokens. `draft_model` is the key of
+    a smaller model for speculative decoding. `context_overflow_policy` says what happens when the window is full.
+    """
+
+    temperature: Annotated[float | None, Field(ge=0), Kv("llm.prediction.temperature")] = None
+    max_tokens: Annotated[Count | Off | None, Kv("llm.prediction.maxPredictedTokens", checkbox=True, off=1)] = None
+    context_overflow_policy: Annotated[
+        Literal["stopAtLimit", "truncateMiddle", "rollingWindow"] | None,
+        Kv("llm.prediction.contextOverflowPolicy"),
+    ] = None
+    stop_strings: Annotated[list[Annotated[str, Field(min_length=1)]] | None, Kv("llm.prediction.stopStrings")] = None
+    tool_call_stop_strings: Annotated[
+        list[Annotated[str, Field(min_length=1)]] | None, Kv("llm.prediction.toolCallStopStrings")
+    ] = None
+    structured: Annotated[dict[str, Any] | None, Kv("llm.prediction.structured")] = None
+    raw_tools: Annotated[dict[str, Any] | None, Kv("llm.prediction.tools")] = None
+    tool_choice: Annotated[dict[str, Any] | None, Kv("llm.prediction.toolChoice")] = None
+    tool_naming: Annotated[
+        Literal["passThrough", "removeSpecial", "snakeCase", "camelCase"] | None,
+        Kv("llm.prediction.toolNaming"),
+    ] = None
+    top_k_sampling: Annotated[int | None, Field(ge=-1, le=500), Kv("llm.prediction.topKSampling")] = None
+    top_p_sampling: Annotated[Fraction | Off | None, Kv("llm.prediction.topPSampling", checkbox=True, off=0.95)] = None
+    min_p_sampling: Annotated[Fraction | Off | None, Kv("llm.prediction.minPSampling", checkbox=True, off=0.05)] = None
+    repeat_penalty: Annotated[float | Off | None, Kv("llm.prediction.repeatPenalty", checkbox=True, off=1.1)] = None
+    presence_penalty: Annotated[
+        float | Off | None, Kv("llm.prediction.llama.presencePenalty", checkbox=True, off=0)
+    ] = None
+    frequency_penalty: Annotated[
+        float | Off | None, Kv("llm.prediction.llama.frequencyPenalty", checkbox=True, off=0)
+    ] = None
+    xtc_probability: Annotated[
+        Fraction | Off | None, Kv("llm.prediction.llama.xtcProbability", checkbox=True, off=0.5)
+    ] = None
+    xtc_threshold: Annotated[Fraction | Off | None, Kv("llm.prediction.llama.xtcThreshold", checkbox=True, off=0.1)] = (
+        None
+    )
+    log_probs: Annotated[
+        Annotated[int, Field(ge=0, le=100)] | Off | None, Kv("llm.prediction.logProbs", checkbox=True, off=0)
+    ] = None
+    seed: Annotated[int | Off | None, Kv("llm.prediction.seed", checkbox=True, off=0)] = None
+    prompt_template: Annotated[dict[str, Any] | None, Kv("llm.prediction.promptTemplate")] = None
+    reasoning_parsing: Annotated[dict[str, Any] | None, Kv("llm.prediction.reasoning.parsing")] = None
+    enable_thinking: Annotated[bool | None, Kv("llm.prediction.reasoning.enableThinking")] = None
+    reasoning_budget: Annotated[
+        Annotated[int, Field(ge=0)] | Off | None,
+        Kv("llm.prediction.reasoning.budgetTokens", checkbox=True, off=1024),
+    ] = None
+    user_max_image_dimension_pixels: Annotated[
+        Count | Off | None, Kv("llm.prediction.vision.userMaxImageDimensionPixels", checkbox=True, off=1024)
+    ] = None
+    ignore_model_preferred_max_image_dimension: Annotated[
+        bool | None, Kv("llm.prediction.vision.ignoreModelPreferredMaxImageDimension")
+    ] = None
+    draft_model: Annotated[str | None, Kv("llm.prediction.speculativeDecoding.draftModel")] = None
+    speculative_decoding_min_draft_length_to_consider: Annotated[
+        int | None, Kv("llm.prediction.speculativeDecoding.minDraftLengthToConsider")
+    ] = None
+    speculative_decoding_min_continue_drafting_probability: Annotated[
+        Fraction | None, Kv("llm.prediction.speculativeDecoding.minContinueDraftingProbability")
+    ] = None
+    speculative_decoding_num_draft_tokens_exact: Annotated[
+        int | None, Kv("llm.prediction.speculativeDecoding.numDraftTokensExact")
+    ] = None
+    cpu_threads: Annotated[Count | None, Kv("llm.prediction.llama.cpuThreads")] = None
+
+
+class GpuSettingDict(TypedDict, total=False):
+    """`GpuSetting` as a dict."""
+
+    ratio: float | Literal["max", "off"]
+    numCpuExpertLayersRatio: float | Literal["max", "off"]
+    mainGpu: int
+    splitStrategy: Literal["evenly", "favorMainGpu"]
+    disabledGpus: list[int]
+
+
+class EmbeddingLoadModelConfigDict(TypedDict, total=False):
+    """`EmbeddingLoadModelConfig` as a dict."""
+
+    raw: dict[str, Any]
+    gpu: GpuSettingDict
+    contextLength: int
+    ropeFrequencyBase: float | Literal[False]
+    ropeFrequencyScale: float | Literal[False]
+    keepModelInMemory: bool
+    tryMmap: bool
+
+
+class LlmLoadModelConfigDict(TypedDict, total=False):
+    """`LlmLoadModelConfig` as a dict."""
+
+    raw: dict[str, Any]
+    gpu: GpuSettingDict
+    gpuStrictVramCap: bool
+    contextLength: int
+    seed: int | Literal[False]
+    numExperts: int
+    offloadKVCacheToGpu: bool
+    maxParallelPredictions: int
+    useUnifiedKvCache: bool
+    promptTemplate: dict[str, Any]
+    autoFit: bool
+    evalBatchSize: int
+    physicalBatchSize: int
+    flashAttention: bool
+    contextCheckpoints: int
+    reasoningBudgetMessage: str
+    ropeFrequencyBase: float | Literal[False]
+    ropeFrequencyScale: float | Literal[False]
+    keepModelInMemory: bool
+    useFp16ForKVCache: bool
+    tryMmap: bool
+    tryDirectIO: bool
+    llamaKCacheQuantizationType: CacheQuantization | Literal[False]
+    llamaVCacheQuantizationType: CacheQuantization | Literal[False]
+    speculativeDraftMtp: bool
+    speculativeDraftSimple: bool
+    speculativeDraftModel: str
+    speculativeDraftMaxTokens: int
+    speculativeDraftMinTokens: int
+    speculativeDraftMinContinueProbability: float
+    mlxDiskCache: bool
+    mlxKvCacheQuantization: dict[str, Any]
+
+
+class LlmPredictionConfigDict(TypedDict, total=False):
+    """`LlmPredictionConfig` as a dict."""
+
+    raw: dict[str, Any]
+    temperature: float
+    maxTokens: int | Literal[False]
+    contextOverflowPolicy: Literal["stopAtLimit", "truncateMiddle", "rollingWindow"]
+    stopStrings: list[str]
+    toolCallStopStrings: list[str]
+    structured: dict[str, Any]
+    rawTools: dict[str, Any]
+    toolChoice: dict[str, Any]
+    toolNaming: Literal["passThrough", "removeSpecial", "snakeCase", "camelCase"]
+    topKSampling: int
+    topPSampling: float | Literal[False]
+    minPSampling: float | Literal[False]
+    repeatPenalty: float | Literal[False]
+    presencePenalty: float | Literal[False]
+    frequencyPenalty: float | Literal[False]
+    xtcProbability: float | Literal[False]
+    xtcThreshold: float | Literal[False]
+    logProbs: int | Literal[False]
+    seed: int | Literal[False]
+    promptTemplate: dict[str, Any]
+    reasoningParsing: dict[str, Any]
+    enableThinking: bool
+    reasoningBudget: int | Literal[False]
+    userMaxImageDimensionPixels: int | Literal[False]
+    ignoreModelPreferredMaxImageDimension: bool
+    draftModel: str
+    speculativeDecodingMinDraftLengthToConsider: int
+    speculativeDecodingMinContinueDraftingProbability: float
+    speculativeDecodingNumDraftTokensExact: int
+    cpuThreads: int

@@ -1,0 +1,125 @@
+"""Models on the server: how one is named in a request, and what is known of it (protocol §5.1, §6.6)."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from lmstudio_integrations.types._base import TaggedModel, WireModel
+
+ModelKind = Literal["llm", "embedding"]
+"""The two kinds of model that this package handles; each has a namespace of its name."""
+
+
+class ModelQuery(WireModel):
+    """Which loaded models fit; an empty query fits any. All members that are set must match."""
+
+    domain: str | None = None
+    identifier: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    path: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    vision: bool | None = None
+    device_identifier: str | None = None
+
+
+class QuerySpecifier(TaggedModel):
+    """Name a model by what it is; survives a reload under the same identifier."""
+
+    type: Literal["query"] = "query"
+    query: ModelQuery
+
+
+class InstanceSpecifier(TaggedModel):
+    """Name one loading of a model; void once that is unloaded."""
+
+    type: Literal["instanceReference"] = "instanceReference"
+    instance_reference: str
+
+
+ModelSpecifier = Annotated[QuerySpecifier | InstanceSpecifier, Field(discriminator="type")]
+"""How a request says which model it is for (protocol §5.1)."""
+
+
+def by_identifier(identifier: str) -> QuerySpecifier:
+    """Return the specifier of the loaded instance with this identifier."""
+    return QuerySpecifier(query=ModelQuery(identifier=identifier))
+
+
+class Quantization(WireModel):
+    """How the weights are stored."""
+
+    name: str
+    bits: int
+
+
+class ModelInfoBase(WireModel):
+    """What the server knows of a downloaded model, of either kind.
+
+    `size_bytes` is the size on disk, `max_context_length` the most tokens the model was made for.
+    A `device_identifier` of `None` means this machine.
+    """
+
+    type: str
+    model_key: str
+    format: str
+    display_name: str
+    path: str
+    size_bytes: int
+    max_context_length: int
+    publisher: str | None = None
+    indexed_model_identifier: str | None = None
+    device_identifier: str | None = None
+    params_string: str | None = None
+    architecture: str | None = None
+    quantization: Quantization | None = None
+    variants: list[str] | None = None
+    selected_variant: str | None = None
+
+
+class _Instance(WireModel):
+    """What the server knows of one loaded instance, of either kind.
+
+    `context_length` is the window that it was loaded with, in tokens; `ttl_ms` its idle time to live in
+    milliseconds (`None`: it stays); `last_used_time` a Unix time in milliseconds.
+    """
+
+    identifier: str
+    instance_reference: str
+    context_length: int
+    ttl_ms: float | None = None
+    last_used_time: float | None = None
+
+
+class LlmInfo(ModelInfoBase):
+    """A downloaded language model. `vision`: it sees images. `trained_for_tool_use`: it was taught tools."""
+
+    vision: bool = False
+    trained_for_tool_use: bool = False
+
+
+class EmbeddingModelInfo(ModelInfoBase):
+    """A downloaded embedding model."""
+
+
+class LlmInstanceInfo(LlmInfo, _Instance):
+    """A loaded language model."""
+
+
+class EmbeddingModelInstanceInfo(EmbeddingModelInfo, _Instance):
+    """A loaded embedding model."""
+
+
+ModelInfo = LlmInfo | EmbeddingModelInfo
+ModelInstanceInfo = LlmInstanceInfo | EmbeddingModelInstanceInfo
+
+INFO_TYPES: dict[str, type[LlmInfo] | type[EmbeddingModelInfo]] = {
+    "llm": LlmInfo,
+    "embedding": EmbeddingModelInfo,
+}
+INSTANCE_INFO_TYPES: dict[str, type[LlmInstanceInfo] | type[EmbeddingModelInstanceInfo]] = {
+    "llm": LlmInstanceInfo,
+    "embedding": EmbeddingModelInstanceInfo,
+}
+
+
+def parse_infos(items: list[dict[str, Any]]) -> list[ModelInfo]:
+    """Read a listing of downloaded models; kinds that are unknown here are left out (protocol §4.5)."""
+    return [INFO_TYPES[item["type"]].from_dict(item) for item in items if item.get("type") in INFO_TYPES]

@@ -1,0 +1,195 @@
+"""What a prediction yields: its events while it runs, its result and statistics at the end (protocol §4.3, §6.4, §6.5).
+
+Events come once per token, so they are plain slotted classes; statistics come once and are pydantic.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from lmstudio_integrations.types._base import WireModel
+from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
+from lmstudio_integrations.types.models import LlmInstanceInfo
+from lmstudio_integrations.types.tools import ToolCallRequest
+
+StopReason = Literal[
+    "userStopped",
+    "modelUnloaded",
+    "failed",
+    "eosFound",
+    "stopStringFound",
+    "toolCalls",
+    "maxPredictedTokensReached",
+    "contextLengthReached",
+]
+
+
+@dataclass(slots=True)
+class LlmPredictionFragment:
+    """A piece of text, usually one token.
+
+    Attributes:
+        content: The text.
+        tokens_count: About how many tokens it is.
+        contains_drafted: Whether a draft model proposed part of it.
+        reasoning_type: `none` for the answer; `reasoning`, `reasoningStartTag`, `reasoningEndTag` for thoughts.
+        is_structural: Whether it is markup between the parts rather than content.
+        tokens: Per token its text, id and log-probability, if `log_probs` was asked for.
+    """
+
+    content: str
+    tokens_count: int = 1
+    contains_drafted: bool = False
+    reasoning_type: str = "none"
+    is_structural: bool = False
+    tokens: list[dict[str, Any]] | None = None
+
+
+@dataclass(slots=True)
+class PromptProgress:
+    """How much of the prompt has been read.
+
+    Attributes:
+        progress: 0.0 to 1.0.
+        details: Token counts (`totalPromptTokenCount`, `cachedTokenCount`, …), from servers that send them.
+    """
+
+    progress: float
+    details: dict[str, int] | None = None
+
+
+@dataclass(slots=True)
+class ToolCallStart:
+    """The model begins a tool call; `id` as in the request that follows."""
+
+    id: str | None = None
+
+
+@dataclass(slots=True)
+class ToolCallName:
+    """The name of the tool that is being called."""
+
+    name: str
+
+
+@dataclass(slots=True)
+class ToolCallArguments:
+    """A piece of the arguments' text, as the model writes it; it need not be JSON."""
+
+    content: str
+
+
+@dataclass(slots=True)
+class ToolCallEnd:
+    """A tool call is complete. `arguments` is parsed; `raw_content` is what the model wrote."""
+
+    id: str | None
+    name: str
+    arguments: dict[str, Any] | None = None
+    raw_content: str | None = None
+
+    def to_request(self) -> ToolCallRequest:
+        """Return the call as it goes into a chat."""
+        return ToolCallRequest(name=self.name, id=self.id, arguments=self.arguments or {})
+
+
+@dataclass(slots=True)
+class ToolCallFailed:
+    """A tool call could not be parsed. `error` is the server's error (protocol §3.7)."""
+
+    error: Mapping[str, Any]
+    raw_content: str | None = None
+
+
+@dataclass(slots=True)
+class PredictionEnd:
+    """The last event: everything that is known of the prediction, in wire form."""
+
+    stats: dict[str, Any]
+    model_info: dict[str, Any]
+    load_model_config: dict[str, Any]
+    prediction_config: dict[str, Any]
+
+
+PredictionEvent = (
+    LlmPredictionFragment
+    | PromptProgress
+    | ToolCallStart
+    | ToolCallName
+    | ToolCallArguments
+    | ToolCallEnd
+    | ToolCallFailed
+    | PredictionEnd
+)
+
+
+class LlmPredictionStats(WireModel):
+    """Figures of one prediction.
+
+    Times are in seconds, counts in tokens; the total is prompt + predicted, and the end-of-sequence token counts as
+    predicted. What the server did not measure is `None`.
+    """
+
+    stop_reason: str
+    stop_string: str | None = None
+    tokens_per_second: float | None = None
+    num_gpu_layers: float | None = None
+    time_to_first_token_sec: float | None = None
+    total_time_sec: float | None = None
+    prompt_tokens_count: int | None = None
+    predicted_tokens_count: int | None = None
+    total_tokens_count: int | None = None
+    used_draft_model_key: str | None = None
+    total_draft_tokens_count: int | None = None
+    accepted_draft_tokens_count: int | None = None
+    rejected_draft_tokens_count: int | None = None
+    ignored_draft_tokens_count: int | None = None
+
+
+@dataclass(frozen=True)
+class PredictionResult:
+    """A finished prediction; `str()` of it is the answer.
+
+    Attributes:
+        content: The answer, without reasoning.
+        reasoning_content: The thoughts, without their tags.
+        parsed: The validated instance, or the JSON value, if structured output was asked for; else `content`.
+        structured: Whether `parsed` is structured.
+        tool_call_requests: The tool calls that the model asked for.
+        end: The last event, in wire form.
+    """
+
+    content: str
+    reasoning_content: str
+    end: PredictionEnd
+    parsed: Any = None
+    structured: bool = False
+    tool_call_requests: tuple[ToolCallRequest, ...] = field(default=())
+
+    @cached_property
+    def stats(self) -> LlmPredictionStats:
+        """Figures of the prediction."""
+        return LlmPredictionStats.from_dict(self.end.stats)
+
+    @cached_property
+    def model_info(self) -> LlmInstanceInfo:
+        """The instance that answered."""
+        return LlmInstanceInfo.from_dict(self.end.model_info)
+
+    @cached_property
+    def load_config(self) -> LlmLoadModelConfig:
+        """The settings that the instance was loaded with."""
+        return LlmLoadModelConfig.from_fields(_by_key(self.end.load_model_config))
+
+    @cached_property
+    def prediction_config(self) -> LlmPredictionConfig:
+        """The settings that the prediction ran with."""
+        return LlmPredictionConfig.from_fields(_by_key(self.end.prediction_config))
+
+    def __str__(self) -> str:
+        return self.content
+
+
+def _by_key(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {field["key"]: field.get("value") for field in config.get("fields", ())}
