@@ -1,0 +1,78 @@
+"""The shape of the package: what may import what, and what an import drags in."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lmstudio_integrations
+
+PACKAGE = Path(lmstudio_integrations.__file__).parent
+NAME = PACKAGE.name
+
+LAYERS: dict[str, set[str]] = {
+    "errors": set(),
+    "_narrow": set(),
+    "types": {"errors", "_narrow"},
+    "protocol": {"types", "errors", "_narrow"},
+    "client": {"protocol", "types", "errors", "_narrow"},
+    "langchain": {"client", "protocol", "types", "errors", "_narrow"},
+    "llama_index": {"client", "protocol", "types", "errors", "_narrow"},
+    "emulator": {"protocol", "types", "errors", "_narrow"},
+    "pytest_plugin": {"emulator"},
+    "cli": {"emulator", "langchain", "client", "types", "errors", "_narrow"},
+}
+"""Each part of the package and what it may import of the others."""
+
+IO_MODULES = {"asyncio", "threading", "queue", "socket", "websockets"}
+LAZY_MODULES = {"langchain_core", "llama_index", "xllamacpp", "httpx", "numpy", "typer", "rich", "websockets", "pytest"}
+
+SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def part_of(module: str) -> str:
+    """Return the part of the package that a dotted module name below it belongs to."""
+    return module.split(".")[1]
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    """Yield every module that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module, f"{path} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def loaded_after(statement: str) -> set[str]:
+    """Return the top-level names of all modules that a fresh interpreter holds after a statement."""
+    script = f"import json, sys; {statement}; print(json.dumps(sorted(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    return {name.split(".")[0] for name in json.loads(run.stdout)}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_every_module_imports_only_the_layers_below_it(path: Path) -> None:
+    part = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    inner = [name for name in imported_modules(path) if name.split(".")[0] == NAME]
+    assert {part_of(name) for name in inner} <= LAYERS[part] | {part}
+
+
+def test_the_protocol_does_no_input_or_output() -> None:
+    imported = {name.split(".")[0] for path in (PACKAGE / "protocol").rglob("*.py") for name in imported_modules(path)}
+    assert "json" in imported or "pydantic" in imported, "the files were not read"
+    assert not imported & IO_MODULES
+
+
+def test_importing_the_package_imports_no_framework_and_no_socket_library() -> None:
+    assert not loaded_after(f"import {NAME}") & LAZY_MODULES
+
+
+@pytest.mark.parametrize("part", ["types", "protocol", "errors"])
+def test_the_inner_layers_import_no_framework_and_no_socket_library(part: str) -> None:
+    assert not loaded_after(f"import {NAME}.{part}") & LAZY_MODULES
