@@ -151,6 +151,21 @@ class Finished:
     stats: Mapping[str, Any] = field(default_factory=dict)
 
 
+FaultKind = Literal["drop", "half_close", "corrupt", "unknown_packet"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The line to the client shall break here; the server carries it out, and no packet is sent for it.
+
+    `drop`: abort the client's socket, without a close frame. `half_close`: send nothing more on the socket, end the
+    writing side, go on reading. `corrupt`: send a frame that is not JSON, then go on. `unknown_packet`: send a packet
+    of a type that no client knows on the prediction's channel, then go on.
+    """
+
+    kind: FaultKind
+
+
 EngineEvent = (
     PromptProgress
     | LlmPredictionFragment
@@ -160,7 +175,10 @@ EngineEvent = (
     | ToolCallEnd
     | ToolCallFailed
     | Finished
+    | Fault
 )
+"""What a prediction yields. All but `Finished` and `Fault` are packets as they are (`protocol.prediction.encode`);
+`Finished` becomes the success packet; a `Fault` (scripted models only) is an order to the server."""
 
 Progress = Callable[[float], None]
 """Takes how much of a model is loaded, 0.0 to 1.0."""
