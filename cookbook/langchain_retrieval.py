@@ -1,0 +1,50 @@
+"""Retrieval: embed documents, find the one that a question is about, and let a model answer from it.
+
+Uses the LM Studio of this machine, or the one that `LMSTUDIO_HOST` names; `LMSTUDIO_MODEL` and
+`LMSTUDIO_EMBEDDING_MODEL` name other models.
+"""
+
+import os
+
+from langchain_core.documents import Document
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnablePassthrough
+from langchain_core.vectorstores import InMemoryVectorStore
+
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
+
+MODEL = os.environ.get("LMSTUDIO_MODEL", "smollm2-135m-instruct")
+EMBEDDING_MODEL = os.environ.get("LMSTUDIO_EMBEDDING_MODEL", "text-embedding-all-minilm-l6-v2")
+
+TEXTS = (
+    "The town library is open from nine to six on weekdays. On Saturdays it closes at one in the afternoon.",
+    "The swimming pool costs four euros for adults. Children under six swim for free.",
+    "The ferry to the island leaves every hour from the north pier. The crossing takes twenty minutes.",
+)
+QUESTION = "How much does the swimming pool cost for adults?"
+
+
+def join(documents: list[Document]) -> str:
+    """Return the texts of documents as one."""
+    return "\n".join(document.page_content for document in documents)
+
+
+def main() -> None:
+    """Ask about one of three texts."""
+    store = InMemoryVectorStore.from_texts(list(TEXTS), LMStudioEmbeddings(model=EMBEDDING_MODEL))
+    retriever = store.as_retriever(search_kwargs={"k": 1})
+    assert join(retriever.invoke(QUESTION)) == TEXTS[1]
+
+    prompt = ChatPromptTemplate.from_messages(
+        [("system", "You are a helpful assistant."), ("human", "{context}\n\nQuestion: {question}")]
+    )
+    model = ChatLMStudio(model=MODEL, temperature=0, max_tokens=100)
+    chain = {"context": retriever | join, "question": RunnablePassthrough()} | prompt | model | StrOutputParser()
+    answer = chain.invoke(QUESTION)
+    print(answer)
+    assert answer.strip()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""The command line: `lmstudio-integrations serve`, `lmstudio-integrations demo`.
+
+This module imports nothing that the `cli` extra brings, so that it can say when the extra is missing.
+"""
+
+import sys
+
+from lmstudio_integrations.errors import LMStudioError
+
+MISSING_EXTRA = "The command line needs its extra; run: pip install 'lmstudio-integrations[cli]'"
+_EXTRA = {"typer", "rich"}
+
+
+def main() -> None:
+    """Run the command that `sys.argv` names. What goes wrong becomes one message and the exit status 1."""
+    try:
+        from lmstudio_integrations.cli._app import app  # noqa: PLC0415 - see the module's docstring
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRA:
+            raise
+        sys.exit(MISSING_EXTRA)
+    try:
+        app()
+    except (LMStudioError, ImportError) as error:
+        sys.exit(f"Error: {error}")
