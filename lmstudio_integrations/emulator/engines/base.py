@@ -103,10 +103,10 @@ class LoadRequest:
     key: str
     kind: ModelKind
     weights: str | None = None
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
     context_length: int = 4096
     slots: int = 4
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class GenerateRequest:
     prompt: str | None = None
     tools: Sequence[Tool] = ()
     tool_choice: Literal["none", "auto", "required"] = "auto"
-    images: Mapping[str, Image] = field(default_factory=dict)
+    images: Mapping[str, Image] = field(default_factory=dict[str, Image])
     context_length: int = 4096
 
 
@@ -148,7 +148,7 @@ class Finished:
     prompt_tokens: int
     predicted_tokens: int
     stop_string: str | None = None
-    stats: Mapping[str, Any] = field(default_factory=dict)
+    stats: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 FaultKind = Literal["drop", "half_close", "corrupt", "unknown_packet"]

@@ -1,0 +1,297 @@
+"""Rules of a scripted model: when one applies, and what the model then does.
+
+A rule is written in Python or in TOML, with the same names; this module checks and matches rules, it plays none.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations.emulator.engines._scripted.refusals import MEMBERS
+from lmstudio_integrations.emulator.engines._scripted.template import text_of
+from lmstudio_integrations.emulator.engines.base import FaultKind, GenerateRequest
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.chat import FileHandle
+
+_LAST = "{last}"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+_PartT = TypeVar("_PartT", bound=_Part)
+
+
+class When(_Part):
+    """What a request must be like for a rule to apply; what is not set does not matter.
+
+    Attributes:
+        last: A regular expression that is found in the last message.
+        role: Who wrote the last message.
+        tools: Names of tools that are all offered.
+        structured: Whether JSON or a grammar is asked for.
+        image: Whether the last user message shows a file.
+        round: Which turn of the model since the last user message it is, counted from 1; of a load, which attempt.
+        load: Whether the model is being loaded. Rules without it never see a load, rules with it nothing else.
+    """
+
+    last: str | None = None
+    role: Literal["user", "tool"] | None = None
+    tools: list[str] | None = None
+    structured: bool | None = None
+    image: bool | None = None
+    round: Annotated[int, Field(ge=1)] | None = None
+    load: bool = False
+
+    @field_validator("last")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        return pattern
+
+    def fits(self, situation: "Situation") -> bool:
+        """Whether a request is like this."""
+        return (
+            self.load == situation.load
+            and (self.last is None or re.search(self.last, situation.last) is not None)
+            and self.role in {None, situation.role}
+            and situation.tools.issuperset(self.tools or ())
+            and self.structured in {None, situation.structured}
+            and self.image in {None, situation.image}
+            and self.round in {None, situation.round}
+        )
+
+
+class Text(_Part):
+    """The model says something; `{last}` stands for the last message, here and in every other step."""
+
+    text: str
+
+
+class Reasoning(_Part):
+    """The model thinks, between the tags that are being looked for."""
+
+    reasoning: str
+
+
+class ToolCall(_Part):
+    """The model calls a tool.
+
+    Attributes:
+        tool: Its name.
+        arguments: Its arguments.
+        id: The call's identifier; made up if not given.
+        malformed: What the model writes in place of the arguments, so that the call cannot be parsed.
+    """
+
+    tool: str
+    arguments: dict[str, Any] = Field(default_factory=dict[str, Any])
+    id: str | None = None
+    malformed: str | None = None
+
+
+class Error(_Part):
+    """The prediction, or the load, fails.
+
+    Attributes:
+        error: The title.
+        code: A code of protocol §3.7.
+        cause: What lies behind it.
+        suggestion: What would help.
+        data: Members beside the code; those not given have harmless values.
+    """
+
+    error: str
+    code: str | None = None
+    cause: str | None = None
+    suggestion: str | None = None
+    data: dict[str, Any] = Field(default_factory=dict[str, Any])
+
+    @field_validator("code")
+    @classmethod
+    def _known(cls, code: str | None) -> str | None:
+        if code is not None and code not in MEMBERS:
+            raise ValueError(f"no such code{_nearest(code, MEMBERS)}")
+        return code
+
+
+class Break(_Part):
+    """Something breaks that is not the model's to break.
+
+    Attributes:
+        fault: `drop`, `half_close`, `corrupt` and `unknown_packet` as in `base.Fault`; `stall`: nothing more comes
+            until the client cancels; `crash`: the model's process dies; `out_of_memory`: a load is refused.
+        packet: After how many packets of the prediction it happens, instead of at this place among the steps; at
+            the latest before the success packet.
+        exit_code: Of a crash.
+    """
+
+    fault: FaultKind | Literal["stall", "crash", "out_of_memory"]
+    packet: Annotated[int, Field(ge=0)] | None = None
+    exit_code: int = 139
+
+
+class Wait(_Part):
+    """The model does nothing for so many seconds."""
+
+    wait: Annotated[float, Field(ge=0)]
+
+
+Step: TypeAlias = Text | Reasoning | ToolCall | Error | Break | Wait
+
+_STEPS: dict[str, type[Step]] = {
+    "text": Text,
+    "reasoning": Reasoning,
+    "tool": ToolCall,
+    "error": Error,
+    "fault": Break,
+    "wait": Wait,
+}
+
+
+class Rule:
+    """When a request is like `when`, the model does what `then` says, in that order.
+
+    Args:
+        when: The conditions; none at all fit every request.
+        then: The steps; none at all is an empty answer.
+
+    Raises:
+        LMStudioValueError: If a name is unknown (the nearest known one is suggested) or a value does not fit.
+    """
+
+    def __init__(
+        self, when: When | Mapping[str, Any] | None = None, then: Iterable[Step | Mapping[str, Any]] = ()
+    ) -> None:
+        self.when = when if isinstance(when, When) else _build(When, when or {}, "when")
+        self.then: tuple[Step, ...] = tuple(_step(step, f"then[{index}]") for index, step in enumerate(then))
+
+    @classmethod
+    def parse(cls, value: "Rule | Mapping[str, Any]") -> "Rule":
+        """Accept a rule, or its form in TOML: `{when = {…}, then = [{…}, …]}`."""
+        if isinstance(value, Rule):
+            return value
+        unknown = next((name for name in value if name not in {"when", "then"}), None)
+        if unknown is not None:
+            raise LMStudioValueError(f"unknown key {unknown!r}{_nearest(unknown, ('when', 'then'))}")
+        when, then = value.get("when", {}), value.get("then")
+        if not is_object(when):
+            raise LMStudioValueError(f"when must be a table of conditions, got {when!r}")
+        if not is_list(then):
+            raise LMStudioValueError(f"then must be a list of steps, got {then!r}")
+        return cls(when, then)
+
+    def steps(self, last: str) -> tuple[Step, ...]:
+        """Return the steps, with `{last}` replaced by the last message."""
+        return tuple(
+            step.model_copy(update={name: _fill(getattr(step, name), last) for name in step.model_fields_set})
+            for step in self.then
+        )
+
+    def __repr__(self) -> str:
+        return f"Rule(when={self.when!r}, then={list(self.then)!r})"
+
+
+def parse_rules(values: Iterable[Rule | Mapping[str, Any]]) -> tuple[Rule, ...]:
+    """Check a list of rules.
+
+    Raises:
+        LMStudioValueError: Naming the rule, counted from 1, and what is wrong with it.
+    """
+    return tuple(_numbered(value, number) for number, value in enumerate(values, 1))
+
+
+def _numbered(value: Rule | Mapping[str, Any], number: int) -> Rule:
+    try:
+        return Rule.parse(value)
+    except LMStudioValueError as error:
+        raise LMStudioValueError(f"rule {number}: {error}") from error
+
+
+def _step(value: Step | Mapping[str, Any], place: str) -> Step:
+    if isinstance(value, _Part):
+        return value
+    if not is_object(value):
+        raise LMStudioValueError(f"{place} must be a table, got {value!r}")
+    kinds = [name for name in _STEPS if name in value]
+    if len(kinds) != 1:
+        found = f"both {kinds[0]!r} and {kinds[1]!r}" if kinds else "none of them"
+        guess = next((_nearest(str(name), _STEPS) for name in value), "")
+        raise LMStudioValueError(
+            f"{place} needs exactly one of {', '.join(_STEPS)}, and has {found}{'' if kinds else guess}"
+        )
+    return _build(_STEPS[kinds[0]], value, place)
+
+
+def _build(kind: type[_PartT], value: Mapping[str, Any], place: str) -> _PartT:
+    for name in value:
+        if name not in kind.model_fields:
+            raise LMStudioValueError(f"{place}: unknown key {name!r}{_nearest(name, kind.model_fields)}")
+    try:
+        return kind.model_validate(dict(value))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join([place, *(str(part) for part in problem["loc"])])
+        raise LMStudioValueError(f"{where}={problem['input']!r}: {problem['msg']}") from error
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    found = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {found[0]!r}?" if found else f"; known are {', '.join(names)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the conditions of a rule are held against."""
+
+    last: str = ""
+    role: str = "user"
+    tools: frozenset[str] = frozenset()
+    structured: bool = False
+    image: bool = False
+    round: int = 1
+    load: bool = False
+
+    @classmethod
+    def of(cls, request: GenerateRequest) -> "Situation":
+        """Look at a request. A raw prompt counts as a user message."""
+        structured = (request.config.structured or {}).get("type") in {"json", "gbnf"}
+        tools = frozenset(tool.function.name for tool in request.tools)
+        if request.history is None:
+            return cls(last=request.prompt or "", tools=tools, structured=structured)
+        messages = request.history.messages
+        users = [place for place, message in enumerate(messages) if message.role == "user"]
+        turn = messages[users[-1] :] if users else messages
+        return cls(
+            last=text_of(messages[-1]) if messages else "",
+            role=messages[-1].role if messages else "user",
+            tools=tools,
+            structured=structured,
+            image=bool(users) and any(isinstance(part, FileHandle) for part in turn[0].content),
+            round=1 + sum(message.role == "tool" for message in turn),
+        )
+
+
+def first_match(rules: Sequence[Rule], situation: Situation) -> Rule | None:
+    """Return the first rule that applies."""
+    return next((rule for rule in rules if rule.when.fits(situation)), None)
+
+
+def _fill(value: Any, last: str) -> Any:
+    if isinstance(value, str):
+        return value.replace(_LAST, last)
+    if is_object(value):
+        return {name: _fill(member, last) for name, member in value.items()}
+    if is_list(value):
+        return [_fill(item, last) for item in value]
+    return value

@@ -1,0 +1,122 @@
+"""How a conversation becomes the text that a scripted model reads, and how that is made to fit the window.
+
+The template is plain: `<|role|>`, a line break, the content, a line break, for each message; the tools stand in front
+as a message of the role `tools`; `<|assistant|>` and a line break end it. Every mark counts as one token or none.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.emulator.engines._scripted import words
+from lmstudio_integrations.emulator.engines._scripted.refusals import overflow, unsupported
+from lmstudio_integrations.types.chat import ChatHistory, FileHandle, Message, TextPart
+from lmstudio_integrations.types.tools import Tool, ToolCallRequestPart, ToolCallResultPart
+
+_PLAIN: dict[str, tuple[str, str]] = {role: (f"<|{role}|>\n", "\n") for role in ("system", "user", "assistant", "tool")}
+
+
+def call_pieces(name: str) -> tuple[str, str, str]:
+    """Return how a tool call is written: what opens it, its name, and, after its arguments, what closes it."""
+    return '<tool_call>\n{"name": ', f'{json.dumps(name, ensure_ascii=False)}, "arguments": ', "}\n</tool_call>"
+
+
+def text_of(message: Message) -> str:
+    """Return the words of a message, without its files and tool calls."""
+    return "\n".join(part.text if isinstance(part, TextPart) else part.content for part in _worded(message))
+
+
+def _worded(message: Message) -> list[TextPart | ToolCallResultPart]:
+    return [part for part in message.content if isinstance(part, TextPart | ToolCallResultPart)]
+
+
+def render(messages: Sequence[Message], tools: Sequence[Tool], marks: Mapping[str, Any] | None = None) -> str:
+    """Return the conversation as the model reads it.
+
+    Args:
+        messages: The conversation.
+        tools: The tools that the model is told of.
+        marks: A prompt template of the settings (protocol §5.4); only manual ones can be followed.
+
+    Raises:
+        EngineError: If the template is in Jinja.
+    """
+    around = _marks(marks)
+    offered = [tool.function.to_dict() for tool in tools]
+    head = f"<|tools|>\n{json.dumps(offered, ensure_ascii=False)}\n" if offered else ""
+    body = "".join(f"{around[message.role][0]}{_content(message)}{around[message.role][1]}" for message in messages)
+    return f"{head}{body}{around['assistant'][0]}"
+
+
+def _marks(marks: Mapping[str, Any] | None) -> Mapping[str, tuple[str, str]]:
+    if marks is None:
+        return _PLAIN
+    manual = marks.get("manualPromptTemplate")
+    if marks.get("type") != "manual" or not is_object(manual):
+        raise unsupported("Jinja prompt templates")
+    given = {
+        role: (str(manual.get(f"before{role.title()}", "")), str(manual.get(f"after{role.title()}", "")))
+        for role in ("system", "user", "assistant")
+    }
+    return {**_PLAIN, **given}
+
+
+def _content(message: Message) -> str:
+    return "\n".join(_part(part) for part in message.content)
+
+
+def _part(part: TextPart | FileHandle | ToolCallRequestPart | ToolCallResultPart) -> str:
+    if isinstance(part, TextPart):
+        return part.text
+    if isinstance(part, ToolCallResultPart):
+        return part.content
+    if isinstance(part, FileHandle):
+        return f"[{part.name}]"
+    call = part.tool_call_request
+    opening, name, closing = call_pieces(call.name)
+    return f"{opening}{name}{json.dumps(call.arguments or {}, ensure_ascii=False)}{closing}"
+
+
+def fit_history(
+    history: ChatHistory,
+    tools: Sequence[Tool],
+    *,
+    limit: int,
+    policy: str,
+    marks: Mapping[str, Any] | None = None,
+) -> int:
+    """Return how many tokens of a conversation are read, once it leaves room for at least one more in the window.
+
+    `truncateMiddle` keeps the system prompt and the first user message and drops what follows them, oldest first;
+    `rollingWindow` drops the oldest; `stopAtLimit` drops nothing (protocol §9.2). The last message always stays.
+
+    Raises:
+        EngineError: If it does not fit.
+    """
+    messages = list(history.messages)
+    first = _kept_in_front(messages) if policy == "truncateMiddle" else 0
+    while True:
+        tokens = len(words.split(render(messages, tools, marks)))
+        if tokens < limit:
+            return tokens
+        if policy == "stopAtLimit" or first >= len(messages) - 1:
+            raise overflow(tokens, limit)
+        del messages[first]
+
+
+def _kept_in_front(messages: Sequence[Message]) -> int:
+    roles = [message.role for message in messages]
+    return roles.index("user") + 1 if "user" in roles else 0
+
+
+def fit_text(prompt: str, *, limit: int, policy: str) -> int:
+    """Return how many tokens of a raw prompt are read; the policies drop words, not messages.
+
+    Raises:
+        EngineError: If it does not fit and nothing may be dropped.
+    """
+    tokens = len(words.split(prompt))
+    if tokens >= limit and policy == "stopAtLimit":
+        raise overflow(tokens, limit)
+    return min(tokens, limit - 1)

@@ -1,0 +1,55 @@
+"""The scripted model's idea of text: tokens are words with the spaces before them, vectors are bags of words.
+
+Pure functions of the text, the same in every process and on every machine.
+"""
+
+import math
+import re
+import zlib
+from collections.abc import Iterator
+
+_WORD = re.compile(r"\s*\S+|\s+")
+_NAME = re.compile(r"\w+")
+
+START_MARK, END_MARK = 1, 2
+"""The tokens that an embedding model puts around a text."""
+_FIRST_WORD = 3
+_TOKENS = 2**31 - _FIRST_WORD
+
+_SHORT_WORD_WEIGHT, _TRIGRAM_WEIGHT = 0.3, 0.3
+
+
+def split(text: str) -> list[str]:
+    """Return the tokens of a text; joined they are the text again."""
+    return _WORD.findall(text)
+
+
+def token_id(token: str) -> int:
+    """Return the number of a token."""
+    return _FIRST_WORD + _hash(token) % _TOKENS
+
+
+def embed(text: str, length: int) -> list[float]:
+    """Return the vector of a text: of unit length, and the nearer to another the more words and letters they share."""
+    vector = [0.0] * length
+    for feature, weight in _features(text):
+        number = _hash(feature)
+        vector[number % length] += weight if number >> 31 else -weight
+    norm = math.sqrt(math.fsum(value * value for value in vector))
+    if norm == 0:
+        return [1.0, *vector[1:]]
+    return [value / norm for value in vector]
+
+
+def _features(text: str) -> Iterator[tuple[str, float]]:
+    """Yield the words of a text, and their trigrams so that forms of one word are alike; short words say little."""
+    for word in _NAME.findall(text.lower()):
+        yield word, 1.0 if len(word) > 3 else _SHORT_WORD_WEIGHT
+        marked = f"^{word}$"
+        for start in range(len(marked) - 2):
+            yield f"…{marked[start : start + 3]}", _TRIGRAM_WEIGHT
+
+
+def _hash(text: str) -> int:
+    # Lone surrogates may come from a client; they are text like any other here.
+    return zlib.crc32(text.encode("utf-8", "surrogatepass"))
