@@ -1,5 +1,6 @@
 """Type checks of untyped data that type checkers understand in full."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from typing_extensions import TypeIs
@@ -13,3 +14,8 @@ def is_object(value: object) -> TypeIs[dict[str, Any]]:
 def is_list(value: object) -> TypeIs[list[Any]]:
     """Whether a value is a JSON array."""
     return isinstance(value, list)
+
+
+def is_iterable(value: object) -> TypeIs[Iterable[Any]]:
+    """Whether a value can be iterated over."""
+    return isinstance(value, Iterable)

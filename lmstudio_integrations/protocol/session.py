@@ -6,7 +6,7 @@ lock, reads no clock and touches no socket: time is passed in, frames are taken 
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,13 +34,17 @@ _ENDPOINT_IN_WARNING = re.compile(r"endpoint(?:Name)? = (\w+)")
 
 
 class Sink(Protocol):
-    """Where the answers to one call go. Both methods are called by the owner of the session and must not block."""
+    """Where the answers to one call go. All methods are called by the owner of the session and must not block."""
 
     def put(self, item: Any) -> None:
         """Take a packet, or the result of an RPC."""
 
     def finish(self, error: BaseException | None) -> None:
         """Take note that nothing more comes."""
+
+    def is_alive(self) -> bool:
+        """Whether anybody can still be reached behind it."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +58,7 @@ class Exchange:
         clocks: The limits.
         started: When the caller asked.
         doing: What is being done, for messages of errors.
+        owner: The client that asked, as a number.
         clock: The limit that runs now; `None` while the request waits in the server's queue.
         since: When that limit began to run.
         id: The id on the wire, once it is sent.
@@ -67,6 +72,7 @@ class Exchange:
     clocks: Clocks
     started: float
     doing: str = "RPC"
+    owner: int = 0
     clock: str | None = None
     since: float = 0.0
     id: int = 0
@@ -142,19 +148,26 @@ class ClientSession:
         if self._calls.get(exchange.id) is exchange:
             del self._calls[exchange.id]
 
-    def lost(self, error: BaseException) -> None:
-        """Fail everyone who waits, once."""
+    def leave(self, owner: int, error: Callable[[], BaseException]) -> None:
+        """Stop all that a client has open, and fail whoever still waits for it."""
+        for exchange in [*self._calls.values(), *self._channels.values(), *self._backlog]:
+            if exchange.owner == owner and exchange.sink is not _NOBODY:
+                sink = exchange.sink
+                self.abandon(exchange)
+                sink.finish(error())
+
+    def lost(self, error: Callable[[], BaseException]) -> None:
+        """Fail everyone who waits, once, each with an exception of their own."""
         waiting = [*self._calls.values(), *self._channels.values(), *self._backlog]
         self._calls, self._channels, self._backlog = {}, {}, []
         for exchange in waiting:
-            exchange.sink.finish(error)
+            exchange.sink.finish(error())
 
     def tick(self, now: float) -> None:
-        """Fail whose clock has run out, and stop the work on the server."""
+        """Fail whose clock has run out; stop the work on the server for them, and for those who have gone."""
         for exchange in [*self._calls.values(), *self._channels.values(), *self._backlog]:
-            expired = _expired(exchange, now)
-            if expired is not None and exchange.sink is not _NOBODY:
-                sink = exchange.sink
+            sink, expired = exchange.sink, _expired(exchange, now)
+            if expired is not None or not sink.is_alive():
                 self.abandon(exchange)
                 sink.finish(expired)
 
@@ -269,13 +282,16 @@ class ClientSession:
 
 
 class _Nobody:
-    """The sink of a caller who has left."""
+    """The sink of a caller who has left, and has been taken leave of."""
 
     def put(self, item: Any) -> None:
         pass
 
     def finish(self, error: BaseException | None) -> None:
         pass
+
+    def is_alive(self) -> bool:
+        return True
 
 
 _NOBODY = _Nobody()
@@ -296,6 +312,8 @@ def _clock_after(item: object, clock: str | None) -> str | None:
 
 
 def _expired(exchange: Exchange, now: float) -> LMStudioError | None:
+    if exchange.sink is _NOBODY:
+        return None
     total, name = exchange.clocks.get("timeout"), exchange.clock
     if total is not None and now - exchange.started >= total:
         return _timeout(exchange, "timeout", now - exchange.started)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import Field, ValidationError
 
-from lmstudio_integrations._narrow import is_list
+from lmstudio_integrations._narrow import is_iterable, is_list
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._base import TaggedModel, WireModel
 from lmstudio_integrations.types.results import PredictionResult
@@ -31,28 +31,34 @@ class FileHandle(TaggedModel):
     file_type: FileType
 
 
-class SystemMessage(TaggedModel):
+class _Message(TaggedModel):
+    """What every message has; each role narrows what its content may be."""
+
+    content: list[Any]
+
+
+class SystemMessage(_Message):
     """Instructions that stand before the conversation."""
 
     role: Literal["system"] = "system"
     content: list[Annotated[TextPart | FileHandle, Field(discriminator="type")]]
 
 
-class UserMessage(TaggedModel):
+class UserMessage(_Message):
     """What the user says and shows."""
 
     role: Literal["user"] = "user"
     content: list[Annotated[TextPart | FileHandle, Field(discriminator="type")]]
 
 
-class AssistantMessage(TaggedModel):
+class AssistantMessage(_Message):
     """What the model said, and the tool calls that it asked for."""
 
     role: Literal["assistant"] = "assistant"
     content: list[Annotated[TextPart | FileHandle | ToolCallRequestPart, Field(discriminator="type")]]
 
 
-class ToolMessage(TaggedModel):
+class ToolMessage(_Message):
     """The answers of tools."""
 
     role: Literal["tool"] = "tool"
@@ -75,7 +81,7 @@ _MESSAGES: dict[str, type[Message]] = {
     "tool": ToolMessage,
 }
 
-MessageT = TypeVar("MessageT", bound="Message")
+MessageT = TypeVar("MessageT", bound=_Message)
 
 Content: TypeAlias = str | TextPart | FileHandle | Mapping[str, Any]
 
@@ -90,7 +96,7 @@ class Chat:
     """
 
     def __init__(self, initial_prompt: str | None = None) -> None:
-        self._messages: list[Message] = []
+        self._messages: list[Any] = []
         if initial_prompt is not None:
             self.add_system_prompt(initial_prompt)
 
@@ -186,12 +192,12 @@ class Chat:
         except ValidationError as error:
             raise LMStudioValueError(f"content does not fit a message of {kind.__name__}: {error}") from error
         last = self._messages[-1] if self._messages else None
-        if isinstance(last, kind):
-            message = kind.model_validate({"content": [*last.content, *message.content]})
-            self._messages[-1] = message
-        else:
+        if not isinstance(last, kind):
             self._messages.append(message)
-        return message
+            return message
+        grown = kind.model_validate({"content": [*last.content, *message.content]})
+        self._messages[-1] = grown
+        return grown
 
 
 def _parts(content: object) -> list[Any]:
@@ -200,7 +206,6 @@ def _parts(content: object) -> list[Any]:
         return [TextPart(text=content)]
     if isinstance(content, WireModel | Mapping):
         return [content]
-    if isinstance(content, Iterable):
-        parts: Iterable[Any] = content
-        return [TextPart(text=part) if isinstance(part, str) else part for part in parts]
+    if is_iterable(content):
+        return [TextPart(text=part) if isinstance(part, str) else part for part in content]
     raise LMStudioValueError(f"content must be text, a part or a list of parts, got {content!r}")

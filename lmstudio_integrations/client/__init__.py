@@ -1,0 +1,1 @@
+"""The native client. It knows no framework; `sync.py` and `asynchronous.py` are what users see."""

@@ -1,0 +1,159 @@
+"""Where the server is, and who we are to it: addresses, credentials, environment (protocol §1.3, §2.3)."""
+
+import ipaddress
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Self
+from urllib.parse import urlsplit
+
+from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
+
+HOST_VARIABLE = "LMSTUDIO_HOST"
+TOKEN_VARIABLES = ("LM_API_TOKEN", "LMSTUDIO_API_TOKEN")
+DEFAULT_PORT = 1234
+DISCOVERY_PORTS = (41343, 52993, 16141, 39414, 22931)
+"""The ports on which LM Studio always listens, in the order of preference."""
+
+_SCHEMES = {"": False, "ws": False, "http": False, "wss": True, "https": True}
+_API_SUFFIX = re.compile(r"/(api/)?v[01]$")
+_TOKEN = re.compile(r"sk-lm-([A-Za-z0-9]{8}):([A-Za-z0-9]{20})")
+_MAX_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A server's address. `prefix` is the path before the namespaces, behind a reverse proxy."""
+
+    host: str
+    port: int
+    tls: bool = False
+    prefix: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `host`, `host:port`, or a URL of http, https, ws or wss; a trailing `/v1` is dropped.
+
+        Raises:
+            LMStudioValueError: If it is none of these.
+        """
+        text = text.strip()
+        has_scheme = "://" in text
+        try:
+            parts = urlsplit(text if has_scheme else f"//{text}")
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise LMStudioValueError(f"host {text!r} is not an address: {error}; write host:port") from error
+        if parts.scheme not in _SCHEMES or not host:
+            raise LMStudioValueError(f"host {text!r} is not an address; write host:port, or a ws:// or wss:// URL")
+        if parts.username is not None or parts.query or parts.fragment:
+            raise LMStudioValueError("host must hold no credentials, query or fragment; pass the token as api_token")
+        tls = _SCHEMES[parts.scheme]
+        prefix = _API_SUFFIX.sub("", parts.path.rstrip("/"))
+        return cls(host, port or (443 if tls else DEFAULT_PORT), tls, prefix)
+
+    @property
+    def netloc(self) -> str:
+        """`host:port`, the host in brackets if it is an IPv6 address."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is this machine."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def url(self, namespace: str) -> str:
+        """Return the WebSocket URL of a namespace."""
+        return f"{'wss' if self.tls else 'ws'}://{self.netloc}{self.prefix}/{namespace}"
+
+    def __str__(self) -> str:
+        return f"{'wss' if self.tls else 'ws'}://{self.netloc}{self.prefix}"
+
+
+def local_candidates() -> tuple[Address, ...]:
+    """Return where a local LM Studio may be, best first."""
+    return tuple(Address("127.0.0.1", port) for port in (*DISCOVERY_PORTS, DEFAULT_PORT))
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who the client is. Neither part of a token is ever shown."""
+
+    identifier: str = field(repr=False)
+    passkey: str = field(repr=False)
+    is_token: bool = False
+
+    @classmethod
+    def from_token(cls, token: str) -> Self:
+        """Split an API token.
+
+        Raises:
+            LMStudioAuthenticationError: If it has another shape; the message does not contain it.
+        """
+        found = _TOKEN.fullmatch(token.strip())
+        if not found:
+            raise LMStudioAuthenticationError(
+                "the API token is malformed; it must look like sk-lm-XXXXXXXX:XXXXXXXXXXXXXXXXXXXX "
+                "(8 and 20 letters or digits); copy it again from LM Studio"
+            )
+        return cls(found[1], found[2], is_token=True)
+
+
+class _Guest:
+    """The identity of this process where no token is used; a forked child gets its own."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        self.credentials = Credentials(f"guest:{uuid.uuid4()}", str(uuid.uuid4()))
+
+
+_guest = _Guest()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_guest.renew)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which server, as whom. Clients with equal targets share their sockets.
+
+    Attributes:
+        address: The server; `None` looks for one on this machine when connecting.
+        token: The API token; `None` is a guest.
+        headers: Further HTTP headers of the WebSocket handshake.
+    """
+
+    address: Address | None
+    token: str | None = field(default=None, repr=False)
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    @classmethod
+    def of(cls, host: str | None, token: str | None, headers: Mapping[str, str] | None = None) -> Self:
+        """Complete what was given from the environment.
+
+        Raises:
+            LMStudioValueError: If the host is no address.
+        """
+        host = host or os.environ.get(HOST_VARIABLE) or None
+        token = token or next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), None)
+        return cls(Address.parse(host) if host else None, token, tuple((headers or {}).items()))
+
+    def credentials(self) -> Credentials:
+        """Return who to be.
+
+        Raises:
+            LMStudioAuthenticationError: If the token is malformed.
+        """
+        return Credentials.from_token(self.token) if self.token else _guest.credentials
+
+    def at(self, address: Address) -> Self:
+        """Return the target with its address known."""
+        return replace(self, address=address)

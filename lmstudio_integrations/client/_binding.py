@@ -1,0 +1,215 @@
+"""Which model a handle means, how it is got, and how it is got again after it has gone (design: one rule)."""
+
+import logging
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.client._flows import Flow, ask, follow, understanding
+from lmstudio_integrations.client._link import Link
+from lmstudio_integrations.errors import (
+    LMStudioConfigMismatchError,
+    LMStudioConfigWarning,
+    LMStudioModelNotFoundError,
+    LMStudioModelUnloadedError,
+    LMStudioValueError,
+)
+from lmstudio_integrations.protocol.endpoints import GetOrLoad, LoadModel, Lookup, Specified
+from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
+from lmstudio_integrations.types.config import LoadSettings
+from lmstudio_integrations.types.models import ModelKind, ModelQuery, QuerySpecifier, by_identifier
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+LoadPolicy = Literal["get_or_load", "require_loaded", "new_instance"]
+OnConfigMismatch = Literal["warn", "raise", "ignore"]
+OnProgress = Callable[[float], Any]
+DEFAULT_TTL = 3600.0
+"""Seconds of idle time after which a model goes that was loaded without saying how long it should stay."""
+
+
+@dataclass(slots=True)
+class Binding:
+    """Which model a handle means.
+
+    Attributes:
+        kind: Language model or embedding model.
+        key: The model key or identifier that the user named; `None` is any loaded model.
+        identifier: The instance, once it is known.
+        policy: What to do when it is not loaded.
+        ttl: Seconds of idle time, if this loads; `None` sends none.
+        config: Load settings, if this loads.
+        on_config_mismatch: What to do when it is loaded with other settings.
+        on_load_progress: Told how much is loaded, 0.0 to 1.0.
+        wanted_identifier: The identifier asked for with a new instance.
+    """
+
+    kind: ModelKind
+    key: str | None = None
+    identifier: str | None = None
+    policy: LoadPolicy = "get_or_load"
+    ttl: float | None = None
+    config: LoadSettings | None = None
+    on_config_mismatch: OnConfigMismatch = "warn"
+    on_load_progress: OnProgress | None = None
+    wanted_identifier: str | None = None
+    given_up: bool = False
+
+    @property
+    def renewable(self) -> bool:
+        """Whether the model may be loaded again when it has gone."""
+        return self.policy == "get_or_load" and self.key is not None and not self.given_up
+
+    @property
+    def name(self) -> str:
+        """The identifier, where it is known, else what the user named."""
+        return self.identifier or self.key or "any loaded model"
+
+
+def with_model(link: Link[Any], binding: Binding, operation: Callable[[QuerySpecifier], Flow[T]]) -> Flow[T]:
+    """Run an operation on the model; get or load it first where needed, and once more if it has gone.
+
+    The operation must not raise the errors that mean "gone" once it has delivered something.
+    """
+    if binding.identifier is None:
+        yield from resolve(link, binding)
+    specifier = by_identifier(_known(binding))
+    try:
+        return (yield from operation(specifier))
+    except (LMStudioModelNotFoundError, LMStudioModelUnloadedError):
+        if not binding.renewable:
+            raise
+        logger.info("model %r has gone; getting it again", binding.identifier)
+    yield from resolve(link, binding)
+    return (yield from operation(by_identifier(_known(binding))))
+
+
+def resolve(link: Link[Any], binding: Binding) -> Flow[None]:
+    """Find out which instance the binding means, loading it if the policy says so."""
+    if binding.policy == "new_instance":
+        binding.identifier = yield from _load_new(link, binding)
+    elif binding.policy == "require_loaded" or binding.key is None:
+        binding.identifier = yield from _look_up(link, binding)
+    else:
+        binding.identifier = yield from _get_or_load(link, binding)
+
+
+def _look_up(link: Link[Any], binding: Binding) -> Flow[str]:
+    query = ModelQuery() if binding.key is None else ModelQuery(identifier=binding.key)
+    lookup = Lookup(specifier=QuerySpecifier(query=query), throw_if_not_found=True)
+    info = yield from ask(link, binding.kind, "getModelInfo", lookup, doing="Model get")
+    with understanding("Model get"):
+        return _identifier(info)
+
+
+def _get_or_load(link: Link[Any], binding: Binding) -> Flow[str]:
+    assert binding.key is not None, "a model is got or loaded by its key"
+    parameter: dict[str, Any] = {"identifier": binding.key, "load_config_stack": stack_of(binding.config)}
+    if binding.ttl is not None:
+        parameter["load_ttl_ms"] = milliseconds(binding.ttl)
+    on_packet = _LoadPackets(binding.key, binding.on_load_progress)
+    info = yield from follow(link, binding.kind, "getOrLoad", GetOrLoad(**parameter), on_packet, doing="Model get/load")
+    identifier = _identifier(info)
+    if on_packet.was_loaded:
+        yield from _check_config(link, binding, identifier)
+    return identifier
+
+
+def _load_new(link: Link[Any], binding: Binding) -> Flow[str]:
+    assert binding.key is not None, "a new instance is loaded by its key"
+    parameter: dict[str, Any] = {"model_key": binding.key, "load_config_stack": stack_of(binding.config)}
+    if binding.ttl is not None:
+        parameter["ttl_ms"] = milliseconds(binding.ttl)
+    if binding.wanted_identifier is not None:
+        parameter["identifier"] = binding.wanted_identifier
+    on_packet = _LoadPackets(binding.key, binding.on_load_progress)
+    info = yield from follow(link, binding.kind, "loadModel", LoadModel(**parameter), on_packet, doing="Model load")
+    return _identifier(info)
+
+
+class _LoadPackets:
+    """Follows a model being loaded; the callback gets strictly growing values that end with 1.0."""
+
+    def __init__(self, key: str, on_progress: OnProgress | None) -> None:
+        self._key = key
+        self._on_progress = on_progress
+        self._last = -1.0
+        self.was_loaded = False
+        """Whether the model was there already."""
+
+    def __call__(self, packet: dict[str, Any]) -> dict[str, Any] | None:
+        match packet["type"]:
+            case "startLoading":
+                self._report(0.0)
+            case "loadProgress" | "progress":
+                self._report(packet["progress"])
+            case "unloadingOtherJITModel":
+                logger.info("loading %r unloads %r", self._key, packet["info"]["modelKey"])
+            case "alreadyLoaded" | "loadSuccess" | "success" as kind:
+                self.was_loaded = kind == "alreadyLoaded"
+                self._report(1.0)
+                _identifier(packet["info"])
+                info: dict[str, Any] = packet["info"]
+                return info
+            case other:
+                logger.debug("skipped a packet of unknown type %r while loading", other)
+        return None
+
+    def _report(self, progress: float) -> None:
+        if self._on_progress is not None and progress > self._last:
+            self._last = progress
+            self._on_progress(float(progress))
+
+
+def _check_config(link: Link[Any], binding: Binding, identifier: str) -> Flow[None]:
+    """Compare what was asked for with what is; a loaded model keeps its settings whatever the call says."""
+    if binding.config is None or binding.on_config_mismatch == "ignore":
+        return
+    asked = binding.config.to_fields()
+    if not asked:
+        return
+    config = yield from ask(link, binding.kind, "getLoadConfig", Specified(specifier=by_identifier(identifier)))
+    with understanding("Load config"):
+        actual = KvConfig.from_dict(config).as_mapping()
+    differences = {
+        key.rpartition(".")[2]: (value, actual[key])
+        for key, value in asked.items()
+        if key in actual and actual[key] != value
+    }
+    if not differences:
+        return
+    listed = ", ".join(f"{name}: asked {value!r}, actual {real!r}" for name, (value, real) in differences.items())
+    text = (
+        f"model {identifier!r} is already loaded with other settings ({listed}); unload it first, "
+        "load a new instance, or set on_config_mismatch"
+    )
+    if binding.on_config_mismatch == "raise":
+        raise LMStudioConfigMismatchError(text, differences=differences)
+    warnings.warn(text, LMStudioConfigWarning, stacklevel=2)
+
+
+def milliseconds(ttl: float) -> int:
+    """Return a time to live in the unit of the wire.
+
+    Raises:
+        LMStudioValueError: If it is no positive, finite number of seconds.
+    """
+    if isinstance(ttl, bool) or not (ttl > 0 and math.isfinite(ttl)):
+        raise LMStudioValueError(f"ttl must be a positive number of seconds, or None; got {ttl!r}")
+    return max(1, round(ttl * 1000))
+
+
+def _identifier(info: object) -> str:
+    if not is_object(info) or not isinstance(info.get("identifier"), str):
+        raise TypeError(f"a model without identifier: {info!r}")
+    identifier: str = info["identifier"]
+    return identifier
+
+
+def _known(binding: Binding) -> str:
+    assert binding.identifier is not None, "resolving sets the identifier"
+    return binding.identifier

@@ -1,0 +1,111 @@
+"""How the steps of an operation are run: written once as a flow, waited for in a thread or in an event loop.
+
+A flow is a generator. It starts calls, yields the one it waits for, is sent what has come of it, and returns its
+result. A flow itself does no waiting.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias, TypeVar
+
+from pydantic import ValidationError
+
+from lmstudio_integrations.client._link import Call, Link
+from lmstudio_integrations.client._waiters import LoopWaiter, ThreadWaiter
+from lmstudio_integrations.errors import LMStudioProtocolError
+from lmstudio_integrations.protocol.endpoints import Namespace, channel, rpc
+from lmstudio_integrations.protocol.session import closed_early
+from lmstudio_integrations.types._base import WireModel
+
+T = TypeVar("T")
+Flow: TypeAlias = Generator[Call[Any], list[Any], T]
+
+
+def run(flow: Flow[T]) -> T:
+    """Drive a flow, waiting in this thread."""
+    try:
+        call: Call[ThreadWaiter] = next(flow)
+        while True:
+            try:
+                batch = call.waiter.wait()
+            except BaseException as error:  # noqa: BLE001 - the flow decides
+                call = flow.throw(error)
+            else:
+                call = flow.send(batch)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+async def arun(flow: Flow[T]) -> T:
+    """Drive a flow, waiting in the running loop."""
+    try:
+        call: Call[LoopWaiter] = next(flow)
+        while True:
+            try:
+                batch = await call.waiter.wait()
+            except BaseException as error:  # noqa: BLE001 - the flow decides
+                call = flow.throw(error)
+            else:
+                call = flow.send(batch)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+def ask(
+    link: Link[Any], namespace: Namespace, name: str, parameter: WireModel | None = None, *, doing: str = "RPC"
+) -> Flow[Any]:
+    """Make a call and return its result."""
+    with link.start(namespace, rpc(namespace, name), parameter, doing=doing) as call:
+        (result,) = yield call
+        return result
+
+
+def ask_many(
+    link: Link[Any], namespace: Namespace, name: str, parameters: Sequence[WireModel], *, window: int
+) -> Flow[list[Any]]:
+    """Make many calls, `window` at a time at most, and return the results in the order of the parameters."""
+    endpoint = rpc(namespace, name)
+    calls: list[Call[Any]] = []
+    results: list[Any] = []
+    try:
+        for done in range(len(parameters)):
+            due = parameters[len(calls) : done + window]
+            calls.extend(link.start(namespace, endpoint, parameter) for parameter in due)
+            (result,) = yield calls[done]
+            results.append(result)
+    finally:
+        for call in calls[len(results) :]:
+            call.abandon()
+    return results
+
+
+def follow(
+    link: Link[Any],
+    namespace: Namespace,
+    name: str,
+    parameter: WireModel | None,
+    on_packet: Callable[[dict[str, Any]], T | None],
+    *,
+    doing: str,
+) -> Flow[T]:
+    """Open a channel and hand its packets on until one of them gives the result."""
+    with link.start(namespace, channel(namespace, name), parameter, doing=doing) as call:
+        while batch := (yield call):
+            for packet in batch:
+                with understanding(doing):
+                    result = on_packet(packet)
+                if result is not None:
+                    call.release()
+                    return result
+        raise closed_early(doing)
+
+
+@contextmanager
+def understanding(doing: str) -> Generator[None]:
+    """Turn what goes wrong in reading an answer into one error that says so."""
+    try:
+        yield
+    except (ValidationError, LookupError, TypeError, AttributeError) as error:
+        raise LMStudioProtocolError(f"{doing}: the server's answer makes no sense here: {error!r}") from error

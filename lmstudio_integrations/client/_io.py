@@ -1,0 +1,119 @@
+"""The one thread that owns every socket of the process, and its event loop.
+
+Everything that touches a session or a socket runs here; callers hand work over with `submit`, which never
+blocks. No user code runs here. A forked child gets a thread of its own; what belonged to the parent's is
+left alone, neither written to nor closed.
+"""
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, Self
+
+from lmstudio_integrations.errors import LMStudioRuntimeError
+
+EXIT_DEADLINE = 1.0
+"""Seconds that sockets have to close when the process ends."""
+
+
+class IOThread:
+    """A daemon thread that runs an event loop; started on first use."""
+
+    _current: "IOThread | None" = None
+    _lock = threading.Lock()
+    _left_behind: "list[IOThread]" = []  # noqa: RUF012 - one list for the process, so that nothing in it is finalised
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.dead = False
+        """Whether this thread belongs to the parent of a fork."""
+        self._on_exit: list[Callable[[], Any]] = []
+        self._thread = threading.Thread(target=self._run, name="lmstudio-io", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def current(cls) -> Self:
+        """Return the thread of this process."""
+        thread = cls._current
+        if thread is None:
+            with cls._lock:
+                thread = cls._current
+                if thread is None:
+                    thread = cls._current = cls()
+        assert isinstance(thread, cls)
+        return thread
+
+    @classmethod
+    def existing(cls) -> "IOThread | None":
+        """Return the thread of this process if it was ever needed."""
+        return cls._current
+
+    @classmethod
+    def after_fork(cls) -> None:
+        """Forget the parent's thread, which does not exist in the child."""
+        cls._lock = threading.Lock()
+        if cls._current is not None:
+            cls._current.dead = True
+            cls._left_behind.append(cls._current)
+            cls._current = None
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> None:
+        """Run a function on the thread, soon. May be called from any thread, from finalizers too."""
+        if not (self.dead or self.loop.is_closed()):
+            self.loop.call_soon_threadsafe(function, *args)
+
+    def check_caller(self) -> None:
+        """Refuse to be waited for by itself.
+
+        Raises:
+            LMStudioRuntimeError: If called on the I/O thread, which would wait for ever.
+        """
+        if threading.current_thread() is self._thread:
+            raise LMStudioRuntimeError("a blocking call was made on the I/O thread; make it from another thread")
+
+    def at_exit(self, closer: Callable[[], Any]) -> None:
+        """Register a coroutine function that closes what is open."""
+        self._on_exit.append(closer)
+
+    def stop(self) -> None:
+        """Close what is open, within a short time, and end the thread."""
+        if self.dead or self.loop.is_closed() or not self._thread.is_alive():
+            return
+        self.loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self._close(), loop=self.loop))
+        self._thread.join(EXIT_DEADLINE * 2)
+
+    async def _close(self) -> None:
+        closing = [asyncio.ensure_future(closer()) for closer in self._on_exit]
+        if closing:
+            await asyncio.wait(closing, timeout=EXIT_DEADLINE)
+        self.loop.stop()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self._drain()
+            self.loop.close()
+
+    def _drain(self) -> None:
+        """Let what is still running end, so that no task is destroyed while it waits."""
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self.loop.run_until_complete(asyncio.wait(tasks, timeout=EXIT_DEADLINE))
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+
+
+def _stop_current() -> None:
+    thread = IOThread.existing()
+    if thread is not None:
+        thread.stop()
+
+
+atexit.register(_stop_current)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=IOThread.after_fork)

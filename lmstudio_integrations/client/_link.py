@@ -1,0 +1,163 @@
+"""One client's way to the server: starts calls, can cancel them from anywhere, and lets go of them all at once.
+
+The callers' side of `_connection.py`: nothing here blocks, and everything may be called from any thread.
+"""
+
+import itertools
+import math
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from lmstudio_integrations.client._address import Target
+from lmstudio_integrations.client._connection import Pool
+from lmstudio_integrations.client._io import IOThread
+from lmstudio_integrations.client._waiters import Waiter
+from lmstudio_integrations.errors import LMStudioRuntimeError
+from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
+from lmstudio_integrations.protocol.session import Clocks, Exchange
+from lmstudio_integrations.types._base import WireModel
+
+WaiterT_co = TypeVar("WaiterT_co", bound=Waiter, covariant=True)
+
+FOR_EVER = math.inf
+ADAPTER_LINGER = 300.0
+"""Seconds for which a connection that only adapters hold stays open while idle."""
+
+_owners = itertools.count(1)
+
+
+class Call(Generic[WaiterT_co]):
+    """A call that was started. Dropping it before its end stops the work on the server.
+
+    Attributes:
+        waiter: Where its answers come in.
+    """
+
+    __slots__ = ("_exchange", "_io", "_released", "_where", "waiter")
+
+    def __init__(self, io: IOThread, where: tuple[Target, Namespace], exchange: Exchange, waiter: WaiterT_co) -> None:
+        self.waiter = waiter
+        self._io = io
+        self._where = where
+        self._exchange = exchange
+        self._released = False
+
+    def cancel(self) -> None:
+        """Ask the server to stop; what still comes is delivered."""
+        self._io.submit(_cancel, self._io, self._where, self._exchange)
+
+    def release(self) -> None:
+        """Take note that the packet which ends the call has been seen."""
+        self._released = True
+
+    def abandon(self) -> None:
+        """Ask the server to stop and drop what still comes, unless the call has ended."""
+        if not (self._released or self.waiter.done):
+            self._released = True
+            self._io.submit(_abandon, self._io, self._where, self._exchange)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abandon()
+
+    def __del__(self) -> None:
+        # The last resort: a `finally` of an async generator never runs when its loop is closed first.
+        self.abandon()
+
+
+class Link(Generic[WaiterT_co]):
+    """What a client and its handles share.
+
+    Args:
+        target: Which server, as whom.
+        clocks: The limits of every call that names none.
+        make_waiter: How this client's callers wait.
+        keep: Seconds for which an idle connection is kept open for this client.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        clocks: Clocks,
+        make_waiter: Callable[[IOThread], WaiterT_co],
+        keep: float = FOR_EVER,
+    ) -> None:
+        self.target = target
+        self.clocks = clocks
+        self._make_waiter = make_waiter
+        self._keep = keep
+        self._owner = next(_owners)
+        self._finalizer = weakref.finalize(self, _leave, self._owner)
+        self._finalizer.atexit = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether the client was closed."""
+        return not self._finalizer.alive
+
+    def start(
+        self,
+        namespace: Namespace,
+        endpoint: Endpoint,
+        parameter: WireModel | None = None,
+        *,
+        doing: str = "RPC",
+        clocks: Clocks | None = None,
+    ) -> Call[WaiterT_co]:
+        """Start a call.
+
+        Raises:
+            LMStudioRuntimeError: If the client was closed.
+            LMStudioAuthenticationError: If the token is malformed.
+        """
+        if self.closed:
+            raise LMStudioRuntimeError("the client is closed; make a new one")
+        self.target.credentials()
+        io = IOThread.current()
+        waiter = self._make_waiter(io)
+        exchange = Exchange(
+            endpoint,
+            None if parameter is None else parameter.to_json(),
+            waiter,
+            self.clocks if clocks is None else {**self.clocks, **clocks},
+            io.loop.time(),
+            doing,
+            self._owner,
+        )
+        where = self.target, namespace
+        io.submit(_start, io, where, exchange, self._keep)
+        return Call(io, where, exchange, waiter)
+
+    def close(self) -> None:
+        """Stop everything that this client has open, and let go of its connections."""
+        self._finalizer()
+
+
+def _start(io: IOThread, where: tuple[Target, Namespace], exchange: Exchange, keep: float) -> None:
+    connection = Pool.of(io).get(*where)
+    connection.users[exchange.owner] = keep
+    connection.start(exchange)
+
+
+def _cancel(io: IOThread, where: tuple[Target, Namespace], exchange: Exchange) -> None:
+    Pool.of(io).get(*where).cancel(exchange)
+
+
+def _abandon(io: IOThread, where: tuple[Target, Namespace], exchange: Exchange) -> None:
+    Pool.of(io).get(*where).abandon(exchange)
+
+
+def _leave(owner: int) -> None:
+    io = IOThread.existing()
+    if io is not None:
+        io.submit(_leave_pool, io, owner)
+
+
+def _leave_pool(io: IOThread, owner: int) -> None:
+    Pool.of(io).leave(owner)

@@ -1,0 +1,144 @@
+"""What a handle can do besides predicting, and what a client can do with models: the flows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lmstudio_integrations.client._binding import Binding, with_model
+from lmstudio_integrations.client._flows import Flow, ask, ask_many, understanding
+from lmstudio_integrations.client._link import Link
+from lmstudio_integrations.errors import LMStudioProtocolError
+from lmstudio_integrations.protocol.endpoints import (
+    ApplyPromptTemplate,
+    EmbedString,
+    Lookup,
+    Specified,
+    TemplateOptions,
+    Tokenize,
+    UnloadModel,
+)
+from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack
+from lmstudio_integrations.types.chat import ChatHistory
+from lmstudio_integrations.types.models import (
+    INSTANCE_INFO_TYPES,
+    ModelInfo,
+    ModelInstanceInfo,
+    ModelKind,
+    QuerySpecifier,
+    parse_infos,
+)
+
+WINDOW = 32
+"""Calls of one batch that are on their way at once."""
+
+
+def list_loaded(link: Link[Any], kind: ModelKind) -> Flow[list[ModelInstanceInfo]]:
+    """Return what is loaded."""
+    items = yield from ask(link, kind, "listLoaded", doing="Model list")
+    with understanding("Model list"):
+        return [INSTANCE_INFO_TYPES[kind].from_dict(item) for item in items]
+
+
+def list_downloaded(link: Link[Any], kind: ModelKind | None) -> Flow[list[ModelInfo]]:
+    """Return what is downloaded, of one kind or of both."""
+    items = yield from ask(link, "system", "listDownloadedModels", doing="Model list")
+    with understanding("Model list"):
+        return [info for info in parse_infos(items) if kind in {None, info.type}]
+
+
+def unload(link: Link[Any], kind: ModelKind, identifier: str) -> Flow[None]:
+    """Unload an instance."""
+    yield from ask(link, kind, "unloadModel", UnloadModel(identifier=identifier), doing="Model unload")
+
+
+def unload_bound(link: Link[Any], binding: Binding) -> Flow[None]:
+    """Unload the handle's instance; it is not loaded again by itself after that."""
+    binding.given_up = True
+
+    def operation(specifier: QuerySpecifier) -> Flow[None]:
+        assert specifier.query.identifier is not None, "a resolved handle names its instance"
+        yield from unload(link, binding.kind, specifier.query.identifier)
+
+    yield from with_model(link, binding, operation)
+
+
+def get_info(link: Link[Any], binding: Binding) -> Flow[ModelInstanceInfo]:
+    """Return what the server knows of the instance."""
+
+    def operation(specifier: QuerySpecifier) -> Flow[ModelInstanceInfo]:
+        lookup = Lookup(specifier=specifier, throw_if_not_found=True)
+        info = yield from ask(link, binding.kind, "getModelInfo", lookup, doing="Model info")
+        with understanding("Model info"):
+            return INSTANCE_INFO_TYPES[binding.kind].from_dict(info)
+
+    return (yield from with_model(link, binding, operation))
+
+
+def get_load_fields(link: Link[Any], binding: Binding) -> Flow[dict[str, Any]]:
+    """Return the settings that the instance was loaded with, by their wire keys."""
+
+    def operation(specifier: QuerySpecifier) -> Flow[dict[str, Any]]:
+        config = yield from ask(
+            link, binding.kind, "getLoadConfig", Specified(specifier=specifier), doing="Load config"
+        )
+        with understanding("Load config"):
+            return KvConfig.from_dict(config).as_mapping()
+
+    return (yield from with_model(link, binding, operation))
+
+
+def tokenize(link: Link[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[int]]]:
+    """Return the tokens of each text."""
+    return (yield from _per_text(link, binding, "tokenize", texts, "tokens"))
+
+
+def count_tokens(link: Link[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[int]]:
+    """Return the number of tokens of each text."""
+    return (yield from _per_text(link, binding, "countTokens", texts, "tokenCount"))
+
+
+def embed(link: Link[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[float]]]:
+    """Return the vector of each text."""
+
+    def operation(specifier: QuerySpecifier) -> Flow[list[list[float]]]:
+        parameters = [EmbedString(model_specifier=specifier, input_string=text) for text in texts]
+        results = yield from ask_many(link, "embedding", "embedString", parameters, window=WINDOW)
+        with understanding("Embedding"):
+            return [_vector(result["embedding"]) for result in results]
+
+    return (yield from with_model(link, binding, operation))
+
+
+def apply_prompt_template(link: Link[Any], binding: Binding, history: ChatHistory) -> Flow[str]:
+    """Return the conversation as the model would read it."""
+
+    def operation(specifier: QuerySpecifier) -> Flow[str]:
+        parameter = ApplyPromptTemplate(
+            specifier=specifier,
+            history=history,
+            prediction_config_stack=KvConfigStack(layers=[]),
+            opts=TemplateOptions(),
+        )
+        result = yield from ask(link, "llm", "applyPromptTemplate", parameter, doing="Prompt template")
+        with understanding("Prompt template"):
+            formatted: str = result["formatted"]
+            return formatted
+
+    return (yield from with_model(link, binding, operation))
+
+
+def _per_text(link: Link[Any], binding: Binding, name: str, texts: Sequence[str], member: str) -> Flow[list[Any]]:
+    def operation(specifier: QuerySpecifier) -> Flow[list[Any]]:
+        parameters = [Tokenize(specifier=specifier, input_string=text) for text in texts]
+        results = yield from ask_many(link, binding.kind, name, parameters, window=WINDOW)
+        with understanding("Tokenization"):
+            return [result[member] for result in results]
+
+    return (yield from with_model(link, binding, operation))
+
+
+def _vector(value: Any) -> list[float]:
+    """Return a vector of Python floats; JSON writes whole numbers without a point."""
+    vector: list[float] = value
+    if not vector:
+        raise LMStudioProtocolError("Embedding: the server sent an empty vector")
+    return vector if all(type(number) is float for number in vector) else [float(number) for number in vector]

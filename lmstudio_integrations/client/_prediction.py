@@ -1,0 +1,227 @@
+"""One generation, as the sync and the async stream see it: opening, recovery, callbacks, result."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from lmstudio_integrations.client._binding import Binding, with_model
+from lmstudio_integrations.client._flows import Flow
+from lmstudio_integrations.client._link import Call, Link
+from lmstudio_integrations.errors import (
+    LMStudioCancelledError,
+    LMStudioModelUnloadedError,
+    LMStudioPredictionError,
+    LMStudioRuntimeError,
+    LMStudioUnsupportedError,
+)
+from lmstudio_integrations.protocol.endpoints import Channel
+from lmstudio_integrations.protocol.prediction import Accumulator
+from lmstudio_integrations.protocol.session import Clocks, closed_early
+from lmstudio_integrations.types._base import WireModel
+from lmstudio_integrations.types.chat import AssistantMessage, TextPart
+from lmstudio_integrations.types.models import QuerySpecifier
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    PredictionEnd,
+    PredictionEvent,
+    PredictionResult,
+    PromptProgress,
+)
+from lmstudio_integrations.types.tools import ToolCallRequestPart
+
+MakeParameter = Callable[[QuerySpecifier], WireModel]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A way to ask for the generation; the next one is tried where the server does not know it."""
+
+    endpoint: Channel
+    make: MakeParameter
+
+
+@dataclass(slots=True)
+class Callbacks:
+    """Whom to tell what; all are called by the waiting thread or coroutine.
+
+    Attributes:
+        on_first_token: Called once, before the first fragment.
+        on_prediction_fragment: Takes each fragment.
+        on_message: Takes the finished assistant message.
+        on_prompt_processing_progress: Takes growing values that begin with 0.0 and end with 1.0.
+    """
+
+    on_first_token: Callable[[], Any] | None = None
+    on_prediction_fragment: Callable[[LlmPredictionFragment], Any] | None = None
+    on_message: Callable[[AssistantMessage], Any] | None = None
+    on_prompt_processing_progress: Callable[[float], Any] | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is to be told at all."""
+        return any(
+            (self.on_first_token, self.on_prediction_fragment, self.on_message, self.on_prompt_processing_progress)
+        )
+
+
+class Prediction:
+    """One generation.
+
+    Args:
+        link: The way to the server.
+        binding: The model.
+        requests: How to ask, best first.
+        doing: What it is, for messages of errors.
+        callbacks: Whom to tell.
+        clocks: Limits that differ from the client's.
+    """
+
+    def __init__(
+        self,
+        link: Link[Any],
+        binding: Binding,
+        requests: Sequence[Request],
+        *,
+        doing: str,
+        callbacks: Callbacks,
+        clocks: Clocks | None = None,
+    ) -> None:
+        self._link = link
+        self._binding = binding
+        self._requests = requests
+        self._doing = doing
+        self._callbacks = callbacks if callbacks.wanted else None
+        self._clocks = clocks
+        self._call: Call[Any] | None = None
+        self._so_far = Accumulator()
+        self._cancelled = False
+        self._left = False
+        self._told_progress = -1.0
+        self._told_first = False
+        self._result: PredictionResult | None = None
+
+    def advance(self) -> Flow[list[PredictionEvent]]:
+        """Return the events that have come, at least one; an empty list at the end."""
+        if self._so_far.end is not None or self._left:
+            return []
+        try:
+            if self._call is None:
+                batch = yield from with_model(self._link, self._binding, self._open)
+            else:
+                batch = yield self._call
+            if not batch:
+                if self._cancelled:
+                    self.abandon()
+                    return []
+                self._fail_closed()
+            add = self._so_far.add
+            for event in batch:
+                add(event)
+            if self._callbacks is not None:
+                for event in batch:
+                    self._tell(event, self._callbacks)
+            if self._so_far.end is not None:
+                self._finish(self._so_far.end)
+        except BaseException:
+            self.abandon()
+            raise
+        return batch
+
+    def to_end(self) -> Flow[PredictionResult]:
+        """Take everything that comes and return the result."""
+        while (yield from self.advance()):
+            pass
+        return self.result()
+
+    def cancel(self) -> None:
+        """Ask the server to stop; what has come by then remains the result."""
+        self._cancelled = True
+        if self._call is not None:
+            self._call.cancel()
+        else:
+            self._left = True
+
+    def abandon(self) -> None:
+        """Ask the server to stop and take nothing more."""
+        self._left = True
+        if self._call is not None:
+            self._call.abandon()
+
+    def result(self) -> PredictionResult:
+        """Return the result, without waiting.
+
+        Raises:
+            LMStudioCancelledError: If it was left before its end.
+            LMStudioRuntimeError: If it has not ended yet.
+        """
+        if self._result is not None:
+            return self._result
+        if self._left:
+            raise LMStudioCancelledError(
+                f"{self._doing}: the stream was left before its end; to stop it and keep what has come, "
+                "call cancel() and go on reading"
+            )
+        raise LMStudioRuntimeError(f"{self._doing}: there is no result before the stream has ended")
+
+    def _fail_closed(self) -> NoReturn:
+        raise closed_early(self._doing)
+
+    def _open(self, specifier: QuerySpecifier) -> Flow[list[PredictionEvent]]:
+        """Ask for the generation and return the first events."""
+        for request in self._requests:
+            parameter = request.make(specifier)
+            self._call = self._link.start(
+                self._binding.kind, request.endpoint, parameter, doing=self._doing, clocks=self._clocks
+            )
+            if self._cancelled:
+                self._call.cancel()
+            try:
+                return (yield self._call)
+            except LMStudioUnsupportedError:
+                if request is self._requests[-1]:
+                    raise
+        raise AssertionError("the last request returns or raises")
+
+    def _tell(self, event: PredictionEvent, callbacks: Callbacks) -> None:
+        if type(event) is LlmPredictionFragment:
+            if not self._told_first:
+                self._told_first = True
+                self._tell_progress(1.0, callbacks)
+                if callbacks.on_first_token is not None:
+                    callbacks.on_first_token()
+            if callbacks.on_prediction_fragment is not None:
+                callbacks.on_prediction_fragment(event)
+        elif type(event) is PromptProgress:
+            self._tell_progress(event.progress, callbacks)
+        elif type(event) is PredictionEnd and callbacks.on_message is not None:
+            callbacks.on_message(self._message())
+
+    def _tell_progress(self, progress: float, callbacks: Callbacks) -> None:
+        told = callbacks.on_prompt_processing_progress
+        if told is None or progress <= self._told_progress:
+            return
+        if self._told_progress < 0 < progress:
+            told(0.0)
+        self._told_progress = progress
+        told(progress)
+
+    def _message(self) -> AssistantMessage:
+        calls = [ToolCallRequestPart(tool_call_request=call.to_request()) for call in self._so_far.tool_calls]
+        return AssistantMessage(content=[TextPart(text="".join(self._so_far.text)), *calls])
+
+    def _finish(self, end: PredictionEnd) -> None:
+        """Build the result, or raise what the stop reason means."""
+        if self._call is not None:
+            self._call.release()
+        reason = end.stats.get("stopReason")
+        if reason == "failed":
+            raise LMStudioPredictionError(f"{self._doing} error: the generation failed on the server")
+        if reason == "modelUnloaded":
+            raise LMStudioModelUnloadedError(f"{self._doing} error: the model was unloaded while it generated")
+        self._result = PredictionResult(
+            content="".join(self._so_far.text),
+            reasoning_content="".join(self._so_far.reasoning),
+            end=end,
+            parsed="".join(self._so_far.text),
+            tool_call_requests=tuple(call.to_request() for call in self._so_far.tool_calls),
+        )

@@ -1,0 +1,196 @@
+"""Arguments to requests: what `respond`, `complete` and the rest send. Everything is checked before it is sent."""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias, TypedDict
+
+from lmstudio_integrations.client._binding import Binding
+from lmstudio_integrations.client._link import Link
+from lmstudio_integrations.client._prediction import Callbacks, Prediction, Request
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.protocol.endpoints import CompleteRawText, Predict, channel
+from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack, KvLayer, stack_of
+from lmstudio_integrations.protocol.session import Clocks
+from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, TextPart, UserMessage
+from lmstudio_integrations.types.config import LlmPredictionConfig, LlmPredictionConfigDict
+from lmstudio_integrations.types.models import QuerySpecifier
+from lmstudio_integrations.types.results import LlmPredictionFragment
+
+History: TypeAlias = str | Chat | ChatHistory | Mapping[str, Any]
+Texts: TypeAlias = list[str] | tuple[str, ...]
+PredictionSettings: TypeAlias = LlmPredictionConfig | LlmPredictionConfigDict | Mapping[str, Any]
+
+CLOCKS: Clocks = {
+    "connect_timeout": 5.0,
+    "load_timeout": 300.0,
+    "first_token_timeout": 300.0,
+    "idle_timeout": 60.0,
+    "timeout": None,
+}
+"""Seconds after which each clock runs out, unless the client or the call says otherwise."""
+
+_COMPLETION_TEMPLATE: dict[str, Any] = {
+    "type": "jinja",
+    "stopStrings": [],
+    "jinjaPromptTemplate": {
+        "template": "{% for message in messages %}{{ message['content'] }}{% endfor %}",
+        "bosToken": "",
+        "eosToken": "",
+        "inputConfig": {"messagesConfig": {"contentConfig": {"type": "string"}}, "useTools": False},
+    },
+}
+
+_LEGACY_LAYER = KvLayer(
+    layer_name="completeModeFormatting",
+    config=KvConfig.from_mapping({"llm.prediction.promptTemplate": _COMPLETION_TEMPLATE}),
+)
+
+
+class ClockOptions(TypedDict, total=False):
+    """The clocks, in seconds; `None` switches one off.
+
+    Attributes:
+        connect_timeout: Until the server has let the client in.
+        load_timeout: Between two signs of progress while a model loads.
+        first_token_timeout: Between two signs of progress while the prompt is read.
+        idle_timeout: Between two packets of an answer, and for the answer to a plain call.
+        timeout: For a call in all.
+    """
+
+    connect_timeout: float | None
+    load_timeout: float | None
+    first_token_timeout: float | None
+    idle_timeout: float | None
+    timeout: float | None
+
+
+class PredictionOptions(ClockOptions, total=False):
+    """What `respond`, `complete` and their streams take by name; the clocks as well.
+
+    Attributes:
+        config: Settings of this prediction.
+        preset: A preset on the server, by its (fuzzy) identifier; ranks below `config`.
+        on_message: Takes the finished assistant message, suitable for `Chat.append`.
+        on_first_token: Called once, before the first fragment.
+        on_prediction_fragment: Takes each fragment.
+        on_prompt_processing_progress: Takes growing values from 0.0 to 1.0 while the prompt is read.
+    """
+
+    config: PredictionSettings | None
+    preset: str | None
+    on_message: Callable[[AssistantMessage], Any] | None
+    on_first_token: Callable[[], Any] | None
+    on_prediction_fragment: Callable[[LlmPredictionFragment], Any] | None
+    on_prompt_processing_progress: Callable[[float], Any] | None
+
+
+def checked_clocks(options: Mapping[str, Any]) -> Clocks:
+    """Return the limits among the options.
+
+    Raises:
+        LMStudioValueError: If a limit is not positive.
+    """
+    clocks = {name: options[name] for name in CLOCKS if name in options}
+    for name, limit in clocks.items():
+        if limit is not None and (isinstance(limit, bool) or not limit > 0):
+            raise LMStudioValueError(f"{name} must be a positive number of seconds, or None; got {limit!r}")
+    return clocks
+
+
+def check_names(options: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Refuse arguments that nothing reads.
+
+    Raises:
+        LMStudioValueError: If a name is unknown; the nearest known one is suggested.
+    """
+    names = list(known)
+    for name in options:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(names))}"
+            raise LMStudioValueError(f"unknown argument {name!r}; {hint}")
+
+
+def to_history(history: History) -> ChatHistory:
+    """Return a conversation in wire form.
+
+    Raises:
+        LMStudioValueError: If it says nothing, or has another form.
+    """
+    if isinstance(history, ChatHistory):
+        wire = history
+    else:
+        wire = (history if isinstance(history, Chat) else Chat.from_history(history)).to_history()
+    if not any(_says_something(part) for message in wire.messages for part in message.content):
+        raise LMStudioValueError("the prompt is empty; say something to the model")
+    return wire
+
+
+def _says_something(part: object) -> bool:
+    return not isinstance(part, TextPart) or bool(part.text.strip())
+
+
+def respond(link: Link[Any], binding: Binding, history: History, options: PredictionOptions) -> Prediction:
+    """Prepare the model's next message of a conversation."""
+    wire, stack, preset = to_history(history), _stack(options), _preset(options)
+
+    def make(specifier: QuerySpecifier) -> Predict:
+        return Predict(model_specifier=specifier, history=wire, prediction_config_stack=stack, **preset)
+
+    return _prediction(link, binding, [Request(channel("llm", "predict"), make)], "Chat response", options)
+
+
+def complete(link: Link[Any], binding: Binding, prompt: str, options: PredictionOptions) -> Prediction:
+    """Prepare the continuation of a text; servers without `completeRawText` are asked the old way (protocol §5.6)."""
+    if not prompt:
+        raise LMStudioValueError("the prompt is empty; give the model a text to continue")
+    stack, preset = _stack(options), _preset(options)
+
+    def make(specifier: QuerySpecifier) -> CompleteRawText:
+        return CompleteRawText(model_specifier=specifier, raw_prompt=prompt, prediction_config_stack=stack, **preset)
+
+    def make_legacy(specifier: QuerySpecifier) -> Predict:
+        return Predict(
+            model_specifier=specifier,
+            history=ChatHistory(messages=[UserMessage(content=[TextPart(text=prompt)])]),
+            prediction_config_stack=KvConfigStack(layers=[*stack.layers, _LEGACY_LAYER]),
+            **preset,
+        )
+
+    requests = [Request(channel("llm", "completeRawText"), make), Request(channel("llm", "predict"), make_legacy)]
+    return _prediction(link, binding, requests, "Completion", options)
+
+
+def _prediction(
+    link: Link[Any], binding: Binding, requests: list[Request], doing: str, options: PredictionOptions
+) -> Prediction:
+    callbacks = Callbacks(
+        options.get("on_first_token"),
+        options.get("on_prediction_fragment"),
+        options.get("on_message"),
+        options.get("on_prompt_processing_progress"),
+    )
+    return Prediction(link, binding, requests, doing=doing, callbacks=callbacks, clocks=checked_clocks(options) or None)
+
+
+def _stack(options: PredictionOptions) -> KvConfigStack:
+    check_names(options, PredictionOptions.__annotations__)
+    return stack_of(LlmPredictionConfig.parse(options.get("config")))
+
+
+def _preset(options: PredictionOptions) -> dict[str, Any]:
+    preset = options.get("preset")
+    return {} if preset is None else {"fuzzy_preset_identifier": preset}
+
+
+def texts_of(value: str | Iterable[str], what: str) -> list[str]:
+    """Return a list of texts.
+
+    Raises:
+        LMStudioValueError: If it holds anything but text.
+    """
+    texts = [value] if isinstance(value, str) else list(value)
+    for text in texts:
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+            raise LMStudioValueError(f"{what} must be text or a list of texts, got {text!r}")
+    return texts

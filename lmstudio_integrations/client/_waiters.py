@@ -1,0 +1,130 @@
+"""How callers wait: a thread on a queue, a coroutine in its own loop. Both are handed all that has piled up.
+
+The I/O thread puts items in and never waits; it wakes the caller once per batch, not once per item.
+"""
+
+import asyncio
+import contextlib
+import queue
+from collections import deque
+from typing import Any
+
+from lmstudio_integrations.client._io import IOThread
+from lmstudio_integrations.errors import LMStudioConnectionLostError
+
+SLICE = 0.1
+"""Seconds of one wait; a longer one cannot be interrupted by Ctrl-C on Windows."""
+
+
+class Waiter:
+    """What has come for one call and was not yet fetched; the sink of its exchange."""
+
+    __slots__ = ("_error", "_io", "_items", "_woken", "done")
+
+    def __init__(self, io: IOThread) -> None:
+        self._io = io
+        self._items: deque[Any] = deque()
+        self._error: BaseException | None = None
+        self._woken = False
+        self.done = False
+        """Whether nothing more will come."""
+
+    def put(self, item: Any) -> None:
+        """Take an item in (on the I/O thread)."""
+        self._items.append(item)
+        if not self._woken:
+            self._woken = True
+            self._wake()
+
+    def finish(self, error: BaseException | None) -> None:
+        """Take note that nothing more comes (on the I/O thread)."""
+        self._error = error
+        self.done = True
+        if not self._woken:
+            self._woken = True
+            self._wake()
+
+    def take(self) -> list[Any] | None:
+        """Return what has come; an empty list at the end, `None` if it is to be waited for.
+
+        Raises:
+            BaseException: That with which the call failed, after everything before it was taken.
+        """
+        # Reset first: whatever is put after this line wakes again, whatever was put before it is taken below.
+        self._woken = False
+        done, items = self.done, self._items
+        if items:
+            return [items.popleft() for _ in range(len(items))]
+        if done:
+            if self._error is not None:
+                raise self._error
+            return []
+        if self._io.dead:
+            raise LMStudioConnectionLostError("the process was forked while this call was open; make it again")
+        return None
+
+    def is_alive(self) -> bool:
+        """Whether the caller can still be woken."""
+        return True
+
+    def _wake(self) -> None:
+        raise AssertionError("each kind of waiter has its own way to wake its caller")
+
+
+class ThreadWaiter(Waiter):
+    """For a thread."""
+
+    __slots__ = ("_signal",)
+
+    def __init__(self, io: IOThread) -> None:
+        super().__init__(io)
+        # SimpleQueue.put may be called from finalizers, unlike that of queue.Queue.
+        self._signal: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def wait(self) -> list[Any]:
+        """Return what has come, at least one item; an empty list at the end."""
+        batch = self.take()
+        if batch is None:
+            self._io.check_caller()
+        while batch is None:
+            with contextlib.suppress(queue.Empty):
+                self._signal.get(timeout=SLICE)
+            batch = self.take()
+        return batch
+
+    def _wake(self) -> None:
+        self._signal.put(None)
+
+
+class LoopWaiter(Waiter):
+    """For a coroutine in the loop that is running when the call is made."""
+
+    __slots__ = ("_future", "_loop")
+
+    def __init__(self, io: IOThread) -> None:
+        super().__init__(io)
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[None] | None = None
+
+    async def wait(self) -> list[Any]:
+        """Return what has come, at least one item; an empty list at the end."""
+        while (batch := self.take()) is None:
+            self._future = self._loop.create_future()
+            try:
+                await self._future
+            finally:
+                self._future = None
+        return batch
+
+    def _wake(self) -> None:
+        # The loop may be closed, or close just now; `is_alive` then tells the session.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._notify)
+
+    def is_alive(self) -> bool:
+        """Whether the caller's loop can still run."""
+        return not self._loop.is_closed()
+
+    def _notify(self) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
