@@ -1,0 +1,156 @@
+"""Conversations as llama.cpp takes them: messages, pictures, and tool calls as text for templates without tools."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lmstudio_integrations.emulator.engines._refusals import unsupported
+from lmstudio_integrations.emulator.engines.base import Image
+from lmstudio_integrations.types.chat import (
+    AssistantMessage,
+    ChatHistory,
+    FileHandle,
+    Message,
+    SystemMessage,
+    TextPart,
+    ToolMessage,
+    UserMessage,
+)
+from lmstudio_integrations.types.tools import Tool, ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
+
+Json = dict[str, Any]
+
+_MEDIA_TYPES = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"), (b"GIF8", "image/gif"))
+
+
+def to_messages(
+    history: ChatHistory,
+    *,
+    native_tools: bool,
+    images: Mapping[str, Image] | None = None,
+    system_prompt: str = "",
+    instructions: str = "",
+) -> list[Json]:
+    """Return the messages of a conversation.
+
+    Neighbours of one role become one message, because many templates insist on roles that alternate.
+
+    Args:
+        history: The conversation.
+        native_tools: Whether the template knows tool calls and answers; else they are written as text.
+        images: Uploaded pictures by identifier; `None` leaves pictures out.
+        system_prompt: Stands at the start if the conversation has no system message.
+        instructions: Are added to the system message.
+
+    Raises:
+        EngineError: If a message shows something that is no picture.
+    """
+    messages: list[Json] = []
+    for message in history.messages:
+        for one in _translate(message, native_tools=native_tools, images=images):
+            _append(messages, one)
+    return _with_system(messages, system_prompt, instructions)
+
+
+def instruct(tools: Sequence[Tool]) -> str:
+    """Return what a model without tools of its own is told of them."""
+    lines = "\n".join(json.dumps(tool.function.to_dict(), ensure_ascii=False, separators=(",", ":")) for tool in tools)
+    return f'Call one of these tools. Answer with JSON: its "name" and its "arguments".\n{lines}'
+
+
+def render_manual(template: Mapping[str, str], messages: Sequence[Json]) -> str:
+    """Return a conversation under a template of prefixes and suffixes (protocol §5.4, `llmPromptTemplate`)."""
+    parts = [
+        f"{template.get(f'before{role}', '')}{message['content']}{template.get(f'after{role}', '')}"
+        for message in messages
+        if (role := str(message["role"]).capitalize())
+    ]
+    return "".join(parts) + template.get("beforeAssistant", "")
+
+
+def _translate(message: Message, *, native_tools: bool, images: Mapping[str, Image] | None) -> list[Json]:
+    if isinstance(message, ToolMessage):
+        return [_answer(part) for part in message.content] if native_tools else [_answers_as_text(message)]
+    if isinstance(message, AssistantMessage):
+        return [_assistant(message, native_tools=native_tools)]
+    return [_spoken(message, images)]
+
+
+def _spoken(message: SystemMessage | UserMessage, images: Mapping[str, Image] | None) -> Json:
+    text = _text(message)
+    files = [part for part in message.content if isinstance(part, FileHandle)]
+    if not files or images is None or isinstance(message, SystemMessage):
+        return {"role": message.role, "content": text}
+    parts: list[Json] = [{"type": "text", "text": text}] if text else []
+    return {"role": message.role, "content": [*parts, *(_picture(file, images) for file in files)]}
+
+
+def _picture(file: FileHandle, images: Mapping[str, Image]) -> Json:
+    image = images.get(file.identifier)
+    if image is None:
+        raise unsupported(file.file_type, f"{file.name!r} is not an uploaded picture")
+    media = next((kind for magic, kind in _MEDIA_TYPES if image.data.startswith(magic)), "application/octet-stream")
+    encoded = base64.b64encode(image.data).decode("ascii")
+    return {"type": "image_url", "image_url": {"url": f"data:{media};base64,{encoded}"}}
+
+
+def _assistant(message: AssistantMessage, *, native_tools: bool) -> Json:
+    calls = [part.tool_call_request for part in message.content if isinstance(part, ToolCallRequestPart)]
+    text = _text(message)
+    if calls and native_tools:
+        return {"role": "assistant", "content": text, "tool_calls": [_call(call) for call in calls]}
+    return {"role": "assistant", "content": "\n".join(filter(None, [text, *map(_call_as_text, calls)]))}
+
+
+def _call(call: ToolCallRequest) -> Json:
+    arguments = json.dumps(call.arguments or {}, ensure_ascii=False)
+    return {"type": "function", "id": call.id or call.name, "function": {"name": call.name, "arguments": arguments}}
+
+
+def _answer(part: ToolCallResultPart) -> Json:
+    named = {"name": part.name} if part.name else {}
+    return {"role": "tool", "content": part.content, "tool_call_id": part.tool_call_id or "", **named}
+
+
+def _call_as_text(call: ToolCallRequest) -> str:
+    content = json.dumps({"name": call.name, "arguments": call.arguments or {}}, ensure_ascii=False)
+    return f"[TOOL_REQUEST]{content}[END_TOOL_REQUEST]"
+
+
+def _answers_as_text(message: ToolMessage) -> Json:
+    answers = [f"[TOOL_RESULT]{part.content}[END_TOOL_RESULT]" for part in message.content]
+    return {"role": "user", "content": "\n".join(answers)}
+
+
+def _text(message: SystemMessage | UserMessage | AssistantMessage) -> str:
+    return "".join(part.text for part in message.content if isinstance(part, TextPart))
+
+
+def _append(messages: list[Json], message: Json) -> None:
+    last = messages[-1] if messages else None
+    if last is None or last["role"] != message["role"] or message["role"] == "tool":
+        messages.append(message)
+        return
+    last["content"] = _join(last["content"], message["content"])
+    calls = [*last.get("tool_calls", ()), *message.get("tool_calls", ())]
+    if calls:
+        last["tool_calls"] = calls
+
+
+def _join(first: str | list[Json], second: str | list[Json]) -> str | list[Json]:
+    if isinstance(first, str) and isinstance(second, str):
+        return "\n\n".join(filter(None, [first, second]))
+    return [*_as_parts(first), *_as_parts(second)]
+
+
+def _as_parts(content: str | list[Json]) -> list[Json]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _with_system(messages: list[Json], system_prompt: str, instructions: str) -> list[Json]:
+    has_system = bool(messages) and messages[0]["role"] == "system"
+    before = messages[0]["content"] if has_system else system_prompt
+    content = "\n\n".join(filter(None, [before, instructions]))
+    rest = messages[1:] if has_system else messages
+    return [{"role": "system", "content": content}, *rest] if content or has_system else rest

@@ -1,0 +1,228 @@
+"""A worker process and the HTTP client that speaks to it: start, call, stream, notice its death, end it.
+
+Knows nothing of models or predictions: JSON bodies in, JSON answers and chunks out.
+"""
+
+import asyncio
+import contextlib
+import importlib
+import json
+import logging
+import sys
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.emulator.engines import worker as worker_module
+from lmstudio_integrations.emulator.engines._refusals import INSTALL_HINT, crashed, from_engine, not_loaded
+from lmstudio_integrations.emulator.engines.base import EngineError
+
+logger = logging.getLogger(__name__)
+
+CALL_SECONDS = 120.0
+"""The longest that a call without a stream may take."""
+
+GRACE_SECONDS = 2.0
+"""How long a worker that should end, or seems to have ended, may take for it."""
+
+_DATA, _ERROR = "data: ", "error: "
+_LAST_LINES = 20
+
+
+class Worker:
+    """One running worker. Belongs to the event loop that started it."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._said: deque[str] = deque(maxlen=_LAST_LINES)
+        self._listener = asyncio.create_task(self._listen())
+        self._client: Any = None
+        self._transport_error: type[Exception] = OSError
+        self._closed = False
+
+    @classmethod
+    async def start(cls, parameters: worker_module.WorkerParameters, *, seconds: float) -> "Worker":
+        """Start a worker and wait until its model is loaded; a cancel ends it.
+
+        Raises:
+            EngineError: If the model cannot be loaded, or not in time.
+        """
+        # By its path and without the current directory: it needs nothing of the package, and starts sooner so.
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            str(Path(worker_module.__file__)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        worker = cls(process)
+        try:
+            answer = await asyncio.wait_for(worker._hand_over(parameters), seconds)
+            worker._connect(await asyncio.to_thread(_http_library), answer)
+        except TimeoutError:
+            await worker._kill()
+            raise not_loaded(f"the model did not load within {seconds:g} s") from None
+        except BaseException:
+            await worker._kill()
+            raise
+        return worker
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
+    async def call(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Return the answer to a short call; without a body it is a GET.
+
+        Raises:
+            EngineError: If the engine refuses, or is gone.
+        """
+        method, content = ("GET", None) if body is None else ("POST", encode(body))
+        try:
+            response = await self._client.request(method, path, content=content, timeout=CALL_SECONDS)
+        except self._transport_error as error:
+            raise await self._lost(error) from error
+        payload = decode(response.text)
+        if response.status_code >= 400:
+            raise from_engine(payload)
+        return payload
+
+    async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the chunks of a streamed answer. Closing the generator closes the connection, which cancels.
+
+        Raises:
+            EngineError: If the engine refuses, or is gone.
+        """
+        try:
+            async with self._client.stream("POST", path, content=encode(body)) as response:
+                if response.status_code >= 400:
+                    raise from_engine(decode((await response.aread()).decode("utf-8", "replace")))
+                async for line in response.aiter_lines():
+                    chunk = read_line(line)
+                    if chunk is not None:
+                        yield chunk
+        except self._transport_error as error:
+            raise await self._lost(error) from error
+
+    async def close(self) -> None:
+        """End the worker: close its input, wait, terminate, kill."""
+        self._closed = True
+        if self._client is not None:
+            await self._client.aclose()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        for end in (None, self._process.terminate):
+            if end is not None and self._process.returncode is None:
+                end()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._process.wait(), GRACE_SECONDS)
+                break
+        await self._kill()
+
+    async def _hand_over(self, parameters: worker_module.WorkerParameters) -> dict[str, Any]:
+        assert self._process.stdin is not None, "the process was started with pipes"
+        assert self._process.stdout is not None, "the process was started with pipes"
+        with contextlib.suppress(ConnectionError):
+            self._process.stdin.write(f"{parameters.to_json()}\n".encode())
+            await self._process.stdin.drain()
+        line = await self._process.stdout.readline()
+        if not line:
+            code = await self._process.wait()
+            await self._listener
+            raise not_loaded(
+                f"Error loading model. (Exit code: {code}). Unknown error. Try a different model and/or config.\n"
+                + "\n".join(self._said)
+            )
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise _refused(answer)
+        return answer
+
+    def _connect(self, httpx: Any, answer: Mapping[str, Any]) -> None:
+        self._transport_error = httpx.TransportError
+        self._client = httpx.AsyncClient(
+            base_url=answer["url"],
+            headers={"Authorization": f"Bearer {answer['key']}", "Content-Type": "application/json"},
+            timeout=httpx.Timeout(None, connect=CALL_SECONDS),
+            # An idle kept connection would hold one of the engine's few threads; a proxy must never be asked.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+            trust_env=False,
+        )
+
+    async def _lost(self, error: Exception) -> EngineError:
+        """Return why a connection broke: the worker died, was unloaded, or does not answer."""
+        if self._closed:
+            return EngineError("Model is unloaded.", fatal=True)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), GRACE_SECONDS)
+            return crashed(self._process.returncode)
+        return EngineError(f"The model does not answer: {type(error).__name__} {error}".rstrip())
+
+    async def _listen(self) -> None:
+        assert self._process.stderr is not None, "the process was started with pipes"
+        while line := await self._process.stderr.readline():
+            text = line.decode("utf-8", "replace").rstrip()
+            self._said.append(text)
+            logger.debug("worker %s: %s", self._process.pid, text)
+
+    async def _kill(self) -> None:
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+        await self._process.wait()
+        await self._listener
+
+
+def _http_library() -> Any:
+    """Import the HTTP client; it takes a while, and only who loads a model needs it."""
+    try:
+        return importlib.import_module("httpx")
+    except ImportError:
+        raise EngineError(f"the llama.cpp engine needs more packages: {INSTALL_HINT}") from None
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """Return a body as JSON; halves of characters that stand alone become the replacement character."""
+    text = json.dumps(body, ensure_ascii=False)
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode("utf-8")
+
+
+def decode(text: str) -> Any:
+    """Return the JSON value of an answer; its text if it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def read_line(line: str) -> dict[str, Any] | None:
+    """Return the chunk of one line of an event stream, if it holds one.
+
+    Raises:
+        EngineError: If the line says that the engine failed.
+    """
+    if line.startswith(_ERROR):
+        raise from_engine({"error": decode(line.removeprefix(_ERROR))})
+    if not line.startswith(_DATA):
+        return None
+    chunk = decode(line.removeprefix(_DATA))
+    if not is_object(chunk):
+        return None  # the mark of the end
+    if "error" in chunk:
+        raise from_engine(chunk)
+    return chunk
+
+
+def _refused(answer: Mapping[str, Any]) -> EngineError:
+    if answer.get("kind") == "engine_missing":
+        return EngineError(f"the llama.cpp engine needs more packages: {INSTALL_HINT}", cause=str(answer["error"]))
+    return not_loaded(
+        str(answer["error"]), "Check that the file is a complete GGUF model that this version of llama.cpp knows."
+    )

@@ -1,0 +1,82 @@
+"""What llama.cpp's refusals become: errors in the words of a real server (protocol §3.7)."""
+
+import importlib.metadata
+from collections.abc import Mapping
+from typing import Any
+
+from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.emulator.engines.base import EngineError
+
+ENGINE_NAME = "llama.cpp"
+INSTALL_HINT = 'pip install "lmstudio-integrations[emulator]"'
+
+
+def unsupported(feature: str, why: str, suggestion: str | None = None) -> EngineError:
+    """Refuse something that this engine cannot do."""
+    return EngineError(
+        f"The engine does not support this: {why}",
+        suggestion=suggestion,
+        display_data={
+            "code": "generic.engineDoesNotSupportFeature",
+            "feature": feature,
+            "engineName": ENGINE_NAME,
+            "engineType": "gguf",
+            "installedVersion": installed_version(),
+            "supportedVersion": None,
+        },
+    )
+
+
+def overflow(tokens: int, window: int) -> EngineError:
+    """Refuse a prompt that does not fit into the window."""
+    return EngineError(
+        f"Trying to keep the first {tokens} tokens when context the overflows. However, the model is loaded with "
+        f"context length of only {window} tokens, which is not enough. Try to load the model with a larger context "
+        "length, or provide a shorter input"
+    )
+
+
+def crashed(code: int | None) -> EngineError:
+    """Say that the worker is gone."""
+    return EngineError(f"The model has crashed without additional information. (Exit code: {code})", fatal=True)
+
+
+def not_loaded(cause: str, suggestion: str | None = None) -> EngineError:
+    """Say why a model could not be loaded."""
+    return EngineError("Failed to load model", cause=cause, suggestion=suggestion)
+
+
+def wrong_kind(path: str, actual: str, expected: str) -> EngineError:
+    """Refuse a model of the other kind."""
+    return EngineError(
+        "Failed to load model",
+        cause=f"Model is not {expected}.",
+        display_data={
+            "code": "generic.domainMismatch",
+            "path": path,
+            "actualDomain": actual,
+            "expectedDomain": expected,
+        },
+    )
+
+
+def from_engine(payload: object) -> EngineError:
+    """Return the error of llama.cpp's answer `{"error": {"code", "message", "type", …}}`."""
+    error: Mapping[str, Any] = payload["error"] if is_object(payload) and is_object(payload.get("error")) else {}
+    if error.get("type") == "exceed_context_size_error":
+        return overflow(int(error.get("n_prompt_tokens", 0)), int(error.get("n_ctx", 0)))
+    message = str(error.get("message") or payload)
+    if "jinja" in message.lower():
+        return EngineError(
+            f'Error rendering prompt with jinja template: "{message}"',
+            suggestion="This is usually an issue with the model's prompt template.",
+        )
+    return EngineError(message)
+
+
+def installed_version() -> str:
+    """Return the engine's version; `unknown` if it is not installed."""
+    try:
+        return importlib.metadata.version("xllamacpp")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

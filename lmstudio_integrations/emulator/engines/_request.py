@@ -1,0 +1,230 @@
+"""Prediction settings as llama.cpp takes them: sampling, stop strings, structured output.
+
+Settings arrive complete, with LM Studio's defaults; llama.cpp's own differ and let small models ramble.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations.emulator.engines._refusals import unsupported
+from lmstudio_integrations.emulator.engines.base import EngineError
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.tools import Tool
+
+Json = dict[str, Any]
+
+DEEPEST_SCHEMA = 60
+"""Nesting that llama.cpp surely turns into a grammar; far deeper schemas are dropped without a word."""
+
+LONGEST_TEXT = 256
+MOST_ITEMS = 16
+"""Bounds for arguments of tools that have none: without them a small model never ends."""
+
+_SAMPLING: tuple[tuple[str, str, Any], ...] = (
+    ("temperature", "temperature", None),
+    ("top_k_sampling", "top_k", None),
+    ("top_p_sampling", "top_p", 1.0),
+    ("min_p_sampling", "min_p", 0.0),
+    ("repeat_penalty", "repeat_penalty", 1.0),
+    ("presence_penalty", "presence_penalty", 0.0),
+    ("frequency_penalty", "frequency_penalty", 0.0),
+    ("xtc_probability", "xtc_probability", 0.0),
+    ("xtc_threshold", "xtc_threshold", 0.1),
+    ("seed", "seed", -1),
+    ("reasoning_budget", "thinking_budget_tokens", -1),
+)
+"""Our name, llama.cpp's name, and its value for "off"."""
+
+
+def sampling(config: LlmPredictionConfig) -> Json:
+    """Return the sampling settings.
+
+    Raises:
+        EngineError: If a draft model is asked for.
+    """
+    if config.draft_model:
+        raise unsupported("speculativeDecoding", "speculative decoding with a draft model", "Leave draftModel out.")
+    body: Json = {}
+    for ours, theirs, off in _SAMPLING:
+        value = getattr(config, ours)
+        if value is not None:
+            body[theirs] = off if value is False else value
+    for key, value in (config.raw or {}).items():
+        translate = _RAW.get(key)
+        if translate is not None:
+            body |= translate(value)
+    return body
+
+
+def stop_strings(config: LlmPredictionConfig) -> list[str]:
+    """Return everything at which generation stops."""
+    template = config.prompt_template or {}
+    of_template: Sequence[str] = template.get("stopStrings") or ()
+    return [*(config.stop_strings or ()), *(config.tool_call_stop_strings or ()), *of_template]
+
+
+def log_probs(config: LlmPredictionConfig) -> int | None:
+    """Return how many alternatives each token is to bring; `None` for no probabilities at all."""
+    return None if config.log_probs is None or config.log_probs is False else config.log_probs
+
+
+def template_arguments(config: LlmPredictionConfig) -> Json:
+    """Return what the chat template is told."""
+    return (
+        {} if config.enable_thinking is None else {"chat_template_kwargs": {"enable_thinking": config.enable_thinking}}
+    )
+
+
+def manual_template(config: LlmPredictionConfig) -> Mapping[str, str] | None:
+    """Return the template of prefixes and suffixes, if one is set.
+
+    Raises:
+        EngineError: If a Jinja template is set: llama.cpp takes one only when it loads a model.
+    """
+    template = config.prompt_template or {}
+    if template.get("type") == "jinja":
+        raise unsupported(
+            "promptTemplate",
+            "a Jinja template for a single prediction",
+            "Set promptTemplate in the load config instead.",
+        )
+    manual = template.get("manualPromptTemplate")
+    return manual if is_object(manual) else None
+
+
+def constraint(config: LlmPredictionConfig) -> Json:
+    """Return what bounds the output's form, as `json_schema` or `grammar`; both work for chat and for raw text.
+
+    Raises:
+        EngineError: If llama.cpp would generate without the constraint, and would not say so.
+    """
+    structured = config.structured or {}
+    kind = structured.get("type", "none")
+    if kind == "json":
+        return {"json_schema": checked_schema(structured.get("jsonSchema", {}))}
+    if kind == "gbnf":
+        return {"grammar": checked_grammar(structured.get("gbnfGrammar"))}
+    return {}
+
+
+def checked_schema(schema: object) -> Json:
+    """Return the schema if llama.cpp follows it.
+
+    Raises:
+        EngineError: If it is not an object, or nested too deeply.
+    """
+    if not is_object(schema):
+        raise unsupported("structured", f"a JSON schema must be an object, not {schema!r}")
+    if depth(schema) > DEEPEST_SCHEMA:
+        raise unsupported("structured", f"a JSON schema nested more than {DEEPEST_SCHEMA} levels deep")
+    return schema
+
+
+def checked_grammar(grammar: object) -> str:
+    """Return the grammar if llama.cpp follows it.
+
+    Raises:
+        EngineError: If it is empty, or of another kind than GBNF.
+    """
+    if not isinstance(grammar, str) or not grammar.strip():
+        raise EngineError("Invalid structured output setting: gbnfGrammar must be a grammar, and not empty")
+    if grammar.lstrip().startswith("%llguidance"):
+        raise unsupported("structured", "a grammar in Lark form; write it in GBNF")
+    return grammar
+
+
+def depth(value: object) -> int:
+    """Return how deeply a JSON value is nested; counts without recursion, because input may be hostile."""
+    level, deepest = [value], 0
+    while level:
+        deepest += 1
+        level = [inner for outer in level for inner in _inside(outer)]
+    return deepest - 1
+
+
+def call_schema(tools: Sequence[Tool]) -> Json:
+    """Return the schema of a call to one of the tools: `{"name": …, "arguments": …}`.
+
+    The parameters of each stand under `$defs`, and their own references are moved there with them.
+    """
+    definitions = {
+        f"tool{number}": bounded(
+            tool.function.parameters or {"type": "object", "properties": {}}, f"#/$defs/tool{number}"
+        )
+        for number, tool in enumerate(tools)
+    }
+    calls = [
+        {
+            "type": "object",
+            "properties": {"name": {"const": tool.function.name}, "arguments": {"$ref": f"#/$defs/tool{number}"}},
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for number, tool in enumerate(tools)
+    ]
+    return {"anyOf": calls, "$defs": definitions} if len(calls) > 1 else {**calls[0], "$defs": definitions}
+
+
+def bounded(schema: Any, root: str) -> Any:
+    """Return a schema whose texts and lists end, whose objects are closed, and whose references start at `root`."""
+    if is_list(schema):
+        return [bounded(item, root) for item in schema]
+    if not is_object(schema):
+        return schema
+    result = {key: value if key in _LITERALS else bounded(value, root) for key, value in schema.items()}
+    reference = result.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#"):
+        result["$ref"] = root + reference[1:]
+    for key, value in _BOUNDS.get(str(result.get("type")), {}).items():
+        if not _SETTLED.intersection(result):
+            result.setdefault(key, value)
+    return result
+
+
+_LITERALS = {"const", "enum", "default", "examples", "required", "type", "pattern", "format", "description", "title"}
+_SETTLED = {"const", "enum", "pattern", "format"}
+_BOUNDS: dict[str, Json] = {
+    "string": {"maxLength": LONGEST_TEXT},
+    "array": {"maxItems": MOST_ITEMS},
+    "object": {"additionalProperties": False},
+}
+
+
+def _inside(value: object) -> Sequence[Any]:
+    if is_object(value):
+        return list(value.values())
+    return value if is_list(value) else ()
+
+
+def _checked(value: Any) -> Any:
+    """Return the value of a checkbox that is on."""
+    return value.get("value") if is_object(value) and value.get("checked") and value.get("value") is not False else None
+
+
+def _mirostat(value: Any) -> Json:
+    if not is_object(value) or not value.get("version"):
+        return {}
+    return {
+        "mirostat": value["version"],
+        "mirostat_eta": value.get("learningRate", 0.1),
+        "mirostat_tau": value.get("targetEntropy", 5),
+    }
+
+
+def _logit_bias(value: Any) -> Json:
+    pairs = value if is_list(value) else []
+    return {"logit_bias": [[token, False if bias == "-inf" else bias] for token, bias in pairs]}
+
+
+def _typical(value: Any) -> Json:
+    part = _checked(value)
+    return {} if part is None else {"typical_p": part}
+
+
+_RAW: dict[str, Callable[[Any], Json]] = {
+    "llm.prediction.llama.mirostatSampling": _mirostat,
+    "llm.prediction.llama.logitBias": _logit_bias,
+    "llm.prediction.llama.locallyTypicalSampling": _typical,
+}
+"""Settings that have no field of their own."""

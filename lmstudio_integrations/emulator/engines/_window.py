@@ -1,0 +1,85 @@
+"""What is left out of a conversation or a text that does not fit into the window (protocol §9.2, item 9).
+
+Pure but for the counting, which is exact: the engine's template and tokenizer do it.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from lmstudio_integrations.emulator.engines._refusals import overflow
+from lmstudio_integrations.types.chat import ChatHistory, Message
+
+ANSWER_SHARE = 8
+"""Where something must be left out, one part in so many of the window is kept free for the answer."""
+
+Count = Callable[[ChatHistory], Awaitable[int]]
+
+
+async def fit(history: ChatHistory, count: Count, window: int, policy: str | None) -> tuple[ChatHistory, int]:
+    """Return the conversation, shortened if it must be, and its number of tokens.
+
+    `truncateMiddle` keeps the system messages, the first user message and as much of the end as fits;
+    `rollingWindow` keeps the system messages and as much of the end as fits. The last message always stays.
+
+    Raises:
+        EngineError: If it does not fit, even so.
+    """
+    tokens = await count(history)
+    if tokens < window:
+        return history, tokens
+    if policy == "stopAtLimit":
+        raise overflow(tokens, window)
+    shorter = shortened(history.messages, keep_first=policy != "rollingWindow")
+    if not shorter:
+        raise overflow(tokens, window)
+    return await _longest(shorter, count, window)
+
+
+def shortened(messages: Sequence[Message], *, keep_first: bool) -> list[ChatHistory]:
+    """Return what the conversation may become, the longest first.
+
+    Args:
+        messages: The conversation.
+        keep_first: Whether the first message after the system's stays.
+    """
+    head = next((at for at, message in enumerate(messages) if message.role != "system"), len(messages))
+    first = head + 1 if keep_first else head
+    # An answer of a tool means nothing without the call before it.
+    starts = [at for at in range(first + 1, len(messages)) if messages[at].role != "tool"]
+    return [ChatHistory(messages=[*messages[:first], *messages[at:]]) for at in starts]
+
+
+def cut(tokens: Sequence[int], window: int, policy: str | None) -> list[int]:
+    """Return the tokens of a raw prompt, shortened if they must be.
+
+    `truncateMiddle` keeps both ends, `rollingWindow` the end.
+
+    Raises:
+        EngineError: If they do not fit and the policy forbids to cut.
+    """
+    if len(tokens) < window:
+        return list(tokens)
+    room = window - answer_room(window)
+    if policy == "stopAtLimit" or room < 1:
+        raise overflow(len(tokens), window)
+    front = 0 if policy == "rollingWindow" else room // 2
+    return [*tokens[:front], *tokens[len(tokens) - (room - front) :]]
+
+
+def answer_room(window: int) -> int:
+    """Return how many tokens are kept free for the answer."""
+    return max(1, window // ANSWER_SHARE)
+
+
+async def _longest(choices: Sequence[ChatHistory], count: Count, window: int) -> tuple[ChatHistory, int]:
+    """Return the longest choice that leaves room for an answer; else the shortest, if it fits at all."""
+    low, high = 0, len(choices) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if await count(choices[middle]) <= window - answer_room(window):
+            high = middle
+        else:
+            low = middle + 1
+    tokens = await count(choices[low])
+    if tokens >= window:
+        raise overflow(tokens, window)
+    return choices[low], tokens
