@@ -1,1 +1,302 @@
-"""LM Studio."""
+"""LM Studio as a first-class model provider, over its native WebSocket API.
+
+`import lmstudio_integrations as lms` gives the native client; `ChatLMStudio`, `LMStudioLLM` and `LMStudioEmbeddings` are the
+LangChain adapters. Everything is imported when it is first used, so that importing the package costs next to
+nothing and never imports a framework.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.asynchronous import (
+        AsyncClient,
+        AsyncEmbeddingModel,
+        AsyncLLM,
+        AsyncPredictionStream,
+    )
+    from lmstudio_integrations.client.convenience import (
+        configure_default_client,
+        embedding_model,
+        get_default_client,
+        list_downloaded_models,
+        list_loaded_models,
+        llm,
+        prepare_image,
+    )
+    from lmstudio_integrations.client.sync import LLM, Client, EmbeddingModel, PredictionStream
+    from lmstudio_integrations.errors import (
+        LMStudioAuthenticationError,
+        LMStudioCancelledError,
+        LMStudioChannelClosedError,
+        LMStudioClientError,
+        LMStudioConfigMismatchError,
+        LMStudioConfigWarning,
+        LMStudioConnectionLostError,
+        LMStudioContextOverflowError,
+        LMStudioError,
+        LMStudioFileExpiredError,
+        LMStudioInsufficientResourcesError,
+        LMStudioModelCrashedError,
+        LMStudioModelLoadError,
+        LMStudioModelNotFoundError,
+        LMStudioModelUnloadedError,
+        LMStudioOSError,
+        LMStudioPredictionError,
+        LMStudioPresetNotFoundError,
+        LMStudioPromptTemplateError,
+        LMStudioProtocolError,
+        LMStudioRuntimeError,
+        LMStudioServerError,
+        LMStudioStructuredOutputError,
+        LMStudioTimeoutError,
+        LMStudioToolCallError,
+        LMStudioUnknownMessageWarning,
+        LMStudioUnreachableError,
+        LMStudioUnsupportedError,
+        LMStudioValueError,
+        LMStudioWebsocketError,
+        LMStudioWrongModelKindError,
+    )
+    from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
+    from lmstudio_integrations.types.chat import (
+        AssistantMessage,
+        Chat,
+        FileHandle,
+        SystemMessage,
+        ToolMessage,
+        UserMessage,
+    )
+    from lmstudio_integrations.types.config import (
+        EmbeddingLoadModelConfig,
+        EmbeddingLoadModelConfigDict,
+        GpuSetting,
+        GpuSettingDict,
+        LlmLoadModelConfig,
+        LlmLoadModelConfigDict,
+        LlmPredictionConfig,
+        LlmPredictionConfigDict,
+    )
+    from lmstudio_integrations.types.models import (
+        EmbeddingModelInfo,
+        EmbeddingModelInstanceInfo,
+        LlmInfo,
+        LlmInstanceInfo,
+        ModelInfo,
+        ModelInstanceInfo,
+    )
+    from lmstudio_integrations.types.results import (
+        LlmPredictionFragment,
+        LlmPredictionStats,
+        PredictionEnd,
+        PredictionEvent,
+        PredictionResult,
+        PromptProgress,
+        ToolCallArguments,
+        ToolCallEnd,
+        ToolCallFailed,
+        ToolCallName,
+        ToolCallStart,
+    )
+    from lmstudio_integrations.types.tools import ToolCallRequest
+
+_MODULES = {
+    ".client.asynchronous": (
+        "AsyncClient",
+        "AsyncEmbeddingModel",
+        "AsyncLLM",
+        "AsyncPredictionStream",
+    ),
+    ".client.convenience": (
+        "configure_default_client",
+        "embedding_model",
+        "get_default_client",
+        "list_downloaded_models",
+        "list_loaded_models",
+        "llm",
+        "prepare_image",
+    ),
+    ".client.sync": (
+        "LLM",
+        "Client",
+        "EmbeddingModel",
+        "PredictionStream",
+    ),
+    ".errors": (
+        "LMStudioAuthenticationError",
+        "LMStudioCancelledError",
+        "LMStudioChannelClosedError",
+        "LMStudioClientError",
+        "LMStudioConfigMismatchError",
+        "LMStudioConfigWarning",
+        "LMStudioConnectionLostError",
+        "LMStudioContextOverflowError",
+        "LMStudioError",
+        "LMStudioFileExpiredError",
+        "LMStudioInsufficientResourcesError",
+        "LMStudioModelCrashedError",
+        "LMStudioModelLoadError",
+        "LMStudioModelNotFoundError",
+        "LMStudioModelUnloadedError",
+        "LMStudioOSError",
+        "LMStudioPredictionError",
+        "LMStudioPresetNotFoundError",
+        "LMStudioPromptTemplateError",
+        "LMStudioProtocolError",
+        "LMStudioRuntimeError",
+        "LMStudioServerError",
+        "LMStudioStructuredOutputError",
+        "LMStudioTimeoutError",
+        "LMStudioToolCallError",
+        "LMStudioUnknownMessageWarning",
+        "LMStudioUnreachableError",
+        "LMStudioUnsupportedError",
+        "LMStudioValueError",
+        "LMStudioWebsocketError",
+        "LMStudioWrongModelKindError",
+    ),
+    ".langchain": (
+        "ChatLMStudio",
+        "LMStudioEmbeddings",
+        "LMStudioLLM",
+    ),
+    ".types.chat": (
+        "AssistantMessage",
+        "Chat",
+        "FileHandle",
+        "SystemMessage",
+        "ToolMessage",
+        "UserMessage",
+    ),
+    ".types.config": (
+        "EmbeddingLoadModelConfig",
+        "EmbeddingLoadModelConfigDict",
+        "GpuSetting",
+        "GpuSettingDict",
+        "LlmLoadModelConfig",
+        "LlmLoadModelConfigDict",
+        "LlmPredictionConfig",
+        "LlmPredictionConfigDict",
+    ),
+    ".types.models": (
+        "EmbeddingModelInfo",
+        "EmbeddingModelInstanceInfo",
+        "LlmInfo",
+        "LlmInstanceInfo",
+        "ModelInfo",
+        "ModelInstanceInfo",
+    ),
+    ".types.results": (
+        "LlmPredictionFragment",
+        "LlmPredictionStats",
+        "PredictionEnd",
+        "PredictionEvent",
+        "PredictionResult",
+        "PromptProgress",
+        "ToolCallArguments",
+        "ToolCallEnd",
+        "ToolCallFailed",
+        "ToolCallName",
+        "ToolCallStart",
+    ),
+    ".types.tools": ("ToolCallRequest",),
+}
+"""Which module each public name comes from."""
+
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "LLM",
+    "AssistantMessage",
+    "AsyncClient",
+    "AsyncEmbeddingModel",
+    "AsyncLLM",
+    "AsyncPredictionStream",
+    "Chat",
+    "ChatLMStudio",
+    "Client",
+    "EmbeddingLoadModelConfig",
+    "EmbeddingLoadModelConfigDict",
+    "EmbeddingModel",
+    "EmbeddingModelInfo",
+    "EmbeddingModelInstanceInfo",
+    "FileHandle",
+    "GpuSetting",
+    "GpuSettingDict",
+    "LMStudioAuthenticationError",
+    "LMStudioCancelledError",
+    "LMStudioChannelClosedError",
+    "LMStudioClientError",
+    "LMStudioConfigMismatchError",
+    "LMStudioConfigWarning",
+    "LMStudioConnectionLostError",
+    "LMStudioContextOverflowError",
+    "LMStudioEmbeddings",
+    "LMStudioError",
+    "LMStudioFileExpiredError",
+    "LMStudioInsufficientResourcesError",
+    "LMStudioLLM",
+    "LMStudioModelCrashedError",
+    "LMStudioModelLoadError",
+    "LMStudioModelNotFoundError",
+    "LMStudioModelUnloadedError",
+    "LMStudioOSError",
+    "LMStudioPredictionError",
+    "LMStudioPresetNotFoundError",
+    "LMStudioPromptTemplateError",
+    "LMStudioProtocolError",
+    "LMStudioRuntimeError",
+    "LMStudioServerError",
+    "LMStudioStructuredOutputError",
+    "LMStudioTimeoutError",
+    "LMStudioToolCallError",
+    "LMStudioUnknownMessageWarning",
+    "LMStudioUnreachableError",
+    "LMStudioUnsupportedError",
+    "LMStudioValueError",
+    "LMStudioWebsocketError",
+    "LMStudioWrongModelKindError",
+    "LlmInfo",
+    "LlmInstanceInfo",
+    "LlmLoadModelConfig",
+    "LlmLoadModelConfigDict",
+    "LlmPredictionConfig",
+    "LlmPredictionConfigDict",
+    "LlmPredictionFragment",
+    "LlmPredictionStats",
+    "ModelInfo",
+    "ModelInstanceInfo",
+    "PredictionEnd",
+    "PredictionEvent",
+    "PredictionResult",
+    "PredictionStream",
+    "PromptProgress",
+    "SystemMessage",
+    "ToolCallArguments",
+    "ToolCallEnd",
+    "ToolCallFailed",
+    "ToolCallName",
+    "ToolCallRequest",
+    "ToolCallStart",
+    "ToolMessage",
+    "UserMessage",
+    "configure_default_client",
+    "embedding_model",
+    "get_default_client",
+    "list_downloaded_models",
+    "list_loaded_models",
+    "llm",
+    "prepare_image",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULE_OF[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import ssl
 from collections.abc import Iterable
 
@@ -30,7 +31,7 @@ async def greet(address: Address) -> str | None:
     except ssl.SSLError as error:
         return f"TLS failed ({error.reason or error}); use ws:// if the server has no TLS"
     except OSError as error:
-        return f"nothing listens there ({error.strerror or error})"
+        return f"nothing listens there ({os.strerror(error.errno) if error.errno else error})"
     except (ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         return "something listens there that does not speak HTTP"
     return None if answer else "something else listens there, not LM Studio"

@@ -10,13 +10,16 @@ from typing import Any, Self, cast, overload
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client import _models, _requests
+from lmstudio_integrations.client import _files, _models, _requests
 from lmstudio_integrations.client._base import BaseClient, BaseHandle, BaseNamespace, BaseStream, HandleT, LoadConfig
 from lmstudio_integrations.client._binding import DEFAULT_TTL, LoadPolicy, OnConfigMismatch, OnProgress, resolve
+from lmstudio_integrations.client._files import FileInput
 from lmstudio_integrations.client._flows import arun
+from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.client._prediction import Prediction
 from lmstudio_integrations.client._requests import History, PredictionOptions, Texts
 from lmstudio_integrations.client._waiters import LoopWaiter
+from lmstudio_integrations.types.chat import FileHandle
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig
 from lmstudio_integrations.types.models import (
     EmbeddingModelInfo,
@@ -24,6 +27,7 @@ from lmstudio_integrations.types.models import (
     LlmInfo,
     LlmInstanceInfo,
     ModelInfo,
+    ModelKind,
 )
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
 
@@ -273,6 +277,26 @@ class AsyncEmbeddingNamespace(_Namespace[AsyncEmbeddingModel]):
         return cast("list[EmbeddingModelInfo]", await arun(_models.list_downloaded(self._link, self.kind)))
 
 
+class AsyncFilesNamespace:
+    """Files for the model to see: `client.files`."""
+
+    def __init__(self, link: Link[Any]) -> None:
+        self._link = link
+
+    async def prepare_image(self, source: FileInput, name: str | None = None) -> FileHandle:
+        """Upload a picture for use in a chat.
+
+        Args:
+            source: A path, bytes, an open binary file or a data URL; JPEG, PNG or WebP.
+            name: The file's name; its extension is put right.
+
+        Raises:
+            LMStudioOSError: If the file cannot be read.
+            LMStudioValueError: If it is no such picture.
+        """
+        return await arun(_files.prepare_image(self._link, source, name))
+
+
 class AsyncClient(BaseClient):
     """A client for coroutines, from any event loop, `async with` or without. See `BaseClient` for the arguments."""
 
@@ -288,13 +312,23 @@ class AsyncClient(BaseClient):
         """The embedding models."""
         return AsyncEmbeddingNamespace(self._link)
 
-    async def list_loaded_models(self) -> list[AsyncLLM | AsyncEmbeddingModel]:
-        """Return handles to all that is loaded, of both kinds."""
-        return [*await self.llm.list_loaded(), *await self.embedding.list_loaded()]
+    @property
+    def files(self) -> AsyncFilesNamespace:
+        """Files for the model to see."""
+        return AsyncFilesNamespace(self._link)
 
-    async def list_downloaded_models(self) -> list[ModelInfo]:
-        """Return all models on the server's disk, of both kinds."""
-        return await arun(_models.list_downloaded(self._link, None))
+    async def list_loaded_models(self, kind: ModelKind | None = None) -> list[AsyncLLM | AsyncEmbeddingModel]:
+        """Return handles to all that is loaded, of one kind or of both."""
+        models: list[AsyncLLM | AsyncEmbeddingModel] = []
+        if kind != "embedding":
+            models += await self.llm.list_loaded()
+        if kind != "llm":
+            models += await self.embedding.list_loaded()
+        return models
+
+    async def list_downloaded_models(self, kind: ModelKind | None = None) -> list[ModelInfo]:
+        """Return all models on the server's disk, of one kind or of both."""
+        return await arun(_models.list_downloaded(self._link, kind))
 
     async def aclose(self) -> None:
         """Stop all that this client has open; it cannot be used after that. Other clients notice nothing."""

@@ -5,17 +5,20 @@ Every method takes its work from a flow and waits for it; `asynchronous.py` is t
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self, cast, overload
+from typing import Any, Self, cast, overload
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client import _models, _requests
+from lmstudio_integrations.client import _files, _models, _requests
 from lmstudio_integrations.client._base import BaseClient, BaseHandle, BaseNamespace, BaseStream, HandleT, LoadConfig
 from lmstudio_integrations.client._binding import DEFAULT_TTL, LoadPolicy, OnConfigMismatch, OnProgress, resolve
+from lmstudio_integrations.client._files import FileInput
 from lmstudio_integrations.client._flows import run
+from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.client._prediction import Prediction
 from lmstudio_integrations.client._requests import History, PredictionOptions, Texts
 from lmstudio_integrations.client._waiters import ThreadWaiter
+from lmstudio_integrations.types.chat import FileHandle
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig
 from lmstudio_integrations.types.models import (
     EmbeddingModelInfo,
@@ -23,6 +26,7 @@ from lmstudio_integrations.types.models import (
     LlmInfo,
     LlmInstanceInfo,
     ModelInfo,
+    ModelKind,
 )
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
 
@@ -236,6 +240,26 @@ class EmbeddingNamespace(_Namespace[EmbeddingModel]):
         return cast("list[EmbeddingModelInfo]", run(_models.list_downloaded(self._link, self.kind)))
 
 
+class FilesNamespace:
+    """Files for the model to see: `client.files`."""
+
+    def __init__(self, link: Link[Any]) -> None:
+        self._link = link
+
+    def prepare_image(self, source: FileInput, name: str | None = None) -> FileHandle:
+        """Upload a picture for use in a chat.
+
+        Args:
+            source: A path, bytes, an open binary file or a data URL; JPEG, PNG or WebP.
+            name: The file's name; its extension is put right.
+
+        Raises:
+            LMStudioOSError: If the file cannot be read.
+            LMStudioValueError: If it is no such picture.
+        """
+        return run(_files.prepare_image(self._link, source, name))
+
+
 class Client(BaseClient):
     """A client for threads. See `BaseClient` for the arguments; may be used by many threads at once."""
 
@@ -251,13 +275,23 @@ class Client(BaseClient):
         """The embedding models."""
         return EmbeddingNamespace(self._link)
 
-    def list_loaded_models(self) -> list[LLM | EmbeddingModel]:
-        """Return handles to all that is loaded, of both kinds."""
-        return [*self.llm.list_loaded(), *self.embedding.list_loaded()]
+    @property
+    def files(self) -> FilesNamespace:
+        """Files for the model to see."""
+        return FilesNamespace(self._link)
 
-    def list_downloaded_models(self) -> list[ModelInfo]:
-        """Return all models on the server's disk, of both kinds."""
-        return run(_models.list_downloaded(self._link, None))
+    def list_loaded_models(self, kind: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
+        """Return handles to all that is loaded, of one kind or of both."""
+        models: list[LLM | EmbeddingModel] = []
+        if kind != "embedding":
+            models += self.llm.list_loaded()
+        if kind != "llm":
+            models += self.embedding.list_loaded()
+        return models
+
+    def list_downloaded_models(self, kind: ModelKind | None = None) -> list[ModelInfo]:
+        """Return all models on the server's disk, of one kind or of both."""
+        return run(_models.list_downloaded(self._link, kind))
 
     def close(self) -> None:
         """Stop all that this client has open; it cannot be used after that. Other clients notice nothing."""

@@ -1,0 +1,86 @@
+"""The default client and the functions on it: `lms.llm()`, `lms.embedding_model()` and the like.
+
+The default client is made at its first use and closed with the process.
+"""
+
+import threading
+from typing import Any
+
+from lmstudio_integrations.client._files import FileInput
+from lmstudio_integrations.client.sync import LLM, Client, EmbeddingModel
+from lmstudio_integrations.errors import LMStudioClientError
+from lmstudio_integrations.types.chat import FileHandle
+from lmstudio_integrations.types.models import ModelInfo, ModelKind
+
+
+class _Default:
+    """The default client, and what it is to be made with."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.client: Client | None = None
+        self.api_host: str | None = None
+        self.api_token: str | None = None
+
+
+_default = _Default()
+
+
+def configure_default_client(api_host: str | None = None, api_token: str | None = None) -> None:
+    """Say where the default client goes, and as whom.
+
+    Raises:
+        LMStudioClientError: If it has been used already.
+    """
+    with _default.lock:
+        if _default.client is not None:
+            raise LMStudioClientError("the default client is in use already; configure it before its first use")
+        _default.api_host, _default.api_token = api_host, api_token
+
+
+def get_default_client(api_host: str | None = None) -> Client:
+    """Return the default client, made if need be.
+
+    Raises:
+        LMStudioClientError: If a host is named and the client goes to another one already.
+    """
+    with _default.lock:
+        if _default.client is None:
+            _default.client = Client(api_host or _default.api_host, _default.api_token)
+        elif api_host is not None and Client(api_host).api_host != _default.client.api_host:
+            raise LMStudioClientError(f"the default client goes to {_default.client.api_host} already")
+        return _default.client
+
+
+def reset_default_client() -> None:
+    """Close the default client, so that the next use makes a new one. For tests."""
+    with _default.lock:
+        client, _default.client = _default.client, None
+        _default.api_host = _default.api_token = None
+    if client is not None:
+        client.close()
+
+
+def llm(model_key: str | None = None, /, **options: Any) -> LLM:
+    """Get a language model: `client.llm.model` on the default client."""
+    return get_default_client().llm.model(model_key, **options)
+
+
+def embedding_model(model_key: str | None = None, /, **options: Any) -> EmbeddingModel:
+    """Get an embedding model: `client.embedding.model` on the default client."""
+    return get_default_client().embedding.model(model_key, **options)
+
+
+def list_loaded_models(kind: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
+    """Return handles to all that is loaded, of one kind or of both."""
+    return get_default_client().list_loaded_models(kind)
+
+
+def list_downloaded_models(kind: ModelKind | None = None) -> list[ModelInfo]:
+    """Return all models on the server's disk, of one kind or of both."""
+    return get_default_client().list_downloaded_models(kind)
+
+
+def prepare_image(source: FileInput, name: str | None = None) -> FileHandle:
+    """Upload a picture for use in a chat: a path, bytes, an open file or a data URL."""
+    return get_default_client().files.prepare_image(source, name)
