@@ -1,0 +1,18 @@
+"""A headless server that speaks LM Studio's native protocol, for tests and for machines without the app."""
+
+from lmstudio_integrations.emulator.catalogue import Catalogue, ModelEntry, Preset
+from lmstudio_integrations.emulator.clock import Clock, ManualClock, SystemClock
+from lmstudio_integrations.emulator.embedded import ConnectionRecord, Emulator
+from lmstudio_integrations.emulator.ledger import PredictionRecord
+
+__all__ = [
+    "Catalogue",
+    "Clock",
+    "ConnectionRecord",
+    "Emulator",
+    "ManualClock",
+    "ModelEntry",
+    "PredictionRecord",
+    "Preset",
+    "SystemClock",
+]

@@ -1,0 +1,65 @@
+"""Who may come in, and what is kept for whom (protocol §2)."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from lmstudio_integrations.emulator.context import Client
+from lmstudio_integrations.errors import LMStudioValueError
+
+_TOKEN = re.compile(r"sk-lm-([A-Za-z0-9]{8}):([A-Za-z0-9]{20})")
+
+
+@dataclass(slots=True)
+class _Known:
+    client: Client
+    passkey: str = field(repr=False)
+
+
+class Admission:
+    """Decides on credentials.
+
+    Without tokens, the first socket of a client fixes its passkey; with tokens, only they count.
+
+    Args:
+        tokens: API tokens of the form `sk-lm-xxxxxxxx:yyyyyyyyyyyyyyyyyyyy`; none lets guests in.
+
+    Raises:
+        LMStudioValueError: If a token has another form. The message does not show it.
+    """
+
+    def __init__(self, tokens: Iterable[str] = ()) -> None:
+        self._tokens = dict(_credentials(token) for token in tokens)
+        self._known: dict[str, _Known] = {}
+
+    def refusal(self, identifier: str, passkey: str) -> str | None:
+        """Return why a client may not come in, or `None`."""
+        if self._tokens:
+            expected = self._tokens.get(identifier)
+            if expected is None:
+                return "This server requires a valid API token"
+        else:
+            known = self._known.get(identifier)
+            expected = passkey if known is None else known.passkey
+        return None if passkey == expected else f'Invalid client passkey for client "{identifier}"'
+
+    def enter(self, identifier: str, passkey: str) -> Client:
+        """Count a socket in."""
+        known = self._known.setdefault(identifier, _Known(Client(identifier), passkey))
+        known.client.sockets += 1
+        return known.client
+
+    def leave(self, client: Client) -> None:
+        """Count a socket out; with its last one, the client and its uploads are forgotten."""
+        client.sockets -= 1
+        if not client.sockets:
+            del self._known[client.identifier]
+
+
+def _credentials(token: str) -> tuple[str, str]:
+    found = _TOKEN.fullmatch(token.strip())
+    if found is None:
+        raise LMStudioValueError(
+            "an API token of the server is malformed; it must be sk-lm-, 8 letters or digits, a colon, and 20 more"
+        )
+    return found[1], found[2]

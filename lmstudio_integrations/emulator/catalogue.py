@@ -1,0 +1,308 @@
+"""What models the emulator has: entries, presets, and the files and flags that they come from.
+
+An entry says what cannot be known from the weights; everything else is asked of the engine. Nothing here
+loads a model.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lmstudio_integrations.emulator.engines.base import ModelFacts
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._settings import Settings
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.models import ModelKind
+
+EngineName = Literal["scripted", "llama_cpp"]
+
+BUNDLED: dict[str, ModelKind] = {
+    "smollm2-135m-instruct": "llm",
+    "text-embedding-all-minilm-l6-v2": "embedding",
+}
+"""The weights that the package knows how to get, by name, and what they are for."""
+
+
+class _Strict(BaseModel):
+    """A table of the catalogue: a name that is not known is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class ModelEntry(_Strict):
+    """One model of the catalogue. What is not set comes from the weights.
+
+    `key` is what clients ask for; `aliases` are further names. `path` is `publisher/repository/file`. `weights` is
+    a bundled name or a path, and has no meaning for a scripted model. `params` is the number of parameters as
+    people write it. `context_length` is the window that a load gets unless it asks for another, in tokens.
+    `preload` loads it at the start. `downloaded = false` lets it be found and downloaded. `load_seconds` and
+    `tokens_per_second` are the pace of a scripted model, `slots` the predictions that run at once, `rules` what a
+    scripted model answers.
+    """
+
+    key: Annotated[str, Field(min_length=1, max_length=1024)]
+    kind: ModelKind = "llm"
+    engine: EngineName = "scripted"
+    weights: str | None = None
+    path: str | None = None
+    publisher: str | None = None
+    display_name: str | None = None
+    architecture: str | None = None
+    params: str | None = None
+    size_bytes: Annotated[int, Field(ge=0)] | None = None
+    quantization: tuple[str, int] | None = None
+    context_length: Annotated[int, Field(ge=1)] | None = None
+    max_context_length: Annotated[int, Field(ge=1)] | None = None
+    embedding_length: Annotated[int, Field(ge=1)] | None = None
+    vision: bool | None = None
+    tools: bool | None = None
+    aliases: tuple[str, ...] = ()
+    preload: bool = False
+    downloaded: bool = True
+    load_seconds: Annotated[float, Field(ge=0)] | None = None
+    tokens_per_second: Annotated[float, Field(gt=0)] | None = None
+    slots: Annotated[int, Field(ge=1, le=1023)] | None = None
+    rules: Annotated[tuple[Any, ...], Field(alias="rule")] = ()
+
+    @property
+    def full_path(self) -> str:
+        """The path under which clients see the model; a scripted one says so."""
+        if self.path is not None:
+            return self.path
+        return f"{self.publisher or ('scripted' if self.engine == 'scripted' else 'local')}/{self.key}"
+
+    def options(self) -> dict[str, Any]:
+        """Return what concerns the engine alone."""
+        values = {
+            "rules": self.rules,
+            "tokens_per_second": self.tokens_per_second,
+            "load_seconds": self.load_seconds,
+            "embedding_length": self.embedding_length,
+            "vision": self.vision,
+            "tools": self.tools,
+        }
+        return {name: value for name, value in values.items() if value not in (None, ())}
+
+
+class Preset(_Strict):
+    """A named set of prediction settings; ranks below what a request sets itself."""
+
+    identifier: Annotated[str, Field(min_length=1)]
+    name: str | None = None
+    fields: dict[str, Any] = Field(default_factory=dict[str, Any])
+    """The settings by their full wire keys."""
+
+
+class Catalogue(_Strict):
+    """All models and presets of one server."""
+
+    models: tuple[ModelEntry, ...] = ()
+    presets: tuple[Preset, ...] = ()
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Refuse a key that stands twice."""
+        seen: set[str] = set()
+        for entry in self.models:
+            if entry.key in seen:
+                raise LMStudioValueError(f"the catalogue has the model key {entry.key!r} twice")
+            seen.add(entry.key)
+
+    def find(self, name: str) -> list[ModelEntry]:
+        """Return the entries that a key, an alias or the beginning of a path names, best first (protocol §5.1)."""
+        for fits in (_has_key, _has_alias, _has_path):
+            found = [entry for entry in self.models if fits(entry, name)]
+            if found:
+                return found
+        return []
+
+    def preset(self, name: str) -> Preset | None:
+        """Return the preset of an identifier or a name, upper and lower case alike."""
+        wanted = name.casefold()
+        for preset in self.presets:
+            if wanted in {preset.identifier.casefold(), (preset.name or "").casefold()}:
+                return preset
+        return None
+
+
+def _has_key(entry: ModelEntry, name: str) -> bool:
+    return entry.key == name
+
+
+def _has_alias(entry: ModelEntry, name: str) -> bool:
+    return name in entry.aliases
+
+
+def _has_path(entry: ModelEntry, name: str) -> bool:
+    # Without a slash, the beginning of a publisher's name would do, and one letter would name a model.
+    return "/" in name.strip("/") and entry.full_path.casefold().startswith(name.casefold())
+
+
+def describe(entry: ModelEntry, facts: ModelFacts) -> dict[str, Any]:
+    """Return what clients are told of a downloaded model: every field that strict ones require (protocol §6.6)."""
+    path = entry.full_path
+    quantization = entry.quantization or facts.quantization
+    info: dict[str, Any] = {
+        "type": entry.kind,
+        "modelKey": entry.key,
+        "format": facts.format,
+        "displayName": entry.display_name or entry.key,
+        "publisher": entry.publisher or path.split("/", maxsplit=1)[0],
+        "path": path,
+        "sizeBytes": facts.size_bytes if entry.size_bytes is None else entry.size_bytes,
+        "indexedModelIdentifier": path,
+        "deviceIdentifier": None,
+        "paramsString": entry.params or facts.params,
+        "architecture": entry.architecture or facts.architecture,
+        "quantization": {"name": quantization[0], "bits": quantization[1]} if quantization else None,
+        "maxContextLength": entry.max_context_length or facts.max_context_length,
+    }
+    if entry.kind == "llm":
+        info["vision"] = facts.vision if entry.vision is None else entry.vision
+        info["trainedForToolUse"] = facts.tools if entry.tools is None else entry.tools
+    return {name: value for name, value in info.items() if value is not None or name == "deviceIdentifier"}
+
+
+def guess_kind(name: str) -> ModelKind:
+    """Return what a model of this name is for; LM Studio's keys of embedding models say so."""
+    return BUNDLED.get(name) or ("embedding" if "embed" in name.casefold() else "llm")
+
+
+_BUNDLED_FACTS: dict[str, dict[str, Any]] = {
+    "smollm2-135m-instruct": {
+        "path": "HuggingFaceTB/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "display_name": "SmolLM2 135M Instruct",
+        "params": "135M",
+    },
+    "text-embedding-all-minilm-l6-v2": {
+        "path": "sentence-transformers/all-MiniLM-L6-v2-GGUF/all-MiniLM-L6-v2.F32.gguf",
+        "display_name": "all-MiniLM-L6-v2",
+        "params": "23M",
+    },
+}
+
+
+def bundled() -> tuple[ModelEntry, ...]:
+    """Return the entries of the two bundled models."""
+    return tuple(parse_model(name) for name in BUNDLED)
+
+
+def parse_model(text: str, *, scripted: bool = False) -> ModelEntry:
+    """Read `KEY` or `KEY=WEIGHTS`, where the weights are a bundled name or a path.
+
+    Args:
+        text: What stands on the command line.
+        scripted: Whether a key without weights is a scripted model, even a bundled one's.
+
+    Raises:
+        LMStudioValueError: If a key without weights is neither bundled nor to be scripted.
+    """
+    key, found, weights = text.partition("=")
+    if not key or (found and not weights):
+        raise LMStudioValueError(f"a model is given as KEY or KEY=WEIGHTS, got {text!r}")
+    if not found:
+        if scripted:
+            return ModelEntry(key=key, kind=guess_kind(key))
+        if key not in BUNDLED:
+            raise LMStudioValueError(
+                f"the model {key!r} has no weights; write {key}=WEIGHTS with a path to a GGUF file or one of "
+                f"{', '.join(BUNDLED)}, or make it a scripted one"
+            )
+        weights = key
+    facts = _BUNDLED_FACTS.get(weights, {}) if key == weights else {}
+    kind = BUNDLED.get(weights) or guess_kind(f"{key} {Path(weights).name}")
+    return ModelEntry(key=key, kind=kind, engine="llama_cpp", weights=weights, **facts)
+
+
+def scan(folder: Path) -> tuple[ModelEntry, ...]:
+    """Return an entry for each GGUF file of a folder in LM Studio's own layout, `publisher/repository/file`.
+
+    Raises:
+        LMStudioValueError: If there is no such folder, or no GGUF file in it.
+    """
+    files = sorted(path for path in folder.rglob("*.gguf") if not path.name.startswith("mmproj"))
+    if not files:
+        raise LMStudioValueError(f"there are no GGUF files in {str(folder)!r}")
+    return tuple(_from_file(folder, path) for path in files)
+
+
+def _from_file(folder: Path, path: Path) -> ModelEntry:
+    relative = path.relative_to(folder).as_posix()
+    return ModelEntry(
+        key=path.stem.lower(),
+        kind=guess_kind(relative),
+        engine="llama_cpp",
+        weights=str(path),
+        path=relative if "/" in relative else f"local/{relative}",
+    )
+
+
+def load_toml(path: Path) -> Catalogue:
+    """Read a catalogue from a TOML file with `[[model]]` and `[[preset]]` tables.
+
+    Raises:
+        LMStudioValueError: If the file cannot be read, or a table has a wrong field; the message names it.
+    """
+    try:
+        with path.open("rb") as file:
+            tables = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise LMStudioValueError(f"cannot read the catalogue {str(path)!r}: {error}") from error
+    return from_tables(tables)
+
+
+def from_tables(tables: Mapping[str, Any]) -> Catalogue:
+    """Build a catalogue from the tables of a TOML file.
+
+    Raises:
+        LMStudioValueError: If a table has a wrong field; the message names it.
+    """
+    unknown = tables.keys() - {"model", "preset"}
+    if unknown:
+        raise LMStudioValueError(
+            f"the catalogue has the unknown table {min(unknown)!r}; it may have [[model]] and [[preset]]"
+        )
+    return Catalogue(
+        models=tuple(entry(table) for table in tables.get("model", ())),
+        presets=tuple(preset(table) for table in tables.get("preset", ())),
+    )
+
+
+def entry(value: "ModelEntry | str | Mapping[str, Any]") -> ModelEntry:
+    """Return the entry of a table, or of a mere key, which stands for a scripted model.
+
+    Raises:
+        LMStudioValueError: If a field is unknown, or has a value that cannot be.
+    """
+    if isinstance(value, ModelEntry):
+        return value
+    if isinstance(value, str):
+        return parse_model(value, scripted="=" not in value)
+    try:
+        return ModelEntry.model_validate(value)
+    except ValidationError as error:
+        raise LMStudioValueError(f"model {value.get('key', '?')!r}: {_explain(error)}") from error
+
+
+def preset(table: Mapping[str, Any]) -> Preset:
+    """Return the preset of a table: `identifier`, maybe `name`, and settings by the names of `LlmPredictionConfig`.
+
+    Raises:
+        LMStudioValueError: If a setting is unknown, or has a value that cannot be.
+    """
+    settings = {name: value for name, value in table.items() if name not in {"identifier", "name"}}
+    config: Settings = LlmPredictionConfig.parse(settings)
+    try:
+        return Preset(identifier=table.get("identifier", ""), name=table.get("name"), fields=config.to_fields())
+    except ValidationError as error:
+        raise LMStudioValueError(f"preset {table.get('identifier', '?')!r}: {_explain(error)}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    problems: Iterable[Any] = error.errors(include_url=False)
+    return "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']} (got {problem['input']!r})"
+        for problem in problems
+    )

@@ -1,0 +1,110 @@
+"""Time as the emulator sees it: real, or moved by a test."""
+
+import asyncio
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Timer(Protocol):
+    """A call that is to come."""
+
+    def cancel(self) -> None:
+        """Let it not come."""
+        ...
+
+
+class Clock(Protocol):
+    """What the emulator needs to know of time. `call_later` is called on the emulator's loop, and calls there."""
+
+    def now(self) -> float:
+        """Return seconds from an arbitrary start; they never run backwards."""
+        ...
+
+    def unix_ms(self) -> int:
+        """Return the Unix time in milliseconds."""
+        ...
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call back once, after that many seconds."""
+        ...
+
+
+class SystemClock:
+    """Real time."""
+
+    def now(self) -> float:
+        """Return seconds from an arbitrary start."""
+        return time.perf_counter()
+
+    def unix_ms(self) -> int:
+        """Return the Unix time in milliseconds."""
+        return time.time_ns() // 1_000_000
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call back once, after that many seconds."""
+        return asyncio.get_running_loop().call_later(seconds, callback)
+
+
+class ManualClock:
+    """Time that stands still until a test moves it, from any thread.
+
+    Args:
+        unix_ms: The Unix time at the start, in milliseconds.
+    """
+
+    def __init__(self, unix_ms: int = 1_700_000_000_000) -> None:
+        self._now = 0.0
+        self._start = unix_ms
+        self._order = itertools.count()
+        self._lock = threading.Lock()
+        self._timers: list[tuple[float, int, _ManualTimer]] = []
+
+    def now(self) -> float:
+        """Return the seconds that the clock was moved so far."""
+        return self._now
+
+    def unix_ms(self) -> int:
+        """Return the Unix time in milliseconds."""
+        return self._start + int(self._now * 1000)
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call back once, when the clock has been moved that far."""
+        timer = _ManualTimer(callback, asyncio.get_running_loop())
+        with self._lock:
+            heapq.heappush(self._timers, (self._now + seconds, next(self._order), timer))
+        return timer
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock; what is due by then is called on its own loop, in order."""
+        with self._lock:
+            self._now += seconds
+            due: list[_ManualTimer] = []
+            while self._timers and self._timers[0][0] <= self._now:
+                due.append(heapq.heappop(self._timers)[2])
+        for timer in due:
+            timer.fire()
+
+
+class _ManualTimer:
+    """A call that waits for a test to move the clock."""
+
+    def __init__(self, callback: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+        self._callback = callback
+        self._loop = loop
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Let the call not come."""
+        self._cancelled = True
+
+    def fire(self) -> None:
+        """Call on the loop, from whichever thread this is."""
+        self._loop.call_soon_threadsafe(self._run)
+
+    def _run(self) -> None:
+        if not self._cancelled:
+            self._callback()

@@ -1,0 +1,333 @@
+"""The emulator as a program uses it: a server on a thread of its own, or in the foreground."""
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from lmstudio_integrations.emulator import catalogue
+from lmstudio_integrations.emulator.admission import Admission
+from lmstudio_integrations.emulator.catalogue import Catalogue, ModelEntry
+from lmstudio_integrations.emulator.clock import Clock, SystemClock
+from lmstudio_integrations.emulator.context import Hub
+from lmstudio_integrations.emulator.engines.base import Engine, EngineError
+from lmstudio_integrations.emulator.ledger import Ledger, PredictionRecord
+from lmstudio_integrations.emulator.logs import Logs
+from lmstudio_integrations.emulator.models import Library
+from lmstudio_integrations.emulator.refusals import RefusedError
+from lmstudio_integrations.emulator.server import Server
+from lmstudio_integrations.errors import LMStudioModelLoadError, LMStudioOSError, LMStudioRuntimeError
+from lmstudio_integrations.protocol.endpoints import Namespace
+from lmstudio_integrations.types.models import INSTANCE_INFO_TYPES, ModelInstanceInfo
+
+T = TypeVar("T")
+
+_ENGINES = {
+    "scripted": ("lmstudio_integrations.emulator.engines.scripted", "ScriptedEngine"),
+    "llama_cpp": ("lmstudio_integrations.emulator.engines.llama_cpp", "LlamaCppEngine"),
+}
+_START_TIMEOUT = 600.0
+"""Seconds until the server must listen; models that are loaded at the start may be large."""
+
+_STOP_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRecord:
+    """One open socket: its namespace, and its client once that was let in."""
+
+    namespace: Namespace
+    client: str | None
+
+
+class Emulator:
+    """A server that speaks LM Studio's native protocol, without LM Studio.
+
+    A context manager, plain or async: inside the block the server listens, on a thread of its own.
+
+    Args:
+        models: Keys or entries; a mere key is a scripted model, `KEY=WEIGHTS` one with real weights. With neither
+            this nor a catalogue, the server has the two bundled models.
+        catalog: A catalogue, its tables, or the path of a TOML file; `models` come on top of it.
+        host: The address to listen on.
+        port: The port; 0 takes a free one, and of several the first free one is taken.
+        tokens: API tokens; with any, only clients that have one of them may come in.
+        load: Identifiers or keys of models to load at the start, besides those that the catalogue says.
+        engines: Engines by name, instead of the usual ones.
+        clock: The time, for times to live and figures.
+        auto_evict: Whether a just-in-time load unloads what earlier ones brought.
+        origins: Browser origins that may connect.
+        limits: Further settings of `Server`: `max_message_bytes`, `max_backlog_bytes`, `max_connections`.
+
+    Raises:
+        LMStudioValueError: If the catalogue or a token is not valid.
+    """
+
+    def __init__(
+        self,
+        models: Iterable[str | ModelEntry | Mapping[str, Any]] | None = None,
+        *,
+        catalog: Catalogue | Mapping[str, Any] | str | Path | None = None,
+        host: str = "127.0.0.1",
+        port: int | Sequence[int] = 0,
+        tokens: Iterable[str] = (),
+        load: Iterable[str] = (),
+        engines: Mapping[str, Engine] | None = None,
+        clock: Clock | None = None,
+        auto_evict: bool = True,
+        origins: Collection[str] = (),
+        **limits: int,
+    ) -> None:
+        self.catalogue = _catalogue(models, catalog)
+        self.host = host
+        self._ports = port
+        self._admission = Admission(tokens)
+        self._load = tuple(load)
+        self._engines = engines
+        self._clock = clock or SystemClock()
+        self._auto_evict = auto_evict
+        self._origins = origins
+        self._limits = limits
+        self._ledger = Ledger()
+        self._thread: threading.Thread | None = None
+        self._running: _Running | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that the server listens on."""
+        return self._started.server.port
+
+    @property
+    def address(self) -> str:
+        """Host and port as clients take them, for example `127.0.0.1:41343`."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def predictions(self) -> tuple[PredictionRecord, ...]:
+        """All predictions so far, the oldest first."""
+        return tuple(self._ledger.predictions)
+
+    @property
+    def connections(self) -> tuple[ConnectionRecord, ...]:
+        """The sockets that are open now."""
+        return tuple(ConnectionRecord(each.namespace, each.client) for each in tuple(self._started.server.connections))
+
+    def loaded(self) -> list[ModelInstanceInfo]:
+        """Return the loaded models, in the order of loading."""
+        described = [instance.describe() for instance in self._started.hub.library.loaded()]
+        return [INSTANCE_INFO_TYPES[info["type"]].from_dict(info) for info in described]  # type: ignore[misc]  # a table of two unions
+
+    def wait_for(self, predicate: Callable[[], bool], timeout: float = 5.0) -> None:
+        """Wait until a condition on this server holds, for example on `predictions` or `loaded()`.
+
+        Raises:
+            LMStudioTimeoutError: If it does not within `timeout` seconds.
+        """
+        self._ledger.wait_for(predicate, timeout)
+
+    def load(self, key: str, *, identifier: str | None = None, ttl: float | None = None) -> ModelInstanceInfo:
+        """Load a model, as somebody at the server would. `ttl` is in seconds.
+
+        Raises:
+            LMStudioModelLoadError: If that is not possible.
+        """
+        info = self._call(self._started.load(key, identifier=identifier, ttl=ttl))
+        return INSTANCE_INFO_TYPES[info["type"]].from_dict(info)  # type: ignore[return-value]  # as above
+
+    def unload(self, identifier: str) -> None:
+        """Unload a model, as somebody at the server would.
+
+        Raises:
+            LMStudioModelLoadError: If there is none with this identifier.
+        """
+        self._call(self._started.unload(identifier))
+
+    def start(self) -> Self:
+        """Start the server and return when it listens.
+
+        Raises:
+            LMStudioOSError: If the port is taken.
+            LMStudioModelLoadError: If a model that is to be loaded at the start cannot be.
+            LMStudioRuntimeError: If it runs already.
+        """
+        if self._thread is not None:
+            raise LMStudioRuntimeError("this emulator runs already")
+        ready: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="lmstudio-emulator", daemon=True)
+        self._thread.start()
+        try:
+            ready.result(_START_TIMEOUT)
+        except BaseException:
+            self._join()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stop the server: close all sockets, end all work, unload all models. Nothing happens if it does not run."""
+        running = self._running
+        if running is not None:
+            running.loop.call_soon_threadsafe(running.stop.set)
+        self._join()
+
+    def serve_forever(self, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Serve in this thread until interrupted or told to terminate.
+
+        Raises:
+            LMStudioOSError: If the port is taken.
+            LMStudioModelLoadError: If a model that is to be loaded at the start cannot be.
+        """
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(self._main(on_ready, foreground=True))
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
+    @property
+    def _started(self) -> "_Running":
+        if self._running is None:
+            raise LMStudioRuntimeError("this emulator does not run; use it in a with block, or call start()")
+        return self._running
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._started.loop).result(_START_TIMEOUT)
+
+    def _run(self, ready: "Future[None]") -> None:
+        try:
+            asyncio.run(self._main(lambda: ready.set_result(None)))
+        except BaseException as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+
+    def _join(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join(_STOP_TIMEOUT)
+            if thread.is_alive():
+                raise LMStudioRuntimeError(f"the emulator did not stop within {_STOP_TIMEOUT} s")
+
+    async def _main(self, on_ready: Callable[[], None], *, foreground: bool = False) -> None:
+        async with self._serving() as running:
+            if foreground:
+                running.stop_on_signal()
+            self._running = running
+            try:
+                on_ready()
+                await running.stop.wait()
+            finally:
+                self._running = None
+
+    @asynccontextmanager
+    async def _serving(self) -> AsyncIterator["_Running"]:
+        """Open the library, then the door; close them the other way round."""
+        library = Library(
+            self.catalogue,
+            self._engines or _engines(self.catalogue),
+            self._clock,
+            auto_evict=self._auto_evict,
+            on_change=self._ledger.announce,
+        )
+        hub = Hub(library, self._clock, self._ledger, Logs(self._clock))
+        server = Server(hub, self._admission, host=self.host, port=self._ports, origins=self._origins, **self._limits)
+        try:
+            async with _listening(server):
+                running = _Running(hub, server)
+                for key in (*(entry.key for entry in self.catalogue.models if entry.preload), *self._load):
+                    await running.load(key)
+                yield running
+        finally:
+            await library.close()
+
+
+class _Running:
+    """What there is while the server runs; belongs to its event loop."""
+
+    def __init__(self, hub: Hub, server: Server) -> None:
+        self.hub = hub
+        self.server = server
+        self.loop = asyncio.get_running_loop()
+        self.stop = asyncio.Event()
+
+    def stop_on_signal(self) -> None:
+        """Stop when the process is told to terminate, where the system can tell."""
+        with contextlib.suppress(NotImplementedError):
+            self.loop.add_signal_handler(signal.SIGTERM, self.stop.set)
+
+    async def load(self, key: str, *, identifier: str | None = None, ttl: float | None = None) -> dict[str, Any]:
+        """Load a model of either kind."""
+        library = self.hub.library
+        found = library.catalogue.find(key)
+        try:
+            entry = library.resolve(found[0].kind if found else "llm", key)[0]
+            ttl_ms = None if ttl is None else round(ttl * 1000)
+            instance = await library.load(entry, identifier=identifier, ttl_ms=ttl_ms)
+        except (EngineError, RefusedError) as error:
+            cause = f": {error.cause}" if isinstance(error, EngineError) and error.cause else ""
+            raise LMStudioModelLoadError(f"cannot load {key!r}: {error}{cause}") from error
+        return instance.describe()
+
+    async def unload(self, identifier: str) -> None:
+        """Unload a model of either kind."""
+        library = self.hub.library
+        for instance in library.loaded():
+            if instance.identifier == identifier:
+                await library.unload(instance)
+                return
+        raise LMStudioModelLoadError(f"no model is loaded as {identifier!r}")
+
+
+@asynccontextmanager
+async def _listening(server: Server) -> AsyncIterator[None]:
+    try:
+        await server.open()
+    except OSError as error:
+        raise LMStudioOSError(f"cannot listen on {server.host}: {error}; choose another port, or 0 for any") from error
+    try:
+        yield
+    finally:
+        await server.close()
+
+
+def _catalogue(
+    models: Iterable[str | ModelEntry | Mapping[str, Any]] | None,
+    catalog: Catalogue | Mapping[str, Any] | str | Path | None,
+) -> Catalogue:
+    """Return all models together; the two bundled ones if nothing is said at all."""
+    if models is None and catalog is None:
+        return Catalogue(models=catalogue.bundled())
+    if isinstance(catalog, str | Path):
+        catalog = catalogue.load_toml(Path(catalog))
+    elif isinstance(catalog, Mapping):
+        catalog = catalogue.from_tables(catalog)
+    base = catalog or Catalogue()
+    return Catalogue(
+        models=(*base.models, *(catalogue.entry(model) for model in models or ())),
+        presets=base.presets,
+    )
+
+
+def _engines(catalogue: Catalogue) -> dict[str, Engine]:
+    """Return the engines that the catalogue needs; the others are not even imported."""
+    names = {entry.engine for entry in catalogue.models}
+    return {name: getattr(import_module(module), kind)() for name, (module, kind) in _ENGINES.items() if name in names}

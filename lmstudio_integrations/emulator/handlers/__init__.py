@@ -1,0 +1,79 @@
+"""What is served: one small function per endpoint, in a table by namespace and name.
+
+A call's handler returns its result, `None` for a void one. A channel's handler sends packets and returns at the
+end. Both refuse by raising `RefusedError` or `EngineError`. What is not in the table gets the warning for an unknown
+endpoint.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from lmstudio_integrations.emulator.handlers import (
+    diagnostics,
+    files,
+    loading,
+    prediction,
+    repository,
+    system,
+    text,
+)
+from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Endpoint, Namespace
+
+Handler = Callable[..., Awaitable[Any]]
+"""Takes the context, for a channel also the channel, and the parameter."""
+
+_MODELS: dict[str, Handler] = {
+    "loadModel": loading.load_model,
+    "getOrLoad": loading.get_or_load,
+    "unloadModel": loading.unload_model,
+    "listLoaded": loading.list_loaded,
+    "getModelInfo": loading.get_model_info,
+    "getLoadConfig": loading.get_load_config,
+    "getBasePredictionConfig": loading.get_base_prediction_config,
+    "getInstanceProcessingState": loading.get_instance_processing_state,
+    "estimateModelUsage": loading.estimate_model_usage,
+    "tokenize": text.tokenize,
+    "countTokens": text.count_tokens,
+}
+
+HANDLERS: Mapping[Namespace, Mapping[str, Handler]] = {
+    "llm": {
+        **_MODELS,
+        "predict": prediction.predict,
+        "completeRawText": prediction.complete_raw_text,
+        "applyPromptTemplate": text.apply_prompt_template,
+        "preloadDraftModel": text.preload_draft_model,
+    },
+    "embedding": {**_MODELS, "embedString": text.embed_string},
+    "system": {
+        "listDownloadedModels": system.list_downloaded_models,
+        "listDownloadedModelVariants": system.list_downloaded_model_variants,
+        "version": system.get_version,
+        "info": system.info,
+        "notify": system.notify,
+        "setExperimentFlag": system.set_experiment_flag,
+        "getExperimentFlags": system.get_experiment_flags,
+        "startHttpServer": system.start_http_server,
+        "stopHttpServer": system.stop_http_server,
+        "requestShutdown": system.request_shutdown,
+        "alive": system.alive,
+    },
+    "files": {
+        "uploadFileBase64": files.upload_file_base64,
+        "getLocalFileAbsolutePath": files.get_local_file_absolute_path,
+        "getDocumentParsingLibrary": files.get_document_parsing_library,
+        "parseDocument": files.parse_document,
+        "retrieve": files.retrieve,
+    },
+    "repository": {
+        "searchModels": repository.search_models,
+        "getModelDownloadOptions": repository.get_model_download_options,
+        "downloadModel": repository.download_model,
+    },
+    "diagnostics": {"streamLogs": diagnostics.stream_logs},
+}
+
+SERVED: Mapping[Namespace, Mapping[str, Endpoint]] = {
+    namespace: {name: ENDPOINTS[namespace][name] for name in handlers} for namespace, handlers in HANDLERS.items()
+}
+"""The schemas of what is served."""

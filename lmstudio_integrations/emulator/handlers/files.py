@@ -1,0 +1,123 @@
+"""Uploaded files: keep them, read text out of them, search in them (protocol §4.6)."""
+
+import asyncio
+import base64
+import binascii
+import mimetypes
+from pathlib import PurePath
+from typing import Any
+
+from lmstudio_integrations.emulator import retrieval
+from lmstudio_integrations.emulator.context import Channel, Context, Upload
+from lmstudio_integrations.emulator.refusals import RefusedError, file_not_found
+from lmstudio_integrations.protocol.endpoints import LocalFile, ParseDocument, Retrieve, UploadedFile, UploadFile
+
+PARSER = {"library": "lmstudio-integrations", "version": "1"}
+"""The one parser; it reads plain text and Markdown."""
+
+_IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8")
+_TYPES = {
+    ".txt": "text/plain",
+    ".md": "text/plain",
+    ".markdown": "text/plain",
+    ".pdf": "application/pdf",
+    ".doc": "application/word",
+    ".docx": "application/word",
+}
+_PARSABLE = {"text/plain", "text/other"}
+
+
+async def upload_file_base64(context: Context, parameter: UploadFile) -> dict[str, Any]:
+    """Keep a file for this client; the same content gets a new identifier each time."""
+    try:
+        data = base64.b64decode(parameter.content_base64, validate=True)
+    except binascii.Error as error:
+        raise RefusedError(f'The content of "{parameter.name}" is not base64', cause=str(error)) from error
+    file_type = _type_of(parameter.name, data)
+    identifier = context.client.store(Upload(parameter.name, data, file_type))
+    return {"identifier": identifier, "fileType": file_type, "sizeBytes": len(data)}
+
+
+def _type_of(name: str, data: bytes) -> str:
+    """Return the type of a file: images by content, else by extension, anything else `unknown`."""
+    if data.startswith(_IMAGE_STARTS) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
+        return "image"
+    found = _TYPES.get(PurePath(name).suffix.lower())
+    if found:
+        return found
+    guessed = mimetypes.guess_type(name)[0] or ""
+    major = guessed.partition("/")[0]
+    return {"image": "image", "text": "text/other"}.get(major, "unknown")
+
+
+async def get_local_file_absolute_path(_context: Context, parameter: LocalFile) -> dict[str, Any]:
+    """Refuse: uploads are kept in memory, so that no file has a path."""
+    raise file_not_found(parameter.file_name)
+
+
+async def get_document_parsing_library(context: Context, parameter: UploadedFile) -> dict[str, Any]:
+    """Return which parser would read a file."""
+    _text(context, parameter.file_identifier)
+    return PARSER
+
+
+def _text(context: Context, identifier: str) -> str:
+    """Return the text of an upload.
+
+    Raises:
+        RefusedError: If it is not there, or not text.
+    """
+    upload = context.client.upload(identifier)
+    if upload.file_type not in _PARSABLE:
+        raise RefusedError(
+            f'The file "{upload.name}" of type {upload.file_type} cannot be parsed',
+            suggestion="Upload plain text or Markdown.",
+        )
+    try:
+        return upload.data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RefusedError(f'The file "{upload.name}" is not UTF-8 text', cause=str(error)) from error
+
+
+async def parse_document(context: Context, channel: Channel, parameter: ParseDocument) -> None:
+    """Turn an upload into text."""
+    asked = parameter.parse_opts.parser_id
+    if asked is not None and asked.library != PARSER["library"]:
+        raise RefusedError(f'This server has no parser "{asked.library}"')
+    text = _text(context, parameter.file_identifier)
+    channel.send({"type": "parserLoaded", "parser": PARSER})
+    channel.send({"type": "progress", "progress": 1})
+    channel.send({"type": "result", "content": text, "parser": PARSER})
+
+
+async def retrieve(context: Context, channel: Channel, parameter: Retrieve) -> None:
+    """Search uploads for what bears on a query, by the words that they share with it."""
+    config = retrieval.Config.read(parameter.config.as_mapping())
+    with channel.scope:
+        channel.send({"type": "onFileProcessList", "indices": list(range(len(parameter.file_identifiers)))})
+        chunks: list[retrieval.Chunk] = []
+        for index, identifier in enumerate(parameter.file_identifiers):
+            chunks += _process(context, channel, index, identifier, config)
+            await asyncio.sleep(0)
+        channel.send({"type": "onSearchingStart"})
+        entries = retrieval.search(parameter.query, chunks, config.limit)
+        channel.send({"type": "onSearchingEnd"})
+        channel.send({"type": "result", "result": {"entries": [entry.to_dict() for entry in entries]}})
+    if channel.scope.reason:
+        raise RefusedError("The retrieval was stopped.")
+
+
+def _process(
+    context: Context, channel: Channel, index: int, identifier: str, config: retrieval.Config
+) -> list[retrieval.Chunk]:
+    channel.send({"type": "onFileProcessingStart", "index": index})
+    text = _text(context, identifier)
+    chunks: list[retrieval.Chunk] = []
+    for step in ("loading", "chunking", "embedding"):
+        channel.send({"type": "onFileProcessingStepStart", "index": index, "step": step})
+        if step == "chunking":
+            chunks = retrieval.chunk(text, index, config)
+        channel.send({"type": "onFileProcessingStepProgress", "index": index, "step": step, "progress": 1})
+        channel.send({"type": "onFileProcessingStepEnd", "index": index, "step": step})
+    channel.send({"type": "onFileProcessingEnd", "index": index})
+    return chunks

@@ -1,0 +1,135 @@
+"""Endpoints on models as such: load, find, list, unload (protocol §4.2)."""
+
+from typing import Any
+
+from lmstudio_integrations.emulator import defaults
+from lmstudio_integrations.emulator.context import Channel, Context
+from lmstudio_integrations.emulator.models import Evicting, Notice, Started
+from lmstudio_integrations.emulator.refusals import RefusedError, load_cancelled
+from lmstudio_integrations.protocol.endpoints import (
+    BasePredictionConfig,
+    EstimateModelUsage,
+    GetOrLoad,
+    LoadModel,
+    Lookup,
+    Specified,
+    UnloadModel,
+)
+from lmstudio_integrations.types.models import by_identifier
+
+
+async def load_model(context: Context, channel: Channel, parameter: LoadModel) -> None:
+    """Load a new instance, always."""
+    library = context.hub.library
+    entries = library.resolve(context.kind, parameter.model_key)
+    resolved: dict[str, Any] = {"type": "resolved", "info": library.info(entries[0])}
+    if len(entries) > 1:
+        resolved["ambiguous"] = [entry.key for entry in entries]
+    with channel.scope:
+        instance = await library.load(
+            entries[0],
+            identifier=parameter.identifier,
+            ttl_ms=parameter.ttl_ms,
+            settings=parameter.load_config_stack.collapse(),
+            on_start=lambda _identifier: channel.send(resolved),
+            on_progress=lambda progress: channel.send({"type": "progress", "progress": progress}),
+        )
+        channel.send({"type": "success", "info": instance.describe()})
+    if channel.scope.reason:
+        raise load_cancelled()
+
+
+async def get_or_load(context: Context, channel: Channel, parameter: GetOrLoad) -> None:
+    """Return a loaded instance, or load one just in time."""
+    library = context.hub.library
+    instance = library.loaded_as(context.kind, parameter.identifier)
+    if instance is not None:
+        channel.send({"type": "alreadyLoaded", "info": instance.describe()})
+        return
+    entry = library.resolve(context.kind, parameter.identifier)[0]
+    with channel.scope:
+        instance = await library.load_just_in_time(
+            entry,
+            lambda notice: channel.send(_packet(notice)),
+            ttl_ms=parameter.load_ttl_ms,
+            settings=parameter.load_config_stack.collapse(),
+        )
+        channel.send({"type": "loadSuccess", "info": instance.describe()})
+    if channel.scope.reason:
+        raise load_cancelled()
+
+
+def _packet(notice: Notice) -> dict[str, Any]:
+    if isinstance(notice, Evicting):
+        return {"type": "unloadingOtherJITModel", "info": notice.info}
+    if isinstance(notice, Started):
+        return {"type": "startLoading", "identifier": notice.identifier, "info": notice.info}
+    return {"type": "loadProgress", "progress": notice.progress}
+
+
+async def unload_model(context: Context, parameter: UnloadModel) -> None:
+    """Unload an instance."""
+    library = context.hub.library
+    await library.unload(library.find(context.kind, by_identifier(parameter.identifier)))
+
+
+async def list_loaded(context: Context, _parameter: None) -> list[dict[str, Any]]:
+    """List the loaded instances of this kind."""
+    return [instance.describe() for instance in context.hub.library.loaded(context.kind)]
+
+
+async def get_model_info(context: Context, parameter: Lookup) -> dict[str, Any] | None:
+    """Describe a loaded instance; whether its absence is an error, the client says."""
+    try:
+        return context.hub.library.find(context.kind, parameter.specifier).describe()
+    except RefusedError:
+        if parameter.throw_if_not_found:
+            raise
+        return None
+
+
+async def get_load_config(context: Context, parameter: Specified) -> dict[str, Any]:
+    """Return the load settings in effect."""
+    return defaults.fields_of(context.hub.library.find(context.kind, parameter.specifier).fields)
+
+
+async def get_base_prediction_config(context: Context, parameter: BasePredictionConfig) -> dict[str, Any]:
+    """Return the prediction settings that hold where a request sets none."""
+    context.hub.library.find(context.kind, parameter.specifier)
+    return defaults.fields_of(defaults.PREDICTION if context.kind == "llm" else {})
+
+
+async def get_instance_processing_state(context: Context, parameter: Lookup) -> dict[str, Any] | None:
+    """Return what an instance does now, and how many wait."""
+    try:
+        return context.hub.library.find(context.kind, parameter.specifier).state()
+    except RefusedError:
+        if parameter.throw_if_not_found:
+            raise
+        return None
+
+
+async def estimate_model_usage(context: Context, parameter: EstimateModelUsage) -> dict[str, Any]:
+    """Estimate the memory that a load would take: the weights, and a rough figure for the context."""
+    library = context.hub.library
+    entry = library.resolve(context.kind, parameter.model_key)[0]
+    weights = int(library.info(entry)["sizeBytes"])
+    asked = parameter.load_config_stack.collapse().get(f"{context.kind}.load.contextLength")
+    window = asked if isinstance(asked, int) else entry.context_length or defaults.CONTEXT_LENGTH
+    state = window * _BYTES_PER_TOKEN
+    return {
+        "memory": {
+            "confidence": "low",
+            "modelVramBytes": 0,
+            "contextVramBytes": 0,
+            "totalVramBytes": 0,
+            "modelBytes": weights,
+            "contextBytes": state,
+            "totalBytes": weights + state,
+        },
+        "passesGuardrails": True,
+    }
+
+
+_BYTES_PER_TOKEN = 48 * 1024
+"""Of context, for a small model; an estimate of low confidence."""

@@ -1,0 +1,186 @@
+"""The two endpoints that generate: `predict` and `completeRawText` (protocol §4.3)."""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, cast
+
+from lmstudio_integrations.emulator import defaults, settings
+from lmstudio_integrations.emulator.context import Channel, Client, Context
+from lmstudio_integrations.emulator.engines.base import (
+    EngineError,
+    EngineEvent,
+    Fault,
+    Finished,
+    GenerateRequest,
+    Image,
+)
+from lmstudio_integrations.emulator.instance import Instance
+from lmstudio_integrations.emulator.ledger import PredictionRecord
+from lmstudio_integrations.emulator.meter import Meter
+from lmstudio_integrations.emulator.refusals import RefusedError, file_not_found
+from lmstudio_integrations.protocol.endpoints import CompleteRawText, Predict
+from lmstudio_integrations.protocol.prediction import encode
+from lmstudio_integrations.types.chat import ChatHistory, FileHandle
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent
+
+INLINE = "base64:"
+"""The namespace of file identifiers that are the file themselves."""
+
+
+async def predict(context: Context, channel: Channel, parameter: Predict) -> None:
+    """Generate the next message; with the layer of older clients, continue a text instead."""
+    library = context.hub.library
+    instance = library.find("llm", parameter.model_specifier)
+    stack = parameter.prediction_config_stack
+    effective = settings.collapse(library.catalogue, stack, parameter.fuzzy_preset_identifier)
+    if settings.is_completion(stack):
+        request = _request(instance, effective, prompt=settings.text_of(parameter.history))
+    else:
+        images = _images(context.client, instance, parameter.history)
+        request = _request(instance, effective, history=parameter.history, images=images)
+    await _generate(context, channel, instance, request, effective)
+
+
+async def complete_raw_text(context: Context, channel: Channel, parameter: CompleteRawText) -> None:
+    """Continue a text as it stands."""
+    library = context.hub.library
+    instance = library.find("llm", parameter.model_specifier)
+    effective = settings.collapse(
+        library.catalogue, parameter.prediction_config_stack, parameter.fuzzy_preset_identifier
+    )
+    request = _request(instance, effective, prompt=parameter.raw_prompt)
+    await _generate(context, channel, instance, request, effective)
+
+
+def _request(instance: Instance, effective: dict[str, Any], **what: Any) -> GenerateRequest:
+    return GenerateRequest(
+        config=LlmPredictionConfig.from_fields(effective),
+        tools=settings.tools_of(effective),
+        tool_choice=settings.tool_choice_of(effective),
+        context_length=instance.context_length,
+        **what,
+    )
+
+
+def _images(client: Client, instance: Instance, history: ChatHistory) -> dict[str, Image]:
+    """Return the pictures of a conversation by identifier.
+
+    Raises:
+        RefusedError: If the model sees no images, or a file is not there or is no image.
+    """
+    handles = [part for message in history.messages for part in message.content if isinstance(part, FileHandle)]
+    return {handle.identifier: _image(client, instance, handle) for handle in handles}
+
+
+def _image(client: Client, instance: Instance, handle: FileHandle) -> Image:
+    if handle.file_type != "image":
+        raise RefusedError(
+            f'The file "{handle.name}" of type {handle.file_type} cannot be part of a prompt',
+            suggestion="Put its text into the message, or retrieve from it.",
+        )
+    if not instance.describe().get("vision"):
+        raise RefusedError(
+            f'The model "{instance.identifier}" does not support images',
+            suggestion="Use a model that sees images, or leave the image out.",
+        )
+    if handle.identifier.startswith(INLINE):
+        return Image(handle.name, _inline(handle.identifier))
+    return Image(handle.name, client.upload(handle.identifier).data)
+
+
+def _inline(identifier: str) -> bytes:
+    try:
+        return base64.b64decode(identifier.removeprefix(INLINE), validate=True)
+    except binascii.Error as error:
+        raise file_not_found(f"{identifier[:32]}…") from error
+
+
+@dataclass(slots=True)
+class _Prediction:
+    """One prediction, from its turn in the queue to its last packet."""
+
+    context: Context
+    channel: Channel
+    instance: Instance
+    request: GenerateRequest
+    effective: dict[str, Any]
+    meter: Meter
+    record: PredictionRecord
+
+    async def run(self) -> None:
+        """Generate, send the last packet, and keep the record."""
+        record, library = self.record, self.context.hub.library
+        try:
+            finished = await self._generate()
+            self._send_end(finished)
+            record.stop_reason = finished.stop_reason
+        except (EngineError, RefusedError) as error:
+            record.stop_reason, record.error = "error", str(error)
+            if isinstance(error, EngineError) and error.fatal:
+                library.drop(self.instance)
+            raise
+        finally:
+            record.stop_reason = record.stop_reason or "disconnected"
+            record.state = "ended"
+            self.context.hub.ledger.announce()
+
+    async def _generate(self) -> Finished:
+        """Return how the generation ended: by itself, or because somebody stopped it."""
+        finished: Finished | None = None
+        with self.channel.scope as scope:
+            async with self.instance.use(self.context.client.identifier, scope, "processingPrompt"):
+                finished = await self._follow()
+        if finished is None:
+            assert scope.reason is not None, "an engine's last event is Finished"
+            finished = self.meter.stopped(scope.reason)
+        return finished
+
+    async def _follow(self) -> Finished | None:
+        """Send what the engine yields, up to its last event."""
+        self.record.state = "running"
+        self.context.hub.ledger.announce()
+        self.meter.start()
+        generation = cast("AsyncGenerator[EngineEvent, None]", self.instance.model.generate(self.request))
+        async with aclosing(generation) as events:
+            async for event in events:
+                if isinstance(event, Finished):
+                    return event
+                self._take(event)
+                # The packet leaves now, and a stop is heard before the next token (protocol §9.2).
+                await asyncio.sleep(0)
+        return None
+
+    def _take(self, event: PredictionEvent | Fault) -> None:
+        if isinstance(event, Fault):
+            self.channel.break_line(event.kind)
+            return
+        for ready in self.meter.take(event):
+            self.channel.send(encode(ready))
+        if isinstance(event, LlmPredictionFragment):
+            self.record.fragments += 1
+            self.instance.doing(self.channel.scope, "generating")
+
+    def _send_end(self, finished: Finished) -> None:
+        for ready in self.meter.rest(finished):
+            self.channel.send(encode(ready))
+        end = PredictionEnd(
+            self.meter.stats(finished),
+            self.instance.describe(),
+            defaults.fields_of(self.instance.fields),
+            defaults.fields_of(self.effective),
+        )
+        self.channel.send(encode(end))
+
+
+async def _generate(
+    context: Context, channel: Channel, instance: Instance, request: GenerateRequest, effective: dict[str, Any]
+) -> None:
+    hub, client = context.hub, context.client.identifier
+    record = hub.ledger.add(PredictionRecord(instance.identifier, client, raw=request.history is None))
+    meter = Meter(hub.clock)
+    await _Prediction(context, channel, instance, request, effective, meter, record).run()

@@ -1,0 +1,75 @@
+"""Search for models and download them, all out of the catalogue (protocol §4.7)."""
+
+from typing import Any
+
+from lmstudio_integrations.emulator.catalogue import ModelEntry
+from lmstudio_integrations.emulator.context import Channel, Context
+from lmstudio_integrations.emulator.refusals import RefusedError
+from lmstudio_integrations.protocol.endpoints import DownloadModel, DownloadOptions, SearchModels
+
+RESULTS = 10
+"""How many results a search returns unless it asks for another number."""
+
+
+async def search_models(context: Context, parameter: SearchModels) -> dict[str, Any]:
+    """Return the entries of the catalogue that a term names; all of them without one."""
+    term = (parameter.opts.search_term or "").casefold()
+    compatible = parameter.opts.compatibility_types
+    library = context.hub.library
+    found = [
+        entry
+        for entry in library.catalogue.models
+        if term in f"{entry.key} {entry.display_name or ''} {entry.full_path}".casefold()
+        and (not compatible or library.facts(entry).format in compatible)
+    ]
+    return {"results": [_result(entry, term) for entry in found[: parameter.opts.limit or RESULTS]]}
+
+
+def _result(entry: ModelEntry, term: str) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "name": entry.display_name or entry.key,
+        "identifier": {"type": "catalog", "identifier": entry.key},
+    }
+    return result | ({"exact": True} if entry.key.casefold() == term else {})
+
+
+async def get_model_download_options(context: Context, parameter: DownloadOptions) -> dict[str, Any]:
+    """Return the one form in which an entry can be had."""
+    entry = _entry(context, parameter.model_search_result_identifier.identifier)
+    info = context.hub.library.info(entry)
+    option: dict[str, Any] = {
+        "name": info["displayName"],
+        "sizeBytes": info["sizeBytes"],
+        "fitEstimation": "fitWithoutGPU",
+        "recommended": True,
+        "downloadIdentifier": entry.key,
+        "indexedModelIdentifier": info["indexedModelIdentifier"],
+        "compatibilityType": info["format"],
+    }
+    if "quantization" in info:
+        option["quantization"] = info["quantization"]["name"]
+    return {"results": [option]}
+
+
+async def download_model(context: Context, channel: Channel, parameter: DownloadModel) -> None:
+    """Get the weights of an entry, so that it can be loaded."""
+    entry = _entry(context, parameter.download_identifier)
+    library = context.hub.library
+    with channel.scope:
+        await library.download(entry, lambda done, total, speed: channel.send(_progress(done, total, speed)))
+        channel.send({"type": "startFinalizing"})
+        channel.send({"type": "success", "defaultIdentifier": entry.key})
+    if channel.scope.reason:
+        raise RefusedError("The download was cancelled.")
+
+
+def _progress(done: int, total: int, speed: float) -> dict[str, Any]:
+    update = {"downloadedBytes": done, "totalBytes": total, "speedBytesPerSecond": speed}
+    return {"type": "downloadProgress", "update": update}
+
+
+def _entry(context: Context, identifier: str) -> ModelEntry:
+    found = context.hub.library.catalogue.find(identifier)
+    if not found:
+        raise RefusedError(f'Cannot find a model to download with the identifier "{identifier}"')
+    return found[0]

@@ -1,0 +1,77 @@
+"""Endpoints on the server itself (protocol §4.5)."""
+
+import asyncio
+import os
+from importlib import metadata
+from typing import Any
+
+from lmstudio_integrations.emulator.context import Channel, Context
+from lmstudio_integrations.emulator.refusals import RefusedError, path_not_found
+from lmstudio_integrations.protocol.endpoints import ExperimentFlag, ModelKey, Notify, StartHttpServer
+
+
+def version() -> str:
+    """Return the version of this package, which is what the emulator says it is."""
+    return metadata.version("lmstudio-integrations")
+
+
+async def list_downloaded_models(context: Context, _parameter: None) -> list[dict[str, Any]]:
+    """List all models that can be loaded."""
+    library = context.hub.library
+    return [library.info(entry) for entry in library.downloaded()]
+
+
+async def list_downloaded_model_variants(context: Context, parameter: ModelKey) -> list[dict[str, Any]]:
+    """Refuse: no model of the emulator has variants."""
+    library = context.hub.library
+    if not any(entry.key == parameter.model_key for entry in library.downloaded()):
+        raise path_not_found(parameter.model_key, [entry.full_path for entry in library.downloaded()])
+    raise RefusedError(f'The model "{parameter.model_key}" has no variants')
+
+
+async def get_version(_context: Context, _parameter: None) -> dict[str, Any]:
+    """Return the version of the server."""
+    return {"version": version(), "build": 1}
+
+
+async def info(_context: Context, _parameter: None) -> dict[str, Any]:
+    """Return what process this is."""
+    return {"pid": os.getpid(), "isDaemon": True, "version": version()}
+
+
+async def notify(context: Context, parameter: Notify) -> None:
+    """Put a notification into the log, since there is nobody to show it to."""
+    text = f"{parameter.title}: {parameter.description}" if parameter.description else parameter.title
+    context.hub.logs.write({"type": "server.log", "level": "info", "content": text})
+
+
+async def set_experiment_flag(context: Context, parameter: ExperimentFlag) -> None:
+    """Switch an experiment on or off."""
+    if parameter.value:
+        context.hub.flags.add(parameter.code)
+    else:
+        context.hub.flags.discard(parameter.code)
+
+
+async def get_experiment_flags(context: Context, _parameter: None) -> list[str]:
+    """Return the experiments that are on."""
+    return sorted(context.hub.flags)
+
+
+async def start_http_server(_context: Context, _parameter: StartHttpServer) -> None:
+    """Refuse: the emulator has no HTTP API to start."""
+    raise RefusedError("This server has no HTTP API besides its native one")
+
+
+async def stop_http_server(_context: Context, _parameter: None) -> None:
+    """Do nothing: the HTTP API is not running."""
+
+
+async def request_shutdown(_context: Context, _parameter: None) -> None:
+    """Refuse: who started the emulator stops it."""
+    raise RefusedError("Only privileged clients may shut this server down")
+
+
+async def alive(_context: Context, _channel: Channel, _parameter: None) -> None:
+    """Stay open until the client goes."""
+    await asyncio.get_running_loop().create_future()

@@ -1,0 +1,78 @@
+"""Endpoints that take a text and return at once: tokens, templates, vectors (protocol §4.3, §4.4)."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from lmstudio_integrations.emulator import settings
+from lmstudio_integrations.emulator.context import Context
+from lmstudio_integrations.emulator.engines.base import LoadedModel
+from lmstudio_integrations.emulator.instance import Activity
+from lmstudio_integrations.emulator.refusals import model_unloaded
+from lmstudio_integrations.emulator.work import Scope
+from lmstudio_integrations.protocol.endpoints import ApplyPromptTemplate, EmbedString, PreloadDraftModel, Tokenize
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.models import ModelSpecifier
+
+T = TypeVar("T")
+
+
+async def _use(
+    context: Context,
+    specifier: ModelSpecifier,
+    work: Callable[[LoadedModel], Awaitable[T]],
+    activity: Activity | None = None,
+) -> T:
+    """Let a loaded model do something, in its turn if that is an activity of its own."""
+    instance = context.hub.library.find(context.kind, specifier)
+    scope = Scope()
+    with scope:
+        if activity is None:
+            with instance.hold(scope):
+                return await work(instance.model)
+        async with instance.use(context.client.identifier, scope, activity):
+            return await work(instance.model)
+    raise model_unloaded()
+
+
+async def tokenize(context: Context, parameter: Tokenize) -> dict[str, Any]:
+    """Return the tokens of a text."""
+    return {"tokens": await _tokens(context, parameter)}
+
+
+async def count_tokens(context: Context, parameter: Tokenize) -> dict[str, Any]:
+    """Return how many tokens a text has."""
+    return {"tokenCount": len(await _tokens(context, parameter))}
+
+
+async def _tokens(context: Context, parameter: Tokenize) -> list[int]:
+    return await _use(context, parameter.specifier, lambda model: model.tokenize(parameter.input_string))
+
+
+async def embed_string(context: Context, parameter: EmbedString) -> dict[str, Any]:
+    """Return the vector of a text."""
+    vector = await _use(
+        context,
+        parameter.model_specifier,
+        lambda model: model.embed(parameter.input_string),
+        "computingEmbedding",
+    )
+    return {"embedding": vector}
+
+
+async def apply_prompt_template(context: Context, parameter: ApplyPromptTemplate) -> dict[str, Any]:
+    """Return a conversation as the model would read it; files in it need not be there (protocol §9.2)."""
+    effective = settings.collapse(context.hub.library.catalogue, parameter.prediction_config_stack, None)
+    config = LlmPredictionConfig.from_fields(effective)
+    tools = parameter.opts.tool_definitions or settings.tools_of(effective)
+    formatted = await _use(
+        context,
+        parameter.specifier,
+        lambda model: model.apply_template(parameter.history, tools, config),
+    )
+    return {"formatted": formatted}
+
+
+async def preload_draft_model(context: Context, parameter: PreloadDraftModel) -> None:
+    """Check that a draft model is there; the engine takes it when a prediction asks for it."""
+    context.hub.library.find(context.kind, parameter.specifier)
+    context.hub.library.resolve("llm", parameter.draft_model_key)

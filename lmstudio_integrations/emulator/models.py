@@ -1,0 +1,386 @@
+"""The models of the emulator: which there are, which are loaded, and how they come and go (protocol §5.1, §9.3).
+
+Everything here belongs to the emulator's event loop.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lmstudio_integrations.emulator import defaults, refusals
+from lmstudio_integrations.emulator.catalogue import Catalogue, ModelEntry, describe
+from lmstudio_integrations.emulator.clock import Clock
+from lmstudio_integrations.emulator.engines.base import Engine, EngineError, LoadRequest, ModelFacts, Progress
+from lmstudio_integrations.emulator.instance import Instance
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig
+from lmstudio_integrations.types.models import InstanceSpecifier, ModelKind, ModelQuery, ModelSpecifier
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Evicting:
+    """A model that was loaded just in time makes way."""
+
+    info: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The load began."""
+
+    identifier: str
+    info: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """So much of the model is loaded, 0 to 1."""
+
+    progress: float
+
+
+Notice = Evicting | Started | Advanced
+OnNotice = Callable[[Notice], None]
+
+
+@dataclass(eq=False)
+class _SharedLoad:
+    """A just-in-time load, and all who wait for it; the last one to leave stops it."""
+
+    task: "asyncio.Task[Instance] | None" = None
+    notices: list[Notice] = field(default_factory=list[Notice])
+    listeners: list[OnNotice] = field(default_factory=list[OnNotice])
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nobody can join any more."""
+        return self.task is not None and (self.task.done() or self.task.cancelling() > 0)
+
+    def tell(self, notice: Notice) -> None:
+        """Tell all who wait."""
+        self.notices.append(notice)
+        for listener in self.listeners:
+            listener(notice)
+
+    async def wait(self, listener: OnNotice) -> Instance:
+        """Wait for the model; who comes late is told what happened before."""
+        assert self.task is not None, "the load has been started"
+        for notice in self.notices:
+            listener(notice)
+        self.listeners.append(listener)
+        try:
+            return await asyncio.shield(self.task)
+        finally:
+            self.listeners.remove(listener)
+            if not self.listeners:
+                self.task.cancel()
+
+
+class Library:
+    """All models of one server.
+
+    Args:
+        catalogue: What there is.
+        engines: What runs it, by name.
+        clock: The time.
+        auto_evict: Whether a just-in-time load unloads the models that came by earlier ones.
+        on_change: Called whenever a model has come or gone.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        engines: Mapping[str, Engine],
+        clock: Clock,
+        *,
+        auto_evict: bool = True,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.catalogue = catalogue
+        self._engines = engines
+        self._clock = clock
+        self._auto_evict = auto_evict
+        self._on_change = on_change
+        self._facts: dict[str, ModelFacts] = {}
+        self._downloaded = {entry.key for entry in catalogue.models if entry.downloaded}
+        self._instances: dict[str, Instance] = {}
+        self._reserved: set[str] = set()
+        self._shared: dict[str, _SharedLoad] = {}
+        self._one_at_a_time = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def loaded(self, kind: ModelKind | None = None) -> list[Instance]:
+        """Return the loaded models, in the order of loading."""
+        return [instance for instance in self._instances.values() if kind in {None, instance.entry.kind}]
+
+    def downloaded(self) -> list[ModelEntry]:
+        """Return the entries that can be loaded."""
+        return [entry for entry in self.catalogue.models if entry.key in self._downloaded]
+
+    def is_downloaded(self, entry: ModelEntry) -> bool:
+        """Return whether an entry can be loaded."""
+        return entry.key in self._downloaded
+
+    async def download(self, entry: ModelEntry, on_progress: Callable[[int, int, float], None]) -> None:
+        """Get the weights of an entry; a scripted model has none."""
+        size = self.info(entry)["sizeBytes"]
+        on_progress(size, size, 0.0)
+        self._downloaded.add(entry.key)
+        self._on_change()
+
+    def info(self, entry: ModelEntry) -> dict[str, Any]:
+        """Return what clients are told of an entry."""
+        return describe(entry, self.facts(entry))
+
+    def facts(self, entry: ModelEntry) -> ModelFacts:
+        """Return what the weights say; nothing, where they cannot be read."""
+        if entry.key not in self._facts:
+            try:
+                self._facts[entry.key] = self._engine(entry).facts(entry.weights, entry.kind)
+            except EngineError:
+                return ModelFacts()
+        return self._facts[entry.key]
+
+    def find(self, kind: ModelKind, specifier: ModelSpecifier) -> Instance:
+        """Return the loaded model that a request means.
+
+        Raises:
+            RefusedError: If there is none.
+        """
+        if isinstance(specifier, InstanceSpecifier):
+            for instance in self.loaded(kind):
+                if instance.reference == specifier.instance_reference:
+                    return instance
+            raise refusals.model_unloaded()
+        query = specifier.query
+        found = self._query(self.loaded(kind), query)
+        if found is None:
+            if query.identifier is not None:
+                self._refuse_other_kind(kind, query.identifier)
+            raise refusals.no_model_matching(query.to_dict(), [each.identifier for each in self.loaded(kind)])
+        return found
+
+    def loaded_as(self, kind: ModelKind, name: str) -> Instance | None:
+        """Return the loaded model that an identifier, a key, an alias or a path names."""
+        return self._named(self.loaded(kind), name)
+
+    def resolve(self, kind: ModelKind, name: str) -> list[ModelEntry]:
+        """Return the entries that a name may mean, the best first.
+
+        Raises:
+            RefusedError: If there is none, or none of this kind.
+        """
+        found = [entry for entry in self.catalogue.find(name) if self.is_downloaded(entry)]
+        fitting = [entry for entry in found if entry.kind == kind]
+        if not found:
+            self._refuse_other_kind(kind, name)
+            known = [entry.full_path for entry in self.downloaded() if entry.kind == kind]
+            raise refusals.path_not_found(name, known)
+        if not fitting:
+            raise refusals.domain_mismatch(found[0].full_path, found[0].kind, kind)
+        return fitting
+
+    async def load(
+        self,
+        entry: ModelEntry,
+        *,
+        identifier: str | None = None,
+        ttl_ms: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        jit: bool = False,
+        on_start: Callable[[str], None] = lambda _identifier: None,
+        on_progress: Progress = lambda _progress: None,
+    ) -> Instance:
+        """Load a new instance.
+
+        Raises:
+            RefusedError: If the identifier is taken.
+            EngineError: If the engine cannot load it.
+        """
+        identifier = self._reserve(entry, identifier)
+        try:
+            on_start(identifier)
+            request = self._load_request(entry, settings or {})
+            model = await self._engine(entry).load(request, on_progress)
+        finally:
+            self._reserved.discard(identifier)
+        instance = Instance(
+            entry=entry,
+            identifier=identifier,
+            model=model,
+            info=self.info(entry),
+            fields=dict(request.fields),
+            context_length=request.context_length,
+            slots=request.slots,
+            ttl_ms=ttl_ms,
+            jit=jit,
+            clock=self._clock,
+        )
+        instance.on_expiry = lambda: self.drop(instance)
+        self._instances[identifier] = instance
+        instance.arm()
+        self._on_change()
+        return instance
+
+    async def load_just_in_time(
+        self, entry: ModelEntry, listener: OnNotice, *, ttl_ms: int | None, settings: Mapping[str, Any]
+    ) -> Instance:
+        """Load a model for whoever asks for it now; all who ask meanwhile share the load.
+
+        Raises:
+            EngineError: If the engine cannot load it.
+        """
+        shared = self._shared.get(entry.key)
+        if shared is None or shared.stopping:
+            shared = self._shared[entry.key] = _SharedLoad()
+            ttl = defaults.JIT_TTL_MS if ttl_ms is None else ttl_ms
+            shared.task = self._spawn(self._load_shared(shared, entry, ttl, settings))
+        try:
+            return await shared.wait(listener)
+        finally:
+            if not shared.listeners and self._shared.get(entry.key) is shared:
+                del self._shared[entry.key]
+
+    async def unload(self, instance: Instance) -> None:
+        """Unload an instance; what runs on it ends first."""
+        await asyncio.shield(self.drop(instance))
+
+    def drop(self, instance: Instance) -> "asyncio.Task[None]":
+        """Unload an instance in the background; it can be found no more."""
+        if self._instances.get(instance.identifier) is instance:
+            del self._instances[instance.identifier]
+        instance.gone = True
+        self._on_change()
+        return self._spawn(instance.dismiss())
+
+    async def close(self) -> None:
+        """Stop all loads and unload everything."""
+        for shared in list(self._shared.values()):
+            if shared.task is not None:
+                shared.task.cancel()
+        for instance in self.loaded():
+            self.drop(instance)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _load_shared(
+        self, shared: _SharedLoad, entry: ModelEntry, ttl_ms: int, settings: Mapping[str, Any]
+    ) -> Instance:
+        if not self._auto_evict:
+            return await self._load_and_tell(shared, entry, ttl_ms, settings)
+        async with self._one_at_a_time:
+            for other in [instance for instance in self.loaded() if instance.jit]:
+                shared.tell(Evicting(other.describe()))
+                await self.unload(other)
+            return await self._load_and_tell(shared, entry, ttl_ms, settings)
+
+    async def _load_and_tell(
+        self, shared: _SharedLoad, entry: ModelEntry, ttl_ms: int, settings: Mapping[str, Any]
+    ) -> Instance:
+        return await self.load(
+            entry,
+            ttl_ms=ttl_ms,
+            settings=settings,
+            jit=True,
+            on_start=lambda identifier: shared.tell(Started(identifier, self.info(entry))),
+            on_progress=lambda progress: shared.tell(Advanced(progress)),
+        )
+
+    def _reserve(self, entry: ModelEntry, identifier: str | None) -> str:
+        """Return the identifier of a new instance, so that no other load takes it."""
+        taken = self._instances.keys() | self._reserved
+        if identifier is None:
+            identifier, number = entry.key, 1
+            while identifier in taken:
+                number += 1
+                identifier = f"{entry.key}:{number}"
+        elif identifier in taken:
+            raise refusals.identifier_exists(identifier)
+        self._reserved.add(identifier)
+        return identifier
+
+    def _load_request(self, entry: ModelEntry, settings: Mapping[str, Any]) -> LoadRequest:
+        asked = _CONFIGS[entry.kind].from_fields(settings)
+        limit = entry.max_context_length or self.facts(entry).max_context_length
+        context_length = min(asked.context_length or entry.context_length or defaults.CONTEXT_LENGTH, limit)
+        slots = entry.slots or defaults.PARALLEL_SESSIONS
+        if isinstance(asked, LlmLoadModelConfig) and asked.max_parallel_predictions:
+            slots = asked.max_parallel_predictions
+        actual: dict[str, Any] = {f"{entry.kind}.load.contextLength": context_length}
+        if entry.kind == "llm":
+            actual["llm.load.numParallelSessions"] = slots
+        return LoadRequest(
+            key=entry.key,
+            kind=entry.kind,
+            weights=entry.weights,
+            fields=defaults.effective(defaults.LOAD[entry.kind], settings, actual),
+            context_length=context_length,
+            slots=slots,
+            options=entry.options(),
+        )
+
+    def _query(self, instances: list[Instance], query: ModelQuery) -> Instance | None:
+        fitting = [instance for instance in instances if _fits(instance, query)]
+        if query.identifier is not None:
+            return self._named(fitting, query.identifier)
+        return fitting[0] if fitting else None
+
+    def _named(self, instances: list[Instance], name: str) -> Instance | None:
+        """Return the instance that a name means: by identifier, then as the catalogue finds models."""
+        for instance in instances:
+            if instance.identifier == name:
+                return instance
+        for entry in self.catalogue.find(name):
+            for instance in instances:
+                if instance.entry is entry:
+                    return instance
+        return None
+
+    def _refuse_other_kind(self, kind: ModelKind, name: str) -> None:
+        """Say so if the model that is asked for is loaded, but of the other kind."""
+        other = self._named(self.loaded(), name)
+        if other is not None and other.entry.kind != kind:
+            raise refusals.domain_mismatch(other.entry.full_path, other.entry.kind, kind)
+
+    def _engine(self, entry: ModelEntry) -> Engine:
+        engine = self._engines.get(entry.engine)
+        if engine is None:
+            raise EngineError(f"This server has no engine {entry.engine!r}, which the model {entry.key!r} needs.")
+        return engine
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            logger.debug("a model did not come or go as it should: %r", error)
+
+
+_CONFIGS: dict[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadModelConfig]] = {
+    "llm": LlmLoadModelConfig,
+    "embedding": EmbeddingLoadModelConfig,
+}
+
+
+def _fits(instance: Instance, query: ModelQuery) -> bool:
+    """Return whether an instance has all that a query asks for, its identifier left aside."""
+    entry = instance.entry
+    return (
+        query.domain in {None, entry.kind}
+        and query.device_identifier is None
+        and (query.vision is None or query.vision == instance.describe().get("vision", False))
+        and (query.path is None or _path_fits(entry.full_path, query.path))
+    )
+
+
+def _path_fits(path: str, wanted: str) -> bool:
+    path, wanted = path.casefold(), wanted.casefold().rstrip("/")
+    return path == wanted or path.startswith(f"{wanted}/")

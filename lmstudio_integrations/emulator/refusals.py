@@ -1,0 +1,134 @@
+"""Errors that go over the wire: their texts and their machine-readable part (protocol §3.7).
+
+One function per code, so that no handler composes an error by hand.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lmstudio_integrations.emulator.engines.base import EngineError
+
+SAMPLE = 20
+"""How many names an error lists at most."""
+
+
+class RefusedError(Exception):
+    """A request cannot be served; holds the error of protocol §3.7.
+
+    Args:
+        title: What is wrong, in one sentence.
+        cause: What lies behind it.
+        suggestion: What would help.
+        display_data: The machine-readable part, with its `code`.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        *,
+        cause: str | None = None,
+        suggestion: str | None = None,
+        display_data: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(title)
+        members = {
+            "title": title,
+            "rootTitle": title,
+            "cause": cause,
+            "suggestion": suggestion,
+            "displayData": display_data,
+        }
+        self.error: dict[str, Any] = {name: value for name, value in members.items() if value is not None}
+
+
+def from_engine(error: EngineError) -> RefusedError:
+    """Return the refusal of what an engine raised."""
+    return RefusedError(error.title, cause=error.cause, suggestion=error.suggestion, display_data=error.display_data)
+
+
+def model_unloaded() -> RefusedError:
+    """The loading of a model that a request means is gone."""
+    return RefusedError("Model unloaded.", display_data={"code": "generic.specificModelUnloaded"})
+
+
+def no_model_matching(query: Mapping[str, Any], loaded: Sequence[str]) -> RefusedError:
+    """No loaded model fits a query."""
+    if query.get("identifier"):
+        title = f'No loaded model matches the identifier "{query["identifier"]}"'
+    elif query.get("path"):
+        title = f'No loaded model matches the path "{query["path"]}"'
+    else:
+        title = "No models are loaded"
+    return RefusedError(
+        title,
+        suggestion="Load the model first, or ask for it by get-or-load.",
+        display_data={
+            "code": "generic.noModelMatchingQuery",
+            "query": dict(query),
+            "loadedModelsSample": list(loaded[:SAMPLE]),
+            "totalLoadedModels": len(loaded),
+        },
+    )
+
+
+def path_not_found(path: str, available: Sequence[str]) -> RefusedError:
+    """No downloaded model has this key or path."""
+    return RefusedError(
+        f'Cannot find a model with the key or path "{path}"',
+        suggestion="Check the key against the list of downloaded models.",
+        display_data={
+            "code": "generic.pathNotFound",
+            "path": path,
+            "availablePathsSample": list(available[:SAMPLE]),
+            "totalModels": len(available),
+        },
+    )
+
+
+def domain_mismatch(path: str, actual: str, expected: str) -> RefusedError:
+    """The model is of the other kind."""
+    return RefusedError(
+        f'Model "{path}" is not {"an" if expected[0] in "aeiou" else "a"} {expected} model',
+        cause=f"It is of the kind {actual}.",
+        display_data={
+            "code": "generic.domainMismatch",
+            "path": path,
+            "actualDomain": actual,
+            "expectedDomain": expected,
+        },
+    )
+
+
+def preset_not_found(name: str, presets: Iterable[tuple[str, str]]) -> RefusedError:
+    """No preset fits; `presets` are identifiers and names."""
+    known = list(presets)
+    return RefusedError(
+        f'Cannot find a preset with the identifier "{name}"',
+        display_data={
+            "code": "generic.presetNotFound",
+            "specifiedFuzzyPresetIdentifier": name,
+            "availablePresetsSample": [
+                {"identifier": identifier, "name": title} for identifier, title in known[:SAMPLE]
+            ],
+            "totalAvailablePresets": len(known),
+        },
+    )
+
+
+def identifier_exists(identifier: str) -> RefusedError:
+    """A new instance cannot take an identifier that another one has."""
+    # The official suite matches "Model load error.*already exists" on one line (protocol §9.2).
+    return RefusedError(f'A model with the identifier "{identifier}" already exists')
+
+
+def file_not_found(identifier: str) -> RefusedError:
+    """An uploaded file is not, or no longer, there."""
+    return RefusedError(
+        f'Cannot find an uploaded file with the identifier "{identifier}"',
+        suggestion="Upload it again: uploads are dropped when their client disconnects.",
+    )
+
+
+def load_cancelled() -> RefusedError:
+    """A load was stopped before it was done."""
+    return RefusedError("Model loading was cancelled.")
