@@ -63,7 +63,7 @@ class Connection:
     def __init__(
         self, socket: ServerConnection, namespace: Namespace, hub: Hub, admission: Admission, *, max_backlog: int
     ) -> None:
-        self.namespace = namespace
+        self.namespace: Namespace = namespace
         self.session = ServerSession(SERVED[namespace], self._authenticate)
         self._socket = socket
         self._hub = hub

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -239,7 +239,7 @@ class Emulator:
                 self._running = None
 
     @asynccontextmanager
-    async def _serving(self) -> AsyncIterator["_Running"]:
+    async def _serving(self) -> AsyncGenerator["_Running", None]:
         """Open the library, then the door; close them the other way round."""
         library = Library(
             self.catalogue,
@@ -298,7 +298,7 @@ class _Running:
 
 
 @asynccontextmanager
-async def _listening(server: Server) -> AsyncIterator[None]:
+async def _listening(server: Server) -> AsyncGenerator[None, None]:
     try:
         await server.open()
     except OSError as error:

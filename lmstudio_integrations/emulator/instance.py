@@ -5,7 +5,7 @@ Everything here belongs to the emulator's event loop.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -61,7 +61,7 @@ class Instance:
         self.last_used_ms: int | None = None
         self.gone = False
         """Whether it is unloaded, or about to be."""
-        self.on_expiry: Callable[[], None] = lambda: None
+        self.on_expiry: Callable[[], object] = lambda: None
         self._info = info
         self._clock = clock
         self._queue = FairQueue(slots)
@@ -91,7 +91,7 @@ class Instance:
         return {"status": activity, "queued": self._queue.queued + self._queue.running}
 
     @asynccontextmanager
-    async def use(self, client: str, scope: Scope, activity: Activity) -> AsyncIterator[None]:
+    async def use(self, client: str, scope: Scope, activity: Activity) -> AsyncGenerator[None, None]:
         """Wait for a turn and hold it; unloading stops the scope.
 
         Raises:
@@ -138,7 +138,7 @@ class Instance:
         """Start the time to live, if there is one and nobody uses the model."""
         self._disarm()
         if self.ttl_ms is not None and not self.gone and not self._users:
-            self._timer = self._clock.call_later(self.ttl_ms / 1000, self.on_expiry)
+            self._timer = self._clock.call_later(self.ttl_ms / 1000, self._expire)
 
     async def dismiss(self) -> None:
         """Stop all users, wait until they have left, and give the model back to its engine."""
@@ -148,6 +148,9 @@ class Instance:
             scope.stop(MODEL_UNLOADED)
         await self._idle.wait()
         await self.model.close()
+
+    def _expire(self) -> None:
+        self.on_expiry()
 
     def _disarm(self) -> None:
         if self._timer is not None:

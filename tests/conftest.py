@@ -1,0 +1,28 @@
+"""Fixtures that all tests share, and what the normal run leaves out."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+
+collect_ignore_glob = ["judges/*", "benchmarks/*"]
+"""Both need software of others, or a quiet machine; they have commands of their own."""
+
+CHAT_MODEL = "qwen2.5-7b-instruct"
+EMBEDDING_MODEL = "text-embedding-nomic-embed-text-v1.5"
+
+
+def scripted_models() -> list[ModelEntry]:
+    """Return one model of each kind."""
+    return [
+        ModelEntry(key=CHAT_MODEL, vision=True),
+        ModelEntry(key=EMBEDDING_MODEL, kind="embedding", embedding_length=768, max_context_length=2048),
+    ]
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    """A server with one scripted model of each kind, none of them loaded."""
+    with Emulator(scripted_models()) as server:
+        yield server
