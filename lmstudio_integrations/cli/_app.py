@@ -1,0 +1,35 @@
+"""The commands, in one table. Needs the `cli` extra."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import rich  # noqa: F401 - typer runs without it, the commands do not
+import typer
+
+from lmstudio_integrations.cli._demo import demo
+from lmstudio_integrations.cli._serve import serve
+
+app = typer.Typer(
+    name="lmstudio-integrations",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(serve)
+app.command()(demo)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
+    if wanted:
+        typer.echo(version("lmstudio-integrations"))
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    show_version: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """LM Studio from the command line, and a stand-in for it."""

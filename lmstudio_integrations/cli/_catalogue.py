@@ -1,0 +1,105 @@
+"""From the flags of `serve` to the emulator that they ask for. Starts nothing."""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmstudio_integrations.client._address import DISCOVERY_PORTS
+from lmstudio_integrations.emulator import Catalogue, Emulator, ModelEntry
+from lmstudio_integrations.emulator.catalogue import BUNDLED, load_toml, parse_model
+from lmstudio_integrations.emulator.engines.base import Engine
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, parse_rules
+from lmstudio_integrations.errors import LMStudioValueError
+
+SCRIPTED_PACE = 200.0
+"""Tokens per second of a scripted model for which the catalogue says nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """What stands on the command line of `serve`."""
+
+    host: str = "127.0.0.1"
+    port: int | None = None
+    models: tuple[str, ...] = ()
+    load: tuple[str, ...] = ()
+    catalog: Path | None = None
+    rules: Path | None = None
+    tokens: tuple[str, ...] = ()
+    scripted: bool = False
+    offline: bool = False
+
+
+def build(options: ServeOptions) -> Emulator:
+    """Return the emulator, not yet started.
+
+    Raises:
+        LMStudioValueError: If a flag or a file has a value that cannot be; the message names it.
+    """
+    return Emulator(
+        catalog=build_catalogue(options),
+        host=options.host,
+        port=DISCOVERY_PORTS if options.port is None else options.port,
+        tokens=options.tokens,
+        load=options.load,
+        engines=engines(offline=options.offline),
+    )
+
+
+def engines(*, offline: bool = False) -> dict[str, Engine]:
+    """Return all engines by name. `offline`: weights that are not on this machine are not fetched."""
+    from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine  # noqa: PLC0415 - needs the extra
+
+    return {"scripted": ScriptedEngine(), "llama_cpp": LlamaCppEngine(offline=offline)}
+
+
+def build_catalogue(options: ServeOptions) -> Catalogue:
+    """Return the models of the catalogue file and of the flags; the bundled ones where neither names any.
+
+    Raises:
+        LMStudioValueError: If a flag or a file has a value that cannot be; the message names it.
+    """
+    base = load_toml(options.catalog) if options.catalog else Catalogue()
+    names = options.models or (() if options.catalog else tuple(BUNDLED))
+    entries = [*base.models, *(parse_model(name, scripted=options.scripted) for name in names)]
+    rules = load_rules(options.rules) if options.rules else ()
+    return Catalogue(models=tuple(_complete(entry, rules) for entry in entries), presets=base.presets)
+
+
+def _complete(entry: ModelEntry, rules: tuple[Any, ...]) -> ModelEntry:
+    """Give a scripted model a pace and rules, where it has none of its own."""
+    if entry.engine != "scripted":
+        return entry
+    return entry.model_copy(
+        update={
+            "tokens_per_second": entry.tokens_per_second or SCRIPTED_PACE,
+            "rules": entry.rules or rules,
+        }
+    )
+
+
+def load_rules(path: Path) -> tuple[Any, ...]:
+    """Read the `[[rule]]` tables of a TOML file.
+
+    Raises:
+        LMStudioValueError: If the file cannot be read, or a rule is not valid; the message names it.
+    """
+    try:
+        with path.open("rb") as file:
+            tables = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise LMStudioValueError(f"cannot read the rules {str(path)!r}: {error}") from error
+    try:
+        return parse_rules(_only_rules(tables))
+    except LMStudioValueError as error:
+        raise LMStudioValueError(f"the rules {str(path)!r}: {error}") from error
+
+
+def _only_rules(tables: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    unknown = tables.keys() - {"rule"}
+    if unknown:
+        raise LMStudioValueError(f"unknown table {min(unknown)!r}; the file may have [[rule]] only")
+    rules: list[Mapping[str, Any]] = tables.get("rule", [])
+    return rules

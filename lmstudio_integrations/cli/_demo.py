@@ -1,0 +1,181 @@
+"""`demo`: a question about three short documents, answered by retrieval, on whatever server there is."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from lmstudio_integrations.cli._selection import SIZE_LIMIT, Choice, choose
+from lmstudio_integrations.client.sync import Client
+from lmstudio_integrations.errors import LMStudioTimeoutError, LMStudioUnreachableError
+from lmstudio_integrations.types.models import ModelInstanceInfo
+
+if TYPE_CHECKING:
+    from langchain_core.messages import AIMessageChunk
+
+TTL = 600
+"""Seconds after which a model that the demo loaded goes."""
+
+MAX_TOKENS = 1000
+"""Thoughts count, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A server, and the models to use there. A `host` of `None` is the LM Studio of this machine."""
+
+    host: str | None
+    token: str | None
+    chat: Choice
+    embedding: Choice
+
+
+def demo(
+    host: Annotated[
+        str | None,
+        typer.Option(metavar="HOST", help="The LM Studio to use, as host:port or a URL.", show_default=False),
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option(metavar="TOKEN", help="Its API token, if it wants one.", show_default=False)
+    ] = None,
+) -> None:
+    """Answer a question over three short documents, by retrieval.
+
+    Uses the LM Studio of this machine, with the models that are loaded, else with small ones that are downloaded.
+    Without any, starts the emulator with a small real model.
+    """
+    console = Console(highlight=False)
+    with find_place(console, host, token) as place:
+        run(console, place)
+
+
+@contextlib.contextmanager
+def find_place(console: Console, host: str | None, token: str | None) -> Iterator[Place]:
+    """Give a server with two models: the one that is there, else an embedded one, and say which."""
+    with Client(host, token) as client:
+        name = f"LM Studio at {client.api_host}" if client.api_host else "LM Studio on this machine"
+        found = survey(client, name)
+    if not isinstance(found, str):
+        console.print(f"Using {name}.", markup=False)
+        yield Place(host, token, *found)
+        return
+    console.print(f"{found} Starting the built-in emulator with small models that really run.", markup=False)
+    with embedded() as place:
+        yield place
+
+
+def survey(client: Client, name: str) -> tuple[Choice, Choice] | str:
+    """Return a chat model and an embedding model of the server, or a sentence that says why it cannot be used."""
+    try:
+        chat = choose([handle.get_info() for handle in client.llm.list_loaded()], client.llm.list_downloaded())
+        embedding = choose(
+            [handle.get_info() for handle in client.embedding.list_loaded()], client.embedding.list_downloaded()
+        )
+    except LMStudioUnreachableError:
+        return f"There is no {name}."
+    except LMStudioTimeoutError as error:
+        return f"{name} did not answer ({error.clock})."
+    if chat and embedding:
+        return chat, embedding
+    missing = "chat" if embedding else "embedding" if chat else "chat and no embedding"
+    return f"{name} has no {missing} model that is loaded, or downloaded and below {SIZE_LIMIT / 1e9:g} GB."
+
+
+@contextlib.contextmanager
+def embedded() -> Iterator[Place]:
+    """Run the emulator with the two bundled models."""
+    from lmstudio_integrations.emulator import Emulator  # noqa: PLC0415 - who has a server does not need it
+    from lmstudio_integrations.emulator.catalogue import BUNDLED  # noqa: PLC0415
+
+    keys = {kind: Choice(key, loaded=False) for key, kind in BUNDLED.items()}
+    with Emulator() as emulator:
+        yield Place(emulator.address, None, keys["llm"], keys["embedding"])
+
+
+def run(console: Console, place: Place) -> None:
+    """Find the document, answer the question from it, and print the figures.
+
+    Each model is loaded right before its use, since the server may unload one to make room for the other.
+    """
+    from lmstudio_integrations.cli import _retrieval  # noqa: PLC0415 - needs an extra, and takes half a second
+    from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings  # noqa: PLC0415
+
+    question = _retrieval.QUESTION
+    with Client(place.host, place.token) as client:
+        embedder = load(console, client.embedding, place.embedding)
+        embeddings = LMStudioEmbeddings(model=embedder.identifier, host=place.host, api_token=place.token)
+        title, text = _retrieval.find(question, embeddings)
+        answerer = load(console, client.llm, place.chat)
+    console.print(f"\nQuestion: {question}", markup=False)
+    console.print(f"Found:    {text} ({title}; 1 of {len(_retrieval.DOCUMENTS)} documents)", markup=False)
+    model = ChatLMStudio(
+        model=answerer.identifier,
+        host=place.host,
+        api_token=place.token,
+        temperature=0,
+        max_tokens=MAX_TOKENS,
+        repeat_penalty=1.0,  # the answer is to repeat words of the text
+    )
+    answer = stream(console, _retrieval.PROMPT | model, {"text": text, "question": question})
+    console.print(figures(answer, answerer))
+
+
+def load(console: Console, models: Any, choice: Choice) -> ModelInstanceInfo:
+    """Return what the server knows of a model, loading it under a progress bar if it is not loaded.
+
+    Args:
+        console: Where the bar is shown.
+        models: The client's namespace, `client.llm` or `client.embedding`.
+        choice: The model.
+    """
+    if choice.loaded:
+        found: ModelInstanceInfo = models.model(choice.name, load_policy="require_loaded").get_info()
+        return found
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(f"Loading {choice.name}", total=1.0)
+        handle = models.model(choice.name, ttl=TTL, on_load_progress=lambda part: progress.update(task, completed=part))
+        progress.update(task, completed=1.0)
+    loaded: ModelInstanceInfo = handle.get_info()
+    return loaded
+
+
+def stream(console: Console, chain: Any, inputs: dict[str, str]) -> "AIMessageChunk":
+    """Print an answer as it comes, and return the whole."""
+    console.print("Answer:   ", end="")
+    whole: AIMessageChunk | None = None
+    for chunk in chain.stream(inputs):
+        console.print(chunk.text, end="", markup=False, soft_wrap=True)
+        whole = chunk if whole is None else whole + chunk
+    console.print("\n")
+    assert whole is not None, "a stream ends with its statistics, or with an exception"
+    return whole
+
+
+def figures(answer: "AIMessageChunk", info: ModelInstanceInfo) -> Table:
+    """Return the table of what is known of an answer."""
+    table = Table(show_header=False)
+    metadata = answer.response_metadata
+    usage = answer.usage_metadata
+    table.add_row("Model", describe(info))
+    table.add_row("Tokens", f"{usage['input_tokens']} read, {usage['output_tokens']} written" if usage else "?")
+    table.add_row("Tokens per second", _number(metadata.get("tokens_per_second"), ".1f"))
+    table.add_row("Time to first token", _number(metadata.get("time_to_first_token_sec"), ".2f", " s"))
+    table.add_row("Stop reason", str(metadata.get("stop_reason", "?")))
+    return table
+
+
+def describe(info: ModelInstanceInfo) -> str:
+    """Return the name of a model with what it really is: a server may offer any weights under any key."""
+    quantization = info.quantization.name if info.quantization else None
+    facts = [fact for fact in (info.architecture, info.params_string, quantization) if fact]
+    return f"{info.model_key} ({', '.join([*facts, info.path])})"
+
+
+def _number(value: float | None, form: str, unit: str = "") -> str:
+    return "?" if value is None else f"{value:{form}}{unit}"

@@ -1,0 +1,84 @@
+"""`serve`: the emulator in the foreground."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lmstudio_integrations.cli._catalogue import ServeOptions, build
+from lmstudio_integrations.client._address import Address
+from lmstudio_integrations.emulator import Emulator
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="KEY[=WEIGHTS]",
+        help="A model to offer; WEIGHTS is a bundled model or a GGUF file. May be repeated. "
+        "Without it and --catalog: the two bundled models.",
+    ),
+]
+
+
+def serve(  # noqa: PLR0917 - one parameter for each flag
+    host: Annotated[str, typer.Option(metavar="HOST", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="The port; 0 takes any. By default the first free one of those where clients look for LM Studio.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Models = None,
+    load: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="A model to load at the start. May be repeated.")
+    ] = None,
+    catalog: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A TOML file with [[model]] and [[preset]] tables.")
+    ] = None,
+    scripted: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--scripted", help="Models without weights are scripted: they answer by rule, at once.")
+    ] = False,
+    rules: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A TOML file with [[rule]] tables, for scripted models.")
+    ] = None,
+    token: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOKEN", help="An API token that lets a client in; with any, guests stay outside."),
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never fetch weights.")] = False,  # noqa: FBT002 - a flag
+) -> None:
+    """Run a server that speaks LM Studio's protocol, without LM Studio. Ctrl-C ends it.
+
+    The first line of the output is the address.
+    """
+    options = ServeOptions(
+        host=host,
+        port=port,
+        models=tuple(model or ()),
+        load=tuple(load or ()),
+        catalog=catalog,
+        rules=rules,
+        tokens=tuple(token or ()),
+        scripted=scripted,
+        offline=offline,
+    )
+    emulator = build(options)
+    if is_exposed(options):
+        typer.echo(f"Warning: whoever reaches {host} may use this server; --token keeps others out.", err=True)
+    emulator.serve_forever(lambda: announce(emulator))
+
+
+def is_exposed(options: ServeOptions) -> bool:
+    """Whether other machines may use the server without a token."""
+    return not options.tokens and not Address(options.host, 0).is_loopback
+
+
+def announce(emulator: Emulator) -> None:
+    """Print where the server listens, then what it offers."""
+    typer.echo(f"ws://{Address(emulator.host, emulator.port).netloc}")
+    for entry in emulator.catalogue.models:
+        typer.echo(f"  {entry.key} ({entry.kind}, {entry.weights or entry.engine})")
