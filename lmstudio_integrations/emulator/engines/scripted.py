@@ -30,8 +30,11 @@ from lmstudio_integrations.emulator.engines._scripted.rules import (
     Text,
     ToolCall,
     Wait,
+    When,
     first_match,
+    offered,
     parse_rules,
+    read_rules,
 )
 from lmstudio_integrations.emulator.engines._scripted.schema import smallest
 from lmstudio_integrations.emulator.engines._scripted.writer import Writer
@@ -52,15 +55,31 @@ from lmstudio_integrations.types.models import ModelKind
 from lmstudio_integrations.types.results import PromptProgress
 from lmstudio_integrations.types.tools import Tool
 
-__all__ = ["Rule", "ScriptedEngine", "ScriptedModel", "parse_rules"]
+__all__ = [
+    "Break",
+    "Error",
+    "Reasoning",
+    "Rule",
+    "ScriptedEngine",
+    "ScriptedModel",
+    "Step",
+    "Text",
+    "ToolCall",
+    "Wait",
+    "When",
+    "parse_rules",
+    "read_rules",
+]
 
 Sleep = Callable[[float], Awaitable[None]]
 
 _PROGRESS_STEPS = 10
 _CONTEXT_LENGTH = 32768
 _EMBEDDING_LENGTH = 768
-_SILENT_STEPS = (Wait, Error, Break)
-"""What can happen where nothing is written: on a load, and to an embedding."""
+
+_ANY_OBJECT = {"type": "object"}
+
+_ANY_OBJECT = {"type": "object"}
 
 _Play = Iterator[EngineEvent | Wait | Break | None]
 """What a prediction does: events, waits, a stall, and `None` for a token that is not shown yet."""
@@ -124,7 +143,8 @@ class _Options:
         rate = options.get("tokens_per_second")
         rules = parse_rules(options.get("rules") or ())
         if request.kind == "embedding":
-            _check_silent(rules)
+            for rule in rules:
+                rule.require_silence("an embedding model")
         return cls(
             kind=request.kind,
             rules=rules,
@@ -132,13 +152,6 @@ class _Options:
             load_seconds=options.get("load_seconds") or 0.0,
             embedding_length=options.get("embedding_length") or _EMBEDDING_LENGTH,
         )
-
-
-def _check_silent(rules: Sequence[Rule]) -> None:
-    for number, rule in enumerate(rules, 1):
-        loud = next((step for step in rule.then if not isinstance(step, _SILENT_STEPS)), None)
-        if loud is not None:
-            raise LMStudioValueError(f"rule {number}: an embedding model cannot do {loud!r}; it writes no text")
 
 
 class ScriptedModel:
@@ -165,9 +178,16 @@ class ScriptedModel:
             elif isinstance(event, Break):
                 await asyncio.Event().wait()
             else:
-                await (self._sleep(self._options.pause) if self._options.pause else asyncio.sleep(0))
+                await self._pause(event)
                 if event is not None:
                     yield event
+
+    async def _pause(self, event: EngineEvent | None) -> None:
+        """Keep the pace; without one, let the others have their turn."""
+        if self._options.pause and not isinstance(event, PromptProgress):
+            await self._sleep(self._options.pause)
+        else:
+            await asyncio.sleep(0)
 
     async def embed(self, text: str) -> list[float]:
         """Return the vector of a text.
@@ -293,7 +313,9 @@ async def _act(rules: Sequence[Rule], situation: Situation, sleep: Sleep) -> Non
             await sleep(step.wait)
         elif isinstance(step, Error):
             raise _error(step)
-        elif isinstance(step, Break) and isinstance(_broken(step), Break):
+        else:
+            assert isinstance(step, Break), "no other step is silent"
+            _broken(step)
             await asyncio.Event().wait()
 
 
@@ -304,7 +326,7 @@ def _read(request: GenerateRequest) -> tuple[int, int | None]:
         tokens = template.fit_text(request.prompt or "", limit=limit, policy=policy)
     else:
         marks = request.config.prompt_template
-        tokens = template.fit_history(request.history, request.tools, limit=limit, policy=policy, marks=marks)
+        tokens = template.fit_history(request.history, offered(request), limit=limit, policy=policy, marks=marks)
     return tokens, limit - tokens if policy == "stopAtLimit" else None
 
 
@@ -323,10 +345,10 @@ def _unasked(request: GenerateRequest, last: str) -> Sequence[Step]:
     if structured.get("type") == "gbnf":
         raise unsupported("GBNF grammars")
     if structured.get("type") == "json":
-        return [Text(text=json.dumps(smallest(structured.get("jsonSchema", {})), ensure_ascii=False))]
+        return [Text(text=json.dumps(smallest(structured.get("jsonSchema", _ANY_OBJECT)), ensure_ascii=False))]
     if request.tool_choice == "required":
         if not request.tools:
             raise EngineError("A tool call is required, but no tools are given", suggestion="Offer at least one tool.")
         tool = request.tools[0].function
-        return [ToolCall(tool=tool.name, arguments=smallest(tool.parameters or {"type": "object"}))]
+        return [ToolCall(tool=tool.name, arguments=smallest(tool.parameters or _ANY_OBJECT))]
     return [Text(text=f'You said "{last}". What shall we talk about next?')]

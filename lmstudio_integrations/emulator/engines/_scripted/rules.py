@@ -5,8 +5,10 @@ A rule is written in Python or in TOML, with the same names; this module checks 
 
 import difflib
 import re
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -17,6 +19,7 @@ from lmstudio_integrations.emulator.engines._scripted.template import text_of
 from lmstudio_integrations.emulator.engines.base import FaultKind, GenerateRequest
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import FileHandle
+from lmstudio_integrations.types.tools import Tool
 
 _LAST = "{last}"
 
@@ -146,6 +149,8 @@ class Wait(_Part):
     wait: Annotated[float, Field(ge=0)]
 
 
+_FAULTS_OF_MODELS = frozenset({"stall", "crash", "out_of_memory"})
+
 Step: TypeAlias = Text | Reasoning | ToolCall | Error | Break | Wait
 
 _STEPS: dict[str, type[Step]] = {
@@ -174,6 +179,18 @@ class Rule:
     ) -> None:
         self.when = when if isinstance(when, When) else _build(When, when or {}, "when")
         self.then: tuple[Step, ...] = tuple(_step(step, f"then[{index}]") for index, step in enumerate(then))
+        if self.when.load:
+            self.require_silence("a model that is being loaded")
+
+    def require_silence(self, who: str) -> None:
+        """Refuse steps that need a prediction to write to.
+
+        Raises:
+            LMStudioValueError: Naming the first such step.
+        """
+        loud = next((step for step in self.then if not _is_silent(step)), None)
+        if loud is not None:
+            raise LMStudioValueError(f"{who} can wait, fail, stall or crash, but not do {loud!r}")
 
     @classmethod
     def parse(cls, value: "Rule | Mapping[str, Any]") -> "Rule":
@@ -184,7 +201,7 @@ class Rule:
         if unknown is not None:
             raise LMStudioValueError(f"unknown key {unknown!r}{_nearest(unknown, ('when', 'then'))}")
         when, then = value.get("when", {}), value.get("then")
-        if not is_object(when):
+        if not (isinstance(when, When) or is_object(when)):
             raise LMStudioValueError(f"when must be a table of conditions, got {when!r}")
         if not is_list(then):
             raise LMStudioValueError(f"then must be a list of steps, got {then!r}")
@@ -210,6 +227,26 @@ def parse_rules(values: Iterable[Rule | Mapping[str, Any]]) -> tuple[Rule, ...]:
     return tuple(_numbered(value, number) for number, value in enumerate(values, 1))
 
 
+def read_rules(path: Path) -> tuple[Rule, ...]:
+    """Read a TOML file of `[[rule]]` tables.
+
+    Raises:
+        LMStudioValueError: If the file is not TOML, or has anything else in it.
+        OSError: If it cannot be read.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise LMStudioValueError(f"{path} is not TOML: {error}") from error
+    unknown = next((name for name in tables if name != "rule"), None)
+    if unknown is not None or not is_list(tables.get("rule", [])):
+        raise LMStudioValueError(f"{path} may have [[rule]] tables only, and has {unknown or 'rule'!r}")
+    try:
+        return parse_rules(tables.get("rule", []))
+    except LMStudioValueError as error:
+        raise LMStudioValueError(f"{path}, {error}") from error
+
+
 def _numbered(value: Rule | Mapping[str, Any], number: int) -> Rule:
     try:
         return Rule.parse(value)
@@ -230,6 +267,12 @@ def _step(value: Step | Mapping[str, Any], place: str) -> Step:
             f"{place} needs exactly one of {', '.join(_STEPS)}, and has {found}{'' if kinds else guess}"
         )
     return _build(_STEPS[kinds[0]], value, place)
+
+
+def _is_silent(step: Step) -> bool:
+    return isinstance(step, Wait | Error) or (
+        isinstance(step, Break) and step.packet is None and step.fault in _FAULTS_OF_MODELS
+    )
 
 
 def _build(kind: type[_PartT], value: Mapping[str, Any], place: str) -> _PartT:
@@ -266,7 +309,7 @@ class Situation:
     def of(cls, request: GenerateRequest) -> "Situation":
         """Look at a request. A raw prompt counts as a user message."""
         structured = (request.config.structured or {}).get("type") in {"json", "gbnf"}
-        tools = frozenset(tool.function.name for tool in request.tools)
+        tools = frozenset(tool.function.name for tool in offered(request))
         if request.history is None:
             return cls(last=request.prompt or "", tools=tools, structured=structured)
         messages = request.history.messages
@@ -280,6 +323,11 @@ class Situation:
             image=bool(users) and any(isinstance(part, FileHandle) for part in turn[0].content),
             round=1 + sum(message.role == "tool" for message in turn),
         )
+
+
+def offered(request: GenerateRequest) -> Sequence[Tool]:
+    """Return the tools that the model is told of."""
+    return () if request.tool_choice == "none" else request.tools
 
 
 def first_match(rules: Sequence[Rule], situation: Situation) -> Rule | None:

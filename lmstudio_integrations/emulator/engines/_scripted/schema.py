@@ -1,19 +1,242 @@
-"""The smallest valid instance of a JSON schema."""
+"""The smallest valid instance of a JSON schema: the one with the fewest characters, the first of equals.
 
-from collections.abc import Mapping
+A schema is brought into flat alternatives, without references and combinations; each is filled with as little as it
+allows, and the smallest wins. Of `oneOf`, one alternative is filled; that no other fits it, too, is left to the schema.
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations.emulator.engines._scripted.merge import merge
+from lmstudio_integrations.emulator.engines._scripted.refusals import unsupported
+from lmstudio_integrations.emulator.engines._scripted.values import MOST, NoInstanceError, numbers, strings
 
-def smallest(schema: Mapping[str, Any]) -> Any:
-    """Return the smallest instance of a schema."""
+Schema = Mapping[str, Any]
+
+_COMBINING = frozenset({"$ref", "allOf", "anyOf", "oneOf", "$defs", "definitions", "const"})
+_UNREADABLE = ("not", "if", "contains", "dependentRequired", "dependentSchemas", "$dynamicRef", "$recursiveRef")
+_MOST_ALTERNATIVES = 256
+
+
+def smallest(schema: object) -> Any:
+    """Return the smallest valid instance of a schema.
+
+    Raises:
+        EngineError: If the schema has none, or says more than can be followed here.
+    """
+    try:
+        return _instances(schema, _Place(schema))[0]
+    except NoInstanceError as error:
+        raise unsupported(f"this JSON schema: {error}") from error
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+        # A client may send anything as a schema.
+        raise unsupported(f"this JSON schema, which is not a valid one: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where in a schema we are: the whole of it, and the references that led here."""
+
+    root: object
+    references: tuple[str, ...] = ()
+
+    def follow(self, reference: str) -> tuple[object, "_Place"]:
+        """Return what a reference points to, and the place behind it. No smallest instance lies within itself."""
+        if reference in self.references:
+            raise NoInstanceError(f"{reference!r} contains itself without end")
+        if not reference.startswith("#"):
+            raise NoInstanceError(f"{reference!r} lies outside of it")
+        target = self.root
+        for name in reference[1:].split("/")[1:]:
+            key = name.replace("~1", "/").replace("~0", "~")
+            if not is_object(target) or key not in target:
+                raise NoInstanceError(f"{reference!r} points nowhere")
+            target = target[key]
+        return target, replace(self, references=(*self.references, reference))
+
+
+_Flat = tuple[Schema, _Place]
+
+
+def _instances(schema: object, place: _Place, want: int = 1) -> list[Any]:
+    """Return at least one and at most `want` instances that differ, the smallest first."""
+    found: list[Any] = []
+    problem: NoInstanceError | None = None
+    for flat, here in _alternatives(schema, place):
+        try:
+            found += _fill(flat, here, want)
+        except NoInstanceError as error:
+            problem = error
+    if not found:
+        raise problem or NoInstanceError("it allows nothing")
+    return _distinct(sorted(found, key=lambda instance: len(_written(instance))))[:want]
+
+
+def _written(instance: object) -> str:
+    return json.dumps(instance, sort_keys=True)
+
+
+def _distinct(instances: Iterable[Any]) -> list[Any]:
+    return list({_written(instance): instance for instance in instances}.values())
+
+
+def _alternatives(schema: object, place: _Place) -> list[_Flat]:
+    """Return the flat schemas of which an instance must fit one."""
+    if schema is True:
+        return [({}, place)]
+    if not is_object(schema):
+        raise NoInstanceError("it allows nothing")
+    unreadable = next((keyword for keyword in _UNREADABLE if keyword in schema), None)
+    if unreadable is not None:
+        raise NoInstanceError(f"{unreadable!r} is not understood")
+    own = {keyword: value for keyword, value in schema.items() if keyword not in _COMBINING}
     if "const" in schema:
-        return schema["const"]
+        own = merge(own, {"enum": [schema["const"]]})
+    parts: list[list[_Flat]] = [[(own, place)]]
+    if "$ref" in schema:
+        parts.append(_alternatives(*place.follow(str(schema["$ref"]))))
+    parts += [_alternatives(part, place) for part in schema.get("allOf", ())]
+    parts += [_any_of(schema[keyword], place) for keyword in ("anyOf", "oneOf") if keyword in schema]
+    return _combined(parts, place)
+
+
+def _any_of(choices: Iterable[object], place: _Place) -> list[_Flat]:
+    found: list[_Flat] = []
+    problem = NoInstanceError("it allows nothing")
+    for choice in choices:
+        try:
+            found += _alternatives(choice, place)
+        except NoInstanceError as error:
+            problem = error
+    if not found:
+        raise problem
+    return found
+
+
+def _combined(parts: Sequence[list[_Flat]], place: _Place) -> list[_Flat]:
+    """Return every way to fit one alternative of each part."""
+    known = len(place.references)
+    return [
+        (
+            merge(*(flat for flat, _ in choice)),
+            replace(
+                place,
+                references=place.references + tuple(name for _, here in choice for name in here.references[known:]),
+            ),
+        )
+        for choice in itertools.islice(itertools.product(*parts), _MOST_ALTERNATIVES)
+    ]
+
+
+def _fill(schema: Schema, place: _Place, want: int) -> list[Any]:
+    """Return instances of a flat schema, at most `want` of each type."""
+    types = _types(schema)
     if "enum" in schema:
-        return schema["enum"][0]
-    kind = schema.get("type", "object" if "properties" in schema else "null")
-    if kind == "object":
-        properties = schema.get("properties", {})
-        return {name: smallest(properties.get(name, {})) for name in schema.get("required", ())}
-    if kind == "array":
-        return [smallest(schema.get("items", {})) for _ in range(schema.get("minItems", 0))]
-    return {"string": "", "integer": 0, "number": 0, "boolean": False}.get(kind)
+        return [value for value in schema["enum"] if any(_IS_A[name](value) for name in types)]
+    found: list[Any] = []
+    problem: NoInstanceError | None = None
+    for name in types:
+        try:
+            found += _MAKERS[name](schema, place, want)
+        except NoInstanceError as error:
+            problem = error
+    if problem is not None and not found:
+        raise problem
+    return found
+
+
+def _types(schema: Schema) -> list[str]:
+    """Return the types that a schema allows; where it names none, those that its keywords are about."""
+    named = schema.get("type")
+    if named is not None:
+        names = [str(name) for name in named] if is_list(named) else [str(named)]
+        return [name for name in names if name in _MAKERS]
+    return list(dict.fromkeys(_ABOUT[keyword] for keyword in schema if keyword in _ABOUT)) or list(_MAKERS)
+
+
+def _objects(schema: Schema, place: _Place, want: int) -> list[Any]:
+    """Return the object with the fewest members; for sets of objects, one is all there is."""
+    del want
+    properties: Mapping[str, Any] = schema.get("properties", {})
+    names = list(dict.fromkeys(schema.get("required", ())))
+    optional = [name for name in properties if name not in names]
+    missing = int(schema.get("minProperties", 0)) - len(names)
+    names += [*optional, *(f"member{number}" for number in range(missing))][: max(missing, 0)]
+    if len(names) > schema.get("maxProperties", len(names)):
+        raise NoInstanceError("an object must have more members than it may have")
+    other = schema.get("additionalProperties", True)
+    return [{name: _instances(properties.get(name, other), place)[0] for name in names}]
+
+
+def _arrays(schema: Schema, place: _Place, want: int) -> list[Any]:
+    """Return the array with the fewest items; as for objects, one is all there is."""
+    del want
+    further, first = schema.get("items", True), schema.get("prefixItems", ())
+    if is_list(further):
+        further, first = schema.get("additionalItems", True), further
+    least, most = int(schema.get("minItems", 0)), schema.get("maxItems", MOST)
+    if least > most:
+        raise NoInstanceError(f"an array must have {least} items")
+    items, others = first[:least], max(least - len(first), 0)
+    if schema.get("uniqueItems"):
+        return [_different([*items, *[further] * others], place)]
+    alike = _instances(further, place) * others if others else []
+    return [[*(_instances(item, place)[0] for item in items), *alike]]
+
+
+def _different(items: Sequence[object], place: _Place) -> list[Any]:
+    """Return an instance of each schema; no two of them are equal."""
+    taken: dict[str, Any] = {}
+    for item in items:
+        free = (value for value in _instances(item, place, len(items)) if _written(value) not in taken)
+        value = next(free, _NOTHING)
+        if value is _NOTHING:
+            raise NoInstanceError("an array needs more different items than there are")
+        taken[_written(value)] = value
+    return list(taken.values())
+
+
+_NOTHING = object()
+
+_MAKERS: Mapping[str, Callable[[Schema, _Place, int], list[Any]]] = {
+    "integer": lambda schema, _place, want: numbers(schema, want, whole=True),
+    "number": lambda schema, _place, want: numbers(schema, want, whole=False),
+    "string": lambda schema, _place, want: [*strings(schema, want)],
+    "array": _arrays,
+    "object": _objects,
+    "boolean": lambda _schema, _place, _want: [False, True],
+    "null": lambda _schema, _place, _want: [None],
+}
+
+_IS_A: Mapping[str, Callable[[Any], bool]] = {
+    "integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    "string": lambda value: isinstance(value, str),
+    "array": is_list,
+    "object": is_object,
+    "boolean": lambda value: isinstance(value, bool),
+    "null": lambda value: value is None,
+}
+
+_ABOUT: Mapping[str, str] = {
+    "properties": "object",
+    "required": "object",
+    "additionalProperties": "object",
+    "minProperties": "object",
+    "items": "array",
+    "prefixItems": "array",
+    "minItems": "array",
+    "minLength": "string",
+    "pattern": "string",
+    "format": "string",
+    "minimum": "number",
+    "exclusiveMinimum": "number",
+    "maximum": "number",
+    "exclusiveMaximum": "number",
+    "multipleOf": "number",
+}
+"""Which type a keyword says something of."""

@@ -1,0 +1,84 @@
+"""What two JSON schemas that must both be met come to, as one flat schema.
+
+Members of objects and items of arrays are not merged here: `allOf` puts that off until they are looked at.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import reduce
+from typing import Any
+
+from lmstudio_integrations._narrow import is_list
+from lmstudio_integrations.emulator.engines._scripted.values import NoInstanceError
+
+Schema = Mapping[str, Any]
+
+
+def merge(*schemas: Schema) -> dict[str, Any]:
+    """Return the schema that allows what each of the flat schemas allows.
+
+    Raises:
+        NoInstanceError: If two of them contradict each other, or cannot be brought together here.
+    """
+    nothing: dict[str, Any] = {}
+    return reduce(_merge, schemas, nothing)
+
+
+def _merge(first: dict[str, Any], second: Schema) -> dict[str, Any]:
+    merged = {**first, **second}
+    for keyword in first.keys() & second.keys():
+        if first[keyword] != second[keyword] and keyword not in _REMARKS:
+            merged[keyword] = _BOTH.get(keyword, _neither)(first[keyword], second[keyword])
+    return merged
+
+
+_REMARKS = frozenset({"title", "description", "default", "examples", "$id", "$schema", "$comment", "discriminator"})
+
+
+def _neither(first: object, second: object) -> Any:
+    raise NoInstanceError(f"{first!r} and {second!r} cannot be met together")
+
+
+def _all(first: object, second: object) -> dict[str, Any]:
+    return {"allOf": [first, second]}
+
+
+def _types(first: Any, second: Any) -> list[str]:
+    ours, theirs = ({str(name) for name in (value if is_list(value) else [value])} for value in (first, second))
+    for names, others in ((ours, theirs), (theirs, ours)):
+        if "number" in names and "integer" in others:
+            names.add("integer")
+    return sorted(ours & theirs)
+
+
+def _properties(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    shared = {name: _all(first[name], second[name]) for name in first.keys() & second.keys()}
+    return {**first, **second, **shared}
+
+
+def _multiple(first: object, second: object) -> Any:
+    if isinstance(first, int) and isinstance(second, int):
+        return math.lcm(first, second)
+    return _neither(first, second)
+
+
+def _larger(first: Any, second: Any) -> Any:
+    return max(first, second)
+
+
+def _smaller(first: Any, second: Any) -> Any:
+    return min(first, second)
+
+
+_BOTH: Mapping[str, Callable[[Any, Any], Any]] = {
+    "type": _types,
+    "enum": lambda first, second: [value for value in first if value in second],
+    "required": lambda first, second: [*first, *second],
+    "properties": _properties,
+    "items": _all,
+    "additionalProperties": _all,
+    "multipleOf": _multiple,
+    "uniqueItems": lambda first, second: first or second,
+    **dict.fromkeys(("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"), _larger),
+    **dict.fromkeys(("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"), _smaller),
+}

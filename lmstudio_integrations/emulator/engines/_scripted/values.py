@@ -1,0 +1,118 @@
+"""The smallest numbers and strings that a flat JSON schema allows."""
+
+import itertools
+import math
+import re
+import string
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+from lmstudio_integrations.emulator.engines._scripted.pattern import UnreadablePatternError, matching
+
+Schema = Mapping[str, Any]
+
+MOST = 100_000
+"""The longest string and array that is made."""
+
+_REPEATS = 64
+"""How many repeats of a pattern's parts are tried, to make it long enough."""
+
+_FORMATS: Mapping[str, str] = {
+    "date": "2000-01-01",
+    "date-time": "2000-01-01T00:00:00Z",
+    "duration": "P0D",
+    "email": "a@example.com",
+    "hostname": "a",
+    "ipv4": "0.0.0.0",  # noqa: S104 - an example of an address, nothing is bound to it
+    "ipv6": "::",
+    "time": "00:00:00Z",
+    "uri": "http://example.com",
+    "uuid": "00000000-0000-4000-8000-000000000000",
+}
+
+
+class NoInstanceError(Exception):
+    """A schema allows nothing, or what it allows is not understood here."""
+
+
+def numbers(schema: Schema, want: int, *, whole: bool) -> list[Any]:
+    """Return numbers that a schema allows, those near zero first.
+
+    Args:
+        schema: With bounds and `multipleOf`.
+        want: How many there shall be at most.
+        whole: Whether they must be integers.
+    """
+    low, high = _bound(schema, "minimum", "exclusiveMinimum", max), _bound(schema, "maximum", "exclusiveMaximum", min)
+    excluded = {_fraction(schema.get(keyword)) for keyword in ("exclusiveMinimum", "exclusiveMaximum")}
+    step = _fraction(schema.get("multipleOf", 1))
+    if step is None or step <= 0:
+        raise NoInstanceError(f"multipleOf is {schema['multipleOf']!r}")
+    if whole:
+        step = Fraction(step.numerator)
+    found = list(itertools.islice((n for n in _multiples(step, low, high) if n not in excluded), want))
+    if not (found or whole or "multipleOf" in schema or low is None or high is None):
+        between = (low + (high - low) * part / (want + 1) for part in range(want + 2))
+        found = [number for number in between if low <= number <= high and number not in excluded][:want]
+    if not found:
+        raise NoInstanceError("no number lies within the bounds")
+    return [int(number) if number.denominator == 1 else float(number) for number in found]
+
+
+def _bound(schema: Schema, closed: str, opened: str, stricter: Any) -> Fraction | None:
+    bounds = [bound for keyword in (closed, opened) if (bound := _fraction(schema.get(keyword))) is not None]
+    return stricter(bounds) if bounds else None
+
+
+def _fraction(value: object) -> Fraction | None:
+    """Return a number as it is written, not as it is stored: 0.1 is a tenth."""
+    return Fraction(str(value)) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _multiples(step: Fraction, low: Fraction | None, high: Fraction | None) -> Iterator[Fraction]:
+    """Yield the multiples of a step between two bounds, from the one nearest to zero on."""
+    start = 0
+    if low is not None and low > 0:
+        start = math.ceil(low / step)
+    elif high is not None and high < 0:
+        start = math.floor(high / step)
+    up = (number * step for number in itertools.count(start))
+    down = (number * step for number in itertools.count(start - 1, -1))
+    yield from itertools.takewhile(lambda number: high is None or number <= high, up)
+    yield from itertools.takewhile(lambda number: low is None or number >= low, down)
+
+
+def strings(schema: Schema, want: int) -> list[str]:
+    """Return strings that a schema allows, the shortest first."""
+    least, most = int(schema.get("minLength", 0)), schema.get("maxLength", math.inf)
+    if least > min(most, MOST):
+        raise NoInstanceError(f"a string must be of {least} characters")
+    if "pattern" in schema:
+        candidates = _of_pattern(str(schema["pattern"]))
+    elif schema.get("format") in _FORMATS:
+        candidates = iter([_FORMATS[schema["format"]]])
+    else:
+        candidates = _letters(least)
+    fitting = (text for text in candidates if least <= len(text) <= most)
+    # Letters only grow, so that the search ends where they are too long.
+    found = list(itertools.islice(itertools.takewhile(lambda text: len(text) <= most, fitting), want))
+    if not found:
+        raise NoInstanceError(f"no string of its length fits {schema.get('pattern') or schema.get('format')!r}")
+    return found
+
+
+def _letters(length: int) -> Iterator[str]:
+    for longer in itertools.count(length):
+        yield from map("".join, itertools.product(string.ascii_lowercase, repeat=longer))
+
+
+def _of_pattern(pattern: str) -> Iterator[str]:
+    """Yield texts that a pattern is found in, with more and more repeats, and then with letters around them."""
+    try:
+        search = re.compile(pattern).search
+        texts = list(dict.fromkeys(matching(pattern, repeats) for repeats in range(_REPEATS)))
+    except (re.error, UnreadablePatternError) as error:
+        raise NoInstanceError(f"the pattern {pattern!r} is not understood") from error
+    padded = (text + "a" * length for text in texts[:1] for length in range(1, _REPEATS))
+    return filter(search, itertools.chain(texts, padded))
