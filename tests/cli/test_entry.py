@@ -2,8 +2,14 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
+from importlib.metadata import version
 
 import pytest
+
+from lmstudio_integrations.cli import MISSING_EXTRA
+
+Run = Callable[..., int | str | None]
 
 
 def run_python(script: str) -> subprocess.CompletedProcess[str]:
@@ -14,5 +20,31 @@ def run_python(script: str) -> subprocess.CompletedProcess[str]:
 def test_without_the_extra_one_sentence_names_what_to_install(missing: str) -> None:
     run = run_python(f"import sys; sys.modules[{missing!r}] = None; from lmstudio_integrations.cli import main; main()")
     assert run.returncode == 1
-    assert run.stderr.strip() == ("The command line needs its extra; run: pip install 'lmstudio-integrations[cli]'")
+    assert run.stderr.splitlines() == [MISSING_EXTRA]
     assert run.stdout == ""
+    assert "pip install 'lmstudio-integrations[cli]'" in MISSING_EXTRA
+
+
+def test_another_missing_module_is_not_blamed_on_the_extra() -> None:
+    run = run_python("import sys; sys.modules['pydantic'] = None; from lmstudio_integrations.cli import main; main()")
+    assert run.returncode == 1
+    assert "ModuleNotFoundError" in run.stderr
+    assert MISSING_EXTRA not in run.stderr
+
+
+def test_an_error_is_one_message_and_no_traceback(run: Run) -> None:
+    code = run("demo", "--host", "ftp://nowhere")
+    assert isinstance(code, str)
+    assert code.startswith("Error: ")
+    assert "ftp://nowhere" in code
+
+
+def test_the_version_is_printed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out.strip() == version("lmstudio-integrations")
+
+
+def test_without_a_command_the_help_is_shown(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run()
+    shown = capsys.readouterr()
+    assert {"serve", "demo"} <= set((shown.out + shown.err).split())

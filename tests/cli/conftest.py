@@ -1,0 +1,48 @@
+"""What the tests of the command line share: a server with the bundled keys, and running a command."""
+
+import socket
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lmstudio_integrations.cli import main
+from lmstudio_integrations.client._address import HOST_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.catalogue import BUNDLED, parse_model
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what the developer's machine says of servers, and take a wide terminal."""
+    for name in (HOST_VARIABLE, *TOKEN_VARIABLES):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+def scripted() -> Iterator[Emulator]:
+    """A server that has scripted models under the keys of the bundled ones."""
+    with Emulator([parse_model(key, scripted=True) for key in BUNDLED]) as server:
+        yield server
+
+
+@pytest.fixture
+def nobody() -> str:
+    """An address where nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int | str | None]:
+    """Run a command in this process; the result is what the process would exit with."""
+
+    def run_command(*arguments: str) -> int | str | None:
+        monkeypatch.setattr(sys, "argv", ["lmstudio-integrations", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        return left.value.code
+
+    return run_command

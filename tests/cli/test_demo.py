@@ -1,0 +1,133 @@
+"""`demo`: which server and which models it takes, and what it prints."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lmstudio_integrations.cli import _demo
+from lmstudio_integrations.cli._retrieval import DOCUMENTS, QUESTION
+from lmstudio_integrations.cli._selection import SIZE_LIMIT, Choice
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+
+Run = Callable[..., int | str | None]
+Capture = pytest.CaptureFixture[str]
+CHAT, EMBEDDING = "smollm2-135m-instruct", "text-embedding-all-minilm-l6-v2"
+TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch, scripted: Emulator) -> Emulator:
+    """Put a scripted server in the place of the embedded one."""
+
+    @contextlib.contextmanager
+    def embedded() -> Iterator[_demo.Place]:
+        yield _demo.Place(scripted.address, None, Choice(CHAT, loaded=False), Choice(EMBEDDING, loaded=False))
+
+    monkeypatch.setattr(_demo, "embedded", embedded)
+    return scripted
+
+
+@pytest.fixture
+def large_only() -> Iterator[Emulator]:
+    """A server whose only chat model is large, and not loaded."""
+    models = [ModelEntry(key="large", size_bytes=SIZE_LIMIT), ModelEntry(key="embedder", kind="embedding")]
+    with Emulator(models) as server:
+        yield server
+
+
+def models_asked(server: Emulator) -> list[str]:
+    return [info.model_key for info in server.loaded()]
+
+
+def test_the_demo_finds_the_document_streams_an_answer_and_prints_figures(
+    run: Run, scripted: Emulator, capsys: Capture
+) -> None:
+    assert run("demo", "--host", scripted.address) == 0
+    out = capsys.readouterr().out
+    assert f"Using LM Studio at {scripted.address}." in out
+    assert QUESTION in out
+    assert DOCUMENTS["ferry"] in out
+    assert "Answer:   " in out
+    for row in ("Model", "Tokens", "Tokens per second", "Time to first token", "Stop reason"):
+        assert f"│ {row} " in out
+    assert f"{CHAT} (scripted" in out
+    assert "eosFound" in out
+
+
+def test_loading_is_shown(run: Run, scripted: Emulator, capsys: Capture) -> None:
+    run("demo", "--host", scripted.address)
+    out = capsys.readouterr().out
+    assert f"Loading {EMBEDDING}" in out
+    assert f"Loading {CHAT}" in out
+
+
+def test_the_environment_names_the_server(
+    run: Run, scripted: Emulator, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMSTUDIO_HOST", scripted.address)
+    assert run("demo") == 0
+    assert f"Using LM Studio at {scripted.address}." in capsys.readouterr().out
+
+
+def test_models_that_are_loaded_are_used_however_large(run: Run, large_only: Emulator, capsys: Capture) -> None:
+    large_only.load("large", identifier="mine")
+    large_only.load("embedder")
+    assert run("demo", "--host", large_only.address) == 0
+    out = capsys.readouterr().out
+    assert "large (scripted" in out
+    assert "Loading" not in out
+
+
+def test_a_large_model_is_not_loaded_unasked(
+    run: Run, large_only: Emulator, stand_in: Emulator, capsys: Capture
+) -> None:
+    assert run("demo", "--host", large_only.address) == 0
+    out = capsys.readouterr().out
+    assert "has no chat model that is loaded, or downloaded and below 2 GB" in out
+    assert "Starting the built-in emulator" in out
+    assert models_asked(large_only) == []
+    assert stand_in.predictions
+
+
+@pytest.mark.parametrize(
+    ("models", "missing"),
+    [
+        ([ModelEntry(key="chatty")], "no embedding model"),
+        ([ModelEntry(key="embedder", kind="embedding")], "no chat model"),
+        ([], "no chat and no embedding model"),
+    ],
+)
+def test_a_server_without_models_of_both_kinds_is_not_used(models: list[ModelEntry], missing: str) -> None:
+    with Emulator(models) as server, _demo.Client(server.address) as client:
+        found = _demo.survey(client, "The server")
+    assert isinstance(found, str)
+    assert f"The server has {missing} that is loaded" in found
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_without_a_server_the_embedded_one_is_started_and_named(run: Run, nobody: str, capsys: Capture) -> None:
+    assert run("demo", "--host", nobody) == 0
+    out = capsys.readouterr().out
+    assert f"There is no LM Studio at {nobody}. Starting the built-in emulator" in out
+    assert "Stop reason" in out
+
+
+def test_a_server_that_asks_for_a_token_gets_the_one_given(run: Run, capsys: Capture) -> None:
+    models = [ModelEntry(key="chatty"), ModelEntry(key="embedder", kind="embedding")]
+    with Emulator(models, tokens=[TOKEN]) as server:
+        assert run("demo", "--host", server.address, "--token", TOKEN) == 0
+        refused = run("demo", "--host", server.address)
+    assert "Stop reason" in capsys.readouterr().out
+    assert isinstance(refused, str)
+    assert refused.startswith("Error: ")
+
+
+@pytest.mark.real_model
+def test_without_a_server_a_real_model_answers(run: Run, nobody: str, capsys: Capture) -> None:
+    assert run("demo", "--host", nobody) == 0
+    out = capsys.readouterr().out
+    assert DOCUMENTS["ferry"] in out
+    assert f"{CHAT} (llama, 135M, Q4_1" in out
+    answer = out.partition("Answer:")[2].partition("┌")[0]
+    assert len(answer.split()) > 2

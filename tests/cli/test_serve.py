@@ -1,0 +1,199 @@
+"""`serve`: which emulator the flags ask for, what it prints, and how it ends."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lmstudio_integrations.cli._catalogue import SCRIPTED_PACE, ServeOptions, build, build_catalogue, load_rules
+from lmstudio_integrations.cli._serve import is_exposed
+from lmstudio_integrations.client._address import DISCOVERY_PORTS
+from lmstudio_integrations.client.sync import Client
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.catalogue import BUNDLED
+from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
+
+Run = Callable[..., int | str | None]
+TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    """Write a TOML file."""
+
+    def write_file(text: str) -> Path:
+        path = tmp_path / "file.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write_file
+
+
+@pytest.fixture
+def serving() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Start `serve` as a process of its own; it is gone after the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> "subprocess.Popen[str]":
+        script = "from lmstudio_integrations.cli import main; main()"
+        command = [sys.executable, "-c", script, "serve", *arguments]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate(timeout=10)
+
+
+def test_without_flags_the_bundled_models_are_served_with_real_weights() -> None:
+    models = build_catalogue(ServeOptions()).models
+    assert {model.key for model in models} == set(BUNDLED)
+    assert {model.engine for model in models} == {"llama_cpp"}
+
+
+def test_the_scripted_switch_alone_serves_scripted_models_under_the_bundled_keys() -> None:
+    models = build_catalogue(ServeOptions(scripted=True)).models
+    assert {model.key: model.kind for model in models} == BUNDLED
+    assert {model.engine for model in models} == {"scripted"}
+
+
+def test_any_key_can_be_declared_over_bundled_weights() -> None:
+    (model,) = build_catalogue(ServeOptions(models=("qwen2.5-7b-instruct=smollm2-135m-instruct",))).models
+    assert (model.key, model.engine, model.weights) == ("qwen2.5-7b-instruct", "llama_cpp", "smollm2-135m-instruct")
+
+
+def test_a_key_without_weights_needs_the_scripted_switch() -> None:
+    with pytest.raises(LMStudioValueError, match="no-such-weights"):
+        build_catalogue(ServeOptions(models=("no-such-weights",)))
+    (model,) = build_catalogue(ServeOptions(models=("no-such-weights",), scripted=True)).models
+    assert model.engine == "scripted"
+
+
+def test_scripted_models_have_a_pace_unless_the_catalogue_says_another(write: Callable[[str], Path]) -> None:
+    path = write('[[model]]\nkey = "slow"\ntokens_per_second = 5\n[[model]]\nkey = "usual"\n')
+    paces = {model.key: model.tokens_per_second for model in build_catalogue(ServeOptions(catalog=path)).models}
+    assert paces == {"slow": 5, "usual": SCRIPTED_PACE}
+
+
+def test_a_catalogue_replaces_the_bundled_models_and_flags_add_to_it(write: Callable[[str], Path]) -> None:
+    path = write('[[model]]\nkey = "one"\n')
+    assert [model.key for model in build_catalogue(ServeOptions(catalog=path)).models] == ["one"]
+    more = build_catalogue(ServeOptions(catalog=path, models=("two",), scripted=True))
+    assert [model.key for model in more.models] == ["one", "two"]
+
+
+def test_rules_go_to_scripted_models_that_have_none(write: Callable[[str], Path]) -> None:
+    path = write('[[rule]]\nwhen = {last = "ping"}\nthen = [{text = "pong"}]\n')
+    options = ServeOptions(port=0, models=("talker",), scripted=True, rules=path)
+    with build(options) as server, Client(server.address) as client:
+        assert client.llm.model("talker").respond("ping").content == "pong"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[[rule]\n", "cannot read the rules"),
+        ('[[rules]]\nthen = [{text = "x"}]\n', "unknown table 'rules'"),
+        ('[[rule]]\nwhenn = {last = "x"}\nthen = [{text = "x"}]\n', "rule 1"),
+    ],
+)
+def test_a_bad_rules_file_is_refused_by_name(write: Callable[[str], Path], text: str, complaint: str) -> None:
+    path = write(text)
+    with pytest.raises(LMStudioValueError, match=complaint) as caught:
+        load_rules(path)
+    assert path.name in str(caught.value)
+
+
+def test_a_missing_rules_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(LMStudioValueError, match=r"missing\.toml"):
+        load_rules(tmp_path / "missing.toml")
+
+
+def test_by_default_the_port_is_one_where_clients_look() -> None:
+    with build(ServeOptions(scripted=True)) as server:
+        assert server.port in DISCOVERY_PORTS
+
+
+def test_a_token_keeps_guests_outside() -> None:
+    with build(ServeOptions(port=0, scripted=True, tokens=(TOKEN,))) as server:
+        with Client(server.address) as guest, pytest.raises(LMStudioAuthenticationError):
+            guest.list_downloaded_models()
+        with Client(server.address, TOKEN) as member:
+            assert len(member.list_downloaded_models()) == len(BUNDLED)
+
+
+def test_named_models_are_loaded_at_the_start() -> None:
+    with build(ServeOptions(port=0, scripted=True, load=("smollm2-135m-instruct",))) as server:
+        assert [info.identifier for info in server.loaded()] == ["smollm2-135m-instruct"]
+
+
+@pytest.mark.parametrize(
+    ("options", "exposed"),
+    [
+        (ServeOptions(), False),
+        (ServeOptions(host="localhost"), False),
+        (ServeOptions(host="0.0.0.0"), True),
+        (ServeOptions(host="0.0.0.0", tokens=(TOKEN,)), False),
+    ],
+)
+def test_a_server_is_exposed_if_others_reach_it_without_a_token(options: ServeOptions, exposed: bool) -> None:
+    assert is_exposed(options) is exposed
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `serve` end by itself as soon as it has started."""
+
+    def serve_briefly(emulator: Emulator, on_ready: Callable[[], None]) -> None:
+        with emulator:
+            on_ready()
+
+    monkeypatch.setattr(Emulator, "serve_forever", serve_briefly)
+
+
+@pytest.mark.usefixtures("brief")
+def test_the_first_line_is_the_address_and_the_models_follow(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("serve", "--port", "0", "--scripted", "--model", "talker") == 0
+    address, model = capsys.readouterr().out.splitlines()
+    assert address.startswith("ws://127.0.0.1:")
+    assert model == "  talker (llm, scripted)"
+
+
+@pytest.mark.usefixtures("brief")
+def test_an_exposed_server_is_warned_of(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("serve", "--host", "0.0.0.0", "--port", "0", "--scripted") == 0
+    assert "--token" in capsys.readouterr().err
+
+
+def test_a_taken_port_is_one_message(run: Run, scripted: Emulator) -> None:
+    code = run("serve", "--port", str(scripted.port), "--scripted")
+    assert isinstance(code, str)
+    assert "choose another port" in code
+
+
+def test_a_bad_flag_value_is_one_message(run: Run) -> None:
+    assert run("serve", "--model", "nothing-known") == (
+        "Error: the model 'nothing-known' has no weights; write nothing-known=WEIGHTS with a path to a GGUF file or "
+        "one of smollm2-135m-instruct, text-embedding-all-minilm-l6-v2, or make it a scripted one"
+    )
+
+
+def test_a_served_process_answers_and_ends_cleanly_when_interrupted(
+    serving: Callable[..., "subprocess.Popen[str]"],
+) -> None:
+    process = serving("--port", "0", "--scripted")
+    assert process.stdout is not None
+    address = process.stdout.readline().strip()
+    with Client(address) as client:
+        assert client.llm.model("smollm2-135m-instruct").respond("Anybody there?").content
+    if sys.platform == "win32":
+        process.terminate()
+    else:
+        process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert errors == ""
+    assert sys.platform == "win32" or process.returncode == 0
