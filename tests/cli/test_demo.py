@@ -1,6 +1,7 @@
 """`demo`: which server and which models it takes, and what it prints."""
 
 import contextlib
+import socket
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from lmstudio_integrations.cli import _demo
 from lmstudio_integrations.cli._retrieval import DOCUMENTS, QUESTION
 from lmstudio_integrations.cli._selection import SIZE_LIMIT, Choice
+from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 
 Run = Callable[..., int | str | None]
@@ -99,7 +101,7 @@ def test_a_large_model_is_not_loaded_unasked(
     ],
 )
 def test_a_server_without_models_of_both_kinds_is_not_used(models: list[ModelEntry], missing: str) -> None:
-    with Emulator(models) as server, _demo.Client(server.address) as client:
+    with Emulator(models) as server, Client(server.address) as client:
         found = _demo.survey(client, "The server")
     assert isinstance(found, str)
     assert f"The server has {missing} that is loaded" in found
@@ -111,6 +113,13 @@ def test_without_a_server_the_embedded_one_is_started_and_named(run: Run, nobody
     out = capsys.readouterr().out
     assert f"There is no LM Studio at {nobody}. Starting the built-in emulator" in out
     assert "Stop reason" in out
+
+
+def test_something_that_never_answers_is_not_used() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        with Client(host, connect_timeout=0.05) as client:
+            assert _demo.survey(client, "It") == "It did not answer (connect_timeout)."
 
 
 def test_a_server_that_asks_for_a_token_gets_the_one_given(run: Run, capsys: Capture) -> None:

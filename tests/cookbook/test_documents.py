@@ -1,0 +1,67 @@
+"""What the README and the site show is true: their programs run, their commands and links exist."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from lmstudio_integrations.cli._app import app
+from lmstudio_integrations.emulator import Emulator
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", "docs/first-steps.md"]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def read(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Return the code of a page in one language."""
+    return [code for found, code in BLOCK.findall(read(page)) if found == language]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_programs_of_a_page_run_one_after_the_other(page: str, scripted: Emulator, tmp_path: Path) -> None:
+    program = "\n".join(blocks(page, "python"))
+    assert program
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=tmp_path,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert run.stderr == ""
+    assert run.returncode == 0
+    assert run.stdout.strip()
+    assert scripted.predictions
+
+
+def test_the_commands_of_the_readme_are_one_line_each() -> None:
+    commands = blocks("README.md", "sh")
+    assert len(commands) == 3
+    for command in commands:
+        assert command.count("\n") == 1
+        assert not command.startswith(("$", ">", "#"))
+        assert "\\" not in command
+
+
+def test_the_readme_example_has_five_lines() -> None:
+    (program,) = blocks("README.md", "python")
+    assert len([line for line in program.splitlines() if line]) == 4
+
+
+def test_every_command_and_option_is_in_the_reference() -> None:
+    page = read("docs/reference/cli.md")
+    for name, command in typer.main.get_group(app).commands.items():
+        assert f"## `{name}`" in page
+        for parameter in command.params:
+            assert f"`{parameter.opts[0]}" in page, (name, parameter.opts)

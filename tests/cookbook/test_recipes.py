@@ -1,0 +1,35 @@
+"""Every recipe runs and finds its own result right."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator
+
+COOKBOOK = Path(__file__).parents[2] / "cookbook"
+RECIPES = sorted(path.name for path in COOKBOOK.glob("*.py"))
+
+
+def test_the_index_and_the_site_name_every_recipe() -> None:
+    index = (COOKBOOK / "README.md").read_text(encoding="utf-8")
+    page = (COOKBOOK.parent / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert RECIPES
+    for name in RECIPES:
+        assert f"]({name})" in index
+        assert f'"cookbook/{name}"' in page
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_runs_on_scripted_models(name: str, scripted: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(COOKBOOK / name), run_name="__main__")
+    assert capsys.readouterr().out.strip()
+    assert scripted.predictions
+
+
+@pytest.mark.real_model
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_runs_on_real_models(name: str, real: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(COOKBOOK / name), run_name="__main__")
+    assert capsys.readouterr().out.strip()
+    assert real.predictions
