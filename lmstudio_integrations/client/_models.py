@@ -1,6 +1,6 @@
 """What a handle can do besides predicting, and what a client can do with models: the flows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmstudio_integrations.client._binding import Binding, with_model
@@ -26,6 +26,7 @@ from lmstudio_integrations.types.models import (
     QuerySpecifier,
     parse_infos,
 )
+from lmstudio_integrations.types.tools import Tool
 
 WINDOW = 32
 """Calls of one batch that are on their way at once."""
@@ -108,15 +109,19 @@ def embed(link: Link[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[
     return (yield from with_model(link, binding, operation))
 
 
-def apply_prompt_template(link: Link[Any], binding: Binding, history: ChatHistory) -> Flow[str]:
-    """Return the conversation as the model would read it."""
+def apply_prompt_template(
+    link: Link[Any], binding: Binding, history: ChatHistory, tools: Sequence[Tool | Mapping[str, Any]] = ()
+) -> Flow[str]:
+    """Return the conversation, with the tools offered to the model, as the model would read it."""
+    definitions = [Tool.model_validate(tool) for tool in tools]
+    options = TemplateOptions(tool_definitions=definitions) if definitions else TemplateOptions()
 
     def operation(specifier: QuerySpecifier) -> Flow[str]:
         parameter = ApplyPromptTemplate(
             specifier=specifier,
             history=history,
             prediction_config_stack=KvConfigStack(layers=[]),
-            opts=TemplateOptions(),
+            opts=options,
         )
         result = yield from ask(link, "llm", "applyPromptTemplate", parameter, doing="Prompt template")
         with understanding("Prompt template"):

@@ -4,7 +4,7 @@ Every method takes its work from a flow and awaits it; `sync.py` is the twin.
 """
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, cast, overload
 
@@ -30,6 +30,7 @@ from lmstudio_integrations.types.models import (
     ModelKind,
 )
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
+from lmstudio_integrations.types.tools import Tool
 
 
 class AsyncEvents:
@@ -171,10 +172,10 @@ class AsyncLLM(_Handle):
         """Continue a text, as a stream. It begins with the first read."""
         return AsyncPredictionStream(_requests.complete(self._link, self.binding, prompt, options))
 
-    async def apply_prompt_template(self, history: History) -> str:
-        """Return a conversation as the model would read it."""
+    async def apply_prompt_template(self, history: History, *, tools: Sequence[Tool | Mapping[str, Any]] = ()) -> str:
+        """Return a conversation, with the tools offered to the model, as the model would read it."""
         wire = _requests.to_history(history)
-        return await arun(_models.apply_prompt_template(self._link, self.binding, wire))
+        return await arun(_models.apply_prompt_template(self._link, self.binding, wire, tools))
 
     async def get_info(self) -> LlmInstanceInfo:
         """Return what the server knows of the instance."""

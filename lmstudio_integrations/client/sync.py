@@ -3,7 +3,7 @@
 Every method takes its work from a flow and waits for it; `asynchronous.py` is the twin.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, cast, overload
 
@@ -29,6 +29,7 @@ from lmstudio_integrations.types.models import (
     ModelKind,
 )
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
+from lmstudio_integrations.types.tools import Tool
 
 
 class PredictionStream(BaseStream):
@@ -134,10 +135,10 @@ class LLM(_Handle):
         """Continue a text, as a stream. It begins with the first read."""
         return PredictionStream(_requests.complete(self._link, self.binding, prompt, options))
 
-    def apply_prompt_template(self, history: History) -> str:
-        """Return a conversation as the model would read it."""
+    def apply_prompt_template(self, history: History, *, tools: Sequence[Tool | Mapping[str, Any]] = ()) -> str:
+        """Return a conversation, with the tools offered to the model, as the model would read it."""
         wire = _requests.to_history(history)
-        return run(_models.apply_prompt_template(self._link, self.binding, wire))
+        return run(_models.apply_prompt_template(self._link, self.binding, wire, tools))
 
     def get_info(self) -> LlmInstanceInfo:
         """Return what the server knows of the instance."""
