@@ -1,7 +1,7 @@
 """LM Studio as a first-class model provider, over its native WebSocket API.
 
-`import lmstudio_integrations as lms` gives the native client; `ChatLMStudio`, `LMStudioLLM` and `LMStudioEmbeddings` are the
-LangChain adapters. Everything is imported when it is first used, so that importing the package costs next to
+`import lmstudio_integrations as lms` gives the native client; `ChatLMStudio`, `LMStudioLLM` and `LMStudioEmbeddings`
+are the LangChain adapters. Everything is imported when it is first used, so that importing the package costs next to
 nothing and never imports a framework.
 """
 

@@ -28,8 +28,8 @@ async def greet(address: Address) -> str | None:
             answer = await _get(address, "/lmstudio-greeting")
     except TimeoutError:
         return f"no answer within {PROBE_TIMEOUT:g} s"
-    except ssl.SSLError as error:
-        return f"TLS failed ({error.reason or error}); use ws:// if the server has no TLS"
+    except (ssl.SSLError, ConnectionResetError) as error:
+        return f"TLS failed ({error}); use ws:// if the server has none" if address.tls else "the connection was cut"
     except OSError as error:
         return f"nothing listens there ({os.strerror(error.errno) if error.errno else error})"
     except (ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):

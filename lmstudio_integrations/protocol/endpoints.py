@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.protocol import prediction
 from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack
 from lmstudio_integrations.types._base import WireModel
@@ -240,7 +241,9 @@ class DownloadModel(WireModel):
 Decode = Callable[[dict[str, Any]], Any]
 
 
-def _as_is(packet: dict[str, Any]) -> Any:
+def _as_is(packet: object) -> dict[str, Any]:
+    if not is_object(packet) or not isinstance(packet.get("type"), str):
+        raise TypeError(f"a packet without a type: {packet!r}")
     return packet
 
 

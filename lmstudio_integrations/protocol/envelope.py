@@ -17,11 +17,11 @@ MAX_WARNINGS = 5
 
 
 def dumps(value: Any) -> str:
-    """Return a value as JSON text; lone surrogates are escaped, infinities refused."""
+    """Return a value as JSON text; lone surrogates are escaped, and what is no finite number becomes null."""
     try:
-        return to_json(value, inf_nan_mode="constants").decode()
-    except (UnicodeEncodeError, ValueError):
-        return json.dumps(value, separators=(",", ":"))
+        return to_json(value, inf_nan_mode="null").decode()
+    except ValueError:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 def parse(data: str | bytes) -> tuple[dict[str, Any] | None, bool]:
@@ -33,7 +33,7 @@ def parse(data: str | bytes) -> tuple[dict[str, Any] | None, bool]:
     """
     try:
         value, slow = from_json(data), False
-    except ValueError:
+    except (ValueError, TypeError):  # the latter for text that no UTF-8 can carry
         try:
             value, slow = json.loads(data), True
         except (ValueError, RecursionError):

@@ -18,6 +18,7 @@ from lmstudio_integrations.errors import (
     LMStudioPresetNotFoundError,
     LMStudioPromptTemplateError,
     LMStudioServerError,
+    LMStudioStructuredOutputError,
     LMStudioToolCallError,
     LMStudioUnsupportedError,
     LMStudioWrongModelKindError,
@@ -49,12 +50,23 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], type[LMStudioServerError]], ...] = tuple(
         (r"jinja|prompt template", LMStudioPromptTemplateError),
         (r"failed to parse tool call", LMStudioToolCallError),
         (r"failed to load|load-error|error loading model|no lm runtime found", LMStudioModelLoadError),
-        (r"prediction-error|iterating prediction stream|generation failed", LMStudioPredictionError),
+        (r"'type' must be a string", LMStudioStructuredOutputError),
+        (r"prediction-error|iterating prediction stream|generation failed|channel error", LMStudioPredictionError),
         (r"api token|api key", LMStudioAuthenticationError),
     )
 )
 
-_NUMBERS = re.compile(r"first (\d+) tokens.*length of only (\d+)|n_keep \(?(\d+)\)? >= n_ctx \(?(\d+)\)?", re.DOTALL)
+_NUMBERS = re.compile(
+    r"first (\d{1,12}) tokens.*length of only (\d{1,12})|n_keep \(?(\d{1,12})\)? >= n_ctx \(?(\d{1,12})\)?",
+    re.DOTALL,
+)
+
+
+def error_object(value: object) -> Mapping[str, Any]:
+    """Return an error on the wire as the object that it should be; a mere text is a title."""
+    if is_object(value):
+        return value
+    return {"title": value} if isinstance(value, str) else {}
 
 
 def to_exception(
@@ -76,7 +88,7 @@ def to_exception(
     display, data = _object(error, "displayData"), _object(error, "errorData")
     kind = _kind(display, f"{title}\n{root_title}\n{cause}", default)
     header = title if root_title in {None, title} else f"{root_title}: {title}"
-    advice = suggestion or _advice(display)
+    advice = " ".join(text for text in (suggestion, _advice(display)) if text) or None
     details: dict[str, Any] = {
         "title": title,
         "root_title": root_title,
@@ -94,7 +106,7 @@ def to_exception(
 def _kind(
     display: Mapping[str, Any] | None, text: str, default: type[LMStudioServerError]
 ) -> type[LMStudioServerError]:
-    by_code = _BY_CODE.get(str(display.get("code"))) if display else None
+    by_code = _BY_CODE.get(_text(display, "code") or "") if display else None
     return by_code or next((kind for pattern, kind in _BY_TEXT if pattern.search(text)), default)
 
 
@@ -102,10 +114,10 @@ def _advice(display: Mapping[str, Any] | None) -> str | None:
     """Make the machine-readable part useful to people, where the server gave no advice."""
     if display is None:
         return None
-    advise = _ADVICE.get(str(display.get("code")))
+    advise = _ADVICE.get(_text(display, "code") or "")
     try:
         return advise(display) if advise else None
-    except (LookupError, TypeError, AttributeError):
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
         return None
 
 
@@ -117,15 +129,16 @@ def _not_loaded(display: Mapping[str, Any]) -> str:
 
 
 def _no_path(display: Mapping[str, Any]) -> str:
-    known, wanted = [str(path) for path in display["availablePathsSample"]], str(display["path"])
-    close = get_close_matches(wanted, known, n=3, cutoff=0.4)
+    known = [str(path) for path in display["availablePathsSample"]]
+    names = [*known, *(path.rpartition("/")[2] for path in known if "/" in path)]
+    close = get_close_matches(str(display["path"]), names, n=2, cutoff=0.5)
     if close:
-        return f"did you mean {' or '.join(repr(name) for name in close)}?"
-    return f"available are: {', '.join(known)}" if known else "no model is downloaded; get one in the LM Studio app"
+        return f"Did you mean {' or '.join(repr(name) for name in close)}?"
+    return f"Available are: {', '.join(known)}." if known else "No model is downloaded; get one in the LM Studio app."
 
 
 def _preset(display: Mapping[str, Any]) -> str:
-    return "available are: " + ", ".join(str(preset["identifier"]) for preset in display["availablePresetsSample"])
+    return "Available are: " + ", ".join(str(preset["identifier"]) for preset in display["availablePresetsSample"])
 
 
 def _mismatch(display: Mapping[str, Any]) -> str:

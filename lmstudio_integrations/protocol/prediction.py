@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.protocol.errors import error_object
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
@@ -31,7 +33,7 @@ def _fragment(packet: Packet) -> LlmPredictionFragment:
     fragment = packet["fragment"]
     get = fragment.get
     return LlmPredictionFragment(
-        fragment["content"],
+        _text(fragment["content"]),
         get("tokensCount", 1),
         get("containsDrafted", False),
         get("reasoningType", "none"),
@@ -42,31 +44,64 @@ def _fragment(packet: Packet) -> LlmPredictionFragment:
 
 def _tool_call_end(packet: Packet) -> ToolCallEnd:
     request = packet["toolCallRequest"]
-    return ToolCallEnd(request.get("id"), request["name"], request.get("arguments"), packet.get("rawContent"))
+    arguments = request.get("arguments")
+    return ToolCallEnd(
+        _text_or_none(request.get("id")),
+        _text(request["name"]),
+        None if arguments is None else _object(arguments),
+        _text_or_none(packet.get("rawContent")),
+    )
 
 
 def _success(packet: Packet) -> PredictionEnd:
     empty: dict[str, Any] = {}
     return PredictionEnd(
-        packet["stats"],
-        packet.get("modelInfo") or empty,
-        packet.get("loadModelConfig") or empty,
-        packet.get("predictionConfig") or empty,
+        _object(packet["stats"]),
+        _object(packet.get("modelInfo") or empty),
+        _object(packet.get("loadModelConfig") or empty),
+        _object(packet.get("predictionConfig") or empty),
     )
 
 
+def _progress(packet: Packet) -> PromptProgress:
+    progress, details = packet["progress"], packet.get("details")
+    if not isinstance(progress, int | float):
+        raise TypeError(f"no number: {progress!r}")
+    return PromptProgress(progress, details if is_object(details) else None)
+
+
+def _tool_call_failed(packet: Packet) -> ToolCallFailed:
+    return ToolCallFailed(error_object(packet.get("error")), _text_or_none(packet.get("rawContent")))
+
+
 def _legacy_error(packet: Packet) -> PredictionEvent:
-    raise LegacyPredictionError(packet.get("error") or {})
+    raise LegacyPredictionError(error_object(packet.get("error")))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"no text: {value!r}")
+    return value
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not is_object(value):
+        raise TypeError(f"no object: {value!r}")
+    return value
 
 
 _EVENTS: dict[str, Callable[[Packet], PredictionEvent]] = {
     "fragment": _fragment,
-    "promptProcessingProgress": lambda packet: PromptProgress(packet["progress"], packet.get("details")),
-    "toolCallGenerationStart": lambda packet: ToolCallStart(packet.get("toolCallId")),
-    "toolCallGenerationNameReceived": lambda packet: ToolCallName(packet["name"]),
-    "toolCallGenerationArgumentFragmentGenerated": lambda packet: ToolCallArguments(packet["content"]),
+    "promptProcessingProgress": _progress,
+    "toolCallGenerationStart": lambda packet: ToolCallStart(_text_or_none(packet.get("toolCallId"))),
+    "toolCallGenerationNameReceived": lambda packet: ToolCallName(_text(packet["name"])),
+    "toolCallGenerationArgumentFragmentGenerated": lambda packet: ToolCallArguments(_text(packet["content"])),
     "toolCallGenerationEnd": _tool_call_end,
-    "toolCallGenerationFailed": lambda packet: ToolCallFailed(packet.get("error") or {}, packet.get("rawContent")),
+    "toolCallGenerationFailed": _tool_call_failed,
     "success": _success,
     "error": _legacy_error,
 }

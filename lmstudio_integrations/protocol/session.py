@@ -21,7 +21,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol import envelope
 from lmstudio_integrations.protocol.endpoints import Channel, Endpoint, Rpc
-from lmstudio_integrations.protocol.errors import to_exception
+from lmstudio_integrations.protocol.errors import error_object, to_exception
 from lmstudio_integrations.protocol.prediction import LegacyPredictionError
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
 
@@ -142,9 +142,9 @@ class ClientSession:
                 self._outbox.append(envelope.channel_send(exchange.id, message))
 
     def abandon(self, exchange: Exchange) -> None:
-        """Ask the server to stop, and drop what still comes."""
-        self.cancel(exchange)
+        """Ask the server to stop, and drop what still comes; the sink hears nothing more."""
         exchange.sink = _NOBODY
+        self.cancel(exchange)
         if self._calls.get(exchange.id) is exchange:
             del self._calls[exchange.id]
 
@@ -188,7 +188,7 @@ class ClientSession:
                     self._on_packet(frame, now, slow=slow)
                 else:
                     self._on_frame(frame)
-            except (LookupError, TypeError, AttributeError) as error:
+            except (LookupError, TypeError, AttributeError, RecursionError) as error:
                 logger.debug("dropped a malformed frame: %r", error)
 
     def _authenticated(self, frame: dict[str, Any]) -> None:
@@ -238,13 +238,13 @@ class ClientSession:
             case "rpcError":
                 exchange = self._calls.pop(frame["callId"], None)
                 if exchange is not None:
-                    exchange.sink.finish(to_exception(_error(frame), exchange.doing))
+                    exchange.sink.finish(to_exception(error_object(frame.get("error")), exchange.doing))
             case "channelClose":
                 self._end_channel(frame["channelId"], None)
             case "channelError":
-                self._end_channel(frame["channelId"], _error(frame))
+                self._end_channel(frame["channelId"], error_object(frame.get("error")))
             case "communicationWarning":
-                self._on_warning(str(frame.get("warning")))
+                self._on_warning(str(frame.get("warning")), str(frame.get("kind")))
             case "channelAck" | "keepAliveAck":
                 pass
             case other:
@@ -259,7 +259,7 @@ class ClientSession:
         self._channels.pop(exchange.id, None)
         exchange.sink.finish(error)
 
-    def _on_warning(self, text: str) -> None:
+    def _on_warning(self, text: str, kind: str) -> None:
         """Log it; and fail the call that it is about, because the server will never answer that (protocol §9.1)."""
         found = _ENDPOINT_IN_WARNING.search(text)
         name = found.group(1) if found else None
@@ -269,7 +269,9 @@ class ClientSession:
             if exchange.endpoint.name == name and not exchange.touched
         ]
         if not hit:
-            logger.warning("the server warns: %s", text)
+            # A cancel may cross the end of its channel on the way; that is nothing to worry about.
+            level = logging.DEBUG if kind == "channelUnknown" else logging.WARNING
+            logger.log(level, "the server warns: %s", text)
             return
         unknown = "unknown endpoint" in text
         # A warning names no call. An endpoint is unknown to all; a bad parameter is that of the newest call.
@@ -295,11 +297,6 @@ class _Nobody:
 
 
 _NOBODY = _Nobody()
-
-
-def _error(frame: Mapping[str, Any]) -> Mapping[str, Any]:
-    error = frame.get("error")
-    return error if is_object(error) else {}
 
 
 def _clock_after(item: object, clock: str | None) -> str | None:

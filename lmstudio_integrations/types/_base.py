@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticSerializationError
 
 
 class WireModel(BaseModel):
@@ -35,7 +36,10 @@ class WireModel(BaseModel):
 
     def to_json(self) -> str:
         """Return the wire form as JSON text."""
-        return self.model_dump_json(by_alias=True, exclude_unset=True)
+        try:
+            return self.model_dump_json(by_alias=True, exclude_unset=True)
+        except PydanticSerializationError:  # a lone surrogate, which only an escape can carry
+            return json.dumps(self.to_dict(), separators=(",", ":"), allow_nan=False)
 
     def __str__(self) -> str:
         fields = json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False)

@@ -115,9 +115,9 @@ class Chat:
         elif isinstance(history, str):
             chat.add_user_message(history)
         else:
-            messages = history.get("messages")
+            messages = history.get("messages") if isinstance(history, Mapping) else None  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             if not is_list(messages):
-                raise LMStudioValueError(f"a history needs a list of messages, got {messages!r}")
+                raise LMStudioValueError(f"a history is text, a chat or {{'messages': [...]}}, got {history!r}")
             for message in messages:
                 chat.append(message)
         return chat
@@ -161,13 +161,15 @@ class Chat:
         Raises:
             LMStudioValueError: If the role is unknown or the content does not fit it.
         """
-        if not isinstance(message, Mapping):
+        if isinstance(message, Message):
             return self._add(type(message), list(message.content))
+        if not isinstance(message, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+            raise LMStudioValueError(f"a message is an object or its wire form, got {message!r}")
         role = message.get("role")
-        if role not in _MESSAGES:
+        kind = _MESSAGES.get(role) if isinstance(role, str) else None
+        if kind is None:
             raise LMStudioValueError(f"role must be one of {', '.join(_MESSAGES)}, got {role!r}")
-        content = message.get("content")
-        return self._add(_MESSAGES[role], _parts(content) if role != "tool" else list(content or ()))
+        return self._add(kind, _parts(message.get("content")))
 
     def to_history(self) -> ChatHistory:
         """Return the conversation in wire form.

@@ -64,12 +64,14 @@ class GpuSetting(WireModel):
             if key in fields:
                 gpu[name] = fields.pop(key)
         split = fields.get(GPU_SPLIT)
-        if is_object(split) and split.get("strategy") in _STRATEGIES:
+        strategy = _STRATEGIES.get(str(split.get("strategy"))) if is_object(split) else None
+        if is_object(split) and strategy is not None:
             del fields[GPU_SPLIT]
-            gpu["split_strategy"] = _STRATEGIES[split["strategy"]]
+            priority = split.get("priority")
+            gpu["split_strategy"] = strategy
             gpu["disabled_gpus"] = split.get("disabledGpus") or []
-            if split.get("priority"):
-                gpu["main_gpu"] = split["priority"][0]
+            if is_list(priority) and priority:
+                gpu["main_gpu"] = priority[0]
         try:
             return cls.model_validate(gpu) if gpu else None
         except ValidationError:

@@ -84,8 +84,8 @@ class _Instance(WireModel):
     identifier: str
     instance_reference: str
     context_length: int
-    ttl_ms: float | None = None
-    last_used_time: float | None = None
+    ttl_ms: int | float | None = None
+    last_used_time: int | float | None = None
 
 
 class LlmInfo(ModelInfoBase):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from lmstudio_integrations._narrow import is_list, is_object
 from lmstudio_integrations.types._base import WireModel
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
 from lmstudio_integrations.types.models import LlmInstanceInfo
@@ -134,7 +135,7 @@ class LlmPredictionStats(WireModel):
     stop_reason: str
     stop_string: str | None = None
     tokens_per_second: float | None = None
-    num_gpu_layers: float | None = None
+    num_gpu_layers: int | float | None = None
     time_to_first_token_sec: float | None = None
     total_time_sec: float | None = None
     prompt_tokens_count: int | None = None
@@ -192,4 +193,9 @@ class PredictionResult:
 
 
 def _by_key(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {field["key"]: field.get("value") for field in config.get("fields", ())}
+    fields = config.get("fields")
+    return {
+        field["key"]: field.get("value")
+        for field in (fields if is_list(fields) else ())
+        if is_object(field) and isinstance(field.get("key"), str)
+    }

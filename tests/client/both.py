@@ -1,0 +1,83 @@
+"""One test body for both clients: the sync client in the clothes of the async one.
+
+`Awaited` wraps a sync client, a handle or a stream: its methods are awaited and run in a thread, its streams are
+iterated with `async for`. What is not a call is passed on as it is.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Self
+
+from lmstudio_integrations.client.sync import (
+    LLM,
+    Client,
+    EmbeddingModel,
+    EmbeddingNamespace,
+    FilesNamespace,
+    LlmNamespace,
+    PredictionStream,
+)
+
+_WRAPPED = (LLM, EmbeddingModel, EmbeddingNamespace, FilesNamespace, LlmNamespace)
+_AT_ONCE = {"cancel", "result", "lazy_model", "respond_stream", "complete_stream"}
+"""Methods that do not wait; the async client has them as plain methods too."""
+
+_END = object()
+
+
+class Awaited:
+    """A sync object that is awaited."""
+
+    def __init__(self, sync: Any) -> None:
+        self.sync = sync
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self.sync, "close" if name == "aclose" else name)
+        if not callable(value) or name in _AT_ONCE:
+            return dress(value) if not callable(value) else lambda *args, **kwargs: dress(value(*args, **kwargs))
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return dress(await asyncio.to_thread(value, *args, **kwargs))
+
+        return call
+
+    async def __aenter__(self) -> Self:
+        self.sync.__enter__()
+        return self
+
+    async def __aexit__(self, *details: object) -> None:
+        self.sync.__exit__(*details)
+
+
+class AwaitedStream(Awaited):
+    """A sync stream that is iterated with `async for`."""
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return _in_thread(iter(self.sync))
+
+    def events(self) -> AsyncIterator[Any]:
+        return _in_thread(self.sync.events())
+
+
+async def _in_thread(iterator: Iterator[Any]) -> AsyncIterator[Any]:
+    try:
+        while (item := await asyncio.to_thread(next, iterator, _END)) is not _END:
+            yield item
+    finally:
+        iterator.close()  # type: ignore[attr-defined]  # both are generators
+
+
+def dress(value: Any) -> Any:
+    """Wrap what has methods that wait."""
+    if isinstance(value, PredictionStream):
+        return AwaitedStream(value)
+    if isinstance(value, _WRAPPED):
+        return Awaited(value)
+    if isinstance(value, list) and value and isinstance(value[0], _WRAPPED):
+        return [Awaited(each) for each in value]
+    return value
+
+
+def sync_client(*args: Any, **kwargs: Any) -> Awaited:
+    """Return the sync client, to be awaited."""
+    return Awaited(Client(*args, **kwargs))

@@ -1,0 +1,50 @@
+"""Fixtures of the client's tests: a scripted server, and each client in turn."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.client.asynchronous import AsyncClient
+from lmstudio_integrations.emulator import Emulator
+from tests.client.both import sync_client
+
+MODELS: list[dict[str, Any]] = [
+    {
+        "key": "chatty",
+        "kind": "llm",
+        "engine": "scripted",
+        "context_length": 4096,
+        "rules": [
+            {"when": {"last": "^count"}, "then": [{"text": " ".join(str(n) for n in range(200))}]},
+            {"when": {"last": "^for ever"}, "then": [{"text": "on and on " * 100_000}]},
+            {"when": {"last": "^think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done."}]},
+            {"when": {"last": "^weather"}, "then": [{"tool": "weather", "arguments": {"city": "Oslo"}}]},
+            {"when": {"last": "^break"}, "then": [{"text": "so far "}, {"error": "the engine gave up"}]},
+            {"when": {"last": "^refuse"}, "then": [{"error": "no", "code": "generic.presetNotFound"}]},
+            {"when": {"last": "^drop"}, "then": [{"text": "going "}, {"fault": "drop"}]},
+        ],
+    },
+    {"key": "other", "kind": "llm", "engine": "scripted"},
+    {"key": "vectors", "kind": "embedding", "engine": "scripted", "embedding_length": 16},
+]
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    """A scripted server of one's own."""
+    with Emulator(MODELS) as running:
+        yield running
+
+
+@pytest.fixture(params=["sync", "async"])
+def make_client(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Each client in turn, as a factory with the client's arguments."""
+    return sync_client if request.param == "sync" else AsyncClient
+
+
+@pytest.fixture
+async def client(make_client: Callable[..., Any], server: Emulator) -> Any:
+    """Each client in turn, connected to the server."""
+    async with make_client(server.address) as made:
+        yield made

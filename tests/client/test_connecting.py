@@ -1,0 +1,266 @@
+"""Reaching the server, being let in, losing it, and finding it again."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client._address import Address, Credentials, Target
+from lmstudio_integrations.emulator import Emulator
+from tests.client.conftest import MODELS
+
+TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def _drain(stream: AsyncIterator[Any]) -> None:
+    async for _item in stream:
+        pass
+
+
+@contextlib.contextmanager
+def _something_else(answer: bytes | None) -> Iterator[str]:
+    """Listen like a server that is not LM Studio: send the answer to every request, or never say anything."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        opened: list[socket.socket] = []
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    opened.append(connection)
+                    if answer is not None:
+                        connection.recv(65536)
+                        connection.sendall(answer)
+                        connection.close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        for connection in opened:
+            connection.close()
+    thread.join(5)
+
+
+async def test_a_server_that_is_not_there_is_named(make_client: Callable[..., Any]) -> None:
+    address = f"127.0.0.1:{_free_port()}"
+    async with make_client(address) as client:
+        for _ in range(2):  # the failure leaves the client usable
+            with pytest.raises(lms.LMStudioUnreachableError, match=f"{address}: nothing listens there") as caught:
+                await client.llm.model("chatty")
+            assert caught.value.tried
+
+
+async def test_a_client_works_once_its_server_has_come_up(make_client: Callable[..., Any]) -> None:
+    port = _free_port()
+    async with make_client(f"127.0.0.1:{port}") as client:
+        with pytest.raises(lms.LMStudioUnreachableError):
+            await client.llm.model("chatty")
+        with Emulator(MODELS, port=port):
+            assert (await client.llm.model("chatty")).identifier == "chatty"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"lmstudio":"yes"}',
+        b"220 mail ready\r\n",
+    ],
+)
+async def test_something_else_at_the_port_is_told_apart(make_client: Callable[..., Any], answer: bytes) -> None:
+    with _something_else(answer) as address:
+        async with make_client(address) as client:
+            with pytest.raises(lms.LMStudioUnreachableError, match="something"):
+                await client.llm.model("chatty")
+
+
+async def test_a_server_that_says_nothing_runs_into_the_connect_timeout(make_client: Callable[..., Any]) -> None:
+    with _something_else(None) as address:
+        async with make_client(address, connect_timeout=0.2) as client:
+            with pytest.raises(lms.LMStudioTimeoutError, match="connect_timeout") as caught:
+                await client.llm.model("chatty")
+    assert caught.value.clock == "connect_timeout"
+    assert isinstance(caught.value, TimeoutError)
+
+
+async def test_tls_where_the_server_has_none_says_so(make_client: Callable[..., Any], server: Emulator) -> None:
+    async with make_client(f"wss://{server.address}") as client:
+        with pytest.raises(lms.LMStudioUnreachableError, match="TLS failed"):
+            await client.llm.model("chatty")
+
+
+@pytest.mark.parametrize("host", ["{}", "http://{}", "ws://{}", "http://{}/v1", "ws://{}/", " {} "])
+async def test_an_address_may_be_written_in_many_ways(
+    make_client: Callable[..., Any], server: Emulator, host: str
+) -> None:
+    async with make_client(host.format(server.address)) as client:
+        assert (await client.llm.model("chatty")).identifier == "chatty"
+
+
+@pytest.mark.parametrize("host", ["ftp://host", "host:port", "host:99999", "ws://user:secret@host", "ws://h?x=1", "//"])
+def test_what_is_no_address_is_refused_in_the_constructor(host: str) -> None:
+    with pytest.raises(lms.LMStudioValueError, match="host") as caught:
+        lms.Client(host)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("host", Address("host", 1234)),
+        ("https://host", Address("host", 443, tls=True)),
+        ("wss://host/lms/", Address("host", 443, tls=True, prefix="/lms")),
+        ("[::1]:99", Address("::1", 99)),
+        ("http://host:80/api/v0", Address("host", 80)),
+    ],
+)
+def test_addresses_are_read(text: str, expected: Address) -> None:
+    assert Address.parse(text) == expected
+
+
+def test_an_ipv6_address_is_bracketed_in_its_url() -> None:
+    assert Address.parse("[::1]:99").url("llm") == "ws://[::1]:99/llm"
+
+
+async def test_the_environment_names_the_host(
+    make_client: Callable[..., Any], server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMSTUDIO_HOST", server.address)
+    async with make_client(None) as client:
+        assert (await client.llm.model("chatty")).identifier == "chatty"
+
+
+async def test_without_a_host_the_default_ports_are_tried(
+    make_client: Callable[..., Any], server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LMSTUDIO_HOST", raising=False)
+    candidates = (Address("127.0.0.1", _free_port()), Address("127.0.0.1", server.port))
+    monkeypatch.setattr("lmstudio_integrations.client._connection.local_candidates", lambda: candidates)
+    async with make_client() as client:
+        assert (await client.llm.model("chatty")).identifier == "chatty"
+    monkeypatch.setattr("lmstudio_integrations.client._connection.local_candidates", lambda: candidates[:1])
+    async with make_client(api_token=TOKEN) as client:
+        with pytest.raises(lms.LMStudioUnreachableError, match="no LM Studio found on this machine"):
+            await client.llm.model("chatty")
+
+
+async def test_a_token_opens_the_door_and_a_wrong_one_does_not(make_client: Callable[..., Any]) -> None:
+    with Emulator(MODELS, tokens=[TOKEN]) as server:
+        async with make_client(server.address, TOKEN) as client:
+            assert (await client.llm.model("chatty")).identifier == "chatty"
+        for token in (None, TOKEN[:-1] + "x"):
+            async with make_client(server.address, token) as client:
+                with pytest.raises(lms.LMStudioAuthenticationError, match="refused") as caught:
+                    await client.llm.model("chatty")
+                assert TOKEN[-8:-1] not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["LM_API_TOKEN", "LMSTUDIO_API_TOKEN"])
+async def test_the_environment_names_the_token(
+    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, TOKEN)
+    with Emulator(MODELS, tokens=[TOKEN]) as server:
+        async with make_client(server.address) as client:
+            assert (await client.llm.model("chatty")).identifier == "chatty"
+
+
+async def test_a_malformed_token_is_told_without_showing_it(make_client: Callable[..., Any], server: Emulator) -> None:
+    async with make_client(server.address, "sk-lm-secret") as client:
+        with pytest.raises(lms.LMStudioAuthenticationError, match="malformed") as caught:
+            await client.llm.model("chatty")
+    assert "secret" not in str(caught.value)
+
+
+def test_secrets_are_in_no_repr() -> None:
+    client = lms.Client("127.0.0.1:1", TOKEN)
+    shown = repr(client) + repr(Target.of("h", TOKEN)) + repr(Credentials.from_token(TOKEN))
+    assert "0123456789" not in shown
+    assert "abcdefgh" not in shown
+
+
+async def test_a_token_in_clear_text_to_another_machine_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    client = lms.AsyncClient("192.0.2.1:9", TOKEN, connect_timeout=0.05)
+    with pytest.raises((lms.LMStudioTimeoutError, lms.LMStudioUnreachableError)):
+        await client.llm.model("chatty")
+    assert "unencrypted" in caplog.text
+    assert TOKEN not in caplog.text
+
+
+async def test_a_lost_connection_fails_who_waits_and_the_next_call_reconnects(
+    make_client: Callable[..., Any],
+) -> None:
+    port = _free_port()
+    async with make_client(f"127.0.0.1:{port}") as client:
+        with Emulator(MODELS, port=port):
+            model = await client.llm.model("chatty")
+            stream = aiter(model.respond_stream("for ever"))
+            await anext(stream)
+        with pytest.raises((lms.LMStudioConnectionLostError, lms.LMStudioServerError)):
+            await _drain(stream)
+        with Emulator(MODELS, port=port):
+            assert str(await model.respond("hello"))
+
+
+async def test_a_socket_that_breaks_in_mid_stream_is_a_lost_connection(client: Any) -> None:
+    model = await client.llm.model("chatty")
+    with pytest.raises(lms.LMStudioConnectionLostError, match="lost") as caught:
+        await model.respond("drop")
+    assert caught.value.__cause__ is not None
+    assert str(await model.respond("hello"))
+
+
+async def test_a_call_that_takes_too_long_in_all_is_stopped(client: Any, server: Emulator) -> None:
+    model = await client.llm.model("chatty")
+    with pytest.raises(lms.LMStudioTimeoutError, match="timeout") as caught:
+        await model.respond("for ever", timeout=0.3)
+    assert caught.value.clock == "timeout"
+    await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped")
+
+
+@pytest.mark.parametrize("clock", ["idle_timeout", "timeout", "connect_timeout"])
+def test_a_senseless_clock_is_refused(clock: str) -> None:
+    with pytest.raises(lms.LMStudioValueError, match=clock):
+        lms.Client(None, None, **{clock: -1})  # type: ignore[arg-type]  # one of the clocks
+    with pytest.raises(lms.LMStudioValueError, match="did you mean 'idle_timeout'"):
+        lms.Client(idle_timeuot=1)  # type: ignore[call-arg]  # what is tested
+
+
+async def test_clients_with_the_same_credentials_share_their_sockets(server: Emulator) -> None:
+    first, second = lms.AsyncClient(server.address), lms.Client(server.address)
+    await first.llm.model("chatty")
+    await asyncio.to_thread(second.llm.model, "chatty")
+    assert len(server.connections) == 1
+    await first.aclose()
+    second.close()
+
+
+async def test_an_idle_connection_closes_after_its_last_client(
+    server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmstudio_integrations.client._connection.LINGER", 0.0)
+    async with lms.AsyncClient(server.address) as client:
+        await client.llm.model("chatty")
+        assert len(server.connections) == 1
+    await asyncio.to_thread(server.wait_for, lambda: not server.connections)
+
+
+async def test_an_adapters_connection_closes_when_it_has_been_idle(server: Emulator) -> None:
+    client = lms.AsyncClient(server.address, keep_idle=0.1)
+    model = await client.llm.model("chatty")
+    await asyncio.to_thread(server.wait_for, lambda: not server.connections)
+    assert str(await model.respond("hello"))

@@ -1,0 +1,194 @@
+"""Getting, loading, listing and unloading models; the same bodies for both clients."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import Emulator
+
+
+async def test_a_model_is_loaded_once_and_found_again(client: Any, server: Emulator) -> None:
+    first = await client.llm.model("chatty")
+    second = await client.llm.model("chatty")
+    assert first.identifier == second.identifier == "chatty"
+    assert [info.identifier for info in server.loaded()] == ["chatty"]
+
+
+async def test_loading_tells_its_progress_from_nothing_to_all(client: Any) -> None:
+    seen: list[float] = []
+    await client.llm.model("chatty", on_load_progress=seen.append)
+    assert seen[0] == 0.0
+    assert seen[-1] == 1.0
+    assert seen == sorted(set(seen))
+    again: list[float] = []
+    await client.llm.model("chatty", on_load_progress=again.append)
+    assert again == [1.0]
+
+
+async def test_the_time_to_live_travels_in_milliseconds(client: Any, server: Emulator) -> None:
+    await client.llm.model("chatty", ttl=90)
+    await client.embedding.load_new_instance("vectors", ttl=None)
+    assert {info.identifier: info.ttl_ms for info in server.loaded()} == {"chatty": 90_000, "vectors": None}
+
+
+async def test_a_model_stays_an_hour_unless_told_otherwise(client: Any, server: Emulator) -> None:
+    await client.llm.load_new_instance("chatty")
+    assert [info.ttl_ms for info in server.loaded()] == [3_600_000]
+
+
+@pytest.mark.parametrize("ttl", [0, -1, float("nan"), float("inf"), True])
+async def test_a_senseless_time_to_live_is_refused_before_sending(client: Any, ttl: Any, server: Emulator) -> None:
+    with pytest.raises(lms.LMStudioValueError, match="ttl"):
+        await client.llm.model("chatty", ttl=ttl)
+    assert server.loaded() == []
+
+
+async def test_load_settings_reach_the_server(client: Any) -> None:
+    model = await client.llm.model("chatty", config={"contextLength": 1234})
+    assert await model.get_context_length() == 1234
+    assert (await model.get_load_config()).context_length == 1234
+
+
+async def test_other_settings_than_the_loaded_ones_are_told(client: Any) -> None:
+    await client.llm.model("chatty", config={"contextLength": 1000})
+    with pytest.warns(lms.LMStudioConfigWarning, match=r"contextLength: asked 2000, actual 1000"):
+        await client.llm.model("chatty", config={"contextLength": 2000})
+    with pytest.raises(lms.LMStudioConfigMismatchError) as caught:
+        await client.llm.model("chatty", config={"context_length": 2000}, on_config_mismatch="raise")
+    assert caught.value.differences == {"contextLength": (2000, 1000)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        await client.llm.model("chatty", config={"contextLength": 2000}, on_config_mismatch="ignore")
+        await client.llm.model("chatty", config={"contextLength": 1000})
+
+
+async def test_new_instances_get_suffixes_and_a_taken_identifier_is_refused(client: Any) -> None:
+    first = await client.llm.load_new_instance("chatty")
+    second = await client.llm.load_new_instance("chatty")
+    named = await client.llm.load_new_instance("chatty", "mine")
+    assert [first.identifier, second.identifier, named.identifier] == ["chatty", "chatty:2", "mine"]
+    with pytest.raises(lms.LMStudioServerError, match="already exists"):
+        await client.llm.load_new_instance("chatty", "mine")
+
+
+async def test_any_loaded_model_will_do_when_none_is_named(client: Any, server: Emulator) -> None:
+    with pytest.raises(lms.LMStudioModelNotFoundError, match=r"(?i)no model is loaded"):
+        await client.llm.model()
+    server.load("other")
+    assert (await client.llm.model()).identifier == "other"
+
+
+async def test_a_model_that_must_be_loaded_is_never_loaded(client: Any, server: Emulator) -> None:
+    with pytest.raises(lms.LMStudioModelNotFoundError):
+        await client.llm.model("chatty", load_policy="require_loaded")
+    server.load("chatty")
+    assert (await client.llm.model("chatty", load_policy="require_loaded")).identifier == "chatty"
+
+
+async def test_a_handle_of_lazy_model_sends_nothing_before_its_use(client: Any, server: Emulator) -> None:
+    handle = client.llm.lazy_model("chatty")
+    assert server.connections == ()
+    await handle.respond("hello")
+    assert [info.identifier for info in server.loaded()] == ["chatty"]
+
+
+async def test_an_unknown_model_is_named_with_close_matches(client: Any) -> None:
+    with pytest.raises(lms.LMStudioModelNotFoundError, match="Did you mean 'chatty'") as caught:
+        await client.llm.model("chaty")
+    assert caught.value.display_data is not None
+    await client.llm.model("chatty")
+
+
+async def test_a_model_of_the_wrong_kind_is_told_what_it_is(client: Any) -> None:
+    with pytest.raises(lms.LMStudioWrongModelKindError, match="embedding"):
+        await client.llm.model("vectors")
+    with pytest.raises(lms.LMStudioWrongModelKindError, match="llm"):
+        await client.embedding.model("chatty")
+
+
+async def test_unloading_by_handle_and_by_identifier(client: Any, server: Emulator) -> None:
+    model = await client.llm.model("chatty")
+    await client.embedding.load_new_instance("vectors")
+    await model.unload()
+    await client.embedding.unload("vectors")
+    assert server.loaded() == []
+    with pytest.raises(lms.LMStudioModelNotFoundError):
+        await client.llm.unload("chatty")
+
+
+async def test_a_handle_does_not_load_again_after_its_own_unload(client: Any, server: Emulator) -> None:
+    model = await client.llm.model("chatty")
+    await model.unload()
+    with pytest.raises(lms.LMStudioModelNotFoundError):
+        await model.respond("hello")
+    assert server.loaded() == []
+
+
+async def test_a_model_that_has_gone_is_got_again(client: Any, server: Emulator) -> None:
+    model = await client.llm.model("chatty", ttl=77, config={"contextLength": 999})
+    server.unload("chatty")
+    assert str(await model.respond("hello"))
+    assert [(info.ttl_ms, info.context_length) for info in server.loaded()] == [(77_000, 999)]
+    server.unload("chatty")
+    assert await model.count_tokens("a b") == 2
+
+
+@pytest.mark.parametrize("options", [{"load_policy": "require_loaded"}, {"load_policy": "new_instance"}])
+async def test_only_get_or_load_gets_a_model_again(client: Any, server: Emulator, options: dict[str, Any]) -> None:
+    server.load("chatty")
+    model = await client.llm.model("chatty", **options)
+    server.unload(model.identifier)
+    with pytest.raises(lms.LMStudioModelNotFoundError):
+        await model.respond("hello")
+
+
+async def test_lists_show_both_kinds(client: Any) -> None:
+    await client.llm.model("chatty")
+    await client.embedding.load_new_instance("vectors")
+    assert [model.identifier for model in await client.list_loaded_models()] == ["chatty", "vectors"]
+    assert [model.identifier for model in await client.list_loaded_models("embedding")] == ["vectors"]
+    assert {info.model_key for info in await client.list_downloaded_models()} == {"chatty", "other", "vectors"}
+    assert [info.model_key for info in await client.embedding.list_downloaded()] == ["vectors"]
+
+
+async def test_a_listed_handle_works(client: Any) -> None:
+    await client.llm.model("chatty")
+    (model,) = await client.llm.list_loaded()
+    assert (await model.get_info()).model_key == "chatty"
+    assert str(await model.respond("hello"))
+
+
+async def test_info_prints_what_the_server_sent(client: Any) -> None:
+    info = await (await client.llm.model("chatty")).get_info()
+    assert str(info).startswith('LlmInstanceInfo.from_dict({\n  "architecture": "scripted",')
+    assert lms.LlmInstanceInfo.from_dict(info.to_dict()) == info
+
+
+@pytest.mark.parametrize("arguments", [{"load_policy": "sometimes"}, {"on_config_mismatch": "shout"}])
+async def test_a_choice_that_does_not_exist_is_refused(client: Any, arguments: dict[str, Any]) -> None:
+    with pytest.raises(lms.LMStudioValueError, match=str(next(iter(arguments.values())))):
+        await client.llm.model("chatty", **arguments)
+
+
+async def test_an_empty_key_is_refused(client: Any) -> None:
+    with pytest.raises(lms.LMStudioValueError, match="key is empty"):
+        await client.llm.model("  ")
+
+
+async def test_an_unknown_load_setting_suggests_the_nearest(client: Any) -> None:
+    with pytest.raises(lms.LMStudioValueError, match="did you mean 'context_length'"):
+        await client.llm.model("chatty", config={"contextLenght": 5})
+
+
+async def test_a_closed_client_raises_and_others_go_on(make_client: Callable[..., Any], server: Emulator) -> None:
+    first, second = make_client(server.address), make_client(server.address)
+    await first.llm.model("chatty")
+    model = await second.llm.model("chatty")
+    await first.aclose()
+    with pytest.raises(lms.LMStudioRuntimeError, match="closed"):
+        await first.llm.model("chatty")
+    assert str(await model.respond("hello"))
+    await second.aclose()

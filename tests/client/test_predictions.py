@@ -1,0 +1,247 @@
+"""Responding, completing, streaming, cancelling; the same bodies for both clients."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import Emulator
+
+
+async def _stopped(server: Emulator) -> None:
+    """Wait until the last generation was stopped on the server, without standing in the way of this loop."""
+    await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped")
+
+
+async def _drain(stream: AsyncIterator[Any]) -> None:
+    async for _item in stream:
+        pass
+
+
+@pytest.fixture
+async def model(client: Any) -> Any:
+    return await client.llm.model("chatty")
+
+
+async def test_an_answer_has_its_text_and_its_figures(model: Any) -> None:
+    result = await model.respond("count")
+    assert str(result) == result.content == " ".join(str(n) for n in range(200))
+    assert result.stats.stop_reason == "eosFound"
+    assert result.stats.predicted_tokens_count == 201
+    assert result.stats.total_tokens_count == result.stats.prompt_tokens_count + 201
+    assert result.model_info.identifier == "chatty"
+    assert result.load_config.context_length == 4096
+    assert not result.structured
+
+
+async def test_a_stream_yields_one_fragment_a_token_and_then_the_result(model: Any) -> None:
+    stream = model.respond_stream("count")
+    fragments = [fragment async for fragment in stream]
+    assert len(fragments) == 200
+    assert "".join(fragment.content for fragment in fragments) == stream.result().content
+    assert stream.stats.stop_reason == "eosFound"
+    assert stream.model_info.model_key == "chatty"
+
+
+async def test_events_tell_everything_in_order(model: Any) -> None:
+    events = [event async for event in model.respond_stream("weather").events()]
+    kinds = [type(event) for event in events]
+    calls = [kind for kind in kinds if kind.__name__.startswith("ToolCall")]
+    assert kinds[0] is lms.PromptProgress
+    assert kinds[-1] is lms.PredictionEnd
+    assert calls[0] is lms.ToolCallStart
+    assert calls[1] is lms.ToolCallName
+    assert calls[-1] is lms.ToolCallEnd
+    end = next(event for event in events if isinstance(event, lms.ToolCallEnd))
+    assert (end.name, end.arguments) == ("weather", {"city": "Oslo"})
+
+
+async def test_settings_of_a_call_reach_the_model(model: Any) -> None:
+    result = await model.respond("count", config={"maxTokens": 3, "temperature": 0.5})
+    assert result.stats.stop_reason == "maxPredictedTokensReached"
+    assert result.content == "0 1 2"
+    assert result.prediction_config.max_tokens == 3
+    assert result.prediction_config.temperature == 0.5
+
+
+async def test_reasoning_is_kept_apart(model: Any) -> None:
+    result = await model.respond("think")
+    assert result.content.strip() == "Done."
+    assert result.reasoning_content.strip() == "Let me see."
+
+
+async def test_callbacks_are_called_in_order(model: Any) -> None:
+    chat = lms.Chat()
+    progress: list[float] = []
+    order: list[str] = []
+    chat.add_user_message("count")
+    await model.respond(
+        chat,
+        config={"max_tokens": 2},
+        on_prompt_processing_progress=progress.append,
+        on_first_token=lambda: order.append("first"),
+        on_prediction_fragment=lambda fragment: order.append(fragment.content),
+        on_message=chat.append,
+    )
+    assert progress[0] == 0.0
+    assert progress[-1] == 1.0
+    assert progress == sorted(set(progress))
+    assert order == ["first", "0", " 1"]
+    assert chat.messages[-1].to_dict() == {"role": "assistant", "content": [{"type": "text", "text": "0 1"}]}
+
+
+async def test_an_error_in_a_callback_reaches_the_caller_and_stops_the_server(model: Any, server: Emulator) -> None:
+    def fail(_fragment: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await model.respond("for ever", on_prediction_fragment=fail)
+    await _stopped(server)
+
+
+async def test_a_text_is_continued_without_a_template(model: Any, server: Emulator) -> None:
+    assert (await model.complete("count", config={"maxTokens": 1})).content == "0"
+    assert [fragment.content async for fragment in model.complete_stream("count", config={"maxTokens": 2})] == [
+        "0",
+        " 1",
+    ]
+    assert all(record.raw for record in server.predictions)
+
+
+async def test_cancelling_keeps_what_has_come(model: Any) -> None:
+    stream = model.respond_stream("for ever")
+    seen = 0
+    async for _fragment in stream:
+        seen += 1
+        if seen == 3:
+            stream.cancel()
+    result = stream.result()
+    assert result.stats.stop_reason == "userStopped"
+    assert result.content.startswith("on and on")
+
+
+async def test_leaving_a_stream_stops_the_server(model: Any, server: Emulator) -> None:
+    stream = model.respond_stream("for ever")
+    async for _fragment in stream:
+        break
+    await _stopped(server)
+    with pytest.raises(lms.LMStudioCancelledError, match="left before its end"):
+        stream.result()
+
+
+async def test_a_stream_that_is_dropped_unread_never_starts(model: Any, server: Emulator) -> None:
+    stream = model.respond_stream("for ever")
+    with pytest.raises(lms.LMStudioRuntimeError, match="no result before"):
+        stream.result()
+    del stream
+    assert server.predictions == ()
+
+
+async def test_a_stream_that_is_cancelled_before_it_starts_yields_nothing(model: Any, server: Emulator) -> None:
+    stream = model.respond_stream("for ever")
+    stream.cancel()
+    assert [fragment async for fragment in stream] == []
+    assert server.predictions == ()
+
+
+async def test_closing_a_stream_stops_the_server(model: Any, server: Emulator) -> None:
+    stream = model.respond_stream("for ever")
+    await anext(aiter(stream))
+    await stream.aclose()
+    await _stopped(server)
+
+
+async def test_waiting_for_the_result_reads_the_rest(model: Any) -> None:
+    stream = model.respond_stream("count")
+    result = await stream.wait_for_result()
+    assert result is stream.result()
+    assert result.content.endswith("199")
+
+
+async def test_closing_the_client_ends_its_streams(client: Any, model: Any, server: Emulator) -> None:
+    stream = model.respond_stream("for ever")
+    iterator = aiter(stream)
+    await anext(iterator)
+    await client.aclose()
+    with pytest.raises(lms.LMStudioConnectionLostError, match="client was closed"):
+        await _drain(iterator)
+    await _stopped(server)
+
+
+async def test_streams_run_side_by_side_on_one_socket(model: Any, server: Emulator) -> None:
+    first, second = aiter(model.respond_stream("count")), aiter(model.respond_stream("count"))
+    seen = [await anext(first), await anext(second)]
+    assert [record.state for record in server.predictions].count("ended") <= 2
+    rest = [[fragment async for fragment in stream] for stream in (first, second)]
+    assert [len(each) for each in rest] == [199, 199]
+    assert seen[0].content == seen[1].content == "0"
+    assert len([each for each in server.connections if each.namespace == "llm"]) == 1
+
+
+async def test_a_failure_in_the_middle_raises_with_the_servers_words(model: Any) -> None:
+    with pytest.raises(lms.LMStudioServerError, match="the engine gave up"):
+        await model.respond("break")
+
+
+async def test_an_error_code_decides_the_exception(model: Any) -> None:
+    with pytest.raises(lms.LMStudioPresetNotFoundError):
+        await model.respond("refuse")
+
+
+async def test_a_preset_that_does_not_exist_is_named(model: Any) -> None:
+    with pytest.raises(lms.LMStudioPresetNotFoundError, match="nonesuch"):
+        await model.respond("hello", preset="nonesuch")
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n", {"messages": []}, lms.Chat(), lms.Chat("")])
+async def test_an_empty_prompt_is_refused_before_sending(model: Any, prompt: Any, server: Emulator) -> None:
+    with pytest.raises(lms.LMStudioValueError, match="empty"):
+        await model.respond(prompt)
+    assert server.predictions == ()
+
+
+async def test_an_empty_text_to_continue_is_refused(model: Any) -> None:
+    with pytest.raises(lms.LMStudioValueError, match="empty"):
+        await model.complete("")
+
+
+async def test_an_unknown_setting_and_an_unknown_argument_are_refused(model: Any) -> None:
+    with pytest.raises(lms.LMStudioValueError, match="did you mean 'max_tokens'"):
+        await model.respond("hello", config={"maxToken": 1})
+    with pytest.raises(lms.LMStudioValueError, match="did you mean 'config'"):
+        await model.respond("hello", confg={})
+
+
+async def test_a_history_in_wire_form_and_one_in_short_form_are_the_same(model: Any) -> None:
+    short = {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "count"}]}
+    chat = lms.Chat("Be brief.")
+    chat.add_user_message("count")
+    wire = chat.to_history().to_dict()
+    formatted = [await model.apply_prompt_template(each) for each in (short, chat, wire)]
+    assert len(set(formatted)) == 1
+    assert "Be brief." in formatted[0]
+
+
+async def test_cancelling_a_task_stops_the_server(server: Emulator) -> None:
+    async with lms.AsyncClient(server.address) as client:
+        model = await client.llm.model("chatty")
+        task = asyncio.create_task(model.respond("for ever"))
+        await asyncio.to_thread(server.wait_for, lambda: any(each.fragments > 5 for each in server.predictions))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await _stopped(server)
+
+
+def test_breaking_out_of_a_loop_stops_the_server_at_once(server: Emulator) -> None:
+    with lms.Client(server.address) as client:
+        stream = client.llm.model("chatty").respond_stream("for ever")
+        for _fragment in stream:
+            break
+        server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
+        for fragment in client.llm.model("chatty").respond_stream("for ever"):
+            assert fragment.content == "on"
+            break
+        server.wait_for(lambda: len(server.predictions) == 2 and server.predictions[-1].stop_reason == "userStopped")

@@ -1,0 +1,164 @@
+"""Threads, event loops, forks, signals and the end of the process."""
+
+import asyncio
+import gc
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client._io import IOThread
+from lmstudio_integrations.emulator import Emulator
+
+
+def test_many_threads_share_one_client(server: Emulator) -> None:
+    with lms.Client(server.address) as client:
+        model = client.llm.model("chatty")
+        together = threading.Barrier(8, timeout=5)
+
+        def work(_number: int) -> str:
+            together.wait()
+            return model.respond("count").content
+
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(work, range(8))) == {" ".join(str(n) for n in range(200))}
+        assert len(server.connections) == 1
+
+
+def test_one_async_client_works_in_successive_loops(server: Emulator) -> None:
+    client = lms.AsyncClient(server.address)
+
+    async def ask() -> str:
+        model = await client.llm.model("chatty")
+        return str(await model.respond("hello"))
+
+    assert asyncio.run(ask()) == asyncio.run(ask())
+
+
+def test_a_loop_that_closes_under_a_stream_stops_the_server(server: Emulator) -> None:
+    client = lms.AsyncClient(server.address)
+
+    async def begin() -> lms.AsyncPredictionStream:
+        model = await client.llm.model("chatty")
+        stream = model.respond_stream("for ever")
+        await anext(stream)
+        return stream
+
+    kept = asyncio.run(begin())  # alive, but its loop is gone
+    server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
+    del kept
+
+
+def test_a_generator_that_is_abandoned_with_its_loop_stops_the_server(server: Emulator) -> None:
+    client = lms.AsyncClient(server.address)
+    loop = asyncio.new_event_loop()
+
+    async def begin() -> None:
+        model = await client.llm.model("chatty")
+        async for _fragment in model.respond_stream("for ever"):
+            return
+
+    loop.run_until_complete(begin())
+    loop.close()
+    gc.collect()
+    server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
+
+
+def test_a_blocking_call_on_the_io_thread_is_refused(server: Emulator) -> None:
+    client = lms.Client(server.address)
+    outcome: Future[None] = Future()
+
+    def on_io_thread() -> None:
+        with pytest.raises(lms.LMStudioRuntimeError, match="I/O thread"):
+            client.llm.model("chatty")
+        outcome.set_result(None)
+
+    IOThread.current().submit(on_io_thread)
+    outcome.result(5)
+
+
+_CHILD = """
+import os, sys
+import lmstudio_integrations as lms
+client = lms.Client(sys.argv[1])
+model = client.llm.model("chatty")
+stream = model.respond_stream("for ever")
+next(stream)
+pid = os.fork()
+if pid == 0:
+    try:
+        next(stream), [fragment for fragment in stream]
+    except lms.LMStudioConnectionLostError:
+        pass
+    else:
+        os._exit(1)
+    ok = model.respond("count").content.endswith("199")
+    os._exit(0 if ok else 2)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+next(stream)
+stream.close()
+assert model.respond("count").content.endswith("199")
+print("both fine")
+"""
+
+
+def _python(code: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_parent_and_forked_child_go_on_each_for_itself(server: Emulator) -> None:
+    out, err = _python(_CHILD, server.address).communicate(timeout=30)
+    assert (out.strip(), err) == ("both fine", "")
+    assert len({record.client for record in server.predictions}) == 2
+
+
+def test_a_process_ends_at_once_with_streams_open(server: Emulator) -> None:
+    code = """
+import sys
+import lmstudio_integrations as lms
+stream = lms.Client(sys.argv[1]).llm.model("chatty").respond_stream("for ever")
+print(next(stream).content)
+"""
+    process = _python(code, server.address)
+    out, err = process.communicate(timeout=30)
+    assert (out.strip(), err, process.returncode) == ("on", "", 0)
+    server.wait_for(lambda: not server.connections)
+    assert server.predictions[-1].stop_reason != "eosFound"
+
+
+def test_ctrl_c_interrupts_a_wait_and_stops_the_server(server: Emulator) -> None:
+    code = """
+import sys
+import lmstudio_integrations as lms
+model = lms.Client(sys.argv[1]).llm.model("chatty")
+print("waiting", flush=True)
+try:
+    model.respond("for ever")
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+    sys.stdin.read()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, server.address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "waiting"
+    server.wait_for(lambda: any(record.fragments > 0 for record in server.predictions))
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline().strip() == "interrupted"
+    server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
+    _, err = process.communicate(timeout=30)
+    assert err == ""
