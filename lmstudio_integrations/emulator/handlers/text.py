@@ -15,6 +15,9 @@ from lmstudio_integrations.types.models import ModelSpecifier
 
 T = TypeVar("T")
 
+_MARKS = 2
+"""Tokens that an embedding model adds to a text."""
+
 
 async def _use(
     context: Context,
@@ -40,8 +43,9 @@ async def tokenize(context: Context, parameter: Tokenize) -> dict[str, Any]:
 
 
 async def count_tokens(context: Context, parameter: Tokenize) -> dict[str, Any]:
-    """Return how many tokens a text has."""
-    return {"tokenCount": len(await _tokens(context, parameter))}
+    """Return how many tokens a text has; those that mark start and end for an embedding model do not count."""
+    marks = _MARKS if context.kind == "embedding" else 0
+    return {"tokenCount": max(len(await _tokens(context, parameter)) - marks, 0)}
 
 
 async def _tokens(context: Context, parameter: Tokenize) -> list[int]:
