@@ -1,6 +1,6 @@
 """Type checks of untyped data that type checkers understand in full."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from typing_extensions import TypeIs
@@ -9,6 +9,11 @@ from typing_extensions import TypeIs
 def is_object(value: object) -> TypeIs[dict[str, Any]]:
     """Whether a value is a JSON object."""
     return isinstance(value, dict)
+
+
+def is_mapping(value: object) -> TypeIs[Mapping[Any, Any]]:
+    """Whether a value is a mapping of any kind."""
+    return isinstance(value, Mapping)
 
 
 def is_list(value: object) -> TypeIs[list[Any]]:

@@ -276,11 +276,11 @@ class ClientSession:
         unknown = "unknown endpoint" in text
         # A warning names no call. An endpoint is unknown to all; a bad parameter is that of the newest call.
         for exchange in hit if unknown else hit[-1:]:
-            kind = LMStudioUnsupportedError if unknown else LMStudioProtocolError
+            failure = LMStudioUnsupportedError if unknown else LMStudioProtocolError
             self._calls.pop(exchange.id, None) if isinstance(exchange.endpoint, Rpc) else self._channels.pop(
                 exchange.id
             )
-            exchange.sink.finish(kind(f"{exchange.doing}: the server does not take {name!r}: {text}"))
+            exchange.sink.finish(failure(f"{exchange.doing}: the server does not take {name!r}: {text}"))
 
 
 class _Nobody:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Self
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._narrow import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._base import WireModel
 
@@ -46,6 +46,8 @@ class Kv:
 class Settings(WireModel):
     """A group of settings; all optional, and only those that are set are sent."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     raw: dict[str, Any] | None = None
     """Further settings by their full wire keys; the named fields win over them."""
 
@@ -58,15 +60,16 @@ class Settings(WireModel):
         """
         if isinstance(value, cls):
             return value
-        fields = dict(value or {})
-        known = set(cls.model_fields) | {str(field.alias) for field in cls.model_fields.values()}
-        for name in fields:
-            if name not in known:
-                raise LMStudioValueError(f"unknown setting {name!r}{_nearest(name, cls)}")
+        fields = _as_mapping({} if value is None else value, cls.__name__)
+        cls._check_names(fields)
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
             raise LMStudioValueError(_explain(error)) from error
+
+    @classmethod
+    def _check_names(cls, fields: Mapping[str, Any]) -> None:
+        check_names(fields, cls)
 
     def merged(self, other: Self) -> Self:
         """Return these settings with those that `other` sets laid over them; an explicit `None` unsets."""
@@ -120,18 +123,38 @@ class Settings(WireModel):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
-def _nearest(name: str, settings: type[Settings]) -> str:
-    names = list(settings.model_fields)
+def check_names(fields: Mapping[str, Any], model: type[WireModel]) -> None:
+    """Refuse what a model would skip: people mistype.
+
+    Raises:
+        LMStudioValueError: If a name is unknown; the nearest known one is suggested.
+    """
+    known = set(model.model_fields) | {str(field.alias) for field in model.model_fields.values()}
+    for name in fields:
+        if name not in known:
+            raise LMStudioValueError(f"unknown setting {name!r}{_nearest(str(name), model)}")
+
+
+def _as_mapping(value: object, wanted: str) -> Mapping[str, Any]:
+    if not is_mapping(value):
+        raise LMStudioValueError(f"settings are a {wanted} or a dict, got {value!r}")
+    return value
+
+
+def _nearest(name: str, model: type[WireModel]) -> str:
+    names = list(model.model_fields)
     found = difflib.get_close_matches(name, names, n=1) or difflib.get_close_matches(to_camel(name), names, n=1)
     return f"; did you mean {found[0]!r}?" if found else f"; known are {', '.join(sorted(names))}"
 
 
 def _explain(error: ValidationError) -> str:
-    """Put pydantic's findings into one clause each: the setting, the value, what is wrong."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc'])}={problem['input']!r}: {problem['msg']}"
-        for problem in error.errors(include_url=False)
-    )
+    """Put pydantic's findings into one clause per setting: its name, the value, what is wrong."""
+    findings: dict[str, list[str]] = {}
+    for problem in error.errors(include_url=False):
+        # The other parts of a location name the members of a union.
+        path = ".".join(str(part) for part in problem["loc"] if isinstance(part, int) or part.isidentifier())
+        findings.setdefault(f"{path}={problem['input']!r}", []).append(problem["msg"].removeprefix("Value error, "))
+    return "; ".join(f"{what}: {', or '.join(reasons)}" for what, reasons in findings.items())
 
 
 @cache

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import Field, ValidationError
 
-from lmstudio_integrations._narrow import is_iterable, is_list
+from lmstudio_integrations._narrow import is_iterable, is_list, is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._base import TaggedModel, WireModel
 from lmstudio_integrations.types.results import PredictionResult
@@ -115,10 +115,7 @@ class Chat:
         elif isinstance(history, str):
             chat.add_user_message(history)
         else:
-            messages = history.get("messages") if isinstance(history, Mapping) else None  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-            if not is_list(messages):
-                raise LMStudioValueError(f"a history is text, a chat or {{'messages': [...]}}, got {history!r}")
-            for message in messages:
+            for message in _messages_of(history):
                 chat.append(message)
         return chat
 
@@ -163,13 +160,8 @@ class Chat:
         """
         if isinstance(message, Message):
             return self._add(type(message), list(message.content))
-        if not isinstance(message, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-            raise LMStudioValueError(f"a message is an object or its wire form, got {message!r}")
-        role = message.get("role")
-        kind = _MESSAGES.get(role) if isinstance(role, str) else None
-        if kind is None:
-            raise LMStudioValueError(f"role must be one of {', '.join(_MESSAGES)}, got {role!r}")
-        return self._add(kind, _parts(message.get("content")))
+        role, content = _taken_apart(message)
+        return self._add(_MESSAGES[role], _parts(content))
 
     def to_history(self) -> ChatHistory:
         """Return the conversation in wire form.
@@ -200,6 +192,23 @@ class Chat:
         grown = kind.model_validate({"content": [*last.content, *message.content]})
         self._messages[-1] = grown
         return grown
+
+
+def _messages_of(history: object) -> list[Any]:
+    messages = history.get("messages") if is_mapping(history) else None
+    if not is_list(messages):
+        raise LMStudioValueError(f"a history is text, a chat or {{'messages': [...]}}, got {history!r}")
+    return messages
+
+
+def _taken_apart(message: object) -> tuple[str, object]:
+    """Return role and content of a message in wire form."""
+    if not is_mapping(message):
+        raise LMStudioValueError(f"a message is an object, or a dict with role and content, got {message!r}")
+    role = message.get("role")
+    if not isinstance(role, str) or role not in _MESSAGES:
+        raise LMStudioValueError(f"role must be one of {', '.join(_MESSAGES)}, got {role!r}")
+    return role, message.get("content")
 
 
 def _parts(content: object) -> list[Any]:

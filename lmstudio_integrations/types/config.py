@@ -4,23 +4,38 @@ A field carries its wire key and encoding in its annotation, so that a setting i
 `_settings.py` does the translation and knows no single setting.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._narrow import is_list, is_object
 from lmstudio_integrations.types._base import WireModel
-from lmstudio_integrations.types._settings import Kv, Settings
+from lmstudio_integrations.types._settings import Kv, Settings, check_names
 
 GPU_SPLIT = "load.gpuSplitConfig"
 _STRATEGIES = {"evenly": "evenly", "priorityOrder": "favorMainGpu"}
 
-OffloadRatio = Annotated[float, Field(ge=0, le=1)] | Literal["max", "off"]
+
+def _number(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted, not a truth value")  # noqa: TRY004 - pydantic collects value errors
+    return value
+
+
+def _off(value: object) -> object:
+    if value is not False:  # 0 is equal to it, and something else
+        raise ValueError("only False switches the setting off")
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_number)]
+Float = Annotated[float, BeforeValidator(_number)]
+Fraction = Annotated[Float, Field(ge=0, le=1)]
+Count = Annotated[Int, Field(ge=1)]
+Off = Annotated[Literal[False], BeforeValidator(_off)]
+OffloadRatio = Fraction | Literal["max", "off"]
 CacheQuantization = Literal["f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Off = Literal[False]
 
 
 class GpuSetting(WireModel):
@@ -30,11 +45,13 @@ class GpuSetting(WireModel):
     part of the expert layers kept on the CPU. `main_gpu`: the number of the card to prefer.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     ratio: OffloadRatio | None = None
     num_cpu_expert_layers_ratio: OffloadRatio | None = None
-    main_gpu: int | None = None
+    main_gpu: Int | None = None
     split_strategy: Literal["evenly", "favorMainGpu"] | None = None
-    disabled_gpus: list[int] | None = None
+    disabled_gpus: list[Int] | None = None
 
     def to_fields(self, prefix: str) -> Iterator[tuple[str, Any]]:
         """Yield the wire fields; the split is only sent when something of it was set."""
@@ -89,6 +106,13 @@ class LoadSettings(Settings):
         return super().to_fields() | dict(self.gpu.to_fields(self.prefix) if self.gpu else ())
 
     @classmethod
+    def _check_names(cls, fields: Mapping[str, Any]) -> None:
+        super()._check_names(fields)
+        gpu = fields.get("gpu")
+        if is_object(gpu):
+            check_names(gpu, GpuSetting)
+
+    @classmethod
     def _take(cls, fields: dict[str, Any]) -> dict[str, Any]:
         gpu = GpuSetting.take_from(fields, cls.prefix)
         return super()._take(fields) | ({"gpu": gpu} if gpu else {})
@@ -101,10 +125,10 @@ class EmbeddingLoadModelConfig(LoadSettings):
 
     context_length: Annotated[Count | None, Kv("embedding.load.contextLength")] = None
     rope_frequency_base: Annotated[
-        float | Off | None, Kv("embedding.load.llama.ropeFrequencyBase", checkbox=True, off=0)
+        Float | Off | None, Kv("embedding.load.llama.ropeFrequencyBase", checkbox=True, off=0)
     ] = None
     rope_frequency_scale: Annotated[
-        float | Off | None, Kv("embedding.load.llama.ropeFrequencyScale", checkbox=True, off=0)
+        Float | Off | None, Kv("embedding.load.llama.ropeFrequencyScale", checkbox=True, off=0)
     ] = None
     keep_model_in_memory: Annotated[bool | None, Kv("embedding.load.llama.keepModelInMemory")] = None
     try_mmap: Annotated[bool | None, Kv("embedding.load.llama.tryMmap")] = None
@@ -121,25 +145,25 @@ class LlmLoadModelConfig(LoadSettings):
 
     gpu_strict_vram_cap: Annotated[bool | None, Kv("load.gpuStrictVramCap")] = None
     context_length: Annotated[Count | None, Kv("llm.load.contextLength")] = None
-    seed: Annotated[int | Off | None, Kv("llm.load.seed", checkbox=True, off=0)] = None
-    num_experts: Annotated[int | None, Kv("llm.load.numExperts")] = None
+    seed: Annotated[Int | Off | None, Kv("llm.load.seed", checkbox=True, off=0)] = None
+    num_experts: Annotated[Int | None, Kv("llm.load.numExperts")] = None
     offload_kv_cache_to_gpu: Annotated[
         bool | None, Field(alias="offloadKVCacheToGpu"), Kv("llm.load.offloadKVCacheToGpu")
     ] = None
-    max_parallel_predictions: Annotated[int | None, Field(ge=1, le=1023), Kv("llm.load.numParallelSessions")] = None
+    max_parallel_predictions: Annotated[Int | None, Field(ge=1, le=1023), Kv("llm.load.numParallelSessions")] = None
     use_unified_kv_cache: Annotated[bool | None, Kv("llm.load.useUnifiedKvCache")] = None
     prompt_template: Annotated[dict[str, Any] | None, Kv("llm.load.promptTemplate")] = None
     auto_fit: Annotated[bool | None, Kv("llm.load.llama.autoFit")] = None
     eval_batch_size: Annotated[Count | None, Kv("llm.load.llama.evalBatchSize")] = None
     physical_batch_size: Annotated[Count | None, Kv("llm.load.llama.physicalBatchSize")] = None
     flash_attention: Annotated[bool | None, Kv("llm.load.llama.flashAttention")] = None
-    context_checkpoints: Annotated[int | None, Kv("llm.load.llama.contextCheckpoints")] = None
+    context_checkpoints: Annotated[Int | None, Kv("llm.load.llama.contextCheckpoints")] = None
     reasoning_budget_message: Annotated[str | None, Kv("llm.load.llama.reasoningBudgetMessage")] = None
-    rope_frequency_base: Annotated[float | Off | None, Kv("llm.load.llama.ropeFrequencyBase", checkbox=True, off=0)] = (
+    rope_frequency_base: Annotated[Float | Off | None, Kv("llm.load.llama.ropeFrequencyBase", checkbox=True, off=0)] = (
         None
     )
     rope_frequency_scale: Annotated[
-        float | Off | None, Kv("llm.load.llama.ropeFrequencyScale", checkbox=True, off=0)
+        Float | Off | None, Kv("llm.load.llama.ropeFrequencyScale", checkbox=True, off=0)
     ] = None
     keep_model_in_memory: Annotated[bool | None, Kv("llm.load.llama.keepModelInMemory")] = None
     use_fp16_for_kv_cache: Annotated[
@@ -161,10 +185,10 @@ class LlmLoadModelConfig(LoadSettings):
     speculative_draft_simple: Annotated[bool | None, Kv("llm.load.llama.speculativeDecoding.draftSimple")] = None
     speculative_draft_model: Annotated[str | None, Kv("llm.load.llama.speculativeDecoding.draftModel")] = None
     speculative_draft_max_tokens: Annotated[
-        int | None, Field(ge=0), Kv("llm.load.llama.speculativeDecoding.draftMaxTokens")
+        Int | None, Field(ge=0), Kv("llm.load.llama.speculativeDecoding.draftMaxTokens")
     ] = None
     speculative_draft_min_tokens: Annotated[
-        int | None, Field(ge=0), Kv("llm.load.llama.speculativeDecoding.draftMinTokens")
+        Int | None, Field(ge=0), Kv("llm.load.llama.speculativeDecoding.draftMinTokens")
     ] = None
     speculative_draft_min_continue_probability: Annotated[
         Fraction | None, Kv("llm.load.llama.speculativeDecoding.draftMinContinueProbability")
@@ -180,7 +204,7 @@ class LlmPredictionConfig(Settings):
     a smaller model for speculative decoding. `context_overflow_policy` says what happens when the window is full.
     """
 
-    temperature: Annotated[float | None, Field(ge=0), Kv("llm.prediction.temperature")] = None
+    temperature: Annotated[Float | None, Field(ge=0), Kv("llm.prediction.temperature")] = None
     max_tokens: Annotated[Count | Off | None, Kv("llm.prediction.maxPredictedTokens", checkbox=True, off=1)] = None
     context_overflow_policy: Annotated[
         Literal["stopAtLimit", "truncateMiddle", "rollingWindow"] | None,
@@ -197,15 +221,15 @@ class LlmPredictionConfig(Settings):
         Literal["passThrough", "removeSpecial", "snakeCase", "camelCase"] | None,
         Kv("llm.prediction.toolNaming"),
     ] = None
-    top_k_sampling: Annotated[int | None, Field(ge=-1, le=500), Kv("llm.prediction.topKSampling")] = None
+    top_k_sampling: Annotated[Int | None, Field(ge=-1, le=500), Kv("llm.prediction.topKSampling")] = None
     top_p_sampling: Annotated[Fraction | Off | None, Kv("llm.prediction.topPSampling", checkbox=True, off=0.95)] = None
     min_p_sampling: Annotated[Fraction | Off | None, Kv("llm.prediction.minPSampling", checkbox=True, off=0.05)] = None
-    repeat_penalty: Annotated[float | Off | None, Kv("llm.prediction.repeatPenalty", checkbox=True, off=1.1)] = None
+    repeat_penalty: Annotated[Float | Off | None, Kv("llm.prediction.repeatPenalty", checkbox=True, off=1.1)] = None
     presence_penalty: Annotated[
-        float | Off | None, Kv("llm.prediction.llama.presencePenalty", checkbox=True, off=0)
+        Float | Off | None, Kv("llm.prediction.llama.presencePenalty", checkbox=True, off=0)
     ] = None
     frequency_penalty: Annotated[
-        float | Off | None, Kv("llm.prediction.llama.frequencyPenalty", checkbox=True, off=0)
+        Float | Off | None, Kv("llm.prediction.llama.frequencyPenalty", checkbox=True, off=0)
     ] = None
     xtc_probability: Annotated[
         Fraction | Off | None, Kv("llm.prediction.llama.xtcProbability", checkbox=True, off=0.5)
@@ -214,14 +238,14 @@ class LlmPredictionConfig(Settings):
         None
     )
     log_probs: Annotated[
-        Annotated[int, Field(ge=0, le=100)] | Off | None, Kv("llm.prediction.logProbs", checkbox=True, off=0)
+        Annotated[Int, Field(ge=0, le=100)] | Off | None, Kv("llm.prediction.logProbs", checkbox=True, off=0)
     ] = None
-    seed: Annotated[int | Off | None, Kv("llm.prediction.seed", checkbox=True, off=0)] = None
+    seed: Annotated[Int | Off | None, Kv("llm.prediction.seed", checkbox=True, off=0)] = None
     prompt_template: Annotated[dict[str, Any] | None, Kv("llm.prediction.promptTemplate")] = None
     reasoning_parsing: Annotated[dict[str, Any] | None, Kv("llm.prediction.reasoning.parsing")] = None
     enable_thinking: Annotated[bool | None, Kv("llm.prediction.reasoning.enableThinking")] = None
     reasoning_budget: Annotated[
-        Annotated[int, Field(ge=0)] | Off | None,
+        Annotated[Int, Field(ge=0)] | Off | None,
         Kv("llm.prediction.reasoning.budgetTokens", checkbox=True, off=1024),
     ] = None
     user_max_image_dimension_pixels: Annotated[
@@ -232,13 +256,13 @@ class LlmPredictionConfig(Settings):
     ] = None
     draft_model: Annotated[str | None, Kv("llm.prediction.speculativeDecoding.draftModel")] = None
     speculative_decoding_min_draft_length_to_consider: Annotated[
-        int | None, Kv("llm.prediction.speculativeDecoding.minDraftLengthToConsider")
+        Int | None, Kv("llm.prediction.speculativeDecoding.minDraftLengthToConsider")
     ] = None
     speculative_decoding_min_continue_drafting_probability: Annotated[
         Fraction | None, Kv("llm.prediction.speculativeDecoding.minContinueDraftingProbability")
     ] = None
     speculative_decoding_num_draft_tokens_exact: Annotated[
-        int | None, Kv("llm.prediction.speculativeDecoding.numDraftTokensExact")
+        Int | None, Kv("llm.prediction.speculativeDecoding.numDraftTokensExact")
     ] = None
     cpu_threads: Annotated[Count | None, Kv("llm.prediction.llama.cpuThreads")] = None
 
