@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lmstudio_integrations.emulator.engines.base import EngineError
+from lmstudio_integrations.types.models import ModelKind
 
 SAMPLE = 20
 """How many names an error lists at most."""
@@ -85,10 +86,13 @@ def path_not_found(path: str, available: Sequence[str]) -> RefusedError:
     )
 
 
-def domain_mismatch(path: str, actual: str, expected: str) -> RefusedError:
+_KINDS: dict[ModelKind, str] = {"llm": "an LLM", "embedding": "an embedding model"}
+
+
+def domain_mismatch(path: str, actual: ModelKind, expected: ModelKind) -> RefusedError:
     """The model is of the other kind."""
     return RefusedError(
-        f'Model "{path}" is not {"an" if expected[0] in "aeiou" else "a"} {expected} model',
+        f'Model "{path}" is not {_KINDS[expected]}',
         cause=f"It is of the kind {actual}.",
         display_data={
             "code": "generic.domainMismatch",
