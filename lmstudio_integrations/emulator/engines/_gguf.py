@@ -44,6 +44,18 @@ class GgufHeader:
         """For example `llama`."""
         return str(self.metadata.get("general.architecture", "unknown"))
 
+    @property
+    def bytes_per_token(self) -> int:
+        """What a token takes in the cache of keys and values, at 16 bits; 0 if that is unknown."""
+        heads = self.of_architecture("attention.head_count", 1)
+        width = self.of_architecture("embedding_length") // max(1, heads)
+        of_both = self.of_architecture("attention.key_length", width) + self.of_architecture(
+            "attention.value_length", width
+        )
+        return (
+            self.of_architecture("block_count") * self.of_architecture("attention.head_count_kv", heads) * of_both * 2
+        )
+
     def of_architecture(self, name: str, default: int = 0) -> int:
         """Return a number that stands under the architecture's own prefix."""
         return int(self.metadata.get(f"{self.architecture}.{name}", default))

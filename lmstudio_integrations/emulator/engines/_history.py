@@ -56,7 +56,8 @@ def to_messages(
 def instruct(tools: Sequence[Tool]) -> str:
     """Return what a model without tools of its own is told of them."""
     lines = "\n".join(json.dumps(tool.function.to_dict(), ensure_ascii=False, separators=(",", ":")) for tool in tools)
-    return f'Call one of these tools. Answer with JSON: its "name" and its "arguments".\n{lines}'
+    form = '{"name": <tool>, "arguments": {…}}'
+    return f"You can call these tools:\n{lines}\nAnswer only with a tool call as JSON: {form}"
 
 
 def render_manual(template: Mapping[str, str], messages: Sequence[Json]) -> str:

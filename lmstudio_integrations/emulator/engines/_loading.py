@@ -18,6 +18,10 @@ from lmstudio_integrations.types.models import ModelKind
 
 CONVERTED = "all-MiniLM-L6-v2.F32.gguf"
 
+CACHE_BYTES = 1 << 30
+"""Up to this size each slot has a window of its own, even if they are to share one: then no prediction can
+take another's place."""
+
 Announce = Callable[[str], None]
 
 
@@ -30,9 +34,22 @@ def facts_of(name: str | None) -> ModelFacts:
     bundle = weights.BUNDLES.get(name or "")
     if bundle is not None:
         return bundle.facts
-    path = Path(name or "")
+    path = path_of(name)
     header = header_of(path)
     return to_facts(header, path.stat().st_size, vision=projector_of(path) is not None)
+
+
+def path_of(name: str | None) -> Path:
+    """Return the file that a name stands for.
+
+    Raises:
+        EngineError: If there is no name.
+    """
+    if not name:
+        raise not_loaded(
+            "no weights are named", f"Give the path of a GGUF file, or one of {', '.join(weights.BUNDLES)}."
+        )
+    return Path(name).expanduser()
 
 
 def header_of(path: Path) -> GgufHeader:
@@ -60,7 +77,7 @@ async def file_of(name: str | None, *, offline: bool, announce: Announce) -> Pat
     """
     bundle = weights.BUNDLES.get(name or "")
     if bundle is None:
-        return Path(name or "")
+        return path_of(name)
     try:
         return await asyncio.to_thread(_ready, bundle, offline=offline, announce=announce)
     except weights.WeightsError as error:
@@ -107,10 +124,15 @@ def parameters_of(request: LoadRequest, path: Path, header: GgufHeader, threads:
         **_of_both(request.fields, header, LlmLoadModelConfig),
         projector=str(projector or ""),
         chat_template=_template(config),
-        unified_cache=config.use_unified_kv_cache is not False,
+        cache_length=_cache_length(window, request.slots, header, shared=config.use_unified_kv_cache is not False),
         flash_attention=config.flash_attention or None,
         cache_types=(config.llama_k_cache_quantization_type or "f16", config.llama_v_cache_quantization_type or "f16"),
     )
+
+
+def seed_of(request: LoadRequest) -> int | None:
+    """Return the seed of every prediction that brings none of its own."""
+    return LlmLoadModelConfig.from_fields(request.fields).seed or None
 
 
 def is_embedding(header: GgufHeader) -> bool:
@@ -140,6 +162,12 @@ def _layers(ratio: float | str | None, header: GgufHeader) -> int | None:
     if isinstance(ratio, str):
         return FULL_OFFLOAD if ratio == "max" else 0
     return round(ratio * header.of_architecture("block_count"))
+
+
+def _cache_length(window: int, slots: int, header: GgufHeader, *, shared: bool) -> int:
+    """Return how many tokens all slots together may hold; 0 for one window each."""
+    affordable = window * slots * header.bytes_per_token <= CACHE_BYTES
+    return window if shared and not affordable else 0
 
 
 def _template(config: LlmLoadModelConfig) -> str:

@@ -9,7 +9,6 @@ import importlib
 import json
 import logging
 import sys
-from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ GRACE_SECONDS = 2.0
 """How long a worker that should end, or seems to have ended, may take for it."""
 
 _DATA, _ERROR = "data: ", "error: "
-_LAST_LINES = 20
+_LAST_WORDS = 4096
 
 
 class Worker:
@@ -36,7 +35,7 @@ class Worker:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self._said: deque[str] = deque(maxlen=_LAST_LINES)
+        self._said = b""
         self._listener = asyncio.create_task(self._listen())
         self._client: Any = None
         self._transport_error: type[Exception] = OSError
@@ -101,10 +100,12 @@ class Worker:
             async with self._client.stream("POST", path, content=encode(body)) as response:
                 if response.status_code >= 400:
                     raise from_engine(decode((await response.aread()).decode("utf-8", "replace")))
-                async for line in response.aiter_lines():
-                    chunk = read_line(line)
-                    if chunk is not None:
-                        yield chunk
+                lines = Lines()
+                async for data in response.aiter_bytes():
+                    for line in lines.feed(data):
+                        chunk = read_line(line)
+                        if chunk is not None:
+                            yield chunk
         except self._transport_error as error:
             raise await self._lost(error) from error
 
@@ -135,7 +136,7 @@ class Worker:
             await self._listener
             raise not_loaded(
                 f"Error loading model. (Exit code: {code}). Unknown error. Try a different model and/or config.\n"
-                + "\n".join(self._said)
+                + self._said.decode("utf-8", "replace").strip()
             )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
@@ -163,11 +164,11 @@ class Worker:
         return EngineError(f"The model does not answer: {type(error).__name__} {error}".rstrip())
 
     async def _listen(self) -> None:
+        """Take what the engine prints, in pieces of any length: a full pipe would stop it."""
         assert self._process.stderr is not None, "the process was started with pipes"
-        while line := await self._process.stderr.readline():
-            text = line.decode("utf-8", "replace").rstrip()
-            self._said.append(text)
-            logger.debug("worker %s: %s", self._process.pid, text)
+        while data := await self._process.stderr.read(_LAST_WORDS):
+            self._said = (self._said + data)[-_LAST_WORDS:]
+            logger.debug("worker %s: %s", self._process.pid, data)
 
     async def _kill(self) -> None:
         if self._process.returncode is None:
@@ -183,6 +184,18 @@ def _http_library() -> Any:
         return importlib.import_module("httpx")
     except ImportError:
         raise EngineError(f"the llama.cpp engine needs more packages: {INSTALL_HINT}") from None
+
+
+class Lines:
+    """Cuts a stream of bytes into lines, at line feeds only: JSON may hold every other separator of Unicode."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        """Return the lines that are complete now."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
 
 
 def encode(body: Mapping[str, Any]) -> bytes:

@@ -1,7 +1,7 @@
 """What llama.cpp's refusals become: errors in the words of a real server (protocol §3.7)."""
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmstudio_integrations._narrow import is_object
@@ -66,12 +66,41 @@ def from_engine(payload: object) -> EngineError:
     if error.get("type") == "exceed_context_size_error":
         return overflow(int(error.get("n_prompt_tokens", 0)), int(error.get("n_ctx", 0)))
     message = str(error.get("message") or payload)
-    if "jinja" in message.lower():
-        return EngineError(
-            f'Error rendering prompt with jinja template: "{message}"',
-            suggestion="This is usually an issue with the model's prompt template.",
-        )
+    for mark, explain in _KNOWN:
+        if mark in message.lower():
+            return explain(message)
     return EngineError(message)
+
+
+def _template_failed(message: str) -> EngineError:
+    return EngineError(
+        f'Error rendering prompt with jinja template: "{message}"',
+        suggestion="This is usually an issue with the model's prompt template.",
+    )
+
+
+def _schema_failed(message: str) -> EngineError:
+    return EngineError(f"Invalid structured output setting: {message[message.index('JSON schema error') :]}")
+
+
+def _grammar_failed(_message: str) -> EngineError:
+    return EngineError("Invalid structured output setting: the grammar cannot be parsed")
+
+
+def _cache_full(_message: str) -> EngineError:
+    return EngineError(
+        "The predictions that run at once together exceed the available context",
+        suggestion="Load the model with a larger context length, or with useUnifiedKvCache off.",
+    )
+
+
+_KNOWN: tuple[tuple[str, Callable[[str], EngineError]], ...] = (
+    ("json schema error", _schema_failed),
+    ("failed to parse grammar", _grammar_failed),
+    ("context size has been exceeded", _cache_full),
+    ("jinja", _template_failed),
+)
+"""What llama.cpp says, in lower case, and what it means."""
 
 
 def installed_version() -> str:

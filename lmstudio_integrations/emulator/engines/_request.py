@@ -3,7 +3,8 @@
 Settings arrive complete, with LM Studio's defaults; llama.cpp's own differ and let small models ramble.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lmstudio_integrations._narrow import is_list, is_object
@@ -12,10 +13,12 @@ from lmstudio_integrations.emulator.engines.base import EngineError
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.tools import Tool
 
+logger = logging.getLogger(__name__)
+
 Json = dict[str, Any]
 
-DEEPEST_SCHEMA = 60
-"""Nesting that llama.cpp surely turns into a grammar; far deeper schemas are dropped without a word."""
+DEEPEST_SCHEMA = 120
+"""JSON nesting (60 objects in each other) that surely becomes a grammar; far deeper, llama.cpp drops the schema."""
 
 LONGEST_TEXT = 256
 MOST_ITEMS = 16
@@ -118,6 +121,11 @@ def checked_schema(schema: object) -> Json:
         raise unsupported("structured", f"a JSON schema must be an object, not {schema!r}")
     if depth(schema) > DEEPEST_SCHEMA:
         raise unsupported("structured", f"a JSON schema nested more than {DEEPEST_SCHEMA} levels deep")
+    for part in _objects(schema):
+        _check_bounds(part)
+        pattern = part.get("pattern")
+        if isinstance(pattern, str) and not (pattern.startswith("^") and pattern.endswith("$")):
+            logger.warning("llama.cpp follows only patterns between ^ and $; it ignores %r", pattern)
     return schema
 
 
@@ -141,6 +149,15 @@ def depth(value: object) -> int:
         deepest += 1
         level = [inner for outer in level for inner in _inside(outer)]
     return deepest - 1
+
+
+def forced_call(tools: Sequence[Tool]) -> Json:
+    """Return the settings that make the answer a call to one of the tools.
+
+    Without penalties: arguments are words of the question, and a penalty on repeating would spoil just these.
+    """
+    penalties = {"repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+    return {"json_schema": call_schema(tools), **penalties}
 
 
 def call_schema(tools: Sequence[Tool]) -> Json:
@@ -189,6 +206,24 @@ _BOUNDS: dict[str, Json] = {
     "array": {"maxItems": MOST_ITEMS},
     "object": {"additionalProperties": False},
 }
+
+
+def _objects(schema: Json) -> Iterator[Json]:
+    """Yield every object of a schema."""
+    waiting: list[Any] = [schema]
+    while waiting:
+        value = waiting.pop()
+        if is_object(value):
+            yield value
+        waiting.extend(_inside(value))
+
+
+def _check_bounds(part: Json) -> None:
+    """Refuse bounds that nothing fits: llama.cpp would write white space for ever."""
+    for least, most in (("minimum", "maximum"), ("minLength", "maxLength"), ("minItems", "maxItems")):
+        low, high = part.get(least), part.get(most)
+        if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
+            raise EngineError(f"Invalid structured output setting: {least} {low} is more than {most} {high}")
 
 
 def _inside(value: object) -> Sequence[Any]:

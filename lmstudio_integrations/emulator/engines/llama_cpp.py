@@ -95,6 +95,7 @@ class LlamaCppEngine:
             slots=parameters.slots,
             embedding=parameters.embedding,
             abilities=Abilities.of(properties),
+            seed=_loading.seed_of(request),
         )
 
 
@@ -129,9 +130,17 @@ class LlamaCppModel:
     """One loaded model. Belongs to the event loop that loaded it."""
 
     def __init__(
-        self, worker: Worker, *, context_length: int, slots: int, embedding: bool, abilities: Abilities
+        self,
+        worker: Worker,
+        *,
+        context_length: int,
+        slots: int,
+        embedding: bool,
+        abilities: Abilities,
+        seed: int | None = None,
     ) -> None:
         self._worker = worker
+        self._seed = seed
         self.context_length = context_length
         self.abilities = abilities
         self._embedding = embedding
@@ -229,7 +238,7 @@ class LlamaCppModel:
 
         window = self._window(request)
         history, tokens = await _window.fit(history, count, window, config.context_overflow_policy)
-        shape = {"json_schema": _request.call_schema(forced)} if forced else _request.constraint(config)
+        shape = _request.forced_call(forced) if forced else _request.constraint(config)
         return self._finish_plan(
             request, "/v1/chat/completions", {**body(history), **shape}, tokens, forced=bool(forced)
         )
@@ -242,6 +251,7 @@ class LlamaCppModel:
         room = self._window(request) - tokens
         wanted = _request.log_probs(config)
         complete = {
+            **({} if self._seed is None else {"seed": self._seed}),
             **_request.sampling(config),
             **body,
             "stop": _request.stop_strings(config),

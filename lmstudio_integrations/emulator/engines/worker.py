@@ -35,7 +35,7 @@ class WorkerParameters:
         slots: Predictions that run at once.
         threads: Threads of the computation.
         embedding: Whether vectors are wanted, instead of text.
-        unified_cache: Whether all slots share one window's memory, instead of one each.
+        cache_length: Tokens that all slots together may hold; 0 for one window each.
         projector: Path of the GGUF file that sees images.
         chat_template: A Jinja template instead of the model's own.
         gpu_layers: Layers on graphics cards; `None` leaves it to the engine.
@@ -49,7 +49,7 @@ class WorkerParameters:
     slots: int = 1
     threads: int = 1
     embedding: bool = False
-    unified_cache: bool = True
+    cache_length: int = 0
     projector: str = ""
     chat_template: str = ""
     gpu_layers: int | None = None
@@ -77,9 +77,9 @@ def attributes(parameters: WorkerParameters, engine: Any, key: str) -> dict[str,
         "mmproj.path": parameters.projector,
         "chat_template": parameters.chat_template,
         "embedding": parameters.embedding,
-        "n_ctx": window if parameters.unified_cache else window * parameters.slots,
+        "n_ctx": parameters.cache_length or window * parameters.slots,
         "n_parallel": parameters.slots,
-        "kv_unified": parameters.unified_cache,
+        "kv_unified": parameters.cache_length > 0,
         "n_batch": batch,
         "n_ubatch": batch,
         "cpuparams.n_threads": parameters.threads,
