@@ -16,7 +16,7 @@ def main() -> None:
     try:
         from lmstudio_integrations.cli._app import app  # noqa: PLC0415 - see the module's docstring
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRA:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
         sys.exit(MISSING_EXTRA)
     try:

@@ -3,7 +3,6 @@
 from importlib.metadata import version
 from typing import Annotated
 
-import rich  # noqa: F401 - typer runs without it, the commands do not
 import typer
 
 from lmstudio_integrations.cli._demo import demo

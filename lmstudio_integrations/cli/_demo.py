@@ -1,17 +1,19 @@
 """`demo`: a question about three short documents, answered by retrieval, on whatever server there is."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from lmstudio_integrations.cli._selection import SIZE_LIMIT, Choice, choose
-from lmstudio_integrations.client.sync import Client
+from lmstudio_integrations.client.sync import Client, EmbeddingNamespace, LlmNamespace
 from lmstudio_integrations.errors import LMStudioTimeoutError, LMStudioUnreachableError
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
@@ -55,7 +57,7 @@ def demo(
 
 
 @contextlib.contextmanager
-def find_place(console: Console, host: str | None, token: str | None) -> Iterator[Place]:
+def find_place(console: Console, host: str | None, token: str | None) -> Generator[Place, None, None]:
     """Give a server with two models: the one that is there, else an embedded one, and say which."""
     with Client(host, token) as client:
         name = f"LM Studio at {client.api_host}" if client.api_host else "LM Studio on this machine"
@@ -87,7 +89,7 @@ def survey(client: Client, name: str) -> tuple[Choice, Choice] | str:
 
 
 @contextlib.contextmanager
-def embedded() -> Iterator[Place]:
+def embedded() -> Generator[Place, None, None]:
     """Run the emulator with the two bundled models."""
     from lmstudio_integrations.emulator import Emulator  # noqa: PLC0415 - who has a server does not need it
     from lmstudio_integrations.emulator.catalogue import BUNDLED  # noqa: PLC0415
@@ -106,9 +108,10 @@ def run(console: Console, place: Place) -> None:
     from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings  # noqa: PLC0415
 
     question = _retrieval.QUESTION
+    secret = None if place.token is None else SecretStr(place.token)
     with Client(place.host, place.token) as client:
         embedder = load(console, client.embedding, place.embedding)
-        embeddings = LMStudioEmbeddings(model=embedder.identifier, host=place.host, api_token=place.token)
+        embeddings = LMStudioEmbeddings(model=embedder.identifier, host=place.host, api_token=secret)
         title, text = _retrieval.find(question, embeddings)
         answerer = load(console, client.llm, place.chat)
     console.print(f"\nQuestion: {question}", markup=False)
@@ -116,7 +119,7 @@ def run(console: Console, place: Place) -> None:
     model = ChatLMStudio(
         model=answerer.identifier,
         host=place.host,
-        api_token=place.token,
+        api_token=secret,
         temperature=0,
         max_tokens=MAX_TOKENS,
         repeat_penalty=1.0,  # the answer is to repeat words of the text
@@ -125,24 +128,26 @@ def run(console: Console, place: Place) -> None:
     console.print(figures(answer, answerer))
 
 
-def load(console: Console, models: Any, choice: Choice) -> ModelInstanceInfo:
+def load(console: Console, models: LlmNamespace | EmbeddingNamespace, choice: Choice) -> ModelInstanceInfo:
     """Return what the server knows of a model, loading it under a progress bar if it is not loaded.
 
     Args:
         console: Where the bar is shown.
-        models: The client's namespace, `client.llm` or `client.embedding`.
+        models: The client's models of one kind.
         choice: The model.
     """
     if choice.loaded:
-        found: ModelInstanceInfo = models.model(choice.name, load_policy="require_loaded").get_info()
-        return found
+        return models.model(choice.name, load_policy="require_loaded").get_info()
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(f"Loading {choice.name}", total=1.0)
-        handle = models.model(choice.name, ttl=TTL, on_load_progress=lambda part: progress.update(task, completed=part))
-        progress.update(task, completed=1.0)
-    loaded: ModelInstanceInfo = handle.get_info()
-    return loaded
+
+        def show(part: float) -> None:
+            progress.update(task, completed=part)
+
+        handle = models.model(choice.name, ttl=TTL, on_load_progress=show)
+        show(1.0)
+    return handle.get_info()
 
 
 def stream(console: Console, chain: Any, inputs: dict[str, str]) -> "AIMessageChunk":
@@ -159,14 +164,18 @@ def stream(console: Console, chain: Any, inputs: dict[str, str]) -> "AIMessageCh
 
 def figures(answer: "AIMessageChunk", info: ModelInstanceInfo) -> Table:
     """Return the table of what is known of an answer."""
+    metadata, usage = answer.response_metadata, answer.usage_metadata
+    rows = {
+        "Model": describe(info),
+        "Weights": info.path,
+        "Tokens": f"{usage['input_tokens']} read, {usage['output_tokens']} written" if usage else "?",
+        "Tokens per second": _number(metadata.get("tokens_per_second"), ".1f"),
+        "Time to first token": _number(metadata.get("time_to_first_token_sec"), ".2f", " s"),
+        "Stop reason": str(metadata.get("stop_reason", "?")),
+    }
     table = Table(show_header=False)
-    metadata = answer.response_metadata
-    usage = answer.usage_metadata
-    table.add_row("Model", describe(info))
-    table.add_row("Tokens", f"{usage['input_tokens']} read, {usage['output_tokens']} written" if usage else "?")
-    table.add_row("Tokens per second", _number(metadata.get("tokens_per_second"), ".1f"))
-    table.add_row("Time to first token", _number(metadata.get("time_to_first_token_sec"), ".2f", " s"))
-    table.add_row("Stop reason", str(metadata.get("stop_reason", "?")))
+    for name, value in rows.items():
+        table.add_row(name, Text(value, overflow="fold"))
     return table
 
 
@@ -174,7 +183,7 @@ def describe(info: ModelInstanceInfo) -> str:
     """Return the name of a model with what it really is: a server may offer any weights under any key."""
     quantization = info.quantization.name if info.quantization else None
     facts = [fact for fact in (info.architecture, info.params_string, quantization) if fact]
-    return f"{info.model_key} ({', '.join([*facts, info.path])})"
+    return f"{info.model_key} ({', '.join(facts)})" if facts else info.model_key
 
 
 def _number(value: float | None, form: str, unit: str = "") -> str:

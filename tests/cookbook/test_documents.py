@@ -54,9 +54,9 @@ def test_the_commands_of_the_readme_are_one_line_each() -> None:
         assert "\\" not in command
 
 
-def test_the_readme_example_has_five_lines() -> None:
+def test_the_example_of_the_readme_has_five_lines_at_most() -> None:
     (program,) = blocks("README.md", "python")
-    assert len([line for line in program.splitlines() if line]) == 4
+    assert len(program.splitlines()) <= 5
 
 
 def test_every_command_and_option_is_in_the_reference() -> None:
