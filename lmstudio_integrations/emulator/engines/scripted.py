@@ -79,8 +79,6 @@ _EMBEDDING_LENGTH = 768
 
 _ANY_OBJECT = {"type": "object"}
 
-_ANY_OBJECT = {"type": "object"}
-
 _Play = Iterator[EngineEvent | Wait | Break | None]
 """What a prediction does: events, waits, a stall, and `None` for a token that is not shown yet."""
 

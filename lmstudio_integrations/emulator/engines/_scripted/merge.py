@@ -26,13 +26,10 @@ def merge(*schemas: Schema) -> dict[str, Any]:
 
 def _merge(first: dict[str, Any], second: Schema) -> dict[str, Any]:
     merged = {**first, **second}
-    for keyword in first.keys() & second.keys():
-        if first[keyword] != second[keyword] and keyword not in _REMARKS:
-            merged[keyword] = _BOTH.get(keyword, _neither)(first[keyword], second[keyword])
+    for keyword in first.keys() & second.keys() & _BOTH.keys():
+        if first[keyword] != second[keyword]:
+            merged[keyword] = _BOTH[keyword](first[keyword], second[keyword])
     return merged
-
-
-_REMARKS = frozenset({"title", "description", "default", "examples", "$id", "$schema", "$comment", "discriminator"})
 
 
 def _neither(first: object, second: object) -> Any:
@@ -79,6 +76,8 @@ _BOTH: Mapping[str, Callable[[Any, Any], Any]] = {
     "additionalProperties": _all,
     "multipleOf": _multiple,
     "uniqueItems": lambda first, second: first or second,
+    **dict.fromkeys(("pattern", "format", "prefixItems"), _neither),
     **dict.fromkeys(("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"), _larger),
     **dict.fromkeys(("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"), _smaller),
 }
+"""By keyword: what two values come to. Of keywords that restrict nothing, the last value stays."""

@@ -138,7 +138,7 @@ class Break(_Part):
         exit_code: Of a crash.
     """
 
-    fault: FaultKind | Literal["stall", "crash", "out_of_memory"]
+    fault: Literal[FaultKind, "stall", "crash", "out_of_memory"]
     packet: Annotated[int, Field(ge=0)] | None = None
     exit_code: int = 139
 

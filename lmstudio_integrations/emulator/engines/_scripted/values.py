@@ -72,15 +72,15 @@ def _fraction(value: object) -> Fraction | None:
 
 def _multiples(step: Fraction, low: Fraction | None, high: Fraction | None) -> Iterator[Fraction]:
     """Yield the multiples of a step between two bounds, from the one nearest to zero on."""
-    start = 0
-    if low is not None and low > 0:
-        start = math.ceil(low / step)
-    elif high is not None and high < 0:
-        start = math.floor(high / step)
-    up = (number * step for number in itertools.count(start))
-    down = (number * step for number in itertools.count(start - 1, -1))
-    yield from itertools.takewhile(lambda number: high is None or number <= high, up)
-    yield from itertools.takewhile(lambda number: low is None or number >= low, down)
+    if high is not None and high < 0:
+        start, first, then = math.floor(high / step), -1, 1
+    else:
+        start, first, then = math.ceil(max(low or 0, 0) / step), 1, -1
+    for number, direction in ((start, first), (start + then, then)):
+        multiples = (place * step for place in itertools.count(number, direction))
+        yield from itertools.takewhile(
+            lambda multiple: (low is None or low <= multiple) and (high is None or multiple <= high), multiples
+        )
 
 
 def strings(schema: Schema, want: int) -> list[str]:
