@@ -1,0 +1,445 @@
+"""Events of a prediction to LangChain's chunks, or to one result. Pure; knows neither client nor chat model.
+
+What langchain-core does with chunks decides their form:
+
+- One chunk is of one kind: text, reasoning, or tool calls.
+- Numbers and strings in the metadata of two chunks are added up, so everything but the provider's name, which is
+  exempt, is on the last chunk only.
+- With `output_version="v1"` core counts text and reasoning blocks itself, from 0, by changes of kind; a tool call with
+  the number of such a block would be merged into it. So tool calls count from `FIRST_TOOL_INDEX`.
+- `invalid_tool_calls` on a chunk are parsed again, leniently, into valid ones. A call that failed or was cut off is
+  therefore spoilt: one last piece makes its arguments invalid for every parser.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall, ToolCall, ToolCallChunk
+from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
+from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
+from langchain_core.outputs import ChatGenerationChunk
+
+from lmstudio_integrations.errors import LMStudioToolCallError
+from lmstudio_integrations.langchain._json_prefix import JsonPrefix, spoiler
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    LlmPredictionStats,
+    PredictionEnd,
+    PredictionEvent,
+    PromptProgress,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallFailed,
+    ToolCallName,
+    ToolCallStart,
+)
+
+PROVIDER = "lmstudio"
+"""Our name in `model_provider` and `ls_provider`; summarisation middleware trusts usage only if they agree."""
+
+FIRST_TOOL_INDEX = 1000
+
+NOT_FINISHED = "the call was not finished"
+
+_FINISH_REASONS = {
+    "eosFound": "stop",
+    "stopStringFound": "stop",
+    "toolCalls": "tool_calls",
+    "maxPredictedTokensReached": "length",
+    "contextLengthReached": "length",
+}
+"""The server's stop reasons in OpenAI's words; others stay as they are."""
+
+_STATS = {
+    str(info.alias): name
+    for name, info in LlmPredictionStats.model_fields.items()
+    if name not in {"prompt_tokens_count", "predicted_tokens_count", "total_tokens_count"}
+}
+"""Figures for `response_metadata`, by wire name; the token counts are in `usage_metadata`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the caller wants of the chunks.
+
+    Attributes:
+        usage: Whether the token counts are wanted.
+        required: Whether a tool call must come.
+        parallel: Whether more than one may come; otherwise the first is kept.
+    """
+
+    usage: bool = True
+    required: bool = False
+    parallel: bool = True
+
+
+@dataclass(slots=True)
+class _OpenCall:
+    """A tool call that has begun and not ended.
+
+    `held` are argument pieces that must not be shown yet, or ever; `sent` is what was shown.
+    """
+
+    id: str
+    index: int
+    name: str | None = None
+    named: bool = False
+    sent: str = ""
+    held: list[str] = field(default_factory=list[str])
+    scanner: JsonPrefix = field(default_factory=JsonPrefix)
+
+
+@dataclass(slots=True)
+class Counts:
+    """What is noted while events come, for the metadata at the end.
+
+    Attributes:
+        cached: Tokens of the prompt that came from the cache, where the server says so.
+        reasoning: About how many tokens were thoughts.
+        called: How many tool calls came whole.
+        failures: Why each of the others did not.
+    """
+
+    cached: int | None = None
+    reasoning: int = 0
+    called: int = 0
+    failures: list[str] = field(default_factory=list[str])
+
+
+class ChunkStream:
+    """Turns the events of one prediction into chunks, one for each fragment."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._counts = Counts()
+        self._call: _OpenCall | None = None
+        self._next_index = FIRST_TOOL_INDEX
+        self.end: PredictionEnd | None = None
+        self._handlers: dict[type[Any], Callable[[Any], Sequence[ChatGenerationChunk]]] = {
+            LlmPredictionFragment: self._fragment,
+            PromptProgress: self._progress,
+            ToolCallStart: self._start,
+            ToolCallName: self._name,
+            ToolCallArguments: self._arguments,
+            ToolCallEnd: self._end,
+            ToolCallFailed: self._failed,
+            PredictionEnd: self._finish,
+        }
+
+    def chunks(self, event: PredictionEvent) -> Sequence[ChatGenerationChunk]:
+        """Return the chunks of an event; most have one.
+
+        Raises:
+            LMStudioToolCallError: At the end, if a required tool call did not come.
+        """
+        return self._handlers[type(event)](event)
+
+    def _fragment(self, event: LlmPredictionFragment) -> Sequence[ChatGenerationChunk]:
+        metadata: dict[str, Any] = {"model_provider": PROVIDER}
+        if event.tokens:
+            metadata["logprobs"] = {"content": logprobs(event.tokens)}
+        if event.reasoning_type == "none":
+            if event.is_structural:
+                return ()
+            message = AIMessageChunk(content=event.content, response_metadata=metadata)
+        else:
+            self._counts.reasoning += event.tokens_count
+            if event.reasoning_type != "reasoning":
+                return ()
+            message = AIMessageChunk(
+                content="", additional_kwargs={"reasoning_content": event.content}, response_metadata=metadata
+            )
+        return (ChatGenerationChunk(message=message),)
+
+    def _progress(self, event: PromptProgress) -> Sequence[ChatGenerationChunk]:
+        note_progress(event, self._counts)
+        return ()
+
+    def _dropped(self) -> bool:
+        """Whether this tool call is one too many."""
+        return self._counts.called > 0 and not self._options.parallel
+
+    def _start(self, event: ToolCallStart) -> Sequence[ChatGenerationChunk]:
+        spoilt = self._spoil(NOT_FINISHED)
+        if not self._dropped():
+            self._open(event.id)
+        return spoilt
+
+    def _open(self, call_id: str | None) -> _OpenCall:
+        self._call = _OpenCall(call_id or new_call_id(), self._next_index)
+        self._next_index += 1
+        return self._call
+
+    def _name(self, event: ToolCallName) -> Sequence[ChatGenerationChunk]:
+        call = self._call
+        if call is None or call.named:
+            return ()
+        call.name = event.name
+        return self._show(call, "".join(call.held)) if call.held else self._show(call, "")
+
+    def _arguments(self, event: ToolCallArguments) -> Sequence[ChatGenerationChunk]:
+        call = self._call
+        if call is None:
+            return ()
+        if call.name is None or call.held or not event.content:
+            call.held.append(event.content)
+            return ()
+        return self._show(call, event.content)
+
+    def _show(self, call: _OpenCall, piece: str) -> Sequence[ChatGenerationChunk]:
+        """Show a piece of arguments if it can be part of a JSON object; keep it back for good otherwise."""
+        call.held = []
+        if not call.scanner.feed(piece):
+            call.held = [piece]
+            piece = ""
+        if call.named and not piece:
+            return ()
+        return _tool_chunks(self._piece(call, piece))
+
+    def _piece(self, call: _OpenCall, piece: str) -> ToolCallChunk:
+        """Return a piece of a call; identifier and name go with the first."""
+        call.sent += piece
+        first, call.named = not call.named, True
+        return tool_call_chunk(
+            name=call.name if first else None, args=piece, id=call.id if first else None, index=call.index
+        )
+
+    def _end(self, event: ToolCallEnd) -> Sequence[ChatGenerationChunk]:
+        if self._dropped():
+            return ()
+        call = self._call or self._open(event.id)
+        self._call = None
+        self._counts.called += 1
+        arguments = event.arguments or {}
+        if call.named and call.name != event.name:
+            return self._again(call, event, arguments)
+        call.name = event.name
+        rest = _completion(call.sent, arguments)
+        if rest is None:
+            return self._again(call, event, arguments)
+        return _tool_chunks(self._piece(call, rest)) if rest else ()
+
+    def _again(self, call: _OpenCall, event: ToolCallEnd, arguments: dict[str, Any]) -> Sequence[ChatGenerationChunk]:
+        """Spoil what was shown, because the server understood it otherwise, and show the call as it is."""
+        spoilt = self._piece(call, spoiler(call.sent))
+        whole = _OpenCall(call.id, self._next_index, event.name)
+        self._next_index += 1
+        return _tool_chunks(spoilt, self._piece(whole, json.dumps(arguments)))
+
+    def _failed(self, event: ToolCallFailed) -> Sequence[ChatGenerationChunk]:
+        if self._dropped():
+            return ()
+        if self._call is None:
+            self._open(None)
+        return self._spoil(failure(event.error))
+
+    def _spoil(self, reason: str) -> Sequence[ChatGenerationChunk]:
+        """Make the open call, if there is one, invalid."""
+        call, self._call = self._call, None
+        if call is None:
+            return ()
+        self._counts.failures.append(reason)
+        return _tool_chunks(self._piece(call, spoiler(call.sent)))
+
+    def _finish(self, event: PredictionEnd) -> Sequence[ChatGenerationChunk]:
+        spoilt = self._spoil(cut_off(event))
+        check_required(self._counts, self._options)
+        self.end = event
+        message = AIMessageChunk(
+            content="",
+            response_metadata=final_metadata(event, self._counts),
+            usage_metadata=usage(event, self._counts) if self._options.usage else None,
+            chunk_position="last",
+        )
+        return (*spoilt, ChatGenerationChunk(message=message))
+
+
+class Fold:
+    """Takes the events of one prediction in and makes one message of them."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._counts = Counts()
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._logprobs: list[dict[str, Any]] = []
+        self._call: _OpenCall | None = None
+        self._calls: list[ToolCall] = []
+        self._invalid: list[InvalidToolCall] = []
+        self.end: PredictionEnd | None = None
+
+    def add(self, event: PredictionEvent) -> None:
+        """Take an event in."""
+        if type(event) is LlmPredictionFragment:
+            self._add_fragment(event)
+        elif type(event) is PromptProgress:
+            note_progress(event, self._counts)
+        elif type(event) is PredictionEnd:
+            self.end = event
+        elif self._options.parallel or not self._calls:
+            self._add_tool_event(event)
+
+    def _add_fragment(self, event: LlmPredictionFragment) -> None:
+        if event.tokens:
+            self._logprobs.extend(logprobs(event.tokens))
+        if event.reasoning_type == "none":
+            if not event.is_structural:
+                self._text.append(event.content)
+            return
+        self._counts.reasoning += event.tokens_count
+        if event.reasoning_type == "reasoning":
+            self._reasoning.append(event.content)
+
+    def _add_tool_event(self, event: PredictionEvent) -> None:
+        match event:
+            case ToolCallStart(id=call_id):
+                self._give_up(NOT_FINISHED)
+                self._call = _OpenCall(call_id or new_call_id(), 0)
+            case ToolCallName(name=name) if self._call:
+                self._call.name = name
+            case ToolCallArguments(content=content) if self._call:
+                self._call.held.append(content)
+            case ToolCallEnd():
+                call_id = self._call.id if self._call else event.id or new_call_id()
+                self._calls.append(tool_call(name=event.name, args=event.arguments or {}, id=call_id))
+                self._call = None
+            case ToolCallFailed(error=error, raw_content=raw):
+                self._call = self._call or _OpenCall(new_call_id(), 0)
+                self._give_up(failure(error), raw)
+            case _:
+                pass
+
+    def _give_up(self, reason: str, raw: str | None = None) -> None:
+        """Count the open call, if there is one, as invalid."""
+        call, self._call = self._call, None
+        if call is not None:
+            arguments = "".join(call.held) or raw or ""
+            self._counts.failures.append(reason)
+            self._invalid.append(invalid_tool_call(name=call.name, args=arguments, id=call.id, error=reason))
+
+    def message(self) -> AIMessage:
+        """Return the answer.
+
+        Raises:
+            LMStudioToolCallError: If a required tool call did not come.
+        """
+        assert self.end is not None, "a prediction ends with its statistics, or with an exception"
+        self._give_up(cut_off(self.end))
+        self._counts.called = len(self._calls)
+        check_required(self._counts, self._options)
+        metadata = final_metadata(self.end, self._counts)
+        if self._logprobs:
+            metadata["logprobs"] = {"content": self._logprobs}
+        reasoning = "".join(self._reasoning)
+        return AIMessage(
+            content="".join(self._text),
+            additional_kwargs={"reasoning_content": reasoning} if reasoning else {},
+            response_metadata=metadata,
+            tool_calls=self._calls,
+            invalid_tool_calls=self._invalid,
+            usage_metadata=usage(self.end, self._counts),
+        )
+
+
+def _tool_chunks(*pieces: ToolCallChunk) -> Sequence[ChatGenerationChunk]:
+    message = AIMessageChunk(content="", tool_call_chunks=list(pieces), response_metadata={"model_provider": PROVIDER})
+    return (ChatGenerationChunk(message=message),)
+
+
+def _completion(sent: str, arguments: Mapping[str, Any]) -> str | None:
+    """Return what turns the shown text into exactly these arguments; `None` if nothing can."""
+    try:
+        if sent and json.loads(sent) == arguments:
+            return ""
+    except ValueError:
+        pass
+    for separators in ((", ", ": "), (",", ":")):
+        for ascii_only in (True, False):
+            whole = json.dumps(arguments, separators=separators, ensure_ascii=ascii_only)
+            if whole.startswith(sent):
+                return whole[len(sent) :]
+    return None
+
+
+def new_call_id() -> str:
+    """Return an identifier for a tool call that the server gave none."""
+    return f"call_{uuid4().hex}"
+
+
+def cut_off(end: PredictionEnd) -> str:
+    """Return why a call is not whole when the prediction ends in the middle of it."""
+    return f"the call was cut off ({end.stats.get('stopReason')})"
+
+
+def failure(error: Mapping[str, Any]) -> str:
+    """Return the text of an error on the wire, in one line."""
+    texts = (error.get("title"), error.get("cause"))
+    return ": ".join(text for text in texts if isinstance(text, str) and text) or "the call could not be parsed"
+
+
+def check_required(counts: Counts, options: Options) -> None:
+    """Raise if a required tool call did not come."""
+    if options.required and not counts.called and not counts.failures:
+        raise LMStudioToolCallError(
+            "a tool call was required, and the model answered without one; "
+            "use a model that was trained for tools, or tool_choice='auto'"
+        )
+
+
+def note_progress(event: PromptProgress, counts: Counts) -> None:
+    """Remember how much of the prompt came from the cache, where the server says so."""
+    if event.details and "cachedTokenCount" in event.details:
+        counts.cached = event.details["cachedTokenCount"]
+
+
+def logprobs(tokens: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the tokens of a fragment in the form that OpenAI gives log-probabilities."""
+    return [
+        {
+            "token": token.get("text"),
+            "logprob": token.get("logProb"),
+            "top_logprobs": [
+                {"token": candidate.get("text"), "logprob": candidate.get("logProb")}
+                for candidate in token.get("candidates") or ()
+            ],
+        }
+        for token in tokens
+    ]
+
+
+def usage(end: PredictionEnd, counts: Counts) -> UsageMetadata | None:
+    """Return the token counts, if the server gave them."""
+    stats = end.stats
+    read, written = stats.get("promptTokensCount"), stats.get("predictedTokensCount")
+    if read is None and written is None:
+        return None
+    read, written = read or 0, written or 0
+    found = UsageMetadata(
+        input_tokens=read, output_tokens=written, total_tokens=stats.get("totalTokensCount") or read + written
+    )
+    if counts.cached is not None:
+        found["input_token_details"] = InputTokenDetails(cache_read=counts.cached)
+    if counts.reasoning:
+        found["output_token_details"] = OutputTokenDetails(reasoning=counts.reasoning)
+    return found
+
+
+def final_metadata(end: PredictionEnd, counts: Counts) -> dict[str, Any]:
+    """Return what is known of a finished prediction: who answered, why it stopped, and the server's figures."""
+    info = end.model_info
+    stop_reason = end.stats.get("stopReason")
+    tools = counts.called and stop_reason == "eosFound"
+    metadata: dict[str, Any] = {
+        "model_provider": PROVIDER,
+        "model_name": info.get("modelKey") or info.get("identifier"),
+        "finish_reason": "tool_calls" if tools else _FINISH_REASONS.get(str(stop_reason), stop_reason),
+        "instance_identifier": info.get("identifier"),
+        "context_length": info.get("contextLength"),
+    }
+    if counts.failures:
+        metadata["tool_call_errors"] = counts.failures
+    metadata.update((_STATS[name], value) for name, value in end.stats.items() if name in _STATS)
+    return {name: value for name, value in metadata.items() if value is not None}

@@ -1,0 +1,154 @@
+"""The errors of this package as langchain-core knows them.
+
+Retry, fallback and summarisation middleware look at langchain-core's classes, our users at ours. So every error that
+leaves the adapter is an instance of both: its class has our class as first base and langchain-core's as second.
+Whether a retry can help (`is_retryable`) comes with the second.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from langchain_core import exceptions as core
+
+from lmstudio_integrations import errors
+
+
+class LangChainContextOverflowError(errors.LMStudioContextOverflowError, core.ContextOverflowError):
+    """The prompt does not fit into the context window; summarisation middleware may shorten it."""
+
+
+class LangChainModelNotFoundError(errors.LMStudioModelNotFoundError, core.ModelNotFoundError):
+    """No model fits the key or identifier."""
+
+
+class LangChainPresetNotFoundError(errors.LMStudioPresetNotFoundError, core.ModelInvalidRequestError):
+    """The preset does not exist."""
+
+
+class LangChainAuthenticationError(errors.LMStudioAuthenticationError, core.ModelAuthenticationError):
+    """The server refused the API token."""
+
+
+class LangChainUnreachableError(errors.LMStudioUnreachableError, core.ModelConnectionError):
+    """No LM Studio answers; a retry may help."""
+
+
+class LangChainConnectionLostError(errors.LMStudioConnectionLostError, core.ModelConnectionError):
+    """The connection broke; a retry may help."""
+
+
+class LangChainWebsocketError(errors.LMStudioWebsocketError, core.ModelConnectionError):
+    """The WebSocket failed; a retry may help."""
+
+
+class LangChainTimeoutError(errors.LMStudioTimeoutError, core.ModelTimeoutError):
+    """A clock ran out; a retry may help."""
+
+
+class LangChainModelUnloadedError(errors.LMStudioModelUnloadedError, core.ModelAPIError):
+    """The model was unloaded while it was used; a retry loads it again."""
+
+
+class LangChainModelCrashedError(errors.LMStudioModelCrashedError, core.ModelAPIError):
+    """The engine died; a retry may help."""
+
+
+class LangChainWrongModelKindError(errors.LMStudioWrongModelKindError, core.ModelInvalidRequestError):
+    """A model of the other kind was named."""
+
+
+class LangChainPromptTemplateError(errors.LMStudioPromptTemplateError, core.ModelInvalidRequestError):
+    """The prompt template refused the conversation."""
+
+
+class LangChainUnsupportedError(errors.LMStudioUnsupportedError, core.ModelInvalidRequestError):
+    """The engine lacks a feature that was asked for."""
+
+
+class LangChainFileExpiredError(errors.LMStudioFileExpiredError, core.ModelInvalidRequestError):
+    """An uploaded file is gone."""
+
+
+class LangChainInsufficientResourcesError(errors.LMStudioInsufficientResourcesError, core.ModelError):
+    """There is no memory for the model."""
+
+
+class LangChainModelLoadError(errors.LMStudioModelLoadError, core.ModelError):
+    """The model cannot be loaded."""
+
+
+class LangChainToolCallError(errors.LMStudioToolCallError, core.ModelError):
+    """A required tool call did not come."""
+
+
+class LangChainStructuredOutputError(errors.LMStudioStructuredOutputError, core.ModelError, core.OutputParserException):
+    """The answer is not what was asked for; output parsers' callers know it as `OutputParserException`."""
+
+    send_to_llm = False
+    observation: str | None = None
+    llm_output: str | None = None
+
+    def __init__(self, message: str = "", *, text: str | None = None) -> None:
+        errors.LMStudioStructuredOutputError.__init__(self, message, text=text)
+        self.llm_output = text
+
+
+class LangChainPredictionError(errors.LMStudioPredictionError, core.ModelAPIError):
+    """The prediction failed on the server; a retry may help."""
+
+
+class LangChainServerError(errors.LMStudioServerError, core.ModelAPIError):
+    """The server failed; a retry may help."""
+
+
+class LangChainConfigMismatchError(errors.LMStudioConfigMismatchError, core.ModelInvalidRequestError):
+    """The model is loaded with another configuration."""
+
+
+class LangChainClientError(errors.LMStudioClientError, core.ModelError):
+    """Something failed on this side."""
+
+
+class LangChainValueError(errors.LMStudioValueError, core.ModelInvalidRequestError):
+    """An argument cannot work; nothing was sent."""
+
+
+class LangChainRuntimeError(errors.LMStudioRuntimeError, core.ModelError):
+    """A call came at the wrong moment."""
+
+
+class LangChainOSError(errors.LMStudioOSError, core.ModelInvalidRequestError):
+    """A file could not be read."""
+
+
+_CLASSES: dict[type[BaseException], type[errors.LMStudioError]] = {
+    kind.__bases__[0]: kind
+    for kind in list(globals().values())
+    if isinstance(kind, type) and issubclass(kind, errors.LMStudioError) and issubclass(kind, core.ModelError)
+}
+"""Our class to the class with both bases."""
+
+
+def both(error: errors.LMStudioError) -> errors.LMStudioError:
+    """Return the error as an instance of our class and of langchain-core's, with the same text and attributes."""
+    if isinstance(error, core.ModelError):
+        return error
+    kind = next((_CLASSES[base] for base in type(error).__mro__ if base in _CLASSES), None)
+    if kind is None:
+        return error
+    translated = kind.__new__(kind, *error.args)
+    translated.args = error.args
+    translated.__dict__.update(error.__dict__)
+    return translated
+
+
+@contextmanager
+def translated() -> Generator[None]:
+    """Translate what leaves the block; the original is its cause."""
+    try:
+        yield
+    except errors.LMStudioError as error:
+        translation = both(error)
+        if translation is error:
+            raise
+        raise translation from error

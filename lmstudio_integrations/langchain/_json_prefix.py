@@ -1,0 +1,127 @@
+"""Whether a growing text can still become a JSON object.
+
+Tool arguments come in pieces that need not be JSON. A piece may be shown to the user's program only while everything
+so far is the beginning of a JSON object; this is the machine that tells, in time linear in the text.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+_SPACE = " \t\n\r"
+_WORD = re.compile(
+    r"-?(?:(?:0|[1-9]\d*)(?:(?:\.\d*)?|(?:\.\d+)?[eE](?:[+-]?\d*)))?|t(?:r(?:ue?)?)?|f(?:a(?:l(?:se?)?)?)?|n(?:u(?:ll?)?)?"
+)
+"""The beginnings of numbers and of `true`, `false`, `null`."""
+_WHOLE_WORD = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null")
+_CLOSING = {"{": "}", "[": "]"}
+
+
+@dataclass(slots=True)
+class JsonPrefix:
+    """Reads a text piece by piece.
+
+    Attributes:
+        valid: Whether what was read can still become one JSON object.
+        complete: Whether it is one.
+    """
+
+    valid: bool = True
+    complete: bool = False
+    _stack: list[str] = field(default_factory=list[str])
+    _expects: str = "object"
+    _word: str = ""
+    _hex: int = 0
+
+    def feed(self, piece: str) -> bool:
+        """Read a piece; return whether the text is still the beginning of a JSON object."""
+        for char in piece:
+            if not self.valid:
+                break
+            self.valid = self._step(char)
+        return self.valid
+
+    def _step(self, char: str) -> bool:
+        match self._expects:
+            case "string":
+                return self._in_string(char)
+            case "escape":
+                return self._in_escape(char)
+            case "hex":
+                return self._in_hex(char)
+            case "word" if char not in ",]}" and char not in _SPACE:
+                self._word += char
+                return _WORD.fullmatch(self._word) is not None
+            case "word":
+                self._expects = "comma"
+                return _WHOLE_WORD.fullmatch(self._word) is not None and self._between(char)
+            case _:
+                return self._between(char)
+
+    def _in_string(self, char: str) -> bool:
+        if char == '"':
+            self._expects = "colon" if self._stack[-1] == "key" else "comma"
+        elif char == "\\":
+            self._expects = "escape"
+        return char >= " "
+
+    def _in_escape(self, char: str) -> bool:
+        self._expects, self._hex = ("hex", 4) if char == "u" else ("string", 0)
+        return char in '"\\/bfnrtu'
+
+    def _in_hex(self, char: str) -> bool:
+        self._hex -= 1
+        if not self._hex:
+            self._expects = "string"
+        return char in "0123456789abcdefABCDEF"
+
+    def _between(self, char: str) -> bool:
+        """Read a character outside strings and words. The stack holds `{`, `[`, and `key` while a key is read."""
+        if char in _SPACE:
+            return True
+        match self._expects, char:
+            case (("object" | "value" | "value or end"), "{"):
+                self._push("{", "key or end")
+            case (("value" | "value or end"), "["):
+                self._push("[", "value or end")
+            case (("key" | "key or end"), '"'):
+                self._push("key", "string")
+            case (("value" | "value or end"), '"'):
+                self._expects = "string"
+            case (("value" | "value or end"), _) if _WORD.fullmatch(char):
+                self._expects, self._word = "word", char
+            case "colon", ":":
+                self._stack.pop()
+                self._expects = "value"
+            case "comma", ",":
+                self._expects = "key" if self._stack[-1] == "{" else "value"
+            case (("comma" | "key or end" | "value or end"), ("}" | "]")):
+                return self._pop(char)
+            case _:
+                return False
+        return True
+
+    def _push(self, what: str, expects: str) -> None:
+        self._stack.append(what)
+        self._expects = expects
+
+    def _pop(self, char: str) -> bool:
+        if _CLOSING[self._stack.pop()] != char:
+            return False
+        self.complete = not self._stack
+        self._expects = "nothing" if self.complete else "comma"
+        return True
+
+
+_ESCAPE = re.compile(r"\\.", re.DOTALL)
+
+
+def spoiler(text: str) -> str:
+    """Return what makes a beginning of JSON invalid for good, for strict and for lenient parsers alike.
+
+    langchain-core closes open strings and brackets before it gives up; only a bracket that closes what is not open
+    makes it give up at once. The text is the beginning of a JSON object, or empty.
+    """
+    unescaped = _ESCAPE.sub("", text)
+    escape = "\\" if unescaped.endswith("\\") else ""
+    quote = '"' if unescaped.count('"') % 2 else ""
+    return escape + quote + "]" * (1 + text.count("["))

@@ -1,0 +1,59 @@
+"""Texts that are too long for an embedding model: found, refused or cut. Pure; the counting is done by whoever drives.
+
+A plan is a generator: it yields texts whose tokens are to be counted, is sent the counts, and returns what to embed.
+"""
+
+from collections.abc import Generator, Sequence
+from typing import Literal, TypeAlias
+
+from lmstudio_integrations.errors import LMStudioContextOverflowError
+
+LengthPolicy: TypeAlias = Literal["error", "truncate", "pass"]
+Plan: TypeAlias = Generator[list[str], list[int], list[str]]
+
+MARKS = 2
+"""Tokens that a model puts around a text."""
+
+ALWAYS_FITS = 500
+"""A text of so many bytes has at most as many tokens, and every model takes them."""
+
+
+def may_be_long(texts: Sequence[str]) -> bool:
+    """Whether any text could be too long for some model."""
+    return any(len(text) * 4 > ALWAYS_FITS and len(text.encode()) > ALWAYS_FITS for text in texts)
+
+
+def plan(texts: Sequence[str], window: int, policy: LengthPolicy) -> Plan:
+    """Plan the embedding of texts.
+
+    Args:
+        texts: The texts.
+        window: Tokens that the model takes.
+        policy: What to do with those that are too long.
+
+    Raises:
+        LMStudioContextOverflowError: If one is too long and the policy is `error`.
+    """
+    fitting, limit = list(texts), window - MARKS
+    # No text has more tokens than bytes, so most need not be counted.
+    suspects: list[int] = [index for index, text in enumerate(texts) if len(text.encode()) > limit]
+    while suspects:
+        counts = yield [fitting[index] for index in suspects]
+        long: dict[int, int] = {index: count for index, count in zip(suspects, counts, strict=True) if count > limit}
+        if long and policy == "error":
+            index, count = next(iter(long.items()))
+            raise LMStudioContextOverflowError(
+                f"text {index} has {count + MARKS} tokens, and the model takes {window}; split it, load the model with "
+                "a larger context_length, or set length_policy='truncate'",
+                used=count + MARKS,
+                limit=window,
+            )
+        for index, count in long.items():
+            fitting[index] = shortened(fitting[index], count, limit)
+        suspects = [index for index in suspects if index in long]
+    return fitting
+
+
+def shortened(text: str, count: int, limit: int) -> str:
+    """Return the beginning of a text that should have at most `limit` tokens, and is shorter in any case."""
+    return text[: min(len(text) * limit // count, len(text) - 1)]

@@ -1,0 +1,378 @@
+"""`ChatLMStudio`: a LangChain chat model over LM Studio's native protocol."""
+
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, cast
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.language_models.model_profile import ModelProfile
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.tools import BaseTool
+from pydantic import ConfigDict
+
+from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
+from lmstudio_integrations.client.sync import PredictionStream
+from lmstudio_integrations.langchain import _counting, _images, _messages, _structured, _tools
+from lmstudio_integrations.langchain._chunks import ChunkStream, Fold, Options
+from lmstudio_integrations.langchain._errors import translated
+from lmstudio_integrations.langchain._predicting import Call, Predicting, ls_params, refuse_several
+from lmstudio_integrations.langchain._retry import aevents, arepeat, events, repeat
+from lmstudio_integrations.types.config import LlmLoadModelConfig
+from lmstudio_integrations.types.results import PredictionEnd
+
+_EXTRAS = ("tools", "tool_choice", "parallel_tool_calls", "response_format", "n", "stream")
+"""Call arguments that are no fields: what `bind_tools` and langchain-core pass."""
+
+
+class ChatLMStudio(Predicting, BaseChatModel):
+    """Chat with a model in LM Studio.
+
+    The object is configuration only: making one costs no connection, and it can be copied, pickled, shared by threads
+    and by event loops. Every setting may also be given to a call, or with `bind`.
+
+    Example:
+        ```python
+        from lmstudio_integrations.langchain import ChatLMStudio
+
+        llm = ChatLMStudio(model="qwen2.5-7b-instruct", temperature=0.2, ttl=600)
+        for chunk in llm.stream("Why is the sky blue?"):
+            print(chunk.content, end="")
+        ```
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    enable_thinking: bool | None = None
+    """Whether a reasoning model thinks before it answers."""
+
+    reasoning_budget: int | Literal[False] | None = None
+    """The most tokens of thought; `False` lifts the limit of a preset."""
+
+    send_reasoning: bool = False
+    """Whether earlier thoughts are sent back to the model, in `<think>` tags."""
+
+    logprobs: bool | None = None
+    """Whether `response_metadata["logprobs"]` has the tokens' log-probabilities."""
+
+    top_logprobs: int | None = None
+    """For how many alternatives of each token; implies `logprobs`."""
+
+    stream_usage: bool = True
+    """Whether the last chunk of a stream has the token counts."""
+
+    allow_image_download: bool = False
+    """Whether pictures with an http(s) address are fetched, by this program, and uploaded."""
+
+    # One answer -----------------------------------------------------------------------------------------------------
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - tokens are told by streams only
+        **kwargs: Any,
+    ) -> ChatResult:
+        with translated():
+            call, options = self._settle(stop, kwargs)
+            folded = Fold(options)
+            for event in events(self._opener(call, messages), call.values["max_retries"]):
+                folded.add(event)
+            return self._result(call, folded)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002 - tokens are told by streams only
+        **kwargs: Any,
+    ) -> ChatResult:
+        with translated():
+            call, options = self._settle(stop, kwargs)
+            folded = Fold(options)
+            async for event in aevents(self._async_opener(call, messages), call.values["max_retries"]):
+                folded.add(event)
+            return self._result(call, folded)
+
+    def _result(self, call: Call, folded: Fold) -> ChatResult:
+        message = folded.message()
+        self._note(call, folded.end)
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    # A stream -------------------------------------------------------------------------------------------------------
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        with translated():
+            call, options = self._settle(stop, kwargs)
+            stream = ChunkStream(options)
+            for event in events(self._opener(call, messages), call.values["max_retries"]):
+                for chunk in stream.chunks(event):
+                    if run_manager is not None:
+                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+            self._note(call, stream.end)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        with translated():
+            call, options = self._settle(stop, kwargs)
+            stream = ChunkStream(options)
+            async for event in aevents(self._async_opener(call, messages), call.values["max_retries"]):
+                for chunk in stream.chunks(event):
+                    if run_manager is not None:
+                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+            self._note(call, stream.end)
+
+    # What is sent ---------------------------------------------------------------------------------------------------
+
+    def _settle(self, stop: list[str] | None, given: dict[str, Any]) -> tuple[Call, Options]:
+        """Settle a call's settings; takes what is no setting out of `given`."""
+        extras = {name: given.pop(name) for name in _EXTRAS if name in given}
+        values = self._values(stop, given)
+        more: dict[str, Any] = {}
+        if extras:
+            refuse_several(extras.get("n"))
+            tools = _tools.openai_tools(extras.get("tools") or ())
+            more = _tools.tool_settings(tools, extras.get("tool_choice"))
+            more |= _tools.response_settings(extras.get("response_format"))
+        if values["logprobs"] or values["top_logprobs"]:
+            more["log_probs"] = values["top_logprobs"] or 0
+        options = Options(
+            usage=values["stream_usage"],
+            required=_tools.is_required(more),
+            parallel=extras.get("parallel_tool_calls") is not False,
+        )
+        return self._call(values, more), options
+
+    def _opener(self, call: Call, messages: Sequence[BaseMessage]) -> Callable[[], PredictionStream]:
+        drafts, images = self._drafts(call, messages)
+
+        def open_stream() -> PredictionStream:
+            handles = _images.upload(self._runtime.client(call.server), images) if images else {}
+            return self._model(call).respond_stream(_messages.to_history(drafts, handles), **call.options())
+
+        return open_stream
+
+    def _async_opener(
+        self, call: Call, messages: Sequence[BaseMessage]
+    ) -> Callable[[], Awaitable[AsyncPredictionStream]]:
+        drafts, images = self._drafts(call, messages)
+
+        async def open_stream() -> AsyncPredictionStream:
+            client = self._runtime.async_client(call.server)
+            handles = await _images.aupload(client, images) if images else {}
+            return self._async_model(call).respond_stream(_messages.to_history(drafts, handles), **call.options())
+
+        return open_stream
+
+    def _drafts(
+        self, call: Call, messages: Sequence[BaseMessage]
+    ) -> tuple[list[_messages.Draft], list[_messages.ImageSource]]:
+        drafts = _messages.draft(messages, keep_reasoning=call.values["send_reasoning"])
+        images = _messages.images(drafts)
+        _images.check_allowed(images, allowed=call.values["allow_image_download"])
+        return drafts, images
+
+    # What is learnt -------------------------------------------------------------------------------------------------
+
+    def _note(self, call: Call, end: PredictionEnd | None) -> None:
+        """Keep what the server said of the model; warn of tools for a model that was not taught any."""
+        if end is None:
+            return
+        known = call.wanted in self._runtime.facts
+        facts = self._learn(call, end)
+        if not known and call.values["model"] == self.model:
+            self._take_profile(facts.info)
+        if call.config.raw_tools and not facts.warned and facts.info.get("trainedForToolUse") is False:
+            facts.warned = True
+            warnings.warn(
+                f"{facts.info.get('modelKey')} was not trained for tool use; its calls may be wrong or missing",
+                stacklevel=2,
+            )
+
+    def _take_profile(self, info: Mapping[str, Any]) -> ModelProfile:
+        """Complete the profile; what the user wrote into it stays."""
+        told = self._resolve_model_profile()
+        own = ModelProfile() if self.profile is None or self.profile == told else self.profile
+        self.profile = cast("ModelProfile", {**_profile(info), **own})
+        return self.profile
+
+    def _resolve_model_profile(self) -> ModelProfile | None:
+        """Return what the user told us; the rest comes with `load_profile` or the first answer."""
+        config = self._load_config(self.__dict__)
+        window = config.context_length if isinstance(config, LlmLoadModelConfig) else None
+        return ModelProfile(max_input_tokens=window) if window else None
+
+    def load_profile(self) -> ModelProfile:
+        """Ask the server what the model can do, loading it if need be; the result is also in `profile`."""
+        with translated():
+            info = repeat(self._model(self._own()).get_info, self.max_retries)
+        return self._take_profile(info.to_dict())
+
+    async def aload_profile(self) -> ModelProfile:
+        """Ask the server what the model can do, loading it if need be; the result is also in `profile`."""
+        with translated():
+            info = await arepeat(self._async_model(self._own()).get_info, self.max_retries)
+        return self._take_profile(info.to_dict())
+
+    # Tools and structured answers -----------------------------------------------------------------------------------
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | bool | dict[str, Any] | None = None,
+        strict: bool | None = None,
+        parallel_tool_calls: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Offer tools to the model.
+
+        Args:
+            tools: Functions, pydantic classes, LangChain tools, or dicts in the form of OpenAI or Anthropic.
+            tool_choice: `"auto"`, `"none"`, `"any"` or `"required"`, or the name of the one tool that must be called.
+            strict: Whether the schemas forbid further arguments.
+            parallel_tool_calls: `False` keeps only the first call of an answer.
+            kwargs: Further settings of the calls.
+
+        Raises:
+            LMStudioValueError: If a tool cannot be called by name with JSON arguments, or the choice is none of them.
+        """
+        with translated():
+            formatted = _tools.openai_tools(tools, strict=strict)
+            _tools.tool_settings(formatted, tool_choice)
+        given = {"tool_choice": tool_choice, "parallel_tool_calls": parallel_tool_calls}
+        return self.bind(
+            tools=formatted, **{name: value for name, value in given.items() if value is not None}, **kwargs
+        )
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        method: Literal["json_schema", "function_calling", "json_mode"] = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Return a model whose answers fit a schema.
+
+        Args:
+            schema: A pydantic class (version 2 or 1), a `TypedDict`, a JSON schema, or an OpenAI dict.
+            method: `json_schema` lets the server's grammar allow nothing else; `function_calling` asks for a tool
+                call; `json_mode` allows any JSON object, and the prompt must describe it.
+            include_raw: Whether the result is a dict with `raw`, `parsed` and `parsing_error`.
+            strict: Whether the schema forbids further members.
+            kwargs: Further settings of the calls.
+
+        Raises:
+            LMStudioValueError: If the method is unknown, or the schema is missing.
+        """
+        with translated():
+            format_ = _structured.response_format(schema, method, strict=strict)
+        traced = {"ls_structured_output_format": {"kwargs": {"method": method, "strict": strict}, "schema": schema}}
+        if method == "function_calling":
+            name = _tools.schema_name(schema)
+            model = self.bind_tools(
+                [cast("type", schema)], tool_choice=name, strict=strict, parallel_tool_calls=False, **traced, **kwargs
+            )
+            parser = _structured.call_parser(schema)
+        else:
+            model = self.bind(response_format=format_, **(traced if schema is not None else {}), **kwargs)
+            parser = _structured.answer_parser(schema)
+        return _structured.with_parser(model, parser, include_raw=include_raw)
+
+    # Tokens ---------------------------------------------------------------------------------------------------------
+
+    def get_num_tokens_from_messages(
+        self,
+        messages: Sequence[BaseMessage],
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool] | None = None,
+    ) -> int:
+        """Return the number of tokens of a conversation, with the model's own template.
+
+        A partial conversation that the template refuses is counted text by text. A picture counts as 256 tokens.
+        """
+        with translated():
+            drafts = _messages.draft(messages)
+            offered = _tools.wire_tools(_tools.openai_tools(tools or ()))
+            return _counting.count(self._model(self._own()), drafts, offered)
+
+    # What identifies the object -------------------------------------------------------------------------------------
+
+    @property
+    def _llm_type(self) -> str:
+        return "chat-lmstudio"
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        return self._cache_key(stop, kwargs)
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        return cast("LangSmithParams", ls_params(self.__dict__, "chat", stop, kwargs))
+
+    # Many inputs ----------------------------------------------------------------------------------------------------
+
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """Answer several inputs, as many at once as the model runs, unless `max_concurrency` says otherwise."""
+        return super().batch(inputs, self._bounded(config), return_exceptions=return_exceptions, **kwargs)
+
+    async def abatch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[AIMessage]:
+        """Answer several inputs, as many at once as the model runs, unless `max_concurrency` says otherwise."""
+        return await super().abatch(inputs, self._bounded(config), return_exceptions=return_exceptions, **kwargs)
+
+
+def _profile(info: Mapping[str, Any]) -> ModelProfile:
+    """Return what the server knows of a model in langchain-core's words.
+
+    `structured_output` stays unset: it would make agents send a grammar and tools at once.
+    """
+    profile = ModelProfile(
+        text_inputs=True,
+        text_outputs=True,
+        image_url_inputs=False,
+        audio_inputs=False,
+        video_inputs=False,
+        pdf_inputs=False,
+        tool_choice=True,
+        tool_call_streaming=True,
+        temperature=True,
+        open_weights=True,
+    )
+    if info.get("contextLength"):
+        profile["max_input_tokens"] = info["contextLength"]
+    if info.get("displayName"):
+        profile["name"] = info["displayName"]
+    if "vision" in info:
+        profile["image_inputs"] = profile["image_tool_message"] = bool(info["vision"])
+    if "trainedForToolUse" in info:
+        profile["tool_calling"] = bool(info["trainedForToolUse"])
+    return profile

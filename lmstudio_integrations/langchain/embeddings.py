@@ -1,0 +1,182 @@
+"""`LMStudioEmbeddings`: LangChain embeddings over LM Studio's native protocol."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, ClassVar
+
+from langchain_core.embeddings import Embeddings
+from pydantic import BeforeValidator, ConfigDict, Field
+
+from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
+from lmstudio_integrations.client.sync import EmbeddingModel
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.langchain._errors import translated
+from lmstudio_integrations.langchain._lengths import LengthPolicy, Plan, may_be_long, plan
+from lmstudio_integrations.langchain._progress import bar
+from lmstudio_integrations.langchain._retry import arepeat, repeat
+from lmstudio_integrations.langchain._runtime import Facts, Server, Wanted
+from lmstudio_integrations.langchain._settings import Connected
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadSettings
+from lmstudio_integrations.types.models import ModelKind
+
+_STEP = 64
+"""Texts between two movements of the progress bar."""
+
+
+def _parsed(value: Any) -> EmbeddingLoadModelConfig | None:
+    return None if value is None else EmbeddingLoadModelConfig.parse(value)
+
+
+class LMStudioEmbeddings(Connected, Embeddings):
+    """Embed texts with a model in LM Studio.
+
+    The object is configuration only: making one costs no connection, and it can be copied, pickled, shared by threads
+    and by event loops. Many texts are sent ahead of the answers, so their order and number do not matter.
+
+    Example:
+        ```python
+        from lmstudio_integrations.langchain import LMStudioEmbeddings
+
+        embeddings = LMStudioEmbeddings(model="text-embedding-nomic-embed-text-v1.5", query_prefix="search_query: ")
+        vector = embeddings.embed_query("Why is the sky blue?")
+        ```
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    _kind: ClassVar[ModelKind] = "embedding"
+    _load_settings: ClassVar[type[LoadSettings]] = EmbeddingLoadModelConfig
+
+    load_config: Annotated[EmbeddingLoadModelConfig | Mapping[str, Any] | None, BeforeValidator(_parsed)] = None
+    """How to load the model, if a call of this object loads it: `EmbeddingLoadModelConfig` or a dict of its fields."""
+
+    query_prefix: str = ""
+    """Put before the text of `embed_query`; what it must be, the model's card says."""
+
+    document_prefix: str = ""
+    """Put before each text of `embed_documents`."""
+
+    length_policy: LengthPolicy = "error"
+    """What to do with a text that is too long for the model: `error`; `truncate` embeds its beginning; `pass` leaves it
+    to the server, which may cut it silently."""
+
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    """Shorten vectors to so many numbers and bring them to length 1 again; only for models trained for it."""
+
+    def embed_query(self, text: str) -> list[float]:
+        """Return the vector of a question."""
+        return self._embed([self.query_prefix + text])[0]
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return the vectors of texts, in their order."""
+        return self._embed([self.document_prefix + text for text in texts])
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """Return the vector of a question."""
+        return (await self._aembed([self.query_prefix + text]))[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return the vectors of texts, in their order."""
+        return await self._aembed([self.document_prefix + text for text in texts])
+
+    def _embed(self, texts: list[str]) -> list[list[float]]:
+        if not texts:
+            return []
+        with translated():
+            server, wanted, config = self._settled()
+            model = self._runtime.embedding(server, wanted, config)
+            fitting = repeat(lambda: self._fitting(model, wanted, texts), self.max_retries)
+            vectors: list[list[float]] = []
+            for part in self._parts(fitting):
+                vectors += repeat(partial(_embed, model, part), self.max_retries)
+            return self._shaped(vectors)
+
+    async def _aembed(self, texts: list[str]) -> list[list[float]]:
+        if not texts:
+            return []
+        with translated():
+            server, wanted, config = self._settled()
+            model = self._runtime.async_embedding(server, wanted, config)
+            fitting = await arepeat(lambda: self._afitting(model, wanted, texts), self.max_retries)
+            vectors: list[list[float]] = []
+            for part in self._parts(fitting):
+                vectors += await arepeat(partial(_aembed, model, part), self.max_retries)
+            return self._shaped(vectors)
+
+    def _settled(self) -> tuple[Server, Wanted, LoadSettings | None]:
+        values = vars(self)
+        config = self._load_config(values)
+        return self._server(values), self._wanted(values, config), config
+
+    def _parts(self, texts: list[str]) -> Iterator[list[str]]:
+        """Yield the texts in one piece, or in small ones with the progress bar between them."""
+        if not self.show_progress:
+            yield texts
+            return
+        show = bar(f"Embedding {len(texts)} texts")
+        for start in range(0, len(texts), _STEP):
+            show(start / len(texts))
+            yield texts[start : start + _STEP]
+        show(1.0)
+
+    # Texts that are too long ----------------------------------------------------------------------------------------
+
+    def _fitting(self, model: EmbeddingModel, wanted: Wanted, texts: list[str]) -> list[str]:
+        if self.length_policy == "pass" or not may_be_long(texts):
+            return texts
+        if wanted not in self._runtime.facts:
+            self._runtime.facts[wanted] = Facts(model.get_info().to_dict())
+        steps = self._plan(wanted, texts)
+        try:
+            question = next(steps)
+            while True:
+                question = steps.send(model.count_tokens(question))
+        except StopIteration as done:
+            return _value(done)
+
+    async def _afitting(self, model: AsyncEmbeddingModel, wanted: Wanted, texts: list[str]) -> list[str]:
+        if self.length_policy == "pass" or not may_be_long(texts):
+            return texts
+        if wanted not in self._runtime.facts:
+            self._runtime.facts[wanted] = Facts((await model.get_info()).to_dict())
+        steps = self._plan(wanted, texts)
+        try:
+            question = next(steps)
+            while True:
+                question = steps.send(await model.count_tokens(question))
+        except StopIteration as done:
+            return _value(done)
+
+    def _plan(self, wanted: Wanted, texts: list[str]) -> Plan:
+        return plan(texts, int(self._runtime.facts[wanted].info["contextLength"]), self.length_policy)
+
+    def _shaped(self, vectors: list[list[float]]) -> list[list[float]]:
+        if self.dimensions is None:
+            return vectors
+        return [_shortened(vector, self.dimensions) for vector in vectors]
+
+
+def _embed(model: EmbeddingModel, texts: list[str]) -> list[list[float]]:
+    return model.embed(texts)
+
+
+async def _aembed(model: AsyncEmbeddingModel, texts: list[str]) -> list[list[float]]:
+    return await model.embed(texts)
+
+
+def _value(done: StopIteration) -> list[str]:
+    texts: list[str] = done.value
+    return texts
+
+
+def _shortened(vector: Sequence[float], dimensions: int) -> list[float]:
+    """Return the first numbers of a vector, brought to length 1.
+
+    Raises:
+        LMStudioValueError: If it has fewer.
+    """
+    if dimensions > len(vector):
+        raise LMStudioValueError(f"dimensions={dimensions}, but the model's vectors have {len(vector)} numbers")
+    head = vector[:dimensions]
+    length = math.hypot(*head) or 1.0
+    return [number / length for number in head]

@@ -1,0 +1,175 @@
+"""`LMStudioLLM`: raw completion, without a chat template, over LM Studio's native protocol."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import partial
+from typing import Any, cast
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseLLM
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+from langchain_core.runnables.config import ContextThreadPoolExecutor
+from pydantic import ConfigDict
+
+from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
+from lmstudio_integrations.client.sync import PredictionStream
+from lmstudio_integrations.langchain._chunks import Counts, final_metadata, usage
+from lmstudio_integrations.langchain._errors import translated
+from lmstudio_integrations.langchain._predicting import Call, Predicting, ls_params, refuse_several
+from lmstudio_integrations.langchain._retry import aevents, events
+from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent
+
+
+class LMStudioLLM(Predicting, BaseLLM):
+    """Continue texts with a model in LM Studio.
+
+    For base models and prompts that bring their own template; to chat, use `ChatLMStudio`. The object is configuration
+    only, as there.
+
+    Example:
+        ```python
+        from lmstudio_integrations.langchain import LMStudioLLM
+
+        llm = LMStudioLLM(model="qwen2.5-7b", max_tokens=40, stop=["."])
+        print(llm.invoke("Once upon a time"))
+        ```
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    def _generate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        with translated():
+            call = self._settle(stop, kwargs)
+            manager = run_manager if call.values["streaming"] and len(prompts) == 1 else None
+            answer = partial(self._answer, call, manager)
+            if len(prompts) == 1:
+                return _result([answer(prompts[0])])
+            with ContextThreadPoolExecutor(max_workers=self._concurrency()) as pool:
+                return _result(list(pool.map(answer, prompts)))
+
+    async def _agenerate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        with translated():
+            call = self._settle(stop, kwargs)
+            manager = run_manager if call.values["streaming"] and len(prompts) == 1 else None
+            at_once = asyncio.Semaphore(self._concurrency())
+
+            async def answer(prompt: str) -> GenerationChunk:
+                async with at_once:
+                    return await self._aanswer(call, manager, prompt)
+
+            return _result(list(await asyncio.gather(*map(answer, prompts))))
+
+    def _answer(self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
+        return _joined(list(self._chunks(call, manager, prompt)))
+
+    async def _aanswer(self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
+        return _joined([chunk async for chunk in self._achunks(call, manager, prompt)])
+
+    def _stream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[GenerationChunk]:
+        with translated():
+            yield from self._chunks(self._settle(stop, kwargs), run_manager, prompt)
+
+    async def _astream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[GenerationChunk]:
+        with translated():
+            async for chunk in self._achunks(self._settle(stop, kwargs), run_manager, prompt):
+                yield chunk
+
+    def _chunks(self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str) -> Iterator[GenerationChunk]:
+        def open_stream() -> PredictionStream:
+            return self._model(call).complete_stream(prompt, **call.options())
+
+        for event in events(open_stream, call.values["max_retries"]):
+            chunk = self._chunk(call, event)
+            if chunk is not None:
+                if manager is not None:
+                    manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
+
+    async def _achunks(
+        self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str
+    ) -> AsyncIterator[GenerationChunk]:
+        async def open_stream() -> AsyncPredictionStream:
+            return self._async_model(call).complete_stream(prompt, **call.options())
+
+        async for event in aevents(open_stream, call.values["max_retries"]):
+            chunk = self._chunk(call, event)
+            if chunk is not None:
+                if manager is not None:
+                    await manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
+
+    def _chunk(self, call: Call, event: PredictionEvent) -> GenerationChunk | None:
+        """Return the chunk of an event; the last one has all that is known of the prediction."""
+        if type(event) is LlmPredictionFragment:
+            return GenerationChunk(text=event.content)
+        if type(event) is PredictionEnd:
+            self._learn(call, event)
+            return GenerationChunk(text="", generation_info=_info(event))
+        return None
+
+    def _settle(self, stop: list[str] | None, given: dict[str, Any]) -> Call:
+        refuse_several(given.pop("n", None))
+        given.pop("stream", None)
+        return self._call(self._values(stop, given), {})
+
+    @property
+    def _llm_type(self) -> str:
+        return "lmstudio"
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        return cast("LangSmithParams", ls_params(vars(self), "llm", stop, kwargs))
+
+
+def _info(end: PredictionEnd) -> dict[str, Any]:
+    counts = Counts()
+    return {**final_metadata(end, counts), "usage_metadata": usage(end, counts)}
+
+
+def _joined(chunks: list[GenerationChunk]) -> GenerationChunk:
+    return GenerationChunk(text="".join(chunk.text for chunk in chunks), generation_info=chunks[-1].generation_info)
+
+
+def _result(answers: list[GenerationChunk]) -> LLMResult:
+    generations = [[Generation(text=answer.text, generation_info=answer.generation_info)] for answer in answers]
+    infos: list[dict[str, Any]] = [answer.generation_info or {} for answer in answers]
+    return LLMResult(
+        generations=cast("list[Any]", generations),
+        llm_output={
+            "model_name": infos[0].get("model_name") if infos else None,
+            "token_usage": {name: sum(_tokens(info, field) for info in infos) for name, field in _USAGE.items()},
+        },
+    )
+
+
+_USAGE = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens", "total_tokens": "total_tokens"}
+"""OpenAI's names of the token counts by langchain-core's."""
+
+
+def _tokens(info: Mapping[str, Any], field: str) -> int:
+    found: Mapping[str, int] = info.get("usage_metadata") or {}
+    return found.get(field, 0)

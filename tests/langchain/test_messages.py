@@ -1,0 +1,242 @@
+"""LangChain's messages on the wire."""
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    RemoveMessage,
+    SystemMessage,
+    ToolMessage,
+)
+
+from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
+from lmstudio_integrations.langchain._messages import ImageSource, draft, images, to_history
+from lmstudio_integrations.types.chat import FileHandle
+
+PICTURE = b"\x89PNG\r\n\x1a\npicture"
+BASE64 = base64.b64encode(PICTURE).decode()
+
+
+def wire(messages: Sequence[BaseMessage], **options: Any) -> list[dict[str, Any]]:
+    """Return the wire form, with every picture uploaded under its place in the order."""
+    drafts = draft(messages, **options)
+    handles = {
+        source: FileHandle(name="i.png", identifier=f"file-{n}", size_bytes=1, file_type="image")
+        for n, source in enumerate(images(drafts))
+    }
+    sent: list[dict[str, Any]] = to_history(drafts, handles).to_dict()["messages"]
+    return sent
+
+
+def text(role: str, content: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": content}]}
+
+
+def result(content: str, call_id: str | None = None, name: str | None = None) -> dict[str, Any]:
+    fields = {"type": "toolCallResult", "content": content, "toolCallId": call_id, "name": name}
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def request(name: str, arguments: dict[str, Any], call_id: str | None = None) -> dict[str, Any]:
+    call: dict[str, Any] = {"type": "function", "name": name, "arguments": arguments}
+    if call_id is not None:
+        call["id"] = call_id
+    return {"type": "toolCallRequest", "toolCallRequest": call}
+
+
+def test_each_kind_of_message_has_its_role() -> None:
+    assert wire([SystemMessage("be brief"), HumanMessage("hi"), AIMessage("hello"), HumanMessage("bye")]) == [
+        text("system", "be brief"),
+        text("user", "hi"),
+        text("assistant", "hello"),
+        text("user", "bye"),
+    ]
+
+
+def test_system_messages_are_joined_in_front_and_neighbours_of_one_role_merge_with_a_blank_line() -> None:
+    messages = [HumanMessage("a"), SystemMessage("s1"), HumanMessage("b"), AIMessage("c"), AIMessage("d")]
+    assert wire([*messages, SystemMessage("s2"), HumanMessage("e")]) == [
+        text("system", "s1\n\ns2"),
+        text("user", "a\n\nb"),
+        text("assistant", "c\n\nd"),
+        text("user", "e"),
+    ]
+
+
+def test_texts_of_one_message_are_joined_without_anything_between() -> None:
+    content: list[Any] = ["a", {"type": "text", "text": "b"}, {"type": "text-plain", "text": "c"}]
+    assert wire([HumanMessage(content)]) == [text("user", "abc")]
+
+
+def test_tool_calls_and_their_answers_keep_ids_and_names() -> None:
+    call = {"name": "add", "args": {"a": 1}, "id": "c1", "type": "tool_call"}
+    messages = [HumanMessage("q"), AIMessage("let me see", tool_calls=[call]), ToolMessage("3", tool_call_id="c1")]
+    assert wire(messages) == [
+        text("user", "q"),
+        {
+            "role": "assistant",
+            "content": [{"type": "text", "text": "let me see"}, request("add", {"a": 1}, "c1")],
+        },
+        {"role": "tool", "content": [result("3", "c1", "add")]},
+    ]
+
+
+def test_answers_of_parallel_calls_share_one_message() -> None:
+    messages = [HumanMessage("q"), ToolMessage("1", tool_call_id="a"), ToolMessage("2", tool_call_id="b", name="n")]
+    assert wire(messages)[1] == {"role": "tool", "content": [result("1", "a"), result("2", "b", "n")]}
+
+
+@pytest.mark.parametrize(("content", "sent"), [("no such file", "Error: no such file"), ("Error: x", "Error: x")])
+def test_a_failed_tool_says_so(content: str, sent: str) -> None:
+    messages = [HumanMessage("q"), ToolMessage(content, tool_call_id="a", status="error")]
+    assert wire(messages)[1]["content"] == [result(sent, "a")]
+
+
+def test_anthropic_calls_and_results_inside_content_are_understood() -> None:
+    messages = [
+        HumanMessage("q"),
+        AIMessage([{"type": "text", "text": "hm"}, {"type": "tool_use", "id": "t", "name": "pick", "input": {"c": 1}}]),
+        HumanMessage(
+            [
+                {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "ok"}]},
+                {"type": "tool_result", "tool_use_id": "u", "content": "bad", "is_error": True},
+                {"type": "text", "text": "and now?"},
+            ]
+        ),
+    ]
+    assert wire(messages)[1:] == [
+        {"role": "assistant", "content": [{"type": "text", "text": "hm"}, request("pick", {"c": 1}, "t")]},
+        {"role": "tool", "content": [result("ok", "t", "pick"), result("Error: bad", "u")]},
+        text("user", "and now?"),
+    ]
+
+
+def test_a_call_that_stands_in_content_and_in_tool_calls_is_sent_once() -> None:
+    message = AIMessage(
+        [{"type": "tool_use", "id": "t", "name": "pick", "input": {"c": 1}}],
+        tool_calls=[{"name": "pick", "args": {"c": 1}, "id": "t"}],
+    )
+    assert wire([HumanMessage("q"), message])[1]["content"] == [request("pick", {"c": 1}, "t")]
+
+
+def test_an_invalid_call_is_sent_only_if_it_was_answered() -> None:
+    bad = [{"name": "f", "args": '{"a', "id": id_, "error": None, "type": "invalid_tool_call"} for id_ in ("1", "2")]
+    messages = [HumanMessage("q"), AIMessage("", invalid_tool_calls=bad), ToolMessage("Error", tool_call_id="2")]
+    assert wire(messages)[1:] == [
+        {"role": "assistant", "content": [request("f", {}, "2")]},
+        {"role": "tool", "content": [result("Error", "2", "f")]},
+    ]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        AIMessage("x", additional_kwargs={"reasoning_content": "hm"}),
+        AIMessage([{"type": "reasoning", "reasoning": "hm"}, {"type": "text", "text": "x"}]),
+        AIMessage([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "x"}]),
+    ],
+)
+def test_thoughts_stay_out_of_the_history_unless_asked_for(message: AIMessage) -> None:
+    assert wire([message]) == [text("assistant", "x")]
+    assert wire([message], keep_reasoning=True) == [text("assistant", "<think>\nhm\n</think>\n\nx")]
+
+
+@pytest.mark.parametrize(
+    ("role", "sent"), [("developer", "system"), ("user", "user"), ("assistant", "assistant"), ("human", "user")]
+)
+def test_chat_messages_go_by_their_role(role: str, sent: str) -> None:
+    assert wire([ChatMessage("x", role=role)]) == [text(sent, "x")]
+
+
+def test_function_messages_are_answers_of_tools() -> None:
+    assert wire([HumanMessage("q"), FunctionMessage("3", name="add")])[1]["content"] == [result("3", name="add")]
+
+
+def test_an_empty_user_message_stays_a_turn() -> None:
+    assert wire([HumanMessage("")]) == [text("user", "")]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{BASE64}"}},
+        {"type": "image_url", "image_url": f"data:image/png;base64,{BASE64}"},
+        {"type": "input_image", "image_url": f"data:image/png;base64,{BASE64}"},
+        {"type": "image", "base64": BASE64, "mime_type": "image/png"},
+        {"type": "image", "source_type": "base64", "data": BASE64, "mime_type": "image/png"},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": BASE64}},
+        {"type": "image", "url": f"data:image/png;base64,{BASE64}"},
+        {"type": "image", "data": PICTURE},
+    ],
+)
+def test_pictures_are_read_in_every_form(block: dict[str, Any]) -> None:
+    drafts = draft([HumanMessage([{"type": "text", "text": "what?"}, block])])
+    assert images(drafts) == [ImageSource(PICTURE)]
+
+
+def test_pictures_are_read_from_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(PICTURE)
+    assert images(draft([HumanMessage([{"type": "image", "path": str(path)}])])) == [ImageSource(PICTURE)]
+    with pytest.raises(LMStudioOSError, match=r"b\.png"):
+        draft([HumanMessage([{"type": "image", "path": str(tmp_path / "b.png")}])])
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+        {"type": "image", "url": "https://example.org/a.png"},
+        {"type": "image", "source_type": "url", "url": "https://example.org/a.png"},
+        {"type": "image", "source": {"type": "url", "url": "https://example.org/a.png"}},
+    ],
+)
+def test_a_picture_on_the_web_is_named_not_fetched(block: dict[str, Any]) -> None:
+    assert images(draft([HumanMessage([block])])) == [ImageSource(url="https://example.org/a.png")]
+
+
+def test_the_same_picture_is_uploaded_once() -> None:
+    block = {"type": "image", "base64": BASE64}
+    sent = wire([HumanMessage([block, "twice", block])])
+    handle = {"type": "file", "name": "i.png", "identifier": "file-0", "sizeBytes": 1, "fileType": "image"}
+    assert sent == [{"role": "user", "content": [handle, {"type": "text", "text": "twice"}, handle]}]
+
+
+@pytest.mark.parametrize("follow_up", [[], [HumanMessage("what is it?")], [AIMessage("a dog")]])
+def test_pictures_of_tools_move_to_the_next_user_turn(follow_up: list[BaseMessage]) -> None:
+    shown = [{"type": "text", "text": "here"}, {"type": "image", "base64": BASE64}]
+    messages = [HumanMessage("q"), ToolMessage(shown, tool_call_id="1"), ToolMessage("done", tool_call_id="2")]
+    sent = wire([*messages, *follow_up])
+    assert sent[1]["content"] == [result("here", "1"), result("done", "2")]
+    assert sent[2]["role"] == "user"
+    assert sent[2]["content"][0]["identifier"] == "file-0"
+    assert [message["role"] for message in sent[3:]] == (
+        ["assistant"] if follow_up and isinstance(follow_up[0], AIMessage) else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("messages", "match"),
+    [
+        ([], "the list of messages is empty"),
+        ([RemoveMessage(id="1")], "RemoveMessage"),
+        ([ChatMessage("x", role="judge")], "'judge'"),
+        ([HumanMessage([{"type": "audio", "base64": "", "mime_type": "audio/wav"}])], "'audio'"),
+        ([HumanMessage([{"type": "video", "url": "x"}])], "'video'"),
+        ([HumanMessage([{"type": "file", "mime_type": "application/pdf", "base64": "x"}])], "'file'"),
+        ([HumanMessage([{"type": "image", "file_id": "x"}])], "an image block needs"),
+        ([HumanMessage([{"type": "image", "base64": "x"}])], "not base64"),
+        ([HumanMessage([{"type": "reasoning", "reasoning": "x"}])], "'reasoning'"),
+    ],
+)
+def test_what_cannot_be_sent_is_named(messages: list[BaseMessage], match: str) -> None:
+    with pytest.raises(LMStudioValueError, match=match):
+        draft(messages)
