@@ -1,0 +1,637 @@
+"""The llama.cpp engine on real weights: one worker for all tests but those that end theirs. All ours."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from lmstudio_integrations.emulator.engines import worker
+from lmstudio_integrations.emulator.engines._process import Worker
+from lmstudio_integrations.emulator.engines.base import (
+    EngineError,
+    EngineEvent,
+    Finished,
+    GenerateRequest,
+    Image,
+    LoadRequest,
+)
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, LlamaCppModel
+from lmstudio_integrations.emulator.weights import CACHE_VARIABLE
+from lmstudio_integrations.types.chat import Chat, ChatHistory, FileHandle
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    PromptProgress,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallFailed,
+    ToolCallName,
+    ToolCallStart,
+)
+from lmstudio_integrations.types.tools import Tool, ToolCallRequest, ToolCallResultPart
+
+pytestmark = [pytest.mark.real_model, pytest.mark.asyncio(loop_scope="session")]
+
+CHAT, EMBEDDING = "smollm2-135m-instruct", "text-embedding-all-minilm-l6-v2"
+WINDOW = 2048
+STEADY = LlmPredictionConfig(
+    temperature=0, top_k_sampling=40, top_p_sampling=0.95, min_p_sampling=0.05, repeat_penalty=1.1, seed=1
+)
+ADD = Tool.from_dict(
+    {
+        "function": {
+            "name": "add",
+            "description": "Add two numbers",
+            "parameters": {
+                "type": "object",
+                "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+                "required": ["a", "b"],
+            },
+        }
+    }
+)
+WEATHER = Tool.from_dict(
+    {
+        "function": {
+            "name": "weather",
+            "parameters": {
+                "type": "object",
+                "properties": {"place": {"$ref": "#/$defs/Place"}},
+                "required": ["place"],
+                "$defs": {"Place": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}},
+            },
+        }
+    }
+)
+TOOLS_TEMPLATE = (
+    "{% if tools %}TOOLS {{ tools | tojson }}\n{% endif %}{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{{ message.content or '' }}{% for call in message.tool_calls or [] %}<tool_call>"
+    '{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}'
+    "</tool_call>{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def load_request(**changes: Any) -> LoadRequest:
+    settings: dict[str, Any] = {
+        "key": CHAT,
+        "kind": "llm",
+        "weights": CHAT,
+        "context_length": WINDOW,
+        "slots": 2,
+    }
+    return LoadRequest(**(settings | changes))
+
+
+async def load(**changes: Any) -> LlamaCppModel:
+    return await LlamaCppEngine(threads=1).load(load_request(**changes), lambda _: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep converted weights out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chat_model() -> AsyncIterator[LlamaCppModel]:
+    model = await load()
+    yield model
+    await model.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def embedding_model() -> AsyncIterator[LlamaCppModel]:
+    model = await load(key=EMBEDDING, kind="embedding", weights=EMBEDDING, context_length=512)
+    yield model
+    await model.close()
+
+
+def begin(question: str, system: str = "You are a helpful assistant.") -> Chat:
+    chat = Chat(system)
+    chat.add_user_message(question)
+    return chat
+
+
+def ask(question: str, system: str = "You are a helpful assistant.") -> ChatHistory:
+    return begin(question, system).to_history()
+
+
+def settings(**changes: Any) -> LlmPredictionConfig:
+    return STEADY.merged(LlmPredictionConfig(**changes))
+
+
+async def run(model: LlamaCppModel, history: ChatHistory | None = None, **changes: Any) -> list[EngineEvent]:
+    """Return all events of a prediction, within a bounded time."""
+    request = GenerateRequest(
+        changes.pop("config", STEADY), history, context_length=changes.pop("context_length", WINDOW), **changes
+    )
+    async with asyncio.timeout(50):
+        return [event async for event in model.generate(request)]
+
+
+def text_of(events: list[EngineEvent]) -> str:
+    return "".join(event.content for event in events if isinstance(event, LlmPredictionFragment))
+
+
+def finished(events: list[EngineEvent]) -> Finished:
+    last = events[-1]
+    assert isinstance(last, Finished)
+    return last
+
+
+def count_of(events: list[EngineEvent], kind: type[Any]) -> int:
+    return sum(isinstance(event, kind) for event in events)
+
+
+async def busy_slots(model: LlamaCppModel) -> int:
+    return sum(slot["is_processing"] for slot in await model._worker.call("/slots"))
+
+
+async def all_slots_free(model: LlamaCppModel) -> None:
+    """Wait until the engine works on nothing; each question is a round trip to it."""
+    async with asyncio.timeout(10):
+        while await busy_slots(model):
+            pass
+
+
+async def test_a_chat_is_read_answered_and_counted(chat_model: LlamaCppModel) -> None:
+    events = await run(chat_model, ask("What is the capital of France?"))
+    assert "Paris" in text_of(events)
+    end = finished(events)
+    assert end.stop_reason == "eosFound"
+    formatted = await chat_model.apply_template(ask("What is the capital of France?"), [], STEADY)
+    assert end.prompt_tokens == len(await chat_model.tokenize(formatted))
+    # One fragment a token, and the token that ends the answer counts, too.
+    assert end.predicted_tokens == count_of(events, LlmPredictionFragment) + 1
+
+
+async def test_progress_runs_from_nothing_to_everything_before_the_first_fragment(chat_model: LlamaCppModel) -> None:
+    events = await run(chat_model, ask("count " * 600), config=settings(max_tokens=2))
+    steps = [event for event in events if isinstance(event, PromptProgress)]
+    values = [step.progress for step in steps]
+    assert values[0] == 0
+    assert values[-1] == 1
+    assert len(values) > 3
+    assert values == sorted(set(values))
+    assert events.index(steps[-1]) < next(
+        at for at, event in enumerate(events) if isinstance(event, LlmPredictionFragment)
+    )
+    total = finished(events).prompt_tokens
+    for step in steps:
+        details = step.details or {}
+        assert details["totalPromptTokenCount"] == total
+        parts = ("cachedTokenCount", "processedPromptTokenCount", "unprocessedPromptTokenCount")
+        assert sum(details[part] for part in parts) == total
+
+
+async def test_a_prompt_that_was_read_before_comes_from_the_cache(chat_model: LlamaCppModel) -> None:
+    history = ask("remember " * 300)
+    await run(chat_model, history, config=settings(max_tokens=1))
+    events = await run(chat_model, history, config=settings(max_tokens=1))
+    last = [event for event in events if isinstance(event, PromptProgress)][-1]
+    assert last.progress == 1
+    assert last.details is not None
+    assert last.details["cachedTokenCount"] > last.details["totalPromptTokenCount"] / 2
+
+
+async def test_the_limit_of_tokens_ends_an_answer(chat_model: LlamaCppModel) -> None:
+    events = await run(chat_model, ask("Tell a story."), config=settings(max_tokens=7))
+    assert finished(events).stop_reason == "maxPredictedTokensReached"
+    assert finished(events).predicted_tokens == 7
+
+
+async def test_a_stop_string_ends_an_answer_and_is_left_out(chat_model: LlamaCppModel) -> None:
+    config = settings(stop_strings=["nothing", " four"], max_tokens=60)
+    events = await run(chat_model, prompt="one, two, three, four, five, six, one, two, three,", config=config)
+    end = finished(events)
+    assert (end.stop_reason, end.stop_string) == ("stopStringFound", " four")
+    assert " four" not in text_of(events)
+
+
+async def test_a_stop_string_of_tool_calls_ends_as_one(chat_model: LlamaCppModel) -> None:
+    config = settings(tool_call_stop_strings=[" four"], max_tokens=60)
+    events = await run(chat_model, prompt="one, two, three, four, five, six, one, two, three,", config=config)
+    assert finished(events).stop_reason == "toolCalls"
+
+
+async def test_a_full_window_ends_an_answer(chat_model: LlamaCppModel) -> None:
+    events = await run(chat_model, prompt="A long story. Once upon a time", context_length=64)
+    end = finished(events)
+    assert end.stop_reason == "contextLengthReached"
+    assert end.prompt_tokens + end.predicted_tokens == 64
+
+
+async def test_raw_text_is_continued(chat_model: LlamaCppModel) -> None:
+    events = await run(chat_model, prompt="1, 2, 3, 4, 5,", config=settings(max_tokens=8, repeat_penalty=False))
+    assert "6" in text_of(events)
+    assert finished(events).prompt_tokens == len(await chat_model.tokenize("1, 2, 3, 4, 5,"))
+
+
+@pytest.mark.parametrize("prompt", ["", "\x00", "\ud83d alone", "a\udc00"])
+async def test_odd_text_is_answered(chat_model: LlamaCppModel, prompt: str) -> None:
+    assert finished(await run(chat_model, prompt=prompt, config=settings(max_tokens=2))).predicted_tokens <= 2
+    history = ask(prompt, system=prompt)
+    assert finished(await run(chat_model, history, config=settings(max_tokens=2))).predicted_tokens == 2
+    assert isinstance(await chat_model.tokenize(prompt), list)
+
+
+@pytest.mark.parametrize("raw", [True, False])
+async def test_probabilities_come_with_each_token(chat_model: LlamaCppModel, raw: bool) -> None:
+    asked: dict[str, Any] = {"prompt": "Once upon"} if raw else {"history": ask("Say hello.")}
+    events = await run(chat_model, **asked, config=settings(max_tokens=3, log_probs=2))
+    fragments = [event for event in events if isinstance(event, LlmPredictionFragment)]
+    assert fragments
+    for fragment in fragments:
+        assert fragment.tokens is not None
+        assert "".join(token["text"] for token in fragment.tokens) == fragment.content
+        for token in fragment.tokens:
+            assert isinstance(token["id"], int)
+            assert token["logProb"] <= 0
+            assert len(token["candidates"]) == 2
+
+
+async def test_no_alternatives_are_shown_if_none_are_asked_for(chat_model: LlamaCppModel) -> None:
+    events = await run(chat_model, ask("Hi"), config=settings(max_tokens=1, log_probs=0))
+    first = next(event for event in events if isinstance(event, LlmPredictionFragment))
+    assert first.tokens is not None
+    assert first.tokens[0]["candidates"] == []
+
+
+async def test_the_same_seed_gives_the_same_answer(chat_model: LlamaCppModel) -> None:
+    config = settings(temperature=1.5, seed=7, max_tokens=12)
+    answers = [text_of(await run(chat_model, ask("Say something odd."), config=config)) for _ in range(2)]
+    assert answers[0] == answers[1]
+
+
+async def test_structured_output_follows_the_schema(chat_model: LlamaCppModel) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 20}, "age": {"type": "integer"}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+    config = settings(structured={"type": "json", "jsonSchema": schema}, temperature=1.0, max_tokens=100)
+    events = await run(chat_model, ask("Invent a person."), config=config)
+    assert finished(events).stop_reason == "eosFound"
+    value = json.loads(text_of(events))
+    assert set(value) == {"name", "age"}
+    assert isinstance(value["age"], int)
+
+
+async def test_structured_output_without_a_schema_is_json(chat_model: LlamaCppModel) -> None:
+    config = settings(structured={"type": "json"}, max_tokens=100)
+    events = await run(chat_model, ask("Give a JSON object with one key."), config=config)
+    assert text_of(events).lstrip()[0] in '{["-0123456789tfn'
+
+
+async def test_a_grammar_is_followed(chat_model: LlamaCppModel) -> None:
+    config = settings(structured={"type": "gbnf", "gbnfGrammar": 'root ::= "left" | "right"'})
+    assert text_of(await run(chat_model, ask("Which way?"), config=config)) in {"left", "right"}
+    assert text_of(await run(chat_model, prompt="Which way?", config=config)) in {"left", "right"}
+
+
+@pytest.mark.parametrize(
+    ("structured", "words"),
+    [
+        ({"type": "gbnf", "gbnfGrammar": "root ::= nowhere"}, "grammar"),
+        ({"type": "json", "jsonSchema": {"$ref": "#/$defs/None"}}, "cannot resolve"),
+        ({"type": "json", "jsonSchema": {"type": "nonsense"}}, "nonsense"),
+        ({"type": "json", "jsonSchema": False}, "must be an object"),
+    ],
+)
+async def test_a_bad_constraint_is_refused_and_the_model_lives_on(
+    chat_model: LlamaCppModel, structured: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(EngineError, match=words) as caught:
+        await run(chat_model, ask("Hi"), config=settings(structured=structured))
+    assert not caught.value.fatal
+    assert finished(await run(chat_model, ask("Hi"), config=settings(max_tokens=1))).predicted_tokens == 1
+
+
+async def test_a_required_call_is_told_as_it_is_written(chat_model: LlamaCppModel) -> None:
+    events = await run(chat_model, ask("What is 17 plus 25?"), tools=[ADD, WEATHER], tool_choice="required")
+    kinds = [type(event) for event in events if not isinstance(event, PromptProgress)]
+    assert kinds[:2] == [ToolCallStart, ToolCallName]
+    assert kinds[-2:] == [ToolCallEnd, Finished]
+    assert set(kinds[2:-2]) == {ToolCallArguments}
+    start, end = (next(event for event in events if isinstance(event, kind)) for kind in (ToolCallStart, ToolCallEnd))
+    assert start.id == end.id
+    assert end.name == "add"
+    assert end.arguments is not None
+    assert set(end.arguments) == {"a", "b"}
+    written = "".join(event.content for event in events if isinstance(event, ToolCallArguments))
+    assert json.loads(written) == end.arguments
+
+
+async def test_references_inside_a_tool_survive(chat_model: LlamaCppModel) -> None:
+    events = await run(chat_model, ask("How is the weather in Oslo?"), tools=[WEATHER], tool_choice="required")
+    end = next(event for event in events if isinstance(event, ToolCallEnd))
+    assert end.name == "weather"
+    assert end.arguments is not None
+    assert isinstance(end.arguments["place"]["city"], str)
+
+
+async def test_a_call_that_is_cut_off_has_failed(chat_model: LlamaCppModel) -> None:
+    config = settings(max_tokens=6)
+    events = await run(chat_model, ask("1 plus 2?"), tools=[ADD], tool_choice="required", config=config)
+    failed = [event for event in events if isinstance(event, ToolCallFailed)]
+    assert len(failed) == 1
+    assert "parse tool call" in str(failed[0].error["title"])
+    assert finished(events).stop_reason == "maxPredictedTokensReached"
+
+
+async def test_a_required_call_and_structured_output_exclude_each_other(chat_model: LlamaCppModel) -> None:
+    config = settings(structured={"type": "json"})
+    with pytest.raises(EngineError, match="structured"):
+        await run(chat_model, ask("Hi"), tools=[ADD], tool_choice="required", config=config)
+
+
+async def test_a_template_without_tools_reads_calls_and_answers_as_text(chat_model: LlamaCppModel) -> None:
+    chat = begin("17 plus 25?")
+    chat.add_assistant_response("", [ToolCallRequest(id="7", name="add", arguments={"a": 17, "b": 25})])
+    chat.add_tool_results([ToolCallResultPart(content="42", tool_call_id="7")])
+    formatted = await chat_model.apply_template(chat.to_history(), [ADD], STEADY)
+    assert '[TOOL_REQUEST]{"name": "add", "arguments": {"a": 17, "b": 25}}[END_TOOL_REQUEST]' in formatted
+    assert "[TOOL_RESULT]42[END_TOOL_RESULT]" in formatted
+    assert formatted.endswith("<|im_start|>assistant\n")
+    assert "42" in text_of(await run(chat_model, chat.to_history(), tools=[ADD]))
+
+
+async def test_the_assistants_last_words_are_not_sent_again(chat_model: LlamaCppModel) -> None:
+    chat = begin("Count.")
+    chat.add_assistant_response("ZEBRA")
+    assert not text_of(await run(chat_model, chat.to_history(), config=settings(max_tokens=5))).startswith("ZEBRA")
+
+
+async def test_a_template_of_prefixes_is_used(chat_model: LlamaCppModel) -> None:
+    manual = {"beforeUser": "Q: ", "afterUser": "\n", "beforeAssistant": "A:", "beforeSystem": "", "afterSystem": "\n"}
+    config = settings(
+        prompt_template={"type": "manual", "manualPromptTemplate": manual, "stopStrings": ["Q:"]}, max_tokens=40
+    )
+    history = ask("Is water wet?", system="Short answers.")
+    assert await chat_model.apply_template(history, [], config) == "Short answers.\nQ: Is water wet?\nA:"
+    events = await run(chat_model, history, config=config)
+    assert finished(events).prompt_tokens == len(await chat_model.tokenize("Short answers.\nQ: Is water wet?\nA:"))
+    assert "Q:" not in text_of(events)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"draft_model": "another"},
+        {"prompt_template": {"type": "jinja", "jinjaPromptTemplate": {"template": "x"}, "stopStrings": []}},
+        {"structured": {"type": "gbnf", "gbnfGrammar": "%llguidance {}"}},
+    ],
+)
+async def test_what_the_engine_cannot_do_is_refused(chat_model: LlamaCppModel, config: dict[str, Any]) -> None:
+    with pytest.raises(EngineError) as caught:
+        await run(chat_model, ask("Hi"), config=settings(**config))
+    assert caught.value.display_data is not None
+    assert caught.value.display_data["code"] == "generic.engineDoesNotSupportFeature"
+
+
+async def test_a_picture_is_refused_by_a_model_without_eyes(chat_model: LlamaCppModel) -> None:
+    chat = Chat()
+    picture = FileHandle(name="cat.png", identifier="1", size_bytes=4, file_type="image")
+    chat.add_user_message("What is this?", images=[picture])
+    with pytest.raises(EngineError, match="image"):
+        await run(chat_model, chat.to_history(), images={"1": Image("cat.png", b"\x89PNG")})
+    # The template alone leaves pictures out, even if they were never uploaded.
+    assert "What is this?" in await chat_model.apply_template(chat.to_history(), [], STEADY)
+
+
+def long_chat(turns: int) -> ChatHistory:
+    chat = Chat("SYSTEM")
+    chat.add_user_message("FIRST " * 5)
+    for turn in range(turns):
+        chat.add_assistant_response(f"answer {turn} " * 5)
+        chat.add_user_message(f"question {turn} " * 5)
+    chat.add_assistant_response("almost done")
+    chat.add_user_message("LAST")
+    return chat.to_history()
+
+
+@pytest.mark.parametrize("policy", ["truncateMiddle", "rollingWindow"])
+async def test_a_conversation_that_is_too_long_is_shortened(chat_model: LlamaCppModel, policy: str) -> None:
+    config = settings(context_overflow_policy=policy, max_tokens=2)
+    events = await run(chat_model, long_chat(60), config=config, context_length=400)
+    end = finished(events)
+    assert end.stop_reason == "maxPredictedTokensReached"
+    assert 200 < end.prompt_tokens <= 350
+
+
+async def test_a_prompt_that_cannot_fit_is_refused_in_the_servers_words(chat_model: LlamaCppModel) -> None:
+    with pytest.raises(EngineError, match=r"keep the first \d{3,} tokens .* context length of only 400 tokens"):
+        await run(chat_model, ask("word " * 900), context_length=400)
+    with pytest.raises(EngineError, match=r"keep the first \d{3,} tokens"):
+        config = settings(context_overflow_policy="stopAtLimit")
+        await run(chat_model, long_chat(60), config=config, context_length=400)
+
+
+async def test_raw_text_that_is_too_long_loses_its_middle(chat_model: LlamaCppModel) -> None:
+    config = settings(context_overflow_policy="truncateMiddle", max_tokens=1)
+    events = await run(chat_model, prompt="word " * 900, config=config, context_length=400)
+    assert finished(events).prompt_tokens == 350
+
+
+async def test_closing_the_generator_frees_the_slot(chat_model: LlamaCppModel) -> None:
+    stream = chat_model.generate(GenerateRequest(STEADY, ask("Tell a very long story."), context_length=WINDOW))
+    async for event in stream:
+        if isinstance(event, LlmPredictionFragment):
+            break
+    assert await busy_slots(chat_model) == 1
+    await stream.aclose()  # type: ignore[attr-defined]  # the Protocol promises an iterator only
+    await all_slots_free(chat_model)
+
+
+async def test_a_cancel_while_the_prompt_is_read_frees_the_slot(chat_model: LlamaCppModel) -> None:
+    stream = chat_model.generate(GenerateRequest(STEADY, ask("page " * 1800), context_length=WINDOW))
+    steps = 0
+    async for event in stream:
+        steps += isinstance(event, PromptProgress)
+        if steps == 2:
+            break
+    await stream.aclose()  # type: ignore[attr-defined]  # the Protocol promises an iterator only
+    await all_slots_free(chat_model)
+
+
+async def test_cancelling_a_task_that_waits_for_a_slot_leaves_the_others_alone(chat_model: LlamaCppModel) -> None:
+    config = settings(max_tokens=20)
+    started: asyncio.Queue[int] = asyncio.Queue()
+
+    async def predict(number: int) -> list[EngineEvent]:
+        events: list[EngineEvent] = []
+        async for event in chat_model.generate(GenerateRequest(config, ask("Hello"), context_length=WINDOW)):
+            events.append(event)
+            started.put_nowait(number)
+        return events
+
+    running = [asyncio.create_task(predict(number)) for number in range(2)]
+    seen = {await started.get()}
+    while len(seen) < 2:
+        seen.add(await started.get())
+    waiting = asyncio.create_task(predict(2))
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    for events in await asyncio.gather(*running):
+        assert finished(events).predicted_tokens > 0
+
+
+async def test_two_full_windows_at_once_do_not_take_each_others_place(chat_model: LlamaCppModel) -> None:
+    config = settings(max_tokens=2)
+    both = await asyncio.gather(
+        run(chat_model, ask("north " * 1300), config=config), run(chat_model, ask("south " * 1300), config=config)
+    )
+    for events in both:
+        assert finished(events).prompt_tokens > WINDOW / 2
+        assert finished(events).predicted_tokens == 2
+
+
+async def test_marks_of_the_template_count_as_one_token(chat_model: LlamaCppModel) -> None:
+    assert len(await chat_model.tokenize("<|im_end|>")) == 1
+    assert await chat_model.tokenize("") == []
+
+
+async def test_a_template_given_at_load_knows_tools() -> None:
+    template = {"type": "jinja", "jinjaPromptTemplate": {"template": TOOLS_TEMPLATE}}
+    model = await load(context_length=512, slots=1, fields={"llm.load.promptTemplate": template})
+    try:
+        assert model.abilities.tools
+        chat = begin("17 plus 25?")
+        chat.add_assistant_response("", [ToolCallRequest(id="7", name="add", arguments={"a": 17, "b": 25})])
+        chat.add_tool_results([ToolCallResultPart(content="42", tool_call_id="7")])
+        formatted = await model.apply_template(chat.to_history(), [ADD], STEADY)
+        assert formatted.startswith("TOOLS [")
+        assert '<tool_call>{"name": "add", "arguments": {"a": 17, "b": 25}}</tool_call>' in formatted
+        assert "<|im_start|>tool\n42" in formatted
+        events = await run(model, chat.to_history(), tools=[ADD], config=settings(max_tokens=3), context_length=512)
+        assert finished(events).prompt_tokens == len(await model.tokenize(formatted))
+    finally:
+        await model.close()
+
+
+async def test_like_texts_have_like_vectors(embedding_model: LlamaCppModel) -> None:
+    question, near, far = [
+        await embedding_model.embed(text)
+        for text in ("Where do cats sleep?", "A kitten naps on the sofa.", "The stock market fell on Monday.")
+    ]
+    assert len(question) == 384
+    assert sum(value * value for value in question) == pytest.approx(1, abs=1e-3)
+    likeness = [sum(a * b for a, b in zip(question, other, strict=True)) for other in (near, far)]
+    assert likeness[0] > likeness[1] + 0.2
+
+
+async def test_an_embedding_model_adds_its_start_and_end(embedding_model: LlamaCppModel) -> None:
+    assert await embedding_model.tokenize("hello") == [101, 7592, 102]
+    assert await embedding_model.tokenize("") == [101, 102]
+    assert len(await embedding_model.embed("")) == 384
+
+
+async def test_a_text_beyond_the_window_is_cut_with_a_word_of_warning(
+    embedding_model: LlamaCppModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        long, longer = await embedding_model.embed("tree " * 600), await embedding_model.embed("tree " * 900)
+    assert long == pytest.approx(longer, abs=1e-4)
+    assert "cut to the 512" in caplog.text
+
+
+async def test_many_texts_at_once_get_their_own_vectors(embedding_model: LlamaCppModel) -> None:
+    texts = [f"number {number}" for number in range(24)]
+    together = await asyncio.gather(*(embedding_model.embed(text) for text in texts))
+    assert await embedding_model.embed(texts[5]) == pytest.approx(together[5], abs=1e-3)
+    assert len({tuple(vector) for vector in together}) == len(texts)
+
+
+@pytest.mark.parametrize(("weights", "kind", "words"), [(CHAT, "embedding", "embedding"), (EMBEDDING, "llm", "llm")])
+async def test_a_model_of_the_other_kind_is_refused(weights: str, kind: str, words: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        await load(weights=weights, kind=kind)
+    assert caught.value.cause == f"Model is not {words}."
+    assert caught.value.display_data is not None
+    assert caught.value.display_data["code"] == "generic.domainMismatch"
+
+
+async def test_loading_tells_of_nothing_and_of_everything() -> None:
+    progress: list[float] = []
+    engine = LlamaCppEngine(threads=1)
+    request = load_request(key=EMBEDDING, kind="embedding", weights=EMBEDDING, context_length=100_000)
+    model = await engine.load(request, progress.append)
+    try:
+        assert progress == [0.0, 1.0]
+        assert model.context_length == 512, "more than the model was made for is not given"
+    finally:
+        await model.close()
+        await model.close()
+
+
+async def test_a_worker_that_dies_takes_its_prediction_with_it() -> None:
+    model = await load(context_length=512, slots=1)
+    try:
+        stream = model.generate(GenerateRequest(STEADY, ask("Tell a very long story."), context_length=512))
+        with pytest.raises(EngineError, match="has crashed without additional information") as caught:
+            async for event in stream:
+                if isinstance(event, LlmPredictionFragment):
+                    os.kill(model._worker.pid, signal.SIGKILL)
+        assert caught.value.fatal
+        with pytest.raises(EngineError, match=r"\(Exit code: -9\)") as again:
+            await model.tokenize("a")
+        assert again.value.fatal
+    finally:
+        await model.close()
+
+
+async def test_unloading_ends_a_prediction_that_runs() -> None:
+    model = await load(context_length=512, slots=1)
+    stream = model.generate(GenerateRequest(STEADY, ask("Tell a very long story."), context_length=512))
+    async for event in stream:
+        if isinstance(event, LlmPredictionFragment):
+            break
+    closing = asyncio.create_task(model.close())
+    with pytest.raises(EngineError, match="unloaded"):
+        async for _ in stream:
+            pass
+    await closing
+
+
+async def test_cancelling_a_load_ends_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: asyncio.Queue[asyncio.subprocess.Process] = asyncio.Queue()
+    create = asyncio.create_subprocess_exec
+
+    async def spy(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
+        process = await create(*arguments, **options)
+        started.put_nowait(process)
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", spy)
+    loading = asyncio.create_task(load())
+    process = await started.get()
+    loading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+    assert process.returncode is not None
+
+
+async def test_a_load_that_takes_too_long_is_given_up() -> None:
+    with pytest.raises(EngineError) as caught:
+        await LlamaCppEngine(threads=1, load_seconds=0.001).load(load_request(), lambda _: None)
+    assert "within 0.001 s" in str(caught.value.cause)
+
+
+async def test_what_is_no_model_is_refused_by_the_engine_itself(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF" + bytes(range(200)))
+    with pytest.raises(EngineError) as caught:
+        await Worker.start(worker.WorkerParameters(model=str(broken), context_length=64), seconds=30)
+    assert caught.value.title == "Failed to load model"
+    assert "RuntimeError" in str(caught.value.cause)
