@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.engines.base import EngineError, Finished, LoadRequest
+from lmstudio_integrations.emulator.engines.base import EngineError, Finished, GenerateRequest, LoadRequest
 from lmstudio_integrations.emulator.engines.scripted import (
     Reasoning,
     Rule,
@@ -17,7 +17,8 @@ from lmstudio_integrations.emulator.engines.scripted import (
     read_rules,
 )
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.chat import Chat, FileHandle
+from lmstudio_integrations.types.chat import Chat, ChatHistory, FileHandle
+from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     ToolCallArguments,
@@ -26,7 +27,7 @@ from lmstudio_integrations.types.results import (
     ToolCallName,
     ToolCallStart,
 )
-from tests.emulator._scripted import Naps, answer, asking, events_of, load, tool
+from tests.emulator._scripted import Answer, Naps, answer, asking, events_of, load, tool
 
 PICTURE = FileHandle(name="cat.png", identifier="f1", size_bytes=3, file_type="image")
 
@@ -87,6 +88,15 @@ async def test_a_new_user_message_begins_a_new_first_round_and_hides_older_pictu
     chat.add_user_message("And now?")
     rules = [Rule({"round": 1, "image": False}, [{"text": "first"}])]
     assert (await answer(rules, chat)).content == "first"
+
+
+async def test_several_answers_of_tools_in_a_row_belong_to_one_round() -> None:
+    call = {"type": "toolCallRequest", "toolCallRequest": {"name": "add", "arguments": {}}}
+    results = [{"role": "tool", "content": [{"type": "toolCallResult", "content": text}]} for text in ("3", "4")]
+    messages = [{"role": "user", "content": []}, {"role": "assistant", "content": [call, call]}, *results]
+    request = GenerateRequest(LlmPredictionConfig(), history=ChatHistory.from_dict({"messages": messages}))
+    model = await load([Rule({"round": 2, "last": "^4$"}, [{"text": "second"}])])
+    assert Answer(await events_of(model, request)).content == "second"
 
 
 async def test_a_conversation_without_a_user_message_can_be_answered() -> None:

@@ -193,6 +193,7 @@ def test_references_are_followed_wherever_they_stand(parts: list[Checked]) -> No
         ({"allOf": [{"multipleOf": 4}, {"multipleOf": 6}, {"minimum": 1}], "maximum": 99}, 12),
         ({"allOf": [{"maxLength": 3, "title": "A"}, {"minLength": 3, "title": "B"}], "type": "string"}, "aaa"),
         ({"const": 3, "enum": [2, 3]}, 3),
+        ({"allOf": [{"type": "integer", "maximum": -5}, {"type": "integer", "maximum": -9}]}, -9),
         (
             {
                 "type": "object",

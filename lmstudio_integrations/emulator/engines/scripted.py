@@ -1,25 +1,27 @@
 """The scripted engine: a model that does what its rules say, the same every time, and never pretends to be real.
 
-Its tokens are words, its vectors bags of words. What it cannot do (follow a grammar, render Jinja) it refuses.
-The clock is the caller's: pass another `sleep`, and nothing waits.
+Rules are written in Python or, with the same names, as TOML tables:
+
+```python
+Rule(when={"last": "weather", "tools": ["forecast"], "round": 1}, then=[{"tool": "forecast", "arguments": {"day": 1}}])
+Rule(when={"role": "tool"}, then=[{"reasoning": "Good news."}, {"text": "It will be {last}."}])
+Rule(when={"last": "bad day"}, then=[{"text": "Well, "}, {"wait": 2.0}, {"fault": "drop"}])
+Rule(when={"load": True, "round": 1}, then=[{"fault": "out_of_memory"}])
+```
+
+Its tokens are words, its vectors bags of words. What it cannot do (follow a grammar, render Jinja) it refuses, unless a
+rule answers. The clock is the caller's: pass another `sleep`, and nothing waits.
 """
 
 import asyncio
-import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from lmstudio_integrations.emulator.engines._scripted import template, words
-from lmstudio_integrations.emulator.engines._scripted.refusals import (
-    ENGINE,
-    crash,
-    display_data,
-    not_loaded,
-    out_of_memory,
-    unsupported,
-)
+from lmstudio_integrations.emulator.engines._scripted.play import Stall, play, play_silently
+from lmstudio_integrations.emulator.engines._scripted.refusals import ENGINE, not_loaded
 from lmstudio_integrations.emulator.engines._scripted.rules import (
     Break,
     Error,
@@ -31,23 +33,10 @@ from lmstudio_integrations.emulator.engines._scripted.rules import (
     ToolCall,
     Wait,
     When,
-    first_match,
-    offered,
     parse_rules,
     read_rules,
 )
-from lmstudio_integrations.emulator.engines._scripted.schema import smallest
-from lmstudio_integrations.emulator.engines._scripted.writer import Writer
-from lmstudio_integrations.emulator.engines.base import (
-    EngineError,
-    EngineEvent,
-    Fault,
-    Finished,
-    GenerateRequest,
-    LoadRequest,
-    ModelFacts,
-    Progress,
-)
+from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest, LoadRequest, ModelFacts, Progress
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -76,11 +65,6 @@ Sleep = Callable[[float], Awaitable[None]]
 _PROGRESS_STEPS = 10
 _CONTEXT_LENGTH = 32768
 _EMBEDDING_LENGTH = 768
-
-_ANY_OBJECT = {"type": "object"}
-
-_Play = Iterator[EngineEvent | Wait | Break | None]
-"""What a prediction does: events, waits, a stall, and `None` for a token that is not shown yet."""
 
 
 class ScriptedEngine:
@@ -117,7 +101,8 @@ class ScriptedEngine:
             raise not_loaded(str(error)) from error
         self._loads[request.key] += 1
         on_progress(0.0)
-        await _act(options.rules, Situation(load=True, round=self._loads[request.key]), self._sleep)
+        for wait in play_silently(options.rules, Situation(load=True, round=self._loads[request.key])):
+            await _wait(wait, self._sleep)
         for step in range(1, _PROGRESS_STEPS + 1):
             await self._sleep(options.load_seconds / _PROGRESS_STEPS)
             on_progress(step / _PROGRESS_STEPS)
@@ -170,11 +155,9 @@ class ScriptedModel:
         Raises:
             EngineError: If a rule says so, the prompt does not fit, or no rule answers what cannot be made up.
         """
-        for event in self._play(request):
-            if isinstance(event, Wait):
-                await self._sleep(event.wait)
-            elif isinstance(event, Break):
-                await asyncio.Event().wait()
+        for event in play(self._options.rules, request):
+            if isinstance(event, Wait | Stall):
+                await _wait(event, self._sleep)
             else:
                 await self._pause(event)
                 if event is not None:
@@ -193,7 +176,8 @@ class ScriptedModel:
         Raises:
             EngineError: If a rule says so.
         """
-        await _act(self._options.rules, Situation(last=text), self._sleep)
+        for wait in play_silently(self._options.rules, Situation(last=text)):
+            await _wait(wait, self._sleep)
         return words.embed(text, self._options.embedding_length)
 
     async def tokenize(self, text: str) -> list[int]:
@@ -212,141 +196,7 @@ class ScriptedModel:
     async def close(self) -> None:
         """Give everything back, which is nothing."""
 
-    def _play(self, request: GenerateRequest) -> _Play:
-        situation = Situation.of(request)
-        rule = first_match(self._options.rules, situation)
-        steps = rule.steps(situation.last) if rule else _unasked(request, situation.last)
-        if steps and isinstance(steps[0], Error):
-            raise _error(steps[0])
-        events = _perform(request, steps)
-        due = [step for step in steps if isinstance(step, Break) and step.packet is not None]
-        return _interrupted(events, due) if due else events
 
-
-def _perform(request: GenerateRequest, steps: Sequence[Step]) -> _Play:
-    """Do what the steps say, until something ends the answer."""
-    tokens, room = _read(request)
-    for progress, processed in ((0.0, 0), (1.0, tokens)):
-        yield PromptProgress(progress, _details(tokens, processed))
-    writer = Writer(request.config, tokens, room)
-    thoughts = _Thoughts(request.config, writer)
-    for step in steps:
-        yield from _do(step, writer, thoughts)
-        if writer.stop_reason is not None:
-            break
-    yield from writer.finish()
-
-
-def _do(step: Step, writer: Writer, thoughts: "_Thoughts") -> _Play:
-    match step:
-        case Text():
-            yield from writer.write(step.text)
-        case Reasoning():
-            yield from thoughts.write(step.reasoning)
-        case ToolCall():
-            yield from writer.call(step)
-        case Error():
-            raise _error(step)
-        case Wait():
-            yield step
-        case Break(packet=None):
-            yield _broken(step)
-        case Break():
-            pass  # due after a number of packets, see _interrupted
-
-
-class _Thoughts:
-    """What the settings leave of the model's reasoning."""
-
-    def __init__(self, config: LlmPredictionConfig, writer: Writer) -> None:
-        self._writer = writer
-        self._wanted = config.enable_thinking is not False
-        self._budget = None if config.reasoning_budget is False else config.reasoning_budget
-
-    def write(self, text: str) -> _Play:
-        if not self._wanted:
-            return
-        thought = words.split(text)[: self._budget]
-        if self._budget is not None:
-            self._budget -= len(thought)
-        tags = self._writer.tags
-        yield from self._writer.write(f"{tags.start}{''.join(thought)}{tags.end}")
-
-
-def _interrupted(events: _Play, due: Sequence[Break]) -> _Play:
-    """Break things after the number of packets that they name, at the latest before the end."""
-    waiting = sorted(due, key=lambda step: step.packet or 0)
-    packets = 0
-    for event in events:
-        is_packet = not isinstance(event, Wait | Break | Fault | None)
-        while waiting and is_packet and (packets >= (waiting[0].packet or 0) or isinstance(event, Finished)):
-            yield _broken(waiting.pop(0))
-        packets += is_packet
-        yield event
-
-
-def _broken(step: Break) -> Fault | Break:
-    """Return the order to the server, or the stall; or raise what the fault is."""
-    if step.fault == "crash":
-        raise crash(step.exit_code)
-    if step.fault == "out_of_memory":
-        raise out_of_memory()
-    return step if step.fault == "stall" else Fault(step.fault)
-
-
-def _error(step: Error) -> EngineError:
-    return EngineError(
-        step.error,
-        cause=step.cause,
-        suggestion=step.suggestion,
-        display_data=None if step.code is None else display_data(step.code, step.data),
-    )
-
-
-async def _act(rules: Sequence[Rule], situation: Situation, sleep: Sleep) -> None:
-    """Do what the rules say where nothing is written."""
-    rule = first_match(rules, situation)
-    for step in rule.steps(situation.last) if rule else ():
-        if isinstance(step, Wait):
-            await sleep(step.wait)
-        elif isinstance(step, Error):
-            raise _error(step)
-        else:
-            assert isinstance(step, Break), "no other step is silent"
-            _broken(step)
-            await asyncio.Event().wait()
-
-
-def _read(request: GenerateRequest) -> tuple[int, int | None]:
-    """Return the tokens of the prompt, and how many more the window has room for (`None`: it moves along)."""
-    limit, policy = request.context_length, request.config.context_overflow_policy or "truncateMiddle"
-    if request.history is None:
-        tokens = template.fit_text(request.prompt or "", limit=limit, policy=policy)
-    else:
-        marks = request.config.prompt_template
-        tokens = template.fit_history(request.history, offered(request), limit=limit, policy=policy, marks=marks)
-    return tokens, limit - tokens if policy == "stopAtLimit" else None
-
-
-def _details(total: int, processed: int) -> dict[str, int]:
-    return {
-        "cachedTokenCount": 0,
-        "totalPromptTokenCount": total,
-        "processedPromptTokenCount": processed,
-        "unprocessedPromptTokenCount": total - processed,
-    }
-
-
-def _unasked(request: GenerateRequest, last: str) -> Sequence[Step]:
-    """Return what the model does when no rule applies."""
-    structured = request.config.structured or {}
-    if structured.get("type") == "gbnf":
-        raise unsupported("GBNF grammars")
-    if structured.get("type") == "json":
-        return [Text(text=json.dumps(smallest(structured.get("jsonSchema", _ANY_OBJECT)), ensure_ascii=False))]
-    if request.tool_choice == "required":
-        if not request.tools:
-            raise EngineError("A tool call is required, but no tools are given", suggestion="Offer at least one tool.")
-        tool = request.tools[0].function
-        return [ToolCall(tool=tool.name, arguments=smallest(tool.parameters or _ANY_OBJECT))]
-    return [Text(text=f'You said "{last}". What shall we talk about next?')]
+async def _wait(wait: Wait | Stall, sleep: Sleep) -> None:
+    """Wait as a rule says; a stall is over when the task is cancelled."""
+    await (asyncio.Event().wait() if isinstance(wait, Stall) else sleep(wait.wait))

@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
@@ -321,7 +322,7 @@ class Situation:
             tools=tools,
             structured=structured,
             image=bool(users) and any(isinstance(part, FileHandle) for part in turn[0].content),
-            round=1 + sum(message.role == "tool" for message in turn),
+            round=1 + sum(before != "tool" == after for before, after in pairwise(message.role for message in turn)),
         )
 
 

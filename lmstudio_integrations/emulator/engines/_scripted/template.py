@@ -5,6 +5,7 @@ as a message of the role `tools`; `<|assistant|>` and a line break end it. Every
 """
 
 import json
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -94,15 +95,20 @@ def fit_history(
     Raises:
         EngineError: If it does not fit.
     """
-    messages = list(history.messages)
+    messages = history.messages
     first = _kept_in_front(messages) if policy == "truncateMiddle" else 0
-    while True:
-        tokens = len(words.split(render(messages, tools, marks)))
-        if tokens < limit:
-            return tokens
-        if policy == "stopAtLimit" or first >= len(messages) - 1:
-            raise overflow(tokens, limit)
-        del messages[first]
+
+    def tokens_without(dropped: int) -> int:
+        return len(words.split(render([*messages[:first], *messages[first + dropped :]], tools, marks)))
+
+    tokens = tokens_without(0)
+    if tokens < limit:
+        return tokens
+    most = 0 if policy == "stopAtLimit" else max(len(messages) - 1 - first, 0)
+    enough = bisect_left(range(most + 1), 1, key=lambda dropped: tokens_without(dropped) < limit)
+    if enough > most:
+        raise overflow(tokens_without(most), limit)
+    return tokens_without(enough)
 
 
 def _kept_in_front(messages: Sequence[Message]) -> int:

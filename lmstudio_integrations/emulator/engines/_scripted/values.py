@@ -72,15 +72,14 @@ def _fraction(value: object) -> Fraction | None:
 
 def _multiples(step: Fraction, low: Fraction | None, high: Fraction | None) -> Iterator[Fraction]:
     """Yield the multiples of a step between two bounds, from the one nearest to zero on."""
-    if high is not None and high < 0:
-        start, first, then = math.floor(high / step), -1, 1
-    else:
-        start, first, then = math.ceil(max(low or 0, 0) / step), 1, -1
-    for number, direction in ((start, first), (start + then, then)):
-        multiples = (place * step for place in itertools.count(number, direction))
-        yield from itertools.takewhile(
-            lambda multiple: (low is None or low <= multiple) and (high is None or multiple <= high), multiples
-        )
+    nearest = math.floor(high / step) if high is not None and high < 0 else math.ceil(max(low or 0, 0) / step)
+    away = -1 if nearest < 0 else 1
+
+    def within(multiple: Fraction) -> bool:
+        return (low is None or low <= multiple) and (high is None or multiple <= high)
+
+    for start, direction in ((nearest, away), (nearest - away, -away)):
+        yield from itertools.takewhile(within, (place * step for place in itertools.count(start, direction)))
 
 
 def strings(schema: Schema, want: int) -> list[str]:
