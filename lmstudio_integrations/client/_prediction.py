@@ -7,11 +7,13 @@ from typing import Any, NoReturn
 from lmstudio_integrations.client._binding import Binding, with_model
 from lmstudio_integrations.client._flows import Flow
 from lmstudio_integrations.client._link import Call, Link
+from lmstudio_integrations.client._structured import Format
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
     LMStudioModelUnloadedError,
     LMStudioPredictionError,
     LMStudioRuntimeError,
+    LMStudioToolCallError,
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol.endpoints import Channel
@@ -26,6 +28,7 @@ from lmstudio_integrations.types.results import (
     PredictionEvent,
     PredictionResult,
     PromptProgress,
+    ToolCallFailed,
 )
 from lmstudio_integrations.types.tools import ToolCallRequestPart
 
@@ -56,12 +59,8 @@ class Callbacks:
     on_message: Callable[[AssistantMessage], Any] | None = None
     on_prompt_processing_progress: Callable[[float], Any] | None = None
 
-    @property
-    def wanted(self) -> bool:
-        """Whether anything is to be told at all."""
-        return any(
-            (self.on_first_token, self.on_prediction_fragment, self.on_message, self.on_prompt_processing_progress)
-        )
+
+_NO_CALLBACKS = Callbacks()
 
 
 class Prediction:
@@ -72,7 +71,6 @@ class Prediction:
         binding: The model.
         requests: How to ask, best first.
         doing: What it is, for messages of errors.
-        callbacks: Whom to tell.
         clocks: Limits that differ from the client's.
     """
 
@@ -83,15 +81,19 @@ class Prediction:
         requests: Sequence[Request],
         *,
         doing: str,
-        callbacks: Callbacks,
         clocks: Clocks | None = None,
     ) -> None:
         self._link = link
         self._binding = binding
         self._requests = requests
         self._doing = doing
-        self._callbacks = callbacks if callbacks.wanted else None
         self._clocks = clocks
+        self.callbacks = _NO_CALLBACKS
+        """Whom to tell."""
+        self.answer: Format | None = None
+        """The format that the answer must have."""
+        self.on_failed_call: Callable[[LMStudioToolCallError], Any] | None = None
+        """Told of a tool call that could not be read; without it they are left to whoever reads the events."""
         self._call: Call[Any] | None = None
         self._so_far = Accumulator()
         self._cancelled = False
@@ -117,9 +119,9 @@ class Prediction:
             add = self._so_far.add
             for event in batch:
                 add(event)
-            if self._callbacks is not None:
+            if self.callbacks is not _NO_CALLBACKS:
                 for event in batch:
-                    self._tell(event, self._callbacks)
+                    self._tell(event, self.callbacks)
             if self._so_far.end is not None:
                 self._finish(self._so_far.end)
         except BaseException:
@@ -218,10 +220,28 @@ class Prediction:
             raise LMStudioPredictionError(f"{self._doing} error: the generation failed on the server")
         if reason == "modelUnloaded":
             raise LMStudioModelUnloadedError(f"{self._doing} error: the model was unloaded while it generated")
+        if self.on_failed_call is not None:
+            for call in self._so_far.failed_calls:
+                self.on_failed_call(_failed_call(call))
+        text = "".join(self._so_far.text)
+        parsed, structured = self._parse(text, str(reason))
         self._result = PredictionResult(
-            content="".join(self._so_far.text),
+            content=text,
             reasoning_content="".join(self._so_far.reasoning),
             end=end,
-            parsed="".join(self._so_far.text),
+            parsed=parsed,
+            structured=structured,
             tool_call_requests=tuple(call.to_request() for call in self._so_far.tool_calls),
         )
+
+    def _parse(self, text: str, stop_reason: str) -> tuple[Any, bool]:
+        """Return the value of the answer and whether it is structured; a cancelled answer is not looked at."""
+        if self.answer is None or self.answer.parse is None or stop_reason == "userStopped":
+            return text, False
+        value = self.answer.read(text, stop_reason)
+        return value, not isinstance(value, str)
+
+
+def _failed_call(call: ToolCallFailed) -> LMStudioToolCallError:
+    reason = call.error.get("cause") or call.error.get("title") or "no reason given"
+    return LMStudioToolCallError(f"Failed to parse tool call request: {reason}", raw_content=call.raw_content)

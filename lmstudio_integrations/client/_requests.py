@@ -2,11 +2,13 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from typing import Any, TypeAlias, TypedDict
 
 from lmstudio_integrations.client._binding import Binding
 from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.client._prediction import Callbacks, Prediction, Request
+from lmstudio_integrations.client._structured import Format, ResponseFormat, requested
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import CompleteRawText, Predict, channel
 from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack, KvLayer, stack_of
@@ -28,6 +30,8 @@ CLOCKS: Clocks = {
     "timeout": None,
 }
 """Seconds after which each clock runs out, unless the client or the call says otherwise."""
+
+_CALLBACKS = {field.name for field in fields(Callbacks)}
 
 _COMPLETION_TEMPLATE: dict[str, Any] = {
     "type": "jinja",
@@ -68,6 +72,7 @@ class PredictionOptions(ClockOptions, total=False):
     """What `respond`, `complete` and their streams take by name; the clocks as well.
 
     Attributes:
+        response_format: A pydantic class, a JSON schema, or a grammar; `parsed` of the result is checked against it.
         config: Settings of this prediction.
         preset: A preset on the server, by its (fuzzy) identifier; ranks below `config`.
         on_message: Takes the finished assistant message, suitable for `Chat.append`.
@@ -76,12 +81,19 @@ class PredictionOptions(ClockOptions, total=False):
         on_prompt_processing_progress: Takes growing values from 0.0 to 1.0 while the prompt is read.
     """
 
+    response_format: ResponseFormat | None
     config: PredictionSettings | None
     preset: str | None
     on_message: Callable[[AssistantMessage], Any] | None
     on_first_token: Callable[[], Any] | None
     on_prediction_fragment: Callable[[LlmPredictionFragment], Any] | None
     on_prompt_processing_progress: Callable[[float], Any] | None
+
+
+class RoundOptions(ClockOptions, total=False):
+    """What a round of the tool loop takes from the loop's own options."""
+
+    preset: str | None
 
 
 def checked_clocks(options: Mapping[str, Any]) -> Clocks:
@@ -111,6 +123,11 @@ def check_names(options: Mapping[str, Any], known: Iterable[str]) -> None:
             raise LMStudioValueError(f"unknown argument {name!r}; {hint}")
 
 
+def to_chat(history: History) -> Chat:
+    """Return a conversation as a chat of its own, that may grow."""
+    return Chat.from_history(history.to_dict() if isinstance(history, ChatHistory) else history)
+
+
 def to_history(history: History) -> ChatHistory:
     """Return a conversation in wire form.
 
@@ -132,19 +149,36 @@ def _says_something(part: object) -> bool:
 
 def respond(link: Link[Any], binding: Binding, history: History, options: PredictionOptions) -> Prediction:
     """Prepare the model's next message of a conversation."""
-    wire, stack, preset = to_history(history), _stack(options), _preset(options)
+    settings, answer = _settings(options)
+    requests = [_chat_request(history, settings, options.get("preset"))]
+    prediction = _prediction(link, binding, requests, "Chat response", options)
+    prediction.answer = answer
+    return prediction
+
+
+def respond_in_loop(
+    link: Link[Any], binding: Binding, history: History, settings: LlmPredictionConfig, options: "RoundOptions"
+) -> Prediction:
+    """Prepare one round of the tool loop; its callbacks are set by the loop."""
+    requests = [_chat_request(history, settings, options.get("preset"))]
+    return Prediction(link, binding, requests, doing="Chat response", clocks=checked_clocks(options) or None)
+
+
+def _chat_request(history: History, settings: LlmPredictionConfig, preset: str | None) -> Request:
+    wire, stack = to_history(history), stack_of(settings)
 
     def make(specifier: QuerySpecifier) -> Predict:
-        return Predict(model_specifier=specifier, history=wire, prediction_config_stack=stack, **preset)
+        return Predict(model_specifier=specifier, history=wire, prediction_config_stack=stack, **_preset(preset))
 
-    return _prediction(link, binding, [Request(channel("llm", "predict"), make)], "Chat response", options)
+    return Request(channel("llm", "predict"), make)
 
 
 def complete(link: Link[Any], binding: Binding, prompt: str, options: PredictionOptions) -> Prediction:
     """Prepare the continuation of a text; servers without `completeRawText` are asked the old way (protocol §5.6)."""
     if not prompt:
         raise LMStudioValueError("the prompt is empty; give the model a text to continue")
-    stack, preset = _stack(options), _preset(options)
+    settings, answer = _settings(options)
+    stack, preset = stack_of(settings), _preset(options.get("preset"))
 
     def make(specifier: QuerySpecifier) -> CompleteRawText:
         return CompleteRawText(model_specifier=specifier, raw_prompt=prompt, prediction_config_stack=stack, **preset)
@@ -158,28 +192,36 @@ def complete(link: Link[Any], binding: Binding, prompt: str, options: Prediction
         )
 
     requests = [Request(channel("llm", "completeRawText"), make), Request(channel("llm", "predict"), make_legacy)]
-    return _prediction(link, binding, requests, "Completion", options)
+    prediction = _prediction(link, binding, requests, "Completion", options)
+    prediction.answer = answer
+    return prediction
 
 
 def _prediction(
     link: Link[Any], binding: Binding, requests: list[Request], doing: str, options: PredictionOptions
 ) -> Prediction:
-    callbacks = Callbacks(
-        options.get("on_first_token"),
-        options.get("on_prediction_fragment"),
-        options.get("on_message"),
-        options.get("on_prompt_processing_progress"),
-    )
-    return Prediction(link, binding, requests, doing=doing, callbacks=callbacks, clocks=checked_clocks(options) or None)
+    prediction = Prediction(link, binding, requests, doing=doing, clocks=checked_clocks(options) or None)
+    if not _CALLBACKS.isdisjoint(options):
+        prediction.callbacks = Callbacks(
+            options.get("on_first_token"),
+            options.get("on_prediction_fragment"),
+            options.get("on_message"),
+            options.get("on_prompt_processing_progress"),
+        )
+    return prediction
 
 
-def _stack(options: PredictionOptions) -> KvConfigStack:
+def _settings(options: PredictionOptions) -> tuple[LlmPredictionConfig, Format | None]:
+    """Return the settings of a prediction, and the format of its answer if one is asked for."""
     check_names(options, PredictionOptions.__annotations__)
-    return stack_of(LlmPredictionConfig.parse(options.get("config")))
+    settings = LlmPredictionConfig.parse(options.get("config"))
+    answer = requested(options.get("response_format"), settings)
+    if answer is not None and settings.structured is None:
+        settings = settings.merged(LlmPredictionConfig(structured=answer.wire))
+    return settings, answer
 
 
-def _preset(options: PredictionOptions) -> dict[str, Any]:
-    preset = options.get("preset")
+def _preset(preset: str | None) -> dict[str, Any]:
     return {} if preset is None else {"fuzzy_preset_identifier": preset}
 
 

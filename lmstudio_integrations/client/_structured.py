@@ -1,0 +1,145 @@
+"""Structured output: what was asked for to the wire, and the answer to a checked value (protocol §7.6)."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
+from lmstudio_integrations.types.config import LlmPredictionConfig
+
+
+@runtime_checkable
+class ModelSchema(Protocol):
+    """Any class that can say its JSON schema."""
+
+    @classmethod
+    def model_json_schema(cls) -> dict[str, Any]:
+        """Return the JSON schema."""
+        ...
+
+
+ResponseFormat: TypeAlias = type[BaseModel] | type[ModelSchema] | Mapping[str, Any]
+"""A pydantic class, a JSON schema, or the wire form: `{"type": "gbnf", "gbnfGrammar": …}`."""
+
+_MARKER = re.compile(r"__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_[0-9a-fA-F]*__")
+"""What LM Studio is known to leave in the text of reasoning models."""
+
+_WIRE_TYPES = {"json", "gbnf", "none"}
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What the answer must be.
+
+    Attributes:
+        wire: The setting `structured`.
+        parse: Text to value; raises `ValueError` with the reason if it is not what was asked for.
+    """
+
+    wire: dict[str, Any]
+    parse: Callable[[str], Any] | None
+
+    def read(self, text: str, stop_reason: str) -> Any:
+        """Return the value of an answer.
+
+        Raises:
+            LMStudioStructuredOutputError: If the text is not what was asked for.
+        """
+        assert self.parse is not None, "a format without parser is not read"
+        cleaned = _MARKER.sub("", text).strip()
+        try:
+            return self.parse(cleaned)
+        except ValueError as error:
+            hint = "; raise max_tokens" if stop_reason == "maxPredictedTokensReached" else ""
+            raise LMStudioStructuredOutputError(
+                f"the answer is not the structured output that was asked for: {_reason(error)} "
+                f"(stop reason {stop_reason}){hint}",
+                text=text,
+            ) from error
+
+
+def requested(response_format: ResponseFormat | None, config: LlmPredictionConfig) -> Format | None:
+    """Return the format that a call asks for, by `response_format` or by its settings.
+
+    Raises:
+        LMStudioValueError: If both ask, or what is asked for is no format.
+    """
+    if response_format is None:
+        return _of_wire(config.structured) if config.structured is not None else None
+    if config.structured is not None:
+        raise LMStudioValueError("give response_format or config['structured'], not both")
+    if isinstance(response_format, type):
+        return _of_class(response_format)
+    if isinstance(response_format, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        data = dict(response_format)
+        if data.get("type") in {"json", "gbnf"}:
+            return _of_wire(data)
+        return _of_wire({"type": "json", "jsonSchema": data})
+    raise LMStudioValueError(f"response_format must be a class with a JSON schema, or a dict; got {response_format!r}")
+
+
+def _of_class(kind: type[Any]) -> Format:
+    if not isinstance(kind, ModelSchema):
+        raise LMStudioValueError(
+            f"response_format class {kind.__name__} has no model_json_schema(); use a pydantic class"
+        )
+    schema = kind.model_json_schema()
+    wire = {"type": "json", "jsonSchema": schema}
+    if issubclass(kind, BaseModel):
+        return Format(wire, kind.model_validate_json)
+    return Format(wire, _checker(schema))
+
+
+def _of_wire(wire: Mapping[str, Any]) -> Format:
+    kind = wire.get("type")
+    if kind not in _WIRE_TYPES:
+        raise LMStudioValueError(f"structured needs a type of {', '.join(sorted(_WIRE_TYPES))}; got {kind!r}")
+    if kind == "gbnf":
+        if not isinstance(wire.get("gbnfGrammar"), str):
+            raise LMStudioValueError("structured output by grammar needs gbnfGrammar, a text")
+        return Format(dict(wire), _json_or_text)
+    if kind == "none":
+        return Format(dict(wire), None)
+    return Format(dict(wire), _checker(wire.get("jsonSchema")))
+
+
+def _checker(schema: Any) -> Callable[[str], Any]:
+    """Return a parser that checks against a JSON schema; without one, any JSON will do."""
+
+    def parse(text: str) -> Any:
+        value = from_json(text)
+        if schema is not None:
+            _check(value, schema)
+        return value
+
+    return parse
+
+
+def _check(value: Any, schema: Any) -> None:
+    from jsonschema import Draft202012Validator  # noqa: PLC0415 - loaded only where a schema is to be checked
+    from jsonschema import ValidationError as JsonSchemaError  # noqa: PLC0415
+
+    try:
+        Draft202012Validator(schema).validate(value)  # pyright: ignore[reportUnknownMemberType]
+    except JsonSchemaError as problem:
+        raise ValueError(f"{problem.json_path}: {problem.message}") from problem
+
+
+def _json_or_text(text: str) -> Any:
+    """Return the JSON value of a text, or the text: a grammar may describe anything."""
+    try:
+        return from_json(text)
+    except ValueError:
+        return text
+
+
+def _reason(error: ValueError) -> str:
+    if isinstance(error, ValidationError):
+        return "; ".join(
+            f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)
+        )
+    return str(error)

@@ -1,0 +1,161 @@
+"""Python functions as tools: their schema from type hints, and the call with checked arguments."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Self, TypeAlias, TypedDict, cast, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, PydanticSchemaGenerationError, ValidationError, create_model
+
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.tools import Tool, ToolFunction
+
+
+class ToolFunctionDefDict(TypedDict):
+    """`ToolFunctionDef` as a dict."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    implementation: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class ToolFunctionDef:
+    """A tool that is a Python function, sync or async.
+
+    Attributes:
+        name: What the model calls it.
+        description: What the model is told of it.
+        parameters: The type of each argument, by name.
+        implementation: The function; takes the arguments by name. Arguments with a default may be left out.
+    """
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    implementation: Callable[..., Any]
+    _defaults: dict[str, Any] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_defaults", _defaults_of(self.implementation))
+        try:
+            _ = self._arguments
+        except PydanticSchemaGenerationError as error:
+            raise LMStudioValueError(f"tool {self.name!r} has a parameter of unusable type: {error}") from error
+
+    @classmethod
+    def from_callable(
+        cls, implementation: Callable[..., Any], *, name: str | None = None, description: str | None = None
+    ) -> Self:
+        """Take name, description and parameters from a function's name, docstring and type hints.
+
+        Raises:
+            LMStudioValueError: If there is no docstring, or a parameter has no type hint or cannot be named.
+        """
+        found = name or str(getattr(implementation, "__name__", type(implementation).__name__))
+        text = description or inspect.getdoc(implementation)
+        if not text:
+            raise LMStudioValueError(f"tool {found!r} has no docstring; write one, or pass description=")
+        return cls(found, text, _parameters_of(implementation, found), implementation)
+
+    @classmethod
+    def parse(cls, tool: "ToolInput") -> "ToolFunctionDef":
+        """Accept a definition, its dict, or a function.
+
+        Raises:
+            LMStudioValueError: If it is none of these.
+        """
+        if isinstance(tool, ToolFunctionDef):
+            return tool
+        if isinstance(tool, Mapping):
+            try:
+                return cls(**cast("dict[str, Any]", tool))
+            except TypeError as error:
+                raise LMStudioValueError(
+                    f"a tool needs name, description, parameters, implementation: {error}"
+                ) from error
+        if callable(tool):
+            return cls.from_callable(tool)
+        raise LMStudioValueError(f"a tool must be a function or a ToolFunctionDef, got {tool!r}")
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function must be awaited."""
+        return inspect.iscoroutinefunction(self.implementation)
+
+    def to_tool(self) -> Tool:
+        """Return the tool as the model is told of it."""
+        schema = self._arguments.model_json_schema()
+        schema = {key: value for key, value in schema.items() if key in _SCHEMA_MEMBERS}
+        return Tool(function=ToolFunction(name=self.name, description=self.description, parameters=schema))
+
+    def check(self, arguments: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the arguments in the types that the function wants.
+
+        Raises:
+            LMStudioValueError: If they do not fit.
+        """
+        try:
+            checked = self._arguments.model_validate(dict(arguments or {}))
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)
+            )
+            raise LMStudioValueError(f"Failed to parse arguments for tool {self.name}: {problems}") from error
+        names = list(self.parameters)
+        return {names[int(each[1:])]: getattr(checked, each) for each in checked.model_fields_set}
+
+    @cached_property
+    def _arguments(self) -> type[BaseModel]:
+        """The arguments as a model. Its fields are numbered, so that a parameter may have any name."""
+        fields: dict[str, Any] = {
+            f"p{number}": (kind, Field(default=self._defaults.get(name, ...), alias=name))
+            for number, (name, kind) in enumerate(self.parameters.items())
+        }
+        return create_model("Arguments", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+ToolInput: TypeAlias = ToolFunctionDef | ToolFunctionDefDict | Callable[..., Any]
+
+_SCHEMA_MEMBERS = {"type", "properties", "required", "additionalProperties", "$defs"}
+_NAMEABLE = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+
+
+def parse_tools(tools: Iterable[ToolInput]) -> dict[str, ToolFunctionDef]:
+    """Return tools by name.
+
+    Raises:
+        LMStudioValueError: If there are none, or two of one name.
+    """
+    found: dict[str, ToolFunctionDef] = {}
+    for tool in map(ToolFunctionDef.parse, tools):
+        if tool.name in found:
+            raise LMStudioValueError(f"duplicate tool names are not permitted ({tool.name!r} is already defined)")
+        found[tool.name] = tool
+    if not found:
+        raise LMStudioValueError("tool use needs at least one tool; without tools call respond()")
+    return found
+
+
+def _parameters_of(implementation: Callable[..., Any], name: str) -> dict[str, Any]:
+    try:
+        hints = get_type_hints(implementation, include_extras=True)
+        parameters = inspect.signature(implementation).parameters
+    except (TypeError, NameError, ValueError) as error:
+        raise LMStudioValueError(f"tool {name!r}: its type hints cannot be read: {error}") from error
+    for parameter in parameters.values():
+        if parameter.kind not in _NAMEABLE:
+            raise LMStudioValueError(f"tool {name!r}: parameter {parameter.name!r} cannot be passed by name")
+        if parameter.name not in hints:
+            raise LMStudioValueError(f"tool {name!r}: parameter {parameter.name!r} has no type hint")
+    return {parameter: hints[parameter] for parameter in parameters}
+
+
+def _defaults_of(implementation: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        parameters = inspect.signature(implementation).parameters.values()
+    except (TypeError, ValueError):
+        return {}
+    return {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
