@@ -1,6 +1,7 @@
 """The shape of the package: what may import what, and what an import drags in."""
 
 import ast
+import importlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import lmstudio_integrations
+from lmstudio_integrations import errors
 
 PACKAGE = Path(lmstudio_integrations.__file__).parent
 NAME = PACKAGE.name
@@ -20,8 +22,9 @@ LAYERS: dict[str, set[str]] = {
     "types": {"errors", "_narrow"},
     "protocol": {"types", "errors", "_narrow"},
     "client": {"protocol", "types", "errors", "_narrow"},
-    "langchain": {"client", "protocol", "types", "errors", "_narrow"},
-    "llama_index": {"client", "protocol", "types", "errors", "_narrow"},
+    "_adapters": {"client", "protocol", "types", "errors", "_narrow"},
+    "langchain": {"_adapters", "client", "protocol", "types", "errors", "_narrow"},
+    "llama_index": {"_adapters", "client", "protocol", "types", "errors", "_narrow"},
     "emulator": {"protocol", "types", "errors", "_narrow"},
     "pytest_plugin": {"emulator"},
     "cli": {"emulator", "langchain", "client", "types", "errors", "_narrow"},
@@ -30,6 +33,24 @@ LAYERS: dict[str, set[str]] = {
 
 IO_MODULES = {"asyncio", "threading", "queue", "socket", "websockets"}
 LAZY_MODULES = {"langchain_core", "llama_index", "xllamacpp", "httpx", "numpy", "typer", "rich", "websockets", "pytest"}
+
+PUBLIC = {
+    NAME: """
+        AssistantMessage AsyncClient AsyncEmbeddingModel AsyncLLM AsyncPredictionStream Chat ChatLMStudio Client
+        EmbeddingLoadModelConfig EmbeddingLoadModelConfigDict EmbeddingModel EmbeddingModelInfo
+        EmbeddingModelInstanceInfo FileHandle GpuSetting GpuSettingDict LLM LMStudioEmbeddings LMStudioLLM LlmInfo
+        LlmInstanceInfo LlmLoadModelConfig LlmLoadModelConfigDict LlmPredictionConfig LlmPredictionConfigDict
+        LlmPredictionFragment LlmPredictionStats ModelInfo ModelInstanceInfo PredictionEnd PredictionEvent
+        PredictionResult PredictionStream PromptProgress SystemMessage ToolCallArguments ToolCallEnd ToolCallFailed
+        ToolCallName ToolCallRequest ToolCallStart ToolMessage UserMessage configure_default_client embedding_model
+        get_default_client list_downloaded_models list_loaded_models llm prepare_image
+    """,
+    f"{NAME}.langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM",
+    f"{NAME}.emulator": """
+        Catalogue Clock ConnectionRecord Emulator ManualClock ModelEntry PredictionRecord Preset SystemClock
+    """,
+}
+"""The public names, but for the errors, which are all public. Taking one away breaks somebody's program."""
 
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
@@ -69,8 +90,31 @@ def test_the_protocol_does_no_input_or_output() -> None:
     assert not imported & IO_MODULES
 
 
+@pytest.mark.parametrize("module", PUBLIC)
+def test_the_public_names_are_pinned_and_there(module: str) -> None:
+    imported = importlib.import_module(module)
+    expected = set(PUBLIC[module].split())
+    if module == NAME:
+        expected |= {name for name in vars(errors) if name.startswith("LMStudio")}
+    assert set(imported.__all__) == expected
+    assert all(getattr(imported, name) is not None for name in expected)
+    assert expected <= set(dir(imported))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = lmstudio_integrations.no_such_name
+
+
 def test_importing_the_package_imports_no_framework_and_no_socket_library() -> None:
     assert not loaded_after(f"import {NAME}") & LAZY_MODULES
+
+
+def test_the_pytest_plugin_loads_nothing_but_pytest() -> None:
+    plugin = f"{NAME}.pytest_plugin"
+    script = f"import sys, pytest; before = {{*sys.modules}}; import {plugin}; print(*(sys.modules.keys() - before))"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    assert set(run.stdout.split()) == {NAME, plugin}
 
 
 @pytest.mark.parametrize("part", ["types", "protocol", "errors"])

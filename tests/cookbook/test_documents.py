@@ -14,6 +14,7 @@ from lmstudio_integrations.emulator import Emulator
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "docs/first-steps.md"]
+TESTING = "docs/testing.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -26,23 +27,36 @@ def blocks(page: str, language: str) -> list[str]:
     return [code for found, code in BLOCK.findall(read(page)) if found == language]
 
 
+def run_python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(
+        command, cwd=cwd, env=dict(os.environ), capture_output=True, text=True, timeout=50, check=False
+    )
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_the_programs_of_a_page_run_one_after_the_other(page: str, scripted: Emulator, tmp_path: Path) -> None:
-    program = "\n".join(blocks(page, "python"))
-    assert program
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
-        cwd=tmp_path,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    run = run_python("-W", "error", "-c", "\n".join(blocks(page, "python")), cwd=tmp_path)
     assert run.stderr == ""
     assert run.returncode == 0
     assert run.stdout.strip()
     assert scripted.predictions
+
+
+def test_the_program_on_the_emulator_runs(tmp_path: Path) -> None:
+    *_, program = blocks(TESTING, "python")
+    run = run_python("-W", "error", "-c", program, cwd=tmp_path)
+    assert run.stderr == ""
+    assert run.stdout.strip()
+
+
+def test_the_tests_that_are_shown_pass(tmp_path: Path) -> None:
+    *tests, _ = blocks(TESTING, "python")
+    for number, code in enumerate(tests):
+        (tmp_path / f"test_{number}.py").write_text(code, encoding="utf-8")
+    run = run_python("-m", "pytest", "-q", "-W", "error", "-p", "no:asyncio", cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert f"{len(tests)} passed" in run.stdout
 
 
 def test_the_commands_of_the_readme_are_one_line_each() -> None:
