@@ -8,6 +8,9 @@ import pytest
 from lmstudio_integrations.client.asynchronous import AsyncClient
 from lmstudio_integrations.emulator import Emulator
 from tests.client.both import sync_client
+from tests.strict.fixture import strict
+
+__all__ = ["strict"]
 
 MODELS: list[dict[str, Any]] = [
     {

@@ -1,0 +1,94 @@
+"""A scripted server whose models remember what they were asked."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest, LoadRequest, Progress
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
+
+CHAT, OTHER, PLAIN, EMBEDDING = "chatty", "other-model", "no-tools", "vectors"
+
+CITY = {"tool": "weather", "arguments": {"city": "Oslo"}, "id": "c1"}
+RULES: list[dict[str, Any]] = [
+    {"when": {"last": "^count"}, "then": [{"text": " ".join(str(n) for n in range(30))}]},
+    {"when": {"last": "^for ever"}, "then": [{"text": "on and on " * 100_000}]},
+    {"when": {"last": "^think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done."}]},
+    {"when": {"last": "^weather", "tools": ["weather"]}, "then": [{"text": "I look."}, CITY]},
+    {"when": {"last": "^both", "tools": ["weather"]}, "then": [CITY, {**CITY, "id": "c2"}]},
+    {"when": {"last": "^broken", "tools": ["weather"]}, "then": [{**CITY, "malformed": '{"city": "Os'}]},
+    {"when": {"last": "^silent"}, "then": [{"text": "I will not."}]},
+    {"when": {"role": "tool"}, "then": [{"text": "The tool said {last}."}]},
+    {"when": {"last": "^break"}, "then": [{"text": "so far "}, {"error": "the engine gave up"}]},
+    {"when": {"last": "^drop"}, "then": [{"text": "going "}, {"fault": "drop"}]},
+    {"when": {"last": "^json", "structured": True}, "then": [{"text": '{"name": "Ann", "age": 7}'}]},
+    {"when": {"last": "^half", "structured": True}, "then": [{"text": '{"name": "Ann", "ag'}]},
+    {"when": {"last": "^odd", "structured": True}, "then": [{"text": '{"name": "Ann", "age": "old"}'}]},
+]
+MODELS = [
+    ModelEntry(key=CHAT, vision=True, context_length=4096, slots=3, rules=tuple(RULES)),
+    ModelEntry(key=OTHER),
+    ModelEntry(key=PLAIN, tools=False, rules=tuple(RULES)),
+    ModelEntry(key=EMBEDDING, kind="embedding", embedding_length=16, context_length=512, max_context_length=512),
+]
+
+
+class _RememberingModel(ScriptedModel):
+    requests: list[GenerateRequest]
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
+        self.requests.append(request)
+        async for event in super().generate(request):
+            yield event
+
+
+@dataclass
+class RememberingEngine(ScriptedEngine):
+    """A scripted engine that keeps every request it gets."""
+
+    requests: list[GenerateRequest] = field(default_factory=list[GenerateRequest])
+    loads: list[LoadRequest] = field(default_factory=list[LoadRequest])
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    async def load(self, request: LoadRequest, on_progress: Progress) -> ScriptedModel:
+        self.loads.append(request)
+        model = await super().load(request, on_progress)
+        model.__class__ = _RememberingModel
+        assert isinstance(model, _RememberingModel)
+        model.requests = self.requests
+        return model
+
+
+class Server(Emulator):
+    """An emulator, and what it was asked."""
+
+    def __init__(self, models: Sequence[ModelEntry] = MODELS, **options: Any) -> None:
+        self.engine = RememberingEngine()
+        super().__init__(models, engines={"scripted": self.engine}, **options)
+
+    @property
+    def asked(self) -> GenerateRequest:
+        """The last request."""
+        return self.engine.requests[-1]
+
+    def chat(self, **settings: Any) -> ChatLMStudio:
+        return ChatLMStudio(**{"model": CHAT, "host": self.address, **settings})
+
+    def llm(self, **settings: Any) -> LMStudioLLM:
+        return LMStudioLLM(**{"model": CHAT, "host": self.address, **settings})
+
+    def embeddings(self, **settings: Any) -> LMStudioEmbeddings:
+        return LMStudioEmbeddings(**{"model": EMBEDDING, "host": self.address, **settings})
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A scripted server of one's own."""
+    with Server() as running:
+        yield running
