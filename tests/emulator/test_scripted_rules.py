@@ -1,6 +1,5 @@
 """Rules of scripted models: how they are written, when they apply, what the model then does."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +13,11 @@ from lmstudio_integrations.emulator.engines.scripted import (
     Wait,
     When,
     parse_rules,
-    read_rules,
 )
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.chat import Chat, ChatHistory, FileHandle
+from lmstudio_integrations.types.chat import Chat, ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     ToolCallArguments,
@@ -261,26 +260,10 @@ async def test_an_embedding_model_that_shall_write_text_is_refused() -> None:
     assert "an embedding model can wait, fail" in (caught.value.cause or "")
 
 
-def test_a_file_of_rules_is_read(tmp_path: Path) -> None:
-    file = tmp_path / "rules.toml"
-    file.write_text('[[rule]]\nwhen = {last = "hi"}\nthen = [{text = "ho"}, {wait = 1}]\n', encoding="utf-8")
-    (rule,) = read_rules(file)
-    assert (rule.when, rule.then) == (When(last="hi"), (Text(text="ho"), Wait(wait=1)))
-    file.write_text("", encoding="utf-8")
-    assert read_rules(file) == ()
-
-
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[[rule]", "is not TOML"),
-        ("[[rules]]\nthen = []", r"\[\[rule\]\] tables only, and has 'rules'"),
-        ("rule = 3", r"\[\[rule\]\] tables only, and has 'rule'"),
-        ("[[rule]]\nthen = 3", "rules.toml, rule 1: then must be a list"),
-    ],
+    ("rules", "message"),
+    [(3, "rules must be a list of tables, got 3"), (["text"], "rule 1: a rule must be a table with when and then")],
 )
-def test_a_file_of_something_else_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    file = tmp_path / "rules.toml"
-    file.write_text(text, encoding="utf-8")
+def test_rules_that_are_no_list_of_tables_are_refused(rules: Any, message: str) -> None:
     with pytest.raises(LMStudioValueError, match=message):
-        read_rules(file)
+        parse_rules(rules)

@@ -19,9 +19,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from lmstudio_integrations.emulator.engines._refusals import not_loaded
 from lmstudio_integrations.emulator.engines._scripted import template, words
 from lmstudio_integrations.emulator.engines._scripted.play import Stall, play, play_silently
-from lmstudio_integrations.emulator.engines._scripted.refusals import ENGINE, not_loaded
+from lmstudio_integrations.emulator.engines._scripted.refusals import ENGINE
 from lmstudio_integrations.emulator.engines._scripted.rules import (
     Break,
     Error,
@@ -34,7 +35,6 @@ from lmstudio_integrations.emulator.engines._scripted.rules import (
     Wait,
     When,
     parse_rules,
-    read_rules,
 )
 from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest, LoadRequest, ModelFacts, Progress
 from lmstudio_integrations.errors import LMStudioValueError
@@ -57,7 +57,6 @@ __all__ = [
     "Wait",
     "When",
     "parse_rules",
-    "read_rules",
 ]
 
 Sleep = Callable[[float], Awaitable[None]]

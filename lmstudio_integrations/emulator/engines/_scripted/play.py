@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from lmstudio_integrations.emulator.engines._refusals import crashed
 from lmstudio_integrations.emulator.engines._scripted import template, words
-from lmstudio_integrations.emulator.engines._scripted.refusals import crash, display_data, out_of_memory, unsupported
+from lmstudio_integrations.emulator.engines._scripted.refusals import display_data, out_of_memory, unsupported
 from lmstudio_integrations.emulator.engines._scripted.rules import (
     Break,
     Error,
@@ -141,7 +142,7 @@ def _interrupted(events: Play, due: Sequence[Break]) -> Play:
 def _broken(step: Break) -> Fault | Stall:
     """Return the order to the server, or the stall; or raise what the fault is."""
     if step.fault == "crash":
-        raise crash(step.exit_code)
+        raise crashed(step.exit_code)
     if step.fault == "out_of_memory":
         raise out_of_memory()
     return Stall() if step.fault == "stall" else Fault(step.fault)

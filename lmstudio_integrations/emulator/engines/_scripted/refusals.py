@@ -1,8 +1,9 @@
-"""What a scripted model refuses or plays, in the words of a real server."""
+"""What only a scripted model refuses or plays; what every engine says is in `engines/_refusals.py`."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from lmstudio_integrations.emulator.engines._refusals import not_loaded
 from lmstudio_integrations.emulator.engines.base import EngineError
 
 ENGINE = "scripted"
@@ -43,28 +44,6 @@ def unsupported(feature: str) -> EngineError:
         suggestion="Write a rule that answers this request, or use a model with real weights.",
         display_data=display_data("generic.engineDoesNotSupportFeature", {"feature": feature}),
     )
-
-
-def overflow(tokens: int, window: int) -> EngineError:
-    """Return what a real server says of a prompt that is too long; the slip in its words is its own."""
-    return EngineError(
-        f"Trying to keep the first {tokens} tokens when context the overflows. However, the model is loaded with "
-        f"context length of only {window} tokens, which is not enough. Try to load the model with a larger context "
-        "length, or provide a shorter input"
-    )
-
-
-def crash(exit_code: int) -> EngineError:
-    """Return the end of a model whose process died."""
-    return EngineError(
-        f"The model has crashed without additional information. (Exit code: {exit_code})",
-        fatal=True,
-    )
-
-
-def not_loaded(cause: str, suggestion: str | None = None) -> EngineError:
-    """Return the failure of a load."""
-    return EngineError("Failed to load model", cause=cause, suggestion=suggestion)
 
 
 def out_of_memory() -> EngineError:

@@ -5,11 +5,9 @@ A rule is written in Python or in TOML, with the same names; this module checks 
 
 import difflib
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -19,7 +17,7 @@ from lmstudio_integrations.emulator.engines._scripted.refusals import MEMBERS
 from lmstudio_integrations.emulator.engines._scripted.template import text_of
 from lmstudio_integrations.emulator.engines.base import FaultKind, GenerateRequest
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.chat import FileHandle
+from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.tools import Tool
 
 _LAST = "{last}"
@@ -198,6 +196,8 @@ class Rule:
         """Accept a rule, or its form in TOML: `{when = {…}, then = [{…}, …]}`."""
         if isinstance(value, Rule):
             return value
+        if not is_object(value):
+            raise LMStudioValueError(f"a rule must be a table with when and then, got {value!r}")
         unknown = next((name for name in value if name not in {"when", "then"}), None)
         if unknown is not None:
             raise LMStudioValueError(f"unknown key {unknown!r}{_nearest(unknown, ('when', 'then'))}")
@@ -219,33 +219,15 @@ class Rule:
         return f"Rule(when={self.when!r}, then={list(self.then)!r})"
 
 
-def parse_rules(values: Iterable[Rule | Mapping[str, Any]]) -> tuple[Rule, ...]:
+def parse_rules(values: Sequence[Rule | Mapping[str, Any]]) -> tuple[Rule, ...]:
     """Check a list of rules.
 
     Raises:
         LMStudioValueError: Naming the rule, counted from 1, and what is wrong with it.
     """
+    if not isinstance(values, list | tuple):
+        raise LMStudioValueError(f"rules must be a list of tables, got {values!r}")
     return tuple(_numbered(value, number) for number, value in enumerate(values, 1))
-
-
-def read_rules(path: Path) -> tuple[Rule, ...]:
-    """Read a TOML file of `[[rule]]` tables.
-
-    Raises:
-        LMStudioValueError: If the file is not TOML, or has anything else in it.
-        OSError: If it cannot be read.
-    """
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise LMStudioValueError(f"{path} is not TOML: {error}") from error
-    unknown = next((name for name in tables if name != "rule"), None)
-    if unknown is not None or not is_list(tables.get("rule", [])):
-        raise LMStudioValueError(f"{path} may have [[rule]] tables only, and has {unknown or 'rule'!r}")
-    try:
-        return parse_rules(tables.get("rule", []))
-    except LMStudioValueError as error:
-        raise LMStudioValueError(f"{path}, {error}") from error
 
 
 def _numbered(value: Rule | Mapping[str, Any], number: int) -> Rule:

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.emulator.engines._refusals import overflow
 from lmstudio_integrations.emulator.engines._scripted import words
-from lmstudio_integrations.emulator.engines._scripted.refusals import overflow, unsupported
-from lmstudio_integrations.types.chat import ChatHistory, FileHandle, Message, TextPart
+from lmstudio_integrations.emulator.engines._scripted.refusals import unsupported
+from lmstudio_integrations.types.chat import ChatHistory, Message, TextPart
+from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.tools import Tool, ToolCallRequestPart, ToolCallResultPart
 
 _PLAIN: dict[str, tuple[str, str]] = {role: (f"<|{role}|>\n", "\n") for role in ("system", "user", "assistant", "tool")}
