@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,6 +86,14 @@ class Server(Emulator):
 
     def embeddings(self, **settings: Any) -> LMStudioEmbeddings:
         return LMStudioEmbeddings(**{"model": EMBEDDING, "host": self.address, **settings})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let langchain-core say that its v3 events are in beta."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning"))
 
 
 @pytest.fixture

@@ -153,11 +153,13 @@ def test_thoughts_stay_out_of_the_history_unless_asked_for(message: AIMessage) -
     ("role", "sent"), [("developer", "system"), ("user", "user"), ("assistant", "assistant"), ("human", "user")]
 )
 def test_chat_messages_go_by_their_role(role: str, sent: str) -> None:
-    assert wire([ChatMessage("x", role=role)]) == [text(sent, "x")]
+    assert wire([ChatMessage(content="x", role=role)]) == [text(sent, "x")]
 
 
 def test_function_messages_are_answers_of_tools() -> None:
-    assert wire([HumanMessage("q"), FunctionMessage("3", name="add")])[1]["content"] == [result("3", name="add")]
+    assert wire([HumanMessage("q"), FunctionMessage(content="3", name="add")])[1]["content"] == [
+        result("3", name="add")
+    ]
 
 
 def test_an_empty_user_message_stays_a_turn() -> None:
@@ -212,7 +214,7 @@ def test_the_same_picture_is_uploaded_once() -> None:
 
 @pytest.mark.parametrize("follow_up", [[], [HumanMessage("what is it?")], [AIMessage("a dog")]])
 def test_pictures_of_tools_move_to_the_next_user_turn(follow_up: list[BaseMessage]) -> None:
-    shown = [{"type": "text", "text": "here"}, {"type": "image", "base64": BASE64}]
+    shown: list[Any] = [{"type": "text", "text": "here"}, {"type": "image", "base64": BASE64}]
     messages = [HumanMessage("q"), ToolMessage(shown, tool_call_id="1"), ToolMessage("done", tool_call_id="2")]
     sent = wire([*messages, *follow_up])
     assert sent[1]["content"] == [result("here", "1"), result("done", "2")]
@@ -228,7 +230,7 @@ def test_pictures_of_tools_move_to_the_next_user_turn(follow_up: list[BaseMessag
     [
         ([], "the list of messages is empty"),
         ([RemoveMessage(id="1")], "RemoveMessage"),
-        ([ChatMessage("x", role="judge")], "'judge'"),
+        ([ChatMessage(content="x", role="judge")], "'judge'"),
         ([HumanMessage([{"type": "audio", "base64": "", "mime_type": "audio/wav"}])], "'audio'"),
         ([HumanMessage([{"type": "video", "url": "x"}])], "'video'"),
         ([HumanMessage([{"type": "file", "mime_type": "application/pdf", "base64": "x"}])], "'file'"),

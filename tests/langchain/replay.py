@@ -1,0 +1,105 @@
+"""A chat model without a server, which replays events: what langchain-core makes of our chunks in every format."""
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+
+from lmstudio_integrations.langchain._chunks import ChunkStream, Fold, Options
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    PredictionEnd,
+    PredictionEvent,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallFailed,
+    ToolCallName,
+    ToolCallStart,
+)
+
+FORMATS = ("v0", "v1", "v3")
+
+
+class Replay(BaseChatModel):
+    """Answers every question with the same events."""
+
+    events: Sequence[Any]
+    options: Any = Options()
+
+    @property
+    def _llm_type(self) -> str:
+        return "replay"
+
+    def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+        folded = Fold(self.options)
+        for event in self.events:
+            folded.add(event)
+        return ChatResult(generations=[ChatGeneration(message=folded.message())])
+
+    def _stream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
+        chunks = ChunkStream(self.options)
+        for event in self.events:
+            yield from chunks.chunks(event)
+
+    async def _astream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> AsyncIterator[ChatGenerationChunk]:
+        for chunk in self._stream(messages):
+            yield chunk
+
+
+def streamed(events: Iterable[PredictionEvent], format_: str, **options: Any) -> AIMessage:
+    """Return the message that a stream of chunks becomes."""
+    version = "v1" if format_ == "v1" else "v0"
+    model = Replay(events=list(events), options=Options(**options), output_version=version)
+    if format_ == "v3":
+        message = model.stream_events("q", version="v3").output
+        assert isinstance(message, AIMessage)
+        return message
+    whole: AIMessageChunk | None = None
+    for chunk in model.stream("q"):
+        whole = chunk if whole is None else whole + chunk
+    assert whole is not None
+    return whole
+
+
+def invoked(events: Iterable[PredictionEvent], **options: Any) -> AIMessage:
+    """Return the message that a plain call gives."""
+    return Replay(events=list(events), options=Options(**options)).invoke("q")
+
+
+def text(*pieces: str) -> list[PredictionEvent]:
+    return [LlmPredictionFragment(piece) for piece in pieces]
+
+
+def thought(*pieces: str) -> list[PredictionEvent]:
+    inner = [LlmPredictionFragment(piece, reasoning_type="reasoning") for piece in pieces]
+    start = LlmPredictionFragment("<think>", reasoning_type="reasoningStartTag")
+    return [start, *inner, LlmPredictionFragment("</think>", reasoning_type="reasoningEndTag")]
+
+
+def call(
+    call_id: str | None, name: str, arguments: dict[str, Any] | None, *pieces: str, named: bool = True
+) -> list[PredictionEvent]:
+    """A whole tool call; the pieces are what the model wrote."""
+    begun = opened(call_id, name, *pieces, named=named)
+    return [*begun, ToolCallEnd(call_id, name, arguments)]
+
+
+def opened(call_id: str | None, name: str, *pieces: str, named: bool = True) -> list[PredictionEvent]:
+    """A tool call that has begun."""
+    names = [ToolCallName(name)] if named else []
+    return [ToolCallStart(call_id), *names, *(ToolCallArguments(piece) for piece in pieces)]
+
+
+def failed(title: str = "Failed to parse tool call") -> ToolCallFailed:
+    return ToolCallFailed({"title": title}, "raw")
+
+
+def end(stop_reason: str = "eosFound", **stats: Any) -> PredictionEnd:
+    return PredictionEnd(
+        {"stopReason": stop_reason, "promptTokensCount": 7, "predictedTokensCount": 3, "totalTokensCount": 10, **stats},
+        {"modelKey": "a-model", "identifier": "a-model:2", "contextLength": 2048},
+        {"fields": []},
+        {"fields": []},
+    )
