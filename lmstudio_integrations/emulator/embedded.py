@@ -123,7 +123,7 @@ class Emulator:
     def loaded(self) -> list[ModelInstanceInfo]:
         """Return the loaded models, in the order of loading."""
         described = [instance.describe() for instance in self._started.hub.library.loaded()]
-        return [INSTANCE_INFO_TYPES[info["type"]].from_dict(info) for info in described]  # type: ignore[misc]  # a table of two unions
+        return [INSTANCE_INFO_TYPES[info["type"]].from_dict(info) for info in described]
 
     def wait_for(self, predicate: Callable[[], bool], timeout: float = 5.0) -> None:
         """Wait until a condition on this server holds, for example on `predictions` or `loaded()`.
@@ -140,7 +140,7 @@ class Emulator:
             LMStudioModelLoadError: If that is not possible.
         """
         info = self._call(self._started.load(key, identifier=identifier, ttl=ttl))
-        return INSTANCE_INFO_TYPES[info["type"]].from_dict(info)  # type: ignore[return-value]  # as above
+        return INSTANCE_INFO_TYPES[info["type"]].from_dict(info)
 
     def unload(self, identifier: str) -> None:
         """Unload a model, as somebody at the server would.

@@ -1,36 +1,36 @@
-"""Search in documents without a model: pieces of text, ranked by the words that they share with the query."""
+"""Search in documents: texts cut into pieces, pieces ranked by the nearness of their vectors to the query's."""
 
 import math
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lmstudio_integrations._narrow import is_object
 
-_WORD = re.compile(r"\w+")
+_CHUNK_SIZE, _OVERLAP, _LIMIT = 512, 100, 5
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """How to cut and how much to return; lengths in characters."""
+    """How to cut (lengths in characters), how much to return, and the embedding model, any if none is named."""
 
-    chunk_size: int = 512
-    overlap: int = 100
-    limit: int = 5
+    chunk_size: int = _CHUNK_SIZE
+    overlap: int = _OVERLAP
+    limit: int = _LIMIT
+    model: str | None = None
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> "Config":
         """Read the settings of a request (protocol §5.6); what is not set or cannot be has its default."""
         method = fields.get("retrieval.chunkingMethod")
         method = method if is_object(method) else {}
-        size = _positive(method.get("chunkSize"), cls.chunk_size)
+        size = _positive(method.get("chunkSize"), _CHUNK_SIZE)
         overlap = method.get("chunkOverlap")
         return cls(
             chunk_size=size,
-            overlap=overlap if isinstance(overlap, int) and 0 <= overlap < size else min(cls.overlap, size - 1),
-            limit=_positive(fields.get("retrieval.limit"), cls.limit),
+            overlap=overlap if isinstance(overlap, int) and 0 <= overlap < size else min(_OVERLAP, size - 1),
+            limit=_positive(fields.get("retrieval.limit"), _LIMIT),
+            model=str(fields.get("retrieval.embeddingModel") or "") or None,
         )
 
 
@@ -49,7 +49,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A piece that was found, and how well it fits, 0 to 1."""
+    """A piece that was found, and how well it fits, at most 1."""
 
     chunk: Chunk
     score: float
@@ -91,21 +91,14 @@ def _end(text: str, start: int, size: int) -> int:
     return start + size
 
 
-def search(query: str, chunks: Sequence[Chunk], limit: int) -> list[Hit]:
-    """Return the best pieces, best first; pieces that share no word with the query are left out."""
-    wanted = _words(query)
-    hits = [Hit(chunk, _cosine(wanted, _words(chunk.content))) for chunk in chunks]
-    return sorted((hit for hit in hits if hit.score > 0), key=lambda hit: -hit.score)[:limit]
+def rank(query: Sequence[float], chunks: Sequence[tuple[Chunk, Sequence[float]]], limit: int) -> list[Hit]:
+    """Return the pieces nearest to a query, best first."""
+    hits = [Hit(chunk, cosine(query, vector)) for chunk, vector in chunks]
+    return sorted(hits, key=lambda hit: -hit.score)[:limit]
 
 
-def _words(text: str) -> Counter[str]:
-    return Counter(word.casefold() for word in _WORD.findall(text))
-
-
-def _cosine(left: Counter[str], right: Counter[str]) -> float:
-    shared = sum(left[word] * right[word] for word in left.keys() & right.keys())
-    return shared / math.sqrt(_square(left) * _square(right)) if shared else 0.0
-
-
-def _square(words: Counter[str]) -> int:
-    return sum(count * count for count in words.values())
+def cosine(left: Sequence[float], right: Sequence[float]) -> float:
+    """Return how near two vectors are, at most 1; nothing is near a vector of zeros."""
+    product = sum(one * other for one, other in zip(left, right, strict=True))
+    length = math.hypot(*left) * math.hypot(*right)
+    return product / length if length else 0.0

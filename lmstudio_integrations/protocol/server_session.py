@@ -4,6 +4,7 @@ The mirror of `session.py`: frames in, requests out; answers in, frames out. Wha
 answered as the reference server does it: with a warning, five at most, and never with an error.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.protocol import envelope
 from lmstudio_integrations.protocol.endpoints import Channel, Endpoint, Rpc
 from lmstudio_integrations.types._base import WireModel
+
+logger = logging.getLogger(__name__)
 
 Authenticate = Callable[[str, str], str | None]
 """Takes identifier and passkey; returns why the client is refused, or `None`."""
@@ -92,6 +95,8 @@ class ServerSession:
                 return self._on_packet(frame)
             case "keepAlive":
                 self._outbox.append(envelope.KEEP_ALIVE_ACK)
+            case "communicationWarning":
+                logger.warning("the client warns: %s", frame.get("warning"))
             case _:
                 pass
         return None

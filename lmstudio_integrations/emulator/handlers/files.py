@@ -1,6 +1,5 @@
 """Uploaded files: keep them, read text out of them, search in them (protocol §4.6)."""
 
-import asyncio
 import base64
 import binascii
 import mimetypes
@@ -9,8 +8,10 @@ from typing import Any
 
 from lmstudio_integrations.emulator import retrieval
 from lmstudio_integrations.emulator.context import Channel, Context, Upload
+from lmstudio_integrations.emulator.engines.base import LoadedModel
 from lmstudio_integrations.emulator.refusals import RefusedError, file_not_found
 from lmstudio_integrations.protocol.endpoints import LocalFile, ParseDocument, Retrieve, UploadedFile, UploadFile
+from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier, by_identifier
 
 PARSER = {"library": "lmstudio-integrations", "version": "1"}
 """The one parser; it reads plain text and Markdown."""
@@ -91,33 +92,40 @@ async def parse_document(context: Context, channel: Channel, parameter: ParseDoc
 
 
 async def retrieve(context: Context, channel: Channel, parameter: Retrieve) -> None:
-    """Search uploads for what bears on a query, by the words that they share with it."""
+    """Search uploads for what is near a query, by the vectors of an embedding model that is loaded."""
     config = retrieval.Config.read(parameter.config.as_mapping())
-    with channel.scope:
-        channel.send({"type": "onFileProcessList", "indices": list(range(len(parameter.file_identifiers)))})
-        chunks: list[retrieval.Chunk] = []
-        for index, identifier in enumerate(parameter.file_identifiers):
-            chunks += _process(context, channel, index, identifier, config)
-            await asyncio.sleep(0)
-        channel.send({"type": "onSearchingStart"})
-        entries = retrieval.search(parameter.query, chunks, config.limit)
-        channel.send({"type": "onSearchingEnd"})
-        channel.send({"type": "result", "result": {"entries": [entry.to_dict() for entry in entries]}})
-    if channel.scope.reason:
+    specifier = by_identifier(config.model) if config.model else QuerySpecifier(query=ModelQuery())
+    instance = context.hub.library.find("embedding", specifier)
+    with channel.scope as scope:
+        async with instance.use(context.client.identifier, scope, "computingEmbedding"):
+            channel.send({"type": "onFileProcessList", "indices": list(range(len(parameter.file_identifiers)))})
+            chunks: list[tuple[retrieval.Chunk, list[float]]] = []
+            for index, identifier in enumerate(parameter.file_identifiers):
+                text = _text(context, identifier)
+                chunks += await _process(channel, instance.model, retrieval.chunk(text, index, config), index)
+            channel.send({"type": "onSearchingStart"})
+            entries = retrieval.rank(await instance.model.embed(parameter.query), chunks, config.limit)
+            channel.send({"type": "onSearchingEnd"})
+            channel.send({"type": "result", "result": {"entries": [entry.to_dict() for entry in entries]}})
+    if scope.reason:
         raise RefusedError("The retrieval was stopped.")
 
 
-def _process(
-    context: Context, channel: Channel, index: int, identifier: str, config: retrieval.Config
-) -> list[retrieval.Chunk]:
+async def _process(
+    channel: Channel, model: LoadedModel, chunks: list[retrieval.Chunk], index: int
+) -> list[tuple[retrieval.Chunk, list[float]]]:
+    """Return the pieces of one file with their vectors, and say how it goes."""
     channel.send({"type": "onFileProcessingStart", "index": index})
-    text = _text(context, identifier)
-    chunks: list[retrieval.Chunk] = []
-    for step in ("loading", "chunking", "embedding"):
+    for step in ("loading", "chunking"):
         channel.send({"type": "onFileProcessingStepStart", "index": index, "step": step})
-        if step == "chunking":
-            chunks = retrieval.chunk(text, index, config)
-        channel.send({"type": "onFileProcessingStepProgress", "index": index, "step": step, "progress": 1})
         channel.send({"type": "onFileProcessingStepEnd", "index": index, "step": step})
+    step = "embedding"
+    channel.send({"type": "onFileProcessingStepStart", "index": index, "step": step})
+    pairs: list[tuple[retrieval.Chunk, list[float]]] = []
+    for done, chunk in enumerate(chunks, 1):
+        pairs.append((chunk, await model.embed(chunk.content)))
+        progress = {"index": index, "step": step, "progress": done / len(chunks)}
+        channel.send({"type": "onFileProcessingStepProgress", **progress})
+    channel.send({"type": "onFileProcessingStepEnd", "index": index, "step": step})
     channel.send({"type": "onFileProcessingEnd", "index": index})
-    return chunks
+    return pairs

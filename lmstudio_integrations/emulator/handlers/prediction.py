@@ -111,11 +111,14 @@ class _Prediction:
     effective: dict[str, Any]
     meter: Meter
     record: PredictionRecord
+    output: list[str] | None = None
+    """What was written, if the log is streamed."""
 
     async def run(self) -> None:
         """Generate, send the last packet, and keep the record."""
         record, library = self.record, self.context.hub.library
         try:
+            await self._log_input()
             finished = await self._generate()
             self._send_end(finished)
             record.stop_reason = finished.stop_reason
@@ -163,18 +166,38 @@ class _Prediction:
             self.channel.send(encode(ready))
         if isinstance(event, LlmPredictionFragment):
             self.record.fragments += 1
+            if self.output is not None:
+                self.output.append(event.content)
             self.instance.doing(self.channel.scope, "generating")
 
     def _send_end(self, finished: Finished) -> None:
         for ready in self.meter.rest(finished):
             self.channel.send(encode(ready))
+        stats = self.meter.stats(finished)
         end = PredictionEnd(
-            self.meter.stats(finished),
+            stats,
             self.instance.describe(),
             defaults.fields_of(self.instance.fields),
             defaults.fields_of(self.effective),
         )
         self.channel.send(encode(end))
+        if self.output is not None:
+            entry = {"type": "llm.prediction.output", "output": "".join(self.output), "stats": stats}
+            self._log(entry)
+
+    async def _log_input(self) -> None:
+        if not self.context.hub.logs.wanted:
+            return
+        self.output = []
+        request, model = self.request, self.instance.model
+        if request.history is None:
+            text = request.prompt or ""
+        else:
+            text = await model.apply_template(request.history, request.tools, request.config)
+        self._log({"type": "llm.prediction.input", "input": text, "modelPath": self.instance.entry.full_path})
+
+    def _log(self, entry: dict[str, Any]) -> None:
+        self.context.hub.logs.write(entry | {"modelIdentifier": self.instance.identifier})
 
 
 async def _generate(

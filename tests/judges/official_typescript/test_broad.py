@@ -1,0 +1,105 @@
+"""The rest of what the newest release of the SDK can ask."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator
+
+pytestmark = pytest.mark.broad
+CHAT = "qwen2.5-7b-instruct"
+TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
+Step = Callable[..., Any]
+
+
+def test_a_new_instance_gets_a_number(server: Emulator, run: Step) -> None:
+    found = run(server, "instances")
+    assert found["identifiers"] == [CHAT, "mine", f"{CHAT}:2"]
+    assert found["context"] == 512
+    assert found["info"]["ttlMs"] is None
+    assert found["info"]["publisher"] == "scripted"
+    assert "already exists" in found["duplicate"]
+
+
+def test_any_loaded_model_can_be_had(server: Emulator, run: Step) -> None:
+    found = run(server, "anyModel")
+    assert found["none"] != "no error"
+    assert found["same"]
+    assert found["missing"]
+    assert found["state"] == {"status": "idle", "queued": 0}
+
+
+def test_a_reference_to_an_unloaded_model_is_stale(server: Emulator, run: Step) -> None:
+    assert "unloaded" in run(server, "staleReference")
+
+
+def test_a_model_loaded_just_in_time_makes_way_for_the_next(server: Emulator, run: Step) -> None:
+    assert run(server, "makeWay") == {"ttlMs": 3_600_000, "embeddings": 0}
+
+
+def test_a_load_is_aborted(server: Emulator, run: Step) -> None:
+    found = run(server, "abortLoad")
+    assert "abort" in found["message"].lower()
+    assert found["loaded"] == 0
+
+
+def test_tokens_are_counted_and_templates_applied(server: Emulator, run: Step) -> None:
+    found = run(server, "tokens")
+    assert found["tokens"] == found["count"] > 0
+    assert "Hello there" in found["template"]
+    assert found["base"]["temperature"] == 0.8
+
+
+def test_images_are_seen_by_models_with_eyes(server: Emulator, run: Step) -> None:
+    found = run(server, "images")
+    assert found["content"] == "I see a picture."
+    assert "does not support images" in found["refusal"]
+
+
+def test_reasoning_is_told_from_the_answer(server: Emulator, run: Step) -> None:
+    found = run(server, "reasoning")
+    assert found["reasoningContent"] == "Let me see."
+    assert found["nonReasoningContent"].strip() == "Done."
+
+
+def test_errors_say_what_happened(server: Emulator, run: Step) -> None:
+    found = run(server, "errors")
+    assert "no-such-model" in found["unknown"]
+    assert "no-such-model" in found["unload"]
+    assert "unheard-of" in found["preset"]
+    assert "It went wrong" in found["rule"]
+    assert found["kind"] != "no error"
+
+
+def test_documents_are_parsed_and_searched(server: Emulator, run: Step) -> None:
+    found = run(server, "documents")
+    assert "Grass is green" in found["parsed"]
+    assert found["found"] == ["Grass is green in spring."]
+    assert "cannot be parsed" in found["refusal"]
+
+
+def test_a_model_is_found_and_downloaded(server: Emulator, run: Step) -> None:
+    found = run(server, "download")
+    assert found["key"] == found["identifier"] == "not-yet-here"
+    assert found["updates"] >= 1
+
+
+def test_the_system_answers(server: Emulator, run: Step) -> None:
+    found = run(server, "system")
+    assert found["flags"] == ["x"]
+    assert found["version"]["version"] == found["info"]["version"]
+
+
+def test_the_log_streams(server: Emulator, run: Step) -> None:
+    assert set(run(server, "logs")) >= {"llm.prediction.input", "llm.prediction.output"}
+
+
+def test_a_token_lets_in(guarded_server: Emulator, run: Step) -> None:
+    assert run(guarded_server, "token", TOKEN) == {"loaded": 0}
+
+
+@pytest.mark.parametrize("token", [(), ("sk-lm-abcdefgh:9999999999abcdefghij",)])
+def test_without_the_token_nobody_comes_in(guarded_server: Emulator, run: Step, token: tuple[str, ...]) -> None:
+    refusal = "Failed to authenticate"
+    assert refusal in run(guarded_server, "refused", *token, complaint=refusal)
