@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from lmstudio_integrations.cli import _catalogue
 from lmstudio_integrations.cli._catalogue import SCRIPTED_PACE, ServeOptions, build, build_catalogue, load_rules
 from lmstudio_integrations.cli._serve import is_exposed
-from lmstudio_integrations.client._address import DISCOVERY_PORTS
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalogue import BUNDLED
@@ -113,9 +113,13 @@ def test_a_missing_rules_file_is_refused_by_name(tmp_path: Path) -> None:
         load_rules(tmp_path / "missing.toml")
 
 
-def test_by_default_the_port_is_one_where_clients_look() -> None:
+def test_by_default_the_port_is_the_first_free_one_where_clients_look(
+    scripted: Emulator, nobody: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = int(nobody.rpartition(":")[2])
+    monkeypatch.setattr(_catalogue, "DISCOVERY_PORTS", (scripted.port, free))
     with build(ServeOptions(scripted=True)) as server:
-        assert server.port in DISCOVERY_PORTS
+        assert server.port == free
 
 
 def test_a_token_keeps_guests_outside() -> None:
