@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmstudio_integrations.emulator.engines._scripted import words
@@ -81,6 +81,7 @@ async def test_a_raw_prompt_is_read_as_it_is() -> None:
     assert end.prompt_tokens == 4  # type: ignore[union-attr]  # the last event of every prediction is Finished
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_the_tokens_of_a_text_joined_are_the_text(text: str) -> None:
     assert "".join(words.split(text)) == text

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmstudio_integrations.emulator.engines._scripted.writer import StopFinder
@@ -110,6 +110,7 @@ TEXTS = st.text(alphabet="ab ", max_size=30)
 STOPS = st.lists(st.text(alphabet="ab ", min_size=1, max_size=4), min_size=1, max_size=3)
 
 
+@settings(deadline=None)
 @given(pieces=st.lists(TEXTS), stops=STOPS)
 def test_the_first_stop_string_is_found_however_the_text_is_cut_into_tokens(
     pieces: list[str], stops: list[str]
@@ -131,6 +132,7 @@ def test_the_first_stop_string_is_found_however_the_text_is_cut_into_tokens(
     assert finder.flush() == []
 
 
+@settings(deadline=None)
 @given(pieces=st.lists(TEXTS), stop=st.text(alphabet="ab ", min_size=1, max_size=4))
 def test_with_one_stop_string_exactly_what_stands_before_it_is_shown(pieces: list[str], stop: str) -> None:
     finder = StopFinder([stop])

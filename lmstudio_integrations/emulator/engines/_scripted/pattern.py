@@ -12,6 +12,7 @@ _ATOM = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]|\\x[0-9a-fA-F]{2}|\\u[0-9a-fA-F]
 _REPEAT = re.compile(r"(?:([*+?])|\{(\d*)(,?)(\d*)\})[?+]?")
 _GROUP = re.compile(r"\((?:\?:|\?P?<[A-Za-z_]\w*>|(?!\?))")
 _ANCHORS = frozenset({"^", "$", r"\A", r"\Z", r"\z", r"\b", r"\B"})
+_LONGEST = 100_000
 _CANDIDATES = "a0A " + string.printable
 
 
@@ -59,7 +60,10 @@ class _Reader:
             repeat = _REPEAT.match(self.rest)
             if repeat:
                 self.rest = self.rest[repeat.end() :]
-            yield text * (_times(repeat, self._repeats) if repeat else 1)
+            times = _times(repeat, self._repeats) if repeat else 1
+            if len(text) * times > _LONGEST:
+                raise UnreadablePatternError(f"more than {_LONGEST} characters")
+            yield text * times
 
     def _single(self) -> str:
         group = _GROUP.match(self.rest)

@@ -8,14 +8,22 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from lmstudio_integrations._narrow import is_list, is_object
 from lmstudio_integrations.emulator.engines._scripted.merge import merge
 from lmstudio_integrations.emulator.engines._scripted.refusals import unsupported
-from lmstudio_integrations.emulator.engines._scripted.values import MOST, NoInstanceError, numbers, strings
+from lmstudio_integrations.emulator.engines._scripted.values import (
+    MOST,
+    MOST_DIFFERENT,
+    NoInstanceError,
+    numbers,
+    strings,
+)
 
 Schema = Mapping[str, Any]
+_T = TypeVar("_T")
 
 _COMBINING = frozenset({"$ref", "allOf", "anyOf", "oneOf", "$defs", "definitions", "const"})
 _UNREADABLE = ("not", "if", "contains", "dependentRequired", "dependentSchemas", "$dynamicRef", "$recursiveRef")
@@ -32,7 +40,7 @@ def smallest(schema: object) -> Any:
         return _instances(schema, _Place(schema))[0]
     except NoInstanceError as error:
         raise unsupported(f"this JSON schema: {error}") from error
-    except (TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         # A client may send anything as a schema.
         raise unsupported(f"this JSON schema, which is not a valid one: {error}") from error
 
@@ -64,16 +72,26 @@ _Flat = tuple[Schema, _Place]
 
 def _instances(schema: object, place: _Place, want: int = 1) -> list[Any]:
     """Return at least one and at most `want` instances that differ, the smallest first."""
-    found: list[Any] = []
-    problem: NoInstanceError | None = None
-    for flat, here in _alternatives(schema, place):
+    found = _any(partial(_fill, flat, here, want) for flat, here in _alternatives(schema, place))
+    return _distinct(sorted(found, key=lambda instance: len(_written(instance))))[:want]
+
+
+def _any(ways: Iterable[Callable[[], list[_T]]]) -> list[_T]:
+    """Return what all ways yield that lead somewhere.
+
+    Raises:
+        NoInstanceError: If none does; the reason is that of the last.
+    """
+    found: list[_T] = []
+    problem = NoInstanceError("it allows nothing")
+    for way in ways:
         try:
-            found += _fill(flat, here, want)
+            found += way()
         except NoInstanceError as error:
             problem = error
     if not found:
-        raise problem or NoInstanceError("it allows nothing")
-    return _distinct(sorted(found, key=lambda instance: len(_written(instance))))[:want]
+        raise problem
+    return found
 
 
 def _written(instance: object) -> str:
@@ -100,36 +118,17 @@ def _alternatives(schema: object, place: _Place) -> list[_Flat]:
     if "$ref" in schema:
         parts.append(_alternatives(*place.follow(str(schema["$ref"]))))
     parts += [_alternatives(part, place) for part in schema.get("allOf", ())]
-    parts += [_any_of(schema[keyword], place) for keyword in ("anyOf", "oneOf") if keyword in schema]
-    return _combined(parts, place)
+    for keyword in ("anyOf", "oneOf"):
+        if keyword in schema:
+            parts.append(_any(partial(_alternatives, choice, place) for choice in schema[keyword]))
+    ways = itertools.islice(itertools.product(*parts), _MOST_ALTERNATIVES)
+    return _any(partial(_together, way, place) for way in ways)
 
 
-def _any_of(choices: Iterable[object], place: _Place) -> list[_Flat]:
-    found: list[_Flat] = []
-    problem = NoInstanceError("it allows nothing")
-    for choice in choices:
-        try:
-            found += _alternatives(choice, place)
-        except NoInstanceError as error:
-            problem = error
-    if not found:
-        raise problem
-    return found
-
-
-def _combined(parts: Sequence[list[_Flat]], place: _Place) -> list[_Flat]:
-    """Return every way to fit one alternative of each part."""
-    known = len(place.references)
-    return [
-        (
-            merge(*(flat for flat, _ in choice)),
-            replace(
-                place,
-                references=place.references + tuple(name for _, here in choice for name in here.references[known:]),
-            ),
-        )
-        for choice in itertools.islice(itertools.product(*parts), _MOST_ALTERNATIVES)
-    ]
+def _together(parts: Sequence[_Flat], place: _Place) -> list[_Flat]:
+    """Return the flat schema that allows what all parts allow, behind all references that led to them."""
+    behind = [name for _, here in parts for name in here.references[len(place.references) :]]
+    return [(merge(*(flat for flat, _ in parts)), replace(place, references=(*place.references, *behind)))]
 
 
 def _fill(schema: Schema, place: _Place, want: int) -> list[Any]:
@@ -137,16 +136,7 @@ def _fill(schema: Schema, place: _Place, want: int) -> list[Any]:
     types = _types(schema)
     if "enum" in schema:
         return [value for value in schema["enum"] if any(_IS_A[name](value) for name in types)]
-    found: list[Any] = []
-    problem: NoInstanceError | None = None
-    for name in types:
-        try:
-            found += _MAKERS[name](schema, place, want)
-        except NoInstanceError as error:
-            problem = error
-    if problem is not None and not found:
-        raise problem
-    return found
+    return _any(partial(_MAKERS[name], schema, place, want) for name in types)
 
 
 def _types(schema: Schema) -> list[str]:
@@ -158,34 +148,36 @@ def _types(schema: Schema) -> list[str]:
     return list(dict.fromkeys(_ABOUT[keyword] for keyword in schema if keyword in _ABOUT)) or list(_MAKERS)
 
 
-def _objects(schema: Schema, place: _Place, want: int) -> list[Any]:
+def _objects(schema: Schema, place: _Place, _want: int) -> list[Any]:
     """Return the object with the fewest members; for sets of objects, one is all there is."""
-    del want
     properties: Mapping[str, Any] = schema.get("properties", {})
     names = list(dict.fromkeys(schema.get("required", ())))
     optional = [name for name in properties if name not in names]
-    missing = int(schema.get("minProperties", 0)) - len(names)
+    missing = _at_most(MOST, int(schema.get("minProperties", 0))) - len(names)
     names += [*optional, *(f"member{number}" for number in range(missing))][: max(missing, 0)]
-    if len(names) > schema.get("maxProperties", len(names)):
-        raise NoInstanceError("an object must have more members than it may have")
+    _at_most(schema.get("maxProperties", MOST), len(names))
     other = schema.get("additionalProperties", True)
     return [{name: _instances(properties.get(name, other), place)[0] for name in names}]
 
 
-def _arrays(schema: Schema, place: _Place, want: int) -> list[Any]:
+def _arrays(schema: Schema, place: _Place, _want: int) -> list[Any]:
     """Return the array with the fewest items; as for objects, one is all there is."""
-    del want
     further, first = schema.get("items", True), schema.get("prefixItems", ())
     if is_list(further):
         further, first = schema.get("additionalItems", True), further
-    least, most = int(schema.get("minItems", 0)), schema.get("maxItems", MOST)
-    if least > most:
-        raise NoInstanceError(f"an array must have {least} items")
+    unique = bool(schema.get("uniqueItems"))
+    least = _at_most(min(schema.get("maxItems", MOST), MOST_DIFFERENT if unique else MOST), schema.get("minItems", 0))
     items, others = first[:least], max(least - len(first), 0)
-    if schema.get("uniqueItems"):
+    if unique:
         return [_different([*items, *[further] * others], place)]
     alike = _instances(further, place) * others if others else []
     return [[*(_instances(item, place)[0] for item in items), *alike]]
+
+
+def _at_most(most: int, count: int) -> int:
+    if count > most:
+        raise NoInstanceError(f"{count} parts are more than {most}")
+    return count
 
 
 def _different(items: Sequence[object], place: _Place) -> list[Any]:

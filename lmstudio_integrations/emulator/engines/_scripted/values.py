@@ -13,7 +13,10 @@ from lmstudio_integrations.emulator.engines._scripted.pattern import UnreadableP
 Schema = Mapping[str, Any]
 
 MOST = 100_000
-"""The longest string and array that is made."""
+"""The longest string and array that is made, and the object with the most members."""
+
+MOST_DIFFERENT = 1_000
+"""The longest array of different items that is made."""
 
 _REPEATS = 64
 """How many repeats of a pattern's parts are tried, to make it long enough."""
