@@ -26,6 +26,7 @@ from lmstudio_integrations.types.results import (
     ToolCallName,
     ToolCallStart,
 )
+from lmstudio_integrations.types.tools import Tool
 from tests.emulator._scripted import Answer, Naps, answer, asking, events_of, load, tool
 
 PICTURE = FileHandle(name="cat.png", identifier="f1", size_bytes=3, file_type="image")
@@ -176,8 +177,9 @@ async def test_a_required_tool_is_called_with_the_smallest_arguments() -> None:
     assert (end.name, end.arguments) == ("pick", {"count": 3, "name": "aa"})
 
 
-async def test_a_required_tool_without_parameters_is_called_with_none() -> None:
-    bare = tool("now").model_copy(update={"function": tool("now").function.model_copy(update={"parameters": None})})
+@pytest.mark.parametrize("parameters", [None, {}, {"description": "nothing"}])
+async def test_a_required_tool_without_parameters_is_called_with_none(parameters: Any) -> None:
+    bare = Tool.from_dict({"function": {"name": "now", "parameters": parameters}})
     got = await answer(tools=[bare], tool_choice="required")
     assert got.of_type(ToolCallEnd)[0].arguments == {}
 

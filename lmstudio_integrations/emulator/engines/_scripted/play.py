@@ -188,5 +188,5 @@ def _unasked(request: GenerateRequest, last: str) -> Sequence[Step]:
         if not request.tools:
             raise EngineError("A tool call is required, but no tools are given", suggestion="Offer at least one tool.")
         tool = request.tools[0].function
-        return [ToolCall(tool=tool.name, arguments=smallest(tool.parameters or _ANY_OBJECT))]
+        return [ToolCall(tool=tool.name, arguments=smallest({**(tool.parameters or {}), **_ANY_OBJECT}))]
     return [Text(text=f'You said "{last}". What shall we talk about next?')]
