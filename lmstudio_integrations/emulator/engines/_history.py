@@ -10,13 +10,13 @@ from lmstudio_integrations.emulator.engines.base import Image
 from lmstudio_integrations.types.chat import (
     AssistantMessage,
     ChatHistory,
-    FileHandle,
     Message,
     SystemMessage,
     TextPart,
     ToolMessage,
     UserMessage,
 )
+from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.tools import Tool, ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 
 Json = dict[str, Any]

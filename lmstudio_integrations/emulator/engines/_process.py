@@ -80,6 +80,7 @@ class Worker:
         Raises:
             EngineError: If the engine refuses, or is gone.
         """
+        self._check_open()
         method, content = ("GET", None) if body is None else ("POST", encode(body))
         try:
             response = await self._client.request(method, path, content=content, timeout=CALL_SECONDS)
@@ -96,6 +97,7 @@ class Worker:
         Raises:
             EngineError: If the engine refuses, or is gone.
         """
+        self._check_open()
         try:
             async with self._client.stream("POST", path, content=encode(body)) as response:
                 if response.status_code >= 400:
@@ -154,10 +156,13 @@ class Worker:
             trust_env=False,
         )
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError("Model is unloaded.", fatal=True)
+
     async def _lost(self, error: Exception) -> EngineError:
         """Return why a connection broke: the worker died, was unloaded, or does not answer."""
-        if self._closed:
-            return EngineError("Model is unloaded.", fatal=True)
+        self._check_open()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._process.wait(), GRACE_SECONDS)
             return crashed(self._process.returncode)

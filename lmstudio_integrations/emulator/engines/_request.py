@@ -189,7 +189,7 @@ def bounded(schema: Any, root: str) -> Any:
         return [bounded(item, root) for item in schema]
     if not is_object(schema):
         return schema
-    result = {key: value if key in _LITERALS else bounded(value, root) for key, value in schema.items()}
+    result = {key: _bounded_part(key, value, root) for key, value in schema.items()}
     reference = result.get("$ref")
     if isinstance(reference, str) and reference.startswith("#"):
         result["$ref"] = root + reference[1:]
@@ -199,7 +199,15 @@ def bounded(schema: Any, root: str) -> Any:
     return result
 
 
-_LITERALS = {"const", "enum", "default", "examples", "required", "type", "pattern", "format", "description", "title"}
+def _bounded_part(key: str, value: Any, root: str) -> Any:
+    """Return what stands under a keyword: named schemas, a schema, or a plain value."""
+    if key in _NAMED and is_object(value):
+        return {name: bounded(schema, root) for name, schema in value.items()}
+    return value if key in _LITERALS else bounded(value, root)
+
+
+_NAMED = {"properties", "patternProperties", "$defs", "definitions"}
+_LITERALS = {"const", "enum", "default", "examples"}
 _SETTLED = {"const", "enum", "pattern", "format"}
 _BOUNDS: dict[str, Json] = {
     "string": {"maxLength": LONGEST_TEXT},

@@ -24,12 +24,13 @@ from lmstudio_integrations.emulator.engines.base import (
     ModelFacts,
     Progress,
 )
-from lmstudio_integrations.types.chat import ChatHistory, FileHandle
+from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.models import ModelKind
 from lmstudio_integrations.types.tools import Tool
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 LOAD_SECONDS = 600.0
 """The longest that loading may take."""

@@ -1,0 +1,209 @@
+"""Conversations as llama.cpp takes them, and what is left out of long ones. All ours, without an engine."""
+
+import base64
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator.engines import _history, _window
+from lmstudio_integrations.emulator.engines.base import EngineError, Image
+from lmstudio_integrations.types.chat import Chat, ChatHistory
+from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.tools import Tool, ToolCallRequest, ToolCallResultPart
+
+CAT = FileHandle(name="cat", identifier="c1", size_bytes=9, file_type="image")
+TOOL = Tool.from_dict({"function": {"name": "add", "description": "Adds"}})
+
+
+def conversation() -> ChatHistory:
+    chat = Chat("Be terse.")
+    chat.add_user_message("1+2?")
+    chat.add_assistant_response("Let me see.", [ToolCallRequest(id="7", name="add", arguments={"a": 1, "b": 2})])
+    chat.add_tool_results([ToolCallResultPart(content="3", tool_call_id="7", name="add")])
+    chat.add_assistant_response("", [ToolCallRequest(name="done")])
+    chat.add_tool_results([ToolCallResultPart(content="ok"), ToolCallResultPart(content="good")])
+    chat.add_user_message("And now?")
+    return chat.to_history()
+
+
+def test_calls_go_to_a_template_that_knows_them() -> None:
+    messages = _history.to_messages(conversation(), native_tools=True)
+    assert [message["role"] for message in messages] == [
+        *("system", "user", "assistant", "tool", "assistant", "tool", "tool", "user")
+    ]
+    call = {"type": "function", "id": "7", "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}}
+    assert messages[2] == {"role": "assistant", "content": "Let me see.", "tool_calls": [call]}
+    assert messages[3] == {"role": "tool", "content": "3", "tool_call_id": "7", "name": "add"}
+    assert messages[4]["tool_calls"][0]["id"] == "done"
+    assert messages[5] == {"role": "tool", "content": "ok", "tool_call_id": ""}
+
+
+def test_calls_become_text_for_a_template_that_does_not() -> None:
+    messages = _history.to_messages(conversation(), native_tools=False)
+    assert messages == [
+        {"role": "system", "content": "Be terse."},
+        {"role": "user", "content": "1+2?"},
+        {
+            "role": "assistant",
+            "content": 'Let me see.\n[TOOL_REQUEST]{"name": "add", "arguments": {"a": 1, "b": 2}}[END_TOOL_REQUEST]',
+        },
+        {"role": "user", "content": "[TOOL_RESULT]3[END_TOOL_RESULT]"},
+        {"role": "assistant", "content": '[TOOL_REQUEST]{"name": "done", "arguments": {}}[END_TOOL_REQUEST]'},
+        {
+            "role": "user",
+            "content": "[TOOL_RESULT]ok[END_TOOL_RESULT]\n[TOOL_RESULT]good[END_TOOL_RESULT]\n\nAnd now?",
+        },
+    ]
+
+
+def test_neighbours_of_one_role_become_one_message() -> None:
+    history = ChatHistory.from_dict(
+        {
+            "messages": [
+                {"role": role, "content": [{"type": "text", "text": text}]}
+                for role, text in (("system", "a"), ("system", "b"), ("user", "c"), ("user", ""), ("user", "d"))
+            ]
+        }
+    )
+    assert _history.to_messages(history, native_tools=False) == [
+        {"role": "system", "content": "a\n\nb"},
+        {"role": "user", "content": "c\n\nd"},
+    ]
+
+
+def test_neighbours_keep_their_calls() -> None:
+    part = {"type": "toolCallRequest", "toolCallRequest": {"type": "function", "name": "add"}}
+    history = ChatHistory.from_dict({"messages": [{"role": "assistant", "content": [part]}] * 2})
+    (message,) = _history.to_messages(history, native_tools=True)
+    assert len(message["tool_calls"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "media"),
+    [
+        (b"\x89PNG\r\n", "image/png"),
+        (b"\xff\xd8\xff", "image/jpeg"),
+        (b"RIFF0000WEBP", "image/webp"),
+        (b"?", "application/octet-stream"),
+    ],
+)
+def test_a_picture_travels_inside_its_message(data: bytes, media: str) -> None:
+    chat = Chat("Look.")
+    chat.add_user_message("What?", images=[CAT])
+    messages = _history.to_messages(chat.to_history(), native_tools=False, images={"c1": Image("cat", data)})
+    url = f"data:{media};base64,{base64.b64encode(data).decode()}"
+    assert messages[1]["content"] == [
+        {"type": "text", "text": "What?"},
+        {"type": "image_url", "image_url": {"url": url}},
+    ]
+
+
+def test_neighbours_with_pictures_keep_them_in_order() -> None:
+    history = ChatHistory.from_dict(
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "a"}]},
+                {"role": "user", "content": [CAT.to_dict()]},
+                {"role": "user", "content": [{"type": "text", "text": "b"}]},
+            ]
+        }
+    )
+    (message,) = _history.to_messages(history, native_tools=False, images={"c1": Image("cat", b"\x89PNG")})
+    assert [part["type"] for part in message["content"]] == ["text", "image_url", "text"]
+
+
+def test_a_picture_that_was_never_uploaded_is_refused() -> None:
+    chat = Chat()
+    chat.add_user_message("What?", images=[CAT])
+    with pytest.raises(EngineError, match="'cat' is not an uploaded picture"):
+        _history.to_messages(chat.to_history(), native_tools=False, images={})
+
+
+def test_instructions_and_a_system_prompt_find_their_place() -> None:
+    with_system = _history.to_messages(conversation(), native_tools=False, system_prompt="unused", instructions="Do.")
+    assert with_system[0] == {"role": "system", "content": "Be terse.\n\nDo."}
+    chat = Chat()
+    chat.add_user_message("Hi")
+    messages = _history.to_messages(chat.to_history(), native_tools=False, system_prompt="Be kind.", instructions="Do.")
+    assert [message["content"] for message in messages] == ["Be kind.\n\nDo.", "Hi"]
+    assert _history.to_messages(chat.to_history(), native_tools=False) == [{"role": "user", "content": "Hi"}]
+
+
+def test_the_model_is_told_of_each_tool() -> None:
+    text = _history.instruct([TOOL])
+    assert '{"name":"add","description":"Adds"}' in text
+    assert "JSON" in text
+
+
+def chat_of(*roles: str) -> ChatHistory:
+    def content(role: str, at: int) -> dict[str, Any]:
+        kind = "toolCallResult" if role == "tool" else "text"
+        return {"type": kind, "content" if role == "tool" else "text": str(at)}
+
+    return ChatHistory.from_dict(
+        {"messages": [{"role": role, "content": [content(role, at)]} for at, role in enumerate(roles)]}
+    )
+
+
+def numbers(history: ChatHistory) -> list[int]:
+    """Return the numbers that stand in the messages."""
+    parts = [part.to_dict() for message in history.messages for part in message.content]
+    return [int(part.get("text") or part["content"]) for part in parts]
+
+
+LONG = ("system", "user", "assistant", "tool", "assistant", "user", "assistant", "user")
+
+
+def test_the_middle_goes_first_and_calls_go_with_their_answers() -> None:
+    choices = [numbers(choice) for choice in _window.shortened(chat_of(*LONG).messages, keep_first=True)]
+    assert choices == [[0, 1, 4, 5, 6, 7], [0, 1, 5, 6, 7], [0, 1, 6, 7], [0, 1, 7]]
+
+
+def test_the_oldest_goes_first() -> None:
+    choices = [numbers(choice) for choice in _window.shortened(chat_of(*LONG).messages, keep_first=False)]
+    assert choices == [[0, 2, 3, 4, 5, 6, 7], [0, 4, 5, 6, 7], [0, 5, 6, 7], [0, 6, 7], [0, 7]]
+
+
+def test_nothing_can_be_left_out_of_one_question() -> None:
+    assert _window.shortened(chat_of("system", "user").messages, keep_first=True) == []
+    assert _window.shortened(chat_of("user").messages, keep_first=False) == []
+    assert _window.shortened(chat_of("system").messages, keep_first=False) == []
+
+
+async def ten_each(history: ChatHistory) -> int:
+    return 10 * len(history.messages)
+
+
+@pytest.mark.parametrize(
+    ("window", "policy", "kept"),
+    [
+        (81, "truncateMiddle", list(range(8))),
+        (80, "truncateMiddle", [0, 1, 4, 5, 6, 7]),
+        (57, "truncateMiddle", [0, 1, 5, 6, 7]),
+        (32, "truncateMiddle", [0, 1, 7]),
+        (80, "rollingWindow", [0, 2, 3, 4, 5, 6, 7]),
+        (21, "rollingWindow", [0, 7]),
+        (80, None, [0, 1, 4, 5, 6, 7]),
+    ],
+)
+async def test_as_much_as_fits_is_kept(window: int, policy: str | None, kept: list[int]) -> None:
+    history, tokens = await _window.fit(chat_of(*LONG), ten_each, window, policy)
+    assert numbers(history) == kept
+    assert tokens == 10 * len(kept)
+
+
+@pytest.mark.parametrize(("window", "policy"), [(80, "stopAtLimit"), (30, "truncateMiddle"), (20, "rollingWindow")])
+async def test_what_does_not_fit_is_refused(window: int, policy: str) -> None:
+    with pytest.raises(EngineError, match=f"length of only {window} tokens"):
+        await _window.fit(chat_of(*LONG), ten_each, window, policy)
+
+
+def test_raw_text_is_cut_as_the_policy_says() -> None:
+    tokens = list(range(100))
+    assert _window.cut(tokens, 101, "stopAtLimit") == tokens
+    assert _window.cut(tokens, 16, "truncateMiddle") == [*range(7), *range(93, 100)]
+    assert _window.cut(tokens, 16, "rollingWindow") == list(range(86, 100))
+    with pytest.raises(EngineError, match="first 100 tokens"):
+        _window.cut(tokens, 100, "stopAtLimit")
+    with pytest.raises(EngineError, match="only 1 tokens"):
+        _window.cut(tokens, 1, "rollingWindow")

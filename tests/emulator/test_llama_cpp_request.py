@@ -1,0 +1,214 @@
+"""Settings to llama.cpp's requests, and what is refused. All ours, without an engine."""
+
+import logging
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator.engines import _request
+from lmstudio_integrations.emulator.engines.base import EngineError
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.tools import Tool
+
+
+def from_fields(**fields: Any) -> LlmPredictionConfig:
+    return LlmPredictionConfig.from_fields({f"llm.prediction.{key}": value for key, value in fields.items()})
+
+
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object"}
+    for _ in range(levels):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
+def test_each_setting_gets_llama_cpps_name() -> None:
+    config = LlmPredictionConfig(
+        temperature=0.3,
+        top_k_sampling=5,
+        top_p_sampling=0.9,
+        min_p_sampling=0.1,
+        repeat_penalty=1.2,
+        presence_penalty=0.4,
+        frequency_penalty=0.6,
+        xtc_probability=0.2,
+        xtc_threshold=0.3,
+        seed=9,
+        reasoning_budget=64,
+    )
+    assert _request.sampling(config) == {
+        "temperature": 0.3,
+        "top_k": 5,
+        "top_p": 0.9,
+        "min_p": 0.1,
+        "repeat_penalty": 1.2,
+        "presence_penalty": 0.4,
+        "frequency_penalty": 0.6,
+        "xtc_probability": 0.2,
+        "xtc_threshold": 0.3,
+        "seed": 9,
+        "thinking_budget_tokens": 64,
+    }
+
+
+def test_what_is_switched_off_gets_a_neutral_value() -> None:
+    config = LlmPredictionConfig(
+        top_p_sampling=False, min_p_sampling=False, repeat_penalty=False, seed=False, presence_penalty=False
+    )
+    expected = {"top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0, "seed": -1, "presence_penalty": 0.0}
+    assert _request.sampling(config) == expected
+
+
+def test_settings_without_a_field_of_their_own_count_too() -> None:
+    config = LlmPredictionConfig(
+        raw={
+            "llm.prediction.llama.mirostatSampling": {"version": 2, "learningRate": 0.2, "targetEntropy": 4},
+            "llm.prediction.llama.logitBias": [[1, 2.5], [3, "-inf"]],
+            "llm.prediction.llama.locallyTypicalSampling": {"checked": True, "value": 0.7},
+            "llm.prediction.unheardOf": 1,
+        }
+    )
+    assert _request.sampling(config) == {
+        "mirostat": 2,
+        "mirostat_eta": 0.2,
+        "mirostat_tau": 4,
+        "logit_bias": [[1, 2.5], [3, False]],
+        "typical_p": 0.7,
+    }
+    off = {
+        "llm.prediction.llama.mirostatSampling": {"version": 0},
+        "llm.prediction.llama.locallyTypicalSampling": {"checked": False, "value": 0.7},
+    }
+    assert _request.sampling(LlmPredictionConfig(raw=off)) == {}
+
+
+def test_the_defaults_of_lm_studio_become_a_request() -> None:
+    config = from_fields(
+        temperature=0.8,
+        topKSampling=40,
+        repeatPenalty={"checked": True, "value": 1.1},
+        logProbs={"checked": False, "value": 0},
+        seed={"checked": False, "value": -1},
+    )
+    assert _request.sampling(config) == {"temperature": 0.8, "top_k": 40, "repeat_penalty": 1.1}
+    assert _request.log_probs(config) is None
+    assert _request.constraint(config) == {}
+    assert _request.manual_template(config) is None
+    assert _request.stop_strings(config) == []
+
+
+def test_all_stop_strings_count() -> None:
+    config = LlmPredictionConfig(
+        stop_strings=["a"], tool_call_stop_strings=["b"], prompt_template={"type": "manual", "stopStrings": ["c"]}
+    )
+    assert _request.stop_strings(config) == ["a", "b", "c"]
+
+
+def test_thinking_is_the_templates_business() -> None:
+    assert _request.template_arguments(LlmPredictionConfig()) == {}
+    assert _request.template_arguments(LlmPredictionConfig(enable_thinking=False)) == {
+        "chat_template_kwargs": {"enable_thinking": False}
+    }
+
+
+@pytest.mark.parametrize("schema", [False, True, None, "object", []])
+def test_a_schema_that_would_be_ignored_is_refused(schema: Any) -> None:
+    with pytest.raises(EngineError, match="must be an object"):
+        _request.constraint(LlmPredictionConfig(structured={"type": "json", "jsonSchema": schema}))
+
+
+def test_a_schema_that_is_too_deep_is_refused() -> None:
+    assert _request.checked_schema(nested(59))
+    with pytest.raises(EngineError, match="levels deep"):
+        _request.checked_schema(nested(200))
+    with pytest.raises(EngineError, match="levels deep"):
+        _request.checked_schema(nested(5000))
+
+
+def test_an_object_behind_a_reference_is_a_schema() -> None:
+    schema = {"$ref": "#/$defs/P", "$defs": {"P": {"type": "object"}}}
+    assert _request.checked_schema(schema) is schema
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ({"minimum": 2, "maximum": 1}, "minimum 2 is more than maximum 1"),
+        ({"minLength": 2, "maxLength": 1}, "minLength"),
+        ({"minItems": 2, "maxItems": 1}, "minItems"),
+    ],
+)
+def test_bounds_that_nothing_fits_are_refused(bounds: dict[str, int], words: str) -> None:
+    with pytest.raises(EngineError, match=words):
+        _request.checked_schema({"properties": {"a": bounds}})
+
+
+def test_a_pattern_that_is_ignored_is_spoken_of(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        _request.checked_schema({"properties": {"a": {"pattern": "^x$"}}})
+        assert caplog.text == ""
+        _request.checked_schema({"properties": {"a": {"pattern": "[0-9]"}}})
+    assert "[0-9]" in caplog.text
+
+
+@pytest.mark.parametrize("grammar", [None, "", "  ", 3])
+def test_a_grammar_of_nothing_is_refused(grammar: Any) -> None:
+    with pytest.raises(EngineError, match="gbnfGrammar"):
+        _request.constraint(LlmPredictionConfig(structured={"type": "gbnf", "gbnfGrammar": grammar}))
+
+
+def tool(name: str, parameters: dict[str, Any] | None = None) -> Tool:
+    return Tool.from_dict({"function": {"name": name, "parameters": parameters}})
+
+
+def test_a_call_to_one_tool_needs_no_choice() -> None:
+    schema = _request.call_schema([tool("now")])
+    assert "anyOf" not in schema
+    assert schema["properties"]["name"] == {"const": "now"}
+    assert schema["$defs"]["tool0"] == {"type": "object", "properties": {}, "additionalProperties": False}
+
+
+def test_each_tool_keeps_its_own_definitions() -> None:
+    parameters = {
+        "type": "object",
+        "properties": {"p": {"$ref": "#/$defs/P"}, "self": {"$ref": "#"}},
+        "$defs": {"P": {"type": "string"}},
+    }
+    schema = _request.call_schema([tool("a", parameters), tool("b", parameters)])
+    assert [choice["properties"]["name"]["const"] for choice in schema["anyOf"]] == ["a", "b"]
+    for number, definition in enumerate(schema["$defs"].values()):
+        properties = definition["properties"]
+        assert properties["p"]["$ref"] == f"#/$defs/tool{number}/$defs/P"
+        assert properties["self"]["$ref"] == f"#/$defs/tool{number}"
+
+
+def test_arguments_without_bounds_get_some() -> None:
+    schema = _request.bounded(
+        {
+            "type": "object",
+            "properties": {
+                "free": {"type": "string"},
+                "own": {"type": "string", "maxLength": 5},
+                "one_of": {"type": "string", "enum": ["a"]},
+                "list": {"type": "array", "items": {"type": "string"}},
+                "type": {"type": "integer", "default": {"type": "string"}},
+                "title": {"type": "string"},
+            },
+            "additionalProperties": {"type": "string"},
+        },
+        "#",
+    )
+    properties = schema["properties"]
+    assert properties["free"]["maxLength"] == _request.LONGEST_TEXT
+    assert properties["own"]["maxLength"] == 5
+    assert "maxLength" not in properties["one_of"]
+    assert properties["list"]["maxItems"] == _request.MOST_ITEMS
+    assert properties["list"]["items"]["maxLength"] == _request.LONGEST_TEXT
+    assert properties["title"]["maxLength"] == _request.LONGEST_TEXT
+    assert properties["type"] == {"type": "integer", "default": {"type": "string"}}
+    assert schema["additionalProperties"] == {"type": "string", "maxLength": _request.LONGEST_TEXT}
+
+
+def test_a_forced_call_is_not_punished_for_repeating_the_question() -> None:
+    forced = _request.forced_call([tool("now")])
+    assert (forced["repeat_penalty"], forced["presence_penalty"], forced["frequency_penalty"]) == (1.0, 0.0, 0.0)

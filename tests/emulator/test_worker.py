@@ -1,0 +1,301 @@
+"""The worker process: its agreement with the parent, and the names that it sets in the engine. All ours."""
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import xllamacpp
+
+from lmstudio_integrations.emulator.engines import _process, worker
+from lmstudio_integrations.emulator.engines._process import Lines, Worker, decode, encode, read_line
+from lmstudio_integrations.emulator.engines._refusals import from_engine
+from lmstudio_integrations.emulator.engines.base import EngineError
+from lmstudio_integrations.emulator.engines.worker import WorkerParameters
+
+FULL = WorkerParameters(
+    model="m.gguf",
+    context_length=512,
+    slots=3,
+    threads=2,
+    projector="p.gguf",
+    chat_template="T",
+    gpu_layers=4,
+    flash_attention=True,
+    cache_types=("q8_0", "f16"),
+)
+
+
+def value_at(target: Any, name: str) -> Any:
+    for part in name.split("."):
+        target = getattr(target, part)
+    return target
+
+
+def test_every_attribute_that_is_set_exists_and_takes_the_value() -> None:
+    target = xllamacpp.CommonParams()
+    for name, value in worker.attributes(FULL, xllamacpp, "key").items():
+        value_at(target, name)
+        worker._assign(target, name, value)
+        assert value_at(target, name) == value
+    assert {"handle_completions", "handle_embeddings", "listening_address"} <= set(dir(xllamacpp.Server))
+
+
+def test_the_server_is_never_open_to_others() -> None:
+    values = worker.attributes(FULL, xllamacpp, "key")
+    assert values["hostnames"] == ["127.0.0.1"]
+    assert values["port"] == 0
+    assert values["api_keys"] == ["key"]
+    assert values["n_threads_http"] > FULL.slots
+
+
+def test_windows_and_batches_are_as_large_as_needed() -> None:
+    own = worker.attributes(FULL, xllamacpp, "key")
+    assert (own["n_ctx"], own["kv_unified"], own["n_batch"]) == (1536, False, worker.PROMPT_STEP)
+    shared = worker.attributes(WorkerParameters("m", 512, slots=3, cache_length=512), xllamacpp, "key")
+    assert (shared["n_ctx"], shared["kv_unified"]) == (512, True)
+    # A text longer than the batch would be refused.
+    vectors = worker.attributes(WorkerParameters("m", 512, embedding=True), xllamacpp, "key")
+    assert (vectors["n_batch"], vectors["n_ubatch"]) == (512, 512)
+    assert "n_gpu_layers" not in vectors
+    assert "flash_attn_type" not in vectors
+
+
+def run_worker(line: str) -> tuple[dict[str, str], int]:
+    result = subprocess.run(
+        [sys.executable, "-P", str(worker.__file__)],
+        input=line,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    (answer,) = result.stdout.splitlines()
+    return json.loads(answer), result.returncode
+
+
+@pytest.mark.parametrize("line", ["", "not json\n", "[]\n", '{"unknown": 1}\n'])
+def test_bad_parameters_are_answered(line: str) -> None:
+    answer, code = run_worker(line)
+    assert answer["kind"] == "bad_parameters"
+    assert answer["error"]
+    assert code == 0
+
+
+def test_a_model_that_cannot_be_loaded_is_answered(tmp_path: Path) -> None:
+    answer, code = run_worker(WorkerParameters(str(tmp_path / "missing.gguf"), 64).to_json() + "\n")
+    assert answer["kind"] == "load_failed"
+    assert "RuntimeError" in answer["error"]
+    assert code == 0
+
+
+def test_a_missing_engine_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    server, answer = worker._load(FULL.to_json().encode())
+    assert server is None
+    assert answer["kind"] == "engine_missing"
+    error = _process._refused(answer)
+    assert 'pip install "lmstudio-integrations[emulator]"' in error.title
+
+
+class FakeServer:
+    """Takes the engine's place: remembers what it was given and called."""
+
+    listening_address = "http://127.0.0.1:1"
+
+    def __init__(self, parameters: Any) -> None:
+        self.parameters = parameters
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def handle_embeddings(self, body: dict[str, Any]) -> None:
+        self.calls.append(("embeddings", body))
+
+    def handle_completions(self, body: dict[str, Any]) -> None:
+        self.calls.append(("completions", body))
+
+
+class FakeEngine:
+    """The engine's names with a server that loads nothing."""
+
+    CommonParams = xllamacpp.CommonParams
+    ggml_type = xllamacpp.ggml_type
+    llama_flash_attn_type = xllamacpp.llama_flash_attn_type
+    Server = FakeServer
+
+
+@pytest.mark.parametrize("embedding", [True, False])
+def test_a_call_goes_through_the_engine_before_the_model_is_ready(embedding: bool) -> None:
+    server, key = worker.start(WorkerParameters("m", 64, embedding=embedding), FakeEngine)
+    assert [name for name, _ in server.calls] == ["embeddings" if embedding else "completions"]
+    assert server.parameters.api_keys == [key]
+    assert len(key) == 32
+
+
+def test_the_worker_answers_serves_and_leaves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(worker.__file__).parent)!r})\n"
+        "import worker\n"
+        "class Server:\n    listening_address = 'http://here'\n"
+        "worker._load = lambda line: (Server(), {'line': line.decode().strip()})\n"
+        "print('noise of the engine')\n"
+        "worker.main()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process:
+        assert process.stdout.readline() == "noise of the engine\n"
+        process.stdin.write("hello\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline()) == {"line": "hello"}
+        assert process.poll() is None
+        process.stdin.close()
+        assert process.wait(10) == 0
+
+
+def test_lines_end_at_line_feeds_only() -> None:
+    lines = Lines()
+    text = 'data: {"a":"\u2028\x85 \u00e9"}\n'.encode()
+    assert lines.feed(text[:14]) == []
+    assert lines.feed(text[14:] + b"\r\nrest") == ['data: {"a":"\u2028\x85 \u00e9"}', ""]
+
+
+def test_lines_of_a_stream_are_chunks_marks_or_errors() -> None:
+    assert read_line('data: {"a": 1}') == {"a": 1}
+    assert read_line("data: [DONE]") is None
+    assert read_line("") is None
+    assert read_line(": ping") is None
+    with pytest.raises(EngineError, match="bad"):
+        read_line('data: {"error": {"message": "bad"}}')
+    with pytest.raises(EngineError, match="bad"):
+        read_line('error: {"message": "bad"}')
+
+
+def test_text_that_is_no_json_stays_text() -> None:
+    assert decode("<html>") == "<html>"
+
+
+def test_halves_of_characters_do_not_stop_a_request() -> None:
+    assert encode({"a": "\u00e9"}) == '{"a": "\u00e9"}'.encode()
+    assert json.loads(encode({"a": "x\ud83d", "b": "\ud83d\ude00"})) == {"a": "x\ufffd", "b": "\U0001f600"}
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ({"type": "exceed_context_size_error", "n_prompt_tokens": 9, "n_ctx": 5}, "first 9 tokens .* only 5 tokens"),
+        ({"message": "Jinja Exception: roles"}, "Error rendering prompt with jinja template"),
+        ({"message": "Automatic: JSON schema error at #: no"}, "setting: JSON schema error at #: no"),
+        ({"message": "Context size has been exceeded."}, "exceed the available context"),
+        ({"message": "failed to parse grammar"}, "grammar cannot be parsed"),
+        ({"message": "odd"}, "^odd$"),
+    ],
+)
+def test_the_engines_errors_are_said_as_the_server_says_them(error: dict[str, Any], words: str) -> None:
+    with pytest.raises(EngineError, match=words):
+        raise from_engine({"error": error})
+
+
+def test_an_error_of_no_form_is_quoted() -> None:
+    assert from_engine("<html>").title == "<html>"
+
+
+async def fake_worker(script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, seconds: float = 30) -> Worker:
+    """Start a process that answers as the script says."""
+    path = tmp_path / "fake_worker.py"
+    path.write_text(script, encoding="utf-8")
+    monkeypatch.setattr(worker, "__file__", str(path))
+    return await Worker.start(FULL, seconds=seconds)
+
+
+async def test_a_worker_that_dies_while_loading_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = "import sys; sys.stderr.write('boom' * 9000 + 'LAST'); sys.exit(7)"
+    with pytest.raises(EngineError) as caught:
+        await fake_worker(script, monkeypatch, tmp_path)
+    assert "(Exit code: 7)" in str(caught.value.cause)
+    assert str(caught.value.cause).endswith("LAST")
+
+
+async def test_a_worker_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(EngineError) as caught:
+        await fake_worker("import sys; sys.stdin.read()", monkeypatch, tmp_path, seconds=0.5)
+    assert "within 0.5 s" in str(caught.value.cause)
+
+
+async def test_a_missing_http_library_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    script = 'import sys; print(\'{"url": "http://127.0.0.1:1", "key": "k"}\', flush=True); sys.stdin.read()'
+    with pytest.raises(EngineError, match=r'needs more packages: pip install "lmstudio-integrations\[emulator\]"'):
+        await fake_worker(script, monkeypatch, tmp_path)
+
+
+STUBBORN = """
+import signal, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print('{"url": "http://127.0.0.1:1", "key": "k"}', flush=True)
+signal.pause()
+"""
+
+
+async def test_a_worker_that_will_not_leave_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(_process, "GRACE_SECONDS", 0.1)
+    stubborn = await fake_worker(STUBBORN, monkeypatch, tmp_path)
+    await stubborn.close()
+    assert stubborn._process.returncode == -9
+
+
+async def test_a_worker_that_does_not_answer_but_lives_is_no_crash(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(_process, "GRACE_SECONDS", 0.1)
+    mute = await fake_worker(STUBBORN, monkeypatch, tmp_path)
+    try:
+        with pytest.raises(EngineError, match="does not answer") as caught:
+            await mute.call("/props")
+        assert not caught.value.fatal
+    finally:
+        await mute.close()
+    with pytest.raises(EngineError, match="unloaded"):
+        await mute.call("/props")
+
+
+@pytest.fixture
+async def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Worker]:
+    """A worker whose HTTP answers are made up."""
+    fake = await fake_worker(STUBBORN.replace("SIG_IGN", "SIG_DFL"), monkeypatch, tmp_path)
+    yield fake
+    monkeypatch.setattr(_process, "GRACE_SECONDS", 0.1)
+    await fake.close()
+
+
+async def test_what_the_engine_says_last_ends_a_stream(served: Worker) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/refused":
+            return httpx.Response(400, json={"error": {"message": "bad field"}})
+        return httpx.Response(200, content=b'data: {"n": 1}\n\ndata: {"error": {"message": "too bad"}}\n\n')
+
+    await served._client.aclose()
+    served._client = httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://fake")
+    stream = served.stream("/good", {})
+    assert await anext(stream) == {"n": 1}
+    with pytest.raises(EngineError, match="too bad"):
+        await anext(stream)
+    with pytest.raises(EngineError, match="bad field"):
+        await anext(served.stream("/refused", {}))
+    with pytest.raises(EngineError, match="bad field"):
+        await served.call("/refused", {})
+
+
+async def test_the_worker_takes_no_part_in_proxies_and_keeps_no_connection(served: Worker) -> None:
+    assert served._client.trust_env is False
+    assert served._client._transport._pool._max_keepalive_connections == 0
