@@ -25,7 +25,7 @@ from lmstudio_integrations.protocol.errors import error_object, to_exception
 from lmstudio_integrations.protocol.prediction import LegacyPredictionError
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 Clocks = Mapping[str, float | None]
 """Limits in seconds by name of the clock; `None` switches one off."""
@@ -95,7 +95,7 @@ class ClientSession:
         self._calls: dict[int, Exchange] = {}
         self._channels: dict[int, Exchange] = {}
         self._next_id = 0
-        self.ready = False
+        self.ready: bool = False
         """Whether the server has let this client in."""
 
     @property
@@ -111,13 +111,13 @@ class ClientSession:
     def start(self, exchange: Exchange) -> None:
         """Send a request, or keep it until the server has let this client in."""
         if self.ready:
-            self._send(exchange)
+            self._send(exchange, exchange.started)
         else:
             self._backlog.append(exchange)
 
-    def _send(self, exchange: Exchange) -> None:
+    def _send(self, exchange: Exchange, now: float) -> None:
         exchange.id = self._next_id = self._next_id + 1
-        exchange.since = exchange.started
+        exchange.since = now
         endpoint = exchange.endpoint
         if isinstance(endpoint, Rpc):
             exchange.clock = "idle_timeout"
@@ -181,7 +181,7 @@ class ClientSession:
         if frame is None:
             logger.debug("dropped a frame that is no JSON object")
         elif not self.ready:
-            self._authenticated(frame)
+            self._authenticated(frame, now)
         else:
             try:
                 if frame.get("type") == "channelSend":
@@ -191,12 +191,12 @@ class ClientSession:
             except (LookupError, TypeError, AttributeError, RecursionError) as error:
                 logger.debug("dropped a malformed frame: %r", error)
 
-    def _authenticated(self, frame: dict[str, Any]) -> None:
+    def _authenticated(self, frame: dict[str, Any], now: float) -> None:
         if frame.get("success") is True:
             self.ready = True
             backlog, self._backlog = self._backlog, []
             for exchange in backlog:
-                self._send(exchange)
+                self._send(exchange, now)
         elif frame.get("success") is False:
             reason = str(frame.get("error", "no reason given"))
             raise LMStudioAuthenticationError(

@@ -1,21 +1,33 @@
 """Models on the server: how one is named in a request, and what is known of it (protocol §5.1, §6.6)."""
 
+import unicodedata
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationError
 
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._base import TaggedModel, WireModel
 
 ModelKind = Literal["llm", "embedding"]
 """The two kinds of model that this package handles; each has a namespace of its name."""
 
 
+def _is_nameable(value: str) -> str:
+    if value == "__proto__" or any(unicodedata.category(character).startswith("C") for character in value):
+        raise ValueError("a name must not be __proto__ nor have control or unassigned characters")
+    return value
+
+
+Name = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_is_nameable)]
+"""An identifier or a path in a query."""
+
+
 class ModelQuery(WireModel):
     """Which loaded models fit; an empty query fits any. All members that are set must match."""
 
     domain: str | None = None
-    identifier: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
-    path: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    identifier: Name | None = None
+    path: Name | None = None
     vision: bool | None = None
     device_identifier: str | None = None
 
@@ -39,8 +51,16 @@ ModelSpecifier = Annotated[QuerySpecifier | InstanceSpecifier, Field(discriminat
 
 
 def by_identifier(identifier: str) -> QuerySpecifier:
-    """Return the specifier of the loaded instance with this identifier."""
-    return QuerySpecifier(query=ModelQuery(identifier=identifier))
+    """Return the specifier of the loaded instance with this identifier.
+
+    Raises:
+        LMStudioValueError: If no instance can be called that.
+    """
+    try:
+        return QuerySpecifier(query=ModelQuery(identifier=identifier))
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise LMStudioValueError(f"{identifier!r} cannot name a model: {reason}") from error
 
 
 class Quantization(WireModel):
@@ -123,3 +143,48 @@ INSTANCE_INFO_TYPES: dict[str, type[LlmInstanceInfo] | type[EmbeddingModelInstan
 def parse_infos(items: list[dict[str, Any]]) -> list[ModelInfo]:
     """Read a listing of downloaded models; kinds that are unknown here are left out (protocol §4.5)."""
     return [INFO_TYPES[item["type"]].from_dict(item) for item in items if item.get("type") in INFO_TYPES]
+
+
+class InstanceProcessingState(WireModel):
+    """What an instance is doing. `queued` counts the waiting requests and the running one."""
+
+    status: str
+    queued: int
+
+
+class MemoryEstimate(WireModel):
+    """How many bytes a model would take. `confidence` is `high` or `low`; totals are model + context."""
+
+    confidence: str
+    model_vram_bytes: int | float
+    context_vram_bytes: int | float
+    total_vram_bytes: int | float
+    model_bytes: int | float
+    context_bytes: int | float
+    total_bytes: int | float
+
+
+class ModelUsageEstimate(WireModel):
+    """What loading a model would take, and whether the server's guardrails would let it pass."""
+
+    memory: MemoryEstimate
+    passes_guardrails: bool
+
+
+class ServerVersion(WireModel):
+    """The version of LM Studio."""
+
+    version: str
+    build: int
+
+
+class ContextUse(WireModel):
+    """How much of the context window a conversation takes, in tokens."""
+
+    used: int
+    limit: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is room for it, and for at least one token of an answer."""
+        return self.used < self.limit
