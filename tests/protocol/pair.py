@@ -1,0 +1,149 @@
+"""A client session and a server session, joined in memory: what one sends the other takes in."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Namespace
+from lmstudio_integrations.protocol.server_session import (
+    CallReceived,
+    ChannelOpened,
+    PacketReceived,
+    Request,
+    ServerSession,
+)
+from lmstudio_integrations.protocol.session import ClientSession, Exchange
+from tests.strict.listener import Direction, StrictListener
+
+
+@dataclass
+class RecordingSink:
+    """A sink that keeps what it is given."""
+
+    items: list[Any] = field(default_factory=list[Any])
+    ends: list[BaseException | None] = field(default_factory=list[BaseException | None])
+    alive: bool = True
+
+    def put(self, item: Any) -> None:
+        self.items.append(item)
+
+    def finish(self, error: BaseException | None) -> None:
+        self.ends.append(error)
+
+    def is_alive(self) -> bool:
+        return self.alive
+
+    @property
+    def error(self) -> BaseException:
+        """The error with which it was finished, once."""
+        (end,) = self.ends
+        assert end is not None, "it was finished without an error"
+        return end
+
+
+class SessionPair:
+    """Both ends of one connection, and the time, which only moves when a test moves it.
+
+    Args:
+        namespace: What is served.
+        let_in: Whether the client is let in before the test begins.
+        refusal: Why the server refuses the client, if it does.
+        judged: Whether what the client sends is held against the description of the protocol.
+    """
+
+    def __init__(
+        self,
+        namespace: Namespace = "llm",
+        *,
+        let_in: bool = True,
+        refusal: str | None = None,
+        judged: bool = True,
+    ) -> None:
+        self.namespace: Namespace = namespace
+        self.client = ClientSession("guest:1", "secret")
+        self.server = ServerSession(ENDPOINTS[namespace], lambda _identifier, _passkey: refusal)
+        self.strict = StrictListener() if judged else None
+        self.now = 0.0
+        self.requests: list[Request] = []
+        self.to_server: list[dict[str, Any]] = []
+        self.to_client: list[dict[str, Any]] = []
+        if let_in:
+            self.pump()
+            self.to_server.clear()
+            self.to_client.clear()
+
+    def call(
+        self, name: str, parameter: Mapping[str, Any] | None = None, **details: Any
+    ) -> tuple[Exchange, RecordingSink]:
+        """Make a request, with the parameter in wire form, and carry it over."""
+        sink = RecordingSink()
+        exchange = Exchange(
+            ENDPOINTS[self.namespace][name],
+            None if parameter is None else json.dumps(parameter),
+            sink,
+            details.pop("clocks", {}),
+            details.pop("started", self.now),
+            **details,
+        )
+        self.client.start(exchange)
+        self.pump()
+        return exchange, sink
+
+    def pump(self) -> None:
+        """Carry frames over, both ways, until nothing is due."""
+        while frames := self.client.data_to_send():
+            for frame in frames:
+                self.to_server.append(json.loads(frame))
+                self._judge("client", frame)
+                request = self.server.receive(frame)
+                if request is not None:
+                    self.requests.append(request)
+            self.pump_to_client()
+
+    def pump_to_client(self) -> None:
+        """Carry over what the server has to say."""
+        for frame in self.server.data_to_send():
+            self.to_client.append(json.loads(frame))
+            self._judge("server", frame)
+            self.client.receive(frame, self.now)
+
+    def _judge(self, direction: Direction, frame: str) -> None:
+        if self.strict is not None:
+            self.strict.feed(direction, self.namespace, frame)
+
+    def send(self, exchange: Exchange, *packets: Mapping[str, Any]) -> None:
+        """Let the server send packets on a channel."""
+        for packet in packets:
+            self.server.send(exchange.id, packet)
+        self.pump_to_client()
+
+    def close(self, exchange: Exchange) -> None:
+        """Let the server end a channel."""
+        self.server.close(exchange.id)
+        self.pump_to_client()
+
+    def raw(self, frame: Any) -> None:
+        """Let the client take in a frame that the server session would not send."""
+        self.client.receive(frame if isinstance(frame, str | bytes) else json.dumps(frame), self.now)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, look at the clocks, and carry over what follows."""
+        self.now += seconds
+        self.client.tick(self.now)
+        self.pump()
+
+    @property
+    def opened(self) -> list[ChannelOpened]:
+        """The channels that the server was asked to open."""
+        return [request for request in self.requests if isinstance(request, ChannelOpened)]
+
+    @property
+    def called(self) -> list[CallReceived]:
+        """The calls that the server was asked to answer."""
+        return [request for request in self.requests if isinstance(request, CallReceived)]
+
+    @property
+    def told(self) -> list[PacketReceived]:
+        """The packets of the client."""
+        return [request for request in self.requests if isinstance(request, PacketReceived)]

@@ -1,0 +1,175 @@
+"""The table of endpoints, entry by entry: what is sent is what the description says, and arrives whole."""
+
+import json
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.errors import LMStudioProtocolError
+from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Channel, Namespace, Rpc, channel, rpc
+from tests.protocol.pair import SessionPair
+from tests.protocol.samples import EMPTY_STACK, HELLO, PARAMETERS, QUERY, VOID
+from tests.requirements import proves
+from tests.strict.wire import ENDPOINTS as DESCRIBED
+from tests.strict.wire import Call
+
+EVERY = [(namespace, name) for namespace, endpoints in ENDPOINTS.items() for name in endpoints]
+RPCS = [(namespace, name) for namespace, name in EVERY if isinstance(ENDPOINTS[namespace][name], Rpc)]
+CHANNELS = [(namespace, name) for namespace, name in EVERY if isinstance(ENDPOINTS[namespace][name], Channel)]
+SAMPLES = [(namespace, name, sample) for namespace, name in EVERY for sample in PARAMETERS.get(name, [])]
+
+
+@proves("C-ENDPOINTS")
+def test_the_table_has_exactly_the_endpoints_of_the_description() -> None:
+    ours = {(namespace, name): isinstance(ENDPOINTS[namespace][name], Rpc) for namespace, name in EVERY}
+    theirs = {
+        (namespace, name): isinstance(endpoint, Call)
+        for namespace, endpoints in DESCRIBED.items()
+        for name, endpoint in endpoints.items()
+    }
+    assert ours == theirs
+
+
+def test_every_endpoint_either_takes_nothing_or_has_a_sample() -> None:
+    assert {name for _, name in EVERY} == VOID | PARAMETERS.keys()
+
+
+@proves("C-PARAMETER-SHAPES", "C-OMIT-UNSET")
+@pytest.mark.parametrize(("namespace", "name", "sample"), SAMPLES, ids=lambda value: str(value)[:20])
+def test_a_request_is_written_and_read_without_loss(namespace: Namespace, name: str, sample: dict[str, Any]) -> None:
+    model = ENDPOINTS[namespace][name].parameter
+    assert model is not None
+    value = model.from_dict(sample)
+    assert json.loads(value.to_json()) == sample
+    assert value.to_dict() == sample
+
+    pair = SessionPair(namespace)
+    pair.call(name, json.loads(value.to_json()))
+    request = pair.called[0] if pair.called else pair.opened[0]
+    assert request.endpoint is ENDPOINTS[namespace][name]
+    assert request.parameter == value
+
+
+@proves("C-RPC")
+@pytest.mark.parametrize(("namespace", "name"), RPCS)
+def test_every_call_brings_its_result_back(namespace: Namespace, name: str) -> None:
+    pair = SessionPair(namespace)
+    _, sink = pair.call(name, *PARAMETERS.get(name, [])[:1])
+    pair.server.reply(pair.called[0].call_id, {"answer": 42})
+    pair.pump_to_client()
+    assert (sink.items, sink.ends) == ([{"answer": 42}], [None])
+    assert pair.client.idle
+
+
+@proves("C-CHANNEL")
+@pytest.mark.parametrize(("namespace", "name"), CHANNELS)
+def test_every_channel_carries_packets_until_it_is_closed(namespace: Namespace, name: str) -> None:
+    pair = SessionPair(namespace)
+    exchange, sink = pair.call(name, *PARAMETERS.get(name, [])[:1])
+    assert pair.opened[0].channel_id == exchange.id
+    pair.send(exchange, {"type": "toolCallGenerationNameReceived", "name": "any packet that all of them let through"})
+    assert len(sink.items) == 1
+    assert not sink.ends
+    pair.close(exchange)
+    assert sink.ends == [None]
+    assert pair.client.idle
+
+
+@proves("C-STOP-WORDS")
+@pytest.mark.parametrize(("namespace", "name"), CHANNELS)
+def test_every_channel_is_stopped_by_its_own_word_or_not_at_all(namespace: Namespace, name: str) -> None:
+    pair = SessionPair(namespace)
+    exchange, _ = pair.call(name, *PARAMETERS.get(name, [])[:1])
+    pair.client.cancel(exchange)
+    pair.pump()
+    word = {"retrieve": "stop", "streamLogs": "stop", "alive": None}.get(name, "cancel")
+    assert [request.packet for request in pair.told] == ([] if word is None else [{"type": word}])
+
+
+@pytest.mark.parametrize(("namespace", "name"), EVERY)
+def test_a_server_refuses_a_parameter_that_does_not_fit_with_a_warning(namespace: Namespace, name: str) -> None:
+    pair = SessionPair(namespace)
+    parameter, key = {"surely": "wrong"}, "parameter" if (namespace, name) in RPCS else "creationParameter"
+    takes_anything = name == "startHttpServer"
+    frame = {"type": "rpcCall", "endpoint": name, "callId": 1, "parameter": parameter}
+    if key == "creationParameter":
+        frame = {"type": "channelCreate", "endpoint": name, "channelId": 1, key: parameter}
+    request = pair.server.receive(json.dumps(frame))
+    warnings = [json.loads(text) for text in pair.server.data_to_send()]
+    assert (request is None) is not takes_anything
+    assert len(warnings) == (not takes_anything)
+    assert all(warning["type"] == "communicationWarning" and name in warning["warning"] for warning in warnings)
+
+
+@pytest.mark.parametrize(("namespace", "name"), [pair for pair in EVERY if pair[1] in PARAMETERS])
+def test_a_server_takes_the_names_of_the_wire_only(namespace: Namespace, name: str) -> None:
+    model = ENDPOINTS[namespace][name].parameter
+    assert model is not None
+    required = [field for field in model.model_fields if model.model_fields[field].is_required()]
+    if not required:
+        return
+    python_names = {field: PARAMETERS[name][0][str(model.model_fields[field].alias)] for field in required}
+    if python_names.keys() == PARAMETERS[name][0].keys():
+        return  # all one word
+    pair = SessionPair(namespace)
+    frame = {"type": "rpcCall", "endpoint": name, "callId": 1, "parameter": python_names}
+    if (namespace, name) in CHANNELS:
+        frame = {"type": "channelCreate", "endpoint": name, "channelId": 1, "creationParameter": python_names}
+    assert pair.server.receive(json.dumps(frame)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("getOrLoad", {"loadTtlMs": 0}),
+        ("getOrLoad", {"loadTtlMs": 1500.5}),
+        ("loadModel", {"ttlMs": -1}),
+        ("loadModel", {"loadConfigStack": {"layers": [{"layerName": "mine", "config": {"fields": []}}]}}),
+        ("predict", {"history": {"messages": [{"role": "user", "content": "hi"}]}}),
+        ("predict", {"history": {"messages": [{"role": "developer", "content": []}]}}),
+        ("predict", {"history": {"messages": [{"role": "tool", "content": [{"type": "text", "text": "3"}]}]}}),
+        ("predict", {"modelSpecifier": {"type": "key", "key": "m"}}),
+        ("predict", {"modelSpecifier": {"type": "query", "query": {"identifier": ""}}}),
+        ("predict", {"modelSpecifier": {"type": "query", "query": {"path": "x" * 1025}}}),
+        ("predict", {"modelSpecifier": {"type": "query", "query": {"identifier": "__proto__"}}}),
+        ("predict", {"modelSpecifier": {"type": "query", "query": {"identifier": "line\nbreak"}}}),
+    ],
+)
+def test_values_that_the_protocol_forbids_do_not_pass(name: str, change: dict[str, Any]) -> None:
+    pair = SessionPair("llm")
+    bad = {**PARAMETERS[name][0], **change}
+    frame = {"type": "channelCreate", "endpoint": name, "channelId": 1, "creationParameter": bad}
+    assert pair.server.receive(json.dumps(frame)) is None
+    (warning,) = pair.server.data_to_send()
+    assert json.loads(warning)["kind"] == "channelCreationParameterTypeError"
+
+
+@proves("C-WARNING-FAILS-CALL")
+def test_a_client_hears_which_call_was_refused() -> None:
+    pair = SessionPair("llm", judged=False)
+    _, sink = pair.call("tokenize", {"specifier": QUERY})
+    assert isinstance(sink.error, LMStudioProtocolError)
+    assert "inputString" in str(sink.error)
+
+
+def test_a_table_lookup_of_the_wrong_sort_is_a_mistake_of_ours() -> None:
+    assert rpc("llm", "tokenize").name == "tokenize"
+    assert channel("llm", "predict").name == "predict"
+    with pytest.raises(AssertionError, match="is a channel"):
+        rpc("llm", "predict")
+    with pytest.raises(AssertionError, match="is an rpc"):
+        channel("llm", "tokenize")
+
+
+def test_only_predictions_and_open_ended_channels_may_wait_without_a_clock() -> None:
+    without = {name for namespace, name in CHANNELS if channel(namespace, name).clock is None}
+    assert without == {"predict", "completeRawText", "alive", "streamLogs"}
+
+
+def test_settings_of_a_request_stay_as_they_are() -> None:
+    value = ENDPOINTS["llm"]["predict"].parameter
+    assert value is not None
+    parameter: Any = value.from_dict(
+        {"modelSpecifier": QUERY, "history": HELLO, "predictionConfigStack": EMPTY_STACK, "unheardOf": 1}
+    )
+    assert "unheardOf" not in parameter.to_dict()
