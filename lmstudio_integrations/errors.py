@@ -215,7 +215,7 @@ class LMStudioConfigMismatchError(LMStudioClientError):
 
     def __init__(self, message: str = "", *, differences: Mapping[str, tuple[Any, Any]] | None = None) -> None:
         super().__init__(message)
-        self.differences = dict(differences or {})
+        self.differences: dict[str, tuple[Any, Any]] = dict(differences or {})
 
 
 class LMStudioUnknownMessageWarning(LMStudioClientError, UserWarning):  # noqa: N818 - the official name

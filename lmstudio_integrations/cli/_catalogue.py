@@ -1,7 +1,7 @@
 """From the flags of `serve` to the emulator that they ask for. Starts nothing."""
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ def load_rules(path: Path) -> tuple[Any, ...]:
         raise LMStudioValueError(f"the rules {str(path)!r}: {error}") from error
 
 
-def _only_rules(tables: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+def _only_rules(tables: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     unknown = tables.keys() - {"rule"}
     if unknown:
         raise LMStudioValueError(f"unknown table {min(unknown)!r}; the file may have [[rule]] only")

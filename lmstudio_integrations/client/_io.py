@@ -26,7 +26,7 @@ class IOThread:
     _left_behind: "list[IOThread]" = []  # noqa: RUF012 - one list for the process, so that nothing in it is finalised
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
         self.dead = False
         """Whether this thread belongs to the parent of a fork."""
         self._on_exit: list[Callable[[], Any]] = []

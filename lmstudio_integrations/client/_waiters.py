@@ -26,7 +26,7 @@ class Waiter:
         self._items: deque[Any] = deque()
         self._error: BaseException | None = None
         self._woken = False
-        self.done = False
+        self.done: bool = False
         """Whether nothing more will come."""
 
     def put(self, item: Any) -> None:

@@ -22,7 +22,7 @@ from lmstudio_integrations.emulator.work import Scope
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened, PacketReceived, ServerSession
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 AUTHENTICATION_TIMEOUT = 10.0
 """Seconds that a client has to say who it is."""
@@ -32,7 +32,7 @@ class OpenChannel:
     """The server's end of one channel."""
 
     def __init__(self, connection: "Connection", channel_id: int) -> None:
-        self.scope = Scope()
+        self.scope: Scope = Scope()
         self._connection = connection
         self._id = channel_id
 
@@ -64,7 +64,7 @@ class Connection:
         self, socket: ServerConnection, namespace: Namespace, hub: Hub, admission: Admission, *, max_backlog: int
     ) -> None:
         self.namespace: Namespace = namespace
-        self.session = ServerSession(SERVED[namespace], self._authenticate)
+        self.session: ServerSession = ServerSession(SERVED[namespace], self._authenticate)
         self._socket = socket
         self._hub = hub
         self._admission = admission

@@ -86,7 +86,7 @@ class Emulator:
         origins: Collection[str] = (),
         **limits: int,
     ) -> None:
-        self.catalogue = _catalogue(models, catalog)
+        self.catalogue: Catalogue = _catalogue(models, catalog)
         self.host = host
         self._ports = port
         self._admission = Admission(tokens)

@@ -52,14 +52,14 @@ class Instance:
     ) -> None:
         self.entry = entry
         self.identifier = identifier
-        self.reference = secrets.token_urlsafe(18)
+        self.reference: str = secrets.token_urlsafe(18)
         self.model = model
         self.fields = fields
         self.context_length = context_length
         self.ttl_ms = ttl_ms
         self.jit = jit
         self.last_used_ms: int | None = None
-        self.gone = False
+        self.gone: bool = False
         """Whether it is unloaded, or about to be."""
         self.on_expiry: Callable[[], object] = lambda: None
         self._info = info

@@ -17,7 +17,7 @@ from lmstudio_integrations.emulator.instance import Instance
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig
 from lmstudio_integrations.types.models import InstanceSpecifier, ModelKind, ModelQuery, ModelSpecifier
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class Server:
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         self.host = host
-        self.port = 0
+        self.port: int = 0
         self.connections: set[Connection] = set()
         self._ports = (port,) if isinstance(port, int) else tuple(port)
         self._hub = hub

@@ -56,7 +56,7 @@ class FairQueue:
     def __init__(self, places: int) -> None:
         self._free = places
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
-        self.running = 0
+        self.running: int = 0
         """How many work."""
 
     @property

@@ -43,7 +43,7 @@ class LMStudioEmbeddings(Connected, Embeddings):
         ```
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
     _kind: ClassVar[ModelKind] = "embedding"
     _load_settings: ClassVar[type[LoadSettings]] = EmbeddingLoadModelConfig
 

@@ -17,7 +17,7 @@ from lmstudio_integrations.protocol import envelope
 from lmstudio_integrations.protocol.endpoints import Channel, Endpoint, Rpc
 from lmstudio_integrations.types._base import WireModel
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 Authenticate = Callable[[str, str], str | None]
 """Takes identifier and passkey; returns why the client is refused, or `None`."""
@@ -70,7 +70,7 @@ class ServerSession:
         self._warnings = 0
         self.client: str | None = None
         """The client's identifier, once it was let in."""
-        self.refused = False
+        self.refused: bool = False
         """Whether the client was turned away; the connection is then to be closed."""
 
     def data_to_send(self) -> list[str]:

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
@@ -46,7 +46,7 @@ class Kv:
 class Settings(WireModel):
     """A group of settings; all optional, and only those that are set are sent."""
 
-    model_config = ConfigDict(allow_inf_nan=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)
 
     raw: dict[str, Any] | None = None
     """Further settings by their full wire keys; the named fields win over them."""

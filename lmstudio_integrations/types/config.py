@@ -45,7 +45,7 @@ class GpuSetting(WireModel):
     part of the expert layers kept on the CPU. `main_gpu`: the number of the card to prefer.
     """
 
-    model_config = ConfigDict(allow_inf_nan=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)
 
     ratio: OffloadRatio | None = None
     num_cpu_expert_layers_ratio: OffloadRatio | None = None

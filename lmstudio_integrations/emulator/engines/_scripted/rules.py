@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -24,7 +24,7 @@ _LAST = "{last}"
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 _PartT = TypeVar("_PartT", bound=_Part)
@@ -176,7 +176,7 @@ class Rule:
     def __init__(
         self, when: When | Mapping[str, Any] | None = None, then: Iterable[Step | Mapping[str, Any]] = ()
     ) -> None:
-        self.when = when if isinstance(when, When) else _build(When, when or {}, "when")
+        self.when: When = when if isinstance(when, When) else _build(When, when or {}, "when")
         self.then: tuple[Step, ...] = tuple(_step(step, f"then[{index}]") for index, step in enumerate(then))
         if self.when.load:
             self.require_silence("a model that is being loaded")
