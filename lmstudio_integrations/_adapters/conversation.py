@@ -1,0 +1,167 @@
+"""A conversation on its way to the wire (protocol §6.1). Pure: pictures are only named here, and uploaded elsewhere.
+
+An adapter adds turns to a `Conversation`, which brings them into the form that chat templates want: one system message
+first, neighbours of one role in one message, and pictures that a tool returned, for which the wire has no place, in the
+next user turn. After the pictures have been uploaded, `to_history` puts the handles in their places.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
+from lmstudio_integrations.types import chat
+from lmstudio_integrations.types.chat import ChatHistory, TextPart
+from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
+
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    """A picture that must be uploaded before the conversation can be sent.
+
+    Attributes:
+        data: The file's content.
+        url: Where to fetch it instead, http or https.
+    """
+
+    data: bytes = b""
+    url: str | None = None
+
+    @classmethod
+    def from_base64(cls, text: str | bytes) -> "ImageSource":
+        """Read a picture from its base64 form.
+
+        Raises:
+            LMStudioValueError: If it is none.
+        """
+        try:
+            return cls(base64.b64decode(text, validate=False))
+        except binascii.Error as error:
+            raise LMStudioValueError(f"the image's data is not base64: {error}") from error
+
+    @classmethod
+    def from_path(cls, path: str | Path) -> "ImageSource":
+        """Read a picture from a file.
+
+        Raises:
+            LMStudioOSError: If it cannot be read.
+        """
+        try:
+            return cls(Path(path).read_bytes())
+        except OSError as error:
+            raise LMStudioOSError(f"cannot read the image {str(path)!r}: {error.strerror or error}") from error
+
+    @classmethod
+    def from_url(cls, url: str) -> "ImageSource":
+        """Read a picture from a data URL, or note where it is.
+
+        Raises:
+            LMStudioValueError: If it is neither a data URL nor one of http or https.
+        """
+        if url.startswith("data:"):
+            return cls.from_base64(url.partition(",")[2])
+        if url.startswith(("http://", "https://")):
+            return cls(url=url)
+        raise LMStudioValueError(f"an image's URL must begin with data:, http:// or https://; got {url[:40]!r}")
+
+
+Part: TypeAlias = TextPart | FileHandle | ImageSource | ToolCallRequestPart | ToolCallResultPart
+
+
+@dataclass(slots=True)
+class Draft:
+    """A message whose pictures are not uploaded yet."""
+
+    role: Role
+    parts: list[Part] = field(default_factory=list[Part])
+
+
+class Conversation:
+    """Collects the turns of a conversation."""
+
+    def __init__(self) -> None:
+        self._drafts: list[Draft] = []
+        self._names: dict[str, str] = {}
+        self._pictures: list[ImageSource] = []
+
+    def add(self, role: Role, parts: Sequence[Part]) -> None:
+        """Add a turn, or let the last one of the same role grow."""
+        if self._pictures and role != "tool":
+            shown, self._pictures = self._pictures, []
+            self.add("user", shown)
+        _append(self._drafts, Draft(role, list(parts)))
+
+    def add_call(self, name: str, call_id: str | None, arguments: dict[str, Any]) -> None:
+        """Add a tool call to the assistant's turn that was added last."""
+        assert self._drafts, "the assistant's turn comes before its calls"
+        assert self._drafts[-1].role == "assistant", "only the assistant calls tools"
+        fields: dict[str, Any] = {"name": name, "arguments": arguments}
+        if call_id:
+            fields["id"] = call_id
+            self._names[call_id] = name
+        request = ToolCallRequest.from_dict(fields)
+        self._drafts[-1].parts.append(ToolCallRequestPart(tool_call_request=request))
+
+    def add_result(
+        self, text: str, call_id: str | None, name: str | None = None, pictures: Iterable[ImageSource] = ()
+    ) -> None:
+        """Add the answer of a tool; what it shows waits for the next user turn."""
+        self._pictures.extend(pictures)
+        fields = {"content": text, "tool_call_id": call_id, "name": name or self._names.get(call_id or "")}
+        part = ToolCallResultPart.from_dict({key: value for key, value in fields.items() if value is not None})
+        self.add("tool", [part])
+
+    def finish(self) -> list[Draft]:
+        """Return the messages, the system prompt first."""
+        if self._pictures:
+            self.add("user", self._pictures)
+        messages: list[Draft] = []
+        for found in self._drafts:
+            if found.role == "system":
+                _append(messages, Draft("system", list(found.parts)))
+        for found in self._drafts:
+            if found.role != "system":
+                _append(messages, Draft(found.role, list(found.parts)))
+        return messages
+
+
+def _append(drafts: list[Draft], more: Draft) -> None:
+    """Add a message, or let the last one grow; a blank line keeps two texts apart, however the server joins parts."""
+    if not drafts or drafts[-1].role != more.role:
+        drafts.append(more)
+        return
+    parts, added = drafts[-1].parts, more.parts
+    if parts and added and isinstance(parts[-1], TextPart) and isinstance(added[0], TextPart):
+        parts[-1] = TextPart(text=f"{parts[-1].text}\n\n{added[0].text}")
+        added = added[1:]
+    parts.extend(added)
+
+
+def images(drafts: Iterable[Draft]) -> list[ImageSource]:
+    """Return the pictures that must be uploaded, each once."""
+    found = {part: None for message in drafts for part in message.parts if isinstance(part, ImageSource)}
+    return list(found)
+
+
+_WIRE: dict[Role, Callable[..., chat.Message]] = {
+    "system": chat.SystemMessage,
+    "user": chat.UserMessage,
+    "assistant": chat.AssistantMessage,
+    "tool": chat.ToolMessage,
+}
+
+
+def to_history(drafts: Iterable[Draft], handles: Mapping[ImageSource, FileHandle]) -> ChatHistory:
+    """Return the conversation in wire form, with the uploaded pictures in their places."""
+    return ChatHistory(messages=[_message(draft, handles) for draft in drafts])
+
+
+def _message(draft: Draft, handles: Mapping[ImageSource, FileHandle]) -> chat.Message:
+    parts = [handles[part] if isinstance(part, ImageSource) else part for part in draft.parts]
+    return _WIRE[draft.role](content=parts)

@@ -1,0 +1,168 @@
+"""How to generate: the fields that all adapters of language models share, and how a call reads them.
+
+A call argument ranks above the field, which ranks above the preset and the server's defaults. `None` unsets; `stop`
+replaces; `load_config` and `extra` are merged key by key.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from lmstudio_integrations._adapters.settings import Connected, LlmLoadConfig, Server, Wanted, own_names
+from lmstudio_integrations.client.asynchronous import AsyncLLM
+from lmstudio_integrations.client.sync import LLM
+from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig, LoadSettings
+from lmstudio_integrations.types.models import ModelKind
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Off = Literal[False]
+
+SETTINGS = {
+    "temperature": "temperature",
+    "max_tokens": "max_tokens",
+    "top_k": "top_k_sampling",
+    "top_p": "top_p_sampling",
+    "min_p": "min_p_sampling",
+    "repeat_penalty": "repeat_penalty",
+    "presence_penalty": "presence_penalty",
+    "stop": "stop_strings",
+    "seed": "seed",
+    "draft_model": "draft_model",
+    "context_overflow_policy": "context_overflow_policy",
+    "enable_thinking": "enable_thinking",
+    "reasoning_budget": "reasoning_budget",
+    "extra": "raw",
+}
+"""Our fields by the names that the native settings have for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call, with everything settled.
+
+    Attributes:
+        values: The settings by our names.
+        server: The server.
+        wanted: The model.
+        load_config: How to load it.
+        config: How to generate.
+    """
+
+    values: Mapping[str, Any]
+    server: Server
+    wanted: Wanted
+    load_config: LoadSettings | None
+    config: LlmPredictionConfig
+
+    def options(self) -> dict[str, Any]:
+        """Return what goes with the request besides the prompt."""
+        return {
+            "config": self.config,
+            "preset": self.values["preset"],
+            "on_prompt_processing_progress": self.values["on_prompt_progress"],
+        }
+
+
+class Predicting(Connected):
+    """How to generate. What is not set is left to the preset, else to the server's defaults for the model."""
+
+    _kind: ClassVar[ModelKind] = "llm"
+    _load_settings: ClassVar[type[LoadSettings]] = LlmLoadModelConfig
+    _not_in_call: ClassVar[frozenset[str]] = frozenset()
+
+    load_config: LlmLoadConfig = None
+    """How to load the model, if a call of this object loads it: `LlmLoadModelConfig` or a dict of its fields."""
+
+    preset: str | None = None
+    """A preset on the server, by its (fuzzy) identifier; ranks below everything that is set here."""
+
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    """0 always takes the likeliest token."""
+
+    max_tokens: Annotated[int, Field(ge=1)] | Off | None = None
+    """The most tokens of an answer; `False` lifts the limit of a preset."""
+
+    top_k: Annotated[int, Field(ge=-1, le=500)] | None = None
+    """Choose among so many likeliest tokens."""
+
+    top_p: Fraction | Off | None = None
+    """Choose among the likeliest tokens that have this probability together; `False` switches it off."""
+
+    min_p: Fraction | Off | None = None
+    """Leave out tokens below this part of the likeliest one's probability; `False` switches it off."""
+
+    repeat_penalty: float | Off | None = None
+    """Above 1, tokens that came already become less likely; `False` switches it off."""
+
+    presence_penalty: float | Off | None = None
+    """Above 0, tokens that came already become less likely; `False` switches it off."""
+
+    stop: list[str] | None = None
+    """Texts at which the answer ends. A `stop` given to a call replaces these."""
+
+    seed: int | None = None
+    """Makes the answer repeatable."""
+
+    draft_model: str | None = None
+    """Key of a smaller model for speculative decoding."""
+
+    context_overflow_policy: Literal["stopAtLimit", "truncateMiddle", "rollingWindow"] | None = None
+    """What happens when the window is full."""
+
+    enable_thinking: bool | None = None
+    """Whether a reasoning model thinks before it answers."""
+
+    reasoning_budget: int | Off | None = None
+    """The most tokens of thought; `False` lifts the limit of a preset."""
+
+    extra: dict[str, Any] | None = None
+    """Further settings of a prediction by their full wire keys (protocol §5.6)."""
+
+    on_prompt_progress: Callable[[float], Any] | None = Field(default=None, exclude=True)
+    """Takes growing values from 0.0 to 1.0 while the prompt is read; called by the thread or task that waits."""
+
+    def _values(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the settings of one call by our names.
+
+        Raises:
+            LMStudioValueError: If an argument is unknown.
+        """
+        fields = vars(self)
+        if not given:
+            return fields
+        named = own_names(given, self._call_names())
+        values = {**fields, **named}
+        if named.get("extra") and fields["extra"]:
+            values["extra"] = {**fields["extra"], **named["extra"]}
+        if named.get("load_config") is not None:
+            values["load_config"] = self._merged_load_config(named["load_config"])
+        return values
+
+    @classmethod
+    def _call_names(cls) -> Mapping[str, Any]:
+        """Return the names that a call may give."""
+        return {name: field for name, field in cls.model_fields.items() if name not in cls._not_in_call}
+
+    def _merged_load_config(self, given: Any) -> LoadSettings:
+        settings = LlmLoadModelConfig.parse(given)
+        return LlmLoadModelConfig.parse(self.load_config).merged(settings) if self.load_config else settings
+
+    def _settled(self, values: Mapping[str, Any], more: Mapping[str, Any]) -> Call:
+        """Settle a call.
+
+        Args:
+            values: The settings by our names.
+            more: Settings by their native names.
+        """
+        settings = {native: values[name] for name, native in SETTINGS.items() if values[name] is not None}
+        config = LlmPredictionConfig.parse({**settings, **more})
+        load_config = self._load_config(values)
+        return Call(values, self._server(values), self._wanted(values, load_config), load_config, config)
+
+    def _model(self, call: Call) -> LLM:
+        return self._runtime.llm(call.server, call.wanted, call.load_config)
+
+    def _async_model(self, call: Call) -> AsyncLLM:
+        return self._runtime.async_llm(call.server, call.wanted, call.load_config)

@@ -1,0 +1,60 @@
+"""JSON schemas as the wire takes them (protocol §6.3, §7.6). Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lmstudio_integrations._narrow import is_list, is_object
+
+_PARAMETERS = ("type", "properties", "required", "additionalProperties", "$defs")
+"""What the wire keeps of a tool's schema at its top."""
+
+_DEFINITIONS = ("$defs", "definitions")
+
+
+class _RecursiveError(Exception):
+    """A schema contains itself; it cannot be written without references."""
+
+
+def wire_tool(name: str, description: str | None, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a tool's definition as the wire wants it: an object with properties, also if it takes nothing."""
+    flat = inlined(parameters or {})
+    kept = {key: flat[key] for key in _PARAMETERS if key in flat}
+    function: dict[str, Any] = {
+        "name": name,
+        "parameters": {**kept, "type": "object", "properties": kept.get("properties") or {}},
+    }
+    if description:
+        function["description"] = description
+    return {"type": "function", "function": function}
+
+
+def inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema with its references put in place; a recursive one keeps them, and its definitions.
+
+    Older servers drop the definitions of a tool's schema, and with them what its references point to.
+    """
+    definitions = {f"#/{group}/{name}": each for group in _DEFINITIONS for name, each in schema.get(group, {}).items()}
+    if not definitions:
+        return dict(schema)
+    bare = {key: value for key, value in schema.items() if key not in _DEFINITIONS}
+    try:
+        flat: dict[str, Any] = _inline(bare, definitions, ())
+    except _RecursiveError:
+        return dict(schema)
+    return flat
+
+
+def _inline(node: Any, definitions: Mapping[str, Any], within: tuple[str, ...]) -> Any:
+    """Return a part of a schema without references; `within` are those that led here."""
+    if is_list(node):
+        return [_inline(item, definitions, within) for item in node]
+    if not is_object(node):
+        return node
+    reference = node.get("$ref")
+    if not isinstance(reference, str) or reference not in definitions:
+        return {key: _inline(value, definitions, within) for key, value in node.items()}
+    if reference in within:
+        raise _RecursiveError
+    target = _inline(definitions[reference], definitions, (*within, reference))
+    beside = {key: _inline(value, definitions, within) for key, value in node.items() if key != "$ref"}
+    return {**target, **beside} if is_object(target) else target

@@ -1,0 +1,72 @@
+"""A JSON object that is still being written, read as an instance of a pydantic class as far as it goes. Pure."""
+
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+
+from llama_index.core.program.utils import FlexibleModel, create_flexible_model
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.errors import LMStudioStructuredOutputError
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+_SMALL = 4096
+"""Characters up to which every piece is read; beyond, reading each time would cost the square of the length."""
+
+_GROWTH = 1.01
+"""By how much a longer text must have grown to be read again."""
+
+
+@lru_cache(maxsize=256)
+def flexible(output_cls: type[BaseModel]) -> type[FlexibleModel]:
+    """Return the class of unfinished instances: the same fields, all optional, of any kind."""
+    return create_flexible_model(output_cls)
+
+
+class Growing(Generic[ModelT]):
+    """Reads an answer while it grows."""
+
+    def __init__(self, output_cls: type[ModelT]) -> None:
+        self._output_cls = output_cls
+        self._read = 0
+        self.text = ""
+
+    def feed(self, piece: str) -> ModelT | FlexibleModel | None:
+        """Take a piece in; return what there is so far, if it was read again and is an object."""
+        self.text += piece
+        length = len(self.text)
+        if length > _SMALL and length < self._read * _GROWTH:
+            return None
+        self._read = length
+        try:
+            data = from_json(self.text, allow_partial="trailing-strings")
+        except ValueError:
+            return None
+        return self._instance(data) if is_object(data) else None
+
+    def _instance(self, data: dict[str, Any]) -> ModelT | FlexibleModel:
+        try:
+            return self._output_cls.model_validate(data)
+        except ValidationError:
+            return flexible(self._output_cls).model_validate(data)
+
+
+def whole(output_cls: type[ModelT], text: str, finish_reason: str | None) -> ModelT:
+    """Return the instance that an answer is.
+
+    Raises:
+        LMStudioStructuredOutputError: If it is none.
+    """
+    try:
+        return output_cls.model_validate_json(text)
+    except ValidationError as error:
+        remedy = "; it was cut off: raise max_tokens or the context length" if finish_reason == "length" else ""
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc']) or 'answer'}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False, include_context=False)
+        )
+        raise LMStudioStructuredOutputError(
+            f"the answer is no {output_cls.__name__} ({problems}){remedy}", text=text
+        ) from error

@@ -1,0 +1,42 @@
+"""How the adapters travel: `to_dict`, pickle, copies. Secrets and connections stay behind.
+
+Core's own pickling tries every attribute and deletes what cannot be pickled from the living object; here the living one
+is left alone.
+"""
+
+import pickle
+from typing import Any
+
+from pydantic import Field, SecretStr
+
+from lmstudio_integrations._adapters.settings import Connected, token_from_environment
+
+
+class Portable(Connected):
+    """Settings that can be taken to another process."""
+
+    api_token: SecretStr | None = Field(default_factory=token_from_environment, exclude=True)
+    """An LM Studio API token. Without one: `LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, read when the object is made.
+    Never in `repr`, pickles or `to_dict`. An alias is `api_key`."""
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Return the settings; callables that cannot be pickled are left out, and so is the token."""
+        excluded = {name for name, field in type(self).model_fields.items() if field.exclude}
+        fields = {
+            name: value for name, value in self.__dict__.items() if name not in excluded or _can_be_pickled(value)
+        }
+        return {"__dict__": {**fields, "api_token": self.api_token is not None}}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        fields = dict(state["__dict__"])
+        had_token, token = fields.pop("api_token"), token_from_environment()
+        self.__init__(**fields, api_token=token)  # type: ignore[misc]  # builds the private state as well
+        self._runtime.lost_token = had_token and token is None
+
+
+def _can_be_pickled(value: object) -> bool:
+    try:
+        pickle.dumps(value)
+    except Exception:  # noqa: BLE001 - objects of others may raise anything here
+        return False
+    return True

@@ -1,0 +1,108 @@
+"""A prediction's events as LlamaIndex's chunks, for threads and for coroutines. Knows no settings.
+
+Leaving a stream stops the server. The stream for coroutines is a class, not an async generator: the `finally` of one
+that is left runs when the loop gets round to it, or never once that is closed, while an object is simply dropped.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from lmstudio_integrations._adapters.settings import arepeat
+from lmstudio_integrations.client.asynchronous import AsyncEvents, AsyncPredictionStream
+from lmstudio_integrations.llama_index._chunks import Answer, Step
+from lmstudio_integrations.types.results import PredictionEvent
+
+ChunkT = TypeVar("ChunkT")
+MakeChunk = Callable[[Answer, Step], ChunkT]
+OnEnd = Callable[[Answer], None]
+
+
+def chunks(
+    found: Generator[PredictionEvent], answer: Answer, make: MakeChunk[ChunkT], on_end: OnEnd
+) -> Generator[ChunkT]:
+    """Yield the chunks of an answer; what went wrong with tool calls is raised after the last one."""
+    try:
+        for event in found:
+            step = answer.take(event)
+            if step is not None:
+                if step.last:
+                    on_end(answer)
+                yield make(answer, step)
+    finally:
+        found.close()
+    answer.check()
+
+
+class AsyncSource:
+    """The events of a prediction, trying again where no server answers; dropping this stops the server."""
+
+    def __init__(self, open_stream: Callable[[], Awaitable[AsyncPredictionStream]], retries: int) -> None:
+        self._open = open_stream
+        self._retries = retries
+        self._events: AsyncEvents | None = None
+
+    async def next(self) -> PredictionEvent:
+        """Return the next event.
+
+        Raises:
+            StopAsyncIteration: At the end.
+        """
+        if self._events is None:
+            return await arepeat(self._first, self._retries)
+        return await self._events.__anext__()
+
+    async def _first(self) -> PredictionEvent:
+        self._events = (await self._open()).events()
+        return await self._events.__anext__()
+
+    async def close(self) -> None:
+        """Stop the generation; never waits."""
+        if self._events is not None:
+            await self._events.aclose()
+
+
+class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
+    """The chunks of an answer; what went wrong with tool calls is raised after the last one."""
+
+    def __init__(self, source: AsyncSource, answer: Answer, make: MakeChunk[ChunkT], on_end: OnEnd) -> None:
+        self._source: AsyncSource | None = source
+        self._answer = answer
+        self._make = make
+        self._on_end = on_end
+
+    async def __anext__(self) -> ChunkT:
+        source = self._source
+        if source is None:
+            raise StopAsyncIteration
+        answer = self._answer
+        step = None
+        try:
+            while step is None:
+                step = answer.take(await source.next())
+        except StopAsyncIteration:
+            self._source = None
+            answer.check()
+            raise
+        except BaseException:
+            await self.aclose()
+            raise
+        if step.last:
+            self._on_end(answer)
+        return self._make(answer, step)
+
+    async def asend(self, _value: None) -> ChunkT:
+        """Return the next chunk."""
+        return await self.__anext__()
+
+    async def athrow(self, typ: Any, val: BaseException | object = None, tb: TracebackType | None = None) -> ChunkT:
+        """Stop the generation and raise the error."""
+        await self.aclose()
+        error = typ if isinstance(typ, BaseException) else val if isinstance(val, BaseException) else typ()
+        raise error.with_traceback(tb) if tb else error
+
+    async def aclose(self) -> None:
+        """Stop the generation; never waits."""
+        source, self._source = self._source, None
+        if source is not None:
+            await source.close()

@@ -1,0 +1,167 @@
+"""Structured answers by grammar, in place of core's forced tool call. Knows only what every LlamaIndex model has.
+
+Core dispatches the events of `structured_predict` in the method that is overridden here, so they are dispatched here as
+well; its spans come from the base class. The streams are core's, but for the call itself.
+"""
+
+from collections.abc import AsyncGenerator, Generator, Mapping
+from typing import Any, TypeVar, cast
+
+import llama_index.core.instrumentation as instrument
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse
+from llama_index.core.instrumentation.events.llm import LLMStructuredPredictEndEvent, LLMStructuredPredictStartEvent
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.program.utils import FlexibleModel
+from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate, PromptTemplate
+from llama_index.core.types import PydanticProgramMode
+from pydantic import BaseModel
+
+from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.llama_index._partial import Growing, whole
+from lmstudio_integrations.llama_index._tools import response_format
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+_OF_PROGRAMS = ("tool_required", "tool_choice", "allow_parallel_tool_calls")
+"""Arguments for core's programs, which mean nothing to a grammar."""
+
+_dispatcher = cast("Any", instrument).get_dispatcher(__name__)
+
+
+class Structured(FunctionCallingLLM):
+    """Answers that are instances of pydantic classes.
+
+    With `pydantic_program_mode` at its default, the server's grammar allows nothing else than the class's schema. The
+    other modes are core's own programs.
+    """
+
+    def structured_predict(
+        self,
+        output_cls: type[ModelT],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> ModelT:
+        """Return an instance of a pydantic class.
+
+        Args:
+            output_cls: The class.
+            prompt: What to ask.
+            llm_kwargs: Settings of this call.
+            prompt_args: What to put into the prompt.
+
+        Raises:
+            LMStudioStructuredOutputError: If the answer is no such instance, for example because it was cut off.
+        """
+        if not self._by_grammar:
+            result: ModelT = super().structured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
+            return result
+        _started(output_cls, prompt, prompt_args)
+        response = self.chat(self._asked(prompt, prompt_args), **_call_arguments(output_cls, llm_kwargs))
+        return _ended(_instance(output_cls, response))
+
+    async def astructured_predict(
+        self,
+        output_cls: type[ModelT],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> ModelT:
+        """Return an instance of a pydantic class; see `structured_predict`."""
+        if not self._by_grammar:
+            complete, left = self._with_system_prompt(prompt, prompt_args)
+            result: ModelT = await super().astructured_predict(output_cls, complete, llm_kwargs, **left)
+            return result
+        _started(output_cls, prompt, prompt_args)
+        response = await self.achat(self._asked(prompt, prompt_args), **_call_arguments(output_cls, llm_kwargs))
+        return _ended(_instance(output_cls, response))
+
+    def _structured_stream_call(
+        self,
+        output_cls: type[ModelT],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Generator[Any, None, None]:
+        if not self._by_grammar:
+            return super()._structured_stream_call(output_cls, prompt, llm_kwargs, **prompt_args)
+        stream = self.stream_chat(self._asked(prompt, prompt_args), **_call_arguments(output_cls, llm_kwargs))
+        return _objects(output_cls, stream)
+
+    async def _structured_astream_call(
+        self,
+        output_cls: type[ModelT],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> AsyncGenerator[Any, None]:
+        if not self._by_grammar:
+            return await super()._structured_astream_call(output_cls, prompt, llm_kwargs, **prompt_args)
+        asked = self._asked(prompt, prompt_args)
+        stream = await self.astream_chat(asked, **_call_arguments(output_cls, llm_kwargs))
+        return _aobjects(output_cls, stream)
+
+    @property
+    def _by_grammar(self) -> bool:
+        return self.pydantic_program_mode is PydanticProgramMode.DEFAULT
+
+    def _asked(self, prompt: BasePromptTemplate, prompt_args: Mapping[str, Any]) -> list[ChatMessage]:
+        """Return the messages of a prompt, the system prompt first."""
+        return self._extend_messages(prompt.format_messages(llm=self, **prompt_args))
+
+    def _with_system_prompt(
+        self, prompt: PromptTemplate, prompt_args: dict[str, Any]
+    ) -> tuple[PromptTemplate, dict[str, Any]]:
+        """Put the system prompt into the prompt where core's program forgets it: asked for a tool call, awaited."""
+        if self.pydantic_program_mode is not PydanticProgramMode.FUNCTION or not self.system_prompt:
+            return prompt, prompt_args
+        return cast("PromptTemplate", ChatPromptTemplate(message_templates=self._asked(prompt, prompt_args))), {}
+
+
+def _call_arguments(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the arguments for `chat`; the caller's dict stays as it is."""
+    given = {name: value for name, value in (llm_kwargs or {}).items() if name not in _OF_PROGRAMS}
+    return {**given, "response_format": response_format(output_cls)}
+
+
+def _started(output_cls: type[BaseModel], prompt: PromptTemplate, prompt_args: dict[str, Any]) -> None:
+    _dispatcher.event(LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args))
+
+
+def _ended(result: ModelT) -> ModelT:
+    _dispatcher.event(LLMStructuredPredictEndEvent(output=result))
+    return result
+
+
+def _instance(output_cls: type[ModelT], response: ChatResponse) -> ModelT:
+    return whole(output_cls, response.message.content or "", _finish_reason(response))
+
+
+def _finish_reason(response: ChatResponse) -> str | None:
+    return response.raw.get("finish_reason") if is_object(response.raw) else None
+
+
+def _objects(
+    output_cls: type[ModelT], stream: Generator[ChatResponse, None, None]
+) -> Generator[ModelT | FlexibleModel, None, None]:
+    """Yield what there is of the instance as it grows, and at last the instance."""
+    growing = Growing(output_cls)
+    reason = None
+    for chunk in stream:
+        reason = _finish_reason(chunk)
+        if chunk.delta and (found := growing.feed(chunk.delta)) is not None:
+            yield found
+    yield whole(output_cls, growing.text, reason)
+
+
+async def _aobjects(
+    output_cls: type[ModelT], stream: AsyncGenerator[ChatResponse, None]
+) -> AsyncGenerator[ModelT | FlexibleModel, None]:
+    """Yield what there is of the instance as it grows, and at last the instance."""
+    growing = Growing(output_cls)
+    reason = None
+    async for chunk in stream:
+        reason = _finish_reason(chunk)
+        if chunk.delta and (found := growing.feed(chunk.delta)) is not None:
+            yield found
+    yield whole(output_cls, growing.text, reason)

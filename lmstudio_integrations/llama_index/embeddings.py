@@ -1,0 +1,232 @@
+"""`LMStudioEmbedding`: a LlamaIndex embedding model over LM Studio's native protocol."""
+
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, ClassVar, Self
+from weakref import WeakKeyDictionary
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+
+from lmstudio_integrations._adapters.settings import Server, Wanted, arepeat, own_names, repeat
+from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
+from lmstudio_integrations.client.sync import EmbeddingModel
+from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
+from lmstudio_integrations.llama_index._portable import Portable
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadSettings
+from lmstudio_integrations.types.models import ModelKind
+
+_NAMES = ("model", "model_name")
+_UNNAMED = "unknown"
+"""What core calls a model that has no name; here it is any model that is loaded."""
+
+BATCHES_AT_ONCE = 4
+"""Batches that are on their way to one model at once; each has up to 32 texts in flight."""
+
+
+def _parsed(value: Any) -> EmbeddingLoadModelConfig | None:
+    return None if value is None else EmbeddingLoadModelConfig.parse(value)
+
+
+class LMStudioEmbedding(Portable, BaseEmbedding):
+    """Embed texts with a model in LM Studio.
+
+    The object is configuration only: making one costs no connection, and it can be copied, pickled, shared by threads
+    and by event loops. `num_workers` may stay unset: how much is on its way at once is bounded per model.
+
+    Example:
+        ```python
+        from lmstudio_integrations.llama_index import LMStudioEmbedding
+
+        embed_model = LMStudioEmbedding(
+            model="text-embedding-nomic-embed-text-v1.5", query_instruction="search_query: "
+        )
+        vector = embed_model.get_query_embedding("Why is the sky blue?")
+        ```
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    _kind: ClassVar[ModelKind] = "embedding"
+    _load_settings: ClassVar[type[LoadSettings]] = EmbeddingLoadModelConfig
+
+    model_name: str = Field(default=_UNNAMED)
+    """The same as `model`, under core's name."""
+
+    embed_batch_size: Annotated[int, Field(ge=1, le=2048)] = 100
+    """Texts of one batch; also how often a progress bar moves."""
+
+    load_config: Annotated[EmbeddingLoadModelConfig | Mapping[str, Any] | None, BeforeValidator(_parsed)] = None
+    """How to load the model, if a call of this object loads it: `EmbeddingLoadModelConfig` or a dict of its fields."""
+
+    query_instruction: str = ""
+    """Put before every question; what it must be, the model's card says."""
+
+    text_instruction: str = ""
+    """Put before every text that is stored."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lmstudio_names(cls, values: Any) -> Any:
+        """Accept the names that other integrations have for our fields; `model` and `model_name` are one."""
+        if not is_object(values):
+            return values
+        given = dict(values)
+        if "request_timeout" in given:
+            given["timeout"] = given.pop("request_timeout")
+        names = {given.pop(name, None) for name in _NAMES} - {None, _UNNAMED}
+        if len(names) > 1:
+            raise LMStudioValueError(f"model and model_name are one setting; got {sorted(map(str, names))}")
+        model = next(iter(names), None)
+        known = {name: field for name, field in cls.model_fields.items() if name not in _NAMES}
+        return {**own_names(given, known), "model": model, "model_name": _UNNAMED if model is None else model}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keep `model` and `model_name` the same."""
+        if name in _NAMES:
+            super().__setattr__("model", None if value == _UNNAMED else value)
+            super().__setattr__("model_name", value or _UNNAMED)
+        else:
+            super().__setattr__(name, value)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name under which `to_dict` and traces know this class."""
+        return "LMStudioEmbedding"
+
+    def load(self) -> Self:
+        """Get the model, loading it if need be; return this object.
+
+        Raises:
+            LMStudioServerError: If the server cannot.
+        """
+        server, wanted, config = self._settled()
+        self._runtime.embedding(server, wanted, config).get_info()
+        return self
+
+    async def aload(self) -> Self:
+        """Get the model, loading it if need be; return this object.
+
+        Raises:
+            LMStudioServerError: If the server cannot.
+        """
+        server, wanted, config = self._settled()
+        await self._runtime.async_embedding(server, wanted, config).get_info()
+        return self
+
+    # With its instruction, a text is another text. That is done here, above core's cache, which would otherwise hand
+    # out the vector of a text for a question of the same wording. -------------------------------------------------
+
+    def get_query_embedding(self, query: str) -> list[float]:
+        """Return the vector of a question."""
+        return super().get_query_embedding(self.query_instruction + query)
+
+    async def aget_query_embedding(self, query: str) -> list[float]:
+        """Return the vector of a question."""
+        return await super().aget_query_embedding(self.query_instruction + query)
+
+    def get_text_embedding(self, text: str) -> list[float]:
+        """Return the vector of a text."""
+        return super().get_text_embedding(self.text_instruction + text)
+
+    async def aget_text_embedding(self, text: str) -> list[float]:
+        """Return the vector of a text."""
+        return await super().aget_text_embedding(self.text_instruction + text)
+
+    def get_text_embedding_batch(
+        self,
+        texts: list[str],
+        show_progress: bool = False,  # noqa: FBT001, FBT002 - core's
+        **kwargs: Any,
+    ) -> list[list[float]]:
+        """Return the vectors of texts, in their order."""
+        return super().get_text_embedding_batch(self._instructed(texts), show_progress, **kwargs)
+
+    async def aget_text_embedding_batch(
+        self,
+        texts: list[str],
+        show_progress: bool = False,  # noqa: FBT001, FBT002 - core's
+        **kwargs: Any,
+    ) -> list[list[float]]:
+        """Return the vectors of texts, in their order."""
+        return await super().aget_text_embedding_batch(self._instructed(texts), show_progress, **kwargs)
+
+    def _instructed(self, texts: Sequence[str]) -> list[str]:
+        return [self.text_instruction + text for text in texts]
+
+    # Core's six hooks -----------------------------------------------------------------------------------------------
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._embed([query])[0]
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return (await self._aembed([query]))[0]
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._embed([text])[0]
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return (await self._aembed([text]))[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return self._embed(texts)
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await self._aembed(texts)
+
+    def _embed(self, texts: list[str]) -> list[list[float]]:
+        server, wanted, config = self._settled()
+        model = self._runtime.embedding(server, wanted, config)
+        with _gate(server, wanted.model).threads:
+            return _counted(repeat(partial(_embed, model, texts), self.max_retries), texts)
+
+    async def _aembed(self, texts: list[str]) -> list[list[float]]:
+        server, wanted, config = self._settled()
+        model = self._runtime.async_embedding(server, wanted, config)
+        async with _gate(server, wanted.model).tasks():
+            return _counted(await arepeat(partial(_aembed, model, texts), self.max_retries), texts)
+
+    def _settled(self) -> tuple[Server, Wanted, LoadSettings | None]:
+        values = self.__dict__
+        config = self._load_config(values)
+        return self._server(values), self._wanted(values, config), config
+
+
+def _embed(model: EmbeddingModel, texts: list[str]) -> list[list[float]]:
+    return model.embed(texts)
+
+
+async def _aembed(model: AsyncEmbeddingModel, texts: list[str]) -> list[list[float]]:
+    return await model.embed(texts)
+
+
+def _counted(vectors: list[list[float]], texts: Sequence[str]) -> list[list[float]]:
+    """Return the vectors if there is one for each text; core would silently leave out the last texts."""
+    if len(vectors) != len(texts):
+        raise LMStudioProtocolError(f"the server sent {len(vectors)} vectors for {len(texts)} texts")
+    return vectors
+
+
+class _Gate:
+    """Lets so many batches for one model through at once, of threads and of the tasks of each event loop."""
+
+    def __init__(self) -> None:
+        self.threads = threading.BoundedSemaphore(BATCHES_AT_ONCE)
+        self._tasks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+
+    def tasks(self) -> asyncio.Semaphore:
+        """Return the semaphore of the running loop."""
+        loop = asyncio.get_running_loop()
+        found = self._tasks.get(loop)
+        if found is None:
+            found = self._tasks[loop] = asyncio.Semaphore(BATCHES_AT_ONCE)
+        return found
+
+
+_gates: dict[tuple[str | None, str | None], _Gate] = {}
+
+
+def _gate(server: Server, model: str | None) -> _Gate:
+    return _gates.setdefault((server.host, model), _Gate())

@@ -1,0 +1,416 @@
+"""`LMStudio`: a LlamaIndex language model over LM Studio's native protocol."""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, ClassVar, Self
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    CompletionResponse,
+    CompletionResponseAsyncGen,
+    CompletionResponseGen,
+    LLMMetadata,
+    MessageRole,
+    ToolCallBlock,
+)
+from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW, DEFAULT_NUM_OUTPUTS
+from llama_index.core.llms.llm import ToolSelection, default_completion_to_prompt
+from llama_index.core.tools import BaseTool
+from pydantic import ConfigDict, Field, model_validator
+from pydantic_core import from_json
+
+from lmstudio_integrations._adapters import conversation, images
+from lmstudio_integrations._adapters.predicting import Call, Predicting
+from lmstudio_integrations._adapters.settings import events, own_names
+from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
+from lmstudio_integrations.client.sync import PredictionStream
+from lmstudio_integrations.llama_index import _messages, _tools, _windows
+from lmstudio_integrations.llama_index._callbacks import observed_chat, observed_completion
+from lmstudio_integrations.llama_index._chunks import Answer, Options
+from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
+from lmstudio_integrations.llama_index._portable import Portable
+from lmstudio_integrations.llama_index._streams import AsyncChunks, AsyncSource, chunks
+from lmstudio_integrations.llama_index._structured import Structured
+from lmstudio_integrations.types.config import LlmLoadModelConfig
+from lmstudio_integrations.types.models import LlmInstanceInfo
+from lmstudio_integrations.types.results import PredictionEvent
+
+_EXTRAS = ("tools", "tool_choice", "parallel_tool_calls", "response_format")
+"""Call arguments that are no fields."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A prediction that is ready to be asked for: a conversation, or a text to be continued.
+
+    Attributes:
+        call: The settings.
+        options: What is wanted of the answer.
+        drafts: The conversation; `None` if a text is to be continued.
+        prompt: The text.
+    """
+
+    call: Call
+    options: Options
+    drafts: Sequence[conversation.Draft] | None = None
+    prompt: str = ""
+
+
+class LMStudio(Portable, Predicting, Structured):
+    """A language model in LM Studio.
+
+    The object is configuration only: making one costs no connection, and it can be copied, pickled, shared by threads
+    and by event loops. Every setting may also be given to a call.
+
+    LlamaIndex copies the context window when an engine, an agent or a memory is built; call `load()` before that, or
+    say `context_length` or `context_window`.
+
+    Example:
+        ```python
+        from lmstudio_integrations.llama_index import LMStudio
+
+        llm = LMStudio(model="qwen2.5-7b-instruct", temperature=0.2, ttl=600).load()
+        for chunk in llm.stream_complete("Why is the sky blue?"):
+            print(chunk.delta, end="")
+        ```
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    _not_in_call: ClassVar[frozenset[str]] = frozenset(
+        {"callback_manager", "rate_limiter", "system_prompt", "messages_to_prompt", "completion_to_prompt"}
+        | {"output_parser", "pydantic_program_mode", "query_wrapper_prompt"}
+        | {"context_window", "is_function_calling_model"}
+    )
+
+    send_reasoning: bool = False
+    """Whether earlier thoughts are sent back to the model, in `<think>` tags."""
+
+    logprobs: bool | None = None
+    """Whether responses have the tokens' log-probabilities."""
+
+    top_logprobs: Annotated[int, Field(ge=0, le=100)] | None = None
+    """For how many alternatives of each token; implies `logprobs`."""
+
+    allow_image_download: bool = False
+    """Whether pictures with an http(s) address are fetched, by this program, and uploaded."""
+
+    context_window: Annotated[int, Field(ge=1)] | None = None
+    """The window that LlamaIndex is to reckon with, in tokens. Without it: that of the loaded model once it is known,
+    else `context_length`, else LlamaIndex's default of 3,900."""
+
+    is_function_calling_model: bool = True
+    """Whether LlamaIndex may offer tools. `False` makes it choose ReAct agents and programs in plain text."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lmstudio_names(cls, values: Any) -> Any:
+        """Accept the names that other LlamaIndex integrations have for our fields."""
+        if not is_object(values) or values.keys() <= cls.model_fields.keys():
+            return values
+        given = dict(values)
+        if "request_timeout" in given:
+            given["timeout"] = given.pop("request_timeout")
+        more: Mapping[str, Any] = given.pop("additional_kwargs", None) or {}
+        return own_names({**more, **given}, cls.model_fields)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name under which `to_dict` and traces know this class."""
+        return "LMStudio"
+
+    # What LlamaIndex wants to know ----------------------------------------------------------------------------------
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """What LlamaIndex goes by. Never asks the server; see `load`."""
+        return self._described(_windows.hand_out(self._window_key(), self._window()))
+
+    def to_payload(self) -> dict[str, Any]:
+        """Return what events and traces show of this object: no secrets."""
+        payload = self._described(self._window()).model_dump()
+        return {"class_name": self.class_name(), **payload, "model": self.model, "temperature": self.temperature}
+
+    def _described(self, window: int) -> LLMMetadata:
+        return LLMMetadata(
+            context_window=window,
+            num_output=max(0, min(self.max_tokens or DEFAULT_NUM_OUTPUTS, window - 1)),
+            is_chat_model=True,
+            is_function_calling_model=self.is_function_calling_model,
+            model_name=self.model or "unknown",
+            system_role=MessageRole.SYSTEM,
+        )
+
+    def _window(self) -> int:
+        config = self._load_config(self.__dict__)
+        asked = config.context_length if isinstance(config, LlmLoadModelConfig) else None
+        return self.context_window or _windows.learnt(self._window_key()) or asked or DEFAULT_CONTEXT_WINDOW
+
+    def _window_key(self) -> _windows.Key:
+        return _windows.key_of(self.host, self.model)
+
+    def load(self) -> Self:
+        """Get the model, loading it if need be, and learn its context window; return this object.
+
+        Raises:
+            LMStudioServerError: If the server cannot.
+        """
+        call = self._own()
+        return self._learnt(self._model(call).get_info())
+
+    async def aload(self) -> Self:
+        """Get the model, loading it if need be, and learn its context window; return this object.
+
+        Raises:
+            LMStudioServerError: If the server cannot.
+        """
+        call = self._own()
+        return self._learnt(await self._async_model(call).get_info())
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of a text, as the model has them.
+
+        Raises:
+            LMStudioServerError: If the server cannot answer.
+        """
+        return self._model(self._own()).tokenize(text)
+
+    async def atokenize(self, text: str) -> list[int]:
+        """Return the tokens of a text, as the model has them.
+
+        Raises:
+            LMStudioServerError: If the server cannot answer.
+        """
+        return await self._async_model(self._own()).tokenize(text)
+
+    def _own(self) -> Call:
+        """Return a call with nothing but the object's own settings."""
+        return self._settled(self.__dict__, {})
+
+    def _learnt(self, info: LlmInstanceInfo) -> Self:
+        _windows.learn(self._window_key(), info.context_length)
+        return self
+
+    def _learn(self, call: Call, answer: Answer) -> None:
+        window = answer.end.model_info.get("contextLength") if answer.end else None
+        if isinstance(window, int):
+            _windows.learn(_windows.key_of(call.values["host"], call.values["model"]), window)
+
+    # Chat -----------------------------------------------------------------------------------------------------------
+
+    @observed_chat
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Ask for the next message of a conversation.
+
+        Args:
+            messages: The conversation.
+            kwargs: Settings of this call by the names of the fields, and `tools`, `tool_choice`,
+                `parallel_tool_calls`, `response_format`.
+
+        Raises:
+            LMStudioValueError: If a setting is unknown, or a message cannot be sent.
+            LMStudioServerError: If the server cannot answer.
+            LlamaIndexToolCallError: If a tool call failed, or was required and did not come.
+        """
+        return self._answer(self._chat_job(messages, kwargs)).chat_response()
+
+    @observed_chat
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Ask for the next message of a conversation; see `chat`."""
+        return (await self._aanswer(self._chat_job(messages, kwargs))).chat_response()
+
+    @observed_chat
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        """Ask for the next message of a conversation, piece by piece; see `chat`. Leaving it stops the server."""
+        job = self._chat_job(messages, kwargs)
+        return chunks(self._events(job), Answer(job.options), Answer.chat_chunk, partial(self._learn, job.call))
+
+    @observed_chat
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
+        """Ask for the next message of a conversation, piece by piece; see `chat`. Leaving it stops the server."""
+        job = self._chat_job(messages, kwargs)
+        return AsyncChunks(self._source(job), Answer(job.options), Answer.chat_chunk, partial(self._learn, job.call))
+
+    # Completion -----------------------------------------------------------------------------------------------------
+
+    @observed_completion
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - core's
+        """Answer a prompt.
+
+        Args:
+            prompt: The prompt.
+            formatted: Whether it is a text to be continued as it stands. Otherwise it is one turn of a user, in the
+                model's chat template, unless `completion_to_prompt` formats it.
+            kwargs: See `chat`.
+
+        Raises:
+            LMStudioValueError: If a setting is unknown, or the prompt is empty.
+            LMStudioServerError: If the server cannot answer.
+        """
+        return self._answer(self._completion_job(prompt, formatted, kwargs)).completion_response()
+
+    @observed_completion
+    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - core's
+        """Answer a prompt; see `complete`."""
+        return (await self._aanswer(self._completion_job(prompt, formatted, kwargs))).completion_response()
+
+    @observed_completion
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:  # noqa: FBT001, FBT002 - core's
+        """Answer a prompt, piece by piece; see `complete`. Leaving it stops the server."""
+        job = self._completion_job(prompt, formatted, kwargs)
+        return chunks(self._events(job), Answer(job.options), Answer.completion_chunk, partial(self._learn, job.call))
+
+    @observed_completion
+    async def astream_complete(
+        self,
+        prompt: str,
+        formatted: bool = False,  # noqa: FBT001, FBT002 - core's
+        **kwargs: Any,
+    ) -> CompletionResponseAsyncGen:
+        """Answer a prompt, piece by piece; see `complete`. Leaving it stops the server."""
+        job = self._completion_job(prompt, formatted, kwargs)
+        return AsyncChunks(
+            self._source(job), Answer(job.options), Answer.completion_chunk, partial(self._learn, job.call)
+        )
+
+    # How a call is made: none of this is decorated, so that every call is told once ---------------------------------
+
+    def _chat_job(self, messages: Sequence[ChatMessage], given: Mapping[str, Any]) -> _Job:
+        call, options = self._settle(given)
+        drafts = _messages.draft(messages, send_reasoning=call.values["send_reasoning"])
+        images.check_allowed(conversation.images(drafts), allowed=call.values["allow_image_download"])
+        return _Job(call, options, drafts)
+
+    def _completion_job(self, prompt: str, formatted: bool, given: Mapping[str, Any]) -> _Job:  # noqa: FBT001 - core's
+        to_prompt = self.completion_to_prompt
+        if not (formatted or to_prompt is None or to_prompt is default_completion_to_prompt):
+            prompt, formatted = to_prompt(prompt), True
+        if not formatted:
+            return self._chat_job([ChatMessage(role=MessageRole.USER, content=prompt)], given)
+        call, options = self._settle(given)
+        return _Job(call, options, prompt=prompt)
+
+    def _settle(self, given: Mapping[str, Any]) -> tuple[Call, Options]:
+        """Settle the settings of a call."""
+        extras = {name: given[name] for name in _EXTRAS if name in given}
+        values = self._values({name: value for name, value in given.items() if name not in extras})
+        more: dict[str, Any] = {}
+        options = Options()
+        if extras:
+            tools = extras.get("tools") or ()
+            more = _tools.tool_settings(tools, extras.get("tool_choice"))
+            options = Options(
+                required=_tools.is_required(more),
+                parallel=extras.get("parallel_tool_calls") is not False,
+                names=_tools.original_names(tools),
+            )
+            more |= _tools.response_settings(extras.get("response_format"))
+        if values["logprobs"] or values["top_logprobs"]:
+            more["log_probs"] = values["top_logprobs"] or 0
+        return self._settled(values, more), options
+
+    def _answer(self, job: _Job) -> Answer:
+        answer = Answer(job.options)
+        for event in self._events(job):
+            answer.take(event)
+        self._learn(job.call, answer)
+        return answer
+
+    async def _aanswer(self, job: _Job) -> Answer:
+        answer = Answer(job.options)
+        source = self._source(job)
+        try:
+            while answer.end is None:
+                answer.take(await source.next())
+        finally:
+            await source.close()
+        self._learn(job.call, answer)
+        return answer
+
+    def _events(self, job: _Job) -> Generator[PredictionEvent]:
+        return events(partial(self._open, job), job.call.values["max_retries"])
+
+    def _source(self, job: _Job) -> AsyncSource:
+        return AsyncSource(partial(self._aopen, job), job.call.values["max_retries"])
+
+    def _open(self, job: _Job) -> PredictionStream:
+        model, options = self._model(job.call), job.call.options()
+        if job.drafts is None:
+            return model.complete_stream(job.prompt, **options)
+        pictures = conversation.images(job.drafts)
+        handles = images.upload(self._runtime.client(job.call.server), pictures) if pictures else {}
+        return model.respond_stream(conversation.to_history(job.drafts, handles), **options)
+
+    async def _aopen(self, job: _Job) -> AsyncPredictionStream:
+        model, options = self._async_model(job.call), job.call.options()
+        if job.drafts is None:
+            return model.complete_stream(job.prompt, **options)
+        pictures = conversation.images(job.drafts)
+        handles = await images.aupload(self._runtime.async_client(job.call.server), pictures) if pictures else {}
+        return model.respond_stream(conversation.to_history(job.drafts, handles), **options)
+
+    # Tools ----------------------------------------------------------------------------------------------------------
+
+    def _prepare_chat_with_tools(  # noqa: PLR0917 - core's
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,  # noqa: ARG002, FBT001, FBT002 - core's
+        allow_parallel_tool_calls: bool = False,  # noqa: FBT001, FBT002 - core's
+        tool_required: bool = False,  # noqa: FBT001, FBT002 - core's
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Return the arguments for `chat` that offer tools; the history is copied."""
+        messages = list(chat_history or ())
+        if user_msg is not None:
+            message = ChatMessage(role=MessageRole.USER, content=user_msg) if isinstance(user_msg, str) else user_msg
+            messages.append(message)
+        choice = kwargs.pop("tool_choice", None)
+        if choice is None and tool_required:
+            choice = "required"
+        prepared: dict[str, Any] = {"messages": messages, **kwargs}
+        if tools or choice is not None:
+            prepared |= {
+                "tools": _tools.openai_tools(tools),
+                "tool_choice": choice,
+                "parallel_tool_calls": allow_parallel_tool_calls,
+            }
+        return prepared
+
+    def get_tool_calls_from_response(
+        self,
+        response: ChatResponse,
+        error_on_no_tool_call: bool = True,  # noqa: FBT001, FBT002 - core's
+        **kwargs: Any,  # noqa: ARG002 - core's
+    ) -> list[ToolSelection]:
+        """Return the tool calls of a response, or of a chunk; unfinished arguments are read as far as they go.
+
+        Raises:
+            LlamaIndexToolCallError: If there are none, unless `error_on_no_tool_call` is false.
+        """
+        calls = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
+        if not calls and error_on_no_tool_call:
+            raise LlamaIndexToolCallError("the model called no tool", text=response.message.content or "")
+        return [
+            ToolSelection(
+                tool_id=call.tool_call_id or "", tool_name=call.tool_name, tool_kwargs=_so_far(call.tool_kwargs)
+            )
+            for call in calls
+        ]
+
+
+def _so_far(arguments: dict[str, Any] | str) -> dict[str, Any]:
+    """Return the arguments of a call, of an unfinished one as far as they have come."""
+    if not isinstance(arguments, str):
+        return arguments
+    try:
+        found = from_json(arguments, allow_partial="trailing-strings")
+    except ValueError:
+        return {}
+    return found if is_object(found) else {}
