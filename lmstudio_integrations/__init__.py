@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lmstudio_integrations.client._act import ActResult
     from lmstudio_integrations.client.asynchronous import (
         AsyncClient,
         AsyncEmbeddingModel,
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
         configure_default_client,
         embedding_model,
         get_default_client,
+        get_sync_api_timeout,
         list_downloaded_models,
         list_loaded_models,
         llm,
         prepare_image,
+        set_sync_api_timeout,
     )
     from lmstudio_integrations.client.sync import LLM, Client, EmbeddingModel, PredictionStream
     from lmstudio_integrations.errors import (
@@ -62,7 +65,6 @@ if TYPE_CHECKING:
     from lmstudio_integrations.types.chat import (
         AssistantMessage,
         Chat,
-        FileHandle,
         SystemMessage,
         ToolMessage,
         UserMessage,
@@ -77,9 +79,13 @@ if TYPE_CHECKING:
         LlmPredictionConfig,
         LlmPredictionConfigDict,
     )
+    from lmstudio_integrations.types.files import DownloadProgressUpdate, FileHandle, ParsedDocument, RetrievalResult
+    from lmstudio_integrations.types.functions import ToolFunctionDef, ToolFunctionDefDict
     from lmstudio_integrations.types.models import (
+        ContextUse,
         EmbeddingModelInfo,
         EmbeddingModelInstanceInfo,
+        InstanceProcessingState,
         LlmInfo,
         LlmInstanceInfo,
         ModelInfo,
@@ -101,6 +107,7 @@ if TYPE_CHECKING:
     from lmstudio_integrations.types.tools import ToolCallRequest
 
 _MODULES = {
+    ".client._act": ("ActResult",),
     ".client.asynchronous": (
         "AsyncClient",
         "AsyncEmbeddingModel",
@@ -111,10 +118,12 @@ _MODULES = {
         "configure_default_client",
         "embedding_model",
         "get_default_client",
+        "get_sync_api_timeout",
         "list_downloaded_models",
         "list_loaded_models",
         "llm",
         "prepare_image",
+        "set_sync_api_timeout",
     ),
     ".client.sync": (
         "LLM",
@@ -163,10 +172,19 @@ _MODULES = {
     ".types.chat": (
         "AssistantMessage",
         "Chat",
-        "FileHandle",
         "SystemMessage",
         "ToolMessage",
         "UserMessage",
+    ),
+    ".types.files": (
+        "DownloadProgressUpdate",
+        "FileHandle",
+        "ParsedDocument",
+        "RetrievalResult",
+    ),
+    ".types.functions": (
+        "ToolFunctionDef",
+        "ToolFunctionDefDict",
     ),
     ".types.config": (
         "EmbeddingLoadModelConfig",
@@ -179,8 +197,10 @@ _MODULES = {
         "LlmPredictionConfigDict",
     ),
     ".types.models": (
+        "ContextUse",
         "EmbeddingModelInfo",
         "EmbeddingModelInstanceInfo",
+        "InstanceProcessingState",
         "LlmInfo",
         "LlmInstanceInfo",
         "ModelInfo",
@@ -207,6 +227,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 __all__ = [
     "LLM",
+    "ActResult",
     "AssistantMessage",
     "AsyncClient",
     "AsyncEmbeddingModel",
@@ -215,6 +236,8 @@ __all__ = [
     "Chat",
     "ChatLMStudio",
     "Client",
+    "ContextUse",
+    "DownloadProgressUpdate",
     "EmbeddingLoadModelConfig",
     "EmbeddingLoadModelConfigDict",
     "EmbeddingModel",
@@ -223,6 +246,7 @@ __all__ = [
     "FileHandle",
     "GpuSetting",
     "GpuSettingDict",
+    "InstanceProcessingState",
     "LMStudioAuthenticationError",
     "LMStudioCancelledError",
     "LMStudioChannelClosedError",
@@ -266,11 +290,13 @@ __all__ = [
     "LlmPredictionStats",
     "ModelInfo",
     "ModelInstanceInfo",
+    "ParsedDocument",
     "PredictionEnd",
     "PredictionEvent",
     "PredictionResult",
     "PredictionStream",
     "PromptProgress",
+    "RetrievalResult",
     "SystemMessage",
     "ToolCallArguments",
     "ToolCallEnd",
@@ -278,15 +304,19 @@ __all__ = [
     "ToolCallName",
     "ToolCallRequest",
     "ToolCallStart",
+    "ToolFunctionDef",
+    "ToolFunctionDefDict",
     "ToolMessage",
     "UserMessage",
     "configure_default_client",
     "embedding_model",
     "get_default_client",
+    "get_sync_api_timeout",
     "list_downloaded_models",
     "list_loaded_models",
     "llm",
     "prepare_image",
+    "set_sync_api_timeout",
 ]
 
 

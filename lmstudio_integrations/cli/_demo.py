@@ -74,9 +74,13 @@ def find_place(console: Console, host: str | None, token: str | None) -> Generat
 def survey(client: Client, name: str) -> tuple[Choice, Choice] | str:
     """Return a chat model and an embedding model of the server, or a sentence that says why it cannot be used."""
     try:
-        chat = choose([handle.get_info() for handle in client.llm.list_loaded()], client.llm.list_downloaded())
+        chat = choose(
+            [handle.get_info() for handle in client.llm.list_loaded()],
+            [model.info for model in client.llm.list_downloaded()],
+        )
         embedding = choose(
-            [handle.get_info() for handle in client.embedding.list_loaded()], client.embedding.list_downloaded()
+            [handle.get_info() for handle in client.embedding.list_loaded()],
+            [model.info for model in client.embedding.list_downloaded()],
         )
     except LMStudioUnreachableError:
         return f"There is no {name}."

@@ -13,12 +13,12 @@ from pydantic_core import to_json
 from lmstudio_integrations.client._binding import Binding
 from lmstudio_integrations.client._flows import Flow
 from lmstudio_integrations.client._link import Link
+from lmstudio_integrations.client._names import check_names
 from lmstudio_integrations.client._prediction import Callbacks, Prediction
 from lmstudio_integrations.client._requests import (
     History,
     PredictionSettings,
     RoundOptions,
-    check_names,
     respond_in_loop,
     to_chat,
 )

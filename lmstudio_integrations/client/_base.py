@@ -1,30 +1,74 @@
 """What the sync and the async client share: everything that does not wait."""
 
+from collections import ChainMap
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypedDict, TypeVar, cast, get_args
 
 from typing_extensions import Unpack
 
 from lmstudio_integrations.client._address import Target
-from lmstudio_integrations.client._binding import Binding, LoadPolicy, OnConfigMismatch, OnProgress
+from lmstudio_integrations.client._binding import (
+    DEFAULT_TTL,
+    Binding,
+    LoadPolicy,
+    OnConfigMismatch,
+    OnProgress,
+    milliseconds,
+)
 from lmstudio_integrations.client._link import FOR_EVER, Link
+from lmstudio_integrations.client._names import check_names
 from lmstudio_integrations.client._prediction import Prediction
-from lmstudio_integrations.client._requests import CLOCKS, ClockOptions, check_names, checked_clocks
+from lmstudio_integrations.client._requests import CLOCKS, ClockOptions, checked_clocks
 from lmstudio_integrations.client._waiters import Waiter
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
-from lmstudio_integrations.types.models import LlmInstanceInfo, ModelKind
+from lmstudio_integrations.types.config import (
+    EmbeddingLoadModelConfig,
+    EmbeddingLoadModelConfigDict,
+    LlmLoadModelConfig,
+    LlmLoadModelConfigDict,
+    LlmPredictionConfig,
+    LoadSettings,
+)
+from lmstudio_integrations.types.files import DownloadOptionInfo, SearchResultInfo
+from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo, ModelInfo, ModelKind
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionResult
 
 HandleT = TypeVar("HandleT", bound="BaseHandle")
-LoadConfig = LlmLoadModelConfig | EmbeddingLoadModelConfig | Mapping[str, Any]
+LoadConfig = LlmLoadModelConfig | EmbeddingLoadModelConfig | LlmLoadModelConfigDict | EmbeddingLoadModelConfigDict
 
 _LOAD_CONFIGS: dict[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadModelConfig]] = {
     "llm": LlmLoadModelConfig,
     "embedding": EmbeddingLoadModelConfig,
 }
-_POLICIES = ("get_or_load", "require_loaded", "new_instance")
-_MISMATCH = ("warn", "raise", "ignore")
+ChoiceT = TypeVar("ChoiceT")
+
+
+def _choice(value: ChoiceT, choices: Any, name: str) -> ChoiceT:
+    if value not in get_args(choices):
+        raise LMStudioValueError(f"{name} must be one of {', '.join(get_args(choices))}; got {value!r}")
+    return value
+
+
+class ModelOptions(TypedDict, total=False):
+    """How a model is got or loaded.
+
+    Attributes:
+        ttl: Seconds of idle time after which the model goes, if this loads it. `model` and `load_new_instance` send
+            an hour unless told otherwise. `None` sends none: a new instance then stays, and one that is got or
+            loaded has the server's default.
+        config: Load settings, if this loads it.
+        load_policy: `get_or_load`; `require_loaded` never loads; `new_instance` always does.
+        on_config_mismatch: Whether to `warn`, `raise` or `ignore` when it is loaded with other settings.
+        on_load_progress: Takes growing values from 0.0 to 1.0.
+        on_progress: The same, by another name.
+    """
+
+    ttl: float | None
+    config: "LoadConfig | None"
+    load_policy: LoadPolicy
+    on_config_mismatch: OnConfigMismatch
+    on_load_progress: OnProgress | None
+    on_progress: OnProgress | None
 
 
 class BaseClient:
@@ -46,7 +90,7 @@ class BaseClient:
     """
 
     make_waiter: ClassVar[type[Waiter]]
-    _default_clocks: ClassVar[Mapping[str, float | None]] = CLOCKS
+    default_clocks: ClassVar[dict[str, float | None]] = dict(CLOCKS)
 
     def __init__(
         self,
@@ -59,7 +103,7 @@ class BaseClient:
     ) -> None:
         check_names(clocks, CLOCKS)
         target = Target.of(api_host, api_token, headers)
-        limits = {**self._default_clocks, **checked_clocks(clocks)}
+        limits = ChainMap(dict(checked_clocks(clocks)), self.default_clocks)
         self._link: Link[Any] = Link(target, limits, self.make_waiter, keep_idle)
 
     @property
@@ -98,61 +142,43 @@ class BaseNamespace(Generic[HandleT]):
     def __init__(self, link: Link[Any]) -> None:
         self._link = link
 
-    def lazy_model(
-        self,
-        model_key: str | None = None,
-        /,
-        *,
-        ttl: float | None = None,
-        config: LoadConfig | None = None,
-        load_policy: LoadPolicy = "get_or_load",
-        on_config_mismatch: OnConfigMismatch = "warn",
-        on_load_progress: OnProgress | None = None,
-    ) -> HandleT:
+    def lazy_model(self, model_key: str | None = None, /, **options: Unpack[ModelOptions]) -> HandleT:
         """Return a handle that gets or loads its model at its first use. Nothing is sent now.
 
         Args:
             model_key: Key or identifier; `None` is any loaded model.
-            ttl: Seconds of idle time after which the model goes, if this loads it. `None` sends none: the server's
-                default then applies to `get_or_load`, and a new instance stays.
-            config: Load settings, if this loads it.
-            load_policy: `get_or_load`; `require_loaded` never loads; `new_instance` always does.
-            on_config_mismatch: Whether to `warn`, `raise` or `ignore` when it is loaded with other settings.
-            on_load_progress: Takes growing values from 0.0 to 1.0.
+            options: See `ModelOptions`; without `ttl` none is sent.
 
         Raises:
             LMStudioValueError: If an argument cannot be.
         """
+        check_names(options, ModelOptions.__annotations__)
         if model_key is not None and not model_key.strip():
             raise LMStudioValueError("the model key is empty; name one, or pass None for any loaded model")
-        if load_policy not in _POLICIES:
-            raise LMStudioValueError(f"load_policy must be one of {', '.join(_POLICIES)}; got {load_policy!r}")
-        if on_config_mismatch not in _MISMATCH:
-            raise LMStudioValueError(
-                f"on_config_mismatch must be one of {', '.join(_MISMATCH)}; got {on_config_mismatch!r}"
-            )
+        ttl = options.get("ttl")
+        if ttl is not None:
+            milliseconds(ttl)
         binding = Binding(
             self.kind,
             model_key,
-            policy=load_policy,
+            policy=_choice(options.get("load_policy", "get_or_load"), LoadPolicy, "load_policy"),
             ttl=ttl,
-            config=None if config is None else _LOAD_CONFIGS[self.kind].parse(config),  # type: ignore[arg-type]  # by kind
-            on_config_mismatch=on_config_mismatch,
-            on_load_progress=on_load_progress,
+            config=self._load_config(options.get("config")),
+            on_config_mismatch=_choice(
+                options.get("on_config_mismatch", "warn"), OnConfigMismatch, "on_config_mismatch"
+            ),
+            on_load_progress=options.get("on_load_progress") or options.get("on_progress"),
         )
         return self._handle(self._link, binding)
 
-    def _new_instance(
-        self,
-        model_key: str,
-        identifier: str | None,
-        ttl: float | None,
-        config: LoadConfig | None,
-        on_progress: OnProgress | None,
-    ) -> HandleT:
-        handle = self.lazy_model(
-            model_key, ttl=ttl, config=config, load_policy="new_instance", on_load_progress=on_progress
-        )
+    def _load_config(self, config: LoadConfig | None) -> LoadSettings | None:
+        kind = _LOAD_CONFIGS[self.kind]
+        return None if config is None else kind.parse(cast("Any", config))
+
+    def _new_instance(self, model_key: str, identifier: str | None, options: ModelOptions) -> HandleT:
+        options["load_policy"] = "new_instance"
+        options.setdefault("ttl", DEFAULT_TTL)
+        handle = self.lazy_model(model_key, **options)
         handle.binding.wanted_identifier = identifier
         return handle
 
@@ -199,3 +225,82 @@ class BaseStream:
     def prediction_config(self) -> LlmPredictionConfig:
         """The settings that the prediction ran with."""
         return self.result().prediction_config
+
+
+class BaseDownloaded(Generic[HandleT]):
+    """A model on the server's disk."""
+
+    def __init__(self, info: ModelInfo, namespace: BaseNamespace[HandleT]) -> None:
+        self._info = info
+        self._namespace = namespace
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the server knows of it."""
+        return self._info
+
+    @property
+    def type(self) -> str:
+        """Its kind, `llm` or `embedding`."""
+        return self._info.type
+
+    @property
+    def model_key(self) -> str:
+        """What to call it when loading."""
+        return self._info.model_key
+
+    @property
+    def path(self) -> str:
+        """Where it lies, below the folder of models."""
+        return self._info.path
+
+    @property
+    def display_name(self) -> str:
+        """Its name for people."""
+        return self._info.display_name
+
+    @property
+    def architecture(self) -> str | None:
+        """For example `llama`, where known."""
+        return self._info.architecture
+
+    @property
+    def size_bytes(self) -> int:
+        """Its size on disk."""
+        return self._info.size_bytes
+
+    @property
+    def vision(self) -> bool:
+        """Whether it sees images."""
+        return isinstance(self._info, LlmInfo) and self._info.vision
+
+    @property
+    def trained_for_tool_use(self) -> bool:
+        """Whether it was taught tools."""
+        return isinstance(self._info, LlmInfo) and self._info.trained_for_tool_use
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}(model_key={self.model_key!r})"
+
+
+class BaseAvailableModel:
+    """A model that a search found."""
+
+    def __init__(self, info: SearchResultInfo, link: Link[Any]) -> None:
+        self._link = link
+        self.info = info
+        """What the server says of it."""
+
+    @property
+    def name(self) -> str:
+        """Its name for people."""
+        return self.info.name
+
+
+class BaseDownloadOption:
+    """A form in which a model can be downloaded."""
+
+    def __init__(self, info: DownloadOptionInfo, link: Link[Any]) -> None:
+        self._link = link
+        self.info = info
+        """What the server says of it."""

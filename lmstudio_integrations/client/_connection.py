@@ -9,6 +9,7 @@ import logging
 import math
 import ssl
 import time
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.session import ClientSession, Exchange
+from lmstudio_integrations.types.files import Origin
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -57,6 +59,7 @@ class Connection:
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
+        self._uploads: weakref.WeakSet[Origin] = weakref.WeakSet()
         self.users: dict[int, float] = {}
         """Who may use it again, each with the seconds for which it wants an idle connection kept open."""
 
@@ -90,6 +93,13 @@ class Connection:
             self._flush()
             self._idle_since = 0.0
             self._arm()
+
+    def watch(self, origin: Origin) -> None:
+        """Note on an uploaded file when this connection is lost: the server then forgets the file."""
+        if self._session is None:
+            origin.expired = True
+        else:
+            self._uploads.add(origin)
 
     async def close(self) -> None:
         """Close the socket; whoever waits is told that the connection is lost."""
@@ -149,6 +159,9 @@ class Connection:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for origin in self._uploads:
+            origin.expired = True
+        self._uploads.clear()
         session.lost(error)
         self._on_closed()
         if socket is not None:

@@ -1,18 +1,22 @@
-"""Uploading: bytes to a file handle that can be put into a message (protocol §4.6)."""
+"""Files: uploading them, keeping them known to the server, reading and searching them (protocol §4.6)."""
 
 import base64
 import binascii
 import re
 import uuid
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
-from lmstudio_integrations.client._flows import Flow, ask, understanding
+from lmstudio_integrations.client._flows import Flow, ask, follow, understanding
 from lmstudio_integrations.client._link import Link
-from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
-from lmstudio_integrations.protocol.endpoints import UploadFile
-from lmstudio_integrations.types.chat import FileHandle
+from lmstudio_integrations.client._names import check_names
+from lmstudio_integrations.errors import LMStudioFileExpiredError, LMStudioOSError, LMStudioValueError
+from lmstudio_integrations.protocol.endpoints import ParseDocument, ParseOptions, Retrieve, UploadFile
+from lmstudio_integrations.protocol.kv_config import KvConfig
+from lmstudio_integrations.types.chat import ChatHistory, Message
+from lmstudio_integrations.types.files import FileHandle, Origin, ParsedDocument, RetrievalResult
 
 FileInput = str | PathLike[str] | bytes | IO[bytes]
 """A path, a data URL, the content itself, or an open binary file."""
@@ -26,6 +30,29 @@ _SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
 _EXTENSIONS = {"jpg": ("jpg", "jpeg"), "png": ("png",), "webp": ("webp",)}
 
 
+class RetrievalOptions(TypedDict, total=False):
+    """What `retrieve` takes by name.
+
+    Attributes:
+        limit: How many passages at most.
+        embedding_model: The key of the model that compares them.
+        chunking_method: How documents are cut up: `{"type": "recursive-v1", "chunkSize": …, "chunkOverlap": …}`.
+        on_progress: Takes the file's number, the step (`loading`, `chunking`, `embedding`) and 0.0 to 1.0.
+    """
+
+    limit: int | None
+    embedding_model: str | None
+    chunking_method: dict[str, Any] | None
+    on_progress: Callable[[int, str, float], Any] | None
+
+
+_RETRIEVAL_KEYS = {
+    "limit": "retrieval.limit",
+    "embedding_model": "retrieval.embeddingModel",
+    "chunking_method": "retrieval.chunkingMethod",
+}
+
+
 def prepare_image(link: Link[Any], source: FileInput, name: str | None) -> Flow[FileHandle]:
     """Upload a picture. Its name gets the extension of what it really is, because some models go by that."""
     content, given = read(source)
@@ -33,7 +60,15 @@ def prepare_image(link: Link[Any], source: FileInput, name: str | None) -> Flow[
     if kind is None:
         shown = name or given or "the given bytes"
         raise LMStudioValueError(f"{shown} is no JPEG, PNG or WebP picture; convert it first")
-    return (yield from _upload(link, _with_extension(name or given, kind), content))
+    again = (lambda: read(source)[0]) if isinstance(source, str | PathLike) else (lambda: content)
+    return (yield from _upload(link, _with_extension(name or given, kind), content, again))
+
+
+def prepare_file(link: Link[Any], source: FileInput, name: str | None) -> Flow[FileHandle]:
+    """Upload a file of any type."""
+    content, given = read(source)
+    again = (lambda: read(source)[0]) if isinstance(source, str | PathLike) else (lambda: content)
+    return (yield from _upload(link, name or given or str(uuid.uuid4()), content, again))
 
 
 def read(source: FileInput) -> tuple[bytes, str | None]:
@@ -77,13 +112,112 @@ def _with_extension(name: str | None, kind: str) -> str:
     return name if Path(name).suffix.lower().lstrip(".") in _EXTENSIONS[kind] else f"{name}.{kind}"
 
 
-def _upload(link: Link[Any], name: str, content: bytes) -> Flow[FileHandle]:
-    parameter = UploadFile(name=name, content_base64=base64.b64encode(content).decode())
-    answer = yield from ask(link, "files", "uploadFileBase64", parameter, doing="File upload")
+def _upload(link: Link[Any], name: str, content: bytes, again: Callable[[], bytes]) -> Flow[FileHandle]:
+    """Upload a file; its origin keeps the connection open for as long as a handle is alive."""
+    answer = yield from _send(link, name, content)
     with understanding("File upload"):
-        return FileHandle(
+        handle = FileHandle(
             name=name,
             identifier=answer["identifier"],
             size_bytes=answer["sizeBytes"],
             file_type=answer["fileType"],
         )
+    origin = Origin(name, again, handle.identifier)
+    link.guard(origin)
+    return handle.with_origin(origin)
+
+
+def _send(link: Link[Any], name: str, content: bytes) -> Flow[Any]:
+    parameter = UploadFile(name=name, content_base64=base64.b64encode(content).decode())
+    return (yield from ask(link, "files", "uploadFileBase64", parameter, doing="File upload"))
+
+
+def renew(link: Link[Any], handle: FileHandle) -> Flow[FileHandle]:
+    """Return a handle that the server knows, uploading the file again if the connection was lost meanwhile.
+
+    Raises:
+        LMStudioFileExpiredError: If that is not possible.
+    """
+    origin = handle.origin
+    if origin is None:
+        return handle
+    if origin.expired:
+        try:
+            content = origin.read()
+        except (OSError, LMStudioOSError) as error:
+            raise LMStudioFileExpiredError(
+                f"the server has forgotten the file {handle.name!r}, and it cannot be read again: {error}"
+            ) from error
+        answer = yield from _send(link, origin.name, content)
+        with understanding("File upload"):
+            origin.identifier = str(answer["identifier"])
+        link.guard(origin)
+    return (
+        handle
+        if handle.identifier == origin.identifier
+        else handle.model_copy(update={"identifier": origin.identifier})
+    )
+
+
+def renewed(link: Link[Any], history: ChatHistory) -> Flow[ChatHistory]:
+    """Return a conversation whose files the server knows."""
+    stale = {
+        part.identifier: part
+        for message in history.messages
+        for part in message.content
+        if isinstance(part, FileHandle) and part.origin is not None
+    }
+    fresh: dict[str, FileHandle] = {}
+    for identifier, handle in stale.items():
+        known = yield from renew(link, handle)
+        if known.identifier != identifier:
+            fresh[identifier] = known
+    if not fresh:
+        return history
+    return ChatHistory(messages=[_with_files(message, fresh) for message in history.messages])
+
+
+def _with_files(message: Message, fresh: Mapping[str, FileHandle]) -> Message:
+    parts = [fresh.get(part.identifier, part) if isinstance(part, FileHandle) else part for part in message.content]
+    return type(message).model_validate({"content": parts})
+
+
+def parse_document(
+    link: Link[Any], handle: FileHandle, on_progress: Callable[[float], Any] | None
+) -> Flow[ParsedDocument]:
+    """Read the text of an uploaded document."""
+    known = yield from renew(link, handle)
+    parameter = ParseDocument(file_identifier=known.identifier, parse_opts=ParseOptions())
+
+    def on_packet(packet: dict[str, Any]) -> ParsedDocument | None:
+        if packet["type"] == "progress" and on_progress is not None:
+            on_progress(float(packet["progress"]))
+        return ParsedDocument.from_dict(packet) if packet["type"] == "result" else None
+
+    return (yield from follow(link, "files", "parseDocument", parameter, on_packet, doing="Document parsing"))
+
+
+def retrieve(
+    link: Link[Any], query: str, files: Sequence[FileHandle], options: RetrievalOptions
+) -> Flow[RetrievalResult]:
+    """Search uploaded documents."""
+    check_names(options, RetrievalOptions.__annotations__)
+    if not query.strip():
+        raise LMStudioValueError("the query is empty; say what to look for")
+    if not files:
+        raise LMStudioValueError("retrieval needs at least one file")
+    known: list[str] = []
+    for handle in files:
+        fresh = yield from renew(link, handle)
+        known += [fresh.identifier]
+    given: Mapping[str, Any] = options
+    fields: dict[str, Any] = {key: given[name] for name, key in _RETRIEVAL_KEYS.items() if given.get(name) is not None}
+    parameter = Retrieve(query=query, file_identifiers=known, config=KvConfig.from_mapping(fields))
+    on_progress = options.get("on_progress")
+
+    def on_packet(packet: dict[str, Any]) -> RetrievalResult | None:
+        if packet["type"] == "onFileProcessingStepProgress" and on_progress is not None:
+            on_progress(int(packet["index"]), str(packet["step"]), float(packet["progress"]))
+        return RetrievalResult.from_dict(packet["result"]) if packet["type"] == "result" else None
+
+    return (yield from follow(link, "files", "retrieve", parameter, on_packet, doing="Retrieval"))

@@ -18,6 +18,7 @@ from lmstudio_integrations.errors import LMStudioRuntimeError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.session import Clocks, Exchange
 from lmstudio_integrations.types._base import WireModel
+from lmstudio_integrations.types.files import Origin
 
 WaiterT_co = TypeVar("WaiterT_co", bound=Waiter, covariant=True)
 
@@ -38,7 +39,7 @@ class Call(Generic[WaiterT_co]):
     __slots__ = ("_exchange", "_io", "_released", "_where", "waiter")
 
     def __init__(self, io: IOThread, where: tuple[Target, Namespace], exchange: Exchange, waiter: WaiterT_co) -> None:
-        self.waiter = waiter
+        self.waiter: WaiterT_co = waiter
         self._io = io
         self._where = where
         self._exchange = exchange
@@ -134,6 +135,13 @@ class Link(Generic[WaiterT_co]):
         io.submit(_start, io, where, exchange, self._keep)
         return Call(io, where, exchange, waiter)
 
+    def guard(self, origin: Origin) -> None:
+        """Keep the connection for files open while an uploaded file is in use, and note on the file if it is lost."""
+        origin.expired = False
+        io, owner = IOThread.current(), next(_owners)
+        io.submit(_guard, io, (self.target, "files"), origin, owner)
+        weakref.finalize(origin, _leave, owner).atexit = False
+
     def close(self) -> None:
         """Stop everything that this client has open, and let go of its connections."""
         self._finalizer()
@@ -143,6 +151,12 @@ def _start(io: IOThread, where: tuple[Target, Namespace], exchange: Exchange, ke
     connection = Pool.of(io).get(*where)
     connection.users[exchange.owner] = keep
     connection.start(exchange)
+
+
+def _guard(io: IOThread, where: tuple[Target, Namespace], origin: Origin, owner: int) -> None:
+    connection = Pool.of(io).get(*where)
+    connection.users[owner] = FOR_EVER
+    connection.watch(origin)
 
 
 def _cancel(io: IOThread, where: tuple[Target, Namespace], exchange: Exchange) -> None:

@@ -10,20 +10,26 @@ from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.protocol.endpoints import (
     ApplyPromptTemplate,
     EmbedString,
+    EstimateModelUsage,
     Lookup,
     Specified,
     TemplateOptions,
     Tokenize,
     UnloadModel,
 )
-from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack
+from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack, stack_of
 from lmstudio_integrations.types.chat import ChatHistory
+from lmstudio_integrations.types.config import LoadSettings
 from lmstudio_integrations.types.models import (
     INSTANCE_INFO_TYPES,
+    ContextUse,
+    InstanceProcessingState,
     ModelInfo,
     ModelInstanceInfo,
     ModelKind,
+    ModelUsageEstimate,
     QuerySpecifier,
+    ServerVersion,
     parse_infos,
 )
 from lmstudio_integrations.types.tools import Tool
@@ -85,6 +91,41 @@ def get_load_fields(link: Link[Any], binding: Binding) -> Flow[dict[str, Any]]:
             return KvConfig.from_dict(config).as_mapping()
 
     return (yield from with_model(link, binding, operation))
+
+
+def get_processing_state(link: Link[Any], binding: Binding) -> Flow[InstanceProcessingState]:
+    """Return what the instance is doing."""
+
+    def operation(specifier: QuerySpecifier) -> Flow[InstanceProcessingState]:
+        lookup = Lookup(specifier=specifier, throw_if_not_found=True)
+        state = yield from ask(link, binding.kind, "getInstanceProcessingState", lookup, doing="Processing state")
+        with understanding("Processing state"):
+            return InstanceProcessingState.from_dict(state)
+
+    return (yield from with_model(link, binding, operation))
+
+
+def estimate_usage(link: Link[Any], kind: ModelKind, key: str, config: LoadSettings | None) -> Flow[ModelUsageEstimate]:
+    """Return how much memory loading a model would take."""
+    parameter = EstimateModelUsage(model_key=key, load_config_stack=stack_of(config))
+    answer = yield from ask(link, kind, "estimateModelUsage", parameter, doing="Usage estimate")
+    with understanding("Usage estimate"):
+        return ModelUsageEstimate.from_dict(answer)
+
+
+def version(link: Link[Any]) -> Flow[ServerVersion]:
+    """Return the version of the server."""
+    answer = yield from ask(link, "system", "version", doing="Version")
+    with understanding("Version"):
+        return ServerVersion.from_dict(answer)
+
+
+def context_use(link: Link[Any], binding: Binding, history: ChatHistory) -> Flow[ContextUse]:
+    """Return how much of the window a conversation takes."""
+    text = yield from apply_prompt_template(link, binding, history)
+    (used,) = yield from count_tokens(link, binding, [text])
+    info = yield from get_info(link, binding)
+    return ContextUse(used=used, limit=info.context_length)
 
 
 def tokenize(link: Link[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[int]]]:

@@ -32,7 +32,8 @@ from lmstudio_integrations.types.results import (
 )
 from lmstudio_integrations.types.tools import ToolCallRequestPart
 
-MakeParameter = Callable[[QuerySpecifier], WireModel]
+MakeParameter = Callable[[QuerySpecifier], Flow[WireModel]]
+"""Builds the request; a flow, because files may have to be uploaded again first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,7 @@ class Prediction:
     def _open(self, specifier: QuerySpecifier) -> Flow[list[PredictionEvent]]:
         """Ask for the generation and return the first events."""
         for request in self._requests:
-            parameter = request.make(specifier)
+            parameter = yield from request.make(specifier)
             self._call = self._link.start(
                 self._binding.kind, request.endpoint, parameter, doing=self._doing, clocks=self._clocks
             )

@@ -1,12 +1,14 @@
 """Arguments to requests: what `respond`, `complete` and the rest send. Everything is checked before it is sent."""
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any, TypeAlias, TypedDict
 
 from lmstudio_integrations.client._binding import Binding
+from lmstudio_integrations.client._files import renewed
+from lmstudio_integrations.client._flows import Flow
 from lmstudio_integrations.client._link import Link
+from lmstudio_integrations.client._names import check_names
 from lmstudio_integrations.client._prediction import Callbacks, Prediction, Request
 from lmstudio_integrations.client._structured import Format, ResponseFormat, requested
 from lmstudio_integrations.errors import LMStudioValueError
@@ -109,20 +111,6 @@ def checked_clocks(options: Mapping[str, Any]) -> Clocks:
     return clocks
 
 
-def check_names(options: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Refuse arguments that nothing reads.
-
-    Raises:
-        LMStudioValueError: If a name is unknown; the nearest known one is suggested.
-    """
-    names = list(known)
-    for name in options:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(names))}"
-            raise LMStudioValueError(f"unknown argument {name!r}; {hint}")
-
-
 def to_chat(history: History) -> Chat:
     """Return a conversation as a chat of its own, that may grow."""
     return Chat.from_history(history.to_dict() if isinstance(history, ChatHistory) else history)
@@ -150,7 +138,7 @@ def _says_something(part: object) -> bool:
 def respond(link: Link[Any], binding: Binding, history: History, options: PredictionOptions) -> Prediction:
     """Prepare the model's next message of a conversation."""
     settings, answer = _settings(options)
-    requests = [_chat_request(history, settings, options.get("preset"))]
+    requests = [_chat_request(link, history, settings, options.get("preset"))]
     prediction = _prediction(link, binding, requests, "Chat response", options)
     prediction.answer = answer
     return prediction
@@ -160,15 +148,16 @@ def respond_in_loop(
     link: Link[Any], binding: Binding, history: History, settings: LlmPredictionConfig, options: "RoundOptions"
 ) -> Prediction:
     """Prepare one round of the tool loop; its callbacks are set by the loop."""
-    requests = [_chat_request(history, settings, options.get("preset"))]
+    requests = [_chat_request(link, history, settings, options.get("preset"))]
     return Prediction(link, binding, requests, doing="Chat response", clocks=checked_clocks(options) or None)
 
 
-def _chat_request(history: History, settings: LlmPredictionConfig, preset: str | None) -> Request:
+def _chat_request(link: Link[Any], history: History, settings: LlmPredictionConfig, preset: str | None) -> Request:
     wire, stack = to_history(history), stack_of(settings)
 
-    def make(specifier: QuerySpecifier) -> Predict:
-        return Predict(model_specifier=specifier, history=wire, prediction_config_stack=stack, **_preset(preset))
+    def make(specifier: QuerySpecifier) -> Flow[Predict]:
+        known = yield from renewed(link, wire)
+        return Predict(model_specifier=specifier, history=known, prediction_config_stack=stack, **_preset(preset))
 
     return Request(channel("llm", "predict"), make)
 
@@ -180,10 +169,12 @@ def complete(link: Link[Any], binding: Binding, prompt: str, options: Prediction
     settings, answer = _settings(options)
     stack, preset = stack_of(settings), _preset(options.get("preset"))
 
-    def make(specifier: QuerySpecifier) -> CompleteRawText:
+    def make(specifier: QuerySpecifier) -> Flow[CompleteRawText]:
+        yield from ()
         return CompleteRawText(model_specifier=specifier, raw_prompt=prompt, prediction_config_stack=stack, **preset)
 
-    def make_legacy(specifier: QuerySpecifier) -> Predict:
+    def make_legacy(specifier: QuerySpecifier) -> Flow[Predict]:
+        yield from ()
         return Predict(
             model_specifier=specifier,
             history=ChatHistory(messages=[UserMessage(content=[TextPart(text=prompt)])]),

@@ -4,30 +4,47 @@ Every method takes its work from a flow and awaits it; `sync.py` is the twin.
 """
 
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, cast, overload
+from typing import Any, ClassVar, Self, cast, overload
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client import _files, _models, _requests
-from lmstudio_integrations.client._base import BaseClient, BaseHandle, BaseNamespace, BaseStream, HandleT, LoadConfig
-from lmstudio_integrations.client._binding import DEFAULT_TTL, LoadPolicy, OnConfigMismatch, OnProgress, resolve
-from lmstudio_integrations.client._files import FileInput
+from lmstudio_integrations.client import _files, _models, _repository, _requests
+from lmstudio_integrations.client._act import Act, ActOptions, ActResult
+from lmstudio_integrations.client._base import (
+    BaseAvailableModel,
+    BaseClient,
+    BaseDownloaded,
+    BaseDownloadOption,
+    BaseHandle,
+    BaseNamespace,
+    BaseStream,
+    HandleT,
+    LoadConfig,
+    ModelOptions,
+)
+from lmstudio_integrations.client._binding import DEFAULT_TTL, resolve
+from lmstudio_integrations.client._files import FileInput, RetrievalOptions
 from lmstudio_integrations.client._flows import arun
 from lmstudio_integrations.client._link import Link
+from lmstudio_integrations.client._locate import locate
 from lmstudio_integrations.client._prediction import Prediction
+from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import History, PredictionOptions, Texts
-from lmstudio_integrations.client._waiters import LoopWaiter
-from lmstudio_integrations.types.chat import FileHandle
+from lmstudio_integrations.client._run_tools import arun_jobs
+from lmstudio_integrations.client._waiters import LoopWaiter, Waiter
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig
+from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
+from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import (
-    EmbeddingModelInfo,
+    ContextUse,
     EmbeddingModelInstanceInfo,
-    LlmInfo,
+    InstanceProcessingState,
     LlmInstanceInfo,
-    ModelInfo,
     ModelKind,
+    ModelUsageEstimate,
+    ServerVersion,
 )
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
 from lmstudio_integrations.types.tools import Tool
@@ -141,7 +158,12 @@ class _Handle(BaseHandle):
 
     async def get_context_length(self) -> int:
         """Return the window that the instance was loaded with, in tokens."""
-        return (await arun(_models.get_info(self._link, self.binding))).context_length
+        info = await arun(_models.get_info(self._link, self.binding))
+        return info.context_length
+
+    async def get_processing_state(self) -> InstanceProcessingState:
+        """Return what the instance is doing, and how many requests wait for it."""
+        return await arun(_models.get_processing_state(self._link, self.binding))
 
 
 class AsyncLLM(_Handle):
@@ -156,6 +178,7 @@ class AsyncLLM(_Handle):
 
         Raises:
             LMStudioValueError: If the history is empty or a setting unknown.
+            LMStudioStructuredOutputError: If the answer is not what `response_format` asks for.
             LMStudioServerError: If the server cannot answer.
         """
         return await arun(_requests.respond(self._link, self.binding, history, options).to_end())
@@ -172,10 +195,33 @@ class AsyncLLM(_Handle):
         """Continue a text, as a stream. It begins with the first read."""
         return AsyncPredictionStream(_requests.complete(self._link, self.binding, prompt, options))
 
+    async def act(self, chat: History, tools: Iterable[ToolInput], **options: Unpack[ActOptions]) -> ActResult:
+        """Let the model use tools until it answers without asking for one.
+
+        Args:
+            chat: A prompt, a `Chat` (which is copied), or `{"messages": […]}`.
+            tools: Functions with type hints and a docstring, or `ToolFunctionDef`s; sync or async.
+            options: See `ActOptions`.
+
+        Raises:
+            LMStudioValueError: If a tool cannot be used.
+            LMStudioPredictionError: If the model still asks for tools in the last round.
+            LMStudioToolCallError: If a tool call of the model cannot be read.
+        """
+        act = Act(self._link, self.binding, chat, tools, options)
+        while jobs := await arun(act.predict()):
+            await arun_jobs(jobs, act.parallel)
+            act.take(jobs)
+        return act.result
+
     async def apply_prompt_template(self, history: History, *, tools: Sequence[Tool | Mapping[str, Any]] = ()) -> str:
         """Return a conversation, with the tools offered to the model, as the model would read it."""
         wire = _requests.to_history(history)
         return await arun(_models.apply_prompt_template(self._link, self.binding, wire, tools))
+
+    async def get_context_use(self, history: History) -> ContextUse:
+        """Return how much of the context window a conversation takes, and whether it fits."""
+        return await arun(_models.context_use(self._link, self.binding, _requests.to_history(history)))
 
     async def get_info(self) -> LlmInstanceInfo:
         """Return what the server knows of the instance."""
@@ -207,43 +253,30 @@ class AsyncEmbeddingModel(_Handle):
         return EmbeddingLoadModelConfig.from_fields(await arun(_models.get_load_fields(self._link, self.binding)))
 
 
-class _Namespace(BaseNamespace[HandleT]):
+class AsyncModelNamespace(BaseNamespace[HandleT]):
     """The models of one kind."""
 
-    async def model(
-        self,
-        model_key: str | None = None,
-        /,
-        *,
-        ttl: float | None = DEFAULT_TTL,
-        config: LoadConfig | None = None,
-        load_policy: LoadPolicy = "get_or_load",
-        on_config_mismatch: OnConfigMismatch = "warn",
-        on_load_progress: OnProgress | None = None,
-    ) -> HandleT:
-        """Get a model, loading it if need be; without a key, any that is loaded. See `lazy_model` for the arguments."""
-        handle = self.lazy_model(
-            model_key,
-            ttl=ttl,
-            config=config,
-            load_policy=load_policy,
-            on_config_mismatch=on_config_mismatch,
-            on_load_progress=on_load_progress,
-        )
+    async def model(self, model_key: str | None = None, /, **options: Unpack[ModelOptions]) -> HandleT:
+        """Get a model, loading it if need be; without a key, any that is loaded.
+
+        Args:
+            model_key: Key or identifier.
+            options: See `ModelOptions`.
+
+        Raises:
+            LMStudioModelNotFoundError: If there is no such model, or none is loaded.
+            LMStudioWrongModelKindError: If it is of the other kind.
+        """
+        options.setdefault("ttl", DEFAULT_TTL)
+        handle = self.lazy_model(model_key, **options)
         await arun(resolve(self._link, handle.binding))
         return handle
 
     async def load_new_instance(
-        self,
-        model_key: str,
-        instance_identifier: str | None = None,
-        *,
-        ttl: float | None = DEFAULT_TTL,
-        config: LoadConfig | None = None,
-        on_load_progress: OnProgress | None = None,
+        self, model_key: str, instance_identifier: str | None = None, **options: Unpack[ModelOptions]
     ) -> HandleT:
-        """Load a further instance; without an identifier the server chooses one. `ttl=None` lets it stay."""
-        handle = self._new_instance(model_key, instance_identifier, ttl, config, on_load_progress)
+        """Load a further instance; without an identifier the server chooses one."""
+        handle = self._new_instance(model_key, instance_identifier, options)
         await arun(resolve(self._link, handle.binding))
         return handle
 
@@ -253,33 +286,69 @@ class _Namespace(BaseNamespace[HandleT]):
 
     async def list_loaded(self) -> list[HandleT]:
         """Return handles to all that is loaded."""
-        return [self._loaded(info.identifier) for info in await arun(_models.list_loaded(self._link, self.kind))]
+        infos = await arun(_models.list_loaded(self._link, self.kind))
+        return [self._loaded(info.identifier) for info in infos]
+
+    async def list_downloaded(self) -> list["AsyncDownloadedModel[HandleT]"]:
+        """Return all models of this kind on the server's disk."""
+        infos = await arun(_models.list_downloaded(self._link, self.kind))
+        return [AsyncDownloadedModel(info, self) for info in infos]
+
+    async def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
+        """Return how much memory loading a model would take. Not every server can tell."""
+        return await arun(_models.estimate_usage(self._link, self.kind, model_key, self._load_config(config)))
 
 
-class AsyncLlmNamespace(_Namespace[AsyncLLM]):
+class AsyncDownloadedModel(BaseDownloaded[HandleT]):
+    """A model on the server's disk."""
+
+    _namespace: AsyncModelNamespace[HandleT]
+
+    async def model(self, **options: Unpack[ModelOptions]) -> HandleT:
+        """Get the model, loading it if need be."""
+        return await self._namespace.model(self.model_key, **options)
+
+    async def load_new_instance(
+        self, instance_identifier: str | None = None, **options: Unpack[ModelOptions]
+    ) -> HandleT:
+        """Load a further instance of the model."""
+        return await self._namespace.load_new_instance(self.model_key, instance_identifier, **options)
+
+
+class AsyncLlmNamespace(AsyncModelNamespace[AsyncLLM]):
     """The language models: `client.llm`."""
 
-    kind = "llm"
+    kind: ClassVar[ModelKind] = "llm"
     _handle = AsyncLLM
 
-    async def list_downloaded(self) -> list[LlmInfo]:
-        """Return all language models on the server's disk."""
-        return cast("list[LlmInfo]", await arun(_models.list_downloaded(self._link, self.kind)))
 
-
-class AsyncEmbeddingNamespace(_Namespace[AsyncEmbeddingModel]):
+class AsyncEmbeddingNamespace(AsyncModelNamespace[AsyncEmbeddingModel]):
     """The embedding models: `client.embedding`."""
 
-    kind = "embedding"
+    kind: ClassVar[ModelKind] = "embedding"
     _handle = AsyncEmbeddingModel
 
-    async def list_downloaded(self) -> list[EmbeddingModelInfo]:
-        """Return all embedding models on the server's disk."""
-        return cast("list[EmbeddingModelInfo]", await arun(_models.list_downloaded(self._link, self.kind)))
+
+class AsyncSystemNamespace:
+    """The server itself: `client.system`."""
+
+    def __init__(self, client: "AsyncClient", link: Link[Any]) -> None:
+        self._client = client
+        self._link = link
+
+    async def list_downloaded_models(
+        self, kind: ModelKind | None = None
+    ) -> list[AsyncDownloadedModel[AsyncLLM] | AsyncDownloadedModel[AsyncEmbeddingModel]]:
+        """Return all models on the server's disk, of one kind or of both."""
+        return await self._client.list_downloaded_models(kind)
+
+    async def get_version(self) -> ServerVersion:
+        """Return the version of LM Studio."""
+        return await arun(_models.version(self._link))
 
 
 class AsyncFilesNamespace:
-    """Files for the model to see: `client.files`."""
+    """Files for the model to see, and documents to search: `client.files`."""
 
     def __init__(self, link: Link[Any]) -> None:
         self._link = link
@@ -297,11 +366,69 @@ class AsyncFilesNamespace:
         """
         return await arun(_files.prepare_image(self._link, source, name))
 
+    async def prepare_file(self, source: FileInput, name: str | None = None) -> FileHandle:
+        """Upload a file of any type. Documents are known by the extension of their name."""
+        return await arun(_files.prepare_file(self._link, source, name))
+
+    async def parse_document(
+        self, file: FileHandle, *, on_progress: Callable[[float], Any] | None = None
+    ) -> ParsedDocument:
+        """Return the text of an uploaded document. The callback takes values from 0.0 to 1.0."""
+        return await arun(_files.parse_document(self._link, file, on_progress))
+
+    async def retrieve(
+        self, query: str, files: Sequence[FileHandle], **options: Unpack[RetrievalOptions]
+    ) -> RetrievalResult:
+        """Search uploaded documents for what bears on a query. See `RetrievalOptions`."""
+        return await arun(_files.retrieve(self._link, query, files, options))
+
+
+class AsyncDownloadOption(BaseDownloadOption):
+    """A form in which a model can be downloaded."""
+
+    async def download(
+        self, on_progress: OnDownload | None = None, on_finalize: Callable[[], Any] | None = None
+    ) -> str:
+        """Download it and return the key by which it can be loaded.
+
+        Args:
+            on_progress: Takes how far it is.
+            on_finalize: Called when all bytes are there.
+        """
+        return await arun(_repository.download(self._link, self.info.download_identifier, on_progress, on_finalize))
+
+
+class AsyncAvailableModel(BaseAvailableModel):
+    """A model that a search found."""
+
+    async def get_download_options(self) -> list[AsyncDownloadOption]:
+        """Return the forms in which it can be downloaded."""
+        options = await arun(_repository.download_options(self._link, self.info))
+        return [AsyncDownloadOption(option, self._link) for option in options]
+
+
+class AsyncRepositoryNamespace:
+    """Models to download: `client.repository`."""
+
+    def __init__(self, link: Link[Any]) -> None:
+        self._link = link
+
+    async def search_models(
+        self,
+        search_term: str | None = None,
+        *,
+        limit: int | None = None,
+        compatibility_types: Sequence[str] | None = None,
+    ) -> list[AsyncAvailableModel]:
+        """Return the models that fit a search term; without one, those that the server recommends."""
+        found = await arun(_repository.search(self._link, search_term, limit, compatibility_types))
+        return [AsyncAvailableModel(each, self._link) for each in found]
+
 
 class AsyncClient(BaseClient):
     """A client for coroutines, from any event loop, `async with` or without. See `BaseClient` for the arguments."""
 
-    make_waiter = LoopWaiter
+    make_waiter: ClassVar[type[Waiter]] = LoopWaiter
 
     @property
     def llm(self) -> AsyncLlmNamespace:
@@ -314,9 +441,19 @@ class AsyncClient(BaseClient):
         return AsyncEmbeddingNamespace(self._link)
 
     @property
+    def system(self) -> AsyncSystemNamespace:
+        """The server itself."""
+        return AsyncSystemNamespace(self, self._link)
+
+    @property
     def files(self) -> AsyncFilesNamespace:
-        """Files for the model to see."""
+        """Files for the model to see, and documents to search."""
         return AsyncFilesNamespace(self._link)
+
+    @property
+    def repository(self) -> AsyncRepositoryNamespace:
+        """Models to download."""
+        return AsyncRepositoryNamespace(self._link)
 
     async def list_loaded_models(self, kind: ModelKind | None = None) -> list[AsyncLLM | AsyncEmbeddingModel]:
         """Return handles to all that is loaded, of one kind or of both."""
@@ -327,9 +464,25 @@ class AsyncClient(BaseClient):
             models += await self.embedding.list_loaded()
         return models
 
-    async def list_downloaded_models(self, kind: ModelKind | None = None) -> list[ModelInfo]:
+    async def list_downloaded_models(
+        self, kind: ModelKind | None = None
+    ) -> list[AsyncDownloadedModel[AsyncLLM] | AsyncDownloadedModel[AsyncEmbeddingModel]]:
         """Return all models on the server's disk, of one kind or of both."""
-        return await arun(_models.list_downloaded(self._link, kind))
+        infos = await arun(_models.list_downloaded(self._link, kind))
+        return [
+            AsyncDownloadedModel(info, self.llm) if info.type == "llm" else AsyncDownloadedModel(info, self.embedding)
+            for info in infos
+        ]
+
+    @classmethod
+    async def is_valid_api_host(cls, api_host: str) -> bool:
+        """Return whether an LM Studio answers at an address."""
+        return await arun(locate(api_host, cls.make_waiter)) is not None
+
+    @classmethod
+    async def find_default_local_api_host(cls) -> str | None:
+        """Return the address of the LM Studio on this machine, if there is one."""
+        return await arun(locate(None, cls.make_waiter))
 
     async def aclose(self) -> None:
         """Stop all that this client has open; it cannot be used after that. Other clients notice nothing."""

@@ -4,13 +4,32 @@ The default client is made at its first use and closed with the process.
 """
 
 import threading
-from typing import Any
 
+from typing_extensions import Unpack
+
+from lmstudio_integrations.client._base import ModelOptions
 from lmstudio_integrations.client._files import FileInput
-from lmstudio_integrations.client.sync import LLM, Client, EmbeddingModel
+from lmstudio_integrations.client._requests import checked_clocks
+from lmstudio_integrations.client.sync import LLM, Client, DownloadedModel, EmbeddingModel
 from lmstudio_integrations.errors import LMStudioClientError
-from lmstudio_integrations.types.chat import FileHandle
-from lmstudio_integrations.types.models import ModelInfo, ModelKind
+from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.models import ModelKind
+
+
+def set_sync_api_timeout(timeout: float | None) -> None:
+    """Say how long sync clients wait for the next packet, in seconds; `None` is for ever.
+
+    Clients and calls that name their own `idle_timeout` keep it.
+
+    Raises:
+        LMStudioValueError: If it is not positive.
+    """
+    Client.default_clocks.update(checked_clocks({"idle_timeout": timeout}))
+
+
+def get_sync_api_timeout() -> float | None:
+    """Return how long sync clients wait for the next packet, in seconds."""
+    return Client.default_clocks["idle_timeout"]
 
 
 class _Default:
@@ -61,12 +80,12 @@ def reset_default_client() -> None:
         client.close()
 
 
-def llm(model_key: str | None = None, /, **options: Any) -> LLM:
+def llm(model_key: str | None = None, /, **options: Unpack[ModelOptions]) -> LLM:
     """Get a language model: `client.llm.model` on the default client."""
     return get_default_client().llm.model(model_key, **options)
 
 
-def embedding_model(model_key: str | None = None, /, **options: Any) -> EmbeddingModel:
+def embedding_model(model_key: str | None = None, /, **options: Unpack[ModelOptions]) -> EmbeddingModel:
     """Get an embedding model: `client.embedding.model` on the default client."""
     return get_default_client().embedding.model(model_key, **options)
 
@@ -76,7 +95,9 @@ def list_loaded_models(kind: ModelKind | None = None) -> list[LLM | EmbeddingMod
     return get_default_client().list_loaded_models(kind)
 
 
-def list_downloaded_models(kind: ModelKind | None = None) -> list[ModelInfo]:
+def list_downloaded_models(
+    kind: ModelKind | None = None,
+) -> list[DownloadedModel[LLM] | DownloadedModel[EmbeddingModel]]:
     """Return all models on the server's disk, of one kind or of both."""
     return get_default_client().list_downloaded_models(kind)
 

@@ -3,30 +3,47 @@
 Every method takes its work from a flow and waits for it; `asynchronous.py` is the twin.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, cast, overload
+from typing import Any, ClassVar, Self, cast, overload
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client import _files, _models, _requests
-from lmstudio_integrations.client._base import BaseClient, BaseHandle, BaseNamespace, BaseStream, HandleT, LoadConfig
-from lmstudio_integrations.client._binding import DEFAULT_TTL, LoadPolicy, OnConfigMismatch, OnProgress, resolve
-from lmstudio_integrations.client._files import FileInput
+from lmstudio_integrations.client import _files, _models, _repository, _requests
+from lmstudio_integrations.client._act import Act, ActOptions, ActResult
+from lmstudio_integrations.client._base import (
+    BaseAvailableModel,
+    BaseClient,
+    BaseDownloaded,
+    BaseDownloadOption,
+    BaseHandle,
+    BaseNamespace,
+    BaseStream,
+    HandleT,
+    LoadConfig,
+    ModelOptions,
+)
+from lmstudio_integrations.client._binding import DEFAULT_TTL, resolve
+from lmstudio_integrations.client._files import FileInput, RetrievalOptions
 from lmstudio_integrations.client._flows import run
 from lmstudio_integrations.client._link import Link
+from lmstudio_integrations.client._locate import locate
 from lmstudio_integrations.client._prediction import Prediction
-from lmstudio_integrations.client._requests import History, PredictionOptions, Texts
-from lmstudio_integrations.client._waiters import ThreadWaiter
-from lmstudio_integrations.types.chat import FileHandle
+from lmstudio_integrations.client._repository import OnDownload
+from lmstudio_integrations.client._requests import CLOCKS, History, PredictionOptions, Texts
+from lmstudio_integrations.client._run_tools import run_jobs
+from lmstudio_integrations.client._waiters import ThreadWaiter, Waiter
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig
+from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
+from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import (
-    EmbeddingModelInfo,
+    ContextUse,
     EmbeddingModelInstanceInfo,
-    LlmInfo,
+    InstanceProcessingState,
     LlmInstanceInfo,
-    ModelInfo,
     ModelKind,
+    ModelUsageEstimate,
+    ServerVersion,
 )
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
 from lmstudio_integrations.types.tools import Tool
@@ -104,7 +121,12 @@ class _Handle(BaseHandle):
 
     def get_context_length(self) -> int:
         """Return the window that the instance was loaded with, in tokens."""
-        return run(_models.get_info(self._link, self.binding)).context_length
+        info = run(_models.get_info(self._link, self.binding))
+        return info.context_length
+
+    def get_processing_state(self) -> InstanceProcessingState:
+        """Return what the instance is doing, and how many requests wait for it."""
+        return run(_models.get_processing_state(self._link, self.binding))
 
 
 class LLM(_Handle):
@@ -119,6 +141,7 @@ class LLM(_Handle):
 
         Raises:
             LMStudioValueError: If the history is empty or a setting unknown.
+            LMStudioStructuredOutputError: If the answer is not what `response_format` asks for.
             LMStudioServerError: If the server cannot answer.
         """
         return run(_requests.respond(self._link, self.binding, history, options).to_end())
@@ -135,10 +158,33 @@ class LLM(_Handle):
         """Continue a text, as a stream. It begins with the first read."""
         return PredictionStream(_requests.complete(self._link, self.binding, prompt, options))
 
+    def act(self, chat: History, tools: Iterable[ToolInput], **options: Unpack[ActOptions]) -> ActResult:
+        """Let the model use tools until it answers without asking for one.
+
+        Args:
+            chat: A prompt, a `Chat` (which is copied), or `{"messages": […]}`.
+            tools: Functions with type hints and a docstring, or `ToolFunctionDef`s; sync or async.
+            options: See `ActOptions`.
+
+        Raises:
+            LMStudioValueError: If a tool cannot be used.
+            LMStudioPredictionError: If the model still asks for tools in the last round.
+            LMStudioToolCallError: If a tool call of the model cannot be read.
+        """
+        act = Act(self._link, self.binding, chat, tools, options)
+        while jobs := run(act.predict()):
+            run_jobs(jobs, act.parallel)
+            act.take(jobs)
+        return act.result
+
     def apply_prompt_template(self, history: History, *, tools: Sequence[Tool | Mapping[str, Any]] = ()) -> str:
         """Return a conversation, with the tools offered to the model, as the model would read it."""
         wire = _requests.to_history(history)
         return run(_models.apply_prompt_template(self._link, self.binding, wire, tools))
+
+    def get_context_use(self, history: History) -> ContextUse:
+        """Return how much of the context window a conversation takes, and whether it fits."""
+        return run(_models.context_use(self._link, self.binding, _requests.to_history(history)))
 
     def get_info(self) -> LlmInstanceInfo:
         """Return what the server knows of the instance."""
@@ -170,43 +216,30 @@ class EmbeddingModel(_Handle):
         return EmbeddingLoadModelConfig.from_fields(run(_models.get_load_fields(self._link, self.binding)))
 
 
-class _Namespace(BaseNamespace[HandleT]):
+class ModelNamespace(BaseNamespace[HandleT]):
     """The models of one kind."""
 
-    def model(
-        self,
-        model_key: str | None = None,
-        /,
-        *,
-        ttl: float | None = DEFAULT_TTL,
-        config: LoadConfig | None = None,
-        load_policy: LoadPolicy = "get_or_load",
-        on_config_mismatch: OnConfigMismatch = "warn",
-        on_load_progress: OnProgress | None = None,
-    ) -> HandleT:
-        """Get a model, loading it if need be; without a key, any that is loaded. See `lazy_model` for the arguments."""
-        handle = self.lazy_model(
-            model_key,
-            ttl=ttl,
-            config=config,
-            load_policy=load_policy,
-            on_config_mismatch=on_config_mismatch,
-            on_load_progress=on_load_progress,
-        )
+    def model(self, model_key: str | None = None, /, **options: Unpack[ModelOptions]) -> HandleT:
+        """Get a model, loading it if need be; without a key, any that is loaded.
+
+        Args:
+            model_key: Key or identifier.
+            options: See `ModelOptions`.
+
+        Raises:
+            LMStudioModelNotFoundError: If there is no such model, or none is loaded.
+            LMStudioWrongModelKindError: If it is of the other kind.
+        """
+        options.setdefault("ttl", DEFAULT_TTL)
+        handle = self.lazy_model(model_key, **options)
         run(resolve(self._link, handle.binding))
         return handle
 
     def load_new_instance(
-        self,
-        model_key: str,
-        instance_identifier: str | None = None,
-        *,
-        ttl: float | None = DEFAULT_TTL,
-        config: LoadConfig | None = None,
-        on_load_progress: OnProgress | None = None,
+        self, model_key: str, instance_identifier: str | None = None, **options: Unpack[ModelOptions]
     ) -> HandleT:
-        """Load a further instance; without an identifier the server chooses one. `ttl=None` lets it stay."""
-        handle = self._new_instance(model_key, instance_identifier, ttl, config, on_load_progress)
+        """Load a further instance; without an identifier the server chooses one."""
+        handle = self._new_instance(model_key, instance_identifier, options)
         run(resolve(self._link, handle.binding))
         return handle
 
@@ -216,33 +249,67 @@ class _Namespace(BaseNamespace[HandleT]):
 
     def list_loaded(self) -> list[HandleT]:
         """Return handles to all that is loaded."""
-        return [self._loaded(info.identifier) for info in run(_models.list_loaded(self._link, self.kind))]
+        infos = run(_models.list_loaded(self._link, self.kind))
+        return [self._loaded(info.identifier) for info in infos]
+
+    def list_downloaded(self) -> list["DownloadedModel[HandleT]"]:
+        """Return all models of this kind on the server's disk."""
+        infos = run(_models.list_downloaded(self._link, self.kind))
+        return [DownloadedModel(info, self) for info in infos]
+
+    def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
+        """Return how much memory loading a model would take. Not every server can tell."""
+        return run(_models.estimate_usage(self._link, self.kind, model_key, self._load_config(config)))
 
 
-class LlmNamespace(_Namespace[LLM]):
+class DownloadedModel(BaseDownloaded[HandleT]):
+    """A model on the server's disk."""
+
+    _namespace: ModelNamespace[HandleT]
+
+    def model(self, **options: Unpack[ModelOptions]) -> HandleT:
+        """Get the model, loading it if need be."""
+        return self._namespace.model(self.model_key, **options)
+
+    def load_new_instance(self, instance_identifier: str | None = None, **options: Unpack[ModelOptions]) -> HandleT:
+        """Load a further instance of the model."""
+        return self._namespace.load_new_instance(self.model_key, instance_identifier, **options)
+
+
+class LlmNamespace(ModelNamespace[LLM]):
     """The language models: `client.llm`."""
 
-    kind = "llm"
+    kind: ClassVar[ModelKind] = "llm"
     _handle = LLM
 
-    def list_downloaded(self) -> list[LlmInfo]:
-        """Return all language models on the server's disk."""
-        return cast("list[LlmInfo]", run(_models.list_downloaded(self._link, self.kind)))
 
-
-class EmbeddingNamespace(_Namespace[EmbeddingModel]):
+class EmbeddingNamespace(ModelNamespace[EmbeddingModel]):
     """The embedding models: `client.embedding`."""
 
-    kind = "embedding"
+    kind: ClassVar[ModelKind] = "embedding"
     _handle = EmbeddingModel
 
-    def list_downloaded(self) -> list[EmbeddingModelInfo]:
-        """Return all embedding models on the server's disk."""
-        return cast("list[EmbeddingModelInfo]", run(_models.list_downloaded(self._link, self.kind)))
+
+class SystemNamespace:
+    """The server itself: `client.system`."""
+
+    def __init__(self, client: "Client", link: Link[Any]) -> None:
+        self._client = client
+        self._link = link
+
+    def list_downloaded_models(
+        self, kind: ModelKind | None = None
+    ) -> list[DownloadedModel[LLM] | DownloadedModel[EmbeddingModel]]:
+        """Return all models on the server's disk, of one kind or of both."""
+        return self._client.list_downloaded_models(kind)
+
+    def get_version(self) -> ServerVersion:
+        """Return the version of LM Studio."""
+        return run(_models.version(self._link))
 
 
 class FilesNamespace:
-    """Files for the model to see: `client.files`."""
+    """Files for the model to see, and documents to search: `client.files`."""
 
     def __init__(self, link: Link[Any]) -> None:
         self._link = link
@@ -260,11 +327,65 @@ class FilesNamespace:
         """
         return run(_files.prepare_image(self._link, source, name))
 
+    def prepare_file(self, source: FileInput, name: str | None = None) -> FileHandle:
+        """Upload a file of any type. Documents are known by the extension of their name."""
+        return run(_files.prepare_file(self._link, source, name))
+
+    def parse_document(self, file: FileHandle, *, on_progress: Callable[[float], Any] | None = None) -> ParsedDocument:
+        """Return the text of an uploaded document. The callback takes values from 0.0 to 1.0."""
+        return run(_files.parse_document(self._link, file, on_progress))
+
+    def retrieve(self, query: str, files: Sequence[FileHandle], **options: Unpack[RetrievalOptions]) -> RetrievalResult:
+        """Search uploaded documents for what bears on a query. See `RetrievalOptions`."""
+        return run(_files.retrieve(self._link, query, files, options))
+
+
+class DownloadOption(BaseDownloadOption):
+    """A form in which a model can be downloaded."""
+
+    def download(self, on_progress: OnDownload | None = None, on_finalize: Callable[[], Any] | None = None) -> str:
+        """Download it and return the key by which it can be loaded.
+
+        Args:
+            on_progress: Takes how far it is.
+            on_finalize: Called when all bytes are there.
+        """
+        return run(_repository.download(self._link, self.info.download_identifier, on_progress, on_finalize))
+
+
+class AvailableModel(BaseAvailableModel):
+    """A model that a search found."""
+
+    def get_download_options(self) -> list[DownloadOption]:
+        """Return the forms in which it can be downloaded."""
+        options = run(_repository.download_options(self._link, self.info))
+        return [DownloadOption(option, self._link) for option in options]
+
+
+class RepositoryNamespace:
+    """Models to download: `client.repository`."""
+
+    def __init__(self, link: Link[Any]) -> None:
+        self._link = link
+
+    def search_models(
+        self,
+        search_term: str | None = None,
+        *,
+        limit: int | None = None,
+        compatibility_types: Sequence[str] | None = None,
+    ) -> list[AvailableModel]:
+        """Return the models that fit a search term; without one, those that the server recommends."""
+        found = run(_repository.search(self._link, search_term, limit, compatibility_types))
+        return [AvailableModel(each, self._link) for each in found]
+
 
 class Client(BaseClient):
     """A client for threads. See `BaseClient` for the arguments; may be used by many threads at once."""
 
-    make_waiter = ThreadWaiter
+    make_waiter: ClassVar[type[Waiter]] = ThreadWaiter
+    default_clocks: ClassVar[dict[str, float | None]] = dict(CLOCKS)
+    """What holds where a client says nothing; `set_sync_api_timeout` changes it for all sync clients."""
 
     @property
     def llm(self) -> LlmNamespace:
@@ -277,9 +398,19 @@ class Client(BaseClient):
         return EmbeddingNamespace(self._link)
 
     @property
+    def system(self) -> SystemNamespace:
+        """The server itself."""
+        return SystemNamespace(self, self._link)
+
+    @property
     def files(self) -> FilesNamespace:
-        """Files for the model to see."""
+        """Files for the model to see, and documents to search."""
         return FilesNamespace(self._link)
+
+    @property
+    def repository(self) -> RepositoryNamespace:
+        """Models to download."""
+        return RepositoryNamespace(self._link)
 
     def list_loaded_models(self, kind: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
         """Return handles to all that is loaded, of one kind or of both."""
@@ -290,9 +421,25 @@ class Client(BaseClient):
             models += self.embedding.list_loaded()
         return models
 
-    def list_downloaded_models(self, kind: ModelKind | None = None) -> list[ModelInfo]:
+    def list_downloaded_models(
+        self, kind: ModelKind | None = None
+    ) -> list[DownloadedModel[LLM] | DownloadedModel[EmbeddingModel]]:
         """Return all models on the server's disk, of one kind or of both."""
-        return run(_models.list_downloaded(self._link, kind))
+        infos = run(_models.list_downloaded(self._link, kind))
+        return [
+            DownloadedModel(info, self.llm) if info.type == "llm" else DownloadedModel(info, self.embedding)
+            for info in infos
+        ]
+
+    @classmethod
+    def is_valid_api_host(cls, api_host: str) -> bool:
+        """Return whether an LM Studio answers at an address."""
+        return run(locate(api_host, cls.make_waiter)) is not None
+
+    @classmethod
+    def find_default_local_api_host(cls) -> str | None:
+        """Return the address of the LM Studio on this machine, if there is one."""
+        return run(locate(None, cls.make_waiter))
 
     def close(self) -> None:
         """Stop all that this client has open; it cannot be used after that. Other clients notice nothing."""

@@ -8,10 +8,9 @@ from pydantic import Field, ValidationError
 from lmstudio_integrations._narrow import is_iterable, is_list, is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._base import TaggedModel, WireModel
+from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.results import PredictionResult
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
-
-FileType = Literal["image", "text/plain", "application/pdf", "application/word", "text/other", "unknown"]
 
 
 class TextPart(TaggedModel):
@@ -19,16 +18,6 @@ class TextPart(TaggedModel):
 
     type: Literal["text"] = "text"
     text: str
-
-
-class FileHandle(TaggedModel):
-    """An uploaded file, to be put into a user message. `size_bytes` counts the decoded content."""
-
-    type: Literal["file"] = "file"
-    name: str
-    identifier: str
-    size_bytes: int
-    file_type: FileType
 
 
 class _Message(TaggedModel):

@@ -1,0 +1,67 @@
+"""Models to download: searching, choosing a form, fetching (protocol §4.7)."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lmstudio_integrations.client._flows import Flow, ask, follow, understanding
+from lmstudio_integrations.client._link import Link
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.protocol.endpoints import (
+    DownloadModel,
+    DownloadOptions,
+    SearchModels,
+    SearchOptions,
+    SearchResultIdentifier,
+)
+from lmstudio_integrations.types.files import DownloadOptionInfo, DownloadProgressUpdate, SearchResultInfo
+
+OnDownload = Callable[[DownloadProgressUpdate], Any]
+
+MAX_RESULTS = 25
+
+
+def search(
+    link: Link[Any], term: str | None, limit: int | None, compatibility_types: Sequence[str] | None
+) -> Flow[list[SearchResultInfo]]:
+    """Return the models that fit a search term; without one, those that the server recommends."""
+    if limit is not None and not 1 <= limit <= MAX_RESULTS:
+        raise LMStudioValueError(f"limit must be between 1 and {MAX_RESULTS}; got {limit!r}")
+    given = {
+        "search_term": term,
+        "limit": limit,
+        "compatibility_types": None if compatibility_types is None else list(compatibility_types),
+    }
+    options = SearchOptions.model_validate({name: value for name, value in given.items() if value is not None})
+    answer = yield from ask(link, "repository", "searchModels", SearchModels(opts=options), doing="Model search")
+    with understanding("Model search"):
+        return [SearchResultInfo.from_dict(each) for each in answer["results"]]
+
+
+def download_options(link: Link[Any], found: SearchResultInfo) -> Flow[list[DownloadOptionInfo]]:
+    """Return the forms in which a model can be downloaded."""
+    identifier = SearchResultIdentifier.from_dict(found.identifier)
+    parameter = DownloadOptions(model_search_result_identifier=identifier)
+    answer = yield from ask(link, "repository", "getModelDownloadOptions", parameter, doing="Download options")
+    with understanding("Download options"):
+        return [DownloadOptionInfo.from_dict(each) for each in answer["results"]]
+
+
+def download(
+    link: Link[Any], identifier: str, on_progress: OnDownload | None, on_finalize: Callable[[], Any] | None
+) -> Flow[str]:
+    """Download a model and return the key by which it can be loaded."""
+
+    def on_packet(packet: dict[str, Any]) -> str | None:
+        match packet["type"]:
+            case "downloadProgress" if on_progress is not None:
+                on_progress(DownloadProgressUpdate.from_dict(packet["update"]))
+            case "startFinalizing" if on_finalize is not None:
+                on_finalize()
+            case "success":
+                return str(packet["defaultIdentifier"])
+            case _:
+                pass
+        return None
+
+    parameter = DownloadModel(download_identifier=identifier)
+    return (yield from follow(link, "repository", "downloadModel", parameter, on_packet, doing="Model download"))

@@ -1,0 +1,114 @@
+"""Uploaded files, what is read out of them, and models to download (protocol §4.6, §4.7)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import PrivateAttr
+
+from lmstudio_integrations.types._base import TaggedModel, WireModel
+
+FileType = Literal["image", "text/plain", "application/pdf", "application/word", "text/other", "unknown"]
+
+
+@dataclass(eq=False)
+class Origin:
+    """Where an uploaded file came from, so that it can be uploaded again; shared by all copies of its handle.
+
+    Attributes:
+        name: The file's name.
+        read: Returns the content.
+        identifier: What the server calls it now.
+        expired: Whether the server has forgotten it.
+    """
+
+    name: str
+    read: Callable[[], bytes] = field(repr=False)
+    identifier: str
+    expired: bool = False
+
+
+class FileHandle(TaggedModel):
+    """An uploaded file, to be put into a user message. `size_bytes` counts the decoded content.
+
+    The server keeps it while the handle is alive. If the connection is lost meanwhile, the file is uploaded again
+    before its next use.
+    """
+
+    type: Literal["file"] = "file"
+    name: str
+    identifier: str
+    size_bytes: int
+    file_type: FileType
+    _origin: Origin | None = PrivateAttr(default=None)
+
+    @property
+    def origin(self) -> Origin | None:
+        """Where it came from; `None` for a handle that was built by hand."""
+        return self._origin
+
+    def with_origin(self, origin: Origin) -> "FileHandle":
+        """Return the handle, bound to its origin."""
+        handle = self.model_copy()
+        handle._origin = origin  # noqa: SLF001 - one of us
+        return handle
+
+
+class DocumentParser(WireModel):
+    """Which parser read a document."""
+
+    library: str
+    version: str
+
+
+class ParsedDocument(WireModel):
+    """The text of a document."""
+
+    content: str
+    parser: DocumentParser
+
+
+class RetrievalEntry(WireModel):
+    """A passage that bears on the query. `source_index` counts the files as given; a higher `score` is better."""
+
+    content: str
+    score: float
+    source_index: int
+    page_number: int | tuple[int, int] | None = None
+    line_number: int | tuple[int, int] | None = None
+
+
+class RetrievalResult(WireModel):
+    """The passages, best first."""
+
+    entries: list[RetrievalEntry]
+
+
+class DownloadProgressUpdate(WireModel):
+    """How far a download is."""
+
+    downloaded_bytes: int
+    total_bytes: int
+    speed_bytes_per_second: float
+
+
+class SearchResultInfo(WireModel):
+    """A model that a search found; `identifier` is for the server."""
+
+    name: str
+    identifier: dict[str, Any]
+    exact: bool | None = None
+    staff_pick: bool | None = None
+
+
+class DownloadOptionInfo(WireModel):
+    """A form in which a model can be downloaded."""
+
+    name: str
+    size_bytes: int
+    fit_estimation: str
+    download_identifier: str
+    indexed_model_identifier: str | None = None
+    quantization: str | None = None
+    recommended: bool | None = None
+    compatibility_type: str | None = None

@@ -1,0 +1,212 @@
+"""The tool loop; the same bodies for both clients."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client.asynchronous import AsyncClient
+from lmstudio_integrations.emulator import Emulator
+from tests.client.both import sync_client
+
+RULES: list[dict[str, Any]] = [
+    {"when": {"role": "tool"}, "then": [{"text": "I heard: {last}"}]},
+    {"when": {"last": "^add", "tools": ["add"]}, "then": [{"tool": "add", "arguments": {"a": 1, "b": "2"}}]},
+    {
+        "when": {"last": "^both", "tools": ["add", "shout"]},
+        "then": [
+            {"tool": "shout", "arguments": {"text": "slow"}},
+            {"tool": "add", "arguments": {"a": 3, "b": 4}},
+        ],
+    },
+    {"when": {"last": "^nobody", "tools": ["add"]}, "then": [{"tool": "nobody", "arguments": {}}]},
+    {"when": {"last": "^wrong", "tools": ["add"]}, "then": [{"tool": "add", "arguments": {"a": "x"}}]},
+    {"when": {"last": "^always"}, "then": [{"tool": "add", "arguments": {"a": 1, "b": 1}}]},
+]
+
+
+def add(a: int, b: int = 0) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+async def shout(text: str) -> str:
+    """Say it loudly."""
+    await asyncio.sleep(0)
+    return text.upper()
+
+
+def fail(a: int, b: int = 0) -> int:
+    """Add two numbers, or rather not."""
+    raise ZeroDivisionError("never")
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    with Emulator([{"key": "chatty", "rules": RULES}]) as running:
+        yield running
+
+
+@pytest.fixture(params=[sync_client, AsyncClient], ids=["sync", "async"])
+async def model(request: pytest.FixtureRequest, server: Emulator) -> Any:
+    async with request.param(server.address) as client:
+        yield await client.llm.model("chatty")
+
+
+async def test_the_model_gets_what_the_tool_returned(model: Any) -> None:
+    messages: list[Any] = []
+    result = await model.act("add please", [add], on_message=messages.append)
+    assert result.rounds == 2
+    assert result.total_time_seconds > 0
+    assert [message.role for message in messages] == ["assistant", "tool", "assistant"]
+    call = messages[0].content[-1].tool_call_request
+    reply = messages[1].content[0]
+    assert (call.name, call.arguments, reply.content, reply.tool_call_id) == ("add", {"a": 1, "b": "2"}, "3", call.id)
+    assert messages[2].content[0].text == "I heard: 3"
+
+
+@pytest.mark.parametrize("parallel", [1, 2, None])
+async def test_replies_come_in_the_order_of_the_requests(model: Any, parallel: int | None) -> None:
+    messages: list[Any] = []
+    await model.act("both", [add, shout], on_message=messages.append, max_parallel_tool_calls=parallel)
+    assert [part.content for part in messages[1].content] == ['"SLOW"', "7"]
+
+
+async def test_parallel_tools_really_run_at_once(model: Any) -> None:
+    together = threading.Barrier(2, timeout=5)
+
+    def first(text: str) -> str:
+        """Wait for the other."""
+        together.wait()
+        return text
+
+    def second(a: int, b: int) -> int:
+        """Wait for the other."""
+        together.wait()
+        return a + b
+
+    tools = [
+        lms.ToolFunctionDef.from_callable(first, name="shout"),
+        lms.ToolFunctionDef.from_callable(second, name="add"),
+    ]
+    assert (await model.act("both", tools, max_parallel_tool_calls=None)).rounds == 2
+
+
+async def test_callbacks_get_the_round(model: Any) -> None:
+    order: list[Any] = []
+    await model.act(
+        "add",
+        [add],
+        on_round_start=lambda number: order.append(("start", number)),
+        on_round_end=lambda number: order.append(("end", number)),
+        on_first_token=lambda number: order.append(("first", number)),
+        on_prediction_fragment=lambda fragment, number: order.append((fragment.content, number)),
+        on_prompt_processing_progress=lambda progress, number: order.append((progress, number)),
+        on_prediction_completed=lambda result: order.append(("completed", result.content)),
+    )
+    assert [each for each in order if each[0] in {"start", "end", "first"}] == [
+        ("start", 0),
+        ("end", 0),
+        ("start", 1),
+        ("first", 1),
+        ("end", 1),
+    ]
+    assert order[-2] == ("completed", "I heard: 3")
+    assert [number for done, number in order if done == 1.0] == [0, 1]
+    assert ("I", 1) in order
+
+
+async def test_a_tool_that_fails_is_told_to_the_model(model: Any) -> None:
+    messages: list[Any] = []
+    tool = lms.ToolFunctionDef.from_callable(fail, name="add")
+    await model.act("add", [tool], on_message=messages.append)
+    assert "ZeroDivisionError('never')" in messages[1].content[0].content
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"), [("nobody", "Cannot find tool with name nobody."), ("wrong", "Failed to parse arguments")]
+)
+async def test_an_invalid_request_is_told_to_the_model(model: Any, prompt: str, told: str) -> None:
+    messages: list[Any] = []
+    await model.act(prompt, [add], on_message=messages.append)
+    assert told in messages[1].content[0].content
+
+
+async def test_the_handler_of_invalid_requests_may_replace_or_end(model: Any) -> None:
+    messages: list[Any] = []
+    await model.act(
+        "nobody",
+        [add],
+        on_message=messages.append,
+        handle_invalid_tool_request=lambda error, request: f"{request.name}? {error}",
+    )
+    assert messages[1].content[0].content == "nobody? Cannot find tool with name nobody."
+
+    def end(error: Exception, _request: Any) -> None:
+        raise error
+
+    with pytest.raises(lms.LMStudioToolCallError, match="Cannot find tool"):
+        await model.act("nobody", [add], handle_invalid_tool_request=end)
+
+
+async def test_the_last_round_has_no_tools(model: Any) -> None:
+    messages: list[Any] = []
+    result = await model.act("add", [add], max_prediction_rounds=1, on_message=messages.append)
+    assert result.rounds == 1
+    assert messages[0].role == "assistant"
+    with pytest.raises(lms.LMStudioPredictionError, match="final prediction round"):
+        await model.act("always", [add], max_prediction_rounds=1)
+
+
+async def test_the_chat_that_was_given_is_left_alone(model: Any) -> None:
+    chat = lms.Chat()
+    chat.add_user_message("add")
+    await model.act(chat, [add])
+    assert len(chat) == 1
+
+
+async def test_the_model_is_told_the_tools_schema(model: Any) -> None:
+    results: list[Any] = []
+    await model.act("hello", [add], on_prediction_completed=results.append)
+    (tool,) = results[0].prediction_config.raw_tools["tools"]
+    assert tool["function"]["name"] == "add"
+    assert tool["function"]["description"] == "Add two numbers."
+    parameters = tool["function"]["parameters"]
+    assert parameters["type"] == "object"
+    assert parameters["required"] == ["a"]
+    assert parameters["properties"]["b"]["default"] == 0
+
+
+def undocumented(a: int) -> int:
+    return a
+
+
+def unhinted(a) -> int:  # type: ignore[no-untyped-def]  # what is tested
+    """Have no hint."""
+    return int(a)
+
+
+@pytest.mark.parametrize(
+    ("tools", "told"),
+    [
+        ([], "at least one tool"),
+        ([add, add], "duplicate"),
+        ([undocumented], "docstring"),
+        ([unhinted], "type hint"),
+        ([5], "must be a function"),
+        ([{"name": "x"}], "needs name"),
+    ],
+)
+async def test_unusable_tools_are_refused_before_sending(model: Any, tools: Any, told: str, server: Emulator) -> None:
+    with pytest.raises(lms.LMStudioValueError, match=told):
+        await model.act("add", tools)
+    assert server.predictions == ()
+
+
+@pytest.mark.parametrize("options", [{"max_prediction_rounds": 0}, {"max_parallel_tool_calls": 0}, {"on_mesage": None}])
+async def test_senseless_options_are_refused(model: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(lms.LMStudioValueError, match=next(iter(options))):
+        await model.act("add", [add], **options)

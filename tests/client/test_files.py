@@ -1,0 +1,175 @@
+"""Uploading, reading and searching files, and models to download; the same bodies for both clients."""
+
+import base64
+import gc
+import io
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import Emulator
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+MODELS: list[dict[str, Any]] = [
+    {"key": "seeing", "vision": True, "rules": [{"when": {"image": True}, "then": [{"text": "a picture"}]}]},
+    {"key": "blind"},
+    {"key": "vectors", "kind": "embedding"},
+    {"key": "elsewhere", "downloaded": False, "display_name": "Elsewhere"},
+]
+
+
+@pytest.fixture
+def server() -> Any:
+    with Emulator(MODELS) as running:
+        yield running
+
+
+def _sources(tmp_path: Path) -> list[Any]:
+    path = tmp_path / "dot.png"
+    path.write_bytes(PNG)
+    url = "data:image/png;base64," + base64.b64encode(PNG).decode()
+    return [path, str(path), PNG, bytearray(PNG), io.BytesIO(PNG), path.open("rb"), url]
+
+
+async def test_a_picture_may_come_from_anywhere(client: Any, tmp_path: Path) -> None:
+    model = await client.llm.model("seeing")
+    for source in _sources(tmp_path):
+        handle = await client.files.prepare_image(source)
+        assert handle.name.endswith(".png")
+        assert (handle.file_type, handle.size_bytes) == ("image", len(PNG))
+        chat = lms.Chat()
+        chat.add_user_message("what is it?", images=[handle])
+        assert str(await model.respond(chat)) == "a picture"
+        if isinstance(source, io.IOBase):
+            source.close()
+
+
+@pytest.mark.parametrize(("given", "kept"), [("cat.jpg", "cat.jpg.png"), ("cat.PNG", "cat.PNG"), ("cat", "cat.png")])
+async def test_the_extension_is_that_of_the_content(client: Any, given: str, kept: str) -> None:
+    assert (await client.files.prepare_image(PNG, given)).name == kept
+
+
+async def test_what_cannot_be_a_picture_is_refused(client: Any, tmp_path: Path) -> None:
+    for source, error in (
+        (b"GIF89a", lms.LMStudioValueError),
+        ("data:image/png;base64,???", lms.LMStudioValueError),
+        ("data:image/png,abc", lms.LMStudioValueError),
+        (tmp_path / "none.png", lms.LMStudioOSError),
+        (tmp_path, lms.LMStudioOSError),
+    ):
+        with pytest.raises(error):
+            await client.files.prepare_image(source)
+
+
+async def test_a_model_without_eyes_says_so(client: Any) -> None:
+    model = await client.llm.model("blind")
+    chat = lms.Chat()
+    chat.add_user_message("what is it?", images=[await client.files.prepare_image(PNG)])
+    with pytest.raises(lms.LMStudioServerError, match=r"(?i)image|vision"):
+        await model.respond(chat)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def test_a_file_is_uploaded_again_after_a_loss(make_client: Callable[..., Any], tmp_path: Path) -> None:
+    port, path = _free_port(), tmp_path / "dot.png"
+    path.write_bytes(PNG)
+    async with make_client(f"127.0.0.1:{port}") as client:
+        with Emulator(MODELS, port=port):
+            model = await client.llm.model("seeing")
+            handles = [await client.files.prepare_image(source) for source in (PNG, path)]
+            chat = lms.Chat()
+            chat.add_user_message("what is it?", images=handles)
+            assert str(await model.respond(chat)) == "a picture"
+        with Emulator(MODELS, port=port):
+            assert str(await model.respond(chat)) == "a picture"
+            assert str(await model.respond(chat)) == "a picture"
+        path.unlink()
+        with Emulator(MODELS, port=port), pytest.raises(lms.LMStudioFileExpiredError, match=r"dot\.png"):
+            await model.respond(chat)
+
+
+async def test_a_socket_stays_open_while_a_handle_is_alive(
+    make_client: Callable[..., Any], server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmstudio_integrations.client._connection.LINGER", 0.0)
+    async with make_client(server.address, keep_idle=0.01) as client:
+        handle = await client.files.prepare_image(PNG)
+    async with make_client(server.address, keep_idle=0.01) as other:
+        await other.llm.model("blind")
+    server.wait_for(lambda: [each.namespace for each in server.connections] == ["files"])
+    del handle
+    gc.collect()
+    server.wait_for(lambda: not server.connections)
+
+
+async def test_a_document_is_read_and_searched(client: Any, tmp_path: Path) -> None:
+    path = tmp_path / "facts.md"
+    path.write_text("# Facts\n\nThe moon is made of rock.\n\nCheese is made of milk.\n", encoding="utf-8")
+    handle = await client.files.prepare_file(path)
+    seen: list[float] = []
+    document = await client.files.parse_document(handle, on_progress=seen.append)
+    assert "made of rock" in document.content
+    assert document.parser.library
+    assert seen == sorted(seen)
+    steps: list[Any] = []
+    await client.embedding.model("vectors")
+    found = await client.files.retrieve(
+        "what is cheese made of?", [handle], limit=1, on_progress=lambda *step: steps.append(step)
+    )
+    assert len(found.entries) == 1
+    assert "milk" in found.entries[0].content
+    assert found.entries[0].source_index == 0
+    assert {step for _, step, _ in steps} <= {"loading", "chunking", "embedding"}
+
+
+async def test_a_document_that_cannot_be_read_is_an_error(client: Any) -> None:
+    handle = await client.files.prepare_file(b"%PDF-1.7", "paper.pdf")
+    assert handle.file_type == "application/pdf"
+    with pytest.raises(lms.LMStudioServerError, match=r"paper\.pdf"):
+        await client.files.parse_document(handle)
+
+
+async def test_senseless_searches_are_refused(client: Any) -> None:
+    handle = await client.files.prepare_file(b"text", "a.txt")
+    with pytest.raises(lms.LMStudioValueError, match="query"):
+        await client.files.retrieve(" ", [handle])
+    with pytest.raises(lms.LMStudioValueError, match="at least one file"):
+        await client.files.retrieve("what", [])
+    with pytest.raises(lms.LMStudioValueError, match="did you mean 'limit'"):
+        await client.files.retrieve("what", [handle], limt=1)
+
+
+async def test_a_model_is_found_and_downloaded(client: Any) -> None:
+    if hasattr(client, "sync"):
+        client = client.sync
+        (found,) = client.repository.search_models("elsewhere", limit=5)
+        options = found.get_download_options()
+        progress: list[Any] = []
+        done: list[bool] = []
+        key = options[0].download(progress.append, lambda: done.append(True))
+    else:
+        (found,) = await client.repository.search_models("elsewhere", limit=5)
+        options = await found.get_download_options()
+        progress, done = [], []
+        key = await options[0].download(progress.append, lambda: done.append(True))
+    assert found.name
+    assert key == "elsewhere"
+    assert done == [True]
+    assert all(update.downloaded_bytes <= update.total_bytes for update in progress)
+
+
+def test_a_search_with_a_senseless_limit_is_refused(server: Emulator) -> None:
+    with lms.Client(server.address) as client, pytest.raises(lms.LMStudioValueError, match="limit"):
+        client.repository.search_models(limit=26)

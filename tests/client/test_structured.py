@@ -1,0 +1,134 @@
+"""Answers of a given form; the same bodies for both clients."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, Field
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client.asynchronous import AsyncClient
+from lmstudio_integrations.emulator import Emulator
+from tests.client.both import sync_client
+
+MARKER = "__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_0123abcd__"
+
+RULES: list[dict[str, Any]] = [
+    {"when": {"last": "^good"}, "then": [{"text": '{"name": "Oslo", "people": 700000}'}]},
+    {"when": {"last": "^marked"}, "then": [{"text": MARKER + '\n{"name": "Oslo", "people": 1}'}]},
+    {
+        "when": {"last": "^thoughtful"},
+        "then": [{"reasoning": '{"name": 1}'}, {"text": '{"name": "Oslo", "people": 1}'}],
+    },
+    {"when": {"last": "^bad"}, "then": [{"text": "Oslo, of course"}]},
+    {"when": {"last": "^wrong"}, "then": [{"text": '{"name": "Oslo", "people": "many"}'}]},
+    {"when": {"last": "^list"}, "then": [{"text": "[1, 2, 3]"}]},
+    {"when": {"last": "^yes"}, "then": [{"text": "yes"}]},
+]
+
+
+class City(BaseModel):
+    name: str
+    people: int = Field(ge=0)
+
+
+class OwnSchema:
+    @classmethod
+    def model_json_schema(cls) -> dict[str, Any]:
+        return City.model_json_schema()
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    with Emulator([{"key": "chatty", "rules": RULES}]) as running:
+        yield running
+
+
+@pytest.fixture(params=[sync_client, AsyncClient], ids=["sync", "async"])
+async def model(request: pytest.FixtureRequest, server: Emulator) -> Any:
+    async with request.param(server.address) as client:
+        yield await client.llm.model("chatty")
+
+
+async def test_a_class_gives_a_checked_instance(model: Any) -> None:
+    result = await model.respond("good", response_format=City)
+    assert result.parsed == City(name="Oslo", people=700000)
+    assert result.structured
+    assert result.prediction_config.structured["type"] == "json"
+
+
+async def test_a_stream_is_text_and_its_result_is_checked(model: Any) -> None:
+    stream = model.respond_stream("good", response_format=City)
+    text = "".join([fragment.content async for fragment in stream])
+    assert City.model_validate_json(text) == stream.result().parsed
+
+
+async def test_a_completion_may_be_structured_too(model: Any) -> None:
+    assert (await model.complete("good", response_format=City)).parsed.name == "Oslo"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        City.model_json_schema(),
+        {"type": "json", "jsonSchema": City.model_json_schema()},
+        OwnSchema,
+        {"type": "json"},
+    ],
+)
+async def test_a_schema_gives_checked_data(model: Any, asked: Any) -> None:
+    result = await model.respond("good", response_format=asked)
+    assert result.parsed == {"name": "Oslo", "people": 700000}
+    assert result.structured
+
+
+async def test_the_setting_does_the_same_as_the_argument(model: Any) -> None:
+    wire = {"type": "json", "jsonSchema": City.model_json_schema()}
+    assert (await model.respond("good", config={"structured": wire})).parsed["name"] == "Oslo"
+    with pytest.raises(lms.LMStudioValueError, match="not both"):
+        await model.respond("good", response_format=City, config={"structured": wire})
+
+
+async def test_what_a_grammar_allows_need_not_be_json(model: Any) -> None:
+    grammar = {"type": "gbnf", "gbnfGrammar": 'root ::= "yes" | "no"'}
+    result = await model.respond("yes", response_format=grammar)
+    assert (result.parsed, result.structured) == ("yes", False)
+    assert (await model.respond("list", response_format=grammar)).parsed == [1, 2, 3]
+
+
+@pytest.mark.parametrize("prompt", ["marked", "thoughtful"])
+async def test_thoughts_and_markers_never_reach_the_parser(model: Any, prompt: str) -> None:
+    assert (await model.respond(prompt, response_format=City)).parsed == City(name="Oslo", people=1)
+
+
+@pytest.mark.parametrize("asked", [City, City.model_json_schema()])
+@pytest.mark.parametrize(("prompt", "told"), [("bad", "expected value|JSON"), ("wrong", "people")])
+async def test_an_answer_of_another_form_is_an_error_with_its_text(
+    model: Any, asked: Any, prompt: str, told: str
+) -> None:
+    with pytest.raises(lms.LMStudioStructuredOutputError, match=told) as caught:
+        await model.respond(prompt, response_format=asked)
+    assert "Oslo" in (caught.value.text or "")
+
+
+async def test_an_answer_that_was_cut_off_says_so(model: Any) -> None:
+    with pytest.raises(lms.LMStudioStructuredOutputError, match="raise max_tokens"):
+        await model.respond("good", response_format=City, config={"max_tokens": 2})
+
+
+async def test_a_cancelled_answer_is_not_looked_at(model: Any) -> None:
+    stream = model.respond_stream("good", response_format=City)
+    iterator = aiter(stream)
+    await anext(iterator)
+    stream.cancel()
+    async for _fragment in iterator:
+        pass
+    result = stream.result()
+    assert not result.structured or result.parsed.name == "Oslo"
+
+
+@pytest.mark.parametrize("asked", [int, 5, {"type": "gbnf"}])
+async def test_what_is_no_format_is_refused_before_sending(model: Any, asked: Any, server: Emulator) -> None:
+    with pytest.raises(lms.LMStudioValueError):
+        await model.respond("good", response_format=asked)
+    assert server.predictions == ()
