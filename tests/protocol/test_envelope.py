@@ -1,0 +1,95 @@
+"""Frames as text: exactly the members that the description lists, and JSON whatever the value."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.protocol import envelope
+from tests.requirements import proves
+
+
+@proves("C-AUTH-FRAME", "C-VOID-ABSENT")
+@pytest.mark.parametrize(
+    ("make", "frame"),
+    [
+        (
+            lambda: envelope.auth('a"b', "p"),
+            {"authVersion": 1, "clientIdentifier": 'a"b', "clientPasskey": "p"},
+        ),
+        (lambda: envelope.auth_result(None), {"success": True}),
+        (lambda: envelope.auth_result("no"), {"success": False, "error": "no"}),
+        (lambda: envelope.rpc_call("e", 1, None), {"type": "rpcCall", "endpoint": "e", "callId": 1}),
+        (
+            lambda: envelope.rpc_call("e", 1, "{}"),
+            {"type": "rpcCall", "endpoint": "e", "callId": 1, "parameter": {}},
+        ),
+        (lambda: envelope.channel_create("e", 2, None), {"type": "channelCreate", "endpoint": "e", "channelId": 2}),
+        (
+            lambda: envelope.channel_create("e", 2, "[]"),
+            {"type": "channelCreate", "endpoint": "e", "channelId": 2, "creationParameter": []},
+        ),
+        (
+            lambda: envelope.channel_send(3, '{"type":"cancel"}'),
+            {"type": "channelSend", "channelId": 3, "message": {"type": "cancel"}},
+        ),
+        (lambda: envelope.channel_close(4), {"type": "channelClose", "channelId": 4}),
+        (lambda: envelope.channel_error(5, "{}"), {"type": "channelError", "channelId": 5, "error": {}}),
+        (lambda: envelope.rpc_result(6, None), {"type": "rpcResult", "callId": 6}),
+        (lambda: envelope.rpc_result(6, "7"), {"type": "rpcResult", "callId": 6, "result": 7}),
+        (lambda: envelope.rpc_error(8, "{}"), {"type": "rpcError", "callId": 8, "error": {}}),
+        (
+            lambda: envelope.warning("hm", "unknown"),
+            {"type": "communicationWarning", "warning": "hm", "kind": "unknown"},
+        ),
+        (lambda: envelope.KEEP_ALIVE_ACK, {"type": "keepAliveAck"}),
+    ],
+)
+def test_a_frame_has_the_members_of_the_description_and_no_others(
+    make: Callable[[], str], frame: dict[str, Any]
+) -> None:
+    assert json.loads(make()) == frame
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 1, 1.5, "ä€😀", [1, {"a": []}], {"lone": "\ud83d"}, {"\ud83d": ["\udc00x"]}]
+)
+def test_any_value_of_json_survives_the_way_there_and_back(value: Any) -> None:
+    assert json.loads(envelope.dumps(value)) == value
+
+
+def test_what_is_no_finite_number_becomes_null_as_it_does_in_javascript() -> None:
+    assert json.loads(envelope.dumps([float("inf"), float("-inf"), float("nan")])) == [None, None, None]
+
+
+def test_text_can_always_be_written_to_a_socket() -> None:
+    assert envelope.dumps({"a": "\ud83d"}).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "value", "slow"),
+    [
+        ('{"a":1}', {"a": 1}, False),
+        (b'{"a":1}', {"a": 1}, False),
+        ('{"a":"\\ud83d"}', {"a": "\ud83d"}, True),
+        ('{"a":"\ud83d"}', {"a": "\ud83d"}, True),
+        ("[1]", None, False),
+        ("", None, True),
+        (b"", None, True),
+        ("{", None, True),
+        (b'{"a":"\xff"}', None, True),
+        (b"\x00\x01\x02", None, True),
+        ("[" * 100_000, None, True),
+    ],
+)
+def test_reading_never_raises_and_says_whether_it_was_slow(
+    data: str | bytes, value: dict[str, Any] | None, slow: bool
+) -> None:
+    assert envelope.parse(data) == (value, slow)
+
+
+def test_nesting_too_deep_for_the_fast_parser_is_read_by_the_slow_one() -> None:
+    frame, slow = envelope.parse('{"a":' * 300 + "1" + "}" * 300)
+    assert frame is not None
+    assert slow
