@@ -1,0 +1,285 @@
+"""Errors on the wire become the exception that the code says, else the one that the server's text says."""
+
+import pickle
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.errors import (
+    LMStudioAuthenticationError,
+    LMStudioContextOverflowError,
+    LMStudioInsufficientResourcesError,
+    LMStudioModelCrashedError,
+    LMStudioModelLoadError,
+    LMStudioModelNotFoundError,
+    LMStudioModelUnloadedError,
+    LMStudioPredictionError,
+    LMStudioPresetNotFoundError,
+    LMStudioPromptTemplateError,
+    LMStudioServerError,
+    LMStudioStructuredOutputError,
+    LMStudioToolCallError,
+    LMStudioUnsupportedError,
+    LMStudioWrongModelKindError,
+)
+from lmstudio_integrations.protocol.errors import error_object, to_exception
+from tests.requirements import proves
+
+DISPLAY: dict[str, tuple[dict[str, Any], type[LMStudioServerError], str]] = {
+    "generic.specificModelUnloaded": ({}, LMStudioModelUnloadedError, ""),
+    "generic.noModelMatchingQuery": (
+        {"query": {"identifier": "x"}, "loadedModelsSample": ["qwen"], "totalLoadedModels": 1},
+        LMStudioModelNotFoundError,
+        "qwen",
+    ),
+    "generic.pathNotFound": (
+        {"path": "qwen2.5-7b-instrct", "availablePathsSample": ["qwen2.5-7b-instruct", "llama"], "totalModels": 2},
+        LMStudioModelNotFoundError,
+        "id you mean 'qwen2.5-7b-instruct'?",
+    ),
+    "generic.identifierNotFound": (
+        {"identifier": "x", "loadedModelsSample": [], "totalLoadedModels": 0},
+        LMStudioModelNotFoundError,
+        "no model is loaded",
+    ),
+    "generic.domainMismatch": (
+        {"path": "nomic", "actualDomain": "embedding", "expectedDomain": "llm"},
+        LMStudioWrongModelKindError,
+        "use it as an embedding model",
+    ),
+    "generic.engineDoesNotSupportFeature": (
+        {
+            "feature": "grammar",
+            "engineName": "e",
+            "engineType": "t",
+            "installedVersion": "1",
+            "supportedVersion": None,
+        },
+        LMStudioUnsupportedError,
+        "",
+    ),
+    "generic.missingRuntimeExtension": ({}, LMStudioModelLoadError, ""),
+    "generic.presetNotFound": (
+        {
+            "specifiedFuzzyPresetIdentifier": "x",
+            "availablePresetsSample": [{"identifier": "poet", "name": "Poet"}],
+            "totalAvailablePresets": 1,
+        },
+        LMStudioPresetNotFoundError,
+        "poet",
+    ),
+}
+"""Every code of the description with its members, its exception, and what of it must help people."""
+
+
+@proves("C-ERROR-CODES")
+@pytest.mark.parametrize("code", DISPLAY)
+def test_each_code_has_its_exception_with_everything_that_the_server_said(code: str) -> None:
+    members, kind, help_ = DISPLAY[code]
+    display = {"code": code, **members}
+    error = to_exception(
+        {
+            "title": "Title",
+            "rootTitle": "Root",
+            "cause": "because",
+            "errorData": {"a": 1},
+            "displayData": display,
+            "stack": "at main.js",
+        },
+        "Model load",
+    )
+    assert type(error) is kind
+    assert (error.title, error.root_title, error.cause) == ("Title", "Root", "because")
+    assert (error.display_data, error.error_data) == (display, {"a": 1})
+    assert help_ in (error.suggestion or "")
+    assert help_ in str(error)
+    assert str(error).startswith("Model load error: Root: Title")
+    assert "because" in str(error)
+    assert "main.js" not in str(error)
+
+
+@proves("C-ERROR-TEXTS")
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (
+            (
+                "Trying to keep the first 9000 tokens when context the overflows. However, the model is loaded with "
+                "context length of only 4096 tokens, which is not enough. Try to load the model with a larger context "
+                "length, or provide a shorter input"
+            ),
+            LMStudioContextOverflowError,
+        ),
+        ("Cannot truncate prompt with n_keep (9000) >= n_ctx (4096)", LMStudioContextOverflowError),
+        ("request (9000 tokens) exceeds the available context size (4096 tokens)", LMStudioContextOverflowError),
+        (
+            "No models loaded. Please load a model in the developer page or use the 'lms load' command.",
+            LMStudioModelNotFoundError,
+        ),
+        ('Model "x" not found. Please specify a valid model.', LMStudioModelNotFoundError),
+        ("Cannot find a model", LMStudioModelNotFoundError),
+        ('Failed to load model "x". Error: Model is not embedding.', LMStudioWrongModelKindError),
+        ("Model is not llm.", LMStudioWrongModelKindError),
+        ("Model is unloaded.", LMStudioModelUnloadedError),
+        (
+            (
+                "Model loading was stopped due to insufficient system resources. Under the current settings, this model "
+                "requires approximately 40 GB of memory"
+            ),
+            LMStudioInsufficientResourcesError,
+        ),
+        ("Model loading aborted due to insufficient system resources", LMStudioInsufficientResourcesError),
+        ("Failed to load model", LMStudioModelLoadError),
+        ("Received load-error", LMStudioModelLoadError),
+        (
+            "Error loading model. (Exit code: 6). Unknown error. Try a different model and/or config.",
+            LMStudioModelLoadError,
+        ),
+        ("No LM Runtime found for model format 'gguf'!", LMStudioModelLoadError),
+        (
+            "The model has crashed without additional information. (Exit code: 18446744072635812000)",
+            LMStudioModelCrashedError,
+        ),
+        ("received prediction-error", LMStudioPredictionError),
+        ("Error in iterating prediction stream: TypeError", LMStudioPredictionError),
+        ("Channel Error", LMStudioPredictionError),
+        ("Stop reason: generation failed", LMStudioPredictionError),
+        (
+            'Error rendering prompt with jinja template: "No user query found in messages."',
+            LMStudioPromptTemplateError,
+        ),
+        ("This is usually an issue with the model's prompt template", LMStudioPromptTemplateError),
+        (
+            (
+                "Engine protocol applyPromptTemplate request returned 500: Jinja Exception: After the optional system "
+                "message, conversation roles must alternate user and assistant roles except for tool calls and results."
+            ),
+            LMStudioPromptTemplateError,
+        ),
+        ("Failed to parse tool call: Unexpected end of content.", LMStudioToolCallError),
+        ("Failed to parse tool call: Extra content after end of tool call", LMStudioToolCallError),
+        ("ValueError: 'type' must be a string", LMStudioStructuredOutputError),
+        (
+            (
+                "An LM Studio API token is required to make requests to this server, but none was provided using the "
+                "Authorization header using the 'Bearer' scheme"
+            ),
+            LMStudioAuthenticationError,
+        ),
+        ("Something that nobody has heard of", LMStudioServerError),
+    ],
+)
+@pytest.mark.parametrize("field", ["title", "cause"])
+def test_each_known_text_of_a_server_has_its_exception(text: str, kind: type[LMStudioServerError], field: str) -> None:
+    error = to_exception({"title": "Oh no", field: text}, "Chat response")
+    assert type(error) is kind
+    assert text in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "used", "limit"),
+    [
+        (
+            (
+                "Trying to keep the first 9000 tokens when context the overflows. However, the model is loaded with "
+                "context length of only 4096 tokens"
+            ),
+            9000,
+            4096,
+        ),
+        ("Cannot truncate prompt with n_keep (9000) >= n_ctx (4096)", 9000, 4096),
+        ("Cannot truncate prompt with n_keep 9000 >= n_ctx 4096", 9000, 4096),
+        ("the prompt exceeds the context", None, None),
+        (f"n_keep ({'9' * 5000}) >= n_ctx (4096)", None, None),
+    ],
+)
+def test_an_overflow_says_how_much_is_used_and_how_much_there_is(
+    text: str, used: int | None, limit: int | None
+) -> None:
+    error = to_exception({"title": text}, "Chat response")
+    assert isinstance(error, LMStudioContextOverflowError)
+    assert (error.used, error.limit) == (used, limit)
+
+
+def test_a_code_beats_a_text_and_a_text_beats_the_default() -> None:
+    coded = {"title": "Model is unloaded.", "displayData": {"code": "generic.presetNotFound"}}
+    assert type(to_exception(coded, "RPC")) is LMStudioPresetNotFoundError
+    assert type(to_exception({"title": "Model is unloaded."}, "RPC", LMStudioModelLoadError)) is (
+        LMStudioModelUnloadedError
+    )
+    assert type(to_exception({"title": "hm"}, "RPC", LMStudioModelLoadError)) is LMStudioModelLoadError
+    unknown = {"title": "Model is unloaded.", "displayData": {"code": "generic.fromTheFuture"}}
+    assert type(to_exception(unknown, "RPC")) is LMStudioModelUnloadedError
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        ({}, "RPC error: Unknown error"),
+        ({"title": ""}, "RPC error: Unknown error"),
+        ({"rootTitle": "root"}, "RPC error: root"),
+        ({"title": "same", "rootTitle": "same"}, "RPC error: same"),
+        ({"title": "t", "suggestion": "try again"}, "RPC error: t\n  suggestion: try again"),
+        ({"title": 5, "cause": [], "suggestion": {}, "errorData": "x", "displayData": 1}, "RPC error: Unknown error"),
+    ],
+)
+def test_fields_that_are_missing_or_of_another_type_are_done_without(error: dict[str, Any], text: str) -> None:
+    made = to_exception(error, "RPC")
+    assert str(made) == text
+    assert made.display_data is None
+    assert made.error_data is None
+
+
+def test_the_advice_of_the_server_comes_before_ours() -> None:
+    members, _, help_ = DISPLAY["generic.presetNotFound"]
+    display = {"code": "generic.presetNotFound", **members}
+    error = to_exception({"title": "t", "suggestion": "Check the name.", "displayData": display}, "RPC")
+    assert (error.suggestion or "").startswith("Check the name.")
+    assert help_ in (error.suggestion or "")
+
+
+@pytest.mark.parametrize("code", DISPLAY)
+@pytest.mark.parametrize("junk", [None, 5, "text", [None], [[]], {"a": []}])
+def test_display_data_with_members_of_other_types_still_decides_the_class(code: str, junk: Any) -> None:
+    members, kind, _ = DISPLAY[code]
+    for spoilt in [dict.fromkeys(members, junk), {}]:
+        assert type(to_exception({"title": "t", "displayData": {"code": code, **spoilt}}, "RPC")) is kind
+
+
+@pytest.mark.parametrize("code", [None, 5, [], {}])
+def test_a_code_that_is_no_text_counts_as_none(code: Any) -> None:
+    assert type(to_exception({"title": "t", "displayData": {"code": code}}, "RPC")) is LMStudioServerError
+
+
+@pytest.mark.parametrize(
+    ("path", "sample", "text"),
+    [
+        ("zzz", ["qwen", "llama"], "qwen, llama"),
+        ("zzz", [], "no model is downloaded"),
+        ("qwen2.5-7b-instrct", ["lmstudio-community/qwen2.5-7b-instruct"], "'qwen2.5-7b-instruct'"),
+    ],
+)
+def test_an_unknown_model_is_met_with_what_there_is(path: str, sample: list[str], text: str) -> None:
+    display = {"code": "generic.pathNotFound", "path": path, "availablePathsSample": sample, "totalModels": len(sample)}
+    assert text.lower() in str(to_exception({"title": "t", "displayData": display}, "RPC")).lower()
+
+
+def test_a_kind_of_model_that_we_do_not_know_is_named_without_advice() -> None:
+    display = {"code": "generic.domainMismatch", "path": "p", "actualDomain": "tts", "expectedDomain": "llm"}
+    assert "p is of kind 'tts', not 'llm'" in str(to_exception({"title": "t", "displayData": display}, "RPC"))
+
+
+@pytest.mark.parametrize("code", DISPLAY)
+def test_what_the_server_said_survives_pickling(code: str) -> None:
+    members, _, _ = DISPLAY[code]
+    error = to_exception({"title": "t", "cause": "c", "displayData": {"code": code, **members}}, "RPC")
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert (str(copy), vars(copy)) == (str(error), vars(error))
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [({"title": "t"}, {"title": "t"}), ("t", {"title": "t"}), (None, {}), ([1], {}), (5, {})]
+)
+def test_an_error_of_any_form_is_read_as_an_object(value: Any, error: dict[str, Any]) -> None:
+    assert error_object(value) == error

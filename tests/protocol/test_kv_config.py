@@ -1,0 +1,43 @@
+"""The layered form in which settings travel."""
+
+import pytest
+
+from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack, stack_of
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from tests.requirements import proves
+
+
+@proves("C-ONE-LAYER")
+@pytest.mark.parametrize("settings", [None, LlmPredictionConfig()])
+def test_the_layer_of_a_client_is_there_even_when_it_says_nothing(settings: LlmPredictionConfig | None) -> None:
+    assert stack_of(settings).to_dict() == {"layers": [{"layerName": "apiOverride", "config": {"fields": []}}]}
+
+
+def test_a_setting_travels_under_its_key() -> None:
+    stack = stack_of(LlmPredictionConfig(temperature=0.5))
+    assert stack.to_dict()["layers"][0]["config"] == {"fields": [{"key": "llm.prediction.temperature", "value": 0.5}]}
+
+
+def test_a_later_layer_overrides_an_earlier_one_key_by_key() -> None:
+    stack = KvConfigStack.from_dict(
+        {
+            "layers": [
+                {
+                    "layerName": "instance",
+                    "config": {"fields": [{"key": "a", "value": 1}, {"key": "b", "value": 1}]},
+                },
+                {"layerName": "apiOverride", "config": {"fields": [{"key": "b", "value": 2}]}},
+            ]
+        }
+    )
+    assert stack.collapse() == {"a": 1, "b": 2}
+
+
+def test_of_equal_keys_the_last_one_counts() -> None:
+    config = KvConfig.from_dict({"fields": [{"key": "a", "value": 1}, {"key": "a", "value": 2}, {"key": "b"}]})
+    assert config.as_mapping() == {"a": 2, "b": None}
+
+
+def test_a_mapping_survives_the_way_there_and_back() -> None:
+    values = {"llm.load.contextLength": 4096, "ext.virtualModel.customField.x": {"a": [1]}}
+    assert KvConfig.from_dict(KvConfig.from_mapping(values).to_dict()).as_mapping() == values

@@ -1,0 +1,248 @@
+"""The server's side of a connection: whom it lets in, and how it warns of what is wrong, never answering with an error."""
+
+import json
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.protocol.endpoints import ENDPOINTS
+from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened, PacketReceived, ServerSession
+from tests.protocol.pair import SessionPair
+from tests.protocol.samples import EMPTY_STACK, HELLO, QUERY, fragment
+
+AUTH = {"authVersion": 1, "clientIdentifier": "me", "clientPasskey": "secret"}
+PREDICT = {"modelSpecifier": QUERY, "history": HELLO, "predictionConfigStack": EMPTY_STACK}
+
+
+def session(*, refusal: str | None = None, let_in: bool = True) -> ServerSession:
+    """Return a session of the namespace `llm`."""
+    made = ServerSession(ENDPOINTS["llm"], lambda _identifier, _passkey: refusal)
+    if let_in:
+        made.receive(json.dumps(AUTH))
+        made.data_to_send()
+    return made
+
+
+def sent(by: ServerSession) -> list[dict[str, Any]]:
+    """Return the frames that are due."""
+    return [json.loads(frame) for frame in by.data_to_send()]
+
+
+def create(channel_id: int = 1) -> dict[str, Any]:
+    """Return the frame that opens a prediction."""
+    return {"type": "channelCreate", "endpoint": "predict", "channelId": channel_id, "creationParameter": PREDICT}
+
+
+def test_credentials_are_handed_to_whoever_decides() -> None:
+    asked: list[tuple[str, str]] = []
+    made = ServerSession({}, lambda *credentials: asked.append(credentials))
+    made.receive(json.dumps(AUTH))
+    assert asked == [("me", "secret")]
+    assert made.client == "me"
+    assert sent(made) == [{"success": True}]
+
+
+def test_a_refused_client_is_told_why() -> None:
+    made = session(refusal="Invalid client passkey", let_in=False)
+    made.receive(json.dumps(AUTH))
+    assert made.refused
+    assert made.client is None
+    assert sent(made) == [{"success": False, "error": "Failed to validate client: Invalid client passkey"}]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "no json",
+        "[]",
+        "{}",
+        {**AUTH, "authVersion": 2},
+        {**AUTH, "clientIdentifier": 5},
+        {**AUTH, "clientPasskey": None},
+        {**AUTH, "clientPasskey": "x" * 257},
+        {"type": "rpcCall", "endpoint": "listLoaded", "callId": 1},
+    ],
+)
+def test_what_does_not_look_like_credentials_is_passed_over_and_may_be_tried_again(frame: Any) -> None:
+    made = session(let_in=False)
+    assert made.receive(frame if isinstance(frame, str) else json.dumps(frame)) is None
+    assert sent(made) == []
+    made.receive(json.dumps(AUTH))
+    assert made.client == "me"
+
+
+def test_a_client_that_does_not_say_who_it_is_is_turned_away_once() -> None:
+    made = session(let_in=False)
+    made.time_out()
+    made.time_out()
+    assert made.refused
+    assert sent(made) == [{"success": False, "error": "Authentication timed out"}]
+
+
+def test_a_client_that_was_let_in_is_not_turned_away_any_more() -> None:
+    made = session()
+    made.time_out()
+    assert not made.refused
+    assert sent(made) == []
+
+
+def test_requests_come_out_as_what_they_are() -> None:
+    made = session()
+    call = made.receive('{"type":"rpcCall","endpoint":"listLoaded","callId":7}')
+    opened = made.receive(json.dumps(create(7)))
+    packet = made.receive('{"type":"channelSend","channelId":7,"message":{"type":"cancel"},"ackId":1}')
+    assert call == CallReceived(ENDPOINTS["llm"]["listLoaded"], 7, None)  # type: ignore[arg-type]  # it is an RPC
+    assert isinstance(opened, ChannelOpened)
+    assert opened.channel_id == 7, "calls and channels have ids of their own"
+    assert packet == PacketReceived(7, {"type": "cancel"})
+    assert sent(made) == []
+
+
+def test_a_call_is_answered_with_a_result_or_an_error() -> None:
+    made = session()
+    made.reply(1, [])
+    made.reply(2)
+    made.refuse(3, {"title": "no"})
+    assert sent(made) == [
+        {"type": "rpcResult", "callId": 1, "result": []},
+        {"type": "rpcResult", "callId": 2},
+        {"type": "rpcError", "callId": 3, "error": {"title": "no"}},
+    ]
+
+
+@pytest.mark.parametrize("end", ["close", "fail"])
+def test_nothing_is_sent_on_a_channel_that_has_ended_or_never_was(end: str) -> None:
+    made = session()
+    made.receive(json.dumps(create(1)))
+    for _ in range(2):
+        made.send(1, fragment("a"))
+        made.send(2, fragment("a"))
+        if end == "close":
+            made.close(1)
+        else:
+            made.fail(1, {"title": "no"})
+    kinds = [frame["type"] for frame in sent(made)]
+    assert kinds == ["channelSend", "channelClose" if end == "close" else "channelError"]
+
+
+def test_an_id_may_be_used_again_once_its_channel_has_ended() -> None:
+    made = session()
+    for _ in range(2):
+        assert isinstance(made.receive(json.dumps(create(1))), ChannelOpened)
+        made.close(1)
+
+
+def test_a_sign_of_life_is_answered_at_once() -> None:
+    made = session()
+    assert made.receive('{"type":"keepAlive"}') is None
+    assert sent(made) == [{"type": "keepAliveAck"}]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "no json",
+        '"text"',
+        {},
+        {"type": "unheardOf"},
+        {"type": "rpcCall", "endpoint": "listLoaded"},
+        {"type": "rpcCall", "endpoint": "listLoaded", "callId": "1"},
+        {"type": "rpcCall", "endpoint": "listLoaded", "callId": True},
+        {"type": "rpcCall", "callId": 1},
+        {"type": "channelCreate", "endpoint": "predict"},
+        {"type": "channelCreate", "endpoint": ["predict"], "channelId": 1},
+        {"type": "channelSend", "message": {"type": "cancel"}},
+        {"type": "channelAck", "channelId": 1, "ackId": 1},
+        {"type": "communicationWarning", "warning": "hm"},
+    ],
+)
+def test_what_is_no_frame_of_the_protocol_is_dropped_in_silence(frame: Any) -> None:
+    made = session()
+    assert made.receive(frame if isinstance(frame, str) else json.dumps(frame)) is None
+    assert sent(made) == []
+
+
+@pytest.mark.parametrize(
+    ("frame", "kind", "text"),
+    [
+        (
+            {"type": "rpcCall", "endpoint": "x", "callId": 1},
+            "rpcEndpointUnknown",
+            "Received rpcCall for unknown endpoint, endpoint = x",
+        ),
+        (
+            {"type": "rpcCall", "endpoint": "predict", "callId": 1},
+            "rpcEndpointUnknown",
+            "Received rpcCall for unknown endpoint, endpoint = predict",
+        ),
+        (
+            {"type": "channelCreate", "endpoint": "listLoaded", "channelId": 2},
+            "channelEndpointUnknown",
+            "Received channelCreate for unknown endpoint, endpoint = listLoaded",
+        ),
+        (
+            {"type": "rpcCall", "endpoint": "listLoaded", "callId": 1, "parameter": None},
+            "rpcParameterTypeError",
+            "Expected void, received NoneType",
+        ),
+        (
+            {"type": "rpcCall", "endpoint": "tokenize", "callId": 1, "parameter": {"inputString": "a"}},
+            "rpcParameterTypeError",
+            "specifier: Field required",
+        ),
+        (
+            {"type": "rpcCall", "endpoint": "tokenize", "callId": 1},
+            "rpcParameterTypeError",
+            "endpointName = tokenize",
+        ),
+        (
+            {"type": "channelCreate", "endpoint": "predict", "channelId": 2, "creationParameter": {}},
+            "channelCreationParameterTypeError",
+            "endpointName = predict",
+        ),
+        (create(1), "channelAlreadyOpen", "channelId = 1"),
+        ({"type": "channelSend", "channelId": 9, "message": {"type": "cancel"}}, "channelUnknown", "channelId = 9"),
+        ({"type": "channelSend", "channelId": 1, "message": {"type": "stop"}}, "channelMessageTypeError", "predict"),
+        ({"type": "channelSend", "channelId": 1, "message": "cancel"}, "channelMessageTypeError", "predict"),
+        ({"type": "channelSend", "channelId": 1, "message": {}}, "channelMessageTypeError", "predict"),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_said_in_one_warning_and_never_answered(
+    frame: dict[str, Any], kind: str, text: str
+) -> None:
+    made = session()
+    made.receive(json.dumps(create(1)))
+    assert made.receive(json.dumps(frame)) is None
+    (warning,) = sent(made)
+    assert warning["type"] == "communicationWarning"
+    assert warning["kind"] == kind
+    assert text in warning["warning"]
+
+
+def test_a_channel_without_a_word_to_stop_it_takes_none() -> None:
+    made = ServerSession(ENDPOINTS["system"], lambda *_: None)
+    made.receive(json.dumps(AUTH))
+    made.receive('{"type":"channelCreate","endpoint":"alive","channelId":1}')
+    made.data_to_send()
+    assert made.receive('{"type":"channelSend","channelId":1,"message":{"type":null}}') is None
+    (warning,) = sent(made)
+    assert warning["kind"] == "channelMessageTypeError"
+
+
+def test_five_warnings_are_sent_and_then_no_more() -> None:
+    made = session()
+    for _ in range(7):
+        made.receive('{"type":"rpcCall","endpoint":"x","callId":1}')
+    assert len(sent(made)) == 5
+
+
+def test_both_ends_agree_on_a_whole_conversation() -> None:
+    pair = SessionPair()
+    exchange, sink = pair.call("predict", PREDICT)
+    pair.send(exchange, fragment("Hello"))
+    pair.client.cancel(exchange)
+    pair.pump()
+    pair.close(exchange)
+    assert [frame["type"] for frame in pair.to_server] == ["channelCreate", "channelSend"]
+    assert [frame["type"] for frame in pair.to_client] == ["channelSend", "channelClose"]
+    assert sink.ends == [None]
