@@ -123,8 +123,8 @@ def test_each_code_has_its_exception_with_everything_that_the_server_said(code: 
         ("Model is unloaded.", LMStudioModelUnloadedError),
         (
             (
-                "Model loading was stopped due to insufficient system resources. Under the current settings, this model "
-                "requires approximately 40 GB of memory"
+                "Model loading was stopped due to insufficient system resources. Under the current settings, this "
+                "model requires approximately 40 GB of memory"
             ),
             LMStudioInsufficientResourcesError,
         ),

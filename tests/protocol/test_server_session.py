@@ -1,4 +1,4 @@
-"""The server's side of a connection: whom it lets in, and how it warns of what is wrong, never answering with an error."""
+"""The server's side of a connection: whom it lets in, and how it warns of what is wrong, which is never an error."""
 
 import json
 from typing import Any
