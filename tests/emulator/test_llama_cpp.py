@@ -1,31 +1,22 @@
-"""The llama.cpp engine on real weights: one worker for all tests but those that end theirs. All ours."""
+"""Predictions of the llama.cpp engine on real weights: one worker for all tests. All ours."""
 
 import asyncio
 import json
-import logging
-import os
-import signal
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from lmstudio_integrations.emulator.engines import worker
-from lmstudio_integrations.emulator.engines._process import Worker
 from lmstudio_integrations.emulator.engines.base import (
     EngineError,
     EngineEvent,
     Finished,
     GenerateRequest,
     Image,
-    LoadRequest,
 )
-from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, LlamaCppModel
-from lmstudio_integrations.emulator.weights import CACHE_VARIABLE
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppModel
 from lmstudio_integrations.types.chat import Chat, ChatHistory
-from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -36,72 +27,26 @@ from lmstudio_integrations.types.results import (
     ToolCallName,
     ToolCallStart,
 )
-from lmstudio_integrations.types.tools import Tool, ToolCallRequest, ToolCallResultPart
+from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallResultPart
+from tests.emulator._llama_cpp import (
+    ADD,
+    STEADY,
+    TOOLS_TEMPLATE,
+    WEATHER,
+    WINDOW,
+    all_slots_free,
+    ask,
+    begin,
+    busy_slots,
+    count_of,
+    finished,
+    load,
+    run,
+    settings,
+    text_of,
+)
 
 pytestmark = [pytest.mark.real_model, pytest.mark.asyncio(loop_scope="session")]
-
-CHAT, EMBEDDING = "smollm2-135m-instruct", "text-embedding-all-minilm-l6-v2"
-WINDOW = 2048
-STEADY = LlmPredictionConfig(
-    temperature=0, top_k_sampling=40, top_p_sampling=0.95, min_p_sampling=0.05, repeat_penalty=1.1, seed=1
-)
-ADD = Tool.from_dict(
-    {
-        "function": {
-            "name": "add",
-            "description": "Add two numbers",
-            "parameters": {
-                "type": "object",
-                "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
-                "required": ["a", "b"],
-            },
-        }
-    }
-)
-WEATHER = Tool.from_dict(
-    {
-        "function": {
-            "name": "weather",
-            "parameters": {
-                "type": "object",
-                "properties": {"place": {"$ref": "#/$defs/Place"}},
-                "required": ["place"],
-                "$defs": {
-                    "Place": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-                },
-            },
-        }
-    }
-)
-TOOLS_TEMPLATE = (
-    "{% if tools %}TOOLS {{ tools | tojson }}\n{% endif %}{% for message in messages %}<|im_start|>{{ message.role }}\n"
-    "{{ message.content or '' }}{% for call in message.tool_calls or [] %}<tool_call>"
-    '{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}'
-    "</tool_call>{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-def load_request(**changes: Any) -> LoadRequest:
-    settings: dict[str, Any] = {
-        "key": CHAT,
-        "kind": "llm",
-        "weights": CHAT,
-        "context_length": WINDOW,
-        "slots": 2,
-    }
-    return LoadRequest(**(settings | changes))
-
-
-async def load(**changes: Any) -> LlamaCppModel:
-    return await LlamaCppEngine(threads=1).load(load_request(**changes), lambda _: None)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep converted weights out of the user's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -109,67 +54,6 @@ async def chat_model() -> AsyncIterator[LlamaCppModel]:
     model = await load()
     yield model
     await model.close()
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def embedding_model() -> AsyncIterator[LlamaCppModel]:
-    model = await load(key=EMBEDDING, kind="embedding", weights=EMBEDDING, context_length=512)
-    yield model
-    await model.close()
-
-
-def begin(question: str, system: str = "You are a helpful assistant.") -> Chat:
-    chat = Chat(system)
-    chat.add_user_message(question)
-    return chat
-
-
-def ask(question: str, system: str = "You are a helpful assistant.") -> ChatHistory:
-    return begin(question, system).to_history()
-
-
-def settings(**changes: Any) -> LlmPredictionConfig:
-    return STEADY.merged(LlmPredictionConfig(**changes))
-
-
-async def run(model: LlamaCppModel, history: ChatHistory | None = None, **changes: Any) -> list[EngineEvent]:
-    """Return all events of a prediction, within a bounded time."""
-    request = GenerateRequest(
-        changes.pop("config", STEADY), history, context_length=changes.pop("context_length", WINDOW), **changes
-    )
-    async with asyncio.timeout(50):
-        return [event async for event in model.generate(request)]
-
-
-async def rest_of(stream: AsyncIterator[EngineEvent]) -> list[EngineEvent]:
-    """Return what a prediction still yields."""
-    async with asyncio.timeout(50):
-        return [event async for event in stream]
-
-
-def text_of(events: list[EngineEvent]) -> str:
-    return "".join(event.content for event in events if isinstance(event, LlmPredictionFragment))
-
-
-def finished(events: list[EngineEvent]) -> Finished:
-    last = events[-1]
-    assert isinstance(last, Finished)
-    return last
-
-
-def count_of(events: list[EngineEvent], kind: type[Any]) -> int:
-    return sum(isinstance(event, kind) for event in events)
-
-
-async def busy_slots(model: LlamaCppModel) -> int:
-    return sum(slot["is_processing"] for slot in await model._worker.call("/slots"))
-
-
-async def all_slots_free(model: LlamaCppModel) -> None:
-    """Wait until the engine works on nothing; each question is a round trip to it."""
-    async with asyncio.timeout(10):
-        while await busy_slots(model):
-            pass
 
 
 async def test_a_chat_is_read_answered_and_counted(chat_model: LlamaCppModel) -> None:
@@ -530,121 +414,3 @@ async def test_a_template_given_at_load_knows_tools() -> None:
         assert finished(events).prompt_tokens == len(await model.tokenize(formatted))
     finally:
         await model.close()
-
-
-async def test_like_texts_have_like_vectors(embedding_model: LlamaCppModel) -> None:
-    question, near, far = [
-        await embedding_model.embed(text)
-        for text in ("Where do cats sleep?", "A kitten naps on the sofa.", "The stock market fell on Monday.")
-    ]
-    assert len(question) == 384
-    assert sum(value * value for value in question) == pytest.approx(1, abs=1e-3)
-    likeness = [sum(a * b for a, b in zip(question, other, strict=True)) for other in (near, far)]
-    assert likeness[0] > likeness[1] + 0.2
-
-
-async def test_an_embedding_model_adds_its_start_and_end(embedding_model: LlamaCppModel) -> None:
-    assert await embedding_model.tokenize("hello") == [101, 7592, 102]
-    assert await embedding_model.tokenize("") == [101, 102]
-    assert len(await embedding_model.embed("")) == 384
-
-
-async def test_a_text_beyond_the_window_is_cut_with_a_word_of_warning(
-    embedding_model: LlamaCppModel, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        long, longer = await embedding_model.embed("tree " * 600), await embedding_model.embed("tree " * 900)
-    assert long == pytest.approx(longer, abs=1e-4)
-    assert "cut to the 512" in caplog.text
-
-
-async def test_many_texts_at_once_get_their_own_vectors(embedding_model: LlamaCppModel) -> None:
-    texts = [f"number {number}" for number in range(24)]
-    together = await asyncio.gather(*(embedding_model.embed(text) for text in texts))
-    assert await embedding_model.embed(texts[5]) == pytest.approx(together[5], abs=1e-3)
-    assert len({tuple(vector) for vector in together}) == len(texts)
-
-
-@pytest.mark.parametrize(("weights", "kind", "words"), [(CHAT, "embedding", "embedding"), (EMBEDDING, "llm", "llm")])
-async def test_a_model_of_the_other_kind_is_refused(weights: str, kind: str, words: str) -> None:
-    with pytest.raises(EngineError) as caught:
-        await load(weights=weights, kind=kind)
-    assert caught.value.cause == f"Model is not {words}."
-    assert caught.value.display_data is not None
-    assert caught.value.display_data["code"] == "generic.domainMismatch"
-
-
-async def test_loading_tells_of_nothing_and_of_everything() -> None:
-    progress: list[float] = []
-    engine = LlamaCppEngine(threads=1)
-    request = load_request(key=EMBEDDING, kind="embedding", weights=EMBEDDING, context_length=100_000)
-    model = await engine.load(request, progress.append)
-    try:
-        assert progress == [0.0, 1.0]
-        assert model.context_length == 512, "more than the model was made for is not given"
-    finally:
-        await model.close()
-        await model.close()
-
-
-async def test_a_worker_that_dies_takes_its_prediction_with_it() -> None:
-    model = await load(context_length=512, slots=1)
-    try:
-        stream = model.generate(GenerateRequest(STEADY, ask("Tell a very long story."), context_length=512))
-        async for event in stream:
-            if isinstance(event, LlmPredictionFragment):
-                break
-        os.kill(model._worker.pid, signal.SIGKILL)
-        with pytest.raises(EngineError, match="has crashed without additional information") as caught:
-            await rest_of(stream)
-        assert caught.value.fatal
-        with pytest.raises(EngineError, match=r"\(Exit code: -9\)") as again:
-            await model.tokenize("a")
-        assert again.value.fatal
-    finally:
-        await model.close()
-
-
-async def test_unloading_ends_a_prediction_that_runs() -> None:
-    model = await load(context_length=512, slots=1)
-    stream = model.generate(GenerateRequest(STEADY, ask("Tell a very long story."), context_length=512))
-    async for event in stream:
-        if isinstance(event, LlmPredictionFragment):
-            break
-    closing = asyncio.create_task(model.close())
-    with pytest.raises(EngineError, match="unloaded"):
-        await rest_of(stream)
-    await closing
-
-
-async def test_cancelling_a_load_ends_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: asyncio.Queue[asyncio.subprocess.Process] = asyncio.Queue()
-    create = asyncio.create_subprocess_exec
-
-    async def spy(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
-        process = await create(*arguments, **options)
-        started.put_nowait(process)
-        return process
-
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", spy)
-    loading = asyncio.create_task(load())
-    process = await started.get()
-    loading.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await loading
-    assert process.returncode is not None
-
-
-async def test_a_load_that_takes_too_long_is_given_up() -> None:
-    with pytest.raises(EngineError) as caught:
-        await LlamaCppEngine(threads=1, load_seconds=0.001).load(load_request(), lambda _: None)
-    assert "within 0.001 s" in str(caught.value.cause)
-
-
-async def test_what_is_no_model_is_refused_by_the_engine_itself(tmp_path: Path) -> None:
-    broken = tmp_path / "broken.gguf"
-    broken.write_bytes(b"GGUF" + bytes(range(200)))
-    with pytest.raises(EngineError) as caught:
-        await Worker.start(worker.WorkerParameters(model=str(broken), context_length=64), seconds=30)
-    assert caught.value.title == "Failed to load model"
-    assert "RuntimeError" in str(caught.value.cause)

@@ -182,6 +182,17 @@ other.mkdir(parents=True)
     assert weights.locate(BUNDLE, announce=said.append) == (root / MEMBER,)
 
 
+def test_a_cache_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    root = weights.bundle_directory(BUNDLE)
+    root.parent.mkdir(parents=True)
+    root.write_text("in the way", encoding="utf-8")
+    install_manager(tmp_path, monkeypatch)
+    with pytest.raises(WeightsError, match="cannot be put into"):
+        weights.locate(BUNDLE, announce=said.append)
+
+
 def test_pip_is_used_where_uv_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("UV", raising=False)
     monkeypatch.setenv("PATH", "")

@@ -1,5 +1,6 @@
 """The worker process: its agreement with the parent, and the names that it sets in the engine. All ours."""
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import xllamacpp
 
 from lmstudio_integrations.emulator.engines import _process, worker
 from lmstudio_integrations.emulator.engines._process import Lines, Worker, decode, encode, read_line
-from lmstudio_integrations.emulator.engines._refusals import from_engine
+from lmstudio_integrations.emulator.engines._refusals import from_engine, unsupported
 from lmstudio_integrations.emulator.engines.base import EngineError
 from lmstudio_integrations.emulator.engines.worker import WorkerParameters
 
@@ -204,6 +205,21 @@ def test_halves_of_characters_do_not_stop_a_request() -> None:
 def test_the_engines_errors_are_said_as_the_server_says_them(error: dict[str, Any], words: str) -> None:
     with pytest.raises(EngineError, match=words):
         raise from_engine({"error": error})
+
+
+def test_a_refusal_names_the_engines_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = unsupported("vision", "no eyes").display_data
+    assert data is not None
+    assert data["installedVersion"][0].isdigit()
+
+    def missing(_name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    data = unsupported("vision", "no eyes").display_data
+    assert data is not None
+    assert data["installedVersion"] == "unknown"
+    assert data["supportedVersion"] is None
 
 
 def test_an_error_of_no_form_is_quoted() -> None:

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.emulator import weights
 from lmstudio_integrations.emulator.engines import _events, _history, _loading, _request, _window
 from lmstudio_integrations.emulator.engines._process import Worker
@@ -174,9 +174,7 @@ class LlamaCppModel:
             tokens = [*tokens[: self.context_length - 1], tokens[-1]]
         async with self._free:
             answer = await self._worker.call("/v1/embeddings", {"input": tokens})
-        vector = answer["data"][0]["embedding"]
-        if not is_list(vector):
-            raise EngineError("The model gave no vector")
+        vector: list[float] = answer["data"][0]["embedding"]
         return vector
 
     async def tokenize(self, text: str) -> list[int]:
