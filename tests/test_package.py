@@ -46,6 +46,7 @@ PUBLIC = {
         get_default_client list_downloaded_models list_loaded_models llm prepare_image
     """,
     f"{NAME}.langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM",
+    f"{NAME}.llama_index": "LMStudio LMStudioEmbedding LMStudioTokenizer LlamaIndexToolCallError",
     f"{NAME}.emulator": """
         Catalogue Clock ConnectionRecord Emulator ManualClock ModelEntry PredictionRecord Preset SystemClock
     """,

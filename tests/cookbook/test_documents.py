@@ -68,9 +68,10 @@ def test_the_commands_of_the_readme_are_one_line_each() -> None:
         assert "\\" not in command
 
 
-def test_the_example_of_the_readme_has_five_lines_at_most() -> None:
-    (program,) = blocks("README.md", "python")
-    assert len(program.splitlines()) <= 5
+def test_the_examples_of_the_readme_have_five_lines_at_most() -> None:
+    examples = blocks("README.md", "python")
+    assert len(examples) == 2
+    assert all(len(example.splitlines()) <= 5 for example in examples)
 
 
 def test_every_command_and_option_is_in_the_reference() -> None:
