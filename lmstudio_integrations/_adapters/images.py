@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from lmstudio_integrations._adapters.conversation import ImageSource
@@ -39,6 +40,8 @@ def download(url: str) -> bytes:
         with urlopen(Request(url, headers={"User-Agent": _AGENT}), timeout=_TIMEOUT) as response:  # noqa: S310 - http(s) only
             data: bytes = response.read(_LARGEST + 1)
     except OSError as error:
+        if isinstance(error, HTTPError):
+            error.close()
         raise LMStudioOSError(f"cannot fetch the image {url}: {error}") from error
     if len(data) > _LARGEST:
         raise LMStudioOSError(f"the image {url} is larger than {_LARGEST // 2**20} MB")

@@ -10,7 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from lmstudio_integrations._adapters.settings import Connected, LlmLoadConfig, Server, Wanted, own_names
+from lmstudio_integrations._adapters.runtime import Server, Wanted
+from lmstudio_integrations._adapters.settings import Connected, LlmLoadConfig, own_names
+from lmstudio_integrations.client._requests import PredictionOptions
 from lmstudio_integrations.client.asynchronous import AsyncLLM
 from lmstudio_integrations.client.sync import LLM
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig, LoadSettings
@@ -56,13 +58,14 @@ class Call:
     load_config: LoadSettings | None
     config: LlmPredictionConfig
 
-    def options(self) -> dict[str, Any]:
-        """Return what goes with the request besides the prompt."""
-        return {
-            "config": self.config,
-            "preset": self.values["preset"],
-            "on_prompt_processing_progress": self.values["on_prompt_progress"],
-        }
+    def options(self) -> PredictionOptions:
+        """Return what goes with the request besides the prompt; a callback costs something for each token."""
+        options = PredictionOptions(config=self.config)
+        if self.values["preset"] is not None:
+            options["preset"] = self.values["preset"]
+        if self.values["on_prompt_progress"] is not None:
+            options["on_prompt_processing_progress"] = self.values["on_prompt_progress"]
+        return options
 
 
 class Predicting(Connected):

@@ -1,25 +1,228 @@
-"""The settings, the runtime and the repetitions that the adapters share."""
+"""The fields that all three adapters share: which server, which model, how patiently; and their life cycle.
 
-from lmstudio_integrations.langchain._retry import arepeat, events, repeat
-from lmstudio_integrations.langchain._runtime import Runtime, Server, Wanted
-from lmstudio_integrations.langchain._settings import (
-    CLOCKS,
-    Connected,
-    LlmLoadConfig,
-    own_names,
-    token_from_environment,
-)
+A field is only read when a call is made, so assignment after use takes effect; nothing here opens a connection.
+"""
 
-__all__ = [
-    "CLOCKS",
-    "Connected",
-    "LlmLoadConfig",
-    "Runtime",
-    "Server",
-    "Wanted",
-    "arepeat",
-    "events",
-    "own_names",
-    "repeat",
-    "token_from_environment",
-]
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, SecretStr, model_validator
+
+from lmstudio_integrations._adapters.progress import bar
+from lmstudio_integrations._adapters.runtime import Runtime, Server, Wanted
+from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.client._address import TOKEN_VARIABLES
+from lmstudio_integrations.client._binding import LoadPolicy, OnConfigMismatch
+from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
+from lmstudio_integrations.types.config import LlmLoadModelConfig, LoadSettings
+from lmstudio_integrations.types.models import ModelKind
+
+CLOCKS = ("connect_timeout", "load_timeout", "first_token_timeout", "idle_timeout", "timeout")
+
+_ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
+"""Names that other adapters have for our fields."""
+
+_ELSEWHERE = {
+    "keep_alive": "ttl",
+    "max_completion_tokens": "max_tokens",
+    "model_kwargs": "extra",
+    "num_ctx": "context_length",
+    "num_predict": "max_tokens",
+    "reasoning": "enable_thinking",
+    "repetition_penalty": "repeat_penalty",
+    "request_timeout": "timeout",
+    "stop_sequences": "stop",
+    "validate_model_on_init": "load_profile()",
+}
+"""Names of other adapters that mean something near one of ours; only named in errors."""
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+def token_from_environment() -> SecretStr | None:
+    """Return the API token of this process, if it has one."""
+    found = next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), None)
+    return None if found is None else SecretStr(found)
+
+
+class Connected(BaseModel):
+    """Which server and which model."""
+
+    _kind: ClassVar[ModelKind]
+    _load_settings: ClassVar[type[LoadSettings]]
+
+    model: str | None = None
+    """Key or identifier of the model; `None` is any that is loaded. An alias is `model_name`."""
+
+    host: str | None = None
+    """`host:port` or a URL; a trailing `/v1` is dropped. Without one: `LMSTUDIO_HOST`, else the LM Studio that is found
+    on this machine. An alias is `base_url`."""
+
+    api_token: SecretStr | None = Field(default_factory=token_from_environment)
+    """An LM Studio API token. Without one: `LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, read when the object is made.
+    Never in `repr`, pickles or `dumpd`. An alias is `api_key`."""
+
+    load_policy: LoadPolicy = "get_or_load"
+    """`get_or_load`; `require_loaded` never loads; `new_instance` loads an instance for this object alone."""
+
+    ttl: Seconds | None = None
+    """Seconds of idle time after which the model goes, if a call of this object loads it. `None` sends none: the server
+    then applies its own default, and a new instance stays."""
+
+    context_length: Annotated[int, Field(ge=1)] | None = None
+    """Window to load the model with, in tokens; short for that entry of `load_config`."""
+
+    on_config_mismatch: OnConfigMismatch = "warn"
+    """What to do when the model is loaded already, with other settings than `load_config` asks for."""
+
+    on_load_progress: Callable[[float], Any] | None = Field(default=None, exclude=True)
+    """Takes growing values from 0.0 to 1.0 while the model is loaded; called by the thread or task that waits."""
+
+    show_progress: bool = False
+    """Whether to draw a progress bar on the error stream."""
+
+    connect_timeout: Seconds | None = 5.0
+    """Seconds until the server has let us in; `None` switches a clock off."""
+
+    load_timeout: Seconds | None = 300.0
+    """Seconds between two signs of progress while the model is loaded."""
+
+    first_token_timeout: Seconds | None = 300.0
+    """Seconds between two signs of progress while the prompt is read."""
+
+    idle_timeout: Seconds | None = 60.0
+    """Seconds between two packets of an answer, and for the answer to a plain call."""
+
+    timeout: Seconds | None = None
+    """Seconds for a call in all."""
+
+    max_retries: Annotated[int, Field(ge=0)] = 0
+    """How often to try again when no server answers; nothing else is repeated."""
+
+    _runtime: Runtime = PrivateAttr(default_factory=Runtime)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lmstudio_names(cls, values: Any) -> Any:
+        if not is_object(values):
+            return values
+        known = cls.model_fields
+        return values if values.keys() <= known.keys() else own_names(values, known)
+
+    # Which model ----------------------------------------------------------------------------------------------------
+
+    def _server(self, values: Mapping[str, Any]) -> Server:
+        """Return the server that a call is for."""
+        token: SecretStr | str | None = values["api_token"]
+        secret = token.get_secret_value() if isinstance(token, SecretStr) else token
+        if secret is None and self._runtime.lost_token:
+            raise LMStudioAuthenticationError(
+                f"the API token was left out when this {type(self).__name__} was pickled; "
+                f"set {TOKEN_VARIABLES[0]} in this process"
+            )
+        return Server(values["host"], secret, tuple([(name, values[name]) for name in CLOCKS]))
+
+    def _wanted(self, values: Mapping[str, Any], config: LoadSettings | None) -> Wanted:
+        """Return the model that a call is for."""
+        progress = values["on_load_progress"]
+        return Wanted(
+            self._kind,
+            values["model"],
+            values["ttl"],
+            None if config is None else config.to_json(),
+            values["load_policy"],
+            values["on_config_mismatch"],
+            _both(progress, bar(f"Loading {values['model']}")) if values["show_progress"] else progress,
+        )
+
+    def _load_config(self, values: Mapping[str, Any]) -> LoadSettings | None:
+        """Return how to load the model; `None` if nothing is set."""
+        config, context_length = values["load_config"], values["context_length"]
+        if config is None and context_length is None:
+            return None
+        settings = self._load_settings.parse(config)
+        if context_length is None:
+            return settings
+        return settings.merged(self._load_settings.parse({"context_length": context_length}))
+
+    # Life cycle -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop what this object has running and let go of its connections. It may be used again after that."""
+        self._runtime.close()
+
+    async def aclose(self) -> None:
+        """Do what `close` does; closing never waits."""
+        self._runtime.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied._runtime = Runtime()  # noqa: SLF001 - a copy of our own kind
+        return copied
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state = super().__getstate__()
+        fields = dict(state["__dict__"])
+        state["__dict__"] = {**fields, "api_token": fields["api_token"] is not None}
+        return state
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        fields = state["__dict__"]
+        had_token, token = fields["api_token"], token_from_environment()
+        super().__setstate__({**state, "__dict__": {**fields, "api_token": token}})
+        self._runtime.lost_token = had_token and token is None
+
+
+def own_names(values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings under our names.
+
+    Raises:
+        LMStudioValueError: If a name is unknown; the nearest known one is suggested.
+    """
+    named: dict[str, Any] = {}
+    for name, value in values.items():
+        own = _ALIASES.get(name, name)
+        if own not in known:
+            raise LMStudioValueError(f"unknown setting {name!r}; {_advice(name, known)}")
+        if own in named:
+            raise LMStudioValueError(f"{name!r} is another name of {own!r}; give one of them")
+        named[own] = value
+    return named
+
+
+def _advice(name: str, known: Mapping[str, Any]) -> str:
+    near = _ELSEWHERE.get(name) or next(iter(difflib.get_close_matches(name, known, n=1)), None)
+    return f"did you mean {near!r}?" if near else f"known are {', '.join(sorted(known))}"
+
+
+@lru_cache(maxsize=64)
+def _both(first: Callable[[float], Any] | None, second: Callable[[float], Any]) -> Callable[[float], Any]:
+    def tell(progress: float) -> None:
+        if first is not None:
+            first(progress)
+        second(progress)
+
+    return tell
+
+
+def _parsed(settings: type[LoadSettings]) -> BeforeValidator:
+    return BeforeValidator(lambda value: None if value is None else settings.parse(value))
+
+
+LlmLoadConfig = Annotated[LlmLoadModelConfig | Mapping[str, Any] | None, _parsed(LlmLoadModelConfig)]
+"""Load settings of a language model, as an object or a dict with either spelling."""

@@ -15,18 +15,26 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import uuid4
 
 from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall, ToolCall, ToolCallChunk
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 
+from lmstudio_integrations._adapters.outcome import (
+    NOT_FINISHED,
+    REQUIRED,
+    cut_off,
+    failure,
+    figures,
+    finish_reason,
+    new_call_id,
+    token_counts,
+)
 from lmstudio_integrations.errors import LMStudioToolCallError
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix, spoiler
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
-    LlmPredictionStats,
     PredictionEnd,
     PredictionEvent,
     PromptProgress,
@@ -41,24 +49,6 @@ PROVIDER = "lmstudio"
 """Our name in `model_provider` and `ls_provider`; summarisation middleware trusts usage only if they agree."""
 
 FIRST_TOOL_INDEX = 1000
-
-NOT_FINISHED = "the call was not finished"
-
-_FINISH_REASONS = {
-    "eosFound": "stop",
-    "stopStringFound": "stop",
-    "toolCalls": "tool_calls",
-    "maxPredictedTokensReached": "length",
-    "contextLengthReached": "length",
-}
-"""The server's stop reasons in OpenAI's words; others stay as they are."""
-
-_STATS = {
-    str(info.alias): name
-    for name, info in LlmPredictionStats.model_fields.items()
-    if name not in {"prompt_tokens_count", "predicted_tokens_count", "total_tokens_count"}
-}
-"""Figures for `response_metadata`, by wire name; the token counts are in `usage_metadata`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,29 +354,10 @@ def _completion(sent: str, arguments: Mapping[str, Any]) -> str | None:
     return None
 
 
-def new_call_id() -> str:
-    """Return an identifier for a tool call that the server gave none."""
-    return f"call_{uuid4().hex}"
-
-
-def cut_off(end: PredictionEnd) -> str:
-    """Return why a call is not whole when the prediction ends in the middle of it."""
-    return f"the call was cut off ({end.stats.get('stopReason')})"
-
-
-def failure(error: Mapping[str, Any]) -> str:
-    """Return the text of an error on the wire, in one line."""
-    texts = (error.get("title"), error.get("cause"))
-    return ": ".join(text for text in texts if isinstance(text, str) and text) or "the call could not be parsed"
-
-
 def check_required(counts: Counts, options: Options) -> None:
     """Raise if a required tool call did not come."""
     if options.required and not counts.called and not counts.failures:
-        raise LMStudioToolCallError(
-            "a tool call was required, and the model answered without one; "
-            "use a model that was trained for tools, or tool_choice='auto'"
-        )
+        raise LMStudioToolCallError(REQUIRED)
 
 
 def note_progress(event: PromptProgress, counts: Counts) -> None:
@@ -412,14 +383,10 @@ def logprobs(tokens: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def usage(end: PredictionEnd, counts: Counts) -> UsageMetadata | None:
     """Return the token counts, if the server gave them."""
-    stats = end.stats
-    read, written = stats.get("promptTokensCount"), stats.get("predictedTokensCount")
-    if read is None and written is None:
+    read, written, total = token_counts(end)
+    if not total:
         return None
-    read, written = read or 0, written or 0
-    found = UsageMetadata(
-        input_tokens=read, output_tokens=written, total_tokens=stats.get("totalTokensCount") or read + written
-    )
+    found = UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=total)
     if counts.cached is not None:
         found["input_token_details"] = InputTokenDetails(cache_read=counts.cached)
     if counts.reasoning:
@@ -430,16 +397,12 @@ def usage(end: PredictionEnd, counts: Counts) -> UsageMetadata | None:
 def final_metadata(end: PredictionEnd, counts: Counts) -> dict[str, Any]:
     """Return what is known of a finished prediction: who answered, why it stopped, and the server's figures."""
     info = end.model_info
-    stop_reason = end.stats.get("stopReason")
-    tools = counts.called and stop_reason == "eosFound"
     metadata: dict[str, Any] = {
         "model_provider": PROVIDER,
         "model_name": info.get("modelKey") or info.get("identifier"),
-        "finish_reason": "tool_calls" if tools else _FINISH_REASONS.get(str(stop_reason), stop_reason),
+        "finish_reason": finish_reason(end, called=counts.called > 0),
         "instance_identifier": info.get("identifier"),
         "context_length": info.get("contextLength"),
+        "tool_call_errors": counts.failures or None,
     }
-    if counts.failures:
-        metadata["tool_call_errors"] = counts.failures
-    metadata.update((_STATS[name], value) for name, value in end.stats.items() if name in _STATS)
-    return {name: value for name, value in metadata.items() if value is not None}
+    return {name: value for name, value in metadata.items() if value is not None} | figures(end)

@@ -4,10 +4,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from lmstudio_integrations._adapters.conversation import Draft, ImageSource, to_history
 from lmstudio_integrations.client.sync import LLM
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
-from lmstudio_integrations.langchain._messages import Draft, ImageSource, to_history
-from lmstudio_integrations.types.chat import FileHandle, TextPart
+from lmstudio_integrations.types.chat import TextPart
+from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.tools import ToolCallRequestPart, ToolCallResultPart
 
 PER_MESSAGE = 4

@@ -1,84 +1,32 @@
-"""LangChain's messages to a conversation in wire form (protocol §6.1). Pure: what must be uploaded is only named.
+"""LangChain's messages to a conversation on its way to the wire. Pure: pictures are only named here."""
 
-`draft` turns messages into `Draft`s whose parts are text, tool calls, tool results and `ImageSource`s; after these have
-been uploaded, `to_history` puts the handles in their places. Chat templates want one system message and alternating
-roles, so neighbours of one role become one message; pictures in the answers of tools, for which the wire has no place,
-move to the next user turn.
-"""
-
-import base64
-import binascii
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, FunctionMessage, HumanMessage, SystemMessage
 from langchain_core.messages import ToolMessage as LangChainToolMessage
 
+from lmstudio_integrations._adapters.conversation import Conversation, Draft, ImageSource, Part, Role
 from lmstudio_integrations._narrow import is_list, is_object
-from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
-from lmstudio_integrations.types import chat
-from lmstudio_integrations.types.chat import ChatHistory, FileHandle, TextPart
-from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
-
-Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.chat import TextPart
+from lmstudio_integrations.types.files import FileHandle
 
 
-@dataclass(frozen=True, slots=True)
-class ImageSource:
-    """A picture that must be uploaded before the conversation can be sent.
+@dataclass(slots=True)
+class _Turns:
+    """A conversation that is being built.
 
     Attributes:
-        data: The file's content.
-        url: Where to fetch it instead, http or https.
+        keep_reasoning: Whether earlier thoughts of the model are sent back to it.
+        answered: The tool calls that have an answer.
+        conversation: What there is so far.
     """
-
-    data: bytes = b""
-    url: str | None = None
-
-
-Part: TypeAlias = TextPart | FileHandle | ImageSource | ToolCallRequestPart | ToolCallResultPart
-
-
-@dataclass(slots=True)
-class Draft:
-    """A message whose pictures are not uploaded yet."""
-
-    role: Role
-    parts: list[Part] = field(default_factory=list[Part])
-
-
-@dataclass(slots=True)
-class _Conversation:
-    """Collects messages, merges neighbours, and keeps pictures of tools for the next user turn."""
 
     keep_reasoning: bool
     answered: frozenset[str]
-    drafts: list[Draft] = field(default_factory=list[Draft])
-    names: dict[str, str] = field(default_factory=dict[str, str])
-    pictures: list[ImageSource] = field(default_factory=list[ImageSource])
-
-    def add(self, role: Role, parts: Sequence[Part]) -> None:
-        """Add a message, or let the last one of the same role grow."""
-        if self.pictures and role != "tool":
-            shown, self.pictures = self.pictures, []
-            self.add("user", shown)
-        if self.drafts and self.drafts[-1].role == role:
-            _extend(self.drafts[-1].parts, parts)
-        else:
-            self.drafts.append(Draft(role, list(parts)))
-
-    def finish(self) -> list[Draft]:
-        """Return the messages, the system prompt first."""
-        if self.pictures:
-            self.add("user", self.pictures)
-        system = Draft("system")
-        for found in self.drafts:
-            if found.role == "system":
-                _extend(system.parts, found.parts)
-        rest = _merged(found for found in self.drafts if found.role != "system")
-        return [system, *rest] if system.parts else rest
+    conversation: Conversation = field(default_factory=Conversation)
 
 
 def draft(messages: Sequence[BaseMessage], *, keep_reasoning: bool = False) -> list[Draft]:
@@ -95,58 +43,15 @@ def draft(messages: Sequence[BaseMessage], *, keep_reasoning: bool = False) -> l
     if not messages:
         raise LMStudioValueError("the list of messages is empty; add a message before asking for an answer")
     answered = frozenset(message.tool_call_id for message in messages if isinstance(message, LangChainToolMessage))
-    conversation = _Conversation(keep_reasoning, answered)
+    turns = _Turns(keep_reasoning, answered)
     for message in messages:
-        _converter(message)(message, conversation)
-    return conversation.finish()
-
-
-def images(drafts: Iterable[Draft]) -> list[ImageSource]:
-    """Return the pictures that must be uploaded, each once."""
-    found = {part: None for message in drafts for part in message.parts if isinstance(part, ImageSource)}
-    return list(found)
-
-
-def to_history(drafts: Iterable[Draft], handles: Mapping[ImageSource, FileHandle]) -> ChatHistory:
-    """Return the conversation in wire form, with the uploaded pictures in their places."""
-    return ChatHistory(messages=[_message(message, handles) for message in drafts])
-
-
-_WIRE: dict[Role, Callable[..., chat.Message]] = {
-    "system": chat.SystemMessage,
-    "user": chat.UserMessage,
-    "assistant": chat.AssistantMessage,
-    "tool": chat.ToolMessage,
-}
-
-
-def _message(found: Draft, handles: Mapping[ImageSource, FileHandle]) -> chat.Message:
-    parts = [handles[part] if isinstance(part, ImageSource) else part for part in found.parts]
-    return _WIRE[found.role](content=parts)
-
-
-def _extend(parts: list[Part], more: Sequence[Part]) -> None:
-    """Add a neighbour's parts; a blank line keeps two texts apart, however the server joins parts."""
-    if parts and more and isinstance(parts[-1], TextPart) and isinstance(more[0], TextPart):
-        parts[-1] = TextPart(text=f"{parts[-1].text}\n\n{more[0].text}")
-        more = more[1:]
-    parts.extend(more)
-
-
-def _merged(drafts: Iterable[Draft]) -> list[Draft]:
-    """Join neighbours of one role, which stand together now that no system message is between them."""
-    merged: list[Draft] = []
-    for found in drafts:
-        if merged and merged[-1].role == found.role:
-            _extend(merged[-1].parts, found.parts)
-        else:
-            merged.append(found)
-    return merged
+        _converter(message)(message, turns)
+    return turns.conversation.finish()
 
 
 # Messages -----------------------------------------------------------------------------------------------------------
 
-_Converter: TypeAlias = Callable[[Any, _Conversation], None]
+_Converter: TypeAlias = Callable[[Any, _Turns], None]
 
 
 def _converter(message: BaseMessage) -> _Converter:
@@ -156,51 +61,51 @@ def _converter(message: BaseMessage) -> _Converter:
     raise LMStudioValueError(f"messages of kind {type(message).__name__} cannot be sent to a model")
 
 
-def _system(message: BaseMessage, conversation: _Conversation) -> None:
-    conversation.add("system", _joined(_parts(message.content, "system")))
+def _system(message: BaseMessage, turns: _Turns) -> None:
+    turns.conversation.add("system", _joined(_parts(message.content, "system")))
 
 
-def _human(message: BaseMessage, conversation: _Conversation) -> None:
+def _human(message: BaseMessage, turns: _Turns) -> None:
     """Add a user's turn; Anthropic's form puts the answers of tools into it."""
     rest: list[Any] = []
+    results = 0
     for block in _blocks(message.content):
         if is_object(block) and block.get("type") == "tool_result":
             status = "error" if block.get("is_error") else "success"
-            _add_result(conversation, block.get("content") or "", str(block.get("tool_use_id")), None, status)
+            _add_result(turns, block.get("content") or "", str(block.get("tool_use_id")), None, status)
+            results += 1
         else:
             rest.append(block)
     parts = _joined(_parts(rest, "user"))
-    if parts or not conversation.drafts or conversation.drafts[-1].role != "tool":
-        conversation.add("user", parts or [TextPart(text="")])
+    if parts or not results:
+        turns.conversation.add("user", parts or [TextPart(text="")])
 
 
-def _ai(message: AIMessage, conversation: _Conversation) -> None:
-    thoughts = _thoughts(message) if conversation.keep_reasoning else ""
+def _ai(message: AIMessage, turns: _Turns) -> None:
+    thoughts = _thoughts(message) if turns.keep_reasoning else ""
     text = [TextPart(text=f"<think>\n{thoughts}\n</think>\n\n")] if thoughts else []
-    parts: list[Part] = _joined([*text, *_parts(message.content, "assistant")])
-    for request in _requests(message, conversation.answered):
-        conversation.names[request.id or ""] = request.name
-        parts.append(ToolCallRequestPart(tool_call_request=request))
-    conversation.add("assistant", parts)
+    turns.conversation.add("assistant", _joined([*text, *_parts(message.content, "assistant")]))
+    for call in _calls(message, turns.answered):
+        turns.conversation.add_call(call.name, call.id, call.arguments)
 
 
-def _tool(message: LangChainToolMessage, conversation: _Conversation) -> None:
-    _add_result(conversation, message.content, message.tool_call_id, message.name, message.status)
+def _tool(message: LangChainToolMessage, turns: _Turns) -> None:
+    _add_result(turns, message.content, message.tool_call_id, message.name, message.status)
 
 
-def _function(message: FunctionMessage, conversation: _Conversation) -> None:
-    _add_result(conversation, message.content, None, message.name, "success")
+def _function(message: FunctionMessage, turns: _Turns) -> None:
+    _add_result(turns, message.content, None, message.name, "success")
 
 
-def _chat(message: ChatMessage, conversation: _Conversation) -> None:
+def _chat(message: ChatMessage, turns: _Turns) -> None:
     convert = _BY_ROLE.get(message.role)
     if convert is None:
         raise LMStudioValueError(f"role must be one of {', '.join(_BY_ROLE)}, got {message.role!r}")
-    convert(message, conversation)
+    convert(message, turns)
 
 
-def _chat_ai(message: ChatMessage, conversation: _Conversation) -> None:
-    _ai(AIMessage(content=message.content), conversation)
+def _chat_ai(message: ChatMessage, turns: _Turns) -> None:
+    _ai(AIMessage(content=message.content), turns)
 
 
 _CONVERTERS: tuple[tuple[type[BaseMessage], _Converter], ...] = (
@@ -222,46 +127,35 @@ _BY_ROLE: dict[str, _Converter] = {
 }
 
 
-def _add_result(conversation: _Conversation, content: Any, call_id: str | None, name: str | None, status: str) -> None:
-    """Add the answer of a tool; what it shows waits for the next user turn."""
-    texts: list[str] = []
-    for part in _parts(content, "tool"):
-        if isinstance(part, ImageSource):
-            conversation.pictures.append(part)
-        elif isinstance(part, TextPart):
-            texts.append(part.text)
-    text = "".join(texts)
+def _add_result(turns: _Turns, content: Any, call_id: str | None, name: str | None, status: str) -> None:
+    """Add the answer of a tool; the wire has no place for its status, so a failure says so itself."""
+    parts = _parts(content, "tool")
+    text = "".join(part.text for part in parts if isinstance(part, TextPart))
     if status == "error" and not text.lower().startswith("error"):
         text = f"Error: {text}"
-    known = name or conversation.names.get(call_id or "")
-    conversation.add("tool", [_result(text, call_id, known)])
+    turns.conversation.add_result(text, call_id, name, [part for part in parts if isinstance(part, ImageSource)])
 
 
-def _result(text: str, call_id: str | None, name: str | None) -> ToolCallResultPart:
-    fields = {"content": text, "tool_call_id": call_id, "name": name}
-    return ToolCallResultPart.from_dict({key: value for key, value in fields.items() if value is not None})
+@dataclass(frozen=True, slots=True)
+class _Call:
+    id: str | None
+    name: str
+    arguments: dict[str, Any]
 
 
-def _requests(message: AIMessage, answered: frozenset[str]) -> list[ToolCallRequest]:
+def _calls(message: AIMessage, answered: frozenset[str]) -> list[_Call]:
     """Return the tool calls of a message: its own, Anthropic's blocks, and invalid ones that were answered."""
-    calls: dict[str, ToolCallRequest] = {}
-    for call in message.tool_calls:
-        _note(calls, call["id"], call["name"], call["args"])
+    calls = [_Call(call["id"], call["name"], call["args"]) for call in message.tool_calls]
     for block in _blocks(message.content):
         if is_object(block) and block.get("type") in {"tool_use", "tool_call"}:
             arguments = block.get("input") or block.get("args")
-            _note(calls, block.get("id"), str(block.get("name")), arguments if is_object(arguments) else {})
-    for invalid in message.invalid_tool_calls:
-        if invalid["id"] in answered:
-            _note(calls, invalid["id"], invalid["name"] or "unknown", {})
-    return list(calls.values())
-
-
-def _note(calls: dict[str, ToolCallRequest], call_id: str | None, name: str, arguments: dict[str, Any]) -> None:
-    key = call_id or f"#{len(calls)}"
-    if key not in calls:
-        fields = {"name": name, "arguments": arguments} | ({"id": call_id} if call_id else {})
-        calls[key] = ToolCallRequest.from_dict(fields)
+            calls.append(_Call(block.get("id"), str(block.get("name")), arguments if is_object(arguments) else {}))
+    invalid = [call for call in message.invalid_tool_calls if call["id"] in answered]
+    calls += [_Call(call["id"], call["name"] or "unknown", {}) for call in invalid]
+    once: dict[str, _Call] = {}
+    for number, call in enumerate(calls):
+        once.setdefault(call.id or f"#{number}", call)
+    return list(once.values())
 
 
 def _thoughts(message: AIMessage) -> str:
@@ -324,34 +218,20 @@ def _part(block: object, role: Role) -> Part | None:
     )
 
 
-def _image(block: Mapping[str, Any]) -> ImageSource | FileHandle:
+def _image(block: Mapping[str, Any]) -> ImageSource:
     """Read a picture, in any of the forms that LangChain, OpenAI and Anthropic have for one."""
     inner = block.get("image_url") or block.get("source")
     found: Mapping[str, Any] = inner if is_object(inner) else block
     url = inner if isinstance(inner, str) else found.get("url")
     data = found.get("base64") or found.get("data")
+    if isinstance(data, bytes):
+        return ImageSource(data)
     if data:
-        return ImageSource(data if isinstance(data, bytes) else _decode(str(data)))
+        return ImageSource.from_base64(str(data))
     if found.get("path"):
-        return _read(Path(found["path"]))
-    if isinstance(url, str) and url.startswith("data:"):
-        return ImageSource(_decode(url.partition(",")[2]))
-    if isinstance(url, str) and url.startswith(("http://", "https://")):
-        return ImageSource(url=url)
+        return ImageSource.from_path(found["path"])
+    if isinstance(url, str):
+        return ImageSource.from_url(url)
     raise LMStudioValueError(
         f"an image block needs base64 data, bytes, a path, a data URL or an http(s) URL; it has {sorted(block)}"
     )
-
-
-def _decode(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=False)
-    except binascii.Error as error:
-        raise LMStudioValueError(f"the image's data is not base64: {error}") from error
-
-
-def _read(path: Path) -> ImageSource:
-    try:
-        return ImageSource(path.read_bytes())
-    except OSError as error:
-        raise LMStudioOSError(f"cannot read the image {path}: {error.strerror or error}") from error

@@ -12,7 +12,8 @@ from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser,
 from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.client._structured import Format
+from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
 from lmstudio_integrations.langchain._tools import is_pydantic, json_schema, schema_name
 
@@ -36,6 +37,9 @@ def response_format(schema: Any, method: str, *, strict: bool | None) -> dict[st
     return {"type": "json_schema", "json_schema": {"schema": json_schema(schema, strict=strict)}}
 
 
+_JSON = Format({}, json.loads)
+
+
 def _whole(result: list[Generation]) -> Any:
     """Return the JSON value of an answer.
 
@@ -44,20 +48,16 @@ def _whole(result: list[Generation]) -> Any:
     """
     generation = result[0]
     try:
-        return json.loads(generation.text, strict=False)
-    except ValueError as error:
-        reason = _finish_reason(generation)
-        remedy = "; it was cut off: raise max_tokens or the context length" if reason == "length" else ""
-        raise LangChainStructuredOutputError(
-            f"the answer is not the JSON that was asked for ({error}){remedy}", text=generation.text
-        ) from error
+        return _JSON.read(generation.text, _stop_reason(generation))
+    except LMStudioStructuredOutputError as error:
+        raise LangChainStructuredOutputError(str(error), text=generation.text) from error
 
 
-def _finish_reason(generation: Generation) -> str | None:
+def _stop_reason(generation: Generation) -> str:
     if not isinstance(generation, ChatGeneration):
-        return None
+        return "unknown"
     metadata: dict[str, Any] = generation.message.response_metadata
-    return metadata.get("finish_reason")
+    return str(metadata.get("stop_reason"))
 
 
 class StrictJsonParser(JsonOutputParser):

@@ -9,10 +9,10 @@ from typing import Any
 
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
-from langchain_core.utils.json_schema import dereference_refs
 from pydantic import BaseModel
 from pydantic.v1 import BaseModel as BaseModelV1
 
+from lmstudio_integrations._adapters.schemas import inlined, wire_tool
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.errors import LMStudioValueError
 
@@ -28,9 +28,6 @@ _MODES = {
     False: "auto",
 }
 """LangChain's and OpenAI's choices by the wire's modes; any other text is the name of a tool."""
-
-_PARAMETERS = ("type", "properties", "required", "additionalProperties", "$defs")
-"""What the wire keeps of a tool's schema at its top."""
 
 
 def openai_tools(tools: Sequence[ToolLike], *, strict: bool | None = None) -> list[dict[str, Any]]:
@@ -99,31 +96,8 @@ def tool_settings(tools: Sequence[Mapping[str, Any]], tool_choice: object) -> di
 
 def wire_tools(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return OpenAI dicts as the wire has tools (protocol §6.3)."""
-    return [_wire_tool(tool["function"]) for tool in tools]
-
-
-def _wire_tool(function: Mapping[str, Any]) -> dict[str, Any]:
-    wire: dict[str, Any] = {"name": function["name"], "parameters": _parameters(function.get("parameters") or {})}
-    if function.get("description"):
-        wire["description"] = function["description"]
-    return {"type": "function", "function": wire}
-
-
-def _parameters(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a tool's schema as the wire wants it: an object with properties, also if it takes nothing."""
-    flat = resolved(schema)
-    kept = {name: flat[name] for name in _PARAMETERS if name in flat}
-    return {**kept, "type": "object", "properties": kept.get("properties") or {}}
-
-
-def resolved(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a schema with its references put in place; a recursive one keeps them, and its definitions."""
-    if "$ref" not in repr(schema):
-        return dict(schema)
-    flat: Any = dereference_refs(dict(schema))
-    if is_object(flat) and "$ref" not in repr({name: value for name, value in flat.items() if name != "$defs"}):
-        return {name: value for name, value in flat.items() if name not in {"$defs", "definitions"}}
-    return dict(schema)
+    functions = (tool["function"] for tool in tools)
+    return [wire_tool(each["name"], each.get("description"), each.get("parameters")) for each in functions]
 
 
 def json_schema(schema: Any, *, strict: bool | None = None) -> dict[str, Any]:
@@ -133,8 +107,8 @@ def json_schema(schema: Any, *, strict: bool | None = None) -> dict[str, Any]:
         if is_object(nested):
             return json_schema(nested.get("schema") or {})
         if "title" not in schema and "name" not in schema and "function" not in schema:
-            return resolved(schema)
-    return resolved(convert_to_json_schema(schema, strict=strict))
+            return inlined(schema)
+    return inlined(convert_to_json_schema(schema, strict=strict))
 
 
 def is_pydantic(schema: object) -> bool:
@@ -143,27 +117,31 @@ def is_pydantic(schema: object) -> bool:
 
 
 def response_settings(response_format: Any) -> dict[str, Any]:
-    """Return the settings that make the answer fit a format: OpenAI's dicts, or a schema of any kind.
+    """Return what makes the answer fit a format, OpenAI's dicts or a schema of any kind, by its wire key.
+
+    The native client checks answers that are asked for by name. Here the parsers do, and may want to see a wrong one.
 
     Raises:
         LMStudioValueError: If it is none of these.
     """
-    if response_format is None:
-        return {}
+    structured = _structured(response_format)
+    return {"llm.prediction.structured": structured} if structured else {}
+
+
+def _structured(response_format: Any) -> dict[str, Any] | None:
     kind = response_format.get("type") if is_object(response_format) else None
-    if kind == "text":
-        return {}
+    if response_format is None or kind == "text":
+        return None
     if kind == "json_object":
-        return {"structured": {"type": "json", "jsonSchema": {"type": "object"}}}
-    if kind == "gbnf" and is_object(response_format):
-        return {"structured": dict(response_format)}
+        return {"type": "json", "jsonSchema": {"type": "object"}}
+    if kind == "gbnf":
+        return dict(response_format)
     try:
-        schema = json_schema(response_format)
+        return {"type": "json", "jsonSchema": json_schema(response_format)}
     except (ValueError, TypeError) as error:
         raise LMStudioValueError(
             f"response_format must be a schema or an OpenAI dict, got {response_format!r}"
         ) from error
-    return {"structured": {"type": "json", "jsonSchema": schema}}
 
 
 def is_required(settings: Mapping[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -14,13 +14,16 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict
 
+from lmstudio_integrations._adapters import conversation, images
+from lmstudio_integrations._adapters.conversation import Draft, ImageSource
+from lmstudio_integrations._adapters.predicting import Call
+from lmstudio_integrations._adapters.retry import aevents, arepeat, events, repeat
 from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
 from lmstudio_integrations.client.sync import PredictionStream
-from lmstudio_integrations.langchain import _counting, _images, _messages, _structured, _tools
+from lmstudio_integrations.langchain import _counting, _messages, _structured, _tools
 from lmstudio_integrations.langchain._chunks import ChunkStream, Fold, Options
 from lmstudio_integrations.langchain._errors import translated
-from lmstudio_integrations.langchain._predicting import Call, Predicting, ls_params, refuse_several
-from lmstudio_integrations.langchain._retry import aevents, arepeat, events, repeat
+from lmstudio_integrations.langchain._predicting import Predicting, ls_params, refuse_several
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.results import PredictionEnd
 
@@ -44,13 +47,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
         ```
     """
 
-    model_config = ConfigDict(extra="forbid")
-
-    enable_thinking: bool | None = None
-    """Whether a reasoning model thinks before it answers."""
-
-    reasoning_budget: int | Literal[False] | None = None
-    """The most tokens of thought; `False` lifts the limit of a preset."""
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     send_reasoning: bool = False
     """Whether earlier thoughts are sent back to the model, in `<think>` tags."""
@@ -143,13 +140,14 @@ class ChatLMStudio(Predicting, BaseChatModel):
     def _settle(self, stop: list[str] | None, given: dict[str, Any]) -> tuple[Call, Options]:
         """Settle a call's settings; takes what is no setting out of `given`."""
         extras = {name: given.pop(name) for name in _EXTRAS if name in given}
-        values = self._values(stop, given)
+        values = self._call_values(stop, given)
         more: dict[str, Any] = {}
         if extras:
             refuse_several(extras.get("n"))
             tools = _tools.openai_tools(extras.get("tools") or ())
             more = _tools.tool_settings(tools, extras.get("tool_choice"))
-            more |= _tools.response_settings(extras.get("response_format"))
+            raw = _tools.response_settings(extras.get("response_format"))
+            more |= {"raw": {**(values["extra"] or {}), **raw}} if raw else {}
         if values["logprobs"] or values["top_logprobs"]:
             more["log_probs"] = values["top_logprobs"] or 0
         options = Options(
@@ -157,36 +155,34 @@ class ChatLMStudio(Predicting, BaseChatModel):
             required=_tools.is_required(more),
             parallel=extras.get("parallel_tool_calls") is not False,
         )
-        return self._call(values, more), options
+        return self._settled(values, more), options
 
     def _opener(self, call: Call, messages: Sequence[BaseMessage]) -> Callable[[], PredictionStream]:
-        drafts, images = self._drafts(call, messages)
+        drafts, pictures = self._drafts(call, messages)
 
         def open_stream() -> PredictionStream:
-            handles = _images.upload(self._runtime.client(call.server), images) if images else {}
-            return self._model(call).respond_stream(_messages.to_history(drafts, handles), **call.options())
+            handles = images.upload(self._runtime.client(call.server), pictures) if pictures else {}
+            return self._model(call).respond_stream(conversation.to_history(drafts, handles), **call.options())
 
         return open_stream
 
     def _async_opener(
         self, call: Call, messages: Sequence[BaseMessage]
     ) -> Callable[[], Awaitable[AsyncPredictionStream]]:
-        drafts, images = self._drafts(call, messages)
+        drafts, pictures = self._drafts(call, messages)
 
         async def open_stream() -> AsyncPredictionStream:
             client = self._runtime.async_client(call.server)
-            handles = await _images.aupload(client, images) if images else {}
-            return self._async_model(call).respond_stream(_messages.to_history(drafts, handles), **call.options())
+            handles = await images.aupload(client, pictures) if pictures else {}
+            return self._async_model(call).respond_stream(conversation.to_history(drafts, handles), **call.options())
 
         return open_stream
 
-    def _drafts(
-        self, call: Call, messages: Sequence[BaseMessage]
-    ) -> tuple[list[_messages.Draft], list[_messages.ImageSource]]:
+    def _drafts(self, call: Call, messages: Sequence[BaseMessage]) -> tuple[list[Draft], list[ImageSource]]:
         drafts = _messages.draft(messages, keep_reasoning=call.values["send_reasoning"])
-        images = _messages.images(drafts)
-        _images.check_allowed(images, allowed=call.values["allow_image_download"])
-        return drafts, images
+        pictures = conversation.images(drafts)
+        images.check_allowed(pictures, allowed=call.values["allow_image_download"])
+        return drafts, pictures
 
     # What is learnt -------------------------------------------------------------------------------------------------
 
@@ -209,8 +205,9 @@ class ChatLMStudio(Predicting, BaseChatModel):
         """Complete the profile; what the user wrote into it stays."""
         told = self._resolve_model_profile()
         own = ModelProfile() if self.profile is None or self.profile == told else self.profile
-        self.profile = cast("ModelProfile", {**_profile(info), **own})
-        return self.profile
+        profile = cast("ModelProfile", {**_profile(info), **own})
+        self.profile: ModelProfile | None = profile
+        return profile
 
     def _resolve_model_profile(self) -> ModelProfile | None:
         """Return what the user told us; the rest comes with `load_profile` or the first answer."""

@@ -8,15 +8,15 @@ from typing import Annotated, Any, ClassVar
 from langchain_core.embeddings import Embeddings
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from lmstudio_integrations._adapters.progress import bar
+from lmstudio_integrations._adapters.retry import arepeat, repeat
+from lmstudio_integrations._adapters.runtime import Facts, Server, Wanted
+from lmstudio_integrations._adapters.settings import Connected
 from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
 from lmstudio_integrations.client.sync import EmbeddingModel
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._lengths import LengthPolicy, Plan, may_be_long, plan
-from lmstudio_integrations.langchain._progress import bar
-from lmstudio_integrations.langchain._retry import arepeat, repeat
-from lmstudio_integrations.langchain._runtime import Facts, Server, Wanted
-from lmstudio_integrations.langchain._settings import Connected
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadSettings
 from lmstudio_integrations.types.models import ModelKind
 

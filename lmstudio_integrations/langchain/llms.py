@@ -12,12 +12,13 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables.config import ContextThreadPoolExecutor
 from pydantic import ConfigDict
 
+from lmstudio_integrations._adapters.predicting import Call
+from lmstudio_integrations._adapters.retry import aevents, events
 from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
 from lmstudio_integrations.client.sync import PredictionStream
 from lmstudio_integrations.langchain._chunks import Counts, final_metadata, usage
 from lmstudio_integrations.langchain._errors import translated
-from lmstudio_integrations.langchain._predicting import Call, Predicting, ls_params, refuse_several
-from lmstudio_integrations.langchain._retry import aevents, events
+from lmstudio_integrations.langchain._predicting import Predicting, ls_params, refuse_several
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent
 
 
@@ -135,7 +136,7 @@ class LMStudioLLM(Predicting, BaseLLM):
     def _settle(self, stop: list[str] | None, given: dict[str, Any]) -> Call:
         refuse_several(given.pop("n", None))
         given.pop("stream", None)
-        return self._call(self._values(stop, given), {})
+        return self._settled(self._call_values(stop, given), {})
 
     @property
     def _llm_type(self) -> str:

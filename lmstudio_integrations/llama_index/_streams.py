@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from lmstudio_integrations._adapters.settings import arepeat
+from lmstudio_integrations._adapters.retry import arepeat
 from lmstudio_integrations.client.asynchronous import AsyncEvents, AsyncPredictionStream
 from lmstudio_integrations.llama_index._chunks import Answer, Step
 from lmstudio_integrations.types.results import PredictionEvent

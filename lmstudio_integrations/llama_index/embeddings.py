@@ -10,7 +10,9 @@ from weakref import WeakKeyDictionary
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from lmstudio_integrations._adapters.settings import Server, Wanted, arepeat, own_names, repeat
+from lmstudio_integrations._adapters.retry import arepeat, repeat
+from lmstudio_integrations._adapters.runtime import Server, Wanted
+from lmstudio_integrations._adapters.settings import own_names
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
 from lmstudio_integrations.client.sync import EmbeddingModel

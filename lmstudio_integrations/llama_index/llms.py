@@ -25,7 +25,8 @@ from pydantic_core import from_json
 
 from lmstudio_integrations._adapters import conversation, images
 from lmstudio_integrations._adapters.predicting import Call, Predicting
-from lmstudio_integrations._adapters.settings import events, own_names
+from lmstudio_integrations._adapters.retry import events
+from lmstudio_integrations._adapters.settings import own_names
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
 from lmstudio_integrations.client.sync import PredictionStream

@@ -1,11 +1,13 @@
 """A scripted server whose models remember what they were asked."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.messages import AIMessage, AIMessageChunk
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest, LoadRequest, Progress
@@ -101,3 +103,48 @@ def server() -> Iterator[Server]:
     """A scripted server of one's own."""
     with Server() as running:
         yield running
+
+
+# Ways to ask ----------------------------------------------------------------------------------------------------------
+
+Invoke = Callable[..., AIMessage]
+
+
+def _invoke(llm: Any, question: Any, **given: Any) -> AIMessage:
+    message = llm.invoke(question, **given)
+    assert isinstance(message, AIMessage)
+    return message
+
+
+def _ainvoke(llm: Any, question: Any, **given: Any) -> AIMessage:
+    message = asyncio.run(llm.ainvoke(question, **given))
+    assert isinstance(message, AIMessage)
+    return message
+
+
+def _stream(llm: Any, question: Any, **given: Any) -> AIMessage:
+    whole = None
+    for chunk in llm.stream(question, **given):
+        whole = chunk if whole is None else whole + chunk
+    assert isinstance(whole, AIMessageChunk)
+    return whole
+
+
+def _astream(llm: Any, question: Any, **given: Any) -> AIMessage:
+    async def collect() -> AIMessage:
+        whole = None
+        async for chunk in llm.astream(question, **given):
+            whole = chunk if whole is None else whole + chunk
+        assert isinstance(whole, AIMessageChunk)
+        return whole
+
+    return asyncio.run(collect())
+
+
+WAYS: dict[str, Invoke] = {"invoke": _invoke, "ainvoke": _ainvoke, "stream": _stream, "astream": _astream}
+
+
+@pytest.fixture(params=WAYS)
+def ask(request: pytest.FixtureRequest) -> Invoke:
+    """Each way to ask, with the whole message as result."""
+    return WAYS[request.param]

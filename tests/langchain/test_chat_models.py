@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,9 +13,10 @@ from langchain_core.exceptions import (
     ModelInvalidRequestError,
     ModelNotFoundError,
 )
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.messages import HumanMessage
 from langchain_core.prompts import ChatPromptTemplate
 
+from lmstudio_integrations._adapters import retry
 from lmstudio_integrations.errors import (
     LMStudioConfigMismatchError,
     LMStudioConnectionLostError,
@@ -26,45 +26,9 @@ from lmstudio_integrations.errors import (
     LMStudioWrongModelKindError,
 )
 from lmstudio_integrations.langchain import ChatLMStudio
-from lmstudio_integrations.langchain import _retry as retry
-from tests.langchain.conftest import CHAT, EMBEDDING, OTHER, Server
+from tests.langchain.conftest import CHAT, EMBEDDING, OTHER, WAYS, Invoke, Server
 
 COUNTED = " ".join(str(n) for n in range(30))
-Invoke = Callable[..., AIMessage]
-
-
-def _invoke(llm: Any, question: Any, **given: Any) -> AIMessage:
-    return llm.invoke(question, **given)
-
-
-def _ainvoke(llm: Any, question: Any, **given: Any) -> AIMessage:
-    return asyncio.run(llm.ainvoke(question, **given))
-
-
-def _stream(llm: Any, question: Any, **given: Any) -> AIMessage:
-    whole = None
-    for chunk in llm.stream(question, **given):
-        whole = chunk if whole is None else whole + chunk
-    assert isinstance(whole, AIMessageChunk)
-    return whole
-
-
-def _astream(llm: Any, question: Any, **given: Any) -> AIMessage:
-    async def collect() -> AIMessage:
-        whole = None
-        async for chunk in llm.astream(question, **given):
-            whole = chunk if whole is None else whole + chunk
-        assert isinstance(whole, AIMessageChunk)
-        return whole
-
-    return asyncio.run(collect())
-
-
-@pytest.fixture(params=[_invoke, _ainvoke, _stream, _astream], ids=["invoke", "ainvoke", "stream", "astream"])
-def ask(request: pytest.FixtureRequest) -> Invoke:
-    """Each way to ask, with the whole message as result."""
-    way: Invoke = request.param
-    return way
 
 
 # Answers --------------------------------------------------------------------------------------------------------------
@@ -415,12 +379,11 @@ def test_callbacks_fire_once_on_every_path(server: Server, ways: str, settings: 
 
     match ways:
         case "v3":
-            assert llm.stream_events("count", config, version="v3").output
+            assert llm.stream_events("count", config, version="v3").output.text == "0 1 2"
         case "av3":
             asyncio.run(av3())
         case _:
-            table: dict[str, Invoke] = {"invoke": _invoke, "ainvoke": _ainvoke, "stream": _stream, "astream": _astream}
-            table[ways](llm, "count", config=config)
+            WAYS[ways](llm, "count", config=config)
     assert counter.events == ["start", "end"]
     assert len(counter.tokens) == tokens
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessageChunk
+from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.utils.json import parse_partial_json
 
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix, spoiler
@@ -87,7 +88,6 @@ def test_a_spoilt_beginning_is_a_valid_call_for_no_parser(
     with pytest.raises(ValueError, match="char"):
         json.loads(spoilt)
     assert parse_partial_json(spoilt) is None
-    piece = {"name": "f", "args": spoilt, "id": "1", "index": 0, "type": "tool_call_chunk"}
-    chunk = AIMessageChunk(content="", tool_call_chunks=[piece])
+    chunk = AIMessageChunk(content="", tool_call_chunks=[tool_call_chunk(name="f", args=spoilt, id="1", index=0)])
     assert chunk.tool_calls == []
     assert [call["id"] for call in chunk.invalid_tool_calls] == ["1"]

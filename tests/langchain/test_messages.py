@@ -17,9 +17,10 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
+from lmstudio_integrations._adapters.conversation import ImageSource, images, to_history
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
-from lmstudio_integrations.langchain._messages import ImageSource, draft, images, to_history
-from lmstudio_integrations.types.chat import FileHandle
+from lmstudio_integrations.langchain._messages import draft
+from lmstudio_integrations.types.files import FileHandle
 
 PICTURE = b"\x89PNG\r\n\x1a\npicture"
 BASE64 = base64.b64encode(PICTURE).decode()

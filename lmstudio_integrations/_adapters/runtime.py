@@ -146,6 +146,13 @@ class Runtime:
         for async_client in self._async.take():
             async_client._link.close()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - closing never waits
 
+    def __eq__(self, other: object) -> bool:
+        """Adapters with equal settings are equal, whatever they have open."""
+        return isinstance(other, Runtime)
+
+    def __hash__(self) -> int:
+        return hash(Runtime)
+
     def __deepcopy__(self, _memo: object) -> "Runtime":
         return Runtime()
 

@@ -1,0 +1,110 @@
+"""Tokens and the profile: from the server, offline where the user told us."""
+
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage, trim_messages
+
+from lmstudio_integrations.langchain import ChatLMStudio
+from lmstudio_integrations.langchain._counting import PER_MESSAGE, PER_PICTURE
+from tests.langchain.conftest import OTHER, PLAIN, Server
+from tests.langchain.test_messages import BASE64
+from tests.langchain.test_tools import weather
+
+
+def test_tokens_are_the_models_own(server: Server) -> None:
+    llm = server.chat()
+    assert llm.get_num_tokens("one two three") == 3
+    assert len(llm.get_token_ids("one two three")) == 3
+    assert server.llm().get_num_tokens("one two") == 2
+
+
+def test_a_users_own_tokenizer_ranks_above(server: Server) -> None:
+    llm = server.chat(custom_get_token_ids=lambda text: [1] * len(text))
+    assert llm.get_num_tokens("abcd") == 4
+    assert llm.get_token_ids("ab") == [1, 1]
+    assert not server.loaded()
+
+
+def test_a_conversation_is_counted_with_its_template_and_tools(server: Server) -> None:
+    llm = server.chat()
+    short = llm.get_num_tokens_from_messages([HumanMessage("one two")])
+    longer = llm.get_num_tokens_from_messages([SystemMessage("be brief"), HumanMessage("one two")])
+    assert 2 <= short < longer
+    assert llm.get_num_tokens_from_messages([HumanMessage("one two")], tools=[weather]) > short
+
+
+def test_a_picture_counts_by_estimate(server: Server) -> None:
+    llm = server.chat()
+    block = {"type": "image", "base64": BASE64}
+    plain = llm.get_num_tokens_from_messages([HumanMessage("what?")])
+    assert llm.get_num_tokens_from_messages([HumanMessage(["what?", block])]) == plain + PER_PICTURE
+
+
+def test_what_the_template_refuses_is_counted_text_by_text(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmstudio_integrations.client.sync import LLM
+    from lmstudio_integrations.errors import LMStudioPromptTemplateError
+
+    def refuse(*_: Any, **__: Any) -> str:
+        raise LMStudioPromptTemplateError("roles must alternate")
+
+    monkeypatch.setattr(LLM, "apply_prompt_template", refuse)
+    call = AIMessage("I look.", tool_calls=[{"name": "f", "args": {}, "id": "1"}])
+    parts: list[Any] = [call, ToolMessage("it rains", tool_call_id="1")]
+    counted = server.chat().get_num_tokens_from_messages(parts)
+    assert counted == 2 + 2 + 2 + 2 * PER_MESSAGE
+
+
+def test_trimming_messages_by_the_models_tokens_works(server: Server) -> None:
+    llm = server.chat()
+    messages = [HumanMessage("first"), AIMessage("second " * 50), HumanMessage("third"), AIMessage("fourth")]
+    kept = trim_messages(messages, max_tokens=40, token_counter=llm, start_on="human")
+    assert [message.content for message in kept] == ["third", "fourth"]
+
+
+# The profile ----------------------------------------------------------------------------------------------------------
+
+
+def test_making_the_object_asks_nobody() -> None:
+    llm = ChatLMStudio(model="m", host="127.0.0.1:1")
+    assert llm.profile is None
+    told = ChatLMStudio(model="m", host="127.0.0.1:1", context_length=2048)
+    assert told.profile == {"max_input_tokens": 2048}
+    assert ChatLMStudio(model="m", load_config={"contextLength": 99}).profile == {"max_input_tokens": 99}
+    own: Any = {"max_input_tokens": 5}
+    assert ChatLMStudio(model="m", context_length=2048, profile=own).profile == own
+
+
+async def test_the_profile_comes_when_asked_for_or_with_the_first_answer(server: Server) -> None:
+    for llm in (server.chat(), server.chat(), server.chat()):
+        if llm is not None:
+            llm.load_profile()
+        assert llm.profile is not None
+    asked, answered = server.chat(), server.chat()
+    await asked.aload_profile()
+    answered.invoke("count")
+    assert asked.profile == answered.profile
+    assert asked.profile is not None
+    assert asked.profile["max_input_tokens"] == 4096
+    assert asked.profile["image_inputs"] is True
+    assert asked.profile["tool_calling"] is True
+    assert "structured_output" not in asked.profile
+
+
+def test_what_the_user_said_of_the_profile_stays(server: Server) -> None:
+    own: Any = {"max_input_tokens": 5, "structured_output": True}
+    llm = server.chat(profile=own)
+    llm.invoke("count")
+    assert llm.profile is not None
+    assert llm.profile["max_input_tokens"] == 5
+    assert llm.profile["structured_output"] is True
+    assert llm.profile["image_inputs"] is True
+
+
+def test_another_model_of_a_call_does_not_change_the_profile(server: Server) -> None:
+    llm = server.chat(model=OTHER)
+    llm.invoke("Hello", model=PLAIN)
+    assert llm.profile is None
+    llm.invoke("Hello")
+    assert llm.profile is not None
+    assert llm.profile["tool_calling"] is True

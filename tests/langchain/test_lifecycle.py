@@ -1,0 +1,256 @@
+"""What an adapter is besides a model: copied, pickled, cached, serialised, configured, imported."""
+
+import copy
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.load import dumpd, dumps, load
+from langchain_core.runnables import ConfigurableField, RunnableLambda
+from langchain_core.tracers.schemas import Run
+from pydantic import SecretStr
+
+from lmstudio_integrations.errors import LMStudioAuthenticationError
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
+from tests.langchain.conftest import CHAT, OTHER, Invoke, Server
+
+TOKEN = "sk-lm-abcdefgh:abcdefghijklmnopqrst"
+ADAPTERS = [ChatLMStudio, LMStudioLLM, LMStudioEmbeddings]
+COPIES = [copy.copy, copy.deepcopy, lambda llm: llm.model_copy(), lambda llm: pickle.loads(pickle.dumps(llm))]
+
+
+@pytest.fixture(autouse=True)
+def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take tokens and hosts out of the environment."""
+    for name in ("LM_API_TOKEN", "LMSTUDIO_API_TOKEN", "LMSTUDIO_HOST"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("duplicate", COPIES)
+def test_a_copy_after_use_works_and_shares_nothing(server: Server, duplicate: Any) -> None:
+    llm = server.chat(temperature=0.5, load_config={"flashAttention": True})
+    llm.invoke("count")
+    other = duplicate(llm)
+    other.close()
+    assert other.invoke("count").content == llm.invoke("count").content
+    assert other._runtime is not llm._runtime
+    assert other.temperature == 0.5
+    assert other.load_config == llm.load_config
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_the_token_is_never_shown_or_pickled_and_kept_by_copies(adapter: Any) -> None:
+    made = adapter(model="m", api_token=TOKEN)
+    assert TOKEN not in repr(made) + str(made)
+    assert TOKEN.encode() not in pickle.dumps(made)
+    assert copy.deepcopy(made).api_token.get_secret_value() == TOKEN
+    assert made.model_copy().api_token.get_secret_value() == TOKEN
+    assert pickle.loads(pickle.dumps(made)).api_token is None
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_the_token_is_read_from_the_environment_of_the_other_process(
+    adapter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pickled = pickle.dumps(adapter(model="m", api_token=TOKEN))
+    monkeypatch.setenv("LM_API_TOKEN", "sk-lm-zyxwvuts:abcdefghijklmnopqrst")
+    assert pickle.loads(pickled).api_token.get_secret_value().startswith("sk-lm-zyxwvuts")
+
+
+def test_a_token_that_was_lost_with_pickling_is_missed_by_name() -> None:
+    llm = pickle.loads(pickle.dumps(ChatLMStudio(model="m", api_token=SecretStr(TOKEN))))
+    with pytest.raises(LMStudioAuthenticationError, match="LM_API_TOKEN"):
+        llm.invoke("Hello")
+
+
+def test_a_malformed_token_is_only_missed_when_connecting(server: Server) -> None:
+    llm = server.chat(api_token="nonsense")
+    with pytest.raises(LMStudioAuthenticationError, match="malformed"):
+        llm.invoke("Hello")
+
+
+def test_the_token_lets_us_in(ask: Invoke) -> None:
+    with Server(tokens=[TOKEN]) as server:
+        assert ask(server.chat(api_token=TOKEN), "count").content
+        with pytest.raises(LMStudioAuthenticationError):
+            ask(server.chat(), "count")
+
+
+@pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM])
+def test_dumping_and_loading_keeps_the_settings_and_drops_the_token(adapter: Any) -> None:
+    made = adapter(model="m", host="h:1", api_token=TOKEN, temperature=0.5, load_config={"flashAttention": True}, ttl=9)
+    dumped = dumps(made)
+    assert TOKEN not in dumped
+    assert dumpd(made)["kwargs"]["load_config"] == {"flashAttention": True}
+    again = load(
+        dumpd(made),
+        valid_namespaces=["lmstudio_integrations"],
+        allowed_objects=[adapter],
+        secrets_map={"LM_API_TOKEN": TOKEN},
+    )
+    assert again == made
+    assert again.api_token.get_secret_value() == TOKEN
+
+
+# The cache's key ------------------------------------------------------------------------------------------------------
+
+
+def test_a_cached_answer_is_not_given_to_another_model_or_setting(server: Server) -> None:
+    llm = server.chat(cache=InMemoryCache(), temperature=0.5)
+    asked = len(server.engine.requests)
+
+    def is_new(model: Any, **given: Any) -> bool:
+        nonlocal asked
+        before, _ = asked, model.invoke("Hello", **given)
+        asked = len(server.engine.requests)
+        return asked > before
+
+    assert is_new(llm)
+    assert not is_new(llm)
+    assert is_new(llm.model_copy(update={"model": OTHER}))
+    assert is_new(llm.bind(temperature=0.1))
+    assert is_new(llm, stop=["x"])
+    assert is_new(llm, response_format={"type": "json_object"})
+    duplicate = copy.copy(llm)
+    assert not is_new(duplicate)
+    duplicate.temperature = 0.9
+    assert is_new(duplicate)
+    llm.seed = 4
+    assert is_new(llm)
+    llm.output_version = "v1"
+    assert is_new(llm)
+    llm.ttl = 9
+    assert not is_new(llm)
+
+
+async def test_async_calls_use_the_same_cache(server: Server) -> None:
+    llm = server.chat(cache=InMemoryCache())
+    assert llm.invoke("Hello").content == (await llm.ainvoke("Hello")).content
+    assert len(server.engine.requests) == 1
+
+
+def test_the_raw_completion_is_cached_by_its_settings_too(server: Server) -> None:
+    llm = server.llm(cache=InMemoryCache())
+    assert llm.invoke("Hello") == llm.invoke("Hello")
+    assert len(server.engine.requests) == 1
+    llm.model = OTHER
+    llm.invoke("Hello")
+    assert len(server.engine.requests) == 2
+
+
+def test_what_identifies_the_object_holds_no_secret_and_no_clock() -> None:
+    llm = ChatLMStudio(model="m", api_token=SecretStr(TOKEN), temperature=0.5, timeout=4, preset="p", context_length=9)
+    assert llm._identifying_params == {
+        "model": "m",
+        "temperature": 0.5,
+        "preset": "p",
+        "context_length": 9,
+        "load_policy": "get_or_load",
+        "send_reasoning": False,
+    }
+    assert llm.asdict()["_type"] == "chat-lmstudio"
+
+
+# Many inputs ----------------------------------------------------------------------------------------------------------
+
+
+async def test_batches_run_as_many_at_once_as_the_model_does(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = server.chat()
+    assert llm._bounded(None) == {"max_concurrency": 4}
+    assert server.chat(load_config={"max_parallel_predictions": 7})._bounded(None) == {"max_concurrency": 7}
+    llm.invoke("count")
+    assert llm._bounded({"tags": ["x"]}) == {"tags": ["x"], "max_concurrency": 3}
+    assert llm._bounded([{"max_concurrency": 9}, {}]) == [{"max_concurrency": 9}, {"max_concurrency": 3}]
+    questions: list[Any] = [f"say {n}" for n in range(7)]
+    answers = [message.content for message in llm.batch(questions)]
+    assert [message.content for message in await llm.abatch(questions)] == answers
+    assert all(f"say {n}" in str(answer) for n, answer in enumerate(answers))
+
+
+async def test_a_batch_may_keep_its_errors(server: Server) -> None:
+    answers = server.chat().batch(["count", "break"], return_exceptions=True)
+    assert isinstance(answers[1], Exception)
+    assert isinstance((await server.chat().abatch(["break"], return_exceptions=True))[0], Exception)
+
+
+# Configuration --------------------------------------------------------------------------------------------------------
+
+
+def test_configurable_fields_choose_the_model_and_still_stream(server: Server) -> None:
+    llm = server.chat().configurable_fields(model=ConfigurableField("model"))
+    config: Any = {"configurable": {"model": OTHER}}
+    assert llm.invoke("Hello", config).response_metadata["model_name"] == OTHER
+    assert llm.invoke("Hello").response_metadata["model_name"] == CHAT
+    assert len(list(llm.stream("Hello", config))) > 3
+
+
+def test_fallbacks_and_retries_know_our_errors(server: Server) -> None:
+    dead = ChatLMStudio(model=CHAT, host="127.0.0.1:1")
+    assert dead.with_fallbacks([server.chat()]).invoke("count").content
+    tried: list[int] = []
+
+    def flaky(question: str) -> Any:
+        tried.append(1)
+        return (dead if len(tried) == 1 else server.chat()).invoke(question)
+
+    assert RunnableLambda(flaky).with_retry(wait_exponential_jitter=False).invoke("count").content
+    assert len(tried) == 2
+
+
+def test_tracing_is_told_model_and_settings(server: Server) -> None:
+    seen: list[Run] = []
+    llm = server.chat(temperature=0.5, max_tokens=9, stop=["x"])
+    assert llm._get_ls_params() == {
+        "ls_provider": "lmstudio",
+        "ls_model_type": "chat",
+        "ls_model_name": CHAT,
+        "ls_temperature": 0.5,
+        "ls_max_tokens": 9,
+        "ls_stop": ["x"],
+    }
+    assert llm._get_ls_params(stop=["y"], model=OTHER, temperature=0.1)["ls_model_name"] == OTHER
+    llm.with_listeners(on_end=seen.append).invoke("count")
+    assert TOKEN not in str(seen)
+    assert server.llm()._get_ls_params()["ls_model_type"] == "llm"
+
+
+# Import ---------------------------------------------------------------------------------------------------------------
+
+
+def _fresh(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_the_package_imports_no_framework() -> None:
+    code = "import sys, lmstudio_integrations.langchain; print('langchain_core' in sys.modules)"
+    assert _fresh(code) == "False"
+
+
+def test_embeddings_do_not_pay_for_chat_models() -> None:
+    code = (
+        "import sys; from lmstudio_integrations.langchain import LMStudioEmbeddings; "
+        "print('langchain_core.language_models.chat_models' in sys.modules)"
+    )
+    assert _fresh(code) == "False"
+
+
+def test_a_missing_extra_is_one_sentence_that_says_what_to_run() -> None:
+    code = (
+        "import sys; sys.modules['langchain_core'] = None\n"
+        "try: from lmstudio_integrations.langchain import ChatLMStudio\n"
+        "except ImportError as error: print(error)"
+    )
+    assert _fresh(code) == ('ChatLMStudio needs langchain-core; run: pip install "lmstudio-integrations[langchain]"')
+
+
+def test_the_public_names_are_three() -> None:
+    import lmstudio_integrations.langchain as package
+
+    assert sorted(dir(package)) == sorted(package.__all__) == ["ChatLMStudio", "LMStudioEmbeddings", "LMStudioLLM"]
+    with pytest.raises(AttributeError, match="ChatOllama"):
+        _ = package.ChatOllama

@@ -1,0 +1,139 @@
+"""`with_structured_output`: every kind of schema, every method, and answers that do not fit."""
+
+from typing import Annotated, Any, TypedDict
+
+import pytest
+from langchain_core.exceptions import OutputParserException
+from langchain_core.messages import AIMessage
+from pydantic import BaseModel
+from pydantic.v1 import BaseModel as BaseModelV1
+
+from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioToolCallError, LMStudioValueError
+from tests.langchain.conftest import Server
+
+
+class Person(BaseModel):
+    """Somebody."""
+
+    name: str
+    age: int
+
+
+class PersonV1(BaseModelV1):
+    """Somebody."""
+
+    name: str
+    age: int
+
+
+class PersonDict(TypedDict):
+    """Somebody."""
+
+    name: Annotated[str, ..., "Who"]
+    age: Annotated[int, ..., "Years"]
+
+
+SCHEMA = {"title": "person", "type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
+BARE = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
+OPENAI = {"name": "person", "description": "Somebody.", "parameters": BARE}
+ANN = {"name": "Ann", "age": 7}
+
+
+@pytest.mark.parametrize("schema", [Person, PersonV1])
+async def test_a_pydantic_class_gives_instances(server: Server, schema: Any) -> None:
+    model = server.chat().with_structured_output(schema)
+    expected = schema(**ANN)
+    assert model.invoke("json") == expected
+    assert await model.ainvoke("json") == expected
+    assert list(model.stream("json"))[-1] == expected
+    assert [each async for each in model.astream("json")][-1] == expected
+
+
+@pytest.mark.parametrize("schema", [PersonDict, SCHEMA, BARE, OPENAI])
+async def test_any_other_schema_gives_dicts(server: Server, schema: Any) -> None:
+    model = server.chat().with_structured_output(schema)
+    assert model.invoke("json") == ANN
+    assert await model.ainvoke("json") == ANN
+    parts = list(model.stream("json"))
+    assert parts[-1] == ANN
+    structured = server.asked.config.structured
+    assert structured is not None
+    assert structured["type"] == "json"
+    assert structured["jsonSchema"]["properties"].keys() == {"name", "age"}
+    assert not server.asked.tools
+
+
+@pytest.mark.parametrize("schema", [Person, PersonV1, PersonDict, SCHEMA, OPENAI])
+def test_function_calling_reads_the_arguments_of_one_required_call(server: Server, schema: Any) -> None:
+    model = server.chat().with_structured_output(schema, method="function_calling")
+    answer = model.invoke("Who?")
+    assert server.asked.tool_choice == "required"
+    assert len(server.asked.tools) == 1
+    found = answer if isinstance(answer, dict) else answer.dict() if schema is PersonV1 else answer.model_dump()
+    assert found.keys() <= {"name", "age"}
+    assert isinstance(answer, schema if schema in (Person, PersonV1) else dict)
+
+
+def test_json_mode_sends_any_object(server: Server) -> None:
+    assert server.chat().with_structured_output(None, method="json_mode").invoke("json") == ANN
+    assert server.asked.config.structured == {"type": "json", "jsonSchema": {"type": "object"}}
+    assert server.chat().with_structured_output(Person, method="json_mode").invoke("json") == Person(name="Ann", age=7)
+
+
+def test_raw_answers_come_along_when_asked_for(server: Server) -> None:
+    model = server.chat().with_structured_output(Person, include_raw=True)
+    answer = model.invoke("json")
+    assert isinstance(answer["raw"], AIMessage)
+    assert answer["parsed"] == Person(name="Ann", age=7)
+    assert answer["parsing_error"] is None
+    broken = model.invoke("half")
+    assert broken["parsed"] is None
+    assert isinstance(broken["parsing_error"], LMStudioStructuredOutputError)
+    assert broken["parsing_error"].text == '{"name": "Ann", "ag'
+
+
+@pytest.mark.parametrize("schema", [Person, SCHEMA])
+async def test_half_an_answer_is_never_repaired(server: Server, schema: Any) -> None:
+    model = server.chat().with_structured_output(schema)
+    with pytest.raises(LMStudioStructuredOutputError, match="not the structured output") as caught:
+        model.invoke("half")
+    assert isinstance(caught.value, OutputParserException)
+    with pytest.raises(LMStudioStructuredOutputError):
+        await model.ainvoke("half")
+
+
+def test_an_answer_that_was_cut_off_says_so(server: Server) -> None:
+    model = server.chat(max_tokens=2).with_structured_output(SCHEMA)
+    with pytest.raises(LMStudioStructuredOutputError, match="raise max_tokens"):
+        model.invoke("json")
+
+
+def test_an_answer_that_does_not_fit_the_class_is_refused(server: Server) -> None:
+    with pytest.raises(LMStudioStructuredOutputError, match="does not fit Person"):
+        server.chat().with_structured_output(Person).invoke("odd")
+
+
+def test_strict_forbids_further_members(server: Server) -> None:
+    server.chat().with_structured_output(Person, strict=True).invoke("json")
+    structured = server.asked.config.structured
+    assert structured is not None
+    assert structured["jsonSchema"]["additionalProperties"] is False
+
+
+def test_settings_go_along(server: Server) -> None:
+    server.chat().with_structured_output(Person, temperature=0.25).invoke("json")
+    assert server.asked.config.temperature == 0.25
+
+
+def test_a_missing_call_is_an_error(server: Server) -> None:
+    with pytest.raises(LMStudioToolCallError, match="required"):
+        server.chat().with_structured_output(Person, method="function_calling").invoke("silent")
+
+
+@pytest.mark.parametrize(
+    ("schema", "method", "match"),
+    [(Person, "xml", "method must be one of"), (None, "json_schema", "needs a schema")],
+)
+def test_impossible_wishes_are_refused(server: Server, schema: Any, method: Any, match: str) -> None:
+    with pytest.raises(LMStudioValueError, match=match):
+        server.chat().with_structured_output(schema, method=method)

@@ -1,0 +1,231 @@
+"""Tools and answer formats: what is sent, and what comes back."""
+
+from typing import Annotated, Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.runnables import RunnableBinding
+from langchain_core.tools import tool
+from pydantic import BaseModel, Field
+
+from lmstudio_integrations.errors import LMStudioToolCallError, LMStudioValueError
+from lmstudio_integrations.langchain._tools import openai_tools, response_settings, tool_settings
+from tests.langchain.conftest import PLAIN, Invoke, Server
+
+
+@tool
+def weather(city: Annotated[str, "Where"]) -> str:
+    """Tell the weather."""
+    return f"rain in {city}"
+
+
+@tool
+def now() -> str:
+    """Tell the time."""
+    return "noon"
+
+
+def shout(text: str) -> str:
+    """Say it loudly.
+
+    Args:
+        text: What to say.
+    """
+    return text.upper()
+
+
+class Street(BaseModel):
+    name: str
+
+
+class Address(BaseModel):
+    """Where somebody lives."""
+
+    street: Street
+    second: Street | None = None
+    number: int | str = Field(description="May have a letter")
+
+
+class Tree(BaseModel):
+    """A thing that contains itself."""
+
+    children: list["Tree"]
+
+
+def sent(*tools: Any, choice: Any = None, **options: Any) -> list[dict[str, Any]]:
+    offered: list[dict[str, Any]] = tool_settings(openai_tools(tools, **options), choice)["raw_tools"]["tools"]
+    return offered
+
+
+def structured(response_format: Any) -> dict[str, Any]:
+    found: dict[str, Any] = response_settings(response_format)["llm.prediction.structured"]
+    return found
+
+
+# What is sent ---------------------------------------------------------------------------------------------------------
+
+
+def test_tools_of_every_kind_become_definitions() -> None:
+    anthropic = {"name": "pick", "description": "Pick.", "input_schema": {"type": "object", "properties": {}}}
+    definitions = sent(weather, shout, Street, anthropic)
+    assert [each["function"]["name"] for each in definitions] == ["weather", "shout", "Street", "pick"]
+    assert definitions[0] == {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "Tell the weather.",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string", "description": "Where"}},
+                "required": ["city"],
+            },
+        },
+    }
+
+
+def test_a_tool_without_arguments_has_an_empty_object() -> None:
+    (definition,) = sent(now)
+    assert definition["function"]["parameters"] == {"type": "object", "properties": {}}
+    (definition,) = sent({"type": "function", "function": {"name": "bare"}})
+    assert definition["function"]["parameters"] == {"type": "object", "properties": {}}
+
+
+def test_references_are_resolved_and_unions_kept() -> None:
+    (definition,) = sent(Address)
+    parameters = definition["function"]["parameters"]
+    assert "$ref" not in str(parameters)
+    assert parameters["properties"]["street"]["properties"] == {"name": {"type": "string"}}
+    assert {"type": "null"} in parameters["properties"]["second"]["anyOf"]
+    assert parameters["properties"]["number"]["anyOf"] == [{"type": "integer"}, {"type": "string"}]
+
+
+def test_a_recursive_schema_keeps_its_definitions() -> None:
+    schema = Tree.model_json_schema()
+    raw = {"type": "function", "function": {"name": "tree", "parameters": {**schema, "type": "object"}}}
+    (definition,) = sent(raw)
+    assert "$defs" in definition["function"]["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "mode"),
+    [("auto", "auto"), ("none", "none"), ("any", "required"), ("required", "required"), (True, "required")],
+)
+def test_choices_have_a_mode(choice: Any, mode: str) -> None:
+    settings = tool_settings(openai_tools([weather, now]), choice)
+    assert settings["tool_choice"] == {"type": "generic", "mode": mode}
+    assert "force" not in settings["raw_tools"]
+    assert len(settings["raw_tools"]["tools"]) == 2
+
+
+@pytest.mark.parametrize(
+    "choice",
+    ["now", {"type": "function", "function": {"name": "now"}}, {"type": "tool", "name": "now"}],
+)
+def test_a_named_tool_is_offered_alone_and_required(choice: Any) -> None:
+    settings = tool_settings(openai_tools([weather, now]), choice)
+    assert [each["function"]["name"] for each in settings["raw_tools"]["tools"]] == ["now"]
+    assert settings["tool_choice"] == {"type": "generic", "mode": "required"}
+
+
+@pytest.mark.parametrize("choice", [{"type": "auto"}, {"type": "any"}])
+def test_a_choice_may_be_a_dict(choice: Any) -> None:
+    assert tool_settings(openai_tools([weather]), choice)["tool_choice"]["mode"] in {"auto", "required"}
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice", "match"),
+    [
+        ([weather], "wether", "'wether' is none of the tools: weather"),
+        ([], "any", "there are no tools"),
+        ([weather], 3.5, "tool_choice must be"),
+        ([{"type": "web_search"}], None, "web_search"),
+    ],
+)
+def test_impossible_tools_and_choices_are_refused(server: Server, tools: list[Any], choice: Any, match: str) -> None:
+    with pytest.raises(LMStudioValueError, match=match):
+        server.chat().bind_tools(tools, tool_choice=choice)
+
+
+def test_bind_tools_gives_a_binding_with_openai_dicts(server: Server) -> None:
+    bound = server.chat().bind_tools([weather], tool_choice="any", parallel_tool_calls=False, temperature=0.5)
+    assert isinstance(bound, RunnableBinding)
+    assert bound.kwargs["tools"][0]["function"]["name"] == "weather"
+    assert {name: bound.kwargs[name] for name in bound.kwargs if name != "tools"} == {
+        "tool_choice": "any",
+        "parallel_tool_calls": False,
+        "temperature": 0.5,
+    }
+
+
+def test_strict_forbids_further_arguments() -> None:
+    (definition,) = sent(weather, strict=True)
+    assert definition["function"]["parameters"]["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("given", "schema"),
+    [
+        ({"type": "json_object"}, {"type": "object"}),
+        ({"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array"}}}, {"type": "array"}),
+        ({"type": "object", "properties": {"a": {}}}, {"type": "object", "properties": {"a": {}}}),
+    ],
+)
+def test_answer_formats_become_schemas(given: dict[str, Any], schema: dict[str, Any]) -> None:
+    assert structured(given) == {"type": "json", "jsonSchema": schema}
+
+
+def test_other_answer_formats() -> None:
+    assert response_settings(None) == response_settings({"type": "text"}) == {}
+    grammar = {"type": "gbnf", "gbnfGrammar": "root ::= 'a'"}
+    assert structured(grammar) == grammar
+    assert structured(Street)["jsonSchema"]["required"] == ["name"]
+    with pytest.raises(LMStudioValueError, match="response_format"):
+        response_settings(3)
+
+
+# What comes back ------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_comes_back_on_every_path(server: Server, ask: Invoke) -> None:
+    message = ask(server.chat().bind_tools([weather, now]), "weather?")
+    assert message.text.strip() == "I look."
+    assert [(call["name"], call["args"], call["id"]) for call in message.tool_calls] == [
+        ("weather", {"city": "Oslo"}, "c1")
+    ]
+    assert message.response_metadata["finish_reason"] == "tool_calls"
+    assert sorted(each.function.name for each in server.asked.tools) == ["now", "weather"]
+
+
+def test_the_answer_of_a_tool_goes_back(server: Server, ask: Invoke) -> None:
+    llm = server.chat().bind_tools([weather])
+    call = AIMessage("", tool_calls=[{"name": "weather", "args": {"city": "Oslo"}, "id": "c1"}])
+    message = ask(llm, [HumanMessage("weather?"), call, ToolMessage("rain", tool_call_id="c1")])
+    assert message.content == "The tool said rain."
+
+
+def test_parallel_calls_come_back_unless_forbidden(server: Server, ask: Invoke) -> None:
+    assert [call["id"] for call in ask(server.chat().bind_tools([weather]), "both").tool_calls] == ["c1", "c2"]
+    first = ask(server.chat().bind_tools([weather], parallel_tool_calls=False), "both")
+    assert [call["id"] for call in first.tool_calls] == ["c1"]
+
+
+def test_a_broken_call_is_invalid_on_every_path(server: Server, ask: Invoke) -> None:
+    message = ask(server.chat().bind_tools([weather]), "broken")
+    assert message.tool_calls == []
+    assert len(message.invalid_tool_calls) == 1
+
+
+def test_a_required_call_is_asked_for_and_missed(server: Server, ask: Invoke) -> None:
+    llm = server.chat()
+    ask(llm.bind_tools([weather], tool_choice="any"), "weather?")
+    assert server.asked.tool_choice == "required"
+    with pytest.raises(LMStudioToolCallError, match="required") as caught:
+        ask(llm.bind_tools([weather], tool_choice="weather"), "silent")
+    assert not getattr(caught.value, "is_retryable", True)
+
+
+def test_tools_for_a_model_that_was_not_trained_for_them_warn_once(server: Server, ask: Invoke) -> None:
+    llm = server.chat(model=PLAIN).bind_tools([weather])
+    with pytest.warns(UserWarning, match=f"{PLAIN} was not trained for tool use"):
+        ask(llm, "weather?")
+    assert ask(llm, "weather?").tool_calls
