@@ -6,6 +6,7 @@ loads a model.
 
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -96,14 +97,18 @@ class Preset(_Strict):
     """The settings by their full wire keys."""
 
 
-class Catalogue(_Strict):
-    """All models and presets of one server."""
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """All models and presets of one server.
+
+    Raises:
+        LMStudioValueError: If two models have the same key.
+    """
 
     models: tuple[ModelEntry, ...] = ()
     presets: tuple[Preset, ...] = ()
 
-    def model_post_init(self, _context: Any, /) -> None:
-        """Refuse a key that stands twice."""
+    def __post_init__(self) -> None:
         seen: set[str] = set()
         for entry in self.models:
             if entry.key in seen:
@@ -137,7 +142,7 @@ def _has_alias(entry: ModelEntry, name: str) -> bool:
 
 def _has_path(entry: ModelEntry, name: str) -> bool:
     # Without a slash, the beginning of a publisher's name would do, and one letter would name a model.
-    return "/" in name.strip("/") and entry.full_path.casefold().startswith(name.casefold())
+    return "/" in name and entry.full_path.casefold().startswith(name.casefold())
 
 
 def describe(entry: ModelEntry, facts: ModelFacts) -> dict[str, Any]:

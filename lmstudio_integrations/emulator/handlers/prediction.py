@@ -24,8 +24,9 @@ from lmstudio_integrations.emulator.meter import Meter
 from lmstudio_integrations.emulator.refusals import RefusedError, file_not_found
 from lmstudio_integrations.protocol.endpoints import CompleteRawText, Predict
 from lmstudio_integrations.protocol.prediction import encode
-from lmstudio_integrations.types.chat import ChatHistory, FileHandle
+from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent
 
 INLINE = "base64:"

@@ -1,0 +1,534 @@
+"""How models come and go: names, loads, times to live, eviction, queues."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
+from lmstudio_integrations.errors import LMStudioModelLoadError, LMStudioValueError
+from tests.emulator.wire import STACK, Wire, asking, named, wire
+from tests.requirements_server import proves
+
+WAITING = {"when": {"last": "^Wait"}, "then": [{"text": "One"}, {"fault": "stall"}]}
+BEFORE = {"when": {"last": "^Before"}, "then": [{"fault": "stall"}]}
+STUCK = {"when": {"load": True}, "then": [{"fault": "stall"}]}
+
+CHAT = ModelEntry(
+    key="llama-3.2-1b-instruct",
+    path="hugging-quants/Llama-3.2-1B-Instruct-Q8_0-GGUF/llama-3.2-1b-instruct-q8_0.gguf",
+    aliases=("llama",),
+    rules=(WAITING, BEFORE),
+)
+OTHER = ModelEntry(key="qwen", path="hugging-quants/Qwen-GGUF/qwen.gguf", vision=True)
+EMBEDDING = ModelEntry(key="nomic", kind="embedding", path="nomic-ai/nomic-embed-text-v1.5-GGUF/nomic.gguf")
+SLOW = ModelEntry(key="slow", rules=(STUCK,))
+ABSENT = ModelEntry(key="absent", downloaded=False)
+ENTRIES = (CHAT, OTHER, EMBEDDING, SLOW, ABSENT)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """Time that the test moves."""
+    return ManualClock()
+
+
+@pytest.fixture
+def server(clock: ManualClock) -> Iterator[Emulator]:
+    """A server with models of both kinds, none loaded."""
+    with Emulator(ENTRIES, clock=clock) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def me(server: Emulator) -> Iterator[Wire]:
+    """A socket for language models."""
+    with wire(server) as opened:
+        yield opened
+
+
+def kinds(packets: list[dict[str, Any]]) -> list[str]:
+    """Return the types of packets, runs of progress as one."""
+    found = [packet["type"] for packet in packets]
+    return [kind for index, kind in enumerate(found) if not index or kind != found[index - 1]]
+
+
+def loaded(server: Emulator) -> list[str]:
+    return [info.identifier for info in server.loaded()]
+
+
+# Loading
+
+
+@proves("load-sequence", "load-no-ttl")
+def test_a_load_tells_what_was_found_how_far_it_is_and_what_came_of_it(me: Wire) -> None:
+    packets = me.stream("loadModel", {"modelKey": CHAT.key, "loadConfigStack": {"layers": []}})
+    assert kinds(packets) == ["resolved", "progress", "success"]
+    assert "ambiguous" not in packets[0]
+    assert "identifier" not in packets[0]["info"]
+    progress = [packet["progress"] for packet in packets[1:-1]]
+    assert progress == sorted(progress)
+    assert progress[-1] == 1
+    assert packets[-1]["info"]["ttlMs"] is None
+
+
+@proves("load-ambiguous")
+def test_of_several_models_that_fit_the_first_is_loaded(me: Wire) -> None:
+    packets = me.stream("loadModel", {"modelKey": "hugging-quants/", "loadConfigStack": {"layers": []}})
+    assert packets[0]["ambiguous"] == [CHAT.key, OTHER.key]
+    assert packets[-1]["info"]["modelKey"] == CHAT.key
+
+
+@proves("load-suffix", "reference-unique")
+def test_further_instances_get_numbers_and_references_of_their_own(server: Emulator, me: Wire) -> None:
+    infos = [me.load(CHAT.key) for _ in range(3)]
+    assert [info["identifier"] for info in infos] == [CHAT.key, f"{CHAT.key}:2", f"{CHAT.key}:3"]
+    assert len({info["instanceReference"] for info in infos}) == 3
+    me.result("unloadModel", {"identifier": f"{CHAT.key}:2"})
+    assert me.load(CHAT.key)["identifier"] == f"{CHAT.key}:2"
+
+
+@proves("load-duplicate")
+def test_a_taken_identifier_is_refused(me: Wire) -> None:
+    me.load(CHAT.key, identifier="mine")
+    packets = me.stream("loadModel", {"modelKey": CHAT.key, "identifier": "mine", "loadConfigStack": {"layers": []}})
+    assert kinds(packets) == ["error"]
+    assert "already exists" in packets[0]["error"]["title"]
+
+
+def test_an_identifier_is_taken_as_soon_as_its_load_begins(server: Emulator, me: Wire) -> None:
+    channel = me.open("loadModel", {"modelKey": SLOW.key, "identifier": "mine", "loadConfigStack": {"layers": []}})
+    assert me.hear()["message"]["type"] == "resolved"
+    with wire(server) as other:
+        packets = other.stream("loadModel", {"modelKey": CHAT.key, "identifier": "mine", "loadConfigStack": STACK})
+        assert "already exists" in packets[0]["error"]["title"]
+        me.send(channel, {"type": "cancel"})
+        assert [packet["type"] for packet in me.packets(channel)][-1] == "error"
+        assert other.load(CHAT.key, identifier="mine")["identifier"] == "mine"
+
+
+@proves("load-cancel")
+@pytest.mark.parametrize(
+    ("endpoint", "member"), [("loadModel", "modelKey"), ("getOrLoad", "identifier")], ids=["load", "get-or-load"]
+)
+def test_a_load_can_be_cancelled(server: Emulator, me: Wire, endpoint: str, member: str) -> None:
+    channel = me.open(endpoint, {member: SLOW.key, "loadConfigStack": STACK})
+    assert me.hear()["message"]["type"] in {"resolved", "startLoading"}
+    me.send(channel, {"type": "cancel"})
+    assert [packet["type"] for packet in me.packets(channel)][-1] == "error"
+    assert loaded(server) == []
+
+
+def test_a_load_ends_with_its_socket(server: Emulator) -> None:
+    with wire(server) as me:
+        me.open("loadModel", {"modelKey": SLOW.key, "identifier": "mine", "loadConfigStack": STACK})
+        me.hear()
+    server.wait_for(lambda: not server.connections)
+    assert server.load(CHAT.key, identifier="mine").identifier == "mine"
+
+
+def test_a_load_that_fails_says_why() -> None:
+    with (
+        Emulator([ModelEntry(key="big", rules=({"when": {"load": True}, "then": [{"fault": "out_of_memory"}]},))]) as s,
+        wire(s) as other,
+    ):
+        packets = other.get("big")
+        assert packets[-1]["error"]["title"] == "Failed to load model"
+        assert "insufficient system resources" in packets[-1]["error"]["cause"]
+        assert loaded(s) == []
+
+
+@proves("load-config")
+@pytest.mark.parametrize("kind", ["llm", "embedding"])
+def test_the_load_config_has_full_keys(server: Emulator, kind: str) -> None:
+    entry = CHAT if kind == "llm" else EMBEDDING
+    fields = [
+        {"key": f"{kind}.load.contextLength", "value": 512},
+        {"key": f"{kind}.load.llama.ropeFrequencyBase", "value": {"checked": True, "value": False}},
+    ]
+    stack = {"layers": [{"layerName": "apiOverride", "config": {"fields": fields}}]}
+    with wire(server, kind) as me:
+        assert me.load(entry.key, loadConfigStack=stack)["contextLength"] == 512
+        config = me.result("getLoadConfig", {"specifier": named(entry.key)})
+    found = {field["key"]: field["value"] for field in config["fields"]}
+    assert found[f"{kind}.load.contextLength"] == 512
+    assert found[f"{kind}.load.llama.ropeFrequencyBase"] == {"checked": False, "value": 0}
+    assert all(key.startswith((f"{kind}.load.", "load.")) for key in found)
+
+
+def test_a_window_is_no_larger_than_the_model_can_have(me: Wire) -> None:
+    stack = {
+        "layers": [
+            {"layerName": "apiOverride", "config": {"fields": [{"key": "llm.load.contextLength", "value": 10**9}]}}
+        ]
+    }
+    info = me.load(CHAT.key, loadConfigStack=stack)
+    assert info["contextLength"] == info["maxContextLength"]
+
+
+# Get or load
+
+
+@proves("get-sequence", "get-ttl")
+def test_get_or_load_loads_what_is_not_there(me: Wire) -> None:
+    packets = me.get(CHAT.key)
+    assert kinds(packets) == ["startLoading", "loadProgress", "loadSuccess"]
+    assert packets[0]["identifier"] == packets[-1]["info"]["identifier"] == CHAT.key
+    assert packets[-1]["info"]["ttlMs"] == 3_600_000
+
+
+@proves("get-already")
+def test_get_or_load_leaves_alone_what_is_there(me: Wire) -> None:
+    me.load(CHAT.key, ttlMs=5000)
+    stack = {
+        "layers": [{"layerName": "apiOverride", "config": {"fields": [{"key": "llm.load.contextLength", "value": 9}]}}]
+    }
+    packets = me.get(CHAT.key, loadTtlMs=1, loadConfigStack=stack)
+    assert kinds(packets) == ["alreadyLoaded"]
+    assert packets[0]["info"]["ttlMs"] == 5000
+    assert packets[0]["info"]["contextLength"] == 4096
+
+
+@proves("get-evict")
+def test_a_model_loaded_just_in_time_makes_way_for_the_next_of_any_kind(server: Emulator, me: Wire) -> None:
+    with wire(server, "embedding") as embedding:
+        embedding.get(EMBEDDING.key)
+    packets = me.get(CHAT.key)
+    assert kinds(packets) == ["unloadingOtherJITModel", "startLoading", "loadProgress", "loadSuccess"]
+    assert packets[0]["info"]["type"] == "embedding"
+    assert packets[0]["info"]["modelKey"] == EMBEDDING.key
+    assert loaded(server) == [CHAT.key]
+
+
+@proves("get-evict-explicit")
+def test_a_model_loaded_on_purpose_stays(server: Emulator, me: Wire) -> None:
+    me.load(CHAT.key, ttlMs=1000)
+    assert kinds(me.get(OTHER.key)) == ["startLoading", "loadProgress", "loadSuccess"]
+    assert loaded(server) == [CHAT.key, OTHER.key]
+
+
+def test_eviction_can_be_switched_off() -> None:
+    with Emulator(ENTRIES, auto_evict=False) as server, wire(server) as me:
+        me.get(CHAT.key)
+        me.get(OTHER.key)
+        assert loaded(server) == [CHAT.key, OTHER.key]
+
+
+def test_all_who_ask_at_the_same_time_share_one_load(server: Emulator, me: Wire) -> None:
+    parameter = {"identifier": SLOW.key, "loadConfigStack": STACK}
+    with wire(server) as other:
+        channels = (me.open("getOrLoad", parameter), other.open("getOrLoad", parameter))
+        assert [each.hear()["message"]["type"] for each in (me, other)] == ["startLoading", "startLoading"]
+        me.send(channels[0], {"type": "cancel"})
+        assert [packet["type"] for packet in me.packets(channels[0])][-1] == "error"
+        other.send(channels[1], {"type": "cancel"})
+        assert [packet["type"] for packet in other.packets(channels[1])][-1] == "error"
+    assert loaded(server) == []
+
+
+def test_a_shared_load_gives_one_instance() -> None:
+    entry = ModelEntry(key="m", load_seconds=0.05)
+    with Emulator([entry]) as server, wire(server) as one, wire(server) as two:
+        parameter = {"identifier": "m", "loadConfigStack": STACK}
+        channels = (one.open("getOrLoad", parameter), two.open("getOrLoad", parameter))
+        ends = [list(each.packets(channel))[-1] for each, channel in zip((one, two), channels, strict=True)]
+        assert len({end["info"]["instanceReference"] for end in ends}) == 1
+        assert loaded(server) == ["m"]
+
+
+# Names
+
+
+@proves("match-order")
+@pytest.mark.parametrize(
+    "name", [CHAT.key, "llama", "hugging-quants/llama-3.2-1b-instruct", "HUGGING-QUANTS/LLAMA", CHAT.full_path]
+)
+def test_a_name_finds_its_model_in_all_requests(me: Wire, name: str) -> None:
+    assert me.get(name)[-1]["info"]["modelKey"] == CHAT.key
+    assert kinds(me.get(name)) == ["alreadyLoaded"]
+    assert me.result("tokenize", {"specifier": named(name), "inputString": "x"})["tokens"]
+    assert me.stream("predict", asking(name))[-1]["type"] == "success"
+
+
+def test_an_identifier_comes_before_a_key(me: Wire) -> None:
+    me.load(CHAT.key)
+    me.load(OTHER.key, identifier="llama")
+    info = me.result("getModelInfo", {"specifier": named("llama"), "throwIfNotFound": True})
+    assert info["modelKey"] == OTHER.key
+
+
+@proves("match-query")
+def test_all_members_of_a_query_must_match(me: Wire) -> None:
+    me.load(CHAT.key)
+    me.load(OTHER.key)
+
+    def found(**query: Any) -> str | None:
+        parameter = {"specifier": {"type": "query", "query": query}, "throwIfNotFound": False}
+        info = me.result("getModelInfo", parameter)
+        return None if info is None else info["modelKey"]
+
+    assert found() == CHAT.key
+    assert found(vision=True) == OTHER.key
+    assert found(domain="llm", vision=False) == CHAT.key
+    assert found(domain="embedding") is None
+    assert found(identifier=CHAT.key, vision=True) is None
+    assert found(path="hugging-quants/qwen-gguf") == OTHER.key
+    assert found(path="hugging-quants/qwen") is None
+    assert found(deviceIdentifier="elsewhere") is None
+    assert found(deviceIdentifier=None) == CHAT.key
+
+
+@proves("match-loaded-only", "error-unknown-loaded", "frames-not-found")
+def test_requests_never_load(server: Emulator, me: Wire) -> None:
+    for endpoint, more in (("tokenize", {"inputString": "x"}), ("getModelInfo", {"throwIfNotFound": True})):
+        error = me.refusal(endpoint, {"specifier": named(CHAT.key)} | more)
+        assert error["displayData"] == {
+            "code": "generic.noModelMatchingQuery",
+            "query": {"identifier": CHAT.key},
+            "loadedModelsSample": [],
+            "totalLoadedModels": 0,
+        }
+    answer = me.call("getModelInfo", {"specifier": named(CHAT.key), "throwIfNotFound": False})
+    assert answer == {"type": "rpcResult"}
+    assert loaded(server) == []
+
+
+@proves("namespace-domain")
+def test_a_namespace_lists_its_own_kind(server: Emulator, me: Wire) -> None:
+    server.load(CHAT.key)
+    server.load(EMBEDDING.key)
+    assert [info["type"] for info in me.result("listLoaded")] == ["llm"]
+    with wire(server, "embedding") as embedding:
+        assert [info["type"] for info in embedding.result("listLoaded")] == ["embedding"]
+
+
+@proves("error-unknown-model", "error-codes", "error-title")
+@pytest.mark.parametrize("name", ["no-such-model", ABSENT.key, "l"])
+def test_an_unknown_model_is_refused_with_samples(me: Wire, name: str) -> None:
+    error = me.get(name)[-1]["error"]
+    assert error["title"] == error["rootTitle"]
+    assert error["displayData"]["code"] == "generic.pathNotFound"
+    assert error["displayData"]["path"] == name
+    assert error["displayData"]["availablePathsSample"] == [CHAT.full_path, OTHER.full_path, SLOW.full_path]
+    assert error["displayData"]["totalModels"] == 3
+
+
+@proves("error-wrong-kind")
+def test_a_model_of_the_other_kind_is_refused(server: Emulator, me: Wire) -> None:
+    error = me.get(EMBEDDING.key)[-1]["error"]
+    expected = {
+        "code": "generic.domainMismatch",
+        "path": EMBEDDING.full_path,
+        "actualDomain": "embedding",
+        "expectedDomain": "llm",
+    }
+    assert error["displayData"] == expected
+    server.load(EMBEDDING.key, identifier="vectors")
+    assert me.refusal("tokenize", {"specifier": named("vectors"), "inputString": "x"})["displayData"] == expected
+    assert me.get("vectors")[-1]["error"]["displayData"] == expected
+
+
+# Time to live
+
+
+@proves("ttl-idle")
+def test_a_model_that_idles_is_unloaded_and_use_starts_the_clock_again(
+    server: Emulator, me: Wire, clock: ManualClock
+) -> None:
+    me.load(CHAT.key, ttlMs=10_000)
+    clock.advance(9)
+    me.result("tokenize", {"specifier": named(CHAT.key), "inputString": "x"})
+    clock.advance(9)
+    (info,) = me.result("listLoaded")
+    assert info["lastUsedTime"] == clock.unix_ms() - 9000
+    clock.advance(1)
+    server.wait_for(lambda: not server.loaded())
+
+
+@proves("ttl-working")
+def test_a_model_that_works_does_not_idle(server: Emulator, me: Wire, clock: ManualClock) -> None:
+    me.load(CHAT.key, ttlMs=10_000)
+    channel = me.open("predict", asking(CHAT.key, "Wait"))
+    for _ in range(3):
+        me.hear()
+    clock.advance(60)
+    me.send(channel, {"type": "cancel"})
+    assert [packet["type"] for packet in me.packets(channel)] == ["success"]
+    assert loaded(server) == [CHAT.key]
+    clock.advance(10)
+    server.wait_for(lambda: not server.loaded())
+
+
+def test_a_model_without_a_time_to_live_stays(server: Emulator, me: Wire, clock: ManualClock) -> None:
+    me.load(CHAT.key)
+    clock.advance(10**6)
+    assert len(me.result("listLoaded")) == 1
+
+
+@pytest.mark.parametrize("ttl", [0, -1, 1.5, "soon"])
+def test_a_time_to_live_is_a_whole_number_of_milliseconds(me: Wire, ttl: object) -> None:
+    me.open("loadModel", {"modelKey": CHAT.key, "ttlMs": ttl, "loadConfigStack": STACK})
+    assert me.hear()["kind"] == "channelCreationParameterTypeError"
+
+
+# Unloading
+
+
+@proves("unload-void", "frames-void")
+def test_unloading_answers_without_a_result(server: Emulator, me: Wire) -> None:
+    me.load(CHAT.key)
+    assert me.call("unloadModel", {"identifier": CHAT.key, "deviceIdentifier": None}) == {"type": "rpcResult"}
+    assert loaded(server) == []
+
+
+@proves("unload-predicting")
+@pytest.mark.parametrize("text", ["Wait", "Before"])
+def test_unloading_ends_a_prediction(server: Emulator, me: Wire, text: str) -> None:
+    server.load(CHAT.key)
+    channel = me.open("predict", asking(CHAT.key, text))
+    server.wait_for(lambda: bool(server.predictions) and server.predictions[0].state == "running")
+    server.unload(CHAT.key)
+    last = list(me.packets(channel))[-1]
+    assert last["type"] == "success"
+    assert last["stats"]["stopReason"] == "modelUnloaded"
+    assert server.predictions[0].stop_reason == "modelUnloaded"
+
+
+@proves("error-stale-reference")
+def test_a_reference_ends_with_its_loading(server: Emulator, me: Wire) -> None:
+    specifier = {"type": "instanceReference", "instanceReference": me.load(CHAT.key)["instanceReference"]}
+    assert me.result("tokenize", {"specifier": specifier, "inputString": "x"})
+    server.unload(CHAT.key)
+    server.load(CHAT.key)
+    error = me.refusal("tokenize", {"specifier": specifier, "inputString": "x"})
+    assert error["displayData"] == {"code": "generic.specificModelUnloaded"}
+
+
+def test_unloading_ends_a_call() -> None:
+    stalling = ModelEntry(
+        key="vectors", kind="embedding", rules=({"when": {"last": "x"}, "then": [{"fault": "stall"}]},)
+    )
+    with Emulator([stalling]) as other, wire(other, "embedding") as me:
+        other.load("vectors")
+        me.say(
+            {
+                "type": "rpcCall",
+                "endpoint": "embedString",
+                "callId": 1,
+                "parameter": {"modelSpecifier": named("vectors"), "inputString": "x"},
+            }
+        )
+        specifier = {"specifier": named("vectors"), "throwIfNotFound": True}
+        assert me.result("getInstanceProcessingState", specifier) == {"status": "computingEmbedding", "queued": 1}
+        other.unload("vectors")
+        assert me.hear()["error"]["displayData"] == {"code": "generic.specificModelUnloaded"}
+
+
+def test_a_crash_unloads_the_model_and_the_next_use_loads_it_again() -> None:
+    crashing = {"when": {"last": "^Crash"}, "then": [{"text": "One"}, {"fault": "crash"}]}
+    with Emulator([ModelEntry(key="m", rules=(crashing,))]) as server, wire(server) as me:
+        me.get("m")
+        last = me.stream("predict", asking("m", "Crash"))[-1]
+        assert "crashed" in last["error"]["title"]
+        assert server.predictions[0].stop_reason == "error"
+        server.wait_for(lambda: not server.loaded())
+        assert me.get("m")[-1]["type"] == "loadSuccess"
+
+
+# Queues
+
+
+def predict(me: Wire, text: str) -> int:
+    return me.open("predict", asking(CHAT.key, text))
+
+
+def states(server: Emulator) -> list[str]:
+    return [each.state for each in server.predictions]
+
+
+def load_with_slots(me: Wire, slots: int) -> None:
+    fields = [{"key": "llm.load.numParallelSessions", "value": slots}]
+    me.load(CHAT.key, loadConfigStack={"layers": [{"layerName": "apiOverride", "config": {"fields": fields}}]})
+
+
+@proves("slots", "state", "predict-cancel-queued")
+def test_what_finds_no_place_waits_and_can_be_cancelled(server: Emulator, me: Wire) -> None:
+    load_with_slots(me, 2)
+    specifier = {"specifier": named(CHAT.key), "throwIfNotFound": True}
+    assert me.result("getInstanceProcessingState", specifier) == {"status": "idle", "queued": 0}
+    with wire(server) as other:
+        channels = [predict(other, "Wait"), predict(other, "Before"), predict(other, "Hello")]
+        server.wait_for(
+            lambda: states(server) == ["running", "running", "queued"] and server.predictions[0].fragments > 0
+        )
+        assert me.result("getInstanceProcessingState", specifier) == {"status": "generating", "queued": 3}
+        other.send(channels[2], {"type": "cancel"})
+        server.wait_for(lambda: states(server)[2] == "ended")
+        assert server.predictions[2].stop_reason == "userStopped"
+        assert server.predictions[2].fragments == 0
+
+
+def test_clients_take_turns(server: Emulator, me: Wire) -> None:
+    load_with_slots(me, 1)
+    with wire(server, client="guest:busy") as busy, wire(server, client="guest:other") as other:
+        first = predict(busy, "Wait")
+        server.wait_for(lambda: states(server) == ["running"])
+        for count in (2, 3):
+            predict(busy, "Wait")
+            server.wait_for(lambda count=count: len(server.predictions) == count)  # type: ignore[misc]  # a default binds it
+        predict(other, "Wait")
+        server.wait_for(lambda: len(server.predictions) == 4)
+        busy.send(first, {"type": "cancel"})
+        server.wait_for(lambda: states(server)[1] == "running")
+        busy.send(first + 1, {"type": "cancel"})
+        server.wait_for(lambda: states(server) == ["ended", "ended", "queued", "running"])
+
+
+def test_a_queue_ends_with_its_model(server: Emulator, me: Wire) -> None:
+    load_with_slots(me, 1)
+    with wire(server) as other:
+        predict(other, "Wait")
+        predict(other, "Hello")
+        server.wait_for(lambda: states(server) == ["running", "queued"])
+        server.unload(CHAT.key)
+        assert [each.stop_reason for each in server.predictions] == ["modelUnloaded", "modelUnloaded"]
+
+
+# By hand
+
+
+def test_models_are_loaded_at_the_start() -> None:
+    with Emulator([CHAT, OTHER.model_copy(update={"preload": True})], load=["llama"]) as server:
+        assert loaded(server) == [OTHER.key, CHAT.key]
+        assert all(info.ttl_ms is None for info in server.loaded())
+
+
+def test_a_model_that_cannot_be_loaded_at_the_start_is_an_error() -> None:
+    with pytest.raises(LMStudioModelLoadError, match="no-such-model"):
+        Emulator([CHAT], load=["no-such-model"]).start()
+
+
+def test_a_broken_rule_is_an_error_of_the_load() -> None:
+    with pytest.raises(LMStudioModelLoadError, match="rule 1"):
+        Emulator([ModelEntry(key="m", rules=({"whn": {}},), preload=True)]).start()
+
+
+def test_what_is_not_loaded_cannot_be_unloaded(server: Emulator) -> None:
+    with pytest.raises(LMStudioModelLoadError, match="no model is loaded as 'x'"):
+        server.unload("x")
+
+
+def test_a_time_to_live_by_hand_is_in_seconds(server: Emulator) -> None:
+    assert server.load(CHAT.key, ttl=1.5).ttl_ms == 1500
+
+
+def test_a_key_stands_once_in_a_catalogue() -> None:
+    with pytest.raises(LMStudioValueError, match="twice"):
+        Emulator([CHAT, CHAT])
+
+
+def test_an_engine_that_is_not_there_is_an_error() -> None:
+    emulator = Emulator([CHAT], load=[CHAT.key], engines={"other": ScriptedEngine()})
+    with pytest.raises(LMStudioModelLoadError, match="no engine 'scripted'"):
+        emulator.start()
