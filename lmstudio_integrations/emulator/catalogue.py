@@ -127,7 +127,7 @@ class Catalogue:
         """Return the preset of an identifier or a name, upper and lower case alike."""
         wanted = name.casefold()
         for preset in self.presets:
-            if wanted in {preset.identifier.casefold(), (preset.name or "").casefold()}:
+            if wanted in {preset.identifier.casefold(), (preset.name or preset.identifier).casefold()}:
                 return preset
         return None
 

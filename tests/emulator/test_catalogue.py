@@ -1,0 +1,188 @@
+"""Where the emulator's models come from: flags, files, folders."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator.catalogue import (
+    BUNDLED,
+    Catalogue,
+    bundled,
+    describe,
+    entry,
+    from_tables,
+    guess_kind,
+    load_toml,
+    parse_model,
+    preset,
+    scan,
+)
+from lmstudio_integrations.emulator.engines.base import ModelFacts
+from lmstudio_integrations.errors import LMStudioValueError
+
+CHAT, VECTORS = BUNDLED
+
+
+def test_the_bundled_models_have_the_names_of_their_weights() -> None:
+    assert [(each.key, each.weights, each.kind, each.engine) for each in bundled()] == [
+        (CHAT, CHAT, "llm", "llama_cpp"),
+        (VECTORS, VECTORS, "embedding", "llama_cpp"),
+    ]
+    assert all(each.full_path.count("/") == 2 for each in bundled())
+
+
+def test_an_emulator_has_the_bundled_models_unless_told_otherwise() -> None:
+    assert Emulator().catalogue.models == bundled()
+    assert Emulator([]).catalogue.models == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "weights", "kind"),
+    [
+        (f"qwen2.5-7b-instruct={CHAT}", CHAT, "llm"),
+        (f"anything={VECTORS}", VECTORS, "embedding"),
+        ("mine=/models/mine.gguf", "/models/mine.gguf", "llm"),
+        ("mine=/models/nomic-embed.gguf", "/models/nomic-embed.gguf", "embedding"),
+    ],
+)
+def test_a_key_can_be_declared_over_any_weights(text: str, weights: str, kind: str) -> None:
+    found = parse_model(text)
+    assert (found.key, found.weights, found.kind, found.engine) == (
+        text.split("=", maxsplit=1)[0],
+        weights,
+        kind,
+        "llama_cpp",
+    )
+    assert found.full_path == f"local/{found.key}"
+
+
+def test_a_key_without_weights_is_scripted_if_asked_for() -> None:
+    found = parse_model("text-embedding-mine", scripted=True)
+    assert (found.kind, found.engine, found.full_path) == ("embedding", "scripted", "scripted/text-embedding-mine")
+    assert parse_model(CHAT, scripted=True).engine == "scripted"
+
+
+@pytest.mark.parametrize("text", ["", "=x", "key=", "mine"])
+def test_a_model_that_is_not_complete_is_refused(text: str) -> None:
+    with pytest.raises(LMStudioValueError, match=r"KEY or KEY=WEIGHTS|has no weights"):
+        parse_model(text)
+
+
+def test_a_catalogue_is_read_from_toml(tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text(
+        """
+        [[model]]
+        key = "mine"
+        aliases = ["my-model"]
+        quantization = ["Q8_0", 8]
+        tokens_per_second = 50
+
+        [[model.rule]]
+        when = { last = "^Hello" }
+        then = [{ text = "Hi" }]
+
+        [[preset]]
+        identifier = "brief"
+        max_tokens = 5
+        temperature = 0
+        """,
+        encoding="utf-8",
+    )
+    found = load_toml(path)
+    (model,) = found.models
+    assert model.options() == {
+        "rules": ({"when": {"last": "^Hello"}, "then": [{"text": "Hi"}]},),
+        "tokens_per_second": 50,
+    }
+    assert found.preset("BRIEF") is found.presets[0]
+    assert found.presets[0].fields == {
+        "llm.prediction.maxPredictedTokens": {"checked": True, "value": 5},
+        "llm.prediction.temperature": 0,
+    }
+    assert Emulator(catalog=path).catalogue == found
+    assert Emulator(["more"], catalog=found).catalogue.models == (model, ModelEntry(key="more"))
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"models": []}, "unknown table 'models'"),
+        ({"model": [{"key": "a", "kidn": "llm"}]}, "model 'a': kidn"),
+        ({"model": [{"key": "a", "kind": "image"}]}, "model 'a': kind.*got 'image'"),
+        ({"model": [{"key": "a", "slots": 0}]}, "model 'a': slots"),
+        ({"model": [{}]}, "key: Field required"),
+        ({"model": [{"key": "a"}, {"key": "a"}]}, "'a' twice"),
+        ({"preset": [{"temperature": 0}]}, "identifier"),
+        ({"preset": [{"identifier": "a", "temprature": 0}]}, "did you mean 'temperature'"),
+    ],
+)
+def test_what_is_wrong_in_a_catalogue_is_named(tables: dict[str, Any], message: str) -> None:
+    with pytest.raises(LMStudioValueError, match=message):
+        Emulator(catalog=tables)
+
+
+@pytest.mark.parametrize("content", [None, "[[model"])
+def test_a_catalogue_that_cannot_be_read_is_refused(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "models.toml"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    with pytest.raises(LMStudioValueError, match="cannot read the catalogue"):
+        load_toml(path)
+
+
+def test_a_folder_in_the_layout_of_lm_studio_is_a_catalogue(tmp_path: Path) -> None:
+    for name in ("me/Chat-GGUF/Chat-Q4.gguf", "me/Chat-GGUF/mmproj-Chat.gguf", "me/Embed-GGUF/v.gguf", "loose.gguf"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = {each.key: each for each in scan(tmp_path)}
+    assert {key: (each.kind, each.full_path) for key, each in found.items()} == {
+        "chat-q4": ("llm", "me/Chat-GGUF/Chat-Q4.gguf"),
+        "v": ("embedding", "me/Embed-GGUF/v.gguf"),
+        "loose": ("llm", "local/loose.gguf"),
+    }
+    assert found["chat-q4"].weights == str(tmp_path / "me/Chat-GGUF/Chat-Q4.gguf")
+
+
+def test_a_folder_without_models_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LMStudioValueError, match="no GGUF files"):
+        scan(tmp_path)
+
+
+def test_entries_are_tables_keys_or_entries() -> None:
+    assert entry({"key": "a"}) == entry("a") == entry(ModelEntry(key="a"))
+    assert entry(f"a={CHAT}").weights == CHAT
+
+
+def test_a_name_is_a_key_before_it_is_an_alias_or_a_path() -> None:
+    one = ModelEntry(key="one", path="Me/One-GGUF/one.gguf", aliases=("two",))
+    two = ModelEntry(key="two", path="me/two/two.gguf")
+    catalogue = Catalogue(models=(one, two))
+    assert catalogue.find("two") == [two]
+    assert catalogue.find("me/one") == [one]
+    assert catalogue.find("me/") == [one, two]
+    assert catalogue.find("m") == []
+    assert Catalogue(models=(one,)).find("two") == [one]
+
+
+def test_what_an_entry_says_goes_before_what_its_weights_say() -> None:
+    facts = ModelFacts(architecture="llama", params="1B", size_bytes=7, quantization=("Q4_1", 4), vision=True)
+    info = describe(ModelEntry(key="a", params="2B", size_bytes=0, vision=False), facts)
+    assert (info["paramsString"], info["sizeBytes"], info["architecture"]) == ("2B", 0, "llama")
+    assert (info["vision"], info["trainedForToolUse"]) == (False, False)
+    assert info["quantization"] == {"name": "Q4_1", "bits": 4}
+    assert "paramsString" not in describe(ModelEntry(key="a"), ModelFacts())
+
+
+def test_kinds_are_guessed_from_names() -> None:
+    assert guess_kind("text-embedding-nomic-embed-text-v1.5") == guess_kind(VECTORS) == "embedding"
+    assert guess_kind("qwen2.5-7b-instruct") == "llm"
+
+
+def test_a_preset_without_a_name_is_found_by_its_identifier() -> None:
+    found = from_tables({"preset": [{"identifier": "a"}]})
+    assert found.preset("A") == preset({"identifier": "a"})
+    assert found.preset("") is None

@@ -1,0 +1,180 @@
+"""Stopping work from outside, taking turns, time that a test moves, figures of a prediction."""
+
+import asyncio
+
+import pytest
+
+from lmstudio_integrations.emulator.clock import ManualClock, SystemClock
+from lmstudio_integrations.emulator.engines.base import Finished
+from lmstudio_integrations.emulator.meter import Meter
+from lmstudio_integrations.emulator.work import FairQueue, Scope
+from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
+
+
+async def forever() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def test_a_scope_is_stopped_without_an_error_and_keeps_the_first_reason() -> None:
+    scope = Scope()
+
+    async def work() -> str:
+        with scope:
+            await forever()
+        await asyncio.sleep(0)
+        return "went on"
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    scope.stop("one")
+    scope.stop("two")
+    assert await task == "went on"
+    assert scope.reason == "one"
+
+
+async def test_a_scope_that_was_stopped_before_it_began_does_not_begin() -> None:
+    scope = Scope()
+    scope.stop("early")
+    with scope:
+        await forever()
+    await asyncio.sleep(0)
+
+
+async def test_cancelling_the_task_goes_through_a_scope() -> None:
+    scope = Scope()
+
+    async def work() -> None:
+        with scope:
+            await forever()
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    scope.stop("stopped")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_errors_go_through_a_stopped_scope() -> None:
+    scope = Scope()
+
+    async def work() -> None:
+        with scope:
+            try:
+                await forever()
+            except asyncio.CancelledError:
+                raise ValueError("while cleaning up") from None
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    scope.stop("stopped")
+    with pytest.raises(ValueError, match="cleaning up"):
+        await task
+
+
+async def test_places_are_given_to_clients_in_turn() -> None:
+    queue, order = FairQueue(1), list[str]()
+
+    async def work(client: str) -> None:
+        await queue.enter(client)
+        order.append(client)
+        queue.leave()
+
+    await queue.enter("first")
+    tasks = [asyncio.create_task(work(client)) for client in ("a", "a", "a", "b", "c")]
+    await asyncio.sleep(0)
+    assert (queue.running, queue.queued) == (1, 5)
+    queue.leave()
+    await asyncio.gather(*tasks)
+    assert order == ["a", "b", "c", "a", "a"]
+    assert (queue.running, queue.queued) == (0, 0)
+
+
+async def test_nobody_overtakes_those_who_wait() -> None:
+    queue = FairQueue(1)
+    await queue.enter("a")
+    waiting = asyncio.create_task(queue.enter("b"))
+    await asyncio.sleep(0)
+    queue.leave()
+    late = asyncio.create_task(queue.enter("a"))
+    await waiting
+    await asyncio.sleep(0)
+    assert not late.done()
+    queue.leave()
+    await late
+
+
+async def test_who_leaves_the_queue_takes_no_place() -> None:
+    queue = FairQueue(1)
+    await queue.enter("a")
+    waiting = [asyncio.create_task(queue.enter("b")) for _ in range(2)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    await asyncio.sleep(0)
+    queue.leave()
+    await waiting[1]
+    assert (queue.running, queue.queued) == (1, 0)
+
+
+async def test_a_place_that_comes_as_its_taker_leaves_goes_to_the_next() -> None:
+    queue = FairQueue(1)
+    await queue.enter("a")
+    first, second = (asyncio.create_task(queue.enter("b")) for _ in range(2))
+    await asyncio.sleep(0)
+    queue.leave()
+    first.cancel()
+    await second
+    assert first.cancelled()
+    assert (queue.running, queue.queued) == (1, 0)
+
+
+async def test_a_clock_that_is_moved_calls_what_is_due_in_order() -> None:
+    clock, called = ManualClock(unix_ms=1000), list[str]()
+    clock.call_later(2, lambda: called.append("two"))
+    clock.call_later(1, lambda: called.append("one"))
+    clock.call_later(1.5, lambda: called.append("cancelled")).cancel()
+    clock.call_later(3, lambda: called.append("three"))
+    clock.advance(2)
+    await asyncio.sleep(0)
+    assert called == ["one", "two"]
+    assert (clock.now(), clock.unix_ms()) == (2, 3000)
+
+
+async def test_the_real_clock_runs() -> None:
+    clock, rung = SystemClock(), asyncio.Event()
+    before = clock.now()
+    clock.call_later(0, rung.set)
+    await asyncio.wait_for(rung.wait(), 5)
+    assert clock.now() >= before
+    assert clock.unix_ms() > 1_700_000_000_000
+
+
+def test_figures_follow_from_the_clock() -> None:
+    clock = ManualClock()
+    meter = Meter(clock)
+    clock.advance(1)
+    meter.start()
+    list(meter.take(PromptProgress(0.5, {"totalPromptTokenCount": 8})))
+    clock.advance(2)
+    for _ in range(4):
+        list(meter.take(LlmPredictionFragment("x")))
+        clock.advance(0.5)
+    stats = meter.stats(Finished("eosFound", 8, 5, stats={"usedDraftModelKey": "small"}))
+    assert stats == {
+        "stopReason": "eosFound",
+        "tokensPerSecond": 2.5,
+        "numGpuLayers": -1,
+        "timeToFirstTokenSec": 2.0,
+        "totalTimeSec": 4.0,
+        "promptTokensCount": 8,
+        "predictedTokensCount": 5,
+        "totalTokensCount": 13,
+        "usedDraftModelKey": "small",
+    }
+    assert meter.stopped("userStopped") == Finished("userStopped", 8, 4)
+
+
+def test_progress_that_an_engine_leaves_out_is_sent_all_the_same() -> None:
+    meter = Meter(ManualClock())
+    sent = [*meter.take(PromptProgress(0.5)), *meter.take(LlmPredictionFragment("x"))]
+    assert [event.progress for event in sent if isinstance(event, PromptProgress)] == [0, 0.5, 1]
