@@ -36,14 +36,16 @@ LAZY_MODULES = {"langchain_core", "llama_index", "xllamacpp", "httpx", "numpy", 
 
 PUBLIC = {
     NAME: """
-        AssistantMessage AsyncClient AsyncEmbeddingModel AsyncLLM AsyncPredictionStream Chat ChatLMStudio Client
-        EmbeddingLoadModelConfig EmbeddingLoadModelConfigDict EmbeddingModel EmbeddingModelInfo
-        EmbeddingModelInstanceInfo FileHandle GpuSetting GpuSettingDict LLM LMStudioEmbeddings LMStudioLLM LlmInfo
-        LlmInstanceInfo LlmLoadModelConfig LlmLoadModelConfigDict LlmPredictionConfig LlmPredictionConfigDict
-        LlmPredictionFragment LlmPredictionStats ModelInfo ModelInstanceInfo PredictionEnd PredictionEvent
-        PredictionResult PredictionStream PromptProgress SystemMessage ToolCallArguments ToolCallEnd ToolCallFailed
-        ToolCallName ToolCallRequest ToolCallStart ToolMessage UserMessage configure_default_client embedding_model
-        get_default_client list_downloaded_models list_loaded_models llm prepare_image
+        ActResult AssistantMessage AsyncClient AsyncEmbeddingModel AsyncLLM AsyncPredictionStream Chat ChatLMStudio
+        Client ContextUse DownloadProgressUpdate EmbeddingLoadModelConfig EmbeddingLoadModelConfigDict
+        EmbeddingModel EmbeddingModelInfo EmbeddingModelInstanceInfo FileHandle GpuSetting GpuSettingDict
+        InstanceProcessingState LLM LMStudioEmbeddings LMStudioLLM LlmInfo LlmInstanceInfo LlmLoadModelConfig
+        LlmLoadModelConfigDict LlmPredictionConfig LlmPredictionConfigDict LlmPredictionFragment LlmPredictionStats
+        ModelInfo ModelInstanceInfo ParsedDocument PredictionEnd PredictionEvent PredictionResult PredictionStream
+        PromptProgress RetrievalResult SystemMessage ToolCallArguments ToolCallEnd ToolCallFailed ToolCallName
+        ToolCallRequest ToolCallStart ToolFunctionDef ToolFunctionDefDict ToolMessage UserMessage
+        configure_default_client embedding_model get_default_client get_sync_api_timeout list_downloaded_models
+        list_loaded_models llm prepare_image set_sync_api_timeout
     """,
     f"{NAME}.langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM",
     f"{NAME}.llama_index": "LMStudio LMStudioEmbedding LMStudioTokenizer LlamaIndexToolCallError",
