@@ -207,7 +207,7 @@ class ClientSession:
 
     def _on_packet(self, frame: dict[str, Any], now: float, *, slow: bool) -> None:
         exchange = self._channels.get(frame["channelId"])
-        if exchange is None or exchange.sink is _NOBODY:
+        if exchange is None:
             return
         message = frame["message"]
         if slow or exchange.held:

@@ -30,15 +30,6 @@ class ToolCallResultPart(TaggedModel):
     name: str | None = None
 
 
-class ToolParameters(TaggedModel):
-    """The JSON schema of a tool's arguments; always an object with properties."""
-
-    type: Literal["object"] = "object"
-    properties: dict[str, Any]
-    required: list[str] | None = None
-    additional_properties: Any = None
-
-
 class ToolFunction(WireModel):
     """What a tool is called, what it does, what it takes."""
 

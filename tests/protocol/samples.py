@@ -21,7 +21,7 @@ TOOL = {
         },
     },
 }
-HISTORY = {
+HISTORY: dict[str, Any] = {
     "messages": [
         {"role": "system", "content": [{"type": "text", "text": "You are terse."}]},
         {"role": "user", "content": [{"type": "text", "text": "What is this?"}, FILE]},

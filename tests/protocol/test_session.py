@@ -217,6 +217,14 @@ def test_a_frame_without_sense_is_passed_over_and_harms_nobody(frame: Any) -> No
     assert (content(sink), sink.ends) == (["a"], [None])
 
 
+@pytest.mark.parametrize("packet", [None, 5, "text", [], {}, {"type": None}, {"type": ["result"]}])
+def test_a_packet_without_a_type_is_passed_over_on_every_channel(packet: Any) -> None:
+    pair = SessionPair("files")
+    exchange, sink = pair.call("parseDocument", {"fileIdentifier": "f", "parseOpts": {}})
+    pair.raw({"type": "channelSend", "channelId": exchange.id, "message": packet})
+    assert (sink.items, sink.ends) == ([], [])
+
+
 @proves("C-UNKNOWN-PACKET")
 @pytest.mark.parametrize("packet", [{"type": "fromTheFuture", "a": 1}])
 def test_a_packet_of_an_unknown_kind_is_skipped_and_feeds_the_clock(packet: dict[str, Any]) -> None:

@@ -1,0 +1,275 @@
+"""Whatever comes over the line, in whatever order: nothing crashes, and nobody who waits is forgotten or told twice."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioConnectionLostError
+from lmstudio_integrations.protocol.endpoints import ENDPOINTS
+from lmstudio_integrations.protocol.server_session import (
+    CallReceived,
+    ChannelOpened,
+    PacketReceived,
+    ServerSession,
+)
+from lmstudio_integrations.protocol.session import ClientSession, Exchange
+from tests.protocol.pair import RecordingSink
+from tests.protocol.samples import PARAMETERS, SUCCESS, TOOL_CALL, fragment, progress
+from tests.requirements import proves
+
+LLM = ENDPOINTS["llm"]
+NAMES = ["listLoaded", "tokenize", "predict", "predict", "getOrLoad", "completeRawText"]
+IDS = st.one_of(
+    st.integers(0, len(NAMES) + 1), st.floats(allow_nan=False), st.none(), st.booleans(), st.text(max_size=2)
+)
+
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(st.characters(), max_size=5)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(
+            st.sampled_from(["type", "fragment", "content", "title", "code", "fields", "a"]), inner, max_size=4
+        ),
+    ),
+    max_leaves=8,
+)
+
+PACKETS: st.SearchStrategy[Any] = st.one_of(
+    st.sampled_from(
+        [
+            fragment("a"),
+            fragment("\ud83d"),
+            fragment("\ude00"),
+            progress(0.5),
+            SUCCESS,
+            {"type": "toolCallGenerationStart"},
+            {"type": "toolCallGenerationNameReceived", "name": "f"},
+            {"type": "toolCallGenerationEnd", "toolCallRequest": TOOL_CALL},
+            {"type": "toolCallGenerationFailed", "error": {}},
+            {"type": "error", "error": {"title": "t"}},
+            {"type": "loadProgress", "progress": 0.5},
+            {"type": "fromTheFuture"},
+        ]
+    ),
+    st.fixed_dictionaries(
+        {
+            "type": st.sampled_from(
+                ["fragment", "success", "error", "toolCallGenerationEnd", "promptProcessingProgress"]
+            )
+        },
+        optional={"fragment": JSON, "stats": JSON, "error": JSON, "toolCallRequest": JSON, "progress": JSON},
+    ),
+    JSON,
+)
+
+ERRORS: st.SearchStrategy[Any] = st.one_of(
+    JSON,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "title": JSON,
+            "cause": JSON,
+            "displayData": st.fixed_dictionaries(
+                {
+                    "code": st.sampled_from(
+                        ["generic.pathNotFound", "generic.noModelMatchingQuery", "generic.presetNotFound"]
+                    )
+                },
+                optional={"path": JSON, "availablePathsSample": JSON, "loadedModelsSample": JSON},
+            ),
+        },
+    ),
+)
+
+FROM_SERVER: st.SearchStrategy[Any] = st.one_of(
+    st.fixed_dictionaries({"type": st.just("rpcResult"), "callId": IDS}, optional={"result": JSON}),
+    st.fixed_dictionaries({"type": st.just("rpcError"), "callId": IDS}, optional={"error": ERRORS}),
+    st.fixed_dictionaries({"type": st.just("channelSend"), "channelId": IDS, "message": PACKETS}),
+    st.fixed_dictionaries({"type": st.just("channelClose"), "channelId": IDS}),
+    st.fixed_dictionaries({"type": st.just("channelError"), "channelId": IDS}, optional={"error": ERRORS}),
+    st.fixed_dictionaries(
+        {
+            "type": st.just("communicationWarning"),
+            "warning": st.one_of(
+                JSON,
+                st.sampled_from(NAMES).map(lambda name: f"Received x for unknown endpoint, endpoint = {name}"),
+                st.sampled_from(NAMES).map(lambda name: f"Received invalid parameter, endpointName = {name}"),
+            ),
+        }
+    ),
+    st.fixed_dictionaries({"type": st.sampled_from(["keepAliveAck", "channelAck", "signalUpdate", "x"])}),
+    st.dictionaries(st.sampled_from(["type", "callId", "channelId", "message", "error"]), JSON),
+    JSON,
+)
+
+
+def as_data(frame: Any) -> str | bytes:
+    """Return a frame as it comes over the line: what JSON cannot say, Python's JSON says."""
+    return frame if isinstance(frame, str | bytes) else json.dumps(frame)
+
+
+ANY_DATA: st.SearchStrategy[str | bytes] = st.one_of(FROM_SERVER.map(as_data), st.text(st.characters()), st.binary())
+
+
+class Client:
+    """A client session with every kind of request open, and a sink for each."""
+
+    def __init__(self, *, ready: bool = True) -> None:
+        self.session = ClientSession("me", "secret")
+        if ready:
+            self.session.receive('{"success":true}', 0.0)
+        self.sinks = [RecordingSink() for _ in NAMES]
+        self.exchanges = [
+            Exchange(LLM[name], "{}", sink, {"timeout": 1000.0, "idle_timeout": 100.0}, 0.0, owner=number % 2)
+            for number, (name, sink) in enumerate(zip(NAMES, self.sinks, strict=True))
+        ]
+        for exchange in self.exchanges:
+            self.session.start(exchange)
+
+    def check_nobody_was_told_twice(self) -> None:
+        assert all(len(sink.ends) <= 1 for sink in self.sinks)
+
+    def lose(self) -> None:
+        """Lose the connection; from then on everybody has been told."""
+        self.session.lost(lambda: LMStudioConnectionLostError("gone"))
+        assert self.session.idle
+
+
+@proves("C-ROBUST")
+@given(st.lists(ANY_DATA, max_size=12))
+@settings(max_examples=300, deadline=None)
+def test_no_frame_crashes_a_client_and_every_caller_is_told_exactly_once(data: list[str | bytes]) -> None:
+    client = Client()
+    for each in data:
+        client.session.receive(each, 0.0)
+        client.check_nobody_was_told_twice()
+    client.lose()
+    assert all(len(sink.ends) == 1 for sink in client.sinks)
+
+
+@given(ANY_DATA)
+@settings(max_examples=200, deadline=None)
+def test_no_first_frame_crashes_a_client(data: str | bytes) -> None:
+    client = Client(ready=False)
+    try:
+        client.session.receive(data, 0.0)
+    except LMStudioAuthenticationError:
+        assert not client.session.ready
+    client.lose()
+    assert all(len(sink.ends) == 1 for sink in client.sinks)
+
+
+VALID: st.SearchStrategy[Any] = st.one_of(
+    st.builds(lambda number: {"type": "rpcResult", "callId": number, "result": {}}, st.integers(1, len(NAMES))),
+    st.builds(lambda number: {"type": "rpcError", "callId": number, "error": {}}, st.integers(1, len(NAMES))),
+    st.builds(
+        lambda number, packet: {"type": "channelSend", "channelId": number, "message": packet},
+        st.integers(1, len(NAMES)),
+        st.sampled_from([fragment("a"), progress(0.5), SUCCESS, {"type": "loadSuccess", "info": {}}]),
+    ),
+    st.builds(lambda number: {"type": "channelClose", "channelId": number}, st.integers(1, len(NAMES))),
+    st.builds(lambda number: {"type": "channelError", "channelId": number, "error": {}}, st.integers(1, len(NAMES))),
+)
+
+Act = Callable[[Client], None]
+
+
+def _receive(frame: Any) -> Act:
+    return lambda client: client.session.receive(as_data(frame), 0.0)
+
+
+def _on_one(name: str, number: int) -> Act:
+    return lambda client: getattr(client.session, name)(client.exchanges[number])
+
+
+ACTS: st.SearchStrategy[Act] = st.one_of(
+    VALID.map(_receive),
+    st.builds(_on_one, st.sampled_from(["cancel", "abandon"]), st.integers(0, len(NAMES) - 1)),
+    st.floats(0, 2000).map(lambda now: lambda client: client.session.tick(now)),
+    st.integers(0, 1).map(
+        lambda owner: lambda client: client.session.leave(owner, lambda: LMStudioConnectionLostError(""))
+    ),
+)
+
+
+@given(st.booleans(), st.lists(ACTS, max_size=20))
+@settings(max_examples=300, deadline=None)
+def test_in_any_order_of_events_every_caller_is_told_once_unless_it_has_left(ready: bool, acts: list[Act]) -> None:
+    client = Client(ready=ready)
+    left: set[int] = set()
+    for act in acts:
+        open_before = {number for number, sink in enumerate(client.sinks) if not sink.ends}
+        act(client)
+        client.check_nobody_was_told_twice()
+        for number in open_before:
+            exchange = client.exchanges[number]
+            if exchange.sink is not client.sinks[number] and not client.sinks[number].ends:
+                left.add(number)
+    client.lose()
+    for number, sink in enumerate(client.sinks):
+        assert len(sink.ends) == (number not in left)
+
+
+@given(st.booleans(), st.lists(ACTS, max_size=20))
+@settings(max_examples=100, deadline=None)
+def test_in_any_order_of_events_a_channel_is_stopped_once_at_most(ready: bool, acts: list[Act]) -> None:
+    client = Client(ready=ready)
+    for act in acts:
+        act(client)
+    frames = [json.loads(frame) for frame in client.session.data_to_send()]
+    stops = [frame["channelId"] for frame in frames if frame.get("type") == "channelSend"]
+    assert len(stops) == len(set(stops))
+
+
+FROM_CLIENT: st.SearchStrategy[Any] = st.one_of(
+    st.fixed_dictionaries(
+        {"type": st.just("rpcCall"), "endpoint": st.sampled_from([*NAMES, "x"]), "callId": IDS},
+        optional={"parameter": st.one_of(JSON, st.sampled_from([*PARAMETERS["tokenize"]]))},
+    ),
+    st.fixed_dictionaries(
+        {"type": st.just("channelCreate"), "endpoint": st.sampled_from([*NAMES, "x"]), "channelId": IDS},
+        optional={
+            "creationParameter": st.one_of(JSON, st.sampled_from([*PARAMETERS["predict"], *PARAMETERS["getOrLoad"]]))
+        },
+    ),
+    st.fixed_dictionaries(
+        {
+            "type": st.just("channelSend"),
+            "channelId": IDS,
+            "message": st.one_of(JSON, st.just({"type": "cancel"}), st.just({"type": "stop"})),
+        }
+    ),
+    st.fixed_dictionaries({"type": st.sampled_from(["keepAlive", "channelAck", "x"])}),
+    st.fixed_dictionaries({"authVersion": JSON, "clientIdentifier": JSON, "clientPasskey": JSON}),
+    st.dictionaries(st.sampled_from(["type", "endpoint", "callId", "parameter"]), JSON),
+    JSON,
+)
+ANY_REQUEST: st.SearchStrategy[str | bytes] = st.one_of(FROM_CLIENT.map(as_data), st.text(st.characters()), st.binary())
+
+
+@given(st.booleans(), st.lists(ANY_REQUEST, max_size=15))
+@settings(max_examples=300, deadline=None)
+def test_no_frame_crashes_a_server_and_what_comes_out_are_frames_and_requests(
+    let_in: bool, data: list[str | bytes]
+) -> None:
+    session = ServerSession(LLM, lambda _identifier, _passkey: None)
+    if let_in:
+        session.receive('{"authVersion":1,"clientIdentifier":"me","clientPasskey":"p"}')
+    warnings = 0
+    open_channels: set[int] = set()
+    for each in data:
+        request = session.receive(each)
+        if isinstance(request, ChannelOpened):
+            assert request.channel_id not in open_channels
+            open_channels.add(request.channel_id)
+        elif isinstance(request, PacketReceived):
+            assert request.channel_id in open_channels
+            assert request.packet["type"] == "cancel"
+        elif isinstance(request, CallReceived):
+            session.reply(request.call_id, {})
+        frames = [json.loads(frame) for frame in session.data_to_send()]
+        warnings += sum(frame.get("type") == "communicationWarning" for frame in frames)
+    assert warnings <= 5

@@ -1,0 +1,53 @@
+"""The base of all types: both spellings in, one spelling out."""
+
+import json
+from typing import Literal
+
+import pytest
+from pydantic import ValidationError
+
+from lmstudio_integrations.types._base import TaggedModel, WireModel
+
+
+class Point(WireModel):
+    """A value for these tests."""
+
+    x_axis: int
+    label_text: str | None = None
+
+
+class Tagged(TaggedModel):
+    """A member of a union for these tests."""
+
+    type: Literal["point"] = "point"
+    x_axis: int = 0
+
+
+@pytest.mark.parametrize("data", [{"xAxis": 1}, {"x_axis": 1}, {"xAxis": 1, "unknown": 2}])
+def test_both_spellings_are_read_and_unknown_fields_skipped(data: dict[str, int]) -> None:
+    assert Point.from_dict(data) == Point(x_axis=1)
+
+
+def test_only_what_was_set_is_written() -> None:
+    assert Point(x_axis=1).to_dict() == {"xAxis": 1}
+    assert Point(x_axis=1, label_text=None).to_dict() == {"xAxis": 1, "labelText": None}
+
+
+def test_the_tag_is_written_though_nobody_set_it() -> None:
+    assert Tagged().to_dict() == {"type": "point"}
+
+
+def test_values_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        Point(x_axis=1).x_axis = 2
+
+
+@pytest.mark.parametrize("text", ["a", "😀", "\ud83d", 'q"\n'])
+def test_any_text_becomes_json(text: str) -> None:
+    written = Point(x_axis=1, label_text=text).to_json()
+    assert json.loads(written) == {"xAxis": 1, "labelText": text}
+    assert written.encode()
+
+
+def test_a_value_is_shown_as_the_call_that_builds_it() -> None:
+    assert str(Point(x_axis=1)) == 'Point.from_dict({\n  "xAxis": 1\n})'

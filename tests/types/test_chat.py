@@ -1,0 +1,213 @@
+"""Conversations: how they grow, what they are built from, what they refuse."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.chat import (
+    AssistantMessage,
+    Chat,
+    ChatHistory,
+    SystemMessage,
+    TextPart,
+    ToolMessage,
+    UserMessage,
+)
+from lmstudio_integrations.types.files import FileHandle, Origin
+from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
+from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallResultPart
+from tests.protocol.samples import FILE, HISTORY, TOOL_CALL
+from tests.requirements import proves
+from tests.strict.wire import HISTORY as DESCRIBED
+
+PICTURE = FileHandle(name="cat.png", identifier="abc", size_bytes=31358, file_type="image")
+
+
+def text(value: str) -> dict[str, Any]:
+    """Return the wire form of text."""
+    return {"type": "text", "text": value}
+
+
+def wire(chat: Chat) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return role and content of each message, in wire form, after the strict judge has seen them."""
+    history = chat.to_history().to_dict()
+    assert not list(DESCRIBED.check(json.loads(json.dumps(history)), "history"))
+    return [(message["role"], message["content"]) for message in history["messages"]]
+
+
+@proves("C-CHAT-MERGE")
+def test_consecutive_messages_of_one_role_become_one() -> None:
+    chat = Chat("Be terse.")
+    chat.add_system_prompt("Be kind.")
+    chat.add_user_message("a")
+    chat.add_user_message("b", images=[PICTURE])
+    chat.add_assistant_response("c")
+    chat.add_assistant_response("d")
+    chat.add_user_message("e")
+    assert wire(chat) == [
+        ("system", [text("Be terse."), text("Be kind.")]),
+        ("user", [text("a"), text("b"), FILE]),
+        ("assistant", [text("c"), text("d")]),
+        ("user", [text("e")]),
+    ]
+    assert len(chat) == 4
+
+
+@proves("C-CHAT-ROLES")
+def test_every_role_has_its_parts() -> None:
+    chat = Chat()
+    chat.add_system_prompt([text("You are terse.")])
+    chat.add_user_message(["What is this?", PICTURE])
+    chat.add_assistant_response("Let me compute.", [ToolCallRequest.from_dict(TOOL_CALL)])
+    chat.add_tool_results([ToolCallResultPart(content="3", tool_call_id="abc", name="add")])
+    assert chat.to_history().to_dict() == HISTORY
+
+
+def test_what_was_added_is_returned_as_it_stands_in_the_chat() -> None:
+    chat = Chat()
+    assert isinstance(chat.add_system_prompt("a"), SystemMessage)
+    assert isinstance(chat.add_user_message("a"), UserMessage)
+    assert isinstance(chat.add_assistant_response("a"), AssistantMessage)
+    assert isinstance(chat.add_tool_results([{"type": "toolCallResult", "content": "a"}]), ToolMessage)
+    grown = chat.add_tool_results([ToolCallResultPart(content="b")])
+    assert [part.content for part in grown.content] == ["a", "b"]
+    assert chat.messages[-1] is grown
+
+
+@proves("C-CHAT-NO-REASONING")
+def test_of_a_finished_prediction_only_the_answer_is_kept() -> None:
+    result = PredictionResult("42", "Let me see.", PredictionEnd({"stopReason": "eosFound"}, {}, {}, {}))
+    chat = Chat()
+    chat.add_assistant_response(result)
+    assert wire(chat) == [("assistant", [text("42")])]
+
+
+@proves("C-CHAT-HISTORY")
+@pytest.mark.parametrize(
+    ("history", "expected"),
+    [
+        ("hi", [("user", [text("hi")])]),
+        ({"messages": []}, []),
+        ({"messages": [{"role": "user", "content": "hi"}]}, [("user", [text("hi")])]),
+        ({"messages": [{"role": "user", "content": text("hi")}]}, [("user", [text("hi")])]),
+        ({"messages": [{"role": "user", "content": ["hi", FILE]}]}, [("user", [text("hi"), FILE])]),
+        ({"messages": [{"role": "user", "content": []}]}, [("user", [])]),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]},
+            [("user", [text("a"), text("b")])],
+        ),
+        (
+            {"messages": [{"role": "tool", "content": {"type": "toolCallResult", "content": "3"}}]},
+            [("tool", [{"type": "toolCallResult", "content": "3"}])],
+        ),
+        (
+            {"messages": [UserMessage(content=[TextPart(text="hi")])]},
+            [("user", [text("hi")])],
+        ),
+        (HISTORY, [(message["role"], message["content"]) for message in HISTORY["messages"]]),
+    ],
+)
+def test_a_history_may_be_text_or_messages_in_any_of_their_forms(history: Any, expected: Any) -> None:
+    chat = Chat.from_history(history)
+    assert (wire(chat) if len(chat) else []) == expected
+
+
+def test_a_copy_grows_on_its_own() -> None:
+    chat = Chat("a")
+    for other in (chat.copy(), Chat.from_history(chat)):
+        other.add_system_prompt("b")
+        other.add_user_message("c")
+        assert len(other) == 2
+    assert wire(chat) == [("system", [text("a")])]
+
+
+def test_messages_of_one_chat_can_be_put_into_another() -> None:
+    chat = Chat.from_history(HISTORY)
+    other = Chat()
+    for message in chat.messages:
+        other.append(message)
+    assert other.to_history() == chat.to_history()
+
+
+def test_a_chat_shows_how_to_build_it_again() -> None:
+    chat = Chat.from_history(HISTORY)
+    again = eval(repr(chat), {"Chat": Chat})
+    assert again.to_history() == chat.to_history()
+
+
+Untyped: Any = Chat
+"""The class as callers see it who check no types."""
+
+
+def _bad(role: str, content: Any) -> Callable[[], Any]:
+    return lambda: Untyped.from_history({"messages": [{"role": role, "content": content}]})
+
+
+@proves("C-CHAT-CHECKED")
+@pytest.mark.parametrize(
+    ("make", "finding"),
+    [
+        (lambda: Untyped.from_history(5), "a history is text, a chat or {'messages': [...]}, got 5"),
+        (lambda: Untyped.from_history([]), "got []"),
+        (lambda: Untyped.from_history({}), "got {}"),
+        (lambda: Untyped.from_history({"messages": "hi"}), "got {'messages': 'hi'}"),
+        (lambda: Untyped.from_history({"messages": ["hi"]}), "a message is an object, or a dict with role and content"),
+        (lambda: Untyped.from_history({"messages": [{"content": "hi"}]}), "role must be one of system, user"),
+        (_bad("developer", "hi"), "got 'developer'"),
+        (lambda: Untyped.from_history({"messages": [{"role": ["user"], "content": "hi"}]}), "got ['user']"),
+        (_bad("user", None), "content must be text, a part or a list of parts, got None"),
+        (_bad("user", 5), "got 5"),
+        (_bad("user", [5]), "content does not fit a message of UserMessage"),
+        (_bad("user", [{"type": "toolCallRequest"}]), "content does not fit a message of UserMessage"),
+        (_bad("tool", "3"), "content does not fit a message of ToolMessage"),
+        (_bad("tool", None), "got None"),
+        (_bad("system", b"hi"), "content does not fit a message of SystemMessage"),
+        (lambda: Untyped().append(5), "got 5"),
+        (lambda: Untyped().add_tool_results({"a": 1}), "content does not fit a message of ToolMessage"),
+        (lambda: Untyped().add_user_message("hi", images=["cat.png"]), "content does not fit a message of UserMessage"),
+        (lambda: Untyped().to_history(), "the chat is empty"),
+    ],
+)
+def test_what_is_no_conversation_is_refused_with_its_value(make: Callable[[], Any], finding: str) -> None:
+    with pytest.raises(LMStudioValueError) as caught:
+        make()
+    assert finding in str(caught.value)
+
+
+def test_a_message_that_is_refused_leaves_the_chat_as_it_was() -> None:
+    chat = Chat("a")
+    with pytest.raises(LMStudioValueError):
+        chat.add_system_prompt([5])  # type: ignore[list-item]  # the fault is the point
+    assert wire(chat) == [("system", [text("a")])]
+
+
+def test_parts_may_come_from_any_iterable() -> None:
+    def parts() -> Iterator[str]:
+        yield from ("a", "b")
+
+    chat = Chat()
+    chat.add_user_message(parts())
+    assert wire(chat) == [("user", [text("a"), text("b")])]
+
+
+@pytest.mark.parametrize("value", ["", "😀", "\x00", '"\\', "\ud83d"])
+def test_any_text_can_be_written_and_read_again(value: str) -> None:
+    history = Chat.from_history(value).to_history()
+    assert ChatHistory.from_dict(json.loads(history.to_json())) == history
+    assert history.to_json().encode(), "a socket takes it"
+
+
+def test_a_file_keeps_its_origin_on_the_way_through_a_chat() -> None:
+    origin = Origin("cat.png", bytes, "abc")
+    bound = PICTURE.with_origin(origin)
+    chat = Chat()
+    chat.add_user_message("a", images=[bound])
+    chat.add_user_message("b")
+    part = chat.copy().messages[0].content[1]
+    assert isinstance(part, FileHandle)
+    assert part.origin is origin
+    assert PICTURE.origin is None
+    assert part.to_dict() == FILE, "the server is told nothing of it"

@@ -1,0 +1,434 @@
+"""Settings: every name with its key, both ways; off, wrong, mistyped and unknown values."""
+
+from typing import Any, get_type_hints
+
+import pytest
+
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._base import WireModel
+from lmstudio_integrations.types._settings import Kv, Settings
+from lmstudio_integrations.types.config import (
+    EmbeddingLoadModelConfig,
+    EmbeddingLoadModelConfigDict,
+    GpuSetting,
+    GpuSettingDict,
+    LlmLoadModelConfig,
+    LlmLoadModelConfigDict,
+    LlmPredictionConfig,
+    LlmPredictionConfigDict,
+)
+from tests.requirements import proves
+from tests.strict.settings import EMBEDDING_LOAD, LLM_LOAD, PREDICTION
+from tests.strict.shapes import Shape
+
+SPLIT = "load.gpuSplitConfig"
+TEMPLATE = {"type": "jinja", "stopStrings": [], "jinjaPromptTemplate": {"template": "t"}}
+MLX = {"enabled": True, "bits": 8, "groupSize": 64, "quantizedStart": 5000}
+
+
+def checked(value: Any) -> dict[str, Any]:
+    """Return the wire form of a setting that is on."""
+    return {"checked": True, "value": value}
+
+
+Table = dict[str, tuple[Any, str, Any]]
+"""By option: a value, its key, and its wire form."""
+
+LLM_OPTIONS: Table = {
+    "contextLength": (8192, "llm.load.contextLength", 8192),
+    "seed": (7, "llm.load.seed", checked(7)),
+    "numExperts": (2, "llm.load.numExperts", 2),
+    "offloadKVCacheToGpu": (False, "llm.load.offloadKVCacheToGpu", False),
+    "maxParallelPredictions": (8, "llm.load.numParallelSessions", 8),
+    "useUnifiedKvCache": (True, "llm.load.useUnifiedKvCache", True),
+    "promptTemplate": (
+        {"type": "jinja", "jinjaPromptTemplate": {"template": "t"}},
+        "llm.load.promptTemplate",
+        {"type": "jinja", "jinjaPromptTemplate": {"template": "t"}},
+    ),
+    "autoFit": (False, "llm.load.llama.autoFit", False),
+    "evalBatchSize": (512, "llm.load.llama.evalBatchSize", 512),
+    "physicalBatchSize": (256, "llm.load.llama.physicalBatchSize", 256),
+    "flashAttention": (True, "llm.load.llama.flashAttention", True),
+    "contextCheckpoints": (16, "llm.load.llama.contextCheckpoints", 16),
+    "reasoningBudgetMessage": ("enough", "llm.load.llama.reasoningBudgetMessage", "enough"),
+    "ropeFrequencyBase": (10000.0, "llm.load.llama.ropeFrequencyBase", checked(10000.0)),
+    "ropeFrequencyScale": (0.5, "llm.load.llama.ropeFrequencyScale", checked(0.5)),
+    "keepModelInMemory": (False, "llm.load.llama.keepModelInMemory", False),
+    "useFp16ForKVCache": (False, "llm.load.llama.useFp16ForKVCache", False),
+    "tryMmap": (False, "llm.load.llama.tryMmap", False),
+    "tryDirectIO": (True, "llm.load.llama.tryDirectIO", True),
+    "llamaKCacheQuantizationType": ("q8_0", "llm.load.llama.kCacheQuantizationType", checked("q8_0")),
+    "llamaVCacheQuantizationType": ("q4_0", "llm.load.llama.vCacheQuantizationType", checked("q4_0")),
+    "speculativeDraftMtp": (True, "llm.load.llama.speculativeDecoding.draftMtp", True),
+    "speculativeDraftSimple": (True, "llm.load.llama.speculativeDecoding.draftSimple", True),
+    "speculativeDraftModel": ("small", "llm.load.llama.speculativeDecoding.draftModel", "small"),
+    "speculativeDraftMaxTokens": (3, "llm.load.llama.speculativeDecoding.draftMaxTokens", 3),
+    "speculativeDraftMinTokens": (0, "llm.load.llama.speculativeDecoding.draftMinTokens", 0),
+    "speculativeDraftMinContinueProbability": (
+        0.5,
+        "llm.load.llama.speculativeDecoding.draftMinContinueProbability",
+        0.5,
+    ),
+    "mlxDiskCache": (True, "llm.load.mlx.diskCache", True),
+    "mlxKvCacheQuantization": (MLX, "llm.load.mlx.kvCacheQuantization", MLX),
+    "gpuStrictVramCap": (True, "load.gpuStrictVramCap", True),
+}
+
+EMBEDDING_OPTIONS: Table = {
+    "contextLength": (2048, "embedding.load.contextLength", 2048),
+    "ropeFrequencyBase": (10000.0, "embedding.load.llama.ropeFrequencyBase", checked(10000.0)),
+    "ropeFrequencyScale": (0.5, "embedding.load.llama.ropeFrequencyScale", checked(0.5)),
+    "keepModelInMemory": (False, "embedding.load.llama.keepModelInMemory", False),
+    "tryMmap": (False, "embedding.load.llama.tryMmap", False),
+}
+
+PREDICTION_OPTIONS: Table = {
+    name: (value, f"llm.prediction.{key}", wire)
+    for name, (value, key, wire) in {
+        "temperature": (0.7, "temperature", 0.7),
+        "maxTokens": (50, "maxPredictedTokens", checked(50)),
+        "contextOverflowPolicy": ("rollingWindow", "contextOverflowPolicy", "rollingWindow"),
+        "stopStrings": (["END"], "stopStrings", ["END"]),
+        "toolCallStopStrings": (["END"], "toolCallStopStrings", ["END"]),
+        "structured": (
+            {"type": "gbnf", "gbnfGrammar": "g"},
+            "structured",
+            {"type": "gbnf", "gbnfGrammar": "g"},
+        ),
+        "rawTools": ({"type": "none"}, "tools", {"type": "none"}),
+        "toolChoice": (
+            {"type": "generic", "mode": "required"},
+            "toolChoice",
+            {"type": "generic", "mode": "required"},
+        ),
+        "toolNaming": ("snakeCase", "toolNaming", "snakeCase"),
+        "topKSampling": (40, "topKSampling", 40),
+        "topPSampling": (0.9, "topPSampling", checked(0.9)),
+        "minPSampling": (0.1, "minPSampling", checked(0.1)),
+        "repeatPenalty": (1.2, "repeatPenalty", checked(1.2)),
+        "presencePenalty": (0.5, "llama.presencePenalty", checked(0.5)),
+        "frequencyPenalty": (0.5, "llama.frequencyPenalty", checked(0.5)),
+        "xtcProbability": (0.5, "llama.xtcProbability", checked(0.5)),
+        "xtcThreshold": (0.2, "llama.xtcThreshold", checked(0.2)),
+        "logProbs": (3, "logProbs", checked(3)),
+        "seed": (7, "seed", checked(7)),
+        "promptTemplate": (TEMPLATE, "promptTemplate", TEMPLATE),
+        "reasoningParsing": (
+            {"enabled": True, "startString": "<a>", "endString": "</a>"},
+            "reasoning.parsing",
+            {"enabled": True, "startString": "<a>", "endString": "</a>"},
+        ),
+        "enableThinking": (False, "reasoning.enableThinking", False),
+        "reasoningBudget": (100, "reasoning.budgetTokens", checked(100)),
+        "userMaxImageDimensionPixels": (512, "vision.userMaxImageDimensionPixels", checked(512)),
+        "ignoreModelPreferredMaxImageDimension": (True, "vision.ignoreModelPreferredMaxImageDimension", True),
+        "draftModel": ("small", "speculativeDecoding.draftModel", "small"),
+        "speculativeDecodingMinDraftLengthToConsider": (2, "speculativeDecoding.minDraftLengthToConsider", 2),
+        "speculativeDecodingMinContinueDraftingProbability": (
+            0.75,
+            "speculativeDecoding.minContinueDraftingProbability",
+            0.75,
+        ),
+        "speculativeDecodingNumDraftTokensExact": (2, "speculativeDecoding.numDraftTokensExact", 2),
+        "cpuThreads": (4, "llama.cpuThreads", 4),
+    }.items()
+}
+
+TABLES: list[tuple[type[Settings], Table, dict[str, Shape]]] = [
+    (LlmLoadModelConfig, LLM_OPTIONS, LLM_LOAD),
+    (EmbeddingLoadModelConfig, EMBEDDING_OPTIONS, EMBEDDING_LOAD),
+    (LlmPredictionConfig, PREDICTION_OPTIONS, PREDICTION),
+]
+ROWS = [(kind, option, *row) for kind, table, _ in TABLES for option, row in table.items()]
+IDS = [f"{kind.__name__}-{option}" for kind, option, *_ in ROWS]
+
+
+@proves("C-SETTINGS-LOAD", "C-SETTINGS-PREDICTION")
+@pytest.mark.parametrize(("kind", "option", "value", "key", "wire"), ROWS, ids=IDS)
+def test_every_setting_has_its_key_and_comes_back_from_it(
+    kind: type[Settings], option: str, value: Any, key: str, wire: Any
+) -> None:
+    field = next(name for name, info in kind.model_fields.items() if info.alias == option)
+    for name in (option, field):
+        settings = kind.parse({name: value})
+        assert settings.to_fields() == {key: wire}
+        assert settings.to_dict() == {option: value}
+    assert kind.from_fields({key: wire}) == kind.parse({option: value})
+
+
+@pytest.mark.parametrize(("kind", "table", "described"), TABLES, ids=lambda value: getattr(value, "__name__", ""))
+def test_the_tables_of_these_tests_have_every_setting_and_every_value_passes_the_strict_judge(
+    kind: type[Settings], table: Table, described: dict[str, Shape]
+) -> None:
+    assert {str(field.alias) for field in kind.model_fields.values()} - {"raw", "gpu"} == table.keys()
+    for _, key, wire in table.values():
+        assert not list(described[key].check(wire, key))
+
+
+CHECKBOXES = [
+    (kind, name, mark)
+    for kind, _, _ in TABLES
+    for name, field in kind.model_fields.items()
+    for mark in field.metadata
+    if isinstance(mark, Kv) and mark.checkbox
+]
+
+
+@proves("C-SETTINGS-OFF")
+@pytest.mark.parametrize(("kind", "name", "mark"), CHECKBOXES, ids=lambda value: str(getattr(value, "key", "")))
+def test_false_switches_a_setting_off_and_both_forms_of_off_are_read(kind: type[Settings], name: str, mark: Kv) -> None:
+    fields = kind.parse({name: False}).to_fields()
+    assert fields == {mark.key: {"checked": False, "value": mark.off}}
+    described = next(described for each, _, described in TABLES if each is kind)
+    assert not list(described[mark.key].check(fields[mark.key], mark.key))
+    for off in (fields[mark.key], {"checked": True, "value": False}):
+        assert getattr(kind.from_fields({mark.key: off}), name) is None
+
+
+@pytest.mark.parametrize(
+    ("option", "off"),
+    [
+        ("maxTokens", 1),
+        ("repeatPenalty", 1.1),
+        ("topPSampling", 0.95),
+        ("minPSampling", 0.05),
+    ],
+)
+def test_off_carries_the_values_of_the_typescript_client(option: str, off: float) -> None:
+    (wire,) = LlmPredictionConfig.parse({option: False}).to_fields().values()
+    assert wire == {"checked": False, "value": off}
+
+
+@pytest.mark.parametrize("option", ["presencePenalty", "topPSampling", "seed", "logProbs", "reasoningBudget"])
+def test_nought_is_a_value_and_not_off(option: str) -> None:
+    (wire,) = LlmPredictionConfig.parse({option: 0}).to_fields().values()
+    assert wire == {"checked": True, "value": 0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "text"),
+    [
+        (LlmPredictionConfig, {"maxTokens": 0}, "maxTokens=0"),
+        (LlmPredictionConfig, {"max_tokens": -1}, "max_tokens=-1"),
+        (LlmPredictionConfig, {"maxTokens": True}, "a number is wanted"),
+        (LlmPredictionConfig, {"temperature": True}, "temperature=True: a number is wanted, not a truth value"),
+        (LlmPredictionConfig, {"temperature": -1}, "greater than or equal to 0"),
+        (LlmPredictionConfig, {"temperature": float("inf")}, "finite"),
+        (LlmPredictionConfig, {"repeatPenalty": float("nan")}, "finite"),
+        (LlmPredictionConfig, {"topKSampling": 501}, "less than or equal to 500"),
+        (LlmPredictionConfig, {"topKSampling": 1.5}, "integer"),
+        (LlmPredictionConfig, {"topPSampling": 1.5}, "less than or equal to 1"),
+        (LlmPredictionConfig, {"stopStrings": "END"}, "stopStrings='END'"),
+        (LlmPredictionConfig, {"stopStrings": ["a", ""]}, "stopStrings.1=''"),
+        (LlmPredictionConfig, {"contextOverflowPolicy": "cut"}, "'stopAtLimit'"),
+        (LlmPredictionConfig, {"structured": "json"}, "structured='json'"),
+        (LlmPredictionConfig, {"cpuThreads": 0}, "greater than or equal to 1"),
+        (LlmLoadModelConfig, {"contextLength": 0}, "greater than or equal to 1"),
+        (LlmLoadModelConfig, {"maxParallelPredictions": 1024}, "less than or equal to 1023"),
+        (LlmLoadModelConfig, {"gpu": {"ratio": 2}}, "gpu.ratio=2"),
+        (LlmLoadModelConfig, {"gpu": 1}, "gpu=1"),
+        (LlmLoadModelConfig, {"gpu": {"ratio": "half"}}, "'max' or 'off'"),
+        (LlmLoadModelConfig, {"gpu": {"mainGpu": True}}, "a number is wanted"),
+        (LlmLoadModelConfig, {"llamaKCacheQuantizationType": "q9"}, "q9"),
+        (EmbeddingLoadModelConfig, {"ropeFrequencyBase": "many"}, "many"),
+    ],
+)
+@proves("C-SETTINGS-CHECKED")
+def test_a_value_that_cannot_be_is_refused_with_its_name(
+    kind: type[Settings], settings: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(LMStudioValueError) as caught:
+        kind.parse(settings)
+    assert text in str(caught.value)
+    assert "[" not in str(caught.value).partition("=")[0], "the name of the setting, not of a validator"
+
+
+@proves("C-SETTINGS-UNKNOWN")
+@pytest.mark.parametrize(
+    ("kind", "name", "text"),
+    [
+        (LlmPredictionConfig, "temprature", "did you mean 'temperature'?"),
+        (LlmPredictionConfig, "maxToken", "did you mean 'max_tokens'?"),
+        (LlmPredictionConfig, "max_token", "did you mean 'max_tokens'?"),
+        (LlmPredictionConfig, "topPSamplin", "did you mean 'top_p_sampling'?"),
+        (LlmLoadModelConfig, "context_len", "did you mean 'context_length'?"),
+        (EmbeddingLoadModelConfig, "xyz", "known are context_length"),
+        (LlmPredictionConfig, "prefix", "unknown setting 'prefix'"),
+        (LlmLoadModelConfig, "prefix", "unknown setting 'prefix'"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest_one(kind: type[Settings], name: str, text: str) -> None:
+    with pytest.raises(LMStudioValueError) as caught:
+        kind.parse({name: 1})
+    assert text in str(caught.value)
+    assert repr(name) in str(caught.value)
+
+
+def test_a_mistyped_name_is_found_inside_the_settings_of_the_graphics_cards_too() -> None:
+    with pytest.raises(LMStudioValueError, match="did you mean 'ratio'"):
+        LlmLoadModelConfig.parse({"gpu": {"rato": 1}})
+
+
+@pytest.mark.parametrize("value", [5, "temperature", ["temperature"], LlmLoadModelConfig()])
+def test_settings_of_another_form_are_refused(value: Any) -> None:
+    with pytest.raises(LMStudioValueError, match="settings are a LlmPredictionConfig or a dict"):
+        LlmPredictionConfig.parse(value)
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    with pytest.raises(LMStudioValueError, match="unknown setting 5"):
+        LlmPredictionConfig.parse({5: 1})  # type: ignore[dict-item]  # the fault is the point
+
+
+def test_nothing_and_settings_themselves_are_settings() -> None:
+    settings = LlmPredictionConfig(temperature=0.5)
+    assert LlmPredictionConfig.parse(settings) is settings
+    assert LlmPredictionConfig.parse(None).to_fields() == {}
+
+
+# The dict twins
+
+
+@pytest.mark.parametrize(
+    ("kind", "twin"),
+    [
+        (GpuSetting, GpuSettingDict),
+        (LlmLoadModelConfig, LlmLoadModelConfigDict),
+        (EmbeddingLoadModelConfig, EmbeddingLoadModelConfigDict),
+        (LlmPredictionConfig, LlmPredictionConfigDict),
+    ],
+)
+def test_a_dict_twin_has_exactly_the_names_of_its_model(kind: type[WireModel], twin: type) -> None:
+    assert set(get_type_hints(twin)) == {str(field.alias) for field in kind.model_fields.values()}
+
+
+@pytest.mark.parametrize("kind", [LlmLoadModelConfig, EmbeddingLoadModelConfig, LlmPredictionConfig, GpuSetting])
+def test_the_names_in_python_are_those_of_the_wire_in_snake_case(kind: type[WireModel]) -> None:
+    for name, field in kind.model_fields.items():
+        assert str(field.alias).lower() == name.replace("_", "")
+
+
+# Further settings
+
+
+@proves("C-SETTINGS-RAW")
+def test_raw_settings_pass_as_they_are_and_rank_below_the_named_ones() -> None:
+    raw = {"llm.prediction.temperature": 0.1, "llm.prediction.fromTheFuture": {"a": None}}
+    settings = LlmPredictionConfig.parse({"raw": raw, "temperature": 0.9})
+    assert settings.to_fields() == {"llm.prediction.temperature": 0.9, "llm.prediction.fromTheFuture": {"a": None}}
+
+
+def test_keys_that_have_no_name_here_are_kept() -> None:
+    fields = {"llm.load.contextLength": 4096, "llm.load.fromTheFuture": [1]}
+    settings = LlmLoadModelConfig.from_fields(fields)
+    assert settings.raw == {"llm.load.fromTheFuture": [1]}
+    assert settings.to_fields() == fields
+
+
+@pytest.mark.parametrize(
+    "value", [None, "many", {"checked": True}, {"checked": False, "value": 5}, [], {"checked": "x", "value": "y"}]
+)
+def test_a_value_of_the_server_that_does_not_fit_counts_as_not_set(value: Any) -> None:
+    settings = LlmPredictionConfig.from_fields({"llm.prediction.maxPredictedTokens": value})
+    assert settings.max_tokens is None
+    assert settings.raw is None
+
+
+def test_a_checkbox_without_its_box_is_read_as_the_value() -> None:
+    assert LlmPredictionConfig.from_fields({"llm.prediction.maxPredictedTokens": 5}).max_tokens == 5
+
+
+def test_a_float_of_another_client_is_read_where_a_whole_number_is_meant() -> None:
+    assert LlmPredictionConfig.from_fields({"llm.prediction.topKSampling": 4.0}).top_k_sampling == 4
+
+
+# Laying settings over others
+
+
+def test_settings_laid_over_others_win_and_an_explicit_none_unsets() -> None:
+    base = LlmPredictionConfig(temperature=0.1, max_tokens=5, raw={"a": 1, "b": 1})
+    over = LlmPredictionConfig(temperature=0.9, max_tokens=None, raw={"b": 2})
+    merged = base.merged(over)
+    assert merged.to_fields() == {"a": 1, "b": 2, "llm.prediction.temperature": 0.9}
+    assert base.merged(LlmPredictionConfig()) == base
+    assert LlmPredictionConfig().merged(base) == base
+
+
+# Graphics cards
+
+
+@proves("C-GPU-SPLIT")
+@pytest.mark.parametrize(
+    ("gpu", "fields"),
+    [
+        ({"ratio": 0.5}, {"llm.load.llama.acceleration.offloadRatio": 0.5}),
+        ({"ratio": "max"}, {"llm.load.llama.acceleration.offloadRatio": "max"}),
+        ({"numCpuExpertLayersRatio": "off"}, {"llm.load.numCpuExpertLayersRatio": "off"}),
+        (
+            {"mainGpu": 1, "splitStrategy": "favorMainGpu"},
+            {SPLIT: {"strategy": "priorityOrder", "disabledGpus": [], "priority": [1], "customRatio": []}},
+        ),
+        (
+            {"splitStrategy": "evenly", "disabledGpus": [2]},
+            {SPLIT: {"strategy": "evenly", "disabledGpus": [2], "priority": [], "customRatio": []}},
+        ),
+    ],
+)
+def test_the_split_over_graphics_cards_is_sent_when_something_of_it_is_set(
+    gpu: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    settings = LlmLoadModelConfig.parse({"gpu": gpu})
+    assert settings.to_fields() == fields
+    read = LlmLoadModelConfig.from_fields(fields)
+    assert read.raw is None
+    assert read.gpu is not None
+    assert {name: value for name, value in read.gpu.to_dict().items() if value != []} == gpu
+
+
+def test_embedding_models_have_their_own_key_for_the_ratio() -> None:
+    settings = EmbeddingLoadModelConfig.parse({"gpu": {"ratio": "off"}})
+    assert settings.to_fields() == {"embedding.load.llama.acceleration.offloadRatio": "off"}
+    assert EmbeddingLoadModelConfig.from_fields(settings.to_fields()) == settings
+
+
+def test_an_empty_setting_of_graphics_cards_sends_nothing() -> None:
+    assert LlmLoadModelConfig.parse({"gpu": {}}).to_fields() == {}
+
+
+def test_a_main_card_is_sent_even_without_a_strategy() -> None:
+    (split,) = LlmLoadModelConfig.parse({"gpu": {"mainGpu": 1}}).to_fields().values()
+    assert split["priority"] == [1]
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        {"strategy": "custom", "disabledGpus": [], "priority": [], "customRatio": [1, 2]},
+        {"strategy": ["evenly"]},
+        "evenly",
+        None,
+    ],
+)
+def test_a_split_that_has_no_name_here_is_kept_as_it_is(split: Any) -> None:
+    settings = LlmLoadModelConfig.from_fields({SPLIT: split})
+    assert settings.gpu is None
+    assert settings.raw == {SPLIT: split}
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        {"strategy": "evenly", "disabledGpus": "none"},
+        {"strategy": "priorityOrder", "priority": ["first"]},
+    ],
+)
+def test_a_split_of_the_server_that_does_not_fit_counts_as_not_set(split: Any) -> None:
+    assert LlmLoadModelConfig.from_fields({SPLIT: split}).gpu is None
+
+
+@pytest.mark.parametrize("priority", [5, {"a": 1}, [], None])
+def test_a_priority_without_sense_names_no_main_card(priority: Any) -> None:
+    settings = LlmLoadModelConfig.from_fields({SPLIT: {"strategy": "priorityOrder", "priority": priority}})
+    assert settings.gpu is not None
+    assert settings.gpu.main_gpu is None

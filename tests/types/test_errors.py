@@ -1,0 +1,107 @@
+"""The tree of errors: as drawn, picklable, with builtins where they belong."""
+
+import copy
+import inspect
+import pickle
+import re
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations import errors
+
+CLASSES: dict[str, type[BaseException]] = {
+    name: member
+    for name, member in vars(errors).items()
+    if inspect.isclass(member) and issubclass(member, BaseException)
+}
+
+ATTRIBUTES: dict[str, dict[str, Any]] = {
+    "LMStudioServerError": {
+        "title": "t",
+        "root_title": "r",
+        "cause": "c",
+        "suggestion": "s",
+        "display_data": {"code": "x"},
+        "error_data": {"a": 1},
+    },
+    "LMStudioContextOverflowError": {"used": 9000, "limit": 4096},
+    "LMStudioToolCallError": {"raw_content": "<tool"},
+    "LMStudioStructuredOutputError": {"text": "{"},
+    "LMStudioUnreachableError": {"tried": ("127.0.0.1:1234: refused",)},
+    "LMStudioConfigMismatchError": {"differences": {"contextLength": (8192, 4096)}},
+    "LMStudioTimeoutError": {"clock": "idle_timeout", "elapsed": 60.0},
+}
+"""What each class carries, besides what its bases do."""
+
+
+def drawn() -> dict[str, tuple[str | None, set[str]]]:
+    """Return each class of the drawing in the docstring with its parent and its further bases."""
+    assert errors.__doc__ is not None
+    tree: dict[str, tuple[str | None, set[str]]] = {}
+    path: list[str] = []
+    for line in errors.__doc__.split("```")[1].splitlines():
+        found = re.match(r"([│├└─ ]*)(\w+)(.*)", line)
+        if found:
+            indent, name, note = found.groups()
+            depth = len(indent) // 4
+            also = re.search(r"\((?:also )?(\w+)\)", note)
+            path[depth:] = [name]
+            tree[name] = (path[depth - 1] if depth else None, {also.group(1)} if also else set())
+    return tree
+
+
+def attributes_of(kind: type[BaseException]) -> dict[str, Any]:
+    """Return an example of everything that a class carries."""
+    merged: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        merged |= ATTRIBUTES.get(base.__name__, {})
+    return merged
+
+
+def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
+    tree = drawn()
+    assert tree.keys() == CLASSES.keys()
+    for name, (parent, also) in tree.items():
+        bases = {base.__name__ for base in CLASSES[name].__bases__}
+        drawn_bases = also | ({parent} if parent else set())
+        assert bases == (drawn_bases or {"Exception"}), name
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_name_is_ours_and_has_a_meaning(name: str) -> None:
+    assert name.startswith("LMStudio")
+    assert CLASSES[name].__doc__
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_every_exception_survives_pickling_with_its_attributes(name: str, protocol: int) -> None:
+    kind, attributes = CLASSES[name], attributes_of(CLASSES[name])
+    error = kind("what happened", **attributes)
+    for twin in (pickle.loads(pickle.dumps(error, protocol)), copy.copy(error), copy.deepcopy(error)):
+        assert type(twin) is kind
+        assert str(twin) == str(error) == "what happened"
+        assert {attribute: getattr(twin, attribute) for attribute in attributes} == attributes
+
+
+@pytest.mark.parametrize("name", [name for name in CLASSES if name != "LMStudioConfigWarning"])
+def test_every_exception_is_one_of_ours_and_needs_no_argument(name: str) -> None:
+    error = CLASSES[name]()
+    assert isinstance(error, errors.LMStudioError)
+    assert isinstance(error, Exception)
+
+
+@pytest.mark.parametrize(
+    ("name", "builtin"),
+    [
+        ("LMStudioTimeoutError", TimeoutError),
+        ("LMStudioValueError", ValueError),
+        ("LMStudioRuntimeError", RuntimeError),
+        ("LMStudioOSError", OSError),
+        ("LMStudioUnknownMessageWarning", UserWarning),
+        ("LMStudioConfigWarning", UserWarning),
+    ],
+)
+def test_code_that_catches_the_builtin_catches_ours(name: str, builtin: type[BaseException]) -> None:
+    assert issubclass(CLASSES[name], builtin)

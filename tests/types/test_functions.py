@@ -1,0 +1,161 @@
+"""Python functions as tools: what the model is told of them, and how their arguments are checked."""
+
+import functools
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import BaseModel, Field
+
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.functions import ToolFunctionDef, parse_tools
+from tests.requirements import proves
+from tests.strict.settings import TOOL
+
+
+class City(BaseModel):
+    """A place."""
+
+    name: str
+
+
+def add(a: int, b: int = 2) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+def weather(
+    city: City, unit: Literal["C", "F"], days: Annotated[int, Field(ge=1)] = 1, *, why: str | None = None
+) -> str:
+    """Tell the weather."""
+    return f"{city.name} {unit} {days} {why}"
+
+
+async def wait() -> None:
+    """Wait."""
+
+
+@proves("C-TOOL-DEFINITION")
+@pytest.mark.parametrize("function", [add, weather, wait])
+def test_a_function_is_described_as_the_protocol_wants_it(function: Callable[..., Any]) -> None:
+    tool = ToolFunctionDef.from_callable(function).to_tool().to_dict()
+    assert not list(TOOL.check(tool, "tool"))
+    assert tool["function"]["name"] == function.__name__
+    assert tool["function"]["description"] == function.__doc__
+
+
+def test_types_and_defaults_are_part_of_the_description() -> None:
+    tool = ToolFunctionDef.from_callable(add).to_tool()
+    assert tool.function.parameters is not None
+    assert tool.function.parameters["properties"]["a"]["type"] == "integer"
+    assert tool.function.parameters["properties"]["b"]["default"] == 2
+    assert tool.function.parameters["required"] == ["a"]
+
+
+def test_name_and_description_may_be_given() -> None:
+    tool = ToolFunctionDef.from_callable(lambda: 1, name="one", description="Give one.")
+    assert (tool.name, tool.description, dict(tool.parameters)) == ("one", "Give one.", {})
+
+
+def test_arguments_are_brought_into_the_types_of_the_function() -> None:
+    tool = ToolFunctionDef.from_callable(weather)
+    arguments = tool.check({"city": {"name": "Oslo"}, "unit": "C", "days": "3"})
+    assert arguments == {"city": City(name="Oslo"), "unit": "C", "days": 3}
+    assert tool.implementation(**arguments) == "Oslo C 3 None"
+
+
+def test_arguments_with_a_default_may_be_left_out() -> None:
+    assert ToolFunctionDef.from_callable(add).check({"a": 1}) == {"a": 1}
+    assert ToolFunctionDef.from_callable(wait).check(None) == {}
+
+
+@pytest.mark.parametrize("arguments", [{}, {"a": "one"}, {"a": 1, "c": 2}, {"a": None}])
+def test_arguments_that_do_not_fit_are_refused_in_words_for_the_model(arguments: dict[str, Any]) -> None:
+    with pytest.raises(LMStudioValueError, match="Failed to parse arguments for tool add: "):
+        ToolFunctionDef.from_callable(add).check(arguments)
+
+
+def test_a_parameter_may_have_any_name() -> None:
+    def odd(schema: int, _hidden: int, model_config: str) -> None:
+        """Take odd names."""
+
+    tool = ToolFunctionDef.from_callable(odd)
+    values = {"schema": 1, "_hidden": 2, "model_config": "x"}
+    assert tool.check(values) == values
+    parameters = tool.to_tool().function.parameters
+    assert parameters is not None
+    assert set(parameters["properties"]) == values.keys()
+
+
+def test_a_definition_may_be_an_object_a_dict_or_a_function() -> None:
+    made = ToolFunctionDef("add", "Add.", {"a": int}, add)
+    assert ToolFunctionDef.parse(made) is made
+    given: Any = {"name": "add", "description": "Add.", "parameters": {"a": int}, "implementation": add}
+    assert ToolFunctionDef.parse(given) == made
+    assert ToolFunctionDef.parse(add).name == "add"
+
+
+def test_a_function_without_a_readable_signature_can_be_described_by_hand() -> None:
+    tool = ToolFunctionDef("least", "Find the least.", {"values": list[int]}, min)
+    assert tool.check({"values": [1]}) == {"values": [1]}
+
+
+@pytest.mark.parametrize(("function", "awaited"), [(add, False), (wait, True)])
+def test_it_is_known_which_functions_must_be_awaited(function: Callable[..., Any], awaited: bool) -> None:
+    assert ToolFunctionDef.from_callable(function).is_async is awaited
+
+
+def _no_docstring(a: int) -> int:
+    return a
+
+
+def _no_hint(a) -> None:  # type: ignore[no-untyped-def]  # the fault is the point
+    """Do."""
+
+
+def _many(*numbers: int) -> None:
+    """Do."""
+
+
+def _unknown_hint(a: "Missing") -> None:  # type: ignore[name-defined]  # noqa: F821 - the fault is the point
+    """Do."""
+
+
+class _Unusable:
+    pass
+
+
+def _unusable_hint(a: _Unusable) -> None:
+    """Do."""
+
+
+@pytest.mark.parametrize(
+    ("tool", "finding"),
+    [
+        (_no_docstring, "'_no_docstring' has no docstring"),
+        (_no_hint, "parameter 'a' has no type hint"),
+        (_many, "parameter 'numbers' cannot be passed by name"),
+        (_unknown_hint, "its type hints cannot be read"),
+        (_unusable_hint, "has a parameter of unusable type"),
+        (functools.partial(add, 1), "its type hints cannot be read"),
+        ({"name": "add"}, "a tool needs name, description, parameters, implementation"),
+        (5, "a tool must be a function or a ToolFunctionDef, got 5"),
+    ],
+)
+def test_what_cannot_be_a_tool_is_refused(tool: Any, finding: str) -> None:
+    with pytest.raises(LMStudioValueError) as caught:
+        ToolFunctionDef.parse(tool)
+    assert finding in str(caught.value)
+
+
+def test_tools_are_found_by_name() -> None:
+    assert list(parse_tools([add, weather])) == ["add", "weather"]
+
+
+@pytest.mark.parametrize(
+    ("tools", "finding"), [([], "at least one tool"), ([add, add], "duplicate tool names are not permitted ('add'")]
+)
+def test_a_set_of_tools_has_one_at_least_and_each_name_once(tools: list[Any], finding: str) -> None:
+    with pytest.raises(LMStudioValueError) as caught:
+        parse_tools(tools)
+    assert finding in str(caught.value)

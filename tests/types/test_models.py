@@ -1,0 +1,109 @@
+"""What is known of models: read leniently, shown as the server sent it."""
+
+import json
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.models import (
+    INFO_TYPES,
+    INSTANCE_INFO_TYPES,
+    ContextUse,
+    EmbeddingModelInfo,
+    LlmInfo,
+    LlmInstanceInfo,
+    ModelQuery,
+    by_identifier,
+    parse_infos,
+)
+from tests.requirements import proves
+
+INSTANCE: dict[str, Any] = {
+    "type": "llm",
+    "modelKey": "qwen2.5-0.5b-instruct",
+    "format": "gguf",
+    "displayName": "Qwen2.5 0.5B Instruct",
+    "publisher": "lmstudio-community",
+    "path": "lmstudio-community/Qwen2.5-0.5B-Instruct-GGUF/Qwen2.5-0.5B-Instruct-Q4_K_M.gguf",
+    "sizeBytes": 397807936,
+    "indexedModelIdentifier": "x",
+    "deviceIdentifier": None,
+    "paramsString": "0.5B",
+    "architecture": "qwen2",
+    "quantization": {"name": "Q4_K_M", "bits": 4},
+    "vision": False,
+    "trainedForToolUse": True,
+    "maxContextLength": 32768,
+    "identifier": "qwen2.5-0.5b-instruct",
+    "instanceReference": "lpFZPBQjhSZPrFevGyY6Leq8",
+    "ttlMs": 3600000,
+    "lastUsedTime": None,
+    "contextLength": 4096,
+}
+OLD = {
+    "type": "embedding",
+    "modelKey": "nomic",
+    "format": "gguf",
+    "displayName": "Nomic",
+    "path": "p",
+    "sizeBytes": 1,
+    "maxContextLength": 2048,
+}
+
+
+@proves("C-INFO-NEW", "C-INFO-OLD")
+@pytest.mark.parametrize(("kind", "data"), [(LlmInstanceInfo, INSTANCE), (EmbeddingModelInfo, OLD)])
+def test_an_info_holds_exactly_what_the_server_sent_of_it(
+    kind: type[LlmInstanceInfo | EmbeddingModelInfo], data: dict[str, Any]
+) -> None:
+    info = kind.from_dict({**data, "fromTheFuture": 1})
+    assert info.to_dict() == data
+    assert json.loads(info.to_json()) == data
+
+
+def test_an_info_is_shown_in_the_form_from_which_it_can_be_built() -> None:
+    info = LlmInstanceInfo.from_dict(INSTANCE)
+    shown = str(info)
+    assert shown.startswith("LlmInstanceInfo.from_dict({\n")
+    assert '"ttlMs": 3600000,' in shown, "whole numbers stay whole"
+    assert json.loads(shown.removeprefix("LlmInstanceInfo.from_dict(").removesuffix(")")) == INSTANCE
+
+
+@proves("C-ENUMS-OPEN")
+def test_formats_of_tomorrow_are_read() -> None:
+    assert LlmInfo.from_dict({**INSTANCE, "format": "fromTheFuture"}).format == "fromTheFuture"
+
+
+@proves("C-KINDS-SKIPPED")
+def test_kinds_of_models_that_are_unknown_are_left_out_of_a_listing() -> None:
+    infos = parse_infos([INSTANCE, {"type": "tts"}, {}, OLD])
+    assert [type(info) for info in infos] == [LlmInfo, EmbeddingModelInfo]
+
+
+def test_each_kind_of_model_has_its_types() -> None:
+    assert INFO_TYPES.keys() == INSTANCE_INFO_TYPES.keys() == {"llm", "embedding"}
+    for kind, info in INSTANCE_INFO_TYPES.items():
+        assert issubclass(info, INFO_TYPES[kind])
+
+
+@proves("C-QUERY-NAMES")
+@pytest.mark.parametrize("name", ["", "x" * 1025, "__proto__", "line\nbreak", "bell\a", "unassigned\U000e0fff"])
+def test_a_name_that_no_model_can_have_is_refused_here(name: str) -> None:
+    with pytest.raises(LMStudioValueError) as caught:
+        by_identifier(name)
+    assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["m", "publisher/repo/file.gguf", "qwen@q4_k_m:2", "模型"])
+def test_a_name_goes_into_a_query_as_it_is(name: str) -> None:
+    assert by_identifier(name).to_dict() == {"type": "query", "query": {"identifier": name}}
+
+
+def test_an_empty_query_is_any_model() -> None:
+    assert ModelQuery().to_dict() == {}
+
+
+@pytest.mark.parametrize(("used", "fits"), [(4095, True), (4096, False), (5000, False)])
+def test_a_conversation_fits_when_there_is_room_for_an_answer(used: int, fits: bool) -> None:
+    assert ContextUse(used=used, limit=4096).fits is fits

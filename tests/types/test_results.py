@@ -1,0 +1,70 @@
+"""Finished predictions and the pieces that they come in."""
+
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.types.results import LlmPredictionStats, PredictionEnd, PredictionResult, ToolCallEnd
+from tests.requirements import proves
+from tests.types.test_models import INSTANCE
+
+STATS = {
+    "stopReason": "eosFound",
+    "tokensPerSecond": 51.4,
+    "numGpuLayers": -1,
+    "timeToFirstTokenSec": 0.11,
+    "totalTimeSec": 0.95,
+    "promptTokensCount": 41,
+    "predictedTokensCount": 5,
+    "totalTokensCount": 46,
+}
+END = PredictionEnd(
+    STATS,
+    INSTANCE,
+    {"fields": [{"key": "llm.load.contextLength", "value": 4096}]},
+    {
+        "fields": [
+            {"key": "llm.prediction.temperature", "value": 0.8},
+            {"key": "llm.prediction.maxPredictedTokens", "value": {"checked": False, "value": 1000}},
+        ]
+    },
+)
+
+
+@proves("C-RESULT")
+def test_a_result_knows_its_figures_its_model_and_its_settings() -> None:
+    result = PredictionResult("Hello", "Hm.", END)
+    assert str(result) == "Hello"
+    assert result.stats.to_dict() == STATS
+    assert result.stats.stop_reason == "eosFound"
+    assert result.model_info.to_dict() == INSTANCE
+    assert result.load_config.context_length == 4096
+    assert result.prediction_config.temperature == pytest.approx(0.8)
+    assert result.prediction_config.max_tokens is None, "a limit that is off is not set"
+
+
+def test_what_is_read_out_of_a_result_is_read_once() -> None:
+    result = PredictionResult("", "", END)
+    assert result.stats is result.stats
+    assert result.prediction_config is result.prediction_config
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"fields": None}, {"fields": {"key": "a"}}, {"fields": [None, 5, {}, {"key": 5}, {"key": []}]}],
+)
+def test_settings_without_sense_are_none(config: dict[str, Any]) -> None:
+    result = PredictionResult("", "", PredictionEnd(STATS, INSTANCE, config, config))
+    assert result.load_config.to_fields() == {}
+    assert result.prediction_config.to_fields() == {}
+
+
+@proves("C-ENUMS-OPEN")
+def test_reasons_to_stop_of_tomorrow_are_read() -> None:
+    assert LlmPredictionStats.from_dict({"stopReason": "fromTheFuture"}).stop_reason == "fromTheFuture"
+
+
+@pytest.mark.parametrize(("arguments", "sent"), [({"a": 1}, {"a": 1}), (None, {})])
+def test_a_tool_call_goes_into_the_next_conversation(arguments: dict[str, Any] | None, sent: dict[str, Any]) -> None:
+    request = ToolCallEnd("abc", "add", arguments).to_request()
+    assert request.to_dict() == {"type": "function", "id": "abc", "name": "add", "arguments": sent}
