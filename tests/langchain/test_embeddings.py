@@ -1,0 +1,178 @@
+"""`LMStudioEmbeddings` on a scripted server."""
+
+import asyncio
+import math
+from collections.abc import Callable, Generator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.exceptions import ContextOverflowError, ModelConnectionError
+from langchain_core.vectorstores import InMemoryVectorStore
+
+from lmstudio_integrations._adapters import retry
+from lmstudio_integrations.errors import (
+    LMStudioContextOverflowError,
+    LMStudioUnreachableError,
+    LMStudioValueError,
+    LMStudioWrongModelKindError,
+)
+from lmstudio_integrations.langchain import LMStudioEmbeddings
+from lmstudio_integrations.langchain._lengths import MARKS, LengthPolicy, may_be_long, plan
+from tests.langchain.conftest import CHAT, EMBEDDING, Server
+
+LONG = "word " * 600
+
+Documents = Callable[[LMStudioEmbeddings, list[str]], list[list[float]]]
+
+
+@pytest.fixture(params=["sync", "async"])
+def documents(request: pytest.FixtureRequest) -> Documents:
+    """Each way to embed documents."""
+    if request.param == "sync":
+        return lambda embeddings, texts: embeddings.embed_documents(texts)
+    return lambda embeddings, texts: asyncio.run(embeddings.aembed_documents(texts))
+
+
+def test_vectors_are_python_floats_in_the_order_of_the_texts(server: Server, documents: Documents) -> None:
+    embeddings = server.embeddings()
+    texts = [f"text {n} {'x' * (n % 7)}" for n in range(100)]
+    vectors = documents(embeddings, texts)
+    assert [len(vector) for vector in vectors] == [16] * 100
+    assert all(type(number) is float for vector in vectors for number in vector)
+    assert vectors[42] == embeddings.embed_query(texts[42])
+    assert len({tuple(vector) for vector in vectors}) > 50
+
+
+async def test_a_question_has_the_same_vector_both_ways(server: Server) -> None:
+    embeddings = server.embeddings()
+    assert embeddings.embed_query("hello") == await embeddings.aembed_query("hello")
+
+
+def test_nothing_is_sent_for_no_texts(documents: Documents) -> None:
+    assert documents(LMStudioEmbeddings(model="m", host="127.0.0.1:1"), []) == []
+
+
+def test_prefixes_are_put_before_the_texts(server: Server, documents: Documents) -> None:
+    plain = server.embeddings()
+    prefixed = server.embeddings(query_prefix="search_query: ", document_prefix="search_document: ")
+    assert prefixed.embed_query("hello") == plain.embed_query("search_query: hello")
+    assert documents(prefixed, ["hello"]) == [plain.embed_query("search_document: hello")]
+
+
+def test_shorter_vectors_have_length_one(server: Server, documents: Documents) -> None:
+    (vector,) = documents(server.embeddings(dimensions=8), ["one two three four five"])
+    assert len(vector) == 8
+    assert math.hypot(*vector) == pytest.approx(1.0)
+    with pytest.raises(LMStudioValueError, match="16 numbers"):
+        documents(server.embeddings(dimensions=17), ["one"])
+
+
+def test_ttl_and_load_config_act_when_the_call_loads(server: Server, documents: Documents) -> None:
+    documents(server.embeddings(ttl=5, context_length=256, load_config={"tryMmap": False}), ["one"])
+    (instance,) = server.loaded()
+    assert (instance.ttl_ms, instance.context_length) == (5_000, 256)
+    assert server.engine.loads[0].fields["embedding.load.llama.tryMmap"] is False
+
+
+def test_a_language_model_cannot_embed(server: Server, documents: Documents) -> None:
+    with pytest.raises(LMStudioWrongModelKindError, match="language model"):
+        documents(server.embeddings(model=CHAT), ["one"])
+
+
+def test_nobody_listening_is_a_connection_error(documents: Documents, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    async def asleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(retry, "sleep", pauses.append)
+    monkeypatch.setattr(retry, "asleep", asleep)
+    with pytest.raises(LMStudioUnreachableError) as caught:
+        documents(LMStudioEmbeddings(model="m", host="127.0.0.1:1", max_retries=2), ["one"])
+    assert isinstance(caught.value, ModelConnectionError)
+    assert pauses == [0.5, 1.0]
+
+
+def test_a_progress_bar_is_drawn_when_wanted(
+    server: Server, documents: Documents, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors = documents(server.embeddings(show_progress=True), [f"text {n}" for n in range(150)])
+    assert vectors == documents(server.embeddings(), [f"text {n}" for n in range(150)])
+    drawn = capsys.readouterr().err
+    assert f"Loading {EMBEDDING}" in drawn
+    assert "Embedding 150 texts" in drawn
+    assert "100%\n" in drawn
+
+
+def test_unknown_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="did you mean 'dimensions'"):
+        LMStudioEmbeddings(model="m", dimension=3)  # type: ignore[call-arg]
+
+
+def test_a_vector_store_works(server: Server) -> None:
+    store = InMemoryVectorStore.from_texts(["the cat sleeps", "rain in Oslo", "stocks fall"], server.embeddings())
+    (found,) = store.similarity_search("is there rain in Oslo", k=1)
+    assert found.page_content == "rain in Oslo"
+
+
+# Texts that are too long ----------------------------------------------------------------------------------------------
+
+
+def test_a_text_that_is_too_long_is_an_error_that_says_which(server: Server, documents: Documents) -> None:
+    with pytest.raises(LMStudioContextOverflowError, match="text 1 has") as caught:
+        documents(server.embeddings(), ["short", LONG])
+    assert isinstance(caught.value, ContextOverflowError)
+    assert caught.value.limit == 512
+    assert caught.value.used is not None
+    assert caught.value.used > 512
+
+
+def test_a_text_that_is_too_long_may_be_cut_at_its_end(server: Server, documents: Documents) -> None:
+    cut, short = documents(server.embeddings(length_policy="truncate"), [LONG, "word"])
+    assert cut == pytest.approx(server.embeddings().embed_query("word " * 400), abs=1e-9)
+    assert len(short) == 16
+
+
+def test_the_length_may_be_left_to_the_server(server: Server, documents: Documents) -> None:
+    (vector,) = documents(server.embeddings(length_policy="pass"), [LONG])
+    assert len(vector) == 16
+
+
+def test_long_texts_that_fit_are_counted_and_sent_whole(server: Server, documents: Documents) -> None:
+    text = "word " * 300
+    assert documents(server.embeddings(), [text, text]) == documents(
+        server.embeddings(length_policy="pass"), [text] * 2
+    )
+
+
+def drive(steps: Generator[list[str], list[int], list[str]]) -> list[str]:
+    """Count words for a plan."""
+    try:
+        question = next(steps)
+        while True:
+            question = steps.send([len(text.split()) for text in question])
+    except StopIteration as done:
+        texts: list[str] = done.value
+        return texts
+
+
+@given(st.lists(st.text("ab é\n", max_size=80), max_size=5), st.integers(3, 20))
+def test_truncation_ends_and_leaves_beginnings_that_fit(texts: list[str], window: int) -> None:
+    fitting = drive(plan(texts, window, "truncate"))
+    assert len(fitting) == len(texts)
+    for before, after in zip(texts, fitting, strict=True):
+        assert before.startswith(after)
+        assert len(after.split()) <= window - MARKS
+        if len(before.split()) <= window - MARKS:
+            assert after == before
+
+
+@pytest.mark.parametrize("policy", ["error", "truncate"])
+def test_short_texts_are_not_even_counted(policy: LengthPolicy) -> None:
+    with pytest.raises(StopIteration) as done:
+        next(plan(["a", "é" * 200], 512, policy))
+    assert done.value.value == ["a", "é" * 200]
+    assert not may_be_long(["a" * 500])
+    assert may_be_long(["a" * 501])
+    assert may_be_long(["€" * 167])
