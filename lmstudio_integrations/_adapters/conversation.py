@@ -120,7 +120,7 @@ class Conversation:
     def finish(self) -> list[Draft]:
         """Return the messages, the system prompt first."""
         if self._pictures:
-            self.add("user", self._pictures)
+            self.add("user", ())
         messages: list[Draft] = []
         for found in self._drafts:
             if found.role == "system":

@@ -29,7 +29,7 @@ def wire_tool(name: str, description: str | None, parameters: Mapping[str, Any] 
 
 
 def inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a schema with its references put in place; a recursive one keeps them, and its definitions.
+    """Return a schema with its references put in place; a recursive one keeps all but the one at its top.
 
     Older servers drop the definitions of a tool's schema, and with them what its references point to.
     """
@@ -40,7 +40,8 @@ def inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
     try:
         flat: dict[str, Any] = _inline(bare, definitions, ())
     except _RecursiveError:
-        return dict(schema)
+        target = definitions.get(schema.get("$ref", ""), {})
+        return {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
     return flat
 
 

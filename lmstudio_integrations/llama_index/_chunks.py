@@ -262,6 +262,8 @@ class Answer:
             reasons = "; ".join(reason for reason, _ in self._failures)
             raw = "\n".join(raw for _, raw in self._failures if raw) or None
             shown = f"; the model wrote {raw!r}" if raw else ""
+            if self.end is not None and outcome.finish_reason(self.end, called=False) == "length":
+                shown += "; the answer was cut off: raise max_tokens or the context length"
             raise LlamaIndexToolCallError(f"a tool call failed: {reasons}{shown}", raw_content=raw, text=self.text)
         if self._options.required and not self._calls:
             raise LlamaIndexToolCallError(outcome.REQUIRED, text=self.text)

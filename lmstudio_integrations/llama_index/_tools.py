@@ -43,9 +43,18 @@ def _openai_tool(tool: BaseTool) -> dict[str, Any]:
         "function": {
             "name": metadata.name,
             "description": metadata.description,
-            "parameters": metadata.get_parameters_dict(),
+            "parameters": _parameters(metadata),
         },
     }
+
+
+def _parameters(metadata: Any) -> dict[str, Any]:
+    """Return the schema of a tool's arguments; core's own loses that of a class which contains itself."""
+    parameters: dict[str, Any] = metadata.get_parameters_dict()
+    if "properties" in parameters or metadata.fn_schema is None:
+        return parameters
+    schema: dict[str, Any] = metadata.fn_schema.model_json_schema()
+    return schema
 
 
 def tool_settings(tools: Sequence[Any], tool_choice: object) -> dict[str, Any]:

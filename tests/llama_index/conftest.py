@@ -1,5 +1,26 @@
-"""Every emulator of these tests is overheard by the strict judge of what a client sends."""
+"""A server for each test, and a process that has learnt nothing of windows."""
 
-from tests.strict.fixture import strict
+from collections.abc import Iterator
 
-__all__ = ["strict"]
+import pytest
+
+from lmstudio_integrations.llama_index import _windows
+from lmstudio_integrations.llama_index.llms import LMStudio
+from tests.llama_index.server import Server
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def llm(server: Server) -> Iterator[LMStudio]:
+    with server.llm() as model:
+        yield model
+
+
+@pytest.fixture(autouse=True)
+def _nothing_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_windows, "_windows", {})

@@ -1,0 +1,111 @@
+"""A scripted server whose models remember what they were asked."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
+
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest, LoadRequest, Progress
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
+from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+
+CHAT, SMALL, EMBEDDING = "chatty", "small", "vectors"
+WINDOW, SMALL_WINDOW = 8192, 1024
+
+CITY = {"tool": "weather", "arguments": {"city": "Oslo"}, "id": "c1"}
+BROKEN = {**CITY, "malformed": '{"city": "Os'}
+PENSIVE = ({"reasoning": "An {"}, {"text": '{"name": "A", "age": 1}'})
+LONG = " ".join(f"word{number}" for number in range(200))
+RULES: tuple[dict[str, Any], ...] = (
+    {"when": {"last": "^count"}, "then": [{"text": " ".join(str(n) for n in range(10))}]},
+    {"when": {"last": "^for ever"}, "then": [{"text": "on and on " * 100_000}]},
+    {"when": {"last": "^nothing"}, "then": []},
+    {"when": {"last": "^think only"}, "then": [{"reasoning": "Hmm, well."}]},
+    {"when": {"last": "^think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done now."}]},
+    {"when": {"last": "^weather", "tools": ["weather"]}, "then": [{"text": "I look. "}, CITY]},
+    {"when": {"last": "^both", "tools": ["weather"]}, "then": [CITY, {**CITY, "id": "c2"}]},
+    {"when": {"last": "^same id", "tools": ["weather"]}, "then": [CITY, CITY]},
+    {"when": {"last": "^broken", "tools": ["weather"]}, "then": [{"text": "So: "}, BROKEN]},
+    {"when": {"last": "^bare", "tools": ["now"]}, "then": [{"tool": "now"}]},
+    {"when": {"last": "^box", "tools": ["Box_int_"]}, "then": [{"tool": "Box_int_", "arguments": {"value": 3}}]},
+    {"when": {"last": "^silent"}, "then": [{"text": "I will not."}]},
+    {"when": {"role": "tool"}, "then": [{"text": "The tool said {last}."}]},
+    {"when": {"last": "^fail"}, "then": [{"error": "the engine gave up", "suggestion": "try another model"}]},
+    {"when": {"last": "^drop"}, "then": [{"text": "going "}, {"fault": "drop"}]},
+    {"when": {"last": "^person", "structured": True}, "then": [{"text": '{"name": "Ann Lee", "age": 7}'}]},
+    {"when": {"last": "^long person", "structured": True}, "then": [{"text": f'{{"name": "{LONG * 6}", "age": 7}}'}]},
+    {"when": {"last": "^half", "structured": True}, "then": [{"text": '{"name": "Ann", "ag'}]},
+    {"when": {"last": "^pensive", "structured": True}, "then": [*PENSIVE]},
+)  # fmt: skip
+MODELS = (
+    ModelEntry(key=CHAT, vision=True, context_length=WINDOW, rules=RULES),
+    ModelEntry(key=SMALL, context_length=SMALL_WINDOW, rules=RULES),
+    ModelEntry(key=EMBEDDING, kind="embedding", embedding_length=16),
+)
+
+
+class RememberingEngine(ScriptedEngine):
+    """A scripted engine that keeps everything that it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[GenerateRequest] = []
+        self.loads: list[LoadRequest] = []
+        self.embedded: list[str] = []
+
+    async def load(self, request: LoadRequest, on_progress: Progress) -> ScriptedModel:
+        self.loads.append(request)
+        model = await super().load(request, on_progress)
+        model.__class__ = _RememberingModel
+        assert isinstance(model, _RememberingModel)
+        model.engine = self
+        return model
+
+
+class _RememberingModel(ScriptedModel):
+    engine: RememberingEngine
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
+        self.engine.requests.append(request)
+        async for event in super().generate(request):
+            yield event
+
+    async def embed(self, text: str) -> list[float]:
+        self.engine.embedded.append(text)
+        return await super().embed(text)
+
+
+class Server(Emulator):
+    """An emulator, and what it was asked."""
+
+    def __init__(self, models: Sequence[ModelEntry] = MODELS, **options: Any) -> None:
+        self.engine = RememberingEngine()
+        super().__init__(models, engines={"scripted": self.engine}, **options)
+
+    @property
+    def asked(self) -> GenerateRequest:
+        """The last request."""
+        return self.engine.requests[-1]
+
+    @property
+    def conversation(self) -> list[tuple[str, list[dict[str, Any]]]]:
+        """Role and parts of each message of the last request."""
+        history = self.asked.history
+        assert history is not None, "the last request was a raw completion"
+        messages = history.to_dict()["messages"]
+        return [(message["role"], message["content"]) for message in messages]
+
+    def llm(self, **settings: Any) -> LMStudio:
+        """Return a language model on this server."""
+        return LMStudio(**{"model": CHAT, "host": self.address, **settings})
+
+    def embedding(self, **settings: Any) -> LMStudioEmbedding:
+        """Return an embedding model on this server."""
+        return LMStudioEmbedding(**{"model": EMBEDDING, "host": self.address, **settings})
+
+
+def raw(response: ChatResponse | CompletionResponse) -> dict[str, Any]:
+    """Return what a response tells besides its message."""
+    assert isinstance(response.raw, dict)
+    return response.raw

@@ -1,0 +1,335 @@
+"""Events of a prediction as LlamaIndex's responses."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from llama_index.core.base.llms.types import ChatResponse, TextBlock, ThinkingBlock, ToolCallBlock
+
+from lmstudio_integrations.llama_index import LlamaIndexToolCallError
+from lmstudio_integrations.llama_index._chunks import Answer, Options
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    PredictionEnd,
+    PredictionEvent,
+    PromptProgress,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallFailed,
+    ToolCallName,
+    ToolCallStart,
+)
+from tests.llama_index.server import raw
+
+ALONE = Options(parallel=False)
+MUST = Options(required=True)
+
+
+def text(content: str, **more: Any) -> LlmPredictionFragment:
+    return LlmPredictionFragment(content, **more)
+
+
+def thought(content: str, kind: str = "reasoning") -> LlmPredictionFragment:
+    return LlmPredictionFragment(content, reasoning_type=kind, is_structural=kind != "reasoning")
+
+
+def end(stop_reason: str = "eosFound", **stats: Any) -> PredictionEnd:
+    counts = {"promptTokensCount": 4, "predictedTokensCount": 3, "totalTokensCount": 7}
+    info = {"modelKey": "m", "identifier": "m:2", "contextLength": 4096}
+    return PredictionEnd({"stopReason": stop_reason, **counts, **stats}, info, {}, {})
+
+
+def call(call_id: str | None = "c1", name: str = "add", *pieces: str, **arguments: Any) -> list[PredictionEvent]:
+    written = [ToolCallArguments(piece) for piece in pieces]
+    return [ToolCallStart(call_id), ToolCallName(name), *written, ToolCallEnd(call_id, name, arguments)]
+
+
+def chunks(events: Iterable[PredictionEvent], options: Options | None = None) -> list[ChatResponse]:
+    answer = Answer(options or Options())
+    steps = ((answer, answer.take(event)) for event in events)
+    return [answer.chat_chunk(step) for answer, step in steps if step is not None]
+
+
+def whole(events: Iterable[PredictionEvent], options: Options | None = None) -> ChatResponse:
+    answer = Answer(options or Options())
+    for event in events:
+        answer.take(event)
+    return answer.chat_response()
+
+
+def calls_of(response: ChatResponse) -> list[tuple[str | None, str, Any]]:
+    blocks = [block for block in response.message.blocks if isinstance(block, ToolCallBlock)]
+    return [(block.tool_call_id, block.tool_name, block.tool_kwargs) for block in blocks]
+
+
+def test_deltas_are_what_is_new_and_messages_what_there_is() -> None:
+    found = chunks([text("a"), text("b"), end()])
+    assert [chunk.delta for chunk in found] == ["a", "b", ""]
+    assert [chunk.message.content for chunk in found] == ["a", "ab", "ab"]
+
+
+def test_every_fragment_is_a_chunk_of_its_own() -> None:
+    assert len(chunks([*(text(str(n)) for n in range(20)), end()])) == 21
+
+
+def test_markup_between_the_parts_is_not_shown() -> None:
+    assert [chunk.delta for chunk in chunks([text("<|channel|>", is_structural=True), text("a"), end()])] == ["a", ""]
+
+
+def test_thoughts_are_told_beside_the_answer() -> None:
+    found = chunks(
+        [
+            thought("<think>", "reasoningStartTag"),
+            thought("h"),
+            thought("m"),
+            thought("</think>", "reasoningEndTag"),
+            text("yes"),
+            end(),
+        ]
+    )
+    assert [chunk.additional_kwargs.get("thinking_delta") for chunk in found] == ["h", "m", None, None]
+    assert [chunk.delta for chunk in found] == ["", "", "yes", ""]
+    thinking, said = found[-1].message.blocks
+    assert isinstance(thinking, ThinkingBlock)
+    assert thinking.content == "hm"
+    assert said == TextBlock(text="yes")
+
+
+def test_thoughts_are_counted() -> None:
+    response = whole([thought("h"), thought("m"), text("yes"), end()])
+    assert raw(response)["usage"]["completion_tokens_details"] == {"reasoning_tokens": 2}
+
+
+def test_the_last_chunk_has_the_counts_and_the_figures() -> None:
+    *earlier, last = chunks([text("a"), end(tokensPerSecond=50.0, draftTokens=1, acceptedDraftTokensCount=2)])
+    assert all(chunk.raw is None for chunk in earlier)
+    assert raw(last)["usage"] == {"prompt_tokens": 4, "completion_tokens": 3, "total_tokens": 7}
+    assert last.additional_kwargs == {"prompt_tokens": 4, "completion_tokens": 3, "total_tokens": 7}
+    assert raw(last)["stats"] == {
+        "stop_reason": "eosFound",
+        "tokens_per_second": 50.0,
+        "accepted_draft_tokens_count": 2,
+    }
+    assert (raw(last)["model"], raw(last)["instance_identifier"], raw(last)["context_length"]) == ("m", "m:2", 4096)
+
+
+def test_counts_that_the_server_did_not_make_are_zero() -> None:
+    response = whole([text("a"), PredictionEnd({"stopReason": "eosFound"}, {}, {}, {})])
+    assert raw(response)["usage"] == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+def test_tokens_from_the_cache_are_counted() -> None:
+    response = whole([PromptProgress(1.0, {"cachedTokenCount": 3}), PromptProgress(1.0), text("a"), end()])
+    assert raw(response)["usage"]["prompt_tokens_details"] == {"cached_tokens": 3}
+
+
+@pytest.mark.parametrize(
+    ("stop_reason", "finish_reason"),
+    [
+        ("eosFound", "stop"),
+        ("stopStringFound", "stop"),
+        ("toolCalls", "tool_calls"),
+        ("maxPredictedTokensReached", "length"),
+        ("contextLengthReached", "length"),
+        ("userStopped", "userStopped"),
+    ],
+)
+def test_the_reason_for_the_end_is_told_in_openais_words(stop_reason: str, finish_reason: str) -> None:
+    assert raw(whole([text("a"), end(stop_reason)]))["finish_reason"] == finish_reason
+
+
+def test_a_turn_with_calls_ends_for_tools_whatever_the_server_says() -> None:
+    assert raw(whole([*call(), end("eosFound")]))["finish_reason"] == "tool_calls"
+
+
+def test_an_answer_of_nothing_is_one_empty_chunk() -> None:
+    (chunk,) = chunks([end()])
+    assert chunk.message.content == ""
+    assert chunk.delta == ""
+
+
+def test_an_answer_of_thoughts_alone_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    response = whole([thought("hm"), end("maxPredictedTokensReached")])
+    assert raw(response)["only_thinking"] is True
+    assert response.message.content == ""
+    assert "all thinking; raise max_tokens" in caplog.text
+
+
+def test_an_answer_after_thoughts_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
+    assert raw(whole([thought("hm"), text("yes"), end()]))["only_thinking"] is False
+    assert not caplog.records
+
+
+def test_a_call_is_shown_as_it_is_written() -> None:
+    found = chunks([*call("c1", "add", '{"a"', ": 1}", a=1), end()])
+    assert [calls_of(chunk) for chunk in found] == [
+        [("c1", "add", "")],
+        [("c1", "add", '{"a"')],
+        [("c1", "add", '{"a": 1}')],
+        [("c1", "add", {"a": 1})],
+        [("c1", "add", {"a": 1})],
+    ]
+
+
+def test_a_call_without_text_has_no_text_block() -> None:
+    assert whole([*call(), end()]).message.content is None
+
+
+def test_calls_are_in_the_messages_kwargs_as_well() -> None:
+    response = whole([*call("c1", "add", a=1), end()])
+    function = {"name": "add", "arguments": '{"a": 1}'}
+    assert response.message.additional_kwargs == {
+        "tool_calls": [{"id": "c1", "type": "function", "function": function}]
+    }
+
+
+def test_nothing_else_is_in_the_messages_kwargs() -> None:
+    found = chunks([thought("hm"), text("yes"), end(tokensPerSecond=1.0)])
+    assert all(chunk.message.additional_kwargs == {} for chunk in found)
+
+
+def test_a_call_without_start_name_or_pieces_is_still_a_call() -> None:
+    assert calls_of(whole([ToolCallEnd("c1", "add", {"a": 1}), end()])) == [("c1", "add", {"a": 1})]
+
+
+def test_pieces_of_no_call_are_skipped() -> None:
+    found = chunks([ToolCallName("add"), ToolCallArguments("{"), text("a"), end()])
+    assert [chunk.delta for chunk in found] == ["a", ""]
+
+
+def test_pieces_before_the_name_wait_for_it() -> None:
+    events: list[PredictionEvent] = [
+        ToolCallStart("c1"),
+        ToolCallArguments("{"),
+        ToolCallName("add"),
+        ToolCallEnd("c1", "add", {}),
+        end(),
+    ]
+    assert calls_of(chunks(events)[0]) == [("c1", "add", "{")]
+
+
+def test_arguments_of_null_are_none_at_all() -> None:
+    assert calls_of(whole([ToolCallEnd("c1", "now", None), end()])) == [("c1", "now", {})]
+
+
+def test_names_that_were_changed_on_the_way_are_the_tools_own_again() -> None:
+    response = whole([*call("c1", "Box_int_", value=3), end()], Options(names={"Box_int_": "Box[int]"}))
+    assert calls_of(response) == [("c1", "Box[int]", {"value": 3})]
+
+
+@pytest.mark.parametrize("call_id", [None, "", "c1"])
+def test_identifiers_that_are_missing_or_taken_are_made_up(call_id: str | None) -> None:
+    response = whole([*call("c1"), *call(call_id), end()])
+    first, second = (found[0] for found in calls_of(response))
+    assert first == "c1"
+    assert second
+    assert second != first
+
+
+def test_two_equal_calls_are_two_calls() -> None:
+    assert len(calls_of(whole([*call("c1", a=1), *call("c2", a=1), end()]))) == 2
+
+
+def test_where_one_call_is_allowed_the_first_is_kept() -> None:
+    found = chunks([*call("c1", a=1), *call("c2", "add", "{}", a=2), end()], ALONE)
+    assert [calls_of(chunk) for chunk in found][-1] == [("c1", "add", {"a": 1})]
+    assert len(found) == 3
+
+
+def test_a_surplus_call_may_fail() -> None:
+    surplus: list[PredictionEvent] = [ToolCallStart("c2"), ToolCallFailed({"title": "bad"}, "{")]
+    assert len(calls_of(whole([*call("c1"), *surplus, end()], ALONE))) == 1
+
+
+def error_of(events: Iterable[PredictionEvent], options: Options | None = None) -> LlamaIndexToolCallError:
+    with pytest.raises(LlamaIndexToolCallError) as caught:
+        whole(events, options)
+    return caught.value
+
+
+def test_a_call_that_cannot_be_read_is_an_error() -> None:
+    failed = ToolCallFailed({"title": "not JSON", "cause": "a quote is missing"}, '{"a')
+    error = error_of([text("So: "), ToolCallStart("c1"), ToolCallName("add"), failed, end()])
+    assert "add: not JSON: a quote is missing" in str(error)
+    assert (error.raw_content, error.text) == ('{"a', "So: ")
+
+
+def test_a_call_that_failed_without_beginning_is_an_error() -> None:
+    assert "the call could not be parsed" in str(error_of([ToolCallFailed({}), end()]))
+
+
+def test_a_call_that_was_cut_off_is_an_error() -> None:
+    started: list[PredictionEvent] = [ToolCallStart("c1"), ToolCallName("add"), ToolCallArguments('{"a": ')]
+    error = error_of([*started, end("maxPredictedTokensReached")])
+    assert "cut off (maxPredictedTokensReached)" in str(error)
+    assert error.raw_content == '{"a": '
+
+
+def test_a_call_that_the_next_one_interrupts_is_an_error() -> None:
+    assert "was not finished" in str(error_of([ToolCallStart("c1"), *call("c2"), end()]))
+
+
+def test_a_failed_call_beside_a_good_one_is_an_error() -> None:
+    error_of([*call("c1"), ToolCallStart("c2"), ToolCallFailed({"title": "bad"}), end()])
+
+
+def test_a_required_call_that_did_not_come_is_an_error() -> None:
+    assert error_of([text("No."), end()], MUST).text == "No."
+
+
+def test_a_required_call_that_came_is_none() -> None:
+    assert calls_of(whole([*call(), end()], MUST))
+
+
+def test_the_last_chunk_does_not_show_a_call_that_failed() -> None:
+    answer = Answer(Options())
+    steps = [answer.take(event) for event in (ToolCallStart("c1"), ToolCallName("add"), end())]
+    last = steps[-1]
+    assert last is not None
+    assert calls_of(answer.chat_chunk(last)) == []
+    with pytest.raises(LlamaIndexToolCallError):
+        answer.check()
+
+
+def token(content: str, log_prob: float, *candidates: tuple[str, float]) -> dict[str, Any]:
+    others = [{"text": other, "logProb": value} for other, value in candidates]
+    return {"text": content, "id": 1, "logProb": log_prob, **({"candidates": others} if others else {})}
+
+
+def test_log_probabilities_are_told_with_their_fragment() -> None:
+    found = chunks([text("a", tokens=[token("a", -0.1)]), text("b"), end()])
+    first, second, _ = (chunk.logprobs for chunk in found)
+    assert first is not None
+    assert [(one.token, one.logprob) for one in first[0]] == [("a", -0.1)]
+    assert second is None
+
+
+def test_the_alternatives_of_a_token_stand_together() -> None:
+    response = whole([text("a", tokens=[token("a", -0.1, ("a", -0.1), ("b", -2.5))]), end()])
+    assert response.logprobs is not None
+    assert [[(one.token, one.logprob) for one in tokens] for tokens in response.logprobs] == [
+        [("a", -0.1), ("b", -2.5)]
+    ]
+
+
+def test_chunks_share_no_message() -> None:
+    found = chunks([thought("hm"), text("a"), text("b"), end()])
+    found[-1].message.blocks = [TextBlock(text="rewritten")]
+    found[-2].message.blocks.clear()
+    assert found[1].message.content == "a"
+
+
+def test_completions_are_cumulative_as_well() -> None:
+    answer = Answer(Options())
+    steps = [answer.take(event) for event in (thought("hm"), text("a"), text("b"), end())]
+    assert all(steps)
+    answer = Answer(Options())
+    found = []
+    for event in (thought("hm"), text("a"), text("b"), end()):
+        step = answer.take(event)
+        assert step is not None
+        found.append(answer.completion_chunk(step))
+    assert [(chunk.text, chunk.delta) for chunk in found] == [("", ""), ("a", "a"), ("ab", "b"), ("ab", "")]
+    assert found[0].additional_kwargs == {"thinking_delta": "hm"}
+    assert raw(found[-1])["usage"]["completion_tokens"] == 3
+    assert answer.completion_response().additional_kwargs["thinking"] == "hm"

@@ -1,0 +1,494 @@
+"""`LMStudio` on the emulator: chat, completion, streams, settings, windows."""
+
+import asyncio
+import gc
+import threading
+import warnings
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from llama_index.core.base.llms.types import ChatMessage, ImageBlock, MessageRole, TextBlock, ThinkingBlock
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from pydantic import SecretStr
+
+from lmstudio_integrations._adapters import images
+from lmstudio_integrations.errors import (
+    LMStudioAuthenticationError,
+    LMStudioConfigWarning,
+    LMStudioConnectionLostError,
+    LMStudioContextOverflowError,
+    LMStudioModelNotFoundError,
+    LMStudioServerError,
+    LMStudioUnreachableError,
+    LMStudioValueError,
+)
+from lmstudio_integrations.llama_index import LMStudio
+from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
+from tests.llama_index.server import CHAT, SMALL, SMALL_WINDOW, WINDOW, Server, raw
+from tests.llama_index.test_messages import PNG
+
+NUMBERS = "0 1 2 3 4 5 6 7 8 9"
+
+
+def asking(text: str) -> list[ChatMessage]:
+    return [ChatMessage(role=MessageRole.USER, content=text)]
+
+
+async def gathered(stream: Any) -> list[Any]:
+    return [chunk async for chunk in stream]
+
+
+# The eight ways to ask ------------------------------------------------------------------------------------------------
+
+
+def test_chat_answers(llm: LMStudio) -> None:
+    response = llm.chat(asking("count"))
+    assert response.message.role is MessageRole.ASSISTANT
+    assert response.message.content == NUMBERS
+    assert raw(response)["model"] == CHAT
+
+
+async def test_achat_answers(llm: LMStudio) -> None:
+    assert (await llm.achat(asking("count"))).message.content == NUMBERS
+
+
+def test_stream_chat_answers_piece_by_piece(llm: LMStudio) -> None:
+    found = list(llm.stream_chat(asking("count")))
+    assert len(found) > 10
+    assert "".join(chunk.delta or "" for chunk in found) == NUMBERS == found[-1].message.content
+
+
+async def test_astream_chat_answers_piece_by_piece(llm: LMStudio) -> None:
+    found = await gathered(await llm.astream_chat(asking("count")))
+    assert len(found) > 10
+    assert "".join(chunk.delta or "" for chunk in found) == NUMBERS == found[-1].message.content
+
+
+def test_complete_is_a_turn_in_the_chat_template(server: Server, llm: LMStudio) -> None:
+    assert llm.complete("count").text == NUMBERS
+    assert server.conversation == [("user", [{"type": "text", "text": "count"}])]
+
+
+def test_complete_of_a_formatted_prompt_continues_it(server: Server, llm: LMStudio) -> None:
+    assert llm.complete("count", formatted=True).text == NUMBERS
+    assert server.asked.prompt == "count"
+
+
+def test_complete_honours_the_users_own_format(server: Server) -> None:
+    with server.llm(completion_to_prompt=lambda prompt: f"<|user|>{prompt}<|assistant|>") as llm:
+        llm.complete("hi")
+        assert server.asked.prompt == "<|user|>hi<|assistant|>"
+        llm.complete("count", formatted=True)
+        assert server.asked.prompt == "count"
+
+
+@pytest.mark.parametrize("formatted", [False, True])
+def test_stream_complete_answers_piece_by_piece(llm: LMStudio, formatted: bool) -> None:
+    found = list(llm.stream_complete("count", formatted=formatted))
+    assert "".join(chunk.delta or "" for chunk in found) == NUMBERS == found[-1].text
+
+
+@pytest.mark.parametrize("formatted", [False, True])
+async def test_completions_can_be_awaited(llm: LMStudio, formatted: bool) -> None:
+    assert (await llm.acomplete("count", formatted=formatted)).text == NUMBERS
+    found = await gathered(await llm.astream_complete("count", formatted=formatted))
+    assert "".join(chunk.delta or "" for chunk in found) == NUMBERS == found[-1].text
+
+
+def test_thoughts_are_a_block(llm: LMStudio) -> None:
+    thinking, said = llm.chat(asking("think")).message.blocks
+    assert isinstance(thinking, ThinkingBlock)
+    assert thinking.content == "Let me see."
+    assert said == TextBlock(text="Done now.")
+
+
+def test_empty_output_is_one_chunk(llm: LMStudio) -> None:
+    (chunk,) = llm.stream_chat(asking("nothing"))
+    assert chunk.message.content == ""
+    assert raw(chunk)["usage"]["prompt_tokens"] > 0
+
+
+async def test_empty_output_is_one_awaited_chunk(llm: LMStudio) -> None:
+    (chunk,) = await gathered(await llm.astream_chat(asking("nothing")))
+    assert chunk.message.content == ""
+
+
+# Leaving early --------------------------------------------------------------------------------------------------------
+
+
+def stopped(server: Server) -> bool:
+    return [record.stop_reason for record in server.predictions] == ["userStopped"]
+
+
+def test_leaving_a_stream_stops_the_server(server: Server, llm: LMStudio) -> None:
+    stream = llm.stream_chat(asking("for ever"))
+    next(stream)
+    stream.close()
+    server.wait_for(lambda: stopped(server))
+
+
+async def test_leaving_an_awaited_stream_stops_the_server(server: Server, llm: LMStudio) -> None:
+    async for _ in await llm.astream_chat(asking("for ever")):
+        break
+    await asyncio.to_thread(server.wait_for, lambda: stopped(server))
+
+
+async def test_closing_the_undecorated_stream_stops_the_server_at_once(server: Server, llm: LMStudio) -> None:
+    stream = await llm.astream_chat(asking("for ever"))
+    assert isinstance(stream, AsyncGenerator)
+    await anext(stream)
+    await stream.aclose()
+    await asyncio.to_thread(server.wait_for, lambda: stopped(server))
+
+
+async def test_cancelling_a_task_stops_the_server(server: Server, llm: LMStudio) -> None:
+    task = asyncio.create_task(llm.achat(asking("for ever")))
+    await asyncio.to_thread(server.wait_for, lambda: bool(server.predictions))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.to_thread(server.wait_for, lambda: stopped(server))
+
+
+def test_a_stream_whose_loop_is_closed_stops_the_server_when_it_is_dropped(server: Server, llm: LMStudio) -> None:
+    async def begin() -> Any:
+        stream = await llm.astream_chat(asking("for ever"))
+        await anext(stream)
+        return stream
+
+    loop = asyncio.new_event_loop()
+    stream = loop.run_until_complete(begin())
+    loop.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        del stream
+        gc.collect()
+    server.wait_for(lambda: stopped(server))
+
+
+def test_one_object_serves_one_loop_after_the_other(llm: LMStudio) -> None:
+    for _ in range(3):
+        assert asyncio.run(llm.achat(asking("count"))).message.content == NUMBERS
+
+
+def test_a_stream_may_be_read_in_another_thread(llm: LMStudio) -> None:
+    stream = llm.stream_chat(asking("count"))
+    found: list[str] = []
+    reader = threading.Thread(target=lambda: found.extend(chunk.delta or "" for chunk in stream))
+    reader.start()
+    reader.join(5)
+    assert "".join(found) == NUMBERS
+
+
+async def test_awaiting_leaves_the_loop_free(llm: LMStudio) -> None:
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    ticker = asyncio.create_task(tick())
+    async for _ in await llm.astream_chat(asking("count")):
+        pass
+    ticker.cancel()
+    assert ticks > 10
+
+
+# Settings -------------------------------------------------------------------------------------------------------------
+
+
+def sent(server: Server) -> LlmPredictionConfig:
+    return server.asked.config
+
+
+def test_every_setting_arrives(server: Server) -> None:
+    settings: dict[str, Any] = {
+        "temperature": 0.1, "max_tokens": 7, "top_k": 5, "top_p": 0.5, "min_p": 0.1, "repeat_penalty": 1.2,
+        "presence_penalty": 0.3, "stop": ["END"], "seed": 11, "context_overflow_policy": "rollingWindow",
+        "enable_thinking": False, "reasoning_budget": 9, "extra": {"llm.prediction.llama.cpuThreads": 2},
+    }  # fmt: skip
+    with server.llm(**settings) as llm:
+        llm.chat(asking("count"))
+    names = {"top_k": "top_k_sampling", "top_p": "top_p_sampling", "min_p": "min_p_sampling", "stop": "stop_strings"}
+    for name, value in settings.items():
+        if name != "extra":
+            assert getattr(sent(server), names.get(name, name)) == value, name
+    assert sent(server).cpu_threads == 2
+
+
+def test_a_call_may_say_otherwise(server: Server) -> None:
+    with server.llm(temperature=0.1, stop=["A"], seed=3, extra={"llm.prediction.llama.cpuThreads": 2}) as llm:
+        llm.chat(asking("count"), temperature=0.9, stop=["B"], seed=None, extra={"llm.prediction.topKSampling": 3})
+    config = sent(server)
+    assert (config.temperature, config.stop_strings, config.cpu_threads, config.top_k_sampling) == (0.9, ["B"], 2, 3)
+    assert config.seed is None
+
+
+def test_a_call_may_name_another_model(server: Server, llm: LMStudio) -> None:
+    assert raw(llm.chat(asking("count"), model=SMALL))["model"] == SMALL
+
+
+def test_assignment_after_use_takes_effect(server: Server, llm: LMStudio) -> None:
+    llm.chat(asking("count"))
+    llm.temperature = 0.3
+    llm.model = SMALL
+    assert raw(llm.chat(asking("count")))["model"] == SMALL
+    assert sent(server).temperature == 0.3
+
+
+def test_load_settings_arrive_and_those_of_a_call_are_laid_over_them(server: Server) -> None:
+    with server.llm(load_config={"seed": 5, "flashAttention": True}, context_length=2048, ttl=90) as llm:
+        llm.chat(asking("count"), load_config=LlmLoadModelConfig(seed=6))
+    (load,) = server.engine.loads
+    config = LlmLoadModelConfig.from_fields(load.fields)
+    assert (config.seed, config.flash_attention, config.context_length) == (6, True, 2048)
+    assert server.loaded()[0].ttl_ms == 90_000
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("temprature", "did you mean 'temperature'"),
+        ("num_ctx", "did you mean 'context_length'"),
+        ("keep_alive", "did you mean 'ttl'"),
+        ("zzz", "known are"),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_the_nearest_name(llm: LMStudio, name: str, hint: str) -> None:
+    with pytest.raises(ValueError, match=hint):
+        LMStudio(**dict[str, Any]({name: 1}))
+    with pytest.raises(LMStudioValueError, match=hint):
+        llm.chat(asking("count"), **{name: 1})
+
+
+def test_the_names_of_other_integrations_are_understood() -> None:
+    given: dict[str, Any] = {
+        "model_name": "m",
+        "base_url": "http://localhost:1234/v1",
+        "request_timeout": 30.0,
+        "api_key": "k",
+        "additional_kwargs": {"seed": 4, "temperature": 0.5},
+    }
+    llm = LMStudio(**given, temperature=0.2)
+    assert (llm.model, llm.host, llm.timeout, llm.seed) == ("m", "http://localhost:1234/v1", 30.0, 4)
+    assert llm.temperature == 0.2
+    assert llm.api_token is not None
+
+
+def test_extra_settings_of_migrants_are_checked_as_well() -> None:
+    with pytest.raises(ValueError, match="did you mean 'top_p'"):
+        LMStudio(**dict[str, Any](additional_kwargs={"topp": 4}))
+
+
+def test_callbacks_see_the_load_and_the_prompt(server: Server) -> None:
+    loaded: list[float] = []
+    read: list[float] = []
+    with server.llm(on_load_progress=loaded.append, on_prompt_progress=read.append) as llm:
+        llm.chat(asking("count"))
+    assert loaded[0] == 0.0
+    assert loaded[-1] == read[-1] == 1.0
+
+
+def test_log_probabilities_are_asked_for(server: Server) -> None:
+    with server.llm(top_logprobs=2) as llm:
+        response = llm.chat(asking("count"))
+    assert sent(server).log_probs == 2
+    assert response.logprobs is None or len(response.logprobs) > 0
+
+
+# What LlamaIndex wants to know ----------------------------------------------------------------------------------------
+
+
+def test_metadata_never_asks_the_server() -> None:
+    with LMStudio(model="m", host="127.0.0.1:9") as llm:
+        metadata = llm.metadata
+    assert metadata.is_chat_model
+    assert metadata.is_function_calling_model
+    assert (metadata.model_name, metadata.context_window, metadata.num_output) == ("m", 3900, 256)
+
+
+@pytest.mark.parametrize(
+    ("settings", "window"),
+    [
+        ({"context_length": 2000}, 2000),
+        ({"load_config": {"contextLength": 3000}}, 3000),
+        ({"context_window": 7}, 7),
+        ({"context_length": 2000, "context_window": 1000}, 1000),
+    ],
+)
+def test_what_the_user_says_of_the_window_counts_before_any_call(settings: dict[str, Any], window: int) -> None:
+    assert LMStudio(model="m", **settings).metadata.context_window == window
+
+
+@pytest.mark.parametrize(
+    ("settings", "output"),
+    [
+        ({}, 256),
+        ({"max_tokens": 9}, 9),
+        ({"max_tokens": False}, 256),
+        ({"context_window": 100}, 99),
+        ({"context_window": 1}, 0),
+    ],
+)
+def test_the_output_is_always_below_the_window(settings: dict[str, Any], output: int) -> None:
+    assert LMStudio(model="m", **settings).metadata.num_output == output
+
+
+def test_load_learns_the_window(llm: LMStudio) -> None:
+    assert llm.load() is llm
+    assert llm.metadata.context_window == WINDOW
+
+
+async def test_aload_learns_the_window(llm: LMStudio) -> None:
+    assert await llm.aload() is llm
+    assert llm.metadata.context_window == WINDOW
+
+
+def test_the_first_answer_tells_the_window(llm: LMStudio) -> None:
+    llm.chat(asking("count"))
+    assert llm.metadata.context_window == WINDOW
+
+
+def test_the_window_is_known_to_all_objects_of_the_process(server: Server, llm: LMStudio) -> None:
+    llm.load()
+    other = LMStudio(model=CHAT, host=f"http://{server.address}/v1")
+    assert other.metadata.context_window == WINDOW
+    assert LMStudio(model=SMALL, host=server.address).metadata.context_window == 3900
+
+
+def test_a_window_that_turns_out_smaller_than_told_is_warned_of_once(server: Server) -> None:
+    with server.llm(model=SMALL) as llm:
+        assert llm.metadata.context_window == 3900
+        with pytest.warns(LMStudioConfigWarning, match=f"{SMALL_WINDOW} tokens, and 3900 were told"):
+            llm.chat(asking("count"))
+        llm.chat(asking("count"))
+        assert llm.metadata.context_window == SMALL_WINDOW
+
+
+def test_nothing_is_warned_of_when_nobody_had_asked(server: Server) -> None:
+    with server.llm(model=SMALL) as llm:
+        llm.chat(asking("count"))
+
+
+def test_the_payload_of_events_holds_no_secret(llm: LMStudio) -> None:
+    llm.api_token = SecretStr("sk-lm-12345678:12345678901234567890")
+    payload = llm.to_payload()
+    assert payload["class_name"] == "LMStudio"
+    assert (payload["model"], payload["model_name"], payload["temperature"]) == (CHAT, CHAT, None)
+    assert "12345678" not in repr(payload) + repr(llm)
+
+
+def test_it_is_a_function_calling_model_of_llama_index() -> None:
+    assert issubclass(LMStudio, FunctionCallingLLM)
+    assert LMStudio.class_name() == "LMStudio"
+
+
+def test_tokens_are_the_models_own(llm: LMStudio) -> None:
+    assert len(llm.tokenize("one two three")) == 3
+    assert asyncio.run(llm.atokenize("one two three")) == llm.tokenize("one two three")
+
+
+# Pictures -------------------------------------------------------------------------------------------------------------
+
+
+def showing(**source: Any) -> list[ChatMessage]:
+    return [ChatMessage(role=MessageRole.USER, blocks=[TextBlock(text="what is it?"), ImageBlock(**source)])]
+
+
+async def test_pictures_are_uploaded(server: Server, llm: LMStudio) -> None:
+    llm.chat(showing(image=PNG))
+    assert [image.data for image in server.asked.images.values()] == [PNG]
+    await llm.achat(showing(image=PNG))
+    assert [image.data for image in server.asked.images.values()] == [PNG]
+
+
+def test_pictures_on_the_web_are_not_fetched_unasked(llm: LMStudio) -> None:
+    with pytest.raises(LMStudioValueError, match="allow_image_download=True"):
+        llm.chat(showing(url="https://example.org/cat.png"))
+
+
+async def test_pictures_on_the_web_are_fetched_when_allowed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "download", lambda url: PNG if url.endswith("cat.png") else b"")
+    with server.llm(allow_image_download=True) as llm:
+        llm.chat(showing(url="https://example.org/cat.png"))
+        await llm.achat(showing(url="https://example.org/cat.png"))
+    assert [image.data for image in server.asked.images.values()] == [PNG]
+
+
+def test_a_picture_for_a_model_that_sees_none_is_refused(server: Server) -> None:
+    with server.llm(model=SMALL) as llm, pytest.raises(LMStudioServerError):
+        llm.chat(showing(image=PNG))
+
+
+# What can go wrong ----------------------------------------------------------------------------------------------------
+
+
+def test_no_server_is_said_plainly() -> None:
+    with (
+        LMStudio(model="m", host="127.0.0.1:9") as llm,
+        pytest.raises(LMStudioUnreachableError, match=r"127\.0\.0\.1:9"),
+    ):
+        llm.chat(asking("count"))
+
+
+async def test_no_server_is_tried_again_if_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    module = "lmstudio_integrations._adapters.retry"
+    monkeypatch.setattr(f"{module}.sleep", pauses.append)
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(f"{module}.asleep", pause)
+    with LMStudio(model="m", host="127.0.0.1:9", max_retries=2) as llm:
+        with pytest.raises(LMStudioUnreachableError):
+            llm.chat(asking("count"))
+        with pytest.raises(LMStudioUnreachableError):
+            await gathered(await llm.astream_chat(asking("count")))
+    assert pauses == [0.5, 1.0, 0.5, 1.0]
+
+
+def test_an_unknown_model_is_named(server: Server) -> None:
+    with server.llm(model="no-such-model") as llm, pytest.raises(LMStudioModelNotFoundError, match="no-such-model"):
+        llm.chat(asking("count"))
+
+
+def test_a_prompt_that_does_not_fit_is_an_overflow(server: Server) -> None:
+    with (
+        server.llm(model=SMALL, context_overflow_policy="stopAtLimit") as llm,
+        pytest.raises(LMStudioContextOverflowError),
+    ):
+        llm.chat(asking("word " * 2 * SMALL_WINDOW))
+
+
+def test_the_servers_words_are_kept(llm: LMStudio) -> None:
+    with pytest.raises(LMStudioServerError, match="the engine gave up") as caught:
+        llm.chat(asking("fail"))
+    assert caught.value.suggestion == "try another model"
+
+
+async def test_a_line_that_breaks_is_an_error_not_an_end(llm: LMStudio) -> None:
+    with pytest.raises(LMStudioConnectionLostError):
+        list(llm.stream_chat(asking("drop")))
+    with pytest.raises(LMStudioConnectionLostError):
+        await gathered(await llm.astream_chat(asking("drop")))
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_an_empty_prompt_is_refused(llm: LMStudio, text: str) -> None:
+    with pytest.raises(LMStudioValueError, match="empty"):
+        llm.complete(text)
+
+
+def test_an_empty_prompt_to_be_continued_is_refused(llm: LMStudio) -> None:
+    with pytest.raises(LMStudioValueError, match="empty"):
+        llm.complete("", formatted=True)
+
+
+def test_a_token_of_the_wrong_shape_is_refused_without_being_shown(server: Server) -> None:
+    with server.llm(api_token="my-secret") as llm, pytest.raises(LMStudioAuthenticationError) as caught:
+        llm.chat(asking("count"))
+    assert "my-secret" not in str(caught.value)

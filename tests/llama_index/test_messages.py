@@ -1,0 +1,275 @@
+"""LlamaIndex's messages in wire form."""
+
+import base64
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from llama_index.core.base.llms.types import (
+    AudioBlock,
+    CacheControl,
+    CachePoint,
+    ChatMessage,
+    CitableBlock,
+    CitationBlock,
+    DocumentBlock,
+    ImageBlock,
+    MessageRole,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+    VideoBlock,
+)
+
+from lmstudio_integrations._adapters.conversation import ImageSource, images, to_history
+from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
+from lmstudio_integrations.llama_index._messages import draft
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
+)
+PNG_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
+
+
+def wire(*messages: ChatMessage, **options: Any) -> list[dict[str, Any]]:
+    """Return messages in wire form."""
+    found: list[dict[str, Any]] = to_history(draft(messages, **options), {}).to_dict()["messages"]
+    return found
+
+
+def said(role: str, *texts: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": text} for text in texts]}
+
+
+def user(*blocks: Any) -> ChatMessage:
+    return ChatMessage(role=MessageRole.USER, blocks=list(blocks))
+
+
+def answer(*blocks: Any, **kwargs: Any) -> ChatMessage:
+    return ChatMessage(role=MessageRole.ASSISTANT, blocks=list(blocks), additional_kwargs=kwargs)
+
+
+def result(text: str, call_id: str | None = "c1") -> ChatMessage:
+    kwargs = {} if call_id is None else {"tool_call_id": call_id}
+    return ChatMessage(role=MessageRole.TOOL, content=text, additional_kwargs=kwargs)
+
+
+def pictures(*blocks: Any) -> list[ImageSource]:
+    return images(draft([user(*blocks)]))
+
+
+@pytest.mark.parametrize(
+    ("role", "on_the_wire"),
+    [
+        ("system", "system"),
+        ("developer", "system"),
+        ("user", "user"),
+        ("assistant", "assistant"),
+        ("chatbot", "assistant"),
+        ("model", "assistant"),
+    ],
+)
+def test_every_role_that_speaks_has_one_on_the_wire(role: str, on_the_wire: str) -> None:
+    assert wire(ChatMessage(role=MessageRole(role), content="hi")) == [said(on_the_wire, "hi")]
+
+
+@pytest.mark.parametrize("role", ["tool", "function"])
+def test_answers_of_tools_keep_their_identifier(role: str) -> None:
+    message = ChatMessage(role=MessageRole(role), content="3", additional_kwargs={"tool_call_id": "c1"})
+    assert wire(message) == [
+        {"role": "tool", "content": [{"type": "toolCallResult", "content": "3", "toolCallId": "c1"}]}
+    ]
+
+
+def test_several_texts_of_a_message_are_joined_as_its_content_is() -> None:
+    message = user(TextBlock(text="a"), TextBlock(text="b"))
+    assert wire(message) == [said("user", message.content or "")]
+
+
+def test_system_messages_come_first_and_are_one() -> None:
+    found = wire(
+        ChatMessage(role="system", content="one"), user(TextBlock(text="hi")), ChatMessage(role="system", content="two")
+    )
+    assert found == [said("system", "one\n\ntwo"), said("user", "hi")]
+
+
+def test_neighbours_of_one_role_are_one_message() -> None:
+    assert wire(user(TextBlock(text="a")), user(TextBlock(text="b"))) == [said("user", "a\n\nb")]
+
+
+def test_calls_and_their_answers_belong_together() -> None:
+    call = ToolCallBlock(tool_call_id="c1", tool_name="Box[int]", tool_kwargs={"a": 1})
+    found = wire(user(TextBlock(text="hi")), answer(TextBlock(text="so"), call), result("3"))
+    request = {"type": "function", "name": "Box_int_", "arguments": {"a": 1}, "id": "c1"}
+    assert found[1]["content"] == [
+        {"type": "text", "text": "so"},
+        {"type": "toolCallRequest", "toolCallRequest": request},
+    ]
+    assert found[2]["content"] == [{"type": "toolCallResult", "content": "3", "toolCallId": "c1", "name": "Box_int_"}]
+
+
+@pytest.mark.parametrize("arguments", ["", "null", "[1]", "{", '"text"'])
+def test_arguments_that_are_no_object_count_as_none(arguments: str) -> None:
+    call = ToolCallBlock(tool_call_id="c1", tool_name="now", tool_kwargs=arguments)
+    assert wire(answer(call))[0]["content"][0]["toolCallRequest"]["arguments"] == {}
+
+
+@pytest.mark.parametrize("form", ["dict", "object"])
+def test_calls_of_older_histories_are_understood(form: str) -> None:
+    function: Any = {"name": "add", "arguments": '{"a": 1}'}
+    call: Any = {"id": "c1", "type": "function", "function": function}
+    if form == "object":
+        call = SimpleNamespace(id="c1", function=SimpleNamespace(**function))
+    (message,) = wire(answer(TextBlock(text=""), tool_calls=[call]))
+    request = message["content"][-1]["toolCallRequest"]
+    assert request == {"type": "function", "name": "add", "arguments": {"a": 1}, "id": "c1"}
+
+
+def test_a_call_that_is_a_block_and_in_the_kwargs_is_sent_once() -> None:
+    legacy = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    (message,) = wire(answer(ToolCallBlock(tool_call_id="c1", tool_name="add", tool_kwargs={}), tool_calls=[legacy]))
+    assert len(message["content"]) == 1
+
+
+def test_the_answer_that_a_returning_tool_leaves_is_the_models() -> None:
+    left = ChatMessage(role=MessageRole.ASSISTANT, content="3", additional_kwargs={"tool_call_id": "c1"})
+    assert wire(left) == [said("assistant", "3")]
+
+
+def test_thoughts_stay_behind_unless_they_are_wanted() -> None:
+    thoughtful = answer(ThinkingBlock(content="hm"), TextBlock(text="yes"))
+    assert wire(thoughtful) == [said("assistant", "yes")]
+    assert wire(thoughtful, send_reasoning=True) == [said("assistant", "<think>\nhm\n</think>\n\n", "yes")]
+
+
+def test_an_answer_of_thoughts_alone_is_left_out() -> None:
+    found = wire(user(TextBlock(text="a")), answer(ThinkingBlock(content="hm")), user(TextBlock(text="b")))
+    assert found == [said("user", "a\n\nb")]
+
+
+def test_pictures_are_read_from_wherever_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "dot.png"
+    file.write_bytes(PNG)
+    blocks = [
+        ImageBlock(image=PNG),
+        ImageBlock(image=base64.b64encode(PNG)),
+        ImageBlock(image=BytesIO(PNG)),
+        ImageBlock(path=file),
+        ImageBlock(url=PNG_URL),
+    ]
+    for block in blocks:
+        assert pictures(block) == [ImageSource(PNG)], block
+
+
+def test_a_picture_on_the_web_is_only_named() -> None:
+    assert pictures(ImageBlock(url="https://example.org/cat.png")) == [ImageSource(url="https://example.org/cat.png")]
+
+
+def test_a_stream_is_read_again_for_the_next_turn() -> None:
+    block = ImageBlock(image=BytesIO(PNG))
+    assert pictures(block) == pictures(block)
+
+
+def test_a_picture_that_a_tool_returned_is_shown_in_the_next_user_turn() -> None:
+    shown = ChatMessage(
+        role=MessageRole.TOOL,
+        blocks=[TextBlock(text="a dot"), ImageBlock(image=PNG)],
+        additional_kwargs={"tool_call_id": "c1"},
+    )
+    drafts = draft([user(TextBlock(text="show")), shown])
+    assert [found.role for found in drafts] == ["user", "tool", "user"]
+    assert drafts[2].parts == [ImageSource(PNG)]
+
+
+def test_a_picture_without_anything_is_refused() -> None:
+    with pytest.raises(LMStudioValueError, match="needs an image, a path or a URL"):
+        draft([user(ImageBlock())])
+
+
+def test_a_picture_with_another_kind_of_url_is_refused() -> None:
+    with pytest.raises(LMStudioValueError, match="must begin with"):
+        draft([user(ImageBlock(url="ftp://example.org/cat.png"))])
+
+
+def test_a_file_that_has_gone_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "dot.png"
+    file.write_bytes(PNG)
+    block = ImageBlock(path=file)
+    file.unlink()
+    with pytest.raises(LMStudioOSError, match=r"dot\.png"):
+        draft([user(block)])
+
+
+@pytest.mark.parametrize("data", [b"Rain in Oslo.", BytesIO(b"Rain in Oslo.")])
+def test_a_document_of_text_is_sent_as_text(data: Any) -> None:
+    assert wire(user(DocumentBlock(data=data))) == [said("user", "Rain in Oslo.")]
+
+
+def test_a_document_is_sent_under_its_title(tmp_path: Path) -> None:
+    file = tmp_path / "rain.md"
+    file.write_text("Rain in Oslo.", encoding="utf-8")
+    assert wire(user(DocumentBlock(path=file, title="Weather"))) == [said("user", "Weather\n\nRain in Oslo.")]
+
+
+def test_a_document_that_is_no_text_is_refused() -> None:
+    with pytest.raises(LMStudioValueError, match="is no text; extract its text first"):
+        draft([user(DocumentBlock(data=b"%PDF-1.7 \xff\xfe", document_mimetype="application/pdf"))])
+
+
+@pytest.mark.parametrize(
+    ("block", "complaint"),
+    [
+        (DocumentBlock(url="https://example.org/a.txt"), "is on the web; fetch it"),
+        (DocumentBlock(document_mimetype="text/plain"), "is empty"),
+    ],
+)
+def test_a_document_that_is_elsewhere_is_refused(block: DocumentBlock, complaint: str) -> None:
+    with pytest.raises(LMStudioValueError, match=complaint):
+        draft([user(block)])
+
+
+def test_a_missing_document_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "rain.md"
+    file.touch()
+    block = DocumentBlock(path=file, document_mimetype="text/markdown")
+    file.unlink()
+    with pytest.raises(LMStudioOSError, match=r"rain\.md"):
+        draft([user(block)])
+
+
+def test_citable_and_cited_content_is_sent() -> None:
+    citable = CitableBlock(title="t", source="s", content=[TextBlock(text="one")])
+    citation = CitationBlock(
+        cited_content=TextBlock(text="two"), source="s", title="t", additional_location_info={"page": 1}
+    )
+    assert wire(user(citable, citation)) == [said("user", "one\ntwo")]
+
+
+def test_cache_points_are_ignored() -> None:
+    point = CachePoint(cache_control=CacheControl(type="ephemeral"))
+    assert wire(user(TextBlock(text="hi"), point)) == [said("user", "hi")]
+
+
+@pytest.mark.parametrize(
+    ("block", "kind"), [(AudioBlock(audio=b"RIFF0000WAVE"), "audio"), (VideoBlock(video=b"0000ftyp"), "video")]
+)
+def test_sound_and_moving_pictures_are_refused(block: Any, kind: str) -> None:
+    with pytest.raises(LMStudioValueError, match=f"takes no {kind} in a user message"):
+        draft([user(block)])
+
+
+def test_a_call_in_a_user_message_is_refused() -> None:
+    with pytest.raises(LMStudioValueError, match="cannot stand in a user message"):
+        draft([user(ToolCallBlock(tool_name="add"))])
+
+
+def test_no_messages_at_all_are_refused() -> None:
+    with pytest.raises(LMStudioValueError, match="the list of messages is empty"):
+        draft([])
+
+
+def test_a_nameless_call_is_refused() -> None:
+    with pytest.raises(LMStudioValueError, match="has no name"):
+        draft([answer(tool_calls=[{"id": "c1"}])])

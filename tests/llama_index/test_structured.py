@@ -1,0 +1,261 @@
+"""Structured answers: by grammar, as core's programs, as they grow."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.program.utils import FlexibleModel
+from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
+from llama_index.core.types import PydanticProgramMode
+from llama_index_instrumentation import root_dispatcher
+from pydantic import BaseModel, Field
+
+from lmstudio_integrations.errors import LMStudioStructuredOutputError
+from lmstudio_integrations.llama_index import LMStudio
+from lmstudio_integrations.llama_index._partial import Growing, flexible, whole
+from tests.llama_index.server import LONG, Server
+
+
+class Person(BaseModel):
+    """Somebody."""
+
+    name: str
+    age: int
+
+
+ANN = Person(name="Ann Lee", age=7)
+PROMPT = PromptTemplate("{who}")
+
+
+class Listener(BaseEventHandler):
+    """Keeps what is announced."""
+
+    heard: list[Any] = Field(default_factory=list[Any])
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "Listener"
+
+    def handle(self, event: Any, **_: Any) -> None:
+        self.heard.append(event)
+
+    def names(self, part: str) -> list[str]:
+        return [type(event).__name__ for event in self.heard if part in type(event).__name__]
+
+
+@pytest.fixture
+def listener(monkeypatch: pytest.MonkeyPatch) -> Listener:
+    found = Listener()
+    monkeypatch.setattr(root_dispatcher, "event_handlers", [*root_dispatcher.event_handlers, found])
+    return found
+
+
+def schema_sent(server: Server) -> Any:
+    return server.asked.config.structured
+
+
+# By grammar -----------------------------------------------------------------------------------------------------------
+
+
+def test_structured_predict_returns_an_instance(server: Server, llm: LMStudio) -> None:
+    assert llm.structured_predict(Person, PROMPT, who="person") == ANN
+    assert schema_sent(server) == {"type": "json", "jsonSchema": Person.model_json_schema()}
+
+
+async def test_astructured_predict_returns_an_instance(llm: LMStudio) -> None:
+    assert await llm.astructured_predict(Person, PROMPT, who="person") == ANN
+
+
+def test_stream_structured_predict_ends_with_the_instance(llm: LMStudio) -> None:
+    found = list(llm.stream_structured_predict(Person, PROMPT, who="person"))
+    assert found[-1] == ANN
+    names = [getattr(each, "name", None) for each in found]
+    assert "Ann" in names
+    assert isinstance(found[0], FlexibleModel)
+
+
+async def test_astream_structured_predict_ends_with_the_instance(llm: LMStudio) -> None:
+    found = [each async for each in await llm.astream_structured_predict(Person, PROMPT, who="person")]
+    assert found[-1] == ANN
+    assert isinstance(found[0], FlexibleModel)
+
+
+def test_thoughts_are_no_part_of_the_instance(llm: LMStudio) -> None:
+    assert llm.structured_predict(Person, PROMPT, who="pensive") == Person(name="A", age=1)
+    assert list(llm.stream_structured_predict(Person, PROMPT, who="pensive"))[-1] == Person(name="A", age=1)
+
+
+async def test_the_system_prompt_is_kept_on_every_path(server: Server) -> None:
+    with server.llm(system_prompt="Be terse.") as llm:
+        asked = []
+        llm.structured_predict(Person, PROMPT, who="person")
+        asked.append(server.conversation)
+        await llm.astructured_predict(Person, PROMPT, who="person")
+        asked.append(server.conversation)
+        list(llm.stream_structured_predict(Person, PROMPT, who="person"))
+        asked.append(server.conversation)
+        [each async for each in await llm.astream_structured_predict(Person, PROMPT, who="person")]
+        asked.append(server.conversation)
+    assert (
+        asked
+        == [[("system", [{"type": "text", "text": "Be terse."}]), ("user", [{"type": "text", "text": "person"}])]] * 4
+    )
+
+
+def test_settings_of_the_call_are_honoured_and_left_alone(server: Server, llm: LMStudio) -> None:
+    given = {"temperature": 0.7, "tool_choice": "x", "tool_required": True, "allow_parallel_tool_calls": True}
+    llm.structured_predict(Person, PROMPT, given, who="person")
+    assert server.asked.config.temperature == 0.7
+    assert len(given) == 4
+
+
+def test_an_answer_that_was_cut_off_says_so(llm: LMStudio) -> None:
+    with pytest.raises(LMStudioStructuredOutputError, match="raise max_tokens") as caught:
+        llm.structured_predict(Person, PROMPT, {"max_tokens": 3}, who="person")
+    assert caught.value.text
+    with pytest.raises(LMStudioStructuredOutputError, match="raise max_tokens"):
+        list(llm.stream_structured_predict(Person, PROMPT, {"max_tokens": 3}, who="person"))
+
+
+async def test_an_answer_that_is_no_instance_is_never_repaired(llm: LMStudio) -> None:
+    with pytest.raises(LMStudioStructuredOutputError):
+        llm.structured_predict(Person, PROMPT, who="half")
+    with pytest.raises(LMStudioStructuredOutputError):
+        [each async for each in await llm.astream_structured_predict(Person, PROMPT, who="half")]
+
+
+def test_as_structured_llm_answers_with_json(llm: LMStudio) -> None:
+    structured = llm.as_structured_llm(Person)
+    response = structured.chat([ChatMessage(role=MessageRole.USER, content="person")])
+    assert response.raw == ANN
+    assert response.message.content == ANN.model_dump_json()
+    assert structured.complete("person").raw == ANN
+
+
+async def test_as_structured_llm_can_be_awaited(llm: LMStudio) -> None:
+    structured = llm.as_structured_llm(Person)
+    assert (await structured.achat([ChatMessage(role=MessageRole.USER, content="person")])).raw == ANN
+
+
+@pytest.mark.filterwarnings("ignore:The `json` method is deprecated")
+async def test_as_structured_llm_streams(llm: LMStudio) -> None:
+    structured = llm.as_structured_llm(Person)
+    asked = [ChatMessage(role=MessageRole.USER, content="person")]
+    assert list(structured.stream_chat(asked))[-1].raw == ANN
+    assert [each async for each in await structured.astream_chat(asked)][-1].raw == ANN
+
+
+# Events ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["plain", "awaited", "streamed", "awaited stream"])
+def test_every_path_announces_what_core_would(llm: LMStudio, listener: Listener, path: str) -> None:
+    async def awaited() -> None:
+        await llm.astructured_predict(Person, PROMPT, who="person")
+
+    async def awaited_stream() -> None:
+        [each async for each in await llm.astream_structured_predict(Person, PROMPT, who="person")]
+
+    if path == "plain":
+        llm.structured_predict(Person, PROMPT, who="person")
+    elif path == "streamed":
+        list(llm.stream_structured_predict(Person, PROMPT, who="person"))
+    else:
+        asyncio.run(awaited() if path == "awaited" else awaited_stream())
+    first, *between, last = listener.names("StructuredPredict")
+    assert (first, last) == ("LLMStructuredPredictStartEvent", "LLMStructuredPredictEndEvent")
+    assert bool(between) == ("stream" in path)
+    assert set(between) <= {"LLMStructuredPredictInProgressEvent"}
+    ended = [event for event in listener.heard if type(event).__name__ == last]
+    assert [event.output for event in ended] == [ANN]
+    assert listener.names("LLMChatStart") == ["LLMChatStartEvent"]
+
+
+# Other modes are core's -----------------------------------------------------------------------------------------------
+
+
+async def test_mode_function_asks_for_a_tool_call(server: Server) -> None:
+    with server.llm(pydantic_program_mode=PydanticProgramMode.FUNCTION, system_prompt="Be terse.") as llm:
+        smallest = Person(name="", age=0)
+        assert llm.structured_predict(Person, PROMPT, who="x") == smallest
+        assert schema_sent(server) in (None, {"type": "none"})
+        assert [offer.function.name for offer in server.asked.tools] == ["Person"]
+        assert server.conversation[0][0] == "system"
+        assert await llm.astructured_predict(Person, PROMPT, who="x") == smallest
+        assert [role for role, _ in server.conversation] == ["system", "user"]
+
+
+class Weather(BaseModel):
+    """The weather."""
+
+    city: str
+
+
+async def test_mode_function_streams_as_well(server: Server) -> None:
+    rule = {"when": {"tools": ["Weather"]}, "then": [{"tool": "Weather", "arguments": {"city": "Oslo in rain"}}]}
+    with Server([{"key": "m", "rules": (rule,)}]) as other:  # type: ignore[list-item]  # the form of a catalogue
+        llm = LMStudio(model="m", host=other.address, pydantic_program_mode=PydanticProgramMode.FUNCTION)
+        with llm:
+            found = list(llm.stream_structured_predict(Weather, PROMPT, who="x"))
+            assert found[-1] == Weather(city="Oslo in rain")
+            assert len(found) > 2
+            awaited = [each async for each in await llm.astream_structured_predict(Weather, PROMPT, who="x")]
+            assert awaited[-1] == found[-1]
+
+
+def test_mode_llm_asks_in_plain_text(server: Server) -> None:
+    with server.llm(pydantic_program_mode=PydanticProgramMode.LLM) as llm, pytest.raises(ValueError, match="json"):
+        llm.structured_predict(Person, PROMPT, who="count")
+    assert schema_sent(server) in (None, {"type": "none"})
+
+
+def test_a_chat_prompt_may_hold_braces(llm: LMStudio) -> None:
+    prompt: Any = ChatPromptTemplate(message_templates=[ChatMessage(role="user", content="person {x: 1}")])
+    assert llm.structured_predict(Person, prompt) == ANN
+
+
+# As it grows ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_piece_of_a_small_answer_is_read() -> None:
+    growing = Growing(Person)
+    found = [growing.feed(piece) for piece in ('{"na', 'me": "An', 'n", "ag', 'e": 7', "}")]
+    assert [None if each is None else each.model_dump() for each in found] == [
+        {"name": None, "age": None},
+        {"name": "An", "age": None},
+        {"name": "Ann", "age": None},
+        {"name": "Ann", "age": 7},
+        {"name": "Ann", "age": 7},
+    ]
+
+
+def test_what_is_no_object_yet_is_nothing() -> None:
+    growing = Growing(Person)
+    assert growing.feed("Sure: ") is None
+    assert Growing(Person).feed("[1, 2") is None
+
+
+def test_a_long_answer_is_read_once_per_hundredth_of_growth() -> None:
+    growing = Growing(Person)
+    growing.feed('{"name": "' + "x" * 5000)
+    pieces = 20_000
+    read = sum(growing.feed("y") is not None for _ in range(pieces))
+    assert 100 < read < 170
+
+
+def test_a_long_answer_ends_with_all_of_it(llm: LMStudio) -> None:
+    found = list(llm.stream_structured_predict(Person, PROMPT, who="long person"))
+    assert found[-1] == Person(name=LONG * 6, age=7)
+    assert len(found[-1].name) > 4096
+
+
+def test_the_class_of_unfinished_instances_is_made_once() -> None:
+    assert flexible(Person) is flexible(Person)
+
+
+def test_errors_name_the_field_and_keep_the_text() -> None:
+    with pytest.raises(LMStudioStructuredOutputError, match=r"age: .*integer") as caught:
+        whole(Person, '{"name": "Ann", "age": "old"}', "stop")
+    assert caught.value.text == '{"name": "Ann", "age": "old"}'

@@ -1,0 +1,346 @@
+"""Tools: what is offered, what comes back, and what the programs of LlamaIndex make of it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+import pytest
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole, ToolCallBlock
+from llama_index.core.program.function_program import get_function_tool
+from llama_index.core.tools import BaseTool, FunctionTool, ToolMetadata
+from pydantic import BaseModel
+
+from lmstudio_integrations.errors import LMStudioToolCallError, LMStudioValueError
+from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
+from lmstudio_integrations.llama_index._tools import is_required, response_settings, tool_settings, wire_name
+from tests.llama_index.server import Server, raw
+
+T = TypeVar("T")
+
+
+class Box(BaseModel, Generic[T]):
+    """Something in a box."""
+
+    value: T
+
+
+class Node(BaseModel):
+    """A node of a tree."""
+
+    children: list["Node"] = []
+
+
+def weather(city: str) -> str:
+    """Tell the weather of a city."""
+    return f"rain in {city}"
+
+
+def now() -> str:
+    """Tell the time."""
+    return "noon"
+
+
+def tool(function: Callable[..., Any], **settings: Any) -> FunctionTool:
+    return FunctionTool.from_defaults(function, **settings)
+
+
+WEATHER, NOW = tool(weather), tool(now)
+BOX = get_function_tool(Box[int])
+
+
+def offered(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    return [each["function"] for each in settings["raw_tools"]["tools"]]
+
+
+def user(text: str) -> ChatMessage:
+    return ChatMessage(role=MessageRole.USER, content=text)
+
+
+# What is offered ------------------------------------------------------------------------------------------------------
+
+
+def test_a_tool_is_offered_with_name_description_and_parameters() -> None:
+    (found,) = offered(tool_settings([WEATHER], None))
+    assert found["name"] == "weather"
+    assert "Tell the weather of a city." in found["description"]
+    assert found["parameters"]["properties"]["city"]["type"] == "string"
+    assert found["parameters"]["required"] == ["city"]
+
+
+def test_a_tool_without_parameters_is_still_an_object() -> None:
+    (found,) = offered(tool_settings([NOW], None))
+    assert (found["parameters"]["type"], found["parameters"]["properties"]) == ("object", {})
+
+
+def test_long_descriptions_are_no_reason_to_refuse_a_tool() -> None:
+    (found,) = offered(tool_settings([tool(now, description="long " * 500)], None))
+    assert len(found["description"]) == 2500
+
+
+def test_names_are_brought_into_what_the_wire_takes() -> None:
+    assert wire_name("Box[int]") == "Box_int_"
+    assert [found["name"] for found in offered(tool_settings([BOX], None))] == ["Box_int_"]
+
+
+def test_references_are_put_in_their_places() -> None:
+    class Inner(BaseModel):
+        n: int
+
+    class Outer(BaseModel):
+        inner: Inner
+        more: list[Inner]
+
+    (found,) = offered(tool_settings([get_function_tool(Outer)], None))
+    assert "$defs" not in found["parameters"]
+    assert found["parameters"]["properties"]["inner"]["properties"]["n"]["type"] == "integer"
+    assert found["parameters"]["properties"]["more"]["items"]["properties"]["n"]["type"] == "integer"
+
+
+def test_a_schema_that_contains_itself_keeps_its_references() -> None:
+    (found,) = offered(tool_settings([get_function_tool(Node)], None))
+    assert "$defs" in found["parameters"]
+    assert found["parameters"]["properties"]["children"]["items"] == {"$ref": "#/$defs/Node"}
+
+
+def test_two_names_that_become_one_are_refused() -> None:
+    with pytest.raises(LMStudioValueError, match="both become 'a_b'"):
+        tool_settings([tool(now, name="a.b"), tool(now, name="a b")], None)
+
+
+def test_a_tool_without_a_name_is_refused() -> None:
+    class Nameless(BaseTool):
+        @property
+        def metadata(self) -> ToolMetadata:
+            return ToolMetadata(description="does things")
+
+        def __call__(self, input: Any) -> Any:  # noqa: A002 - core's
+            raise AssertionError
+
+    with pytest.raises(LMStudioValueError, match="a tool needs a name"):
+        tool_settings([Nameless()], None)
+
+
+@pytest.mark.parametrize("wrong", ["weather", {"type": "web_search"}, {"function": {}}])
+def test_what_is_no_tool_is_refused(wrong: Any) -> None:
+    with pytest.raises(LMStudioValueError, match="tools must be LlamaIndex tools or OpenAI function dicts"):
+        tool_settings([wrong], None)
+
+
+# tool_choice ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("choice", "mode"),
+    [("auto", "auto"), ("none", "none"), ("any", "required"), ("required", "required"), ({"type": "any"}, "required")],
+)
+def test_choices_have_their_modes(choice: Any, mode: str) -> None:
+    settings = tool_settings([WEATHER, NOW], choice)
+    assert settings["tool_choice"] == {"type": "generic", "mode": mode}
+    assert len(offered(settings)) == 2
+    assert is_required(settings) == (mode == "required")
+
+
+@pytest.mark.parametrize("choice", ["now", {"type": "function", "function": {"name": "now"}}, {"name": "now"}])
+def test_a_named_tool_is_offered_alone_and_required(choice: Any) -> None:
+    settings = tool_settings([WEATHER, NOW], choice)
+    assert [found["name"] for found in offered(settings)] == ["now"]
+    assert is_required(settings)
+
+
+def test_without_a_choice_nothing_is_said() -> None:
+    assert "tool_choice" not in tool_settings([WEATHER], None)
+    assert tool_settings([], None) == {}
+
+
+def test_a_named_tool_that_is_not_there_is_refused() -> None:
+    with pytest.raises(LMStudioValueError, match="'later' is none of the tools: weather, now"):
+        tool_settings([WEATHER, NOW], "later")
+
+
+def test_a_required_call_without_tools_is_refused() -> None:
+    with pytest.raises(LMStudioValueError, match="there are no tools; pass some"):
+        tool_settings([], "required")
+
+
+@pytest.mark.parametrize("choice", [3, {"type": "somehow"}, ["weather"]])
+def test_what_is_no_choice_is_refused(choice: Any) -> None:
+    with pytest.raises(LMStudioValueError, match="tool_choice must be"):
+        tool_settings([WEATHER], choice)
+
+
+# response_format ------------------------------------------------------------------------------------------------------
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "settings"),
+    [
+        (None, {}),
+        ({"type": "text"}, {}),
+        ({"type": "json_object"}, {"structured": {"type": "json", "jsonSchema": {"type": "object"}}}),
+        (SCHEMA, {"structured": {"type": "json", "jsonSchema": SCHEMA}}),
+        (
+            {"type": "json_schema", "json_schema": {"name": "N", "schema": SCHEMA}},
+            {"structured": {"type": "json", "jsonSchema": SCHEMA}},
+        ),
+        (
+            {"type": "json", "jsonSchema": SCHEMA},
+            {"structured": {"type": "json", "jsonSchema": SCHEMA}},
+        ),
+        ({"type": "gbnf", "gbnfGrammar": "root"}, {"structured": {"type": "gbnf", "gbnfGrammar": "root"}}),
+        (Node, {"structured": {"type": "json", "jsonSchema": Node.model_json_schema()}}),
+    ],
+)
+def test_answer_formats_of_every_form_are_understood(wanted: Any, settings: dict[str, Any]) -> None:
+    assert response_settings(wanted) == settings
+
+
+@pytest.mark.parametrize("wrong", ["json", 3, int])
+def test_what_is_no_format_is_refused(wrong: Any) -> None:
+    with pytest.raises(LMStudioValueError, match="response_format must be"):
+        response_settings(wrong)
+
+
+# On the server --------------------------------------------------------------------------------------------------------
+
+
+def test_chat_with_tools_calls_them(server: Server, llm: LMStudio) -> None:
+    response = llm.chat_with_tools([WEATHER], user_msg="weather please")
+    (call,) = llm.get_tool_calls_from_response(response)
+    assert (call.tool_id, call.tool_name, call.tool_kwargs) == ("c1", "weather", {"city": "Oslo"})
+    assert response.message.content == "I look. "
+    assert [offer.function.name for offer in server.asked.tools] == ["weather"]
+
+
+async def test_achat_with_tools_calls_them(llm: LMStudio) -> None:
+    response = await llm.achat_with_tools([WEATHER], user_msg=user("weather please"))
+    assert llm.get_tool_calls_from_response(response)[0].tool_kwargs == {"city": "Oslo"}
+
+
+def test_streamed_calls_grow(llm: LMStudio) -> None:
+    found = list(llm.stream_chat_with_tools([WEATHER], user_msg="weather please"))
+    growing = [
+        [call.tool_kwargs for call in llm.get_tool_calls_from_response(chunk, error_on_no_tool_call=False)]
+        for chunk in found
+    ]
+    assert growing[0] == []
+    assert growing[-1] == [{"city": "Oslo"}]
+    assert any(kwargs == [{}] for kwargs in growing)
+    assert {call.tool_id for chunk in found for call in llm.get_tool_calls_from_response(chunk, False)} == {"c1"}
+
+
+async def test_awaited_streams_of_calls_end_with_them_whole(llm: LMStudio) -> None:
+    found = [chunk async for chunk in await llm.astream_chat_with_tools([WEATHER], user_msg="weather please")]
+    assert llm.get_tool_calls_from_response(found[-1])[0].tool_kwargs == {"city": "Oslo"}
+
+
+def test_the_history_that_was_given_stays_as_it_is(llm: LMStudio) -> None:
+    history = [user("hello")]
+    llm.chat_with_tools([WEATHER], user_msg="weather please", chat_history=history)
+    assert len(history) == 1
+
+
+def test_required_calls_are_asked_for(server: Server, llm: LMStudio) -> None:
+    llm.chat_with_tools([WEATHER], user_msg="weather please", tool_required=True)
+    assert server.asked.tool_choice == "required"
+
+
+def test_a_named_choice_of_an_agent_is_asked_for(server: Server, llm: LMStudio) -> None:
+    llm.chat_with_tools([WEATHER, NOW], user_msg="weather please", tool_choice="weather")
+    assert server.asked.tool_choice == "required"
+    assert [offer.function.name for offer in server.asked.tools] == ["weather"]
+
+
+def test_without_tools_nothing_is_offered(server: Server, llm: LMStudio) -> None:
+    llm.chat_with_tools([], user_msg="count")
+    assert list(server.asked.tools) == []
+
+
+def test_several_calls_come_where_they_are_allowed(llm: LMStudio) -> None:
+    response = llm.chat_with_tools([WEATHER], user_msg="both", allow_parallel_tool_calls=True)
+    assert [call.tool_id for call in llm.get_tool_calls_from_response(response)] == ["c1", "c2"]
+    response = llm.chat_with_tools([WEATHER], user_msg="both")
+    assert [call.tool_id for call in llm.get_tool_calls_from_response(response)] == ["c1"]
+    *_, last = llm.stream_chat_with_tools([WEATHER], user_msg="both")
+    assert [call.tool_id for call in llm.get_tool_calls_from_response(last)] == ["c1"]
+
+
+def test_equal_identifiers_are_told_apart(llm: LMStudio) -> None:
+    response = llm.chat_with_tools([WEATHER], user_msg="same id", allow_parallel_tool_calls=True)
+    first, second = (call.tool_id for call in llm.get_tool_calls_from_response(response))
+    assert first != second
+
+
+def test_a_tool_without_arguments_is_called_without(llm: LMStudio) -> None:
+    response = llm.predict_and_call([NOW], user_msg="bare")
+    assert response.response == "noon"
+
+
+def test_a_generic_class_is_found_under_its_own_name(server: Server, llm: LMStudio) -> None:
+    response = llm.predict_and_call([BOX], user_msg="box")
+    assert response.sources[0].raw_output == Box[int](value=3)
+    assert [offer.function.name for offer in server.asked.tools] == ["Box_int_"]
+
+
+def test_predict_and_call_does_not_stumble_over_a_second_call(llm: LMStudio) -> None:
+    assert llm.predict_and_call([WEATHER], user_msg="both").response == "rain in Oslo"
+
+
+def test_the_answers_of_tools_go_back(server: Server, llm: LMStudio) -> None:
+    response = llm.chat_with_tools([WEATHER], user_msg="weather please")
+    result = ChatMessage(role=MessageRole.TOOL, content="rain", additional_kwargs={"tool_call_id": "c1"})
+    answer = llm.chat_with_tools([WEATHER], chat_history=[user("weather please"), response.message, result])
+    assert answer.message.content == "The tool said rain."
+    assert [role for role, _ in server.conversation] == ["user", "assistant", "tool"]
+    assert server.conversation[2][1][0]["name"] == "weather"
+
+
+def test_no_call_is_an_error_where_one_is_expected(llm: LMStudio) -> None:
+    response = llm.chat(user_messages("count"))
+    assert llm.get_tool_calls_from_response(response, error_on_no_tool_call=False) == []
+    with pytest.raises(LlamaIndexToolCallError) as caught:
+        llm.get_tool_calls_from_response(response)
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, LMStudioToolCallError)
+    assert caught.value.text.startswith("0 1 2")
+
+
+def user_messages(text: str) -> list[ChatMessage]:
+    return [user(text)]
+
+
+def until_error(stream: Iterator[ChatResponse]) -> ChatResponse:
+    """Return the last chunk before the error that a stream must end with."""
+    last = None
+    try:
+        for chunk in stream:
+            last = chunk
+    except LlamaIndexToolCallError:
+        assert last is not None
+        return last
+    raise AssertionError("the stream ended without an error")
+
+
+@pytest.mark.parametrize("prompt", ["broken", "silent"])
+async def test_a_failed_or_missing_call_is_an_error_on_every_path(llm: LMStudio, prompt: str) -> None:
+    wanted: Any = {"tools": [WEATHER], "user_msg": prompt, "tool_required": True}
+    with pytest.raises(LlamaIndexToolCallError):
+        llm.chat_with_tools(**wanted)
+    with pytest.raises(LlamaIndexToolCallError):
+        await llm.achat_with_tools(**wanted)
+    assert raw(until_error(llm.stream_chat_with_tools(**wanted)))["usage"]["completion_tokens"] > 0
+    stream = await llm.astream_chat_with_tools(**wanted)
+    with pytest.raises(LlamaIndexToolCallError):
+        [chunk async for chunk in stream]
+
+
+def test_a_call_that_max_tokens_cut_off_is_an_error(llm: LMStudio) -> None:
+    with pytest.raises(LlamaIndexToolCallError, match="cut off"):
+        llm.chat_with_tools([WEATHER], user_msg="weather please", max_tokens=4)
+
+
+def test_tools_may_be_given_to_chat_as_dicts(server: Server, llm: LMStudio) -> None:
+    given = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+    response = llm.chat(user_messages("weather please"), tools=[given], tool_choice="auto")
+    assert isinstance(response.message.blocks[-1], ToolCallBlock)
+    assert server.asked.tool_choice == "auto"
