@@ -88,8 +88,9 @@ async def test_progress_runs_from_nothing_to_everything_before_the_first_fragmen
 
 async def test_a_prompt_that_was_read_before_comes_from_the_cache(chat_model: LlamaCppModel) -> None:
     history = ask("remember " * 300)
-    await run(chat_model, history, config=settings(max_tokens=1))
+    first = await run(chat_model, history, config=settings(max_tokens=1))
     events = await run(chat_model, history, config=settings(max_tokens=1))
+    assert finished(events) == finished(first)
     last = [event for event in events if isinstance(event, PromptProgress)][-1]
     assert last.progress == 1
     assert last.details is not None

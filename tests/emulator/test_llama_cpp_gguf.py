@@ -231,6 +231,11 @@ def test_a_window_is_never_more_than_the_model_was_made_for(tmp_path: Path) -> N
     assert parameters(path, context_length=200_000_000).context_length == 8192
 
 
+def test_slots_are_no_more_than_the_engine_knows(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.gguf", gguf(METADATA, TENSORS))
+    assert parameters(path, slots=1023).slots == 256
+
+
 def test_slots_share_a_window_only_if_they_must(tmp_path: Path) -> None:
     path = write(tmp_path / "m.gguf", gguf(METADATA, TENSORS))
     assert read_header(path).bytes_per_token == 4 * 2 * (8 + 8) * 2

@@ -66,6 +66,15 @@ def test_windows_and_batches_are_as_large_as_needed() -> None:
     assert "flash_attn_type" not in vectors
 
 
+def test_earlier_prompts_do_not_pile_up_in_memory() -> None:
+    assert worker.attributes(FULL, xllamacpp, "key")["cache_ram_mib"] == 0
+
+
+def test_a_batch_has_room_for_every_slot() -> None:
+    many = worker.attributes(WorkerParameters("m", 512, slots=200), xllamacpp, "key")
+    assert many["n_batch"] == many["n_ubatch"] == 200
+
+
 def run_worker(line: str) -> tuple[dict[str, str], int]:
     result = subprocess.run(
         [sys.executable, "-P", str(worker.__file__)],

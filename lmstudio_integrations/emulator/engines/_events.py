@@ -305,16 +305,16 @@ class Answer:
     def _finished(self, end: Mapping[str, Any]) -> Finished:
         kind, word = end.get("stop_type"), end.get("stopping_word") or ""
         predicted = int(end.get("tokens_predicted", 0))
+        # With pictures the engine alone knows how many tokens they are.
+        read = int(end.get("tokens_evaluated", self.prompt_tokens))
         if kind == "word" and word:
             called = word in self.call_stops
-            return Finished(
-                "toolCalls" if called else "stopStringFound", self.prompt_tokens, predicted, None if called else word
-            )
+            return Finished("toolCalls" if called else "stopStringFound", read, predicted, None if called else word)
         reason = "eosFound"
         if kind == "limit":
             full = self.max_tokens is None or predicted < self.max_tokens
             reason = "contextLengthReached" if full else "maxPredictedTokensReached"
-        return Finished(reason, self.prompt_tokens, predicted)
+        return Finished(reason, read, predicted)
 
 
 def text_reader(config: LlmPredictionConfig) -> TextReader:

@@ -12,7 +12,7 @@ from lmstudio_integrations.emulator.engines import _minilm
 from lmstudio_integrations.emulator.engines._gguf import GgufError, GgufHeader, read_header, to_facts
 from lmstudio_integrations.emulator.engines._refusals import INSTALL_HINT, not_loaded, unsupported, wrong_kind
 from lmstudio_integrations.emulator.engines.base import LoadRequest, ModelFacts
-from lmstudio_integrations.emulator.engines.worker import FULL_OFFLOAD, WorkerParameters
+from lmstudio_integrations.emulator.engines.worker import FULL_OFFLOAD, MOST_SLOTS, WorkerParameters
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig
 from lmstudio_integrations.types.models import ModelKind
 
@@ -111,7 +111,7 @@ def parameters_of(request: LoadRequest, path: Path, header: GgufHeader, threads:
     common: dict[str, Any] = {
         "model": str(path),
         "context_length": window,
-        "slots": request.slots,
+        "slots": min(request.slots, MOST_SLOTS),
         "threads": threads,
     }
     if request.kind == "embedding":

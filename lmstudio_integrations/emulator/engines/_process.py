@@ -20,6 +20,9 @@ from lmstudio_integrations.emulator.engines.base import EngineError
 
 logger = logging.getLogger(__name__)
 
+STALL_SECONDS = 600.0
+"""The longest that a stream may be silent: the engine says something after each part of a prompt."""
+
 CALL_SECONDS = 120.0
 """The longest that a call without a stream may take."""
 
@@ -150,7 +153,7 @@ class Worker:
         self._client = httpx.AsyncClient(
             base_url=answer["url"],
             headers={"Authorization": f"Bearer {answer['key']}", "Content-Type": "application/json"},
-            timeout=httpx.Timeout(None, connect=CALL_SECONDS),
+            timeout=httpx.Timeout(STALL_SECONDS),
             # An idle kept connection would hold one of the engine's few threads; a proxy must never be asked.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
             trust_env=False,

@@ -18,6 +18,9 @@ from typing import Any
 PROMPT_STEP = 128
 """Tokens of a prompt that are read at once: the step of progress, and the longest wait of a cancel."""
 
+MOST_SLOTS = 256
+"""More sequences at once the engine does not know."""
+
 SPARE_HTTP_THREADS = 4
 """Threads beside one for each open stream, for the short calls."""
 
@@ -71,7 +74,7 @@ def attributes(parameters: WorkerParameters, engine: Any, key: str) -> dict[str,
         key: The key that callers must show.
     """
     window = parameters.context_length
-    batch = window if parameters.embedding else min(PROMPT_STEP, window)
+    batch = window if parameters.embedding else max(min(PROMPT_STEP, window), parameters.slots)
     values: dict[str, Any] = {
         "model.path": parameters.model,
         "mmproj.path": parameters.projector,
@@ -96,6 +99,8 @@ def attributes(parameters: WorkerParameters, engine: Any, key: str) -> dict[str,
         "ui": False,
         # A conversation may end with the assistant's words; they are not to be continued and sent again.
         "prefill_assistant": False,
+        # Whole states of earlier prompts would be kept, up to 8 GiB; the slots remember their last one anyway.
+        "cache_ram_mib": 0,
         "verbosity": -1,
     }
     if parameters.gpu_layers is not None:
