@@ -112,7 +112,7 @@ class Emulator:
 
     @property
     def predictions(self) -> tuple[PredictionRecord, ...]:
-        """All predictions so far, the oldest first."""
+        """The predictions so far, the oldest first; of very many, the last ones."""
         return tuple(self._ledger.predictions)
 
     @property

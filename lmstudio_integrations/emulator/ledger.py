@@ -1,11 +1,15 @@
 """What has happened on the server, for tests to look at from their own thread."""
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from lmstudio_integrations.errors import LMStudioTimeoutError
+
+KEPT = 10_000
+"""Predictions that are remembered."""
 
 _LOOK_AGAIN = 0.02
 """Seconds after which a condition is looked at even if nothing was announced; tokens are not."""
@@ -38,7 +42,7 @@ class Ledger:
     """Records, and a way to wait for them. Written by the server's thread, read by any."""
 
     def __init__(self) -> None:
-        self.predictions: list[PredictionRecord] = []
+        self.predictions: deque[PredictionRecord] = deque(maxlen=KEPT)
         self._changed = threading.Condition()
 
     def add(self, record: PredictionRecord) -> PredictionRecord:
