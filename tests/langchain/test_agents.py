@@ -1,0 +1,181 @@
+"""Agents of `langchain` and LangGraph on a scripted server."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import ModelRetryMiddleware, SummarizationMiddleware
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.tools import tool
+from pydantic import BaseModel
+
+from lmstudio_integrations.emulator import ModelEntry
+from lmstudio_integrations.errors import LMStudioServerError
+from tests.langchain.conftest import Server
+
+MODEL, GPT = "agent-model", "gpt-4o-like-model"
+WINDOW = 2000
+
+LOOK = {"tool": "look_up", "arguments": {"city": "Oslo"}}
+FINAL = {"tool": "Report", "arguments": {"city": "Oslo", "degrees": 3}}
+RULES: list[dict[str, Any]] = [
+    {"when": {"last": "Context Extraction"}, "then": [{"text": "They spoke of Oslo."}]},
+    {"when": {"last": "^broken", "tools": ["look_up"]}, "then": [{**LOOK, "malformed": '{"city": "Os'}]},
+    {
+        "when": {"last": "^both", "round": 1},
+        "then": [{"text": "Twice."}, LOOK, {"tool": "look_up", "arguments": {"city": "Rome"}}],
+    },
+    {"when": {"last": "^weather", "tools": ["look_up"], "round": 1}, "then": [{"reasoning": "I must look."}, LOOK]},
+    {"when": {"tools": ["Report"]}, "then": [FINAL]},
+    {"when": {"structured": True}, "then": [{"text": '{"city": "Oslo", "degrees": 3}'}]},
+    {"when": {"last": "^fail"}, "then": [{"error": "the engine gave up"}]},
+    {"when": {"role": "tool"}, "then": [{"text": "It is like this: {last}."}]},
+]
+MODELS = [
+    ModelEntry(key=MODEL, context_length=WINDOW, rules=tuple(RULES)),
+    ModelEntry(key=GPT, context_length=WINDOW, rules=tuple(RULES)),
+]
+
+
+class Report(BaseModel):
+    """The weather."""
+
+    city: str
+    degrees: int
+
+
+@pytest.fixture
+def agents() -> Iterator[Server]:
+    """A server whose models know what to do."""
+    with Server(MODELS) as running:
+        yield running
+
+
+@pytest.fixture
+def looked() -> list[str]:
+    """The cities that were looked up."""
+    return []
+
+
+@pytest.fixture
+def look_up(looked: list[str]) -> Any:
+    """A tool that remembers its calls."""
+
+    @tool
+    def look_up(city: str) -> str:
+        """Look the weather up."""
+        looked.append(city)
+        return f"rain in {city}"
+
+    return look_up
+
+
+def ask(question: str) -> Any:
+    return {"messages": [HumanMessage(question)]}
+
+
+def test_an_agent_calls_a_tool_and_answers(agents: Server, look_up: Any, looked: list[str]) -> None:
+    agent = create_agent(agents.chat(model=MODEL), [look_up])
+    messages: list[AnyMessage] = agent.invoke(ask("weather?"))["messages"]
+    assert looked == ["Oslo"]
+    assert [message.type for message in messages] == ["human", "ai", "tool", "ai"]
+    assert messages[-1].content == "It is like this: rain in Oslo."
+    assert isinstance(messages[2], ToolMessage)
+    assert isinstance(messages[1], AIMessage)
+    assert messages[2].tool_call_id == messages[1].tool_calls[0]["id"]
+
+
+async def test_an_agent_works_in_a_loop_with_parallel_calls(agents: Server, look_up: Any, looked: list[str]) -> None:
+    agent = create_agent(agents.chat(model=MODEL), [look_up])
+    messages = (await agent.ainvoke(ask("both")))["messages"]
+    assert sorted(looked) == ["Oslo", "Rome"]
+    assert [message.type for message in messages] == ["human", "ai", "tool", "tool", "ai"]
+
+
+async def test_an_agent_streams_tokens(agents: Server, look_up: Any, looked: list[str]) -> None:
+    agent = create_agent(agents.chat(model=MODEL), [look_up])
+    steps: list[Any] = list(agent.stream(ask("weather?"), stream_mode="messages"))
+    tokens = [chunk.text for chunk, _ in steps if chunk.type != "tool"]
+    assert "".join(tokens) == "It is like this: rain in Oslo."
+    assert len(tokens) > 5
+    again: list[Any] = [step async for step in agent.astream(ask("weather?"), stream_mode="messages")]
+    assert "It is like this: rain in Oslo." in "".join(chunk.text for chunk, _ in again)
+    assert looked == ["Oslo", "Oslo"]
+
+
+@pytest.mark.parametrize("version", ["v0", "v1"])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_an_agent_does_not_execute_a_broken_call(
+    agents: Server, look_up: Any, looked: list[str], version: str, streamed: bool
+) -> None:
+    """Core repairs half arguments of a stream into a valid call, unless they are spoilt."""
+    agent = create_agent(agents.chat(model=MODEL, output_version=version), [look_up])
+    if streamed:
+        for _ in agent.stream(ask("broken"), stream_mode="messages"):
+            pass
+    else:
+        last = agent.invoke(ask("broken"))["messages"][-1]
+        assert last.invalid_tool_calls
+    assert looked == []
+
+
+def test_an_agent_does_not_execute_a_call_that_was_cut_off(agents: Server, look_up: Any, looked: list[str]) -> None:
+    agent = create_agent(agents.chat(model=MODEL, max_tokens=4), [look_up])
+    for _ in agent.stream(ask("weather?"), stream_mode="messages"):
+        pass
+    messages = agent.invoke(ask("weather?"))["messages"]
+    assert looked == []
+    assert messages[-1].response_metadata["finish_reason"] == "length"
+
+
+def test_an_agent_gives_a_structured_answer_beside_its_tools(agents: Server, look_up: Any, looked: list[str]) -> None:
+    agent = create_agent(agents.chat(model=MODEL), [look_up], response_format=Report)
+    assert agent.invoke(ask("weather?"))["structured_response"] == Report(city="Oslo", degrees=3)
+    assert looked == ["Oslo"]
+    assert agents.asked.config.structured == {"type": "none"}
+
+
+def test_a_name_that_looks_like_another_provider_gets_its_answer_by_grammar(agents: Server) -> None:
+    """`create_agent` knows some names by heart and sends `bind_tools([], response_format=…)`."""
+    agent = create_agent(agents.chat(model=GPT), [], response_format=Report)
+    assert agent.invoke(ask("weather?"))["structured_response"] == Report(city="Oslo", degrees=3)
+
+
+@pytest.mark.parametrize("known_by", ["context_length", "load_profile"])
+def test_summarising_by_a_fraction_of_the_window_works(agents: Server, known_by: str) -> None:
+    llm = agents.chat(model=MODEL, **({"context_length": WINDOW} if known_by == "context_length" else {}))
+    if known_by == "load_profile":
+        llm.load_profile()
+    middleware: Any = SummarizationMiddleware(llm, trigger=("fraction", 0.25), keep=("messages", 1))
+    agent = create_agent(llm, [], middleware=[middleware])
+    turns: list[Any] = [HumanMessage("rain " * 400), AIMessage("sun " * 400), HumanMessage("And now?")]
+    messages = agent.invoke({"messages": turns})["messages"]
+    assert "They spoke of Oslo." in str(messages[0].content)
+    assert len(messages) == 3
+
+
+def test_a_summary_that_overflows_is_tried_again_with_less(agents: Server) -> None:
+    """The middleware looks for langchain-core's `ContextOverflowError`, which ours is."""
+    llm = agents.chat(model=MODEL, context_length=WINDOW, context_overflow_policy="stopAtLimit")
+    middleware: Any = SummarizationMiddleware(
+        llm, trigger=("messages", 3), keep=("messages", 1), trim_tokens_to_summarize=None
+    )
+    turns: list[Any] = [HumanMessage("rain " * 1500), AIMessage("sun " * 1500), HumanMessage("And now?")]
+    messages = create_agent(llm, [], middleware=[middleware]).invoke({"messages": turns})["messages"]
+    assert "They spoke of Oslo." in str(messages[0].content)
+    assert [record.stop_reason for record in agents.predictions] == ["error", "eosFound", "eosFound"]
+
+
+def test_an_empty_profile_is_missed_by_the_middleware_not_by_us(agents: Server) -> None:
+    with pytest.raises(ValueError, match="profile"):
+        SummarizationMiddleware(agents.chat(model=MODEL), trigger=("fraction", 0.5))
+
+
+@pytest.mark.parametrize(("question", "tries"), [("fail", 3), ("rain " * 3000, 1)])
+def test_only_errors_that_may_pass_are_tried_again(agents: Server, question: str, tries: int) -> None:
+    retry: Any = ModelRetryMiddleware(max_retries=2, initial_delay=0, jitter=False, on_failure="error")
+    llm = agents.chat(model=MODEL, context_overflow_policy="stopAtLimit")
+    with pytest.raises(LMStudioServerError):
+        create_agent(llm, [], middleware=[retry]).invoke(ask(question))
+    assert len(agents.predictions) == tries
