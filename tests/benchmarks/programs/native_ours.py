@@ -1,0 +1,27 @@
+"""The native client of this package."""
+
+import asyncio
+
+import lmstudio_integrations as lms
+from tests.benchmarks.meter import Cases
+from tests.benchmarks.programs._parts import MODELS, PROMPT, Program
+
+
+def cases(address: str) -> Cases:
+    """Return what is measured."""
+    client, async_client, runner = lms.Client(address), lms.AsyncClient(address), asyncio.Runner()
+    models = {name: client.llm.model(name) for name in MODELS}
+    embedding = client.embedding.model("vector")
+
+    async def get() -> dict[str, lms.AsyncLLM]:
+        return {name: await async_client.llm.model(name) for name in MODELS}
+
+    async_models = runner.run(get())
+    return Program(
+        stream=lambda model: models[model].respond_stream(PROMPT),
+        astream=lambda model: async_models[model].respond_stream(PROMPT),
+        ask=lambda model: models[model].respond(PROMPT),
+        aask=lambda model: async_models[model].respond(PROMPT),
+        embeds={"": embedding.embed},
+        runner=runner,
+    ).cases(address)

@@ -1,0 +1,65 @@
+"""Measure the client CPU of this package beside that of its peers, in one run, and print a table.
+
+`python -m tests.benchmarks.run [--only native|langchain|llama_index|imports] [--rounds N]`
+
+It never fails for being slow. How figures come about is told in `docs/speed.md`.
+"""
+
+import argparse
+import contextlib
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from tests.benchmarks import environment
+from tests.benchmarks.processes import Server, Worker
+from tests.benchmarks.rows import PROGRAMS, ROWS, Group, Row, cases
+from tests.benchmarks.table import Figures, render
+
+GROUPS: tuple[Group, ...] = ("native", "langchain", "llama_index", "imports")
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.run", description=__doc__)
+    parser.add_argument("--only", choices=GROUPS, help="one group of rows instead of all")
+    parser.add_argument("--rounds", type=int, default=7, help="how often each case is measured; default: %(default)s")
+    options = parser.parse_args()
+    rows = [row for row in ROWS if options.only in {None, row.group}]
+    print(render(rows, _measured(environment.prepare(), rows, options.rounds), options.rounds))
+
+
+def _measured(python: Path, rows: list[Row], rounds: int) -> Figures:
+    figures: Figures = defaultdict(list)
+    with contextlib.ExitStack() as processes:
+        server = processes.enter_context(Server(python))
+        for group in dict.fromkeys(row.group for row in rows):
+            wanted = list(dict.fromkeys(case for row in rows if row.group == group for case in cases(row)))
+            with contextlib.ExitStack() as stack:
+                workers = {
+                    role: stack.enter_context(Worker(python, program, server.address))
+                    for role, program in PROGRAMS[group].items()
+                }
+                _rounds(group, wanted, workers, rounds, figures)
+    return figures
+
+
+def _rounds(group: Group, wanted: list[str], workers: dict[str, Worker], rounds: int, figures: Figures) -> None:
+    """Measure each case of each program once a round, after one round that only warms up."""
+    for number in range(rounds + 1):
+        print(f"{group}: round {number} of {rounds}", file=sys.stderr)
+        for wanted_case in wanted:
+            for role, worker in workers.items():
+                for case in _variants(wanted_case, worker.cases):
+                    figure = worker.measure(case)
+                    if number:
+                        figures[group, case, role].append(figure)
+
+
+def _variants(case: str, known: list[str]) -> list[str]:
+    """Return the cases of a program that a row asks for: `embed` also stands for `embed, floats`."""
+    return [each for each in known if each == case or each.startswith(f"{case}, ")]
+
+
+if __name__ == "__main__":
+    main()
