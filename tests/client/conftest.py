@@ -8,9 +8,9 @@ import pytest
 from lmstudio_integrations.client.asynchronous import AsyncClient
 from lmstudio_integrations.emulator import Emulator
 from tests.client.both import sync_client
-from tests.strict.fixture import strict
+from tests.strict.fixture import overhearing, strict
 
-__all__ = ["strict"]
+__all__ = ["overhearing", "strict"]
 
 MODELS: list[dict[str, Any]] = [
     {

@@ -13,9 +13,9 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest, LoadRequest, Progress
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
-from tests.strict.fixture import strict
+from tests.strict.fixture import overhearing, strict
 
-__all__ = ["strict"]
+__all__ = ["overhearing", "strict"]
 
 CHAT, OTHER, PLAIN, EMBEDDING = "chatty", "other-model", "no-tools", "vectors"
 

@@ -7,6 +7,9 @@ import pytest
 from lmstudio_integrations.llama_index import _windows
 from lmstudio_integrations.llama_index.llms import LMStudio
 from tests.llama_index.server import Server
+from tests.strict.fixture import overhearing, strict
+
+__all__ = ["overhearing", "strict"]
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""The fixture that lets the strict judge listen to every emulator of a test."""
+"""The fixtures that let the strict judge listen to every emulator of this process.
+
+A folder of tests turns them on by importing both names in its `conftest.py`; they then act by themselves.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +15,7 @@ from tests.strict.listener import Direction, StrictError, StrictListener
 
 @dataclass
 class Judge:
-    """What the listeners on all sockets of a test have found.
+    """What the listeners on all sockets have found.
 
     Attributes:
         findings: One text per frame that a client must not send; a test that fails on purpose clears them.
@@ -33,9 +36,9 @@ class Judge:
             self.findings.append(str(error))
 
 
-@pytest.fixture(autouse=True)
-def strict(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
-    """Listen to all emulators in this process; fail the test if a client sends what it must not."""
+@pytest.fixture(scope="session", autouse=True)
+def overhearing() -> Iterator[Judge]:
+    """Listen to all emulators, also to those that serve several tests."""
     judge = Judge()
     receive, write = Connection._receive, Connection._write
 
@@ -48,7 +51,16 @@ def strict(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
             judge.hear(self, "server", frame)
         write(self, frames)
 
-    monkeypatch.setattr(Connection, "_receive", receive_and_tell)
-    monkeypatch.setattr(Connection, "_write", write_and_tell)
-    yield judge
-    assert not judge.findings, "\n".join(judge.findings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Connection, "_receive", receive_and_tell)
+        patch.setattr(Connection, "_write", write_and_tell)
+        yield judge
+
+
+@pytest.fixture(autouse=True)
+def strict(overhearing: Judge) -> Iterator[Judge]:
+    """Fail the test if a client sends what it must not."""
+    overhearing.findings.clear()
+    overhearing.frames = 0
+    yield overhearing
+    assert not overhearing.findings, "\n".join(overhearing.findings)

@@ -1,5 +1,6 @@
 """The judge itself: it lets every frame of the description pass, and finds every kind of fault."""
 
+import importlib
 import json
 from typing import Any
 
@@ -7,10 +8,10 @@ import pytest
 
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator
-from tests.strict.fixture import Judge, strict
+from tests.strict.fixture import Judge, overhearing, strict
 from tests.strict.listener import StrictError, StrictListener
 
-__all__ = ["strict"]
+__all__ = ["overhearing", "strict"]
 
 AUTH = {"authVersion": 1, "clientIdentifier": "guest:1", "clientPasskey": "secret"}
 QUERY = {"type": "query", "query": {"identifier": "m1"}}
@@ -378,6 +379,12 @@ def test_the_judge_only_follows_the_server() -> None:
     listener = listening()
     for text in ("{", "[]", '{"type":"unheardOf"}'):
         listener.feed("server", "llm", text)
+
+
+@pytest.mark.parametrize("folder", ["client", "langchain", "llama_index"])
+def test_every_test_of_a_client_over_an_emulator_is_overheard(folder: str) -> None:
+    conftest = importlib.import_module(f"tests.{folder}.conftest")
+    assert (conftest.overhearing, conftest.strict) == (overhearing, strict)
 
 
 def test_the_judge_hears_what_a_client_sends_to_an_emulator(emulator: Emulator, strict: Judge) -> None:
