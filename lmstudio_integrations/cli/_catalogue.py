@@ -45,6 +45,7 @@ def build(options: ServeOptions) -> Emulator:
         tokens=options.tokens,
         load=options.load,
         engines=engines(offline=options.offline),
+        offline=options.offline,
     )
 
 

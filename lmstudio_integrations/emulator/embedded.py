@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Ite
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -18,6 +17,7 @@ from lmstudio_integrations.emulator.admission import Admission
 from lmstudio_integrations.emulator.catalogue import Catalogue, ModelEntry
 from lmstudio_integrations.emulator.clock import Clock, SystemClock
 from lmstudio_integrations.emulator.context import Hub
+from lmstudio_integrations.emulator.downloads import Downloads
 from lmstudio_integrations.emulator.engines.base import Engine, EngineError
 from lmstudio_integrations.emulator.ledger import Ledger, PredictionRecord
 from lmstudio_integrations.emulator.logs import Logs
@@ -30,10 +30,6 @@ from lmstudio_integrations.types.models import INSTANCE_INFO_TYPES, ModelInstanc
 
 T = TypeVar("T")
 
-_ENGINES = {
-    "scripted": ("lmstudio_integrations.emulator.engines.scripted", "ScriptedEngine"),
-    "llama_cpp": ("lmstudio_integrations.emulator.engines.llama_cpp", "LlamaCppEngine"),
-}
 _START_TIMEOUT = 600.0
 """Seconds until the server must listen; models that are loaded at the start may be large."""
 
@@ -64,6 +60,7 @@ class Emulator:
         engines: Engines by name, instead of the usual ones.
         clock: The time, for times to live and figures.
         auto_evict: Whether a just-in-time load unloads what earlier ones brought.
+        offline: Never fetch weights that are not on this machine.
         origins: Browser origins that may connect.
         limits: Further settings of `Server`: `max_message_bytes`, `max_backlog_bytes`, `max_connections`.
 
@@ -83,6 +80,7 @@ class Emulator:
         engines: Mapping[str, Engine] | None = None,
         clock: Clock | None = None,
         auto_evict: bool = True,
+        offline: bool = False,
         origins: Collection[str] = (),
         **limits: int,
     ) -> None:
@@ -94,6 +92,7 @@ class Emulator:
         self._engines = engines
         self._clock = clock or SystemClock()
         self._auto_evict = auto_evict
+        self._offline = offline
         self._origins = origins
         self._limits = limits
         self._ledger = Ledger()
@@ -243,8 +242,9 @@ class Emulator:
         """Open the library, then the door; close them the other way round."""
         library = Library(
             self.catalogue,
-            self._engines or _engines(self.catalogue),
+            self._engines or _engines(self.catalogue, offline=self._offline),
             self._clock,
+            downloads=Downloads(offline=self._offline),
             auto_evict=self._auto_evict,
             on_change=self._ledger.announce,
         )
@@ -327,7 +327,22 @@ def _catalogue(
     )
 
 
-def _engines(catalogue: Catalogue) -> dict[str, Engine]:
+def _engines(catalogue: Catalogue, *, offline: bool) -> dict[str, Engine]:
     """Return the engines that the catalogue needs; the others are not even imported."""
-    names = {entry.engine for entry in catalogue.models}
-    return {name: getattr(import_module(module), kind)() for name, (module, kind) in _ENGINES.items() if name in names}
+    makers: dict[str, Callable[[], Engine]] = {
+        "scripted": _scripted,
+        "llama_cpp": lambda: _llama_cpp(offline=offline),
+    }
+    return {name: makers[name]() for name in {entry.engine for entry in catalogue.models}}
+
+
+def _scripted() -> Engine:
+    from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine  # noqa: PLC0415 - only if needed
+
+    return ScriptedEngine()
+
+
+def _llama_cpp(*, offline: bool) -> Engine:
+    from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine  # noqa: PLC0415 - needs the extra
+
+    return LlamaCppEngine(offline=offline)

@@ -12,6 +12,7 @@ from typing import Any
 from lmstudio_integrations.emulator import defaults, refusals
 from lmstudio_integrations.emulator.catalogue import Catalogue, ModelEntry, describe
 from lmstudio_integrations.emulator.clock import Clock
+from lmstudio_integrations.emulator.downloads import Downloads, OnBytes
 from lmstudio_integrations.emulator.engines.base import Engine, EngineError, LoadRequest, ModelFacts, Progress
 from lmstudio_integrations.emulator.instance import Instance
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig
@@ -86,6 +87,7 @@ class Library:
         catalogue: What there is.
         engines: What runs it, by name.
         clock: The time.
+        downloads: What brings weights.
         auto_evict: Whether a just-in-time load unloads the models that came by earlier ones.
         on_change: Called whenever a model has come or gone.
     """
@@ -96,14 +98,17 @@ class Library:
         engines: Mapping[str, Engine],
         clock: Clock,
         *,
+        downloads: Downloads,
         auto_evict: bool = True,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.catalogue = catalogue
         self._engines = engines
         self._clock = clock
+        self._downloads = downloads
         self._auto_evict = auto_evict
         self._on_change = on_change
+        self._weights: dict[str, str | None] = {entry.key: entry.weights for entry in catalogue.models}
         self._facts: dict[str, ModelFacts] = {}
         self._downloaded = {entry.key for entry in catalogue.models if entry.downloaded}
         self._instances: dict[str, Instance] = {}
@@ -124,11 +129,16 @@ class Library:
         """Return whether an entry can be loaded."""
         return entry.key in self._downloaded
 
-    async def download(self, entry: ModelEntry, on_progress: Callable[[int, int, float], None]) -> None:
-        """Get the weights of an entry; a scripted model has none."""
-        size = self.info(entry)["sizeBytes"]
-        on_progress(size, size, 0.0)
+    async def download(self, entry: ModelEntry, on_bytes: OnBytes) -> None:
+        """Get the weights of an entry, so that it can be loaded.
+
+        Raises:
+            RefusedError: If they cannot be had.
+        """
+        weights = await self._downloads.bring(entry, on_bytes)
+        self._weights[entry.key] = weights
         self._downloaded.add(entry.key)
+        self._facts.pop(entry.key, None)
         self._on_change()
 
     def info(self, entry: ModelEntry) -> dict[str, Any]:
@@ -139,7 +149,7 @@ class Library:
         """Return what the weights say; nothing, where they cannot be read."""
         if entry.key not in self._facts:
             try:
-                self._facts[entry.key] = self._engine(entry).facts(entry.weights, entry.kind)
+                self._facts[entry.key] = self._engine(entry).facts(self._weights[entry.key], entry.kind)
             except EngineError:
                 return ModelFacts()
         return self._facts[entry.key]
@@ -265,6 +275,7 @@ class Library:
             self.drop(instance)
         while self._tasks:
             await asyncio.wait(self._tasks)
+        self._downloads.close()
 
     async def _load_shared(
         self, shared: _SharedLoad, entry: ModelEntry, ttl_ms: int, settings: Mapping[str, Any]
@@ -315,7 +326,7 @@ class Library:
         return LoadRequest(
             key=entry.key,
             kind=entry.kind,
-            weights=entry.weights,
+            weights=self._weights[entry.key],
             fields=defaults.effective(defaults.LOAD[entry.kind], settings, actual),
             context_length=context_length,
             slots=slots,

@@ -1,13 +1,17 @@
 """What the endpoints answer, field by field."""
 
 import base64
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lmstudio_integrations.emulator import Catalogue, Emulator, ModelEntry, Preset
+from lmstudio_integrations.emulator.downloads import CHUNK, copy
 from lmstudio_integrations.emulator.handlers import HANDLERS
+from lmstudio_integrations.emulator.weights import WeightsError
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 from tests.emulator.wire import STACK, Wire, asking, named, stack, wire
 from tests.requirements_server import proves
@@ -579,3 +583,75 @@ def test_the_log_tells_of_predictions_until_it_is_stopped(server: Emulator, me: 
         me.stream("predict", asking("chat"))
         log.say({"type": "keepAlive"})
         assert log.hear()["type"] == "keepAliveAck"
+
+
+# Downloads with bytes
+
+
+def bytes_told(packets: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    return [
+        (packet["update"]["downloadedBytes"], packet["update"]["totalBytes"])
+        for packet in packets
+        if packet["type"] == "downloadProgress"
+    ]
+
+
+def absent(weights: str) -> Emulator:
+    """Return a server with a model that is to be downloaded."""
+    return Emulator([ModelEntry(key="absent", engine="llama_cpp", weights=weights, downloaded=False)], offline=True)
+
+
+def test_a_file_is_copied_with_real_progress(tmp_path: Path) -> None:
+    source = tmp_path / "model.gguf"
+    source.write_bytes(b"GGUF" + bytes(2 * CHUNK))
+    total = 2 * CHUNK + 4
+    with absent(str(source)) as server, wire(server, "repository") as shop, wire(server, "system") as system:
+        packets = shop.stream("downloadModel", {"downloadIdentifier": "absent"})
+        assert bytes_told(packets) == [(CHUNK, total), (2 * CHUNK, total), (total, total)]
+        assert packets[-1] == {"type": "success", "defaultIdentifier": "absent"}
+        assert [info["modelKey"] for info in system.result("listDownloadedModels")] == ["absent"]
+
+
+def test_a_file_that_is_not_there_cannot_be_downloaded(tmp_path: Path) -> None:
+    with absent(str(tmp_path / "nothing.gguf")) as server, wire(server, "repository") as shop:
+        error = shop.stream("downloadModel", {"downloadIdentifier": "absent"})[-1]["error"]
+        assert "nothing.gguf" in error["cause"]
+
+
+def test_bundled_weights_are_not_fetched_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def located(*_: object, offline: bool, **__: object) -> None:
+        assert offline
+        raise WeightsError("they are not here")
+
+    monkeypatch.setattr("lmstudio_integrations.emulator.weights.locate", located)
+    with absent("smollm2-135m-instruct") as server, wire(server, "repository") as shop:
+        packets = shop.stream("downloadModel", {"downloadIdentifier": "absent"})
+        assert bytes_told(packets)[0][0] == 0
+        assert packets[-1]["error"]["cause"] == "they are not here"
+
+
+def test_bundled_weights_are_brought_by_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmstudio_integrations.emulator.weights.locate", lambda *_, **__: ())
+    with absent("smollm2-135m-instruct") as server, wire(server, "repository") as shop:
+        packets = shop.stream("downloadModel", {"downloadIdentifier": "absent"})
+        (none, total), (done, same) = bytes_told(packets)
+        assert none == 0 < total == done == same
+        assert packets[-1]["type"] == "success"
+
+
+def test_a_copy_stops_when_it_is_told_to(tmp_path: Path) -> None:
+    source, told, stop = tmp_path / "a", list[int](), threading.Event()
+    source.write_bytes(bytes(3 * CHUNK))
+
+    def tell(done: int, _total: int) -> None:
+        told.append(done)
+        stop.set()
+
+    copy(source, tmp_path / "b", tell, stop)
+    assert told == [CHUNK]
+
+
+def test_a_draft_model_that_is_not_there_is_refused(me: Wire) -> None:
+    fields = {"speculativeDecoding.draftModel": "nothing"}
+    error = me.stream("predict", asking("chat", fields=fields))[-1]["error"]
+    assert error["displayData"]["code"] == "generic.pathNotFound"

@@ -204,6 +204,8 @@ class _Prediction:
 async def _generate(
     context: Context, channel: Channel, instance: Instance, request: GenerateRequest, effective: dict[str, Any]
 ) -> None:
+    if request.config.draft_model:
+        context.hub.library.resolve("llm", request.config.draft_model)
     hub, client = context.hub, context.client.identifier
     record = hub.ledger.add(PredictionRecord(instance.identifier, client, raw=request.history is None))
     meter = Meter(hub.clock)

@@ -55,17 +55,20 @@ async def download_model(context: Context, channel: Channel, parameter: Download
     """Get the weights of an entry, so that it can be loaded."""
     entry = _entry(context, parameter.download_identifier)
     library = context.hub.library
+    clock = context.hub.clock
+    started = clock.now()
+
+    def on_bytes(done: int, total: int) -> None:
+        seconds = clock.now() - started
+        update = {"downloadedBytes": done, "totalBytes": total, "speedBytesPerSecond": done / seconds if seconds else 0}
+        channel.send({"type": "downloadProgress", "update": update})
+
     with channel.scope:
-        await library.download(entry, lambda done, total, speed: channel.send(_progress(done, total, speed)))
+        await library.download(entry, on_bytes)
         channel.send({"type": "startFinalizing"})
         channel.send({"type": "success", "defaultIdentifier": entry.key})
     if channel.scope.reason:
         raise RefusedError("The download was cancelled.")
-
-
-def _progress(done: int, total: int, speed: float) -> dict[str, Any]:
-    update = {"downloadedBytes": done, "totalBytes": total, "speedBytesPerSecond": speed}
-    return {"type": "downloadProgress", "update": update}
 
 
 def _entry(context: Context, identifier: str) -> ModelEntry:

@@ -1,0 +1,100 @@
+"""Bring the weights of models that the catalogue has, but the server has not yet (protocol §4.7).
+
+Bundled weights are fetched into the user's cache, where they stay. A file is copied, byte by byte, into a folder
+that lives as long as the server. A scripted model has nothing to bring.
+"""
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from lmstudio_integrations.emulator import weights
+from lmstudio_integrations.emulator.catalogue import ModelEntry
+from lmstudio_integrations.emulator.refusals import RefusedError
+
+CHUNK = 1 << 20
+"""Bytes that are copied between two looks at whether to stop."""
+
+OnBytes = Callable[[int, int], None]
+"""Takes the bytes that are here and the bytes that there are."""
+
+
+class Downloads:
+    """Brings weights.
+
+    Args:
+        offline: Never fetch bundled weights.
+    """
+
+    def __init__(self, *, offline: bool = False) -> None:
+        self._offline = offline
+        self._folder: Path | None = None
+
+    async def bring(self, entry: ModelEntry, on_bytes: OnBytes) -> str | None:
+        """Bring the weights of an entry, and return by which name they are to be loaded.
+
+        Raises:
+            RefusedError: If they cannot be had.
+        """
+        if entry.engine == "scripted" or entry.weights is None:
+            on_bytes(0, 0)
+            return None
+        bundle = weights.BUNDLES.get(entry.weights)
+        if bundle is not None:
+            await self._fetch(bundle, on_bytes)
+            return entry.weights
+        try:
+            return str(await self._copy(Path(entry.weights), on_bytes))
+        except OSError as error:
+            raise RefusedError(f'The weights of "{entry.key}" cannot be downloaded', cause=str(error)) from error
+
+    def close(self) -> None:
+        """Remove the copies."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    async def _fetch(self, bundle: weights.Bundle, on_bytes: OnBytes) -> None:
+        """Have the package manager fetch a bundle; it tells nothing on the way."""
+        total = bundle.facts.size_bytes
+        on_bytes(0, total)
+        try:
+            await asyncio.to_thread(weights.locate, bundle, offline=self._offline)
+        except weights.WeightsError as error:
+            raise RefusedError(f'The weights of "{bundle.name}" cannot be downloaded', cause=str(error)) from error
+        on_bytes(total, total)
+
+    async def _copy(self, source: Path, on_bytes: OnBytes) -> Path:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="lmstudio-emulator-"))
+        target = Path(tempfile.mkdtemp(dir=self._folder)) / source.name
+        loop, stop = asyncio.get_running_loop(), threading.Event()
+
+        def tell(done: int, total: int) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(on_bytes, done, total)
+
+        try:
+            await asyncio.to_thread(copy, source, target, tell, stop)
+        finally:
+            stop.set()
+        return target
+
+
+def copy(source: Path, target: Path, tell: OnBytes, stop: threading.Event) -> None:
+    """Copy a file, unless stopped, and tell after every chunk how far it is.
+
+    Raises:
+        OSError: If one cannot be read, or the other not be written.
+    """
+    source = source.expanduser()
+    total, done = source.stat().st_size, 0
+    with source.open("rb") as reader, target.open("wb") as writer:
+        while not stop.is_set() and (chunk := reader.read(CHUNK)):
+            writer.write(chunk)
+            done += len(chunk)
+            tell(done, total)
