@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import re
+import ssl
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -129,14 +130,22 @@ class Target:
         address: The server; `None` looks for one on this machine when connecting.
         token: The API token; `None` is a guest.
         headers: Further HTTP headers of the WebSocket handshake.
+        ssl_context: How to check the server's certificate; `None` for the system's way.
     """
 
     address: Address | None
     token: str | None = field(default=None, repr=False)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, host: str | None, token: str | None, headers: Mapping[str, str] | None = None) -> Self:
+    def of(
+        cls,
+        host: str | None,
+        token: str | None,
+        headers: Mapping[str, str] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> Self:
         """Complete what was given from the environment.
 
         Raises:
@@ -144,7 +153,10 @@ class Target:
         """
         host = host or os.environ.get(HOST_VARIABLE) or None
         token = token or next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), None)
-        return cls(Address.parse(host) if host else None, token, tuple((headers or {}).items()))
+        address = Address.parse(host) if host else None
+        if ssl_context is not None and not (address and address.tls):
+            raise LMStudioValueError(f"ssl_context is for wss:// and https:// hosts; the host is {host!r}")
+        return cls(address, token, tuple((headers or {}).items()), ssl_context)
 
     def credentials(self) -> Credentials:
         """Return who to be.

@@ -1,5 +1,6 @@
 """What the sync and the async client share: everything that does not wait."""
 
+import ssl
 from collections import ChainMap
 from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, TypedDict, TypeVar, cast, get_args
@@ -82,6 +83,7 @@ class BaseClient:
             is found on this machine.
         api_token: An LM Studio API token. Without one: `LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, else a guest.
         headers: Further HTTP headers of the WebSocket handshake, for proxies.
+        ssl_context: How to check the server's certificate, for hosts of wss and https that the system does not trust.
         keep_idle: Seconds for which idle sockets are kept for this client.
         clocks: `connect_timeout`, `load_timeout`, `first_token_timeout`, `idle_timeout`, `timeout`: see `ClockOptions`.
 
@@ -98,11 +100,12 @@ class BaseClient:
         api_token: str | None = None,
         *,
         headers: Mapping[str, str] | None = None,
+        ssl_context: ssl.SSLContext | None = None,
         keep_idle: float = FOR_EVER,
         **clocks: Unpack[ClockOptions],
     ) -> None:
         check_names(clocks, CLOCKS)
-        target = Target.of(api_host, api_token, headers)
+        target = Target.of(api_host, api_token, headers, ssl_context)
         limits = ChainMap(dict(checked_clocks(clocks)), self.default_clocks)
         self._link: Link[Any] = Link(target, limits, self.make_waiter, keep_idle)
 

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import ssl
 import time
 import weakref
 from collections.abc import Callable
@@ -19,7 +18,6 @@ from lmstudio_integrations.client._probe import first_greeting, greet
 from lmstudio_integrations.errors import (
     LMStudioConnectionLostError,
     LMStudioError,
-    LMStudioTimeoutError,
     LMStudioUnreachableError,
 )
 from lmstudio_integrations.protocol.endpoints import Namespace
@@ -66,7 +64,7 @@ class Connection:
     def start(self, exchange: Exchange) -> None:
         """Send a request, connecting first where needed."""
         if self._session is None:
-            self._open(exchange.clocks.get("connect_timeout"))
+            self._open()
         assert self._session is not None, "opening sets the session"
         self._session.start(exchange)
         self._flush()
@@ -89,10 +87,15 @@ class Connection:
         """Stop what a user has open, and take note that it does not come back."""
         self.users.pop(user, None)
         if self._session is not None:
-            self._session.leave(user, _client_closed)
+            self._session.leave(user, client_closed)
             self._flush()
             self._idle_since = 0.0
             self._arm()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is closed, and nobody may use it again."""
+        return self._session is None and not self.users
 
     def watch(self, origin: Origin) -> None:
         """Note on an uploaded file when this connection is lost: the server then forgets the file."""
@@ -108,19 +111,22 @@ class Connection:
             task.cancel()
             await asyncio.wait([task])
 
-    def _open(self, connect_timeout: float | None) -> None:
-        session = self._session = ClientSession(*self._identity())
-        self._task = asyncio.ensure_future(self._run(session, connect_timeout))
+    def _open(self) -> None:
+        who, address = self._target.credentials(), self._target.address
+        peer = "LM Studio on this machine" if address is None else f"LM Studio at {address}"
+        session = self._session = ClientSession(who.identifier, who.passkey, peer)
+        self._task = asyncio.ensure_future(self._run(session))
 
-    def _identity(self) -> tuple[str, str]:
-        credentials = self._target.credentials()
-        return credentials.identifier, credentials.passkey
-
-    async def _run(self, session: ClientSession, connect_timeout: float | None) -> None:
+    async def _run(self, session: ClientSession) -> None:
         """Live through one connection, from the first packet to the last."""
         error: Callable[[], BaseException] = _closed
+        socket: ClientConnection | None = None
         try:
-            socket = await self._connect(session, connect_timeout)
+            socket = self._socket = await _connect(self._target, self._namespace)
+            self._flush()
+            while not session.ready:
+                session.receive(await socket.recv(decode=False), time.monotonic())
+            self._flush()
             while True:
                 session.receive(await socket.recv(decode=False), time.monotonic())
         except asyncio.CancelledError:
@@ -130,43 +136,30 @@ class Connection:
         except Exception as problem:  # noqa: BLE001 - whatever breaks the socket is told to all who wait
             error = _lost(problem)
         finally:
-            await self._shut(session, error)
+            if self._session is session:
+                self._detach()
+            session.lost(error)
+            if socket is not None:
+                with contextlib.suppress(Exception):
+                    await socket.close()
 
-    async def _connect(self, session: ClientSession, connect_timeout: float | None) -> "ClientConnection":
-        started, address = time.monotonic(), self._target.address
-        try:
-            async with asyncio.timeout(connect_timeout):
-                address = address or await _locate()
-                _warn_of_clear_text(address, self._target)
-                socket = self._socket = await _open_socket(address, self._namespace, self._target)
-                self._flush()
-                while not session.ready:
-                    session.receive(await socket.recv(decode=False), time.monotonic())
-                self._flush()
-        except TimeoutError:
-            elapsed = time.monotonic() - started
-            raise LMStudioTimeoutError(
-                f"no LM Studio answered at {address or 'any default port'}: connect_timeout ran out after "
-                f"{elapsed:.1f} s; is it running, and is that its port?",
-                clock="connect_timeout",
-                elapsed=elapsed,
-            ) from None
-        return socket
-
-    async def _shut(self, session: ClientSession, error: Callable[[], BaseException]) -> None:
-        """Leave the connection in the state in which the next call opens a new one, then close the old socket."""
-        socket, self._socket, self._session, self._task = self._socket, None, None, None
+    def _detach(self) -> None:
+        """Let go of the session and its socket: the next call opens new ones."""
+        self._socket = self._session = self._task = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         for origin in self._uploads:
             origin.expired = True
         self._uploads.clear()
-        session.lost(error)
         self._on_closed()
-        if socket is not None:
-            with contextlib.suppress(Exception):
-                await socket.close()
+
+    def _retire(self) -> None:
+        """Close the socket for want of use. It is let go of first: a call may come before its task has ended."""
+        task = self._task
+        self._detach()
+        if task is not None:
+            task.cancel()
 
     def _flush(self) -> None:
         """Write what is due, all frames in one go. Without a socket it waits for one, but for the first frame."""
@@ -199,14 +192,14 @@ class Connection:
             return
         session.tick(now)
         self._flush()
-        if not session.idle:
+        if session.wanted:
             self._idle_since = 0.0
             self._arm()
             return
         self._idle_since = self._idle_since or now
         left = max(self.users.values(), default=LINGER) - (now - self._idle_since)
-        if left <= 0 and self._task is not None:
-            self._task.cancel()
+        if left <= 0 or not session.ready:
+            self._retire()
         elif left < math.inf:
             self._arm(left)
 
@@ -237,19 +230,29 @@ class Pool:
             self._connections[key] = connection
         return connection
 
+    def find(self, target: Target, namespace: Namespace) -> Connection | None:
+        """Return the connection to a namespace, if there is one."""
+        return self._connections.get((target, namespace))
+
     def leave(self, user: int) -> None:
         """Take note that a user does not come back."""
-        for connection in list(self._connections.values()):
+        for key, connection in list(self._connections.items()):
             connection.leave(user)
+            self._forget(key)
 
     async def close(self) -> None:
         """Close every socket."""
         await asyncio.gather(*(connection.close() for connection in list(self._connections.values())))
 
     def _forget(self, key: tuple[Target, Namespace]) -> None:
-        connection = self._connections.get(key)
-        if connection is not None and not connection.users:
+        if key in self._connections and self._connections[key].is_over:
             del self._connections[key]
+
+
+async def _connect(target: Target, namespace: Namespace) -> "ClientConnection":
+    address = target.address or await _locate()
+    _warn_of_clear_text(address, target)
+    return await _open_socket(address, namespace, target)
 
 
 async def _locate() -> Address:
@@ -266,7 +269,6 @@ async def _locate() -> Address:
 
 async def _open_socket(address: Address, namespace: Namespace, target: Target) -> "ClientConnection":
     from websockets.asyncio.client import connect  # noqa: PLC0415 - the socket library is loaded on first use
-    from websockets.exceptions import InvalidHandshake, InvalidURI  # noqa: PLC0415
 
     try:
         return await connect(
@@ -276,12 +278,14 @@ async def _open_socket(address: Address, namespace: Namespace, target: Target) -
             open_timeout=None,
             close_timeout=CLOSE_TIMEOUT,
             max_size=None,
+            ssl=target.ssl_context if address.tls else None,
             proxy=None if address.is_loopback else True,
         )
-    except (OSError, EOFError, ssl.SSLError, InvalidHandshake, InvalidURI) as error:
-        if isinstance(error, TimeoutError):
-            raise
-        reason = await greet(address) or f"LM Studio is there, but refused the WebSocket /{namespace}: {error}"
+    except Exception as error:
+        reason = (
+            await greet(address, target.ssl_context)
+            or f"LM Studio is there, but refused the WebSocket /{namespace}: {error}"
+        )
         raise LMStudioUnreachableError(
             f"LM Studio is not reachable at {address}: {reason}. Is it running, and is that its port?",
             tried=(f"{address}: {reason}",),
@@ -293,7 +297,8 @@ def _warn_of_clear_text(address: Address, target: Target) -> None:
         logger.warning("the API token travels unencrypted to %s; put a TLS proxy in front of it", address.netloc)
 
 
-def _client_closed() -> BaseException:
+def client_closed() -> BaseException:
+    """Return the error of a call whose client was closed."""
     return LMStudioConnectionLostError("the client was closed while this call was open")
 
 

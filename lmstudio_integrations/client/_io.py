@@ -7,6 +7,7 @@ left alone, neither written to nor closed.
 
 import asyncio
 import atexit
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -59,10 +60,16 @@ class IOThread:
             cls._left_behind.append(cls._current)
             cls._current = None
 
+    @property
+    def gone(self) -> bool:
+        """Whether nothing runs here any more: after a fork, or when the process ends."""
+        return self.dead or self.loop.is_closed()
+
     def submit(self, function: Callable[..., Any], *args: Any) -> None:
         """Run a function on the thread, soon. May be called from any thread, from finalizers too."""
-        if not (self.dead or self.loop.is_closed()):
-            self.loop.call_soon_threadsafe(function, *args)
+        if not self.gone:
+            with contextlib.suppress(RuntimeError):  # the loop may close just now
+                self.loop.call_soon_threadsafe(function, *args)
 
     def check_caller(self) -> None:
         """Refuse to be waited for by itself.
@@ -79,7 +86,7 @@ class IOThread:
 
     def stop(self) -> None:
         """Close what is open, within a short time, and end the thread."""
-        if self.dead or self.loop.is_closed() or not self._thread.is_alive():
+        if self.gone or not self._thread.is_alive():
             return
         self.loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self._close(), loop=self.loop))
         self._thread.join(EXIT_DEADLINE * 2)

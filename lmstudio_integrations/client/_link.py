@@ -5,13 +5,14 @@ The callers' side of `_connection.py`: nothing here blocks, and everything may b
 
 import itertools
 import math
+import time
 import weakref
 from collections.abc import Callable
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from lmstudio_integrations.client._address import Target
-from lmstudio_integrations.client._connection import Pool
+from lmstudio_integrations.client._connection import Pool, client_closed
 from lmstudio_integrations.client._io import IOThread
 from lmstudio_integrations.client._waiters import Waiter
 from lmstudio_integrations.errors import LMStudioRuntimeError
@@ -127,12 +128,12 @@ class Link(Generic[WaiterT_co]):
             None if parameter is None else parameter.to_json(),
             waiter,
             self.clocks if clocks is None else {**self.clocks, **clocks},
-            io.loop.time(),
+            time.monotonic(),
             doing,
             self._owner,
         )
         where = self.target, namespace
-        io.submit(_start, io, where, exchange, self._keep)
+        io.submit(_start, io, where, exchange, self._keep, self._finalizer)
         return Call(io, where, exchange, waiter)
 
     def guard(self, origin: Origin) -> None:
@@ -147,7 +148,12 @@ class Link(Generic[WaiterT_co]):
         self._finalizer()
 
 
-def _start(io: IOThread, where: tuple[Target, Namespace], exchange: Exchange, keep: float) -> None:
+def _start(
+    io: IOThread, where: tuple[Target, Namespace], exchange: Exchange, keep: float, client: "weakref.finalize[..., Any]"
+) -> None:
+    if not client.alive:  # it was closed, or dropped, on the way here
+        exchange.sink.finish(client_closed())
+        return
     connection = Pool.of(io).get(*where)
     connection.users[exchange.owner] = keep
     connection.start(exchange)
@@ -160,11 +166,15 @@ def _guard(io: IOThread, where: tuple[Target, Namespace], origin: Origin, owner:
 
 
 def _cancel(io: IOThread, where: tuple[Target, Namespace], exchange: Exchange) -> None:
-    Pool.of(io).get(*where).cancel(exchange)
+    connection = Pool.of(io).find(*where)
+    if connection is not None:
+        connection.cancel(exchange)
 
 
 def _abandon(io: IOThread, where: tuple[Target, Namespace], exchange: Exchange) -> None:
-    Pool.of(io).get(*where).abandon(exchange)
+    connection = Pool.of(io).find(*where)
+    if connection is not None:
+        connection.abandon(exchange)
 
 
 def _leave(owner: int) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import socket
 import ssl
 from collections.abc import Iterable
 
@@ -17,19 +18,25 @@ PROBE_TIMEOUT = 1.0
 _MAX_ANSWER = 65536
 
 
-async def greet(address: Address) -> str | None:
+async def greet(address: Address, context: ssl.SSLContext | None = None) -> str | None:
     """Ask for the greeting.
+
+    Args:
+        address: Where.
+        context: How to check a certificate, if not in the system's way.
 
     Returns:
         `None` if an LM Studio answered, else what happened instead, as a clause.
     """
     try:
         async with asyncio.timeout(PROBE_TIMEOUT):
-            answer = await _get(address, "/lmstudio-greeting")
+            answer = await _get(address, "/lmstudio-greeting", context)
     except TimeoutError:
         return f"no answer within {PROBE_TIMEOUT:g} s"
     except (ssl.SSLError, ConnectionResetError) as error:
         return f"TLS failed ({error}); use ws:// if the server has none" if address.tls else "the connection was cut"
+    except (socket.gaierror, UnicodeError) as error:
+        return f"the name {address.host!r} cannot be resolved ({error})"
     except OSError as error:
         return f"nothing listens there ({os.strerror(error.errno) if error.errno else error})"
     except (ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -45,10 +52,10 @@ async def first_greeting(addresses: Iterable[Address]) -> tuple[Address | None, 
     return found, tuple(f"{address}: {answer}" for address, answer in zip(candidates, answers, strict=True) if answer)
 
 
-async def _get(address: Address, path: str) -> bool:
+async def _get(address: Address, path: str, context: ssl.SSLContext | None) -> bool:
     """Return whether the answer is LM Studio's greeting; a server of another kind may answer anything."""
-    context = ssl.create_default_context() if address.tls else None
-    reader, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
+    tls = (context or ssl.create_default_context()) if address.tls else None
+    reader, writer = await asyncio.open_connection(address.host, address.port, ssl=tls)
     try:
         request = f"GET {address.prefix}{path} HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: close\r\n\r\n"
         writer.write(request.encode())

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Any
 
 from lmstudio_integrations.client._io import IOThread
-from lmstudio_integrations.errors import LMStudioConnectionLostError
+from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioRuntimeError
 
 SLICE = 0.1
 """Seconds of one wait; a longer one cannot be interrupted by Ctrl-C on Windows."""
@@ -59,8 +59,12 @@ class Waiter:
             if self._error is not None:
                 raise self._error
             return []
-        if self._io.dead:
-            raise LMStudioConnectionLostError("the process was forked while this call was open; make it again")
+        if self._io.gone:
+            raise LMStudioConnectionLostError(
+                "the process was forked while this call was open; make it again"
+                if self._io.dead
+                else "the process is ending; make calls before that"
+            )
         return None
 
     def is_alive(self) -> bool:
@@ -109,6 +113,8 @@ class LoopWaiter(Waiter):
     async def wait(self) -> list[Any]:
         """Return what has come, at least one item; an empty list at the end."""
         while (batch := self.take()) is None:
+            if self._future is not None:
+                raise LMStudioRuntimeError("two tasks read from one stream; let one read, or make a stream for each")
             self._future = self._loop.create_future()
             try:
                 await self._future

@@ -50,6 +50,32 @@ from lmstudio_integrations.types.results import LlmPredictionFragment, Predictio
 from lmstudio_integrations.types.tools import Tool
 
 
+class AsyncBatches:
+    """Everything that comes of a prediction, in the portions in which it came. Dropping it stops the generation.
+
+    A class rather than an async generator: the `finally` of one that is left early runs late, or never.
+    """
+
+    def __init__(self, prediction: _requests.Prediction) -> None:
+        self._prediction = prediction
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[PredictionEvent]:
+        batch = await arun(self._prediction.advance())
+        if not batch:
+            raise StopAsyncIteration
+        return batch
+
+    async def aclose(self) -> None:
+        """Stop the generation and take nothing more."""
+        self._prediction.abandon()
+
+    def __del__(self) -> None:
+        self._prediction.abandon()
+
+
 class AsyncEvents:
     """Everything that comes of a prediction, in order. Dropping it stops the generation on the server.
 
@@ -97,6 +123,10 @@ class AsyncPredictionStream(BaseStream):
     def __init__(self, prediction: Prediction) -> None:
         super().__init__(prediction)
         self._fragments: AsyncFragments | None = None
+
+    def batches(self) -> AsyncBatches:
+        """Return an iterator over everything that comes, in the portions in which it came."""
+        return AsyncBatches(self._prediction)
 
     def events(self) -> AsyncEvents:
         """Return an iterator over everything that comes: fragments, tool calls, progress, and the end."""

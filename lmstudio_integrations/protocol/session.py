@@ -87,9 +87,11 @@ class ClientSession:
     Args:
         identifier: The client's identifier.
         passkey: The client's passkey.
+        peer: The server, for messages of errors.
     """
 
-    def __init__(self, identifier: str, passkey: str) -> None:
+    def __init__(self, identifier: str, passkey: str, peer: str = "LM Studio") -> None:
+        self._peer = peer
         self._outbox: list[str] = [envelope.auth(identifier, passkey)]
         self._backlog: list[Exchange] = []
         self._calls: dict[int, Exchange] = {}
@@ -103,6 +105,12 @@ class ClientSession:
         """Whether nobody waits for anything."""
         return not (self._calls or self._channels or self._backlog)
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody waits for anything; what was abandoned may take the server long to end."""
+        waiting = (*self._calls.values(), *self._channels.values(), *self._backlog)
+        return any(exchange.sink is not _NOBODY for exchange in waiting)
+
     def data_to_send(self) -> list[str]:
         """Return the frames that are due, once."""
         outbox, self._outbox = self._outbox, []
@@ -113,6 +121,7 @@ class ClientSession:
         if self.ready:
             self._send(exchange, exchange.started)
         else:
+            exchange.clock, exchange.since = "connect_timeout", exchange.started
             self._backlog.append(exchange)
 
     def _send(self, exchange: Exchange, now: float) -> None:
@@ -166,7 +175,7 @@ class ClientSession:
     def tick(self, now: float) -> None:
         """Fail whose clock has run out; stop the work on the server for them, and for those who have gone."""
         for exchange in [*self._calls.values(), *self._channels.values(), *self._backlog]:
-            sink, expired = exchange.sink, _expired(exchange, now)
+            sink, expired = exchange.sink, _expired(exchange, now, self._peer)
             if expired is not None or not sink.is_alive():
                 self.abandon(exchange)
                 sink.finish(expired)
@@ -308,20 +317,27 @@ def _clock_after(item: object, clock: str | None) -> str | None:
     return "idle_timeout" if clock is None or clock == "first_token_timeout" else clock
 
 
-def _expired(exchange: Exchange, now: float) -> LMStudioError | None:
+_STALLS = {
+    "timeout": "it took too long in all",
+    "connect_timeout": "{peer} has not let this client in (is it running, and is that its port?)",
+}
+"""What has happened when a clock runs out; with the others, nothing has come for too long."""
+
+
+def _expired(exchange: Exchange, now: float, peer: str) -> LMStudioError | None:
     if exchange.sink is _NOBODY:
         return None
     total, name = exchange.clocks.get("timeout"), exchange.clock
     if total is not None and now - exchange.started >= total:
-        return _timeout(exchange, "timeout", now - exchange.started)
-    limit = exchange.clocks.get(name) if name and exchange.id else None
+        return _timeout(exchange, "timeout", now - exchange.started, peer)
+    limit = exchange.clocks.get(name) if name else None
     if limit is not None and now - exchange.since >= limit:
-        return _timeout(exchange, name or "", now - exchange.since)
+        return _timeout(exchange, name or "", now - exchange.since, peer)
     return None
 
 
-def _timeout(exchange: Exchange, clock: str, elapsed: float) -> LMStudioTimeoutError:
-    what = "it took too long in all" if clock == "timeout" else "nothing came from the server"
+def _timeout(exchange: Exchange, clock: str, elapsed: float, peer: str) -> LMStudioTimeoutError:
+    what = _STALLS.get(clock, "nothing came from the server").format(peer=peer)
     return LMStudioTimeoutError(
         f"{exchange.doing}: {what}: {clock} ran out after {elapsed:.1f} s; raise {clock}, or set it to None",
         clock=clock,

@@ -1,0 +1,71 @@
+"""A server of a few lines, for what no proper server does: it says what a test tells it to, frame by frame."""
+
+import asyncio
+import contextlib
+import json
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection, serve
+
+from lmstudio_integrations.client._io import IOThread
+
+Socket = ServerConnection
+
+
+async def receive(socket: Socket) -> dict[str, Any]:
+    """Return the next frame."""
+    frame: dict[str, Any] = json.loads(await socket.recv())
+    return frame
+
+
+async def send(socket: Socket, frame: object) -> None:
+    """Send a frame."""
+    await socket.send(json.dumps(frame))
+
+
+async def let_in(socket: Socket) -> None:
+    """Take the client's credentials, whatever they are."""
+    assert (await receive(socket))["authVersion"] == 1
+    await send(socket, {"success": True})
+
+
+async def answer(socket: Socket, result: object) -> None:
+    """Answer the next call."""
+    call = await receive(socket)
+    await send(socket, {"type": "rpcResult", "callId": call["callId"], "result": result})
+
+
+@contextlib.asynccontextmanager
+async def fake_server(
+    behave: Callable[[Socket], Awaitable[None]], context: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
+    """Serve in the running loop; yields the address. Each socket stays open until its client closes it."""
+
+    async def handle(socket: Socket) -> None:
+        await behave(socket)
+        await socket.wait_closed()
+
+    async with serve(handle, "127.0.0.1", 0, ssl=context) as server:
+        yield f"127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+
+
+async def on_io_thread(function: Callable[[], object]) -> None:
+    """Run a function on the I/O thread."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def run() -> None:
+        function()
+        loop.call_soon_threadsafe(done.set)
+
+    IOThread.current().submit(run)
+    await asyncio.wait_for(done.wait(), 5)
+
+
+async def settle(condition: Callable[[], bool]) -> None:
+    """Wait until something is true that the I/O thread brings about; asked there, so that the turns are its own."""
+    answers = [False]
+    async with asyncio.timeout(5):
+        while not answers[-1]:
+            await on_io_thread(lambda: answers.append(condition()))

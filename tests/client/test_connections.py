@@ -1,0 +1,248 @@
+"""The life of a connection: who waits for it and how long, when it goes, and that nothing is left of it."""
+
+import asyncio
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client import _connection
+from lmstudio_integrations.client._address import Target
+from lmstudio_integrations.client._connection import Connection, Pool
+from lmstudio_integrations.client._io import IOThread
+from lmstudio_integrations.client._link import Link
+from lmstudio_integrations.client._waiters import LoopWaiter, ThreadWaiter
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.protocol.endpoints import rpc
+from tests.client.fake import Socket, answer, fake_server, let_in, on_io_thread, receive, settle
+
+CERTIFICATE = Path(__file__).with_name("localhost.pem")
+
+
+def connections(address: str) -> list[Connection]:
+    """Return what the process holds of a server."""
+    pool = Pool.of(IOThread.current())
+    return [made for (target, _), made in list(pool._connections.items()) if target == Target.of(address, None)]
+
+
+async def test_each_caller_has_its_own_connect_timeout(make_client: Callable[..., Any]) -> None:
+    open_the_door = asyncio.Event()
+
+    async def behave(socket: Socket) -> None:
+        await open_the_door.wait()
+        await let_in(socket)
+        await answer(socket, [])
+
+    async with (
+        fake_server(behave) as address,
+        make_client(address, connect_timeout=None) as patient,
+        make_client(address, connect_timeout=0.2) as hasty,
+    ):
+        listing = asyncio.ensure_future(patient.llm.list_loaded())
+        await settle(lambda: bool(connections(address)))
+        with pytest.raises(lms.LMStudioTimeoutError, match=f"LM Studio at ws://{address}") as caught:
+            await hasty.llm.list_loaded()
+        assert caught.value.clock == "connect_timeout"
+        assert not listing.done()
+        open_the_door.set()
+        assert await listing == []
+
+
+async def test_an_impatient_first_caller_spoils_nothing_for_the_second(make_client: Callable[..., Any]) -> None:
+    open_the_door = asyncio.Event()
+    sockets = 0
+
+    async def behave(socket: Socket) -> None:
+        nonlocal sockets
+        sockets += 1
+        await open_the_door.wait()
+        await let_in(socket)
+        await answer(socket, [])
+
+    async with (
+        fake_server(behave) as address,
+        make_client(address, connect_timeout=0.2) as hasty,
+        make_client(address) as patient,
+    ):
+        first = asyncio.ensure_future(hasty.llm.list_loaded())
+        await settle(lambda: bool(connections(address)))
+        second = asyncio.ensure_future(patient.llm.list_loaded())
+        with pytest.raises(lms.LMStudioTimeoutError):
+            await first
+        open_the_door.set()
+        assert await second == []
+        assert sockets == 1
+
+
+async def test_nobody_connects_for_a_caller_who_has_gone() -> None:
+    closed = asyncio.Event()
+
+    async def behave(socket: Socket) -> None:
+        await socket.wait_closed()
+        closed.set()
+
+    async with fake_server(behave) as address, lms.AsyncClient(address, connect_timeout=0.2) as client:
+        with pytest.raises(lms.LMStudioTimeoutError):
+            await client.llm.list_loaded()
+        await asyncio.wait_for(closed.wait(), 5)
+
+
+async def test_a_call_that_comes_as_an_idle_connection_closes_gets_a_new_one(server: Emulator) -> None:
+    async with lms.AsyncClient(server.address, keep_idle=0.0) as client:
+        await client.llm.list_loaded()
+        link, calls = client._link, []
+
+        def expire_and_call() -> None:
+            for connection in connections(server.address):
+                connection._tick()
+            io = IOThread.current()
+            io.submit = lambda function, *args: function(*args)  # type: ignore[method-assign]  # at once
+            try:
+                calls.append(link.start("llm", rpc("llm", "listLoaded")))
+            finally:
+                del io.submit
+
+        link._make_waiter = ThreadWaiter
+        await on_io_thread(expire_and_call)
+        assert await asyncio.to_thread(calls[0].waiter.wait) == [[]]
+
+
+async def test_nothing_is_left_of_a_server_that_went_before_its_client(make_client: Callable[..., Any]) -> None:
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        await answer(socket, [])
+        await socket.close()
+
+    async with fake_server(behave) as address:
+        async with make_client(address) as client:
+            await client.llm.list_loaded()
+            await settle(lambda: not any(each._session for each in connections(address)))
+        await settle(lambda: not connections(address))
+
+
+async def test_cancelling_what_is_over_makes_no_connection() -> None:
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        await receive(socket)
+        await socket.close()
+
+    async with fake_server(behave) as address:
+        client = lms.AsyncClient(address)
+        call = client._link.start("llm", rpc("llm", "listLoaded"))
+        with pytest.raises(lms.LMStudioConnectionLostError):
+            await call.waiter.wait()
+        await client.aclose()
+        call.cancel()
+        await on_io_thread(lambda: None)
+        assert not connections(address)
+
+
+async def test_a_stream_that_the_server_never_ends_does_not_keep_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_connection, "LINGER", 0.0)
+    frames: list[dict[str, Any]] = []
+    closed = asyncio.Event()
+
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        frames.extend([await receive(socket), await receive(socket)])
+        await socket.wait_closed()
+        closed.set()
+
+    async with fake_server(behave) as address:
+        async with lms.AsyncClient(address) as client:
+            loading = asyncio.ensure_future(client.llm.model("chatty"))
+            await settle(lambda: any(each._socket for each in connections(address)))
+            loading.cancel()
+            await asyncio.wait([loading])
+        await asyncio.wait_for(closed.wait(), 5)
+    assert [frame["type"] for frame in frames] == ["channelCreate", "channelSend"]
+
+
+async def test_a_call_on_its_way_when_its_client_is_closed_is_told(server: Emulator) -> None:
+    def close_meanwhile(io: IOThread) -> LoopWaiter:
+        link.close()
+        return LoopWaiter(io)
+
+    link = Link(Target.of(server.address, None), {}, close_meanwhile)
+    call = link.start("llm", rpc("llm", "listLoaded"))
+    with pytest.raises(lms.LMStudioConnectionLostError, match="the client was closed"):
+        await call.waiter.wait()
+    assert not server.connections
+
+
+@pytest.mark.parametrize("error", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label too long")])
+async def test_a_name_that_cannot_be_resolved_says_so(
+    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(*_args: object, **_options: object) -> None:
+        raise error
+
+    async with make_client("no-such-host.invalid") as client:
+        monkeypatch.setattr(socket, "getaddrinfo", refuse)
+        with pytest.raises(lms.LMStudioUnreachableError, match=r"'no-such-host\.invalid' cannot be resolved"):
+            await client.llm.list_loaded()
+
+
+async def test_a_certificate_may_be_checked_in_ones_own_way(make_client: Callable[..., Any]) -> None:
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs.load_cert_chain(CERTIFICATE)
+    ours = ssl.create_default_context(cafile=CERTIFICATE)
+
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        await answer(socket, [])
+
+    async with fake_server(behave, theirs) as address:
+        async with make_client(f"wss://{address}") as client:
+            with pytest.raises(lms.LMStudioUnreachableError, match="TLS failed"):
+                await client.llm.list_loaded()
+        async with make_client(f"https://{address}", ssl_context=ours) as client:
+            assert await client.llm.list_loaded() == []
+
+
+def test_a_context_for_certificates_needs_an_encrypted_host() -> None:
+    with pytest.raises(lms.LMStudioValueError, match=r"ssl_context .* 'localhost:1'"):
+        lms.Client("localhost:1", ssl_context=ssl.create_default_context())
+
+
+async def test_two_tasks_that_read_one_stream_are_told_apart() -> None:
+    async with fake_server(let_in) as address, lms.AsyncClient(address) as client:
+        call = client._link.start("llm", rpc("llm", "listLoaded"))
+        first = asyncio.ensure_future(call.waiter.wait())
+        await asyncio.sleep(0)
+        with pytest.raises(lms.LMStudioRuntimeError, match="two tasks read from one stream"):
+            await call.waiter.wait()
+        await client.aclose()
+        with pytest.raises(lms.LMStudioConnectionLostError):
+            await first
+
+
+def test_a_call_after_the_end_of_the_process_has_begun_is_refused() -> None:
+    code = """
+import atexit
+
+def last():
+    try:
+        client.llm.list_loaded()
+    except lms.LMStudioConnectionLostError as error:
+        print(error)
+
+atexit.register(last)
+import lmstudio_integrations as lms
+client = lms.Client("127.0.0.1:9")
+try:
+    client.llm.list_loaded()
+except lms.LMStudioUnreachableError:
+    pass
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert run.stdout.startswith("the process is ending")
+    assert run.stderr == ""
