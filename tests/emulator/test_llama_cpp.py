@@ -279,6 +279,13 @@ async def test_a_template_of_prefixes_is_used(chat_model: LlamaCppModel) -> None
     assert "Q:" not in text_of(events)
 
 
+async def test_a_call_can_be_required_under_a_template_of_prefixes(chat_model: LlamaCppModel) -> None:
+    config = settings(prompt_template={"type": "manual", "manualPromptTemplate": {"beforeUser": "Q: "}})
+    events = await run(chat_model, ask("3 plus 4?"), tools=[ADD], tool_choice="required", config=config)
+    assert count_of(events, ToolCallEnd) == 1
+    assert text_of(events) == ""
+
+
 @pytest.mark.parametrize(
     "config",
     [

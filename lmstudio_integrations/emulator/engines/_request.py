@@ -96,6 +96,18 @@ def manual_template(config: LlmPredictionConfig) -> Mapping[str, str] | None:
     return manual if is_object(manual) else None
 
 
+def shape(config: LlmPredictionConfig, forced: Sequence[Tool]) -> Json:
+    """Return what bounds the output's form: a call to one of the tools, if one is forced, else what the settings say.
+
+    Raises:
+        EngineError: If both are asked for, or llama.cpp would ignore it.
+    """
+    structured = constraint(config)
+    if forced and structured:
+        raise EngineError("A required tool call cannot be combined with structured output")
+    return forced_call(forced) if forced else structured
+
+
 def constraint(config: LlmPredictionConfig) -> Json:
     """Return what bounds the output's form, as `json_schema` or `grammar`; both work for chat and for raw text.
 

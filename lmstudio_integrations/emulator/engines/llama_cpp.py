@@ -19,6 +19,7 @@ from lmstudio_integrations.emulator.engines._refusals import unsupported
 from lmstudio_integrations.emulator.engines.base import (
     EngineError,
     EngineEvent,
+    Finished,
     GenerateRequest,
     LoadRequest,
     ModelFacts,
@@ -163,6 +164,9 @@ class LlamaCppModel:
                 async for chunk in chunks:
                     for event in plan.answer.take(plan.read(chunk)):
                         yield event
+                        if isinstance(event, Finished):
+                            return
+        raise EngineError("The model's answer broke off before its end")
 
     async def embed(self, text: str) -> list[float]:
         """Return the vector of a text; what is longer than the model reads is cut off, as it was trained."""
@@ -207,29 +211,26 @@ class LlamaCppModel:
             return await self._plan_text(request, request.prompt or "")
         return await self._plan_chat(request, request.history)
 
-    async def _plan_text(self, request: GenerateRequest, prompt: str) -> Plan:
+    async def _plan_text(self, request: GenerateRequest, prompt: str, *, forced: Sequence[Tool] = ()) -> Plan:
         whole = {"content": prompt, "add_special": True, "parse_special": True}
         tokens = (await self._worker.call("/tokenize", whole))["tokens"]
         tokens = _window.cut(tokens, self._window(request), request.config.context_overflow_policy)
-        body = {"prompt": tokens or prompt, **_request.constraint(request.config)}
-        return self._finish_plan(request, "/completions", body, len(tokens))
+        body = {"prompt": tokens or prompt, **_request.shape(request.config, forced)}
+        return self._finish_plan(request, "/completions", body, len(tokens), forced=bool(forced))
 
     async def _plan_chat(self, request: GenerateRequest, history: ChatHistory) -> Plan:
         config = request.config
         forced = list(request.tools) if request.tool_choice == "required" else []
         offered = list(request.tools) if request.tool_choice == "auto" and self.abilities.tools else []
-        if forced and _request.constraint(config):
-            raise EngineError("A required tool call cannot be combined with structured output")
-        self._check_pictures(history)
+        instructions = _history.instruct(forced) if forced else ""
         manual = _request.manual_template(config)
+        self._check_pictures(history, manual=manual is not None)
         if manual is not None:
-            messages = self._messages(history, config, request)
-            return await self._plan_text(request, _history.render_manual(manual, messages))
+            text = _history.render_manual(manual, self._messages(history, config, request, instructions))
+            return await self._plan_text(request, text, forced=forced)
 
         def body(some: ChatHistory) -> Json:
-            instructions = _history.instruct(forced) if forced else ""
-            messages = self._messages(some, config, request, instructions)
-            return self._chat(messages, offered, config)
+            return self._chat(self._messages(some, config, request, instructions), offered, config)
 
         async def count(some: ChatHistory) -> int:
             answer = await self._worker.call("/v1/chat/completions/input_tokens", body(some))
@@ -237,10 +238,8 @@ class LlamaCppModel:
 
         window = self._window(request)
         history, tokens = await _window.fit(history, count, window, config.context_overflow_policy)
-        shape = _request.forced_call(forced) if forced else _request.constraint(config)
-        return self._finish_plan(
-            request, "/v1/chat/completions", {**body(history), **shape}, tokens, forced=bool(forced)
-        )
+        complete = {**body(history), **_request.shape(config, forced)}
+        return self._finish_plan(request, "/v1/chat/completions", complete, tokens, forced=bool(forced))
 
     def _finish_plan(
         self, request: GenerateRequest, path: str, body: Json, tokens: int, *, forced: bool = False
@@ -292,10 +291,12 @@ class LlamaCppModel:
     def _window(self, request: GenerateRequest) -> int:
         return min(request.context_length, self.context_length)
 
-    def _check_pictures(self, history: ChatHistory) -> None:
+    def _check_pictures(self, history: ChatHistory, *, manual: bool) -> None:
         shown = any(isinstance(part, FileHandle) for message in history.messages for part in message.content)
         if shown and not self.abilities.vision:
             raise unsupported("vision", "the model cannot see images", "Load a vision model, or leave the image out.")
+        if shown and manual:
+            raise unsupported("promptTemplate", "images under a manual template", "Leave promptTemplate out.")
 
 
 def _log_probs(wanted: int | None, *, chat: bool) -> Json:
