@@ -56,7 +56,7 @@ class AsyncBatches:
     A class rather than an async generator: the `finally` of one that is left early runs late, or never.
     """
 
-    def __init__(self, prediction: _requests.Prediction) -> None:
+    def __init__(self, prediction: Prediction) -> None:
         self._prediction = prediction
 
     def __aiter__(self) -> Self:

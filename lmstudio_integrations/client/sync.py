@@ -69,11 +69,8 @@ class PredictionStream(BaseStream):
 
     def events(self) -> Iterator[PredictionEvent]:
         """Yield everything that comes, in order: fragments, tool calls, progress, and the end."""
-        try:
-            while batch := run(self._prediction.advance()):
-                yield from batch
-        finally:
-            self._prediction.abandon()
+        for batch in self.batches():
+            yield from batch
 
     def __iter__(self) -> Iterator[LlmPredictionFragment]:
         for event in self.events():
