@@ -1,0 +1,86 @@
+"""The conversations of §10, replayed to the client session."""
+
+import json
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.protocol.endpoints import ENDPOINTS
+from lmstudio_integrations.protocol.session import ClientSession, Exchange
+from lmstudio_integrations.types.results import PredictionEnd, ToolCallEnd
+from tests.protocol.pair import RecordingSink
+from tests.protocol.transcripts import (
+    ANY_MODEL_CANCEL_UNLOAD,
+    AUTHENTICATION,
+    LIST_LOAD_RESPOND_UNLOAD,
+    TOOL_ROUND,
+    Ids,
+    lines_of,
+)
+from tests.requirements import proves
+from tests.strict.listener import StrictListener
+
+
+class Replay:
+    """A client session that holds one of the conversations."""
+
+    def __init__(self) -> None:
+        self.session = ClientSession("guest:1", "secret")
+        self.exchanges: dict[Any, Exchange] = {}
+        self.sinks: list[RecordingSink] = []
+        self._ids = Ids()
+        self._strict = StrictListener()
+
+    def run(self, transcript: str) -> None:
+        for by, frame in lines_of(transcript):
+            if by == "server":
+                text = json.dumps(self._ids.translate(frame))
+                self._strict.feed("server", "llm", text)
+                self.session.receive(text, 0.0)
+                continue
+            if "type" in frame:
+                self._say(frame)
+            (text,) = self.session.data_to_send()
+            self._strict.feed("client", "llm", text)
+            assert self._ids.learn(frame, json.loads(text)) == frame
+
+    def _say(self, frame: dict[str, Any]) -> None:
+        """Make the session say what a frame says."""
+        if frame["type"] == "channelSend":
+            self.session.cancel(self.exchanges["channelId", frame["channelId"]])
+            return
+        name, key = ("callId", "parameter") if frame["type"] == "rpcCall" else ("channelId", "creationParameter")
+        model = ENDPOINTS["llm"][frame["endpoint"]].parameter
+        parameter = None if model is None else model.from_dict(frame[key]).to_json()
+        sink = RecordingSink()
+        exchange = Exchange(ENDPOINTS["llm"][frame["endpoint"]], parameter, sink, {}, 0.0)
+        self.exchanges[name, frame[name]] = exchange
+        self.sinks.append(sink)
+        self.session.start(exchange)
+
+
+@proves("C-TRANSCRIPTS")
+@pytest.mark.parametrize("transcript", [LIST_LOAD_RESPOND_UNLOAD, ANY_MODEL_CANCEL_UNLOAD, TOOL_ROUND])
+def test_the_session_holds_the_conversations_of_the_description_word_for_word(transcript: str) -> None:
+    replay = Replay()
+    replay.run(AUTHENTICATION + transcript)
+    assert all(sink.ends == [None] for sink in replay.sinks)
+    assert replay.session.idle
+
+
+def test_the_session_hands_out_what_the_server_says_in_them() -> None:
+    replay = Replay()
+    replay.run(AUTHENTICATION + LIST_LOAD_RESPOND_UNLOAD)
+    listed, loaded, predicted, unloaded = replay.sinks
+    assert listed.items == [[]]
+    assert [packet["type"] for packet in loaded.items] == ["startLoading", "loadProgress", "loadSuccess"]
+    assert isinstance(predicted.items[-1], PredictionEnd)
+    assert predicted.items[-1].stats["stopReason"] == "eosFound"
+    assert unloaded.items == [None]
+
+
+def test_the_session_hands_out_a_tool_call_in_pieces_and_whole() -> None:
+    replay = Replay()
+    replay.run(AUTHENTICATION + TOOL_ROUND)
+    assert ToolCallEnd("abc", "add", {"a": 1, "b": 2}, "<tool_call>") in replay.sinks[0].items
+    assert len(replay.sinks[0].items) == 7
