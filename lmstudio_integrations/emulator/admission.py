@@ -37,7 +37,7 @@ class Admission:
         if self._tokens:
             expected = self._tokens.get(identifier)
             if expected is None:
-                return "This server requires a valid API token"
+                return "An LM Studio API token is required to make requests to this server, and this is none it knows"
         else:
             known = self._known.get(identifier)
             expected = passkey if known is None else known.passkey

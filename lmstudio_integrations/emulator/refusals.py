@@ -49,7 +49,7 @@ def from_engine(error: EngineError) -> RefusedError:
 
 def model_unloaded() -> RefusedError:
     """The loading of a model that a request means is gone."""
-    return RefusedError("Model unloaded.", display_data={"code": "generic.specificModelUnloaded"})
+    return RefusedError("Model is unloaded.", display_data={"code": "generic.specificModelUnloaded"})
 
 
 def no_model_matching(query: Mapping[str, Any], loaded: Sequence[str]) -> RefusedError:
@@ -59,7 +59,7 @@ def no_model_matching(query: Mapping[str, Any], loaded: Sequence[str]) -> Refuse
     elif query.get("path"):
         title = f'No loaded model matches the path "{query["path"]}"'
     else:
-        title = "No models are loaded"
+        title = "No models loaded. Please load a model in the developer page or use the 'lms load' command."
     return RefusedError(
         title,
         suggestion="Load the model first, or ask for it by get-or-load.",
@@ -93,7 +93,7 @@ def domain_mismatch(path: str, actual: ModelKind, expected: ModelKind) -> Refuse
     """The model is of the other kind."""
     return RefusedError(
         f'Model "{path}" is not {_KINDS[expected]}',
-        cause=f"It is of the kind {actual}.",
+        cause=f"Model is not {expected}. Its kind is {actual}.",
         display_data={
             "code": "generic.domainMismatch",
             "path": path,
