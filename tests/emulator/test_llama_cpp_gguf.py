@@ -219,7 +219,7 @@ def test_load_settings_reach_the_worker(tmp_path: Path) -> None:
     assert _loading.seed_of(LoadRequest("m", "llm", fields=config.to_fields())) == 5
 
 
-@pytest.mark.parametrize(("ratio", "layers"), [("max", 999), ("off", 0), (1, 4), (None, None)])
+@pytest.mark.parametrize(("ratio", "layers"), [("max", None), ("off", 0), (1, 4), (None, None)])
 def test_layers_go_where_the_ratio_says(tmp_path: Path, ratio: Any, layers: int | None) -> None:
     path = write(tmp_path / "m.gguf", gguf(METADATA, TENSORS))
     fields = {} if ratio is None else {"llm.load.llama.acceleration.offloadRatio": ratio}

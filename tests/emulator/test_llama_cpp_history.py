@@ -131,7 +131,7 @@ def test_instructions_and_a_system_prompt_find_their_place() -> None:
 
 def test_the_model_is_told_of_each_tool() -> None:
     text = _history.instruct([TOOL])
-    assert '{"name":"add","description":"Adds"}' in text
+    assert '{"name": "add", "description": "Adds"}' in text
     assert "JSON" in text
 
 

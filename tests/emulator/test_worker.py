@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -44,6 +45,14 @@ def test_every_attribute_that_is_set_exists_and_takes_the_value() -> None:
         worker._assign(target, name, value)
         assert value_at(target, name) == value
     assert {"handle_completions", "handle_embeddings", "listening_address"} <= set(dir(xllamacpp.Server))
+
+
+def test_only_the_worker_touches_the_engine() -> None:
+    package = Path(worker.__file__).parents[2]
+    users = [
+        path.name for path in package.rglob("*.py") if re.search(r"import[ _(a-z]*.?xllamacpp", path.read_text("utf-8"))
+    ]
+    assert users == ["worker.py"]
 
 
 def test_the_server_is_never_open_to_others() -> None:

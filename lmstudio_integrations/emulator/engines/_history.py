@@ -55,7 +55,7 @@ def to_messages(
 
 def instruct(tools: Sequence[Tool]) -> str:
     """Return what a model without tools of its own is told of them."""
-    lines = "\n".join(json.dumps(tool.function.to_dict(), ensure_ascii=False, separators=(",", ":")) for tool in tools)
+    lines = "\n".join(json.dumps(tool.function.to_dict(), ensure_ascii=False) for tool in tools)
     form = '{"name": <tool>, "arguments": {…}}'
     return f"You can call these tools:\n{lines}\nAnswer only with a tool call as JSON: {form}"
 

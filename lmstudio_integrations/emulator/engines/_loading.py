@@ -12,7 +12,7 @@ from lmstudio_integrations.emulator.engines import _minilm
 from lmstudio_integrations.emulator.engines._gguf import GgufError, GgufHeader, read_header, to_facts
 from lmstudio_integrations.emulator.engines._refusals import INSTALL_HINT, not_loaded, unsupported, wrong_kind
 from lmstudio_integrations.emulator.engines.base import LoadRequest, ModelFacts
-from lmstudio_integrations.emulator.engines.worker import FULL_OFFLOAD, MOST_SLOTS, WorkerParameters
+from lmstudio_integrations.emulator.engines.worker import MOST_SLOTS, WorkerParameters
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig
 from lmstudio_integrations.types.models import ModelKind
 
@@ -157,10 +157,11 @@ def _of_both(
 
 
 def _layers(ratio: float | str | None, header: GgufHeader) -> int | None:
-    if ratio is None:
+    """Return how many layers go to graphics cards; `None` lets the engine take as many as fit."""
+    if ratio is None or ratio == "max":
         return None
     if isinstance(ratio, str):
-        return FULL_OFFLOAD if ratio == "max" else 0
+        return 0
     return round(ratio * header.of_architecture("block_count"))
 
 

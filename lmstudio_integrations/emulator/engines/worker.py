@@ -24,9 +24,6 @@ MOST_SLOTS = 256
 SPARE_HTTP_THREADS = 4
 """Threads beside one for each open stream, for the short calls."""
 
-FULL_OFFLOAD = 999
-"""More layers than any model has."""
-
 
 @dataclass(frozen=True, slots=True)
 class WorkerParameters:
