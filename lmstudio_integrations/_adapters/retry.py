@@ -52,13 +52,13 @@ async def arepeat(call: Callable[[], Awaitable[T]], retries: int) -> T:
             await asleep(delay)
 
 
-def events(open_stream: Callable[[], PredictionStream], retries: int) -> Generator[PredictionEvent]:
-    """Yield the events of a prediction; closing this stops the server."""
+def batches(open_stream: Callable[[], PredictionStream], retries: int) -> Generator[list[PredictionEvent]]:
+    """Yield the events of a prediction as they come; closing this stops the server."""
     delays = _delays(retries)
     while True:
         try:
             with open_stream() as stream:
-                yield from stream.events()
+                yield from stream.batches()
         except LMStudioUnreachableError:
             delay = next(delays)
             if delay is None:
@@ -68,16 +68,16 @@ def events(open_stream: Callable[[], PredictionStream], retries: int) -> Generat
             return
 
 
-async def aevents(
+async def abatches(
     open_stream: Callable[[], Awaitable[AsyncPredictionStream]], retries: int
-) -> AsyncGenerator[PredictionEvent]:
-    """Yield the events of a prediction; closing this stops the server."""
+) -> AsyncGenerator[list[PredictionEvent]]:
+    """Yield the events of a prediction as they come; closing this stops the server."""
     delays = _delays(retries)
     while True:
         try:
             async with await open_stream() as stream:
-                async for event in stream.events():
-                    yield event
+                async for batch in stream.batches():
+                    yield batch
         except LMStudioUnreachableError:
             delay = next(delays)
             if delay is None:
@@ -85,3 +85,9 @@ async def aevents(
             await asleep(delay)
         else:
             return
+
+
+def events(open_stream: Callable[[], PredictionStream], retries: int) -> Generator[PredictionEvent]:
+    """Yield the events of a prediction one by one; closing this stops the server."""
+    for batch in batches(open_stream, retries):
+        yield from batch

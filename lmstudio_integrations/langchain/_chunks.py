@@ -12,7 +12,7 @@ What langchain-core does with chunks decides their form:
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,13 +119,20 @@ class ChunkStream:
             PredictionEnd: self._finish,
         }
 
-    def chunks(self, event: PredictionEvent) -> Sequence[ChatGenerationChunk]:
-        """Return the chunks of an event; most have one.
+    def chunks(self, events: Iterable[PredictionEvent]) -> Iterator[ChatGenerationChunk]:
+        """Yield the chunks of events; most have one.
 
         Raises:
             LMStudioToolCallError: At the end, if a required tool call did not come.
         """
-        return self._handlers[type(event)](event)
+        for event in events:
+            if type(event) is LlmPredictionFragment and event.reasoning_type == "none" and event.tokens is None:
+                # Nearly all events are like this one.
+                if not event.is_structural:
+                    message = AIMessageChunk(content=event.content, response_metadata={"model_provider": PROVIDER})
+                    yield ChatGenerationChunk(message=message)
+            else:
+                yield from self._handlers[type(event)](event)
 
     def _fragment(self, event: LlmPredictionFragment) -> Sequence[ChatGenerationChunk]:
         metadata: dict[str, Any] = {"model_provider": PROVIDER}
@@ -261,8 +268,17 @@ class Fold:
         self._invalid: list[InvalidToolCall] = []
         self.end: PredictionEnd | None = None
 
-    def add(self, event: PredictionEvent) -> None:
-        """Take an event in."""
+    def add_all(self, events: Iterable[PredictionEvent]) -> None:
+        """Take events in."""
+        text = self._text
+        for event in events:
+            if type(event) is LlmPredictionFragment and event.reasoning_type == "none" and event.tokens is None:
+                if not event.is_structural:
+                    text.append(event.content)
+            else:
+                self._add(event)
+
+    def _add(self, event: PredictionEvent) -> None:
         if type(event) is LlmPredictionFragment:
             self._add_fragment(event)
         elif type(event) is PromptProgress:

@@ -17,7 +17,7 @@ from pydantic import ConfigDict
 from lmstudio_integrations._adapters import conversation, images
 from lmstudio_integrations._adapters.conversation import Draft, ImageSource
 from lmstudio_integrations._adapters.predicting import Call
-from lmstudio_integrations._adapters.retry import aevents, arepeat, events, repeat
+from lmstudio_integrations._adapters.retry import abatches, arepeat, batches, repeat
 from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
 from lmstudio_integrations.client.sync import PredictionStream
 from lmstudio_integrations.langchain import _counting, _messages, _structured, _tools
@@ -76,8 +76,8 @@ class ChatLMStudio(Predicting, BaseChatModel):
         with translated():
             call, options = self._settle(stop, kwargs)
             folded = Fold(options)
-            for event in events(self._opener(call, messages), call.values["max_retries"]):
-                folded.add(event)
+            for batch in batches(self._opener(call, messages), call.values["max_retries"]):
+                folded.add_all(batch)
             return self._result(call, folded)
 
     async def _agenerate(
@@ -90,8 +90,8 @@ class ChatLMStudio(Predicting, BaseChatModel):
         with translated():
             call, options = self._settle(stop, kwargs)
             folded = Fold(options)
-            async for event in aevents(self._async_opener(call, messages), call.values["max_retries"]):
-                folded.add(event)
+            async for batch in abatches(self._async_opener(call, messages), call.values["max_retries"]):
+                folded.add_all(batch)
             return self._result(call, folded)
 
     def _result(self, call: Call, folded: Fold) -> ChatResult:
@@ -111,8 +111,8 @@ class ChatLMStudio(Predicting, BaseChatModel):
         with translated():
             call, options = self._settle(stop, kwargs)
             stream = ChunkStream(options)
-            for event in events(self._opener(call, messages), call.values["max_retries"]):
-                for chunk in stream.chunks(event):
+            for batch in batches(self._opener(call, messages), call.values["max_retries"]):
+                for chunk in stream.chunks(batch):
                     if run_manager is not None:
                         run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
@@ -128,8 +128,8 @@ class ChatLMStudio(Predicting, BaseChatModel):
         with translated():
             call, options = self._settle(stop, kwargs)
             stream = ChunkStream(options)
-            async for event in aevents(self._async_opener(call, messages), call.values["max_retries"]):
-                for chunk in stream.chunks(event):
+            async for batch in abatches(self._async_opener(call, messages), call.values["max_retries"]):
+                for chunk in stream.chunks(batch):
                     if run_manager is not None:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk

@@ -1,7 +1,7 @@
 """`LMStudioLLM`: raw completion, without a chat template, over LM Studio's native protocol."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar, cast
 
@@ -13,7 +13,7 @@ from langchain_core.runnables.config import ContextThreadPoolExecutor
 from pydantic import ConfigDict
 
 from lmstudio_integrations._adapters.predicting import Call
-from lmstudio_integrations._adapters.retry import aevents, events
+from lmstudio_integrations._adapters.retry import abatches, batches
 from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
 from lmstudio_integrations.client.sync import PredictionStream
 from lmstudio_integrations.langchain._chunks import Counts, final_metadata, usage
@@ -104,9 +104,8 @@ class LMStudioLLM(Predicting, BaseLLM):
         def open_stream() -> PredictionStream:
             return self._model(call).complete_stream(prompt, **call.options())
 
-        for event in events(open_stream, call.values["max_retries"]):
-            chunk = self._chunk(call, event)
-            if chunk is not None:
+        for batch in batches(open_stream, call.values["max_retries"]):
+            for chunk in self._chunks_of(call, batch):
                 if manager is not None:
                     manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
@@ -117,21 +116,20 @@ class LMStudioLLM(Predicting, BaseLLM):
         async def open_stream() -> AsyncPredictionStream:
             return self._async_model(call).complete_stream(prompt, **call.options())
 
-        async for event in aevents(open_stream, call.values["max_retries"]):
-            chunk = self._chunk(call, event)
-            if chunk is not None:
+        async for batch in abatches(open_stream, call.values["max_retries"]):
+            for chunk in self._chunks_of(call, batch):
                 if manager is not None:
                     await manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
 
-    def _chunk(self, call: Call, event: PredictionEvent) -> GenerationChunk | None:
-        """Return the chunk of an event; the last one has all that is known of the prediction."""
-        if type(event) is LlmPredictionFragment:
-            return GenerationChunk(text=event.content)
-        if type(event) is PredictionEnd:
-            self._learn(call, event)
-            return GenerationChunk(text="", generation_info=_info(event))
-        return None
+    def _chunks_of(self, call: Call, events: Iterable[PredictionEvent]) -> Iterator[GenerationChunk]:
+        """Yield the chunks of events; the last one has all that is known of the prediction."""
+        for event in events:
+            if type(event) is LlmPredictionFragment:
+                yield GenerationChunk(text=event.content)
+            elif type(event) is PredictionEnd:
+                self._learn(call, event)
+                yield GenerationChunk(text="", generation_info=_info(event))
 
     def _settle(self, stop: list[str] | None, given: dict[str, Any]) -> Call:
         refuse_several(given.pop("n", None))

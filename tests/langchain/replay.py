@@ -34,14 +34,11 @@ class Replay(BaseChatModel):
 
     def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
         folded = Fold(self.options)
-        for event in self.events:
-            folded.add(event)
+        folded.add_all(self.events)
         return ChatResult(generations=[ChatGeneration(message=folded.message())])
 
     def _stream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
-        chunks = ChunkStream(self.options)
-        for event in self.events:
-            yield from chunks.chunks(event)
+        yield from ChunkStream(self.options).chunks(self.events)
 
     async def _astream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> AsyncIterator[ChatGenerationChunk]:
         for chunk in self._stream(messages):

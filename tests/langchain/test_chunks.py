@@ -293,6 +293,6 @@ def test_stray_tool_events_are_harmless() -> None:
 
 
 def test_the_chunks_are_validated_ones() -> None:
-    (chunk,) = ChunkStream(Options()).chunks(LlmPredictionFragment("a"))
+    (chunk,) = ChunkStream(Options()).chunks([LlmPredictionFragment("a")])
     assert isinstance(chunk.message, AIMessageChunk)
     assert chunk.text == "a"
