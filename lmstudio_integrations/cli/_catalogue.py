@@ -8,7 +8,7 @@ from typing import Any
 
 from lmstudio_integrations.client._address import DISCOVERY_PORTS
 from lmstudio_integrations.emulator import Catalogue, Emulator, ModelEntry
-from lmstudio_integrations.emulator.catalogue import BUNDLED, load_toml, parse_model
+from lmstudio_integrations.emulator.catalogue import BUNDLED, load, parse_model
 from lmstudio_integrations.emulator.engines.base import Engine
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, parse_rules
 from lmstudio_integrations.errors import LMStudioValueError
@@ -62,7 +62,7 @@ def build_catalogue(options: ServeOptions) -> Catalogue:
     Raises:
         LMStudioValueError: If a flag or a file has a value that cannot be; the message names it.
     """
-    base = load_toml(options.catalog) if options.catalog else Catalogue()
+    base = load(options.catalog) if options.catalog else Catalogue()
     names = options.models or (() if options.catalog else tuple(BUNDLED))
     entries = [*base.models, *(parse_model(name, scripted=options.scripted) for name in names)]
     rules = load_rules(options.rules) if options.rules else ()

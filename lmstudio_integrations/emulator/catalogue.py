@@ -4,7 +4,9 @@ An entry says what cannot be known from the weights; everything else is asked of
 loads a model.
 """
 
+import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lmstudio_integrations.emulator.engines.base import ModelFacts
+from lmstudio_integrations.emulator.engines._loading import header_of, is_embedding
+from lmstudio_integrations.emulator.engines.base import EngineError, ModelFacts
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._settings import Settings
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -217,12 +220,14 @@ def parse_model(text: str, *, scripted: bool = False) -> ModelEntry:
             )
         weights = key
     facts = _BUNDLED_FACTS.get(weights, {}) if key == weights else {}
-    kind = BUNDLED.get(weights) or guess_kind(f"{key} {Path(weights).name}")
+    kind = BUNDLED.get(weights) or kind_of_file(Path(weights))
     return ModelEntry(key=key, kind=kind, engine="llama_cpp", weights=weights, **facts)
 
 
 def scan(folder: Path) -> tuple[ModelEntry, ...]:
     """Return an entry for each GGUF file of a folder in LM Studio's own layout, `publisher/repository/file`.
+
+    A key is the file's name in small letters without the quantization, unless two files would have the same.
 
     Raises:
         LMStudioValueError: If there is no such folder, or no GGUF file in it.
@@ -230,18 +235,43 @@ def scan(folder: Path) -> tuple[ModelEntry, ...]:
     files = sorted(path for path in folder.rglob("*.gguf") if not path.name.startswith("mmproj"))
     if not files:
         raise LMStudioValueError(f"there are no GGUF files in {str(folder)!r}")
-    return tuple(_from_file(folder, path) for path in files)
+    short = Counter(_short_key(path) for path in files)
+    return tuple(_from_file(folder, path, unique=short[_short_key(path)] == 1) for path in files)
 
 
-def _from_file(folder: Path, path: Path) -> ModelEntry:
+_QUANTIZATION = re.compile(r"[-._](i?q\d\w*|[fb]f?\d\d)$", re.IGNORECASE)
+
+
+def _short_key(path: Path) -> str:
+    return _QUANTIZATION.sub("", path.stem).lower()
+
+
+def _from_file(folder: Path, path: Path, *, unique: bool) -> ModelEntry:
     relative = path.relative_to(folder).as_posix()
     return ModelEntry(
-        key=path.stem.lower(),
-        kind=guess_kind(relative),
+        key=_short_key(path) if unique else relative.removesuffix(path.suffix).lower(),
+        kind=kind_of_file(path),
         engine="llama_cpp",
         weights=str(path),
         path=relative if "/" in relative else f"local/{relative}",
     )
+
+
+def kind_of_file(path: Path) -> ModelKind:
+    """Return what a GGUF file is for, by its header; by its name, if it has none that can be read."""
+    try:
+        return "embedding" if is_embedding(header_of(path.expanduser())) else "llm"
+    except EngineError:
+        return guess_kind(path.name)
+
+
+def load(path: Path) -> Catalogue:
+    """Read a catalogue from a TOML file, or from a folder of GGUF files.
+
+    Raises:
+        LMStudioValueError: If it cannot be read, or something in it is wrong; the message names it.
+    """
+    return Catalogue(models=scan(path)) if path.is_dir() else load_toml(path)
 
 
 def load_toml(path: Path) -> Catalogue:

@@ -52,7 +52,8 @@ class Emulator:
     Args:
         models: Keys or entries; a mere key is a scripted model, `KEY=WEIGHTS` one with real weights. With neither
             this nor a catalogue, the server has the two bundled models.
-        catalog: A catalogue, its tables, or the path of a TOML file; `models` come on top of it.
+        catalog: A catalogue, its tables, or the path of a TOML file or of a folder of GGUF files; `models` come on
+            top of it.
         host: The address to listen on.
         port: The port; 0 takes a free one, and of several the first free one is taken.
         tokens: API tokens; with any, only clients that have one of them may come in.
@@ -317,7 +318,7 @@ def _catalogue(
     if models is None and catalog is None:
         return Catalogue(models=catalogue.bundled())
     if isinstance(catalog, str | Path):
-        catalog = catalogue.load_toml(Path(catalog))
+        catalog = catalogue.load(Path(catalog))
     elif isinstance(catalog, Mapping):
         catalog = catalogue.from_tables(catalog)
     base = catalog or Catalogue()

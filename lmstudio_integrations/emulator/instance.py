@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from lmstudio_integrations.emulator.catalogue import ModelEntry
 from lmstudio_integrations.emulator.clock import Clock, Timer
-from lmstudio_integrations.emulator.engines.base import LoadedModel
+from lmstudio_integrations.emulator.engines.base import EngineError, LoadedModel
 from lmstudio_integrations.emulator.refusals import model_unloaded
 from lmstudio_integrations.emulator.work import FairQueue, Scope
 
@@ -61,7 +61,8 @@ class Instance:
         self.last_used_ms: int | None = None
         self.gone: bool = False
         """Whether it is unloaded, or about to be."""
-        self.on_expiry: Callable[[], object] = lambda: None
+        self.on_end: Callable[[], object] = lambda: None
+        """Called when it has idled too long, or has crashed."""
         self._info = info
         self._clock = clock
         self._queue = FairQueue(slots)
@@ -150,7 +151,7 @@ class Instance:
         await self.model.close()
 
     def _expire(self) -> None:
-        self.on_expiry()
+        self.on_end()
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -168,5 +169,7 @@ class _Hold:
     def __enter__(self) -> None:
         self._instance.begin(self._scope)
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self._instance.end(self._scope)
+        if isinstance(error, EngineError) and error.fatal:
+            self._instance.on_end()

@@ -229,7 +229,7 @@ class Library:
             jit=jit,
             clock=self._clock,
         )
-        instance.on_expiry = lambda: self.drop(instance)
+        instance.on_end = lambda: self.drop(instance)
         self._instances[identifier] = instance
         instance.arm()
         self._on_change()

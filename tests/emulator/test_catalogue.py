@@ -21,6 +21,7 @@ from lmstudio_integrations.emulator.catalogue import (
 )
 from lmstudio_integrations.emulator.engines.base import ModelFacts
 from lmstudio_integrations.errors import LMStudioValueError
+from tests.emulator.test_llama_cpp_gguf import gguf
 
 CHAT, VECTORS = BUNDLED
 
@@ -133,18 +134,35 @@ def test_a_catalogue_that_cannot_be_read_is_refused(tmp_path: Path, content: str
         load_toml(path)
 
 
+def put(folder: Path, name: str, architecture: str | None = None) -> Path:
+    """Put a model file into a folder; without an architecture, one that cannot be read."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gguf({"general.architecture": architecture}, {"t": (1,)}) if architecture else b"")
+    return path
+
+
 def test_a_folder_in_the_layout_of_lm_studio_is_a_catalogue(tmp_path: Path) -> None:
-    for name in ("me/Chat-GGUF/Chat-Q4.gguf", "me/Chat-GGUF/mmproj-Chat.gguf", "me/Embed-GGUF/v.gguf", "loose.gguf"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    found = {each.key: each for each in scan(tmp_path)}
-    assert {key: (each.kind, each.full_path) for key, each in found.items()} == {
-        "chat-q4": ("llm", "me/Chat-GGUF/Chat-Q4.gguf"),
-        "v": ("embedding", "me/Embed-GGUF/v.gguf"),
-        "loose": ("llm", "local/loose.gguf"),
+    chat = put(tmp_path, "me/Chat-GGUF/Chat-Q4_K_M.gguf", "llama")
+    put(tmp_path, "me/Chat-GGUF/mmproj-Chat.gguf", "clip")
+    put(tmp_path, "me/MiniLM-GGUF/MiniLM.F16.gguf", "bert")
+    put(tmp_path, "me/Twice-GGUF/Twice-Q4_0.gguf", "llama")
+    put(tmp_path, "me/Twice-GGUF/Twice-Q8_0.gguf", "llama")
+    put(tmp_path, "broken-embed.gguf")
+    found = Emulator(catalog=tmp_path).catalogue.models
+    assert {each.key: (each.kind, each.full_path) for each in found} == {
+        "chat": ("llm", "me/Chat-GGUF/Chat-Q4_K_M.gguf"),
+        "minilm": ("embedding", "me/MiniLM-GGUF/MiniLM.F16.gguf"),
+        "me/twice-gguf/twice-q4_0": ("llm", "me/Twice-GGUF/Twice-Q4_0.gguf"),
+        "me/twice-gguf/twice-q8_0": ("llm", "me/Twice-GGUF/Twice-Q8_0.gguf"),
+        "broken-embed": ("embedding", "local/broken-embed.gguf"),
     }
-    assert found["chat-q4"].weights == str(tmp_path / "me/Chat-GGUF/Chat-Q4.gguf")
+    assert {each.weights for each in found if each.key == "chat"} == {str(chat)}
+
+
+def test_the_header_of_a_file_says_what_it_is_for(tmp_path: Path) -> None:
+    assert parse_model(f"mine={put(tmp_path, 'v.gguf', 'nomic-bert')}").kind == "embedding"
+    assert parse_model(f"mine={put(tmp_path, 'embed.gguf', 'llama')}").kind == "llm"
 
 
 def test_a_folder_without_models_is_refused(tmp_path: Path) -> None:

@@ -436,6 +436,14 @@ def test_a_crash_unloads_the_model_and_the_next_use_loads_it_again() -> None:
         assert me.get("m")[-1]["type"] == "loadSuccess"
 
 
+def test_a_crash_during_a_call_unloads_the_model_too() -> None:
+    entry = ModelEntry(key="v", kind="embedding", rules=({"then": [{"fault": "crash"}]},))
+    with Emulator([entry], load=["v"]) as server, wire(server, "embedding") as me:
+        error = me.refusal("embedString", {"modelSpecifier": named("v"), "inputString": "x"})
+        assert "crashed" in error["title"]
+        server.wait_for(lambda: not server.loaded())
+
+
 # Queues
 
 

@@ -22,6 +22,7 @@ from lmstudio_integrations.emulator.instance import Instance
 from lmstudio_integrations.emulator.ledger import PredictionRecord
 from lmstudio_integrations.emulator.meter import Meter
 from lmstudio_integrations.emulator.refusals import RefusedError, file_not_found
+from lmstudio_integrations.emulator.work import Scope
 from lmstudio_integrations.protocol.endpoints import CompleteRawText, Predict
 from lmstudio_integrations.protocol.prediction import encode
 from lmstudio_integrations.types.chat import ChatHistory
@@ -117,7 +118,7 @@ class _Prediction:
 
     async def run(self) -> None:
         """Generate, send the last packet, and keep the record."""
-        record, library = self.record, self.context.hub.library
+        record = self.record
         try:
             await self._log_input()
             finished = await self._generate()
@@ -125,8 +126,6 @@ class _Prediction:
             record.stop_reason = finished.stop_reason
         except (EngineError, RefusedError) as error:
             record.stop_reason, record.error = "error", str(error)
-            if isinstance(error, EngineError) and error.fatal:
-                library.drop(self.instance)
             raise
         finally:
             record.stop_reason = record.stop_reason or "disconnected"
@@ -191,10 +190,10 @@ class _Prediction:
             return
         self.output = []
         request, model = self.request, self.instance.model
-        if request.history is None:
-            text = request.prompt or ""
-        else:
-            text = await model.apply_template(request.history, request.tools, request.config)
+        text = request.prompt or ""
+        if request.history is not None:
+            with self.instance.hold(Scope()):
+                text = await model.apply_template(request.history, request.tools, request.config)
         self._log({"type": "llm.prediction.input", "input": text, "modelPath": self.instance.entry.full_path})
 
     def _log(self, entry: dict[str, Any]) -> None:
