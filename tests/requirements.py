@@ -6,6 +6,7 @@ imported, so that a table can be checked without running anything.
 
 import ast
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -31,6 +32,7 @@ def proves(*ids: str) -> Callable[[Test], Test]:
     return mark
 
 
+@cache
 def proofs(root: Path = TESTS) -> dict[str, list[str]]:
     """Return the tests below a folder by the id of each requirement that they name."""
     found: dict[str, list[str]] = {}

@@ -11,6 +11,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.asynchronous import AsyncClient
 from lmstudio_integrations.emulator import Emulator
 from tests.client.both import sync_client
+from tests.requirements import proves
 
 RULES: list[dict[str, Any]] = [
     {"when": {"role": "tool"}, "then": [{"text": "I heard: {last}"}]},
@@ -56,6 +57,7 @@ async def model(request: pytest.FixtureRequest, server: Emulator) -> Any:
         yield await client.llm.model("chatty")
 
 
+@proves("C-ACT")
 async def test_the_model_gets_what_the_tool_returned(model: Any) -> None:
     messages: list[Any] = []
     result = await model.act("add please", [add], on_message=messages.append)
@@ -68,6 +70,7 @@ async def test_the_model_gets_what_the_tool_returned(model: Any) -> None:
     assert messages[2].content[0].text == "I heard: 3"
 
 
+@proves("C-ACT-ORDER")
 @pytest.mark.parametrize("parallel", [1, 2, None])
 async def test_replies_come_in_the_order_of_the_requests(model: Any, parallel: int | None) -> None:
     messages: list[Any] = []
@@ -126,6 +129,7 @@ async def test_a_tool_that_fails_is_told_to_the_model(model: Any) -> None:
     assert "ZeroDivisionError('never')" in messages[1].content[0].content
 
 
+@proves("C-ACT-INVALID")
 @pytest.mark.parametrize(
     ("prompt", "told"), [("nobody", "Cannot find tool with name nobody."), ("wrong", "Failed to parse arguments")]
 )
@@ -152,6 +156,7 @@ async def test_the_handler_of_invalid_requests_may_replace_or_end(model: Any) ->
         await model.act("nobody", [add], handle_invalid_tool_request=end)
 
 
+@proves("C-ACT-LIMIT")
 async def test_the_last_round_has_no_tools(model: Any) -> None:
     messages: list[Any] = []
     result = await model.act("add", [add], max_prediction_rounds=1, on_message=messages.append)

@@ -13,6 +13,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client._address import Address, Credentials, Target
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
+from tests.requirements import proves
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 
@@ -54,6 +55,7 @@ def _something_else(answer: bytes | None) -> Iterator[str]:
     thread.join(5)
 
 
+@proves("C-UNREACHABLE")
 async def test_a_server_that_is_not_there_is_named(make_client: Callable[..., Any]) -> None:
     address = f"127.0.0.1:{_free_port()}"
     async with make_client(address) as client:
@@ -72,6 +74,7 @@ async def test_a_client_works_once_its_server_has_come_up(make_client: Callable[
             assert (await client.llm.model("chatty")).identifier == "chatty"
 
 
+@proves("C-GREETING")
 @pytest.mark.parametrize(
     "answer",
     [
@@ -88,6 +91,7 @@ async def test_something_else_at_the_port_is_told_apart(make_client: Callable[..
                 await client.llm.model("chatty")
 
 
+@proves("C-CONNECT-TIMEOUT")
 async def test_a_server_that_says_nothing_runs_into_the_connect_timeout(make_client: Callable[..., Any]) -> None:
     with _something_else(None) as address:
         async with make_client(address, connect_timeout=0.2) as client:
@@ -103,6 +107,7 @@ async def test_tls_where_the_server_has_none_says_so(make_client: Callable[..., 
             await client.llm.model("chatty")
 
 
+@proves("C-URL")
 @pytest.mark.parametrize("host", ["{}", "http://{}", "ws://{}", "http://{}/v1", "ws://{}/", " {} "])
 async def test_an_address_may_be_written_in_many_ways(
     make_client: Callable[..., Any], server: Emulator, host: str
@@ -118,6 +123,7 @@ def test_what_is_no_address_is_refused_in_the_constructor(host: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+@proves("C-URL")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -136,6 +142,7 @@ def test_an_ipv6_address_is_bracketed_in_its_url() -> None:
     assert Address.parse("[::1]:99").url("llm") == "ws://[::1]:99/llm"
 
 
+@proves("C-HOST-ENV")
 async def test_the_environment_names_the_host(
     make_client: Callable[..., Any], server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +151,7 @@ async def test_the_environment_names_the_host(
         assert (await client.llm.model("chatty")).identifier == "chatty"
 
 
+@proves("C-DISCOVERY")
 async def test_without_a_host_the_default_ports_are_tried(
     make_client: Callable[..., Any], server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +166,7 @@ async def test_without_a_host_the_default_ports_are_tried(
             await client.llm.model("chatty")
 
 
+@proves("C-TOKEN-HALVES", "C-AUTH-REFUSED")
 async def test_a_token_opens_the_door_and_a_wrong_one_does_not(make_client: Callable[..., Any]) -> None:
     with Emulator(MODELS, tokens=[TOKEN]) as server:
         async with make_client(server.address, TOKEN) as client:
@@ -169,6 +178,7 @@ async def test_a_token_opens_the_door_and_a_wrong_one_does_not(make_client: Call
                 assert TOKEN[-8:-1] not in str(caught.value)
 
 
+@proves("C-TOKEN-ENV")
 @pytest.mark.parametrize("name", ["LM_API_TOKEN", "LMSTUDIO_API_TOKEN"])
 async def test_the_environment_names_the_token(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str
@@ -179,6 +189,7 @@ async def test_the_environment_names_the_token(
             assert (await client.llm.model("chatty")).identifier == "chatty"
 
 
+@proves("C-TOKEN-FORMAT")
 async def test_a_malformed_token_is_told_without_showing_it(make_client: Callable[..., Any], server: Emulator) -> None:
     async with make_client(server.address, "sk-lm-secret") as client:
         with pytest.raises(lms.LMStudioAuthenticationError, match="malformed") as caught:
@@ -201,6 +212,7 @@ async def test_a_token_in_clear_text_to_another_machine_is_warned_of(caplog: pyt
     assert TOKEN not in caplog.text
 
 
+@proves("C-LOST", "C-RECONNECT")
 async def test_a_lost_connection_fails_who_waits_and_the_next_call_reconnects(
     make_client: Callable[..., Any],
 ) -> None:
@@ -249,6 +261,7 @@ async def test_clients_with_the_same_credentials_share_their_sockets(server: Emu
     second.close()
 
 
+@proves("C-CLOSE")
 async def test_an_idle_connection_closes_after_its_last_client(
     server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
+from tests.requirements import proves
 
 
+@proves("C-EMBED")
 async def test_one_text_gives_one_vector_and_a_list_a_list(client: Any) -> None:
     model = await client.embedding.model("vectors")
     one = await model.embed("a text")
@@ -19,6 +21,7 @@ async def test_one_text_gives_one_vector_and_a_list_a_list(client: Any) -> None:
     assert await model.embed([]) == []
 
 
+@proves("C-TOKENIZE")
 async def test_tokens_of_one_text_and_of_several(client: Any) -> None:
     model = await client.llm.model("chatty")
     tokens = await model.tokenize("one two three")

@@ -12,6 +12,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
+from tests.requirements import proves
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -37,6 +38,7 @@ def _sources(tmp_path: Path) -> list[Any]:
     return [path, str(path), PNG, bytearray(PNG), io.BytesIO(PNG), path.open("rb"), url]
 
 
+@proves("C-UPLOAD")
 async def test_a_picture_may_come_from_anywhere(client: Any, tmp_path: Path) -> None:
     model = await client.llm.model("seeing")
     for source in _sources(tmp_path):
@@ -50,6 +52,7 @@ async def test_a_picture_may_come_from_anywhere(client: Any, tmp_path: Path) -> 
             source.close()
 
 
+@proves("C-UPLOAD")
 @pytest.mark.parametrize(("given", "kept"), [("cat.jpg", "cat.jpg.png"), ("cat.PNG", "cat.PNG"), ("cat", "cat.png")])
 async def test_the_extension_is_that_of_the_content(client: Any, given: str, kept: str) -> None:
     assert (await client.files.prepare_image(PNG, given)).name == kept
@@ -82,6 +85,7 @@ def _free_port() -> int:
         return port
 
 
+@proves("C-FILE-LIFETIME")
 async def test_a_file_is_uploaded_again_after_a_loss(make_client: Callable[..., Any], tmp_path: Path) -> None:
     port, path = _free_port(), tmp_path / "dot.png"
     path.write_bytes(PNG)
@@ -100,6 +104,7 @@ async def test_a_file_is_uploaded_again_after_a_loss(make_client: Callable[..., 
             await model.respond(chat)
 
 
+@proves("C-FILE-LIFETIME")
 async def test_a_socket_stays_open_while_a_handle_is_alive(
     make_client: Callable[..., Any], server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +119,7 @@ async def test_a_socket_stays_open_while_a_handle_is_alive(
     server.wait_for(lambda: not server.connections)
 
 
+@proves("C-DOCUMENTS")
 async def test_a_document_is_read_and_searched(client: Any, tmp_path: Path) -> None:
     path = tmp_path / "facts.md"
     path.write_text("# Facts\n\nThe moon is made of rock.\n\nCheese is made of milk.\n", encoding="utf-8")
@@ -151,6 +157,7 @@ async def test_senseless_searches_are_refused(client: Any) -> None:
         await client.files.retrieve("what", [handle], limt=1)
 
 
+@proves("C-DOWNLOAD")
 async def test_a_model_is_found_and_downloaded(client: Any) -> None:
     if hasattr(client, "sync"):
         client = client.sync

@@ -8,8 +8,10 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
+from tests.requirements import proves
 
 
+@proves("C-GET-OR-LOAD")
 async def test_a_model_is_loaded_once_and_found_again(client: Any, server: Emulator) -> None:
     first = await client.llm.model("chatty")
     second = await client.llm.model("chatty")
@@ -17,6 +19,7 @@ async def test_a_model_is_loaded_once_and_found_again(client: Any, server: Emula
     assert [info.identifier for info in server.loaded()] == ["chatty"]
 
 
+@proves("C-LOAD-PROGRESS")
 async def test_loading_tells_its_progress_from_nothing_to_all(client: Any) -> None:
     seen: list[float] = []
     await client.llm.model("chatty", on_load_progress=seen.append)
@@ -28,17 +31,20 @@ async def test_loading_tells_its_progress_from_nothing_to_all(client: Any) -> No
     assert again == [1.0]
 
 
+@proves("C-TTL-MS")
 async def test_the_time_to_live_travels_in_milliseconds(client: Any, server: Emulator) -> None:
     await client.llm.model("chatty", ttl=90)
     await client.embedding.load_new_instance("vectors", ttl=None)
     assert {info.identifier: info.ttl_ms for info in server.loaded()} == {"chatty": 90_000, "vectors": None}
 
 
+@proves("C-TTL-DEFAULT")
 async def test_a_model_stays_an_hour_unless_told_otherwise(client: Any, server: Emulator) -> None:
     await client.llm.load_new_instance("chatty")
     assert [info.ttl_ms for info in server.loaded()] == [3_600_000]
 
 
+@proves("C-TTL-MS")
 @pytest.mark.parametrize("ttl", [0, -1, float("nan"), float("inf"), True])
 async def test_a_senseless_time_to_live_is_refused_before_sending(client: Any, ttl: Any, server: Emulator) -> None:
     with pytest.raises(lms.LMStudioValueError, match="ttl"):
@@ -52,6 +58,7 @@ async def test_load_settings_reach_the_server(client: Any) -> None:
     assert (await model.get_load_config()).context_length == 1234
 
 
+@proves("C-CONFIG-MISMATCH")
 async def test_other_settings_than_the_loaded_ones_are_told(client: Any) -> None:
     await client.llm.model("chatty", config={"contextLength": 1000})
     with pytest.warns(lms.LMStudioConfigWarning, match=r"contextLength: asked 2000, actual 1000"):
@@ -65,6 +72,7 @@ async def test_other_settings_than_the_loaded_ones_are_told(client: Any) -> None
         await client.llm.model("chatty", config={"contextLength": 1000})
 
 
+@proves("C-NEW-INSTANCE")
 async def test_new_instances_get_suffixes_and_a_taken_identifier_is_refused(client: Any) -> None:
     first = await client.llm.load_new_instance("chatty")
     second = await client.llm.load_new_instance("chatty")
@@ -74,6 +82,7 @@ async def test_new_instances_get_suffixes_and_a_taken_identifier_is_refused(clie
         await client.llm.load_new_instance("chatty", "mine")
 
 
+@proves("C-ANY-MODEL")
 async def test_any_loaded_model_will_do_when_none_is_named(client: Any, server: Emulator) -> None:
     with pytest.raises(lms.LMStudioModelNotFoundError, match=r"(?i)no model is loaded"):
         await client.llm.model()
@@ -95,6 +104,7 @@ async def test_a_handle_of_lazy_model_sends_nothing_before_its_use(client: Any, 
     assert [info.identifier for info in server.loaded()] == ["chatty"]
 
 
+@proves("C-MODEL-NOT-FOUND")
 async def test_an_unknown_model_is_named_with_close_matches(client: Any) -> None:
     with pytest.raises(lms.LMStudioModelNotFoundError, match="Did you mean 'chatty'") as caught:
         await client.llm.model("chaty")
@@ -109,6 +119,7 @@ async def test_a_model_of_the_wrong_kind_is_told_what_it_is(client: Any) -> None
         await client.embedding.model("chatty")
 
 
+@proves("C-UNLOAD")
 async def test_unloading_by_handle_and_by_identifier(client: Any, server: Emulator) -> None:
     model = await client.llm.model("chatty")
     await client.embedding.load_new_instance("vectors")
@@ -127,6 +138,7 @@ async def test_a_handle_does_not_load_again_after_its_own_unload(client: Any, se
     assert server.loaded() == []
 
 
+@proves("C-HANDLE-BY-IDENTIFIER")
 async def test_a_model_that_has_gone_is_got_again(client: Any, server: Emulator) -> None:
     model = await client.llm.model("chatty", ttl=77, config={"contextLength": 999})
     server.unload("chatty")
@@ -145,6 +157,7 @@ async def test_only_get_or_load_gets_a_model_again(client: Any, server: Emulator
         await model.respond("hello")
 
 
+@proves("C-LISTINGS")
 async def test_lists_show_both_kinds(client: Any) -> None:
     await client.llm.model("chatty")
     await client.embedding.load_new_instance("vectors")

@@ -10,6 +10,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.asynchronous import AsyncClient
 from lmstudio_integrations.emulator import Emulator
 from tests.client.both import sync_client
+from tests.requirements import proves
 
 MARKER = "__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_0123abcd__"
 
@@ -50,6 +51,7 @@ async def model(request: pytest.FixtureRequest, server: Emulator) -> Any:
         yield await client.llm.model("chatty")
 
 
+@proves("C-STRUCTURED")
 async def test_a_class_gives_a_checked_instance(model: Any) -> None:
     result = await model.respond("good", response_format=City)
     assert result.parsed == City(name="Oslo", people=700000)
@@ -67,6 +69,7 @@ async def test_a_completion_may_be_structured_too(model: Any) -> None:
     assert (await model.complete("good", response_format=City)).parsed.name == "Oslo"
 
 
+@proves("C-STRUCTURED")
 @pytest.mark.parametrize(
     "asked",
     [
