@@ -71,7 +71,7 @@ def load_request(**changes: Any) -> LoadRequest:
 
 
 async def load(**changes: Any) -> LlamaCppModel:
-    return await LlamaCppEngine(threads=1).load(load_request(**changes), lambda _: None)
+    return await LlamaCppEngine(threads=1, offline=True).load(load_request(**changes), lambda _: None)
 
 
 def begin(question: str, system: str = "You are a helpful assistant.") -> Chat:

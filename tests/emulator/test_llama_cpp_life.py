@@ -94,7 +94,7 @@ async def test_a_model_of_the_other_kind_is_refused(weights: str, kind: str, wor
 
 async def test_loading_tells_of_nothing_and_of_everything() -> None:
     progress: list[float] = []
-    engine = LlamaCppEngine(threads=1)
+    engine = LlamaCppEngine(threads=1, offline=True)
     request = load_request(key=EMBEDDING, kind="embedding", weights=EMBEDDING, context_length=100_000)
     model = await engine.load(request, progress.append)
     try:
@@ -155,7 +155,7 @@ async def test_cancelling_a_load_ends_its_worker(monkeypatch: pytest.MonkeyPatch
 
 async def test_a_load_that_takes_too_long_is_given_up() -> None:
     with pytest.raises(EngineError) as caught:
-        await LlamaCppEngine(threads=1, load_seconds=0.001).load(load_request(), lambda _: None)
+        await LlamaCppEngine(threads=1, offline=True, load_seconds=0.001).load(load_request(), lambda _: None)
     assert "within 0.001 s" in str(caught.value.cause)
 
 

@@ -34,7 +34,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_a_crash_unloads_the_model_and_the_next_use_loads_it_again(workers: list[int]) -> None:
     with (
-        Emulator([f"{CHAT}={CHAT}"], engines={"llama_cpp": LlamaCppEngine(threads=1)}) as server,
+        Emulator([f"{CHAT}={CHAT}"], engines={"llama_cpp": LlamaCppEngine(threads=1, offline=True)}) as server,
         Client(server.address) as client,
     ):
         model = client.llm.load_new_instance(CHAT, config=SMALL)

@@ -49,9 +49,8 @@ def test_every_attribute_that_is_set_exists_and_takes_the_value() -> None:
 
 def test_only_the_worker_touches_the_engine() -> None:
     package = Path(worker.__file__).parents[2]
-    users = [
-        path.name for path in package.rglob("*.py") if re.search(r"import[ _(a-z]*.?xllamacpp", path.read_text("utf-8"))
-    ]
+    touch = re.compile(r"""(import |import_module\(")xllamacpp""")
+    users = [path.name for path in package.rglob("*.py") if touch.search(path.read_text(encoding="utf-8"))]
     assert users == ["worker.py"]
 
 
