@@ -23,7 +23,6 @@ PROGRAMS: dict[Group, dict[str, str]] = {
         "lmstudio": "llama_index_lmstudio",
         "openai-like": "llama_index_openai_like",
     },
-    "imports": {FLOOR: "bare", OURS: "ours"},
 }
 """The programs of each group by their roles; the module of each is in `programs`."""
 
@@ -69,7 +68,53 @@ def _native() -> list[Row]:
     ]
 
 
-ROWS: list[Row] = [*_native()]
+def _langchain() -> list[Row]:
+    token, call = "µs per token", "ms per call"
+    return [
+        Row("langchain", "stream, 1,000 tokens", "stream", token, 14, {FLOOR: 6.9, "Ollama": 21.3, "OpenAI": 89.5}),
+        Row("langchain", "astream, 1,000 tokens", "astream", token, 15, {FLOOR: 7.2, "Ollama": 22.1, "OpenAI": 109}),
+        Row("langchain", "invoke, 1,000 tokens", "whole", token, 6, {FLOOR: 0.08, "Ollama": 30.4, "OpenAI": 0.9}),
+        Row("langchain", "ainvoke, 1,000 tokens", "awhole", token, 6),
+        Row("langchain", "invoke, one token", "one", call, 0.32, {FLOOR: 0.076, "Ollama": 0.54, "OpenAI": 0.89}),
+        Row("langchain", "200 streams of 100 tokens at once", "many", token, 30, {"Ollama": 45.5, "OpenAI": 148}),
+        Row("langchain", "stream paced at 200 tokens/s", "paced", token, 130, {"Ollama": 135, "OpenAI": 194}),
+        Row("langchain", "astream paced at 200 tokens/s", "apaced", token, 150, {"Ollama": 342}),
+        Row("langchain", "1,000 embeddings of 768 floats", "embed", "ms", 60),
+        Row("langchain", "a token of 16,000 over one of 1,000", "long", "times", None, over="stream", scales=False),
+        Row("langchain", "left early until the server knows", "leave", "ms", 1, scales=False),
+        Row("langchain", "async, left early until the server knows", "aleave", "ms", 1, scales=False),
+        Row("langchain", "construct", "construct", "µs", 50, {"Ollama": 30600}),
+    ]
+
+
+def _llama_index() -> list[Row]:
+    token, call = "µs per token", "ms per call"
+    chat = {FLOOR: 8.7, "Ollama": 27.2, "lmstudio": 36.7, "openai-like": 93}
+    achat = {FLOOR: 9.0, "Ollama": 30.2, "lmstudio": 43.2, "openai-like": 99}
+    one = {FLOOR: 0.051, "Ollama": 0.43, "lmstudio": 17.6, "openai-like": 0.94}
+    return [
+        Row("llama_index", "stream_chat, 1,000 tokens", "stream", token, 15.5, chat),
+        Row("llama_index", "astream_chat, 1,000 tokens", "astream", token, 16.5, achat),
+        Row("llama_index", "chat, one token", "one", call, 0.30, one),
+        Row("llama_index", "achat, one token", "aone", call, 0.30),
+        Row("llama_index", "structured streaming, 1,000 tokens", "structured", token, 50),
+        Row("llama_index", "1,000 embeddings of 768 floats", "embed", "ms", 65),
+        Row("llama_index", "a token of 16,000 over one of 1,000", "long", "times", None, over="stream", scales=False),
+        Row("llama_index", "left early until the server knows", "leave", "ms", 1, scales=False),
+        Row("llama_index", "async, left early until the server knows", "aleave", "ms", 1, scales=False),
+        Row("llama_index", "construct", "construct", "µs", 50),
+    ]
+
+
+def _imports() -> list[Row]:
+    return [
+        Row("imports", "native client", "native", "ms", 100, {"official SDK": 141}),
+        Row("imports", "LangChain adapter, above core", "langchain", "ms", 60, {"Ollama": 93, "OpenAI": 384}),
+        Row("imports", "LlamaIndex adapter, above core", "llama_index", "ms", 40, {"Ollama": 120, "openai-like": 441}),
+    ]
+
+
+ROWS: list[Row] = [*_native(), *_langchain(), *_llama_index(), *_imports()]
 
 
 def cases(row: Row) -> list[str]:

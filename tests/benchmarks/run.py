@@ -9,9 +9,11 @@ import argparse
 import contextlib
 import sys
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.benchmarks import environment
+from tests.benchmarks.imports import STATEMENTS, Importer
 from tests.benchmarks.processes import Server, Worker
 from tests.benchmarks.rows import PROGRAMS, ROWS, Group, Row, cases
 from tests.benchmarks.table import Figures, render
@@ -36,15 +38,24 @@ def _measured(python: Path, rows: list[Row], rounds: int) -> Figures:
         for group in dict.fromkeys(row.group for row in rows):
             wanted = list(dict.fromkeys(case for row in rows if row.group == group for case in cases(row)))
             with contextlib.ExitStack() as stack:
-                workers = {
-                    role: stack.enter_context(Worker(python, program, server.address))
-                    for role, program in PROGRAMS[group].items()
-                }
-                _rounds(group, wanted, workers, rounds, figures)
+                _rounds(group, wanted, _workers(python, server, group, stack), rounds, figures)
     return figures
 
 
-def _rounds(group: Group, wanted: list[str], workers: dict[str, Worker], rounds: int, figures: Figures) -> None:
+def _workers(
+    python: Path, server: Server, group: Group, stack: contextlib.ExitStack
+) -> Mapping[str, Worker | Importer]:
+    """Return who measures, by role."""
+    if group == "imports":
+        return {role: Importer(python, role) for role in STATEMENTS}
+    return {
+        role: stack.enter_context(Worker(python, program, server.address)) for role, program in PROGRAMS[group].items()
+    }
+
+
+def _rounds(
+    group: Group, wanted: list[str], workers: Mapping[str, Worker | Importer], rounds: int, figures: Figures
+) -> None:
     """Measure each case of each program once a round, after one round that only warms up."""
     for number in range(rounds + 1):
         print(f"{group}: round {number} of {rounds}", file=sys.stderr)

@@ -25,16 +25,7 @@ def render(rows: list[Row], figures: Mapping[tuple[Group, str, str], list[float]
         f"Medians of {rounds} rounds. This machine took {slowness:.2f} times the CPU of that of the targets, "
         "by the median over floors and peers; `target here` is the target times that."
     )
-    return "\n".join(
-        (
-            f"Medians of {rounds} rounds. This machine took {slowness:.2f} times the CPU of that of the targets, "
-            "by the median over floors and peers; `target here` is the target times that.",
-            "",
-            _cells(_HEAD),
-            _cells("---" for _ in _HEAD),
-            *lines,
-        )
-    )
+    return "\n".join([opening, "", _cells(_HEAD), _cells("---" for _ in _HEAD), *lines])
 
 
 def _slowness(rows: list[Row], medians: Mapping[tuple[Group, str, str], float]) -> float:

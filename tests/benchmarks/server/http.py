@@ -33,7 +33,10 @@ def _streamed(kind: str, tokens: list[bytes], tail: bytes, gap: float) -> Score:
 
 
 def _openai_chat(request: Request) -> Reply:
-    return _openai_stream(request["model"]) if request.get("stream") else _openai_body(request["model"])
+    if not request.get("stream"):
+        return _openai_body(request["model"])
+    counted: bool = (request.get("stream_options") or {}).get("include_usage", False)
+    return _openai_stream(request["model"], counted=counted)
 
 
 @lru_cache(maxsize=16)
@@ -45,7 +48,7 @@ def _openai_body(model: str) -> bytes:
 
 
 @lru_cache(maxsize=16)
-def _openai_stream(model: str) -> Score:
+def _openai_stream(model: str, *, counted: bool) -> Score:
     answer = answer_of(model)
 
     def event(delta: dict[str, str], finish: str | None) -> bytes:
@@ -57,7 +60,7 @@ def _openai_stream(model: str) -> Score:
         "choices": list[Any](),
         "usage": _openai_usage(len(answer.tokens)),
     }
-    tail = event({}, "stop") + _sse(usage) + chunk(b"data: [DONE]\n\n")
+    tail = event({}, "stop") + (_sse(usage) if counted else b"") + chunk(b"data: [DONE]\n\n")
     tokens = [event({"role": "assistant", "content": token}, None) for token in answer.tokens]
     return _streamed("text/event-stream", tokens, tail, answer.gap)
 

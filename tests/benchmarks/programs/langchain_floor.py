@@ -1,0 +1,80 @@
+"""LangChain by itself: a model that has its tokens at hand."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+
+from tests.benchmarks.meter import Cases
+from tests.benchmarks.programs._langchain import program
+from tests.benchmarks.script import answer_of, vector
+
+
+class Floor(BaseChatModel):
+    """Does nothing but what LangChain asks of a model."""
+
+    model: str
+
+    @property
+    def _llm_type(self) -> str:
+        return "floor"
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        message = AIMessage("".join(answer_of(self.model).tokens))
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return self._generate(messages)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        for token in answer_of(self.model).tokens:
+            chunk = ChatGenerationChunk(message=AIMessageChunk(content=token))
+            if run_manager is not None:
+                run_manager.on_llm_new_token(token, chunk=chunk)
+            yield chunk
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        for token in answer_of(self.model).tokens:
+            chunk = ChatGenerationChunk(message=AIMessageChunk(content=token))
+            if run_manager is not None:
+                await run_manager.on_llm_new_token(token, chunk=chunk)
+            yield chunk
+
+
+def cases(address: str) -> Cases:
+    """Return what is measured; it has no server that could pace it or be left."""
+    body = json.dumps({"embedding": vector()})
+
+    def embed(texts: list[str]) -> list[list[float]]:
+        return [json.loads(body)["embedding"] for _ in texts]
+
+    floor = program(lambda model: Floor(model=model), {"": embed}).cases(address)
+    return {name: case for name, case in floor.items() if name not in {"paced", "apaced", "leave", "aleave"}}

@@ -1,0 +1,26 @@
+"""`langchain-openai`."""
+
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+from pydantic import SecretStr
+
+from tests.benchmarks.meter import Cases
+from tests.benchmarks.programs._langchain import program
+from tests.benchmarks.programs._parts import Embed
+
+_KEY = SecretStr("none")
+
+
+def cases(address: str) -> Cases:
+    """Return what is measured."""
+    url = f"http://{address}"
+
+    def embed(base: str) -> Embed:
+        # Without the check, which needs the tokenizer of OpenAI's own models.
+        embeddings = OpenAIEmbeddings(model="vector", base_url=base, api_key=_KEY, check_embedding_ctx_length=False)
+        way: Embed = embeddings.embed_documents
+        return way
+
+    return program(
+        lambda model: ChatOpenAI(model=model, base_url=f"{url}/v1", api_key=_KEY),
+        {", base64": embed(f"{url}/v1"), ", floats as LM Studio sends": embed(f"{url}/floats/v1")},
+    ).cases(address)
