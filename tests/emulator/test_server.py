@@ -1,7 +1,11 @@
 """The door of the emulator: HTTP, credentials, frames that are wrong, and the way out."""
 
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -9,6 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
 from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioTimeoutError, LMStudioValueError
@@ -520,3 +525,41 @@ async def test_an_emulator_is_an_async_context_manager() -> None:
 def test_waiting_in_vain_ends(server: Emulator) -> None:
     with pytest.raises(LMStudioTimeoutError, match="did not hold"):
         server.wait_for(lambda: False, timeout=0.05)
+
+
+# In the foreground
+
+FOREGROUND = """
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+
+rule = {"when": {"last": "^Wait"}, "then": [{"text": "One"}, {"fault": "stall"}]}
+emulator = Emulator([ModelEntry(key="chat", rules=(rule,), preload=True)])
+emulator.serve_forever(lambda: print(emulator.port, flush=True))
+print("stopped", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT] if os.name == "posix" else [])
+def test_a_server_in_the_foreground_stops_with_a_signal(number: signal.Signals) -> None:
+    command = [sys.executable, "-c", FOREGROUND]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        with connect(f"ws://127.0.0.1:{port}/llm", compression=None) as opened:
+            me = Wire(opened)
+            me.say(credentials())
+            assert me.hear() == {"success": True}
+            me.open("predict", asking(MODEL, "Wait"))
+            me.hear()
+            process.send_signal(number)
+            with pytest.raises(ConnectionClosed) as caught:
+                me.hear_out()
+            assert caught.value.rcvd is not None
+            assert caught.value.rcvd.code == 1001
+        assert process.stdout.read() == "stopped\n"
+        assert process.wait(TIMEOUT) == 0
+
+
+def test_a_server_in_the_foreground_that_cannot_start_says_why(server: Emulator) -> None:
+    with pytest.raises(LMStudioOSError, match="choose another port"):
+        Emulator([MODEL], port=server.port).serve_forever()
