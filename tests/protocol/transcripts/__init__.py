@@ -65,6 +65,9 @@ ANY_MODEL_CANCEL_UNLOAD = _read("any_model_cancel_unload")
 TOOL_ROUND = _read("tool_round")
 """§10.3, both rounds; the tool message names its tool, as newer clients do."""
 
+COMPLETE_ON_AN_OLD_SERVER = _read("complete_on_an_old_server")
+"""A raw completion, asked in the new way and, since the server does not know it, in the old one (§5.6, §8)."""
+
 
 class Line(NamedTuple):
     """One frame, and who says it."""
