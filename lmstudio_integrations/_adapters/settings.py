@@ -104,6 +104,10 @@ class Connected(BaseModel):
 
     _runtime: Runtime = PrivateAttr(default_factory=Runtime)
 
+    def model_post_init(self, context: Any, /) -> None:
+        """Let the framework's own base class have its turn; without this, our private fields would end the chain."""
+        super().model_post_init(context)
+
     @model_validator(mode="before")
     @classmethod
     def _lmstudio_names(cls, values: Any) -> Any:

@@ -4,7 +4,8 @@ The settings themselves are `_adapters/predicting.py`'s; here is what langchain-
 """
 
 from collections.abc import Iterable, Mapping
-from functools import partial
+from functools import cache, partial
+from importlib.metadata import version
 from typing import Any, ClassVar
 
 from langchain_core.runnables import RunnableConfig
@@ -35,6 +36,7 @@ _NOT_IN_KEY = frozenset(
 DEFAULT_CONCURRENCY = 4
 """Predictions that LM Studio runs at once by default."""
 
+_PACKAGE = "lmstudio-integrations"
 _PARALLEL = "llm.load.numParallelSessions"
 
 
@@ -156,6 +158,12 @@ def ls_params(values: Mapping[str, Any], kind: str, stop: list[str] | None, give
     }
     known = {name: value for name, value in wanted.items() if value is not None}
     return {"ls_provider": PROVIDER, "ls_model_type": kind, **known}
+
+
+@cache
+def own_version() -> tuple[str, str]:
+    """Return the name and the version of this package, for traces."""
+    return _PACKAGE, version(_PACKAGE)
 
 
 def _parallel(end: PredictionEnd) -> int | None:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
-from pydantic import ConfigDict
+from pydantic import ConfigDict, model_validator
 
 from lmstudio_integrations._adapters import conversation, images
 from lmstudio_integrations._adapters.conversation import Draft, ImageSource
@@ -23,7 +23,7 @@ from lmstudio_integrations.client.sync import PredictionStream
 from lmstudio_integrations.langchain import _counting, _messages, _structured, _tools
 from lmstudio_integrations.langchain._chunks import ChunkStream, Fold, Options
 from lmstudio_integrations.langchain._errors import translated
-from lmstudio_integrations.langchain._predicting import Predicting, ls_params, refuse_several
+from lmstudio_integrations.langchain._predicting import Predicting, ls_params, own_version, refuse_several
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.results import PredictionEnd
 
@@ -63,6 +63,11 @@ class ChatLMStudio(Predicting, BaseChatModel):
 
     allow_image_download: bool = False
     """Whether pictures with an http(s) address are fetched, by this program, and uploaded."""
+
+    @model_validator(mode="after")
+    def _set_lmstudio_chat_version(self) -> Self:
+        self._add_version(*own_version())
+        return self
 
     # One answer -----------------------------------------------------------------------------------------------------
 

@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLLM
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables.config import ContextThreadPoolExecutor
-from pydantic import ConfigDict
+from pydantic import ConfigDict, model_validator
 
 from lmstudio_integrations._adapters.predicting import Call
 from lmstudio_integrations._adapters.retry import abatches, batches
@@ -18,7 +18,7 @@ from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
 from lmstudio_integrations.client.sync import PredictionStream
 from lmstudio_integrations.langchain._chunks import Counts, final_metadata, usage
 from lmstudio_integrations.langchain._errors import translated
-from lmstudio_integrations.langchain._predicting import Predicting, ls_params, refuse_several
+from lmstudio_integrations.langchain._predicting import Predicting, ls_params, own_version, refuse_several
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent
 
 
@@ -38,6 +38,11 @@ class LMStudioLLM(Predicting, BaseLLM):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    @model_validator(mode="after")
+    def _set_lmstudio_llm_version(self) -> Self:
+        self._add_version(*own_version())
+        return self
 
     def _generate(
         self,

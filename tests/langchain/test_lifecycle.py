@@ -200,6 +200,14 @@ def test_fallbacks_and_retries_know_our_errors(server: Server) -> None:
     assert len(tried) == 2
 
 
+@pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM])
+def test_traces_carry_the_versions_of_core_and_of_this_package(adapter: Any) -> None:
+    made = adapter(model="m", metadata={"mine": 1})
+    assert made.metadata["mine"] == 1
+    assert {"langchain-core", "lmstudio-integrations"} <= made.metadata["lc_versions"].keys()
+    assert pickle.loads(pickle.dumps(made)) == made
+
+
 def test_tracing_is_told_model_and_settings(server: Server) -> None:
     seen: list[Run] = []
     llm = server.chat(temperature=0.5, max_tokens=9, stop=["x"])
