@@ -219,7 +219,7 @@ def parse_model(text: str, *, scripted: bool = False) -> ModelEntry:
                 f"{', '.join(BUNDLED)}, or make it a scripted one"
             )
         weights = key
-    facts = _BUNDLED_FACTS.get(weights, {}) if key == weights else {}
+    facts = _BUNDLED_FACTS.get(weights, {})
     kind = BUNDLED.get(weights) or kind_of_file(Path(weights))
     return ModelEntry(key=key, kind=kind, engine="llama_cpp", weights=weights, **facts)
 

@@ -56,7 +56,11 @@ def test_a_key_can_be_declared_over_any_weights(text: str, weights: str, kind: s
         kind,
         "llama_cpp",
     )
-    assert found.full_path == f"local/{found.key}"
+
+
+def test_weights_are_named_for_what_they_are_under_any_key() -> None:
+    assert parse_model(f"qwen2.5-7b-instruct={CHAT}").full_path == parse_model(CHAT).full_path
+    assert parse_model("mine=/models/other.gguf").full_path == "local/mine"
 
 
 def test_a_key_without_weights_is_scripted_if_asked_for() -> None:
