@@ -15,6 +15,7 @@ from lmstudio_integrations.emulator import Emulator
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "docs/first-steps.md"]
 TESTING = "docs/testing.md"
+LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -72,6 +73,12 @@ def test_the_examples_of_the_readme_have_five_lines_at_most() -> None:
     examples = blocks("README.md", "python")
     assert len(examples) == 2
     assert all(len(example.splitlines()) <= 5 for example in examples)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "cookbook/README.md"])
+def test_the_links_of_a_page_lead_somewhere(page: str) -> None:
+    targets = [(ROOT / page).parent / link for link in LINK.findall(read(page))]
+    assert all(target.exists() for target in targets), targets
 
 
 def test_every_command_and_option_is_in_the_reference() -> None:
