@@ -325,10 +325,10 @@ def long_chat(turns: int) -> ChatHistory:
 @pytest.mark.parametrize("policy", ["truncateMiddle", "rollingWindow"])
 async def test_a_conversation_that_is_too_long_is_shortened(chat_model: LlamaCppModel, policy: str) -> None:
     config = settings(context_overflow_policy=policy, max_tokens=2)
-    events = await run(chat_model, long_chat(60), config=config, context_length=400)
+    events = await run(chat_model, long_chat(20), config=config, context_length=200)
     end = finished(events)
     assert end.stop_reason == "maxPredictedTokensReached"
-    assert 200 < end.prompt_tokens <= 350
+    assert 100 < end.prompt_tokens <= 175
 
 
 async def test_a_prompt_that_cannot_fit_is_refused_in_the_servers_words(chat_model: LlamaCppModel) -> None:
@@ -341,8 +341,8 @@ async def test_a_prompt_that_cannot_fit_is_refused_in_the_servers_words(chat_mod
 
 async def test_raw_text_that_is_too_long_loses_its_middle(chat_model: LlamaCppModel) -> None:
     config = settings(context_overflow_policy="truncateMiddle", max_tokens=1)
-    events = await run(chat_model, prompt="word " * 900, config=config, context_length=400)
-    assert finished(events).prompt_tokens == 350
+    events = await run(chat_model, prompt="word " * 900, config=config, context_length=200)
+    assert finished(events).prompt_tokens == 175
 
 
 async def test_closing_the_generator_frees_the_slot(chat_model: LlamaCppModel) -> None:
@@ -390,12 +390,12 @@ async def test_cancelling_a_task_that_waits_for_a_slot_leaves_the_others_alone(c
 
 
 async def test_two_full_windows_at_once_do_not_take_each_others_place() -> None:
-    model = await load(context_length=256, slots=2)
+    model = await load(context_length=128, slots=2)
     try:
         config = settings(max_tokens=2)
-        both = await asyncio.gather(*(run(model, prompt=word * 200, config=config) for word in (" north", " south")))
+        both = await asyncio.gather(*(run(model, prompt=word * 100, config=config) for word in (" north", " south")))
         for events in both:
-            assert finished(events).prompt_tokens == 200
+            assert finished(events).prompt_tokens == 100
             assert finished(events).predicted_tokens == 2
     finally:
         await model.close()

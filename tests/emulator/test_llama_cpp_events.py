@@ -139,6 +139,11 @@ def test_a_call_without_its_end_fails_exactly_once(text: str) -> None:
     assert events[-1].raw_content == text
 
 
+def test_a_call_of_no_text_at_all_fails_exactly_once() -> None:
+    events = feed_all(ForcedCall(), [])
+    assert [type(event) for event in events] == [ToolCallStart, ToolCallFailed]
+
+
 def test_the_head_of_a_call_waits_for_its_arguments() -> None:
     assert call_head('{"name": "a", "arguments": ') is None
     assert call_head('{"name": "a", "arguments": {') == ("a", 27)

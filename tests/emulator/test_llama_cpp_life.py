@@ -18,7 +18,7 @@ from lmstudio_integrations.emulator.engines.base import (
     GenerateRequest,
 )
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, LlamaCppModel
-from lmstudio_integrations.emulator.weights import CACHE_VARIABLE
+from lmstudio_integrations.emulator.weights import BUNDLES, CACHE_VARIABLE, locate
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
 )
@@ -124,7 +124,8 @@ async def test_a_worker_that_dies_takes_its_prediction_with_it() -> None:
 
 
 async def test_unloading_ends_a_prediction_that_runs() -> None:
-    model = await load(context_length=512, slots=1)
+    (path,) = locate(BUNDLES[CHAT], offline=True)
+    model = await load(weights=str(path), context_length=512, slots=1)
     stream = model.generate(GenerateRequest(STEADY, ask("Tell a very long story."), context_length=512))
     async for event in stream:
         if isinstance(event, LlmPredictionFragment):

@@ -16,8 +16,13 @@ import xllamacpp
 from lmstudio_integrations.emulator.engines import _process, worker
 from lmstudio_integrations.emulator.engines._process import Lines, Worker, decode, encode, read_line
 from lmstudio_integrations.emulator.engines._refusals import from_engine, unsupported
-from lmstudio_integrations.emulator.engines.base import EngineError
+from lmstudio_integrations.emulator.engines.base import EngineError, GenerateRequest, Image
+from lmstudio_integrations.emulator.engines.llama_cpp import Abilities, LlamaCppModel
 from lmstudio_integrations.emulator.engines.worker import WorkerParameters
+from lmstudio_integrations.types.chat import Chat
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.results import LlmPredictionFragment
 
 FULL = WorkerParameters(
     model="m.gguf",
@@ -327,6 +332,64 @@ async def test_what_the_engine_says_last_ends_a_stream(served: Worker) -> None:
         await anext(served.stream("/refused", {}))
     with pytest.raises(EngineError, match="bad field"):
         await served.call("/refused", {})
+
+
+class BrokenOff:
+    """A worker whose answers have no end; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, dict[str, Any]] = {}
+
+    async def call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        return {"tokens": [1, 2], "input_tokens": 2}
+
+    async def stream(self, path: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        self.asked[path] = body
+        yield {"content": "Once", "stop": False}
+
+
+def with_eyes(fake: Any) -> LlamaCppModel:
+    abilities = Abilities(tools=True, vision=True)
+    return LlamaCppModel(fake, context_length=64, slots=1, embedding=False, abilities=abilities, seed=5)
+
+
+def look(**config: Any) -> GenerateRequest:
+    chat = Chat()
+    picture = FileHandle(name="cat", identifier="c", size_bytes=4, file_type="image")
+    chat.add_user_message("What?", images=[picture])
+    settings = LlmPredictionConfig(**config)
+    return GenerateRequest(settings, chat.to_history(), images={"c": Image("cat", b"\x89PNG")}, context_length=64)
+
+
+async def test_a_model_with_eyes_gets_the_picture_and_the_seed_of_its_load() -> None:
+    fake = BrokenOff()
+    with pytest.raises(EngineError, match="broke off"):
+        [event async for event in with_eyes(fake).generate(look())]
+    body = fake.asked["/v1/chat/completions"]
+    assert [part["type"] for part in body["messages"][0]["content"]] == ["text", "image_url"]
+    assert body["seed"] == 5
+    assert body["max_tokens"] == 62
+
+
+async def test_a_picture_under_a_template_of_prefixes_is_refused() -> None:
+    template = {"type": "manual", "manualPromptTemplate": {"beforeUser": "Q: "}}
+    with pytest.raises(EngineError, match="manual template"):
+        [event async for event in with_eyes(BrokenOff()).generate(look(prompt_template=template))]
+
+
+async def test_an_answer_without_an_end_is_an_error() -> None:
+    fake: Any = BrokenOff()
+    abilities = Abilities(tools=False, vision=False)
+    model = LlamaCppModel(fake, context_length=64, slots=1, embedding=False, abilities=abilities)
+    events: list[object] = []
+
+    async def collect() -> None:
+        async for event in model.generate(GenerateRequest(LlmPredictionConfig(), prompt="x", context_length=64)):
+            events.append(event)  # noqa: PERF401 - what came before the error counts
+
+    with pytest.raises(EngineError, match="broke off"):
+        await collect()
+    assert any(isinstance(event, LlmPredictionFragment) and event.content == "Once" for event in events)
 
 
 async def test_the_worker_takes_no_part_in_proxies_and_keeps_no_connection(served: Worker) -> None:

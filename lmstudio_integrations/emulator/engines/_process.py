@@ -117,16 +117,13 @@ class Worker:
     async def close(self) -> None:
         """End the worker: close its input, wait, terminate, kill."""
         self._closed = True
-        if self._client is not None:
-            await self._client.aclose()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        for end in (None, self._process.terminate):
-            if end is not None and self._process.returncode is None:
-                end()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), GRACE_SECONDS)
-                break
+        await self._client.aclose()
+        assert self._process.stdin is not None, "the process was started with pipes"
+        self._process.stdin.close()
+        if not await self._ended():
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+            await self._ended()
         await self._kill()
 
     async def _hand_over(self, parameters: worker_module.WorkerParameters) -> dict[str, Any]:
@@ -164,12 +161,23 @@ class Worker:
             raise EngineError("Model is unloaded.", fatal=True)
 
     async def _lost(self, error: Exception) -> EngineError:
-        """Return why a connection broke: the worker died, was unloaded, or does not answer."""
+        """Return why a connection broke: the worker died, or does not answer.
+
+        Raises:
+            EngineError: If it was closed meanwhile.
+        """
         self._check_open()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), GRACE_SECONDS)
+        if await self._ended():
             return crashed(self._process.returncode)
         return EngineError(f"The model does not answer: {type(error).__name__} {error}".rstrip())
+
+    async def _ended(self) -> bool:
+        """Return whether the process ends within the grace."""
+        try:
+            await asyncio.wait_for(self._process.wait(), GRACE_SECONDS)
+        except TimeoutError:
+            return False
+        return True
 
     async def _listen(self) -> None:
         """Take what the engine prints, in pieces of any length: a full pipe would stop it."""
