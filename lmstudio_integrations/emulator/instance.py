@@ -59,8 +59,8 @@ class Instance:
         self.ttl_ms = ttl_ms
         self.jit = jit
         self.last_used_ms: int | None = None
-        self.gone: bool = False
-        """Whether it is unloaded, or about to be."""
+        self.farewell: asyncio.Task[None] | None = None
+        """What unloads it, as soon as it is to go; nobody can use it from then on."""
         self.on_end: Callable[[], object] = lambda: None
         """Called when it has idled too long, or has crashed."""
         self._info = info
@@ -120,7 +120,7 @@ class Instance:
         Raises:
             RefusedError: If the model is gone.
         """
-        if self.gone:
+        if self.farewell is not None:
             raise model_unloaded()
         self.last_used_ms = self._clock.unix_ms()
         self._users[scope] = None
@@ -138,12 +138,11 @@ class Instance:
     def arm(self) -> None:
         """Start the time to live, if there is one and nobody uses the model."""
         self._disarm()
-        if self.ttl_ms is not None and not self.gone and not self._users:
+        if self.ttl_ms is not None and self.farewell is None and not self._users:
             self._timer = self._clock.call_later(self.ttl_ms / 1000, self._expire)
 
     async def dismiss(self) -> None:
         """Stop all users, wait until they have left, and give the model back to its engine."""
-        self.gone = True
         self._disarm()
         for scope in list(self._users):
             scope.stop(MODEL_UNLOADED)

@@ -259,12 +259,13 @@ class Library:
         await asyncio.shield(self.drop(instance))
 
     def drop(self, instance: Instance) -> "asyncio.Task[None]":
-        """Unload an instance in the background; it can be found no more."""
-        if self._instances.get(instance.identifier) is instance:
+        """Unload an instance in the background, once; it can be found no more."""
+        farewell = instance.farewell
+        if farewell is None:
             del self._instances[instance.identifier]
-        instance.gone = True
-        self._on_change()
-        return self._spawn(instance.dismiss())
+            farewell = instance.farewell = self._spawn(instance.dismiss())
+            self._on_change()
+        return farewell
 
     async def close(self) -> None:
         """Stop all loads and unload everything."""

@@ -71,10 +71,11 @@ def chunk(text: str, source: int, config: Config) -> list[Chunk]:
     start = 0
     while start < len(text):
         end = _end(text, start, config.chunk_size)
-        piece = text[start:end]
-        if piece.strip():
-            first = text.count("\n", 0, start) + 1
-            chunks.append(Chunk(source, piece.strip(), (first, first + piece.rstrip().count("\n"))))
+        piece = text[start:end].lstrip()
+        if piece:
+            first = text.count("\n", 0, end - len(piece)) + 1
+            piece = piece.rstrip()
+            chunks.append(Chunk(source, piece, (first, first + piece.count("\n"))))
         if end >= len(text):
             break
         start = max(end - config.overlap, start + 1)

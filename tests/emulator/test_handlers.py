@@ -13,7 +13,7 @@ from lmstudio_integrations.emulator.downloads import CHUNK, copy
 from lmstudio_integrations.emulator.handlers import HANDLERS
 from lmstudio_integrations.emulator.weights import WeightsError
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
-from tests.emulator.wire import STACK, Wire, asking, named, stack, wire
+from tests.emulator.wire import STACK, TIMEOUT, Wire, asking, named, stack, wire
 from tests.requirements_server import proves
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n and more").decode()
@@ -555,6 +555,12 @@ def test_a_model_is_downloaded_and_then_loaded(server: Emulator, me: Wire) -> No
         assert me.get(packets[-1]["defaultIdentifier"])[-1]["type"] == "loadSuccess"
 
 
+def test_a_download_option_names_the_quantization(server: Emulator) -> None:
+    with wire(server, "repository") as shop:
+        parameter = {"modelSearchResultIdentifier": {"type": "catalog", "identifier": "blind"}}
+        assert shop.result("getModelDownloadOptions", parameter)["results"][0]["quantization"] == "Q4_K_M"
+
+
 def test_what_is_not_in_the_catalogue_cannot_be_downloaded(server: Emulator) -> None:
     with wire(server, "repository") as shop:
         assert "nothing" in shop.stream("downloadModel", {"downloadIdentifier": "nothing"})[-1]["error"]["title"]
@@ -637,6 +643,17 @@ def test_bundled_weights_are_brought_by_their_name(monkeypatch: pytest.MonkeyPat
         (none, total), (done, same) = bytes_told(packets)
         assert none == 0 < total == done == same
         assert packets[-1]["type"] == "success"
+
+
+def test_a_download_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr("lmstudio_integrations.emulator.weights.locate", lambda *_, **__: go_on.wait(TIMEOUT))
+    with absent("smollm2-135m-instruct") as server, wire(server, "repository") as shop:
+        channel = shop.open("downloadModel", {"downloadIdentifier": "absent"})
+        shop.hear()
+        shop.send(channel, {"type": "cancel"})
+        assert "cancelled" in list(shop.packets(channel))[-1]["error"]["title"]
+        go_on.set()
 
 
 def test_a_copy_stops_when_it_is_told_to(tmp_path: Path) -> None:

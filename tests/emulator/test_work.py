@@ -7,6 +7,7 @@ import pytest
 from lmstudio_integrations.emulator.clock import ManualClock, SystemClock
 from lmstudio_integrations.emulator.engines.base import Finished
 from lmstudio_integrations.emulator.meter import Meter
+from lmstudio_integrations.emulator.retrieval import Config, chunk, cosine
 from lmstudio_integrations.emulator.work import FairQueue, Scope
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
 
@@ -178,3 +179,45 @@ def test_progress_that_an_engine_leaves_out_is_sent_all_the_same() -> None:
     meter = Meter(ManualClock())
     sent = [*meter.take(PromptProgress(0.5)), *meter.take(LlmPredictionFragment("x"))]
     assert [event.progress for event in sent if isinstance(event, PromptProgress)] == [0, 0.5, 1]
+
+
+def test_progress_without_figures_is_sent_before_the_first_token() -> None:
+    sent = list(Meter(ManualClock()).take(LlmPredictionFragment("x")))
+    assert [event.progress for event in sent if isinstance(event, PromptProgress)] == [0, 1]
+
+
+TEXT = "\nOne one\n\nTwo two\nThree three three\n\n"
+
+
+def test_texts_are_cut_at_paragraphs_lines_and_words_with_their_lines() -> None:
+    chunks = chunk(TEXT, 7, Config(chunk_size=12, overlap=0))
+    assert [(each.content, each.lines) for each in chunks] == [
+        ("One one", (2, 2)),
+        ("Two two", (4, 4)),
+        ("Three three", (5, 5)),
+        ("three", (5, 5)),
+    ]
+    assert {each.source for each in chunks} == {7}
+
+
+def test_pieces_overlap_and_a_word_that_is_too_long_is_cut() -> None:
+    assert [each.content for each in chunk("abcdefgh", 0, Config(chunk_size=4, overlap=2))] == ["abcd", "cdef", "efgh"]
+    assert chunk("  \n ", 0, Config()) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "config"),
+    [
+        ({}, Config()),
+        ({"retrieval.limit": 3.0, "retrieval.embeddingModel": "v"}, Config(limit=3, model="v")),
+        ({"retrieval.chunkingMethod": {"chunkSize": 10}}, Config(chunk_size=10, overlap=9)),
+        ({"retrieval.chunkingMethod": {"chunkSize": 0, "chunkOverlap": -1}, "retrieval.limit": "x"}, Config()),
+    ],
+)
+def test_settings_of_a_search_that_cannot_be_have_their_defaults(fields: dict[str, object], config: Config) -> None:
+    assert Config.read(fields) == config
+
+
+def test_nothing_is_near_a_vector_of_zeros() -> None:
+    assert cosine([0, 0], [1, 0]) == 0
+    assert cosine([0, 2], [0, 1]) == 1
