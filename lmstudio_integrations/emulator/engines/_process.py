@@ -169,7 +169,8 @@ class Worker:
         self._check_open()
         if await self._ended():
             return crashed(self._process.returncode)
-        return EngineError(f"The model does not answer: {type(error).__name__} {error}".rstrip())
+        # It hangs; unloading will end it, and the next load brings a new one.
+        return EngineError(f"The model does not answer: {type(error).__name__} {error}".rstrip(), fatal=True)
 
     async def _ended(self) -> bool:
         """Return whether the process ends within the grace."""
