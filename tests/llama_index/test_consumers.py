@@ -1,0 +1,335 @@
+"""What LlamaIndex builds on a language model and an embedding model: engines, agents, pipelines, counters."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import llama_index.core
+import pytest
+from llama_index.core import Document, Settings, SummaryIndex, VectorStoreIndex
+from llama_index.core.agent.workflow import AgentStream, AgentWorkflow, FunctionAgent, ReActAgent, ToolCallResult
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
+from llama_index.core.chat_engine import SimpleChatEngine
+from llama_index.core.ingestion import IngestionPipeline
+from llama_index.core.memory import ChatMemoryBuffer, Memory
+from llama_index.core.node_parser import TokenTextSplitter
+from llama_index.core.prompts import PromptTemplate
+from llama_index.core.query_engine import RouterQueryEngine, SubQuestionQueryEngine
+from llama_index.core.question_gen import LLMQuestionGenerator
+from llama_index.core.response_synthesizers import ResponseMode, TreeSummarize, get_response_synthesizer
+from llama_index.core.selectors import LLMSingleSelector, PydanticSingleSelector
+from llama_index.core.tools import FunctionTool, QueryEngineTool
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from lmstudio_integrations.emulator import ModelEntry
+from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio, LMStudioEmbedding, LMStudioTokenizer
+from tests.llama_index.server import CHAT, Server
+from tests.llama_index.test_structured import Listener, listener
+
+__all__ = ["listener"]
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pydantic.warnings.PydanticDeprecationWarning", "ignore:is_running called from within a step"
+)
+"""Core's agents look at every attribute of theirs, also at those that pydantic and workflows have deprecated."""
+
+RAIN = "It rained in Oslo."
+QUESTION = "What was the weather in Oslo?"
+
+
+class Report(BaseModel):
+    """A report."""
+
+    city: str
+
+
+def following(*rules: Mapping[str, Any], window: int = 8192) -> Server:
+    """Return a server whose model follows these rules."""
+    return Server([ModelEntry(key=CHAT, rules=rules, context_length=window)])
+
+
+@pytest.fixture
+def embedding(server: Server) -> Iterator[LMStudioEmbedding]:
+    with server.embedding() as model:
+        yield model
+
+
+@pytest.fixture
+def index(embedding: LMStudioEmbedding) -> VectorStoreIndex:
+    return VectorStoreIndex.from_documents([Document(text=RAIN), Document(text="Cats sleep.")], embed_model=embedding)
+
+
+def weather(city: str) -> str:
+    """Tell the weather of a city."""
+    return f"rain in {city}"
+
+
+# Engines --------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_query_engine_answers_from_documents(server: Server, llm: LMStudio, index: VectorStoreIndex) -> None:
+    engine = index.as_query_engine(llm=llm.load(), similarity_top_k=1)
+    response = engine.query(QUESTION)
+    assert [node.node.get_content() for node in response.source_nodes] == [RAIN]
+    assert str(response)
+    assert RAIN in repr(server.conversation)
+    assert str(await engine.aquery(QUESTION)) == str(response)
+
+
+async def test_a_query_engine_streams(llm: LMStudio, index: VectorStoreIndex) -> None:
+    engine = index.as_query_engine(llm=llm, streaming=True, similarity_top_k=1)
+    response: Any = engine.query(QUESTION)
+    pieces = list(response.response_gen)
+    assert len(pieces) > 3
+    awaited: Any = await engine.aquery(QUESTION)
+    assert [piece async for piece in awaited.response_gen] == pieces
+
+
+def test_a_query_engine_gives_instances(llm: LMStudio, index: VectorStoreIndex) -> None:
+    engine = index.as_query_engine(llm=llm, output_cls=Report, response_mode="compact")
+    assert engine.query(QUESTION).response == Report(city="")  # type: ignore[union-attr]  # the smallest instance
+
+
+def test_a_chat_engine_streams_into_another_thread(llm: LMStudio) -> None:
+    engine = SimpleChatEngine.from_defaults(llm=llm, memory=ChatMemoryBuffer.from_defaults(llm=llm))
+    response = engine.stream_chat("count")
+    assert "".join(response.response_gen) == "0 1 2 3 4 5 6 7 8 9"
+    assert engine.chat_history[-1].content == "0 1 2 3 4 5 6 7 8 9"
+
+
+async def test_a_chat_engine_streams_awaited(llm: LMStudio) -> None:
+    engine = SimpleChatEngine.from_defaults(llm=llm, memory=ChatMemoryBuffer.from_defaults(llm=llm))
+    response = await engine.astream_chat("count")
+    assert "".join([piece async for piece in response.async_response_gen()]) == "0 1 2 3 4 5 6 7 8 9"
+
+
+@pytest.mark.parametrize("mode", ["context", "condense_plus_context", "condense_question"])
+def test_chat_engines_of_an_index_answer(llm: LMStudio, index: VectorStoreIndex, mode: Any) -> None:
+    memory = ChatMemoryBuffer.from_defaults(llm=llm.load())
+    engine = index.as_chat_engine(chat_mode=mode, llm=llm, memory=memory)
+    assert str(engine.chat("What about rain?"))
+    assert str(engine.chat("And cats?"))
+
+
+def test_a_router_chooses_an_engine(llm: LMStudio, index: VectorStoreIndex) -> None:
+    tools = [
+        QueryEngineTool.from_defaults(index.as_query_engine(llm=llm), name="weather", description="about weather"),
+        QueryEngineTool.from_defaults(index.as_query_engine(llm=llm), name="cats", description="about cats"),
+    ]
+    chosen = {"tool": "SingleSelection", "arguments": {"index": 1, "reason": "it fits"}}
+    with following({"when": {"tools": ["SingleSelection"]}, "then": [chosen]}) as other:
+        chooser = other.llm()
+        with chooser:
+            engine = RouterQueryEngine.from_defaults(
+                tools,
+                llm=llm,
+                selector=PydanticSingleSelector.from_defaults(llm=chooser),
+            )
+            response = engine.query("Do they sleep?")
+    assert response.metadata is not None
+    assert response.metadata["selector_result"].ind == 0
+
+
+def test_a_router_chooses_by_plain_text(index: VectorStoreIndex) -> None:
+    choice = {"when": {"last": "choices"}, "then": [{"text": '[{"choice": 2, "reason": "cats"}]'}]}
+    with following(choice) as other, other.llm() as llm:
+        tools = [
+            QueryEngineTool.from_defaults(index.as_query_engine(llm=llm), name=name, description=f"about {name}")
+            for name in ("weather", "cats")
+        ]
+        engine = RouterQueryEngine.from_defaults(tools, llm=llm, selector=LLMSingleSelector.from_defaults(llm=llm))
+        response = engine.query("Do they sleep?")
+    assert response.metadata is not None
+    assert response.metadata["selector_result"].ind == 1
+
+
+def test_sub_questions_are_asked(index: VectorStoreIndex) -> None:
+    text = '```json\n{"items": [{"sub_question": "Did it rain?", "tool_name": "weather"}]}\n```'
+    rule = {"when": {"last": "(?i)sub.question"}, "then": [{"text": text}]}
+    with following(rule) as other, other.llm() as llm:
+        tool = QueryEngineTool.from_defaults(index.as_query_engine(llm=llm), name="weather", description="weather")
+        engine = SubQuestionQueryEngine.from_defaults(
+            [tool],
+            llm=llm,
+            question_gen=LLMQuestionGenerator.from_defaults(llm=llm),
+            response_synthesizer=get_response_synthesizer(llm=llm),
+            use_async=False,
+            verbose=False,
+        )
+        response = engine.query(QUESTION)
+        assert any("Did it rain?" in node.node.get_content() for node in response.source_nodes)
+
+
+async def test_parallel_predictions_summarise_a_tree() -> None:
+    short = {"when": {}, "then": [{"text": "In short: rain."}]}
+    with following(short, window=1024) as server, server.llm() as llm:
+        llm.load()
+        texts = [f"part {number}: " + "word " * 300 for number in range(6)]
+        summary = await TreeSummarize(llm=llm, use_async=True).aget_response(QUESTION, texts)
+        assert summary == "In short: rain."
+        assert len(server.engine.requests) > 3
+
+
+def test_a_summary_index_summarises(llm: LMStudio) -> None:
+    index = SummaryIndex.from_documents([Document(text=RAIN)])
+    engine = index.as_query_engine(llm=llm, response_mode=ResponseMode.TREE_SUMMARIZE)
+    assert str(engine.query(QUESTION))
+
+
+# Agents ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_a_function_agent_calls_tools_and_answers(server: Server, llm: LMStudio, streaming: bool) -> None:
+    agent = FunctionAgent(tools=[weather], llm=llm, streaming=streaming)
+    handler = agent.run("weather please")
+    seen = [event async for event in handler.stream_events()]
+    assert str(await handler) == "The tool said rain in Oslo."
+    (result,) = [event for event in seen if isinstance(event, ToolCallResult)]
+    assert (result.tool_name, result.tool_kwargs) == ("weather", {"city": "Oslo"})
+    assert any(isinstance(event, AgentStream) for event in seen) == streaming
+
+
+async def test_a_function_agent_shows_thoughts(llm: LMStudio) -> None:
+    handler = FunctionAgent(llm=llm).run("think")
+    thoughts = [event.thinking_delta async for event in handler.stream_events() if isinstance(event, AgentStream)]
+    assert "".join(thought for thought in thoughts if thought) == "Let me see."
+    assert str(await handler) == "Done now."
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_a_call_that_failed_is_no_final_answer(llm: LMStudio, streaming: bool) -> None:
+    with pytest.raises(LlamaIndexToolCallError):
+        await FunctionAgent(tools=[weather], llm=llm, streaming=streaming).run("broken")
+
+
+async def test_an_agent_may_be_told_which_tool_comes_first(server: Server, llm: LMStudio) -> None:
+    agent = FunctionAgent(tools=[weather], llm=llm, initial_tool_choice="weather")
+    assert str(await agent.run("weather please")) == "The tool said rain in Oslo."
+    assert [request.tool_choice for request in server.engine.requests] == ["required", "auto"]
+
+
+async def test_a_tool_may_end_the_run(llm: LMStudio) -> None:
+    tool = FunctionTool.from_defaults(weather, return_direct=True)
+    assert str(await FunctionAgent(tools=[tool], llm=llm).run("weather please")) == "rain in Oslo"
+
+
+async def test_a_react_agent_calls_tools_and_answers() -> None:
+    wanted: list[dict[str, Any]] = [
+        {"when": {"last": "^Observation"}, "then": [{"text": "Thought: I know.\nAnswer: Rain in Oslo."}]},
+        {"when": {}, "then": [{"text": 'Thought: I look.\nAction: weather\nAction Input: {"city": "Oslo"}'}]},
+    ]
+    with following(*wanted) as other, other.llm() as llm:
+        assert str(await ReActAgent(tools=[weather], llm=llm).run("weather?")) == "Rain in Oslo."
+
+
+async def test_agents_hand_over_and_report_an_instance() -> None:
+    handoff = {"tool": "handoff", "arguments": {"to_agent": "writer", "reason": "it writes"}}
+    wanted: list[dict[str, Any]] = [
+        {"when": {"structured": True}, "then": [{"text": '{"city": "Oslo"}'}]},
+        {"when": {"tools": ["handoff", "weather"]}, "then": [handoff]},
+        {"when": {}, "then": [{"text": "It rains in Oslo."}]},
+    ]
+    with following(*wanted) as other, other.llm() as llm:
+        first = FunctionAgent(
+            name="asker", description="asks", tools=[weather], llm=llm, can_handoff_to=["writer"], system_prompt="Ask."
+        )
+        second = FunctionAgent(name="writer", description="writes", llm=llm, system_prompt="Write.")
+        workflow = AgentWorkflow(agents=[first, second], root_agent="asker", output_cls=Report)
+        output: Any = await workflow.run("weather?")
+    assert str(output) == "It rains in Oslo."
+    assert output.current_agent_name == "writer"
+    assert output.structured_response == {"city": "Oslo"}
+
+
+async def test_workflows_choose_the_agent_by_what_the_model_can_do(llm: LMStudio) -> None:
+    def kind() -> str:
+        workflow = AgentWorkflow.from_tools_or_functions([weather], llm=llm)
+        return type(next(iter(workflow.agents.values()))).__name__
+
+    assert kind() == "FunctionAgent"
+    llm.is_function_calling_model = False
+    assert kind() == "ReActAgent"
+
+
+# Pipelines, memory, counters ------------------------------------------------------------------------------------------
+
+
+def test_a_pipeline_embeds_in_worker_processes(embedding: LMStudioEmbedding) -> None:
+    pipeline = IngestionPipeline(transformations=[embedding])  # core's splitters cannot be pickled
+    documents = [Document(text=f"{RAIN} {number}") for number in range(4)]
+    nodes = pipeline.run(documents=documents, num_workers=2)
+    assert [len(node.embedding or []) for node in nodes] == [16] * 4
+
+
+async def test_a_pipeline_embeds_awaited(embedding: LMStudioEmbedding) -> None:
+    pipeline = IngestionPipeline(transformations=[TokenTextSplitter(), embedding])
+    nodes = await pipeline.arun(documents=[Document(text=RAIN)])
+    assert nodes[0].embedding == embedding.get_text_embedding(RAIN)
+
+
+def test_memories_are_as_long_as_the_window(llm: LMStudio) -> None:
+    memory = ChatMemoryBuffer.from_defaults(llm=llm.load())
+    assert memory.token_limit == int(8192 * 0.75)
+    memory.put(llm.chat([ChatMessage(content="think")]).message)
+    assert memory.get()[-1].content == "Done now."
+
+
+async def test_memories_keep_calls(llm: LMStudio) -> None:
+    engine = create_async_engine("sqlite+aiosqlite:///:memory:")
+    memory = Memory.from_defaults(session_id="s", token_limit=4000, async_engine=engine)
+    agent = FunctionAgent(tools=[weather], llm=llm)
+    await agent.run("weather please", memory=memory)
+    assert [message.role.value for message in await memory.aget()] == ["user", "assistant", "tool", "assistant"]
+    assert str(await agent.run("count", memory=memory)) == "0 1 2 3 4 5 6 7 8 9"
+    await engine.dispose()
+
+
+def test_tokens_are_counted_once(server: Server) -> None:
+    counter = TokenCountingHandler()
+    with server.llm(callback_manager=CallbackManager([counter])) as llm:
+        for ask in (
+            lambda: llm.complete("count"),
+            lambda: list(llm.stream_complete("count")),
+            lambda: llm.chat([ChatMessage(content="count")]),
+            lambda: list(llm.stream_chat([ChatMessage(content="count")])),
+        ):
+            counter.reset_counts()
+            ask()
+            (event,) = counter.llm_token_counts
+            assert event.completion_token_count == 11
+            assert event.prompt_token_count == 4
+
+
+@pytest.mark.parametrize("path", ["chat", "stream_chat", "complete", "stream_complete"])
+def test_every_call_is_announced_once(llm: LMStudio, listener: Listener, path: str) -> None:
+    given = "count" if "complete" in path else [ChatMessage(content="count")]
+    answer = getattr(llm, path)(given)
+    if "stream" in path:
+        chunks = list(answer)
+        assert len(listener.names("InProgress")) == len(chunks)
+    kind = "LLMCompletion" if "complete" in path else "LLMChat"
+    names = [type(event).__name__ for event in listener.heard]
+    assert [name for name in names if name.endswith(("StartEvent", "EndEvent"))] == [
+        f"{kind}StartEvent",
+        f"{kind}EndEvent",
+    ]
+
+
+async def test_predictions_of_core_keep_the_system_prompt(server: Server) -> None:
+    with server.llm(system_prompt="Be terse.") as llm:
+        assert llm.predict(PromptTemplate("{x}"), x="count") == "0 1 2 3 4 5 6 7 8 9"
+        assert server.conversation[0] == ("system", [{"type": "text", "text": "Be terse."}])
+        assert await llm.apredict(PromptTemplate("{x}"), x="count") == "0 1 2 3 4 5 6 7 8 9"
+        assert "".join(llm.stream(PromptTemplate("{x}"), x="count")) == "0 1 2 3 4 5 6 7 8 9"
+        pieces = await llm.astream(PromptTemplate("{x}"), x="count")
+        assert "".join([piece async for piece in pieces]) == "0 1 2 3 4 5 6 7 8 9"
+
+
+def test_the_tokenizer_serves_the_settings(llm: LMStudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Settings, "_tokenizer", None)
+    monkeypatch.setattr(llama_index.core, "global_tokenizer", None)
+    Settings.tokenizer = LMStudioTokenizer(llm)
+    splitter = TokenTextSplitter(chunk_size=8, chunk_overlap=0, tokenizer=Settings.tokenizer)
+    assert len(splitter.split_text("one two three four five six seven eight. nine ten eleven twelve.")) > 1

@@ -1,0 +1,218 @@
+"""`LMStudioEmbedding` on the emulator."""
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.schema import TextNode
+from llama_index.core.storage.kvstore import SimpleKVStore
+from pydantic import SecretStr
+
+from lmstudio_integrations.errors import (
+    LMStudioProtocolError,
+    LMStudioUnreachableError,
+    LMStudioWrongModelKindError,
+)
+from lmstudio_integrations.llama_index import LMStudioEmbedding, embeddings
+from tests.llama_index.server import CHAT, EMBEDDING, Server
+
+TEXTS = [f"text number {number}" for number in range(250)]
+
+
+def is_vector(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 16 and all(type(number) is float for number in value)
+
+
+def test_it_is_an_embedding_model_of_llama_index() -> None:
+    assert issubclass(LMStudioEmbedding, BaseEmbedding)
+    assert LMStudioEmbedding.class_name() == "LMStudioEmbedding"
+    assert LMStudioEmbedding().embed_batch_size == 100
+
+
+async def test_questions_and_texts_have_vectors(server: Server) -> None:
+    with server.embedding() as model:
+        assert is_vector(model.get_query_embedding("a"))
+        assert is_vector(await model.aget_query_embedding("a"))
+        assert is_vector(model.get_text_embedding("a"))
+        assert is_vector(await model.aget_text_embedding("a"))
+
+
+async def test_batches_keep_their_order(server: Server) -> None:
+    with server.embedding() as model:
+        found = model.get_text_embedding_batch(TEXTS)
+        assert await model.aget_text_embedding_batch(TEXTS) == found
+        assert [found[3], found[249]] == [model.get_text_embedding(TEXTS[3]), model.get_text_embedding(TEXTS[249])]
+    assert len(found) == len(TEXTS)
+
+
+def test_no_texts_have_no_vectors(server: Server) -> None:
+    with server.embedding() as model:
+        assert model.get_text_embedding_batch([]) == []
+
+
+def test_nodes_get_their_vectors(server: Server) -> None:
+    with server.embedding() as model:
+        (node,) = model([TextNode(text="rain")])
+        assert is_vector(node.embedding)
+
+
+async def test_the_mean_of_several_questions_is_a_vector(server: Server) -> None:
+    with server.embedding() as model:
+        found = model.get_agg_embedding_from_queries(["a", "b"])
+        assert len(found) == 16
+        assert await model.aget_agg_embedding_from_queries(["a", "b"]) == found
+
+
+async def test_instructions_stand_before_what_is_embedded(server: Server) -> None:
+    with server.embedding(query_instruction="search: ", text_instruction="document: ") as model:
+        model.get_query_embedding("q1")
+        await model.aget_query_embedding("q2")
+        model.get_text_embedding("t1")
+        await model.aget_text_embedding("t2")
+        model.get_text_embedding_batch(["t3"])
+        await model.aget_text_embedding_batch(["t4"])
+    assert server.engine.embedded == [
+        "search: q1", "search: q2", "document: t1", "document: t2", "document: t3", "document: t4",
+    ]  # fmt: skip
+
+
+async def test_a_cache_keeps_questions_and_texts_apart(server: Server) -> None:
+    with server.embedding(embeddings_cache=SimpleKVStore(), query_instruction="search: ") as model:
+        text, question = model.get_text_embedding("rain"), model.get_query_embedding("rain")
+        assert text != question
+        assert model.get_text_embedding_batch(["rain"]) == [text]
+        assert await model.aget_query_embedding("rain") == question
+    assert server.engine.embedded == ["rain", "search: rain"]
+
+
+# One setting under two names ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["model", "model_name"])
+def test_the_model_has_two_names(name: str) -> None:
+    model = LMStudioEmbedding(**dict[str, Any]({name: "m"}))
+    assert (model.model, model.model_name) == ("m", "m")
+    setattr(model, name, "n")
+    assert (model.model, model.model_name) == ("n", "n")
+    setattr(model, name, None)
+    assert (model.model, model.model_name) == (None, "unknown")
+
+
+def test_the_two_names_must_agree() -> None:
+    assert LMStudioEmbedding(model="m", model_name="m").model == "m"
+    with pytest.raises(ValueError, match="are one setting"):
+        LMStudioEmbedding(model="m", model_name="n")
+
+
+def test_without_a_name_any_loaded_model_answers(server: Server) -> None:
+    server.load(EMBEDDING)
+    with LMStudioEmbedding(host=server.address) as model:
+        assert is_vector(model.get_query_embedding("a"))
+        assert model.to_payload()["model_name"] == "unknown"
+
+
+def test_the_names_of_other_integrations_are_understood() -> None:
+    given: dict[str, Any] = {"base_url": "http://localhost:1234/v1", "request_timeout": 5.0, "api_key": "k"}
+    model = LMStudioEmbedding(**given)
+    assert (model.host, model.timeout, model.api_token) == ("http://localhost:1234/v1", 5.0, SecretStr("k"))
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ValueError, match="did you mean 'embed_batch_size'"):
+        LMStudioEmbedding(**dict[str, Any](embed_batchsize=3))
+
+
+# Loading --------------------------------------------------------------------------------------------------------------
+
+
+async def test_load_loads_and_tells_progress(server: Server) -> None:
+    told: list[float] = []
+    with server.embedding(on_load_progress=told.append, ttl=60, load_config={"contextLength": 512}) as model:
+        assert model.load() is model
+        assert await model.aload() is model
+    assert (told[0], told[-1]) == (0.0, 1.0)
+    (info,) = server.loaded()
+    assert (info.identifier, info.ttl_ms, info.context_length) == (EMBEDDING, 60_000, 512)
+
+
+# How much at once -----------------------------------------------------------------------------------------------------
+
+
+class Counting:
+    """Stands in for the model, and counts how many calls are under way."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.under_way = self.most = 0
+        self.lock = threading.Lock()
+        self.full = threading.Barrier(embeddings.BATCHES_AT_ONCE)
+        monkeypatch.setattr(embeddings, "_aembed", self.aembed)
+        monkeypatch.setattr(embeddings, "_embed", self.embed)
+
+    def begin(self) -> None:
+        with self.lock:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+
+    def end(self) -> None:
+        with self.lock:
+            self.under_way -= 1
+
+    async def aembed(self, _model: object, texts: list[str]) -> list[list[float]]:
+        self.begin()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        self.end()
+        return [[0.0] for _ in texts]
+
+    def embed(self, _model: object, texts: list[str]) -> list[list[float]]:
+        self.begin()
+        self.full.wait(5)
+        self.end()
+        return [[0.0] for _ in texts]
+
+
+async def test_batches_without_workers_do_not_flood_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    counting = Counting(monkeypatch)
+    first, second = (LMStudioEmbedding(model="m", host="127.0.0.1:9", embed_batch_size=5) for _ in range(2))
+    found = await asyncio.gather(first.aget_text_embedding_batch(TEXTS), second.aget_text_embedding_batch(TEXTS))
+    assert [len(vectors) for vectors in found] == [len(TEXTS)] * 2
+    assert counting.most == embeddings.BATCHES_AT_ONCE
+
+
+def test_threads_do_not_flood_the_model_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    counting = Counting(monkeypatch)
+    models = [LMStudioEmbedding(model="m", host="127.0.0.1:9") for _ in range(3 * embeddings.BATCHES_AT_ONCE)]
+    with ThreadPoolExecutor(len(models)) as pool:
+        list(pool.map(lambda model: model.get_text_embedding("a"), models))
+    assert counting.most == embeddings.BATCHES_AT_ONCE
+
+
+def test_one_object_serves_one_loop_after_the_other(server: Server) -> None:
+    with server.embedding() as model:
+        for _ in range(3):
+            assert len(asyncio.run(model.aget_text_embedding_batch(TEXTS))) == len(TEXTS)
+
+
+# What can go wrong ----------------------------------------------------------------------------------------------------
+
+
+def test_vectors_that_are_missing_are_not_passed_over(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embeddings, "_embed", lambda _model, _texts: [[0.0]])
+    with server.embedding() as model, pytest.raises(LMStudioProtocolError, match="1 vectors for 2 texts"):
+        model.get_text_embedding_batch(["a", "b"])
+
+
+def test_a_language_model_is_refused(server: Server) -> None:
+    with server.embedding(model=CHAT) as model, pytest.raises(LMStudioWrongModelKindError):
+        model.get_query_embedding("a")
+
+
+async def test_no_server_is_said_plainly() -> None:
+    with LMStudioEmbedding(model="m", host="127.0.0.1:9") as model:
+        with pytest.raises(LMStudioUnreachableError):
+            model.get_query_embedding("a")
+        with pytest.raises(LMStudioUnreachableError):
+            await model.aget_query_embedding("a")

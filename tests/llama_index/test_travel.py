@@ -1,0 +1,169 @@
+"""Copies, pickles, dicts, worker processes; and what the package says when LlamaIndex is missing."""
+
+import copy
+import json
+import pickle
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from llama_index.core.callbacks import CallbackManager
+from pydantic import SecretStr
+
+import lmstudio_integrations.llama_index as package
+from lmstudio_integrations.errors import LMStudioAuthenticationError
+from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio, LMStudioEmbedding, LMStudioTokenizer
+from tests.llama_index.server import Server
+
+TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"  # the shape of one
+
+
+def by_pickle(model: Any) -> Any:
+    return pickle.loads(pickle.dumps(model))
+
+
+def by_dict(model: Any) -> Any:
+    return type(model).from_dict(model.to_dict())
+
+
+def by_json(model: Any) -> Any:
+    return type(model).from_json(model.to_json())
+
+
+WAYS: list[Callable[[Any], Any]] = [
+    by_pickle, copy.copy, copy.deepcopy, by_dict, by_json,
+    lambda model: model.model_copy(), lambda model: model.model_copy(deep=True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_a_used_language_model_travels_without_a_word(
+    server: Server, way: Callable[[Any], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with server.llm(temperature=0.3, load_config={"seed": 3}, system_prompt="Be terse.") as llm:
+        llm.complete("count")
+        caplog.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            other = way(llm)
+        assert not caplog.records
+        assert (other.model, other.temperature, other.system_prompt) == (llm.model, 0.3, "Be terse.")
+        with other:
+            assert other.complete("count").text == llm.complete("count").text
+    assert len(server.engine.loads) == 1
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_a_used_embedding_model_travels_without_a_word(
+    server: Server, way: Callable[[Any], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with server.embedding(query_instruction="search: ", load_config={"contextLength": 300}) as model:
+        vector = model.get_query_embedding("rain")
+        caplog.clear()
+        other = way(model)
+        assert not caplog.records
+        assert other.model == other.model_name == model.model
+        with other:
+            assert other.get_query_embedding("rain") == vector
+
+
+@pytest.mark.parametrize("kind", [LMStudio, LMStudioEmbedding])
+def test_a_token_stays_where_it_is(kind: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LM_API_TOKEN", raising=False)
+    monkeypatch.delenv("LMSTUDIO_API_TOKEN", raising=False)
+    model = kind(model="m", host="127.0.0.1:9", api_token=TOKEN)
+    left = pickle.dumps(model) + json.dumps(model.to_dict()).encode() + repr(model).encode()
+    left += json.dumps(model.to_payload()).encode()
+    assert TOKEN.encode() not in left
+    assert copy.deepcopy(model).api_token == model.model_copy().api_token == SecretStr(TOKEN)
+
+
+def test_a_token_is_read_again_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LM_API_TOKEN", TOKEN)
+    assert by_pickle(LMStudio(model="m")).api_token == SecretStr(TOKEN)
+
+
+def test_a_token_that_was_lost_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LM_API_TOKEN", raising=False)
+    monkeypatch.delenv("LMSTUDIO_API_TOKEN", raising=False)
+    other = by_pickle(LMStudio(model="m", host="127.0.0.1:9", api_token=SecretStr(TOKEN)))
+    with pytest.raises(LMStudioAuthenticationError, match="left out when this LMStudio was pickled"):
+        other.complete("count")
+
+
+def test_callables_that_cannot_travel_stay_and_the_object_keeps_them(caplog: pytest.LogCaptureFixture) -> None:
+    llm = LMStudio(model="m", on_load_progress=lambda _: None)
+    llm.callback_manager = CallbackManager([])
+    assert by_pickle(llm).on_load_progress is None
+    assert llm.on_load_progress is not None
+    assert not caplog.records
+
+
+def test_the_error_travels_with_what_it_knows() -> None:
+    error = by_pickle(LlamaIndexToolCallError("no", raw_content="{", text="So: "))
+    assert (str(error), error.raw_content, error.text) == ("no", "{", "So: ")
+
+
+# The tokenizer --------------------------------------------------------------------------------------------------------
+
+
+def test_the_tokenizer_gives_the_models_tokens(llm: LMStudio) -> None:
+    tokenizer = LMStudioTokenizer(llm)
+    assert tokenizer("one two three") == llm.tokenize("one two three")
+    assert tokenizer("") == []
+    assert by_pickle(tokenizer)("one two three") == tokenizer("one two three")
+
+
+def test_the_tokenizer_asks_once_for_each_text(llm: LMStudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def tokenize(_llm: LMStudio, text: str) -> list[int]:
+        asked.append(text)
+        return [1]
+
+    monkeypatch.setattr(LMStudio, "tokenize", tokenize)
+    tokenizer = LMStudioTokenizer(llm)
+    tokenizer("a").append(2)
+    assert tokenizer("a") == [1]
+    assert asked == ["a"]
+
+
+# The package ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_public_names_are_these() -> None:
+    assert package.__all__ == ["LMStudio", "LMStudioEmbedding", "LMStudioTokenizer", "LlamaIndexToolCallError"]
+    assert dir(package) == package.__all__
+    with pytest.raises(AttributeError, match="no attribute 'LMStudioLLM'"):
+        _ = package.LMStudioLLM
+
+
+def test_without_llama_index_one_sentence_says_what_to_do() -> None:
+    script = (
+        "import sys; sys.modules['llama_index'] = None\n"
+        "import lmstudio_integrations.llama_index as package\n"
+        "try: package.LMStudio\n"
+        "except ModuleNotFoundError as error: print(error)"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    assert said.stdout.strip() == (
+        'LMStudio needs llama-index-core; run: pip install "lmstudio-integrations[llama-index]"'
+    )
+
+
+def test_importing_the_package_imports_no_framework() -> None:
+    script = "import sys, lmstudio_integrations.llama_index; print('llama_index.core' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    assert said.stdout.strip() == "False"
+
+
+def test_a_missing_part_of_llama_index_is_not_mistaken_for_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise ModuleNotFoundError("No module named 'other'", name="other")
+
+    monkeypatch.setattr(package, "import_module", missing)
+    with pytest.raises(ModuleNotFoundError, match="'other'"):
+        package.__getattr__("LMStudio")
