@@ -59,11 +59,13 @@ class Options:
         usage: Whether the token counts are wanted.
         required: Whether a tool call must come.
         parallel: Whether more than one may come; otherwise the first is kept.
+        alternatives: For how many other tokens log-probabilities are wanted.
     """
 
     usage: bool = True
     required: bool = False
     parallel: bool = True
+    alternatives: int = 0
 
 
 @dataclass(slots=True)
@@ -137,7 +139,7 @@ class ChunkStream:
     def _fragment(self, event: LlmPredictionFragment) -> Sequence[ChatGenerationChunk]:
         metadata: dict[str, Any] = {"model_provider": PROVIDER}
         if event.tokens:
-            metadata["logprobs"] = {"content": logprobs(event.tokens)}
+            metadata["logprobs"] = {"content": logprobs(event.tokens, self._options.alternatives)}
         if event.reasoning_type == "none":
             if event.is_structural:
                 return ()
@@ -290,7 +292,7 @@ class Fold:
 
     def _add_fragment(self, event: LlmPredictionFragment) -> None:
         if event.tokens:
-            self._logprobs.extend(logprobs(event.tokens))
+            self._logprobs.extend(logprobs(event.tokens, self._options.alternatives))
         if event.reasoning_type == "none":
             if not event.is_structural:
                 self._text.append(event.content)
@@ -382,19 +384,16 @@ def note_progress(event: PromptProgress, counts: Counts) -> None:
         counts.cached = event.details["cachedTokenCount"]
 
 
-def logprobs(tokens: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def logprobs(tokens: Iterable[Mapping[str, Any]], alternatives: int) -> list[dict[str, Any]]:
     """Return the tokens of a fragment in the form that OpenAI gives log-probabilities."""
     return [
-        {
-            "token": token.get("text"),
-            "logprob": token.get("logProb"),
-            "top_logprobs": [
-                {"token": candidate.get("text"), "logprob": candidate.get("logProb")}
-                for candidate in token.get("candidates") or ()
-            ],
-        }
+        {**_logprob(token), "top_logprobs": [_logprob(each) for each in (token.get("candidates") or ())[:alternatives]]}
         for token in tokens
     ]
+
+
+def _logprob(token: Mapping[str, Any]) -> dict[str, Any]:
+    return {"token": token.get("text"), "logprob": token.get("logProb")}
 
 
 def usage(end: PredictionEnd, counts: Counts) -> UsageMetadata | None:

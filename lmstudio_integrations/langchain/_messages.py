@@ -172,8 +172,13 @@ def _thoughts(message: AIMessage) -> str:
 _SKIPPED = frozenset(
     {"tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call", "input_json_delta"}
     | {"reasoning", "reasoning_content", "thinking", "redacted_thinking"}
+    | {"function_call", "custom_tool_call", "server_tool_call", "server_tool_call_chunk", "server_tool_result"}
+    | {"server_tool_use", "web_search_call", "web_search_tool_result", "non_standard"}
 )
-"""Blocks of assistant messages that are read elsewhere, or are not sent."""
+"""Blocks of assistant messages that are read elsewhere, or concern only the provider that wrote them."""
+
+_TEXTS = {"text": "text", "text-plain": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+"""Blocks of text, and where it stands in them."""
 
 
 def _blocks(content: object) -> list[Any]:
@@ -201,16 +206,16 @@ def _joined(parts: Sequence[Part]) -> list[Part]:
 def _part(block: object, role: Role) -> Part | None:
     if isinstance(block, str):
         return TextPart(text=block)
-    if isinstance(block, FileHandle):
-        return block
     if not is_object(block):
         raise LMStudioValueError(f"content blocks are strings or dicts, got {block!r}")
     kind = block.get("type", "text")
-    if kind in {"text", "text-plain", "input_text", "output_text"}:
-        text = block.get("text")
+    if kind in _TEXTS:
+        text = block.get(_TEXTS[kind])
         return TextPart(text=text) if isinstance(text, str) else None
     if kind in {"image", "image_url", "input_image"}:
         return _image(block)
+    if kind == "file" and "identifier" in block:
+        return FileHandle.from_dict(block)
     if kind in _SKIPPED and role == "assistant":
         return None
     raise LMStudioValueError(

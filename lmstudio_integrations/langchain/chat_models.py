@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
-from pydantic import ConfigDict, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from lmstudio_integrations._adapters import conversation, images
 from lmstudio_integrations._adapters.conversation import Draft, ImageSource
@@ -55,7 +55,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
     logprobs: bool | None = None
     """Whether `response_metadata["logprobs"]` has the tokens' log-probabilities."""
 
-    top_logprobs: int | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=100)] | None = None
     """For how many alternatives of each token; implies `logprobs`."""
 
     stream_usage: bool = True
@@ -154,11 +154,12 @@ class ChatLMStudio(Predicting, BaseChatModel):
             raw = _tools.response_settings(extras.get("response_format"))
             more |= {"raw": {**(values["extra"] or {}), **raw}} if raw else {}
         if values["logprobs"] or values["top_logprobs"]:
-            more["log_probs"] = values["top_logprobs"] or 0
+            more["log_probs"] = values["top_logprobs"] or 1  # 0 might mean none at all
         options = Options(
             usage=values["stream_usage"],
             required=_tools.is_required(more),
             parallel=extras.get("parallel_tool_calls") is not False,
+            alternatives=values["top_logprobs"] or 0,
         )
         return self._settled(values, more), options
 

@@ -30,6 +30,11 @@ RULES: list[dict[str, Any]] = [
     {"when": {"last": "^silent"}, "then": [{"text": "I will not."}]},
     {"when": {"role": "tool"}, "then": [{"text": "The tool said {last}."}]},
     {"when": {"last": "^break"}, "then": [{"text": "so far "}, {"error": "the engine gave up"}]},
+    {"when": {"last": "^stall"}, "then": [{"text": "wait "}, {"fault": "stall"}]},
+    {
+        "when": {"last": "^muse", "structured": True},
+        "then": [{"reasoning": "{Hm}"}, {"text": '{"name": "Ann", "age": 7}'}],
+    },
     {"when": {"last": "^drop"}, "then": [{"text": "going "}, {"fault": "drop"}]},
     {"when": {"last": "^json", "structured": True}, "then": [{"text": '{"name": "Ann", "age": 7}'}]},
     {"when": {"last": "^half", "structured": True}, "then": [{"text": '{"name": "Ann", "ag'}]},
@@ -74,7 +79,7 @@ class RememberingEngine(ScriptedEngine):
 class Server(Emulator):
     """An emulator, and what it was asked."""
 
-    def __init__(self, models: Sequence[ModelEntry] = MODELS, **options: Any) -> None:
+    def __init__(self, models: Sequence[ModelEntry] | None = MODELS, **options: Any) -> None:
         self.engine = RememberingEngine()
         super().__init__(models, engines={"scripted": self.engine}, **options)
 

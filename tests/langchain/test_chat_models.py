@@ -12,21 +12,25 @@ from langchain_core.exceptions import (
     ModelError,
     ModelInvalidRequestError,
     ModelNotFoundError,
+    ModelTimeoutError,
 )
 from langchain_core.messages import HumanMessage
 from langchain_core.prompts import ChatPromptTemplate
 
 from lmstudio_integrations._adapters import retry
+from lmstudio_integrations.emulator.catalogue import Catalogue, Preset
 from lmstudio_integrations.errors import (
     LMStudioConfigMismatchError,
     LMStudioConnectionLostError,
     LMStudioContextOverflowError,
+    LMStudioPresetNotFoundError,
+    LMStudioTimeoutError,
     LMStudioUnreachableError,
     LMStudioValueError,
     LMStudioWrongModelKindError,
 )
 from lmstudio_integrations.langchain import ChatLMStudio
-from tests.langchain.conftest import CHAT, EMBEDDING, OTHER, WAYS, Invoke, Server
+from tests.langchain.conftest import CHAT, EMBEDDING, MODELS, OTHER, WAYS, Invoke, Server
 
 COUNTED = " ".join(str(n) for n in range(30))
 
@@ -99,6 +103,37 @@ def test_settings_reach_the_model(server: Server, ask: Invoke) -> None:
     assert config.context_overflow_policy == "stopAtLimit"
     assert (config.enable_thinking, config.reasoning_budget, config.cpu_threads) == (False, 9, 2)
     assert not config.min_p_sampling
+
+
+def test_log_probabilities_come_when_asked_for(server: Server, ask: Invoke) -> None:
+    assert "logprobs" not in ask(server.chat(), "count").response_metadata
+    told = ask(server.chat(logprobs=True, max_tokens=2), "count").response_metadata["logprobs"]["content"]
+    assert [token["token"] for token in told] == ["0", " 1"]
+    assert all(token["logprob"] <= 0 and token["top_logprobs"] == [] for token in told)
+    told = ask(server.chat(max_tokens=2), "count", top_logprobs=2).response_metadata["logprobs"]["content"]
+    assert [len(token["top_logprobs"]) for token in told] == [2, 2]
+
+
+def test_without_a_ttl_none_is_sent_and_the_servers_own_default_stays(server: Server) -> None:
+    by_default, asked = server.chat(), server.chat(ttl=1)
+    assert by_default._own().wanted.ttl is None
+    by_default.invoke("count")
+    (instance,) = server.loaded()
+    assert instance.ttl_ms != 1_000
+    asked.invoke("count")
+    assert server.loaded()[0].ttl_ms == instance.ttl_ms
+
+
+def test_a_preset_ranks_below_what_is_set(ask: Invoke) -> None:
+    preset = Preset(
+        identifier="mine",
+        fields={"llm.prediction.temperature": 0.9, "llm.prediction.topKSampling": 7},
+    )
+    with Server(catalog=Catalogue(models=tuple(MODELS), presets=(preset,)), models=None) as server:
+        ask(server.chat(preset="mine", temperature=0.1), "count")
+        assert (server.asked.config.temperature, server.asked.config.top_k_sampling) == (0.1, 7)
+        with pytest.raises(LMStudioPresetNotFoundError):
+            ask(server.chat(preset="yours"), "count")
 
 
 def test_a_call_ranks_above_bind_and_bind_above_the_field(server: Server) -> None:
@@ -472,6 +507,14 @@ def test_a_prompt_that_does_not_fit_is_a_context_overflow(server: Server, ask: I
         ask(server.chat(context_overflow_policy="stopAtLimit"), "word " * 5000)
     assert isinstance(caught.value, ContextOverflowError)
     assert caught.value.limit == 4096
+
+
+def test_a_stalled_server_is_a_timeout_that_names_the_clock(server: Server, ask: Invoke) -> None:
+    with pytest.raises(LMStudioTimeoutError) as caught:
+        ask(server.chat(timeout=0.3), "stall")
+    assert caught.value.clock == "timeout"
+    assert isinstance(caught.value, ModelTimeoutError)
+    server.wait_for(lambda: server.predictions[0].state == "ended")
 
 
 def test_blocks_that_cannot_be_sent_are_refused(server: Server, ask: Invoke) -> None:

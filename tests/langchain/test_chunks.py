@@ -270,10 +270,12 @@ def test_log_probabilities_are_on_every_chunk_and_add_up() -> None:
         end(),
     ]
     told = {"token": "a", "logprob": -0.5, "top_logprobs": [{"token": "b", "logprob": -1.5}]}
-    chunks = list(Replay(events=events).stream("q"))
+    chunks = list(Replay(events=events, options=Options(alternatives=1)).stream("q"))
     assert chunks[0].response_metadata["logprobs"] == {"content": [told]}
-    assert streamed(events, "v0").response_metadata["logprobs"] == {"content": [told, told]}
-    assert invoked(events).response_metadata["logprobs"] == {"content": [told, told]}
+    assert streamed(events, "v0", alternatives=1).response_metadata["logprobs"] == {"content": [told, told]}
+    assert invoked(events, alternatives=1).response_metadata["logprobs"] == {"content": [told, told]}
+    alone = {**told, "top_logprobs": []}
+    assert invoked(events).response_metadata["logprobs"] == {"content": [alone, alone]}
 
 
 def test_statistics_of_a_draft_model_are_told() -> None:

@@ -213,6 +213,21 @@ def test_the_same_picture_is_uploaded_once() -> None:
     assert sent == [{"role": "user", "content": [handle, {"type": "text", "text": "twice"}, handle]}]
 
 
+def test_a_file_that_was_uploaded_already_is_named_by_its_handle() -> None:
+    handle = FileHandle(name="a.png", identifier="f1", size_bytes=9, file_type="image")
+    assert wire([HumanMessage(["look", handle.to_dict()])])[0]["content"][1] == handle.to_dict()
+
+
+def test_what_another_provider_left_in_its_answers_is_skipped() -> None:
+    content: list[Any] = [
+        {"type": "server_tool_call", "id": "1", "name": "search", "args": {}},
+        {"type": "non_standard", "value": {}},
+        {"type": "text", "text": "Found it. "},
+        {"type": "refusal", "refusal": "But no."},
+    ]
+    assert wire([AIMessage(content)]) == [text("assistant", "Found it. But no.")]
+
+
 @pytest.mark.parametrize("follow_up", [[], [HumanMessage("what is it?")], [AIMessage("a dog")]])
 def test_pictures_of_tools_move_to_the_next_user_turn(follow_up: list[BaseMessage]) -> None:
     shown: list[Any] = [{"type": "text", "text": "here"}, {"type": "image", "base64": BASE64}]

@@ -74,6 +74,14 @@ def test_function_calling_reads_the_arguments_of_one_required_call(server: Serve
     assert isinstance(answer, schema if schema in (Person, PersonV1) else dict)
 
 
+def test_thoughts_do_not_disturb_the_answer(server: Server) -> None:
+    model = server.chat().with_structured_output(Person, include_raw=True)
+    answer = model.invoke("muse")
+    assert answer["parsed"] == Person(name="Ann", age=7)
+    assert answer["raw"].additional_kwargs["reasoning_content"] == "{Hm}"
+    assert list(server.chat(output_version="v1").with_structured_output(Person).stream("muse"))[-1].age == 7
+
+
 def test_json_mode_sends_any_object(server: Server) -> None:
     assert server.chat().with_structured_output(None, method="json_mode").invoke("json") == ANN
     assert server.asked.config.structured == {"type": "json", "jsonSchema": {"type": "object"}}
