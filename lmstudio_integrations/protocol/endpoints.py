@@ -276,6 +276,9 @@ class Channel:
 
 Endpoint = Rpc | Channel
 
+LAST_PACKETS = {"success", "loadSuccess", "alreadyLoaded", "result"}
+"""Types of the packets after which only the end of the channel follows."""
+
 _MODELS: tuple[Endpoint, ...] = (
     Rpc("unloadModel", UnloadModel),
     Rpc("listLoaded"),

@@ -20,7 +20,7 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol import envelope
-from lmstudio_integrations.protocol.endpoints import Channel, Endpoint, Rpc
+from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Channel, Endpoint, Rpc
 from lmstudio_integrations.protocol.errors import error_object, to_exception
 from lmstudio_integrations.protocol.prediction import LegacyPredictionError
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
@@ -63,6 +63,7 @@ class Exchange:
         since: When that limit began to run.
         id: The id on the wire, once it is sent.
         touched: Whether anything has come back.
+        cancelled: Whether there is nothing to stop any more: the server was asked to, or has said its last word.
         held: A high surrogate that waits for its second half.
     """
 
@@ -230,6 +231,8 @@ class ClientSession:
             return
         exchange.since = now
         exchange.touched = True
+        if message["type"] in LAST_PACKETS:
+            exchange.cancelled = True
         if item is None:
             logger.debug("skipped a packet of unknown type %r on %s", message.get("type"), endpoint.name)
             return

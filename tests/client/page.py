@@ -39,8 +39,8 @@ class Reader:
         except (AssertionError, TimeoutError, LookupError, ValueError, WebSocketException) as error:
             self.departures.append(repr(error))
         self.done.set()
-        for _ in socket:  # until the client goes
-            self.departures.append("the client says more than is on the page")
+        for said in socket:  # until the client goes
+            self.departures.append(f"said {said!r} after the end of the page")
 
     def _take_turn(self, socket: ServerConnection, line: Line) -> None:
         if line.by == "server":

@@ -17,7 +17,7 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
     LMStudioUnsupportedError,
 )
-from lmstudio_integrations.protocol.endpoints import ENDPOINTS
+from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Namespace
 from lmstudio_integrations.protocol.session import ClientSession, Exchange, closed_early
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd
 from tests.protocol.pair import RecordingSink, SessionPair
@@ -298,16 +298,42 @@ def test_cancelling_a_call_or_what_has_ended_sends_nothing() -> None:
     assert not pair.told
 
 
+@pytest.mark.parametrize(
+    ("namespace", "name", "parameter", "last"),
+    [
+        ("llm", "predict", PREDICT, SUCCESS),
+        ("llm", "getOrLoad", GET, {"type": "alreadyLoaded", "info": {}}),
+        ("llm", "getOrLoad", GET, {"type": "loadSuccess", "info": {}}),
+        ("files", "parseDocument", {"fileIdentifier": "f", "parseOpts": {}}, {"type": "result", "content": ""}),
+    ],
+)
+def test_after_the_last_packet_there_is_nothing_to_stop(
+    namespace: Namespace, name: str, parameter: dict[str, Any], last: dict[str, Any]
+) -> None:
+    pair = SessionPair(namespace)
+    for leave in (pair.client.cancel, pair.client.abandon):
+        exchange, sink = pair.call(name, parameter)
+        pair.send(exchange, last)
+        leave(exchange)
+        pair.pump()
+        assert len(sink.items) == 1
+    pair.client.leave(0, lambda: LMStudioRuntimeError("closed"))
+    pair.pump()
+    assert not pair.told
+
+
 @proves("C-ABANDON")
 def test_an_abandoned_stream_is_stopped_on_the_server_and_heard_no_more() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", PREDICT)
+    assert pair.client.wanted
     pair.send(exchange, fragment("a"))
     pair.client.abandon(exchange)
     pair.pump()
     assert [request.packet for request in pair.told] == [CANCEL]
     pair.send(exchange, fragment("b"), SUCCESS)
     assert not pair.client.idle, "the channel is open until the server closes it"
+    assert not pair.client.wanted
     pair.close(exchange)
     assert (content(sink), sink.ends) == (["a"], [])
     assert pair.client.idle
