@@ -1,0 +1,72 @@
+"""Whatever is said to the emulator, it goes on."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.protocol.endpoints import ENDPOINTS
+from tests.emulator.wire import STACK, asking, named, wire
+
+NAMES = sorted({name for endpoints in ENDPOINTS.values() for name in endpoints})
+TYPES = [
+    "rpcCall",
+    "channelCreate",
+    "channelSend",
+    "channelAck",
+    "signalSubscribe",
+    "keepAlive",
+    "communicationWarning",
+]
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
+)
+sensible = st.sampled_from(
+    [
+        asking("chat"),
+        {"specifier": named("chat"), "inputString": "x", "throwIfNotFound": False},
+        {"identifier": "chat", "modelKey": "chat", "loadConfigStack": STACK},
+        {"name": "a", "contentBase64": "AA==", "fileIdentifier": "x", "fileIdentifiers": [], "query": ""},
+        {"modelSpecifier": named("chat"), "rawPrompt": "", "predictionConfigStack": STACK, "history": {"messages": []}},
+    ]
+)
+frames = st.fixed_dictionaries(
+    {"type": st.sampled_from(TYPES) | values.filter(lambda value: value != "keepAlive")},
+    optional={
+        "endpoint": st.sampled_from(NAMES) | values,
+        "callId": st.integers(-1, 3) | values,
+        "channelId": st.integers(-1, 3) | values,
+        "parameter": sensible | values,
+        "creationParameter": sensible | values,
+        "message": st.sampled_from([{"type": "cancel"}, {"type": "stop"}]) | values,
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    """A server with one model of each kind, shared by all examples."""
+    models = [ModelEntry(key="chat"), ModelEntry(key="vectors", kind="embedding")]
+    with Emulator(models, load=["chat", "vectors"]) as emulator:
+        yield emulator
+
+
+@pytest.mark.parametrize("namespace", list(ENDPOINTS))
+def test_the_server_survives_all_frames(server: Emulator, namespace: str, caplog: pytest.LogCaptureFixture) -> None:
+    @settings(max_examples=40, deadline=None)
+    @given(st.lists(frames, max_size=8))
+    def converse(said: list[dict[str, Any]]) -> None:
+        with wire(server, namespace) as me:
+            for frame in said:
+                me.say(frame)
+            me.say(KEEP_ALIVE)
+            while me.hear() != {"type": "keepAliveAck"}:
+                pass
+
+    converse()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
