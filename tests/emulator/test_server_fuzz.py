@@ -12,15 +12,8 @@ from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 from tests.emulator.wire import STACK, asking, named, wire
 
 NAMES = sorted({name for endpoints in ENDPOINTS.values() for name in endpoints})
-TYPES = [
-    "rpcCall",
-    "channelCreate",
-    "channelSend",
-    "channelAck",
-    "signalSubscribe",
-    "keepAlive",
-    "communicationWarning",
-]
+KEEP_ALIVE = {"type": "keepAlive"}
+TYPES = ["rpcCall", "channelCreate", "channelSend", "channelAck", "signalSubscribe", "communicationWarning"]
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 values = st.recursive(
