@@ -10,10 +10,10 @@ from typing import Any, TypeAlias
 
 from pydantic_core import to_json
 
+from lmstudio_integrations.client._arguments import check_names, list_of, whole_number
 from lmstudio_integrations.client._binding import Binding
 from lmstudio_integrations.client._flows import Flow
 from lmstudio_integrations.client._link import Link
-from lmstudio_integrations.client._names import check_names
 from lmstudio_integrations.client._prediction import Callbacks, Prediction
 from lmstudio_integrations.client._requests import (
     History,
@@ -111,10 +111,10 @@ class Act:
         self._binding = binding
         self._options = options
         self._chat = to_chat(history)
-        self._tools = parse_tools(tools)
+        self._tools = parse_tools(list_of(tools, "tools"))
         self._settings = _settings(options, self._tools.values())
-        self._limit = _at_least_one(options.get("max_prediction_rounds"), "max_prediction_rounds")
-        self.parallel = _at_least_one(options.get("max_parallel_tool_calls", 1), "max_parallel_tool_calls")
+        self._limit = whole_number(options.get("max_prediction_rounds"), "max_prediction_rounds")
+        self.parallel = whole_number(options.get("max_parallel_tool_calls", 1), "max_parallel_tool_calls")
         self._started = time.monotonic()
         self._round = -1
 
@@ -197,12 +197,6 @@ def _settings(options: ActOptions, tools: Iterable[ToolFunctionDef]) -> LlmPredi
         raise LMStudioValueError("act() takes no structured output; ask for it in a respond() at the end")
     definitions = [tool.to_tool().to_dict() for tool in tools]
     return settings.merged(LlmPredictionConfig(raw_tools={"type": "toolArray", "tools": definitions}))
-
-
-def _at_least_one(value: int | None, name: str) -> int | None:
-    if value is not None and value < 1:
-        raise LMStudioValueError(f"{name} must be at least 1, or None; got {value!r}")
-    return value
 
 
 def _reply(job: ToolJob) -> ToolCallResultPart:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 from urllib.parse import urlsplit
 
+from lmstudio_integrations._narrow import is_mapping
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 
 HOST_VARIABLE = "LMSTUDIO_HOST"
@@ -21,7 +22,7 @@ DISCOVERY_PORTS = (41343, 52993, 16141, 39414, 22931)
 _SCHEMES = {"": False, "ws": False, "http": False, "wss": True, "https": True}
 _API_SUFFIX = re.compile(r"/(api/)?v[01]$")
 _TOKEN = re.compile(r"sk-lm-([A-Za-z0-9]{8}):([A-Za-z0-9]{20})")
-_MAX_PORT = 65535
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ class Address:
         Raises:
             LMStudioValueError: If it is none of these.
         """
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+            raise LMStudioValueError(f"host must be text, such as host:port; got {text!r}")
         text = text.strip()
         has_scheme = "://" in text
         try:
@@ -47,7 +50,7 @@ class Address:
             host, port = parts.hostname, parts.port
         except ValueError as error:
             raise LMStudioValueError(f"host {text!r} is not an address: {error}; write host:port") from error
-        if parts.scheme not in _SCHEMES or not host:
+        if parts.scheme not in _SCHEMES or not host or port == 0:
             raise LMStudioValueError(f"host {text!r} is not an address; write host:port, or a ws:// or wss:// URL")
         if parts.username is not None or parts.query or parts.fragment:
             raise LMStudioValueError("host must hold no credentials, query or fragment; pass the token as api_token")
@@ -153,10 +156,12 @@ class Target:
         """
         host = host or os.environ.get(HOST_VARIABLE) or None
         token = token or next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), None)
+        if token is not None and not isinstance(token, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+            raise LMStudioValueError(f"api_token must be text; got {type(token).__name__}")
         address = Address.parse(host) if host else None
         if ssl_context is not None and not (address and address.tls):
             raise LMStudioValueError(f"ssl_context is for wss:// and https:// hosts; the host is {host!r}")
-        return cls(address, token, tuple((headers or {}).items()), ssl_context)
+        return cls(address, token, _checked_headers(headers), ssl_context)
 
     def credentials(self) -> Credentials:
         """Return who to be.
@@ -169,3 +174,15 @@ class Target:
     def at(self, address: Address) -> Self:
         """Return the target with its address known."""
         return replace(self, address=address)
+
+
+def _checked_headers(headers: object) -> tuple[tuple[str, str], ...]:
+    if headers is None:
+        return ()
+    if not is_mapping(headers):
+        raise LMStudioValueError(f"headers must be a dict of names and values; got a {type(headers).__name__}")
+    for name, value in headers.items():
+        # Values are not shown: they may be secrets.
+        if not (_HEADER_NAME.fullmatch(str(name)) and isinstance(value, str) and value.isprintable()):
+            raise LMStudioValueError(f"headers must be a dict of names and values; {name!r} cannot be sent")
+    return tuple(headers.items())

@@ -5,9 +5,11 @@ from collections import ChainMap
 from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, TypedDict, TypeVar, cast, get_args
 
+from pydantic import SecretStr
 from typing_extensions import Unpack
 
 from lmstudio_integrations.client._address import Target
+from lmstudio_integrations.client._arguments import check_names, optional_text, text_of
 from lmstudio_integrations.client._binding import (
     DEFAULT_TTL,
     Binding,
@@ -17,7 +19,6 @@ from lmstudio_integrations.client._binding import (
     milliseconds,
 )
 from lmstudio_integrations.client._link import FOR_EVER, Link
-from lmstudio_integrations.client._names import check_names
 from lmstudio_integrations.client._prediction import Prediction
 from lmstudio_integrations.client._requests import CLOCKS, ClockOptions, checked_clocks
 from lmstudio_integrations.client._waiters import Waiter
@@ -50,6 +51,12 @@ def _choice(value: ChoiceT, choices: Any, name: str) -> ChoiceT:
     return value
 
 
+def _idle_time(keep_idle: object) -> float:
+    if isinstance(keep_idle, bool) or not isinstance(keep_idle, int | float) or not keep_idle >= 0:
+        raise LMStudioValueError(f"keep_idle must be a number of seconds; got {keep_idle!r}")
+    return keep_idle
+
+
 class ModelOptions(TypedDict, total=False):
     """How a model is got or loaded.
 
@@ -70,6 +77,15 @@ class ModelOptions(TypedDict, total=False):
     on_config_mismatch: OnConfigMismatch
     on_load_progress: OnProgress | None
     on_progress: OnProgress | None
+
+
+def checked_kind(kind: ModelKind | None) -> ModelKind | None:
+    """Return a kind of models, or `None` for both.
+
+    Raises:
+        LMStudioValueError: If it is neither.
+    """
+    return None if kind is None else _choice(kind, ModelKind, "namespace")
 
 
 class BaseClient:
@@ -97,7 +113,7 @@ class BaseClient:
     def __init__(
         self,
         api_host: str | None = None,
-        api_token: str | None = None,
+        api_token: str | SecretStr | None = None,
         *,
         headers: Mapping[str, str] | None = None,
         ssl_context: ssl.SSLContext | None = None,
@@ -105,9 +121,10 @@ class BaseClient:
         **clocks: Unpack[ClockOptions],
     ) -> None:
         check_names(clocks, CLOCKS)
-        target = Target.of(api_host, api_token, headers, ssl_context)
+        token = api_token.get_secret_value() if isinstance(api_token, SecretStr) else api_token
+        target = Target.of(api_host, token, headers, ssl_context)
         limits = ChainMap(dict(checked_clocks(clocks)), self.default_clocks)
-        self._link: Link[Any] = Link(target, limits, self.make_waiter, keep_idle)
+        self._link: Link[Any] = Link(target, limits, self.make_waiter, _idle_time(keep_idle))
 
     @property
     def api_host(self) -> str | None:
@@ -156,8 +173,7 @@ class BaseNamespace(Generic[HandleT]):
             LMStudioValueError: If an argument cannot be.
         """
         check_names(options, ModelOptions.__annotations__)
-        if model_key is not None and not model_key.strip():
-            raise LMStudioValueError("the model key is empty; name one, or pass None for any loaded model")
+        optional_text(model_key, "model_key")
         ttl = options.get("ttl")
         if ttl is not None:
             milliseconds(ttl)
@@ -181,8 +197,8 @@ class BaseNamespace(Generic[HandleT]):
     def _new_instance(self, model_key: str, identifier: str | None, options: ModelOptions) -> HandleT:
         options["load_policy"] = "new_instance"
         options.setdefault("ttl", DEFAULT_TTL)
-        handle = self.lazy_model(model_key, **options)
-        handle.binding.wanted_identifier = identifier
+        handle = self.lazy_model(text_of(model_key, "model_key"), **options)
+        handle.binding.wanted_identifier = optional_text(identifier, "instance_identifier")
         return handle
 
     def _loaded(self, identifier: str) -> HandleT:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from lmstudio_integrations._narrow import is_object
-from lmstudio_integrations.client._flows import Flow, ask, follow, understanding
+from lmstudio_integrations.client._arguments import seconds_of
+from lmstudio_integrations.client._flows import Flow, Tell, ask, follow, understanding
 from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.errors import (
     LMStudioConfigMismatchError,
@@ -111,10 +112,12 @@ def _get_or_load(link: Link[Any], binding: Binding) -> Flow[str]:
     parameter: dict[str, Any] = {"identifier": binding.key, "load_config_stack": stack_of(binding.config)}
     if binding.ttl is not None:
         parameter["load_ttl_ms"] = milliseconds(binding.ttl)
-    on_packet = _LoadPackets(binding.key, binding.on_load_progress)
-    info = yield from follow(link, binding.kind, "getOrLoad", GetOrLoad(**parameter), on_packet, doing="Model get/load")
-    identifier = _identifier(info)
-    if on_packet.was_loaded:
+    packets = _LoadPackets(binding)
+    identifier = yield from follow(
+        link, binding.kind, "getOrLoad", GetOrLoad(**parameter), packets, doing="Model get/load"
+    )
+    packets.tell(1.0)
+    if packets.was_loaded:
         yield from _check_config(link, binding, identifier)
     return identifier
 
@@ -126,43 +129,42 @@ def _load_new(link: Link[Any], binding: Binding) -> Flow[str]:
         parameter["ttl_ms"] = milliseconds(binding.ttl)
     if binding.wanted_identifier is not None:
         parameter["identifier"] = binding.wanted_identifier
-    on_packet = _LoadPackets(binding.key, binding.on_load_progress)
-    info = yield from follow(link, binding.kind, "loadModel", LoadModel(**parameter), on_packet, doing="Model load")
-    return _identifier(info)
+    packets = _LoadPackets(binding)
+    identifier = yield from follow(link, binding.kind, "loadModel", LoadModel(**parameter), packets, doing="Model load")
+    packets.tell(1.0)
+    return identifier
 
 
 class _LoadPackets:
     """Follows a model being loaded; the callback gets strictly growing values that end with 1.0."""
 
-    def __init__(self, key: str, on_progress: OnProgress | None) -> None:
-        self._key = key
-        self._on_progress = on_progress
+    def __init__(self, binding: Binding) -> None:
+        self._key = binding.key
+        self._on_progress = binding.on_load_progress
         self._last = -1.0
         self.was_loaded = False
         """Whether the model was there already."""
 
-    def __call__(self, packet: dict[str, Any]) -> dict[str, Any] | None:
+    def __call__(self, packet: dict[str, Any]) -> Tell | str | None:
         match packet["type"]:
             case "startLoading":
-                self._report(0.0)
+                return Tell(self.tell, 0.0)
             case "loadProgress" | "progress":
-                self._report(packet["progress"])
+                return Tell(self.tell, float(packet["progress"]))
             case "unloadingOtherJITModel":
                 logger.info("loading %r unloads %r", self._key, packet["info"]["modelKey"])
             case "alreadyLoaded" | "loadSuccess" | "success" as kind:
                 self.was_loaded = kind == "alreadyLoaded"
-                self._report(1.0)
-                _identifier(packet["info"])
-                info: dict[str, Any] = packet["info"]
-                return info
+                return _identifier(packet["info"])
             case other:
                 logger.debug("skipped a packet of unknown type %r while loading", other)
         return None
 
-    def _report(self, progress: float) -> None:
+    def tell(self, progress: float) -> None:
+        """Tell the caller how much is loaded, unless it has been told."""
         if self._on_progress is not None and progress > self._last:
             self._last = progress
-            self._on_progress(float(progress))
+            self._on_progress(progress)
 
 
 def _check_config(link: Link[Any], binding: Binding, identifier: str) -> Flow[None]:
@@ -198,7 +200,8 @@ def milliseconds(ttl: float) -> int:
     Raises:
         LMStudioValueError: If it is no positive, finite number of seconds.
     """
-    if isinstance(ttl, bool) or not (ttl > 0 and math.isfinite(ttl)):
+    seconds_of(ttl, "ttl")
+    if not math.isfinite(ttl):
         raise LMStudioValueError(f"ttl must be a positive number of seconds, or None; got {ttl!r}")
     return max(1, round(ttl * 1000))
 

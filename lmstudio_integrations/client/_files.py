@@ -9,9 +9,16 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any, TypedDict
 
-from lmstudio_integrations.client._flows import Flow, ask, follow, understanding
+from lmstudio_integrations.client._arguments import (
+    check_callbacks,
+    check_names,
+    list_of,
+    optional_text,
+    text_of,
+    whole_number,
+)
+from lmstudio_integrations.client._flows import Flow, Tell, ask, follow, understanding
 from lmstudio_integrations.client._link import Link
-from lmstudio_integrations.client._names import check_names
 from lmstudio_integrations.errors import LMStudioFileExpiredError, LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import ParseDocument, ParseOptions, Retrieve, UploadFile
 from lmstudio_integrations.protocol.kv_config import KvConfig
@@ -56,7 +63,7 @@ _RETRIEVAL_KEYS = {
 def prepare_image(link: Link[Any], source: FileInput, name: str | None) -> Flow[FileHandle]:
     """Upload a picture. Its name gets the extension of what it really is, because some models go by that."""
     content, given = read(source)
-    kind = image_kind(content)
+    name, kind = optional_text(name, "name"), image_kind(content)
     if kind is None:
         shown = name or given or "the given bytes"
         raise LMStudioValueError(f"{shown} is no JPEG, PNG or WebP picture; convert it first")
@@ -67,6 +74,7 @@ def prepare_image(link: Link[Any], source: FileInput, name: str | None) -> Flow[
 def prepare_file(link: Link[Any], source: FileInput, name: str | None) -> Flow[FileHandle]:
     """Upload a file of any type."""
     content, given = read(source)
+    name = optional_text(name, "name")
     again = (lambda: read(source)[0]) if isinstance(source, str | PathLike) else (lambda: content)
     return (yield from _upload(link, name or given or str(uuid.uuid4()), content, again))
 
@@ -85,10 +93,15 @@ def read(source: FileInput) -> tuple[bytes, str | None]:
     if isinstance(source, str | PathLike):
         try:
             return Path(source).read_bytes(), Path(source).name
-        except OSError as error:
-            raise LMStudioOSError(f"cannot read {str(source)!r}: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:
+            raise LMStudioOSError(
+                f"cannot read {str(source)!r}: {getattr(error, 'strerror', None) or error}"
+            ) from error
+    content = source.read() if hasattr(source, "read") else None
+    if not isinstance(content, bytes):
+        raise LMStudioValueError(f"a file is a path, bytes, a data URL or a file open in binary mode; got {source!r}")
     name = getattr(source, "name", None)
-    return source.read(), Path(name).name if isinstance(name, str) else None
+    return content, Path(name).name if isinstance(name, str) else None
 
 
 def image_kind(content: bytes) -> str | None:
@@ -138,6 +151,8 @@ def renew(link: Link[Any], handle: FileHandle) -> Flow[FileHandle]:
     Raises:
         LMStudioFileExpiredError: If that is not possible.
     """
+    if not isinstance(handle, FileHandle):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise LMStudioValueError(f"a file must be prepared first, with prepare_file or prepare_image; got {handle!r}")
     origin = handle.origin
     if origin is None:
         return handle
@@ -186,15 +201,16 @@ def parse_document(
     link: Link[Any], handle: FileHandle, on_progress: Callable[[float], Any] | None
 ) -> Flow[ParsedDocument]:
     """Read the text of an uploaded document."""
+    check_callbacks(on_progress=on_progress)
     known = yield from renew(link, handle)
     parameter = ParseDocument(file_identifier=known.identifier, parse_opts=ParseOptions())
 
-    def on_packet(packet: dict[str, Any]) -> ParsedDocument | None:
+    def read(packet: dict[str, Any]) -> Tell | ParsedDocument | None:
         if packet["type"] == "progress" and on_progress is not None:
-            on_progress(float(packet["progress"]))
+            return Tell(on_progress, float(packet["progress"]))
         return ParsedDocument.from_dict(packet) if packet["type"] == "result" else None
 
-    return (yield from follow(link, "files", "parseDocument", parameter, on_packet, doing="Document parsing"))
+    return (yield from follow(link, "files", "parseDocument", parameter, read, doing="Document parsing"))
 
 
 def retrieve(
@@ -202,8 +218,10 @@ def retrieve(
 ) -> Flow[RetrievalResult]:
     """Search uploaded documents."""
     check_names(options, RetrievalOptions.__annotations__)
-    if not query.strip():
-        raise LMStudioValueError("the query is empty; say what to look for")
+    text_of(query, "query")
+    whole_number(options.get("limit"), "limit")
+    optional_text(options.get("embedding_model"), "embedding_model")
+    files = list_of(files, "files")
     if not files:
         raise LMStudioValueError("retrieval needs at least one file")
     known: list[str] = []
@@ -215,9 +233,9 @@ def retrieve(
     parameter = Retrieve(query=query, file_identifiers=known, config=KvConfig.from_mapping(fields))
     on_progress = options.get("on_progress")
 
-    def on_packet(packet: dict[str, Any]) -> RetrievalResult | None:
+    def read(packet: dict[str, Any]) -> Tell | RetrievalResult | None:
         if packet["type"] == "onFileProcessingStepProgress" and on_progress is not None:
-            on_progress(int(packet["index"]), str(packet["step"]), float(packet["progress"]))
+            return Tell(on_progress, int(packet["index"]), str(packet["step"]), float(packet["progress"]))
         return RetrievalResult.from_dict(packet["result"]) if packet["type"] == "result" else None
 
-    return (yield from follow(link, "files", "retrieve", parameter, on_packet, doing="Retrieval"))
+    return (yield from follow(link, "files", "retrieve", parameter, read, doing="Retrieval"))

@@ -6,6 +6,7 @@ result. A flow itself does no waiting.
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from pydantic import ValidationError
@@ -19,6 +20,10 @@ from lmstudio_integrations.types._base import WireModel
 
 T = TypeVar("T")
 Flow: TypeAlias = Generator[Call[Any], list[Any], T]
+
+
+class Tell(partial[Any]):
+    """A call of a caller's own function, made apart from the reading: what it raises is not the server's fault."""
 
 
 def run(flow: Flow[T]) -> T:
@@ -86,17 +91,19 @@ def follow(
     namespace: Namespace,
     name: str,
     parameter: WireModel | None,
-    on_packet: Callable[[dict[str, Any]], T | None],
+    read: Callable[[dict[str, Any]], Tell | T | None],
     *,
     doing: str,
 ) -> Flow[T]:
-    """Open a channel and hand its packets on until one of them gives the result."""
+    """Open a channel and read its packets until one of them gives the result; tell the caller what others say."""
     with link.start(namespace, channel(namespace, name), parameter, doing=doing) as call:
         while batch := (yield call):
             for packet in batch:
                 with understanding(doing):
-                    result = on_packet(packet)
-                if result is not None:
+                    result = read(packet)
+                if isinstance(result, Tell):
+                    result()
+                elif result is not None:
                     call.release()
                     return result
         raise closed_early(doing)

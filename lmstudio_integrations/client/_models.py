@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
+from lmstudio_integrations.client._arguments import list_of, text_of
 from lmstudio_integrations.client._binding import Binding, with_model
 from lmstudio_integrations.client._flows import Flow, ask, ask_many, understanding
 from lmstudio_integrations.client._link import Link
-from lmstudio_integrations.errors import LMStudioProtocolError
+from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import (
     ApplyPromptTemplate,
     EmbedString,
@@ -54,7 +57,8 @@ def list_downloaded(link: Link[Any], kind: ModelKind | None) -> Flow[list[ModelI
 
 def unload(link: Link[Any], kind: ModelKind, identifier: str) -> Flow[None]:
     """Unload an instance."""
-    yield from ask(link, kind, "unloadModel", UnloadModel(identifier=identifier), doing="Model unload")
+    parameter = UnloadModel(identifier=text_of(identifier, "model_identifier"))
+    yield from ask(link, kind, "unloadModel", parameter, doing="Model unload")
 
 
 def unload_bound(link: Link[Any], binding: Binding) -> Flow[None]:
@@ -107,7 +111,7 @@ def get_processing_state(link: Link[Any], binding: Binding) -> Flow[InstanceProc
 
 def estimate_usage(link: Link[Any], kind: ModelKind, key: str, config: LoadSettings | None) -> Flow[ModelUsageEstimate]:
     """Return how much memory loading a model would take."""
-    parameter = EstimateModelUsage(model_key=key, load_config_stack=stack_of(config))
+    parameter = EstimateModelUsage(model_key=text_of(key, "model_key"), load_config_stack=stack_of(config))
     answer = yield from ask(link, kind, "estimateModelUsage", parameter, doing="Usage estimate")
     with understanding("Usage estimate"):
         return ModelUsageEstimate.from_dict(answer)
@@ -154,7 +158,7 @@ def apply_prompt_template(
     link: Link[Any], binding: Binding, history: ChatHistory, tools: Sequence[Tool | Mapping[str, Any]] = ()
 ) -> Flow[str]:
     """Return the conversation, with the tools offered to the model, as the model would read it."""
-    definitions = [Tool.model_validate(tool) for tool in tools]
+    definitions = [_tool(tool) for tool in list_of(tools, "tools")]
     options = TemplateOptions(tool_definitions=definitions) if definitions else TemplateOptions()
 
     def operation(specifier: QuerySpecifier) -> Flow[str]:
@@ -180,6 +184,13 @@ def _per_text(link: Link[Any], binding: Binding, name: str, texts: Sequence[str]
             return [result[member] for result in results]
 
     return (yield from with_model(link, binding, operation))
+
+
+def _tool(tool: object) -> Tool:
+    try:
+        return Tool.model_validate(tool)
+    except ValidationError as error:
+        raise LMStudioValueError(f"tools holds what is no definition of a tool: {tool!r}") from error
 
 
 def _vector(value: Any) -> list[float]:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lmstudio_integrations.client._flows import Flow, ask, follow, understanding
+from lmstudio_integrations.client._arguments import check_callbacks, list_of, optional_text, text_of, whole_number
+from lmstudio_integrations.client._flows import Flow, Tell, ask, follow, understanding
 from lmstudio_integrations.client._link import Link
-from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import (
     DownloadModel,
     DownloadOptions,
@@ -24,12 +24,11 @@ def search(
     link: Link[Any], term: str | None, limit: int | None, compatibility_types: Sequence[str] | None
 ) -> Flow[list[SearchResultInfo]]:
     """Return the models that fit a search term; without one, those that the server recommends."""
-    if limit is not None and not 1 <= limit <= MAX_RESULTS:
-        raise LMStudioValueError(f"limit must be between 1 and {MAX_RESULTS}; got {limit!r}")
+    types = None if compatibility_types is None else list_of(compatibility_types, "compatibility_types")
     given = {
-        "search_term": term,
-        "limit": limit,
-        "compatibility_types": None if compatibility_types is None else list(compatibility_types),
+        "search_term": optional_text(term, "search_term"),
+        "limit": whole_number(limit, "limit", most=MAX_RESULTS),
+        "compatibility_types": None if types is None else [text_of(each, "compatibility_types") for each in types],
     }
     options = SearchOptions.model_validate({name: value for name, value in given.items() if value is not None})
     answer = yield from ask(link, "repository", "searchModels", SearchModels(opts=options), doing="Model search")
@@ -50,13 +49,14 @@ def download(
     link: Link[Any], identifier: str, on_progress: OnDownload | None, on_finalize: Callable[[], Any] | None
 ) -> Flow[str]:
     """Download a model and return the key by which it can be loaded."""
+    check_callbacks(on_progress=on_progress, on_finalize=on_finalize)
 
-    def on_packet(packet: dict[str, Any]) -> str | None:
+    def read(packet: dict[str, Any]) -> Tell | str | None:
         match packet["type"]:
             case "downloadProgress" if on_progress is not None:
-                on_progress(DownloadProgressUpdate.from_dict(packet["update"]))
+                return Tell(on_progress, DownloadProgressUpdate.from_dict(packet["update"]))
             case "startFinalizing" if on_finalize is not None:
-                on_finalize()
+                return Tell(on_finalize)
             case "success":
                 return str(packet["defaultIdentifier"])
             case _:
@@ -64,4 +64,4 @@ def download(
         return None
 
     parameter = DownloadModel(download_identifier=identifier)
-    return (yield from follow(link, "repository", "downloadModel", parameter, on_packet, doing="Model download"))
+    return (yield from follow(link, "repository", "downloadModel", parameter, read, doing="Model download"))

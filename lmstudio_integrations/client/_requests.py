@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any, TypeAlias, TypedDict
 
+from lmstudio_integrations.client._arguments import check_names, list_of, optional_text, seconds_of
 from lmstudio_integrations.client._binding import Binding
 from lmstudio_integrations.client._files import renewed
 from lmstudio_integrations.client._flows import Flow
 from lmstudio_integrations.client._link import Link
-from lmstudio_integrations.client._names import check_names
 from lmstudio_integrations.client._prediction import Callbacks, Prediction, Request
 from lmstudio_integrations.client._structured import Format, ResponseFormat, requested
 from lmstudio_integrations.errors import LMStudioValueError
@@ -106,8 +106,7 @@ def checked_clocks(options: Mapping[str, Any]) -> Clocks:
     """
     clocks = {name: options[name] for name in CLOCKS if name in options}
     for name, limit in clocks.items():
-        if limit is not None and (isinstance(limit, bool) or not limit > 0):
-            raise LMStudioValueError(f"{name} must be a positive number of seconds, or None; got {limit!r}")
+        seconds_of(limit, name)
     return clocks
 
 
@@ -153,17 +152,19 @@ def respond_in_loop(
 
 
 def _chat_request(link: Link[Any], history: History, settings: LlmPredictionConfig, preset: str | None) -> Request:
-    wire, stack = to_history(history), stack_of(settings)
+    wire, stack, named = to_history(history), stack_of(settings), _preset(preset)
 
     def make(specifier: QuerySpecifier) -> Flow[Predict]:
         known = yield from renewed(link, wire)
-        return Predict(model_specifier=specifier, history=known, prediction_config_stack=stack, **_preset(preset))
+        return Predict(model_specifier=specifier, history=known, prediction_config_stack=stack, **named)
 
     return Request(channel("llm", "predict"), make)
 
 
 def complete(link: Link[Any], binding: Binding, prompt: str, options: PredictionOptions) -> Prediction:
     """Prepare the continuation of a text; servers without `completeRawText` are asked the old way (protocol §5.6)."""
+    if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        raise LMStudioValueError(f"the prompt must be text; got {prompt!r}")
     if not prompt:
         raise LMStudioValueError("the prompt is empty; give the model a text to continue")
     settings, answer = _settings(options)
@@ -213,7 +214,8 @@ def _settings(options: PredictionOptions) -> tuple[LlmPredictionConfig, Format |
 
 
 def _preset(preset: str | None) -> dict[str, Any]:
-    return {} if preset is None else {"fuzzy_preset_identifier": preset}
+    name = optional_text(preset, "preset")
+    return {} if name is None else {"fuzzy_preset_identifier": name}
 
 
 def texts_of(value: str | Iterable[str], what: str) -> list[str]:
@@ -222,8 +224,8 @@ def texts_of(value: str | Iterable[str], what: str) -> list[str]:
     Raises:
         LMStudioValueError: If it holds anything but text.
     """
-    texts = [value] if isinstance(value, str) else list(value)
+    texts = [value] if isinstance(value, str) else list_of(value, what)
     for text in texts:
-        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        if not isinstance(text, str):
             raise LMStudioValueError(f"{what} must be text or a list of texts, got {text!r}")
     return texts

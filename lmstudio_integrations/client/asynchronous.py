@@ -23,6 +23,7 @@ from lmstudio_integrations.client._base import (
     HandleT,
     LoadConfig,
     ModelOptions,
+    checked_kind,
 )
 from lmstudio_integrations.client._binding import DEFAULT_TTL, resolve
 from lmstudio_integrations.client._files import FileInput, RetrievalOptions
@@ -34,6 +35,7 @@ from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import History, PredictionOptions, Texts
 from lmstudio_integrations.client._run_tools import arun_jobs
 from lmstudio_integrations.client._waiters import LoopWaiter, Waiter
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig
 from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.functions import ToolInput
@@ -169,22 +171,22 @@ class _Handle(BaseHandle):
         await arun(_models.unload_bound(self._link, self.binding))
 
     @overload
-    async def tokenize(self, text: str) -> list[int]: ...
+    async def tokenize(self, input: str) -> list[int]: ...
     @overload
-    async def tokenize(self, text: Texts) -> list[list[int]]: ...
-    async def tokenize(self, text: str | Texts) -> list[int] | list[list[int]]:
+    async def tokenize(self, input: Texts) -> list[list[int]]: ...
+    async def tokenize(self, input: str | Texts) -> list[int] | list[list[int]]:  # noqa: A002 - the official name
         """Return the tokens of a text, or of each of several."""
-        tokens = await arun(_models.tokenize(self._link, self.binding, _requests.texts_of(text, "text")))
-        return tokens[0] if isinstance(text, str) else tokens
+        tokens = await arun(_models.tokenize(self._link, self.binding, _requests.texts_of(input, "input")))
+        return tokens[0] if isinstance(input, str) else tokens
 
     @overload
-    async def count_tokens(self, text: str) -> int: ...
+    async def count_tokens(self, input: str) -> int: ...
     @overload
-    async def count_tokens(self, text: Texts) -> list[int]: ...
-    async def count_tokens(self, text: str | Texts) -> int | list[int]:
+    async def count_tokens(self, input: Texts) -> list[int]: ...
+    async def count_tokens(self, input: str | Texts) -> int | list[int]:  # noqa: A002 - the official name
         """Return the number of tokens of a text, or of each of several."""
-        counts = await arun(_models.count_tokens(self._link, self.binding, _requests.texts_of(text, "text")))
-        return counts[0] if isinstance(text, str) else counts
+        counts = await arun(_models.count_tokens(self._link, self.binding, _requests.texts_of(input, "input")))
+        return counts[0] if isinstance(input, str) else counts
 
     async def get_context_length(self) -> int:
         """Return the window that the instance was loaded with, in tokens."""
@@ -266,13 +268,13 @@ class AsyncEmbeddingModel(_Handle):
     """An embedding model."""
 
     @overload
-    async def embed(self, text: str) -> list[float]: ...
+    async def embed(self, input: str) -> list[float]: ...
     @overload
-    async def embed(self, text: Texts) -> list[list[float]]: ...
-    async def embed(self, text: str | Texts) -> list[float] | list[list[float]]:
+    async def embed(self, input: Texts) -> list[list[float]]: ...
+    async def embed(self, input: str | Texts) -> list[float] | list[list[float]]:  # noqa: A002 - the official name
         """Return the vector of a text, or of each of several, in their order."""
-        vectors = await arun(_models.embed(self._link, self.binding, _requests.texts_of(text, "text")))
-        return vectors[0] if isinstance(text, str) else vectors
+        vectors = await arun(_models.embed(self._link, self.binding, _requests.texts_of(input, "input")))
+        return vectors[0] if isinstance(input, str) else vectors
 
     async def get_info(self) -> EmbeddingModelInstanceInfo:
         """Return what the server knows of the instance."""
@@ -367,10 +369,10 @@ class AsyncSystemNamespace:
         self._link = link
 
     async def list_downloaded_models(
-        self, kind: ModelKind | None = None
+        self, namespace: ModelKind | None = None
     ) -> list[AsyncDownloadedModel[AsyncLLM] | AsyncDownloadedModel[AsyncEmbeddingModel]]:
         """Return all models on the server's disk, of one kind or of both."""
-        return await self._client.list_downloaded_models(kind)
+        return await self._client.list_downloaded_models(namespace)
 
     async def get_version(self) -> ServerVersion:
         """Return the version of LM Studio."""
@@ -383,22 +385,22 @@ class AsyncFilesNamespace:
     def __init__(self, link: Link[Any]) -> None:
         self._link = link
 
-    async def prepare_image(self, source: FileInput, name: str | None = None) -> FileHandle:
+    async def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload a picture for use in a chat.
 
         Args:
-            source: A path, bytes, an open binary file or a data URL; JPEG, PNG or WebP.
+            src: A path, bytes, an open binary file or a data URL; JPEG, PNG or WebP.
             name: The file's name; its extension is put right.
 
         Raises:
             LMStudioOSError: If the file cannot be read.
             LMStudioValueError: If it is no such picture.
         """
-        return await arun(_files.prepare_image(self._link, source, name))
+        return await arun(_files.prepare_image(self._link, src, name))
 
-    async def prepare_file(self, source: FileInput, name: str | None = None) -> FileHandle:
+    async def prepare_file(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload a file of any type. Documents are known by the extension of their name."""
-        return await arun(_files.prepare_file(self._link, source, name))
+        return await arun(_files.prepare_file(self._link, src, name))
 
     async def parse_document(
         self, file: FileHandle, *, on_progress: Callable[[float], Any] | None = None
@@ -446,7 +448,6 @@ class AsyncRepositoryNamespace:
     async def search_models(
         self,
         search_term: str | None = None,
-        *,
         limit: int | None = None,
         compatibility_types: Sequence[str] | None = None,
     ) -> list[AsyncAvailableModel]:
@@ -485,9 +486,10 @@ class AsyncClient(BaseClient):
         """Models to download."""
         return AsyncRepositoryNamespace(self._link)
 
-    async def list_loaded_models(self, kind: ModelKind | None = None) -> list[AsyncLLM | AsyncEmbeddingModel]:
+    async def list_loaded_models(self, namespace: ModelKind | None = None) -> list[AsyncLLM | AsyncEmbeddingModel]:
         """Return handles to all that is loaded, of one kind or of both."""
         models: list[AsyncLLM | AsyncEmbeddingModel] = []
+        kind = checked_kind(namespace)
         if kind != "embedding":
             models += await self.llm.list_loaded()
         if kind != "llm":
@@ -495,10 +497,10 @@ class AsyncClient(BaseClient):
         return models
 
     async def list_downloaded_models(
-        self, kind: ModelKind | None = None
+        self, namespace: ModelKind | None = None
     ) -> list[AsyncDownloadedModel[AsyncLLM] | AsyncDownloadedModel[AsyncEmbeddingModel]]:
         """Return all models on the server's disk, of one kind or of both."""
-        infos = await arun(_models.list_downloaded(self._link, kind))
+        infos = await arun(_models.list_downloaded(self._link, checked_kind(namespace)))
         return [
             AsyncDownloadedModel(info, self.llm) if info.type == "llm" else AsyncDownloadedModel(info, self.embedding)
             for info in infos
@@ -506,8 +508,11 @@ class AsyncClient(BaseClient):
 
     @classmethod
     async def is_valid_api_host(cls, api_host: str) -> bool:
-        """Return whether an LM Studio answers at an address."""
-        return await arun(locate(api_host, cls.make_waiter)) is not None
+        """Return whether an LM Studio answers at an address; what is no address is none of its."""
+        try:
+            return await arun(locate(api_host, cls.make_waiter)) is not None
+        except LMStudioValueError:
+            return False
 
     @classmethod
     async def find_default_local_api_host(cls) -> str | None:

@@ -7,6 +7,7 @@ import threading
 
 from typing_extensions import Unpack
 
+from lmstudio_integrations.client._address import Target
 from lmstudio_integrations.client._base import ModelOptions
 from lmstudio_integrations.client._files import FileInput
 from lmstudio_integrations.client._requests import checked_clocks
@@ -50,7 +51,9 @@ def configure_default_client(api_host: str | None = None, api_token: str | None 
 
     Raises:
         LMStudioClientError: If it has been used already.
+        LMStudioValueError: If the host is no address.
     """
+    Target.of(api_host, api_token)
     with _default.lock:
         if _default.client is not None:
             raise LMStudioClientError("the default client is in use already; configure it before its first use")
@@ -90,18 +93,18 @@ def embedding_model(model_key: str | None = None, /, **options: Unpack[ModelOpti
     return get_default_client().embedding.model(model_key, **options)
 
 
-def list_loaded_models(kind: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
+def list_loaded_models(namespace: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
     """Return handles to all that is loaded, of one kind or of both."""
-    return get_default_client().list_loaded_models(kind)
+    return get_default_client().list_loaded_models(namespace)
 
 
 def list_downloaded_models(
-    kind: ModelKind | None = None,
+    namespace: ModelKind | None = None,
 ) -> list[DownloadedModel[LLM] | DownloadedModel[EmbeddingModel]]:
     """Return all models on the server's disk, of one kind or of both."""
-    return get_default_client().list_downloaded_models(kind)
+    return get_default_client().list_downloaded_models(namespace)
 
 
-def prepare_image(source: FileInput, name: str | None = None) -> FileHandle:
+def prepare_image(src: FileInput, name: str | None = None) -> FileHandle:
     """Upload a picture for use in a chat: a path, bytes, an open file or a data URL."""
-    return get_default_client().files.prepare_image(source, name)
+    return get_default_client().files.prepare_image(src, name)

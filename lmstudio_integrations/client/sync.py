@@ -22,6 +22,7 @@ from lmstudio_integrations.client._base import (
     HandleT,
     LoadConfig,
     ModelOptions,
+    checked_kind,
 )
 from lmstudio_integrations.client._binding import DEFAULT_TTL, resolve
 from lmstudio_integrations.client._files import FileInput, RetrievalOptions
@@ -33,6 +34,7 @@ from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import CLOCKS, History, PredictionOptions, Texts
 from lmstudio_integrations.client._run_tools import run_jobs
 from lmstudio_integrations.client._waiters import ThreadWaiter, Waiter
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig
 from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.functions import ToolInput
@@ -107,22 +109,22 @@ class _Handle(BaseHandle):
         run(_models.unload_bound(self._link, self.binding))
 
     @overload
-    def tokenize(self, text: str) -> list[int]: ...
+    def tokenize(self, input: str) -> list[int]: ...
     @overload
-    def tokenize(self, text: Texts) -> list[list[int]]: ...
-    def tokenize(self, text: str | Texts) -> list[int] | list[list[int]]:
+    def tokenize(self, input: Texts) -> list[list[int]]: ...
+    def tokenize(self, input: str | Texts) -> list[int] | list[list[int]]:  # noqa: A002 - the official name
         """Return the tokens of a text, or of each of several."""
-        tokens = run(_models.tokenize(self._link, self.binding, _requests.texts_of(text, "text")))
-        return tokens[0] if isinstance(text, str) else tokens
+        tokens = run(_models.tokenize(self._link, self.binding, _requests.texts_of(input, "input")))
+        return tokens[0] if isinstance(input, str) else tokens
 
     @overload
-    def count_tokens(self, text: str) -> int: ...
+    def count_tokens(self, input: str) -> int: ...
     @overload
-    def count_tokens(self, text: Texts) -> list[int]: ...
-    def count_tokens(self, text: str | Texts) -> int | list[int]:
+    def count_tokens(self, input: Texts) -> list[int]: ...
+    def count_tokens(self, input: str | Texts) -> int | list[int]:  # noqa: A002 - the official name
         """Return the number of tokens of a text, or of each of several."""
-        counts = run(_models.count_tokens(self._link, self.binding, _requests.texts_of(text, "text")))
-        return counts[0] if isinstance(text, str) else counts
+        counts = run(_models.count_tokens(self._link, self.binding, _requests.texts_of(input, "input")))
+        return counts[0] if isinstance(input, str) else counts
 
     def get_context_length(self) -> int:
         """Return the window that the instance was loaded with, in tokens."""
@@ -204,13 +206,13 @@ class EmbeddingModel(_Handle):
     """An embedding model."""
 
     @overload
-    def embed(self, text: str) -> list[float]: ...
+    def embed(self, input: str) -> list[float]: ...
     @overload
-    def embed(self, text: Texts) -> list[list[float]]: ...
-    def embed(self, text: str | Texts) -> list[float] | list[list[float]]:
+    def embed(self, input: Texts) -> list[list[float]]: ...
+    def embed(self, input: str | Texts) -> list[float] | list[list[float]]:  # noqa: A002 - the official name
         """Return the vector of a text, or of each of several, in their order."""
-        vectors = run(_models.embed(self._link, self.binding, _requests.texts_of(text, "text")))
-        return vectors[0] if isinstance(text, str) else vectors
+        vectors = run(_models.embed(self._link, self.binding, _requests.texts_of(input, "input")))
+        return vectors[0] if isinstance(input, str) else vectors
 
     def get_info(self) -> EmbeddingModelInstanceInfo:
         """Return what the server knows of the instance."""
@@ -303,10 +305,10 @@ class SystemNamespace:
         self._link = link
 
     def list_downloaded_models(
-        self, kind: ModelKind | None = None
+        self, namespace: ModelKind | None = None
     ) -> list[DownloadedModel[LLM] | DownloadedModel[EmbeddingModel]]:
         """Return all models on the server's disk, of one kind or of both."""
-        return self._client.list_downloaded_models(kind)
+        return self._client.list_downloaded_models(namespace)
 
     def get_version(self) -> ServerVersion:
         """Return the version of LM Studio."""
@@ -319,22 +321,22 @@ class FilesNamespace:
     def __init__(self, link: Link[Any]) -> None:
         self._link = link
 
-    def prepare_image(self, source: FileInput, name: str | None = None) -> FileHandle:
+    def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload a picture for use in a chat.
 
         Args:
-            source: A path, bytes, an open binary file or a data URL; JPEG, PNG or WebP.
+            src: A path, bytes, an open binary file or a data URL; JPEG, PNG or WebP.
             name: The file's name; its extension is put right.
 
         Raises:
             LMStudioOSError: If the file cannot be read.
             LMStudioValueError: If it is no such picture.
         """
-        return run(_files.prepare_image(self._link, source, name))
+        return run(_files.prepare_image(self._link, src, name))
 
-    def prepare_file(self, source: FileInput, name: str | None = None) -> FileHandle:
+    def prepare_file(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload a file of any type. Documents are known by the extension of their name."""
-        return run(_files.prepare_file(self._link, source, name))
+        return run(_files.prepare_file(self._link, src, name))
 
     def parse_document(self, file: FileHandle, *, on_progress: Callable[[float], Any] | None = None) -> ParsedDocument:
         """Return the text of an uploaded document. The callback takes values from 0.0 to 1.0."""
@@ -376,7 +378,6 @@ class RepositoryNamespace:
     def search_models(
         self,
         search_term: str | None = None,
-        *,
         limit: int | None = None,
         compatibility_types: Sequence[str] | None = None,
     ) -> list[AvailableModel]:
@@ -417,9 +418,10 @@ class Client(BaseClient):
         """Models to download."""
         return RepositoryNamespace(self._link)
 
-    def list_loaded_models(self, kind: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
+    def list_loaded_models(self, namespace: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
         """Return handles to all that is loaded, of one kind or of both."""
         models: list[LLM | EmbeddingModel] = []
+        kind = checked_kind(namespace)
         if kind != "embedding":
             models += self.llm.list_loaded()
         if kind != "llm":
@@ -427,10 +429,10 @@ class Client(BaseClient):
         return models
 
     def list_downloaded_models(
-        self, kind: ModelKind | None = None
+        self, namespace: ModelKind | None = None
     ) -> list[DownloadedModel[LLM] | DownloadedModel[EmbeddingModel]]:
         """Return all models on the server's disk, of one kind or of both."""
-        infos = run(_models.list_downloaded(self._link, kind))
+        infos = run(_models.list_downloaded(self._link, checked_kind(namespace)))
         return [
             DownloadedModel(info, self.llm) if info.type == "llm" else DownloadedModel(info, self.embedding)
             for info in infos
@@ -438,8 +440,11 @@ class Client(BaseClient):
 
     @classmethod
     def is_valid_api_host(cls, api_host: str) -> bool:
-        """Return whether an LM Studio answers at an address."""
-        return run(locate(api_host, cls.make_waiter)) is not None
+        """Return whether an LM Studio answers at an address; what is no address is none of its."""
+        try:
+            return run(locate(api_host, cls.make_waiter)) is not None
+        except LMStudioValueError:
+            return False
 
     @classmethod
     def find_default_local_api_host(cls) -> str | None:

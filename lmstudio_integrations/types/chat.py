@@ -125,6 +125,8 @@ class Chat:
         self, content: Content | Iterable[Content], *, images: Iterable[FileHandle] = ()
     ) -> UserMessage:
         """Add what the user says; images come after the text."""
+        if not is_iterable(images):
+            raise LMStudioValueError(f"images must be a list of prepared files; got {images!r}")
         return self._add(UserMessage, [*_parts(content), *images])
 
     def add_assistant_response(

@@ -1,0 +1,97 @@
+"""Arguments of callers, who may be untyped: what nothing reads, or nobody can use, is refused before it is sent."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lmstudio_integrations._narrow import is_iterable, is_mapping
+from lmstudio_integrations.errors import LMStudioValueError
+
+_NO_CALLBACKS = {"on_config_mismatch"}
+
+
+def check_names(options: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Refuse arguments that nothing reads, and callbacks that cannot be called.
+
+    Raises:
+        LMStudioValueError: If a name is unknown; the nearest known one is suggested.
+    """
+    names = list(known)
+    for name in options:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(names))}"
+            raise LMStudioValueError(f"unknown argument {name!r}; {hint}")
+    check_callbacks(**options)
+
+
+def check_callbacks(**options: Any) -> None:
+    """Refuse callbacks (`on_…`, `handle_…`) that cannot be called.
+
+    Raises:
+        LMStudioValueError: If there is one.
+    """
+    for name, value in options.items():
+        is_callback = name.startswith(("on_", "handle_")) and name not in _NO_CALLBACKS
+        if is_callback and value is not None and not callable(value):
+            raise LMStudioValueError(f"{name} must be a function, or None; got {value!r}")
+
+
+def text_of(value: object, name: str) -> str:
+    """Return an argument that is to be text, and not empty.
+
+    Raises:
+        LMStudioValueError: If it is not.
+    """
+    if not isinstance(value, str):
+        raise LMStudioValueError(f"{name} must be text; got {value!r}")
+    if not value.strip():
+        raise LMStudioValueError(f"{name} is empty")
+    return value
+
+
+def optional_text(value: object, name: str) -> str | None:
+    """Return an argument that is to be text, and not empty, or `None`.
+
+    Raises:
+        LMStudioValueError: If it is not.
+    """
+    return None if value is None else text_of(value, name)
+
+
+def seconds_of(value: object, name: str) -> float | None:
+    """Return an argument that is to be a positive number of seconds, or `None`.
+
+    Raises:
+        LMStudioValueError: If it is not.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise LMStudioValueError(f"{name} must be a positive number of seconds, or None; got {value!r}")
+    return value
+
+
+def whole_number(value: object, name: str, *, most: int | None = None) -> int | None:
+    """Return an argument that is to be a whole number from 1 to `most`, or `None`.
+
+    Raises:
+        LMStudioValueError: If it is not.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most is not None and value > most):
+        bounds = "at least 1" if most is None else f"between 1 and {most}"
+        raise LMStudioValueError(f"{name} must be {bounds}, or None; got {value!r}")
+    return value
+
+
+def list_of(value: object, name: str) -> list[Any]:
+    """Return an argument that is to be a list, or something like one.
+
+    Raises:
+        LMStudioValueError: If it is not; a text is none.
+    """
+    if not is_iterable(value) or is_mapping(value) or isinstance(value, str | bytes):
+        raise LMStudioValueError(f"{name} must be a list; got {value!r}")
+    return list(value)

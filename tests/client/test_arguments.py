@@ -1,0 +1,137 @@
+"""Arguments that cannot be: each is refused with its name and its value, before anything is sent."""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client.convenience import reset_default_client
+from lmstudio_integrations.emulator import Emulator
+from tests.client.test_connecting import TOKEN
+
+HANDLE = lms.FileHandle(name="a.txt", identifier="1", size_bytes=1, file_type="text/plain")
+
+CONSTRUCTING: list[tuple[str, dict[str, Any]]] = [
+    ("host .* 5", {"api_host": 5}),
+    ("host 'h:0'", {"api_host": "h:0"}),
+    ("api_token .* int", {"api_token": 5}),
+    ("headers .* str", {"headers": "X-Key: 1"}),
+    ("'X-Key'", {"headers": {"X-Key": 1}}),
+    ("'X-Key'", {"headers": {"X-Key": "a\r\nb"}}),
+    ("'X Key'", {"headers": {"X Key": "a"}}),
+    ("keep_idle .* -1", {"keep_idle": -1}),
+    ("keep_idle .* 'x'", {"keep_idle": "x"}),
+    ("timeout .* '5'", {"timeout": "5"}),
+    ("idle_timeout .* nan", {"idle_timeout": float("nan")}),
+]
+
+CALLS: list[tuple[str, Callable[[Any], Any]]] = [
+    ("model_key .* 5", lambda client: client.llm.model(5)),
+    ("model_key .* None", lambda client: client.llm.load_new_instance(None)),
+    ("instance_identifier is empty", lambda client: client.llm.load_new_instance("chatty", "")),
+    ("instance_identifier .* 5", lambda client: client.llm.load_new_instance("chatty", 5)),
+    ("ttl .* '5'", lambda client: client.llm.model("chatty", ttl="5")),
+    ("on_load_progress .* 5", lambda client: client.llm.model("chatty", on_load_progress=5)),
+    ("load_policy .* \\[\\]", lambda client: client.llm.model("chatty", load_policy=[])),
+    ("model_identifier .* 5", lambda client: client.llm.unload(5)),
+    ("model_identifier is empty", lambda client: client.llm.unload("")),
+    ("model_key .* 5", lambda client: client.llm.estimate_usage(5)),
+    ("namespace .* 'vlm'", lambda client: client.list_loaded_models("vlm")),
+    ("namespace .* 'vlm'", lambda client: client.list_downloaded_models("vlm")),
+    ("a file is .* 5", lambda client: client.files.prepare_image(5)),
+    ("a file is .*StringIO", lambda client: client.files.prepare_file(io.StringIO("text"))),
+    ("name .* 5", lambda client: client.files.prepare_file(b"content", 5)),
+    ("must be prepared first.* 5", lambda client: client.files.parse_document(5)),
+    ("on_progress .* 5", lambda client: client.files.parse_document(HANDLE, on_progress=5)),
+    ("query .* 5", lambda client: client.files.retrieve(5, [HANDLE])),
+    ("files .* 5", lambda client: client.files.retrieve("x", 5)),
+    ("must be prepared first.* 'a.txt'", lambda client: client.files.retrieve("x", ["a.txt"])),
+    ("limit .* 'x'", lambda client: client.files.retrieve("x", [HANDLE], limit="x")),
+    ("search_term .* 5", lambda client: client.repository.search_models(5)),
+    ("limit .* 'x'", lambda client: client.repository.search_models("x", "x")),
+    ("compatibility_types .* 5", lambda client: client.repository.search_models(compatibility_types=[5])),
+]
+
+ON_A_MODEL: list[tuple[str, Callable[[Any], Any]]] = [
+    ("prompt .* 5", lambda model: model.complete(5)),
+    ("history .* None", lambda model: model.respond(None)),
+    ("preset .* 5", lambda model: model.respond("Hi", preset=5)),
+    ("on_message .* 5", lambda model: model.respond("Hi", on_message=5)),
+    ("input .* 5", lambda model: model.tokenize(5)),
+    ("input .* b'x'", lambda model: model.count_tokens(b"x")),
+    ("tools .* 5", lambda model: model.apply_prompt_template("Hi", tools=5)),
+    ("tools .* 5", lambda model: model.apply_prompt_template("Hi", tools=[5])),
+    ("tools .* 5", lambda model: model.act("Hi", 5)),
+    ("max_prediction_rounds .* 'a'", lambda model: model.act("Hi", [_tool], max_prediction_rounds="a")),
+    ("handle_invalid_tool_request .* 5", lambda model: model.act("Hi", [_tool], handle_invalid_tool_request=5)),
+]
+
+
+def _tool() -> None:
+    """Do nothing."""
+
+
+@pytest.mark.parametrize(("text", "arguments"), CONSTRUCTING)
+def test_a_client_that_cannot_be_is_refused(text: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(lms.LMStudioValueError, match=text):
+        lms.Client(**arguments)
+
+
+@pytest.mark.parametrize(("text", "call"), CALLS)
+async def test_a_call_that_cannot_be_is_refused(client: Any, server: Emulator, text: str, call: Any) -> None:
+    with pytest.raises(lms.LMStudioValueError, match=text):
+        await call(client)
+    assert not server.connections
+
+
+@pytest.mark.parametrize(("text", "call"), ON_A_MODEL)
+async def test_a_request_to_a_model_that_cannot_be_is_refused(
+    client: Any, server: Emulator, text: str, call: Any
+) -> None:
+    with pytest.raises(lms.LMStudioValueError, match=text):
+        await call(client.llm.lazy_model("chatty"))
+    assert not server.connections
+
+
+async def test_a_path_that_cannot_be_is_an_error_of_the_system(client: Any) -> None:
+    with pytest.raises(lms.LMStudioOSError, match="null byte"):
+        await client.files.prepare_file("a\0b")
+
+
+@pytest.mark.parametrize("host", ["ftp://host", "", "host:port", 5])
+async def test_what_is_no_address_is_no_valid_host(make_client: Callable[..., Any], host: Any) -> None:
+    assert not await make_client("localhost:1").is_valid_api_host(host)
+
+
+async def test_a_token_may_be_a_secret_of_pydantics(make_client: Callable[..., Any]) -> None:
+    with Emulator([{"key": "chatty", "engine": "scripted"}], tokens=[TOKEN]) as server:
+        async with make_client(server.address, SecretStr(TOKEN)) as client:
+            assert await client.llm.list_loaded() == []
+
+
+@pytest.mark.parametrize("value", ["x", -1])
+def test_the_default_timeout_must_be_a_time(value: Any) -> None:
+    with pytest.raises(lms.LMStudioValueError, match=f"idle_timeout .* {value!r}"):
+        lms.set_sync_api_timeout(value)
+
+
+def test_the_default_client_goes_to_an_address() -> None:
+    reset_default_client()
+    with pytest.raises(lms.LMStudioValueError, match="ftp://"):
+        lms.configure_default_client("ftp://host")
+
+
+def test_images_come_in_a_list() -> None:
+    with pytest.raises(lms.LMStudioValueError, match=r"images .* 5"):
+        lms.Chat().add_user_message("Look", images=5)  # type: ignore[arg-type]  # what is tested
+
+
+async def test_an_error_of_a_callback_is_the_callers_own(client: Any) -> None:
+    def fail(_progress: float) -> None:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        await client.llm.model("chatty", on_load_progress=fail)
