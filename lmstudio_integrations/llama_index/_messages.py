@@ -61,7 +61,7 @@ def draft(messages: Sequence[ChatMessage], *, send_reasoning: bool = False) -> l
         elif role == "assistant":
             _add_answer(conversation, message, send_reasoning=send_reasoning)
         else:
-            conversation.add(role, _joined(_parts(message.blocks, role)) or [TextPart(text="")])
+            conversation.add(role, _shown(message, role) or [TextPart(text="")])
     return conversation.finish()
 
 
@@ -152,6 +152,14 @@ def _parts(blocks: Sequence[Any], role: Role) -> list[Part]:
             )
         parts.extend(convert(block, role))
     return parts
+
+
+def _shown(message: ChatMessage, role: Role) -> list[Part]:
+    """Return what a message says and shows; core adds pictures of older histories again each time it looks at one."""
+    parts = _joined(_parts(message.blocks, role))
+    if "images" not in message.additional_kwargs:
+        return parts
+    return [part for index, part in enumerate(parts) if part not in parts[:index]]
 
 
 def _joined(parts: Sequence[Part]) -> list[Part]:
