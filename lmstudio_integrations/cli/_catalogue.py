@@ -9,8 +9,7 @@ from typing import Any
 from lmstudio_integrations.client._address import DISCOVERY_PORTS
 from lmstudio_integrations.emulator import Catalogue, Emulator, ModelEntry
 from lmstudio_integrations.emulator.catalogue import BUNDLED, load, parse_model
-from lmstudio_integrations.emulator.engines.base import Engine
-from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, parse_rules
+from lmstudio_integrations.emulator.engines.scripted import parse_rules
 from lmstudio_integrations.errors import LMStudioValueError
 
 SCRIPTED_PACE = 200.0
@@ -44,16 +43,8 @@ def build(options: ServeOptions) -> Emulator:
         port=DISCOVERY_PORTS if options.port is None else options.port,
         tokens=options.tokens,
         load=options.load,
-        engines=engines(offline=options.offline),
         offline=options.offline,
     )
-
-
-def engines(*, offline: bool = False) -> dict[str, Engine]:
-    """Return all engines by name. `offline`: weights that are not on this machine are not fetched."""
-    from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine  # noqa: PLC0415 - needs the extra
-
-    return {"scripted": ScriptedEngine(), "llama_cpp": LlamaCppEngine(offline=offline)}
 
 
 def build_catalogue(options: ServeOptions) -> Catalogue:

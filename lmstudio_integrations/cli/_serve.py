@@ -37,7 +37,10 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         list[str] | None, typer.Option(metavar="KEY", help="A model to load at the start. May be repeated.")
     ] = None,
     catalog: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A TOML file with [[model]] and [[preset]] tables.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A TOML file with [[model]] and [[preset]] tables, or a folder of GGUF files."
+        ),
     ] = None,
     scripted: Annotated[  # noqa: FBT002 - a flag
         bool, typer.Option("--scripted", help="Models without weights are scripted: they answer by rule, at once.")

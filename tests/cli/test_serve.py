@@ -201,3 +201,9 @@ def test_a_served_process_answers_and_ends_cleanly_when_interrupted(
     _, errors = process.communicate(timeout=20)
     assert errors == ""
     assert sys.platform == "win32" or process.returncode == 0
+
+
+def test_a_folder_offers_its_files(tmp_path: Path) -> None:
+    (tmp_path / "Some-Model.gguf").write_bytes(b"GGUF")
+    (model,) = build_catalogue(ServeOptions(catalog=tmp_path)).models
+    assert (model.key, model.engine) == ("some-model", "llama_cpp")
