@@ -1,158 +1,153 @@
-"""What `protocol.md` asks of a server: identifier, sentence, and the section it stands in.
+"""What the description of the protocol asks of a server: an id, the section, one sentence.
 
-Each is proved by at least one test, which names it with `proves`; `test_requirements_server.py` checks both ways.
+`test_requirements_server.py` sees to it that a test names each of them with `proves`, and none besides.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from tests.requirements import Requirement
 
-Test = TypeVar("Test", bound=Callable[..., Any])
+R = Requirement
 
-REQUIREMENTS: dict[str, tuple[str, str]] = {
+REQUIREMENTS: dict[str, Requirement] = {
     # Transport
-    "http-greeting": ('GET /lmstudio-greeting on the same port answers {"lmstudio":true} as JSON.', "§0, §1.3"),
-    "http-status": ("GET /lms-status answers package and version, both strings.", "§1.3"),
-    "http-unknown-path": ("An unknown path gets 404, with and without an upgrade.", "§2.5, §9.2"),
-    "http-origin": ("An unwanted connection is refused with 403 before the upgrade.", "§2.5"),
-    "ws-namespaces": (
-        "The paths of llm, embedding, system, files, repository and diagnostics accept WebSockets.",
-        "§0, §1.2",
+    "S-HTTP-GREETING": R("§0, §1.3", 'GET /lmstudio-greeting on the same port answers {"lmstudio":true} as JSON.'),
+    "S-HTTP-STATUS": R("§1.3", "GET /lms-status answers package and version, both strings."),
+    "S-HTTP-UNKNOWN-PATH": R("§2.5, §9.2", "An unknown path gets 404, with and without an upgrade."),
+    "S-HTTP-ORIGIN": R("§2.5", "An unwanted connection is refused with 403 before the upgrade."),
+    "S-WS-NAMESPACES": R(
+        "§0, §1.2", "The paths of llm, embedding, system, files, repository and diagnostics accept WebSockets."
     ),
-    "ws-binary": ("Binary frames are read as UTF-8.", "§1.1"),
-    "ws-large-frames": ("Frames of many megabytes are accepted, as images come in one.", "§0"),
-    "ws-text-frames": ("Frames to the client are text frames.", "§0"),
+    "S-WS-BINARY": R("§1.1", "Binary frames are read as UTF-8."),
+    "S-WS-LARGE-FRAMES": R("§0", "Frames of many megabytes are accepted, as images come in one."),
+    "S-WS-TEXT-FRAMES": R("§0", "Frames to the client are text frames."),
     # Authentication
-    "auth-first": ('The first valid credentials are answered with {"success":true}.', "§2.1, §2.2"),
-    "auth-ignores-noise": ("What is no JSON or no credentials is ignored, and the client may try again.", "§2.5"),
-    "auth-length": ("Credentials have at most 256 characters each.", "§2.1"),
-    "auth-timeout": ("After 10 s without success the server says so and closes.", "§2.5"),
-    "auth-first-come": (
-        "The first socket of a client fixes its passkey; another passkey is refused in the known words.",
-        "§2.2, §2.5",
+    "S-AUTH-FIRST": R("§2.1, §2.2", 'The first valid credentials are answered with {"success":true}.'),
+    "S-AUTH-IGNORES-NOISE": R("§2.5", "What is no JSON or no credentials is ignored, and the client may try again."),
+    "S-AUTH-LENGTH": R("§2.1", "Credentials have at most 256 characters each."),
+    "S-AUTH-TIMEOUT": R("§2.5", "After 10 s without success the server says so and closes."),
+    "S-AUTH-FIRST-COME": R(
+        "§2.2, §2.5", "The first socket of a client fixes its passkey; another passkey is refused in the known words."
     ),
-    "auth-reuse": ("An identifier is free again when all its sockets are gone.", "§2.5"),
-    "auth-failure-closes": ("After a refusal the server closes the socket.", "§2.2"),
-    "auth-token": ("With tokens, only their halves are accepted as credentials.", "§2.3"),
+    "S-AUTH-REUSE": R("§2.5", "An identifier is free again when all its sockets are gone."),
+    "S-AUTH-FAILURE-CLOSES": R("§2.2", "After a refusal the server closes the socket."),
+    "S-AUTH-TOKEN": R("§2.3", "With tokens, only their halves are accepted as credentials."),
     # Framing
-    "frames-two-tables": ("Calls and channels have tables of their own: equal ids do not collide.", "§0, §3.3"),
-    "frames-void": ("A void result has no result key.", "§0, §3.4, §3.8"),
-    "frames-not-found": ("A result that is not found has no result key.", "§0, §4.2"),
-    "frames-keep-alive": ("keepAlive is answered with keepAliveAck, and only then is one sent.", "§0, §3.6"),
-    "frames-close": ("A channel ends with its terminal packet and channelClose, or with channelError.", "§0, §3.5"),
-    "frames-order": ("Frames of one handler keep their order.", "§9.1"),
-    "frames-concurrent": ("Requests run at the same time: a slow prediction does not delay a listing.", "§3.4, §9.1"),
-    "frames-gone-channel": ("A packet for a channel that has ended gets the warning channelUnknown.", "§3.5"),
-    "frames-ack": ("An ackId is accepted and not needed.", "§3.5"),
+    "S-FRAMES-TWO-TABLES": R("§0, §3.3", "Calls and channels have tables of their own: equal ids do not collide."),
+    "S-FRAMES-VOID": R("§0, §3.4, §3.8", "A void result has no result key."),
+    "S-FRAMES-NOT-FOUND": R("§0, §4.2", "A result that is not found has no result key."),
+    "S-FRAMES-KEEP-ALIVE": R("§0, §3.6", "keepAlive is answered with keepAliveAck, and only then is one sent."),
+    "S-FRAMES-CLOSE": R("§0, §3.5", "A channel ends with its terminal packet and channelClose, or with channelError."),
+    "S-FRAMES-ORDER": R("§9.1", "Frames of one handler keep their order."),
+    "S-FRAMES-CONCURRENT": R(
+        "§3.4, §9.1", "Requests run at the same time: a slow prediction does not delay a listing."
+    ),
+    "S-FRAMES-GONE-CHANNEL": R("§3.5", "A packet for a channel that has ended gets the warning channelUnknown."),
+    "S-FRAMES-ACK": R("§3.5", "An ackId is accepted and not needed."),
     # Bad input
-    "bad-not-json": (
-        "A frame that is no JSON, has an unknown type or lacks its id is dropped without a word.",
-        "§3.2, §9.1",
+    "S-BAD-NOT-JSON": R(
+        "§3.2, §9.1", "A frame that is no JSON, has an unknown type or lacks its id is dropped without a word."
     ),
-    "bad-endpoint": ("An unknown endpoint gets one warning that names it, and no answer.", "§9.1"),
-    "bad-parameter": ("An invalid parameter gets a warning with its kind, and no answer.", "§9.1"),
-    "bad-null-void": ("null is no void parameter.", "§0, §3.8"),
-    "bad-duplicate": ("A channel id that is in use gets the warning channelAlreadyOpen.", "§9.1"),
-    "bad-packet": ("An invalid packet gets the warning channelMessageTypeError, and the channel stays open.", "§9.1"),
-    "bad-five": ("There are at most five warnings per connection.", "§3.6, §9.1"),
-    "bad-layer": ("A layer name outside the list makes the request invalid.", "§5.3"),
-    "bad-unknown-fields": ("Unknown fields and config keys are accepted and ignored.", "§0, §5.3"),
-    "bad-plain-content": ("A plain string as the content of a message is invalid.", "§4.3"),
+    "S-BAD-ENDPOINT": R("§9.1", "An unknown endpoint gets one warning that names it, and no answer."),
+    "S-BAD-PARAMETER": R("§9.1", "An invalid parameter gets a warning with its kind, and no answer."),
+    "S-BAD-NULL-VOID": R("§0, §3.8", "null is no void parameter."),
+    "S-BAD-DUPLICATE": R("§9.1", "A channel id that is in use gets the warning channelAlreadyOpen."),
+    "S-BAD-PACKET": R(
+        "§9.1", "An invalid packet gets the warning channelMessageTypeError, and the channel stays open."
+    ),
+    "S-BAD-FIVE": R("§3.6, §9.1", "There are at most five warnings per connection."),
+    "S-BAD-LAYER": R("§5.3", "A layer name outside the list makes the request invalid."),
+    "S-BAD-UNKNOWN-FIELDS": R("§0, §5.3", "Unknown fields and config keys are accepted and ignored."),
+    "S-BAD-PLAIN-CONTENT": R("§4.3", "A plain string as the content of a message is invalid."),
     # Errors
-    "error-title": ("Errors have a title and the same rootTitle.", "§3.7"),
-    "error-codes": ("A displayData has every member of its code.", "§3.7"),
-    "error-wrong-kind": ("A model of the other kind is refused with generic.domainMismatch.", "§3.7"),
-    "error-unknown-model": ("An unknown model is refused with generic.pathNotFound.", "§4.2"),
-    "error-unknown-loaded": ("A query that nothing loaded fits is refused with generic.noModelMatchingQuery.", "§4.2"),
-    "error-stale-reference": (
-        "The reference of an unloaded instance is refused with generic.specificModelUnloaded.",
-        "§9.2",
+    "S-ERROR-TITLE": R("§3.7", "Errors have a title and the same rootTitle."),
+    "S-ERROR-CODES": R("§3.7", "A displayData has every member of its code."),
+    "S-ERROR-WRONG-KIND": R("§3.7", "A model of the other kind is refused with generic.domainMismatch."),
+    "S-ERROR-UNKNOWN-MODEL": R("§4.2", "An unknown model is refused with generic.pathNotFound."),
+    "S-ERROR-UNKNOWN-LOADED": R(
+        "§4.2", "A query that nothing loaded fits is refused with generic.noModelMatchingQuery."
     ),
-    "error-preset": ("An unknown preset is refused with generic.presetNotFound.", "§4.3"),
+    "S-ERROR-STALE-REFERENCE": R(
+        "§9.2", "The reference of an unloaded instance is refused with generic.specificModelUnloaded."
+    ),
+    "S-ERROR-PRESET": R("§4.3", "An unknown preset is refused with generic.presetNotFound."),
     # Loading
-    "load-sequence": ("loadModel sends resolved, progress, success and closes.", "§4.2"),
-    "load-ambiguous": ("ambiguous is there only if several models matched; the first is used.", "§4.2"),
-    "load-suffix": ("A default identifier that is taken gets :N appended.", "§4.2"),
-    "load-duplicate": ("A duplicate identifier is refused with a title that says it already exists.", "§4.2, §9.2"),
-    "load-no-ttl": ("loadModel without ttlMs has no TTL.", "§4.2, §9.3"),
-    "load-cancel": ("A load can be cancelled, and ends its channel.", "§4.2, §9.2"),
-    "load-config": ("The effective load configuration has full keys, with the context length among them.", "§4.2"),
-    "get-already": (
-        "getOrLoad of something loaded sends alreadyLoaded and closes; TTL and config are untouched.",
-        "§4.2",
+    "S-LOAD-SEQUENCE": R("§4.2", "loadModel sends resolved, progress, success and closes."),
+    "S-LOAD-AMBIGUOUS": R("§4.2", "ambiguous is there only if several models matched; the first is used."),
+    "S-LOAD-SUFFIX": R("§4.2", "A default identifier that is taken gets :N appended."),
+    "S-LOAD-DUPLICATE": R("§4.2, §9.2", "A duplicate identifier is refused with a title that says it already exists."),
+    "S-LOAD-NO-TTL": R("§4.2, §9.3", "loadModel without ttlMs has no TTL."),
+    "S-LOAD-CANCEL": R("§4.2, §9.2", "A load can be cancelled, and ends its channel."),
+    "S-LOAD-CONFIG": R("§4.2", "The effective load configuration has full keys, with the context length among them."),
+    "S-GET-ALREADY": R(
+        "§4.2", "getOrLoad of something loaded sends alreadyLoaded and closes; TTL and config are untouched."
     ),
-    "get-sequence": ("getOrLoad of something else sends startLoading, loadProgress, loadSuccess and closes.", "§4.2"),
-    "get-evict": ("A just-in-time load unloads earlier ones, of any kind, and says so.", "§4.2, §9.3"),
-    "get-evict-explicit": ("Models that were loaded explicitly are not evicted.", "§9.3"),
-    "get-ttl": ("Without a TTL, getOrLoad gives 60 minutes.", "§5.2"),
-    "match-order": (
-        "A name means an identifier, then a key, an alias, or the beginning of a path in either case.",
-        "§5.1",
+    "S-GET-SEQUENCE": R(
+        "§4.2", "getOrLoad of something else sends startLoading, loadProgress, loadSuccess and closes."
     ),
-    "match-query": ("All members of a query must match; an empty one means any loaded model.", "§5.1"),
-    "match-loaded-only": ("Requests match loaded models only, and never load one.", "§5.1"),
-    "reference-unique": ("An instanceReference is unique per load.", "§5.1"),
-    "namespace-domain": ("A namespace lists the instances of its own kind only.", "§4.1"),
-    "ttl-idle": ("The TTL runs while the model idles, starts again with every use, and unloads it.", "§9.2, §9.3"),
-    "ttl-working": ("A model that works is not idle.", "§9.3"),
-    "unload-void": ("unloadModel answers void.", "§4.2"),
-    "unload-predicting": ("Unloading ends a running prediction with modelUnloaded.", "§9.2"),
-    "state": (
-        "getInstanceProcessingState tells what the instance does, and counts waiting and running requests.",
-        "§4.2",
+    "S-GET-EVICT": R("§4.2, §9.3", "A just-in-time load unloads earlier ones, of any kind, and says so."),
+    "S-GET-EVICT-EXPLICIT": R("§9.3", "Models that were loaded explicitly are not evicted."),
+    "S-GET-TTL": R("§5.2", "Without a TTL, getOrLoad gives 60 minutes."),
+    "S-MATCH-ORDER": R(
+        "§5.1", "A name means an identifier, then a key, an alias, or the beginning of a path in either case."
     ),
-    "slots": ("No more predictions run at once than numParallelSessions; the others wait.", "§9.3"),
-    "info-fields": ("Infos have every field that the newest schema requires, null only where it may be.", "§0, §6.6"),
-    "info-ints": ("Integer fields are JSON integers.", "§0"),
+    "S-MATCH-QUERY": R("§5.1", "All members of a query must match; an empty one means any loaded model."),
+    "S-MATCH-LOADED-ONLY": R("§5.1", "Requests match loaded models only, and never load one."),
+    "S-REFERENCE-UNIQUE": R("§5.1", "An instanceReference is unique per load."),
+    "S-NAMESPACE-DOMAIN": R("§4.1", "A namespace lists the instances of its own kind only."),
+    "S-TTL-IDLE": R("§9.2, §9.3", "The TTL runs while the model idles, starts again with every use, and unloads it."),
+    "S-TTL-WORKING": R("§9.3", "A model that works is not idle."),
+    "S-UNLOAD-VOID": R("§4.2", "unloadModel answers void."),
+    "S-UNLOAD-PREDICTING": R("§9.2", "Unloading ends a running prediction with modelUnloaded."),
+    "S-STATE": R(
+        "§4.2", "getInstanceProcessingState tells what the instance does, and counts waiting and running requests."
+    ),
+    "S-SLOTS": R("§9.3", "No more predictions run at once than numParallelSessions; the others wait."),
+    "S-INFO-FIELDS": R(
+        "§0, §6.6", "Infos have every field that the newest schema requires, null only where it may be."
+    ),
+    "S-INFO-INTS": R("§0", "Integer fields are JSON integers."),
     # Predictions
-    "predict-progress": ("Prompt progress is sent for at least 0 and 1, with all details, which add up.", "§0, §4.3"),
-    "predict-fragment": ("Fragments have all fields, isStructural among them.", "§6.4"),
-    "predict-success": ("success has stats, modelInfo, loadModelConfig and predictionConfig.", "§4.3"),
-    "predict-stats": (
-        "The total count is the sum of prompt and predicted; the end of sequence counts as predicted.",
-        "§6.5",
+    "S-PREDICT-PROGRESS": R(
+        "§0, §4.3", "Prompt progress is sent for at least 0 and 1, with all details, which add up."
     ),
-    "predict-cancel": ("After cancel comes success with userStopped, then channelClose.", "§4.3, §7.5"),
-    "predict-cancel-queued": ("A prediction can be cancelled before its first token.", "§9.2"),
-    "predict-disconnect": ("The work of a socket stops when the socket goes.", "§9.1"),
-    "predict-image-blind": ("An image for a model that sees none is refused.", "§4.3"),
-    "predict-preset-order": ("A preset ranks below the request's own settings.", "§4.3, §5.3"),
-    "predict-later-layer": ("A later layer overrides an earlier one, key by key.", "§5.3"),
-    "predict-false-is-off": ("A checkbox whose value is false is off.", "§5.4"),
-    "complete-raw": ("completeRawText continues a text without a template.", "§4.3"),
-    "complete-legacy": ("The layer completeModeFormatting asks for the same by predict.", "§5.6"),
-    "predict-tools": ("A tool call is Start, maybe name and arguments, and exactly one End.", "§4.3"),
+    "S-PREDICT-FRAGMENT": R("§6.4", "Fragments have all fields, isStructural among them."),
+    "S-PREDICT-SUCCESS": R("§4.3", "success has stats, modelInfo, loadModelConfig and predictionConfig."),
+    "S-PREDICT-STATS": R(
+        "§6.5", "The total count is the sum of prompt and predicted; the end of sequence counts as predicted."
+    ),
+    "S-PREDICT-CANCEL": R("§4.3, §7.5", "After cancel comes success with userStopped, then channelClose."),
+    "S-PREDICT-CANCEL-QUEUED": R("§9.2", "A prediction can be cancelled before its first token."),
+    "S-PREDICT-DISCONNECT": R("§9.1", "The work of a socket stops when the socket goes."),
+    "S-PREDICT-IMAGE-BLIND": R("§4.3", "An image for a model that sees none is refused."),
+    "S-PREDICT-PRESET-ORDER": R("§4.3, §5.3", "A preset ranks below the request's own settings."),
+    "S-PREDICT-LATER-LAYER": R("§5.3", "A later layer overrides an earlier one, key by key."),
+    "S-PREDICT-FALSE-IS-OFF": R("§5.4", "A checkbox whose value is false is off."),
+    "S-COMPLETE-RAW": R("§4.3", "completeRawText continues a text without a template."),
+    "S-COMPLETE-LEGACY": R("§5.6", "The layer completeModeFormatting asks for the same by predict."),
+    "S-PREDICT-TOOLS": R("§4.3", "A tool call is Start, maybe name and arguments, and exactly one End."),
     # Texts
-    "text-tokens": ("countTokens of an LLM is the length of tokenize.", "§4.3"),
-    "text-marks": ("tokenize of an embedding model has two more tokens than countTokens.", "§4.4"),
-    "text-template": ("applyPromptTemplate takes files that were never uploaded and a second system message.", "§9.2"),
-    "text-embed": ("embedString returns one vector for one string.", "§4.4"),
-    # Files
-    "files-identifiers": ("The same content uploaded twice gets two identifiers.", "§4.6"),
-    "files-types": ("A file's type is told by content for images, else by extension, else it is unknown.", "§4.6"),
-    "files-other-socket": ("A file is usable on every socket of its client, and on no other client's.", "§2.3"),
-    "files-lifetime": ("A file is gone when its client's last socket is.", "§2.3, §4.6"),
-    "files-parse": ("parseDocument sends parserLoaded, progress, result and closes.", "§4.6"),
-    "files-retrieve": ("retrieve tells of each file and each step, and returns entries with score and source.", "§4.6"),
-    # System, repository, diagnostics
-    "system-downloaded": ("listDownloadedModels lists both kinds, told apart by type.", "§4.5"),
-    "system-version": ("version returns a version and a build.", "§4.5"),
-    "system-alive": ("alive stays open without a packet until the socket goes.", "§4.5"),
-    "repository-search": ("searchModels returns names and identifiers, no more than the limit.", "§4.7"),
-    "repository-options": ("getModelDownloadOptions returns size, fit and a download identifier.", "§4.7"),
-    "repository-download": (
-        "downloadModel sends progress, startFinalizing, success, and the model can then be loaded.",
-        "§4.7",
+    "S-TEXT-TOKENS": R("§4.3", "countTokens of an LLM is the length of tokenize."),
+    "S-TEXT-MARKS": R("§4.4", "tokenize of an embedding model has two more tokens than countTokens."),
+    "S-TEXT-TEMPLATE": R(
+        "§9.2", "applyPromptTemplate takes files that were never uploaded and a second system message."
     ),
-    "diagnostics-logs": ("streamLogs sends input and output of predictions until it is stopped.", "§4.8"),
+    "S-TEXT-EMBED": R("§4.4", "embedString returns one vector for one string."),
+    # Files
+    "S-FILES-IDENTIFIERS": R("§4.6", "The same content uploaded twice gets two identifiers."),
+    "S-FILES-TYPES": R("§4.6", "A file's type is told by content for images, else by extension, else it is unknown."),
+    "S-FILES-OTHER-SOCKET": R("§2.3", "A file is usable on every socket of its client, and on no other client's."),
+    "S-FILES-LIFETIME": R("§2.3, §4.6", "A file is gone when its client's last socket is."),
+    "S-FILES-PARSE": R("§4.6", "parseDocument sends parserLoaded, progress, result and closes."),
+    "S-FILES-RETRIEVE": R(
+        "§4.6", "retrieve tells of each file and each step, and returns entries with score and source."
+    ),
+    # System, repository, diagnostics
+    "S-SYSTEM-DOWNLOADED": R("§4.5", "listDownloadedModels lists both kinds, told apart by type."),
+    "S-SYSTEM-VERSION": R("§4.5", "version returns a version and a build."),
+    "S-SYSTEM-ALIVE": R("§4.5", "alive stays open without a packet until the socket goes."),
+    "S-REPOSITORY-SEARCH": R("§4.7", "searchModels returns names and identifiers, no more than the limit."),
+    "S-REPOSITORY-OPTIONS": R("§4.7", "getModelDownloadOptions returns size, fit and a download identifier."),
+    "S-REPOSITORY-DOWNLOAD": R(
+        "§4.7", "downloadModel sends progress, startFinalizing, success, and the model can then be loaded."
+    ),
+    "S-DIAGNOSTICS-LOGS": R("§4.8", "streamLogs sends input and output of predictions until it is stopped."),
 }
-
-
-def proves(*requirements: str) -> Callable[[Test], Test]:
-    """Mark a test as the proof of requirements."""
-    for requirement in requirements:
-        assert requirement in REQUIREMENTS, f"there is no requirement {requirement!r}"
-
-    def keep(test: Test) -> Test:
-        return test
-
-    return keep

@@ -1,21 +1,22 @@
-"""Every requirement of the server has a proof, and every proof a requirement."""
+"""Every requirement of the server is proved by a test, and every proof names a requirement."""
 
 import re
-from pathlib import Path
 
+from tests.requirements import unknown, unproved
 from tests.requirements_server import REQUIREMENTS
 
-_PROOF = re.compile(r"@proves\(([^)]*)\)")
-_NAME = re.compile(r'"([^"]+)"')
+
+def test_every_requirement_of_the_server_is_proved_by_a_test() -> None:
+    assert unproved(REQUIREMENTS) == []
 
 
-def test_each_requirement_is_proved_and_each_proof_is_of_a_requirement() -> None:
-    proved: set[str] = set()
-    for path in (Path(__file__).parent / "emulator").glob("test_*.py"):
-        for names in _PROOF.findall(path.read_text(encoding="utf-8")):
-            proved.update(_NAME.findall(names))
-    assert proved == set(REQUIREMENTS)
+def test_no_test_proves_what_is_not_required() -> None:
+    assert unknown(REQUIREMENTS, "S-") == []
 
 
-def test_each_requirement_names_its_source() -> None:
-    assert all(re.fullmatch(r"§\d(\.\d)?(, §\d(\.\d)?)*", source) for _, source in REQUIREMENTS.values())
+def test_every_requirement_is_a_sentence_with_its_section() -> None:
+    for name, requirement in REQUIREMENTS.items():
+        assert re.fullmatch(r"S(-[A-Z]+)+", name)
+        assert re.fullmatch(r"§\d(\.\d)?(, §\d(\.\d)?)*", requirement.section)
+        assert requirement.sentence.endswith(".")
+    assert len({requirement.sentence for requirement in REQUIREMENTS.values()}) == len(REQUIREMENTS)

@@ -1,5 +1,7 @@
 """Where the emulator's models come from: flags, files, folders."""
 
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from lmstudio_integrations.emulator.catalogue import (
     preset,
     scan,
 )
+from lmstudio_integrations.emulator.engines._scripted.rules import Break, Error, Reasoning, Text, ToolCall, Wait, When
 from lmstudio_integrations.emulator.engines.base import ModelFacts
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.test_llama_cpp_gguf import gguf
@@ -208,3 +211,32 @@ def test_a_preset_without_a_name_is_found_by_its_identifier() -> None:
     found = from_tables({"preset": [{"identifier": "a"}]})
     assert found.preset("A") == preset({"identifier": "a"})
     assert found.preset("") is None
+
+
+# The page of the documentation
+
+PAGE = (Path(__file__).parents[2] / "docs" / "catalogue.md").read_text(encoding="utf-8")
+
+
+def test_the_catalogue_of_the_documentation_works() -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    catalogue = from_tables(tomllib.loads(example))
+    scripted = [each.key for each in catalogue.models if each.engine == "scripted"]
+    with Emulator(catalog=catalogue) as server:
+        assert [server.load(key).identifier for key in scripted] == scripted
+        assert len(scripted) == 2
+
+
+def test_the_program_of_the_documentation_works() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    exec(compile(example, "docs/catalogue.md", "exec"), {})
+
+
+def test_the_documentation_names_every_field_condition_and_step() -> None:
+    fields, conditions, steps = (
+        set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ([^|]*) \|", table, re.MULTILINE))))
+        for table in re.findall(r"(?:^\|.*\n)+", PAGE, re.MULTILINE)
+    )
+    assert fields == {field.alias or name for name, field in ModelEntry.model_fields.items()}
+    assert conditions == set(When.model_fields)
+    assert steps == {name for step in (Text, Reasoning, ToolCall, Error, Break, Wait) for name in step.model_fields}

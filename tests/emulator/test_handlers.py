@@ -14,7 +14,7 @@ from lmstudio_integrations.emulator.handlers import HANDLERS
 from lmstudio_integrations.emulator.weights import WeightsError
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 from tests.emulator.wire import STACK, TIMEOUT, Wire, asking, named, stack, wire
-from tests.requirements_server import proves
+from tests.requirements import proves
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n and more").decode()
 TEXT = "The sky is blue.\n\nGrass is green.\n\nSnow is white.\n"
@@ -85,7 +85,7 @@ LLM = {"vision", "trainedForToolUse"}
 OPTIONAL = {"paramsString", "architecture", "quantization"}
 
 
-@proves("info-fields", "info-ints")
+@proves("S-INFO-FIELDS", "S-INFO-INTS")
 @pytest.mark.parametrize("namespace", ["llm", "embedding"])
 def test_instances_have_every_required_field(server: Emulator, namespace: str) -> None:
     with wire(server, namespace) as me:
@@ -99,7 +99,7 @@ def test_instances_have_every_required_field(server: Emulator, namespace: str) -
             assert [type(info[name]) for name in ("sizeBytes", "maxContextLength", "contextLength")] == [int] * 3
 
 
-@proves("system-downloaded")
+@proves("S-SYSTEM-DOWNLOADED")
 def test_downloaded_models_are_listed_with_every_required_field(server: Emulator) -> None:
     with wire(server, "system") as me:
         infos = {info["modelKey"]: info for info in me.result("listDownloadedModels")}
@@ -114,7 +114,7 @@ def test_downloaded_models_are_listed_with_every_required_field(server: Emulator
 # Predictions
 
 
-@proves("predict-progress", "predict-fragment", "predict-success", "predict-stats")
+@proves("S-PREDICT-PROGRESS", "S-PREDICT-FRAGMENT", "S-PREDICT-SUCCESS", "S-PREDICT-STATS")
 def test_a_prediction_has_every_packet_and_every_field(me: Wire) -> None:
     packets = me.stream("predict", asking("chat"))
     progress = [packet for packet in packets if packet["type"] == "promptProcessingProgress"]
@@ -146,7 +146,7 @@ def test_a_prediction_without_a_token_has_its_progress_all_the_same(me: Wire) ->
     assert "timeToFirstTokenSec" not in packets[-1]["stats"]
 
 
-@proves("predict-cancel")
+@proves("S-PREDICT-CANCEL")
 def test_a_cancelled_prediction_ends_with_success(server: Emulator, me: Wire) -> None:
     channel = me.open("predict", asking("chat", "Wait"))
     for _ in range(3):
@@ -158,7 +158,7 @@ def test_a_cancelled_prediction_ends_with_success(server: Emulator, me: Wire) ->
     assert server.predictions[0].stop_reason == "userStopped"
 
 
-@proves("predict-tools")
+@proves("S-PREDICT-TOOLS")
 def test_a_tool_call_has_one_start_and_one_end(me: Wire) -> None:
     tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
     packets = me.stream("predict", asking("chat", fields={"tools": {"type": "toolArray", "tools": [tool]}}))
@@ -202,7 +202,7 @@ def settings_of(packets: list[dict[str, Any]]) -> dict[str, Any]:
     return {field["key"]: field["value"] for field in packets[-1]["predictionConfig"]["fields"]}
 
 
-@proves("predict-later-layer", "predict-false-is-off")
+@proves("S-PREDICT-LATER-LAYER", "S-PREDICT-FALSE-IS-OFF")
 def test_settings_are_laid_over_each_other(me: Wire) -> None:
     first = {"temperature": 0.1, "maxPredictedTokens": {"checked": True, "value": 1}, "topKSampling": 4.0}
     second = {
@@ -220,7 +220,7 @@ def test_settings_are_laid_over_each_other(me: Wire) -> None:
     assert packets[-1]["stats"]["stopReason"] == "eosFound"
 
 
-@proves("predict-preset-order")
+@proves("S-PREDICT-PRESET-ORDER")
 @pytest.mark.parametrize("name", ["@me/brief", "brief", "BRIEF"])
 def test_a_preset_ranks_below_the_request(me: Wire, name: str) -> None:
     fields = {"maxPredictedTokens": {"checked": True, "value": 2}}
@@ -229,7 +229,7 @@ def test_a_preset_ranks_below_the_request(me: Wire, name: str) -> None:
         assert end["stats"]["predictedTokensCount"] == count
 
 
-@proves("error-preset")
+@proves("S-ERROR-PRESET")
 def test_an_unknown_preset_is_refused_with_those_that_there_are(me: Wire) -> None:
     error = me.stream("predict", asking("chat") | {"fuzzyPresetIdentifier": "x"})[-1]["error"]
     assert error["displayData"] == {
@@ -240,7 +240,7 @@ def test_an_unknown_preset_is_refused_with_those_that_there_are(me: Wire) -> Non
     }
 
 
-@proves("complete-raw")
+@proves("S-COMPLETE-RAW")
 def test_a_text_is_continued(server: Emulator, me: Wire) -> None:
     parameter = {"modelSpecifier": named("chat"), "rawPrompt": "Once upon", "predictionConfigStack": STACK}
     packets = me.stream("completeRawText", parameter)
@@ -248,7 +248,7 @@ def test_a_text_is_continued(server: Emulator, me: Wire) -> None:
     assert server.predictions[0].raw
 
 
-@proves("complete-legacy")
+@proves("S-COMPLETE-LEGACY")
 def test_older_clients_continue_a_text_by_a_layer(server: Emulator, me: Wire) -> None:
     template = {"type": "jinja", "stopStrings": [], "jinjaPromptTemplate": {"template": "{{ messages }}"}}
     layers = stack({"promptTemplate": template}, "completeModeFormatting")
@@ -260,13 +260,13 @@ def test_older_clients_continue_a_text_by_a_layer(server: Emulator, me: Wire) ->
 # Texts
 
 
-@proves("text-tokens")
+@proves("S-TEXT-TOKENS")
 def test_the_count_is_the_number_of_tokens(me: Wire) -> None:
     parameter = {"specifier": named("chat"), "inputString": "one two three"}
     assert len(me.result("tokenize", parameter)["tokens"]) == me.result("countTokens", parameter)["tokenCount"] == 3
 
 
-@proves("text-marks")
+@proves("S-TEXT-MARKS")
 @pytest.mark.parametrize(("text", "count"), [("one two", 2), ("", 0)])
 def test_marks_of_an_embedding_model_do_not_count(server: Emulator, text: str, count: int) -> None:
     parameter = {"specifier": named("vectors"), "inputString": text}
@@ -275,14 +275,14 @@ def test_marks_of_an_embedding_model_do_not_count(server: Emulator, text: str, c
         assert me.result("countTokens", parameter) == {"tokenCount": count}
 
 
-@proves("text-embed")
+@proves("S-TEXT-EMBED")
 def test_a_text_becomes_a_vector(server: Emulator) -> None:
     with wire(server, "embedding") as me:
         found = me.result("embedString", {"modelSpecifier": named("vectors"), "inputString": "Hello"})
     assert [type(number) for number in found["embedding"]] == [float] * 8
 
 
-@proves("text-template")
+@proves("S-TEXT-TEMPLATE")
 def test_a_template_takes_files_that_are_not_there_and_two_system_messages(me: Wire) -> None:
     file = {"type": "file", "name": "x.txt", "identifier": "nowhere", "sizeBytes": 1, "fileType": "text/plain"}
     messages = [
@@ -337,7 +337,7 @@ def encoded(text: str | bytes) -> str:
     return base64.b64encode(text.encode() if isinstance(text, str) else text).decode()
 
 
-@proves("files-types")
+@proves("S-FILES-TYPES")
 @pytest.mark.parametrize(
     ("name", "data", "file_type"),
     [
@@ -361,7 +361,7 @@ def test_the_type_of_a_file_is_told_by_content_then_by_name(
     assert (found["fileType"], found["sizeBytes"]) == (file_type, len(data))
 
 
-@proves("files-identifiers")
+@proves("S-FILES-IDENTIFIERS")
 def test_each_upload_has_an_identifier_of_its_own(files: Wire) -> None:
     names = [upload(files, "a.png", PNG)["identifier"] for _ in range(2)]
     assert names[0] != names[1]
@@ -380,7 +380,7 @@ def showing(model: str, identifier: str, file_type: str = "image") -> dict[str, 
     return asked
 
 
-@proves("files-other-socket")
+@proves("S-FILES-OTHER-SOCKET")
 def test_a_file_is_seen_on_all_sockets_of_its_client_and_no_others(server: Emulator, me: Wire, files: Wire) -> None:
     identifier = upload(files, "a.png", PNG)["identifier"]
     for name in (identifier, identifier.removeprefix("local:"), f"base64:{PNG}"):
@@ -390,7 +390,7 @@ def test_a_file_is_seen_on_all_sockets_of_its_client_and_no_others(server: Emula
         assert "Cannot find an uploaded file" in error["title"]
 
 
-@proves("files-lifetime")
+@proves("S-FILES-LIFETIME")
 def test_a_file_goes_with_the_last_socket_of_its_client(server: Emulator) -> None:
     with wire(server, "files", client="guest:short") as files:
         identifier = upload(files, "a.png", PNG)["identifier"]
@@ -399,7 +399,7 @@ def test_a_file_goes_with_the_last_socket_of_its_client(server: Emulator) -> Non
         assert me.stream("predict", showing("chat", identifier))[-1]["type"] == "error"
 
 
-@proves("predict-image-blind")
+@proves("S-PREDICT-IMAGE-BLIND")
 def test_a_model_without_eyes_refuses_images(me: Wire, files: Wire) -> None:
     error = me.stream("predict", showing("blind", upload(files, "a.png", PNG)["identifier"]))[-1]["error"]
     assert "does not support images" in error["title"]
@@ -412,7 +412,7 @@ def test_what_cannot_be_shown_is_refused(me: Wire, identifier: str, file_type: s
     assert me.stream("predict", showing("chat", identifier, file_type))[-1]["type"] == "error"
 
 
-@proves("files-parse")
+@proves("S-FILES-PARSE")
 def test_a_document_becomes_text(files: Wire) -> None:
     identifier = upload(files, "a.md", encoded("\ufeff# Title"))["identifier"]
     library = files.result("getDocumentParsingLibrary", {"fileIdentifier": identifier})
@@ -451,7 +451,7 @@ def searching(files: Wire, query: str, **fields: Any) -> dict[str, Any]:
     return {"query": query, "fileIdentifiers": identifiers, "config": config}
 
 
-@proves("files-retrieve")
+@proves("S-FILES-RETRIEVE")
 def test_what_is_near_a_query_is_found(files: Wire) -> None:
     method = {"type": "recursive-v1", "chunkSize": 20, "chunkOverlap": 0}
     packets = files.stream("retrieve", searching(files, "green Grass", chunkingMethod=method, limit=2))
@@ -491,7 +491,7 @@ def test_a_search_can_be_stopped() -> None:
 # System, repository, diagnostics
 
 
-@proves("system-version")
+@proves("S-SYSTEM-VERSION")
 def test_the_system_says_what_it_is(server: Emulator) -> None:
     with wire(server, "system") as me:
         version, info = me.result("version"), me.result("info")
@@ -500,7 +500,7 @@ def test_the_system_says_what_it_is(server: Emulator) -> None:
         assert info["isDaemon"] is True
 
 
-@proves("system-alive")
+@proves("S-SYSTEM-ALIVE")
 def test_alive_says_nothing_and_stays(server: Emulator) -> None:
     with wire(server, "system") as me:
         me.open("alive")
@@ -523,7 +523,7 @@ def test_what_the_emulator_cannot_do_it_refuses(server: Emulator) -> None:
         assert me.call("stopHttpServer") == {"type": "rpcResult"}
 
 
-@proves("repository-search")
+@proves("S-REPOSITORY-SEARCH")
 def test_the_catalogue_is_searched(server: Emulator) -> None:
     with wire(server, "repository") as me:
 
@@ -540,7 +540,7 @@ def test_the_catalogue_is_searched(server: Emulator) -> None:
         assert found["exact"] is True
 
 
-@proves("repository-options", "repository-download")
+@proves("S-REPOSITORY-OPTIONS", "S-REPOSITORY-DOWNLOAD")
 def test_a_model_is_downloaded_and_then_loaded(server: Emulator, me: Wire) -> None:
     assert me.get("absent")[-1]["type"] == "error"
     with wire(server, "repository") as shop:
@@ -566,7 +566,7 @@ def test_what_is_not_in_the_catalogue_cannot_be_downloaded(server: Emulator) -> 
         assert "nothing" in shop.stream("downloadModel", {"downloadIdentifier": "nothing"})[-1]["error"]["title"]
 
 
-@proves("diagnostics-logs")
+@proves("S-DIAGNOSTICS-LOGS")
 def test_the_log_tells_of_predictions_until_it_is_stopped(server: Emulator, me: Wire) -> None:
     with wire(server, "diagnostics") as log, wire(server, "system") as system:
         channel = log.open("streamLogs")

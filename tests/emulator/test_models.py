@@ -9,7 +9,7 @@ from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.errors import LMStudioModelLoadError, LMStudioValueError
 from tests.emulator.wire import STACK, Wire, asking, named, wire
-from tests.requirements_server import proves
+from tests.requirements import proves
 
 WAITING = {"when": {"last": "^Wait"}, "then": [{"text": "One"}, {"fault": "stall"}]}
 BEFORE = {"when": {"last": "^Before"}, "then": [{"fault": "stall"}]}
@@ -61,7 +61,7 @@ def loaded(server: Emulator) -> list[str]:
 # Loading
 
 
-@proves("load-sequence", "load-no-ttl")
+@proves("S-LOAD-SEQUENCE", "S-LOAD-NO-TTL")
 def test_a_load_tells_what_was_found_how_far_it_is_and_what_came_of_it(me: Wire) -> None:
     packets = me.stream("loadModel", {"modelKey": CHAT.key, "loadConfigStack": {"layers": []}})
     assert kinds(packets) == ["resolved", "progress", "success"]
@@ -73,14 +73,14 @@ def test_a_load_tells_what_was_found_how_far_it_is_and_what_came_of_it(me: Wire)
     assert packets[-1]["info"]["ttlMs"] is None
 
 
-@proves("load-ambiguous")
+@proves("S-LOAD-AMBIGUOUS")
 def test_of_several_models_that_fit_the_first_is_loaded(me: Wire) -> None:
     packets = me.stream("loadModel", {"modelKey": "hugging-quants/", "loadConfigStack": {"layers": []}})
     assert packets[0]["ambiguous"] == [CHAT.key, OTHER.key]
     assert packets[-1]["info"]["modelKey"] == CHAT.key
 
 
-@proves("load-suffix", "reference-unique")
+@proves("S-LOAD-SUFFIX", "S-REFERENCE-UNIQUE")
 def test_further_instances_get_numbers_and_references_of_their_own(server: Emulator, me: Wire) -> None:
     infos = [me.load(CHAT.key) for _ in range(3)]
     assert [info["identifier"] for info in infos] == [CHAT.key, f"{CHAT.key}:2", f"{CHAT.key}:3"]
@@ -89,7 +89,7 @@ def test_further_instances_get_numbers_and_references_of_their_own(server: Emula
     assert me.load(CHAT.key)["identifier"] == f"{CHAT.key}:2"
 
 
-@proves("load-duplicate")
+@proves("S-LOAD-DUPLICATE")
 def test_a_taken_identifier_is_refused(me: Wire) -> None:
     me.load(CHAT.key, identifier="mine")
     packets = me.stream("loadModel", {"modelKey": CHAT.key, "identifier": "mine", "loadConfigStack": {"layers": []}})
@@ -108,7 +108,7 @@ def test_an_identifier_is_taken_as_soon_as_its_load_begins(server: Emulator, me:
         assert other.load(CHAT.key, identifier="mine")["identifier"] == "mine"
 
 
-@proves("load-cancel")
+@proves("S-LOAD-CANCEL")
 @pytest.mark.parametrize(
     ("endpoint", "member"), [("loadModel", "modelKey"), ("getOrLoad", "identifier")], ids=["load", "get-or-load"]
 )
@@ -139,7 +139,7 @@ def test_a_load_that_fails_says_why() -> None:
         assert loaded(s) == []
 
 
-@proves("load-config")
+@proves("S-LOAD-CONFIG")
 @pytest.mark.parametrize("kind", ["llm", "embedding"])
 def test_the_load_config_has_full_keys(server: Emulator, kind: str) -> None:
     entry = CHAT if kind == "llm" else EMBEDDING
@@ -170,7 +170,7 @@ def test_a_window_is_no_larger_than_the_model_can_have(me: Wire) -> None:
 # Get or load
 
 
-@proves("get-sequence", "get-ttl")
+@proves("S-GET-SEQUENCE", "S-GET-TTL")
 def test_get_or_load_loads_what_is_not_there(me: Wire) -> None:
     packets = me.get(CHAT.key)
     assert kinds(packets) == ["startLoading", "loadProgress", "loadSuccess"]
@@ -178,7 +178,7 @@ def test_get_or_load_loads_what_is_not_there(me: Wire) -> None:
     assert packets[-1]["info"]["ttlMs"] == 3_600_000
 
 
-@proves("get-already")
+@proves("S-GET-ALREADY")
 def test_get_or_load_leaves_alone_what_is_there(me: Wire) -> None:
     me.load(CHAT.key, ttlMs=5000)
     stack = {
@@ -190,7 +190,7 @@ def test_get_or_load_leaves_alone_what_is_there(me: Wire) -> None:
     assert packets[0]["info"]["contextLength"] == 4096
 
 
-@proves("get-evict")
+@proves("S-GET-EVICT")
 def test_a_model_loaded_just_in_time_makes_way_for_the_next_of_any_kind(server: Emulator, me: Wire) -> None:
     with wire(server, "embedding") as embedding:
         embedding.get(EMBEDDING.key)
@@ -201,7 +201,7 @@ def test_a_model_loaded_just_in_time_makes_way_for_the_next_of_any_kind(server: 
     assert loaded(server) == [CHAT.key]
 
 
-@proves("get-evict-explicit")
+@proves("S-GET-EVICT-EXPLICIT")
 def test_a_model_loaded_on_purpose_stays(server: Emulator, me: Wire) -> None:
     me.load(CHAT.key, ttlMs=1000)
     assert kinds(me.get(OTHER.key)) == ["startLoading", "loadProgress", "loadSuccess"]
@@ -240,7 +240,7 @@ def test_a_shared_load_gives_one_instance() -> None:
 # Names
 
 
-@proves("match-order")
+@proves("S-MATCH-ORDER")
 @pytest.mark.parametrize(
     "name", [CHAT.key, "llama", "hugging-quants/llama-3.2-1b-instruct", "HUGGING-QUANTS/LLAMA", CHAT.full_path]
 )
@@ -258,7 +258,7 @@ def test_an_identifier_comes_before_a_key(me: Wire) -> None:
     assert info["modelKey"] == OTHER.key
 
 
-@proves("match-query")
+@proves("S-MATCH-QUERY")
 def test_all_members_of_a_query_must_match(me: Wire) -> None:
     me.load(CHAT.key)
     me.load(OTHER.key)
@@ -279,7 +279,7 @@ def test_all_members_of_a_query_must_match(me: Wire) -> None:
     assert found(deviceIdentifier=None) == CHAT.key
 
 
-@proves("match-loaded-only", "error-unknown-loaded", "frames-not-found")
+@proves("S-MATCH-LOADED-ONLY", "S-ERROR-UNKNOWN-LOADED", "S-FRAMES-NOT-FOUND")
 def test_requests_never_load(server: Emulator, me: Wire) -> None:
     for endpoint, more in (("tokenize", {"inputString": "x"}), ("getModelInfo", {"throwIfNotFound": True})):
         error = me.refusal(endpoint, {"specifier": named(CHAT.key)} | more)
@@ -294,7 +294,7 @@ def test_requests_never_load(server: Emulator, me: Wire) -> None:
     assert loaded(server) == []
 
 
-@proves("namespace-domain")
+@proves("S-NAMESPACE-DOMAIN")
 def test_a_namespace_lists_its_own_kind(server: Emulator, me: Wire) -> None:
     server.load(CHAT.key)
     server.load(EMBEDDING.key)
@@ -303,7 +303,7 @@ def test_a_namespace_lists_its_own_kind(server: Emulator, me: Wire) -> None:
         assert [info["type"] for info in embedding.result("listLoaded")] == ["embedding"]
 
 
-@proves("error-unknown-model", "error-codes", "error-title")
+@proves("S-ERROR-UNKNOWN-MODEL", "S-ERROR-CODES", "S-ERROR-TITLE")
 @pytest.mark.parametrize("name", ["no-such-model", ABSENT.key, "l"])
 def test_an_unknown_model_is_refused_with_samples(me: Wire, name: str) -> None:
     error = me.get(name)[-1]["error"]
@@ -314,7 +314,7 @@ def test_an_unknown_model_is_refused_with_samples(me: Wire, name: str) -> None:
     assert error["displayData"]["totalModels"] == 3
 
 
-@proves("error-wrong-kind")
+@proves("S-ERROR-WRONG-KIND")
 def test_a_model_of_the_other_kind_is_refused(server: Emulator, me: Wire) -> None:
     error = me.get(EMBEDDING.key)[-1]["error"]
     expected = {
@@ -332,7 +332,7 @@ def test_a_model_of_the_other_kind_is_refused(server: Emulator, me: Wire) -> Non
 # Time to live
 
 
-@proves("ttl-idle")
+@proves("S-TTL-IDLE")
 def test_a_model_that_idles_is_unloaded_and_use_starts_the_clock_again(
     server: Emulator, me: Wire, clock: ManualClock
 ) -> None:
@@ -346,7 +346,7 @@ def test_a_model_that_idles_is_unloaded_and_use_starts_the_clock_again(
     server.wait_for(lambda: not server.loaded())
 
 
-@proves("ttl-working")
+@proves("S-TTL-WORKING")
 def test_a_model_that_works_does_not_idle(server: Emulator, me: Wire, clock: ManualClock) -> None:
     me.load(CHAT.key, ttlMs=10_000)
     channel = me.open("predict", asking(CHAT.key, "Wait"))
@@ -375,14 +375,14 @@ def test_a_time_to_live_is_a_whole_number_of_milliseconds(me: Wire, ttl: object)
 # Unloading
 
 
-@proves("unload-void", "frames-void")
+@proves("S-UNLOAD-VOID", "S-FRAMES-VOID")
 def test_unloading_answers_without_a_result(server: Emulator, me: Wire) -> None:
     me.load(CHAT.key)
     assert me.call("unloadModel", {"identifier": CHAT.key, "deviceIdentifier": None}) == {"type": "rpcResult"}
     assert loaded(server) == []
 
 
-@proves("unload-predicting")
+@proves("S-UNLOAD-PREDICTING")
 @pytest.mark.parametrize("text", ["Wait", "Before"])
 def test_unloading_ends_a_prediction(server: Emulator, me: Wire, text: str) -> None:
     server.load(CHAT.key)
@@ -395,7 +395,7 @@ def test_unloading_ends_a_prediction(server: Emulator, me: Wire, text: str) -> N
     assert server.predictions[0].stop_reason == "modelUnloaded"
 
 
-@proves("error-stale-reference")
+@proves("S-ERROR-STALE-REFERENCE")
 def test_a_reference_ends_with_its_loading(server: Emulator, me: Wire) -> None:
     specifier = {"type": "instanceReference", "instanceReference": me.load(CHAT.key)["instanceReference"]}
     assert me.result("tokenize", {"specifier": specifier, "inputString": "x"})
@@ -460,7 +460,7 @@ def load_with_slots(me: Wire, slots: int) -> None:
     me.load(CHAT.key, loadConfigStack={"layers": [{"layerName": "apiOverride", "config": {"fields": fields}}]})
 
 
-@proves("slots", "state", "predict-cancel-queued")
+@proves("S-SLOTS", "S-STATE", "S-PREDICT-CANCEL-QUEUED")
 def test_what_finds_no_place_waits_and_can_be_cancelled(server: Emulator, me: Wire) -> None:
     load_with_slots(me, 2)
     specifier = {"specifier": named(CHAT.key), "throwIfNotFound": True}

@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioTimeoutError, LMStudioValueError
 from tests.emulator.wire import TIMEOUT, Wire, asking, bare, named, wire
-from tests.requirements_server import proves
+from tests.requirements import proves
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 MODEL = "chat"
@@ -51,12 +51,12 @@ def get(server: Emulator, path: str, **headers: str) -> tuple[int, str, str]:
             return error.code, error.headers["Content-Type"], error.read().decode()
 
 
-@proves("http-greeting")
+@proves("S-HTTP-GREETING")
 def test_the_greeting_says_that_this_is_lm_studio(server: Emulator) -> None:
     assert get(server, "/lmstudio-greeting") == (200, "application/json", '{"lmstudio":true}')
 
 
-@proves("http-status")
+@proves("S-HTTP-STATUS")
 def test_the_status_names_package_and_version(server: Emulator) -> None:
     status, _, body = get(server, "/lms-status")
     found = json.loads(body)
@@ -64,7 +64,7 @@ def test_the_status_names_package_and_version(server: Emulator) -> None:
     assert isinstance(found["version"], str)
 
 
-@proves("http-unknown-path")
+@proves("S-HTTP-UNKNOWN-PATH")
 def test_an_unknown_path_is_not_found(server: Emulator) -> None:
     assert get(server, "/nothing")[0] == 404
     with pytest.raises(InvalidStatus) as caught, bare(server, "plugins"):
@@ -76,7 +76,7 @@ def test_a_namespace_wants_a_websocket(server: Emulator) -> None:
     assert get(server, "/llm")[0] == 426
 
 
-@proves("http-origin")
+@proves("S-HTTP-ORIGIN")
 def test_browsers_are_refused_unless_their_origin_is_allowed() -> None:
     with Emulator([MODEL], origins=["http://good.example"]) as server:
         assert get(server, "/lmstudio-greeting", Origin="http://bad.example")[0] == 403
@@ -87,7 +87,7 @@ def test_browsers_are_refused_unless_their_origin_is_allowed() -> None:
             assert me.result("listLoaded") == []
 
 
-@proves("ws-namespaces")
+@proves("S-WS-NAMESPACES")
 @pytest.mark.parametrize("namespace", NAMESPACES)
 def test_a_namespace_lets_a_client_in(server: Emulator, namespace: str) -> None:
     with wire(server, namespace):
@@ -101,19 +101,19 @@ def test_too_many_connections_are_refused() -> None:
         assert caught.value.response.status_code == 503
 
 
-@proves("ws-binary")
+@proves("S-WS-BINARY")
 def test_binary_frames_are_read_as_text(me: Wire) -> None:
     me.say(json.dumps({"type": "keepAlive"}).encode())
     assert me.hear() == {"type": "keepAliveAck"}
 
 
-@proves("ws-text-frames")
+@proves("S-WS-TEXT-FRAMES")
 def test_answers_are_text(me: Wire) -> None:
     me.say({"type": "keepAlive"})
     assert isinstance(me.socket.recv(TIMEOUT), str)
 
 
-@proves("ws-large-frames")
+@proves("S-WS-LARGE-FRAMES")
 def test_a_frame_of_many_megabytes_is_taken(server: Emulator) -> None:
     with wire(server, "files") as me:
         found = me.result("uploadFileBase64", {"name": "big.bin", "contentBase64": "AAAA" * 2_000_000})
@@ -136,14 +136,14 @@ def credentials(client: object = "guest:me", passkey: object = "secret") -> dict
     return {"authVersion": 1, "clientIdentifier": client, "clientPasskey": passkey}
 
 
-@proves("auth-first")
+@proves("S-AUTH-FIRST")
 def test_a_guest_comes_in(server: Emulator) -> None:
     with bare(server) as me:
         me.say(credentials())
         assert me.hear() == {"success": True}
 
 
-@proves("auth-ignores-noise", "auth-length")
+@proves("S-AUTH-IGNORES-NOISE", "S-AUTH-LENGTH")
 def test_what_does_not_look_like_credentials_is_ignored(server: Emulator) -> None:
     with bare(server) as me:
         for noise in ("{", "[]", {"type": "keepAlive"}, {**credentials(), "authVersion": 2}, credentials(1, "x")):
@@ -153,7 +153,7 @@ def test_what_does_not_look_like_credentials_is_ignored(server: Emulator) -> Non
         assert me.hear() == {"success": True}
 
 
-@proves("auth-first-come", "auth-failure-closes")
+@proves("S-AUTH-FIRST-COME", "S-AUTH-FAILURE-CLOSES")
 def test_the_first_socket_fixes_the_passkey(server: Emulator, me: Wire) -> None:
     with bare(server) as other:
         other.say(credentials(passkey="another"))
@@ -165,7 +165,7 @@ def test_the_first_socket_fixes_the_passkey(server: Emulator, me: Wire) -> None:
             other.socket.recv(TIMEOUT)
 
 
-@proves("auth-reuse")
+@proves("S-AUTH-REUSE")
 def test_an_identifier_is_free_again_when_its_client_has_gone(server: Emulator) -> None:
     with wire(server), wire(server, "system"):
         pass
@@ -174,7 +174,7 @@ def test_an_identifier_is_free_again_when_its_client_has_gone(server: Emulator) 
         pass
 
 
-@proves("auth-timeout")
+@proves("S-AUTH-TIMEOUT")
 def test_a_client_that_does_not_say_who_it_is_is_turned_away() -> None:
     clock = ManualClock()
     with Emulator([MODEL], clock=clock) as server, bare(server) as silent, wire(server) as known:
@@ -185,7 +185,7 @@ def test_a_client_that_does_not_say_who_it_is_is_turned_away() -> None:
         assert known.result("listLoaded") == []
 
 
-@proves("auth-token")
+@proves("S-AUTH-TOKEN")
 def test_only_the_halves_of_a_token_are_accepted() -> None:
     with Emulator([MODEL], tokens=[TOKEN]) as server:
         for client, passkey in (("guest:me", "secret"), ("abcdefgh", "0" * 20), ("zzzzzzzz", "0123456789abcdefghij")):
@@ -205,7 +205,7 @@ def test_a_malformed_token_is_refused_without_showing_it() -> None:
 # Frames
 
 
-@proves("frames-two-tables")
+@proves("S-FRAMES-TWO-TABLES")
 def test_calls_and_channels_may_have_equal_ids(me: Wire) -> None:
     frame = {"type": "channelCreate", "endpoint": "predict", "channelId": 1, "creationParameter": asking(MODEL, "Wait")}
     me.say(frame)
@@ -214,13 +214,13 @@ def test_calls_and_channels_may_have_equal_ids(me: Wire) -> None:
     assert {"rpcResult", "channelSend"} == {each["type"] for each in frames}
 
 
-@proves("frames-keep-alive")
+@proves("S-FRAMES-KEEP-ALIVE")
 def test_keep_alive_is_answered_at_once(me: Wire) -> None:
     me.say({"type": "keepAlive"})
     assert me.hear() == {"type": "keepAliveAck"}
 
 
-@proves("frames-concurrent")
+@proves("S-FRAMES-CONCURRENT")
 def test_a_stalled_prediction_delays_nothing(me: Wire) -> None:
     channel = me.open("predict", asking(MODEL, "Wait"))
     for _ in range(3):
@@ -228,7 +228,7 @@ def test_a_stalled_prediction_delays_nothing(me: Wire) -> None:
     assert len(me.result("listLoaded")) == 1
 
 
-@proves("frames-order", "frames-close")
+@proves("S-FRAMES-ORDER", "S-FRAMES-CLOSE")
 def test_packets_of_a_channel_come_in_order_and_end_with_its_close(me: Wire) -> None:
     packets = me.stream("predict", asking(MODEL, "Hello you"))
     kinds = [packet["type"] for packet in packets]
@@ -262,7 +262,7 @@ def masked(text: str) -> bytes:
     return b"\x81" + size + bytes(4) + data
 
 
-@proves("frames-gone-channel")
+@proves("S-FRAMES-GONE-CHANNEL")
 def test_a_packet_for_an_ended_channel_gets_a_warning(me: Wire) -> None:
     channel = me.open("predict", asking(MODEL))
     list(me.packets(channel))
@@ -270,7 +270,7 @@ def test_a_packet_for_an_ended_channel_gets_a_warning(me: Wire) -> None:
     assert me.hear()["kind"] == "channelUnknown"
 
 
-@proves("frames-ack")
+@proves("S-FRAMES-ACK")
 def test_an_ack_id_is_accepted(me: Wire) -> None:
     channel = me.open("predict", asking(MODEL, "Wait"))
     me.say({"type": "channelSend", "channelId": channel, "message": {"type": "cancel"}, "ackId": 1})
@@ -281,7 +281,7 @@ def test_an_ack_id_is_accepted(me: Wire) -> None:
 # Frames that are wrong
 
 
-@proves("bad-not-json")
+@proves("S-BAD-NOT-JSON")
 @pytest.mark.parametrize(
     "frame",
     [
@@ -303,7 +303,7 @@ def test_a_frame_that_is_none_is_dropped(me: Wire, frame: object) -> None:
     assert me.hear() == {"type": "keepAliveAck"}
 
 
-@proves("bad-endpoint")
+@proves("S-BAD-ENDPOINT")
 @pytest.mark.parametrize(("kind", "number"), [("rpcCall", "callId"), ("channelCreate", "channelId")])
 def test_an_unknown_endpoint_gets_one_warning_and_no_answer(me: Wire, kind: str, number: str) -> None:
     me.say({"type": kind, "endpoint": "noSuchEndpoint", number: 1})
@@ -319,7 +319,7 @@ def test_an_endpoint_that_the_protocol_only_names_is_unknown(server: Emulator) -
         assert me.hear()["kind"] == "rpcEndpointUnknown"
 
 
-@proves("bad-parameter", "bad-layer", "bad-plain-content")
+@proves("S-BAD-PARAMETER", "S-BAD-LAYER", "S-BAD-PLAIN-CONTENT")
 @pytest.mark.parametrize(
     "parameter",
     [
@@ -339,13 +339,13 @@ def test_an_invalid_parameter_gets_a_warning_and_no_answer(me: Wire, parameter: 
     assert "inputString" in warning["warning"]
 
 
-@proves("bad-null-void")
+@proves("S-BAD-NULL-VOID")
 def test_null_is_no_void_parameter(me: Wire) -> None:
     me.say({"type": "rpcCall", "endpoint": "listLoaded", "callId": 1, "parameter": None})
     assert me.hear()["kind"] == "rpcParameterTypeError"
 
 
-@proves("bad-duplicate")
+@proves("S-BAD-DUPLICATE")
 def test_a_channel_id_in_use_gets_a_warning(me: Wire) -> None:
     frame = {"type": "channelCreate", "endpoint": "predict", "channelId": 1, "creationParameter": asking(MODEL, "Wait")}
     me.say(frame)
@@ -354,7 +354,7 @@ def test_a_channel_id_in_use_gets_a_warning(me: Wire) -> None:
     assert [each["kind"] for each in kinds if each["type"] == "communicationWarning"] == ["channelAlreadyOpen"]
 
 
-@proves("bad-packet")
+@proves("S-BAD-PACKET")
 def test_an_invalid_packet_gets_a_warning_and_the_channel_goes_on(me: Wire) -> None:
     channel = me.open("predict", asking(MODEL, "Wait"))
     for _ in range(3):
@@ -365,7 +365,7 @@ def test_an_invalid_packet_gets_a_warning_and_the_channel_goes_on(me: Wire) -> N
     assert next(me.packets(channel))["type"] == "success"
 
 
-@proves("bad-five")
+@proves("S-BAD-FIVE")
 def test_there_are_at_most_five_warnings(me: Wire) -> None:
     for number in range(9):
         me.say({"type": "rpcCall", "endpoint": "noSuchEndpoint", "callId": number})
@@ -374,7 +374,7 @@ def test_there_are_at_most_five_warnings(me: Wire) -> None:
     assert kinds == ["communicationWarning"] * 5 + ["keepAliveAck"]
 
 
-@proves("bad-unknown-fields")
+@proves("S-BAD-UNKNOWN-FIELDS")
 def test_unknown_fields_and_settings_are_accepted(me: Wire) -> None:
     parameter = asking(MODEL, fields={"unheard.of": 1}) | {"more": True}
     assert me.stream("predict", parameter)[-1]["type"] == "success"
@@ -458,7 +458,7 @@ def test_a_reader_that_does_not_read_is_cut_off_and_stalls_nobody(caplog: pytest
     assert "does not read" in caplog.text
 
 
-@proves("predict-disconnect")
+@proves("S-PREDICT-DISCONNECT")
 def test_the_work_of_a_socket_stops_with_it(server: Emulator) -> None:
     with wire(server) as me:
         me.open("predict", asking(MODEL, "Wait"))
