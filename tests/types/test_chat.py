@@ -168,6 +168,7 @@ def _bad(role: str, content: Any) -> Callable[[], Any]:
         (lambda: Untyped().append(5), "got 5"),
         (lambda: Untyped().add_tool_results({"a": 1}), "content does not fit a message of ToolMessage"),
         (lambda: Untyped().add_user_message("hi", images=["cat.png"]), "content does not fit a message of UserMessage"),
+        (lambda: Untyped().add_user_message("hi", images=5), "images must be a list of prepared files; got 5"),
         (lambda: Untyped().to_history(), "the chat is empty"),
     ],
 )
