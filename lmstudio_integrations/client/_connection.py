@@ -25,7 +25,7 @@ from lmstudio_integrations.protocol.session import ClientSession, Exchange
 from lmstudio_integrations.types.files import Origin
 
 if TYPE_CHECKING:
-    from websockets.asyncio.client import ClientConnection
+    from lmstudio_integrations.client._socket import Socket
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Connection:
         self._namespace: Namespace = namespace
         self._on_closed = on_closed
         self._session: ClientSession | None = None
-        self._socket: ClientConnection | None = None
+        self._socket: Socket | None = None
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
@@ -120,14 +120,15 @@ class Connection:
     async def _run(self, session: ClientSession) -> None:
         """Live through one connection, from the first packet to the last."""
         error: Callable[[], BaseException] = _closed
-        socket: ClientConnection | None = None
+        socket: Socket | None = None
         try:
             socket = self._socket = await _connect(self._target, self._namespace)
+            socket.session = session
             self._flush()
             while not session.ready:
                 session.receive(await socket.recv(decode=False), time.monotonic())
             self._flush()
-            while True:
+            while True:  # only few frames come this way, see `Socket`
                 session.receive(await socket.recv(decode=False), time.monotonic())
         except asyncio.CancelledError:
             pass
@@ -249,7 +250,7 @@ class Pool:
             del self._connections[key]
 
 
-async def _connect(target: Target, namespace: Namespace) -> "ClientConnection":
+async def _connect(target: Target, namespace: Namespace) -> "Socket":
     address = target.address or await _locate()
     _warn_of_clear_text(address, target)
     return await _open_socket(address, namespace, target)
@@ -267,17 +268,21 @@ async def _locate() -> Address:
     return found
 
 
-async def _open_socket(address: Address, namespace: Namespace, target: Target) -> "ClientConnection":
+async def _open_socket(address: Address, namespace: Namespace, target: Target) -> "Socket":
     from websockets.asyncio.client import connect  # noqa: PLC0415 - the socket library is loaded on first use
 
+    from lmstudio_integrations.client._socket import Socket  # noqa: PLC0415
+
     try:
-        return await connect(
+        socket = await connect(
             address.url(namespace),
             additional_headers=list(target.headers),
             compression=None,
             open_timeout=None,
             close_timeout=CLOSE_TIMEOUT,
             max_size=None,
+            max_queue=None,
+            create_connection=Socket,
             ssl=target.ssl_context if address.tls else None,
             proxy=None if address.is_loopback else True,
         )
@@ -290,6 +295,8 @@ async def _open_socket(address: Address, namespace: Namespace, target: Target) -
             f"LM Studio is not reachable at {address}: {reason}. Is it running, and is that its port?",
             tried=(f"{address}: {reason}",),
         ) from error
+    assert isinstance(socket, Socket), "it is made by what was given to connect"
+    return socket
 
 
 def _warn_of_clear_text(address: Address, target: Target) -> None:
