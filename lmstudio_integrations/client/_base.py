@@ -222,6 +222,7 @@ class BaseStream:
         Raises:
             LMStudioRuntimeError: If it was not.
             LMStudioCancelledError: If it was left early.
+            Exception: That with which it failed.
         """
         return self._prediction.result()
 

@@ -1,5 +1,6 @@
 """Which model a handle means, how it is got, and how it is got again after it has gone (design: one rule)."""
 
+import inspect
 import logging
 import math
 import warnings
@@ -24,6 +25,7 @@ from lmstudio_integrations.types.config import LoadSettings
 from lmstudio_integrations.types.models import ModelKind, ModelQuery, QuerySpecifier, by_identifier
 
 logger = logging.getLogger(__name__)
+_PACKAGE = __name__.partition(".")[0]
 
 T = TypeVar("T")
 LoadPolicy = Literal["get_or_load", "require_loaded", "new_instance"]
@@ -71,16 +73,22 @@ class Binding:
         return self.identifier or self.key or "any loaded model"
 
 
+def on_model(link: Link[Any], binding: Binding, operation: Callable[[QuerySpecifier], Flow[T]]) -> Flow[T]:
+    """Run an operation on the model; get or load it first if the handle has never been used."""
+    if binding.identifier is None:
+        yield from resolve(link, binding)
+    return (yield from operation(by_identifier(_known(binding))))
+
+
 def with_model(link: Link[Any], binding: Binding, operation: Callable[[QuerySpecifier], Flow[T]]) -> Flow[T]:
-    """Run an operation on the model; get or load it first where needed, and once more if it has gone.
+    """Run an operation that needs the model at work; get or load it once more if it has gone.
 
     The operation must not raise the errors that mean "gone" once it has delivered something.
     """
     if binding.identifier is None:
         yield from resolve(link, binding)
-    specifier = by_identifier(_known(binding))
     try:
-        return (yield from operation(specifier))
+        return (yield from operation(by_identifier(_known(binding))))
     except (LMStudioModelNotFoundError, LMStudioModelUnloadedError):
         if not binding.renewable:
             raise
@@ -191,7 +199,15 @@ def _check_config(link: Link[Any], binding: Binding, identifier: str) -> Flow[No
     )
     if binding.on_config_mismatch == "raise":
         raise LMStudioConfigMismatchError(text, differences=differences)
-    warnings.warn(text, LMStudioConfigWarning, stacklevel=2)
+    warnings.warn(text, LMStudioConfigWarning, stacklevel=_stacklevel())
+
+
+def _stacklevel() -> int:
+    """Return the `stacklevel` with which a warning of the calling function points to the user's program."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def milliseconds(ttl: float) -> int:

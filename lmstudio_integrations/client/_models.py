@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lmstudio_integrations.client._arguments import list_of, text_of
-from lmstudio_integrations.client._binding import Binding, with_model
+from lmstudio_integrations.client._binding import Binding, on_model, resolve, with_model
 from lmstudio_integrations.client._flows import Flow, ask, ask_many, understanding
 from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
@@ -64,12 +64,9 @@ def unload(link: Link[Any], kind: ModelKind, identifier: str) -> Flow[None]:
 def unload_bound(link: Link[Any], binding: Binding) -> Flow[None]:
     """Unload the handle's instance; it is not loaded again by itself after that."""
     binding.given_up = True
-
-    def operation(specifier: QuerySpecifier) -> Flow[None]:
-        assert specifier.query.identifier is not None, "a resolved handle names its instance"
-        yield from unload(link, binding.kind, specifier.query.identifier)
-
-    yield from with_model(link, binding, operation)
+    if binding.identifier is None and binding.key is None:
+        yield from resolve(link, binding)
+    yield from unload(link, binding.kind, binding.name)
 
 
 def get_info(link: Link[Any], binding: Binding) -> Flow[ModelInstanceInfo]:
@@ -81,7 +78,7 @@ def get_info(link: Link[Any], binding: Binding) -> Flow[ModelInstanceInfo]:
         with understanding("Model info"):
             return INSTANCE_INFO_TYPES[binding.kind].from_dict(info)
 
-    return (yield from with_model(link, binding, operation))
+    return (yield from on_model(link, binding, operation))
 
 
 def get_load_fields(link: Link[Any], binding: Binding) -> Flow[dict[str, Any]]:
@@ -94,7 +91,7 @@ def get_load_fields(link: Link[Any], binding: Binding) -> Flow[dict[str, Any]]:
         with understanding("Load config"):
             return KvConfig.from_dict(config).as_mapping()
 
-    return (yield from with_model(link, binding, operation))
+    return (yield from on_model(link, binding, operation))
 
 
 def get_processing_state(link: Link[Any], binding: Binding) -> Flow[InstanceProcessingState]:
@@ -106,7 +103,7 @@ def get_processing_state(link: Link[Any], binding: Binding) -> Flow[InstanceProc
         with understanding("Processing state"):
             return InstanceProcessingState.from_dict(state)
 
-    return (yield from with_model(link, binding, operation))
+    return (yield from on_model(link, binding, operation))
 
 
 def estimate_usage(link: Link[Any], kind: ModelKind, key: str, config: LoadSettings | None) -> Flow[ModelUsageEstimate]:

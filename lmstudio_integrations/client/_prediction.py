@@ -51,7 +51,7 @@ class Callbacks:
     Attributes:
         on_first_token: Called once, before the first fragment.
         on_prediction_fragment: Takes each fragment.
-        on_message: Takes the finished assistant message.
+        on_message: Takes the assistant message, once all is well with it.
         on_prompt_processing_progress: Takes growing values that begin with 0.0 and end with 1.0.
     """
 
@@ -97,8 +97,10 @@ class Prediction:
         """Told of a tool call that could not be read; without it they are left to whoever reads the events."""
         self._call: Call[Any] | None = None
         self._so_far = Accumulator()
+        self._begun = False
         self._cancelled = False
         self._left = False
+        self._failure: Exception | None = None
         self._told_progress = -1.0
         self._told_first = False
         self._result: PredictionResult | None = None
@@ -107,6 +109,7 @@ class Prediction:
         """Return the events that have come, at least one; an empty list at the end."""
         if self._so_far.end is not None or self._left:
             return []
+        self._begun = True
         try:
             if self._call is None:
                 batch = yield from with_model(self._link, self._binding, self._open)
@@ -125,7 +128,10 @@ class Prediction:
                     self._tell(event, self.callbacks)
             if self._so_far.end is not None:
                 self._finish(self._so_far.end)
-        except BaseException:
+                if self.callbacks.on_message is not None:
+                    self.callbacks.on_message(self._message())
+        except BaseException as error:
+            self._failure = error if isinstance(error, Exception) else None
             self.abandon()
             raise
         return batch
@@ -141,7 +147,7 @@ class Prediction:
         self._cancelled = True
         if self._call is not None:
             self._call.cancel()
-        else:
+        elif not self._begun:
             self._left = True
 
     def abandon(self) -> None:
@@ -156,9 +162,12 @@ class Prediction:
         Raises:
             LMStudioCancelledError: If it was left before its end.
             LMStudioRuntimeError: If it has not ended yet.
+            Exception: That with which it failed.
         """
         if self._result is not None:
             return self._result
+        if self._failure is not None:
+            raise self._failure
         if self._left:
             raise LMStudioCancelledError(
                 f"{self._doing}: the stream was left before its end; to stop it and keep what has come, "
@@ -196,8 +205,6 @@ class Prediction:
                 callbacks.on_prediction_fragment(event)
         elif type(event) is PromptProgress:
             self._tell_progress(event.progress, callbacks)
-        elif type(event) is PredictionEnd and callbacks.on_message is not None:
-            callbacks.on_message(self._message())
 
     def _tell_progress(self, progress: float, callbacks: Callbacks) -> None:
         told = callbacks.on_prompt_processing_progress

@@ -148,18 +148,20 @@ async def test_a_stream_that_the_server_never_ends_does_not_keep_the_connection(
 ) -> None:
     monkeypatch.setattr(_connection, "LINGER", 0.0)
     frames: list[dict[str, Any]] = []
-    closed = asyncio.Event()
+    asked, closed = asyncio.Event(), asyncio.Event()
 
     async def behave(socket: Socket) -> None:
         await let_in(socket)
-        frames.extend([await receive(socket), await receive(socket)])
+        frames.append(await receive(socket))
+        asked.set()
+        frames.append(await receive(socket))
         await socket.wait_closed()
         closed.set()
 
     async with fake_server(behave) as address:
         async with lms.AsyncClient(address) as client:
             loading = asyncio.ensure_future(client.llm.model("chatty"))
-            await settle(lambda: any(each._socket for each in connections(address)))
+            await asyncio.wait_for(asked.wait(), 5)
             loading.cancel()
             await asyncio.wait([loading])
         await asyncio.wait_for(closed.wait(), 5)

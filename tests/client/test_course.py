@@ -1,0 +1,239 @@
+"""The course of a call: what runs out when, what is cancelled, what is repeated, and what a stream is left with."""
+
+import asyncio
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import Emulator
+from tests.client.fake import Socket, answer, fake_server, let_in, receive, send
+
+INFO = {"identifier": "chatty", "modelKey": "chatty"}
+STATS = {"stopReason": "eosFound"}
+END = {"type": "success", "stats": STATS, "modelInfo": {}, "loadModelConfig": {}, "predictionConfig": {}}
+
+
+def packet(message: object) -> dict[str, Any]:
+    """Return a frame with a packet of the first channel."""
+    return {"type": "channelSend", "channelId": 1, "message": message}
+
+
+def fragment(text: str) -> dict[str, Any]:
+    return packet({"type": "fragment", "fragment": {"content": text, "tokensCount": 1, "reasoningType": "none"}})
+
+
+CLOCKS: list[tuple[str, list[dict[str, Any]], Callable[[Any], Any]]] = [
+    ("load_timeout", [], lambda client: client.llm.model("chatty")),
+    ("load_timeout", [packet({"type": "loadProgress", "progress": 0.5})], lambda client: client.llm.model("chatty")),
+    (
+        "first_token_timeout",
+        [packet({"type": "promptProcessingProgress", "progress": 0.5})],
+        lambda client: _loaded(client).respond("Hi"),
+    ),
+    ("idle_timeout", [fragment("a")], lambda client: _loaded(client).respond("Hi")),
+    ("timeout", [], lambda client: _loaded(client).respond("Hi")),
+    ("timeout", [fragment("a")], lambda client: _loaded(client).respond("Hi")),
+    ("idle_timeout", [], lambda client: client.llm.list_loaded()),
+]
+
+
+def _loaded(client: Any) -> Any:
+    """Return a handle that needs no call to know its instance."""
+    handle = client.llm.lazy_model("chatty")
+    handle.binding.identifier = "chatty"
+    return handle
+
+
+@pytest.mark.parametrize(("clock", "frames", "call"), CLOCKS)
+async def test_each_clock_runs_out_in_its_turn_and_the_server_is_told(
+    make_client: Callable[..., Any], clock: str, frames: list[dict[str, Any]], call: Callable[[Any], Any]
+) -> None:
+    told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        started = await receive(socket)
+        for frame in frames:
+            await send(socket, frame)
+        if started["type"] == "channelCreate":
+            await told.put(await receive(socket))
+
+    others = dict.fromkeys(("load_timeout", "first_token_timeout", "idle_timeout", "timeout"))
+    async with fake_server(behave) as address, make_client(address, **{**others, clock: 0.2}) as client:
+        with pytest.raises(lms.LMStudioTimeoutError, match=f"{clock} ran out") as caught:
+            await call(client)
+        assert caught.value.clock == clock
+        if frames or clock != "idle_timeout":
+            assert (await asyncio.wait_for(told.get(), 5))["message"] == {"type": "cancel"}
+
+
+async def test_while_a_prediction_waits_in_the_queue_only_the_total_clock_runs(make_client: Callable[..., Any]) -> None:
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        await receive(socket)
+        await answer(socket, [])  # of a client that has been patient for longer than the clocks of the first allow
+        await send(socket, fragment("a"))
+        await send(socket, packet(END))
+        await send(socket, {"type": "channelClose", "channelId": 1})
+
+    clocks = {"first_token_timeout": 0.1, "load_timeout": 0.1, "idle_timeout": 0.1}
+    async with fake_server(behave) as address, make_client(address, **clocks) as client:
+        answering = asyncio.ensure_future(_loaded(client).respond("Hi"))
+        await asyncio.wait([answering], timeout=0.3)
+        assert not answering.done()
+        assert await make_client(address).llm.list_loaded() == []
+        assert (await answering).content == "a"
+
+
+async def test_a_load_that_is_given_up_is_cancelled_on_the_server() -> None:
+    told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        await told.put(await receive(socket))
+        await told.put(await receive(socket))
+
+    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
+        loading = asyncio.ensure_future(client.llm.load_new_instance("chatty"))
+        assert (await asyncio.wait_for(told.get(), 5))["endpoint"] == "loadModel"
+        loading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await loading
+        assert (await asyncio.wait_for(told.get(), 5))["message"] == {"type": "cancel"}
+
+
+async def test_a_generation_that_has_started_is_never_repeated(client: Any, server: Emulator) -> None:
+    model = await client.llm.model("chatty")
+    stream = model.respond_stream("for ever")
+    fragments = aiter(stream)
+    await anext(fragments)
+    server.unload("chatty")
+    with pytest.raises(lms.LMStudioModelUnloadedError):
+        async for _fragment in fragments:
+            pass
+    assert len(server.predictions) == 1
+    assert server.loaded() == []
+
+
+async def test_a_model_is_got_again_once_and_no_more(make_client: Callable[..., Any]) -> None:
+    asked: list[str] = []
+    gone = {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}}
+
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        for channel in (1, 2, 3):
+            frame = await receive(socket)
+            asked.append(frame["endpoint"])
+            if frame["endpoint"] == "predict":
+                await send(socket, {"type": "channelError", "channelId": channel, "error": gone})
+            else:
+                await send(socket, {**packet({"type": "loadSuccess", "info": INFO}), "channelId": channel})
+                await send(socket, {"type": "channelClose", "channelId": channel})
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        with pytest.raises(lms.LMStudioModelNotFoundError):
+            await _loaded(client).respond("Hi")
+    assert asked == ["predict", "getOrLoad", "predict"]
+
+
+@pytest.mark.parametrize("name", ["get_info", "get_load_config", "get_processing_state", "get_context_length"])
+async def test_asking_about_a_model_that_has_gone_does_not_load_it(client: Any, server: Emulator, name: str) -> None:
+    model = await client.llm.model("chatty")
+    server.unload("chatty")
+    with pytest.raises(lms.LMStudioModelNotFoundError):
+        await getattr(model, name)()
+    assert server.loaded() == []
+
+
+async def test_unloading_loads_nothing(client: Any, server: Emulator) -> None:
+    with pytest.raises(lms.LMStudioModelNotFoundError):
+        await client.llm.lazy_model("chatty").unload()
+    await client.llm.model("other")
+    await client.llm.lazy_model().unload()
+    assert server.loaded() == []
+
+
+async def test_a_stream_that_failed_gives_its_error_as_its_result(client: Any) -> None:
+    stream = (await client.llm.model("chatty")).respond_stream("break")
+    with pytest.raises(lms.LMStudioServerError, match="the engine gave up") as caught:
+        await stream.wait_for_result()
+    with pytest.raises(lms.LMStudioServerError) as again:
+        stream.result()
+    assert again.value is caught.value
+
+
+async def test_a_message_is_told_only_when_all_is_well_with_it(client: Any) -> None:
+    messages: list[Any] = []
+    model = await client.llm.model("chatty")
+    schema = {"type": "object", "required": ["missing"]}
+    with pytest.raises(lms.LMStudioStructuredOutputError):
+        await model.respond("think", response_format=schema, on_message=messages.append, config={"maxTokens": 1})
+    assert messages == []
+
+
+async def test_a_stream_that_is_cancelled_while_its_model_loads_ends_as_cancelled(
+    make_client: Callable[..., Any],
+) -> None:
+    frames: list[str] = []
+    loading, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        frames.append((await receive(socket))["endpoint"])
+        loading.set()
+        await cancelled.wait()
+        await send(socket, packet({"type": "loadSuccess", "info": INFO}))
+        frames.extend([(await receive(socket))["endpoint"], (await receive(socket))["message"]["type"]])
+        await send(socket, {**fragment("half"), "channelId": 2})
+        await send(socket, {**packet({**END, "stats": {"stopReason": "userStopped"}}), "channelId": 2})
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        stream = client.llm.lazy_model("chatty").respond_stream("Hi")
+        result = asyncio.ensure_future(stream.wait_for_result())
+        await asyncio.wait_for(loading.wait(), 5)
+        stream.cancel()
+        cancelled.set()
+        assert (await result).content == "half"
+    assert frames == ["getOrLoad", "predict", "cancel"]
+
+
+def test_a_warning_points_to_the_line_of_the_program(server: Emulator) -> None:
+    with lms.Client(server.address) as client:
+        client.llm.model("chatty", config={"contextLength": 1000})
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            client.llm.model("chatty", config={"contextLength": 2000})
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+async def test_a_warning_points_to_the_line_of_the_coroutine(server: Emulator) -> None:
+    async with lms.AsyncClient(server.address) as client:
+        await client.llm.model("chatty", config={"contextLength": 1000})
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            await client.llm.model("chatty", config={"contextLength": 2000})
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+async def test_the_sync_client_works_where_a_loop_is_running(server: Emulator) -> None:
+    asyncio.get_running_loop()  # as in a notebook
+    with lms.Client(server.address) as client:
+        model = client.llm.model("chatty")
+        assert model.respond("count").content.endswith("199")
+        assert sum(1 for _fragment in model.respond_stream("count")) == 200
+
+
+def test_a_stream_may_be_cancelled_from_another_thread(server: Emulator) -> None:
+    with lms.Client(server.address) as client:
+        stream = client.llm.model("chatty").respond_stream("for ever")
+        next(stream)
+        canceller = threading.Thread(target=stream.cancel)
+        canceller.start()
+        result = stream.wait_for_result()
+        canceller.join(5)
+    assert result.stats.stop_reason == "userStopped"
+    assert result.content.startswith("on and")
