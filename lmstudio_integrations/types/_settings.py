@@ -56,20 +56,31 @@ class Settings(WireModel):
         """Accept an instance, a dict with either spelling, or nothing.
 
         Raises:
-            LMStudioValueError: If a name is unknown (the nearest known one is suggested) or a value cannot be.
+            LMStudioValueError: If a name is unknown (the nearest known one is suggested), a value cannot be, or
+                settings do not go together.
         """
         if isinstance(value, cls):
-            return value
-        fields = _as_mapping({} if value is None else value, cls.__name__)
-        cls._check_names(fields)
-        try:
-            return cls.model_validate(fields)
-        except ValidationError as error:
-            raise LMStudioValueError(_explain(error)) from error
+            settings = value
+        else:
+            fields = _as_mapping({} if value is None else value, cls.__name__)
+            cls._check_names(fields)
+            try:
+                settings = cls.model_validate(fields)
+            except ValidationError as error:
+                raise LMStudioValueError(_explain(error)) from error
+        settings.check_together()
+        return settings
 
     @classmethod
     def _check_names(cls, fields: Mapping[str, Any]) -> None:
         check_names(fields, cls)
+
+    def check_together(self) -> None:
+        """Refuse settings that do not go together.
+
+        Raises:
+            LMStudioValueError: If two of them exclude each other, or one lacks another.
+        """
 
     def merged(self, other: Self) -> Self:
         """Return these settings with those that `other` sets laid over them; an explicit `None` unsets."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypedDict
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._base import WireModel
 from lmstudio_integrations.types._settings import Kv, Settings, check_names
 
@@ -195,6 +196,18 @@ class LlmLoadModelConfig(LoadSettings):
     ] = None
     mlx_disk_cache: Annotated[bool | None, Kv("llm.load.mlx.diskCache")] = None
     mlx_kv_cache_quantization: Annotated[dict[str, Any] | None, Kv("llm.load.mlx.kvCacheQuantization")] = None
+
+    def check_together(self) -> None:
+        """Refuse draft settings that exclude each other, or lack one another."""
+        least, most = self.speculative_draft_min_tokens, self.speculative_draft_max_tokens
+        if self.speculative_draft_mtp and self.speculative_draft_simple:
+            raise LMStudioValueError("speculative_draft_mtp and speculative_draft_simple exclude each other")
+        if bool(self.speculative_draft_simple) != bool(self.speculative_draft_model):
+            raise LMStudioValueError("speculative_draft_simple and speculative_draft_model need each other")
+        if least is not None and most is not None and least > most:
+            raise LMStudioValueError(
+                f"speculative_draft_min_tokens={least} is more than speculative_draft_max_tokens={most}"
+            )
 
 
 class LlmPredictionConfig(Settings):

@@ -6,13 +6,18 @@ Events come once per token, so they are plain slotted classes; statistics come o
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+from pydantic import ValidationError
 
 from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.types._base import WireModel
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
 from lmstudio_integrations.types.models import LlmInstanceInfo
 from lmstudio_integrations.types.tools import ToolCallRequest
+
+ModelT = TypeVar("ModelT", bound=WireModel)
 
 StopReason = Literal[
     "userStopped",
@@ -171,12 +176,12 @@ class PredictionResult:
     @cached_property
     def stats(self) -> LlmPredictionStats:
         """Figures of the prediction."""
-        return LlmPredictionStats.from_dict(self.end.stats)
+        return _read(LlmPredictionStats, self.end.stats)
 
     @cached_property
     def model_info(self) -> LlmInstanceInfo:
         """The instance that answered."""
-        return LlmInstanceInfo.from_dict(self.end.model_info)
+        return _read(LlmInstanceInfo, self.end.model_info)
 
     @cached_property
     def load_config(self) -> LlmLoadModelConfig:
@@ -190,6 +195,13 @@ class PredictionResult:
 
     def __str__(self) -> str:
         return self.content
+
+
+def _read(kind: type[ModelT], data: Mapping[str, Any]) -> ModelT:
+    try:
+        return kind.from_dict(data)
+    except ValidationError as error:
+        raise LMStudioProtocolError(f"the server's {kind.__name__} makes no sense here: {error}") from error
 
 
 def _by_key(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -151,10 +151,10 @@ def test_every_setting_has_its_key_and_comes_back_from_it(
 ) -> None:
     field = next(name for name, info in kind.model_fields.items() if info.alias == option)
     for name in (option, field):
-        settings = kind.parse({name: value})
+        settings = kind.model_validate({name: value})
         assert settings.to_fields() == {key: wire}
         assert settings.to_dict() == {option: value}
-    assert kind.from_fields({key: wire}) == kind.parse({option: value})
+    assert kind.from_fields({key: wire}) == kind.model_validate({option: value})
 
 
 @pytest.mark.parametrize(("kind", "table", "described"), TABLES, ids=lambda value: getattr(value, "__name__", ""))
@@ -242,6 +242,42 @@ def test_a_value_that_cannot_be_is_refused_with_its_name(
         kind.parse(settings)
     assert text in str(caught.value)
     assert "[" not in str(caught.value).partition("=")[0], "the name of the setting, not of a validator"
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (
+            {"speculativeDraftMtp": True, "speculativeDraftSimple": True, "speculativeDraftModel": "small"},
+            "speculative_draft_mtp and speculative_draft_simple exclude each other",
+        ),
+        ({"speculativeDraftSimple": True}, "need each other"),
+        ({"speculativeDraftSimple": True, "speculativeDraftModel": ""}, "need each other"),
+        ({"speculativeDraftModel": "small"}, "need each other"),
+        (
+            {"speculativeDraftMinTokens": 4, "speculativeDraftMaxTokens": 3},
+            "speculative_draft_min_tokens=4 is more than speculative_draft_max_tokens=3",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], text: str) -> None:
+    for given in (settings, LlmLoadModelConfig.model_validate(settings)):
+        with pytest.raises(LMStudioValueError) as caught:
+            LlmLoadModelConfig.parse(given)
+        assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"speculativeDraftMtp": True, "speculativeDraftSimple": False},
+        {"speculativeDraftSimple": True, "speculativeDraftModel": "small"},
+        {"speculativeDraftMinTokens": 3, "speculativeDraftMaxTokens": 3},
+        {"speculativeDraftMinTokens": 3},
+    ],
+)
+def test_settings_that_go_together_pass(settings: dict[str, Any]) -> None:
+    assert LlmLoadModelConfig.parse(settings).to_dict() == settings
 
 
 @proves("C-SETTINGS-UNKNOWN")

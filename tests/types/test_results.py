@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionEnd, PredictionResult, ToolCallEnd
 from tests.requirements import proves
 from tests.types.test_models import INSTANCE
@@ -57,6 +58,15 @@ def test_settings_without_sense_are_none(config: dict[str, Any]) -> None:
     result = PredictionResult("", "", PredictionEnd(STATS, INSTANCE, config, config))
     assert result.load_config.to_fields() == {}
     assert result.prediction_config.to_fields() == {}
+
+
+@pytest.mark.parametrize("data", [{}, {"stopReason": 5}, {"stopReason": "eosFound", "totalTimeSec": "long"}])
+def test_figures_without_sense_are_an_error_that_says_so(data: dict[str, Any]) -> None:
+    result = PredictionResult("", "", PredictionEnd(data, {}, {}, {}))
+    with pytest.raises(LMStudioProtocolError, match="LlmPredictionStats makes no sense"):
+        _ = result.stats
+    with pytest.raises(LMStudioProtocolError, match="LlmInstanceInfo makes no sense"):
+        _ = result.model_info
 
 
 @proves("C-ENUMS-OPEN")
