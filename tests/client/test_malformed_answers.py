@@ -1,0 +1,158 @@
+"""Servers that answer nonsense: every call ends with an error of ours, soon, and the client goes on."""
+
+import contextlib
+import http
+import json
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from websockets.http11 import Request, Response
+from websockets.sync.server import ServerConnection, serve
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client.sync import Client
+from tests.protocol.transcripts import LLM_INSTANCE
+from tests.requirements import proves
+
+JUNK: list[Any] = [None, 5, "text", [], [None], [5], [[]], [{}], {}, {"fields": 5}, {"tokens": "x"}, {"embedding": {}}]
+PACKETS: list[Any] = [
+    *JUNK,
+    {"type": "loadSuccess"},
+    {"type": "loadSuccess", "info": 5},
+    {"type": "loadSuccess", "info": {"identifier": 5}},
+    {"type": "loadProgress", "progress": None},
+    {"type": "unloadingOtherJITModel", "info": None},
+    {"type": "fragment", "fragment": {"content": 5}},
+    {"type": "fragment", "fragment": None},
+    {"type": "success"},
+    {"type": "success", "stats": 5},
+    {"type": "success", "info": []},
+    {"type": "toolCallGenerationEnd", "toolCallRequest": {"name": None}},
+    {"type": "result"},
+    {"type": "result", "result": 5},
+    {"type": "result", "content": 5, "parser": None},
+    {"type": "downloadProgress", "update": 5},
+    {"type": "error"},
+    {"type": "error", "error": 5},
+]
+
+
+class Nonsense:
+    """A server whose answers a test chooses; it knows one model, so that there are handles."""
+
+    def __init__(self) -> None:
+        self.answer: Any = None
+        self.honest = True
+
+    def greet(self, socket: ServerConnection, request: Request) -> Response | None:
+        if request.path != "/lmstudio-greeting":
+            return None
+        return socket.respond(http.HTTPStatus.OK, '{"lmstudio":true}')
+
+    def serve(self, socket: ServerConnection) -> None:
+        socket.recv()
+        socket.send('{"success":true}')
+        with contextlib.suppress(OSError):
+            for text in socket:
+                for frame in self._answers(json.loads(text)):
+                    socket.send(json.dumps(frame))
+
+    def _answers(self, frame: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if frame["type"] == "rpcCall":
+            result = LLM_INSTANCE if self.honest else self.answer
+            yield {"type": "rpcResult", "callId": frame["callId"], "result": result}
+        elif frame["type"] == "channelCreate":
+            yield {"type": "channelSend", "channelId": frame["channelId"], "message": self.answer}
+            yield {"type": "channelClose", "channelId": frame["channelId"]}
+
+
+@pytest.fixture(scope="module")
+def nonsense() -> Iterator[tuple[Nonsense, Client]]:
+    """A server of nonsense and one client of it, for all tests: it must outlive every answer."""
+    server = Nonsense()
+    with serve(server.serve, "127.0.0.1", 0, process_request=server.greet) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        with Client(f"127.0.0.1:{listening.socket.getsockname()[1]}", idle_timeout=5.0) as client:
+            yield server, client
+        listening.shutdown()
+        thread.join(5)
+
+
+def _file() -> lms.FileHandle:
+    return lms.FileHandle(name="a.txt", identifier="a", size_bytes=1, file_type="text/plain")
+
+
+CALLS: dict[str, Callable[[Client], Any]] = {
+    "list_loaded": lambda client: client.llm.list_loaded(),
+    "list_downloaded": lambda client: client.llm.list_downloaded(),
+    "any_model": lambda client: client.llm.model(),
+    "model": lambda client: client.llm.model("m1"),
+    "load_new_instance": lambda client: client.llm.load_new_instance("m1"),
+    "version": lambda client: client.system.get_version(),
+    "estimate": lambda client: client.llm.estimate_usage("m1"),
+    "prepare_image": lambda client: client.files.prepare_image(b"\x89PNG\r\n\x1a\n" + bytes(16)),
+    "parse_document": lambda client: client.files.parse_document(_file()),
+    "retrieve": lambda client: client.files.retrieve("q", [_file()]),
+    "search": lambda client: client.repository.search_models("m"),
+}
+
+HANDLE_CALLS: dict[str, Callable[[lms.LLM], Any]] = {
+    "respond": lambda model: model.respond("hi"),
+    "complete": lambda model: model.complete("hi"),
+    "tokenize": lambda model: model.tokenize("hi"),
+    "count_tokens": lambda model: model.count_tokens(["hi", "ho"]),
+    "get_info": lambda model: model.get_info(),
+    "get_load_config": lambda model: model.get_load_config(),
+    "get_context_length": lambda model: model.get_context_length(),
+    "processing_state": lambda model: model.get_processing_state(),
+    "template": lambda model: model.apply_prompt_template("hi"),
+    "context_use": lambda model: model.get_context_use("hi"),
+}
+
+
+def _ends_well(call: Callable[[], Any]) -> bool:
+    """Make a call: it returns, where the nonsense happens to be an answer, or raises an error of ours at once."""
+    try:
+        str(call())
+    except lms.LMStudioError as error:
+        return bool(str(error)) and not isinstance(error, lms.LMStudioTimeoutError)
+    return True
+
+
+@proves("C-ROBUST")
+@pytest.mark.parametrize("answer", PACKETS, ids=lambda value: json.dumps(value)[:40])
+@pytest.mark.parametrize("name", CALLS)
+def test_a_senseless_answer_to_a_client_is_an_error_of_ours(
+    nonsense: tuple[Nonsense, Client], name: str, answer: Any
+) -> None:
+    server, client = nonsense
+    server.honest, server.answer = False, answer
+    assert _ends_well(lambda: CALLS[name](client))
+
+
+@proves("C-ROBUST")
+@pytest.mark.parametrize("answer", PACKETS, ids=lambda value: json.dumps(value)[:40])
+@pytest.mark.parametrize("name", HANDLE_CALLS)
+def test_a_senseless_answer_to_a_handle_is_an_error_of_ours(
+    nonsense: tuple[Nonsense, Client], name: str, answer: Any
+) -> None:
+    server, client = nonsense
+    server.honest = True
+    model = client.llm.model()
+    server.honest, server.answer = False, answer
+    assert _ends_well(lambda: HANDLE_CALLS[name](model))
+
+
+@pytest.mark.parametrize("answer", JUNK, ids=lambda value: json.dumps(value)[:40])
+def test_a_senseless_vector_is_an_error_of_ours(nonsense: tuple[Nonsense, Client], answer: Any) -> None:
+    server, client = nonsense
+    server.honest = True
+    model = client.embedding.model()
+    server.honest, server.answer = False, answer
+    with pytest.raises(lms.LMStudioError):
+        model.embed("hi")
+    with pytest.raises(lms.LMStudioError):
+        model.embed(["hi", "ho"])
