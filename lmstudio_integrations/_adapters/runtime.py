@@ -111,9 +111,19 @@ class Runtime:
     def __init__(self) -> None:
         self._sync = _Side(Client)
         self._async = _Side(AsyncClient)
-        self.facts: dict[Wanted, Facts] = {}
+        self._facts: dict[tuple[Server, Wanted], Facts] = {}
         self.lost_token = False
         """Whether the adapter was pickled, which drops its API token."""
+
+    def facts(self, server: Server, wanted: Wanted) -> Facts | None:
+        """Return what is known of a model."""
+        return self._facts.get((server, wanted))
+
+    def learn(self, server: Server, wanted: Wanted, facts: Facts) -> Facts:
+        """Keep what the server has told of a model."""
+        if len(self._facts) >= _MOST_HANDLES:
+            self._facts.clear()
+        return self._facts.setdefault((server, wanted), facts)
 
     def client(self, server: Server) -> Client:
         """Return the client for threads."""

@@ -49,6 +49,7 @@ PROVIDER = "lmstudio"
 """Our name in `model_provider` and `ls_provider`; summarisation middleware trusts usage only if they agree."""
 
 FIRST_TOOL_INDEX = 1000
+"""More blocks of text and thought than come before a tool call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ class ChunkStream:
         if call is None or call.named:
             return ()
         call.name = event.name
-        return self._show(call, "".join(call.held)) if call.held else self._show(call, "")
+        return self._show(call, "".join(call.held))
 
     def _arguments(self, event: ToolCallArguments) -> Sequence[ChatGenerationChunk]:
         call = self._call

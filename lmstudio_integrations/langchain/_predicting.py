@@ -52,8 +52,10 @@ class Predicting(predicting.Predicting):
         """Return the settings of one call by our names; a `stop` that is given replaces the field.
 
         Raises:
-            LMStudioValueError: If an argument is unknown.
+            LMStudioValueError: If an argument is unknown, or a token would show in traces.
         """
+        if isinstance(given.get("api_token", given.get("api_key")), str):
+            raise LMStudioValueError("give a call its api_token as a pydantic.SecretStr; its arguments are traced")
         return self._values(given if stop is None else {**given, "stop": stop})
 
     def _own(self) -> Call:
@@ -81,15 +83,13 @@ class Predicting(predicting.Predicting):
 
     def _learn(self, call: Call, end: PredictionEnd) -> Facts:
         """Keep what the end of a prediction says of the model."""
-        facts = self._runtime.facts.get(call.wanted)
-        if facts is None:
-            facts = self._runtime.facts[call.wanted] = Facts(end.model_info, _parallel(end))
-        return facts
+        known = self._runtime.facts(call.server, call.wanted)
+        return known or self._runtime.learn(call.server, call.wanted, Facts(end.model_info, _parallel(end)))
 
     def _facts(self) -> Facts | None:
         """Return what is known of this object's own model."""
         values = vars(self)
-        return self._runtime.facts.get(self._wanted(values, self._load_config(values)))
+        return self._runtime.facts(self._server(values), self._wanted(values, self._load_config(values)))
 
     def _concurrency(self) -> int:
         """Return how many predictions the model runs at once, as far as is known without asking."""
@@ -114,11 +114,14 @@ class Predicting(predicting.Predicting):
         return identity(vars(self), type(self).model_fields)
 
     def _cache_key(self, stop: list[str] | None, given: Mapping[str, Any]) -> str:
-        parts = {"class": type(self).__name__, **self._identifying_params, "output_version": self._output_version()}
-        return repr((sorted(parts.items()), sorted({**given, "stop": stop}.items())))
-
-    def _output_version(self) -> str | None:
-        return vars(self).get("output_version")
+        of_call = {name: value for name, value in given.items() if name not in _NOT_IN_KEY}
+        parts = {
+            "class": type(self).__name__,
+            "output_version": vars(self).get("output_version"),
+            "settings": sorted(self._identifying_params.items()),
+            "call": sorted({**of_call, "stop": stop}.items()),
+        }
+        return repr(parts)
 
     @property
     def lc_secrets(self) -> dict[str, str]:

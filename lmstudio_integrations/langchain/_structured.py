@@ -34,7 +34,10 @@ def response_format(schema: Any, method: str, *, strict: bool | None) -> dict[st
         raise LMStudioValueError(f"method {method!r} needs a schema; only 'json_mode' works without")
     if method == "function_calling":
         return None
-    return {"type": "json_schema", "json_schema": {"schema": json_schema(schema, strict=strict)}}
+    try:
+        return {"type": "json_schema", "json_schema": {"schema": json_schema(schema, strict=strict)}}
+    except (ValueError, TypeError) as error:
+        raise LMStudioValueError(f"{schema!r} is no schema of a structured answer: {error}") from error
 
 
 _JSON = Format({}, json.loads)

@@ -40,7 +40,10 @@ def openai_tools(tools: Sequence[ToolLike], *, strict: bool | None = None) -> li
 
 
 def _openai_tool(tool: Any, strict: bool | None) -> dict[str, Any]:  # noqa: FBT001 - three-valued
-    converted = convert_to_openai_tool(tool, strict=strict)
+    try:
+        converted = convert_to_openai_tool(tool, strict=strict)
+    except (ValueError, TypeError) as error:
+        raise LMStudioValueError(f"{tool!r} cannot be a tool: {error}") from error
     if not is_object(converted.get("function")):
         raise LMStudioValueError(
             f"LM Studio runs no tools of type {converted.get('type')!r}; give it functions, pydantic classes, "

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -196,9 +197,9 @@ class ChatLMStudio(Predicting, BaseChatModel):
         """Keep what the server said of the model; warn of tools for a model that was not taught any."""
         if end is None:
             return
-        known = call.wanted in self._runtime.facts
+        is_new = self._runtime.facts(call.server, call.wanted) is None
         facts = self._learn(call, end)
-        if not known and call.values["model"] == self.model:
+        if is_new and (call.values["model"], call.values["host"]) == (self.model, self.host):
             self._take_profile(facts.info)
         if call.config.raw_tools and not facts.warned and facts.info.get("trainedForToolUse") is False:
             facts.warned = True
@@ -311,10 +312,12 @@ class ChatLMStudio(Predicting, BaseChatModel):
 
         A partial conversation that the template refuses is counted text by text. A picture counts as 256 tokens.
         """
+        if not messages:
+            return 0
         with translated():
-            drafts = _messages.draft(messages)
+            drafts = _messages.draft(messages, keep_reasoning=self.send_reasoning)
             offered = _tools.wire_tools(_tools.openai_tools(tools or ()))
-            return _counting.count(self._model(self._own()), drafts, offered)
+            return repeat(partial(_counting.count, self._model(self._own()), drafts, offered), self.max_retries)
 
     # What identifies the object -------------------------------------------------------------------------------------
 

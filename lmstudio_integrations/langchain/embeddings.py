@@ -85,7 +85,7 @@ class LMStudioEmbeddings(Connected, Embeddings):
         with translated():
             server, wanted, config = self._settled()
             model = self._runtime.embedding(server, wanted, config)
-            fitting = repeat(lambda: self._fitting(model, wanted, texts), self.max_retries)
+            fitting = repeat(lambda: self._fitting(model, (server, wanted), texts), self.max_retries)
             vectors: list[list[float]] = []
             for part in self._parts(fitting):
                 vectors += repeat(partial(_embed, model, part), self.max_retries)
@@ -97,7 +97,7 @@ class LMStudioEmbeddings(Connected, Embeddings):
         with translated():
             server, wanted, config = self._settled()
             model = self._runtime.async_embedding(server, wanted, config)
-            fitting = await arepeat(lambda: self._afitting(model, wanted, texts), self.max_retries)
+            fitting = await arepeat(lambda: self._afitting(model, (server, wanted), texts), self.max_retries)
             vectors: list[list[float]] = []
             for part in self._parts(fitting):
                 vectors += await arepeat(partial(_aembed, model, part), self.max_retries)
@@ -121,12 +121,13 @@ class LMStudioEmbeddings(Connected, Embeddings):
 
     # Texts that are too long ----------------------------------------------------------------------------------------
 
-    def _fitting(self, model: EmbeddingModel, wanted: Wanted, texts: list[str]) -> list[str]:
+    def _fitting(self, model: EmbeddingModel, where: tuple[Server, Wanted], texts: list[str]) -> list[str]:
         if self.length_policy == "pass" or not may_be_long(texts):
             return texts
-        if wanted not in self._runtime.facts:
-            self._runtime.facts[wanted] = Facts(model.get_info().to_dict())
-        steps = self._plan(wanted, texts)
+        facts = self._runtime.facts(*where)
+        if facts is None:
+            facts = self._runtime.learn(*where, Facts(model.get_info().to_dict()))
+        steps = self._plan(facts, texts)
         try:
             question = next(steps)
             while True:
@@ -134,12 +135,13 @@ class LMStudioEmbeddings(Connected, Embeddings):
         except StopIteration as done:
             return _value(done)
 
-    async def _afitting(self, model: AsyncEmbeddingModel, wanted: Wanted, texts: list[str]) -> list[str]:
+    async def _afitting(self, model: AsyncEmbeddingModel, where: tuple[Server, Wanted], texts: list[str]) -> list[str]:
         if self.length_policy == "pass" or not may_be_long(texts):
             return texts
-        if wanted not in self._runtime.facts:
-            self._runtime.facts[wanted] = Facts((await model.get_info()).to_dict())
-        steps = self._plan(wanted, texts)
+        facts = self._runtime.facts(*where)
+        if facts is None:
+            facts = self._runtime.learn(*where, Facts((await model.get_info()).to_dict()))
+        steps = self._plan(facts, texts)
         try:
             question = next(steps)
             while True:
@@ -147,8 +149,8 @@ class LMStudioEmbeddings(Connected, Embeddings):
         except StopIteration as done:
             return _value(done)
 
-    def _plan(self, wanted: Wanted, texts: list[str]) -> Plan:
-        return plan(texts, int(self._runtime.facts[wanted].info["contextLength"]), self.length_policy)
+    def _plan(self, facts: Facts, texts: list[str]) -> Plan:
+        return plan(texts, int(facts.info["contextLength"]), self.length_policy)
 
     def _shaped(self, vectors: list[list[float]]) -> list[list[float]]:
         if self.dimensions is None:

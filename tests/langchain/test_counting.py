@@ -32,6 +32,7 @@ def test_a_conversation_is_counted_with_its_template_and_tools(server: Server) -
     longer = llm.get_num_tokens_from_messages([SystemMessage("be brief"), HumanMessage("one two")])
     assert 2 <= short < longer
     assert llm.get_num_tokens_from_messages([HumanMessage("one two")], tools=[weather]) > short
+    assert llm.get_num_tokens_from_messages([]) == 0
 
 
 def test_a_picture_counts_by_estimate(server: Server) -> None:
@@ -76,14 +77,11 @@ def test_making_the_object_asks_nobody() -> None:
 
 
 async def test_the_profile_comes_when_asked_for_or_with_the_first_answer(server: Server) -> None:
-    for llm in (server.chat(), server.chat(), server.chat()):
-        if llm is not None:
-            llm.load_profile()
-        assert llm.profile is not None
-    asked, answered = server.chat(), server.chat()
-    await asked.aload_profile()
+    asked, asked_async, answered = server.chat(), server.chat(), server.chat()
+    assert asked.load_profile() == asked.profile
+    assert await asked_async.aload_profile() == asked.profile
     answered.invoke("count")
-    assert asked.profile == answered.profile
+    assert answered.profile == asked.profile
     assert asked.profile is not None
     assert asked.profile["max_input_tokens"] == 4096
     assert asked.profile["image_inputs"] is True

@@ -13,7 +13,7 @@ from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langchain_core.tracers.schemas import Run
 from pydantic import SecretStr
 
-from lmstudio_integrations.errors import LMStudioAuthenticationError
+from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
 from tests.langchain.conftest import CHAT, OTHER, Invoke, Server
 
@@ -64,6 +64,14 @@ def test_a_token_that_was_lost_with_pickling_is_missed_by_name() -> None:
     llm = pickle.loads(pickle.dumps(ChatLMStudio(model="m", api_token=SecretStr(TOKEN))))
     with pytest.raises(LMStudioAuthenticationError, match="LM_API_TOKEN"):
         llm.invoke("Hello")
+
+
+def test_a_token_of_a_call_must_be_hidden_from_traces_and_is_not_in_the_caches_key(server: Server) -> None:
+    llm = server.chat()
+    with pytest.raises(LMStudioValueError, match="SecretStr"):
+        llm.invoke("count", api_key=TOKEN)
+    assert llm.invoke("count", api_token=SecretStr(TOKEN)).content
+    assert llm._get_llm_string(api_token=SecretStr(TOKEN), timeout=3) == llm._get_llm_string()
 
 
 def test_a_malformed_token_is_only_missed_when_connecting(server: Server) -> None:

@@ -140,7 +140,11 @@ def test_a_missing_call_is_an_error(server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("schema", "method", "match"),
-    [(Person, "xml", "method must be one of"), (None, "json_schema", "needs a schema")],
+    [
+        (Person, "xml", "method must be one of"),
+        (None, "json_schema", "needs a schema"),
+        (3, "json_schema", "3 is no schema"),
+    ],
 )
 def test_impossible_wishes_are_refused(server: Server, schema: Any, method: Any, match: str) -> None:
     with pytest.raises(LMStudioValueError, match=match):

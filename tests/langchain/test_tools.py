@@ -139,6 +139,7 @@ def test_a_choice_may_be_a_dict(choice: Any) -> None:
         ([], "any", "there are no tools"),
         ([weather], 3.5, "tool_choice must be"),
         ([{"type": "web_search"}], None, "web_search"),
+        ([3], None, "3 cannot be a tool"),
     ],
 )
 def test_impossible_tools_and_choices_are_refused(server: Server, tools: list[Any], choice: Any, match: str) -> None:
