@@ -4,12 +4,14 @@ from lmstudio_integrations.emulator.catalogue import Catalogue, ModelEntry, Pres
 from lmstudio_integrations.emulator.clock import Clock, ManualClock, SystemClock
 from lmstudio_integrations.emulator.embedded import ConnectionRecord, Emulator
 from lmstudio_integrations.emulator.ledger import PredictionRecord
+from lmstudio_integrations.emulator.server import Limits
 
 __all__ = [
     "Catalogue",
     "Clock",
     "ConnectionRecord",
     "Emulator",
+    "Limits",
     "ManualClock",
     "ModelEntry",
     "PredictionRecord",

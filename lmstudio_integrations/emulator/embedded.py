@@ -23,7 +23,7 @@ from lmstudio_integrations.emulator.ledger import Ledger, PredictionRecord
 from lmstudio_integrations.emulator.logs import Logs
 from lmstudio_integrations.emulator.models import Library
 from lmstudio_integrations.emulator.refusals import RefusedError
-from lmstudio_integrations.emulator.server import Server
+from lmstudio_integrations.emulator.server import USUAL_LIMITS, Limits, Server
 from lmstudio_integrations.errors import LMStudioModelLoadError, LMStudioOSError, LMStudioRuntimeError
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.types.models import INSTANCE_INFO_TYPES, ModelInstanceInfo
@@ -63,7 +63,7 @@ class Emulator:
         auto_evict: Whether a just-in-time load unloads what earlier ones brought.
         offline: Never fetch weights that are not on this machine.
         origins: Browser origins that may connect.
-        limits: Further settings of `Server`: `max_message_bytes`, `max_backlog_bytes`, `max_connections`.
+        limits: What the server puts up with.
 
     Raises:
         LMStudioValueError: If the catalogue or a token is not valid.
@@ -83,7 +83,7 @@ class Emulator:
         auto_evict: bool = True,
         offline: bool = False,
         origins: Collection[str] = (),
-        **limits: int,
+        limits: Limits = USUAL_LIMITS,
     ) -> None:
         self.catalogue: Catalogue = _catalogue(models, catalog)
         self.host = host
@@ -250,7 +250,9 @@ class Emulator:
             on_change=self._ledger.announce,
         )
         hub = Hub(library, self._clock, self._ledger, Logs(self._clock))
-        server = Server(hub, self._admission, host=self.host, port=self._ports, origins=self._origins, **self._limits)
+        server = Server(
+            hub, self._admission, host=self.host, port=self._ports, origins=self._origins, limits=self._limits
+        )
         try:
             async with _listening(server):
                 running = _Running(hub, server)

@@ -4,6 +4,7 @@ import contextlib
 import http
 import json
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import get_args
 
 from websockets.asyncio.server import Server as WebSocketServer
@@ -17,11 +18,6 @@ from lmstudio_integrations.emulator.handlers import SERVED
 from lmstudio_integrations.emulator.handlers.system import version
 from lmstudio_integrations.protocol.endpoints import Namespace
 
-MAX_MESSAGE_BYTES = 256 * 1024 * 1024
-"""The largest frame that is taken; images come as one, in base64."""
-
-MAX_BACKLOG_BYTES = 64 * 1024 * 1024
-MAX_CONNECTIONS = 4096
 _CLOSE_TIMEOUT = 2.0
 """Seconds that a client has to answer when its socket is closed."""
 
@@ -34,6 +30,24 @@ _PAGES: dict[str, Callable[[], object]] = {
 """What a plain GET gets (protocol §1.3)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the server puts up with.
+
+    Attributes:
+        message_bytes: The largest frame that is taken; an image comes as one, in base64.
+        backlog_bytes: What is kept for a client that does not read, before its socket is closed.
+        connections: How many sockets may be open at once.
+    """
+
+    message_bytes: int = 256 * 1024 * 1024
+    backlog_bytes: int = 64 * 1024 * 1024
+    connections: int = 4096
+
+
+USUAL_LIMITS = Limits()
+
+
 class Server:
     """Serves one hub on one port, from `open` to `close`.
 
@@ -43,9 +57,7 @@ class Server:
         host: The address to listen on.
         port: The port; 0 takes a free one, and of several the first free one is taken.
         origins: Browser origins that may connect; every other one is refused.
-        max_message_bytes: The largest frame that is taken.
-        max_backlog_bytes: What is kept for a client that does not read.
-        max_connections: How many sockets may be open at once.
+        limits: What it puts up with.
     """
 
     def __init__(
@@ -56,9 +68,7 @@ class Server:
         host: str = "127.0.0.1",
         port: int | Sequence[int] = 0,
         origins: Collection[str] = (),
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
-        max_backlog_bytes: int = MAX_BACKLOG_BYTES,
-        max_connections: int = MAX_CONNECTIONS,
+        limits: Limits = USUAL_LIMITS,
     ) -> None:
         self.host = host
         self.port: int = 0
@@ -67,9 +77,7 @@ class Server:
         self._hub = hub
         self._admission = admission
         self._origins = frozenset(origins)
-        self._max_message_bytes = max_message_bytes
-        self._max_backlog_bytes = max_backlog_bytes
-        self._max_connections = max_connections
+        self._limits = limits
         self._listener: WebSocketServer | None = None
 
     async def open(self) -> None:
@@ -101,7 +109,7 @@ class Server:
             compression=None,
             ping_interval=None,
             close_timeout=_CLOSE_TIMEOUT,
-            max_size=self._max_message_bytes,
+            max_size=self._limits.message_bytes,
             server_header=None,
         )
         self.port = self._listener.sockets[0].getsockname()[1]
@@ -125,14 +133,14 @@ class Server:
             return http.HTTPStatus.NOT_FOUND, f"there is nothing at {path}"
         if "Upgrade" not in request.headers:
             return http.HTTPStatus.UPGRADE_REQUIRED, "this is a WebSocket endpoint"
-        if len(self.connections) >= self._max_connections:
+        if len(self.connections) >= self._limits.connections:
             return http.HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections"
         return None
 
     async def _serve(self, socket: ServerConnection) -> None:
         assert socket.request is not None, "the handshake is done"
         namespace = _NAMESPACES[socket.request.path.partition("?")[0]]
-        connection = Connection(socket, namespace, self._hub, self._admission, max_backlog=self._max_backlog_bytes)
+        connection = Connection(socket, namespace, self._hub, self._admission, max_backlog=self._limits.backlog_bytes)
         self.connections.add(connection)
         self._hub.ledger.announce()
         try:

@@ -15,7 +15,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
+from lmstudio_integrations.emulator import Emulator, Limits, ManualClock, ModelEntry
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioTimeoutError, LMStudioValueError
 from tests.emulator.wire import TIMEOUT, Wire, asking, bare, named, wire
 from tests.requirements import proves
@@ -95,7 +95,7 @@ def test_a_namespace_lets_a_client_in(server: Emulator, namespace: str) -> None:
 
 
 def test_too_many_connections_are_refused() -> None:
-    with Emulator([MODEL], max_connections=1) as server, wire(server):
+    with Emulator([MODEL], limits=Limits(connections=1)) as server, wire(server):
         with pytest.raises(InvalidStatus) as caught, bare(server):
             pass
         assert caught.value.response.status_code == 503
@@ -121,7 +121,7 @@ def test_a_frame_of_many_megabytes_is_taken(server: Emulator) -> None:
 
 
 def test_an_oversize_frame_costs_its_socket_and_no_other() -> None:
-    with Emulator([MODEL], max_message_bytes=1000) as server, wire(server) as other:
+    with Emulator([MODEL], limits=Limits(message_bytes=1000)) as server, wire(server) as other:
         with wire(server) as me:
             me.say("x" * 1001)
             with pytest.raises(ConnectionClosed):
@@ -449,7 +449,7 @@ LONG = ModelEntry(key=MODEL, rules=({"then": [{"text": " ".join(["word"] * 40_00
 
 
 def test_a_reader_that_does_not_read_is_cut_off_and_stalls_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    with Emulator([LONG], max_backlog_bytes=100_000) as server, lazy(server) as other, wire(server) as me:
+    with Emulator([LONG], limits=Limits(backlog_bytes=100_000)) as server, lazy(server) as other, wire(server) as me:
         other.open("predict", asking(MODEL))
         assert me.result("listLoaded")
         server.wait_for(lambda: len(server.connections) == 1, timeout=20)
