@@ -55,6 +55,28 @@ def test_an_answer_has_text_usage_and_metadata(server: Server, ask: Invoke) -> N
     assert metadata["time_to_first_token_sec"] >= 0
 
 
+def test_a_stream_tells_the_same_as_a_plain_call(server: Server) -> None:
+    """Usage and metadata are not a matter of how one asks; `ls_provider` is what usage is trusted by."""
+    llm = server.chat()
+    llm.invoke("count")
+    plain, streamed = llm.invoke("count"), WAYS["stream"](llm, "count")
+    assert plain.usage_metadata == streamed.usage_metadata
+    assert plain.response_metadata.keys() == streamed.response_metadata.keys()
+    assert plain.response_metadata["model_provider"] == llm._get_ls_params().get("ls_provider")
+
+
+def test_chunks_of_a_stream_share_the_identifier_of_the_run(server: Server) -> None:
+    chunks = list(server.chat(max_tokens=3).stream("count"))
+    (identifier,) = {chunk.id for chunk in chunks}
+    assert str(identifier).startswith("lc_run-")
+    assert all(isinstance(chunk.content, str) for chunk in chunks)
+
+
+def test_the_call_that_loads_the_model_has_a_whole_answer(server: Server, ask: Invoke) -> None:
+    assert not server.loaded()
+    assert ask(server.chat(), "count").content == COUNTED
+
+
 def test_a_chain_works(server: Server) -> None:
     chain = ChatPromptTemplate.from_messages([("system", "Be brief."), ("user", "{question}")]) | server.chat()
     assert chain.invoke({"question": "count"}).content == COUNTED
