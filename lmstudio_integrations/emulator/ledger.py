@@ -62,12 +62,12 @@ class Ledger:
         Raises:
             LMStudioTimeoutError: If it does not in time, in seconds.
         """
-        rounds = max(1, round(timeout / _LOOK_AGAIN))
-        with self._changed:
-            for _ in range(rounds):
-                if predicate():
-                    return
-                self._changed.wait(_LOOK_AGAIN)
+        for _ in range(max(1, round(timeout / _LOOK_AGAIN))):
             if predicate():
                 return
+            # The lock is not held while the condition is looked at: the server's thread must never wait for a test.
+            with self._changed:
+                self._changed.wait(_LOOK_AGAIN)
+        if predicate():
+            return
         raise LMStudioTimeoutError(f"the condition did not hold within {timeout} s", elapsed=timeout)

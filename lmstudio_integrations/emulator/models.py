@@ -118,8 +118,9 @@ class Library:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def loaded(self, kind: ModelKind | None = None) -> list[Instance]:
-        """Return the loaded models, in the order of loading."""
-        return [instance for instance in self._instances.values() if kind in {None, instance.entry.kind}]
+        """Return the loaded models, in the order of loading. Any thread may ask."""
+        instances = list(self._instances.values())  # in one step, so that no load comes between
+        return [instance for instance in instances if kind in {None, instance.entry.kind}]
 
     def downloaded(self) -> list[ModelEntry]:
         """Return the entries that can be loaded."""

@@ -563,3 +563,7 @@ def test_a_server_in_the_foreground_stops_with_a_signal(number: signal.Signals) 
 def test_a_server_in_the_foreground_that_cannot_start_says_why(server: Emulator) -> None:
     with pytest.raises(LMStudioOSError, match="choose another port"):
         Emulator([MODEL], port=server.port).serve_forever()
+
+
+def test_a_condition_may_itself_use_the_server(server: Emulator) -> None:
+    server.wait_for(lambda: server.load(MODEL).identifier == f"{MODEL}:3")
