@@ -14,6 +14,7 @@ from lmstudio_integrations.protocol.server_session import (
     ServerSession,
 )
 from lmstudio_integrations.protocol.session import ClientSession, Exchange
+from lmstudio_integrations.types.results import LlmPredictionFragment
 from tests.strict.listener import Direction, StrictListener
 
 
@@ -33,6 +34,11 @@ class RecordingSink:
 
     def is_alive(self) -> bool:
         return self.alive
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of the fragments that have come."""
+        return [item.content for item in self.items if isinstance(item, LlmPredictionFragment)]
 
     @property
     def error(self) -> BaseException:

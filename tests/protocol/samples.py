@@ -40,6 +40,10 @@ HISTORY: dict[str, Any] = {
 }
 HELLO = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}
 
+SAY_HELLO = {"modelSpecifier": QUERY, "history": HELLO, "predictionConfigStack": EMPTY_STACK}
+GET_M1 = {"identifier": "m1", "loadConfigStack": EMPTY_STACK}
+CANCEL = {"type": "cancel"}
+
 _PRESET = {"fuzzyPresetIdentifier": "my-preset", "ignoreServerSessionConfig": False}
 _LOOKUPS = [{"specifier": QUERY, "throwIfNotFound": True}, {"specifier": INSTANCE, "throwIfNotFound": False}]
 

@@ -1,4 +1,4 @@
-"""The client's side of a connection: who gets what, when clocks run out, what becomes of a call that is left."""
+"""The client's side of a connection: who gets what, what a warning means, what becomes of a call that is left."""
 
 import json
 import logging
@@ -14,25 +14,16 @@ from lmstudio_integrations.errors import (
     LMStudioProtocolError,
     LMStudioRuntimeError,
     LMStudioServerError,
-    LMStudioTimeoutError,
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Namespace
 from lmstudio_integrations.protocol.session import ClientSession, Exchange, closed_early
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd
+from lmstudio_integrations.types.results import PredictionEnd
 from tests.protocol.pair import RecordingSink, SessionPair
-from tests.protocol.samples import EMPTY_STACK, HELLO, QUERY, SUCCESS, fragment, progress
+from tests.protocol.samples import CANCEL, EMPTY_STACK, GET_M1, QUERY, SAY_HELLO, SUCCESS, fragment, progress
 from tests.requirements import proves
 
-PREDICT = {"modelSpecifier": QUERY, "history": HELLO, "predictionConfigStack": EMPTY_STACK}
-GET = {"identifier": "m1", "loadConfigStack": EMPTY_STACK}
 TOKENIZE = {"specifier": QUERY, "inputString": "hi"}
-CANCEL = {"type": "cancel"}
-
-
-def content(sink: RecordingSink) -> list[str]:
-    """Return the texts that have come."""
-    return [item.content for item in sink.items if isinstance(item, LlmPredictionFragment)]
 
 
 # Authentication
@@ -91,7 +82,7 @@ def test_frames_that_do_not_answer_the_credentials_are_passed_over(frame: str) -
 @proves("C-IDS")
 def test_no_id_is_used_twice() -> None:
     pair = SessionPair()
-    made = [pair.call("listLoaded"), pair.call("predict", PREDICT), pair.call("listLoaded")]
+    made = [pair.call("listLoaded"), pair.call("predict", SAY_HELLO), pair.call("listLoaded")]
     assert len({exchange.id for exchange, _ in made}) == 3
 
 
@@ -132,7 +123,7 @@ def test_a_failed_call_raises_what_the_server_said() -> None:
 def test_an_error_of_any_form_ends_the_call(error: Any) -> None:
     pair = SessionPair()
     _, call = pair.call("listLoaded")
-    _, channel = pair.call("predict", PREDICT)
+    _, channel = pair.call("predict", SAY_HELLO)
     pair.raw({"type": "rpcError", "callId": 1, "error": error})
     pair.raw({"type": "channelError", "channelId": 2, "error": error})
     for sink in (call, channel):
@@ -146,11 +137,11 @@ def test_an_error_of_any_form_ends_the_call(error: Any) -> None:
 @proves("C-CHANNEL-ERROR")
 def test_an_error_of_a_channel_comes_after_its_packets() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT, doing="Chat response")
+    exchange, sink = pair.call("predict", SAY_HELLO, doing="Chat response")
     pair.send(exchange, fragment("so far"))
     pair.server.fail(exchange.id, {"title": "gave up"})
     pair.pump_to_client()
-    assert content(sink) == ["so far"]
+    assert sink.texts == ["so far"]
     assert str(sink.error) == "Chat response error: gave up"
     assert pair.client.idle
 
@@ -159,7 +150,7 @@ def test_an_error_of_a_channel_comes_after_its_packets() -> None:
 def test_frames_that_come_late_or_twice_reach_nobody() -> None:
     pair = SessionPair()
     _, call = pair.call("listLoaded")
-    exchange, channel = pair.call("predict", PREDICT)
+    exchange, channel = pair.call("predict", SAY_HELLO)
     for _ in range(2):
         pair.raw({"type": "rpcResult", "callId": 1, "result": []})
         pair.raw({"type": "rpcError", "callId": 1, "error": {}})
@@ -167,7 +158,7 @@ def test_frames_that_come_late_or_twice_reach_nobody() -> None:
         pair.raw({"type": "channelClose", "channelId": exchange.id})
         pair.raw({"type": "channelError", "channelId": exchange.id, "error": {}})
     assert (call.items, call.ends) == ([[]], [None])
-    assert (content(channel), channel.ends) == (["a"], [None])
+    assert (channel.texts, channel.ends) == (["a"], [None])
 
 
 @proves("C-LENIENT")
@@ -209,12 +200,12 @@ def test_frames_that_come_late_or_twice_reach_nobody() -> None:
 )
 def test_a_frame_without_sense_is_passed_over_and_harms_nobody(frame: Any) -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT)
+    exchange, sink = pair.call("predict", SAY_HELLO)
     pair.raw(frame)
     assert (sink.items, sink.ends) == ([], [])
     pair.send(exchange, fragment("a"))
     pair.close(exchange)
-    assert (content(sink), sink.ends) == (["a"], [None])
+    assert (sink.texts, sink.ends) == (["a"], [None])
 
 
 @pytest.mark.parametrize("packet", [None, 5, "text", [], {}, {"type": None}, {"type": ["result"]}])
@@ -229,27 +220,27 @@ def test_a_packet_without_a_type_is_passed_over_on_every_channel(packet: Any) ->
 @pytest.mark.parametrize("packet", [{"type": "fromTheFuture", "a": 1}])
 def test_a_packet_of_an_unknown_kind_is_skipped_and_feeds_the_clock(packet: dict[str, Any]) -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT, clocks={"idle_timeout": 60.0})
+    exchange, sink = pair.call("predict", SAY_HELLO, clocks={"idle_timeout": 60.0})
     pair.send(exchange, fragment("a"))
     pair.now = 50.0
     pair.send(exchange, packet)
     pair.pass_time(50.0)
-    assert (content(sink), sink.ends) == (["a"], [])
+    assert (sink.texts, sink.ends) == (["a"], [])
 
 
 def test_members_that_are_not_known_yet_are_skipped() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT)
+    exchange, sink = pair.call("predict", SAY_HELLO)
     pair.send(exchange, fragment("a", mood="good"))
     pair.raw({"type": "channelClose", "channelId": exchange.id, "reason": "done"})
-    assert (content(sink), sink.ends) == (["a"], [None])
+    assert (sink.texts, sink.ends) == (["a"], [None])
 
 
 @proves("C-LEGACY-ERROR")
 @pytest.mark.parametrize("error", [{"title": "old style"}, "old style"])
 def test_the_error_packet_of_older_servers_ends_the_prediction(error: Any) -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT, doing="Chat response")
+    exchange, sink = pair.call("predict", SAY_HELLO, doing="Chat response")
     pair.send(exchange, {"type": "error", "error": error})
     assert str(sink.error) == "Chat response error: old style"
     pair.close(exchange)
@@ -262,7 +253,7 @@ def test_the_error_packet_of_older_servers_ends_the_prediction(error: Any) -> No
 @proves("C-CANCEL")
 def test_cancelling_asks_the_server_once_and_still_takes_what_comes() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT)
+    exchange, sink = pair.call("predict", SAY_HELLO)
     pair.send(exchange, fragment("a"))
     pair.client.cancel(exchange)
     pair.client.cancel(exchange)
@@ -270,7 +261,7 @@ def test_cancelling_asks_the_server_once_and_still_takes_what_comes() -> None:
     assert [request.packet for request in pair.told] == [CANCEL]
     pair.send(exchange, fragment("b"), {**SUCCESS, "stats": {"stopReason": "userStopped"}})
     pair.close(exchange)
-    assert content(sink) == ["a", "b"]
+    assert sink.texts == ["a", "b"]
     assert isinstance(sink.items[-1], PredictionEnd)
     assert sink.ends == [None]
 
@@ -290,7 +281,7 @@ def test_cancelling_what_was_not_sent_yet_ends_it_at_once() -> None:
 def test_cancelling_a_call_or_what_has_ended_sends_nothing() -> None:
     pair = SessionPair()
     call, _ = pair.call("listLoaded")
-    exchange, _ = pair.call("predict", PREDICT)
+    exchange, _ = pair.call("predict", SAY_HELLO)
     pair.close(exchange)
     pair.client.cancel(call)
     pair.client.cancel(exchange)
@@ -301,9 +292,9 @@ def test_cancelling_a_call_or_what_has_ended_sends_nothing() -> None:
 @pytest.mark.parametrize(
     ("namespace", "name", "parameter", "last"),
     [
-        ("llm", "predict", PREDICT, SUCCESS),
-        ("llm", "getOrLoad", GET, {"type": "alreadyLoaded", "info": {}}),
-        ("llm", "getOrLoad", GET, {"type": "loadSuccess", "info": {}}),
+        ("llm", "predict", SAY_HELLO, SUCCESS),
+        ("llm", "getOrLoad", GET_M1, {"type": "alreadyLoaded", "info": {}}),
+        ("llm", "getOrLoad", GET_M1, {"type": "loadSuccess", "info": {}}),
         ("files", "parseDocument", {"fileIdentifier": "f", "parseOpts": {}}, {"type": "result", "content": ""}),
     ],
 )
@@ -325,7 +316,7 @@ def test_after_the_last_packet_there_is_nothing_to_stop(
 @proves("C-ABANDON")
 def test_an_abandoned_stream_is_stopped_on_the_server_and_heard_no_more() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT)
+    exchange, sink = pair.call("predict", SAY_HELLO)
     assert pair.client.wanted
     pair.send(exchange, fragment("a"))
     pair.client.abandon(exchange)
@@ -335,7 +326,7 @@ def test_an_abandoned_stream_is_stopped_on_the_server_and_heard_no_more() -> Non
     assert not pair.client.idle, "the channel is open until the server closes it"
     assert not pair.client.wanted
     pair.close(exchange)
-    assert (content(sink), sink.ends) == (["a"], [])
+    assert (sink.texts, sink.ends) == (["a"], [])
     assert pair.client.idle
 
 
@@ -352,7 +343,7 @@ def test_an_abandoned_call_is_forgotten() -> None:
 def test_an_abandoned_request_that_was_not_sent_yet_is_never_sent() -> None:
     pair = SessionPair(let_in=False)
     sink = RecordingSink()
-    exchange = Exchange(ENDPOINTS["llm"]["predict"], json.dumps(PREDICT), sink, {}, 0.0)
+    exchange = Exchange(ENDPOINTS["llm"]["predict"], json.dumps(SAY_HELLO), sink, {}, 0.0)
     pair.client.start(exchange)
     pair.client.abandon(exchange)
     pair.pump()
@@ -362,9 +353,9 @@ def test_an_abandoned_request_that_was_not_sent_yet_is_never_sent() -> None:
 
 def test_a_client_that_leaves_takes_only_its_own_calls_along() -> None:
     pair = SessionPair()
-    mine = [pair.call("predict", PREDICT, owner=1), pair.call("listLoaded", owner=1)]
-    other, others_sink = pair.call("predict", PREDICT, owner=2)
-    gone, gone_sink = pair.call("predict", PREDICT, owner=1)
+    mine = [pair.call("predict", SAY_HELLO, owner=1), pair.call("listLoaded", owner=1)]
+    other, others_sink = pair.call("predict", SAY_HELLO, owner=2)
+    gone, gone_sink = pair.call("predict", SAY_HELLO, owner=1)
     pair.client.abandon(gone)
     pair.client.leave(1, lambda: LMStudioRuntimeError("closed"))
     pair.pump()
@@ -375,7 +366,7 @@ def test_a_client_that_leaves_takes_only_its_own_calls_along() -> None:
     assert {request.channel_id for request in pair.told} == {mine[0][0].id, gone.id}
     pair.send(other, fragment("a"))
     pair.close(other)
-    assert (content(others_sink), others_sink.ends) == (["a"], [None])
+    assert (others_sink.texts, others_sink.ends) == (["a"], [None])
 
 
 def test_a_client_that_leaves_before_it_was_let_in_is_told_once() -> None:
@@ -389,7 +380,7 @@ def test_a_client_that_leaves_before_it_was_let_in_is_told_once() -> None:
 @proves("C-LOST")
 def test_a_lost_connection_fails_everyone_once_with_an_error_of_their_own() -> None:
     pair = SessionPair()
-    sinks = [pair.call("predict", PREDICT)[1], pair.call("listLoaded")[1]]
+    sinks = [pair.call("predict", SAY_HELLO)[1], pair.call("listLoaded")[1]]
     pair.client.lost(lambda: LMStudioConnectionLostError("gone"))
     pair.client.lost(lambda: LMStudioConnectionLostError("gone again"))
     errors = [sink.error for sink in sinks]
@@ -405,139 +396,6 @@ def test_a_connection_that_is_lost_before_it_is_ready_fails_those_who_wait_for_i
     assert isinstance(sink.error, LMStudioConnectionLostError)
 
 
-# Clocks
-
-
-def expect_timeout(pair: SessionPair, sink: RecordingSink, clock: str, after: float) -> None:
-    """Let time pass up to just before a clock runs out, then let it run out."""
-    pair.pass_time(after - 0.5)
-    assert not sink.ends, f"{clock} ran out too early"
-    pair.pass_time(0.5)
-    error = sink.error
-    assert isinstance(error, LMStudioTimeoutError)
-    assert error.clock == clock
-    assert error.elapsed == pytest.approx(after)
-    assert clock in str(error)
-    pair.pass_time(1000.0)
-    assert len(sink.ends) == 1
-
-
-@proves("C-CLOCK-RPC")
-def test_the_answer_to_a_call_is_waited_for_as_long_as_the_idle_clock_says() -> None:
-    pair = SessionPair()
-    pair.now = 1000.0
-    _, sink = pair.call("listLoaded", clocks={"idle_timeout": 60.0, "load_timeout": 1.0})
-    expect_timeout(pair, sink, "idle_timeout", 60.0)
-    assert pair.client.idle
-
-
-@proves("C-CLOCK-LOAD")
-@pytest.mark.parametrize(
-    ("name", "packet"),
-    [("getOrLoad", {"type": "loadProgress", "progress": 0.1}), ("loadModel", {"type": "progress", "progress": 0.1})],
-)
-def test_progress_feeds_the_load_clock_and_its_end_cancels_the_load(name: str, packet: dict[str, Any]) -> None:
-    pair = SessionPair()
-    parameter = GET if name == "getOrLoad" else {"modelKey": "m", "loadConfigStack": EMPTY_STACK}
-    exchange, sink = pair.call(name, parameter, clocks={"load_timeout": 300.0, "idle_timeout": 1.0})
-    for _ in range(3):
-        pair.pass_time(299.0)
-        pair.send(exchange, packet)
-    expect_timeout(pair, sink, "load_timeout", 300.0)
-    assert [request.packet for request in pair.told] == [CANCEL]
-
-
-@proves("C-CLOCK-QUEUE")
-def test_waiting_in_the_queue_of_the_server_is_no_stall() -> None:
-    pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT, clocks={"first_token_timeout": 1.0, "idle_timeout": 1.0})
-    pair.pass_time(100_000.0)
-    assert not sink.ends
-    pair.send(exchange, fragment("a"))
-    assert content(sink) == ["a"]
-
-
-@proves("C-CLOCK-FIRST-TOKEN")
-def test_the_first_token_is_waited_for_from_the_first_sign_of_the_prediction() -> None:
-    pair = SessionPair()
-    clocks = {"first_token_timeout": 300.0, "idle_timeout": 60.0}
-    exchange, sink = pair.call("predict", PREDICT, clocks=clocks)
-    pair.pass_time(1000.0)
-    pair.send(exchange, progress(0.0))
-    pair.pass_time(299.0)
-    pair.send(exchange, progress(0.5))
-    expect_timeout(pair, sink, "first_token_timeout", 300.0)
-    assert [request.packet for request in pair.told] == [CANCEL]
-
-
-@proves("C-CLOCK-IDLE")
-@pytest.mark.parametrize("first", [fragment("a"), {"type": "toolCallGenerationStart"}])
-def test_between_packets_of_an_answer_the_idle_clock_runs(first: dict[str, Any]) -> None:
-    pair = SessionPair()
-    clocks = {"first_token_timeout": 300.0, "idle_timeout": 60.0}
-    exchange, sink = pair.call("predict", PREDICT, clocks=clocks)
-    pair.send(exchange, progress(0.0), first, progress(1.0), {"type": "toolCallGenerationStart"})
-    pair.pass_time(59.0)
-    pair.send(exchange, first)
-    expect_timeout(pair, sink, "idle_timeout", 60.0)
-
-
-@proves("C-CLOCK-TOTAL")
-def test_the_total_clock_runs_from_the_call_to_its_end_whatever_comes() -> None:
-    pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT, clocks={"timeout": 100.0, "idle_timeout": 60.0})
-    pair.pass_time(50.0)
-    pair.send(exchange, fragment("a"))
-    pair.pass_time(49.5)
-    assert not sink.ends
-    pair.pass_time(0.5)
-    assert isinstance(sink.error, LMStudioTimeoutError)
-    assert sink.error.clock == "timeout"
-
-
-def test_the_total_clock_runs_while_the_connection_is_being_made_and_no_other_does() -> None:
-    pair = SessionPair(let_in=False)
-    sinks = [RecordingSink(), RecordingSink()]
-    for sink, clocks in zip(sinks, ({"timeout": 10.0}, {"idle_timeout": 1.0}), strict=True):
-        pair.client.start(Exchange(ENDPOINTS["llm"]["listLoaded"], None, sink, clocks, 0.0))
-    pair.client.tick(10.0)
-    assert isinstance(sinks[0].error, LMStudioTimeoutError)
-    assert sinks[0].error.clock == "timeout"
-    assert not sinks[1].ends
-    pair.now = 20.0
-    pair.pump()
-    pair.pass_time(0.5)
-    assert not sinks[1].ends, "its clock began when it was sent"
-    pair.pass_time(0.5)
-    assert isinstance(sinks[1].error, LMStudioTimeoutError)
-
-
-@proves("C-CLOCK-OFF")
-@pytest.mark.parametrize("clocks", [{}, {"idle_timeout": None, "timeout": None}])
-def test_a_clock_that_is_switched_off_never_runs_out(clocks: dict[str, float | None]) -> None:
-    pair = SessionPair()
-    _, sink = pair.call("listLoaded", clocks=clocks)
-    pair.pass_time(1e9)
-    assert not sink.ends
-
-
-def test_a_stream_that_was_left_runs_on_no_clock() -> None:
-    pair = SessionPair()
-    exchange, sink = pair.call("getOrLoad", GET, clocks={"load_timeout": 1.0, "timeout": 1.0})
-    pair.client.abandon(exchange)
-    pair.pass_time(1000.0)
-    assert sink.ends == []
-
-
-def test_work_for_a_caller_whose_loop_has_closed_is_stopped() -> None:
-    pair = SessionPair()
-    _, sink = pair.call("predict", PREDICT)
-    sink.alive = False
-    pair.pass_time(0.1)
-    assert [request.packet for request in pair.told] == [CANCEL]
-    assert sink.ends == [None]
-
-
 # Warnings
 
 
@@ -545,7 +403,7 @@ def test_work_for_a_caller_whose_loop_has_closed_is_stopped() -> None:
 def test_an_unknown_endpoint_fails_every_call_to_it_that_was_not_answered() -> None:
     pair = SessionPair()
     sinks = [pair.call("completeRawText", {**_RAW})[1] for _ in range(2)]
-    _, spared = pair.call("predict", PREDICT)
+    _, spared = pair.call("predict", SAY_HELLO)
     pair.raw(
         {
             "type": "communicationWarning",
@@ -564,9 +422,9 @@ _RAW = {"modelSpecifier": QUERY, "rawPrompt": "a", "predictionConfigStack": EMPT
 @proves("C-WARNING-FAILS-CALL")
 def test_a_bad_parameter_fails_the_newest_call_that_has_had_no_answer_yet() -> None:
     pair = SessionPair()
-    _, older = pair.call("predict", PREDICT)
-    _, newest = pair.call("predict", PREDICT)
-    running, touched = pair.call("predict", PREDICT)
+    _, older = pair.call("predict", SAY_HELLO)
+    _, newest = pair.call("predict", SAY_HELLO)
+    running, touched = pair.call("predict", SAY_HELLO)
     pair.send(running, fragment("a"))
     pair.raw(
         {
@@ -617,16 +475,16 @@ def test_a_warning_that_concerns_no_call_is_only_logged(
 )
 def test_halves_of_a_character_are_joined_across_fragments(pieces: list[str], texts: list[str]) -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT)
+    exchange, sink = pair.call("predict", SAY_HELLO)
     pair.send(exchange, *(fragment(piece) for piece in pieces))
-    assert content(sink) == texts
+    assert sink.texts == texts
 
 
 def test_half_a_character_waits_while_other_packets_pass() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", PREDICT)
+    exchange, sink = pair.call("predict", SAY_HELLO)
     pair.send(exchange, fragment("\ud83d"), progress(1.0), {"type": "fragment", "fragment": {}}, fragment("\ude00"))
-    assert content(sink) == ["", "😀"]
+    assert sink.texts == ["", "😀"]
 
 
 def test_a_channel_that_ends_early_has_an_error_of_its_own() -> None:
