@@ -9,7 +9,7 @@ import logging
 import math
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lmstudio_integrations.client._address import Address, Target, local_candidates
@@ -61,12 +61,13 @@ class Connection:
         self.users: dict[int, float] = {}
         """Who may use it again, each with the seconds for which it wants an idle connection kept open."""
 
-    def start(self, exchange: Exchange) -> None:
-        """Send a request, connecting first where needed."""
+    def start(self, exchanges: Sequence[Exchange]) -> None:
+        """Send requests, connecting first where needed."""
         if self._session is None:
             self._open()
         assert self._session is not None, "opening sets the session"
-        self._session.start(exchange)
+        for exchange in exchanges:
+            self._session.start(exchange)
         self._flush()
         self._idle_since = 0.0
         self._arm()

@@ -7,7 +7,7 @@ import itertools
 import math
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -118,23 +118,34 @@ class Link(Generic[WaiterT_co]):
             LMStudioRuntimeError: If the client was closed.
             LMStudioAuthenticationError: If the token is malformed.
         """
+        (call,) = self.start_all(namespace, endpoint, (parameter,), doing=doing, clocks=clocks)
+        return call
+
+    def start_all(
+        self,
+        namespace: Namespace,
+        endpoint: Endpoint,
+        parameters: Sequence[WireModel | None],
+        *,
+        doing: str = "RPC",
+        clocks: Clocks | None = None,
+    ) -> list[Call[WaiterT_co]]:
+        """Start several calls of one endpoint, which are sent in one go. See `start`."""
         if self.closed:
             raise LMStudioRuntimeError("the client is closed; make a new one")
         self.target.credentials()
         io = IOThread.current()
-        waiter = self._make_waiter(io)
-        exchange = Exchange(
-            endpoint,
-            None if parameter is None else parameter.to_json(),
-            waiter,
-            self.clocks if clocks is None else {**self.clocks, **clocks},
-            time.monotonic(),
-            doing,
-            self._owner,
-        )
-        where = self.target, namespace
-        io.submit(_start, io, where, exchange, self._keep, self._finalizer)
-        return Call(io, where, exchange, waiter)
+        where: tuple[Target, Namespace] = self.target, namespace
+        limits = self.clocks if clocks is None else {**self.clocks, **clocks}
+        calls: list[Call[WaiterT_co]] = []
+        exchanges: list[Exchange] = []
+        for parameter in parameters:
+            waiter, text = self._make_waiter(io), None if parameter is None else parameter.to_json()
+            exchange = Exchange(endpoint, text, waiter, limits, time.monotonic(), doing, self._owner)
+            exchanges.append(exchange)
+            calls.append(Call(io, where, exchange, waiter))
+        io.submit(_start, io, where, exchanges, self._keep, self._finalizer)
+        return calls
 
     def guard(self, origin: Origin) -> None:
         """Keep the connection for files open while an uploaded file is in use, and note on the file if it is lost."""
@@ -149,14 +160,19 @@ class Link(Generic[WaiterT_co]):
 
 
 def _start(
-    io: IOThread, where: tuple[Target, Namespace], exchange: Exchange, keep: float, client: "weakref.finalize[..., Any]"
+    io: IOThread,
+    where: tuple[Target, Namespace],
+    exchanges: Sequence[Exchange],
+    keep: float,
+    client: "weakref.finalize[..., Any]",
 ) -> None:
     if not client.alive:  # it was closed, or dropped, on the way here
-        exchange.sink.finish(client_closed())
+        for exchange in exchanges:
+            exchange.sink.finish(client_closed())
         return
     connection = Pool.of(io).get(*where)
-    connection.users[exchange.owner] = keep
-    connection.start(exchange)
+    connection.users[exchanges[0].owner] = keep
+    connection.start(exchanges)
 
 
 def _guard(io: IOThread, where: tuple[Target, Namespace], origin: Origin, owner: int) -> None:
