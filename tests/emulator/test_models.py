@@ -208,6 +208,17 @@ def test_a_model_loaded_on_purpose_stays(server: Emulator, me: Wire) -> None:
     assert loaded(server) == [CHAT.key, OTHER.key]
 
 
+def test_a_model_makes_way_even_while_it_answers(server: Emulator, me: Wire) -> None:
+    me.get(CHAT.key)
+    channel = me.open("predict", asking(CHAT.key, "Wait"))
+    for _ in range(3):
+        me.hear()
+    with wire(server) as other:
+        assert kinds(other.get(OTHER.key))[0] == "unloadingOtherJITModel"
+    assert list(me.packets(channel))[-1]["stats"]["stopReason"] == "modelUnloaded"
+    assert loaded(server) == [OTHER.key]
+
+
 def test_eviction_can_be_switched_off() -> None:
     with Emulator(ENTRIES, auto_evict=False) as server, wire(server) as me:
         me.get(CHAT.key)
@@ -501,6 +512,14 @@ def test_a_queue_ends_with_its_model(server: Emulator, me: Wire) -> None:
         server.wait_for(lambda: states(server) == ["running", "queued"])
         server.unload(CHAT.key)
         assert [each.stop_reason for each in server.predictions] == ["modelUnloaded", "modelUnloaded"]
+
+
+@pytest.mark.parametrize(("endpoint", "member"), [("loadModel", "modelKey"), ("getOrLoad", "identifier")])
+def test_the_server_stops_though_a_load_does_not_come_forward(endpoint: str, member: str) -> None:
+    with Emulator(ENTRIES) as server, wire(server) as me:
+        me.open(endpoint, {member: SLOW.key, "loadConfigStack": STACK})
+        me.hear()
+        server.stop()
 
 
 # By hand
