@@ -21,6 +21,7 @@ RULES: tuple[dict[str, Any], ...] = (
     {"when": {"last": "^count"}, "then": [{"text": " ".join(str(n) for n in range(10))}]},
     {"when": {"last": "^for ever"}, "then": [{"text": "on and on " * 100_000}]},
     {"when": {"last": "^nothing"}, "then": []},
+    {"when": {"last": "^slow"}, "then": [{"text": "so "}, {"wait": 0.05}, {"text": "slow"}]},
     {"when": {"last": "^think only"}, "then": [{"reasoning": "Hmm, well."}]},
     {"when": {"last": "^think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done now."}]},
     {"when": {"last": "^weather", "tools": ["weather"]}, "then": [{"text": "I look. "}, CITY]},
@@ -38,10 +39,11 @@ RULES: tuple[dict[str, Any], ...] = (
     {"when": {"last": "^half", "structured": True}, "then": [{"text": '{"name": "Ann", "ag'}]},
     {"when": {"last": "^pensive", "structured": True}, "then": [*PENSIVE]},
 )  # fmt: skip
+SLOWLY: dict[str, Any] = {"when": {"last": "^slow"}, "then": [{"wait": 0.05}]}
 MODELS = (
     ModelEntry(key=CHAT, vision=True, context_length=WINDOW, rules=RULES),
     ModelEntry(key=SMALL, context_length=SMALL_WINDOW, rules=RULES),
-    ModelEntry(key=EMBEDDING, kind="embedding", embedding_length=16),
+    ModelEntry(key=EMBEDDING, kind="embedding", embedding_length=16, rules=(SLOWLY,)),
 )
 
 

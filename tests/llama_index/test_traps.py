@@ -132,9 +132,9 @@ async def test_embedding_leaves_the_loop_free(server: Server) -> None:
 
     ticker = asyncio.create_task(tick())
     with server.embedding() as model:
-        await model.aget_text_embedding("rain")
+        await model.aget_text_embedding("slow rain")
     ticker.cancel()
-    assert ticks > 1
+    assert ticks > 20
 
 
 def test_objects_cost_no_connection(server: Server) -> None:

@@ -1,0 +1,1 @@
+"""Other LlamaIndex integrations, on a server that speaks their protocols and plays the same scripted models."""

@@ -1,0 +1,94 @@
+"""The integrations that the contract is run on, by name; each is imported when it is asked for."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.llama_index.contract import Subject, wait_for
+from tests.llama_index.peers.http_server import HttpServer
+from tests.llama_index.server import CHAT, EMBEDDING, Server
+
+_NOBODY = "127.0.0.1:9"
+
+
+def _instruction(given: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of an embedding model that has instructions, under the name that most have for them."""
+    instructed = given.pop("instructed", False)
+    return {**given, "query_instruction": "search: "} if instructed else given
+
+
+@contextmanager
+def _ours() -> Iterator[Subject]:
+    from lmstudio_integrations.llama_index import LMStudio
+
+    def left() -> bool:
+        return wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
+
+    with Server() as server:
+        yield Subject(
+            server.llm,
+            lambda: LMStudio(model=CHAT, host=_NOBODY),
+            lambda **given: server.embedding(**_instruction(given)),
+            server,
+            left,
+        )
+
+
+@contextmanager
+def _lmstudio() -> Iterator[Subject]:
+    from llama_index.llms.lmstudio import LMStudio
+
+    def llm(address: str) -> Callable[..., Any]:
+        return lambda **given: LMStudio(model_name=CHAT, base_url=f"http://{address}/v1", **given)
+
+    with HttpServer() as server:
+        yield Subject(llm(server.address), llm(_NOBODY), None, server, server.wait_until_left)
+
+
+@contextmanager
+def _openai_like() -> Iterator[Subject]:
+    from llama_index.embeddings.openai import OpenAIEmbedding
+    from llama_index.llms.openai_like import OpenAILike
+
+    def llm(address: str) -> Callable[..., Any]:
+        settings: dict[str, Any] = {
+            "model": CHAT,
+            "api_base": f"http://{address}/v1",
+            "api_key": "x",
+            "is_chat_model": True,
+            "is_function_calling_model": True,
+            "should_use_structured_outputs": True,
+            "additional_kwargs": {"stream_options": {"include_usage": True}},
+        }
+        return lambda **given: OpenAILike(**{**settings, **given})
+
+    def embedding(**given: Any) -> OpenAIEmbedding:
+        given.pop("instructed", None)
+        return OpenAIEmbedding(model_name=EMBEDDING, api_base=f"http://{server.address}/v1", api_key="x", **given)
+
+    with HttpServer() as server:
+        yield Subject(llm(server.address), llm(_NOBODY), embedding, server, server.wait_until_left)
+
+
+@contextmanager
+def _ollama() -> Iterator[Subject]:
+    from llama_index.embeddings.ollama import OllamaEmbedding
+    from llama_index.llms.ollama import Ollama
+
+    def llm(address: str) -> Callable[..., Any]:
+        return lambda **given: Ollama(model=CHAT, base_url=f"http://{address}", **given)
+
+    def embedding(**given: Any) -> OllamaEmbedding:
+        return OllamaEmbedding(model_name=EMBEDDING, base_url=f"http://{server.address}", **_instruction(given))
+
+    with HttpServer() as server:
+        yield Subject(llm(server.address), llm(_NOBODY), embedding, server, server.wait_until_left)
+
+
+SUBJECTS: dict[str, Callable[[], Any]] = {
+    "lmstudio-integrations": _ours,
+    "llama-index-llms-lmstudio": _lmstudio,
+    "llama-index-llms-openai-like": _openai_like,
+    "llama-index-llms-ollama": _ollama,
+}
+"""A context manager for each integration, which gives its subject."""
