@@ -1,5 +1,6 @@
 """Python functions as tools: their schema from type hints, and the call with checked arguments."""
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any, Self, TypeAlias, TypedDict, cast, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticSchemaGenerationError, ValidationError, create_model
 
+from lmstudio_integrations._narrow import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.tools import Tool, ToolFunction
 
@@ -28,7 +30,7 @@ class ToolFunctionDef:
     Attributes:
         name: What the model calls it.
         description: What the model is told of it.
-        parameters: The type of each argument, by name.
+        parameters: The type of each argument, by name; or `{"type": …, "default": …}`.
         implementation: The function; takes the arguments by name. Arguments with a default may be left out.
     """
 
@@ -111,7 +113,7 @@ class ToolFunctionDef:
     def _arguments(self) -> type[BaseModel]:
         """The arguments as a model. Its fields are numbered, so that a parameter may have any name."""
         fields: dict[str, Any] = {
-            f"p{number}": (kind, Field(default=self._defaults.get(name, ...), alias=name))
+            f"p{number}": _field(name, kind, self._defaults.get(name, ...))
             for number, (name, kind) in enumerate(self.parameters.items())
         }
         return create_model("Arguments", __config__=ConfigDict(extra="forbid"), **fields)
@@ -140,6 +142,8 @@ def parse_tools(tools: Iterable[ToolInput]) -> dict[str, ToolFunctionDef]:
 
 
 def _parameters_of(implementation: Callable[..., Any], name: str) -> dict[str, Any]:
+    if isinstance(implementation, functools.partial):  # what its hints are depends on who asked its class before
+        raise LMStudioValueError(f"tool {name!r}: a partial has no type hints; wrap it in a function that has")
     try:
         hints = get_type_hints(implementation, include_extras=True)
         parameters = inspect.signature(implementation).parameters
@@ -151,6 +155,13 @@ def _parameters_of(implementation: Callable[..., Any], name: str) -> dict[str, A
         if parameter.name not in hints:
             raise LMStudioValueError(f"tool {name!r}: parameter {parameter.name!r} has no type hint")
     return {parameter: hints[parameter] for parameter in parameters}
+
+
+def _field(name: str, kind: Any, default: Any) -> tuple[Any, Any]:
+    """Return the type of a parameter, and what else is known of it; it may be a dict of `type` and `default`."""
+    if is_mapping(kind):
+        kind, default = kind.get("type"), kind.get("default", default)
+    return kind, Field(default=default, alias=name)
 
 
 def _defaults_of(implementation: Callable[..., Any]) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def _unusable_hint(a: _Unusable) -> None:
         (_many, "parameter 'numbers' cannot be passed by name"),
         (_unknown_hint, "its type hints cannot be read"),
         (_unusable_hint, "has a parameter of unusable type"),
-        (functools.partial(add, 1), "its type hints cannot be read"),
+        (functools.partial(add, 1), "a partial has no type hints"),
         ({"name": "add"}, "a tool needs name, description, parameters, implementation"),
         (5, "a tool must be a function or a ToolFunctionDef, got 5"),
     ],
