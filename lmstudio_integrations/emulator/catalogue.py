@@ -33,7 +33,9 @@ BUNDLED: dict[str, ModelKind] = {
 class _Strict(BaseModel):
     """A table of the catalogue: a name that is not known is an error."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, defer_build=True
+    )
 
 
 class ModelEntry(_Strict):
