@@ -292,15 +292,19 @@ class Fold:
             self._add_tool_event(event)
 
     def _add_fragment(self, event: LlmPredictionFragment) -> None:
-        if event.tokens:
-            self._logprobs.extend(logprobs(event.tokens, self._options.alternatives))
+        if event.reasoning_type != "none":
+            self._counts.reasoning += event.tokens_count
+        kept = self._kept(event)
+        if kept is not None:
+            kept.append(event.content)
+            if event.tokens:
+                self._logprobs.extend(logprobs(event.tokens, self._options.alternatives))
+
+    def _kept(self, event: LlmPredictionFragment) -> list[str] | None:
+        """Return where a fragment belongs; markup belongs nowhere."""
         if event.reasoning_type == "none":
-            if not event.is_structural:
-                self._text.append(event.content)
-            return
-        self._counts.reasoning += event.tokens_count
-        if event.reasoning_type == "reasoning":
-            self._reasoning.append(event.content)
+            return None if event.is_structural else self._text
+        return self._reasoning if event.reasoning_type == "reasoning" else None
 
     def _add_tool_event(self, event: PredictionEvent) -> None:
         match event:

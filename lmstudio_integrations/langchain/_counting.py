@@ -1,13 +1,13 @@
 """How many tokens a conversation is, by the model's own template and tokenizer."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lmstudio_integrations._adapters.conversation import Draft, ImageSource, to_history
 from lmstudio_integrations.client.sync import LLM
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
-from lmstudio_integrations.types.chat import TextPart
+from lmstudio_integrations.types.chat import ChatHistory, TextPart
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.tools import ToolCallRequestPart, ToolCallResultPart
 
@@ -24,31 +24,28 @@ def count(model: LLM, drafts: Sequence[Draft], tools: Sequence[dict[str, Any]]) 
     A part of a conversation (`trim_messages` asks for many) may be refused by the template; it is then counted text by
     text, in one batch.
     """
-    texts = [Draft(draft.role, [part for part in draft.parts if not _is_picture(part)]) for draft in drafts]
     pictures = sum(_is_picture(part) for draft in drafts for part in draft.parts)
-    return _count_texts(model, texts, tools) + pictures * PER_PICTURE
-
-
-def _count_texts(model: LLM, drafts: Sequence[Draft], tools: Sequence[dict[str, Any]]) -> int:
+    without = [Draft(draft.role, [part for part in draft.parts if not _is_picture(part)]) for draft in drafts]
+    history = to_history(without, {})
     try:
-        prompt = model.apply_prompt_template(to_history(drafts, {}), tools=tools)
+        tokens = model.count_tokens(model.apply_prompt_template(history, tools=tools))
     except (LMStudioServerError, LMStudioValueError):
-        parts = [_text(part) for draft in drafts for part in draft.parts]
-        return sum(model.count_tokens([*parts, *map(json.dumps, tools)])) + PER_MESSAGE * len(drafts)
-    return model.count_tokens(prompt)
+        texts = [*_texts(history), *map(json.dumps, tools)]
+        tokens = sum(model.count_tokens(texts)) + PER_MESSAGE * len(drafts)
+    return tokens + pictures * PER_PICTURE
 
 
 def _is_picture(part: object) -> bool:
     return isinstance(part, ImageSource | FileHandle)
 
 
-def _text(part: object) -> str:
-    match part:
-        case TextPart(text=text):
-            return text
-        case ToolCallRequestPart(tool_call_request=request):
-            return f"{request.name} {json.dumps(request.arguments)}"
-        case ToolCallResultPart(content=content):
-            return content
-        case _:
-            return ""
+def _texts(history: ChatHistory) -> Iterator[str]:
+    """Yield everything in a conversation that the model reads, without the template around it."""
+    for message in history.messages:
+        for part in message.content:
+            if isinstance(part, TextPart):
+                yield part.text
+            elif isinstance(part, ToolCallResultPart):
+                yield part.content
+            elif isinstance(part, ToolCallRequestPart):
+                yield f"{part.tool_call_request.name} {json.dumps(part.tool_call_request.arguments)}"

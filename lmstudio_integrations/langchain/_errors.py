@@ -13,6 +13,10 @@ from langchain_core import exceptions as core
 from lmstudio_integrations import errors
 
 
+class LangChainError(errors.LMStudioError, core.ModelError):
+    """Anything else."""
+
+
 class LangChainContextOverflowError(errors.LMStudioContextOverflowError, core.ContextOverflowError):
     """The prompt does not fit into the context window; summarisation middleware may shorten it."""
 
@@ -133,9 +137,7 @@ def both(error: errors.LMStudioError) -> errors.LMStudioError:
     """Return the error as an instance of our class and of langchain-core's, with the same text and attributes."""
     if isinstance(error, core.ModelError):
         return error
-    kind = next((_CLASSES[base] for base in type(error).__mro__ if base in _CLASSES), None)
-    if kind is None:
-        return error
+    kind = next(_CLASSES[base] for base in type(error).__mro__ if base in _CLASSES)
     translated = kind.__new__(kind, *error.args)
     translated.args = error.args
     translated.__dict__.update(error.__dict__)

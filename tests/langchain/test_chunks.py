@@ -69,8 +69,12 @@ def test_a_plain_call_has_reasoning_as_kwarg_and_as_block() -> None:
 
 
 def test_structural_fragments_are_not_content() -> None:
-    events = [LlmPredictionFragment("<|channel|>", is_structural=True), *text("Hi"), end()]
-    assert streamed(events, "v0").content == invoked(events).content == "Hi"
+    token = {"text": "<|channel|>", "id": 1, "logProb": -0.5}
+    mark = LlmPredictionFragment("<|channel|>", is_structural=True)
+    events = [mark, LlmPredictionFragment("<|end|>", is_structural=True, tokens=[token]), *text("Hi"), end()]
+    for message in (streamed(events, "v0"), invoked(events)):
+        assert message.content == "Hi"
+        assert "logprobs" not in message.response_metadata
 
 
 @in_every_format
@@ -290,6 +294,7 @@ def test_stray_tool_events_are_harmless() -> None:
     stray = opened("c", "f", '{"a": 1}')[1:]
     message = streamed([*stray, *text("a"), end()], "v0")
     assert (message.content, message.tool_calls, message.invalid_tool_calls) == ("a", [], [])
+    assert invoked([*stray, *text("a"), end()]).content == "a"
     (invalid,) = streamed([failed(), end()], "v0").invalid_tool_calls
     assert invalid["id"]
 

@@ -26,6 +26,7 @@ from lmstudio_integrations.langchain._errors import LangChainStructuredOutputErr
         (errors.LMStudioToolCallError("x", raw_content="r"), core.ModelError, False),
         (errors.LMStudioInsufficientResourcesError("x"), core.ModelError, False),
         (errors.LMStudioRuntimeError("x"), core.ModelError, False),
+        (errors.LMStudioError("x"), core.ModelError, False),
     ],
 )
 def test_an_error_has_both_bases_its_attributes_and_says_whether_a_retry_helps(

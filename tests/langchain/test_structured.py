@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.v1 import BaseModel as BaseModelV1
 
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioToolCallError, LMStudioValueError
+from lmstudio_integrations.langchain._structured import answer_parser
 from tests.langchain.conftest import Server
 
 
@@ -108,6 +109,12 @@ async def test_half_an_answer_is_never_repaired(server: Server, schema: Any) -> 
     assert isinstance(caught.value, OutputParserException)
     with pytest.raises(LMStudioStructuredOutputError):
         await model.ainvoke("half")
+
+
+def test_the_parsers_read_bare_text_too() -> None:
+    assert answer_parser(SCHEMA).invoke('{"a": 1}') == {"a": 1}
+    with pytest.raises(LMStudioStructuredOutputError):
+        answer_parser(Person).invoke("{")
 
 
 def test_an_answer_that_was_cut_off_says_so(server: Server) -> None:
