@@ -108,7 +108,7 @@ class Emulator:
     @property
     def address(self) -> str:
         """Host and port as clients take them, for example `127.0.0.1:41343`."""
-        return f"{self.host}:{self.port}"
+        return netloc(self.host, self.port)
 
     @property
     def predictions(self) -> tuple[PredictionRecord, ...]:
@@ -310,6 +310,11 @@ async def _listening(server: Server) -> AsyncGenerator[None, None]:
         yield
     finally:
         await server.close()
+
+
+def netloc(host: str, port: int) -> str:
+    """Return host and port as they stand in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _catalogue(

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from lmstudio_integrations.emulator import Emulator, Limits, ManualClock, ModelEntry
+from lmstudio_integrations.emulator.embedded import netloc
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioTimeoutError, LMStudioValueError
 from tests.emulator.wire import TIMEOUT, Wire, asking, bare, named, wire
 from tests.requirements import proves
@@ -396,6 +397,13 @@ def test_a_handler_that_fails_costs_only_its_request(
     assert me.result("getLoadConfig", {"specifier": named(MODEL)})
 
 
+def test_a_warning_of_the_client_is_logged(me: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    me.say({"type": "communicationWarning", "warning": "I do not understand", "kind": "unknown"})
+    me.say({"type": "keepAlive"})
+    me.hear()
+    assert "I do not understand" in caplog.text
+
+
 # Faults of the line, readers that do not read, and the way out
 
 
@@ -520,6 +528,11 @@ def test_an_emulator_that_does_not_run_says_so() -> None:
 async def test_an_emulator_is_an_async_context_manager() -> None:
     async with Emulator([MODEL]) as server:
         assert server.address == f"127.0.0.1:{server.port}"
+
+
+@pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "127.0.0.1:1"), ("::1", "[::1]:1")])
+def test_an_address_can_stand_in_a_url(host: str, address: str) -> None:
+    assert netloc(host, 1) == address
 
 
 def test_waiting_in_vain_ends(server: Emulator) -> None:
