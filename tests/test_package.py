@@ -36,14 +36,22 @@ LAZY_MODULES = {"langchain_core", "llama_index", "xllamacpp", "httpx", "numpy", 
 
 PUBLIC = {
     NAME: """
-        ActResult AssistantMessage AsyncClient AsyncEmbeddingModel AsyncLLM AsyncPredictionStream Chat ChatLMStudio
-        Client ContextUse DownloadProgressUpdate EmbeddingLoadModelConfig EmbeddingLoadModelConfigDict
-        EmbeddingModel EmbeddingModelInfo EmbeddingModelInstanceInfo FileHandle GpuSetting GpuSettingDict
+        ActResult AnyAsyncDownloadedModel AnyChatMessage AnyChatMessageDict AnyDownloadedModel AnyLoadConfig
+        AnyModelSpecifier AssistantMessage AssistantResponse AssistantResponseContent AsyncClient
+        AsyncDownloadedEmbeddingModel AsyncDownloadedLlm AsyncEmbeddingModel AsyncLLM AsyncPredictionStream BaseModel
+        Chat ChatHistoryData ChatHistoryDataDict ChatLMStudio Client ContextUse DictObject DictSchema
+        DownloadFinalizedCallback DownloadProgressCallback DownloadProgressUpdate DownloadedEmbeddingModel
+        DownloadedLlm EmbeddingLoadModelConfig EmbeddingLoadModelConfigDict EmbeddingModel EmbeddingModelInfo
+        EmbeddingModelInstanceInfo FileHandle FileHandleDict FileHandleInput FileType GpuSetting GpuSettingDict
         InstanceProcessingState LLM LMStudioEmbeddings LMStudioLLM LlmInfo LlmInstanceInfo LlmLoadModelConfig
         LlmLoadModelConfigDict LlmPredictionConfig LlmPredictionConfigDict LlmPredictionFragment LlmPredictionStats
-        ModelInfo ModelInstanceInfo ParsedDocument PredictionEnd PredictionEvent PredictionResult PredictionStream
-        PromptProgress RetrievalResult SystemMessage ToolCallArguments ToolCallEnd ToolCallFailed ToolCallName
-        ToolCallRequest ToolCallStart ToolFunctionDef ToolFunctionDefDict ToolMessage UserMessage
+        LocalFileInput ModelInfo ModelInstanceInfo ModelQuery ModelQueryDict ModelSchema ModelSpecifier
+        ModelSpecifierDict ParsedDocument PredictionEnd PredictionEvent PredictionFirstTokenCallback
+        PredictionFragmentCallback PredictionMessageCallback PredictionResult PredictionRoundResult PredictionStream
+        PromptProcessingCallback PromptProgress ResponseSchema RetrievalResult SyncModelHandle SystemMessage
+        SystemPrompt SystemPromptContent TextData TextDataDict ToolCallArguments ToolCallEnd ToolCallFailed
+        ToolCallName ToolCallRequest ToolCallResultData ToolCallStart ToolDefinition ToolFunctionDef
+        ToolFunctionDefDict ToolMessage ToolResultMessage UserMessage UserMessageContent UserMessageDict
         configure_default_client embedding_model get_default_client get_sync_api_timeout list_downloaded_models
         list_loaded_models llm prepare_image set_sync_api_timeout
     """,

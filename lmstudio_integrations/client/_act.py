@@ -26,7 +26,7 @@ from lmstudio_integrations.errors import LMStudioPredictionError, LMStudioToolCa
 from lmstudio_integrations.types.chat import AssistantMessage, ToolMessage
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.functions import ToolFunctionDef, ToolInput, parse_tools
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionResult
+from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionRoundResult
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallResultPart
 
 HandleInvalid: TypeAlias = Callable[[LMStudioPredictionError, ToolCallRequest | None], str | None]
@@ -56,7 +56,7 @@ class ActOptions(RoundOptions, total=False):
         on_prompt_processing_progress: Takes growing values from 0.0 to 1.0, and the round.
         on_round_start: Takes the round, before its prediction.
         on_round_end: Takes the round, after its tools.
-        on_prediction_completed: Takes the result of each prediction.
+        on_prediction_completed: Takes the result of each prediction, which has the round as its `round_index`.
     """
 
     max_prediction_rounds: int | None
@@ -69,7 +69,7 @@ class ActOptions(RoundOptions, total=False):
     on_prompt_processing_progress: Callable[[float, int], Any] | None
     on_round_start: Callable[[int], Any] | None
     on_round_end: Callable[[int], Any] | None
-    on_prediction_completed: Callable[[PredictionResult], Any] | None
+    on_prediction_completed: Callable[[PredictionRoundResult], Any] | None
 
 
 @dataclass(slots=True)
@@ -128,7 +128,7 @@ class Act:
         self._round += 1
         self._tell("on_round_start", self._round)
         result = yield from self._prediction().to_end()
-        self._tell("on_prediction_completed", result)
+        self._tell("on_prediction_completed", PredictionRoundResult.of(result, self._round))
         message = self._chat.add_assistant_response(result, result.tool_call_requests)
         if not result.tool_call_requests:
             self._tell("on_message", message)

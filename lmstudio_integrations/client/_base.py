@@ -308,13 +308,17 @@ class BaseAvailableModel:
 
     def __init__(self, info: SearchResultInfo, link: Link[Any]) -> None:
         self._link = link
-        self.info = info
+        self._info = info
+
+    @property
+    def search_result(self) -> SearchResultInfo:
         """What the server says of it."""
+        return self._info
 
     @property
     def name(self) -> str:
         """Its name for people."""
-        return self.info.name
+        return self._info.name
 
 
 class BaseDownloadOption:
@@ -322,5 +326,9 @@ class BaseDownloadOption:
 
     def __init__(self, info: DownloadOptionInfo, link: Link[Any]) -> None:
         self._link = link
-        self.info = info
+        self._info = info
+
+    @property
+    def info(self) -> DownloadOptionInfo:
         """What the server says of it."""
+        return self._info

@@ -1,11 +1,11 @@
 """What a handle can do besides predicting, and what a client can do with models: the flows."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
-from lmstudio_integrations.client._arguments import list_of, text_of
+from lmstudio_integrations.client._arguments import check_names, list_of, text_of
 from lmstudio_integrations.client._binding import Binding, on_model, resolve, with_model
 from lmstudio_integrations.client._flows import Flow, ask, ask_many, understanding
 from lmstudio_integrations.client._link import Link
@@ -35,7 +35,13 @@ from lmstudio_integrations.types.models import (
     ServerVersion,
     parse_infos,
 )
+from lmstudio_integrations.types.references import ModelReference, specifier_of
 from lmstudio_integrations.types.tools import Tool
+
+Tools: TypeAlias = Sequence[Tool | Mapping[str, Any]]
+TemplateOpts: TypeAlias = Mapping[str, bool]
+
+_NO_OPTS: TemplateOpts = {}
 
 WINDOW = 32
 """Calls of one batch that are on their way at once."""
@@ -73,12 +79,17 @@ def get_info(link: Link[Any], binding: Binding) -> Flow[ModelInstanceInfo]:
     """Return what the server knows of the instance."""
 
     def operation(specifier: QuerySpecifier) -> Flow[ModelInstanceInfo]:
-        lookup = Lookup(specifier=specifier, throw_if_not_found=True)
-        info = yield from ask(link, binding.kind, "getModelInfo", lookup, doing="Model info")
-        with understanding("Model info"):
-            return INSTANCE_INFO_TYPES[binding.kind].from_dict(info)
+        return (yield from look_up(link, binding.kind, specifier))
 
     return (yield from on_model(link, binding, operation))
+
+
+def look_up(link: Link[Any], kind: ModelKind, specifier: ModelReference) -> Flow[ModelInstanceInfo]:
+    """Return what the server knows of the loaded instance that fits a description."""
+    lookup = Lookup(specifier=specifier_of(specifier), throw_if_not_found=True)
+    info = yield from ask(link, kind, "getModelInfo", lookup, doing="Model info")
+    with understanding("Model info"):
+        return INSTANCE_INFO_TYPES[kind].from_dict(info)
 
 
 def get_load_fields(link: Link[Any], binding: Binding) -> Flow[dict[str, Any]]:
@@ -152,11 +163,12 @@ def embed(link: Link[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[
 
 
 def apply_prompt_template(
-    link: Link[Any], binding: Binding, history: ChatHistory, tools: Sequence[Tool | Mapping[str, Any]] = ()
+    link: Link[Any], binding: Binding, history: ChatHistory, opts: TemplateOpts = _NO_OPTS, tools: Tools = ()
 ) -> Flow[str]:
     """Return the conversation, with the tools offered to the model, as the model would read it."""
+    check_names(opts, {"omit_bos_token", "omit_eos_token", "omitBosToken", "omitEosToken"})
     definitions = [_tool(tool) for tool in list_of(tools, "tools")]
-    options = TemplateOptions(tool_definitions=definitions) if definitions else TemplateOptions()
+    options = TemplateOptions.from_dict({**opts, "tool_definitions": definitions} if definitions else opts)
 
     def operation(specifier: QuerySpecifier) -> Flow[str]:
         parameter = ApplyPromptTemplate(
@@ -195,4 +207,4 @@ def _vector(value: Any) -> list[float]:
     vector: list[float] = value
     if not vector:
         raise LMStudioProtocolError("Embedding: the server sent an empty vector")
-    return vector if all(type(number) is float for number in vector) else [float(number) for number in vector]
+    return list(map(float, vector))

@@ -120,21 +120,25 @@ class Prediction:
                     self.abandon()
                     return []
                 self._fail_closed()
-            add = self._so_far.add
-            for event in batch:
-                add(event)
-            if self.callbacks is not _NO_CALLBACKS:
-                for event in batch:
-                    self._tell(event, self.callbacks)
-            if self._so_far.end is not None:
-                self._finish(self._so_far.end)
-                if self.callbacks.on_message is not None:
-                    self.callbacks.on_message(self._message())
+            self._take(batch)
         except BaseException as error:
             self._failure = error if isinstance(error, Exception) else None
             self.abandon()
             raise
         return batch
+
+    def _take(self, batch: list[PredictionEvent]) -> None:
+        """Keep what has come, tell the caller, and make the result if that was the end."""
+        add, callbacks = self._so_far.add, self.callbacks
+        for event in batch:
+            add(event)
+        if callbacks is not _NO_CALLBACKS:
+            for event in batch:
+                self._tell(event, callbacks)
+        if self._so_far.end is not None:
+            self._finish(self._so_far.end)
+            if callbacks.on_message is not None:
+                callbacks.on_message(self._message())
 
     def to_end(self) -> Flow[PredictionResult]:
         """Take everything that comes and return the result."""

@@ -4,7 +4,7 @@ Every method takes its work from a flow and awaits it; `sync.py` is the twin.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self, cast, overload
 
@@ -30,6 +30,7 @@ from lmstudio_integrations.client._files import FileInput, RetrievalOptions
 from lmstudio_integrations.client._flows import arun
 from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.client._locate import locate
+from lmstudio_integrations.client._models import TemplateOpts, Tools
 from lmstudio_integrations.client._prediction import Prediction
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import History, PredictionOptions, Texts
@@ -44,12 +45,14 @@ from lmstudio_integrations.types.models import (
     EmbeddingModelInstanceInfo,
     InstanceProcessingState,
     LlmInstanceInfo,
+    ModelInfo,
+    ModelInstanceInfo,
     ModelKind,
     ModelUsageEstimate,
     ServerVersion,
 )
+from lmstudio_integrations.types.references import ModelReference
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
-from lmstudio_integrations.types.tools import Tool
 
 
 class AsyncBatches:
@@ -163,7 +166,7 @@ class AsyncPredictionStream(BaseStream):
         await self.aclose()
 
 
-class _Handle(BaseHandle):
+class AsyncModelHandle(BaseHandle):
     """A model of either kind."""
 
     async def unload(self) -> None:
@@ -198,7 +201,7 @@ class _Handle(BaseHandle):
         return await arun(_models.get_processing_state(self._link, self.binding))
 
 
-class AsyncLLM(_Handle):
+class AsyncLLM(AsyncModelHandle):
     """A language model."""
 
     async def respond(self, history: History, **options: Unpack[PredictionOptions]) -> PredictionResult:
@@ -246,10 +249,18 @@ class AsyncLLM(_Handle):
             act.take(jobs)
         return act.result
 
-    async def apply_prompt_template(self, history: History, *, tools: Sequence[Tool | Mapping[str, Any]] = ()) -> str:
-        """Return a conversation, with the tools offered to the model, as the model would read it."""
+    async def apply_prompt_template(
+        self, history: History, opts: TemplateOpts | None = None, *, tools: Tools = ()
+    ) -> str:
+        """Return a conversation, with the tools offered to the model, as the model would read it.
+
+        Args:
+            history: A prompt, a `Chat`, or `{"messages": […]}`.
+            opts: `omit_bos_token`, `omit_eos_token`: whether to leave the tokens out that begin and end it.
+            tools: The definitions of the tools.
+        """
         wire = _requests.to_history(history)
-        return await arun(_models.apply_prompt_template(self._link, self.binding, wire, tools))
+        return await arun(_models.apply_prompt_template(self._link, self.binding, wire, opts or {}, tools))
 
     async def get_context_use(self, history: History) -> ContextUse:
         """Return how much of the context window a conversation takes, and whether it fits."""
@@ -264,7 +275,7 @@ class AsyncLLM(_Handle):
         return LlmLoadModelConfig.from_fields(await arun(_models.get_load_fields(self._link, self.binding)))
 
 
-class AsyncEmbeddingModel(_Handle):
+class AsyncEmbeddingModel(AsyncModelHandle):
     """An embedding model."""
 
     @overload
@@ -287,6 +298,8 @@ class AsyncEmbeddingModel(_Handle):
 
 class AsyncModelNamespace(BaseNamespace[HandleT]):
     """The models of one kind."""
+
+    _downloaded: "type[AsyncDownloadedModel[HandleT]]"
 
     async def model(self, model_key: str | None = None, /, **options: Unpack[ModelOptions]) -> HandleT:
         """Get a model, loading it if need be; without a key, any that is loaded.
@@ -316,6 +329,10 @@ class AsyncModelNamespace(BaseNamespace[HandleT]):
         """Unload an instance."""
         await arun(_models.unload(self._link, self.kind, model_identifier))
 
+    async def get_model_info(self, model_specifier: ModelReference) -> ModelInstanceInfo:
+        """Return what the server knows of a loaded instance: by identifier, or by what it is (`{"vision": True}`)."""
+        return await arun(_models.look_up(self._link, self.kind, model_specifier))
+
     async def list_loaded(self) -> list[HandleT]:
         """Return handles to all that is loaded."""
         infos = await arun(_models.list_loaded(self._link, self.kind))
@@ -324,7 +341,11 @@ class AsyncModelNamespace(BaseNamespace[HandleT]):
     async def list_downloaded(self) -> list["AsyncDownloadedModel[HandleT]"]:
         """Return all models of this kind on the server's disk."""
         infos = await arun(_models.list_downloaded(self._link, self.kind))
-        return [AsyncDownloadedModel(info, self) for info in infos]
+        return [self.as_downloaded(info) for info in infos]
+
+    def as_downloaded(self, info: ModelInfo) -> "AsyncDownloadedModel[HandleT]":
+        """Return a model on the server's disk, as one that can be loaded."""
+        return self._downloaded(info, self)
 
     async def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
         """Return how much memory loading a model would take. Not every server can tell."""
@@ -347,11 +368,20 @@ class AsyncDownloadedModel(BaseDownloaded[HandleT]):
         return await self._namespace.load_new_instance(self.model_key, instance_identifier, **options)
 
 
+class AsyncDownloadedLlm(AsyncDownloadedModel[AsyncLLM]):
+    """A language model on the server's disk."""
+
+
+class AsyncDownloadedEmbeddingModel(AsyncDownloadedModel[AsyncEmbeddingModel]):
+    """An embedding model on the server's disk."""
+
+
 class AsyncLlmNamespace(AsyncModelNamespace[AsyncLLM]):
     """The language models: `client.llm`."""
 
     kind: ClassVar[ModelKind] = "llm"
     _handle = AsyncLLM
+    _downloaded = AsyncDownloadedLlm
 
 
 class AsyncEmbeddingNamespace(AsyncModelNamespace[AsyncEmbeddingModel]):
@@ -359,6 +389,7 @@ class AsyncEmbeddingNamespace(AsyncModelNamespace[AsyncEmbeddingModel]):
 
     kind: ClassVar[ModelKind] = "embedding"
     _handle = AsyncEmbeddingModel
+    _downloaded = AsyncDownloadedEmbeddingModel
 
 
 class AsyncSystemNamespace:
@@ -435,7 +466,7 @@ class AsyncAvailableModel(BaseAvailableModel):
 
     async def get_download_options(self) -> list[AsyncDownloadOption]:
         """Return the forms in which it can be downloaded."""
-        options = await arun(_repository.download_options(self._link, self.info))
+        options = await arun(_repository.download_options(self._link, self._info))
         return [AsyncDownloadOption(option, self._link) for option in options]
 
 
@@ -502,9 +533,12 @@ class AsyncClient(BaseClient):
         """Return all models on the server's disk, of one kind or of both."""
         infos = await arun(_models.list_downloaded(self._link, checked_kind(namespace)))
         return [
-            AsyncDownloadedModel(info, self.llm) if info.type == "llm" else AsyncDownloadedModel(info, self.embedding)
-            for info in infos
+            self.llm.as_downloaded(info) if info.type == "llm" else self.embedding.as_downloaded(info) for info in infos
         ]
+
+    async def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
+        """Upload a picture for use in a chat: `client.files.prepare_image`."""
+        return await self.files.prepare_image(src, name)
 
     @classmethod
     async def is_valid_api_host(cls, api_host: str) -> bool:

@@ -3,7 +3,7 @@
 Every method takes its work from a flow and waits for it; `asynchronous.py` is the twin.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self, cast, overload
 
@@ -29,6 +29,7 @@ from lmstudio_integrations.client._files import FileInput, RetrievalOptions
 from lmstudio_integrations.client._flows import run
 from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.client._locate import locate
+from lmstudio_integrations.client._models import TemplateOpts, Tools
 from lmstudio_integrations.client._prediction import Prediction
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import CLOCKS, History, PredictionOptions, Texts
@@ -43,12 +44,14 @@ from lmstudio_integrations.types.models import (
     EmbeddingModelInstanceInfo,
     InstanceProcessingState,
     LlmInstanceInfo,
+    ModelInfo,
+    ModelInstanceInfo,
     ModelKind,
     ModelUsageEstimate,
     ServerVersion,
 )
+from lmstudio_integrations.types.references import ModelReference
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
-from lmstudio_integrations.types.tools import Tool
 
 
 class PredictionStream(BaseStream):
@@ -101,7 +104,7 @@ class PredictionStream(BaseStream):
         self.close()
 
 
-class _Handle(BaseHandle):
+class SyncModelHandle(BaseHandle):
     """A model of either kind."""
 
     def unload(self) -> None:
@@ -136,7 +139,7 @@ class _Handle(BaseHandle):
         return run(_models.get_processing_state(self._link, self.binding))
 
 
-class LLM(_Handle):
+class LLM(SyncModelHandle):
     """A language model."""
 
     def respond(self, history: History, **options: Unpack[PredictionOptions]) -> PredictionResult:
@@ -184,10 +187,16 @@ class LLM(_Handle):
             act.take(jobs)
         return act.result
 
-    def apply_prompt_template(self, history: History, *, tools: Sequence[Tool | Mapping[str, Any]] = ()) -> str:
-        """Return a conversation, with the tools offered to the model, as the model would read it."""
+    def apply_prompt_template(self, history: History, opts: TemplateOpts | None = None, *, tools: Tools = ()) -> str:
+        """Return a conversation, with the tools offered to the model, as the model would read it.
+
+        Args:
+            history: A prompt, a `Chat`, or `{"messages": […]}`.
+            opts: `omit_bos_token`, `omit_eos_token`: whether to leave the tokens out that begin and end it.
+            tools: The definitions of the tools.
+        """
         wire = _requests.to_history(history)
-        return run(_models.apply_prompt_template(self._link, self.binding, wire, tools))
+        return run(_models.apply_prompt_template(self._link, self.binding, wire, opts or {}, tools))
 
     def get_context_use(self, history: History) -> ContextUse:
         """Return how much of the context window a conversation takes, and whether it fits."""
@@ -202,7 +211,7 @@ class LLM(_Handle):
         return LlmLoadModelConfig.from_fields(run(_models.get_load_fields(self._link, self.binding)))
 
 
-class EmbeddingModel(_Handle):
+class EmbeddingModel(SyncModelHandle):
     """An embedding model."""
 
     @overload
@@ -225,6 +234,8 @@ class EmbeddingModel(_Handle):
 
 class ModelNamespace(BaseNamespace[HandleT]):
     """The models of one kind."""
+
+    _downloaded: "type[DownloadedModel[HandleT]]"
 
     def model(self, model_key: str | None = None, /, **options: Unpack[ModelOptions]) -> HandleT:
         """Get a model, loading it if need be; without a key, any that is loaded.
@@ -254,6 +265,10 @@ class ModelNamespace(BaseNamespace[HandleT]):
         """Unload an instance."""
         run(_models.unload(self._link, self.kind, model_identifier))
 
+    def get_model_info(self, model_specifier: ModelReference) -> ModelInstanceInfo:
+        """Return what the server knows of a loaded instance: by identifier, or by what it is (`{"vision": True}`)."""
+        return run(_models.look_up(self._link, self.kind, model_specifier))
+
     def list_loaded(self) -> list[HandleT]:
         """Return handles to all that is loaded."""
         infos = run(_models.list_loaded(self._link, self.kind))
@@ -262,7 +277,11 @@ class ModelNamespace(BaseNamespace[HandleT]):
     def list_downloaded(self) -> list["DownloadedModel[HandleT]"]:
         """Return all models of this kind on the server's disk."""
         infos = run(_models.list_downloaded(self._link, self.kind))
-        return [DownloadedModel(info, self) for info in infos]
+        return [self.as_downloaded(info) for info in infos]
+
+    def as_downloaded(self, info: ModelInfo) -> "DownloadedModel[HandleT]":
+        """Return a model on the server's disk, as one that can be loaded."""
+        return self._downloaded(info, self)
 
     def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
         """Return how much memory loading a model would take. Not every server can tell."""
@@ -283,11 +302,20 @@ class DownloadedModel(BaseDownloaded[HandleT]):
         return self._namespace.load_new_instance(self.model_key, instance_identifier, **options)
 
 
+class DownloadedLlm(DownloadedModel[LLM]):
+    """A language model on the server's disk."""
+
+
+class DownloadedEmbeddingModel(DownloadedModel[EmbeddingModel]):
+    """An embedding model on the server's disk."""
+
+
 class LlmNamespace(ModelNamespace[LLM]):
     """The language models: `client.llm`."""
 
     kind: ClassVar[ModelKind] = "llm"
     _handle = LLM
+    _downloaded = DownloadedLlm
 
 
 class EmbeddingNamespace(ModelNamespace[EmbeddingModel]):
@@ -295,6 +323,7 @@ class EmbeddingNamespace(ModelNamespace[EmbeddingModel]):
 
     kind: ClassVar[ModelKind] = "embedding"
     _handle = EmbeddingModel
+    _downloaded = DownloadedEmbeddingModel
 
 
 class SystemNamespace:
@@ -365,7 +394,7 @@ class AvailableModel(BaseAvailableModel):
 
     def get_download_options(self) -> list[DownloadOption]:
         """Return the forms in which it can be downloaded."""
-        options = run(_repository.download_options(self._link, self.info))
+        options = run(_repository.download_options(self._link, self._info))
         return [DownloadOption(option, self._link) for option in options]
 
 
@@ -434,9 +463,12 @@ class Client(BaseClient):
         """Return all models on the server's disk, of one kind or of both."""
         infos = run(_models.list_downloaded(self._link, checked_kind(namespace)))
         return [
-            DownloadedModel(info, self.llm) if info.type == "llm" else DownloadedModel(info, self.embedding)
-            for info in infos
+            self.llm.as_downloaded(info) if info.type == "llm" else self.embedding.as_downloaded(info) for info in infos
         ]
+
+    def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
+        """Upload a picture for use in a chat: `client.files.prepare_image`."""
+        return self.files.prepare_image(src, name)
 
     @classmethod
     def is_valid_api_host(cls, api_host: str) -> bool:

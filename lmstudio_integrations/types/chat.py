@@ -143,6 +143,18 @@ class Chat:
         """Add the answers of tools."""
         return self._add(ToolMessage, list(results))
 
+    def add_tool_result(self, result: ToolCallResultPart | Mapping[str, Any]) -> ToolMessage:
+        """Add the answer of a tool."""
+        return self.add_tool_results([result])
+
+    def add_entry(self, role: str, content: Content | Iterable[Content]) -> Message:
+        """Add a message of any role.
+
+        Raises:
+            LMStudioValueError: If the role is unknown or the content does not fit it.
+        """
+        return self.append({"role": role, "content": content})
+
     def append(self, message: Message | Mapping[str, Any]) -> Message:
         """Add a whole message, as an object or in wire form.
 

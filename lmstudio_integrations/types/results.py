@@ -4,9 +4,9 @@ Events come once per token, so they are plain slotted classes; statistics come o
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import ValidationError
 
@@ -195,6 +195,18 @@ class PredictionResult:
 
     def __str__(self) -> str:
         return self.content
+
+
+@dataclass(frozen=True)
+class PredictionRoundResult(PredictionResult):
+    """A finished prediction of the tool loop. `round_index` counts from 0."""
+
+    round_index: int = 0
+
+    @classmethod
+    def of(cls, result: PredictionResult, round_index: int) -> Self:
+        """Return a result with its round."""
+        return cls(**{each.name: getattr(result, each.name) for each in fields(result)}, round_index=round_index)
 
 
 def _read(kind: type[ModelT], data: Mapping[str, Any]) -> ModelT:

@@ -1,0 +1,45 @@
+"""Ways to say which loaded model is meant, and the specifier that each stands for (protocol §5.1)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.models import (
+    InstanceSpecifier,
+    ModelQuery,
+    ModelSpecifier,
+    QuerySpecifier,
+    by_identifier,
+)
+
+_SPECIFIERS: TypeAdapter[QuerySpecifier | InstanceSpecifier] = TypeAdapter(
+    ModelSpecifier, config=ConfigDict(defer_build=True)
+)
+
+
+@lru_cache(maxsize=256)
+
+ModelReference = str | ModelQuery | QuerySpecifier | InstanceSpecifier | Mapping[str, Any]
+"""Ways to say which loaded model is meant: an identifier, a query, a specifier, or one of these as a dict."""
+
+
+def specifier_of(reference: ModelReference) -> QuerySpecifier | InstanceSpecifier:
+    """Return the specifier that a reference stands for.
+
+    Raises:
+        LMStudioValueError: If it stands for none.
+    """
+    if isinstance(reference, str):
+        return by_identifier(reference)
+    if isinstance(reference, QuerySpecifier | InstanceSpecifier):
+        return reference
+    if isinstance(reference, ModelQuery):
+        return QuerySpecifier(query=reference)
+    try:
+        if "type" not in reference:
+            return QuerySpecifier(query=ModelQuery.from_dict(reference))
+        return _SPECIFIERS.validate_python(reference)
+    except (ValidationError, TypeError) as error:
+        raise LMStudioValueError(f"{reference!r} does not say which model is meant: {error}") from error
