@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
+from functools import cache
 from typing import Any, TypeAlias, TypedDict
 
 from lmstudio_integrations.client._arguments import check_names, list_of, optional_text, seconds_of
@@ -46,10 +47,12 @@ _COMPLETION_TEMPLATE: dict[str, Any] = {
     },
 }
 
-_LEGACY_LAYER = KvLayer(
-    layer_name="completeModeFormatting",
-    config=KvConfig.from_mapping({"llm.prediction.promptTemplate": _COMPLETION_TEMPLATE}),
-)
+
+@cache
+def _legacy_layer() -> KvLayer:
+    """Return the layer that makes old servers continue a text; made when needed, because models are built with it."""
+    config = KvConfig.from_mapping({"llm.prediction.promptTemplate": _COMPLETION_TEMPLATE})
+    return KvLayer(layer_name="completeModeFormatting", config=config)
 
 
 class ClockOptions(TypedDict, total=False):
@@ -179,7 +182,7 @@ def complete(link: Link[Any], binding: Binding, prompt: str, options: Prediction
         return Predict(
             model_specifier=specifier,
             history=ChatHistory(messages=[UserMessage(content=[TextPart(text=prompt)])]),
-            prediction_config_stack=KvConfigStack(layers=[*stack.layers, _LEGACY_LAYER]),
+            prediction_config_stack=KvConfigStack(layers=[*stack.layers, _legacy_layer()]),
             **preset,
         )
 

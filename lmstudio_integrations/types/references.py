@@ -19,8 +19,6 @@ _SPECIFIERS: TypeAdapter[QuerySpecifier | InstanceSpecifier] = TypeAdapter(
 )
 
 
-@lru_cache(maxsize=256)
-
 ModelReference = str | ModelQuery | QuerySpecifier | InstanceSpecifier | Mapping[str, Any]
 """Ways to say which loaded model is meant: an identifier, a query, a specifier, or one of these as a dict."""
 
