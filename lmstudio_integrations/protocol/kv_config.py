@@ -4,7 +4,8 @@ What the keys are is written at the fields in `types/config.py`.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from functools import cache
+from typing import Any, ClassVar, Literal
 
 from lmstudio_integrations.types._base import WireModel
 from lmstudio_integrations.types._settings import Settings
@@ -29,6 +30,8 @@ LayerName = Literal[
 
 class KvField(WireModel):
     """One setting."""
+
+    nullable: ClassVar[frozenset[str]] = frozenset({"value"})
 
     key: str
     value: Any = None
@@ -71,5 +74,14 @@ class KvConfigStack(WireModel):
 
 def stack_of(settings: Settings | None) -> KvConfigStack:
     """Return the stack that a client sends: one layer, present even when it is empty."""
-    config = KvConfig.from_mapping({} if settings is None else settings.to_fields())
-    return KvConfigStack(layers=[KvLayer(layer_name="apiOverride", config=config)])
+    fields = {} if settings is None else settings.to_fields()
+    return _override(fields) if fields else _nothing()
+
+
+def _override(fields: Mapping[str, Any]) -> KvConfigStack:
+    return KvConfigStack(layers=[KvLayer(layer_name="apiOverride", config=KvConfig.from_mapping(fields))])
+
+
+@cache
+def _nothing() -> KvConfigStack:
+    return _override({})

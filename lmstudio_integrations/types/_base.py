@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -13,7 +14,7 @@ class WireModel(BaseModel):
     """A value of the protocol.
 
     Reads both spellings and skips fields that it does not know, because servers grow faster than clients.
-    Only what was set is written, under the wire's names.
+    Only what was set is written, under the wire's names; `None` counts as not set where the wire knows no null.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
@@ -24,6 +25,15 @@ class WireModel(BaseModel):
         defer_build=True,
         protected_namespaces=(),
     )
+
+    nullable: ClassVar[frozenset[str]] = frozenset({"device_identifier"})
+    """Fields whose null means something (protocol §0); every other one is absent instead."""
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Count fields without value as not set."""
+        unset = [name for name, value in self.__dict__.items() if value is None and name not in self.nullable]
+        if unset:
+            self.__pydantic_fields_set__.difference_update(unset)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -51,4 +61,10 @@ class TaggedModel(WireModel):
 
     def model_post_init(self, _context: Any, /) -> None:
         """Count the tag as set."""
-        self.__pydantic_fields_set__.update(type(self).model_fields.keys() & {"type", "role"})
+        super().model_post_init(_context)
+        self.__pydantic_fields_set__.update(_tags(type(self)))
+
+
+@cache
+def _tags(model: type[TaggedModel]) -> frozenset[str]:
+    return frozenset({"type", "role"} & model.model_fields.keys())

@@ -48,6 +48,9 @@ class Settings(WireModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)
 
+    def model_post_init(self, _context: Any, /) -> None:
+        """Leave `None` as it was given: laid over other settings, it unsets."""
+
     raw: dict[str, Any] | None = None
     """Further settings by their full wire keys; the named fields win over them."""
 
@@ -59,10 +62,12 @@ class Settings(WireModel):
             LMStudioValueError: If a name is unknown (the nearest known one is suggested), a value cannot be, or
                 settings do not go together.
         """
-        if isinstance(value, cls):
+        if value is None:
+            settings: Self = _unset(cls)
+        elif isinstance(value, cls):
             settings = value
         else:
-            fields = _as_mapping({} if value is None else value, cls.__name__)
+            fields = _as_mapping(value, cls.__name__)
             cls._check_names(fields)
             try:
                 settings = cls.model_validate(fields)
@@ -91,6 +96,8 @@ class Settings(WireModel):
 
     def to_fields(self) -> dict[str, Any]:
         """Return the wire fields of the settings that are set; `raw` ranks below the named ones."""
+        if not self.model_fields_set:
+            return {}
         fields = dict(self.raw or {})
         for name, kv in _keys(type(self)).items():
             value = getattr(self, name)
@@ -166,6 +173,11 @@ def _explain(error: ValidationError) -> str:
         path = ".".join(str(part) for part in problem["loc"] if isinstance(part, int) or part.isidentifier())
         findings.setdefault(f"{path}={problem['input']!r}", []).append(problem["msg"].removeprefix("Value error, "))
     return "; ".join(f"{what}: {', or '.join(reasons)}" for what, reasons in findings.items())
+
+
+@cache
+def _unset(settings: type[Settings]) -> Any:
+    return settings()
 
 
 @cache

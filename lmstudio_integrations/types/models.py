@@ -1,7 +1,7 @@
 """Models on the server: how one is named in a request, and what is known of it (protocol §5.1, §6.6)."""
 
 import unicodedata
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -100,6 +100,8 @@ class _Instance(WireModel):
     `context_length` is the window that it was loaded with, in tokens; `ttl_ms` its idle time to live in
     milliseconds (`None`: it stays); `last_used_time` a Unix time in milliseconds.
     """
+
+    nullable: ClassVar[frozenset[str]] = WireModel.nullable | {"ttl_ms", "last_used_time"}
 
     identifier: str
     instance_reference: str

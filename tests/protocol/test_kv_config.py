@@ -38,6 +38,10 @@ def test_of_equal_keys_the_last_one_counts() -> None:
     assert config.as_mapping() == {"a": 2, "b": None}
 
 
+def test_a_setting_without_value_keeps_its_null() -> None:
+    assert KvConfig.from_mapping({"a": None}).to_dict() == {"fields": [{"key": "a", "value": None}]}
+
+
 def test_a_mapping_survives_the_way_there_and_back() -> None:
     values = {"llm.load.contextLength": 4096, "ext.virtualModel.customField.x": {"a": [1]}}
     assert KvConfig.from_dict(KvConfig.from_mapping(values).to_dict()).as_mapping() == values

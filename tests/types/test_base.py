@@ -14,6 +14,7 @@ class Point(WireModel):
 
     x_axis: int
     label_text: str | None = None
+    device_identifier: str | None = None
 
 
 class Tagged(TaggedModel):
@@ -30,7 +31,14 @@ def test_both_spellings_are_read_and_unknown_fields_skipped(data: dict[str, int]
 
 def test_only_what_was_set_is_written() -> None:
     assert Point(x_axis=1).to_dict() == {"xAxis": 1}
-    assert Point(x_axis=1, label_text=None).to_dict() == {"xAxis": 1, "labelText": None}
+    assert Point(x_axis=1, label_text=None).to_dict() == {"xAxis": 1}
+
+
+def test_null_is_written_only_where_the_wire_knows_it() -> None:
+    assert Point.from_dict({"xAxis": 1, "labelText": None, "deviceIdentifier": None}).to_dict() == {
+        "xAxis": 1,
+        "deviceIdentifier": None,
+    }
 
 
 def test_the_tag_is_written_though_nobody_set_it() -> None:

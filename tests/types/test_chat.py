@@ -66,6 +66,17 @@ def test_every_role_has_its_parts() -> None:
     assert chat.to_history().to_dict() == HISTORY
 
 
+@proves("C-OMIT-UNSET")
+def test_calls_and_answers_without_an_id_are_sent_without_one() -> None:
+    chat = Chat()
+    chat.add_assistant_response("a", [ToolCallRequest(name="add", id=None, arguments=None)])
+    chat.add_tool_results([ToolCallResultPart(content="3", tool_call_id=None, name=None)])
+    assert wire(chat) == [
+        ("assistant", [text("a"), {"type": "toolCallRequest", "toolCallRequest": {"type": "function", "name": "add"}}]),
+        ("tool", [{"type": "toolCallResult", "content": "3"}]),
+    ]
+
+
 def test_what_was_added_is_returned_as_it_stands_in_the_chat() -> None:
     chat = Chat()
     assert isinstance(chat.add_system_prompt("a"), SystemMessage)

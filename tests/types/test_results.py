@@ -74,6 +74,10 @@ def test_reasons_to_stop_of_tomorrow_are_read() -> None:
     assert LlmPredictionStats.from_dict({"stopReason": "fromTheFuture"}).stop_reason == "fromTheFuture"
 
 
+def test_a_tool_call_without_an_id_goes_without_one() -> None:
+    assert ToolCallEnd(None, "add").to_request().to_dict() == {"type": "function", "name": "add", "arguments": {}}
+
+
 @pytest.mark.parametrize(("arguments", "sent"), [({"a": 1}, {"a": 1}), (None, {})])
 def test_a_tool_call_goes_into_the_next_conversation(arguments: dict[str, Any] | None, sent: dict[str, Any]) -> None:
     request = ToolCallEnd("abc", "add", arguments).to_request()
