@@ -1,0 +1,38 @@
+"""What the how-to pages show runs."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from llama_index.core import Settings
+
+from lmstudio_integrations.client._address import HOST_VARIABLE
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.catalogue import BUNDLED, parse_model
+
+PAGES = sorted((Path(__file__).parents[2] / "docs" / "how-to").glob("llama_index_*.md"))
+BLOCK = re.compile(r"^```python\n(?!--8<--)(.*?)^```", re.MULTILINE | re.DOTALL)
+PROGRAMS = [(page.stem, code) for page in PAGES for code in BLOCK.findall(page.read_text(encoding="utf-8"))]
+
+
+@pytest.fixture
+def bundled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """A server that has scripted models under the keys of the bundled ones, and LlamaIndex's defaults to play with."""
+    for name in ("_llm", "_embed_model", "_tokenizer"):
+        monkeypatch.setattr(Settings, name, None)
+    monkeypatch.setattr("llama_index.core.global_tokenizer", None)
+    with Emulator([parse_model(key, scripted=True) for key in BUNDLED]) as server:
+        monkeypatch.setenv(HOST_VARIABLE, server.address)
+        yield server
+
+
+def test_every_page_shows_something() -> None:
+    assert len(PAGES) == 5
+    assert len(PROGRAMS) >= 5
+
+
+@pytest.mark.parametrize(("page", "code"), PROGRAMS, ids=[page for page, _ in PROGRAMS])
+def test_a_program_on_a_page_runs(page: str, code: str, bundled: Emulator) -> None:
+    exec(compile(code, page, "exec"), {"__name__": page})
+    assert bundled.address
