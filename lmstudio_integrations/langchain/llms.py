@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from functools import partial
+from concurrent.futures import FIRST_EXCEPTION, wait
 from typing import Any, ClassVar, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -16,6 +16,7 @@ from lmstudio_integrations._adapters.predicting import Call
 from lmstudio_integrations._adapters.retry import abatches, batches
 from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
 from lmstudio_integrations.client.sync import PredictionStream
+from lmstudio_integrations.errors import LMStudioCancelledError
 from lmstudio_integrations.langchain._chunks import Counts, final_metadata, usage
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._predicting import Predicting, ls_params, own_version, refuse_several
@@ -53,12 +54,27 @@ class LMStudioLLM(Predicting, BaseLLM):
     ) -> LLMResult:
         with translated():
             call = self._settle(stop, kwargs)
-            manager = run_manager if call.values["streaming"] and len(prompts) == 1 else None
-            answer = partial(self._answer, call, manager)
             if len(prompts) == 1:
-                return _result([answer(prompts[0])])
-            with ContextThreadPoolExecutor(max_workers=self._concurrency()) as pool:
-                return _result(list(pool.map(answer, prompts)))
+                manager = run_manager if call.values["streaming"] else None
+                return _result([_joined(list(self._chunks(call, manager, prompts[0])))])
+            return _result(self._answers(call, prompts))
+
+    def _answers(self, call: Call, prompts: list[str]) -> list[GenerationChunk]:
+        """Continue many texts, as many at once as the model runs; the first failure stops them all."""
+        batch = _Batch()
+
+        def answer(prompt: str) -> GenerationChunk:
+            return _joined(list(self._chunks(call, None, prompt, batch)))
+
+        with ContextThreadPoolExecutor(max_workers=self._concurrency()) as pool:
+            answers = [pool.submit(answer, prompt) for prompt in prompts]
+            try:
+                failed = [each for each in wait(answers, return_when=FIRST_EXCEPTION).done if each.exception()]
+                return [each.result() for each in failed or answers]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                batch.stop()
+                raise
 
     async def _agenerate(
         self,
@@ -74,15 +90,14 @@ class LMStudioLLM(Predicting, BaseLLM):
 
             async def answer(prompt: str) -> GenerationChunk:
                 async with at_once:
-                    return await self._aanswer(call, manager, prompt)
+                    return _joined([chunk async for chunk in self._achunks(call, manager, prompt)])
 
-            return _result(list(await asyncio.gather(*map(answer, prompts))))
-
-    def _answer(self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
-        return _joined(list(self._chunks(call, manager, prompt)))
-
-    async def _aanswer(self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
-        return _joined([chunk async for chunk in self._achunks(call, manager, prompt)])
+            tasks = [asyncio.ensure_future(answer(prompt)) for prompt in prompts]
+            try:
+                return _result(await asyncio.gather(*tasks))
+            finally:
+                for task in tasks:
+                    task.cancel()
 
     def _stream(
         self,
@@ -105,12 +120,17 @@ class LMStudioLLM(Predicting, BaseLLM):
             async for chunk in self._achunks(self._settle(stop, kwargs), run_manager, prompt):
                 yield chunk
 
-    def _chunks(self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str) -> Iterator[GenerationChunk]:
+    def _chunks(
+        self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str, batch: "_Batch | None" = None
+    ) -> Iterator[GenerationChunk]:
         def open_stream() -> PredictionStream:
-            return self._model(call).complete_stream(prompt, **call.options())
+            stream = self._model(call).complete_stream(prompt, **call.options())
+            if batch is not None:
+                batch.add(stream)
+            return stream
 
-        for batch in batches(open_stream, call.values["max_retries"]):
-            for chunk in self._chunks_of(call, batch):
+        for events in batches(open_stream, call.values["max_retries"]):
+            for chunk in self._chunks_of(call, events):
                 if manager is not None:
                     manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
@@ -149,12 +169,34 @@ class LMStudioLLM(Predicting, BaseLLM):
         return cast("LangSmithParams", ls_params(vars(self), "llm", stop, kwargs))
 
 
+class _Batch:
+    """The streams of one batch, each in a thread of its own, to be stopped together."""
+
+    def __init__(self) -> None:
+        self._streams: list[PredictionStream] = []
+        self._stopped = False
+
+    def add(self, stream: PredictionStream) -> None:
+        """Take a stream in; stop it if the others were stopped already."""
+        self._streams.append(stream)
+        if self._stopped:
+            stream.cancel()
+
+    def stop(self) -> None:
+        """Stop all; may be called by any thread, and never waits."""
+        self._stopped = True
+        for stream in self._streams:
+            stream.cancel()
+
+
 def _info(end: PredictionEnd) -> dict[str, Any]:
     counts = Counts()
     return {**final_metadata(end, counts), "usage_metadata": usage(end, counts)}
 
 
 def _joined(chunks: list[GenerationChunk]) -> GenerationChunk:
+    if not chunks:
+        raise LMStudioCancelledError("the completion was stopped before it began, because another of its batch failed")
     return GenerationChunk(text="".join(chunk.text for chunk in chunks), generation_info=chunks[-1].generation_info)
 
 

@@ -112,6 +112,14 @@ async def test_a_batch_runs_prompts_beside_each_other_and_keeps_their_order(serv
     )
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_failure_in_a_batch_stops_the_others(server: Server, *, asynchronous: bool) -> None:
+    llm, prompts = server.llm(), ["for ever", "break", "for ever"]
+    with pytest.raises(ModelError, match="gave up"):
+        asyncio.run(llm.agenerate(prompts)) if asynchronous else llm.generate(prompts)
+    server.wait_for(lambda: all(each.state == "ended" for each in server.predictions))
+
+
 def test_metadata_is_on_the_last_chunk_only(server: Server) -> None:
     chunks = list(server.llm(max_tokens=2)._stream("count"))
     assert [chunk.text for chunk in chunks] == ["0", " 1", ""]
