@@ -14,7 +14,7 @@ What LlamaIndex does with responses decides their form:
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -120,6 +120,12 @@ class Answer:
     def take(self, event: PredictionEvent) -> Step | None:
         """Take an event in; return what is new, if it is anything to be shown."""
         return self._handlers[type(event)](event)
+
+    def take_all(self, events: Iterable[PredictionEvent]) -> None:
+        """Take several events in, of an answer that is not shown as it grows."""
+        handlers = self._handlers
+        for event in events:
+            handlers[type(event)](event)
 
     def _fragment(self, event: LlmPredictionFragment) -> Step | None:
         logprobs = None

@@ -4,31 +4,32 @@ Leaving a stream stops the server. The stream for coroutines is a class, not an 
 that is left runs when the loop gets round to it, or never once that is closed, while an object is simply dropped.
 """
 
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from lmstudio_integrations._adapters.retry import arepeat
-from lmstudio_integrations.client.asynchronous import AsyncEvents, AsyncPredictionStream
+from lmstudio_integrations.client.asynchronous import AsyncBatches, AsyncPredictionStream
 from lmstudio_integrations.llama_index._chunks import Answer, Step
 from lmstudio_integrations.types.results import PredictionEvent
 
 ChunkT = TypeVar("ChunkT")
 MakeChunk = Callable[[Answer, Step], ChunkT]
 OnEnd = Callable[[Answer], None]
+Batch = list[PredictionEvent]
 
 
-def chunks(
-    found: Generator[PredictionEvent], answer: Answer, make: MakeChunk[ChunkT], on_end: OnEnd
-) -> Generator[ChunkT]:
+def chunks(found: Generator[Batch], answer: Answer, make: MakeChunk[ChunkT], on_end: OnEnd) -> Generator[ChunkT]:
     """Yield the chunks of an answer; what went wrong with tool calls is raised after the last one."""
     try:
-        for event in found:
-            step = answer.take(event)
-            if step is not None:
-                if step.last:
-                    on_end(answer)
-                yield make(answer, step)
+        for batch in found:
+            for event in batch:
+                step = answer.take(event)
+                if step is not None:
+                    if step.last:
+                        on_end(answer)
+                    yield make(answer, step)
     finally:
         found.close()
     answer.check()
@@ -40,26 +41,26 @@ class AsyncSource:
     def __init__(self, open_stream: Callable[[], Awaitable[AsyncPredictionStream]], retries: int) -> None:
         self._open = open_stream
         self._retries = retries
-        self._events: AsyncEvents | None = None
+        self._batches: AsyncBatches | None = None
 
-    async def next(self) -> PredictionEvent:
-        """Return the next event.
+    async def next(self) -> Batch:
+        """Return the next events.
 
         Raises:
             StopAsyncIteration: At the end.
         """
-        if self._events is None:
+        if self._batches is None:
             return await arepeat(self._first, self._retries)
-        return await self._events.__anext__()
+        return await self._batches.__anext__()
 
-    async def _first(self) -> PredictionEvent:
-        self._events = (await self._open()).events()
-        return await self._events.__anext__()
+    async def _first(self) -> Batch:
+        self._batches = (await self._open()).batches()
+        return await self._batches.__anext__()
 
     async def close(self) -> None:
         """Stop the generation; never waits."""
-        if self._events is not None:
-            await self._events.aclose()
+        if self._batches is not None:
+            await self._batches.aclose()
 
 
 class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
@@ -70,26 +71,30 @@ class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
         self._answer = answer
         self._make = make
         self._on_end = on_end
+        self._ready: deque[PredictionEvent] = deque()
 
     async def __anext__(self) -> ChunkT:
-        source = self._source
-        if source is None:
+        if self._source is None:
             raise StopAsyncIteration
-        answer = self._answer
         step = None
+        while step is None:
+            if not self._ready:
+                self._ready.extend(await self._next_batch(self._source))
+            step = self._answer.take(self._ready.popleft())
+        if step.last:
+            self._on_end(self._answer)
+        return self._make(self._answer, step)
+
+    async def _next_batch(self, source: AsyncSource) -> Batch:
         try:
-            while step is None:
-                step = answer.take(await source.next())
+            return await source.next()
         except StopAsyncIteration:
             self._source = None
-            answer.check()
+            self._answer.check()
             raise
         except BaseException:
             await self.aclose()
             raise
-        if step.last:
-            self._on_end(answer)
-        return self._make(answer, step)
 
     async def asend(self, _value: None) -> ChunkT:
         """Return the next chunk."""
@@ -104,5 +109,6 @@ class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
     async def aclose(self) -> None:
         """Stop the generation; never waits."""
         source, self._source = self._source, None
+        self._ready.clear()
         if source is not None:
             await source.close()

@@ -1,5 +1,6 @@
 """`LMStudio`: a LlamaIndex language model over LM Studio's native protocol."""
 
+import warnings
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,11 +26,13 @@ from pydantic_core import from_json
 
 from lmstudio_integrations._adapters import conversation, images
 from lmstudio_integrations._adapters.predicting import Call, Predicting
-from lmstudio_integrations._adapters.retry import events
+from lmstudio_integrations._adapters.retry import batches
+from lmstudio_integrations._adapters.runtime import Facts
 from lmstudio_integrations._adapters.settings import own_names
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
 from lmstudio_integrations.client.sync import PredictionStream
+from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.llama_index import _messages, _tools, _windows
 from lmstudio_integrations.llama_index._callbacks import observed_chat, observed_completion
 from lmstudio_integrations.llama_index._chunks import Answer, Options
@@ -198,9 +201,25 @@ class LMStudio(Portable, Predicting, Structured):
         return self
 
     def _learn(self, call: Call, answer: Answer) -> None:
-        window = answer.end.model_info.get("contextLength") if answer.end else None
+        assert answer.end is not None, "a prediction ends with its statistics, or with an exception"
+        info = answer.end.model_info
+        window = info.get("contextLength")
         if isinstance(window, int):
             _windows.learn(_windows.key_of(call.values["host"], call.values["model"]), window)
+        if call.config.raw_tools and info.get("trainedForToolUse") is False:
+            self._tell_untrained(call, info)
+
+    def _tell_untrained(self, call: Call, info: Mapping[str, Any]) -> None:
+        """Warn once that a model was not taught what it is asked for."""
+        facts = self._runtime.facts(call.server, call.wanted)
+        facts = facts or self._runtime.learn(call.server, call.wanted, Facts(info))
+        if not facts.warned:
+            facts.warned = True
+            warnings.warn(
+                f"{info.get('modelKey')} was not trained for tool use; its calls may be wrong or missing",
+                LMStudioConfigWarning,
+                stacklevel=2,
+            )
 
     # Chat -----------------------------------------------------------------------------------------------------------
 
@@ -229,7 +248,7 @@ class LMStudio(Portable, Predicting, Structured):
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Ask for the next message of a conversation, piece by piece; see `chat`. Leaving it stops the server."""
         job = self._chat_job(messages, kwargs)
-        return chunks(self._events(job), Answer(job.options), Answer.chat_chunk, partial(self._learn, job.call))
+        return chunks(self._batches(job), Answer(job.options), Answer.chat_chunk, partial(self._learn, job.call))
 
     @observed_chat
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
@@ -264,7 +283,7 @@ class LMStudio(Portable, Predicting, Structured):
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:  # noqa: FBT001, FBT002 - core's
         """Answer a prompt, piece by piece; see `complete`. Leaving it stops the server."""
         job = self._completion_job(prompt, formatted, kwargs)
-        return chunks(self._events(job), Answer(job.options), Answer.completion_chunk, partial(self._learn, job.call))
+        return chunks(self._batches(job), Answer(job.options), Answer.completion_chunk, partial(self._learn, job.call))
 
     @observed_completion
     async def astream_complete(
@@ -317,8 +336,8 @@ class LMStudio(Portable, Predicting, Structured):
 
     def _answer(self, job: _Job) -> Answer:
         answer = Answer(job.options)
-        for event in self._events(job):
-            answer.take(event)
+        for batch in self._batches(job):
+            answer.take_all(batch)
         self._learn(job.call, answer)
         return answer
 
@@ -327,14 +346,14 @@ class LMStudio(Portable, Predicting, Structured):
         source = self._source(job)
         try:
             while answer.end is None:
-                answer.take(await source.next())
+                answer.take_all(await source.next())
         finally:
             await source.close()
         self._learn(job.call, answer)
         return answer
 
-    def _events(self, job: _Job) -> Generator[PredictionEvent]:
-        return events(partial(self._open, job), job.call.values["max_retries"])
+    def _batches(self, job: _Job) -> Generator[list[PredictionEvent]]:
+        return batches(partial(self._open, job), job.call.values["max_retries"])
 
     def _source(self, job: _Job) -> AsyncSource:
         return AsyncSource(partial(self._aopen, job), job.call.values["max_retries"])

@@ -9,10 +9,11 @@ from llama_index.core.program.function_program import get_function_tool
 from llama_index.core.tools import BaseTool, FunctionTool, ToolMetadata
 from pydantic import BaseModel
 
-from lmstudio_integrations.errors import LMStudioToolCallError, LMStudioValueError
+from lmstudio_integrations.emulator import ModelEntry
+from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioToolCallError, LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
 from lmstudio_integrations.llama_index._tools import is_required, response_settings, tool_settings, wire_name
-from tests.llama_index.server import Server, raw
+from tests.llama_index.server import CHAT, Server, raw
 
 T = TypeVar("T")
 
@@ -337,6 +338,14 @@ async def test_a_failed_or_missing_call_is_an_error_on_every_path(llm: LMStudio,
 def test_a_call_that_max_tokens_cut_off_is_an_error(llm: LMStudio) -> None:
     with pytest.raises(LlamaIndexToolCallError, match="cut off"):
         llm.chat_with_tools([WEATHER], user_msg="weather please", max_tokens=4)
+
+
+def test_tools_for_a_model_that_was_not_taught_any_are_warned_of_once() -> None:
+    calling = {"when": {}, "then": [{"tool": "weather", "arguments": {"city": "Oslo"}}]}
+    with Server([ModelEntry(key=CHAT, tools=False, rules=(calling,))]) as other, other.llm() as llm:
+        with pytest.warns(LMStudioConfigWarning, match="was not trained for tool use"):
+            llm.chat_with_tools([WEATHER], user_msg="weather please")
+        assert llm.predict_and_call([WEATHER], user_msg="weather please").response == "rain in Oslo"
 
 
 def test_tools_may_be_given_to_chat_as_dicts(server: Server, llm: LMStudio) -> None:
