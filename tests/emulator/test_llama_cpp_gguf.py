@@ -245,10 +245,13 @@ def test_slots_share_a_window_only_if_they_must(tmp_path: Path) -> None:
     assert parameters(large, fields={"llm.load.useUnifiedKvCache": False}).cache_length == 0
 
 
-@pytest.mark.parametrize("setting", ["speculativeDraftMtp", "speculativeDraftSimple"])
-def test_a_draft_model_is_refused_at_load(tmp_path: Path, setting: str) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [{"speculativeDraftMtp": True}, {"speculativeDraftSimple": True, "speculativeDraftModel": "small"}],
+)
+def test_a_draft_model_is_refused_at_load(tmp_path: Path, settings: dict[str, Any]) -> None:
     path = write(tmp_path / "m.gguf", gguf(METADATA, TENSORS))
-    fields = LlmLoadModelConfig.parse({setting: True}).to_fields()
+    fields = LlmLoadModelConfig.parse(settings).to_fields()
     with pytest.raises(EngineError, match="speculative"):
         parameters(path, fields=fields)
 
