@@ -1,6 +1,7 @@
 """Models on the server: how one is named in a request, and what is known of it (protocol §5.1, §6.6)."""
 
 import unicodedata
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -50,6 +51,8 @@ ModelSpecifier = Annotated[QuerySpecifier | InstanceSpecifier, Field(discriminat
 """How a request says which model it is for (protocol §5.1)."""
 
 
+@lru_cache(maxsize=256)
+@lru_cache(maxsize=256)
 def by_identifier(identifier: str) -> QuerySpecifier:
     """Return the specifier of the loaded instance with this identifier.
 
