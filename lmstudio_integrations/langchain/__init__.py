@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
     try:
         found = import_module(f"{__name__}.{module}")
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"langchain_core", "numpy"}:
+        if (error.name or "").partition(".")[0] != "langchain_core":
             raise
         raise ModuleNotFoundError(
             f'{name} needs langchain-core; run: pip install "lmstudio-integrations[langchain]"', name=error.name

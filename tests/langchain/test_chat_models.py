@@ -26,6 +26,7 @@ from lmstudio_integrations.errors import (
     LMStudioPresetNotFoundError,
     LMStudioTimeoutError,
     LMStudioUnreachableError,
+    LMStudioUnsupportedError,
     LMStudioValueError,
     LMStudioWrongModelKindError,
 )
@@ -537,6 +538,13 @@ def test_a_stalled_server_is_a_timeout_that_names_the_clock(server: Server, ask:
     assert caught.value.clock == "timeout"
     assert isinstance(caught.value, ModelTimeoutError)
     server.wait_for(lambda: server.predictions[0].state == "ended")
+
+
+def test_a_schema_that_the_engine_refuses_is_one_typed_error(server: Server, ask: Invoke) -> None:
+    refused = {"type": "object", "properties": {"a": {"type": "nonsense"}}, "required": ["a"]}
+    with pytest.raises(LMStudioUnsupportedError, match="schema") as caught:
+        ask(server.chat(), "Hello", response_format=refused)
+    assert isinstance(caught.value, ModelInvalidRequestError)
 
 
 def test_blocks_that_cannot_be_sent_are_refused(server: Server, ask: Invoke) -> None:

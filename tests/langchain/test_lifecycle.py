@@ -1,5 +1,6 @@
 """What an adapter is besides a model: copied, pickled, cached, serialised, configured, imported."""
 
+import base64
 import copy
 import pickle
 import subprocess
@@ -39,6 +40,17 @@ def test_a_copy_after_use_works_and_shares_nothing(server: Server, duplicate: An
     assert other._runtime is not llm._runtime
     assert other.temperature == 0.5
     assert other.load_config == llm.load_config
+
+
+def test_an_adapter_works_in_another_process(server: Server) -> None:
+    llm = server.chat(max_tokens=3)
+    llm.invoke("count")
+    pickled = base64.b64encode(pickle.dumps([llm, server.embeddings()])).decode()
+    code = (
+        f"import base64, pickle; llm, embeddings = pickle.loads(base64.b64decode('{pickled}'))\n"
+        "print(llm.invoke('count').content, len(embeddings.embed_query('hello')))"
+    )
+    assert _fresh(code) == "0 1 2 16"
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
