@@ -52,7 +52,6 @@ ModelSpecifier = Annotated[QuerySpecifier | InstanceSpecifier, Field(discriminat
 
 
 @lru_cache(maxsize=256)
-@lru_cache(maxsize=256)
 def by_identifier(identifier: str) -> QuerySpecifier:
     """Return the specifier of the loaded instance with this identifier.
 
