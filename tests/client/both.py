@@ -11,14 +11,16 @@ from typing import Any, Self
 from lmstudio_integrations.client.sync import (
     LLM,
     Client,
+    DownloadedModel,
     EmbeddingModel,
     EmbeddingNamespace,
     FilesNamespace,
     LlmNamespace,
     PredictionStream,
+    SystemNamespace,
 )
 
-_WRAPPED = (LLM, EmbeddingModel, EmbeddingNamespace, FilesNamespace, LlmNamespace)
+_WRAPPED = (LLM, DownloadedModel, EmbeddingModel, EmbeddingNamespace, FilesNamespace, LlmNamespace, SystemNamespace)
 _AT_ONCE = {"cancel", "result", "lazy_model", "respond_stream", "complete_stream"}
 """Methods that do not wait; the async client has them as plain methods too."""
 
