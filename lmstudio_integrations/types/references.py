@@ -5,7 +5,9 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from lmstudio_integrations._narrow import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._settings import check_names
 from lmstudio_integrations.types.models import (
     InstanceSpecifier,
     ModelQuery,
@@ -36,6 +38,9 @@ def specifier_of(reference: ModelReference) -> QuerySpecifier | InstanceSpecifie
     if isinstance(reference, ModelQuery):
         return QuerySpecifier(query=reference)
     try:
+        query = reference.get("query", {}) if "type" in reference else reference
+        if is_mapping(query):  # a mistyped name must not make an empty query, which any model fits
+            check_names(query, ModelQuery)
         if "type" not in reference:
             return QuerySpecifier(query=ModelQuery.from_dict(reference))
         return _SPECIFIERS.validate_python(reference)

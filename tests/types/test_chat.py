@@ -77,6 +77,19 @@ def test_calls_and_answers_without_an_id_are_sent_without_one() -> None:
     ]
 
 
+def test_a_message_of_any_role_may_be_added_by_its_name() -> None:
+    chat = Chat()
+    chat.add_entry("user", ["What is this?", PICTURE])
+    chat.add_tool_result({"type": "toolCallResult", "content": "3"})
+    chat.add_tool_result(ToolCallResultPart(content="4"))
+    assert wire(chat) == [
+        ("user", [text("What is this?"), FILE]),
+        ("tool", [{"type": "toolCallResult", "content": "3"}, {"type": "toolCallResult", "content": "4"}]),
+    ]
+    with pytest.raises(LMStudioValueError, match="role must be one of"):
+        chat.add_entry("developer", "a")
+
+
 def test_what_was_added_is_returned_as_it_stands_in_the_chat() -> None:
     chat = Chat()
     assert isinstance(chat.add_system_prompt("a"), SystemMessage)

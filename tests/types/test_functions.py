@@ -95,6 +95,16 @@ def test_a_definition_may_be_an_object_a_dict_or_a_function() -> None:
     assert ToolFunctionDef.parse(add).name == "add"
 
 
+@pytest.mark.parametrize(("kind", "checked"), [({"type": int, "default": 5}, {}), ({"type": int}, {"b": 1})])
+def test_a_parameter_may_be_given_with_its_default(kind: dict[str, Any], checked: dict[str, Any]) -> None:
+    tool = ToolFunctionDef("f", "Do.", {"b": kind}, lambda b: b)
+    assert tool.check(checked) == checked
+    parameters = tool.to_tool().function.parameters
+    assert parameters is not None
+    assert parameters["properties"]["b"].get("default") == kind.get("default")
+    assert parameters.get("required", []) == ([] if "default" in kind else ["b"])
+
+
 def test_a_function_without_a_readable_signature_can_be_described_by_hand() -> None:
     tool = ToolFunctionDef("least", "Find the least.", {"values": list[int]}, min)
     assert tool.check({"values": [1]}) == {"values": [1]}

@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.errors import LMStudioProtocolError
-from lmstudio_integrations.types.results import LlmPredictionStats, PredictionEnd, PredictionResult, ToolCallEnd
+from lmstudio_integrations.types.results import (
+    LlmPredictionStats,
+    PredictionEnd,
+    PredictionResult,
+    PredictionRoundResult,
+    ToolCallEnd,
+)
 from tests.requirements import proves
 from tests.types.test_models import INSTANCE
 
@@ -48,6 +54,17 @@ def test_what_is_read_out_of_a_result_is_read_once() -> None:
     result = PredictionResult("", "", END)
     assert result.stats is result.stats
     assert result.prediction_config is result.prediction_config
+
+
+def test_a_result_of_the_tool_loop_knows_its_round() -> None:
+    result = PredictionRoundResult.of(PredictionResult("Hello", "Hm.", END, structured=True), 2)
+    assert (result.content, result.reasoning_content, result.structured, result.round_index) == (
+        "Hello",
+        "Hm.",
+        True,
+        2,
+    )
+    assert result.stats.to_dict() == STATS
 
 
 @pytest.mark.parametrize(
