@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 from langchain_core.embeddings import Embeddings
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from lmstudio_integrations._adapters.lengths import LengthPolicy, Plan, acarried_out, carried_out, may_be_long, plan
 from lmstudio_integrations._adapters.progress import bar
 from lmstudio_integrations._adapters.retry import arepeat, repeat
 from lmstudio_integrations._adapters.runtime import Facts, Server, Wanted
@@ -16,7 +17,6 @@ from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
 from lmstudio_integrations.client.sync import EmbeddingModel
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translated
-from lmstudio_integrations.langchain._lengths import LengthPolicy, Plan, may_be_long, plan
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadSettings
 from lmstudio_integrations.types.models import ModelKind
 
@@ -127,13 +127,7 @@ class LMStudioEmbeddings(Connected, Embeddings):
         facts = self._runtime.facts(*where)
         if facts is None:
             facts = self._runtime.learn(*where, Facts(model.get_info().to_dict()))
-        steps = self._plan(facts, texts)
-        try:
-            question = next(steps)
-            while True:
-                question = steps.send(model.count_tokens(question))
-        except StopIteration as done:
-            return _value(done)
+        return carried_out(self._plan(facts, texts), model.count_tokens)
 
     async def _afitting(self, model: AsyncEmbeddingModel, where: tuple[Server, Wanted], texts: list[str]) -> list[str]:
         if self.length_policy == "pass" or not may_be_long(texts):
@@ -141,13 +135,7 @@ class LMStudioEmbeddings(Connected, Embeddings):
         facts = self._runtime.facts(*where)
         if facts is None:
             facts = self._runtime.learn(*where, Facts((await model.get_info()).to_dict()))
-        steps = self._plan(facts, texts)
-        try:
-            question = next(steps)
-            while True:
-                question = steps.send(await model.count_tokens(question))
-        except StopIteration as done:
-            return _value(done)
+        return await acarried_out(self._plan(facts, texts), model.count_tokens)
 
     def _plan(self, facts: Facts, texts: list[str]) -> Plan:
         return plan(texts, int(facts.info["contextLength"]), self.length_policy)
@@ -164,11 +152,6 @@ def _embed(model: EmbeddingModel, texts: list[str]) -> list[list[float]]:
 
 async def _aembed(model: AsyncEmbeddingModel, texts: list[str]) -> list[list[float]]:
     return await model.embed(texts)
-
-
-def _value(done: StopIteration) -> list[str]:
-    texts: list[str] = done.value
-    return texts
 
 
 def _shortened(vector: Sequence[float], dimensions: int) -> list[float]:

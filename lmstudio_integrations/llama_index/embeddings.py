@@ -10,8 +10,9 @@ from weakref import WeakKeyDictionary
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from lmstudio_integrations._adapters.lengths import LengthPolicy, acarried_out, carried_out, may_be_long, plan
 from lmstudio_integrations._adapters.retry import arepeat, repeat
-from lmstudio_integrations._adapters.runtime import Server, Wanted
+from lmstudio_integrations._adapters.runtime import Facts, Server, Wanted
 from lmstudio_integrations._adapters.settings import own_names
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
@@ -68,6 +69,10 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
 
     text_instruction: str = ""
     """Put before every text that is stored."""
+
+    length_policy: LengthPolicy = "error"
+    """What to do with a text that is too long for the model: `error`; `truncate` embeds its beginning; `pass` leaves it
+    to the server, which may cut it silently."""
 
     @model_validator(mode="before")
     @classmethod
@@ -182,13 +187,34 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
         server, wanted, config = self._settled()
         model = self._runtime.embedding(server, wanted, config)
         with _gate(server, wanted.model).threads:
-            return _counted(repeat(partial(_embed, model, texts), self.max_retries), texts)
+            fitting = repeat(partial(self._fitting, model, server, wanted, texts), self.max_retries)
+            return _counted(repeat(partial(_embed, model, fitting), self.max_retries), texts)
 
     async def _aembed(self, texts: list[str]) -> list[list[float]]:
         server, wanted, config = self._settled()
         model = self._runtime.async_embedding(server, wanted, config)
         async with _gate(server, wanted.model).tasks():
-            return _counted(await arepeat(partial(_aembed, model, texts), self.max_retries), texts)
+            fitting = await arepeat(partial(self._afitting, model, server, wanted, texts), self.max_retries)
+            return _counted(await arepeat(partial(_aembed, model, fitting), self.max_retries), texts)
+
+    def _fitting(self, model: EmbeddingModel, server: Server, wanted: Wanted, texts: list[str]) -> list[str]:
+        """Return the texts that are embedded; most are short enough for every model, and nothing is asked."""
+        if self.length_policy == "pass" or not may_be_long(texts):
+            return texts
+        facts = self._runtime.facts(server, wanted)
+        facts = facts or self._runtime.learn(server, wanted, Facts(model.get_info().to_dict()))
+        return carried_out(plan(texts, int(facts.info["contextLength"]), self.length_policy), model.count_tokens)
+
+    async def _afitting(
+        self, model: AsyncEmbeddingModel, server: Server, wanted: Wanted, texts: list[str]
+    ) -> list[str]:
+        """Return the texts that are embedded; most are short enough for every model, and nothing is asked."""
+        if self.length_policy == "pass" or not may_be_long(texts):
+            return texts
+        facts = self._runtime.facts(server, wanted)
+        facts = facts or self._runtime.learn(server, wanted, Facts((await model.get_info()).to_dict()))
+        steps = plan(texts, int(facts.info["contextLength"]), self.length_policy)
+        return await acarried_out(steps, model.count_tokens)
 
     def _settled(self) -> tuple[Server, Wanted, LoadSettings | None]:
         values = self.__dict__

@@ -11,6 +11,7 @@ from langchain_core.exceptions import ContextOverflowError, ModelConnectionError
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from lmstudio_integrations._adapters import retry
+from lmstudio_integrations._adapters.lengths import MARKS, LengthPolicy, may_be_long, plan
 from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
     LMStudioUnreachableError,
@@ -18,7 +19,6 @@ from lmstudio_integrations.errors import (
     LMStudioWrongModelKindError,
 )
 from lmstudio_integrations.langchain import LMStudioEmbeddings
-from lmstudio_integrations.langchain._lengths import MARKS, LengthPolicy, may_be_long, plan
 from tests.langchain.conftest import CHAT, EMBEDDING, Server
 
 LONG = "word " * 600

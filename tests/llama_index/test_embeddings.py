@@ -12,6 +12,7 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 from pydantic import SecretStr
 
 from lmstudio_integrations.errors import (
+    LMStudioContextOverflowError,
     LMStudioProtocolError,
     LMStudioUnreachableError,
     LMStudioWrongModelKindError,
@@ -203,6 +204,33 @@ def test_vectors_that_are_missing_are_not_passed_over(server: Server, monkeypatc
     monkeypatch.setattr(embeddings, "_embed", lambda _model, _texts: [[0.0]])
     with server.embedding() as model, pytest.raises(LMStudioProtocolError, match="1 vectors for 2 texts"):
         model.get_text_embedding_batch(["a", "b"])
+
+
+LONG = "word " * 600
+"""Longer than the window that the model is loaded with below."""
+
+
+async def test_a_text_that_is_too_long_is_refused(server: Server) -> None:
+    with server.embedding(load_config={"contextLength": 512}) as model:
+        with pytest.raises(LMStudioContextOverflowError, match=r"text 1 has 60\d tokens.*length_policy"):
+            model.get_text_embedding_batch(["short", LONG])
+        with pytest.raises(LMStudioContextOverflowError):
+            await model.aget_text_embedding_batch(["short", LONG])
+    assert server.engine.embedded == []
+
+
+async def test_a_text_that_is_too_long_may_be_cut(server: Server) -> None:
+    with server.embedding(load_config={"contextLength": 512}, length_policy="truncate") as model:
+        vector = model.get_text_embedding(LONG)
+        assert await model.aget_text_embedding(LONG) == vector
+    assert all(0 < len(text.split()) <= 510 for text in server.engine.embedded)
+
+
+async def test_a_text_that_is_too_long_may_be_left_to_the_server(server: Server) -> None:
+    with server.embedding(load_config={"contextLength": 512}, length_policy="pass") as model:
+        model.get_text_embedding(LONG)
+        await model.aget_text_embedding(LONG)
+    assert server.engine.embedded == [LONG, LONG]
 
 
 def test_a_language_model_is_refused(server: Server) -> None:

@@ -1,9 +1,9 @@
-"""Texts that are too long for an embedding model: found, refused or cut. Pure; the counting is done by whoever drives.
+"""Texts that are too long for an embedding model: found, refused or cut. Pure; who carries it out counts the tokens.
 
 A plan is a generator: it yields texts whose tokens are to be counted, is sent the counts, and returns what to embed.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Literal, TypeAlias
 
 from lmstudio_integrations.errors import LMStudioContextOverflowError
@@ -57,3 +57,25 @@ def plan(texts: Sequence[str], window: int, policy: LengthPolicy) -> Plan:
 def shortened(text: str, count: int, limit: int) -> str:
     """Return the beginning of a text that should have at most `limit` tokens, and is shorter in any case."""
     return text[: min(len(text) * limit // count, len(text) - 1)]
+
+
+def carried_out(steps: Plan, count: Callable[[list[str]], list[int]]) -> list[str]:
+    """Carry out a plan, counting tokens in this thread; return what to embed."""
+    try:
+        texts = next(steps)
+        while True:
+            texts = steps.send(count(texts))
+    except StopIteration as done:
+        fitting: list[str] = done.value
+        return fitting
+
+
+async def acarried_out(steps: Plan, count: Callable[[list[str]], Awaitable[list[int]]]) -> list[str]:
+    """Carry out a plan, awaiting the counts; return what to embed."""
+    try:
+        texts = next(steps)
+        while True:
+            texts = steps.send(await count(texts))
+    except StopIteration as done:
+        fitting: list[str] = done.value
+        return fitting
