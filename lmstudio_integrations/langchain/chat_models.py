@@ -13,12 +13,13 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from lmstudio_integrations._adapters import conversation, images
 from lmstudio_integrations._adapters.conversation import Draft, ImageSource
 from lmstudio_integrations._adapters.predicting import Call
 from lmstudio_integrations._adapters.retry import abatches, arepeat, batches, repeat
+from lmstudio_integrations._adapters.runtime import Facts
 from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
 from lmstudio_integrations.client.sync import PredictionStream
 from lmstudio_integrations.langchain import _counting, _messages, _structured, _tools
@@ -64,6 +65,10 @@ class ChatLMStudio(Predicting, BaseChatModel):
 
     allow_image_download: bool = False
     """Whether pictures with an http(s) address are fetched, by this program, and uploaded."""
+
+    _own_profile: ModelProfile = PrivateAttr(default_factory=ModelProfile)
+    _learnt_profile: ModelProfile | None = PrivateAttr(default=None)
+    _profiled: Facts | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _set_lmstudio_chat_version(self) -> Self:
@@ -197,9 +202,9 @@ class ChatLMStudio(Predicting, BaseChatModel):
         """Keep what the server said of the model; warn of tools for a model that was not taught any."""
         if end is None:
             return
-        is_new = self._runtime.facts(call.server, call.wanted) is None
         facts = self._learn(call, end)
-        if is_new and (call.values["model"], call.values["host"]) == (self.model, self.host):
+        if facts is not self._profiled and (call.values["model"], call.values["host"]) == (self.model, self.host):
+            self._profiled = facts
             self._take_profile(facts.info)
         if call.config.raw_tools and not facts.warned and facts.info.get("trainedForToolUse") is False:
             facts.warned = True
@@ -209,11 +214,13 @@ class ChatLMStudio(Predicting, BaseChatModel):
             )
 
     def _take_profile(self, info: Mapping[str, Any]) -> ModelProfile:
-        """Complete the profile; what the user wrote into it stays."""
-        told = self._resolve_model_profile()
-        own = ModelProfile() if self.profile is None or self.profile == told else self.profile
-        profile = cast("ModelProfile", {**_profile(info), **own})
+        """Complete the profile; what the user wrote into it stays, what was learnt of another model goes."""
+        if self.profile != self._learnt_profile:
+            told = self.profile is None or self.profile == self._resolve_model_profile()
+            self._own_profile = ModelProfile() if told else cast("ModelProfile", self.profile)
+        profile = cast("ModelProfile", {**_profile(info), **self._own_profile})
         self.profile: ModelProfile | None = profile
+        self._learnt_profile = profile
         return profile
 
     def _resolve_model_profile(self) -> ModelProfile | None:

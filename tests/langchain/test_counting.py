@@ -7,7 +7,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.langchain._counting import PER_MESSAGE, PER_PICTURE
-from tests.langchain.conftest import OTHER, PLAIN, Server
+from tests.langchain.conftest import CHAT, OTHER, PLAIN, Server
 from tests.langchain.test_messages import BASE64
 from tests.langchain.test_tools import weather
 
@@ -97,6 +97,24 @@ def test_what_the_user_said_of_the_profile_stays(server: Server) -> None:
     assert llm.profile["max_input_tokens"] == 5
     assert llm.profile["structured_output"] is True
     assert llm.profile["image_inputs"] is True
+
+
+def test_a_copy_for_another_model_learns_that_ones_profile(server: Server) -> None:
+    own: Any = {"max_output_tokens": 7}
+    llm = server.chat(profile=own)
+    llm.invoke("count")
+    other = llm.model_copy(update={"model": PLAIN})
+    other.invoke("count")
+    assert other.profile is not None
+    assert (other.profile["tool_calling"], other.profile["max_output_tokens"]) == (False, 7)
+    other.model = CHAT
+    other.invoke("count")
+    assert other.profile == llm.profile
+    other.profile = own
+    other.model = PLAIN
+    other.invoke("count")
+    assert other.profile["max_output_tokens"] == 7
+    assert other.profile["tool_calling"] is False
 
 
 def test_another_model_of_a_call_does_not_change_the_profile(server: Server) -> None:
