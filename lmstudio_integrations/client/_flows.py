@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
-from pydantic import ValidationError
-
 from lmstudio_integrations.client._link import Call, Link
 from lmstudio_integrations.client._waiters import LoopWaiter, ThreadWaiter
 from lmstudio_integrations.errors import LMStudioProtocolError
@@ -117,5 +115,5 @@ def understanding(doing: str) -> Generator[None]:
     """Turn what goes wrong in reading an answer into one error that says so."""
     try:
         yield
-    except (ValidationError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise LMStudioProtocolError(f"{doing}: the server's answer makes no sense here: {error!r}") from error

@@ -16,13 +16,17 @@ from lmstudio_integrations.client.sync import Client
 from tests.protocol.transcripts import LLM_INSTANCE
 from tests.requirements import proves
 
-JUNK: list[Any] = [None, 5, "text", [], [None], [5], [[]], [{}], {}, {"fields": 5}, {"tokens": "x"}, {"embedding": {}}]
+JUNK: list[Any] = [
+    *(None, 5, "text", [], [None], [5], [[]], [{}], {}),
+    *({"fields": 5}, {"tokens": "x"}, {"embedding": {}}, {"embedding": ["x"]}),
+]
 PACKETS: list[Any] = [
     *JUNK,
     {"type": "loadSuccess"},
     {"type": "loadSuccess", "info": 5},
     {"type": "loadSuccess", "info": {"identifier": 5}},
     {"type": "loadProgress", "progress": None},
+    {"type": "loadProgress", "progress": "half"},
     {"type": "unloadingOtherJITModel", "info": None},
     {"type": "fragment", "fragment": {"content": 5}},
     {"type": "fragment", "fragment": None},
