@@ -24,7 +24,7 @@ def prepare() -> Path:
     variables = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     if not python.exists():
         _run([uv, "venv", "--quiet", "--python", sys.executable, str(FOLDER)], variables)
-    wanted = ["-r", "pyproject.toml", "--extra", "langchain", "--extra", "llama-index", "--group", "bench"]
+    wanted = ["--editable", ".[langchain,llama-index]", "--group", "bench"]
     _run([uv, "pip", "install", "--quiet", "--python", str(python), *wanted], variables)
     return python
 

@@ -1,0 +1,112 @@
+"""The parts of the speed benchmark: that the scripted server says what it should, and that the table tells it right.
+
+How fast anything is, no test says.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+
+import pytest
+
+import lmstudio_integrations as lms
+from tests.benchmarks.rows import OURS, PROGRAMS, ROWS, Row
+from tests.benchmarks.script import answer_of, vector
+from tests.benchmarks.server.connection import Connection
+from tests.benchmarks.server.frames import TEXT, frame, received
+from tests.benchmarks.server.play import Departures
+from tests.benchmarks.table import Figures, render
+
+ROW = Row("native", "stream", "stream", "µs", 7, {"floor": 5, "peer": 80})
+
+
+@pytest.fixture
+def departures() -> Departures:
+    """Where the server notes that clients have left."""
+    return Departures()
+
+
+@pytest.fixture
+async def client(departures: Departures) -> AsyncIterator[lms.AsyncClient]:
+    """Our client, connected to the scripted server."""
+    connections: list[Connection] = []
+
+    def connected() -> Connection:
+        connections.append(Connection(departures))
+        return connections[-1]
+
+    async with await asyncio.get_running_loop().create_server(connected, "127.0.0.1", 0) as server:
+        async with lms.AsyncClient(f"127.0.0.1:{server.sockets[0].getsockname()[1]}") as made:
+            yield made
+        for connection in connections:
+            connection.close()
+        await asyncio.sleep(0)  # the turn in which they are lost
+
+
+@pytest.mark.parametrize("name", ["burst-1", "burst-300", "paced-5", "json-40"])
+async def test_the_scripted_server_says_all_tokens_of_a_model(client: lms.AsyncClient, name: str) -> None:
+    model = await client.llm.model(name)
+    fragments = [fragment.content async for fragment in model.respond_stream("Hi")]
+    assert tuple(fragments) == answer_of(name).tokens
+
+
+async def test_the_scripted_server_embeds(client: lms.AsyncClient) -> None:
+    model = await client.embedding.model("vector")
+    assert await model.embed(["one", "two"]) == [list(vector()), list(vector())]
+
+
+async def test_the_scripted_server_notes_who_leaves_early(client: lms.AsyncClient, departures: Departures) -> None:
+    model = await client.llm.model("paced-2000")
+    stream = model.respond_stream("Hi")
+    await anext(stream)
+    assert departures.take() is None
+    await stream.aclose()
+    async with asyncio.timeout(5):
+        while departures.take() is None:
+            await client.llm.list_loaded()  # a turn of the server
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65536])
+def test_frames_are_taken_out_of_whatever_pieces_they_come_in(size: int) -> None:
+    masked = bytearray(frame(bytes(size)))
+    masked[1] |= 0x80
+    masked[len(masked) - size : len(masked) - size] = b"\0\0\0\0"
+    buffer = masked[:-1]
+    assert size == 0 or list(received(buffer)) == []
+    buffer = bytearray(masked)
+    assert list(received(buffer)) == [(TEXT, bytes(size))]
+    assert not buffer
+
+
+def test_every_row_has_somebody_to_measure_it() -> None:
+    for row in ROWS:
+        assert row.group == "imports" or {OURS, *row.known} <= PROGRAMS[row.group].keys()
+
+
+def test_a_target_is_reached_where_it_grows_with_the_machine() -> None:
+    figures: Figures = {
+        ("native", "stream", "floor"): [10.0, 11.0, 900.0],
+        ("native", "stream", "peer"): [176.0],
+        ("native", "stream", OURS): [15.0],
+    }
+    table = render([ROW], figures, 3)
+    assert "took 2.20 times the CPU" in table
+    assert "| native: stream | µs | 11.0 | 15.0 | peer 176 | ≤ 7.00 | 15.4 | yes |" in table
+    assert "| no |" in render([ROW], {**figures, ("native", "stream", OURS): [16.0]}, 3)
+
+
+def test_what_was_never_told_is_called_so_and_what_was_not_measured_is_left_open() -> None:
+    leave = Row("native", "left", "leave", "ms", 1, scales=False)
+    table = render([leave], {("native", "leave", "peer"): [math.inf]}, 1)
+    assert "| native: left | ms | - | - | peer never | ≤ 1.00 | 1.00 | - |" in table
+
+
+def test_a_ratio_is_held_against_that_of_the_floor() -> None:
+    row = Row("native", "long", "long", "times", None, over="stream", scales=False)
+    figures: Figures = {
+        ("native", "stream", "floor"): [5.0],
+        ("native", "long", "floor"): [6.0],
+        ("native", "stream", OURS): [10.0],
+        ("native", "long", OURS): [13.0],
+    }
+    assert "| 1.20 | 1.30 | - | the floor's | 1.20 | no |" in render([row], figures, 1)
