@@ -140,17 +140,16 @@ class Predicting(Connected):
         if named.get("extra") and fields["extra"]:
             values["extra"] = {**fields["extra"], **named["extra"]}
         if named.get("load_config") is not None:
-            values["load_config"] = self._merged_load_config(named["load_config"])
+            config = LlmLoadModelConfig.parse(named["load_config"])
+            values["load_config"] = LlmLoadModelConfig.parse(self.load_config).merged(config)
+            if config.context_length is not None and "context_length" not in named:
+                values["context_length"] = None
         return values
 
     @classmethod
     def _call_names(cls) -> Mapping[str, Any]:
         """Return the names that a call may give."""
         return {name: field for name, field in cls.model_fields.items() if name not in cls._not_in_call}
-
-    def _merged_load_config(self, given: Any) -> LoadSettings:
-        settings = LlmLoadModelConfig.parse(given)
-        return LlmLoadModelConfig.parse(self.load_config).merged(settings) if self.load_config else settings
 
     def _settled(self, values: Mapping[str, Any], more: Mapping[str, Any]) -> Call:
         """Settle a call.

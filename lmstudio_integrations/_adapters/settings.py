@@ -1,4 +1,4 @@
-"""The fields that all three adapters share: which server, which model, how patiently; and their life cycle.
+"""The fields that all adapters share: which server, which model, how patiently; and their life cycle.
 
 A field is only read when a call is made, so assignment after use takes effect; nothing here opens a connection.
 """
@@ -182,7 +182,7 @@ class Connected(BaseModel):
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
         fields = dict(state["__dict__"])
-        state["__dict__"] = {**fields, "api_token": fields["api_token"] is not None}
+        state["__dict__"] = {**fields, "api_token": fields["api_token"] is not None or self._runtime.lost_token}
         return state
 
     def __setstate__(self, state: dict[Any, Any]) -> None:

@@ -257,6 +257,15 @@ def test_load_config_is_merged_by_key(server: Server) -> None:
     assert fields["llm.load.llama.tryMmap"] is True
 
 
+def test_the_window_of_a_call_ranks_above_the_fields(server: Server) -> None:
+    llm = server.chat(context_length=1024)
+    llm.invoke("count", load_config={"context_length": 2048})
+    assert server.loaded()[0].context_length == 2048
+    server.unload(CHAT)
+    llm.invoke("count", context_length=512, on_config_mismatch="ignore")
+    assert server.loaded()[0].context_length == 512
+
+
 def test_another_configuration_than_asked_for_warns_or_raises(server: Server, ask: Invoke) -> None:
     server.load(CHAT)
     with pytest.warns(UserWarning, match="2048"):

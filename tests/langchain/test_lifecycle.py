@@ -73,7 +73,7 @@ def test_the_token_is_read_from_the_environment_of_the_other_process(
 
 
 def test_a_token_that_was_lost_with_pickling_is_missed_by_name() -> None:
-    llm = pickle.loads(pickle.dumps(ChatLMStudio(model="m", api_token=SecretStr(TOKEN))))
+    llm = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(ChatLMStudio(model="m", api_token=SecretStr(TOKEN))))))
     with pytest.raises(LMStudioAuthenticationError, match="LM_API_TOKEN"):
         llm.invoke("Hello")
 
