@@ -1,0 +1,43 @@
+"""Structured extraction: a text becomes an instance of a pydantic class.
+
+The server's grammar lets the model write nothing else, so this works with every model, without tools.
+
+Uses the LM Studio of this machine, or the one that `LMSTUDIO_HOST` names; `LMSTUDIO_MODEL` names another model.
+"""
+
+import os
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from lmstudio_integrations.langchain import ChatLMStudio
+
+MODEL = os.environ.get("LMSTUDIO_MODEL", "smollm2-135m-instruct")
+
+REVIEW = "The pool in Park Road is clean and warm. Four euros for adults is a fair price. We shall come again."
+
+
+class Review(BaseModel):
+    """What a visitor thinks."""
+
+    place: str = Field(description="What was visited", max_length=40)
+    euros: int | None = Field(description="The price for adults, if it is told", ge=0, le=1000)
+    verdict: Literal["good", "mixed", "bad"]
+
+
+def main() -> None:
+    """Extract a review; once as an instance, once with the answer that it was read from."""
+    model = ChatLMStudio(model=MODEL, temperature=0, max_tokens=200)
+
+    review = model.with_structured_output(Review).invoke(f"Extract this review:\n\n{REVIEW}")
+    print(review)
+    assert isinstance(review, Review)
+
+    both = model.with_structured_output(Review, include_raw=True).invoke(f"Extract this review:\n\n{REVIEW}")
+    print(both["raw"].text, both["raw"].usage_metadata)
+    assert both["parsed"] == Review.model_validate_json(both["raw"].text)
+    assert both["parsing_error"] is None
+
+
+if __name__ == "__main__":
+    main()
