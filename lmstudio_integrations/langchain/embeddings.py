@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 from langchain_core.embeddings import Embeddings
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.lengths import LengthPolicy, Plan, acarried_out, carried_out, may_be_long, plan
 from lmstudio_integrations._adapters.progress import bar
 from lmstudio_integrations._adapters.retry import arepeat, repeat
@@ -126,7 +127,7 @@ class LMStudioEmbeddings(Connected, Embeddings):
             return texts
         facts = self._runtime.facts(*where)
         if facts is None:
-            facts = self._runtime.learn(*where, Facts(model.get_info().to_dict()))
+            facts = self._runtime.learn(*where, Facts(info_of(model).to_dict()))
         return carried_out(self._plan(facts, texts), model.count_tokens)
 
     async def _afitting(self, model: AsyncEmbeddingModel, where: tuple[Server, Wanted], texts: list[str]) -> list[str]:
@@ -134,7 +135,7 @@ class LMStudioEmbeddings(Connected, Embeddings):
             return texts
         facts = self._runtime.facts(*where)
         if facts is None:
-            facts = self._runtime.learn(*where, Facts((await model.get_info()).to_dict()))
+            facts = self._runtime.learn(*where, Facts((await ainfo_of(model)).to_dict()))
         return await acarried_out(self._plan(facts, texts), model.count_tokens)
 
     def _plan(self, facts: Facts, texts: list[str]) -> Plan:

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.lengths import LengthPolicy, acarried_out, carried_out, may_be_long, plan
 from lmstudio_integrations._adapters.retry import arepeat, repeat
 from lmstudio_integrations._adapters.runtime import Facts, Server, Wanted
@@ -110,7 +111,7 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
             LMStudioServerError: If the server cannot.
         """
         server, wanted, config = self._settled()
-        self._runtime.embedding(server, wanted, config).get_info()
+        info_of(self._runtime.embedding(server, wanted, config))
         return self
 
     async def aload(self) -> Self:
@@ -120,7 +121,7 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
             LMStudioServerError: If the server cannot.
         """
         server, wanted, config = self._settled()
-        await self._runtime.async_embedding(server, wanted, config).get_info()
+        await ainfo_of(self._runtime.async_embedding(server, wanted, config))
         return self
 
     # With its instruction, a text is another text. That is done here, above core's cache, which would otherwise hand
@@ -202,7 +203,7 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
         if self.length_policy == "pass" or not may_be_long(texts):
             return texts
         facts = self._runtime.facts(server, wanted)
-        facts = facts or self._runtime.learn(server, wanted, Facts(model.get_info().to_dict()))
+        facts = facts or self._runtime.learn(server, wanted, Facts(info_of(model).to_dict()))
         return carried_out(plan(texts, int(facts.info["contextLength"]), self.length_policy), model.count_tokens)
 
     async def _afitting(
@@ -212,7 +213,7 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
         if self.length_policy == "pass" or not may_be_long(texts):
             return texts
         facts = self._runtime.facts(server, wanted)
-        facts = facts or self._runtime.learn(server, wanted, Facts((await model.get_info()).to_dict()))
+        facts = facts or self._runtime.learn(server, wanted, Facts((await ainfo_of(model)).to_dict()))
         steps = plan(texts, int(facts.info["contextLength"]), self.length_policy)
         return await acarried_out(steps, model.count_tokens)
 

@@ -25,8 +25,9 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import from_json
 
 from lmstudio_integrations._adapters import conversation, images
+from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.predicting import Call, Predicting
-from lmstudio_integrations._adapters.retry import batches
+from lmstudio_integrations._adapters.retry import arepeat, batches, repeat
 from lmstudio_integrations._adapters.runtime import Facts
 from lmstudio_integrations._adapters.settings import own_names
 from lmstudio_integrations._narrow import is_object
@@ -41,7 +42,7 @@ from lmstudio_integrations.llama_index._portable import Portable
 from lmstudio_integrations.llama_index._streams import AsyncChunks, AsyncSource, chunks
 from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types.config import LlmLoadModelConfig
-from lmstudio_integrations.types.models import LlmInstanceInfo
+from lmstudio_integrations.types.models import ModelInstanceInfo
 from lmstudio_integrations.types.results import PredictionEvent
 
 _EXTRAS = ("tools", "tool_choice", "parallel_tool_calls", "response_format")
@@ -165,7 +166,7 @@ class LMStudio(Portable, Predicting, Structured):
             LMStudioServerError: If the server cannot.
         """
         call = self._own()
-        return self._learnt(self._model(call).get_info())
+        return self._learnt(repeat(partial(info_of, self._model(call)), self.max_retries))
 
     async def aload(self) -> Self:
         """Get the model, loading it if need be, and learn its context window; return this object.
@@ -174,7 +175,7 @@ class LMStudio(Portable, Predicting, Structured):
             LMStudioServerError: If the server cannot.
         """
         call = self._own()
-        return self._learnt(await self._async_model(call).get_info())
+        return self._learnt(await arepeat(partial(ainfo_of, self._async_model(call)), self.max_retries))
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text, as the model has them.
@@ -196,7 +197,7 @@ class LMStudio(Portable, Predicting, Structured):
         """Return a call with nothing but the object's own settings."""
         return self._settled(self.__dict__, {})
 
-    def _learnt(self, info: LlmInstanceInfo) -> Self:
+    def _learnt(self, info: ModelInstanceInfo) -> Self:
         _windows.learn(self._window_key(), info.context_length)
         return self
 

@@ -12,7 +12,7 @@ from llama_index.core.schema import ImageDocument
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioTimeoutError
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
-from tests.llama_index.server import CHAT, Server, raw
+from tests.llama_index.server import CHAT, EMBEDDING, Server, raw
 from tests.llama_index.test_messages import PNG
 
 
@@ -113,6 +113,18 @@ def test_a_model_that_went_away_is_loaded_again(server: Server, llm: LMStudio) -
     server.unload(CHAT)
     assert llm.chat(asking("count")).message.content
     assert len(server.engine.loads) == 2
+
+
+async def test_load_loads_again_what_made_room_for_another_model(server: Server, llm: LMStudio) -> None:
+    with server.embedding() as embedding:
+        for _ in range(2):
+            embedding.load()
+            assert [info.identifier for info in server.loaded()] == [EMBEDDING]
+            llm.load()
+            assert [info.identifier for info in server.loaded()] == [CHAT]
+            await embedding.aload()
+            await llm.aload()
+        assert len(embedding.get_text_embedding("long " * 200)) == 16
 
 
 def test_texts_are_embedded_as_they_are(server: Server) -> None:
