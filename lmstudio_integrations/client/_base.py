@@ -3,7 +3,7 @@
 import ssl
 from collections import ChainMap
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, TypedDict, TypeVar, cast, get_args
+from typing import Any, ClassVar, Generic, Self, TypedDict, TypeVar, cast, get_args
 
 from pydantic import SecretStr
 from typing_extensions import Unpack
@@ -148,6 +148,9 @@ class BaseHandle:
     def identifier(self) -> str:
         """The identifier of the loaded instance, or the key that was named while none is known."""
         return self.binding.name
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(identifier={self.identifier!r})"

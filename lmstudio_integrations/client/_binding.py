@@ -3,15 +3,18 @@
 import inspect
 import logging
 import math
+import threading
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.client._arguments import seconds_of
 from lmstudio_integrations.client._flows import Flow, Tell, ask, follow, understanding
 from lmstudio_integrations.client._link import Link
+from lmstudio_integrations.client._waiters import Waiter
 from lmstudio_integrations.errors import (
     LMStudioConfigMismatchError,
     LMStudioConfigWarning,
@@ -49,6 +52,9 @@ class Binding:
         on_config_mismatch: What to do when it is loaded with other settings.
         on_load_progress: Told how much is loaded, 0.0 to 1.0.
         wanted_identifier: The identifier asked for with a new instance.
+        given_up: Whether the user has unloaded it.
+        lock: Guards `queue`.
+        queue: Who waits for the new instance to be loaded; the first of them loads it.
     """
 
     kind: ModelKind
@@ -61,6 +67,8 @@ class Binding:
     on_load_progress: OnProgress | None = None
     wanted_identifier: str | None = None
     given_up: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    queue: list[Waiter] = field(default_factory=list[Waiter], repr=False)
 
     @property
     def renewable(self) -> bool:
@@ -76,7 +84,7 @@ class Binding:
 def on_model(link: Link[Any], binding: Binding, operation: Callable[[QuerySpecifier], Flow[T]]) -> Flow[T]:
     """Run an operation on the model; get or load it first if the handle has never been used."""
     if binding.identifier is None:
-        yield from resolve(link, binding)
+        yield from _resolve_once(link, binding)
     return (yield from operation(by_identifier(_known(binding))))
 
 
@@ -86,7 +94,7 @@ def with_model(link: Link[Any], binding: Binding, operation: Callable[[QuerySpec
     The operation must not raise the errors that mean "gone" once it has delivered something.
     """
     if binding.identifier is None:
-        yield from resolve(link, binding)
+        yield from _resolve_once(link, binding)
     try:
         return (yield from operation(by_identifier(_known(binding))))
     except (LMStudioModelNotFoundError, LMStudioModelUnloadedError):
@@ -95,6 +103,40 @@ def with_model(link: Link[Any], binding: Binding, operation: Callable[[QuerySpec
         logger.info("model %r has gone; getting it again", binding.identifier)
     yield from resolve(link, binding)
     return (yield from operation(by_identifier(_known(binding))))
+
+
+class _Turn:
+    """Waiting for another caller of the same handle, as one waits for a call."""
+
+    def __init__(self, waiter: Waiter) -> None:
+        self.waiter = waiter
+
+
+def _resolve_once(link: Link[Any], binding: Binding) -> Flow[None]:
+    """Resolve a handle that several callers may use at once: one that stands for a new instance loads only one."""
+    if binding.policy != "new_instance":
+        yield from resolve(link, binding)
+        return
+    while binding.identifier is None:
+        waiter = link.waiter()
+        with binding.lock:
+            queue, is_first = binding.queue, not binding.queue
+            queue.append(waiter)
+        if not is_first:
+            turn: Any = _Turn(waiter)
+            yield turn
+            continue
+        error: Exception | None = None
+        try:
+            yield from resolve(link, binding)
+        except Exception as failure:
+            error = failure
+            raise
+        finally:
+            with binding.lock:
+                binding.queue = []
+            for other in queue:
+                other.finish(copy(error))
 
 
 def resolve(link: Link[Any], binding: Binding) -> Flow[None]:

@@ -156,7 +156,7 @@ def renew(link: Link[Any], handle: FileHandle) -> Flow[FileHandle]:
     origin = handle.origin
     if origin is None:
         return handle
-    if origin.expired:
+    if origin.expired or origin.home != link.home:
         try:
             content = origin.read()
         except (OSError, LMStudioOSError) as error:

@@ -147,9 +147,24 @@ class Link(Generic[WaiterT_co]):
         io.submit(_start, io, where, exchanges, self._keep, self._finalizer)
         return calls
 
+    def waiter(self) -> WaiterT_co:
+        """Return something to wait for that is no call."""
+        return self._make_waiter(IOThread.current())
+
+    @property
+    def home(self) -> object:
+        """As whom the server knows what this client uploads."""
+        return self.target, IOThread.current()
+
+    def __deepcopy__(self, _memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> str:
+        raise TypeError("clients and model handles cannot be pickled; make a client in the other process")
+
     def guard(self, origin: Origin) -> None:
         """Keep the connection for files open while an uploaded file is in use, and note on the file if it is lost."""
-        origin.expired = False
+        origin.expired, origin.home = False, self.home
         io, owner = IOThread.current(), next(_owners)
         io.submit(_guard, io, (self.target, "files"), origin, owner)
         weakref.finalize(origin, _leave, owner).atexit = False

@@ -20,12 +20,17 @@ class Origin:
         read: Returns the content.
         identifier: What the server calls it now.
         expired: Whether the server has forgotten it.
+        home: As whom the server knows it.
     """
 
     name: str
     read: Callable[[], bytes] = field(repr=False)
     identifier: str
     expired: bool = False
+    home: object = field(default=None, repr=False)
+
+    def __deepcopy__(self, _memo: object) -> "Origin":
+        return self
 
 
 class FileHandle(TaggedModel):
@@ -46,6 +51,10 @@ class FileHandle(TaggedModel):
     def origin(self) -> Origin | None:
         """Where it came from; `None` for a handle that was built by hand."""
         return self._origin
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Leave the origin out: another process has other connections."""
+        return {**super().__getstate__(), "__pydantic_private__": {"_origin": None}}
 
     def with_origin(self, origin: Origin) -> "FileHandle":
         """Return the handle, bound to its origin."""

@@ -1,8 +1,10 @@
 """Uploading, reading and searching files, and models to download; the same bodies for both clients."""
 
 import base64
+import copy
 import gc
 import io
+import pickle
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -180,3 +182,23 @@ async def test_a_model_is_found_and_downloaded(client: Any) -> None:
 def test_a_search_with_a_senseless_limit_is_refused(server: Emulator) -> None:
     with lms.Client(server.address) as client, pytest.raises(lms.LMStudioValueError, match="limit"):
         client.repository.search_models(limit=26)
+
+
+async def test_a_file_is_uploaded_again_for_a_server_that_does_not_know_it(
+    make_client: Callable[..., Any], server: Emulator
+) -> None:
+    with Emulator(MODELS) as elsewhere:
+        async with make_client(server.address) as here, make_client(elsewhere.address) as there:
+            note = await here.files.prepare_file(b"The ferry takes twenty minutes.", "note.txt")
+            for client in (there, here):
+                assert "ferry" in (await client.files.parse_document(note)).content
+
+
+async def test_copies_of_a_handle_share_its_origin_and_pickles_leave_it_behind(client: Any) -> None:
+    note = await client.files.prepare_file(b"text", "note.txt")
+    chat = lms.Chat()
+    chat.add_user_message("Look", images=[note])
+    assert copy.deepcopy(note).origin is note.origin
+    pickled = pickle.loads(pickle.dumps(note))
+    assert (pickled.to_dict(), pickled.origin) == (note.to_dict(), None)
+    assert repr(pickle.loads(pickle.dumps(chat))) == repr(chat)

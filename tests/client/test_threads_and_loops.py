@@ -1,7 +1,9 @@
 """Threads, event loops, forks, signals and the end of the process."""
 
 import asyncio
+import copy
 import gc
+import pickle
 import signal
 import subprocess
 import sys
@@ -162,3 +164,47 @@ except KeyboardInterrupt:
     server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
     _, err = process.communicate(timeout=30)
     assert err == ""
+
+
+def test_a_handle_of_a_new_instance_loads_one_whoever_is_first(server: Emulator) -> None:
+    with lms.Client(server.address) as client:
+        handle = client.llm.lazy_model("chatty", load_policy="new_instance")
+        together = threading.Barrier(6, timeout=5)
+
+        def work(_number: int) -> str:
+            together.wait()
+            return handle.respond("hello").content
+
+        with ThreadPoolExecutor(6) as pool:
+            assert len(set(pool.map(work, range(6)))) == 1
+    assert len(server.loaded()) == 1
+
+
+async def test_coroutines_that_share_a_handle_share_its_failure_and_may_try_again(server: Emulator) -> None:
+    async with lms.AsyncClient(server.address) as client:
+        handle = client.llm.lazy_model("nonesuch", load_policy="new_instance")
+        outcomes = await asyncio.gather(*(handle.respond("hello") for _ in range(4)), return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {lms.LMStudioModelNotFoundError}
+        handle.binding.key = "chatty"
+        answers = await asyncio.gather(*(handle.respond("hello") for _ in range(4)))
+        assert len({answer.content for answer in answers}) == 1
+    assert [info.identifier for info in server.loaded()] == ["chatty"]
+
+
+async def test_a_first_caller_who_leaves_makes_room_for_the_next(server: Emulator) -> None:
+    async with lms.AsyncClient(server.address) as client:
+        handle = client.llm.lazy_model("chatty", load_policy="new_instance")
+        first, second = (asyncio.ensure_future(handle.respond("hello")) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert str(await asyncio.wait_for(second, 5))
+        assert first.cancelled()
+
+
+def test_clients_and_handles_are_copied_by_reference_and_say_why_they_cannot_be_pickled(server: Emulator) -> None:
+    with lms.Client(server.address) as client:
+        model = copy.deepcopy(client.llm.model("chatty"))
+        assert model.respond("hello").content
+        for unpicklable in (client, model):
+            with pytest.raises(TypeError, match="make a client in the other process"):
+                pickle.dumps(unpicklable)
