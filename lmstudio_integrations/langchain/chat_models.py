@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from lmstudio_integrations._adapters import conversation, images
 from lmstudio_integrations._adapters.conversation import Draft, ImageSource
+from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.predicting import Call
 from lmstudio_integrations._adapters.retry import abatches, arepeat, batches, repeat
 from lmstudio_integrations._adapters.runtime import Facts
@@ -232,13 +233,13 @@ class ChatLMStudio(Predicting, BaseChatModel):
     def load_profile(self) -> ModelProfile:
         """Ask the server what the model can do, loading it if need be; the result is also in `profile`."""
         with translated():
-            info = repeat(self._model(self._own()).get_info, self.max_retries)
+            info = repeat(partial(info_of, self._model(self._own())), self.max_retries)
         return self._take_profile(info.to_dict())
 
     async def aload_profile(self) -> ModelProfile:
         """Ask the server what the model can do, loading it if need be; the result is also in `profile`."""
         with translated():
-            info = await arepeat(self._async_model(self._own()).get_info, self.max_retries)
+            info = await arepeat(partial(ainfo_of, self._async_model(self._own())), self.max_retries)
         return self._take_profile(info.to_dict())
 
     # Tools and structured answers -----------------------------------------------------------------------------------

@@ -89,6 +89,18 @@ async def test_the_profile_comes_when_asked_for_or_with_the_first_answer(server:
     assert "structured_output" not in asked.profile
 
 
+async def test_the_profile_can_be_asked_for_when_the_model_has_gone(server: Server) -> None:
+    llm = server.chat()
+    llm.load_profile()
+    server.unload(CHAT)
+    assert llm.load_profile()["max_input_tokens"] == 4096
+    await llm.aload_profile()
+    server.unload(CHAT)
+    assert (await llm.aload_profile())["max_input_tokens"] == 4096
+    server.unload(CHAT)
+    assert llm.get_num_tokens("one two") == 2
+
+
 def test_what_the_user_said_of_the_profile_stays(server: Server) -> None:
     own: Any = {"max_input_tokens": 5, "structured_output": True}
     llm = server.chat(profile=own)

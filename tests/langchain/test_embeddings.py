@@ -128,6 +128,15 @@ def test_a_text_that_is_too_long_is_an_error_that_says_which(server: Server, doc
     assert caught.value.used > 512
 
 
+def test_long_texts_are_measured_when_the_model_has_gone(server: Server, documents: Documents) -> None:
+    embeddings = server.embeddings()
+    documents(embeddings, ["short"])
+    server.unload(EMBEDDING)
+    assert documents(embeddings, ["word " * 300])
+    server.unload(EMBEDDING)
+    assert documents(embeddings, ["word " * 300])
+
+
 def test_a_text_that_is_too_long_may_be_cut_at_its_end(server: Server, documents: Documents) -> None:
     cut, short = documents(server.embeddings(length_policy="truncate"), [LONG, "word"])
     assert cut == pytest.approx(server.embeddings().embed_query("word " * 400), abs=1e-9)
