@@ -7,6 +7,8 @@ from typing import Literal, TypeAlias
 Group: TypeAlias = Literal["native", "langchain", "llama_index", "imports"]
 
 FLOOR, OURS = "floor", "ours"
+BASE64, FLOATS = "base64", "lists of floats, as LM Studio sends"
+"""Variants of a case: how a server sends vectors."""
 
 PROGRAMS: dict[Group, dict[str, str]] = {
     "native": {FLOOR: "native_floor", OURS: "native_ours", "official SDK": "native_official"},
@@ -37,7 +39,7 @@ class Row:
         case: What the programs call it.
         unit: The unit of all its figures.
         target: What ours should not be above, on the machine of the targets; `None` is the floor itself.
-        known: What the floor and the peers needed on that machine, by role; they tell how fast this machine is.
+        known: What the floor and the peers needed on that machine, by role; it tells how fast this machine is.
         over: The case by whose figure each is divided, for rows that compare.
         scales: Whether the figures grow on a slower machine.
     """
@@ -70,16 +72,17 @@ def _native() -> list[Row]:
 
 def _langchain() -> list[Row]:
     token, call = "µs per token", "ms per call"
+    embed = {"Ollama": 95, f"OpenAI ({BASE64})": 62, f"OpenAI ({FLOATS})": 1017}
     return [
         Row("langchain", "stream, 1,000 tokens", "stream", token, 14, {FLOOR: 6.9, "Ollama": 21.3, "OpenAI": 89.5}),
         Row("langchain", "astream, 1,000 tokens", "astream", token, 15, {FLOOR: 7.2, "Ollama": 22.1, "OpenAI": 109}),
         Row("langchain", "invoke, 1,000 tokens", "whole", token, 6, {FLOOR: 0.08, "Ollama": 30.4, "OpenAI": 0.9}),
-        Row("langchain", "ainvoke, 1,000 tokens", "awhole", token, 6),
+        Row("langchain", "ainvoke, 1,000 tokens", "awhole", token, 6, {"Ollama": 30.4, "OpenAI": 0.9}),
         Row("langchain", "invoke, one token", "one", call, 0.32, {FLOOR: 0.076, "Ollama": 0.54, "OpenAI": 0.89}),
         Row("langchain", "200 streams of 100 tokens at once", "many", token, 30, {"Ollama": 45.5, "OpenAI": 148}),
         Row("langchain", "stream paced at 200 tokens/s", "paced", token, 130, {"Ollama": 135, "OpenAI": 194}),
         Row("langchain", "astream paced at 200 tokens/s", "apaced", token, 150, {"Ollama": 342}),
-        Row("langchain", "1,000 embeddings of 768 floats", "embed", "ms", 60),
+        Row("langchain", "1,000 embeddings of 768 floats", "embed", "ms", 60, embed),
         Row("langchain", "a token of 16,000 over one of 1,000", "long", "times", None, over="stream", scales=False),
         Row("langchain", "left early until the server knows", "leave", "ms", 1, scales=False),
         Row("langchain", "async, left early until the server knows", "aleave", "ms", 1, scales=False),
@@ -91,14 +94,15 @@ def _llama_index() -> list[Row]:
     token, call = "µs per token", "ms per call"
     chat = {FLOOR: 8.7, "Ollama": 27.2, "lmstudio": 36.7, "openai-like": 93}
     achat = {FLOOR: 9.0, "Ollama": 30.2, "lmstudio": 43.2, "openai-like": 99}
+    embed = {"Ollama": 108, f"openai-like ({BASE64})": 71, f"openai-like ({FLOATS})": 1049}
     one = {FLOOR: 0.051, "Ollama": 0.43, "lmstudio": 17.6, "openai-like": 0.94}
     return [
         Row("llama_index", "stream_chat, 1,000 tokens", "stream", token, 15.5, chat),
         Row("llama_index", "astream_chat, 1,000 tokens", "astream", token, 16.5, achat),
         Row("llama_index", "chat, one token", "one", call, 0.30, one),
         Row("llama_index", "achat, one token", "aone", call, 0.30),
-        Row("llama_index", "structured streaming, 1,000 tokens", "structured", token, 50),
-        Row("llama_index", "1,000 embeddings of 768 floats", "embed", "ms", 65),
+        Row("llama_index", "structured streaming, 1,000 tokens", "structured", token, 50, {FLOOR: 250}),
+        Row("llama_index", "1,000 embeddings of 768 floats", "embed", "ms", 65, embed),
         Row("llama_index", "a token of 16,000 over one of 1,000", "long", "times", None, over="stream", scales=False),
         Row("llama_index", "left early until the server knows", "leave", "ms", 1, scales=False),
         Row("llama_index", "async, left early until the server knows", "aleave", "ms", 1, scales=False),

@@ -68,7 +68,7 @@ def _rounds(
 
 
 def _variants(case: str, known: list[str]) -> list[str]:
-    """Return the cases of a program that a row asks for: `embed` also stands for `embed, floats`."""
+    """Return the cases of a program that a row asks for: `embed` also stands for `embed, base64`."""
     return [each for each in known if each == case or each.startswith(f"{case}, ")]
 
 

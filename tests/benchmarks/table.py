@@ -19,33 +19,32 @@ _NOISE = 0.05
 def render(rows: list[Row], figures: Mapping[tuple[Group, str, str], list[float]], rounds: int) -> str:
     """Return the table, and above it how much slower this machine is than that of the targets."""
     medians = {key: median(values) for key, values in figures.items() if values}
-    slowness = _slowness(rows, medians)
-    lines = [_line(row, medians, slowness) for row in rows]
+    told = [_figures(row, medians) for row in rows]
+    slowness = [_slowness(row, each) for row, each in zip(rows, told, strict=True)]
+    overall = median([each for each in slowness if each is not None] or [1.0])
+    lines = [_line(row, each, slow or overall) for row, each, slow in zip(rows, told, slowness, strict=True)]
     opening = (
-        f"Medians of {rounds} rounds. This machine took {slowness:.2f} times the CPU of that of the targets, "
-        "by the median over floors and peers; `target here` is the target times that."
+        f"Medians of {rounds} rounds. This machine took {overall:.2f} times the CPU of that of the targets. "
+        "`target here` is the target times what the floor and the peers of the same row took more, or times that "
+        "where none of them is known."
     )
     return "\n".join([opening, "", _cells(_HEAD), _cells("---" for _ in _HEAD), *lines])
 
 
-def _slowness(rows: list[Row], medians: Mapping[tuple[Group, str, str], float]) -> float:
-    ratios = [
-        medians[row.group, row.case, role] / known
-        for row in rows
-        for role, known in row.known.items()
-        if row.scales and (row.group, row.case, role) in medians
-    ]
-    return median(ratios) if ratios else 1.0
+def _slowness(row: Row, figures: Mapping[str, float]) -> float | None:
+    """Return how much more CPU others needed for this than where the targets were set; `None` if that is unknown."""
+    ratios = [figures[who] / known for who, known in row.known.items() if who in figures]
+    return median(ratios) if ratios else None
 
 
-def _line(row: Row, medians: Mapping[tuple[Group, str, str], float], slowness: float) -> str:
-    figures = _figures(row, medians)
-    floor, ours = figures.pop(FLOOR, None), figures.pop(OURS, None)
+def _line(row: Row, figures: dict[str, float], slowness: float) -> str:
+    peers = {who: figure for who, figure in figures.items() if who not in {FLOOR, OURS}}
+    floor, ours = figures.get(FLOOR), figures.get(OURS)
     target = row.target if row.target is not None else floor
     here = None if target is None else target * slowness if row.scales else target
-    peers = "; ".join(f"{role} {_figure(figure)}" for role, figure in figures.items())
+    beside = "; ".join(f"{who} {_figure(figure)}" for who, figure in peers.items())
     aim = "the floor's" if row.target is None else f"≤ {_figure(row.target)}"
-    cells = (_figure(floor), _figure(ours), peers or "-", aim, _figure(here), _reached(row, ours, here))
+    cells = (_figure(floor), _figure(ours), beside or "-", aim, _figure(here), _reached(row, ours, here))
     return _cells((f"{_TITLES[row.group]}: {row.title}", row.unit, *cells))
 
 

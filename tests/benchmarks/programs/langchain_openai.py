@@ -6,6 +6,7 @@ from pydantic import SecretStr
 from tests.benchmarks.meter import Cases
 from tests.benchmarks.programs._langchain import program
 from tests.benchmarks.programs._parts import Embed
+from tests.benchmarks.rows import BASE64, FLOATS
 
 _KEY = SecretStr("none")
 
@@ -22,5 +23,5 @@ def cases(address: str) -> Cases:
 
     return program(
         lambda model: ChatOpenAI(model=model, base_url=f"{url}/v1", api_key=_KEY),
-        {", base64": embed(f"{url}/v1"), ", floats as LM Studio sends": embed(f"{url}/floats/v1")},
+        {f", {BASE64}": embed(f"{url}/v1"), f", {FLOATS}": embed(f"{url}/floats/v1")},
     ).cases(address)

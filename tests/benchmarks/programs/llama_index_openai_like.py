@@ -6,6 +6,7 @@ from llama_index.llms.openai_like import OpenAILike
 from tests.benchmarks.meter import Cases
 from tests.benchmarks.programs._llama_index import program
 from tests.benchmarks.programs._parts import Embed
+from tests.benchmarks.rows import BASE64, FLOATS
 
 
 def cases(address: str) -> Cases:
@@ -19,6 +20,6 @@ def cases(address: str) -> Cases:
 
     return program(
         lambda model: OpenAILike(model=model, api_base=f"{url}/v1", api_key="none", is_chat_model=True),
-        {", base64": embed(f"{url}/v1"), ", floats as LM Studio sends": embed(f"{url}/floats/v1")},
+        {f", {BASE64}": embed(f"{url}/v1"), f", {FLOATS}": embed(f"{url}/floats/v1")},
         structured=False,
     ).cases(address)
