@@ -40,6 +40,9 @@ SETTINGS = {
 """Our fields by the names that the native settings have for them."""
 
 
+_NO_SETTINGS = LlmPredictionConfig()
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call, with everything settled.
@@ -159,7 +162,7 @@ class Predicting(Connected):
             more: Settings by their native names.
         """
         settings = {native: values[name] for name, native in SETTINGS.items() if values[name] is not None}
-        config = LlmPredictionConfig.parse({**settings, **more})
+        config = LlmPredictionConfig.parse({**settings, **more}) if settings or more else _NO_SETTINGS
         load_config = self._load_config(values)
         return Call(values, self._server(values), self._wanted(values, load_config), load_config, config)
 

@@ -16,7 +16,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -104,28 +104,18 @@ class Answer:
         self._open: _OpenCall | None = None
         self._calls: list[ToolCallBlock] = []
         self._failures: list[tuple[str, str | None]] = []
-        self._handlers: dict[type[Any], Callable[[Any], Step | None]] = {
-            LlmPredictionFragment: self._fragment,
-            PromptProgress: self._progress,
-            ToolCallStart: self._start,
-            ToolCallName: self._name,
-            ToolCallArguments: self._arguments,
-            ToolCallEnd: self._call_end,
-            ToolCallFailed: self._call_failed,
-            PredictionEnd: self._finish,
-        }
 
     # What comes -----------------------------------------------------------------------------------------------------
 
     def take(self, event: PredictionEvent) -> Step | None:
         """Take an event in; return what is new, if it is anything to be shown."""
-        return self._handlers[type(event)](event)
+        return self._handlers[type(event)](self, event)
 
     def take_all(self, events: Iterable[PredictionEvent]) -> None:
         """Take several events in, of an answer that is not shown as it grows."""
         handlers = self._handlers
         for event in events:
-            handlers[type(event)](event)
+            handlers[type(event)](self, event)
 
     def _fragment(self, event: LlmPredictionFragment) -> Step | None:
         logprobs = None
@@ -209,6 +199,17 @@ class Answer:
                 event.model_info.get("modelKey"),
             )
         return Step(last=True)
+
+    _handlers: ClassVar[dict[type[Any], Callable[["Answer", Any], Step | None]]] = {
+        LlmPredictionFragment: _fragment,
+        PromptProgress: _progress,
+        ToolCallStart: _start,
+        ToolCallName: _name,
+        ToolCallArguments: _arguments,
+        ToolCallEnd: _call_end,
+        ToolCallFailed: _call_failed,
+        PredictionEnd: _finish,
+    }
 
     # What it is in LlamaIndex ---------------------------------------------------------------------------------------
 

@@ -4,25 +4,18 @@ Names are brought into what every server takes (letters, digits, `_`, `-`), beca
 `Box[int]`; `original_names` finds the way back.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llama_index.core.tools import BaseTool
 from pydantic import BaseModel
 
-from lmstudio_integrations._adapters.schemas import wire_tool
+from lmstudio_integrations._adapters.schemas import wire_name, wire_tool
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.errors import LMStudioValueError
 
-_FOREIGN = re.compile(r"[^a-zA-Z0-9_-]")
 _MODES = {"auto": "auto", "none": "none", "any": "required", "required": "required"}
 """Choices by the wire's modes; any other text is the name of a tool."""
-
-
-def wire_name(name: str) -> str:
-    """Return a tool's name as it is sent."""
-    return _FOREIGN.sub("_", name)
 
 
 def openai_tools(tools: Sequence[BaseTool]) -> list[dict[str, Any]]:

@@ -57,12 +57,14 @@ class _Job:
         call: The settings.
         options: What is wanted of the answer.
         drafts: The conversation; `None` if a text is to be continued.
+        pictures: What must be uploaded for it.
         prompt: The text.
     """
 
     call: Call
     options: Options
     drafts: Sequence[conversation.Draft] | None = None
+    pictures: Sequence[conversation.ImageSource] = ()
     prompt: str = ""
 
 
@@ -304,8 +306,9 @@ class LMStudio(Portable, Predicting, Structured):
     def _chat_job(self, messages: Sequence[ChatMessage], given: Mapping[str, Any]) -> _Job:
         call, options = self._settle(given)
         drafts = _messages.draft(messages, send_reasoning=call.values["send_reasoning"])
-        images.check_allowed(conversation.images(drafts), allowed=call.values["allow_image_download"])
-        return _Job(call, options, drafts)
+        pictures = conversation.images(drafts)
+        images.check_allowed(pictures, allowed=call.values["allow_image_download"])
+        return _Job(call, options, drafts, pictures)
 
     def _completion_job(self, prompt: str, formatted: bool, given: Mapping[str, Any]) -> _Job:  # noqa: FBT001 - core's
         to_prompt = self.completion_to_prompt
@@ -363,16 +366,16 @@ class LMStudio(Portable, Predicting, Structured):
         model, options = self._model(job.call), job.call.options()
         if job.drafts is None:
             return model.complete_stream(job.prompt, **options)
-        pictures = conversation.images(job.drafts)
-        handles = images.upload(self._runtime.client(job.call.server), pictures) if pictures else {}
+        handles = images.upload(self._runtime.client(job.call.server), job.pictures) if job.pictures else {}
         return model.respond_stream(conversation.to_history(job.drafts, handles), **options)
 
     async def _aopen(self, job: _Job) -> AsyncPredictionStream:
         model, options = self._async_model(job.call), job.call.options()
         if job.drafts is None:
             return model.complete_stream(job.prompt, **options)
-        pictures = conversation.images(job.drafts)
-        handles = await images.aupload(self._runtime.async_client(job.call.server), pictures) if pictures else {}
+        handles = {}
+        if job.pictures:
+            handles = await images.aupload(self._runtime.async_client(job.call.server), job.pictures)
         return model.respond_stream(conversation.to_history(job.drafts, handles), **options)
 
     # Tools ----------------------------------------------------------------------------------------------------------

@@ -8,12 +8,8 @@ import asyncio
 import copy
 import inspect
 import json
-import logging
 import pickle
-import time
-import warnings
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -38,6 +34,7 @@ from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 
 from lmstudio_integrations.emulator.engines.base import GenerateRequest
+from tests.llama_index.listening import silence
 from tests.llama_index.server import WINDOW, RememberingEngine
 
 NUMBERS = "0 1 2 3 4 5 6 7 8 9"
@@ -516,31 +513,11 @@ def _clean(subject: Subject) -> None:
 # Travelling -----------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Fail if something is warned of or logged as a warning."""
-    said: list[str] = []
-
-    class Ear(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            said.append(record.getMessage())
-
-    ear = Ear(logging.WARNING)
-    logging.getLogger().addHandler(ear)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            yield
-    finally:
-        logging.getLogger().removeHandler(ear)
-    assert not said, said
-
-
 @contract("a used object can be pickled, without a warning")
 def _pickle(subject: Subject) -> None:
     llm = llm_of(subject)
     llm.chat(asking("count"))
-    with _silence():
+    with silence():
         other = pickle.loads(pickle.dumps(llm))  # our own bytes
     assert other.chat(asking("count")).message.content == NUMBERS
 
@@ -606,17 +583,7 @@ def _cache(make: Callable[..., Any], _server: Asked) -> None:
 def _embedding_travel(make: Callable[..., Any], _server: Asked) -> None:
     model = embedding_of(make)
     vector = model.get_text_embedding("rain")
-    with _silence():
+    with silence():
         others = pickle.loads(pickle.dumps(model)), copy.deepcopy(model)
     for other in others:
         assert other.get_text_embedding("rain") == vector
-
-
-def wait_for(predicate: Callable[[], bool], seconds: float = 2.0) -> bool:
-    """Whether a condition holds within so many seconds."""
-    until = time.monotonic() + seconds
-    while not predicate():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.01)
-    return True

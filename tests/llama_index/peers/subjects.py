@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.llama_index.contract import Subject, wait_for
+from tests.llama_index.contract import Subject
+from tests.llama_index.listening import wait_for
 from tests.llama_index.peers.http_server import HttpServer
 from tests.llama_index.server import CHAT, EMBEDDING, Server
 
