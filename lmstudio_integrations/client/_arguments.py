@@ -1,6 +1,7 @@
 """Arguments of callers, who may be untyped: what nothing reads, or nobody can use, is refused before it is sent."""
 
 import difflib
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,15 +27,15 @@ def check_names(options: Mapping[str, Any], known: Iterable[str]) -> None:
 
 
 def check_callbacks(**options: Any) -> None:
-    """Refuse callbacks (`on_…`, `handle_…`) that cannot be called.
+    """Refuse callbacks (`on_…`, `handle_…`) that cannot be called; they are never awaited.
 
     Raises:
         LMStudioValueError: If there is one.
     """
     for name, value in options.items():
         is_callback = name.startswith(("on_", "handle_")) and name not in _NO_CALLBACKS
-        if is_callback and value is not None and not callable(value):
-            raise LMStudioValueError(f"{name} must be a function, or None; got {value!r}")
+        if is_callback and value is not None and (not callable(value) or inspect.iscoroutinefunction(value)):
+            raise LMStudioValueError(f"{name} must be a function that is not async, or None; got {value!r}")
 
 
 def text_of(value: object, name: str) -> str:

@@ -95,6 +95,8 @@ class Link(Generic[WaiterT_co]):
         self._make_waiter = make_waiter
         self._keep = keep
         self._owner = next(_owners)
+        self._since: float | None = None
+        self._original: Self | None = None
         self._finalizer = weakref.finalize(self, _leave, self._owner)
         self._finalizer.atexit = False
 
@@ -103,6 +105,15 @@ class Link(Generic[WaiterT_co]):
         """Whether the client was closed."""
         return not self._finalizer.alive
 
+    def limited(self, clocks: Clocks | None) -> Self:
+        """Return this link for one operation of several calls: with its limits, the total one counted from now."""
+        like = object.__new__(type(self))
+        like.__dict__.update(self.__dict__)
+        like.clocks = {**self.clocks, **(clocks or {})}
+        like._since = time.monotonic()
+        like._original = self
+        return like
+
     def start(
         self,
         namespace: Namespace,
@@ -110,7 +121,6 @@ class Link(Generic[WaiterT_co]):
         parameter: WireModel | None = None,
         *,
         doing: str = "RPC",
-        clocks: Clocks | None = None,
     ) -> Call[WaiterT_co]:
         """Start a call.
 
@@ -118,7 +128,7 @@ class Link(Generic[WaiterT_co]):
             LMStudioRuntimeError: If the client was closed.
             LMStudioAuthenticationError: If the token is malformed.
         """
-        (call,) = self.start_all(namespace, endpoint, (parameter,), doing=doing, clocks=clocks)
+        (call,) = self.start_all(namespace, endpoint, (parameter,), doing=doing)
         return call
 
     def start_all(
@@ -128,7 +138,6 @@ class Link(Generic[WaiterT_co]):
         parameters: Sequence[WireModel | None],
         *,
         doing: str = "RPC",
-        clocks: Clocks | None = None,
     ) -> list[Call[WaiterT_co]]:
         """Start several calls of one endpoint, which are sent in one go. See `start`."""
         if self.closed:
@@ -136,12 +145,13 @@ class Link(Generic[WaiterT_co]):
         self.target.credentials()
         io = IOThread.current()
         where: tuple[Target, Namespace] = self.target, namespace
-        limits = self.clocks if clocks is None else {**self.clocks, **clocks}
+        now = time.monotonic()
+        started = self._since or now
         calls: list[Call[WaiterT_co]] = []
         exchanges: list[Exchange] = []
         for parameter in parameters:
             waiter, text = self._make_waiter(io), None if parameter is None else parameter.to_json()
-            exchange = Exchange(endpoint, text, waiter, limits, time.monotonic(), doing, self._owner)
+            exchange = Exchange(endpoint, text, waiter, self.clocks, started, doing, self._owner, since=now)
             exchanges.append(exchange)
             calls.append(Call(io, where, exchange, waiter))
         io.submit(_start, io, where, exchanges, self._keep, self._finalizer)

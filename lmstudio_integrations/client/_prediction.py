@@ -109,7 +109,9 @@ class Prediction:
         """Return the events that have come, at least one; an empty list at the end."""
         if self._so_far.end is not None or self._left:
             return []
-        self._begun = True
+        if not self._begun:
+            self._begun = True
+            self._link = self._link.limited(self._clocks)
         try:
             if self._call is None:
                 batch = yield from with_model(self._link, self._binding, self._open)
@@ -186,9 +188,7 @@ class Prediction:
         """Ask for the generation and return the first events."""
         for request in self._requests:
             parameter = yield from request.make(specifier)
-            self._call = self._link.start(
-                self._binding.kind, request.endpoint, parameter, doing=self._doing, clocks=self._clocks
-            )
+            self._call = self._link.start(self._binding.kind, request.endpoint, parameter, doing=self._doing)
             if self._cancelled:
                 self._call.cancel()
             try:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 from lmstudio_integrations.client._act import ToolJob
 
@@ -13,8 +14,12 @@ def run_jobs(jobs: Sequence[ToolJob], parallel: int | None) -> None:
         for job in jobs:
             _run(job)
         return
-    with ThreadPoolExecutor(parallel or len(jobs), thread_name_prefix="lmstudio-tool") as pool:
-        list(pool.map(_run, jobs))
+    pool = ThreadPoolExecutor(parallel or len(jobs), thread_name_prefix="lmstudio-tool")
+    try:
+        for running in [pool.submit(copy_context().run, _run, job) for job in jobs]:
+            running.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C there is nothing to wait for
 
 
 async def arun_jobs(jobs: Sequence[ToolJob], parallel: int | None) -> None:

@@ -56,11 +56,11 @@ class Exchange:
         parameter: The request, as JSON text.
         sink: Who waits.
         clocks: The limits.
-        started: When the caller asked.
+        started: When the caller asked for the whole of which this is part.
         doing: What is being done, for messages of errors.
         owner: The client that asked, as a number.
         clock: The limit that runs now; `None` while the request waits in the server's queue.
-        since: When that limit began to run.
+        since: When that limit began to run; at first when this call was made, where that is later than `started`.
         id: The id on the wire, once it is sent.
         touched: Whether anything has come back.
         cancelled: Whether there is nothing to stop any more: the server was asked to, or has said its last word.
@@ -120,9 +120,9 @@ class ClientSession:
     def start(self, exchange: Exchange) -> None:
         """Send a request, or keep it until the server has let this client in."""
         if self.ready:
-            self._send(exchange, exchange.started)
+            self._send(exchange, exchange.since or exchange.started)
         else:
-            exchange.clock, exchange.since = "connect_timeout", exchange.started
+            exchange.clock, exchange.since = "connect_timeout", exchange.since or exchange.started
             self._backlog.append(exchange)
 
     def _send(self, exchange: Exchange, now: float) -> None:

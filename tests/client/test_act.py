@@ -1,6 +1,7 @@
 """The tool loop; the same bodies for both clients."""
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -215,3 +216,19 @@ async def test_unusable_tools_are_refused_before_sending(model: Any, tools: Any,
 async def test_senseless_options_are_refused(model: Any, options: dict[str, Any]) -> None:
     with pytest.raises(lms.LMStudioValueError, match=next(iter(options))):
         await model.act("add", [add], **options)
+
+
+def test_tools_that_run_side_by_side_see_the_context_of_the_caller(server: Emulator) -> None:
+    place = contextvars.ContextVar("place", default="nowhere")
+    seen: list[str] = []
+
+    def look(a: int, b: int = 0) -> int:
+        """Add two numbers."""
+        seen.append(place.get())
+        return a + b
+
+    tool = lms.ToolFunctionDef.from_callable(look, name="add")
+    with lms.Client(server.address) as client:
+        place.set("here")
+        client.llm.model("chatty").act("add", [tool], max_parallel_tool_calls=None)
+    assert seen == ["here"]

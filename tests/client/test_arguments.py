@@ -60,6 +60,7 @@ ON_A_MODEL: list[tuple[str, Callable[[Any], Any]]] = [
     ("history .* None", lambda model: model.respond(None)),
     ("preset .* 5", lambda model: model.respond("Hi", preset=5)),
     ("on_message .* 5", lambda model: model.respond("Hi", on_message=5)),
+    ("on_message .* _async_callback", lambda model: model.respond("Hi", on_message=_async_callback)),
     ("input .* 5", lambda model: model.tokenize(5)),
     ("input .* b'x'", lambda model: model.count_tokens(b"x")),
     ("tools .* 5", lambda model: model.apply_prompt_template("Hi", tools=5)),
@@ -72,6 +73,10 @@ ON_A_MODEL: list[tuple[str, Callable[[Any], Any]]] = [
 
 def _tool() -> None:
     """Do nothing."""
+
+
+async def _async_callback(_message: object) -> None:
+    """Is never awaited."""
 
 
 @pytest.mark.parametrize(("text", "arguments"), CONSTRUCTING)

@@ -1,6 +1,7 @@
 """The course of a call: what runs out when, what is cancelled, what is repeated, and what a stream is left with."""
 
 import asyncio
+import gc
 import threading
 import warnings
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.protocol.endpoints import rpc
 from tests.client.fake import Socket, answer, fake_server, let_in, receive, send
 
 INFO = {"identifier": "chatty", "modelKey": "chatty"}
@@ -69,6 +71,37 @@ async def test_each_clock_runs_out_in_its_turn_and_the_server_is_told(
         assert caught.value.clock == clock
         if frames or clock != "idle_timeout":
             assert (await asyncio.wait_for(told.get(), 5))["message"] == {"type": "cancel"}
+
+
+@pytest.mark.parametrize("clock", ["load_timeout", "timeout"])
+async def test_the_limits_of_a_prediction_hold_while_its_model_loads(
+    make_client: Callable[..., Any], clock: str
+) -> None:
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        await receive(socket)
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        with pytest.raises(lms.LMStudioTimeoutError, match=f"Model get/load: .* {clock} ran out"):
+            await client.llm.lazy_model("chatty").respond("Hi", **{clock: 0.2})
+
+
+async def test_the_total_clock_runs_over_all_that_a_call_consists_of() -> None:
+    async with lms.AsyncClient("127.0.0.1:1", timeout=9) as client:
+        whole = client._link.limited({"idle_timeout": 3.0})
+        await asyncio.sleep(0)
+        calls = [whole.start("llm", rpc("llm", "listLoaded")) for _ in range(2)]
+        first, second = (call._exchange for call in calls)
+        assert first.started == second.started < first.since < second.since
+        assert (first.clocks["timeout"], first.clocks["idle_timeout"]) == (9, 3.0)
+        assert client._link.clocks["idle_timeout"] == 60.0
+
+
+async def test_a_stream_outlives_the_names_of_its_client_and_its_model(server: Emulator) -> None:
+    stream = lms.AsyncClient(server.address).llm.lazy_model("chatty").respond_stream("count")
+    await anext(stream)
+    gc.collect()
+    assert (await stream.wait_for_result()).content.endswith("199")
 
 
 async def test_while_a_prediction_waits_in_the_queue_only_the_total_clock_runs(make_client: Callable[..., Any]) -> None:
