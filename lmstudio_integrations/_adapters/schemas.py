@@ -1,5 +1,6 @@
 """JSON schemas as the wire takes them (protocol §6.3, §7.6). Pure."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,14 @@ _PARAMETERS = ("type", "properties", "required", "additionalProperties", "$defs"
 """What the wire keeps of a tool's schema at its top."""
 
 _DEFINITIONS = ("$defs", "definitions")
+
+
+_FOREIGN = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+def wire_name(name: str) -> str:
+    """Return a tool's name as it is sent: every server takes letters, digits, `_` and `-`."""
+    return _FOREIGN.sub("_", name)
 
 
 class _RecursiveError(Exception):

@@ -250,7 +250,12 @@ class Answer:
         )
 
     def completion_response(self) -> CompletionResponse:
-        """Return the whole answer, as a completion."""
+        """Return the whole answer, as a completion.
+
+        Raises:
+            LlamaIndexToolCallError: If a tool call failed, or was required and did not come.
+        """
+        self.check()
         thoughts = {"thinking": self.thinking} if self.thinking else {}
         return CompletionResponse(
             text=self.text,

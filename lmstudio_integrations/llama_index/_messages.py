@@ -20,9 +20,9 @@ from llama_index.core.base.llms.types import (
 )
 
 from lmstudio_integrations._adapters.conversation import Conversation, Draft, ImageSource, Part, Role
+from lmstudio_integrations._adapters.schemas import wire_name
 from lmstudio_integrations._narrow import is_list, is_object
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
-from lmstudio_integrations.llama_index._tools import wire_name
 from lmstudio_integrations.types.chat import TextPart
 
 _ROLES: dict[MessageRole, Role] = {

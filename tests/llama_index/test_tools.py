@@ -9,10 +9,11 @@ from llama_index.core.program.function_program import get_function_tool
 from llama_index.core.tools import BaseTool, FunctionTool, ToolMetadata
 from pydantic import BaseModel
 
+from lmstudio_integrations._adapters.schemas import wire_name
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioToolCallError, LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
-from lmstudio_integrations.llama_index._tools import is_required, response_settings, tool_settings, wire_name
+from lmstudio_integrations.llama_index._tools import is_required, response_settings, tool_settings
 from tests.llama_index.server import CHAT, Server, raw
 
 T = TypeVar("T")
