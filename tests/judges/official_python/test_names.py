@@ -123,7 +123,8 @@ def accepted(function: Callable[..., Any]) -> set[str]:
 def callables() -> Iterator[tuple[str, Callable[..., Any], Callable[..., Any]]]:
     """Yield each function and method of the SDK with ours."""
     for name in public(official):
-        theirs, mine = getattr(official, name), getattr(ours, name, None)
+        theirs: Any = getattr(official, name)
+        mine: Any = getattr(ours, name, None)
         if inspect.isfunction(theirs):
             yield name, theirs, mine
     for name, (theirs, mine) in PAIRS.items():
