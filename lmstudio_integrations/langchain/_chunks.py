@@ -61,12 +61,18 @@ class Options:
         required: Whether a tool call must come.
         parallel: Whether more than one may come; otherwise the first is kept.
         alternatives: For how many other tokens log-probabilities are wanted.
+        names: The tools' own names by those that were sent, where the two differ.
     """
 
     usage: bool = True
     required: bool = False
     parallel: bool = True
     alternatives: int = 0
+    names: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def own_name(self, name: str) -> str:
+        """Return a tool's own name."""
+        return self.names.get(name, name)
 
 
 @dataclass(slots=True)
@@ -177,7 +183,7 @@ class ChunkStream:
         call = self._call
         if call is None or call.named:
             return ()
-        call.name = event.name
+        call.name = self._options.own_name(event.name)
         return self._show(call, "".join(call.held))
 
     def _arguments(self, event: ToolCallArguments) -> Sequence[ChatGenerationChunk]:
@@ -213,19 +219,17 @@ class ChunkStream:
         call = self._call or self._open(event.id)
         self._call = None
         self._counts.called += 1
-        arguments = event.arguments or {}
-        if call.named and call.name != event.name:
-            return self._again(call, event, arguments)
-        call.name = event.name
+        arguments, name = event.arguments or {}, self._options.own_name(event.name)
         rest = _completion(call.sent, arguments)
-        if rest is None:
-            return self._again(call, event, arguments)
+        if rest is None or (call.named and call.name != name):
+            return self._again(call, name, arguments)
+        call.name = name
         return _tool_chunks(self._piece(call, rest)) if rest else ()
 
-    def _again(self, call: _OpenCall, event: ToolCallEnd, arguments: dict[str, Any]) -> Sequence[ChatGenerationChunk]:
+    def _again(self, call: _OpenCall, name: str, arguments: dict[str, Any]) -> Sequence[ChatGenerationChunk]:
         """Spoil what was shown, because the server understood it otherwise, and show the call as it is."""
         spoilt = self._piece(call, spoiler(call.sent))
-        whole = _OpenCall(call.id, self._next_index, event.name)
+        whole = _OpenCall(call.id, self._next_index, name)
         self._next_index += 1
         return _tool_chunks(spoilt, self._piece(whole, json.dumps(arguments)))
 
@@ -312,12 +316,13 @@ class Fold:
                 self._give_up(NOT_FINISHED)
                 self._call = _OpenCall(call_id or new_call_id(), 0)
             case ToolCallName(name=name) if self._call:
-                self._call.name = name
+                self._call.name = self._options.own_name(name)
             case ToolCallArguments(content=content) if self._call:
                 self._call.held.append(content)
             case ToolCallEnd():
                 call_id = self._call.id if self._call else event.id or new_call_id()
-                self._calls.append(tool_call(name=event.name, args=event.arguments or {}, id=call_id))
+                name = self._options.own_name(event.name)
+                self._calls.append(tool_call(name=name, args=event.arguments or {}, id=call_id))
                 self._call = None
             case ToolCallFailed(error=error, raw_content=raw):
                 self._call = self._call or _OpenCall(new_call_id(), 0)

@@ -8,6 +8,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, Functio
 from langchain_core.messages import ToolMessage as LangChainToolMessage
 
 from lmstudio_integrations._adapters.conversation import Conversation, Draft, ImageSource, Part, Role
+from lmstudio_integrations._adapters.schemas import wire_name
 from lmstudio_integrations._narrow import is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import TextPart
@@ -86,7 +87,7 @@ def _ai(message: AIMessage, turns: _Turns) -> None:
     text = [TextPart(text=f"<think>\n{thoughts}\n</think>\n\n")] if thoughts else []
     turns.conversation.add("assistant", _joined([*text, *_parts(message.content, "assistant")]))
     for call in _calls(message, turns.answered):
-        turns.conversation.add_call(call.name, call.id, call.arguments)
+        turns.conversation.add_call(wire_name(call.name), call.id, call.arguments)
 
 
 def _tool(message: LangChainToolMessage, turns: _Turns) -> None:
@@ -133,7 +134,8 @@ def _add_result(turns: _Turns, content: Any, call_id: str | None, name: str | No
     text = "".join(part.text for part in parts if isinstance(part, TextPart))
     if status == "error" and not text.lower().startswith("error"):
         text = f"Error: {text}"
-    turns.conversation.add_result(text, call_id, name, [part for part in parts if isinstance(part, ImageSource)])
+    pictures = [part for part in parts if isinstance(part, ImageSource)]
+    turns.conversation.add_result(text, call_id, wire_name(name) if name else None, pictures)
 
 
 @dataclass(frozen=True, slots=True)

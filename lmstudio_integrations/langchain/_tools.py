@@ -12,7 +12,7 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 from pydantic import BaseModel
 from pydantic.v1 import BaseModel as BaseModelV1
 
-from lmstudio_integrations._adapters.schemas import inlined, wire_tool
+from lmstudio_integrations._adapters.schemas import inlined, wire_name, wire_tool
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.errors import LMStudioValueError
 
@@ -90,6 +90,7 @@ def tool_settings(tools: Sequence[Mapping[str, Any]], tool_choice: object) -> di
         if mode == "required":
             raise LMStudioValueError("tool_choice requires a tool call, and there are no tools; bind some")
         return {}
+    _check_distinct(names)
     offered = wire_tools([tool for tool in tools if name in {None, tool["function"]["name"]}])
     settings: dict[str, Any] = {"raw_tools": {"type": "toolArray", "tools": offered}}
     if mode is not None:
@@ -100,7 +101,21 @@ def tool_settings(tools: Sequence[Mapping[str, Any]], tool_choice: object) -> di
 def wire_tools(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return OpenAI dicts as the wire has tools (protocol §6.3)."""
     functions = (tool["function"] for tool in tools)
-    return [wire_tool(each["name"], each.get("description"), each.get("parameters")) for each in functions]
+    return [wire_tool(wire_name(each["name"]), each.get("description"), each.get("parameters")) for each in functions]
+
+
+def original_names(tools: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the tools' own names by the names that were sent, where the two differ."""
+    names = [str(tool["function"]["name"]) for tool in tools]
+    return {wire_name(name): name for name in names if wire_name(name) != name}
+
+
+def _check_distinct(names: Sequence[str]) -> None:
+    sent: dict[str, str] = {}
+    for name in names:
+        other = sent.setdefault(wire_name(name), name)
+        if other != name:
+            raise LMStudioValueError(f"the tools {other!r} and {name!r} both become {wire_name(name)!r}; rename one")
 
 
 def json_schema(schema: Any, *, strict: bool | None = None) -> dict[str, Any]:

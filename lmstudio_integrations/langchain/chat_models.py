@@ -154,9 +154,9 @@ class ChatLMStudio(Predicting, BaseChatModel):
         extras = {name: given.pop(name) for name in _EXTRAS if name in given}
         values = self._call_values(stop, given)
         more: dict[str, Any] = {}
+        tools = _tools.openai_tools(extras.get("tools") or ())
         if extras:
             refuse_several(extras.get("n"))
-            tools = _tools.openai_tools(extras.get("tools") or ())
             more = _tools.tool_settings(tools, extras.get("tool_choice"))
             raw = _tools.response_settings(extras.get("response_format"))
             more |= {"raw": {**(values["extra"] or {}), **raw}} if raw else {}
@@ -167,6 +167,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
             required=_tools.is_required(more),
             parallel=extras.get("parallel_tool_calls") is not False,
             alternatives=values["top_logprobs"] or 0,
+            names=_tools.original_names(tools),
         )
         return self._settled(values, more), options
 

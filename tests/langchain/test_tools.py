@@ -204,6 +204,25 @@ def test_the_answer_of_a_tool_goes_back(server: Server, ask: Invoke) -> None:
     assert message.content == "The tool said rain."
 
 
+def test_a_tool_whose_name_the_wire_does_not_take_is_found_again(server: Server, ask: Invoke) -> None:
+    odd = {"type": "function", "function": {"name": "weather.now[int]", "parameters": {"type": "object"}}}
+    llm = server.chat().bind_tools([odd], tool_choice="weather.now[int]")
+    message = ask(llm, "What now?")
+    assert [each.function.name for each in server.asked.tools] == ["weather_now_int_"]
+    assert [call["name"] for call in message.tool_calls] == ["weather.now[int]"]
+    answer = ToolMessage("rain", tool_call_id=str(message.tool_calls[0]["id"]))
+    ask(server.chat().bind_tools([odd]), [HumanMessage("What now?"), message, answer])
+    assert server.asked.history is not None
+    assert "weather_now_int_" in str(server.asked.history.to_dict()["messages"][1:])
+    assert "weather.now" not in str(server.asked.history.to_dict())
+
+
+def test_two_tools_that_would_have_one_name_are_refused(server: Server) -> None:
+    tools: list[Any] = [{"type": "function", "function": {"name": name}} for name in ("a.b", "a_b")]
+    with pytest.raises(LMStudioValueError, match="both become 'a_b'"):
+        server.chat().bind_tools(tools)
+
+
 def test_parallel_calls_come_back_unless_forbidden(server: Server, ask: Invoke) -> None:
     assert [call["id"] for call in ask(server.chat().bind_tools([weather]), "both").tool_calls] == ["c1", "c2"]
     first = ask(server.chat().bind_tools([weather], parallel_tool_calls=False), "both")
