@@ -9,6 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "bench"
 
+_UNWANTED = {"VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE", "LMSTUDIO_HOST", "LM_API_TOKEN", "LMSTUDIO_API_TOKEN"}
+
 
 def prepare() -> Path:
     """Make the environment, or complete it; return its Python.
@@ -21,13 +23,21 @@ def prepare() -> Path:
     if uv is None:
         raise FileNotFoundError("uv is not on the PATH; the benchmark needs it to install the peers")
     python = FOLDER / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    variables = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     if not python.exists():
-        _run([uv, "venv", "--quiet", "--python", sys.executable, str(FOLDER)], variables)
+        _run([uv, "venv", "--quiet", "--python", sys.executable, str(FOLDER)])
     wanted = ["--editable", ".[langchain,llama-index]", "--group", "bench"]
-    _run([uv, "pip", "install", "--quiet", "--python", str(python), *wanted], variables)
+    _run([uv, "pip", "install", "--quiet", "--python", str(python), *wanted])
     return python
 
 
-def _run(command: list[str], variables: dict[str, str]) -> None:
-    subprocess.run(command, cwd=ROOT, env=variables, check=True)
+def variables() -> dict[str, str]:
+    """Return the variables for all processes of a run.
+
+    Bytecode is kept, in a folder of its own: without it, imports would be measured with the compiler.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in _UNWANTED}
+    return {**kept, "PYTHONPYCACHEPREFIX": str(FOLDER / "pycache")}
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, cwd=ROOT, env=variables(), check=True)

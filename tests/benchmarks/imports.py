@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from tests.benchmarks.environment import ROOT
+from tests.benchmarks.environment import ROOT, variables
 
 _BEFORE = {
     "native": "",
@@ -53,4 +53,5 @@ class Importer:
             "print((time.process_time() - started) * 1e3)"
         )
         command = [str(self._python), "-c", program]
-        return float(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        done = subprocess.run(command, cwd=ROOT, env=variables(), check=True, stdout=subprocess.PIPE, text=True)
+        return float(done.stdout)

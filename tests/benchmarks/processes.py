@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from tests.benchmarks.environment import FOLDER, ROOT
+from tests.benchmarks.environment import FOLDER, ROOT, variables
 
 
 class Process:
@@ -25,6 +25,7 @@ class Process:
             self._process = subprocess.Popen(
                 [str(python), "-m", module, *arguments],
                 cwd=ROOT,
+                env=variables(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
