@@ -14,6 +14,7 @@ pytestmark = pytest.mark.filterwarnings(
 """LlamaIndex's agents look at every attribute of theirs, also at those that pydantic and workflows have deprecated."""
 
 COOKBOOK = Path(__file__).parents[2] / "cookbook"
+DOCS = COOKBOOK.parent / "docs"
 SOURCES = {path.name: path.read_text(encoding="utf-8") for path in sorted(COOKBOOK.glob("*.py"))}
 RECIPES = list(SOURCES)
 REAL = [name for name, source in SOURCES.items() if any(f'"{key}"' in source for key in BUNDLED)]
@@ -22,10 +23,12 @@ REAL = [name for name, source in SOURCES.items() if any(f'"{key}"' in source for
 
 def test_the_index_and_the_site_name_every_recipe() -> None:
     index = (COOKBOOK / "README.md").read_text(encoding="utf-8")
-    pages = [path.read_text(encoding="utf-8") for path in (COOKBOOK.parent / "docs").rglob("*.md")]
+    table = (DOCS / "recipes.md").read_text(encoding="utf-8")
+    pages = [path.read_text(encoding="utf-8") for path in DOCS.rglob("*.md")]
     assert RECIPES
     for name in RECIPES:
         assert f"]({name})" in index
+        assert f"| `{name}` |" in table
         assert any(f'--8<-- "cookbook/{name}"' in page for page in pages), name
 
 
@@ -37,6 +40,7 @@ def test_a_recipe_runs_on_scripted_models(name: str, scripted: Emulator, capsys:
 
 
 @pytest.mark.real_model
+@pytest.mark.filterwarnings("ignore:.* was not trained for tool use")
 @pytest.mark.parametrize("name", REAL)
 def test_a_recipe_runs_on_real_models(name: str, real: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(COOKBOOK / name), run_name="__main__")
