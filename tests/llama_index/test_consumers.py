@@ -10,6 +10,7 @@ from llama_index.core.agent.workflow import AgentStream, AgentWorkflow, Function
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.chat_engine import SimpleChatEngine
+from llama_index.core.indices.prompt_helper import PromptHelper
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.memory import ChatMemoryBuffer, Memory
 from llama_index.core.node_parser import TokenTextSplitter
@@ -81,7 +82,7 @@ async def test_a_query_engine_streams(llm: LMStudio, index: VectorStoreIndex) ->
     engine = index.as_query_engine(llm=llm, streaming=True, similarity_top_k=1)
     response: Any = engine.query(QUESTION)
     pieces = list(response.response_gen)
-    assert len(pieces) > 3
+    assert "".join(pieces).startswith('You said "')
     awaited: Any = await engine.aquery(QUESTION)
     assert [piece async for piece in awaited.response_gen] == pieces
 
@@ -166,7 +167,8 @@ async def test_parallel_predictions_summarise_a_tree() -> None:
     with following(short, window=1024) as server, server.llm() as llm:
         llm.load()
         texts = [f"part {number}: " + "word " * 300 for number in range(6)]
-        summary = await TreeSummarize(llm=llm, use_async=True).aget_response(QUESTION, texts)
+        helper = PromptHelper.from_llm_metadata(llm.metadata)
+        summary = await TreeSummarize(llm=llm, prompt_helper=helper, use_async=True).aget_response(QUESTION, texts)
         assert summary == "In short: rain."
         assert len(server.engine.requests) > 3
 
