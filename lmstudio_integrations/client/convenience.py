@@ -3,6 +3,7 @@
 The default client is made at its first use and closed with the process.
 """
 
+import os
 import threading
 
 from typing_extensions import Unpack
@@ -37,13 +38,19 @@ class _Default:
     """The default client, and what it is to be made with."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.renew_lock()
         self.client: Client | None = None
         self.api_host: str | None = None
         self.api_token: str | None = None
 
+    def renew_lock(self) -> None:
+        """Make the lock anew: in a forked child, nobody lets go of the parent's."""
+        self.lock = threading.Lock()
+
 
 _default = _Default()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_default.renew_lock)
 
 
 def configure_default_client(api_host: str | None = None, api_token: str | None = None) -> None:
@@ -70,7 +77,8 @@ def get_default_client(api_host: str | None = None) -> Client:
         if _default.client is None:
             _default.client = Client(api_host or _default.api_host, _default.api_token)
         elif api_host is not None and Client(api_host).api_host != _default.client.api_host:
-            raise LMStudioClientError(f"the default client goes to {_default.client.api_host} already")
+            there = _default.client.api_host or "the LM Studio of this machine"
+            raise LMStudioClientError(f"the default client goes to {there} already")
         return _default.client
 
 

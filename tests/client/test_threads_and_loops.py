@@ -208,3 +208,19 @@ def test_clients_and_handles_are_copied_by_reference_and_say_why_they_cannot_be_
         for unpicklable in (client, model):
             with pytest.raises(TypeError, match="make a client in the other process"):
                 pickle.dumps(unpicklable)
+
+
+def test_a_child_that_is_forked_while_another_thread_makes_the_default_client_makes_its_own(server: Emulator) -> None:
+    code = """
+import os, sys
+os.environ["LMSTUDIO_HOST"] = sys.argv[1]
+import lmstudio_integrations as lms
+from lmstudio_integrations.client.convenience import _default
+with _default.lock:  # as another thread would hold it
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if lms.llm("chatty").respond("count").content.endswith("199") else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    out, err = _python(code, server.address).communicate(timeout=30)
+    assert (out.strip(), err) == ("0", "")
