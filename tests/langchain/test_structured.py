@@ -8,8 +8,10 @@ from langchain_core.messages import AIMessage
 from pydantic import BaseModel
 from pydantic.v1 import BaseModel as BaseModelV1
 
+from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioToolCallError, LMStudioValueError
 from lmstudio_integrations.langchain._structured import answer_parser
+from lmstudio_integrations.langchain._tools import schema_name
 from tests.langchain.conftest import Server
 
 
@@ -115,6 +117,58 @@ def test_the_parsers_read_bare_text_too() -> None:
     assert answer_parser(SCHEMA).invoke('{"a": 1}') == {"a": 1}
     with pytest.raises(LMStudioStructuredOutputError):
         answer_parser(Person).invoke("{")
+
+
+@pytest.mark.parametrize(("schema", "question"), [(Person, "half"), (SCHEMA, "half"), (Person, "odd")])
+async def test_a_stream_ends_with_an_error_if_its_whole_does_not_fit(
+    server: Server, schema: Any, question: str
+) -> None:
+    model = server.chat().with_structured_output(schema)
+    with pytest.raises(LMStudioStructuredOutputError):
+        list(model.stream(question))
+    with pytest.raises(LMStudioStructuredOutputError):
+        _ = [part async for part in model.astream(question)]
+
+
+@pytest.mark.parametrize("schema", [Person, PersonV1, SCHEMA])
+async def test_a_broken_call_is_an_error_on_every_path(server: Server, schema: Any) -> None:
+    broken = ModelEntry(key="broken", rules=({"then": [{"tool": schema_name(schema), "malformed": '{"name": "A'}]},))
+    with Server([broken]) as own:
+        model = own.chat(model="broken").with_structured_output(schema, method="function_calling")
+        with pytest.raises(LMStudioStructuredOutputError, match="no whole tool call"):
+            model.invoke("Who?")
+        with pytest.raises(LMStudioStructuredOutputError, match="no whole tool call"):
+            await model.ainvoke("Who?")
+        with pytest.raises(LMStudioStructuredOutputError):
+            list(model.stream("Who?"))
+        with pytest.raises(LMStudioStructuredOutputError):
+            _ = [part async for part in model.astream("Who?")]
+
+
+def test_a_call_whose_arguments_do_not_fit_is_an_error() -> None:
+    odd = {"tool": "Person", "arguments": {"name": "Ann", "age": "old"}}
+    with Server([ModelEntry(key="odd", rules=({"then": [odd]},))]) as own:
+        model = own.chat(model="odd").with_structured_output(Person, method="function_calling", include_raw=True)
+        answer = model.invoke("Who?")
+        assert isinstance(answer["parsing_error"], LMStudioStructuredOutputError)
+        assert answer["raw"].tool_calls
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+async def test_streams_tell_what_there_is_so_far_and_raw_ones_their_errors(server: Server, method: Any) -> None:
+    schema = {**SCHEMA, "required": ["name", "age"]}
+    model = server.chat().with_structured_output(schema, method=method)
+    parts = list(model.stream("json"))
+    assert parts[-1].keys() == {"name", "age"}
+    assert len(parts) > 1
+    assert [part async for part in model.astream("json")] == parts
+    raw: Any = server.chat().with_structured_output(Person, include_raw=True)
+    whole: dict[str, Any] = {}
+    for part in raw.stream("half"):
+        whole |= part
+    assert isinstance(whole["parsing_error"], LMStudioStructuredOutputError)
+    assert whole["parsed"] is None
+    assert (await raw.ainvoke("json"))["parsed"] == Person(name="Ann", age=7)
 
 
 def test_an_answer_that_was_cut_off_says_so(server: Server) -> None:
