@@ -16,8 +16,10 @@ VARIABLES = re.findall(r"`(LMSTUDIO_\w*MODEL)`", (COOKBOOK / "README.md").read_t
 
 
 @pytest.fixture(autouse=True)
-def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget what the developer's machine says of servers and models."""
+def plain_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what the developer's machine says of servers and models, unless these are what is tested."""
+    if request.node.get_closest_marker("live"):
+        return
     for name in (*TOKEN_VARIABLES, *VARIABLES):
         monkeypatch.delenv(name, raising=False)
 

@@ -46,3 +46,13 @@ def test_a_recipe_runs_on_real_models(name: str, real: Emulator, capsys: pytest.
     runpy.run_path(str(COOKBOOK / name), run_name="__main__")
     assert capsys.readouterr().out.strip()
     assert real.loaded()
+
+
+@pytest.mark.live
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore::lmstudio_integrations.errors.LMStudioConfigWarning")
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_runs_on_lm_studio(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the models that the variables in the cookbook's README name."""
+    runpy.run_path(str(COOKBOOK / name), run_name="__main__")
+    assert capsys.readouterr().out.strip()
