@@ -2,7 +2,8 @@
 
 `python -m tests.benchmarks.run [--only native|langchain|llama_index|imports] [--rounds N]`
 
-It never fails for being slow. How figures come about is told in `docs/speed.md`.
+It never fails for being slow. Ctrl-C ends it early, with the table of what has been measured by then. How
+figures come about is told in `docs/speed.md`.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def main() -> None:
 
 def _measured(python: Path, rows: list[Row], rounds: int) -> Figures:
     figures: Figures = defaultdict(list)
-    with contextlib.ExitStack() as processes:
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as processes:
         server = processes.enter_context(Server(python))
         for group in dict.fromkeys(row.group for row in rows):
             wanted = list(dict.fromkeys(case for row in rows if row.group == group for case in cases(row)))

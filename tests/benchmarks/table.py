@@ -61,8 +61,8 @@ def _figures(row: Row, medians: Mapping[tuple[Group, str, str], float]) -> dict[
     figures: dict[str, float] = {}
     for (group, case, role), figure in medians.items():
         base, _, variant = case.partition(", ")
-        if (group, base) == (row.group, row.case):
-            below = 1.0 if row.over is None else medians[group, row.over, role]
+        below = 1.0 if row.over is None else medians.get((group, row.over, role))
+        if (group, base) == (row.group, row.case) and below is not None:
             figures[f"{role} ({variant})" if variant else role] = figure / below
     return figures
 
