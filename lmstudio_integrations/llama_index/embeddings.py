@@ -14,7 +14,7 @@ from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.lengths import LengthPolicy, acarried_out, carried_out, may_be_long, plan
 from lmstudio_integrations._adapters.retry import arepeat, repeat
 from lmstudio_integrations._adapters.runtime import Facts, Server, Wanted
-from lmstudio_integrations._adapters.settings import own_names
+from lmstudio_integrations._adapters.settings import hide_tokens, own_names
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
 from lmstudio_integrations.client.sync import EmbeddingModel
@@ -81,6 +81,7 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
         """Accept the names that other integrations have for our fields; `model` and `model_name` are one."""
         if not is_object(values):
             return values
+        hide_tokens(values)
         given = dict(values)
         if "request_timeout" in given:
             given["timeout"] = given.pop("request_timeout")

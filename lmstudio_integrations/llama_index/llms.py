@@ -29,7 +29,7 @@ from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.predicting import Call, Predicting
 from lmstudio_integrations._adapters.retry import arepeat, batches, repeat
 from lmstudio_integrations._adapters.runtime import Facts
-from lmstudio_integrations._adapters.settings import own_names
+from lmstudio_integrations._adapters.settings import hide_tokens, own_names
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
 from lmstudio_integrations.client.sync import PredictionStream
@@ -118,7 +118,10 @@ class LMStudio(Portable, Predicting, Structured):
     @classmethod
     def _lmstudio_names(cls, values: Any) -> Any:
         """Accept the names that other LlamaIndex integrations have for our fields."""
-        if not is_object(values) or values.keys() <= cls.model_fields.keys():
+        if not is_object(values):
+            return values
+        hide_tokens(values)
+        if values.keys() <= cls.model_fields.keys():
             return values
         given = dict(values)
         if "request_timeout" in given:
@@ -154,8 +157,8 @@ class LMStudio(Portable, Predicting, Structured):
         )
 
     def _window(self) -> int:
-        config = self._load_config(self.__dict__)
-        asked = config.context_length if isinstance(config, LlmLoadModelConfig) else None
+        config = self.load_config
+        asked = self.context_length or (config.context_length if isinstance(config, LlmLoadModelConfig) else None)
         return self.context_window or _windows.learnt(self._window_key()) or asked or DEFAULT_CONTEXT_WINDOW
 
     def _window_key(self) -> _windows.Key:
