@@ -25,6 +25,8 @@ CLOCKS = ("connect_timeout", "load_timeout", "first_token_timeout", "idle_timeou
 _ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
 """Names that other adapters have for our fields."""
 
+_TOKENS = {"api_token", *(name for name, own in _ALIASES.items() if own == "api_token")}
+
 _ELSEWHERE = {
     "keep_alive": "ttl",
     "max_completion_tokens": "max_tokens",
@@ -113,6 +115,7 @@ class Connected(BaseModel):
     def _lmstudio_names(cls, values: Any) -> Any:
         if not is_object(values):
             return values
+        hide_tokens(values)
         known = cls.model_fields
         return values if values.keys() <= known.keys() else own_names(values, known)
 
@@ -190,6 +193,13 @@ class Connected(BaseModel):
         had_token, token = fields["api_token"], token_from_environment()
         super().__setstate__({**state, "__dict__": {**fields, "api_token": token}})
         self._runtime.lost_token = had_token and token is None
+
+
+def hide_tokens(values: dict[str, Any]) -> None:
+    """Wrap tokens, in place: pydantic keeps this very dict in the errors that it raises, and shows part of it."""
+    for name in _TOKENS & values.keys():
+        if isinstance(values[name], str):
+            values[name] = SecretStr(values[name])
 
 
 def own_names(values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioVa
 
 HOST_VARIABLE = "LMSTUDIO_HOST"
 TOKEN_VARIABLES = ("LM_API_TOKEN", "LMSTUDIO_API_TOKEN")
+PLACEHOLDER_TOKEN = "lm-studio"  # noqa: S105 - it is none
+"""What programs for OpenAI's API write where LM Studio wants no token; it means none."""
 DEFAULT_PORT = 1234
 DISCOVERY_PORTS = (41343, 52993, 16141, 39414, 22931)
 """The ports on which LM Studio always listens, in the order of preference."""
@@ -155,6 +157,8 @@ class Target:
             LMStudioValueError: If the host is no address.
         """
         host = host or os.environ.get(HOST_VARIABLE) or None
+        if token == PLACEHOLDER_TOKEN:
+            token = None
         token = token or next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), None)
         if token is not None and not isinstance(token, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise LMStudioValueError(f"api_token must be text; got {type(token).__name__}")

@@ -6,9 +6,9 @@ The default client is made at its first use and closed with the process.
 import os
 import threading
 
+from pydantic import SecretStr
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client._address import Target
 from lmstudio_integrations.client._base import ModelOptions
 from lmstudio_integrations.client._files import FileInput
 from lmstudio_integrations.client._requests import checked_clocks
@@ -41,7 +41,7 @@ class _Default:
         self.renew_lock()
         self.client: Client | None = None
         self.api_host: str | None = None
-        self.api_token: str | None = None
+        self.api_token: str | SecretStr | None = None
 
     def renew_lock(self) -> None:
         """Make the lock anew: in a forked child, nobody lets go of the parent's."""
@@ -53,14 +53,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_default.renew_lock)
 
 
-def configure_default_client(api_host: str | None = None, api_token: str | None = None) -> None:
+def configure_default_client(api_host: str | None = None, api_token: str | SecretStr | None = None) -> None:
     """Say where the default client goes, and as whom.
 
     Raises:
         LMStudioClientError: If it has been used already.
         LMStudioValueError: If the host is no address.
     """
-    Target.of(api_host, api_token)
+    Client(api_host, api_token).close()
     with _default.lock:
         if _default.client is not None:
             raise LMStudioClientError("the default client is in use already; configure it before its first use")

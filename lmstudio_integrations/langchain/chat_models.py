@@ -23,6 +23,7 @@ from lmstudio_integrations._adapters.retry import abatches, arepeat, batches, re
 from lmstudio_integrations._adapters.runtime import Facts
 from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
 from lmstudio_integrations.client.sync import PredictionStream
+from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.langchain import _counting, _messages, _structured, _tools
 from lmstudio_integrations.langchain._chunks import ChunkStream, Fold, Options
 from lmstudio_integrations.langchain._errors import translated
@@ -212,6 +213,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
             facts.warned = True
             warnings.warn(
                 f"{facts.info.get('modelKey')} was not trained for tool use; its calls may be wrong or missing",
+                LMStudioConfigWarning,
                 stacklevel=2,
             )
 

@@ -48,6 +48,7 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], type[LMStudioServerError]], ...] = tuple(
         (r"insufficient system resources", LMStudioInsufficientResourcesError),
         (r"model has crashed", LMStudioModelCrashedError),
         (r"jinja|prompt template", LMStudioPromptTemplateError),
+        (r"does not support (images|vision)", LMStudioUnsupportedError),
         (r"failed to parse tool call", LMStudioToolCallError),
         (r"failed to load|load-error|error loading model|no lm runtime found", LMStudioModelLoadError),
         (r"'type' must be a string", LMStudioStructuredOutputError),

@@ -277,3 +277,10 @@ async def test_an_adapters_connection_closes_when_it_has_been_idle(server: Emula
     model = await client.llm.model("chatty")
     await asyncio.to_thread(server.wait_for, lambda: not server.connections)
     assert str(await model.respond("hello"))
+
+
+async def test_the_placeholder_of_programs_for_openai_means_no_token(
+    make_client: Callable[..., Any], server: Emulator
+) -> None:
+    async with make_client(server.address, "lm-studio") as client:
+        assert (await client.llm.model("chatty")).identifier == "chatty"

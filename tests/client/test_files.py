@@ -76,7 +76,7 @@ async def test_a_model_without_eyes_says_so(client: Any) -> None:
     model = await client.llm.model("blind")
     chat = lms.Chat()
     chat.add_user_message("what is it?", images=[await client.files.prepare_image(PNG)])
-    with pytest.raises(lms.LMStudioServerError, match=r"(?i)image|vision"):
+    with pytest.raises(lms.LMStudioUnsupportedError, match=r"(?i)image|vision"):
         await model.respond(chat)
 
 
