@@ -319,6 +319,21 @@ def test_every_call_is_announced_once(llm: LMStudio, listener: Listener, path: s
     ]
 
 
+@pytest.mark.parametrize("path", ["achat", "astream_chat", "acomplete", "astream_complete"])
+async def test_every_awaited_call_is_announced_once(llm: LMStudio, listener: Listener, path: str) -> None:
+    given = "count" if "complete" in path else [ChatMessage(content="count")]
+    answer = await getattr(llm, path)(given)
+    if "stream" in path:
+        chunks = [chunk async for chunk in answer]
+        assert len(listener.names("InProgress")) == len(chunks)
+    kind = "LLMCompletion" if "complete" in path else "LLMChat"
+    names = [type(event).__name__ for event in listener.heard]
+    assert [name for name in names if name.endswith(("StartEvent", "EndEvent"))] == [
+        f"{kind}StartEvent",
+        f"{kind}EndEvent",
+    ]
+
+
 async def test_predictions_of_core_keep_the_system_prompt(server: Server) -> None:
     with server.llm(system_prompt="Be terse.") as llm:
         assert llm.predict(PromptTemplate("{x}"), x="count") == "0 1 2 3 4 5 6 7 8 9"

@@ -64,6 +64,12 @@ def test_structured_predict_returns_an_instance(server: Server, llm: LMStudio) -
     assert schema_sent(server) == {"type": "json", "jsonSchema": Person.model_json_schema()}
 
 
+def test_the_grammar_needs_no_tools(server: Server) -> None:
+    with server.llm(is_function_calling_model=False) as llm:
+        assert llm.structured_predict(Person, PROMPT, who="person") == ANN
+    assert schema_sent(server)["jsonSchema"] == Person.model_json_schema()
+
+
 async def test_astructured_predict_returns_an_instance(llm: LMStudio) -> None:
     assert await llm.astructured_predict(Person, PROMPT, who="person") == ANN
 
