@@ -72,6 +72,8 @@ def _add_answer(conversation: Conversation, message: ChatMessage, *, send_reason
     if thoughts:
         parts.insert(0, TextPart(text=f"<think>\n{thoughts}\n</think>\n\n"))
     calls = _calls(message)
+    if calls:
+        parts = [part for part in parts if part != TextPart(text="")]
     if not parts and not calls:
         return
     conversation.add("assistant", parts)

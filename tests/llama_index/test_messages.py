@@ -133,6 +133,11 @@ def test_a_call_that_is_a_block_and_in_the_kwargs_is_sent_once() -> None:
     assert len(message["content"]) == 1
 
 
+def test_calls_stand_alone_where_nothing_was_said() -> None:
+    (message,) = wire(answer(TextBlock(text=""), ToolCallBlock(tool_call_id="c1", tool_name="add", tool_kwargs={})))
+    assert [part["type"] for part in message["content"]] == ["toolCallRequest"]
+
+
 def test_the_answer_that_a_returning_tool_leaves_is_the_models() -> None:
     left = ChatMessage(role=MessageRole.ASSISTANT, content="3", additional_kwargs={"tool_call_id": "c1"})
     assert wire(left) == [said("assistant", "3")]
