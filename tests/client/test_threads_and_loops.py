@@ -15,6 +15,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client._io import IOThread
 from lmstudio_integrations.emulator import Emulator
+from tests.client.conftest import MODELS
 
 
 def test_many_threads_share_one_client(server: Emulator) -> None:
@@ -88,7 +89,7 @@ import os, sys
 import lmstudio_integrations as lms
 client = lms.Client(sys.argv[1])
 model = client.llm.model("chatty")
-stream = model.respond_stream("for ever")
+stream = client.llm.load_new_instance("slow").respond_stream("hello")
 next(stream)
 pid = os.fork()
 if pid == 0:
@@ -117,7 +118,14 @@ def _python(code: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_parent_and_forked_child_go_on_each_for_itself(server: Emulator) -> None:
+def test_parent_and_forked_child_go_on_each_for_itself() -> None:
+    # A slow stream: one without pause would keep two processors busy all the while.
+    slow = {"key": "slow", "tokens_per_second": 50, "rules": [{"then": [{"text": "on and on " * 10_000}]}]}
+    with Emulator([*MODELS, slow]) as server:
+        _fork_and_check(server)
+
+
+def _fork_and_check(server: Emulator) -> None:
     out, err = _python(_CHILD, server.address).communicate(timeout=30)
     assert (out.strip(), err) == ("both fine", "")
     assert len({record.client for record in server.predictions}) == 2
