@@ -127,6 +127,8 @@ def _check(value: Any, schema: Any) -> None:
         Draft202012Validator(schema).validate(value)  # pyright: ignore[reportUnknownMemberType]
     except JsonSchemaError as problem:
         raise ValueError(f"{problem.json_path}: {problem.message}") from problem
+    except Exception as problem:  # whatever a schema that is none makes of the check
+        raise ValueError(f"the JSON schema that was asked for is not valid: {problem!r}") from problem
 
 
 def _json_or_text(text: str) -> Any:

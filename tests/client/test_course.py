@@ -270,3 +270,39 @@ def test_a_stream_may_be_cancelled_from_another_thread(server: Emulator) -> None
         canceller.join(5)
     assert result.stats.stop_reason == "userStopped"
     assert result.content.startswith("on and")
+
+
+async def test_a_tool_call_that_cannot_be_read_ends_the_loop_and_is_told_first(make_client: Callable[..., Any]) -> None:
+    told: list[tuple[Exception, Any]] = []
+
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        await receive(socket)
+        await send(socket, packet({"type": "toolCallGenerationStart"}))
+        failed = {"type": "toolCallGenerationFailed", "error": {"title": "Cut off"}, "rawContent": '{"a": '}
+        await send(socket, packet(failed))
+        await send(socket, packet(END))
+
+    def add(a: int) -> int:
+        """Add."""
+        return a
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        with pytest.raises(lms.LMStudioToolCallError, match="Cut off") as caught:
+            await _loaded(client).act(
+                "Hi", [add], handle_invalid_tool_request=lambda error, request: told.append((error, request))
+            )
+    assert told == [(caught.value, None)]
+    assert caught.value.raw_content == '{"a": '
+
+
+async def test_a_schema_that_is_none_is_told_apart_from_a_wrong_answer(make_client: Callable[..., Any]) -> None:
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        await receive(socket)
+        await send(socket, fragment("{}"))
+        await send(socket, packet(END))
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        with pytest.raises(lms.LMStudioStructuredOutputError, match="schema that was asked for is not valid"):
+            await _loaded(client).respond("Hi", response_format={"type": "objekt"})
