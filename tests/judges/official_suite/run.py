@@ -33,7 +33,8 @@ def main() -> int:
         print(f"Something listens on port {taken[0]}. Stop it first: the suite would load and unload its models.")
         return 2
     with tarfile.open(options.sdist) as archive:
-        archive.extractall(options.into, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and later have it
+        archive.extractall(options.into)
     (folder,) = options.into.iterdir()
     with Emulator(catalog=CATALOGUE, port=PORTS[0]):
         return run_suite(options.python.absolute(), folder)
