@@ -10,6 +10,7 @@ from lmstudio_integrations.client._link import Call, Link
 from lmstudio_integrations.client._structured import Format
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
+    LMStudioError,
     LMStudioModelUnloadedError,
     LMStudioPredictionError,
     LMStudioRuntimeError,
@@ -101,12 +102,19 @@ class Prediction:
         self._cancelled = False
         self._left = False
         self._failure: Exception | None = None
+        self._left_to_raise: Exception | None = None
         self._told_progress = -1.0
         self._told_first = False
         self._result: PredictionResult | None = None
 
     def advance(self) -> Flow[list[PredictionEvent]]:
-        """Return the events that have come, at least one; an empty list at the end."""
+        """Return the events that have come, at least one; an empty list at the end.
+
+        An end that is an error is raised after all that came before it was returned.
+        """
+        if self._left_to_raise is not None:
+            failure, self._left_to_raise = self._left_to_raise, None
+            raise failure
         if self._so_far.end is not None or self._left:
             return []
         if not self._begun:
@@ -122,25 +130,32 @@ class Prediction:
                     self.abandon()
                     return []
                 self._fail_closed()
-            self._take(batch)
+            return self._take(batch)
         except BaseException as error:
             self._failure = error if isinstance(error, Exception) else None
             self.abandon()
             raise
-        return batch
 
-    def _take(self, batch: list[PredictionEvent]) -> None:
-        """Keep what has come, tell the caller, and make the result if that was the end."""
+    def _take(self, batch: list[PredictionEvent]) -> list[PredictionEvent]:
+        """Keep what has come, tell the caller, and make the result if that was the end; return what to hand on."""
         add, callbacks = self._so_far.add, self.callbacks
         for event in batch:
             add(event)
         if callbacks is not _NO_CALLBACKS:
             for event in batch:
                 self._tell(event, callbacks)
-        if self._so_far.end is not None:
+        if self._so_far.end is None:
+            return batch
+        try:
             self._finish(self._so_far.end)
-            if callbacks.on_message is not None:
-                callbacks.on_message(self._message())
+        except LMStudioError as failure:
+            if len(batch) == 1:
+                raise
+            self._failure = self._left_to_raise = failure
+            return batch[:-1]
+        if callbacks.on_message is not None:
+            callbacks.on_message(self._message())
+        return batch
 
     def to_end(self) -> Flow[PredictionResult]:
         """Take everything that comes and return the result."""

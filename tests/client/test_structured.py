@@ -135,3 +135,18 @@ async def test_what_is_no_format_is_refused_before_sending(model: Any, asked: An
     with pytest.raises(lms.LMStudioValueError):
         await model.respond("good", response_format=asked)
     assert server.predictions == ()
+
+
+async def test_a_stream_of_the_wrong_form_gives_all_its_text_before_the_error(model: Any) -> None:
+    stream = model.respond_stream("bad", response_format=City)
+    read: list[str] = []
+
+    async def read_all() -> None:
+        async for fragment in stream:
+            read.append(fragment.content)
+
+    with pytest.raises(lms.LMStudioStructuredOutputError):
+        await read_all()
+    assert "".join(read) == "Oslo, of course"
+    with pytest.raises(lms.LMStudioStructuredOutputError):
+        stream.result()
