@@ -143,7 +143,7 @@ async def test_a_stream_of_the_wrong_form_gives_all_its_text_before_the_error(mo
 
     async def read_all() -> None:
         async for fragment in stream:
-            read.append(fragment.content)
+            read.extend([fragment.content])
 
     with pytest.raises(lms.LMStudioStructuredOutputError):
         await read_all()
