@@ -1,11 +1,13 @@
 """The listening server: HTTP requests, namespaces, connections (protocol §1, §2.5)."""
 
+import asyncio
 import contextlib
 import http
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
+from weakref import WeakSet
 
 from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
@@ -20,6 +22,9 @@ from lmstudio_integrations.protocol.endpoints import Namespace
 
 _CLOSE_TIMEOUT = 2.0
 """Seconds that a client has to answer when its socket is closed."""
+
+_TURNS_OF_ACCEPTING = 4
+"""Turns of the event loop from accepting a socket to its handler."""
 
 _NAMESPACES: dict[str, Namespace] = {f"/{name}": name for name in get_args(Namespace) if name in SERVED}
 
@@ -79,6 +84,7 @@ class Server:
         self._origins = frozenset(origins)
         self._limits = limits
         self._listener: WebSocketServer | None = None
+        self._accepted: WeakSet[ServerConnection] = WeakSet()
 
     async def open(self) -> None:
         """Listen.
@@ -99,6 +105,22 @@ class Server:
             connection.hang_up()
         self._listener.close()
         await self._listener.wait_closed()
+        await self._close_latecomers()
+
+    async def _close_latecomers(self) -> None:
+        """Close sockets that were accepted while the listener was closing, which nobody would close after it."""
+        for _ in range(_TURNS_OF_ACCEPTING):
+            await asyncio.sleep(0)
+        late = [socket for socket in self._accepted if not socket.transport.is_closing()]
+        for socket in late:
+            socket.transport.abort()
+        if late:
+            await asyncio.wait([asyncio.ensure_future(socket.wait_closed()) for socket in late], timeout=_CLOSE_TIMEOUT)
+
+    def _accept(self, *arguments: Any, **settings: Any) -> ServerConnection:
+        socket = ServerConnection(*arguments, **settings)
+        self._accepted.add(socket)
+        return socket
 
     async def _listen(self, port: int) -> None:
         self._listener = await serve(
@@ -110,6 +132,7 @@ class Server:
             ping_interval=None,
             close_timeout=_CLOSE_TIMEOUT,
             max_size=self._limits.message_bytes,
+            create_connection=self._accept,  # type: ignore[arg-type]  # any maker will do, it is only called
             server_header=None,
         )
         self.port = self._listener.sockets[0].getsockname()[1]
