@@ -19,30 +19,26 @@ SLICE = 0.1
 class Waiter:
     """What has come for one call and was not yet fetched; the sink of its exchange."""
 
-    __slots__ = ("_error", "_io", "_items", "_woken", "done")
+    __slots__ = ("_error", "_io", "_items", "_waiting", "done")
 
     def __init__(self, io: IOThread) -> None:
         self._io = io
         self._items: deque[Any] = deque()
         self._error: BaseException | None = None
-        self._woken = False
+        self._waiting = False
         self.done: bool = False
         """Whether nothing more will come."""
 
     def put(self, item: Any) -> None:
         """Take an item in (on the I/O thread)."""
         self._items.append(item)
-        if not self._woken:
-            self._woken = True
-            self._wake()
+        self._wake_if_waiting()
 
     def finish(self, error: BaseException | None) -> None:
         """Take note that nothing more comes (on the I/O thread)."""
         self._error = error
         self.done = True
-        if not self._woken:
-            self._woken = True
-            self._wake()
+        self._wake_if_waiting()
 
     def take(self) -> list[Any] | None:
         """Return what has come; an empty list at the end, `None` if it is to be waited for.
@@ -50,8 +46,6 @@ class Waiter:
         Raises:
             BaseException: That with which the call failed, after everything before it was taken.
         """
-        # Reset first: whatever is put after this line wakes again, whatever was put before it is taken below.
-        self._woken = False
         done, items = self.done, self._items
         if items:
             return [items.popleft() for _ in range(len(items))]
@@ -70,6 +64,21 @@ class Waiter:
     def is_alive(self) -> bool:
         """Whether the caller can still be woken."""
         return True
+
+    def _must_wait(self) -> bool:
+        """Announce that the caller waits; tell whether it must.
+
+        First the announcement, then the look: what was put before it has woken nobody and is seen here, what is put
+        after it wakes the caller.
+        """
+        self._waiting = True
+        return not (self._items or self.done)
+
+    def _wake_if_waiting(self) -> None:
+        """Wake the caller, once; one that is still busy with what it has looks again by itself."""
+        if self._waiting:
+            self._waiting = False
+            self._wake()
 
     def _wake(self) -> None:
         raise AssertionError("each kind of waiter has its own way to wake its caller")
@@ -91,8 +100,10 @@ class ThreadWaiter(Waiter):
         if batch is None:
             self._io.check_caller()
         while batch is None:
-            with contextlib.suppress(queue.Empty):
-                self._signal.get(timeout=SLICE)
+            if self._must_wait():
+                with contextlib.suppress(queue.Empty):
+                    self._signal.get(timeout=SLICE)
+            self._waiting = False
             batch = self.take()
         return batch
 
@@ -117,9 +128,11 @@ class LoopWaiter(Waiter):
                 raise LMStudioRuntimeError("two tasks read from one stream; let one read, or make a stream for each")
             self._future = self._loop.create_future()
             try:
-                await self._future
+                if self._must_wait():
+                    await self._future
             finally:
                 self._future = None
+                self._waiting = False
         return batch
 
     def _wake(self) -> None:

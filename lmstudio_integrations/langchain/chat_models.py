@@ -51,7 +51,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
         ```
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
 
     send_reasoning: bool = False
     """Whether earlier thoughts are sent back to the model, in `<think>` tags."""

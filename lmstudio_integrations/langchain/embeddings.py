@@ -44,7 +44,7 @@ class LMStudioEmbeddings(Connected, Embeddings):
         ```
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
     _kind: ClassVar[ModelKind] = "embedding"
     _load_settings: ClassVar[type[LoadSettings]] = EmbeddingLoadModelConfig
 

@@ -38,7 +38,7 @@ class LMStudioLLM(Predicting, BaseLLM):
         ```
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
 
     @model_validator(mode="after")
     def _set_lmstudio_llm_version(self) -> Self:

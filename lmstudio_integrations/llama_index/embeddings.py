@@ -52,7 +52,7 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
         ```
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
     _kind: ClassVar[ModelKind] = "embedding"
     _load_settings: ClassVar[type[LoadSettings]] = EmbeddingLoadModelConfig
 

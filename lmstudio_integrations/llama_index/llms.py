@@ -87,7 +87,7 @@ class LMStudio(Portable, Predicting, Structured):
         ```
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
 
     _not_in_call: ClassVar[frozenset[str]] = frozenset(
         {"callback_manager", "rate_limiter", "system_prompt", "messages_to_prompt", "completion_to_prompt"}
