@@ -4,8 +4,9 @@ Needs the extra: `pip install "lmstudio-integrations[langchain]"`. The classes a
 for, so that embeddings do not pay for chat models.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from lmstudio_integrations._adapters.lazy import public_name
 
 if TYPE_CHECKING:
     from lmstudio_integrations.langchain.chat_models import ChatLMStudio as ChatLMStudio
@@ -18,18 +19,9 @@ _MODULES = {"ChatLMStudio": "chat_models", "LMStudioEmbeddings": "embeddings", "
 
 
 def __getattr__(name: str) -> Any:
-    module = _MODULES.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        found = import_module(f"{__name__}.{module}")
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "langchain_core":
-            raise
-        raise ModuleNotFoundError(
-            f'{name} needs langchain-core; run: pip install "lmstudio-integrations[langchain]"', name=error.name
-        ) from error
-    return getattr(found, name)
+    return public_name(
+        __name__, _MODULES, name, framework="langchain_core", distribution="langchain-core", extra="langchain"
+    )
 
 
 def __dir__() -> list[str]:

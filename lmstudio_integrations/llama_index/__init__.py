@@ -4,8 +4,9 @@ Needs the extra: `pip install "lmstudio-integrations[llama-index]"`. The classes
 for.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from lmstudio_integrations._adapters.lazy import public_name
 
 if TYPE_CHECKING:
     from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError as LlamaIndexToolCallError
@@ -24,18 +25,9 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    module = _MODULES.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        found = import_module(f"{__name__}.{module}")
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "llama_index":
-            raise
-        raise ModuleNotFoundError(
-            f'{name} needs llama-index-core; run: pip install "lmstudio-integrations[llama-index]"', name=error.name
-        ) from error
-    return getattr(found, name)
+    return public_name(
+        __name__, _MODULES, name, framework="llama_index", distribution="llama-index-core", extra="llama-index"
+    )
 
 
 def __dir__() -> list[str]:

@@ -1,9 +1,8 @@
-"""Silence that is kept, and conditions that are waited for."""
+"""Silence that is kept."""
 
 import logging
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
@@ -25,13 +24,3 @@ def silence() -> Iterator[None]:
     finally:
         logging.getLogger().removeHandler(ear)
     assert not said, said
-
-
-def wait_for(predicate: Callable[[], bool], seconds: float = 2.0) -> bool:
-    """Whether a condition holds within so many seconds."""
-    until = time.monotonic() + seconds
-    while not predicate():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.01)
-    return True

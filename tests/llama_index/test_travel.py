@@ -164,6 +164,6 @@ def test_a_missing_part_of_llama_index_is_not_mistaken_for_a_missing_extra(monke
     def missing(name: str) -> Any:
         raise ModuleNotFoundError("No module named 'other'", name="other")
 
-    monkeypatch.setattr(package, "import_module", missing)
+    monkeypatch.setattr("lmstudio_integrations._adapters.lazy.import_module", missing)
     with pytest.raises(ModuleNotFoundError, match="'other'"):
         package.__getattr__("LMStudio")

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lmstudio_integrations.errors import LMStudioTimeoutError
 from tests.llama_index.contract import Subject
-from tests.llama_index.listening import wait_for
 from tests.llama_index.peers.http_server import HttpServer
 from tests.llama_index.server import CHAT, EMBEDDING, Server
 
@@ -23,7 +23,11 @@ def _ours() -> Iterator[Subject]:
     from lmstudio_integrations.llama_index import LMStudio
 
     def left() -> bool:
-        return wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
+        try:
+            server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped", timeout=2.0)
+        except LMStudioTimeoutError:
+            return False
+        return True
 
     with Server() as server:
         yield Subject(
