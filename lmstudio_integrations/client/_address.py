@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from lmstudio_integrations._narrow import is_mapping
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
+from lmstudio_integrations.protocol.credentials import split_token
 
 HOST_VARIABLE = "LMSTUDIO_HOST"
 TOKEN_VARIABLES = ("LM_API_TOKEN", "LMSTUDIO_API_TOKEN")
@@ -23,7 +24,6 @@ DISCOVERY_PORTS = (41343, 52993, 16141, 39414, 22931)
 
 _SCHEMES = {"": False, "ws": False, "http": False, "wss": True, "https": True}
 _API_SUFFIX = re.compile(r"/(api/)?v[01]$")
-_TOKEN = re.compile(r"sk-lm-([A-Za-z0-9]{8}):([A-Za-z0-9]{20})")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -103,13 +103,13 @@ class Credentials:
         Raises:
             LMStudioAuthenticationError: If it has another shape; the message does not contain it.
         """
-        found = _TOKEN.fullmatch(token.strip())
-        if not found:
+        halves = split_token(token)
+        if halves is None:
             raise LMStudioAuthenticationError(
                 "the API token is malformed; it must look like sk-lm-XXXXXXXX:XXXXXXXXXXXXXXXXXXXX "
                 "(8 and 20 letters or digits); copy it again from LM Studio"
             )
-        return cls(found[1], found[2], is_token=True)
+        return cls(*halves, is_token=True)
 
 
 class _Guest:

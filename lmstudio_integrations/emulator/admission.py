@@ -1,13 +1,11 @@
 """Who may come in, and what is kept for whom (protocol §2)."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from lmstudio_integrations.emulator.context import Client
 from lmstudio_integrations.errors import LMStudioValueError
-
-_TOKEN = re.compile(r"sk-lm-([A-Za-z0-9]{8}):([A-Za-z0-9]{20})")
+from lmstudio_integrations.protocol.credentials import split_token
 
 
 @dataclass(slots=True)
@@ -57,9 +55,9 @@ class Admission:
 
 
 def _credentials(token: str) -> tuple[str, str]:
-    found = _TOKEN.fullmatch(token.strip())
-    if found is None:
+    halves = split_token(token)
+    if halves is None:
         raise LMStudioValueError(
             "an API token of the server is malformed; it must be sk-lm-, 8 letters or digits, a colon, and 20 more"
         )
-    return found[1], found[2]
+    return halves

@@ -205,3 +205,9 @@ async def test_a_closed_client_raises_and_others_go_on(make_client: Callable[...
         await first.llm.model("chatty")
     assert str(await model.respond("hello"))
     await second.aclose()
+
+
+@pytest.mark.parametrize("identifier", ["nobody", "__proto__x"])
+async def test_unloading_what_is_not_there_is_told(client: Any, identifier: str) -> None:
+    with pytest.raises(lms.LMStudioModelNotFoundError):
+        await client.llm.unload(identifier)

@@ -559,3 +559,9 @@ def test_an_engine_that_is_not_there_is_an_error() -> None:
     emulator = Emulator([CHAT], load=[CHAT.key], engines={"other": ScriptedEngine()})
     with pytest.raises(LMStudioModelLoadError, match="no engine 'scripted'"):
         emulator.start()
+
+
+def test_unloading_under_a_name_that_no_model_can_have_is_refused(me: Wire) -> None:
+    for name in ("", "__proto__"):
+        answer = me.call("unloadModel", {"identifier": name})
+        assert answer["error"]["displayData"]["code"] == "generic.noModelMatchingQuery"

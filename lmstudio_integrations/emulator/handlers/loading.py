@@ -5,7 +5,7 @@ from typing import Any
 from lmstudio_integrations.emulator import defaults
 from lmstudio_integrations.emulator.context import Channel, Context
 from lmstudio_integrations.emulator.models import Evicting, Notice, Started
-from lmstudio_integrations.emulator.refusals import RefusedError, load_cancelled
+from lmstudio_integrations.emulator.refusals import RefusedError, load_cancelled, no_model_matching
 from lmstudio_integrations.protocol.endpoints import (
     BasePredictionConfig,
     EstimateModelUsage,
@@ -70,7 +70,12 @@ def _packet(notice: Notice) -> dict[str, Any]:
 async def unload_model(context: Context, parameter: UnloadModel) -> None:
     """Unload an instance."""
     library = context.hub.library
-    await library.unload(library.find(context.kind, by_identifier(parameter.identifier)))
+    try:
+        specifier = by_identifier(parameter.identifier)
+    except ValueError as error:  # a name that no model can have
+        loaded = [each.identifier for each in library.loaded(context.kind)]
+        raise no_model_matching({"identifier": parameter.identifier}, loaded) from error
+    await library.unload(library.find(context.kind, specifier))
 
 
 async def list_loaded(context: Context, _parameter: None) -> list[dict[str, Any]]:
