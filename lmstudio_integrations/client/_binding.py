@@ -136,7 +136,7 @@ def _resolve_once(link: Link[Any], binding: Binding) -> Flow[None]:
             with binding.lock:
                 binding.queue = []
             for other in queue:
-                other.finish(copy(error))
+                link.finish(other, copy(error))
 
 
 def resolve(link: Link[Any], binding: Binding) -> Flow[None]:

@@ -31,6 +31,7 @@ class IOThread:
         self.dead = False
         """Whether this thread belongs to the parent of a fork."""
         self._on_exit: list[Callable[[], Any]] = []
+        self._held: list[Callable[[], None]] | None = None
         self._thread = threading.Thread(target=self._run, name="lmstudio-io", daemon=True)
         self._thread.start()
 
@@ -70,6 +71,23 @@ class IOThread:
         if not self.gone:
             with contextlib.suppress(RuntimeError):  # the loop may close just now
                 self.loop.call_soon_threadsafe(function, *args)
+
+    def hold_wakes(self) -> None:
+        """Let callers sleep on while a portion of what came is taken in (on the thread)."""
+        self._held = []
+
+    def release_wakes(self) -> None:
+        """Wake all for whom something came since `hold_wakes` (on the thread)."""
+        held, self._held = self._held or (), None
+        for wake in held:
+            wake()
+
+    def wake(self, wake: Callable[[], None]) -> None:
+        """Wake a caller, now or with the portion that is being taken in (on the thread)."""
+        if self._held is None:
+            wake()
+        else:
+            self._held.append(wake)
 
     def check_caller(self) -> None:
         """Refuse to be waited for by itself.

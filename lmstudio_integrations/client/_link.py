@@ -161,6 +161,10 @@ class Link(Generic[WaiterT_co]):
         """Return something to wait for that is no call."""
         return self._make_waiter(IOThread.current())
 
+    def finish(self, waiter: Waiter, error: BaseException | None) -> None:
+        """Let somebody who waits for no call go on."""
+        IOThread.current().submit(waiter.finish, error)
+
     @property
     def home(self) -> object:
         """As whom the server knows what this client uploads."""

@@ -10,6 +10,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Event
 
+from lmstudio_integrations.client._io import IOThread
 from lmstudio_integrations.protocol.session import ClientSession
 
 _MESSAGES = (Opcode.TEXT, Opcode.BINARY)
@@ -24,6 +25,15 @@ class Socket(ClientConnection):
 
     session: ClientSession | None = None
     """Who takes the frames."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what was read; callers are woken when all of it is, for who runs at the first packet waits twice."""
+        io = IOThread.current()
+        io.hold_wakes()
+        try:
+            super().data_received(data)
+        finally:
+            io.release_wakes()
 
     def process_event(self, event: Event) -> None:
         """Take in a frame, or the response to the handshake."""

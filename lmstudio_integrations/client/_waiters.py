@@ -1,6 +1,6 @@
 """How callers wait: a thread on a queue, a coroutine in its own loop. Both are handed all that has piled up.
 
-The I/O thread puts items in and never waits; it wakes the caller once per batch, not once per item.
+The I/O thread puts items in and never waits; it wakes the caller once per portion that it reads, not once per item.
 """
 
 import asyncio
@@ -78,7 +78,7 @@ class Waiter:
         """Wake the caller, once; one that is still busy with what it has looks again by itself."""
         if self._waiting:
             self._waiting = False
-            self._wake()
+            self._io.wake(self._wake)
 
     def _wake(self) -> None:
         raise AssertionError("each kind of waiter has its own way to wake its caller")

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import gc
+import os
 import pickle
 import signal
 import subprocess
@@ -110,8 +111,11 @@ print("both fine")
 
 
 def _python(code: str, *arguments: str) -> subprocess.Popen[str]:
+    """Run a program, without measuring its coverage: an interrupt or a fork in the tracer leaves its lock locked."""
     return subprocess.Popen(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, *arguments],
+        env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -157,13 +161,7 @@ except KeyboardInterrupt:
     print("interrupted", flush=True)
     sys.stdin.read()
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, server.address],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = _python(code, server.address)
     assert process.stdout is not None
     assert process.stdout.readline().strip() == "waiting"
     server.wait_for(lambda: any(record.fragments > 0 for record in server.predictions))
