@@ -97,6 +97,7 @@ class ClientSession:
         self._backlog: list[Exchange] = []
         self._calls: dict[int, Exchange] = {}
         self._channels: dict[int, Exchange] = {}
+        self._unknown: dict[str, str] = {}
         self._next_id = 0
         self.ready: bool = False
         """Whether the server has let this client in."""
@@ -126,6 +127,11 @@ class ClientSession:
             self._backlog.append(exchange)
 
     def _send(self, exchange: Exchange, now: float) -> None:
+        warned = self._unknown.get(exchange.endpoint.name)
+        if warned is not None:
+            # Asking again would use up the five warnings of this connection, and after them no answer comes at all.
+            exchange.sink.finish(_not_taken(exchange, LMStudioUnsupportedError, warned))
+            return
         exchange.id = self._next_id = self._next_id + 1
         exchange.since = now
         endpoint = exchange.endpoint
@@ -286,13 +292,18 @@ class ClientSession:
             logger.log(level, "the server warns: %s", text)
             return
         unknown = "unknown endpoint" in text
+        if unknown:
+            self._unknown[hit[0].endpoint.name] = text
         # A warning names no call. An endpoint is unknown to all; a bad parameter is that of the newest call.
         for exchange in hit if unknown else hit[-1:]:
+            table = self._calls if isinstance(exchange.endpoint, Rpc) else self._channels
+            del table[exchange.id]
             failure = LMStudioUnsupportedError if unknown else LMStudioProtocolError
-            self._calls.pop(exchange.id, None) if isinstance(exchange.endpoint, Rpc) else self._channels.pop(
-                exchange.id
-            )
-            exchange.sink.finish(failure(f"{exchange.doing}: the server does not take {name!r}: {text}"))
+            exchange.sink.finish(_not_taken(exchange, failure, text))
+
+
+def _not_taken(exchange: Exchange, kind: type[LMStudioError], warning: str) -> LMStudioError:
+    return kind(f"{exchange.doing}: the server does not take {exchange.endpoint.name!r}: {warning}")
 
 
 class _Nobody:

@@ -8,6 +8,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.handlers import SERVED
 from tests.requirements import proves
 
 
@@ -254,3 +255,13 @@ def test_breaking_out_of_a_loop_stops_the_server_at_once(server: Emulator) -> No
             assert fragment.content == "on"
             break
         server.wait_for(lambda: len(server.predictions) == 2 and server.predictions[-1].stop_reason == "userStopped")
+
+
+async def test_completing_goes_on_when_an_old_server_has_said_all_its_warnings(
+    client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = {name: endpoint for name, endpoint in SERVED["llm"].items() if name != "completeRawText"}
+    monkeypatch.setitem(SERVED, "llm", old)
+    model = await client.llm.model("chatty")
+    for _ in range(8):
+        assert (await model.complete("count", config={"max_tokens": 1}, timeout=5.0)).content == "0"

@@ -416,6 +416,19 @@ def test_an_unknown_endpoint_fails_every_call_to_it_that_was_not_answered() -> N
     assert not spared.ends
 
 
+@proves("C-WARNING-UNKNOWN-ENDPOINT")
+def test_an_endpoint_that_is_known_to_be_unknown_is_not_asked_again() -> None:
+    pair = SessionPair()
+    pair.call("completeRawText", {**_RAW})
+    warning = "Received channelCreate for unknown endpoint, endpoint = completeRawText"
+    pair.raw({"type": "communicationWarning", "warning": warning})
+    pair.client.data_to_send()
+    _, again = pair.call("completeRawText", {**_RAW})
+    assert isinstance(again.error, LMStudioUnsupportedError)
+    assert warning in str(again.error)
+    assert pair.client.data_to_send() == []
+
+
 _RAW = {"modelSpecifier": QUERY, "rawPrompt": "a", "predictionConfigStack": EMPTY_STACK}
 
 
