@@ -115,7 +115,15 @@ class Connected(BaseModel):
     def _lmstudio_names(cls, values: Any) -> Any:
         if not is_object(values):
             return values
-        hide_tokens(values)
+        for name in _TOKENS & values.keys():
+            # In place: pydantic keeps this very dict in the errors that it raises, and shows part of it.
+            if isinstance(values[name], str):
+                values[name] = SecretStr(values[name])
+        return cls._under_own_names(values)
+
+    @classmethod
+    def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Return what was given under the names of our fields."""
         known = cls.model_fields
         return values if values.keys() <= known.keys() else own_names(values, known)
 
@@ -193,13 +201,6 @@ class Connected(BaseModel):
         had_token, token = fields["api_token"], token_from_environment()
         super().__setstate__({**state, "__dict__": {**fields, "api_token": token}})
         self._runtime.lost_token = had_token and token is None
-
-
-def hide_tokens(values: dict[str, Any]) -> None:
-    """Wrap tokens, in place: pydantic keeps this very dict in the errors that it raises, and shows part of it."""
-    for name in _TOKENS & values.keys():
-        if isinstance(values[name], str):
-            values[name] = SecretStr(values[name])
 
 
 def own_names(values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:

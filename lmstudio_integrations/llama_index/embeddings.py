@@ -8,14 +8,13 @@ from typing import Annotated, Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.lengths import LengthPolicy, acarried_out, carried_out, may_be_long, plan
 from lmstudio_integrations._adapters.retry import arepeat, repeat
 from lmstudio_integrations._adapters.runtime import Facts, Server, Wanted
-from lmstudio_integrations._adapters.settings import hide_tokens, own_names
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._adapters.settings import own_names
 from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
 from lmstudio_integrations.client.sync import EmbeddingModel
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
@@ -75,13 +74,9 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
     """What to do with a text that is too long for the model: `error`; `truncate` embeds its beginning; `pass` leaves it
     to the server, which may cut it silently."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _lmstudio_names(cls, values: Any) -> Any:
+    def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept the names that other integrations have for our fields; `model` and `model_name` are one."""
-        if not is_object(values):
-            return values
-        hide_tokens(values)
         given = dict(values)
         if "request_timeout" in given:
             given["timeout"] = given.pop("request_timeout")

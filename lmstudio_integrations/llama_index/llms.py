@@ -21,7 +21,7 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW, DEFAULT_NUM_OUTPUTS
 from llama_index.core.llms.llm import ToolSelection, default_completion_to_prompt
 from llama_index.core.tools import BaseTool
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
 from pydantic_core import from_json
 
 from lmstudio_integrations._adapters import conversation, images
@@ -29,7 +29,7 @@ from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.predicting import Call, Predicting
 from lmstudio_integrations._adapters.retry import arepeat, batches, repeat
 from lmstudio_integrations._adapters.runtime import Facts
-from lmstudio_integrations._adapters.settings import hide_tokens, own_names
+from lmstudio_integrations._adapters.settings import own_names
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
 from lmstudio_integrations.client.sync import PredictionStream
@@ -114,13 +114,9 @@ class LMStudio(Portable, Predicting, Structured):
     is_function_calling_model: bool = True
     """Whether LlamaIndex may offer tools. `False` makes it choose ReAct agents and programs in plain text."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _lmstudio_names(cls, values: Any) -> Any:
+    def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept the names that other LlamaIndex integrations have for our fields."""
-        if not is_object(values):
-            return values
-        hide_tokens(values)
         if values.keys() <= cls.model_fields.keys():
             return values
         given = dict(values)
