@@ -129,7 +129,9 @@ if TYPE_CHECKING:
         LlmPredictionConfig,
         LlmPredictionConfigDict,
     )
-    from lmstudio_integrations.types.files import DownloadProgressUpdate, FileHandle, ParsedDocument, RetrievalResult
+    from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
+    from lmstudio_integrations.types.downloads import DownloadProgressUpdate
+    from lmstudio_integrations.types.files import FileHandle
     from lmstudio_integrations.types.functions import ToolFunctionDef, ToolFunctionDefDict
     from lmstudio_integrations.types.models import (
         ContextUse,
@@ -272,12 +274,12 @@ _MODULES = {
         "ToolMessage",
         "UserMessage",
     ),
-    ".types.files": (
-        "DownloadProgressUpdate",
-        "FileHandle",
+    ".types.documents": (
         "ParsedDocument",
         "RetrievalResult",
     ),
+    ".types.downloads": ("DownloadProgressUpdate",),
+    ".types.files": ("FileHandle",),
     ".types.functions": (
         "ToolFunctionDef",
         "ToolFunctionDefDict",

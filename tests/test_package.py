@@ -18,13 +18,14 @@ NAME = PACKAGE.name
 
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
+    "_environment": set(),
     "_narrow": set(),
     "types": {"errors", "_narrow"},
     "protocol": {"types", "errors", "_narrow"},
-    "client": {"protocol", "types", "errors", "_narrow"},
-    "_adapters": {"client", "protocol", "types", "errors", "_narrow"},
+    "client": {"protocol", "types", "errors", "_narrow", "_environment"},
+    "_adapters": {"client", "protocol", "types", "errors", "_narrow", "_environment"},
     "langchain": {"_adapters", "client", "protocol", "types", "errors", "_narrow"},
-    "llama_index": {"_adapters", "client", "protocol", "types", "errors", "_narrow"},
+    "llama_index": {"_adapters", "client", "protocol", "types", "errors", "_narrow", "_environment"},
     "emulator": {"protocol", "types", "errors", "_narrow"},
     "pytest_plugin": {"emulator"},
     "cli": {"emulator", "langchain", "client", "types", "errors", "_narrow"},

@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from lmstudio_integrations._adapters.conversation import ImageSource
-from lmstudio_integrations.client.asynchronous import AsyncClient
-from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.types.files import FileHandle
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.asynchronous import AsyncClient
+    from lmstudio_integrations.client.sync import Client
 
 _LARGEST = 20 * 2**20
 _TIMEOUT = 30.0
@@ -48,12 +51,12 @@ def download(url: str) -> bytes:
     return data
 
 
-def upload(client: Client, sources: Iterable[ImageSource]) -> dict[ImageSource, FileHandle]:
+def upload(client: "Client", sources: Iterable[ImageSource]) -> dict[ImageSource, FileHandle]:
     """Upload pictures."""
     return {source: client.files.prepare_image(source.data or download(source.url or "")) for source in sources}
 
 
-async def aupload(client: AsyncClient, sources: Iterable[ImageSource]) -> dict[ImageSource, FileHandle]:
+async def aupload(client: "AsyncClient", sources: Iterable[ImageSource]) -> dict[ImageSource, FileHandle]:
     """Upload pictures; they are fetched by a thread of their own."""
     handles: dict[ImageSource, FileHandle] = {}
     for source in sources:

@@ -4,17 +4,21 @@ A handle gets its model again for predictions and the like, but tells of the ins
 model to make room for another, so between two calls of an adapter the instance may well have changed.
 """
 
-from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel, AsyncLLM
-from lmstudio_integrations.client.sync import LLM, EmbeddingModel
+from typing import TYPE_CHECKING
+
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioModelUnloadedError
-from lmstudio_integrations.types.models import ModelInstanceInfo
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel, AsyncLLM
+    from lmstudio_integrations.client.sync import LLM, EmbeddingModel
+    from lmstudio_integrations.types.models import ModelInstanceInfo
 
 _GONE = (LMStudioModelNotFoundError, LMStudioModelUnloadedError)
 _ANYTHING = "a"
 """A text whose tokens may be counted, which gets the model again if it has gone."""
 
 
-def info_of(model: LLM | EmbeddingModel) -> ModelInstanceInfo:
+def info_of(model: "LLM | EmbeddingModel") -> "ModelInstanceInfo":
     """Return what the server knows of a model's instance, getting or loading it if need be."""
     try:
         return model.get_info()
@@ -23,7 +27,7 @@ def info_of(model: LLM | EmbeddingModel) -> ModelInstanceInfo:
         return model.get_info()
 
 
-async def ainfo_of(model: AsyncLLM | AsyncEmbeddingModel) -> ModelInstanceInfo:
+async def ainfo_of(model: "AsyncLLM | AsyncEmbeddingModel") -> "ModelInstanceInfo":
     """Return what the server knows of a model's instance, getting or loading it if need be."""
     try:
         return await model.get_info()

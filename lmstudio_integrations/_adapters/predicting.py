@@ -5,18 +5,18 @@ replaces; `load_config` and `extra` are merged key by key.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from lmstudio_integrations._adapters.runtime import Server, Wanted
+from lmstudio_integrations._adapters.runtime import Runtime, Server, Wanted
 from lmstudio_integrations._adapters.settings import Connected, LlmLoadConfig, own_names
-from lmstudio_integrations.client._requests import PredictionOptions
-from lmstudio_integrations.client.asynchronous import AsyncLLM
-from lmstudio_integrations.client.sync import LLM
-from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig, LoadSettings
-from lmstudio_integrations.types.models import ModelKind
+from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig, LoadSettings, ModelKind
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client._requests import PredictionOptions
+    from lmstudio_integrations.client.asynchronous import AsyncLLM
+    from lmstudio_integrations.client.sync import LLM
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Off = Literal[False]
@@ -43,12 +43,12 @@ SETTINGS = {
 _NO_SETTINGS = LlmPredictionConfig()
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One call, with everything settled.
 
     Attributes:
         values: The settings by our names.
+        runtime: The clients of the object that is called.
         server: The server.
         wanted: The model.
         load_config: How to load it.
@@ -56,14 +56,23 @@ class Call:
     """
 
     values: Mapping[str, Any]
+    runtime: Runtime
     server: Server
     wanted: Wanted
     load_config: LoadSettings | None
     config: LlmPredictionConfig
 
-    def options(self) -> PredictionOptions:
+    def model(self) -> "LLM":
+        """Return the model, for threads."""
+        return self.runtime.llm(self.server, self.wanted, self.load_config)
+
+    def async_model(self) -> "AsyncLLM":
+        """Return the model, for coroutines."""
+        return self.runtime.async_llm(self.server, self.wanted, self.load_config)
+
+    def options(self) -> "PredictionOptions":
         """Return what goes with the request besides the prompt; a callback costs something for each token."""
-        options = PredictionOptions(config=self.config)
+        options: PredictionOptions = {"config": self.config}
         if self.values["preset"] is not None:
             options["preset"] = self.values["preset"]
         if self.values["on_prompt_progress"] is not None:
@@ -163,11 +172,6 @@ class Predicting(Connected):
         """
         settings = {native: values[name] for name, native in SETTINGS.items() if values[name] is not None}
         config = LlmPredictionConfig.parse({**settings, **more}) if settings or more else _NO_SETTINGS
-        load_config = self._load_config(values)
-        return Call(values, self._server(values), self._wanted(values, load_config), load_config, config)
-
-    def _model(self, call: Call) -> LLM:
-        return self._runtime.llm(call.server, call.wanted, call.load_config)
-
-    def _async_model(self, call: Call) -> AsyncLLM:
-        return self._runtime.async_llm(call.server, call.wanted, call.load_config)
+        load_config, runtime = self._load_config(values), self._runtime
+        server = self._server(values, runtime)
+        return Call(values, runtime, server, self._wanted(values, load_config), load_config, config)

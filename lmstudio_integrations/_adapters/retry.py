@@ -3,12 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
-from lmstudio_integrations.client.sync import PredictionStream
 from lmstudio_integrations.errors import LMStudioUnreachableError
-from lmstudio_integrations.types.results import PredictionEvent
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
+    from lmstudio_integrations.client.sync import PredictionStream
+    from lmstudio_integrations.types.results import PredictionEvent
 
 T = TypeVar("T")
 
@@ -52,7 +54,7 @@ async def arepeat(call: Callable[[], Awaitable[T]], retries: int) -> T:
             await asleep(delay)
 
 
-def batches(open_stream: Callable[[], PredictionStream], retries: int) -> Generator[list[PredictionEvent]]:
+def batches(open_stream: "Callable[[], PredictionStream]", retries: int) -> "Generator[list[PredictionEvent]]":
     """Yield the events of a prediction as they come; closing this stops the server."""
     delays = _delays(retries)
     while True:
@@ -69,8 +71,8 @@ def batches(open_stream: Callable[[], PredictionStream], retries: int) -> Genera
 
 
 async def abatches(
-    open_stream: Callable[[], Awaitable[AsyncPredictionStream]], retries: int
-) -> AsyncGenerator[list[PredictionEvent]]:
+    open_stream: "Callable[[], Awaitable[AsyncPredictionStream]]", retries: int
+) -> "AsyncGenerator[list[PredictionEvent]]":
     """Yield the events of a prediction as they come; closing this stops the server."""
     delays = _delays(retries)
     while True:
@@ -87,7 +89,7 @@ async def abatches(
             return
 
 
-def events(open_stream: Callable[[], PredictionStream], retries: int) -> Generator[PredictionEvent]:
+def events(open_stream: "Callable[[], PredictionStream]", retries: int) -> "Generator[PredictionEvent]":
     """Yield the events of a prediction one by one; closing this stops the server."""
     for batch in batches(open_stream, retries):
         yield from batch

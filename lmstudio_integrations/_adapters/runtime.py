@@ -1,20 +1,26 @@
 """What an adapter needs while it works and must never carry along: clients, model handles, what it has learnt.
 
+The only place where the adapters load the native client, and only when the first call needs it: it is half of what
+importing an adapter would take.
+
 Adapters are configuration. A copy, a pickle or a deep copy of one begins with an empty `Runtime`; sockets are shared by
 the whole process, so that costs no connection.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
-from lmstudio_integrations.client._link import ADAPTER_LINGER
-from lmstudio_integrations.client.asynchronous import AsyncClient, AsyncEmbeddingModel, AsyncLLM
-from lmstudio_integrations.client.sync import LLM, Client, EmbeddingModel
-from lmstudio_integrations.types.config import LoadSettings
-from lmstudio_integrations.types.models import ModelKind
+from lmstudio_integrations.types.config import LoadSettings, ModelKind
 
-ClientT = TypeVar("ClientT", Client, AsyncClient)
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.asynchronous import AsyncClient, AsyncEmbeddingModel, AsyncLLM
+    from lmstudio_integrations.client.sync import LLM, Client, EmbeddingModel
+
+ClientT = TypeVar("ClientT", "Client", "AsyncClient")
+
+_KEEP_IDLE = 300.0
+"""Seconds for which a connection that only adapters hold stays open while idle."""
 
 _MOST_HANDLES = 64
 """Handles that are kept; a program that makes up a new configuration for every call must not fill the memory."""
@@ -61,8 +67,8 @@ class Facts:
 class _Side(Generic[ClientT]):
     """The clients of one kind, sync or async, and their handles."""
 
-    def __init__(self, make: type[ClientT]) -> None:
-        self._make: type[ClientT] = make
+    def __init__(self, make: Callable[..., ClientT]) -> None:
+        self._make: Callable[..., ClientT] = make
         self._clients: dict[Server, ClientT] = {}
         self._handles: dict[tuple[Server, Wanted], Any] = {}
 
@@ -72,7 +78,7 @@ class _Side(Generic[ClientT]):
         if client is None:
             clocks: Any = dict(server.clocks)
             client = self._clients.setdefault(
-                server, self._make(server.host, server.token, keep_idle=ADAPTER_LINGER, **clocks)
+                server, self._make(server.host, server.token, keep_idle=_KEEP_IDLE, **clocks)
             )
         return client
 
@@ -109,9 +115,11 @@ class Runtime:
     """The clients of one adapter. Threads may share it; nothing in it is bound to an event loop."""
 
     def __init__(self) -> None:
-        self._sync = _Side(Client)
-        self._async = _Side(AsyncClient)
+        self._sync: _Side[Client] = _Side(_make_client)
+        self._async: _Side[AsyncClient] = _Side(_make_async_client)
         self._facts: dict[tuple[Server, Wanted], Facts] = {}
+        self.profiled: Facts | None = None
+        """What the adapter's own description of its model was completed with."""
         self.lost_token = False
         """Whether the adapter was pickled, which drops its API token."""
 
@@ -125,27 +133,27 @@ class Runtime:
             self._facts.clear()
         return self._facts.setdefault((server, wanted), facts)
 
-    def client(self, server: Server) -> Client:
+    def client(self, server: Server) -> "Client":
         """Return the client for threads."""
         return self._sync.client(server)
 
-    def async_client(self, server: Server) -> AsyncClient:
+    def async_client(self, server: Server) -> "AsyncClient":
         """Return the client for coroutines."""
         return self._async.client(server)
 
-    def llm(self, server: Server, wanted: Wanted, config: LoadSettings | None) -> LLM:
+    def llm(self, server: Server, wanted: Wanted, config: LoadSettings | None) -> "LLM":
         """Return the language model, for threads."""
         return cast("LLM", self._sync.handle(server, wanted, config))
 
-    def async_llm(self, server: Server, wanted: Wanted, config: LoadSettings | None) -> AsyncLLM:
+    def async_llm(self, server: Server, wanted: Wanted, config: LoadSettings | None) -> "AsyncLLM":
         """Return the language model, for coroutines."""
         return cast("AsyncLLM", self._async.handle(server, wanted, config))
 
-    def embedding(self, server: Server, wanted: Wanted, config: LoadSettings | None) -> EmbeddingModel:
+    def embedding(self, server: Server, wanted: Wanted, config: LoadSettings | None) -> "EmbeddingModel":
         """Return the embedding model, for threads."""
         return cast("EmbeddingModel", self._sync.handle(server, wanted, config))
 
-    def async_embedding(self, server: Server, wanted: Wanted, config: LoadSettings | None) -> AsyncEmbeddingModel:
+    def async_embedding(self, server: Server, wanted: Wanted, config: LoadSettings | None) -> "AsyncEmbeddingModel":
         """Return the embedding model, for coroutines."""
         return cast("AsyncEmbeddingModel", self._async.handle(server, wanted, config))
 
@@ -171,3 +179,15 @@ class Runtime:
 
     def __reduce__(self) -> tuple[type["Runtime"], tuple[()]]:
         return Runtime, ()
+
+
+def _make_client(*args: Any, **options: Any) -> "Client":
+    from lmstudio_integrations.client.sync import Client  # noqa: PLC0415 - with the first call
+
+    return Client(*args, **options)
+
+
+def _make_async_client(*args: Any, **options: Any) -> "AsyncClient":
+    from lmstudio_integrations.client.asynchronous import AsyncClient  # noqa: PLC0415 - with the first call
+
+    return AsyncClient(*args, **options)

@@ -9,16 +9,20 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
 from lmstudio_integrations._adapters.progress import bar
 from lmstudio_integrations._adapters.runtime import Runtime, Server, Wanted
+from lmstudio_integrations._environment import TOKEN_VARIABLES
 from lmstudio_integrations._narrow import is_object
-from lmstudio_integrations.client._address import TOKEN_VARIABLES
-from lmstudio_integrations.client._binding import LoadPolicy, OnConfigMismatch
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
-from lmstudio_integrations.types.config import LlmLoadModelConfig, LoadSettings
-from lmstudio_integrations.types.models import ModelKind
+from lmstudio_integrations.types.config import (
+    LlmLoadModelConfig,
+    LoadPolicy,
+    LoadSettings,
+    ModelKind,
+    OnConfigMismatch,
+)
 
 CLOCKS = ("connect_timeout", "load_timeout", "first_token_timeout", "idle_timeout", "timeout")
 
@@ -52,6 +56,8 @@ def token_from_environment() -> SecretStr | None:
 
 class Connected(BaseModel):
     """Which server and which model."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)
 
     _kind: ClassVar[ModelKind]
     _load_settings: ClassVar[type[LoadSettings]]
@@ -129,11 +135,11 @@ class Connected(BaseModel):
 
     # Which model ----------------------------------------------------------------------------------------------------
 
-    def _server(self, values: Mapping[str, Any]) -> Server:
+    def _server(self, values: Mapping[str, Any], runtime: Runtime) -> Server:
         """Return the server that a call is for."""
         token: SecretStr | str | None = values["api_token"]
         secret = token.get_secret_value() if isinstance(token, SecretStr) else token
-        if secret is None and self._runtime.lost_token:
+        if secret is None and runtime.lost_token:
             raise LMStudioAuthenticationError(
                 f"the API token was left out when this {type(self).__name__} was pickled; "
                 f"set {TOKEN_VARIABLES[0]} in this process"

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 from urllib.parse import urlsplit
 
+from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations._narrow import is_mapping
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.protocol.credentials import split_token
 
-HOST_VARIABLE = "LMSTUDIO_HOST"
-TOKEN_VARIABLES = ("LM_API_TOKEN", "LMSTUDIO_API_TOKEN")
 PLACEHOLDER_TOKEN = "lm-studio"  # noqa: S105 - it is none
 """What programs for OpenAI's API write where LM Studio wants no token; it means none."""
 DEFAULT_PORT = 1234

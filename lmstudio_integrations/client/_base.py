@@ -13,8 +13,6 @@ from lmstudio_integrations.client._arguments import check_names, optional_text, 
 from lmstudio_integrations.client._binding import (
     DEFAULT_TTL,
     Binding,
-    LoadPolicy,
-    OnConfigMismatch,
     OnProgress,
     milliseconds,
 )
@@ -29,10 +27,13 @@ from lmstudio_integrations.types.config import (
     LlmLoadModelConfig,
     LlmLoadModelConfigDict,
     LlmPredictionConfig,
+    LoadPolicy,
     LoadSettings,
+    ModelKind,
+    OnConfigMismatch,
 )
-from lmstudio_integrations.types.files import DownloadOptionInfo, SearchResultInfo
-from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo, ModelInfo, ModelKind
+from lmstudio_integrations.types.downloads import DownloadOptionInfo, SearchResultInfo
+from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo, ModelInfo
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionResult
 
 HandleT = TypeVar("HandleT", bound="BaseHandle")

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.client._arguments import seconds_of
@@ -24,15 +24,13 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol.endpoints import GetOrLoad, LoadModel, Lookup, Specified
 from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
-from lmstudio_integrations.types.config import LoadSettings
-from lmstudio_integrations.types.models import ModelKind, ModelQuery, QuerySpecifier, by_identifier
+from lmstudio_integrations.types.config import LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
+from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier, by_identifier
 
 logger = logging.getLogger(__name__)
 _PACKAGE = __name__.partition(".")[0]
 
 T = TypeVar("T")
-LoadPolicy = Literal["get_or_load", "require_loaded", "new_instance"]
-OnConfigMismatch = Literal["warn", "raise", "ignore"]
 OnProgress = Callable[[float], Any]
 DEFAULT_TTL = 3600.0
 """Seconds of idle time after which a model goes that was loaded without saying how long it should stay."""

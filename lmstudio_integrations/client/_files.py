@@ -23,7 +23,8 @@ from lmstudio_integrations.errors import LMStudioFileExpiredError, LMStudioOSErr
 from lmstudio_integrations.protocol.endpoints import ParseDocument, ParseOptions, Retrieve, UploadFile
 from lmstudio_integrations.protocol.kv_config import KvConfig
 from lmstudio_integrations.types.chat import ChatHistory, Message
-from lmstudio_integrations.types.files import FileHandle, Origin, ParsedDocument, RetrievalResult
+from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
+from lmstudio_integrations.types.files import FileHandle, Origin
 
 FileInput = str | PathLike[str] | bytes | IO[bytes]
 """A path, a data URL, the content itself, or an open binary file."""

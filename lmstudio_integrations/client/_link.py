@@ -24,8 +24,6 @@ from lmstudio_integrations.types.files import Origin
 WaiterT_co = TypeVar("WaiterT_co", bound=Waiter, covariant=True)
 
 FOR_EVER = math.inf
-ADAPTER_LINGER = 300.0
-"""Seconds for which a connection that only adapters hold stays open while idle."""
 
 _owners = itertools.count(1)
 
@@ -109,7 +107,8 @@ class Link(Generic[WaiterT_co]):
         """Return this link for one operation of several calls: with its limits, the total one counted from now."""
         like = object.__new__(type(self))
         like.__dict__.update(self.__dict__)
-        like.clocks = {**self.clocks, **(clocks or {})}
+        if clocks:
+            like.clocks = {**self.clocks, **clocks}
         like._since = time.monotonic()
         like._original = self
         return like

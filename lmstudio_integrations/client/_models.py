@@ -22,14 +22,13 @@ from lmstudio_integrations.protocol.endpoints import (
 )
 from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack, stack_of
 from lmstudio_integrations.types.chat import ChatHistory
-from lmstudio_integrations.types.config import LoadSettings
+from lmstudio_integrations.types.config import LoadSettings, ModelKind
 from lmstudio_integrations.types.models import (
     INSTANCE_INFO_TYPES,
     ContextUse,
     InstanceProcessingState,
     ModelInfo,
     ModelInstanceInfo,
-    ModelKind,
     ModelUsageEstimate,
     QuerySpecifier,
     ServerVersion,

@@ -13,7 +13,7 @@ from lmstudio_integrations.protocol.endpoints import (
     SearchOptions,
     SearchResultIdentifier,
 )
-from lmstudio_integrations.types.files import DownloadOptionInfo, DownloadProgressUpdate, SearchResultInfo
+from lmstudio_integrations.types.downloads import DownloadOptionInfo, DownloadProgressUpdate, SearchResultInfo
 
 OnDownload = Callable[[DownloadProgressUpdate], Any]
 

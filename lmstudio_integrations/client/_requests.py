@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeAlias, TypedDict
 
 from lmstudio_integrations.client._arguments import check_names, list_of, optional_text, seconds_of
@@ -155,13 +155,15 @@ def respond_in_loop(
 
 
 def _chat_request(link: Link[Any], history: History, settings: LlmPredictionConfig, preset: str | None) -> Request:
-    wire, stack, named = to_history(history), stack_of(settings), _preset(preset)
-
-    def make(specifier: QuerySpecifier) -> Flow[Predict]:
-        known = yield from renewed(link, wire)
-        return Predict(model_specifier=specifier, history=known, prediction_config_stack=stack, **named)
-
+    make = partial(_make_predict, link, to_history(history), stack_of(settings), _preset(preset))
     return Request(channel("llm", "predict"), make)
+
+
+def _make_predict(
+    link: Link[Any], history: ChatHistory, stack: KvConfigStack, named: Mapping[str, Any], specifier: QuerySpecifier
+) -> Flow[Predict]:
+    known = yield from renewed(link, history)
+    return Predict(model_specifier=specifier, history=known, prediction_config_stack=stack, **named)
 
 
 def complete(link: Link[Any], binding: Binding, prompt: str, options: PredictionOptions) -> Prediction:

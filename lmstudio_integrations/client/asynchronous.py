@@ -37,8 +37,9 @@ from lmstudio_integrations.client._requests import History, PredictionOptions, T
 from lmstudio_integrations.client._run_tools import arun_jobs
 from lmstudio_integrations.client._waiters import LoopWaiter, Waiter
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig
-from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
+from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
+from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import (
     ContextUse,
@@ -47,7 +48,6 @@ from lmstudio_integrations.types.models import (
     LlmInstanceInfo,
     ModelInfo,
     ModelInstanceInfo,
-    ModelKind,
     ModelUsageEstimate,
     ServerVersion,
 )

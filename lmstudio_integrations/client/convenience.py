@@ -14,8 +14,8 @@ from lmstudio_integrations.client._files import FileInput
 from lmstudio_integrations.client._requests import checked_clocks
 from lmstudio_integrations.client.sync import LLM, Client, DownloadedModel, EmbeddingModel
 from lmstudio_integrations.errors import LMStudioClientError
+from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.files import FileHandle
-from lmstudio_integrations.types.models import ModelKind
 
 
 def set_sync_api_timeout(timeout: float | None) -> None:

@@ -36,8 +36,9 @@ from lmstudio_integrations.client._requests import CLOCKS, History, PredictionOp
 from lmstudio_integrations.client._run_tools import run_jobs
 from lmstudio_integrations.client._waiters import ThreadWaiter, Waiter
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig
-from lmstudio_integrations.types.files import FileHandle, ParsedDocument, RetrievalResult
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
+from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
+from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import (
     ContextUse,
@@ -46,7 +47,6 @@ from lmstudio_integrations.types.models import (
     LlmInstanceInfo,
     ModelInfo,
     ModelInstanceInfo,
-    ModelKind,
     ModelUsageEstimate,
     ServerVersion,
 )

@@ -18,8 +18,7 @@ from lmstudio_integrations.emulator.engines._loading import header_of, is_embedd
 from lmstudio_integrations.emulator.engines.base import EngineError, ModelFacts
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._settings import Settings
-from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.models import ModelKind
+from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 
 EngineName = Literal["scripted", "llama_cpp"]
 

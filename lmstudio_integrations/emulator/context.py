@@ -13,7 +13,7 @@ from lmstudio_integrations.emulator.models import Library
 from lmstudio_integrations.emulator.refusals import file_not_found
 from lmstudio_integrations.emulator.work import Scope
 from lmstudio_integrations.protocol.endpoints import Namespace
-from lmstudio_integrations.types.models import ModelKind
+from lmstudio_integrations.types.config import ModelKind
 
 USER_STOPPED = "userStopped"
 """Why a channel's work ends when its client asks for it."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmstudio_integrations._narrow import is_object
-from lmstudio_integrations.types.models import ModelKind
+from lmstudio_integrations.types.config import ModelKind
 
 CONTEXT_LENGTH = 4096
 """The window of a load that asks for none, in tokens, where the model holds as many."""

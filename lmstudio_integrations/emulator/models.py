@@ -15,8 +15,8 @@ from lmstudio_integrations.emulator.clock import Clock
 from lmstudio_integrations.emulator.downloads import Downloads, OnBytes
 from lmstudio_integrations.emulator.engines.base import Engine, EngineError, LoadRequest, ModelFacts, Progress
 from lmstudio_integrations.emulator.instance import Instance
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig
-from lmstudio_integrations.types.models import InstanceSpecifier, ModelKind, ModelQuery, ModelSpecifier
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
+from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, ModelSpecifier
 
 logger: logging.Logger = logging.getLogger(__name__)
 

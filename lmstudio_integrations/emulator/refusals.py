@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lmstudio_integrations.emulator.engines.base import EngineError
-from lmstudio_integrations.types.models import ModelKind
+from lmstudio_integrations.types.config import ModelKind
 
 SAMPLE = 20
 """How many names an error lists at most."""

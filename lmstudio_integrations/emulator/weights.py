@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from lmstudio_integrations.emulator.engines.base import ModelFacts
-from lmstudio_integrations.types.models import ModelKind
+from lmstudio_integrations.types.config import ModelKind
 
 CACHE_VARIABLE = "LMSTUDIO_INTEGRATIONS_CACHE"
 """The environment variable that puts the cache elsewhere."""

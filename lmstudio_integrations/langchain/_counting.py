@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmstudio_integrations._adapters.conversation import Draft, ImageSource, to_history
-from lmstudio_integrations.client.sync import LLM
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
 from lmstudio_integrations.types.chat import ChatHistory, TextPart
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.tools import ToolCallRequestPart, ToolCallResultPart
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.sync import LLM
 
 PER_MESSAGE = 4
 """Tokens that a template puts around a message, roughly; only counted where the template could not be asked."""
@@ -18,7 +20,7 @@ PER_PICTURE = 256
 """Tokens of a picture, roughly; the server tells nobody."""
 
 
-def count(model: LLM, drafts: Sequence[Draft], tools: Sequence[dict[str, Any]]) -> int:
+def count(model: "LLM", drafts: Sequence[Draft], tools: Sequence[dict[str, Any]]) -> int:
     """Return the number of tokens of a conversation.
 
     A part of a conversation (`trim_messages` asks for many) may be refused by the template; it is then counted text by

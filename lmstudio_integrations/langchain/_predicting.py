@@ -70,26 +70,26 @@ class Predicting(predicting.Predicting):
         if custom is not None:
             return list(custom(text))
         with translated():
-            return repeat(partial(self._model(self._own()).tokenize, text), self.max_retries)
+            return repeat(partial(self._own().model().tokenize, text), self.max_retries)
 
     def get_num_tokens(self, text: str) -> int:
         """Return the number of tokens of a text, as the model has them."""
         if vars(self)["custom_get_token_ids"] is not None:
             return len(self.get_token_ids(text))
         with translated():
-            return repeat(partial(self._model(self._own()).count_tokens, text), self.max_retries)
+            return repeat(partial(self._own().model().count_tokens, text), self.max_retries)
 
     # What the server has told ---------------------------------------------------------------------------------------
 
     def _learn(self, call: Call, end: PredictionEnd) -> Facts:
         """Keep what the end of a prediction says of the model."""
-        known = self._runtime.facts(call.server, call.wanted)
-        return known or self._runtime.learn(call.server, call.wanted, Facts(end.model_info, _parallel(end)))
+        known = call.runtime.facts(call.server, call.wanted)
+        return known or call.runtime.learn(call.server, call.wanted, Facts(end.model_info, _parallel(end)))
 
     def _facts(self) -> Facts | None:
         """Return what is known of this object's own model."""
-        values = vars(self)
-        return self._runtime.facts(self._server(values), self._wanted(values, self._load_config(values)))
+        values, runtime = vars(self), self._runtime
+        return runtime.facts(self._server(values, runtime), self._wanted(values, self._load_config(values)))
 
     def _concurrency(self) -> int:
         """Return how many predictions the model runs at once, as far as is known without asking."""

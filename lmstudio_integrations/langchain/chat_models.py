@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -20,9 +20,6 @@ from lmstudio_integrations._adapters.conversation import Draft, ImageSource
 from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.predicting import Call
 from lmstudio_integrations._adapters.retry import abatches, arepeat, batches, repeat
-from lmstudio_integrations._adapters.runtime import Facts
-from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
-from lmstudio_integrations.client.sync import PredictionStream
 from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.langchain import _counting, _messages, _structured, _tools
 from lmstudio_integrations.langchain._chunks import ChunkStream, Fold, Options
@@ -30,6 +27,10 @@ from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._predicting import Predicting, ls_params, own_version, refuse_several
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.results import PredictionEnd
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
+    from lmstudio_integrations.client.sync import PredictionStream
 
 _EXTRAS = ("tools", "tool_choice", "parallel_tool_calls", "response_format", "n", "stream")
 """Call arguments that are no fields: what `bind_tools` and langchain-core pass."""
@@ -70,7 +71,6 @@ class ChatLMStudio(Predicting, BaseChatModel):
 
     _own_profile: ModelProfile = PrivateAttr(default_factory=ModelProfile)
     _learnt_profile: ModelProfile | None = PrivateAttr(default=None)
-    _profiled: Facts | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _set_lmstudio_chat_version(self) -> Self:
@@ -172,24 +172,24 @@ class ChatLMStudio(Predicting, BaseChatModel):
         )
         return self._settled(values, more), options
 
-    def _opener(self, call: Call, messages: Sequence[BaseMessage]) -> Callable[[], PredictionStream]:
+    def _opener(self, call: Call, messages: Sequence[BaseMessage]) -> "Callable[[], PredictionStream]":
         drafts, pictures = self._drafts(call, messages)
 
-        def open_stream() -> PredictionStream:
-            handles = images.upload(self._runtime.client(call.server), pictures) if pictures else {}
-            return self._model(call).respond_stream(conversation.to_history(drafts, handles), **call.options())
+        def open_stream() -> "PredictionStream":
+            handles = images.upload(call.runtime.client(call.server), pictures) if pictures else {}
+            return call.model().respond_stream(conversation.to_history(drafts, handles), **call.options())
 
         return open_stream
 
     def _async_opener(
         self, call: Call, messages: Sequence[BaseMessage]
-    ) -> Callable[[], Awaitable[AsyncPredictionStream]]:
+    ) -> "Callable[[], Awaitable[AsyncPredictionStream]]":
         drafts, pictures = self._drafts(call, messages)
 
-        async def open_stream() -> AsyncPredictionStream:
-            client = self._runtime.async_client(call.server)
+        async def open_stream() -> "AsyncPredictionStream":
+            client = call.runtime.async_client(call.server)
             handles = await images.aupload(client, pictures) if pictures else {}
-            return self._async_model(call).respond_stream(conversation.to_history(drafts, handles), **call.options())
+            return call.async_model().respond_stream(conversation.to_history(drafts, handles), **call.options())
 
         return open_stream
 
@@ -206,8 +206,11 @@ class ChatLMStudio(Predicting, BaseChatModel):
         if end is None:
             return
         facts = self._learn(call, end)
-        if facts is not self._profiled and (call.values["model"], call.values["host"]) == (self.model, self.host):
-            self._profiled = facts
+        if facts is not call.runtime.profiled and (call.values["model"], call.values["host"]) == (
+            self.model,
+            self.host,
+        ):
+            call.runtime.profiled = facts
             self._take_profile(facts.info)
         if call.config.raw_tools and not facts.warned and facts.info.get("trainedForToolUse") is False:
             facts.warned = True
@@ -236,13 +239,13 @@ class ChatLMStudio(Predicting, BaseChatModel):
     def load_profile(self) -> ModelProfile:
         """Ask the server what the model can do, loading it if need be; the result is also in `profile`."""
         with translated():
-            info = repeat(partial(info_of, self._model(self._own())), self.max_retries)
+            info = repeat(partial(info_of, self._own().model()), self.max_retries)
         return self._take_profile(info.to_dict())
 
     async def aload_profile(self) -> ModelProfile:
         """Ask the server what the model can do, loading it if need be; the result is also in `profile`."""
         with translated():
-            info = await arepeat(partial(ainfo_of, self._async_model(self._own())), self.max_retries)
+            info = await arepeat(partial(ainfo_of, self._own().async_model()), self.max_retries)
         return self._take_profile(info.to_dict())
 
     # Tools and structured answers -----------------------------------------------------------------------------------
@@ -328,7 +331,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
         with translated():
             drafts = _messages.draft(messages, keep_reasoning=self.send_reasoning)
             offered = _tools.wire_tools(_tools.openai_tools(tools or ()))
-            return repeat(partial(_counting.count, self._model(self._own()), drafts, offered), self.max_retries)
+            return repeat(partial(_counting.count, self._own().model(), drafts, offered), self.max_retries)
 
     # What identifies the object -------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from langchain_core.embeddings import Embeddings
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -14,12 +14,13 @@ from lmstudio_integrations._adapters.progress import bar
 from lmstudio_integrations._adapters.retry import arepeat, repeat
 from lmstudio_integrations._adapters.runtime import Facts, Server, Wanted
 from lmstudio_integrations._adapters.settings import Connected
-from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
-from lmstudio_integrations.client.sync import EmbeddingModel
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translated
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadSettings
-from lmstudio_integrations.types.models import ModelKind
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadSettings, ModelKind
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
+    from lmstudio_integrations.client.sync import EmbeddingModel
 
 _STEP = 64
 """Texts between two movements of the progress bar."""
@@ -107,7 +108,7 @@ class LMStudioEmbeddings(Connected, Embeddings):
     def _settled(self) -> tuple[Server, Wanted, LoadSettings | None]:
         values = vars(self)
         config = self._load_config(values)
-        return self._server(values), self._wanted(values, config), config
+        return self._server(values, self._runtime), self._wanted(values, config), config
 
     def _parts(self, texts: list[str]) -> Iterator[list[str]]:
         """Yield the texts in one piece, or in small ones with the progress bar between them."""
@@ -122,7 +123,7 @@ class LMStudioEmbeddings(Connected, Embeddings):
 
     # Texts that are too long ----------------------------------------------------------------------------------------
 
-    def _fitting(self, model: EmbeddingModel, where: tuple[Server, Wanted], texts: list[str]) -> list[str]:
+    def _fitting(self, model: "EmbeddingModel", where: tuple[Server, Wanted], texts: list[str]) -> list[str]:
         if self.length_policy == "pass" or not may_be_long(texts):
             return texts
         facts = self._runtime.facts(*where)
@@ -130,7 +131,9 @@ class LMStudioEmbeddings(Connected, Embeddings):
             facts = self._runtime.learn(*where, Facts(info_of(model).to_dict()))
         return carried_out(self._plan(facts, texts), model.count_tokens)
 
-    async def _afitting(self, model: AsyncEmbeddingModel, where: tuple[Server, Wanted], texts: list[str]) -> list[str]:
+    async def _afitting(
+        self, model: "AsyncEmbeddingModel", where: tuple[Server, Wanted], texts: list[str]
+    ) -> list[str]:
         if self.length_policy == "pass" or not may_be_long(texts):
             return texts
         facts = self._runtime.facts(*where)
@@ -147,11 +150,11 @@ class LMStudioEmbeddings(Connected, Embeddings):
         return [_shortened(vector, self.dimensions) for vector in vectors]
 
 
-def _embed(model: EmbeddingModel, texts: list[str]) -> list[list[float]]:
+def _embed(model: "EmbeddingModel", texts: list[str]) -> list[list[float]]:
     return model.embed(texts)
 
 
-async def _aembed(model: AsyncEmbeddingModel, texts: list[str]) -> list[list[float]]:
+async def _aembed(model: "AsyncEmbeddingModel", texts: list[str]) -> list[list[float]]:
     return await model.embed(texts)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, wait
-from typing import Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLLM
@@ -14,13 +14,15 @@ from pydantic import ConfigDict, model_validator
 
 from lmstudio_integrations._adapters.predicting import Call
 from lmstudio_integrations._adapters.retry import abatches, batches
-from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
-from lmstudio_integrations.client.sync import PredictionStream
 from lmstudio_integrations.errors import LMStudioCancelledError
 from lmstudio_integrations.langchain._chunks import Counts, final_metadata, usage
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._predicting import Predicting, ls_params, own_version, refuse_several
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
+    from lmstudio_integrations.client.sync import PredictionStream
 
 
 class LMStudioLLM(Predicting, BaseLLM):
@@ -123,8 +125,8 @@ class LMStudioLLM(Predicting, BaseLLM):
     def _chunks(
         self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str, batch: "_Batch | None" = None
     ) -> Iterator[GenerationChunk]:
-        def open_stream() -> PredictionStream:
-            stream = self._model(call).complete_stream(prompt, **call.options())
+        def open_stream() -> "PredictionStream":
+            stream = call.model().complete_stream(prompt, **call.options())
             if batch is not None:
                 batch.add(stream)
             return stream
@@ -138,8 +140,8 @@ class LMStudioLLM(Predicting, BaseLLM):
     async def _achunks(
         self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str
     ) -> AsyncIterator[GenerationChunk]:
-        async def open_stream() -> AsyncPredictionStream:
-            return self._async_model(call).complete_stream(prompt, **call.options())
+        async def open_stream() -> "AsyncPredictionStream":
+            return call.async_model().complete_stream(prompt, **call.options())
 
         async for batch in abatches(open_stream, call.values["max_retries"]):
             for chunk in self._chunks_of(call, batch):
@@ -176,7 +178,7 @@ class _Batch:
         self._streams: list[PredictionStream] = []
         self._stopped = False
 
-    def add(self, stream: PredictionStream) -> None:
+    def add(self, stream: "PredictionStream") -> None:
         """Take a stream in; stop it if the others were stopped already."""
         self._streams.append(stream)
         if self._stopped:

@@ -7,12 +7,14 @@ that is left runs when the loop gets round to it, or never once that is closed, 
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from lmstudio_integrations._adapters.retry import arepeat
-from lmstudio_integrations.client.asynchronous import AsyncBatches, AsyncPredictionStream
 from lmstudio_integrations.llama_index._chunks import Answer, Step
 from lmstudio_integrations.types.results import PredictionEvent
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.asynchronous import AsyncBatches, AsyncPredictionStream
 
 ChunkT = TypeVar("ChunkT")
 MakeChunk = Callable[[Answer, Step], ChunkT]
@@ -38,7 +40,7 @@ def chunks(found: Generator[Batch], answer: Answer, make: MakeChunk[ChunkT], on_
 class AsyncSource:
     """The events of a prediction, trying again where no server answers; dropping this stops the server."""
 
-    def __init__(self, open_stream: Callable[[], Awaitable[AsyncPredictionStream]], retries: int) -> None:
+    def __init__(self, open_stream: "Callable[[], Awaitable[AsyncPredictionStream]]", retries: int) -> None:
         self._open = open_stream
         self._retries = retries
         self._batches: AsyncBatches | None = None

@@ -9,7 +9,7 @@ import warnings
 from dataclasses import dataclass
 from functools import cache
 
-from lmstudio_integrations.client._address import HOST_VARIABLE, Address
+from lmstudio_integrations._environment import HOST_VARIABLE
 from lmstudio_integrations.errors import LMStudioConfigWarning
 
 Key = tuple[str | None, str | None]
@@ -33,6 +33,8 @@ def key_of(host: str | None, model: str | None) -> Key:
 
 @cache
 def _normal(host: str) -> str | None:
+    from lmstudio_integrations.client._address import Address  # noqa: PLC0415 - with the first call
+
     return str(Address.parse(host)) if host else None
 
 

@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -15,12 +15,13 @@ from lmstudio_integrations._adapters.lengths import LengthPolicy, acarried_out, 
 from lmstudio_integrations._adapters.retry import arepeat, repeat
 from lmstudio_integrations._adapters.runtime import Facts, Server, Wanted
 from lmstudio_integrations._adapters.settings import own_names
-from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
-from lmstudio_integrations.client.sync import EmbeddingModel
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.llama_index._portable import Portable
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadSettings
-from lmstudio_integrations.types.models import ModelKind
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadSettings, ModelKind
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
+    from lmstudio_integrations.client.sync import EmbeddingModel
 
 _NAMES = ("model", "model_name")
 _UNNAMED = "unknown"
@@ -194,7 +195,7 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
             fitting = await arepeat(partial(self._afitting, model, server, wanted, texts), self.max_retries)
             return _counted(await arepeat(partial(_aembed, model, fitting), self.max_retries), texts)
 
-    def _fitting(self, model: EmbeddingModel, server: Server, wanted: Wanted, texts: list[str]) -> list[str]:
+    def _fitting(self, model: "EmbeddingModel", server: Server, wanted: Wanted, texts: list[str]) -> list[str]:
         """Return the texts that are embedded; most are short enough for every model, and nothing is asked."""
         if self.length_policy == "pass" or not may_be_long(texts):
             return texts
@@ -203,7 +204,7 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
         return carried_out(plan(texts, int(facts.info["contextLength"]), self.length_policy), model.count_tokens)
 
     async def _afitting(
-        self, model: AsyncEmbeddingModel, server: Server, wanted: Wanted, texts: list[str]
+        self, model: "AsyncEmbeddingModel", server: Server, wanted: Wanted, texts: list[str]
     ) -> list[str]:
         """Return the texts that are embedded; most are short enough for every model, and nothing is asked."""
         if self.length_policy == "pass" or not may_be_long(texts):
@@ -216,14 +217,14 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
     def _settled(self) -> tuple[Server, Wanted, LoadSettings | None]:
         values = self.__dict__
         config = self._load_config(values)
-        return self._server(values), self._wanted(values, config), config
+        return self._server(values, self._runtime), self._wanted(values, config), config
 
 
-def _embed(model: EmbeddingModel, texts: list[str]) -> list[list[float]]:
+def _embed(model: "EmbeddingModel", texts: list[str]) -> list[list[float]]:
     return model.embed(texts)
 
 
-async def _aembed(model: AsyncEmbeddingModel, texts: list[str]) -> list[list[float]]:
+async def _aembed(model: "AsyncEmbeddingModel", texts: list[str]) -> list[list[float]]:
     return await model.embed(texts)
 
 

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -31,8 +31,6 @@ from lmstudio_integrations._adapters.retry import arepeat, batches, repeat
 from lmstudio_integrations._adapters.runtime import Facts
 from lmstudio_integrations._adapters.settings import own_names
 from lmstudio_integrations._narrow import is_object
-from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
-from lmstudio_integrations.client.sync import PredictionStream
 from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.llama_index import _messages, _tools, _windows
 from lmstudio_integrations.llama_index._callbacks import observed_chat, observed_completion
@@ -42,8 +40,12 @@ from lmstudio_integrations.llama_index._portable import Portable
 from lmstudio_integrations.llama_index._streams import AsyncChunks, AsyncSource, chunks
 from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types.config import LlmLoadModelConfig
-from lmstudio_integrations.types.models import ModelInstanceInfo
 from lmstudio_integrations.types.results import PredictionEvent
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
+    from lmstudio_integrations.client.sync import PredictionStream
+    from lmstudio_integrations.types.models import ModelInstanceInfo
 
 _EXTRAS = ("tools", "tool_choice", "parallel_tool_calls", "response_format")
 """Call arguments that are no fields."""
@@ -167,7 +169,7 @@ class LMStudio(Portable, Predicting, Structured):
             LMStudioServerError: If the server cannot.
         """
         call = self._own()
-        return self._learnt(repeat(partial(info_of, self._model(call)), self.max_retries))
+        return self._learnt(repeat(partial(info_of, call.model()), self.max_retries))
 
     async def aload(self) -> Self:
         """Get the model, loading it if need be, and learn its context window; return this object.
@@ -176,7 +178,7 @@ class LMStudio(Portable, Predicting, Structured):
             LMStudioServerError: If the server cannot.
         """
         call = self._own()
-        return self._learnt(await arepeat(partial(ainfo_of, self._async_model(call)), self.max_retries))
+        return self._learnt(await arepeat(partial(ainfo_of, call.async_model()), self.max_retries))
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text, as the model has them.
@@ -184,7 +186,7 @@ class LMStudio(Portable, Predicting, Structured):
         Raises:
             LMStudioServerError: If the server cannot answer.
         """
-        return self._model(self._own()).tokenize(text)
+        return self._own().model().tokenize(text)
 
     async def atokenize(self, text: str) -> list[int]:
         """Return the tokens of a text, as the model has them.
@@ -192,13 +194,13 @@ class LMStudio(Portable, Predicting, Structured):
         Raises:
             LMStudioServerError: If the server cannot answer.
         """
-        return await self._async_model(self._own()).tokenize(text)
+        return await self._own().async_model().tokenize(text)
 
     def _own(self) -> Call:
         """Return a call with nothing but the object's own settings."""
         return self._settled(self.__dict__, {})
 
-    def _learnt(self, info: ModelInstanceInfo) -> Self:
+    def _learnt(self, info: "ModelInstanceInfo") -> Self:
         _windows.learn(self._window_key(), info.context_length)
         return self
 
@@ -213,8 +215,8 @@ class LMStudio(Portable, Predicting, Structured):
 
     def _tell_untrained(self, call: Call, info: Mapping[str, Any]) -> None:
         """Warn once that a model was not taught what it is asked for."""
-        facts = self._runtime.facts(call.server, call.wanted)
-        facts = facts or self._runtime.learn(call.server, call.wanted, Facts(info))
+        facts = call.runtime.facts(call.server, call.wanted)
+        facts = facts or call.runtime.learn(call.server, call.wanted, Facts(info))
         if not facts.warned:
             facts.warned = True
             warnings.warn(
@@ -361,20 +363,20 @@ class LMStudio(Portable, Predicting, Structured):
     def _source(self, job: _Job) -> AsyncSource:
         return AsyncSource(partial(self._aopen, job), job.call.values["max_retries"])
 
-    def _open(self, job: _Job) -> PredictionStream:
-        model, options = self._model(job.call), job.call.options()
+    def _open(self, job: _Job) -> "PredictionStream":
+        model, options = job.call.model(), job.call.options()
         if job.drafts is None:
             return model.complete_stream(job.prompt, **options)
-        handles = images.upload(self._runtime.client(job.call.server), job.pictures) if job.pictures else {}
+        handles = images.upload(job.call.runtime.client(job.call.server), job.pictures) if job.pictures else {}
         return model.respond_stream(conversation.to_history(job.drafts, handles), **options)
 
-    async def _aopen(self, job: _Job) -> AsyncPredictionStream:
-        model, options = self._async_model(job.call), job.call.options()
+    async def _aopen(self, job: _Job) -> "AsyncPredictionStream":
+        model, options = job.call.async_model(), job.call.options()
         if job.drafts is None:
             return model.complete_stream(job.prompt, **options)
         handles = {}
         if job.pictures:
-            handles = await images.aupload(self._runtime.async_client(job.call.server), job.pictures)
+            handles = await images.aupload(job.call.runtime.async_client(job.call.server), job.pictures)
         return model.respond_stream(conversation.to_history(job.drafts, handles), **options)
 
     # Tools ----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,15 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._base import WireModel
 from lmstudio_integrations.types._settings import Kv, Settings, check_names
 
+ModelKind = Literal["llm", "embedding"]
+"""The two kinds of model that this package handles; each has a namespace of its name."""
+
+LoadPolicy = Literal["get_or_load", "require_loaded", "new_instance"]
+"""Whether a model that is not loaded is loaded; `new_instance` loads it whether or not it is."""
+
+OnConfigMismatch = Literal["warn", "raise", "ignore"]
+"""What to do when a model is loaded already, with other settings than were asked for."""
+
 GPU_SPLIT = "load.gpuSplitConfig"
 _STRATEGIES = {"evenly": "evenly", "priorityOrder": "favorMainGpu"}
 

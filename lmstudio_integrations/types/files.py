@@ -1,4 +1,4 @@
-"""Uploaded files, what is read out of them, and models to download (protocol §4.6, §4.7)."""
+"""Uploaded files, to be put into a conversation or read by the server (protocol §4.6, §6.2)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import PrivateAttr
 
-from lmstudio_integrations.types._base import TaggedModel, WireModel
+from lmstudio_integrations.types._base import TaggedModel
 
 FileType = Literal["image", "text/plain", "application/pdf", "application/word", "text/other", "unknown"]
 
@@ -61,63 +61,3 @@ class FileHandle(TaggedModel):
         handle = self.model_copy()
         handle._origin = origin  # noqa: SLF001 - one of us
         return handle
-
-
-class DocumentParser(WireModel):
-    """Which parser read a document."""
-
-    library: str
-    version: str
-
-
-class ParsedDocument(WireModel):
-    """The text of a document."""
-
-    content: str
-    parser: DocumentParser
-
-
-class RetrievalEntry(WireModel):
-    """A passage that bears on the query. `source_index` counts the files as given; a higher `score` is better."""
-
-    content: str
-    score: float
-    source_index: int
-    page_number: int | tuple[int, int] | None = None
-    line_number: int | tuple[int, int] | None = None
-
-
-class RetrievalResult(WireModel):
-    """The passages, best first."""
-
-    entries: list[RetrievalEntry]
-
-
-class DownloadProgressUpdate(WireModel):
-    """How far a download is."""
-
-    downloaded_bytes: int
-    total_bytes: int
-    speed_bytes_per_second: float
-
-
-class SearchResultInfo(WireModel):
-    """A model that a search found; `identifier` is for the server."""
-
-    name: str
-    identifier: dict[str, Any]
-    exact: bool | None = None
-    staff_pick: bool | None = None
-
-
-class DownloadOptionInfo(WireModel):
-    """A form in which a model can be downloaded."""
-
-    name: str
-    size_bytes: int
-    fit_estimation: str
-    download_identifier: str
-    indexed_model_identifier: str | None = None
-    quantization: str | None = None
-    recommended: bool | None = None
-    compatibility_type: str | None = None

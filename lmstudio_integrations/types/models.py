@@ -9,9 +9,6 @@ from pydantic import AfterValidator, Field, ValidationError
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._base import TaggedModel, WireModel
 
-ModelKind = Literal["llm", "embedding"]
-"""The two kinds of model that this package handles; each has a namespace of its name."""
-
 
 def _is_nameable(value: str) -> str:
     if value == "__proto__" or any(unicodedata.category(character).startswith("C") for character in value):

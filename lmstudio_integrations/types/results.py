@@ -6,7 +6,7 @@ Events come once per token, so they are plain slotted classes; statistics come o
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from pydantic import ValidationError
 
@@ -14,8 +14,10 @@ from lmstudio_integrations._narrow import is_list, is_object
 from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.types._base import WireModel
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
-from lmstudio_integrations.types.models import LlmInstanceInfo
 from lmstudio_integrations.types.tools import ToolCallRequest
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.types.models import LlmInstanceInfo
 
 ModelT = TypeVar("ModelT", bound=WireModel)
 
@@ -179,8 +181,10 @@ class PredictionResult:
         return _read(LlmPredictionStats, self.end.stats)
 
     @cached_property
-    def model_info(self) -> LlmInstanceInfo:
+    def model_info(self) -> "LlmInstanceInfo":
         """The instance that answered."""
+        from lmstudio_integrations.types.models import LlmInstanceInfo  # noqa: PLC0415 - the adapters do without
+
         return _read(LlmInstanceInfo, self.end.model_info)
 
     @cached_property

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.cli import main
-from lmstudio_integrations.client._address import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalogue import BUNDLED, parse_model
 

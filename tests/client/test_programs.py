@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client._address import HOST_VARIABLE
+from lmstudio_integrations._environment import HOST_VARIABLE
 from lmstudio_integrations.client.convenience import reset_default_client
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import Socket, answer, fake_server, let_in

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lmstudio_integrations.client._address import HOST_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalogue import BUNDLED, load, parse_model
 

@@ -7,8 +7,7 @@ from typing import Any, Literal
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished, GenerateRequest, LoadRequest
 from lmstudio_integrations.emulator.engines.scripted import Rule, ScriptedEngine, ScriptedModel
 from lmstudio_integrations.types.chat import Chat
-from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.models import ModelKind
+from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 from lmstudio_integrations.types.results import LlmPredictionFragment
 from lmstudio_integrations.types.tools import Tool
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from llama_index.core import Settings
 
-from lmstudio_integrations.client._address import HOST_VARIABLE
+from lmstudio_integrations._environment import HOST_VARIABLE
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalogue import BUNDLED, parse_model
 

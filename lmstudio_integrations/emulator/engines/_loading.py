@@ -13,8 +13,7 @@ from lmstudio_integrations.emulator.engines._gguf import GgufError, GgufHeader, 
 from lmstudio_integrations.emulator.engines._refusals import INSTALL_HINT, not_loaded, unsupported, wrong_kind
 from lmstudio_integrations.emulator.engines.base import LoadRequest, ModelFacts
 from lmstudio_integrations.emulator.engines.worker import MOST_SLOTS, WorkerParameters
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig
-from lmstudio_integrations.types.models import ModelKind
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 
 CONVERTED = "all-MiniLM-L6-v2.F32.gguf"
 

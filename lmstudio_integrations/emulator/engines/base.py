@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from lmstudio_integrations.types.chat import ChatHistory
-from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.models import ModelKind
+from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PromptProgress,

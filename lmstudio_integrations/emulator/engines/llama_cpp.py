@@ -26,9 +26,8 @@ from lmstudio_integrations.emulator.engines.base import (
     Progress,
 )
 from lmstudio_integrations.types.chat import ChatHistory
-from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 from lmstudio_integrations.types.files import FileHandle
-from lmstudio_integrations.types.models import ModelKind
 from lmstudio_integrations.types.tools import Tool
 
 logger: logging.Logger = logging.getLogger(__name__)

@@ -39,8 +39,7 @@ from lmstudio_integrations.emulator.engines._scripted.rules import (
 from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest, LoadRequest, ModelFacts, Progress
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import ChatHistory
-from lmstudio_integrations.types.config import LlmPredictionConfig
-from lmstudio_integrations.types.models import ModelKind
+from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 from lmstudio_integrations.types.results import PromptProgress
 from lmstudio_integrations.types.tools import Tool
 
