@@ -3,17 +3,19 @@
 import ipaddress
 import os
 import re
-import ssl
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations._narrow import is_mapping
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.protocol.credentials import split_token
+
+if TYPE_CHECKING:
+    import ssl
 
 PLACEHOLDER_TOKEN = "lm-studio"  # noqa: S105 - it is none
 """What programs for OpenAI's API write where LM Studio wants no token; it means none."""
@@ -140,7 +142,7 @@ class Target:
     address: Address | None
     token: str | None = field(default=None, repr=False)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
+    ssl_context: "ssl.SSLContext | None" = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -148,7 +150,7 @@ class Target:
         host: str | None,
         token: str | None,
         headers: Mapping[str, str] | None = None,
-        ssl_context: ssl.SSLContext | None = None,
+        ssl_context: "ssl.SSLContext | None" = None,
     ) -> Self:
         """Complete what was given from the environment.
 

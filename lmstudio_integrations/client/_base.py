@@ -1,9 +1,8 @@
 """What the sync and the async client share: everything that does not wait."""
 
-import ssl
 from collections import ChainMap
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, Self, TypedDict, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypedDict, TypeVar, cast, get_args
 
 from pydantic import SecretStr
 from typing_extensions import Unpack
@@ -35,6 +34,9 @@ from lmstudio_integrations.types.config import (
 from lmstudio_integrations.types.downloads import DownloadOptionInfo, SearchResultInfo
 from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo, ModelInfo
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionResult
+
+if TYPE_CHECKING:
+    import ssl
 
 HandleT = TypeVar("HandleT", bound="BaseHandle")
 LoadConfig = LlmLoadModelConfig | EmbeddingLoadModelConfig | LlmLoadModelConfigDict | EmbeddingLoadModelConfigDict
@@ -117,7 +119,7 @@ class BaseClient:
         api_token: str | SecretStr | None = None,
         *,
         headers: Mapping[str, str] | None = None,
-        ssl_context: ssl.SSLContext | None = None,
+        ssl_context: "ssl.SSLContext | None" = None,
         keep_idle: float = FOR_EVER,
         **clocks: Unpack[ClockOptions],
     ) -> None:

@@ -88,7 +88,7 @@ class Connection:
         """Stop what a user has open, and take note that it does not come back."""
         self.users.pop(user, None)
         if self._session is not None:
-            self._session.leave(user, client_closed)
+            self._session.leave(user)
             self._flush()
             self._idle_since = 0.0
             self._arm()
@@ -175,7 +175,7 @@ class Connection:
         with contextlib.suppress(Exception):  # the pump sees a socket that has gone
             for frame in frames:
                 socket.protocol.send_text(frame.encode())
-            socket.send_data()
+            socket.transport.write(b"".join(socket.protocol.data_to_send()))
 
     def _arm(self, delay: float = TICK) -> None:
         """See to it that the next look comes in time."""
@@ -303,11 +303,6 @@ async def _open_socket(address: Address, namespace: Namespace, target: Target) -
 def _warn_of_clear_text(address: Address, target: Target) -> None:
     if target.token and not address.tls and not address.is_loopback:
         logger.warning("the API token travels unencrypted to %s; put a TLS proxy in front of it", address.netloc)
-
-
-def client_closed() -> BaseException:
-    """Return the error of a call whose client was closed."""
-    return LMStudioConnectionLostError("the client was closed while this call was open")
 
 
 def _closed() -> BaseException:

@@ -66,21 +66,30 @@ def ask(
 
 
 def ask_many(
-    link: Link[Any], namespace: Namespace, name: str, parameters: Sequence[WireModel], *, window: int
-) -> Flow[list[Any]]:
-    """Make many calls, `window` at a time at most, and return the results in the order of the parameters.
+    link: Link[Any],
+    namespace: Namespace,
+    name: str,
+    parameters: Sequence[WireModel],
+    read: Callable[[Any], T],
+    *,
+    window: int,
+    doing: str,
+) -> Flow[list[T]]:
+    """Make many calls, `window` at a time at most, and return what is read of the results, in their order.
 
-    They are started by half a window, because several cost little more to send than one.
+    They are started by half a window, because several cost little more to send than one; and read as they come, while
+    they are at hand.
     """
     endpoint = rpc(namespace, name)
     calls: list[Call[Any]] = []
-    results: list[Any] = []
+    results: list[T] = []
     try:
         for done in range(len(parameters)):
             if len(calls) - done <= window // 2 and (due := parameters[len(calls) : done + window]):
                 calls += link.start_all(namespace, endpoint, due)
             (result,) = yield calls[done]
-            results.append(result)
+            with understanding(doing):
+                results.append(read(result))
     finally:
         for call in calls[len(results) :]:
             call.abandon()

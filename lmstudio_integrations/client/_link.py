@@ -1,6 +1,7 @@
 """One client's way to the server: starts calls, can cancel them from anywhere, and lets go of them all at once.
 
-The callers' side of `_connection.py`: nothing here blocks, and everything may be called from any thread.
+The callers' side of `_connection.py`: nothing here blocks, and everything may be called from any thread. That side, and
+the event loop it runs in, is loaded with the first call: asyncio takes as long to import as the rest of the client.
 """
 
 import itertools
@@ -9,17 +10,19 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from lmstudio_integrations.client._address import Target
-from lmstudio_integrations.client._connection import Pool, client_closed
-from lmstudio_integrations.client._io import IOThread
 from lmstudio_integrations.client._waiters import Waiter
 from lmstudio_integrations.errors import LMStudioRuntimeError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
-from lmstudio_integrations.protocol.session import Clocks, Exchange
+from lmstudio_integrations.protocol.session import Clocks, Exchange, client_closed
 from lmstudio_integrations.types._base import WireModel
 from lmstudio_integrations.types.files import Origin
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client._connection import Pool
+    from lmstudio_integrations.client._io import IOThread
 
 WaiterT_co = TypeVar("WaiterT_co", bound=Waiter, covariant=True)
 
@@ -37,7 +40,7 @@ class Call(Generic[WaiterT_co]):
 
     __slots__ = ("_exchange", "_io", "_released", "_where", "waiter")
 
-    def __init__(self, io: IOThread, where: tuple[Target, Namespace], exchange: Exchange, waiter: WaiterT_co) -> None:
+    def __init__(self, io: "IOThread", where: tuple[Target, Namespace], exchange: Exchange, waiter: WaiterT_co) -> None:
         self.waiter: WaiterT_co = waiter
         self._io = io
         self._where = where
@@ -85,7 +88,7 @@ class Link(Generic[WaiterT_co]):
         self,
         target: Target,
         clocks: Clocks,
-        make_waiter: Callable[[IOThread], WaiterT_co],
+        make_waiter: "Callable[[IOThread], WaiterT_co]",
         keep: float = FOR_EVER,
     ) -> None:
         self.target = target
@@ -95,7 +98,8 @@ class Link(Generic[WaiterT_co]):
         self._owner = next(_owners)
         self._since: float | None = None
         self._original: Self | None = None
-        self._finalizer = weakref.finalize(self, _leave, self._owner)
+        self._used: set[IOThread] = set()
+        self._finalizer = weakref.finalize(self, _leave, self._used, self._owner)
         self._finalizer.atexit = False
 
     @property
@@ -142,7 +146,8 @@ class Link(Generic[WaiterT_co]):
         if self.closed:
             raise LMStudioRuntimeError("the client is closed; make a new one")
         self.target.credentials()
-        io = IOThread.current()
+        io = io_thread()
+        self._used.add(io)
         where: tuple[Target, Namespace] = self.target, namespace
         now = time.monotonic()
         started = self._since or now
@@ -158,16 +163,16 @@ class Link(Generic[WaiterT_co]):
 
     def waiter(self) -> WaiterT_co:
         """Return something to wait for that is no call."""
-        return self._make_waiter(IOThread.current())
+        return self._make_waiter(io_thread())
 
     def finish(self, waiter: Waiter, error: BaseException | None) -> None:
         """Let somebody who waits for no call go on."""
-        IOThread.current().submit(waiter.finish, error)
+        io_thread().submit(waiter.finish, error)
 
     @property
     def home(self) -> object:
         """As whom the server knows what this client uploads."""
-        return self.target, IOThread.current()
+        return self.target, io_thread()
 
     def __deepcopy__(self, _memo: object) -> Self:
         return self
@@ -178,17 +183,33 @@ class Link(Generic[WaiterT_co]):
     def guard(self, origin: Origin) -> None:
         """Keep the connection for files open while an uploaded file is in use, and note on the file if it is lost."""
         origin.expired, origin.home = False, self.home
-        io, owner = IOThread.current(), next(_owners)
+        io, owner = io_thread(), next(_owners)
         io.submit(_guard, io, (self.target, "files"), origin, owner)
-        weakref.finalize(origin, _leave, owner).atexit = False
+        weakref.finalize(origin, _leave, {io}, owner).atexit = False
 
     def close(self) -> None:
         """Stop everything that this client has open, and let go of its connections."""
         self._finalizer()
 
 
+def io_thread() -> "IOThread":
+    """Return the thread that owns the sockets; it is started by the first call."""
+    from lmstudio_integrations.client._io import IOThread  # noqa: PLC0415 - with the first call
+
+    return IOThread.current()
+
+
+def _pool(io: "IOThread") -> "Pool":
+    from lmstudio_integrations.client._connection import Pool  # noqa: PLC0415 - with the first call
+
+    return Pool.of(io)
+
+
+# On the I/O thread --------------------------------------------------------------------------------------------------
+
+
 def _start(
-    io: IOThread,
+    io: "IOThread",
     where: tuple[Target, Namespace],
     exchanges: Sequence[Exchange],
     keep: float,
@@ -198,34 +219,36 @@ def _start(
         for exchange in exchanges:
             exchange.sink.finish(client_closed())
         return
-    connection = Pool.of(io).get(*where)
+    connection = _pool(io).get(*where)
     connection.users[exchanges[0].owner] = keep
     connection.start(exchanges)
 
 
-def _guard(io: IOThread, where: tuple[Target, Namespace], origin: Origin, owner: int) -> None:
-    connection = Pool.of(io).get(*where)
+def _guard(io: "IOThread", where: tuple[Target, Namespace], origin: Origin, owner: int) -> None:
+    connection = _pool(io).get(*where)
     connection.users[owner] = FOR_EVER
     connection.watch(origin)
 
 
-def _cancel(io: IOThread, where: tuple[Target, Namespace], exchange: Exchange) -> None:
-    connection = Pool.of(io).find(*where)
+def _cancel(io: "IOThread", where: tuple[Target, Namespace], exchange: Exchange) -> None:
+    connection = _pool(io).find(*where)
     if connection is not None:
         connection.cancel(exchange)
 
 
-def _abandon(io: IOThread, where: tuple[Target, Namespace], exchange: Exchange) -> None:
-    connection = Pool.of(io).find(*where)
+def _abandon(io: "IOThread", where: tuple[Target, Namespace], exchange: Exchange) -> None:
+    connection = _pool(io).find(*where)
     if connection is not None:
         connection.abandon(exchange)
 
 
-def _leave(owner: int) -> None:
-    io = IOThread.existing()
-    if io is not None:
+def _leave_pool(io: "IOThread", owner: int) -> None:
+    _pool(io).leave(owner)
+
+
+# From anywhere ------------------------------------------------------------------------------------------------------
+
+
+def _leave(used: "set[IOThread]", owner: int) -> None:
+    for io in used:
         io.submit(_leave_pool, io, owner)
-
-
-def _leave_pool(io: IOThread, owner: int) -> None:
-    Pool.of(io).leave(owner)

@@ -1,6 +1,7 @@
 """What a handle can do besides predicting, and what a client can do with models: the flows."""
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 from pydantic import ValidationError
@@ -154,9 +155,9 @@ def embed(link: Link[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[
 
     def operation(specifier: QuerySpecifier) -> Flow[list[list[float]]]:
         parameters = [EmbedString(model_specifier=specifier, input_string=text) for text in texts]
-        results = yield from ask_many(link, "embedding", "embedString", parameters, window=WINDOW)
-        with understanding("Embedding"):
-            return [_vector(result["embedding"]) for result in results]
+        return (
+            yield from ask_many(link, "embedding", "embedString", parameters, _vector, window=WINDOW, doing="Embedding")
+        )
 
     return (yield from with_model(link, binding, operation))
 
@@ -187,9 +188,11 @@ def apply_prompt_template(
 def _per_text(link: Link[Any], binding: Binding, name: str, texts: Sequence[str], member: str) -> Flow[list[Any]]:
     def operation(specifier: QuerySpecifier) -> Flow[list[Any]]:
         parameters = [Tokenize(specifier=specifier, input_string=text) for text in texts]
-        results = yield from ask_many(link, binding.kind, name, parameters, window=WINDOW)
-        with understanding("Tokenization"):
-            return [result[member] for result in results]
+        return (
+            yield from ask_many(
+                link, binding.kind, name, parameters, itemgetter(member), window=WINDOW, doing="Tokenization"
+            )
+        )
 
     return (yield from with_model(link, binding, operation))
 
@@ -201,9 +204,9 @@ def _tool(tool: object) -> Tool:
         raise LMStudioValueError(f"tools holds what is no definition of a tool: {tool!r}") from error
 
 
-def _vector(value: Any) -> list[float]:
+def _vector(result: Any) -> list[float]:
     """Return a vector of Python floats; JSON writes whole numbers without a point."""
-    vector: list[float] = value
+    vector: list[float] = result["embedding"]
     if not vector:
         raise LMStudioProtocolError("Embedding: the server sent an empty vector")
     return list(map(float, vector))

@@ -3,14 +3,17 @@
 The I/O thread puts items in and never waits; it wakes the caller once per portion that it reads, not once per item.
 """
 
-import asyncio
 import contextlib
 import queue
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lmstudio_integrations.client._io import IOThread
 from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioRuntimeError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from lmstudio_integrations.client._io import IOThread
 
 SLICE = 0.1
 """Seconds of one wait; a longer one cannot be interrupted by Ctrl-C on Windows."""
@@ -21,7 +24,7 @@ class Waiter:
 
     __slots__ = ("_error", "_io", "_items", "_waiting", "done")
 
-    def __init__(self, io: IOThread) -> None:
+    def __init__(self, io: "IOThread") -> None:
         self._io = io
         self._items: deque[Any] = deque()
         self._error: BaseException | None = None
@@ -89,25 +92,29 @@ class ThreadWaiter(Waiter):
 
     __slots__ = ("_signal",)
 
-    def __init__(self, io: IOThread) -> None:
+    def __init__(self, io: "IOThread") -> None:
         super().__init__(io)
-        # SimpleQueue.put may be called from finalizers, unlike that of queue.Queue.
-        self._signal: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._signal: queue.SimpleQueue[None] | None = None
 
     def wait(self) -> list[Any]:
         """Return what has come, at least one item; an empty list at the end."""
         batch = self.take()
-        if batch is None:
-            self._io.check_caller()
+        if batch is not None:
+            return batch
+        self._io.check_caller()
+        # Of many calls, most are answered while another is waited for, and need none. SimpleQueue.put may be called
+        # from finalizers, unlike that of queue.Queue.
+        signal = self._signal = self._signal or queue.SimpleQueue()
         while batch is None:
             if self._must_wait():
                 with contextlib.suppress(queue.Empty):
-                    self._signal.get(timeout=SLICE)
+                    signal.get(timeout=SLICE)
             self._waiting = False
             batch = self.take()
         return batch
 
     def _wake(self) -> None:
+        assert self._signal is not None, "only a caller who waits is woken"
         self._signal.put(None)
 
 
@@ -116,9 +123,11 @@ class LoopWaiter(Waiter):
 
     __slots__ = ("_future", "_loop")
 
-    def __init__(self, io: IOThread) -> None:
+    def __init__(self, io: "IOThread") -> None:
+        from asyncio import get_running_loop  # noqa: PLC0415 - whoever runs a loop has loaded it
+
         super().__init__(io)
-        self._loop = asyncio.get_running_loop()
+        self._loop = get_running_loop()
         self._future: asyncio.Future[None] | None = None
 
     async def wait(self) -> list[Any]:

@@ -34,7 +34,6 @@ from lmstudio_integrations.client._models import TemplateOpts, Tools
 from lmstudio_integrations.client._prediction import Prediction
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import History, PredictionOptions, Texts
-from lmstudio_integrations.client._run_tools import arun_jobs
 from lmstudio_integrations.client._waiters import LoopWaiter, Waiter
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
@@ -243,6 +242,8 @@ class AsyncLLM(AsyncModelHandle):
             LMStudioPredictionError: If the model still asks for tools in the last round.
             LMStudioToolCallError: If a tool call of the model cannot be read.
         """
+        from lmstudio_integrations.client._run_tools import arun_jobs  # noqa: PLC0415 - needs asyncio, see `_link.py`
+
         act = Act(self._link, self.binding, chat, tools, options)
         while jobs := await arun(act.predict()):
             await arun_jobs(jobs, act.parallel)

@@ -33,7 +33,6 @@ from lmstudio_integrations.client._models import TemplateOpts, Tools
 from lmstudio_integrations.client._prediction import Prediction
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import CLOCKS, History, PredictionOptions, Texts
-from lmstudio_integrations.client._run_tools import run_jobs
 from lmstudio_integrations.client._waiters import ThreadWaiter, Waiter
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
@@ -181,6 +180,8 @@ class LLM(SyncModelHandle):
             LMStudioPredictionError: If the model still asks for tools in the last round.
             LMStudioToolCallError: If a tool call of the model cannot be read.
         """
+        from lmstudio_integrations.client._run_tools import run_jobs  # noqa: PLC0415 - needs asyncio, see `_link.py`
+
         act = Act(self._link, self.binding, chat, tools, options)
         while jobs := run(act.predict()):
             run_jobs(jobs, act.parallel)

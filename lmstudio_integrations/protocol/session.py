@@ -14,6 +14,7 @@ from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioChannelClosedError,
+    LMStudioConnectionLostError,
     LMStudioError,
     LMStudioProtocolError,
     LMStudioTimeoutError,
@@ -164,13 +165,13 @@ class ClientSession:
         if self._calls.get(exchange.id) is exchange:
             del self._calls[exchange.id]
 
-    def leave(self, owner: int, error: Callable[[], BaseException]) -> None:
+    def leave(self, owner: int) -> None:
         """Stop all that a client has open, and fail whoever still waits for it."""
         for exchange in [*self._calls.values(), *self._channels.values(), *self._backlog]:
             if exchange.owner == owner and exchange.sink is not _NOBODY:
                 sink = exchange.sink
                 self.abandon(exchange)
-                sink.finish(error())
+                sink.finish(client_closed())
 
     def lost(self, error: Callable[[], BaseException]) -> None:
         """Fail everyone who waits, once, each with an exception of their own."""
@@ -369,6 +370,11 @@ def _mend(exchange: Exchange, message: dict[str, Any]) -> dict[str, Any]:
         text, exchange.held = text[:-1], text[-1]
     joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return {**message, "fragment": {**fragment, "content": joined}}
+
+
+def client_closed() -> LMStudioConnectionLostError:
+    """Return the error of a call whose client was closed."""
+    return LMStudioConnectionLostError("the client was closed while this call was open")
 
 
 def closed_early(doing: str) -> LMStudioChannelClosedError:

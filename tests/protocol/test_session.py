@@ -12,7 +12,6 @@ from lmstudio_integrations.errors import (
     LMStudioConnectionLostError,
     LMStudioModelNotFoundError,
     LMStudioProtocolError,
-    LMStudioRuntimeError,
     LMStudioServerError,
     LMStudioUnsupportedError,
 )
@@ -308,7 +307,7 @@ def test_after_the_last_packet_there_is_nothing_to_stop(
         leave(exchange)
         pair.pump()
         assert len(sink.items) == 1
-    pair.client.leave(0, lambda: LMStudioRuntimeError("closed"))
+    pair.client.leave(0)
     pair.pump()
     assert not pair.told
 
@@ -357,10 +356,10 @@ def test_a_client_that_leaves_takes_only_its_own_calls_along() -> None:
     other, others_sink = pair.call("predict", SAY_HELLO, owner=2)
     gone, gone_sink = pair.call("predict", SAY_HELLO, owner=1)
     pair.client.abandon(gone)
-    pair.client.leave(1, lambda: LMStudioRuntimeError("closed"))
+    pair.client.leave(1)
     pair.pump()
     errors = [sink.error for _, sink in mine]
-    assert all(isinstance(error, LMStudioRuntimeError) for error in errors)
+    assert all(isinstance(error, LMStudioConnectionLostError) for error in errors)
     assert errors[0] is not errors[1], "exceptions that are raised in several threads are not shared"
     assert gone_sink.ends == []
     assert {request.channel_id for request in pair.told} == {mine[0][0].id, gone.id}
@@ -372,8 +371,8 @@ def test_a_client_that_leaves_takes_only_its_own_calls_along() -> None:
 def test_a_client_that_leaves_before_it_was_let_in_is_told_once() -> None:
     session, sink = ClientSession("me", "secret"), RecordingSink()
     session.start(Exchange(ENDPOINTS["llm"]["predict"], "{}", sink, {}, 0.0, owner=1))
-    session.leave(1, lambda: LMStudioRuntimeError("closed"))
-    assert isinstance(sink.error, LMStudioRuntimeError)
+    session.leave(1)
+    assert isinstance(sink.error, LMStudioConnectionLostError)
     assert session.idle
 
 
