@@ -121,13 +121,11 @@ class Conversation:
         """Return the messages, the system prompt first."""
         if self._pictures:
             self.add("user", ())
+        if all(draft.role != "system" for draft in self._drafts[1:]):
+            return self._drafts
         messages: list[Draft] = []
-        for found in self._drafts:
-            if found.role == "system":
-                _append(messages, Draft("system", list(found.parts)))
-        for found in self._drafts:
-            if found.role != "system":
-                _append(messages, Draft(found.role, list(found.parts)))
+        for draft in sorted(self._drafts, key=lambda draft: draft.role != "system"):
+            _append(messages, Draft(draft.role, list(draft.parts)))
         return messages
 
 

@@ -18,6 +18,10 @@ from lmstudio_integrations.types._base import WireModel
 
 T = TypeVar("T")
 Flow: TypeAlias = Generator[Call[Any], list[Any], T]
+"""Quoted where a function is made in every call: subscripting it takes as long as to build a request."""
+
+WINDOW = 32
+"""Calls of one batch that are on their way at once."""
 
 
 class Tell(partial[Any]):
@@ -72,10 +76,9 @@ def ask_many(
     parameters: Sequence[WireModel],
     read: Callable[[Any], T],
     *,
-    window: int,
     doing: str,
 ) -> Flow[list[T]]:
-    """Make many calls, `window` at a time at most, and return what is read of the results, in their order.
+    """Make many calls, `WINDOW` at a time at most, and return what is read of the results, in their order.
 
     They are started by half a window, because several cost little more to send than one; and read as they come, while
     they are at hand.
@@ -85,7 +88,7 @@ def ask_many(
     results: list[T] = []
     try:
         for done in range(len(parameters)):
-            if len(calls) - done <= window // 2 and (due := parameters[len(calls) : done + window]):
+            if len(calls) - done <= WINDOW // 2 and (due := parameters[len(calls) : done + WINDOW]):
                 calls += link.start_all(namespace, endpoint, due)
             (result,) = yield calls[done]
             with understanding(doing):

@@ -43,9 +43,6 @@ TemplateOpts: TypeAlias = Mapping[str, bool]
 
 _NO_OPTS: TemplateOpts = {}
 
-WINDOW = 32
-"""Calls of one batch that are on their way at once."""
-
 
 def list_loaded(link: Link[Any], kind: ModelKind) -> Flow[list[ModelInstanceInfo]]:
     """Return what is loaded."""
@@ -78,7 +75,7 @@ def unload_bound(link: Link[Any], binding: Binding) -> Flow[None]:
 def get_info(link: Link[Any], binding: Binding) -> Flow[ModelInstanceInfo]:
     """Return what the server knows of the instance."""
 
-    def operation(specifier: QuerySpecifier) -> Flow[ModelInstanceInfo]:
+    def operation(specifier: QuerySpecifier) -> "Flow[ModelInstanceInfo]":
         return (yield from look_up(link, binding.kind, specifier))
 
     return (yield from on_model(link, binding, operation))
@@ -95,7 +92,7 @@ def look_up(link: Link[Any], kind: ModelKind, specifier: ModelReference) -> Flow
 def get_load_fields(link: Link[Any], binding: Binding) -> Flow[dict[str, Any]]:
     """Return the settings that the instance was loaded with, by their wire keys."""
 
-    def operation(specifier: QuerySpecifier) -> Flow[dict[str, Any]]:
+    def operation(specifier: QuerySpecifier) -> "Flow[dict[str, Any]]":
         config = yield from ask(
             link, binding.kind, "getLoadConfig", Specified(specifier=specifier), doing="Load config"
         )
@@ -108,7 +105,7 @@ def get_load_fields(link: Link[Any], binding: Binding) -> Flow[dict[str, Any]]:
 def get_processing_state(link: Link[Any], binding: Binding) -> Flow[InstanceProcessingState]:
     """Return what the instance is doing."""
 
-    def operation(specifier: QuerySpecifier) -> Flow[InstanceProcessingState]:
+    def operation(specifier: QuerySpecifier) -> "Flow[InstanceProcessingState]":
         lookup = Lookup(specifier=specifier, throw_if_not_found=True)
         state = yield from ask(link, binding.kind, "getInstanceProcessingState", lookup, doing="Processing state")
         with understanding("Processing state"):
@@ -153,11 +150,9 @@ def count_tokens(link: Link[Any], binding: Binding, texts: Sequence[str]) -> Flo
 def embed(link: Link[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[float]]]:
     """Return the vector of each text."""
 
-    def operation(specifier: QuerySpecifier) -> Flow[list[list[float]]]:
+    def operation(specifier: QuerySpecifier) -> "Flow[list[list[float]]]":
         parameters = [EmbedString(model_specifier=specifier, input_string=text) for text in texts]
-        return (
-            yield from ask_many(link, "embedding", "embedString", parameters, _vector, window=WINDOW, doing="Embedding")
-        )
+        return (yield from ask_many(link, "embedding", "embedString", parameters, _vector, doing="Embedding"))
 
     return (yield from with_model(link, binding, operation))
 
@@ -170,7 +165,7 @@ def apply_prompt_template(
     definitions = [_tool(tool) for tool in list_of(tools, "tools")]
     options = TemplateOptions.from_dict({**opts, "tool_definitions": definitions} if definitions else opts)
 
-    def operation(specifier: QuerySpecifier) -> Flow[str]:
+    def operation(specifier: QuerySpecifier) -> "Flow[str]":
         parameter = ApplyPromptTemplate(
             specifier=specifier,
             history=history,
@@ -186,13 +181,9 @@ def apply_prompt_template(
 
 
 def _per_text(link: Link[Any], binding: Binding, name: str, texts: Sequence[str], member: str) -> Flow[list[Any]]:
-    def operation(specifier: QuerySpecifier) -> Flow[list[Any]]:
+    def operation(specifier: QuerySpecifier) -> "Flow[list[Any]]":
         parameters = [Tokenize(specifier=specifier, input_string=text) for text in texts]
-        return (
-            yield from ask_many(
-                link, binding.kind, name, parameters, itemgetter(member), window=WINDOW, doing="Tokenization"
-            )
-        )
+        return (yield from ask_many(link, binding.kind, name, parameters, itemgetter(member), doing="Tokenization"))
 
     return (yield from with_model(link, binding, operation))
 

@@ -175,11 +175,11 @@ def complete(link: Link[Any], binding: Binding, prompt: str, options: Prediction
     settings, answer = _settings(options)
     stack, preset = stack_of(settings), _preset(options.get("preset"))
 
-    def make(specifier: QuerySpecifier) -> Flow[CompleteRawText]:
+    def make(specifier: QuerySpecifier) -> "Flow[CompleteRawText]":
         yield from ()
         return CompleteRawText(model_specifier=specifier, raw_prompt=prompt, prediction_config_stack=stack, **preset)
 
-    def make_legacy(specifier: QuerySpecifier) -> Flow[Predict]:
+    def make_legacy(specifier: QuerySpecifier) -> "Flow[Predict]":
         yield from ()
         return Predict(
             model_specifier=specifier,

@@ -20,6 +20,7 @@ from lmstudio_integrations._adapters.conversation import Draft, ImageSource
 from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.predicting import Call
 from lmstudio_integrations._adapters.retry import abatches, arepeat, batches, repeat
+from lmstudio_integrations._adapters.signature import with_signature
 from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.langchain import _counting, _messages, _structured, _tools
 from lmstudio_integrations.langchain._chunks import ChunkStream, Fold, Options
@@ -79,6 +80,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
 
     # One answer -----------------------------------------------------------------------------------------------------
 
+    @with_signature
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -93,6 +95,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
                 folded.add_all(batch)
             return self._result(call, folded)
 
+    @with_signature
     async def _agenerate(
         self,
         messages: list[BaseMessage],

@@ -137,22 +137,23 @@ class LMStudio(Portable, Predicting, Structured):
     @property
     def metadata(self) -> LLMMetadata:
         """What LlamaIndex goes by. Never asks the server; see `load`."""
-        return self._described(_windows.hand_out(self._window_key(), self._window()))
+        return LLMMetadata(**self._described(_windows.hand_out(self._window_key(), self._window())))
 
     def to_payload(self) -> dict[str, Any]:
         """Return what events and traces show of this object: no secrets."""
-        payload = self._described(self._window()).model_dump()
-        return {"class_name": self.class_name(), **payload, "model": self.model, "temperature": self.temperature}
+        known = self._described(self._window())
+        return {"class_name": self.class_name(), **known, "model": self.model, "temperature": self.temperature}
 
-    def _described(self, window: int) -> LLMMetadata:
-        return LLMMetadata(
-            context_window=window,
-            num_output=max(0, min(self.max_tokens or DEFAULT_NUM_OUTPUTS, window - 1)),
-            is_chat_model=True,
-            is_function_calling_model=self.is_function_calling_model,
-            model_name=self.model or "unknown",
-            system_role=MessageRole.SYSTEM,
-        )
+    def _described(self, window: int) -> dict[str, Any]:
+        """Return the fields of the metadata."""
+        return {
+            "context_window": window,
+            "num_output": max(0, min(self.max_tokens or DEFAULT_NUM_OUTPUTS, window - 1)),
+            "is_chat_model": True,
+            "is_function_calling_model": self.is_function_calling_model,
+            "model_name": self.model or "unknown",
+            "system_role": MessageRole.SYSTEM,
+        }
 
     def _window(self) -> int:
         config = self.load_config
