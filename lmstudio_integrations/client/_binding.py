@@ -5,10 +5,11 @@ import logging
 import math
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any, TypeAlias, TypeVar
 
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.client._arguments import seconds_of
@@ -22,8 +23,8 @@ from lmstudio_integrations.errors import (
     LMStudioModelUnloadedError,
     LMStudioValueError,
 )
-from lmstudio_integrations.protocol.endpoints import GetOrLoad, LoadModel, Lookup, Specified
 from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
+from lmstudio_integrations.protocol.requests import GetOrLoad, LoadModel, Lookup, Specified
 from lmstudio_integrations.types.config import LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
 from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier, by_identifier
 
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 _PACKAGE = __name__.partition(".")[0]
 
 T = TypeVar("T")
+Specifier: TypeAlias = Mapping[str, Any]
+"""Which model a request is for, as it travels (protocol §5.1)."""
 OnProgress = Callable[[float], Any]
 DEFAULT_TTL = 3600.0
 """Seconds of idle time after which a model goes that was loaded without saying how long it should stay."""
@@ -79,14 +82,19 @@ class Binding:
         return self.identifier or self.key or "any loaded model"
 
 
-def on_model(link: Link[Any], binding: Binding, operation: Callable[[QuerySpecifier], Flow[T]]) -> Flow[T]:
+@lru_cache(maxsize=256)
+def _named(identifier: str) -> Specifier:
+    return by_identifier(identifier).to_dict()
+
+
+def on_model(link: Link[Any], binding: Binding, operation: Callable[[Specifier], Flow[T]]) -> Flow[T]:
     """Run an operation on the model; get or load it first if the handle has never been used."""
     if binding.identifier is None:
         yield from _resolve_once(link, binding)
-    return (yield from operation(by_identifier(_known(binding))))
+    return (yield from operation(_named(_known(binding))))
 
 
-def with_model(link: Link[Any], binding: Binding, operation: Callable[[QuerySpecifier], Flow[T]]) -> Flow[T]:
+def with_model(link: Link[Any], binding: Binding, operation: Callable[[Specifier], Flow[T]]) -> Flow[T]:
     """Run an operation that needs the model at work; get or load it once more if it has gone.
 
     The operation must not raise the errors that mean "gone" once it has delivered something.
@@ -94,13 +102,13 @@ def with_model(link: Link[Any], binding: Binding, operation: Callable[[QuerySpec
     if binding.identifier is None:
         yield from _resolve_once(link, binding)
     try:
-        return (yield from operation(by_identifier(_known(binding))))
+        return (yield from operation(_named(_known(binding))))
     except (LMStudioModelNotFoundError, LMStudioModelUnloadedError):
         if not binding.renewable:
             raise
         logger.info("model %r has gone; getting it again", binding.identifier)
     yield from resolve(link, binding)
-    return (yield from operation(by_identifier(_known(binding))))
+    return (yield from operation(_named(_known(binding))))
 
 
 class _Turn:
@@ -149,7 +157,7 @@ def resolve(link: Link[Any], binding: Binding) -> Flow[None]:
 
 def _look_up(link: Link[Any], binding: Binding) -> Flow[str]:
     query = ModelQuery() if binding.key is None else ModelQuery(identifier=binding.key)
-    lookup = Lookup(specifier=QuerySpecifier(query=query), throw_if_not_found=True)
+    lookup = Lookup(specifier=QuerySpecifier(query=query).to_dict(), throwIfNotFound=True)
     info = yield from ask(link, binding.kind, "getModelInfo", lookup, doing="Model get")
     with understanding("Model get"):
         return _identifier(info)
@@ -157,13 +165,11 @@ def _look_up(link: Link[Any], binding: Binding) -> Flow[str]:
 
 def _get_or_load(link: Link[Any], binding: Binding) -> Flow[str]:
     assert binding.key is not None, "a model is got or loaded by its key"
-    parameter: dict[str, Any] = {"identifier": binding.key, "load_config_stack": stack_of(binding.config)}
+    parameter = GetOrLoad(identifier=binding.key, loadConfigStack=stack_of(binding.config))
     if binding.ttl is not None:
-        parameter["load_ttl_ms"] = milliseconds(binding.ttl)
+        parameter["loadTtlMs"] = milliseconds(binding.ttl)
     packets = _LoadPackets(binding)
-    identifier = yield from follow(
-        link, binding.kind, "getOrLoad", GetOrLoad(**parameter), packets, doing="Model get/load"
-    )
+    identifier = yield from follow(link, binding.kind, "getOrLoad", parameter, packets, doing="Model get/load")
     packets.tell(1.0)
     if packets.was_loaded:
         yield from _check_config(link, binding, identifier)
@@ -172,13 +178,13 @@ def _get_or_load(link: Link[Any], binding: Binding) -> Flow[str]:
 
 def _load_new(link: Link[Any], binding: Binding) -> Flow[str]:
     assert binding.key is not None, "a new instance is loaded by its key"
-    parameter: dict[str, Any] = {"model_key": binding.key, "load_config_stack": stack_of(binding.config)}
+    parameter = LoadModel(modelKey=binding.key, loadConfigStack=stack_of(binding.config))
     if binding.ttl is not None:
-        parameter["ttl_ms"] = milliseconds(binding.ttl)
+        parameter["ttlMs"] = milliseconds(binding.ttl)
     if binding.wanted_identifier is not None:
         parameter["identifier"] = binding.wanted_identifier
     packets = _LoadPackets(binding)
-    identifier = yield from follow(link, binding.kind, "loadModel", LoadModel(**parameter), packets, doing="Model load")
+    identifier = yield from follow(link, binding.kind, "loadModel", parameter, packets, doing="Model load")
     packets.tell(1.0)
     return identifier
 
@@ -222,7 +228,7 @@ def _check_config(link: Link[Any], binding: Binding, identifier: str) -> Flow[No
     asked = binding.config.to_fields()
     if not asked:
         return
-    config = yield from ask(link, binding.kind, "getLoadConfig", Specified(specifier=by_identifier(identifier)))
+    config = yield from ask(link, binding.kind, "getLoadConfig", Specified(specifier=_named(identifier)))
     with understanding("Load config"):
         actual = KvConfig.from_dict(config).as_mapping()
     differences = {

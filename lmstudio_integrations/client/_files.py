@@ -20,8 +20,8 @@ from lmstudio_integrations.client._arguments import (
 from lmstudio_integrations.client._flows import Flow, Tell, ask, follow, understanding
 from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.errors import LMStudioFileExpiredError, LMStudioOSError, LMStudioValueError
-from lmstudio_integrations.protocol.endpoints import ParseDocument, ParseOptions, Retrieve, UploadFile
-from lmstudio_integrations.protocol.kv_config import KvConfig
+from lmstudio_integrations.protocol.kv_config import fields_of
+from lmstudio_integrations.protocol.requests import ParseDocument, Retrieve, UploadFile
 from lmstudio_integrations.types.chat import ChatHistory, Message
 from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.files import FileHandle, Origin
@@ -142,7 +142,7 @@ def _upload(link: Link[Any], name: str, content: bytes, again: Callable[[], byte
 
 
 def _send(link: Link[Any], name: str, content: bytes) -> Flow[Any]:
-    parameter = UploadFile(name=name, content_base64=base64.b64encode(content).decode())
+    parameter = UploadFile(name=name, contentBase64=base64.b64encode(content).decode())
     return (yield from ask(link, "files", "uploadFileBase64", parameter, doing="File upload"))
 
 
@@ -204,7 +204,7 @@ def parse_document(
     """Read the text of an uploaded document."""
     check_callbacks(on_progress=on_progress)
     known = yield from renew(link, handle)
-    parameter = ParseDocument(file_identifier=known.identifier, parse_opts=ParseOptions())
+    parameter = ParseDocument(fileIdentifier=known.identifier, parseOpts={})
 
     def read(packet: dict[str, Any]) -> Tell | ParsedDocument | None:
         if packet["type"] == "progress" and on_progress is not None:
@@ -231,7 +231,7 @@ def retrieve(
         known += [fresh.identifier]
     given: Mapping[str, Any] = options
     fields: dict[str, Any] = {key: given[name] for name, key in _RETRIEVAL_KEYS.items() if given.get(name) is not None}
-    parameter = Retrieve(query=query, file_identifiers=known, config=KvConfig.from_mapping(fields))
+    parameter = Retrieve(query=query, fileIdentifiers=known, config=fields_of(fields))
     on_progress = options.get("on_progress")
 
     def read(packet: dict[str, Any]) -> Tell | RetrievalResult | None:

@@ -4,7 +4,7 @@ A flow is a generator. It starts calls, yields the one it waits for, is sent wha
 result. A flow itself does no waiting.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
@@ -14,7 +14,6 @@ from lmstudio_integrations.client._waiters import LoopWaiter, ThreadWaiter
 from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.protocol.endpoints import Namespace, channel, rpc
 from lmstudio_integrations.protocol.session import closed_early
-from lmstudio_integrations.types._base import WireModel
 
 T = TypeVar("T")
 Flow: TypeAlias = Generator[Call[Any], list[Any], T]
@@ -61,7 +60,7 @@ async def arun(flow: Flow[T]) -> T:
 
 
 def ask(
-    link: Link[Any], namespace: Namespace, name: str, parameter: WireModel | None = None, *, doing: str = "RPC"
+    link: Link[Any], namespace: Namespace, name: str, parameter: Mapping[str, Any] | None = None, *, doing: str = "RPC"
 ) -> Flow[Any]:
     """Make a call and return its result."""
     with link.start(namespace, rpc(namespace, name), parameter, doing=doing) as call:
@@ -73,7 +72,7 @@ def ask_many(
     link: Link[Any],
     namespace: Namespace,
     name: str,
-    parameters: Sequence[WireModel],
+    parameters: Sequence[Mapping[str, Any]],
     read: Callable[[Any], T],
     *,
     doing: str,
@@ -103,7 +102,7 @@ def follow(
     link: Link[Any],
     namespace: Namespace,
     name: str,
-    parameter: WireModel | None,
+    parameter: Mapping[str, Any] | None,
     read: Callable[[dict[str, Any]], Tell | T | None],
     *,
     doing: str,

@@ -8,7 +8,7 @@ import itertools
 import math
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -16,8 +16,8 @@ from lmstudio_integrations.client._address import Target
 from lmstudio_integrations.client._waiters import Waiter
 from lmstudio_integrations.errors import LMStudioRuntimeError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
+from lmstudio_integrations.protocol.envelope import dumps
 from lmstudio_integrations.protocol.session import Clocks, Exchange, client_closed
-from lmstudio_integrations.types._base import WireModel
 from lmstudio_integrations.types.files import Origin
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Link(Generic[WaiterT_co]):
         self,
         namespace: Namespace,
         endpoint: Endpoint,
-        parameter: WireModel | None = None,
+        parameter: Mapping[str, Any] | None = None,
         *,
         doing: str = "RPC",
     ) -> Call[WaiterT_co]:
@@ -138,7 +138,7 @@ class Link(Generic[WaiterT_co]):
         self,
         namespace: Namespace,
         endpoint: Endpoint,
-        parameters: Sequence[WireModel | None],
+        parameters: Sequence[Mapping[str, Any] | None],
         *,
         doing: str = "RPC",
     ) -> list[Call[WaiterT_co]]:
@@ -154,7 +154,7 @@ class Link(Generic[WaiterT_co]):
         calls: list[Call[WaiterT_co]] = []
         exchanges: list[Exchange] = []
         for parameter in parameters:
-            waiter, text = self._make_waiter(io), None if parameter is None else parameter.to_json()
+            waiter, text = self._make_waiter(io), None if parameter is None else dumps(parameter)
             exchange = Exchange(endpoint, text, waiter, self.clocks, started, doing, self._owner, since=now)
             exchanges.append(exchange)
             calls.append(Call(io, where, exchange, waiter))

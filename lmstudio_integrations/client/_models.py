@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from pydantic import ValidationError
 
 from lmstudio_integrations.client._arguments import check_names, list_of, text_of
-from lmstudio_integrations.client._binding import Binding, on_model, resolve, with_model
+from lmstudio_integrations.client._binding import Binding, Specifier, on_model, resolve, with_model
 from lmstudio_integrations.client._flows import Flow, ask, ask_many, understanding
 from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
-from lmstudio_integrations.protocol.endpoints import (
+from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
+from lmstudio_integrations.protocol.requests import (
     ApplyPromptTemplate,
     EmbedString,
     EstimateModelUsage,
@@ -21,7 +22,6 @@ from lmstudio_integrations.protocol.endpoints import (
     Tokenize,
     UnloadModel,
 )
-from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack, stack_of
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LoadSettings, ModelKind
 from lmstudio_integrations.types.models import (
@@ -31,7 +31,6 @@ from lmstudio_integrations.types.models import (
     ModelInfo,
     ModelInstanceInfo,
     ModelUsageEstimate,
-    QuerySpecifier,
     ServerVersion,
     parse_infos,
 )
@@ -42,6 +41,7 @@ Tools: TypeAlias = Sequence[Tool | Mapping[str, Any]]
 TemplateOpts: TypeAlias = Mapping[str, bool]
 
 _NO_OPTS: TemplateOpts = {}
+_TEMPLATE_OPTIONS = {"omit_bos_token": "omitBosToken", "omit_eos_token": "omitEosToken"}
 
 
 def list_loaded(link: Link[Any], kind: ModelKind) -> Flow[list[ModelInstanceInfo]]:
@@ -75,7 +75,7 @@ def unload_bound(link: Link[Any], binding: Binding) -> Flow[None]:
 def get_info(link: Link[Any], binding: Binding) -> Flow[ModelInstanceInfo]:
     """Return what the server knows of the instance."""
 
-    def operation(specifier: QuerySpecifier) -> "Flow[ModelInstanceInfo]":
+    def operation(specifier: Specifier) -> "Flow[ModelInstanceInfo]":
         return (yield from look_up(link, binding.kind, specifier))
 
     return (yield from on_model(link, binding, operation))
@@ -83,7 +83,7 @@ def get_info(link: Link[Any], binding: Binding) -> Flow[ModelInstanceInfo]:
 
 def look_up(link: Link[Any], kind: ModelKind, specifier: ModelReference) -> Flow[ModelInstanceInfo]:
     """Return what the server knows of the loaded instance that fits a description."""
-    lookup = Lookup(specifier=specifier_of(specifier), throw_if_not_found=True)
+    lookup = Lookup(specifier=specifier_of(specifier).to_dict(), throwIfNotFound=True)
     info = yield from ask(link, kind, "getModelInfo", lookup, doing="Model info")
     with understanding("Model info"):
         return INSTANCE_INFO_TYPES[kind].from_dict(info)
@@ -92,7 +92,7 @@ def look_up(link: Link[Any], kind: ModelKind, specifier: ModelReference) -> Flow
 def get_load_fields(link: Link[Any], binding: Binding) -> Flow[dict[str, Any]]:
     """Return the settings that the instance was loaded with, by their wire keys."""
 
-    def operation(specifier: QuerySpecifier) -> "Flow[dict[str, Any]]":
+    def operation(specifier: Specifier) -> "Flow[dict[str, Any]]":
         config = yield from ask(
             link, binding.kind, "getLoadConfig", Specified(specifier=specifier), doing="Load config"
         )
@@ -105,8 +105,8 @@ def get_load_fields(link: Link[Any], binding: Binding) -> Flow[dict[str, Any]]:
 def get_processing_state(link: Link[Any], binding: Binding) -> Flow[InstanceProcessingState]:
     """Return what the instance is doing."""
 
-    def operation(specifier: QuerySpecifier) -> "Flow[InstanceProcessingState]":
-        lookup = Lookup(specifier=specifier, throw_if_not_found=True)
+    def operation(specifier: Specifier) -> "Flow[InstanceProcessingState]":
+        lookup = Lookup(specifier=specifier, throwIfNotFound=True)
         state = yield from ask(link, binding.kind, "getInstanceProcessingState", lookup, doing="Processing state")
         with understanding("Processing state"):
             return InstanceProcessingState.from_dict(state)
@@ -116,7 +116,7 @@ def get_processing_state(link: Link[Any], binding: Binding) -> Flow[InstanceProc
 
 def estimate_usage(link: Link[Any], kind: ModelKind, key: str, config: LoadSettings | None) -> Flow[ModelUsageEstimate]:
     """Return how much memory loading a model would take."""
-    parameter = EstimateModelUsage(model_key=text_of(key, "model_key"), load_config_stack=stack_of(config))
+    parameter = EstimateModelUsage(modelKey=text_of(key, "model_key"), loadConfigStack=stack_of(config))
     answer = yield from ask(link, kind, "estimateModelUsage", parameter, doing="Usage estimate")
     with understanding("Usage estimate"):
         return ModelUsageEstimate.from_dict(answer)
@@ -150,8 +150,8 @@ def count_tokens(link: Link[Any], binding: Binding, texts: Sequence[str]) -> Flo
 def embed(link: Link[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[float]]]:
     """Return the vector of each text."""
 
-    def operation(specifier: QuerySpecifier) -> "Flow[list[list[float]]]":
-        parameters = [EmbedString(model_specifier=specifier, input_string=text) for text in texts]
+    def operation(specifier: Specifier) -> "Flow[list[list[float]]]":
+        parameters = [EmbedString(modelSpecifier=specifier, inputString=text) for text in texts]
         return (yield from ask_many(link, "embedding", "embedString", parameters, _vector, doing="Embedding"))
 
     return (yield from with_model(link, binding, operation))
@@ -161,15 +161,13 @@ def apply_prompt_template(
     link: Link[Any], binding: Binding, history: ChatHistory, opts: TemplateOpts = _NO_OPTS, tools: Tools = ()
 ) -> Flow[str]:
     """Return the conversation, with the tools offered to the model, as the model would read it."""
-    check_names(opts, {"omit_bos_token", "omit_eos_token", "omitBosToken", "omitEosToken"})
-    definitions = [_tool(tool) for tool in list_of(tools, "tools")]
-    options = TemplateOptions.from_dict({**opts, "tool_definitions": definitions} if definitions else opts)
+    options = _template_options(opts, tools)
 
-    def operation(specifier: QuerySpecifier) -> "Flow[str]":
+    def operation(specifier: Specifier) -> "Flow[str]":
         parameter = ApplyPromptTemplate(
             specifier=specifier,
-            history=history,
-            prediction_config_stack=KvConfigStack(layers=[]),
+            history=history.to_dict(),
+            predictionConfigStack={"layers": []},
             opts=options,
         )
         result = yield from ask(link, "llm", "applyPromptTemplate", parameter, doing="Prompt template")
@@ -181,16 +179,27 @@ def apply_prompt_template(
 
 
 def _per_text(link: Link[Any], binding: Binding, name: str, texts: Sequence[str], member: str) -> Flow[list[Any]]:
-    def operation(specifier: QuerySpecifier) -> "Flow[list[Any]]":
-        parameters = [Tokenize(specifier=specifier, input_string=text) for text in texts]
+    def operation(specifier: Specifier) -> "Flow[list[Any]]":
+        parameters = [Tokenize(specifier=specifier, inputString=text) for text in texts]
         return (yield from ask_many(link, binding.kind, name, parameters, itemgetter(member), doing="Tokenization"))
 
     return (yield from with_model(link, binding, operation))
 
 
-def _tool(tool: object) -> Tool:
+def _template_options(opts: TemplateOpts, tools: Tools) -> TemplateOptions:
+    check_names(opts, {*_TEMPLATE_OPTIONS, *_TEMPLATE_OPTIONS.values()})
+    options: dict[str, Any] = {}
+    for name, value in opts.items():
+        if not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+            raise LMStudioValueError(f"{name} must be True or False; got {value!r}")
+        options[_TEMPLATE_OPTIONS.get(name, name)] = value
+    definitions = [_tool(tool) for tool in list_of(tools, "tools")]
+    return cast("TemplateOptions", options | ({"toolDefinitions": definitions} if definitions else {}))
+
+
+def _tool(tool: object) -> dict[str, Any]:
     try:
-        return Tool.model_validate(tool)
+        return Tool.model_validate(tool).to_dict()
     except ValidationError as error:
         raise LMStudioValueError(f"tools holds what is no definition of a tool: {tool!r}") from error
 

@@ -1,10 +1,10 @@
 """One generation, as the sync and the async stream see it: opening, recovery, callbacks, result."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from lmstudio_integrations.client._binding import Binding, with_model
+from lmstudio_integrations.client._binding import Binding, Specifier, with_model
 from lmstudio_integrations.client._flows import Flow
 from lmstudio_integrations.client._link import Call, Link
 from lmstudio_integrations.client._structured import Format
@@ -20,9 +20,7 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.protocol.endpoints import Channel
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.protocol.session import Clocks, closed_early
-from lmstudio_integrations.types._base import WireModel
 from lmstudio_integrations.types.chat import AssistantMessage, TextPart
-from lmstudio_integrations.types.models import QuerySpecifier
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
@@ -33,7 +31,7 @@ from lmstudio_integrations.types.results import (
 )
 from lmstudio_integrations.types.tools import ToolCallRequestPart
 
-MakeParameter = Callable[[QuerySpecifier], Flow[WireModel]]
+MakeParameter = Callable[[Specifier], Flow[Mapping[str, Any]]]
 """Builds the request; a flow, because files may have to be uploaded again first."""
 
 
@@ -199,7 +197,7 @@ class Prediction:
     def _fail_closed(self) -> NoReturn:
         raise closed_early(self._doing)
 
-    def _open(self, specifier: QuerySpecifier) -> Flow[list[PredictionEvent]]:
+    def _open(self, specifier: Specifier) -> Flow[list[PredictionEvent]]:
         """Ask for the generation and return the first events."""
         for request in self._requests:
             parameter = yield from request.make(specifier)

@@ -1,12 +1,12 @@
 """Models to download: searching, choosing a form, fetching (protocol §4.7)."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from lmstudio_integrations.client._arguments import check_callbacks, list_of, optional_text, text_of, whole_number
 from lmstudio_integrations.client._flows import Flow, Tell, ask, follow, understanding
 from lmstudio_integrations.client._link import Link
-from lmstudio_integrations.protocol.endpoints import (
+from lmstudio_integrations.protocol.requests import (
     DownloadModel,
     DownloadOptions,
     SearchModels,
@@ -26,11 +26,11 @@ def search(
     """Return the models that fit a search term; without one, those that the server recommends."""
     types = None if compatibility_types is None else list_of(compatibility_types, "compatibility_types")
     given = {
-        "search_term": optional_text(term, "search_term"),
+        "searchTerm": optional_text(term, "search_term"),
         "limit": whole_number(limit, "limit", most=MAX_RESULTS),
-        "compatibility_types": None if types is None else [text_of(each, "compatibility_types") for each in types],
+        "compatibilityTypes": None if types is None else [text_of(each, "compatibility_types") for each in types],
     }
-    options = SearchOptions.model_validate({name: value for name, value in given.items() if value is not None})
+    options = cast("SearchOptions", {name: value for name, value in given.items() if value is not None})
     answer = yield from ask(link, "repository", "searchModels", SearchModels(opts=options), doing="Model search")
     with understanding("Model search"):
         return [SearchResultInfo.from_dict(each) for each in answer["results"]]
@@ -38,8 +38,9 @@ def search(
 
 def download_options(link: Link[Any], found: SearchResultInfo) -> Flow[list[DownloadOptionInfo]]:
     """Return the forms in which a model can be downloaded."""
-    identifier = SearchResultIdentifier.from_dict(found.identifier)
-    parameter = DownloadOptions(model_search_result_identifier=identifier)
+    with understanding("Download options"):
+        identifier = SearchResultIdentifier(type=found.identifier["type"], identifier=found.identifier["identifier"])
+    parameter = DownloadOptions(modelSearchResultIdentifier=identifier)
     answer = yield from ask(link, "repository", "getModelDownloadOptions", parameter, doing="Download options")
     with understanding("Download options"):
         return [DownloadOptionInfo.from_dict(each) for each in answer["results"]]
@@ -63,5 +64,5 @@ def download(
                 pass
         return None
 
-    parameter = DownloadModel(download_identifier=identifier)
+    parameter = DownloadModel(downloadIdentifier=identifier)
     return (yield from follow(link, "repository", "downloadModel", parameter, read, doing="Model download"))

@@ -2,23 +2,23 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
-from functools import cache, partial
-from typing import Any, TypeAlias, TypedDict
+from functools import partial
+from typing import Any, TypeAlias, TypedDict, TypeVar
 
 from lmstudio_integrations.client._arguments import check_names, list_of, optional_text, seconds_of
-from lmstudio_integrations.client._binding import Binding
+from lmstudio_integrations.client._binding import Binding, Specifier
 from lmstudio_integrations.client._files import renewed
 from lmstudio_integrations.client._flows import Flow
 from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.client._prediction import Callbacks, Prediction, Request
 from lmstudio_integrations.client._structured import Format, ResponseFormat, requested
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.protocol.endpoints import CompleteRawText, Predict, channel
-from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack, KvLayer, stack_of
+from lmstudio_integrations.protocol.endpoints import channel
+from lmstudio_integrations.protocol.kv_config import layer_of, stack_of
+from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
 from lmstudio_integrations.protocol.session import Clocks
 from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, TextPart, UserMessage
 from lmstudio_integrations.types.config import LlmPredictionConfig, LlmPredictionConfigDict
-from lmstudio_integrations.types.models import QuerySpecifier
 from lmstudio_integrations.types.results import LlmPredictionFragment
 
 History: TypeAlias = str | Chat | ChatHistory | Mapping[str, Any]
@@ -34,6 +34,8 @@ CLOCKS: Clocks = {
 }
 """Seconds after which each clock runs out, unless the client or the call says otherwise."""
 
+ParameterT = TypeVar("ParameterT", Predict, CompleteRawText)
+
 _CALLBACKS = {field.name for field in fields(Callbacks)}
 
 _COMPLETION_TEMPLATE: dict[str, Any] = {
@@ -48,11 +50,8 @@ _COMPLETION_TEMPLATE: dict[str, Any] = {
 }
 
 
-@cache
-def _legacy_layer() -> KvLayer:
-    """Return the layer that makes old servers continue a text; made when needed, because models are built with it."""
-    config = KvConfig.from_mapping({"llm.prediction.promptTemplate": _COMPLETION_TEMPLATE})
-    return KvLayer(layer_name="completeModeFormatting", config=config)
+_LEGACY_LAYER = layer_of("completeModeFormatting", {"llm.prediction.promptTemplate": _COMPLETION_TEMPLATE})
+"""Makes old servers continue a text."""
 
 
 class ClockOptions(TypedDict, total=False):
@@ -155,15 +154,16 @@ def respond_in_loop(
 
 
 def _chat_request(link: Link[Any], history: History, settings: LlmPredictionConfig, preset: str | None) -> Request:
-    make = partial(_make_predict, link, to_history(history), stack_of(settings), _preset(preset))
+    make = partial(_make_predict, link, to_history(history), stack_of(settings), optional_text(preset, "preset"))
     return Request(channel("llm", "predict"), make)
 
 
 def _make_predict(
-    link: Link[Any], history: ChatHistory, stack: KvConfigStack, named: Mapping[str, Any], specifier: QuerySpecifier
+    link: Link[Any], history: ChatHistory, stack: Mapping[str, Any], preset: str | None, specifier: Specifier
 ) -> Flow[Predict]:
     known = yield from renewed(link, history)
-    return Predict(model_specifier=specifier, history=known, prediction_config_stack=stack, **named)
+    parameter = Predict(modelSpecifier=specifier, history=known.to_dict(), predictionConfigStack=stack)
+    return _with_preset(parameter, preset)
 
 
 def complete(link: Link[Any], binding: Binding, prompt: str, options: PredictionOptions) -> Prediction:
@@ -173,20 +173,19 @@ def complete(link: Link[Any], binding: Binding, prompt: str, options: Prediction
     if not prompt:
         raise LMStudioValueError("the prompt is empty; give the model a text to continue")
     settings, answer = _settings(options)
-    stack, preset = stack_of(settings), _preset(options.get("preset"))
+    stack, preset = stack_of(settings), optional_text(options.get("preset"), "preset")
 
-    def make(specifier: QuerySpecifier) -> "Flow[CompleteRawText]":
+    def make(specifier: Specifier) -> "Flow[CompleteRawText]":
         yield from ()
-        return CompleteRawText(model_specifier=specifier, raw_prompt=prompt, prediction_config_stack=stack, **preset)
+        parameter = CompleteRawText(modelSpecifier=specifier, rawPrompt=prompt, predictionConfigStack=stack)
+        return _with_preset(parameter, preset)
 
-    def make_legacy(specifier: QuerySpecifier) -> "Flow[Predict]":
+    def make_legacy(specifier: Specifier) -> "Flow[Predict]":
         yield from ()
-        return Predict(
-            model_specifier=specifier,
-            history=ChatHistory(messages=[UserMessage(content=[TextPart(text=prompt)])]),
-            prediction_config_stack=KvConfigStack(layers=[*stack.layers, _legacy_layer()]),
-            **preset,
-        )
+        history = ChatHistory(messages=[UserMessage(content=[TextPart(text=prompt)])]).to_dict()
+        layers = {"layers": [*stack["layers"], _LEGACY_LAYER]}
+        parameter = Predict(modelSpecifier=specifier, history=history, predictionConfigStack=layers)
+        return _with_preset(parameter, preset)
 
     requests = [Request(channel("llm", "completeRawText"), make), Request(channel("llm", "predict"), make_legacy)]
     prediction = _prediction(link, binding, requests, "Completion", options)
@@ -218,9 +217,10 @@ def _settings(options: PredictionOptions) -> tuple[LlmPredictionConfig, Format |
     return settings, answer
 
 
-def _preset(preset: str | None) -> dict[str, Any]:
-    name = optional_text(preset, "preset")
-    return {} if name is None else {"fuzzy_preset_identifier": name}
+def _with_preset(parameter: ParameterT, preset: str | None) -> ParameterT:
+    if preset is not None:
+        parameter["fuzzyPresetIdentifier"] = preset
+    return parameter
 
 
 def texts_of(value: str | Iterable[str], what: str) -> list[str]:

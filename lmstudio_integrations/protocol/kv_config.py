@@ -4,7 +4,6 @@ What the keys are is written at the fields in `types/config.py`.
 """
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, ClassVar, Literal
 
 from lmstudio_integrations.types._base import WireModel
@@ -46,11 +45,6 @@ class KvConfig(WireModel):
         """Return the settings as a dict; the last of equal keys wins."""
         return {field.key: field.value for field in self.fields}
 
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> "KvConfig":
-        """Build from a dict of full keys."""
-        return cls(fields=[KvField(key=key, value=value) for key, value in values.items()])
-
 
 class KvLayer(WireModel):
     """Settings from one source."""
@@ -72,16 +66,16 @@ class KvConfigStack(WireModel):
         return merged
 
 
-def stack_of(settings: Settings | None) -> KvConfigStack:
-    """Return the stack that a client sends: one layer, present even when it is empty."""
-    fields = {} if settings is None else settings.to_fields()
-    return _override(fields) if fields else _nothing()
+def fields_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by their full keys, as they travel."""
+    return {"fields": [{"key": key, "value": value} for key, value in values.items()]}
 
 
-def _override(fields: Mapping[str, Any]) -> KvConfigStack:
-    return KvConfigStack(layers=[KvLayer(layer_name="apiOverride", config=KvConfig.from_mapping(fields))])
+def layer_of(name: LayerName, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings from one source, as they travel."""
+    return {"layerName": name, "config": fields_of(values)}
 
 
-@cache
-def _nothing() -> KvConfigStack:
-    return _override({})
+def stack_of(settings: Settings | None) -> dict[str, Any]:
+    """Return the stack that a client sends, as it travels: one layer, present even when it is empty."""
+    return {"layers": [layer_of("apiOverride", {} if settings is None else settings.to_fields())]}

@@ -7,15 +7,15 @@ answered as the reference server does it: with a warning, five at most, and neve
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypeIs
 
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.protocol import envelope
 from lmstudio_integrations.protocol.endpoints import Channel, Endpoint, Rpc
-from lmstudio_integrations.types._base import WireModel
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -221,18 +221,23 @@ def _is_credential(value: object) -> bool:
     return isinstance(value, str) and len(value) <= MAX_CREDENTIAL_LENGTH
 
 
-def _validated(model: type[WireModel] | None, frame: Mapping[str, Any], key: str) -> Any:
+@cache
+def _validator(parameter: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(parameter)
+
+
+def _validated(parameter: Any, frame: Mapping[str, Any], key: str) -> Any:
     """Return the parameter of a request.
 
     Raises:
         ValueError: If it does not fit, or if there is one where none is taken.
     """
-    if model is None:
+    if parameter is None:
         if key in frame:
             raise ValueError(f"Expected void, received {type(frame[key]).__name__}")
         return None
     try:
-        return model.model_validate(frame.get(key), by_alias=True, by_name=False)
+        return _validator(parameter).validate_python(frame.get(key), by_alias=True, by_name=False)
     except ValidationError as error:
         raise ValueError("; ".join(_finding(problem) for problem in error.errors(include_url=False))) from error
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack, stack_of
+from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack, fields_of, stack_of
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from tests.requirements import proves
 
@@ -10,12 +10,12 @@ from tests.requirements import proves
 @proves("C-ONE-LAYER")
 @pytest.mark.parametrize("settings", [None, LlmPredictionConfig()])
 def test_the_layer_of_a_client_is_there_even_when_it_says_nothing(settings: LlmPredictionConfig | None) -> None:
-    assert stack_of(settings).to_dict() == {"layers": [{"layerName": "apiOverride", "config": {"fields": []}}]}
+    assert stack_of(settings) == {"layers": [{"layerName": "apiOverride", "config": {"fields": []}}]}
 
 
 def test_a_setting_travels_under_its_key() -> None:
     stack = stack_of(LlmPredictionConfig(temperature=0.5))
-    assert stack.to_dict()["layers"][0]["config"] == {"fields": [{"key": "llm.prediction.temperature", "value": 0.5}]}
+    assert stack["layers"][0]["config"] == {"fields": [{"key": "llm.prediction.temperature", "value": 0.5}]}
 
 
 def test_a_later_layer_overrides_an_earlier_one_key_by_key() -> None:
@@ -39,9 +39,9 @@ def test_of_equal_keys_the_last_one_counts() -> None:
 
 
 def test_a_setting_without_value_keeps_its_null() -> None:
-    assert KvConfig.from_mapping({"a": None}).to_dict() == {"fields": [{"key": "a", "value": None}]}
+    assert fields_of({"a": None}) == {"fields": [{"key": "a", "value": None}]}
 
 
 def test_a_mapping_survives_the_way_there_and_back() -> None:
     values = {"llm.load.contextLength": 4096, "ext.virtualModel.customField.x": {"a": [1]}}
-    assert KvConfig.from_dict(KvConfig.from_mapping(values).to_dict()).as_mapping() == values
+    assert KvConfig.from_dict(fields_of(values)).as_mapping() == values

@@ -50,8 +50,7 @@ class Replay:
             self.session.cancel(self.exchanges["channelId", frame["channelId"]])
             return
         name, key = ("callId", "parameter") if frame["type"] == "rpcCall" else ("channelId", "creationParameter")
-        model = ENDPOINTS["llm"][frame["endpoint"]].parameter
-        parameter = None if model is None else model.from_dict(frame[key]).to_json()
+        parameter = json.dumps(frame[key]) if key in frame else None
         sink = RecordingSink()
         exchange = Exchange(ENDPOINTS["llm"][frame["endpoint"]], parameter, sink, {}, 0.0)
         self.exchanges[name, frame[name]] = exchange

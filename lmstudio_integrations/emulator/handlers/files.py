@@ -10,7 +10,7 @@ from lmstudio_integrations.emulator import retrieval
 from lmstudio_integrations.emulator.context import Channel, Context, Upload
 from lmstudio_integrations.emulator.engines.base import LoadedModel
 from lmstudio_integrations.emulator.refusals import RefusedError, file_not_found
-from lmstudio_integrations.protocol.endpoints import LocalFile, ParseDocument, Retrieve, UploadedFile, UploadFile
+from lmstudio_integrations.protocol.requests import LocalFile, ParseDocument, Retrieve, UploadedFile, UploadFile
 from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier, by_identifier
 
 PARSER = {"library": "lmstudio-integrations", "version": "1"}
@@ -31,11 +31,11 @@ _PARSABLE = {"text/plain", "text/other"}
 async def upload_file_base64(context: Context, parameter: UploadFile) -> dict[str, Any]:
     """Keep a file for this client; the same content gets a new identifier each time."""
     try:
-        data = base64.b64decode(parameter.content_base64, validate=True)
+        data = base64.b64decode(parameter["contentBase64"], validate=True)
     except binascii.Error as error:
-        raise RefusedError(f'The content of "{parameter.name}" is not base64', cause=str(error)) from error
-    file_type = _type_of(parameter.name, data)
-    identifier = context.client.store(Upload(parameter.name, data, file_type))
+        raise RefusedError(f'The content of "{parameter["name"]}" is not base64', cause=str(error)) from error
+    file_type = _type_of(parameter["name"], data)
+    identifier = context.client.store(Upload(parameter["name"], data, file_type))
     return {"identifier": identifier, "fileType": file_type, "sizeBytes": len(data)}
 
 
@@ -53,12 +53,12 @@ def _type_of(name: str, data: bytes) -> str:
 
 async def get_local_file_absolute_path(_context: Context, parameter: LocalFile) -> dict[str, Any]:
     """Refuse: uploads are kept in memory, so that no file has a path."""
-    raise file_not_found(parameter.file_name)
+    raise file_not_found(parameter["fileName"])
 
 
 async def get_document_parsing_library(context: Context, parameter: UploadedFile) -> dict[str, Any]:
     """Return which parser would read a file."""
-    _text(context, parameter.file_identifier)
+    _text(context, parameter["fileIdentifier"])
     return PARSER
 
 
@@ -82,10 +82,10 @@ def _text(context: Context, identifier: str) -> str:
 
 async def parse_document(context: Context, channel: Channel, parameter: ParseDocument) -> None:
     """Turn an upload into text."""
-    asked = parameter.parse_opts.parser_id
-    if asked is not None and asked.library != PARSER["library"]:
-        raise RefusedError(f'This server has no parser "{asked.library}"')
-    text = _text(context, parameter.file_identifier)
+    asked = parameter["parseOpts"].get("parserId")
+    if asked is not None and asked["library"] != PARSER["library"]:
+        raise RefusedError(f'This server has no parser "{asked["library"]}"')
+    text = _text(context, parameter["fileIdentifier"])
     channel.send({"type": "parserLoaded", "parser": PARSER})
     channel.send({"type": "progress", "progress": 1})
     channel.send({"type": "result", "content": text, "parser": PARSER})
@@ -93,18 +93,18 @@ async def parse_document(context: Context, channel: Channel, parameter: ParseDoc
 
 async def retrieve(context: Context, channel: Channel, parameter: Retrieve) -> None:
     """Search uploads for what is near a query, by the vectors of an embedding model that is loaded."""
-    config = retrieval.Config.read(parameter.config.as_mapping())
+    config = retrieval.Config.read(parameter["config"].as_mapping())
     specifier = by_identifier(config.model) if config.model else QuerySpecifier(query=ModelQuery())
     instance = context.hub.library.find("embedding", specifier)
     with channel.scope as scope:
         async with instance.use(context.client.identifier, scope, "computingEmbedding"):
-            channel.send({"type": "onFileProcessList", "indices": list(range(len(parameter.file_identifiers)))})
+            channel.send({"type": "onFileProcessList", "indices": list(range(len(parameter["fileIdentifiers"])))})
             chunks: list[tuple[retrieval.Chunk, list[float]]] = []
-            for index, identifier in enumerate(parameter.file_identifiers):
+            for index, identifier in enumerate(parameter["fileIdentifiers"]):
                 text = _text(context, identifier)
                 chunks += await _process(channel, instance.model, retrieval.chunk(text, index, config), index)
             channel.send({"type": "onSearchingStart"})
-            entries = retrieval.rank(await instance.model.embed(parameter.query), chunks, config.limit)
+            entries = retrieval.rank(await instance.model.embed(parameter["query"]), chunks, config.limit)
             channel.send({"type": "onSearchingEnd"})
             channel.send({"type": "result", "result": {"entries": [entry.to_dict() for entry in entries]}})
     if scope.reason:

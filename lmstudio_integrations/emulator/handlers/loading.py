@@ -6,7 +6,7 @@ from lmstudio_integrations.emulator import defaults
 from lmstudio_integrations.emulator.context import Channel, Context
 from lmstudio_integrations.emulator.models import Evicting, Notice, Started
 from lmstudio_integrations.emulator.refusals import RefusedError, load_cancelled, no_model_matching
-from lmstudio_integrations.protocol.endpoints import (
+from lmstudio_integrations.protocol.requests import (
     BasePredictionConfig,
     EstimateModelUsage,
     GetOrLoad,
@@ -21,16 +21,16 @@ from lmstudio_integrations.types.models import by_identifier
 async def load_model(context: Context, channel: Channel, parameter: LoadModel) -> None:
     """Load a new instance, always."""
     library = context.hub.library
-    entries = library.resolve(context.kind, parameter.model_key)
+    entries = library.resolve(context.kind, parameter["modelKey"])
     resolved: dict[str, Any] = {"type": "resolved", "info": library.info(entries[0])}
     if len(entries) > 1:
         resolved["ambiguous"] = [entry.key for entry in entries]
     with channel.scope:
         instance = await library.load(
             entries[0],
-            identifier=parameter.identifier,
-            ttl_ms=parameter.ttl_ms,
-            settings=parameter.load_config_stack.collapse(),
+            identifier=parameter.get("identifier"),
+            ttl_ms=parameter.get("ttlMs"),
+            settings=parameter["loadConfigStack"].collapse(),
             on_start=lambda _identifier: channel.send(resolved),
             on_progress=lambda progress: channel.send({"type": "progress", "progress": progress}),
         )
@@ -42,17 +42,17 @@ async def load_model(context: Context, channel: Channel, parameter: LoadModel) -
 async def get_or_load(context: Context, channel: Channel, parameter: GetOrLoad) -> None:
     """Return a loaded instance, or load one just in time."""
     library = context.hub.library
-    instance = library.loaded_as(context.kind, parameter.identifier)
+    instance = library.loaded_as(context.kind, parameter["identifier"])
     if instance is not None:
         channel.send({"type": "alreadyLoaded", "info": instance.describe()})
         return
-    entry = library.resolve(context.kind, parameter.identifier)[0]
+    entry = library.resolve(context.kind, parameter["identifier"])[0]
     with channel.scope:
         instance = await library.load_just_in_time(
             entry,
             lambda notice: channel.send(_packet(notice)),
-            ttl_ms=parameter.load_ttl_ms,
-            settings=parameter.load_config_stack.collapse(),
+            ttl_ms=parameter.get("loadTtlMs"),
+            settings=parameter["loadConfigStack"].collapse(),
         )
         channel.send({"type": "loadSuccess", "info": instance.describe()})
     if channel.scope.reason:
@@ -71,10 +71,10 @@ async def unload_model(context: Context, parameter: UnloadModel) -> None:
     """Unload an instance."""
     library = context.hub.library
     try:
-        specifier = by_identifier(parameter.identifier)
+        specifier = by_identifier(parameter["identifier"])
     except ValueError as error:  # a name that no model can have
         loaded = [each.identifier for each in library.loaded(context.kind)]
-        raise no_model_matching({"identifier": parameter.identifier}, loaded) from error
+        raise no_model_matching({"identifier": parameter["identifier"]}, loaded) from error
     await library.unload(library.find(context.kind, specifier))
 
 
@@ -86,30 +86,30 @@ async def list_loaded(context: Context, _parameter: None) -> list[dict[str, Any]
 async def get_model_info(context: Context, parameter: Lookup) -> dict[str, Any] | None:
     """Describe a loaded instance; whether its absence is an error, the client says."""
     try:
-        return context.hub.library.find(context.kind, parameter.specifier).describe()
+        return context.hub.library.find(context.kind, parameter["specifier"]).describe()
     except RefusedError:
-        if parameter.throw_if_not_found:
+        if parameter["throwIfNotFound"]:
             raise
         return None
 
 
 async def get_load_config(context: Context, parameter: Specified) -> dict[str, Any]:
     """Return the load settings in effect."""
-    return defaults.fields_of(context.hub.library.find(context.kind, parameter.specifier).fields)
+    return defaults.fields_of(context.hub.library.find(context.kind, parameter["specifier"]).fields)
 
 
 async def get_base_prediction_config(context: Context, parameter: BasePredictionConfig) -> dict[str, Any]:
     """Return the prediction settings that hold where a request sets none."""
-    context.hub.library.find(context.kind, parameter.specifier)
+    context.hub.library.find(context.kind, parameter["specifier"])
     return defaults.fields_of(defaults.PREDICTION if context.kind == "llm" else {})
 
 
 async def get_instance_processing_state(context: Context, parameter: Lookup) -> dict[str, Any] | None:
     """Return what an instance does now, and how many wait."""
     try:
-        return context.hub.library.find(context.kind, parameter.specifier).state()
+        return context.hub.library.find(context.kind, parameter["specifier"]).state()
     except RefusedError:
-        if parameter.throw_if_not_found:
+        if parameter["throwIfNotFound"]:
             raise
         return None
 
@@ -117,9 +117,9 @@ async def get_instance_processing_state(context: Context, parameter: Lookup) -> 
 async def estimate_model_usage(context: Context, parameter: EstimateModelUsage) -> dict[str, Any]:
     """Estimate the memory that a load would take: the weights, and a rough figure for the context."""
     library = context.hub.library
-    entry = library.resolve(context.kind, parameter.model_key)[0]
+    entry = library.resolve(context.kind, parameter["modelKey"])[0]
     weights = int(library.info(entry)["sizeBytes"])
-    asked = parameter.load_config_stack.collapse().get(f"{context.kind}.load.contextLength")
+    asked = parameter["loadConfigStack"].collapse().get(f"{context.kind}.load.contextLength")
     window = asked if isinstance(asked, int) else entry.context_length or defaults.CONTEXT_LENGTH
     state = window * _BYTES_PER_TOKEN
     return {

@@ -23,8 +23,8 @@ from lmstudio_integrations.emulator.ledger import PredictionRecord
 from lmstudio_integrations.emulator.meter import Meter
 from lmstudio_integrations.emulator.refusals import RefusedError, file_not_found
 from lmstudio_integrations.emulator.work import Scope
-from lmstudio_integrations.protocol.endpoints import CompleteRawText, Predict
 from lmstudio_integrations.protocol.prediction import encode
+from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.files import FileHandle
@@ -37,25 +37,25 @@ INLINE = "base64:"
 async def predict(context: Context, channel: Channel, parameter: Predict) -> None:
     """Generate the next message; with the layer of older clients, continue a text instead."""
     library = context.hub.library
-    instance = library.find("llm", parameter.model_specifier)
-    stack = parameter.prediction_config_stack
-    effective = settings.collapse(library.catalogue, stack, parameter.fuzzy_preset_identifier)
+    instance = library.find("llm", parameter["modelSpecifier"])
+    stack = parameter["predictionConfigStack"]
+    effective = settings.collapse(library.catalogue, stack, parameter.get("fuzzyPresetIdentifier"))
     if settings.is_completion(stack):
-        request = _request(instance, effective, prompt=settings.text_of(parameter.history))
+        request = _request(instance, effective, prompt=settings.text_of(parameter["history"]))
     else:
-        images = _images(context.client, instance, parameter.history)
-        request = _request(instance, effective, history=parameter.history, images=images)
+        images = _images(context.client, instance, parameter["history"])
+        request = _request(instance, effective, history=parameter["history"], images=images)
     await _generate(context, channel, instance, request, effective)
 
 
 async def complete_raw_text(context: Context, channel: Channel, parameter: CompleteRawText) -> None:
     """Continue a text as it stands."""
     library = context.hub.library
-    instance = library.find("llm", parameter.model_specifier)
+    instance = library.find("llm", parameter["modelSpecifier"])
     effective = settings.collapse(
-        library.catalogue, parameter.prediction_config_stack, parameter.fuzzy_preset_identifier
+        library.catalogue, parameter["predictionConfigStack"], parameter.get("fuzzyPresetIdentifier")
     )
-    request = _request(instance, effective, prompt=parameter.raw_prompt)
+    request = _request(instance, effective, prompt=parameter["rawPrompt"])
     await _generate(context, channel, instance, request, effective)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from lmstudio_integrations.emulator.catalogue import ModelEntry
 from lmstudio_integrations.emulator.context import Channel, Context
 from lmstudio_integrations.emulator.refusals import RefusedError
-from lmstudio_integrations.protocol.endpoints import DownloadModel, DownloadOptions, SearchModels
+from lmstudio_integrations.protocol.requests import DownloadModel, DownloadOptions, SearchModels
 
 RESULTS = 10
 """How many results a search returns unless it asks for another number."""
@@ -13,8 +13,8 @@ RESULTS = 10
 
 async def search_models(context: Context, parameter: SearchModels) -> dict[str, Any]:
     """Return the entries of the catalogue that a term names; all of them without one."""
-    term = (parameter.opts.search_term or "").casefold()
-    compatible = parameter.opts.compatibility_types
+    term = (parameter["opts"].get("searchTerm") or "").casefold()
+    compatible = parameter["opts"].get("compatibilityTypes")
     library = context.hub.library
     found = [
         entry
@@ -22,7 +22,7 @@ async def search_models(context: Context, parameter: SearchModels) -> dict[str, 
         if term in f"{entry.key} {entry.display_name or ''} {entry.full_path}".casefold()
         and (not compatible or library.facts(entry).format in compatible)
     ]
-    return {"results": [_result(entry, term) for entry in found[: parameter.opts.limit or RESULTS]]}
+    return {"results": [_result(entry, term) for entry in found[: parameter["opts"].get("limit") or RESULTS]]}
 
 
 def _result(entry: ModelEntry, term: str) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def _result(entry: ModelEntry, term: str) -> dict[str, Any]:
 
 async def get_model_download_options(context: Context, parameter: DownloadOptions) -> dict[str, Any]:
     """Return the one form in which an entry can be had."""
-    entry = _entry(context, parameter.model_search_result_identifier.identifier)
+    entry = _entry(context, parameter["modelSearchResultIdentifier"]["identifier"])
     info = context.hub.library.info(entry)
     option: dict[str, Any] = {
         "name": info["displayName"],
@@ -53,7 +53,7 @@ async def get_model_download_options(context: Context, parameter: DownloadOption
 
 async def download_model(context: Context, channel: Channel, parameter: DownloadModel) -> None:
     """Get the weights of an entry, so that it can be loaded."""
-    entry = _entry(context, parameter.download_identifier)
+    entry = _entry(context, parameter["downloadIdentifier"])
     library = context.hub.library
     clock = context.hub.clock
     started = clock.now()

@@ -7,7 +7,7 @@ from typing import Any
 
 from lmstudio_integrations.emulator.context import Channel, Context
 from lmstudio_integrations.emulator.refusals import RefusedError, path_not_found
-from lmstudio_integrations.protocol.endpoints import ExperimentFlag, ModelKey, Notify, StartHttpServer
+from lmstudio_integrations.protocol.requests import ExperimentFlag, ModelKey, Notify, StartHttpServer
 
 
 def version() -> str:
@@ -24,9 +24,9 @@ async def list_downloaded_models(context: Context, _parameter: None) -> list[dic
 async def list_downloaded_model_variants(context: Context, parameter: ModelKey) -> list[dict[str, Any]]:
     """Refuse: no model of the emulator has variants."""
     library = context.hub.library
-    if not any(entry.key == parameter.model_key for entry in library.downloaded()):
-        raise path_not_found(parameter.model_key, [entry.full_path for entry in library.downloaded()])
-    raise RefusedError(f'The model "{parameter.model_key}" has no variants')
+    if not any(entry.key == parameter["modelKey"] for entry in library.downloaded()):
+        raise path_not_found(parameter["modelKey"], [entry.full_path for entry in library.downloaded()])
+    raise RefusedError(f'The model "{parameter["modelKey"]}" has no variants')
 
 
 async def get_version(_context: Context, _parameter: None) -> dict[str, Any]:
@@ -41,16 +41,17 @@ async def info(_context: Context, _parameter: None) -> dict[str, Any]:
 
 async def notify(context: Context, parameter: Notify) -> None:
     """Put a notification into the log, since there is nobody to show it to."""
-    text = f"{parameter.title}: {parameter.description}" if parameter.description else parameter.title
+    title, description = parameter["title"], parameter.get("description")
+    text = f"{title}: {description}" if description else title
     context.hub.logs.write({"type": "server.log", "level": "info", "content": text})
 
 
 async def set_experiment_flag(context: Context, parameter: ExperimentFlag) -> None:
     """Switch an experiment on or off."""
-    if parameter.value:
-        context.hub.flags.add(parameter.code)
+    if parameter["value"]:
+        context.hub.flags.add(parameter["code"])
     else:
-        context.hub.flags.discard(parameter.code)
+        context.hub.flags.discard(parameter["code"])
 
 
 async def get_experiment_flags(context: Context, _parameter: None) -> list[str]:

@@ -9,7 +9,7 @@ from lmstudio_integrations.emulator.engines.base import EngineError, LoadedModel
 from lmstudio_integrations.emulator.instance import Activity
 from lmstudio_integrations.emulator.refusals import model_unloaded
 from lmstudio_integrations.emulator.work import Scope
-from lmstudio_integrations.protocol.endpoints import ApplyPromptTemplate, EmbedString, PreloadDraftModel, Tokenize
+from lmstudio_integrations.protocol.requests import ApplyPromptTemplate, EmbedString, PreloadDraftModel, Tokenize
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.models import ModelSpecifier
 
@@ -58,15 +58,15 @@ async def count_tokens(context: Context, parameter: Tokenize) -> dict[str, Any]:
 
 
 async def _tokens(context: Context, parameter: Tokenize) -> list[int]:
-    return await _use(context, parameter.specifier, lambda model: model.tokenize(parameter.input_string))
+    return await _use(context, parameter["specifier"], lambda model: model.tokenize(parameter["inputString"]))
 
 
 async def embed_string(context: Context, parameter: EmbedString) -> dict[str, Any]:
     """Return the vector of a text."""
     vector = await _use(
         context,
-        parameter.model_specifier,
-        lambda model: model.embed(parameter.input_string),
+        parameter["modelSpecifier"],
+        lambda model: model.embed(parameter["inputString"]),
         "computingEmbedding",
     )
     return {"embedding": vector}
@@ -74,18 +74,18 @@ async def embed_string(context: Context, parameter: EmbedString) -> dict[str, An
 
 async def apply_prompt_template(context: Context, parameter: ApplyPromptTemplate) -> dict[str, Any]:
     """Return a conversation as the model would read it; files in it need not be there (protocol §9.2)."""
-    effective = settings.collapse(context.hub.library.catalogue, parameter.prediction_config_stack, None)
+    effective = settings.collapse(context.hub.library.catalogue, parameter["predictionConfigStack"], None)
     config = LlmPredictionConfig.from_fields(effective)
-    tools = parameter.opts.tool_definitions or settings.tools_of(effective)
+    tools = parameter["opts"].get("toolDefinitions") or settings.tools_of(effective)
     formatted = await _use(
         context,
-        parameter.specifier,
-        lambda model: model.apply_template(parameter.history, tools, config),
+        parameter["specifier"],
+        lambda model: model.apply_template(parameter["history"], tools, config),
     )
     return {"formatted": formatted}
 
 
 async def preload_draft_model(context: Context, parameter: PreloadDraftModel) -> None:
     """Check that a draft model is there; the engine takes it when a prediction asks for it."""
-    context.hub.library.find(context.kind, parameter.specifier)
-    context.hub.library.resolve("llm", parameter.draft_model_key)
+    context.hub.library.find(context.kind, parameter["specifier"])
+    context.hub.library.resolve("llm", parameter["draftModelKey"])
