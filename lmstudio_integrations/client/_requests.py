@@ -125,6 +125,8 @@ def to_history(history: History) -> ChatHistory:
     """
     if isinstance(history, ChatHistory):
         wire = history
+    elif isinstance(history, str):
+        wire = ChatHistory(messages=[UserMessage(content=[TextPart(text=history)])])
     else:
         wire = (history if isinstance(history, Chat) else Chat.from_history(history)).to_history()
     if not any(_says_something(part) for message in wire.messages for part in message.content):

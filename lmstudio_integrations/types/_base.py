@@ -31,9 +31,9 @@ class WireModel(BaseModel):
 
     def model_post_init(self, _context: Any, /) -> None:
         """Count fields without value as not set."""
-        unset = [name for name, value in self.__dict__.items() if value is None and name not in self.nullable]
-        if unset:
-            self.__pydantic_fields_set__.difference_update(unset)
+        for name, value in self.__dict__.items():
+            if value is None and name not in self.nullable:
+                self.__pydantic_fields_set__.discard(name)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
