@@ -2,19 +2,18 @@
 
 An adapter adds turns to a `Conversation`, which brings them into the form that chat templates want: one system message
 first, neighbours of one role in one message, and pictures that a tool returned, for which the wire has no place, in the
-next user turn. After the pictures have been uploaded, `to_history` puts the handles in their places.
+next user turn. After the pictures have been uploaded, `to_wire` puts the handles in their places.
 """
 
 import base64
 import binascii
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
-from lmstudio_integrations.types import chat
-from lmstudio_integrations.types.chat import ChatHistory, TextPart
+from lmstudio_integrations.types.chat import TextPart, WireHistory
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 
@@ -147,19 +146,13 @@ def images(drafts: Iterable[Draft]) -> list[ImageSource]:
     return list(found)
 
 
-_WIRE: dict[Role, Callable[..., chat.Message]] = {
-    "system": chat.SystemMessage,
-    "user": chat.UserMessage,
-    "assistant": chat.AssistantMessage,
-    "tool": chat.ToolMessage,
-}
+def to_wire(drafts: Iterable[Draft], handles: Mapping[ImageSource, FileHandle]) -> WireHistory:
+    """Return the conversation as it travels, with the uploaded pictures in their places."""
+    messages = [{"role": draft.role, "content": [_wire(part, handles) for part in draft.parts]} for draft in drafts]
+    return WireHistory(messages, list(handles.values()))
 
 
-def to_history(drafts: Iterable[Draft], handles: Mapping[ImageSource, FileHandle]) -> ChatHistory:
-    """Return the conversation in wire form, with the uploaded pictures in their places."""
-    return ChatHistory(messages=[_message(draft, handles) for draft in drafts])
-
-
-def _message(draft: Draft, handles: Mapping[ImageSource, FileHandle]) -> chat.Message:
-    parts = [handles[part] if isinstance(part, ImageSource) else part for part in draft.parts]
-    return _WIRE[draft.role](content=parts)
+def _wire(part: Part, handles: Mapping[ImageSource, FileHandle]) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    return (handles[part] if isinstance(part, ImageSource) else part).to_dict()

@@ -22,7 +22,7 @@ from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.errors import LMStudioFileExpiredError, LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import ParseDocument, Retrieve, UploadFile
-from lmstudio_integrations.types.chat import ChatHistory, Message
+from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.files import FileHandle, Origin
 
@@ -175,27 +175,20 @@ def renew(link: Link[Any], handle: FileHandle) -> Flow[FileHandle]:
     )
 
 
-def renewed(link: Link[Any], history: ChatHistory) -> Flow[ChatHistory]:
+def renewed(link: Link[Any], history: WireHistory) -> Flow[WireHistory]:
     """Return a conversation whose files the server knows."""
-    stale = {
-        part.identifier: part
-        for message in history.messages
-        for part in message.content
-        if isinstance(part, FileHandle) and part.origin is not None
-    }
-    fresh: dict[str, FileHandle] = {}
-    for identifier, handle in stale.items():
+    fresh: dict[str, dict[str, Any]] = {}
+    for handle in {handle.identifier: handle for handle in history.files if handle.origin is not None}.values():
         known = yield from renew(link, handle)
-        if known.identifier != identifier:
-            fresh[identifier] = known
+        if known.identifier != handle.identifier:
+            fresh[handle.identifier] = known.to_dict()
     if not fresh:
         return history
-    return ChatHistory(messages=[_with_files(message, fresh) for message in history.messages])
+    return WireHistory([_with_files(message, fresh) for message in history.messages])
 
 
-def _with_files(message: Message, fresh: Mapping[str, FileHandle]) -> Message:
-    parts = [fresh.get(part.identifier, part) if isinstance(part, FileHandle) else part for part in message.content]
-    return type(message).model_validate({"content": parts})
+def _with_files(message: Mapping[str, Any], fresh: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {**message, "content": [fresh.get(part.get("identifier"), part) for part in message["content"]]}
 
 
 def parse_document(

@@ -22,7 +22,7 @@ from lmstudio_integrations.protocol.requests import (
     Tokenize,
     UnloadModel,
 )
-from lmstudio_integrations.types.chat import ChatHistory
+from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.config import LoadSettings, ModelKind
 from lmstudio_integrations.types.models import (
     INSTANCE_INFO_TYPES,
@@ -129,7 +129,7 @@ def version(link: Link[Any]) -> Flow[ServerVersion]:
         return ServerVersion.from_dict(answer)
 
 
-def context_use(link: Link[Any], binding: Binding, history: ChatHistory) -> Flow[ContextUse]:
+def context_use(link: Link[Any], binding: Binding, history: WireHistory) -> Flow[ContextUse]:
     """Return how much of the window a conversation takes."""
     text = yield from apply_prompt_template(link, binding, history)
     (used,) = yield from count_tokens(link, binding, [text])
@@ -158,7 +158,7 @@ def embed(link: Link[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[
 
 
 def apply_prompt_template(
-    link: Link[Any], binding: Binding, history: ChatHistory, opts: TemplateOpts = _NO_OPTS, tools: Tools = ()
+    link: Link[Any], binding: Binding, history: WireHistory, opts: TemplateOpts = _NO_OPTS, tools: Tools = ()
 ) -> Flow[str]:
     """Return the conversation, with the tools offered to the model, as the model would read it."""
     options = _template_options(opts, tools)

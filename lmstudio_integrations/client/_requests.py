@@ -17,11 +17,11 @@ from lmstudio_integrations.protocol.endpoints import channel
 from lmstudio_integrations.protocol.kv_config import layer_of, stack_of
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
 from lmstudio_integrations.protocol.session import Clocks
-from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, TextPart, UserMessage
+from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, WireHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig, LlmPredictionConfigDict
 from lmstudio_integrations.types.results import LlmPredictionFragment
 
-History: TypeAlias = str | Chat | ChatHistory | Mapping[str, Any]
+History: TypeAlias = str | Chat | ChatHistory | WireHistory | Mapping[str, Any]
 Texts: TypeAlias = list[str] | tuple[str, ...]
 PredictionSettings: TypeAlias = LlmPredictionConfig | LlmPredictionConfigDict | Mapping[str, Any]
 
@@ -114,28 +114,30 @@ def checked_clocks(options: Mapping[str, Any]) -> Clocks:
 
 def to_chat(history: History) -> Chat:
     """Return a conversation as a chat of its own, that may grow."""
-    return Chat.from_history(history.to_dict() if isinstance(history, ChatHistory) else history)
+    return Chat.from_history(history.to_dict() if isinstance(history, ChatHistory | WireHistory) else history)
 
 
-def to_history(history: History) -> ChatHistory:
-    """Return a conversation in wire form.
+def to_wire(history: History) -> WireHistory:
+    """Return a conversation as it travels.
 
     Raises:
         LMStudioValueError: If it says nothing, or has another form.
     """
-    if isinstance(history, ChatHistory):
+    if isinstance(history, WireHistory):
         wire = history
     elif isinstance(history, str):
-        wire = ChatHistory(messages=[UserMessage(content=[TextPart(text=history)])])
+        wire = WireHistory.of_prompt(history)
+    elif isinstance(history, ChatHistory):
+        wire = WireHistory.of(history)
     else:
-        wire = (history if isinstance(history, Chat) else Chat.from_history(history)).to_history()
-    if not any(_says_something(part) for message in wire.messages for part in message.content):
+        wire = WireHistory.of((history if isinstance(history, Chat) else Chat.from_history(history)).to_history())
+    if not any(_says_something(part) for message in wire.messages for part in message["content"]):
         raise LMStudioValueError("the prompt is empty; say something to the model")
     return wire
 
 
-def _says_something(part: object) -> bool:
-    return not isinstance(part, TextPart) or bool(part.text.strip())
+def _says_something(part: Mapping[str, Any]) -> bool:
+    return part["type"] != "text" or bool(part["text"].strip())
 
 
 def respond(link: Link[Any], binding: Binding, history: History, options: PredictionOptions) -> Prediction:
@@ -156,12 +158,12 @@ def respond_in_loop(
 
 
 def _chat_request(link: Link[Any], history: History, settings: LlmPredictionConfig, preset: str | None) -> Request:
-    make = partial(_make_predict, link, to_history(history), stack_of(settings), optional_text(preset, "preset"))
+    make = partial(_make_predict, link, to_wire(history), stack_of(settings), optional_text(preset, "preset"))
     return Request(channel("llm", "predict"), make)
 
 
 def _make_predict(
-    link: Link[Any], history: ChatHistory, stack: Mapping[str, Any], preset: str | None, specifier: Specifier
+    link: Link[Any], history: WireHistory, stack: Mapping[str, Any], preset: str | None, specifier: Specifier
 ) -> Flow[Predict]:
     known = yield from renewed(link, history)
     parameter = Predict(modelSpecifier=specifier, history=known.to_dict(), predictionConfigStack=stack)
@@ -184,7 +186,7 @@ def complete(link: Link[Any], binding: Binding, prompt: str, options: Prediction
 
     def make_legacy(specifier: Specifier) -> "Flow[Predict]":
         yield from ()
-        history = ChatHistory(messages=[UserMessage(content=[TextPart(text=prompt)])]).to_dict()
+        history = WireHistory.of_prompt(prompt).to_dict()
         layers = {"layers": [*stack["layers"], _LEGACY_LAYER]}
         parameter = Predict(modelSpecifier=specifier, history=history, predictionConfigStack=layers)
         return _with_preset(parameter, preset)

@@ -260,12 +260,12 @@ class AsyncLLM(AsyncModelHandle):
             opts: `omit_bos_token`, `omit_eos_token`: whether to leave the tokens out that begin and end it.
             tools: The definitions of the tools.
         """
-        wire = _requests.to_history(history)
+        wire = _requests.to_wire(history)
         return await arun(_models.apply_prompt_template(self._link, self.binding, wire, opts or {}, tools))
 
     async def get_context_use(self, history: History) -> ContextUse:
         """Return how much of the context window a conversation takes, and whether it fits."""
-        return await arun(_models.context_use(self._link, self.binding, _requests.to_history(history)))
+        return await arun(_models.context_use(self._link, self.binding, _requests.to_wire(history)))
 
     async def get_info(self) -> LlmInstanceInfo:
         """Return what the server knows of the instance."""

@@ -196,12 +196,12 @@ class LLM(SyncModelHandle):
             opts: `omit_bos_token`, `omit_eos_token`: whether to leave the tokens out that begin and end it.
             tools: The definitions of the tools.
         """
-        wire = _requests.to_history(history)
+        wire = _requests.to_wire(history)
         return run(_models.apply_prompt_template(self._link, self.binding, wire, opts or {}, tools))
 
     def get_context_use(self, history: History) -> ContextUse:
         """Return how much of the context window a conversation takes, and whether it fits."""
-        return run(_models.context_use(self._link, self.binding, _requests.to_history(history)))
+        return run(_models.context_use(self._link, self.binding, _requests.to_wire(history)))
 
     def get_info(self) -> LlmInstanceInfo:
         """Return what the server knows of the instance."""

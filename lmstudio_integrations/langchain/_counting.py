@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmstudio_integrations._adapters.conversation import Draft, ImageSource, to_history
+from lmstudio_integrations._adapters.conversation import Draft, ImageSource, to_wire
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
-from lmstudio_integrations.types.chat import ChatHistory, TextPart
+from lmstudio_integrations.types.chat import TextPart
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.tools import ToolCallRequestPart, ToolCallResultPart
 
@@ -28,11 +28,10 @@ def count(model: "LLM", drafts: Sequence[Draft], tools: Sequence[dict[str, Any]]
     """
     pictures = sum(_is_picture(part) for draft in drafts for part in draft.parts)
     without = [Draft(draft.role, [part for part in draft.parts if not _is_picture(part)]) for draft in drafts]
-    history = to_history(without, {})
     try:
-        tokens = model.count_tokens(model.apply_prompt_template(history, tools=tools))
+        tokens = model.count_tokens(model.apply_prompt_template(to_wire(without, {}), tools=tools))
     except (LMStudioServerError, LMStudioValueError):
-        texts = [*_texts(history), *map(json.dumps, tools)]
+        texts = [*_texts(without), *map(json.dumps, tools)]
         tokens = sum(model.count_tokens(texts)) + PER_MESSAGE * len(drafts)
     return tokens + pictures * PER_PICTURE
 
@@ -41,10 +40,10 @@ def _is_picture(part: object) -> bool:
     return isinstance(part, ImageSource | FileHandle)
 
 
-def _texts(history: ChatHistory) -> Iterator[str]:
+def _texts(drafts: Sequence[Draft]) -> Iterator[str]:
     """Yield everything in a conversation that the model reads, without the template around it."""
-    for message in history.messages:
-        for part in message.content:
+    for draft in drafts:
+        for part in draft.parts:
             if isinstance(part, TextPart):
                 yield part.text
             elif isinstance(part, ToolCallResultPart):

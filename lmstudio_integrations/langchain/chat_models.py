@@ -180,7 +180,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
 
         def open_stream() -> "PredictionStream":
             handles = images.upload(call.runtime.client(call.server), pictures) if pictures else {}
-            return call.model().respond_stream(conversation.to_history(drafts, handles), **call.options())
+            return call.model().respond_stream(conversation.to_wire(drafts, handles), **call.options())
 
         return open_stream
 
@@ -192,7 +192,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
         async def open_stream() -> "AsyncPredictionStream":
             client = call.runtime.async_client(call.server)
             handles = await images.aupload(client, pictures) if pictures else {}
-            return call.async_model().respond_stream(conversation.to_history(drafts, handles), **call.options())
+            return call.async_model().respond_stream(conversation.to_wire(drafts, handles), **call.options())
 
         return open_stream
 

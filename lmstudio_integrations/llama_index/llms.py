@@ -369,7 +369,7 @@ class LMStudio(Portable, Predicting, Structured):
         if job.drafts is None:
             return model.complete_stream(job.prompt, **options)
         handles = images.upload(job.call.runtime.client(job.call.server), job.pictures) if job.pictures else {}
-        return model.respond_stream(conversation.to_history(job.drafts, handles), **options)
+        return model.respond_stream(conversation.to_wire(job.drafts, handles), **options)
 
     async def _aopen(self, job: _Job) -> "AsyncPredictionStream":
         model, options = job.call.async_model(), job.call.options()
@@ -378,7 +378,7 @@ class LMStudio(Portable, Predicting, Structured):
         handles = {}
         if job.pictures:
             handles = await images.aupload(job.call.runtime.async_client(job.call.server), job.pictures)
-        return model.respond_stream(conversation.to_history(job.drafts, handles), **options)
+        return model.respond_stream(conversation.to_wire(job.drafts, handles), **options)
 
     # Tools ----------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Conversations: the wire's messages and parts, and the `Chat` helper that builds them (protocol §6.1, §6.2)."""
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -61,6 +61,33 @@ class ChatHistory(WireModel):
     """A conversation in wire form."""
 
     messages: list[Annotated[Message, Field(discriminator="role")]]
+
+
+class WireHistory(NamedTuple):
+    """A conversation as it travels, for those who have no use for its messages as objects.
+
+    Attributes:
+        messages: The messages, each in wire form.
+        files: The files in them that may have to be uploaded again before they are sent.
+    """
+
+    messages: list[dict[str, Any]]
+    files: Sequence[FileHandle] = ()
+
+    @classmethod
+    def of(cls, history: ChatHistory) -> Self:
+        """Write a conversation."""
+        parts = [part for message in history.messages for part in message.content]
+        return cls(history.to_dict()["messages"], [part for part in parts if isinstance(part, FileHandle)])
+
+    @classmethod
+    def of_prompt(cls, text: str) -> Self:
+        """Write a conversation that is one turn of the user."""
+        return cls([{"role": "user", "content": [{"type": "text", "text": text}]}])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the wire form."""
+        return {"messages": self.messages}
 
 
 _MESSAGES: dict[str, type[Message]] = {

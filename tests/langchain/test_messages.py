@@ -17,7 +17,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from lmstudio_integrations._adapters.conversation import ImageSource, images, to_history
+from lmstudio_integrations._adapters.conversation import ImageSource, images, to_wire
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.langchain._messages import draft
 from lmstudio_integrations.types.files import FileHandle
@@ -33,7 +33,7 @@ def wire(messages: Sequence[BaseMessage], **options: Any) -> list[dict[str, Any]
         source: FileHandle(name="i.png", identifier=f"file-{n}", size_bytes=1, file_type="image")
         for n, source in enumerate(images(drafts))
     }
-    sent: list[dict[str, Any]] = to_history(drafts, handles).to_dict()["messages"]
+    sent: list[dict[str, Any]] = to_wire(drafts, handles).to_dict()["messages"]
     return sent
 
 

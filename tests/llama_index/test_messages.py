@@ -23,7 +23,7 @@ from llama_index.core.base.llms.types import (
     VideoBlock,
 )
 
-from lmstudio_integrations._adapters.conversation import ImageSource, images, to_history
+from lmstudio_integrations._adapters.conversation import ImageSource, images, to_wire
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.llama_index._messages import draft
 
@@ -35,7 +35,7 @@ PNG_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
 
 def wire(*messages: ChatMessage, **options: Any) -> list[dict[str, Any]]:
     """Return messages in wire form."""
-    found: list[dict[str, Any]] = to_history(draft(messages, **options), {}).to_dict()["messages"]
+    found: list[dict[str, Any]] = to_wire(draft(messages, **options), {}).to_dict()["messages"]
     return found
 
 
