@@ -16,19 +16,23 @@ from lmstudio_integrations import errors
 PACKAGE = Path(lmstudio_integrations.__file__).parent
 NAME = PACKAGE.name
 
+TOOLS = {"errors", "_hints", "_narrow"}
+"""What every part may use; none of them knows anything of this package but its errors."""
+
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "_environment": set(),
+    "_hints": set(),
     "_narrow": set(),
-    "types": {"errors", "_narrow"},
-    "protocol": {"types", "errors", "_narrow"},
-    "client": {"protocol", "types", "errors", "_narrow", "_environment"},
-    "_adapters": {"client", "protocol", "types", "errors", "_narrow", "_environment"},
-    "langchain": {"_adapters", "client", "protocol", "types", "errors", "_narrow"},
-    "llama_index": {"_adapters", "client", "protocol", "types", "errors", "_narrow", "_environment"},
-    "emulator": {"protocol", "types", "errors", "_narrow"},
+    "types": TOOLS,
+    "protocol": {"types", *TOOLS},
+    "client": {"protocol", "types", "_environment", *TOOLS},
+    "_adapters": {"client", "protocol", "types", "_environment", *TOOLS},
+    "langchain": {"_adapters", "client", "protocol", "types", *TOOLS},
+    "llama_index": {"_adapters", "client", "protocol", "types", "_environment", *TOOLS},
+    "emulator": {"protocol", "types", *TOOLS},
     "pytest_plugin": {"emulator"},
-    "cli": {"emulator", "langchain", "client", "types", "errors", "_narrow"},
+    "cli": {"emulator", "langchain", "client", "types", *TOOLS},
 }
 """Each part of the package and what it may import of the others."""
 
@@ -83,10 +87,10 @@ def imported_modules(path: Path) -> Iterator[str]:
 
 
 def loaded_after(statement: str) -> set[str]:
-    """Return the top-level names of all modules that a fresh interpreter holds after a statement."""
+    """Return the names of all modules that a fresh interpreter holds after a statement."""
     script = f"import json, sys; {statement}; print(json.dumps(sorted(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
-    return {name.split(".")[0] for name in json.loads(run.stdout)}
+    return set(json.loads(run.stdout))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
@@ -120,6 +124,19 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_importing_the_package_imports_no_framework_and_no_socket_library() -> None:
     assert not loaded_after(f"import {NAME}") & LAZY_MODULES
+
+
+@pytest.mark.parametrize("name", ["Client", "AsyncClient"])
+def test_importing_the_client_imports_neither_an_event_loop_nor_a_socket_library(name: str) -> None:
+    assert not loaded_after(f"from {NAME} import {name}") & {*LAZY_MODULES, "asyncio", "ssl", "difflib"}
+
+
+@pytest.mark.parametrize("adapter", ["langchain.ChatLMStudio", "langchain.LMStudioEmbeddings", "llama_index.LMStudio"])
+def test_importing_an_adapter_does_not_import_the_client(adapter: str) -> None:
+    part, _, name = adapter.partition(".")
+    loaded = loaded_after(f"from {NAME}.{part} import {name}")
+    assert f"{NAME}._adapters.runtime" in loaded
+    assert not loaded & {f"{NAME}.client.sync", f"{NAME}.client.asynchronous", f"{NAME}.client._link", "websockets"}
 
 
 def test_the_pytest_plugin_loads_nothing_but_pytest() -> None:

@@ -3,7 +3,6 @@
 A field is only read when a call is made, so assignment after use takes effect; nothing here opens a connection.
 """
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -14,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from lmstudio_integrations._adapters.progress import bar
 from lmstudio_integrations._adapters.runtime import Runtime, Server, Wanted
 from lmstudio_integrations._environment import TOKEN_VARIABLES
+from lmstudio_integrations._hints import hint, near
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.types.config import (
@@ -219,16 +219,12 @@ def own_names(values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, 
     for name, value in values.items():
         own = _ALIASES.get(name, name)
         if own not in known:
-            raise LMStudioValueError(f"unknown setting {name!r}; {_advice(name, known)}")
+            meant = [_ELSEWHERE[name]] if name in _ELSEWHERE else near(name, known)
+            raise LMStudioValueError(f"unknown setting {name!r}; {hint(known, meant)}")
         if own in named:
             raise LMStudioValueError(f"{name!r} is another name of {own!r}; give one of them")
         named[own] = value
     return named
-
-
-def _advice(name: str, known: Mapping[str, Any]) -> str:
-    near = _ELSEWHERE.get(name) or next(iter(difflib.get_close_matches(name, known, n=1)), None)
-    return f"did you mean {near!r}?" if near else f"known are {', '.join(sorted(known))}"
 
 
 @lru_cache(maxsize=64)

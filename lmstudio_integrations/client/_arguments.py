@@ -1,10 +1,10 @@
 """Arguments of callers, who may be untyped: what nothing reads, or nobody can use, is refused before it is sent."""
 
-import difflib
 import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lmstudio_integrations._hints import hint, near
 from lmstudio_integrations._narrow import is_iterable, is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 
@@ -20,9 +20,7 @@ def check_names(options: Mapping[str, Any], known: Iterable[str]) -> None:
     names = list(known)
     for name in options:
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(names))}"
-            raise LMStudioValueError(f"unknown argument {name!r}; {hint}")
+            raise LMStudioValueError(f"unknown argument {name!r}; {hint(names, near(name, names))}")
     check_callbacks(**options)
 
 

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
+from lmstudio_integrations._hints import near
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -132,7 +132,7 @@ def _not_loaded(display: Mapping[str, Any]) -> str:
 def _no_path(display: Mapping[str, Any]) -> str:
     known = [str(path) for path in display["availablePathsSample"]]
     names = [*known, *(path.rpartition("/")[2] for path in known if "/" in path)]
-    close = get_close_matches(str(display["path"]), names, n=2, cutoff=0.5)
+    close = near(str(display["path"]), names, most=2, cutoff=0.5)
     if close:
         return f"Did you mean {' or '.join(repr(name) for name in close)}?"
     return f"Available are: {', '.join(known)}." if known else "No model is downloaded; get one in the LM Studio app."

@@ -3,7 +3,6 @@
 Which setting has which key is written at the fields in `config.py`; nothing here names one.
 """
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +11,7 @@ from typing import Any, ClassVar, Self
 from pydantic import ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
+from lmstudio_integrations._hints import hint, near
 from lmstudio_integrations._narrow import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._base import WireModel
@@ -150,19 +150,15 @@ def check_names(fields: Mapping[str, Any], model: type[WireModel]) -> None:
     known = set(model.model_fields) | {str(field.alias) for field in model.model_fields.values()}
     for name in fields:
         if name not in known:
-            raise LMStudioValueError(f"unknown setting {name!r}{_nearest(str(name), model)}")
+            names = list(model.model_fields)
+            meant = near(str(name), names) or near(to_camel(str(name)), names)
+            raise LMStudioValueError(f"unknown setting {name!r}; {hint(names, meant)}")
 
 
 def _as_mapping(value: object, wanted: str) -> Mapping[str, Any]:
     if not is_mapping(value):
         raise LMStudioValueError(f"settings are a {wanted} or a dict, got {value!r}")
     return value
-
-
-def _nearest(name: str, model: type[WireModel]) -> str:
-    names = list(model.model_fields)
-    found = difflib.get_close_matches(name, names, n=1) or difflib.get_close_matches(to_camel(name), names, n=1)
-    return f"; did you mean {found[0]!r}?" if found else f"; known are {', '.join(sorted(names))}"
 
 
 def _explain(error: ValidationError) -> str:

@@ -225,7 +225,7 @@ async def test_rules_of_an_embedding_model_can_fail() -> None:
         ({"then": "text"}, r"rule 1: then must be a list"),
         ({"when": "x", "then": []}, r"rule 1: when must be a table"),
         ({"when": {"lst": "x"}, "then": []}, r"rule 1: when: unknown key 'lst'; did you mean 'last'"),
-        ({"when": {"zzz": "x"}, "then": []}, r"rule 1: when: unknown key 'zzz'; known are last, role"),
+        ({"when": {"zzz": "x"}, "then": []}, r"rule 1: when: unknown key 'zzz'; known are image, last"),
         ({"when": {"role": "system"}, "then": []}, r"rule 1: when\.role='system': .*'user' or 'tool'"),
         ({"when": {"structured": 1}, "then": []}, r"rule 1: when\.structured=1: "),
         ({"when": {"round": 0}, "then": []}, r"rule 1: when\.round=0: "),

@@ -3,7 +3,6 @@
 A rule is written in Python or in TOML, with the same names; this module checks and matches rules, it plays none.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from lmstudio_integrations._hints import hint, near
 from lmstudio_integrations._narrow import is_list, is_object
 from lmstudio_integrations.emulator.engines._scripted.refusals import MEMBERS
 from lmstudio_integrations.emulator.engines._scripted.template import text_of
@@ -272,8 +272,7 @@ def _build(kind: type[_PartT], value: Mapping[str, Any], place: str) -> _PartT:
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     names = list(known)
-    found = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {found[0]!r}?" if found else f"; known are {', '.join(names)}"
+    return f"; {hint(names, near(name, names))}"
 
 
 @dataclass(frozen=True, slots=True)
