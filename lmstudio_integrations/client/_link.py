@@ -9,6 +9,7 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -194,15 +195,21 @@ class Link(Generic[WaiterT_co]):
 
 def io_thread() -> "IOThread":
     """Return the thread that owns the sockets; it is started by the first call."""
+    return _threads().current()
+
+
+@cache
+def _threads() -> "type[IOThread]":
     from lmstudio_integrations.client._io import IOThread  # noqa: PLC0415 - with the first call
 
-    return IOThread.current()
+    return IOThread
 
 
-def _pool(io: "IOThread") -> "Pool":
+@cache
+def _pools() -> "type[Pool]":
     from lmstudio_integrations.client._connection import Pool  # noqa: PLC0415 - with the first call
 
-    return Pool.of(io)
+    return Pool
 
 
 # On the I/O thread --------------------------------------------------------------------------------------------------
@@ -219,31 +226,31 @@ def _start(
         for exchange in exchanges:
             exchange.sink.finish(client_closed())
         return
-    connection = _pool(io).get(*where)
+    connection = _pools().of(io).get(*where)
     connection.users[exchanges[0].owner] = keep
     connection.start(exchanges)
 
 
 def _guard(io: "IOThread", where: tuple[Target, Namespace], origin: Origin, owner: int) -> None:
-    connection = _pool(io).get(*where)
+    connection = _pools().of(io).get(*where)
     connection.users[owner] = FOR_EVER
     connection.watch(origin)
 
 
 def _cancel(io: "IOThread", where: tuple[Target, Namespace], exchange: Exchange) -> None:
-    connection = _pool(io).find(*where)
+    connection = _pools().of(io).find(*where)
     if connection is not None:
         connection.cancel(exchange)
 
 
 def _abandon(io: "IOThread", where: tuple[Target, Namespace], exchange: Exchange) -> None:
-    connection = _pool(io).find(*where)
+    connection = _pools().of(io).find(*where)
     if connection is not None:
         connection.abandon(exchange)
 
 
 def _leave_pool(io: "IOThread", owner: int) -> None:
-    _pool(io).leave(owner)
+    _pools().of(io).leave(owner)
 
 
 # From anywhere ------------------------------------------------------------------------------------------------------

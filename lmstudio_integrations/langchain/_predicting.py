@@ -111,7 +111,7 @@ class Predicting(predicting.Predicting):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """Everything that is set and changes what the model answers; the cache's key is built from it."""
-        return identity(vars(self), type(self).model_fields)
+        return identity(vars(self), _identifying(type(self)))
 
     def _cache_key(self, stop: list[str] | None, given: Mapping[str, Any]) -> str:
         of_call = {name: value for name, value in given.items() if name not in _NOT_IN_KEY}
@@ -140,12 +140,18 @@ class Predicting(predicting.Predicting):
         return True
 
 
+@cache
+def _identifying(kind: type[Predicting]) -> tuple[str, ...]:
+    """Return the fields that change an answer; asked for at every call."""
+    return tuple(name for name in kind.model_fields if name not in _NOT_IN_KEY | _PER_OBJECT)
+
+
 def identity(values: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
-    """Return the settings that change an answer, as plain data."""
+    """Return those of some settings that are set, as plain data."""
     found: dict[str, Any] = {"model": values["model"]}
     for name in fields:
         value = values[name]
-        if value is not None and name not in _NOT_IN_KEY and name not in _PER_OBJECT:
+        if value is not None:
             found[name] = value.to_dict() if isinstance(value, LoadSettings) else value
     return found
 

@@ -21,6 +21,7 @@ from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.predicting import Call
 from lmstudio_integrations._adapters.retry import abatches, arepeat, batches, repeat
 from lmstudio_integrations._adapters.signature import with_signature
+from lmstudio_integrations._adapters.tool_settings import is_required, original_names, tool_settings, wire_tools
 from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.langchain import _counting, _messages, _structured, _tools
 from lmstudio_integrations.langchain._chunks import ChunkStream, Fold, Options
@@ -158,20 +159,21 @@ class ChatLMStudio(Predicting, BaseChatModel):
         extras = {name: given.pop(name) for name in _EXTRAS if name in given}
         values = self._call_values(stop, given)
         more: dict[str, Any] = {}
-        tools = _tools.openai_tools(extras.get("tools") or ())
+        tools: list[dict[str, Any]] = []
         if extras:
             refuse_several(extras.get("n"))
-            more = _tools.tool_settings(tools, extras.get("tool_choice"))
+            tools = _tools.openai_tools(extras.get("tools") or ())
+            more = tool_settings(tools, extras.get("tool_choice"))
             raw = _tools.response_settings(extras.get("response_format"))
             more |= {"raw": {**(values["extra"] or {}), **raw}} if raw else {}
         if values["logprobs"] or values["top_logprobs"]:
             more["log_probs"] = values["top_logprobs"] or 1  # 0 might mean none at all
         options = Options(
             usage=values["stream_usage"],
-            required=_tools.is_required(more),
+            required=is_required(more),
             parallel=extras.get("parallel_tool_calls") is not False,
             alternatives=values["top_logprobs"] or 0,
-            names=_tools.original_names(tools),
+            names=original_names(tools),
         )
         return self._settled(values, more), options
 
@@ -276,7 +278,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
         """
         with translated():
             formatted = _tools.openai_tools(tools, strict=strict)
-            _tools.tool_settings(formatted, tool_choice)
+            tool_settings(formatted, tool_choice)
         given = {"tool_choice": tool_choice, "parallel_tool_calls": parallel_tool_calls}
         return self.bind(
             tools=formatted, **{name: value for name, value in given.items() if value is not None}, **kwargs
@@ -333,7 +335,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
             return 0
         with translated():
             drafts = _messages.draft(messages, keep_reasoning=self.send_reasoning)
-            offered = _tools.wire_tools(_tools.openai_tools(tools or ()))
+            offered = wire_tools(_tools.openai_tools(tools or ()))
             return repeat(partial(_counting.count, self._own().model(), drafts, offered), self.max_retries)
 
     # What identifies the object -------------------------------------------------------------------------------------

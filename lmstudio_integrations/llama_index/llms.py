@@ -30,6 +30,7 @@ from lmstudio_integrations._adapters.predicting import Call, Predicting
 from lmstudio_integrations._adapters.retry import arepeat, batches, repeat
 from lmstudio_integrations._adapters.runtime import Facts
 from lmstudio_integrations._adapters.settings import own_names
+from lmstudio_integrations._adapters.tool_settings import is_required, original_names, tool_settings
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.llama_index import _messages, _tools, _windows
@@ -328,12 +329,12 @@ class LMStudio(Portable, Predicting, Structured):
         more: dict[str, Any] = {}
         options = Options()
         if extras:
-            tools = extras.get("tools") or ()
-            more = _tools.tool_settings(tools, extras.get("tool_choice"))
+            offered = _tools.openai_tools(extras.get("tools") or ())
+            more = tool_settings(offered, extras.get("tool_choice"))
             options = Options(
-                required=_tools.is_required(more),
+                required=is_required(more),
                 parallel=extras.get("parallel_tool_calls") is not False,
-                names=_tools.original_names(tools),
+                names=original_names(offered),
             )
             more |= _tools.response_settings(extras.get("response_format"))
         if values["logprobs"] or values["top_logprobs"]:

@@ -8,8 +8,9 @@ from langchain_core.runnables import RunnableBinding
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field
 
+from lmstudio_integrations._adapters.tool_settings import tool_settings
 from lmstudio_integrations.errors import LMStudioToolCallError, LMStudioValueError
-from lmstudio_integrations.langchain._tools import openai_tools, response_settings, tool_settings
+from lmstudio_integrations.langchain._tools import openai_tools, response_settings
 from tests.langchain.conftest import PLAIN, Invoke, Server
 
 

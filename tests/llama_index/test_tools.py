@@ -10,10 +10,11 @@ from llama_index.core.tools import BaseTool, FunctionTool, ToolMetadata
 from pydantic import BaseModel
 
 from lmstudio_integrations._adapters.schemas import wire_name
+from lmstudio_integrations._adapters.tool_settings import is_required, tool_settings
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioToolCallError, LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
-from lmstudio_integrations.llama_index._tools import is_required, response_settings, tool_settings
+from lmstudio_integrations.llama_index._tools import openai_tools, response_settings
 from tests.llama_index.server import CHAT, Server, raw
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ def user(text: str) -> ChatMessage:
 
 
 def test_a_tool_is_offered_with_name_description_and_parameters() -> None:
-    (found,) = offered(tool_settings([WEATHER], None))
+    (found,) = offered(tool_settings(openai_tools([WEATHER]), None))
     assert found["name"] == "weather"
     assert "Tell the weather of a city." in found["description"]
     assert found["parameters"]["properties"]["city"]["type"] == "string"
@@ -69,18 +70,18 @@ def test_a_tool_is_offered_with_name_description_and_parameters() -> None:
 
 
 def test_a_tool_without_parameters_is_still_an_object() -> None:
-    (found,) = offered(tool_settings([NOW], None))
+    (found,) = offered(tool_settings(openai_tools([NOW]), None))
     assert (found["parameters"]["type"], found["parameters"]["properties"]) == ("object", {})
 
 
 def test_long_descriptions_are_no_reason_to_refuse_a_tool() -> None:
-    (found,) = offered(tool_settings([tool(now, description="long " * 500)], None))
+    (found,) = offered(tool_settings(openai_tools([tool(now, description="long " * 500)]), None))
     assert len(found["description"]) == 2500
 
 
 def test_names_are_brought_into_what_the_wire_takes() -> None:
     assert wire_name("Box[int]") == "Box_int_"
-    assert [found["name"] for found in offered(tool_settings([BOX], None))] == ["Box_int_"]
+    assert [found["name"] for found in offered(tool_settings(openai_tools([BOX]), None))] == ["Box_int_"]
 
 
 def test_references_are_put_in_their_places() -> None:
@@ -91,21 +92,21 @@ def test_references_are_put_in_their_places() -> None:
         inner: Inner
         more: list[Inner]
 
-    (found,) = offered(tool_settings([get_function_tool(Outer)], None))
+    (found,) = offered(tool_settings(openai_tools([get_function_tool(Outer)]), None))
     assert "$defs" not in found["parameters"]
     assert found["parameters"]["properties"]["inner"]["properties"]["n"]["type"] == "integer"
     assert found["parameters"]["properties"]["more"]["items"]["properties"]["n"]["type"] == "integer"
 
 
 def test_a_schema_that_contains_itself_keeps_its_references() -> None:
-    (found,) = offered(tool_settings([get_function_tool(Node)], None))
+    (found,) = offered(tool_settings(openai_tools([get_function_tool(Node)]), None))
     assert "$defs" in found["parameters"]
     assert found["parameters"]["properties"]["children"]["items"] == {"$ref": "#/$defs/Node"}
 
 
 def test_two_names_that_become_one_are_refused() -> None:
     with pytest.raises(LMStudioValueError, match="both become 'a_b'"):
-        tool_settings([tool(now, name="a.b"), tool(now, name="a b")], None)
+        tool_settings(openai_tools([tool(now, name="a.b"), tool(now, name="a b")]), None)
 
 
 def test_a_tool_without_a_name_is_refused() -> None:
@@ -118,13 +119,13 @@ def test_a_tool_without_a_name_is_refused() -> None:
             raise AssertionError
 
     with pytest.raises(LMStudioValueError, match="a tool needs a name"):
-        tool_settings([Nameless()], None)
+        tool_settings(openai_tools([Nameless()]), None)
 
 
 @pytest.mark.parametrize("wrong", ["weather", {"type": "web_search"}, {"function": {}}])
 def test_what_is_no_tool_is_refused(wrong: Any) -> None:
     with pytest.raises(LMStudioValueError, match="tools must be LlamaIndex tools or OpenAI function dicts"):
-        tool_settings([wrong], None)
+        tool_settings(openai_tools([wrong]), None)
 
 
 # tool_choice ----------------------------------------------------------------------------------------------------------
@@ -135,7 +136,7 @@ def test_what_is_no_tool_is_refused(wrong: Any) -> None:
     [("auto", "auto"), ("none", "none"), ("any", "required"), ("required", "required"), ({"type": "any"}, "required")],
 )
 def test_choices_have_their_modes(choice: Any, mode: str) -> None:
-    settings = tool_settings([WEATHER, NOW], choice)
+    settings = tool_settings(openai_tools([WEATHER, NOW]), choice)
     assert settings["tool_choice"] == {"type": "generic", "mode": mode}
     assert len(offered(settings)) == 2
     assert is_required(settings) == (mode == "required")
@@ -143,30 +144,30 @@ def test_choices_have_their_modes(choice: Any, mode: str) -> None:
 
 @pytest.mark.parametrize("choice", ["now", {"type": "function", "function": {"name": "now"}}, {"name": "now"}])
 def test_a_named_tool_is_offered_alone_and_required(choice: Any) -> None:
-    settings = tool_settings([WEATHER, NOW], choice)
+    settings = tool_settings(openai_tools([WEATHER, NOW]), choice)
     assert [found["name"] for found in offered(settings)] == ["now"]
     assert is_required(settings)
 
 
 def test_without_a_choice_nothing_is_said() -> None:
-    assert "tool_choice" not in tool_settings([WEATHER], None)
-    assert tool_settings([], None) == {}
+    assert "tool_choice" not in tool_settings(openai_tools([WEATHER]), None)
+    assert tool_settings(openai_tools([]), None) == {}
 
 
 def test_a_named_tool_that_is_not_there_is_refused() -> None:
     with pytest.raises(LMStudioValueError, match="'later' is none of the tools: weather, now"):
-        tool_settings([WEATHER, NOW], "later")
+        tool_settings(openai_tools([WEATHER, NOW]), "later")
 
 
 def test_a_required_call_without_tools_is_refused() -> None:
     with pytest.raises(LMStudioValueError, match="there are no tools; pass some"):
-        tool_settings([], "required")
+        tool_settings(openai_tools([]), "required")
 
 
 @pytest.mark.parametrize("choice", [3, {"type": "somehow"}, ["weather"]])
 def test_what_is_no_choice_is_refused(choice: Any) -> None:
     with pytest.raises(LMStudioValueError, match="tool_choice must be"):
-        tool_settings([WEATHER], choice)
+        tool_settings(openai_tools([WEATHER]), choice)
 
 
 # response_format ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,105 @@
+"""Tools and the choice among them to settings of a prediction (protocol §5.4, §6.3). Pure.
+
+Each framework's own tools come here as OpenAI's dicts. Names are brought into what every server takes; `original_names`
+finds the way back.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lmstudio_integrations._adapters.schemas import wire_name, wire_tool
+from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.errors import LMStudioValueError
+
+OpenAITool = Mapping[str, Any]
+"""`{"type": "function", "function": {"name": …, "description": …, "parameters": …}}`."""
+
+_MODES = {
+    "auto": "auto",
+    "none": "none",
+    "any": "required",
+    "required": "required",
+    True: "required",
+    False: "auto",
+}
+"""The frameworks' and OpenAI's choices by the wire's modes; any other text is the name of a tool."""
+
+
+def choice_of(tool_choice: object) -> tuple[str | None, str | None]:
+    """Return the wire's mode and the name of the one tool to be called, from any form of a tool choice.
+
+    Raises:
+        LMStudioValueError: If it is no choice.
+    """
+    if tool_choice is None:
+        return None, None
+    if isinstance(tool_choice, str | bool):
+        mode = _MODES.get(tool_choice)
+        return (mode, None) if mode else ("required", str(tool_choice))
+    if is_object(tool_choice):
+        function = tool_choice.get("function")
+        name = function.get("name") if is_object(function) else tool_choice.get("name")
+        if isinstance(name, str):
+            return "required", name
+        if tool_choice.get("type") in _MODES:
+            return _MODES[tool_choice["type"]], None
+    raise LMStudioValueError(
+        f"tool_choice must be 'auto', 'none', 'any', 'required' or the name of a tool; got {tool_choice!r}"
+    )
+
+
+def tool_settings(tools: Sequence[OpenAITool], tool_choice: object) -> dict[str, Any]:
+    """Return the settings that offer tools, by their native names; empty if there are none.
+
+    A named tool is offered alone and required, because the wire has no other way to say so.
+
+    Args:
+        tools: The tools.
+        tool_choice: `auto`, `none`, `any` or `required`, the name of a tool, or OpenAI's dict for it.
+
+    Raises:
+        LMStudioValueError: If the named tool is not among them, or a choice needs tools and there are none.
+    """
+    mode, name = choice_of(tool_choice)
+    names = _names(tools)
+    if name is not None and name not in names:
+        raise LMStudioValueError(f"tool_choice {name!r} is none of the tools: {', '.join(names) or 'there are none'}")
+    if not tools:
+        if mode == "required":
+            raise LMStudioValueError("tool_choice requires a tool call, and there are no tools; pass some")
+        return {}
+    _check_distinct(names)
+    offered = wire_tools([tool for tool in tools if name in {None, tool["function"]["name"]}])
+    settings: dict[str, Any] = {"raw_tools": {"type": "toolArray", "tools": offered}}
+    if mode is not None:
+        settings["tool_choice"] = {"type": "generic", "mode": mode}
+    return settings
+
+
+def wire_tools(tools: Sequence[OpenAITool]) -> list[dict[str, Any]]:
+    """Return tools as the wire has them."""
+    functions = (tool["function"] for tool in tools)
+    return [wire_tool(wire_name(each["name"]), each.get("description"), each.get("parameters")) for each in functions]
+
+
+def original_names(tools: Sequence[OpenAITool]) -> dict[str, str]:
+    """Return the tools' own names by the names that were sent, where the two differ."""
+    return {wire_name(name): name for name in _names(tools) if wire_name(name) != name}
+
+
+def is_required(settings: Mapping[str, Any]) -> bool:
+    """Whether the settings require a tool call."""
+    choice = settings.get("tool_choice")
+    return is_object(choice) and choice.get("mode") == "required"
+
+
+def _names(tools: Sequence[OpenAITool]) -> list[str]:
+    return [str(tool["function"]["name"]) for tool in tools]
+
+
+def _check_distinct(names: Sequence[str]) -> None:
+    sent: dict[str, str] = {}
+    for name in names:
+        other = sent.setdefault(wire_name(name), name)
+        if other != name:
+            raise LMStudioValueError(f"the tools {other!r} and {name!r} both become {wire_name(name)!r}; rename one")
