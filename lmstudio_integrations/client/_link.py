@@ -257,5 +257,5 @@ def _leave_pool(io: "IOThread", owner: int) -> None:
 
 
 def _leave(used: "set[IOThread]", owner: int) -> None:
-    for io in used:
+    for io in tuple(used):  # another thread may just be making its first call
         io.submit(_leave_pool, io, owner)
