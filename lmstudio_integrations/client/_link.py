@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from lmstudio_integrations.client._address import Target
 from lmstudio_integrations.client._waiters import Waiter
-from lmstudio_integrations.errors import LMStudioRuntimeError
+from lmstudio_integrations.errors import LMStudioRuntimeError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.envelope import dumps
 from lmstudio_integrations.protocol.session import Clocks, Exchange, client_closed
@@ -131,6 +131,7 @@ class Link(Generic[WaiterT_co]):
         Raises:
             LMStudioRuntimeError: If the client was closed.
             LMStudioAuthenticationError: If the token is malformed.
+            LMStudioValueError: If the parameter cannot be written as JSON.
         """
         (call,) = self.start_all(namespace, endpoint, (parameter,), doing=doing)
         return call
@@ -155,7 +156,7 @@ class Link(Generic[WaiterT_co]):
         calls: list[Call[WaiterT_co]] = []
         exchanges: list[Exchange] = []
         for parameter in parameters:
-            waiter, text = self._make_waiter(io), None if parameter is None else dumps(parameter)
+            waiter, text = self._make_waiter(io), None if parameter is None else _json_of(parameter, doing)
             exchange = Exchange(endpoint, text, waiter, self.clocks, started, doing, self._owner, since=now)
             exchanges.append(exchange)
             calls.append(Call(io, where, exchange, waiter))
@@ -191,6 +192,13 @@ class Link(Generic[WaiterT_co]):
     def close(self) -> None:
         """Stop everything that this client has open, and let go of its connections."""
         self._finalizer()
+
+
+def _json_of(parameter: Mapping[str, Any], doing: str) -> str:
+    try:
+        return dumps(parameter)
+    except (TypeError, ValueError) as error:
+        raise LMStudioValueError(f"{doing}: an argument holds what JSON has no form for: {error}") from error
 
 
 def io_thread() -> "IOThread":

@@ -12,6 +12,10 @@ from lmstudio_integrations.emulator.handlers import SERVED
 from tests.requirements import proves
 
 
+CIRCULAR: list[Any] = []
+CIRCULAR.append(CIRCULAR)
+
+
 async def _stopped(server: Emulator) -> None:
     """Wait until the last generation was stopped on the server, without standing in the way of this loop."""
     await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped")
@@ -221,6 +225,13 @@ async def test_an_unknown_setting_and_an_unknown_argument_are_refused(model: Any
         await model.respond("hello", config={"maxToken": 1})
     with pytest.raises(lms.LMStudioValueError, match="did you mean 'config'"):
         await model.respond("hello", confg={})
+
+
+@pytest.mark.parametrize("value", [object(), {"a": object()}, CIRCULAR])
+async def test_what_json_has_no_form_for_is_refused(model: Any, value: object) -> None:
+    with pytest.raises(lms.LMStudioValueError, match="JSON"):
+        await model.respond("hi", config={"raw": {"ext.virtualModel.customField.x": value}})
+    assert (await model.respond("hi")).content, "the model is as it was"
 
 
 async def test_a_history_in_wire_form_and_one_in_short_form_are_the_same(model: Any) -> None:
