@@ -11,7 +11,6 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.handlers import SERVED
 from tests.requirements import proves
 
-
 CIRCULAR: list[Any] = []
 CIRCULAR.append(CIRCULAR)
 
