@@ -95,11 +95,15 @@ class AsyncEvents:
 
     async def __anext__(self) -> PredictionEvent:
         if not self._ready:
-            batch = await arun(self._prediction.advance())
-            if not batch:
-                raise StopAsyncIteration
-            self._ready.extend(batch)
+            await self._fill()
         return self._ready.popleft()
+
+    async def _fill(self) -> None:
+        """Take in the next portion."""
+        batch = await arun(self._prediction.advance())
+        if not batch:
+            raise StopAsyncIteration
+        self._ready.extend(batch)
 
     async def aclose(self) -> None:
         """Stop the generation and take nothing more."""
@@ -113,9 +117,13 @@ class AsyncFragments(AsyncEvents):
     """The text fragments of a prediction."""
 
     async def __anext__(self) -> LlmPredictionFragment:
-        while type(event := await super().__anext__()) is not LlmPredictionFragment:
-            pass
-        return event
+        ready = self._ready
+        while True:
+            while ready:
+                event = ready.popleft()
+                if type(event) is LlmPredictionFragment:
+                    return event
+            await self._fill()
 
 
 class AsyncPredictionStream(BaseStream):

@@ -11,7 +11,12 @@ BASE64, FLOATS = "base64", "lists of floats, as LM Studio sends"
 """Variants of a case: how a server sends vectors."""
 
 PROGRAMS: dict[Group, dict[str, str]] = {
-    "native": {FLOOR: "native_floor", OURS: "native_ours", "official SDK": "native_official"},
+    "native": {
+        FLOOR: "native_floor",
+        OURS: "native_ours",
+        "official SDK": "native_official",
+        "two bare threads": "native_threads",
+    },
     "langchain": {
         FLOOR: "langchain_floor",
         OURS: "langchain_ours",

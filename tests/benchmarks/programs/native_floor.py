@@ -13,7 +13,8 @@ from websockets.sync.client import connect
 from tests.benchmarks.meter import Cases
 from tests.benchmarks.programs._parts import PROMPT, Program
 
-_AUTH = json.dumps({"authVersion": 1, "clientIdentifier": "guest:floor", "clientPasskey": "floor"})
+AUTH = json.dumps({"authVersion": 1, "clientIdentifier": "guest:floor", "clientPasskey": "floor"})
+"""The first frame of a connection."""
 _LAYERS = {"layers": [{"layerName": "apiOverride", "config": {"fields": list[Any]()}}]}
 _HISTORY = {"messages": [{"role": "user", "content": [{"type": "text", "text": PROMPT}]}]}
 
@@ -25,24 +26,24 @@ def cases(address: str) -> Cases:
         connect(f"{base}/{kind}", compression=None, max_size=None, proxy=None) for kind in ("llm", "embedding")
     )
     for socket in (llm, embedding):
-        socket.send(_AUTH)
+        socket.send(AUTH)
         socket.recv()
 
     async def aopen() -> ClientConnection:
         socket = await aconnect(f"{base}/llm", compression=None, max_size=None, proxy=None)
-        await socket.send(_AUTH)
+        await socket.send(AUTH)
         await socket.recv()
         return socket
 
     async_llm = runner.run(aopen())
 
     def stream(model: str) -> Iterator[object]:
-        llm.send(_predict(model))
+        llm.send(predict(model))
         while (frame := from_json(llm.recv(decode=False)))["type"] == "channelSend":
             yield frame["message"]
 
     async def astream(model: str) -> AsyncIterator[object]:
-        await async_llm.send(_predict(model))
+        await async_llm.send(predict(model))
         while (frame := from_json(await async_llm.recv(decode=False)))["type"] == "channelSend":
             yield frame["message"]
 
@@ -59,7 +60,8 @@ def cases(address: str) -> Cases:
     return {name: case for name, case in floor.items() if name not in {"many", "leave", "aleave"}}
 
 
-def _predict(model: str) -> str:
+def predict(model: str) -> str:
+    """Return the frame that asks for an answer."""
     parameter = {"modelSpecifier": _specifier(model), "history": _HISTORY, "predictionConfigStack": _LAYERS}
     return json.dumps({"type": "channelCreate", "endpoint": "predict", "channelId": 1, "creationParameter": parameter})
 
