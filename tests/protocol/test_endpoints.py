@@ -179,3 +179,12 @@ def test_what_a_server_does_not_know_of_a_request_is_left_out() -> None:
     opened = session.receive(envelope.channel_create("predict", 1, json.dumps(sent)))
     assert isinstance(opened, ChannelOpened)
     assert opened.parameter.keys() == {"modelSpecifier", "history", "predictionConfigStack"}
+
+
+@pytest.mark.parametrize(("member", "is_taken"), [("identifier", False), ("ttlMs", False), ("deviceIdentifier", True)])
+def test_a_server_takes_null_only_where_it_means_something(member: str, is_taken: bool) -> None:
+    session = ServerSession(ENDPOINTS["llm"], lambda *_: None)
+    session.receive(envelope.auth("me", "secret"))
+    sent = {"modelKey": "m1", "loadConfigStack": EMPTY_STACK, member: None}
+    opened = session.receive(envelope.channel_create("loadModel", 1, json.dumps(sent)))
+    assert isinstance(opened, ChannelOpened) is is_taken
