@@ -40,9 +40,6 @@ SETTINGS = {
 """Our fields by the names that the native settings have for them."""
 
 
-_NO_SETTINGS = LlmPredictionConfig()
-
-
 class Call(NamedTuple):
     """One call, with everything settled.
 
@@ -171,7 +168,7 @@ class Predicting(Connected):
             more: Settings by their native names.
         """
         settings = {native: values[name] for name, native in SETTINGS.items() if values[name] is not None}
-        config = LlmPredictionConfig.parse({**settings, **more}) if settings or more else _NO_SETTINGS
+        config = LlmPredictionConfig.parse({**settings, **more} or None)
         load_config, runtime = self._load_config(values), self._runtime
         server = self._server(values, runtime)
         return Call(values, runtime, server, self._wanted(values, load_config), load_config, config)

@@ -1,7 +1,7 @@
 """What an adapter needs while it works and must never carry along: clients, model handles, what it has learnt.
 
-The only place where the adapters load the native client, and only when the first call needs it: it is half of what
-importing an adapter would take.
+The only place where adapters make native clients, whose modules are loaded when the first call needs one: they are half
+of what importing an adapter would take.
 
 Adapters are configuration. A copy, a pickle or a deep copy of one begins with an empty `Runtime`; sockets are shared by
 the whole process, so that costs no connection.
