@@ -41,8 +41,9 @@ def choice_of(tool_choice: object) -> tuple[str | None, str | None]:
         name = function.get("name") if is_object(function) else tool_choice.get("name")
         if isinstance(name, str):
             return "required", name
-        if tool_choice.get("type") in _MODES:
-            return _MODES[tool_choice["type"]], None
+        kind = tool_choice.get("type")
+        if isinstance(kind, str) and kind in _MODES:
+            return _MODES[kind], None
     raise LMStudioValueError(
         f"tool_choice must be 'auto', 'none', 'any', 'required' or the name of a tool; got {tool_choice!r}"
     )

@@ -164,7 +164,7 @@ def test_a_required_call_without_tools_is_refused() -> None:
         tool_settings(openai_tools([]), "required")
 
 
-@pytest.mark.parametrize("choice", [3, {"type": "somehow"}, ["weather"]])
+@pytest.mark.parametrize("choice", [3, {"type": "somehow"}, {"type": ["auto"]}, ["weather"]])
 def test_what_is_no_choice_is_refused(choice: Any) -> None:
     with pytest.raises(LMStudioValueError, match="tool_choice must be"):
         tool_settings(openai_tools([WEATHER]), choice)
