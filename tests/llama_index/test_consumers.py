@@ -304,6 +304,18 @@ def test_tokens_are_counted_once(server: Server) -> None:
             assert event.prompt_token_count == 4
 
 
+def announced(listener: Listener) -> list[str]:
+    """Return what was said of beginnings and ends."""
+    names = [type(event).__name__ for event in listener.heard]
+    return [name for name in names if name.endswith(("StartEvent", "EndEvent"))]
+
+
+def both_ends_of(path: str) -> list[str]:
+    """Return what is to be said of one call."""
+    kind = "LLMCompletion" if "complete" in path else "LLMChat"
+    return [f"{kind}StartEvent", f"{kind}EndEvent"]
+
+
 @pytest.mark.parametrize("path", ["chat", "stream_chat", "complete", "stream_complete"])
 def test_every_call_is_announced_once(llm: LMStudio, listener: Listener, path: str) -> None:
     given = "count" if "complete" in path else [ChatMessage(content="count")]
@@ -311,12 +323,7 @@ def test_every_call_is_announced_once(llm: LMStudio, listener: Listener, path: s
     if "stream" in path:
         chunks = list(answer)
         assert len(listener.names("InProgress")) == len(chunks)
-    kind = "LLMCompletion" if "complete" in path else "LLMChat"
-    names = [type(event).__name__ for event in listener.heard]
-    assert [name for name in names if name.endswith(("StartEvent", "EndEvent"))] == [
-        f"{kind}StartEvent",
-        f"{kind}EndEvent",
-    ]
+    assert announced(listener) == both_ends_of(path)
 
 
 @pytest.mark.parametrize("path", ["achat", "astream_chat", "acomplete", "astream_complete"])
@@ -326,12 +333,7 @@ async def test_every_awaited_call_is_announced_once(llm: LMStudio, listener: Lis
     if "stream" in path:
         chunks = [chunk async for chunk in answer]
         assert len(listener.names("InProgress")) == len(chunks)
-    kind = "LLMCompletion" if "complete" in path else "LLMChat"
-    names = [type(event).__name__ for event in listener.heard]
-    assert [name for name in names if name.endswith(("StartEvent", "EndEvent"))] == [
-        f"{kind}StartEvent",
-        f"{kind}EndEvent",
-    ]
+    assert announced(listener) == both_ends_of(path)
 
 
 async def test_predictions_of_core_keep_the_system_prompt(server: Server) -> None:
