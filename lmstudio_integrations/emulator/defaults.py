@@ -86,8 +86,3 @@ def _mended(value: Any, default: Any) -> Any:
     if isinstance(value, float) and isinstance(default, int) and value.is_integer():
         return int(value)
     return value
-
-
-def fields_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings in the form in which they travel."""
-    return {"fields": [{"key": key, "value": value} for key, value in settings.items()]}

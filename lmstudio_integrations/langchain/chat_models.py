@@ -210,12 +210,9 @@ class ChatLMStudio(Predicting, BaseChatModel):
         """Keep what the server said of the model; warn of tools for a model that was not taught any."""
         if end is None:
             return
-        facts = self._learn(call, end)
-        if facts is not call.runtime.profiled and (call.values["model"], call.values["host"]) == (
-            self.model,
-            self.host,
-        ):
-            call.runtime.profiled = facts
+        facts, runtime = self._learn(call, end), call.runtime
+        if facts is not runtime.profiled and (call.values["model"], call.values["host"]) == (self.model, self.host):
+            runtime.profiled = facts
             self._take_profile(facts.info)
         if call.config.raw_tools and not facts.warned and facts.info.get("trainedForToolUse") is False:
             facts.warned = True

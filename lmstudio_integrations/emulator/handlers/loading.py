@@ -6,6 +6,7 @@ from lmstudio_integrations.emulator import defaults
 from lmstudio_integrations.emulator.context import Channel, Context
 from lmstudio_integrations.emulator.models import Evicting, Notice, Started
 from lmstudio_integrations.emulator.refusals import RefusedError, load_cancelled, no_model_matching
+from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import (
     BasePredictionConfig,
     EstimateModelUsage,
@@ -95,13 +96,13 @@ async def get_model_info(context: Context, parameter: Lookup) -> dict[str, Any] 
 
 async def get_load_config(context: Context, parameter: Specified) -> dict[str, Any]:
     """Return the load settings in effect."""
-    return defaults.fields_of(context.hub.library.find(context.kind, parameter["specifier"]).fields)
+    return fields_of(context.hub.library.find(context.kind, parameter["specifier"]).fields)
 
 
 async def get_base_prediction_config(context: Context, parameter: BasePredictionConfig) -> dict[str, Any]:
     """Return the prediction settings that hold where a request sets none."""
     context.hub.library.find(context.kind, parameter["specifier"])
-    return defaults.fields_of(defaults.PREDICTION if context.kind == "llm" else {})
+    return fields_of(defaults.PREDICTION if context.kind == "llm" else {})
 
 
 async def get_instance_processing_state(context: Context, parameter: Lookup) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
 
-from lmstudio_integrations.emulator import defaults, settings
+from lmstudio_integrations.emulator import settings
 from lmstudio_integrations.emulator.context import Channel, Client, Context
 from lmstudio_integrations.emulator.engines.base import (
     EngineError,
@@ -23,6 +23,7 @@ from lmstudio_integrations.emulator.ledger import PredictionRecord
 from lmstudio_integrations.emulator.meter import Meter
 from lmstudio_integrations.emulator.refusals import RefusedError, file_not_found
 from lmstudio_integrations.emulator.work import Scope
+from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.prediction import encode
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
 from lmstudio_integrations.types.chat import ChatHistory
@@ -177,8 +178,8 @@ class _Prediction:
         end = PredictionEnd(
             stats,
             self.instance.describe(),
-            defaults.fields_of(self.instance.fields),
-            defaults.fields_of(self.effective),
+            fields_of(self.instance.fields),
+            fields_of(self.effective),
         )
         self.channel.send(encode(end))
         if self.output is not None:
