@@ -145,6 +145,7 @@ class Connection:
 
     async def _answer(self, call: CallReceived) -> None:
         try:
+            await self._hub.travel()
             result = await HANDLERS[self.namespace][call.endpoint.name](self._context(), call.parameter)
         except Exception as error:  # noqa: BLE001 - a handler that fails must not take the socket with it
             self.session.refuse(call.call_id, _error(error, call.endpoint.name))
@@ -155,6 +156,7 @@ class Connection:
     async def _serve(self, opened: ChannelOpened, channel: OpenChannel) -> None:
         handler = HANDLERS[self.namespace][opened.endpoint.name]
         try:
+            await self._hub.travel()
             await handler(self._context(), channel, opened.parameter)
         except Exception as error:  # noqa: BLE001 - as above
             self.session.fail(opened.channel_id, _error(error, opened.endpoint.name))

@@ -1,5 +1,6 @@
 """What handlers work with: the server's state, the client that asks, the channel that answers."""
 
+import asyncio
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -57,13 +58,21 @@ class Client:
 
 @dataclass(slots=True, eq=False)
 class Hub:
-    """The state that all connections of a server share."""
+    """The state that all connections of a server share. `latency` is the seconds that each request is on its way."""
 
     library: Library
     clock: Clock
     ledger: Ledger
     logs: Logs
+    latency: float = 0.0
     flags: set[str] = field(default_factory=set[str])
+
+    async def travel(self) -> None:
+        """Wait as long as a request is on its way."""
+        if self.latency:
+            arrived = asyncio.Event()
+            self.clock.call_later(self.latency, arrived.set)
+            await arrived.wait()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,12 @@ from lmstudio_integrations.emulator.logs import Logs
 from lmstudio_integrations.emulator.models import Library
 from lmstudio_integrations.emulator.refusals import RefusedError
 from lmstudio_integrations.emulator.server import USUAL_LIMITS, Limits, Server
-from lmstudio_integrations.errors import LMStudioModelLoadError, LMStudioOSError, LMStudioRuntimeError
+from lmstudio_integrations.errors import (
+    LMStudioModelLoadError,
+    LMStudioOSError,
+    LMStudioRuntimeError,
+    LMStudioValueError,
+)
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.types.models import INSTANCE_INFO_TYPES, ModelInstanceInfo
 
@@ -61,12 +66,13 @@ class Emulator:
         engines: Engines by name, instead of the usual ones.
         clock: The time, for times to live and figures.
         auto_evict: Whether a just-in-time load unloads what earlier ones brought.
+        latency: Seconds that each request is on its way, as to a server that is far away.
         offline: Never fetch weights that are not on this machine.
         origins: Browser origins that may connect.
         limits: What the server puts up with.
 
     Raises:
-        LMStudioValueError: If the catalogue or a token is not valid.
+        LMStudioValueError: If the catalogue, a token or the latency is not valid.
     """
 
     def __init__(
@@ -81,10 +87,13 @@ class Emulator:
         engines: Mapping[str, Engine] | None = None,
         clock: Clock | None = None,
         auto_evict: bool = True,
+        latency: float = 0.0,
         offline: bool = False,
         origins: Collection[str] = (),
         limits: Limits = USUAL_LIMITS,
     ) -> None:
+        if not latency >= 0:
+            raise LMStudioValueError(f"the latency is 0 or more seconds, got {latency!r}")
         self.catalogue: Catalogue = _catalogue(models, catalog)
         self.host = host
         self._ports = port
@@ -93,6 +102,7 @@ class Emulator:
         self._engines = engines
         self._clock = clock or SystemClock()
         self._auto_evict = auto_evict
+        self._latency = latency
         self._offline = offline
         self._origins = origins
         self._limits = limits
@@ -249,7 +259,7 @@ class Emulator:
             auto_evict=self._auto_evict,
             on_change=self._ledger.announce,
         )
-        hub = Hub(library, self._clock, self._ledger, Logs(self._clock))
+        hub = Hub(library, self._clock, self._ledger, Logs(self._clock), self._latency)
         server = Server(
             hub, self._admission, host=self.host, port=self._ports, origins=self._origins, limits=self._limits
         )

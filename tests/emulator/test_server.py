@@ -6,16 +6,19 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from lmstudio_integrations.emulator import Emulator, Limits, ManualClock, ModelEntry
+from lmstudio_integrations.emulator.clock import Timer
 from lmstudio_integrations.emulator.embedded import netloc
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioTimeoutError, LMStudioValueError
 from tests.emulator.wire import TIMEOUT, Wire, asking, bare, named, wire
@@ -23,6 +26,7 @@ from tests.requirements import proves
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 MODEL = "chat"
+LATENCY = 60.0
 WAITING = {"when": {"last": "^Wait"}, "then": [{"text": "One"}, {"fault": "stall"}]}
 NAMESPACES = ("llm", "embedding", "system", "files", "repository", "diagnostics")
 
@@ -201,6 +205,48 @@ def test_a_malformed_token_is_refused_without_showing_it() -> None:
     with pytest.raises(LMStudioValueError, match="malformed") as caught:
         Emulator([MODEL], tokens=["sk-lm-hidden"])
     assert "hidden" not in str(caught.value)
+
+
+# Latency
+
+
+class WatchedClock(ManualClock):
+    """A clock that stands still, and tells when a latency begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Semaphore(0)
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        timer = super().call_later(seconds, callback)
+        if seconds == LATENCY:
+            self.begun.release()
+        return timer
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"type": "rpcCall", "endpoint": "listLoaded", "callId": 1},
+        {"type": "channelCreate", "endpoint": "predict", "channelId": 1, "creationParameter": asking(MODEL)},
+    ],
+    ids=["call", "channel"],
+)
+def test_with_a_latency_nothing_is_answered_before_that_time(request_: dict[str, Any]) -> None:
+    clock = WatchedClock()
+    with Emulator([MODEL], load=[MODEL], clock=clock, latency=LATENCY) as server, wire(server) as me:
+        me.say(request_)
+        assert clock.begun.acquire(timeout=TIMEOUT)
+        me.say({"type": "keepAlive"})
+        assert me.hear()["type"] == "keepAliveAck", "the request is still on its way"
+        clock.advance(LATENCY)
+        assert me.hear()["type"] == {"rpcCall": "rpcResult", "channelCreate": "channelSend"}[request_["type"]]
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan")])
+def test_a_latency_that_cannot_be_is_refused(seconds: float) -> None:
+    with pytest.raises(LMStudioValueError, match="latency is 0 or more"):
+        Emulator([MODEL], latency=seconds)
 
 
 # Frames
