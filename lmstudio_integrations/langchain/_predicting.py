@@ -3,7 +3,7 @@
 The settings themselves are `_adapters/predicting.py`'s; here is what langchain-core wants of them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, ClassVar
@@ -98,9 +98,9 @@ class Predicting(predicting.Predicting):
         facts = self._facts()
         return (facts.parallel if facts else None) or asked or DEFAULT_CONCURRENCY
 
-    def _bounded(self, config: RunnableConfig | list[RunnableConfig] | None) -> Any:
+    def _bounded(self, config: RunnableConfig | Sequence[RunnableConfig] | None) -> Any:
         """Return configs that start no more predictions at once than the model runs, unless they say otherwise."""
-        if isinstance(config, list):
+        if isinstance(config, Sequence):
             return [self._bounded(one) for one in config]
         if config is not None and config.get("max_concurrency") is not None:
             return config

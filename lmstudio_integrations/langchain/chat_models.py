@@ -371,6 +371,30 @@ class ChatLMStudio(Predicting, BaseChatModel):
         """Answer several inputs, as many at once as the model runs, unless `max_concurrency` says otherwise."""
         return await super().abatch(inputs, self._bounded(config), return_exceptions=return_exceptions, **kwargs)
 
+    def batch_as_completed(
+        self,
+        inputs: Sequence[LanguageModelInput],
+        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield the place and the answer of each input as it comes; as many run at once as with `batch`."""
+        chosen: Any = return_exceptions  # langchain-core's signatures know `True` and `False`, but no `bool`
+        return super().batch_as_completed(inputs, self._bounded(config), return_exceptions=chosen, **kwargs)
+
+    def abatch_as_completed(
+        self,
+        inputs: Sequence[LanguageModelInput],
+        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> AsyncIterator[tuple[int, Any]]:
+        """Yield the place and the answer of each input as it comes; as many run at once as with `batch`."""
+        chosen: Any = return_exceptions
+        return super().abatch_as_completed(inputs, self._bounded(config), return_exceptions=chosen, **kwargs)
+
 
 def _profile(info: Mapping[str, Any]) -> ModelProfile:
     """Return what the server knows of a model in langchain-core's words.

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.load import dumpd, dumps, load
-from langchain_core.runnables import ConfigurableField, RunnableLambda
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import ConfigurableField, RunnableConfig, RunnableLambda
 from langchain_core.tracers.schemas import Run
 from pydantic import SecretStr
 
@@ -187,7 +188,28 @@ async def test_batches_run_as_many_at_once_as_the_model_does(server: Server, mon
     questions: list[Any] = [f"say {n}" for n in range(7)]
     answers = [message.content for message in llm.batch(questions)]
     assert [message.content for message in await llm.abatch(questions)] == answers
+    assert [message.content for _, message in sorted(llm.batch_as_completed(questions))] == answers
+    completed = [answer async for answer in llm.abatch_as_completed(questions)]
+    assert [message.content for _, message in sorted(completed)] == answers
     assert all(f"say {n}" in str(answer) for n, answer in enumerate(answers))
+
+
+async def test_every_kind_of_batch_is_bounded() -> None:
+    class Echo(ChatLMStudio):
+        """Says how many may run at once."""
+
+        def invoke(self, input: Any, config: RunnableConfig | None = None, **_: Any) -> AIMessage:  # noqa: A002
+            return AIMessage(f"{input}{(config or {}).get('max_concurrency')}")
+
+        async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **_: Any) -> AIMessage:  # noqa: A002
+            return self.invoke(input, config)
+
+    llm = Echo(model="m")
+    questions: list[Any] = ["a", "b"]
+    answers = [*llm.batch(questions), *await llm.abatch(questions)]
+    answers += [answer for _, answer in llm.batch_as_completed(questions, ({}, {"tags": ["x"]}))]
+    answers += [answer async for _, answer in llm.abatch_as_completed(questions)]
+    assert sorted(answer.content for answer in answers) == ["a4"] * 4 + ["b4"] * 4
 
 
 async def test_a_batch_may_keep_its_errors(server: Server) -> None:
