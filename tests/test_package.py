@@ -21,16 +21,17 @@ TOOLS = {"errors", "_hints", "_narrow"}
 
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
+    "_discreet": set(),
     "_environment": set(),
     "_hints": set(),
     "_narrow": set(),
     "types": TOOLS,
     "protocol": {"types", *TOOLS},
-    "client": {"protocol", "types", "_environment", *TOOLS},
+    "client": {"protocol", "types", "_discreet", "_environment", *TOOLS},
     "_adapters": {"client", "protocol", "types", "_environment", *TOOLS},
     "langchain": {"_adapters", "client", "protocol", "types", *TOOLS},
     "llama_index": {"_adapters", "client", "protocol", "types", "_environment", *TOOLS},
-    "emulator": {"protocol", "types", *TOOLS},
+    "emulator": {"protocol", "types", "_discreet", *TOOLS},
     "pytest_plugin": {"emulator"},
     "cli": {"emulator", "langchain", "client", "types", *TOOLS},
 }

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations._narrow import is_mapping
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
-from lmstudio_integrations.protocol.credentials import split_token
+from lmstudio_integrations.protocol.credentials import TOKEN_PREFIX, split_token
 
 if TYPE_CHECKING:
     import ssl
@@ -47,6 +47,8 @@ class Address:
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise LMStudioValueError(f"host must be text, such as host:port; got {text!r}")
         text = text.strip()
+        if TOKEN_PREFIX in text:
+            raise LMStudioValueError("host holds an API token, which is not shown here; pass it as api_token")
         has_scheme = "://" in text
         try:
             parts = urlsplit(text if has_scheme else f"//{text}")

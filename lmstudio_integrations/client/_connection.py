@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from lmstudio_integrations._discreet import client_logger
 from lmstudio_integrations.client._address import Address, Target, local_candidates
 from lmstudio_integrations.client._io import IOThread
 from lmstudio_integrations.client._probe import first_greeting, greet
@@ -286,6 +287,7 @@ async def _open_socket(address: Address, namespace: Namespace, target: Target) -
             create_connection=Socket,
             ssl=target.ssl_context if address.tls else None,
             proxy=None if address.is_loopback else True,
+            logger=client_logger,
         )
     except Exception as error:
         reason = (

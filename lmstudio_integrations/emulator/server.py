@@ -13,6 +13,7 @@ from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
+from lmstudio_integrations._discreet import server_logger
 from lmstudio_integrations.emulator.admission import Admission
 from lmstudio_integrations.emulator.connection import Connection
 from lmstudio_integrations.emulator.context import Hub
@@ -134,6 +135,7 @@ class Server:
             max_size=self._limits.message_bytes,
             create_connection=self._accept,  # type: ignore[arg-type]  # any maker will do, it is only called
             server_header=None,
+            logger=server_logger,
         )
         self.port = self._listener.sockets[0].getsockname()[1]
 

@@ -2,7 +2,9 @@
 
 import re
 
-_TOKEN = re.compile(r"sk-lm-(?P<identifier>[A-Za-z0-9]{8}):(?P<passkey>[A-Za-z0-9]{20})")
+TOKEN_PREFIX = "sk-lm-"  # noqa: S105 - what all of them begin with
+
+_TOKEN = re.compile(TOKEN_PREFIX + r"(?P<identifier>[A-Za-z0-9]{8}):(?P<passkey>[A-Za-z0-9]{20})")
 
 
 def split_token(token: str) -> tuple[str, str] | None:

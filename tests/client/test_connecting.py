@@ -204,6 +204,22 @@ def test_secrets_are_in_no_repr() -> None:
     assert "abcdefgh" not in shown
 
 
+async def test_secrets_are_in_no_log_record(make_client: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "websockets")
+    caplog.set_level("DEBUG", "lmstudio_integrations")
+    with Emulator(MODELS, tokens=[TOKEN]) as server:
+        async with make_client(server.address, TOKEN, headers={"X-Secret": "hush"}) as client:
+            assert (await client.llm.model("chatty")).identifier == "chatty"
+    assert "0123456789" not in caplog.text
+    assert "hush" not in caplog.text
+
+
+def test_a_token_in_the_place_of_the_host_is_not_shown() -> None:
+    with pytest.raises(lms.LMStudioValueError, match="pass it as api_token") as caught:
+        lms.Client(TOKEN)
+    assert "0123456789" not in str(caught.value)
+
+
 async def test_a_token_in_clear_text_to_another_machine_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     client = lms.AsyncClient("192.0.2.1:9", TOKEN, connect_timeout=0.05)
     with pytest.raises((lms.LMStudioTimeoutError, lms.LMStudioUnreachableError)):

@@ -1,0 +1,14 @@
+"""Loggers of the `websockets` library that tell no secrets: its debug records have API tokens and all headers."""
+
+import logging
+
+
+class _Discreet(logging.LoggerAdapter[logging.Logger]):
+    """A logger without its debug records."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
+        return level > logging.DEBUG and super().isEnabledFor(level)
+
+
+client_logger = _Discreet(logging.getLogger("websockets.client"))
+server_logger = _Discreet(logging.getLogger("websockets.server"))
