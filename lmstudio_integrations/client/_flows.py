@@ -88,7 +88,7 @@ def ask_many(
     try:
         for done in range(len(parameters)):
             if len(calls) - done <= WINDOW // 2 and (due := parameters[len(calls) : done + WINDOW]):
-                calls += link.start_all(namespace, endpoint, due)
+                calls += link.start_all(namespace, endpoint, due, doing=doing)
             (result,) = yield calls[done]
             with understanding(doing):
                 results.append(read(result))

@@ -99,6 +99,7 @@ class ClientSession:
         self._calls: dict[int, Exchange] = {}
         self._channels: dict[int, Exchange] = {}
         self._unknown: dict[str, str] = {}
+        self._answered: dict[str, float] = {}
         self._next_id = 0
         self.ready: bool = False
         """Whether the server has let this client in."""
@@ -182,6 +183,9 @@ class ClientSession:
 
     def tick(self, now: float) -> None:
         """Fail whose clock has run out; stop the work on the server for them, and for those who have gone."""
+        for exchange in self._calls.values():
+            # A server answers calls of one kind one after the other: who waits in the queue sees that it is at work.
+            exchange.since = max(exchange.since, self._answered.get(exchange.endpoint.name, exchange.since))
         for exchange in [*self._calls.values(), *self._channels.values(), *self._backlog]:
             sink, expired = exchange.sink, _expired(exchange, now, self._peer)
             if expired is not None or not sink.is_alive():
@@ -204,7 +208,7 @@ class ClientSession:
                 if frame.get("type") == "channelSend":
                     self._on_packet(frame, now, slow=slow)
                 else:
-                    self._on_frame(frame)
+                    self._on_frame(frame, now)
             except (LookupError, TypeError, AttributeError, RecursionError) as error:
                 logger.debug("dropped a malformed frame: %r", error)
 
@@ -247,16 +251,18 @@ class ClientSession:
             exchange.clock = _clock_after(item, exchange.clock)
         exchange.sink.put(item)
 
-    def _on_frame(self, frame: dict[str, Any]) -> None:
+    def _on_frame(self, frame: dict[str, Any], now: float) -> None:
         match frame.get("type"):
             case "rpcResult":
                 exchange = self._calls.pop(frame["callId"], None)
                 if exchange is not None:
+                    self._answered[exchange.endpoint.name] = now
                     exchange.sink.put(frame.get("result"))
                     exchange.sink.finish(None)
             case "rpcError":
                 exchange = self._calls.pop(frame["callId"], None)
                 if exchange is not None:
+                    self._answered[exchange.endpoint.name] = now
                     exchange.sink.finish(to_exception(error_object(frame.get("error")), exchange.doing))
             case "channelClose":
                 self._end_channel(frame["channelId"], None)

@@ -12,6 +12,7 @@ from tests.protocol.samples import (
     CANCEL,
     EMPTY_STACK,
     GET_M1,
+    QUERY,
     SAY_HELLO,
     fragment,
     progress,
@@ -40,6 +41,21 @@ def test_the_answer_to_a_call_is_waited_for_as_long_as_the_idle_clock_says() -> 
     _, sink = pair.call("listLoaded", clocks={"idle_timeout": 60.0, "load_timeout": 1.0})
     expect_timeout(pair, sink, "idle_timeout", 60.0)
     assert pair.client.idle
+
+
+def test_an_answer_feeds_the_clocks_of_all_calls_of_its_kind() -> None:
+    pair, clocks = SessionPair(), {"idle_timeout": 60.0}
+    first, _ = pair.call("listLoaded", clocks=clocks)
+    second, _ = pair.call("listLoaded", clocks=clocks)
+    _, last = pair.call("listLoaded", clocks=clocks)
+    _, other = pair.call("getModelInfo", {"specifier": QUERY, "throwIfNotFound": True}, clocks=clocks)
+    for answered in (first, second):
+        pair.pass_time(59.0)
+        pair.server.reply(answered.id, [])
+        pair.pump_to_client()
+    expect_timeout(pair, last, "idle_timeout", 60.0)
+    assert isinstance(other.error, LMStudioTimeoutError)
+    assert other.error.elapsed == 118.0
 
 
 @proves("C-CLOCK-LOAD")
