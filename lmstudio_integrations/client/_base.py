@@ -152,6 +152,18 @@ class BaseHandle:
         """The identifier of the loaded instance, or the key that was named while none is known."""
         return self.binding.name
 
+    def with_clocks(self, **clocks: Unpack[ClockOptions]) -> Self:
+        """Return a handle to the same model, whose calls have limits of their own.
+
+        Args:
+            clocks: See `ClockOptions`; in seconds, and `None` switches one off.
+
+        Raises:
+            LMStudioValueError: If a limit is unknown, or not positive.
+        """
+        check_names(clocks, CLOCKS)
+        return type(self)(self._link.with_clocks(checked_clocks(clocks)), self.binding)
+
     def __deepcopy__(self, _memo: object) -> Self:
         return self
 
@@ -183,10 +195,13 @@ class BaseNamespace(Generic[HandleT]):
         ttl = options.get("ttl")
         if ttl is not None:
             milliseconds(ttl)
+        policy: LoadPolicy = _choice(options.get("load_policy", "get_or_load"), LoadPolicy, "load_policy")
+        if policy == "new_instance" and model_key is None:
+            raise LMStudioValueError("load_policy='new_instance' needs a model_key, to know which model to load")
         binding = Binding(
             self.kind,
             model_key,
-            policy=_choice(options.get("load_policy", "get_or_load"), LoadPolicy, "load_policy"),
+            policy=policy,
             ttl=ttl,
             config=self._load_config(options.get("config")),
             on_config_mismatch=_choice(
@@ -194,6 +209,13 @@ class BaseNamespace(Generic[HandleT]):
             ),
             on_load_progress=options.get("on_load_progress") or options.get("on_progress"),
         )
+        return self.bound(binding)
+
+    def bound(self, binding: Binding) -> HandleT:
+        """Return a handle to the very model of another handle, by its `binding`.
+
+        They share it: an instance that either loads is the other's as well, whichever client each belongs to.
+        """
         return self._handle(self._link, binding)
 
     def _load_config(self, config: LoadConfig | None) -> LoadSettings | None:
@@ -209,7 +231,7 @@ class BaseNamespace(Generic[HandleT]):
 
     def _loaded(self, identifier: str) -> HandleT:
         """Return a handle to an instance that is known to be loaded."""
-        return self._handle(self._link, Binding(self.kind, identifier, identifier, policy="require_loaded"))
+        return self.bound(Binding(self.kind, identifier, identifier, policy="require_loaded"))
 
 
 class BaseStream:

@@ -21,6 +21,7 @@ from lmstudio_integrations.errors import (
     LMStudioConfigWarning,
     LMStudioModelNotFoundError,
     LMStudioModelUnloadedError,
+    LMStudioRuntimeError,
     LMStudioValueError,
 )
 from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
@@ -34,6 +35,8 @@ _PACKAGE = __name__.partition(".")[0]
 T = TypeVar("T")
 Specifier: TypeAlias = Mapping[str, Any]
 """Which model a request is for, as it travels (protocol §5.1)."""
+Operation: TypeAlias = Callable[[Link[Any], Specifier], Flow[T]]
+"""What is done with a model, over a link whose total limit counts getting the model as well."""
 OnProgress = Callable[[float], Any]
 DEFAULT_TTL = 3600.0
 """Seconds of idle time after which a model goes that was loaded without saying how long it should stay."""
@@ -87,28 +90,30 @@ def _named(identifier: str) -> Specifier:
     return by_identifier(identifier).to_dict()
 
 
-def on_model(link: Link[Any], binding: Binding, operation: Callable[[Specifier], Flow[T]]) -> Flow[T]:
+def on_model(link: Link[Any], binding: Binding, operation: Operation[T]) -> Flow[T]:
     """Run an operation on the model; get or load it first if the handle has never been used."""
+    link = link.for_one()
     if binding.identifier is None:
         yield from _resolve_once(link, binding)
-    return (yield from operation(_named(_known(binding))))
+    return (yield from operation(link, _named(_known(binding))))
 
 
-def with_model(link: Link[Any], binding: Binding, operation: Callable[[Specifier], Flow[T]]) -> Flow[T]:
+def with_model(link: Link[Any], binding: Binding, operation: Operation[T]) -> Flow[T]:
     """Run an operation that needs the model at work; get or load it once more if it has gone.
 
     The operation must not raise the errors that mean "gone" once it has delivered something.
     """
+    link = link.for_one()
     if binding.identifier is None:
         yield from _resolve_once(link, binding)
     try:
-        return (yield from operation(_named(_known(binding))))
+        return (yield from operation(link, _named(_known(binding))))
     except (LMStudioModelNotFoundError, LMStudioModelUnloadedError):
         if not binding.renewable:
             raise
         logger.info("model %r has gone; getting it again", binding.identifier)
     yield from resolve(link, binding)
-    return (yield from operation(_named(_known(binding))))
+    return (yield from operation(link, _named(_known(binding))))
 
 
 class _Turn:
@@ -127,6 +132,11 @@ def _resolve_once(link: Link[Any], binding: Binding) -> Flow[None]:
         waiter = link.waiter()
         with binding.lock:
             queue, is_first = binding.queue, not binding.queue
+            if not is_first and waiter.would_stop(queue[0]):
+                raise LMStudioRuntimeError(
+                    f"a task of this event loop loads {binding.key!r}, and a call that blocks the loop would wait for "
+                    "it for ever; await the async call, or make this one in another thread"
+                )
             queue.append(waiter)
         if not is_first:
             turn: Any = _Turn(waiter)
@@ -234,7 +244,7 @@ def _check_config(link: Link[Any], binding: Binding, identifier: str) -> Flow[No
     differences = {
         key.rpartition(".")[2]: (value, actual[key])
         for key, value in asked.items()
-        if key in actual and actual[key] != value
+        if key in actual and not _alike(actual[key], value)
     }
     if not differences:
         return
@@ -246,6 +256,13 @@ def _check_config(link: Link[Any], binding: Binding, identifier: str) -> Flow[No
     if binding.on_config_mismatch == "raise":
         raise LMStudioConfigMismatchError(text, differences=differences)
     warnings.warn(text, LMStudioConfigWarning, stacklevel=_stacklevel())
+
+
+def _alike(actual: object, asked: object) -> bool:
+    """Whether two settings mean the same; one that is switched off may have any value beside it (protocol §5.4)."""
+    if is_object(actual) and is_object(asked) and actual.get("checked") is asked.get("checked") is False:
+        return True
+    return actual == asked
 
 
 def _stacklevel() -> int:

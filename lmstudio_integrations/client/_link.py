@@ -29,6 +29,8 @@ WaiterT_co = TypeVar("WaiterT_co", bound=Waiter, covariant=True)
 
 FOR_EVER = math.inf
 
+NO_CLOCKS: Clocks = {}
+
 _owners = itertools.count(1)
 
 
@@ -108,14 +110,20 @@ class Link(Generic[WaiterT_co]):
         """Whether the client was closed."""
         return not self._finalizer.alive
 
-    def limited(self, clocks: Clocks | None) -> Self:
+    def with_clocks(self, clocks: Clocks) -> Self:
+        """Return this link with limits of its own."""
+        return self._like(clocks, self._since)
+
+    def for_one(self, clocks: Clocks = NO_CLOCKS) -> Self:
         """Return this link for one operation of several calls: with its limits, the total one counted from now."""
+        if self._since is not None and not clocks:
+            return self  # it is part of an operation already
+        return self._like(clocks, self._since or time.monotonic())
+
+    def _like(self, clocks: Clocks, since: float | None) -> Self:
         like = object.__new__(type(self))
-        like.__dict__.update(self.__dict__)
-        if clocks:
-            like.clocks = {**self.clocks, **clocks}
-        like._since = time.monotonic()
-        like._original = self
+        limits = {**self.clocks, **clocks} if clocks else self.clocks
+        like.__dict__.update(self.__dict__, clocks=limits, _since=since, _original=self)
         return like
 
     def start(

@@ -67,6 +67,8 @@ def unload(link: Link[Any], kind: ModelKind, identifier: str) -> Flow[None]:
 def unload_bound(link: Link[Any], binding: Binding) -> Flow[None]:
     """Unload the handle's instance; it is not loaded again by itself after that."""
     binding.given_up = True
+    if binding.identifier is None and binding.policy == "new_instance":
+        return  # it has loaded none yet; what is loaded under the key is somebody else's
     if binding.identifier is None and binding.key is None:
         yield from resolve(link, binding)
     yield from unload(link, binding.kind, binding.name)
@@ -75,7 +77,7 @@ def unload_bound(link: Link[Any], binding: Binding) -> Flow[None]:
 def get_info(link: Link[Any], binding: Binding) -> Flow[ModelInstanceInfo]:
     """Return what the server knows of the instance."""
 
-    def operation(specifier: Specifier) -> "Flow[ModelInstanceInfo]":
+    def operation(link: Link[Any], specifier: Specifier) -> "Flow[ModelInstanceInfo]":
         return (yield from look_up(link, binding.kind, specifier))
 
     return (yield from on_model(link, binding, operation))
@@ -92,7 +94,7 @@ def look_up(link: Link[Any], kind: ModelKind, specifier: ModelReference) -> Flow
 def get_load_fields(link: Link[Any], binding: Binding) -> Flow[dict[str, Any]]:
     """Return the settings that the instance was loaded with, by their wire keys."""
 
-    def operation(specifier: Specifier) -> "Flow[dict[str, Any]]":
+    def operation(link: Link[Any], specifier: Specifier) -> "Flow[dict[str, Any]]":
         config = yield from ask(
             link, binding.kind, "getLoadConfig", Specified(specifier=specifier), doing="Load config"
         )
@@ -105,7 +107,7 @@ def get_load_fields(link: Link[Any], binding: Binding) -> Flow[dict[str, Any]]:
 def get_processing_state(link: Link[Any], binding: Binding) -> Flow[InstanceProcessingState]:
     """Return what the instance is doing."""
 
-    def operation(specifier: Specifier) -> "Flow[InstanceProcessingState]":
+    def operation(link: Link[Any], specifier: Specifier) -> "Flow[InstanceProcessingState]":
         lookup = Lookup(specifier=specifier, throwIfNotFound=True)
         state = yield from ask(link, binding.kind, "getInstanceProcessingState", lookup, doing="Processing state")
         with understanding("Processing state"):
@@ -131,6 +133,7 @@ def version(link: Link[Any]) -> Flow[ServerVersion]:
 
 def context_use(link: Link[Any], binding: Binding, history: WireHistory) -> Flow[ContextUse]:
     """Return how much of the window a conversation takes."""
+    link = link.for_one()
     text = yield from apply_prompt_template(link, binding, history)
     (used,) = yield from count_tokens(link, binding, [text])
     info = yield from get_info(link, binding)
@@ -150,7 +153,7 @@ def count_tokens(link: Link[Any], binding: Binding, texts: Sequence[str]) -> Flo
 def embed(link: Link[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[float]]]:
     """Return the vector of each text."""
 
-    def operation(specifier: Specifier) -> "Flow[list[list[float]]]":
+    def operation(link: Link[Any], specifier: Specifier) -> "Flow[list[list[float]]]":
         parameters = [EmbedString(modelSpecifier=specifier, inputString=text) for text in texts]
         return (yield from ask_many(link, "embedding", "embedString", parameters, _vector, doing="Embedding"))
 
@@ -163,7 +166,7 @@ def apply_prompt_template(
     """Return the conversation, with the tools offered to the model, as the model would read it."""
     options = _template_options(opts, tools)
 
-    def operation(specifier: Specifier) -> "Flow[str]":
+    def operation(link: Link[Any], specifier: Specifier) -> "Flow[str]":
         parameter = ApplyPromptTemplate(
             specifier=specifier,
             history=history.to_dict(),
@@ -179,7 +182,7 @@ def apply_prompt_template(
 
 
 def _per_text(link: Link[Any], binding: Binding, name: str, texts: Sequence[str], member: str) -> Flow[list[Any]]:
-    def operation(specifier: Specifier) -> "Flow[list[Any]]":
+    def operation(link: Link[Any], specifier: Specifier) -> "Flow[list[Any]]":
         parameters = [Tokenize(specifier=specifier, inputString=text) for text in texts]
         return (yield from ask_many(link, binding.kind, name, parameters, itemgetter(member), doing="Tokenization"))
 

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from lmstudio_integrations.client._binding import Binding, Specifier, with_model
 from lmstudio_integrations.client._flows import Flow
-from lmstudio_integrations.client._link import Call, Link
+from lmstudio_integrations.client._link import NO_CLOCKS, Call, Link
 from lmstudio_integrations.client._structured import Format
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
@@ -81,7 +81,7 @@ class Prediction:
         requests: Sequence[Request],
         *,
         doing: str,
-        clocks: Clocks | None = None,
+        clocks: Clocks = NO_CLOCKS,
     ) -> None:
         self._link = link
         self._binding = binding
@@ -117,7 +117,7 @@ class Prediction:
             return []
         if not self._begun:
             self._begun = True
-            self._link = self._link.limited(self._clocks)
+            self._link = self._link.for_one(self._clocks)
         try:
             if self._call is None:
                 batch = yield from with_model(self._link, self._binding, self._open)
@@ -197,11 +197,11 @@ class Prediction:
     def _fail_closed(self) -> NoReturn:
         raise closed_early(self._doing)
 
-    def _open(self, specifier: Specifier) -> Flow[list[PredictionEvent]]:
+    def _open(self, link: Link[Any], specifier: Specifier) -> Flow[list[PredictionEvent]]:
         """Ask for the generation and return the first events."""
         for request in self._requests:
             parameter = yield from request.make(specifier)
-            self._call = self._link.start(self._binding.kind, request.endpoint, parameter, doing=self._doing)
+            self._call = link.start(self._binding.kind, request.endpoint, parameter, doing=self._doing)
             if self._cancelled:
                 self._call.cancel()
             try:

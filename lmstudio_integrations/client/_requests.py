@@ -154,7 +154,7 @@ def respond_in_loop(
 ) -> Prediction:
     """Prepare one round of the tool loop; its callbacks are set by the loop."""
     requests = [_chat_request(link, history, settings, options.get("preset"))]
-    return Prediction(link, binding, requests, doing="Chat response", clocks=checked_clocks(options) or None)
+    return Prediction(link, binding, requests, doing="Chat response", clocks=checked_clocks(options))
 
 
 def _chat_request(link: Link[Any], history: History, settings: LlmPredictionConfig, preset: str | None) -> Request:
@@ -200,7 +200,7 @@ def complete(link: Link[Any], binding: Binding, prompt: str, options: Prediction
 def _prediction(
     link: Link[Any], binding: Binding, requests: list[Request], doing: str, options: PredictionOptions
 ) -> Prediction:
-    prediction = Prediction(link, binding, requests, doing=doing, clocks=checked_clocks(options) or None)
+    prediction = Prediction(link, binding, requests, doing=doing, clocks=checked_clocks(options))
     if not _CALLBACKS.isdisjoint(options):
         prediction.callbacks = Callbacks(
             options.get("on_first_token"),

@@ -68,6 +68,10 @@ class Waiter:
         """Whether the caller can still be woken."""
         return True
 
+    def would_stop(self, other: "Waiter") -> bool:  # noqa: ARG002 - for those who block
+        """Whether waiting here keeps another caller from going on."""
+        return False
+
     def _must_wait(self) -> bool:
         """Announce that the caller waits; tell whether it must.
 
@@ -113,6 +117,10 @@ class ThreadWaiter(Waiter):
             batch = self.take()
         return batch
 
+    def would_stop(self, other: Waiter) -> bool:
+        """Whether waiting here keeps another caller from going on: one in the event loop that this thread runs."""
+        return isinstance(other, LoopWaiter) and other.runs_here()
+
     def _wake(self) -> None:
         assert self._signal is not None, "only a caller who waits is woken"
         self._signal.put(None)
@@ -152,6 +160,15 @@ class LoopWaiter(Waiter):
     def is_alive(self) -> bool:
         """Whether the caller's loop can still run."""
         return not self._loop.is_closed()
+
+    def runs_here(self) -> bool:
+        """Whether this thread runs the caller's loop."""
+        from asyncio import get_running_loop  # noqa: PLC0415 - as above
+
+        try:
+            return get_running_loop() is self._loop
+        except RuntimeError:
+            return False
 
     def _notify(self) -> None:
         if self._future is not None and not self._future.done():

@@ -21,7 +21,7 @@ from lmstudio_integrations.client.sync import (
 )
 
 _WRAPPED = (LLM, DownloadedModel, EmbeddingModel, EmbeddingNamespace, FilesNamespace, LlmNamespace, SystemNamespace)
-_AT_ONCE = {"cancel", "result", "lazy_model", "respond_stream", "complete_stream"}
+_AT_ONCE = {"bound", "cancel", "complete_stream", "lazy_model", "respond_stream", "result", "with_clocks"}
 """Methods that do not wait; the async client has them as plain methods too."""
 
 _END = object()

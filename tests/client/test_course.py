@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.client._binding import Binding
+from lmstudio_integrations.client._flows import WINDOW
+from lmstudio_integrations.client._models import embed
+from lmstudio_integrations.emulator import Emulator, ManualClock
 from lmstudio_integrations.protocol.endpoints import rpc
 from tests.client.fake import Socket, answer, fake_server, let_in, receive, send
 
@@ -88,13 +91,37 @@ async def test_the_limits_of_a_prediction_hold_while_its_model_loads(
 
 async def test_the_total_clock_runs_over_all_that_a_call_consists_of() -> None:
     async with lms.AsyncClient("127.0.0.1:1", timeout=9) as client:
-        whole = client._link.limited({"idle_timeout": 3.0})
+        whole = client._link.for_one({"idle_timeout": 3.0})
         await asyncio.sleep(0)
         calls = [whole.start("llm", rpc("llm", "listLoaded")) for _ in range(2)]
         first, second = (call._exchange for call in calls)
         assert first.started == second.started < first.since < second.since
         assert (first.clocks["timeout"], first.clocks["idle_timeout"]) == (9, 3.0)
         assert client._link.clocks["idle_timeout"] == 60.0
+
+
+async def test_the_total_clock_runs_over_all_texts_of_a_call() -> None:
+    async with lms.AsyncClient("127.0.0.1:1") as client:
+        flow = embed(client._link, Binding("embedding", "vectors", "vectors"), ["text"] * (2 * WINDOW))
+        calls = [next(flow)]
+        for _ in range(2 * WINDOW - 1):
+            await asyncio.sleep(0)
+            calls.append(flow.send([{"embedding": [1.0]}]))
+        assert len({call._exchange.started for call in calls}) == 1
+        assert calls[0]._exchange.since < calls[-1]._exchange.since
+        flow.close()
+
+
+async def test_a_handle_may_have_limits_of_its_own(make_client: Callable[..., Any]) -> None:
+    with Emulator(["chatty"], latency=60, clock=ManualClock()) as server:
+        async with make_client(server.address) as client:
+            model = client.llm.lazy_model("chatty").with_clocks(timeout=0.05)
+            with pytest.raises(lms.LMStudioTimeoutError, match="timeout ran out"):
+                await model.count_tokens("a")
+            with pytest.raises(lms.LMStudioValueError, match="patience"):
+                model.with_clocks(patience=5)
+            with pytest.raises(lms.LMStudioValueError, match=r"timeout .* 0"):
+                model.with_clocks(timeout=0)
 
 
 async def test_a_stream_outlives_the_names_of_its_client_and_its_model(server: Emulator) -> None:

@@ -1,5 +1,6 @@
 """Getting, loading, listing and unloading models; the same bodies for both clients."""
 
+import asyncio
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -72,6 +73,13 @@ async def test_other_settings_than_the_loaded_ones_are_told(client: Any) -> None
         await client.llm.model("chatty", config={"contextLength": 1000})
 
 
+async def test_a_setting_that_is_off_on_both_sides_is_no_mismatch(client: Any) -> None:
+    await client.llm.model("chatty")
+    await client.llm.model("chatty", config={"seed": False}, on_config_mismatch="raise")
+    with pytest.raises(lms.LMStudioConfigMismatchError, match="seed"):
+        await client.llm.model("chatty", config={"seed": 5}, on_config_mismatch="raise")
+
+
 @proves("C-NEW-INSTANCE")
 async def test_new_instances_get_suffixes_and_a_taken_identifier_is_refused(client: Any) -> None:
     first = await client.llm.load_new_instance("chatty")
@@ -80,6 +88,30 @@ async def test_new_instances_get_suffixes_and_a_taken_identifier_is_refused(clie
     assert [first.identifier, second.identifier, named.identifier] == ["chatty", "chatty:2", "mine"]
     with pytest.raises(lms.LMStudioServerError, match="already exists"):
         await client.llm.load_new_instance("chatty", "mine")
+
+
+async def test_clients_of_both_kinds_can_share_a_new_instance(server: Emulator) -> None:
+    with lms.Client(server.address) as client:
+        handle = client.llm.lazy_model("chatty", load_policy="new_instance")
+        async with lms.AsyncClient(server.address) as other:
+            same = other.llm.bound(handle.binding)
+            answers = await asyncio.gather(same.respond("hello"), asyncio.to_thread(handle.respond, "hello"))
+    assert answers[0].content == answers[1].content
+    assert [info.identifier for info in server.loaded()] == ["chatty"]
+
+
+async def test_a_call_that_would_wait_for_a_load_of_its_own_event_loop_is_refused() -> None:
+    stuck = {"key": "stuck", "rules": [{"when": {"load": True}, "then": [{"fault": "stall"}]}]}
+    with Emulator([stuck]) as server, lms.Client(server.address) as client:
+        async with lms.AsyncClient(server.address) as other:
+            loading = other.llm.lazy_model("stuck", load_policy="new_instance")
+            task = asyncio.create_task(loading.respond("hello"))
+            await asyncio.sleep(0)
+            with pytest.raises(lms.LMStudioRuntimeError, match="event loop"):
+                client.llm.bound(loading.binding).respond("hello")
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
 
 
 @proves("C-ANY-MODEL")
@@ -155,6 +187,14 @@ async def test_only_get_or_load_gets_a_model_again(client: Any, server: Emulator
     server.unload(model.identifier)
     with pytest.raises(lms.LMStudioModelNotFoundError):
         await model.respond("hello")
+
+
+async def test_unloading_a_new_instance_that_was_never_loaded_leaves_others_alone(
+    client: Any, server: Emulator
+) -> None:
+    server.load("chatty")
+    await client.llm.lazy_model("chatty", load_policy="new_instance").unload()
+    assert [info.identifier for info in server.loaded()] == ["chatty"]
 
 
 @proves("C-LISTINGS")
