@@ -14,13 +14,23 @@ Plan: TypeAlias = Generator[list[str], list[int], list[str]]
 MARKS = 2
 """Tokens that a model puts around a text."""
 
-ALWAYS_FITS = 500
+ALWAYS_FITS = 60
 """A text of so many bytes has at most as many tokens, and every model takes them."""
 
 
-def may_be_long(texts: Sequence[str]) -> bool:
-    """Whether any text could be too long for some model."""
-    return any(len(text) * 4 > ALWAYS_FITS and len(text.encode()) > ALWAYS_FITS for text in texts)
+def longest(texts: Sequence[str]) -> int:
+    """Return the bytes of the longest text."""
+    return max(map(_size, texts), default=0)
+
+
+def surely_fits(size: int, window: int) -> bool:
+    """Whether a text of so many bytes fits a window: no text has more tokens than bytes."""
+    return size <= window - MARKS
+
+
+def _size(text: str) -> int:
+    # What was read from documents may hold half a surrogate pair.
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def plan(texts: Sequence[str], window: int, policy: LengthPolicy) -> Plan:
@@ -35,8 +45,7 @@ def plan(texts: Sequence[str], window: int, policy: LengthPolicy) -> Plan:
         LMStudioContextOverflowError: If one is too long and the policy is `error`.
     """
     fitting, limit = list(texts), window - MARKS
-    # No text has more tokens than bytes, so most need not be counted.
-    suspects: list[int] = [index for index, text in enumerate(texts) if len(text.encode()) > limit]
+    suspects: list[int] = [index for index, text in enumerate(texts) if not surely_fits(_size(text), window)]
     while suspects:
         counts = yield [fitting[index] for index in suspects]
         long: dict[int, int] = {index: count for index, count in zip(suspects, counts, strict=True) if count > limit}

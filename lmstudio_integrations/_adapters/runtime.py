@@ -9,21 +9,25 @@ the whole process, so that costs no connection.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from lmstudio_integrations.types.config import LoadSettings, ModelKind
 
 if TYPE_CHECKING:
+    from lmstudio_integrations.client._binding import Binding
     from lmstudio_integrations.client.asynchronous import AsyncClient, AsyncEmbeddingModel, AsyncLLM
     from lmstudio_integrations.client.sync import LLM, Client, EmbeddingModel
 
+KeyT = TypeVar("KeyT")
+ValueT = TypeVar("ValueT")
 ClientT = TypeVar("ClientT", "Client", "AsyncClient")
 
 _KEEP_IDLE = 300.0
 """Seconds for which a connection that only adapters hold stays open while idle."""
 
-_MOST_HANDLES = 64
-"""Handles that are kept; a program that makes up a new configuration for every call must not fill the memory."""
+_MOST = 64
+"""Things that are kept; a program that makes up new settings for every call must not fill the memory."""
 
 
 class Server(NamedTuple):
@@ -33,8 +37,17 @@ class Server(NamedTuple):
     token: str | None
     clocks: tuple[tuple[str, float | None], ...]
 
+    @property
+    def place(self) -> "Place":
+        """Which server, as whom."""
+        return self.host, self.token
+
     def __repr__(self) -> str:
         return f"Server(host={self.host!r})"
+
+
+Place = tuple[str | None, str | None]
+"""Host and token."""
 
 
 class Wanted(NamedTuple):
@@ -63,61 +76,105 @@ class Facts:
     parallel: int | None = None
     warned: bool = False
 
+    def fits(self, info: Mapping[str, Any]) -> bool:
+        """Whether this is of the same instance; a model may have been loaded again, with another window."""
+        return all(self.info.get(name) == info.get(name) for name in ("instanceReference", "contextLength"))
+
+
+class _Kept(Generic[KeyT, ValueT]):
+    """What was made for the last keys. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._values: dict[KeyT, ValueT] = {}
+        self._lock = Lock()
+
+    def get(self, key: KeyT) -> ValueT | None:
+        """Return what is kept for a key."""
+        return self._values.get(key)
+
+    def put(self, key: KeyT, value: ValueT) -> ValueT:
+        """Keep a value, and let go of the oldest if there are too many."""
+        with self._lock:
+            return self._put(key, value)
+
+    def get_or_make(self, key: KeyT, make: Callable[[], ValueT]) -> ValueT:
+        """Return what is kept for a key, made when it is first asked for."""
+        value = self._values.get(key)
+        if value is not None:
+            return value
+        with self._lock:
+            value = self._values.get(key)
+            return self._put(key, make()) if value is None else value
+
+    def take(self) -> list[ValueT]:
+        """Return all that is kept, and forget it."""
+        with self._lock:
+            values, self._values = list(self._values.values()), {}
+        return values
+
+    def _put(self, key: KeyT, value: ValueT) -> ValueT:
+        if key not in self._values and len(self._values) >= _MOST:
+            del self._values[next(iter(self._values))]
+        self._values[key] = value
+        return value
+
 
 class _Side(Generic[ClientT]):
-    """The clients of one kind, sync or async, and their handles."""
+    """The clients of one kind, sync or async, and their handles.
 
-    def __init__(self, make: Callable[..., ClientT]) -> None:
+    Args:
+        make: Makes a client.
+        bindings: Which model each handle means; both sides share them, so that an instance of one's own is loaded once.
+    """
+
+    def __init__(self, make: Callable[..., ClientT], bindings: "_Kept[tuple[Place, Wanted], Binding]") -> None:
         self._make: Callable[..., ClientT] = make
-        self._clients: dict[Server, ClientT] = {}
-        self._handles: dict[tuple[Server, Wanted], Any] = {}
+        self._bindings = bindings
+        self._clients: _Kept[Place, ClientT] = _Kept()
+        self._handles: _Kept[tuple[Server, Wanted], Any] = _Kept()
 
     def client(self, server: Server) -> ClientT:
-        """Return the client of a server, made when it is first asked for."""
-        client = self._clients.get(server)
-        if client is None:
-            clocks: Any = dict(server.clocks)
-            client = self._clients.setdefault(
-                server, self._make(server.host, server.token, keep_idle=_KEEP_IDLE, **clocks)
-            )
-        return client
+        """Return a client of a server."""
+        client = self._clients.get_or_make(server.place, lambda: self._make(*server.place, keep_idle=_KEEP_IDLE))
+        clocks: Any = dict(server.clocks)
+        return client.with_clocks(**clocks)
 
     def handle(self, server: Server, wanted: Wanted, config: LoadSettings | None) -> Any:
-        """Return the handle of a model, made when it is first asked for."""
-        key = server, wanted
-        handle = self._handles.get(key)
-        if handle is None:
-            if len(self._handles) >= _MOST_HANDLES:
-                self._handles.pop(next(iter(self._handles)), None)
-            handle = self._handles.setdefault(key, self._lazy_model(server, wanted, config))
-        return handle
+        """Return the handle of a model."""
+        return self._handles.get_or_make((server, wanted), lambda: self._new_handle(server, wanted, config))
 
-    def _lazy_model(self, server: Server, wanted: Wanted, config: LoadSettings | None) -> Any:
+    def _new_handle(self, server: Server, wanted: Wanted, config: LoadSettings | None) -> Any:
         client = self.client(server)
         namespace: Any = client.llm if wanted.kind == "llm" else client.embedding
-        return namespace.lazy_model(
-            wanted.model,
-            ttl=wanted.ttl,
-            config=config,
-            load_policy=wanted.load_policy,
-            on_config_mismatch=wanted.on_config_mismatch,
-            on_load_progress=wanted.on_load_progress,
+        binding = self._bindings.get_or_make(
+            (server.place, wanted),
+            lambda: (
+                namespace.lazy_model(
+                    wanted.model,
+                    ttl=wanted.ttl,
+                    config=config,
+                    load_policy=wanted.load_policy,
+                    on_config_mismatch=wanted.on_config_mismatch,
+                    on_load_progress=wanted.on_load_progress,
+                ).binding
+            ),
         )
+        return namespace.bound(binding)
 
     def take(self) -> list[ClientT]:
         """Return the clients and forget them."""
-        clients = list(self._clients.values())
-        self._clients, self._handles = {}, {}
-        return clients
+        self._handles.take()
+        return self._clients.take()
 
 
 class Runtime:
     """The clients of one adapter. Threads may share it; nothing in it is bound to an event loop."""
 
     def __init__(self) -> None:
-        self._sync: _Side[Client] = _Side(_make_client)
-        self._async: _Side[AsyncClient] = _Side(_make_async_client)
-        self._facts: dict[tuple[Server, Wanted], Facts] = {}
+        bindings: _Kept[tuple[Place, Wanted], Binding] = _Kept()
+        self._sync: _Side[Client] = _Side(_make_client, bindings)
+        self._async: _Side[AsyncClient] = _Side(_make_async_client, bindings)
+        self._facts: _Kept[tuple[Place, Wanted], Facts] = _Kept()
         self.profiled: Facts | None = None
         """What the adapter's own description of its model was completed with."""
         self.lost_token = False
@@ -125,13 +182,28 @@ class Runtime:
 
     def facts(self, server: Server, wanted: Wanted) -> Facts | None:
         """Return what is known of a model."""
-        return self._facts.get((server, wanted))
+        return self._facts.get((server.place, wanted))
 
-    def learn(self, server: Server, wanted: Wanted, facts: Facts) -> Facts:
-        """Keep what the server has told of a model."""
-        if len(self._facts) >= _MOST_HANDLES:
-            self._facts.clear()
-        return self._facts.setdefault((server, wanted), facts)
+    def learn(
+        self,
+        server: Server,
+        wanted: Wanted,
+        info: Mapping[str, Any],
+        parallel: Callable[[], int | None] = lambda: None,
+    ) -> Facts:
+        """Keep what the server has just told of a model; return what is known of it.
+
+        Args:
+            server: The server.
+            wanted: The model.
+            info: The instance, in wire form.
+            parallel: Finds out how many predictions it runs at once; asked for an instance that is not known yet.
+        """
+        known = self.facts(server, wanted)
+        if known is not None and known.fits(info):
+            return known
+        warned = known is not None and known.warned
+        return self._facts.put((server.place, wanted), Facts(info, parallel(), warned))
 
     def client(self, server: Server) -> "Client":
         """Return the client for threads."""

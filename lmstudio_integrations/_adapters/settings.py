@@ -16,6 +16,7 @@ from lmstudio_integrations._environment import TOKEN_VARIABLES
 from lmstudio_integrations._hints import hint, near
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
+from lmstudio_integrations.protocol.credentials import TOKEN_PREFIX
 from lmstudio_integrations.types.config import (
     LlmLoadModelConfig,
     LoadPolicy,
@@ -30,6 +31,7 @@ _ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
 """Names that other adapters have for our fields."""
 
 _TOKENS = {"api_token", *(name for name, own in _ALIASES.items() if own == "api_token")}
+_HOSTS = {"host", *(name for name, own in _ALIASES.items() if own == "host")}
 
 _ELSEWHERE = {
     "keep_alive": "ttl",
@@ -74,7 +76,8 @@ class Connected(BaseModel):
     Never in `repr`, pickles or `dumpd`. An alias is `api_key`."""
 
     load_policy: LoadPolicy = "get_or_load"
-    """`get_or_load`; `require_loaded` never loads; `new_instance` loads an instance for this object alone."""
+    """`get_or_load`; `require_loaded` never loads; `new_instance` loads an instance for this object alone. Every copy
+    loads its own then: use `bind` rather than what copies the object for each call, such as `configurable_fields`."""
 
     ttl: Seconds | None = None
     """Seconds of idle time after which the model goes, if a call of this object loads it. `None` sends none: the server
@@ -121,10 +124,12 @@ class Connected(BaseModel):
     def _lmstudio_names(cls, values: Any) -> Any:
         if not is_object(values):
             return values
-        for name in _TOKENS & values.keys():
-            # In place: pydantic keeps this very dict in the errors that it raises, and shows part of it.
-            if isinstance(values[name], str):
-                values[name] = SecretStr(values[name])
+        # In place: pydantic keeps this very dict in the errors that it raises, and shows part of it.
+        values |= _hidden(values)
+        for name in _HOSTS & values.keys():
+            if isinstance(values[name], str) and ("@" in values[name] or TOKEN_PREFIX in values[name]):
+                values[name] = "**********"
+                raise LMStudioValueError(f"{name} must hold no credentials; pass the token as api_token")
         return cls._under_own_names(values)
 
     @classmethod
@@ -132,6 +137,14 @@ class Connected(BaseModel):
         """Return what was given under the names of our fields."""
         known = cls.model_fields
         return values if values.keys() <= known.keys() else own_names(values, known)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign a setting; a token is hidden."""
+        super().__setattr__(name, SecretStr(value) if name in _TOKENS and isinstance(value, str) else value)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, with other values for some settings; it has connections of its own."""
+        return super().model_copy(update=None if update is None else {**update, **_hidden(update)}, deep=deep)
 
     # Which model ----------------------------------------------------------------------------------------------------
 
@@ -148,7 +161,7 @@ class Connected(BaseModel):
 
     def _wanted(self, values: Mapping[str, Any], config: LoadSettings | None) -> Wanted:
         """Return the model that a call is for."""
-        progress = values["on_load_progress"]
+        progress = _as_key(values["on_load_progress"])
         return Wanted(
             self._kind,
             values["model"],
@@ -209,6 +222,11 @@ class Connected(BaseModel):
         self._runtime.lost_token = had_token and token is None
 
 
+def _hidden(values: Mapping[str, Any]) -> dict[str, SecretStr]:
+    """Return those of some settings that are tokens in clear text, hidden."""
+    return {name: SecretStr(values[name]) for name in _TOKENS & values.keys() if isinstance(values[name], str)}
+
+
 def own_names(values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings under our names.
 
@@ -225,6 +243,31 @@ def own_names(values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, 
             raise LMStudioValueError(f"{name!r} is another name of {own!r}; give one of them")
         named[own] = value
     return named
+
+
+class _ByIdentity:
+    """A callable that cannot be a key, such as an instance of a dataclass; this can."""
+
+    def __init__(self, call: Callable[[float], Any]) -> None:
+        self._call = call
+
+    def __call__(self, progress: float) -> None:
+        self._call(progress)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByIdentity) and other._call is self._call
+
+    def __hash__(self) -> int:
+        return id(self._call)
+
+
+def _as_key(call: Callable[[float], Any] | None) -> Callable[[float], Any] | None:
+    try:
+        hash(call)
+    except TypeError:
+        assert call is not None, "None can be a key"
+        return _ByIdentity(call)
+    return call
 
 
 @lru_cache(maxsize=64)

@@ -2,6 +2,7 @@
 
 from collections import ChainMap
 from collections.abc import Mapping
+from copy import copy
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypedDict, TypeVar, cast, get_args
 
 from pydantic import SecretStr
@@ -134,6 +135,20 @@ class BaseClient:
         """The server's address; `None` if it is looked for when connecting."""
         address = self._link.target.address
         return address.netloc if address else None
+
+    def with_clocks(self, **clocks: Unpack[ClockOptions]) -> Self:
+        """Return this client with other limits. Both are closed together.
+
+        Args:
+            clocks: See `ClockOptions`; in seconds, and `None` switches one off.
+
+        Raises:
+            LMStudioValueError: If a limit is unknown, or not positive.
+        """
+        check_names(clocks, CLOCKS)
+        like = copy(self)
+        like._link = self._link.with_clocks(checked_clocks(clocks))  # noqa: SLF001 - it is one of us
+        return like
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(api_host={self.api_host!r})"

@@ -83,8 +83,7 @@ class Predicting(predicting.Predicting):
 
     def _learn(self, call: Call, end: PredictionEnd) -> Facts:
         """Keep what the end of a prediction says of the model."""
-        known = call.runtime.facts(call.server, call.wanted)
-        return known or call.runtime.learn(call.server, call.wanted, Facts(end.model_info, _parallel(end)))
+        return call.runtime.learn(call.server, call.wanted, end.model_info, partial(_parallel, end))
 
     def _facts(self) -> Facts | None:
         """Return what is known of this object's own model."""

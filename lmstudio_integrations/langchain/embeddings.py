@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from langchain_core.embeddings import Embeddings
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from lmstudio_integrations._adapters.instances import ainfo_of, info_of
-from lmstudio_integrations._adapters.lengths import LengthPolicy, Plan, acarried_out, carried_out, may_be_long, plan
+from lmstudio_integrations._adapters.fitting import afitting, fitting
+from lmstudio_integrations._adapters.lengths import LengthPolicy
 from lmstudio_integrations._adapters.progress import bar
 from lmstudio_integrations._adapters.retry import arepeat, repeat
-from lmstudio_integrations._adapters.runtime import Facts, Server, Wanted
+from lmstudio_integrations._adapters.runtime import Server, Wanted
 from lmstudio_integrations._adapters.settings import Connected
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translated
@@ -67,19 +67,19 @@ class LMStudioEmbeddings(Connected, Embeddings):
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a question."""
-        return self._embed([self.query_prefix + text])[0]
+        return self._embed(_prefixed(self.query_prefix, [text]))[0]
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the vectors of texts, in their order."""
-        return self._embed([self.document_prefix + text for text in texts])
+        return self._embed(_prefixed(self.document_prefix, texts))
 
     async def aembed_query(self, text: str) -> list[float]:
         """Return the vector of a question."""
-        return (await self._aembed([self.query_prefix + text]))[0]
+        return (await self._aembed(_prefixed(self.query_prefix, [text])))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the vectors of texts, in their order."""
-        return await self._aembed([self.document_prefix + text for text in texts])
+        return await self._aembed(_prefixed(self.document_prefix, texts))
 
     def _embed(self, texts: list[str]) -> list[list[float]]:
         if not texts:
@@ -87,9 +87,9 @@ class LMStudioEmbeddings(Connected, Embeddings):
         with translated():
             server, wanted, config = self._settled()
             model = self._runtime.embedding(server, wanted, config)
-            fitting = repeat(lambda: self._fitting(model, (server, wanted), texts), self.max_retries)
+            ask = partial(fitting, model, self._runtime, (server, wanted), texts, self.length_policy)
             vectors: list[list[float]] = []
-            for part in self._parts(fitting):
+            for part in self._parts(repeat(ask, self.max_retries)):
                 vectors += repeat(partial(_embed, model, part), self.max_retries)
             return self._shaped(vectors)
 
@@ -99,9 +99,9 @@ class LMStudioEmbeddings(Connected, Embeddings):
         with translated():
             server, wanted, config = self._settled()
             model = self._runtime.async_embedding(server, wanted, config)
-            fitting = await arepeat(lambda: self._afitting(model, (server, wanted), texts), self.max_retries)
+            ask = partial(afitting, model, self._runtime, (server, wanted), texts, self.length_policy)
             vectors: list[list[float]] = []
-            for part in self._parts(fitting):
+            for part in self._parts(await arepeat(ask, self.max_retries)):
                 vectors += await arepeat(partial(_aembed, model, part), self.max_retries)
             return self._shaped(vectors)
 
@@ -121,33 +121,22 @@ class LMStudioEmbeddings(Connected, Embeddings):
             yield texts[start : start + _STEP]
         show(1.0)
 
-    # Texts that are too long ----------------------------------------------------------------------------------------
-
-    def _fitting(self, model: "EmbeddingModel", where: tuple[Server, Wanted], texts: list[str]) -> list[str]:
-        if self.length_policy == "pass" or not may_be_long(texts):
-            return texts
-        facts = self._runtime.facts(*where)
-        if facts is None:
-            facts = self._runtime.learn(*where, Facts(info_of(model).to_dict()))
-        return carried_out(self._plan(facts, texts), model.count_tokens)
-
-    async def _afitting(
-        self, model: "AsyncEmbeddingModel", where: tuple[Server, Wanted], texts: list[str]
-    ) -> list[str]:
-        if self.length_policy == "pass" or not may_be_long(texts):
-            return texts
-        facts = self._runtime.facts(*where)
-        if facts is None:
-            facts = self._runtime.learn(*where, Facts((await ainfo_of(model)).to_dict()))
-        return await acarried_out(self._plan(facts, texts), model.count_tokens)
-
-    def _plan(self, facts: Facts, texts: list[str]) -> Plan:
-        return plan(texts, int(facts.info["contextLength"]), self.length_policy)
-
     def _shaped(self, vectors: list[list[float]]) -> list[list[float]]:
         if self.dimensions is None:
             return vectors
         return [_shortened(vector, self.dimensions) for vector in vectors]
+
+
+def _prefixed(prefix: str, texts: Sequence[str]) -> list[str]:
+    """Return texts with a prefix.
+
+    Raises:
+        LMStudioValueError: If one is no text.
+    """
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+            raise LMStudioValueError(f"text {index} must be text; got {text!r}")
+    return [prefix + text for text in texts] if prefix else list(texts)
 
 
 def _embed(model: "EmbeddingModel", texts: list[str]) -> list[list[float]]:

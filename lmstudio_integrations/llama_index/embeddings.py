@@ -10,10 +10,11 @@ from weakref import WeakKeyDictionary
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from lmstudio_integrations._adapters.fitting import afitting, fitting
 from lmstudio_integrations._adapters.instances import ainfo_of, info_of
-from lmstudio_integrations._adapters.lengths import LengthPolicy, acarried_out, carried_out, may_be_long, plan
+from lmstudio_integrations._adapters.lengths import LengthPolicy
 from lmstudio_integrations._adapters.retry import arepeat, repeat
-from lmstudio_integrations._adapters.runtime import Facts, Server, Wanted
+from lmstudio_integrations._adapters.runtime import Server, Wanted
 from lmstudio_integrations._adapters.settings import own_names
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.llama_index._portable import Portable
@@ -185,34 +186,17 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
         server, wanted, config = self._settled()
         model = self._runtime.embedding(server, wanted, config)
         with _gate(server, wanted.model).threads:
-            fitting = repeat(partial(self._fitting, model, server, wanted, texts), self.max_retries)
-            return _counted(repeat(partial(_embed, model, fitting), self.max_retries), texts)
+            ask = partial(fitting, model, self._runtime, (server, wanted), texts, self.length_policy)
+            fit = repeat(ask, self.max_retries)
+            return _counted(repeat(partial(_embed, model, fit), self.max_retries), texts)
 
     async def _aembed(self, texts: list[str]) -> list[list[float]]:
         server, wanted, config = self._settled()
         model = self._runtime.async_embedding(server, wanted, config)
         async with _gate(server, wanted.model).tasks():
-            fitting = await arepeat(partial(self._afitting, model, server, wanted, texts), self.max_retries)
-            return _counted(await arepeat(partial(_aembed, model, fitting), self.max_retries), texts)
-
-    def _fitting(self, model: "EmbeddingModel", server: Server, wanted: Wanted, texts: list[str]) -> list[str]:
-        """Return the texts that are embedded; most are short enough for every model, and nothing is asked."""
-        if self.length_policy == "pass" or not may_be_long(texts):
-            return texts
-        facts = self._runtime.facts(server, wanted)
-        facts = facts or self._runtime.learn(server, wanted, Facts(info_of(model).to_dict()))
-        return carried_out(plan(texts, int(facts.info["contextLength"]), self.length_policy), model.count_tokens)
-
-    async def _afitting(
-        self, model: "AsyncEmbeddingModel", server: Server, wanted: Wanted, texts: list[str]
-    ) -> list[str]:
-        """Return the texts that are embedded; most are short enough for every model, and nothing is asked."""
-        if self.length_policy == "pass" or not may_be_long(texts):
-            return texts
-        facts = self._runtime.facts(server, wanted)
-        facts = facts or self._runtime.learn(server, wanted, Facts((await ainfo_of(model)).to_dict()))
-        steps = plan(texts, int(facts.info["contextLength"]), self.length_policy)
-        return await acarried_out(steps, model.count_tokens)
+            ask = partial(afitting, model, self._runtime, (server, wanted), texts, self.length_policy)
+            fit = await arepeat(ask, self.max_retries)
+            return _counted(await arepeat(partial(_aembed, model, fit), self.max_retries), texts)
 
     def _settled(self) -> tuple[Server, Wanted, LoadSettings | None]:
         values = self.__dict__

@@ -28,7 +28,6 @@ from lmstudio_integrations._adapters import conversation, images
 from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.predicting import Call, Predicting
 from lmstudio_integrations._adapters.retry import arepeat, batches, repeat
-from lmstudio_integrations._adapters.runtime import Facts
 from lmstudio_integrations._adapters.settings import own_names
 from lmstudio_integrations._adapters.tool_settings import is_required, original_names, tool_settings
 from lmstudio_integrations._narrow import is_object
@@ -217,8 +216,7 @@ class LMStudio(Portable, Predicting, Structured):
 
     def _tell_untrained(self, call: Call, info: Mapping[str, Any]) -> None:
         """Warn once that a model was not taught what it is asked for."""
-        facts = call.runtime.facts(call.server, call.wanted)
-        facts = facts or call.runtime.learn(call.server, call.wanted, Facts(info))
+        facts = call.runtime.learn(call.server, call.wanted, info)
         if not facts.warned:
             facts.warned = True
             warnings.warn(

@@ -11,7 +11,8 @@ from langchain_core.exceptions import ContextOverflowError, ModelConnectionError
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from lmstudio_integrations._adapters import retry
-from lmstudio_integrations._adapters.lengths import MARKS, LengthPolicy, may_be_long, plan
+from lmstudio_integrations._adapters.lengths import MARKS, LengthPolicy, longest, plan, surely_fits
+from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
     LMStudioUnreachableError,
@@ -137,6 +138,30 @@ def test_long_texts_are_measured_when_the_model_has_gone(server: Server, documen
     assert documents(embeddings, ["word " * 300])
 
 
+def test_the_window_is_asked_for_again_before_a_text_is_refused(server: Server, documents: Documents) -> None:
+    embeddings = server.embeddings(context_length=128)
+    with pytest.raises(LMStudioContextOverflowError, match="takes 128"):
+        documents(embeddings, ["word " * 300])
+    server.unload(EMBEDDING)
+    server.load(EMBEDDING)
+    assert documents(embeddings, ["word " * 300]) == documents(server.embeddings(), ["word " * 300])
+
+
+def test_a_small_window_is_no_surprise(documents: Documents) -> None:
+    small = ModelEntry(key=EMBEDDING, kind="embedding", context_length=64, max_context_length=64)
+    with Server([small]) as server, pytest.raises(LMStudioContextOverflowError, match="takes 64"):
+        documents(server.embeddings(), ["a b " * 40])
+
+
+def test_half_a_surrogate_pair_in_a_document_is_measured_and_embedded(server: Server, documents: Documents) -> None:
+    assert len(documents(server.embeddings(), ["a \ud835 b " * 100])) == 1
+
+
+def test_what_is_no_text_is_refused_by_its_place(documents: Documents) -> None:
+    with pytest.raises(LMStudioValueError, match="text 1 must be text; got None"):
+        documents(LMStudioEmbeddings(model="m", document_prefix="x"), ["a", None])  # type: ignore[list-item]
+
+
 def test_a_text_that_is_too_long_may_be_cut_at_its_end(server: Server, documents: Documents) -> None:
     cut, short = documents(server.embeddings(length_policy="truncate"), [LONG, "word"])
     assert cut == pytest.approx(server.embeddings().embed_query("word " * 400), abs=1e-9)
@@ -182,6 +207,6 @@ def test_short_texts_are_not_even_counted(policy: LengthPolicy) -> None:
     with pytest.raises(StopIteration) as done:
         next(plan(["a", "é" * 200], 512, policy))
     assert done.value.value == ["a", "é" * 200]
-    assert not may_be_long(["a" * 500])
-    assert may_be_long(["a" * 501])
-    assert may_be_long(["€" * 167])
+    assert longest(["a" * 4, "€€", "\ud835"]) == 6
+    assert surely_fits(510, 512)
+    assert not surely_fits(511, 512)

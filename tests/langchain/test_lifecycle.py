@@ -5,6 +5,7 @@ import copy
 import pickle
 import subprocess
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -173,6 +174,57 @@ def test_what_identifies_the_object_holds_no_secret_and_no_clock() -> None:
         "send_reasoning": False,
     }
     assert llm.asdict()["_type"] == "chat-lmstudio"
+
+
+# What an object learns and keeps -------------------------------------------------------------------------------------
+
+
+async def test_an_instance_of_its_own_is_loaded_once(server: Server) -> None:
+    llm = server.chat(load_policy="new_instance")
+    limits: list[dict[str, Any]] = [{}, {"timeout": 10}, {"idle_timeout": 30}]
+    for clocks in limits:
+        llm.invoke("count", **clocks)
+        await llm.ainvoke("count", **clocks)
+    llm.close()
+    await llm.ainvoke("count")
+    assert [info.identifier for info in server.loaded()] == [CHAT]
+    server.chat(load_policy="new_instance").invoke("count")
+    assert [info.identifier for info in server.loaded()] == [CHAT, f"{CHAT}:2"]
+
+
+def test_limits_that_differ_with_every_call_do_not_fill_the_memory(server: Server) -> None:
+    llm = server.chat()
+    llm.invoke("say it")
+    for number in range(100):
+        llm._settle(None, {"timeout": 10 + number})[0].model()
+    side = llm._runtime._sync
+    assert len(side._handles._values) == 64
+    assert len(side._clients._values) == 1
+
+
+def test_what_is_known_of_a_model_follows_the_model(server: Server, ask: Invoke) -> None:
+    llm = server.chat(context_length=1000)
+    ask(llm, "count")
+    assert (llm.profile or {})["max_input_tokens"] == 1000
+    server.unload(CHAT)
+    server.load(CHAT)
+    ask(llm, "count")
+    assert (llm.profile or {})["max_input_tokens"] == 4096
+
+
+def test_progress_may_be_told_to_what_cannot_be_a_key(server: Server) -> None:
+    @dataclass
+    class Display:
+        """Cannot be hashed, because it can be compared."""
+
+        last: float = -1.0
+
+        def __call__(self, progress: float) -> None:
+            self.last = progress
+
+    display = Display()
+    server.chat(on_load_progress=display).invoke("count")
+    assert display.last == 1.0
 
 
 # Many inputs ----------------------------------------------------------------------------------------------------------
