@@ -27,11 +27,11 @@ from lmstudio_integrations.types.config import (
 
 CLOCKS = ("connect_timeout", "load_timeout", "first_token_timeout", "idle_timeout", "timeout")
 
-_ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
+ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
 """Names that other adapters have for our fields."""
 
-_TOKENS = {"api_token", *(name for name, own in _ALIASES.items() if own == "api_token")}
-_HOSTS = {"host", *(name for name, own in _ALIASES.items() if own == "host")}
+_TOKENS = {"api_token", *(name for name, own in ALIASES.items() if own == "api_token")}
+_HOSTS = {"host", *(name for name, own in ALIASES.items() if own == "host")}
 
 _ELSEWHERE = {
     "keep_alive": "ttl",
@@ -235,7 +235,7 @@ def own_names(values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, 
     """
     named: dict[str, Any] = {}
     for name, value in values.items():
-        own = _ALIASES.get(name, name)
+        own = ALIASES.get(name, name)
         if own not in known:
             meant = [_ELSEWHERE[name]] if name in _ELSEWHERE else near(name, known)
             raise LMStudioValueError(f"unknown setting {name!r}; {hint(known, meant)}")

@@ -8,13 +8,13 @@ from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, ClassVar
 
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import RunnableConfig, ensure_config
 
 from lmstudio_integrations._adapters import predicting
 from lmstudio_integrations._adapters.predicting import Call
 from lmstudio_integrations._adapters.retry import repeat
 from lmstudio_integrations._adapters.runtime import Facts
-from lmstudio_integrations._adapters.settings import CLOCKS
+from lmstudio_integrations._adapters.settings import ALIASES, CLOCKS
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._chunks import PROVIDER
 from lmstudio_integrations.langchain._errors import translated
@@ -101,7 +101,7 @@ class Predicting(predicting.Predicting):
         """Return configs that start no more predictions at once than the model runs, unless they say otherwise."""
         if isinstance(config, Sequence):
             return [self._bounded(one) for one in config]
-        if config is not None and config.get("max_concurrency") is not None:
+        if ensure_config(config).get("max_concurrency") is not None:  # given, or inherited from whoever calls this
             return config
         return {**(config or {}), "max_concurrency": self._concurrency()}
 
@@ -157,7 +157,7 @@ def identity(values: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]
 
 def ls_params(values: Mapping[str, Any], kind: str, stop: list[str] | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what tracing wants to know of a call."""
-    current = {**values, **given}
+    current = {**values, **{ALIASES.get(name, name): value for name, value in given.items()}}
     wanted = {
         "ls_model_name": current["model"],
         "ls_temperature": current["temperature"],

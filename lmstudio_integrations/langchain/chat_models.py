@@ -79,6 +79,12 @@ class ChatLMStudio(Predicting, BaseChatModel):
         self._add_version(*own_version())
         return self
 
+    def _should_stream(self, *, async_api: bool, run_manager: Any = None, **kwargs: Any) -> bool:
+        """Tell core whether to generate as a stream; its own name for that in a call is `stream`."""
+        if kwargs.get("streaming") is not None:
+            kwargs.setdefault("stream", kwargs["streaming"])
+        return super()._should_stream(async_api=async_api, run_manager=run_manager, **kwargs)
+
     # One answer -----------------------------------------------------------------------------------------------------
 
     @with_signature

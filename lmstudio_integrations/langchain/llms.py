@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from lmstudio_integrations.client.sync import PredictionStream
 
 
+_OF_CORE = ("tags", "metadata", "run_name", "run_id")
+"""Arguments of `generate` that are no settings."""
+
+_STREAM = {"stream": "streaming"}
+"""Core's name for it in a call, and ours."""
+
+
 class LMStudioLLM(Predicting, BaseLLM):
     """Continue texts with a model in LM Studio.
 
@@ -46,6 +53,45 @@ class LMStudioLLM(Predicting, BaseLLM):
     def _set_lmstudio_llm_version(self) -> Self:
         self._add_version(*own_version())
         return self
+
+    def generate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        callbacks: Any = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """Continue texts. See `BaseLLM.generate`; its keyword arguments and the settings of the call may be mixed."""
+        called, others = self._as_called(kwargs)
+        return super(LMStudioLLM, called).generate(prompts, called.stop if stop is None else stop, callbacks, **others)
+
+    async def agenerate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        callbacks: Any = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """Continue texts. See `BaseLLM.agenerate`; its keyword arguments and the settings of the call may be mixed."""
+        called, others = self._as_called(kwargs)
+        stop = called.stop if stop is None else stop
+        return await super(LMStudioLLM, called).agenerate(prompts, stop, callbacks, **others)
+
+    def _as_called(self, given: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
+        """Return an object that has the settings of a call as its own, and what is none.
+
+        Core makes the cache's key of the object and the `stop` of the call, and of nothing else.
+        """
+        with translated():
+            refuse_several(given.get("n"))
+            others = {name: value for name, value in given.items() if name in _OF_CORE}
+            settings = {_STREAM.get(name, name): value for name, value in given.items() if name not in {*_OF_CORE, "n"}}
+            if not settings:
+                return self, others
+            values, own = self._call_values(None, settings), vars(self)
+            called = self.model_copy(update={name: value for name, value in values.items() if value is not own[name]})
+            called._runtime = self._runtime  # noqa: SLF001 - a copy of our own kind
+            return called, others
 
     def _generate(
         self,

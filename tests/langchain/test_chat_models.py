@@ -455,6 +455,18 @@ def test_callbacks_fire_once_on_every_path(server: Server, ways: str, settings: 
     assert len(counter.tokens) == tokens
 
 
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+def test_a_call_may_say_whether_it_streams(server: Server, way: str) -> None:
+    def tokens(llm: Any, **given: Any) -> int:
+        counter = Counter()
+        WAYS[way](llm, "count", config={"callbacks": [counter]}, **given)
+        return len(counter.tokens)
+
+    llm, streaming = server.chat(max_tokens=3), server.chat(max_tokens=3, streaming=True)
+    assert [tokens(llm), tokens(llm, streaming=True), tokens(llm.bind(stream=True))] == [0, 4, 4]
+    assert [tokens(streaming), tokens(streaming, streaming=False), tokens(streaming, stream=False)] == [4, 0, 0]
+
+
 async def test_an_async_callback_hears_every_token_of_v3_events(server: Server) -> None:
     counter = AsyncCounter()
     stream = await server.chat(max_tokens=3).astream_events("count", {"callbacks": [counter]}, version="v3")

@@ -1,5 +1,6 @@
 """What an adapter is besides a model: copied, pickled, cached, serialised, configured, imported."""
 
+import asyncio
 import base64
 import copy
 import pickle
@@ -163,6 +164,20 @@ def test_the_raw_completion_is_cached_by_its_settings_too(server: Server) -> Non
     assert len(server.engine.requests) == 2
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_the_raw_completion_is_cached_by_the_settings_of_the_call(server: Server, *, asynchronous: bool) -> None:
+    def answer(llm: Any, **given: Any) -> str:
+        return str(asyncio.run(llm.ainvoke("count", **given)) if asynchronous else llm.invoke("count", **given))
+
+    llm = server.llm(cache=InMemoryCache())
+    assert answer(llm, max_tokens=2) == answer(llm.bind(max_tokens=2)) == "0 1"
+    assert answer(llm, max_tokens=3) == "0 1 2"
+    assert answer(llm, model=OTHER) != answer(llm)
+    assert answer(llm, stop=["3"]) == answer(server.llm(cache=llm.cache, stop=["3"])) == "0 1 2 "
+    assert answer(server.llm(cache=llm.cache, stop=["2"])) == "0 1 "
+    assert len(server.engine.requests) == 6
+
+
 def test_what_identifies_the_object_holds_no_secret_and_no_clock() -> None:
     llm = ChatLMStudio(model="m", api_token=SecretStr(TOKEN), temperature=0.5, timeout=4, preset="p", context_length=9)
     assert llm._identifying_params == {
@@ -264,6 +279,16 @@ async def test_every_kind_of_batch_is_bounded() -> None:
     assert sorted(answer.content for answer in answers) == ["a4"] * 4 + ["b4"] * 4
 
 
+def test_a_batch_keeps_the_bound_of_the_chain_that_it_is_part_of() -> None:
+    llm, seen = ChatLMStudio(model="m"), list[Any]()
+
+    def note(_: int) -> None:
+        seen.append(llm._bounded(None))
+
+    RunnableLambda(note).invoke(1, {"max_concurrency": 1})
+    assert seen == [None]
+
+
 async def test_a_batch_may_keep_its_errors(server: Server) -> None:
     answers = server.chat().batch(["count", "break"], return_exceptions=True)
     assert isinstance(answers[1], Exception)
@@ -314,6 +339,7 @@ def test_tracing_is_told_model_and_settings(server: Server) -> None:
         "ls_stop": ["x"],
     }
     assert llm._get_ls_params(stop=["y"], model=OTHER, temperature=0.1)["ls_model_name"] == OTHER
+    assert llm._get_ls_params(model_name=OTHER)["ls_model_name"] == OTHER
     llm.with_listeners(on_end=seen.append).invoke("count")
     assert TOKEN not in str(seen)
     assert server.llm()._get_ls_params()["ls_model_type"] == "llm"

@@ -82,6 +82,18 @@ def test_settings_and_stops_reach_the_model(server: Server, complete: Complete) 
     assert server.predictions[-1].model == OTHER
 
 
+@pytest.mark.parametrize("way", [_invoke, _ainvoke])
+def test_a_call_may_say_whether_it_streams(server: Server, way: Complete) -> None:
+    def tokens(llm: Any, **given: Any) -> int:
+        counter = Counter()
+        way(llm, "count", config={"callbacks": [counter]}, **given)
+        return len(counter.tokens)
+
+    llm, streaming = server.llm(max_tokens=3), server.llm(max_tokens=3, streaming=True)
+    assert [tokens(llm), tokens(llm, streaming=True), tokens(llm.bind(stream=True))] == [0, 4, 4]
+    assert [tokens(streaming), tokens(streaming, streaming=False), tokens(streaming, stream=False)] == [4, 0, 0]
+
+
 def test_unknown_settings_and_several_answers_are_refused(server: Server, complete: Complete) -> None:
     with pytest.raises(LMStudioValueError, match="did you mean 'temperature'"):
         complete(server.llm(), "count", temprature=1)
