@@ -32,6 +32,10 @@ class ImageSource:
     data: bytes = b""
     url: str | None = None
 
+    def __post_init__(self) -> None:
+        if not self.data and self.url is None:
+            raise LMStudioValueError("an image is empty; give its data, a path or an address")
+
     @classmethod
     def from_base64(cls, text: str | bytes) -> "ImageSource":
         """Read a picture from its base64 form.
@@ -50,7 +54,10 @@ class ImageSource:
 
         Raises:
             LMStudioOSError: If it cannot be read.
+            LMStudioValueError: If it is no path, or the file is empty.
         """
+        if not isinstance(path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance] - it comes from a message
+            raise LMStudioValueError(f"an image's path must be text or a Path; got {path!r}")
         try:
             return cls(Path(path).read_bytes())
         except OSError as error:
@@ -63,9 +70,10 @@ class ImageSource:
         Raises:
             LMStudioValueError: If it is neither a data URL nor one of http or https.
         """
-        if url.startswith("data:"):
+        scheme = url.partition(":")[0].lower()
+        if scheme == "data":
             return cls.from_base64(url.partition(",")[2])
-        if url.startswith(("http://", "https://")):
+        if scheme in {"http", "https"}:
             return cls(url=url)
         raise LMStudioValueError(f"an image's URL must begin with data:, http:// or https://; got {url[:40]!r}")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from http.client import HTTPException
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -42,7 +43,7 @@ def download(url: str) -> bytes:
     try:
         with urlopen(Request(url, headers={"User-Agent": _AGENT}), timeout=_TIMEOUT) as response:  # noqa: S310 - http(s) only
             data: bytes = response.read(_LARGEST + 1)
-    except OSError as error:
+    except (OSError, HTTPException, ValueError) as error:  # what is no address fails in several ways
         if isinstance(error, HTTPError):
             error.close()
         raise LMStudioOSError(f"cannot fetch the image {url}: {error}") from error
@@ -53,13 +54,17 @@ def download(url: str) -> bytes:
 
 def upload(client: "Client", sources: Iterable[ImageSource]) -> dict[ImageSource, FileHandle]:
     """Upload pictures."""
-    return {source: client.files.prepare_image(source.data or download(source.url or "")) for source in sources}
+    return {source: client.files.prepare_image(_content(source)) for source in sources}
 
 
 async def aupload(client: "AsyncClient", sources: Iterable[ImageSource]) -> dict[ImageSource, FileHandle]:
     """Upload pictures; they are fetched by a thread of their own."""
     handles: dict[ImageSource, FileHandle] = {}
     for source in sources:
-        data = source.data or await asyncio.to_thread(download, source.url or "")
+        data = await asyncio.to_thread(_content, source)
         handles[source] = await client.files.prepare_image(data)
     return handles
+
+
+def _content(source: ImageSource) -> bytes:
+    return source.data if source.url is None else download(source.url)

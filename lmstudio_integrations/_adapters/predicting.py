@@ -7,10 +7,11 @@ replaces; `load_config` and `extra` are merged key by key.
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from lmstudio_integrations._adapters.runtime import Runtime, Server, Wanted
 from lmstudio_integrations._adapters.settings import Connected, LlmLoadConfig, own_names
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig, LoadSettings, ModelKind
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Off = Literal[False]
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
 
 SETTINGS = {
     "temperature": "temperature",
@@ -111,8 +117,8 @@ class Predicting(Connected):
     presence_penalty: float | Off | None = None
     """Above 0, tokens that came already become less likely; `False` switches it off."""
 
-    stop: list[str] | None = None
-    """Texts at which the answer ends. A `stop` given to a call replaces these."""
+    stop: Annotated[list[str], BeforeValidator(_listed)] | None = None
+    """Texts, or one text, at which the answer ends. A `stop` given to a call replaces these."""
 
     seed: int | None = None
     """Makes the answer repeatable."""
@@ -167,7 +173,12 @@ class Predicting(Connected):
             values: The settings by our names.
             more: Settings by their native names.
         """
+        retries: object = values["max_retries"]
+        if type(retries) is not int or retries < 0:
+            raise LMStudioValueError(f"max_retries must be 0 or more; got {retries!r}")
         settings = {native: values[name] for name, native in SETTINGS.items() if values[name] is not None}
+        if "stop_strings" in settings:
+            settings["stop_strings"] = _listed(settings["stop_strings"])
         config = LlmPredictionConfig.parse({**settings, **more} or None)
         load_config, runtime = self._load_config(values), self._runtime
         server = self._server(values, runtime)

@@ -1,5 +1,8 @@
 """LangChain's messages to a conversation on its way to the wire. Pure: pictures are only named here."""
 
+import base64
+import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -13,6 +16,8 @@ from lmstudio_integrations._narrow import is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import TextPart
 from lmstudio_integrations.types.files import FileHandle
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -171,16 +176,11 @@ def _thoughts(message: AIMessage) -> str:
 
 # Blocks -------------------------------------------------------------------------------------------------------------
 
-_SKIPPED = frozenset(
-    {"tool_use", "tool_call", "tool_call_chunk", "invalid_tool_call", "input_json_delta"}
-    | {"reasoning", "reasoning_content", "thinking", "redacted_thinking"}
-    | {"function_call", "custom_tool_call", "server_tool_call", "server_tool_call_chunk", "server_tool_result"}
-    | {"server_tool_use", "web_search_call", "web_search_tool_result", "non_standard"}
-)
-"""Blocks of assistant messages that are read elsewhere, or concern only the provider that wrote them."""
-
 _TEXTS = {"text": "text", "text-plain": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 """Blocks of text, and where it stands in them."""
+
+_DATA = frozenset({"json", "search_result", None})
+"""Blocks of a tool's answer that are told as JSON; `None` are dicts that say of no kind to be."""
 
 
 def _blocks(content: object) -> list[Any]:
@@ -210,19 +210,45 @@ def _part(block: object, role: Role) -> Part | None:
         return TextPart(text=block)
     if not is_object(block):
         raise LMStudioValueError(f"content blocks are strings or dicts, got {block!r}")
-    kind = block.get("type", "text")
+    kind = block.get("type", "text" if "text" in block else None)
     if kind in _TEXTS:
-        text = block.get(_TEXTS[kind])
-        return TextPart(text=text) if isinstance(text, str) else None
+        return _text(block, _TEXTS[kind])
     if kind in {"image", "image_url", "input_image"}:
         return _image(block)
     if kind == "file" and "identifier" in block:
         return FileHandle.from_dict(block)
-    if kind in _SKIPPED and role == "assistant":
+    if kind in _DATA and role == "tool":
+        return TextPart(text=_json(block.get("json", block)))
+    if role == "assistant" or "cachePoint" in block:
+        # Tool calls and thoughts are read elsewhere; the others concern only the provider that wrote them.
+        logger.debug("skipped a content block of type %r", kind)
         return None
     raise LMStudioValueError(
         f"LM Studio cannot take a content block of type {kind!r} in a {role} message; it takes text and images"
     )
+
+
+def _text(block: Mapping[str, Any], member: str) -> TextPart | None:
+    """Read a block of text; as a file, it may be in base64."""
+    text = block.get(member)
+    if text is None and isinstance(block.get("base64"), str):
+        text = _decoded(block["base64"])
+    if text is None and not block.keys() & {"url", "file_id"}:
+        return None
+    if not isinstance(text, str):
+        raise LMStudioValueError(f"a content block of text must have its text; got {block!r}")
+    return TextPart(text=text)
+
+
+def _decoded(text: str) -> str:
+    try:
+        return base64.b64decode(text, validate=True).decode()
+    except ValueError as error:
+        raise LMStudioValueError(f"a content block of text is no base64 of UTF-8: {error}") from error
+
+
+def _json(data: object) -> str:
+    return json.dumps(data, ensure_ascii=False, default=str)
 
 
 def _image(block: Mapping[str, Any]) -> ImageSource:

@@ -188,5 +188,5 @@ def refuse_several(number: object) -> None:
     Raises:
         LMStudioValueError: If more is asked for.
     """
-    if number not in {None, 1}:
+    if number not in (None, 1):
         raise LMStudioValueError(f"n must be 1, got {number!r}; for several answers use batch()")

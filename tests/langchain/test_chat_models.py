@@ -173,6 +173,12 @@ def test_a_call_ranks_above_bind_and_bind_above_the_field(server: Server) -> Non
     assert server.asked.config.stop_strings == ["7"]
 
 
+def test_one_stop_text_needs_no_list(server: Server, ask: Invoke) -> None:
+    assert ask(server.chat(stop=" 5"), "count").text == "0 1 2 3 4"
+    assert ask(server.chat(), "count", stop=" 4").text == "0 1 2 3"
+    assert ask(server.chat().bind(stop=" 3"), "count").text == "0 1 2"
+
+
 def test_none_unsets_and_assignment_after_use_counts(server: Server) -> None:
     llm = server.chat(temperature=0.1)
     assert llm.invoke("count", temperature=None).response_metadata["model_name"] == CHAT
@@ -224,8 +230,13 @@ def test_unknown_settings_of_a_call_are_refused_before_anything_is_sent(server: 
     with pytest.raises(LMStudioValueError, match="did you mean 'temperature'") as caught:
         ask(server.chat(), "count", temprature=1)
     assert isinstance(caught.value, ModelInvalidRequestError)
-    with pytest.raises(LMStudioValueError, match="n must be 1"):
-        ask(server.chat(), "count", n=2)
+    wrong: Any
+    for wrong in (2, [1]):
+        with pytest.raises(LMStudioValueError, match="n must be 1"):
+            ask(server.chat(), "count", n=wrong)
+    for wrong in (None, "2", -1, True):
+        with pytest.raises(LMStudioValueError, match="max_retries must be 0 or more"):
+            ask(server.chat(), "count", max_retries=wrong)
     assert ask(server.chat(), "count", n=1).content == COUNTED
     assert len(server.predictions) == 1
 

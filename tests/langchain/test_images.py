@@ -72,6 +72,12 @@ def test_a_picture_that_cannot_be_fetched_is_named(server: Server, ask: Invoke, 
         ask(server.chat(allow_image_download=True), question)
 
 
+@pytest.mark.parametrize("url", ["http://exa mple.com/a.png", "http://h/ä b.png", "http://[bad/a.png", "HTTP://ä..b/a"])
+def test_an_address_that_is_none_is_named(server: Server, ask: Invoke, url: str) -> None:
+    with pytest.raises(LMStudioOSError, match="cannot fetch the image"):
+        ask(server.chat(allow_image_download=True), [HumanMessage([{"type": "image", "url": url}])])
+
+
 def test_a_picture_may_not_be_huge(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "_LARGEST", 10)
     with pytest.raises(LMStudioOSError, match="larger than"):

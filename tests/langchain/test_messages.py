@@ -222,10 +222,35 @@ def test_what_another_provider_left_in_its_answers_is_skipped() -> None:
     content: list[Any] = [
         {"type": "server_tool_call", "id": "1", "name": "search", "args": {}},
         {"type": "non_standard", "value": {}},
+        {"type": "code_interpreter_call", "id": "2", "code": "1 + 1"},
+        {"type": "executable_code", "executable_code": "1 + 1"},
         {"type": "text", "text": "Found it. "},
         {"type": "refusal", "refusal": "But no."},
     ]
     assert wire([AIMessage(content)]) == [text("assistant", "Found it. But no.")]
+
+
+def test_a_text_file_in_base64_is_text() -> None:
+    block = {"type": "text-plain", "base64": base64.b64encode("grüß dich".encode()).decode(), "mime_type": "text/plain"}
+    assert wire([HumanMessage([block])]) == [text("user", "grüß dich")]
+
+
+@pytest.mark.parametrize(
+    ("block", "sent"),
+    [
+        ({"name": "Ann", "age": 3}, '{"name": "Ann", "age": 3}'),
+        ({"type": "json", "json": {"a": "ä"}}, '{"a": "ä"}'),
+        ({"type": "search_result", "title": "T"}, '{"type": "search_result", "title": "T"}'),
+    ],
+)
+def test_data_that_a_tool_returned_is_told_as_json(block: dict[str, Any], sent: str) -> None:
+    call = AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "1"}])
+    answer = wire([HumanMessage("q"), call, ToolMessage([block], tool_call_id="1")])[-1]
+    assert answer["content"] == [result(sent, "1", "look")]
+
+
+def test_marks_for_caches_of_others_are_skipped() -> None:
+    assert wire([HumanMessage(["hi", {"cachePoint": {"type": "default"}}])]) == [text("user", "hi")]
 
 
 @pytest.mark.parametrize("follow_up", [[], [HumanMessage("what is it?")], [AIMessage("a dog")]])
@@ -253,6 +278,12 @@ def test_pictures_of_tools_move_to_the_next_user_turn(follow_up: list[BaseMessag
         ([HumanMessage([{"type": "image", "file_id": "x"}])], "an image block needs"),
         ([HumanMessage([{"type": "image", "base64": "x"}])], "not base64"),
         ([HumanMessage([{"type": "reasoning", "reasoning": "x"}])], "'reasoning'"),
+        ([HumanMessage([{"foo": "bar"}])], "None"),
+        ([HumanMessage([{"type": "text", "text": 5}])], "must have its text"),
+        ([HumanMessage([{"type": "text-plain", "url": "https://h/a.txt", "mime_type": "text/plain"}])], "its text"),
+        ([HumanMessage([{"type": "text-plain", "base64": "ä", "mime_type": "text/plain"}])], "no base64"),
+        ([HumanMessage([{"type": "image", "url": "data:image/png;base64,"}])], "image is empty"),
+        ([HumanMessage([{"type": "image", "path": 5}])], "path must be text"),
     ],
 )
 def test_what_cannot_be_sent_is_named(messages: list[BaseMessage], match: str) -> None:
