@@ -260,8 +260,13 @@ class Prediction:
         )
 
     def _parse(self, text: str, stop_reason: str) -> tuple[Any, bool]:
-        """Return the value of the answer and whether it is structured; a cancelled answer is not looked at."""
+        """Return the value of the answer and whether it is structured.
+
+        An answer that was cancelled is not looked at, and there is none where the model asks for tools instead.
+        """
         if self.answer is None or self.answer.parse is None or stop_reason == "userStopped":
+            return text, False
+        if self._so_far.tool_calls and not text.strip():
             return text, False
         value = self.answer.read(text, stop_reason)
         return value, not isinstance(value, str)

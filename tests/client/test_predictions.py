@@ -51,6 +51,16 @@ async def test_a_stream_yields_one_fragment_a_token_and_then_the_result(model: A
     assert stream.model_info.model_key == "chatty"
 
 
+async def test_a_tool_call_in_the_place_of_a_structured_answer_is_no_failure(client: Any) -> None:
+    tool = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
+    config = {"raw_tools": {"type": "toolArray", "tools": [{"type": "function", "function": tool}]}}
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    model = await client.llm.model("chatty")
+    result = await model.respond("weather", response_format=schema, config=config)
+    assert [request.name for request in result.tool_call_requests] == ["weather"]
+    assert (result.parsed, result.structured) == ("", False)
+
+
 async def test_events_tell_everything_in_order(model: Any) -> None:
     events = [event async for event in model.respond_stream("weather").events()]
     kinds = [type(event) for event in events]
