@@ -50,8 +50,19 @@ def inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
         flat: dict[str, Any] = _inline(bare, definitions, ())
     except _RecursiveError:
         target = definitions.get(schema.get("$ref", ""), {})
-        return {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
+        return _with_defs({**target, **{key: value for key, value in schema.items() if key != "$ref"}})
     return flat
+
+
+def _with_defs(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema whose definitions are all in `$defs`: older drafts, and pydantic 1, call the group otherwise."""
+    older = schema.get("definitions")
+    if not older:
+        return schema
+    moved = {f"#/definitions/{name}": {"$ref": f"#/$defs/{name}"} for name in older}
+    bare = {key: value for key, value in schema.items() if key != "definitions"}
+    renamed: dict[str, Any] = _inline({**bare, "$defs": {**older, **schema.get("$defs", {})}}, moved, ())
+    return renamed
 
 
 def _inline(node: Any, definitions: Mapping[str, Any], within: tuple[str, ...]) -> Any:
