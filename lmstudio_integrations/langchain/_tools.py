@@ -1,22 +1,33 @@
-"""LangChain's tools to OpenAI's dicts, and its answer formats to settings of a prediction. Pure."""
+"""LangChain's tools to OpenAI's dicts, and its answer formats to settings of a prediction. Pure.
 
-from collections.abc import Callable, Mapping, Sequence
+langchain-core's own conversion drops what contains itself and what is no object, so it is left what only it knows:
+`TypedDict`s, and the dicts of other providers.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from inspect import isroutine
 from typing import Any
 
-from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.tools import BaseTool, Tool, create_schema_from_function
+from langchain_core.utils.function_calling import convert_to_openai_function
 from pydantic import BaseModel
 from pydantic.v1 import BaseModel as BaseModelV1
 
 from lmstudio_integrations._adapters.schemas import inlined
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._narrow import is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 
 ToolLike = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
 """What `bind_tools` takes for a tool."""
 
+_OF_TOOLS = frozenset({"function", "parameters", "input_schema", "toolSpec"})
+"""Members of tools' dicts, in the forms of OpenAI, Anthropic and Bedrock. No JSON schema has them."""
 
-def openai_tools(tools: Sequence[ToolLike], *, strict: bool | None = None) -> list[dict[str, Any]]:
+_DATA = frozenset({"default", "const", "enum", "examples"})
+"""Members of a JSON schema whose values are data."""
+
+
+def openai_tools(tools: Iterable[ToolLike], *, strict: bool | None = None) -> list[dict[str, Any]]:
     """Return tools of any kind as OpenAI dicts.
 
     Raises:
@@ -27,26 +38,118 @@ def openai_tools(tools: Sequence[ToolLike], *, strict: bool | None = None) -> li
 
 def _openai_tool(tool: Any, strict: bool | None) -> dict[str, Any]:  # noqa: FBT001 - three-valued
     try:
-        converted = convert_to_openai_tool(tool, strict=strict)
+        return openai_tool(tool, strict=strict)
     except (ValueError, TypeError) as error:
-        raise LMStudioValueError(f"{tool!r} cannot be a tool: {error}") from error
-    if not is_object(converted.get("function")):
         raise LMStudioValueError(
-            f"LM Studio runs no tools of type {converted.get('type')!r}; give it functions, pydantic classes, "
+            f"{tool!r} cannot be a tool: {error}; give functions whose arguments have JSON types, pydantic classes, "
             "LangChain tools or OpenAI function dicts"
+        ) from error
+
+
+def openai_tool(tool: Any, *, strict: bool | None = None) -> dict[str, Any]:
+    """Return a tool of any kind as OpenAI's dict; raises whatever the tool makes of it."""
+    function = _function(tool)
+    if strict:
+        function = {**function, "strict": True, "parameters": _closed(function.get("parameters") or {})}
+    return {"type": "function", "function": function}
+
+
+def _function(tool: Any) -> dict[str, Any]:
+    """Return what OpenAI calls a function: name, description, and the schema of the arguments."""
+    if is_object(tool):
+        return _function_of_dict(tool)
+    if is_pydantic(tool):
+        return _described(_class_schema(tool))
+    if isinstance(tool, BaseTool) and not isinstance(tool, Tool):  # a `Tool` has one argument, which core has to name
+        arguments: Any = tool.tool_call_schema
+        schema = arguments if is_object(arguments) else _class_schema(arguments)
+        return _described(schema, tool.name, tool.description)
+    if isroutine(tool):
+        model = create_schema_from_function(
+            tool.__name__, tool, filter_args=(), parse_docstring=True, include_injected=False
         )
-    return converted
+        return _described(_class_schema(model), tool.__name__, model.__doc__)
+    return convert_to_openai_function(tool)
+
+
+def _function_of_dict(given: dict[str, Any]) -> dict[str, Any]:
+    function = given.get("function")
+    if is_object(function):
+        return function
+    if given.keys() & _OF_TOOLS:
+        return convert_to_openai_function(given)
+    answer = _answer_format(given)
+    if answer is not None:
+        return _described(_schema(answer.get("schema")), answer.get("name"), answer.get("description"))
+    return _described({key: value for key, value in given.items() if key != "name"}, given.get("name"))
+
+
+def _described(schema: Mapping[str, Any], name: str | None = None, description: str | None = None) -> dict[str, Any]:
+    """Return a function whose arguments have a schema; what is not told of it comes from the schema.
+
+    Titles are left out: they would be read by the model, and say what the names say.
+    """
+    flat = inlined(schema)
+    title, told = flat.pop("title", None), flat.pop("description", None)
+    if not (name or title):
+        raise ValueError("it has no name, and its schema has no title that could be one")
+    if flat and flat.get("type") != "object" and "properties" not in flat:
+        raise ValueError("arguments are an object with properties, and its schema is of another type")
+    described = {"name": name or title, "description": description or told, "parameters": _untitled(flat)}
+    return {key: value for key, value in described.items() if value is not None}
+
+
+def _untitled(node: Any) -> Any:
+    """Return a part of a schema without titles; a property of that name stays."""
+    if is_list(node):
+        return [_untitled(item) for item in node]
+    if not is_object(node):
+        return node
+    return {
+        key: value if key in _DATA else _untitled(value)
+        for key, value in node.items()
+        if key != "title" or not isinstance(value, str)
+    }
 
 
 def json_schema(schema: Any, *, strict: bool | None = None) -> dict[str, Any]:
     """Return the JSON schema of a pydantic class, a TypedDict, an OpenAI dict, or a JSON schema itself."""
-    if is_object(schema):
-        nested = schema.get("json_schema")
-        if is_object(nested):
-            return json_schema(nested.get("schema") or {})
-        if "title" not in schema and "name" not in schema and "function" not in schema:
-            return inlined(schema)
-    return inlined(convert_to_json_schema(schema, strict=strict))
+    flat = inlined(_schema(schema))
+    return _closed(flat) if strict else flat
+
+
+def _schema(given: Any) -> dict[str, Any]:
+    if is_pydantic(given):
+        return _class_schema(given)
+    if is_object(given) and not given.keys() & _OF_TOOLS:
+        answer = _answer_format(given)
+        if answer is not None:
+            return _schema(answer.get("schema") or {})
+        return {key: value for key, value in given.items() if key != "strict"}
+    function = _function(given)
+    told = {"title": function["name"], "description": function.get("description")}
+    return {**{key: value for key, value in told.items() if value}, **(function.get("parameters") or {})}
+
+
+def _answer_format(given: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the part of OpenAI's dict for an answer format that has the schema; `None` for any other dict."""
+    nested = given.get("json_schema")
+    if is_object(nested):
+        return nested
+    return given if "schema" in given and ("name" in given or given.get("type") == "json_schema") else None
+
+
+def _class_schema(kind: Any) -> dict[str, Any]:
+    """Return the JSON schema of a pydantic class."""
+    schema: dict[str, Any] = kind.model_json_schema() if issubclass(kind, BaseModel) else kind.schema()
+    return schema
+
+
+def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema whose objects have no members but those that it names, all of them, as OpenAI has it."""
+    schema = schema or {"type": "object", "properties": {}}
+    closed: dict[str, Any] = convert_to_openai_function({"name": "", "parameters": schema}, strict=True)["parameters"]
+    return closed
 
 
 def is_pydantic(schema: object) -> bool:
@@ -72,7 +175,7 @@ def _structured(response_format: Any) -> dict[str, Any] | None:
         return None
     if kind == "json_object":
         return {"type": "json", "jsonSchema": {"type": "object"}}
-    if kind == "gbnf":
+    if kind in {"gbnf", "json"}:  # the wire's own form
         return dict(response_format)
     try:
         return {"type": "json", "jsonSchema": json_schema(response_format)}
@@ -84,5 +187,5 @@ def _structured(response_format: Any) -> dict[str, Any] | None:
 
 def schema_name(schema: Any) -> str:
     """Return the name under which a schema is a tool."""
-    name: str = convert_to_openai_tool(schema)["function"]["name"]
+    name: str = _function(schema)["name"]
     return name

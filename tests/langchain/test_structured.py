@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 from pydantic.v1 import BaseModel as BaseModelV1
 
 from lmstudio_integrations.emulator import ModelEntry
@@ -75,6 +75,30 @@ def test_function_calling_reads_the_arguments_of_one_required_call(server: Serve
     found = answer if isinstance(answer, dict) else answer.dict() if schema is PersonV1 else answer.model_dump()
     assert found.keys() <= {"name", "age"}
     assert isinstance(answer, schema if schema in (Person, PersonV1) else dict)
+
+
+class Numbers(RootModel[list[int]]):
+    """Some numbers."""
+
+
+COLOR = {"title": "Color", "type": "string", "enum": ["red", "blue"]}
+
+
+@pytest.mark.parametrize(("schema", "answer"), [(Numbers, Numbers([])), (COLOR, "red")])
+def test_an_answer_need_not_be_an_object(server: Server, schema: Any, answer: Any) -> None:
+    """The emulator gives the smallest instance of the schema that it was sent."""
+    assert server.chat().with_structured_output(schema).invoke("What is it?") == answer
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+def test_a_schema_in_openais_form_is_enforced(server: Server, method: Any) -> None:
+    required = {**BARE, "required": ["name", "age"]}
+    for schema in (
+        {"name": "person", "strict": True, "schema": required},
+        {"type": "json_schema", "json_schema": {"name": "person", "schema": required}},
+    ):
+        model = server.chat().with_structured_output(schema, method=method)
+        assert model.invoke("Who?") == {"name": "", "age": 0}
 
 
 def test_thoughts_do_not_disturb_the_answer(server: Server) -> None:

@@ -6,7 +6,8 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableBinding
 from langchain_core.tools import tool
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, RootModel
+from pydantic.v1 import BaseModel as BaseModelV1
 
 from lmstudio_integrations._adapters.tool_settings import tool_settings
 from lmstudio_integrations.errors import LMStudioToolCallError, LMStudioValueError
@@ -51,6 +52,20 @@ class Tree(BaseModel):
     """A thing that contains itself."""
 
     children: list["Tree"]
+
+
+class TreeV1(BaseModelV1):
+    """A thing that contains itself."""
+
+    children: list["TreeV1"]
+
+
+TreeV1.update_forward_refs()
+
+
+def plant(tree: Tree) -> str:
+    """Put it into the ground."""
+    return repr(tree)
 
 
 def sent(*tools: Any, choice: Any = None, **options: Any) -> list[dict[str, Any]]:
@@ -107,6 +122,61 @@ def test_a_recursive_schema_keeps_its_definitions() -> None:
     assert "$defs" in definition["function"]["parameters"]
 
 
+@pytest.mark.parametrize("recursive", [Tree, TreeV1])
+def test_a_recursive_class_keeps_what_it_contains(recursive: Any) -> None:
+    name = recursive.__name__
+    itself = {"$ref": f"#/$defs/{name}"}
+    children = {"children": {"type": "array", "items": itself}}
+    plain = {"type": "object", "properties": children, "required": ["children"]}
+    told = {"description": "A thing that contains itself."}
+    assert sent(recursive) == [
+        {
+            "type": "function",
+            "function": {"name": name, **told, "parameters": {**plain, "$defs": {name: {**plain, **told}}}},
+        }
+    ]
+    answer = structured(recursive)["jsonSchema"]
+    assert answer["properties"]["children"]["items"] == itself
+    assert answer["$defs"][name]["properties"]["children"]["items"] == itself
+
+
+@pytest.mark.parametrize("planting", [plant, tool(plant)])
+def test_a_recursive_argument_keeps_what_it_contains(planting: Any) -> None:
+    (definition,) = sent(planting)
+    parameters = definition["function"]["parameters"]
+    assert parameters["properties"] == {"tree": {"$ref": "#/$defs/Tree"}}
+    assert parameters["$defs"]["Tree"]["properties"]["children"]["items"] == {"$ref": "#/$defs/Tree"}
+
+
+def test_definitions_of_older_drafts_are_sent_where_the_wire_keeps_them() -> None:
+    (definition,) = sent({"type": "function", "function": {"name": "tree", "parameters": TreeV1.schema()}})
+    parameters = definition["function"]["parameters"]
+    assert parameters["properties"]["children"]["items"] == {"$ref": "#/$defs/TreeV1"}
+    assert parameters["$defs"]["TreeV1"]["properties"]["children"]["items"] == {"$ref": "#/$defs/TreeV1"}
+
+
+def test_tools_are_sent_without_titles_but_with_properties_of_that_name() -> None:
+    book = {
+        "title": "book",
+        "type": "object",
+        "properties": {
+            "title": {"title": "Title", "type": "string"},
+            "by": {"anyOf": [{"title": "Author", "default": {"title": "Dr."}}, {"type": "null"}]},
+        },
+    }
+    (definition,) = sent(book)
+    assert definition["function"] == {
+        "name": "book",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "title": {"type": "string"},
+                "by": {"anyOf": [{"default": {"title": "Dr."}}, {"type": "null"}]},
+            },
+        },
+    }
+
+
 @pytest.mark.parametrize(
     ("choice", "mode"),
     [("auto", "auto"), ("none", "none"), ("any", "required"), ("required", "required"), (True, "required")],
@@ -141,6 +211,8 @@ def test_a_choice_may_be_a_dict(choice: Any) -> None:
         ([weather], 3.5, "tool_choice must be"),
         ([{"type": "web_search"}], None, "web_search"),
         ([3], None, "3 cannot be a tool"),
+        ([{"type": "object", "properties": {}}], None, "has no name"),
+        ([RootModel[list[int]]], None, "arguments are an object"),
     ],
 )
 def test_impossible_tools_and_choices_are_refused(server: Server, tools: list[Any], choice: Any, match: str) -> None:
@@ -169,10 +241,22 @@ def test_strict_forbids_further_arguments() -> None:
     [
         ({"type": "json_object"}, {"type": "object"}),
         ({"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array"}}}, {"type": "array"}),
+        ({"type": "json_schema", "name": "x", "schema": {"type": "array"}}, {"type": "array"}),
+        ({"name": "x", "strict": True, "schema": {"type": "array"}}, {"type": "array"}),
+        ({"type": "json", "jsonSchema": {"type": "array"}}, {"type": "array"}),
         ({"type": "object", "properties": {"a": {}}}, {"type": "object", "properties": {"a": {}}}),
+        (
+            {"title": "x", "type": "string", "strict": True, "enum": ["a"]},
+            {"title": "x", "type": "string", "enum": ["a"]},
+        ),
+        ({"title": "x", "type": "array", "items": {}}, {"title": "x", "type": "array", "items": {}}),
+        ({"title": "x", "anyOf": [{"type": "null"}]}, {"title": "x", "anyOf": [{"type": "null"}]}),
+        ({"title": "x", "$ref": "#/$defs/A", "$defs": {"A": {"type": "null"}}}, {"title": "x", "type": "null"}),
+        ({"name": "x", "parameters": {"type": "object"}}, {"title": "x", "type": "object"}),
+        (RootModel[list[int]], {"title": "RootModel[list[int]]", "type": "array", "items": {"type": "integer"}}),
     ],
 )
-def test_answer_formats_become_schemas(given: dict[str, Any], schema: dict[str, Any]) -> None:
+def test_answer_formats_become_schemas(given: Any, schema: dict[str, Any]) -> None:
     assert structured(given) == {"type": "json", "jsonSchema": schema}
 
 
