@@ -78,8 +78,12 @@ def tool_settings(tools: Sequence[OpenAITool], tool_choice: object) -> dict[str,
 
 
 def wire_tools(tools: Sequence[OpenAITool]) -> list[dict[str, Any]]:
-    """Return tools as the wire has them."""
-    functions = (tool["function"] for tool in tools)
+    """Return tools as the wire has them.
+
+    Raises:
+        LMStudioValueError: If one is not what OpenAI calls a function.
+    """
+    functions = map(_function, tools)
     return [wire_tool(wire_name(each["name"]), each.get("description"), each.get("parameters")) for each in functions]
 
 
@@ -95,7 +99,18 @@ def is_required(settings: Mapping[str, Any]) -> bool:
 
 
 def _names(tools: Sequence[OpenAITool]) -> list[str]:
-    return [str(tool["function"]["name"]) for tool in tools]
+    return [_function(tool)["name"] for tool in tools]
+
+
+def _function(tool: OpenAITool) -> dict[str, Any]:
+    function = tool["function"]
+    name, parameters = function.get("name"), function.get("parameters")
+    if isinstance(name, str) and name and (parameters is None or is_object(parameters)):
+        described: dict[str, Any] = function
+        return described
+    raise LMStudioValueError(
+        f"a tool's function needs a name, a text, and its parameters are a JSON schema, a dict; got {function!r}"
+    )
 
 
 def _check_distinct(names: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ langchain-core's own conversion drops what contains itself and what is no object
 `TypedDict`s, and the dicts of other providers.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from inspect import isroutine
 from typing import Any
 
@@ -14,11 +14,12 @@ from pydantic import BaseModel
 from pydantic.v1 import BaseModel as BaseModelV1
 
 from lmstudio_integrations._adapters.schemas import inlined
-from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations._narrow import is_iterable, is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 
-ToolLike = Mapping[str, Any] | type | Callable[..., Any] | BaseTool
-"""What `bind_tools` takes for a tool."""
+_WHAT_TOOLS_ARE = (
+    "functions whose arguments have JSON types, pydantic classes, LangChain tools or OpenAI function dicts"
+)
 
 _OF_TOOLS = frozenset({"function", "parameters", "input_schema", "toolSpec"})
 """Members of tools' dicts, in the forms of OpenAI, Anthropic and Bedrock. No JSON schema has them."""
@@ -27,23 +28,22 @@ _DATA = frozenset({"default", "const", "enum", "examples"})
 """Members of a JSON schema whose values are data."""
 
 
-def openai_tools(tools: Iterable[ToolLike], *, strict: bool | None = None) -> list[dict[str, Any]]:
+def openai_tools(tools: object, *, strict: bool | None = None) -> list[dict[str, Any]]:
     """Return tools of any kind as OpenAI dicts.
 
     Raises:
-        LMStudioValueError: If one is nothing that can be called by name with JSON arguments.
+        LMStudioValueError: If one is nothing that can be called by name with JSON arguments, or they are no list.
     """
+    if not is_iterable(tools) or isinstance(tools, str | Mapping | BaseTool):
+        raise LMStudioValueError(f"tools must be a list of {_WHAT_TOOLS_ARE}; got {tools!r}")
     return [_openai_tool(tool, strict) for tool in tools]
 
 
 def _openai_tool(tool: Any, strict: bool | None) -> dict[str, Any]:  # noqa: FBT001 - three-valued
     try:
         return openai_tool(tool, strict=strict)
-    except (ValueError, TypeError) as error:
-        raise LMStudioValueError(
-            f"{tool!r} cannot be a tool: {error}; give functions whose arguments have JSON types, pydantic classes, "
-            "LangChain tools or OpenAI function dicts"
-        ) from error
+    except Exception as error:  # whatever the tool's annotations lead to
+        raise LMStudioValueError(f"{tool!r} cannot be a tool: {error}; give {_WHAT_TOOLS_ARE}") from error
 
 
 def openai_tool(tool: Any, *, strict: bool | None = None) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Tools and answer formats: what is sent, and what comes back."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import pytest
@@ -46,6 +48,24 @@ class Address(BaseModel):
     street: Street
     second: Street | None = None
     number: int | str = Field(description="May have a letter")
+
+
+class Strange:
+    def __call__(self, text: str) -> str:
+        """Say it."""
+        return text
+
+
+def calls_back(back: Callable[[int], int]) -> None:
+    """Call back."""
+
+
+def takes_strange(thing: Strange) -> None:
+    """Take a thing."""
+
+
+def unresolved(thing: "Missing") -> None:  # type: ignore[name-defined] # noqa: F821 - the point
+    """Take what nobody knows."""
 
 
 class Tree(BaseModel):
@@ -213,11 +233,28 @@ def test_a_choice_may_be_a_dict(choice: Any) -> None:
         ([3], None, "3 cannot be a tool"),
         ([{"type": "object", "properties": {}}], None, "has no name"),
         ([RootModel[list[int]]], None, "arguments are an object"),
+        ([Strange()], None, "Strange object at .* cannot be a tool"),
+        ([partial(shout, text="a")], None, "shout.* cannot be a tool"),
+        ([calls_back], None, "calls_back .* cannot be a tool"),
+        ([takes_strange], None, "takes_strange .* cannot be a tool"),
+        ([unresolved], None, "unresolved .* cannot be a tool"),
+        ([{"type": "function", "function": {}}], None, "needs a name, a text"),
+        ([{"type": "function", "function": {"name": ""}}], None, "needs a name, a text"),
+        ([{"type": "function", "function": {"name": 5}}], None, "needs a name, .*5"),
+        ([{"type": "function", "function": {"name": "x", "parameters": "z"}}], None, "parameters are a JSON schema"),
     ],
 )
 def test_impossible_tools_and_choices_are_refused(server: Server, tools: list[Any], choice: Any, match: str) -> None:
     with pytest.raises(LMStudioValueError, match=match):
         server.chat().bind_tools(tools, tool_choice=choice)
+
+
+@pytest.mark.parametrize("tools", [5, "weather", weather, shout, Street, {"type": "function"}])
+def test_tools_that_are_no_list_are_refused(server: Server, tools: Any) -> None:
+    with pytest.raises(LMStudioValueError, match="tools must be a list of functions"):
+        server.chat().bind_tools(tools)
+    with pytest.raises(LMStudioValueError, match="tools must be a list of functions"):
+        server.chat().invoke("weather?", tools=tools)
 
 
 def test_bind_tools_gives_a_binding_with_openai_dicts(server: Server) -> None:
