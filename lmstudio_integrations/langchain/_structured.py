@@ -4,17 +4,15 @@ The parsers are strict where langchain-core's are lenient: half an answer is nev
 """
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from langchain_core.exceptions import OutputParserException
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessageChunk, BaseMessage, ToolCall
 from langchain_core.output_parsers import BaseCumulativeTransformOutputParser, JsonOutputParser, PydanticOutputParser
-from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
 from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
-from pydantic import ValidationError
-from pydantic.v1 import ValidationError as ValidationErrorV1
+from pydantic import BaseModel
 from pydantic_core import from_json
 
 from lmstudio_integrations.client._structured import Format
@@ -144,62 +142,86 @@ class StrictPydanticParser(_StrictParser, PydanticOutputParser[Any]):
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
         """Return the instance; with `partial`, `None` as long as there is none."""
+        text = result[0].text
         if partial:
-            return self._instance(_beginning(result[0].text))
-        value = _whole(result)
-        try:
-            return self._parse_obj(value)
-        except ValueError as error:
-            raise LangChainStructuredOutputError(
-                f"the answer does not fit {self.pydantic_object.__name__}: {error}", text=result[0].text
-            ) from error
+            return _begun(self.pydantic_object, _beginning(text))
+        return _instance(self.pydantic_object, _whole(result), text)
 
     def _so_far(self, seen: _Seen) -> Any:
-        return self._instance(_beginning(seen.text))
-
-    def _instance(self, value: Any) -> Any:
-        try:
-            return self._parse_obj(value)
-        except ValueError:
-            return None
+        return _begun(self.pydantic_object, _beginning(seen.text))
 
 
-class StrictCallParser(_StrictParser, JsonOutputKeyToolsParser):
-    """Reads the arguments of the one tool call."""
+class StrictCallParser(_StrictParser):
+    """Reads the arguments of the one tool call, as an instance if there is a pydantic class."""
 
-    def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
-        """Return the arguments."""
-        return _called(super().parse_result(result, partial=partial), result, partial=partial)
+    tool: str
+    """The name of the tool."""
 
+    pydantic_object: Any = None
 
-class StrictPydanticCallParser(_StrictParser, PydanticToolsParser):
-    """Reads the arguments of the one tool call as an instance of a pydantic class."""
+    def parse(self, text: str) -> Any:
+        """Refuse a bare text: it has no calls."""
+        return self.parse_result([Generation(text=text)])
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
-        """Return the instance."""
-        try:
-            return _called(super().parse_result(result, partial=partial), result, partial=partial)
-        except (ValidationError, ValidationErrorV1) as error:
-            name = self.tools[0].__name__
-            raise LangChainStructuredOutputError(f"the tool call does not fit {name}: {error}") from error
+        """Return the arguments; with `partial`, as many as there are, `None` as long as there are none."""
+        calls: list[ToolCall] = getattr(_message(result), "tool_calls", [])
+        arguments: Any = next((call["args"] for call in calls if call["name"] == self.tool), None)
+        if partial:
+            return _begun(self.pydantic_object, arguments)
+        if arguments is None:
+            raise _no_call(self.tool, calls, result)
+        return _instance(self.pydantic_object, arguments, json.dumps(arguments))
 
 
-def _called(value: Any, result: list[Generation], *, partial: bool) -> Any:
-    """Return the value of a tool call.
+def _message(result: list[Generation]) -> BaseMessage | None:
+    generation = result[0]
+    return generation.message if isinstance(generation, ChatGeneration) else None
+
+
+def _no_call(tool: str, calls: Sequence[ToolCall], result: list[Generation]) -> LangChainStructuredOutputError:
+    """Return what there is to say of an answer that has no whole call of a tool."""
+    if calls:
+        called = ", ".join(repr(call["name"]) for call in calls)
+        return LangChainStructuredOutputError(
+            f"the answer calls {called} and not {tool!r}; use a model that was trained for tools",
+            text=json.dumps(calls[0]["args"]),
+        )
+    invalid: Any = getattr(_message(result), "invalid_tool_calls", None)
+    return LangChainStructuredOutputError(
+        f"the answer has no whole tool call (stop reason {_stop_reason(result[0])}); if it was cut off, "
+        "raise max_tokens or the context length",
+        text=invalid[0]["args"] if invalid else result[0].text,
+    )
+
+
+def _begun(kind: Any, value: Any) -> Any:
+    """Return the instance that the beginning of a value already is; `None` if it is none yet."""
+    if value is None:
+        return None
+    try:
+        return _validated(kind, value)
+    except Exception:  # noqa: BLE001 - a validator is the user's, and may raise anything over half a value
+        return None
+
+
+def _instance(kind: Any, value: Any, text: str) -> Any:
+    """Return the instance that a value is; without a class, the value.
 
     Raises:
-        LangChainStructuredOutputError: If there is none, because the call was broken or cut off.
+        LangChainStructuredOutputError: If it is none.
     """
-    if value is None and not partial:
-        generation = result[0]
-        invalid: Any = getattr(getattr(generation, "message", None), "invalid_tool_calls", None)
-        written = invalid[0]["args"] if invalid else generation.text
-        raise LangChainStructuredOutputError(
-            f"the answer has no whole tool call (stop reason {_stop_reason(generation)}); if it was cut off, "
-            "raise max_tokens or the context length",
-            text=written,
-        )
-    return value
+    try:
+        return _validated(kind, value)
+    except Exception as error:  # a validator is the user's, and may raise anything
+        reason = error if isinstance(error, ValueError) else repr(error)
+        raise LangChainStructuredOutputError(f"the answer does not fit {kind.__name__}: {reason}", text=text) from error
+
+
+def _validated(kind: Any, value: Any) -> Any:
+    if kind is None:
+        return value
+    return kind.model_validate(value) if issubclass(kind, BaseModel) else kind.parse_obj(value)
 
 
 def _beginning(text: str) -> Any:
@@ -217,9 +239,7 @@ def answer_parser(schema: Any) -> Runnable[Any, Any]:
 
 def call_parser(schema: Any) -> Runnable[Any, Any]:
     """Return what reads the arguments of a tool call as the answer."""
-    if is_pydantic(schema):
-        return StrictPydanticCallParser(tools=[schema], first_tool_only=True)
-    return StrictCallParser(key_name=schema_name(schema), first_tool_only=True)
+    return StrictCallParser(tool=schema_name(schema), pydantic_object=schema if is_pydantic(schema) else None)
 
 
 def with_parser(model: Runnable[Any, Any], parser: Runnable[Any, Any], *, include_raw: bool) -> Runnable[Any, Any]:

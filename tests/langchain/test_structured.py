@@ -5,14 +5,14 @@ from typing import Annotated, Any, TypedDict
 import pytest
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel, RootModel, field_validator, model_validator
 from pydantic.v1 import BaseModel as BaseModelV1
 
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioToolCallError, LMStudioValueError
 from lmstudio_integrations.langchain._structured import answer_parser
 from lmstudio_integrations.langchain._tools import schema_name
-from tests.langchain.conftest import Server
+from tests.langchain.conftest import MODELS, Server
 
 
 class Person(BaseModel):
@@ -193,6 +193,69 @@ async def test_streams_tell_what_there_is_so_far_and_raw_ones_their_errors(serve
     assert isinstance(whole["parsing_error"], LMStudioStructuredOutputError)
     assert whole["parsed"] is None
     assert (await raw.ainvoke("json"))["parsed"] == Person(name="Ann", age=7)
+
+
+class Hasty(BaseModel):
+    """Somebody, and a validator that does not expect half an answer."""
+
+    name: str
+    age: int
+
+    @model_validator(mode="before")
+    @classmethod
+    def _strip(cls, data: dict[str, Any]) -> dict[str, Any]:
+        return {**data, "name": data["name"].strip(), "age": data["age"] + 0}
+
+
+HASTY = ModelEntry(key="hasty", rules=({"then": [{"tool": "Hasty", "arguments": ANN}]},))
+
+
+@pytest.mark.parametrize(("key", "method"), [("chatty", "json_schema"), ("hasty", "function_calling")])
+async def test_a_validator_that_fails_over_half_an_answer_does_not_break_the_stream(key: str, method: Any) -> None:
+    with Server([*MODELS, HASTY]) as own:
+        model = own.chat(model=key).with_structured_output(Hasty, method=method)
+        assert list(model.stream("json")) == [Hasty(name="Ann", age=7)]
+        assert [part async for part in model.astream("json")] == [Hasty(name="Ann", age=7)]
+
+
+class Picky(BaseModel):
+    """Somebody, and a validator that knows nobody."""
+
+    name: str
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return {"Bob": "Robert"}[name]
+
+
+PICKY = ModelEntry(key="picky", rules=({"then": [{"tool": "Picky", "arguments": ANN}]},))
+
+
+@pytest.mark.parametrize(("key", "method"), [("chatty", "json_schema"), ("picky", "function_calling")])
+def test_whatever_a_validator_raises_is_told_as_a_parsing_error(key: str, method: Any) -> None:
+    with Server([*MODELS, PICKY]) as own:
+        model = own.chat(model=key)
+        answer = model.with_structured_output(Picky, method=method, include_raw=True).invoke("json")
+        error = answer["parsing_error"]
+        assert isinstance(error, LMStudioStructuredOutputError)
+        assert "does not fit Picky: KeyError('Ann')" in str(error)
+        assert error.text == '{"name": "Ann", "age": 7}'
+        with pytest.raises(LMStudioStructuredOutputError, match="does not fit Picky"):
+            list(model.with_structured_output(Picky, method=method).stream("json"))
+
+
+@pytest.mark.parametrize("schema", [Person, PersonV1, SCHEMA])
+def test_a_call_of_a_tool_that_was_not_offered_is_an_error(schema: Any) -> None:
+    invented = ModelEntry(key="invents", rules=({"then": [{"tool": "Invented", "arguments": {"a": 1}}]},))
+    with Server([invented]) as own:
+        model = own.chat(model="invents").with_structured_output(schema, method="function_calling")
+        with pytest.raises(LMStudioStructuredOutputError, match=r"calls 'Invented' and not '[Pp]erson") as caught:
+            model.invoke("Who?")
+        assert isinstance(caught.value, OutputParserException)
+        assert caught.value.text == '{"a": 1}'
+        with pytest.raises(LMStudioStructuredOutputError, match="calls 'Invented'"):
+            list(model.stream("Who?"))
 
 
 def test_an_answer_that_was_cut_off_says_so(server: Server) -> None:
