@@ -5,10 +5,11 @@ The parsers are strict where langchain-core's are lenient: half an answer is nev
 
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 from langchain_core.exceptions import OutputParserException
-from langchain_core.messages import AIMessageChunk, BaseMessage, ToolCall
+from langchain_core.messages import AIMessageChunk, BaseMessage, ToolCall, ToolCallChunk
 from langchain_core.output_parsers import BaseCumulativeTransformOutputParser, JsonOutputParser, PydanticOutputParser
 from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
@@ -18,7 +19,13 @@ from pydantic_core import from_json
 from lmstudio_integrations.client._structured import Format
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
-from lmstudio_integrations.langchain._tools import is_pydantic, json_schema, schema_name
+from lmstudio_integrations.langchain._tools import is_pydantic, json_schema
+
+_SMALL = 4096
+"""Characters up to which every piece is read; beyond, reading each time would cost the square of the length."""
+
+_GROWTH = 1.01
+"""By how much a longer text must have grown to be read again."""
 
 METHODS = ("json_schema", "function_calling", "json_mode")
 
@@ -66,25 +73,63 @@ def _stop_reason(generation: Generation) -> str:
     return str(metadata.get("stop_reason"))
 
 
-class _Seen:
-    """What has come of an answer that is being streamed."""
+@dataclass(slots=True)
+class _Text:
+    """A text that grows, and is read often while it is short and rarely when it is long."""
 
-    def __init__(self) -> None:
+    _pieces: list[str] = field(default_factory=list[str])
+    _length: int = 0
+    _read: int = 0
+
+    def add(self, piece: str) -> None:
+        """Take a piece in."""
+        self._pieces.append(piece)
+        self._length += len(piece)
+
+    def is_due(self) -> bool:
+        """Whether there is enough new to read all of it again."""
+        return self._length > self._read and (self._length <= _SMALL or self._length >= self._read * _GROWTH)
+
+    def read(self) -> str:
+        """Return all of it."""
+        self._read = self._length
+        return "".join(self._pieces)
+
+
+class _Seen:
+    """What has come of an answer that is being streamed; with a tool, the answer is the arguments of its call."""
+
+    def __init__(self, tool: str | None = None) -> None:
+        self._tool = tool
+        self._place: int | None = None
         self._chunks: list[Any] = []
-        self.text = ""
+        self.text = _Text()
         self.told: Any = None
 
     def add(self, chunk: str | BaseMessage) -> bool:
-        """Take a chunk in; return whether more must come."""
+        """Take a chunk in; return whether it is time to tell what there is, and more must come."""
         self._chunks.append(chunk)
-        self.text += chunk if isinstance(chunk, str) else chunk.text
-        return isinstance(chunk, AIMessageChunk) and chunk.chunk_position is None
+        if not isinstance(chunk, AIMessageChunk) or chunk.chunk_position is not None:
+            return False
+        if self._tool is None:
+            self.text.add(chunk.text)
+        else:
+            self._follow(chunk.tool_call_chunks)
+        return self.text.is_due()
+
+    def _follow(self, calls: Sequence[ToolCallChunk]) -> None:
+        """Take in what belongs to the first call of the tool; the next one counts if that came to nothing."""
+        for call in calls:
+            if call["name"] == self._tool and (self._place is None or _beginning(self.text.read()) is None):
+                self._place, self.text = call["index"], _Text()
+            if self._place is not None and call["index"] == self._place:
+                self.text.add(call["args"] or "")
 
     def generation(self) -> Generation:
         """Return all of it as one."""
         first, rest = self._chunks[0], self._chunks[1:]
-        if not isinstance(first, AIMessageChunk):
-            return ChatGeneration(message=first) if isinstance(first, BaseMessage) else Generation(text=self.text)
+        if isinstance(first, str):
+            return Generation(text="".join(self._chunks))
         return ChatGeneration(message=first + rest if rest else first)
 
     def __bool__(self) -> bool:
@@ -94,18 +139,29 @@ class _Seen:
 class _StrictParser(BaseCumulativeTransformOutputParser[Any]):
     """Tells what there is so far while the answer streams, and reads the whole strictly."""
 
-    def _so_far(self, seen: _Seen) -> Any:
-        return self.parse_result([seen.generation()], partial=True)
+    pydantic_object: Any = None
+    """The class of the answer; without, it is a JSON value."""
+
+    def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
+        """Return the answer; with `partial`, as much of it as there is, `None` as long as there is none."""
+        text = result[0].text
+        return self._so_far(text) if partial else _instance(self.pydantic_object, _whole(result), text)
+
+    def _so_far(self, text: str) -> Any:
+        return _begun(self.pydantic_object, _beginning(text))
+
+    def _nothing_seen(self) -> _Seen:
+        return _Seen()
 
     def _transform(self, input: Iterator[str | BaseMessage]) -> Iterator[Any]:  # noqa: A002 - core's name
-        seen = _Seen()
+        seen = self._nothing_seen()
         for chunk in input:
             if seen.add(chunk):
                 yield from self._news(seen)
         yield from self._end(seen)
 
     async def _atransform(self, input: AsyncIterator[str | BaseMessage]) -> AsyncIterator[Any]:  # noqa: A002 - core's
-        seen = _Seen()
+        seen = self._nothing_seen()
         async for chunk in input:
             if seen.add(chunk):
                 for value in self._news(seen):
@@ -114,7 +170,7 @@ class _StrictParser(BaseCumulativeTransformOutputParser[Any]):
             yield value
 
     def _news(self, seen: _Seen) -> Iterator[Any]:
-        value = self._so_far(seen)
+        value = self._so_far(seen.text.read())
         if value is not None and value != seen.told:
             seen.told = value
             yield value
@@ -129,42 +185,39 @@ class _StrictParser(BaseCumulativeTransformOutputParser[Any]):
 class StrictJsonParser(_StrictParser, JsonOutputParser):
     """Reads the answer as JSON."""
 
-    def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
-        """Return the value; with `partial`, as much of it as there is."""
-        return _beginning(result[0].text) if partial else _whole(result)
-
-    def _so_far(self, seen: _Seen) -> Any:
-        return _beginning(seen.text)
-
 
 class StrictPydanticParser(_StrictParser, PydanticOutputParser[Any]):
     """Reads the answer as an instance of a pydantic class."""
 
-    def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
-        """Return the instance; with `partial`, `None` as long as there is none."""
-        text = result[0].text
-        if partial:
-            return _begun(self.pydantic_object, _beginning(text))
-        return _instance(self.pydantic_object, _whole(result), text)
 
-    def _so_far(self, seen: _Seen) -> Any:
-        return _begun(self.pydantic_object, _beginning(seen.text))
+class _Piece(str):
+    """A chunk, which adds up with others as the text of its arguments.
+
+    Core adds up what a parser gets, to trace it. A sum of messages would parse the arguments anew with each of them.
+    """
+
+    __slots__ = ("chunk",)
+    chunk: Any
+
+    def __new__(cls, chunk: Any) -> Self:
+        calls: list[ToolCallChunk] = getattr(chunk, "tool_call_chunks", [])
+        piece = super().__new__(cls, "".join(call["args"] or "" for call in calls))
+        piece.chunk = chunk
+        return piece
 
 
 class StrictCallParser(_StrictParser):
-    """Reads the arguments of the one tool call, as an instance if there is a pydantic class."""
+    """Reads the arguments of the one tool call as the answer."""
 
     tool: str
     """The name of the tool."""
-
-    pydantic_object: Any = None
 
     def parse(self, text: str) -> Any:
         """Refuse a bare text: it has no calls."""
         return self.parse_result([Generation(text=text)])
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
-        """Return the arguments; with `partial`, as many as there are, `None` as long as there are none."""
+        """Return the answer; with `partial`, as much of it as there is, `None` as long as there is none."""
         calls: list[ToolCall] = getattr(_message(result), "tool_calls", [])
         arguments: Any = next((call["args"] for call in calls if call["name"] == self.tool), None)
         if partial:
@@ -172,6 +225,34 @@ class StrictCallParser(_StrictParser):
         if arguments is None:
             raise _no_call(self.tool, calls, result)
         return _instance(self.pydantic_object, arguments, json.dumps(arguments))
+
+    def transform(
+        self,
+        input: Iterator[Any],  # noqa: A002 - core's name
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> Iterator[Any]:
+        """Read an answer while it comes."""
+        yield from super().transform(map(_Piece, input), config, **kwargs)
+
+    async def atransform(
+        self,
+        input: AsyncIterator[Any],  # noqa: A002 - core's name
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[Any]:
+        """Read an answer while it comes."""
+        async for value in super().atransform((_Piece(chunk) async for chunk in input), config, **kwargs):
+            yield value
+
+    def _nothing_seen(self) -> _Seen:
+        return _Seen(self.tool)
+
+    def _transform(self, input: Iterator[Any]) -> Iterator[Any]:  # noqa: A002 - core's name
+        return super()._transform(piece.chunk for piece in input)
+
+    def _atransform(self, input: AsyncIterator[Any]) -> AsyncIterator[Any]:  # noqa: A002 - core's name
+        return super()._atransform(piece.chunk async for piece in input)
 
 
 def _message(result: list[Generation]) -> BaseMessage | None:
@@ -237,9 +318,9 @@ def answer_parser(schema: Any) -> Runnable[Any, Any]:
     return StrictPydanticParser(pydantic_object=schema) if is_pydantic(schema) else StrictJsonParser()
 
 
-def call_parser(schema: Any) -> Runnable[Any, Any]:
+def call_parser(schema: Any, tool: str) -> Runnable[Any, Any]:
     """Return what reads the arguments of a tool call as the answer."""
-    return StrictCallParser(tool=schema_name(schema), pydantic_object=schema if is_pydantic(schema) else None)
+    return StrictCallParser(tool=tool, pydantic_object=schema if is_pydantic(schema) else None)
 
 
 def with_parser(model: Runnable[Any, Any], parser: Runnable[Any, Any], *, include_raw: bool) -> Runnable[Any, Any]:

@@ -317,7 +317,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
             model = self.bind_tools(
                 [cast("type", schema)], tool_choice=name, strict=strict, parallel_tool_calls=False, **traced, **kwargs
             )
-            parser = _structured.call_parser(schema)
+            parser = _structured.call_parser(schema, name)
         else:
             model = self.bind(response_format=format_, **(traced if schema is not None else {}), **kwargs)
             parser = _structured.answer_parser(schema)

@@ -1,16 +1,19 @@
 """`with_structured_output`: every kind of schema, every method, and answers that do not fit."""
 
+import json
 from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain_core.exceptions import OutputParserException
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, ToolCallChunk
 from pydantic import BaseModel, RootModel, field_validator, model_validator
 from pydantic.v1 import BaseModel as BaseModelV1
+from pydantic_core import from_json
 
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioToolCallError, LMStudioValueError
-from lmstudio_integrations.langchain._structured import answer_parser
+from lmstudio_integrations.langchain._json_prefix import spoiler
+from lmstudio_integrations.langchain._structured import answer_parser, call_parser
 from lmstudio_integrations.langchain._tools import schema_name
 from tests.langchain.conftest import MODELS, Server
 
@@ -256,6 +259,56 @@ def test_a_call_of_a_tool_that_was_not_offered_is_an_error(schema: Any) -> None:
         assert caught.value.text == '{"a": 1}'
         with pytest.raises(LMStudioStructuredOutputError, match="calls 'Invented'"):
             list(model.stream("Who?"))
+
+
+def calling(*pieces: str, index: int = 0, name: str = "person") -> list[AIMessageChunk]:
+    """Return a tool call in pieces."""
+    names = [name, *[None] * (len(pieces) - 1)]
+    return [
+        AIMessageChunk(content="", tool_call_chunks=[ToolCallChunk(name=name, args=piece, id=None, index=index)])
+        for name, piece in zip(names, pieces, strict=True)
+    ]
+
+
+LAST = AIMessageChunk(content="", chunk_position="last")
+
+
+def test_a_streamed_call_tells_only_what_is_new() -> None:
+    chunks = [AIMessageChunk(content="Well."), *calling('{"name"', ': "An', "", 'n", ', '"age": 7}'), LAST]
+    assert list(call_parser(SCHEMA, "person").transform(iter(chunks))) == [
+        {},
+        {"name": "An"},
+        {"name": "Ann"},
+        {"name": "Ann", "age": 7},
+    ]
+
+
+def test_the_first_whole_call_of_the_tool_counts() -> None:
+    """What the server took back is followed by what it understood; other tools, and later calls, are not the answer."""
+    invented = calling('{"x": 1}', index=0, name="invented")
+    spoilt = calling(begun := '{"name": "Bob"', spoiler(begun), index=1)
+    chunks = [*invented, *spoilt, *calling('{"name": "Ann"}', index=2), *calling('{"name": "Eve"}', index=3), LAST]
+    parts = list(call_parser(SCHEMA, "person").transform(iter(chunks)))
+    assert parts == [{"name": "Bob"}, {"name": "Ann"}]
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+def test_long_answers_are_not_read_again_for_every_piece(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = json.dumps({"name": "word " * 20_000})
+    pieces = [text[at : at + 10] for at in range(0, len(text), 10)]
+    by_text = [AIMessageChunk(content=piece) for piece in pieces]
+    parser = answer_parser(SCHEMA) if method == "json_schema" else call_parser(SCHEMA, "person")
+    read: list[str] = []
+
+    def counted(text: str, **options: Any) -> Any:
+        read.append(text)
+        return from_json(text, **options)
+
+    monkeypatch.setattr("lmstudio_integrations.langchain._structured.from_json", counted)
+    chunks = [*(by_text if method == "json_schema" else calling(*pieces)), LAST]
+    assert list(parser.transform(iter(chunks)))[-1] == json.loads(text)
+    assert 500 < len(read) < 1000
+    assert len(pieces) > 10_000
 
 
 def test_an_answer_that_was_cut_off_says_so(server: Server) -> None:
