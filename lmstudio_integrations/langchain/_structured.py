@@ -13,13 +13,14 @@ from langchain_core.messages import AIMessageChunk, BaseMessage, ToolCall, ToolC
 from langchain_core.output_parsers import BaseCumulativeTransformOutputParser, JsonOutputParser, PydanticOutputParser
 from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import BaseModel
 from pydantic_core import from_json
 
 from lmstudio_integrations.client._structured import Format
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
-from lmstudio_integrations.langchain._tools import is_pydantic, json_schema
+from lmstudio_integrations.langchain._tools import is_pydantic, json_schema, openai_tool
 
 _SMALL = 4096
 """Characters up to which every piece is read; beyond, reading each time would cost the square of the length."""
@@ -30,24 +31,38 @@ _GROWTH = 1.01
 METHODS = ("json_schema", "function_calling", "json_mode")
 
 
-def response_format(schema: Any, method: str, *, strict: bool | None) -> dict[str, Any] | None:
-    """Return the answer format that a method sends; `None` for tool calls.
+def request(schema: Any, method: str, *, strict: bool | None) -> dict[str, Any]:
+    """Return what a method asks of the model: an answer format, or the call of one tool.
 
     Raises:
-        LMStudioValueError: If the method is unknown, or the schema is missing.
+        LMStudioValueError: If the method is unknown, or the schema is missing or none.
     """
     if method not in METHODS:
         raise LMStudioValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     if method == "json_mode":
-        return {"type": "json_object"}
+        return {"response_format": {"type": "json_object"}}
     if schema is None:
         raise LMStudioValueError(f"method {method!r} needs a schema; only 'json_mode' works without")
-    if method == "function_calling":
-        return None
     try:
-        return {"type": "json_schema", "json_schema": {"schema": json_schema(schema, strict=strict)}}
-    except (ValueError, TypeError) as error:
-        raise LMStudioValueError(f"{schema!r} is no schema of a structured answer: {error}") from error
+        if method == "function_calling":
+            tool = openai_tool(schema)
+            return {"tools": [tool], "tool_choice": tool["function"]["name"], "parallel_tool_calls": False}
+        wanted = json_schema(schema, strict=strict)
+    except Exception as error:  # whatever the schema's annotations lead to
+        raise LMStudioValueError(
+            f"{schema!r} is no schema of a structured answer by {method}: {error}; give a pydantic class, a TypedDict, "
+            "an OpenAI dict or a JSON schema; function_calling needs one of an object, with a title"
+        ) from error
+    return {"response_format": {"type": "json_schema", "json_schema": {"schema": wanted}}}
+
+
+def traced(schema: Any, method: str, *, strict: bool | None) -> dict[str, Any]:
+    """Return what core tells tracers of the wanted answer; nothing where its own conversion would fail each call."""
+    try:
+        convert_to_json_schema(schema)
+    except Exception:  # noqa: BLE001 - whatever the schema's annotations lead to
+        return {}
+    return {"ls_structured_output_format": {"kwargs": {"method": method, "strict": strict}, "schema": schema}}
 
 
 _JSON = Format({}, json.loads)

@@ -36,10 +36,10 @@ def openai_tools(tools: object, *, strict: bool | None = None) -> list[dict[str,
     """
     if not is_iterable(tools) or isinstance(tools, str | Mapping | BaseTool):
         raise LMStudioValueError(f"tools must be a list of {_WHAT_TOOLS_ARE}; got {tools!r}")
-    return [_openai_tool(tool, strict) for tool in tools]
+    return [_checked_tool(tool, strict=strict) for tool in tools]
 
 
-def _openai_tool(tool: Any, strict: bool | None) -> dict[str, Any]:  # noqa: FBT001 - three-valued
+def _checked_tool(tool: Any, *, strict: bool | None) -> dict[str, Any]:
     try:
         return openai_tool(tool, strict=strict)
     except Exception as error:  # whatever the tool's annotations lead to
@@ -80,7 +80,7 @@ def _function_of_dict(given: dict[str, Any]) -> dict[str, Any]:
         return convert_to_openai_function(given)
     answer = _answer_format(given)
     if answer is not None:
-        return _described(_schema(answer.get("schema")), answer.get("name"), answer.get("description"))
+        return _described(_schema(answer.get("schema") or {}), answer.get("name"), answer.get("description"))
     return _described({key: value for key, value in given.items() if key != "name"}, given.get("name"))
 
 
@@ -179,13 +179,7 @@ def _structured(response_format: Any) -> dict[str, Any] | None:
         return dict(response_format)
     try:
         return {"type": "json", "jsonSchema": json_schema(response_format)}
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # whatever the schema's annotations lead to
         raise LMStudioValueError(
-            f"response_format must be a schema or an OpenAI dict, got {response_format!r}"
+            f"response_format must be a schema or an OpenAI dict, got {response_format!r}: {error}"
         ) from error
-
-
-def schema_name(schema: Any) -> str:
-    """Return the name under which a schema is a tool."""
-    name: str = _function(schema)["name"]
-    return name

@@ -304,23 +304,18 @@ class ChatLMStudio(Predicting, BaseChatModel):
                 call; `json_mode` allows any JSON object, and the prompt must describe it.
             include_raw: Whether the result is a dict with `raw`, `parsed` and `parsing_error`.
             strict: Whether the schema forbids further members.
-            kwargs: Further settings of the calls.
+            kwargs: Further settings of the calls; they take the place of what the method asks for.
 
         Raises:
-            LMStudioValueError: If the method is unknown, or the schema is missing.
+            LMStudioValueError: If the method is unknown, or the schema is missing or none.
         """
         with translated():
-            format_ = _structured.response_format(schema, method, strict=strict)
-        traced = {"ls_structured_output_format": {"kwargs": {"method": method, "strict": strict}, "schema": schema}}
-        if method == "function_calling":
-            name = _tools.schema_name(schema)
-            model = self.bind_tools(
-                [cast("type", schema)], tool_choice=name, strict=strict, parallel_tool_calls=False, **traced, **kwargs
-            )
-            parser = _structured.call_parser(schema, name)
-        else:
-            model = self.bind(response_format=format_, **(traced if schema is not None else {}), **kwargs)
-            parser = _structured.answer_parser(schema)
+            asked = _structured.request(schema, method, strict=strict)
+            tools = [*asked.pop("tools", ()), *_tools.openai_tools(kwargs.pop("tools", None) or ())]
+        given = {**asked, **_structured.traced(schema, method, strict=strict), **kwargs}
+        model = self.bind_tools(tools, strict=strict, **given) if tools else self.bind(**given)
+        by_call = method == "function_calling"
+        parser = _structured.call_parser(schema, asked["tool_choice"]) if by_call else _structured.answer_parser(schema)
         return _structured.with_parser(model, parser, include_raw=include_raw)
 
     # Tokens ---------------------------------------------------------------------------------------------------------

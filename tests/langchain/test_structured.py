@@ -1,7 +1,7 @@
 """`with_structured_output`: every kind of schema, every method, and answers that do not fit."""
 
 import json
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
 from langchain_core.exceptions import OutputParserException
@@ -14,7 +14,7 @@ from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioToolCallError, LMStudioValueError
 from lmstudio_integrations.langchain._json_prefix import spoiler
 from lmstudio_integrations.langchain._structured import answer_parser, call_parser
-from lmstudio_integrations.langchain._tools import schema_name
+from lmstudio_integrations.langchain._tools import openai_tool
 from tests.langchain.conftest import MODELS, Server
 
 
@@ -159,7 +159,8 @@ async def test_a_stream_ends_with_an_error_if_its_whole_does_not_fit(
 
 @pytest.mark.parametrize("schema", [Person, PersonV1, SCHEMA])
 async def test_a_broken_call_is_an_error_on_every_path(server: Server, schema: Any) -> None:
-    broken = ModelEntry(key="broken", rules=({"then": [{"tool": schema_name(schema), "malformed": '{"name": "A'}]},))
+    name = openai_tool(schema)["function"]["name"]
+    broken = ModelEntry(key="broken", rules=({"then": [{"tool": name, "malformed": '{"name": "A'}]},))
     with Server([broken]) as own:
         model = own.chat(model="broken").with_structured_output(schema, method="function_calling")
         with pytest.raises(LMStudioStructuredOutputError, match="no whole tool call"):
@@ -329,6 +330,57 @@ def test_strict_forbids_further_members(server: Server) -> None:
     assert structured["jsonSchema"]["additionalProperties"] is False
 
 
+def test_strict_needs_no_title(server: Server) -> None:
+    nested = {"type": "object", "properties": {"inner": BARE}}
+    server.chat().with_structured_output(nested, strict=True).invoke("json")
+    structured = server.asked.config.structured
+    assert structured is not None
+    assert structured["jsonSchema"] == {
+        "type": "object",
+        "properties": {"inner": {**BARE, "required": ["name", "age"], "additionalProperties": False}},
+        "required": ["inner"],
+        "additionalProperties": False,
+    }
+    assert nested == {"type": "object", "properties": {"inner": BARE}}
+    server.chat().with_structured_output(SCHEMA, strict=True, method="function_calling").invoke("json")
+    parameters = server.asked.tools[0].function.parameters
+    assert parameters is not None
+    assert parameters["additionalProperties"] is False
+
+
+def test_a_schema_that_core_cannot_trace_is_sent_all_the_same(server: Server) -> None:
+    nullable = {"type": ["object", "null"]}
+    assert server.chat().with_structured_output(nullable).invoke("json") == ANN
+    structured = server.asked.config.structured
+    assert structured is not None
+    assert structured["jsonSchema"] == nullable
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+def test_settings_take_the_place_of_what_the_method_asks_for(server: Server, method: Any) -> None:
+    given: dict[str, Any] = {
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "response_format": {"type": "text"},
+        "ls_structured_output_format": {"mine": True},
+    }
+    chain: Any = server.chat().with_structured_output(Person, method=method, **given)
+    assert chain.first.kwargs.items() >= given.items()
+
+
+def test_further_tools_stand_beside_the_schema(server: Server) -> None:
+    look: Any = {"type": "function", "function": {"name": "look"}}
+    model = server.chat()
+    by_call = model.with_structured_output(Person, method="function_calling", tools=[look], tool_choice="auto")
+    with pytest.raises(LMStudioStructuredOutputError, match="no whole tool call"):
+        by_call.invoke("silent")
+    assert sorted(tool.function.name for tool in server.asked.tools) == ["Person", "look"]
+    assert model.with_structured_output(Person, tools=[look]).invoke("json") == Person(name="Ann", age=7)
+    assert [tool.function.name for tool in server.asked.tools] == ["look"]
+    with pytest.raises(LMStudioValueError, match="tools must be a list"):
+        model.with_structured_output(Person, tools=5)
+
+
 def test_settings_go_along(server: Server) -> None:
     server.chat().with_structured_output(Person, temperature=0.25).invoke("json")
     assert server.asked.config.temperature == 0.25
@@ -339,12 +391,27 @@ def test_a_missing_call_is_an_error(server: Server) -> None:
         server.chat().with_structured_output(Person, method="function_calling").invoke("silent")
 
 
+class Unfinished(BaseModel):
+    """A thing with a part that is never defined."""
+
+    part: "Missing"  # type: ignore[name-defined] # noqa: F821 - the point
+
+
 @pytest.mark.parametrize(
     ("schema", "method", "match"),
     [
         (Person, "xml", "method must be one of"),
         (None, "json_schema", "needs a schema"),
         (3, "json_schema", "3 is no schema"),
+        (3, "function_calling", "3 is no schema"),
+        (int, "function_calling", "'int'> is no schema"),
+        (Literal["a"], "json_schema", "'a'.* is no schema"),
+        (Literal["a"], "function_calling", "'a'.* is no schema"),
+        (Person | PersonV1, "function_calling", "Person.* is no schema"),
+        (BARE, "function_calling", "is no schema .*has no name.* with a title"),
+        (COLOR, "function_calling", "'red'.* is no schema .* needs one of an object"),
+        (Unfinished, "json_schema", "Unfinished'> is no schema"),
+        (Unfinished, "function_calling", "Unfinished'> is no schema"),
     ],
 )
 def test_impossible_wishes_are_refused(server: Server, schema: Any, method: Any, match: str) -> None:
