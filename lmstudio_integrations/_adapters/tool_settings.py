@@ -62,7 +62,8 @@ def tool_settings(tools: Sequence[OpenAITool], tool_choice: object) -> dict[str,
         LMStudioValueError: If the named tool is not among them, or a choice needs tools and there are none.
     """
     mode, name = choice_of(tool_choice)
-    names = _names(tools)
+    functions = _functions(tools)
+    names = [function["name"] for function in functions]
     if name is not None and name not in names:
         raise LMStudioValueError(f"tool_choice {name!r} is none of the tools: {', '.join(names) or 'there are none'}")
     if not tools:
@@ -70,7 +71,7 @@ def tool_settings(tools: Sequence[OpenAITool], tool_choice: object) -> dict[str,
             raise LMStudioValueError("tool_choice requires a tool call, and there are no tools; pass some")
         return {}
     _check_distinct(names)
-    offered = wire_tools([tool for tool in tools if name in {None, tool["function"]["name"]}])
+    offered = [_wire_form(function) for function in functions if name in {None, function["name"]}]
     settings: dict[str, Any] = {"raw_tools": {"type": "toolArray", "tools": offered}}
     if mode is not None:
         settings["tool_choice"] = {"type": "generic", "mode": mode}
@@ -83,13 +84,13 @@ def wire_tools(tools: Sequence[OpenAITool]) -> list[dict[str, Any]]:
     Raises:
         LMStudioValueError: If one is not what OpenAI calls a function.
     """
-    functions = map(_function, tools)
-    return [wire_tool(wire_name(each["name"]), each.get("description"), each.get("parameters")) for each in functions]
+    return [_wire_form(function) for function in _functions(tools)]
 
 
 def original_names(tools: Sequence[OpenAITool]) -> dict[str, str]:
     """Return the tools' own names by the names that were sent, where the two differ."""
-    return {wire_name(name): name for name in _names(tools) if wire_name(name) != name}
+    names = (function["name"] for function in _functions(tools))
+    return {wire_name(name): name for name in names if wire_name(name) != name}
 
 
 def is_required(settings: Mapping[str, Any]) -> bool:
@@ -98,19 +99,24 @@ def is_required(settings: Mapping[str, Any]) -> bool:
     return is_object(choice) and choice.get("mode") == "required"
 
 
-def _names(tools: Sequence[OpenAITool]) -> list[str]:
-    return [_function(tool)["name"] for tool in tools]
+def _functions(tools: Sequence[OpenAITool]) -> list[dict[str, Any]]:
+    """Return what OpenAI calls the functions of tools, with a name each."""
+    functions: list[dict[str, Any]] = [tool["function"] for tool in tools]
+    for function in functions:
+        _check_function(function)
+    return functions
 
 
-def _function(tool: OpenAITool) -> dict[str, Any]:
-    function = tool["function"]
+def _check_function(function: Mapping[str, Any]) -> None:
     name, parameters = function.get("name"), function.get("parameters")
-    if isinstance(name, str) and name and (parameters is None or is_object(parameters)):
-        described: dict[str, Any] = function
-        return described
-    raise LMStudioValueError(
-        f"a tool's function needs a name, a text, and its parameters are a JSON schema, a dict; got {function!r}"
-    )
+    if not isinstance(name, str) or not name or not (parameters is None or is_object(parameters)):
+        raise LMStudioValueError(
+            f"a tool's function needs a name, a text, and its parameters are a JSON schema, a dict; got {function!r}"
+        )
+
+
+def _wire_form(function: Mapping[str, Any]) -> dict[str, Any]:
+    return wire_tool(wire_name(function["name"]), function.get("description"), function.get("parameters"))
 
 
 def _check_distinct(names: Sequence[str]) -> None:
