@@ -1,11 +1,13 @@
 """`with_structured_output`: every kind of schema, every method, and answers that do not fit."""
 
 import json
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk, ToolCallChunk
+from langchain_core.outputs import ChatGeneration, Generation
 from pydantic import BaseModel, RootModel, field_validator, model_validator
 from pydantic.v1 import BaseModel as BaseModelV1
 from pydantic_core import from_json
@@ -291,6 +293,26 @@ def test_the_first_whole_call_of_the_tool_counts() -> None:
     chunks = [*invented, *spoilt, *calling('{"name": "Ann"}', index=2), *calling('{"name": "Eve"}', index=3), LAST]
     parts = list(call_parser(SCHEMA, "person").transform(iter(chunks)))
     assert parts == [{"name": "Bob"}, {"name": "Ann"}]
+
+
+def test_the_parsers_may_be_asked_for_the_beginning_of_an_answer() -> None:
+    """Core's contract; what streams here does not need it."""
+    begun = '{"name": "Ann", "age": 7, "so'
+    assert answer_parser(Person).parse_result([Generation(text=begun)], partial=True) == Person(name="Ann", age=7)
+    by_call = call_parser(Person, "Person")
+    (chunk,) = calling(begun, name="Person")
+    assert by_call.parse_result([ChatGeneration(message=chunk)], partial=True) == Person(name="Ann", age=7)
+    assert by_call.parse_result([Generation(text=begun)], partial=True) is None
+    with pytest.raises(LMStudioStructuredOutputError, match="no whole tool call"):
+        by_call.invoke(begun)
+
+
+async def test_bare_texts_are_read_once_they_are_whole() -> None:
+    async def halves() -> AsyncIterator[str]:
+        for half in ('{"name": "Ann"', ', "age": 7}'):
+            yield half
+
+    assert [part async for part in answer_parser(Person).atransform(halves())] == [Person(name="Ann", age=7)]
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
