@@ -56,28 +56,35 @@ def response_format(output_cls: type[BaseModel]) -> dict[str, Any]:
 
 
 def response_settings(wanted: object) -> dict[str, Any]:
-    """Return the settings that make the answer fit a format: a pydantic class, a JSON schema, or OpenAI's dicts.
+    """Return what makes the answer fit a format, by its wire key: a pydantic class, a JSON schema, or OpenAI's dicts.
+
+    The native client checks answers that are asked for by name, with jsonschema. Here pydantic does, which takes more.
 
     Raises:
         LMStudioValueError: If it is none of these.
     """
-    if wanted is None:
-        return {}
-    schema = _schema(wanted)
-    if schema is not None:
-        return {"structured": {"type": "json", "jsonSchema": schema}}
-    if is_object(wanted):
-        return {} if wanted["type"] == "text" else {"structured": wanted}
-    raise LMStudioValueError(f"response_format must be a pydantic class, a schema or a dict; got {wanted!r}")
+    structured = None if wanted is None else _structured(wanted)
+    return {"llm.prediction.structured": structured} if structured else {}
 
 
-def _schema(wanted: object) -> Mapping[str, Any] | None:
-    """Return the JSON schema of a format; `None` for one that is no schema."""
-    if isinstance(wanted, type):
-        return wanted.model_json_schema() if issubclass(wanted, BaseModel) else None
-    if not is_object(wanted) or wanted.get("type") in {"text", "json", "gbnf"}:
-        return None
-    if wanted.get("type") == "json_object":
-        return {"type": "object"}
-    inner = wanted.get("json_schema")
-    return inner.get("schema") or {} if is_object(inner) else wanted
+def _structured(wanted: object) -> dict[str, Any] | None:
+    """Return the setting for a format; `None` for plain text."""
+    if isinstance(wanted, type) and issubclass(wanted, BaseModel):
+        return _json(wanted.model_json_schema())
+    if not is_object(wanted):
+        raise LMStudioValueError(f"response_format must be a pydantic class, a schema or a dict; got {wanted!r}")
+    match wanted:
+        case {"type": "text"}:
+            return None
+        case {"type": "json" | "gbnf"}:
+            return wanted
+        case {"type": "json_object"}:
+            return _json({"type": "object"})
+        case {"json_schema": inner} if is_object(inner):
+            return _json(inner.get("schema") or {})
+        case _:
+            return _json(wanted)
+
+
+def _json(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "json", "jsonSchema": schema}

@@ -334,7 +334,8 @@ class LMStudio(Portable, Predicting, Structured):
                 parallel=extras.get("parallel_tool_calls") is not False,
                 names=original_names(offered),
             )
-            more |= _tools.response_settings(extras.get("response_format"))
+            raw = _tools.response_settings(extras.get("response_format"))
+            more |= {"raw": {**(values["extra"] or {}), **raw}} if raw else {}
         if values["logprobs"] or values["top_logprobs"]:
             more["log_probs"] = values["top_logprobs"] or 0
         return self._settled(values, more), options

@@ -12,10 +12,11 @@ from llama_index.core.types import PydanticProgramMode
 from llama_index_instrumentation import root_dispatcher
 from pydantic import BaseModel, Field
 
+from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioStructuredOutputError
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.llama_index._partial import Growing, flexible, whole
-from tests.llama_index.server import LONG, Server
+from tests.llama_index.server import CHAT, LONG, Server
 
 
 class Person(BaseModel):
@@ -130,6 +131,38 @@ async def test_an_answer_that_is_no_instance_is_never_repaired(llm: LMStudio) ->
         llm.structured_predict(Person, PROMPT, who="half")
     with pytest.raises(LMStudioStructuredOutputError):
         [each async for each in await llm.astream_structured_predict(Person, PROMPT, who="half")]
+
+
+class Tags(BaseModel):
+    """Its schema wants every tag once; pydantic takes them more often."""
+
+    tags: set[str]
+
+
+class Word(BaseModel):
+    """Its pattern is none that Python knows; pydantic's own engine does."""
+
+    word: str = Field(pattern=r"^\p{L}+$")
+
+
+class Tenths(BaseModel):
+    """As a double, 0.3 is no multiple of 0.1; pydantic allows for that."""
+
+    number: float = Field(multiple_of=0.1)
+
+
+@pytest.mark.parametrize(
+    ("output_cls", "written"),
+    [(Tags, '{"tags": ["a", "b", "a"]}'), (Word, '{"word": "Zoë"}'), (Tenths, '{"number": 0.3}')],
+)
+async def test_what_pydantic_accepts_is_accepted(output_cls: type[BaseModel], written: str) -> None:
+    rule = {"when": {"structured": True}, "then": [{"text": written}]}
+    with Server([ModelEntry(key=CHAT, rules=(rule,))]) as server, server.llm() as llm:
+        instance = output_cls.model_validate_json(written)
+        assert llm.structured_predict(output_cls, PROMPT, who="x") == instance
+        assert await llm.astructured_predict(output_cls, PROMPT, who="x") == instance
+        assert list(llm.stream_structured_predict(output_cls, PROMPT, who="x"))[-1] == instance
+        assert llm.as_structured_llm(output_cls).complete("x").raw == instance
 
 
 def test_as_structured_llm_answers_with_json(llm: LMStudio) -> None:

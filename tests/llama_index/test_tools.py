@@ -176,26 +176,26 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
 
 
 @pytest.mark.parametrize(
-    ("wanted", "settings"),
+    ("wanted", "structured"),
     [
-        (None, {}),
-        ({"type": "text"}, {}),
-        ({"type": "json_object"}, {"structured": {"type": "json", "jsonSchema": {"type": "object"}}}),
-        (SCHEMA, {"structured": {"type": "json", "jsonSchema": SCHEMA}}),
+        ({"type": "json_object"}, {"type": "json", "jsonSchema": {"type": "object"}}),
+        (SCHEMA, {"type": "json", "jsonSchema": SCHEMA}),
         (
             {"type": "json_schema", "json_schema": {"name": "N", "schema": SCHEMA}},
-            {"structured": {"type": "json", "jsonSchema": SCHEMA}},
-        ),
-        (
             {"type": "json", "jsonSchema": SCHEMA},
-            {"structured": {"type": "json", "jsonSchema": SCHEMA}},
         ),
-        ({"type": "gbnf", "gbnfGrammar": "root"}, {"structured": {"type": "gbnf", "gbnfGrammar": "root"}}),
-        (Node, {"structured": {"type": "json", "jsonSchema": Node.model_json_schema()}}),
+        ({"type": "json", "jsonSchema": SCHEMA}, {"type": "json", "jsonSchema": SCHEMA}),
+        ({"type": "gbnf", "gbnfGrammar": "root"}, {"type": "gbnf", "gbnfGrammar": "root"}),
+        (Node, {"type": "json", "jsonSchema": Node.model_json_schema()}),
     ],
 )
-def test_answer_formats_of_every_form_are_understood(wanted: Any, settings: dict[str, Any]) -> None:
-    assert response_settings(wanted) == settings
+def test_answer_formats_of_every_form_are_understood(wanted: Any, structured: dict[str, Any]) -> None:
+    assert response_settings(wanted) == {"llm.prediction.structured": structured}
+
+
+@pytest.mark.parametrize("wanted", [None, {"type": "text"}])
+def test_plain_text_is_no_format(wanted: Any) -> None:
+    assert response_settings(wanted) == {}
 
 
 @pytest.mark.parametrize("wrong", ["json", 3, int])
@@ -205,6 +205,25 @@ def test_what_is_no_format_is_refused(wrong: Any) -> None:
 
 
 # On the server --------------------------------------------------------------------------------------------------------
+
+
+async def test_tools_and_a_format_may_be_given_together(llm: LMStudio) -> None:
+    given: dict[str, Any] = {"tools": [WEATHER], "response_format": SCHEMA}
+    for response in (
+        llm.chat([user("weather")], **given),
+        await llm.achat([user("weather")], **given),
+        list(llm.stream_chat([user("weather")], **given))[-1],
+    ):
+        assert [call.tool_name for call in llm.get_tool_calls_from_response(response)] == ["weather"]
+
+
+def test_a_format_goes_with_further_settings(server: Server) -> None:
+    with server.llm(extra={"llm.prediction.llama.cpuThreads": 2}) as llm:
+        llm.chat([user("count")], response_format=SCHEMA)
+    assert (server.asked.config.cpu_threads, server.asked.config.structured) == (
+        2,
+        {"type": "json", "jsonSchema": SCHEMA},
+    )
 
 
 def test_chat_with_tools_calls_them(server: Server, llm: LMStudio) -> None:
