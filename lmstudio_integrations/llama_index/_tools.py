@@ -1,6 +1,6 @@
 """LlamaIndex's tools to OpenAI's dicts, and its answer formats to settings of a prediction. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from llama_index.core.tools import BaseTool
@@ -63,28 +63,30 @@ def response_settings(wanted: object) -> dict[str, Any]:
     Raises:
         LMStudioValueError: If it is none of these.
     """
-    structured = None if wanted is None else _structured(wanted)
-    return {"llm.prediction.structured": structured} if structured else {}
-
-
-def _structured(wanted: object) -> dict[str, Any] | None:
-    """Return the setting for a format; `None` for plain text."""
-    if isinstance(wanted, type) and issubclass(wanted, BaseModel):
-        return _json(wanted.model_json_schema())
-    if not is_object(wanted):
-        raise LMStudioValueError(f"response_format must be a pydantic class, a schema or a dict; got {wanted!r}")
     match wanted:
-        case {"type": "text"}:
-            return None
+        case None | {"type": "text"}:
+            return {}
         case {"type": "json" | "gbnf"}:
-            return wanted
-        case {"type": "json_object"}:
-            return _json({"type": "object"})
-        case {"json_schema": inner} if is_object(inner):
-            return _json(inner.get("schema") or {})
+            structured = wanted
         case _:
-            return _json(wanted)
+            structured = {"type": "json", "jsonSchema": _schema(wanted)}
+    return {"llm.prediction.structured": structured}
 
 
-def _json(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"type": "json", "jsonSchema": schema}
+def _schema(wanted: object) -> dict[str, Any]:
+    """Return the JSON schema of a format."""
+    schema = _unpacked(wanted) if is_object(wanted) else wanted
+    if is_object(schema):
+        return schema
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        return schema.model_json_schema()
+    raise LMStudioValueError(f"response_format must be a pydantic class, a schema or a dict; got {schema!r}")
+
+
+def _unpacked(wanted: dict[str, Any]) -> object:
+    """Return the schema in one of OpenAI's dicts; that of its Responses API has nothing nested."""
+    kind = wanted.get("type")
+    if kind == "json_object":
+        return {"type": "object"}
+    nested = wanted.get("json_schema", wanted if kind == "json_schema" else None)
+    return nested.get("schema") or {} if is_object(nested) else wanted

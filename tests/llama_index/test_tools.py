@@ -184,6 +184,8 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
             {"type": "json_schema", "json_schema": {"name": "N", "schema": SCHEMA}},
             {"type": "json", "jsonSchema": SCHEMA},
         ),
+        ({"type": "json_schema", "name": "N", "schema": SCHEMA}, {"type": "json", "jsonSchema": SCHEMA}),
+        ({"type": ["object", "null"]}, {"type": "json", "jsonSchema": {"type": ["object", "null"]}}),
         ({"type": "json", "jsonSchema": SCHEMA}, {"type": "json", "jsonSchema": SCHEMA}),
         ({"type": "gbnf", "gbnfGrammar": "root"}, {"type": "gbnf", "gbnfGrammar": "root"}),
         (Node, {"type": "json", "jsonSchema": Node.model_json_schema()}),
@@ -198,7 +200,7 @@ def test_plain_text_is_no_format(wanted: Any) -> None:
     assert response_settings(wanted) == {}
 
 
-@pytest.mark.parametrize("wrong", ["json", 3, int])
+@pytest.mark.parametrize("wrong", ["json", 3, int, {"type": "json_schema", "schema": "N"}])
 def test_what_is_no_format_is_refused(wrong: Any) -> None:
     with pytest.raises(LMStudioValueError, match="response_format must be"):
         response_settings(wrong)
