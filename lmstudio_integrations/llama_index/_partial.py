@@ -1,6 +1,6 @@
 """A JSON object that is still being written, read as an instance of a pydantic class as far as it goes. Pure."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Generic, TypeVar
 
 from llama_index.core.program.utils import FlexibleModel, create_flexible_model
@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.client._structured import Format
 from lmstudio_integrations.errors import LMStudioStructuredOutputError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -17,6 +18,9 @@ _SMALL = 4096
 
 _GROWTH = 1.01
 """By how much a longer text must have grown to be read again."""
+
+_BEGINNING = Format({}, partial(from_json, allow_partial="trailing-strings"))
+"""As much of a JSON value as there is; read like a whole one, without what LM Studio may leave around it."""
 
 
 @lru_cache(maxsize=256)
@@ -41,8 +45,8 @@ class Growing(Generic[ModelT]):
             return None
         self._read = length
         try:
-            data = from_json(self.text, allow_partial="trailing-strings")
-        except ValueError:
+            data = _BEGINNING.read(self.text, "none yet")
+        except LMStudioStructuredOutputError:
             return None
         return self._instance(data) if is_object(data) else None
 
@@ -53,20 +57,11 @@ class Growing(Generic[ModelT]):
             return flexible(self._output_cls).model_validate(data)
 
 
-def whole(output_cls: type[ModelT], text: str, finish_reason: str | None) -> ModelT:
+def whole(output_cls: type[ModelT], text: str, stop_reason: str) -> ModelT:
     """Return the instance that an answer is.
 
     Raises:
         LMStudioStructuredOutputError: If it is none.
     """
-    try:
-        return output_cls.model_validate_json(text)
-    except ValidationError as error:
-        remedy = "; it was cut off: raise max_tokens or the context length" if finish_reason == "length" else ""
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'answer'}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False, include_context=False)
-        )
-        raise LMStudioStructuredOutputError(
-            f"the answer is no {output_cls.__name__} ({problems}){remedy}", text=text
-        ) from error
+    instance: ModelT = Format({}, output_cls.model_validate_json).read(text, stop_reason)
+    return instance

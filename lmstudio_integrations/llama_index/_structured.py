@@ -134,11 +134,13 @@ def _ended(result: ModelT) -> ModelT:
 
 
 def _instance(output_cls: type[ModelT], response: ChatResponse) -> ModelT:
-    return whole(output_cls, response.message.content or "", _finish_reason(response))
+    return whole(output_cls, response.message.content or "", _stop_reason(response))
 
 
-def _finish_reason(response: ChatResponse) -> str | None:
-    return response.raw.get("finish_reason") if is_object(response.raw) else None
+def _stop_reason(response: ChatResponse) -> str:
+    """Return the server's word for why the answer ended; only the last chunk of a stream has it."""
+    stats = response.raw.get("stats") if is_object(response.raw) else None
+    return str(stats.get("stop_reason")) if is_object(stats) else "unknown"
 
 
 def _objects(
@@ -146,9 +148,9 @@ def _objects(
 ) -> Generator[ModelT | FlexibleModel, None, None]:
     """Yield what there is of the instance as it grows, and at last the instance."""
     growing = Growing(output_cls)
-    reason = None
+    reason = "unknown"
     for chunk in stream:
-        reason = _finish_reason(chunk)
+        reason = _stop_reason(chunk)
         if chunk.delta and (found := growing.feed(chunk.delta)) is not None:
             yield found
     yield whole(output_cls, growing.text, reason)
@@ -159,9 +161,9 @@ async def _aobjects(
 ) -> AsyncGenerator[ModelT | FlexibleModel, None]:
     """Yield what there is of the instance as it grows, and at last the instance."""
     growing = Growing(output_cls)
-    reason = None
+    reason = "unknown"
     async for chunk in stream:
-        reason = _finish_reason(chunk)
+        reason = _stop_reason(chunk)
         if chunk.delta and (found := growing.feed(chunk.delta)) is not None:
             yield found
     yield whole(output_cls, growing.text, reason)

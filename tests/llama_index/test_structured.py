@@ -165,6 +165,20 @@ async def test_what_pydantic_accepts_is_accepted(output_cls: type[BaseModel], wr
         assert llm.as_structured_llm(output_cls).complete("x").raw == instance
 
 
+MARKER = "__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_ab12__"
+"""What LM Studio leaves in the answers of some reasoning models."""
+
+
+@pytest.mark.parametrize("written", [f"{MARKER}\n{ANN.model_dump_json()}", ANN.model_dump_json() + MARKER])
+def test_what_lm_studio_leaves_in_an_answer_is_no_part_of_it(written: str) -> None:
+    rule = {"when": {"structured": True}, "then": [{"text": written}]}
+    with Server([ModelEntry(key=CHAT, rules=(rule,))]) as server, server.llm() as llm:
+        assert llm.structured_predict(Person, PROMPT, who="x") == ANN
+        found = list(llm.stream_structured_predict(Person, PROMPT, who="x"))
+        assert found[-1] == ANN
+        assert isinstance(found[0], FlexibleModel)
+
+
 def test_as_structured_llm_answers_with_json(llm: LMStudio) -> None:
     structured = llm.as_structured_llm(Person)
     response = structured.chat([ChatMessage(role=MessageRole.USER, content="person")])
@@ -296,5 +310,5 @@ def test_the_class_of_unfinished_instances_is_made_once() -> None:
 
 def test_errors_name_the_field_and_keep_the_text() -> None:
     with pytest.raises(LMStudioStructuredOutputError, match=r"age: .*integer") as caught:
-        whole(Person, '{"name": "Ann", "age": "old"}', "stop")
+        whole(Person, '{"name": "Ann", "age": "old"}', "eosFound")
     assert caught.value.text == '{"name": "Ann", "age": "old"}'
