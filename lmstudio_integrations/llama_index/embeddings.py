@@ -36,6 +36,18 @@ def _parsed(value: Any) -> EmbeddingLoadModelConfig | None:
     return None if value is None else EmbeddingLoadModelConfig.parse(value)
 
 
+def _under_both_names(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the model under our name and under core's.
+
+    Raises:
+        LMStudioValueError: If the two say different things.
+    """
+    said = [given[name] for name in _NAMES if given.get(name) not in (None, _UNNAMED)]
+    if any(name != said[0] for name in said):
+        raise LMStudioValueError(f"model and model_name are one setting; got {said}")
+    return {"model": said[0], "model_name": said[0]} if said else {"model": None, "model_name": _UNNAMED}
+
+
 class LMStudioEmbedding(Portable, BaseEmbedding):
     """Embed texts with a model in LM Studio.
 
@@ -82,18 +94,21 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
         given = dict(values)
         if "request_timeout" in given:
             given["timeout"] = given.pop("request_timeout")
-        names = {given.pop(name, None) for name in _NAMES} - {None, _UNNAMED}
-        if len(names) > 1:
-            raise LMStudioValueError(f"model and model_name are one setting; got {sorted(map(str, names))}")
-        model = next(iter(names), None)
         known = {name: field for name, field in cls.model_fields.items() if name not in _NAMES}
-        return {**own_names(given, known), "model": model, "model_name": _UNNAMED if model is None else model}
+        others = {name: value for name, value in given.items() if name not in _NAMES}
+        return {**own_names(others, known), **_under_both_names(given)}
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with other settings; `model` and `model_name` are one here as well."""
+        if update and any(name in update for name in _NAMES):
+            update = {**update, **_under_both_names(update)}
+        return super().model_copy(update=update, deep=deep)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Keep `model` and `model_name` the same."""
         if name in _NAMES:
-            super().__setattr__("model", None if value == _UNNAMED else value)
-            super().__setattr__("model_name", value or _UNNAMED)
+            for each, same in _under_both_names({name: value}).items():
+                super().__setattr__(each, same)
         else:
             super().__setattr__(name, value)
 

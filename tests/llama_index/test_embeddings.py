@@ -1,6 +1,7 @@
 """`LMStudioEmbedding` on the emulator."""
 
 import asyncio
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +16,7 @@ from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
     LMStudioProtocolError,
     LMStudioUnreachableError,
+    LMStudioValueError,
     LMStudioWrongModelKindError,
 )
 from lmstudio_integrations.llama_index import LMStudioEmbedding, embeddings
@@ -102,10 +104,26 @@ def test_the_model_has_two_names(name: str) -> None:
     assert (model.model, model.model_name) == (None, "unknown")
 
 
+@pytest.mark.parametrize("name", ["model", "model_name"])
+def test_a_copy_has_one_model_under_both_names(name: str) -> None:
+    copied = LMStudioEmbedding(model="m").model_copy(update={name: "n", "ttl": 9})
+    assert (copied.model, copied.model_name, copied.ttl) == ("n", "n", 9)
+    travelled = pickle.loads(pickle.dumps(copied))
+    assert (travelled.model, travelled.model_name) == ("n", "n")
+    assert LMStudioEmbedding(model="m").model_copy(update={"ttl": 9}).model == "m"
+
+
 def test_the_two_names_must_agree() -> None:
     assert LMStudioEmbedding(model="m", model_name="m").model == "m"
     with pytest.raises(ValueError, match="are one setting"):
         LMStudioEmbedding(model="m", model_name="n")
+    with pytest.raises(LMStudioValueError, match="are one setting"):
+        LMStudioEmbedding().model_copy(update={"model": "m", "model_name": "n"})
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    with pytest.raises(ValueError, match="valid string"):
+        LMStudioEmbedding(**dict[str, Any](model=["m"]))
 
 
 def test_without_a_name_any_loaded_model_answers(server: Server) -> None:
