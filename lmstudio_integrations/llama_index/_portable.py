@@ -4,12 +4,15 @@ Core's own pickling tries every attribute and deletes what cannot be pickled fro
 is left alone.
 """
 
+import logging
 import pickle
 from typing import Any
 
 from pydantic import Field, SecretStr
 
 from lmstudio_integrations._adapters.settings import Connected, token_from_environment
+
+logger = logging.getLogger(__name__)
 
 
 class Portable(Connected):
@@ -20,11 +23,11 @@ class Portable(Connected):
     Never in `repr`, pickles or `to_dict`. An alias is `api_key`."""
 
     def __getstate__(self) -> dict[Any, Any]:
-        """Return the settings; callables that cannot be pickled are left out, and so is the token."""
-        excluded = {name for name, field in type(self).model_fields.items() if field.exclude}
-        fields = {
-            name: value for name, value in self.__dict__.items() if name not in excluded or _can_be_pickled(value)
-        }
+        """Return the settings; what cannot be pickled is left out, and so is the token."""
+        fields = {name: value for name, value in self.__dict__.items() if _can_be_pickled(value)}
+        lost = [name for name, field in type(self).model_fields.items() if name not in fields and not field.exclude]
+        if lost:
+            logger.warning("this %s is pickled without %s, which cannot be", type(self).__name__, ", ".join(lost))
         return {"__dict__": {**fields, "api_token": self.api_token is not None}}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:

@@ -5,12 +5,14 @@ import json
 import pickle
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from llama_index.core.callbacks import CallbackManager
+from llama_index.core.storage.kvstore import SimpleKVStore
 from pydantic import SecretStr
 
 import lmstudio_integrations.llama_index as package
@@ -100,6 +102,22 @@ def test_callables_that_cannot_travel_stay_and_the_object_keeps_them(caplog: pyt
     assert by_pickle(llm).on_load_progress is None
     assert llm.on_load_progress is not None
     assert not caplog.records
+
+
+class Remote(SimpleKVStore):
+    """A cache that holds on to something that cannot be pickled, as those of databases do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def test_a_cache_that_cannot_travel_is_left_out_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    model = LMStudioEmbedding(model="m", embeddings_cache=Remote(), ttl=9)
+    other = by_pickle(model)
+    assert (other.embeddings_cache, other.ttl) == (None, 9)
+    assert model.embeddings_cache is not None
+    assert caplog.messages == ["this LMStudioEmbedding is pickled without embeddings_cache, which cannot be"]
 
 
 def test_the_error_travels_with_what_it_knows() -> None:
