@@ -6,7 +6,7 @@ is left alone.
 
 import logging
 import pickle
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, SecretStr
 
@@ -21,6 +21,13 @@ class Portable(Connected):
     api_token: SecretStr | None = Field(default_factory=token_from_environment, exclude=True)
     """An LM Studio API token. Without one: `LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, read when the object is made.
     Never in `repr`, pickles or `to_dict`. An alias is `api_key`."""
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Copy the settings; a rate limiter cannot be copied, and counts for all copies."""
+        memo = {} if memo is None else memo
+        limiter = getattr(self, "rate_limiter", None)
+        memo[id(limiter)] = limiter
+        return super().__deepcopy__(memo)
 
     def __getstate__(self) -> dict[Any, Any]:
         """Return the settings; what cannot be pickled is left out, and so is the token."""

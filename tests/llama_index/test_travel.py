@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from llama_index.core.callbacks import CallbackManager
+from llama_index.core.rate_limiter import TokenBucketRateLimiter
 from llama_index.core.storage.kvstore import SimpleKVStore
 from pydantic import SecretStr
 
@@ -118,6 +119,15 @@ def test_a_cache_that_cannot_travel_is_left_out_with_a_warning(caplog: pytest.Lo
     assert (other.embeddings_cache, other.ttl) == (None, 9)
     assert model.embeddings_cache is not None
     assert caplog.messages == ["this LMStudioEmbedding is pickled without embeddings_cache, which cannot be"]
+
+
+@pytest.mark.parametrize("kind", [LMStudio, LMStudioEmbedding])
+def test_deep_copies_share_their_rate_limiter(kind: type[Any]) -> None:
+    limiter = TokenBucketRateLimiter(requests_per_minute=600)
+    model = kind(model="m", rate_limiter=limiter)
+    assert copy.deepcopy(model).rate_limiter is limiter
+    assert copy.deepcopy([model])[0].rate_limiter is limiter
+    assert model.model_copy(deep=True).rate_limiter is limiter
 
 
 def test_the_error_travels_with_what_it_knows() -> None:
