@@ -20,3 +20,9 @@ def observed_completion(function: FunctionT) -> FunctionT:
     """Announce each completion to callbacks and event handlers, and each chunk of a streamed one."""
     decorate: Callable[[FunctionT], FunctionT] = cast("Any", callbacks).llm_completion_callback()
     return with_signature(decorate(function))
+
+
+def without_span(method: FunctionT) -> FunctionT:
+    """Return a bound method of core without its span; the one that overrides it, and calls it, has the same."""
+    bare: FunctionT = getattr(method, "__wrapped__", method)
+    return bare

@@ -17,6 +17,7 @@ from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel
 
 from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.llama_index._callbacks import without_span
 from lmstudio_integrations.llama_index._partial import Growing, whole
 from lmstudio_integrations.llama_index._tools import response_format
 
@@ -54,7 +55,7 @@ class Structured(FunctionCallingLLM):
             LMStudioStructuredOutputError: If the answer is no such instance, for example because it was cut off.
         """
         if not self._by_grammar:
-            result: ModelT = super().structured_predict(output_cls, prompt, llm_kwargs, **prompt_args)
+            result: ModelT = without_span(super().structured_predict)(output_cls, prompt, llm_kwargs, **prompt_args)
             return result
         _started(output_cls, prompt, prompt_args)
         response = self.chat(self._asked(prompt, prompt_args), **_call_arguments(output_cls, llm_kwargs))
@@ -70,7 +71,7 @@ class Structured(FunctionCallingLLM):
         """Return an instance of a pydantic class; see `structured_predict`."""
         if not self._by_grammar:
             complete, left = self._with_system_prompt(prompt, prompt_args)
-            result: ModelT = await super().astructured_predict(output_cls, complete, llm_kwargs, **left)
+            result: ModelT = await without_span(super().astructured_predict)(output_cls, complete, llm_kwargs, **left)
             return result
         _started(output_cls, prompt, prompt_args)
         response = await self.achat(self._asked(prompt, prompt_args), **_call_arguments(output_cls, llm_kwargs))

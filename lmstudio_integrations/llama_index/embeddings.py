@@ -17,6 +17,7 @@ from lmstudio_integrations._adapters.retry import arepeat, repeat
 from lmstudio_integrations._adapters.runtime import Server, Wanted
 from lmstudio_integrations._adapters.settings import own_names
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
+from lmstudio_integrations.llama_index._callbacks import without_span
 from lmstudio_integrations.llama_index._portable import Portable
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadSettings, ModelKind
 
@@ -142,19 +143,19 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
 
     def get_query_embedding(self, query: str) -> list[float]:
         """Return the vector of a question."""
-        return super().get_query_embedding(self.query_instruction + query)
+        return without_span(super().get_query_embedding)(self.query_instruction + query)
 
     async def aget_query_embedding(self, query: str) -> list[float]:
         """Return the vector of a question."""
-        return await super().aget_query_embedding(self.query_instruction + query)
+        return await without_span(super().aget_query_embedding)(self.query_instruction + query)
 
     def get_text_embedding(self, text: str) -> list[float]:
         """Return the vector of a text."""
-        return super().get_text_embedding(self.text_instruction + text)
+        return without_span(super().get_text_embedding)(self.text_instruction + text)
 
     async def aget_text_embedding(self, text: str) -> list[float]:
         """Return the vector of a text."""
-        return await super().aget_text_embedding(self.text_instruction + text)
+        return await without_span(super().aget_text_embedding)(self.text_instruction + text)
 
     def get_text_embedding_batch(
         self,
@@ -163,7 +164,7 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
         **kwargs: Any,
     ) -> list[list[float]]:
         """Return the vectors of texts, in their order."""
-        return super().get_text_embedding_batch(self._instructed(texts), show_progress, **kwargs)
+        return without_span(super().get_text_embedding_batch)(self._instructed(texts), show_progress, **kwargs)
 
     async def aget_text_embedding_batch(
         self,
@@ -172,7 +173,7 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
         **kwargs: Any,
     ) -> list[list[float]]:
         """Return the vectors of texts, in their order."""
-        return await super().aget_text_embedding_batch(self._instructed(texts), show_progress, **kwargs)
+        return await without_span(super().aget_text_embedding_batch)(self._instructed(texts), show_progress, **kwargs)
 
     def _instructed(self, texts: Sequence[str]) -> list[str]:
         return [self.text_instruction + text for text in texts]

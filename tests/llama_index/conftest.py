@@ -1,8 +1,12 @@
 """A server for each test, and a process that has learnt nothing of windows."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from llama_index.core.instrumentation.span_handlers import NullSpanHandler
+from llama_index_instrumentation import root_dispatcher
+from pydantic import Field
 
 from lmstudio_integrations.llama_index import _windows
 from lmstudio_integrations.llama_index.llms import LMStudio
@@ -22,6 +26,23 @@ def server() -> Iterator[Server]:
 def llm(server: Server) -> Iterator[LMStudio]:
     with server.llm() as model:
         yield model
+
+
+class _Spans(NullSpanHandler):
+    """Keeps the names of the methods whose spans begin."""
+
+    begun: list[str] = Field(default_factory=list[str])
+
+    def span_enter(self, id_: str, *args: Any, **kwargs: Any) -> None:
+        self.begun.append(id_.partition("-")[0])
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The spans that begin, by class and method."""
+    found = _Spans()
+    monkeypatch.setattr(root_dispatcher, "span_handlers", [*root_dispatcher.span_handlers, found])
+    return found.begun
 
 
 @pytest.fixture(autouse=True)

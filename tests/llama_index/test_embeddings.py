@@ -91,6 +91,21 @@ async def test_a_cache_keeps_questions_and_texts_apart(server: Server) -> None:
     assert server.engine.embedded == ["rain", "search: rain"]
 
 
+async def test_every_call_is_one_span(server: Server, spans: list[str]) -> None:
+    with server.embedding() as model:
+        model.get_query_embedding("a")
+        await model.aget_query_embedding("a")
+        model.get_text_embedding("a")
+        await model.aget_text_embedding("a")
+        model.get_text_embedding_batch(["a"])
+        await model.aget_text_embedding_batch(["a"])
+    assert [name for name in spans if "._" not in name] == [
+        "LMStudioEmbedding.get_query_embedding", "LMStudioEmbedding.aget_query_embedding",
+        "LMStudioEmbedding.get_text_embedding", "LMStudioEmbedding.aget_text_embedding",
+        "LMStudioEmbedding.get_text_embedding_batch", "LMStudioEmbedding.aget_text_embedding_batch",
+    ]  # fmt: skip
+
+
 # One setting under two names ------------------------------------------------------------------------------------------
 
 

@@ -226,6 +226,15 @@ def test_every_path_announces_what_core_would(llm: LMStudio, listener: Listener,
     assert listener.names("LLMChatStart") == ["LLMChatStartEvent"]
 
 
+async def test_every_prediction_is_one_span(server: Server, spans: list[str]) -> None:
+    for mode in (PydanticProgramMode.DEFAULT, PydanticProgramMode.FUNCTION):
+        with server.llm(pydantic_program_mode=mode) as llm:
+            llm.structured_predict(Person, PROMPT, who="person")
+            await llm.astructured_predict(Person, PROMPT, who="person")
+    predicted = [name for name in spans if "structured_predict" in name]
+    assert predicted == ["LMStudio.structured_predict", "LMStudio.astructured_predict"] * 2
+
+
 # Other modes are core's -----------------------------------------------------------------------------------------------
 
 
