@@ -15,9 +15,9 @@ from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.lengths import LengthPolicy
 from lmstudio_integrations._adapters.retry import arepeat, repeat
 from lmstudio_integrations._adapters.runtime import Server, Wanted
-from lmstudio_integrations._adapters.settings import own_names
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.llama_index._callbacks import without_span
+from lmstudio_integrations.llama_index._names import with_clocks
 from lmstudio_integrations.llama_index._portable import Portable
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadSettings, ModelKind
 
@@ -92,12 +92,8 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
     @classmethod
     def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept the names that other integrations have for our fields; `model` and `model_name` are one."""
-        given = dict(values)
-        if "request_timeout" in given:
-            given["timeout"] = given.pop("request_timeout")
-        known = {name: field for name, field in cls.model_fields.items() if name not in _NAMES}
-        others = {name: value for name, value in given.items() if name not in _NAMES}
-        return {**own_names(others, known), **_under_both_names(given)}
+        others = {name: value for name, value in values.items() if name not in _NAMES}
+        return {**super()._under_own_names(with_clocks(others)), **_under_both_names(values)}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with other settings; `model` and `model_name` are one here as well."""

@@ -28,7 +28,6 @@ from lmstudio_integrations._adapters import conversation, images
 from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.predicting import Call, Predicting
 from lmstudio_integrations._adapters.retry import arepeat, batches, repeat
-from lmstudio_integrations._adapters.settings import own_names
 from lmstudio_integrations._adapters.tool_settings import is_required, original_names, tool_settings
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.errors import LMStudioConfigWarning
@@ -36,6 +35,7 @@ from lmstudio_integrations.llama_index import _messages, _tools, _windows
 from lmstudio_integrations.llama_index._callbacks import observed_chat, observed_completion
 from lmstudio_integrations.llama_index._chunks import Answer, Options
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
+from lmstudio_integrations.llama_index._names import with_clocks
 from lmstudio_integrations.llama_index._portable import Portable
 from lmstudio_integrations.llama_index._streams import AsyncChunks, AsyncSource, chunks
 from lmstudio_integrations.llama_index._structured import Structured
@@ -119,13 +119,9 @@ class LMStudio(Portable, Predicting, Structured):
     @classmethod
     def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept the names that other LlamaIndex integrations have for our fields."""
-        if values.keys() <= cls.model_fields.keys():
-            return values
         given = dict(values)
-        if "request_timeout" in given:
-            given["timeout"] = given.pop("request_timeout")
         more: Mapping[str, Any] = given.pop("additional_kwargs", None) or {}
-        return own_names({**more, **given}, cls.model_fields)
+        return super()._under_own_names(with_clocks({**more, **given}))
 
     @classmethod
     def class_name(cls) -> str:

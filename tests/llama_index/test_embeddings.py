@@ -151,7 +151,8 @@ def test_without_a_name_any_loaded_model_answers(server: Server) -> None:
 def test_the_names_of_other_integrations_are_understood() -> None:
     given: dict[str, Any] = {"base_url": "http://localhost:1234/v1", "request_timeout": 5.0, "api_key": "k"}
     model = LMStudioEmbedding(**given)
-    assert (model.host, model.timeout, model.api_token) == ("http://localhost:1234/v1", 5.0, SecretStr("k"))
+    assert (model.host, model.api_token) == ("http://localhost:1234/v1", SecretStr("k"))
+    assert (model.first_token_timeout, model.idle_timeout, model.timeout) == (5.0, 5.0, None)
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest_name() -> None:

@@ -23,7 +23,7 @@ from lmstudio_integrations.errors import (
     LMStudioUnreachableError,
     LMStudioValueError,
 )
-from lmstudio_integrations.llama_index import LMStudio
+from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
 from tests.llama_index.server import CHAT, SMALL, SMALL_WINDOW, WINDOW, Server, raw
 from tests.llama_index.test_messages import PNG
@@ -273,9 +273,22 @@ def test_the_names_of_other_integrations_are_understood() -> None:
         "additional_kwargs": {"seed": 4, "temperature": 0.5},
     }
     llm = LMStudio(**given, temperature=0.2)
-    assert (llm.model, llm.host, llm.timeout, llm.seed) == ("m", "http://localhost:1234/v1", 30.0, 4)
+    assert (llm.model, llm.host, llm.seed) == ("m", "http://localhost:1234/v1", 4)
+    assert (llm.first_token_timeout, llm.idle_timeout, llm.timeout) == (30.0, 30.0, None)
     assert llm.temperature == 0.2
     assert llm.api_token is not None
+
+
+@pytest.mark.parametrize("clock", ["first_token_timeout", "idle_timeout"])
+def test_a_request_timeout_beside_what_it_means_is_refused(clock: str) -> None:
+    for kind in (LMStudio, LMStudioEmbedding):
+        with pytest.raises(ValueError, match=f"'request_timeout' is another name of '{clock}'"):
+            kind(**dict[str, Any]({"request_timeout": 7, clock: 5}))
+
+
+def test_a_request_timeout_may_stand_beside_that_of_the_whole_call() -> None:
+    llm = LMStudio(**dict[str, Any](timeout=50, additional_kwargs={"request_timeout": 7}))
+    assert (llm.timeout, llm.idle_timeout) == (50, 7)
 
 
 def test_extra_settings_of_migrants_are_checked_as_well() -> None:
