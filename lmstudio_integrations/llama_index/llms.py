@@ -144,7 +144,8 @@ class LMStudio(Portable, Predicting, Structured):
         """Return the fields of the metadata."""
         return {
             "context_window": window,
-            "num_output": max(0, min(self.max_tokens or DEFAULT_NUM_OUTPUTS, window - 1)),
+            # What is left of the window is LlamaIndex's room for the prompt; without any, its engines refuse to work.
+            "num_output": min(self.max_tokens or DEFAULT_NUM_OUTPUTS, window // 2),
             "is_chat_model": True,
             "is_function_calling_model": self.is_function_calling_model,
             "model_name": self.model or "unknown",

@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio, LMStudioEmbedding, LMStudioTokenizer
-from tests.llama_index.server import CHAT, Server
+from tests.llama_index.server import CHAT, WINDOW, Server
 from tests.llama_index.test_structured import Listener, listener
 
 __all__ = ["listener"]
@@ -76,6 +76,15 @@ async def test_a_query_engine_answers_from_documents(server: Server, llm: LMStud
     assert str(response)
     assert RAIN in repr(server.conversation)
     assert str(await engine.aquery(QUESTION)) == str(response)
+
+
+def test_a_query_engine_has_room_for_its_prompt_beside_the_longest_answer(
+    server: Server, index: VectorStoreIndex
+) -> None:
+    with server.llm(max_tokens=WINDOW) as llm:
+        llm.load()
+        index.as_query_engine(llm=llm).query("count")
+    assert server.asked.config.max_tokens == WINDOW
 
 
 async def test_a_query_engine_streams(llm: LMStudio, index: VectorStoreIndex) -> None:

@@ -342,11 +342,12 @@ def test_what_the_user_says_of_the_window_counts_before_any_call(settings: dict[
         ({}, 256),
         ({"max_tokens": 9}, 9),
         ({"max_tokens": False}, 256),
-        ({"context_window": 100}, 99),
+        ({"context_window": 100}, 50),
         ({"context_window": 1}, 0),
+        ({"context_window": 8192, "max_tokens": 8192}, 4096),
     ],
 )
-def test_the_output_is_always_below_the_window(settings: dict[str, Any], output: int) -> None:
+def test_the_output_is_at_most_half_of_the_window(settings: dict[str, Any], output: int) -> None:
     assert LMStudio(model="m", **settings).metadata.num_output == output
 
 
