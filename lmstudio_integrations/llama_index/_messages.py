@@ -146,7 +146,7 @@ def _parts(blocks: Sequence[Any], role: Role) -> list[Part]:
     parts: list[Part] = []
     for block in blocks:
         kind: type[object] = block.__class__
-        convert = _BLOCKS.get(kind)
+        convert = next((_BLOCKS[base] for base in kind.__mro__ if base in _BLOCKS), None)
         if convert is None:
             raise LMStudioValueError(
                 f"LM Studio cannot take a {kind.__name__} in a {role} message; it takes text, images and "

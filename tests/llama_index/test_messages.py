@@ -270,6 +270,19 @@ def test_a_call_in_a_user_message_is_refused() -> None:
         draft([user(ToolCallBlock(tool_name="add"))])
 
 
+def test_blocks_of_derived_classes_are_understood() -> None:
+    class Note(TextBlock):
+        """A text of the user's own kind."""
+
+    assert wire(user(Note(text="hi"))) == [said("user", "hi")]
+
+
+def test_a_block_of_an_unknown_kind_is_refused() -> None:
+    message = ChatMessage.model_construct(role=MessageRole.USER, blocks=[object()], additional_kwargs={})
+    with pytest.raises(LMStudioValueError, match="cannot take a object in a user message"):
+        draft([message])
+
+
 def test_no_messages_at_all_are_refused() -> None:
     with pytest.raises(LMStudioValueError, match="the list of messages is empty"):
         draft([])
