@@ -109,6 +109,7 @@ class Conversation:
         assert self._drafts, "the assistant's turn comes before its calls"
         assert self._drafts[-1].role == "assistant", "only the assistant calls tools"
         fields: dict[str, Any] = {"name": name, "arguments": arguments}
+        _check_id(call_id)
         if call_id:
             fields["id"] = call_id
             self._names[call_id] = name
@@ -119,6 +120,7 @@ class Conversation:
         self, text: str, call_id: str | None, name: str | None = None, pictures: Iterable[ImageSource] = ()
     ) -> None:
         """Add the answer of a tool; what it shows waits for the next user turn."""
+        _check_id(call_id)
         self._pictures.extend(pictures)
         fields = {"content": text, "tool_call_id": call_id, "name": name or self._names.get(call_id or "")}
         part = ToolCallResultPart.from_dict({key: value for key, value in fields.items() if value is not None})
@@ -134,6 +136,11 @@ class Conversation:
         for draft in sorted(self._drafts, key=lambda draft: draft.role != "system"):
             _append(messages, Draft(draft.role, list(draft.parts)))
         return messages
+
+
+def _check_id(call_id: object) -> None:
+    if call_id is not None and not isinstance(call_id, str):
+        raise LMStudioValueError(f"the identifier of a tool call must be text, got {call_id!r}")
 
 
 def _append(drafts: list[Draft], more: Draft) -> None:

@@ -198,16 +198,21 @@ def _document(block: DocumentBlock, _role: Role) -> list[Part]:
     if block.data is None and block.path is None and not (block.url or "").startswith("data:"):
         where = f"the document {block.url} is on the web; fetch it and" if block.url else "a DocumentBlock is empty;"
         raise LMStudioValueError(f"{where} pass its data or a path")
+    name = str(block.path or block.title)
     try:
         content = block.resolve_document().read()
         text = content.decode("utf-8") if isinstance(content, bytes) else str(content)
     except UnicodeDecodeError as error:
         raise LMStudioValueError(
-            f"the document {block.title!r} ({block.document_mimetype}) is no text; extract its text first, "
+            f"the document {name!r} ({block.document_mimetype}) is no text; extract its text first, "
             "for example with a LlamaIndex reader"
         ) from error
     except OSError as error:
-        raise LMStudioOSError(f"cannot read the document {block.path or block.title!r}: {error}") from error
+        raise LMStudioOSError(f"cannot read the document {name!r}: {error}") from error
+    except ValueError as error:
+        raise LMStudioValueError(
+            f"the document {name!r} has no content that can be read ({error}); pass its data or a path"
+        ) from error
     title = "" if block.title in {None, _DEFAULT_TITLE} else f"{block.title}\n\n"
     return [TextPart(text=title + text)]
 

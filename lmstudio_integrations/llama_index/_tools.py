@@ -1,21 +1,22 @@
 """LlamaIndex's tools to OpenAI's dicts, and its answer formats to settings of a prediction. Pure."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from llama_index.core.tools import BaseTool
 from pydantic import BaseModel
 
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._narrow import is_iterable, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 
 
-def openai_tools(tools: Sequence[Any]) -> list[dict[str, Any]]:
+def openai_tools(tools: object) -> list[dict[str, Any]]:
     """Return tools in OpenAI's form, under their own names: plain data, which events may show.
 
     Raises:
         LMStudioValueError: If one has no name, or is neither a tool of LlamaIndex nor OpenAI's dict of one.
     """
+    if not is_iterable(tools):
+        raise LMStudioValueError(f"tools must be a list of tools, got {tools!r}")
     return [_openai_tool(tool) for tool in tools]
 
 

@@ -30,7 +30,7 @@ from lmstudio_integrations._adapters.predicting import Call, Predicting
 from lmstudio_integrations._adapters.retry import arepeat, batches, repeat
 from lmstudio_integrations._adapters.tool_settings import is_required, original_names, tool_settings
 from lmstudio_integrations._narrow import is_object
-from lmstudio_integrations.errors import LMStudioConfigWarning
+from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
 from lmstudio_integrations.llama_index import _messages, _tools, _windows
 from lmstudio_integrations.llama_index._callbacks import observed_chat, observed_completion
 from lmstudio_integrations.llama_index._chunks import Answer, Options
@@ -120,7 +120,9 @@ class LMStudio(Portable, Predicting, Structured):
     def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept the names that other LlamaIndex integrations have for our fields."""
         given = dict(values)
-        more: Mapping[str, Any] = given.pop("additional_kwargs", None) or {}
+        more: Any = given.pop("additional_kwargs", None) or {}
+        if not is_object(more):
+            raise LMStudioValueError(f"additional_kwargs must be a dict of settings, got {more!r}")
         return super()._under_own_names(with_clocks({**more, **given}))
 
     @classmethod

@@ -296,6 +296,11 @@ def test_extra_settings_of_migrants_are_checked_as_well() -> None:
         LMStudio(**dict[str, Any](additional_kwargs={"topp": 4}))
 
 
+def test_extra_settings_that_are_no_dict_are_refused() -> None:
+    with pytest.raises(ValueError, match="additional_kwargs must be a dict of settings, got 'x'"):
+        LMStudio(**dict[str, Any](additional_kwargs="x"))
+
+
 def test_callbacks_see_the_load_and_the_prompt(server: Server) -> None:
     loaded: list[float] = []
     read: list[float] = []

@@ -228,9 +228,11 @@ def test_a_document_that_is_no_text_is_refused() -> None:
     [
         (DocumentBlock(url="https://example.org/a.txt"), "is on the web; fetch it"),
         (DocumentBlock(document_mimetype="text/plain"), "is empty"),
+        (DocumentBlock(data=b"", title="Rain"), "'Rain' has no content that can be read.*pass its data or a path"),
+        (DocumentBlock(url="data:text/plain;base64,abc"), "no content that can be read"),
     ],
 )
-def test_a_document_that_is_elsewhere_is_refused(block: DocumentBlock, complaint: str) -> None:
+def test_a_document_that_is_elsewhere_or_nothing_is_refused(block: DocumentBlock, complaint: str) -> None:
     with pytest.raises(LMStudioValueError, match=complaint):
         draft([user(block)])
 
@@ -286,6 +288,18 @@ def test_a_block_of_an_unknown_kind_is_refused() -> None:
 def test_no_messages_at_all_are_refused() -> None:
     with pytest.raises(LMStudioValueError, match="the list of messages is empty"):
         draft([])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        answer(tool_calls=[{"id": 5, "function": {"name": "add"}}]),
+        ChatMessage(role="tool", additional_kwargs={"tool_call_id": 5}),
+    ],
+)
+def test_an_identifier_that_is_no_text_is_refused(message: ChatMessage) -> None:
+    with pytest.raises(LMStudioValueError, match="must be text, got 5"):
+        draft([message])
 
 
 def test_a_nameless_call_is_refused() -> None:

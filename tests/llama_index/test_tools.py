@@ -128,6 +128,11 @@ def test_what_is_no_tool_is_refused(wrong: Any) -> None:
         tool_settings(openai_tools([wrong]), None)
 
 
+def test_what_is_no_list_of_tools_is_refused(llm: LMStudio) -> None:
+    with pytest.raises(LMStudioValueError, match="tools must be a list of tools, got 5"):
+        llm.chat([user("hi")], tools=5)
+
+
 # tool_choice ----------------------------------------------------------------------------------------------------------
 
 
