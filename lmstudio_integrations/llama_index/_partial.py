@@ -4,7 +4,7 @@ from functools import lru_cache, partial
 from typing import Any, Generic, TypeVar
 
 from llama_index.core.program.utils import FlexibleModel, create_flexible_model
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic_core import from_json
 
 from lmstudio_integrations._narrow import is_object
@@ -53,7 +53,7 @@ class Growing(Generic[ModelT]):
     def _instance(self, data: dict[str, Any]) -> ModelT | FlexibleModel:
         try:
             return self._output_cls.model_validate(data)
-        except ValidationError:
+        except Exception:  # noqa: BLE001 - a validator of the user's may trip over what is not there yet in any way
             return flexible(self._output_cls).model_validate(data)
 
 

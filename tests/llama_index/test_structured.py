@@ -10,7 +10,7 @@ from llama_index.core.program.utils import FlexibleModel
 from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
 from llama_index.core.types import PydanticProgramMode
 from llama_index_instrumentation import root_dispatcher
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioStructuredOutputError
@@ -291,6 +291,18 @@ def test_every_piece_of_a_small_answer_is_read() -> None:
         {"name": "Ann", "age": 7},
         {"name": "Ann", "age": 7},
     ]
+
+
+def test_a_validator_that_trips_over_what_is_not_there_yet_does_not_end_the_stream(llm: LMStudio) -> None:
+    class Greeted(Person):
+        @model_validator(mode="before")
+        @classmethod
+        def greet(cls, data: dict[str, Any]) -> dict[str, Any]:
+            return {**data, "name": f"Hi {data['name']}", "age": data["age"]}
+
+    found = list(llm.stream_structured_predict(Greeted, PROMPT, who="person"))
+    assert isinstance(found[0], FlexibleModel)
+    assert found[-1] == Greeted(name="Ann Lee", age=7)
 
 
 def test_what_is_no_object_yet_is_nothing() -> None:
