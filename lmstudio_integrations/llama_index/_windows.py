@@ -61,8 +61,8 @@ def learn(key: Key, tokens: int) -> None:
         window.told = True
         warnings.warn(
             f"the model {key[1] or 'in use'!r} is loaded with a context window of {tokens} tokens, and "
-            f"{window.handed_out} were told to LlamaIndex before that was known; call load() before building engines "
-            "and memories, or set context_window",
+            f"{window.handed_out} were told to LlamaIndex before that was known; lower context_window if you set it, "
+            "else call load() before building engines and memories",
             LMStudioConfigWarning,
             stacklevel=2,
         )

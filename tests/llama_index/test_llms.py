@@ -387,6 +387,13 @@ def test_a_window_that_turns_out_smaller_than_told_is_warned_of_once(server: Ser
         assert llm.metadata.context_window == SMALL_WINDOW
 
 
+def test_a_window_that_the_user_promised_and_is_not_there_is_warned_of_with_the_remedy(server: Server) -> None:
+    with server.llm(context_window=100_000) as llm:
+        assert llm.metadata.context_window == 100_000
+        with pytest.warns(LMStudioConfigWarning, match="100000 were told .*; lower context_window if you set it, else"):
+            llm.chat(asking("count"))
+
+
 def test_nothing_is_warned_of_when_nobody_had_asked(server: Server) -> None:
     with server.llm(model=SMALL) as llm:
         llm.chat(asking("count"))
