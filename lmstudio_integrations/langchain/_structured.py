@@ -5,7 +5,6 @@ The parsers are strict where langchain-core's are lenient: half an answer is nev
 
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 from langchain_core.exceptions import OutputParserException
@@ -17,16 +16,11 @@ from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import BaseModel
 from pydantic_core import from_json
 
+from lmstudio_integrations._adapters.growing import GrowingText
 from lmstudio_integrations.client._structured import Format
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
 from lmstudio_integrations.langchain._tools import is_pydantic, json_schema, openai_tool
-
-_SMALL = 4096
-"""Characters up to which every piece is read; beyond, reading each time would cost the square of the length."""
-
-_GROWTH = 1.01
-"""By how much a longer text must have grown to be read again."""
 
 METHODS = ("json_schema", "function_calling", "json_mode")
 
@@ -88,29 +82,6 @@ def _stop_reason(generation: Generation) -> str:
     return str(metadata.get("stop_reason"))
 
 
-@dataclass(slots=True)
-class _Text:
-    """A text that grows, and is read often while it is short and rarely when it is long."""
-
-    _pieces: list[str] = field(default_factory=list[str])
-    _length: int = 0
-    _read: int = 0
-
-    def add(self, piece: str) -> None:
-        """Take a piece in."""
-        self._pieces.append(piece)
-        self._length += len(piece)
-
-    def is_due(self) -> bool:
-        """Whether there is enough new to read all of it again."""
-        return self._length > self._read and (self._length <= _SMALL or self._length >= self._read * _GROWTH)
-
-    def read(self) -> str:
-        """Return all of it."""
-        self._read = self._length
-        return "".join(self._pieces)
-
-
 class _Seen:
     """What has come of an answer that is being streamed; with a tool, the answer is the arguments of its call."""
 
@@ -118,7 +89,7 @@ class _Seen:
         self._tool = tool
         self._place: int | None = None
         self._chunks: list[Any] = []
-        self.text = _Text()
+        self.text = GrowingText()
         self.told: Any = None
 
     def add(self, chunk: str | BaseMessage) -> bool:
@@ -136,7 +107,7 @@ class _Seen:
         """Take in what belongs to the first call of the tool; the next one counts if that came to nothing."""
         for call in calls:
             if call["name"] == self._tool and (self._place is None or _beginning(self.text.read()) is None):
-                self._place, self.text = call["index"], _Text()
+                self._place, self.text = call["index"], GrowingText()
             if self._place is not None and call["index"] == self._place:
                 self.text.add(call["args"] or "")
 

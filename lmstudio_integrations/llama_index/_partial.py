@@ -7,17 +7,12 @@ from llama_index.core.program.utils import FlexibleModel, create_flexible_model
 from pydantic import BaseModel
 from pydantic_core import from_json
 
+from lmstudio_integrations._adapters.growing import GrowingText
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.client._structured import Format
 from lmstudio_integrations.errors import LMStudioStructuredOutputError
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
-
-_SMALL = 4096
-"""Characters up to which every piece is read; beyond, reading each time would cost the square of the length."""
-
-_GROWTH = 1.01
-"""By how much a longer text must have grown to be read again."""
 
 _BEGINNING = Format({}, partial(from_json, allow_partial="trailing-strings"))
 """As much of a JSON value as there is; read like a whole one, without what LM Studio may leave around it."""
@@ -34,21 +29,23 @@ class Growing(Generic[ModelT]):
 
     def __init__(self, output_cls: type[ModelT]) -> None:
         self._output_cls = output_cls
-        self._read = 0
-        self.text = ""
+        self._text = GrowingText()
 
     def feed(self, piece: str) -> ModelT | FlexibleModel | None:
         """Take a piece in; return what there is so far, if it was read again and is an object."""
-        self.text += piece
-        length = len(self.text)
-        if length > _SMALL and length < self._read * _GROWTH:
+        self._text.add(piece)
+        if not self._text.is_due():
             return None
-        self._read = length
         try:
-            data = _BEGINNING.read(self.text, "none yet")
+            data = _BEGINNING.read(self._text.read(), "none yet")
         except LMStudioStructuredOutputError:
             return None
         return self._instance(data) if is_object(data) else None
+
+    @property
+    def text(self) -> str:
+        """All that has come."""
+        return self._text.read()
 
     def _instance(self, data: dict[str, Any]) -> ModelT | FlexibleModel:
         try:
