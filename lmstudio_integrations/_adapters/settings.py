@@ -144,7 +144,9 @@ class Connected(BaseModel):
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy, with other values for some settings; it has connections of its own."""
-        return super().model_copy(update=None if update is None else {**update, **_hidden(update)}, deep=deep)
+        known, given = type(self).model_fields, {**update, **_hidden(update)} if update else {}
+        values = {name if name in known else ALIASES.get(name, name): value for name, value in given.items()}
+        return super().model_copy(update=values, deep=deep)
 
     # Which model ----------------------------------------------------------------------------------------------------
 

@@ -45,6 +45,12 @@ def test_a_copy_after_use_works_and_shares_nothing(server: Server, duplicate: An
     assert other.load_config == llm.load_config
 
 
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_a_copy_takes_other_adapters_names_of_our_settings(adapter: Any) -> None:
+    copied = adapter(model="m").model_copy(update={"model_name": "n", "base_url": "h:1", "api_key": TOKEN})
+    assert (copied.model, copied.host, copied.api_token.get_secret_value()) == ("n", "h:1", TOKEN)
+
+
 def test_an_adapter_works_in_another_process(server: Server) -> None:
     llm = server.chat(max_tokens=3)
     llm.invoke("count")
