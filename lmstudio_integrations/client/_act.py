@@ -3,6 +3,7 @@
 The loop itself is written once; how tools are run, in threads or as coroutines, is the clients' part.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -47,7 +48,8 @@ class ActOptions(RoundOptions, total=False):
         max_prediction_rounds: How many predictions at most; the last one gets no tools.
         max_parallel_tool_calls: How many tools run at once; `None` for all that were asked for.
         handle_invalid_tool_request: Takes what is wrong with a request, and the request unless it could not be read.
-            What it returns is told to the model instead of the standard text; what it raises ends `act`.
+            If the tool raised something, that is the `__cause__` of what is wrong. What it returns is told to the
+            model instead of the standard text; what it raises ends `act`.
         config: Settings of the predictions.
         preset: A preset on the server.
         on_message: Takes each assistant message and each message of tool results, suitable for `Chat.append`.
@@ -81,23 +83,22 @@ class ToolJob:
         tool: The function; `None` if there is nothing to run, because the request is invalid.
         arguments: Its arguments, checked.
         outcome: What the model is told.
+        failure: What the function raised; told instead of the outcome.
     """
 
     request: ToolCallRequest
     tool: ToolFunctionDef | None = None
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
     outcome: str = ""
+    failure: Exception | None = None
 
     def succeed(self, value: Any) -> None:
-        """Take what the function returned."""
-        try:
-            self.outcome = to_json(value).decode()
-        except ValueError as error:
-            self.fail(error)
+        """Take what the function returned.
 
-    def fail(self, error: Exception) -> None:
-        """Take what the function raised; the model may do better next time."""
-        self.outcome = to_json(f"Unhandled Python exception: {error!r}").decode()
+        Raises:
+            ValueError: If it cannot be written as JSON.
+        """
+        self.outcome = to_json(value).decode()
 
 
 class Act:
@@ -140,7 +141,7 @@ class Act:
 
     def take(self, jobs: Sequence[ToolJob]) -> None:
         """Tell the model what came of the tools, in the order in which it asked."""
-        reply = self._chat.add_tool_results([_reply(job) for job in jobs])
+        reply = self._chat.add_tool_results([self._reply(job) for job in jobs])
         self._tell("on_message", self._chat.messages[-2])
         self._tell("on_message", reply)
         self._tell("on_round_end", self._round)
@@ -181,9 +182,28 @@ class Act:
             return self._invalid(request, str(error))
 
     def _invalid(self, request: ToolCallRequest, reason: str) -> ToolJob:
+        return ToolJob(request, outcome=self._words_for(LMStudioToolCallError(reason), request))
+
+    def _reply(self, job: ToolJob) -> ToolCallResultPart:
+        """Return the answer to a request; a tool that failed may do better next time."""
+        told, request = job.outcome, job.request
+        if job.failure is not None:
+            error = LMStudioPredictionError(f"Unhandled Python exception: {job.failure!r}")
+            error.__cause__ = job.failure
+            told = json.dumps(self._words_for(error, request), ensure_ascii=False)
+        if request.id is None:
+            return ToolCallResultPart(content=told, name=request.name)
+        return ToolCallResultPart(content=told, name=request.name, tool_call_id=request.id)
+
+    def _words_for(self, error: LMStudioPredictionError, request: ToolCallRequest) -> str:
+        """Return what the model is told of a request that went wrong."""
         handler = self._options.get("handle_invalid_tool_request")
-        told = handler(LMStudioToolCallError(reason), request) if handler is not None else None
-        return ToolJob(request, outcome=reason if told is None else told)
+        told = handler(error, request) if handler is not None else None
+        if told is None:
+            return str(error)
+        if not isinstance(told, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+            raise LMStudioValueError(f"handle_invalid_tool_request must return text or None; got {told!r}")
+        return told
 
     def _tell(self, name: str, *arguments: Any) -> None:
         told: Any = self._options.get(name)
@@ -197,10 +217,3 @@ def _settings(options: ActOptions, tools: Iterable[ToolFunctionDef]) -> LlmPredi
         raise LMStudioValueError("act() takes no structured output; ask for it in a respond() at the end")
     definitions = [tool.to_tool().to_dict() for tool in tools]
     return settings.merged(LlmPredictionConfig(raw_tools={"type": "toolArray", "tools": definitions}))
-
-
-def _reply(job: ToolJob) -> ToolCallResultPart:
-    request = job.request
-    if request.id is None:
-        return ToolCallResultPart(content=job.outcome, name=request.name)
-    return ToolCallResultPart(content=job.outcome, name=request.name, tool_call_id=request.id)

@@ -46,7 +46,7 @@ def _run(job: ToolJob) -> None:
         else:
             job.succeed(job.tool.implementation(**job.arguments))
     except Exception as error:  # noqa: BLE001 - the model is told
-        job.fail(error)
+        job.failure = error
 
 
 async def _arun(job: ToolJob) -> None:
@@ -58,4 +58,4 @@ async def _arun(job: ToolJob) -> None:
         else:
             job.succeed(await asyncio.to_thread(job.tool.implementation, **job.arguments))
     except Exception as error:  # noqa: BLE001 - the model is told
-        job.fail(error)
+        job.failure = error

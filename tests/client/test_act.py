@@ -157,6 +157,42 @@ async def test_the_handler_of_invalid_requests_may_replace_or_end(model: Any) ->
         await model.act("nobody", [add], handle_invalid_tool_request=end)
 
 
+async def test_the_handler_is_asked_about_a_tool_that_failed_as_well(model: Any) -> None:
+    messages: list[Any] = []
+    asked: list[Any] = []
+
+    def answer(error: Exception, request: Any) -> str | None:
+        asked.append((error, request.name))
+        return 'Try "later".' if len(asked) == 1 else None
+
+    tool = lms.ToolFunctionDef.from_callable(fail, name="add")
+    for _ in range(2):
+        await model.act("add", [tool], on_message=messages.append, handle_invalid_tool_request=answer)
+    (error, name), _ = asked
+    assert isinstance(error, lms.LMStudioPredictionError)
+    assert isinstance(error.__cause__, ZeroDivisionError)
+    assert name == "add"
+    assert [message.content[0].content for message in messages if message.role == "tool"] == [
+        '"Try \\"later\\"."',
+        "\"Unhandled Python exception: ZeroDivisionError('never')\"",
+    ]
+
+
+async def test_the_handler_may_end_the_loop_when_a_tool_failed(model: Any) -> None:
+    def end(error: Exception, _request: Any) -> None:
+        raise error
+
+    with pytest.raises(lms.LMStudioPredictionError, match="ZeroDivisionError"):
+        await model.act("add", [lms.ToolFunctionDef.from_callable(fail, name="add")], handle_invalid_tool_request=end)
+
+
+@pytest.mark.parametrize("prompt", ["nobody", "add"])
+async def test_a_handler_must_return_text(model: Any, prompt: str) -> None:
+    tool = lms.ToolFunctionDef.from_callable(fail, name="add")
+    with pytest.raises(lms.LMStudioValueError, match="handle_invalid_tool_request must return text or None; got 5"):
+        await model.act(prompt, [tool], handle_invalid_tool_request=lambda _error, _request: 5)
+
+
 @proves("C-ACT-LIMIT")
 async def test_the_last_round_has_no_tools(model: Any) -> None:
     messages: list[Any] = []
