@@ -191,8 +191,6 @@ class Act:
             error = LMStudioPredictionError(f"Unhandled Python exception: {job.failure!r}")
             error.__cause__ = job.failure
             told = json.dumps(self._words_for(error, request), ensure_ascii=False)
-        if request.id is None:
-            return ToolCallResultPart(content=told, name=request.name)
         return ToolCallResultPart(content=told, name=request.name, tool_call_id=request.id)
 
     def _words_for(self, error: LMStudioPredictionError, request: ToolCallRequest) -> str:

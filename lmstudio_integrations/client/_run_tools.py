@@ -1,8 +1,9 @@
 """Running the tools of one round: in threads, or as coroutines. A tool that fails is told to the model."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 
 from lmstudio_integrations.client._act import ToolJob
@@ -38,24 +39,29 @@ async def arun_jobs(jobs: Sequence[ToolJob], parallel: int | None) -> None:
 def _run(job: ToolJob) -> None:
     if job.tool is None:
         return
-    try:
+    with _settling(job):
         if job.tool.is_async:
             # A loop of its own in a thread of its own: this thread may have one that is running.
             with ThreadPoolExecutor(1) as aside:
                 job.succeed(aside.submit(asyncio.run, job.tool.implementation(**job.arguments)).result())
         else:
             job.succeed(job.tool.implementation(**job.arguments))
-    except Exception as error:  # noqa: BLE001 - the model is told
-        job.failure = error
 
 
 async def _arun(job: ToolJob) -> None:
     if job.tool is None:
         return
-    try:
+    with _settling(job):
         if job.tool.is_async:
             job.succeed(await job.tool.implementation(**job.arguments))
         else:
-            job.succeed(await asyncio.to_thread(job.tool.implementation, **job.arguments))
+            await asyncio.to_thread(_run, job)
+
+
+@contextmanager
+def _settling(job: ToolJob) -> Generator[None]:
+    """Keep what a tool raises, in the thread where it does: no future can hold a `StopIteration`."""
+    try:
+        yield
     except Exception as error:  # noqa: BLE001 - the model is told
         job.failure = error

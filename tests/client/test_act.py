@@ -130,6 +130,13 @@ async def test_a_tool_that_fails_is_told_to_the_model(model: Any) -> None:
     assert "ZeroDivisionError('never')" in messages[1].content[0].content
 
 
+async def test_a_tool_may_fail_with_the_end_of_an_iterator(model: Any) -> None:
+    messages: list[Any] = []
+    tool = lms.ToolFunctionDef("add", "Add.", {"a": int, "b": int}, lambda a, b: next(iter([])))
+    await model.act("add", [tool], on_message=messages.append)
+    assert "StopIteration()" in messages[1].content[0].content
+
+
 @proves("C-ACT-INVALID")
 @pytest.mark.parametrize(
     ("prompt", "told"), [("nobody", "Cannot find tool with name nobody."), ("wrong", "Failed to parse arguments")]
