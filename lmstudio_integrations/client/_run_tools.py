@@ -1,10 +1,12 @@
 """Running the tools of one round: in threads, or as coroutines. A tool that fails is told to the model."""
 
 import asyncio
-from collections.abc import Generator, Sequence
+import inspect
+from collections.abc import Awaitable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from typing import Any
 
 from lmstudio_integrations.client._act import ToolJob
 
@@ -37,25 +39,35 @@ async def arun_jobs(jobs: Sequence[ToolJob], parallel: int | None) -> None:
 
 
 def _run(job: ToolJob) -> None:
-    if job.tool is None:
-        return
-    with _settling(job):
-        if job.tool.is_async:
-            # A loop of its own in a thread of its own: this thread may have one that is running.
-            with ThreadPoolExecutor(1) as aside:
-                job.succeed(aside.submit(asyncio.run, job.tool.implementation(**job.arguments)).result())
-        else:
-            job.succeed(job.tool.implementation(**job.arguments))
+    awaitable = _call(job)
+    if awaitable is not None:
+        # A loop of its own in a thread of its own: this thread may have one that is running.
+        with ThreadPoolExecutor(1) as aside:
+            aside.submit(asyncio.run, _finish(job, awaitable)).result()
 
 
 async def _arun(job: ToolJob) -> None:
+    is_async = job.tool is not None and job.tool.is_async
+    awaitable = _call(job) if is_async else await asyncio.to_thread(_call, job)
+    if awaitable is not None:
+        await _finish(job, awaitable)
+
+
+def _call(job: ToolJob) -> Awaitable[Any] | None:
+    """Call the function; return what it returned if that must be awaited, else take it."""
     if job.tool is None:
-        return
+        return None
     with _settling(job):
-        if job.tool.is_async:
-            job.succeed(await job.tool.implementation(**job.arguments))
-        else:
-            await asyncio.to_thread(_run, job)
+        result = job.tool.implementation(**job.arguments)
+        if inspect.isawaitable(result):
+            return result
+        job.succeed(result)
+    return None
+
+
+async def _finish(job: ToolJob, awaitable: Awaitable[Any]) -> None:
+    with _settling(job):
+        job.succeed(await awaitable)
 
 
 @contextmanager

@@ -84,8 +84,9 @@ class ToolFunctionDef:
 
     @property
     def is_async(self) -> bool:
-        """Whether the function must be awaited."""
-        return inspect.iscoroutinefunction(self.implementation)
+        """Whether the function is known to be one that must be awaited; others may return what must be, too."""
+        called = type(self.implementation).__call__
+        return inspect.iscoroutinefunction(self.implementation) or inspect.iscoroutinefunction(called)
 
     def to_tool(self) -> Tool:
         """Return the tool as the model is told of it."""

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextvars
+import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -39,6 +40,18 @@ async def shout(text: str) -> str:
     """Say it loudly."""
     await asyncio.sleep(0)
     return text.upper()
+
+
+class Loud:
+    """A tool that is an object."""
+
+    async def __call__(self, text: str) -> str:
+        return await shout(text)
+
+
+@functools.wraps(shout)
+def wrapped(**arguments: Any) -> Any:
+    return shout(**arguments)
 
 
 def fail(a: int, b: int = 0) -> int:
@@ -77,6 +90,17 @@ async def test_replies_come_in_the_order_of_the_requests(model: Any, parallel: i
     messages: list[Any] = []
     await model.act("both", [add, shout], on_message=messages.append, max_parallel_tool_calls=parallel)
     assert [part.content for part in messages[1].content] == ['"SLOW"', "7"]
+
+
+@pytest.mark.parametrize("implementation", [shout, Loud(), wrapped])
+@pytest.mark.parametrize("parallel", [1, None])
+async def test_whatever_a_tool_returns_is_awaited_if_it_must_be(
+    model: Any, implementation: Callable[..., Any], parallel: int | None
+) -> None:
+    messages: list[Any] = []
+    tools = [add, lms.ToolFunctionDef("shout", "Say it loudly.", {"text": str}, implementation)]
+    await model.act("both", tools, on_message=messages.append, max_parallel_tool_calls=parallel)
+    assert messages[1].content[0].content == '"SLOW"'
 
 
 async def test_parallel_tools_really_run_at_once(model: Any) -> None:

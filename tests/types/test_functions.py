@@ -110,9 +110,19 @@ def test_a_function_without_a_readable_signature_can_be_described_by_hand() -> N
     assert tool.check({"values": [1]}) == {"values": [1]}
 
 
-@pytest.mark.parametrize(("function", "awaited"), [(add, False), (wait, True)])
+class Patience:
+    """A tool that is an object."""
+
+    async def __call__(self) -> None:
+        await wait()
+
+
+@pytest.mark.parametrize(
+    ("function", "awaited"),
+    [(add, False), (wait, True), (functools.partial(wait), True), (Patience(), True), (Patience, False)],
+)
 def test_it_is_known_which_functions_must_be_awaited(function: Callable[..., Any], awaited: bool) -> None:
-    assert ToolFunctionDef.from_callable(function).is_async is awaited
+    assert ToolFunctionDef("f", "Do.", {}, function).is_async is awaited
 
 
 def _no_docstring(a: int) -> int:
