@@ -31,7 +31,7 @@ class ToolFunctionDef:
         name: What the model calls it.
         description: What the model is told of it.
         parameters: The type of each argument, by name; or `{"type": …, "default": …}`.
-        implementation: The function; takes the arguments by name. Arguments with a default may be left out.
+        implementation: The function; takes the arguments by name. It may have defaults of its own.
     """
 
     name: str
@@ -95,7 +95,7 @@ class ToolFunctionDef:
         return Tool(function=ToolFunction(name=self.name, description=self.description, parameters=schema))
 
     def check(self, arguments: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Return the arguments in the types that the function wants.
+        """Return the arguments in the types that the function wants, with the defaults that only `parameters` knows.
 
         Raises:
             LMStudioValueError: If they do not fit.
@@ -107,8 +107,11 @@ class ToolFunctionDef:
                 f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)
             )
             raise LMStudioValueError(f"Failed to parse arguments for tool {self.name}: {problems}") from error
-        names = list(self.parameters)
-        return {names[int(each[1:])]: getattr(checked, each) for each in checked.model_fields_set}
+        return {
+            name: getattr(checked, field)
+            for field, (name, kind) in zip(type(checked).model_fields, self.parameters.items(), strict=True)
+            if field in checked.model_fields_set or (is_mapping(kind) and "default" in kind)
+        }
 
     @cached_property
     def _arguments(self) -> type[BaseModel]:

@@ -95,10 +95,19 @@ def test_a_definition_may_be_an_object_a_dict_or_a_function() -> None:
     assert ToolFunctionDef.parse(add).name == "add"
 
 
-@pytest.mark.parametrize(("kind", "checked"), [({"type": int, "default": 5}, {}), ({"type": int}, {"b": 1})])
-def test_a_parameter_may_be_given_with_its_default(kind: dict[str, Any], checked: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "given", "checked"),
+    [
+        ({"type": int, "default": 5}, {}, {"b": 5}),
+        ({"type": int, "default": 5}, {"b": 1}, {"b": 1}),
+        ({"type": int}, {"b": 1}, {"b": 1}),
+    ],
+)
+def test_a_parameter_may_be_given_with_its_default(
+    kind: dict[str, Any], given: dict[str, Any], checked: dict[str, Any]
+) -> None:
     tool = ToolFunctionDef("f", "Do.", {"b": kind}, lambda b: b)
-    assert tool.check(checked) == checked
+    assert tool.check(given) == checked
     parameters = tool.to_tool().function.parameters
     assert parameters is not None
     assert parameters["properties"]["b"].get("default") == kind.get("default")
