@@ -2,12 +2,13 @@
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self, TypeAlias, TypedDict, cast, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, PydanticSchemaGenerationError, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 
 from lmstudio_integrations._narrow import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
@@ -27,6 +28,8 @@ class ToolFunctionDefDict(TypedDict):
 class ToolFunctionDef:
     """A tool that is a Python function, sync or async.
 
+    What cannot be one, or cannot be told to a model, is refused with an `LMStudioValueError`.
+
     Attributes:
         name: What the model calls it.
         description: What the model is told of it.
@@ -41,11 +44,21 @@ class ToolFunctionDef:
     _defaults: dict[str, Any] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for member, (fits, wanted) in _MEMBERS.items():
+            value = getattr(self, member)
+            if not fits(value):
+                raise LMStudioValueError(f"the {member} of a tool must be {wanted}; got {value!r}")
+        for name, kind in self.parameters.items():
+            if is_mapping(kind) and "type" not in kind:
+                raise LMStudioValueError(f"tool {self.name!r}: parameter {name!r} has no 'type'; got {kind!r}")
         object.__setattr__(self, "_defaults", _defaults_of(self.implementation))
         try:
-            _ = self._arguments
-        except PydanticSchemaGenerationError as error:
-            raise LMStudioValueError(f"tool {self.name!r} has a parameter of unusable type: {error}") from error
+            _ = self._schema
+        except PydanticUserError as error:
+            reason = str(error).partition("\n")[0]
+            raise LMStudioValueError(
+                f"tool {self.name!r} has a parameter of unusable type; use what JSON can hold: {reason}"
+            ) from error
 
     @classmethod
     def from_callable(
@@ -90,9 +103,7 @@ class ToolFunctionDef:
 
     def to_tool(self) -> Tool:
         """Return the tool as the model is told of it."""
-        schema = self._arguments.model_json_schema()
-        schema = {key: value for key, value in schema.items() if key in _SCHEMA_MEMBERS}
-        return Tool(function=ToolFunction(name=self.name, description=self.description, parameters=schema))
+        return Tool(function=ToolFunction(name=self.name, description=self.description, parameters=self._schema))
 
     def check(self, arguments: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return the arguments in the types that the function wants, with the defaults that only `parameters` knows.
@@ -114,6 +125,11 @@ class ToolFunctionDef:
         }
 
     @cached_property
+    def _schema(self) -> dict[str, Any]:
+        schema = self._arguments.model_json_schema()
+        return {key: value for key, value in schema.items() if key in _SCHEMA_MEMBERS}
+
+    @cached_property
     def _arguments(self) -> type[BaseModel]:
         """The arguments as a model. Its fields are numbered, so that a parameter may have any name."""
         fields: dict[str, Any] = {
@@ -124,6 +140,16 @@ class ToolFunctionDef:
 
 
 ToolInput: TypeAlias = ToolFunctionDef | ToolFunctionDefDict | Callable[..., Any]
+
+_MEMBERS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "name": (lambda value: isinstance(value, str), "text"),
+    "description": (lambda value: isinstance(value, str), "text"),
+    "parameters": (
+        lambda value: is_mapping(value) and all(isinstance(name, str) for name in value),
+        "a dict of types by name",
+    ),
+    "implementation": (callable, "a function"),
+}
 
 _SCHEMA_MEMBERS = {"type", "properties", "required", "additionalProperties", "$defs"}
 _NAMEABLE = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
@@ -164,7 +190,10 @@ def _parameters_of(implementation: Callable[..., Any], name: str) -> dict[str, A
 def _field(name: str, kind: Any, default: Any) -> tuple[Any, Any]:
     """Return the type of a parameter, and what else is known of it; it may be a dict of `type` and `default`."""
     if is_mapping(kind):
-        kind, default = kind.get("type"), kind.get("default", default)
+        kind, default = kind["type"], kind.get("default", default)
+    if isinstance(default, float) and not math.isfinite(default):
+        # JSON has no such number, so the model is not told of it.
+        return kind, Field(default_factory=lambda: default, alias=name)
     return kind, Field(default=default, alias=name)
 
 

@@ -114,6 +114,19 @@ def test_a_parameter_may_be_given_with_its_default(
     assert parameters.get("required", []) == ([] if "default" in kind else ["b"])
 
 
+@pytest.mark.parametrize("default", [float("inf"), float("-inf"), float("nan")])
+def test_a_default_that_json_cannot_hold_is_kept_from_the_model(default: float) -> None:
+    def limit(most: float = default) -> None:
+        """Limit something."""
+
+    parameters = ToolFunctionDef.from_callable(limit).to_tool().function.parameters
+    assert parameters is not None
+    assert parameters["properties"]["most"] == {"title": "Most", "type": "number"}
+    assert "required" not in parameters
+    given = ToolFunctionDef("limit", "Limit.", {"most": {"type": float, "default": default}}, limit)
+    assert repr(given.check({})["most"]) == repr(default)
+
+
 def test_a_function_without_a_readable_signature_can_be_described_by_hand() -> None:
     tool = ToolFunctionDef("least", "Find the least.", {"values": list[int]}, min)
     assert tool.check({"values": [1]}) == {"values": [1]}
@@ -158,6 +171,14 @@ def _unusable_hint(a: _Unusable) -> None:
     """Do."""
 
 
+def _callable_hint(a: Callable[[int], int]) -> None:
+    """Do."""
+
+
+def _defined(**members: Any) -> dict[str, Any]:
+    return {"name": "f", "description": "Do.", "parameters": {}, "implementation": add, **members}
+
+
 @pytest.mark.parametrize(
     ("tool", "finding"),
     [
@@ -166,9 +187,18 @@ def _unusable_hint(a: _Unusable) -> None:
         (_many, "parameter 'numbers' cannot be passed by name"),
         (_unknown_hint, "its type hints cannot be read"),
         (_unusable_hint, "has a parameter of unusable type"),
+        (_callable_hint, "has a parameter of unusable type; use what JSON can hold"),
         (functools.partial(add, 1), "a partial has no type hints"),
         ({"name": "add"}, "a tool needs name, description, parameters, implementation"),
         (5, "a tool must be a function or a ToolFunctionDef, got 5"),
+        (_defined(name=5), "the name of a tool must be text; got 5"),
+        (_defined(description=None), "the description of a tool must be text; got None"),
+        (_defined(parameters=5), "the parameters of a tool must be a dict of types by name; got 5"),
+        (_defined(parameters=None), "the parameters of a tool must be a dict of types by name; got None"),
+        (_defined(parameters={5: int}), "the parameters of a tool must be a dict of types by name; got {5: "),
+        (_defined(parameters={"a": "integer"}), "has a parameter of unusable type"),
+        (_defined(parameters={"a": {"description": "x"}}), "tool 'f': parameter 'a' has no 'type'; got {'desc"),
+        (_defined(implementation=None), "the implementation of a tool must be a function; got None"),
     ],
 )
 def test_what_cannot_be_a_tool_is_refused(tool: Any, finding: str) -> None:
