@@ -24,7 +24,7 @@ from lmstudio_integrations.client._requests import (
     to_chat,
 )
 from lmstudio_integrations.errors import LMStudioPredictionError, LMStudioToolCallError, LMStudioValueError
-from lmstudio_integrations.types.chat import AssistantMessage, ToolMessage
+from lmstudio_integrations.types.chat import AssistantMessage, Chat, ToolMessage
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.functions import ToolFunctionDef, ToolInput, parse_tools
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionRoundResult
@@ -118,6 +118,7 @@ class Act:
         self.parallel = whole_number(options.get("max_parallel_tool_calls", 1), "max_parallel_tool_calls")
         self._started = time.monotonic()
         self._round = -1
+        self._said: AssistantMessage | None = None
 
     @property
     def result(self) -> ActResult:
@@ -130,9 +131,11 @@ class Act:
         self._tell("on_round_start", self._round)
         result = yield from self._prediction().to_end()
         self._tell("on_prediction_completed", PredictionRoundResult.of(result, self._round))
-        message = self._chat.add_assistant_response(result, result.tool_call_requests)
+        # Apart from the chat, in which it may have become part of what the assistant had said before.
+        self._said = Chat().add_assistant_response(result, result.tool_call_requests)
+        self._chat.append(self._said)
         if not result.tool_call_requests:
-            self._tell("on_message", message)
+            self._tell("on_message", self._said)
             self._tell("on_round_end", self._round)
             return []
         if self._is_last:
@@ -142,7 +145,7 @@ class Act:
     def take(self, jobs: Sequence[ToolJob]) -> None:
         """Tell the model what came of the tools, in the order in which it asked."""
         reply = self._chat.add_tool_results([self._reply(job) for job in jobs])
-        self._tell("on_message", self._chat.messages[-2])
+        self._tell("on_message", self._said)
         self._tell("on_message", reply)
         self._tell("on_round_end", self._round)
 

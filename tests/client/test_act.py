@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -239,6 +239,26 @@ async def test_the_chat_that_was_given_is_left_alone(model: Any) -> None:
     chat.add_user_message("add")
     await model.act(chat, [add])
     assert len(chat) == 1
+
+
+def texts_of(messages: Iterable[Any]) -> list[str]:
+    return [part.text for message in messages for part in message.content if part.type == "text"]
+
+
+@pytest.mark.parametrize(("begun", "rounds"), [("hello ", 1), ("add ", 2)])
+async def test_a_chat_that_begins_the_answer_can_take_what_follows(model: Any, begun: str, rounds: int) -> None:
+    chat = lms.Chat()
+    chat.add_user_message("Do.")
+    chat.add_assistant_response(begun)
+    said: list[Any] = []
+
+    def hear(message: Any) -> None:
+        said.append(message)
+        chat.append(message)
+
+    assert (await model.act(chat, [add], on_message=hear)).rounds == rounds
+    assert len(texts_of(said)) == rounds
+    assert texts_of(chat.messages[1:]) == [begun, *texts_of(said)]
 
 
 async def test_the_model_is_told_the_tools_schema(model: Any) -> None:
