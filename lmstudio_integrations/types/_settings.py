@@ -6,7 +6,7 @@ Which setting has which key is written at the fields in `config.py`; nothing her
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 from pydantic import ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
@@ -43,10 +43,45 @@ class Kv:
         return value
 
 
-class Settings(WireModel):
-    """A group of settings; all optional, and only those that are set are sent."""
+class WrittenModel(WireModel):
+    """A value that people write, and mistype: what it does not know is an error, with the nearest known name."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False, extra="forbid")
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise self._refusal(fields, error) from error
+
+    # Pydantic builds values without it, so that it can still say where in a value within a value the fault is.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build the value from a dict with either spelling.
+
+        Raises:
+            LMStudioValueError: If a name is unknown (the nearest known one is suggested), or a value cannot be.
+        """
+        fields = _as_mapping(data, cls.__name__)
+        try:
+            return super().from_dict(fields)
+        except ValidationError as error:
+            raise cls._refusal(fields, error) from error
+
+    @classmethod
+    def _refusal(cls, fields: Mapping[str, Any], error: ValidationError) -> LMStudioValueError:
+        cls._check_names(fields)
+        return LMStudioValueError(_explain(error))
+
+    @classmethod
+    def _check_names(cls, fields: Mapping[str, Any]) -> None:
+        check_names(fields, cls)
+
+
+class Settings(WrittenModel):
+    """A group of settings; all optional, and only those that are set are sent."""
 
     def model_post_init(self, _context: Any, /) -> None:
         """Leave `None` as it was given: laid over other settings, it unsets."""
@@ -67,18 +102,9 @@ class Settings(WireModel):
         elif isinstance(value, cls):
             settings = value
         else:
-            fields = _as_mapping(value, cls.__name__)
-            cls._check_names(fields)
-            try:
-                settings = cls.model_validate(fields)
-            except ValidationError as error:
-                raise LMStudioValueError(_explain(error)) from error
+            settings = cls.from_dict(cast("Mapping[str, Any]", value))
         settings.check_together()
         return settings
-
-    @classmethod
-    def _check_names(cls, fields: Mapping[str, Any]) -> None:
-        check_names(fields, cls)
 
     def check_together(self) -> None:
         """Refuse settings that do not go together.
@@ -133,7 +159,7 @@ class Settings(WireModel):
     def _fits(cls, name: str, value: Any) -> bool:
         try:
             cls(**{name: value})
-        except ValidationError:
+        except LMStudioValueError:
             return False
         return True
 
@@ -161,13 +187,18 @@ def _as_mapping(value: object, wanted: str) -> Mapping[str, Any]:
     return value
 
 
+_PLAINER = {"extra_forbidden": "it is given in both spellings"}
+"""What pydantic's findings mean here, once the names are known to be right."""
+
+
 def _explain(error: ValidationError) -> str:
     """Put pydantic's findings into one clause per setting: its name, the value, what is wrong."""
     findings: dict[str, list[str]] = {}
     for problem in error.errors(include_url=False):
         # The other parts of a location name the members of a union.
         path = ".".join(str(part) for part in problem["loc"] if isinstance(part, int) or part.isidentifier())
-        findings.setdefault(f"{path}={problem['input']!r}", []).append(problem["msg"].removeprefix("Value error, "))
+        reason = _PLAINER.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+        findings.setdefault(f"{path}={problem['input']!r}", []).append(reason)
     return "; ".join(f"{what}: {', or '.join(reasons)}" for what, reasons in findings.items())
 
 

@@ -7,12 +7,11 @@ A field carries its wire key and encoding in its annotation, so that a setting i
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field
 
 from lmstudio_integrations._narrow import is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._base import WireModel
-from lmstudio_integrations.types._settings import Kv, Settings, check_names
+from lmstudio_integrations.types._settings import Kv, Settings, WrittenModel, check_names
 
 ModelKind = Literal["llm", "embedding"]
 """The two kinds of model that this package handles; each has a namespace of its name."""
@@ -48,14 +47,12 @@ OffloadRatio = Fraction | Literal["max", "off"]
 CacheQuantization = Literal["f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
 
 
-class GpuSetting(WireModel):
+class GpuSetting(WrittenModel):
     """How a model is spread over graphics cards.
 
     `ratio`: the part of the layers on the cards, 0 to 1, `"max"` or `"off"`. `num_cpu_expert_layers_ratio`: the
     part of the expert layers kept on the CPU. `main_gpu`: the number of the card to prefer.
     """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)
 
     ratio: OffloadRatio | None = None
     num_cpu_expert_layers_ratio: OffloadRatio | None = None
@@ -100,8 +97,8 @@ class GpuSetting(WireModel):
             if is_list(priority) and priority:
                 gpu["main_gpu"] = priority[0]
         try:
-            return cls.model_validate(gpu) if gpu else None
-        except ValidationError:
+            return cls(**gpu) if gpu else None
+        except LMStudioValueError:
             return None
 
 

@@ -1,5 +1,6 @@
 """Settings: every name with its key, both ways; off, wrong, mistyped and unknown values."""
 
+from collections.abc import Callable
 from typing import Any, get_type_hints
 
 import pytest
@@ -206,6 +207,11 @@ def test_nought_is_a_value_and_not_off(option: str) -> None:
     assert wire == {"checked": True, "value": 0}
 
 
+def made(kind: type[Settings]) -> list[Callable[[dict[str, Any]], Settings]]:
+    """Return the ways in which people make settings."""
+    return [kind.parse, kind.from_dict, lambda settings: kind(**settings)]
+
+
 @pytest.mark.parametrize(
     ("kind", "settings", "text"),
     [
@@ -238,10 +244,11 @@ def test_nought_is_a_value_and_not_off(option: str) -> None:
 def test_a_value_that_cannot_be_is_refused_with_its_name(
     kind: type[Settings], settings: dict[str, Any], text: str
 ) -> None:
-    with pytest.raises(LMStudioValueError) as caught:
-        kind.parse(settings)
-    assert text in str(caught.value)
-    assert "[" not in str(caught.value).partition("=")[0], "the name of the setting, not of a validator"
+    for make in made(kind):
+        with pytest.raises(LMStudioValueError) as caught:
+            make(settings)
+        assert text in str(caught.value)
+        assert "[" not in str(caught.value).partition("=")[0], "the name of the setting, not of a validator"
 
 
 @pytest.mark.parametrize(
@@ -295,21 +302,32 @@ def test_settings_that_go_together_pass(settings: dict[str, Any]) -> None:
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest_one(kind: type[Settings], name: str, text: str) -> None:
-    with pytest.raises(LMStudioValueError) as caught:
-        kind.parse({name: 1})
-    assert text in str(caught.value)
-    assert repr(name) in str(caught.value)
+    for make in made(kind):
+        with pytest.raises(LMStudioValueError) as caught:
+            make({name: 1})
+        assert text in str(caught.value)
+        assert repr(name) in str(caught.value)
 
 
 def test_a_mistyped_name_is_found_inside_the_settings_of_the_graphics_cards_too() -> None:
+    for make in made(LlmLoadModelConfig):
+        with pytest.raises(LMStudioValueError, match="did you mean 'ratio'"):
+            make({"gpu": {"rato": 1}})
     with pytest.raises(LMStudioValueError, match="did you mean 'ratio'"):
-        LlmLoadModelConfig.parse({"gpu": {"rato": 1}})
+        GpuSetting(rato=1)  # type: ignore[call-arg]  # the fault is the point
+
+
+def test_a_setting_is_given_in_one_spelling() -> None:
+    for make in made(LlmPredictionConfig):
+        with pytest.raises(LMStudioValueError, match="max_tokens=2: it is given in both spellings"):
+            make({"maxTokens": 1, "max_tokens": 2})
 
 
 @pytest.mark.parametrize("value", [5, "temperature", ["temperature"], LlmLoadModelConfig()])
-def test_settings_of_another_form_are_refused(value: Any) -> None:
+@pytest.mark.parametrize("make", [LlmPredictionConfig.parse, LlmPredictionConfig.from_dict])
+def test_settings_of_another_form_are_refused(make: Callable[[Any], Settings], value: Any) -> None:
     with pytest.raises(LMStudioValueError, match="settings are a LlmPredictionConfig or a dict"):
-        LlmPredictionConfig.parse(value)
+        make(value)
 
 
 def test_a_name_that_is_no_text_is_refused() -> None:
