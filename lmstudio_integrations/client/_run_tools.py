@@ -2,27 +2,28 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
-from typing import Any
+from threading import Thread
+from typing import Any, TypeVar
 
 from lmstudio_integrations.client._act import ToolJob
+from lmstudio_integrations.client._waiters import SLICE
+
+T = TypeVar("T")
 
 
 def run_jobs(jobs: Sequence[ToolJob], parallel: int | None) -> None:
-    """Run tools, `parallel` at once; with one at a time they run in this thread."""
-    if parallel == 1:
-        for job in jobs:
-            _run(job)
+    """Run tools, `parallel` at once; with one at a time, functions that are not async run in this thread."""
+    if parallel != 1:
+        _run_aside(arun_jobs(jobs, parallel))
         return
-    pool = ThreadPoolExecutor(parallel or len(jobs), thread_name_prefix="lmstudio-tool")
-    try:
-        for running in [pool.submit(copy_context().run, _run, job) for job in jobs]:
-            running.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C there is nothing to wait for
+    for job in jobs:
+        awaitable = _call(job)
+        if awaitable is not None:
+            _run_aside(_finish(job, awaitable))
 
 
 async def arun_jobs(jobs: Sequence[ToolJob], parallel: int | None) -> None:
@@ -31,26 +32,14 @@ async def arun_jobs(jobs: Sequence[ToolJob], parallel: int | None) -> None:
 
     async def run(job: ToolJob) -> None:
         async with room:
-            await _arun(job)
+            at_once = job.tool is None or job.tool.is_async
+            awaitable = _call(job) if at_once else await asyncio.wrap_future(_start(lambda: _call(job)))
+            if awaitable is not None:
+                await _finish(job, awaitable)
 
     async with asyncio.TaskGroup() as group:
         for job in jobs:
             group.create_task(run(job))
-
-
-def _run(job: ToolJob) -> None:
-    awaitable = _call(job)
-    if awaitable is not None:
-        # A loop of its own in a thread of its own: this thread may have one that is running.
-        with ThreadPoolExecutor(1) as aside:
-            aside.submit(asyncio.run, _finish(job, awaitable)).result()
-
-
-async def _arun(job: ToolJob) -> None:
-    is_async = job.tool is not None and job.tool.is_async
-    awaitable = _call(job) if is_async else await asyncio.to_thread(_call, job)
-    if awaitable is not None:
-        await _finish(job, awaitable)
 
 
 def _call(job: ToolJob) -> Awaitable[Any] | None:
@@ -77,3 +66,50 @@ def _settling(job: ToolJob) -> Generator[None]:
         yield
     except Exception as error:  # noqa: BLE001 - the model is told
         job.failure = error
+
+
+def _run_aside(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine in a thread and a loop of its own: this thread may have a loop that is running.
+
+    Ctrl-C cancels the coroutine and does not wait for it.
+    """
+    runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+    loop = runner.get_loop()
+
+    def run() -> None:
+        with runner:
+            runner.run(coroutine)
+
+    try:
+        running = _start(run)
+        while not running.done():
+            wait([running], SLICE)
+        running.result()
+    except BaseException:
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(_cancel_all, loop)
+        raise
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+
+
+def _start(function: Callable[[], T]) -> "Future[T]":
+    """Call a function in a thread of its own, which nothing has to wait for: neither Ctrl-C nor the end of the process.
+
+    A pool will not do: its threads are waited for when the process ends, and there may be too few of them.
+    """
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # it cannot be cancelled any more
+    context = copy_context()
+
+    def run() -> None:
+        try:
+            future.set_result(context.run(function))
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            future.set_exception(error)
+
+    Thread(target=run, name="lmstudio-tool", daemon=True).start()
+    return future

@@ -15,6 +15,9 @@ from lmstudio_integrations.emulator import Emulator
 from tests.client.both import sync_client
 from tests.requirements import proves
 
+MANY = 40
+"""More tools than a pool of threads has room for, which is 32 at most unless it is told otherwise."""
+
 RULES: list[dict[str, Any]] = [
     {"when": {"role": "tool"}, "then": [{"text": "I heard: {last}"}]},
     {"when": {"last": "^add", "tools": ["add"]}, "then": [{"tool": "add", "arguments": {"a": 1, "b": "2"}}]},
@@ -27,6 +30,7 @@ RULES: list[dict[str, Any]] = [
     },
     {"when": {"last": "^nobody", "tools": ["add"]}, "then": [{"tool": "nobody", "arguments": {}}]},
     {"when": {"last": "^wrong", "tools": ["add"]}, "then": [{"tool": "add", "arguments": {"a": "x"}}]},
+    {"when": {"last": "^meet", "tools": ["meet"]}, "then": [{"tool": "meet", "arguments": {}}] * MANY},
     {"when": {"last": "^always"}, "then": [{"tool": "add", "arguments": {"a": 1, "b": 1}}]},
 ]
 
@@ -121,6 +125,14 @@ async def test_parallel_tools_really_run_at_once(model: Any) -> None:
         lms.ToolFunctionDef.from_callable(second, name="add"),
     ]
     assert (await model.act("both", tools, max_parallel_tool_calls=None)).rounds == 2
+
+
+async def test_all_tools_of_a_round_run_at_once_however_many_they_are(model: Any) -> None:
+    together = threading.Barrier(MANY, timeout=5)
+    tool = lms.ToolFunctionDef("meet", "Wait for the others.", {}, lambda: together.wait() >= 0)
+    messages: list[Any] = []
+    await model.act("meet", [tool], on_message=messages.append, max_parallel_tool_calls=None)
+    assert [part.content for part in messages[1].content] == ["true"] * MANY
 
 
 async def test_callbacks_get_the_round(model: Any) -> None:
@@ -305,17 +317,39 @@ async def test_senseless_options_are_refused(model: Any, options: dict[str, Any]
         await model.act("add", [add], **options)
 
 
-def test_tools_that_run_side_by_side_see_the_context_of_the_caller(server: Emulator) -> None:
+@pytest.mark.parametrize("parallel", [1, None])
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_tools_see_the_context_of_the_caller(model: Any, parallel: int | None, is_async: bool) -> None:
     place = contextvars.ContextVar("place", default="nowhere")
     seen: list[str] = []
 
-    def look(a: int, b: int = 0) -> int:
-        """Add two numbers."""
+    def look(**_numbers: int) -> None:
         seen.append(place.get())
-        return a + b
 
-    tool = lms.ToolFunctionDef.from_callable(look, name="add")
-    with lms.Client(server.address) as client:
-        place.set("here")
-        client.llm.model("chatty").act("add", [tool], max_parallel_tool_calls=None)
+    async def look_slowly(**numbers: int) -> None:
+        look(**numbers)
+
+    tool = lms.ToolFunctionDef("add", "Add.", {"a": int, "b": int}, look_slowly if is_async else look)
+    place.set("here")
+    await model.act("add", [tool], max_parallel_tool_calls=parallel)
     assert seen == ["here"]
+
+
+async def test_cancelling_the_loop_cancels_its_tools(server: Emulator) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def wait(**_numbers: int) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    tool = lms.ToolFunctionDef("add", "Add.", {"a": int, "b": int}, wait)
+    async with AsyncClient(server.address) as client:
+        acting = asyncio.create_task((await client.llm.model("chatty")).act("add", [tool]))
+        await asyncio.wait_for(begun.wait(), 5)
+        acting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await acting
+        assert ended.is_set()

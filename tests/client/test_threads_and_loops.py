@@ -172,6 +172,50 @@ except KeyboardInterrupt:
     assert err == ""
 
 
+_TOOLS = """
+import asyncio, sys, threading
+import lmstudio_integrations as lms
+
+left = threading.Event()
+
+async def wait(**_arguments):
+    print("in the tool", flush=True)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        left.set()
+
+def block(**_arguments):
+    print("in the tool", flush=True)
+    threading.Event().wait()
+
+def act(tool, parallel, client=lms.Client):
+    tool = lms.ToolFunctionDef("weather", "Tell the weather.", {"city": str}, tool)
+    return client(sys.argv[1]).llm.lazy_model("chatty").act("weather", [tool], max_parallel_tool_calls=parallel)
+
+async def aact(tool):
+    await act(tool, 1, lms.AsyncClient)
+
+try:
+    eval(sys.argv[2])
+except KeyboardInterrupt:
+    print("interrupted", "wait" not in sys.argv[2] or left.wait(5), flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "act",
+    ["act(wait, 1)", "act(wait, None)", "act(block, 1)", "act(block, None)", "asyncio.run(aact(block))"],
+)
+def test_ctrl_c_ends_a_tool_or_leaves_it_behind(server: Emulator, act: str) -> None:
+    process = _python(_TOOLS, server.address, act)
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "in the tool"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (out.strip(), err) == ("interrupted True", "")
+
+
 def test_a_handle_of_a_new_instance_loads_one_whoever_is_first(server: Emulator) -> None:
     with lms.Client(server.address) as client:
         handle = client.llm.lazy_model("chatty", load_policy="new_instance")
