@@ -90,7 +90,7 @@ class ToolJob:
     tool: ToolFunctionDef | None = None
     arguments: dict[str, Any] = field(default_factory=dict[str, Any])
     outcome: str = ""
-    failure: Exception | None = None
+    failure: BaseException | None = None
 
     def succeed(self, value: Any) -> None:
         """Take what the function returned.

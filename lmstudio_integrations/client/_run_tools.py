@@ -61,10 +61,13 @@ async def _finish(job: ToolJob, awaitable: Awaitable[Any]) -> None:
 
 @contextmanager
 def _settling(job: ToolJob) -> Generator[None]:
-    """Keep what a tool raises, in the thread where it does: no future can hold a `StopIteration`."""
+    """Keep what a tool raises, in the thread where it does: no future can hold a `StopIteration`.
+
+    A `CancelledError` too: where it is the whole round that is cancelled, the group of its tasks raises it again.
+    """
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - the model is told
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the model is told
         job.failure = error
 
 
@@ -83,7 +86,7 @@ def _run_aside(coroutine: Coroutine[Any, Any, None]) -> None:
     try:
         running = _start(run)
         while not running.done():
-            wait([running], SLICE)
+            wait([running], SLICE)  # not for longer, because of Ctrl-C on Windows
         running.result()
     except BaseException:
         with suppress(RuntimeError):  # the loop has ended

@@ -335,6 +335,32 @@ async def test_tools_see_the_context_of_the_caller(model: Any, parallel: int | N
     assert seen == ["here"]
 
 
+async def cancel_itself(**_numbers: int) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+async def end_cancelled(**_numbers: int) -> None:
+    raise asyncio.CancelledError
+
+
+def end_cancelled_at_once(**_numbers: int) -> None:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("parallel", [1, None])
+@pytest.mark.parametrize("implementation", [cancel_itself, end_cancelled, end_cancelled_at_once])
+async def test_a_tool_that_is_cancelled_has_failed_like_any_other(
+    model: Any, implementation: Callable[..., Any], parallel: int | None
+) -> None:
+    messages: list[Any] = []
+    tool = lms.ToolFunctionDef("add", "Add.", {"a": int, "b": int}, implementation)
+    await model.act("add", [tool], on_message=messages.append, max_parallel_tool_calls=parallel)
+    assert messages[1].content[0].content == '"Unhandled Python exception: CancelledError()"'
+
+
 async def test_cancelling_the_loop_cancels_its_tools(server: Emulator) -> None:
     begun, ended = asyncio.Event(), asyncio.Event()
 
