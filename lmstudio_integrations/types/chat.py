@@ -117,17 +117,17 @@ class Chat:
             self.add_system_prompt(initial_prompt)
 
     @classmethod
-    def from_history(cls, history: "str | Chat | Mapping[str, Any]") -> Self:
-        """Build a chat from a user prompt, another chat (copied), or `{"messages": […]}`.
+    def from_history(cls, history: "str | Chat | ChatHistory | Mapping[str, Any]") -> Self:
+        """Build a chat from a user prompt, another chat (copied), its wire form, or `{"messages": […]}`.
 
-        A message's content may be a plain string, one part, or a list of parts.
+        A message's content may be a plain string, one part, or a list of parts. It has a role and nothing else.
 
         Raises:
             LMStudioValueError: If the data has another form.
         """
         chat = cls()
         if isinstance(history, Chat):
-            chat._messages = list(history.messages)
+            chat._messages = [_copied(message) for message in history.messages]
         elif isinstance(history, str):
             chat.add_user_message(history)
         else:
@@ -143,6 +143,8 @@ class Chat:
     def copy(self) -> Self:
         """Return a chat that grows on its own."""
         return self.from_history(self)
+
+    __copy__ = copy
 
     def add_system_prompt(self, prompt: Content | Iterable[Content]) -> SystemMessage:
         """Add instructions for the model."""
@@ -224,7 +226,21 @@ class Chat:
         return grown
 
 
+def _copied(message: Message) -> Message:
+    """Return a message that shares nothing that can change: its parts are frozen, but for the arguments of calls."""
+    parts = [part.model_copy(deep=True) if isinstance(part, ToolCallRequestPart) else part for part in message.content]
+    return message.model_copy(update={"content": parts})
+
+
+def _listed(values: object, wanted: str) -> list[Any]:
+    if not is_iterable(values) or isinstance(values, str | Mapping | WireModel):
+        raise LMStudioValueError(f"{wanted}; got {values!r}")
+    return list(values)
+
+
 def _messages_of(history: object) -> list[Any]:
+    if isinstance(history, ChatHistory):
+        return list(history.messages)
     messages = history.get("messages") if is_mapping(history) else None
     if not is_list(messages):
         raise LMStudioValueError(f"a history is text, a chat or {{'messages': [...]}}, got {history!r}")

@@ -1,5 +1,6 @@
 """Conversations: how they grow, what they are built from, what they refuse."""
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -131,7 +132,9 @@ def test_of_a_finished_prediction_only_the_answer_is_kept() -> None:
             {"messages": [UserMessage(content=[TextPart(text="hi")])]},
             [("user", [text("hi")])],
         ),
+        ({"messages": [{"role": "user", "content": "hi", "tool_calls": None}]}, [("user", [text("hi")])]),
         (HISTORY, [(message["role"], message["content"]) for message in HISTORY["messages"]]),
+        (ChatHistory.from_dict(HISTORY), [(message["role"], message["content"]) for message in HISTORY["messages"]]),
     ],
 )
 def test_a_history_may_be_text_or_messages_in_any_of_their_forms(history: Any, expected: Any) -> None:
@@ -146,6 +149,16 @@ def test_a_copy_grows_on_its_own() -> None:
         other.add_user_message("c")
         assert len(other) == 2
     assert wire(chat) == [("system", [text("a")])]
+
+
+@pytest.mark.parametrize("copied", [Chat.copy, copy.copy, copy.deepcopy, Chat.from_history])
+def test_a_copy_shares_nothing_that_can_change(copied: Callable[[Chat], Chat]) -> None:
+    chat = Chat.from_history(HISTORY)
+    other: Any = copied(chat)
+    other.messages[1].content.clear()
+    other.messages[2].content[1].tool_call_request.arguments["a"] = 9
+    other.add_user_message("More?")
+    assert chat.to_history().to_dict() == HISTORY
 
 
 def test_messages_of_one_chat_can_be_put_into_another() -> None:
