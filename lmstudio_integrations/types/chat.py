@@ -154,9 +154,7 @@ class Chat:
         self, content: Content | Iterable[Content], *, images: Iterable[FileHandle] = ()
     ) -> UserMessage:
         """Add what the user says; images come after the text."""
-        if not is_iterable(images):
-            raise LMStudioValueError(f"images must be a list of prepared files; got {images!r}")
-        return self._add(UserMessage, [*_parts(content), *images])
+        return self._add(UserMessage, [*_parts(content), *_listed(images, "images must be a list of prepared files")])
 
     def add_assistant_response(
         self,
@@ -165,12 +163,16 @@ class Chat:
     ) -> AssistantMessage:
         """Add what the model answered. Of a prediction result, its reasoning is left out."""
         content = response.content if isinstance(response, PredictionResult) else response
-        requests = [ToolCallRequestPart(tool_call_request=request) for request in tool_call_requests]
-        return self._add(AssistantMessage, [*_parts(content), *requests])
+        wanted = "tool_call_requests must be a list of ToolCallRequest"
+        requests = _listed(tool_call_requests, wanted)
+        if not all(isinstance(request, ToolCallRequest) for request in requests):
+            raise LMStudioValueError(f"{wanted}; got {requests!r}")
+        calls = [ToolCallRequestPart(tool_call_request=request) for request in requests]
+        return self._add(AssistantMessage, [*_parts(content), *calls])
 
     def add_tool_results(self, results: Iterable[ToolCallResultPart | Mapping[str, Any]]) -> ToolMessage:
         """Add the answers of tools."""
-        return self._add(ToolMessage, list(results))
+        return self._add(ToolMessage, _listed(results, "results must be a list of answers of tools"))
 
     def add_tool_result(self, result: ToolCallResultPart | Mapping[str, Any]) -> ToolMessage:
         """Add the answer of a tool."""
@@ -254,6 +256,12 @@ def _taken_apart(message: object) -> tuple[str, object]:
     role = message.get("role")
     if not isinstance(role, str) or role not in _MESSAGES:
         raise LMStudioValueError(f"role must be one of {', '.join(_MESSAGES)}, got {role!r}")
+    others = [name for name, value in message.items() if name not in {"role", "content"} and value]
+    if others:
+        raise LMStudioValueError(
+            f"a message is role and content, got {', '.join(map(repr, others))} as well; "
+            "add tool calls with add_assistant_response(), their answers with add_tool_result()"
+        )
     return role, message.get("content")
 
 

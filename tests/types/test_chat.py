@@ -19,7 +19,7 @@ from lmstudio_integrations.types.chat import (
 )
 from lmstudio_integrations.types.files import FileHandle, Origin
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
-from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallResultPart
+from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 from tests.protocol.samples import FILE, HISTORY, TOOL_CALL
 from tests.requirements import proves
 from tests.strict.wire import HISTORY as DESCRIBED
@@ -183,6 +183,13 @@ def _bad(role: str, content: Any) -> Callable[[], Any]:
     return lambda: Untyped.from_history({"messages": [{"role": role, "content": content}]})
 
 
+def _with_more(role: str, **more: Any) -> Callable[[], Any]:
+    return lambda: Untyped.from_history({"messages": [{"role": role, "content": "hi", **more}]})
+
+
+CALL = ToolCallRequestPart(tool_call_request=ToolCallRequest(name="add"))
+
+
 @proves("C-CHAT-CHECKED")
 @pytest.mark.parametrize(
     ("make", "finding"),
@@ -203,7 +210,15 @@ def _bad(role: str, content: Any) -> Callable[[], Any]:
         (_bad("tool", None), "got None"),
         (_bad("system", b"hi"), "content does not fit a message of SystemMessage"),
         (lambda: Untyped().append(5), "got 5"),
-        (lambda: Untyped().add_tool_results({"a": 1}), "content does not fit a message of ToolMessage"),
+        (_with_more("assistant", tool_calls=[{"id": "1"}], name="bob"), "got 'tool_calls', 'name' as well; add tool"),
+        (_with_more("tool", tool_call_id="1"), "a message is role and content, got 'tool_call_id' as well"),
+        (lambda: Untyped().add_assistant_response("hi", None), "must be a list of ToolCallRequest; got None"),
+        (lambda: Untyped().add_assistant_response("hi", ["add"]), "must be a list of ToolCallRequest; got ['add']"),
+        (lambda: Untyped().add_assistant_response("hi", [CALL]), "must be a list of ToolCallRequest; got [ToolCallR"),
+        (lambda: Untyped().add_assistant_response("hi", CALL), "must be a list of ToolCallRequest; got ToolCallRequ"),
+        (lambda: Untyped().add_tool_results(5), "results must be a list of answers of tools; got 5"),
+        (lambda: Untyped().add_tool_results({"a": 1}), "results must be a list of answers of tools; got {'a': 1}"),
+        (lambda: Untyped().add_user_message("hi", images=PICTURE), "images must be a list of prepared files; got File"),
         (lambda: Untyped().add_user_message("hi", images=["cat.png"]), "content does not fit a message of UserMessage"),
         (lambda: Untyped().add_user_message("hi", images=5), "images must be a list of prepared files; got 5"),
         (lambda: Untyped().to_history(), "the chat is empty"),
