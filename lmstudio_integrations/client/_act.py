@@ -159,7 +159,8 @@ class Act:
         progress = options.get("on_prompt_processing_progress")
         settings = self._settings
         if self._is_last:
-            settings = settings.merged(LlmPredictionConfig(raw_tools=None))
+            choice = settings.tool_choice and {"type": "generic", "mode": "auto"}  # there is nothing to choose
+            settings = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=choice))
         prediction = respond_in_loop(self._link, self._binding, self._chat, settings, options)
         prediction.on_failed_call = self._refuse_unreadable
         prediction.callbacks = Callbacks(

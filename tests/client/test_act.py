@@ -246,6 +246,15 @@ async def test_the_last_round_has_no_tools(model: Any) -> None:
         await model.act("always", [add], max_prediction_rounds=1)
 
 
+@proves("C-ACT-LIMIT")
+async def test_the_last_round_requires_no_tool(model: Any) -> None:
+    results: list[Any] = []
+    required = {"type": "generic", "mode": "required"}
+    options = {"config": {"toolChoice": required}, "on_prediction_completed": results.append}
+    await model.act("add", [add], max_prediction_rounds=2, **options)
+    assert [each.prediction_config.tool_choice["mode"] for each in results] == ["required", "auto"]
+
+
 async def test_the_chat_that_was_given_is_left_alone(model: Any) -> None:
     chat = lms.Chat()
     chat.add_user_message("add")
