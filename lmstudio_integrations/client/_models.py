@@ -6,6 +6,7 @@ from typing import Any, TypeAlias, cast
 
 from pydantic import ValidationError
 
+from lmstudio_integrations._narrow import is_mapping
 from lmstudio_integrations.client._arguments import check_names, list_of, text_of
 from lmstudio_integrations.client._binding import Binding, Specifier, on_model, resolve, with_model
 from lmstudio_integrations.client._flows import Flow, ask, ask_many, understanding
@@ -190,6 +191,8 @@ def _per_text(link: Link[Any], binding: Binding, name: str, texts: Sequence[str]
 
 
 def _template_options(opts: TemplateOpts, tools: Tools) -> TemplateOptions:
+    if not is_mapping(opts):
+        raise LMStudioValueError(f"opts must be a dict of {', '.join(_TEMPLATE_OPTIONS)}; got {opts!r}")
     check_names(opts, {*_TEMPLATE_OPTIONS, *_TEMPLATE_OPTIONS.values()})
     options: dict[str, Any] = {}
     for name, value in opts.items():

@@ -80,6 +80,8 @@ async def test_the_tokens_that_begin_a_prompt_may_be_left_out(client: Any) -> No
     assert await model.apply_prompt_template("Hi", {"omitBosToken": True}) in whole
     with pytest.raises(lms.LMStudioValueError, match="did you mean 'omitBosToken'"):
         await model.apply_prompt_template("Hi", {"omitBosTokens": True})
+    with pytest.raises(lms.LMStudioValueError, match="opts must be a dict of omit_bos_token, omit_eos_token; got 5"):
+        await model.apply_prompt_template("Hi", 5)
 
 
 def test_the_client_prepares_images_itself() -> None:
