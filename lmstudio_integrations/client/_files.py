@@ -1,7 +1,6 @@
 """Files: uploading them, keeping them known to the server, reading and searching them (protocol §4.6)."""
 
 import base64
-import binascii
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -91,14 +90,13 @@ def read(source: FileInput) -> tuple[bytes, str | None]:
         return bytes(source), None
     if isinstance(source, str) and source.startswith("data:"):
         return _from_data_url(source), None
-    if isinstance(source, str | PathLike):
-        try:
+    try:
+        if isinstance(source, str | PathLike):
             return Path(source).read_bytes(), Path(source).name
-        except (OSError, ValueError) as error:
-            raise LMStudioOSError(
-                f"cannot read {str(source)!r}: {getattr(error, 'strerror', None) or error}"
-            ) from error
-    content = source.read() if hasattr(source, "read") else None
+        content = source.read() if hasattr(source, "read") else None
+    except (OSError, ValueError) as error:
+        shown = str(source) if isinstance(source, PathLike) else source
+        raise LMStudioOSError(f"cannot read {shown!r}: {getattr(error, 'strerror', None) or error}") from error
     if not isinstance(content, bytes):
         raise LMStudioValueError(f"a file is a path, bytes, a data URL or a file open in binary mode; got {source!r}")
     name = getattr(source, "name", None)
@@ -116,7 +114,7 @@ def _from_data_url(url: str) -> bytes:
         raise LMStudioValueError(f"a data URL must be data:<type>;base64,<content>; got {url[:40]!r}")
     try:
         return base64.b64decode(url[head.end() :], validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise LMStudioValueError(f"the data URL's content is not base64: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import errno
 import gc
 import io
 import pickle
@@ -60,10 +61,22 @@ async def test_the_extension_is_that_of_the_content(client: Any, given: str, kep
     assert (await client.files.prepare_image(PNG, given)).name == kept
 
 
+class Torn:
+    """A file that cannot be read."""
+
+    def read(self) -> bytes:
+        raise OSError(errno.EIO, "the disk is gone")
+
+
 async def test_what_cannot_be_a_picture_is_refused(client: Any, tmp_path: Path) -> None:
+    closed = io.BytesIO(PNG)
+    closed.close()
     for source, error in (
         (b"GIF89a", lms.LMStudioValueError),
         ("data:image/png;base64,???", lms.LMStudioValueError),
+        ("data:image/png;base64,é", lms.LMStudioValueError),
+        (closed, lms.LMStudioOSError),
+        (Torn(), lms.LMStudioOSError),
         ("data:image/png,abc", lms.LMStudioValueError),
         (tmp_path / "none.png", lms.LMStudioOSError),
         (tmp_path, lms.LMStudioOSError),
