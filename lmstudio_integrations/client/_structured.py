@@ -1,8 +1,10 @@
 """Structured output: what was asked for to the wire, and the answer to a checked value (protocol §7.6)."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from pydantic import BaseModel, ValidationError
@@ -87,7 +89,13 @@ def _of_class(kind: type[Any]) -> Format:
         raise LMStudioValueError(
             f"response_format class {kind.__name__} has no model_json_schema(); use a pydantic class"
         )
-    schema = kind.model_json_schema()
+    try:
+        schema = kind.model_json_schema()
+    except Exception as error:
+        raise LMStudioValueError(
+            f"response_format class {kind.__name__} has no JSON schema; "
+            f"use fields that JSON can hold: {_first_line(error)}"
+        ) from error
     wire = {"type": "json", "jsonSchema": schema}
     if issubclass(kind, BaseModel):
         return Format(wire, kind.model_validate_json)
@@ -108,27 +116,47 @@ def _of_wire(wire: Mapping[str, Any]) -> Format:
 
 
 def _checker(schema: Any) -> Callable[[str], Any]:
-    """Return a parser that checks against a JSON schema; without one, any JSON will do."""
+    """Return a parser that checks against a JSON schema; without one, any JSON will do.
+
+    Raises:
+        LMStudioValueError: If it is no schema.
+    """
+    if schema is None:
+        return from_json
+    try:
+        check = _check_by(json.dumps(schema))
+    except Exception as problem:
+        raise LMStudioValueError(
+            f"structured output needs a JSON schema; got {schema!r}: {_first_line(problem)}"
+        ) from problem
 
     def parse(text: str) -> Any:
         value = from_json(text)
-        if schema is not None:
-            _check(value, schema)
+        check(value)
         return value
 
     return parse
 
 
-def _check(value: Any, schema: Any) -> None:
+@lru_cache(maxsize=64)
+def _check_by(schema: str) -> Callable[[Any], None]:
+    """Return a check against a JSON schema, which is checked itself; that takes so long that it is done only once."""
     from jsonschema import Draft202012Validator  # noqa: PLC0415 - loaded only where a schema is to be checked
     from jsonschema import ValidationError as JsonSchemaError  # noqa: PLC0415
 
-    try:
-        Draft202012Validator(schema).validate(value)  # pyright: ignore[reportUnknownMemberType]
-    except JsonSchemaError as problem:
-        raise ValueError(f"{problem.json_path}: {problem.message}") from problem
-    except Exception as problem:  # whatever a schema that is none makes of the check
-        raise ValueError(f"the JSON schema that was asked for is not valid: {problem!r}") from problem
+    known = json.loads(schema)
+    Draft202012Validator.check_schema(known)
+    validator = Draft202012Validator(known)
+
+    def check(value: Any) -> None:
+        try:
+            validator.validate(value)  # pyright: ignore[reportUnknownMemberType]
+        except JsonSchemaError as problem:
+            raise ValueError(f"{problem.json_path}: {problem.message}") from problem
+        except Exception as problem:  # a reference in the schema that leads nowhere
+            raise ValueError(f"the JSON schema that was asked for is not valid: {problem!r}") from problem
+
+    return check
 
 
 def _json_or_text(text: str) -> Any:
@@ -137,6 +165,11 @@ def _json_or_text(text: str) -> Any:
         return from_json(text)
     except ValueError:
         return text
+
+
+def _first_line(error: Exception) -> str:
+    """Return what is wrong, without the advice that follows it."""
+    return str(error).partition("\n")[0]
 
 
 def _reason(error: ValueError) -> str:

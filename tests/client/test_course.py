@@ -323,7 +323,7 @@ async def test_a_tool_call_that_cannot_be_read_ends_the_loop_and_is_told_first(m
     assert caught.value.raw_content == '{"a": '
 
 
-async def test_a_schema_that_is_none_is_told_apart_from_a_wrong_answer(make_client: Callable[..., Any]) -> None:
+async def test_a_schema_that_leads_nowhere_is_told_apart_from_a_wrong_answer(make_client: Callable[..., Any]) -> None:
     async def behave(socket: Socket) -> None:
         await let_in(socket)
         await receive(socket)
@@ -332,4 +332,4 @@ async def test_a_schema_that_is_none_is_told_apart_from_a_wrong_answer(make_clie
 
     async with fake_server(behave) as address, make_client(address) as client:
         with pytest.raises(lms.LMStudioStructuredOutputError, match="schema that was asked for is not valid"):
-            await _loaded(client).respond("Hi", response_format={"type": "objekt"})
+            await _loaded(client).respond("Hi", response_format={"$ref": "#/$defs/Missing"})

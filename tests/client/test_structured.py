@@ -1,6 +1,6 @@
 """Answers of a given form; the same bodies for both clients."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -130,10 +130,32 @@ async def test_a_cancelled_answer_is_not_looked_at(model: Any) -> None:
     assert not result.structured or result.parsed.name == "Oslo"
 
 
-@pytest.mark.parametrize("asked", [int, 5, {"type": "gbnf"}])
-async def test_what_is_no_format_is_refused_before_sending(model: Any, asked: Any, server: Emulator) -> None:
-    with pytest.raises(lms.LMStudioValueError):
+class NoJson(BaseModel):
+    call: Callable[[int], int]
+
+
+class Unfinished(BaseModel):
+    later: "Later"  # type: ignore[name-defined]  # noqa: F821 - the fault is the point
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (int, "response_format class int has no model_json_schema"),
+        (5, "response_format must be a class with a JSON schema, or a dict; got 5"),
+        ({"type": "gbnf"}, "needs gbnfGrammar"),
+        (NoJson, "response_format class NoJson has no JSON schema; use fields that JSON can hold: Cannot"),
+        (Unfinished, "response_format class Unfinished has no JSON schema"),
+        (BaseModel, "response_format class BaseModel has no JSON schema"),
+        ({"type": "json", "jsonSchema": 5}, "structured output needs a JSON schema; got 5"),
+        ({"type": "nothing"}, "got {'type': 'nothing'}: 'nothing' is not valid"),
+        ({"properties": {1, 2}}, "structured output needs a JSON schema"),
+    ],
+)
+async def test_what_is_no_format_is_refused_before_sending(model: Any, asked: Any, told: str, server: Emulator) -> None:
+    with pytest.raises(lms.LMStudioValueError) as caught:
         await model.respond("good", response_format=asked)
+    assert told in str(caught.value)
     assert server.predictions == ()
 
 
