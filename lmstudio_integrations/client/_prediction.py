@@ -269,7 +269,7 @@ class Prediction:
         if self._so_far.tool_calls and not text.strip():
             return text, False
         value = self.answer.read(text, stop_reason)
-        return value, not isinstance(value, str)
+        return value, self.answer.is_structured(value)
 
 
 def _failed_call(call: ToolCallFailed) -> LMStudioToolCallError:

@@ -63,6 +63,10 @@ class Format:
                 text=text,
             ) from error
 
+    def is_structured(self, value: Any) -> bool:
+        """Whether a value is more than the text of an answer: a grammar may describe anything, JSON may be a string."""
+        return self.wire.get("type") == "json" or not isinstance(value, str)
+
 
 def requested(response_format: ResponseFormat | None, config: LlmPredictionConfig) -> Format | None:
     """Return the format that a call asks for, by `response_format` or by its settings.

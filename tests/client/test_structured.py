@@ -24,6 +24,7 @@ RULES: list[dict[str, Any]] = [
     {"when": {"last": "^bad"}, "then": [{"text": "Oslo, of course"}]},
     {"when": {"last": "^wrong"}, "then": [{"text": '{"name": "Oslo", "people": "many"}'}]},
     {"when": {"last": "^list"}, "then": [{"text": "[1, 2, 3]"}]},
+    {"when": {"last": "^string"}, "then": [{"text": '"Oslo"'}]},
     {"when": {"last": "^yes"}, "then": [{"text": "yes"}]},
 ]
 
@@ -97,6 +98,11 @@ async def test_what_a_grammar_allows_need_not_be_json(model: Any) -> None:
     result = await model.respond("yes", response_format=grammar)
     assert (result.parsed, result.structured) == ("yes", False)
     assert (await model.respond("list", response_format=grammar)).parsed == [1, 2, 3]
+
+
+async def test_a_string_that_a_schema_asks_for_is_structured(model: Any) -> None:
+    result = await model.respond("string", response_format={"type": "string"})
+    assert (result.content, result.parsed, result.structured) == ('"Oslo"', "Oslo", True)
 
 
 @pytest.mark.parametrize("prompt", ["marked", "thoughtful"])
