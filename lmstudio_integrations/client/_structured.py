@@ -30,6 +30,12 @@ ResponseFormat: TypeAlias = type[BaseModel] | type[ModelSchema] | Mapping[str, A
 _MARKER = re.compile(r"__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_[0-9a-fA-F]*__")
 """What LM Studio is known to leave in the text of reasoning models."""
 
+_HINTS = {
+    "maxPredictedTokensReached": "; raise max_tokens",
+    "contextLengthReached": "; load the model with a larger context length, or ask for less",
+}
+"""What helps when an answer was cut off."""
+
 _WIRE_TYPES = {"json", "gbnf", "none"}
 
 
@@ -56,7 +62,7 @@ class Format:
         try:
             return self.parse(cleaned)
         except ValueError as error:
-            hint = "; raise max_tokens" if stop_reason == "maxPredictedTokensReached" else ""
+            hint = _HINTS.get(stop_reason, "")
             raise LMStudioStructuredOutputError(
                 f"the answer is not the structured output that was asked for: {_reason(error)} "
                 f"(stop reason {stop_reason}){hint}",
@@ -179,6 +185,7 @@ def _first_line(error: Exception) -> str:
 def _reason(error: ValueError) -> str:
     if isinstance(error, ValidationError):
         return "; ".join(
-            f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False)
+            f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}"
+            for each in error.errors(include_url=False)
         )
     return str(error)

@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client._structured import Format
 from lmstudio_integrations.client.asynchronous import AsyncClient
 from lmstudio_integrations.emulator import Emulator
 from tests.client.both import sync_client
@@ -123,6 +124,8 @@ async def test_an_answer_of_another_form_is_an_error_with_its_text(
 async def test_an_answer_that_was_cut_off_says_so(model: Any) -> None:
     with pytest.raises(lms.LMStudioStructuredOutputError, match="raise max_tokens"):
         await model.respond("good", response_format=City, config={"max_tokens": 2})
+    with pytest.raises(lms.LMStudioStructuredOutputError, match=r"the whole: .* larger context length"):
+        Format({}, City.model_validate_json).read('{"name": "Os', "contextLengthReached")
 
 
 async def test_a_cancelled_answer_is_not_looked_at(model: Any) -> None:
