@@ -9,6 +9,9 @@ from lmstudio_integrations._narrow import is_object
 
 _CHUNK_SIZE, _OVERLAP, _LIMIT = 512, 100, 5
 
+_MOST_REPEATS = 4
+"""No part of a text is in more pieces than so many, however large an overlap is asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -68,17 +71,21 @@ class Hit:
 def chunk(text: str, source: int, config: Config) -> list[Chunk]:
     """Cut a text into overlapping pieces, at the end of a paragraph, line or word where there is one."""
     chunks: list[Chunk] = []
-    start = 0
+    start = counted = 0
+    line = 1
+    step = max(1, config.chunk_size // _MOST_REPEATS)
     while start < len(text):
         end = _end(text, start, config.chunk_size)
         piece = text[start:end].lstrip()
         if piece:
-            first = text.count("\n", 0, end - len(piece)) + 1
+            begin = end - len(piece)
+            line += text.count("\n", counted, begin)
+            counted = begin
             piece = piece.rstrip()
-            chunks.append(Chunk(source, piece, (first, first + piece.count("\n"))))
+            chunks.append(Chunk(source, piece, (line, line + piece.count("\n"))))
         if end >= len(text):
             break
-        start = max(end - config.overlap, start + 1)
+        start = max(end - config.overlap, start + step)
     return chunks
 
 

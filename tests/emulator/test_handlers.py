@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator import Catalogue, Emulator, ModelEntry, Preset
+from lmstudio_integrations.emulator import Catalogue, Emulator, ModelEntry, Preset, retrieval
 from lmstudio_integrations.emulator.downloads import CHUNK, copy
+from lmstudio_integrations.emulator.engines import scripted
+from lmstudio_integrations.emulator.engines.scripted import ScriptedModel
 from lmstudio_integrations.emulator.handlers import HANDLERS
 from lmstudio_integrations.emulator.weights import WeightsError
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
@@ -486,6 +488,51 @@ def test_a_search_can_be_stopped() -> None:
         files.hear()
         files.send(channel, {"type": "stop"})
         assert list(files.packets(channel))[-1]["type"] == "error"
+
+
+class Held(ScriptedModel):
+    """A model that keeps the whole server waiting with its second vector."""
+
+    reached, go_on = threading.Event(), threading.Event()
+    vectors = 0
+
+    async def embed(self, text: str) -> list[float]:
+        self.vectors += 1
+        if self.vectors == 2:
+            self.reached.set()
+            self.go_on.wait(TIMEOUT)
+        return [1.0, len(text)]
+
+
+def test_a_search_hears_a_stop_between_two_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scripted, "ScriptedModel", Held)
+    with Emulator([VECTORS], load=["vectors"]) as other, wire(other, "files") as files:
+        identifier = upload(files, "a.txt", encoded("word " * 20_000))["identifier"]
+        asked = {"query": "x", "fileIdentifiers": [identifier], "config": {"fields": []}}
+        channel = files.open("retrieve", asked)
+        assert Held.reached.wait(TIMEOUT)
+        files.send(channel, {"type": "stop"})
+        Held.go_on.set()
+        assert "stopped" in list(files.packets(channel))[-1]["error"]["title"]
+
+
+@pytest.mark.parametrize("step", ["chunk", "rank"])
+def test_the_long_steps_of_a_search_keep_nobody_waiting(
+    server: Emulator, me: Wire, files: Wire, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    reached, go_on, done = threading.Event(), threading.Event(), getattr(retrieval, step)
+
+    def slow(*arguments: Any) -> Any:
+        reached.set()
+        assert go_on.wait(TIMEOUT)
+        return done(*arguments)
+
+    monkeypatch.setattr(retrieval, step, slow)
+    channel = files.open("retrieve", searching(files, "sky"))
+    assert reached.wait(TIMEOUT)
+    assert len(me.result("listLoaded")) == 2
+    go_on.set()
+    assert list(files.packets(channel))[-1]["type"] == "result"
 
 
 # System, repository, diagnostics

@@ -1,6 +1,7 @@
 """Stopping work from outside, taking turns, time that a test moves, figures of a prediction."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -203,6 +204,25 @@ def test_texts_are_cut_at_paragraphs_lines_and_words_with_their_lines() -> None:
 def test_pieces_overlap_and_a_word_that_is_too_long_is_cut() -> None:
     assert [each.content for each in chunk("abcdefgh", 0, Config(chunk_size=4, overlap=2))] == ["abcd", "cdef", "efgh"]
     assert chunk("  \n ", 0, Config()) == []
+
+
+def test_a_large_overlap_does_not_make_a_piece_of_every_character() -> None:
+    chunks = chunk("x" * 1000, 0, Config(chunk_size=100, overlap=99))
+    assert "".join(each.content[:25] for each in chunks[:-1]) + chunks[-1].content == "x" * 1000
+    assert len(chunks) == 37
+
+
+def test_no_line_of_a_text_is_counted_twice() -> None:
+    class Text(str):
+        seen = 0
+
+        def count(self, x: str, start: Any = 0, end: Any = None, /) -> int:
+            Text.seen += end - start
+            return super().count(x, start, end)
+
+    text = Text("a line\n" * 500)
+    assert chunk(text, 0, Config())[-1].lines[1] == 500
+    assert Text.seen <= len(text)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Uploaded files: keep them, read text out of them, search in them (protocol §4.6)."""
 
+import asyncio
 import base64
 import binascii
 import mimetypes
@@ -102,9 +103,11 @@ async def retrieve(context: Context, channel: Channel, parameter: Retrieve) -> N
             chunks: list[tuple[retrieval.Chunk, list[float]]] = []
             for index, identifier in enumerate(parameter["fileIdentifiers"]):
                 text = _text(context, identifier)
-                chunks += await _process(channel, instance.model, retrieval.chunk(text, index, config), index)
+                pieces = await asyncio.to_thread(retrieval.chunk, text, index, config)
+                chunks += await _process(channel, instance.model, pieces, index)
             channel.send({"type": "onSearchingStart"})
-            entries = retrieval.rank(await instance.model.embed(parameter["query"]), chunks, config.limit)
+            query = await instance.model.embed(parameter["query"])
+            entries = await asyncio.to_thread(retrieval.rank, query, chunks, config.limit)
             channel.send({"type": "onSearchingEnd"})
             channel.send({"type": "result", "result": {"entries": [entry.to_dict() for entry in entries]}})
     if scope.reason:
@@ -126,6 +129,8 @@ async def _process(
         pairs.append((chunk, await model.embed(chunk.content)))
         progress = {"index": index, "step": step, "progress": done / len(chunks)}
         channel.send({"type": "onFileProcessingStepProgress", **progress})
+        # The packet leaves now, and a stop is heard before the next piece, even if the model never waits.
+        await asyncio.sleep(0)
     channel.send({"type": "onFileProcessingStepEnd", "index": index, "step": step})
     channel.send({"type": "onFileProcessingEnd", "index": index})
     return pairs
