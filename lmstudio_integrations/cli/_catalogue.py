@@ -61,13 +61,13 @@ def build_catalogue(options: ServeOptions) -> Catalogue:
 
 
 def _complete(entry: ModelEntry, rules: tuple[Any, ...]) -> ModelEntry:
-    """Give a scripted model a pace and rules, where it has none of its own."""
+    """Give a scripted model a pace, and one that writes the rules, where it has none of its own."""
     if entry.engine != "scripted":
         return entry
     return entry.model_copy(
         update={
             "tokens_per_second": entry.tokens_per_second or SCRIPTED_PACE,
-            "rules": entry.rules or rules,
+            "rules": entry.rules or (rules if entry.kind == "llm" else ()),
         }
     )
 

@@ -46,7 +46,8 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         bool, typer.Option("--scripted", help="Models without weights are scripted: they answer by rule, at once.")
     ] = False,
     rules: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A TOML file with [[rule]] tables, for scripted models.")
+        Path | None,
+        typer.Option(metavar="FILE", help="A TOML file with [[rule]] tables, for scripted models that write."),
     ] = None,
     token: Annotated[
         list[str] | None,
