@@ -51,12 +51,29 @@ def test_each_setting_gets_llama_cpps_name() -> None:
     }
 
 
+OFF: dict[str, Any] = {
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "repeat_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "xtc_probability": 0.0,
+    "xtc_threshold": 0.1,
+}
+"""What llama.cpp is told where nothing is switched on."""
+
+
 def test_what_is_switched_off_gets_a_neutral_value() -> None:
-    config = LlmPredictionConfig(
-        top_p_sampling=False, min_p_sampling=False, repeat_penalty=False, seed=False, presence_penalty=False
-    )
-    expected = {"top_p": 1.0, "min_p": 0.0, "repeat_penalty": 1.0, "seed": -1, "presence_penalty": 0.0}
-    assert _request.sampling(config) == expected
+    names = ("topPSampling", "minPSampling", "repeatPenalty", "seed", "llama.presencePenalty", "reasoning.budgetTokens")
+    config = from_fields(**dict.fromkeys(names, {"checked": False, "value": 0.5}))
+    assert _request.sampling(config) == OFF
+    config = LlmPredictionConfig(top_p_sampling=False, min_p_sampling=False, seed=False)
+    assert _request.sampling(config) == OFF
+
+
+def test_what_is_zero_is_not_switched_off() -> None:
+    body = _request.sampling(LlmPredictionConfig(temperature=0, top_p_sampling=0, seed=0))
+    assert (body["temperature"], body["top_p"], body["seed"]) == (0, 0, 0)
 
 
 def test_settings_without_a_field_of_their_own_count_too() -> None:
@@ -68,7 +85,7 @@ def test_settings_without_a_field_of_their_own_count_too() -> None:
             "llm.prediction.unheardOf": 1,
         }
     )
-    assert _request.sampling(config) == {
+    assert _request.sampling(config) == OFF | {
         "mirostat": 2,
         "mirostat_eta": 0.2,
         "mirostat_tau": 4,
@@ -79,7 +96,7 @@ def test_settings_without_a_field_of_their_own_count_too() -> None:
         "llm.prediction.llama.mirostatSampling": {"version": 0},
         "llm.prediction.llama.locallyTypicalSampling": {"checked": False, "value": 0.7},
     }
-    assert _request.sampling(LlmPredictionConfig(raw=off)) == {}
+    assert _request.sampling(LlmPredictionConfig(raw=off)) == OFF
 
 
 def test_the_defaults_of_lm_studio_become_a_request() -> None:
@@ -90,7 +107,7 @@ def test_the_defaults_of_lm_studio_become_a_request() -> None:
         logProbs={"checked": False, "value": 0},
         seed={"checked": False, "value": -1},
     )
-    assert _request.sampling(config) == {"temperature": 0.8, "top_k": 40, "repeat_penalty": 1.1}
+    assert _request.sampling(config) == OFF | {"temperature": 0.8, "top_k": 40, "repeat_penalty": 1.1}
     assert _request.log_probs(config) is None
     assert _request.constraint(config) == {}
     assert _request.manual_template(config) is None

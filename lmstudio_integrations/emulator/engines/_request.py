@@ -34,10 +34,10 @@ _SAMPLING: tuple[tuple[str, str, Any], ...] = (
     ("frequency_penalty", "frequency_penalty", 0.0),
     ("xtc_probability", "xtc_probability", 0.0),
     ("xtc_threshold", "xtc_threshold", 0.1),
-    ("seed", "seed", -1),
-    ("reasoning_budget", "thinking_budget_tokens", -1),
+    ("seed", "seed", None),
+    ("reasoning_budget", "thinking_budget_tokens", None),
 )
-"""Our name, llama.cpp's name, and its value for "off"."""
+"""Our name, llama.cpp's name, and its value for "off", which settings have that are not set; `None` leaves it out."""
 
 
 def sampling(config: LlmPredictionConfig) -> Json:
@@ -51,8 +51,10 @@ def sampling(config: LlmPredictionConfig) -> Json:
     body: Json = {}
     for ours, theirs, off in _SAMPLING:
         value = getattr(config, ours)
+        if value is None or value is False:  # 0 is equal to it, and something else
+            value = off
         if value is not None:
-            body[theirs] = off if value is False else value
+            body[theirs] = value
     for key, value in (config.raw or {}).items():
         translate = _RAW.get(key)
         if translate is not None:
