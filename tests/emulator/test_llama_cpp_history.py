@@ -161,7 +161,13 @@ def test_the_middle_goes_first_and_calls_go_with_their_answers() -> None:
 
 def test_the_oldest_goes_first() -> None:
     choices = [numbers(choice) for choice in _window.shortened(chat_of(*LONG).messages, keep_first=False)]
-    assert choices == [[0, 2, 3, 4, 5, 6, 7], [0, 4, 5, 6, 7], [0, 5, 6, 7], [0, 6, 7], [0, 7]]
+    assert choices == [[0, 5, 6, 7], [0, 7]]
+
+
+def test_without_a_later_question_what_is_left_begins_with_an_answer() -> None:
+    messages = chat_of("user", "assistant", "tool", "assistant").messages
+    choices = [numbers(choice) for choice in _window.shortened(messages, keep_first=False)]
+    assert choices == [[1, 2, 3], [3]]
 
 
 def test_nothing_can_be_left_out_of_one_question() -> None:
@@ -181,7 +187,7 @@ async def ten_each(history: ChatHistory) -> int:
         (80, "truncateMiddle", [0, 1, 4, 5, 6, 7]),
         (57, "truncateMiddle", [0, 1, 5, 6, 7]),
         (32, "truncateMiddle", [0, 1, 7]),
-        (80, "rollingWindow", [0, 2, 3, 4, 5, 6, 7]),
+        (80, "rollingWindow", [0, 5, 6, 7]),
         (21, "rollingWindow", [0, 7]),
         (80, None, [0, 1, 4, 5, 6, 7]),
     ],

@@ -43,8 +43,12 @@ def shortened(messages: Sequence[Message], *, keep_first: bool) -> list[ChatHist
     """
     head = next((at for at, message in enumerate(messages) if message.role != "system"), len(messages))
     first = head + 1 if keep_first else head
+    later = range(first + 1, len(messages))
     # An answer of a tool means nothing without the call before it.
-    starts = [at for at in range(first + 1, len(messages)) if messages[at].role != "tool"]
+    starts = [at for at in later if messages[at].role != "tool"]
+    if not keep_first:
+        # Many templates insist that the user speaks first.
+        starts = [at for at in starts if messages[at].role == "user"] or starts
     return [ChatHistory(messages=[*messages[:first], *messages[at:]]) for at in starts]
 
 
