@@ -214,6 +214,7 @@ def test_a_large_overlap_does_not_make_a_piece_of_every_character() -> None:
 
 def test_no_line_of_a_text_is_counted_twice() -> None:
     class Text(str):
+        __slots__ = ()
         seen = 0
 
         def count(self, x: str, start: Any = 0, end: Any = None, /) -> int:
