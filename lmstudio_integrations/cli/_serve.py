@@ -47,7 +47,7 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     ] = False,
     rules: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A TOML file with [[rule]] tables, for scripted models that write."),
+        typer.Option(metavar="FILE", help="A TOML file with [[rule]] tables, for scripted LLMs."),
     ] = None,
     token: Annotated[
         list[str] | None,

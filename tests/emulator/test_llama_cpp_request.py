@@ -65,7 +65,7 @@ OFF: dict[str, Any] = {
 
 def test_what_is_switched_off_gets_a_neutral_value() -> None:
     names = ("topPSampling", "minPSampling", "repeatPenalty", "seed", "llama.presencePenalty", "reasoning.budgetTokens")
-    config = from_fields(**dict.fromkeys(names, {"checked": False, "value": 0.5}))
+    config = from_fields(**{name: {"checked": False, "value": 0.5} for name in names})
     assert _request.sampling(config) == OFF
     config = LlmPredictionConfig(top_p_sampling=False, min_p_sampling=False, seed=False)
     assert _request.sampling(config) == OFF
