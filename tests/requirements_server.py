@@ -96,6 +96,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     "S-TTL-IDLE": R("§9.2, §9.3", "The TTL runs while the model idles, starts again with every use, and unloads it."),
     "S-TTL-WORKING": R("§9.3", "A model that works is not idle."),
     "S-UNLOAD-VOID": R("§4.2", "unloadModel answers void."),
+    "S-UNLOAD-NAMED": R("§4.2", "unloadModel unloads the instance that is named, and no other."),
     "S-UNLOAD-PREDICTING": R("§9.2", "Unloading ends a running prediction with modelUnloaded."),
     "S-STATE": R(
         "§4.2", "getInstanceProcessingState tells what the instance does, and counts waiting and running requests."

@@ -15,8 +15,9 @@ from lmstudio_integrations.emulator.clock import Clock
 from lmstudio_integrations.emulator.downloads import Downloads, OnBytes
 from lmstudio_integrations.emulator.engines.base import Engine, EngineError, LoadRequest, ModelFacts, Progress
 from lmstudio_integrations.emulator.instance import Instance
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
-from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, ModelSpecifier
+from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, ModelSpecifier, by_identifier
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -169,10 +170,19 @@ class Library:
         query = specifier.query
         found = self._query(self.loaded(kind), query)
         if found is None:
-            if query.identifier is not None:
-                self._refuse_other_kind(kind, query.identifier)
-            raise refusals.no_model_matching(query.to_dict(), [each.identifier for each in self.loaded(kind)])
+            raise self._nothing_loaded(kind, query.to_dict())
         return found
+
+    def find_only(self, kind: ModelKind, name: str) -> Instance:
+        """Return the loaded model that a name means and no other: by its identifier, else if it alone fits.
+
+        Raises:
+            RefusedError: If there is none, or there are several.
+        """
+        found = self._all_named(self.loaded(kind), name)
+        if not found or (len(found) > 1 and found[0].identifier != name):
+            raise self._nothing_loaded(kind, {"identifier": name})
+        return found[0]
 
     def loaded_as(self, kind: ModelKind, name: str) -> Instance | None:
         """Return the loaded model that an identifier, a key, an alias or a path names."""
@@ -208,7 +218,7 @@ class Library:
         """Load a new instance.
 
         Raises:
-            RefusedError: If the identifier is taken.
+            RefusedError: If the identifier is taken, or cannot be one.
             EngineError: If the engine cannot load it.
         """
         identifier = self._reserve(entry, identifier)
@@ -303,7 +313,11 @@ class Library:
         )
 
     def _reserve(self, entry: ModelEntry, identifier: str | None) -> str:
-        """Return the identifier of a new instance, so that no other load takes it."""
+        """Return the identifier of a new instance, so that no other load takes it.
+
+        Raises:
+            RefusedError: If the one that is asked for is taken, or cannot be asked for again.
+        """
         taken = self._instances.keys() | self._reserved
         if identifier is None:
             identifier, number = entry.key, 1
@@ -312,6 +326,10 @@ class Library:
                 identifier = f"{entry.key}:{number}"
         elif identifier in taken:
             raise refusals.identifier_exists(identifier)
+        try:
+            by_identifier(identifier)
+        except LMStudioValueError as error:
+            raise refusals.RefusedError("The identifier cannot name a model", cause=str(error)) from error
         self._reserved.add(identifier)
         return identifier
 
@@ -342,15 +360,25 @@ class Library:
         return fitting[0] if fitting else None
 
     def _named(self, instances: list[Instance], name: str) -> Instance | None:
-        """Return the instance that a name means: by identifier, then as the catalogue finds models."""
-        for instance in instances:
-            if instance.identifier == name:
-                return instance
-        for entry in self.catalogue.find(name):
-            for instance in instances:
-                if instance.entry is entry:
-                    return instance
-        return None
+        """Return the instance that a name means."""
+        return next(iter(self._all_named(instances, name)), None)
+
+    def _all_named(self, instances: list[Instance], name: str) -> list[Instance]:
+        """Return the instances that a name may mean, best first: by identifier, then as the catalogue finds models."""
+        exact = [instance for instance in instances if instance.identifier == name]
+        return exact + [
+            instance for entry in self.catalogue.find(name) for instance in instances if instance.entry is entry
+        ]
+
+    def _nothing_loaded(self, kind: ModelKind, query: Mapping[str, Any]) -> refusals.RefusedError:
+        """Return why no loaded model fits a query.
+
+        Raises:
+            RefusedError: If the model is loaded, but of the other kind.
+        """
+        if query.get("identifier"):
+            self._refuse_other_kind(kind, query["identifier"])
+        return refusals.no_model_matching(query, [each.identifier for each in self.loaded(kind)])
 
     def _refuse_other_kind(self, kind: ModelKind, name: str) -> None:
         """Say so if the model that is asked for is loaded, but of the other kind."""

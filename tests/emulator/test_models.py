@@ -97,6 +97,13 @@ def test_a_taken_identifier_is_refused(me: Wire) -> None:
     assert "already exists" in packets[0]["error"]["title"]
 
 
+@pytest.mark.parametrize("identifier", ["", "__proto__", "a\0b", "a" * 1025])
+def test_an_identifier_that_nobody_could_ask_for_is_refused(server: Emulator, me: Wire, identifier: str) -> None:
+    parameter = {"modelKey": CHAT.key, "identifier": identifier, "loadConfigStack": STACK}
+    assert "cannot name a model" in me.stream("loadModel", parameter)[-1]["error"]["title"]
+    assert loaded(server) == []
+
+
 def test_an_identifier_is_taken_as_soon_as_its_load_begins(server: Emulator, me: Wire) -> None:
     channel = me.open("loadModel", {"modelKey": SLOW.key, "identifier": "mine", "loadConfigStack": {"layers": []}})
     assert me.hear()["message"]["type"] == "resolved"
@@ -357,6 +364,17 @@ def test_a_model_that_idles_is_unloaded_and_use_starts_the_clock_again(
     server.wait_for(lambda: not server.loaded())
 
 
+@proves("S-TTL-IDLE")
+def test_asking_for_a_loaded_model_starts_its_clock_again(server: Emulator, me: Wire, clock: ManualClock) -> None:
+    me.get(CHAT.key, loadTtlMs=10_000)
+    clock.advance(9)
+    assert kinds(me.get(CHAT.key)) == ["alreadyLoaded"]
+    clock.advance(9)
+    assert len(me.result("listLoaded")) == 1
+    clock.advance(1)
+    server.wait_for(lambda: not server.loaded())
+
+
 @proves("S-TTL-WORKING")
 def test_a_model_that_works_does_not_idle(server: Emulator, me: Wire, clock: ManualClock) -> None:
     me.load(CHAT.key, ttlMs=10_000)
@@ -390,6 +408,19 @@ def test_a_time_to_live_is_a_whole_number_of_milliseconds(me: Wire, ttl: object)
 def test_unloading_answers_without_a_result(server: Emulator, me: Wire) -> None:
     me.load(CHAT.key)
     assert me.call("unloadModel", {"identifier": CHAT.key, "deviceIdentifier": None}) == {"type": "rpcResult"}
+    assert loaded(server) == []
+
+
+@proves("S-UNLOAD-NAMED")
+def test_only_the_instance_that_is_named_is_unloaded(server: Emulator, me: Wire) -> None:
+    for identifier in (CHAT.key, f"{CHAT.key}:2", "mine"):
+        me.load(CHAT.key, identifier=identifier)
+    me.result("unloadModel", {"identifier": CHAT.key})
+    for name in (CHAT.key, *CHAT.aliases, "hugging-quants/llama"):
+        assert me.refusal("unloadModel", {"identifier": name})["displayData"]["totalLoadedModels"] == 2
+    assert loaded(server) == [f"{CHAT.key}:2", "mine"]
+    me.result("unloadModel", {"identifier": "mine"})
+    me.result("unloadModel", {"identifier": "hugging-quants/llama"})
     assert loaded(server) == []
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from lmstudio_integrations.emulator import defaults
 from lmstudio_integrations.emulator.context import Channel, Context
 from lmstudio_integrations.emulator.models import Evicting, Notice, Started
-from lmstudio_integrations.emulator.refusals import RefusedError, load_cancelled, no_model_matching
+from lmstudio_integrations.emulator.refusals import RefusedError, load_cancelled
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import (
     BasePredictionConfig,
@@ -16,7 +16,6 @@ from lmstudio_integrations.protocol.requests import (
     Specified,
     UnloadModel,
 )
-from lmstudio_integrations.types.models import by_identifier
 
 
 async def load_model(context: Context, channel: Channel, parameter: LoadModel) -> None:
@@ -45,7 +44,8 @@ async def get_or_load(context: Context, channel: Channel, parameter: GetOrLoad) 
     library = context.hub.library
     instance = library.loaded_as(context.kind, parameter["identifier"])
     if instance is not None:
-        channel.send({"type": "alreadyLoaded", "info": instance.describe()})
+        with instance.hold(channel.scope):  # which starts its time to live again
+            channel.send({"type": "alreadyLoaded", "info": instance.describe()})
         return
     entry = library.resolve(context.kind, parameter["identifier"])[0]
     with channel.scope:
@@ -71,12 +71,7 @@ def _packet(notice: Notice) -> dict[str, Any]:
 async def unload_model(context: Context, parameter: UnloadModel) -> None:
     """Unload an instance."""
     library = context.hub.library
-    try:
-        specifier = by_identifier(parameter["identifier"])
-    except ValueError as error:  # a name that no model can have
-        loaded = [each.identifier for each in library.loaded(context.kind)]
-        raise no_model_matching({"identifier": parameter["identifier"]}, loaded) from error
-    await library.unload(library.find(context.kind, specifier))
+    await library.unload(library.find_only(context.kind, parameter["identifier"]))
 
 
 async def list_loaded(context: Context, _parameter: None) -> list[dict[str, Any]]:
