@@ -24,6 +24,7 @@ from lmstudio_integrations.emulator.logs import Logs
 from lmstudio_integrations.emulator.models import Library
 from lmstudio_integrations.emulator.refusals import RefusedError
 from lmstudio_integrations.emulator.server import USUAL_LIMITS, Limits, Server
+from lmstudio_integrations.emulator.work import Scope
 from lmstudio_integrations.errors import (
     LMStudioModelLoadError,
     LMStudioOSError,
@@ -108,6 +109,7 @@ class Emulator:
         self._limits = limits
         self._ledger = Ledger()
         self._thread: threading.Thread | None = None
+        self._life: _Life | None = None
         self._running: _Running | None = None
 
     @property
@@ -166,25 +168,20 @@ class Emulator:
         Raises:
             LMStudioOSError: If the port is taken.
             LMStudioModelLoadError: If a model that is to be loaded at the start cannot be.
-            LMStudioRuntimeError: If it runs already.
+            LMStudioRuntimeError: If it runs already, or is stopped while it starts.
         """
-        if self._thread is not None:
-            raise LMStudioRuntimeError("this emulator runs already")
-        ready: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, args=(ready,), name="lmstudio-emulator", daemon=True)
-        self._thread.start()
+        self._require_stopped()
         try:
-            ready.result(_START_TIMEOUT)
+            self._launch().result(_START_TIMEOUT)
         except BaseException:
-            self._join()
+            self._give_up()
             raise
         return self
 
     def stop(self) -> None:
         """Stop the server: close all sockets, end all work, unload all models. Nothing happens if it does not run."""
-        running = self._running
-        if running is not None:
-            running.loop.call_soon_threadsafe(running.stop.set)
+        if self._life is not None:
+            self._life.end()
         self._join()
 
     def serve_forever(self, on_ready: Callable[[], None] = lambda: None) -> None:
@@ -194,8 +191,9 @@ class Emulator:
             LMStudioOSError: If the port is taken.
             LMStudioModelLoadError: If a model that is to be loaded at the start cannot be.
         """
+        self._life = _Life()
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(self._main(on_ready, foreground=True))
+            self._live(self._life, on_ready, foreground=True)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -206,7 +204,13 @@ class Emulator:
         self.stop()
 
     async def __aenter__(self) -> Self:
-        return await asyncio.to_thread(self.start)
+        self._require_stopped()
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(self._launch()), _START_TIMEOUT)
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(self._give_up))
+            raise
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -222,13 +226,39 @@ class Emulator:
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._started.loop).result(_START_TIMEOUT)
 
-    def _run(self, ready: "Future[None]") -> None:
+    def _require_stopped(self) -> None:
+        if self._thread is not None:
+            raise LMStudioRuntimeError("this emulator runs already")
+
+    def _launch(self) -> "Future[None]":
+        """Start the thread; the result says that the server listens, or why it does not."""
+        ready: Future[None] = Future()
+        ready.set_running_or_notify_cancel()  # from now on, who waits for it cannot cancel it
+        self._life = _Life()
+        self._thread = threading.Thread(
+            target=self._run, args=(self._life, ready), name="lmstudio-emulator", daemon=True
+        )
+        self._thread.start()
+        return ready
+
+    def _run(self, life: "_Life", ready: "Future[None]") -> None:
         try:
-            asyncio.run(self._main(lambda: ready.set_result(None)))
+            self._live(life, lambda: ready.set_result(None))
         except BaseException as error:
             if ready.done():
                 raise
             ready.set_exception(error)
+        if not ready.done():
+            ready.set_exception(LMStudioRuntimeError("this emulator was stopped while it started"))
+
+    def _live(self, life: "_Life", on_ready: Callable[[], None], *, foreground: bool = False) -> None:
+        with asyncio.Runner(loop_factory=lambda: life.loop) as runner:
+            runner.run(self._main(life, on_ready, foreground=foreground))
+
+    def _give_up(self) -> None:
+        """Stop what has not started; what went wrong is told already."""
+        with contextlib.suppress(LMStudioRuntimeError):
+            self.stop()
 
     def _join(self) -> None:
         thread, self._thread = self._thread, None
@@ -237,16 +267,19 @@ class Emulator:
             if thread.is_alive():
                 raise LMStudioRuntimeError(f"the emulator did not stop within {_STOP_TIMEOUT} s")
 
-    async def _main(self, on_ready: Callable[[], None], *, foreground: bool = False) -> None:
+    async def _main(self, life: "_Life", on_ready: Callable[[], None], *, foreground: bool) -> None:
+        if foreground:
+            life.end_on_signal()
         async with self._serving() as running:
-            if foreground:
-                running.stop_on_signal()
-            self._running = running
-            try:
-                on_ready()
-                await running.stop.wait()
-            finally:
-                self._running = None
+            with life.scope:
+                for key in (*(entry.key for entry in self.catalogue.models if entry.preload), *self._load):
+                    await running.load(key)
+                self._running = running
+                try:
+                    on_ready()
+                    await life.loop.create_future()
+                finally:
+                    self._running = None
 
     @asynccontextmanager
     async def _serving(self) -> AsyncGenerator["_Running", None]:
@@ -265,12 +298,27 @@ class Emulator:
         )
         try:
             async with _listening(server):
-                running = _Running(hub, server)
-                for key in (*(entry.key for entry in self.catalogue.models if entry.preload), *self._load):
-                    await running.load(key)
-                yield running
+                yield _Running(hub, server)
         finally:
             await library.close()
+
+
+class _Life:
+    """How long a server runs: its event loop, and the scope of its work, which any thread may end at any time."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.scope = Scope()
+
+    def end(self) -> None:
+        """Stop the work, now or before it starts."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended already
+            self.loop.call_soon_threadsafe(self.scope.stop, "stopped")
+
+    def end_on_signal(self) -> None:
+        """Stop when the process is told to terminate, where the system can tell."""
+        with contextlib.suppress(NotImplementedError):
+            self.loop.add_signal_handler(signal.SIGTERM, self.scope.stop, "terminated")
 
 
 class _Running:
@@ -280,12 +328,6 @@ class _Running:
         self.hub = hub
         self.server = server
         self.loop = asyncio.get_running_loop()
-        self.stop = asyncio.Event()
-
-    def stop_on_signal(self) -> None:
-        """Stop when the process is told to terminate, where the system can tell."""
-        with contextlib.suppress(NotImplementedError):
-            self.loop.add_signal_handler(signal.SIGTERM, self.stop.set)
 
     async def load(self, key: str, *, identifier: str | None = None, ttl: float | None = None) -> dict[str, Any]:
         """Load a model of either kind."""

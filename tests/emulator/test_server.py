@@ -1,5 +1,6 @@
 """The door of the emulator: HTTP, credentials, frames that are wrong, and the way out."""
 
+import asyncio
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from websockets.sync.client import connect
 from lmstudio_integrations.emulator import Emulator, Limits, ManualClock, ModelEntry
 from lmstudio_integrations.emulator.clock import Timer
 from lmstudio_integrations.emulator.embedded import netloc
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioTimeoutError, LMStudioValueError
 from tests.emulator.wire import TIMEOUT, Wire, asking, bare, named, wire
 from tests.requirements import proves
@@ -559,6 +561,50 @@ def test_an_emulator_starts_again_after_a_stop() -> None:
             assert me.result("listLoaded") == []
 
 
+def loading(on_load: Callable[[], object]) -> Emulator:
+    """Return a server whose start does something while a model loads, and then waits for ever."""
+
+    async def wait(_seconds: float) -> None:
+        on_load()
+        await asyncio.get_running_loop().create_future()
+
+    slow = ModelEntry(key=MODEL, preload=True, rules=({"when": {"load": True}, "then": [{"wait": 1.0}]},))
+    return Emulator([slow], engines={"scripted": ScriptedEngine(wait)})
+
+
+def emulators() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "lmstudio-emulator"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal to a thread")
+def test_ctrl_c_during_the_start_ends_the_server() -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    with pytest.raises(KeyboardInterrupt):
+        loading(lambda: signal.pthread_kill(main, signal.SIGINT)).start()
+    assert emulators() == []
+
+
+async def test_a_start_that_is_cancelled_ends_the_server() -> None:
+    async def enter() -> None:
+        async with emulator:
+            raise AssertionError("it started")
+
+    loop = asyncio.get_running_loop()
+    emulator = loading(lambda: loop.call_soon_threadsafe(entering.cancel))
+    entering = loop.create_task(enter())
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    assert emulators() == []
+
+
+def test_a_server_that_is_stopped_while_it_starts_says_so() -> None:
+    emulator = loading(lambda: threading.Thread(target=emulator.stop).start())
+    with pytest.raises(LMStudioRuntimeError, match="stopped while it started"):
+        emulator.start()
+    assert emulators() == []
+
+
 def test_an_emulator_starts_once(server: Emulator) -> None:
     with pytest.raises(LMStudioRuntimeError, match="runs already"):
         server.start()
@@ -615,6 +661,32 @@ def test_a_server_in_the_foreground_stops_with_a_signal(number: signal.Signals) 
                 me.hear_out()
             assert caught.value.rcvd is not None
             assert caught.value.rcvd.code == 1001
+        assert process.stdout.read() == "stopped\n"
+        assert process.wait(TIMEOUT) == 0
+
+
+LOADING = """
+import asyncio
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
+
+async def wait(seconds):
+    print("loading", flush=True)
+    await asyncio.Event().wait()
+
+rule = {"when": {"load": True}, "then": [{"wait": 1.0}]}
+engines = {"scripted": ScriptedEngine(wait)}
+Emulator([ModelEntry(key="chat", rules=(rule,), preload=True)], engines=engines).serve_forever()
+print("stopped", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT] if os.name == "posix" else [])
+def test_a_server_in_the_foreground_stops_with_a_signal_while_it_loads(number: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", LOADING], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(number)
         assert process.stdout.read() == "stopped\n"
         assert process.wait(TIMEOUT) == 0
 
