@@ -124,6 +124,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     "S-PREDICT-FALSE-IS-OFF": R("§5.4", "A checkbox whose value is false is off."),
     "S-COMPLETE-RAW": R("§4.3", "completeRawText continues a text without a template."),
     "S-COMPLETE-LEGACY": R("§5.6", "The layer completeModeFormatting asks for the same by predict."),
+    "S-PREDICT-TOOLS-STOPPED": R("§4.3", "A tool call whose prediction is stopped has its Failed all the same."),
     "S-PREDICT-TOOLS": R("§4.3", "A tool call is Start, maybe name and arguments, and exactly one End."),
     # Texts
     "S-TEXT-TOKENS": R("§4.3", "countTokens of an LLM is the length of tokenize."),

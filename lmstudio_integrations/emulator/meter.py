@@ -5,7 +5,18 @@ from typing import Any
 
 from lmstudio_integrations.emulator.clock import Clock
 from lmstudio_integrations.emulator.engines.base import Finished
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PromptProgress
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    PredictionEvent,
+    PromptProgress,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallFailed,
+    ToolCallStart,
+)
+
+_FEWEST_FOR_A_RATE = 2
+"""Tokens that must follow the first one shown: from fewer, no sensible speed can be told."""
 
 
 class Meter:
@@ -22,6 +33,8 @@ class Meter:
         self._prompt_tokens = 0
         self._predicted_tokens = 0
         self._generating = False
+        self._shown_first = 0
+        self._open_call: list[str] | None = None
 
     def start(self) -> None:
         """Take note that the prediction's turn has come."""
@@ -36,12 +49,16 @@ class Meter:
             yield from self._prompt_done()
             self._generating = True
             self._first = self._clock.now()
-        if isinstance(event, LlmPredictionFragment):
-            self._predicted_tokens += event.tokens_count
+            self._shown_first = _tokens_of(event)
+        self._predicted_tokens += _tokens_of(event)
+        self._follow_call(event)
         yield event
 
     def rest(self, finished: Finished) -> Iterator[PredictionEvent]:
-        """Yield what is still to be sent before the end, for a prediction that ended without a token."""
+        """Yield what is still to be sent before the end: of a call that was broken off, or where no token came."""
+        if self._open_call is not None:
+            yield ToolCallFailed({"title": "The tool call was broken off."}, "".join(self._open_call))
+            self._open_call = None
         if not self._generating and finished.stop_reason not in {"userStopped", "modelUnloaded"}:
             self._prompt_tokens = self._prompt_tokens or finished.prompt_tokens
             yield from self._prompt_done()
@@ -53,11 +70,10 @@ class Meter:
     def stats(self, finished: Finished) -> dict[str, Any]:
         """Return the statistics (protocol §6.5); what has no sensible value is left out."""
         now = self._clock.now()
-        generating = now - self._first
         stats: dict[str, Any] = {
             "stopReason": finished.stop_reason,
             "stopString": finished.stop_string,
-            "tokensPerSecond": finished.predicted_tokens / generating if self._generating and generating > 0 else None,
+            "tokensPerSecond": self._rate(finished.predicted_tokens, now),
             "numGpuLayers": -1,
             "timeToFirstTokenSec": self._first - self._started if self._generating else None,
             "totalTimeSec": now - self._started,
@@ -66,6 +82,19 @@ class Meter:
             "totalTokensCount": finished.prompt_tokens + finished.predicted_tokens,
         }
         return {name: value for name, value in (stats | dict(finished.stats)).items() if value is not None}
+
+    def _rate(self, predicted: int, now: float) -> float | None:
+        """Return the speed since the first event, whose tokens came before it."""
+        tokens, seconds = predicted - self._shown_first, now - self._first
+        return tokens / seconds if tokens >= _FEWEST_FOR_A_RATE and seconds > 0 else None
+
+    def _follow_call(self, event: PredictionEvent) -> None:
+        if isinstance(event, ToolCallStart):
+            self._open_call = []
+        elif isinstance(event, ToolCallEnd | ToolCallFailed):
+            self._open_call = None
+        elif isinstance(event, ToolCallArguments) and self._open_call is not None:
+            self._open_call.append(event.content)
 
     def _prompt(self, event: PromptProgress) -> Iterator[PredictionEvent]:
         details = event.details or _details(self._prompt_tokens, event.progress)
@@ -82,6 +111,13 @@ class Meter:
         if self._progress != 1:
             self._progress = 1
             yield PromptProgress(1, _details(self._prompt_tokens, 1))
+
+
+def _tokens_of(event: PredictionEvent) -> int:
+    """Return how many tokens an event stands for; a piece of arguments is about one."""
+    if isinstance(event, LlmPredictionFragment):
+        return event.tokens_count
+    return 1 if isinstance(event, ToolCallArguments) else 0
 
 
 def _details(total: int, progress: float) -> dict[str, int]:

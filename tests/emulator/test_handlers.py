@@ -1,8 +1,9 @@
 """What the endpoints answer, field by field."""
 
+import asyncio
 import base64
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 from lmstudio_integrations.emulator import Catalogue, Emulator, ModelEntry, Preset, retrieval
 from lmstudio_integrations.emulator.downloads import CHUNK, copy
 from lmstudio_integrations.emulator.engines import scripted
+from lmstudio_integrations.emulator.engines.base import EngineEvent
 from lmstudio_integrations.emulator.engines.scripted import ScriptedModel
 from lmstudio_integrations.emulator.handlers import HANDLERS
 from lmstudio_integrations.emulator.weights import WeightsError
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
+from lmstudio_integrations.types.results import ToolCallArguments, ToolCallName, ToolCallStart
 from tests.emulator.wire import STACK, TIMEOUT, Wire, asking, named, stack, wire
 from tests.requirements import proves
 
@@ -168,6 +171,25 @@ def test_a_tool_call_has_one_start_and_one_end(me: Wire) -> None:
     assert kinds.count("toolCallGenerationStart") == kinds.count("toolCallGenerationEnd") == 1
     end = packets[kinds.index("toolCallGenerationEnd")]
     assert end["toolCallRequest"] == {"type": "function", "id": "7", "name": "add", "arguments": {"a": 1}}
+
+
+@proves("S-PREDICT-TOOLS-STOPPED")
+def test_a_tool_call_that_is_stopped_fails_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def call(*_: object) -> AsyncIterator[EngineEvent]:
+        for event in (ToolCallStart("7"), ToolCallName("add"), ToolCallArguments('{"a"')):
+            yield event
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(ScriptedModel, "generate", call)
+    with Emulator(["m"], load=["m"]) as server, wire(server) as me:
+        channel = me.open("predict", asking("m"))
+        for _ in range(5):
+            me.hear()
+        me.send(channel, {"type": "cancel"})
+        failed, end = me.packets(channel)
+        assert (failed["type"], failed["rawContent"]) == ("toolCallGenerationFailed", '{"a"')
+        assert end["stats"]["stopReason"] == "userStopped"
+        assert end["stats"]["predictedTokensCount"] == 1
 
 
 @pytest.mark.parametrize(
@@ -631,6 +653,9 @@ def test_the_log_tells_of_predictions_until_it_is_stopped(server: Emulator, me: 
         assert "Hello" in entries[1]["data"]["input"]
         assert entries[1]["data"]["modelPath"] == "scripted/chat"
         assert entries[2]["data"]["stats"]["stopReason"] == "eosFound"
+        tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+        me.stream("predict", asking("chat", fields={"tools": {"type": "toolArray", "tools": [tool]}}))
+        assert '"a": 1' in [log.hear()["message"]["log"] for _ in range(2)][1]["data"]["output"]
         log.send(channel, {"type": "stop"})
         assert list(log.packets(channel)) == []
         me.stream("predict", asking("chat"))

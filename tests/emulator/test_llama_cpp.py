@@ -67,6 +67,15 @@ async def test_a_chat_is_read_answered_and_counted(chat_model: LlamaCppModel) ->
     assert end.predicted_tokens == count_of(events, LlmPredictionFragment) + 1
 
 
+async def test_characters_of_several_tokens_are_counted_by_the_engine(chat_model: LlamaCppModel) -> None:
+    grammar = {"type": "gbnf", "gbnfGrammar": 'root ::= "鷲鶴鷺"'}
+    events = await run(chat_model, ask("Go."), config=settings(structured=grammar))
+    counts = [event.tokens_count for event in events if isinstance(event, LlmPredictionFragment)]
+    end = finished(events)
+    assert len(counts) < sum(counts) == end.predicted_tokens - 1
+    assert end.stats["tokensPerSecond"] > 0
+
+
 async def test_progress_runs_from_nothing_to_everything_before_the_first_fragment(chat_model: LlamaCppModel) -> None:
     events = await run(chat_model, ask("count " * 300), config=settings(max_tokens=2))
     steps = [event for event in events if isinstance(event, PromptProgress)]

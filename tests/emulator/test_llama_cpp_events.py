@@ -195,6 +195,22 @@ def test_each_end_has_its_reason(end: dict[str, Any], reason: str, stop: str | N
     assert last == Finished(reason, 5, end.get("tokens_predicted", 0), stop)
 
 
+def timed(chunk: dict[str, Any], tokens: int) -> dict[str, Any]:
+    return chunk | {"timings": {"predicted_n": tokens, "predicted_per_second": 7.5 if tokens > 1 else 0}}
+
+
+def test_the_engine_says_how_many_tokens_a_piece_took_and_how_fast_they_came() -> None:
+    answer = Answer(PlainText(), 5)
+    chunks = [timed(chat_chunk(content=text), tokens) for text, tokens in (("鷲", 3), ("鶴", 6), ("a", 7))]
+    fragments = [event for chunk in chunks for event in answer.take(read_chat(chunk))][1:]
+    assert [fragment.tokens_count for fragment in fragments if isinstance(fragment, LlmPredictionFragment)] == [3, 3, 1]
+    for tokens, speed in ((7, 7.5), (1, None)):
+        end = timed({"content": "", "stop": True, "tokens_predicted": tokens}, tokens)
+        finished = list(Answer(PlainText(), 5).take(read_completion(end)))[-1]
+        assert isinstance(finished, Finished)
+        assert finished.stats == {"tokensPerSecond": speed}
+
+
 def test_a_limit_without_a_wish_is_the_windows() -> None:
     end = list(Answer(PlainText(), 5).take(Piece(end={"stop_type": "limit", "tokens_predicted": 9})))[-1]
     assert isinstance(end, Finished)

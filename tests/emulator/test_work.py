@@ -10,7 +10,15 @@ from lmstudio_integrations.emulator.engines.base import Finished
 from lmstudio_integrations.emulator.meter import Meter
 from lmstudio_integrations.emulator.retrieval import Config, chunk, cosine
 from lmstudio_integrations.emulator.work import FairQueue, Scope
-from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    PromptProgress,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallFailed,
+    ToolCallName,
+    ToolCallStart,
+)
 
 
 async def forever() -> None:
@@ -164,7 +172,7 @@ def test_figures_follow_from_the_clock() -> None:
     stats = meter.stats(Finished("eosFound", 8, 5, stats={"usedDraftModelKey": "small"}))
     assert stats == {
         "stopReason": "eosFound",
-        "tokensPerSecond": 2.5,
+        "tokensPerSecond": 2.0,
         "numGpuLayers": -1,
         "timeToFirstTokenSec": 2.0,
         "totalTimeSec": 4.0,
@@ -174,6 +182,43 @@ def test_figures_follow_from_the_clock() -> None:
         "usedDraftModelKey": "small",
     }
     assert meter.stopped("userStopped") == Finished("userStopped", 8, 4)
+
+
+def rate(*fragments: LlmPredictionFragment, predicted: int) -> object:
+    """Return the speed of a prediction whose fragments come a second apart."""
+    clock = ManualClock()
+    meter = Meter(clock)
+    for fragment in fragments:
+        list(meter.take(fragment))
+        clock.advance(1)
+    return meter.stats(Finished("eosFound", 1, predicted)).get("tokensPerSecond")
+
+
+def test_a_speed_counts_what_was_written_since_the_first_piece_was_shown() -> None:
+    piece = LlmPredictionFragment("x")
+    assert rate(LlmPredictionFragment("held back", 50), piece, piece, predicted=52) == pytest.approx(2 / 3)
+    assert rate(piece, predicted=1) is None
+    assert rate(piece, predicted=2) is None
+
+
+def test_a_call_that_is_broken_off_fails_with_what_there_is_of_it() -> None:
+    meter = Meter(ManualClock())
+    for event in (ToolCallStart("7"), ToolCallName("add"), ToolCallArguments('{"a"'), ToolCallArguments(": 1")):
+        list(meter.take(event))
+    finished = meter.stopped("userStopped")
+    assert finished.predicted_tokens == 2
+    (failed,) = meter.rest(finished)
+    assert isinstance(failed, ToolCallFailed)
+    assert failed.raw_content == '{"a": 1'
+    assert list(meter.rest(finished)) == []
+
+
+@pytest.mark.parametrize("last", [ToolCallEnd("7", "add"), ToolCallFailed({})])
+def test_a_call_that_has_ended_ends_once(last: ToolCallEnd | ToolCallFailed) -> None:
+    meter = Meter(ManualClock())
+    for event in (ToolCallStart("7"), last):
+        list(meter.take(event))
+    assert list(meter.rest(Finished("eosFound", 1, 1))) == []
 
 
 def test_progress_that_an_engine_leaves_out_is_sent_all_the_same() -> None:

@@ -38,6 +38,7 @@ class Piece:
     calls: Sequence[Json] = ()
     tokens: list[Json] | None = None
     progress: Json | None = None
+    timings: Json | None = None
     end: Json | None = None
 
 
@@ -53,6 +54,7 @@ def read_chat(chunk: Mapping[str, Any]) -> Piece:
         calls=delta.get("tool_calls") or (),
         tokens=_tokens(probabilities.get("content"), "top_logprobs"),
         progress=chunk.get("prompt_progress"),
+        timings=chunk.get("timings"),
         end=chunk.get("__verbose"),
     )
 
@@ -63,6 +65,7 @@ def read_completion(chunk: Mapping[str, Any]) -> Piece:
         text=chunk.get("content") or "",
         tokens=_tokens(chunk.get("completion_probabilities"), "top_logprobs"),
         progress=chunk.get("prompt_progress"),
+        timings=chunk.get("timings"),
         end=dict(chunk) if chunk.get("stop") else None,
     )
 
@@ -252,6 +255,7 @@ class Answer:
     _calls: NativeCalls = field(default_factory=NativeCalls)
     _read: bool = False
     _thinking: bool = False
+    _predicted: int = 0
 
     def begin(self) -> PromptProgress:
         """Return the first event."""
@@ -278,7 +282,7 @@ class Answer:
 
     def _content(self, piece: Piece) -> Iterator[EngineEvent]:
         tokens = self._shown(piece.tokens)
-        count = len(piece.tokens) if piece.tokens else 1
+        count = self._count(piece)
         if piece.reasoning:
             yield from self._think(inside=True)
             yield LlmPredictionFragment(piece.reasoning, count, reasoning_type="reasoning", tokens=tokens)
@@ -288,6 +292,13 @@ class Answer:
         if piece.calls:
             yield from self._think(inside=False)
             yield from self._calls.feed(piece.calls)
+
+    def _count(self, piece: Piece) -> int:
+        """Return how many tokens were written for a piece: a character may take several."""
+        if piece.timings is None:
+            return len(piece.tokens) if piece.tokens else 1
+        before, self._predicted = self._predicted, int(piece.timings["predicted_n"])
+        return self._predicted - before
 
     def _think(self, *, inside: bool) -> Fragments:
         """Write the tag that the engine has swallowed."""
@@ -309,12 +320,19 @@ class Answer:
         read = int(end.get("tokens_evaluated", self.prompt_tokens))
         if kind == "word" and word:
             called = word in self.call_stops
-            return Finished("toolCalls" if called else "stopStringFound", read, predicted, None if called else word)
+            reason = "toolCalls" if called else "stopStringFound"
+            return Finished(reason, read, predicted, None if called else word, stats=_speed(end))
         reason = "eosFound"
         if kind == "limit":
             full = self.max_tokens is None or predicted < self.max_tokens
             reason = "contextLengthReached" if full else "maxPredictedTokensReached"
-        return Finished(reason, read, predicted)
+        return Finished(reason, read, predicted, stats=_speed(end))
+
+
+def _speed(end: Mapping[str, Any]) -> Json:
+    """Return the engine's own figure, which knows what text was held back; none for a single token."""
+    timings = end.get("timings")
+    return {"tokensPerSecond": timings["predicted_per_second"] or None} if timings else {}
 
 
 def text_reader(config: LlmPredictionConfig) -> TextReader:

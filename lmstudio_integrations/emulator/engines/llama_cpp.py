@@ -255,6 +255,7 @@ class LlamaCppModel:
             "max_tokens" if chat else "n_predict": min(limit or room, room),
             "stream": True,
             "return_progress": True,
+            "timings_per_token": True,
             **_log_probs(wanted, chat=chat),
             **({"verbose": True, "reasoning_format": _reasoning_format(config)} if chat else {}),
         }

@@ -29,7 +29,13 @@ from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.files import FileHandle
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    PredictionEnd,
+    PredictionEvent,
+    ToolCallEnd,
+    ToolCallFailed,
+)
 
 INLINE = "base64:"
 """The namespace of file identifiers that are the file themselves."""
@@ -170,6 +176,8 @@ class _Prediction:
             if self.output is not None:
                 self.output.append(event.content)
             self.instance.doing(self.channel.scope, "generating")
+        elif isinstance(event, ToolCallEnd | ToolCallFailed) and self.output is not None:
+            self.output.append(event.raw_content or "")
 
     def _send_end(self, finished: Finished) -> None:
         for ready in self.meter.rest(finished):
