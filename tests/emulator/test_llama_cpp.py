@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -74,6 +75,13 @@ async def test_characters_of_several_tokens_are_counted_by_the_engine(chat_model
     end = finished(events)
     assert len(counts) < sum(counts) == end.predicted_tokens - 1
     assert end.stats["tokensPerSecond"] > 0
+
+
+@pytest.mark.parametrize("pattern", [r"^\d{3}-\w{2}$", r'^say "\S"\\$', r"^[^a]{3}\n.$"])
+async def test_a_pattern_of_a_schema_is_followed(chat_model: LlamaCppModel, pattern: str) -> None:
+    schema = {"type": "json", "jsonSchema": {"type": "string", "pattern": pattern}}
+    events = await run(chat_model, ask("Go."), config=settings(structured=schema, max_tokens=40))
+    assert re.search(pattern, json.loads(text_of(events)))
 
 
 async def test_progress_runs_from_nothing_to_everything_before_the_first_fragment(chat_model: LlamaCppModel) -> None:

@@ -144,7 +144,7 @@ def test_a_schema_that_is_too_deep_is_refused() -> None:
 
 def test_an_object_behind_a_reference_is_a_schema() -> None:
     schema = {"$ref": "#/$defs/P", "$defs": {"P": {"type": "object"}}}
-    assert _request.checked_schema(schema) is schema
+    assert _request.checked_schema(schema) == schema
 
 
 @pytest.mark.parametrize(
@@ -160,12 +160,44 @@ def test_bounds_that_nothing_fits_are_refused(bounds: dict[str, int], words: str
         _request.checked_schema({"properties": {"a": bounds}})
 
 
-def test_a_pattern_that_is_ignored_is_spoken_of(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        _request.checked_schema({"properties": {"a": {"pattern": "^x$"}}})
-        assert caplog.text == ""
-        _request.checked_schema({"properties": {"a": {"pattern": "[0-9]"}}})
-    assert "[0-9]" in caplog.text
+@pytest.mark.parametrize(
+    ("schema", "lost"),
+    [
+        ({"type": "string", "pattern": "[0-9]"}, "the pattern '[0-9]'"),
+        ({"type": "string", "pattern": "^(?=a)b$"}, "the pattern '^(?=a)b$'"),
+        ({"type": "string", "pattern": "^a$", "maxLength": 3}, "maxLength 3"),
+        ({"type": ["number", "null"], "minimum": 1, "exclusiveMaximum": 2}, "exclusiveMaximum 2, minimum 1"),
+        ({"type": "integer", "multipleOf": 5, "minimum": 1}, "multipleOf 5"),
+        ({"not": {"type": "null"}, "if": {}, "then": {}}, "if {}, not {'type': 'null'}"),
+        (
+            {"type": "array", "items": {"type": "string"}, "uniqueItems": True, "contains": {}},
+            "contains {}, uniqueItems",
+        ),
+    ],
+)
+def test_what_is_ignored_in_a_schema_is_spoken_of_once(
+    caplog: pytest.LogCaptureFixture, schema: dict[str, Any], lost: str
+) -> None:
+    _request.checked_schema({"properties": {"a": schema}})
+    (record,) = caplog.records
+    assert (record.levelname, lost in record.message) == ("WARNING", True)
+
+
+def test_what_is_followed_is_not_spoken_of(caplog: pytest.LogCaptureFixture) -> None:
+    properties = {
+        "pattern": {"type": "string", "pattern": "^x$"},
+        "not": {"type": "integer", "minimum": 1},
+        "a": {"const": {"pattern": "x"}, "uniqueItems": False},
+    }
+    schema = {"type": "object", "properties": properties}
+    assert _request.checked_schema(schema) == schema
+    assert caplog.text == ""
+
+
+def test_a_text_whose_pattern_is_ignored_ends_all_the_same() -> None:
+    parameters = {"type": "object", "properties": {"a": {"type": "string", "pattern": "x"}}}
+    found = _request.call_schema([tool("f", parameters)])["$defs"]["tool0"]["properties"]["a"]
+    assert found == {"type": "string", "maxLength": _request.LONGEST_TEXT}
 
 
 @pytest.mark.parametrize("grammar", [None, "", "  ", 3])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations.emulator.engines import _pattern
 from lmstudio_integrations.emulator.engines._refusals import unsupported
 from lmstudio_integrations.emulator.engines.base import EngineError
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -126,10 +127,10 @@ def constraint(config: LlmPredictionConfig) -> Json:
 
 
 def checked_schema(schema: object) -> Json:
-    """Return the schema if llama.cpp follows it.
+    """Return the schema in the form that llama.cpp follows.
 
     Raises:
-        EngineError: If it is not an object, or nested too deeply.
+        EngineError: If it is not an object, or nested too deeply, or has bounds that nothing fits.
     """
     if not is_object(schema):
         raise unsupported("structured", f"a JSON schema must be an object, not {schema!r}")
@@ -137,10 +138,7 @@ def checked_schema(schema: object) -> Json:
         raise unsupported("structured", f"a JSON schema nested more than {DEEPEST_SCHEMA} levels deep")
     for part in _objects(schema):
         _check_bounds(part)
-        pattern = part.get("pattern")
-        if isinstance(pattern, str) and not (pattern.startswith("^") and pattern.endswith("$")):
-            logger.warning("llama.cpp follows only patterns between ^ and $; it ignores %r", pattern)
-    return schema
+    return followed(schema)
 
 
 def checked_grammar(grammar: object) -> str:
@@ -179,12 +177,8 @@ def call_schema(tools: Sequence[Tool]) -> Json:
 
     The parameters of each stand under `$defs`, and their own references are moved there with them.
     """
-    definitions = {
-        f"tool{number}": bounded(
-            tool.function.parameters or {"type": "object", "properties": {}}, f"#/$defs/tool{number}"
-        )
-        for number, tool in enumerate(tools)
-    }
+    parameters = followed([tool.function.parameters or {"type": "object", "properties": {}} for tool in tools])
+    definitions = {f"tool{number}": bounded(part, f"#/$defs/tool{number}") for number, part in enumerate(parameters)}
     calls = [
         {
             "type": "object",
@@ -199,30 +193,71 @@ def call_schema(tools: Sequence[Tool]) -> Json:
 
 def bounded(schema: Any, root: str) -> Any:
     """Return a schema whose texts and lists end, whose objects are closed, and whose references start at `root`."""
-    if is_list(schema):
-        return [bounded(item, root) for item in schema]
-    if not is_object(schema):
-        return schema
-    result = {key: _bounded_part(key, value, root) for key, value in schema.items()}
-    reference = result.get("$ref")
+    return _rewritten(schema, lambda part: _bounded_part(part, root))
+
+
+def _bounded_part(part: Json, root: str) -> Json:
+    reference = part.get("$ref")
     if isinstance(reference, str) and reference.startswith("#"):
-        result["$ref"] = root + reference[1:]
-    for key, value in _BOUNDS.get(str(result.get("type")), {}).items():
-        if not _SETTLED.intersection(result):
-            result.setdefault(key, value)
+        part["$ref"] = root + reference[1:]
+    for key, value in _BOUNDS.get(str(part.get("type")), {}).items():
+        if not _SETTLED.intersection(part):
+            part.setdefault(key, value)
+    return part
+
+
+def followed(schema: Any) -> Any:
+    """Return a schema, or a list of them, with patterns that llama.cpp follows; what it does not follow is logged."""
+    lost: list[str] = []
+    result = _rewritten(schema, lambda part: _followed_part(part, lost))
+    if lost:
+        logger.warning("llama.cpp does not hold itself to these parts of a schema: %s", ", ".join(lost))
     return result
 
 
-def _bounded_part(key: str, value: Any, root: str) -> Any:
+def _followed_part(part: Json, lost: list[str]) -> Json:
+    pattern = part.get("pattern")
+    if isinstance(pattern, str):
+        part["pattern"] = _pattern.followed(pattern)
+        if part["pattern"] is None:
+            del part["pattern"]
+            lost.append(f"the pattern {pattern!r}")
+    lost += [f"{key} {part[key]!r}" for key in sorted(_ignored(part) & part.keys()) if part[key] is not False]
+    return part
+
+
+def _ignored(part: Json) -> set[str]:
+    """Return the keywords that have no effect in a schema."""
+    kinds = part.get("type")
+    of_numbers = "number" in (kinds if is_list(kinds) else [kinds])
+    return _IGNORED.union(_RANGES if of_numbers else (), _LENGTHS if "pattern" in part else ())
+
+
+def _rewritten(schema: Any, change: Callable[[Json], Json]) -> Any:
+    """Return a schema in which a copy of every schema was changed, the inner ones first; plain values stay."""
+    if is_list(schema):
+        return [_rewritten(item, change) for item in schema]
+    if not is_object(schema):
+        return schema
+    return change({key: _rewritten_part(key, value, change) for key, value in schema.items()})
+
+
+def _rewritten_part(key: str, value: Any, change: Callable[[Json], Json]) -> Any:
     """Return what stands under a keyword: named schemas, a schema, or a plain value."""
     if key in _NAMED and is_object(value):
-        return {name: bounded(schema, root) for name, schema in value.items()}
-    return value if key in _LITERALS else bounded(value, root)
+        return {name: _rewritten(schema, change) for name, schema in value.items()}
+    return value if key in _LITERALS else _rewritten(value, change)
 
 
 _NAMED = {"properties", "patternProperties", "$defs", "definitions"}
 _LITERALS = {"const", "enum", "default", "examples"}
 _SETTLED = {"const", "enum", "pattern", "format"}
+_IGNORED = {
+    *("multipleOf", "not", "if", "contains", "uniqueItems", "minProperties", "maxProperties"),
+    *("patternProperties", "propertyNames", "dependentRequired"),
+}
+_RANGES = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+_LENGTHS = {"minLength", "maxLength"}
 _BOUNDS: dict[str, Json] = {
     "string": {"maxLength": LONGEST_TEXT},
     "array": {"maxItems": MOST_ITEMS},
