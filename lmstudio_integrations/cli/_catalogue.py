@@ -1,6 +1,5 @@
 """From the flags of `serve` to the emulator that they ask for. Starts nothing."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from lmstudio_integrations.client._address import DISCOVERY_PORTS
 from lmstudio_integrations.emulator import Catalogue, Emulator, ModelEntry
-from lmstudio_integrations.emulator.catalogue import BUNDLED, load, parse_model
+from lmstudio_integrations.emulator.catalogue import BUNDLED, load, parse_model, read_toml
 from lmstudio_integrations.emulator.engines.scripted import parse_rules
 from lmstudio_integrations.errors import LMStudioValueError
 
@@ -78,11 +77,7 @@ def load_rules(path: Path) -> tuple[Any, ...]:
     Raises:
         LMStudioValueError: If the file cannot be read, or a rule is not valid; the message names it.
     """
-    try:
-        with path.open("rb") as file:
-            tables = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise LMStudioValueError(f"cannot read the rules {str(path)!r}: {error}") from error
+    tables = read_toml(path, "rules")
     try:
         return parse_rules(_only_rules(tables))
     except LMStudioValueError as error:

@@ -85,4 +85,4 @@ def announce(emulator: Emulator) -> None:
     """Print where the server listens, then what it offers."""
     typer.echo(f"ws://{Address(emulator.host, emulator.port).netloc}")
     for entry in emulator.catalogue.models:
-        typer.echo(f"  {entry.key} ({entry.kind}, {entry.weights or entry.engine})")
+        typer.echo(f"  {entry.key} ({entry.kind}, {entry.engine if entry.engine == 'scripted' else entry.weights})")

@@ -7,18 +7,21 @@ loads a model.
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from lmstudio_integrations._narrow import is_mapping, is_object
 from lmstudio_integrations.emulator.engines._loading import header_of, is_embedding
+from lmstudio_integrations.emulator.engines._scripted.rules import parse_rules
 from lmstudio_integrations.emulator.engines.base import EngineError, ModelFacts
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._settings import Settings
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
+from lmstudio_integrations.types.models import Name
 
 EngineName = Literal["scripted", "llama_cpp"]
 
@@ -41,14 +44,15 @@ class ModelEntry(_Strict):
     """One model of the catalogue. What is not set comes from the weights.
 
     `key` is what clients ask for; `aliases` are further names. `path` is `publisher/repository/file`. `weights` is
-    a bundled name or a path, and has no meaning for a scripted model. `params` is the number of parameters as
+    a bundled name or a path, and has no meaning for a scripted model; with it, the engine is `llama_cpp` unless
+    another is named. `params` is the number of parameters as
     people write it. `context_length` is the window that a load gets unless it asks for another, in tokens.
     `preload` loads it at the start. `downloaded = false` lets it be found and downloaded. `load_seconds` and
     `tokens_per_second` are the pace of a scripted model, `slots` the predictions that run at once, `rules` what a
     scripted model answers.
     """
 
-    key: Annotated[str, Field(min_length=1, max_length=1024)]
+    key: Name
     kind: ModelKind = "llm"
     engine: EngineName = "scripted"
     weights: str | None = None
@@ -71,6 +75,20 @@ class ModelEntry(_Strict):
     tokens_per_second: Annotated[float, Field(gt=0)] | None = None
     slots: Annotated[int, Field(ge=1, le=1023)] | None = None
     rules: Annotated[tuple[Any, ...], Field(alias="rule")] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_engine(cls, table: Any) -> Any:
+        """Never let scripted answers pass for those of weights."""
+        return {"engine": "llama_cpp", **table} if is_object(table) and table.get("weights") else table
+
+    @field_validator("rules")
+    @classmethod
+    def _can_be_followed(cls, rules: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+        for rule in parse_rules(rules):
+            if info.data.get("kind") == "embedding":
+                rule.require_silence("an embedding model")
+        return rules
 
     @property
     def full_path(self) -> str:
@@ -281,12 +299,31 @@ def load_toml(path: Path) -> Catalogue:
     Raises:
         LMStudioValueError: If the file cannot be read, or a table has a wrong field; the message names it.
     """
+    return from_tables(read_toml(path, "catalogue"))
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Return the tables of a TOML file.
+
+    Raises:
+        LMStudioValueError: If it cannot be read; the message says what was to be read.
+    """
     try:
-        with path.open("rb") as file:
-            tables = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise LMStudioValueError(f"cannot read the catalogue {str(path)!r}: {error}") from error
-    return from_tables(tables)
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise LMStudioValueError(f"cannot read the {what} {str(path)!r}: {error}") from error
+
+
+def _listed(tables: Mapping[str, Any], name: str) -> Sequence[Any]:
+    """Return the tables of one name.
+
+    Raises:
+        LMStudioValueError: If there is one table, or a plain value, instead of a list.
+    """
+    found: Sequence[Any] = tables.get(name, [])
+    if not isinstance(found, list | tuple):
+        raise LMStudioValueError(f"{name!r} must be a list of tables, each headed [[{name}]], got {found!r}")
+    return found
 
 
 def from_tables(tables: Mapping[str, Any]) -> Catalogue:
@@ -301,39 +338,57 @@ def from_tables(tables: Mapping[str, Any]) -> Catalogue:
             f"the catalogue has the unknown table {min(unknown)!r}; it may have [[model]] and [[preset]]"
         )
     return Catalogue(
-        models=tuple(entry(table) for table in tables.get("model", ())),
-        presets=tuple(preset(table) for table in tables.get("preset", ())),
+        models=tuple(entry(table) for table in _listed(tables, "model")),
+        presets=tuple(preset(table) for table in _listed(tables, "preset")),
     )
 
 
-def entry(value: "ModelEntry | str | Mapping[str, Any]") -> ModelEntry:
+def check_weights(catalogue: Catalogue) -> None:
+    """Refuse models whose weights are not there.
+
+    Raises:
+        LMStudioValueError: Naming the first such model.
+    """
+    for model in catalogue.models:
+        if model.engine == "scripted" or not model.downloaded or model.weights in BUNDLED:
+            continue
+        if not model.weights or not Path(model.weights).expanduser().is_file():
+            raise LMStudioValueError(f"model {model.key!r}: there is no file with the weights {model.weights!r}")
+
+
+def entry(value: object) -> ModelEntry:
     """Return the entry of a table, or of a mere key, which stands for a scripted model.
 
     Raises:
-        LMStudioValueError: If a field is unknown, or has a value that cannot be.
+        LMStudioValueError: If it is something else, or a field is unknown or has a value that cannot be.
     """
     if isinstance(value, ModelEntry):
         return value
     if isinstance(value, str):
         return parse_model(value, scripted="=" not in value)
+    if not is_mapping(value):
+        raise LMStudioValueError(f"a model is a table or a key, got {value!r}")
     try:
         return ModelEntry.model_validate(value)
     except ValidationError as error:
         raise LMStudioValueError(f"model {value.get('key', '?')!r}: {_explain(error)}") from error
 
 
-def preset(table: Mapping[str, Any]) -> Preset:
+def preset(table: object) -> Preset:
     """Return the preset of a table: `identifier`, maybe `name`, and settings by the names of `LlmPredictionConfig`.
 
     Raises:
         LMStudioValueError: If a setting is unknown, or has a value that cannot be.
     """
+    if not is_mapping(table):
+        raise LMStudioValueError(f"a preset is a table, got {table!r}")
     settings = {name: value for name, value in table.items() if name not in {"identifier", "name"}}
-    config: Settings = LlmPredictionConfig.parse(settings)
     try:
+        config: Settings = LlmPredictionConfig.parse(settings)
         return Preset(identifier=table.get("identifier", ""), name=table.get("name"), fields=config.to_fields())
-    except ValidationError as error:
-        raise LMStudioValueError(f"preset {table.get('identifier', '?')!r}: {_explain(error)}") from error
+    except (ValidationError, LMStudioValueError) as error:
+        reason = _explain(error) if isinstance(error, ValidationError) else error
+        raise LMStudioValueError(f"preset {table.get('identifier', '?')!r}: {reason}") from error
 
 
 def _explain(error: ValidationError) -> str:

@@ -96,6 +96,8 @@ class Emulator:
         if not latency >= 0:
             raise LMStudioValueError(f"the latency is 0 or more seconds, got {latency!r}")
         self.catalogue: Catalogue = _catalogue(models, catalog)
+        if engines is None:
+            catalogue.check_weights(self.catalogue)
         self.host = host
         self._ports = port
         self._admission = Admission(tokens)

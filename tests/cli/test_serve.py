@@ -10,7 +10,7 @@ import pytest
 
 from lmstudio_integrations.cli import _catalogue
 from lmstudio_integrations.cli._catalogue import SCRIPTED_PACE, ServeOptions, build, build_catalogue, load_rules
-from lmstudio_integrations.cli._serve import is_exposed
+from lmstudio_integrations.cli._serve import announce, is_exposed
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalogue import BUNDLED
@@ -94,10 +94,17 @@ def test_rules_go_to_scripted_models_that_write_and_have_none(write: Callable[[s
         assert client.embedding.model("embedder").embed("ping")
 
 
+def test_a_scripted_model_is_announced_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with Emulator([{"key": "a", "engine": "scripted", "weights": "smollm2-135m-instruct"}]) as server:
+        announce(server)
+    assert "a (llm, scripted)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("[[rule]\n", "cannot read the rules"),
+        ('[rule]\nthen = [{text = "x"}]\n', "list of tables"),
         ('[[rules]]\nthen = [{text = "x"}]\n', "unknown table 'rules'"),
         ('[[rule]]\nwhenn = {last = "x"}\nthen = [{text = "x"}]\n', "rule 1"),
     ],

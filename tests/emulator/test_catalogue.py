@@ -124,7 +124,19 @@ def test_a_catalogue_is_read_from_toml(tmp_path: Path) -> None:
         ({"model": [{}]}, "key: Field required"),
         ({"model": [{"key": "a"}, {"key": "a"}]}, "'a' twice"),
         ({"preset": [{"temperature": 0}]}, "identifier"),
-        ({"preset": [{"identifier": "a", "temprature": 0}]}, "did you mean 'temperature'"),
+        ({"preset": [{"identifier": "a", "temprature": 0}]}, "preset 'a': .*did you mean 'temperature'"),
+        ({"preset": [{"identifier": 5}]}, "preset 5: identifier"),
+        ({"model": {"key": "a", "kind": "llm"}}, r"'model' must be a list of tables, each headed \[\[model\]\]"),
+        ({"model": 5}, "'model' must be a list"),
+        ({"model": [5]}, "a model is a table or a key, got 5"),
+        ({"preset": {"identifier": "a"}}, "'preset' must be a list"),
+        ({"preset": "x"}, "'preset' must be a list"),
+        ({"preset": ["x"]}, "a preset is a table, got 'x'"),
+        ({"model": [{"key": "a", "rule": [{"whn": {}}]}]}, "model 'a': rule: .*rule 1.*did you mean 'when'"),
+        ({"model": [{"key": "a", "kind": "embedding", "rule": [{"then": [{"text": "x"}]}]}]}, "an embedding model can"),
+        ({"model": [{"key": "a", "weights": "/no/such.gguf"}]}, "model 'a': there is no file .*/no/such.gguf"),
+        ({"model": [{"key": "a", "weights": "/"}]}, "model 'a': there is no file"),
+        ({"model": [{"key": "a", "engine": "llama_cpp"}]}, "model 'a': there is no file"),
     ],
 )
 def test_what_is_wrong_in_a_catalogue_is_named(tables: dict[str, Any], message: str) -> None:
@@ -132,11 +144,11 @@ def test_what_is_wrong_in_a_catalogue_is_named(tables: dict[str, Any], message: 
         Emulator(catalog=tables)
 
 
-@pytest.mark.parametrize("content", [None, "[[model"])
-def test_a_catalogue_that_cannot_be_read_is_refused(tmp_path: Path, content: str | None) -> None:
+@pytest.mark.parametrize("content", [None, b"[[model", '[[model]]\nkey = "é"'.encode("latin-1")])
+def test_a_catalogue_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "models.toml"
     if content is not None:
-        path.write_text(content, encoding="utf-8")
+        path.write_bytes(content)
     with pytest.raises(LMStudioValueError, match="cannot read the catalogue"):
         load_toml(path)
 
@@ -180,6 +192,17 @@ def test_a_folder_without_models_is_refused(tmp_path: Path) -> None:
 def test_entries_are_tables_keys_or_entries() -> None:
     assert entry({"key": "a"}) == entry("a") == entry(ModelEntry(key="a"))
     assert entry(f"a={CHAT}").weights == CHAT
+
+
+def test_weights_are_never_played_by_a_script() -> None:
+    assert entry({"key": "a", "weights": CHAT}).engine == "llama_cpp"
+    assert entry({"key": "a", "weights": CHAT, "engine": "scripted"}).engine == "scripted"
+    assert ModelEntry(key="a").engine == "scripted"
+
+
+def test_weights_that_are_still_to_be_downloaded_need_not_be_there() -> None:
+    (model,) = Emulator([{"key": "a", "weights": "/no/such.gguf", "downloaded": False}]).catalogue.models
+    assert model.engine == "llama_cpp"
 
 
 def test_a_name_is_a_key_before_it_is_an_alias_or_a_path() -> None:

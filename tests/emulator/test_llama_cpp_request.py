@@ -1,6 +1,5 @@
 """Settings to llama.cpp's requests, and what is refused. All ours, without an engine."""
 
-import logging
 from typing import Any
 
 import pytest

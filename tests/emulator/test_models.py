@@ -567,11 +567,6 @@ def test_a_model_that_cannot_be_loaded_at_the_start_is_an_error() -> None:
         Emulator([CHAT], load=["no-such-model"]).start()
 
 
-def test_a_broken_rule_is_an_error_of_the_load() -> None:
-    with pytest.raises(LMStudioModelLoadError, match="rule 1"):
-        Emulator([ModelEntry(key="m", rules=({"whn": {}},), preload=True)]).start()
-
-
 def test_what_is_not_loaded_cannot_be_unloaded(server: Emulator) -> None:
     with pytest.raises(LMStudioModelLoadError, match="no model is loaded as 'x'"):
         server.unload("x")

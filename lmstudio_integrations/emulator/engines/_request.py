@@ -138,7 +138,8 @@ def checked_schema(schema: object) -> Json:
         raise unsupported("structured", f"a JSON schema nested more than {DEEPEST_SCHEMA} levels deep")
     for part in _objects(schema):
         _check_bounds(part)
-    return followed(schema)
+    complete: Json = followed(schema)
+    return complete
 
 
 def checked_grammar(grammar: object) -> str:
