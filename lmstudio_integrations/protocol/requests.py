@@ -6,7 +6,7 @@ pydantic check what comes, and read the values that have a type of their own.
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import Field, GetPydanticSchema
+from pydantic import BeforeValidator, Field, GetPydanticSchema, Strict
 from typing_extensions import TypedDict
 
 from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack
@@ -25,7 +25,16 @@ History = Annotated[Any, _read_as(ChatHistory)]
 Stack = Annotated[Any, _read_as(KvConfigStack)]
 Fields = Annotated[Any, _read_as(KvConfig)]
 Tools = Annotated[Any, _read_as(list[Tool])]
-Milliseconds = Annotated[int, Field(ge=1)]
+
+
+def _without_fraction(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# As strict as the reference server: no number is a text, and JSON does not tell 1.0 from 1.
+Flag = Annotated[bool, Strict()]
+Whole = Annotated[int, Strict(), BeforeValidator(_without_fraction)]
+Milliseconds = Annotated[Whole, Field(ge=1, le=2**53 - 1)]
 
 
 class LoadModel(TypedDict):
@@ -63,13 +72,13 @@ class Specified(TypedDict):
 class Lookup(Specified):
     """Look for a loaded model; whether it is an error when there is none."""
 
-    throwIfNotFound: bool
+    throwIfNotFound: Flag
 
 
 class BasePredictionConfig(Specified):
     """Ask for the prediction defaults of a model."""
 
-    ignoreServerSessionConfig: NotRequired[bool]
+    ignoreServerSessionConfig: NotRequired[Flag]
 
 
 class EstimateModelUsage(TypedDict):
@@ -87,7 +96,7 @@ class Predict(TypedDict):
     history: History
     predictionConfigStack: Stack
     fuzzyPresetIdentifier: NotRequired[str]
-    ignoreServerSessionConfig: NotRequired[bool]
+    ignoreServerSessionConfig: NotRequired[Flag]
 
 
 class CompleteRawText(TypedDict):
@@ -97,14 +106,14 @@ class CompleteRawText(TypedDict):
     rawPrompt: str
     predictionConfigStack: Stack
     fuzzyPresetIdentifier: NotRequired[str]
-    ignoreServerSessionConfig: NotRequired[bool]
+    ignoreServerSessionConfig: NotRequired[Flag]
 
 
 class TemplateOptions(TypedDict):
     """Details of rendering a conversation."""
 
-    omitBosToken: NotRequired[bool]
-    omitEosToken: NotRequired[bool]
+    omitBosToken: NotRequired[Flag]
+    omitEosToken: NotRequired[Flag]
     toolDefinitions: NotRequired[Tools]
 
 
@@ -146,21 +155,21 @@ class Notify(TypedDict):
 
     title: str
     description: NotRequired[str]
-    noAutoDismiss: NotRequired[bool]
+    noAutoDismiss: NotRequired[Flag]
 
 
 class ExperimentFlag(TypedDict):
     """Switch an experiment on or off."""
 
     code: str
-    value: bool
+    value: Flag
 
 
 class StartHttpServer(TypedDict):
     """Start the HTTP server of the app."""
 
-    port: NotRequired[Annotated[int, Field(ge=1, le=65535)]]
-    cors: NotRequired[bool]
+    port: NotRequired[Annotated[Whole, Field(ge=1, le=65535)]]
+    cors: NotRequired[Flag]
     networkInterface: NotRequired[str]
 
 
@@ -214,7 +223,7 @@ class SearchOptions(TypedDict):
     """What to look for; without a term the server recommends."""
 
     searchTerm: NotRequired[str]
-    limit: NotRequired[Annotated[int, Field(ge=1, le=25)]]
+    limit: NotRequired[Annotated[Whole, Field(ge=1, le=25)]]
     compatibilityTypes: NotRequired[list[str]]
 
 

@@ -395,10 +395,23 @@ def test_a_model_without_a_time_to_live_stays(server: Emulator, me: Wire, clock:
     assert len(me.result("listLoaded")) == 1
 
 
-@pytest.mark.parametrize("ttl", [0, -1, 1.5, "soon"])
+@proves("S-BAD-PARAMETER")
+@pytest.mark.parametrize("ttl", [0, -1, 1.5, "soon", "60000", True, 10**400])
 def test_a_time_to_live_is_a_whole_number_of_milliseconds(me: Wire, ttl: object) -> None:
     me.open("loadModel", {"modelKey": CHAT.key, "ttlMs": ttl, "loadConfigStack": STACK})
     assert me.hear()["kind"] == "channelCreationParameterTypeError"
+
+
+def test_a_whole_number_may_be_written_with_a_fraction_of_nothing(me: Wire) -> None:
+    assert me.load(CHAT.key, ttlMs=60000.0)["ttlMs"] == 60000
+
+
+@proves("S-BAD-PARAMETER")
+@pytest.mark.parametrize("flag", ["yes", 1, None])
+def test_a_flag_is_true_or_false(me: Wire, flag: object) -> None:
+    parameter = {"specifier": named("x"), "throwIfNotFound": flag}
+    me.say({"type": "rpcCall", "endpoint": "getModelInfo", "callId": 1, "parameter": parameter})
+    assert me.hear()["kind"] == "rpcParameterTypeError"
 
 
 # Unloading
