@@ -118,6 +118,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     "S-PREDICT-CANCEL": R("§4.3, §7.5", "After cancel comes success with userStopped, then channelClose."),
     "S-PREDICT-CANCEL-QUEUED": R("§9.2", "A prediction can be cancelled before its first token."),
     "S-PREDICT-DISCONNECT": R("§9.1", "The work of a socket stops when the socket goes."),
+    "S-PREDICT-CRASH": R("§4.3", "A crash of the model fails all its predictions, those that wait among them."),
     "S-PREDICT-IMAGE-BLIND": R("§4.3", "An image for a model that sees none is refused."),
     "S-PREDICT-PRESET-ORDER": R("§4.3, §5.3", "A preset ranks below the request's own settings."),
     "S-PREDICT-LATER-LAYER": R("§5.3", "A later layer overrides an earlier one, key by key."),

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from lmstudio_integrations.emulator.catalogue import ModelEntry
 from lmstudio_integrations.emulator.clock import Clock, Timer
 from lmstudio_integrations.emulator.engines.base import EngineError, LoadedModel
-from lmstudio_integrations.emulator.refusals import model_unloaded
+from lmstudio_integrations.emulator.refusals import from_engine, model_unloaded
 from lmstudio_integrations.emulator.work import FairQueue, Scope
 
 Activity = Literal["processingPrompt", "generating", "computingEmbedding"]
@@ -63,6 +63,7 @@ class Instance:
         """What unloads it, as soon as it is to go; nobody can use it from then on."""
         self.on_end: Callable[[], object] = lambda: None
         """Called when it has idled too long, or has crashed."""
+        self._crash: EngineError | None = None
         self._info = info
         self._clock = clock
         self._queue = FairQueue(slots)
@@ -135,6 +136,20 @@ class Instance:
             self._idle.set()
             self.arm()
 
+    def crash(self, error: EngineError) -> None:
+        """Take note that the model is gone, and why; all who still use it, or wait for it, fail with that."""
+        self._crash = self._crash or error
+        self.on_end()
+
+    def raise_crash(self) -> None:
+        """Fail if the model is gone because it has crashed.
+
+        Raises:
+            RefusedError: With the error of the crash.
+        """
+        if self._crash is not None:
+            raise from_engine(self._crash)
+
     def arm(self) -> None:
         """Start the time to live, if there is one and nobody uses the model."""
         self._disarm()
@@ -171,4 +186,6 @@ class _Hold:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self._instance.end(self._scope)
         if isinstance(error, EngineError) and error.fatal:
-            self._instance.on_end()
+            self._instance.crash(error)
+        elif isinstance(error, asyncio.CancelledError) and self._scope.reason == MODEL_UNLOADED:
+            self._instance.raise_crash()

@@ -1,5 +1,7 @@
 """How models come and go: names, loads, times to live, eviction, queues."""
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -489,6 +491,28 @@ def test_a_crash_unloads_the_model_and_the_next_use_loads_it_again() -> None:
         assert server.predictions[0].stop_reason == "error"
         server.wait_for(lambda: not server.loaded())
         assert me.get("m")[-1]["type"] == "loadSuccess"
+
+
+@proves("S-PREDICT-CRASH")
+def test_who_waits_for_a_model_that_crashes_fails_with_the_crash() -> None:
+    go_on = threading.Event()
+
+    async def wait(seconds: float) -> None:
+        if seconds:
+            await asyncio.to_thread(go_on.wait, 5)
+
+    crashing = {"when": {"last": "^Crash"}, "then": [{"wait": 1.0}, {"fault": "crash"}]}
+    entry = ModelEntry(key="m", slots=1, rules=(crashing,))
+    engines = {"scripted": ScriptedEngine(wait)}
+    with Emulator([entry], load=["m"], engines=engines) as server, wire(server) as me, wire(server) as other:
+        running = me.open("predict", asking("m", "Crash"))
+        server.wait_for(lambda: states(server) == ["running"])
+        waiting = other.open("predict", asking("m"))
+        server.wait_for(lambda: states(server) == ["running", "queued"])
+        go_on.set()
+        assert "crashed" in list(me.packets(running))[-1]["error"]["title"]
+        assert "crashed" in list(other.packets(waiting))[-1]["error"]["title"]
+        assert [each.stop_reason for each in server.predictions] == ["error", "error"]
 
 
 def test_a_crash_during_a_call_unloads_the_model_too() -> None:

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from lmstudio_integrations.emulator import settings
 from lmstudio_integrations.emulator.context import Context
-from lmstudio_integrations.emulator.engines.base import EngineError, LoadedModel
+from lmstudio_integrations.emulator.engines.base import LoadedModel
 from lmstudio_integrations.emulator.instance import Activity
 from lmstudio_integrations.emulator.refusals import model_unloaded
 from lmstudio_integrations.emulator.work import Scope
@@ -25,24 +25,15 @@ async def _use(
     work: Callable[[LoadedModel], Awaitable[T]],
     activity: Activity | None = None,
 ) -> T:
-    """Let a loaded model do something, in its turn if that is an activity of its own.
-
-    A model that is gone with its error is unloaded, so that the next load brings it back.
-    """
-    library = context.hub.library
-    instance = library.find(context.kind, specifier)
+    """Let a loaded model do something, in its turn if that is an activity of its own."""
+    instance = context.hub.library.find(context.kind, specifier)
     scope = Scope()
     with scope:
-        try:
-            if activity is None:
-                with instance.hold(scope):
-                    return await work(instance.model)
-            async with instance.use(context.client.identifier, scope, activity):
+        if activity is None:
+            with instance.hold(scope):
                 return await work(instance.model)
-        except EngineError as error:
-            if error.fatal:
-                library.drop(instance)
-            raise
+        async with instance.use(context.client.identifier, scope, activity):
+            return await work(instance.model)
     raise model_unloaded()
 
 
