@@ -5,7 +5,7 @@ Everything here belongs to the emulator's event loop.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,18 +143,25 @@ class Library:
         self._facts.pop(entry.key, None)
         self._on_change()
 
+    async def learn(self, entries: Iterable[ModelEntry]) -> None:
+        """Find out what the weights say, where that is not known yet; large headers keep nobody else waiting."""
+        for entry in entries:
+            if entry.key not in self._facts:
+                await asyncio.to_thread(self.facts, entry)
+
     def info(self, entry: ModelEntry) -> dict[str, Any]:
         """Return what clients are told of an entry."""
         return describe(entry, self.facts(entry))
 
     def facts(self, entry: ModelEntry) -> ModelFacts:
-        """Return what the weights say; nothing, where they cannot be read."""
-        if entry.key not in self._facts:
+        """Return what the weights say; nothing, where they cannot be read. Any thread may ask."""
+        known = self._facts.get(entry.key)
+        if known is None:
             try:
-                self._facts[entry.key] = self._engine(entry).facts(self._weights[entry.key], entry.kind)
+                known = self._facts[entry.key] = self._engine(entry).facts(self._weights[entry.key], entry.kind)
             except EngineError:
                 return ModelFacts()
-        return self._facts[entry.key]
+        return known
 
     def find(self, kind: ModelKind, specifier: ModelSpecifier) -> Instance:
         """Return the loaded model that a request means.
@@ -223,6 +230,7 @@ class Library:
         """
         identifier = self._reserve(entry, identifier)
         try:
+            await self.learn([entry])
             on_start(identifier)
             request = self._load_request(entry, settings or {})
             model = await self._engine(entry).load(request, on_progress)

@@ -12,8 +12,8 @@ import pytest
 from lmstudio_integrations.emulator import Catalogue, Emulator, ModelEntry, Preset, retrieval
 from lmstudio_integrations.emulator.downloads import CHUNK, copy
 from lmstudio_integrations.emulator.engines import scripted
-from lmstudio_integrations.emulator.engines.base import EngineEvent
-from lmstudio_integrations.emulator.engines.scripted import ScriptedModel
+from lmstudio_integrations.emulator.engines.base import EngineEvent, ModelFacts
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
 from lmstudio_integrations.emulator.handlers import HANDLERS
 from lmstudio_integrations.emulator.weights import WeightsError
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
@@ -114,6 +114,23 @@ def test_downloaded_models_are_listed_with_every_required_field(server: Emulator
     assert infos["blind"]["quantization"] == {"name": "Q4_K_M", "bits": 4}
     assert infos["chat"]["architecture"] == "scripted"
     assert infos["chat"]["path"] == "scripted/chat"
+
+
+def test_reading_headers_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, go_on, facts = threading.Event(), threading.Event(), ScriptedEngine.facts
+
+    def slow(*arguments: Any) -> ModelFacts:
+        reading.set()
+        assert go_on.wait(TIMEOUT)
+        return facts(*arguments)
+
+    monkeypatch.setattr(ScriptedEngine, "facts", slow)
+    with Emulator(["a", "b"]) as server, wire(server, "system") as slowed, wire(server) as other:
+        slowed.say({"type": "rpcCall", "endpoint": "listDownloadedModels", "callId": 1})
+        assert reading.wait(TIMEOUT)
+        assert other.result("listLoaded") == []
+        go_on.set()
+        assert [info["modelKey"] for info in slowed.hear()["result"]] == ["a", "b"]
 
 
 # Predictions

@@ -22,6 +22,7 @@ async def load_model(context: Context, channel: Channel, parameter: LoadModel) -
     """Load a new instance, always."""
     library = context.hub.library
     entries = library.resolve(context.kind, parameter["modelKey"])
+    await library.learn(entries[:1])
     resolved: dict[str, Any] = {"type": "resolved", "info": library.info(entries[0])}
     if len(entries) > 1:
         resolved["ambiguous"] = [entry.key for entry in entries]
@@ -114,6 +115,7 @@ async def estimate_model_usage(context: Context, parameter: EstimateModelUsage) 
     """Estimate the memory that a load would take: the weights, and a rough figure for the context."""
     library = context.hub.library
     entry = library.resolve(context.kind, parameter["modelKey"])[0]
+    await library.learn([entry])
     weights = int(library.info(entry)["sizeBytes"])
     asked = parameter["loadConfigStack"].collapse().get(f"{context.kind}.load.contextLength")
     window = asked if isinstance(asked, int) else entry.context_length or defaults.CONTEXT_LENGTH

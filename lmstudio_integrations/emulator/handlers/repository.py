@@ -16,6 +16,7 @@ async def search_models(context: Context, parameter: SearchModels) -> dict[str, 
     term = (parameter["opts"].get("searchTerm") or "").casefold()
     compatible = parameter["opts"].get("compatibilityTypes")
     library = context.hub.library
+    await library.learn(library.catalogue.models if compatible else ())
     found = [
         entry
         for entry in library.catalogue.models
@@ -36,6 +37,7 @@ def _result(entry: ModelEntry, term: str) -> dict[str, Any]:
 async def get_model_download_options(context: Context, parameter: DownloadOptions) -> dict[str, Any]:
     """Return the one form in which an entry can be had."""
     entry = _entry(context, parameter["modelSearchResultIdentifier"]["identifier"])
+    await context.hub.library.learn([entry])
     info = context.hub.library.info(entry)
     option: dict[str, Any] = {
         "name": info["displayName"],

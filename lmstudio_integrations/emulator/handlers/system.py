@@ -18,6 +18,7 @@ def version() -> str:
 async def list_downloaded_models(context: Context, _parameter: None) -> list[dict[str, Any]]:
     """List all models that can be loaded."""
     library = context.hub.library
+    await library.learn(library.downloaded())
     return [library.info(entry) for entry in library.downloaded()]
 
 
