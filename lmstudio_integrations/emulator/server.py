@@ -12,6 +12,7 @@ from weakref import WeakSet
 from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 
 from lmstudio_integrations._discreet import server_logger
 from lmstudio_integrations.emulator.admission import Admission
@@ -119,7 +120,7 @@ class Server:
             await asyncio.wait([asyncio.ensure_future(socket.wait_closed()) for socket in late], timeout=_CLOSE_TIMEOUT)
 
     def _accept(self, *arguments: Any, **settings: Any) -> ServerConnection:
-        socket = ServerConnection(*arguments, **settings)
+        socket = _Socket(*arguments, **settings)
         self._accepted.add(socket)
         return socket
 
@@ -173,6 +174,22 @@ class Server:
         finally:
             self.connections.discard(connection)
             self._hub.ledger.announce()
+
+
+class _Socket(ServerConnection):
+    """A socket that answers other methods than GET, too; the library hangs up on them without a word."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, unless it is the start of a request that no page takes."""
+        if self.protocol.state is State.CONNECTING and data.startswith(_OTHER_METHODS):
+            self.transport.write(_NOT_FOUND)
+            self.transport.close()
+        else:
+            super().data_received(data)
+
+
+_OTHER_METHODS = (b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"HEAD ")
+_NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 def _json(socket: ServerConnection, value: object) -> Response:

@@ -79,6 +79,15 @@ def test_an_unknown_path_is_not_found(server: Emulator) -> None:
     assert caught.value.response.status_code == 404
 
 
+@proves("S-HTTP-UNKNOWN-PATH")
+def test_only_get_finds_anything(server: Emulator) -> None:
+    request = urllib.request.Request(f"http://{server.address}/v1/chat/completions", data=b"{}", method="POST")
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=TIMEOUT)
+    with caught.value as error:
+        assert error.code == 404
+
+
 def test_a_namespace_wants_a_websocket(server: Emulator) -> None:
     assert get(server, "/llm")[0] == 426
 
