@@ -78,10 +78,14 @@ class Downloads:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(on_bytes, done, total)
 
+        copying = asyncio.ensure_future(asyncio.to_thread(copy, source, target, tell, stop))
         try:
-            await asyncio.to_thread(copy, source, target, tell, stop)
-        finally:
+            await asyncio.shield(copying)
+        except BaseException:
             stop.set()
+            await asyncio.wait([copying])
+            shutil.rmtree(target.parent, ignore_errors=True)
+            raise
         return target
 
 
