@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator import Catalogue, Emulator, ModelEntry, Preset, retrieval
-from lmstudio_integrations.emulator.downloads import CHUNK, copy
+from lmstudio_integrations.emulator import Catalogue, Emulator, ModelEntry, Preset, downloads, retrieval
+from lmstudio_integrations.emulator.downloads import CHUNK, OnBytes, copy
 from lmstudio_integrations.emulator.engines import scripted
 from lmstudio_integrations.emulator.engines.base import EngineEvent, ModelFacts
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
@@ -409,8 +409,9 @@ def test_each_upload_has_an_identifier_of_its_own(files: Wire) -> None:
     assert all(name.startswith("local:") and "/" not in name for name in names)
 
 
-def test_what_is_no_base64_is_refused(files: Wire) -> None:
-    error = files.refusal("uploadFileBase64", {"name": "a", "contentBase64": "!"})
+@pytest.mark.parametrize("content", ["!", "é"])
+def test_what_is_no_base64_is_refused(files: Wire, content: str) -> None:
+    error = files.refusal("uploadFileBase64", {"name": "a", "contentBase64": content})
     assert "base64" in error["title"]
 
 
@@ -447,10 +448,12 @@ def test_a_model_without_eyes_refuses_images(me: Wire, files: Wire) -> None:
 
 
 @pytest.mark.parametrize(
-    ("identifier", "file_type"), [("local:nowhere", "image"), ("base64:!", "image"), ("local:x", "text/plain")]
+    ("identifier", "file_type"),
+    [("local:nowhere", "image"), ("base64:!", "image"), ("base64:é", "image"), ("local:x", "text/plain")],
 )
 def test_what_cannot_be_shown_is_refused(me: Wire, identifier: str, file_type: str) -> None:
-    assert me.stream("predict", showing("chat", identifier, file_type))[-1]["type"] == "error"
+    last = me.stream("predict", showing("chat", identifier, file_type))[-1]
+    assert "Internal" not in last["error"]["title"]
 
 
 @proves("S-FILES-PARSE")
@@ -743,6 +746,29 @@ def test_a_download_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
         shop.send(channel, {"type": "cancel"})
         assert "cancelled" in list(shop.packets(channel))[-1]["error"]["title"]
         go_on.set()
+
+
+def test_a_download_that_is_cancelled_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, copies = tmp_path / "model.gguf", tmp_path / "copies"
+    source.write_bytes(bytes(3 * CHUNK))
+    copies.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(copies))
+
+    def halting(source: Path, target: Path, tell: OnBytes, stop: threading.Event) -> None:
+        def tell_and_halt(done: int, total: int) -> None:
+            tell(done, total)
+            assert stop.wait(TIMEOUT)
+
+        copy(source, target, tell_and_halt, stop)
+
+    monkeypatch.setattr(downloads, "copy", halting)
+    with absent(str(source)) as server, wire(server, "repository") as shop:
+        channel = shop.open("downloadModel", {"downloadIdentifier": "absent"})
+        shop.hear()
+        assert len(list(copies.rglob("model.gguf"))) == 1
+        shop.send(channel, {"type": "cancel"})
+        assert "cancelled" in list(shop.packets(channel))[-1]["error"]["title"]
+        assert list(copies.rglob("model.gguf")) == []
 
 
 def test_a_copy_stops_when_it_is_told_to(tmp_path: Path) -> None:

@@ -98,6 +98,12 @@ def test_settings_without_a_field_of_their_own_count_too() -> None:
     assert _request.sampling(LlmPredictionConfig(raw=off)) == OFF
 
 
+@pytest.mark.parametrize("bias", [[[1]], [1], [[1, 2, 3]]])
+def test_a_bias_that_is_none_is_refused(bias: Any) -> None:
+    with pytest.raises(EngineError, match="Invalid logit bias"):
+        _request.sampling(LlmPredictionConfig(raw={"llm.prediction.llama.logitBias": bias}))
+
+
 def test_the_defaults_of_lm_studio_become_a_request() -> None:
     config = from_fields(
         temperature=0.8,

@@ -45,7 +45,7 @@ def sampling(config: LlmPredictionConfig) -> Json:
     """Return the sampling settings.
 
     Raises:
-        EngineError: If a draft model is asked for.
+        EngineError: If a draft model is asked for, or a bias that is none.
     """
     if config.draft_model:
         raise unsupported("speculativeDecoding", "speculative decoding with a draft model", "Leave draftModel out.")
@@ -307,6 +307,8 @@ def _mirostat(value: Any) -> Json:
 
 def _logit_bias(value: Any) -> Json:
     pairs = value if is_list(value) else []
+    if not all(is_list(pair) and len(pair) == 2 for pair in pairs):
+        raise EngineError(f"Invalid logit bias: a list of pairs of token and bias is wanted, not {value!r}")
     return {"logit_bias": [[token, False if bias == "-inf" else bias] for token, bias in pairs]}
 
 

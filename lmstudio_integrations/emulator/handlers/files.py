@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import mimetypes
 from pathlib import PurePath
 from typing import Any
@@ -33,7 +32,7 @@ async def upload_file_base64(context: Context, parameter: UploadFile) -> dict[st
     """Keep a file for this client; the same content gets a new identifier each time."""
     try:
         data = base64.b64decode(parameter["contentBase64"], validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # among them letters beyond ASCII
         raise RefusedError(f'The content of "{parameter["name"]}" is not base64', cause=str(error)) from error
     file_type = _type_of(parameter["name"], data)
     identifier = context.client.store(Upload(parameter["name"], data, file_type))

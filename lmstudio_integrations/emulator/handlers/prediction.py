@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -105,7 +104,7 @@ def _image(client: Client, instance: Instance, handle: FileHandle) -> Image:
 def _inline(identifier: str) -> bytes:
     try:
         return base64.b64decode(identifier.removeprefix(INLINE), validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise file_not_found(f"{identifier[:32]}…") from error
 
 
