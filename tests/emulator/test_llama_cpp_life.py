@@ -185,3 +185,9 @@ async def test_what_is_no_model_is_refused_by_the_engine_itself(tmp_path: Path) 
         await Worker.start(worker.WorkerParameters(model=str(broken), context_length=64), seconds=30)
     assert caught.value.title == "Failed to load model"
     assert "RuntimeError" in str(caught.value.cause)
+
+
+async def test_an_odd_window_of_vectors_can_be_loaded() -> None:
+    model = await load(key=EMBEDDING, kind="embedding", weights=EMBEDDING, context_length=7, slots=4)
+    assert len(await model.embed("one two three")) == 384
+    await model.close()

@@ -71,7 +71,11 @@ def attributes(parameters: WorkerParameters, engine: Any, key: str) -> dict[str,
         key: The key that callers must show.
     """
     window = parameters.context_length
-    batch = window if parameters.embedding else max(min(PROMPT_STEP, window), parameters.slots)
+    if parameters.embedding:
+        # A text must fit into one batch, and the engine dies of one that its sequences cannot share evenly.
+        batch = -(-window // parameters.slots) * parameters.slots
+    else:
+        batch = max(min(PROMPT_STEP, window), parameters.slots)
     values: dict[str, Any] = {
         "model.path": parameters.model,
         "mmproj.path": parameters.projector,
