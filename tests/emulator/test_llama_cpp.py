@@ -437,5 +437,7 @@ async def test_a_template_given_at_load_knows_tools() -> None:
         assert "<|im_start|>tool\n42" in formatted
         events = await run(model, chat.to_history(), tools=[ADD], config=settings(max_tokens=3), context_length=512)
         assert finished(events).prompt_tokens == len(await model.tokenize(formatted))
+        with pytest.raises(EngineError, match="probabilities of tokens where tools"):
+            await run(model, chat.to_history(), tools=[ADD], config=settings(log_probs=1), context_length=512)
     finally:
         await model.close()

@@ -88,6 +88,12 @@ def test_a_batch_has_room_for_every_slot() -> None:
     assert many["n_batch"] == many["n_ubatch"] == 200
 
 
+@pytest.mark.parametrize(("window", "slots", "batch"), [(511, 4, 512), (1, 4, 4), (512, 4, 512), (5, 1, 5)])
+def test_the_slots_of_an_embedding_model_share_a_batch_evenly(window: int, slots: int, batch: int) -> None:
+    values = worker.attributes(WorkerParameters("m", window, slots=slots, embedding=True), xllamacpp, "key")
+    assert values["n_batch"] == values["n_ubatch"] == batch
+
+
 def run_worker(line: str) -> tuple[dict[str, str], int]:
     result = subprocess.run(
         [sys.executable, "-P", str(worker.__file__)],
@@ -123,6 +129,12 @@ def test_a_missing_engine_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     assert answer["kind"] == "engine_missing"
     error = _process._refused(answer)
     assert 'pip install "lmstudio-integrations[emulator]"' in error.title
+
+
+def test_a_template_of_ones_own_may_be_what_cannot_be_loaded() -> None:
+    answer = {"error": "RuntimeError: Failed to init server", "kind": "load_failed"}
+    assert "promptTemplate" in str(_process._refused(answer, template=True).suggestion)
+    assert "promptTemplate" not in str(_process._refused(answer).suggestion)
 
 
 class FakeServer:

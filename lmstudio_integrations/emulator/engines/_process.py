@@ -142,7 +142,7 @@ class Worker:
             )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise _refused(answer)
+            raise _refused(answer, template=bool(parameters.chat_template))
         return answer
 
     def _connect(self, httpx: Any, answer: Mapping[str, Any]) -> None:
@@ -250,9 +250,12 @@ def read_line(line: str) -> dict[str, Any] | None:
     return chunk
 
 
-def _refused(answer: Mapping[str, Any]) -> EngineError:
+def _refused(answer: Mapping[str, Any], *, template: bool = False) -> EngineError:
     if answer.get("kind") == "engine_missing":
         return EngineError(f"the llama.cpp engine needs more packages: {INSTALL_HINT}", cause=str(answer["error"]))
+    # The engine does not say which of the two it is.
+    doubt = "the template in llm.load.promptTemplate is valid Jinja, and that " if template else ""
     return not_loaded(
-        str(answer["error"]), "Check that the file is a complete GGUF model that this version of llama.cpp knows."
+        str(answer["error"]),
+        f"Check that {doubt}the file is a complete GGUF model that this version of llama.cpp knows.",
     )

@@ -87,6 +87,10 @@ def _grammar_failed(_message: str) -> EngineError:
     return EngineError("Invalid structured output setting: the grammar cannot be parsed")
 
 
+def _no_probabilities(_message: str) -> EngineError:
+    return unsupported("logProbs", "probabilities of tokens where tools are offered", "Leave logProbs or tools out.")
+
+
 def _cache_full(_message: str) -> EngineError:
     return EngineError(
         "The predictions that run at once together exceed the available context",
@@ -98,6 +102,7 @@ _KNOWN: tuple[tuple[str, Callable[[str], EngineError]], ...] = (
     ("json schema error", _schema_failed),
     ("failed to parse grammar", _grammar_failed),
     ("context size has been exceeded", _cache_full),
+    ("logprobs is not supported with tools", _no_probabilities),
     ("jinja", _template_failed),
 )
 """What llama.cpp says, in lower case, and what it means."""
