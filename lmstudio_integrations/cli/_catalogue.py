@@ -60,7 +60,7 @@ def build_catalogue(options: ServeOptions) -> Catalogue:
 
 
 def _complete(entry: ModelEntry, rules: tuple[Any, ...]) -> ModelEntry:
-    """Give a scripted model a pace, and one that writes the rules, where it has none of its own."""
+    """Give a scripted model a pace, and an LLM rules, where it has none of its own."""
     if entry.engine != "scripted":
         return entry
     return entry.model_copy(

@@ -21,7 +21,6 @@ from lmstudio_integrations.emulator.engines.base import EngineError, ModelFacts
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._settings import Settings
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
-from lmstudio_integrations.types.models import Name
 
 EngineName = Literal["scripted", "llama_cpp"]
 
@@ -44,15 +43,14 @@ class ModelEntry(_Strict):
     """One model of the catalogue. What is not set comes from the weights.
 
     `key` is what clients ask for; `aliases` are further names. `path` is `publisher/repository/file`. `weights` is
-    a bundled name or a path, and has no meaning for a scripted model; with it, the engine is `llama_cpp` unless
-    another is named. `params` is the number of parameters as
-    people write it. `context_length` is the window that a load gets unless it asks for another, in tokens.
-    `preload` loads it at the start. `downloaded = false` lets it be found and downloaded. `load_seconds` and
+    a bundled name or a path; with them, the engine is `llama_cpp` unless another is named. `params` is the number
+    of parameters as people write it. `context_length` is the window that a load gets unless it asks for another, in
+    tokens. `preload` loads it at the start. `downloaded = false` lets it be found and downloaded. `load_seconds` and
     `tokens_per_second` are the pace of a scripted model, `slots` the predictions that run at once, `rules` what a
     scripted model answers.
     """
 
-    key: Name
+    key: Annotated[str, Field(min_length=1, max_length=1024)]
     kind: ModelKind = "llm"
     engine: EngineName = "scripted"
     weights: str | None = None

@@ -86,7 +86,7 @@ def test_a_catalogue_replaces_the_bundled_models_and_flags_add_to_it(write: Call
     assert [model.key for model in more.models] == ["one", "two"]
 
 
-def test_rules_go_to_scripted_models_that_write_and_have_none(write: Callable[[str], Path]) -> None:
+def test_rules_go_to_scripted_llms_that_have_none(write: Callable[[str], Path]) -> None:
     path = write('[[rule]]\nwhen = {last = "ping"}\nthen = [{text = "pong"}]\n')
     options = ServeOptions(port=0, models=("talker", "embedder"), scripted=True, rules=path)
     with build(options) as server, Client(server.address) as client:

@@ -223,7 +223,7 @@ def _followed_part(part: Json, lost: list[str]) -> Json:
         if part["pattern"] is None:
             del part["pattern"]
             lost.append(f"the pattern {pattern!r}")
-    lost += [f"{key} {part[key]!r}" for key in sorted(_ignored(part) & part.keys()) if part[key] is not False]
+    lost += sorted(key for key in _ignored(part) & part.keys() if part[key] is not False)
     return part
 
 
