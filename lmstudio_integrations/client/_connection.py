@@ -79,10 +79,10 @@ class Connection:
             self._session.cancel(exchange)
             self._flush()
 
-    def abandon(self, exchange: Exchange) -> None:
-        """Ask the server to stop, and drop what still comes."""
+    def abandon(self, exchange: Exchange, error: BaseException | None) -> None:
+        """Ask the server to stop, and drop what still comes; whoever waits is told."""
         if self._session is not None:
-            self._session.abandon(exchange)
+            self._session.abandon(exchange, error)
             self._flush()
 
     def leave(self, user: int) -> None:

@@ -58,11 +58,11 @@ class Call(Generic[WaiterT_co]):
         """Take note that the packet which ends the call has been seen."""
         self._released = True
 
-    def abandon(self) -> None:
-        """Ask the server to stop and drop what still comes, unless the call has ended."""
+    def abandon(self, error: BaseException | None = None) -> None:
+        """Ask the server to stop and drop what still comes, unless the call has ended; whoever waits gets the error."""
         if not (self._released or self.waiter.done):
             self._released = True
-            self._io.submit(_abandon, self._io, self._where, self._exchange)
+            self._io.submit(_abandon, self._io, self._where, self._exchange, error)
 
     def __enter__(self) -> Self:
         return self
@@ -240,7 +240,7 @@ def _start(
 ) -> None:
     if not client.alive:  # it was closed, or dropped, on the way here
         for exchange in exchanges:
-            exchange.sink.finish(client_closed())
+            exchange.finish(client_closed())
         return
     connection = _pools().of(io).get(*where)
     connection.users[exchanges[0].owner] = keep
@@ -259,10 +259,10 @@ def _cancel(io: "IOThread", where: tuple[Target, Namespace], exchange: Exchange)
         connection.cancel(exchange)
 
 
-def _abandon(io: "IOThread", where: tuple[Target, Namespace], exchange: Exchange) -> None:
+def _abandon(io: "IOThread", where: tuple[Target, Namespace], exchange: Exchange, error: BaseException | None) -> None:
     connection = _pools().of(io).find(*where)
     if connection is not None:
-        connection.abandon(exchange)
+        connection.abandon(exchange, error)
 
 
 def _leave_pool(io: "IOThread", owner: int) -> None:

@@ -82,6 +82,11 @@ class Exchange:
     cancelled: bool = False
     held: str = ""
 
+    def finish(self, error: BaseException | None) -> None:
+        """Tell whoever waits that nothing more comes; once, and nothing after it."""
+        sink, self.sink = self.sink, _NOBODY
+        sink.finish(error)
+
 
 class ClientSession:
     """State of one connection.
@@ -132,7 +137,7 @@ class ClientSession:
         warned = self._unknown.get(exchange.endpoint.name)
         if warned is not None:
             # Asking again would use up the five warnings of this connection, and after them no answer comes at all.
-            exchange.sink.finish(_not_taken(exchange, LMStudioUnsupportedError, warned))
+            exchange.finish(_not_taken(exchange, LMStudioUnsupportedError, warned))
             return
         exchange.id = self._next_id = self._next_id + 1
         exchange.since = now
@@ -151,7 +156,7 @@ class ClientSession:
         """Ask the server to stop; what still comes is delivered. Nothing happens if it has ended."""
         if exchange in self._backlog:
             self._backlog.remove(exchange)
-            exchange.sink.finish(None)
+            exchange.finish(None)
         elif self._channels.get(exchange.id) is exchange and not exchange.cancelled:
             exchange.cancelled = True
             assert isinstance(exchange.endpoint, Channel)
@@ -159,9 +164,9 @@ class ClientSession:
                 message = f'{{"type":"{exchange.endpoint.stop}"}}'
                 self._outbox.append(envelope.channel_send(exchange.id, message))
 
-    def abandon(self, exchange: Exchange) -> None:
-        """Ask the server to stop, and drop what still comes; the sink hears nothing more."""
-        exchange.sink = _NOBODY
+    def abandon(self, exchange: Exchange, error: BaseException | None = None) -> None:
+        """Ask the server to stop, and drop what still comes; whoever waits is told that nothing does."""
+        exchange.finish(error)
         self.cancel(exchange)
         if self._calls.get(exchange.id) is exchange:
             del self._calls[exchange.id]
@@ -170,16 +175,14 @@ class ClientSession:
         """Stop all that a client has open, and fail whoever still waits for it."""
         for exchange in [*self._calls.values(), *self._channels.values(), *self._backlog]:
             if exchange.owner == owner and exchange.sink is not _NOBODY:
-                sink = exchange.sink
-                self.abandon(exchange)
-                sink.finish(client_closed())
+                self.abandon(exchange, client_closed())
 
     def lost(self, error: Callable[[], BaseException]) -> None:
         """Fail everyone who waits, once, each with an exception of their own."""
         waiting = [*self._calls.values(), *self._channels.values(), *self._backlog]
         self._calls, self._channels, self._backlog = {}, {}, []
         for exchange in waiting:
-            exchange.sink.finish(error())
+            exchange.finish(error())
 
     def tick(self, now: float) -> None:
         """Fail whose clock has run out; stop the work on the server for them, and for those who have gone."""
@@ -187,10 +190,9 @@ class ClientSession:
             # A server answers calls of one kind one after the other: who waits in the queue sees that it is at work.
             exchange.since = max(exchange.since, self._answered.get(exchange.endpoint.name, exchange.since))
         for exchange in [*self._calls.values(), *self._channels.values(), *self._backlog]:
-            sink, expired = exchange.sink, _expired(exchange, now, self._peer)
-            if expired is not None or not sink.is_alive():
-                self.abandon(exchange)
-                sink.finish(expired)
+            expired = _expired(exchange, now, self._peer)
+            if expired is not None or not exchange.sink.is_alive():
+                self.abandon(exchange, expired)
 
     def receive(self, data: str | bytes, now: float) -> None:
         """Take in one frame.
@@ -258,12 +260,12 @@ class ClientSession:
                 if exchange is not None:
                     self._answered[exchange.endpoint.name] = now
                     exchange.sink.put(frame.get("result"))
-                    exchange.sink.finish(None)
+                    exchange.finish(None)
             case "rpcError":
                 exchange = self._calls.pop(frame["callId"], None)
                 if exchange is not None:
                     self._answered[exchange.endpoint.name] = now
-                    exchange.sink.finish(to_exception(error_object(frame.get("error")), exchange.doing))
+                    exchange.finish(to_exception(error_object(frame.get("error")), exchange.doing))
             case "channelClose":
                 self._end_channel(frame["channelId"], None)
             case "channelError":
@@ -278,11 +280,11 @@ class ClientSession:
     def _end_channel(self, channel_id: int, error: Mapping[str, Any] | None) -> None:
         exchange = self._channels.pop(channel_id, None)
         if exchange is not None:
-            exchange.sink.finish(None if error is None else to_exception(error, exchange.doing))
+            exchange.finish(None if error is None else to_exception(error, exchange.doing))
 
     def _finish(self, exchange: Exchange, error: BaseException | None) -> None:
         self._channels.pop(exchange.id, None)
-        exchange.sink.finish(error)
+        exchange.finish(error)
 
     def _on_warning(self, text: str, kind: str) -> None:
         """Log it; and fail the call that it is about, because the server will never answer that (protocol §9.1)."""
@@ -306,7 +308,7 @@ class ClientSession:
             table = self._calls if isinstance(exchange.endpoint, Rpc) else self._channels
             del table[exchange.id]
             failure = LMStudioUnsupportedError if unknown else LMStudioProtocolError
-            exchange.sink.finish(_not_taken(exchange, failure, text))
+            exchange.finish(_not_taken(exchange, failure, text))
 
 
 def _not_taken(exchange: Exchange, kind: type[LMStudioError], warning: str) -> LMStudioError:

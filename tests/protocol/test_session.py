@@ -8,6 +8,7 @@ import pytest
 
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
+    LMStudioCancelledError,
     LMStudioChannelClosedError,
     LMStudioConnectionLostError,
     LMStudioModelNotFoundError,
@@ -313,11 +314,13 @@ def test_after_the_last_packet_there_is_nothing_to_stop(
 
 
 @proves("C-ABANDON")
-def test_an_abandoned_stream_is_stopped_on_the_server_and_heard_no_more() -> None:
+def test_an_abandoned_stream_is_stopped_on_the_server_and_told_once_that_this_is_the_end() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", SAY_HELLO)
     assert pair.client.wanted
     pair.send(exchange, fragment("a"))
+    error = LMStudioCancelledError("enough")
+    pair.client.abandon(exchange, error)
     pair.client.abandon(exchange)
     pair.pump()
     assert [request.packet for request in pair.told] == [CANCEL]
@@ -325,7 +328,7 @@ def test_an_abandoned_stream_is_stopped_on_the_server_and_heard_no_more() -> Non
     assert not pair.client.idle, "the channel is open until the server closes it"
     assert not pair.client.wanted
     pair.close(exchange)
-    assert (sink.texts, sink.ends) == (["a"], [])
+    assert (sink.texts, sink.ends) == (["a"], [error])
     assert pair.client.idle
 
 
@@ -336,7 +339,7 @@ def test_an_abandoned_call_is_forgotten() -> None:
     assert pair.client.idle
     pair.server.reply(exchange.id, [])
     pair.pump_to_client()
-    assert (sink.items, sink.ends) == ([], [])
+    assert (sink.items, sink.ends) == ([], [None])
 
 
 def test_an_abandoned_request_that_was_not_sent_yet_is_never_sent() -> None:
@@ -347,7 +350,7 @@ def test_an_abandoned_request_that_was_not_sent_yet_is_never_sent() -> None:
     pair.client.abandon(exchange)
     pair.pump()
     assert not pair.opened
-    assert (sink.items, sink.ends) == ([], [])
+    assert (sink.items, sink.ends) == ([], [None])
 
 
 def test_a_client_that_leaves_takes_only_its_own_calls_along() -> None:
@@ -361,7 +364,7 @@ def test_a_client_that_leaves_takes_only_its_own_calls_along() -> None:
     errors = [sink.error for _, sink in mine]
     assert all(isinstance(error, LMStudioConnectionLostError) for error in errors)
     assert errors[0] is not errors[1], "exceptions that are raised in several threads are not shared"
-    assert gone_sink.ends == []
+    assert gone_sink.ends == [None]
     assert {request.channel_id for request in pair.told} == {mine[0][0].id, gone.id}
     pair.send(other, fragment("a"))
     pair.close(other)
