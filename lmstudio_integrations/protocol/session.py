@@ -16,6 +16,7 @@ from lmstudio_integrations.errors import (
     LMStudioChannelClosedError,
     LMStudioConnectionLostError,
     LMStudioError,
+    LMStudioPredictionError,
     LMStudioProtocolError,
     LMStudioTimeoutError,
     LMStudioUnsupportedError,
@@ -240,7 +241,7 @@ class ClientSession:
         try:
             item = endpoint.decode(message)
         except LegacyPredictionError as error:
-            self._finish(exchange, to_exception(error.error, exchange.doing))
+            self._finish(exchange, to_exception(error.error, exchange.doing, LMStudioPredictionError))
             return
         exchange.since = now
         exchange.touched = True

@@ -12,6 +12,7 @@ from lmstudio_integrations.errors import (
     LMStudioChannelClosedError,
     LMStudioConnectionLostError,
     LMStudioModelNotFoundError,
+    LMStudioPredictionError,
     LMStudioProtocolError,
     LMStudioServerError,
     LMStudioUnsupportedError,
@@ -238,10 +239,11 @@ def test_members_that_are_not_known_yet_are_skipped() -> None:
 
 @proves("C-LEGACY-ERROR")
 @pytest.mark.parametrize("error", [{"title": "old style"}, "old style"])
-def test_the_error_packet_of_older_servers_ends_the_prediction(error: Any) -> None:
+def test_the_error_packet_of_older_servers_fails_the_prediction(error: Any) -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", SAY_HELLO, doing="Chat response")
     pair.send(exchange, {"type": "error", "error": error})
+    assert type(sink.error) is LMStudioPredictionError
     assert str(sink.error) == "Chat response error: old style"
     pair.close(exchange)
     assert len(sink.ends) == 1
