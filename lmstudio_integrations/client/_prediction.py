@@ -1,5 +1,6 @@
 """One generation, as the sync and the async stream see it: opening, recovery, callbacks, result."""
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -94,6 +95,8 @@ class Prediction:
         """The format that the answer must have."""
         self.on_failed_call: Callable[[LMStudioToolCallError], Any] | None = None
         """Told of a tool call that could not be read; without it they are left to whoever reads the events."""
+        self.ready: deque[PredictionEvent] = deque()
+        """What was taken in and not read yet; all ways to read take from it, so that one may follow another."""
         self._call: Call[Any] | None = None
         self._so_far = Accumulator()
         self._begun = False
@@ -105,16 +108,16 @@ class Prediction:
         self._told_first = False
         self._result: PredictionResult | None = None
 
-    def advance(self) -> Flow[list[PredictionEvent]]:
-        """Return the events that have come, at least one; an empty list at the end.
+    def advance(self) -> Flow[bool]:
+        """Take in what comes next, at least one event; tell whether it was not the end instead.
 
-        An end that is an error is raised after all that came before it was returned.
+        An end that is an error is raised in the call after that which took in what came before it.
         """
         if self._left_to_raise is not None:
             failure, self._left_to_raise = self._left_to_raise, None
             raise failure
         if self._so_far.end is not None or self._left:
-            return []
+            return False
         if not self._begun:
             self._begun = True
             self._link = self._link.for_one(self._clocks)
@@ -126,13 +129,14 @@ class Prediction:
             if not batch:
                 if self._cancelled:
                     self.abandon()
-                    return []
+                    return False
                 self._fail_closed()
-            return self._take(batch)
+            self.ready.extend(self._take(batch))
         except BaseException as error:
             self._failure = error if isinstance(error, Exception) else None
             self.abandon()
             raise
+        return True
 
     def _take(self, batch: list[PredictionEvent]) -> list[PredictionEvent]:
         """Keep what has come, tell the caller, and make the result if that was the end; return what to hand on."""
@@ -157,8 +161,10 @@ class Prediction:
 
     def to_end(self) -> Flow[PredictionResult]:
         """Take everything that comes and return the result."""
-        while (yield from self.advance()):
-            pass
+        more = True
+        while more:
+            more = yield from self.advance()
+            self.ready.clear()
         return self.result()
 
     def cancel(self) -> None:

@@ -3,7 +3,6 @@
 Every method takes its work from a flow and awaits it; `sync.py` is the twin.
 """
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self, cast, overload
@@ -54,66 +53,58 @@ from lmstudio_integrations.types.references import ModelReference
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
 
 
-class AsyncBatches:
-    """Everything that comes of a prediction, in the portions in which it came. Dropping it stops the generation.
+class AsyncReader:
+    """What comes of a prediction, for `async for`. Dropping one that was read from stops the generation on the server.
 
     A class rather than an async generator: the `finally` of one that is left early runs late, or never.
     """
 
     def __init__(self, prediction: Prediction) -> None:
         self._prediction = prediction
+        self._ready = prediction.ready
+        self._was_read = False
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> list[PredictionEvent]:
-        batch = await arun(self._prediction.advance())
-        if not batch:
+    async def _fill(self) -> None:
+        """Take in the next portion."""
+        if not await arun(self._prediction.advance()):
             raise StopAsyncIteration
-        return batch
 
     async def aclose(self) -> None:
         """Stop the generation and take nothing more."""
         self._prediction.abandon()
 
     def __del__(self) -> None:
-        self._prediction.abandon()
+        if self._was_read:
+            self._prediction.abandon()
 
 
-class AsyncEvents:
-    """Everything that comes of a prediction, in order. Dropping it stops the generation on the server.
+class AsyncBatches(AsyncReader):
+    """Everything that comes of a prediction, in the portions in which it came."""
 
-    A class rather than an async generator: the `finally` of one that is left early runs late, or never.
-    """
+    async def __anext__(self) -> list[PredictionEvent]:
+        ready = self._ready
+        if not ready:
+            await self._fill()
+        self._was_read = True
+        batch = list(ready)
+        ready.clear()
+        return batch
 
-    def __init__(self, prediction: Prediction) -> None:
-        self._prediction = prediction
-        self._ready: deque[PredictionEvent] = deque()
 
-    def __aiter__(self) -> Self:
-        return self
+class AsyncEvents(AsyncReader):
+    """Everything that comes of a prediction, in order."""
 
     async def __anext__(self) -> PredictionEvent:
         if not self._ready:
             await self._fill()
+        self._was_read = True
         return self._ready.popleft()
 
-    async def _fill(self) -> None:
-        """Take in the next portion."""
-        batch = await arun(self._prediction.advance())
-        if not batch:
-            raise StopAsyncIteration
-        self._ready.extend(batch)
 
-    async def aclose(self) -> None:
-        """Stop the generation and take nothing more."""
-        self._prediction.abandon()
-
-    def __del__(self) -> None:
-        self._prediction.abandon()
-
-
-class AsyncFragments(AsyncEvents):
+class AsyncFragments(AsyncReader):
     """The text fragments of a prediction."""
 
     async def __anext__(self) -> LlmPredictionFragment:
@@ -122,6 +113,7 @@ class AsyncFragments(AsyncEvents):
             while ready:
                 event = ready.popleft()
                 if type(event) is LlmPredictionFragment:
+                    self._was_read = True
                     return event
             await self._fill()
 
@@ -134,7 +126,7 @@ class AsyncPredictionStream(BaseStream):
 
     def __init__(self, prediction: Prediction) -> None:
         super().__init__(prediction)
-        self._fragments: AsyncFragments | None = None
+        self._fragments = AsyncFragments(prediction)
 
     def batches(self) -> AsyncBatches:
         """Return an iterator over everything that comes, in the portions in which it came."""
@@ -148,8 +140,6 @@ class AsyncPredictionStream(BaseStream):
         return AsyncFragments(self._prediction)
 
     async def __anext__(self) -> LlmPredictionFragment:
-        if self._fragments is None:
-            self._fragments = aiter(self)
         return await anext(self._fragments)
 
     def __await__(self) -> Generator[Any, None, Self]:

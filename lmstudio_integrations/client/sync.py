@@ -30,7 +30,6 @@ from lmstudio_integrations.client._flows import run
 from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.client._locate import locate
 from lmstudio_integrations.client._models import TemplateOpts, Tools
-from lmstudio_integrations.client._prediction import Prediction
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import CLOCKS, History, PredictionOptions, Texts
 from lmstudio_integrations.client._waiters import ThreadWaiter, Waiter
@@ -59,22 +58,29 @@ class PredictionStream(BaseStream):
     Leaving the iteration early stops the generation on the server.
     """
 
-    def __init__(self, prediction: Prediction) -> None:
-        super().__init__(prediction)
-        self._fragments: Iterator[LlmPredictionFragment] | None = None
+    def _fill(self) -> bool:
+        """Take in the next portion; tell whether there was one."""
+        return run(self._prediction.advance())
 
     def batches(self) -> Generator[list[PredictionEvent]]:
         """Yield everything that comes, in the portions in which it came; cheaper than one by one."""
+        ready = self._prediction.ready
         try:
-            while batch := run(self._prediction.advance()):
+            while ready or self._fill():
+                batch = list(ready)
+                ready.clear()
                 yield batch
         finally:
             self._prediction.abandon()
 
     def events(self) -> Iterator[PredictionEvent]:
         """Yield everything that comes, in order: fragments, tool calls, progress, and the end."""
-        for batch in self.batches():
-            yield from batch
+        ready = self._prediction.ready
+        try:
+            while ready or self._fill():
+                yield ready.popleft()
+        finally:
+            self._prediction.abandon()
 
     def __iter__(self) -> Iterator[LlmPredictionFragment]:
         for event in self.events():
@@ -82,9 +88,12 @@ class PredictionStream(BaseStream):
                 yield event
 
     def __next__(self) -> LlmPredictionFragment:
-        if self._fragments is None:
-            self._fragments = iter(self)
-        return next(self._fragments)
+        ready = self._prediction.ready
+        while ready or self._fill():
+            event = ready.popleft()
+            if type(event) is LlmPredictionFragment:
+                return event
+        raise StopIteration
 
     def wait_for_result(self) -> PredictionResult:
         """Read the stream to its end and return the result."""

@@ -57,8 +57,16 @@ class AwaitedStream(Awaited):
     def __aiter__(self) -> AsyncIterator[Any]:
         return _in_thread(iter(self.sync))
 
+    async def __anext__(self) -> Any:
+        if (item := await asyncio.to_thread(next, self.sync, _END)) is _END:
+            raise StopAsyncIteration
+        return item
+
     def events(self) -> AsyncIterator[Any]:
         return _in_thread(self.sync.events())
+
+    def batches(self) -> AsyncIterator[Any]:
+        return _in_thread(self.sync.batches())
 
 
 async def _in_thread(iterator: Iterator[Any]) -> AsyncIterator[Any]:

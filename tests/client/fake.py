@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection, serve
@@ -23,6 +23,13 @@ async def receive(socket: Socket) -> dict[str, Any]:
 async def send(socket: Socket, frame: object) -> None:
     """Send a frame."""
     await socket.send(json.dumps(frame))
+
+
+def send_together(socket: Socket, frames: Iterable[object]) -> None:
+    """Send frames in one write, so that they come as one portion."""
+    for frame in frames:
+        socket.protocol.send_text(json.dumps(frame).encode())
+    socket.transport.write(b"".join(socket.protocol.data_to_send()))
 
 
 async def let_in(socket: Socket) -> None:

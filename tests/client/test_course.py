@@ -15,7 +15,7 @@ from lmstudio_integrations.client._flows import WINDOW
 from lmstudio_integrations.client._models import embed
 from lmstudio_integrations.emulator import Emulator, ManualClock
 from lmstudio_integrations.protocol.endpoints import rpc
-from tests.client.fake import Socket, answer, fake_server, let_in, receive, send
+from tests.client.fake import Socket, answer, fake_server, let_in, receive, send, send_together
 
 INFO = {"identifier": "chatty", "modelKey": "chatty"}
 STATS = {"stopReason": "eosFound"}
@@ -233,6 +233,26 @@ async def test_a_message_is_told_only_when_all_is_well_with_it(client: Any) -> N
     with pytest.raises(lms.LMStudioStructuredOutputError):
         await model.respond("think", response_format=schema, on_message=messages.append, config={"maxTokens": 1})
     assert messages == []
+
+
+@pytest.mark.parametrize(
+    "rest", [lambda stream: stream, lambda stream: stream.events(), lambda stream: stream.batches()]
+)
+async def test_one_way_of_reading_takes_up_where_another_stopped(
+    make_client: Callable[..., Any], rest: Callable[[Any], Any]
+) -> None:
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        await receive(socket)
+        send_together(socket, [*map(fragment, "abcdefg"), packet(END)])
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        stream = _loaded(client).respond_stream("Hi")
+        events = stream.events()
+        seen = [await anext(stream), await anext(events), await anext(stream)]
+        async for each in rest(stream):
+            seen += each if isinstance(each, list) else [each]
+    assert "".join(event.content for event in seen if isinstance(event, lms.LlmPredictionFragment)) == "abcdefg"
 
 
 async def test_a_stream_that_is_cancelled_while_its_model_loads_ends_as_cancelled(

@@ -1,6 +1,7 @@
 """Responding, completing, streaming, cancelling; the same bodies for both clients."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -72,6 +73,13 @@ async def test_events_tell_everything_in_order(model: Any) -> None:
     assert calls[-1] is lms.ToolCallEnd
     end = next(event for event in events if isinstance(event, lms.ToolCallEnd))
     assert (end.name, end.arguments) == ("weather", {"city": "Oslo"})
+
+
+async def test_what_was_read_of_a_stream_is_in_its_result(model: Any) -> None:
+    stream = model.respond_stream("count")
+    assert (await anext(stream)).content == "0"
+    assert (await stream.wait_for_result()).content.startswith("0 1 2")
+    assert [fragment async for fragment in stream] == []
 
 
 async def test_settings_of_a_call_reach_the_model(model: Any) -> None:
@@ -171,6 +179,15 @@ async def test_closing_a_stream_stops_the_server(model: Any, server: Emulator) -
     await anext(aiter(stream))
     await stream.aclose()
     await _stopped(server)
+
+
+async def test_dropping_a_stream_of_which_something_was_read_stops_the_server(model: Any, server: Emulator) -> None:
+    gc.disable()  # it must not take the collector
+    try:
+        await anext(model.respond_stream("for ever"))
+        await _stopped(server)
+    finally:
+        gc.enable()
 
 
 async def test_waiting_for_the_result_reads_the_rest(model: Any) -> None:
