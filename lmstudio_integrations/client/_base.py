@@ -256,7 +256,10 @@ class BaseStream:
         self._prediction = prediction
 
     def cancel(self) -> None:
-        """Ask the server to stop. Does not wait; go on reading to get what has come, then `result()`."""
+        """Ask the server to stop. Does not wait; go on reading to get what has come, then `result()`.
+
+        Before the model is there, nothing has come: its loading is stopped, and there is no result.
+        """
         self._prediction.cancel()
 
     def result(self) -> PredictionResult:

@@ -3,18 +3,21 @@
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any, TypeVar
 
-from lmstudio_integrations.client._binding import Binding, Specifier, with_model
+from lmstudio_integrations.client._binding import Binding, Operation, Specifier, with_model
 from lmstudio_integrations.client._flows import Flow
 from lmstudio_integrations.client._link import NO_CLOCKS, Call, Link
 from lmstudio_integrations.client._structured import Format
+from lmstudio_integrations.client._waiters import caller
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
     LMStudioError,
     LMStudioModelUnloadedError,
     LMStudioPredictionError,
     LMStudioRuntimeError,
+    LMStudioServerError,
     LMStudioToolCallError,
     LMStudioUnsupportedError,
 )
@@ -32,6 +35,7 @@ from lmstudio_integrations.types.results import (
 )
 from lmstudio_integrations.types.tools import ToolCallRequestPart
 
+T = TypeVar("T")
 MakeParameter = Callable[[Specifier], Flow[Mapping[str, Any]]]
 """Builds the request; a flow, because files may have to be uploaded again first."""
 
@@ -64,8 +68,15 @@ class Callbacks:
 _NO_CALLBACKS = Callbacks()
 
 
+class _Left(BaseException):
+    """Ends the wait of whoever reads what somebody else has left.
+
+    No `Exception`: what is waited for has not failed, and those who wait for the same are not to be told so.
+    """
+
+
 class Prediction:
-    """One generation.
+    """One generation. It is read by one thread or task at a time; it may be left from anywhere.
 
     Args:
         link: The way to the server.
@@ -97,49 +108,73 @@ class Prediction:
         """Told of a tool call that could not be read; without it they are left to whoever reads the events."""
         self.ready: deque[PredictionEvent] = deque()
         """What was taken in and not read yet; all ways to read take from it, so that one may follow another."""
+        self._step: Any = None
+        """What is waited for: one thing after another on the way to the answer, then the answer."""
         self._call: Call[Any] | None = None
+        """The generation, once the server was asked for it."""
         self._so_far = Accumulator()
-        self._begun = False
+        self._opened = False
+        self._reading = False
         self._cancelled = False
-        self._left = False
+        self._closed_by: object = None
         self._failure: Exception | None = None
-        self._left_to_raise: Exception | None = None
         self._told_progress = -1.0
         self._told_first = False
         self._result: PredictionResult | None = None
 
+    @property
+    def _over(self) -> bool:
+        return self._result is not None or self._failure is not None
+
     def advance(self) -> Flow[bool]:
-        """Take in what comes next, at least one event; tell whether it was not the end instead.
+        """Take in the next events, at least one; return false at the end.
 
         An end that is an error is raised in the call after that which took in what came before it.
         """
-        if self._left_to_raise is not None:
-            failure, self._left_to_raise = self._left_to_raise, None
-            raise failure
-        if self._so_far.end is not None or self._left:
-            return False
-        if not self._begun:
-            self._begun = True
-            self._link = self._link.for_one(self._clocks)
+        if self._over:
+            return self._end()
+        self._read_alone()
         try:
-            if self._call is None:
-                batch = yield from with_model(self._link, self._binding, self._open)
+            if self._opened:
+                batch = yield self._step
             else:
-                batch = yield self._call
-            if not batch:
-                if self._cancelled:
-                    self.abandon()
-                    return False
-                self._fail_closed()
+                batch = yield from self._on_model(self._open)
+                self._opened = True
             self.ready.extend(self._take(batch))
-        except BaseException as error:
-            self._failure = error if isinstance(error, Exception) else None
-            self.abandon()
-            raise
+        except BaseException as error:  # noqa: BLE001 - it is raised again
+            return self._fail(error)
+        finally:
+            self._reading = False
         return True
+
+    def _read_alone(self) -> None:
+        """Begin to read, unless somebody else does."""
+        if self._reading:
+            raise LMStudioRuntimeError(
+                "two threads or tasks read from one stream; let one read, or make a stream for each"
+            )
+        self._reading = True
+
+    def _fail(self, error: BaseException) -> bool:
+        """Raise what went wrong while reading, with which it is over; that it was left is told as any end."""
+        if isinstance(error, Exception) and self._failure is None:
+            self._failure = error
+        self.abandon()
+        if not isinstance(error, _Left):
+            raise error
+        return self._end()
+
+    def _end(self) -> bool:
+        """Return false; raise why it is over, where that would pass for the end of a whole answer."""
+        left = isinstance(self._failure, LMStudioCancelledError)
+        if not (left and (self._cancelled or self._closed_by == caller())):
+            self.result()
+        return False
 
     def _take(self, batch: list[PredictionEvent]) -> list[PredictionEvent]:
         """Keep what has come, tell the caller, and make the result if that was the end; return what to hand on."""
+        if not batch:
+            raise _Left if self._cancelled else closed_early(self._doing)
         add, callbacks = self._so_far.add, self.callbacks
         for event in batch:
             add(event)
@@ -153,7 +188,7 @@ class Prediction:
         except LMStudioError as failure:
             if len(batch) == 1:
                 raise
-            self._failure = self._left_to_raise = failure
+            self._failure = failure
             return batch[:-1]
         if callbacks.on_message is not None:
             callbacks.on_message(self._message())
@@ -168,18 +203,37 @@ class Prediction:
         return self.result()
 
     def cancel(self) -> None:
-        """Ask the server to stop; what has come by then remains the result."""
+        """Ask the server to stop; what has come by then remains the result. What was not sent yet never is."""
         self._cancelled = True
-        if self._call is not None:
-            self._call.cancel()
-        elif not self._begun:
-            self._left = True
+        call = self._call
+        if call is None:
+            self.abandon()
+        else:
+            call.cancel()
+
+    def close(self) -> None:
+        """Abandon it knowingly: the caller reads an end, all others an error."""
+        self._closed_by = caller()
+        self.abandon()
+
+    def leave(self) -> None:
+        """Abandon it, unless somebody else is reading."""
+        if not self._reading:
+            self.abandon()
 
     def abandon(self) -> None:
-        """Ask the server to stop and take nothing more."""
-        self._left = True
-        if self._call is not None:
-            self._call.abandon()
+        """Ask the server to stop and take nothing more; whoever waits is told."""
+        if not self._over:
+            self._failure = LMStudioCancelledError(
+                f"{self._doing}: the stream was left before its end; to stop it and keep what has come, "
+                "call cancel() and go on reading"
+            )
+            self._failure.__suppress_context__ = True  # that `_Left` ended the wait tells a caller nothing
+        step = self._step
+        if isinstance(step, Call):
+            step.abandon(_Left())
+        elif step is not None:
+            self._link.finish(step.waiter, _Left())
 
     def result(self) -> PredictionResult:
         """Return the result, without waiting.
@@ -193,27 +247,52 @@ class Prediction:
             return self._result
         if self._failure is not None:
             raise self._failure
-        if self._left:
-            raise LMStudioCancelledError(
-                f"{self._doing}: the stream was left before its end; to stop it and keep what has come, "
-                "call cancel() and go on reading"
-            )
         raise LMStudioRuntimeError(f"{self._doing}: there is no result before the stream has ended")
 
-    def _fail_closed(self) -> NoReturn:
-        raise closed_early(self._doing)
+    def _on_model(self, operation: Operation[T]) -> Flow[T]:
+        """Run an operation on the model, noting each step of it."""
+        self._link = self._link.for_one(self._clocks)
+        flow = with_model(self._link, self._binding, operation)
+        resume: Callable[[], Call[Any]] = partial(next, flow)
+        while True:
+            try:
+                step = resume()
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            self._note(step)
+            try:
+                resume = partial(flow.send, (yield step))
+            except BaseException as error:  # noqa: BLE001 - the operation decides
+                resume = partial(flow.throw, error)
+
+    def _note(self, step: Any) -> None:
+        """Take note of what is waited for, so that it can be given up from anywhere.
+
+        First the note, then the look: whoever leaves does it the other way round, so that one of the two sees it.
+        """
+        self._step = step
+        if self._failure is not None:
+            self.abandon()
+
+    def _send(self, request: Request, link: Link[Any], specifier: Specifier) -> Flow[Call[Any]]:
+        """Ask for the generation."""
+        parameter = yield from request.make(specifier)
+        if self._cancelled or self._failure is not None:  # it was left on the way here
+            raise _Left
+        self._call = link.start(self._binding.kind, request.endpoint, parameter, doing=self._doing)
+        self._note(self._call)
+        return self._call
 
     def _open(self, link: Link[Any], specifier: Specifier) -> Flow[list[PredictionEvent]]:
         """Ask for the generation and return the first events."""
         for request in self._requests:
-            parameter = yield from request.make(specifier)
-            self._call = link.start(self._binding.kind, request.endpoint, parameter, doing=self._doing)
-            if self._cancelled:
-                self._call.cancel()
+            call = yield from self._send(request, link, specifier)
             try:
-                return (yield self._call)
-            except LMStudioUnsupportedError:
-                if request is self._requests[-1]:
+                return (yield call)
+            except LMStudioServerError as refusal:
+                self._call = None
+                if not isinstance(refusal, LMStudioUnsupportedError) or request is self._requests[-1]:
                     raise
         raise AssertionError("the last request returns or raises")
 
@@ -244,8 +323,8 @@ class Prediction:
 
     def _finish(self, end: PredictionEnd) -> None:
         """Build the result, or raise what the stop reason means."""
-        if self._call is not None:
-            self._call.release()
+        assert self._call is not None, "what ends has been asked for"
+        self._call.release()
         reason = end.stats.get("stopReason")
         if reason == "failed":
             raise LMStudioPredictionError(f"{self._doing} error: the generation failed on the server")

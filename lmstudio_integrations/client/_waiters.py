@@ -6,9 +6,10 @@ The I/O thread puts items in and never waits; it wakes the caller once per porti
 import contextlib
 import queue
 from collections import deque
+from threading import current_thread
 from typing import TYPE_CHECKING, Any
 
-from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioRuntimeError
+from lmstudio_integrations.errors import LMStudioConnectionLostError
 
 if TYPE_CHECKING:
     import asyncio
@@ -17,6 +18,17 @@ if TYPE_CHECKING:
 
 SLICE = 0.1
 """Seconds of one wait; a longer one cannot be interrupted by Ctrl-C on Windows."""
+
+
+def caller() -> object:
+    """Return who calls: the task, or the thread where none runs."""
+    from asyncio import current_task  # noqa: PLC0415 - see `LoopWaiter`
+
+    try:
+        task = current_task()
+    except RuntimeError:  # no loop runs here
+        task = None
+    return task or current_thread()
 
 
 class Waiter:
@@ -141,8 +153,6 @@ class LoopWaiter(Waiter):
     async def wait(self) -> list[Any]:
         """Return what has come, at least one item; an empty list at the end."""
         while (batch := self.take()) is None:
-            if self._future is not None:
-                raise LMStudioRuntimeError("two tasks read from one stream; let one read, or make a stream for each")
             self._future = self._loop.create_future()
             try:
                 if self._must_wait():

@@ -73,12 +73,12 @@ class AsyncReader:
             raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Stop the generation and take nothing more."""
-        self._prediction.abandon()
+        """Stop the generation. Its reader, if that is somebody else, gets `LMStudioCancelledError`."""
+        self._prediction.close()
 
     def __del__(self) -> None:
         if self._was_read:
-            self._prediction.abandon()
+            self._prediction.leave()
 
 
 class AsyncBatches(AsyncReader):
@@ -151,8 +151,8 @@ class AsyncPredictionStream(BaseStream):
         return await arun(self._prediction.to_end())
 
     async def aclose(self) -> None:
-        """Stop the generation and take nothing more."""
-        self._prediction.abandon()
+        """Stop the generation. Its reader, if that is somebody else, gets `LMStudioCancelledError`."""
+        self._prediction.close()
 
     async def __aenter__(self) -> Self:
         return self

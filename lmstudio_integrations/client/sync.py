@@ -71,7 +71,7 @@ class PredictionStream(BaseStream):
                 ready.clear()
                 yield batch
         finally:
-            self._prediction.abandon()
+            self._prediction.leave()
 
     def events(self) -> Iterator[PredictionEvent]:
         """Yield everything that comes, in order: fragments, tool calls, progress, and the end."""
@@ -80,7 +80,7 @@ class PredictionStream(BaseStream):
             while ready or self._fill():
                 yield ready.popleft()
         finally:
-            self._prediction.abandon()
+            self._prediction.leave()
 
     def __iter__(self) -> Iterator[LlmPredictionFragment]:
         for event in self.events():
@@ -100,8 +100,8 @@ class PredictionStream(BaseStream):
         return run(self._prediction.to_end())
 
     def close(self) -> None:
-        """Stop the generation and take nothing more."""
-        self._prediction.abandon()
+        """Stop the generation. Its reader, if that is somebody else, gets `LMStudioCancelledError`."""
+        self._prediction.close()
 
     def __enter__(self) -> Self:
         return self

@@ -26,6 +26,7 @@ MODELS: list[dict[str, Any]] = [
             {"when": {"last": "^break"}, "then": [{"text": "so far "}, {"error": "the engine gave up"}]},
             {"when": {"last": "^refuse"}, "then": [{"error": "no", "code": "generic.presetNotFound"}]},
             {"when": {"last": "^drop"}, "then": [{"text": "going "}, {"fault": "drop"}]},
+            {"when": {"last": "^stall"}, "then": [{"text": "so far "}, {"fault": "stall"}]},
         ],
     },
     {"key": "other", "kind": "llm", "engine": "scripted"},

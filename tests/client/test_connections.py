@@ -215,18 +215,6 @@ def test_a_context_for_certificates_needs_an_encrypted_host() -> None:
         lms.Client("localhost:1", ssl_context=ssl.create_default_context())
 
 
-async def test_two_tasks_that_read_one_stream_are_told_apart() -> None:
-    async with fake_server(let_in) as address, lms.AsyncClient(address) as client:
-        call = client._link.start("llm", rpc("llm", "listLoaded"))
-        first = asyncio.ensure_future(call.waiter.wait())
-        await asyncio.sleep(0)
-        with pytest.raises(lms.LMStudioRuntimeError, match="two tasks read from one stream"):
-            await call.waiter.wait()
-        await client.aclose()
-        with pytest.raises(lms.LMStudioConnectionLostError):
-            await first
-
-
 def test_a_call_after_the_end_of_the_process_has_begun_is_refused() -> None:
     code = """
 import atexit

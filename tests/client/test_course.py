@@ -255,32 +255,6 @@ async def test_one_way_of_reading_takes_up_where_another_stopped(
     assert "".join(event.content for event in seen if isinstance(event, lms.LlmPredictionFragment)) == "abcdefg"
 
 
-async def test_a_stream_that_is_cancelled_while_its_model_loads_ends_as_cancelled(
-    make_client: Callable[..., Any],
-) -> None:
-    frames: list[str] = []
-    loading, cancelled = asyncio.Event(), asyncio.Event()
-
-    async def behave(socket: Socket) -> None:
-        await let_in(socket)
-        frames.append((await receive(socket))["endpoint"])
-        loading.set()
-        await cancelled.wait()
-        await send(socket, packet({"type": "loadSuccess", "info": INFO}))
-        frames.extend([(await receive(socket))["endpoint"], (await receive(socket))["message"]["type"]])
-        await send(socket, {**fragment("half"), "channelId": 2})
-        await send(socket, {**packet({**END, "stats": {"stopReason": "userStopped"}}), "channelId": 2})
-
-    async with fake_server(behave) as address, make_client(address) as client:
-        stream = client.llm.lazy_model("chatty").respond_stream("Hi")
-        result = asyncio.ensure_future(stream.wait_for_result())
-        await asyncio.wait_for(loading.wait(), 5)
-        stream.cancel()
-        cancelled.set()
-        assert (await result).content == "half"
-    assert frames == ["getOrLoad", "predict", "cancel"]
-
-
 def test_a_warning_points_to_the_line_of_the_program(server: Emulator) -> None:
     with lms.Client(server.address) as client:
         client.llm.model("chatty", config={"contextLength": 1000})

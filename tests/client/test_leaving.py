@@ -1,0 +1,333 @@
+"""Streams that are left before their end: from elsewhere, by their reader, while the model loads."""
+
+import asyncio
+import gc
+import json
+import threading
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import Emulator
+from tests.client.fake import Socket, answer, fake_server, let_in, receive, send, settle
+from tests.requirements import proves
+
+LEFT = "left before its end"
+LOADED = {"type": "success", "info": {"identifier": "chatty", "modelKey": "chatty"}}
+END = {"type": "success", "stats": {"stopReason": "eosFound"}}
+
+
+@pytest.fixture
+async def model(client: Any) -> Any:
+    return await client.llm.model("chatty")
+
+
+async def _stopped(server: Emulator) -> None:
+    """Wait until the last generation was stopped on the server, without standing in the way of this loop."""
+    await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped")
+
+
+async def _read(stream: AsyncIterator[Any]) -> str:
+    return "".join([fragment.content async for fragment in stream])
+
+
+async def _wait_for_result(stream: Any) -> Any:
+    return await stream.wait_for_result()
+
+
+async def _waits(stream: Any) -> None:
+    """Wait until the reader of a stream waits for something."""
+    prediction = stream._prediction
+    await settle(lambda: prediction._step is not None and prediction._step.waiter._waiting)
+
+
+async def _stalls(stream: Any) -> None:
+    """Wait until the reader of a stream has read all there is, and waits for more."""
+    prediction = stream._prediction
+    await settle(lambda: prediction._so_far.text[-1:] == [" "] and prediction._step.waiter._waiting)
+
+
+# From elsewhere
+
+
+@proves("C-ABANDON")
+@pytest.mark.parametrize("read", [_read, _wait_for_result])
+async def test_who_waits_for_a_stream_that_is_closed_elsewhere_is_told(
+    model: Any, server: Emulator, read: Callable[[Any], Any]
+) -> None:
+    stream = model.respond_stream("stall")
+    reader = asyncio.ensure_future(read(stream))
+    await _stalls(stream)
+    await stream.aclose()
+    with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+        await asyncio.wait_for(reader, 5)
+    with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+        stream.result()
+    await _stopped(server)
+
+
+async def test_who_reads_on_in_a_stream_that_was_closed_elsewhere_is_told(model: Any) -> None:
+    stream = model.respond_stream("stall")
+    await anext(stream)
+    closing = threading.Thread(target=stream._prediction.close)
+    closing.start()
+    await asyncio.to_thread(closing.join)
+    with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+        await _read(stream)
+
+
+async def test_a_second_reader_is_refused_and_does_the_first_no_harm(model: Any, server: Emulator) -> None:
+    stream = model.respond_stream("stall")
+    reader = asyncio.ensure_future(_read(stream))
+    await _stalls(stream)
+    for second in (_wait_for_result, _read, lambda stream: _read(stream.events())):
+        with pytest.raises(lms.LMStudioRuntimeError, match="read from one stream"):
+            await second(stream)
+    await _goes_on(stream, reader, server)
+
+
+async def test_an_iterator_that_was_never_read_may_be_dropped(model: Any, server: Emulator) -> None:
+    stream = model.respond_stream("stall")
+    await anext(stream)
+    for make in (aiter, lambda stream: stream.events(), lambda stream: stream.batches()):
+        make(stream)
+    gc.collect()
+    reader = asyncio.ensure_future(_read(stream))
+    await _stalls(stream)
+    await _goes_on(stream, reader, server)
+
+
+async def _goes_on(stream: Any, reader: "asyncio.Future[str]", server: Emulator) -> None:
+    """Check that a stream is still read: it ends when it is cancelled, and has its result."""
+    assert server.predictions[-1].state == "running"
+    stream.cancel()
+    await asyncio.wait_for(reader, 5)
+    assert stream.result().stats.stop_reason == "userStopped"
+
+
+# By the reader
+
+
+def test_who_closes_a_stream_reads_its_end(server: Emulator) -> None:
+    with lms.Client(server.address) as client:
+        stream = client.llm.model("chatty").respond_stream("for ever")
+        for _fragment in stream:
+            stream.close()
+        assert list(stream) == []
+        with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+            stream.result()
+
+
+async def test_the_task_that_closes_a_stream_reads_its_end(server: Emulator) -> None:
+    async with lms.AsyncClient(server.address) as client:
+        stream = (await client.llm.model("chatty")).respond_stream("for ever")
+        async for _fragment in stream:
+            await stream.aclose()
+        assert await _read(stream) == ""
+        with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+            stream.result()
+
+
+async def test_reading_on_after_the_task_that_read_was_cancelled_looks_like_no_whole_answer(server: Emulator) -> None:
+    async with lms.AsyncClient(server.address) as client:
+        stream = (await client.llm.model("chatty")).respond_stream("stall")
+        fragments = aiter(stream)
+        reader = asyncio.ensure_future(_read(fragments))  # as `asyncio.wait_for` has it, when its time is up
+        await _stalls(stream)
+        reader.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reader
+        with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+            await anext(fragments)
+
+
+async def test_reading_on_after_leaving_the_loop_looks_like_no_whole_answer(model: Any, server: Emulator) -> None:
+    stream = model.respond_stream("for ever")
+    async for _fragment in stream:
+        break
+    await _stopped(server)
+    with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+        await _read(stream)
+
+
+async def test_closing_an_iterator_stops_the_server(model: Any, server: Emulator) -> None:
+    events = model.respond_stream("for ever").events()
+    await anext(events)
+    await events.aclose()
+    await _stopped(server)
+
+
+async def test_reading_on_after_a_failure_fails_again(model: Any) -> None:
+    stream = model.respond_stream("break")
+    for _ in range(2):
+        with pytest.raises(lms.LMStudioServerError, match="the engine gave up"):
+            await _read(stream)
+
+
+# Before anything has come
+
+
+def _loaded(client: Any) -> Any:
+    """Return a handle that needs no call to know its instance."""
+    handle = client.llm.lazy_model("chatty")
+    handle.binding.identifier = "chatty"
+    return handle
+
+
+async def test_a_stream_that_is_cancelled_before_the_client_is_let_in_ends(make_client: Callable[..., Any]) -> None:
+    async def behave(socket: Socket) -> None:
+        await receive(socket)
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        stream = _loaded(client).respond_stream("Hi")
+        reader = asyncio.ensure_future(_read(stream))
+        await _waits(stream)
+        stream.cancel()
+        assert await asyncio.wait_for(reader, 5) == ""
+        with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+            stream.result()
+
+
+async def test_a_stream_that_was_cancelled_is_not_asked_for_in_another_way(make_client: Callable[..., Any]) -> None:
+    frames: list[str] = []
+    asked = asyncio.Event()
+    refusal = {"title": "no", "displayData": {"code": "generic.engineDoesNotSupportFeature"}}
+
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        frames.append((await receive(socket))["endpoint"])
+        asked.set()
+        frames.append((await receive(socket))["message"]["type"])
+        await send(socket, {"type": "channelError", "channelId": 1, "error": refusal})
+        frames.extend([str(text) async for text in socket])
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        stream = _loaded(client).complete_stream("Once")
+        reader = asyncio.ensure_future(_read(stream))
+        await asyncio.wait_for(asked.wait(), 5)
+        stream.cancel()
+        assert await asyncio.wait_for(reader, 5) == ""
+        with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+            stream.result()
+    assert frames == ["completeRawText", "cancel"]
+
+
+async def test_a_stream_that_is_closed_just_as_its_request_is_sent_is_stopped(make_client: Callable[..., Any]) -> None:
+    frames: list[str] = []
+    stopped = asyncio.Event()
+
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        await answer(socket, [])
+        frames.extend([(await receive(socket))["endpoint"], (await receive(socket))["message"]["type"]])
+        stopped.set()
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        await client.llm.list_loaded()
+        stream, make_waiter = _loaded(client).respond_stream("Hi"), client._link._make_waiter
+
+        def close_meanwhile(io: object) -> Any:
+            stream._prediction.close()
+            return make_waiter(io)
+
+        client._link._make_waiter = close_meanwhile
+        with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+            await stream.wait_for_result()
+        await asyncio.wait_for(stopped.wait(), 5)
+    assert frames == ["predict", "cancel"]
+
+
+# While the model loads
+
+
+async def _load_for_ever(frames: list[str], loading: asyncio.Event, socket: Socket) -> None:
+    """Note what is asked, and what is told after that."""
+    await let_in(socket)
+    frames.append((await receive(socket))["endpoint"])
+    loading.set()
+    frames.append((await receive(socket))["message"]["type"])
+
+
+@proves("C-LOAD-CANCEL")
+@pytest.mark.parametrize("policy", ["get_or_load", "new_instance"])
+async def test_closing_a_stream_stops_the_loading_of_its_model(make_client: Callable[..., Any], policy: str) -> None:
+    frames: list[str] = []
+    loading = asyncio.Event()
+    behave = partial(_load_for_ever, frames, loading)
+    async with fake_server(behave) as address, make_client(address) as client:
+        stream = client.llm.lazy_model("chatty", load_policy=policy).respond_stream("Hi")
+        reader = asyncio.ensure_future(_read(stream))
+        await asyncio.wait_for(loading.wait(), 5)
+        await _waits(stream)
+        await stream.aclose()
+        with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+            await asyncio.wait_for(reader, 5)
+    assert frames == [{"get_or_load": "getOrLoad", "new_instance": "loadModel"}[policy], "cancel"]
+
+
+@proves("C-LOAD-CANCEL")
+async def test_cancelling_a_stream_stops_the_loading_of_its_model(make_client: Callable[..., Any]) -> None:
+    frames: list[str] = []
+    loading = asyncio.Event()
+    behave = partial(_load_for_ever, frames, loading)
+    async with fake_server(behave) as address, make_client(address) as client:
+        stream = client.llm.lazy_model("chatty").respond_stream("Hi")
+        reader = asyncio.ensure_future(_read(stream))
+        await asyncio.wait_for(loading.wait(), 5)
+        stream.cancel()
+        assert await asyncio.wait_for(reader, 5) == ""
+        with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+            await stream.wait_for_result()
+    assert frames == ["getOrLoad", "cancel"]
+
+
+@pytest.mark.parametrize("leave", ["cancel", "close"])
+async def test_a_stream_that_is_left_as_its_model_is_there_asks_for_nothing(
+    client: Any, server: Emulator, leave: str
+) -> None:
+    def tell(progress: float) -> None:
+        if progress == 1.0:
+            getattr(stream._prediction, leave)()
+
+    stream = client.llm.lazy_model("chatty", on_load_progress=tell).respond_stream("Hi")
+    with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+        await stream.wait_for_result()
+    assert [info.identifier for info in server.loaded()] == ["chatty"]
+    assert server.predictions == ()
+
+
+@pytest.mark.parametrize("leaver", [0, 1])
+async def test_of_two_who_wait_for_one_new_instance_one_may_leave(make_client: Callable[..., Any], leaver: int) -> None:
+    frames: asyncio.Queue[tuple[Socket, dict[str, Any]]] = asyncio.Queue()
+
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        async for text in socket:
+            await frames.put((socket, json.loads(text)))
+
+    async def next_frame(kind: str) -> tuple[Socket, int]:
+        socket, frame = await asyncio.wait_for(frames.get(), 5)
+        assert (frame.get("endpoint") or frame["message"]["type"]) == kind
+        return socket, frame["channelId"]
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        handle = client.llm.lazy_model("chatty", load_policy="new_instance")
+        streams = [handle.respond_stream("Hi") for _ in range(2)]
+        readers: list[asyncio.Future[str]] = []
+        for stream in streams:
+            readers.append(asyncio.ensure_future(_read(stream)))
+            await _waits(stream)
+        socket, channel = await next_frame("loadModel")
+        await streams[leaver].aclose()
+        with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+            await asyncio.wait_for(readers[leaver], 5)
+        if leaver == 0:
+            await next_frame("cancel")
+            socket, channel = await next_frame("loadModel")
+        await send(socket, {"type": "channelSend", "channelId": channel, "message": LOADED})
+        socket, channel = await next_frame("predict")
+        await send(socket, {"type": "channelSend", "channelId": channel, "message": END})
+        assert await asyncio.wait_for(readers[1 - leaver], 5) == ""
