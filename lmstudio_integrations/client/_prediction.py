@@ -149,6 +149,8 @@ class Prediction:
 
     def _read_alone(self) -> None:
         """Begin to read, unless somebody else does."""
+        if self._step is not None:
+            self._step.waiter.check_reader()
         if self._reading:
             raise LMStudioRuntimeError(
                 "two threads or tasks read from one stream; let one read, or make a stream for each"

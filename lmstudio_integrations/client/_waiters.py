@@ -9,7 +9,7 @@ from collections import deque
 from threading import current_thread
 from typing import TYPE_CHECKING, Any
 
-from lmstudio_integrations.errors import LMStudioConnectionLostError
+from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioRuntimeError
 
 if TYPE_CHECKING:
     import asyncio
@@ -76,6 +76,9 @@ class Waiter:
             )
         return None
 
+    def check_reader(self) -> None:
+        """Refuse a caller who cannot wait for this."""
+
     def is_alive(self) -> bool:
         """Whether the caller can still be woken."""
         return True
@@ -141,12 +144,13 @@ class ThreadWaiter(Waiter):
 class LoopWaiter(Waiter):
     """For a coroutine in the loop that is running when the call is made."""
 
-    __slots__ = ("_future", "_loop")
+    __slots__ = ("_future", "_get_running_loop", "_loop")
 
     def __init__(self, io: "IOThread") -> None:
         from asyncio import get_running_loop  # noqa: PLC0415 - whoever runs a loop has loaded it
 
         super().__init__(io)
+        self._get_running_loop = get_running_loop
         self._loop = get_running_loop()
         self._future: asyncio.Future[None] | None = None
 
@@ -167,16 +171,25 @@ class LoopWaiter(Waiter):
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._notify)
 
+    def check_reader(self) -> None:
+        """Refuse to be waited for in another loop.
+
+        Raises:
+            LMStudioRuntimeError: If the loop that runs is not that in which the call was made.
+        """
+        if not self._items and self._get_running_loop() is not self._loop:
+            raise LMStudioRuntimeError(
+                "this stream was begun in another event loop; read it in that one, or make a new stream in this one"
+            )
+
     def is_alive(self) -> bool:
         """Whether the caller's loop can still run."""
         return not self._loop.is_closed()
 
     def runs_here(self) -> bool:
         """Whether this thread runs the caller's loop."""
-        from asyncio import get_running_loop  # noqa: PLC0415 - as above
-
         try:
-            return get_running_loop() is self._loop
+            return self._get_running_loop() is self._loop
         except RuntimeError:
             return False
 

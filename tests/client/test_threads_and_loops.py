@@ -57,6 +57,31 @@ def test_a_loop_that_closes_under_a_stream_stops_the_server(server: Emulator) ->
     del kept
 
 
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_stream_is_read_in_the_loop_in_which_it_was_begun(server: Emulator, closed: bool) -> None:
+    async def begin() -> lms.AsyncPredictionStream:
+        stream = (await lms.AsyncClient(server.address).llm.model("chatty")).respond_stream("stall")
+        await anext(stream)
+        return stream
+
+    async def wait_for_result() -> None:
+        await stream.wait_for_result()
+
+    async def cancel_and_wait() -> str:
+        stream.cancel()
+        return (await stream.wait_for_result()).content
+
+    with asyncio.Runner() as theirs:
+        stream = theirs.run(begin())
+        if closed:
+            theirs.close()
+            server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
+        with pytest.raises(lms.LMStudioRuntimeError, match="begun in another event loop; read it in that one"):
+            asyncio.run(wait_for_result())
+        if not closed:
+            assert theirs.run(cancel_and_wait()).startswith("so")
+
+
 def test_a_generator_that_is_abandoned_with_its_loop_stops_the_server(server: Emulator) -> None:
     client = lms.AsyncClient(server.address)
     loop = asyncio.new_event_loop()
