@@ -126,6 +126,22 @@ class Prediction:
     def _over(self) -> bool:
         return self._result is not None or self._failure is not None
 
+    def start(self) -> Flow[None]:
+        """Send the request now, once the model is there; reading goes on from that.
+
+        Raises:
+            LMStudioRuntimeError: If it has begun or ended.
+        """
+        if self._step is not None or self._over:
+            raise LMStudioRuntimeError(f"{self._doing}: a stream can be started only once, before it is read or left")
+        self._read_alone()
+        try:
+            yield from self._on_model(partial(self._send, self._requests[0]))
+        except BaseException as error:  # noqa: BLE001 - it is raised again
+            self._fail(error)
+        finally:
+            self._reading = False
+
     def advance(self) -> Flow[bool]:
         """Take in the next events, at least one; return false at the end.
 
@@ -287,9 +303,9 @@ class Prediction:
         return self._call
 
     def _open(self, link: Link[Any], specifier: Specifier) -> Flow[list[PredictionEvent]]:
-        """Ask for the generation and return the first events."""
+        """Ask for the generation, unless that is done already, and return the first events."""
         for request in self._requests:
-            call = yield from self._send(request, link, specifier)
+            call = self._call or (yield from self._send(request, link, specifier))
             try:
                 return (yield call)
             except LMStudioServerError as refusal:

@@ -146,6 +146,14 @@ class AsyncPredictionStream(BaseStream):
         yield from ()
         return self
 
+    async def start(self) -> None:
+        """Send the request now, rather than with the first read. Waits for the model, but not for what it says.
+
+        Raises:
+            LMStudioRuntimeError: If the stream has begun or ended.
+        """
+        await arun(self._prediction.start())
+
     async def wait_for_result(self) -> PredictionResult:
         """Read the stream to its end and return the result."""
         return await arun(self._prediction.to_end())
@@ -216,7 +224,7 @@ class AsyncLLM(AsyncModelHandle):
         return await arun(_requests.respond(self._link, self.binding, history, options).to_end())
 
     def respond_stream(self, history: History, **options: Unpack[PredictionOptions]) -> AsyncPredictionStream:
-        """Ask for the next message of a conversation, as a stream. It begins with the first read."""
+        """Ask for the next message of a conversation, as a stream. It begins with the first read, or with `start()`."""
         return AsyncPredictionStream(_requests.respond(self._link, self.binding, history, options))
 
     async def complete(self, prompt: str, **options: Unpack[PredictionOptions]) -> PredictionResult:
@@ -224,7 +232,7 @@ class AsyncLLM(AsyncModelHandle):
         return await arun(_requests.complete(self._link, self.binding, prompt, options).to_end())
 
     def complete_stream(self, prompt: str, **options: Unpack[PredictionOptions]) -> AsyncPredictionStream:
-        """Continue a text, as a stream. It begins with the first read."""
+        """Continue a text, as a stream. It begins with the first read, or with `start()`."""
         return AsyncPredictionStream(_requests.complete(self._link, self.binding, prompt, options))
 
     async def act(self, chat: History, tools: Iterable[ToolInput], **options: Unpack[ActOptions]) -> ActResult:

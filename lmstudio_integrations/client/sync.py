@@ -95,6 +95,14 @@ class PredictionStream(BaseStream):
                 return event
         raise StopIteration
 
+    def start(self) -> None:
+        """Send the request now, rather than with the first read. Waits for the model, but not for what it says.
+
+        Raises:
+            LMStudioRuntimeError: If the stream has begun or ended.
+        """
+        run(self._prediction.start())
+
     def wait_for_result(self) -> PredictionResult:
         """Read the stream to its end and return the result."""
         return run(self._prediction.to_end())
@@ -165,7 +173,7 @@ class LLM(SyncModelHandle):
         return run(_requests.respond(self._link, self.binding, history, options).to_end())
 
     def respond_stream(self, history: History, **options: Unpack[PredictionOptions]) -> PredictionStream:
-        """Ask for the next message of a conversation, as a stream. It begins with the first read."""
+        """Ask for the next message of a conversation, as a stream. It begins with the first read, or with `start()`."""
         return PredictionStream(_requests.respond(self._link, self.binding, history, options))
 
     def complete(self, prompt: str, **options: Unpack[PredictionOptions]) -> PredictionResult:
@@ -173,7 +181,7 @@ class LLM(SyncModelHandle):
         return run(_requests.complete(self._link, self.binding, prompt, options).to_end())
 
     def complete_stream(self, prompt: str, **options: Unpack[PredictionOptions]) -> PredictionStream:
-        """Continue a text, as a stream. It begins with the first read."""
+        """Continue a text, as a stream. It begins with the first read, or with `start()`."""
         return PredictionStream(_requests.complete(self._link, self.binding, prompt, options))
 
     def act(self, chat: History, tools: Iterable[ToolInput], **options: Unpack[ActOptions]) -> ActResult:

@@ -284,6 +284,20 @@ async def test_cancelling_a_stream_stops_the_loading_of_its_model(make_client: C
     assert frames == ["getOrLoad", "cancel"]
 
 
+async def test_closing_a_stream_that_is_being_started_tells_who_starts_it(make_client: Callable[..., Any]) -> None:
+    frames: list[str] = []
+    loading = asyncio.Event()
+    behave = partial(_load_for_ever, frames, loading)
+    async with fake_server(behave) as address, make_client(address) as client:
+        stream = client.llm.lazy_model("chatty").respond_stream("Hi")
+        starting = asyncio.ensure_future(stream.start())
+        await asyncio.wait_for(loading.wait(), 5)
+        await stream.aclose()
+        with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+            await asyncio.wait_for(starting, 5)
+    assert frames == ["getOrLoad", "cancel"]
+
+
 @pytest.mark.parametrize("leave", ["cancel", "close"])
 async def test_a_stream_that_is_left_as_its_model_is_there_asks_for_nothing(
     client: Any, server: Emulator, leave: str

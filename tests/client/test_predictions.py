@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -181,13 +181,34 @@ async def test_closing_a_stream_stops_the_server(model: Any, server: Emulator) -
     await _stopped(server)
 
 
-async def test_dropping_a_stream_of_which_something_was_read_stops_the_server(model: Any, server: Emulator) -> None:
+@pytest.mark.parametrize("begin", [anext, lambda stream: stream.start()])
+async def test_dropping_a_stream_that_has_begun_stops_the_server(
+    model: Any, server: Emulator, begin: Callable[[Any], Awaitable[Any]]
+) -> None:
+    stream = model.respond_stream("for ever")
+    await begin(stream)
+    await asyncio.to_thread(server.wait_for, lambda: any(each.fragments > 0 for each in server.predictions))
     gc.disable()  # it must not take the collector
     try:
-        await anext(model.respond_stream("for ever"))
+        del stream
         await _stopped(server)
     finally:
         gc.enable()
+
+
+async def test_a_stream_may_be_started_once_before_it_is_read(model: Any, server: Emulator) -> None:
+    stream = model.respond_stream("count")
+    await stream.start()
+    await asyncio.to_thread(server.wait_for, lambda: any(each.state == "ended" for each in server.predictions))
+    with pytest.raises(lms.LMStudioRuntimeError, match="no result before"):
+        _ = stream.stats
+    for _ in range(2):
+        with pytest.raises(lms.LMStudioRuntimeError, match="started only once"):
+            await stream.start()
+        assert (await stream.wait_for_result()).content.endswith("199")
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    assert len(server.predictions) == 1
 
 
 async def test_waiting_for_the_result_reads_the_rest(model: Any) -> None:
@@ -302,3 +323,16 @@ async def test_completing_goes_on_when_an_old_server_has_said_all_its_warnings(
     model = await client.llm.model("chatty")
     for _ in range(8):
         assert (await model.complete("count", config={"max_tokens": 1}, timeout=5.0)).content == "0"
+
+
+async def test_a_stream_that_was_started_is_asked_for_again_in_another_way_or_of_a_model_that_was_got_again(
+    client: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = {name: endpoint for name, endpoint in SERVED["llm"].items() if name != "completeRawText"}
+    monkeypatch.setitem(SERVED, "llm", old)
+    model = await client.llm.model("chatty")
+    server.unload("chatty")
+    for make in (model.respond_stream, model.complete_stream):
+        stream = make("count", config={"max_tokens": 1})
+        await stream.start()
+        assert (await stream.wait_for_result()).content == "0"
