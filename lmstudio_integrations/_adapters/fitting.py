@@ -3,7 +3,8 @@
 The window is asked for once, and again before a text is refused or cut: the model may have been loaded anew.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
 
 from lmstudio_integrations._adapters import lengths
 from lmstudio_integrations._adapters.instances import ainfo_of, info_of
@@ -23,13 +24,11 @@ def fitting(
     Raises:
         LMStudioContextOverflowError: If one is too long and the policy is `error`.
     """
-    size = lengths.longest(texts)
-    if policy == "pass" or size <= lengths.ALWAYS_FITS:
-        return texts
-    if not lengths.surely_fits(size, _known_window(runtime, where)):
-        runtime.learn(*where, info_of(model).to_dict())
-    steps = lengths.plan(texts, _known_window(runtime, where), policy)
-    return lengths.carried_out(steps, model.count_tokens)
+
+    def answer(asked: list[str] | None) -> Any:
+        return info_of(model).to_dict() if asked is None else model.count_tokens(asked)
+
+    return lengths.carried_out(_steps(runtime, where, texts, policy), answer)
 
 
 async def afitting(
@@ -44,13 +43,23 @@ async def afitting(
     Raises:
         LMStudioContextOverflowError: If one is too long and the policy is `error`.
     """
+
+    async def answer(asked: list[str] | None) -> Any:
+        return (await ainfo_of(model)).to_dict() if asked is None else await model.count_tokens(asked)
+
+    return await lengths.acarried_out(_steps(runtime, where, texts, policy), answer)
+
+
+def _steps(
+    runtime: Runtime, where: tuple[Server, Wanted], texts: list[str], policy: LengthPolicy
+) -> Generator[list[str] | None, Any, list[str]]:
+    """Yield `None` to be sent what the server knows of the model, and texts to be sent the numbers of their tokens."""
     size = lengths.longest(texts)
     if policy == "pass" or size <= lengths.ALWAYS_FITS:
         return texts
     if not lengths.surely_fits(size, _known_window(runtime, where)):
-        runtime.learn(*where, (await ainfo_of(model)).to_dict())
-    steps = lengths.plan(texts, _known_window(runtime, where), policy)
-    return await lengths.acarried_out(steps, model.count_tokens)
+        runtime.learn(*where, (yield None))
+    return (yield from lengths.plan(texts, _known_window(runtime, where), policy))
 
 
 def _known_window(runtime: Runtime, where: tuple[Server, Wanted]) -> int:

@@ -4,10 +4,11 @@ A plan is a generator: it yields texts whose tokens are to be counted, is sent t
 """
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from lmstudio_integrations.errors import LMStudioContextOverflowError
 
+AskedT = TypeVar("AskedT")
 LengthPolicy: TypeAlias = Literal["error", "truncate", "pass"]
 Plan: TypeAlias = Generator[list[str], list[int], list[str]]
 
@@ -68,23 +69,25 @@ def shortened(text: str, count: int, limit: int) -> str:
     return text[: min(len(text) * limit // count, len(text) - 1)]
 
 
-def carried_out(steps: Plan, count: Callable[[list[str]], list[int]]) -> list[str]:
-    """Carry out a plan, counting tokens in this thread; return what to embed."""
+def carried_out(steps: Generator[AskedT, Any, list[str]], answer: Callable[[AskedT], Any]) -> list[str]:
+    """Carry out a plan, answering in this thread; return what to embed."""
     try:
-        texts = next(steps)
+        asked = next(steps)
         while True:
-            texts = steps.send(count(texts))
+            asked = steps.send(answer(asked))
     except StopIteration as done:
         fitting: list[str] = done.value
         return fitting
 
 
-async def acarried_out(steps: Plan, count: Callable[[list[str]], Awaitable[list[int]]]) -> list[str]:
-    """Carry out a plan, awaiting the counts; return what to embed."""
+async def acarried_out(
+    steps: Generator[AskedT, Any, list[str]], answer: Callable[[AskedT], Awaitable[Any]]
+) -> list[str]:
+    """Carry out a plan, awaiting the answers; return what to embed."""
     try:
-        texts = next(steps)
+        asked = next(steps)
         while True:
-            texts = steps.send(await count(texts))
+            asked = steps.send(await answer(asked))
     except StopIteration as done:
         fitting: list[str] = done.value
         return fitting
