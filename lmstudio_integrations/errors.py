@@ -194,7 +194,17 @@ class LMStudioWebsocketError(LMStudioClientError):
 
 
 class LMStudioConnectionLostError(LMStudioWebsocketError):
-    """The connection broke while something was waiting for the server."""
+    """The connection broke while something was waiting for the server.
+
+    Args:
+        message: The whole text, made for people.
+        retryable: Whether the call may be made again: not where this side closed the connection, nor where the caller
+            has seen a part of the response.
+    """
+
+    def __init__(self, message: str = "", *, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.retryable = retryable
 
 
 class LMStudioProtocolError(LMStudioClientError):
@@ -227,17 +237,18 @@ class LMStudioAuthenticationError(LMStudioServerError, LMStudioClientError):
 
 
 class LMStudioTimeoutError(LMStudioError, TimeoutError):
-    """One of the clocks ran out.
+    """A timeout expired. The work was cancelled on the server.
 
     Args:
         message: The whole text, made for people.
-        clock: Which one: `connect_timeout`, `load_timeout`, `first_token_timeout`, `idle_timeout`, `timeout`.
-        elapsed: Seconds that had passed on it.
+        timeout_name: Which one: `connect_timeout`, `load_timeout`, `queue_timeout`, `first_token_timeout`,
+            `idle_timeout` or `timeout`.
+        elapsed: Seconds since it began to run, or since the last packet that restarted it.
     """
 
-    def __init__(self, message: str = "", *, clock: str | None = None, elapsed: float | None = None) -> None:
+    def __init__(self, message: str = "", *, timeout_name: str | None = None, elapsed: float | None = None) -> None:
         super().__init__(message)
-        self.clock = clock
+        self.timeout_name = timeout_name
         self.elapsed = elapsed
 
 

@@ -51,6 +51,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     "C-WARNING-UNKNOWN-ENDPOINT": R("§0, §9.1", "A warning that an endpoint is unknown fails the calls to it."),
     "C-WARNING-FAILS-CALL": R("§9.1", "A warning about a parameter fails the call that it is about."),
     "C-ROBUST": R("§3.2", "Nothing that a server sends crashes a client or leaves a caller waiting for ever."),
+    "C-UNDECODABLE": R("§3.2", "A packet that cannot be read fails its stream: a hole must not pass for the whole."),
     "C-SURROGATES": R("§6.4", "Characters that were cut between two fragments are put together."),
     "C-TRANSCRIPTS": R("§10", "The conversations of the description are held word for word."),
     # Errors
@@ -127,7 +128,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     # Clocks
     "C-CLOCK-RPC": R("§0, §1.6", "A call that is never answered ends by the idle clock."),
     "C-CLOCK-LOAD": R("§1.6", "A load without progress ends by the load clock, and progress feeds it."),
-    "C-CLOCK-QUEUE": R("§9.3", "Waiting in the server's queue is no stall."),
+    "C-CLOCK-QUEUE": R("§9.3", "Waiting in a queue that moves is no stall; waiting in one that does not ends."),
     "C-CLOCK-FIRST-TOKEN": R("§1.6", "The clock of the first token begins with the prediction's first packet."),
     "C-CLOCK-IDLE": R("§1.6", "Between packets of an answer the idle clock runs."),
     "C-CLOCK-TOTAL": R("§1.6", "The total clock runs from the call to its end."),

@@ -1,11 +1,20 @@
-"""Trying again where no server answers: the only failure after which nothing can have been done twice."""
+"""Making a call again where the caller has seen nothing of the first attempt: `max_retries`.
+
+That is so when no server answered, and when the connection was lost before anything was delivered. The layer below
+renews models by itself; nothing else is ever repeated.
+"""
 
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
-from lmstudio_integrations.errors import LMStudioUnreachableError
+from lmstudio_integrations.errors import (
+    LMStudioConnectionLostError,
+    LMStudioError,
+    LMStudioTimeoutError,
+    LMStudioUnreachableError,
+)
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
@@ -21,75 +30,125 @@ sleep = time.sleep
 asleep = asyncio.sleep
 
 
-def _delays(retries: int) -> Iterator[float | None]:
-    """Yield the pause after each attempt; `None` after the last."""
-    for attempt in range(retries):
-        yield min(_FIRST_DELAY * 2**attempt, _LONGEST_DELAY)
-    yield None
+class _Attempts:
+    """Counts the attempts of one call.
+
+    Args:
+        retries: How many may follow the first.
+    """
+
+    def __init__(self, retries: int) -> None:
+        self._delays: Iterator[float] = (min(_FIRST_DELAY * 2**attempt, _LONGEST_DELAY) for attempt in range(retries))
+
+    def delay_after(self, error: LMStudioError) -> float:
+        """Return the seconds to wait before the next attempt; raise the error where there is none."""
+        delay = next(self._delays, None) if _is_retryable(error) else None
+        if delay is None:
+            raise error
+        return delay
+
+
+def _is_retryable(error: LMStudioError) -> bool:
+    match error:
+        case LMStudioUnreachableError():
+            return True
+        case LMStudioConnectionLostError():
+            return error.retryable
+        case LMStudioTimeoutError():
+            return error.timeout_name == "connect_timeout"  # nothing was sent
+        case _:
+            return False
 
 
 def repeat(call: Callable[[], T], retries: int) -> T:
     """Return what a call returns."""
-    delays = _delays(retries)
+    attempts = _Attempts(retries)
     while True:
         try:
             return call()
-        except LMStudioUnreachableError:
-            delay = next(delays)
-            if delay is None:
-                raise
-            sleep(delay)
+        except LMStudioError as error:
+            delay = attempts.delay_after(error)
+        sleep(delay)
 
 
 async def arepeat(call: Callable[[], Awaitable[T]], retries: int) -> T:
     """Return what a call returns."""
-    delays = _delays(retries)
+    attempts = _Attempts(retries)
     while True:
         try:
             return await call()
-        except LMStudioUnreachableError:
-            delay = next(delays)
-            if delay is None:
-                raise
-            await asleep(delay)
+        except LMStudioError as error:
+            delay = attempts.delay_after(error)
+        await asleep(delay)
+
+
+def accumulate(
+    open_stream: "Callable[[], PredictionStream]",
+    new: Callable[[], T],
+    add: "Callable[[T, list[PredictionEvent]], object]",
+    retries: int,
+) -> T:
+    """Return all events of a prediction, gathered; what came before a connection was lost is dropped."""
+
+    def attempt() -> T:
+        result = new()
+        for batch in batches(open_stream, 0):
+            add(result, batch)
+        return result
+
+    return repeat(attempt, retries)
+
+
+async def aaccumulate(
+    open_stream: "Callable[[], Awaitable[AsyncPredictionStream]]",
+    new: Callable[[], T],
+    add: "Callable[[T, list[PredictionEvent]], object]",
+    retries: int,
+) -> T:
+    """Return all events of a prediction, gathered; see `accumulate`."""
+
+    async def attempt() -> T:
+        result = new()
+        async for batch in abatches(open_stream, 0):
+            add(result, batch)
+        return result
+
+    return await arepeat(attempt, retries)
 
 
 def batches(open_stream: "Callable[[], PredictionStream]", retries: int) -> "Generator[list[PredictionEvent]]":
     """Yield the events of a prediction as they come; closing this stops the server."""
-    delays = _delays(retries)
+    attempts, delivered = _Attempts(retries), False
     while True:
         try:
             with open_stream() as stream:
-                yield from stream.batches()
-        except LMStudioUnreachableError:
-            delay = next(delays)
-            if delay is None:
+                for batch in stream.batches():
+                    delivered = True
+                    yield batch
+        except LMStudioError as error:
+            if delivered:
                 raise
-            sleep(delay)
+            delay = attempts.delay_after(error)
         else:
             return
+        sleep(delay)
 
 
 async def abatches(
     open_stream: "Callable[[], Awaitable[AsyncPredictionStream]]", retries: int
 ) -> "AsyncGenerator[list[PredictionEvent]]":
     """Yield the events of a prediction as they come; closing this stops the server."""
-    delays = _delays(retries)
+    attempts, delivered = _Attempts(retries), False
     while True:
         try:
             async with await open_stream() as stream:
                 async for batch in stream.batches():
+                    delivered = True
                     yield batch
-        except LMStudioUnreachableError:
-            delay = next(delays)
-            if delay is None:
+        except LMStudioError as error:
+            if delivered:
                 raise
-            await asleep(delay)
+            delay = attempts.delay_after(error)
         else:
             return
-
-
-def events(open_stream: "Callable[[], PredictionStream]", retries: int) -> "Generator[PredictionEvent]":
-    """Yield the events of a prediction one by one; closing this stops the server."""
-    for batch in batches(open_stream, retries):
-        yield from batch
+        await asleep(delay)

@@ -25,7 +25,15 @@ from lmstudio_integrations.types.config import (
     OnConfigMismatch,
 )
 
-CLOCKS = ("connect_timeout", "load_timeout", "first_token_timeout", "idle_timeout", "timeout")
+CLOCKS = (
+    "connect_timeout",
+    "load_timeout",
+    "queue_timeout",
+    "first_token_timeout",
+    "idle_timeout",
+    "timeout",
+    "keepalive",
+)
 
 ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
 """Names that other adapters have for our fields."""
@@ -96,22 +104,31 @@ class Connected(BaseModel):
     """Whether to draw a progress bar on the error stream."""
 
     connect_timeout: Seconds | None = 5.0
-    """Seconds until the server has let us in; `None` switches a clock off."""
+    """Seconds until the server has accepted the client, or has answered a ping after a silence. `None` switches a
+    timeout off."""
 
     load_timeout: Seconds | None = 300.0
     """Seconds between two signs of progress while the model is loaded."""
+
+    queue_timeout: Seconds | None = 600.0
+    """Seconds from the request to its first packet. It starts again whenever the queue of the model instance moves."""
 
     first_token_timeout: Seconds | None = 300.0
     """Seconds between two signs of progress while the prompt is read."""
 
     idle_timeout: Seconds | None = 60.0
-    """Seconds between two packets of an answer, and for the answer to a plain call."""
+    """Seconds between two packets of a response, and for the answer to any other call."""
 
     timeout: Seconds | None = None
-    """Seconds for a call in all."""
+    """Seconds for the whole call."""
+
+    keepalive: Seconds | None = 20.0
+    """Ping the server after this many seconds of silence. A dead connection is replaced, and its calls fail at once; a
+    server that is frozen only ends what times out."""
 
     max_retries: Annotated[int, Field(ge=0)] = 0
-    """How often to try again when no server answers; nothing else is repeated."""
+    """How often to make a call again when no server answers, or when the connection is lost before the caller has seen
+    anything of the response. Nothing else is repeated."""
 
     _runtime: Runtime = PrivateAttr(default_factory=Runtime)
 

@@ -85,7 +85,7 @@ def survey(client: Client, name: str) -> tuple[Choice, Choice] | str:
     except LMStudioUnreachableError:
         return f"There is no {name}."
     except LMStudioTimeoutError as error:
-        return f"{name} did not answer ({error.clock})."
+        return f"{name} did not answer ({error.timeout_name})."
     if chat and embedding:
         return chat, embedding
     missing = "chat" if embedding else "embedding" if chat else "chat and no embedding"

@@ -22,7 +22,9 @@ from lmstudio_integrations.errors import (
     LMStudioUnreachableError,
 )
 from lmstudio_integrations.protocol.endpoints import Namespace
-from lmstudio_integrations.protocol.session import ClientSession, Exchange
+from lmstudio_integrations.protocol.exchange import Clocks, Exchange
+from lmstudio_integrations.protocol.instance_queue import Instances, no_instances
+from lmstudio_integrations.protocol.session import ClientSession
 from lmstudio_integrations.types.files import Origin
 
 if TYPE_CHECKING:
@@ -39,147 +41,292 @@ LINGER = 5.0
 CLOSE_TIMEOUT = 1.0
 """Seconds that the server has to answer the closing handshake."""
 
+QUIET = 3.0
+"""Seconds of silence after which a socket is checked before the next call uses it."""
 
-class Connection:
-    """One socket, and the session on it; both are made anew after a loss, at the next call.
+PING_TIMEOUT = 1.0
+"""Seconds that the server has to answer a ping before a second socket is tried."""
+
+SECOND_SOCKET_TIMEOUT, LONGEST_SECOND_SOCKET_TIMEOUT = 5.0, 30.0
+"""Seconds that a second socket has to be accepted, doubled with each attempt up to the longest."""
+
+
+class SocketSession:
+    """One socket and the session on it, from connecting to the loss; never used again after that.
 
     Args:
         target: Which server, as whom.
         namespace: The namespace.
+        instances: What is known of the model instances there.
+    """
+
+    def __init__(self, target: Target, namespace: Namespace, instances: Instances) -> None:
+        who, address = target.credentials(), target.address
+        peer = "LM Studio on this machine" if address is None else f"LM Studio at {address}"
+        self.session = ClientSession(who.identifier, who.passkey, peer, instances)
+        self.on_ended: Callable[[], None] = lambda: None
+        """Called when the socket is lost or closed."""
+        self.accepted: asyncio.Event = asyncio.Event()
+        """Set when the server has accepted this client."""
+        self.error: Callable[[], BaseException] = _closed
+        """Makes the exceptions of those who wait when it ends."""
+        self._target = target
+        self._namespace: Namespace = namespace
+        self._socket: Socket | None = None
+        self.task: asyncio.Task[None] = asyncio.ensure_future(self._run())
+
+    def quiet_for(self, now: float) -> float:
+        """Return the seconds since anything was read; 0 while connecting, which has a timeout of its own."""
+        return now - self._socket.heard_at if self._socket is not None and self.session.ready else 0.0
+
+    async def answers_ping(self, limit: float) -> bool:
+        """Send a ping; return whether anything is read within a limit of seconds."""
+        assert self._socket is not None, "only a server that has accepted this client is pinged"
+        return await self._socket.answers_ping(limit)
+
+    def flush(self) -> None:
+        """Write what is due, all frames in one go. Without a socket it waits for one."""
+        socket = self._socket
+        if socket is None:
+            return
+        frames = self.session.data_to_send()
+        if not frames:
+            return
+        # What `socket.send` does, for several frames at once and without waiting: a client sends little.
+        with contextlib.suppress(Exception):  # `_run` notices a broken socket
+            for frame in frames:
+                socket.protocol.send_text(frame.encode())
+            socket.transport.write(b"".join(socket.protocol.data_to_send()))
+
+    def close(self, error: Callable[[], BaseException] | None = None) -> None:
+        """Close the socket; whoever waits gets an exception."""
+        self.error = error or self.error
+        self.task.cancel()
+
+    async def _run(self) -> None:
+        """Live through the connection, from the first packet to the last."""
+        session, socket = self.session, None
+        try:
+            socket = self._socket = await _connect(self._target, self._namespace)
+            socket.session = session
+            self.flush()
+            while not session.ready:
+                session.receive(await socket.recv(decode=False), time.monotonic())
+            self.flush()
+            self.accepted.set()
+            while True:  # only few frames come this way, see `Socket`
+                session.receive(await socket.recv(decode=False), time.monotonic())
+        except asyncio.CancelledError:
+            pass
+        except LMStudioError as problem:
+            self.error = _same(problem)
+        except Exception as problem:  # noqa: BLE001 - whatever breaks the socket is the error of all who wait
+            self.error = _lost(problem)
+        finally:
+            self.on_ended()
+            session.lost(self.error)
+            if socket is not None:
+                with contextlib.suppress(Exception):
+                    await socket.close()
+
+
+class Connection:
+    """The connection to one namespace of a server; its socket is opened by the next call, and again after a loss.
+
+    A socket may be dead without a sign: after sleep, behind NAT, or when a cable is pulled. So it is checked with a
+    ping after an expired timeout, before a call that follows a silence, and every `keepalive` seconds. It is dead if it
+    does not answer and a second socket is accepted, which then takes its place. If neither answers, the server is
+    frozen: calls in flight keep their timeouts, and new ones wait for `connect_timeout`.
+
+    Args:
+        target: Which server, as whom.
+        namespace: The namespace.
+        instances: What is known of the model instances there.
         on_closed: Called when nothing is left of it.
     """
 
-    def __init__(self, target: Target, namespace: Namespace, on_closed: Callable[[], None]) -> None:
+    def __init__(
+        self, target: Target, namespace: Namespace, instances: Instances, on_closed: Callable[[], None]
+    ) -> None:
         self._target = target
         self._namespace: Namespace = namespace
+        self._instances = instances
         self._on_closed = on_closed
-        self._session: ClientSession | None = None
-        self._socket: Socket | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._current: SocketSession | None = None
+        self._check: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
+        self._clocks: Clocks = {}
         self._uploads: weakref.WeakSet[Origin] = weakref.WeakSet()
         self.users: dict[int, float] = {}
         """Who may use it again, each with the seconds for which it wants an idle connection kept open."""
 
     def start(self, exchanges: Sequence[Exchange]) -> None:
-        """Send requests, connecting first where needed."""
-        if self._session is None:
-            self._open()
-        assert self._session is not None, "opening sets the session"
+        """Send requests, connecting or checking the socket first where needed."""
+        current = self._current or self._open()
+        session = current.session
+        self._clocks = exchanges[0].clocks
+        must_check = self._check is not None or current.quiet_for(time.monotonic()) > QUIET
+        session.paused = session.paused or must_check
         for exchange in exchanges:
-            self._session.start(exchange)
-        self._flush()
+            session.start(exchange)
+        if must_check:
+            self._start_check(current)
+        current.flush()
         self._idle_since = 0.0
         self._arm()
 
     def cancel(self, exchange: Exchange) -> None:
         """Ask the server to stop."""
-        if self._session is not None:
-            self._session.cancel(exchange)
-            self._flush()
+        if self._current is not None:
+            self._current.session.cancel(exchange)
+            self._current.flush()
 
     def abandon(self, exchange: Exchange, error: BaseException | None) -> None:
-        """Ask the server to stop, and drop what still comes; whoever waits is told."""
-        if self._session is not None:
-            self._session.abandon(exchange, error)
-            self._flush()
+        """Ask the server to stop, and drop what still comes; whoever waits is woken with the error."""
+        if self._current is not None:
+            self._current.session.abandon(exchange, error)
+            self._current.flush()
 
     def leave(self, user: int) -> None:
-        """Stop what a user has open, and take note that it does not come back."""
+        """Stop what a user has open; it does not come back."""
         self.users.pop(user, None)
-        if self._session is not None:
-            self._session.leave(user)
-            self._flush()
+        if self._current is not None:
+            self._current.session.leave(user)
+            self._current.flush()
             self._idle_since = 0.0
             self._arm()
 
     @property
     def is_over(self) -> bool:
         """Whether it is closed, and nobody may use it again."""
-        return self._session is None and not self.users
+        return self._current is None and not self.users
 
     def watch(self, origin: Origin) -> None:
-        """Note on an uploaded file when this connection is lost: the server then forgets the file."""
-        if self._session is None:
+        """Mark an uploaded file as expired when this connection is lost: the server then drops the file."""
+        if self._current is None:
             origin.expired = True
         else:
             self._uploads.add(origin)
 
     async def close(self) -> None:
-        """Close the socket; whoever waits is told that the connection is lost."""
-        task = self._task
-        if task is not None:
+        """Close the socket; whoever waits gets an error."""
+        check, current = self._check, self._current
+        tasks = [task for task in (check, current.task if current else None) if task is not None]
+        for task in tasks:
             task.cancel()
-            await asyncio.wait([task])
+        if tasks:
+            await asyncio.wait(tasks)
 
-    def _open(self) -> None:
-        who, address = self._target.credentials(), self._target.address
-        peer = "LM Studio on this machine" if address is None else f"LM Studio at {address}"
-        session = self._session = ClientSession(who.identifier, who.passkey, peer)
-        self._task = asyncio.ensure_future(self._run(session))
+    def _open(self) -> SocketSession:
+        opened = self._current = SocketSession(self._target, self._namespace, self._instances)
+        opened.on_ended = lambda: self._on_ended(opened)
+        return opened
 
-    async def _run(self, session: ClientSession) -> None:
-        """Live through one connection, from the first packet to the last."""
-        error: Callable[[], BaseException] = _closed
-        socket: Socket | None = None
-        try:
-            socket = self._socket = await _connect(self._target, self._namespace)
-            socket.session = session
-            self._flush()
-            while not session.ready:
-                session.receive(await socket.recv(decode=False), time.monotonic())
-            self._flush()
-            while True:  # only few frames come this way, see `Socket`
-                session.receive(await socket.recv(decode=False), time.monotonic())
-        except asyncio.CancelledError:
-            pass
-        except LMStudioError as problem:
-            error = _same(problem)
-        except Exception as problem:  # noqa: BLE001 - whatever breaks the socket is told to all who wait
-            error = _lost(problem)
-        finally:
-            if self._session is session:
-                self._detach()
-            session.lost(error)
-            if socket is not None:
-                with contextlib.suppress(Exception):
-                    await socket.close()
+    def _on_ended(self, ended: SocketSession) -> None:
+        """Drop a socket that ended. What it held back goes to a new one: nothing of that was sent."""
+        if self._current is not ended:
+            return
+        was_lost = ended.session.ready and ended.error is not _closed
+        held = ended.session.take_backlog() if was_lost else []
+        self._detach()
+        if held:
+            self.start(held)
 
     def _detach(self) -> None:
-        """Let go of the session and its socket: the next call opens new ones."""
-        self._socket = self._session = self._task = None
+        """Drop the socket and its session: the next call opens new ones."""
+        self._current = None
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._expire_uploads()
+        self._on_closed()
+
+    def _expire_uploads(self) -> None:
         for origin in self._uploads:
             origin.expired = True
         self._uploads.clear()
-        self._on_closed()
 
     def _retire(self) -> None:
-        """Close the socket for want of use. It is let go of first: a call may come before its task has ended."""
-        task = self._task
+        """Close the socket, which nobody needs. It is dropped first: a call may come before it has closed."""
+        current = self._current
         self._detach()
-        if task is not None:
-            task.cancel()
+        if current is not None:
+            current.close()
 
-    def _flush(self) -> None:
-        """Write what is due, all frames in one go. Without a socket it waits for one, but for the first frame."""
-        socket, session = self._socket, self._session
-        if socket is None or session is None:
-            return
-        frames = session.data_to_send()
-        if not frames:
-            return
-        # What `socket.send` does, for several frames at once and without waiting: a client sends little.
-        with contextlib.suppress(Exception):  # the pump sees a socket that has gone
-            for frame in frames:
-                socket.protocol.send_text(frame.encode())
-            socket.transport.write(b"".join(socket.protocol.data_to_send()))
+    # Whether the server is alive -----------------------------------------------------------------------------------
+
+    def _start_check(self, current: SocketSession) -> None:
+        """Check whether the server is alive, unless that is being done."""
+        if self._check is None and current.session.ready:
+            self._check = asyncio.ensure_future(self._run_check(current))
+
+    async def _run_check(self, current: SocketSession) -> None:
+        """Ping until the server answers, a second socket takes over, or nobody waits any more."""
+        session, limit = current.session, SECOND_SOCKET_TIMEOUT
+        asked_at = time.monotonic()
+        while not await current.answers_ping(self._ping_timeout()):
+            session.unanswered_since = session.unanswered_since or asked_at
+            if not session.wanted:
+                self._retire()
+                return
+            if await self._is_replaced(current, limit):
+                return
+            limit = min(2 * limit, LONGEST_SECOND_SOCKET_TIMEOUT)
+        self._check = None
+        session.resume(time.monotonic())
+        current.flush()
+
+    def _ping_timeout(self) -> float:
+        """Return how long a ping may take: of a short `connect_timeout`, half is left for a second socket."""
+        limit = self._clocks.get("connect_timeout")
+        return PING_TIMEOUT if limit is None else min(PING_TIMEOUT, limit / 2)
+
+    async def _is_replaced(self, current: SocketSession, limit: float) -> bool:
+        """Try a second socket while the first is silent; return whether the first is given up."""
+        second = SocketSession(self._target, self._namespace, self._instances)
+        accepted = asyncio.ensure_future(second.accepted.wait())
+        sign = asyncio.ensure_future(current.answers_ping(limit))
+        try:
+            await asyncio.wait([accepted, sign, second.task], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if sign.done() and sign.result():
+                return False
+            if accepted.done():
+                self._replace(current, second)
+                return True
+            return second.task.done() and self._give_up(current, second.error)
+        finally:
+            accepted.cancel()
+            sign.cancel()
+            if self._current is not second:
+                second.close()
+
+    def _replace(self, current: SocketSession, second: SocketSession) -> None:
+        """Let a second socket take over from a dead one."""
+        logger.info("a connection to %s is dead; a new one takes its place", self._target.address)
+        second.on_ended = lambda: self._on_ended(second)
+        self._current, self._check = second, None
+        self._expire_uploads()
+        second.session.adopt(current.session.take_backlog(), time.monotonic())
+        second.flush()
+        current.close(_dead)
+
+    def _give_up(self, current: SocketSession, error: Callable[[], BaseException]) -> bool:
+        """Fail those who wait for a connection that cannot be made; drop the silent one if nobody waits for it."""
+        for exchange in current.session.take_backlog():
+            exchange.finish(error())
+        if current.session.in_flight:
+            return False
+        self._retire()
+        return True
+
+    # Time -----------------------------------------------------------------------------------------------------------
 
     def _arm(self, delay: float = TICK) -> None:
-        """See to it that the next look comes in time."""
+        """Ensure that the next tick comes in time."""
         loop = asyncio.get_running_loop()
         if self._timer is not None:
             if self._timer.when() <= loop.time() + delay:
@@ -188,14 +335,20 @@ class Connection:
         self._timer = loop.call_later(delay, self._tick)
 
     def _tick(self) -> None:
-        """Look at the clocks of what is open; close what nobody needs."""
+        """Fail what has waited too long, check a silent server, close what nobody needs."""
         self._timer = None
-        session, now = self._session, time.monotonic()
-        if session is None:
+        current, now = self._current, time.monotonic()
+        if current is None:
             return
-        session.tick(now)
-        self._flush()
-        if session.wanted:
+        session = current.session
+        timed_out = session.tick(now)
+        current.flush()
+        wanted = session.wanted
+        keepalive = session.keepalive if wanted else self._clocks.get("keepalive")
+        silent = keepalive is not None and current.quiet_for(now) >= keepalive
+        if timed_out or silent:
+            self._start_check(current)
+        if wanted:
             self._idle_since = 0.0
             self._arm()
             return
@@ -203,8 +356,10 @@ class Connection:
         left = max(self.users.values(), default=LINGER) - (now - self._idle_since)
         if left <= 0 or not session.ready:
             self._retire()
-        elif left < math.inf:
-            self._arm(left)
+            return
+        delay = left if keepalive is None else min(left, max(keepalive - current.quiet_for(now), PING_TIMEOUT))
+        if delay < math.inf:
+            self._arm(delay)
 
 
 class Pool:
@@ -214,6 +369,7 @@ class Pool:
 
     def __init__(self) -> None:
         self._connections: dict[tuple[Target, Namespace], Connection] = {}
+        self._instances: dict[tuple[Address | None, Namespace], Instances] = {}
 
     @classmethod
     def of(cls, io: IOThread) -> "Pool":
@@ -229,7 +385,8 @@ class Pool:
         key = target, namespace
         connection = self._connections.get(key)
         if connection is None:
-            connection = Connection(target, namespace, lambda: self._forget(key))
+            instances = self._instances.setdefault((target.address, namespace), no_instances())
+            connection = Connection(target, namespace, instances, lambda: self._forget(key))
             self._connections[key] = connection
         return connection
 
@@ -281,6 +438,7 @@ async def _open_socket(address: Address, namespace: Namespace, target: Target) -
             additional_headers=list(target.headers),
             compression=None,
             open_timeout=None,
+            ping_interval=None,  # see `Connection`
             close_timeout=CLOSE_TIMEOUT,
             max_size=None,
             max_queue=None,
@@ -308,7 +466,14 @@ def _warn_of_clear_text(address: Address, target: Target) -> None:
 
 
 def _closed() -> BaseException:
-    return LMStudioConnectionLostError("the connection was closed on this side")
+    return LMStudioConnectionLostError("the connection was closed on this side", retryable=False)
+
+
+def _dead() -> BaseException:
+    return LMStudioConnectionLostError(
+        "the connection to LM Studio was lost (it answers nothing any more, while a new one does); "
+        "the next call uses the new one"
+    )
 
 
 def _lost(cause: Exception) -> Callable[[], BaseException]:

@@ -18,7 +18,8 @@ from lmstudio_integrations.client._waiters import Waiter
 from lmstudio_integrations.errors import LMStudioRuntimeError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.envelope import dumps
-from lmstudio_integrations.protocol.session import Clocks, Exchange, client_closed
+from lmstudio_integrations.protocol.exchange import Clocks, Exchange
+from lmstudio_integrations.protocol.session import client_closed
 from lmstudio_integrations.types.files import Origin
 
 if TYPE_CHECKING:
@@ -163,9 +164,11 @@ class Link(Generic[WaiterT_co]):
         started = self._since or now
         calls: list[Call[WaiterT_co]] = []
         exchanges: list[Exchange] = []
+        specifier_of = _Specifiers(endpoint)
         for parameter in parameters:
             waiter, text = self._make_waiter(io), None if parameter is None else _json_of(parameter, doing)
             exchange = Exchange(endpoint, text, waiter, self.clocks, started, doing, self._owner, since=now)
+            exchange.specifier = specifier_of(parameter)
             exchanges.append(exchange)
             calls.append(Call(io, where, exchange, waiter))
         io.submit(_start, io, where, exchanges, self._keep, self._finalizer)
@@ -200,6 +203,23 @@ class Link(Generic[WaiterT_co]):
     def close(self) -> None:
         """Stop everything that this client has open, and let go of its connections."""
         self._finalizer()
+
+
+class _Specifiers:
+    """Finds the model instance in whose queue a request waits, as JSON text; calls of one batch share it."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._queued = endpoint.timeout_name == "queue_timeout"
+        self._last: object = None
+        self._text: str | None = None
+
+    def __call__(self, parameter: Mapping[str, Any] | None) -> str | None:
+        if not self._queued or parameter is None:
+            return None
+        specifier = parameter.get("modelSpecifier") or parameter.get("specifier")
+        if specifier is not self._last:
+            self._last, self._text = specifier, dumps(specifier)
+        return self._text
 
 
 def _json_of(parameter: Mapping[str, Any], doing: str) -> str:

@@ -13,6 +13,7 @@ from lmstudio_integrations.client._structured import Format
 from lmstudio_integrations.client._waiters import caller
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
+    LMStudioConnectionLostError,
     LMStudioError,
     LMStudioModelUnloadedError,
     LMStudioPredictionError,
@@ -22,8 +23,9 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol.endpoints import Channel
+from lmstudio_integrations.protocol.exchange import Clocks
 from lmstudio_integrations.protocol.prediction import Accumulator
-from lmstudio_integrations.protocol.session import Clocks, closed_early
+from lmstudio_integrations.protocol.session import closed_early
 from lmstudio_integrations.types.chat import AssistantMessage, TextPart
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -177,6 +179,8 @@ class Prediction:
         """Raise what went wrong while reading, with which it is over; that it was left is told as any end."""
         if isinstance(error, Exception) and self._failure is None:
             self._failure = error
+        if isinstance(error, LMStudioConnectionLostError) and (self._told_first or self._told_progress >= 0):
+            error.retryable = False  # a callback has seen a part of this response
         self.abandon()
         if not isinstance(error, _Left):
             raise error

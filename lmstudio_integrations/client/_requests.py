@@ -14,9 +14,9 @@ from lmstudio_integrations.client._prediction import Callbacks, Prediction, Requ
 from lmstudio_integrations.client._structured import Format, ResponseFormat, requested
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import channel
+from lmstudio_integrations.protocol.exchange import Clocks
 from lmstudio_integrations.protocol.kv_config import layer_of, stack_of
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
-from lmstudio_integrations.protocol.session import Clocks
 from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, WireHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig, LlmPredictionConfigDict
 from lmstudio_integrations.types.results import LlmPredictionFragment
@@ -28,11 +28,13 @@ PredictionSettings: TypeAlias = LlmPredictionConfig | LlmPredictionConfigDict | 
 CLOCKS: Clocks = {
     "connect_timeout": 5.0,
     "load_timeout": 300.0,
+    "queue_timeout": 600.0,
     "first_token_timeout": 300.0,
     "idle_timeout": 60.0,
     "timeout": None,
+    "keepalive": 20.0,
 }
-"""Seconds after which each clock runs out, unless the client or the call says otherwise."""
+"""The timeouts in seconds, unless the client or the call says otherwise."""
 
 ParameterT = TypeVar("ParameterT", Predict, CompleteRawText)
 
@@ -55,21 +57,27 @@ _LEGACY_LAYER = layer_of("completeModeFormatting", {"llm.prediction.promptTempla
 
 
 class ClockOptions(TypedDict, total=False):
-    """The clocks, in seconds; `None` switches one off.
+    """The timeouts, in seconds; `None` switches one off.
 
     Attributes:
-        connect_timeout: Until the server has let the client in.
+        connect_timeout: Until the server has accepted the client, or has answered a ping after a silence.
         load_timeout: Between two signs of progress while a model loads.
+        queue_timeout: From the request to its first packet, for predictions, embeddings and token counts. It starts
+            again whenever the queue of the model instance moves.
         first_token_timeout: Between two signs of progress while the prompt is read.
-        idle_timeout: Between two packets of an answer, and for the answer to a plain call.
-        timeout: For a call in all.
+        idle_timeout: Between two packets of a response, and for the answer to any other call.
+        timeout: For the whole call.
+        keepalive: Ping the server after this many seconds of silence. A connection that is dead while a new one can
+            be made is replaced, and its calls fail at once; a server that is frozen only ends what times out.
     """
 
     connect_timeout: float | None
     load_timeout: float | None
+    queue_timeout: float | None
     first_token_timeout: float | None
     idle_timeout: float | None
     timeout: float | None
+    keepalive: float | None
 
 
 class PredictionOptions(ClockOptions, total=False):

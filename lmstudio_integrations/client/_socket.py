@@ -4,6 +4,8 @@ The library puts frames into a queue, for a coroutine that takes them out one by
 that is then done with a fragment, and a turn of the event loop for each packet.
 """
 
+import asyncio
+import contextlib
 import time
 
 from websockets.asyncio.client import ClientConnection
@@ -24,10 +26,31 @@ class Socket(ClientConnection):
     """
 
     session: ClientSession | None = None
-    """Who takes the frames."""
+    """Where the frames go."""
+
+    heard_at: float = 0.0
+    """When anything was last read."""
+
+    _sign: asyncio.Future[None] | None = None
+
+    async def answers_ping(self, limit: float) -> bool:
+        """Send a ping; return whether anything is read within a limit of seconds.
+
+        Whatever comes shows that the other side is alive, not only the pong: that may wait behind a long response.
+        """
+        sign = self._sign = self._sign or self.loop.create_future()
+        with contextlib.suppress(Exception):  # the reader of the socket notices a broken one
+            self.protocol.send_ping(b"")
+            self.transport.write(b"".join(self.protocol.data_to_send()))
+        done, _ = await asyncio.wait([sign], timeout=limit)
+        return bool(done)
 
     def data_received(self, data: bytes) -> None:
-        """Take in what was read; callers are woken when all of it is, for who runs at the first packet waits twice."""
+        """Receive what was read; callers are woken when all of it is, or the first packet would wake them too early."""
+        self.heard_at = time.monotonic()
+        if self._sign is not None:
+            self._sign.set_result(None)
+            self._sign = None
         io = IOThread.current()
         io.hold_wakes()
         try:
@@ -42,6 +65,6 @@ class Socket(ClientConnection):
             if not event.fin:
                 self.session = None
             elif event.opcode in _MESSAGES:
-                session.receive(bytes(event.data), time.monotonic())
+                session.receive(bytes(event.data), self.heard_at)
                 return
         super().process_event(event)

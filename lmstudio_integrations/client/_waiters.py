@@ -72,7 +72,8 @@ class Waiter:
             raise LMStudioConnectionLostError(
                 "the process was forked while this call was open; make it again"
                 if self._io.dead
-                else "the process is ending; make calls before that"
+                else "the process is ending; make calls before that",
+                retryable=False,
             )
         return None
 

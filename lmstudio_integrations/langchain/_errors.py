@@ -46,7 +46,7 @@ class LangChainWebsocketError(errors.LMStudioWebsocketError, core.ModelConnectio
 
 
 class LangChainTimeoutError(errors.LMStudioTimeoutError, core.ModelTimeoutError):
-    """A clock ran out; a retry may help."""
+    """A timeout expired; a retry may help."""
 
 
 class LangChainModelUnloadedError(errors.LMStudioModelUnloadedError, core.ModelAPIError):

@@ -19,7 +19,7 @@ from lmstudio_integrations._adapters import conversation, images
 from lmstudio_integrations._adapters.conversation import Draft, ImageSource
 from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.predicting import Call
-from lmstudio_integrations._adapters.retry import abatches, arepeat, batches, repeat
+from lmstudio_integrations._adapters.retry import aaccumulate, abatches, accumulate, arepeat, batches, repeat
 from lmstudio_integrations._adapters.signature import with_signature
 from lmstudio_integrations._adapters.tool_settings import is_required, original_names, tool_settings, wire_tools
 from lmstudio_integrations.errors import LMStudioConfigWarning
@@ -97,10 +97,8 @@ class ChatLMStudio(Predicting, BaseChatModel):
     ) -> ChatResult:
         with translated():
             call, options = self._settle(stop, kwargs)
-            folded = Fold(options)
-            for batch in batches(self._opener(call, messages), call.values["max_retries"]):
-                folded.add_all(batch)
-            return self._result(call, folded)
+            opener, retries = self._opener(call, messages), call.values["max_retries"]
+            return self._result(call, accumulate(opener, partial(Fold, options), Fold.add_all, retries))
 
     @with_signature
     async def _agenerate(
@@ -112,10 +110,8 @@ class ChatLMStudio(Predicting, BaseChatModel):
     ) -> ChatResult:
         with translated():
             call, options = self._settle(stop, kwargs)
-            folded = Fold(options)
-            async for batch in abatches(self._async_opener(call, messages), call.values["max_retries"]):
-                folded.add_all(batch)
-            return self._result(call, folded)
+            opener, retries = self._async_opener(call, messages), call.values["max_retries"]
+            return self._result(call, await aaccumulate(opener, partial(Fold, options), Fold.add_all, retries))
 
     def _result(self, call: Call, folded: Fold) -> ChatResult:
         message = folded.message()

@@ -13,7 +13,7 @@ from langchain_core.runnables.config import ContextThreadPoolExecutor
 from pydantic import ConfigDict, model_validator
 
 from lmstudio_integrations._adapters.predicting import Call
-from lmstudio_integrations._adapters.retry import abatches, batches
+from lmstudio_integrations._adapters.retry import abatches, arepeat, batches, repeat
 from lmstudio_integrations.errors import LMStudioCancelledError
 from lmstudio_integrations.langchain._chunks import Counts, final_metadata, usage
 from lmstudio_integrations.langchain._errors import translated
@@ -104,7 +104,7 @@ class LMStudioLLM(Predicting, BaseLLM):
             call = self._settle(stop, kwargs)
             if len(prompts) == 1:
                 manager = run_manager if call.values["streaming"] else None
-                return _result([_joined(list(self._chunks(call, manager, prompts[0])))])
+                return _result([self._answer(call, manager, prompts[0])])
             return _result(self._answers(call, prompts))
 
     def _answers(self, call: Call, prompts: list[str]) -> list[GenerationChunk]:
@@ -112,7 +112,7 @@ class LMStudioLLM(Predicting, BaseLLM):
         batch = _Batch()
 
         def answer(prompt: str) -> GenerationChunk:
-            return _joined(list(self._chunks(call, None, prompt, batch)))
+            return self._answer(call, None, prompt, batch)
 
         with ContextThreadPoolExecutor(max_workers=self._concurrency()) as pool:
             answers = [pool.submit(answer, prompt) for prompt in prompts]
@@ -138,7 +138,7 @@ class LMStudioLLM(Predicting, BaseLLM):
 
             async def answer(prompt: str) -> GenerationChunk:
                 async with at_once:
-                    return _joined([chunk async for chunk in self._achunks(call, manager, prompt)])
+                    return await self._aanswer(call, manager, prompt)
 
             tasks = [asyncio.ensure_future(answer(prompt)) for prompt in prompts]
             try:
@@ -155,7 +155,8 @@ class LMStudioLLM(Predicting, BaseLLM):
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
         with translated():
-            yield from self._chunks(self._settle(stop, kwargs), run_manager, prompt)
+            call = self._settle(stop, kwargs)
+            yield from self._chunks(call, run_manager, prompt, call.values["max_retries"])
 
     async def _astream(
         self,
@@ -165,11 +166,35 @@ class LMStudioLLM(Predicting, BaseLLM):
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
         with translated():
-            async for chunk in self._achunks(self._settle(stop, kwargs), run_manager, prompt):
+            call = self._settle(stop, kwargs)
+            async for chunk in self._achunks(call, run_manager, prompt, call.values["max_retries"]):
                 yield chunk
 
-    def _chunks(
+    def _answer(
         self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str, batch: "_Batch | None" = None
+    ) -> GenerationChunk:
+        """Continue a text, again if the connection is lost before anybody has seen a part of it."""
+        retries = call.values["max_retries"]
+        of_stream, of_whole = (retries, 0) if manager else (0, retries)
+        return repeat(lambda: _joined(list(self._chunks(call, manager, prompt, of_stream, batch))), of_whole)
+
+    async def _aanswer(self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
+        """Continue a text; see `_answer`."""
+        retries = call.values["max_retries"]
+        of_stream, of_whole = (retries, 0) if manager else (0, retries)
+
+        async def attempt() -> GenerationChunk:
+            return _joined([chunk async for chunk in self._achunks(call, manager, prompt, of_stream)])
+
+        return await arepeat(attempt, of_whole)
+
+    def _chunks(
+        self,
+        call: Call,
+        manager: CallbackManagerForLLMRun | None,
+        prompt: str,
+        retries: int,
+        batch: "_Batch | None" = None,
     ) -> Iterator[GenerationChunk]:
         def open_stream() -> "PredictionStream":
             stream = call.model().complete_stream(prompt, **call.options())
@@ -177,19 +202,19 @@ class LMStudioLLM(Predicting, BaseLLM):
                 batch.add(stream)
             return stream
 
-        for events in batches(open_stream, call.values["max_retries"]):
+        for events in batches(open_stream, retries):
             for chunk in self._chunks_of(call, events):
                 if manager is not None:
                     manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
 
     async def _achunks(
-        self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str
+        self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str, retries: int
     ) -> AsyncIterator[GenerationChunk]:
         async def open_stream() -> "AsyncPredictionStream":
             return call.async_model().complete_stream(prompt, **call.options())
 
-        async for batch in abatches(open_stream, call.values["max_retries"]):
+        async for batch in abatches(open_stream, retries):
             for chunk in self._chunks_of(call, batch):
                 if manager is not None:
                     await manager.on_llm_new_token(chunk.text, chunk=chunk)

@@ -1,19 +1,19 @@
-"""A name that other LlamaIndex integrations have for what is two settings here. Pure."""
+"""A name that other LlamaIndex integrations have for what is three settings here. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from lmstudio_integrations.errors import LMStudioValueError
 
-_SILENCES = ("first_token_timeout", "idle_timeout")
+_SILENCES = ("queue_timeout", "first_token_timeout", "idle_timeout")
 """What `request_timeout` means elsewhere: the longest silence of the server, not the length of a call."""
 
 
 def with_clocks(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with our clocks in the place of `request_timeout`.
+    """Return settings with our timeouts in the place of `request_timeout`.
 
     Raises:
-        LMStudioValueError: If one of those clocks is set as well.
+        LMStudioValueError: If one of those timeouts is set as well.
     """
     settings = dict(given)
     if "request_timeout" in settings:

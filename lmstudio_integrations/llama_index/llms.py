@@ -27,7 +27,7 @@ from pydantic_core import from_json
 from lmstudio_integrations._adapters import conversation, images
 from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.predicting import Call, Predicting
-from lmstudio_integrations._adapters.retry import arepeat, batches, repeat
+from lmstudio_integrations._adapters.retry import aaccumulate, accumulate, arepeat, batches, repeat
 from lmstudio_integrations._adapters.tool_settings import is_required, original_names, tool_settings
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
@@ -340,20 +340,14 @@ class LMStudio(Portable, Predicting, Structured):
         return self._settled(values, more), options
 
     def _answer(self, job: _Job) -> Answer:
-        answer = Answer(job.options)
-        for batch in self._batches(job):
-            answer.take_all(batch)
+        retries = job.call.values["max_retries"]
+        answer = accumulate(partial(self._open, job), partial(Answer, job.options), Answer.take_all, retries)
         self._learn(job.call, answer)
         return answer
 
     async def _aanswer(self, job: _Job) -> Answer:
-        answer = Answer(job.options)
-        source = self._source(job)
-        try:
-            while answer.end is None:
-                answer.take_all(await source.next())
-        finally:
-            await source.close()
+        retries = job.call.values["max_retries"]
+        answer = await aaccumulate(partial(self._aopen, job), partial(Answer, job.options), Answer.take_all, retries)
         self._learn(job.call, answer)
         return answer
 

@@ -50,10 +50,17 @@ def _as_is(packet: object) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Rpc:
-    """A call with one answer."""
+    """A call with one answer.
+
+    Attributes:
+        name: The endpoint.
+        parameter: The request.
+        timeout_name: The timeout that runs until the answer.
+    """
 
     name: str
     parameter: type[Any] | None = None
+    timeout_name: str = "idle_timeout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +72,14 @@ class Channel:
         parameter: What opens it.
         stop: The packet by which the client asks the server to stop, if there is one.
         decode: A packet to what the caller gets; `None` for an unknown one.
-        clock: The clock that runs while nothing has come yet; `None` where waiting in a queue is no stall.
+        timeout_name: The timeout that runs until the first packet; `None` on channels that are open-ended.
     """
 
     name: str
     parameter: type[Any] | None = None
     stop: Literal["cancel", "stop"] | None = None
     decode: Decode = _as_is
-    clock: str | None = "idle_timeout"
+    timeout_name: str | None = "idle_timeout"
 
 
 Endpoint = Rpc | Channel
@@ -88,10 +95,10 @@ _MODELS: tuple[Endpoint, ...] = (
     Rpc("getBasePredictionConfig", BasePredictionConfig),
     Rpc("getInstanceProcessingState", Lookup),
     Rpc("estimateModelUsage", EstimateModelUsage),
-    Rpc("tokenize", Tokenize),
-    Rpc("countTokens", Tokenize),
-    Channel("loadModel", LoadModel, "cancel", clock="load_timeout"),
-    Channel("getOrLoad", GetOrLoad, "cancel", clock="load_timeout"),
+    Rpc("tokenize", Tokenize, "queue_timeout"),
+    Rpc("countTokens", Tokenize, "queue_timeout"),
+    Channel("loadModel", LoadModel, "cancel", timeout_name="load_timeout"),
+    Channel("getOrLoad", GetOrLoad, "cancel", timeout_name="load_timeout"),
 )
 
 _BY_NAMESPACE: dict[Namespace, tuple[Endpoint, ...]] = {
@@ -99,10 +106,10 @@ _BY_NAMESPACE: dict[Namespace, tuple[Endpoint, ...]] = {
         *_MODELS,
         Rpc("applyPromptTemplate", ApplyPromptTemplate),
         Rpc("preloadDraftModel", PreloadDraftModel),
-        Channel("predict", Predict, "cancel", prediction.decode, clock=None),
-        Channel("completeRawText", CompleteRawText, "cancel", prediction.decode, clock=None),
+        Channel("predict", Predict, "cancel", prediction.decode, "queue_timeout"),
+        Channel("completeRawText", CompleteRawText, "cancel", prediction.decode, "queue_timeout"),
     ),
-    "embedding": (*_MODELS, Rpc("embedString", EmbedString)),
+    "embedding": (*_MODELS, Rpc("embedString", EmbedString, "queue_timeout")),
     "system": (
         Rpc("listDownloadedModels"),
         Rpc("listDownloadedModelVariants", ModelKey),
@@ -114,7 +121,7 @@ _BY_NAMESPACE: dict[Namespace, tuple[Endpoint, ...]] = {
         Rpc("startHttpServer", StartHttpServer),
         Rpc("stopHttpServer"),
         Rpc("requestShutdown"),
-        Channel("alive", clock=None),
+        Channel("alive", timeout_name=None),
     ),
     "files": (
         Rpc("uploadFileBase64", UploadFile),
@@ -128,7 +135,7 @@ _BY_NAMESPACE: dict[Namespace, tuple[Endpoint, ...]] = {
         Rpc("getModelDownloadOptions", DownloadOptions),
         Channel("downloadModel", DownloadModel, "cancel"),
     ),
-    "diagnostics": (Channel("streamLogs", None, "stop", clock=None),),
+    "diagnostics": (Channel("streamLogs", None, "stop", timeout_name=None),),
 }
 
 ENDPOINTS: dict[Namespace, dict[str, Endpoint]] = {

@@ -5,7 +5,8 @@ only puts the envelope round it.
 """
 
 import json
-from typing import Any
+import re
+from typing import Any, Literal, NamedTuple
 
 from pydantic_core import from_json, to_json
 
@@ -39,6 +40,44 @@ def parse(data: str | bytes) -> tuple[dict[str, Any] | None, bool]:
         except (ValueError, RecursionError):
             return None, True
     return (value if is_object(value) else None), slow
+
+
+_ID = re.compile(rb'"(channelId|callId)"\s*:\s*(\d{1,15})\b')
+_HEAD = 512
+"""Bytes in which the id of a frame is looked for."""
+
+
+class Damage(NamedTuple):
+    """What can still be told of a frame that is not JSON.
+
+    Attributes:
+        kind: Which table `id` belongs to.
+        id: The id of the call or channel, where it can be read.
+        position: What is wrong and where, without the content.
+    """
+
+    kind: Literal["channelId", "callId"] | None
+    id: int | None
+    position: str
+
+
+def damage(data: str | bytes) -> Damage | None:
+    """Return what is wrong with a frame that `parse` made no object of; `None` if it is JSON of another kind."""
+    text = data if isinstance(data, bytes) else data.encode(errors="replace")
+    try:
+        json.loads(text)
+    except UnicodeDecodeError as error:
+        position = f"no UTF-8 at byte {error.start}"
+    except json.JSONDecodeError as error:
+        position = f"no JSON at character {error.pos} of {len(text)}"
+    except (ValueError, RecursionError):
+        position = f"{len(text)} bytes, nested too deeply or with a number of too many digits"
+    else:
+        return None
+    found = _ID.search(text[:_HEAD])
+    if found is None:
+        return Damage(None, None, position)
+    return Damage("channelId" if found.group(1) == b"channelId" else "callId", int(found.group(2)), position)
 
 
 def auth(identifier: str, passkey: str) -> str:

@@ -2,13 +2,13 @@
 
 A session turns calls into frames and frames into what the callers wait for. One thread owns it; it holds no
 lock, reads no clock and touches no socket: time is passed in, frames are taken from `data_to_send`.
+`timeouts.py` and `instance_queue.py` hold its rules about time.
 """
 
 import logging
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.errors import (
@@ -18,75 +18,19 @@ from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioPredictionError,
     LMStudioProtocolError,
-    LMStudioTimeoutError,
     LMStudioUnsupportedError,
 )
-from lmstudio_integrations.protocol import envelope
-from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Channel, Endpoint, Rpc
+from lmstudio_integrations.protocol import envelope, instance_queue
+from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Channel, Rpc
 from lmstudio_integrations.protocol.errors import error_object, to_exception
+from lmstudio_integrations.protocol.exchange import Exchange, Instance
+from lmstudio_integrations.protocol.instance_queue import Instances, no_instances
 from lmstudio_integrations.protocol.prediction import LegacyPredictionError
-from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
+from lmstudio_integrations.protocol.timeouts import expired_timeout, timeout_after
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-Clocks = Mapping[str, float | None]
-"""Limits in seconds by name of the clock; `None` switches one off."""
-
 _ENDPOINT_IN_WARNING = re.compile(r"endpoint(?:Name)? = (\w+)")
-
-
-class Sink(Protocol):
-    """Where the answers to one call go. All methods are called by the owner of the session and must not block."""
-
-    def put(self, item: Any) -> None:
-        """Take a packet, or the result of an RPC."""
-
-    def finish(self, error: BaseException | None) -> None:
-        """Take note that nothing more comes."""
-
-    def is_alive(self) -> bool:
-        """Whether anybody can still be reached behind it."""
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class Exchange:
-    """One call or channel, from the request to its end.
-
-    Attributes:
-        endpoint: What is called.
-        parameter: The request, as JSON text.
-        sink: Who waits.
-        clocks: The limits.
-        started: When the caller asked for the whole of which this is part.
-        doing: What is being done, for messages of errors.
-        owner: The client that asked, as a number.
-        clock: The limit that runs now; `None` while the request waits in the server's queue.
-        since: When that limit began to run; at first when this call was made, where that is later than `started`.
-        id: The id on the wire, once it is sent.
-        touched: Whether anything has come back.
-        cancelled: Whether there is nothing to stop any more: the server was asked to, or has said its last word.
-        held: A high surrogate that waits for its second half.
-    """
-
-    endpoint: Endpoint
-    parameter: str | None
-    sink: Sink
-    clocks: Clocks
-    started: float
-    doing: str = "RPC"
-    owner: int = 0
-    clock: str | None = None
-    since: float = 0.0
-    id: int = 0
-    touched: bool = False
-    cancelled: bool = False
-    held: str = ""
-
-    def finish(self, error: BaseException | None) -> None:
-        """Tell whoever waits that nothing more comes; once, and nothing after it."""
-        sink, self.sink = self.sink, _NOBODY
-        sink.finish(error)
 
 
 class ClientSession:
@@ -96,10 +40,14 @@ class ClientSession:
         identifier: The client's identifier.
         passkey: The client's passkey.
         peer: The server, for messages of errors.
+        instances: What is known of the model instances there; sessions to one server share it.
     """
 
-    def __init__(self, identifier: str, passkey: str, peer: str = "LM Studio") -> None:
+    def __init__(
+        self, identifier: str, passkey: str, peer: str = "LM Studio", instances: Instances | None = None
+    ) -> None:
         self._peer = peer
+        self._instances: Instances = no_instances() if instances is None else instances
         self._outbox: list[str] = [envelope.auth(identifier, passkey)]
         self._backlog: list[Exchange] = []
         self._calls: dict[int, Exchange] = {}
@@ -108,18 +56,36 @@ class ClientSession:
         self._answered: dict[str, float] = {}
         self._next_id = 0
         self.ready: bool = False
-        """Whether the server has let this client in."""
+        """Whether the server has accepted this client."""
+        self.paused: bool = False
+        """Whether new requests are held back until the other side has proven to be alive."""
+        self.unanswered_since: float | None = None
+        """Since when the server owes the answer to a ping."""
 
     @property
     def idle(self) -> bool:
-        """Whether nobody waits for anything."""
+        """Whether nothing is open, abandoned calls included."""
         return not (self._calls or self._channels or self._backlog)
 
     @property
     def wanted(self) -> bool:
         """Whether anybody waits for anything; what was abandoned may take the server long to end."""
-        waiting = (*self._calls.values(), *self._channels.values(), *self._backlog)
-        return any(exchange.sink is not _NOBODY for exchange in waiting)
+        return any(exchange.waiting for exchange in self._exchanges())
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether anybody waits for the answer to a request that was sent."""
+        return any(exchange.waiting for exchange in (*self._calls.values(), *self._channels.values()))
+
+    @property
+    def keepalive(self) -> float | None:
+        """The shortest interval, in seconds, at which those who wait want a silent server to be pinged."""
+        intervals = [exchange.clocks.get("keepalive") for exchange in self._exchanges() if exchange.waiting]
+        return min((interval for interval in intervals if interval is not None), default=None)
+
+    def _exchanges(self) -> Iterator[Exchange]:
+        """Return an iterator over all that is open; it may be closed meanwhile."""
+        return iter([*self._calls.values(), *self._channels.values(), *self._backlog])
 
     def data_to_send(self) -> list[str]:
         """Return the frames that are due, once."""
@@ -127,12 +93,29 @@ class ClientSession:
         return outbox
 
     def start(self, exchange: Exchange) -> None:
-        """Send a request, or keep it until the server has let this client in."""
-        if self.ready:
+        """Send a request, or hold it back until the server has accepted this client and is known to be alive."""
+        if self.ready and not self.paused:
             self._send(exchange, exchange.since or exchange.started)
         else:
-            exchange.clock, exchange.since = "connect_timeout", exchange.since or exchange.started
+            exchange.timeout_name, exchange.since = "connect_timeout", exchange.since or exchange.started
             self._backlog.append(exchange)
+
+    def resume(self, now: float) -> None:
+        """Send what was held back: the server is alive."""
+        self.paused, self.unanswered_since = False, None
+        if self.ready:
+            for exchange in self.take_backlog():
+                self._send(exchange, now)
+
+    def adopt(self, exchanges: list[Exchange], now: float) -> None:
+        """Send requests that another session has held back."""
+        self._backlog += exchanges
+        self.resume(now)
+
+    def take_backlog(self) -> list[Exchange]:
+        """Return the requests that were not sent yet, and drop them here."""
+        backlog, self._backlog = self._backlog, []
+        return backlog
 
     def _send(self, exchange: Exchange, now: float) -> None:
         warned = self._unknown.get(exchange.endpoint.name)
@@ -143,12 +126,13 @@ class ClientSession:
         exchange.id = self._next_id = self._next_id + 1
         exchange.since = now
         endpoint = exchange.endpoint
+        exchange.timeout_name = endpoint.timeout_name
+        if exchange.specifier is not None:
+            exchange.instance = self._instances.setdefault(exchange.specifier, Instance())
         if isinstance(endpoint, Rpc):
-            exchange.clock = "idle_timeout"
             self._calls[exchange.id] = exchange
             self._outbox.append(envelope.rpc_call(endpoint.name, exchange.id, exchange.parameter))
         else:
-            exchange.clock = endpoint.clock
             self._channels[exchange.id] = exchange
             self._outbox.append(envelope.channel_create(endpoint.name, exchange.id, exchange.parameter))
         exchange.parameter = None  # may be megabytes
@@ -174,26 +158,49 @@ class ClientSession:
 
     def leave(self, owner: int) -> None:
         """Stop all that a client has open, and fail whoever still waits for it."""
-        for exchange in [*self._calls.values(), *self._channels.values(), *self._backlog]:
-            if exchange.owner == owner and exchange.sink is not _NOBODY:
+        for exchange in self._exchanges():
+            if exchange.owner == owner and exchange.waiting:
                 self.abandon(exchange, client_closed())
 
     def lost(self, error: Callable[[], BaseException]) -> None:
         """Fail everyone who waits, once, each with an exception of their own."""
-        waiting = [*self._calls.values(), *self._channels.values(), *self._backlog]
+        waiting = self._exchanges()
         self._calls, self._channels, self._backlog = {}, {}, []
         for exchange in waiting:
             exchange.finish(error())
 
-    def tick(self, now: float) -> None:
-        """Fail whose clock has run out; stop the work on the server for them, and for those who have gone."""
-        for exchange in self._calls.values():
-            # A server answers calls of one kind one after the other: who waits in the queue sees that it is at work.
-            exchange.since = max(exchange.since, self._answered.get(exchange.endpoint.name, exchange.since))
-        for exchange in [*self._calls.values(), *self._channels.values(), *self._backlog]:
-            expired = _expired(exchange, now, self._peer)
+    def tick(self, now: float) -> bool:
+        """Fail the calls whose timeout expired, and stop the work on the server for them and for dead callers.
+
+        Returns:
+            Whether a timeout expired on a request that was sent: the server may be gone.
+        """
+        silent = False
+        for exchange in self._exchanges():
+            self._restart_timeout(exchange, now)
+            expired = expired_timeout(exchange, now, self._peer, self.unanswered_since) if exchange.waiting else None
             if expired is not None or not exchange.sink.is_alive():
+                silent = silent or (expired is not None and exchange.id > 0)
                 self.abandon(exchange, expired)
+        self._ask_for_queues(now)
+        return silent
+
+    def _restart_timeout(self, exchange: Exchange, now: float) -> None:
+        """Count what shows that the server is at work on others for those who wait their turn."""
+        if isinstance(exchange.endpoint, Rpc) and exchange.id:
+            # A server answers calls of one kind one after the other.
+            exchange.since = max(exchange.since, self._answered.get(exchange.endpoint.name, exchange.since))
+        if exchange.timeout_name == "queue_timeout" and exchange.instance is not None:
+            exchange.since = max(exchange.since, instance_queue.moved_at(exchange.instance, now))
+
+    def _ask_for_queues(self, now: float) -> None:
+        """Ask how long the queues are in which somebody waits, where the server knows that."""
+        endpoint = instance_queue.PROCESSING_STATE
+        if not self.ready or self.paused or endpoint.name in self._unknown:
+            return
+        limits = {"idle_timeout": instance_queue.ANSWER_TIMEOUT}
+        for query in instance_queue.queries(self._exchanges(), now):
+            self._send(Exchange(endpoint, query.parameter, query.sink, limits, now, "Queue length"), now)
 
     def receive(self, data: str | bytes, now: float) -> None:
         """Take in one frame.
@@ -203,7 +210,7 @@ class ClientSession:
         """
         frame, slow = envelope.parse(data)
         if frame is None:
-            logger.debug("dropped a frame that is no JSON object")
+            self._on_no_object(data)
         elif not self.ready:
             self._authenticated(frame, now)
         else:
@@ -218,9 +225,7 @@ class ClientSession:
     def _authenticated(self, frame: dict[str, Any], now: float) -> None:
         if frame.get("success") is True:
             self.ready = True
-            backlog, self._backlog = self._backlog, []
-            for exchange in backlog:
-                self._send(exchange, now)
+            self.resume(now)
         elif frame.get("success") is False:
             reason = str(frame.get("error", "no reason given"))
             raise LMStudioAuthenticationError(
@@ -233,39 +238,57 @@ class ClientSession:
         exchange = self._channels.get(frame["channelId"])
         if exchange is None:
             return
-        message = frame["message"]
-        if slow or exchange.held:
-            message = _mend(exchange, message)
-        endpoint = exchange.endpoint
+        endpoint, instance = exchange.endpoint, exchange.instance
         assert isinstance(endpoint, Channel)
+        exchange.packets += 1
         try:
+            message = frame["message"]
+            if slow or exchange.held:
+                message = _mend(exchange, message)
             item = endpoint.decode(message)
         except LegacyPredictionError as error:
             self._finish(exchange, to_exception(error.error, exchange.doing, LMStudioPredictionError))
             return
+        except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
+            # Going on without it would pass a response with a hole for a whole one.
+            self.abandon(exchange, _undecodable(exchange, "it is not what its type promises"))
+            return
         exchange.since = now
-        exchange.touched = True
+        if instance is not None:
+            instance.last_packet = now
         if message["type"] in LAST_PACKETS:
             exchange.cancelled = True
         if item is None:
             logger.debug("skipped a packet of unknown type %r on %s", message.get("type"), endpoint.name)
             return
-        if endpoint.clock is None:
-            exchange.clock = _clock_after(item, exchange.clock)
+        if endpoint.timeout_name == "queue_timeout":
+            exchange.timeout_name = timeout_after(item, exchange.timeout_name)
         exchange.sink.put(item)
+
+    def _on_no_object(self, data: str | bytes) -> None:
+        """Fail what a damaged frame belongs to; without an id that may be any open channel."""
+        damage = envelope.damage(data)
+        if damage is None or not self.ready:
+            logger.debug("dropped a frame that is no JSON object")
+            return
+        table = self._calls if damage.kind == "callId" else self._channels
+        hit = [*table.values()] if damage.id is None else [table[damage.id]] if damage.id in table else []
+        for exchange in hit:
+            exchange.packets += 1
+            self.abandon(exchange, _undecodable(exchange, damage.position))
 
     def _on_frame(self, frame: dict[str, Any], now: float) -> None:
         match frame.get("type"):
             case "rpcResult":
                 exchange = self._calls.pop(frame["callId"], None)
                 if exchange is not None:
-                    self._answered[exchange.endpoint.name] = now
+                    self._on_answer(exchange, now)
                     exchange.sink.put(frame.get("result"))
                     exchange.finish(None)
             case "rpcError":
                 exchange = self._calls.pop(frame["callId"], None)
                 if exchange is not None:
-                    self._answered[exchange.endpoint.name] = now
+                    self._on_answer(exchange, now)
                     exchange.finish(to_exception(error_object(frame.get("error")), exchange.doing))
             case "channelClose":
                 self._end_channel(frame["channelId"], None)
@@ -277,6 +300,12 @@ class ClientSession:
                 pass
             case other:
                 logger.debug("skipped a frame of unknown type %r", other)
+
+    def _on_answer(self, exchange: Exchange, now: float) -> None:
+        """Record what an answer shows to those who still wait."""
+        self._answered[exchange.endpoint.name] = now
+        if exchange.instance is not None:
+            exchange.instance.last_packet = now
 
     def _end_channel(self, channel_id: int, error: Mapping[str, Any] | None) -> None:
         exchange = self._channels.pop(channel_id, None)
@@ -294,7 +323,7 @@ class ClientSession:
         hit = [
             exchange
             for exchange in (*self._calls.values(), *self._channels.values())
-            if exchange.endpoint.name == name and not exchange.touched
+            if exchange.endpoint.name == name and not exchange.packets
         ]
         if not hit:
             # A cancel may cross the end of its channel on the way; that is nothing to worry about.
@@ -316,56 +345,11 @@ def _not_taken(exchange: Exchange, kind: type[LMStudioError], warning: str) -> L
     return kind(f"{exchange.doing}: the server does not take {exchange.endpoint.name!r}: {warning}")
 
 
-class _Nobody:
-    """The sink of a caller who has left, and has been taken leave of."""
-
-    def put(self, item: Any) -> None:
-        pass
-
-    def finish(self, error: BaseException | None) -> None:
-        pass
-
-    def is_alive(self) -> bool:
-        return True
-
-
-_NOBODY = _Nobody()
-
-
-def _clock_after(item: object, clock: str | None) -> str | None:
-    """Return the clock that runs after an event of a prediction: the first token has its own."""
-    if type(item) is LlmPredictionFragment:
-        return "idle_timeout"
-    if type(item) is PromptProgress:
-        return clock or "first_token_timeout"
-    return "idle_timeout" if clock is None or clock == "first_token_timeout" else clock
-
-
-_STALLS = {
-    "timeout": "it took too long in all",
-    "connect_timeout": "{peer} has not let this client in (is it running, and is that its port?)",
-}
-"""What has happened when a clock runs out; with the others, nothing has come for too long."""
-
-
-def _expired(exchange: Exchange, now: float, peer: str) -> LMStudioError | None:
-    if exchange.sink is _NOBODY:
-        return None
-    total, name = exchange.clocks.get("timeout"), exchange.clock
-    if total is not None and now - exchange.started >= total:
-        return _timeout(exchange, "timeout", now - exchange.started, peer)
-    limit = exchange.clocks.get(name) if name else None
-    if limit is not None and now - exchange.since >= limit:
-        return _timeout(exchange, name or "", now - exchange.since, peer)
-    return None
-
-
-def _timeout(exchange: Exchange, clock: str, elapsed: float, peer: str) -> LMStudioTimeoutError:
-    what = _STALLS.get(clock, "nothing came from the server").format(peer=peer)
-    return LMStudioTimeoutError(
-        f"{exchange.doing}: {what}: {clock} ran out after {elapsed:.1f} s; raise {clock}, or set it to None",
-        clock=clock,
-        elapsed=elapsed,
+def _undecodable(exchange: Exchange, position: str) -> LMStudioProtocolError:
+    """Return the error of a lost packet; it names the place and not the content, which may be private."""
+    where = f"packet {exchange.packets}" if isinstance(exchange.endpoint, Channel) else "the answer"
+    return LMStudioProtocolError(
+        f"{exchange.doing}: {where} of {exchange.endpoint.name!r} cannot be read ({position}); make the call again"
     )
 
 
@@ -383,7 +367,7 @@ def _mend(exchange: Exchange, message: dict[str, Any]) -> dict[str, Any]:
 
 def client_closed() -> LMStudioConnectionLostError:
     """Return the error of a call whose client was closed."""
-    return LMStudioConnectionLostError("the client was closed while this call was open")
+    return LMStudioConnectionLostError("the client was closed while this call was open", retryable=False)
 
 
 def closed_early(doing: str) -> LMStudioChannelClosedError:

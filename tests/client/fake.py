@@ -54,7 +54,7 @@ async def fake_server(
         await behave(socket)
         await socket.wait_closed()
 
-    async with serve(handle, "127.0.0.1", 0, ssl=context) as server:
+    async with serve(handle, "127.0.0.1", 0, ssl=context, close_timeout=0.5) as server:
         yield f"127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
 
 

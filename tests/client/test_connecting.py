@@ -97,7 +97,7 @@ async def test_a_server_that_says_nothing_runs_into_the_connect_timeout(make_cli
         async with make_client(address, connect_timeout=0.2) as client:
             with pytest.raises(lms.LMStudioTimeoutError, match="connect_timeout") as caught:
                 await client.llm.model("chatty")
-    assert caught.value.clock == "connect_timeout"
+    assert caught.value.timeout_name == "connect_timeout"
     assert isinstance(caught.value, TimeoutError)
 
 
@@ -256,7 +256,7 @@ async def test_a_call_that_takes_too_long_in_all_is_stopped(client: Any, server:
     model = await client.llm.model("chatty")
     with pytest.raises(lms.LMStudioTimeoutError, match="timeout") as caught:
         await model.respond("for ever", timeout=0.3)
-    assert caught.value.clock == "timeout"
+    assert caught.value.timeout_name == "timeout"
     await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped")
 
 

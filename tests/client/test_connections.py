@@ -48,7 +48,7 @@ async def test_each_caller_has_its_own_connect_timeout(make_client: Callable[...
         await settle(lambda: bool(connections(address)))
         with pytest.raises(lms.LMStudioTimeoutError, match=f"LM Studio at ws://{address}") as caught:
             await hasty.llm.list_loaded()
-        assert caught.value.clock == "connect_timeout"
+        assert caught.value.timeout_name == "connect_timeout"
         assert not listing.done()
         open_the_door.set()
         assert await listing == []
@@ -122,7 +122,7 @@ async def test_nothing_is_left_of_a_server_that_went_before_its_client(make_clie
     async with fake_server(behave) as address:
         async with make_client(address) as client:
             await client.llm.list_loaded()
-            await settle(lambda: not any(each._session for each in connections(address)))
+            await settle(lambda: not any(each._current for each in connections(address)))
         await settle(lambda: not connections(address))
 
 

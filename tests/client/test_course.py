@@ -69,9 +69,9 @@ async def test_each_clock_runs_out_in_its_turn_and_the_server_is_told(
 
     others = dict.fromkeys(("load_timeout", "first_token_timeout", "idle_timeout", "timeout"))
     async with fake_server(behave) as address, make_client(address, **{**others, clock: 0.2}) as client:
-        with pytest.raises(lms.LMStudioTimeoutError, match=f"{clock} ran out") as caught:
+        with pytest.raises(lms.LMStudioTimeoutError, match=f"{clock} expired") as caught:
             await call(client)
-        assert caught.value.clock == clock
+        assert caught.value.timeout_name == clock
         if frames or clock != "idle_timeout":
             assert (await asyncio.wait_for(told.get(), 5))["message"] == {"type": "cancel"}
 
@@ -85,7 +85,7 @@ async def test_the_limits_of_a_prediction_hold_while_its_model_loads(
         await receive(socket)
 
     async with fake_server(behave) as address, make_client(address) as client:
-        with pytest.raises(lms.LMStudioTimeoutError, match=f"Model get/load: .* {clock} ran out"):
+        with pytest.raises(lms.LMStudioTimeoutError, match=f"Model get/load: .* {clock} expired"):
             await client.llm.lazy_model("chatty").respond("Hi", **{clock: 0.2})
 
 
@@ -116,7 +116,7 @@ async def test_a_handle_may_have_limits_of_its_own(make_client: Callable[..., An
     with Emulator(["chatty"], latency=60, clock=ManualClock()) as server:
         async with make_client(server.address) as client:
             model = client.llm.lazy_model("chatty").with_clocks(timeout=0.05)
-            with pytest.raises(lms.LMStudioTimeoutError, match="timeout ran out"):
+            with pytest.raises(lms.LMStudioTimeoutError, match="timeout expired"):
                 await model.count_tokens("a")
             with pytest.raises(lms.LMStudioValueError, match="patience"):
                 model.with_clocks(patience=5)

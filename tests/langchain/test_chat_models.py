@@ -567,7 +567,7 @@ def test_a_prompt_that_does_not_fit_is_a_context_overflow(server: Server, ask: I
 def test_a_stalled_server_is_a_timeout_that_names_the_clock(server: Server, ask: Invoke) -> None:
     with pytest.raises(LMStudioTimeoutError) as caught:
         ask(server.chat(timeout=0.3), "stall")
-    assert caught.value.clock == "timeout"
+    assert caught.value.timeout_name == "timeout"
     assert isinstance(caught.value, ModelTimeoutError)
     server.wait_for(lambda: server.predictions[0].state == "ended")
 

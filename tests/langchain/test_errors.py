@@ -17,7 +17,7 @@ from lmstudio_integrations.langchain._errors import LangChainStructuredOutputErr
         (errors.LMStudioAuthenticationError("x"), core.ModelAuthenticationError, False),
         (errors.LMStudioUnreachableError("x", tried=("a",)), core.ModelConnectionError, True),
         (errors.LMStudioConnectionLostError("x"), core.ModelConnectionError, True),
-        (errors.LMStudioTimeoutError("x", clock="timeout", elapsed=1.0), core.ModelTimeoutError, True),
+        (errors.LMStudioTimeoutError("x", timeout_name="timeout", elapsed=1.0), core.ModelTimeoutError, True),
         (errors.LMStudioValueError("x"), core.ModelInvalidRequestError, False),
         (errors.LMStudioWrongModelKindError("x"), core.ModelInvalidRequestError, False),
         (errors.LMStudioModelUnloadedError("x"), core.ModelAPIError, True),

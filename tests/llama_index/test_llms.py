@@ -274,12 +274,12 @@ def test_the_names_of_other_integrations_are_understood() -> None:
     }
     llm = LMStudio(**given, temperature=0.2)
     assert (llm.model, llm.host, llm.seed) == ("m", "http://localhost:1234/v1", 4)
-    assert (llm.first_token_timeout, llm.idle_timeout, llm.timeout) == (30.0, 30.0, None)
+    assert (llm.queue_timeout, llm.first_token_timeout, llm.idle_timeout, llm.timeout) == (30.0, 30.0, 30.0, None)
     assert llm.temperature == 0.2
     assert llm.api_token is not None
 
 
-@pytest.mark.parametrize("clock", ["first_token_timeout", "idle_timeout"])
+@pytest.mark.parametrize("clock", ["queue_timeout", "first_token_timeout", "idle_timeout"])
 def test_a_request_timeout_beside_what_it_means_is_refused(clock: str) -> None:
     for kind in (LMStudio, LMStudioEmbedding):
         with pytest.raises(ValueError, match=f"'request_timeout' is another name of '{clock}'"):

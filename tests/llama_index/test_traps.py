@@ -98,7 +98,7 @@ def test_a_silence_is_ended_by_its_clock_and_the_server_stops() -> None:
     with Server([ModelEntry(key=CHAT, rules=(stalling,))]) as server, server.llm(idle_timeout=0.2) as llm:
         with pytest.raises(LMStudioTimeoutError) as caught:
             llm.chat(asking("count"))
-        assert caught.value.clock == "idle_timeout"
+        assert caught.value.timeout_name == "idle_timeout"
         server.wait_for(lambda: server.predictions[0].state == "ended")
 
 

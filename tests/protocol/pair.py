@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Namespace
+from lmstudio_integrations.protocol.exchange import Exchange
+from lmstudio_integrations.protocol.instance_queue import Instances
 from lmstudio_integrations.protocol.server_session import (
     CallReceived,
     ChannelOpened,
@@ -13,7 +15,7 @@ from lmstudio_integrations.protocol.server_session import (
     Request,
     ServerSession,
 )
-from lmstudio_integrations.protocol.session import ClientSession, Exchange
+from lmstudio_integrations.protocol.session import ClientSession
 from lmstudio_integrations.types.results import LlmPredictionFragment
 from tests.strict.listener import Direction, StrictListener
 
@@ -56,6 +58,7 @@ class SessionPair:
         let_in: Whether the client is let in before the test begins.
         refusal: Why the server refuses the client, if it does.
         judged: Whether what the client sends is held against the description of the protocol.
+        instances: What the client's connections to this server share.
     """
 
     def __init__(
@@ -65,9 +68,10 @@ class SessionPair:
         let_in: bool = True,
         refusal: str | None = None,
         judged: bool = True,
+        instances: Instances | None = None,
     ) -> None:
         self.namespace: Namespace = namespace
-        self.client = ClientSession("guest:1", "secret")
+        self.client = ClientSession("guest:1", "secret", instances=instances)
         self.server = ServerSession(ENDPOINTS[namespace], lambda _identifier, _passkey: refusal)
         self.strict = StrictListener() if judged else None
         self.now = 0.0

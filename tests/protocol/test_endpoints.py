@@ -167,9 +167,9 @@ def test_a_table_lookup_of_the_wrong_sort_is_a_mistake_of_ours() -> None:
         channel("llm", "tokenize")
 
 
-def test_only_predictions_and_open_ended_channels_may_wait_without_a_clock() -> None:
-    without = {name for namespace, name in CHANNELS if channel(namespace, name).clock is None}
-    assert without == {"predict", "completeRawText", "alive", "streamLogs"}
+def test_only_open_ended_channels_may_wait_without_a_timeout() -> None:
+    without = {name for namespace, name in CHANNELS if channel(namespace, name).timeout_name is None}
+    assert without == {"alive", "streamLogs"}
 
 
 def test_what_a_server_does_not_know_of_a_request_is_left_out() -> None:

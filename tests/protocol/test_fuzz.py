@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioConnectionLostError
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
+from lmstudio_integrations.protocol.exchange import Exchange
 from lmstudio_integrations.protocol.server_session import (
     CallReceived,
     ChannelOpened,
     PacketReceived,
     ServerSession,
 )
-from lmstudio_integrations.protocol.session import ClientSession, Exchange
+from lmstudio_integrations.protocol.session import ClientSession
 from tests.protocol.pair import RecordingSink
 from tests.protocol.samples import PARAMETERS, SUCCESS, TOOL_CALL, fragment, progress
 from tests.requirements import proves

@@ -18,7 +18,8 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Namespace
-from lmstudio_integrations.protocol.session import ClientSession, Exchange, closed_early
+from lmstudio_integrations.protocol.exchange import Exchange
+from lmstudio_integrations.protocol.session import ClientSession, closed_early
 from lmstudio_integrations.types.results import PredictionEnd
 from tests.protocol.pair import RecordingSink, SessionPair
 from tests.protocol.samples import CANCEL, EMPTY_STACK, GET_M1, QUERY, SAY_HELLO, SUCCESS, fragment, progress
@@ -174,32 +175,20 @@ def test_frames_that_come_late_or_twice_reach_nobody() -> None:
         {"type": None},
         {"type": ["channelSend"]},
         {"type": "channelSend"},
-        {"type": "channelSend", "channelId": 1},
         {"type": "channelSend", "channelId": [1], "message": {}},
-        {"type": "channelSend", "channelId": 1, "message": None},
-        {"type": "channelSend", "channelId": 1, "message": {}},
-        {"type": "channelSend", "channelId": 1, "message": {"type": []}},
-        {"type": "channelSend", "channelId": 1, "message": {"type": "fragment"}},
-        {"type": "channelSend", "channelId": 1, "message": {"type": "fragment", "fragment": {"content": 5}}},
-        {"type": "channelSend", "channelId": 1, "message": {"type": "promptProcessingProgress", "progress": "half"}},
-        {"type": "channelSend", "channelId": 1, "message": {"type": "toolCallGenerationEnd", "toolCallRequest": 1}},
-        {
-            "type": "channelSend",
-            "channelId": 1,
-            "message": {"type": "toolCallGenerationEnd", "toolCallRequest": {"name": "f", "arguments": "{}"}},
-        },
-        {"type": "channelSend", "channelId": 1, "message": {"type": "success", "stats": None}},
+        {"type": "channelSend", "channelId": 1, "message": {"type": "fromTheFuture", "fragment": 5}},
+        {"type": "channelSend", "channelId": 2, "message": None},
         {"type": "rpcResult"},
         {"type": "rpcResult", "callId": {}},
         {"type": "rpcError", "callId": []},
         {"type": "channelClose", "channelId": None},
-        "no json",
         "[]",
-        b"\xff",
+        '{"type":"channelSend","channelId":2,"mess',
+        b'{"callId":7,"result":"\xff',
         '{"type":' + "[" * 900 + "]" * 900 + "}",
     ],
 )
-def test_a_frame_without_sense_is_passed_over_and_harms_nobody(frame: Any) -> None:
+def test_a_frame_of_an_unknown_kind_or_id_is_ignored(frame: Any) -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", SAY_HELLO)
     pair.raw(frame)
@@ -209,12 +198,71 @@ def test_a_frame_without_sense_is_passed_over_and_harms_nobody(frame: Any) -> No
     assert (sink.texts, sink.ends) == (["a"], [None])
 
 
+UNREADABLE: list[Any] = [
+    None,
+    {},
+    {"type": []},
+    {"type": "fragment"},
+    {"type": "fragment", "fragment": {"content": 5}},
+    {"type": "toolCallGenerationEnd", "toolCallRequest": 1},
+]
+
+
+@proves("C-UNDECODABLE")
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {"type": "channelSend", "channelId": 1},
+        *({"type": "channelSend", "channelId": 1, "message": message} for message in UNREADABLE),
+        '{"type":"channelSend","channelId":1,"message":{"type":"fragment","fragment":{"content":"secr',
+        b'{"type":"channelSend", "channelId": 1, "message":"secret \xff"}',
+        '{"type":"channelSend","channelId":1,"message":' + "[" * 100_000,
+        '{"type":"channelSend","channelId":1,"message":' + "1" * 10_000 + "}",
+        "secret",
+        b"\xff",
+    ],
+)
+def test_a_packet_that_cannot_be_read_fails_its_stream_and_stops_the_server(frame: Any) -> None:
+    pair = SessionPair()
+    exchange, sink = pair.call("predict", SAY_HELLO)
+    pair.send(exchange, fragment("a"))
+    pair.raw(frame)
+    pair.pump()
+    assert sink.texts == ["a"]
+    assert isinstance(sink.error, LMStudioProtocolError)
+    assert "packet 2 of 'predict' cannot be read" in str(sink.error)
+    assert "secr" not in str(sink.error)
+    assert [request.packet for request in pair.told] == [CANCEL]
+    pair.send(exchange, fragment("b"))
+    assert sink.texts == ["a"]
+
+
+def test_a_damaged_packet_fails_no_other_stream() -> None:
+    pair = SessionPair()
+    _, damaged = pair.call("predict", SAY_HELLO)
+    other, sink = pair.call("predict", SAY_HELLO)
+    pair.raw('{"type":"channelSend","channelId":1,"mess')
+    assert isinstance(damaged.error, LMStudioProtocolError)
+    pair.send(other, fragment("a"))
+    assert (sink.texts, sink.ends) == (["a"], [])
+
+
+def test_a_damaged_answer_fails_its_call_at_once() -> None:
+    pair = SessionPair()
+    call, sink = pair.call("listLoaded")
+    _, other = pair.call("listLoaded")
+    pair.raw(f'{{"type":"rpcResult","callId":{call.id},"result":[')
+    assert isinstance(sink.error, LMStudioProtocolError)
+    assert "the answer of 'listLoaded' cannot be read (no JSON at character 41 of 41)" in str(sink.error)
+    assert not other.ends
+
+
 @pytest.mark.parametrize("packet", [None, 5, "text", [], {}, {"type": None}, {"type": ["result"]}])
-def test_a_packet_without_a_type_is_passed_over_on_every_channel(packet: Any) -> None:
-    pair = SessionPair("files")
-    exchange, sink = pair.call("parseDocument", {"fileIdentifier": "f", "parseOpts": {}})
+def test_a_packet_without_a_type_fails_every_kind_of_channel(packet: Any) -> None:
+    pair = SessionPair()
+    exchange, sink = pair.call("getOrLoad", GET_M1)
     pair.raw({"type": "channelSend", "channelId": exchange.id, "message": packet})
-    assert (sink.items, sink.ends) == ([], [])
+    assert isinstance(sink.error, LMStudioProtocolError)
 
 
 @proves("C-UNKNOWN-PACKET")
@@ -500,7 +548,7 @@ def test_halves_of_a_character_are_joined_across_fragments(pieces: list[str], te
 def test_half_a_character_waits_while_other_packets_pass() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", SAY_HELLO)
-    pair.send(exchange, fragment("\ud83d"), progress(1.0), {"type": "fragment", "fragment": {}}, fragment("\ude00"))
+    pair.send(exchange, fragment("\ud83d"), progress(1.0), {"type": "fromTheFuture"}, fragment("\ude00"))
     assert sink.texts == ["", "😀"]
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
-from lmstudio_integrations.protocol.session import ClientSession, Exchange
+from lmstudio_integrations.protocol.exchange import Exchange
+from lmstudio_integrations.protocol.session import ClientSession
 from lmstudio_integrations.types.results import PredictionEnd, ToolCallEnd
 from tests.protocol.pair import RecordingSink
 from tests.protocol.transcripts import (

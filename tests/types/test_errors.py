@@ -29,8 +29,9 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     "LMStudioToolCallError": {"raw_content": "<tool"},
     "LMStudioStructuredOutputError": {"text": "{"},
     "LMStudioUnreachableError": {"tried": ("127.0.0.1:1234: refused",)},
+    "LMStudioConnectionLostError": {"retryable": False},
     "LMStudioConfigMismatchError": {"differences": {"contextLength": (8192, 4096)}},
-    "LMStudioTimeoutError": {"clock": "idle_timeout", "elapsed": 60.0},
+    "LMStudioTimeoutError": {"timeout_name": "idle_timeout", "elapsed": 60.0},
 }
 """What each class carries, besides what its bases do."""
 

@@ -1,0 +1,239 @@
+"""Silence on the line: dead sockets are noticed and replaced, and a frozen server ends only what times out."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client import _connection
+from tests.client.fake import Socket, fake_server, let_in, receive, send, settle
+from tests.client.test_connections import connections
+from tests.client.test_course import END, _loaded, fragment, packet
+
+LONG = {"queue_timeout": 50.0, "first_token_timeout": 50.0, "idle_timeout": 50.0}
+
+
+class Server:
+    """What a fake server does on its sockets: the first may go deaf, which answers nothing, not even pings.
+
+    Attributes:
+        sockets: Every socket that was accepted.
+        requested: Set when a prediction was requested on the first.
+        awake: While it is cleared, new sockets are not accepted.
+    """
+
+    def __init__(self) -> None:
+        self.sockets: list[Socket] = []
+        self.requested = asyncio.Event()
+        self.awake = asyncio.Event()
+        self.awake.set()
+
+    async def behave(self, socket: Socket) -> None:
+        await self.awake.wait()
+        await let_in(socket)
+        self.sockets.append(socket)
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                frame = await receive(socket)
+                if frame["type"] == "rpcCall":
+                    await send(socket, {"type": "rpcResult", "callId": frame["callId"], "result": []})
+                elif frame.get("endpoint") == "predict":
+                    self.requested.set()
+
+    def deafen(self, socket: Socket) -> None:
+        """Read nothing more from a socket: it is open, and silent."""
+        socket.transport.pause_reading()
+
+    async def wake(self) -> None:
+        """Go on as if nothing had been, on all sockets."""
+        self.awake.set()
+        for socket in self.sockets:
+            socket.transport.resume_reading()
+
+
+@pytest.fixture(autouse=True)
+def short_pings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A silence of any length counts, and a ping is given up soon."""
+    monkeypatch.setattr(_connection, "QUIET", 0.0)
+    monkeypatch.setattr(_connection, "PING_TIMEOUT", 0.1)
+
+
+@pytest.fixture
+def quiet_server() -> Server:
+    return Server()
+
+
+async def test_a_socket_that_answers_pings_is_used_again(make_client: Callable[..., Any], quiet_server: Server) -> None:
+    async with fake_server(quiet_server.behave) as address, make_client(address) as client:
+        for _ in range(3):
+            assert await client.llm.list_loaded() == []
+    assert len(quiet_server.sockets) == 1
+
+
+async def test_a_call_after_a_silence_gets_a_new_socket_where_the_old_one_is_dead(
+    make_client: Callable[..., Any], quiet_server: Server
+) -> None:
+    async with fake_server(quiet_server.behave) as address, make_client(address) as client:
+        await client.llm.list_loaded()
+        quiet_server.deafen(quiet_server.sockets[0])
+        assert await client.llm.list_loaded() == []
+        assert await client.llm.list_loaded() == []
+    assert len(quiet_server.sockets) == 2
+
+
+async def test_an_expired_timeout_reveals_a_dead_socket_to_all_who_wait_on_it(
+    make_client: Callable[..., Any], quiet_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_connection, "QUIET", 50.0)
+    async with fake_server(quiet_server.behave) as address, make_client(address, **LONG) as client:
+        waiting = asyncio.ensure_future(_loaded(client).respond("Hi"))
+        await asyncio.wait_for(quiet_server.requested.wait(), 5)
+        quiet_server.deafen(quiet_server.sockets[0])
+        with pytest.raises(lms.LMStudioTimeoutError):
+            await _loaded(client).respond("Hi", timeout=0.05)
+        with pytest.raises(lms.LMStudioConnectionLostError, match="answers nothing any more") as caught:
+            await asyncio.wait_for(waiting, 5)
+        assert caught.value.retryable
+        assert await client.llm.list_loaded() == []
+    assert len(quiet_server.sockets) == 2
+
+
+async def test_a_frozen_server_ends_new_calls_only_and_goes_on_when_it_wakes(
+    make_client: Callable[..., Any], quiet_server: Server
+) -> None:
+    async with fake_server(quiet_server.behave) as address, make_client(address, **LONG) as client:
+        waiting = asyncio.ensure_future(_loaded(client).respond("Hi"))
+        await asyncio.wait_for(quiet_server.requested.wait(), 5)
+        quiet_server.awake.clear()
+        quiet_server.deafen(quiet_server.sockets[0])
+        for _ in range(2):
+            with pytest.raises(lms.LMStudioTimeoutError, match="does not answer") as caught:
+                await _loaded(client).with_clocks(connect_timeout=0.3).respond("Hi")
+            assert caught.value.timeout_name == "connect_timeout"
+        assert not waiting.done()
+        await quiet_server.wake()
+        for frame in (fragment("a"), packet(END), {"type": "channelClose", "channelId": 1}):
+            await send(quiet_server.sockets[0], frame)
+        assert (await asyncio.wait_for(waiting, 5)).content == "a"
+        assert await client.llm.list_loaded() == []
+
+
+async def test_a_call_that_is_held_back_is_sent_when_the_server_wakes(
+    make_client: Callable[..., Any], quiet_server: Server
+) -> None:
+    async with fake_server(quiet_server.behave) as address, make_client(address) as client:
+        await client.llm.list_loaded()
+        quiet_server.awake.clear()
+        quiet_server.deafen(quiet_server.sockets[0])
+        listing = asyncio.ensure_future(client.llm.list_loaded())
+        await settle(lambda: connections(address)[0]._check is not None)
+        await quiet_server.wake()
+        assert await asyncio.wait_for(listing, 5) == []
+
+
+async def test_keepalive_reveals_a_dead_socket_to_a_stream(
+    make_client: Callable[..., Any], quiet_server: Server
+) -> None:
+    async with fake_server(quiet_server.behave) as address, make_client(address, keepalive=0.2, **LONG) as client:
+        waiting = asyncio.ensure_future(_loaded(client).respond("Hi"))
+        await asyncio.wait_for(quiet_server.requested.wait(), 5)
+        quiet_server.deafen(quiet_server.sockets[0])
+        with pytest.raises(lms.LMStudioConnectionLostError):
+            await asyncio.wait_for(waiting, 5)
+
+
+async def test_keepalive_keeps_a_stream_that_is_only_slow(
+    make_client: Callable[..., Any], quiet_server: Server
+) -> None:
+    async with fake_server(quiet_server.behave) as address, make_client(address, keepalive=0.1, **LONG) as client:
+        waiting = asyncio.ensure_future(_loaded(client).respond("Hi"))
+        await asyncio.wait_for(quiet_server.requested.wait(), 5)
+        await settle(several_pongs(address))
+        assert not waiting.done()
+        waiting.cancel()
+    assert len(quiet_server.sockets) == 1
+
+
+async def test_without_any_other_limit_a_frozen_server_is_waited_for_as_long_as_the_idle_timeout_says(
+    make_client: Callable[..., Any], quiet_server: Server
+) -> None:
+    limits = {"queue_timeout": None, "idle_timeout": 0.4, "keepalive": 0.1}
+    async with fake_server(quiet_server.behave) as address, make_client(address, **limits) as client:
+        waiting = asyncio.ensure_future(_loaded(client).respond("Hi"))
+        await asyncio.wait_for(quiet_server.requested.wait(), 5)
+        quiet_server.awake.clear()
+        quiet_server.deafen(quiet_server.sockets[0])
+        with pytest.raises(lms.LMStudioTimeoutError, match="not even a ping"):
+            await asyncio.wait_for(waiting, 5)
+        quiet_server.awake.set()
+
+
+async def test_a_silent_socket_that_nobody_waits_on_is_closed(
+    make_client: Callable[..., Any], quiet_server: Server
+) -> None:
+    async with fake_server(quiet_server.behave) as address, make_client(address, keepalive=0.1) as client:
+        await client.llm.list_loaded()
+        quiet_server.awake.clear()
+        quiet_server.deafen(quiet_server.sockets[0])
+        await settle(lambda: not any(each._current for each in connections(address)))
+        quiet_server.awake.set()
+        assert await client.llm.list_loaded() == []
+
+
+async def test_an_idle_connection_is_kept_alive_by_pings(make_client: Callable[..., Any], quiet_server: Server) -> None:
+    async with fake_server(quiet_server.behave) as address, make_client(address, keepalive=0.1) as client:
+        await client.llm.list_loaded()
+        await settle(several_pongs(address))
+    assert len(quiet_server.sockets) == 1
+
+
+def several_pongs(address: str) -> Callable[[], bool]:
+    """Return a condition: the only connection to a server has heard several times from it."""
+    heard: set[float] = set()
+
+    def condition() -> bool:
+        current = connections(address)[0]._current
+        assert current is not None
+        assert current._socket is not None
+        heard.add(current._socket.heard_at)
+        return len(heard) > 3
+
+    return condition
+
+
+async def test_a_call_that_is_held_back_says_that_nothing_listens_any_more(
+    make_client: Callable[..., Any], quiet_server: Server
+) -> None:
+    async with serve(quiet_server.behave, "127.0.0.1", 0, close_timeout=0.2) as server:
+        async with make_client(f"127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}", **LONG) as client:
+            waiting = asyncio.ensure_future(_loaded(client).respond("Hi"))
+            await asyncio.wait_for(quiet_server.requested.wait(), 5)
+            server.close(close_connections=False)
+            quiet_server.deafen(quiet_server.sockets[0])
+            with pytest.raises(lms.LMStudioUnreachableError, match="nothing listens there"):
+                await asyncio.wait_for(client.llm.list_loaded(), 5)
+            assert not waiting.done()
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            with pytest.raises(lms.LMStudioUnreachableError, match="nothing listens there"):
+                await asyncio.wait_for(client.llm.list_loaded(), 5)
+        quiet_server.sockets[0].transport.abort()
+
+
+async def test_a_call_that_is_held_back_when_the_socket_breaks_goes_to_a_new_one(
+    make_client: Callable[..., Any], quiet_server: Server
+) -> None:
+    async with fake_server(quiet_server.behave) as address, make_client(address) as client:
+        await client.llm.list_loaded()
+        quiet_server.awake.clear()
+        quiet_server.deafen(quiet_server.sockets[0])
+        listing = asyncio.ensure_future(client.llm.list_loaded())
+        await settle(lambda: connections(address)[0]._check is not None)
+        quiet_server.sockets[0].transport.abort()
+        quiet_server.awake.set()
+        assert await asyncio.wait_for(listing, 5) == []
