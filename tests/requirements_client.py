@@ -132,5 +132,6 @@ REQUIREMENTS: dict[str, Requirement] = {
     "C-CLOCK-FIRST-TOKEN": R("§1.6", "The clock of the first token begins with the prediction's first packet."),
     "C-CLOCK-IDLE": R("§1.6", "Between packets of an answer the idle clock runs."),
     "C-CLOCK-TOTAL": R("§1.6", "The total clock runs from the call to its end."),
+    "C-BOUNDED": R("§1.6", "No call outlives its timeouts, whatever comes and however often a model is loaded again."),
     "C-CLOCK-OFF": R("§1.6", "A clock may be switched off."),
 }

@@ -1,0 +1,230 @@
+"""A client and its session in simulated time: flows run, packets come late or never, and every end is recorded.
+
+Nothing is awaited and no thread runs: whoever waits makes the time pass, tick by tick.
+"""
+
+import heapq
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from lmstudio_integrations.client._address import Target
+from lmstudio_integrations.client._connection import TICK
+from lmstudio_integrations.client._flows import Flow
+from lmstudio_integrations.client._link import Call, Link
+from lmstudio_integrations.client._waiters import Waiter
+from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
+from lmstudio_integrations.protocol.exchange import Clocks, Exchange
+from lmstudio_integrations.protocol.session import ClientSession
+
+T = TypeVar("T")
+
+Frames = Iterable[tuple[float, dict[str, Any]]]
+"""What a server answers to one request: each frame, and the seconds since the one before."""
+React = Callable[[str], Frames]
+"""Answers a request to an endpoint; frames lack the id, which the simulation adds."""
+
+ENDLESS = 2_000.0
+"""Seconds after which a call counts as hung."""
+
+
+class _IO:
+    """The I/O thread that there is none of."""
+
+    gone = dead = False
+
+    def wake(self, _wake: Callable[[], None]) -> None:
+        raise AssertionError("nobody sleeps in simulated time")
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> None:
+        raise AssertionError("calls are cancelled in place")
+
+
+@dataclass
+class Record:
+    """One request: when it was fed, and when it ended.
+
+    Attributes:
+        exchange: The request.
+        fed_at: When its timeout began, or was last restarted, as the documentation says.
+        limit: The timeout that runs, in seconds, as the documentation says.
+        ended_at: When whoever waits was woken for the last time.
+    """
+
+    exchange: Exchange
+    fed_at: float
+    limit: float | None
+    ended_at: float | None = None
+
+
+class SimulatedCall(Call[Waiter]):
+    """A call whose cancellation is carried out at once."""
+
+    def __init__(self, world: "World", exchange: Exchange, waiter: Waiter) -> None:
+        super().__init__(_IO(), (Target.of("localhost:1", None), "llm"), exchange, waiter)  # type: ignore[arg-type]
+        self._world = world
+
+    def cancel(self) -> None:
+        self._world.session.cancel(self._exchange)
+
+    def release(self) -> None:
+        super().release()
+        self._world.end(self._exchange)
+
+    def abandon(self, error: BaseException | None = None) -> None:
+        if not (self._released or self.waiter.done):
+            self._released = True
+            self._world.session.abandon(self._exchange, error)
+
+
+class _Waiter(Waiter):
+    """Records when its call ended."""
+
+    __slots__ = ("record", "world")
+
+    def __init__(self, world: "World") -> None:
+        super().__init__(_IO())  # type: ignore[arg-type]
+        self.world = world
+        self.record: Record | None = None
+
+    def finish(self, error: BaseException | None) -> None:
+        super().finish(error)
+        if self.record is not None:
+            self.record.ended_at = self.world.now
+
+
+class SimulatedLink(Link[Waiter]):
+    """A link whose calls go to a session in simulated time."""
+
+    def __init__(self, world: "World", clocks: Clocks) -> None:
+        self.world = world
+        self.clocks = clocks
+        self._since: float | None = None
+
+    def for_one(self, clocks: Clocks = {}) -> "SimulatedLink":  # noqa: B006 - as in `Link`
+        like = SimulatedLink(self.world, {**self.clocks, **clocks})
+        like._since = self._since if self._since is not None else self.world.now
+        return like
+
+    def start_all(
+        self,
+        _namespace: Namespace,
+        endpoint: Endpoint,
+        parameters: Sequence[Mapping[str, Any] | None],
+        *,
+        doing: str = "RPC",
+    ) -> list[Call[Waiter]]:
+        started = self.world.now if self._since is None else self._since
+        return [self.world.start(endpoint, parameter, self.clocks, started, doing) for parameter in parameters]
+
+
+@dataclass
+class World:
+    """The time, a session, and a server that reacts.
+
+    Attributes:
+        react: The server.
+        limit_of: The timeout that runs after a request, or after a packet of a type, by the documentation.
+    """
+
+    react: React
+    limit_of: Callable[[str, str | None, str | None], str | None]
+    now: float = 0.0
+    session: ClientSession = field(default_factory=lambda: ClientSession("me", "secret"))
+    records: list[Record] = field(default_factory=list[Record])
+
+    def __post_init__(self) -> None:
+        self._due: list[tuple[float, int, dict[str, Any]]] = []
+        self._order = itertools.count()
+        self._ticks = 0
+        self._by_id: dict[int, Record] = {}
+        self._running: dict[int, str | None] = {}
+        self.session.data_to_send()
+        self.session.receive('{"success":true}', self.now)
+
+    def start(
+        self, endpoint: Endpoint, parameter: Mapping[str, Any] | None, clocks: Clocks, started: float, doing: str
+    ) -> Call[Waiter]:
+        """Send a request, and let the server decide on its answer."""
+        waiter = _Waiter(self)
+        text = None if parameter is None else json.dumps(parameter)
+        exchange = Exchange(endpoint, text, waiter, clocks, started, doing, since=self.now)
+        if endpoint.timeout_name == "queue_timeout":
+            exchange.specifier = '{"type":"query","query":{"identifier":"m1"}}'
+        running = self.limit_of(endpoint.name, None, None)
+        record = waiter.record = Record(exchange, self.now, clocks.get(running or ""))
+        self.records.append(record)
+        self.session.start(exchange)
+        self._by_id[exchange.id] = record
+        self._running[exchange.id] = running
+        self.flush()
+        return SimulatedCall(self, exchange, waiter)
+
+    def flush(self) -> None:
+        """Let the server receive what the session sends."""
+        for text in self.session.data_to_send():
+            frame = json.loads(text)
+            if frame["type"] not in {"rpcCall", "channelCreate"}:
+                continue
+            name = "callId" if frame["type"] == "rpcCall" else "channelId"
+            at = self.now
+            for delay, answer in self.react(frame["endpoint"]):
+                at += delay
+                heapq.heappush(self._due, (at, next(self._order), {**answer, name: frame[name]}))
+
+    def step(self) -> None:
+        """Let time pass to the next frame or tick."""
+        tick = (self._ticks + 1) * TICK
+        if self._due and self._due[0][0] <= tick:
+            at, _, frame = heapq.heappop(self._due)
+            self.now = max(self.now, at)
+            self._feed(frame)
+            self.session.receive(json.dumps(frame), self.now)
+        else:
+            self.now, self._ticks = tick, self._ticks + 1
+            self.session.tick(self.now)
+        self.flush()
+        assert self.now < ENDLESS, "a call hangs"
+
+    def end(self, exchange: Exchange) -> None:
+        """Record that nobody waits for a request any more: its result is there."""
+        record = self._by_id[exchange.id]
+        record.ended_at = self.now if record.ended_at is None else record.ended_at
+
+    def _feed(self, frame: dict[str, Any]) -> None:
+        """Record what a frame restarts: its own call's timeout, and those of calls that wait for the same."""
+        record = self._by_id.get(frame.get("callId", frame.get("channelId", 0)))
+        if record is None or record.ended_at is not None:
+            return
+        name, number = record.exchange.endpoint.name, record.exchange.id
+        packet = frame["message"]["type"] if frame["type"] == "channelSend" else None
+        if packet is not None:
+            running = self._running[number] = self.limit_of(name, packet, self._running[number])
+            record.fed_at, record.limit = self.now, record.exchange.clocks.get(running or "")
+        for other_id, other in self._by_id.items():
+            same_call = "callId" in frame and other.exchange.endpoint.name == name
+            if same_call or self._running[other_id] == "queue_timeout" == self.limit_of(name, None, None):
+                other.fed_at = self.now
+
+    def wait(self, waiter: Waiter) -> list[Any]:
+        """Return what comes for a call, as soon as it has come."""
+        while (batch := waiter.take()) is None:
+            self.step()
+        return batch
+
+    def run(self, flow: Flow[T]) -> T:
+        """Drive a flow."""
+        try:
+            call = next(flow)
+            while True:
+                try:
+                    batch = self.wait(call.waiter)
+                except Exception as error:  # noqa: BLE001 - the flow decides
+                    call = flow.throw(error)
+                else:
+                    call = flow.send(batch)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
