@@ -30,6 +30,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     "LMStudioStructuredOutputError": {"text": "{"},
     "LMStudioUnreachableError": {"tried": ("127.0.0.1:1234: refused",)},
     "LMStudioConfigMismatchError": {"differences": {"contextLength": (8192, 4096)}},
+    "LMStudioImageDownloadError": {"url": "https://example.com/cat.png"},
     "LMStudioTimeoutError": {"clock": "idle_timeout", "elapsed": 60.0},
 }
 """What each class carries, besides what its bases do."""

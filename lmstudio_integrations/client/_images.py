@@ -1,0 +1,56 @@
+"""Images of a conversation: downloaded where only their URL is known, and uploaded."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from lmstudio_integrations._urls import redacted_url
+from lmstudio_integrations.client._files import prepare_image
+from lmstudio_integrations.client._flows import Flow
+from lmstudio_integrations.client._link import Link
+from lmstudio_integrations.errors import LMStudioImageDownloadError, LMStudioTimeoutError
+from lmstudio_integrations.types.files import FileHandle
+
+DOWNLOAD_TIMEOUT = 30.0
+"""Seconds for the download of one image, where the call has no `timeout`."""
+
+
+def prepare_images(
+    link: Link[Any], images: Sequence[bytes | str], *, allow_private_image_hosts: bool
+) -> Flow[list[FileHandle]]:
+    """Upload images; a string is the URL of one that is downloaded first."""
+    handles: list[FileHandle] = []
+    for image in images:
+        content = image if isinstance(image, bytes) else (yield from _download(link, image, allow_private_image_hosts))
+        handles.append((yield from prepare_image(link, content, None)))
+    return handles
+
+
+def _download(link: Link[Any], url: str, allow_private_image_hosts: bool) -> Flow[bytes]:  # noqa: FBT001 - passed on
+    """Download an image within what is left of the call's `timeout`."""
+    from lmstudio_integrations.client._fetch import fetch  # noqa: PLC0415 - httpx is loaded on first use
+
+    total = link.clocks.get("timeout")
+    limit = DOWNLOAD_TIMEOUT if total is None else max(0.0, total - link.elapsed)
+    connect = link.clocks.get("connect_timeout")
+    work = partial(fetch, url, allow_private=allow_private_image_hosts, limit=limit, connect_limit=connect)
+    task: Any = link.run_task(work)
+    try:
+        with task:
+            (content,) = yield task
+    except TimeoutError as error:
+        shown = redacted_url(url)
+        if total is None:
+            raise LMStudioImageDownloadError(
+                f"cannot download the image {shown}: it did not arrive within {limit:g} s; set timeout to allow more, "
+                "or pass its data",
+                url=shown,
+            ) from error
+        elapsed = link.elapsed
+        raise LMStudioTimeoutError(
+            f"Image download: {shown} did not arrive: timeout ran out after {elapsed:.1f} s; raise timeout, or "
+            "pass the image's data",
+            clock="timeout",
+            elapsed=elapsed,
+        ) from error
+    return bytes(content)
