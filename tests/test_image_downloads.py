@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +160,12 @@ def test_the_connection_goes_to_the_address_that_was_checked(
     show: Show, web: Web, names: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked: list[str] = []
-    monkeypatch.setattr(_fetch, "is_public_address", lambda address: not checked.append(address))
+
+    def is_public(address: str) -> bool:
+        checked.append(address)
+        return True
+
+    monkeypatch.setattr(_fetch, "is_public_address", is_public)
     names["images.test"] = ["127.0.0.1"]  # a second look-up would fail
     assert show(web.url(host="images.test")) == [PIXEL]
     assert checked == ["127.0.0.1"]
@@ -350,10 +356,9 @@ class _Past:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._monotonic = _link.time.monotonic
 
     def monotonic(self) -> float:
-        return self._monotonic() - self.seconds
+        return time.monotonic() - self.seconds
 
 
 def test_the_timeout_of_a_call_covers_the_download_and_what_follows(
@@ -449,11 +454,14 @@ def test_a_certificate_that_nobody_vouches_for_is_an_error(show: Show, tls_web: 
 # Schemas --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_reference_to_the_web_in_a_tool_is_not_followed(server: Server, web: Web) -> None:
-    schema = {"type": "object", "properties": {"a": {"$ref": web.url("/schema.json")}}}
+def test_a_reference_to_the_web_in_a_schema_is_not_followed(server: Server, web: Web) -> None:
+    schema: dict[str, Any] = {"title": "look", "description": "Look.", "type": "object"}
+    schema["properties"] = {"name": {"type": "string"}, "age": {"$ref": web.url("/schema.json")}}
     tool = {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": schema}}
     with FRAMEWORKS["langchain"].make(server) as llm:
-        llm.bind_tools([tool]).invoke("count")
+        llm.bind_tools([tool], strict=True).invoke("count")
+        llm.with_structured_output(schema, strict=True).invoke("json")
+        llm.with_structured_output(schema, method="function_calling").invoke("json")
     with FRAMEWORKS["llama_index"].make(server) as llm:
         llm.chat([ChatMessage("count")], tools=[tool])
     assert not web.requests

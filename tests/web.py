@@ -38,7 +38,7 @@ class Request(BaseHTTPRequestHandler):
 
     def answer(self, content: bytes, **headers: str) -> None:
         """Send a whole response."""
-        self.head(**headers)
+        self.head(200, **headers)
         self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:

@@ -10,6 +10,7 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.files import FileHandle
 
 if TYPE_CHECKING:
+    from lmstudio_integrations.client._files import FileInput
     from lmstudio_integrations.client.asynchronous import AsyncLLM
     from lmstudio_integrations.client.sync import LLM
 
@@ -50,7 +51,7 @@ async def aupload(call: Call, sources: Sequence[ImageSource]) -> "tuple[AsyncLLM
     return model, dict(zip(sources, handles, strict=True))
 
 
-def _inputs(sources: Iterable[ImageSource]) -> list[bytes | str]:
+def _inputs(sources: Iterable[ImageSource]) -> "list[FileInput]":
     return [source.data if source.url is None else source.url for source in sources]
 
 

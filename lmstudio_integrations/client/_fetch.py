@@ -109,7 +109,7 @@ def _checked(text: str) -> httpx.URL:
     if url is None or (url.port or 0) >= 2**16:  # raised here, because the parser's message may hold a password
         raise _HopError("the URL is not valid; check it, or pass the image's data")
     if url.scheme not in {"http", "https"} or not url.raw_host:
-        raise _HopError("only http and https URLs are downloaded; pass the image's data")
+        raise _HopError("only http and https URLs with a host are downloaded; pass the image's data")
     if url.userinfo:
         raise _HopError("the URL holds a user name or password, which is not sent; pass the image's data")
     return url
@@ -129,7 +129,8 @@ async def _get(url: httpx.URL, *, allow_private: bool, connect_limit: float | No
             finally:
                 await response.aclose()
     except httpx.TransportError as error:
-        raise _HopError(f"the connection failed ({_text(error)}); check the URL, or pass the image's data") from error
+        reason = str(error) or type(error).__name__
+        raise _HopError(f"the connection failed ({reason}); check the URL, or pass the image's data") from error
 
 
 async def _addresses(url: httpx.URL, *, allow_private: bool) -> list[str]:
@@ -211,7 +212,3 @@ def _check_kind(content: bytearray, response: httpx.Response) -> None:
 
 def _too_large() -> _HopError:
     return _HopError(f"it is larger than {MAX_BYTES // 2**20} MB; pass a smaller image")
-
-
-def _text(error: Exception) -> str:
-    return str(error) or type(error).__name__

@@ -1,11 +1,13 @@
 """Images of a conversation: downloaded where only their URL is known, and uploaded."""
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from lmstudio_integrations._urls import redacted_url
-from lmstudio_integrations.client._files import prepare_image
+from lmstudio_integrations.client._arguments import list_of
+from lmstudio_integrations.client._files import FileInput, prepare_image
 from lmstudio_integrations.client._flows import Flow
 from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.errors import LMStudioImageDownloadError, LMStudioTimeoutError
@@ -14,26 +16,30 @@ from lmstudio_integrations.types.files import FileHandle
 DOWNLOAD_TIMEOUT = 30.0
 """Seconds for the download of one image, where the call has no `timeout`."""
 
+_WEB = re.compile("https?:", re.IGNORECASE)
+
 
 def prepare_images(
-    link: Link[Any], images: Sequence[bytes | str], *, allow_private_image_hosts: bool
+    link: Link[Any], images: Sequence[FileInput], *, allow_private_image_hosts: bool
 ) -> Flow[list[FileHandle]]:
-    """Upload images; a string is the URL of one that is downloaded first."""
+    """Upload images, those on the web after their download."""
     handles: list[FileHandle] = []
-    for image in images:
-        content = image if isinstance(image, bytes) else (yield from _download(link, image, allow_private_image_hosts))
-        handles.append((yield from prepare_image(link, content, None)))
+    for image in list_of(images, "images"):
+        source = image
+        if isinstance(image, str) and _WEB.match(image):
+            source = yield from _download(link, image, allow_private=allow_private_image_hosts)
+        handles.append((yield from prepare_image(link, source, None)))
     return handles
 
 
-def _download(link: Link[Any], url: str, allow_private_image_hosts: bool) -> Flow[bytes]:  # noqa: FBT001 - passed on
+def _download(link: Link[Any], url: str, *, allow_private: bool) -> Flow[bytes]:
     """Download an image within what is left of the call's `timeout`."""
     from lmstudio_integrations.client._fetch import fetch  # noqa: PLC0415 - httpx is loaded on first use
 
     total = link.clocks.get("timeout")
     limit = DOWNLOAD_TIMEOUT if total is None else max(0.0, total - link.elapsed)
     connect = link.clocks.get("connect_timeout")
-    work = partial(fetch, url, allow_private=allow_private_image_hosts, limit=limit, connect_limit=connect)
+    work = partial(fetch, url, allow_private=allow_private, limit=limit, connect_limit=connect)
     task: Any = link.run_task(work)
     try:
         with task:

@@ -228,18 +228,9 @@ class AsyncLLM(AsyncModelHandle):
         return AsyncPredictionStream(_requests.respond(self._link, self.binding, history, options))
 
     async def prepare_images(
-        self, images: Sequence[bytes | str], *, allow_private_image_hosts: bool = False
+        self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
     ) -> list[FileHandle]:
-        """Upload images for a conversation with this model.
-
-        Args:
-            images: The content of a JPEG, PNG or WebP image, or its http or https URL, from which it is downloaded.
-            allow_private_image_hosts: Whether a URL may lead to an address that is not public, such as this machine.
-
-        Raises:
-            LMStudioImageDownloadError: If an image cannot be downloaded, or must not be.
-            LMStudioValueError: If the content is not such an image.
-        """
+        """Upload images for a conversation with this model; see `LLM.prepare_images`."""
         flow = _images.prepare_images(self._link.for_one(), images, allow_private_image_hosts=allow_private_image_hosts)
         return await arun(flow)
 

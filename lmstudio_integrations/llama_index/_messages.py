@@ -198,7 +198,7 @@ def _document(block: DocumentBlock, _role: Role) -> list[Part]:
     """Read a document that is text; its title stands above it."""
     if block.data is None and block.path is None and not (block.url or "").startswith("data:"):
         where = (
-            f"the document {redacted_url(block.url)} is on the web; download it and"
+            f"the document {redacted_url(block.url)} is on the web; fetch it and"
             if block.url
             else "a DocumentBlock is empty;"
         )

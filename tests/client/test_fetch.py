@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,12 +84,18 @@ def test_a_url_is_shown_in_a_line_of_its_own_length(url: str, shown: str) -> Non
 # The native client ----------------------------------------------------------------------------------------------------
 
 
-async def test_images_are_prepared_from_bytes_and_urls(make_client: Callable[..., Any], server: Emulator) -> None:
+async def test_images_are_prepared_from_files_and_urls(
+    make_client: Callable[..., Any], server: Emulator, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(PIXEL)
     with web_server() as web:
         async with make_client(server.address) as client:
             model = client.llm.lazy_model("chatty")
-            handles = await model.prepare_images([PIXEL, web.url()], allow_private_image_hosts=True)
-            assert [handle.size_bytes for handle in handles] == [len(PIXEL)] * 2
+            handles = await model.prepare_images([PIXEL, path, web.url()], allow_private_image_hosts=True)
+            assert [handle.size_bytes for handle in handles] == [len(PIXEL)] * 3
+            with pytest.raises(lms.LMStudioValueError, match="images must be a list"):
+                await model.prepare_images(web.url())
             with pytest.raises(lms.LMStudioImageDownloadError, match="not at a public address") as caught:
                 await model.prepare_images([web.url("/a.png?key")])
             assert caught.value.url == web.url()
@@ -105,8 +112,10 @@ def test_a_task_may_be_cancelled_before_it_begins(server: Emulator) -> None:
         task = client._link.run_task(_never)
         client.close()
         go_on.set()
+    waiter = task.waiter
+    assert isinstance(waiter, ThreadWaiter)
     with pytest.raises(lms.LMStudioConnectionLostError, match="closed"):
-        task.waiter.wait()
+        waiter.wait()
 
 
 async def _never() -> None:
