@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from langchain_core.exceptions import ModelError
 from langchain_core.messages import HumanMessage
-from llama_index.core.base.llms.types import ChatMessage, ImageBlock, MessageRole, TextBlock
+from llama_index.core.base.llms.types import ChatMessage, DocumentBlock, ImageBlock, MessageRole, TextBlock
 
 from lmstudio_integrations import errors
 from lmstudio_integrations.client import _fetch, _images, _link
@@ -265,6 +265,21 @@ def test_a_password_in_a_url_is_neither_sent_nor_shown(show: Show, web: Web) -> 
     assert "hunter2" not in message
     assert "hunter2" not in show.error(url, errors.LMStudioValueError, allow_image_download=False)
     assert not web.requests
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda server, url: server.chat().invoke([HumanMessage([{"type": "image", "url": url}])]),
+        lambda server, url: server.chat().invoke([HumanMessage([{"type": "text-plain", "url": url}])]),
+        lambda server, url: FRAMEWORKS["llama_index"].make(server).chat(llama_index_question(url, "")),
+        lambda server, url: FRAMEWORKS["llama_index"].make(server).chat([ChatMessage(blocks=[DocumentBlock(url=url)])]),
+    ],
+)
+def test_a_password_in_a_url_of_another_kind_is_not_shown(server: Server, ask: Callable[[Server, str], Any]) -> None:
+    with pytest.raises(errors.LMStudioValueError) as caught:
+        ask(server, "ftp://me:hunter2@example.com/a.txt?key=hunter2")
+    assert "hunter2" not in str(caught.value)
 
 
 def test_the_query_of_a_url_is_sent_and_not_shown(show: Show, web: Web) -> None:
