@@ -31,6 +31,7 @@ LMStudioError
 ├── LMStudioValueError                   (also ValueError)
 ├── LMStudioRuntimeError                 (also RuntimeError)
 └── LMStudioOSError                      (also OSError)
+    └── LMStudioImageDownloadError
 
 LMStudioConfigWarning                    (UserWarning)
 ```
@@ -262,6 +263,19 @@ class LMStudioRuntimeError(LMStudioError, RuntimeError):
 
 class LMStudioOSError(LMStudioError, OSError):
     """A file could not be read."""
+
+
+class LMStudioImageDownloadError(LMStudioOSError):
+    """An image could not be downloaded, or must not be.
+
+    Args:
+        message: The whole text, made for people.
+        url: The image's URL, without user name, password and query.
+    """
+
+    def __init__(self, message: str = "", *, url: str | None = None) -> None:
+        super().__init__(message)
+        self.url = url
 
 
 class LMStudioConfigWarning(UserWarning):

@@ -16,7 +16,7 @@ from lmstudio_integrations import errors
 PACKAGE = Path(lmstudio_integrations.__file__).parent
 NAME = PACKAGE.name
 
-TOOLS = {"errors", "_hints", "_narrow"}
+TOOLS = {"errors", "_hints", "_narrow", "_urls"}
 """What every part may use; none of them knows anything of this package but its errors."""
 
 LAYERS: dict[str, set[str]] = {
@@ -25,6 +25,7 @@ LAYERS: dict[str, set[str]] = {
     "_environment": set(),
     "_hints": set(),
     "_narrow": set(),
+    "_urls": set(),
     "types": TOOLS,
     "protocol": {"types", *TOOLS},
     "client": {"protocol", "types", "_discreet", "_environment", *TOOLS},

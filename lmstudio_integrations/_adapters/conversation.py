@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from lmstudio_integrations._urls import redacted_url
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.types.chat import TextPart, WireHistory
 from lmstudio_integrations.types.files import FileHandle
@@ -30,7 +31,7 @@ class ImageSource:
     """
 
     data: bytes = b""
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)  # it may hold credentials
 
     def __post_init__(self) -> None:
         if not self.data and self.url is None:
@@ -75,7 +76,9 @@ class ImageSource:
             return cls.from_base64(url.partition(",")[2])
         if scheme in {"http", "https"}:
             return cls(url=url)
-        raise LMStudioValueError(f"an image's URL must begin with data:, http:// or https://; got {url[:40]!r}")
+        raise LMStudioValueError(
+            f"an image's URL must begin with data:, http:// or https://; got {redacted_url(url)!r}"
+        )
 
 
 Part: TypeAlias = TextPart | FileHandle | ImageSource | ToolCallRequestPart | ToolCallResultPart

@@ -1,27 +1,24 @@
-"""Pictures of a conversation: fetched where that is allowed, and uploaded."""
+"""Images of a conversation: which may be downloaded, and the upload on the way to a prediction."""
 
-import asyncio
-from collections.abc import Iterable
-from http.client import HTTPException
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 from lmstudio_integrations._adapters.conversation import ImageSource
-from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
+from lmstudio_integrations._adapters.predicting import Call
+from lmstudio_integrations._urls import redacted_url
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.files import FileHandle
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.asynchronous import AsyncClient
-    from lmstudio_integrations.client.sync import Client
+    from lmstudio_integrations.client._files import FileInput
+    from lmstudio_integrations.client.asynchronous import AsyncLLM
+    from lmstudio_integrations.client.sync import LLM
 
-_LARGEST = 20 * 2**20
-_TIMEOUT = 30.0
-_AGENT = "lmstudio-integrations"
+Handles = dict[ImageSource, FileHandle]
 
 
 def check_allowed(sources: Iterable[ImageSource], *, allowed: bool) -> None:
-    """Refuse pictures on the web unless they may be fetched.
+    """Reject images on the web unless they may be downloaded.
 
     Raises:
         LMStudioValueError: If one is, and may not.
@@ -29,42 +26,34 @@ def check_allowed(sources: Iterable[ImageSource], *, allowed: bool) -> None:
     for source in sources:
         if source.url and not allowed:
             raise LMStudioValueError(
-                f"the image {source.url} is on the web; set allow_image_download=True to have it fetched, "
+                f"the image {redacted_url(source.url)} is on the web; set allow_image_download=True to download it, "
                 "or pass its data"
             )
 
 
-def download(url: str) -> bytes:
-    """Fetch a picture.
-
-    Raises:
-        LMStudioOSError: If it cannot be fetched, or is larger than 20 MB.
-    """
-    try:
-        with urlopen(Request(url, headers={"User-Agent": _AGENT}), timeout=_TIMEOUT) as response:  # noqa: S310 - http(s) only
-            data: bytes = response.read(_LARGEST + 1)
-    except (OSError, HTTPException, ValueError) as error:  # what is no address fails in several ways
-        if isinstance(error, HTTPError):
-            error.close()
-        raise LMStudioOSError(f"cannot fetch the image {url}: {error}") from error
-    if len(data) > _LARGEST:
-        raise LMStudioOSError(f"the image {url} is larger than {_LARGEST // 2**20} MB")
-    return data
+def upload(call: Call, sources: Sequence[ImageSource]) -> "tuple[LLM, Handles]":
+    """Upload images; return the model, whose `timeout` counts from now, and the handles."""
+    model = call.model()
+    if not sources:
+        return model, {}
+    model = model.with_shared_timeout()
+    handles = model.prepare_images(_inputs(sources), allow_private_image_hosts=_private_hosts(call))
+    return model, dict(zip(sources, handles, strict=True))
 
 
-def upload(client: "Client", sources: Iterable[ImageSource]) -> dict[ImageSource, FileHandle]:
-    """Upload pictures."""
-    return {source: client.files.prepare_image(_content(source)) for source in sources}
+async def aupload(call: Call, sources: Sequence[ImageSource]) -> "tuple[AsyncLLM, Handles]":
+    """Upload images; return the model, whose `timeout` counts from now, and the handles."""
+    model = call.async_model()
+    if not sources:
+        return model, {}
+    model = model.with_shared_timeout()
+    handles = await model.prepare_images(_inputs(sources), allow_private_image_hosts=_private_hosts(call))
+    return model, dict(zip(sources, handles, strict=True))
 
 
-async def aupload(client: "AsyncClient", sources: Iterable[ImageSource]) -> dict[ImageSource, FileHandle]:
-    """Upload pictures; they are fetched by a thread of their own."""
-    handles: dict[ImageSource, FileHandle] = {}
-    for source in sources:
-        data = await asyncio.to_thread(_content, source)
-        handles[source] = await client.files.prepare_image(data)
-    return handles
+def _inputs(sources: Iterable[ImageSource]) -> "list[FileInput]":
+    return [source.data if source.url is None else source.url for source in sources]
 
 
-def _content(source: ImageSource) -> bytes:
-    return source.data if source.url is None else download(source.url)
+def _private_hosts(call: Call) -> bool:
+    return bool(call.values["allow_private_image_hosts"])

@@ -179,6 +179,10 @@ class BaseHandle:
         check_names(clocks, CLOCKS)
         return type(self)(self._link.with_clocks(checked_clocks(clocks)), self.binding)
 
+    def with_shared_timeout(self) -> Self:
+        """Return a handle to the same model, all of whose calls share one `timeout`, which counts from now."""
+        return type(self)(self._link.for_one(), self.binding)
+
     def __deepcopy__(self, _memo: object) -> Self:
         return self
 

@@ -10,12 +10,13 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lmstudio_integrations._discreet import client_logger
 from lmstudio_integrations.client._address import Address, Target, local_candidates
 from lmstudio_integrations.client._io import IOThread
 from lmstudio_integrations.client._probe import first_greeting, greet
+from lmstudio_integrations.client._tasks import IOTask
 from lmstudio_integrations.errors import (
     LMStudioConnectionLostError,
     LMStudioError,
@@ -370,6 +371,8 @@ class Pool:
     def __init__(self) -> None:
         self._connections: dict[tuple[Target, Namespace], Connection] = {}
         self._instances: dict[tuple[Address | None, Namespace], Instances] = {}
+        self.tasks: weakref.WeakSet[IOTask[Any]] = weakref.WeakSet()
+        """Coroutines that clients wait for; the event loop keeps those that run."""
 
     @classmethod
     def of(cls, io: IOThread) -> "Pool":
@@ -396,6 +399,8 @@ class Pool:
 
     def leave(self, user: int) -> None:
         """Take note that a user does not come back."""
+        for task in [task for task in self.tasks if task.owner == user]:
+            task.cancel()
         for key, connection in list(self._connections.items()):
             connection.leave(user)
             self._forget(key)

@@ -34,6 +34,8 @@ _SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", 0, "png"),
     (b"WEBP", 8, "webp"),
 )
+SIGNATURE_SIZE = max(at + len(sign) for sign, at, _ in _SIGNATURES)
+"""First bytes of a file that decide whether it is an image."""
 _EXTENSIONS = {"jpg": ("jpg", "jpeg"), "png": ("png",), "webp": ("webp",)}
 
 
@@ -103,7 +105,7 @@ def read(source: FileInput) -> tuple[bytes, str | None]:
     return content, Path(name).name if isinstance(name, str) else None
 
 
-def image_kind(content: bytes) -> str | None:
+def image_kind(content: bytes | bytearray) -> str | None:
     """Return the extension of a picture by its first bytes; `None` if it is none that LM Studio takes."""
     return next((kind for sign, at, kind in _SIGNATURES if content[at : at + len(sign)] == sign), None)
 

@@ -8,12 +8,13 @@ import itertools
 import math
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from lmstudio_integrations.client._address import Target
+from lmstudio_integrations.client._tasks import IOTask
 from lmstudio_integrations.client._waiters import Waiter
 from lmstudio_integrations.errors import LMStudioRuntimeError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from lmstudio_integrations.client._connection import Pool
     from lmstudio_integrations.client._io import IOThread
 
+T = TypeVar("T")
 WaiterT_co = TypeVar("WaiterT_co", bound=Waiter, covariant=True)
 
 FOR_EVER = math.inf
@@ -127,6 +129,11 @@ class Link(Generic[WaiterT_co]):
         like.__dict__.update(self.__dict__, clocks=limits, _since=since, _original=self)
         return like
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the operation began of which this is part; 0 if it is part of none."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
+
     def start(
         self,
         namespace: Namespace,
@@ -155,7 +162,7 @@ class Link(Generic[WaiterT_co]):
     ) -> list[Call[WaiterT_co]]:
         """Start several calls of one endpoint, which are sent in one go. See `start`."""
         if self.closed:
-            raise LMStudioRuntimeError("the client is closed; make a new one")
+            raise _closed()
         self.target.credentials()
         io = io_thread()
         self._used.add(io)
@@ -173,6 +180,20 @@ class Link(Generic[WaiterT_co]):
             calls.append(Call(io, where, exchange, waiter))
         io.submit(_start, io, where, exchanges, self._keep, self._finalizer)
         return calls
+
+    def run_task(self, work: Callable[[], Coroutine[Any, Any, T]]) -> IOTask[T]:
+        """Start a coroutine on the I/O thread; closing the client cancels it.
+
+        Raises:
+            LMStudioRuntimeError: If the client was closed.
+        """
+        if self.closed:
+            raise _closed()
+        io = io_thread()
+        self._used.add(io)
+        task = IOTask(io, self._make_waiter(io), work, self._owner)
+        io.submit(_start_task, io, task, self._finalizer)
+        return task
 
     def waiter(self) -> WaiterT_co:
         """Return something to wait for that is no call."""
@@ -222,6 +243,10 @@ class _Specifiers:
         return self._text
 
 
+def _closed() -> LMStudioRuntimeError:
+    return LMStudioRuntimeError("the client is closed; make a new one")
+
+
 def _json_of(parameter: Mapping[str, Any], doing: str) -> str:
     try:
         return dumps(parameter)
@@ -265,6 +290,14 @@ def _start(
     connection = _pools().of(io).get(*where)
     connection.users[exchanges[0].owner] = keep
     connection.start(exchanges)
+
+
+def _start_task(io: "IOThread", task: IOTask[Any], client: "weakref.finalize[..., Any]") -> None:
+    if client.alive:
+        _pools().of(io).tasks.add(task)
+        task.begin()
+    else:  # it was closed, or dropped, on the way here
+        task.waiter.finish(client_closed())
 
 
 def _guard(io: "IOThread", where: tuple[Target, Namespace], origin: Origin, owner: int) -> None:

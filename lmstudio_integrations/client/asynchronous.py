@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self, cast, overload
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client import _files, _models, _repository, _requests
+from lmstudio_integrations.client import _files, _images, _models, _repository, _requests
 from lmstudio_integrations.client._act import Act, ActOptions, ActResult
 from lmstudio_integrations.client._base import (
     BaseAvailableModel,
@@ -226,6 +226,13 @@ class AsyncLLM(AsyncModelHandle):
     def respond_stream(self, history: History, **options: Unpack[PredictionOptions]) -> AsyncPredictionStream:
         """Ask for the next message of a conversation, as a stream. It begins with the first read, or with `start()`."""
         return AsyncPredictionStream(_requests.respond(self._link, self.binding, history, options))
+
+    async def prepare_images(
+        self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
+    ) -> list[FileHandle]:
+        """Upload images for a conversation with this model; see `LLM.prepare_images`."""
+        flow = _images.prepare_images(self._link.for_one(), images, allow_private_image_hosts=allow_private_image_hosts)
+        return await arun(flow)
 
     async def complete(self, prompt: str, **options: Unpack[PredictionOptions]) -> PredictionResult:
         """Continue a text, without a chat template."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self, cast, overload
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client import _files, _models, _repository, _requests
+from lmstudio_integrations.client import _files, _images, _models, _repository, _requests
 from lmstudio_integrations.client._act import Act, ActOptions, ActResult
 from lmstudio_integrations.client._base import (
     BaseAvailableModel,
@@ -175,6 +175,23 @@ class LLM(SyncModelHandle):
     def respond_stream(self, history: History, **options: Unpack[PredictionOptions]) -> PredictionStream:
         """Ask for the next message of a conversation, as a stream. It begins with the first read, or with `start()`."""
         return PredictionStream(_requests.respond(self._link, self.binding, history, options))
+
+    def prepare_images(
+        self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
+    ) -> list[FileHandle]:
+        """Upload images for a conversation with this model.
+
+        Args:
+            images: What `files.prepare_image` takes, or http and https URLs, from which images are downloaded.
+            allow_private_image_hosts: Whether a URL may lead to an address that is not public, such as this machine.
+
+        Raises:
+            LMStudioImageDownloadError: If an image cannot be downloaded, or must not be.
+            LMStudioOSError: If a file cannot be read.
+            LMStudioValueError: If it is no image that LM Studio takes.
+        """
+        flow = _images.prepare_images(self._link.for_one(), images, allow_private_image_hosts=allow_private_image_hosts)
+        return run(flow)
 
     def complete(self, prompt: str, **options: Unpack[PredictionOptions]) -> PredictionResult:
         """Continue a text, without a chat template."""

@@ -125,6 +125,10 @@ class LangChainOSError(errors.LMStudioOSError, core.ModelInvalidRequestError):
     """A file could not be read."""
 
 
+class LangChainImageDownloadError(errors.LMStudioImageDownloadError, core.ModelInvalidRequestError):
+    """An image could not be downloaded, or must not be."""
+
+
 _CLASSES: dict[type[BaseException], type[errors.LMStudioError]] = {
     kind.__bases__[0]: kind
     for kind in list(globals().values())

@@ -236,7 +236,7 @@ def _text(block: Mapping[str, Any], member: str) -> TextPart | None:
     if text is None and not block.keys() & {"url", "file_id"}:
         return None
     if not isinstance(text, str):
-        raise LMStudioValueError(f"a content block of text must have its text; got {block!r}")
+        raise LMStudioValueError(f"a content block of text must have its text; it has {sorted(block)}")
     return TextPart(text=text)
 
 

@@ -29,7 +29,7 @@ _PER_OBJECT = frozenset(
 
 _NOT_IN_KEY = frozenset(
     {"api_token", "on_load_progress", "on_prompt_progress", "show_progress", "max_retries", "stream_usage", *CLOCKS}
-    | {"ttl", "on_config_mismatch", "streaming", "allow_image_download"}
+    | {"ttl", "on_config_mismatch", "streaming", "allow_image_download", "allow_private_image_hosts"}
 )
 """Fields that do not change what a model answers."""
 

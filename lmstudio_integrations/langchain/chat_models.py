@@ -69,7 +69,12 @@ class ChatLMStudio(Predicting, BaseChatModel):
     """Whether the last chunk of a stream has the token counts."""
 
     allow_image_download: bool = False
-    """Whether pictures with an http(s) address are fetched, by this program, and uploaded."""
+    """Whether images with an http or https URL are downloaded, by this process, and uploaded. At most 20 MB and five
+    redirects each, from public addresses only; within `timeout` if that is set, else 30 seconds each."""
+
+    allow_private_image_hosts: bool = False
+    """Whether they are downloaded from addresses that are not public, too: this machine, the local network. Only for
+    messages that you trust."""
 
     _own_profile: ModelProfile = PrivateAttr(default_factory=ModelProfile)
     _learnt_profile: ModelProfile | None = PrivateAttr(default=None)
@@ -183,8 +188,8 @@ class ChatLMStudio(Predicting, BaseChatModel):
         drafts, pictures = self._drafts(call, messages)
 
         def open_stream() -> "PredictionStream":
-            handles = images.upload(call.runtime.client(call.server), pictures) if pictures else {}
-            return call.model().respond_stream(conversation.to_wire(drafts, handles), **call.options())
+            model, handles = images.upload(call, pictures)
+            return model.respond_stream(conversation.to_wire(drafts, handles), **call.options())
 
         return open_stream
 
@@ -194,9 +199,8 @@ class ChatLMStudio(Predicting, BaseChatModel):
         drafts, pictures = self._drafts(call, messages)
 
         async def open_stream() -> "AsyncPredictionStream":
-            client = call.runtime.async_client(call.server)
-            handles = await images.aupload(client, pictures) if pictures else {}
-            return call.async_model().respond_stream(conversation.to_wire(drafts, handles), **call.options())
+            model, handles = await images.aupload(call, pictures)
+            return model.respond_stream(conversation.to_wire(drafts, handles), **call.options())
 
         return open_stream
 

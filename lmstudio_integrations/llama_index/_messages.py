@@ -22,6 +22,7 @@ from llama_index.core.base.llms.types import (
 from lmstudio_integrations._adapters.conversation import Conversation, Draft, ImageSource, Part, Role
 from lmstudio_integrations._adapters.schemas import wire_name
 from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations._urls import redacted_url
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.types.chat import TextPart
 
@@ -196,7 +197,11 @@ def _image(block: ImageBlock, _role: Role) -> list[Part]:
 def _document(block: DocumentBlock, _role: Role) -> list[Part]:
     """Read a document that is text; its title stands above it."""
     if block.data is None and block.path is None and not (block.url or "").startswith("data:"):
-        where = f"the document {block.url} is on the web; fetch it and" if block.url else "a DocumentBlock is empty;"
+        where = (
+            f"the document {redacted_url(block.url)} is on the web; fetch it and"
+            if block.url
+            else "a DocumentBlock is empty;"
+        )
         raise LMStudioValueError(f"{where} pass its data or a path")
     name = str(block.path or block.title)
     try:

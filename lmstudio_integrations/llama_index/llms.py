@@ -107,7 +107,12 @@ class LMStudio(Portable, Predicting, Structured):
     """For how many alternatives of each token; implies `logprobs`."""
 
     allow_image_download: bool = False
-    """Whether pictures with an http(s) address are fetched, by this program, and uploaded."""
+    """Whether images with an http or https URL are downloaded, by this process, and uploaded. At most 20 MB and five
+    redirects each, from public addresses only; within `timeout` if that is set, else 30 seconds each."""
+
+    allow_private_image_hosts: bool = False
+    """Whether they are downloaded from addresses that are not public, too: this machine, the local network. Only for
+    messages that you trust."""
 
     context_window: Annotated[int, Field(ge=1)] | None = None
     """The window that LlamaIndex is to reckon with, in tokens. Without it: that of the loaded model once it is known,
@@ -358,19 +363,17 @@ class LMStudio(Portable, Predicting, Structured):
         return AsyncSource(partial(self._aopen, job), job.call.values["max_retries"])
 
     def _open(self, job: _Job) -> "PredictionStream":
-        model, options = job.call.model(), job.call.options()
+        options = job.call.options()
         if job.drafts is None:
-            return model.complete_stream(job.prompt, **options)
-        handles = images.upload(job.call.runtime.client(job.call.server), job.pictures) if job.pictures else {}
+            return job.call.model().complete_stream(job.prompt, **options)
+        model, handles = images.upload(job.call, job.pictures)
         return model.respond_stream(conversation.to_wire(job.drafts, handles), **options)
 
     async def _aopen(self, job: _Job) -> "AsyncPredictionStream":
-        model, options = job.call.async_model(), job.call.options()
+        options = job.call.options()
         if job.drafts is None:
-            return model.complete_stream(job.prompt, **options)
-        handles = {}
-        if job.pictures:
-            handles = await images.aupload(job.call.runtime.async_client(job.call.server), job.pictures)
+            return job.call.async_model().complete_stream(job.prompt, **options)
+        model, handles = await images.aupload(job.call, job.pictures)
         return model.respond_stream(conversation.to_wire(job.drafts, handles), **options)
 
     # Tools ----------------------------------------------------------------------------------------------------------

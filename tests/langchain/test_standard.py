@@ -15,11 +15,11 @@ from langchain_core.messages import AIMessage
 from langchain_tests.integration_tests import ChatModelIntegrationTests, EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests, EmbeddingsUnitTests
 
-from lmstudio_integrations._adapters import images
+from lmstudio_integrations.client import _fetch
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from tests.langchain.conftest import Server
-from tests.langchain.test_images import PIXEL
+from tests.web import PIXEL
 
 core_load = import_module("langchain_core.load.load")
 """The module; the package has a function of the same name."""
@@ -64,7 +64,11 @@ def local_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
         return httpx.Response(200, content=PIXEL, request=httpx.Request("GET", url))
 
     monkeypatch.setattr(httpx, "get", get)
-    monkeypatch.setattr(images, "download", lambda _url: PIXEL)
+
+    async def fetch(_url: str, **_: Any) -> bytes:
+        return PIXEL
+
+    monkeypatch.setattr(_fetch, "fetch", fetch)
 
 
 @pytest.fixture(autouse=True)

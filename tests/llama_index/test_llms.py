@@ -12,7 +12,7 @@ from llama_index.core.base.llms.types import ChatMessage, ImageBlock, MessageRol
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from pydantic import SecretStr
 
-from lmstudio_integrations._adapters import images
+from lmstudio_integrations.client import _fetch
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioConfigWarning,
@@ -437,7 +437,10 @@ def test_pictures_on_the_web_are_not_fetched_unasked(llm: LMStudio) -> None:
 
 
 async def test_pictures_on_the_web_are_fetched_when_allowed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "download", lambda url: PNG if url.endswith("cat.png") else b"")
+    async def fetch(url: str, **_: Any) -> bytes:
+        return PNG if url.endswith("cat.png") else b""
+
+    monkeypatch.setattr(_fetch, "fetch", fetch)
     with server.llm(allow_image_download=True) as llm:
         llm.chat(showing(url="https://example.org/cat.png"))
         await llm.achat(showing(url="https://example.org/cat.png"))

@@ -32,6 +32,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     "LMStudioConnectionLostError": {"retryable": False},
     "LMStudioConfigMismatchError": {"differences": {"contextLength": (8192, 4096)}},
     "LMStudioTimeoutError": {"timeout_name": "idle_timeout", "elapsed": 60.0},
+    "LMStudioImageDownloadError": {"url": "https://example.com/cat.png"},
 }
 """What each class carries, besides what its bases do."""
 

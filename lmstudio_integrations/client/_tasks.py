@@ -1,0 +1,57 @@
+"""Coroutines that run on the I/O thread and are waited for like calls: work that is no request to LM Studio."""
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+from lmstudio_integrations.client._waiters import Waiter
+from lmstudio_integrations.protocol.session import client_closed
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from lmstudio_integrations.client._io import IOThread
+
+T = TypeVar("T")
+
+
+class IOTask(Generic[T]):
+    """A coroutine on the I/O thread. Leaving its `with` block cancels it, unless it has ended.
+
+    Args:
+        io: The thread.
+        waiter: How the caller waits; it receives the result.
+        work: Makes the coroutine.
+        owner: The client whose closing cancels it, as a number.
+    """
+
+    def __init__(
+        self, io: "IOThread", waiter: Waiter, work: Callable[[], Coroutine[Any, Any, T]], owner: int = 0
+    ) -> None:
+        self.waiter = waiter
+        self.owner = owner
+        self._io = io
+        self._work = work
+        self._task: asyncio.Task[T] | None = None
+
+    def begin(self) -> None:
+        """Start the coroutine (on the I/O thread)."""
+        self._task = self._io.loop.create_task(self._work())
+        self._task.add_done_callback(self._finish)
+
+    def cancel(self) -> None:
+        """Cancel the coroutine; a caller who still waits gets an error (on the I/O thread)."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def _finish(self, task: "asyncio.Task[T]") -> None:
+        error = client_closed() if task.cancelled() else task.exception()
+        if error is None:
+            self.waiter.put(task.result())
+        self.waiter.finish(error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.waiter.done:
+            self._io.submit(self.cancel)
