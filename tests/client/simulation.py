@@ -8,18 +8,15 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from lmstudio_integrations.client._address import Target
 from lmstudio_integrations.client._connection import TICK
-from lmstudio_integrations.client._flows import Flow
 from lmstudio_integrations.client._link import Call, Link
 from lmstudio_integrations.client._waiters import Waiter
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.exchange import Clocks, Exchange
 from lmstudio_integrations.protocol.session import ClientSession
-
-T = TypeVar("T")
 
 Frames = Iterable[tuple[float, dict[str, Any]]]
 """What a server answers to one request: each frame, and the seconds since the one before."""
@@ -80,7 +77,7 @@ class SimulatedCall(Call[Waiter]):
 
 
 class _Waiter(Waiter):
-    """Records when its call ended."""
+    """Makes time pass for whoever waits, and records when its call ended."""
 
     __slots__ = ("record", "world")
 
@@ -88,6 +85,12 @@ class _Waiter(Waiter):
         super().__init__(_IO())  # type: ignore[arg-type]
         self.world = world
         self.record: Record | None = None
+
+    def wait(self) -> list[Any]:
+        """Let time pass until something comes; return it."""
+        while (batch := self.take()) is None:
+            self.world.step()
+        return batch
 
     def finish(self, error: BaseException | None) -> None:
         super().finish(error)
@@ -207,24 +210,3 @@ class World:
             same_call = "callId" in frame and other.exchange.endpoint.name == name
             if same_call or self._running[other_id] == "queue_timeout" == self.limit_of(name, None, None):
                 other.fed_at = self.now
-
-    def wait(self, waiter: Waiter) -> list[Any]:
-        """Return what comes for a call, as soon as it has come."""
-        while (batch := waiter.take()) is None:
-            self.step()
-        return batch
-
-    def run(self, flow: Flow[T]) -> T:
-        """Drive a flow."""
-        try:
-            call = next(flow)
-            while True:
-                try:
-                    batch = self.wait(call.waiter)
-                except Exception as error:  # noqa: BLE001 - the flow decides
-                    call = flow.throw(error)
-                else:
-                    call = flow.send(batch)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result

@@ -45,9 +45,21 @@ class Server:
                 elif frame.get("endpoint") == "predict":
                     self.requested.set()
 
+    async def serving(self, client: Any) -> "asyncio.Task[Any]":
+        """Return a prediction of a client, once it was requested."""
+        waiting = asyncio.ensure_future(_loaded(client).respond("Hi"))
+        await asyncio.wait_for(self.requested.wait(), 5)
+        return waiting
+
     def deafen(self, socket: Socket) -> None:
         """Read nothing more from a socket: it is open, and silent."""
         socket.transport.pause_reading()
+
+    def freeze(self) -> None:
+        """Answer nothing, on no socket, old or new."""
+        self.awake.clear()
+        for socket in self.sockets:
+            self.deafen(socket)
 
     async def wake(self) -> None:
         """Go on as if nothing had been, on all sockets."""
@@ -91,8 +103,7 @@ async def test_an_expired_timeout_reveals_a_dead_socket_to_all_who_wait_on_it(
 ) -> None:
     monkeypatch.setattr(_connection, "QUIET", 50.0)
     async with fake_server(quiet_server.behave) as address, make_client(address, **LONG) as client:
-        waiting = asyncio.ensure_future(_loaded(client).respond("Hi"))
-        await asyncio.wait_for(quiet_server.requested.wait(), 5)
+        waiting = await quiet_server.serving(client)
         quiet_server.deafen(quiet_server.sockets[0])
         with pytest.raises(lms.LMStudioTimeoutError):
             await _loaded(client).respond("Hi", timeout=0.05)
@@ -107,10 +118,8 @@ async def test_a_frozen_server_ends_new_calls_only_and_goes_on_when_it_wakes(
     make_client: Callable[..., Any], quiet_server: Server
 ) -> None:
     async with fake_server(quiet_server.behave) as address, make_client(address, **LONG) as client:
-        waiting = asyncio.ensure_future(_loaded(client).respond("Hi"))
-        await asyncio.wait_for(quiet_server.requested.wait(), 5)
-        quiet_server.awake.clear()
-        quiet_server.deafen(quiet_server.sockets[0])
+        waiting = await quiet_server.serving(client)
+        quiet_server.freeze()
         for _ in range(2):
             with pytest.raises(lms.LMStudioTimeoutError, match="does not answer") as caught:
                 await _loaded(client).with_clocks(connect_timeout=0.3).respond("Hi")
@@ -128,8 +137,7 @@ async def test_a_call_that_is_held_back_is_sent_when_the_server_wakes(
 ) -> None:
     async with fake_server(quiet_server.behave) as address, make_client(address) as client:
         await client.llm.list_loaded()
-        quiet_server.awake.clear()
-        quiet_server.deafen(quiet_server.sockets[0])
+        quiet_server.freeze()
         listing = asyncio.ensure_future(client.llm.list_loaded())
         await settle(lambda: connections(address)[0]._check is not None)
         await quiet_server.wake()
@@ -140,8 +148,7 @@ async def test_keepalive_reveals_a_dead_socket_to_a_stream(
     make_client: Callable[..., Any], quiet_server: Server
 ) -> None:
     async with fake_server(quiet_server.behave) as address, make_client(address, keepalive=0.2, **LONG) as client:
-        waiting = asyncio.ensure_future(_loaded(client).respond("Hi"))
-        await asyncio.wait_for(quiet_server.requested.wait(), 5)
+        waiting = await quiet_server.serving(client)
         quiet_server.deafen(quiet_server.sockets[0])
         with pytest.raises(lms.LMStudioConnectionLostError):
             await asyncio.wait_for(waiting, 5)
@@ -151,8 +158,7 @@ async def test_keepalive_keeps_a_stream_that_is_only_slow(
     make_client: Callable[..., Any], quiet_server: Server
 ) -> None:
     async with fake_server(quiet_server.behave) as address, make_client(address, keepalive=0.1, **LONG) as client:
-        waiting = asyncio.ensure_future(_loaded(client).respond("Hi"))
-        await asyncio.wait_for(quiet_server.requested.wait(), 5)
+        waiting = await quiet_server.serving(client)
         await settle(several_pongs(address))
         assert not waiting.done()
         waiting.cancel()
@@ -164,10 +170,8 @@ async def test_without_any_other_limit_a_frozen_server_is_waited_for_as_long_as_
 ) -> None:
     limits = {"queue_timeout": None, "idle_timeout": 0.4, "keepalive": 0.1}
     async with fake_server(quiet_server.behave) as address, make_client(address, **limits) as client:
-        waiting = asyncio.ensure_future(_loaded(client).respond("Hi"))
-        await asyncio.wait_for(quiet_server.requested.wait(), 5)
-        quiet_server.awake.clear()
-        quiet_server.deafen(quiet_server.sockets[0])
+        waiting = await quiet_server.serving(client)
+        quiet_server.freeze()
         with pytest.raises(lms.LMStudioTimeoutError, match="not even a ping"):
             await asyncio.wait_for(waiting, 5)
         quiet_server.awake.set()
@@ -178,8 +182,7 @@ async def test_a_silent_socket_that_nobody_waits_on_is_closed(
 ) -> None:
     async with fake_server(quiet_server.behave) as address, make_client(address, keepalive=0.1) as client:
         await client.llm.list_loaded()
-        quiet_server.awake.clear()
-        quiet_server.deafen(quiet_server.sockets[0])
+        quiet_server.freeze()
         await settle(lambda: not any(each._current for each in connections(address)))
         quiet_server.awake.set()
         assert await client.llm.list_loaded() == []
@@ -211,8 +214,7 @@ async def test_a_call_that_is_held_back_says_that_nothing_listens_any_more(
 ) -> None:
     async with serve(quiet_server.behave, "127.0.0.1", 0, close_timeout=0.2) as server:
         async with make_client(f"127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}", **LONG) as client:
-            waiting = asyncio.ensure_future(_loaded(client).respond("Hi"))
-            await asyncio.wait_for(quiet_server.requested.wait(), 5)
+            waiting = await quiet_server.serving(client)
             server.close(close_connections=False)
             quiet_server.deafen(quiet_server.sockets[0])
             with pytest.raises(lms.LMStudioUnreachableError, match="nothing listens there"):
@@ -230,8 +232,7 @@ async def test_a_call_that_is_held_back_when_the_socket_breaks_goes_to_a_new_one
 ) -> None:
     async with fake_server(quiet_server.behave) as address, make_client(address) as client:
         await client.llm.list_loaded()
-        quiet_server.awake.clear()
-        quiet_server.deafen(quiet_server.sockets[0])
+        quiet_server.freeze()
         listing = asyncio.ensure_future(client.llm.list_loaded())
         await settle(lambda: connections(address)[0]._check is not None)
         quiet_server.sockets[0].transport.abort()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lmstudio_integrations.client import _models, _requests
 from lmstudio_integrations.client._binding import Binding, resolve
-from lmstudio_integrations.client._flows import Flow
+from lmstudio_integrations.client._flows import Flow, run
 from lmstudio_integrations.errors import LMStudioError
 from tests.client.simulation import Frames, SimulatedLink, World
 from tests.protocol.samples import SUCCESS, fragment, progress
@@ -104,7 +104,7 @@ def test_every_call_ends_within_its_timeouts(
     binding = Binding("llm", "m1", "m1" if known else None)
     began = world.now
     with contextlib.suppress(LMStudioError):
-        world.run(OPERATIONS[name](SimulatedLink(world, timeouts), binding))
+        run(OPERATIONS[name](SimulatedLink(world, timeouts), binding))
     total = timeouts["timeout"]
     if total is not None:
         assert world.now <= began + total + 1.0
