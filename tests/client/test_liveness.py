@@ -47,7 +47,7 @@ class Server:
 
     async def serving(self, client: Any) -> "asyncio.Task[Any]":
         """Return a prediction of a client, once it was requested."""
-        waiting = asyncio.ensure_future(_loaded(client).respond("Hi"))
+        waiting: asyncio.Task[Any] = asyncio.ensure_future(_loaded(client).respond("Hi"))
         await asyncio.wait_for(self.requested.wait(), 5)
         return waiting
 
