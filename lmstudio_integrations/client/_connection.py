@@ -76,9 +76,9 @@ class SocketSession:
         self._socket: Socket | None = None
         self.task: asyncio.Task[None] = asyncio.ensure_future(self._run())
 
-    def quiet_for(self, now: float) -> float:
+    def quiet_for(self) -> float:
         """Return the seconds since anything was read; 0 while connecting, which has a timeout of its own."""
-        return now - self._socket.heard_at if self._socket is not None and self.session.ready else 0.0
+        return self._socket.quiet_for() if self._socket is not None and self.session.ready else 0.0
 
     async def answers_ping(self, limit: float) -> bool:
         """Send a ping; return whether anything is read within a limit of seconds."""
@@ -167,7 +167,7 @@ class Connection:
         current = self._current or self._open()
         session = current.session
         self._clocks = exchanges[0].clocks
-        must_check = self._check is not None or current.quiet_for(time.monotonic()) > QUIET
+        must_check = self._check is not None or current.quiet_for() > QUIET
         session.paused = session.paused or must_check
         for exchange in exchanges:
             session.start(exchange)
@@ -346,7 +346,7 @@ class Connection:
         current.flush()
         wanted = session.wanted
         keepalive = session.keepalive if wanted else self._clocks.get("keepalive")
-        silent = keepalive is not None and current.quiet_for(now) >= keepalive
+        silent = keepalive is not None and current.quiet_for() >= keepalive
         if timed_out or silent:
             self._start_check(current)
         if wanted:
@@ -358,7 +358,7 @@ class Connection:
         if left <= 0 or not session.ready:
             self._retire()
             return
-        delay = left if keepalive is None else min(left, max(keepalive - current.quiet_for(now), PING_TIMEOUT))
+        delay = left if keepalive is None else min(left, max(keepalive - current.quiet_for(), PING_TIMEOUT))
         if delay < math.inf:
             self._arm(delay)
 

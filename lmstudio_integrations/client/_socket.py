@@ -31,7 +31,14 @@ class Socket(ClientConnection):
     heard_at: float = 0.0
     """When anything was last read."""
 
+    _heard_on: float = 0.0
+    """The same by the wall clock, which goes on while the machine sleeps."""
+
     _sign: asyncio.Future[None] | None = None
+
+    def quiet_for(self) -> float:
+        """Return the seconds since anything was read, those included in which the machine slept."""
+        return max(time.monotonic() - self.heard_at, time.time() - self._heard_on)
 
     async def answers_ping(self, limit: float) -> bool:
         """Send a ping; return whether anything is read within a limit of seconds.
@@ -47,7 +54,7 @@ class Socket(ClientConnection):
 
     def data_received(self, data: bytes) -> None:
         """Receive what was read; callers are woken when all of it is, or the first packet would wake them too early."""
-        self.heard_at = time.monotonic()
+        self.heard_at, self._heard_on = time.monotonic(), time.time()
         if self._sign is not None:
             self._sign.set_result(None)
             self._sign = None

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -94,6 +95,19 @@ async def test_a_call_after_a_silence_gets_a_new_socket_where_the_old_one_is_dea
         await client.llm.list_loaded()
         quiet_server.deafen(quiet_server.sockets[0])
         assert await client.llm.list_loaded() == []
+        assert await client.llm.list_loaded() == []
+    assert len(quiet_server.sockets) == 2
+
+
+async def test_a_socket_is_checked_after_the_machine_slept(
+    make_client: Callable[..., Any], quiet_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_connection, "QUIET", 50.0)
+    async with fake_server(quiet_server.behave) as address, make_client(address) as client:
+        await client.llm.list_loaded()
+        quiet_server.deafen(quiet_server.sockets[0])
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 100.0)
         assert await client.llm.list_loaded() == []
     assert len(quiet_server.sockets) == 2
 
