@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from typing_extensions import TypeIs
 
@@ -30,12 +30,12 @@ def is_iterable(value: object) -> TypeIs[Iterable[Any]]:
     return isinstance(value, Iterable)
 
 
-def is_count(value: object) -> TypeIs[int]:
+def is_count(value: object) -> TypeGuard[int]:
     """Whether a value can be a number of tokens or the like."""
     return type(value) is int and 0 <= value < SAFE_INTEGER
 
 
-def is_number(value: object) -> TypeIs[int | float]:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Whether a value is a finite number of usable size."""
     if type(value) is int:
         return -SAFE_INTEGER < value < SAFE_INTEGER

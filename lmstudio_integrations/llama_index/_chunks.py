@@ -127,7 +127,7 @@ class Answer:
                 return None
             self.text += event.content
             return Step(event.content, "", logprobs)
-        self._thinking_tokens += event.tokens_count
+        self._thinking_tokens = outcome.with_tokens(self._thinking_tokens, event)
         if event.reasoning_type != "reasoning":
             return None
         self.thinking += event.content

@@ -14,6 +14,7 @@ from pydantic_core import to_json
 from lmstudio_integrations._narrow import is_count, is_list, is_number, is_object
 from lmstudio_integrations.protocol.errors import error_object
 from lmstudio_integrations.types.results import (
+    DEEPEST_ARGUMENTS,
     LlmPredictionFragment,
     LlmPredictionStats,
     PredictionEnd,
@@ -32,9 +33,6 @@ DefaultT = TypeVar("DefaultT")
 Packet = Mapping[str, Any]
 Check = Callable[[object], bool]
 
-DEEPEST = 100
-"""Levels of nesting in the arguments of a tool call; all that handles them later (JSON, copies, tracers) recurses."""
-
 
 class LegacyPredictionError(Exception):
     """The in-band error packet of older servers; holds the error of protocol §3.7."""
@@ -48,12 +46,10 @@ def _fragment(packet: Packet) -> LlmPredictionFragment:
     # This runs for every token: one type check for each member, and no call as long as all is well.
     fragment = packet["fragment"]
     get = fragment.get
-    content, count, kind, tokens = (
-        fragment["content"],
-        get("tokensCount", 1),
-        get("reasoningType", "none"),
-        get("tokens"),
-    )
+    content = fragment["content"]
+    count = get("tokensCount", 1)
+    kind = get("reasoningType", "none")
+    tokens = get("tokens")
     if type(content) is not str:
         raise TypeError(f"expected a string; got {type(content).__name__}")
     if type(count) is not int:
@@ -197,13 +193,13 @@ def _without_surrogates(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _rebuilt(value: Any, levels: int = DEEPEST) -> Any:
+def _rebuilt(value: Any, levels: int = DEEPEST_ARGUMENTS) -> Any:
     if isinstance(value, str):
         return _string(value)
     if not isinstance(value, dict | list):
         return value
     if not levels:
-        raise TypeError(f"nested deeper than {DEEPEST} levels")
+        raise TypeError(f"nested deeper than {DEEPEST_ARGUMENTS} levels")
     if is_object(value):
         return {_string(name): _rebuilt(member, levels - 1) for name, member in value.items()}
     return [_rebuilt(item, levels - 1) for item in value]

@@ -158,7 +158,7 @@ def test_half_a_surrogate_pair_in_a_document_is_measured_and_embedded(server: Se
 
 
 def test_what_is_no_text_is_refused_by_its_place(documents: Documents) -> None:
-    with pytest.raises(LMStudioValueError, match="text 1 must be text; got None"):
+    with pytest.raises(LMStudioValueError, match="text 1 must be a string; got None"):
         documents(LMStudioEmbeddings(model="m", document_prefix="x"), ["a", None])  # type: ignore[list-item]
 
 
