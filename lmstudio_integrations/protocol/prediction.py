@@ -72,7 +72,7 @@ def _tokens(value: object) -> list[dict[str, Any]] | None:
 def _is_token(value: object) -> bool:
     if not _is_candidate(value):
         return False
-    candidates = value.get("candidates", [])
+    candidates = value.get("candidates") or []
     return is_list(candidates) and all(map(_is_candidate, candidates))
 
 
