@@ -72,8 +72,8 @@ def _tokens(value: object) -> list[dict[str, Any]] | None:
 def _is_token(value: object) -> bool:
     if not _is_candidate(value):
         return False
-    candidates = value.get("candidates") or []
-    return is_list(candidates) and all(map(_is_candidate, candidates))
+    candidates: object = value.get("candidates") or None
+    return candidates is None or (is_list(candidates) and all(map(_is_candidate, candidates)))
 
 
 def _is_candidate(value: object) -> TypeGuard[dict[str, Any]]:
@@ -148,7 +148,7 @@ def _tool_call_failed(packet: Packet) -> ToolCallFailed:
     try:
         error = _object(error_object(packet.get("error")))
     except TypeError:
-        error = _ignored("error", {})
+        error: dict[str, Any] = _ignored("error", {})
     return ToolCallFailed(error, _string_or_none(packet.get("rawContent")))
 
 
@@ -196,7 +196,7 @@ def _without_surrogates(value: dict[str, Any]) -> dict[str, Any]:
 def _rebuilt(value: Any, levels: int = DEEPEST_ARGUMENTS) -> Any:
     if isinstance(value, str):
         return _string(value)
-    if not isinstance(value, dict | list):
+    if not (is_object(value) or is_list(value)):
         return value
     if not levels:
         raise TypeError(f"nested deeper than {DEEPEST_ARGUMENTS} levels")

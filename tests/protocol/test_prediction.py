@@ -100,6 +100,11 @@ def _nested(levels: int) -> Any:
     return json.loads("[" * levels + "]" * levels)
 
 
+def values(*given: Any) -> tuple[Any, ...]:
+    """Return JSON values."""
+    return given
+
+
 def _called(arguments: Any) -> dict[str, Any]:
     return {"type": "toolCallGenerationEnd", "toolCallRequest": {"name": "f", "arguments": arguments}}
 
@@ -108,21 +113,16 @@ def _called(arguments: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("members", "event"),
     [
-        *(({"tokensCount": value}, LlmPredictionFragment("a")) for value in ("3", None, 1.5, True, [], {})),
-        *(({"reasoningType": value}, LlmPredictionFragment("a")) for value in (5, None, ["reasoning"])),
-        *(({"isStructural": value}, LlmPredictionFragment("a")) for value in ("yes", None, [1])),
-        *(({"containsDrafted": value}, LlmPredictionFragment("a")) for value in ("yes", 1)),
+        *(({"tokensCount": value}, LlmPredictionFragment("a")) for value in values("3", None, 1.5, True, [], {})),
+        *(({"reasoningType": value}, LlmPredictionFragment("a")) for value in values(5, None, ["reasoning"])),
+        *(({"isStructural": value}, LlmPredictionFragment("a")) for value in values("yes", None, [1])),
+        *(({"containsDrafted": value}, LlmPredictionFragment("a")) for value in values("yes", 1)),
         *(
             ({"tokens": value}, LlmPredictionFragment("a"))
-            for value in (
+            for value in values(
                 *("x", 5, {}, [None], [[]], [{"text": 5}], [{"text": None}]),
                 *([{"logProb": "x"}], [{"logProb": 10**400}], [{"logProb": float("nan")}], [{"logProb": []}]),
-                *(
-                    [{"candidates": {}}],
-                    [{"candidates": None}],
-                    [{"candidates": ["x"]}],
-                    [{"candidates": [{"text": 5}]}],
-                ),
+                *([{"candidates": {"a": 1}}], [{"candidates": ["x"]}], [{"candidates": [{"text": 5}]}]),
             )
         ),
         ({"tokens": [{"logProb": None}]}, LlmPredictionFragment("a", tokens=[{"logProb": None}])),
@@ -140,17 +140,23 @@ def test_a_malformed_description_of_a_fragment_is_ignored(
 @pytest.mark.parametrize(
     ("name", "value", "read"),
     [
-        *(("stats", {"stopReason": value}, {}) for value in (5, None, [], {"a": 1})),
-        *(("stats", {"promptTokensCount": value}, {}) for value in ("3", -1, 1.5, True, 10**400, [], {})),
-        *(("stats", {"tokensPerSecond": value}, {}) for value in ("3", float("nan"), float("inf"), 10**400, True, [])),
-        *(("stats", {"stopString": value, "numGpuLayers": -1}, {"numGpuLayers": -1}) for value in (5, [])),
+        *(("stats", {"stopReason": value}, {}) for value in values(5, None, [], {"a": 1})),
+        *(("stats", {"promptTokensCount": value}, {}) for value in values("3", -1, 1.5, True, 10**400, [], {})),
+        *(
+            ("stats", {"tokensPerSecond": value}, {})
+            for value in values("3", float("nan"), float("inf"), 10**400, True, [])
+        ),
+        *(("stats", {"stopString": value, "numGpuLayers": -1}, {"numGpuLayers": -1}) for value in values(5, [])),
         ("stats", {"stopString": None, "fromTheFuture": [1]}, {"stopString": None, "fromTheFuture": [1]}),
         ("stats", {"stopString": "\ud800"}, {"stopString": "\ufffd"}),
-        *(("modelInfo", value, {}) for value in (None, [], 5, "x", {"a": _nested(300)})),
-        *(("modelInfo", {"modelKey": value, "vision": True}, {"vision": True}) for value in (5, None, [])),
-        *(("modelInfo", {"contextLength": value}, {}) for value in ("4096", -1, None, [4096])),
+        *(("modelInfo", value, {}) for value in values(None, [], 5, "x", {"a": _nested(300)})),
+        *(("modelInfo", {"modelKey": value, "vision": True}, {"vision": True}) for value in values(5, None, [])),
+        *(("modelInfo", {"contextLength": value}, {}) for value in values("4096", -1, None, [4096])),
         ("modelInfo", {"modelKey": "\ud800"}, {"modelKey": "\ufffd"}),
-        *(("loadModelConfig", value, {}) for value in (None, [], "x", {"fields": {}}, {"fields": None}, {"fields": 5})),
+        *(
+            ("loadModelConfig", value, {})
+            for value in values(None, [], "x", {"fields": {}}, {"fields": None}, {"fields": 5})
+        ),
         ("loadModelConfig", {"fields": [None, {"key": 5}, {}, {"key": "a"}]}, {"fields": [{"key": "a"}]}),
         ("predictionConfig", {"fields": [[]]}, {"fields": []}),
     ],
@@ -168,7 +174,7 @@ def test_a_malformed_description_of_the_whole_is_ignored(name: str, value: Any, 
 @pytest.mark.parametrize(
     ("packet", "event"),
     [
-        *((progress(value), None) for value in ("half", None, [], True, float("nan"), 10**400)),
+        *((progress(value), None) for value in values("half", None, [], True, float("nan"), 10**400)),
         ({"type": "promptProcessingProgress"}, None),
         ({**progress(1), "details": {"cachedTokenCount": "3", "a": 5}}, PromptProgress(1, {"a": 5})),
         ({"type": "toolCallGenerationStart", "toolCallId": "\ud800"}, ToolCallStart("\ufffd")),
@@ -190,11 +196,14 @@ def test_what_only_describes_is_read_as_far_as_it_goes(packet: dict[str, Any], e
 @pytest.mark.parametrize(
     "packet",
     [
-        *({"type": "fragment", "fragment": value} for value in (None, {}, [], {"content": None}, {"content": 5})),
-        *({"type": "success", **more} for more in ({}, {"stats": None}, {"stats": []}, {"stats": {"a": _nested(300)}})),
-        *({"type": "toolCallGenerationNameReceived", "name": value} for value in (None, 5)),
+        *({"type": "fragment", "fragment": value} for value in values(None, {}, [], {"content": None}, {"content": 5})),
+        *(
+            {"type": "success", **more}
+            for more in values({}, {"stats": None}, {"stats": []}, {"stats": {"a": _nested(300)}})
+        ),
+        *({"type": "toolCallGenerationNameReceived", "name": value} for value in values(None, 5)),
         {"type": "toolCallGenerationArgumentFragmentGenerated", "content": []},
-        *({"type": "toolCallGenerationEnd", "toolCallRequest": value} for value in (None, [], {}, {"name": 5})),
+        *({"type": "toolCallGenerationEnd", "toolCallRequest": value} for value in values(None, [], {}, {"name": 5})),
         *map(_called, ([], "{}", 5, {"a": _nested(DEEPEST_ARGUMENTS)})),
     ],
     ids=lambda value: str(value)[:60],
