@@ -11,6 +11,7 @@ from lmstudio_integrations.client._binding import Binding, Specifier, on_model, 
 from lmstudio_integrations.client._flows import Flow, ask, ask_many, understanding
 from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
+from lmstudio_integrations.protocol.envelope import readable
 from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
 from lmstudio_integrations.protocol.requests import (
     ApplyPromptTemplate,
@@ -100,7 +101,7 @@ def get_load_fields(link: Link[Any], binding: Binding) -> Flow[dict[str, Any]]:
             link, binding.kind, "getLoadConfig", Specified(specifier=specifier), doing="Load config"
         )
         with understanding("Load config"):
-            return KvConfig.from_dict(config).as_mapping()
+            return KvConfig.from_dict(readable(config)).as_mapping()
 
     return (yield from on_model(link, binding, operation))
 

@@ -7,7 +7,7 @@ so far is the beginning of a JSON object; this is the machine that tells, in tim
 import re
 from dataclasses import dataclass, field
 
-from lmstudio_integrations.types.results import DEEPEST_ARGUMENTS
+from lmstudio_integrations.protocol.envelope import DEEPEST
 
 _SPACE = " \t\n\r"
 _NEXT_IN_WORD: dict[tuple[str, str], str] = {
@@ -117,7 +117,7 @@ class JsonPrefix:
     def _push(self, what: str, expects: str) -> bool:
         self._stack.append(what)
         self._expects = expects
-        return len(self._stack) <= DEEPEST_ARGUMENTS
+        return len(self._stack) <= DEEPEST
 
     def _pop(self, char: str) -> bool:
         if _CLOSING[self._stack.pop()] != char:

@@ -9,12 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard, TypeVar
 
-from pydantic_core import to_json
-
 from lmstudio_integrations._narrow import is_count, is_list, is_number, is_object
+from lmstudio_integrations.protocol.envelope import readable, rebuilt, without_surrogates
 from lmstudio_integrations.protocol.errors import error_object
 from lmstudio_integrations.types.results import (
-    DEEPEST_ARGUMENTS,
     LlmPredictionFragment,
     LlmPredictionStats,
     PredictionEnd,
@@ -66,7 +64,7 @@ def _fragment(packet: Packet) -> LlmPredictionFragment:
 def _tokens(value: object) -> list[dict[str, Any]] | None:
     if not is_list(value) or not all(map(_is_token, value)):
         return _ignored("tokens", None)
-    return [_without_surrogates(token) for token in value]
+    return [readable(token) for token in value]
 
 
 def _is_token(value: object) -> bool:
@@ -87,7 +85,7 @@ def _tool_call_end(packet: Packet) -> ToolCallEnd:
     return ToolCallEnd(
         _string_or_none(request.get("id")),
         _string(request["name"]),
-        None if arguments is None else _rebuilt(_object(arguments)),
+        None if arguments is None else rebuilt(_object(arguments)),
         _string_or_none(packet.get("rawContent")),
     )
 
@@ -111,7 +109,7 @@ def _description(packet: Packet, name: str) -> dict[str, Any]:
 def _object(value: object) -> dict[str, Any]:
     if not is_object(value):
         raise TypeError(f"expected an object; got {type(value).__name__}")
-    return _without_surrogates(value)
+    return readable(value)
 
 
 def _members(members: dict[str, Any], checks: Mapping[str, Check]) -> dict[str, Any]:
@@ -145,10 +143,7 @@ def _progress(packet: Packet) -> PromptProgress | None:
 
 
 def _tool_call_failed(packet: Packet) -> ToolCallFailed:
-    try:
-        error = _object(error_object(packet.get("error")))
-    except TypeError:
-        error: dict[str, Any] = _ignored("error", {})
+    error = _description({"error": error_object(packet.get("error"))}, "error")
     return ToolCallFailed(error, _string_or_none(packet.get("rawContent")))
 
 
@@ -164,7 +159,7 @@ def _ignored(name: str, default: DefaultT) -> DefaultT:
 def _string(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected a string; got {type(value).__name__}")
-    return value if value.isascii() else _paired(value)
+    return without_surrogates(value)
 
 
 def _string_or_none(value: object) -> str | None:
@@ -177,37 +172,6 @@ def _is_string(value: object) -> bool:
 
 def _is_number_or_null(value: object) -> bool:
     return value is None or is_number(value)
-
-
-def _without_surrogates(value: dict[str, Any]) -> dict[str, Any]:
-    """Return a JSON object whose strings are valid Unicode.
-
-    Raises:
-        TypeError: If it nests too deep.
-    """
-    try:
-        to_json(value)  # in one go, fails for lone surrogates
-    except ValueError:
-        rebuilt: dict[str, Any] = _rebuilt(value)
-        return rebuilt
-    return value
-
-
-def _rebuilt(value: Any, levels: int = DEEPEST_ARGUMENTS) -> Any:
-    if isinstance(value, str):
-        return _string(value)
-    if not (is_object(value) or is_list(value)):
-        return value
-    if not levels:
-        raise TypeError(f"nested deeper than {DEEPEST_ARGUMENTS} levels")
-    if is_object(value):
-        return {_string(name): _rebuilt(member, levels - 1) for name, member in value.items()}
-    return [_rebuilt(item, levels - 1) for item in value]
-
-
-def _paired(text: str) -> str:
-    """Return a text with a replacement character for each lone surrogate, which UTF-8 cannot carry."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 _CHECKS: dict[Any, Check] = {

@@ -32,9 +32,6 @@ StopReason = Literal[
     "contextLengthReached",
 ]
 
-DEEPEST_ARGUMENTS = 100
-"""Levels of nesting in the arguments of a tool call: JSON, copies and tracers all recurse, some in Python."""
-
 
 @dataclass(slots=True)
 class LlmPredictionFragment:

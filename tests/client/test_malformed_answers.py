@@ -179,6 +179,10 @@ MALFORMED: dict[str, tuple[Callable[[Client], Any], list[Any]]] = {
         lambda client: client.llm.lazy_model("m1").count_tokens("hi"),
         _with("tokenCount", "3", None, -1, 1.5, True, [], 10**30),
     ),
+    "get_load_config": (
+        lambda client: client.llm.lazy_model("m1").get_load_config(),
+        _with("fields", [{"key": "llm.load.promptTemplate", "value": json.loads("[" * 300 + "]" * 300)}], [{}], {}),
+    ),
     "apply_prompt_template": (
         lambda client: client.llm.lazy_model("m1").apply_prompt_template("hi"),
         _with("formatted", 5, None, ["a"], {}),

@@ -11,7 +11,7 @@ from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.utils.json import parse_partial_json
 
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix, spoiler
-from lmstudio_integrations.types.results import DEEPEST_ARGUMENTS
+from lmstudio_integrations.protocol.envelope import DEEPEST
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -89,7 +89,7 @@ def test_a_long_number_takes_linear_time(text: str) -> None:
 
 
 def test_an_object_nests_no_deeper_than_its_readers_can_go() -> None:
-    inner = DEEPEST_ARGUMENTS - 1
+    inner = DEEPEST - 1
     assert JsonPrefix().feed('{"a": ' + "[" * inner + "]" * inner + "}")
     assert not JsonPrefix().feed('{"a": ' + "[" * (inner + 1))
     assert not JsonPrefix().feed('{"a": ' * (inner + 2))

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from lmstudio_integrations.protocol.envelope import DEEPEST
 from lmstudio_integrations.protocol.prediction import Accumulator, LegacyPredictionError, decode, encode
 from lmstudio_integrations.types.results import (
-    DEEPEST_ARGUMENTS,
     LlmPredictionFragment,
     PredictionEnd,
     PredictionEvent,
@@ -185,7 +185,7 @@ def test_a_malformed_description_of_the_whole_is_ignored(name: str, value: Any, 
             _called({"a": ["\ud800", 1, None], "\udc00": "b"}),
             ToolCallEnd(None, "f", {"a": ["\ufffd", 1, None], "\ufffd": "b"}),
         ),
-        (_called({"a": _nested(DEEPEST_ARGUMENTS - 1)}), ToolCallEnd(None, "f", {"a": _nested(DEEPEST_ARGUMENTS - 1)})),
+        (_called({"a": _nested(DEEPEST - 1)}), ToolCallEnd(None, "f", {"a": _nested(DEEPEST - 1)})),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -204,7 +204,7 @@ def test_what_only_describes_is_read_as_far_as_it_goes(packet: dict[str, Any], e
         *({"type": "toolCallGenerationNameReceived", "name": value} for value in values(None, 5)),
         {"type": "toolCallGenerationArgumentFragmentGenerated", "content": []},
         *({"type": "toolCallGenerationEnd", "toolCallRequest": value} for value in values(None, [], {}, {"name": 5})),
-        *map(_called, ([], "{}", 5, {"a": _nested(DEEPEST_ARGUMENTS)})),
+        *map(_called, ([], "{}", 5, {"a": _nested(DEEPEST)})),
     ],
     ids=lambda value: str(value)[:60],
 )
