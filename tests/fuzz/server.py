@@ -16,8 +16,9 @@ from websockets.sync.server import ServerConnection, serve
 
 from lmstudio_integrations._narrow import is_list
 from tests.fuzz.mutations import mutated
-from tests.protocol.samples import SUCCESS, TOOL_CALL, fragment, progress
+from tests.protocol.samples import TOOL_CALL, fragment, progress
 from tests.protocol.transcripts import LLM_INFO, LLM_INSTANCE
+from tests.types.test_results import STATS
 
 LOAD_CONFIG = {
     "fields": [
@@ -35,22 +36,9 @@ PREDICTION_CONFIG = {
         {"key": "llm.prediction.stopStrings", "value": ["END"]},
     ]
 }
-STATS = {
-    **SUCCESS["stats"],
-    "stopReason": "eosFound",
-    "tokensPerSecond": 51.4,
-    "numGpuLayers": -1,
-    "timeToFirstTokenSec": 0.11,
-    "totalTimeSec": 0.95,
-    "promptTokensCount": 41,
-    "predictedTokensCount": 5,
-    "totalTokensCount": 46,
-    "usedDraftModelKey": "draft",
-    "acceptedDraftTokensCount": 1,
-}
 END = {
     "type": "success",
-    "stats": STATS,
+    "stats": {**STATS, "usedDraftModelKey": "draft", "acceptedDraftTokensCount": 1},
     "modelInfo": LLM_INSTANCE,
     "loadModelConfig": LOAD_CONFIG,
     "predictionConfig": PREDICTION_CONFIG,
