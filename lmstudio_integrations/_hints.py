@@ -1,10 +1,14 @@
 """What to say of a name that nobody knows: which one was probably meant."""
 
 from collections.abc import Iterable
+from itertools import islice
+
+_MOST_NAMES, _LONGEST_NAME = 128, 128
+"""Names compared, and characters of one; comparing two takes the square of their length."""
 
 
 def near(name: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
-    """Return the names that are most like one; none if none is like it.
+    """Return the names most similar to one. Only the first 128 names of up to 128 characters are compared.
 
     Args:
         name: The name that is not known.
@@ -14,7 +18,10 @@ def near(name: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6)
     """
     from difflib import get_close_matches  # noqa: PLC0415 - only when something is wrong
 
-    return get_close_matches(name, list(known), n=most, cutoff=cutoff)
+    if len(name) > _LONGEST_NAME:
+        return []
+    names = [each for each in islice(known, _MOST_NAMES) if len(each) <= _LONGEST_NAME]
+    return get_close_matches(name, names, n=most, cutoff=cutoff)
 
 
 def hint(known: Iterable[str], meant: Iterable[str]) -> str:

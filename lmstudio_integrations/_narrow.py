@@ -1,9 +1,13 @@
 """Type checks of untyped data that type checkers understand in full."""
 
+import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from typing_extensions import TypeIs
+
+SAFE_INTEGER = 2**53
+"""Integers from here on are not exact in JavaScript, in which the server is written."""
 
 
 def is_object(value: object) -> TypeIs[dict[str, Any]]:
@@ -24,3 +28,15 @@ def is_list(value: object) -> TypeIs[list[Any]]:
 def is_iterable(value: object) -> TypeIs[Iterable[Any]]:
     """Whether a value can be iterated over."""
     return isinstance(value, Iterable)
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether a value can be a number of tokens or the like."""
+    return type(value) is int and 0 <= value < SAFE_INTEGER
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value is a finite number of usable size."""
+    if type(value) is int:
+        return -SAFE_INTEGER < value < SAFE_INTEGER
+    return type(value) is float and math.isfinite(value)

@@ -45,12 +45,13 @@ def plan(texts: Sequence[str], window: int, policy: LengthPolicy) -> Plan:
     Raises:
         LMStudioContextOverflowError: If one is too long and the policy is `error`.
     """
-    fitting, limit = list(texts), window - MARKS
+    fitting, limit = list(texts), max(window - MARKS, 0)
     suspects: list[int] = [index for index, text in enumerate(texts) if not surely_fits(_size(text), window)]
     while suspects:
         counts = yield [fitting[index] for index in suspects]
         long: dict[int, int] = {index: count for index, count in zip(suspects, counts, strict=True) if count > limit}
-        if long and policy == "error":
+        hopeless = any(not fitting[index] for index in long)  # cut to nothing, and still too long
+        if long and (policy == "error" or hopeless):
             index, count = next(iter(long.items()))
             raise LMStudioContextOverflowError(
                 f"text {index} has {count + MARKS} tokens, and the model takes {window}; split it, load the model with "

@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from lmstudio_integrations.types.results import LlmPredictionStats, PredictionEnd
+from lmstudio_integrations._narrow import is_count
+from lmstudio_integrations.protocol.errors import shortened
+from lmstudio_integrations.types.results import LlmPredictionFragment, LlmPredictionStats, PredictionEnd
 
 NOT_FINISHED = "the call was not finished"
+NOT_PARSED = "the call could not be parsed"
 REQUIRED = (
     "a tool call was required, and the model answered without one; "
     "use a model that was trained for tools, or tool_choice='auto'"
@@ -45,6 +48,11 @@ def token_counts(end: PredictionEnd) -> tuple[int, int, int]:
     return read, written, end.stats.get("totalTokensCount") or read + written
 
 
+def with_tokens(total: int, fragment: LlmPredictionFragment) -> int:
+    """Return a number of tokens with those of one more fragment; a count that cannot be is left out."""
+    return total + fragment.tokens_count if is_count(fragment.tokens_count) else total
+
+
 def cut_off(end: PredictionEnd) -> str:
     """Return why a tool call is not whole when the prediction ends in the middle of it."""
     return f"the call was cut off ({end.stats.get('stopReason')})"
@@ -53,7 +61,7 @@ def cut_off(end: PredictionEnd) -> str:
 def failure(error: Mapping[str, Any]) -> str:
     """Return the text of an error on the wire, in one line."""
     texts = (error.get("title"), error.get("cause"))
-    return ": ".join(text for text in texts if isinstance(text, str) and text) or "the call could not be parsed"
+    return ": ".join(shortened(text) for text in texts if isinstance(text, str) and text) or NOT_PARSED
 
 
 def new_call_id() -> str:

@@ -13,6 +13,7 @@ from lmstudio_integrations.client._link import Call, Link
 from lmstudio_integrations.client._waiters import LoopWaiter, ThreadWaiter
 from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.protocol.endpoints import Namespace, channel, rpc
+from lmstudio_integrations.protocol.errors import shortened
 from lmstudio_integrations.protocol.session import closed_early
 
 T = TypeVar("T")
@@ -126,5 +127,6 @@ def understanding(doing: str) -> Generator[None]:
     """Turn what goes wrong in reading an answer into one error that says so."""
     try:
         yield
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise LMStudioProtocolError(f"{doing}: the server's answer makes no sense here: {error!r}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        reason = shortened(repr(error))
+        raise LMStudioProtocolError(f"{doing}: the server's response cannot be read: {reason}") from error

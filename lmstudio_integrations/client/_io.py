@@ -30,6 +30,8 @@ class IOThread:
         self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
         self.dead = False
         """Whether this thread belongs to the parent of a fork."""
+        self.ending = False
+        """Whether the process ends."""
         self._on_exit: list[Callable[[], Any]] = []
         self._held: list[Callable[[], None]] | None = None
         self._thread = threading.Thread(target=self._run, name="lmstudio-io", daemon=True)
@@ -98,6 +100,18 @@ class IOThread:
         if threading.current_thread() is self._thread:
             raise LMStudioRuntimeError("a blocking call was made on the I/O thread; make it from another thread")
 
+    def end_daemon(self) -> None:
+        """Keep a daemon thread from failing because the process ends: nobody handles that, and it prints a traceback.
+
+        The process is normally over before the pause is. Where something waits for the thread, it ends silently.
+
+        Raises:
+            SystemExit: In a daemon thread when the process ends.
+        """
+        if self.ending and threading.current_thread().daemon:
+            threading.Event().wait(EXIT_DEADLINE)
+            raise SystemExit
+
     def at_exit(self, closer: Callable[[], Any]) -> None:
         """Register a coroutine function that closes what is open."""
         self._on_exit.append(closer)
@@ -136,6 +150,7 @@ class IOThread:
 def _stop_current() -> None:
     thread = IOThread.existing()
     if thread is not None:
+        thread.ending = True
         thread.stop()
 
 

@@ -1,17 +1,17 @@
 """What a handle can do besides predicting, and what a client can do with models: the flows."""
 
-from collections.abc import Mapping, Sequence
-from operator import itemgetter
-from typing import Any, TypeAlias, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar, cast
 
 from pydantic import ValidationError
 
-from lmstudio_integrations._narrow import is_mapping
+from lmstudio_integrations._narrow import is_count, is_list, is_mapping
 from lmstudio_integrations.client._arguments import check_names, list_of, text_of
 from lmstudio_integrations.client._binding import Binding, Specifier, on_model, resolve, with_model
 from lmstudio_integrations.client._flows import Flow, ask, ask_many, understanding
 from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
+from lmstudio_integrations.protocol.envelope import readable
 from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
 from lmstudio_integrations.protocol.requests import (
     ApplyPromptTemplate,
@@ -38,6 +38,7 @@ from lmstudio_integrations.types.models import (
 from lmstudio_integrations.types.references import ModelReference, specifier_of
 from lmstudio_integrations.types.tools import Tool
 
+T = TypeVar("T")
 Tools: TypeAlias = Sequence[Tool | Mapping[str, Any]]
 TemplateOpts: TypeAlias = Mapping[str, bool]
 
@@ -100,7 +101,7 @@ def get_load_fields(link: Link[Any], binding: Binding) -> Flow[dict[str, Any]]:
             link, binding.kind, "getLoadConfig", Specified(specifier=specifier), doing="Load config"
         )
         with understanding("Load config"):
-            return KvConfig.from_dict(config).as_mapping()
+            return KvConfig.from_dict(readable(config)).as_mapping()
 
     return (yield from on_model(link, binding, operation))
 
@@ -143,12 +144,12 @@ def context_use(link: Link[Any], binding: Binding, history: WireHistory) -> Flow
 
 def tokenize(link: Link[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[int]]]:
     """Return the tokens of each text."""
-    return (yield from _per_text(link, binding, "tokenize", texts, "tokens"))
+    return (yield from _per_text(link, binding, "tokenize", texts, _token_ids))
 
 
 def count_tokens(link: Link[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[int]]:
     """Return the number of tokens of each text."""
-    return (yield from _per_text(link, binding, "countTokens", texts, "tokenCount"))
+    return (yield from _per_text(link, binding, "countTokens", texts, _token_count))
 
 
 def embed(link: Link[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[float]]]:
@@ -176,16 +177,17 @@ def apply_prompt_template(
         )
         result = yield from ask(link, "llm", "applyPromptTemplate", parameter, doing="Prompt template")
         with understanding("Prompt template"):
-            formatted: str = result["formatted"]
-            return formatted
+            return _string(result["formatted"])
 
     return (yield from with_model(link, binding, operation))
 
 
-def _per_text(link: Link[Any], binding: Binding, name: str, texts: Sequence[str], member: str) -> Flow[list[Any]]:
-    def operation(link: Link[Any], specifier: Specifier) -> "Flow[list[Any]]":
+def _per_text(
+    link: Link[Any], binding: Binding, name: str, texts: Sequence[str], read: Callable[[Any], T]
+) -> Flow[list[T]]:
+    def operation(link: Link[Any], specifier: Specifier) -> "Flow[list[T]]":
         parameters = [Tokenize(specifier=specifier, inputString=text) for text in texts]
-        return (yield from ask_many(link, binding.kind, name, parameters, itemgetter(member), doing="Tokenization"))
+        return (yield from ask_many(link, binding.kind, name, parameters, read, doing="Tokenization"))
 
     return (yield from with_model(link, binding, operation))
 
@@ -210,9 +212,33 @@ def _tool(tool: object) -> dict[str, Any]:
         raise LMStudioValueError(f"tools holds what is no definition of a tool: {tool!r}") from error
 
 
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a string; got {type(value).__name__}")
+    return value
+
+
+def _token_count(result: Any) -> int:
+    count = result["tokenCount"]
+    if not is_count(count):
+        raise TypeError(f"expected a number of tokens; got {type(count).__name__}")
+    return count
+
+
+def _token_ids(result: Any) -> list[int]:
+    return _array(result["tokens"], {int})
+
+
 def _vector(result: Any) -> list[float]:
     """Return a vector of Python floats; JSON writes whole numbers without a point."""
-    vector: list[float] = result["embedding"]
+    vector = _array(result["embedding"], {int, float})
     if not vector:
         raise LMStudioProtocolError("Embedding: the server sent an empty vector")
     return list(map(float, vector))
+
+
+def _array(value: object, types: set[type]) -> list[Any]:
+    # Arrays may be long: looking at the set of types is several times faster than at each item.
+    if not is_list(value) or not types.issuperset(map(type, value)):
+        raise TypeError(f"expected an array of {' or '.join(sorted(kind.__name__ for kind in types))}")
+    return value

@@ -23,6 +23,7 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol.endpoints import Channel
+from lmstudio_integrations.protocol.errors import shortened
 from lmstudio_integrations.protocol.exchange import Clocks
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.protocol.session import closed_early
@@ -381,4 +382,6 @@ class Prediction:
 
 def _failed_call(call: ToolCallFailed) -> LMStudioToolCallError:
     reason = call.error.get("cause") or call.error.get("title") or "no reason given"
-    return LMStudioToolCallError(f"Failed to parse tool call request: {reason}", raw_content=call.raw_content)
+    return LMStudioToolCallError(
+        f"Failed to parse tool call request: {shortened(str(reason))}", raw_content=call.raw_content
+    )

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
+from lmstudio_integrations.protocol.errors import shortened
 from lmstudio_integrations.types.config import LlmPredictionConfig
 
 
@@ -45,7 +46,7 @@ class Format:
 
     Attributes:
         wire: The setting `structured`.
-        parse: Text to value; raises `ValueError` with the reason if it is not what was asked for.
+        parse: Text to value; raises `ValueError` with the reason if it is not what was asked for, or `RecursionError`.
     """
 
     wire: dict[str, Any]
@@ -61,10 +62,10 @@ class Format:
         cleaned = _MARKER.sub("", text).strip()
         try:
             return self.parse(cleaned)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             hint = _HINTS.get(stop_reason, "")
             raise LMStudioStructuredOutputError(
-                f"the answer is not the structured output that was asked for: {_reason(error)} "
+                f"the answer is not the structured output that was asked for: {shortened(_reason(error))} "
                 f"(stop reason {stop_reason}){hint}",
                 text=text,
             ) from error
@@ -182,10 +183,10 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _reason(error: ValueError) -> str:
+def _reason(error: ValueError | RecursionError) -> str:
     if isinstance(error, ValidationError):
         return "; ".join(
             f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}"
             for each in error.errors(include_url=False)
         )
-    return str(error)
+    return "it nests too deep" if isinstance(error, RecursionError) else str(error)

@@ -5,6 +5,7 @@ The I/O thread puts items in and never waits; it wakes the caller once per porti
 
 import contextlib
 import queue
+import sys
 from collections import deque
 from threading import current_thread
 from typing import TYPE_CHECKING, Any
@@ -22,10 +23,9 @@ SLICE = 0.1
 
 def caller() -> object:
     """Return who calls: the task, or the thread where none runs."""
-    from asyncio import current_task  # noqa: PLC0415 - see `LoopWaiter`
-
+    asyncio: Any = sys.modules.get("asyncio")  # an import would fail when the interpreter tears modules down
     try:
-        task = current_task()
+        task = asyncio.current_task() if asyncio else None
     except RuntimeError:  # no loop runs here
         task = None
     return task or current_thread()
@@ -60,15 +60,18 @@ class Waiter:
 
         Raises:
             BaseException: That with which the call failed, after everything before it was taken.
+            SystemExit: In a daemon thread when the process ends.
         """
         done, items = self.done, self._items
         if items:
             return [items.popleft() for _ in range(len(items))]
         if done:
             if self._error is not None:
+                self._io.end_daemon()
                 raise self._error
             return []
         if self._io.gone:
+            self._io.end_daemon()
             raise LMStudioConnectionLostError(
                 "the process was forked while this call was open; make it again"
                 if self._io.dead

@@ -30,6 +30,7 @@ from lmstudio_integrations._adapters.outcome import (
     finish_reason,
     new_call_id,
     token_counts,
+    with_tokens,
 )
 from lmstudio_integrations.errors import LMStudioToolCallError
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix, spoiler
@@ -152,7 +153,7 @@ class ChunkStream:
                 return ()
             message = AIMessageChunk(content=event.content, response_metadata=metadata)
         else:
-            self._counts.reasoning += event.tokens_count
+            self._counts.reasoning = with_tokens(self._counts.reasoning, event)
             if event.reasoning_type != "reasoning":
                 return ()
             message = AIMessageChunk(
@@ -297,7 +298,7 @@ class Fold:
 
     def _add_fragment(self, event: LlmPredictionFragment) -> None:
         if event.reasoning_type != "none":
-            self._counts.reasoning += event.tokens_count
+            self._counts.reasoning = with_tokens(self._counts.reasoning, event)
         kept = self._kept(event)
         if kept is not None:
             kept.append(event.content)

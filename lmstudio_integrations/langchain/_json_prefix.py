@@ -7,12 +7,26 @@ so far is the beginning of a JSON object; this is the machine that tells, in tim
 import re
 from dataclasses import dataclass, field
 
+from lmstudio_integrations.protocol.envelope import DEEPEST
+
 _SPACE = " \t\n\r"
-_WORD = re.compile(
-    r"-?(?:(?:0|[1-9]\d*)(?:(?:\.\d*)?|(?:\.\d+)?[eE](?:[+-]?\d*)))?|t(?:r(?:ue?)?)?|f(?:a(?:l(?:se?)?)?)?|n(?:u(?:ll?)?)?"
-)
-"""The beginnings of numbers and of `true`, `false`, `null`."""
-_WHOLE_WORD = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null")
+_NEXT_IN_WORD: dict[tuple[str, str], str] = {
+    **{(word[:end], word[end]): word[: end + 1] for word in ("true", "false", "null") for end in range(len(word))},
+    ("", "-"): "-",
+    **dict.fromkeys([("", "0"), ("-", "0")], "0"),
+    **dict.fromkeys([("", "1"), ("-", "1"), ("1", "0"), ("1", "1")], "1"),
+    **dict.fromkeys([("0", "."), ("1", ".")], "1."),
+    **dict.fromkeys([("1.", "0"), ("1.", "1"), ("1.1", "0"), ("1.1", "1")], "1.1"),
+    **dict.fromkeys([("0", "e"), ("1", "e"), ("1.1", "e")], "1e"),
+    **dict.fromkeys([("1e", "+"), ("1e", "-")], "1e+"),
+    **dict.fromkeys([(state, digit) for state in ("1e", "1e+", "1e1") for digit in "01"], "1e1"),
+}
+"""What the beginning of a number, `true`, `false` or `null` becomes with the next character.
+
+Of numbers only the form is kept: all that begin alike, such as `12.5` and `7.25`, are `1.1`.
+"""
+_WHOLE_WORDS = {"true", "false", "null", "0", "1", "1.1", "1e1"}
+_ALIKE = dict.fromkeys("23456789", "1") | {"E": "e"}
 _CLOSING = {"{": "}", "[": "]"}
 
 
@@ -49,11 +63,11 @@ class JsonPrefix:
             case "hex":
                 return self._in_hex(char)
             case "word" if char not in ",]}" and char not in _SPACE:
-                self._word += char
-                return _WORD.fullmatch(self._word) is not None
+                self._word = _longer(self._word, char)
+                return bool(self._word)
             case "word":
                 self._expects = "comma"
-                return _WHOLE_WORD.fullmatch(self._word) is not None and self._between(char)
+                return self._word in _WHOLE_WORDS and self._between(char)
             case _:
                 return self._between(char)
 
@@ -80,15 +94,15 @@ class JsonPrefix:
             return True
         match self._expects, char:
             case (("object" | "value" | "value or end"), "{"):
-                self._push("{", "key or end")
+                return self._push("{", "key or end")
             case (("value" | "value or end"), "["):
-                self._push("[", "value or end")
+                return self._push("[", "value or end")
             case (("key" | "key or end"), '"'):
                 self._push("key", "string")
             case (("value" | "value or end"), '"'):
                 self._expects = "string"
-            case (("value" | "value or end"), _) if _WORD.fullmatch(char):
-                self._expects, self._word = "word", char
+            case (("value" | "value or end"), _) if word := _longer("", char):
+                self._expects, self._word = "word", word
             case "colon", ":":
                 self._stack.pop()
                 self._expects = "value"
@@ -100,9 +114,10 @@ class JsonPrefix:
                 return False
         return True
 
-    def _push(self, what: str, expects: str) -> None:
+    def _push(self, what: str, expects: str) -> bool:
         self._stack.append(what)
         self._expects = expects
+        return len(self._stack) <= DEEPEST
 
     def _pop(self, char: str) -> bool:
         if _CLOSING[self._stack.pop()] != char:
@@ -110,6 +125,11 @@ class JsonPrefix:
         self.complete = not self._stack
         self._expects = "nothing" if self.complete else "comma"
         return True
+
+
+def _longer(word: str, char: str) -> str:
+    """Return the form of a word with one more character; nothing if there is no such word."""
+    return _NEXT_IN_WORD.get((word, _ALIKE.get(char, char)), "")
 
 
 _ESCAPE = re.compile(r"\\.", re.DOTALL)

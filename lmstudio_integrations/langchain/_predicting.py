@@ -15,6 +15,7 @@ from lmstudio_integrations._adapters.predicting import Call
 from lmstudio_integrations._adapters.retry import repeat
 from lmstudio_integrations._adapters.runtime import Facts
 from lmstudio_integrations._adapters.settings import ALIASES, CLOCKS
+from lmstudio_integrations._narrow import is_count
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._chunks import PROVIDER
 from lmstudio_integrations.langchain._errors import translated
@@ -38,6 +39,7 @@ DEFAULT_CONCURRENCY = 4
 
 _PACKAGE = "lmstudio-integrations"
 _PARALLEL = "llm.load.numParallelSessions"
+_MOST_PARALLEL = 1023
 
 
 class Predicting(predicting.Predicting):
@@ -175,10 +177,10 @@ def own_version() -> tuple[str, str]:
 
 
 def _parallel(end: PredictionEnd) -> int | None:
-    for field in end.load_model_config.get("fields") or ():
-        if field.get("key") == _PARALLEL:
+    for field in end.load_model_config.get("fields", ()):
+        if field["key"] == _PARALLEL:
             value = field.get("value")
-            return value if isinstance(value, int) else None
+            return value if is_count(value) and 0 < value <= _MOST_PARALLEL else None
     return None
 
 

@@ -21,6 +21,7 @@ from lmstudio_integrations.client._structured import Format
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
 from lmstudio_integrations.langchain._tools import is_pydantic, json_schema, openai_tool
+from lmstudio_integrations.protocol.errors import shortened
 
 METHODS = ("json_schema", "function_calling", "json_mode")
 
@@ -282,7 +283,8 @@ def _instance(kind: Any, value: Any, text: str) -> Any:
         return _validated(kind, value)
     except Exception as error:  # a validator is the user's, and may raise anything
         reason = error if isinstance(error, ValueError) else repr(error)
-        raise LangChainStructuredOutputError(f"the answer does not fit {kind.__name__}: {reason}", text=text) from error
+        message = f"the response does not fit {kind.__name__}: {shortened(str(reason))}"
+        raise LangChainStructuredOutputError(message, text=text) from error
 
 
 def _validated(kind: Any, value: Any) -> Any:

@@ -14,6 +14,7 @@ from lmstudio_integrations._adapters.progress import bar
 from lmstudio_integrations._adapters.retry import arepeat, repeat
 from lmstudio_integrations._adapters.runtime import Server, Wanted
 from lmstudio_integrations._adapters.settings import Connected
+from lmstudio_integrations._adapters.texts import prefixed
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadSettings, ModelKind
@@ -67,24 +68,25 @@ class LMStudioEmbeddings(Connected, Embeddings):
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a question."""
-        return self._embed(_prefixed(self.query_prefix, [text]))[0]
+        return self._embed(self.query_prefix, [text])[0]
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the vectors of texts, in their order."""
-        return self._embed(_prefixed(self.document_prefix, texts))
+        return self._embed(self.document_prefix, texts)
 
     async def aembed_query(self, text: str) -> list[float]:
         """Return the vector of a question."""
-        return (await self._aembed(_prefixed(self.query_prefix, [text])))[0]
+        return (await self._aembed(self.query_prefix, [text]))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the vectors of texts, in their order."""
-        return await self._aembed(_prefixed(self.document_prefix, texts))
+        return await self._aembed(self.document_prefix, texts)
 
-    def _embed(self, texts: list[str]) -> list[list[float]]:
-        if not texts:
-            return []
+    def _embed(self, prefix: str, given: list[str]) -> list[list[float]]:
         with translated():
+            texts = prefixed(prefix, given)
+            if not texts:
+                return []
             server, wanted, config = self._settled()
             model = self._runtime.embedding(server, wanted, config)
             ask = partial(fitting, model, self._runtime, (server, wanted), texts, self.length_policy)
@@ -93,10 +95,11 @@ class LMStudioEmbeddings(Connected, Embeddings):
                 vectors += repeat(partial(_embed, model, part), self.max_retries)
             return self._shaped(vectors)
 
-    async def _aembed(self, texts: list[str]) -> list[list[float]]:
-        if not texts:
-            return []
+    async def _aembed(self, prefix: str, given: list[str]) -> list[list[float]]:
         with translated():
+            texts = prefixed(prefix, given)
+            if not texts:
+                return []
             server, wanted, config = self._settled()
             model = self._runtime.async_embedding(server, wanted, config)
             ask = partial(afitting, model, self._runtime, (server, wanted), texts, self.length_policy)
@@ -125,18 +128,6 @@ class LMStudioEmbeddings(Connected, Embeddings):
         if self.dimensions is None:
             return vectors
         return [_shortened(vector, self.dimensions) for vector in vectors]
-
-
-def _prefixed(prefix: str, texts: Sequence[str]) -> list[str]:
-    """Return texts with a prefix.
-
-    Raises:
-        LMStudioValueError: If one is no text.
-    """
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-            raise LMStudioValueError(f"text {index} must be text; got {text!r}")
-    return [prefix + text for text in texts] if prefix else list(texts)
 
 
 def _embed(model: "EmbeddingModel", texts: list[str]) -> list[list[float]]:

@@ -31,6 +31,7 @@ from llama_index.core.base.llms.types import (
 
 from lmstudio_integrations._adapters import outcome
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
+from lmstudio_integrations.protocol.errors import shortened
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
@@ -127,7 +128,7 @@ class Answer:
                 return None
             self.text += event.content
             return Step(event.content, "", logprobs)
-        self._thinking_tokens += event.tokens_count
+        self._thinking_tokens = outcome.with_tokens(self._thinking_tokens, event)
         if event.reasoning_type != "reasoning":
             return None
         self.thinking += event.content
@@ -273,7 +274,7 @@ class Answer:
         if self._failures:
             reasons = "; ".join(reason for reason, _ in self._failures)
             raw = "\n".join(raw for _, raw in self._failures if raw) or None
-            shown = f"; the model wrote {raw!r}" if raw else ""
+            shown = f"; the model wrote {shortened(raw)!r}" if raw else ""
             if self.end is not None and outcome.finish_reason(self.end, called=False) == "length":
                 shown += "; the answer was cut off: raise max_tokens or the context length"
             raise LlamaIndexToolCallError(f"a tool call failed: {reasons}{shown}", raw_content=raw, text=self.text)

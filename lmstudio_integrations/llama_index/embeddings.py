@@ -15,6 +15,7 @@ from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.lengths import LengthPolicy
 from lmstudio_integrations._adapters.retry import arepeat, repeat
 from lmstudio_integrations._adapters.runtime import Server, Wanted
+from lmstudio_integrations._adapters.texts import prefixed
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.llama_index._callbacks import without_span
 from lmstudio_integrations.llama_index._names import with_clocks
@@ -139,19 +140,19 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
 
     def get_query_embedding(self, query: str) -> list[float]:
         """Return the vector of a question."""
-        return without_span(super().get_query_embedding)(self.query_instruction + query)
+        return without_span(super().get_query_embedding)(*prefixed(self.query_instruction, [query]))
 
     async def aget_query_embedding(self, query: str) -> list[float]:
         """Return the vector of a question."""
-        return await without_span(super().aget_query_embedding)(self.query_instruction + query)
+        return await without_span(super().aget_query_embedding)(*prefixed(self.query_instruction, [query]))
 
     def get_text_embedding(self, text: str) -> list[float]:
         """Return the vector of a text."""
-        return without_span(super().get_text_embedding)(self.text_instruction + text)
+        return without_span(super().get_text_embedding)(*prefixed(self.text_instruction, [text]))
 
     async def aget_text_embedding(self, text: str) -> list[float]:
         """Return the vector of a text."""
-        return await without_span(super().aget_text_embedding)(self.text_instruction + text)
+        return await without_span(super().aget_text_embedding)(*prefixed(self.text_instruction, [text]))
 
     def get_text_embedding_batch(
         self,
@@ -160,7 +161,9 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
         **kwargs: Any,
     ) -> list[list[float]]:
         """Return the vectors of texts, in their order."""
-        return without_span(super().get_text_embedding_batch)(self._instructed(texts), show_progress, **kwargs)
+        return without_span(super().get_text_embedding_batch)(
+            prefixed(self.text_instruction, texts), show_progress, **kwargs
+        )
 
     async def aget_text_embedding_batch(
         self,
@@ -169,10 +172,9 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
         **kwargs: Any,
     ) -> list[list[float]]:
         """Return the vectors of texts, in their order."""
-        return await without_span(super().aget_text_embedding_batch)(self._instructed(texts), show_progress, **kwargs)
-
-    def _instructed(self, texts: Sequence[str]) -> list[str]:
-        return [self.text_instruction + text for text in texts]
+        return await without_span(super().aget_text_embedding_batch)(
+            prefixed(self.text_instruction, texts), show_progress, **kwargs
+        )
 
     # Core's six hooks -----------------------------------------------------------------------------------------------
 

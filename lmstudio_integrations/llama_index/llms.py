@@ -316,6 +316,8 @@ class LMStudio(Portable, Predicting, Structured):
         return _Job(call, options, drafts, pictures)
 
     def _completion_job(self, prompt: str, formatted: bool, given: Mapping[str, Any]) -> _Job:  # noqa: FBT001 - core's
+        if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+            raise LMStudioValueError(f"the prompt must be a string; got {prompt!r}")
         to_prompt = self.completion_to_prompt
         if not (formatted or to_prompt is None or to_prompt is default_completion_to_prompt):
             prompt, formatted = to_prompt(prompt), True

@@ -10,11 +10,14 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic_core import from_json, to_json
 
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._narrow import is_list, is_object
 
 AUTH_VERSION = 1
 MAX_WARNINGS = 5
 """Warnings that one side sends per connection; then it goes silent (protocol §3.6)."""
+
+DEEPEST = 100
+"""Levels of nesting of a value that is rebuilt: JSON, copies and tracers all recurse, some of them in Python."""
 
 
 def dumps(value: Any) -> str:
@@ -78,6 +81,44 @@ def damage(data: str | bytes) -> Damage | None:
     if found is None:
         return Damage(None, None, position)
     return Damage("channelId" if found.group(1) == b"channelId" else "callId", int(found.group(2)), position)
+
+
+def readable(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a received object that can be written again: its strings are valid Unicode, its nesting is limited.
+
+    Raises:
+        TypeError: If it nests too deep.
+    """
+    try:
+        to_json(value)  # the quickest check of all of it; what the slow parser lets through fails
+    except ValueError:
+        written: dict[str, Any] = rebuilt(value)
+        return written
+    return value
+
+
+def rebuilt(value: Any, levels: int = DEEPEST) -> Any:
+    """Return a JSON value with valid Unicode and at most so many levels.
+
+    Raises:
+        TypeError: If it nests deeper.
+    """
+    if isinstance(value, str):
+        return without_surrogates(value)
+    if not (is_object(value) or is_list(value)):
+        return value
+    if not levels:
+        raise TypeError(f"nested deeper than {DEEPEST} levels")
+    if is_object(value):
+        return {without_surrogates(name): rebuilt(member, levels - 1) for name, member in value.items()}
+    return [rebuilt(item, levels - 1) for item in value]
+
+
+def without_surrogates(text: str) -> str:
+    """Return a text with a replacement character for each lone surrogate, which UTF-8 cannot carry."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def auth(identifier: str, passkey: str) -> str:

@@ -1,11 +1,15 @@
-"""Errors on the wire to exceptions (protocol §3.7): by code first, then by the server's known texts."""
+"""Errors on the wire to exceptions (protocol §3.7): by code first, then by the server's known texts.
+
+This runs on the thread that serves every call, so the work on one error is bounded: long texts are cut first, and
+each pattern needs time linear in the text.
+"""
 
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmstudio_integrations._hints import near
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._narrow import is_list, is_object
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioContextOverflowError,
@@ -35,14 +39,16 @@ _BY_CODE: dict[str, type[LMStudioServerError]] = {
     "generic.presetNotFound": LMStudioPresetNotFoundError,
 }
 
+# A search tries each place where a pattern may begin. Two texts with anything between them (`n_keep` … `n_ctx`) would
+# take the square of the length, so the first of them is looked for once in a line: `(?>…)` never goes back.
 _BY_TEXT: tuple[tuple[re.Pattern[str], type[LMStudioServerError]], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), kind)
     for pattern, kind in (
         (r"keep the first \d+ tokens when context the overflows", LMStudioContextOverflowError),
-        (r"n_keep.*n_ctx", LMStudioContextOverflowError),
+        (r"(?m)^(?>.*?n_keep).*n_ctx", LMStudioContextOverflowError),
         (r"(exceeds?|larger than|overflows?) (the )?(available )?context", LMStudioContextOverflowError),
         (r"no models? (is |are )?(currently )?loaded", LMStudioModelNotFoundError),
-        (r'model ".*" not found|cannot find (a )?model', LMStudioModelNotFoundError),
+        (r'(?m)^(?>.*?model ").*" not found|cannot find (a )?model', LMStudioModelNotFoundError),
         (r"model is not (embedding|llm)|not an? (embedding|llm)", LMStudioWrongModelKindError),
         (r"model (is|was|has been) unloaded|model unloaded", LMStudioModelUnloadedError),
         (r"insufficient system resources", LMStudioInsufficientResourcesError),
@@ -58,9 +64,15 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], type[LMStudioServerError]], ...] = tuple(
 )
 
 _NUMBERS = re.compile(
-    r"first (\d{1,12}) tokens.*length of only (\d{1,12})|n_keep \(?(\d{1,12})\)? >= n_ctx \(?(\d{1,12})\)?",
+    r"first (\d{1,12}) tokens.{0,200}?length of only (\d{1,12})|n_keep \(?(\d{1,12})\)? >= n_ctx \(?(\d{1,12})\)?",
     re.DOTALL,
 )
+
+_HEAD, _TAIL = 6_144, 2_048
+"""Characters kept of the beginning and the end of a long text."""
+
+_SAMPLE, _LONGEST_NAME = 20, 256
+"""Names listed in a suggestion, and characters kept of each."""
 
 
 def error_object(value: object) -> Mapping[str, Any]:
@@ -122,15 +134,25 @@ def _advice(display: Mapping[str, Any] | None) -> str | None:
         return None
 
 
+def _sample(names: object) -> list[str]:
+    if not is_list(names):
+        raise TypeError("the sample is not a list")
+    return [_name(name) for name in names[:_SAMPLE]]
+
+
+def _name(value: object) -> str:
+    return str(value)[:_LONGEST_NAME]
+
+
 def _not_loaded(display: Mapping[str, Any]) -> str:
-    loaded = [str(name) for name in display["loadedModelsSample"]]
+    loaded = _sample(display["loadedModelsSample"])
     return (
         f"loaded are: {', '.join(loaded)}" if loaded else "no model is loaded; load one, or name a key to get-or-load"
     )
 
 
 def _no_path(display: Mapping[str, Any]) -> str:
-    known = [str(path) for path in display["availablePathsSample"]]
+    known = _sample(display["availablePathsSample"])
     names = [*known, *(path.rpartition("/")[2] for path in known if "/" in path)]
     close = near(str(display["path"]), names, most=2, cutoff=0.5)
     if close:
@@ -139,13 +161,14 @@ def _no_path(display: Mapping[str, Any]) -> str:
 
 
 def _preset(display: Mapping[str, Any]) -> str:
-    return "Available are: " + ", ".join(str(preset["identifier"]) for preset in display["availablePresetsSample"])
+    presets = display["availablePresetsSample"]
+    return "Available are: " + ", ".join(_sample([preset["identifier"] for preset in presets[:_SAMPLE]]))
 
 
 def _mismatch(display: Mapping[str, Any]) -> str:
-    actual = str(display["actualDomain"])
+    actual, expected = _name(display["actualDomain"]), _name(display["expectedDomain"])
     use = {"embedding": "use it as an embedding model", "llm": "use it as a language model"}.get(actual, "")
-    return f"{display['path']} is of kind {actual!r}, not {display['expectedDomain']!r}; {use}".rstrip("; ")
+    return f"{_name(display['path'])} is of kind {actual!r}, not {expected!r}; {use}".rstrip("; ")
 
 
 _ADVICE: dict[str, Callable[[Mapping[str, Any]], str]] = {
@@ -167,7 +190,13 @@ def _window(text: str) -> dict[str, int]:
 
 def _text(error: Mapping[str, Any], name: str) -> str | None:
     value = error.get(name)
-    return value if isinstance(value, str) and value else None
+    return shortened(value) if isinstance(value, str) and value else None
+
+
+def shortened(text: str) -> str:
+    """Return a server's text; one too long to be of use loses its middle."""
+    omitted = len(text) - _HEAD - _TAIL
+    return text if omitted <= 0 else f"{text[:_HEAD]} [… {omitted} characters omitted …] {text[-_TAIL:]}"
 
 
 def _object(error: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:

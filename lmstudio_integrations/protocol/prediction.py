@@ -1,13 +1,20 @@
-"""Packets of a prediction to events, events to a result, and back to packets for the emulator (protocol §4.3)."""
+"""Packets of a prediction to events, events to a result, and back to packets for the emulator (protocol §4.3).
 
+Packets are read leniently: what only describes a prediction is dropped where it is malformed, with a debug line, so
+that no reader above has to expect it. What a prediction consists of, text and tool calls, is read or rejected.
+"""
+
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._narrow import is_count, is_list, is_number, is_object
+from lmstudio_integrations.protocol.envelope import readable, rebuilt, without_surrogates
 from lmstudio_integrations.protocol.errors import error_object
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
+    LlmPredictionStats,
     PredictionEnd,
     PredictionEvent,
     PromptProgress,
@@ -18,7 +25,11 @@ from lmstudio_integrations.types.results import (
     ToolCallStart,
 )
 
+logger = logging.getLogger(__name__)
+
+DefaultT = TypeVar("DefaultT")
 Packet = Mapping[str, Any]
+Check = Callable[[object], bool]
 
 
 class LegacyPredictionError(Exception):
@@ -30,76 +41,159 @@ class LegacyPredictionError(Exception):
 
 
 def _fragment(packet: Packet) -> LlmPredictionFragment:
+    # This runs for every token: one type check for each member, and no call as long as all is well.
     fragment = packet["fragment"]
     get = fragment.get
+    content = fragment["content"]
+    count = get("tokensCount", 1)
+    kind = get("reasoningType", "none")
+    tokens = get("tokens")
+    if type(content) is not str:
+        raise TypeError(f"expected a string; got {type(content).__name__}")
+    if type(count) is not int:
+        count = _ignored("tokensCount", 1)
+    if type(kind) is not str:
+        kind = _ignored("reasoningType", "none")
+    if tokens is not None:
+        tokens = _tokens(tokens)
     return LlmPredictionFragment(
-        _text(fragment["content"]),
-        get("tokensCount", 1),
-        get("containsDrafted", False),
-        get("reasoningType", "none"),
-        get("isStructural", False),
-        get("tokens"),
+        content, count, get("containsDrafted") is True, kind, get("isStructural") is True, tokens
     )
+
+
+def _tokens(value: object) -> list[dict[str, Any]] | None:
+    if not is_list(value) or not all(map(_is_token, value)):
+        return _ignored("tokens", None)
+    return [readable(token) for token in value]
+
+
+def _is_token(value: object) -> bool:
+    if not _is_candidate(value):
+        return False
+    candidates: object = value.get("candidates") or None
+    return candidates is None or (is_list(candidates) and all(map(_is_candidate, candidates)))
+
+
+def _is_candidate(value: object) -> TypeGuard[dict[str, Any]]:
+    # The server writes the logarithm of 0 as null, because JSON has no infinity.
+    return is_object(value) and _is_string(value.get("text", "")) and _is_number_or_null(value.get("logProb"))
 
 
 def _tool_call_end(packet: Packet) -> ToolCallEnd:
     request = packet["toolCallRequest"]
     arguments = request.get("arguments")
     return ToolCallEnd(
-        _text_or_none(request.get("id")),
-        _text(request["name"]),
-        None if arguments is None else _object(arguments),
-        _text_or_none(packet.get("rawContent")),
+        _string_or_none(request.get("id")),
+        _string(request["name"]),
+        None if arguments is None else rebuilt(_object(arguments)),
+        _string_or_none(packet.get("rawContent")),
     )
 
 
 def _success(packet: Packet) -> PredictionEnd:
-    empty: dict[str, Any] = {}
     return PredictionEnd(
-        _object(packet["stats"]),
-        _object(packet.get("modelInfo") or empty),
-        _object(packet.get("loadModelConfig") or empty),
-        _object(packet.get("predictionConfig") or empty),
+        _members(_object(packet["stats"]), _STATS),
+        _members(_description(packet, "modelInfo"), _MODEL_INFO),
+        _config(_description(packet, "loadModelConfig")),
+        _config(_description(packet, "predictionConfig")),
     )
 
 
-def _progress(packet: Packet) -> PromptProgress:
-    progress, details = packet["progress"], packet.get("details")
-    if not isinstance(progress, int | float):
-        raise TypeError(f"no number: {progress!r}")
-    return PromptProgress(progress, details if is_object(details) else None)
+def _description(packet: Packet, name: str) -> dict[str, Any]:
+    try:
+        return _object(packet.get(name, {}))
+    except TypeError:
+        return _ignored(name, {})
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not is_object(value):
+        raise TypeError(f"expected an object; got {type(value).__name__}")
+    return readable(value)
+
+
+def _members(members: dict[str, Any], checks: Mapping[str, Check]) -> dict[str, Any]:
+    """Return members without those of a wrong type."""
+    for name in [name for name, check in checks.items() if name in members and not check(members[name])]:
+        _ignored(name, None)
+        members = {other: value for other, value in members.items() if other != name}
+    return members
+
+
+def _config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return settings without those that have no key."""
+    fields = config.get("fields", [])
+    if not is_list(fields):
+        return _ignored("fields", {})
+    if all(map(_has_key, fields)):
+        return config
+    return {**config, "fields": [field for field in fields if _has_key(field) or _ignored("field", default=False)]}
+
+
+def _has_key(field: object) -> bool:
+    return is_object(field) and _is_string(field.get("key"))
+
+
+def _progress(packet: Packet) -> PromptProgress | None:
+    progress, details = packet.get("progress"), packet.get("details")
+    if not is_number(progress):
+        return _ignored("progress", None)
+    counts = {name: count for name, count in details.items() if is_count(count)} if is_object(details) else None
+    return PromptProgress(progress, counts)
 
 
 def _tool_call_failed(packet: Packet) -> ToolCallFailed:
-    return ToolCallFailed(error_object(packet.get("error")), _text_or_none(packet.get("rawContent")))
+    error = _description({"error": error_object(packet.get("error"))}, "error")
+    return ToolCallFailed(error, _string_or_none(packet.get("rawContent")))
 
 
 def _legacy_error(packet: Packet) -> PredictionEvent:
     raise LegacyPredictionError(error_object(packet.get("error")))
 
 
-def _text(value: object) -> str:
+def _ignored(name: str, default: DefaultT) -> DefaultT:
+    logger.debug("ignored a malformed %s", name)
+    return default
+
+
+def _string(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"no text: {value!r}")
-    return value
+        raise TypeError(f"expected a string; got {type(value).__name__}")
+    return without_surrogates(value)
 
 
-def _text_or_none(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+def _string_or_none(value: object) -> str | None:
+    return _string(value) if isinstance(value, str) else None
 
 
-def _object(value: object) -> dict[str, Any]:
-    if not is_object(value):
-        raise TypeError(f"no object: {value!r}")
-    return value
+def _is_string(value: object) -> bool:
+    return isinstance(value, str)
 
 
-_EVENTS: dict[str, Callable[[Packet], PredictionEvent]] = {
+def _is_number_or_null(value: object) -> bool:
+    return value is None or is_number(value)
+
+
+_CHECKS: dict[Any, Check] = {
+    str: _is_string,
+    str | None: lambda value: value is None or isinstance(value, str),
+    int | None: lambda value: value is None or is_count(value),
+    float | None: _is_number_or_null,
+    int | float | None: _is_number_or_null,
+}
+_STATS = {str(member.alias): _CHECKS[member.annotation] for member in LlmPredictionStats.model_fields.values()}
+_MODEL_INFO: dict[str, Check] = {
+    **dict.fromkeys(("identifier", "modelKey", "displayName", "instanceReference"), _is_string),
+    "contextLength": is_count,
+}
+"""Members that are read from the dict itself, and what they must be."""
+
+_EVENTS: dict[str, Callable[[Packet], PredictionEvent | None]] = {
     "fragment": _fragment,
     "promptProcessingProgress": _progress,
-    "toolCallGenerationStart": lambda packet: ToolCallStart(_text_or_none(packet.get("toolCallId"))),
-    "toolCallGenerationNameReceived": lambda packet: ToolCallName(_text(packet["name"])),
-    "toolCallGenerationArgumentFragmentGenerated": lambda packet: ToolCallArguments(_text(packet["content"])),
+    "toolCallGenerationStart": lambda packet: ToolCallStart(_string_or_none(packet.get("toolCallId"))),
+    "toolCallGenerationNameReceived": lambda packet: ToolCallName(_string(packet["name"])),
+    "toolCallGenerationArgumentFragmentGenerated": lambda packet: ToolCallArguments(_string(packet["content"])),
     "toolCallGenerationEnd": _tool_call_end,
     "toolCallGenerationFailed": _tool_call_failed,
     "success": _success,
@@ -108,11 +202,11 @@ _EVENTS: dict[str, Callable[[Packet], PredictionEvent]] = {
 
 
 def decode(packet: Packet) -> PredictionEvent | None:
-    """Return the event of a packet; `None` for kinds that are unknown here.
+    """Return the event of a packet; `None` for unknown kinds, and for progress that is not a number.
 
     Raises:
         LegacyPredictionError: For the in-band error packet of older servers.
-        LookupError, TypeError, AttributeError: If a known packet lacks what makes it one.
+        LookupError, TypeError, AttributeError: If a text or a tool call cannot be read.
     """
     event = _EVENTS.get(packet["type"])
     return None if event is None else event(packet)

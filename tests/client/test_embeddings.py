@@ -36,6 +36,13 @@ async def test_anything_but_text_is_refused_before_sending(client: Any) -> None:
         await model.embed(["text", 5])
 
 
+@pytest.mark.parametrize("texts", [None, 5, b"ab", {"a": 1}, ["a", None]])
+async def test_what_is_not_a_list_of_strings_is_rejected(client: Any, texts: Any) -> None:
+    model = await client.embedding.model("vectors")
+    with pytest.raises(lms.LMStudioValueError):
+        await model.embed(texts)
+
+
 async def test_an_embedding_model_knows_itself(client: Any) -> None:
     model = await client.embedding.model("vectors", config={"contextLength": 256})
     info = await model.get_info()

@@ -160,3 +160,46 @@ def test_a_senseless_vector_is_an_error_of_ours(nonsense: tuple[Nonsense, Client
         model.embed("hi")
     with pytest.raises(lms.LMStudioError):
         model.embed(["hi", "ho"])
+
+
+def _with(name: str, *values: Any) -> list[Any]:
+    return [{name: value} for value in values]
+
+
+MALFORMED: dict[str, tuple[Callable[[Client], Any], list[Any]]] = {
+    "embed": (
+        lambda client: client.embedding.lazy_model("m1").embed("hi"),
+        _with("embedding", "123", {"a": 1}, ["1"], [True], [None], [10**400], [[0.5]]),
+    ),
+    "tokenize": (
+        lambda client: client.llm.lazy_model("m1").tokenize("hi"),
+        _with("tokens", "12", {"a": 1}, ["1"], [1.5], [True], [None], 5),
+    ),
+    "count_tokens": (
+        lambda client: client.llm.lazy_model("m1").count_tokens("hi"),
+        _with("tokenCount", "3", None, -1, 1.5, True, [], 10**30),
+    ),
+    "get_load_config": (
+        lambda client: client.llm.lazy_model("m1").get_load_config(),
+        _with("fields", [{"key": "llm.load.promptTemplate", "value": json.loads("[" * 300 + "]" * 300)}], [{}], {}),
+    ),
+    "apply_prompt_template": (
+        lambda client: client.llm.lazy_model("m1").apply_prompt_template("hi"),
+        _with("formatted", 5, None, ["a"], {}),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [(name, answer) for name, (_, answers) in MALFORMED.items() for answer in answers],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_value_of_the_wrong_type_is_a_protocol_error(
+    nonsense: tuple[Nonsense, Client], name: str, answer: Any
+) -> None:
+    server, client = nonsense
+    server.answer = {"type": "alreadyLoaded", "info": LLM_INSTANCE, **answer}
+    server.honest = False
+    with pytest.raises(lms.LMStudioProtocolError):
+        MALFORMED[name][0](client)

@@ -1,10 +1,11 @@
 """Answers of a given form; the same bodies for both clients."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client._structured import Format
@@ -27,6 +28,8 @@ RULES: list[dict[str, Any]] = [
     {"when": {"last": "^list"}, "then": [{"text": "[1, 2, 3]"}]},
     {"when": {"last": "^string"}, "then": [{"text": '"Oslo"'}]},
     {"when": {"last": "^yes"}, "then": [{"text": "yes"}]},
+    {"when": {"last": "^deep"}, "then": [{"text": "[" * 100_000}]},
+    {"when": {"last": "^digits"}, "then": [{"text": '{"name": "Oslo", "people": ' + "9" * 10_000 + "}"}]},
 ]
 
 
@@ -181,3 +184,26 @@ async def test_a_stream_of_the_wrong_form_gives_all_its_text_before_the_error(mo
     assert "".join(read) == "Oslo, of course"
     with pytest.raises(lms.LMStudioStructuredOutputError):
         stream.result()
+
+
+@pytest.mark.parametrize("prompt", ["deep", "digits"])
+@pytest.mark.parametrize("asked", [City, OwnSchema, {"type": "json"}])
+async def test_a_response_that_no_parser_reads_is_an_error_of_limited_length(
+    model: Any, prompt: str, asked: Any
+) -> None:
+    with pytest.raises(lms.LMStudioStructuredOutputError) as caught:
+        await model.respond(prompt, response_format=asked)
+    assert len(str(caught.value)) < 1_000
+    assert len(caught.value.text or "") > 10_000
+
+
+def test_a_parser_that_recurses_too_deep_finds_no_value() -> None:
+    with pytest.raises(lms.LMStudioStructuredOutputError, match="nests too deep"):
+        Format({}, json.loads).read("[" * 100_000, "eosFound")
+
+
+def test_the_reasons_in_the_message_are_cut() -> None:
+    findings = [{"name": "x" * 100, "people": -1}] * 10_000
+    with pytest.raises(lms.LMStudioStructuredOutputError) as caught:
+        Format({}, TypeAdapter(list[City]).validate_json).read(json.dumps(findings), "eosFound")
+    assert len(str(caught.value)) < 20_000

@@ -1,5 +1,6 @@
 """What langchain-core makes of our chunks: plain streams, v1 blocks, v3 events, and plain calls."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 
 from lmstudio_integrations.errors import LMStudioToolCallError
 from lmstudio_integrations.langchain._chunks import FIRST_TOOL_INDEX, ChunkStream, Options
+from lmstudio_integrations.langchain._predicting import _parallel
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PromptProgress
 from tests.langchain.replay import FORMATS, Replay, call, end, failed, invoked, opened, streamed, text, thought
 
@@ -303,3 +305,25 @@ def test_the_chunks_are_validated_ones() -> None:
     (chunk,) = ChunkStream(Options()).chunks([LlmPredictionFragment("a")])
     assert isinstance(chunk.message, AIMessageChunk)
     assert chunk.text == "a"
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_count_of_tokens_that_cannot_be_is_left_out(format_: str) -> None:
+    counts = (2, -5, 10**4_000)
+    reasoning: list[PredictionEvent] = [
+        LlmPredictionFragment("Hm.", each, reasoning_type="reasoning") for each in counts
+    ]
+    for message in (streamed([*reasoning, end()], format_), invoked([*reasoning, end()])):
+        assert message.usage_metadata is not None
+        assert message.usage_metadata["output_token_details"] == {"reasoning": 2}
+
+
+@pytest.mark.parametrize(
+    ("value", "parallel"), [(3, 3), (0, None), (-1, None), (1024, None), ("3", None), (True, None), (None, None)]
+)
+def test_only_a_usable_number_of_parallel_predictions_is_taken_from_the_load_config(
+    value: Any, parallel: int | None
+) -> None:
+    fields = [{"key": "llm.load.seed"}, {"key": "llm.load.numParallelSessions", "value": value}]
+    assert _parallel(replace(end(), load_model_config={"fields": fields})) == parallel
+    assert _parallel(replace(end(), load_model_config={})) is None

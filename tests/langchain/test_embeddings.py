@@ -3,11 +3,12 @@
 import asyncio
 import math
 from collections.abc import Callable, Generator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from langchain_core.exceptions import ContextOverflowError, ModelConnectionError
+from langchain_core.exceptions import ContextOverflowError, ModelConnectionError, ModelInvalidRequestError
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from lmstudio_integrations._adapters import retry
@@ -158,7 +159,7 @@ def test_half_a_surrogate_pair_in_a_document_is_measured_and_embedded(server: Se
 
 
 def test_what_is_no_text_is_refused_by_its_place(documents: Documents) -> None:
-    with pytest.raises(LMStudioValueError, match="text 1 must be text; got None"):
+    with pytest.raises(LMStudioValueError, match="text 1 must be a string; got None"):
         documents(LMStudioEmbeddings(model="m", document_prefix="x"), ["a", None])  # type: ignore[list-item]
 
 
@@ -210,3 +211,35 @@ def test_short_texts_are_not_even_counted(policy: LengthPolicy) -> None:
     assert longest(["a" * 4, "€€", "\ud835"]) == 6
     assert surely_fits(510, 512)
     assert not surely_fits(511, 512)
+
+
+@pytest.mark.parametrize("texts", ["abc", None, 5, b"ab", {"a": 1}, ["a", None], ["a", ["b"]]])
+def test_what_is_not_a_list_of_strings_is_rejected_with_an_error_of_langchain(texts: Any, documents: Documents) -> None:
+    with pytest.raises(ModelInvalidRequestError) as caught:
+        documents(LMStudioEmbeddings(model="m", host="127.0.0.1:1"), texts)
+    assert isinstance(caught.value, LMStudioValueError)
+
+
+@pytest.mark.parametrize("text", [None, 5, ["a"]])
+async def test_a_question_that_is_not_a_string_is_rejected_with_an_error_of_langchain(text: Any) -> None:
+    embeddings = LMStudioEmbeddings(model="m", host="127.0.0.1:1")
+    with pytest.raises(ModelInvalidRequestError):
+        embeddings.embed_query(text)
+    with pytest.raises(ModelInvalidRequestError):
+        await embeddings.aembed_query(text)
+
+
+@pytest.mark.parametrize("window", [-5, 0, MARKS])
+def test_a_text_of_which_nothing_fits_is_an_error(window: int) -> None:
+    steps = plan(["word " * 20], window, "truncate")
+    next(steps)
+    with pytest.raises(LMStudioContextOverflowError, match="text 0 has 9 tokens"):
+        list(map(steps.send, [[7]] * 100))
+
+
+def test_a_text_without_tokens_fits_any_window() -> None:
+    steps = plan(["word"], -5, "truncate")
+    next(steps)
+    with pytest.raises(StopIteration) as done:
+        steps.send([0])
+    assert done.value.value == ["word"]

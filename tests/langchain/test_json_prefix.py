@@ -11,6 +11,7 @@ from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.utils.json import parse_partial_json
 
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix, spoiler
+from lmstudio_integrations.protocol.envelope import DEEPEST
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -76,6 +77,22 @@ def test_space_numbers_and_escapes_are_part_of_json(text: str) -> None:
     scanner = JsonPrefix()
     assert scanner.feed(text)
     assert scanner.complete
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("text", ['{"a": -' + "1" * 500_000, '{"a": 0.' + "1" * 500_000, '{"a": 1e' + "1" * 500_000])
+def test_a_long_number_takes_linear_time(text: str) -> None:
+    scanner = JsonPrefix()
+    assert scanner.feed(text)
+    assert scanner.feed("}")
+    assert scanner.complete
+
+
+def test_an_object_nests_no_deeper_than_its_readers_can_go() -> None:
+    inner = DEEPEST - 1
+    assert JsonPrefix().feed('{"a": ' + "[" * inner + "]" * inner + "}")
+    assert not JsonPrefix().feed('{"a": ' + "[" * (inner + 1))
+    assert not JsonPrefix().feed('{"a": ' * (inner + 2))
 
 
 @given(OBJECTS, st.booleans(), st.data())

@@ -17,7 +17,7 @@ from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudio
 from lmstudio_integrations.langchain._json_prefix import spoiler
 from lmstudio_integrations.langchain._structured import answer_parser, call_parser
 from lmstudio_integrations.langchain._tools import openai_tool
-from tests.langchain.conftest import MODELS, Server
+from tests.langchain.conftest import CHAT, MODELS, Server
 
 
 class Person(BaseModel):
@@ -45,6 +45,8 @@ SCHEMA = {"title": "person", "type": "object", "properties": {"name": {"type": "
 BARE = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
 OPENAI = {"name": "person", "description": "Somebody.", "parameters": BARE}
 ANN = {"name": "Ann", "age": 7}
+UNREADABLE = {"too deep": "[" * 100_000, "too many digits": '{"name": "Ann", "age": ' + "9" * 10_000 + "}"}
+"""Responses that no JSON parser reads, the first with a `RecursionError`."""
 
 
 @pytest.mark.parametrize("schema", [Person, PersonV1])
@@ -439,3 +441,35 @@ class Unfinished(BaseModel):
 def test_impossible_wishes_are_refused(server: Server, schema: Any, method: Any, match: str) -> None:
     with pytest.raises(LMStudioValueError, match=match):
         server.chat().with_structured_output(schema, method=method)
+
+
+@pytest.mark.parametrize("schema", [Person, PersonV1, SCHEMA])
+@pytest.mark.parametrize("method", ["json_schema", "json_mode"])
+@pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE)
+async def test_a_response_that_no_parser_reads_is_a_parsing_error(text: str, method: Any, schema: Any) -> None:
+    with Server([ModelEntry(key=CHAT, rules=({"then": [{"text": text}]},))]) as server:
+        model = server.chat().with_structured_output(schema, method=method)
+        for call in (lambda: model.invoke("hi"), lambda: list(model.stream("hi"))):
+            with pytest.raises(OutputParserException) as caught:
+                call()
+            assert caught.value.llm_output == text
+        with pytest.raises(OutputParserException):
+            await model.ainvoke("hi")
+        with pytest.raises(OutputParserException):
+            [each async for each in model.astream("hi")]
+        result = server.chat().with_structured_output(schema, method=method, include_raw=True).invoke("hi")
+    assert (type(result["raw"]), result["parsed"]) == (AIMessage, None)
+    assert isinstance(result["parsing_error"], OutputParserException)
+
+
+@pytest.mark.parametrize("value", UNREADABLE.values(), ids=UNREADABLE)
+def test_arguments_that_no_parser_reads_are_a_parsing_error(value: str) -> None:
+    call = {"tool": "Person", "malformed": f'{{"name": {value}'}
+    with Server([ModelEntry(key=CHAT, rules=({"then": [call]},))]) as server:
+        model = server.chat().with_structured_output(Person, method="function_calling")
+        with pytest.raises(OutputParserException):
+            model.invoke("hi")
+        with pytest.raises(OutputParserException):
+            list(model.stream("hi"))
+        model = server.chat().with_structured_output(Person, method="function_calling", include_raw=True)
+        assert isinstance(model.invoke("hi")["parsing_error"], OutputParserException)

@@ -278,3 +278,22 @@ async def test_no_server_is_said_plainly() -> None:
             model.get_query_embedding("a")
         with pytest.raises(LMStudioUnreachableError):
             await model.aget_query_embedding("a")
+
+
+@pytest.mark.parametrize("texts", ["abc", None, 5, b"ab", {"a": 1}, ["a", None]])
+async def test_what_is_not_a_list_of_strings_is_rejected(texts: Any) -> None:
+    model = LMStudioEmbedding(model="m", host="127.0.0.1:1", text_instruction="x")
+    with pytest.raises(LMStudioValueError):
+        model.get_text_embedding_batch(texts)
+    with pytest.raises(LMStudioValueError):
+        await model.aget_text_embedding_batch(texts)
+
+
+@pytest.mark.parametrize("text", [None, 5, ["a"]])
+@pytest.mark.parametrize("kind", ["query", "text"])
+async def test_a_text_that_is_not_a_string_is_rejected(text: Any, kind: str) -> None:
+    model = LMStudioEmbedding(model="m", host="127.0.0.1:1")
+    with pytest.raises(LMStudioValueError, match="must be a string"):
+        getattr(model, f"get_{kind}_embedding")(text)
+    with pytest.raises(LMStudioValueError, match="must be a string"):
+        await getattr(model, f"aget_{kind}_embedding")(text)

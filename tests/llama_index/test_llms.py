@@ -521,3 +521,13 @@ def test_a_token_of_the_wrong_shape_is_refused_without_being_shown(server: Serve
     with server.llm(api_token="my-secret") as llm, pytest.raises(LMStudioAuthenticationError) as caught:
         llm.chat(asking("count"))
     assert "my-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("prompt", [None, 5, ["a"]])
+@pytest.mark.parametrize("formatted", [True, False])
+async def test_a_prompt_that_is_not_a_string_is_rejected(prompt: Any, formatted: bool) -> None:
+    llm = LMStudio(model="m", host="127.0.0.1:1")
+    with pytest.raises(LMStudioValueError, match="the prompt must be a string"):
+        llm.complete(prompt, formatted=formatted)
+    with pytest.raises(LMStudioValueError, match="the prompt must be a string"):
+        await llm.acomplete(prompt, formatted=formatted)

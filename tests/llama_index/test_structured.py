@@ -14,9 +14,12 @@ from pydantic import BaseModel, Field, model_validator
 
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioStructuredOutputError
-from lmstudio_integrations.llama_index import LMStudio
+from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
 from lmstudio_integrations.llama_index._partial import Growing, flexible, whole
 from tests.llama_index.server import CHAT, LONG, Server
+
+UNREADABLE = {"too deep": "[" * 100_000, "too many digits": '{"name": "Ann", "age": ' + "9" * 10_000 + "}"}
+"""Responses that no JSON parser reads, the first with a `RecursionError`."""
 
 
 class Person(BaseModel):
@@ -333,3 +336,31 @@ def test_errors_name_the_field_and_keep_the_text() -> None:
     with pytest.raises(LMStudioStructuredOutputError, match=r"age: .*integer") as caught:
         whole(Person, '{"name": "Ann", "age": "old"}', "eosFound")
     assert caught.value.text == '{"name": "Ann", "age": "old"}'
+
+
+@pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE)
+async def test_a_response_that_no_parser_reads_is_a_structured_output_error(text: str) -> None:
+    with Server([ModelEntry(key=CHAT, rules=({"then": [{"text": text}]},))]) as server, server.llm() as llm:
+        for call in (
+            lambda: llm.structured_predict(Person, PROMPT, who="Ann"),
+            lambda: list(llm.stream_structured_predict(Person, PROMPT, who="Ann")),
+            lambda: llm.as_structured_llm(Person).complete("Ann"),
+        ):
+            with pytest.raises(LMStudioStructuredOutputError):
+                call()
+        with pytest.raises(LMStudioStructuredOutputError):
+            await llm.astructured_predict(Person, PROMPT, who="Ann")
+
+
+@pytest.mark.parametrize("value", UNREADABLE.values(), ids=UNREADABLE)
+def test_arguments_that_no_parser_reads_are_a_tool_call_error(value: str) -> None:
+    call = {"tool": "Person", "malformed": f'{{"name": {value}'}
+    by_call = PydanticProgramMode.FUNCTION
+    with (
+        Server([ModelEntry(key=CHAT, rules=({"then": [call]},))]) as server,
+        server.llm(pydantic_program_mode=by_call) as llm,
+    ):
+        with pytest.raises(LlamaIndexToolCallError):
+            llm.structured_predict(Person, PROMPT, who="Ann")
+        with pytest.raises(LlamaIndexToolCallError):
+            list(llm.stream_structured_predict(Person, PROMPT, who="Ann"))

@@ -1,10 +1,13 @@
 """Errors on the wire become the exception that the code says, else the one that the server's text says."""
 
+import difflib
 import pickle
+import re
 from typing import Any
 
 import pytest
 
+from lmstudio_integrations._hints import near
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioContextOverflowError,
@@ -22,6 +25,7 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
     LMStudioWrongModelKindError,
 )
+from lmstudio_integrations.protocol import errors, session
 from lmstudio_integrations.protocol.errors import error_object, to_exception
 from tests.requirements import proves
 
@@ -283,3 +287,86 @@ def test_what_the_server_said_survives_pickling(code: str) -> None:
 )
 def test_an_error_of_any_form_is_read_as_an_object(value: Any, error: dict[str, Any]) -> None:
     assert error_object(value) == error
+
+
+MEGABYTE = 1_000_000
+
+WORST: dict[str, str] = {
+    r"keep the first \d+ tokens when context the overflows": "keep the first 1",
+    r"(?m)^(?>.*?n_keep).*n_ctx": "n_keep",
+    r"(exceeds?|larger than|overflows?) (the )?(available )?context": "overflows the available ",
+    r"no models? (is |are )?(currently )?loaded": "no models are currently ",
+    r'(?m)^(?>.*?model ").*" not found|cannot find (a )?model': 'model "" not ',
+    r"model is not (embedding|llm)|not an? (embedding|llm)": "model is not an ",
+    r"model (is|was|has been) unloaded|model unloaded": "model has been ",
+    r"insufficient system resources": "insufficient system ",
+    r"model has crashed": "model has ",
+    r"jinja|prompt template": "prompt ",
+    r"does not support (images|vision)": "does not support ",
+    r"failed to parse tool call": "failed to parse tool ",
+    r"failed to load|load-error|error loading model|no lm runtime found": "failed to loa load-erro ",
+    r"'type' must be a string": "'type' must be a ",
+    r"prediction-error|iterating prediction stream|generation failed|channel error": "prediction-iterating ",
+    r"api token|api key": "api ",
+    errors._NUMBERS.pattern: "first 1 tokens n_keep (1",
+    session._ENDPOINT_IN_WARNING.pattern: "endpointName = -endpoint",
+}
+"""For each pattern, what most of it fits and all of it never does, over and over."""
+
+
+def _patterns() -> list[re.Pattern[str]]:
+    return [*(pattern for pattern, _ in errors._BY_TEXT), errors._NUMBERS, session._ENDPOINT_IN_WARNING]
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("pattern", _patterns(), ids=lambda pattern: str(pattern.pattern)[:30])
+def test_a_pattern_takes_linear_time(pattern: re.Pattern[str]) -> None:
+    bait = WORST[pattern.pattern]
+    assert not pattern.search(bait * (MEGABYTE // len(bait)))
+    # Quadratic in the length of one number, word or line.
+    assert not pattern.search(f"{bait}{'1' * MEGABYTE}")
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("name", ["title", "rootTitle", "cause", "suggestion"])
+def test_a_long_text_keeps_its_beginning_and_its_end(name: str) -> None:
+    text = f"The beginning. {'n_keep first 1 tokens ' * (MEGABYTE // 22)} The end."
+    error = to_exception({"title": "Oh no", name: text}, "Chat response")
+    kept = str(error)
+    assert len(kept) < 20_000
+    assert "The beginning." in kept
+    assert "The end." in kept
+    assert "characters omitted" in kept
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("code", [code for code, (members, _, _) in DISPLAY.items() if members])
+def test_long_names_and_long_lists_of_them_are_cut(code: str) -> None:
+    members = DISPLAY[code][0]
+    name = "model " * 10_000
+    long = {
+        member: [{"identifier": name}] * 1_000
+        if member == "availablePresetsSample"
+        else [name] * 1_000
+        if isinstance(value, list)
+        else name
+        for member, value in members.items()
+    }
+    error = to_exception({"title": "Oh no", "displayData": {"code": code, **long}}, "Model load")
+    assert type(error) is DISPLAY[code][1]
+    assert len(str(error)) < 10_000
+
+
+def test_a_sample_that_is_not_a_list_gives_no_suggestion() -> None:
+    display = {"code": "generic.noModelMatchingQuery", "loadedModelsSample": "m1"}
+    assert to_exception({"title": "Oh no", "displayData": display}, "Model load").suggestion is None
+
+
+def test_only_so_many_names_of_limited_length_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(difflib, "get_close_matches", lambda name, known, **_: compared.append((name, known)))
+    near("model", ["a" * 1_000, *(f"model{number}" for number in range(10_000))])
+    assert near("m" * 1_000, ["model"]) == []
+    ((_, known),) = compared
+    assert len(known) < 200
+    assert max(map(len, known)) < 200

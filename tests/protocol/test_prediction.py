@@ -1,9 +1,12 @@
 """Packets of a prediction to events and back, and what remains of them at the end."""
 
+import json
+import logging
 from typing import Any
 
 import pytest
 
+from lmstudio_integrations.protocol.envelope import DEEPEST
 from lmstudio_integrations.protocol.prediction import Accumulator, LegacyPredictionError, decode, encode
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -90,6 +93,134 @@ def test_what_older_or_careless_servers_leave_out_is_done_without(
     packet: dict[str, Any], event: PredictionEvent
 ) -> None:
     assert decode(packet) == event
+
+
+def _nested(levels: int) -> Any:
+    """Return a JSON value of so many levels."""
+    return json.loads("[" * levels + "]" * levels)
+
+
+def values(*given: Any) -> tuple[Any, ...]:
+    """Return JSON values."""
+    return given
+
+
+def _called(arguments: Any) -> dict[str, Any]:
+    return {"type": "toolCallGenerationEnd", "toolCallRequest": {"name": "f", "arguments": arguments}}
+
+
+@proves("C-LENIENT")
+@pytest.mark.parametrize(
+    ("members", "event"),
+    [
+        *(({"tokensCount": value}, LlmPredictionFragment("a")) for value in values("3", None, 1.5, True, [], {})),
+        *(({"reasoningType": value}, LlmPredictionFragment("a")) for value in values(5, None, ["reasoning"])),
+        *(({"isStructural": value}, LlmPredictionFragment("a")) for value in values("yes", None, [1])),
+        *(({"containsDrafted": value}, LlmPredictionFragment("a")) for value in values("yes", 1)),
+        *(
+            ({"tokens": value}, LlmPredictionFragment("a"))
+            for value in values(
+                *("x", 5, {}, [None], [[]], [{"text": 5}], [{"text": None}]),
+                *([{"logProb": "x"}], [{"logProb": 10**400}], [{"logProb": float("nan")}], [{"logProb": []}]),
+                *([{"candidates": {"a": 1}}], [{"candidates": ["x"]}], [{"candidates": [{"text": 5}]}]),
+            )
+        ),
+        ({"tokens": [{"logProb": None}]}, LlmPredictionFragment("a", tokens=[{"logProb": None}])),
+        ({"tokens": [{"text": "\ud83d"}]}, LlmPredictionFragment("a", tokens=[{"text": "\ufffd"}])),
+    ],
+    ids=str,
+)
+def test_a_malformed_description_of_a_fragment_is_ignored(
+    members: dict[str, Any], event: LlmPredictionFragment
+) -> None:
+    assert decode(fragment("a", **members)) == event
+
+
+@proves("C-LENIENT")
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        *(("stats", {"stopReason": value}, {}) for value in values(5, None, [], {"a": 1})),
+        *(("stats", {"promptTokensCount": value}, {}) for value in values("3", -1, 1.5, True, 10**400, [], {})),
+        *(
+            ("stats", {"tokensPerSecond": value}, {})
+            for value in values("3", float("nan"), float("inf"), 10**400, True, [])
+        ),
+        *(("stats", {"stopString": value, "numGpuLayers": -1}, {"numGpuLayers": -1}) for value in values(5, [])),
+        ("stats", {"stopString": None, "fromTheFuture": [1]}, {"stopString": None, "fromTheFuture": [1]}),
+        ("stats", {"stopString": "\ud800"}, {"stopString": "\ufffd"}),
+        *(("modelInfo", value, {}) for value in values(None, [], 5, "x", {"a": _nested(300)})),
+        *(("modelInfo", {"modelKey": value, "vision": True}, {"vision": True}) for value in values(5, None, [])),
+        *(("modelInfo", {"contextLength": value}, {}) for value in values("4096", -1, None, [4096])),
+        ("modelInfo", {"modelKey": "\ud800"}, {"modelKey": "\ufffd"}),
+        *(
+            ("loadModelConfig", value, {})
+            for value in values(None, [], "x", {"fields": {}}, {"fields": None}, {"fields": 5})
+        ),
+        ("loadModelConfig", {"fields": [None, {"key": 5}, {}, {"key": "a"}]}, {"fields": [{"key": "a"}]}),
+        ("predictionConfig", {"fields": [[]]}, {"fields": []}),
+    ],
+    ids=str,
+)
+def test_a_malformed_description_of_the_whole_is_ignored(name: str, value: Any, read: dict[str, Any]) -> None:
+    names = {"stats": "stats", "modelInfo": "model_info"}
+    names |= {"loadModelConfig": "load_model_config", "predictionConfig": "prediction_config"}
+    end = decode({**SUCCESS, name: value})
+    assert isinstance(end, PredictionEnd)
+    assert getattr(end, names[name]) == read
+
+
+@proves("C-LENIENT")
+@pytest.mark.parametrize(
+    ("packet", "event"),
+    [
+        *((progress(value), None) for value in values("half", None, [], True, float("nan"), 10**400)),
+        ({"type": "promptProcessingProgress"}, None),
+        ({**progress(1), "details": {"cachedTokenCount": "3", "a": 5}}, PromptProgress(1, {"a": 5})),
+        ({"type": "toolCallGenerationStart", "toolCallId": "\ud800"}, ToolCallStart("\ufffd")),
+        ({"type": "toolCallGenerationFailed", "error": {"title": "\ud800"}}, ToolCallFailed({"title": "\ufffd"})),
+        ({"type": "toolCallGenerationFailed", "error": {"cause": _nested(300)}}, ToolCallFailed({})),
+        ({"type": "toolCallGenerationFailed", "rawContent": 5}, ToolCallFailed({})),
+        (
+            _called({"a": ["\ud800", 1, None], "\udc00": "b"}),
+            ToolCallEnd(None, "f", {"a": ["\ufffd", 1, None], "\ufffd": "b"}),
+        ),
+        (_called({"a": _nested(DEEPEST - 1)}), ToolCallEnd(None, "f", {"a": _nested(DEEPEST - 1)})),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_what_only_describes_is_read_as_far_as_it_goes(packet: dict[str, Any], event: PredictionEvent | None) -> None:
+    assert decode(packet) == event
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        *({"type": "fragment", "fragment": value} for value in values(None, {}, [], {"content": None}, {"content": 5})),
+        *(
+            {"type": "success", **more}
+            for more in values({}, {"stats": None}, {"stats": []}, {"stats": {"a": _nested(300)}})
+        ),
+        *({"type": "toolCallGenerationNameReceived", "name": value} for value in values(None, 5)),
+        {"type": "toolCallGenerationArgumentFragmentGenerated", "content": []},
+        *({"type": "toolCallGenerationEnd", "toolCallRequest": value} for value in values(None, [], {}, {"name": 5})),
+        *map(_called, ([], "{}", 5, {"a": _nested(DEEPEST)})),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_a_text_or_a_tool_call_that_cannot_be_read_is_rejected(packet: dict[str, Any]) -> None:
+    with pytest.raises((LookupError, TypeError, AttributeError)):
+        decode(packet)
+
+
+def test_a_malformed_description_is_one_debug_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    decode(fragment("a", tokensCount="3"))
+    decode({**SUCCESS, "modelInfo": []})
+    assert [record.getMessage() for record in caplog.records] == [
+        "ignored a malformed tokensCount",
+        "ignored a malformed modelInfo",
+    ]
 
 
 def test_a_packet_of_an_unknown_kind_has_no_event() -> None:
