@@ -57,6 +57,10 @@ class LangChainModelCrashedError(errors.LMStudioModelCrashedError, core.ModelAPI
     """The engine died; a retry may help."""
 
 
+class LangChainChannelClosedError(errors.LMStudioChannelClosedError, core.ModelAPIError):
+    """The server ended the response early; a retry may help."""
+
+
 class LangChainWrongModelKindError(errors.LMStudioWrongModelKindError, core.ModelInvalidRequestError):
     """A model of the other kind was named."""
 
@@ -107,6 +111,14 @@ class LangChainServerError(errors.LMStudioServerError, core.ModelAPIError):
 
 class LangChainConfigMismatchError(errors.LMStudioConfigMismatchError, core.ModelInvalidRequestError):
     """The model is loaded with another configuration."""
+
+
+class LangChainProtocolError(errors.LMStudioProtocolError, core.ModelError):
+    """The server sent what makes no sense."""
+
+
+class LangChainCancelledError(errors.LMStudioCancelledError, core.ModelError):
+    """A result was requested of a prediction that was cancelled before it had one."""
 
 
 class LangChainClientError(errors.LMStudioClientError, core.ModelError):

@@ -1,7 +1,9 @@
-"""Mixed load with random faults, for minutes: `python -m tests.benchmarks.soak --minutes 10`.
+"""Mixed load with random faults, for minutes: `python -m tests.benchmarks.soak client --minutes 10`.
 
-Many clients do what clients do, well and badly, against a server in a process of its own. In the end nothing may be
-stuck, the server must be idle, and its memory must have stayed flat.
+`client` soaks the client and the adapters, behind proxies that misbehave: see `soak_client.py`.
+
+`server` soaks the emulator: many bare clients do what clients do, well and badly, against a server in a process of its
+own. In the end nothing may be stuck, the server must be idle, and its memory must have stayed flat.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from typing import Any
 
 from websockets.exceptions import ConnectionClosed
 
+from tests.benchmarks import soak_client
 from tests.benchmarks._process import STACK, Line, Server, StuckError, asking, line, server
 
 CATALOGUE = Path(__file__).with_suffix(".toml")
@@ -173,25 +176,32 @@ async def is_idle(me: Line) -> bool:
     return bool(answer["result"] == {"status": "idle", "queued": 0})
 
 
-async def main() -> int:
+def main() -> int:
     """Run the soak; return the status of the process."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("side", choices=["client", "server"])
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     options = parser.parse_args()
+    if options.side == "client":
+        return soak_client.run(options.minutes, options.seed)
+    return asyncio.run(soak_server(options.minutes, options.seed))
+
+
+async def soak_server(minutes: float, seed: int) -> int:
+    """Soak the emulator; return the status of the process."""
     done: Counter[str] = Counter()
     async with server(CATALOGUE) as process:
-        until = time.monotonic() + options.minutes * 60
+        until = time.monotonic() + minutes * 60
         lives = [
-            live(process.address, str(number), random.Random(options.seed + number), until, done)
-            for number in range(CLIENTS)
+            live(process.address, str(number), random.Random(seed + number), until, done) for number in range(CLIENTS)
         ]
         watching = asyncio.create_task(watch(process, until))
         failures = [result for result in await asyncio.gather(*lives, return_exceptions=True) if result is not None]
         memory = await watching
         async with line(process.address, "llm", "guest:last") as me:
             idle = await is_idle(me)
-    return report(options.seed, done, failures, memory, idle=idle)
+    return report(seed, done, failures, memory, idle=idle)
 
 
 def report(seed: int, done: Counter[str], failures: list[BaseException], memory: list[int], *, idle: bool) -> int:
@@ -211,4 +221,4 @@ def report(seed: int, done: Counter[str], failures: list[BaseException], memory:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    sys.exit(main())

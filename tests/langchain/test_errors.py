@@ -50,6 +50,18 @@ def test_the_most_exact_class_is_chosen() -> None:
     assert isinstance(both(errors.LMStudioTimeoutError("x")), TimeoutError)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.LMStudioError) and not issubclass(kind, Warning)
+    ],
+)
+def test_no_error_loses_its_class(kind: type[errors.LMStudioError]) -> None:
+    assert isinstance(both(kind("x")), kind)
+
+
 def test_the_block_translates_once_and_keeps_the_original_as_cause() -> None:
     original = errors.LMStudioUnreachableError("nobody there")
     with pytest.raises(core.ModelConnectionError) as caught, translated(), translated():

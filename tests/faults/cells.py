@@ -1,0 +1,272 @@
+"""One cell of the matrix: a fault on a surface. All cells of a fault run at once, each behind a proxy of its own."""
+
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lmstudio_integrations.client._address import Target
+from lmstudio_integrations.client._connection import Pool
+from lmstudio_integrations.client._io import IOThread
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError
+from tests.faults.model import WORKS, Fault, Outcome, Phase
+from tests.faults.proxy import Proxy, ProxyThread
+from tests.faults.surfaces import (
+    DIMENSIONS,
+    SURFACES,
+    TIMEOUT_NAMES,
+    Subject,
+    Surface,
+    Timeouts,
+    expected,
+    joined,
+)
+
+SHORT = 0.3
+"""Seconds of the timeout that is meant to expire."""
+
+SHORT_CONNECT = 1.0
+"""The same for `connect_timeout`, which also covers what happens before the fault."""
+
+LONG = 5.0
+"""Seconds of all others."""
+
+MARGIN = 10.0
+"""Seconds beyond its own limits after which a call counts as hung."""
+
+PROMPT = "alpha beta gamma delta epsilon"
+
+CERTIFICATE = Path(__file__).parents[1] / "client" / "localhost.pem"
+
+
+class CellError(AssertionError):
+    """A cell differs from the table."""
+
+
+class Cell:
+    """What belongs to one cell while it runs."""
+
+    def __init__(self, fault: Fault, surface: Surface, servers: "Servers", retries: int) -> None:
+        self.fault = fault
+        self.surface = surface
+        self.servers = servers
+        self.model = str(surface)
+        self.pauses = 0
+        """How often an adapter has waited before it tried again."""
+        tls = None
+        if fault.tls:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(CERTIFICATE)
+        self.proxy = Proxy(
+            servers.thread,
+            servers.main.address,
+            fault.inject,
+            spare=servers.spare.address,
+            tls=tls,
+            listening=fault.listening,
+        )
+        self.host = f"{fault.scheme}://{self.proxy.address}"
+        self.subject = Subject(surface, self.host, self.model, retries)
+
+    def run(self) -> None:
+        """Go through the calls of a row.
+
+        Raises:
+            CellError: If anything is not as the table says.
+        """
+        with self.proxy, self.subject:
+            if self.fault.between is not None:
+                self.call("warm", WORKS)
+                self.fault.between(self)
+            outcome = self.fault.outcome(self.surface.kind)
+            assert outcome is not None, "cells that cannot happen are not run"
+            # Where a fault between two calls is harmless, the call that is observed is the next one.
+            observed, after = ("next", "later") if self.fault.between and outcome is WORKS else ("fault", "next")
+            self._call_as_expected(observed, outcome)
+            self._check_that_it_happened()
+            if self.fault.meanwhile is not None:
+                self.call("meanwhile", self.fault.meanwhile)
+            self.heal()
+            self._call_as_expected(after, self.fault.then)
+
+    def run_with_retry(self) -> None:
+        """Make the call with `max_retries=1`; the fault is over when the adapter tries again."""
+        with self.proxy, self.subject:
+            if self.fault.between is not None:
+                self.call("warm", WORKS)
+                self.fault.between(self)
+            self.call("fault", self.fault.then)
+            self._check_that_it_happened()
+            _require(self.pauses == 1, f"it paused {self.pauses} times instead of once")
+
+    def pause(self) -> None:
+        """Take note of a pause before a retry; meanwhile the fault ends."""
+        self.pauses += 1
+        self.heal()
+
+    def heal(self) -> None:
+        """End the fault, unless it lasts for ever."""
+        if not self.fault.permanent:
+            self.proxy.heal()
+
+    def call(self, verb: str, outcome: Outcome) -> None:
+        """Make a call and compare what it comes to."""
+        text = f"{verb} {self.surface} {PROMPT}"
+        parts: list[Any] = []
+        error: BaseException | None = None
+        began = time.monotonic()
+        try:
+            self.subject.call(text, _timeouts(outcome), parts)
+        except Exception as raised:  # noqa: BLE001 - whatever it is, it is compared
+            error = raised
+        elapsed = time.monotonic() - began
+        _require(elapsed < SHORT_CONNECT + MARGIN, f"the {verb} call took {elapsed:.1f} s")
+        right = expected(self.surface.kind, text)
+        if outcome.error is not None:
+            self._check_error(verb, error, outcome)
+            self._check_delivered(verb, parts, right)
+            return
+        _require(error is None, f"the {verb} call failed: {error!r}")
+        kind = self.surface.kind
+        wanted = right if outcome.changed is None else outcome.changed(right)
+        _require(joined(kind, parts) == joined(kind, wanted), f"the {verb} call returned {parts}")
+
+    def _check_error(self, verb: str, error: BaseException | None, outcome: Outcome) -> None:
+        assert outcome.error is not None, "only outcomes with an error come here"
+        _require(error is not None, f"the {verb} call did not raise {outcome.error.__name__}")
+        _require(isinstance(error, LMStudioError), f"the {verb} call raised a raw exception: {error!r}")
+        _require(
+            isinstance(error, outcome.error) and isinstance(error, self.surface.error_base),
+            f"the {verb} call raised {error!r} instead of {outcome.error.__name__}",
+        )
+        if isinstance(error, LMStudioTimeoutError):
+            name, elapsed = error.clock, error.elapsed or 0.0
+            _require(name == outcome.timeout_name, f"the {verb} call: {name} expired, not {outcome.timeout_name}")
+            _require(elapsed >= SHORT, f"the {verb} call: {name} expired after {elapsed} s")
+
+    def _check_delivered(self, verb: str, parts: list[Any], right: list[Any]) -> None:
+        """Compare what was delivered before the error with the right response."""
+        if self.surface.kind == "embedding":
+            _require(not parts, f"the {verb} call delivered vectors before it failed")
+            return
+        delivered, whole = "".join(parts), "".join(right)
+        _require(
+            whole.startswith(delivered) or delivered.startswith(whole),
+            f"the {verb} call delivered {delivered!r} before it failed",
+        )
+        if self.surface.streams and self.fault.phase is Phase.MIDDLE and verb == "fault":
+            _require(bool(delivered), f"the {verb} call delivered nothing of what had come")
+
+    def _call_as_expected(self, verb: str, outcome: Outcome) -> None:
+        """Make a call; the next one must use the connection that the row names."""
+        if verb == "next" and self.fault.noticed:
+            until_noticed(self.host)
+        before = set(self.proxy.used)
+        self.call(verb, outcome)
+        if verb == "next" and outcome is WORKS:
+            now = "same connection" if self.proxy.used[-1] in before else "new connection"
+            _require(self.fault.then_on in {now, "either connection"}, f"the next call used the {now}")
+
+    def _check_that_it_happened(self) -> None:
+        if self.fault.inject or self.fault.between is not None:
+            # A call may be over before its last frames have passed.
+            _require(self.proxy.happened.wait(MARGIN), "the fault never happened")
+
+
+def _timeouts(outcome: Outcome) -> Timeouts:
+    limits = dict.fromkeys(TIMEOUT_NAMES - {"timeout"}, LONG)
+    if outcome.timeout_name in TIMEOUT_NAMES:
+        limits[outcome.timeout_name] = SHORT_CONNECT if outcome.timeout_name == "connect_timeout" else SHORT
+    return limits
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise CellError(message)
+
+
+class Servers:
+    """The emulators of one row: the one that is used, and one that takes its place after a restart."""
+
+    def __init__(self, thread: ProxyThread, fault: Fault) -> None:
+        self.thread = thread
+        self.main = Emulator([_entry(fault, surface) for surface in SURFACES], auto_evict=False)
+        self.spare = Emulator([_entry(fault, surface) for surface in SURFACES], auto_evict=False)
+
+    @classmethod
+    @contextmanager
+    def of(cls, thread: ProxyThread, fault: Fault) -> Iterator["Servers"]:
+        """Run the emulators of a row."""
+        servers = cls(thread, fault)
+        with servers.main, servers.spare:
+            yield servers
+
+
+def _entry(fault: Fault, surface: Surface) -> dict[str, Any]:
+    rules: list[dict[str, Any]] = []
+    if fault.load_steps:
+        rules.append({"when": {"load": True, "round": 1}, "then": list(fault.load_steps)})
+    steps = fault.steps if surface.kind == "chat" else fault.embedding_steps
+    if steps:
+        rules.append({"when": {"last": "^fault"}, "then": list(steps)})
+    if surface.kind == "embedding":
+        return {"key": str(surface), "rules": rules, "kind": "embedding", "embedding_length": DIMENSIONS}
+    return {"key": str(surface), "rules": [*rules, {"then": [{"text": "{last}"}]}]}
+
+
+# Running ------------------------------------------------------------------------------------------------------------
+
+_local = threading.local()
+
+
+def pause_of_this_thread() -> None:
+    """Take the place of the sleep before a retry."""
+    _local.cell.pause()
+
+
+def run_all(cells: list[tuple[str, Cell, Callable[[], None]]]) -> list[str]:
+    """Run cells at once; return what differs from the table, and which of them hang."""
+    found: list[str] = []
+    threads: list[tuple[str, threading.Thread]] = []
+    for name, cell, body in cells:
+
+        def guarded(name: str = name, cell: Cell = cell, body: Callable[[], None] = body) -> None:
+            _local.cell = cell
+            try:
+                body()
+            except Exception as error:  # noqa: BLE001 - reported with the others
+                found.append(f"{name}: {error if isinstance(error, CellError) else repr(error)}")
+
+        threads.append((name, threading.Thread(target=guarded, name=name, daemon=True)))
+    for _, thread in threads:
+        thread.start()
+    deadline = time.monotonic() + MARGIN + LONG
+    for _, thread in threads:
+        thread.join(max(deadline - time.monotonic(), 0))
+    found += [f"{name}: hangs" for name, thread in threads if thread.is_alive()]
+    for (_, cell, _), (_, thread) in zip(cells, threads, strict=True):
+        if thread.is_alive():
+            cell.proxy.close()  # which ends the wait of a call that hangs
+            thread.join(MARGIN)
+    return found
+
+
+def until_noticed(host: str) -> None:
+    """Wait until the client knows that its connections to a host are gone."""
+    gone = threading.Event()
+    io = IOThread.current()
+    target = Target.of(host, None)
+
+    def look() -> None:
+        connections = Pool.of(io)._connections
+        if any(each._session for (of, _), each in connections.items() if of == target):
+            io.loop.call_soon(look)
+        else:
+            gone.set()
+
+    io.submit(look)
+    _require(gone.wait(MARGIN), "the client never noticed that its connection is gone")

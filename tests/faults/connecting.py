@@ -1,0 +1,267 @@
+"""Rows of the fault table: until the client is authenticated."""
+
+from websockets.frames import CloseCode
+
+from lmstudio_integrations.errors import LMStudioAuthenticationError
+from tests.faults.actions import (
+    after,
+    answer,
+    before,
+    close,
+    cut,
+    drip,
+    drop,
+    duplicate,
+    finish,
+    freeze,
+    raw,
+    replace,
+    reset,
+)
+from tests.faults.model import ALWAYS, LOST, UNREACHABLE, WORKS, Fault, Outcome, Phase, at, expires
+
+CONNECTING = expires("connect_timeout")
+
+
+def http(status: str, body: str = "", headers: str = "") -> bytes:
+    """Return an HTTP response."""
+    return f"HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
+
+
+_WRONG_KEY = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: d3Jvbmc=\r\n\r\n"
+)
+
+_CONNECT = (
+    Fault(
+        "Nothing listens at the port.",
+        Phase.CONNECT,
+        UNREACHABLE,
+        listening=False,
+        retried=True,
+        then_on="new connection",
+    ),
+    Fault(
+        "The host accepts the connection, and nothing more happens.",
+        Phase.CONNECT,
+        CONNECTING,
+        inject=at("accept", freeze),
+        meanwhile=CONNECTING,
+        then_on="new connection",
+    ),
+    Fault(
+        "The connection is closed as soon as it is open.",
+        Phase.CONNECT,
+        UNREACHABLE,
+        inject=at("accept", finish, ALWAYS),
+        retried=True,
+        then_on="new connection",
+    ),
+    Fault(
+        "The connection is reset as soon as it is open.",
+        Phase.CONNECT,
+        UNREACHABLE,
+        inject=at("accept", reset, ALWAYS),
+        retried=True,
+        then_on="new connection",
+    ),
+    Fault(
+        "Another web server listens at the port.",
+        Phase.CONNECT,
+        UNREACHABLE,
+        inject=at("request head", answer(http("404 Not Found", "There is nothing here.")), ALWAYS),
+        retried=True,
+        then_on="new connection",
+    ),
+    Fault(
+        "Something listens at the port that does not speak HTTP.",
+        Phase.CONNECT,
+        UNREACHABLE,
+        inject=at("accept", answer(b"SSH-2.0-OpenSSH_9.6\r\n"), ALWAYS),
+        retried=True,
+        then_on="new connection",
+    ),
+)
+
+_TLS = (
+    Fault(
+        "The client expects TLS (`wss://`), and the server speaks none.",
+        Phase.TLS,
+        UNREACHABLE,
+        inject=at("accept", answer(http("400 Bad Request")), ALWAYS),
+        scheme="wss",
+        retried=True,
+        permanent=True,
+        then=UNREACHABLE,
+    ),
+    Fault(
+        "The server expects TLS, and the client speaks none (`ws://`).",
+        Phase.TLS,
+        UNREACHABLE,
+        tls=True,
+        retried=True,
+        permanent=True,
+        then=UNREACHABLE,
+    ),
+    Fault(
+        "The system does not trust the server's certificate.",
+        Phase.TLS,
+        UNREACHABLE,
+        scheme="wss",
+        tls=True,
+        trusted=False,
+        retried=True,
+        permanent=True,
+        then=UNREACHABLE,
+    ),
+    Fault(
+        "The connection is reset during the TLS handshake.",
+        Phase.TLS,
+        UNREACHABLE,
+        inject=at("accept", reset, ALWAYS),
+        scheme="wss",
+        retried=True,
+        permanent=True,
+        then=UNREACHABLE,
+    ),
+)
+
+_UPGRADE = (
+    Fault(
+        "The WebSocket handshake is never answered.",
+        Phase.UPGRADE,
+        CONNECTING,
+        inject=at("upgrade", drop, ALWAYS),
+        then_on="new connection",
+    ),
+    Fault(
+        "LM Studio rejects the WebSocket handshake (403).",
+        Phase.UPGRADE,
+        UNREACHABLE,
+        inject=at("upgrade", answer(http("403 Forbidden")), ALWAYS),
+        retried=True,
+        then_on="new connection",
+    ),
+    Fault(
+        "A gateway says that the server is away for now (503).",
+        Phase.UPGRADE,
+        UNREACHABLE,
+        inject=at("request head", answer(http("503 Service Unavailable", headers="Retry-After: 1\r\n")), ALWAYS),
+        retried=True,
+        then_on="new connection",
+    ),
+    Fault(
+        "A captive portal answers with a web page.",
+        Phase.UPGRADE,
+        UNREACHABLE,
+        inject=at("request head", answer(http("200 OK", "<html>Log in</html>")), ALWAYS),
+        retried=True,
+        then_on="new connection",
+    ),
+    Fault(
+        "The WebSocket handshake is redirected in a circle.",
+        Phase.UPGRADE,
+        UNREACHABLE,
+        inject=at("upgrade", answer(http("302 Found", headers="Location: /again\r\n")), ALWAYS),
+        retried=True,
+        then_on="new connection",
+    ),
+    Fault(
+        "The response to the WebSocket handshake has the wrong key.",
+        Phase.UPGRADE,
+        UNREACHABLE,
+        inject=at("response head", raw(_WRONG_KEY), ALWAYS),
+        retried=True,
+        then_on="new connection",
+    ),
+    Fault(
+        "The connection is closed in the middle of the response to the WebSocket handshake.",
+        Phase.UPGRADE,
+        UNREACHABLE,
+        inject=at("response head", cut(finish), ALWAYS),
+        retried=True,
+        then_on="new connection",
+    ),
+    Fault(
+        "The connection is reset in the middle of the response to the WebSocket handshake.",
+        Phase.UPGRADE,
+        UNREACHABLE,
+        inject=at("response head", cut(reset), ALWAYS),
+        retried=True,
+        then_on="new connection",
+    ),
+    Fault(
+        "Everything that the server sends arrives byte by byte.",
+        Phase.UPGRADE,
+        WORKS,
+        inject=at("response head", drip),
+    ),
+)
+
+_AUTHENTICATE = (
+    Fault(
+        "The credentials are never answered.",
+        Phase.AUTHENTICATE,
+        CONNECTING,
+        inject=at("authentication", drop, ALWAYS),
+        then_on="new connection",
+    ),
+    Fault(
+        "The host freezes.",
+        Phase.AUTHENTICATE,
+        CONNECTING,
+        inject=at("credentials", freeze),
+        meanwhile=CONNECTING,
+        then_on="new connection",
+    ),
+    Fault(
+        "The server rejects the credentials.",
+        Phase.AUTHENTICATE,
+        Outcome(LMStudioAuthenticationError),
+        inject=at("authentication", replace(lambda _: {"success": False, "error": "Invalid passkey"}), ALWAYS),
+        then_on="new connection",
+    ),
+    Fault(
+        "The server sends frames that are no answer before it accepts the credentials.",
+        Phase.AUTHENTICATE,
+        WORKS,
+        inject=at("authentication", before("no JSON", "[1]", '{"type":"channelClose","channelId":1}', b"\xff\xfe")),
+    ),
+    Fault(
+        "The server accepts the credentials twice.",
+        Phase.AUTHENTICATE,
+        WORKS,
+        inject=at("authentication", duplicate),
+    ),
+    Fault(
+        "The server closes the WebSocket (1011) instead of accepting the credentials.",
+        Phase.AUTHENTICATE,
+        LOST,
+        inject=at("authentication", close(CloseCode.INTERNAL_ERROR)),
+        then_on="new connection",
+    ),
+    Fault(
+        "The connection is closed instead of an answer to the credentials.",
+        Phase.AUTHENTICATE,
+        LOST,
+        inject=at("authentication", finish),
+        then_on="new connection",
+    ),
+    Fault(
+        "The connection is reset instead of an answer to the credentials.",
+        Phase.AUTHENTICATE,
+        LOST,
+        inject=at("authentication", reset),
+        then_on="new connection",
+    ),
+    Fault(
+        "The server accepts the credentials and closes the connection.",
+        Phase.AUTHENTICATE,
+        LOST,
+        inject=at("authentication", after(finish)),
+        then_on="new connection",
+    ),
+)
+
+ROWS = (*_CONNECT, *_TLS, *_UPGRADE, *_AUTHENTICATE)

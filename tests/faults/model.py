@@ -1,0 +1,127 @@
+"""The columns of the fault table: what goes wrong, when, and what a caller sees."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal
+
+from lmstudio_integrations import errors
+from tests.faults.proxy import Action, Injection
+from tests.faults.surfaces import Kind
+
+if TYPE_CHECKING:
+    from tests.faults.cells import Cell
+
+Words = list[str]
+"""A response, word by word."""
+
+
+class Phase(Enum):
+    """When it goes wrong; the headings of the page."""
+
+    CONNECT = "While connecting"
+    TLS = "During the TLS handshake"
+    UPGRADE = "During the WebSocket handshake"
+    AUTHENTICATE = "During authentication"
+    LOAD = "While the model loads"
+    FIRST = "Before the first packet"
+    MIDDLE = "In the middle of a response"
+    LAST = "At the end of a response"
+    IDLE = "Between two calls"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a call comes to.
+
+    Attributes:
+        error: The error that it raises; `None` if it works.
+        timeout_name: Which timeout expires.
+        changed: Turns the right response into the one that is returned, where nobody can notice the difference.
+        note: What a reader must know besides.
+    """
+
+    error: type[errors.LMStudioError] | None = None
+    timeout_name: str | None = None
+    changed: Callable[[Words], Words] | None = None
+    note: str = ""
+
+
+WORKS = Outcome()
+LOST = Outcome(errors.LMStudioConnectionLostError)
+UNREACHABLE = Outcome(errors.LMStudioUnreachableError)
+CLOSED_EARLY = Outcome(errors.LMStudioChannelClosedError)
+PROTOCOL = Outcome(errors.LMStudioProtocolError)
+
+
+def expires(timeout_name: str) -> Outcome:
+    """Return the outcome of a call whose timeout expires."""
+    return Outcome(errors.LMStudioTimeoutError, timeout_name)
+
+
+def changes(note: str, changed: Callable[[Words], Words]) -> Outcome:
+    """Return the outcome of a call that returns another response, unnoticed."""
+    return Outcome(changed=changed, note=note)
+
+
+ALWAYS = 1000
+"""How often an injection happens that lasts until the proxy is healed."""
+
+
+def at(point: str, action: Action, times: int = 1) -> tuple[Injection, ...]:
+    """Return the injections of a row that has one."""
+    return (Injection(point, action, times),)
+
+
+Renewal = Literal["same connection", "new connection", "either connection"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One row.
+
+    Attributes:
+        name: What goes wrong, as a sentence.
+        phase: When.
+        chat: What a prediction comes to.
+        embedding: What an embedding comes to; `same` as a prediction, or `None` where it cannot happen.
+        inject: What the proxy does.
+        steps: What the scripted model does instead of generating.
+        embedding_steps: What it does instead of embedding.
+        load_steps: What the scripted model does when it is loaded.
+        between: What happens between two calls; the second of them is the one that is observed.
+        retried: Whether adapters with `max_retries` try again.
+        permanent: Whether it lasts for ever.
+        meanwhile: What another call comes to while the fault lasts.
+        then: What the next call comes to, once the fault is over.
+        then_on: Which connection the next call uses.
+        noticed: Whether the next call waits until the client knows that the connection is gone.
+        listening: Whether the port accepts connections.
+        scheme: How the client connects.
+        tls: Whether the server speaks TLS.
+        trusted: Whether the client trusts its certificate.
+    """
+
+    name: str
+    phase: Phase
+    chat: Outcome
+    embedding: "Outcome | Literal['same'] | None" = "same"
+    inject: tuple[Injection, ...] = ()
+    steps: tuple[Mapping[str, Any], ...] = ()
+    embedding_steps: tuple[Mapping[str, Any], ...] = ()
+    load_steps: tuple[Mapping[str, Any], ...] = ()
+    between: "Callable[[Cell], None] | None" = None
+    retried: bool = False
+    permanent: bool = False
+    meanwhile: Outcome | None = None
+    then: Outcome = WORKS
+    then_on: Renewal = "same connection"
+    noticed: bool = False
+    listening: bool = True
+    scheme: Literal["ws", "wss"] = "ws"
+    tls: bool = False
+    trusted: bool = True
+
+    def outcome(self, kind: Kind) -> Outcome | None:
+        """Return what a call of a kind comes to; `None` where the fault cannot happen to it."""
+        return self.chat if kind == "chat" or self.embedding == "same" else self.embedding

@@ -1,0 +1,328 @@
+"""A TCP proxy between client and server that injects faults.
+
+It forwards bytes, and knows enough of HTTP and WebSocket to act on the n-th frame of an answer. It runs on a thread of
+its own; a test starts it with injections, may act on open connections, and heals it. Above it: `cells.py` and the soak.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from websockets.frames import Opcode
+
+from tests.faults.frames import Course, FrameReader, Sender, Unit
+
+T = TypeVar("T")
+
+LIMIT = 10.0
+"""Seconds that anything asked of the proxy may take."""
+
+_CHUNK = 65536
+_HEAD_END = b"\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """What happens at a point of the conversation.
+
+    Attributes:
+        point: A label of `frames.Course`, or `accept`, `request head`, `upgrade` or `response head`.
+        action: What happens in place of forwarding.
+        times: How often; afterwards the proxy forwards again.
+    """
+
+    point: str
+    action: "Action"
+    times: int = 1
+
+
+class ProxyThread:
+    """A thread with an event loop, for any number of proxies."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="fault-proxy", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(LIMIT)
+        self.loop.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the thread and return its result."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(LIMIT)
+
+
+class Proxy:
+    """One listening port in front of a server. A context manager; its methods are for other threads.
+
+    Args:
+        thread: Where it runs.
+        upstream: `host:port` of the server.
+        spare: The same of the server that takes its place after a restart.
+        injections: What goes wrong, until it is healed.
+        tls: The certificate, if clients connect with TLS; the server is always reached without.
+        listening: Whether the port accepts connections from the start; otherwise they are refused until it is healed.
+    """
+
+    def __init__(
+        self,
+        thread: ProxyThread,
+        upstream: str,
+        injections: Sequence[Injection] = (),
+        *,
+        spare: str = "",
+        tls: ssl.SSLContext | None = None,
+        listening: bool = True,
+    ) -> None:
+        self._thread = thread
+        self.upstream = upstream
+        self.spare = spare
+        self._left = {injection: injection.times for injection in injections}
+        self._tls = tls
+        self._listening = listening
+        self._server: asyncio.Server | None = None
+        self._socket = _bound(0)
+        self.thawed = asyncio.Event()
+        self.thawed.set()
+        self.links: set[Link] = set()
+        self.happened = threading.Event()
+        """Set once a fault has happened."""
+        self.used: list[Link] = []
+        """The connection of each request."""
+
+    @property
+    def address(self) -> str:
+        """`host:port` for clients."""
+        return f"127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        if self._listening:
+            self._thread.run(self._listen())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the port and every connection."""
+        self._thread.run(self._close())
+
+    def heal(self) -> None:
+        """End the faults: listen, thaw, and forward from now on. What is broken or silent stays so."""
+        self._thread.run(self._heal())
+
+    def apply(self, action: "Action") -> None:
+        """Do something to every open connection now."""
+        self._thread.run(self._apply(action))
+
+    def refuse(self) -> None:
+        """Refuse new connections until it is healed."""
+        self._thread.run(self._refuse())
+
+    def take(self, point: str) -> "Action | None":
+        """Return what is to happen at a point, and take note of it (on the thread)."""
+        for injection, left in self._left.items():
+            if injection.point == point and left:
+                self._left[injection] = left - 1
+                self.happened.set()
+                return injection.action
+        return None
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._handle, sock=self._socket, ssl=self._tls)
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "asyncio runs this in a task of its own"
+        link = Link(self, task, reader, writer)
+        self.links.add(link)
+        try:
+            await link.run()
+        finally:
+            self.links.discard(link)
+
+    async def _heal(self) -> None:
+        self._left.clear()
+        self.thawed.set()
+        if self._server is None:
+            await self._listen()
+
+    async def _apply(self, action: "Action") -> None:
+        for link in tuple(self.links):
+            await action(link, Unit("server", b""))
+        self.happened.set()
+
+    async def _refuse(self) -> None:
+        assert self._server is not None, "a port that refuses connections cannot be closed"
+        port = self._socket.getsockname()[1]
+        self._server.close()
+        self._server = None
+        self._socket = _bound(port)
+
+    async def _close(self) -> None:
+        self.thawed.set()
+        if self._server is not None:
+            self._server.close()
+        self._socket.close()
+        tasks = [link.task for link in self.links]
+        for link in tuple(self.links):
+            link.end()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+class Link:
+    """One connection of a client, and the one to the server that belongs to it."""
+
+    def __init__(
+        self, proxy: Proxy, task: asyncio.Task[Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.proxy = proxy
+        self.task = task
+        self.silent: set[Sender] = set()
+        """Whose bytes are lost from now on."""
+        self.dripping: set[Sender] = set()
+        """Whose bytes arrive one by one from now on."""
+        self.held: dict[Sender, bytes] = {}
+        """What is sent after the next unit."""
+        self.is_closing = False
+        """Whether the server has sent its close frame, and waits for the client's."""
+        self._course = Course()
+        self._is_upgrade = False
+        self._readers: dict[Sender, asyncio.StreamReader] = {"client": reader}
+        self._writers: dict[Sender, asyncio.StreamWriter] = {"server": writer}
+        self._over = asyncio.Event()
+        self._pumps: list[asyncio.Task[None]] = []
+
+    async def run(self) -> None:
+        """Forward until either side has gone."""
+        try:
+            if await self._pass(Unit("client", b"", frozenset({"accept"}))):
+                host, _, port = self.proxy.upstream.rpartition(":")
+                self._readers["server"], self._writers["client"] = await asyncio.open_connection(host, int(port))
+                for sender in ("client", "server"):
+                    self._pumps.append(asyncio.create_task(self._pump(sender)))
+            await self._over.wait()
+        except OSError:
+            self.reset()
+        finally:
+            for pump in self._pumps:
+                pump.cancel()
+            for writer in self._writers.values():
+                writer.transport.abort()
+
+    # What actions do ------------------------------------------------------------------------------------------------
+
+    async def send(self, sender: Sender, data: bytes) -> None:
+        """Pass bytes on to the other side of whoever sent them."""
+        writer = self._writers[sender]
+        if writer.is_closing():
+            return
+        with contextlib.suppress(ConnectionError):
+            for part in [data] if sender not in self.dripping else [bytes([byte]) for byte in data]:
+                writer.write(part)
+                await writer.drain()
+                if sender in self.dripping:
+                    await asyncio.sleep(0)
+
+    def end(self) -> None:
+        """Close both connections at once."""
+        self._over.set()
+
+    def reset(self) -> None:
+        """Send RST to the client."""
+        writer = self._writers["server"]
+        raw = writer.get_extra_info("socket")
+        if raw is not None and not writer.is_closing():
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        self.end()
+
+    async def finish(self) -> None:
+        """Send FIN to the client after what was sent before, and read no more."""
+        writer = self._writers["server"]
+        with contextlib.suppress(OSError):
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+        self.end()
+
+    def half_close(self) -> None:
+        """Send FIN to the client, and go on reading."""
+        self.silent.add("server")
+        self._writers["server"].write_eof()
+
+    # Forwarding -----------------------------------------------------------------------------------------------------
+
+    async def _pump(self, sender: Sender) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await self._pass_all(sender)
+        if sender == "client":
+            self.end()
+        elif "server" not in self.silent:
+            await self.finish()
+
+    async def _pass_all(self, sender: Sender) -> None:
+        reader = self._readers[sender]
+        head = await reader.readuntil(_HEAD_END)
+        await self._pass(self._head(sender, head))
+        frames = FrameReader(sender) if self._is_upgrade else None
+        while data := await reader.read(_CHUNK):
+            units = [Unit(sender, data)] if frames is None else frames.feed(data, self._course)
+            for unit in units:
+                await self._pass(unit)
+
+    def _head(self, sender: Sender, head: bytes) -> Unit:
+        if sender == "server":
+            self._is_upgrade = head.startswith(b"HTTP/1.1 101")
+            return Unit(sender, head, frozenset({"response head"} if self._is_upgrade else ()))
+        self._is_upgrade = b"upgrade: websocket" in head.lower()
+        return Unit(sender, head, frozenset({"request head", "upgrade"} if self._is_upgrade else {"request head"}))
+
+    async def _pass(self, unit: Unit) -> bool:
+        """Forward a unit, or do what is due instead; return whether the connection goes on."""
+        await self.proxy.thawed.wait()
+        if unit.labels & {"load request", "request"}:
+            self.proxy.used.append(self)
+        if self.is_closing and unit.frame is not None and unit.frame.opcode is Opcode.CLOSE:
+            await self.finish()
+        action = next((due for label in sorted(unit.labels) if (due := self.proxy.take(label))), forward)
+        await action(self, unit)
+        # An action may freeze the proxy at accept: the connection is then open, and nothing happens on it.
+        await self.proxy.thawed.wait()
+        return not self._over.is_set()
+
+
+Action = Callable[[Link, Unit], Awaitable[None]]
+
+
+async def forward(link: Link, unit: Unit) -> None:
+    """Pass a unit on, and after it what was held."""
+    if unit.sender in link.silent or not unit.data:
+        return
+    await link.send(unit.sender, unit.data + link.held.pop(unit.sender, b""))
+
+
+def _bound(port: int) -> socket.socket:
+    """Return a socket that has its port, but refuses connections until it listens."""
+    # asyncio switches the delay of small packets off for sockets that name their protocol.
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(("127.0.0.1", port))
+    return bound

@@ -1,0 +1,75 @@
+"""The matrix notices what differs from the table."""
+
+import threading
+from dataclasses import replace
+
+import pytest
+
+from tests.faults import cells
+from tests.faults.actions import drop, duplicate, reset
+from tests.faults.calling import ROWS
+from tests.faults.cells import Cell, Servers, run_all
+from tests.faults.model import LOST, UNREACHABLE, WORKS, Fault, Phase, at, expires
+from tests.faults.proxy import ProxyThread
+from tests.faults.surfaces import SURFACES, Surface
+
+RESPOND, STREAM = SURFACES[0], SURFACES[1]
+RESET = Fault("A reset.", Phase.MIDDLE, LOST, inject=at("middle packet", reset), then_on="new connection")
+
+
+def findings(proxies: ProxyThread, fault: Fault, surface: Surface = RESPOND) -> str:
+    with Servers.of(proxies, fault) as servers:
+        cell = Cell(fault, surface, servers, 0)
+        return "\n".join(run_all([(str(surface), cell, cell.run)]))
+
+
+@pytest.mark.parametrize(
+    ("fault", "finding"),
+    [
+        (replace(RESET, chat=WORKS), "the fault call failed: LMStudioConnectionLostError"),
+        (replace(RESET, chat=UNREACHABLE), "instead of LMStudioUnreachableError"),
+        (replace(RESET, then_on="same connection"), "the next call used the new connection"),
+        (replace(RESET, then=LOST), "the next call did not raise LMStudioConnectionLostError"),
+        (
+            replace(RESET, inject=at("last packet", drop), chat=expires("idle_timeout")),
+            "instead of LMStudioTimeoutError",
+        ),
+        (replace(RESET, inject=at("middle packet", duplicate), chat=WORKS), "the fault call returned"),
+        (replace(RESET, chat=WORKS, inject=at("no such point", reset)), "the fault never happened"),
+    ],
+)
+def test_a_row_that_is_wrong_is_found(
+    proxies: ProxyThread, fault: Fault, finding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells, "MARGIN", 1.0)
+    assert finding in findings(proxies, fault)
+
+
+def test_a_row_that_is_right_is_not(proxies: ProxyThread) -> None:
+    assert findings(proxies, RESET) == findings(proxies, RESET, STREAM) == ""
+
+
+def test_a_timeout_under_another_name_is_found(proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "LONG", 0.5)
+    stalls = next(row for row in ROWS if row.name == "The engine stalls.")
+    wrong = replace(stalls, chat=expires("idle_timeout"), steps=({"fault": "stall"},))
+    assert "first_token_timeout expired, not idle_timeout" in findings(proxies, wrong)
+
+
+def test_a_raw_exception_is_found(proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = replace(RESPOND, way=lambda _model, _text: iter([1 / 0]))
+    assert "raw exception: ZeroDivisionError" in findings(proxies, RESET, broken)
+
+
+def test_a_call_that_hangs_is_found(proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "MARGIN", 0.1)
+    monkeypatch.setattr(cells, "LONG", 0.1)
+    release = threading.Event()
+
+    def hang() -> None:
+        release.wait(5)
+
+    with Servers.of(proxies, RESET) as servers:
+        cell = Cell(RESET, RESPOND, servers, 0)
+        assert run_all([("a cell", cell, hang)]) == ["a cell: hangs"]
+    release.set()

@@ -1,0 +1,29 @@
+"""Every fault of the table on every surface: what the call comes to, and what the next one does."""
+
+import os
+
+import pytest
+
+from tests.faults.cells import CERTIFICATE, Cell, Servers, run_all
+from tests.faults.model import Fault
+from tests.faults.proxy import ProxyThread
+from tests.faults.surfaces import SURFACES
+from tests.faults.table import TABLE
+
+
+@pytest.mark.parametrize("fault", TABLE, ids=lambda fault: f"{fault.phase.name}: {fault.name}")
+def test_every_surface_does_what_the_table_says(
+    fault: Fault, proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE) if fault.trusted else os.devnull)
+    monkeypatch.setenv("SSL_CERT_DIR", os.devnull)
+    surfaces = [surface for surface in SURFACES if fault.outcome(surface.kind) is not None]
+    with Servers.of(proxies, fault) as servers:
+        # Without a pause in any adapter, `max_retries` has changed nothing.
+        cells = [Cell(fault, surface, servers, 0 if fault.retried else 1) for surface in surfaces]
+        found = run_all([(str(cell.surface), cell, cell.run) for cell in cells])
+        found += [f"{cell.surface}: it tried again" for cell in cells if cell.pauses]
+        if fault.retried:
+            again = [Cell(fault, surface, servers, 1) for surface in surfaces if surface.has_retries]
+            found += run_all([(f"{cell.surface} with a retry", cell, cell.run_with_retry) for cell in again])
+    assert not found, "\n".join(found)
