@@ -155,18 +155,18 @@ LONG = ("system", "user", "assistant", "tool", "assistant", "user", "assistant",
 
 
 def test_the_middle_goes_first_and_calls_go_with_their_answers() -> None:
-    choices = [numbers(choice) for choice in _window.shortened(chat_of(*LONG).messages, keep_first=True)]
+    choices = [numbers(choice()) for choice in _window.shortened(chat_of(*LONG).messages, keep_first=True)]
     assert choices == [[0, 1, 4, 5, 6, 7], [0, 1, 5, 6, 7], [0, 1, 6, 7], [0, 1, 7]]
 
 
 def test_the_oldest_goes_first() -> None:
-    choices = [numbers(choice) for choice in _window.shortened(chat_of(*LONG).messages, keep_first=False)]
+    choices = [numbers(choice()) for choice in _window.shortened(chat_of(*LONG).messages, keep_first=False)]
     assert choices == [[0, 5, 6, 7], [0, 7]]
 
 
 def test_without_a_later_question_what_is_left_begins_with_an_answer() -> None:
     messages = chat_of("user", "assistant", "tool", "assistant").messages
-    choices = [numbers(choice) for choice in _window.shortened(messages, keep_first=False)]
+    choices = [numbers(choice()) for choice in _window.shortened(messages, keep_first=False)]
     assert choices == [[1, 2, 3], [3]]
 
 

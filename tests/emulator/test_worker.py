@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,14 +128,14 @@ def test_a_missing_engine_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     server, answer = worker._load(FULL.to_json().encode())
     assert server is None
     assert answer["kind"] == "engine_missing"
-    error = _process._refused(answer)
+    error = _process._refused(answer, FULL)
     assert 'pip install "lmstudio-integrations[emulator]"' in error.title
 
 
 def test_a_template_of_ones_own_may_be_what_cannot_be_loaded() -> None:
     answer = {"error": "RuntimeError: Failed to init server", "kind": "load_failed"}
-    assert "promptTemplate" in str(_process._refused(answer, template=True).suggestion)
-    assert "promptTemplate" not in str(_process._refused(answer).suggestion)
+    assert "promptTemplate" in str(_process._refused(answer, FULL).suggestion)
+    assert "promptTemplate" not in str(_process._refused(answer, replace(FULL, chat_template="")).suggestion)
 
 
 class FakeServer:
@@ -304,15 +305,18 @@ async def test_a_worker_that_will_not_leave_is_killed(monkeypatch: pytest.Monkey
     assert stubborn._process.returncode == -9
 
 
-async def test_a_worker_that_lives_but_does_not_answer_is_given_up(
+async def test_a_worker_that_lives_but_does_not_answer_is_killed_as_crashed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(_process, "GRACE_SECONDS", 0.1)
     mute = await fake_worker(STUBBORN, monkeypatch, tmp_path)
     try:
-        with pytest.raises(EngineError, match="does not answer") as caught:
+        with pytest.raises(
+            EngineError, match=r"has crashed .* \(Exit code: -9\)"
+        ) as caught:
             await mute.call("/props")
         assert caught.value.fatal
+        assert "did not answer" in str(caught.value.cause)
     finally:
         await mute.close()
     with pytest.raises(EngineError, match="unloaded"):

@@ -10,8 +10,8 @@ from lmstudio_integrations.types.tools import ToolCallResultPart
 
 T = TypeVar("T")
 
-LONGEST_PROMPT = 64 * 1024 * 1024
-"""The most characters that a conversation may have once a template is applied: prefixes and suffixes multiply."""
+LONGEST_PROMPT = 16 * 1024 * 1024
+"""The most characters of a text, and of a conversation once a template is applied: prefixes and suffixes multiply."""
 
 LONG_TEXT = 100_000
 MANY_MESSAGES = 500
@@ -58,13 +58,27 @@ def join(parts: Iterable[str]) -> str:
     length = 0
     for part in parts:
         length += len(part)
-        if length > LONGEST_PROMPT:
-            raise EngineError(
-                f"The prompt is longer than {LONGEST_PROMPT} characters",
-                suggestion="Shorten the conversation, or the prefixes and suffixes of the prompt template.",
-            )
+        _require("prompt", length)
         kept.append(part)
     return "".join(kept)
+
+
+def require_length(text: str) -> str:
+    """Return a text that is not too long.
+
+    Raises:
+        EngineError: If it is.
+    """
+    _require("text", len(text))
+    return text
+
+
+def _require(what: str, length: int) -> None:
+    if length > LONGEST_PROMPT:
+        raise EngineError(
+            f"The {what} is longer than {LONGEST_PROMPT} characters",
+            suggestion="Send less at once; prefixes and suffixes of a prompt template count, too.",
+        )
 
 
 def _length(part: object) -> int:

@@ -4,6 +4,7 @@ Settings arrive complete, with LM Studio's defaults; llama.cpp's own differ and 
 """
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,18 @@ Json = dict[str, Any]
 
 DEEPEST_SCHEMA = 120
 """JSON nesting (60 objects in each other) that surely becomes a grammar; far deeper, llama.cpp drops the schema."""
+
+MOST_OBJECTS = 4_000
+"""Objects in the schemas of one request. llama.cpp follows them one within the other, and its stack ends at 8,000."""
+
+MOST_ALTERNATIVES = 1_000
+"""Values, branches and optional members in the schemas of one request. With each, every token takes longer: with a
+thousand a fifth of a second, with five thousand four."""
+
+LONGEST_PATTERN = 1_000
+LONGEST_GRAMMAR = 100_000
+DEEPEST_GRAMMAR = 200
+"""Characters of a pattern and of a grammar, and parentheses in each other; much more, and llama.cpp's stack ends."""
 
 LONGEST_TEXT = 256
 MOST_ITEMS = 16
@@ -134,12 +147,47 @@ def checked_schema(schema: object) -> Json:
     """
     if not is_object(schema):
         raise unsupported("structured", f"a JSON schema must be an object, not {schema!r}")
-    if depth(schema) > DEEPEST_SCHEMA:
-        raise unsupported("structured", f"a JSON schema nested more than {DEEPEST_SCHEMA} levels deep")
+    _check_size(schema, "structured")
     for part in _objects(schema):
         _check_bounds(part)
     complete: Json = followed(schema)
     return complete
+
+
+def check_tools(tools: Sequence[Tool]) -> None:
+    """Refuse tools that are together too large.
+
+    Raises:
+        EngineError: If they are.
+    """
+    _check_size({"anyOf": [{"parameters": tool.function.parameters or {}} for tool in tools]}, "tools")
+
+
+def _check_size(schema: object, feature: str) -> None:
+    """Refuse a schema that is too large to become a grammar in reasonable time.
+
+    Raises:
+        EngineError: If it is.
+    """
+    sizes = {
+        "levels": (depth(schema), DEEPEST_SCHEMA),
+        "objects": (sum(1 for _ in _objects(schema)), MOST_OBJECTS),
+        "values, branches and optional members": (sum(map(_alternatives, _objects(schema))), MOST_ALTERNATIVES),
+    }
+    for what, (size, most) in sizes.items():
+        if size > most:
+            raise unsupported(feature, f"JSON schemas with more than {most} {what}")
+
+
+def _alternatives(part: Json) -> int:
+    """Return between how many ways to go on a schema lets the model choose, those of inner schemas left aside."""
+    properties, required = part.get("properties"), part.get("required")
+    optional = _count(properties) - _count(required) if is_object(properties) else 0
+    return max(optional, 0) + sum(_count(part.get(keyword)) for keyword in ("enum", "anyOf", "oneOf"))
+
+
+def _count(value: object) -> int:
+    return len(value) if is_list(value) or is_object(value) else 0
 
 
 def checked_grammar(grammar: object) -> str:
@@ -152,7 +200,23 @@ def checked_grammar(grammar: object) -> str:
         raise EngineError("Invalid structured output setting: gbnfGrammar must be a grammar, and not empty")
     if grammar.lstrip().startswith("%llguidance"):
         raise unsupported("structured", "a grammar in Lark form; write it in GBNF")
+    if len(grammar) > LONGEST_GRAMMAR or _parentheses(grammar) > DEEPEST_GRAMMAR:
+        raise unsupported(
+            "structured", f"a grammar of more than {LONGEST_GRAMMAR} characters or {DEEPEST_GRAMMAR} nested parentheses"
+        )
     return grammar
+
+
+def _parentheses(grammar: str) -> int:
+    """Return how deeply parentheses are nested, those in texts and sets of characters left aside."""
+    level = deepest = 0
+    for sign in _GRAMMAR_TOKEN.findall(grammar):
+        level += {"(": 1, ")": -1}.get(sign, 0)
+        deepest = max(deepest, level)
+    return deepest
+
+
+_GRAMMAR_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"?|\[(?:\\.|[^\]\\])*\]?|\#[^\n]*|[()]', re.DOTALL)
 
 
 def depth(value: object) -> int:
@@ -219,6 +283,8 @@ def followed(schema: Any) -> Any:
 def _followed_part(part: Json, lost: list[str]) -> Json:
     pattern = part.get("pattern")
     if isinstance(pattern, str):
+        if len(pattern) > LONGEST_PATTERN:
+            raise unsupported("structured", f"a pattern of more than {LONGEST_PATTERN} characters")
         part["pattern"] = _pattern.followed(pattern)
         if part["pattern"] is None:
             del part["pattern"]
@@ -266,7 +332,7 @@ _BOUNDS: dict[str, Json] = {
 }
 
 
-def _objects(schema: Json) -> Iterator[Json]:
+def _objects(schema: object) -> Iterator[Json]:
     """Yield every object of a schema."""
     waiting: list[Any] = [schema]
     while waiting:

@@ -1,7 +1,6 @@
 """How much one schema may cost, whoever wrote it: parts that are looked at, characters that are written, seconds."""
 
 import time
-from typing import Literal
 
 MOST_PARTS = 200_000
 """The most schemas, members and items that are looked at; one that is referred to twice counts twice."""
@@ -27,7 +26,7 @@ class Budget:
         self._characters = MOST_CHARACTERS
         self._end = time.monotonic() + MOST_SECONDS
 
-    def take(self, parts: int) -> Literal[True]:
+    def take(self, parts: int) -> None:
         """Count parts that are looked at.
 
         Raises:
@@ -38,7 +37,6 @@ class Budget:
             raise SchemaLimitError(f"it has more than {MOST_PARTS} parts, its references followed")
         if time.monotonic() > self._end:
             raise SchemaLimitError(f"it takes more than {MOST_SECONDS:g} s to follow")
-        return True
 
     def write(self, characters: int) -> None:
         """Count characters that are written.

@@ -126,8 +126,10 @@ def _of_pattern(pattern: str, budget: Budget) -> Iterator[str]:
     except (PatternError, UnreadablePatternError) as error:
         raise NoInstanceError(f"the pattern {pattern!r} is not understood") from error
     padded = (shortest + "a" * length for length in range(1, _REPEATS))
-    candidates = itertools.chain([shortest], _longer(pattern, shortest), padded)
-    return (text for text in candidates if budget.take(1) and search(text))
+    for text in itertools.chain([shortest], _longer(pattern, shortest), padded):
+        budget.take(1)
+        if search(text):
+            yield text
 
 
 def _longer(pattern: str, shortest: str) -> Iterator[str]:
