@@ -311,9 +311,7 @@ async def test_a_worker_that_lives_but_does_not_answer_is_killed_as_crashed(
     monkeypatch.setattr(_process, "GRACE_SECONDS", 0.1)
     mute = await fake_worker(STUBBORN, monkeypatch, tmp_path)
     try:
-        with pytest.raises(
-            EngineError, match=r"has crashed .* \(Exit code: -9\)"
-        ) as caught:
+        with pytest.raises(EngineError, match=r"has crashed .* \(Exit code: -9\)") as caught:
             await mute.call("/props")
         assert caught.value.fatal
         assert "did not answer" in str(caught.value.cause)

@@ -25,9 +25,9 @@ class Wire:
         """Send a frame; text goes as it is."""
         self.socket.send(frame if isinstance(frame, str | bytes) else json.dumps(frame))
 
-    def hear(self) -> Any:
+    def hear(self, timeout: float = TIMEOUT) -> Any:
         """Return the next frame."""
-        return json.loads(self.socket.recv(TIMEOUT))
+        return json.loads(self.socket.recv(timeout))
 
     def hear_out(self) -> None:
         """Read on until the socket is gone.
@@ -105,7 +105,7 @@ def _present(name: str, value: Any) -> dict[str, Any]:
 @contextmanager
 def bare(server: Emulator, namespace: str = "llm", **options: Any) -> Iterator[Wire]:
     """Open a socket without a word."""
-    with connect(f"ws://{server.address}/{namespace}", compression=None, **options) as socket:
+    with connect(f"ws://{server.address}/{namespace}", compression=None, max_size=None, **options) as socket:
         yield Wire(socket)
 
 

@@ -26,8 +26,8 @@ MOST_OBJECTS = 4_000
 """Objects in the schemas of one request. llama.cpp follows them one within the other, and its stack ends at 8,000."""
 
 MOST_ALTERNATIVES = 1_000
-"""Values, branches and optional members in the schemas of one request. With each, every token takes longer: with a
-thousand a fifth of a second, with five thousand four."""
+"""Alternatives (values, branches and optional members) in the schemas of one request. With each, every token takes
+longer: with a thousand a fifth of a second, with five thousand four."""
 
 LONGEST_PATTERN = 1_000
 LONGEST_GRAMMAR = 100_000
@@ -169,14 +169,13 @@ def _check_size(schema: object, feature: str) -> None:
     Raises:
         EngineError: If it is.
     """
-    sizes = {
-        "levels": (depth(schema), DEEPEST_SCHEMA),
-        "objects": (sum(1 for _ in _objects(schema)), MOST_OBJECTS),
-        "values, branches and optional members": (sum(map(_alternatives, _objects(schema))), MOST_ALTERNATIVES),
-    }
-    for what, (size, most) in sizes.items():
+    for size, most, what in (
+        (depth(schema), DEEPEST_SCHEMA, "nested more than {} levels deep"),
+        (sum(1 for _ in _objects(schema)), MOST_OBJECTS, "with more than {} objects"),
+        (sum(map(_alternatives, _objects(schema))), MOST_ALTERNATIVES, "with more than {} alternatives"),
+    ):
         if size > most:
-            raise unsupported(feature, f"JSON schemas with more than {most} {what}")
+            raise unsupported(feature, f"JSON schemas {what.format(most)}")
 
 
 def _alternatives(part: Json) -> int:

@@ -21,7 +21,7 @@ from functools import partial
 from itertools import chain
 from typing import Self
 
-from lmstudio_integrations.emulator.engines._offload import is_large, is_large_request, is_long, offload
+from lmstudio_integrations.emulator.engines._offload import is_large, is_large_request, is_long, offload, require_length
 from lmstudio_integrations.emulator.engines._refusals import not_loaded
 from lmstudio_integrations.emulator.engines._scripted import template, words
 from lmstudio_integrations.emulator.engines._scripted.play import Play, Stall, play, play_silently
@@ -176,14 +176,20 @@ class ScriptedModel:
         """Return the vector of a text.
 
         Raises:
-            EngineError: If a rule says so.
+            EngineError: If a rule says so, or it is too long.
         """
         for wait in play_silently(self._options.rules, Situation(last=text)):
             await _wait(wait, self._sleep)
+        require_length(text)
         return await offload(partial(words.embed, text, self._options.embedding_length), large=is_long(text))
 
     async def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of a text."""
+        """Return the tokens of a text.
+
+        Raises:
+            EngineError: If it is too long.
+        """
+        require_length(text)
         tokens = await offload(lambda: [words.token_id(word) for word in words.each(text)], large=is_long(text))
         return [words.START_MARK, *tokens, words.END_MARK] if self._options.kind == "embedding" else tokens
 

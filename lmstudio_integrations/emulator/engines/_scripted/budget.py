@@ -2,7 +2,7 @@
 
 import time
 
-MOST_PARTS = 200_000
+MOST_PARTS = 100_000
 """The most schemas, members and items that are looked at; one that is referred to twice counts twice."""
 
 MOST_CHARACTERS = 5_000_000

@@ -17,7 +17,7 @@ Schema = Mapping[str, Any]
 MOST_PAIRS = 1_000_000
 """The most pairs of values that are compared where two `enum` must both be met."""
 
-_LARGEST_FACTOR = 1 << 64
+LARGEST_FACTOR = 1 << 64
 """Beyond it, `multipleOf` of many parts would grow into numbers that take long to work with."""
 
 
@@ -61,9 +61,11 @@ def _properties(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]
 
 
 def _multiple(first: object, second: object) -> Any:
-    if isinstance(first, int) and isinstance(second, int) and max(first, second) < _LARGEST_FACTOR:
-        return math.lcm(first, second)
-    return _neither(first, second)
+    if not (isinstance(first, int) and isinstance(second, int)):
+        return _neither(first, second)
+    if max(first, second) > LARGEST_FACTOR:
+        raise SchemaLimitError(f"numbers above {LARGEST_FACTOR} in multipleOf are too large to be met together")
+    return math.lcm(first, second)
 
 
 def _enum(first: list[Any], second: list[Any]) -> list[Any]:

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 from lmstudio_integrations._narrow import is_object
-from lmstudio_integrations.emulator.engines._offload import join
+from lmstudio_integrations.emulator.engines._offload import join, require_length
 from lmstudio_integrations.emulator.engines._refusals import overflow
 from lmstudio_integrations.emulator.engines._scripted import words
 from lmstudio_integrations.emulator.engines._scripted.refusals import unsupported
@@ -124,9 +124,9 @@ def fit_text(prompt: str, *, limit: int, policy: str) -> int:
     """Return how many tokens of a raw prompt are read; the policies drop words, not messages.
 
     Raises:
-        EngineError: If it does not fit and nothing may be dropped.
+        EngineError: If it does not fit and nothing may be dropped, or is too long.
     """
-    tokens = words.count(prompt)
+    tokens = words.count(require_length(prompt))
     if tokens >= limit and policy == "stopAtLimit":
         raise overflow(tokens, limit)
     return min(tokens, limit - 1)
