@@ -1,6 +1,8 @@
 """Answers of a given form; the same bodies for both clients."""
 
+import socketserver
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,3 +183,20 @@ async def test_a_stream_of_the_wrong_form_gives_all_its_text_before_the_error(mo
     assert "".join(read) == "Oslo, of course"
     with pytest.raises(lms.LMStudioStructuredOutputError):
         stream.result()
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+async def test_a_reference_to_another_document_is_never_fetched(model: Any, scheme: str, tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text('{"type": "object"}')
+    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as elsewhere:
+        elsewhere.socket.setblocking(False)
+        where = {"http": f"http://127.0.0.1:{elsewhere.server_address[1]}/", "file": f"{tmp_path.as_uri()}/"}[scheme]
+        with pytest.raises(lms.LMStudioStructuredOutputError, match="schema that was asked for is not valid"):
+            await model.respond("good", response_format={"$ref": f"{where}other.json"})
+        with pytest.raises(BlockingIOError):
+            elsewhere.socket.accept()
+
+
+async def test_a_reference_to_the_schema_of_schemas_is_known(model: Any) -> None:
+    schema = {"$ref": "https://json-schema.org/draft/2020-12/schema"}
+    assert (await model.respond("good", response_format=schema)).parsed["name"] == "Oslo"

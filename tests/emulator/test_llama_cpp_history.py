@@ -213,3 +213,25 @@ def test_raw_text_is_cut_as_the_policy_says() -> None:
         _window.cut(tokens, 100, "stopAtLimit")
     with pytest.raises(EngineError, match="only 1 tokens"):
         _window.cut(tokens, 1, "rollingWindow")
+
+
+def test_a_hundred_thousand_messages_are_neither_copied_nor_joined_again_and_again() -> None:
+    chat = chat_of(*["user"] * 100_000)
+    (message,) = _history.to_messages(chat, native_tools=False)
+    assert message["content"].count("\n\n") == 99_999
+    choices = _window.shortened(chat.messages, keep_first=False)
+    assert numbers(choices[-1]()) == [99_999]
+
+
+def test_texts_and_pictures_of_neighbours_stay_in_order() -> None:
+    before, after = ({"role": "user", "content": [{"type": "text", "text": text}]} for text in ("a", "z"))
+    picture = {"role": "user", "content": [CAT.to_dict()]}
+    history = ChatHistory.from_dict({"messages": [before, before, picture, after]})
+    (message,) = _history.to_messages(history, native_tools=False, images={"c1": Image("cat", b"\x89PNG")})
+    assert [part.get("text", "picture") for part in message["content"]] == ["a\n\na", "picture", "z"]
+
+
+def test_a_template_of_prefixes_cannot_fill_the_memory() -> None:
+    messages = [{"role": "user", "content": "x"}] * 1000
+    with pytest.raises(EngineError, match="prompt is longer than 16777216 characters"):
+        _history.render_manual({"beforeUser": "p" * 1_000_000}, messages)

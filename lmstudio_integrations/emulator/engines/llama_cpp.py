@@ -89,7 +89,9 @@ class LlamaCppEngine:
             path = await _loading.file_of(request.weights, offline=self._offline, announce=self._announce)
             header = await asyncio.to_thread(_loading.header_of, path)
         except EngineError as error:
+            # The path is for whoever runs the server; clients know the key.
             logger.warning("the model %s cannot be loaded: %s", request.key, error.__cause__ or error.cause)
+            error.cause = f"{request.key}: {error.cause}"
             raise
         parameters = _loading.parameters_of(request, path, header, threads=self._threads, memory=self._memory)
         worker = await Worker.start(parameters, seconds=self._load_seconds)

@@ -177,6 +177,8 @@ def limit_memory(size: int) -> None:
     if size:
         import resource  # noqa: PLC0415 - not on every system
 
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        size = size if most == resource.RLIM_INFINITY else min(size, most)
         resource.setrlimit(resource.RLIMIT_DATA, (size, size))
 
 
