@@ -231,6 +231,32 @@ def test_texts_and_pictures_of_neighbours_stay_in_order() -> None:
     assert [part.get("text", "picture") for part in message["content"]] == ["a\n\na", "picture", "z"]
 
 
+LONG_TEXT = "x" * 2_000_000
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": [{"type": "text", "text": LONG_TEXT}]},
+        {"role": "tool", "content": [{"type": "toolCallResult", "content": LONG_TEXT}]},
+        {
+            "role": "assistant",
+            "content": [
+                {
+                    "type": "toolCallRequest",
+                    "toolCallRequest": {"type": "function", "name": "f", "arguments": {"a": LONG_TEXT}},
+                }
+            ],
+        },
+    ],
+    ids=["text", "result", "call"],
+)
+def test_a_conversation_that_would_hold_the_worker_is_refused(message: dict[str, Any]) -> None:
+    assert _history.to_messages(ChatHistory.from_dict({"messages": [message] * 8}), native_tools=True)
+    with pytest.raises(EngineError, match="prompt is longer than 16777216 characters"):
+        _history.to_messages(ChatHistory.from_dict({"messages": [message] * 9}), native_tools=True)
+
+
 def test_a_template_of_prefixes_cannot_fill_the_memory() -> None:
     messages = [{"role": "user", "content": "x"}] * 1000
     with pytest.raises(EngineError, match="prompt is longer than 16777216 characters"):

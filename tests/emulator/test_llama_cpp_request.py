@@ -177,6 +177,8 @@ def test_the_schemas_of_all_tools_count_together() -> None:
         _request.check_tools([tool(f"f{at}") for at in range(1001)])
     with pytest.raises(EngineError, match="levels deep"):
         _request.check_tools([tool("f", nested(200))])
+    with pytest.raises(EngineError, match="longer than 16777216 characters"):
+        _request.check_tools([tool("f", {"description": "d" * 17_000_000})])
 
 
 def test_a_grammar_that_would_end_the_engines_stack_is_refused() -> None:

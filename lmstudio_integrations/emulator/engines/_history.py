@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, groupby
 from typing import Any
 
-from lmstudio_integrations.emulator.engines._offload import join
+from lmstudio_integrations.emulator.engines._offload import join, require_lengths
 from lmstudio_integrations.emulator.engines._refusals import unsupported
 from lmstudio_integrations.emulator.engines.base import Image
 from lmstudio_integrations.types.chat import (
@@ -46,12 +46,14 @@ def to_messages(
         instructions: Are added to the system message.
 
     Raises:
-        EngineError: If a message shows something that is no picture.
+        EngineError: If a message shows something that is no picture, or all is too long.
     """
     translated = (
         one for message in history.messages for one in _translate(message, native_tools=native_tools, images=images)
     )
-    return _with_system(_merged(translated), system_prompt, instructions)
+    messages = _with_system(_merged(translated), system_prompt, instructions)
+    require_lengths("prompt", map(_length, messages))
+    return messages
 
 
 def instruct(tools: Sequence[Tool]) -> str:
@@ -156,6 +158,12 @@ def _join(contents: Sequence[str | list[Json]]) -> str | list[Json]:
         return text
     before = _as_parts(text) if parts else []
     return [*before, *(part for content in contents[parts:] for part in _as_parts(content))]
+
+
+def _length(message: Json) -> int:
+    """Return how many characters of a message a model reads, pictures left aside."""
+    texts = sum(len(part.get("text", "")) for part in _as_parts(message["content"]))
+    return texts + sum(len(call["function"]["arguments"]) for call in message.get("tool_calls", ()))
 
 
 def _as_parts(content: str | list[Json]) -> list[Json]:

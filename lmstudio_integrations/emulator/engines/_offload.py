@@ -58,7 +58,7 @@ def join(parts: Iterable[str]) -> str:
     length = 0
     for part in parts:
         length += len(part)
-        _require("prompt", length)
+        require_lengths("prompt", [length])
         kept.append(part)
     return "".join(kept)
 
@@ -69,12 +69,17 @@ def require_length(text: str) -> str:
     Raises:
         EngineError: If it is.
     """
-    _require("text", len(text))
+    require_lengths("text", [len(text)])
     return text
 
 
-def _require(what: str, length: int) -> None:
-    if length > LONGEST_PROMPT:
+def require_lengths(what: str, lengths: Iterable[int]) -> None:
+    """Refuse what is too long all together.
+
+    Raises:
+        EngineError: If it is.
+    """
+    if sum(lengths) > LONGEST_PROMPT:
         raise EngineError(
             f"The {what} is longer than {LONGEST_PROMPT} characters",
             suggestion="Send less at once; prefixes and suffixes of a prompt template count, too.",

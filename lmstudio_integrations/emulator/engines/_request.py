@@ -3,6 +3,7 @@
 Settings arrive complete, with LM Studio's defaults; llama.cpp's own differ and let small models ramble.
 """
 
+import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from lmstudio_integrations._narrow import is_list, is_object
 from lmstudio_integrations.emulator.engines import _pattern
+from lmstudio_integrations.emulator.engines._offload import require_length
 from lmstudio_integrations.emulator.engines._refusals import unsupported
 from lmstudio_integrations.emulator.engines.base import EngineError
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -161,6 +163,7 @@ def check_tools(tools: Sequence[Tool]) -> None:
         EngineError: If they are.
     """
     _check_size({"anyOf": [{"parameters": tool.function.parameters or {}} for tool in tools]}, "tools")
+    require_length(json.dumps([tool.to_dict() for tool in tools]))
 
 
 def _check_size(schema: object, feature: str) -> None:

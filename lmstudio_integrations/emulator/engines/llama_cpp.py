@@ -206,9 +206,10 @@ class LlamaCppModel:
         """Return the conversation as the model would read it, with the start of the next answer; pictures are left out.
 
         Raises:
-            EngineError: If the template refuses the conversation.
+            EngineError: If the template refuses the conversation, or it is too long.
         """
         large = is_large(history.messages, len(tools))
+        await offload(partial(_request.check_tools, tools if self.abilities.tools else ()), large=large)
         messages = await offload(partial(self._messages, history, config), large=large)
         manual = _request.manual_template(config)
         if manual is not None:
@@ -235,11 +236,11 @@ class LlamaCppModel:
         config = request.config
         forced = list(request.tools) if request.tool_choice == "required" else []
         offered = list(request.tools) if request.tool_choice == "auto" and self.abilities.tools else []
-        _request.check_tools([*forced, *offered])
+        large = is_large_request(request)
+        await offload(partial(_request.check_tools, [*forced, *offered]), large=large)
         instructions = _history.instruct(forced) if forced else ""
         manual = _request.manual_template(config)
         self._check_pictures(history, manual=manual is not None)
-        large = is_large_request(request)
 
         async def messages(some: ChatHistory) -> list[Json]:
             return await offload(partial(self._messages, some, config, request, instructions), large=large)
