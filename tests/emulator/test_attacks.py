@@ -159,6 +159,12 @@ def test_a_schema_cannot_grow_without_end(server: Emulator, schema: Any, bound: 
     assert end["error"]["displayData"]["code"] == "generic.engineDoesNotSupportFeature"
 
 
+def test_what_lies_too_deep_is_not_needed_where_another_branch_does(server: Emulator) -> None:
+    schema = {"anyOf": [deep(100), {"type": "null"}]}
+    end = attack(server, asking("chat", fields={"structured": {"type": "json", "jsonSchema": schema}}))
+    assert end["message"]["type"] == "success"
+
+
 def test_a_schema_that_takes_long_is_given_up(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "MOST_SECONDS", 0.0)
     end = attack(server, asking("chat", fields={"structured": {"type": "json", "jsonSchema": doubled(3)}}))

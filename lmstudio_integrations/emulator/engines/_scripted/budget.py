@@ -47,13 +47,3 @@ class Budget:
         self._characters -= characters
         if self._characters < 0:
             raise SchemaLimitError(f"its instances take more than {MOST_CHARACTERS} characters")
-
-
-def check_depth(level: int) -> None:
-    """Check how deep a schema lies within others.
-
-    Raises:
-        SchemaLimitError: If it lies too deep.
-    """
-    if level > DEEPEST:
-        raise SchemaLimitError(f"it is nested more than {DEEPEST} levels deep, its references followed")

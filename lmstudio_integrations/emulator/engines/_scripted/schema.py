@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from lmstudio_integrations._narrow import is_list, is_object
-from lmstudio_integrations.emulator.engines._scripted.budget import DEEPEST, Budget, SchemaLimitError, check_depth
+from lmstudio_integrations.emulator.engines._scripted.budget import DEEPEST, Budget, SchemaLimitError
 from lmstudio_integrations.emulator.engines._scripted.merge import merge
 from lmstudio_integrations.emulator.engines._scripted.refusals import unsupported
 from lmstudio_integrations.emulator.engines._scripted.values import (
@@ -66,9 +66,10 @@ class _Place:
         """Return the place of a schema within this one.
 
         Raises:
-            SchemaLimitError: If it lies too deep.
+            NoInstanceError: If it lies too deep; another alternative may do.
         """
-        check_depth(self.level + 1)
+        if self.level == DEEPEST:
+            raise NoInstanceError(f"it is nested more than {DEEPEST} levels deep, its references followed")
         return replace(self, level=self.level + 1)
 
     def follow(self, reference: str) -> tuple[object, "_Place"]:
@@ -137,11 +138,10 @@ def _alternatives(schema: object, place: _Place) -> list[_Flat]:
     parts: list[list[_Flat]] = [[(own, place)]]
     if "$ref" in schema:
         parts.append(_alternatives(*place.follow(str(schema["$ref"]))))
-    inner = place.inner()
-    parts += [_alternatives(part, inner) for part in schema.get("allOf", ())]
+    parts += [_alternatives(part, place.inner()) for part in schema.get("allOf", ())]
     for keyword in ("anyOf", "oneOf"):
         if keyword in schema:
-            parts.append(_any(partial(_alternatives, choice, inner) for choice in schema[keyword]))
+            parts.append(_any(partial(_alternatives, choice, place.inner()) for choice in schema[keyword]))
     ways = itertools.islice(itertools.product(*parts), _MOST_ALTERNATIVES)
     return _any(partial(_together, way, place) for way in ways)
 
