@@ -17,6 +17,8 @@ STACK: dict[str, Any] = {"layers": []}
 class Wire:
     """One socket, let in already."""
 
+    timeout = TIMEOUT
+
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
         self._ids = count(1)
@@ -25,9 +27,9 @@ class Wire:
         """Send a frame; text goes as it is."""
         self.socket.send(frame if isinstance(frame, str | bytes) else json.dumps(frame))
 
-    def hear(self, timeout: float = TIMEOUT) -> Any:
+    def hear(self) -> Any:
         """Return the next frame."""
-        return json.loads(self.socket.recv(timeout))
+        return json.loads(self.socket.recv(self.timeout))
 
     def hear_out(self) -> None:
         """Read on until the socket is gone.
