@@ -14,6 +14,8 @@ from lmstudio_integrations.errors import LMStudioValueError
 SCRIPTED_PACE = 200.0
 """Tokens per second of a scripted model for which the catalogue says nothing."""
 
+_MEGABYTE = 1_000_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
@@ -28,6 +30,8 @@ class ServeOptions:
     tokens: tuple[str, ...] = ()
     scripted: bool = False
     offline: bool = False
+    worker_memory: int | None = None
+    """In megabytes."""
 
 
 def build(options: ServeOptions) -> Emulator:
@@ -43,6 +47,7 @@ def build(options: ServeOptions) -> Emulator:
         tokens=options.tokens,
         load=options.load,
         offline=options.offline,
+        worker_memory=None if options.worker_memory is None else options.worker_memory * _MEGABYTE,
     )
 
 

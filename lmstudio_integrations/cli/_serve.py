@@ -54,6 +54,15 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         typer.Option(metavar="TOKEN", help="An API token that lets a client in; with any, guests stay outside."),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never fetch weights.")] = False,  # noqa: FBT002 - a flag
+    worker_memory: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MB",
+            min=1,
+            help="The most memory that the process of one model may take, on Linux. By default three quarters of all.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run a server that speaks LM Studio's protocol, without LM Studio. Ctrl-C ends it.
 
@@ -69,6 +78,7 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         tokens=tuple(token or ()),
         scripted=scripted,
         offline=offline,
+        worker_memory=worker_memory,
     )
     emulator = build(options)
     if is_exposed(options):

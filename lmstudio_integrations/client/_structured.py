@@ -154,10 +154,14 @@ def _check_by(schema: str) -> Callable[[Any], None]:
     """Return a check against a JSON schema, which is checked itself; that takes so long that it is done only once."""
     from jsonschema import Draft202012Validator  # noqa: PLC0415 - loaded only where a schema is to be checked
     from jsonschema import ValidationError as JsonSchemaError  # noqa: PLC0415
+    from jsonschema_specifications import (  # noqa: PLC0415  # pyright: ignore[reportMissingTypeStubs] - it has none
+        REGISTRY,
+    )
 
     known = json.loads(schema)
     Draft202012Validator.check_schema(known)
-    validator = Draft202012Validator(known)
+    # Without a registry, a reference to another document would be fetched, from the network or from a file.
+    validator = Draft202012Validator(known, registry=REGISTRY)
 
     def check(value: Any) -> None:
         try:

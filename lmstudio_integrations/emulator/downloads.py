@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lmstudio_integrations.emulator import weights
 from lmstudio_integrations.emulator.catalogue import ModelEntry
+from lmstudio_integrations.emulator.engines._refusals import without_directories
 from lmstudio_integrations.emulator.refusals import RefusedError
 
 CHUNK = 1 << 20
@@ -50,7 +51,7 @@ class Downloads:
         try:
             return str(await self._copy(Path(entry.weights), on_bytes))
         except OSError as error:
-            raise RefusedError(f'The weights of "{entry.key}" cannot be downloaded', cause=str(error)) from error
+            raise _not_brought(entry.key, error) from error
 
     def close(self) -> None:
         """Remove the copies."""
@@ -65,7 +66,7 @@ class Downloads:
         try:
             await asyncio.to_thread(weights.locate, bundle, offline=self._offline)
         except weights.WeightsError as error:
-            raise RefusedError(f'The weights of "{bundle.name}" cannot be downloaded', cause=str(error)) from error
+            raise _not_brought(bundle.name, error) from error
         on_bytes(total, total)
 
     async def _copy(self, source: Path, on_bytes: OnBytes) -> Path:
@@ -87,6 +88,11 @@ class Downloads:
             shutil.rmtree(target.parent, ignore_errors=True)
             raise
         return target
+
+
+def _not_brought(name: str, error: Exception) -> RefusedError:
+    cause = without_directories(str(error))
+    return RefusedError(f'The weights of "{name}" cannot be downloaded', cause=cause)
 
 
 def copy(source: Path, target: Path, tell: OnBytes, stop: threading.Event) -> None:

@@ -18,6 +18,7 @@ from lmstudio_integrations.emulator.catalogue import Catalogue, ModelEntry
 from lmstudio_integrations.emulator.clock import Clock, SystemClock
 from lmstudio_integrations.emulator.context import Hub
 from lmstudio_integrations.emulator.downloads import Downloads
+from lmstudio_integrations.emulator.engines._memory import memory_limit
 from lmstudio_integrations.emulator.engines.base import Engine, EngineError
 from lmstudio_integrations.emulator.ledger import Ledger, PredictionRecord
 from lmstudio_integrations.emulator.logs import Logs
@@ -71,9 +72,11 @@ class Emulator:
         offline: Never fetch weights that are not on this machine.
         origins: Browser origins that may connect.
         limits: What the server puts up with.
+        worker_memory: The most bytes that the process of one model may take; weights that it maps from their file
+            do not count. By default three quarters of the machine's memory, on Linux; other systems have no limit.
 
     Raises:
-        LMStudioValueError: If the catalogue, a token or the latency is not valid.
+        LMStudioValueError: If the catalogue, a token, the latency or the memory is not valid.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Emulator:
         offline: bool = False,
         origins: Collection[str] = (),
         limits: Limits = USUAL_LIMITS,
+        worker_memory: int | None = None,
     ) -> None:
         if not latency >= 0:
             raise LMStudioValueError(f"the latency is 0 or more seconds, got {latency!r}")
@@ -107,6 +111,7 @@ class Emulator:
         self._auto_evict = auto_evict
         self._latency = latency
         self._offline = offline
+        self._worker_memory = memory_limit(worker_memory)
         self._origins = origins
         self._limits = limits
         self._ledger = Ledger()
@@ -288,7 +293,7 @@ class Emulator:
         """Open the library, then the door; close them the other way round."""
         library = Library(
             self.catalogue,
-            self._engines or _engines(self.catalogue, offline=self._offline),
+            self._engines or _engines(self.catalogue, offline=self._offline, worker_memory=self._worker_memory),
             self._clock,
             downloads=Downloads(offline=self._offline),
             auto_evict=self._auto_evict,
@@ -389,11 +394,11 @@ def _catalogue(
     )
 
 
-def _engines(catalogue: Catalogue, *, offline: bool) -> dict[str, Engine]:
+def _engines(catalogue: Catalogue, *, offline: bool, worker_memory: int) -> dict[str, Engine]:
     """Return the engines that the catalogue needs; the others are not even imported."""
     makers: dict[str, Callable[[], Engine]] = {
         "scripted": _scripted,
-        "llama_cpp": lambda: _llama_cpp(offline=offline),
+        "llama_cpp": lambda: _llama_cpp(offline=offline, worker_memory=worker_memory),
     }
     return {name: makers[name]() for name in {entry.engine for entry in catalogue.models}}
 
@@ -404,7 +409,7 @@ def _scripted() -> Engine:
     return ScriptedEngine()
 
 
-def _llama_cpp(*, offline: bool) -> Engine:
+def _llama_cpp(*, offline: bool, worker_memory: int) -> Engine:
     from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine  # noqa: PLC0415 - needs the extra
 
-    return LlamaCppEngine(offline=offline)
+    return LlamaCppEngine(offline=offline, worker_memory=worker_memory)

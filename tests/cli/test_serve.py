@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +48,14 @@ def serving() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     for process in started:
         process.kill()
         process.communicate(timeout=10)
+
+
+def test_the_memory_of_workers_is_given_in_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(_catalogue, "Emulator", lambda **options: asked.append(options["worker_memory"]))
+    build(ServeOptions(worker_memory=2000))
+    build(ServeOptions())
+    assert asked == [2_000_000_000, None]
 
 
 def test_without_flags_the_bundled_models_are_served_with_real_weights() -> None:

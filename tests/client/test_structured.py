@@ -1,7 +1,9 @@
 """Answers of a given form; the same bodies for both clients."""
 
 import json
+import socketserver
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -207,3 +209,20 @@ def test_the_reasons_in_the_message_are_cut() -> None:
     with pytest.raises(lms.LMStudioStructuredOutputError) as caught:
         Format({}, TypeAdapter(list[City]).validate_json).read(json.dumps(findings), "eosFound")
     assert len(str(caught.value)) < 20_000
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+async def test_a_reference_to_another_document_is_never_fetched(model: Any, scheme: str, tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text('{"type": "object"}')
+    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as elsewhere:
+        elsewhere.socket.setblocking(False)
+        where = {"http": f"http://127.0.0.1:{elsewhere.server_address[1]}/", "file": f"{tmp_path.as_uri()}/"}[scheme]
+        with pytest.raises(lms.LMStudioStructuredOutputError, match="schema that was asked for is not valid"):
+            await model.respond("good", response_format={"$ref": f"{where}other.json"})
+        with pytest.raises(BlockingIOError):
+            elsewhere.socket.accept()
+
+
+async def test_a_reference_to_the_schema_of_schemas_is_known(model: Any) -> None:
+    schema = {"$ref": "https://json-schema.org/draft/2020-12/schema"}
+    assert (await model.respond("good", response_format=schema)).parsed["name"] == "Oslo"

@@ -193,7 +193,7 @@ def test_each_word_piece_gets_llama_cpps_spelling(word: str, expected: tuple[str
 
 def parameters(path: Path, **changes: Any) -> Any:
     settings: dict[str, Any] = {"key": "m", "kind": "llm", "context_length": 1024, "slots": 2}
-    return _loading.parameters_of(LoadRequest(**(settings | changes)), path, read_header(path), 3)
+    return _loading.parameters_of(LoadRequest(**(settings | changes)), path, read_header(path), threads=3, memory=5)
 
 
 def test_load_settings_reach_the_worker(tmp_path: Path) -> None:

@@ -155,18 +155,18 @@ LONG = ("system", "user", "assistant", "tool", "assistant", "user", "assistant",
 
 
 def test_the_middle_goes_first_and_calls_go_with_their_answers() -> None:
-    choices = [numbers(choice) for choice in _window.shortened(chat_of(*LONG).messages, keep_first=True)]
+    choices = [numbers(choice()) for choice in _window.shortened(chat_of(*LONG).messages, keep_first=True)]
     assert choices == [[0, 1, 4, 5, 6, 7], [0, 1, 5, 6, 7], [0, 1, 6, 7], [0, 1, 7]]
 
 
 def test_the_oldest_goes_first() -> None:
-    choices = [numbers(choice) for choice in _window.shortened(chat_of(*LONG).messages, keep_first=False)]
+    choices = [numbers(choice()) for choice in _window.shortened(chat_of(*LONG).messages, keep_first=False)]
     assert choices == [[0, 5, 6, 7], [0, 7]]
 
 
 def test_without_a_later_question_what_is_left_begins_with_an_answer() -> None:
     messages = chat_of("user", "assistant", "tool", "assistant").messages
-    choices = [numbers(choice) for choice in _window.shortened(messages, keep_first=False)]
+    choices = [numbers(choice()) for choice in _window.shortened(messages, keep_first=False)]
     assert choices == [[1, 2, 3], [3]]
 
 
@@ -213,3 +213,51 @@ def test_raw_text_is_cut_as_the_policy_says() -> None:
         _window.cut(tokens, 100, "stopAtLimit")
     with pytest.raises(EngineError, match="only 1 tokens"):
         _window.cut(tokens, 1, "rollingWindow")
+
+
+def test_a_hundred_thousand_messages_are_neither_copied_nor_joined_again_and_again() -> None:
+    chat = chat_of(*["user"] * 100_000)
+    (message,) = _history.to_messages(chat, native_tools=False)
+    assert message["content"].count("\n\n") == 99_999
+    choices = _window.shortened(chat.messages, keep_first=False)
+    assert numbers(choices[-1]()) == [99_999]
+
+
+def test_texts_and_pictures_of_neighbours_stay_in_order() -> None:
+    before, after = ({"role": "user", "content": [{"type": "text", "text": text}]} for text in ("a", "z"))
+    picture = {"role": "user", "content": [CAT.to_dict()]}
+    history = ChatHistory.from_dict({"messages": [before, before, picture, after]})
+    (message,) = _history.to_messages(history, native_tools=False, images={"c1": Image("cat", b"\x89PNG")})
+    assert [part.get("text", "picture") for part in message["content"]] == ["a\n\na", "picture", "z"]
+
+
+LONG_TEXT = "x" * 2_000_000
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": [{"type": "text", "text": LONG_TEXT}]},
+        {"role": "tool", "content": [{"type": "toolCallResult", "content": LONG_TEXT}]},
+        {
+            "role": "assistant",
+            "content": [
+                {
+                    "type": "toolCallRequest",
+                    "toolCallRequest": {"type": "function", "name": "f", "arguments": {"a": LONG_TEXT}},
+                }
+            ],
+        },
+    ],
+    ids=["text", "result", "call"],
+)
+def test_a_conversation_that_would_hold_the_worker_is_refused(message: dict[str, Any]) -> None:
+    assert _history.to_messages(ChatHistory.from_dict({"messages": [message] * 8}), native_tools=True)
+    with pytest.raises(EngineError, match="prompt is longer than 16777216 characters"):
+        _history.to_messages(ChatHistory.from_dict({"messages": [message] * 9}), native_tools=True)
+
+
+def test_a_template_of_prefixes_cannot_fill_the_memory() -> None:
+    messages = [{"role": "user", "content": "x"}] * 1000
+    with pytest.raises(EngineError, match="prompt is longer than 16777216 characters"):
+        _history.render_manual({"beforeUser": "p" * 1_000_000}, messages)

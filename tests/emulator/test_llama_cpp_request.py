@@ -147,6 +147,53 @@ def test_a_schema_that_is_too_deep_is_refused() -> None:
         _request.checked_schema(nested(5000))
 
 
+@pytest.mark.parametrize(
+    ("schema", "bound"),
+    [
+        ({"$defs": {str(at): {} for at in range(4000)}}, "more than 4000 objects"),
+        ({"enum": list(range(1001))}, "more than 1000 alternatives"),
+        ({"anyOf": [{"oneOf": [{}] * 50}] * 21}, "more than 1000 alternatives"),
+        ({"properties": {str(at): {} for at in range(1001)}}, "more than 1000 alternatives"),
+        ({"type": "string", "pattern": f"^{'a' * 1000}$"}, "pattern of more than 1000 characters"),
+    ],
+)
+def test_a_schema_that_the_engine_would_work_on_for_minutes_is_refused(schema: dict[str, Any], bound: str) -> None:
+    with pytest.raises(EngineError, match=bound) as caught:
+        _request.checked_schema(schema)
+    assert caught.value.display_data is not None
+    assert caught.value.display_data["code"] == "generic.engineDoesNotSupportFeature"
+
+
+def test_large_but_reasonable_schemas_are_followed() -> None:
+    names = [str(at) for at in range(1500)]
+    assert _request.checked_schema({"properties": {name: {} for name in names}, "required": names})
+    assert _request.checked_schema({"enum": list(range(1000))})
+
+
+def test_the_schemas_of_all_tools_count_together() -> None:
+    _request.check_tools([])
+    _request.check_tools([tool(f"f{at}") for at in range(1000)])
+    with pytest.raises(EngineError, match="more than 1000 alternatives"):
+        _request.check_tools([tool(f"f{at}") for at in range(1001)])
+    with pytest.raises(EngineError, match="levels deep"):
+        _request.check_tools([tool("f", nested(200))])
+    with pytest.raises(EngineError, match="longer than 16777216 characters"):
+        _request.check_tools([tool("f", {"description": "d" * 17_000_000})])
+
+
+def test_a_grammar_that_would_end_the_engines_stack_is_refused() -> None:
+    grammar = f'root ::= {"(" * 200}"((" [(\\]] {")" * 200} # ((('
+    assert _request.checked_grammar(grammar) == grammar
+    for bad in (f'root ::= {"(" * 201}"a"{")" * 201}', "a" * 100_001):
+        with pytest.raises(EngineError, match="100000 characters or 200 nested parentheses"):
+            _request.checked_grammar(bad)
+
+
+def test_a_grammar_with_open_ends_is_looked_through_once() -> None:
+    for sign in ('"', "[", '"[', "\\"):
+        assert _request.checked_grammar("r" + sign * 40_000)
+
+
 def test_an_object_behind_a_reference_is_a_schema() -> None:
     schema = {"$ref": "#/$defs/P", "$defs": {"P": {"type": "object"}}}
     assert _request.checked_schema(schema) == schema

@@ -183,6 +183,10 @@ def test_references_are_followed_wherever_they_stand(parts: list[Checked]) -> No
         ({"type": "array", "items": {"type": "boolean"}, "minItems": 2, "uniqueItems": True}, [True, False]),
         ({"type": "array", "items": {"type": "string"}, "minItems": 3, "uniqueItems": True}, ["", "a", "b"]),
         ({"type": "array", "items": {"minimum": 1}, "minItems": 3, "uniqueItems": True}, [1, 2, 3]),
+        (
+            {"type": "array", "prefixItems": [{"const": 1}, {"enum": [1, 22]}], "minItems": 2, "uniqueItems": True},
+            [1, 22],
+        ),
         ({"type": "string", "format": "date"}, "2000-01-01"),
         ({"type": "string", "format": "no-such-format"}, ""),
         ({"type": "string", "pattern": "b+", "minLength": 4}, "bbbb"),
@@ -280,6 +284,16 @@ def test_a_schema_that_cannot_be_met_is_refused_with_the_reason(schema: Any, rea
     assert reason in caught.value.title
     assert caught.value.display_data is not None
     assert caught.value.display_data["code"] == "generic.engineDoesNotSupportFeature"
+
+
+def test_a_value_that_is_nested_without_end_is_refused() -> None:
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(EngineError, match="nested more than 60 levels deep"):
+        smallest({"const": value})
+    while value:  # one by one: freeing all at once would recurse, too
+        value = value[0]
 
 
 class Cat(BaseModel):

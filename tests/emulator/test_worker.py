@@ -1,24 +1,29 @@
 """The worker process: its agreement with the parent, and the names that it sets in the engine. All ours."""
 
+import asyncio
 import importlib.metadata
 import json
 import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 import xllamacpp
 
-from lmstudio_integrations.emulator.engines import _process, worker
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.engines import _memory, _process, worker
 from lmstudio_integrations.emulator.engines._process import Lines, Worker, decode, encode, read_line
-from lmstudio_integrations.emulator.engines._refusals import from_engine, unsupported
+from lmstudio_integrations.emulator.engines._refusals import from_engine, not_loaded, unsupported
 from lmstudio_integrations.emulator.engines.base import EngineError, GenerateRequest, Image
 from lmstudio_integrations.emulator.engines.llama_cpp import Abilities, LlamaCppModel
 from lmstudio_integrations.emulator.engines.worker import WorkerParameters
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.files import FileHandle
@@ -127,14 +132,14 @@ def test_a_missing_engine_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     server, answer = worker._load(FULL.to_json().encode())
     assert server is None
     assert answer["kind"] == "engine_missing"
-    error = _process._refused(answer)
+    error = _process._refused(answer, FULL)
     assert 'pip install "lmstudio-integrations[emulator]"' in error.title
 
 
 def test_a_template_of_ones_own_may_be_what_cannot_be_loaded() -> None:
     answer = {"error": "RuntimeError: Failed to init server", "kind": "load_failed"}
-    assert "promptTemplate" in str(_process._refused(answer, template=True).suggestion)
-    assert "promptTemplate" not in str(_process._refused(answer).suggestion)
+    assert "promptTemplate" in str(_process._refused(answer, FULL).suggestion)
+    assert "promptTemplate" not in str(_process._refused(answer, replace(FULL, chat_template="")).suggestion)
 
 
 class FakeServer:
@@ -216,6 +221,71 @@ def test_lines_of_a_stream_are_chunks_marks_or_errors() -> None:
         read_line('error: {"message": "bad"}')
 
 
+HUNGRY = """
+import sys
+sys.path.insert(0, {directory!r})
+import worker
+worker.limit_memory(worker.WorkerParameters(**worker.json.loads(sys.stdin.readline())).memory_bytes)
+try:
+    bytearray(1 << 30)
+except MemoryError:
+    sys.exit(9)
+print('{{"error": "has a gigabyte", "kind": "load_failed"}}', flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps the limit")
+@pytest.mark.parametrize(("memory", "end"), [(256_000_000, r"\(Exit code: 9\)"), (0, "has a gigabyte")])
+async def test_a_worker_gets_no_more_memory_than_its_limit(
+    memory: int, end: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = HUNGRY.format(directory=str(Path(worker.__file__).parent))
+    monkeypatch.setattr(sys.modules[__name__], "FULL", replace(FULL, memory_bytes=memory))
+    with pytest.raises(EngineError) as caught:
+        await fake_worker(script, monkeypatch, tmp_path)
+    assert re.search(end, str(caught.value.cause))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps the limit")
+def test_a_stricter_limit_of_the_system_stays() -> None:
+    script = (
+        "import resource, worker; resource.setrlimit(resource.RLIMIT_DATA, (10**9, 10**9)); "
+        "worker.limit_memory(2 * 10**9); print(resource.getrlimit(resource.RLIMIT_DATA))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(worker.__file__).parent,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert result.stdout == "(1000000000, 1000000000)\n"
+
+
+def test_by_default_a_worker_may_take_three_quarters_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_memory, "memory_of_machine", lambda: 4000)
+    monkeypatch.setattr(_memory, "sys", SimpleNamespace(platform="linux"))
+    assert [_memory.memory_limit(None), _memory.memory_limit(7)] == [3000, 7]
+    with pytest.raises(LMStudioValueError, match="above 0, got 0"):
+        Emulator(worker_memory=0)
+    monkeypatch.setattr(_memory, "sys", SimpleNamespace(platform="darwin"))
+    assert _memory.memory_limit(None) == 0
+    with pytest.raises(LMStudioValueError, match="on Linux only"):
+        Emulator(worker_memory=7)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems tell it otherwise")
+def test_the_memory_of_a_container_is_what_counts_in_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    group = tmp_path / "memory.max"
+    monkeypatch.setattr(_memory, "_CONTROL_GROUP", group)
+    whole = _memory.memory_of_machine()
+    assert whole > 1_000_000
+    for text, expected in (("max\n", whole), ("4096\n", 4096)):
+        group.write_text(text)
+        assert _memory.memory_of_machine() == expected
+
+
 def test_text_that_is_no_json_stays_text() -> None:
     assert decode("<html>") == "<html>"
 
@@ -233,6 +303,7 @@ def test_halves_of_characters_do_not_stop_a_request() -> None:
         ({"message": "Automatic: JSON schema error at #: no"}, "setting: JSON schema error at #: no"),
         ({"message": "Context size has been exceeded."}, "exceed the available context"),
         ({"message": "failed to parse grammar"}, "grammar cannot be parsed"),
+        ({"message": "Jinja Exception: std::bad_alloc"}, "ran out of memory"),
         ({"message": "odd"}, "^odd$"),
     ],
 )
@@ -304,19 +375,33 @@ async def test_a_worker_that_will_not_leave_is_killed(monkeypatch: pytest.Monkey
     assert stubborn._process.returncode == -9
 
 
-async def test_a_worker_that_lives_but_does_not_answer_is_given_up(
+async def test_a_worker_that_lives_but_does_not_answer_is_killed_as_crashed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(_process, "GRACE_SECONDS", 0.1)
     mute = await fake_worker(STUBBORN, monkeypatch, tmp_path)
     try:
-        with pytest.raises(EngineError, match="does not answer") as caught:
+        with pytest.raises(EngineError, match=r"has crashed .* \(Exit code: -9\)") as caught:
             await mute.call("/props")
         assert caught.value.fatal
+        assert "did not answer" in str(caught.value.cause)
     finally:
         await mute.close()
     with pytest.raises(EngineError, match="unloaded"):
         await mute.call("/props")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("there is no file /home/me/m.gguf", "there is no file m.gguf"),
+        ("'~/models/m.gguf' is cut off", "'m.gguf' is cut off"),
+        (r"C:\Users\me\m.gguf and \\host\share\m.gguf", "m.gguf and m.gguf"),
+        ("either/or, 1/2, https://example.com/a/b", "either/or, 1/2, https://example.com/a/b"),
+    ],
+)
+def test_why_a_load_fails_is_told_without_the_servers_directories(text: str, shown: str) -> None:
+    assert not_loaded(text).cause == shown
 
 
 @pytest.fixture
@@ -344,6 +429,40 @@ async def test_what_the_engine_says_last_ends_a_stream(served: Worker) -> None:
         await anext(served.stream("/refused", {}))
     with pytest.raises(EngineError, match="bad field"):
         await served.call("/refused", {})
+
+
+async def test_large_calls_wait_for_each_other_before_their_time_runs(served: Worker) -> None:
+    inside, most = 0, 0
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal inside, most
+        inside, most = inside + 1, max(most, inside + 1)
+        await asyncio.sleep(0)
+        inside -= 1
+        return httpx.Response(200, json={})
+
+    await served._client.aclose()
+    served._client = httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://fake")
+    large = {"content": "a" * _process.LARGE_CALL}
+    await asyncio.gather(*(served.call("/tokenize", large) for _ in range(3)))
+    assert most == 1
+    await asyncio.gather(*(served.call("/tokenize", {"content": "a"}) for _ in range(3)))
+    assert most == 3
+
+
+async def test_a_call_that_takes_too_long_ends_the_worker(served: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def trickle(request: httpx.Request) -> httpx.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(_process, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(_process, "CALL_SECONDS", 0.1)
+    await served._client.aclose()
+    served._client = httpx.AsyncClient(transport=httpx.MockTransport(trickle), base_url="http://fake")
+    with pytest.raises(EngineError, match=r"has crashed .* \(Exit code: -9\)") as caught:
+        await served.call("/apply-template", {})
+    assert caught.value.fatal
+    assert served._process.returncode == -9
 
 
 class BrokenOff:

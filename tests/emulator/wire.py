@@ -17,6 +17,8 @@ STACK: dict[str, Any] = {"layers": []}
 class Wire:
     """One socket, let in already."""
 
+    timeout = TIMEOUT
+
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
         self._ids = count(1)
@@ -27,7 +29,7 @@ class Wire:
 
     def hear(self) -> Any:
         """Return the next frame."""
-        return json.loads(self.socket.recv(TIMEOUT))
+        return json.loads(self.socket.recv(self.timeout))
 
     def hear_out(self) -> None:
         """Read on until the socket is gone.
@@ -105,7 +107,7 @@ def _present(name: str, value: Any) -> dict[str, Any]:
 @contextmanager
 def bare(server: Emulator, namespace: str = "llm", **options: Any) -> Iterator[Wire]:
     """Open a socket without a word."""
-    with connect(f"ws://{server.address}/{namespace}", compression=None, **options) as socket:
+    with connect(f"ws://{server.address}/{namespace}", compression=None, max_size=None, **options) as socket:
         yield Wire(socket)
 
 

@@ -2,9 +2,11 @@
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, groupby
 from typing import Any
 
+from lmstudio_integrations.emulator.engines._offload import join, require_lengths
 from lmstudio_integrations.emulator.engines._refusals import unsupported
 from lmstudio_integrations.emulator.engines.base import Image
 from lmstudio_integrations.types.chat import (
@@ -44,13 +46,14 @@ def to_messages(
         instructions: Are added to the system message.
 
     Raises:
-        EngineError: If a message shows something that is no picture.
+        EngineError: If a message shows something that is no picture, or all is too long.
     """
-    messages: list[Json] = []
-    for message in history.messages:
-        for one in _translate(message, native_tools=native_tools, images=images):
-            _append(messages, one)
-    return _with_system(messages, system_prompt, instructions)
+    translated = (
+        one for message in history.messages for one in _translate(message, native_tools=native_tools, images=images)
+    )
+    messages = _with_system(_merged(translated), system_prompt, instructions)
+    require_lengths("prompt", map(_length, messages))
+    return messages
 
 
 def instruct(tools: Sequence[Tool]) -> str:
@@ -61,13 +64,17 @@ def instruct(tools: Sequence[Tool]) -> str:
 
 
 def render_manual(template: Mapping[str, str], messages: Sequence[Json]) -> str:
-    """Return a conversation under a template of prefixes and suffixes (protocol §5.4, `llmPromptTemplate`)."""
-    parts = [
+    """Return a conversation under a template of prefixes and suffixes (protocol §5.4, `llmPromptTemplate`).
+
+    Raises:
+        EngineError: If it is too long.
+    """
+    parts = (
         f"{template.get(f'before{role}', '')}{message['content']}{template.get(f'after{role}', '')}"
         for message in messages
         if (role := str(message["role"]).capitalize())
-    ]
-    return "".join(parts) + template.get("beforeAssistant", "")
+    )
+    return join(chain(parts, [str(template.get("beforeAssistant", ""))]))
 
 
 def _translate(message: Message, *, native_tools: bool, images: Mapping[str, Image] | None) -> list[Json]:
@@ -128,21 +135,35 @@ def _text(message: SystemMessage | UserMessage | AssistantMessage) -> str:
     return "".join(part.text for part in message.content if isinstance(part, TextPart))
 
 
-def _append(messages: list[Json], message: Json) -> None:
-    last = messages[-1] if messages else None
-    if last is None or last["role"] != message["role"] or message["role"] == "tool":
-        messages.append(message)
-        return
-    last["content"] = _join(last["content"], message["content"])
-    calls = [*last.get("tool_calls", ()), *message.get("tool_calls", ())]
-    if calls:
-        last["tool_calls"] = calls
+def _merged(messages: Iterable[Json]) -> list[Json]:
+    """Return the messages with neighbours of one role, tools left aside, as one."""
+    merged: list[Json] = []
+    for role, group in groupby(messages, key=lambda message: str(message["role"])):
+        neighbours = list(group)
+        merged += neighbours if role == "tool" else [_one(role, neighbours)]
+    return merged
 
 
-def _join(first: str | list[Json], second: str | list[Json]) -> str | list[Json]:
-    if isinstance(first, str) and isinstance(second, str):
-        return "\n\n".join(filter(None, [first, second]))
-    return [*_as_parts(first), *_as_parts(second)]
+def _one(role: str, messages: Sequence[Json]) -> Json:
+    calls = [call for message in messages for call in message.get("tool_calls", ())]
+    content = _join([message["content"] for message in messages])
+    return {"role": role, "content": content, **({"tool_calls": calls} if calls else {})}
+
+
+def _join(contents: Sequence[str | list[Json]]) -> str | list[Json]:
+    """Return contents as one: a text; or parts, if one of them has parts."""
+    parts = next((at for at, content in enumerate(contents) if not isinstance(content, str)), len(contents))
+    text = "\n\n".join(str(content) for content in contents[:parts] if content)
+    if parts == len(contents):
+        return text
+    before = _as_parts(text) if parts else []
+    return [*before, *(part for content in contents[parts:] for part in _as_parts(content))]
+
+
+def _length(message: Json) -> int:
+    """Return how many characters of a message a model reads, pictures left aside."""
+    texts = sum(len(part.get("text", "")) for part in _as_parts(message["content"]))
+    return texts + sum(len(call["function"]["arguments"]) for call in message.get("tool_calls", ()))
 
 
 def _as_parts(content: str | list[Json]) -> list[Json]:

@@ -95,7 +95,9 @@ def _ready(bundle: weights.Bundle, *, offline: bool, announce: Announce) -> Path
     return target
 
 
-def parameters_of(request: LoadRequest, path: Path, header: GgufHeader, threads: int) -> WorkerParameters:
+def parameters_of(
+    request: LoadRequest, path: Path, header: GgufHeader, *, threads: int, memory: int
+) -> WorkerParameters:
     """Return what the worker is told.
 
     Settings that only move work between memory, disk and processor are left to the engine.
@@ -105,13 +107,14 @@ def parameters_of(request: LoadRequest, path: Path, header: GgufHeader, threads:
     """
     actual: ModelKind = "embedding" if is_embedding(header) else "llm"
     if actual != request.kind:
-        raise wrong_kind(str(path), actual, request.kind)
+        raise wrong_kind(request.key, actual, request.kind)
     window = min(request.context_length, header.of_architecture("context_length", request.context_length))
     common: dict[str, Any] = {
         "model": str(path),
         "context_length": window,
         "slots": min(request.slots, MOST_SLOTS),
         "threads": threads,
+        "memory_bytes": memory,
     }
     if request.kind == "embedding":
         return WorkerParameters(**common, embedding=True, **_of_both(request.fields, header, EmbeddingLoadModelConfig))

@@ -24,7 +24,10 @@ STALL_SECONDS = 600.0
 """The longest that a stream may be silent: the engine says something after each part of a prompt."""
 
 CALL_SECONDS = 120.0
-"""The longest that a call without a stream may take."""
+"""The longest that a call without a stream may take, from its first byte to the last: tokens, templates, vectors."""
+
+LARGE_CALL = 1_000_000
+"""From so many bytes on, a call may take seconds."""
 
 GRACE_SECONDS = 2.0
 """How long a worker that should end, or seems to have ended, may take for it."""
@@ -41,6 +44,7 @@ class Worker:
         self._said = b""
         self._listener = asyncio.create_task(self._listen())
         self._client: Any = None
+        self._large_calls = asyncio.Lock()
         self._transport_error: type[Exception] = OSError
         self._closed = False
 
@@ -83,16 +87,22 @@ class Worker:
         Raises:
             EngineError: If the engine refuses, or is gone.
         """
-        self._check_open()
         method, content = ("GET", None) if body is None else ("POST", encode(body))
-        try:
-            response = await self._client.request(method, path, content=content, timeout=CALL_SECONDS)
-        except self._transport_error as error:
-            raise await self._lost(error) from error
+        # Large calls one by one: none waits for the others while its time runs.
+        async with self._large_calls if content and len(content) > LARGE_CALL else contextlib.nullcontext():
+            response = await self._request(method, path, content)
         payload = decode(response.text)
         if response.status_code >= 400:
             raise from_engine(payload)
         return payload
+
+    async def _request(self, method: str, path: str, content: bytes | None) -> Any:
+        self._check_open()
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                return await self._client.request(method, path, content=content, timeout=None)
+        except (self._transport_error, TimeoutError) as error:
+            raise await self._lost(error) from error
 
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the chunks of a streamed answer. Closing the generator closes the connection, which cancels.
@@ -142,7 +152,7 @@ class Worker:
             )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise _refused(answer, template=bool(parameters.chat_template))
+            raise _refused(answer, parameters)
         return answer
 
     def _connect(self, httpx: Any, answer: Mapping[str, Any]) -> None:
@@ -161,7 +171,7 @@ class Worker:
             raise EngineError("Model is unloaded.", fatal=True)
 
     async def _lost(self, error: Exception) -> EngineError:
-        """Return why a connection broke: the worker died, or does not answer.
+        """Return why a connection broke: the worker died; or it is stuck, and is killed.
 
         Raises:
             EngineError: If it was closed meanwhile.
@@ -169,8 +179,8 @@ class Worker:
         self._check_open()
         if await self._ended():
             return crashed(self._process.returncode)
-        # It hangs; unloading will end it, and the next load brings a new one.
-        return EngineError(f"The model does not answer: {type(error).__name__} {error}".rstrip(), fatal=True)
+        await self._kill()
+        return crashed(self._process.returncode, f"It did not answer in time: {type(error).__name__} {error}".rstrip())
 
     async def _ended(self) -> bool:
         """Return whether the process ends within the grace."""
@@ -250,12 +260,13 @@ def read_line(line: str) -> dict[str, Any] | None:
     return chunk
 
 
-def _refused(answer: Mapping[str, Any], *, template: bool = False) -> EngineError:
+def _refused(answer: Mapping[str, Any], parameters: worker_module.WorkerParameters) -> EngineError:
     if answer.get("kind") == "engine_missing":
         return EngineError(f"the llama.cpp engine needs more packages: {INSTALL_HINT}", cause=str(answer["error"]))
-    # The engine does not say which of the two it is.
-    doubt = "the template in llm.load.promptTemplate is valid Jinja, and that " if template else ""
-    return not_loaded(
-        str(answer["error"]),
-        f"Check that {doubt}the file is a complete GGUF model that this version of llama.cpp knows.",
-    )
+    # The engine does not say which of them it is.
+    doubts = [
+        *(["the template in llm.load.promptTemplate is valid Jinja"] if parameters.chat_template else []),
+        "the file is a complete GGUF model that this version of llama.cpp knows",
+        *([f"{parameters.memory_bytes} bytes are enough memory for it"] if parameters.memory_bytes else []),
+    ]
+    return not_loaded(str(answer["error"]), f"Check that {', and that '.join(doubts)}.")

@@ -1,6 +1,7 @@
 """What llama.cpp's refusals become: errors in the words of a real server (protocol §3.7)."""
 
 import importlib.metadata
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,14 +37,23 @@ def overflow(tokens: int, window: int) -> EngineError:
     )
 
 
-def crashed(code: int | None) -> EngineError:
+def crashed(code: int | None, cause: str | None = None) -> EngineError:
     """Say that the worker is gone."""
-    return EngineError(f"The model has crashed without additional information. (Exit code: {code})", fatal=True)
+    title = f"The model has crashed without additional information. (Exit code: {code})"
+    return EngineError(title, cause=cause, fatal=True)
 
 
 def not_loaded(cause: str, suggestion: str | None = None) -> EngineError:
     """Say why a model could not be loaded."""
-    return EngineError("Failed to load model", cause=cause, suggestion=suggestion)
+    return EngineError("Failed to load model", cause=without_directories(cause), suggestion=suggestion)
+
+
+def without_directories(text: str) -> str:
+    """Return a text in which of each absolute path only the last name is left: clients need not know the others."""
+    return _DIRECTORIES.sub("", text)
+
+
+_DIRECTORIES = re.compile(r"""(?<![\w.:/\\~])(?:[A-Za-z]:|~|\\)?[\\/](?:[^\\/\s'"<>|:;,()]+[\\/])*""")
 
 
 def wrong_kind(path: str, actual: str, expected: str) -> EngineError:
@@ -91,6 +101,13 @@ def _no_probabilities(_message: str) -> EngineError:
     return unsupported("logProbs", "probabilities of tokens where tools are offered", "Leave logProbs or tools out.")
 
 
+def _out_of_memory(_message: str) -> EngineError:
+    return EngineError(
+        "The model's process ran out of memory",
+        suggestion="Send less at once, or start the server with more memory for its workers (worker_memory).",
+    )
+
+
 def _cache_full(_message: str) -> EngineError:
     return EngineError(
         "The predictions that run at once together exceed the available context",
@@ -99,6 +116,7 @@ def _cache_full(_message: str) -> EngineError:
 
 
 _KNOWN: tuple[tuple[str, Callable[[str], EngineError]], ...] = (
+    ("bad_alloc", _out_of_memory),
     ("json schema error", _schema_failed),
     ("failed to parse grammar", _grammar_failed),
     ("context size has been exceeded", _cache_full),

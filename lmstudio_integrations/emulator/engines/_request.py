@@ -3,12 +3,15 @@
 Settings arrive complete, with LM Studio's defaults; llama.cpp's own differ and let small models ramble.
 """
 
+import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lmstudio_integrations._narrow import is_list, is_object
 from lmstudio_integrations.emulator.engines import _pattern
+from lmstudio_integrations.emulator.engines._offload import require_length
 from lmstudio_integrations.emulator.engines._refusals import unsupported
 from lmstudio_integrations.emulator.engines.base import EngineError
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -20,6 +23,18 @@ Json = dict[str, Any]
 
 DEEPEST_SCHEMA = 120
 """JSON nesting (60 objects in each other) that surely becomes a grammar; far deeper, llama.cpp drops the schema."""
+
+MOST_OBJECTS = 4_000
+"""Objects in the schemas of one request. llama.cpp follows them one within the other, and its stack ends at 8,000."""
+
+MOST_ALTERNATIVES = 1_000
+"""Alternatives (values, branches and optional members) in the schemas of one request. With each, every token takes
+longer: with a thousand a fifth of a second, with five thousand four."""
+
+LONGEST_PATTERN = 1_000
+LONGEST_GRAMMAR = 100_000
+DEEPEST_GRAMMAR = 200
+"""Characters of a pattern and of a grammar, and parentheses in each other; much more, and llama.cpp's stack ends."""
 
 LONGEST_TEXT = 256
 MOST_ITEMS = 16
@@ -134,12 +149,47 @@ def checked_schema(schema: object) -> Json:
     """
     if not is_object(schema):
         raise unsupported("structured", f"a JSON schema must be an object, not {schema!r}")
-    if depth(schema) > DEEPEST_SCHEMA:
-        raise unsupported("structured", f"a JSON schema nested more than {DEEPEST_SCHEMA} levels deep")
+    _check_size(schema, "structured")
     for part in _objects(schema):
         _check_bounds(part)
     complete: Json = followed(schema)
     return complete
+
+
+def check_tools(tools: Sequence[Tool]) -> None:
+    """Refuse tools that are together too large.
+
+    Raises:
+        EngineError: If they are.
+    """
+    _check_size({"anyOf": [{"parameters": tool.function.parameters or {}} for tool in tools]}, "tools")
+    require_length(json.dumps([tool.to_dict() for tool in tools]))
+
+
+def _check_size(schema: object, feature: str) -> None:
+    """Refuse a schema that is too large to become a grammar in reasonable time.
+
+    Raises:
+        EngineError: If it is.
+    """
+    for size, most, what in (
+        (depth(schema), DEEPEST_SCHEMA, "nested more than {} levels deep"),
+        (sum(1 for _ in _objects(schema)), MOST_OBJECTS, "with more than {} objects"),
+        (sum(map(_alternatives, _objects(schema))), MOST_ALTERNATIVES, "with more than {} alternatives"),
+    ):
+        if size > most:
+            raise unsupported(feature, f"JSON schemas {what.format(most)}")
+
+
+def _alternatives(part: Json) -> int:
+    """Return between how many ways to go on a schema lets the model choose, those of inner schemas left aside."""
+    properties, required = part.get("properties"), part.get("required")
+    optional = _count(properties) - _count(required) if is_object(properties) else 0
+    return max(optional, 0) + sum(_count(part.get(keyword)) for keyword in ("enum", "anyOf", "oneOf"))
+
+
+def _count(value: object) -> int:
+    return len(value) if is_list(value) or is_object(value) else 0
 
 
 def checked_grammar(grammar: object) -> str:
@@ -152,7 +202,23 @@ def checked_grammar(grammar: object) -> str:
         raise EngineError("Invalid structured output setting: gbnfGrammar must be a grammar, and not empty")
     if grammar.lstrip().startswith("%llguidance"):
         raise unsupported("structured", "a grammar in Lark form; write it in GBNF")
+    if len(grammar) > LONGEST_GRAMMAR or _parentheses(grammar) > DEEPEST_GRAMMAR:
+        raise unsupported(
+            "structured", f"a grammar of more than {LONGEST_GRAMMAR} characters or {DEEPEST_GRAMMAR} nested parentheses"
+        )
     return grammar
+
+
+def _parentheses(grammar: str) -> int:
+    """Return how deeply parentheses are nested, those in texts and sets of characters left aside."""
+    level = deepest = 0
+    for sign in _GRAMMAR_TOKEN.findall(grammar):
+        level += {"(": 1, ")": -1}.get(sign, 0)
+        deepest = max(deepest, level)
+    return deepest
+
+
+_GRAMMAR_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"?|\[(?:\\.|[^\]\\])*\]?|\#[^\n]*|[()]', re.DOTALL)
 
 
 def depth(value: object) -> int:
@@ -219,6 +285,8 @@ def followed(schema: Any) -> Any:
 def _followed_part(part: Json, lost: list[str]) -> Json:
     pattern = part.get("pattern")
     if isinstance(pattern, str):
+        if len(pattern) > LONGEST_PATTERN:
+            raise unsupported("structured", f"a pattern of more than {LONGEST_PATTERN} characters")
         part["pattern"] = _pattern.followed(pattern)
         if part["pattern"] is None:
             del part["pattern"]
@@ -266,7 +334,7 @@ _BOUNDS: dict[str, Json] = {
 }
 
 
-def _objects(schema: Json) -> Iterator[Json]:
+def _objects(schema: object) -> Iterator[Json]:
     """Yield every object of a schema."""
     waiting: list[Any] = [schema]
     while waiting:

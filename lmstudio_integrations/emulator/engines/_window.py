@@ -4,6 +4,7 @@ Pure but for the counting, which is exact: the engine's template and tokenizer d
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from lmstudio_integrations.emulator.engines._refusals import overflow
 from lmstudio_integrations.types.chat import ChatHistory, Message
@@ -34,8 +35,8 @@ async def fit(history: ChatHistory, count: Count, window: int, policy: str | Non
     return await _longest(shorter, count, window)
 
 
-def shortened(messages: Sequence[Message], *, keep_first: bool) -> list[ChatHistory]:
-    """Return what the conversation may become, the longest first.
+def shortened(messages: Sequence[Message], *, keep_first: bool) -> list[Callable[[], ChatHistory]]:
+    """Return what the conversation may become, the longest first; each is built when it is called for.
 
     Args:
         messages: The conversation.
@@ -49,7 +50,11 @@ def shortened(messages: Sequence[Message], *, keep_first: bool) -> list[ChatHist
     if not keep_first:
         # Many templates insist that the user speaks first.
         starts = [at for at in starts if messages[at].role == "user"] or starts
-    return [ChatHistory(messages=[*messages[:first], *messages[at:]]) for at in starts]
+    return [partial(_without, messages, first, at) for at in starts]
+
+
+def _without(messages: Sequence[Message], first: int, at: int) -> ChatHistory:
+    return ChatHistory(messages=[*messages[:first], *messages[at:]])
 
 
 def cut(tokens: Sequence[int], window: int, policy: str | None) -> list[int]:
@@ -74,16 +79,17 @@ def answer_room(window: int) -> int:
     return max(1, window // ANSWER_SHARE)
 
 
-async def _longest(choices: Sequence[ChatHistory], count: Count, window: int) -> tuple[ChatHistory, int]:
+async def _longest(choices: Sequence[Callable[[], ChatHistory]], count: Count, window: int) -> tuple[ChatHistory, int]:
     """Return the longest choice that leaves room for an answer; else the shortest, if it fits at all."""
     low, high = 0, len(choices) - 1
     while low < high:
         middle = (low + high) // 2
-        if await count(choices[middle]) <= window - answer_room(window):
+        if await count(choices[middle]()) <= window - answer_room(window):
             high = middle
         else:
             low = middle + 1
-    tokens = await count(choices[low])
+    longest = choices[low]()
+    tokens = await count(longest)
     if tokens >= window:
         raise overflow(tokens, window)
-    return choices[low], tokens
+    return longest, tokens

@@ -9,11 +9,13 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.emulator import weights
 from lmstudio_integrations.emulator.engines import _events, _history, _loading, _request, _window
+from lmstudio_integrations.emulator.engines._offload import is_large, is_large_request, offload, require_length
 from lmstudio_integrations.emulator.engines._process import Worker
 from lmstudio_integrations.emulator.engines._refusals import unsupported
 from lmstudio_integrations.emulator.engines.base import (
@@ -46,6 +48,7 @@ class LlamaCppEngine:
         offline: Never fetch bundled weights.
         load_seconds: The longest that loading may take.
         announce: Takes the line that says what is being fetched; by default it goes to standard error.
+        worker_memory: The most bytes that the process of one model may take; 0 for no limit.
     """
 
     name = "llama_cpp"
@@ -57,11 +60,13 @@ class LlamaCppEngine:
         offline: bool = False,
         load_seconds: float = LOAD_SECONDS,
         announce: Callable[[str], None] = weights.announce_on_stderr,
+        worker_memory: int = 0,
     ) -> None:
         self._threads = threads or _loading.spare_threads()
         self._offline = offline
         self._load_seconds = load_seconds
         self._announce = announce
+        self._memory = worker_memory
 
     def facts(self, weights: str | None, kind: ModelKind) -> ModelFacts:  # noqa: ARG002 - the file knows its kind
         """Return what the weights say, from the file's header.
@@ -80,9 +85,15 @@ class LlamaCppEngine:
             EngineError: If that is not possible, with a readable reason.
         """
         on_progress(0.0)
-        path = await _loading.file_of(request.weights, offline=self._offline, announce=self._announce)
-        header = await asyncio.to_thread(_loading.header_of, path)
-        parameters = _loading.parameters_of(request, path, header, self._threads)
+        try:
+            path = await _loading.file_of(request.weights, offline=self._offline, announce=self._announce)
+            header = await asyncio.to_thread(_loading.header_of, path)
+        except EngineError as error:
+            # The path is for whoever runs the server; clients know the key.
+            logger.warning("the model %s cannot be loaded: %s", request.key, error.__cause__ or error.cause)
+            error.cause = f"{request.key}: {error.cause}"
+            raise
+        parameters = _loading.parameters_of(request, path, header, threads=self._threads, memory=self._memory)
         worker = await Worker.start(parameters, seconds=self._load_seconds)
         try:
             properties = await worker.call("/props")
@@ -186,19 +197,23 @@ class LlamaCppModel:
         Marks of the chat template count as what they are, so that a formatted prompt is counted right; embedding
         models add their start and end marks.
         """
-        body = {"content": text, "add_special": self._embedding, "parse_special": not self._embedding}
-        return [int(token) for token in (await self._worker.call("/tokenize", body))["tokens"]]
+        special = self._embedding
+        body = {"content": require_length(text), "add_special": special, "parse_special": not special}
+        tokens: list[int] = (await self._worker.call("/tokenize", body))["tokens"]
+        return tokens
 
     async def apply_template(self, history: ChatHistory, tools: Sequence[Tool], config: LlmPredictionConfig) -> str:
         """Return the conversation as the model would read it, with the start of the next answer; pictures are left out.
 
         Raises:
-            EngineError: If the template refuses the conversation.
+            EngineError: If the template refuses the conversation, or it is too long.
         """
-        messages = self._messages(history, config)
+        large = is_large(history.messages, len(tools))
+        await offload(partial(_request.check_tools, tools if self.abilities.tools else ()), large=large)
+        messages = await offload(partial(self._messages, history, config), large=large)
         manual = _request.manual_template(config)
         if manual is not None:
-            return _history.render_manual(manual, messages)
+            return await offload(partial(_history.render_manual, manual, messages), large=large)
         return str((await self._worker.call("/apply-template", self._chat(messages, tools, config)))["prompt"])
 
     async def close(self) -> None:
@@ -211,34 +226,43 @@ class LlamaCppModel:
         return await self._plan_chat(request, request.history)
 
     async def _plan_text(self, request: GenerateRequest, prompt: str, *, forced: Sequence[Tool] = ()) -> Plan:
-        whole = {"content": prompt, "add_special": True, "parse_special": True}
+        whole = {"content": require_length(prompt), "add_special": True, "parse_special": True}
         tokens = (await self._worker.call("/tokenize", whole))["tokens"]
         tokens = _window.cut(tokens, self._window(request), request.config.context_overflow_policy)
-        body = {"prompt": tokens or prompt, **_request.shape(request.config, forced)}
+        body = {"prompt": tokens or prompt, **await self._shape(request, forced)}
         return self._finish_plan(request, "/completions", body, len(tokens), forced=bool(forced))
 
     async def _plan_chat(self, request: GenerateRequest, history: ChatHistory) -> Plan:
         config = request.config
         forced = list(request.tools) if request.tool_choice == "required" else []
         offered = list(request.tools) if request.tool_choice == "auto" and self.abilities.tools else []
+        large = is_large_request(request)
+        await offload(partial(_request.check_tools, [*forced, *offered]), large=large)
         instructions = _history.instruct(forced) if forced else ""
         manual = _request.manual_template(config)
         self._check_pictures(history, manual=manual is not None)
-        if manual is not None:
-            text = _history.render_manual(manual, self._messages(history, config, request, instructions))
-            return await self._plan_text(request, text, forced=forced)
 
-        def body(some: ChatHistory) -> Json:
-            return self._chat(self._messages(some, config, request, instructions), offered, config)
+        async def messages(some: ChatHistory) -> list[Json]:
+            return await offload(partial(self._messages, some, config, request, instructions), large=large)
+
+        if manual is not None:
+            render = partial(_history.render_manual, manual, await messages(history))
+            return await self._plan_text(request, await offload(render, large=large), forced=forced)
+
+        async def body(some: ChatHistory) -> Json:
+            return self._chat(await messages(some), offered, config)
 
         async def count(some: ChatHistory) -> int:
-            answer = await self._worker.call("/v1/chat/completions/input_tokens", body(some))
+            answer = await self._worker.call("/v1/chat/completions/input_tokens", await body(some))
             return int(answer["input_tokens"])
 
         window = self._window(request)
         history, tokens = await _window.fit(history, count, window, config.context_overflow_policy)
-        complete = {**body(history), **_request.shape(config, forced)}
+        complete = {**await body(history), **await self._shape(request, forced)}
         return self._finish_plan(request, "/v1/chat/completions", complete, tokens, forced=bool(forced))
+
+    async def _shape(self, request: GenerateRequest, forced: Sequence[Tool]) -> Json:
+        return await offload(partial(_request.shape, request.config, forced), large=is_large_request(request))
 
     def _finish_plan(
         self, request: GenerateRequest, path: str, body: Json, tokens: int, *, forced: bool = False

@@ -17,11 +17,14 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Self
 
+from lmstudio_integrations.emulator.engines._offload import is_large, is_large_request, is_long, offload, require_length
 from lmstudio_integrations.emulator.engines._refusals import not_loaded
 from lmstudio_integrations.emulator.engines._scripted import template, words
-from lmstudio_integrations.emulator.engines._scripted.play import Stall, play, play_silently
+from lmstudio_integrations.emulator.engines._scripted.play import Play, Stall, play, play_silently
 from lmstudio_integrations.emulator.engines._scripted.refusals import ENGINE
 from lmstudio_integrations.emulator.engines._scripted.rules import (
     Break,
@@ -153,7 +156,8 @@ class ScriptedModel:
         Raises:
             EngineError: If a rule says so, the prompt does not fit, or no rule answers what cannot be made up.
         """
-        for event in play(self._options.rules, request):
+        begin = partial(_begin, self._options.rules, request)
+        for event in await offload(begin, large=is_large_request(request)):
             if isinstance(event, Wait | Stall):
                 await _wait(event, self._sleep)
             else:
@@ -172,15 +176,21 @@ class ScriptedModel:
         """Return the vector of a text.
 
         Raises:
-            EngineError: If a rule says so.
+            EngineError: If a rule says so, or it is too long.
         """
         for wait in play_silently(self._options.rules, Situation(last=text)):
             await _wait(wait, self._sleep)
-        return words.embed(text, self._options.embedding_length)
+        require_length(text)
+        return await offload(partial(words.embed, text, self._options.embedding_length), large=is_long(text))
 
     async def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of a text."""
-        tokens = [words.token_id(word) for word in words.split(text)]
+        """Return the tokens of a text.
+
+        Raises:
+            EngineError: If it is too long.
+        """
+        require_length(text)
+        tokens = await offload(lambda: [words.token_id(word) for word in words.each(text)], large=is_long(text))
         return [words.START_MARK, *tokens, words.END_MARK] if self._options.kind == "embedding" else tokens
 
     async def apply_template(self, history: ChatHistory, tools: Sequence[Tool], config: LlmPredictionConfig) -> str:
@@ -189,10 +199,17 @@ class ScriptedModel:
         Raises:
             EngineError: If the settings ask for a Jinja template.
         """
-        return template.render(history.messages, tools, config.prompt_template)
+        render = partial(template.render, history.messages, tools, config.prompt_template)
+        return await offload(render, large=is_large(history.messages, len(tools)))
 
     async def close(self) -> None:
         """Give everything back, which is nothing."""
+
+
+def _begin(rules: Sequence[Rule], request: GenerateRequest) -> Play:
+    """Return what a model does; what takes long, choosing a rule and reading the prompt, is done."""
+    events = play(rules, request)
+    return chain([next(events)], events)
 
 
 async def _wait(wait: Wait | Stall, sleep: Sleep) -> None:

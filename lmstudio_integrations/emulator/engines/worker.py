@@ -42,6 +42,8 @@ class WorkerParameters:
         flash_attention: Whether to force it on or off; `None` leaves it to the engine.
         cache_types: Storage of keys and values, for example `("q8_0", "f16")`.
         rope_frequency: Base and scale of the position encoding; 0 for the model's own.
+        memory_bytes: The most memory that the process may take, weights that are mapped from their file left aside;
+            0 for no limit.
     """
 
     model: str
@@ -56,6 +58,7 @@ class WorkerParameters:
     flash_attention: bool | None = None
     cache_types: tuple[str, str] = ("f16", "f16")
     rope_frequency: tuple[float, float] = (0.0, 0.0)
+    memory_bytes: int = 0
 
     def to_json(self) -> str:
         """Return the line for standard input."""
@@ -152,6 +155,7 @@ def _load(line: bytes) -> tuple[Any, dict[str, str]]:
     """Return the server, if there is one, and the line for the parent."""
     try:
         parameters = WorkerParameters(**json.loads(line))
+        limit_memory(parameters.memory_bytes)
         engine = importlib.import_module("xllamacpp")
     except ImportError as error:
         return None, {"error": str(error), "kind": "engine_missing"}
@@ -162,6 +166,20 @@ def _load(line: bytes) -> tuple[Any, dict[str, str]]:
     except Exception as error:  # noqa: BLE001 - whatever the engine raises must reach the parent as its answer
         return None, {"error": f"{type(error).__name__}: {error}", "kind": "load_failed"}
     return server, {"url": server.listening_address, "key": key}
+
+
+def limit_memory(size: int) -> None:
+    """Let this process take no more memory, if there is a limit; the parent asks for one only on Linux.
+
+    Linux counts what is private and can be written, reserved or used: weights that are mapped from their file are
+    not, as they would be by RLIMIT_AS. An allocation beyond it fails at once, before anybody else feels it.
+    """
+    if size:
+        import resource  # noqa: PLC0415 - not on every system
+
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        size = size if most == resource.RLIM_INFINITY else min(size, most)
+        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
 
 
 def _assign(target: Any, name: str, value: Any) -> None:

@@ -9,9 +9,16 @@ from functools import reduce
 from typing import Any
 
 from lmstudio_integrations._narrow import is_list
+from lmstudio_integrations.emulator.engines._scripted.budget import SchemaLimitError
 from lmstudio_integrations.emulator.engines._scripted.values import NoInstanceError
 
 Schema = Mapping[str, Any]
+
+MOST_PAIRS = 1_000_000
+"""The most pairs of values that are compared where two `enum` must both be met."""
+
+LARGEST_FACTOR = 1 << 64
+"""Beyond it, `multipleOf` of many parts would grow into numbers that take long to work with."""
 
 
 def merge(*schemas: Schema) -> dict[str, Any]:
@@ -54,9 +61,17 @@ def _properties(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]
 
 
 def _multiple(first: object, second: object) -> Any:
-    if isinstance(first, int) and isinstance(second, int):
-        return math.lcm(first, second)
-    return _neither(first, second)
+    if not (isinstance(first, int) and isinstance(second, int)):
+        return _neither(first, second)
+    if max(first, second) > LARGEST_FACTOR:
+        raise SchemaLimitError(f"numbers above {LARGEST_FACTOR} in multipleOf are too large to be met together")
+    return math.lcm(first, second)
+
+
+def _enum(first: list[Any], second: list[Any]) -> list[Any]:
+    if len(first) * len(second) > MOST_PAIRS:
+        raise SchemaLimitError(f"two of its lists of values have more than {MOST_PAIRS} pairs")
+    return [value for value in first if value in second]
 
 
 def _larger(first: Any, second: Any) -> Any:
@@ -69,7 +84,7 @@ def _smaller(first: Any, second: Any) -> Any:
 
 _BOTH: Mapping[str, Callable[[Any, Any], Any]] = {
     "type": _types,
-    "enum": lambda first, second: [value for value in first if value in second],
+    "enum": _enum,
     "required": lambda first, second: [*first, *second],
     "properties": _properties,
     "items": _all,

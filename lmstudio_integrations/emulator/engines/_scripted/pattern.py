@@ -7,17 +7,30 @@ Looking around and back is not. Whoever asks checks the text against the pattern
 import re
 import string
 from collections.abc import Iterator
+from functools import lru_cache
+
+from lmstudio_integrations.emulator.engines._scripted.search import Pattern, PatternError
+
+LONGEST_PATTERN = 1_000
+MOST_PARTS = 10_000
+"""Bounds of a pattern: its characters, and its literals and classes once all repeats are written out."""
+
+MOST_STEPS = 10_000_000
+"""Bound of a search, which may take a step for each of these parts and each character: a fifth of a second."""
 
 _ATOM = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*\]|\\x[0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\.|[^|()*+?]", re.DOTALL)
 _REPEAT = re.compile(r"(?:([*+?])|\{(\d*)(,?)(\d*)\})[?+]?")
 _GROUP = re.compile(r"\((?:\?:|\?P?<[A-Za-z_]\w*>|(?!\?))")
 _ANCHORS = frozenset({"^", "$", r"\A", r"\Z", r"\z", r"\b", r"\B"})
-_LONGEST = 100_000
 _CANDIDATES = "a0A " + string.printable
 
 
 class UnreadablePatternError(Exception):
     """A pattern has parts that are not understood here."""
+
+
+class LargePatternError(UnreadablePatternError):
+    """A pattern, or a text for it, is larger than the bounds."""
 
 
 def matching(pattern: str, repeats: int = 0) -> str:
@@ -29,11 +42,16 @@ def matching(pattern: str, repeats: int = 0) -> str:
 
     Raises:
         UnreadablePatternError: If the pattern has parts that are not understood here.
+        LargePatternError: If the pattern, or the text, is too large.
     """
+    if len(pattern) > LONGEST_PATTERN:
+        raise LargePatternError(f"a pattern has more than {LONGEST_PATTERN} characters")
     reader = _Reader(pattern, repeats)
     text = reader.alternatives()
     if reader.rest:
         raise UnreadablePatternError(pattern)
+    if len(text) * reader.parts > MOST_STEPS:
+        raise LargePatternError(f"a text of {len(text)} characters is too long for a pattern of {reader.parts} parts")
     return text
 
 
@@ -43,6 +61,7 @@ class _Reader:
     def __init__(self, pattern: str, repeats: int) -> None:
         self.rest = pattern
         self._repeats = repeats
+        self.parts = 0
 
     def alternatives(self) -> str:
         """Read up to the end of the group; return the shortest alternative, or the longest if length is wanted."""
@@ -56,13 +75,16 @@ class _Reader:
 
     def _repeated(self) -> Iterator[str]:
         while self.rest and self.rest[0] not in "|)":
+            before = self.parts
             text = self._single()
             repeat = _REPEAT.match(self.rest)
             if repeat:
                 self.rest = self.rest[repeat.end() :]
-            times = _times(repeat, self._repeats) if repeat else 1
-            if len(text) * times > _LONGEST:
-                raise UnreadablePatternError(f"more than {_LONGEST} characters")
+            least, most = _bounds(repeat) if repeat else (1, 1)
+            times = least + self._repeats if most is None else min(least + self._repeats, most)
+            self.parts = before + (self.parts - before) * max(times, most or 0, 1)
+            if self.parts > MOST_PARTS:
+                raise LargePatternError(f"a pattern has more than {MOST_PARTS} parts, its repeats written out")
             yield text * times
 
     def _single(self) -> str:
@@ -77,6 +99,7 @@ class _Reader:
         if not atom:
             raise UnreadablePatternError(self.rest)
         self.rest = self.rest[atom.end() :]
+        self.parts += 1
         return "" if atom[0] in _ANCHORS else _character(atom[0])
 
     def _take(self, sign: str) -> bool:
@@ -86,23 +109,25 @@ class _Reader:
         return True
 
 
-def _times(repeat: re.Match[str], more: int) -> int:
+def _bounds(repeat: re.Match[str]) -> tuple[int, int | None]:
+    """Return how often a repeat repeats, at least and at most."""
     sign, low, comma, high = repeat.groups()
     if sign:
-        least, most = {"*": (0, None), "+": (1, None), "?": (0, 1)}[sign]
-    else:
-        least = int(low or 0)
-        most = int(high) if high else (None if comma else least)
-    return least + more if most is None else min(least + more, most)
+        return {"*": (0, None), "+": (1, None), "?": (0, 1)}[sign]
+    least = int(low or 0)
+    return least, int(high) if high else (None if comma else least)
 
 
+@lru_cache(maxsize=512)
 def _character(atom: str) -> str:
     """Return a character that one atom of a pattern stands for; itself if it is one."""
+    if len(atom) == 1 and atom != ".":
+        return atom
     try:
-        fits = re.compile(atom, re.DOTALL).fullmatch
-    except re.error as error:
+        whole = Pattern(f"^(?:{atom})$")
+    except PatternError as error:
         raise UnreadablePatternError(atom) from error
     for character in _CANDIDATES + atom:
-        if fits(character):
+        if whole.is_in(character):
             return character
     raise UnreadablePatternError(atom)

@@ -3,9 +3,9 @@
 A rule is written in Python or in TOML, with the same names; this module checks and matches rules, it plays none.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from lmstudio_integrations._hints import hint, near
 from lmstudio_integrations._narrow import is_list, is_object
 from lmstudio_integrations.emulator.engines._scripted.refusals import MEMBERS
+from lmstudio_integrations.emulator.engines._scripted.search import Pattern, PatternError
 from lmstudio_integrations.emulator.engines._scripted.template import text_of
 from lmstudio_integrations.emulator.engines.base import FaultKind, GenerateRequest
 from lmstudio_integrations.errors import LMStudioValueError
@@ -30,11 +31,16 @@ class _Part(BaseModel):
 _PartT = TypeVar("_PartT", bound=_Part)
 
 
+_compiled = lru_cache(maxsize=256)(Pattern)
+
+
 class When(_Part):
     """What a request must be like for a rule to apply; what is not set does not matter.
 
     Attributes:
-        last: A regular expression that is found in the last message.
+        last: A regular expression that is found in the last message, in the syntax of Rust's `regex`: without
+            looking around and references back, so that no message takes long to search. Of a message of more than
+            1,000,000 characters, the first ones are searched.
         role: Who wrote the last message.
         tools: Names of tools that are all offered.
         structured: Whether JSON or a grammar is asked for.
@@ -55,8 +61,8 @@ class When(_Part):
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
         try:
-            re.compile(pattern or "")
-        except re.error as error:
+            _compiled(pattern or "")
+        except PatternError as error:
             raise ValueError(f"not a regular expression: {error}") from error
         return pattern
 
@@ -64,7 +70,7 @@ class When(_Part):
         """Whether a request is like this."""
         return (
             self.load == situation.load
-            and (self.last is None or re.search(self.last, situation.last) is not None)
+            and (self.last is None or _compiled(self.last).is_in(situation.last))
             and self.role in {None, situation.role}
             and situation.tools.issuperset(self.tools or ())
             and self.structured in {None, situation.structured}

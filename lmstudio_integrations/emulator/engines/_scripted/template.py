@@ -7,9 +7,11 @@ as a message of the role `tools`; `<|assistant|>` and a line break end it. Every
 import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.emulator.engines._offload import join, require_length
 from lmstudio_integrations.emulator.engines._refusals import overflow
 from lmstudio_integrations.emulator.engines._scripted import words
 from lmstudio_integrations.emulator.engines._scripted.refusals import unsupported
@@ -43,13 +45,13 @@ def render(messages: Sequence[Message], tools: Sequence[Tool], marks: Mapping[st
         marks: A prompt template of the settings (protocol §5.4); only manual ones can be followed.
 
     Raises:
-        EngineError: If the template is in Jinja.
+        EngineError: If the template is in Jinja, which is not rendered here, or the text is too long.
     """
     around = _marks(marks)
     offered = [tool.function.to_dict() for tool in tools]
     head = f"<|tools|>\n{json.dumps(offered, ensure_ascii=False)}\n" if offered else ""
-    body = "".join(f"{around[message.role][0]}{_content(message)}{around[message.role][1]}" for message in messages)
-    return f"{head}{body}{around['assistant'][0]}"
+    body = (f"{around[message.role][0]}{_content(message)}{around[message.role][1]}" for message in messages)
+    return join(chain([head], body, [around["assistant"][0]]))
 
 
 def _marks(marks: Mapping[str, Any] | None) -> Mapping[str, tuple[str, str]]:
@@ -101,7 +103,7 @@ def fit_history(
     first = _kept_in_front(messages) if policy == "truncateMiddle" else 0
 
     def tokens_without(dropped: int) -> int:
-        return len(words.split(render([*messages[:first], *messages[first + dropped :]], tools, marks)))
+        return words.count(render([*messages[:first], *messages[first + dropped :]], tools, marks))
 
     tokens = tokens_without(0)
     if tokens < limit:
@@ -122,9 +124,9 @@ def fit_text(prompt: str, *, limit: int, policy: str) -> int:
     """Return how many tokens of a raw prompt are read; the policies drop words, not messages.
 
     Raises:
-        EngineError: If it does not fit and nothing may be dropped.
+        EngineError: If it does not fit and nothing may be dropped, or is too long.
     """
-    tokens = len(words.split(prompt))
+    tokens = words.count(require_length(prompt))
     if tokens >= limit and policy == "stopAtLimit":
         raise overflow(tokens, limit)
     return min(tokens, limit - 1)

@@ -1,14 +1,20 @@
 """The smallest numbers and strings that a flat JSON schema allows."""
 
+import contextlib
 import itertools
 import math
-import re
 import string
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
-from lmstudio_integrations.emulator.engines._scripted.pattern import UnreadablePatternError, matching
+from lmstudio_integrations.emulator.engines._scripted.budget import Budget, SchemaLimitError
+from lmstudio_integrations.emulator.engines._scripted.pattern import (
+    LargePatternError,
+    UnreadablePatternError,
+    matching,
+)
+from lmstudio_integrations.emulator.engines._scripted.search import Pattern, PatternError
 
 Schema = Mapping[str, Any]
 
@@ -85,13 +91,14 @@ def _multiples(step: Fraction, low: Fraction | None, high: Fraction | None) -> I
         yield from itertools.takewhile(within, (place * step for place in itertools.count(start, direction)))
 
 
-def strings(schema: Schema, want: int) -> list[str]:
+def strings(schema: Schema, want: int, budget: Budget) -> list[str]:
     """Return strings that a schema allows, the shortest first."""
     least, most = int(schema.get("minLength", 0)), schema.get("maxLength", math.inf)
     if least > min(most, MOST):
         raise NoInstanceError(f"a string must be of {least} characters")
+    budget.write(least * want)
     if "pattern" in schema:
-        candidates = _of_pattern(str(schema["pattern"]))
+        candidates = _of_pattern(str(schema["pattern"]), budget)
     elif schema.get("format") in _FORMATS:
         candidates = iter([_FORMATS[schema["format"]]])
     else:
@@ -109,12 +116,28 @@ def _letters(length: int) -> Iterator[str]:
         yield from map("".join, itertools.product(string.ascii_lowercase, repeat=longer))
 
 
-def _of_pattern(pattern: str) -> Iterator[str]:
+def _of_pattern(pattern: str, budget: Budget) -> Iterator[str]:
     """Yield texts that a pattern is found in, with more and more repeats, and then with letters around them."""
     try:
-        search = re.compile(pattern).search
-        texts = list(dict.fromkeys(matching(pattern, repeats) for repeats in range(_REPEATS)))
-    except (re.error, UnreadablePatternError) as error:
+        shortest = matching(pattern)
+        search = Pattern(pattern).is_in
+    except LargePatternError as error:
+        raise SchemaLimitError(str(error)) from error
+    except (PatternError, UnreadablePatternError) as error:
         raise NoInstanceError(f"the pattern {pattern!r} is not understood") from error
-    padded = (text + "a" * length for text in texts[:1] for length in range(1, _REPEATS))
-    return filter(search, itertools.chain(texts, padded))
+    padded = (shortest + "a" * length for length in range(1, _REPEATS))
+    for text in itertools.chain([shortest], _longer(pattern, shortest), padded):
+        budget.take(1)
+        if search(text):
+            yield text
+
+
+def _longer(pattern: str, shortest: str) -> Iterator[str]:
+    """Yield longer and longer texts for a pattern, as far as they are within the bounds."""
+    with contextlib.suppress(LargePatternError):
+        for repeats in range(1, _REPEATS):
+            longer = matching(pattern, repeats)
+            if len(longer) <= len(shortest):
+                return
+            shortest = longer
+            yield longer

@@ -6,6 +6,7 @@ Pure functions of the text, the same in every process and on every machine.
 import math
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 
 _WORD = re.compile(r"\s*\S+|\s+")
@@ -22,6 +23,16 @@ _SHORT_WORD_WEIGHT, _TRIGRAM_WEIGHT = 0.3, 0.3
 def split(text: str) -> list[str]:
     """Return the tokens of a text; joined they are the text again."""
     return _WORD.findall(text)
+
+
+def each(text: str) -> Iterator[str]:
+    """Yield the tokens of a text one by one: of a long text, a list of them takes thirty times its memory."""
+    return (found.group() for found in _WORD.finditer(text))
+
+
+def count(text: str) -> int:
+    """Return how many tokens a text has."""
+    return sum(1 for _ in _WORD.finditer(text))
 
 
 def token_id(token: str) -> int:
@@ -43,11 +54,11 @@ def embed(text: str, length: int) -> list[float]:
 
 def _features(text: str) -> Iterator[tuple[str, float]]:
     """Yield the words of a text, and their trigrams so that forms of one word are alike; short words say little."""
-    for word in _NAME.findall(text.lower()):
-        yield word, 1.0 if len(word) > 3 else _SHORT_WORD_WEIGHT
+    for word, times in Counter(found.group() for found in _NAME.finditer(text.lower())).items():
+        yield word, times * (1.0 if len(word) > 3 else _SHORT_WORD_WEIGHT)
         marked = f"^{word}$"
         for start in range(len(marked) - 2):
-            yield f"…{marked[start : start + 3]}", _TRIGRAM_WEIGHT
+            yield f"…{marked[start : start + 3]}", times * _TRIGRAM_WEIGHT
 
 
 def _hash(text: str) -> int:

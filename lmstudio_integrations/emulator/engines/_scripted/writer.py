@@ -15,6 +15,7 @@ from typing import Self
 from lmstudio_integrations._narrow import is_list
 from lmstudio_integrations.emulator.engines._scripted import words
 from lmstudio_integrations.emulator.engines._scripted.odds import Draft, odds_of
+from lmstudio_integrations.emulator.engines._scripted.refusals import unsupported
 from lmstudio_integrations.emulator.engines._scripted.rules import ToolCall
 from lmstudio_integrations.emulator.engines._scripted.template import call_pieces
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished
@@ -100,15 +101,17 @@ class Tags:
         """Read the settings. An empty mark cannot be looked for."""
         parsing = config.reasoning_parsing or {}
         start, end = str(parsing.get("startString", "<think>")), str(parsing.get("endString", "</think>"))
+        _check([start, end], "tags around reasoning")
         return cls(start, end, bool(parsing.get("enabled", True) and start and end))
 
-    def split(self, text: str) -> list[str]:
-        """Return the tokens of a text; a mark is a token of its own."""
+    def split(self, text: str) -> Iterator[str]:
+        """Yield the tokens of a text; a mark is a token of its own."""
         if not self.enabled or (self.start not in text and self.end not in text):
-            return words.split(text)
+            yield from words.each(text)
+            return
         marks = {self.start, self.end}
-        parts = re.split(f"({re.escape(self.start)}|{re.escape(self.end)})", text)
-        return [token for part in parts for token in ([part] if part in marks else words.split(part))]
+        for part in re.split(f"({re.escape(self.start)}|{re.escape(self.end)})", text):
+            yield from [part] if part in marks else words.each(part)
 
 
 class Writer:
@@ -128,7 +131,9 @@ class Writer:
         limits = ((config.max_tokens or None, "maxPredictedTokensReached"), (room, "contextLengthReached"))
         self._limits = [(limit, reason) for limit, reason in limits if limit is not None]
         self._tool_stops = config.tool_call_stop_strings or []
-        self._finder = StopFinder([*_stop_strings(config), *self._tool_stops])
+        stops = [*_stop_strings(config), *self._tool_stops]
+        _check(stops, "stop strings")
+        self._finder = StopFinder(stops)
         self._candidates = None if config.log_probs is None or config.log_probs is False else config.log_probs
         self._draft = Draft.of(config)
         self._thinking = False
@@ -206,6 +211,21 @@ class Writer:
 
 
 _TAG_TYPES = frozenset({"reasoningStartTag", "reasoningEndTag"})
+
+
+MOST_STRINGS = 64
+LONGEST_STRING = 1_000
+"""Bounds of what is looked for in each token."""
+
+
+def _check(strings: Sequence[str], what: str) -> None:
+    """Refuse more, or longer, strings than can be looked for in each token.
+
+    Raises:
+        EngineError: If there are.
+    """
+    if len(strings) > MOST_STRINGS or any(len(string) > LONGEST_STRING for string in strings):
+        raise unsupported(f"more than {MOST_STRINGS} {what}, or longer ones than {LONGEST_STRING} characters")
 
 
 def _stop_strings(config: LlmPredictionConfig) -> list[str]:
