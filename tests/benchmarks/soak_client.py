@@ -137,7 +137,7 @@ class Caller(threading.Thread):
 def _name(error: LMStudioError) -> str:
     """Return the class of an error by its native name, and which timeout expired."""
     name = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == LMStudioError.__module__)
-    return f"{name} ({error.clock})" if isinstance(error, LMStudioTimeoutError) else name
+    return f"{name} ({error.timeout_name})" if isinstance(error, LMStudioTimeoutError) else name
 
 
 def _is_right(kind: Kind, parts: list[Any], text: str, *, whole: bool) -> bool:

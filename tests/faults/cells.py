@@ -144,7 +144,7 @@ class Cell:
             f"the {verb} call raised {error!r} instead of {outcome.error.__name__}",
         )
         if isinstance(error, LMStudioTimeoutError):
-            name, elapsed = error.clock, error.elapsed or 0.0
+            name, elapsed = error.timeout_name, error.elapsed or 0.0
             _require(name == outcome.timeout_name, f"the {verb} call: {name} expired, not {outcome.timeout_name}")
             _require(elapsed >= SHORT, f"the {verb} call: {name} expired after {elapsed} s")
 
@@ -263,7 +263,7 @@ def until_noticed(host: str) -> None:
 
     def look() -> None:
         connections = Pool.of(io)._connections
-        if any(each._session for (of, _), each in connections.items() if of == target):
+        if any(each._current for (of, _), each in connections.items() if of == target):
             io.loop.call_soon(look)
         else:
             gone.set()
