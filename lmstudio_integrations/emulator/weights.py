@@ -224,13 +224,16 @@ def _checked(root: Path, bundle: Bundle) -> tuple[Path, ...] | None:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file; remembered as long as size and time of the file stay the same."""
+    """Return the sha256 of a file; cached until the file changes.
+
+    A program can set the time of modification, but not the time of change.
+    """
     state = path.stat()
-    return _sha256(path, state.st_size, state.st_mtime_ns)
+    return _sha256(path, (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
 
 
 @lru_cache(maxsize=64)
-def _sha256(path: Path, _size: int, _time: int) -> str:
+def _sha256(path: Path, _state: tuple[int, ...]) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
