@@ -109,8 +109,8 @@ class Credentials:
         halves = split_token(token)
         if halves is None:
             raise LMStudioAuthenticationError(
-                "the API token is malformed; it must look like sk-lm-XXXXXXXX:XXXXXXXXXXXXXXXXXXXX "
-                "(8 and 20 letters or digits); copy it again from LM Studio"
+                "the API token is malformed; it must be sk-lm-, 8 letters or digits, a colon, and 20 more; "
+                "copy it again from LM Studio"
             )
         return cls(*halves, is_token=True)
 
