@@ -6,7 +6,7 @@ The settings themselves are `_adapters/predicting.py`'s; here is what langchain-
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from importlib.metadata import version
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_core.runnables import RunnableConfig, ensure_config
 
@@ -14,7 +14,7 @@ from lmstudio_integrations._adapters import predicting
 from lmstudio_integrations._adapters.predicting import Call
 from lmstudio_integrations._adapters.retry import repeat
 from lmstudio_integrations._adapters.runtime import Facts
-from lmstudio_integrations._adapters.settings import ALIASES, CLOCKS
+from lmstudio_integrations._adapters.settings import ALIASES, CLOCKS, reject_secrets
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._chunks import PROVIDER
 from lmstudio_integrations.langchain._errors import translated
@@ -44,6 +44,8 @@ class Predicting(predicting.Predicting):
     """What langchain-core wants of the settings besides their values: a cache's key, serialisation, token counts."""
 
     _not_in_call: ClassVar[frozenset[str]] = _PER_OBJECT
+    _no_settings: ClassVar[frozenset[str]]
+    """Call arguments that are no fields."""
 
     streaming: bool | None = None
     """Whether `invoke` generates as a stream, so that callbacks see the tokens; `False` forbids streams."""
@@ -54,9 +56,33 @@ class Predicting(predicting.Predicting):
         Raises:
             LMStudioValueError: If an argument is unknown, or a token would show in traces.
         """
-        if isinstance(given.get("api_token", given.get("api_key")), str):
-            raise LMStudioValueError("give a call its api_token as a pydantic.SecretStr; its arguments are traced")
+        self._reject_secrets(given)
         return self._values(given if stop is None else {**given, "stop": stop})
+
+    def _reject_secrets(self, given: Mapping[str, Any]) -> None:
+        """Reject the arguments of a call that would show a secret in a trace.
+
+        langchain-core asks for `_get_ls_params` before it tells its tracers of a call; that and `bind` ask here.
+        """
+        reject_secrets(given, self._call_names().keys() | ALIASES.keys() | self._no_settings)
+
+    if not TYPE_CHECKING:  # for type checkers these are langchain-core's own, with its own result types
+
+        def bind(self, **kwargs: Any) -> Any:
+            """Bind settings for the calls; a token must be a `pydantic.SecretStr`."""
+            with translated():
+                self._reject_secrets(kwargs)
+            return super().bind(**kwargs)
+
+        def configurable_fields(self, **kwargs: Any) -> Any:
+            """Make fields configurable; LangSmith gets every configurable value but that with the identifier `api_key`."""
+            token = kwargs.get("api_token")
+            with translated():
+                if token is not None and token.id != "api_key":
+                    raise LMStudioValueError(
+                        "a configurable api_token is traced unless it is ConfigurableField(id='api_key')"
+                    )
+            return super().configurable_fields(**kwargs)
 
     def _own(self) -> Call:
         """Return a call with nothing but the object's own settings."""
