@@ -4,12 +4,14 @@
 """
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from lmstudio_integrations._hints import near
 from lmstudio_integrations._narrow import is_mapping
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pydantic import ValidationError
 
 HIDDEN = "**********"
@@ -54,8 +56,7 @@ def holds_secret(value: object, name: str = "") -> bool:
     if is_mapping(value):
         return any(holds_secret(key) or holds_secret(each, str(key)) for key, each in value.items())
     if isinstance(value, list | tuple | set | frozenset):
-        members: Any = value
-        return any(holds_secret(each) for each in members)
+        return any(holds_secret(each) for each in cast("Collection[object]", value))
     text = value if isinstance(value, str) else repr(value)
     return redact(text) != text
 
@@ -68,9 +69,7 @@ def without_secrets(error: "ValidationError") -> "ValidationError":
     from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError  # noqa: PLC0415 - already loaded
 
     problems = error.errors(include_url=False)
-    secret = [
-        any(holds_secret(each["input"], str(part)) for part in each["loc"] or [""]) for each in problems
-    ]
+    secret = [any(holds_secret(each["input"], str(part)) for part in each["loc"] or [""]) for each in problems]
     if not any(secret):
         return error
     return ValidationError.from_exception_data(

@@ -14,7 +14,7 @@ from lmstudio_integrations._adapters import predicting
 from lmstudio_integrations._adapters.predicting import Call
 from lmstudio_integrations._adapters.retry import repeat
 from lmstudio_integrations._adapters.runtime import Facts
-from lmstudio_integrations._adapters.settings import ALIASES, CLOCKS, reject_secrets
+from lmstudio_integrations._adapters.settings import ALIASES, CLOCKS
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._chunks import PROVIDER
 from lmstudio_integrations.langchain._errors import translated
@@ -44,8 +44,6 @@ class Predicting(predicting.Predicting):
     """What langchain-core wants of the settings besides their values: a cache's key, serialisation, token counts."""
 
     _not_in_call: ClassVar[frozenset[str]] = _PER_OBJECT
-    _no_settings: ClassVar[frozenset[str]]
-    """Call arguments that are no fields."""
 
     streaming: bool | None = None
     """Whether `invoke` generates as a stream, so that callbacks see the tokens; `False` forbids streams."""
@@ -59,13 +57,6 @@ class Predicting(predicting.Predicting):
         self._reject_secrets(given)
         return self._values(given if stop is None else {**given, "stop": stop})
 
-    def _reject_secrets(self, given: Mapping[str, Any]) -> None:
-        """Reject the arguments of a call that would show a secret in a trace.
-
-        langchain-core asks for `_get_ls_params` before it tells its tracers of a call; that and `bind` ask here.
-        """
-        reject_secrets(given, self._call_names().keys() | ALIASES.keys() | self._no_settings)
-
     if not TYPE_CHECKING:  # for type checkers these are langchain-core's own, with its own result types
 
         def bind(self, **kwargs: Any) -> Any:
@@ -75,7 +66,7 @@ class Predicting(predicting.Predicting):
             return super().bind(**kwargs)
 
         def configurable_fields(self, **kwargs: Any) -> Any:
-            """Make fields configurable; LangSmith gets every configurable value but that with the identifier `api_key`."""
+            """Make fields configurable. LangSmith gets every configurable value, except for the identifier `api_key`."""
             token = kwargs.get("api_token")
             with translated():
                 if token is not None and token.id != "api_key":
