@@ -66,7 +66,7 @@ class Predicting(predicting.Predicting):
             return super().bind(**kwargs)
 
         def configurable_fields(self, **kwargs: Any) -> Any:
-            """Make fields configurable. LangSmith gets every configurable value, except for the identifier `api_key`."""
+            """Make fields configurable. LangSmith gets every configurable value but that of `api_key`."""
             token = kwargs.get("api_token")
             with translated():
                 if token is not None and token.id != "api_key":
