@@ -43,7 +43,7 @@ def demo(
         typer.Option(metavar="HOST", help="The LM Studio to use, as host:port or a URL.", show_default=False),
     ] = None,
     token: Annotated[
-        str | None, typer.Option(metavar="TOKEN", help="Its API token, if it wants one.", show_default=False)
+        str | None, typer.Option(metavar="TOKEN", help="Its API token; better set LM_API_TOKEN.", show_default=False)
     ] = None,
 ) -> None:
     """Answer a question over three short documents, by retrieval.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._secrets import HIDDEN
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioChannelClosedError,
@@ -101,6 +102,7 @@ class ClientSession:
     def __init__(self, identifier: str, passkey: str, peer: str = "LM Studio") -> None:
         self._peer = peer
         self._outbox: list[str] = [envelope.auth(identifier, passkey)]
+        self._credentials = (identifier, passkey)
         self._backlog: list[Exchange] = []
         self._calls: dict[int, Exchange] = {}
         self._channels: dict[int, Exchange] = {}
@@ -223,6 +225,8 @@ class ClientSession:
                 self._send(exchange, now)
         elif frame.get("success") is False:
             reason = str(frame.get("error", "no reason given"))
+            for credential in filter(None, self._credentials):  # servers name the identifier, half of a token
+                reason = reason.replace(credential, HIDDEN)
             raise LMStudioAuthenticationError(
                 f"LM Studio refused this client: {reason}; check the API token",
                 title="Authentication failed",
