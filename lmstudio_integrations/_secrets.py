@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 HIDDEN = "**********"
 """Stands in the place of a secret, as in the `repr` of pydantic's `SecretStr`."""
 
+TOKEN_PREFIX = "sk-lm-"  # noqa: S105 - what all of LM Studio's API tokens begin with
+
 _NAMES = ("token", "apitoken", "accesstoken", "apikey", "secret", "password", "passkey", "passphrase", "authorization")
 _IN_NAME = re.compile(r"apikey|apitoken|secret|passw|passkey|passphrase|authori[sz]|credential|bearer|token$|^auth$")
 _NAME_CUTOFF = 0.75
 """How alike a mistyped name must be, 0 to 1; `max_tokens` stays below."""
 
 _VALUE = re.compile(
-    r"(?<![a-z0-9])sk-(?:lm-[a-z0-9][\w:-]*|[\w-]{6,})"  # API tokens of LM Studio and of others
+    rf"(?<![a-z0-9])(?:{TOKEN_PREFIX}[a-z0-9][\w:-]*|sk-[\w-]{{6,}})"  # API tokens of LM Studio and of others
     r"|(?<![a-z0-9])[a-z0-9]{8}:[a-z0-9]{20}(?![a-z0-9])"  # the two halves of one, without the prefix
     r"|(?<=\bbearer\s)\S{8,}"
     r"|(?<=://)[^/\s'\"]+(?=@)",  # user and password of a URL
@@ -40,6 +42,11 @@ def is_secret_name(name: str) -> bool:
 def redact(text: str) -> str:
     """Return a text without what is shaped like a token, and without the credentials of URLs."""
     return _VALUE.sub(HIDDEN, text)
+
+
+def holds_credentials(host: str) -> bool:
+    """Whether an address holds more than a host, a port and a path: a token, a user, or a query."""
+    return TOKEN_PREFIX in host or any(mark in host for mark in "@?#")
 
 
 def holds_secret(value: object, name: str = "") -> bool:

@@ -25,9 +25,8 @@ from lmstudio_integrations._adapters.runtime import Runtime, Server, Wanted
 from lmstudio_integrations._environment import TOKEN_VARIABLES
 from lmstudio_integrations._hints import hint, near
 from lmstudio_integrations._narrow import is_object
-from lmstudio_integrations._secrets import holds_secret, without_secrets
+from lmstudio_integrations._secrets import holds_credentials, holds_secret, without_secrets
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
-from lmstudio_integrations.protocol.credentials import TOKEN_PREFIX
 from lmstudio_integrations.types.config import (
     LlmLoadModelConfig,
     LoadPolicy,
@@ -265,7 +264,7 @@ def _hidden(name: str, token: object) -> SecretStr | None:
 
 
 def _reject_credentials(name: str, host: object) -> None:
-    if isinstance(host, str) and ("@" in host or TOKEN_PREFIX in host):
+    if isinstance(host, str) and holds_credentials(host):
         raise LMStudioValueError(f"{name} must hold no credentials; pass the token as api_token")
 
 

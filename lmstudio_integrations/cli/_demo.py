@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,7 +32,7 @@ class Place:
     """A server, and the models to use there. A `host` of `None` is the LM Studio of this machine."""
 
     host: str | None
-    token: str | None
+    token: str | None = field(repr=False)
     chat: Choice
     embedding: Choice
 

@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from lmstudio_integrations._secrets import redact
 from lmstudio_integrations.emulator.engines.base import ModelFacts
 from lmstudio_integrations.types.config import ModelKind
 
@@ -264,16 +264,11 @@ def _run(command: list[str], bundle: Bundle) -> None:
             errors="replace",
         )
     except subprocess.CalledProcessError as error:
-        raise WeightsError(f"fetching {bundle.title} failed: {_without_secrets(error.stderr.strip())}") from None
+        raise WeightsError(f"fetching {bundle.title} failed: {redact(error.stderr.strip())}") from None
     except subprocess.TimeoutExpired:
         raise WeightsError(f"fetching {bundle.title} took longer than {FETCH_SECONDS} s") from None
     except OSError as error:
         raise WeightsError(f"fetching {bundle.title} failed: {error}") from error
-
-
-def _without_secrets(text: str) -> str:
-    """Take user names and passwords out of addresses."""
-    return re.sub(r"//[^/@\s]+@", "//***@", text)
 
 
 def _move(source: Path, target: Path, bundle: Bundle) -> None:
