@@ -28,9 +28,12 @@ _VALUE = re.compile(
     rf"(?<![a-z0-9])(?:{TOKEN_PREFIX}[a-z0-9][\w:-]*|sk-[\w-]{{6,}})"  # API tokens of LM Studio and of others
     r"|(?<![a-z0-9])[a-z0-9]{8}:[a-z0-9]{20}(?![a-z0-9])"  # the two halves of one, without the prefix
     r"|(?<=\bbearer\s)\S{8,}"
-    r"|(?<=://)[^/\s'\"]+(?=@)",  # user and password of a URL
+    r"|(?<=://)[^/\s'\"]+(?=@)"  # user and password of a URL
+    r"|(?<![^/\s'\":@])[^/\s'\":@]+:[^/\s'\":@]+(?=@\w)"  # the same without a scheme
+    r"|(?<=[?&])[^=&\s]{0,64}(?:token|key|secret|passw)[^=&\s]{0,64}=[^&\s'\"]+",  # a query
     re.IGNORECASE,
 )
+"""Takes time that is linear in the text, which may be a whole image in base64."""
 
 
 def is_secret_name(name: str) -> bool:
