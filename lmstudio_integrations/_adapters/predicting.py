@@ -169,7 +169,8 @@ class Predicting(Connected):
         Raises:
             LMStudioValueError: If a token is no `SecretStr`, or another argument holds a secret.
         """
-        reject_secrets(given, self._call_names().keys() | ALIASES.keys() | self._no_settings)
+        if given:
+            reject_secrets(given, self._call_names().keys() | ALIASES.keys() | self._no_settings)
 
     @classmethod
     def _call_names(cls) -> Mapping[str, Any]:

@@ -24,6 +24,12 @@ _SETTINGS_IN_LLM_KWARGS = (
 )
 _LLM_KWARGS_POSITION = 2
 
+CORE_ARGUMENTS = frozenset(
+    {"messages", "prompt", "formatted", "user_msg", "chat_history", "verbose"}
+    | {"allow_parallel_tool_calls", "error_on_no_tool_call"}
+)
+"""Arguments of these methods, besides tools, that are no settings; a text among them may look like a secret."""
+
 
 def checked_before_spans(model: type[ModelT]) -> type[ModelT]:
     """Reject secrets among the settings of a call before core's spans and events get them. Decorates the class."""
@@ -34,12 +40,11 @@ def checked_before_spans(model: type[ModelT]) -> type[ModelT]:
 
 def _checked(method: Callable[..., Any], *, nested: bool) -> Callable[..., Any]:
     """Return a method that checks its settings first; like the original, it is marked as having a span."""
-    own = {name for name, each in inspect.signature(method).parameters.items() if each.kind is not each.VAR_KEYWORD}
 
     def settings(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
         if nested:
             return kwargs.get("llm_kwargs") or next(iter(args[_LLM_KWARGS_POSITION:]), None) or {}
-        return {name: value for name, value in kwargs.items() if name not in own}
+        return kwargs
 
     @wraps(method)
     def call(self: Predicting, *args: Any, **kwargs: Any) -> Any:
