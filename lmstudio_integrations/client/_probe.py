@@ -62,9 +62,9 @@ async def greet(address: Address, context: ssl.SSLContext | None = None) -> str 
 
 
 async def diagnose(address: Address, context: ssl.SSLContext | None = None) -> str | None:
-    """Do what `greet` does; if that fails, check whether the server speaks TLS, and the address says it does not.
+    """Do what `greet` does; if that fails, check whether the server answers with TLS instead of without, or vice versa.
 
-    For an address that the user named: this opens a second connection.
+    For an address that the user named: this may open a second connection.
     """
     finding = await _find(address, context)
     if finding is None:
@@ -86,7 +86,9 @@ async def first_greeting(addresses: Iterable[Address]) -> tuple[Address | None, 
 
 def redirected(url: str, location: str) -> str:
     """Return the clause that says where a server redirects to."""
-    return f"it redirects to {redact(urljoin(url, location))}; set host to that address if LM Studio is there"
+    with contextlib.suppress(ValueError):  # what is no URL is shown as it came
+        location = urljoin(url, location)
+    return f"it redirects to {redact(location)}; set host to that address if LM Studio is there"
 
 
 async def _find(address: Address, context: ssl.SSLContext | None) -> _Finding | None:
@@ -98,7 +100,7 @@ async def _find(address: Address, context: ssl.SSLContext | None) -> _Finding | 
     except TimeoutError:
         return _Finding(f"no answer within {PROBE_TIMEOUT:g} s")
     except (ssl.SSLError, ConnectionResetError, BrokenPipeError) as error:
-        return _cut(address, error)
+        return _failed_connection(address, error)
     except (socket.gaierror, UnicodeError) as error:
         return _Finding(f"the name {address.host!r} cannot be resolved ({error})")
     except OSError as error:
@@ -107,7 +109,7 @@ async def _find(address: Address, context: ssl.SSLContext | None) -> _Finding | 
         return _Finding("something listens there that does not speak HTTP", wrong_scheme=not address.tls)
 
 
-def _cut(address: Address, error: Exception) -> _Finding:
+def _failed_connection(address: Address, error: Exception) -> _Finding:
     """Return why the connection was not made, or did not last until the response."""
     if isinstance(error, ssl.SSLCertVerificationError):
         what = _CERTIFICATE_ERRORS.get(error.verify_code, "is not trusted; pass an ssl_context that trusts it")
@@ -136,7 +138,7 @@ def _check(address: Address, head: bytes, body: bytes) -> _Finding | None:
 
 
 async def _answers(address: Address) -> bool:
-    """Return whether a server speaks TLS, whatever its certificate, or plain HTTP, as the address says."""
+    """Return whether a server answers in HTTP; under TLS, whatever its certificate is."""
     tls = ssl.create_default_context() if address.tls else None
     if tls is not None:
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE  # nothing secret is sent, or believed

@@ -347,7 +347,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
         return self._cache_key(stop, kwargs)
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        with translated():  # langchain-core asks for this before its tracers get the arguments
+        with translated():  # langchain-core calls this before its tracers get the arguments
             self._reject_secrets(kwargs)
         return cast("LangSmithParams", ls_params(self.__dict__, "chat", stop, kwargs))
 

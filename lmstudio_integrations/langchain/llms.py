@@ -215,7 +215,7 @@ class LMStudioLLM(Predicting, BaseLLM):
         return "lmstudio"
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        with translated():  # langchain-core asks for this before its tracers get the arguments
+        with translated():  # langchain-core calls this before its tracers get the arguments
             self._reject_secrets(kwargs)
         return cast("LangSmithParams", ls_params(vars(self), "llm", stop, kwargs))
 

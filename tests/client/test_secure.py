@@ -77,6 +77,11 @@ async def test_a_redirect_to_another_path_is_shown_whole(make_client: Callable[.
         assert f"it redirects to ws://{address}/elsewhere/;" in str(await unreachable(make_client(address)))
 
 
+async def test_a_redirect_to_what_is_no_address_is_shown_as_it_came(make_client: Callable[..., Any]) -> None:
+    async with listening(redirect("http://[oops/")) as address:
+        assert "it redirects to http://[oops/;" in str(await unreachable(make_client(address)))
+
+
 async def test_a_redirect_without_an_address_is_just_another_server(make_client: Callable[..., Any]) -> None:
     async with listening(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 0\r\n\r\n") as address:
         assert "something else listens there" in str(await unreachable(make_client(address)))
@@ -107,20 +112,22 @@ async def test_the_password_of_a_proxy_is_not_shown(
     assert not shows_token(shown_by(error))
 
 
-async def test_tls_to_a_plain_server_is_told(make_client: Callable[..., Any]) -> None:
+async def test_tls_to_a_plain_server_is_reported(make_client: Callable[..., Any]) -> None:
     with Emulator(MODELS) as server:
         error = await unreachable(make_client(f"wss://{server.address}"))
     assert "the server speaks plain http; use ws:// in place of wss://" in str(error)
 
 
-@pytest.mark.parametrize(("answer", "told"), [(PLAIN_ON_TLS, True), (b"220 mail ready\r\n\r\n", False)])
-async def test_no_tls_to_a_server_of_tls_is_told(make_client: Callable[..., Any], answer: bytes, told: bool) -> None:
+@pytest.mark.parametrize(("answer", "detected"), [(PLAIN_ON_TLS, True), (b"220 mail ready\r\n\r\n", False)])
+async def test_no_tls_to_a_server_of_tls_is_reported(
+    make_client: Callable[..., Any], answer: bytes, detected: bool
+) -> None:
     async with listening(answer, certified("localhost.pem")) as address:
         error = await unreachable(make_client(address))
-    assert ("the server speaks TLS; use wss:// in place of ws://" in str(error)) is told
+    assert ("the server speaks TLS; use wss:// in place of ws://" in str(error)) is detected
 
 
-async def test_a_proxy_that_asks_for_tls_in_plain_http_is_told(
+async def test_a_proxy_that_asks_for_tls_in_plain_http_is_reported(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some servers of TLS answer plain requests, in plain HTTP, that they want TLS."""
@@ -147,7 +154,7 @@ async def test_tls_to_a_server_that_speaks_neither_says_why_it_failed(make_clien
 
 
 @pytest.mark.parametrize(
-    ("certificate", "context", "said"),
+    ("certificate", "context", "expected"),
     [
         ("localhost.pem", None, "certificate is not trusted; pass an ssl_context that trusts it"),
         ("expired.pem", trusting("expired.pem"), "certificate has expired; renew it"),
@@ -155,13 +162,13 @@ async def test_tls_to_a_server_that_speaks_neither_says_why_it_failed(make_clien
     ],
 )
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_what_is_wrong_with_a_certificate_is_told(
-    make_client: Callable[..., Any], certificate: str, context: ssl.SSLContext | None, said: str, host: str
+async def test_what_is_wrong_with_a_certificate_is_reported(
+    make_client: Callable[..., Any], certificate: str, context: ssl.SSLContext | None, expected: str, host: str
 ) -> None:
     async def behave(_: Socket) -> None:
         pytest.fail("nobody may come in")
 
     async with fake_server(behave, certified(certificate)) as address:
         error = await unreachable(make_client(f"wss://{host}:{address.rpartition(':')[2]}", TOKEN, ssl_context=context))
-    assert f"TLS failed: the server's {said}" in str(error)
+    assert f"TLS failed: the server's {expected}" in str(error)
     assert "ssl_context" in str(error)

@@ -1,4 +1,4 @@
-"""The door of the emulator: HTTP, credentials, frames that are wrong, and the way out."""
+"""The authenticator of the emulator: HTTP, credentials, frames that are wrong, and the way out."""
 
 import asyncio
 import json
@@ -231,14 +231,14 @@ def test_every_token_is_compared_in_constant_time_whatever_is_wrong(monkeypatch:
 
     monkeypatch.setattr(admission, "compare_digest", compare)
     tokens = [TOKEN, "sk-lm-zyxwvuts:0123456789abcdefghij"]
-    door = admission.Admission(tokens)
+    authenticator = admission.Admission(tokens)
     for identifier, passkey, known in (
         ("abcdefgh", "0" * 20, False),
         ("x", "y", False),
         (TOKEN[6:14], TOKEN[15:], True),
     ):
         compared.clear()
-        assert (door.refusal(identifier, passkey) is None) is known
+        assert (authenticator.refusal(identifier, passkey) is None) is known
         assert [expected for _, expected in compared] == [token[6:].encode() for token in tokens]
     guests = admission.Admission()
     guests.enter("me", "mine")

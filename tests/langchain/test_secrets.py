@@ -20,7 +20,7 @@ Call = Callable[..., Awaitable[object]]
 
 
 class Tracer(BaseTracer):
-    """Writes down every run, at its start and at its end."""
+    """Records every run, at its start and at its end."""
 
     def __init__(self) -> None:
         super().__init__(_schema_format="original+chat")
@@ -35,7 +35,7 @@ class Tracer(BaseTracer):
 
 
 class Handler(BaseCallbackHandler):
-    """Writes down whatever it is given."""
+    """Records whatever it is given."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []

@@ -53,7 +53,7 @@ SECRETS: list[dict[str, Any]] = [
 
 
 class Spans(NullSpanHandler):
-    """Writes down the arguments of every span."""
+    """Records the arguments of every span."""
 
     seen: list[str] = Field(default_factory=list[str])
 
@@ -62,7 +62,7 @@ class Spans(NullSpanHandler):
 
 
 class Events(BaseEventHandler):
-    """Writes down every event."""
+    """Records every event."""
 
     seen: list[str] = Field(default_factory=list[str])
 
@@ -71,7 +71,7 @@ class Events(BaseEventHandler):
 
 
 class Callbacks(BaseCallbackHandler):
-    """Writes down the payload of every callback."""
+    """Records the payload of every callback."""
 
     def __init__(self) -> None:
         super().__init__([], [])
@@ -93,7 +93,7 @@ class Callbacks(BaseCallbackHandler):
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """All that is written down by spans and events."""
+    """All that is recorded by spans and events."""
     spans, events = Spans(), Events()
     monkeypatch.setattr(root_dispatcher, "span_handlers", [*root_dispatcher.span_handlers, spans])
     monkeypatch.setattr(root_dispatcher, "event_handlers", [*root_dispatcher.event_handlers, events])
