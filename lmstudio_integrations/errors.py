@@ -43,9 +43,14 @@ Every exception can be pickled, with its attributes.
 from collections.abc import Mapping
 from typing import Any
 
+from lmstudio_integrations._secrets import redact
+
 
 class LMStudioError(Exception):
-    """Anything that this package raises on purpose."""
+    """Anything that this package raises on purpose. What is shaped like a token is not in its message."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class LMStudioServerError(LMStudioError):

@@ -16,16 +16,17 @@ from lmstudio_integrations import errors
 PACKAGE = Path(lmstudio_integrations.__file__).parent
 NAME = PACKAGE.name
 
-TOOLS = {"errors", "_hints", "_narrow", "_urls"}
+TOOLS = {"errors", "_hints", "_narrow", "_secrets", "_urls"}
 """What every part may use; none of them knows anything of this package but its errors."""
 
 LAYERS: dict[str, set[str]] = {
-    "errors": set(),
+    "errors": {"_secrets"},
     "_discreet": set(),
     "_environment": set(),
     "_hints": set(),
     "_narrow": set(),
     "_urls": set(),
+    "_secrets": {"_hints", "_narrow"},
     "types": TOOLS,
     "protocol": {"types", *TOOLS},
     "client": {"protocol", "types", "_discreet", "_environment", *TOOLS},
@@ -34,7 +35,7 @@ LAYERS: dict[str, set[str]] = {
     "llama_index": {"_adapters", "client", "protocol", "types", "_environment", *TOOLS},
     "emulator": {"protocol", "types", "_discreet", *TOOLS},
     "pytest_plugin": {"emulator"},
-    "cli": {"emulator", "langchain", "client", "types", *TOOLS},
+    "cli": {"emulator", "langchain", "client", "protocol", "types", "_environment", *TOOLS},
 }
 """Each part of the package and what it may import of the others."""
 

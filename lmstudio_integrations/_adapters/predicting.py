@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import BeforeValidator, Field
 
 from lmstudio_integrations._adapters.runtime import Runtime, Server, Wanted
-from lmstudio_integrations._adapters.settings import Connected, LlmLoadConfig, own_names
+from lmstudio_integrations._adapters.settings import ALIASES, Connected, LlmLoadConfig, own_names, reject_secrets
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig, LoadSettings, ModelKind
 
@@ -89,6 +89,8 @@ class Predicting(Connected):
     _kind: ClassVar[ModelKind] = "llm"
     _load_settings: ClassVar[type[LoadSettings]] = LlmLoadModelConfig
     _not_in_call: ClassVar[frozenset[str]] = frozenset()
+    _no_settings: ClassVar[frozenset[str]] = frozenset()
+    """Call arguments that are no fields."""
 
     load_config: LlmLoadConfig = None
     """How to load the model, if a call of this object loads it: `LlmLoadModelConfig` or a dict of its fields."""
@@ -160,6 +162,15 @@ class Predicting(Connected):
             if config.context_length is not None and "context_length" not in named:
                 values["context_length"] = None
         return values
+
+    def _reject_secrets(self, given: Mapping[str, Any]) -> None:
+        """Reject the arguments of a call that would show a secret in a trace; called before a framework traces them.
+
+        Raises:
+            LMStudioValueError: If a token is no `SecretStr`, or another argument holds a secret.
+        """
+        if given:
+            reject_secrets(given, self._call_names().keys() | ALIASES.keys() | self._no_settings)
 
     @classmethod
     def _call_names(cls) -> Mapping[str, Any]:

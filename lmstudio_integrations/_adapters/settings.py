@@ -4,19 +4,29 @@ A field is only read when a call is made, so assignment after use takes effect; 
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from lmstudio_integrations._adapters.progress import bar
 from lmstudio_integrations._adapters.runtime import Runtime, Server, Wanted
 from lmstudio_integrations._environment import TOKEN_VARIABLES
 from lmstudio_integrations._hints import hint, near
 from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._secrets import holds_credentials, holds_secret, without_secrets
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
-from lmstudio_integrations.protocol.credentials import TOKEN_PREFIX
 from lmstudio_integrations.types.config import (
     LlmLoadModelConfig,
     LoadPolicy,
@@ -139,15 +149,16 @@ class Connected(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _lmstudio_names(cls, values: Any) -> Any:
-        if not is_object(values):
-            return values
-        # In place: pydantic keeps this very dict in the errors that it raises, and shows part of it.
-        values |= _hidden(values)
-        for name in _HOSTS & values.keys():
-            if isinstance(values[name], str) and ("@" in values[name] or TOKEN_PREFIX in values[name]):
-                values[name] = "**********"
-                raise LMStudioValueError(f"{name} must hold no credentials; pass the token as api_token")
-        return cls._under_own_names(values)
+        return cls._under_own_names(_checked(values)) if is_object(values) else values
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _without_secrets(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Keep secrets out of pydantic's errors, which show the end of what was given."""
+        try:
+            return validate(values)
+        except ValidationError as error:
+            raise without_secrets(error) from None
 
     @classmethod
     def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -156,14 +167,20 @@ class Connected(BaseModel):
         return values if values.keys() <= known.keys() else own_names(values, known)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Assign a setting; a token is hidden."""
-        super().__setattr__(name, SecretStr(value) if name in _TOKENS and isinstance(value, str) else value)
+        """Assign a setting; a token is hidden.
+
+        Raises:
+            LMStudioValueError: If a token is no string, or a host holds credentials.
+        """
+        super().__setattr__(name, _checked({name: value})[name])
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy, with other values for some settings; it has connections of its own."""
-        known, given = type(self).model_fields, {**update, **_hidden(update)} if update else {}
-        values = {name if name in known else ALIASES.get(name, name): value for name, value in given.items()}
-        return super().model_copy(update=values, deep=deep)
+        """Return a copy, with other values for some settings; it has connections of its own.
+
+        Raises:
+            LMStudioValueError: If a setting is unknown, a token is no string, or a host holds credentials.
+        """
+        return super().model_copy(update=own_names(_checked(update or {}), type(self).model_fields), deep=deep)
 
     # Which model ----------------------------------------------------------------------------------------------------
 
@@ -241,12 +258,54 @@ class Connected(BaseModel):
         self._runtime.lost_token = had_token and token is None
 
 
-def _hidden(values: Mapping[str, Any]) -> dict[str, SecretStr]:
-    """Return those of some settings that are tokens in clear text, hidden."""
-    return {name: SecretStr(values[name]) for name in _TOKENS & values.keys() if isinstance(values[name], str)}
+def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with their tokens hidden.
+
+    Raises:
+        LMStudioValueError: If a token is no string, or a host holds credentials.
+    """
+    checked = dict(values)
+    for name in _TOKENS & checked.keys():
+        checked[name] = _hidden(name, checked[name])
+    for name in _HOSTS & checked.keys():
+        _reject_credentials(name, checked[name])
+    return checked
 
 
-def own_names(values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+def _hidden(name: str, token: object) -> SecretStr | None:
+    if token is None or isinstance(token, SecretStr):
+        return token
+    if isinstance(token, str):
+        return SecretStr(token)
+    raise LMStudioValueError(f"{name} must be a string or a pydantic.SecretStr; got {type(token).__name__}")
+
+
+def _reject_credentials(name: str, host: object) -> None:
+    if isinstance(host, str) and holds_credentials(host):
+        raise LMStudioValueError(f"{name} must hold no credentials; pass the token as api_token")
+
+
+def reject_secrets(given: Mapping[str, Any], known: Collection[str]) -> None:
+    """Reject the arguments of a call that would show a secret in a trace. Called before a trace gets them.
+
+    Args:
+        given: The arguments.
+        known: The names that mean something; the values of others are checked too.
+
+    Raises:
+        LMStudioValueError: If a token is no `SecretStr`, a host holds credentials, or an unknown argument a secret.
+    """
+    for name, value in given.items():
+        if name in _TOKENS:
+            if not (value is None or isinstance(value, SecretStr)):
+                raise LMStudioValueError("give a call its api_token as a pydantic.SecretStr; its arguments are traced")
+        elif name in _HOSTS:
+            _reject_credentials(name, value)
+        elif name not in known and holds_secret(value, name):
+            own_names({name: value}, known)
+
+
+def own_names(values: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
     """Return settings under our names.
 
     Raises:
@@ -254,7 +313,7 @@ def own_names(values: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, 
     """
     named: dict[str, Any] = {}
     for name, value in values.items():
-        own = ALIASES.get(name, name)
+        own = name if name in known else ALIASES.get(name, name)
         if own not in known:
             meant = [_ELSEWHERE[name]] if name in _ELSEWHERE else near(name, known)
             raise LMStudioValueError(f"unknown setting {name!r}; {hint(known, meant)}")

@@ -1,7 +1,7 @@
 """From the flags of `serve` to the emulator that they ask for. Starts nothing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class ServeOptions:
     load: tuple[str, ...] = ()
     catalog: Path | None = None
     rules: Path | None = None
-    tokens: tuple[str, ...] = ()
+    tokens: tuple[str, ...] = field(default=(), repr=False)
     scripted: bool = False
     offline: bool = False
     worker_memory: int | None = None

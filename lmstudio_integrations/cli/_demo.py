@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,7 +32,7 @@ class Place:
     """A server, and the models to use there. A `host` of `None` is the LM Studio of this machine."""
 
     host: str | None
-    token: str | None
+    token: str | None = field(repr=False)
     chat: Choice
     embedding: Choice
 
@@ -43,7 +43,7 @@ def demo(
         typer.Option(metavar="HOST", help="The LM Studio to use, as host:port or a URL.", show_default=False),
     ] = None,
     token: Annotated[
-        str | None, typer.Option(metavar="TOKEN", help="Its API token, if it wants one.", show_default=False)
+        str | None, typer.Option(metavar="TOKEN", help="Its API token; better set LM_API_TOKEN.", show_default=False)
     ] = None,
 ) -> None:
     """Answer a question over three short documents, by retrieval.

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from lmstudio_integrations.cli._catalogue import ServeOptions, build
+from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
 from lmstudio_integrations.client._address import Address
 from lmstudio_integrations.emulator import Emulator
 
@@ -51,7 +52,15 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     ] = None,
     token: Annotated[
         list[str] | None,
-        typer.Option(metavar="TOKEN", help="An API token that lets a client in; with any, guests stay outside."),
+        typer.Option(
+            metavar="TOKEN",
+            help="An API token to accept; with any, guests are rejected. May be repeated. Others on this machine see "
+            "it in the process list: use --token-file, or the variable LM_API_TOKEN.",
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A file with API tokens to accept, one per line; # begins a comment."),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never fetch weights.")] = False,  # noqa: FBT002 - a flag
     worker_memory: Annotated[
@@ -68,6 +77,7 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
 
     The first line of the output is the address.
     """
+    tokens = accepted_tokens(token or (), token_file)
     options = ServeOptions(
         host=host,
         port=port,
@@ -75,14 +85,16 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         load=tuple(load or ()),
         catalog=catalog,
         rules=rules,
-        tokens=tuple(token or ()),
+        tokens=tokens,
         scripted=scripted,
         offline=offline,
         worker_memory=worker_memory,
     )
     emulator = build(options)
     if is_exposed(options):
-        typer.echo(f"Warning: whoever reaches {host} may use this server; --token keeps others out.", err=True)
+        typer.echo(f"Warning: whoever reaches {host} may use this server; --token-file keeps others out.", err=True)
+    if tokens and not token and token_file is None:
+        typer.echo(f"Clients need the API token of {token_variable()}.", err=True)
     emulator.serve_forever(lambda: announce(emulator))
 
 

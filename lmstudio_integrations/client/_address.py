@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations._narrow import is_mapping
+from lmstudio_integrations._secrets import TOKEN_PREFIX, holds_credentials
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
-from lmstudio_integrations.protocol.credentials import TOKEN_PREFIX, split_token
+from lmstudio_integrations.protocol.credentials import split_token
 
 if TYPE_CHECKING:
     import ssl
@@ -49,6 +50,8 @@ class Address:
         text = text.strip()
         if TOKEN_PREFIX in text:
             raise LMStudioValueError("host holds an API token, which is not shown here; pass it as api_token")
+        if holds_credentials(text):
+            raise LMStudioValueError("host must hold no credentials, query or fragment; pass the token as api_token")
         has_scheme = "://" in text
         try:
             parts = urlsplit(text if has_scheme else f"//{text}")
@@ -57,8 +60,6 @@ class Address:
             raise LMStudioValueError(f"host {text!r} is not an address: {error}; write host:port") from error
         if parts.scheme not in _SCHEMES or not host or port == 0:
             raise LMStudioValueError(f"host {text!r} is not an address; write host:port, or a ws:// or wss:// URL")
-        if parts.username is not None or parts.query or parts.fragment:
-            raise LMStudioValueError("host must hold no credentials, query or fragment; pass the token as api_token")
         tls = _SCHEMES[parts.scheme]
         prefix = _API_SUFFIX.sub("", parts.path.rstrip("/"))
         return cls(host, port or (443 if tls else DEFAULT_PORT), tls, prefix)
@@ -109,8 +110,8 @@ class Credentials:
         halves = split_token(token)
         if halves is None:
             raise LMStudioAuthenticationError(
-                "the API token is malformed; it must look like sk-lm-XXXXXXXX:XXXXXXXXXXXXXXXXXXXX "
-                "(8 and 20 letters or digits); copy it again from LM Studio"
+                "the API token is malformed; it must be sk-lm-, 8 letters or digits, a colon, and 20 more; "
+                "copy it again from LM Studio"
             )
         return cls(*halves, is_token=True)
 

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lmstudio_integrations._discreet import client_logger
+from lmstudio_integrations._secrets import holds_secret, redact
 from lmstudio_integrations.client._address import Address, Target, local_candidates
 from lmstudio_integrations.client._io import IOThread
-from lmstudio_integrations.client._probe import first_greeting, greet
+from lmstudio_integrations.client._probe import diagnose, first_greeting
 from lmstudio_integrations.client._tasks import IOTask
 from lmstudio_integrations.errors import (
     LMStudioConnectionLostError,
@@ -433,12 +434,11 @@ async def _locate() -> Address:
 
 
 async def _open_socket(address: Address, namespace: Namespace, target: Target) -> "Socket":
-    from websockets.asyncio.client import connect  # noqa: PLC0415 - the socket library is loaded on first use
-
-    from lmstudio_integrations.client._socket import Socket  # noqa: PLC0415
+    # The socket library is loaded on first use.
+    from lmstudio_integrations.client._socket import Connect, Socket, redirect_of  # noqa: PLC0415
 
     try:
-        socket = await connect(
+        socket = await Connect(
             address.url(namespace),
             additional_headers=list(target.headers),
             compression=None,
@@ -452,17 +452,20 @@ async def _open_socket(address: Address, namespace: Namespace, target: Target) -
             proxy=None if address.is_loopback else True,
             logger=client_logger,
         )
-    except Exception as error:
-        reason = (
-            await greet(address, target.ssl_context)
-            or f"LM Studio is there, but refused the WebSocket /{namespace}: {error}"
-        )
-        raise LMStudioUnreachableError(
-            f"LM Studio is not reachable at {address}: {reason}. Is it running, and is that its port?",
-            tried=(f"{address}: {reason}",),
-        ) from error
-    assert isinstance(socket, Socket), "it is made by what was given to connect"
-    return socket
+    except Exception as error:  # noqa: BLE001 - whatever prevents the handshake is reported with its reason
+        problem = error
+    else:
+        assert isinstance(socket, Socket), "it is made by what was given to connect"
+        return socket
+    reason = (
+        redirect_of(problem, address.url(namespace))
+        or await diagnose(address, target.ssl_context)
+        or f"LM Studio is there, but rejected the WebSocket /{namespace}: {redact(str(problem))}"
+    )
+    raise LMStudioUnreachableError(
+        f"LM Studio is not reachable at {address}: {reason}. Is it running, and is that its port?",
+        tried=(f"{address}: {reason}",),
+    ) from (None if holds_secret(problem) else problem)  # such as the URL of a proxy, with its password
 
 
 def _warn_of_clear_text(address: Address, target: Target) -> None:

@@ -1,21 +1,50 @@
-"""Whether an LM Studio answers at an address: `GET /lmstudio-greeting` (protocol §1.3). Runs on the I/O thread."""
+"""Whether an LM Studio answers at an address: `GET /lmstudio-greeting` (protocol §1.3). Runs on the I/O thread.
+
+No redirect is followed, here or in the handshake: only the address that the user named may get credentials.
+"""
 
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import ssl
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import NamedTuple
+from urllib.parse import urljoin
 
 from pydantic_core import from_json
 
 from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._secrets import redact
 from lmstudio_integrations.client._address import Address
 
 PROBE_TIMEOUT = 1.0
 """Seconds that a server has to greet."""
 
 _MAX_ANSWER = 65536
+_STATUS = re.compile(rb"HTTP/\S+ (\d{3})")
+_LOCATION = re.compile(rb"\r\nlocation:[ \t]*([^\r\n]*)", re.IGNORECASE)
+
+_CERTIFICATE_ERRORS = {
+    10: "has expired; renew it, or pass an ssl_context that accepts it",
+    62: "is for another host name; set host to a name in it, or pass an ssl_context that accepts it",
+    64: "is for another address; set host to a name in it, or pass an ssl_context that accepts it",
+}
+"""What OpenSSL's codes mean, and what to do. With any other, nobody whom this machine trusts has signed it."""
+
+
+class _Finding(NamedTuple):
+    """What happened instead of a greeting.
+
+    Attributes:
+        reason: What happened, as a clause.
+        wrong_scheme: Whether a server that speaks TLS looks like this without it, or the other way round.
+    """
+
+    reason: str
+    wrong_scheme: bool = False
 
 
 async def greet(address: Address, context: ssl.SSLContext | None = None) -> str | None:
@@ -28,20 +57,23 @@ async def greet(address: Address, context: ssl.SSLContext | None = None) -> str 
     Returns:
         `None` if an LM Studio answered, else what happened instead, as a clause.
     """
-    try:
-        async with asyncio.timeout(PROBE_TIMEOUT):
-            answer = await _get(address, "/lmstudio-greeting", context)
-    except TimeoutError:
-        return f"no answer within {PROBE_TIMEOUT:g} s"
-    except (ssl.SSLError, ConnectionResetError) as error:
-        return f"TLS failed ({error}); use ws:// if the server has none" if address.tls else "the connection was cut"
-    except (socket.gaierror, UnicodeError) as error:
-        return f"the name {address.host!r} cannot be resolved ({error})"
-    except OSError as error:
-        return f"nothing listens there ({os.strerror(error.errno) if error.errno else error})"
-    except (ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        return "something listens there that does not speak HTTP"
-    return None if answer else "something else listens there, not LM Studio"
+    finding = await _find(address, context)
+    return finding and finding.reason
+
+
+async def diagnose(address: Address, context: ssl.SSLContext | None = None) -> str | None:
+    """Do what `greet` does; if that fails, check whether the server answers with TLS instead of without, or vice versa.
+
+    For an address that the user named: this may open a second connection.
+    """
+    finding = await _find(address, context)
+    if finding is None:
+        return None
+    if finding.wrong_scheme and await _answers(replace(address, tls=not address.tls)):
+        if address.tls:
+            return "TLS failed: the server speaks plain http; use ws:// in place of wss://"
+        return "the server speaks TLS; use wss:// in place of ws://"
+    return finding.reason
 
 
 async def first_greeting(addresses: Iterable[Address]) -> tuple[Address | None, tuple[str, ...]]:
@@ -52,22 +84,86 @@ async def first_greeting(addresses: Iterable[Address]) -> tuple[Address | None, 
     return found, tuple(f"{address}: {answer}" for address, answer in zip(candidates, answers, strict=True) if answer)
 
 
-async def _get(address: Address, path: str, context: ssl.SSLContext | None) -> bool:
-    """Return whether the answer is LM Studio's greeting; a server of another kind may answer anything."""
+def redirected(url: str, location: str) -> str:
+    """Return the clause that says where a server redirects to."""
+    with contextlib.suppress(ValueError):  # what is no URL is shown as it came
+        location = urljoin(url, location)
+    return f"it redirects to {redact(location)}; set host to that address if LM Studio is there"
+
+
+async def _find(address: Address, context: ssl.SSLContext | None) -> _Finding | None:
+    """Return what happened instead of a greeting; `None` if an LM Studio greeted."""
     tls = (context or ssl.create_default_context()) if address.tls else None
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT):
+            return _check(address, *await _get(address, tls))
+    except TimeoutError:
+        return _Finding(f"no answer within {PROBE_TIMEOUT:g} s")
+    except (ssl.SSLError, ConnectionResetError, BrokenPipeError) as error:
+        return _failed_connection(address, error)
+    except (socket.gaierror, UnicodeError) as error:
+        return _Finding(f"the name {address.host!r} cannot be resolved ({error})")
+    except OSError as error:
+        return _Finding(f"nothing listens there ({os.strerror(error.errno) if error.errno else error})")
+    except (ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        return _Finding("something listens there that does not speak HTTP", wrong_scheme=not address.tls)
+
+
+def _failed_connection(address: Address, error: Exception) -> _Finding:
+    """Return why the connection was not made, or did not last until the response."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        what = _CERTIFICATE_ERRORS.get(error.verify_code, "is not trusted; pass an ssl_context that trusts it")
+        return _Finding(f"TLS failed: the server's certificate {what} ({error.verify_message})")
+    if address.tls:
+        return _Finding(f"TLS failed ({str(error) or type(error).__name__})", wrong_scheme=True)
+    return _Finding("the connection was cut", wrong_scheme=True)
+
+
+def _check(address: Address, head: bytes, body: bytes) -> _Finding | None:
+    """Return what is wrong with the response; `None` if it is LM Studio's greeting.
+
+    Raises:
+        ValueError: If it is no HTTP.
+    """
+    status, location = _STATUS.match(head), _LOCATION.search(head)
+    if status is None:
+        raise ValueError("not HTTP")
+    if status[1].startswith(b"3") and location:
+        url = f"{'https' if address.tls else 'http'}://{address.netloc}"
+        return _Finding(redirected(url, location[1].decode("latin-1")))
+    if status[1] == b"200" and _is_greeting(body):
+        return None
+    # A server of TLS may say in plain HTTP that it wants TLS.
+    return _Finding("something else listens there, not LM Studio", wrong_scheme=not address.tls)
+
+
+async def _answers(address: Address) -> bool:
+    """Return whether a server answers in HTTP; under TLS, whatever its certificate is."""
+    tls = ssl.create_default_context() if address.tls else None
+    if tls is not None:
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE  # nothing secret is sent, or believed
+    with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        async with asyncio.timeout(PROBE_TIMEOUT):
+            head, _ = await _get(address, tls)
+        return _STATUS.match(head) is not None
+    return False
+
+
+async def _get(address: Address, tls: ssl.SSLContext | None) -> tuple[bytes, bytes]:
+    """Return head and body of the response to a request for the greeting; another server may send anything."""
     reader, writer = await asyncio.open_connection(address.host, address.port, ssl=tls)
     try:
-        request = f"GET {address.prefix}{path} HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: close\r\n\r\n"
+        request = (
+            f"GET {address.prefix}/lmstudio-greeting HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: close\r\n\r\n"
+        )
         writer.write(request.encode())
         head = await reader.readuntil(b"\r\n\r\n")
-        if not head.startswith(b"HTTP/"):
-            raise ValueError("not HTTP")
         body = await reader.read(_MAX_ANSWER)
     finally:
         writer.close()
         with contextlib.suppress(OSError, TimeoutError):
             await writer.wait_closed()
-    return b" 200 " in head.split(b"\r\n", 1)[0] and _is_greeting(body)
+    return head, body
 
 
 def _is_greeting(body: bytes) -> bool:

@@ -8,14 +8,32 @@ import asyncio
 import contextlib
 import time
 
-from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Event
 
 from lmstudio_integrations.client._io import IOThread
+from lmstudio_integrations.client._probe import redirected
 from lmstudio_integrations.protocol.session import ClientSession
 
 _MESSAGES = (Opcode.TEXT, Opcode.BINARY)
+
+
+class Connect(connect):
+    """Opens a socket to the address that the user named, and to no other: the next step is to send credentials."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """Return the error; the library would return the address to go to."""
+        return exc
+
+
+def redirect_of(error: Exception, url: str) -> str | None:
+    """Return the clause that says where the response to a handshake redirects to; `None` if it does not."""
+    if not isinstance(error, InvalidStatus) or error.response.status_code // 100 != 3:
+        return None
+    location = error.response.headers.get("Location")
+    return None if location is None else redirected(url, location)
 
 
 class Socket(ClientConnection):

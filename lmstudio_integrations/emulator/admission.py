@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from hmac import compare_digest
 
 from lmstudio_integrations.emulator.context import Client
 from lmstudio_integrations.errors import LMStudioValueError
@@ -27,19 +28,22 @@ class Admission:
     """
 
     def __init__(self, tokens: Iterable[str] = ()) -> None:
-        self._tokens = dict(_credentials(token) for token in tokens)
+        self._tokens = tuple(_credentials(token) for token in tokens)
         self._known: dict[str, _Known] = {}
 
     def refusal(self, identifier: str, passkey: str) -> str | None:
-        """Return why a client may not come in, or `None`."""
+        """Return why a client may not come in, or `None`. Takes as long whichever part of a token is wrong."""
         if self._tokens:
-            expected = self._tokens.get(identifier)
-            if expected is None:
-                return "An LM Studio API token is required to make requests to this server, and this is none it knows"
-        else:
-            known = self._known.get(identifier)
-            expected = passkey if known is None else known.passkey
-        return None if passkey == expected else f'Invalid client passkey for client "{identifier}"'
+            # Joined as in a token: an identifier of one has no colon, so no other pair reads the same.
+            given = f"{identifier}:{passkey}"
+            known = [_same(given, f"{known}:{key}") for known, key in self._tokens]
+            if any(known):
+                return None
+            return "An LM Studio API token is required to make requests to this server, and this is none it knows"
+        guest = self._known.get(identifier)
+        if guest is None or _same(passkey, guest.passkey):
+            return None
+        return f'Invalid client passkey for client "{identifier}"'
 
     def enter(self, identifier: str, passkey: str) -> Client:
         """Count a socket in."""
@@ -52,6 +56,11 @@ class Admission:
         client.sockets -= 1
         if not client.sockets:
             del self._known[client.identifier]
+
+
+def _same(given: str, expected: str) -> bool:
+    """Compare in a time that does not depend on how much of it is right."""
+    return compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass"))
 
 
 def _credentials(token: str) -> tuple[str, str]:

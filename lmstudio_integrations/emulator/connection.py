@@ -197,7 +197,7 @@ class Connection:
             protocol.send_text(frame.encode())
         transport.write(b"".join(protocol.data_to_send()))
         if transport.get_write_buffer_size() > self._max_backlog:
-            logger.warning("closed the socket of a client that does not read: %s", self.client)
+            logger.warning("closed the socket of a client that does not read")
             transport.abort()
 
 

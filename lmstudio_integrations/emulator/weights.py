@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from lmstudio_integrations._secrets import redact
 from lmstudio_integrations.emulator.engines.base import ModelFacts
 from lmstudio_integrations.types.config import ModelKind
 
@@ -224,13 +224,16 @@ def _checked(root: Path, bundle: Bundle) -> tuple[Path, ...] | None:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file; remembered as long as size and time of the file stay the same."""
+    """Return the sha256 of a file; cached until the file changes.
+
+    A program can set the time of modification, but not the time of change.
+    """
     state = path.stat()
-    return _sha256(path, state.st_size, state.st_mtime_ns)
+    return _sha256(path, (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
 
 
 @lru_cache(maxsize=64)
-def _sha256(path: Path, _size: int, _time: int) -> str:
+def _sha256(path: Path, _state: tuple[int, ...]) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -261,16 +264,11 @@ def _run(command: list[str], bundle: Bundle) -> None:
             errors="replace",
         )
     except subprocess.CalledProcessError as error:
-        raise WeightsError(f"fetching {bundle.title} failed: {_without_secrets(error.stderr.strip())}") from None
+        raise WeightsError(f"fetching {bundle.title} failed: {redact(error.stderr.strip())}") from None
     except subprocess.TimeoutExpired:
         raise WeightsError(f"fetching {bundle.title} took longer than {FETCH_SECONDS} s") from None
     except OSError as error:
         raise WeightsError(f"fetching {bundle.title} failed: {error}") from error
-
-
-def _without_secrets(text: str) -> str:
-    """Take user names and passwords out of addresses."""
-    return re.sub(r"//[^/@\s]+@", "//***@", text)
 
 
 def _move(source: Path, target: Path, bundle: Bundle) -> None:

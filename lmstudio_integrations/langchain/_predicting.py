@@ -6,7 +6,7 @@ The settings themselves are `_adapters/predicting.py`'s; here is what langchain-
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from importlib.metadata import version
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_core.runnables import RunnableConfig, ensure_config
 
@@ -56,9 +56,26 @@ class Predicting(predicting.Predicting):
         Raises:
             LMStudioValueError: If an argument is unknown, or a token would show in traces.
         """
-        if isinstance(given.get("api_token", given.get("api_key")), str):
-            raise LMStudioValueError("give a call its api_token as a pydantic.SecretStr; its arguments are traced")
+        self._reject_secrets(given)
         return self._values(given if stop is None else {**given, "stop": stop})
+
+    if not TYPE_CHECKING:  # for type checkers these are langchain-core's own, with its own result types
+
+        def bind(self, **kwargs: Any) -> Any:
+            """Bind settings for the calls; a token must be a `pydantic.SecretStr`."""
+            with translated():
+                self._reject_secrets(kwargs)
+            return super().bind(**kwargs)
+
+        def configurable_fields(self, **kwargs: Any) -> Any:
+            """Make fields configurable. LangSmith gets every configurable value but that of `api_key`."""
+            token = kwargs.get("api_token")
+            with translated():
+                if token is not None and token.id != "api_key":
+                    raise LMStudioValueError(
+                        "a configurable api_token is traced unless it is ConfigurableField(id='api_key')"
+                    )
+            return super().configurable_fields(**kwargs)
 
     def _own(self) -> Call:
         """Return a call with nothing but the object's own settings."""

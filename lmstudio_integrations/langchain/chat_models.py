@@ -55,6 +55,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
+    _no_settings: ClassVar[frozenset[str]] = frozenset({*_EXTRAS, "ls_structured_output_format"})
 
     send_reasoning: bool = False
     """Whether earlier thoughts are sent back to the model, in `<think>` tags."""
@@ -346,6 +347,8 @@ class ChatLMStudio(Predicting, BaseChatModel):
         return self._cache_key(stop, kwargs)
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        with translated():  # langchain-core calls this before its tracers get the arguments
+            self._reject_secrets(kwargs)
         return cast("LangSmithParams", ls_params(self.__dict__, "chat", stop, kwargs))
 
     # Many inputs ----------------------------------------------------------------------------------------------------

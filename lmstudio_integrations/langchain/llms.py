@@ -48,6 +48,7 @@ class LMStudioLLM(Predicting, BaseLLM):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
+    _no_settings: ClassVar[frozenset[str]] = frozenset({*_OF_CORE, "n", "stream"})
 
     @model_validator(mode="after")
     def _set_lmstudio_llm_version(self) -> Self:
@@ -239,6 +240,8 @@ class LMStudioLLM(Predicting, BaseLLM):
         return "lmstudio"
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        with translated():  # langchain-core calls this before its tracers get the arguments
+            self._reject_secrets(kwargs)
         return cast("LangSmithParams", ls_params(vars(self), "llm", stop, kwargs))
 
 

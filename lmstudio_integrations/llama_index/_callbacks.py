@@ -1,13 +1,61 @@
 """Core's callback decorators, with the types that they lack."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any, TypeVar, cast
 
 from llama_index.core.llms import callbacks
 
+from lmstudio_integrations._adapters.predicting import Predicting
 from lmstudio_integrations._adapters.signature import with_signature
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+ModelT = TypeVar("ModelT", bound=Predicting)
+
+_SETTINGS_IN_KWARGS = (
+    *("chat", "achat", "stream_chat", "astream_chat"),
+    *("complete", "acomplete", "stream_complete", "astream_complete"),
+    *("predict_and_call", "apredict_and_call"),
+)
+_SETTINGS_IN_LLM_KWARGS = (
+    *("structured_predict", "astructured_predict"),
+    *("stream_structured_predict", "astream_structured_predict"),
+)
+_LLM_KWARGS_POSITION = 2
+
+CORE_ARGUMENTS = frozenset(
+    {"messages", "prompt", "formatted", "user_msg", "chat_history", "verbose"}
+    | {"allow_parallel_tool_calls", "error_on_no_tool_call"}
+)
+"""Arguments of these methods, besides tools, that are no settings; a text among them may look like a secret."""
+
+
+def checked_before_spans(model: type[ModelT]) -> type[ModelT]:
+    """Reject secrets among the settings of a call before core's spans and events get them. Decorates the class."""
+    for name in (*_SETTINGS_IN_KWARGS, *_SETTINGS_IN_LLM_KWARGS):
+        setattr(model, name, _checked(getattr(model, name), nested=name in _SETTINGS_IN_LLM_KWARGS))
+    return model
+
+
+def _checked(method: Callable[..., Any], *, nested: bool) -> Callable[..., Any]:
+    """Return a method that checks its settings first; like the original, it is marked as having a span."""
+
+    def settings(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
+        if nested:
+            return kwargs.get("llm_kwargs") or next(iter(args[_LLM_KWARGS_POSITION:]), None) or {}
+        return kwargs
+
+    @wraps(method)
+    def call(self: Predicting, *args: Any, **kwargs: Any) -> Any:
+        self._reject_secrets(settings(args, kwargs))  # pyright: ignore[reportPrivateUsage]
+        return method(self, *args, **kwargs)
+
+    @wraps(method)
+    async def acall(self: Predicting, *args: Any, **kwargs: Any) -> Any:
+        return await call(self, *args, **kwargs)
+
+    return acall if inspect.iscoroutinefunction(method) else call
 
 
 def observed_chat(function: FunctionT) -> FunctionT:

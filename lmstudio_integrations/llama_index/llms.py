@@ -32,7 +32,12 @@ from lmstudio_integrations._adapters.tool_settings import is_required, original_
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
 from lmstudio_integrations.llama_index import _messages, _tools, _windows
-from lmstudio_integrations.llama_index._callbacks import observed_chat, observed_completion
+from lmstudio_integrations.llama_index._callbacks import (
+    CORE_ARGUMENTS,
+    checked_before_spans,
+    observed_chat,
+    observed_completion,
+)
 from lmstudio_integrations.llama_index._chunks import Answer, Options
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
 from lmstudio_integrations.llama_index._names import with_clocks
@@ -70,6 +75,7 @@ class _Job:
     prompt: str = ""
 
 
+@checked_before_spans
 class LMStudio(Portable, Predicting, Structured):
     """A language model in LM Studio.
 
@@ -91,6 +97,7 @@ class LMStudio(Portable, Predicting, Structured):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
 
+    _no_settings: ClassVar[frozenset[str]] = CORE_ARGUMENTS.union(_EXTRAS)
     _not_in_call: ClassVar[frozenset[str]] = frozenset(
         {"callback_manager", "rate_limiter", "system_prompt", "messages_to_prompt", "completion_to_prompt"}
         | {"output_parser", "pydantic_program_mode", "query_wrapper_prompt"}

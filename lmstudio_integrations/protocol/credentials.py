@@ -2,7 +2,7 @@
 
 import re
 
-TOKEN_PREFIX = "sk-lm-"  # noqa: S105 - what all of them begin with
+from lmstudio_integrations._secrets import TOKEN_PREFIX
 
 _TOKEN = re.compile(TOKEN_PREFIX + r"(?P<identifier>[A-Za-z0-9]{8}):(?P<passkey>[A-Za-z0-9]{20})")
 

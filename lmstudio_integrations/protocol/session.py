@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._secrets import HIDDEN
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioChannelClosedError,
@@ -49,6 +50,7 @@ class ClientSession:
         self._peer = peer
         self._instances: Instances = no_instances() if instances is None else instances
         self._outbox: list[str] = [envelope.auth(identifier, passkey)]
+        self._credentials = (identifier, passkey)
         self._backlog: list[Exchange] = []
         self._calls: dict[int, Exchange] = {}
         self._channels: dict[int, Exchange] = {}
@@ -228,6 +230,8 @@ class ClientSession:
             self.resume(now)
         elif frame.get("success") is False:
             reason = str(frame.get("error", "no reason given"))
+            for credential in filter(None, self._credentials):  # servers name the identifier, half of a token
+                reason = reason.replace(credential, HIDDEN)
             raise LMStudioAuthenticationError(
                 f"LM Studio refused this client: {reason}; check the API token",
                 title="Authentication failed",

@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_camel
 
 from lmstudio_integrations._hints import hint, near
 from lmstudio_integrations._narrow import is_mapping, is_object
+from lmstudio_integrations._secrets import without_secrets
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._base import WireModel
 
@@ -52,7 +53,10 @@ class WrittenModel(WireModel):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            raise self._refusal(fields, error) from error
+            found = without_secrets(error)
+        else:
+            return
+        raise self._refusal(fields, found) from found
 
     # Pydantic builds values without it, so that it can still say where in a value within a value the fault is.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
@@ -68,7 +72,8 @@ class WrittenModel(WireModel):
         try:
             return super().from_dict(fields)
         except ValidationError as error:
-            raise cls._refusal(fields, error) from error
+            found = without_secrets(error)
+        raise cls._refusal(fields, found) from found
 
     @classmethod
     def _refusal(cls, fields: Mapping[str, Any], error: ValidationError) -> LMStudioValueError:

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
+from lmstudio_integrations._environment import TOKEN_VARIABLES
 from lmstudio_integrations.cli import _catalogue
 from lmstudio_integrations.cli._catalogue import SCRIPTED_PACE, ServeOptions, build, build_catalogue, load_rules
 from lmstudio_integrations.cli._serve import announce, is_exposed
+from lmstudio_integrations.cli._tokens import accepted_tokens
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalogue import BUNDLED
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
+from tests.leaks import shown_by
 
 Run = Callable[..., int | str | None]
 TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
@@ -145,6 +148,71 @@ def test_a_token_keeps_guests_outside() -> None:
             guest.list_downloaded_models()
         with Client(server.address, TOKEN) as member:
             assert len(member.list_downloaded_models()) == len(BUNDLED)
+
+
+OTHER_TOKEN = "sk-lm-zyxwvuts:0123456789abcdefghij"
+
+
+def test_tokens_come_from_flags_and_a_file(write: Callable[[str], Path]) -> None:
+    file = write(f"# for the team\n\n{OTHER_TOKEN}  # Ann\n")
+    assert accepted_tokens((), file) == (OTHER_TOKEN,)
+    assert accepted_tokens((TOKEN,), file) == (TOKEN, OTHER_TOKEN)
+
+
+@pytest.mark.parametrize("name", TOKEN_VARIABLES)
+def test_without_flag_and_file_the_environment_holds_the_token(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert accepted_tokens((), None) == ()
+    monkeypatch.setenv(name, TOKEN)
+    assert accepted_tokens((), None) == (TOKEN,)
+    assert accepted_tokens((OTHER_TOKEN,), None) == (OTHER_TOKEN,)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("# nothing\n", "holds no token, and would let every guest in"),
+        (f"{TOKEN}\n{TOKEN[:-1]}\n", "the API token of .*file.toml, line 2 is malformed"),
+    ],
+)
+def test_a_bad_token_file_is_rejected_without_showing_a_token(
+    write: Callable[[str], Path], text: str, complaint: str
+) -> None:
+    with pytest.raises(LMStudioValueError, match=complaint) as caught:
+        accepted_tokens((), write(text))
+    assert TOKEN[:14] not in shown_by(caught.value)
+
+
+def test_a_token_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LMStudioValueError, match=r"missing.*No such file"):
+        accepted_tokens((), tmp_path / "missing")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    with pytest.raises(LMStudioValueError, match=r"binary.*it is not UTF-8"):
+        accepted_tokens((), tmp_path / "binary")
+
+
+@pytest.mark.usefixtures("brief")
+@pytest.mark.parametrize("way", ["flag", "file", "environment"])
+def test_a_server_with_a_token_prints_none(
+    run: Run,
+    write: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    way: str,
+) -> None:
+    if way == "environment":
+        monkeypatch.setenv("LM_API_TOKEN", TOKEN)
+    flags = {"flag": ["--token", TOKEN], "file": ["--token-file", str(write(TOKEN))]}.get(way, [])
+    assert run("serve", "--host", "0.0.0.0", "--port", "0", "--scripted", *flags) == 0
+    out, err = capsys.readouterr()
+    assert TOKEN[6:14] not in out + err
+    assert TOKEN[15:] not in out + err
+    assert err == ("Clients need the API token of LM_API_TOKEN.\n" if way == "environment" else "")
+
+
+def test_a_token_in_the_place_of_the_token_file_is_not_shown(run: Run) -> None:
+    code = run("serve", "--token-file", TOKEN)
+    assert isinstance(code, str)
+    assert TOKEN[15:] not in code
 
 
 def test_named_models_are_loaded_at_the_start() -> None:

@@ -1,4 +1,4 @@
-"""The door of the emulator: HTTP, credentials, frames that are wrong, and the way out."""
+"""The authenticator of the emulator: HTTP, credentials, frames that are wrong, and the way out."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from lmstudio_integrations.emulator import Emulator, Limits, ManualClock, ModelEntry
+from lmstudio_integrations.emulator import Emulator, Limits, ManualClock, ModelEntry, admission
 from lmstudio_integrations.emulator.clock import Timer
 from lmstudio_integrations.emulator.embedded import netloc
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
@@ -210,6 +210,41 @@ def test_only_the_halves_of_a_token_are_accepted() -> None:
                 assert other.hear()["success"] is False
         with wire(server, client="abcdefgh", passkey="0123456789abcdefghij") as me:
             assert me.result("listLoaded") == []
+
+
+def test_the_error_does_not_say_which_half_of_a_token_is_wrong() -> None:
+    with Emulator([MODEL], tokens=[TOKEN]) as server:
+        errors: set[object] = set()
+        for client, passkey in (("abcdefgh", "0" * 20), ("zzzzzzzz", "0123456789abcdefghij"), ("guest:me", "\ud800")):
+            with bare(server) as other:
+                other.say(credentials(client, passkey))
+                errors.add(other.hear()["error"])
+    assert len(errors) == 1
+
+
+def test_every_token_is_compared_in_constant_time_whatever_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(given: bytes, expected: bytes) -> bool:
+        compared.append((given, expected))
+        return given == expected
+
+    monkeypatch.setattr(admission, "compare_digest", compare)
+    tokens = [TOKEN, "sk-lm-zyxwvuts:0123456789abcdefghij"]
+    authenticator = admission.Admission(tokens)
+    for identifier, passkey, known in (
+        ("abcdefgh", "0" * 20, False),
+        ("x", "y", False),
+        (TOKEN[6:14], TOKEN[15:], True),
+    ):
+        compared.clear()
+        assert (authenticator.refusal(identifier, passkey) is None) is known
+        assert [expected for _, expected in compared] == [token[6:].encode() for token in tokens]
+    guests = admission.Admission()
+    guests.enter("me", "mine")
+    compared.clear()
+    assert guests.refusal("me", "yours")
+    assert compared == [(b"yours", b"mine")]
 
 
 def test_a_malformed_token_is_refused_without_showing_it() -> None:

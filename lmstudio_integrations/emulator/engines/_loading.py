@@ -17,6 +17,9 @@ from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoad
 
 CONVERTED = "all-MiniLM-L6-v2.F32.gguf"
 
+CONVERTED_SHA256 = "f69f5e0c8ca7bc6553635630e859585aa94d762c13f261f0d755b343d4db5cfa"
+"""Of the converted file. Every release of `gguf` that the extra allows has written the same bytes."""
+
 CACHE_BYTES = 1 << 30
 """Up to this size each slot has a window of its own, even if they are to share one: then no prediction can
 take another's place."""
@@ -90,7 +93,8 @@ def _ready(bundle: weights.Bundle, *, offline: bool, announce: Announce) -> Path
     if first.suffix == ".gguf":
         return first
     target = weights.bundle_directory(bundle).with_suffix(".converted") / CONVERTED
-    if not target.is_file():
+    # A writer of the format may one day write other bytes. Then this converts at each load, from verified weights.
+    if not target.is_file() or weights.sha256_of(target) != CONVERTED_SHA256:
         _minilm.convert(first, others[0], target)
     return target
 

@@ -1,0 +1,95 @@
+"""What looks like a secret, and how errors are shown without it. The one place that decides; it knows no layer.
+
+`errors.py` asks for every message of the package, the types and the adapters for values that pydantic would show.
+"""
+
+import re
+from typing import TYPE_CHECKING, cast
+
+from lmstudio_integrations._hints import near
+from lmstudio_integrations._narrow import is_mapping
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pydantic import ValidationError
+
+HIDDEN = "**********"
+"""Stands in the place of a secret, as in the `repr` of pydantic's `SecretStr`."""
+
+TOKEN_PREFIX = "sk-lm-"  # noqa: S105 - what all of LM Studio's API tokens begin with
+
+_NAMES = ("token", "apitoken", "accesstoken", "apikey", "secret", "password", "passkey", "passphrase", "authorization")
+_IN_NAME = re.compile(r"apikey|apitoken|secret|passw|passkey|passphrase|authori[sz]|credential|bearer|token$|^auth$")
+_NAME_CUTOFF = 0.75
+"""How alike a mistyped name must be, 0 to 1; `max_tokens` stays below."""
+
+_VALUE = re.compile(
+    rf"(?<![a-z0-9])(?:{TOKEN_PREFIX}[a-z0-9][\w:-]*|sk-[\w-]{{6,}})"  # API tokens of LM Studio and of others
+    r"|(?<![a-z0-9])[a-z0-9]{8}:[a-z0-9]{20}(?![a-z0-9])"  # the two halves of one, without the prefix
+    r"|(?<=\bbearer\s)\S{8,}"
+    r"|(?<=://)[^/\s'\"]+(?=@)"  # user and password of a URL
+    r"|(?<![^/\s'\":@])[^/\s'\":@]+:[^/\s'\":@]+(?=@\w)"  # the same without a scheme
+    r"|(?<=[?&])[^=&\s]{0,64}(?:token|key|secret|passw)[^=&\s]{0,64}=[^&\s'\"]+",  # a query
+    re.IGNORECASE,
+)
+"""Takes time that is linear in the text, which may be a whole image in base64."""
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a setting of this name holds a secret; mistyped names count."""
+    plain = re.sub(r"[^a-z]", "", name.lower())
+    return bool(_IN_NAME.search(plain) or near(plain, _NAMES, cutoff=_NAME_CUTOFF))
+
+
+def redact(text: str) -> str:
+    """Return a text without what is shaped like a token, and without the credentials of URLs."""
+    return _VALUE.sub(HIDDEN, text)
+
+
+def holds_credentials(host: str) -> bool:
+    """Whether an address holds more than a host, a port and a path: a token, a user, or a query."""
+    return TOKEN_PREFIX in host or any(mark in host for mark in "@?#")
+
+
+def holds_secret(value: object, name: str = "") -> bool:
+    """Whether a value must not be shown: its name says so, or something in it is shaped like a token.
+
+    Args:
+        value: The value; one that hides itself, such as a `SecretStr`, may be shown.
+        name: The name under which it was given.
+    """
+    if value is None:
+        return False
+    if is_secret_name(name):
+        return HIDDEN not in repr(value)
+    if is_mapping(value):
+        return any(holds_secret(key) or holds_secret(each, str(key)) for key, each in value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(holds_secret(each) for each in cast("Collection[object]", value))
+    text = value if isinstance(value, str) else repr(value)
+    return redact(text) != text
+
+
+def without_secrets(error: "ValidationError") -> "ValidationError":
+    """Return pydantic's error without the inputs that must not be shown; itself if there are none.
+
+    Raise it outside the `except` block, or `from None` inside a validator: an exception keeps its context.
+    """
+    from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError  # noqa: PLC0415 - already loaded
+
+    problems = error.errors(include_url=False)
+    secret = [any(holds_secret(each["input"], str(part)) for part in each["loc"] or [""]) for each in problems]
+    if not any(secret):
+        return error
+    return ValidationError.from_exception_data(
+        error.title,
+        [
+            InitErrorDetails(
+                type=PydanticCustomError(each["type"], redact(each["msg"])),  # pyright: ignore[reportArgumentType]
+                loc=each["loc"],
+                input=HIDDEN if hide else each["input"],
+            )
+            for each, hide in zip(problems, secret, strict=True)
+        ],
+    )

@@ -1,0 +1,48 @@
+"""The API tokens that `serve` accepts: from flags, from a file, or from the environment. None is ever printed."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from lmstudio_integrations._environment import TOKEN_VARIABLES
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.protocol.credentials import split_token
+
+
+def accepted_tokens(given: Sequence[str], file: Path | None) -> tuple[str, ...]:
+    """Return the tokens of the flags and of the file; without either, that of the environment.
+
+    Raises:
+        LMStudioValueError: If the file cannot be used, or a token is malformed; the message says where it stands.
+    """
+    tokens = [(token, "--token") for token in given]
+    if file is not None:
+        tokens += _read(file)
+    variable = token_variable()
+    if not tokens and variable is not None:
+        tokens = [(os.environ[variable], variable)]
+    for token, where in tokens:
+        if split_token(token) is None:
+            raise LMStudioValueError(
+                f"the API token of {where} is malformed; it must be sk-lm-, 8 letters or digits, a colon, and 20 more"
+            )
+    return tuple(token for token, _ in tokens)
+
+
+def token_variable() -> str | None:
+    """Return the environment variable that holds a token, as clients look for it."""
+    return next((name for name in TOKEN_VARIABLES if os.environ.get(name)), None)
+
+
+def _read(file: Path) -> list[tuple[str, str]]:
+    """Return the tokens of a file, each with where it stands. What follows a `#` is a comment."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise LMStudioValueError(f"cannot read the token file {str(file)!r}: {reason}") from None
+    found = [(line.partition("#")[0].strip(), f"{file}, line {number}") for number, line in enumerate(lines, 1)]
+    tokens = [(token, where) for token, where in found if token]
+    if not tokens:
+        raise LMStudioValueError(f"the token file {str(file)!r} holds no token, and would let every guest in")
+    return tokens
