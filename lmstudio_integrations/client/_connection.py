@@ -4,44 +4,29 @@ All of this runs on the I/O thread; `Link`, in `_link.py`, is the callers' side 
 """
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lmstudio_integrations._discreet import client_logger
-from lmstudio_integrations._secrets import holds_secret, redact
-from lmstudio_integrations.client._address import Address, Target, local_candidates
+from lmstudio_integrations.client._address import Address, Target
 from lmstudio_integrations.client._io import IOThread
-from lmstudio_integrations.client._probe import diagnose, first_greeting
+from lmstudio_integrations.client._socket_session import SocketSession, closed_here, dead
 from lmstudio_integrations.client._tasks import IOTask
-from lmstudio_integrations.errors import (
-    LMStudioConnectionLostError,
-    LMStudioError,
-    LMStudioUnreachableError,
-)
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.exchange import Clocks, Exchange
 from lmstudio_integrations.protocol.instance_queue import Instances, no_instances
-from lmstudio_integrations.protocol.session import ClientSession
 from lmstudio_integrations.types.files import Origin
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client._socket import Socket
 
 logger = logging.getLogger(__name__)
 
 TICK = 0.1
-"""Seconds between two looks at the clocks of what is open."""
+"""Seconds between two looks at the timeouts of what is open."""
 
 LINGER = 5.0
 """Seconds for which an idle connection outlives its last user."""
-
-CLOSE_TIMEOUT = 1.0
-"""Seconds that the server has to answer the closing handshake."""
 
 QUIET = 3.0
 """Seconds of silence after which a socket is checked before the next call uses it."""
@@ -51,85 +36,6 @@ PING_TIMEOUT = 1.0
 
 SECOND_SOCKET_TIMEOUT, LONGEST_SECOND_SOCKET_TIMEOUT = 5.0, 30.0
 """Seconds that a second socket has to be accepted, doubled with each attempt up to the longest."""
-
-
-class SocketSession:
-    """One socket and the session on it, from connecting to the loss; never used again after that.
-
-    Args:
-        target: Which server, as whom.
-        namespace: The namespace.
-        instances: What is known of the model instances there.
-    """
-
-    def __init__(self, target: Target, namespace: Namespace, instances: Instances) -> None:
-        who, address = target.credentials(), target.address
-        peer = "LM Studio on this machine" if address is None else f"LM Studio at {address}"
-        self.session = ClientSession(who.identifier, who.passkey, peer, instances)
-        self.on_ended: Callable[[], None] = lambda: None
-        """Called when the socket is lost or closed."""
-        self.accepted: asyncio.Event = asyncio.Event()
-        """Set when the server has accepted this client."""
-        self.error: Callable[[], BaseException] = _closed
-        """Makes the exceptions of those who wait when it ends."""
-        self._target = target
-        self._namespace: Namespace = namespace
-        self._socket: Socket | None = None
-        self.task: asyncio.Task[None] = asyncio.ensure_future(self._run())
-
-    def quiet_for(self) -> float:
-        """Return the seconds since anything was read; 0 while connecting, which has a timeout of its own."""
-        return self._socket.quiet_for() if self._socket is not None and self.session.ready else 0.0
-
-    async def answers_ping(self, limit: float) -> bool:
-        """Send a ping; return whether anything is read within a limit of seconds."""
-        assert self._socket is not None, "only a server that has accepted this client is pinged"
-        return await self._socket.answers_ping(limit)
-
-    def flush(self) -> None:
-        """Write what is due, all frames in one go. Without a socket it waits for one."""
-        socket = self._socket
-        if socket is None:
-            return
-        frames = self.session.data_to_send()
-        if not frames:
-            return
-        # What `socket.send` does, for several frames at once and without waiting: a client sends little.
-        with contextlib.suppress(Exception):  # `_run` notices a broken socket
-            for frame in frames:
-                socket.protocol.send_text(frame.encode())
-            socket.transport.write(b"".join(socket.protocol.data_to_send()))
-
-    def close(self, error: Callable[[], BaseException] | None = None) -> None:
-        """Close the socket; whoever waits gets an exception."""
-        self.error = error or self.error
-        self.task.cancel()
-
-    async def _run(self) -> None:
-        """Live through the connection, from the first packet to the last."""
-        session, socket = self.session, None
-        try:
-            socket = self._socket = await _connect(self._target, self._namespace)
-            socket.session = session
-            self.flush()
-            while not session.ready:
-                session.receive(await socket.recv(decode=False), time.monotonic())
-            self.flush()
-            self.accepted.set()
-            while True:  # only few frames come this way, see `Socket`
-                session.receive(await socket.recv(decode=False), time.monotonic())
-        except asyncio.CancelledError:
-            pass
-        except LMStudioError as problem:
-            self.error = _same(problem)
-        except Exception as problem:  # noqa: BLE001 - whatever breaks the socket is the error of all who wait
-            self.error = _lost(problem)
-        finally:
-            self.on_ended()
-            session.lost(self.error)
-            if socket is not None:
-                with contextlib.suppress(Exception):
-                    await socket.close()
 
 
 class Connection:
@@ -229,7 +135,7 @@ class Connection:
         """Drop a socket that ended. What it held back goes to a new one: nothing of that was sent."""
         if self._current is not ended:
             return
-        was_lost = ended.session.ready and ended.error is not _closed
+        was_lost = ended.session.ready and ended.error is not closed_here
         held = ended.session.take_backlog() if was_lost else []
         self._detach()
         if held:
@@ -314,7 +220,7 @@ class Connection:
         self._expire_uploads()
         second.session.adopt(current.session.take_backlog(), time.monotonic())
         second.flush()
-        current.close(_dead)
+        current.close(dead)
 
     def _give_up(self, current: SocketSession, error: Callable[[], BaseException]) -> bool:
         """Fail those who wait for a connection that cannot be made; drop the silent one if nobody waits for it."""
@@ -413,95 +319,3 @@ class Pool:
     def _forget(self, key: tuple[Target, Namespace]) -> None:
         if key in self._connections and self._connections[key].is_over:
             del self._connections[key]
-
-
-async def _connect(target: Target, namespace: Namespace) -> "Socket":
-    address = target.address or await _locate()
-    _warn_of_clear_text(address, target)
-    return await _open_socket(address, namespace, target)
-
-
-async def _locate() -> Address:
-    """Return the LM Studio of this machine."""
-    found, tried = await first_greeting(local_candidates())
-    if found is None:
-        raise LMStudioUnreachableError(
-            "no LM Studio found on this machine; start it (or `lms server start`), or pass host=. "
-            f"Tried {'; '.join(tried)}",
-            tried=tried,
-        )
-    return found
-
-
-async def _open_socket(address: Address, namespace: Namespace, target: Target) -> "Socket":
-    # The socket library is loaded on first use.
-    from lmstudio_integrations.client._socket import Connect, Socket, redirect_of  # noqa: PLC0415
-
-    try:
-        socket = await Connect(
-            address.url(namespace),
-            additional_headers=list(target.headers),
-            compression=None,
-            open_timeout=None,
-            ping_interval=None,  # see `Connection`
-            close_timeout=CLOSE_TIMEOUT,
-            max_size=None,
-            max_queue=None,
-            create_connection=Socket,
-            ssl=target.ssl_context if address.tls else None,
-            proxy=None if address.is_loopback else True,
-            logger=client_logger,
-        )
-    except Exception as error:  # noqa: BLE001 - whatever prevents the handshake is reported with its reason
-        problem = error
-    else:
-        assert isinstance(socket, Socket), "it is made by what was given to connect"
-        return socket
-    reason = (
-        redirect_of(problem, address.url(namespace))
-        or await diagnose(address, target.ssl_context)
-        or f"LM Studio is there, but rejected the WebSocket /{namespace}: {redact(str(problem))}"
-    )
-    raise LMStudioUnreachableError(
-        f"LM Studio is not reachable at {address}: {reason}. Is it running, and is that its port?",
-        tried=(f"{address}: {reason}",),
-    ) from (None if holds_secret(problem) else problem)  # such as the URL of a proxy, with its password
-
-
-def _warn_of_clear_text(address: Address, target: Target) -> None:
-    if target.token and not address.tls and not address.is_loopback:
-        logger.warning("the API token travels unencrypted to %s; put a TLS proxy in front of it", address.netloc)
-
-
-def _closed() -> BaseException:
-    return LMStudioConnectionLostError("the connection was closed on this side", retryable=False)
-
-
-def _dead() -> BaseException:
-    return LMStudioConnectionLostError(
-        "the connection to LM Studio was lost (it answers nothing any more, while a new one does); "
-        "the next call uses the new one"
-    )
-
-
-def _lost(cause: Exception) -> Callable[[], BaseException]:
-    def error() -> BaseException:
-        lost = LMStudioConnectionLostError(
-            f"the connection to LM Studio was lost ({str(cause) or type(cause).__name__}); the next call reconnects"
-        )
-        lost.__cause__ = cause
-        return lost
-
-    return error
-
-
-def _same(problem: LMStudioError) -> Callable[[], BaseException]:
-    """Return a maker of like exceptions, so that no two threads raise one object."""
-
-    def error() -> BaseException:
-        like = type(problem)(*problem.args)
-        like.__dict__.update(problem.__dict__)
-        like.__cause__ = problem.__cause__
-        return like
-
-    return error

@@ -157,10 +157,10 @@ async def test_without_a_host_the_default_ports_are_tried(
 ) -> None:
     monkeypatch.delenv("LMSTUDIO_HOST", raising=False)
     candidates = (Address("127.0.0.1", _free_port()), Address("127.0.0.1", server.port))
-    monkeypatch.setattr("lmstudio_integrations.client._connection.local_candidates", lambda: candidates)
+    monkeypatch.setattr("lmstudio_integrations.client._opening.local_candidates", lambda: candidates)
     async with make_client() as client:
         assert (await client.llm.model("chatty")).identifier == "chatty"
-    monkeypatch.setattr("lmstudio_integrations.client._connection.local_candidates", lambda: candidates[:1])
+    monkeypatch.setattr("lmstudio_integrations.client._opening.local_candidates", lambda: candidates[:1])
     async with make_client(api_token=TOKEN) as client:
         with pytest.raises(lms.LMStudioUnreachableError, match="no LM Studio found on this machine"):
             await client.llm.model("chatty")

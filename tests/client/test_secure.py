@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client import _connection
+from lmstudio_integrations.client import _opening
 from lmstudio_integrations.client._address import Address
 from lmstudio_integrations.client._probe import first_greeting
 from lmstudio_integrations.emulator import Emulator
@@ -106,7 +106,7 @@ async def test_the_password_of_a_proxy_is_not_shown(
         monkeypatch.setenv(name, f"ftp://user:{TOKEN[15:]}@proxy:1")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.setattr(_connection, "diagnose", greeted)
+    monkeypatch.setattr(_opening, "diagnose", greeted)
     error = await unreachable(make_client("192.0.2.1:9"))
     assert "proxy" in str(error)
     assert not shows_token(shown_by(error))

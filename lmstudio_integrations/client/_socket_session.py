@@ -1,0 +1,135 @@
+"""One socket and the session on it, from connecting to the loss.
+
+`_connection.py` decides when there is one; `_socket.py` is the WebSocket. Runs on the I/O thread.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from lmstudio_integrations.client._address import Target
+from lmstudio_integrations.client._opening import open_socket
+from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioError
+from lmstudio_integrations.protocol.endpoints import Namespace
+from lmstudio_integrations.protocol.instance_queue import Instances
+from lmstudio_integrations.protocol.session import ClientSession
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client._socket import Socket
+
+
+class SocketSession:
+    """One socket and the session on it, from connecting to the loss; never used again after that.
+
+    Args:
+        target: Which server, as whom.
+        namespace: The namespace.
+        instances: What is known of the model instances there.
+    """
+
+    def __init__(self, target: Target, namespace: Namespace, instances: Instances) -> None:
+        who, address = target.credentials(), target.address
+        peer = "LM Studio on this machine" if address is None else f"LM Studio at {address}"
+        self.session = ClientSession(who.identifier, who.passkey, peer, instances)
+        self.on_ended: Callable[[], None] = lambda: None
+        """Called when the socket is lost or closed."""
+        self.accepted: asyncio.Event = asyncio.Event()
+        """Set when the server has accepted this client."""
+        self.error: Callable[[], BaseException] = closed_here
+        """Makes the exceptions of those who wait when it ends."""
+        self._target = target
+        self._namespace: Namespace = namespace
+        self._socket: Socket | None = None
+        self.task: asyncio.Task[None] = asyncio.ensure_future(self._run())
+
+    def quiet_for(self) -> float:
+        """Return the seconds since anything was read; 0 while connecting, which has a timeout of its own."""
+        return self._socket.quiet_for() if self._socket is not None and self.session.ready else 0.0
+
+    async def answers_ping(self, limit: float) -> bool:
+        """Send a ping; return whether anything is read within a limit of seconds."""
+        assert self._socket is not None, "only a server that has accepted this client is pinged"
+        return await self._socket.answers_ping(limit)
+
+    def flush(self) -> None:
+        """Write what is due, all frames in one go. Without a socket it waits for one."""
+        socket = self._socket
+        if socket is None:
+            return
+        frames = self.session.data_to_send()
+        if not frames:
+            return
+        # What `socket.send` does, for several frames at once and without waiting: a client sends little.
+        with contextlib.suppress(Exception):  # `_run` notices a broken socket
+            for frame in frames:
+                socket.protocol.send_text(frame.encode())
+            socket.transport.write(b"".join(socket.protocol.data_to_send()))
+
+    def close(self, error: Callable[[], BaseException] | None = None) -> None:
+        """Close the socket; whoever waits gets an exception."""
+        self.error = error or self.error
+        self.task.cancel()
+
+    async def _run(self) -> None:
+        """Live through the connection, from the first packet to the last."""
+        session, socket = self.session, None
+        try:
+            socket = self._socket = await open_socket(self._target, self._namespace)
+            socket.session = session
+            self.flush()
+            while not session.ready:
+                session.receive(await socket.recv(decode=False), time.monotonic())
+            self.flush()
+            self.accepted.set()
+            while True:  # only few frames come this way, see `Socket`
+                session.receive(await socket.recv(decode=False), time.monotonic())
+        except asyncio.CancelledError:
+            pass
+        except LMStudioError as problem:
+            self.error = _same(problem)
+        except Exception as problem:  # noqa: BLE001 - whatever breaks the socket is the error of all who wait
+            self.error = _lost(problem)
+        finally:
+            self.on_ended()
+            session.lost(self.error)
+            if socket is not None:
+                with contextlib.suppress(Exception):
+                    await socket.close()
+
+
+def closed_here() -> BaseException:
+    """Return the error of those who wait on a socket that this side closes."""
+    return LMStudioConnectionLostError("the connection was closed on this side", retryable=False)
+
+
+def dead() -> BaseException:
+    """Return the error of those who wait on a socket that another one replaces."""
+    return LMStudioConnectionLostError(
+        "the connection to LM Studio was lost (it answers nothing any more, while a new one does); "
+        "the next call uses the new one"
+    )
+
+
+def _lost(cause: Exception) -> Callable[[], BaseException]:
+    def error() -> BaseException:
+        lost = LMStudioConnectionLostError(
+            f"the connection to LM Studio was lost ({str(cause) or type(cause).__name__}); the next call reconnects"
+        )
+        lost.__cause__ = cause
+        return lost
+
+    return error
+
+
+def _same(problem: LMStudioError) -> Callable[[], BaseException]:
+    """Return a maker of like exceptions, so that no two threads raise one object."""
+
+    def error() -> BaseException:
+        like = type(problem)(*problem.args)
+        like.__dict__.update(problem.__dict__)
+        like.__cause__ = problem.__cause__
+        return like
+
+    return error
