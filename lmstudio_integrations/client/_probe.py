@@ -139,7 +139,7 @@ def _check(address: Address, head: bytes, body: bytes) -> _Finding | None:
 
 async def _answers(address: Address) -> bool:
     """Return whether a server answers in HTTP; under TLS, whatever its certificate is."""
-    tls = ssl.create_default_context() if address.tls else None
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if address.tls else None
     if tls is not None:
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE  # nothing secret is sent, or believed
     with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):

@@ -2,15 +2,18 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+import struct
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client import _opening
+from lmstudio_integrations.client import _opening, _probe
 from lmstudio_integrations.client._address import Address
 from lmstudio_integrations.client._probe import first_greeting
 from lmstudio_integrations.emulator import Emulator
@@ -22,20 +25,48 @@ HERE = Path(__file__).parent
 PLAIN_ON_TLS = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
 
 
-@contextlib.asynccontextmanager
-async def listening(answer: bytes, context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """Listen, and send an answer to every request; yields the address."""
+@pytest.fixture(autouse=True)
+def time_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a busy machine answer in time."""
+    monkeypatch.setattr(_probe, "PROBE_TIMEOUT", 2.0)
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(answer)
-            await writer.drain()
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    async with server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+@contextlib.contextmanager
+def listening(answer: bytes, context: ssl.SSLContext | None = None, *, reset: bool = False) -> Iterator[str]:
+    """Listen in a thread, answer every request, and close; yields the address.
+
+    Args:
+        answer: What to send; if there is nothing to send, requests are not read.
+        context: The server's side of TLS.
+        reset: Whether to close with a reset.
+    """
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                connection.settimeout(5)
+                with contextlib.suppress(OSError):
+                    respond(connection)
+                connection.close()
+
+    def respond(connection: socket.socket) -> None:
+        if reset:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif context is not None:
+            with context.wrap_socket(connection, server_side=True) as encrypted:
+                encrypted.recv(65536)
+                encrypted.sendall(answer)
+        elif answer:
+            connection.recv(65536)
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join(5)
 
 
 def certified(name: str) -> ssl.SSLContext:
@@ -65,7 +96,7 @@ async def unreachable(client: Any) -> lms.LMStudioUnreachableError:
 @pytest.mark.parametrize("status", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect"])
 async def test_a_redirect_gets_no_credentials(make_client: Callable[..., Any], status: str) -> None:
     with Emulator(MODELS, tokens=[TOKEN]) as server:
-        async with listening(redirect(f"ws://{server.address}/llm", status)) as address:
+        with listening(redirect(f"ws://{server.address}/llm", status)) as address:
             error = await unreachable(make_client(address, TOKEN, headers={"Authorization": f"Bearer {TOKEN}"}))
         assert not server.connections
         assert f"it redirects to ws://{server.address}/llm; set host to that address" in str(error)
@@ -73,24 +104,24 @@ async def test_a_redirect_gets_no_credentials(make_client: Callable[..., Any], s
 
 
 async def test_a_redirect_to_another_path_is_shown_whole(make_client: Callable[..., Any]) -> None:
-    async with listening(redirect("/elsewhere/")) as address:
+    with listening(redirect("/elsewhere/")) as address:
         assert f"it redirects to ws://{address}/elsewhere/;" in str(await unreachable(make_client(address)))
 
 
 async def test_a_redirect_to_what_is_no_address_is_shown_as_it_came(make_client: Callable[..., Any]) -> None:
-    async with listening(redirect("http://[oops/")) as address:
+    with listening(redirect("http://[oops/")) as address:
         assert "it redirects to http://[oops/;" in str(await unreachable(make_client(address)))
 
 
 async def test_a_redirect_without_an_address_is_just_another_server(make_client: Callable[..., Any]) -> None:
-    async with listening(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 0\r\n\r\n") as address:
+    with listening(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 0\r\n\r\n") as address:
         assert "something else listens there" in str(await unreachable(make_client(address)))
 
 
 async def test_a_redirected_greeting_finds_nobody() -> None:
     with Emulator(MODELS) as server:
         target = f"{server.address}/lmstudio-greeting"
-        async with listening(redirect(f"http://me:secret@{target}")) as address:
+        with listening(redirect(f"http://me:secret@{target}")) as address:
             found, tried = await first_greeting([Address.parse(address)])
     assert found is None
     assert f"it redirects to http://**********@{target}; set host" in tried[0]
@@ -122,7 +153,7 @@ async def test_tls_to_a_plain_server_is_reported(make_client: Callable[..., Any]
 async def test_no_tls_to_a_server_of_tls_is_reported(
     make_client: Callable[..., Any], answer: bytes, detected: bool
 ) -> None:
-    async with listening(answer, certified("localhost.pem")) as address:
+    with listening(answer, certified("localhost.pem")) as address:
         error = await unreachable(make_client(address))
     assert ("the server speaks TLS; use wss:// in place of ws://" in str(error)) is detected
 
@@ -131,7 +162,7 @@ async def test_a_proxy_that_asks_for_tls_in_plain_http_is_reported(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some servers of TLS answer plain requests, in plain HTTP, that they want TLS."""
-    async with listening(PLAIN_ON_TLS) as plain, listening(PLAIN_ON_TLS, certified("localhost.pem")) as secure:
+    with listening(PLAIN_ON_TLS) as plain, listening(PLAIN_ON_TLS, certified("localhost.pem")) as secure:
         connect, ports = asyncio.open_connection, {True: secure.rpartition(":")[2], False: plain.rpartition(":")[2]}
 
         async def one_server(host: str, _port: int, ssl: object) -> Any:
@@ -142,15 +173,42 @@ async def test_a_proxy_that_asks_for_tls_in_plain_http_is_reported(
 
 
 async def test_tls_to_a_server_that_speaks_neither_says_why_it_failed(make_client: Callable[..., Any]) -> None:
-    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.close()
-
-    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-    async with server:
-        error = await unreachable(make_client(f"wss://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+    with listening(b"") as address:
+        error = await unreachable(make_client(f"wss://{address}"))
     assert "TLS failed (" in str(error)
     assert "TLS failed ()" not in str(error)
     assert "plain" not in str(error)
+
+
+GREETING = b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"lmstudio": true}'
+
+
+async def test_a_server_that_greets_and_rejects_the_handshake_is_reported(make_client: Callable[..., Any]) -> None:
+    with listening(GREETING) as address:
+        error = await unreachable(make_client(address))
+    assert "LM Studio is there, but rejected the WebSocket /llm: server rejected WebSocket connection" in str(error)
+    assert error.__cause__ is not None
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [(b"220 mail ready\r\n\r\n", "does not speak HTTP"), (PLAIN_ON_TLS, "something else listens there")],
+)
+async def test_another_server_without_tls_is_not_taken_for_one_with(answer: bytes, expected: str) -> None:
+    with listening(answer) as address:
+        assert expected in str(await _probe.diagnose(Address.parse(address)))
+
+
+async def test_a_connection_that_is_cut_is_reported() -> None:
+    with listening(b"", reset=True) as address:
+        assert await _probe.diagnose(Address.parse(address)) == "the connection was cut"
+
+
+async def test_a_server_that_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_probe, "PROBE_TIMEOUT", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = Address("127.0.0.1", silent.getsockname()[1])
+        assert await _probe.diagnose(address) == "no answer within 0.05 s"
 
 
 @pytest.mark.parametrize(
