@@ -33,7 +33,7 @@ from tests.faults.actions import (
     reset,
 )
 from tests.faults.frames import Unit, text_frame
-from tests.faults.proxy import Action, Link, Proxy, ProxyThread
+from tests.faults.proxy import Action, Proxy, ProxyThread, Tunnel
 from tests.faults.surfaces import DIMENSIONS
 
 PROXIES = 6
@@ -54,10 +54,10 @@ _PROBABILITY = 0.01
 _NOISE = raw_before(b"".join(text_frame("server", text) for text in ("no JSON", "[]", '{"type":"unheardOf"}')))
 
 
-async def _freeze(link: Link, unit: Unit) -> None:
+async def _freeze(tunnel: Tunnel, unit: Unit) -> None:
     """Freeze the host for a time."""
-    link.proxy.thawed.clear()
-    asyncio.get_running_loop().call_later(_FROZEN, link.proxy.thawed.set)
+    tunnel.proxy.thawed.clear()
+    asyncio.get_running_loop().call_later(_FROZEN, tunnel.proxy.thawed.set)
 
 
 def _without_content(message: dict[str, Any]) -> dict[str, Any]:

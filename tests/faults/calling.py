@@ -44,7 +44,7 @@ from tests.faults.model import (
     changes,
     expires,
 )
-from tests.faults.proxy import Action, Link
+from tests.faults.proxy import Action, Tunnel
 
 CONNECTING, LOADING, QUEUED, IDLE = map(expires, ("connect_timeout", "load_timeout", "queue_timeout", "idle_timeout"))
 DEAD = black_hole("client", "server")
@@ -130,9 +130,9 @@ def _applied(action: Action, *, ends: bool = True) -> Callable[[Cell], None]:
     return act
 
 
-async def _restart(link: Link, unit: Unit) -> None:
-    link.proxy.upstream = link.proxy.spare
-    await reset(link, unit)
+async def _restart(tunnel: Tunnel, unit: Unit) -> None:
+    tunnel.proxy.upstream = tunnel.proxy.spare
+    await reset(tunnel, unit)
 
 
 def _go_away(cell: Cell) -> None:
