@@ -75,6 +75,10 @@ def black_hole(*senders: Sender) -> Action:
     return act
 
 
+DEAD = black_hole("client", "server")
+"""The connection stays open, and nothing passes any more."""
+
+
 def after(action: Action) -> Action:
     """Forward this unit, then do something."""
 

@@ -18,9 +18,7 @@ from tests.faults.actions import (
     reset,
     respond,
 )
-from tests.faults.model import ALWAYS, LOST, UNREACHABLE, WORKS, Fault, Outcome, Phase, at, expires
-
-CONNECTING = expires("connect_timeout")
+from tests.faults.model import ALWAYS, CONNECTING, LOST, UNREACHABLE, WORKS, Fault, Outcome, Phase, at
 
 
 def http(status: str, body: str = "", headers: str = "") -> bytes:
