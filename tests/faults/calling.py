@@ -6,13 +6,16 @@ from websockets.frames import CloseCode
 
 from lmstudio_integrations import errors
 from tests.faults.actions import (
+    DEAD,
     after,
     before,
+    black_hole,
     close,
     delay,
     drop,
     duplicate,
     finish,
+    freeze,
     half_close,
     raw_before,
     replace,
@@ -31,15 +34,19 @@ from tests.faults.messages import (
 from tests.faults.model import (
     ALWAYS,
     CLOSED_EARLY,
+    CONNECTING,
+    IDLE,
     LOADING,
     LOST,
     PROTOCOL,
+    QUEUED,
     UNREACHABLE,
     WORKS,
     Fault,
     Outcome,
     Phase,
     at,
+    expires,
 )
 from tests.faults.proxy import Action, Tunnel
 
@@ -105,6 +112,13 @@ _LOAD = (
         then_on="new connection",
     ),
     Fault(
+        "The connection goes dead: it stays open, and nothing passes any more.",
+        Phase.LOAD,
+        LOADING,
+        inject=at("load packet", DEAD),
+        then_on="new connection",
+    ),
+    Fault(
         "The server ends the channel without saying what was loaded.",
         Phase.LOAD,
         CLOSED_EARLY,
@@ -125,6 +139,41 @@ _LOAD = (
 )
 
 _FIRST = (
+    Fault(
+        "The request is never answered, over a connection that is alive.",
+        Phase.FIRST,
+        QUEUED,
+        inject=at("request", drop, ALWAYS),
+    ),
+    Fault(
+        "The connection goes dead.",
+        Phase.FIRST,
+        QUEUED,
+        inject=at("request", DEAD),
+        then_on="new connection",
+    ),
+    Fault(
+        "The way from the server to the client goes dead.",
+        Phase.FIRST,
+        QUEUED,
+        inject=at("request", after(black_hole("server"))),
+        then_on="new connection",
+    ),
+    Fault(
+        "The way from the client to the server goes dead.",
+        Phase.FIRST,
+        QUEUED,
+        inject=at("request", black_hole("client")),
+        then_on="new connection",
+    ),
+    Fault(
+        "The host freezes.",
+        Phase.FIRST,
+        QUEUED,
+        inject=at("request", freeze),
+        meanwhile=CONNECTING,
+        then_on="either connection",
+    ),
     Fault(
         "The connection is reset.",
         Phase.FIRST,
@@ -161,6 +210,14 @@ _FIRST = (
         embedding_steps=({"fault": "crash"},),
     ),
     Fault(
+        "The engine begins to read the prompt, and gets no further.",
+        Phase.FIRST,
+        expires("first_token_timeout"),
+        QUEUED,
+        steps=({"fault": "stall"},),
+        embedding_steps=({"fault": "stall"},),
+    ),
+    Fault(
         "The server does not know the endpoint.",
         Phase.FIRST,
         Outcome(errors.LMStudioUnsupportedError),
@@ -182,6 +239,21 @@ _FIRST = (
 )
 
 _LAST = (
+    Fault(
+        "The last packet is lost.",
+        Phase.LAST,
+        CLOSED_EARLY,
+        QUEUED,
+        inject=at("last packet", drop),
+    ),
+    Fault(
+        "The connection goes dead before the last packet.",
+        Phase.LAST,
+        IDLE,
+        QUEUED,
+        inject=at("last packet", DEAD),
+        then_on="new connection",
+    ),
     Fault(
         "The end of the channel is lost.",
         Phase.LAST,
@@ -253,6 +325,21 @@ _IDLE = (
         between=_go_away,
         retried=True,
         then_on="new connection",
+    ),
+    Fault(
+        "The connection goes dead.",
+        Phase.IDLE,
+        QUEUED,
+        between=_applied(DEAD, ends=False),
+        then_on="new connection",
+    ),
+    Fault(
+        "The host freezes.",
+        Phase.IDLE,
+        QUEUED,
+        between=_applied(freeze, ends=False),
+        meanwhile=CONNECTING,
+        then_on="either connection",
     ),
     Fault(
         "The server sends frames that mean nothing.",

@@ -114,6 +114,15 @@ _TLS = (
         then=UNREACHABLE,
     ),
     Fault(
+        "The TLS handshake is never answered.",
+        Phase.TLS,
+        CONNECTING,
+        inject=at("accept", freeze),
+        scheme="wss",
+        permanent=True,
+        then=CONNECTING,
+    ),
+    Fault(
         "The connection is reset during the TLS handshake.",
         Phase.TLS,
         UNREACHABLE,

@@ -4,15 +4,19 @@ from websockets.frames import CloseCode
 
 from lmstudio_integrations import errors
 from tests.faults.actions import (
+    DEAD,
     before,
+    black_hole,
     close,
     corrupted,
     cut,
     delay,
     drip,
+    drop,
     duplicate,
     finish,
     fragmented,
+    freeze,
     half_close,
     hold,
     masked,
@@ -20,11 +24,14 @@ from tests.faults.actions import (
     replace,
     reset,
 )
-from tests.faults.messages import BINARY, NOISE, PINGS, ended, failed
+from tests.faults.messages import BINARY, ENDLESS, NOISE, PINGS, ended, failed, without_content
 from tests.faults.model import (
     CLOSED_EARLY,
+    CONNECTING,
     IDLE,
     LOST,
+    PROTOCOL,
+    QUEUED,
     WORKS,
     Fault,
     Outcome,
@@ -51,6 +58,47 @@ def _swapped(words: Words) -> Words:
 
 
 _MIDDLE_CONNECTION = (
+    Fault(
+        "The connection goes dead.",
+        Phase.MIDDLE,
+        IDLE,
+        QUEUED,
+        inject=at("middle packet", DEAD),
+        then_on="new connection",
+    ),
+    Fault(
+        "The way from the server to the client goes dead.",
+        Phase.MIDDLE,
+        IDLE,
+        QUEUED,
+        inject=at("middle packet", black_hole("server")),
+        then_on="new connection",
+    ),
+    Fault(
+        "The host freezes.",
+        Phase.MIDDLE,
+        IDLE,
+        QUEUED,
+        inject=at("middle packet", freeze),
+        meanwhile=CONNECTING,
+        then_on="either connection",
+    ),
+    Fault(
+        "The connection goes dead inside a frame.",
+        Phase.MIDDLE,
+        IDLE,
+        QUEUED,
+        inject=at("middle packet", cut(DEAD)),
+        then_on="new connection",
+    ),
+    Fault(
+        "A frame announces more bytes than ever come.",
+        Phase.MIDDLE,
+        IDLE,
+        QUEUED,
+        inject=at("middle packet", raw_before(ENDLESS)),
+        then_on="new connection",
+    ),
     Fault(
         "The connection is reset.",
         Phase.MIDDLE,
@@ -87,6 +135,15 @@ _MIDDLE_CONNECTION = (
         then_on="new connection",
     ),
     Fault(
+        "A TLS connection is reset.",
+        Phase.MIDDLE,
+        LOST,
+        inject=at("middle packet", reset),
+        scheme="wss",
+        tls=True,
+        then_on="new connection",
+    ),
+    Fault(
         "The server closes the WebSocket, because it goes away (1001).",
         Phase.MIDDLE,
         LOST,
@@ -98,6 +155,13 @@ _MIDDLE_CONNECTION = (
         Phase.MIDDLE,
         LOST,
         inject=at("middle packet", close(CloseCode.INTERNAL_ERROR)),
+        then_on="new connection",
+    ),
+    Fault(
+        "The server closes the WebSocket, but not the connection below it.",
+        Phase.MIDDLE,
+        LOST,
+        inject=at("middle packet", close(CloseCode.GOING_AWAY, and_hang=True)),
         then_on="new connection",
     ),
     Fault(
@@ -195,6 +259,40 @@ _MIDDLE_PACKETS = (
         CLOSED_EARLY,
         None,
         inject=at("middle packet", replace(ended)),
+    ),
+    Fault(
+        "A packet lacks what it is for.",
+        Phase.MIDDLE,
+        PROTOCOL,
+        inject=at("middle packet", replace(without_content)),
+    ),
+    Fault(
+        "A packet is no object.",
+        Phase.MIDDLE,
+        PROTOCOL,
+        None,
+        inject=at("middle packet", replace(lambda message: {**message, "message": 5})),
+    ),
+    Fault(
+        "A frame is not JSON.",
+        Phase.MIDDLE,
+        changes("the response lacks what was in the frame", _lacking),
+        QUEUED,
+        inject=at("middle packet", replace(lambda _: "no JSON")),
+    ),
+    Fault(
+        "A byte of a frame is wrong, so that it is not UTF-8.",
+        Phase.MIDDLE,
+        changes("the response lacks what was in the frame", _lacking),
+        QUEUED,
+        inject=at("middle packet", corrupted(-1, 0xFF)),
+    ),
+    Fault(
+        "A frame is lost.",
+        Phase.MIDDLE,
+        changes("the response lacks what was in the frame", _lacking),
+        QUEUED,
+        inject=at("middle packet", drop),
     ),
     Fault(
         "A frame comes twice.",
