@@ -41,10 +41,10 @@ TIMEOUTS = {name: seconds for name, seconds in _LIMITS.items() if name in TIMEOU
 GROWTH_ALLOWED = 16 * 1024 * 1024
 """Bytes by which the last quarter of the run may need more than the second; the first warms up."""
 
-_SETTLE = 20.0
+_CLOSING = 20.0
 """Seconds in which sockets must have closed once their clients have."""
 
-_RENEWED, _LEFT = 0.02, 0.05
+_RENEWED, _STOPPED = 0.02, 0.05
 """Probabilities that a caller begins with a new client, and that it stops reading early."""
 
 
@@ -52,7 +52,7 @@ _PAUSE = 0.1
 """Seconds that a caller waits where no server answers, which takes no time to find out."""
 
 
-class _Left(Exception):  # noqa: N818 - no error
+class _StopReading(Exception):  # noqa: N818 - no error
     """A caller stops reading."""
 
 
@@ -67,7 +67,7 @@ class _Parts(list[Any]):
         """Read a part."""
         super().append(part)
         if self._most is not None and len(self) >= self._most:
-            raise _Left
+            raise _StopReading
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ class Tally:
     """What calls have come to."""
 
     ended: Counter[str] = field(default_factory=Counter[str])
-    """How many calls `worked`, were `left`, or failed with which error."""
+    """How many calls `worked`, were `stopped`, or failed with which error."""
     recoveries: int = 0
     longest: float = 0.0
     raw: list[str] = field(default_factory=list[str])
@@ -112,13 +112,13 @@ class Caller(threading.Thread):
 
     def _call(self, subject: Subject) -> None:
         text = f"{self.name} {self.tally.ended.total()} alpha beta gamma delta"
-        parts = _Parts(self._dice.randint(1, 3) if self._dice.random() < _LEFT else None)
+        parts = _Parts(self._dice.randint(1, 3) if self._dice.random() < _STOPPED else None)
         began = time.monotonic()
         try:
             subject.call(text, TIMEOUTS, parts)
             ended = "worked"
-        except _Left:
-            ended = "left"
+        except _StopReading:
+            ended = "stopped"
         except LMStudioError as error:
             ended = _name(error)
             if isinstance(error, LMStudioUnreachableError):
@@ -129,7 +129,7 @@ class Caller(threading.Thread):
         self.tally.longest = max(self.tally.longest, time.monotonic() - began)
         self.tally.ended[ended] += 1
         self.tally.recoveries += self._failed and ended == "worked"
-        self._failed = ended not in {"worked", "left"}
+        self._failed = ended not in {"worked", "stopped"}
         if not _is_right(self.surface.kind, parts, text, whole=ended == "worked"):
             self.tally.wrong.append(f"{self.surface}, {ended}: {parts}")
 
@@ -179,10 +179,10 @@ def proxies(seed: int) -> Iterator[list[str]]:
             process.wait()
 
 
-def settled(before: Sample) -> Sample:
+def once_idle(before: Sample) -> Sample:
     """Return what the process holds once idle sockets have closed."""
     gc.collect()
-    deadline = time.monotonic() + _SETTLE
+    deadline = time.monotonic() + _CLOSING
     while (now := Sample.now()).files > before.files and time.monotonic() < deadline:
         time.sleep(0.5)
     return now
@@ -199,13 +199,13 @@ def run(minutes: float, seed: int) -> int:
         ]
         for caller in callers:
             caller.start()
-        while (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, 1.0))
+        while (remaining := until - time.monotonic()) > 0:
+            time.sleep(min(remaining, 1.0))
             samples.append(Sample.now())
         for caller in callers:
             caller.join(max(until + STUCK_AFTER - time.monotonic(), 0))
         stuck = [caller.name for caller in callers if caller.is_alive()]
-        after = settled(before)
+        after = once_idle(before)
     total = Tally()
     for caller in callers:
         total.add(caller.tally)
@@ -236,7 +236,7 @@ def report(
         "callers": f"{CALLERS} threads, {len(SURFACES)} interfaces",
         "calls": f"{total.ended.total():,}",
         "worked": f"{total.ended['worked']:,}",
-        "left early by the caller": f"{total.ended['left']:,}",
+        "stopped early by the caller": f"{total.ended['stopped']:,}",
         "errors": f"{sum(errors.values()):,}",
         "first success after an error": f"{total.recoveries:,}",
         "raw exceptions": len(total.raw),

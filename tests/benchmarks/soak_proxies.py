@@ -16,7 +16,9 @@ from websockets.frames import CloseCode
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioModelLoadError
 from tests.faults.actions import (
+    DEAD,
     after,
+    before,
     black_hole,
     close,
     corrupted,
@@ -28,12 +30,12 @@ from tests.faults.actions import (
     fragmented,
     half_close,
     masked,
-    raw_before,
     replace,
     reset,
 )
-from tests.faults.frames import Unit, text_frame
-from tests.faults.proxy import Action, Link, Proxy, ProxyThread
+from tests.faults.frames import Unit
+from tests.faults.messages import NOISE, without_content
+from tests.faults.proxy import Action, Proxy, ProxyThread, Tunnel
 from tests.faults.surfaces import DIMENSIONS
 
 PROXIES = 6
@@ -51,21 +53,11 @@ _FROZEN = 2.0
 _PROBABILITY = 0.01
 """Of a fault, at each point of each conversation."""
 
-_NOISE = raw_before(b"".join(text_frame("server", text) for text in ("no JSON", "[]", '{"type":"unheardOf"}')))
 
-
-async def _freeze(link: Link, unit: Unit) -> None:
+async def _freeze(tunnel: Tunnel, unit: Unit) -> None:
     """Freeze the host for a time."""
-    link.proxy.thawed.clear()
-    asyncio.get_running_loop().call_later(_FROZEN, link.proxy.thawed.set)
-
-
-def _without_content(message: dict[str, Any]) -> dict[str, Any]:
-    return (
-        {**message, "message": {"type": message["message"]["type"]}}
-        if "message" in message
-        else {**message, "result": {}}
-    )
+    tunnel.proxy.thawed.clear()
+    asyncio.get_running_loop().call_later(_FROZEN, tunnel.proxy.thawed.set)
 
 
 _BREAK: tuple[Action, ...] = (
@@ -73,8 +65,8 @@ _BREAK: tuple[Action, ...] = (
     finish,
     cut(reset),
     cut(finish),
-    cut(black_hole("client", "server")),
-    black_hole("client", "server"),
+    cut(DEAD),
+    DEAD,
     black_hole("client"),
     black_hole("server"),
     _freeze,
@@ -87,7 +79,7 @@ _OF_FRAMES: tuple[Action, ...] = (
     drip,
     delay(0.05),
     fragmented,
-    _NOISE,
+    before(*NOISE),
     close(CloseCode.GOING_AWAY),
     close(CloseCode.INTERNAL_ERROR),
     close(CloseCode.GOING_AWAY, and_hang=True),
@@ -100,11 +92,11 @@ FAULTS: dict[str, tuple[Action, ...]] = {
     "response head": (*_BREAK, drip, drop),
     "authentication": (*_OF_FRAMES, drop, replace(lambda _: {"success": False, "error": "Not now"})),
     "load packet": (*_OF_FRAMES, drop),
-    "load result": (*_OF_FRAMES, drop, replace(_without_content)),
+    "load result": (*_OF_FRAMES, drop, replace(without_content)),
     "request": (*_BREAK, drop),
-    "first packet": (*_OF_FRAMES, replace(_without_content)),
-    "middle packet": (*_OF_FRAMES, replace(_without_content)),
-    "last packet": (*_OF_FRAMES, replace(_without_content)),
+    "first packet": (*_OF_FRAMES, replace(without_content)),
+    "middle packet": (*_OF_FRAMES, replace(without_content)),
+    "last packet": (*_OF_FRAMES, replace(without_content)),
     "end": (*_OF_FRAMES, drop),
 }
 """What may happen at each point. Left out is what no client can notice: a fragment that is lost, or comes twice."""

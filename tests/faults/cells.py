@@ -26,11 +26,8 @@ from tests.faults.surfaces import (
     joined,
 )
 
-SHORT = 0.3
-"""Seconds of the timeout that is meant to expire."""
-
-SHORT_CONNECT = 1.0
-"""The same for `connect_timeout`, which also covers what happens before the fault."""
+SHORT, SHORT_FROM_START = 0.3, 1.0
+"""Seconds of the timeout that is meant to expire; more if it also covers what happens before the fault."""
 
 LONG = 5.0
 """Seconds of all others."""
@@ -104,7 +101,7 @@ class Cell:
             _require(self.pauses == 1, f"it paused {self.pauses} times instead of once")
 
     def pause(self) -> None:
-        """Take note of a pause before a retry; meanwhile the fault ends."""
+        """Count a pause before a retry; meanwhile the fault ends."""
         self.pauses += 1
         self.heal()
 
@@ -124,7 +121,7 @@ class Cell:
         except Exception as raised:  # noqa: BLE001 - whatever it is, it is compared
             error = raised
         elapsed = time.monotonic() - began
-        _require(elapsed < SHORT_CONNECT + MARGIN, f"the {verb} call took {elapsed:.1f} s")
+        _require(elapsed < SHORT_FROM_START + MARGIN, f"the {verb} call took {elapsed:.1f} s")
         right = expected(self.surface.kind, text)
         if outcome.error is not None:
             self._check_error(verb, error, outcome)
@@ -132,8 +129,8 @@ class Cell:
             return
         _require(error is None, f"the {verb} call failed: {error!r}")
         kind = self.surface.kind
-        wanted = right if outcome.changed is None else outcome.changed(right)
-        _require(joined(kind, parts) == joined(kind, wanted), f"the {verb} call returned {parts}")
+        changed = right if outcome.changed is None else outcome.changed(right)
+        _require(joined(kind, parts) == joined(kind, changed), f"the {verb} call returned {parts}")
 
     def _check_error(self, verb: str, error: BaseException | None, outcome: Outcome) -> None:
         assert outcome.error is not None, "only outcomes with an error come here"
@@ -180,7 +177,8 @@ class Cell:
 def _timeouts(outcome: Outcome) -> Timeouts:
     limits = dict.fromkeys(TIMEOUT_NAMES - {"timeout"}, LONG)
     if outcome.timeout_name in TIMEOUT_NAMES:
-        limits[outcome.timeout_name] = SHORT_CONNECT if outcome.timeout_name == "connect_timeout" else SHORT
+        from_start = outcome.timeout_name in {"connect_timeout", "timeout"}
+        limits[outcome.timeout_name] = SHORT_FROM_START if from_start else SHORT
     return limits
 
 

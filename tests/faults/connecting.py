@@ -5,7 +5,6 @@ from websockets.frames import CloseCode
 from lmstudio_integrations.errors import LMStudioAuthenticationError
 from tests.faults.actions import (
     after,
-    answer,
     before,
     close,
     cut,
@@ -17,10 +16,9 @@ from tests.faults.actions import (
     raw,
     replace,
     reset,
+    respond,
 )
-from tests.faults.model import ALWAYS, LOST, UNREACHABLE, WORKS, Fault, Outcome, Phase, at, expires
-
-CONNECTING = expires("connect_timeout")
+from tests.faults.model import ALWAYS, CONNECTING, LOST, UNREACHABLE, WORKS, Fault, Outcome, Phase, at
 
 
 def http(status: str, body: str = "", headers: str = "") -> bytes:
@@ -70,7 +68,7 @@ _CONNECT = (
         "Another web server listens at the port.",
         Phase.CONNECT,
         UNREACHABLE,
-        inject=at("request head", answer(http("404 Not Found", "There is nothing here.")), ALWAYS),
+        inject=at("request head", respond(http("404 Not Found", "There is nothing here.")), ALWAYS),
         retried=True,
         then_on="new connection",
     ),
@@ -78,7 +76,7 @@ _CONNECT = (
         "Something listens at the port that does not speak HTTP.",
         Phase.CONNECT,
         UNREACHABLE,
-        inject=at("accept", answer(b"SSH-2.0-OpenSSH_9.6\r\n"), ALWAYS),
+        inject=at("accept", respond(b"SSH-2.0-OpenSSH_9.6\r\n"), ALWAYS),
         retried=True,
         then_on="new connection",
     ),
@@ -89,7 +87,7 @@ _TLS = (
         "The client expects TLS (`wss://`), and the server speaks none.",
         Phase.TLS,
         UNREACHABLE,
-        inject=at("accept", answer(http("400 Bad Request")), ALWAYS),
+        inject=at("accept", respond(http("400 Bad Request")), ALWAYS),
         scheme="wss",
         retried=True,
         permanent=True,
@@ -116,6 +114,15 @@ _TLS = (
         then=UNREACHABLE,
     ),
     Fault(
+        "The TLS handshake is never answered.",
+        Phase.TLS,
+        CONNECTING,
+        inject=at("accept", freeze),
+        scheme="wss",
+        permanent=True,
+        then=CONNECTING,
+    ),
+    Fault(
         "The connection is reset during the TLS handshake.",
         Phase.TLS,
         UNREACHABLE,
@@ -139,7 +146,7 @@ _UPGRADE = (
         "LM Studio rejects the WebSocket handshake (403).",
         Phase.UPGRADE,
         UNREACHABLE,
-        inject=at("upgrade", answer(http("403 Forbidden")), ALWAYS),
+        inject=at("upgrade", respond(http("403 Forbidden")), ALWAYS),
         retried=True,
         then_on="new connection",
     ),
@@ -147,7 +154,7 @@ _UPGRADE = (
         "A gateway says that the server is away for now (503).",
         Phase.UPGRADE,
         UNREACHABLE,
-        inject=at("request head", answer(http("503 Service Unavailable", headers="Retry-After: 1\r\n")), ALWAYS),
+        inject=at("request head", respond(http("503 Service Unavailable", headers="Retry-After: 1\r\n")), ALWAYS),
         retried=True,
         then_on="new connection",
     ),
@@ -155,7 +162,7 @@ _UPGRADE = (
         "A captive portal answers with a web page.",
         Phase.UPGRADE,
         UNREACHABLE,
-        inject=at("request head", answer(http("200 OK", "<html>Log in</html>")), ALWAYS),
+        inject=at("request head", respond(http("200 OK", "<html>Log in</html>")), ALWAYS),
         retried=True,
         then_on="new connection",
     ),
@@ -163,7 +170,7 @@ _UPGRADE = (
         "The WebSocket handshake is redirected in a circle.",
         Phase.UPGRADE,
         UNREACHABLE,
-        inject=at("upgrade", answer(http("302 Found", headers="Location: /again\r\n")), ALWAYS),
+        inject=at("upgrade", respond(http("302 Found", headers="Location: /again\r\n")), ALWAYS),
         retried=True,
         then_on="new connection",
     ),

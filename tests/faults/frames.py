@@ -55,7 +55,7 @@ def text_frame(sender: Sender, text: str | bytes) -> bytes:
 
 
 @dataclass(slots=True)
-class Course:
+class Conversation:
     """How far the conversation on one socket is; names the points of it.
 
     The points of the client: `credentials`, `load request`, `request`. Of the server: `authentication`, `load packet`,
@@ -121,15 +121,17 @@ class FrameReader:
         self._parser = self._parse()
         next(self._parser)
 
-    def feed(self, data: bytes, course: Course) -> list[Unit]:
+    def feed(self, data: bytes, conversation: Conversation) -> list[Unit]:
         """Take in bytes; return the frames that are complete."""
         self._stream.feed_data(data)
         next(self._parser)
         frames, self._frames = self._frames, []
-        return [self._unit(frame, course) for frame in frames]
+        return [self._unit(frame, conversation) for frame in frames]
 
-    def _unit(self, frame: Frame, course: Course) -> Unit:
-        labels = course.labels(self._sender, bytes(frame.data)) if frame.opcode is Opcode.TEXT else frozenset[str]()
+    def _unit(self, frame: Frame, conversation: Conversation) -> Unit:
+        labels = (
+            conversation.labels(self._sender, bytes(frame.data)) if frame.opcode is Opcode.TEXT else frozenset[str]()
+        )
         return Unit(self._sender, serialized(self._sender, frame), labels, frame)
 
     def _parse(self) -> Generator[None]:

@@ -59,6 +59,9 @@ def expires(timeout_name: str) -> Outcome:
     return Outcome(errors.LMStudioTimeoutError, timeout_name)
 
 
+CONNECTING, LOADING, QUEUED, IDLE = map(expires, ("connect_timeout", "load_timeout", "queue_timeout", "idle_timeout"))
+
+
 def changes(note: str, changed: Callable[[Words], Words]) -> Outcome:
     """Return the outcome of a call that returns another response, unnoticed."""
     return Outcome(changed=changed, note=note)

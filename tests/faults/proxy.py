@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 
 from websockets.frames import Opcode
 
-from tests.faults.frames import Course, FrameReader, Sender, Unit
+from tests.faults.frames import Conversation, FrameReader, Sender, Unit
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Injection:
     """What happens at a point of the conversation.
 
     Attributes:
-        point: A label of `frames.Course`, or `accept`, `request head`, `upgrade` or `response head`.
+        point: A label of `frames.Conversation`, or `accept`, `request head`, `upgrade` or `response head`.
         action: What happens in place of forwarding.
         times: How often; afterwards the proxy forwards again.
     """
@@ -98,10 +98,10 @@ class Proxy:
         self._socket = _bound(0)
         self.thawed = asyncio.Event()
         self.thawed.set()
-        self.links: set[Link] = set()
+        self.tunnels: set[Tunnel] = set()
         self.happened = threading.Event()
         """Set once a fault has happened."""
-        self.used: list[Link] = []
+        self.used: list[Tunnel] = []
         """The connection of each request."""
 
     @property
@@ -136,7 +136,7 @@ class Proxy:
         self._thread.run(self._refuse())
 
     def take(self, point: str) -> "Action | None":
-        """Return what is to happen at a point, and take note of it (on the thread)."""
+        """Return what is to happen at a point, and record it (on the thread)."""
         for injection, left in self._left.items():
             if injection.point == point and left:
                 self._left[injection] = left - 1
@@ -150,12 +150,12 @@ class Proxy:
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None, "asyncio runs this in a task of its own"
-        link = Link(self, task, reader, writer)
-        self.links.add(link)
+        tunnel = Tunnel(self, task, reader, writer)
+        self.tunnels.add(tunnel)
         try:
-            await link.run()
+            await tunnel.run()
         finally:
-            self.links.discard(link)
+            self.tunnels.discard(tunnel)
 
     async def _heal(self) -> None:
         self._left.clear()
@@ -164,8 +164,8 @@ class Proxy:
             await self._listen()
 
     async def _apply(self, action: "Action") -> None:
-        for link in tuple(self.links):
-            await action(link, Unit("server", b""))
+        for tunnel in tuple(self.tunnels):
+            await action(tunnel, Unit("server", b""))
         self.happened.set()
 
     async def _refuse(self) -> None:
@@ -180,14 +180,14 @@ class Proxy:
         if self._server is not None:
             self._server.close()
         self._socket.close()
-        tasks = [link.task for link in self.links]
-        for link in tuple(self.links):
-            link.end()
+        tasks = [tunnel.task for tunnel in self.tunnels]
+        for tunnel in tuple(self.tunnels):
+            tunnel.end()
         if tasks:
             await asyncio.wait(tasks)
 
 
-class Link:
+class Tunnel:
     """One connection of a client, and the one to the server that belongs to it."""
 
     def __init__(
@@ -203,7 +203,7 @@ class Link:
         """What is sent after the next unit."""
         self.is_closing = False
         """Whether the server has sent its close frame, and waits for the client's."""
-        self._course = Course()
+        self._conversation = Conversation()
         self._is_upgrade = False
         self._readers: dict[Sender, asyncio.StreamReader] = {"client": reader}
         self._writers: dict[Sender, asyncio.StreamWriter] = {"server": writer}
@@ -284,7 +284,7 @@ class Link:
         await self._pass(self._head(sender, head))
         frames = FrameReader(sender) if self._is_upgrade else None
         while data := await reader.read(_CHUNK):
-            units = [Unit(sender, data)] if frames is None else frames.feed(data, self._course)
+            units = [Unit(sender, data)] if frames is None else frames.feed(data, self._conversation)
             for unit in units:
                 await self._pass(unit)
 
@@ -309,14 +309,14 @@ class Link:
         return not self._over.is_set()
 
 
-Action = Callable[[Link, Unit], Awaitable[None]]
+Action = Callable[[Tunnel, Unit], Awaitable[None]]
 
 
-async def forward(link: Link, unit: Unit) -> None:
+async def forward(tunnel: Tunnel, unit: Unit) -> None:
     """Pass a unit on, and after it what was held."""
-    if unit.sender in link.silent or not unit.data:
+    if unit.sender in tunnel.silent or not unit.data:
         return
-    await link.send(unit.sender, unit.data + link.held.pop(unit.sender, b""))
+    await tunnel.send(unit.sender, unit.data + tunnel.held.pop(unit.sender, b""))
 
 
 def _bound(port: int) -> socket.socket:

@@ -7,10 +7,10 @@ import pytest
 
 from tests.faults import cells
 from tests.faults.actions import drop, duplicate, reset
-from tests.faults.calling import ROWS
 from tests.faults.cells import Cell, Servers, run_all
 from tests.faults.model import LOST, UNREACHABLE, WORKS, Fault, Phase, at, expires
 from tests.faults.proxy import ProxyThread
+from tests.faults.responding import ROWS
 from tests.faults.surfaces import SURFACES, Surface
 
 RESPOND, STREAM = SURFACES[0], SURFACES[1]

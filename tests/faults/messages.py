@@ -1,0 +1,67 @@
+"""What the proxy sends in the place of frames, or between them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from websockets.frames import Frame, Opcode
+
+from tests.faults.actions import Message, replace
+from tests.faults.frames import serialized
+from tests.faults.proxy import Action
+
+NOISE: tuple[str | bytes, ...] = (
+    "no JSON",
+    "[1, 2]",
+    b"\xff\xfe",
+    '{"type":"keepAliveAck"}',
+    '{"type":"unheardOf","channelId":1}',
+    '{"type":"channelSend","channelId":999,"message":{"type":"fragment"}}',
+    '{"type":"rpcResult","callId":999}',
+)
+"""Frames that a client must skip."""
+
+PINGS = b"".join(serialized("server", Frame(Opcode.PING, str(number).encode())) for number in range(100))
+"""A hundred pings."""
+
+BINARY = serialized("server", Frame(Opcode.BINARY, b"\x00\x01\x02"))
+ENDLESS = b"\x81\x7f" + (1 << 40).to_bytes(8, "big")
+"""The head of a text frame of a terabyte."""
+
+
+def without_content(message: Message) -> Message:
+    """Return a packet of the same type without what it is for."""
+    if "result" in message:
+        return {**message, "result": {}}
+    return {**message, "message": {"type": message["message"]["type"]}}
+
+
+def ended(message: Message) -> Message:
+    """Return the end of the channel."""
+    return {"type": "channelClose", "channelId": message["channelId"]}
+
+
+def failed(error: Any) -> Callable[[Message], Message]:
+    """Return what makes the error that ends a channel or a call."""
+
+    def make(message: Message) -> Message:
+        if "callId" in message:
+            return {"type": "rpcError", "callId": message["callId"], "error": error}
+        return {"type": "channelError", "channelId": message["channelId"], "error": error}
+
+    return make
+
+
+def of_unknown_type(message: Message) -> Message:
+    """Return a packet of a type that does not exist."""
+    return {**message, "message": {"type": "unheardOf", "info": 1}}
+
+
+def warning(text: str) -> Action:
+    """Answer a request as servers answer what they do not take: with a warning that names the endpoint."""
+    return replace(
+        lambda message: {
+            "type": "communicationWarning",
+            "warning": text.format(endpoint=message["endpoint"]),
+            "kind": "channelEndpointUnknown",
+        }
+    )
