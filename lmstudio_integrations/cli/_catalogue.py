@@ -1,12 +1,12 @@
 """From the flags of `serve` to the emulator that they ask for. Starts nothing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lmstudio_integrations.client._address import DISCOVERY_PORTS
-from lmstudio_integrations.emulator import Catalogue, Emulator, ModelEntry
+from lmstudio_integrations.emulator import Catalogue, Emulator, Limits, ModelEntry
 from lmstudio_integrations.emulator.catalogue import BUNDLED, load, parse_model, read_toml
 from lmstudio_integrations.emulator.engines.scripted import parse_rules
 from lmstudio_integrations.errors import LMStudioValueError
@@ -28,6 +28,7 @@ class ServeOptions:
     tokens: tuple[str, ...] = ()
     scripted: bool = False
     offline: bool = False
+    limits: Limits = field(default_factory=Limits)
 
 
 def build(options: ServeOptions) -> Emulator:
@@ -43,6 +44,7 @@ def build(options: ServeOptions) -> Emulator:
         tokens=options.tokens,
         load=options.load,
         offline=options.offline,
+        limits=options.limits,
     )
 
 
