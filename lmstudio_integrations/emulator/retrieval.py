@@ -68,7 +68,7 @@ class Hit:
         }
 
 
-def chunk(text: str, source: int, config: Config, limit: int) -> list[Chunk]:
+def chunk(text: str, source: int, config: Config, limit: float = math.inf) -> list[Chunk]:
     """Cut a text into overlapping chunks, at the end of a paragraph, line or word where there is one.
 
     Stops when there are more than `limit`.

@@ -51,7 +51,7 @@ class Socket(ServerConnection):
         self._admitted = False
         self._received = 0
         self._fragments = 0
-        self._heard = False
+        self._last_heard = self.loop.time()
         self._keepalive: asyncio.TimerHandle | None = None
         self._closing: asyncio.TimerHandle | None = None
 
@@ -86,32 +86,21 @@ class Socket(ServerConnection):
             self.transport.abort()
 
     def watch(self) -> None:
-        """Ping the peer whenever it is silent, and drop it if it stays so.
+        """Ping the peer from now on while it is silent, and drop it if it stays so.
 
         The library's own pings wait until the peer reads; one that is gone in the middle of a prediction never does.
         """
-        self._probe()
-
-    def _probe(self) -> None:
-        if self._limits.ping_interval is None or not self.writable:
+        interval, timeout = self._limits.ping_interval, self._limits.ping_timeout
+        if interval is None or self.transport.is_closing():
             return
-        heard, self._heard = self._heard, False
-        if heard:
-            self._keepalive = self.loop.call_later(self._limits.ping_interval, self._ping_if_silent)
-        else:
-            self._keepalive = self.loop.call_later(self._limits.ping_timeout, self._drop_if_silent)
-
-    def _ping_if_silent(self) -> None:
-        if not self._heard and self.writable:
+        silent = self.loop.time() - self._last_heard
+        if silent >= interval + timeout:
+            self.drop("it did not answer a ping")
+            return
+        if silent >= interval and self.writable:
             self.protocol.send_ping(b"")
             self.send_data()
-        self._probe()
-
-    def _drop_if_silent(self) -> None:
-        if self._heard:
-            self._probe()
-        else:
-            self.drop("it did not answer a ping")
+        self._keepalive = self.loop.call_later(min(interval, interval + timeout - silent), self.watch)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the socket."""
@@ -127,7 +116,7 @@ class Socket(ServerConnection):
 
     def data_received(self, data: bytes) -> None:
         """Receive bytes within the limits; an HTTP method that the library drops silently gets a response."""
-        self._heard = True
+        self._last_heard = self.loop.time()
         self._received += len(data)
         if not self._admitted and self._received > MAX_BYTES_BEFORE_ADMISSION:
             self.drop("it sent too much before it was authenticated")

@@ -68,7 +68,12 @@ class GgufHeader:
 
     def of_architecture(self, name: str, default: int = 0) -> int:
         """Return a number that stands under the architecture's own prefix."""
-        return int(self.metadata.get(f"{self.architecture}.{name}", default))
+        return self.whole(f"{self.architecture}.{name}", default)
+
+    def whole(self, name: str, default: int) -> int:
+        """Return a number; where a file has something else in its place, the default."""
+        value = self.metadata.get(name)
+        return value if isinstance(value, int) else default
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -94,7 +99,7 @@ def read_header(path: Path) -> GgufHeader:
 
 def to_facts(header: GgufHeader, size: int, *, vision: bool) -> ModelFacts:
     """Return what a header says of the model."""
-    quantization = _FILE_TYPES.get(int(header.metadata.get("general.file_type", -1)))
+    quantization = _FILE_TYPES.get(header.whole("general.file_type", -1))
     return ModelFacts(
         architecture=header.architecture,
         params=people_number(header.parameters),
