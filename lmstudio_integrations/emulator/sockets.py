@@ -82,7 +82,6 @@ class Socket(ServerConnection):
         """Close the socket at once, without a close frame."""
         if not self.transport.is_closing():
             logger.warning("closed the connection of %s: %s", self.remote_address, reason)
-            self._pool.discard(self)
             self.transport.abort()
 
     def watch(self) -> None:
@@ -179,7 +178,9 @@ class SocketPool:
         """Count a new socket."""
         self._waiting[socket] = None
         if len(self._waiting) > max(SPARE_SOCKETS, self._connections - len(self._admitted)):
-            next(iter(self._waiting)).drop("there are too many connections, and it has waited longest")
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            oldest.drop("there are too many connections, and it has waited longest to authenticate")
 
     def admit(self, socket: Socket) -> None:
         """Count a socket as authenticated."""

@@ -5,11 +5,12 @@ only puts the envelope round it.
 """
 
 import json
+import math
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._narrow import is_list, is_object
 
 AUTH_VERSION = 1
 MAX_WARNINGS = 5
@@ -21,7 +22,16 @@ def dumps(value: Any) -> str:
     try:
         return to_json(value, inf_nan_mode="null").decode()
     except ValueError:
-        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+        return json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """Return JSON with null for each number that is not finite."""
+    if is_object(value):
+        return {name: _finite(each) for name, each in value.items()}
+    if is_list(value):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def parse(data: str | bytes) -> tuple[dict[str, Any] | None, bool]:

@@ -14,6 +14,7 @@ from websockets.sync.client import connect
 from lmstudio_integrations.emulator import Emulator, Limits, ModelEntry, sockets
 from lmstudio_integrations.emulator.limits import MIB, has_more_values
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.protocol import envelope
 from tests.emulator.hostile import (
     CONTINUATION,
     PING,
@@ -26,7 +27,7 @@ from tests.emulator.hostile import (
     raw_websocket,
     send_until_closed,
 )
-from tests.emulator.wire import STACK, TIMEOUT, Wire, asking, bare, wire
+from tests.emulator.wire import STACK, TIMEOUT, Wire, asking, bare, named, wire
 
 MODEL = "chat"
 WAITING = {"when": {"last": "^Wait"}, "then": [{"text": "One"}, {"fault": "stall"}]}
@@ -181,6 +182,20 @@ def test_warnings_neither_way_repeat_what_a_client_sends_at_length(
     assert "\n" not in told[0]
 
 
+def test_a_load_setting_that_json_cannot_carry_back_hurts_nobody(server: Emulator, other: Wire) -> None:
+    setting = '{"key":"llm.load.x","value":["\\ud800",1e999]}'
+    config = f'{{"layers":[{{"layerName":"apiOverride","config":{{"fields":[{setting}]}}}}]}}'
+    with wire(server) as me:
+        me.say(
+            '{"type":"channelCreate","endpoint":"loadModel","channelId":9,"creationParameter":'
+            f'{{"modelKey":"{MODEL}","identifier":"odd","loadConfigStack":{config}}}}}'
+        )
+        assert [packet["type"] for packet in me.packets(9)][-1] == "success"
+    fields = other.result("getLoadConfig", {"specifier": named("odd")})["fields"]
+    assert {"key": "llm.load.x", "value": ["\ud800", None]} in fields
+    assert other.stream("predict", asking("odd"))[-1]["type"] == "success"
+
+
 # Requests that have not ended
 
 
@@ -277,7 +292,7 @@ def test_a_hundred_predictions_that_nobody_reads_cost_one_backlog() -> None:
     with (
         limited(LONG, backlog_bytes=MIB) as server,
         wire(server, client="guest:other") as other,
-        memory_at_most(12 * MIB),
+        memory_at_most(64 * MIB),
         lazy(server) as me,
     ):
         for _ in range(100):
@@ -301,6 +316,25 @@ def test_large_results_that_nobody_reads_do_not_pile_up() -> None:
                 me.open("parseDocument", asked)
             server.wait_for(lambda: len(server.connections) == 1, timeout=30)
             assert still_serves(other)
+
+
+def test_what_follows_a_closed_connection_is_not_even_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+
+    def count(channel_id: int, message: str) -> str:
+        written.append(channel_id)
+        return channel_send(channel_id, message)
+
+    channel_send = envelope.channel_send
+    with limited(backlog_bytes=MIB) as server, lazy(server, "diagnostics") as me, wire(server, "system") as other:
+        for _ in range(200):
+            me.open("streamLogs")
+        me.say({"type": "keepAlive"})
+        assert me.hear() == {"type": "keepAliveAck"}
+        monkeypatch.setattr(envelope, "channel_send", count)
+        other.result("notify", {"title": "x" * MIB})
+        server.wait_for(lambda: len(server.connections) == 1)
+    assert len(written) < 20
 
 
 def call_and_read(me: Wire, endpoint: str, parameter: object) -> str:

@@ -444,6 +444,16 @@ def test_a_handler_that_fails_costs_only_its_request(
     assert me.result("getLoadConfig", {"specifier": named(MODEL)})
 
 
+def test_a_result_that_is_no_json_is_an_error(me: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(*_: object) -> object:
+        return object()
+
+    from lmstudio_integrations.emulator.handlers import HANDLERS
+
+    monkeypatch.setitem(HANDLERS["llm"], "listLoaded", answer)
+    assert "Internal error" in me.refusal("listLoaded")["title"]
+
+
 def test_a_warning_of_the_client_is_logged(me: Wire, caplog: pytest.LogCaptureFixture) -> None:
     me.say({"type": "communicationWarning", "warning": "I do not understand", "kind": "unknown"})
     me.say({"type": "keepAlive"})

@@ -92,4 +92,5 @@ def test_the_server_survives_all_bytes(server: Emulator, caplog: pytest.LogCaptu
 
     with wire(server, client="guest:other") as other:
         send()
-    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    errors = {record.getMessage() for record in caplog.records if record.levelname == "ERROR"}
+    assert errors <= {"opening handshake failed"}, "which is how older versions of websockets log garbage"

@@ -61,6 +61,8 @@ def test_any_value_of_json_survives_the_way_there_and_back(value: Any) -> None:
 
 def test_what_is_no_finite_number_becomes_null_as_it_does_in_javascript() -> None:
     assert json.loads(envelope.dumps([float("inf"), float("-inf"), float("nan")])) == [None, None, None]
+    beside_a_surrogate = {"a": ["\ud800", float("inf"), 1.5]}
+    assert json.loads(envelope.dumps(beside_a_surrogate)) == {"a": ["\ud800", None, 1.5]}
 
 
 def test_text_can_always_be_written_to_a_socket() -> None:
