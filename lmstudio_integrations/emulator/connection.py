@@ -99,8 +99,9 @@ class Connection:
                 else:
                     self._receive(message)
         except ConnectionClosed as closed:
-            if closed.sent is not None and closed.sent.code == CloseCode.MESSAGE_TOO_BIG:
-                logger.warning("closed the connection of %s: %s", self._socket.remote_address, closed.sent.reason)
+            ours = None if closed.rcvd_then_sent else closed.sent
+            if ours is not None and ours.code == CloseCode.MESSAGE_TOO_BIG:
+                logger.warning("closed the connection of %s: %s", self._socket.remote_address, ours.reason)
         finally:
             deadline.cancel()
             await self._stop_work()

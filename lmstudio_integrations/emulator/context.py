@@ -46,6 +46,8 @@ class Client:
     identifier: str
     sockets: int = 0
     uploads: dict[str, Upload] = field(default_factory=dict[str, Upload])
+    upload_bytes: int = 0
+    """What its uploads cost together."""
     requests: int = 0
     """Its calls and channels that have not ended."""
     request_bytes: int = 0
@@ -77,10 +79,11 @@ class Client:
         """
         if len(upload.data) > limits.file_bytes:
             raise limit_reached("bytes of one uploaded file", "file_bytes", limits.file_bytes)
-        if sum(kept.cost for kept in self.uploads.values()) + upload.cost > limits.upload_bytes:
+        if self.upload_bytes + upload.cost > limits.upload_bytes:
             raise limit_reached("bytes of uploaded files of one client", "upload_bytes", limits.upload_bytes)
         identifier = f"local:{secrets.token_hex(16)}"
         self.uploads[identifier] = upload
+        self.upload_bytes += upload.cost
         return identifier
 
     def upload(self, identifier: str) -> Upload:
