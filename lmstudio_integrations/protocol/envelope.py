@@ -5,12 +5,12 @@ only puts the envelope round it.
 """
 
 import json
-import math
+import re
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations._narrow import is_object
 
 AUTH_VERSION = 1
 MAX_WARNINGS = 5
@@ -22,20 +22,17 @@ def dumps(value: Any) -> str:
     try:
         return to_json(value, inf_nan_mode="null").decode()
     except ValueError:
-        return json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
+        # Once more without what is no finite number; only a round trip replaces it everywhere.
+        finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
+        return json.dumps(finite, separators=(",", ":"))
 
 
-def _finite(value: Any) -> Any:
-    """Return JSON with null for each number that is not finite."""
-    if is_object(value):
-        return {name: _finite(each) for name, each in value.items()}
-    if is_list(value):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def parse(data: str | bytes) -> tuple[dict[str, Any] | None, bool]:
+def parse(data: str | bytes, *, max_depth: int | None = None) -> tuple[dict[str, Any] | None, bool]:
     """Read a frame.
+
+    Args:
+        data: The JSON text.
+        max_depth: How deeply it may be nested, if that is limited.
 
     Returns:
         The object, or `None` if it is none; and whether it took the slow parser, which alone lets lone
@@ -44,11 +41,29 @@ def parse(data: str | bytes) -> tuple[dict[str, Any] | None, bool]:
     try:
         value, slow = from_json(data), False
     except (ValueError, TypeError):  # the latter for text that no UTF-8 can carry
+        if max_depth is not None and is_deeper(data, max_depth):
+            return None, True  # the slow parser is recursive, and ends the process where the recursion limit is high
         try:
             value, slow = json.loads(data), True
         except (ValueError, RecursionError):
             return None, True
     return (value if is_object(value) else None), slow
+
+
+_BRACKET = re.compile(rb'[\[\]{}]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+"""A bracket, or a string, whose brackets do not count; possessive, so that no byte is looked at twice."""
+
+
+def is_deeper(data: str | bytes, limit: int) -> bool:
+    """Return whether a JSON text has more levels than this, without parsing it."""
+    text = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    depth = 0
+    for token in _BRACKET.finditer(text):
+        sign = text[token.start()]
+        depth += (sign in b"[{") - (sign in b"]}")
+        if depth > limit:
+            return True
+    return False
 
 
 def auth(identifier: str, passkey: str) -> str:

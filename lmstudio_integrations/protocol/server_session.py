@@ -5,7 +5,7 @@ answered as the reference server does it: with a warning, five at most, and neve
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypeIs
 
-from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.protocol import envelope
 from lmstudio_integrations.protocol.endpoints import Channel, Endpoint, Rpc
 
@@ -121,10 +121,9 @@ class ServerSession:
         return None
 
     def _read(self, data: str | bytes) -> dict[str, Any] | None:
-        frame, slow = envelope.parse(data)
-        if slow and _is_deeper(frame, MAX_DEPTH):
+        frame, slow = envelope.parse(data, max_depth=MAX_DEPTH)
+        if frame is None and slow and self.client is not None and envelope.is_deeper(data, MAX_DEPTH):
             self.warn(f"Received a frame that is nested more than {MAX_DEPTH} levels deep", "unknown")
-            return None
         return frame
 
     def time_out(self) -> None:
@@ -286,17 +285,3 @@ def _findings(error: ValidationError) -> str:
 
 def _finding(problem: Any) -> str:
     return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-
-
-def _is_deeper(value: object, limit: int) -> bool:
-    """Return whether a JSON value has more levels than this, without recursion."""
-    level = [value]
-    for _ in range(limit):
-        level = [child for each in level for child in _children(each)]
-    return bool(level)
-
-
-def _children(value: object) -> Iterable[object]:
-    if is_object(value):
-        return value.values()
-    return value if is_list(value) else ()
