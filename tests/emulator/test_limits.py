@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -399,6 +399,15 @@ def test_clients_that_never_authenticate_give_way() -> None:
         assert is_closed(idle[0])
         with pytest.raises(ConnectionClosed):
             half[0].hear()
+
+
+def test_a_socket_that_is_gone_already_takes_no_connection() -> None:
+    pool = sockets.SocketPool(1)
+    gone = cast("sockets.Socket", object())
+    pool.add(gone)
+    pool.discard(gone)
+    pool.admit(gone)  # its credentials were still in the queue of messages
+    assert not pool.is_full
 
 
 def test_one_client_cannot_take_all_connections() -> None:
