@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from lmstudio_integrations.client._address import DISCOVERY_PORTS
-from lmstudio_integrations.emulator import Catalogue, Emulator, ModelEntry
+from lmstudio_integrations.emulator import Catalogue, Emulator, Limits, ModelEntry
 from lmstudio_integrations.emulator.catalogue import BUNDLED, load, parse_model, read_toml
 from lmstudio_integrations.emulator.engines.scripted import parse_rules
+from lmstudio_integrations.emulator.limits import MIB
 from lmstudio_integrations.errors import LMStudioValueError
 
 SCRIPTED_PACE = 200.0
 """Tokens per second of a scripted model for which the catalogue says nothing."""
-
-_MEGABYTE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +30,8 @@ class ServeOptions:
     scripted: bool = False
     offline: bool = False
     worker_memory: int | None = None
-    """In megabytes."""
+    """In MiB."""
+    limits: Limits = field(default_factory=Limits)
 
 
 def build(options: ServeOptions) -> Emulator:
@@ -47,7 +47,8 @@ def build(options: ServeOptions) -> Emulator:
         tokens=options.tokens,
         load=options.load,
         offline=options.offline,
-        worker_memory=None if options.worker_memory is None else options.worker_memory * _MEGABYTE,
+        worker_memory=None if options.worker_memory is None else options.worker_memory * MIB,
+        limits=options.limits,
     )
 
 

@@ -8,7 +8,8 @@ import typer
 from lmstudio_integrations.cli._catalogue import ServeOptions, build
 from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
 from lmstudio_integrations.client._address import Address
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator import Emulator, Limits
+from lmstudio_integrations.emulator.limits import MIB
 
 Models = Annotated[
     list[str] | None,
@@ -19,6 +20,8 @@ Models = Annotated[
         "Without it and --catalog: the two bundled models.",
     ),
 ]
+
+_DEFAULT = Limits()
 
 
 def serve(  # noqa: PLR0917 - one parameter for each flag
@@ -66,12 +69,21 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     worker_memory: Annotated[
         int | None,
         typer.Option(
-            metavar="MB",
+            metavar="MIB",
             min=1,
-            help="The most memory that the process of one model may take, on Linux. By default three quarters of all.",
+            help="Memory of the process of one model, in MiB, on Linux. By default three quarters of all.",
             show_default=False,
         ),
     ] = None,
+    max_connections: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Connections at once, of all clients.")
+    ] = _DEFAULT.connections,
+    max_file: Annotated[
+        int, typer.Option(metavar="MIB", min=1, help="Size of one file that a client uploads, in MiB.")
+    ] = _DEFAULT.file_bytes // MIB,
+    max_uploads: Annotated[
+        int, typer.Option(metavar="MIB", min=1, help="Size of all files of one client together, in MiB.")
+    ] = _DEFAULT.upload_bytes // MIB,
 ) -> None:
     """Run a server that speaks LM Studio's protocol, without LM Studio. Ctrl-C ends it.
 
@@ -89,6 +101,7 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         scripted=scripted,
         offline=offline,
         worker_memory=worker_memory,
+        limits=limits_of(max_connections, max_file * MIB, max_uploads * MIB),
     )
     emulator = build(options)
     if is_exposed(options):
@@ -96,6 +109,18 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     if tokens and not token and token_file is None:
         typer.echo(f"Clients need the API token of {token_variable()}.", err=True)
     emulator.serve_forever(lambda: announce(emulator))
+
+
+def limits_of(connections: int, file_bytes: int, upload_bytes: int) -> Limits:
+    """Return the limits for these three; a file of the largest size fits into a message and among the uploads."""
+    message_bytes = max(_DEFAULT.message_bytes, 2 * file_bytes)
+    return Limits(
+        connections=connections,
+        file_bytes=file_bytes,
+        message_bytes=message_bytes,
+        request_bytes=max(_DEFAULT.request_bytes, message_bytes),
+        upload_bytes=max(upload_bytes, file_bytes),
+    )
 
 
 def is_exposed(options: ServeOptions) -> bool:

@@ -71,6 +71,8 @@ class Connection:
 
     def start(self, exchanges: Sequence[Exchange]) -> None:
         """Send requests, connecting or checking the socket first where needed."""
+        if self._current is not None and self._current.is_closing:
+            self._detach()
         current = self._current or self._open()
         session = current.session
         self._clocks = exchanges[0].clocks

@@ -59,7 +59,7 @@ async def _handshake(address: Address, namespace: Namespace, target: Target) -> 
             max_size=None,
             max_queue=None,
             create_connection=Socket,
-            ssl=target.ssl_context if address.tls else None,
+            ssl=(target.ssl_context or True) if address.tls else None,
             proxy=None if address.is_loopback else True,
             logger=client_logger,
         )

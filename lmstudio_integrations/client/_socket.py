@@ -58,6 +58,11 @@ class Socket(ClientConnection):
         """Return the seconds since anything was read, those included in which the machine slept."""
         return max(time.monotonic() - self.heard_at, time.time() - self._heard_on)
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing can be sent any more, although its end is not reported yet."""
+        return self.transport.is_closing()
+
     async def answers_ping(self, limit: float) -> bool:
         """Send a ping; return whether anything is read within a limit of seconds.
 
@@ -82,6 +87,9 @@ class Socket(ClientConnection):
             super().data_received(data)
         finally:
             io.release_wakes()
+        if self.protocol.close_rcvd is not None:
+            # The library has answered, and would wait for the server to close the connection below, perhaps for ever.
+            self.transport.close()
 
     def process_event(self, event: Event) -> None:
         """Take in a frame, or the response to the handshake."""

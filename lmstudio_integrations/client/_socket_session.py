@@ -48,6 +48,11 @@ class SocketSession:
         """Return the seconds since anything was read; 0 while connecting, which has a timeout of its own."""
         return self._socket.quiet_for() if self._socket is not None and self.session.ready else 0.0
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing can be sent any more, although its end is not reported yet."""
+        return self._socket is not None and self._socket.is_closing
+
     async def answers_ping(self, limit: float) -> bool:
         """Send a ping; return whether anything is read within a limit of seconds."""
         assert self._socket is not None, "only a server that has accepted this client is pinged"

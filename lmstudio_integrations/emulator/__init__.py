@@ -4,7 +4,7 @@ from lmstudio_integrations.emulator.catalogue import Catalogue, ModelEntry, Pres
 from lmstudio_integrations.emulator.clock import Clock, ManualClock, SystemClock
 from lmstudio_integrations.emulator.embedded import ConnectionRecord, Emulator
 from lmstudio_integrations.emulator.ledger import PredictionRecord
-from lmstudio_integrations.emulator.server import Limits
+from lmstudio_integrations.emulator.limits import Limits
 
 __all__ = [
     "Catalogue",

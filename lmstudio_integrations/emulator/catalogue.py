@@ -4,6 +4,7 @@ An entry says what cannot be known from the weights; everything else is asked of
 loads a model.
 """
 
+import logging
 import re
 import tomllib
 from collections import Counter
@@ -18,9 +19,12 @@ from lmstudio_integrations._narrow import is_mapping, is_object
 from lmstudio_integrations.emulator.engines._loading import header_of, is_embedding
 from lmstudio_integrations.emulator.engines._scripted.rules import parse_rules
 from lmstudio_integrations.emulator.engines.base import EngineError, ModelFacts
+from lmstudio_integrations.emulator.regular_files import why_unreadable
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._settings import Settings
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 EngineName = Literal["scripted", "llama_cpp"]
 
@@ -245,15 +249,24 @@ def scan(folder: Path) -> tuple[ModelEntry, ...]:
     """Return an entry for each GGUF file of a folder in LM Studio's own layout, `publisher/repository/file`.
 
     A key is the file's name in small letters without the quantization, unless two files would have the same.
+    What cannot be read, or is no regular file, is skipped with a warning in the log.
 
     Raises:
         LMStudioValueError: If there is no such folder, or no GGUF file in it.
     """
-    files = sorted(path for path in folder.rglob("*.gguf") if not path.name.startswith("mmproj"))
+    candidates = sorted(path for path in folder.rglob("*.gguf") if not path.name.startswith("mmproj"))
+    files = [path for path in candidates if _is_usable(path)]
     if not files:
         raise LMStudioValueError(f"there are no GGUF files in {str(folder)!r}")
     short = Counter(_short_key(path) for path in files)
     return tuple(_from_file(folder, path, unique=short[_short_key(path)] == 1) for path in files)
+
+
+def _is_usable(path: Path) -> bool:
+    reason = why_unreadable(path)
+    if reason is not None:
+        logger.warning("skipped the model file %s: %s", path, reason)
+    return reason is None
 
 
 _QUANTIZATION = re.compile(r"[-._](i?q\d\w*|[fb]f?\d\d)$", re.IGNORECASE)

@@ -1,23 +1,24 @@
 """One socket: frames in, work for each request, frames out.
 
-Frames that come together leave in one write. Nothing waits for a slow reader: what it does not take is kept for
-it, up to a limit, and then its socket is closed.
+Frames that come together leave in one write. Nothing waits for a slow reader: its output is buffered up to a limit,
+then its socket is closed.
 """
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
-from websockets.protocol import State
+from websockets.frames import CloseCode
 
 from lmstudio_integrations.emulator.admission import Admission
 from lmstudio_integrations.emulator.context import USER_STOPPED, Client, Context, Hub
 from lmstudio_integrations.emulator.engines.base import EngineError, FaultKind
 from lmstudio_integrations.emulator.handlers import HANDLERS, SERVED
+from lmstudio_integrations.emulator.limits import has_more_values
 from lmstudio_integrations.emulator.refusals import RefusedError, from_engine
+from lmstudio_integrations.emulator.sockets import Socket
 from lmstudio_integrations.emulator.work import Scope
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened, PacketReceived, ServerSession
@@ -25,7 +26,10 @@ from lmstudio_integrations.protocol.server_session import CallReceived, ChannelO
 logger: logging.Logger = logging.getLogger(__name__)
 
 AUTHENTICATION_TIMEOUT = 10.0
-"""Seconds that a client has to say who it is."""
+"""Seconds that a client has to authenticate."""
+
+_FLUSH_AT = 1024 * 1024
+"""Output that is written at once, so that the limit on unread output sees it; less waits for the end of the turn."""
 
 
 class OpenChannel:
@@ -37,9 +41,10 @@ class OpenChannel:
         self._id = channel_id
 
     def send(self, packet: Mapping[str, Any]) -> None:
-        """Send a packet."""
-        self._connection.session.send(self._id, packet)
-        self._connection.flush_soon()
+        """Send a packet, as long as there is somebody to receive it."""
+        if self._connection.writable:
+            self._connection.session.send(self._id, packet)
+            self._connection.flush_soon()
 
     def break_line(self, kind: FaultKind) -> None:
         """Carry out a fault of the line."""
@@ -57,18 +62,14 @@ class Connection:
         namespace: What it is for.
         hub: The server's state.
         admission: Who may come in.
-        max_backlog: Bytes that are kept for a reader who does not take them.
     """
 
-    def __init__(
-        self, socket: ServerConnection, namespace: Namespace, hub: Hub, admission: Admission, *, max_backlog: int
-    ) -> None:
+    def __init__(self, socket: Socket, namespace: Namespace, hub: Hub, admission: Admission) -> None:
         self.namespace: Namespace = namespace
         self.session: ServerSession = ServerSession(SERVED[namespace], self._authenticate)
         self._socket = socket
         self._hub = hub
         self._admission = admission
-        self._max_backlog = max_backlog
         self._client: Client | None = None
         self._channels: dict[int, OpenChannel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -78,17 +79,29 @@ class Connection:
 
     @property
     def client(self) -> str | None:
-        """The identifier of the client, once it is let in."""
+        """The identifier of the client, once it is authenticated."""
         return None if self._client is None else self._client.identifier
 
+    @property
+    def writable(self) -> bool:
+        """Whether what is sent may still arrive."""
+        return self._socket.writable and not self._mute
+
     async def run(self) -> None:
-        """Serve the socket until it goes; then stop all work for it."""
+        """Serve the socket until it is closed; then stop all work for it."""
         deadline = self._hub.clock.call_later(AUTHENTICATION_TIMEOUT, self._time_out)
+        self._socket.watch()
         try:
             while not self.session.refused:
-                self._receive(await self._socket.recv(decode=False))
-        except ConnectionClosed:
-            pass
+                message = await self._socket.recv(decode=False)
+                if has_more_values(message, self._hub.limits.message_values):
+                    await self._socket.close(CloseCode.MESSAGE_TOO_BIG, "the message has too many values")
+                else:
+                    self._receive(message)
+        except ConnectionClosed as closed:
+            ours = None if closed.rcvd_then_sent else closed.sent
+            if ours is not None and ours.code == CloseCode.MESSAGE_TOO_BIG:
+                logger.warning("closed the connection of %s: %s", self._socket.remote_address, ours.reason)
         finally:
             deadline.cancel()
             await self._stop_work()
@@ -101,8 +114,10 @@ class Connection:
             self._socket.transport.abort()
 
     def flush_soon(self) -> None:
-        """Write all that is due, after all that happens in this turn of the loop."""
-        if not self._flush_is_due:
+        """Write all that is due, after all that happens in this turn of the loop; at once if it is much."""
+        if self.session.pending_size >= _FLUSH_AT:
+            self._flush()
+        elif not self._flush_is_due:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
 
@@ -112,7 +127,7 @@ class Connection:
         if kind == "drop":
             self._socket.transport.abort()
         elif kind == "half_close":
-            self._socket.transport.write_eof()
+            self._socket.half_close()
             self._mute = True
         else:
             self._write(['{"type":"channelSend",'])
@@ -120,10 +135,13 @@ class Connection:
     def _receive(self, data: bytes) -> None:
         match self.session.receive(data):
             case CallReceived() as call:
-                self._start(self._answer(call))
+                self._begin(
+                    len(data), lambda: self._answer(call), lambda error: self.session.refuse(call.call_id, error)
+                )
             case ChannelOpened() as opened:
-                channel = self._channels[opened.channel_id] = OpenChannel(self, opened.channel_id)
-                self._start(self._serve(opened, channel))
+                self._begin(
+                    len(data), lambda: self._open(opened), lambda error: self.session.fail(opened.channel_id, error)
+                )
             case PacketReceived(channel_id=channel_id):
                 self._channels[channel_id].scope.stop(USER_STOPPED)
             case _:
@@ -131,11 +149,28 @@ class Connection:
         # Also what the session itself has to say: the answer to credentials, a warning.
         self._flush()
 
+    def _begin(
+        self, size: int, work: Callable[[], Coroutine[Any, Any, None]], reject: Callable[[Mapping[str, Any]], None]
+    ) -> None:
+        """Start the work for a request, if its client may have one more."""
+        client = self._client
+        assert client is not None, "requests come after authentication"
+        try:
+            client.begin_request(size, self._hub.limits)
+        except RefusedError as error:
+            reject(error.error)
+        else:
+            self._start(work()).add_done_callback(lambda _: client.end_request(size))
+
     def _authenticate(self, identifier: str, passkey: str) -> str | None:
         refusal = self._admission.refusal(identifier, passkey)
-        if refusal is None:
-            self._client = self._admission.enter(identifier, passkey)
-        return refusal
+        if refusal is not None:
+            return refusal
+        client = self._client = self._admission.enter(identifier, passkey)
+        if client.sockets > self._hub.limits.client_connections:
+            return f"This server allows {self._hub.limits.client_connections:,} connections of one client"
+        self._socket.admit()
+        return None
 
     def _time_out(self) -> None:
         self.session.time_out()
@@ -147,11 +182,15 @@ class Connection:
         try:
             await self._hub.travel()
             result = await HANDLERS[self.namespace][call.endpoint.name](self._context(), call.parameter)
+            self.session.reply(call.call_id, result)
         except Exception as error:  # noqa: BLE001 - a handler that fails must not take the socket with it
             self.session.refuse(call.call_id, _error(error, call.endpoint.name))
-        else:
-            self.session.reply(call.call_id, result)
         self.flush_soon()
+
+    def _open(self, opened: ChannelOpened) -> Coroutine[Any, Any, None]:
+        """Return the work for a channel; its packets find it before it runs."""
+        channel = self._channels[opened.channel_id] = OpenChannel(self, opened.channel_id)
+        return self._serve(opened, channel)
 
     async def _serve(self, opened: ChannelOpened, channel: OpenChannel) -> None:
         handler = HANDLERS[self.namespace][opened.endpoint.name]
@@ -170,10 +209,11 @@ class Connection:
         assert self._client is not None, "requests come after authentication"
         return Context(self._hub, self._client, self.namespace)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _stop_work(self) -> None:
         tasks = set(self._tasks)
@@ -189,16 +229,8 @@ class Connection:
             self._write(frames)
 
     def _write(self, frames: list[str]) -> None:
-        """Hand frames to the socket in one write, if it still takes any."""
-        protocol, transport = self._socket.protocol, self._socket.transport
-        if self._mute or protocol.state is not State.OPEN:
-            return
-        for frame in frames:
-            protocol.send_text(frame.encode())
-        transport.write(b"".join(protocol.data_to_send()))
-        if transport.get_write_buffer_size() > self._max_backlog:
-            logger.warning("closed the socket of a client that does not read")
-            transport.abort()
+        if self.writable:
+            self._socket.write(frames)
 
 
 def _error(error: Exception, endpoint: str) -> Mapping[str, Any]:

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 from lmstudio_integrations.emulator.clock import Clock
 from lmstudio_integrations.emulator.engines.base import FaultKind
 from lmstudio_integrations.emulator.ledger import Ledger
+from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, Limits
 from lmstudio_integrations.emulator.logs import Logs
 from lmstudio_integrations.emulator.models import Library
-from lmstudio_integrations.emulator.refusals import file_not_found
+from lmstudio_integrations.emulator.refusals import file_not_found, limit_reached
 from lmstudio_integrations.emulator.work import Scope
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.types.config import ModelKind
@@ -28,6 +29,15 @@ class Upload:
     data: bytes
     file_type: str
 
+    @property
+    def cost(self) -> int:
+        """What it counts towards the limit; more than its data, so that empty files are not free."""
+        return len(self.data) + len(self.name) + _UPLOAD_OVERHEAD
+
+
+_UPLOAD_OVERHEAD = 512
+"""Bytes that the server needs for each upload besides its name and data."""
+
 
 @dataclass(slots=True, eq=False)
 class Client:
@@ -36,11 +46,44 @@ class Client:
     identifier: str
     sockets: int = 0
     uploads: dict[str, Upload] = field(default_factory=dict[str, Upload])
+    upload_bytes: int = 0
+    """What its uploads cost together."""
+    requests: int = 0
+    """Its calls and channels that have not ended."""
+    request_bytes: int = 0
+    """The size of the messages that opened them."""
 
-    def store(self, upload: Upload) -> str:
-        """Keep a file; return its identifier, which is new each time."""
+    def begin_request(self, size: int, limits: Limits) -> None:
+        """Count a request.
+
+        Raises:
+            RefusedError: If it has too many, or they are too large together.
+        """
+        if self.requests >= limits.requests:
+            raise limit_reached("requests at once of one client", "requests", limits.requests)
+        if self.request_bytes + size > limits.request_bytes:
+            raise limit_reached("bytes of requests at once of one client", "request_bytes", limits.request_bytes)
+        self.requests += 1
+        self.request_bytes += size
+
+    def end_request(self, size: int) -> None:
+        """Count a request no longer."""
+        self.requests -= 1
+        self.request_bytes -= size
+
+    def store(self, upload: Upload, limits: Limits) -> str:
+        """Keep a file; return its identifier, which is new each time.
+
+        Raises:
+            RefusedError: If the file is too large, or all files of this client are.
+        """
+        if len(upload.data) > limits.file_bytes:
+            raise limit_reached("bytes of one uploaded file", "file_bytes", limits.file_bytes)
+        if self.upload_bytes + upload.cost > limits.upload_bytes:
+            raise limit_reached("bytes of uploaded files of one client", "upload_bytes", limits.upload_bytes)
         identifier = f"local:{secrets.token_hex(16)}"
         self.uploads[identifier] = upload
+        self.upload_bytes += upload.cost
         return identifier
 
     def upload(self, identifier: str) -> Upload:
@@ -65,6 +108,7 @@ class Hub:
     ledger: Ledger
     logs: Logs
     latency: float = 0.0
+    limits: Limits = DEFAULT_LIMITS
     flags: set[str] = field(default_factory=set[str])
 
     async def travel(self) -> None:

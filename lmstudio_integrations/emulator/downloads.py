@@ -16,6 +16,7 @@ from lmstudio_integrations.emulator import weights
 from lmstudio_integrations.emulator.catalogue import ModelEntry
 from lmstudio_integrations.emulator.engines._refusals import without_directories
 from lmstudio_integrations.emulator.refusals import RefusedError
+from lmstudio_integrations.emulator.regular_files import open_regular
 
 CHUNK = 1 << 20
 """Bytes that are copied between two looks at whether to stop."""
@@ -34,6 +35,8 @@ class Downloads:
     def __init__(self, *, offline: bool = False) -> None:
         self._offline = offline
         self._folder: Path | None = None
+        self._copies: dict[Path, Path] = {}
+        self._copying: dict[Path, asyncio.Lock] = {}
 
     async def bring(self, entry: ModelEntry, on_bytes: OnBytes) -> str | None:
         """Bring the weights of an entry, and return by which name they are to be loaded.
@@ -49,7 +52,7 @@ class Downloads:
             await self._fetch(bundle, on_bytes)
             return entry.weights
         try:
-            return str(await self._copy(Path(entry.weights), on_bytes))
+            return str(await self._copy_once(Path(entry.weights), on_bytes))
         except OSError as error:
             raise _not_brought(entry.key, error) from error
 
@@ -58,6 +61,7 @@ class Downloads:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+            self._copies.clear()
 
     async def _fetch(self, bundle: weights.Bundle, on_bytes: OnBytes) -> None:
         """Have the package manager fetch a bundle; it tells nothing on the way."""
@@ -68,6 +72,17 @@ class Downloads:
         except weights.WeightsError as error:
             raise _not_brought(bundle.name, error) from error
         on_bytes(total, total)
+
+    async def _copy_once(self, source: Path, on_bytes: OnBytes) -> Path:
+        """Return the copy of a file; however often clients ask for it, there is one, so that the disk does not fill."""
+        async with self._copying.setdefault(source, asyncio.Lock()):
+            copied = self._copies.get(source)
+            if copied is None:
+                copied = self._copies[source] = await self._copy(source, on_bytes)
+            else:
+                size = copied.stat().st_size
+                on_bytes(size, size)
+            return copied
 
     async def _copy(self, source: Path, on_bytes: OnBytes) -> Path:
         if self._folder is None:
@@ -99,11 +114,11 @@ def copy(source: Path, target: Path, tell: OnBytes, stop: threading.Event) -> No
     """Copy a file, unless stopped, and tell after every chunk how far it is.
 
     Raises:
-        OSError: If one cannot be read, or the other not be written.
+        OSError: If one is no regular file or cannot be read, or the other cannot be written.
     """
     source = source.expanduser()
     total, done = source.stat().st_size, 0
-    with source.open("rb") as reader, target.open("wb") as writer:
+    with open_regular(source) as reader, target.open("wb") as writer:
         while not stop.is_set() and (chunk := reader.read(CHUNK)):
             writer.write(chunk)
             done += len(chunk)

@@ -21,10 +21,11 @@ from lmstudio_integrations.emulator.downloads import Downloads
 from lmstudio_integrations.emulator.engines._memory import memory_limit
 from lmstudio_integrations.emulator.engines.base import Engine, EngineError
 from lmstudio_integrations.emulator.ledger import Ledger, PredictionRecord
+from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, Limits
 from lmstudio_integrations.emulator.logs import Logs
 from lmstudio_integrations.emulator.models import Library
 from lmstudio_integrations.emulator.refusals import RefusedError
-from lmstudio_integrations.emulator.server import USUAL_LIMITS, Limits, Server
+from lmstudio_integrations.emulator.server import Server
 from lmstudio_integrations.emulator.work import Scope
 from lmstudio_integrations.errors import (
     LMStudioModelLoadError,
@@ -71,7 +72,7 @@ class Emulator:
         latency: Seconds that each request is on its way, as to a server that is far away.
         offline: Never fetch weights that are not on this machine.
         origins: Browser origins that may connect.
-        limits: What the server puts up with.
+        limits: What the server accepts from its clients: sizes, numbers, silence.
         worker_memory: The most bytes that the process of one model may take; weights that it maps from their file
             do not count. By default three quarters of the machine's memory, on Linux; other systems have no limit.
 
@@ -94,7 +95,7 @@ class Emulator:
         latency: float = 0.0,
         offline: bool = False,
         origins: Collection[str] = (),
-        limits: Limits = USUAL_LIMITS,
+        limits: Limits = DEFAULT_LIMITS,
         worker_memory: int | None = None,
     ) -> None:
         if not latency >= 0:
@@ -297,12 +298,11 @@ class Emulator:
             self._clock,
             downloads=Downloads(offline=self._offline),
             auto_evict=self._auto_evict,
+            max_loaded=self._limits.loaded_models,
             on_change=self._ledger.announce,
         )
-        hub = Hub(library, self._clock, self._ledger, Logs(self._clock), self._latency)
-        server = Server(
-            hub, self._admission, host=self.host, port=self._ports, origins=self._origins, limits=self._limits
-        )
+        hub = Hub(library, self._clock, self._ledger, Logs(self._clock), self._latency, self._limits)
+        server = Server(hub, self._admission, host=self.host, port=self._ports, origins=self._origins)
         try:
             async with _listening(server):
                 yield _Running(hub, server)

@@ -90,6 +90,7 @@ class Library:
         clock: The time.
         downloads: What brings weights.
         auto_evict: Whether a just-in-time load unloads the models that came by earlier ones.
+        max_loaded: How many models may be loaded at once; `None` does not limit them.
         on_change: Called whenever a model has come or gone.
     """
 
@@ -101,6 +102,7 @@ class Library:
         *,
         downloads: Downloads,
         auto_evict: bool = True,
+        max_loaded: int | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.catalogue = catalogue
@@ -108,6 +110,7 @@ class Library:
         self._clock = clock
         self._downloads = downloads
         self._auto_evict = auto_evict
+        self._max_loaded = max_loaded
         self._on_change = on_change
         self._weights: dict[str, str | None] = {entry.key: entry.weights for entry in catalogue.models}
         self._facts: dict[str, ModelFacts] = {}
@@ -225,7 +228,7 @@ class Library:
         """Load a new instance.
 
         Raises:
-            RefusedError: If the identifier is taken, or cannot be one.
+            RefusedError: If the identifier is taken or cannot be one, or too many models are loaded.
             EngineError: If the engine cannot load it.
         """
         identifier = self._reserve(entry, identifier)
@@ -324,9 +327,11 @@ class Library:
         """Return the identifier of a new instance, so that no other load takes it.
 
         Raises:
-            RefusedError: If the one that is asked for is taken, or cannot be asked for again.
+            RefusedError: If the requested one is taken or cannot be requested again, or too many models are loaded.
         """
         taken = self._instances.keys() | self._reserved
+        if self._max_loaded is not None and len(taken) >= self._max_loaded:
+            raise refusals.too_many_loaded(self._max_loaded)
         if identifier is None:
             identifier, number = entry.key, 1
             while identifier in taken:

@@ -125,6 +125,15 @@ def identifier_exists(identifier: str) -> RefusedError:
     return RefusedError(f'A model with the identifier "{identifier}" already exists')
 
 
+def too_many_loaded(limit: int) -> RefusedError:
+    """No further model may be loaded."""
+    return RefusedError(
+        "Model loading was stopped due to insufficient system resources",
+        cause=f"This server has at most {limit} models loaded at once: the limit loaded_models is reached.",
+        suggestion="Unload a model first.",
+    )
+
+
 def file_not_found(identifier: str) -> RefusedError:
     """An uploaded file is not, or no longer, there."""
     return RefusedError(
@@ -136,3 +145,12 @@ def file_not_found(identifier: str) -> RefusedError:
 def load_cancelled() -> RefusedError:
     """A load was stopped before it was done."""
     return RefusedError("Model loading was cancelled.")
+
+
+def limit_reached(what: str, name: str, limit: int) -> RefusedError:
+    """A client would exceed a limit of the server; `name` is the attribute of `Limits`."""
+    return RefusedError(
+        f"This server allows {limit:,} {what}",
+        cause=f"The limit {name} is reached.",
+        suggestion=f"Need less, or start the server with a higher limit: Limits({name}=…).",
+    )

@@ -38,7 +38,7 @@ class Config:
 
 
 def _positive(value: object, default: int) -> int:
-    return int(value) if isinstance(value, int | float) and value >= 1 else default
+    return int(value) if isinstance(value, int | float) and 1 <= value < math.inf else default
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,16 @@ class Hit:
         }
 
 
-def chunk(text: str, source: int, config: Config) -> list[Chunk]:
-    """Cut a text into overlapping pieces, at the end of a paragraph, line or word where there is one."""
+def chunk(text: str, source: int, config: Config, limit: float = math.inf) -> list[Chunk]:
+    """Cut a text into overlapping chunks, at the end of a paragraph, line or word where there is one.
+
+    Stops when there are more than `limit`.
+    """
     chunks: list[Chunk] = []
     start = counted = 0
     line = 1
     step = max(1, config.chunk_size // _MOST_REPEATS)
-    while start < len(text):
+    while start < len(text) and len(chunks) <= limit:
         end = _end(text, start, config.chunk_size)
         piece = text[start:end].lstrip()
         if piece:

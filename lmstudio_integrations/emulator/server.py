@@ -5,14 +5,12 @@ import contextlib
 import http
 import json
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, get_args
 from weakref import WeakSet
 
 from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
-from websockets.protocol import State
 
 from lmstudio_integrations._discreet import server_logger
 from lmstudio_integrations.emulator.admission import Admission
@@ -20,10 +18,8 @@ from lmstudio_integrations.emulator.connection import Connection
 from lmstudio_integrations.emulator.context import Hub
 from lmstudio_integrations.emulator.handlers import SERVED
 from lmstudio_integrations.emulator.handlers.system import version
+from lmstudio_integrations.emulator.sockets import CLOSE_TIMEOUT, Socket, SocketPool, affordable
 from lmstudio_integrations.protocol.endpoints import Namespace
-
-_CLOSE_TIMEOUT = 2.0
-"""Seconds that a client has to answer when its socket is closed."""
 
 _TURNS_OF_ACCEPTING = 4
 """Turns of the event loop from accepting a socket to its handler."""
@@ -37,24 +33,6 @@ _PAGES: dict[str, Callable[[], object]] = {
 """What a plain GET gets (protocol §1.3)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the server puts up with.
-
-    Attributes:
-        message_bytes: The largest frame that is taken; an image comes as one, in base64.
-        backlog_bytes: What is kept for a client that does not read, before its socket is closed.
-        connections: How many sockets may be open at once.
-    """
-
-    message_bytes: int = 256 * 1024 * 1024
-    backlog_bytes: int = 64 * 1024 * 1024
-    connections: int = 4096
-
-
-USUAL_LIMITS = Limits()
-
-
 class Server:
     """Serves one hub on one port, from `open` to `close`.
 
@@ -64,7 +42,6 @@ class Server:
         host: The address to listen on.
         port: The port; 0 takes a free one, and of several the first free one is taken.
         origins: Browser origins that may connect; every other one is refused.
-        limits: What it puts up with.
     """
 
     def __init__(
@@ -75,7 +52,6 @@ class Server:
         host: str = "127.0.0.1",
         port: int | Sequence[int] = 0,
         origins: Collection[str] = (),
-        limits: Limits = USUAL_LIMITS,
     ) -> None:
         self.host = host
         self.port: int = 0
@@ -84,7 +60,7 @@ class Server:
         self._hub = hub
         self._admission = admission
         self._origins = frozenset(origins)
-        self._limits = limits
+        self._pool = SocketPool(affordable(hub.limits.connections))
         self._listener: WebSocketServer | None = None
         self._accepted: WeakSet[ServerConnection] = WeakSet()
 
@@ -117,10 +93,10 @@ class Server:
         for socket in late:
             socket.transport.abort()
         if late:
-            await asyncio.wait([asyncio.ensure_future(socket.wait_closed()) for socket in late], timeout=_CLOSE_TIMEOUT)
+            await asyncio.wait([asyncio.ensure_future(socket.wait_closed()) for socket in late], timeout=CLOSE_TIMEOUT)
 
     def _accept(self, *arguments: Any, **settings: Any) -> ServerConnection:
-        socket = _Socket(*arguments, **settings)
+        socket = Socket(*arguments, pool=self._pool, limits=self._hub.limits, **settings)
         self._accepted.add(socket)
         return socket
 
@@ -131,9 +107,10 @@ class Server:
             port,
             process_request=self._process_request,
             compression=None,
+            open_timeout=self._hub.limits.handshake_timeout,
             ping_interval=None,
-            close_timeout=_CLOSE_TIMEOUT,
-            max_size=self._limits.message_bytes,
+            close_timeout=CLOSE_TIMEOUT,
+            max_size=self._hub.limits.message_bytes,
             create_connection=self._accept,  # type: ignore[arg-type]  # any maker will do, it is only called
             server_header=None,
             logger=server_logger,
@@ -159,14 +136,15 @@ class Server:
             return http.HTTPStatus.NOT_FOUND, f"there is nothing at {path}"
         if "Upgrade" not in request.headers:
             return http.HTTPStatus.UPGRADE_REQUIRED, "this is a WebSocket endpoint"
-        if len(self.connections) >= self._limits.connections:
+        if self._pool.is_full:
             return http.HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections"
         return None
 
     async def _serve(self, socket: ServerConnection) -> None:
+        assert isinstance(socket, Socket), "_accept made it"
         assert socket.request is not None, "the handshake is done"
         namespace = _NAMESPACES[socket.request.path.partition("?")[0]]
-        connection = Connection(socket, namespace, self._hub, self._admission, max_backlog=self._limits.backlog_bytes)
+        connection = Connection(socket, namespace, self._hub, self._admission)
         self.connections.add(connection)
         self._hub.ledger.announce()
         try:
@@ -174,22 +152,6 @@ class Server:
         finally:
             self.connections.discard(connection)
             self._hub.ledger.announce()
-
-
-class _Socket(ServerConnection):
-    """A socket that answers other methods than GET, too; the library hangs up on them without a word."""
-
-    def data_received(self, data: bytes) -> None:
-        """Take what came, unless it is the start of a request that no page takes."""
-        if self.protocol.state is State.CONNECTING and data.startswith(_OTHER_METHODS):
-            self.transport.write(_NOT_FOUND)
-            self.transport.close()
-        else:
-            super().data_received(data)
-
-
-_OTHER_METHODS = (b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"HEAD ")
-_NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 def _json(socket: ServerConnection, value: object) -> Response:

@@ -4,7 +4,7 @@ Everything here belongs to one event loop.
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from types import TracebackType
 from typing import Self
 
@@ -46,6 +46,10 @@ class Scope:
         return task.uncancel() == 0 and (kind is None or issubclass(kind, asyncio.CancelledError))
 
 
+_Line = OrderedDict[asyncio.Future[None], None]
+"""Those who wait, in order. Any of them can give up quickly, as all do when a client with very many disconnects."""
+
+
 class FairQueue:
     """A number of places, given in turn to the clients that wait, so that none waits behind all work of another.
 
@@ -55,7 +59,7 @@ class FairQueue:
 
     def __init__(self, places: int) -> None:
         self._free = places
-        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._waiting: OrderedDict[str, _Line] = OrderedDict()
         self.running: int = 0
         """How many work."""
 
@@ -80,7 +84,7 @@ class FairQueue:
 
     async def _wait(self, client: str) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(client, deque()).append(turn)
+        self._waiting.setdefault(client, OrderedDict())[turn] = None
         try:
             await turn
         except asyncio.CancelledError:
@@ -95,7 +99,7 @@ class FairQueue:
         """Give free places to the first of each client, one client after the other."""
         while self._free and self._waiting:
             client, line = self._waiting.popitem(last=False)
-            turn = line.popleft()
+            turn, _ = line.popitem(last=False)
             if line:
                 self._waiting[client] = line
             if not turn.cancelled():
@@ -105,6 +109,6 @@ class FairQueue:
     def _forget(self, client: str, turn: asyncio.Future[None]) -> None:
         line = self._waiting.get(client)
         if line is not None and turn in line:
-            line.remove(turn)
+            del line[turn]
             if not line:
                 del self._waiting[client]

@@ -25,11 +25,17 @@ def dumps(value: Any) -> str:
     try:
         return to_json(value, inf_nan_mode="null").decode()
     except ValueError:
-        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+        # Once more without what is no finite number; only a round trip replaces it everywhere.
+        finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
+        return json.dumps(finite, separators=(",", ":"))
 
 
-def parse(data: str | bytes) -> tuple[dict[str, Any] | None, bool]:
+def parse(data: str | bytes, *, max_depth: int | None = None) -> tuple[dict[str, Any] | None, bool]:
     """Read a frame.
+
+    Args:
+        data: The JSON text.
+        max_depth: How deeply it may be nested, if that is limited.
 
     Returns:
         The object, or `None` if it is none; and whether it took the slow parser, which alone lets lone
@@ -38,6 +44,8 @@ def parse(data: str | bytes) -> tuple[dict[str, Any] | None, bool]:
     try:
         value, slow = from_json(data), False
     except (ValueError, TypeError):  # the latter for text that no UTF-8 can carry
+        if max_depth is not None and is_deeper(data, max_depth):
+            return None, True  # the slow parser is recursive, and ends the process where the recursion limit is high
         try:
             value, slow = json.loads(data), True
         except (ValueError, RecursionError):
@@ -119,6 +127,22 @@ def without_surrogates(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+_BRACKET = re.compile(rb'[\[\]{}]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+"""A bracket, or a string, whose brackets do not count; possessive, so that no byte is looked at twice."""
+
+
+def is_deeper(data: str | bytes, limit: int) -> bool:
+    """Return whether a JSON text has more levels than this, without parsing it."""
+    text = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    depth = 0
+    for token in _BRACKET.finditer(text):
+        sign = text[token.start()]
+        depth += (sign in b"[{") - (sign in b"]}")
+        if depth > limit:
+            return True
+    return False
 
 
 def auth(identifier: str, passkey: str) -> str:

@@ -24,6 +24,17 @@ Authenticate = Callable[[str, str], str | None]
 
 MAX_CREDENTIAL_LENGTH = 256
 
+MAX_ID = 2**53 - 1
+"""The largest id, as JavaScript counts; the smallest is its negative."""
+
+MAX_DEPTH = 200
+"""How deeply a frame may be nested. The quick parser reads no deeper either; the slow one would."""
+
+MAX_FINDINGS = 20
+"""Errors in a parameter that a warning lists; of more, it gives the number."""
+
+MAX_WARNING_LENGTH = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class CallReceived:
@@ -66,21 +77,29 @@ class ServerSession:
         self._endpoints = endpoints
         self._authenticate = authenticate
         self._outbox: list[str] = []
+        self._pending_size = 0
         self._channels: dict[int, Channel] = {}
         self._warnings = 0
+        self._warnings_received = 0
         self.client: str | None = None
         """The client's identifier, once it was let in."""
         self.refused: bool = False
         """Whether the client was turned away; the connection is then to be closed."""
 
+    @property
+    def pending_size(self) -> int:
+        """How many characters `data_to_send` would return."""
+        return self._pending_size
+
     def data_to_send(self) -> list[str]:
         """Return the frames that are due, once."""
         outbox, self._outbox = self._outbox, []
+        self._pending_size = 0
         return outbox
 
     def receive(self, data: str | bytes) -> Request | None:
         """Take in one frame; return what it asks for, if it is a valid request."""
-        frame, _ = envelope.parse(data)
+        frame = self._read(data)
         if frame is None:
             return None
         if self.client is None:
@@ -94,12 +113,18 @@ class ServerSession:
             case "channelSend":
                 return self._on_packet(frame)
             case "keepAlive":
-                self._outbox.append(envelope.KEEP_ALIVE_ACK)
+                self._put(envelope.KEEP_ALIVE_ACK)
             case "communicationWarning":
-                logger.warning("the client warns: %s", frame.get("warning"))
+                self._on_warning(frame)
             case _:
                 pass
         return None
+
+    def _read(self, data: str | bytes) -> dict[str, Any] | None:
+        frame, slow = envelope.parse(data, max_depth=MAX_DEPTH)
+        if frame is None and slow and self.client is not None and envelope.is_deeper(data, MAX_DEPTH):
+            self.warn(f"Received a frame that is nested more than {MAX_DEPTH} levels deep", "unknown")
+        return frame
 
     def time_out(self) -> None:
         """Turn away a client that has not said who it is."""
@@ -108,32 +133,36 @@ class ServerSession:
 
     def reply(self, call_id: int, result: Any = None) -> None:
         """Answer a call; `None` is a void result."""
-        self._outbox.append(envelope.rpc_result(call_id, None if result is None else envelope.dumps(result)))
+        self._put(envelope.rpc_result(call_id, None if result is None else envelope.dumps(result)))
 
     def refuse(self, call_id: int, error: Mapping[str, Any]) -> None:
         """Answer a call with an error."""
-        self._outbox.append(envelope.rpc_error(call_id, envelope.dumps(error)))
+        self._put(envelope.rpc_error(call_id, envelope.dumps(error)))
 
     def send(self, channel_id: int, packet: Mapping[str, Any]) -> None:
         """Send a packet, unless the channel has ended."""
         if channel_id in self._channels:
-            self._outbox.append(envelope.channel_send(channel_id, envelope.dumps(packet)))
+            self._put(envelope.channel_send(channel_id, envelope.dumps(packet)))
 
     def close(self, channel_id: int) -> None:
         """End a channel normally."""
         if self._channels.pop(channel_id, None):
-            self._outbox.append(envelope.channel_close(channel_id))
+            self._put(envelope.channel_close(channel_id))
 
     def fail(self, channel_id: int, error: Mapping[str, Any]) -> None:
         """End a channel with an error."""
         if self._channels.pop(channel_id, None):
-            self._outbox.append(envelope.channel_error(channel_id, envelope.dumps(error)))
+            self._put(envelope.channel_error(channel_id, envelope.dumps(error)))
 
     def warn(self, text: str, kind: str) -> None:
         """Send a warning, unless this connection has had its five."""
         if self._warnings < envelope.MAX_WARNINGS:
             self._warnings += 1
-            self._outbox.append(envelope.warning(text, kind))
+            self._put(envelope.warning(text[:MAX_WARNING_LENGTH], kind))
+
+    def _put(self, frame: str) -> None:
+        self._outbox.append(frame)
+        self._pending_size += len(frame)
 
     def _on_auth(self, frame: Mapping[str, Any]) -> None:
         """Let a client in, or not; what does not look like credentials is ignored."""
@@ -145,13 +174,19 @@ class ServerSession:
         error = self._authenticate(str(identifier), str(passkey))
         if error is None:
             self.client = str(identifier)
-            self._outbox.append(envelope.auth_result(None))
+            self._put(envelope.auth_result(None))
         else:
             self._refuse(f"Failed to validate client: {error}")
 
     def _refuse(self, error: str) -> None:
         self.refused = True
-        self._outbox.append(envelope.auth_result(error))
+        self._put(envelope.auth_result(error))
+
+    def _on_warning(self, frame: Mapping[str, Any]) -> None:
+        """Log a warning of the client, up to the number that a side may send; it must not fill the log."""
+        self._warnings_received += 1
+        if self._warnings_received <= envelope.MAX_WARNINGS:
+            logger.warning("the client warns: %s", ascii(str(frame.get("warning"))[:MAX_WARNING_LENGTH]))
 
     def _on_call(self, frame: Mapping[str, Any]) -> CallReceived | None:
         name, call_id = frame.get("endpoint"), frame.get("callId")
@@ -214,7 +249,7 @@ class ServerSession:
 
 
 def _is_id(value: object) -> TypeIs[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_ID
 
 
 def _is_credential(value: object) -> bool:
@@ -239,7 +274,13 @@ def _validated(parameter: Any, frame: Mapping[str, Any], key: str) -> Any:
     try:
         return _validator(parameter).validate_python(frame.get(key), by_alias=True, by_name=False)
     except ValidationError as error:
-        raise ValueError("; ".join(_finding(problem) for problem in error.errors(include_url=False))) from error
+        raise ValueError(_findings(error)) from error
+
+
+def _findings(error: ValidationError) -> str:
+    if error.error_count() > MAX_FINDINGS:  # listing them takes far more memory than the parameter itself
+        return f"{error.error_count()} errors"
+    return "; ".join(_finding(problem) for problem in error.errors(include_url=False))
 
 
 def _finding(problem: Any) -> str:

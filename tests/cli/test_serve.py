@@ -12,12 +12,18 @@ import pytest
 from lmstudio_integrations._environment import TOKEN_VARIABLES
 from lmstudio_integrations.cli import _catalogue
 from lmstudio_integrations.cli._catalogue import SCRIPTED_PACE, ServeOptions, build, build_catalogue, load_rules
-from lmstudio_integrations.cli._serve import announce, is_exposed
+from lmstudio_integrations.cli._serve import announce, is_exposed, limits_of
 from lmstudio_integrations.cli._tokens import accepted_tokens
 from lmstudio_integrations.client.sync import Client
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator import Emulator, Limits
 from lmstudio_integrations.emulator.catalogue import BUNDLED
-from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
+from lmstudio_integrations.emulator.limits import MIB
+from lmstudio_integrations.errors import (
+    LMStudioAuthenticationError,
+    LMStudioClientError,
+    LMStudioServerError,
+    LMStudioValueError,
+)
 from tests.leaks import shown_by
 
 Run = Callable[..., int | str | None]
@@ -53,12 +59,31 @@ def serving() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
         process.communicate(timeout=10)
 
 
-def test_the_memory_of_workers_is_given_in_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_workers_is_given_in_mebibytes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(_catalogue, "Emulator", lambda **options: asked.append(options["worker_memory"]))
     build(ServeOptions(worker_memory=2000))
     build(ServeOptions())
-    assert asked == [2_000_000_000, None]
+    assert asked == [2000 * MIB, None]
+
+
+def test_flags_for_limits_leave_room_for_a_file_of_the_largest_size() -> None:
+    assert limits_of(Limits().connections, Limits().file_bytes, Limits().upload_bytes) == Limits()
+    limits = limits_of(5, 200 * MIB, 1)
+    assert (limits.connections, limits.file_bytes) == (5, 200 * MIB)
+    assert min(limits.message_bytes, limits.request_bytes) >= limits.file_bytes * 4 / 3
+    assert limits.upload_bytes == limits.file_bytes
+
+
+def test_limits_reach_the_server(serving: Callable[..., "subprocess.Popen[str]"]) -> None:
+    process = serving("--scripted", "--port", "0", "--max-connections", "1", "--max-uploads", "1", "--max-file", "1")
+    assert process.stdout is not None
+    address = process.stdout.readline().strip().removeprefix("ws://")
+    with Client(address) as client:
+        with pytest.raises(LMStudioServerError, match="1,048,576 bytes of one uploaded file"):
+            client.files.prepare_file(bytes(1024 * 1024 + 1), "a.bin")
+        with Client(address) as other, pytest.raises(LMStudioClientError):
+            other.list_downloaded_models()
 
 
 def test_without_flags_the_bundled_models_are_served_with_real_weights() -> None:

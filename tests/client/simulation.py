@@ -35,6 +35,9 @@ class _IO:
     def wake(self, _wake: Callable[[], None]) -> None:
         raise AssertionError("nobody sleeps in simulated time")
 
+    def end_daemon(self) -> None:
+        """Do nothing: the process goes on."""
+
     def submit(self, function: Callable[..., Any], *args: Any) -> None:
         raise AssertionError("calls are cancelled in place")
 

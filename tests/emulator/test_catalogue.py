@@ -1,6 +1,9 @@
 """Where the emulator's models come from: flags, files, folders."""
 
+import contextlib
+import os
 import re
+import socket
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from lmstudio_integrations.emulator.engines._scripted.rules import Break, Error,
 from lmstudio_integrations.emulator.engines.base import ModelFacts
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.test_llama_cpp_gguf import gguf
+from tests.emulator.wire import STACK, wire
 
 CHAT, VECTORS = BUNDLED
 
@@ -177,6 +181,43 @@ def test_a_folder_in_the_layout_of_lm_studio_is_a_catalogue(tmp_path: Path) -> N
         "broken-embed": ("embedding", "local/broken-embed.gguf"),
     }
     assert {each.weights for each in found if each.key == "chat"} == {str(chat)}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no such files")
+def test_what_cannot_be_read_in_a_folder_is_skipped_with_a_log_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(tmp_path, "good.gguf", "llama")
+    os.mkfifo(tmp_path / "fifo.gguf")
+    (tmp_path / "dangling.gguf").symlink_to(tmp_path / "nothing")
+    (tmp_path / "loop.gguf").symlink_to(tmp_path / "loop.gguf")
+    (tmp_path / "device.gguf").symlink_to("/dev/zero")
+    (tmp_path / "folder.gguf").mkdir()
+    (tmp_path / "round").symlink_to(tmp_path, target_is_directory=True)
+    bad = ["dangling", "device", "fifo", "folder", "loop", "socket"]
+    with socket.socket(socket.AF_UNIX) as listening, contextlib.chdir(tmp_path):
+        listening.bind("socket.gguf")  # a whole path may be too long for a socket
+        with Emulator(catalog=tmp_path) as server, wire(server, "system") as me:
+            assert [info["modelKey"] for info in me.result("listDownloadedModels")] == ["good"]
+    skipped = [record.getMessage() for record in caplog.records if "skipped the model file" in record.getMessage()]
+    assert [Path(line.split()[4].rstrip(":")).stem for line in skipped] == bad
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="every file can be read")
+def test_a_file_without_permission_is_skipped(tmp_path: Path) -> None:
+    put(tmp_path, "good.gguf", "llama")
+    put(tmp_path, "secret.gguf", "llama").chmod(0)
+    assert [each.key for each in scan(tmp_path)] == ["good"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no FIFOs")
+def test_a_model_that_became_a_fifo_keeps_nobody_waiting(tmp_path: Path) -> None:
+    path = put(tmp_path, "chat.gguf", "llama")
+    with Emulator(catalog=tmp_path) as server, wire(server) as me, wire(server, "system") as system:
+        path.unlink()
+        os.mkfifo(path)
+        assert [info["modelKey"] for info in system.result("listDownloadedModels")] == ["chat"]
+        assert me.stream("loadModel", {"modelKey": "chat", "loadConfigStack": STACK})[-1]["type"] == "error"
 
 
 def test_the_header_of_a_file_says_what_it_is_for(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -708,6 +709,29 @@ def test_a_file_is_copied_with_real_progress(tmp_path: Path) -> None:
         assert bytes_told(packets) == [(CHUNK, total), (2 * CHUNK, total), (total, total)]
         assert packets[-1] == {"type": "success", "defaultIdentifier": "absent"}
         assert [info["modelKey"] for info in system.result("listDownloadedModels")] == ["absent"]
+
+
+def test_however_often_a_file_is_downloaded_there_is_one_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, copies = tmp_path / "model.gguf", tmp_path / "copies"
+    source.write_bytes(b"GGUF" + bytes(CHUNK))
+    copies.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(copies))
+    total = CHUNK + 4
+    with absent(str(source)) as server, wire(server, "repository") as shop:
+        shop.stream("downloadModel", {"downloadIdentifier": "absent"})
+        packets = shop.stream("downloadModel", {"downloadIdentifier": "absent"})
+        assert bytes_told(packets) == [(total, total)]
+        assert packets[-1]["type"] == "success"
+        assert len(list(copies.rglob("model.gguf"))) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no FIFOs")
+def test_a_fifo_cannot_be_downloaded(tmp_path: Path) -> None:
+    source = tmp_path / "model.gguf"
+    os.mkfifo(source)
+    with absent(str(source)) as server, wire(server, "repository") as shop:
+        error = shop.stream("downloadModel", {"downloadIdentifier": "absent"})[-1]["error"]
+        assert "not a regular file" in error["cause"]
 
 
 def test_a_file_that_is_not_there_cannot_be_downloaded(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """GGUF headers, the conversion of MiniLM, and what a load makes of both. All ours; no engine runs."""
 
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,10 @@ def test_lists_of_lists_are_passed_over(tmp_path: Path) -> None:
     assert read_header(path).architecture == "bert"
 
 
+NESTED = struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 100_000
+"""An array in an array in an array."""
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -113,12 +118,34 @@ def test_lists_of_lists_are_passed_over(tmp_path: Path) -> None:
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("k") + struct.pack("<I", 77), "unknown kind 77"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("k") + struct.pack("<IIQ", 9, 77, 2), "unknown kind 77"),
         (b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1 << 62), "cannot be read as GGUF|cut off"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + text("t") + struct.pack("<I", 1 << 31), "cannot be read as GGUF"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("k") + NESTED, "unknown kind 9"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("k") + struct.pack("<IIQ", 9, 8, 1 << 60), "cannot be read"),
+        (gguf({"general.alignment": 0}, TENSORS), "cannot be read as GGUF"),
+        (gguf({"general.alignment": "much"}, TENSORS), "cannot be read as GGUF"),
     ],
 )
 def test_what_is_no_gguf_is_named_as_such(tmp_path: Path, data: bytes, words: str) -> None:
     path = write(tmp_path / "broken.gguf", data)
     with pytest.raises(GgufError, match=words):
         read_header(path)
+
+
+def test_a_text_in_place_of_a_number_is_passed_over(tmp_path: Path) -> None:
+    metadata = METADATA | {"llama.context_length": "long", "general.file_type": "x"}
+    path = write(tmp_path / "m.gguf", gguf(metadata, TENSORS))
+    facts = LlamaCppEngine(threads=1).facts(str(path), "llm")
+    assert (facts.max_context_length, facts.quantization) == (4096, None)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no FIFOs")
+def test_what_is_no_regular_file_is_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.gguf")
+    os.mkfifo(tmp_path / "mmproj-fifo.gguf")
+    with pytest.raises(GgufError, match="is not a regular file"):
+        read_header(tmp_path / "fifo.gguf")
+    path = write(tmp_path / "m.gguf", gguf(METADATA, TENSORS))
+    assert not LlamaCppEngine(threads=1).facts(str(path), "llm").vision
 
 
 @pytest.mark.parametrize("name", ["missing.gguf", "", None, "."])

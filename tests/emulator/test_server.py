@@ -11,7 +11,6 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from lmstudio_integrations.emulator.clock import Timer
 from lmstudio_integrations.emulator.embedded import netloc
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioTimeoutError, LMStudioValueError
+from tests.emulator.hostile import UPGRADE, frame, lazy
 from tests.emulator.wire import TIMEOUT, Wire, asking, bare, named, wire
 from tests.requirements import proves
 
@@ -333,26 +333,16 @@ def test_packets_of_a_channel_come_in_order_and_end_with_its_close(me: Wire) -> 
 def test_frames_that_are_due_together_leave_in_one_write(server: Emulator) -> None:
     with wire(server) as me, socket.create_connection(("127.0.0.1", server.port), TIMEOUT) as line:
         me.result("listLoaded")
-        line.sendall(
-            b"GET /llm HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-        )
+        line.sendall(UPGRADE % b"llm")
         assert line.recv(4096).startswith(b"HTTP/1.1 101")
-        line.sendall(masked(json.dumps(credentials())))
+        line.sendall(frame(json.dumps(credentials()).encode()))
         assert b'{"success":true}' in line.recv(4096)
         get = {"identifier": MODEL, "loadConfigStack": {"layers": []}}
-        frame = {"type": "channelCreate", "endpoint": "getOrLoad", "channelId": 1, "creationParameter": get}
-        line.sendall(masked(json.dumps(frame)))
+        opening = {"type": "channelCreate", "endpoint": "getOrLoad", "channelId": 1, "creationParameter": get}
+        line.sendall(frame(json.dumps(opening).encode()))
         together = line.recv(65536)
         assert b"alreadyLoaded" in together
         assert b"channelClose" in together
-
-
-def masked(text: str) -> bytes:
-    """Return a text frame of a client, masked with zeros."""
-    data = text.encode()
-    size = bytes([0x80 | len(data)]) if len(data) < 126 else bytes([0x80 | 126]) + len(data).to_bytes(2, "big")
-    return b"\x81" + size + bytes(4) + data
 
 
 @proves("S-FRAMES-GONE-CHANNEL")
@@ -489,6 +479,16 @@ def test_a_handler_that_fails_costs_only_its_request(
     assert me.result("getLoadConfig", {"specifier": named(MODEL)})
 
 
+def test_a_result_that_is_no_json_is_an_error(me: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(*_: object) -> object:
+        return object()
+
+    from lmstudio_integrations.emulator.handlers import HANDLERS
+
+    monkeypatch.setitem(HANDLERS["llm"], "listLoaded", answer)
+    assert "Internal error" in me.refusal("listLoaded")["title"]
+
+
 def test_a_warning_of_the_client_is_logged(me: Wire, caplog: pytest.LogCaptureFixture) -> None:
     me.say({"type": "communicationWarning", "warning": "I do not understand", "kind": "unknown"})
     me.say({"type": "keepAlive"})
@@ -533,16 +533,6 @@ def test_an_unknown_packet_comes_on_the_channel() -> None:
     with faulty({"fault": "unknown_packet"}, {"text": "One"}) as server, wire(server) as me:
         kinds = [packet["type"] for packet in me.stream("predict", asking(MODEL))]
         assert kinds == ["promptProcessingProgress"] * 2 + ["unheardOf", "fragment", "success"]
-
-
-@contextmanager
-def lazy(server: Emulator) -> Iterator[Wire]:
-    """Open a socket whose client reads nothing after it was let in, and has next to no room for it."""
-    line = socket.socket()
-    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    line.connect(("127.0.0.1", server.port))
-    with wire(server, sock=line, max_queue=1, close_timeout=0.1) as me:
-        yield me
 
 
 LONG = ModelEntry(key=MODEL, rules=({"then": [{"text": " ".join(["word"] * 40_000)}]},), preload=True)

@@ -1,5 +1,8 @@
 """Whatever is said to the emulator, it goes on."""
 
+import contextlib
+import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,13 +12,15 @@ from hypothesis import strategies as st
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
+from tests.emulator.hostile import frame, is_closed, raw, raw_websocket
 from tests.emulator.wire import STACK, asking, named, wire
 
 NAMES = sorted({name for endpoints in ENDPOINTS.values() for name in endpoints})
 KEEP_ALIVE = {"type": "keepAlive"}
 TYPES = ["rpcCall", "channelCreate", "channelSend", "channelAck", "signalSubscribe", "communicationWarning"]
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+numbers = st.integers() | st.integers(2**53, 2**70) | st.just(10**400)
+scalars = st.none() | st.booleans() | numbers | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
 )
@@ -40,6 +45,16 @@ frames = st.fixed_dictionaries(
     },
 )
 
+nested = st.integers(1, 3000).map(lambda depth: '{"type":' + '[{"a":' * depth + "1" + "}]" * depth + "}")
+payloads = st.binary(max_size=300) | nested.map(str.encode) | frames.map(lambda each: json.dumps(each).encode())
+pieces = st.binary(max_size=300) | st.builds(
+    lambda payload, opcode, final: frame(payload, opcode=opcode, final=final),
+    payloads,
+    st.sampled_from([0, 1, 2, 8, 9, 10, 15]),
+    st.booleans(),
+)
+"""What may come down a TCP connection: garbage, and WebSocket frames of any kind with any content."""
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Emulator]:
@@ -63,3 +78,19 @@ def test_the_server_survives_all_frames(server: Emulator, namespace: str, caplog
 
     converse()
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_the_server_survives_all_bytes(server: Emulator, caplog: pytest.LogCaptureFixture) -> None:
+    @settings(max_examples=150, deadline=None)
+    @given(st.sampled_from(["http", "websocket"]), st.lists(pieces, max_size=8))
+    def send(level: str, said: list[bytes]) -> None:
+        with raw(server) if level == "http" else raw_websocket(server) as line, contextlib.suppress(ConnectionError):
+            line.sendall(b"".join(said))
+            line.shutdown(socket.SHUT_WR)
+            assert is_closed(line)
+        assert len(other.result("listLoaded")) == 1
+
+    with wire(server, client="guest:other") as other:
+        send()
+    errors = {record.getMessage() for record in caplog.records if record.levelname == "ERROR"}
+    assert errors <= {"opening handshake failed"}, "which is how older versions of websockets log garbage"

@@ -257,6 +257,10 @@ def test_a_large_overlap_does_not_make_a_piece_of_every_character() -> None:
     assert len(chunks) == 37
 
 
+def test_cutting_ends_soon_after_the_limit() -> None:
+    assert len(chunk("x" * 1000, 0, Config(chunk_size=1, overlap=0), 10)) == 11
+
+
 def test_no_line_of_a_text_is_counted_twice() -> None:
     class Text(str):
         __slots__ = ()
@@ -275,6 +279,7 @@ def test_no_line_of_a_text_is_counted_twice() -> None:
     ("fields", "config"),
     [
         ({}, Config()),
+        ({"retrieval.limit": float("inf")}, Config()),
         ({"retrieval.limit": 3.0, "retrieval.embeddingModel": "v"}, Config(limit=3, model="v")),
         ({"retrieval.chunkingMethod": {"chunkSize": 10}}, Config(chunk_size=10, overlap=9)),
         ({"retrieval.chunkingMethod": {"chunkSize": 0, "chunkOverlap": -1}, "retrieval.limit": "x"}, Config()),

@@ -61,6 +61,8 @@ def test_any_value_of_json_survives_the_way_there_and_back(value: Any) -> None:
 
 def test_what_is_no_finite_number_becomes_null_as_it_does_in_javascript() -> None:
     assert json.loads(envelope.dumps([float("inf"), float("-inf"), float("nan")])) == [None, None, None]
+    beside_a_surrogate = {"a": ["\ud800", float("inf"), 1.5]}
+    assert json.loads(envelope.dumps(beside_a_surrogate)) == {"a": ["\ud800", None, 1.5]}
 
 
 def test_text_can_always_be_written_to_a_socket() -> None:
@@ -93,3 +95,21 @@ def test_nesting_too_deep_for_the_fast_parser_is_read_by_the_slow_one() -> None:
     frame, slow = envelope.parse('{"a":' * 300 + "1" + "}" * 300)
     assert frame is not None
     assert slow
+
+
+@pytest.mark.parametrize(
+    ("text", "depth"),
+    [("1", 0), ("[]", 1), ('{"a":[{}]}', 3), ("[[],[],[[]]]", 3), ('["[[\\"[["]', 1), ('"[[', 0), ('"\ud800"', 0)],
+)
+def test_levels_are_counted_outside_strings(text: str, depth: int) -> None:
+    for data in (text, text.encode("utf-8", "surrogatepass")):
+        assert not envelope.is_deeper(data, depth)
+        assert depth == 0 or envelope.is_deeper(data, depth - 1)
+
+
+def test_what_is_nested_too_deeply_never_meets_the_recursive_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    def meet(*_: object) -> None:
+        raise AssertionError("the process may end here, where its recursion limit is high")
+
+    monkeypatch.setattr(json, "loads", meet)
+    assert envelope.parse('{"a":' * 100_000 + "}" * 100_000, max_depth=200) == (None, True)

@@ -236,6 +236,53 @@ def test_five_warnings_are_sent_and_then_no_more() -> None:
     assert len(sent(made)) == 5
 
 
+def test_of_very_many_errors_a_warning_gives_the_number() -> None:
+    made = session()
+    history = {"messages": [1] * 100}
+    made.receive(json.dumps(create() | {"creationParameter": PREDICT | {"history": history}}))
+    (warning,) = sent(made)
+    assert warning["warning"].endswith("creationParameter = 100 errors")
+
+
+@pytest.mark.parametrize("levels", [199, 200])
+def test_a_frame_has_so_many_levels(levels: int) -> None:
+    made = session()
+    # The lone surrogate leads to the slow parser, which reads any depth.
+    nested = (
+        '{"a":' * (levels // 2)
+        + "[" * (levels - levels // 2)
+        + '"\\ud800"'
+        + "]" * (levels - levels // 2)
+        + "}" * (levels // 2)
+    )
+    assert made.receive(f'{{"type":"communicationWarning","x":{nested}}}') is None
+    assert [frame["warning"] for frame in sent(made)] == (
+        [] if levels == 199 else ["Received a frame that is nested more than 200 levels deep"]
+    )
+
+
+@pytest.mark.parametrize("number", [2**53, -(2**53), 10**400])
+def test_an_id_is_a_number_that_javascript_can_count(number: int) -> None:
+    made = session()
+    assert made.receive(json.dumps({"type": "rpcCall", "endpoint": "tokenize", "callId": number})) is None
+    assert sent(made) == []
+
+
+def test_five_warnings_of_a_client_are_logged_and_then_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    made = session()
+    for _ in range(7):
+        made.receive('{"type":"communicationWarning","warning":"I wonder"}')
+    assert len(caplog.records) == 5
+
+
+def test_a_session_knows_how_much_is_to_be_sent() -> None:
+    made = session()
+    made.receive('{"type":"keepAlive"}')
+    size = made.pending_size
+    assert size == sum(map(len, made.data_to_send())) > 0
+    assert made.pending_size == 0
+
+
 def test_both_ends_agree_on_a_whole_conversation() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", PREDICT)

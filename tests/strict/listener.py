@@ -51,7 +51,7 @@ class StrictListener:
     def _judge(self, namespace: str, text: str | bytes) -> Iterator[str]:
         try:
             frame = _read(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield f"no JSON: {error}"
             return
         if not isinstance(frame, dict):

@@ -3,18 +3,28 @@
 Standard library only, and quick enough for a listing; the tensors' data is never touched.
 """
 
+import os
 import re
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lmstudio_integrations.emulator.engines.base import ModelFacts
+from lmstudio_integrations.emulator.regular_files import open_regular
 
 MAGIC = b"GGUF"
 _VERSIONS = {2, 3}
-_MOST_ENTRIES = 1 << 24
+_MOST_ENTRIES = 1 << 22
+"""Metadata, tensors, or elements of an array; the largest vocabularies have an eighth of this."""
+
+_MOST_LETTERS = 1 << 24
+"""Of one text; chat templates have a few thousand."""
+
+_MOST_DIMENSIONS = 8
+_MOST_LEVELS = 4
+"""How deeply arrays may be nested."""
+
 _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 
@@ -58,7 +68,12 @@ class GgufHeader:
 
     def of_architecture(self, name: str, default: int = 0) -> int:
         """Return a number that stands under the architecture's own prefix."""
-        return int(self.metadata.get(f"{self.architecture}.{name}", default))
+        return self.whole(f"{self.architecture}.{name}", default)
+
+    def whole(self, name: str, default: int) -> int:
+        """Return a number; where a file has something else in its place, the default."""
+        value = self.metadata.get(name)
+        return value if isinstance(value, int) else default
 
 
 def read_header(path: Path) -> GgufHeader:
@@ -68,12 +83,14 @@ def read_header(path: Path) -> GgufHeader:
         GgufError: If there is no such file, or it is not GGUF, or it is cut off.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             header = _read(file)
-        size = path.stat().st_size
+            size = os.fstat(file.fileno()).st_size
     except (FileNotFoundError, NotADirectoryError):
         raise GgufError(f"there is no file {path}") from None
-    except (OSError, struct.error, UnicodeDecodeError, MemoryError, OverflowError) as error:
+    except GgufError:
+        raise
+    except (OSError, ValueError, ArithmeticError) as error:
         raise GgufError(f"{path} cannot be read as GGUF: {error}") from error
     if size <= header.last_tensor:
         raise GgufError(f"{path} is cut off: it has {size} bytes and its last tensor begins at {header.last_tensor}")
@@ -82,7 +99,7 @@ def read_header(path: Path) -> GgufHeader:
 
 def to_facts(header: GgufHeader, size: int, *, vision: bool) -> ModelFacts:
     """Return what a header says of the model."""
-    quantization = _FILE_TYPES.get(int(header.metadata.get("general.file_type", -1)))
+    quantization = _FILE_TYPES.get(header.whole("general.file_type", -1))
     return ModelFacts(
         architecture=header.architecture,
         params=people_number(header.parameters),
@@ -132,7 +149,7 @@ def _tensors(file: BinaryIO, count: int) -> tuple[int, int]:
     for _ in range(count):
         _string(file)
         size = 1
-        for extent in _unpack(file, f"{_unpack(file, 'I')[0]}Q"):
+        for extent in _unpack(file, f"{_number(file, 'I', _MOST_DIMENSIONS)}Q"):
             size *= extent
         parameters += size
         last = max(last, _unpack(file, "IQ")[1])
@@ -148,15 +165,18 @@ def _value(file: BinaryIO, kind: int) -> Any:
     return _unpack(file, _SCALARS[kind])[0] if kind in _SCALARS else _unknown(file, kind)
 
 
-def _skip_array(file: BinaryIO) -> None:
-    kind, count = _unpack(file, "IQ")
-    skip: Callable[[BinaryIO], Any]
+def _skip_array(file: BinaryIO, levels: int = _MOST_LEVELS) -> None:
+    kind, count = _unpack(file, "I")[0], _number(file, "Q", _MOST_ENTRIES)
     if kind in _SCALARS:
         file.seek(count * struct.calcsize(f"<{_SCALARS[kind]}"), 1)
         return
-    skip = {_STRING: _skip_string, _ARRAY: _skip_array}.get(kind) or (lambda at: _unknown(at, kind))
     for _ in range(count):
-        skip(file)
+        if kind == _STRING:
+            _skip_string(file)
+        elif kind == _ARRAY and levels > 1:
+            _skip_array(file, levels - 1)
+        else:
+            _unknown(file, kind)
 
 
 def _skip_string(file: BinaryIO) -> None:
@@ -164,7 +184,21 @@ def _skip_string(file: BinaryIO) -> None:
 
 
 def _string(file: BinaryIO) -> str:
-    return _exactly(file, _unpack(file, "Q")[0]).decode("utf-8", "replace")
+    return _exactly(file, _number(file, "Q", _MOST_LETTERS)).decode("utf-8", "replace")
+
+
+def _number(file: BinaryIO, layout: str, limit: int) -> int:
+    """Return a number that says how much follows.
+
+    Raises:
+        GgufError: If that would be more than any model has.
+    """
+    (number,) = _unpack(file, layout)
+    if number > limit:
+        raise GgufError(
+            f"{file.name} cannot be read as GGUF: its header says {number} where at most {limit} makes sense"
+        )
+    return int(number)
 
 
 def _unpack(file: BinaryIO, layout: str) -> tuple[Any, ...]:

@@ -68,7 +68,7 @@ def header_of(path: Path) -> GgufHeader:
 
 def projector_of(path: Path) -> Path | None:
     """Return the file that lets a model see images: it lies beside the model and is named so."""
-    return next(iter(sorted(path.parent.glob("mmproj*.gguf"))), None)
+    return next((found for found in sorted(path.parent.glob("mmproj*.gguf")) if found.is_file()), None)
 
 
 async def file_of(name: str | None, *, offline: bool, announce: Announce) -> Path:

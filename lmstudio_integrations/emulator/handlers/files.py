@@ -3,13 +3,15 @@
 import asyncio
 import base64
 import mimetypes
+from array import array
+from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
 from lmstudio_integrations.emulator import retrieval
 from lmstudio_integrations.emulator.context import Channel, Context, Upload
 from lmstudio_integrations.emulator.engines.base import LoadedModel
-from lmstudio_integrations.emulator.refusals import RefusedError, file_not_found
+from lmstudio_integrations.emulator.refusals import RefusedError, file_not_found, limit_reached
 from lmstudio_integrations.protocol.requests import LocalFile, ParseDocument, Retrieve, UploadedFile, UploadFile
 from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier, by_identifier
 
@@ -28,14 +30,18 @@ _TYPES = {
 _PARSABLE = {"text/plain", "text/other"}
 
 
+_Embedded = tuple[retrieval.Chunk, Sequence[float]]
+"""A chunk and its vector."""
+
+
 async def upload_file_base64(context: Context, parameter: UploadFile) -> dict[str, Any]:
-    """Keep a file for this client; the same content gets a new identifier each time."""
+    """Store a file for this client; the same content gets a new identifier each time."""
     try:
         data = base64.b64decode(parameter["contentBase64"], validate=True)
     except ValueError as error:  # among them letters beyond ASCII
         raise RefusedError(f'The content of "{parameter["name"]}" is not base64', cause=str(error)) from error
     file_type = _type_of(parameter["name"], data)
-    identifier = context.client.store(Upload(parameter["name"], data, file_type))
+    identifier = context.client.store(Upload(parameter["name"], data, file_type), context.hub.limits)
     return {"identifier": identifier, "fileType": file_type, "sizeBytes": len(data)}
 
 
@@ -99,11 +105,14 @@ async def retrieve(context: Context, channel: Channel, parameter: Retrieve) -> N
     with channel.scope as scope:
         async with instance.use(context.client.identifier, scope, "computingEmbedding"):
             channel.send({"type": "onFileProcessList", "indices": list(range(len(parameter["fileIdentifiers"])))})
-            chunks: list[tuple[retrieval.Chunk, list[float]]] = []
+            chunks: list[_Embedded] = []
+            limit = context.hub.limits.retrieval_chunks
             for index, identifier in enumerate(parameter["fileIdentifiers"]):
                 text = _text(context, identifier)
-                pieces = await asyncio.to_thread(retrieval.chunk, text, index, config)
-                chunks += await _process(channel, instance.model, pieces, index)
+                found = await asyncio.to_thread(retrieval.chunk, text, index, config, limit - len(chunks))
+                if len(chunks) + len(found) > limit:
+                    raise limit_reached("chunks of text in one retrieval", "retrieval_chunks", limit)
+                chunks += await _process(channel, instance.model, found, index)
             channel.send({"type": "onSearchingStart"})
             query = await instance.model.embed(parameter["query"])
             entries = await asyncio.to_thread(retrieval.rank, query, chunks, config.limit)
@@ -113,19 +122,18 @@ async def retrieve(context: Context, channel: Channel, parameter: Retrieve) -> N
         raise RefusedError("The retrieval was stopped.")
 
 
-async def _process(
-    channel: Channel, model: LoadedModel, chunks: list[retrieval.Chunk], index: int
-) -> list[tuple[retrieval.Chunk, list[float]]]:
-    """Return the pieces of one file with their vectors, and say how it goes."""
+async def _process(channel: Channel, model: LoadedModel, chunks: list[retrieval.Chunk], index: int) -> list[_Embedded]:
+    """Return the chunks of one file with their vectors, and report progress."""
     channel.send({"type": "onFileProcessingStart", "index": index})
     for step in ("loading", "chunking"):
         channel.send({"type": "onFileProcessingStepStart", "index": index, "step": step})
         channel.send({"type": "onFileProcessingStepEnd", "index": index, "step": step})
     step = "embedding"
     channel.send({"type": "onFileProcessingStepStart", "index": index, "step": step})
-    pairs: list[tuple[retrieval.Chunk, list[float]]] = []
+    pairs: list[_Embedded] = []
     for done, chunk in enumerate(chunks, 1):
-        pairs.append((chunk, await model.embed(chunk.content)))
+        # An array takes a quarter of the memory of a list.
+        pairs.append((chunk, array("d", await model.embed(chunk.content))))
         progress = {"index": index, "step": step, "progress": done / len(chunks)}
         channel.send({"type": "onFileProcessingStepProgress", **progress})
         # The packet leaves now, and a stop is heard before the next piece, even if the model never waits.

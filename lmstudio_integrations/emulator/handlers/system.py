@@ -9,6 +9,9 @@ from lmstudio_integrations.emulator.context import Channel, Context
 from lmstudio_integrations.emulator.refusals import RefusedError, path_not_found
 from lmstudio_integrations.protocol.requests import ExperimentFlag, ModelKey, Notify, StartHttpServer
 
+MAX_FLAGS = 100
+MAX_FLAG_LENGTH = 256
+
 
 def version() -> str:
     """Return the version of this package, which is what the emulator says it is."""
@@ -48,11 +51,16 @@ async def notify(context: Context, parameter: Notify) -> None:
 
 
 async def set_experiment_flag(context: Context, parameter: ExperimentFlag) -> None:
-    """Switch an experiment on or off."""
-    if parameter["value"]:
-        context.hub.flags.add(parameter["code"])
+    """Switch an experiment on or off. The flags change nothing but their own list, which all clients share."""
+    flags, code = context.hub.flags, parameter["code"]
+    if not parameter["value"]:
+        flags.discard(code)
+    elif len(code) > MAX_FLAG_LENGTH or len(flags | {code}) > MAX_FLAGS:
+        raise RefusedError(
+            f"This server has at most {MAX_FLAGS} experiment flags of at most {MAX_FLAG_LENGTH} characters"
+        )
     else:
-        context.hub.flags.discard(parameter["code"])
+        flags.add(code)
 
 
 async def get_experiment_flags(context: Context, _parameter: None) -> list[str]:

@@ -1,0 +1,74 @@
+"""What the server accepts from its clients before it rejects a request or closes a connection.
+
+Values only, and pure checks against them; `sockets`, `connection` and the handlers apply them.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from itertools import islice
+
+from lmstudio_integrations.errors import LMStudioValueError
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the server accepts from its clients.
+
+    Attributes:
+        connections: Connections at once, of all clients. The files that the process may open limit them, too.
+        client_connections: Connections of one client.
+        handshake_timeout: Seconds for the HTTP request that opens a connection.
+        message_bytes: Size of one message. An image is one message, in base64.
+        message_values: JSON values and separators in one message; they take far more memory than their text.
+        requests: Calls and channels of one client that have not ended.
+        request_bytes: Size of the messages that opened them, together.
+        backlog_bytes: Output that a connection has not read when more is to be sent.
+        file_bytes: Size of one uploaded file.
+        upload_bytes: Size of all uploaded files of one client, their names included.
+        retrieval_chunks: Chunks of text in one retrieval.
+        loaded_models: Models that are loaded at once.
+        ping_interval: Seconds without a message after which a client is pinged; `None` never pings.
+        ping_timeout: Seconds that it then has to send anything.
+
+    Raises:
+        LMStudioValueError: If a limit is not positive.
+    """
+
+    connections: int = 1024
+    client_connections: int = 256
+    handshake_timeout: float = 10.0
+    message_bytes: int = 64 * MIB
+    message_values: int = 500_000
+    requests: int = 10_000
+    request_bytes: int = 256 * MIB
+    backlog_bytes: int = 64 * MIB
+    file_bytes: int = 32 * MIB
+    upload_bytes: int = 256 * MIB
+    retrieval_chunks: int = 20_000
+    loaded_models: int = 64
+    ping_interval: float | None = 30.0
+    ping_timeout: float = 60.0
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value is not None and not value > 0:
+                raise LMStudioValueError(f"the limit {each.name} must be positive, got {value!r}")
+
+
+DEFAULT_LIMITS = Limits()
+
+_TOKEN = re.compile(rb'[\[{,]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+"""Possessive, and with an optional end: no input makes it look at a byte twice."""
+
+
+def has_more_values(message: bytes, limit: int) -> bool:
+    """Return whether a JSON text has more values and separators than this, without parsing it."""
+    # Quick upper bounds: the second also counts what stands inside strings.
+    if len(message) <= limit or len(message) - len(message.translate(None, b'",[{')) <= limit:
+        return False
+    tokens: Iterator[object] = _TOKEN.finditer(message)
+    return next(islice(tokens, limit, None), None) is not None

@@ -1,0 +1,36 @@
+"""Opening files that may be something else: a model folder can contain a FIFO, a socket, a device or a dead link."""
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+
+class NotRegularError(OSError):
+    """A path leads to something that is not a regular file."""
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading. Never waits, as opening a FIFO would.
+
+    Raises:
+        OSError: If it is not a regular file, or cannot be read.
+    """
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - Path.open takes no opener
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise NotRegularError(f"{path} is not a regular file")
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def why_unreadable(path: Path) -> str | None:
+    """Return why a file cannot be read, or `None` if it can."""
+    try:
+        open_regular(path).close()
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None

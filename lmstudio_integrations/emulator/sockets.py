@@ -1,0 +1,206 @@
+"""Sockets that bound what a peer can make the server hold, and the pool that bounds their number.
+
+Above is the `websockets` library, which reads frames; below is `Connection`, which knows what they mean.
+Everything here belongs to the emulator's event loop.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event, State
+
+from lmstudio_integrations.emulator.limits import Limits
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT = 2.0
+"""Seconds that a client has to answer when its socket is closed."""
+
+MAX_BYTES_BEFORE_ADMISSION = 128 * 1024
+"""What a client may send before it is authenticated, its HTTP request included."""
+
+MAX_FRAGMENTS = 4096
+"""Fragments of one message. Empty ones count as nothing towards its size, but each takes memory."""
+
+SPARE_SOCKETS = 16
+"""Sockets that may wait for authentication although all connections are taken; they get an HTTP error."""
+
+RESERVED_FILES = 128
+"""Files that the process needs besides its connections: weights, pipes to workers, logs."""
+
+_OTHER_METHODS = (b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"HEAD ")
+_NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+class Socket(ServerConnection):
+    """One TCP connection.
+
+    Args:
+        pool: Where it counts.
+        limits: What its peer may do.
+        arguments: What the library passes, as `settings`.
+    """
+
+    def __init__(self, *arguments: Any, pool: "SocketPool", limits: Limits, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._pool = pool
+        self._limits = limits
+        self._admitted = False
+        self._received = 0
+        self._fragments = 0
+        self._last_heard = self.loop.time()
+        self._keepalive: asyncio.TimerHandle | None = None
+        self._closing: asyncio.TimerHandle | None = None
+
+    @property
+    def writable(self) -> bool:
+        """Whether what is written may still arrive."""
+        return self.protocol.state is State.OPEN and not self.transport.is_closing()
+
+    def admit(self) -> None:
+        """Lift the restrictions on clients that have not authenticated."""
+        self._admitted = True
+        self._pool.admit(self)
+
+    def write(self, frames: list[str]) -> None:
+        """Send frames in one write, unless too many earlier ones are still unread."""
+        if not self.writable or self._has_backlog():
+            return
+        for frame in frames:
+            self.protocol.send_text(frame.encode())
+        self.transport.write(b"".join(self.protocol.data_to_send()))
+
+    def half_close(self) -> None:
+        """End the output; nothing may be written from now on."""
+        _cancel(self._keepalive)
+        self.transport.write_eof()
+
+    def drop(self, reason: str) -> None:
+        """Close the socket at once, without a close frame."""
+        if not self.transport.is_closing():
+            logger.warning("closed the connection of %s: %s", self.remote_address, reason)
+            self.transport.abort()
+
+    def watch(self) -> None:
+        """Ping the peer from now on while it is silent, and drop it if it stays so.
+
+        The library's own pings wait until the peer reads; one that is gone in the middle of a prediction never does.
+        """
+        interval, timeout = self._limits.ping_interval, self._limits.ping_timeout
+        if interval is None or self.transport.is_closing():
+            return
+        silent = self.loop.time() - self._last_heard
+        if silent >= interval + timeout:
+            self.drop("it did not answer a ping")
+            return
+        if silent >= interval and self.writable:
+            self.protocol.send_ping(b"")
+            self.send_data()
+        self._keepalive = self.loop.call_later(min(interval, interval + timeout - silent), self.watch)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Count the socket."""
+        super().connection_made(transport)
+        self._pool.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop counting it."""
+        for timer in (self._keepalive, self._closing):
+            _cancel(timer)
+        self._pool.discard(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Receive bytes within the limits; an HTTP method that the library drops silently gets a response."""
+        self._last_heard = self.loop.time()
+        self._received += len(data)
+        if not self._admitted and self._received > MAX_BYTES_BEFORE_ADMISSION:
+            self.drop("it sent too much before it was authenticated")
+        elif self.protocol.state is State.CONNECTING and data.startswith(_OTHER_METHODS):
+            self.transport.write(_NOT_FOUND)
+            self.transport.close()
+        else:
+            super().data_received(data)
+            self._has_backlog()  # the library answers pings whether or not the peer reads
+            self._close_in_time()
+
+    def process_event(self, event: Event) -> None:
+        """Pass a frame on, unless its message has too many fragments."""
+        if isinstance(event, Frame) and event.opcode in {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}:
+            self._fragments = 0 if event.fin else self._fragments + 1
+            if self._fragments > MAX_FRAGMENTS:
+                self.drop("it sent a message in too many fragments")
+                return
+        super().process_event(event)
+
+    def _has_backlog(self) -> bool:
+        """Drop a peer that does not read; return whether it was."""
+        if self.transport.get_write_buffer_size() <= self._limits.backlog_bytes:
+            return False
+        self.drop("it does not read its output")
+        return True
+
+    def _close_in_time(self) -> None:
+        """Bound how long the peer may keep its end open once a close frame was sent."""
+        if self._closing is None and self.protocol.close_expected():
+            self._closing = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
+
+
+class SocketPool:
+    """The open sockets of a server.
+
+    When there are too many, the one that has waited longest for authentication gives way: a client that means well
+    authenticates at once.
+
+    Args:
+        connections: How many may be authenticated.
+    """
+
+    def __init__(self, connections: int) -> None:
+        self._connections = connections
+        self._waiting: dict[Socket, None] = {}
+        self._admitted: set[Socket] = set()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further client can be admitted."""
+        return len(self._admitted) >= self._connections
+
+    def add(self, socket: Socket) -> None:
+        """Count a new socket."""
+        self._waiting[socket] = None
+        if len(self._waiting) > max(SPARE_SOCKETS, self._connections - len(self._admitted)):
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            oldest.drop("there are too many connections, and it has waited longest to authenticate")
+
+    def admit(self, socket: Socket) -> None:
+        """Count a socket as authenticated."""
+        if socket in self._waiting:  # it may be closed, and this its last message
+            del self._waiting[socket]
+            self._admitted.add(socket)
+
+    def discard(self, socket: Socket) -> None:
+        """Count a socket no longer."""
+        self._waiting.pop(socket, None)
+        self._admitted.discard(socket)
+
+
+def affordable(connections: int) -> int:
+    """Return how many of so many connections the process can have, as each of them is an open file."""
+    try:
+        import resource  # noqa: PLC0415 - not on Windows
+    except ImportError:
+        return connections
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (
+        connections if files == resource.RLIM_INFINITY else min(connections, max(SPARE_SOCKETS, files - RESERVED_FILES))
+    )

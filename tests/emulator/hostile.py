@@ -1,0 +1,135 @@
+"""What a hostile or broken client is made of: raw bytes, sockets that are not read, and a line that goes dead."""
+
+import contextlib
+import json
+import socket
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from lmstudio_integrations.emulator import Emulator
+from tests.emulator.wire import TIMEOUT, Wire, wire
+
+UPGRADE = (
+    b"GET /%s HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+TEXT, CONTINUATION, PING = 1, 0, 9
+
+
+def frame(payload: bytes, *, opcode: int = TEXT, final: bool = True) -> bytes:
+    """Return a frame of a client, masked with zeros."""
+    size = len(payload)
+    if size < 126:
+        head = bytes([0x80 | size])
+    elif size < 1 << 16:
+        head = bytes([0x80 | 126]) + size.to_bytes(2, "big")
+    else:
+        head = bytes([0x80 | 127]) + size.to_bytes(8, "big")
+    return bytes([opcode | (0x80 if final else 0)]) + head + bytes(4) + payload
+
+
+@contextmanager
+def raw(server: Emulator) -> Iterator[socket.socket]:
+    """Open a TCP connection that sends nothing by itself."""
+    with socket.create_connection(("127.0.0.1", server.port), TIMEOUT) as line:
+        yield line
+
+
+@contextmanager
+def raw_websocket(server: Emulator, namespace: str = "llm", client: str = "guest:raw") -> Iterator[socket.socket]:
+    """Open an authenticated WebSocket as a plain TCP connection, which answers no ping and no close frame."""
+    with raw(server) as line:
+        line.sendall(UPGRADE % namespace.encode())
+        assert line.recv(4096).startswith(b"HTTP/1.1 101")
+        credentials = {"authVersion": 1, "clientIdentifier": client, "clientPasskey": "secret"}
+        line.sendall(frame(json.dumps(credentials).encode()))
+        assert b'{"success":true}' in line.recv(4096)
+        yield line
+
+
+def is_closed(line: socket.socket) -> bool:
+    """Read on until the server closes the connection; false if it does not in time."""
+    try:
+        while line.recv(65536):
+            pass
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+    return True
+
+
+def send_until_closed(line: socket.socket, data: bytes, at_most: int) -> bool:
+    """Send the same bytes again and again; return whether the server closed the connection meanwhile."""
+    try:
+        for _ in range(at_most):
+            line.sendall(data)
+    except (ConnectionError, TimeoutError):
+        return True
+    return False
+
+
+@contextmanager
+def lazy(server: Emulator, namespace: str = "llm", client: str = "guest:lazy") -> Iterator[Wire]:
+    """Open a socket whose client reads nothing once it is authenticated, and has next to no room for it."""
+    line = socket.socket()
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    line.connect(("127.0.0.1", server.port))
+    with wire(server, namespace, client, sock=line, max_queue=1, close_timeout=0.1) as me:
+        yield me
+
+
+class Relay:
+    """A TCP proxy in front of a server. Once cut, it forwards nothing and closes nothing, like a dead network."""
+
+    def __init__(self, server: Emulator) -> None:
+        self._server = server
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._cut = threading.Event()
+        self._sockets: list[socket.socket] = [self._listener]
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def cut(self) -> None:
+        """Stop forwarding."""
+        self._cut.set()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._server.port))
+                self._sockets += [near, far]
+                for source, target in ((near, far), (far, near)):
+                    threading.Thread(target=self._forward, args=(source, target), daemon=True).start()
+
+    def _forward(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if self._cut.is_set():
+                    return
+                target.sendall(data)
+
+
+@contextmanager
+def memory_at_most(size: int) -> Iterator[None]:
+    """Check that Python holds no more than this at any time within the block, the server's thread included."""
+    tracemalloc.start()
+    try:
+        yield
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < size, f"{peak:,} bytes at the peak"
