@@ -15,6 +15,7 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
     LMStudioUnreachableError,
 )
+from lmstudio_integrations.types.results import PromptProgress
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
@@ -58,6 +59,11 @@ def _is_retryable(error: LMStudioError) -> bool:
             return error.timeout_name == "connect_timeout"  # nothing was sent
         case _:
             return False
+
+
+def _delivers(batch: "list[PredictionEvent]") -> bool:
+    """Whether the caller sees anything of some events; progress only reaches callbacks, see `retryable`."""
+    return any(type(event) is not PromptProgress for event in batch)
 
 
 def repeat(call: Callable[[], T], retries: int) -> T:
@@ -123,7 +129,7 @@ def batches(open_stream: "Callable[[], PredictionStream]", retries: int) -> "Gen
         try:
             with open_stream() as stream:
                 for batch in stream.batches():
-                    delivered = True
+                    delivered = delivered or _delivers(batch)
                     yield batch
         except LMStudioError as error:
             if delivered:
@@ -143,7 +149,7 @@ async def abatches(
         try:
             async with await open_stream() as stream:
                 async for batch in stream.batches():
-                    delivered = True
+                    delivered = delivered or _delivers(batch)
                     yield batch
         except LMStudioError as error:
             if delivered:

@@ -64,23 +64,26 @@ class Socket(ClientConnection):
         return self.transport.is_closing()
 
     async def answers_ping(self, limit: float) -> bool:
-        """Send a ping; return whether anything is read within a limit of seconds.
+        """Send a ping; return whether the other side answers within a limit of seconds.
 
-        Whatever comes shows that the other side is alive, not only the pong: that may wait behind a long response.
+        Any whole frame counts, and while bytes come the limit starts again: the pong may wait behind a long response.
+        Bytes alone do not count, for a frame may announce more of them than ever come.
         """
         sign = self._sign = self._sign or self.loop.create_future()
         with contextlib.suppress(Exception):  # the reader of the socket notices a broken one
             self.protocol.send_ping(b"")
             self.transport.write(b"".join(self.protocol.data_to_send()))
-        done, _ = await asyncio.wait([sign], timeout=limit)
-        return bool(done)
+        asked_at = time.monotonic()
+        while not sign.done():
+            left = max(asked_at, self.heard_at) + limit - time.monotonic()
+            if left <= 0:
+                return False
+            await asyncio.wait([sign], timeout=left)
+        return True
 
     def data_received(self, data: bytes) -> None:
         """Receive what was read; callers are woken when all of it is, or the first packet would wake them too early."""
         self.heard_at, self._heard_on = time.monotonic(), time.time()
-        if self._sign is not None:
-            self._sign.set_result(None)
-            self._sign = None
         io = IOThread.current()
         io.hold_wakes()
         try:
@@ -93,6 +96,9 @@ class Socket(ClientConnection):
 
     def process_event(self, event: Event) -> None:
         """Take in a frame, or the response to the handshake."""
+        if self._sign is not None:
+            self._sign.set_result(None)
+            self._sign = None
         session = self.session
         if session is not None and session.ready and isinstance(event, Frame):
             if not event.fin:

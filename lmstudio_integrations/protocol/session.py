@@ -270,13 +270,13 @@ class ClientSession:
         exchange.sink.put(item)
 
     def _on_no_object(self, data: str | bytes) -> None:
-        """Fail what a damaged frame belongs to; without an id that may be any open channel."""
+        """Fail what a damaged frame belongs to; without an id, that may be anything that is open."""
         damage = envelope.damage(data)
         if damage is None or not self.ready:
             logger.debug("dropped a frame that is no JSON object")
             return
         table = self._calls if damage.kind == "callId" else self._channels
-        hit = [*table.values()] if damage.id is None else [table[damage.id]] if damage.id in table else []
+        hit = self._exchanges() if damage.id is None else filter(None, [table.get(damage.id)])
         for exchange in hit:
             exchange.packets += 1
             self.abandon(exchange, _undecodable(exchange, damage.position))

@@ -323,7 +323,6 @@ _IDLE = (
         Phase.IDLE,
         UNREACHABLE,
         between=_go_away,
-        retried=True,
         then_on="new connection",
     ),
     Fault(

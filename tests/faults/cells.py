@@ -92,6 +92,8 @@ class Cell:
 
     def run_with_retry(self) -> None:
         """Make the call with `max_retries=1`; the fault is over when the adapter tries again."""
+        if self.fault.phase is Phase.LOAD:
+            self.servers.main.unload(self.model)
         with self.proxy, self.subject:
             if self.fault.between is not None:
                 self.call("warm", WORKS)

@@ -37,7 +37,6 @@ _CONNECT = (
         Phase.CONNECT,
         UNREACHABLE,
         listening=False,
-        retried=True,
         then_on="new connection",
     ),
     Fault(
@@ -53,7 +52,6 @@ _CONNECT = (
         Phase.CONNECT,
         UNREACHABLE,
         inject=at("accept", finish, ALWAYS),
-        retried=True,
         then_on="new connection",
     ),
     Fault(
@@ -61,7 +59,6 @@ _CONNECT = (
         Phase.CONNECT,
         UNREACHABLE,
         inject=at("accept", reset, ALWAYS),
-        retried=True,
         then_on="new connection",
     ),
     Fault(
@@ -69,7 +66,6 @@ _CONNECT = (
         Phase.CONNECT,
         UNREACHABLE,
         inject=at("request head", respond(http("404 Not Found", "There is nothing here.")), ALWAYS),
-        retried=True,
         then_on="new connection",
     ),
     Fault(
@@ -77,7 +73,6 @@ _CONNECT = (
         Phase.CONNECT,
         UNREACHABLE,
         inject=at("accept", respond(b"SSH-2.0-OpenSSH_9.6\r\n"), ALWAYS),
-        retried=True,
         then_on="new connection",
     ),
 )
@@ -89,7 +84,6 @@ _TLS = (
         UNREACHABLE,
         inject=at("accept", respond(http("400 Bad Request")), ALWAYS),
         scheme="wss",
-        retried=True,
         permanent=True,
         then=UNREACHABLE,
     ),
@@ -98,7 +92,6 @@ _TLS = (
         Phase.TLS,
         UNREACHABLE,
         tls=True,
-        retried=True,
         permanent=True,
         then=UNREACHABLE,
     ),
@@ -109,7 +102,6 @@ _TLS = (
         scheme="wss",
         tls=True,
         trusted=False,
-        retried=True,
         permanent=True,
         then=UNREACHABLE,
     ),
@@ -128,7 +120,6 @@ _TLS = (
         UNREACHABLE,
         inject=at("accept", reset, ALWAYS),
         scheme="wss",
-        retried=True,
         permanent=True,
         then=UNREACHABLE,
     ),
@@ -147,7 +138,6 @@ _UPGRADE = (
         Phase.UPGRADE,
         UNREACHABLE,
         inject=at("upgrade", respond(http("403 Forbidden")), ALWAYS),
-        retried=True,
         then_on="new connection",
     ),
     Fault(
@@ -155,7 +145,6 @@ _UPGRADE = (
         Phase.UPGRADE,
         UNREACHABLE,
         inject=at("request head", respond(http("503 Service Unavailable", headers="Retry-After: 1\r\n")), ALWAYS),
-        retried=True,
         then_on="new connection",
     ),
     Fault(
@@ -163,7 +152,6 @@ _UPGRADE = (
         Phase.UPGRADE,
         UNREACHABLE,
         inject=at("request head", respond(http("200 OK", "<html>Log in</html>")), ALWAYS),
-        retried=True,
         then_on="new connection",
     ),
     Fault(
@@ -171,7 +159,6 @@ _UPGRADE = (
         Phase.UPGRADE,
         UNREACHABLE,
         inject=at("upgrade", respond(http("302 Found", headers="Location: /again\r\n")), ALWAYS),
-        retried=True,
         then_on="new connection",
     ),
     Fault(
@@ -179,7 +166,6 @@ _UPGRADE = (
         Phase.UPGRADE,
         UNREACHABLE,
         inject=at("response head", raw(_WRONG_KEY), ALWAYS),
-        retried=True,
         then_on="new connection",
     ),
     Fault(
@@ -187,7 +173,6 @@ _UPGRADE = (
         Phase.UPGRADE,
         UNREACHABLE,
         inject=at("response head", cut(finish), ALWAYS),
-        retried=True,
         then_on="new connection",
     ),
     Fault(
@@ -195,7 +180,6 @@ _UPGRADE = (
         Phase.UPGRADE,
         UNREACHABLE,
         inject=at("response head", cut(reset), ALWAYS),
-        retried=True,
         then_on="new connection",
     ),
     Fault(

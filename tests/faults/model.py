@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lmstudio_integrations import errors
 from tests.faults.proxy import Action, Injection
-from tests.faults.surfaces import Kind
+from tests.faults.surfaces import Kind, Surface
 
 if TYPE_CHECKING:
     from tests.faults.cells import Cell
@@ -67,6 +67,8 @@ def changes(note: str, changed: Callable[[Words], Words]) -> Outcome:
     return Outcome(changed=changed, note=note)
 
 
+_RETRYABLE = {errors.LMStudioConnectionLostError, errors.LMStudioUnreachableError, errors.LMStudioTimeoutError}
+
 ALWAYS = 1000
 """How often an injection happens that lasts until the proxy is healed."""
 
@@ -93,7 +95,6 @@ class Fault:
         embedding_steps: What it does instead of embedding.
         load_steps: What the scripted model does when it is loaded.
         between: What happens between two calls; the second of them is the one that is observed.
-        retried: Whether adapters with `max_retries` try again.
         permanent: Whether it lasts for ever.
         meanwhile: What another call comes to while the fault lasts.
         then: What the next call comes to, once the fault is over.
@@ -114,7 +115,6 @@ class Fault:
     embedding_steps: tuple[Mapping[str, Any], ...] = ()
     load_steps: tuple[Mapping[str, Any], ...] = ()
     between: "Callable[[Cell], None] | None" = None
-    retried: bool = False
     permanent: bool = False
     meanwhile: Outcome | None = None
     then: Outcome = WORKS
@@ -128,3 +128,16 @@ class Fault:
     def outcome(self, kind: Kind) -> Outcome | None:
         """Return what a call of a kind comes to; `None` where the fault cannot happen to it."""
         return self.chat if kind == "chat" or self.embedding == "same" else self.embedding
+
+    def is_retried(self, surface: Surface, outcome: Outcome | None) -> bool:
+        """Whether an adapter with `max_retries` makes a call again that came to this."""
+        if outcome is None or outcome.error not in _RETRYABLE:
+            return False
+        if outcome.error is errors.LMStudioTimeoutError:
+            return outcome.timeout_name == "connect_timeout"
+        has_begun = surface.streams and self.phase in {Phase.MIDDLE, Phase.LAST}
+        return outcome.error is errors.LMStudioUnreachableError or not has_begun
+
+    def may_be_retried(self, surface: Surface) -> bool:
+        """Whether `max_retries` changes anything in this row."""
+        return any(self.is_retried(surface, outcome) for outcome in (self.outcome(surface.kind), self.meanwhile))

@@ -36,8 +36,9 @@ Three rules cover most rows.
 The names below are those of the native client. LangChain's adapters raise a subclass that is also one of LangChain's
 own errors, see [LangChain](reference/langchain.md).
 
-`max_retries` is a setting of the adapters. It repeats a call if no server can be reached, because then nothing can have
-been done twice; it repeats nothing else. "Next call" is the call after that, with the same client or adapter, once the
+`max_retries` is a setting of the adapters. It makes a call again if no server can be reached, or if the connection is
+lost before your program has seen anything of the response; nothing else. A whole response is seen when it is there, a
+stream as soon as it has begun. "Next call" is the call after that, with the same client or adapter, once the
 fault is over. A dash means that the fault cannot happen there, or that nothing is repeated.
 """
 
@@ -77,7 +78,18 @@ def _cells(fault: Fault) -> tuple[str, ...]:
         outcomes, after = [_next(fault)] * 2, "works"
     else:
         after = _next(fault)
-    return fault.name, *outcomes, "tries again" if fault.retried else "-", after
+    return fault.name, *outcomes, _retries(fault), after
+
+
+def _retries(fault: Fault) -> str:
+    again = {
+        surface.streams: fault.is_retried(surface, outcome)
+        for surface in SURFACES
+        if surface.has_retries and (outcome := fault.outcome(surface.kind)) is not None
+    }
+    return {(True, True): "tries again", (True, False): "tries again, unless it is a stream"}.get(
+        (again[False], again.get(True, again[False])), "-"
+    )
 
 
 def _outcome(outcome: Outcome) -> str:

@@ -276,15 +276,13 @@ _MIDDLE_PACKETS = (
     Fault(
         "A frame is not JSON.",
         Phase.MIDDLE,
-        changes("the response lacks what was in the frame", _lacking),
-        QUEUED,
+        PROTOCOL,
         inject=at("middle packet", replace(lambda _: "no JSON")),
     ),
     Fault(
         "A byte of a frame is wrong, so that it is not UTF-8.",
         Phase.MIDDLE,
-        changes("the response lacks what was in the frame", _lacking),
-        QUEUED,
+        PROTOCOL,
         inject=at("middle packet", corrupted(-1, 0xFF)),
     ),
     Fault(
@@ -314,7 +312,7 @@ _MIDDLE_PACKETS = (
         WORKS,
         inject=at("middle packet", before(*NOISE)),
     ),
-    Fault("The server sends a binary frame.", Phase.MIDDLE, WORKS, inject=at("middle packet", raw_before(BINARY))),
+    Fault("The server sends a binary frame.", Phase.MIDDLE, PROTOCOL, inject=at("middle packet", raw_before(BINARY))),
     Fault(
         "A packet is of a type that the client does not know.",
         Phase.MIDDLE,
@@ -325,7 +323,7 @@ _MIDDLE_PACKETS = (
     Fault(
         "The server sends half a frame of JSON, and then the rest of the response.",
         Phase.MIDDLE,
-        WORKS,
+        PROTOCOL,
         None,
         steps=({"text": "{last}"}, {"fault": "corrupt", "packet": 5}),
     ),
