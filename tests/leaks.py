@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from pydantic import ValidationError
 
-TOKEN = "sk-lm-abcdefgh:0123456789ABCDEFGHIJ"
+TOKEN = "sk-lm-KqWzHmPx:RtYbNhGvXsLkJwQzMnPy"
+"""No six characters of it are in a number, a UUID or a word."""
 
 
 def shows_token(text: str) -> bool:

@@ -21,7 +21,7 @@ from tests.faults.actions import (
     replace,
     reset,
 )
-from tests.faults.cells import Cell, until_noticed
+from tests.faults.cells import Cell, pretend_silence, until_noticed
 from tests.faults.frames import Unit
 from tests.faults.messages import (
     NOISE,
@@ -60,6 +60,16 @@ def _applied(action: Action, *, ends: bool = True) -> Callable[[Cell], None]:
         cell.proxy.apply(action)
         if ends:
             until_noticed(cell.host)
+
+    return act
+
+
+def _silent(action: Action) -> Callable[[Cell], None]:
+    """Do something to the open connection, and let the client believe that nothing has come for long."""
+
+    def act(cell: Cell) -> None:
+        cell.proxy.apply(action)
+        pretend_silence(cell.host)
 
     return act
 
@@ -150,6 +160,14 @@ _FIRST = (
         Phase.FIRST,
         QUEUED,
         inject=at("request", DEAD),
+        then_on="new connection",
+    ),
+    Fault(
+        "The connection goes dead, and `keepalive` notices before a timeout expires.",
+        Phase.FIRST,
+        LOST,
+        inject=at("request", DEAD),
+        keepalive=0.2,
         then_on="new connection",
     ),
     Fault(
@@ -333,10 +351,25 @@ _IDLE = (
         then_on="new connection",
     ),
     Fault(
+        "The connection goes dead, and the next call comes after seconds of silence.",
+        Phase.IDLE,
+        WORKS,
+        between=_silent(DEAD),
+        then_on="new connection",
+    ),
+    Fault(
         "The host freezes.",
         Phase.IDLE,
         QUEUED,
         between=_applied(freeze, ends=False),
+        meanwhile=CONNECTING,
+        then_on="either connection",
+    ),
+    Fault(
+        "The host freezes, and the next call comes after seconds of silence.",
+        Phase.IDLE,
+        CONNECTING,
+        between=_silent(freeze),
         meanwhile=CONNECTING,
         then_on="either connection",
     ),

@@ -119,7 +119,7 @@ class Cell:
         error: BaseException | None = None
         began = time.monotonic()
         try:
-            self.subject.call(text, _timeouts(outcome), parts)
+            self.subject.call(text, _timeouts(outcome, self.fault.keepalive), parts)
         except Exception as raised:  # noqa: BLE001 - whatever it is, it is compared
             error = raised
         elapsed = time.monotonic() - began
@@ -176,8 +176,8 @@ class Cell:
             _require(self.proxy.happened.wait(MARGIN), "the fault never happened")
 
 
-def _timeouts(outcome: Outcome) -> Timeouts:
-    limits = dict.fromkeys(TIMEOUT_NAMES - {"timeout"}, LONG)
+def _timeouts(outcome: Outcome, keepalive: float) -> Timeouts:
+    limits = {**dict.fromkeys(TIMEOUT_NAMES - {"timeout"}, LONG), "keepalive": keepalive}
     if outcome.timeout_name in TIMEOUT_NAMES:
         from_start = outcome.timeout_name in {"connect_timeout", "timeout"}
         limits[outcome.timeout_name] = SHORT_FROM_START if from_start else SHORT
@@ -253,6 +253,21 @@ def run_all(cells: list[tuple[str, Cell, Callable[[], None]]]) -> list[str]:
             cell.proxy.close()  # which ends the wait of a call that hangs
             thread.join(MARGIN)
     return found
+
+
+def pretend_silence(host: str) -> None:
+    """Let the client believe that nothing has come from a host for a minute."""
+    io, done = IOThread.current(), threading.Event()
+
+    def backdate() -> None:
+        for (target, _), connection in Pool.of(io)._connections.items():
+            current = connection._current
+            if target == Target.of(host, None) and current is not None and current._socket is not None:
+                current._socket.heard_at -= 60.0
+        done.set()
+
+    io.submit(backdate)
+    _require(done.wait(MARGIN), "the I/O thread is stuck")
 
 
 def until_noticed(host: str) -> None:

@@ -100,6 +100,7 @@ class Fault:
         then: What the next call comes to, once the fault is over.
         then_on: Which connection the next call uses.
         noticed: Whether the next call waits until the client knows that the connection is gone.
+        keepalive: Seconds of silence after which the client pings.
         listening: Whether the port accepts connections.
         scheme: How the client connects.
         tls: Whether the server speaks TLS.
@@ -120,6 +121,7 @@ class Fault:
     then: Outcome = WORKS
     then_on: Renewal = "same connection"
     noticed: bool = False
+    keepalive: float = 20.0
     listening: bool = True
     scheme: Literal["ws", "wss"] = "ws"
     tls: bool = False

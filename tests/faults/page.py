@@ -24,7 +24,7 @@ next one.
 | --- | --- | --- |
 {surfaces}
 
-Three rules cover most rows.
+Four rules cover most rows.
 
 - **Every call ends.** It returns the response, or raises an error of the package, once a timeout expires at the latest.
   `LMStudioTimeoutError` names the timeout that expired. [Settings](reference/settings.md) explains them.
@@ -32,6 +32,9 @@ Three rules cover most rows.
   returned whole or not at all.
 - **The next call works** as soon as the fault is over. You never have to make a new client or a new adapter: a lost
   connection is opened again, and a model that was unloaded is loaded again.
+
+- **A dead connection is noticed.** The timeouts of the tests are short. With the usual ones, `keepalive` notices after
+  20 seconds that a connection is dead: the call raises `LMStudioConnectionLostError`, and no timeout expires.
 
 The names below are those of the native client. LangChain's adapters raise a subclass that is also one of LangChain's
 own errors, see [LangChain](reference/langchain.md).

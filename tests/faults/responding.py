@@ -67,6 +67,14 @@ _MIDDLE_CONNECTION = (
         then_on="new connection",
     ),
     Fault(
+        "The connection goes dead, and `keepalive` notices before a timeout expires.",
+        Phase.MIDDLE,
+        LOST,
+        inject=at("middle packet", DEAD),
+        keepalive=0.2,
+        then_on="new connection",
+    ),
+    Fault(
         "The way from the server to the client goes dead.",
         Phase.MIDDLE,
         IDLE,
