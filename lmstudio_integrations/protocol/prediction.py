@@ -25,7 +25,7 @@ from lmstudio_integrations.types.results import (
     ToolCallStart,
 )
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 DefaultT = TypeVar("DefaultT")
 Packet = Mapping[str, Any]

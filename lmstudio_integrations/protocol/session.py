@@ -7,7 +7,7 @@ lock, reads no clock and touches no socket: time is passed in, frames are taken 
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmstudio_integrations._narrow import is_object
@@ -77,7 +77,7 @@ class ClientSession:
     @property
     def in_flight(self) -> bool:
         """Whether anybody waits for the answer to a request that was sent."""
-        return any(exchange.waiting for exchange in (*self._calls.values(), *self._channels.values()))
+        return any(exchange.waiting for exchange in self._sent())
 
     @property
     def keepalive(self) -> float | None:
@@ -85,9 +85,13 @@ class ClientSession:
         intervals = [exchange.clocks.get("keepalive") for exchange in self._exchanges() if exchange.waiting]
         return min((interval for interval in intervals if interval is not None), default=None)
 
-    def _exchanges(self) -> Iterator[Exchange]:
-        """Return an iterator over all that is open; it may be closed meanwhile."""
-        return iter([*self._calls.values(), *self._channels.values(), *self._backlog])
+    def _exchanges(self) -> list[Exchange]:
+        """Return all that is open, sent or held back."""
+        return [*self._sent(), *self._backlog]
+
+    def _sent(self) -> list[Exchange]:
+        """Return all requests that were sent and have not ended."""
+        return [*self._calls.values(), *self._channels.values()]
 
     def data_to_send(self) -> list[str]:
         """Return the frames that are due, once."""
@@ -270,13 +274,13 @@ class ClientSession:
         exchange.sink.put(item)
 
     def _on_no_object(self, data: str | bytes) -> None:
-        """Fail what a damaged frame belongs to; without an id, that may be anything that is open."""
+        """Fail what a damaged frame belongs to; without an id, that may be anything that was sent."""
         damage = envelope.damage(data)
         if damage is None or not self.ready:
             logger.debug("dropped a frame that is no JSON object")
             return
         table = self._calls if damage.kind == "callId" else self._channels
-        hit = self._exchanges() if damage.id is None else filter(None, [table.get(damage.id)])
+        hit = self._sent() if damage.id is None else [table[damage.id]] if damage.id in table else []
         for exchange in hit:
             exchange.packets += 1
             self.abandon(exchange, _undecodable(exchange, damage.position))
@@ -326,7 +330,7 @@ class ClientSession:
         name = found.group(1) if found else None
         hit = [
             exchange
-            for exchange in (*self._calls.values(), *self._channels.values())
+            for exchange in self._sent()
             if exchange.endpoint.name == name and not exchange.packets
         ]
         if not hit:
