@@ -239,6 +239,5 @@ def _error(error: Exception, endpoint: str) -> Mapping[str, Any]:
         return from_engine(error).error
     if not isinstance(error, RefusedError):
         logger.error("the handler of %s failed", endpoint, exc_info=error)
-        # Only the kind travels: the text may hold a path of this machine.
-        error = RefusedError("Internal error of the emulator", cause=f"{type(error).__name__}; see the server's log")
+        error = RefusedError("Internal error of the emulator", cause=repr(error))
     return error.error

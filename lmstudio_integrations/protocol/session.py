@@ -328,11 +328,7 @@ class ClientSession:
         """Log it; and fail the call that it is about, because the server will never answer that (protocol §9.1)."""
         found = _ENDPOINT_IN_WARNING.search(text)
         name = found.group(1) if found else None
-        hit = [
-            exchange
-            for exchange in self._sent()
-            if exchange.endpoint.name == name and not exchange.packets
-        ]
+        hit = [exchange for exchange in self._sent() if exchange.endpoint.name == name and not exchange.packets]
         if not hit:
             # A cancel may cross the end of its channel on the way; that is nothing to worry about.
             level = logging.DEBUG if kind == "channelUnknown" else logging.WARNING
