@@ -355,7 +355,8 @@ def test_the_timeout_of_a_call_holds_for_the_download(show: Show, web: Web, path
     assert caught.value.timeout_name == "timeout"
     assert caught.value.elapsed is not None
     assert caught.value.elapsed >= 0.3
-    assert web.gone.wait(WAIT)
+    # On a busy machine, the time may be up before the request is sent.
+    assert web.gone.wait(WAIT) or not web.reached.is_set()
 
 
 def test_a_download_has_a_limit_even_if_the_call_has_none(

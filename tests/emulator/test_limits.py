@@ -4,7 +4,7 @@ import base64
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, cast
 
 import pytest
@@ -283,8 +283,9 @@ def test_a_hundred_predictions_that_nobody_reads_cost_one_backlog() -> None:
         memory_at_most(64 * MIB),
         lazy(server) as me,
     ):
-        for _ in range(100):
-            me.open("predict", asking(MODEL))
+        with suppress(ConnectionClosed):  # it may be closed before it has asked for all
+            for _ in range(100):
+                me.open("predict", asking(MODEL))
         assert still_serves(other)
         server.wait_for(lambda: len(server.connections) == 1, timeout=30)
         assert still_serves(other)
@@ -296,8 +297,9 @@ def test_large_results_that_nobody_reads_do_not_pile_up() -> None:
     with limited(backlog_bytes=MIB) as server, lazy(server, "files") as me, wire(server) as other:
         uploaded = me.result("uploadFileBase64", {"name": "a.txt", "contentBase64": text})
         with memory_at_most(20 * MIB):
-            for _ in range(100):
-                me.open("parseDocument", {"fileIdentifier": uploaded["identifier"], "parseOpts": {}})
+            with suppress(ConnectionClosed):  # as above
+                for _ in range(100):
+                    me.open("parseDocument", {"fileIdentifier": uploaded["identifier"], "parseOpts": {}})
             server.wait_for(lambda: len(server.connections) == 1, timeout=30)
             assert still_serves(other)
 
