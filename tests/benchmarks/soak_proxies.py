@@ -35,7 +35,7 @@ from tests.faults.actions import (
 )
 from tests.faults.frames import Unit
 from tests.faults.messages import NOISE, without_content
-from tests.faults.proxy import Action, Proxy, ProxyThread, Tunnel
+from tests.faults.proxy import Action, Proxy, ProxyThread, Tunnel, forward
 from tests.faults.surfaces import DIMENSIONS
 
 PROXIES = 6
@@ -55,9 +55,11 @@ _PROBABILITY = 0.01
 
 
 async def _freeze(tunnel: Tunnel, unit: Unit) -> None:
-    """Freeze the host for a time."""
+    """Freeze the host for a time; what was on its way arrives when it thaws."""
     tunnel.proxy.thawed.clear()
     asyncio.get_running_loop().call_later(_FROZEN, tunnel.proxy.thawed.set)
+    await tunnel.proxy.thawed.wait()
+    await forward(tunnel, unit)
 
 
 _BREAK: tuple[Action, ...] = (

@@ -16,7 +16,7 @@ PATIENCE = 50.0
 MOST_GROWTH = 1 << 30
 """Bytes by which the whole test process, server and attacker, may grow."""
 
-LONG = "word " * 2_100_000
+LONG = "word " * 700_000
 TOO_LONG = "w" * (_offload.LONGEST_PROMPT + 1)
 RULES = ({"when": {"last": "(a+)+$"}, "then": [{"text": "never"}]},)
 
@@ -243,8 +243,8 @@ def text_call(server: Emulator, endpoint: str, text: str) -> dict[str, Any]:
 
 
 def test_a_long_text_holds_nobody(server: Emulator) -> None:
-    assert text_call(server, "countTokens", LONG)["result"]["tokenCount"] == 2_100_001
-    assert len(text_call(server, "tokenize", LONG)["result"]["tokens"]) == 2_100_001
+    assert text_call(server, "countTokens", LONG)["result"]["tokenCount"] == 700_001
+    assert len(text_call(server, "tokenize", LONG)["result"]["tokens"]) == 700_001
     assert len(text_call(server, "embedString", LONG)["result"]["embedding"]) == 768
 
 

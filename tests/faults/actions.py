@@ -71,6 +71,7 @@ def black_hole(*senders: Sender) -> Action:
 
     async def act(tunnel: Tunnel, unit: Unit) -> None:
         tunnel.silent.update(senders)
+        await forward(tunnel, unit)  # unless it is lost as well
 
     return act
 

@@ -13,8 +13,8 @@ NOISE: tuple[str | bytes, ...] = (
     "[1, 2]",
     '{"type":"keepAliveAck"}',
     '{"type":"unheardOf","channelId":1}',
-    '{"type":"channelSend","channelId":999,"message":{"type":"fragment"}}',
-    '{"type":"rpcResult","callId":999}',
+    '{"type":"channelSend","channelId":999999999,"message":{"type":"fragment"}}',
+    '{"type":"rpcResult","callId":999999999}',
 )
 """Frames that a client must skip."""
 

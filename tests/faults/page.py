@@ -27,7 +27,7 @@ next one.
 Four rules cover most rows.
 
 - **Every call ends.** It returns the response, or raises an error of the package, once a timeout expires at the latest.
-  `LMStudioTimeoutError` names the timeout that expired. [Settings](reference/settings.md) explains them.
+  `LMStudioTimeoutError` names the timeout that expired. [Timeouts](native-client.md#timeouts) explains them.
 - **What arrived before the error is delivered.** A stream yields it, then raises. Only streams do: a whole response is
   returned whole or not at all.
 - **The next call works** as soon as the fault is over. You never have to make a new client or a new adapter: a lost
