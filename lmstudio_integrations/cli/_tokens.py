@@ -44,5 +44,5 @@ def _read(file: Path) -> list[tuple[str, str]]:
     found = [(line.partition("#")[0].strip(), f"{file}, line {number}") for number, line in enumerate(lines, 1)]
     tokens = [(token, where) for token, where in found if token]
     if not tokens:
-        raise LMStudioValueError(f"the token file {str(file)!r} holds no token, and would let every guest in")
+        raise LMStudioValueError(f"the token file {str(file)!r} holds no token, and every guest would be accepted")
     return tokens

@@ -195,7 +195,7 @@ def test_without_flag_and_file_the_environment_holds_the_token(name: str, monkey
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("# nothing\n", "holds no token, and would let every guest in"),
+        ("# nothing\n", "holds no token, and every guest would be accepted"),
         (f"{TOKEN}\n{TOKEN[:-1]}\n", "the API token of .*file.toml, line 2 is malformed"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from lmstudio_integrations.errors import LMStudioValueError
 
 SHARE = 4
-"""Unless told otherwise, one part in so many of the machine's memory is left to others."""
+"""By default, one part in so many of the machine's memory is left to others."""
 
 _CONTROL_GROUP = Path("/sys/fs/cgroup/memory.max")
 

@@ -74,7 +74,7 @@ def require_length(text: str) -> str:
 
 
 def require_lengths(what: str, lengths: Iterable[int]) -> None:
-    """Refuse what is too long all together.
+    """Reject what is too long all together.
 
     Raises:
         EngineError: If it is.

@@ -157,7 +157,7 @@ def checked_schema(schema: object) -> Json:
 
 
 def check_tools(tools: Sequence[Tool]) -> None:
-    """Refuse tools that are together too large.
+    """Reject tools that are together too large.
 
     Raises:
         EngineError: If they are.
@@ -167,7 +167,7 @@ def check_tools(tools: Sequence[Tool]) -> None:
 
 
 def _check_size(schema: object, feature: str) -> None:
-    """Refuse a schema that is too large to become a grammar in reasonable time.
+    """Reject a schema that is too large to become a grammar in reasonable time.
 
     Raises:
         EngineError: If it is.

@@ -219,7 +219,7 @@ LONGEST_STRING = 1_000
 
 
 def _check(strings: Sequence[str], what: str) -> None:
-    """Refuse more, or longer, strings than can be looked for in each token.
+    """Reject more, or longer, strings than can be looked for in each token.
 
     Raises:
         EngineError: If there are.
