@@ -232,7 +232,7 @@ class Tunnel:
     async def send(self, sender: Sender, data: bytes) -> None:
         """Pass bytes on to the other side of whoever sent them."""
         writer = self._writers[sender]
-        if writer.is_closing():
+        if writer.is_closing() or sender in self.silent:
             return
         with contextlib.suppress(ConnectionError):
             for part in [data] if sender not in self.dripping else [bytes([byte]) for byte in data]:
