@@ -107,11 +107,10 @@ class ClientSession:
             self._backlog.append(exchange)
 
     def resume(self, now: float) -> None:
-        """Send what was held back: the server is alive."""
+        """Send what was held back: the server has accepted this client, and is alive."""
         self.paused, self.unanswered_since = False, None
-        if self.ready:
-            for exchange in self.take_backlog():
-                self._send(exchange, now)
+        for exchange in self.take_backlog():
+            self._send(exchange, now)
 
     def adopt(self, exchanges: list[Exchange], now: float) -> None:
         """Send requests that another session has held back."""
