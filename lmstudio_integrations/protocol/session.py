@@ -364,7 +364,7 @@ def _mend(exchange: Exchange, message: dict[str, Any]) -> dict[str, Any]:
     text, exchange.held = exchange.held + fragment["content"], ""
     if text and "\ud800" <= text[-1] <= "\udbff":
         text, exchange.held = text[:-1], text[-1]
-    joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    joined = envelope.without_surrogates(text)
     return {**message, "fragment": {**fragment, "content": joined}}
 
 
