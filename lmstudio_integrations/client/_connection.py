@@ -130,7 +130,7 @@ class Connection:
 
     def _open(self) -> SocketSession:
         opened = self._current = SocketSession(self._target, self._namespace, self._instances)
-        opened.on_ended = lambda: self._on_ended(opened)
+        opened.on_ended = self._on_ended
         return opened
 
     def _on_ended(self, ended: SocketSession) -> None:
@@ -217,7 +217,7 @@ class Connection:
     def _replace(self, current: SocketSession, second: SocketSession) -> None:
         """Let a second socket take over from a dead one."""
         logger.info("a connection to %s is dead; a new one takes its place", self._target.address)
-        second.on_ended = lambda: self._on_ended(second)
+        second.on_ended = self._on_ended
         self._current, self._check = second, None
         self._expire_uploads()
         second.session.adopt(current.session.take_backlog(), time.monotonic())
@@ -255,8 +255,8 @@ class Connection:
         current.flush()
         wanted = session.wanted
         keepalive = session.keepalive if wanted else self._clocks.get("keepalive")
-        silent = keepalive is not None and current.quiet_for() >= keepalive
-        if timed_out or silent:
+        quiet = current.quiet_for()
+        if timed_out or (keepalive is not None and quiet >= keepalive):
             self._start_check(current)
         if wanted:
             self._idle_since = 0.0
@@ -267,7 +267,7 @@ class Connection:
         if left <= 0 or not session.ready:
             self._retire()
             return
-        delay = left if keepalive is None else min(left, max(keepalive - current.quiet_for(), PING_TIMEOUT))
+        delay = left if keepalive is None else min(left, max(keepalive - quiet, PING_TIMEOUT))
         if delay < math.inf:
             self._arm(delay)
 

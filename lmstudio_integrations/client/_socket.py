@@ -58,11 +58,6 @@ class Socket(ClientConnection):
         """Return the seconds since anything was read, those included in which the machine slept."""
         return max(time.monotonic() - self.heard_at, time.time() - self._heard_on)
 
-    @property
-    def is_closing(self) -> bool:
-        """Whether nothing can be sent any more, although its end is not reported yet."""
-        return self.transport.is_closing()
-
     async def answers_ping(self, limit: float) -> bool:
         """Send a ping; return whether the other side answers within a limit of seconds.
 

@@ -33,8 +33,8 @@ class SocketSession:
         who, address = target.credentials(), target.address
         peer = "LM Studio on this machine" if address is None else f"LM Studio at {address}"
         self.session = ClientSession(who.identifier, who.passkey, peer, instances)
-        self.on_ended: Callable[[], None] = lambda: None
-        """Called when the socket is lost or closed."""
+        self.on_ended: Callable[[SocketSession], None] = lambda _: None
+        """Called with this when the socket is lost or closed."""
         self.accepted: asyncio.Event = asyncio.Event()
         """Set when the server has accepted this client."""
         self.error: Callable[[], BaseException] = closed_here
@@ -51,7 +51,7 @@ class SocketSession:
     @property
     def is_closing(self) -> bool:
         """Whether nothing can be sent any more, although its end is not reported yet."""
-        return self._socket is not None and self._socket.is_closing
+        return self._socket is not None and self._socket.transport.is_closing()
 
     async def answers_ping(self, limit: float) -> bool:
         """Send a ping; return whether anything is read within a limit of seconds."""
@@ -97,7 +97,7 @@ class SocketSession:
         except Exception as problem:  # noqa: BLE001 - whatever breaks the socket is the error of all who wait
             self.error = _lost(problem)
         finally:
-            self.on_ended()
+            self.on_ended(self)
             session.lost(self.error)
             if socket is not None:
                 with contextlib.suppress(Exception):
