@@ -156,8 +156,7 @@ def close(code: CloseCode, *, and_hang: bool = False) -> Action:
 
     async def act(tunnel: Tunnel, unit: Unit) -> None:
         tunnel.is_closing = not and_hang
-        tunnel.silent.add("server")
-        await tunnel.send("server", data)
+        await tunnel.send("server", data, is_last=True)
 
     return act
 

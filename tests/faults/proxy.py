@@ -229,11 +229,13 @@ class Tunnel:
 
     # What actions do ------------------------------------------------------------------------------------------------
 
-    async def send(self, sender: Sender, data: bytes) -> None:
-        """Pass bytes on to the other side of whoever sent them."""
+    async def send(self, sender: Sender, data: bytes, *, is_last: bool = False) -> None:
+        """Pass bytes on to the other side of whoever sent them, as the last ones that get there if told so."""
         writer = self._writers[sender]
         if writer.is_closing() or sender in self.silent:
             return
+        if is_last:
+            self.silent.add(sender)
         with contextlib.suppress(ConnectionError):
             for part in [data] if sender not in self.dripping else [bytes([byte]) for byte in data]:
                 writer.write(part)
