@@ -73,3 +73,18 @@ def test_a_call_that_hangs_is_found(proxies: ProxyThread, monkeypatch: pytest.Mo
         cell = Cell(RESET, RESPOND, servers, 0)
         assert run_all([("a cell", cell, hang)]) == ["a cell: hangs"]
     release.set()
+
+
+def test_a_timeout_that_expires_before_the_fault_shows_nothing(
+    proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells, "SHORT", 0.1)
+    slow = replace(
+        next(row for row in ROWS if row.name == "A frame announces more bytes than ever come."),
+        embedding_steps=({"wait": 0.5},),
+    )
+    embed = next(surface for surface in SURFACES if surface.kind == "embedding")
+    with Servers.of(proxies, slow) as servers:
+        cell = Cell(slow, embed, servers, 0)
+        assert not run_all([("a cell", cell, cell.run)])
+        assert cell.patience > 1
