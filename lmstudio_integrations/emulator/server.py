@@ -6,7 +6,6 @@ import http
 import json
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, get_args
-from weakref import WeakSet
 
 from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
@@ -62,7 +61,6 @@ class Server:
         self._origins = frozenset(origins)
         self._pool = SocketPool(affordable(hub.limits.connections))
         self._listener: WebSocketServer | None = None
-        self._accepted: WeakSet[ServerConnection] = WeakSet()
 
     async def open(self) -> None:
         """Listen.
@@ -87,18 +85,15 @@ class Server:
 
     async def _close_latecomers(self) -> None:
         """Close sockets that were accepted while the listener was closing, which nobody would close after it."""
+        self._pool.close()
         for _ in range(_TURNS_OF_ACCEPTING):
             await asyncio.sleep(0)
-        late = [socket for socket in self._accepted if not socket.transport.is_closing()]
-        for socket in late:
-            socket.transport.abort()
+        late = self._pool.sockets
         if late:
             await asyncio.wait([asyncio.ensure_future(socket.wait_closed()) for socket in late], timeout=CLOSE_TIMEOUT)
 
     def _accept(self, *arguments: Any, **settings: Any) -> ServerConnection:
-        socket = Socket(*arguments, pool=self._pool, limits=self._hub.limits, **settings)
-        self._accepted.add(socket)
-        return socket
+        return Socket(*arguments, pool=self._pool, limits=self._hub.limits, **settings)
 
     async def _listen(self, port: int) -> None:
         self._listener = await serve(

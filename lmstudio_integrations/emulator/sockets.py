@@ -168,16 +168,30 @@ class SocketPool:
         self._connections = connections
         self._waiting: dict[Socket, None] = {}
         self._admitted: set[Socket] = set()
+        self._closed = False
 
     @property
     def is_full(self) -> bool:
         """Whether no further client can be admitted."""
         return len(self._admitted) >= self._connections
 
+    @property
+    def sockets(self) -> list[Socket]:
+        """All that are open."""
+        return [*self._waiting, *self._admitted]
+
+    def close(self) -> None:
+        """Close all sockets at once, and those that are still to come."""
+        self._closed = True
+        for socket in self.sockets:
+            socket.transport.abort()
+
     def add(self, socket: Socket) -> None:
         """Count a new socket."""
         self._waiting[socket] = None
-        if len(self._waiting) > max(SPARE_SOCKETS, self._connections - len(self._admitted)):
+        if self._closed:
+            socket.transport.abort()
+        elif len(self._waiting) > max(SPARE_SOCKETS, self._connections - len(self._admitted)):
             oldest = next(iter(self._waiting))
             del self._waiting[oldest]
             oldest.drop("there are too many connections, and it has waited longest to authenticate")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -410,6 +411,17 @@ def test_a_socket_that_is_gone_already_takes_no_connection() -> None:
     pool.discard(gone)
     pool.admit(gone)  # its credentials were still in the queue of messages
     assert not pool.is_full
+
+
+def test_a_socket_that_is_accepted_while_the_server_closes_is_closed() -> None:
+    pool, early, late = sockets.SocketPool(1), Mock(spec=sockets.Socket), Mock(spec=sockets.Socket)
+    early.transport, late.transport = Mock(), Mock()
+    pool.add(early)
+    pool.close()
+    early.transport.abort.assert_called_once_with()
+    pool.add(late)
+    late.transport.abort.assert_called_once_with()
+    assert pool.sockets == [early, late]  # until the event loop reports that they are lost
 
 
 def test_one_client_cannot_take_all_connections() -> None:
