@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lmstudio_integrations._environment import TOKEN_VARIABLES
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.protocol.credentials import split_token
+from lmstudio_integrations.protocol.credentials import TOKEN_FORM, split_token
 
 
 def accepted_tokens(given: Sequence[str], file: Path | None) -> tuple[str, ...]:
@@ -23,9 +23,7 @@ def accepted_tokens(given: Sequence[str], file: Path | None) -> tuple[str, ...]:
         tokens = [(os.environ[variable], variable)]
     for token, where in tokens:
         if split_token(token) is None:
-            raise LMStudioValueError(
-                f"the API token of {where} is malformed; it must be sk-lm-, 8 letters or digits, a colon, and 20 more"
-            )
+            raise LMStudioValueError(f"the API token of {where} is malformed; it must be {TOKEN_FORM}")
     return tuple(token for token, _ in tokens)
 
 

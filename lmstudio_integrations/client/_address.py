@@ -13,7 +13,7 @@ from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations._narrow import is_mapping
 from lmstudio_integrations._secrets import TOKEN_PREFIX, holds_credentials
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
-from lmstudio_integrations.protocol.credentials import split_token
+from lmstudio_integrations.protocol.credentials import TOKEN_FORM, split_token
 
 if TYPE_CHECKING:
     import ssl
@@ -110,8 +110,7 @@ class Credentials:
         halves = split_token(token)
         if halves is None:
             raise LMStudioAuthenticationError(
-                "the API token is malformed; it must be sk-lm-, 8 letters or digits, a colon, and 20 more; "
-                "copy it again from LM Studio"
+                f"the API token is malformed; it must be {TOKEN_FORM}; copy it again from LM Studio"
             )
         return cls(*halves, is_token=True)
 

@@ -6,7 +6,7 @@ from hmac import compare_digest
 
 from lmstudio_integrations.emulator.context import Client
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.protocol.credentials import split_token
+from lmstudio_integrations.protocol.credentials import TOKEN_FORM, split_token
 
 
 @dataclass(slots=True)
@@ -66,7 +66,5 @@ def _same(given: str, expected: str) -> bool:
 def _credentials(token: str) -> tuple[str, str]:
     halves = split_token(token)
     if halves is None:
-        raise LMStudioValueError(
-            "an API token of the server is malformed; it must be sk-lm-, 8 letters or digits, a colon, and 20 more"
-        )
+        raise LMStudioValueError(f"an API token of the server is malformed; it must be {TOKEN_FORM}")
     return halves

@@ -4,6 +4,9 @@ import re
 
 from lmstudio_integrations._secrets import TOKEN_PREFIX
 
+TOKEN_FORM = f"{TOKEN_PREFIX}, 8 letters or digits, a colon, and 20 more"
+"""What a token looks like, for error messages."""
+
 _TOKEN = re.compile(TOKEN_PREFIX + r"(?P<identifier>[A-Za-z0-9]{8}):(?P<passkey>[A-Za-z0-9]{20})")
 
 
