@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from itertools import islice
 
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.protocol.envelope import STRING
 
 MIB = 1024 * 1024
 
@@ -61,8 +62,7 @@ class Limits:
 
 DEFAULT_LIMITS = Limits()
 
-_TOKEN = re.compile(rb'[\[{,]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-"""Possessive, and with an optional end: no input makes it look at a byte twice."""
+_TOKEN = re.compile(rb"[\[{,]|" + STRING, re.DOTALL)
 
 
 def has_more_values(message: bytes, limit: int) -> bool:

@@ -129,8 +129,11 @@ def without_surrogates(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-_BRACKET = re.compile(rb'[\[\]{}]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-"""A bracket, or a string, whose brackets do not count; possessive, so that no byte is looked at twice."""
+STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
+"""A pattern of JSON strings; possessive, and with an optional end, so that no input makes it look at a byte twice."""
+
+_BRACKET = re.compile(rb"[\[\]{}]|" + STRING, re.DOTALL)
+"""A bracket, or a string, whose brackets do not count."""
 
 
 def is_deeper(data: str | bytes, limit: int) -> bool:

@@ -17,6 +17,7 @@ from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.emulator.engines import worker as worker_module
 from lmstudio_integrations.emulator.engines._refusals import INSTALL_HINT, crashed, from_engine, not_loaded
 from lmstudio_integrations.emulator.engines.base import EngineError
+from lmstudio_integrations.protocol.envelope import without_surrogates
 
 logger = logging.getLogger(__name__)
 
@@ -231,7 +232,7 @@ def encode(body: Mapping[str, Any]) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode("utf-8")
+        return without_surrogates(text).encode("utf-8")
 
 
 def decode(text: str) -> Any:
