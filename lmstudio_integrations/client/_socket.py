@@ -67,7 +67,7 @@ class Socket(ClientConnection):
         sign = self._sign = self._sign or self.loop.create_future()
         with contextlib.suppress(Exception):  # the reader of the socket notices a broken one
             self.protocol.send_ping(b"")
-            self.transport.write(b"".join(self.protocol.data_to_send()))
+            self.send_data()
         asked_at = time.monotonic()
         while not sign.done():
             left = max(asked_at, self.heard_at) + limit - time.monotonic()

@@ -6,10 +6,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-class NotRegularError(OSError):
-    """A path leads to something that is not a regular file."""
-
-
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading. Never waits, as opening a FIFO would.
 
@@ -20,7 +16,7 @@ def open_regular(path: Path) -> BinaryIO:
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
     file.close()
-    raise NotRegularError(f"{path} is not a regular file")
+    raise OSError(f"{path} is not a regular file")
 
 
 def _without_waiting(path: str, flags: int) -> int:

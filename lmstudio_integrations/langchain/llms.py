@@ -175,14 +175,12 @@ class LMStudioLLM(Predicting, BaseLLM):
         self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str, batch: "_Batch | None" = None
     ) -> GenerationChunk:
         """Continue a text, again if the connection is lost before anybody has seen a part of it."""
-        retries = call.values["max_retries"]
-        of_stream, of_whole = (retries, 0) if manager else (0, retries)
+        of_stream, of_whole = _retries(call, manager)
         return repeat(lambda: _joined(list(self._chunks(call, manager, prompt, of_stream, batch))), of_whole)
 
     async def _aanswer(self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
         """Continue a text; see `_answer`."""
-        retries = call.values["max_retries"]
-        of_stream, of_whole = (retries, 0) if manager else (0, retries)
+        of_stream, of_whole = _retries(call, manager)
 
         async def attempt() -> GenerationChunk:
             return _joined([chunk async for chunk in self._achunks(call, manager, prompt, of_stream)])
@@ -268,6 +266,12 @@ class _Batch:
 def _info(end: PredictionEnd) -> dict[str, Any]:
     counts = Counts()
     return {**final_metadata(end, counts), "usage_metadata": usage(end, counts)}
+
+
+def _retries(call: Call, manager: object) -> tuple[int, int]:
+    """Return how often a stream may be opened again, and how often the whole call; a manager gets each token."""
+    retries = call.values["max_retries"]
+    return (retries, 0) if manager else (0, retries)
 
 
 def _joined(chunks: list[GenerationChunk]) -> GenerationChunk:

@@ -48,10 +48,10 @@ def expired_timeout(
         cause = _CAUSES.get(name, "nothing came from the server")
         return _error(exchange, name, now - exchange.since, cause.format(peer=peer) + _queue_of(exchange))
     idle = exchange.clocks.get("idle_timeout")
-    if unanswered_since is None or idle is None or now - max(unanswered_since, exchange.since) < idle:
+    if unanswered_since is None or idle is None:
         return None
     elapsed = now - max(unanswered_since, exchange.since)
-    return _error(exchange, "idle_timeout", elapsed, _SILENT.format(peer=peer))
+    return _error(exchange, "idle_timeout", elapsed, _SILENT.format(peer=peer)) if elapsed >= idle else None
 
 
 def _queue_of(exchange: Exchange) -> str:
