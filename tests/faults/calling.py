@@ -21,7 +21,7 @@ from tests.faults.actions import (
     replace,
     reset,
 )
-from tests.faults.cells import Cell, pretend_silence, until_noticed
+from tests.faults.cells import Cell, pretend_silence, until_ended, until_noticed
 from tests.faults.frames import Unit
 from tests.faults.messages import (
     NOISE,
@@ -68,6 +68,7 @@ def _silent(action: Action) -> Callable[[Cell], None]:
     """Do something to the open connection, and let the client believe that nothing has come for long."""
 
     def act(cell: Cell) -> None:
+        until_ended(cell.host)  # or what is still on the way would end the silence
         cell.proxy.apply(action)
         pretend_silence(cell.host)
 

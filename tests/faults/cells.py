@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lmstudio_integrations.client._address import Target
-from lmstudio_integrations.client._connection import Pool
+from lmstudio_integrations.client._connection import Connection, Pool
 from lmstudio_integrations.client._io import IOThread
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError
@@ -283,9 +283,9 @@ def pretend_silence(host: str) -> None:
     io, done = IOThread.current(), threading.Event()
 
     def backdate() -> None:
-        for (target, _), connection in Pool.of(io)._connections.items():
+        for connection in _connections(io, host):
             current = connection._current
-            if target == Target.of(host, None) and current is not None and current._socket is not None:
+            if current is not None and current._socket is not None:
                 current._socket.heard_at -= 60.0
         done.set()
 
@@ -293,18 +293,35 @@ def pretend_silence(host: str) -> None:
     _require(done.wait(MARGIN), "the I/O thread is stuck")
 
 
+def until_ended(host: str) -> None:
+    """Wait until the client has received all that belongs to its calls; a channel ends after its last packet."""
+    _wait_until(
+        host,
+        lambda connection: connection._current is None or connection._current.session.idle,
+        "the last call never ended",
+    )
+
+
 def until_noticed(host: str) -> None:
     """Wait until the client knows that its connections to a host are gone."""
-    gone = threading.Event()
-    io = IOThread.current()
-    target = Target.of(host, None)
+    _wait_until(
+        host, lambda connection: connection._current is None, "the client never noticed that its connection is gone"
+    )
+
+
+def _wait_until(host: str, holds: Callable[[Connection], bool], otherwise: str) -> None:
+    io, done = IOThread.current(), threading.Event()
 
     def look() -> None:
-        connections = Pool.of(io)._connections
-        if any(each._current for (of, _), each in connections.items() if of == target):
-            io.loop.call_soon(look)
+        if all(map(holds, _connections(io, host))):
+            done.set()
         else:
-            gone.set()
+            io.loop.call_soon(look)
 
     io.submit(look)
-    _require(gone.wait(MARGIN), "the client never noticed that its connection is gone")
+    _require(done.wait(MARGIN), otherwise)
+
+
+def _connections(io: IOThread, host: str) -> list[Connection]:
+    target = Target.of(host, None)
+    return [connection for (of, _), connection in Pool.of(io)._connections.items() if of == target]
