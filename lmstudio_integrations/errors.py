@@ -4,9 +4,9 @@
 LMStudioError
 ├── LMStudioServerError                  the server said no; carries what it said
 │   ├── LMStudioModelNotFoundError
+│   │   └── LMStudioModelUnloadedError
 │   ├── LMStudioPresetNotFoundError
 │   ├── LMStudioChannelClosedError
-│   ├── LMStudioModelUnloadedError
 │   ├── LMStudioWrongModelKindError
 │   ├── LMStudioInsufficientResourcesError
 │   ├── LMStudioModelLoadError
@@ -34,6 +34,7 @@ LMStudioError
     └── LMStudioImageDownloadError
 
 LMStudioConfigWarning                    (UserWarning)
+LMStudioEvictionWarning                  (UserWarning)
 ```
 
 Names that the official Python SDK has keep their places, so that code moves over by changing an import.
@@ -90,16 +91,27 @@ class LMStudioModelNotFoundError(LMStudioServerError):
     """No model, or no loaded model, fits the given key or identifier."""
 
 
+class LMStudioModelUnloadedError(LMStudioModelNotFoundError):
+    """The model was unloaded before or while it was used: it exists, and the next call may load it.
+
+    Args:
+        message: The whole text, made for people.
+        retryable: Whether the call may be made again: not where nothing would load the model, nor where the caller has
+            seen a part of the response.
+        details: What `LMStudioServerError` takes.
+    """
+
+    def __init__(self, message: str = "", *, retryable: bool = True, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.retryable = retryable
+
+
 class LMStudioPresetNotFoundError(LMStudioServerError):
     """The named preset does not exist on the server."""
 
 
 class LMStudioChannelClosedError(LMStudioServerError):
     """The server closed a channel before the packet that ends it."""
-
-
-class LMStudioModelUnloadedError(LMStudioServerError):
-    """The model was unloaded while, or before, it was used."""
 
 
 class LMStudioWrongModelKindError(LMStudioServerError):
@@ -285,3 +297,7 @@ class LMStudioImageDownloadError(LMStudioOSError):
 
 class LMStudioConfigWarning(UserWarning):
     """The model is loaded with another configuration than the one asked for."""
+
+
+class LMStudioEvictionWarning(UserWarning):
+    """A model will not stay loaded: just-in-time loads evict each other while Auto-Evict is on."""

@@ -6,14 +6,13 @@ model to make room for another, so between two calls of an adapter the instance 
 
 from typing import TYPE_CHECKING
 
-from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioModelUnloadedError
+from lmstudio_integrations.errors import LMStudioModelUnloadedError
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel, AsyncLLM
     from lmstudio_integrations.client.sync import LLM, EmbeddingModel
     from lmstudio_integrations.types.models import ModelInstanceInfo
 
-_GONE = (LMStudioModelNotFoundError, LMStudioModelUnloadedError)
 _ANYTHING = "a"
 """A text whose tokens may be counted, which gets the model again if it has gone."""
 
@@ -22,7 +21,7 @@ def info_of(model: "LLM | EmbeddingModel") -> "ModelInstanceInfo":
     """Return what the server knows of a model's instance, getting or loading it if need be."""
     try:
         return model.get_info()
-    except _GONE:
+    except LMStudioModelUnloadedError:
         model.count_tokens(_ANYTHING)
         return model.get_info()
 
@@ -31,6 +30,6 @@ async def ainfo_of(model: "AsyncLLM | AsyncEmbeddingModel") -> "ModelInstanceInf
     """Return what the server knows of a model's instance, getting or loading it if need be."""
     try:
         return await model.get_info()
-    except _GONE:
+    except LMStudioModelUnloadedError:
         await model.count_tokens(_ANYTHING)
         return await model.get_info()

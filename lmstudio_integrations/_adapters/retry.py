@@ -1,17 +1,20 @@
 """Making a call again where the caller has seen nothing of the first attempt: `max_retries`.
 
-That is so when no server answered, and when the connection was lost before anything was delivered. The layer below
-renews models by itself; nothing else is ever repeated.
+That is so when no server answered, and when the connection was lost before anything was delivered. The client loads
+models again by itself, but it cannot know that the fragments of a stream are only gathered here: so a non-streaming
+call is also made again when its model was evicted. Nothing else is ever repeated.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
+from lmstudio_integrations._renewals import renewal_pauses
 from lmstudio_integrations.errors import (
     LMStudioConnectionLostError,
     LMStudioError,
+    LMStudioModelUnloadedError,
     LMStudioTimeoutError,
     LMStudioUnreachableError,
 )
@@ -36,14 +39,20 @@ class _Attempts:
 
     Args:
         retries: How many may follow the first.
+        renewals: Seconds to wait before each further attempt after the model was unloaded.
     """
 
-    def __init__(self, retries: int) -> None:
+    def __init__(self, retries: int, renewals: Iterable[float] = ()) -> None:
         self._delays: Iterator[float] = (min(_FIRST_DELAY * 2**attempt, _LONGEST_DELAY) for attempt in range(retries))
+        self._renewals = iter(renewals)
 
     def delay_after(self, error: LMStudioError) -> float:
         """Return the seconds to wait before the next attempt; raise the error where there is none."""
-        delay = next(self._delays, None) if _is_retryable(error) else None
+        delay: float | None = None
+        if isinstance(error, LMStudioModelUnloadedError):
+            delay = next(self._renewals, None) if error.retryable else None
+        elif _is_retryable(error):
+            delay = next(self._delays, None)
         if delay is None:
             raise error
         return delay
@@ -66,9 +75,9 @@ def _delivers(batch: "list[PredictionEvent]") -> bool:
     return any(type(event) is not PromptProgress for event in batch)
 
 
-def repeat(call: Callable[[], T], retries: int) -> T:
+def repeat(call: Callable[[], T], retries: int, renewals: Iterable[float] = ()) -> T:
     """Return what a call returns."""
-    attempts = _Attempts(retries)
+    attempts = _Attempts(retries, renewals)
     while True:
         try:
             return call()
@@ -77,9 +86,9 @@ def repeat(call: Callable[[], T], retries: int) -> T:
         sleep(delay)
 
 
-async def arepeat(call: Callable[[], Awaitable[T]], retries: int) -> T:
+async def arepeat(call: Callable[[], Awaitable[T]], retries: int, renewals: Iterable[float] = ()) -> T:
     """Return what a call returns."""
-    attempts = _Attempts(retries)
+    attempts = _Attempts(retries, renewals)
     while True:
         try:
             return await call()
@@ -94,7 +103,7 @@ def accumulate(
     add: "Callable[[T, list[PredictionEvent]], object]",
     retries: int,
 ) -> T:
-    """Return all events of a prediction, gathered; what came before a connection was lost is dropped."""
+    """Return all events of a prediction, gathered; what came before a connection or the model was lost is dropped."""
 
     def attempt() -> T:
         result = new()
@@ -102,7 +111,7 @@ def accumulate(
             add(result, batch)
         return result
 
-    return repeat(attempt, retries)
+    return repeat(attempt, retries, renewal_pauses())
 
 
 async def aaccumulate(
@@ -119,7 +128,7 @@ async def aaccumulate(
             add(result, batch)
         return result
 
-    return await arepeat(attempt, retries)
+    return await arepeat(attempt, retries, renewal_pauses())
 
 
 def batches(open_stream: "Callable[[], PredictionStream]", retries: int) -> "Generator[list[PredictionEvent]]":

@@ -7,17 +7,22 @@ Adapters are configuration. A copy, a pickle or a deep copy of one begins with a
 the whole process, so that costs no connection.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
+from lmstudio_integrations.errors import LMStudioError
 from lmstudio_integrations.types.config import LoadSettings, ModelKind
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client._binding import Binding
     from lmstudio_integrations.client.asynchronous import AsyncClient, AsyncEmbeddingModel, AsyncLLM
     from lmstudio_integrations.client.sync import LLM, Client, EmbeddingModel
+
+logger = logging.getLogger(__name__)
 
 KeyT = TypeVar("KeyT")
 ValueT = TypeVar("ValueT")
@@ -106,11 +111,11 @@ class _Kept(Generic[KeyT, ValueT]):
             value = self._values.get(key)
             return self._put(key, make()) if value is None else value
 
-    def take(self) -> list[ValueT]:
+    def take(self) -> list[tuple[KeyT, ValueT]]:
         """Return all that is kept, and forget it."""
         with self._lock:
-            values, self._values = list(self._values.values()), {}
-        return values
+            items, self._values = list(self._values.items()), {}
+        return items
 
     def _put(self, key: KeyT, value: ValueT) -> ValueT:
         if key not in self._values and len(self._values) >= _MOST:
@@ -161,10 +166,15 @@ class _Side(Generic[ClientT]):
         )
         return namespace.bound(binding)
 
+    def bound(self, place: "Place", binding: "Binding") -> Any:
+        """Return a handle to the model of a binding."""
+        client: Any = self._clients.get_or_make(place, lambda: self._make(*place, keep_idle=_KEEP_IDLE))
+        return (client.llm if binding.kind == "llm" else client.embedding).bound(binding)
+
     def take(self) -> list[ClientT]:
         """Return the clients and forget them."""
         self._handles.take()
-        return self._clients.take()
+        return [client for _, client in self._clients.take()]
 
 
 class Runtime:
@@ -172,6 +182,7 @@ class Runtime:
 
     def __init__(self) -> None:
         bindings: _Kept[tuple[Place, Wanted], Binding] = _Kept()
+        self._bindings = bindings
         self._sync: _Side[Client] = _Side(_make_client, bindings)
         self._async: _Side[AsyncClient] = _Side(_make_async_client, bindings)
         self._facts: _Kept[tuple[Place, Wanted], Facts] = _Kept()
@@ -229,6 +240,18 @@ class Runtime:
         """Return the embedding model, for coroutines."""
         return cast("AsyncEmbeddingModel", self._async.handle(server, wanted, config))
 
+    def unload(self) -> None:
+        """Unload the models that were loaded here."""
+        for (place, _), binding in self._bindings.take():
+            with _logging_errors(binding):
+                self._sync.bound(place, binding).unload_if_loaded_here()
+
+    async def aunload(self) -> None:
+        """Unload the models that were loaded here."""
+        for (place, _), binding in self._bindings.take():
+            with _logging_errors(binding):
+                await self._async.bound(place, binding).unload_if_loaded_here()
+
     def close(self) -> None:
         """Stop what is running and let go of the connections; the next use makes new clients."""
         for client in self._sync.take():
@@ -251,6 +274,15 @@ class Runtime:
 
     def __reduce__(self) -> tuple[type["Runtime"], tuple[()]]:
         return Runtime, ()
+
+
+@contextmanager
+def _logging_errors(binding: "Binding") -> Generator[None]:
+    """Log that a model could not be unloaded; whoever closes an adapter can do nothing about it."""
+    try:
+        yield
+    except LMStudioError as error:
+        logger.warning("model %r could not be unloaded: %s", binding.name, error)
 
 
 def _make_client(*args: Any, **options: Any) -> "Client":

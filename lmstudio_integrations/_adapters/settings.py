@@ -94,12 +94,19 @@ class Connected(BaseModel):
     Never in `repr`, pickles or `dumpd`. An alias is `api_key`."""
 
     load_policy: LoadPolicy = "get_or_load"
-    """`get_or_load`; `require_loaded` never loads; `new_instance` loads an instance for this object alone. Every copy
-    loads its own then: use `bind` rather than what copies the object for each call, such as `configurable_fields`."""
+    """How the model is found or loaded. `get_or_load` (default of language models) loads it just in time, so other
+    just-in-time loads evict it while Auto-Evict is on. `explicit` (default of embedding models) uses a loaded instance,
+    or loads one that is never evicted. `require_loaded` never loads. `new_instance` loads an instance for this object
+    alone. Every copy loads its own then: use `bind` rather than what copies the object for each call, such as
+    `configurable_fields`."""
 
     ttl: Seconds | None = None
-    """Seconds of idle time after which the model goes, if a call of this object loads it. `None` sends none: the server
-    then applies its own default, and a new instance stays."""
+    """Unload the model after this many seconds without use. Takes effect only if a call of this object loads it. `None`
+    means the server's default under `get_or_load`, 3,600 under `explicit`, and that a new instance stays. `math.inf`
+    keeps an explicit load or a new instance."""
+
+    unload_on_close: bool = False
+    """Whether `close` also unloads the models that this object loaded. What it found loaded stays."""
 
     context_length: Annotated[int, Field(ge=1)] | None = None
     """Window to load the model with, in tokens; short for that entry of `load_config`."""
@@ -222,10 +229,14 @@ class Connected(BaseModel):
 
     def close(self) -> None:
         """Stop what this object has running and let go of its connections. It may be used again after that."""
+        if self.unload_on_close:
+            self._runtime.unload()
         self._runtime.close()
 
     async def aclose(self) -> None:
-        """Do what `close` does; closing never waits."""
+        """Do what `close` does; it waits only for `unload_on_close`."""
+        if self.unload_on_close:
+            await self._runtime.aunload()
         self._runtime.close()
 
     def __enter__(self) -> Self:
@@ -238,7 +249,7 @@ class Connected(BaseModel):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.close()
+        await self.aclose()
 
     def __copy__(self) -> Self:
         copied = super().__copy__()

@@ -10,13 +10,10 @@ from typing_extensions import Unpack
 
 from lmstudio_integrations.client._address import Target
 from lmstudio_integrations.client._arguments import check_names, optional_text, text_of
-from lmstudio_integrations.client._binding import (
-    DEFAULT_TTL,
-    Binding,
-    OnProgress,
-    milliseconds,
-)
+from lmstudio_integrations.client._binding import Binding, OnProgress
 from lmstudio_integrations.client._link import FOR_EVER, Link
+from lmstudio_integrations.client._loading import milliseconds
+from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._prediction import Prediction
 from lmstudio_integrations.client._requests import CLOCKS, ClockOptions, checked_clocks
 from lmstudio_integrations.client._waiters import Waiter
@@ -33,7 +30,7 @@ from lmstudio_integrations.types.config import (
     OnConfigMismatch,
 )
 from lmstudio_integrations.types.downloads import DownloadOptionInfo, SearchResultInfo
-from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo, ModelInfo
+from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo, ModelInfo, ModelInstanceInfo
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionResult
 
 if TYPE_CHECKING:
@@ -55,6 +52,15 @@ def _choice(value: ChoiceT, choices: Any, name: str) -> ChoiceT:
     return value
 
 
+def _checked_ttl(ttl: float | None, policy: LoadPolicy) -> float | None:
+    if ttl is not None and milliseconds(ttl) is None and policy not in {"explicit", "new_instance"}:
+        raise LMStudioValueError(
+            f"ttl={ttl!r} cannot be sent under load_policy={policy!r}; load_policy='explicit' keeps a model for ever, "
+            "and None leaves the server's default"
+        )
+    return ttl
+
+
 def _idle_time(keep_idle: object) -> float:
     if isinstance(keep_idle, bool) or not isinstance(keep_idle, int | float) or not keep_idle >= 0:
         raise LMStudioValueError(f"keep_idle must be a number of seconds; got {keep_idle!r}")
@@ -65,11 +71,13 @@ class ModelOptions(TypedDict, total=False):
     """How a model is got or loaded.
 
     Attributes:
-        ttl: Seconds of idle time after which the model goes, if this loads it. `model` and `load_new_instance` send
-            an hour unless told otherwise. `None` sends none: a new instance then stays, and one that is got or
-            loaded has the server's default.
+        ttl: Unload the model after this many seconds without use. Takes effect only if this call loads it. `model` and
+            `load_new_instance` send 3,600 by default. `None` means the server's default under `get_or_load`, 3,600
+            under `explicit`, and that a new instance stays. `math.inf` keeps an explicit load or a new instance.
         config: Load settings, if this loads it.
-        load_policy: `get_or_load`; `require_loaded` never loads; `new_instance` always does.
+        load_policy: `get_or_load` loads just in time, so other just-in-time loads may evict the model; `explicit` uses
+            any loaded instance, or loads one that is never evicted; `require_loaded` never loads; `new_instance`
+            always does.
         on_config_mismatch: Whether to `warn`, `raise` or `ignore` when it is loaded with other settings.
         on_load_progress: Takes growing values from 0.0 to 1.0.
         on_progress: The same, by another name.
@@ -167,6 +175,11 @@ class BaseHandle:
         """The identifier of the loaded instance, or the key that was named while none is known."""
         return self.binding.name
 
+    @property
+    def loaded_explicitly(self) -> bool:
+        """Whether this program loaded the instance with `explicit` or `new_instance`: it is never evicted."""
+        return self.binding.reference is not None and self.binding.reference in self._link.models.explicit
+
     def with_clocks(self, **clocks: Unpack[ClockOptions]) -> Self:
         """Return a handle to the same model, whose calls have limits of their own.
 
@@ -211,10 +224,8 @@ class BaseNamespace(Generic[HandleT]):
         """
         check_names(options, ModelOptions.__annotations__)
         optional_text(model_key, "model_key")
-        ttl = options.get("ttl")
-        if ttl is not None:
-            milliseconds(ttl)
         policy: LoadPolicy = _choice(options.get("load_policy", "get_or_load"), LoadPolicy, "load_policy")
+        ttl = _checked_ttl(options.get("ttl"), policy)
         if policy == "new_instance" and model_key is None:
             raise LMStudioValueError("load_policy='new_instance' needs a model_key, to know which model to load")
         binding = Binding(
@@ -245,12 +256,13 @@ class BaseNamespace(Generic[HandleT]):
         options["load_policy"] = "new_instance"
         options.setdefault("ttl", DEFAULT_TTL)
         handle = self.lazy_model(text_of(model_key, "model_key"), **options)
-        handle.binding.wanted_identifier = optional_text(identifier, "instance_identifier")
+        handle.binding.requested_identifier = optional_text(identifier, "instance_identifier")
         return handle
 
-    def _loaded(self, identifier: str) -> HandleT:
+    def _loaded(self, info: ModelInstanceInfo) -> HandleT:
         """Return a handle to an instance that is known to be loaded."""
-        return self.bound(Binding(self.kind, identifier, identifier, policy="require_loaded"))
+        name, reference = info.identifier, info.instance_reference
+        return self.bound(Binding(self.kind, name, name, policy="require_loaded", reference=reference))
 
 
 class BaseStream:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from lmstudio_integrations.client._link import Call, Link
+from lmstudio_integrations.client._tasks import IOTask
 from lmstudio_integrations.client._waiters import LoopWaiter, ThreadWaiter
 from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.protocol.endpoints import Namespace, channel, rpc
@@ -97,6 +98,14 @@ def ask_many(
         for call in calls[len(results) :]:
             call.abandon()
     return results
+
+
+def wait_for(task: IOTask[T]) -> Flow[T]:
+    """Wait for a coroutine on the I/O thread; leaving the wait cancels it."""
+    with task:
+        step: Any = task
+        results: list[T] = yield step
+        return results[0]
 
 
 def follow(

@@ -32,6 +32,8 @@ class IOThread:
         """Whether this thread belongs to the parent of a fork."""
         self.ending = False
         """Whether the process ends."""
+        self.models: dict[Any, Any] = {}
+        """What this process knows of the models of each server, by address (`_server_models.py`)."""
         self._on_exit: list[Callable[[], Any]] = []
         self._held: list[Callable[[], None]] | None = None
         self._thread = threading.Thread(target=self._run, name="lmstudio-io", daemon=True)

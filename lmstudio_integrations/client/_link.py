@@ -26,6 +26,8 @@ from lmstudio_integrations.types.files import Origin
 if TYPE_CHECKING:
     from lmstudio_integrations.client._connection import Pool
     from lmstudio_integrations.client._io import IOThread
+    from lmstudio_integrations.client._server_models import ServerModels
+    from lmstudio_integrations.client._turns import Turn, Turns
 
 T = TypeVar("T")
 WaiterT_co = TypeVar("WaiterT_co", bound=Waiter, covariant=True)
@@ -104,6 +106,8 @@ class Link(Generic[WaiterT_co]):
         self._owner = next(_owners)
         self._since: float | None = None
         self._original: Self | None = None
+        self.turn: Turn | None = None
+        """The turn that the calls keep until they have ended."""
         self._used: set[IOThread] = set()
         self._finalizer = weakref.finalize(self, _leave, self._used, self._owner)
         self._finalizer.atexit = False
@@ -130,9 +134,42 @@ class Link(Generic[WaiterT_co]):
         return like
 
     @property
+    def models(self) -> "ServerModels":
+        """What this process knows of the models of the server."""
+        known, address = io_thread().models, self.target.address
+        found: ServerModels = known.get(address) or known.setdefault(address, _server_models()())
+        return found
+
+    def with_turn(self, turn: "Turn") -> Self:
+        """Return this link for calls that keep a turn until they have ended."""
+        like = self._like(self.clocks, self._since)
+        like.turn = turn
+        return like
+
+    def wait_for_turn(self, turn: "Turn") -> IOTask[None]:
+        """Start to wait for a turn; `leave_turn` must follow, whatever comes of it."""
+        turns, queue_timeout, left = self.models.turns, self.clocks.get("queue_timeout"), self.time_left
+        return self.run_task(lambda: turns.wait(turn, queue_timeout, left))
+
+    def leave_turn(self, turn: "Turn") -> None:
+        """End an operation that has a turn, or waits for one."""
+        io_thread().submit(self.models.turns.leave, turn)
+
+    def pause(self, seconds: float) -> IOTask[None]:
+        """Start to wait, for no longer than the operation may take; closing the client ends it."""
+        left = self.time_left
+        return self.run_task(lambda: _sleep(seconds if left is None else max(0.0, min(seconds, left))))
+
+    @property
     def elapsed(self) -> float:
         """Seconds since the operation began of which this is part; 0 if it is part of none."""
         return 0.0 if self._since is None else time.monotonic() - self._since
+
+    @property
+    def time_left(self) -> float | None:
+        """Seconds until `timeout` expires for the operation; `None` without one."""
+        timeout = self.clocks.get("timeout")
+        return None if timeout is None else timeout - self.elapsed
 
     def start(
         self,
@@ -178,6 +215,8 @@ class Link(Generic[WaiterT_co]):
             exchange.specifier = specifier_of(parameter)
             exchanges.append(exchange)
             calls.append(Call(io, where, exchange, waiter))
+        if self.turn is not None:
+            io.submit(_keep_turn, self.models.turns, self.turn, exchanges)
         io.submit(_start, io, where, exchanges, self._keep, self._finalizer)
         return calls
 
@@ -273,7 +312,25 @@ def _pools() -> "type[Pool]":
     return Pool
 
 
+@cache
+def _server_models() -> "type[ServerModels]":
+    from lmstudio_integrations.client._server_models import ServerModels  # noqa: PLC0415 - with the first call
+
+    return ServerModels
+
+
 # On the I/O thread --------------------------------------------------------------------------------------------------
+
+
+async def _sleep(seconds: float) -> None:
+    from asyncio import sleep  # noqa: PLC0415 - with the first call
+
+    await sleep(seconds)
+
+
+def _keep_turn(turns: "Turns", turn: "Turn", exchanges: Sequence[Exchange]) -> None:
+    for exchange in exchanges:
+        exchange.sink = turns.kept_by(exchange.sink, turn)
 
 
 def _start(

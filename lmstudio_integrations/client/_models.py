@@ -7,9 +7,11 @@ from pydantic import ValidationError
 
 from lmstudio_integrations._narrow import is_count, is_list, is_mapping
 from lmstudio_integrations.client._arguments import check_names, list_of, text_of
-from lmstudio_integrations.client._binding import Binding, Specifier, on_model, resolve, with_model
+from lmstudio_integrations.client._binding import Binding, Specifier
 from lmstudio_integrations.client._flows import Flow, ask, ask_many, understanding
 from lmstudio_integrations.client._link import Link
+from lmstudio_integrations.client._operations import on_model, with_model
+from lmstudio_integrations.client._policies import resolve
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.envelope import readable
 from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
@@ -74,6 +76,13 @@ def unload_bound(link: Link[Any], binding: Binding) -> Flow[None]:
     if binding.identifier is None and binding.key is None:
         yield from resolve(link, binding)
     yield from unload(link, binding.kind, binding.name)
+
+
+def unload_own(link: Link[Any], binding: Binding) -> Flow[None]:
+    """Unload the instance that the handle loaded, if it did and if that is still there; what it found stays."""
+    for info in (yield from list_loaded(link, binding.kind)) if binding.own_reference else ():
+        if info.instance_reference == binding.own_reference:
+            yield from unload(link, binding.kind, info.identifier)
 
 
 def get_info(link: Link[Any], binding: Binding) -> Flow[ModelInstanceInfo]:

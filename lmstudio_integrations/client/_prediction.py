@@ -1,20 +1,24 @@
 """One generation, as the sync and the async stream see it: opening, recovery, callbacks, result."""
 
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from lmstudio_integrations.client._binding import Binding, Operation, Specifier, with_model
-from lmstudio_integrations.client._flows import Flow
+from lmstudio_integrations._renewals import renewal_pauses
+from lmstudio_integrations.client._binding import Binding, Operation, Specifier
+from lmstudio_integrations.client._flows import Flow, wait_for
 from lmstudio_integrations.client._link import NO_CLOCKS, Call, Link
+from lmstudio_integrations.client._operations import as_unloaded, unloaded_error, with_model
 from lmstudio_integrations.client._structured import Format
 from lmstudio_integrations.client._waiters import caller
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
     LMStudioConnectionLostError,
     LMStudioError,
+    LMStudioModelNotFoundError,
     LMStudioModelUnloadedError,
     LMStudioPredictionError,
     LMStudioRuntimeError,
@@ -37,6 +41,8 @@ from lmstudio_integrations.types.results import (
     ToolCallFailed,
 )
 from lmstudio_integrations.types.tools import ToolCallRequestPart
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 MakeParameter = Callable[[Specifier], Flow[Mapping[str, Any]]]
@@ -123,6 +129,13 @@ class Prediction:
         self._failure: Exception | None = None
         self._told_progress = -1.0
         self._told_first = False
+        self._called_back = False
+        """Whether a callback was called with a part of the response."""
+        self._delivered = False
+        """Whether whoever reads the events has seen more than progress."""
+        self._whole = False
+        """Whether the caller gets no events, only the result."""
+        self._renewals = renewal_pauses()
         self._result: PredictionResult | None = None
 
     @property
@@ -154,17 +167,42 @@ class Prediction:
             return self._end()
         self._read_alone()
         try:
-            if self._opened:
-                batch = yield self._step
-            else:
-                batch = yield from self._on_model(self._open)
-                self._opened = True
-            self.ready.extend(self._take(batch))
+            events = yield from self._next_events()
         except BaseException as error:  # noqa: BLE001 - it is raised again
             return self._fail(error)
         finally:
             self._reading = False
+        self._delivered = self._delivered or not (self._whole or all(type(event) is PromptProgress for event in events))
+        self.ready.extend(events)
         return True
+
+    def _next_events(self) -> "Flow[list[PredictionEvent]]":
+        """Return the next events; generate again if the model was unloaded before the caller saw anything."""
+        while True:
+            try:
+                return self._take((yield from self._next_batch()))
+            except LMStudioModelUnloadedError:
+                seconds = next(self._renewals, None) if self._may_start_over() else None
+                if seconds is None:
+                    raise
+            logger.info("model %r was unloaded while it generated; generating again", self._binding.identifier)
+            yield from self._noted(wait_for(self._link.pause(seconds)))
+            self._call, self._opened, self._so_far = None, False, Accumulator()
+
+    def _next_batch(self) -> "Flow[list[PredictionEvent]]":
+        if not self._opened:
+            batch = yield from self._on_model(self._open)
+            self._opened = True
+            return batch
+        try:
+            return (yield self._step)
+        except LMStudioModelNotFoundError as error:
+            raise as_unloaded(self._link, self._binding, error) from error
+
+    def _may_start_over(self) -> bool:
+        """Whether the model may be loaded again, and nothing of the response has reached the caller."""
+        over = self._cancelled or self._failure is not None
+        return self._binding.renewable and not (over or self._delivered or self._called_back)
 
     def _read_alone(self) -> None:
         """Begin to read, unless somebody else does."""
@@ -180,8 +218,8 @@ class Prediction:
         """Raise what went wrong while reading, with which it is over; that it was left is told as any end."""
         if isinstance(error, Exception) and self._failure is None:
             self._failure = error
-        if isinstance(error, LMStudioConnectionLostError) and (self._told_first or self._told_progress >= 0):
-            error.retryable = False  # a callback has seen a part of this response
+        if isinstance(error, LMStudioConnectionLostError | LMStudioModelUnloadedError) and self._called_back:
+            error.retryable = False
         self.abandon()
         if not isinstance(error, _Left):
             raise error
@@ -209,7 +247,7 @@ class Prediction:
         try:
             self._finish(self._so_far.end)
         except LMStudioError as failure:
-            if len(batch) == 1:
+            if self._whole or len(batch) == 1:
                 raise
             self._failure = failure
             return batch[:-1]
@@ -219,10 +257,14 @@ class Prediction:
 
     def to_end(self) -> Flow[PredictionResult]:
         """Take everything that comes and return the result."""
+        self._whole = not self._delivered
         more = True
-        while more:
-            more = yield from self.advance()
-            self.ready.clear()
+        try:
+            while more:
+                more = yield from self.advance()
+                self.ready.clear()
+        finally:
+            self._whole, self._delivered = False, True
         return self.result()
 
     def cancel(self) -> None:
@@ -273,9 +315,12 @@ class Prediction:
         raise LMStudioRuntimeError(f"{self._doing}: there is no result before the stream has ended")
 
     def _on_model(self, operation: Operation[T]) -> Flow[T]:
-        """Run an operation on the model, noting each step of it."""
+        """Run an operation on the model."""
         self._link = self._link.for_one(self._clocks)
-        flow = with_model(self._link, self._binding, operation)
+        return (yield from self._noted(with_model(self._link, self._binding, operation, self._renewals)))
+
+    def _noted(self, flow: Flow[T]) -> Flow[T]:
+        """Run a flow, noting each step of it."""
         resume: Callable[[], Call[Any]] = partial(next, flow)
         while True:
             try:
@@ -325,8 +370,10 @@ class Prediction:
                 self._told_first = True
                 self._tell_progress(1.0, callbacks)
                 if callbacks.on_first_token is not None:
+                    self._called_back = True
                     callbacks.on_first_token()
             if callbacks.on_prediction_fragment is not None:
+                self._called_back = True
                 callbacks.on_prediction_fragment(event)
         elif type(event) is PromptProgress:
             self._tell_progress(event.progress, callbacks)
@@ -335,6 +382,7 @@ class Prediction:
         told = callbacks.on_prompt_processing_progress
         if told is None or progress <= self._told_progress:
             return
+        self._called_back = True
         if self._told_progress < 0 < progress:
             told(0.0)
         self._told_progress = progress
@@ -352,7 +400,7 @@ class Prediction:
         if reason == "failed":
             raise LMStudioPredictionError(f"{self._doing} error: the generation failed on the server")
         if reason == "modelUnloaded":
-            raise LMStudioModelUnloadedError(f"{self._doing} error: the model was unloaded while it generated")
+            raise unloaded_error(self._link, self._binding)
         if self.on_failed_call is not None:
             for call in self._so_far.failed_calls:
                 self.on_failed_call(_failed_call(call))

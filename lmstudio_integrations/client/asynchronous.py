@@ -24,12 +24,12 @@ from lmstudio_integrations.client._base import (
     ModelOptions,
     checked_kind,
 )
-from lmstudio_integrations.client._binding import DEFAULT_TTL, resolve
 from lmstudio_integrations.client._files import FileInput, RetrievalOptions
 from lmstudio_integrations.client._flows import arun
 from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.client._locate import locate
 from lmstudio_integrations.client._models import TemplateOpts, Tools
+from lmstudio_integrations.client._policies import DEFAULT_TTL, resolve
 from lmstudio_integrations.client._prediction import Prediction
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import History, PredictionOptions, Texts
@@ -177,6 +177,10 @@ class AsyncModelHandle(BaseHandle):
     async def unload(self) -> None:
         """Unload the instance."""
         await arun(_models.unload_bound(self._link, self.binding))
+
+    async def unload_if_loaded_here(self) -> None:
+        """Unload the instance if this handle loaded it; one that it found stays. The handle may load it again."""
+        await arun(_models.unload_own(self._link, self.binding))
 
     @overload
     async def tokenize(self, input: str) -> list[int]: ...
@@ -350,7 +354,7 @@ class AsyncModelNamespace(BaseNamespace[HandleT]):
     async def list_loaded(self) -> list[HandleT]:
         """Return handles to all that is loaded."""
         infos = await arun(_models.list_loaded(self._link, self.kind))
-        return [self._loaded(info.identifier) for info in infos]
+        return [self._loaded(info) for info in infos]
 
     async def list_downloaded(self) -> list["AsyncDownloadedModel[HandleT]"]:
         """Return all models of this kind on the server's disk."""

@@ -24,12 +24,12 @@ from lmstudio_integrations.client._base import (
     ModelOptions,
     checked_kind,
 )
-from lmstudio_integrations.client._binding import DEFAULT_TTL, resolve
 from lmstudio_integrations.client._files import FileInput, RetrievalOptions
 from lmstudio_integrations.client._flows import run
 from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.client._locate import locate
 from lmstudio_integrations.client._models import TemplateOpts, Tools
+from lmstudio_integrations.client._policies import DEFAULT_TTL, resolve
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import CLOCKS, History, PredictionOptions, Texts
 from lmstudio_integrations.client._waiters import ThreadWaiter, Waiter
@@ -126,6 +126,10 @@ class SyncModelHandle(BaseHandle):
     def unload(self) -> None:
         """Unload the instance."""
         run(_models.unload_bound(self._link, self.binding))
+
+    def unload_if_loaded_here(self) -> None:
+        """Unload the instance if this handle loaded it; one that it found stays. The handle may load it again."""
+        run(_models.unload_own(self._link, self.binding))
 
     @overload
     def tokenize(self, input: str) -> list[int]: ...
@@ -307,7 +311,7 @@ class ModelNamespace(BaseNamespace[HandleT]):
     def list_loaded(self) -> list[HandleT]:
         """Return handles to all that is loaded."""
         infos = run(_models.list_loaded(self._link, self.kind))
-        return [self._loaded(info.identifier) for info in infos]
+        return [self._loaded(info) for info in infos]
 
     def list_downloaded(self) -> list["DownloadedModel[HandleT]"]:
         """Return all models of this kind on the server's disk."""

@@ -17,7 +17,7 @@ from lmstudio_integrations._adapters.settings import Connected
 from lmstudio_integrations._adapters.texts import prefixed
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translated
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadSettings, ModelKind
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadPolicy, LoadSettings, ModelKind
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
@@ -58,6 +58,10 @@ class LMStudioEmbeddings(Connected, Embeddings):
 
     document_prefix: str = ""
     """Put before each text of `embed_documents`."""
+
+    load_policy: LoadPolicy = "explicit"
+    """`explicit` by default: an embedding model is small, and used beside a language model, whose just-in-time load
+    would evict it. See `LoadPolicy` of the language models for the others."""
 
     length_policy: LengthPolicy = "error"
     """What to do with a text that is too long for the model: `error`; `truncate` embeds its beginning; `pass` leaves it

@@ -20,7 +20,7 @@ from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueErr
 from lmstudio_integrations.llama_index._callbacks import without_span
 from lmstudio_integrations.llama_index._names import with_clocks
 from lmstudio_integrations.llama_index._portable import Portable
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadSettings, ModelKind
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadPolicy, LoadSettings, ModelKind
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
@@ -85,6 +85,10 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
 
     text_instruction: str = ""
     """Put before every text that is stored."""
+
+    load_policy: LoadPolicy = "explicit"
+    """`explicit` by default: an embedding model is small, and used beside a language model, whose just-in-time load
+    would evict it. See `LoadPolicy` of the language models for the others."""
 
     length_policy: LengthPolicy = "error"
     """What to do with a text that is too long for the model: `error`; `truncate` embeds its beginning; `pass` leaves it

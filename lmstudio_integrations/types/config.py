@@ -16,8 +16,12 @@ from lmstudio_integrations.types._settings import Kv, Settings, WrittenModel, ch
 ModelKind = Literal["llm", "embedding"]
 """The two kinds of model that this package handles; each has a namespace of its name."""
 
-LoadPolicy = Literal["get_or_load", "require_loaded", "new_instance"]
-"""Whether a model that is not loaded is loaded; `new_instance` loads it whether or not it is."""
+LoadPolicy = Literal["get_or_load", "explicit", "require_loaded", "new_instance"]
+"""How a model is found or loaded.
+
+`get_or_load` loads it just in time, so other just-in-time loads may evict it. `explicit` uses a loaded instance, or
+loads one that is never evicted. `require_loaded` never loads. `new_instance` always loads.
+"""
 
 OnConfigMismatch = Literal["warn", "raise", "ignore"]
 """What to do when a model is loaded already, with other settings than were asked for."""

@@ -8,11 +8,12 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from lmstudio_integrations.client._address import Target
 from lmstudio_integrations.client._connection import TICK
 from lmstudio_integrations.client._link import Call, Link
+from lmstudio_integrations.client._server_models import ServerModels
 from lmstudio_integrations.client._waiters import Waiter
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.exchange import Clocks, Exchange
@@ -101,13 +102,46 @@ class _Waiter(Waiter):
             self.record.ended_at = self.world.now
 
 
+class _Pause:
+    """A wait in simulated time."""
+
+    def __init__(self, world: "World", seconds: float) -> None:
+        self.waiter = self
+        self._world = world
+        self._until = world.now + seconds
+
+    def wait(self) -> list[None]:
+        """Let the time pass."""
+        while self._world.now < self._until:
+            self._world.step()
+        return [None]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 class SimulatedLink(Link[Waiter]):
     """A link whose calls go to a session in simulated time."""
 
     def __init__(self, world: "World", clocks: Clocks) -> None:
         self.world = world
         self.clocks = clocks
+        self.turn = None
         self._since: float | None = None
+
+    @property
+    def models(self) -> ServerModels:
+        return self.world.models
+
+    @property
+    def elapsed(self) -> float:
+        return 0.0 if self._since is None else self.world.now - self._since
+
+    def pause(self, seconds: float) -> Any:
+        return _Pause(self.world, seconds if self.time_left is None else min(seconds, self.time_left))
 
     def for_one(self, clocks: Clocks = {}) -> "SimulatedLink":  # noqa: B006 - as in `Link`
         like = SimulatedLink(self.world, {**self.clocks, **clocks})
@@ -140,6 +174,7 @@ class World:
     now: float = 0.0
     session: ClientSession = field(default_factory=lambda: ClientSession("me", "secret"))
     records: list[Record] = field(default_factory=list[Record])
+    models: ServerModels = field(default_factory=ServerModels)
 
     def __post_init__(self) -> None:
         self._due: list[tuple[float, int, dict[str, Any]]] = []

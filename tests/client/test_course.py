@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations import _renewals
 from lmstudio_integrations.client._binding import Binding
 from lmstudio_integrations.client._flows import WINDOW
 from lmstudio_integrations.client._models import embed
@@ -179,13 +180,16 @@ async def test_a_generation_that_has_started_is_never_repeated(client: Any, serv
     assert server.loaded() == []
 
 
-async def test_a_model_is_got_again_once_and_no_more(make_client: Callable[..., Any]) -> None:
+async def test_a_model_is_renewed_three_times_and_no_more(
+    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_renewals, "PAUSES", (0.0, 0.01, 0.01))
     asked: list[str] = []
     gone = {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}}
 
     async def behave(socket: Socket) -> None:
         await let_in(socket)
-        for channel in (1, 2, 3):
+        for channel in range(1, 8):
             frame = await receive(socket)
             asked.append(frame["endpoint"])
             if frame["endpoint"] == "predict":
@@ -195,9 +199,12 @@ async def test_a_model_is_got_again_once_and_no_more(make_client: Callable[..., 
                 await send(socket, {"type": "channelClose", "channelId": channel})
 
     async with fake_server(behave) as address, make_client(address) as client:
-        with pytest.raises(lms.LMStudioModelNotFoundError):
+        with pytest.raises(
+            lms.LMStudioModelUnloadedError, match="model 'chatty' was unloaded: its time to live"
+        ) as error:
             await _loaded(client).respond("Hi")
-    assert asked == ["predict", "getOrLoad", "predict"]
+    assert asked == ["predict", *["getOrLoad", "predict"] * 3]
+    assert error.value.retryable
 
 
 @pytest.mark.parametrize("name", ["get_info", "get_load_config", "get_processing_state", "get_context_length"])

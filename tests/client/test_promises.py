@@ -83,10 +83,12 @@ async def test_the_server_tells_its_version_what_a_model_does_and_what_it_would_
     assert {each.model_key for each in await client.system.list_downloaded_models()} == {"chatty", "other", "vectors"}
 
 
-async def test_a_model_that_makes_way_for_another_is_logged(client: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_evicted_model_is_logged(client: Any, server: Emulator, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "lmstudio_integrations")
-    await client.llm.model("chatty")
-    await client.llm.model("other")
+    with lms.Client(server.address) as another:
+        another.llm.model("chatty")
+    with pytest.warns(lms.LMStudioEvictionWarning):
+        await client.llm.model("other")
     assert "loading 'other' unloads 'chatty'" in caplog.text
 
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmstudio_integrations.client import _models, _requests
-from lmstudio_integrations.client._binding import Binding, resolve
+from lmstudio_integrations.client._binding import Binding
 from lmstudio_integrations.client._flows import Flow, run
+from lmstudio_integrations.client._policies import resolve
 from lmstudio_integrations.errors import LMStudioError
 from tests.client.simulation import Frames, SimulatedLink, World
 from tests.protocol.samples import SUCCESS, fragment, progress

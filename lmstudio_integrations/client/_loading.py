@@ -1,0 +1,224 @@
+"""The two requests that load a model, their packets, and the comparison of the config with the requested one.
+
+Below `_policies.py`, which decides which of them is made.
+"""
+
+import logging
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations.client._arguments import seconds_of
+from lmstudio_integrations.client._binding import Binding, named
+from lmstudio_integrations.client._flows import Flow, Tell, ask, follow, understanding
+from lmstudio_integrations.client._link import Link
+from lmstudio_integrations.client._user_frames import user_stacklevel
+from lmstudio_integrations.errors import (
+    LMStudioConfigMismatchError,
+    LMStudioConfigWarning,
+    LMStudioError,
+    LMStudioInsufficientResourcesError,
+    LMStudioValueError,
+)
+from lmstudio_integrations.protocol.endpoints import Namespace
+from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
+from lmstudio_integrations.protocol.requests import GetOrLoad, LoadModel, Specified
+from lmstudio_integrations.types.config import ModelKind
+
+logger = logging.getLogger(__name__)
+
+Info = Mapping[str, Any]
+"""What the server says of a loaded instance, as it travels (protocol §6.6)."""
+
+
+def get_or_load(link: Link[Any], binding: Binding) -> Flow[str]:
+    """Get a loaded instance, or load one just in time; return its identifier."""
+    assert binding.key is not None, "a model is got or loaded by its key"
+    parameter = GetOrLoad(identifier=binding.key, loadConfigStack=stack_of(binding.config))
+    ttl_ms = milliseconds(binding.ttl)
+    if ttl_ms is not None:
+        parameter["loadTtlMs"] = ttl_ms
+    packets = _LoadPackets(binding)
+    info = yield from _load(link, binding, "getOrLoad", parameter, packets)
+    for evicted in packets.evicted:
+        link.models.record_eviction(str(info.get("modelKey", binding.key)), evicted)
+    yield from check_config(link, binding, info, loaded=not packets.was_loaded)
+    return bind(link, binding, info, loaded=not packets.was_loaded)
+
+
+def load(link: Link[Any], binding: Binding, identifier: str | None, ttl_ms: int | None) -> Flow[Info]:
+    """Load a new instance, under an identifier or one that the server chooses; return what the server says of it."""
+    assert binding.key is not None, "an instance is loaded by its key"
+    parameter = LoadModel(modelKey=binding.key, loadConfigStack=stack_of(binding.config))
+    if ttl_ms is not None:
+        parameter["ttlMs"] = ttl_ms
+    if identifier is not None:
+        parameter["identifier"] = identifier
+    info = yield from _load(link, binding, "loadModel", parameter, _LoadPackets(binding))
+    link.models.record_explicit(info)
+    return info
+
+
+def bind(link: Link[Any], binding: Binding, info: Info, *, loaded: bool) -> str:
+    """Record which instance a handle means from now on; return its identifier.
+
+    Args:
+        link: The way to the server.
+        binding: The handle's model.
+        info: The instance.
+        loaded: Whether the handle loaded it, rather than found it.
+    """
+    with understanding("Model get"):
+        identifier = _identifier(info)
+    binding.reference = reference = info.get("instanceReference")
+    if loaded:
+        binding.own_reference = reference
+        if link.turn is not None:
+            link.turn.loaded = True
+    link.models.record(binding.kind, binding.key, info)
+    binding.identifier = identifier
+    return identifier
+
+
+def _load(
+    link: Link[Any], binding: Binding, endpoint: str, parameter: Mapping[str, Any], packets: "_LoadPackets"
+) -> Flow[Info]:
+    doing = "Model load" if endpoint == "loadModel" else "Model get/load"
+    try:
+        info = yield from follow(link, binding.kind, endpoint, parameter, packets, doing=doing)
+    except LMStudioInsufficientResourcesError as error:
+        raise (yield from _with_remedy(link, error)) from error
+    packets.tell(1.0)
+    return info
+
+
+class _LoadPackets:
+    """Reads the packets of a load; the callback is called with strictly growing values that end with 1.0."""
+
+    def __init__(self, binding: Binding) -> None:
+        self._key = binding.key
+        self._on_progress = binding.on_load_progress
+        self._last = -1.0
+        self.was_loaded = False
+        """Whether the model was there already."""
+        self.evicted: list[Info] = []
+        """The instances that the load evicted."""
+
+    def __call__(self, packet: dict[str, Any]) -> Tell | Info | None:
+        match packet["type"]:
+            case "startLoading":
+                return Tell(self.tell, 0.0)
+            case "loadProgress" | "progress":
+                return Tell(self.tell, float(packet["progress"]))
+            case "unloadingOtherJITModel":
+                logger.info("loading %r unloads %r", self._key, packet["info"]["modelKey"])
+                self.evicted.append(packet["info"])
+            case "alreadyLoaded" | "loadSuccess" | "success" as kind:
+                self.was_loaded = kind == "alreadyLoaded"
+                _identifier(packet["info"])
+                info: Info = packet["info"]
+                return info
+            case other:
+                logger.debug("skipped a packet of unknown type %r while loading", other)
+        return None
+
+    def tell(self, progress: float) -> None:
+        """Call the callback with how much is loaded, unless it has been called with that."""
+        if self._on_progress is not None and progress > self._last:
+            self._last = progress
+            self._on_progress(progress)
+
+
+def _with_remedy(
+    link: Link[Any], error: LMStudioInsufficientResourcesError
+) -> Flow[LMStudioInsufficientResourcesError]:
+    """Return the error of a load that found no memory, with what this process keeps loaded."""
+    kept: list[str] = []
+    kinds: tuple[ModelKind, ...] = ("llm", "embedding")
+    try:
+        for kind in kinds if link.models.explicit else ():
+            infos = yield from list_loaded(link, kind)
+            own = [info for info in infos if info.get("instanceReference") in link.models.explicit]
+            kept += [f"client.{kind}.unload({_identifier(info)!r})" for info in own]
+    except LMStudioError:  # the load's own error says more
+        return error
+    if not kept:
+        return error
+    advice = f"this program loaded models explicitly, which stay; unload them: {', '.join(kept)}"
+    details = {name: getattr(error, name) for name in ("title", "root_title", "cause", "display_data", "error_data")}
+    suggestion = " ".join(text for text in (error.suggestion, advice) if text)
+    return LMStudioInsufficientResourcesError(f"{error}\n  suggestion: {advice}", suggestion=suggestion, **details)
+
+
+def list_loaded(link: Link[Any], kind: Namespace) -> Flow[list[Info]]:
+    """Return what the server says of the loaded instances of one kind."""
+    items = yield from ask(link, kind, "listLoaded", doing="Model list")
+    with understanding("Model list"):
+        return [item for item in items if _identifier(item)]
+
+
+def check_config(link: Link[Any], binding: Binding, info: Info, *, loaded: bool) -> Flow[None]:
+    """Compare the requested config with the actual one.
+
+    A model that was loaded before keeps its config, whatever a call asks for. One that this call loaded has what was
+    asked for, but for a context length above the model's maximum, which the server lowers without a word.
+    """
+    if binding.config is None or binding.on_config_mismatch == "ignore":
+        return
+    requested = binding.config.to_fields()
+    if loaded:
+        requested = {key: value for key, value in requested.items() if key.endswith(".contextLength")}
+    if not requested:
+        return
+    identifier = _identifier(info)
+    config = yield from ask(link, binding.kind, "getLoadConfig", Specified(specifier=named(identifier)))
+    with understanding("Load config"):
+        actual = KvConfig.from_dict(config).as_mapping()
+    differences = {
+        key.rpartition(".")[2]: (value, actual[key])
+        for key, value in requested.items()
+        if key in actual and not _alike(actual[key], value)
+    }
+    if not differences:
+        return
+    listed = ", ".join(f"{name}: asked {value!r}, actual {real!r}" for name, (value, real) in differences.items())
+    text = f"model {identifier!r} {_explain(info, loaded=loaded).format(listed)}"
+    if binding.on_config_mismatch == "raise":
+        raise LMStudioConfigMismatchError(text, differences=differences)
+    warnings.warn(text, LMStudioConfigWarning, stacklevel=user_stacklevel())
+
+
+def _explain(info: Info, *, loaded: bool) -> str:
+    if loaded:
+        return f"was loaded with other settings ({{}}); the model's maximum is {info.get('maxContextLength')} tokens"
+    return "is already loaded with other settings ({}); unload it first, load a new instance, or set on_config_mismatch"
+
+
+def _alike(actual: object, requested: object) -> bool:
+    """Whether two settings mean the same; one that is switched off may have any value beside it (protocol §5.4)."""
+    if is_object(actual) and is_object(requested) and actual.get("checked") is requested.get("checked") is False:
+        return True
+    return actual == requested
+
+
+def milliseconds(ttl: float | None) -> int | None:
+    """Return a time to live in the unit of the wire; `None` where none is sent.
+
+    Raises:
+        LMStudioValueError: If it is no positive number of seconds.
+    """
+    if ttl is None:
+        return None
+    seconds_of(ttl, "ttl")
+    if math.isnan(ttl):
+        raise LMStudioValueError(f"ttl must be a positive number of seconds, or None; got {ttl!r}")
+    return None if math.isinf(ttl) else max(1, round(ttl * 1000))
+
+
+def _identifier(info: object) -> str:
+    if not is_object(info) or not isinstance(info.get("identifier"), str):
+        raise TypeError(f"a model without identifier: {info!r}")
+    identifier: str = info["identifier"]
+    return identifier

@@ -1,0 +1,102 @@
+"""Running an operation on a handle's model: in its turn, and again after the model was unloaded."""
+
+import logging
+from collections.abc import Iterator
+from copy import copy
+from typing import Any, TypeVar
+
+from lmstudio_integrations._renewals import renewal_pauses
+from lmstudio_integrations.client._binding import Binding, Operation, named
+from lmstudio_integrations.client._flows import Flow, wait_for
+from lmstudio_integrations.client._link import Link
+from lmstudio_integrations.client._policies import resolve
+from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioModelUnloadedError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_UNLOADED = {"generic.noModelMatchingQuery", "generic.identifierNotFound", "generic.specificModelUnloaded"}
+"""Codes of errors about the instance that a request is for."""
+
+_DETAILS = ("title", "root_title", "cause", "suggestion", "display_data", "error_data")
+
+
+def on_model(link: Link[Any], binding: Binding, operation: Operation[T]) -> Flow[T]:
+    """Run an operation on the model; find or load it first if the handle has never been used."""
+    return (yield from _operate(link.for_one(), binding, operation, renew=False))
+
+
+def with_model(
+    link: Link[Any], binding: Binding, operation: Operation[T], renewals: Iterator[float] | None = None
+) -> Flow[T]:
+    """Run an operation that needs the model at work; find or load it again if it was unloaded.
+
+    The operation must not raise the errors that mean "unloaded" once it has delivered something.
+
+    Args:
+        link: The way to the server.
+        binding: The model.
+        operation: What to run.
+        renewals: The seconds to wait before each renewal, where other parts of the operation renew as well.
+    """
+    link, renew = link.for_one(), False
+    while True:
+        try:
+            return (yield from _in_turn(link, binding, operation, renew=renew))
+        except LMStudioModelUnloadedError:
+            renewals = renewal_pauses() if renewals is None else renewals
+            seconds = next(renewals, None) if binding.renewable else None
+            if seconds is None:
+                raise
+        logger.info("model %r was unloaded; it is loaded again", binding.identifier)
+        renew = True
+        yield from wait_for(link.pause(seconds))
+
+
+def _in_turn(link: Link[Any], binding: Binding, operation: Operation[T], *, renew: bool) -> Flow[T]:
+    """Run an operation; where models evict each other, wait until no call of another one runs."""
+    models = link.models
+    turn = models.turn_for(binding.kind, binding.key, binding.reference)
+    if turn is None:
+        return (yield from _operate(link, binding, operation, renew=renew))
+    try:
+        yield from wait_for(link.wait_for_turn(turn))
+        renew = renew or (binding.renewable and models.is_evicted(binding.reference))
+        result = yield from _operate(link.with_turn(turn), binding, operation, renew=renew)
+        turn.used = True
+        return result
+    finally:
+        link.leave_turn(turn)
+
+
+def _operate(link: Link[Any], binding: Binding, operation: Operation[T], *, renew: bool) -> Flow[T]:
+    identifier = None if renew else binding.identifier
+    if identifier is None:
+        identifier = yield from resolve(link, binding)
+    try:
+        return (yield from operation(link, named(identifier)))
+    except LMStudioModelNotFoundError as error:
+        raise as_unloaded(link, binding, error) from error
+
+
+def as_unloaded(link: Link[Any], binding: Binding, error: LMStudioModelNotFoundError) -> LMStudioModelNotFoundError:
+    """Return what an error about a model means that was loaded before.
+
+    A request may name a second model, such as the draft model. If that is the one not found, the error stays.
+    """
+    code = (error.display_data or {}).get("code")
+    if code not in _UNLOADED if code else "cannot find" in str(error).lower():
+        return copy(error)  # an error cannot be its own cause
+    details = {name: getattr(error, name) for name in _DETAILS}
+    return unloaded_error(link, binding, **details)
+
+
+def unloaded_error(link: Link[Any], binding: Binding, **details: Any) -> LMStudioModelUnloadedError:
+    """Return the error of a model that was loaded and no longer is, with what is known of the reason."""
+    if binding.given_up:
+        reason = "this handle unloaded it"
+    else:
+        reason = link.models.why_unloaded(binding.kind, binding.key, binding.reference)
+    text = f"model {binding.name!r} was unloaded: {reason}"
+    return LMStudioModelUnloadedError(text, retryable=binding.renewable, **details)

@@ -1,0 +1,132 @@
+"""What this process knows of the models of one server: what it uses, what evicts what, whose turn it is.
+
+One object per server, owned by the I/O thread and so new after a fork. The recording functions may be called from any
+thread: each changes one dict in one step.
+"""
+
+import warnings
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from lmstudio_integrations.client._single_flight import Flights
+from lmstudio_integrations.client._turns import Turn, Turns
+from lmstudio_integrations.client._user_frames import user_stacklevel
+from lmstudio_integrations.errors import LMStudioEvictionWarning
+from lmstudio_integrations.types.config import ModelKind
+
+_MOST = 256
+"""Instances, and names of models, that are remembered."""
+
+REMEDIES = (
+    "load one of them with load_policy='explicit', which is never evicted, or switch Auto-Evict off in LM Studio's "
+    "server settings"
+)
+
+
+class ServerModels:
+    """What this process knows of the models of one server."""
+
+    def __init__(self) -> None:
+        self.turns = Turns(self._forget_pair)
+        """Whose turn it is, among models that evict each other."""
+        self.flights: Flights = {}
+        """Explicit loads that run."""
+        self.explicit: dict[str, str] = {}
+        """Instances that this process loaded explicitly: their identifiers, by instance reference."""
+        self._keys: dict[tuple[ModelKind, str | None], str] = {}
+        self._instances: dict[str, str] = {}
+        self._evicted: dict[str, None] = {}
+        self._pairs: dict[frozenset[str], None] = {}
+        self._warned: dict[Hashable, object] = {}
+
+    def record(self, kind: ModelKind, name: str | None, info: Mapping[str, Any]) -> None:
+        """Record an instance that this process uses.
+
+        Args:
+            kind: Its kind.
+            name: What the caller named: a model key, an identifier or a path.
+            info: What the server says of the instance.
+        """
+        key, reference = info.get("modelKey"), info.get("instanceReference")
+        if isinstance(key, str):
+            _put(self._keys, (kind, name), key)
+            if isinstance(reference, str):
+                _put(self._instances, reference, key)
+
+    def model_key(self, kind: ModelKind, name: str | None) -> str | None:
+        """Return the model key that a name was resolved to, if it ever was."""
+        return self._keys.get((kind, name))
+
+    def record_explicit(self, info: Mapping[str, Any]) -> None:
+        """Record an instance that this process loaded explicitly."""
+        reference = info.get("instanceReference")
+        if isinstance(reference, str):
+            _put(self.explicit, reference, info["identifier"])
+
+    def record_eviction(self, model_key: str, evicted: Mapping[str, Any]) -> None:
+        """Record that a load of this process evicted an instance, and warn once if this process uses that as well.
+
+        Args:
+            model_key: The model that was loaded.
+            evicted: What the server says of the evicted instance.
+        """
+        reference = evicted.get("instanceReference")
+        victim = self._instances.get(reference) if isinstance(reference, str) else None
+        if victim is None or victim == model_key:
+            return
+        _put(self._evicted, str(reference), None)
+        self._pairs[frozenset((model_key, victim))] = None
+        self.warn_once(
+            frozenset((model_key, victim)),
+            f"loading {model_key!r} evicted {victim!r}, which this program uses too: with Auto-Evict, each of them "
+            f"costs a load whenever the other was used in between; {REMEDIES}",
+        )
+
+    def warn_once(self, subject: Hashable, text: str) -> None:
+        """Warn of an eviction that happened or may happen, once per subject."""
+        token = object()
+        if self._warned.setdefault(subject, token) is token:
+            warnings.warn(text, LMStudioEvictionWarning, stacklevel=user_stacklevel())
+
+    def is_evicted(self, reference: str | None) -> bool:
+        """Whether a load of this process evicted an instance."""
+        return reference in self._evicted
+
+    def turn_for(self, kind: ModelKind, name: str | None, reference: str | None) -> Turn | None:
+        """Return a turn for an operation on a model; `None` where no other model evicts it.
+
+        Args:
+            kind: The kind of the model.
+            name: What the caller named.
+            reference: The instance that the operation would use, where it is known.
+        """
+        if not self._pairs or reference in self.explicit:
+            return None
+        model_key = self._key_of(kind, name, reference)
+        return Turn(model_key) if model_key is not None and self._partners(model_key) else None
+
+    def why_unloaded(self, kind: ModelKind, name: str | None, reference: str | None) -> str:
+        """Return what is known of the reason why a model is no longer loaded."""
+        partners = self._partners(self._key_of(kind, name, reference))
+        if partners:
+            return f"its loads and those of {', '.join(map(repr, partners))} evict each other; {REMEDIES}"
+        return "its time to live has passed, or another program unloaded it, or loaded a model that evicted it"
+
+    def _key_of(self, kind: ModelKind, name: str | None, reference: str | None) -> str | None:
+        by_reference = None if reference is None else self._instances.get(reference)
+        return by_reference or self._keys.get((kind, name))
+
+    def _partners(self, model_key: str | None) -> list[str]:
+        """Return the models whose loads evict a model, or that its loads evict."""
+        pairs = list(self._pairs)  # in one step: another thread may add one
+        return sorted(key for pair in pairs if model_key in pair for key in pair if key != model_key)
+
+    def _forget_pair(self, one: str, other: str) -> None:
+        self._pairs.pop(frozenset((one, other)), None)
+
+
+def _put(cache: dict[Any, Any], key: object, value: object) -> None:
+    """Put into a cache, and drop the oldest entry of one that is full."""
+    if key not in cache and len(cache) >= _MOST:
+        cache.pop(next(iter(cache), None), None)
+    cache[key] = value

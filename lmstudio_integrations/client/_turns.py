@@ -1,0 +1,200 @@
+"""Turns on a server: calls of one model finish before another model is loaded that evicts it.
+
+Group mutual exclusion. Below `_loading.py` and `_binding.py`, which take a turn only for models that are known to evict
+each other. Everything in `Turns` runs on the I/O thread.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from lmstudio_integrations.errors import LMStudioTimeoutError
+from lmstudio_integrations.protocol.exchange import Sink
+
+
+class Turn:
+    """One operation's turn on a model. Its caller creates it; the I/O thread grants it.
+
+    Args:
+        model_key: The model.
+
+    Attributes:
+        shares: Who still uses it: the operation itself, and each call that it started. 0 before it is granted.
+        granted: Set when it is granted.
+        left: Whether the operation has ended.
+        used: Whether the operation succeeded.
+        loaded: Whether the operation had to load the model.
+    """
+
+    def __init__(self, model_key: str) -> None:
+        self.model_key = model_key
+        self.shares = 0
+        self.granted: asyncio.Future[None] | None = None
+        self.left = False
+        self.used = False
+        self.loaded = False
+
+
+class _Group:
+    """The operations that run on one model, until another has its turn."""
+
+    def __init__(self, model_key: str) -> None:
+        self.model_key = model_key
+        self.turns: set[Turn] = set()
+        self.used = False
+        self.loaded = False
+
+
+class Turns:
+    """Whose turn it is on one server. First come, first served: nobody joins the running model while another waits.
+
+    Args:
+        on_no_eviction: Called with two models that turn out to be loaded side by side.
+    """
+
+    def __init__(self, on_no_eviction: Callable[[str, str], None]) -> None:
+        self._on_no_eviction = on_no_eviction
+        self._group: _Group | None = None
+        self._previous: _Group | None = None
+        self._line: deque[Turn] = deque()
+        self._moved_at = 0.0
+
+    async def wait(self, turn: Turn, queue_timeout: float | None, time_left: float | None) -> None:
+        """Wait until it is this operation's turn.
+
+        Args:
+            turn: The turn.
+            queue_timeout: Seconds to wait while no call of the model that has its turn receives a packet.
+            time_left: Seconds to wait in all: what is left of `timeout`.
+
+        Raises:
+            LMStudioTimeoutError: If either expired.
+        """
+        if turn.left or self._joins(turn):
+            return
+        turn.granted = asyncio.get_running_loop().create_future()
+        self._line.append(turn)
+        begun = time.monotonic()
+        while not turn.granted.done():
+            since = max(begun, self._moved_at)
+            name, expires = _first_to_expire(("queue_timeout", since, queue_timeout), ("timeout", begun, time_left))
+            now = time.monotonic()
+            if expires <= now:
+                raise _expired(name, turn, self._group, now - begun)
+            await asyncio.wait([turn.granted], timeout=None if expires == _NEVER else expires - now)
+
+    def kept_by(self, sink: Sink, turn: Turn) -> Sink:
+        """Return the sink of a call that keeps the turn until it ends, also after the operation that started it."""
+        turn.shares += 1
+        return _TurnSink(sink, self, turn)
+
+    def release(self, turn: Turn) -> None:
+        """End a call that kept the turn, or the operation; the last one lets the next model have its turn."""
+        turn.shares -= 1
+        if turn.shares == 0 and self._group is not None:
+            self._group.turns.discard(turn)
+            self._next()
+
+    def leave(self, turn: Turn) -> None:
+        """End the operation, wherever it is: in line, or with its turn."""
+        if turn.left:
+            return
+        turn.left = True
+        if turn in self._line:
+            self._line.remove(turn)
+            self._next()
+        elif turn.shares and self._group is not None:
+            self._group.used |= turn.used
+            self._group.loaded |= turn.loaded
+            self.release(turn)
+
+    def record_packet(self) -> None:
+        """Restart `queue_timeout` of those in line: what they wait for is not stuck."""
+        self._moved_at = time.monotonic()
+
+    def _joins(self, turn: Turn) -> bool:
+        """Grant a turn at once, where nobody has to wait."""
+        if self._group is None:
+            self._group = _Group(turn.model_key)
+        elif self._line or self._group.model_key != turn.model_key:
+            return False
+        self._grant(self._group, turn)
+        return True
+
+    def _grant(self, group: _Group, turn: Turn) -> None:
+        turn.shares += 1
+        group.turns.add(turn)
+        if turn.granted is not None and not turn.granted.done():
+            turn.granted.set_result(None)
+
+    def _next(self) -> None:
+        """Let the first in line have its turn, and all who wait for the same model, once nobody else has one."""
+        ended = self._group
+        if ended is None or ended.turns:
+            return
+        self.record_packet()
+        self._check(ended)
+        if not self._line:
+            self._group = None
+            return
+        group = self._group = _Group(self._line[0].model_key)
+        waiting, self._line = self._line, deque()
+        for turn in waiting:
+            if turn.model_key == group.model_key:
+                self._grant(group, turn)
+            else:
+                self._line.append(turn)
+
+    def _check(self, ended: _Group) -> None:
+        """Report two models that were used in turn without a load between: neither evicts the other any more."""
+        before = self._previous
+        if not ended.used:
+            return
+        if before is not None and before.model_key != ended.model_key and not ended.loaded:
+            self._on_no_eviction(before.model_key, ended.model_key)
+        self._previous = ended
+
+
+class _TurnSink:
+    """The sink of a call that keeps a turn until the server has ended it, however slowly it is read."""
+
+    def __init__(self, sink: Sink, turns: Turns, turn: Turn) -> None:
+        self._sink = sink
+        self._turns = turns
+        self._turn = turn
+
+    def put(self, item: Any) -> None:
+        """Forward a packet."""
+        self._turns.record_packet()
+        self._sink.put(item)
+
+    def finish(self, error: BaseException | None) -> None:
+        """Forward the end, and release the turn."""
+        self._sink.finish(error)
+        self._turns.release(self._turn)
+
+    def is_alive(self) -> bool:
+        """Whether anybody can still be reached."""
+        return self._sink.is_alive()
+
+
+_NEVER = float("inf")
+
+
+def _first_to_expire(*timeouts: tuple[str, float, float | None]) -> tuple[str, float]:
+    """Return which timeout expires first, and when."""
+    due = [(_NEVER if limit is None else since + limit, name) for name, since, limit in timeouts]
+    expires, name = min(due)
+    return name, expires
+
+
+def _expired(name: str, turn: Turn, group: _Group | None, elapsed: float) -> LMStudioTimeoutError:
+    running = "another model" if group is None else repr(group.model_key)
+    return LMStudioTimeoutError(
+        f"{turn.model_key!r} waits for calls of {running}, which its load would evict: {name} expired after "
+        f"{elapsed:.1f} s; raise {name}, or set it to None",
+        timeout_name=name,
+        elapsed=elapsed,
+    )
