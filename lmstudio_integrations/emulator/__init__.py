@@ -3,7 +3,7 @@
 from lmstudio_integrations.emulator.catalogue import Catalogue, ModelEntry, Preset
 from lmstudio_integrations.emulator.clock import Clock, ManualClock, SystemClock
 from lmstudio_integrations.emulator.embedded import ConnectionRecord, Emulator
-from lmstudio_integrations.emulator.ledger import PredictionRecord
+from lmstudio_integrations.emulator.ledger import LoadRecord, PredictionRecord
 from lmstudio_integrations.emulator.limits import Limits
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "ConnectionRecord",
     "Emulator",
     "Limits",
+    "LoadRecord",
     "ManualClock",
     "ModelEntry",
     "PredictionRecord",

@@ -20,7 +20,7 @@ from lmstudio_integrations.emulator.context import Hub
 from lmstudio_integrations.emulator.downloads import Downloads
 from lmstudio_integrations.emulator.engines._memory import memory_limit
 from lmstudio_integrations.emulator.engines.base import Engine, EngineError
-from lmstudio_integrations.emulator.ledger import Ledger, PredictionRecord
+from lmstudio_integrations.emulator.ledger import Ledger, LoadRecord, PredictionRecord
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, Limits
 from lmstudio_integrations.emulator.logs import Logs
 from lmstudio_integrations.emulator.models import Library
@@ -134,6 +134,11 @@ class Emulator:
     def predictions(self) -> tuple[PredictionRecord, ...]:
         """The predictions so far, the oldest first; of very many, the last ones."""
         return tuple(self._ledger.predictions)
+
+    @property
+    def loads(self) -> tuple[LoadRecord, ...]:
+        """The loads so far, oldest first; of more than 10,000, the last ones."""
+        return self._ledger.loads
 
     @property
     def connections(self) -> tuple[ConnectionRecord, ...]:
@@ -299,7 +304,7 @@ class Emulator:
             downloads=Downloads(offline=self._offline),
             auto_evict=self._auto_evict,
             max_loaded=self._limits.loaded_models,
-            on_change=self._ledger.announce,
+            ledger=self._ledger,
         )
         hub = Hub(library, self._clock, self._ledger, Logs(self._clock), self._latency, self._limits)
         server = Server(hub, self._admission, host=self.host, port=self._ports, origins=self._origins)

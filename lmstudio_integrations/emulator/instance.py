@@ -12,6 +12,7 @@ from typing import Any, Literal
 from lmstudio_integrations.emulator.catalogue import ModelEntry
 from lmstudio_integrations.emulator.clock import Clock, Timer
 from lmstudio_integrations.emulator.engines.base import EngineError, LoadedModel
+from lmstudio_integrations.emulator.ledger import LoadEntry, LoadState
 from lmstudio_integrations.emulator.refusals import from_engine, model_unloaded
 from lmstudio_integrations.emulator.work import FairQueue, Scope
 
@@ -33,6 +34,7 @@ class Instance:
         slots: How many predictions run at once.
         ttl_ms: How long it may idle; `None` for ever.
         jit: Whether it was loaded just in time, so that the next such load evicts it.
+        record: Its place in the ledger.
         clock: The time.
     """
 
@@ -48,6 +50,7 @@ class Instance:
         slots: int,
         ttl_ms: int | None,
         jit: bool,
+        record: LoadEntry,
         clock: Clock,
     ) -> None:
         self.entry = entry
@@ -58,11 +61,12 @@ class Instance:
         self.context_length = context_length
         self.ttl_ms = ttl_ms
         self.jit = jit
+        self.record = record
         self.last_used_ms: int | None = None
         self.farewell: asyncio.Task[None] | None = None
         """What unloads it, as soon as it is to go; nobody can use it from then on."""
-        self.on_end: Callable[[], object] = lambda: None
-        """Called when it has idled too long, or has crashed."""
+        self.on_end: Callable[[LoadState], object] = lambda _state: None
+        """Called when its TTL has expired, or it has crashed."""
         self._crash: EngineError | None = None
         self._info = info
         self._clock = clock
@@ -139,7 +143,7 @@ class Instance:
     def crash(self, error: EngineError) -> None:
         """Take note that the model is gone, and why; all who still use it, or wait for it, fail with that."""
         self._crash = self._crash or error
-        self.on_end()
+        self.on_end("crashed")
 
     def raise_crash(self) -> None:
         """Fail if the model is gone because it has crashed.
@@ -165,7 +169,7 @@ class Instance:
         await self.model.close()
 
     def _expire(self) -> None:
-        self.on_end()
+        self.on_end("expired")
 
     def _disarm(self) -> None:
         if self._timer is not None:

@@ -5,7 +5,8 @@ Everything here belongs to the emulator's event loop.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from lmstudio_integrations.emulator.clock import Clock
 from lmstudio_integrations.emulator.downloads import Downloads, OnBytes
 from lmstudio_integrations.emulator.engines.base import Engine, EngineError, LoadRequest, ModelFacts, Progress
 from lmstudio_integrations.emulator.instance import Instance
+from lmstudio_integrations.emulator.ledger import Ledger, LoadEntry, LoadMode, LoadRecord, LoadState
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, ModelSpecifier, by_identifier
@@ -91,7 +93,7 @@ class Library:
         downloads: What brings weights.
         auto_evict: Whether a just-in-time load unloads the models that came by earlier ones.
         max_loaded: How many models may be loaded at once; `None` does not limit them.
-        on_change: Called whenever a model has come or gone.
+        ledger: Where loads are recorded.
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class Library:
         downloads: Downloads,
         auto_evict: bool = True,
         max_loaded: int | None = None,
-        on_change: Callable[[], None] = lambda: None,
+        ledger: Ledger,
     ) -> None:
         self.catalogue = catalogue
         self._engines = engines
@@ -111,7 +113,7 @@ class Library:
         self._downloads = downloads
         self._auto_evict = auto_evict
         self._max_loaded = max_loaded
-        self._on_change = on_change
+        self._ledger = ledger
         self._weights: dict[str, str | None] = {entry.key: entry.weights for entry in catalogue.models}
         self._facts: dict[str, ModelFacts] = {}
         self._downloaded = {entry.key for entry in catalogue.models if entry.downloaded}
@@ -144,7 +146,7 @@ class Library:
         self._weights[entry.key] = weights
         self._downloaded.add(entry.key)
         self._facts.pop(entry.key, None)
-        self._on_change()
+        self._ledger.announce()
 
     async def learn(self, entries: Iterable[ModelEntry]) -> None:
         """Find out what the weights say, where that is not known yet; large headers keep nobody else waiting."""
@@ -231,17 +233,15 @@ class Library:
             RefusedError: If the identifier is taken or cannot be one, or too many models are loaded.
             EngineError: If the engine cannot load it.
         """
-        identifier = self._reserve(entry, identifier)
-        try:
+        settings = settings or {}
+        with self._recorded(entry, identifier, settings, jit=jit) as record:
             await self.learn([entry])
-            on_start(identifier)
-            request = self._load_request(entry, settings or {})
+            on_start(record.identifier)
+            request = self._load_request(entry, settings)
             model = await self._engine(entry).load(request, on_progress)
-        finally:
-            self._reserved.discard(identifier)
         instance = Instance(
             entry=entry,
-            identifier=identifier,
+            identifier=record.identifier,
             model=model,
             info=self.info(entry),
             fields=dict(request.fields),
@@ -249,13 +249,31 @@ class Library:
             slots=request.slots,
             ttl_ms=ttl_ms,
             jit=jit,
+            record=record,
             clock=self._clock,
         )
-        instance.on_end = lambda: self.drop(instance)
-        self._instances[identifier] = instance
+        instance.on_end = lambda state: self.drop(instance, state)
+        self._instances[instance.identifier] = instance
         instance.arm()
-        self._on_change()
+        record.enter("loaded")
         return instance
+
+    @contextmanager
+    def _recorded(
+        self, entry: ModelEntry, identifier: str | None, settings: Mapping[str, Any], *, jit: bool
+    ) -> Generator[LoadEntry]:
+        """Record a load, and reserve its identifier until the end, when the instance has it."""
+        config = _CONFIGS[entry.kind].from_fields(settings).to_dict()
+        identifier = self._reserve(entry, identifier)
+        mode: LoadMode = "just_in_time" if jit else "explicit"
+        record = self._ledger.begin_load(LoadRecord(entry.key, identifier, mode, config))
+        try:
+            yield record
+        except BaseException as error:
+            record.enter("cancelled" if isinstance(error, asyncio.CancelledError) else "failed")
+            raise
+        finally:
+            self._reserved.discard(identifier)
 
     async def load_just_in_time(
         self, entry: ModelEntry, listener: OnNotice, *, ttl_ms: int | None, settings: Mapping[str, Any]
@@ -276,17 +294,17 @@ class Library:
             if not shared.listeners and self._shared.get(entry.key) is shared:
                 del self._shared[entry.key]
 
-    async def unload(self, instance: Instance) -> None:
+    async def unload(self, instance: Instance, state: LoadState = "unloaded") -> None:
         """Unload an instance; what runs on it ends first."""
-        await asyncio.shield(self.drop(instance))
+        await asyncio.shield(self.drop(instance, state))
 
-    def drop(self, instance: Instance) -> "asyncio.Task[None]":
-        """Unload an instance in the background, once; it can be found no more."""
+    def drop(self, instance: Instance, state: LoadState = "unloaded") -> "asyncio.Task[None]":
+        """Unload an instance in the background, once; it can be found no more. `state` says why."""
         farewell = instance.farewell
         if farewell is None:
             del self._instances[instance.identifier]
             farewell = instance.farewell = self._spawn(instance.dismiss())
-            self._on_change()
+            instance.record.enter(state)
         return farewell
 
     async def close(self) -> None:
@@ -308,7 +326,7 @@ class Library:
         async with self._one_at_a_time:
             for other in [instance for instance in self.loaded() if instance.jit]:
                 shared.tell(Evicting(other.describe()))
-                await self.unload(other)
+                await self.unload(other, "evicted")
             return await self._load_and_tell(shared, entry, ttl_ms, settings)
 
     async def _load_and_tell(
