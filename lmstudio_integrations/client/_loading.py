@@ -48,10 +48,17 @@ def get_or_load(link: Link[Any], binding: Binding) -> Flow[str]:
     return bind(link, binding, info, loaded=not packets.was_loaded)
 
 
-def load(link: Link[Any], binding: Binding, identifier: str | None, ttl_ms: int | None) -> Flow[Info]:
-    """Load a new instance, under an identifier or one that the server chooses; return what the server says of it."""
-    assert binding.key is not None, "an instance is loaded by its key"
-    parameter = LoadModel(modelKey=binding.key, loadConfigStack=stack_of(binding.config))
+def load(link: Link[Any], binding: Binding, name: str, identifier: str | None, ttl_ms: int | None) -> Flow[Info]:
+    """Load a new instance; return what the server says of it.
+
+    Args:
+        link: The way to the server.
+        binding: How to load it.
+        name: The model key, or what else names the model.
+        identifier: The instance's identifier; `None` lets the server choose it.
+        ttl_ms: Its time to live; `None` sends none.
+    """
+    parameter = LoadModel(modelKey=name, loadConfigStack=stack_of(binding.config))
     if ttl_ms is not None:
         parameter["ttlMs"] = ttl_ms
     if identifier is not None:

@@ -28,7 +28,12 @@ def on_model(link: Link[Any], binding: Binding, operation: Operation[T]) -> Flow
 
 
 def with_model(
-    link: Link[Any], binding: Binding, operation: Operation[T], renewals: Iterator[float] | None = None
+    link: Link[Any],
+    binding: Binding,
+    operation: Operation[T],
+    *,
+    renewals: Iterator[float] | None = None,
+    renew: bool = False,
 ) -> Flow[T]:
     """Run an operation that needs the model at work; find or load it again if it was unloaded.
 
@@ -39,8 +44,9 @@ def with_model(
         binding: The model.
         operation: What to run.
         renewals: The seconds to wait before each renewal, where other parts of the operation renew as well.
+        renew: Whether the model is known to be unloaded.
     """
-    link, renew = link.for_one(), False
+    link = link.for_one()
     while True:
         try:
             return (yield from _in_turn(link, binding, operation, renew=renew))

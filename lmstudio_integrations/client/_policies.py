@@ -67,7 +67,9 @@ def _new_instance(link: Link[Any], binding: Binding) -> Flow[str]:
 
 
 def _load_new(link: Link[Any], binding: Binding) -> Flow[None]:
-    info = yield from load(link, binding, binding.requested_identifier, milliseconds(binding.ttl))
+    assert binding.key is not None, "a new instance is loaded by its key"
+    ttl_ms = milliseconds(binding.ttl)
+    info = yield from load(link, binding, binding.key, binding.requested_identifier, ttl_ms)
     try:
         yield from check_config(link, binding, info, loaded=True)
     except LMStudioConfigMismatchError:  # nobody else knows of the instance
@@ -122,7 +124,10 @@ def _load_explicitly(link: Link[Any], binding: Binding) -> Flow[None]:
 
 def _load_or_wait(link: Link[Any], binding: Binding) -> Flow[None]:
     """Load a model; where another program loads it just now, wait for that instance."""
+    assert binding.key is not None, "a model is found or loaded by its key"
     model_key = yield from _model_key(link, binding)
+    # A path may say which file of a model is meant; another spelling of the key says no more than the key.
+    name = model_key if binding.key.lower() == model_key.lower() else binding.key
     begun, seconds = time.monotonic(), _FIRST_PAUSE
     while True:
         info = yield from _find_loaded(link, binding, model_key)
@@ -130,7 +135,7 @@ def _load_or_wait(link: Link[Any], binding: Binding) -> Flow[None]:
             yield from _use(link, binding, info)
             return
         try:
-            info = yield from load(link, binding, model_key, _ttl_ms(binding))
+            info = yield from load(link, binding, name, model_key, _ttl_ms(binding))
         except LMStudioServerError as error:
             if "already exists" not in str(error):
                 raise

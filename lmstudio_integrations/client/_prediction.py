@@ -135,6 +135,8 @@ class Prediction:
         """Whether whoever reads the events has seen more than progress."""
         self._whole = False
         """Whether the caller gets no events, only the result."""
+        self._unloaded = False
+        """Whether the model was unloaded while it generated."""
         self._renewals = renewal_pauses()
         self._result: PredictionResult | None = None
 
@@ -187,7 +189,7 @@ class Prediction:
                     raise
             logger.info("model %r was unloaded while it generated; generating again", self._binding.identifier)
             yield from self._noted(wait_for(self._link.pause(seconds)))
-            self._call, self._opened, self._so_far = None, False, Accumulator()
+            self._call, self._opened, self._unloaded, self._so_far = None, False, True, Accumulator()
 
     def _next_batch(self) -> "Flow[list[PredictionEvent]]":
         if not self._opened:
@@ -317,7 +319,8 @@ class Prediction:
     def _on_model(self, operation: Operation[T]) -> Flow[T]:
         """Run an operation on the model."""
         self._link = self._link.for_one(self._clocks)
-        return (yield from self._noted(with_model(self._link, self._binding, operation, self._renewals)))
+        flow = with_model(self._link, self._binding, operation, renewals=self._renewals, renew=self._unloaded)
+        return (yield from self._noted(flow))
 
     def _noted(self, flow: Flow[T]) -> Flow[T]:
         """Run a flow, noting each step of it."""

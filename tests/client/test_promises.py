@@ -1,7 +1,6 @@
 """What LM Studio's documentation promises and no other file of these tests shows."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -81,15 +80,6 @@ async def test_the_server_tells_its_version_what_a_model_does_and_what_it_would_
     estimate = await client.llm.estimate_usage("chatty", config={"contextLength": 100})
     assert estimate.passes_guardrails
     assert {each.model_key for each in await client.system.list_downloaded_models()} == {"chatty", "other", "vectors"}
-
-
-async def test_an_evicted_model_is_logged(client: Any, server: Emulator, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "lmstudio_integrations")
-    with lms.Client(server.address) as another:
-        another.llm.model("chatty")
-    with pytest.warns(lms.LMStudioEvictionWarning):
-        await client.llm.model("other")
-    assert "loading 'other' unloads 'chatty'" in caplog.text
 
 
 async def test_a_downloaded_model_can_be_loaded_from_its_entry(client: Any, server: Emulator) -> None:

@@ -77,11 +77,11 @@ class RememberingEngine(ScriptedEngine):
 
 
 class Server(Emulator):
-    """An emulator, and what it was asked."""
+    """An emulator, and what it was asked. Models do not evict each other unless a test wants that."""
 
     def __init__(self, models: Sequence[ModelEntry] | None = MODELS, **options: Any) -> None:
         self.engine = RememberingEngine()
-        super().__init__(models, engines={"scripted": self.engine}, **options)
+        super().__init__(models, engines={"scripted": self.engine}, **{"auto_evict": False, **options})
 
     @property
     def asked(self) -> GenerateRequest:

@@ -10,7 +10,7 @@ from llama_index.core.base.llms.types import ChatMessage, ImageBlock, MessageRol
 from llama_index.core.schema import ImageDocument
 
 from lmstudio_integrations.emulator import ModelEntry
-from lmstudio_integrations.errors import LMStudioServerError, LMStudioTimeoutError
+from lmstudio_integrations.errors import LMStudioEvictionWarning, LMStudioServerError, LMStudioTimeoutError
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from tests.llama_index.server import CHAT, EMBEDDING, Server, raw
 from tests.llama_index.test_messages import PNG
@@ -115,15 +115,19 @@ def test_a_model_that_went_away_is_loaded_again(server: Server, llm: LMStudio) -
     assert len(server.engine.loads) == 2
 
 
-async def test_load_loads_again_what_made_room_for_another_model(server: Server, llm: LMStudio) -> None:
-    with server.embedding() as embedding:
-        for _ in range(2):
-            embedding.load()
-            assert [info.identifier for info in server.loaded()] == [EMBEDDING]
+async def test_load_loads_an_evicted_model_again() -> None:
+    with (
+        Server(auto_evict=True) as server,
+        server.llm() as llm,
+        server.embedding(load_policy="get_or_load") as embedding,
+    ):
+        embedding.load()
+        with pytest.warns(LMStudioEvictionWarning, match=f"{CHAT!r} evicted {EMBEDDING!r}"):
             llm.load()
-            assert [info.identifier for info in server.loaded()] == [CHAT]
-            await embedding.aload()
-            await llm.aload()
+        assert [info.identifier for info in server.loaded()] == [CHAT]
+        await embedding.aload()
+        assert [info.identifier for info in server.loaded()] == [EMBEDDING]
+        await llm.aload()
         assert len(embedding.get_text_embedding("long " * 200)) == 16
 
 

@@ -1,0 +1,421 @@
+"""The load policy `explicit`, and what becomes of a model that was unloaded; the same bodies for both clients."""
+
+import asyncio
+import logging
+import math
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations import _renewals
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator.limits import Limits
+
+SLOW_LOAD: dict[str, Any] = {"when": {"load": True}, "then": [{"wait": 0.3}]}
+FIRST_LOAD: dict[str, Any] = {"load": True, "round": 1}
+SLOWLY: dict[str, Any] = {"when": {"last": "^slowly"}, "then": [{"text": "so "}, {"wait": 0.3}, {"text": "slow"}]}
+MODELS = (
+    ModelEntry(key="chatty", path="maker/chatty-GGUF/chatty.gguf", aliases=("buddy",), rules=(SLOWLY,)),
+    ModelEntry(key="other"),
+    ModelEntry(key="slow", rules=(SLOW_LOAD,)),
+    ModelEntry(key="stuck", rules=({"when": FIRST_LOAD, "then": [{"fault": "stall"}]},)),
+    ModelEntry(key="failing", rules=({"when": FIRST_LOAD, "then": [{"wait": 0.2}, {"fault": "out_of_memory"}]},)),
+    ModelEntry(key="vectors", kind="embedding", embedding_length=8, max_context_length=512),
+)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Emulator]:
+    """A server with Auto-Evict, as LM Studio has it by default."""
+    with Emulator(MODELS) as running:
+        yield running
+
+
+def loads(server: Emulator) -> list[tuple[str, str, str, str]]:
+    return [(load.key, load.identifier, load.mode, load.state) for load in server.loads]
+
+
+# Finding or loading ---------------------------------------------------------------------------------------------------
+
+
+async def test_an_explicit_load_neither_evicts_nor_is_evicted(client: Any, server: Emulator) -> None:
+    other = await client.llm.model("other")
+    vectors = await client.embedding.model("vectors", load_policy="explicit")
+    await other.respond("Hi")
+    with pytest.warns(lms.LMStudioEvictionWarning):
+        await client.llm.model("chatty")
+    assert len(await vectors.embed("a")) == 8
+    assert loads(server) == [
+        ("other", "other", "just_in_time", "evicted"),
+        ("vectors", "vectors", "explicit", "loaded"),
+        ("chatty", "chatty", "just_in_time", "loaded"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["mine", "chatty", "CHATTY", "maker/chatty-GGUF/chatty.gguf", "Maker/chatty-gguf", "maker/chatty-GGUF/"]
+)
+async def test_a_loaded_instance_is_used_whatever_it_is_called(client: Any, server: Emulator, name: str) -> None:
+    server.load("chatty", identifier="mine")
+    model = await client.llm.model(name, load_policy="explicit")
+    assert model.identifier == "mine"
+    assert not model.loaded_explicitly
+    assert len(server.loads) == 1
+
+
+async def test_the_instance_with_the_very_identifier_comes_first(client: Any, server: Emulator) -> None:
+    server.load("chatty", identifier="mine")
+    server.load("chatty")
+    assert (await client.llm.model("chatty", load_policy="explicit")).identifier == "chatty"
+
+
+@pytest.mark.parametrize("name", ["maker/chatty-GGUF", "maker/chatty-GGUF/chatty.gguf", "Chatty", "buddy"])
+async def test_two_spellings_load_one_instance(client: Any, server: Emulator, name: str) -> None:
+    first = await client.llm.model(name, load_policy="explicit")
+    second = await client.llm.model("chatty", load_policy="explicit")
+    assert first.identifier == second.identifier == "chatty"
+    assert [info.identifier for info in server.loaded()] == ["chatty"]
+
+
+async def test_an_unknown_model_is_an_error_with_close_matches(client: Any) -> None:
+    with pytest.raises(lms.LMStudioModelNotFoundError, match="Did you mean 'chatty") as caught:
+        await client.llm.model("chaty", load_policy="explicit")
+    assert not isinstance(caught.value, lms.LMStudioModelUnloadedError)
+
+
+async def test_without_a_name_any_loaded_model_is_used(client: Any, server: Emulator) -> None:
+    server.load("other")
+    assert (await client.llm.model(load_policy="explicit")).identifier == "other"
+
+
+async def test_loads_at_the_same_time_are_one_load(make_client: Callable[..., Any], server: Emulator) -> None:
+    async with make_client(server.address) as one, make_client(server.address) as two:
+        handles = [each.llm.lazy_model("slow", load_policy="explicit") for each in (one, two) for _ in range(6)]
+        await asyncio.gather(*(handle.respond("Hi") for handle in handles))
+    assert loads(server) == [("slow", "slow", "explicit", "loaded")]
+
+
+async def test_a_failed_load_fails_for_all_who_wait_and_the_next_call_loads_again(
+    make_client: Callable[..., Any],
+) -> None:
+    broken = {"when": {"load": True, "round": 1}, "then": [{"wait": 0.2}, {"error": "the weights are broken"}]}
+    with Emulator([ModelEntry(key="m", rules=(broken,))]) as server:
+        async with make_client(server.address) as client:
+            handles = [client.llm.lazy_model("m", load_policy="explicit") for _ in range(3)]
+            outcomes = await asyncio.gather(*(each.respond("Hi") for each in handles), return_exceptions=True)
+            assert all("weights are broken" in str(outcome) for outcome in outcomes)
+            assert await handles[0].respond("Hi")
+
+
+async def test_a_waiter_loads_when_the_caller_who_loaded_gave_up(server: Emulator) -> None:
+    async with lms.AsyncClient(server.address) as client:
+        first = asyncio.create_task(client.llm.model("slow", load_policy="explicit"))
+        await asyncio.to_thread(server.wait_for, lambda: len(server.loads) == 1)
+        second = asyncio.create_task(client.llm.model("slow", load_policy="explicit"))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert (await second).identifier == "slow"
+    assert [info.identifier for info in server.loaded()] == ["slow"]
+
+
+async def test_a_blocking_call_does_not_wait_for_a_load_of_its_own_event_loop(server: Emulator) -> None:
+    with lms.Client(server.address) as blocking:
+        async with lms.AsyncClient(server.address) as client:
+            loading = asyncio.create_task(client.llm.model("slow", load_policy="explicit"))
+            await asyncio.to_thread(server.wait_for, lambda: len(server.loads) == 1)
+            assert blocking.llm.model("slow", load_policy="explicit").identifier == "slow"
+            assert (await loading).identifier == "slow"
+    assert len(server.loaded()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "ttl_ms"),
+    [({}, 3_600_000), ({"ttl": None}, 3_600_000), ({"ttl": 90}, 90_000), ({"ttl": math.inf}, None)],
+)
+async def test_an_explicit_load_stays_an_hour_unless_told_otherwise(
+    client: Any, server: Emulator, options: dict[str, Any], ttl_ms: int | None
+) -> None:
+    await client.llm.lazy_model("chatty", load_policy="explicit", **options).respond("Hi")
+    assert [info.ttl_ms for info in server.loaded()] == [ttl_ms]
+
+
+@pytest.mark.parametrize("policy", ["get_or_load", "require_loaded"])
+async def test_an_infinite_time_to_live_needs_a_policy_that_can_send_it(client: Any, policy: Any) -> None:
+    with pytest.raises(lms.LMStudioValueError, match=r"ttl=inf .* load_policy='explicit'"):
+        await client.llm.model("chatty", ttl=math.inf, load_policy=policy)
+
+
+async def test_a_new_instance_with_an_infinite_time_to_live_stays(client: Any, server: Emulator) -> None:
+    await client.llm.load_new_instance("chatty", ttl=math.inf)
+    assert [info.ttl_ms for info in server.loaded()] == [None]
+
+
+async def test_progress_and_mismatches_are_reported_as_with_get_or_load(client: Any) -> None:
+    seen: list[float] = []
+    options: dict[str, Any] = {"load_policy": "explicit", "on_load_progress": seen.append}
+    await client.llm.model("chatty", config={"contextLength": 1000}, **options)
+    assert seen[-1] == 1.0
+    assert seen == sorted(set(seen))
+    seen.clear()
+    with pytest.warns(lms.LMStudioConfigWarning, match=r"contextLength: asked 2000, actual 1000"):
+        await client.llm.model("chatty", config={"contextLength": 2000}, **options)
+    assert seen == [1.0]
+    with pytest.raises(lms.LMStudioConfigMismatchError):
+        await client.llm.model("chatty", config={"contextLength": 2000}, on_config_mismatch="raise", **options)
+
+
+@pytest.mark.parametrize("policy", ["explicit", "get_or_load", "new_instance"])
+async def test_a_context_length_above_the_models_maximum_is_reported(
+    client: Any, server: Emulator, policy: Any
+) -> None:
+    config = {"contextLength": 8192}
+    with pytest.warns(lms.LMStudioConfigWarning, match=r"asked 8192, actual 512.*maximum is 512 tokens"):
+        await client.embedding.lazy_model("vectors", config=config, load_policy=policy).embed("a")
+    server.unload("vectors")
+    strict = client.embedding.lazy_model("vectors", config=config, load_policy=policy, on_config_mismatch="raise")
+    for _ in range(2):
+        with pytest.raises(lms.LMStudioConfigMismatchError):
+            await strict.embed("a")
+    assert len(server.loaded()) == (0 if policy == "new_instance" else 1)
+
+
+async def test_listed_handles_mark_what_this_program_loaded_explicitly(client: Any, server: Emulator) -> None:
+    server.load("other")
+    model = await client.embedding.model("vectors", load_policy="explicit")
+    await client.llm.load_new_instance("chatty")
+    assert model.loaded_explicitly
+    marks = {each.identifier: each.loaded_explicitly for each in await client.list_loaded_models()}
+    assert marks == {"other": False, "chatty": True, "vectors": True}
+
+
+# Between programs -----------------------------------------------------------------------------------------------------
+
+
+async def _while_another_loads(
+    make_client: Callable[..., Any], server: Emulator, key: str, **clocks: Any
+) -> tuple[Any, Any]:
+    """Load a model explicitly while a client that shares nothing with this one loads it under the same identifier."""
+    async with make_client(server.address, **clocks) as client, lms.AsyncClient(server.address) as another:
+        loading = asyncio.create_task(another.llm.load_new_instance(key, key))
+        await asyncio.to_thread(server.wait_for, lambda: len(server.loads) == 1)
+        (outcome,) = await asyncio.gather(client.llm.model(key, load_policy="explicit"), return_exceptions=True)
+        loading.cancel()
+        (other_outcome,) = await asyncio.gather(loading, return_exceptions=True)
+    return outcome, other_outcome
+
+
+async def test_a_load_of_another_program_is_waited_for(make_client: Callable[..., Any], server: Emulator) -> None:
+    model, _ = await _while_another_loads(make_client, server, "slow")
+    assert model.identifier == "slow"
+    assert loads(server)[0] == ("slow", "slow", "explicit", "loaded")
+    assert [info.identifier for info in server.loaded()] == ["slow"]
+
+
+async def test_a_load_that_fails_in_another_program_is_made_here(
+    make_client: Callable[..., Any], server: Emulator
+) -> None:
+    model, failure = await _while_another_loads(make_client, server, "failing")
+    assert isinstance(failure, lms.LMStudioInsufficientResourcesError)
+    assert model.identifier == "failing"
+
+
+async def test_waiting_for_another_program_ends_with_the_load_timeout(
+    make_client: Callable[..., Any], server: Emulator
+) -> None:
+    error, _ = await _while_another_loads(make_client, server, "stuck", load_timeout=0.5)
+    assert isinstance(error, lms.LMStudioTimeoutError)
+    assert error.timeout_name == "load_timeout"
+    assert "reserved the identifier 'stuck'" in str(error)
+
+
+async def test_an_identifier_that_another_model_has_is_an_error_that_says_so(client: Any, server: Emulator) -> None:
+    server.load("chatty", identifier="vectors")
+    with pytest.raises(lms.LMStudioModelLoadError, match=r"llm model 'chatty'.*client\.llm\.unload\('vectors'\)"):
+        await client.embedding.model("vectors", load_policy="explicit")
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_denied_explicit_load_falls_back_to_one_just_in_time(client: Any, server: Emulator) -> None:
+    with pytest.warns(lms.LMStudioEvictionWarning, match="denied an explicit load of 'failing'"):
+        model = await client.llm.model("failing", load_policy="explicit")
+    assert [load[2:] for load in loads(server)] == [("explicit", "failed"), ("just_in_time", "loaded")]
+    assert await model.respond("Hi")
+
+
+async def test_a_load_without_memory_names_what_this_program_keeps(make_client: Callable[..., Any]) -> None:
+    with Emulator(MODELS, limits=Limits(loaded_models=1), auto_evict=False) as server:
+        async with make_client(server.address) as client:
+            await client.embedding.model("vectors", load_policy="explicit")
+            with pytest.raises(lms.LMStudioInsufficientResourcesError, match=r"client\.embedding\.unload\('vectors'\)"):
+                await client.llm.model("chatty")
+            await client.embedding.unload("vectors")
+            with Emulator(MODELS, limits=Limits(loaded_models=1)) as another:
+                another.load("other")
+                async with make_client(another.address) as elsewhere:
+                    with pytest.raises(lms.LMStudioInsufficientResourcesError) as caught:
+                        await elsewhere.llm.load_new_instance("chatty")
+            assert "this program" not in str(caught.value)
+
+
+# Unloaded -------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_explicit_model_that_was_unloaded_is_loaded_again(client: Any, server: Emulator) -> None:
+    model = await client.embedding.model("vectors", load_policy="explicit", ttl=77)
+    server.unload("vectors")
+    assert await model.embed("a")
+    assert [(load.mode, load.state) for load in server.loads] == [("explicit", "unloaded"), ("explicit", "loaded")]
+    assert [info.ttl_ms for info in server.loaded()] == [77_000]
+
+
+@pytest.mark.parametrize("policy", ["require_loaded", "new_instance"])
+async def test_what_is_not_loaded_again_is_unloaded_not_unknown(client: Any, server: Emulator, policy: Any) -> None:
+    server.load("chatty", identifier="chatty")
+    model = await client.llm.model("chatty", load_policy=policy)
+    server.unload(model.identifier)
+    for call in (lambda: model.respond("Hi"), model.get_info):
+        with pytest.raises(lms.LMStudioModelUnloadedError, match="was unloaded: its time to live") as caught:
+            await call()
+        assert "not found" not in str(caught.value).lower()
+        assert not caught.value.retryable
+
+
+async def test_a_handle_says_that_it_unloaded_its_model_itself(client: Any) -> None:
+    model = await client.llm.model("chatty")
+    await model.unload()
+    with pytest.raises(lms.LMStudioModelUnloadedError, match="this handle unloaded it"):
+        await model.respond("Hi")
+
+
+async def test_an_unknown_draft_model_is_not_taken_for_the_model_itself(client: Any, server: Emulator) -> None:
+    model = await client.llm.model("chatty")
+    with pytest.raises(lms.LMStudioError) as caught:
+        await model.respond("Hi", config={"draftModel": "nowhere"})
+    assert not isinstance(caught.value, lms.LMStudioModelUnloadedError)
+    assert len(server.loads) == 1
+
+
+async def _unloaded_while_generating(server: Emulator, call: Any) -> Any:
+    running = asyncio.create_task(call)
+    await asyncio.to_thread(server.wait_for, lambda: any(each.fragments for each in server.predictions))
+    server.unload("chatty")
+    return await running
+
+
+def _tool(city: str) -> str:
+    """Return the weather."""
+    return city
+
+
+CALLS: dict[str, Callable[[Any], Any]] = {
+    "respond": lambda model: model.respond("slowly"),
+    "complete": lambda model: model.complete("slowly"),
+    "act": lambda model: model.act("slowly", [_tool]),
+    "stream": lambda model: model.respond_stream("slowly").wait_for_result(),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_response_that_nobody_saw_is_generated_again(client: Any, server: Emulator, name: str) -> None:
+    model = await client.llm.model("chatty")
+    await _unloaded_while_generating(server, CALLS[name](model))
+    assert server.predictions[0].stop_reason == "modelUnloaded"
+    assert [load.state for load in server.loads] == ["unloaded", "loaded"]
+    assert len(server.predictions) == 2
+
+
+@pytest.mark.parametrize("callback", ["on_prediction_fragment", "on_first_token", "on_prompt_processing_progress"])
+async def test_a_response_that_a_callback_saw_is_not_generated_again(
+    client: Any, server: Emulator, callback: str
+) -> None:
+    model = await client.llm.model("chatty")
+    with pytest.raises(lms.LMStudioModelUnloadedError, match="model 'chatty' was unloaded") as caught:
+        await _unloaded_while_generating(server, model.respond("slowly", **{callback: lambda *_: None}))
+    assert not caught.value.retryable
+    assert len(server.predictions) == 1
+
+
+async def test_a_stream_that_was_read_is_not_generated_again(client: Any, server: Emulator) -> None:
+    model = await client.llm.model("chatty")
+    seen: list[str] = []
+    stream = model.respond_stream("slowly")
+
+    async def read() -> None:
+        async for fragment in stream:
+            if not seen:
+                server.unload("chatty")
+            seen.append(fragment.content)
+
+    with pytest.raises(lms.LMStudioModelUnloadedError):
+        await read()
+    assert "".join(seen).strip() == "so"
+    with pytest.raises(lms.LMStudioModelUnloadedError):
+        await stream.wait_for_result()
+
+
+async def test_a_stream_that_was_cancelled_is_not_generated_again(client: Any, server: Emulator) -> None:
+    model = await client.llm.model("chatty")
+    stream = model.respond_stream("slowly")
+    waiting = asyncio.create_task(stream.wait_for_result())
+    await asyncio.to_thread(server.wait_for, lambda: any(each.fragments for each in server.predictions))
+    stream.cancel()
+    server.unload("chatty")
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert len(server.predictions) == 1
+
+
+async def test_a_model_that_is_always_evicted_is_renewed_three_times(
+    client: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_renewals, "PAUSES", (0.0, 0.01, 0.01))
+    model = await client.llm.model("chatty")
+    call = asyncio.create_task(model.respond("slowly"))
+    for count in range(1, 5):
+        await asyncio.to_thread(
+            server.wait_for, lambda count=count: len([each for each in server.predictions if each.fragments]) == count
+        )
+        server.unload("chatty")
+    with pytest.raises(lms.LMStudioModelUnloadedError) as caught:
+        await call
+    assert caught.value.retryable
+    assert len(server.predictions) == 4
+
+
+# Evictions ------------------------------------------------------------------------------------------------------------
+
+
+async def test_one_warning_per_pair_names_both_models_and_the_remedies(client: Any, server: Emulator) -> None:
+    chatty, other = client.llm.lazy_model("chatty"), client.llm.lazy_model("other")
+    vectors = client.embedding.lazy_model("vectors")
+    await chatty.respond("Hi")
+    with pytest.warns(lms.LMStudioEvictionWarning) as caught:
+        await other.respond("Hi")
+    (warning,) = caught
+    assert "loading 'other' evicted 'chatty'" in str(warning.message)
+    assert "load_policy='explicit'" in str(warning.message)
+    assert "Auto-Evict off" in str(warning.message)
+    assert warning.filename == __file__ or client.__class__.__name__ == "Awaited"  # it runs in a thread of its own
+    await chatty.respond("Hi")
+    with pytest.warns(lms.LMStudioEvictionWarning, match="loading 'vectors' evicted 'chatty'"):
+        await vectors.embed("a")
+    assert [load.state for load in server.loads] == ["evicted", "evicted", "evicted", "loaded"]
+
+
+async def test_an_eviction_of_what_this_program_does_not_use_is_only_logged(
+    client: Any, server: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lmstudio_integrations")
+    await asyncio.to_thread(_in_another_process, server, "client.llm.model('other')")
+    await client.llm.model("chatty")
+    assert "loading 'chatty' unloads 'other'" in caplog.text
+
+
+def _in_another_process(server: Emulator, code: str) -> None:
+    program = f"import lmstudio_integrations as lms\nwith lms.Client({server.address!r}) as client: {code}"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
