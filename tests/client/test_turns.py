@@ -1,0 +1,264 @@
+"""Turns between models that evict each other: fair, cancellable, bounded, and only as long as they are needed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client._turns import Turn, Turns
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.errors import LMStudioTimeoutError
+
+# The line itself ------------------------------------------------------------------------------------------------------
+
+
+class Line:
+    """Turns, and in which order they were granted."""
+
+    def __init__(self) -> None:
+        self.side_by_side: list[tuple[str, str]] = []
+        self.turns = Turns(lambda one, other: self.side_by_side.append((one, other)))
+        self.granted: list[str] = []
+        self.waits: dict[str, tuple[Turn, asyncio.Task[None]]] = {}
+
+    async def ask(self, name: str, *, queue_timeout: float | None = 5.0, time_left: float | None = None) -> Turn:
+        """Ask for a turn on the model that the first letter of a name says."""
+        turn = Turn(name[0])
+        task = asyncio.create_task(self.turns.wait(turn, queue_timeout, time_left))
+        task.add_done_callback(lambda task: task.cancelled() or task.exception() or self.granted.append(name))
+        self.waits[name] = turn, task
+        await self.settle()
+        return turn
+
+    async def leave(self, name: str, *, used: bool = True, loaded: bool = True) -> None:
+        """End the operation."""
+        turn, _ = self.waits[name]
+        turn.used, turn.loaded = used, loaded
+        self.turns.leave(turn)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Let everything happen that can."""
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+
+class Sink:
+    """Records what it receives."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self.ended = False
+
+    def put(self, item: Any) -> None:
+        self.items.append(item)
+
+    def finish(self, error: BaseException | None) -> None:
+        self.ended = True
+
+    def is_alive(self) -> bool:
+        return True
+
+
+async def test_calls_of_one_model_run_together_and_others_wait() -> None:
+    line = Line()
+    for name in ("a1", "a2", "b1"):
+        await line.ask(name)
+    assert line.granted == ["a1", "a2"]
+    await line.leave("a1")
+    assert line.granted == ["a1", "a2"]
+    await line.leave("a2")
+    assert line.granted == ["a1", "a2", "b1"]
+
+
+async def test_nobody_joins_the_running_model_while_another_waits() -> None:
+    line = Line()
+    for name in ("a1", "b1", "a2", "c1", "b2", "a3"):
+        await line.ask(name)
+    for name in ("a1", "b1", "b2", "a2", "a3", "c1"):
+        assert name in line.granted
+        await line.leave(name)
+    assert line.granted == ["a1", "b1", "b2", "a2", "a3", "c1"]
+
+
+async def test_whoever_gives_up_in_line_holds_up_nobody() -> None:
+    line = Line()
+    for name in ("a1", "b1", "a2"):
+        await line.ask(name)
+    line.waits["b1"][1].cancel()
+    await line.leave("b1")
+    await line.leave("a1")
+    assert line.granted == ["a1", "a2"]
+    await line.leave("a2")
+    await line.leave("a2")
+    await line.ask("c1")
+    assert line.granted[-1] == "c1"
+
+
+async def test_an_operation_that_ended_before_it_asked_gets_no_turn() -> None:
+    line = Line()
+    turn = Turn("a")
+    line.turns.leave(turn)
+    await line.turns.wait(turn, None, None)
+    await line.ask("b1")
+    assert line.granted == ["b1"]
+
+
+@pytest.mark.parametrize(("limits", "name"), [((0.05, None), "queue_timeout"), ((None, 0.05), "timeout")])
+async def test_waiting_is_bounded(limits: tuple[float | None, float | None], name: str) -> None:
+    line = Line()
+    await line.ask("a1")
+    queue_timeout, time_left = limits
+    await line.ask("b1", queue_timeout=queue_timeout, time_left=time_left)
+    with pytest.raises(LMStudioTimeoutError, match=f"'b' waits for calls of 'a'.*{name} expired") as caught:
+        await asyncio.wait_for(line.waits["b1"][1], 5)
+    assert caught.value.timeout_name == name
+
+
+async def test_a_packet_of_the_running_model_restarts_the_queue_timeout() -> None:
+    line = Line()
+    turn = await line.ask("a1")
+    sink = line.turns.kept_by(Sink(), turn)
+    await line.ask("b1", queue_timeout=0.2)
+    for _ in range(6):
+        await asyncio.sleep(0.1)
+        sink.put("packet")
+    assert not line.waits["b1"][1].done()
+    sink.finish(None)
+    await line.leave("a1")
+    assert line.granted == ["a1", "b1"]
+
+
+async def test_a_call_keeps_the_turn_of_the_operation_that_started_it() -> None:
+    line = Line()
+    turn, sink = await line.ask("a1"), Sink()
+    kept = line.turns.kept_by(sink, turn)
+    await line.ask("b1")
+    await line.leave("a1")
+    assert line.granted == ["a1"]
+    kept.put("packet")
+    kept.finish(None)
+    await line.settle()
+    assert (sink.items, sink.ended, kept.is_alive()) == (["packet"], True, True)
+    assert line.granted == ["a1", "b1"]
+
+
+async def test_models_that_turn_out_to_be_loaded_side_by_side_are_reported() -> None:
+    line = Line()
+    for name in ("a1", "b1", "a2", "c1"):
+        await line.ask(name)
+    await line.leave("a1", loaded=True)
+    await line.leave("b1", loaded=True)
+    assert line.side_by_side == []
+    await line.leave("a2", loaded=False)
+    assert line.side_by_side == [("b", "a")]
+    await line.leave("c1", used=False, loaded=False)
+    assert line.side_by_side == [("b", "a")]
+
+
+# Through the clients --------------------------------------------------------------------------------------------------
+
+SLOWLY: dict[str, Any] = {"when": {"last": "^slowly"}, "then": [{"text": "so "}, {"wait": 0.2}, {"text": "slow"}]}
+MODELS = (ModelEntry(key="one", rules=(SLOWLY,)), ModelEntry(key="two", rules=(SLOWLY,)))
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Emulator]:
+    """A server with Auto-Evict."""
+    with Emulator(MODELS) as running:
+        yield running
+
+
+@pytest.fixture
+async def pair(client: Any, server: Emulator) -> tuple[Any, Any]:
+    """Two models that are known to evict each other; the second is loaded."""
+    one, two = client.llm.lazy_model("one"), client.llm.lazy_model("two")
+    await one.respond("Hi")
+    with pytest.warns(lms.LMStudioEvictionWarning):
+        await two.respond("Hi")
+    return one, two
+
+
+async def test_calls_of_two_models_never_meet_once_the_pair_is_known(pair: tuple[Any, Any], server: Emulator) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(12))
+    calls = [model.respond("slowly") for _ in range(6) for model in pair]
+    results = await asyncio.gather(*calls)
+    assert all(result.content == "so slow" for result in results)
+    assert not [record for record in server.predictions if record.stop_reason == "modelUnloaded"]
+    assert len(server.loads) <= 2 + 3
+
+
+async def test_a_stream_that_is_read_slowly_keeps_nobody_waiting(pair: tuple[Any, Any]) -> None:
+    one, two = pair
+    stream = aiter(two.respond_stream("slowly"))
+    first = await anext(stream)
+    assert (await asyncio.wait_for(one.respond("Hi"), 5)).content
+    rest = [fragment.content async for fragment in stream]
+    assert "".join([first.content, *rest]) == "so slow"
+
+
+async def test_a_cancelled_wait_for_a_turn_holds_up_nobody(pair: tuple[Any, Any], server: Emulator) -> None:
+    one, two = pair
+    running = asyncio.create_task(two.respond("slowly"))
+    await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 3)
+    stream = one.respond_stream("Hi")
+    waiting = asyncio.create_task(stream.wait_for_result())
+    await asyncio.sleep(0.05)
+    stream.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert (await asyncio.wait_for(two.respond("Hi"), 5)).content
+    assert (await running).content == "so slow"
+    assert len(server.loads) == 2
+
+
+async def test_closing_the_client_ends_the_wait_for_a_turn(pair: tuple[Any, Any], server: Emulator) -> None:
+    _, two = pair
+    running = asyncio.create_task(two.respond("slowly"))
+    await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 3)
+    async with lms.AsyncClient(server.address) as another:
+        waiting = asyncio.create_task(another.llm.lazy_model("one").respond("Hi"))
+        await asyncio.sleep(0.05)
+    with pytest.raises(lms.LMStudioError, match="closed"):
+        await waiting
+    assert (await running).content == "so slow"
+
+
+async def test_the_queue_timeout_bounds_the_wait_for_a_turn(pair: tuple[Any, Any], server: Emulator) -> None:
+    one, two = pair
+    running = asyncio.create_task(two.respond("slowly"))
+    await asyncio.to_thread(server.wait_for, lambda: any(each.fragments == 2 for each in server.predictions))
+    with pytest.raises(lms.LMStudioTimeoutError, match="'one' waits for calls of 'two'") as caught:
+        await one.with_clocks(queue_timeout=0.05).respond("Hi")
+    assert caught.value.timeout_name == "queue_timeout"
+    await running
+
+
+async def test_an_explicit_instance_needs_no_turn(pair: tuple[Any, Any], client: Any, server: Emulator) -> None:
+    _, two = pair
+    server.unload("two")
+    kept = await client.llm.model("one", load_policy="explicit")
+    running = asyncio.create_task(two.respond("slowly"))
+    await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 3)
+    assert (await kept.respond("Hi")).content
+    assert server.predictions[2].state == "running"
+    await running
+
+
+async def test_without_auto_evict_the_turns_end(make_client: Any) -> None:
+    with Emulator(MODELS) as server:
+        async with make_client(server.address) as client:
+            one, two = client.llm.lazy_model("one"), client.llm.lazy_model("two")
+            await one.respond("Hi")
+            with pytest.warns(lms.LMStudioEvictionWarning):
+                await two.respond("Hi")
+            server.load("one")
+            for model in (one, two, one, two):  # both are loaded now, so nothing is loaded in turn
+                await model.respond("Hi")
+            running = asyncio.create_task(two.respond("slowly"))
+            await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].state == "running")
+            assert (await one.respond("Hi")).content
+            assert [record.state for record in server.predictions[-2:]] == ["running", "ended"]
+            await running
