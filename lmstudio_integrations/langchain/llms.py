@@ -14,6 +14,7 @@ from pydantic import ConfigDict, model_validator
 
 from lmstudio_integrations._adapters.predicting import Call
 from lmstudio_integrations._adapters.retry import abatches, arepeat, batches, repeat
+from lmstudio_integrations._renewals import renewal_pauses
 from lmstudio_integrations.errors import LMStudioCancelledError
 from lmstudio_integrations.langchain._chunks import Counts, final_metadata, usage
 from lmstudio_integrations.langchain._errors import translated
@@ -174,18 +175,18 @@ class LMStudioLLM(Predicting, BaseLLM):
     def _answer(
         self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str, batch: "_Batch | None" = None
     ) -> GenerationChunk:
-        """Continue a text, again if the connection is lost before anybody has seen a part of it."""
-        of_stream, of_whole = _retries(call, manager)
-        return repeat(lambda: _joined(list(self._chunks(call, manager, prompt, of_stream, batch))), of_whole)
+        """Continue a text, again if the connection or the model is lost before anybody has seen a part of it."""
+        of_stream, of_whole, renewals = _retries(call, manager)
+        return repeat(lambda: _joined(list(self._chunks(call, manager, prompt, of_stream, batch))), of_whole, renewals)
 
     async def _aanswer(self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
         """Continue a text; see `_answer`."""
-        of_stream, of_whole = _retries(call, manager)
+        of_stream, of_whole, renewals = _retries(call, manager)
 
         async def attempt() -> GenerationChunk:
             return _joined([chunk async for chunk in self._achunks(call, manager, prompt, of_stream)])
 
-        return await arepeat(attempt, of_whole)
+        return await arepeat(attempt, of_whole, renewals)
 
     def _chunks(
         self,
@@ -268,10 +269,12 @@ def _info(end: PredictionEnd) -> dict[str, Any]:
     return {**final_metadata(end, counts), "usage_metadata": usage(end, counts)}
 
 
-def _retries(call: Call, manager: object) -> tuple[int, int]:
-    """Return how often a stream may be opened again, and how often the whole call; a manager gets each token."""
+def _retries(call: Call, manager: object) -> tuple[int, int, Iterable[float]]:
+    """Return how often a stream may be opened again, how often the whole call, and after which pauses once the model
+    was unloaded. A manager gets each token.
+    """
     retries = call.values["max_retries"]
-    return (retries, 0) if manager else (0, retries)
+    return (retries, 0, ()) if manager else (0, retries, renewal_pauses())
 
 
 def _joined(chunks: list[GenerationChunk]) -> GenerationChunk:

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -204,8 +205,7 @@ async def _while_another_loads(
         await asyncio.to_thread(server.wait_for, lambda: len(server.loads) == 1)
         (outcome,) = await asyncio.gather(client.llm.model(key, load_policy="explicit"), return_exceptions=True)
         loading.cancel()
-        (other_outcome,) = await asyncio.gather(loading, return_exceptions=True)
-    return outcome, other_outcome
+        return outcome, (await asyncio.gather(loading, return_exceptions=True))[0]
 
 
 async def test_a_load_of_another_program_is_waited_for(make_client: Callable[..., Any], server: Emulator) -> None:
@@ -301,9 +301,14 @@ async def test_an_unknown_draft_model_is_not_taken_for_the_model_itself(client: 
     assert len(server.loads) == 1
 
 
+def _have_begun(server: Emulator, count: int) -> bool:
+    """Whether so many predictions have sent a fragment."""
+    return len([record for record in server.predictions if record.fragments]) >= count
+
+
 async def _unloaded_while_generating(server: Emulator, call: Any) -> Any:
     running = asyncio.create_task(call)
-    await asyncio.to_thread(server.wait_for, lambda: any(each.fragments for each in server.predictions))
+    await asyncio.to_thread(server.wait_for, partial(_have_begun, server, 1))
     server.unload("chatty")
     return await running
 
@@ -363,7 +368,7 @@ async def test_a_stream_that_was_cancelled_is_not_generated_again(client: Any, s
     model = await client.llm.model("chatty")
     stream = model.respond_stream("slowly")
     waiting = asyncio.create_task(stream.wait_for_result())
-    await asyncio.to_thread(server.wait_for, lambda: any(each.fragments for each in server.predictions))
+    await asyncio.to_thread(server.wait_for, partial(_have_begun, server, 1))
     stream.cancel()
     server.unload("chatty")
     await asyncio.gather(waiting, return_exceptions=True)
@@ -377,9 +382,7 @@ async def test_a_model_that_is_always_evicted_is_renewed_three_times(
     model = await client.llm.model("chatty")
     call = asyncio.create_task(model.respond("slowly"))
     for count in range(1, 5):
-        await asyncio.to_thread(
-            server.wait_for, lambda count=count: len([each for each in server.predictions if each.fragments]) == count
-        )
+        await asyncio.to_thread(server.wait_for, partial(_have_begun, server, count))
         server.unload("chatty")
     with pytest.raises(lms.LMStudioModelUnloadedError) as caught:
         await call

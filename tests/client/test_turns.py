@@ -28,10 +28,14 @@ class Line:
         """Ask for a turn on the model that the first letter of a name says."""
         turn = Turn(name[0])
         task = asyncio.create_task(self.turns.wait(turn, queue_timeout, time_left))
-        task.add_done_callback(lambda task: task.cancelled() or task.exception() or self.granted.append(name))
+        task.add_done_callback(lambda task: self._record(name, task))
         self.waits[name] = turn, task
         await self.settle()
         return turn
+
+    def _record(self, name: str, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self.granted.append(name)
 
     async def leave(self, name: str, *, used: bool = True, loaded: bool = True) -> None:
         """End the operation."""

@@ -1,0 +1,163 @@
+"""Adapters whose model is unloaded under them, and adapters that unload it; both frameworks, sync and async."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from langchain_core.exceptions import ModelError
+from llama_index.core.base.llms.types import ChatMessage
+
+from lmstudio_integrations import LMStudioModelUnloadedError
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
+from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+
+SLOWLY: dict[str, Any] = {"when": {}, "then": [{"text": "so "}, {"wait": 0.3}, {"text": "slow"}]}
+MODELS = (
+    ModelEntry(key="chatty", rules=(SLOWLY,)),
+    ModelEntry(key="vectors", kind="embedding", embedding_length=8),
+)
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    """A scripted server."""
+    with Emulator(MODELS) as running:
+        yield running
+
+
+def _asked(text: str) -> list[ChatMessage]:
+    return [ChatMessage(role="user", content=text)]
+
+
+async def _joined(chunks: Any) -> str:
+    return "".join([str(getattr(chunk, "content", chunk)) async for chunk in chunks])
+
+
+Make = Callable[..., Any]
+Ask = Callable[[Any], Awaitable[Any]]
+WHOLE: dict[str, tuple[Make, Ask]] = {
+    "ChatLMStudio.invoke": (ChatLMStudio, lambda llm: asyncio.to_thread(llm.invoke, "Hi")),
+    "ChatLMStudio.ainvoke": (ChatLMStudio, lambda llm: llm.ainvoke("Hi")),
+    "ChatLMStudio.abatch": (ChatLMStudio, lambda llm: llm.abatch(["Hi"])),
+    "LMStudioLLM.invoke": (LMStudioLLM, lambda llm: asyncio.to_thread(llm.invoke, "Hi")),
+    "LMStudioLLM.ainvoke": (LMStudioLLM, lambda llm: llm.ainvoke("Hi")),
+    "LMStudio.chat": (LMStudio, lambda llm: asyncio.to_thread(llm.chat, _asked("Hi"))),
+    "LMStudio.achat": (LMStudio, lambda llm: llm.achat(_asked("Hi"))),
+    "LMStudio.complete": (LMStudio, lambda llm: asyncio.to_thread(llm.complete, "Hi")),
+    "LMStudio.acomplete": (LMStudio, lambda llm: llm.acomplete("Hi")),
+}
+STREAMS: dict[str, tuple[Make, Ask]] = {
+    "ChatLMStudio.stream": (ChatLMStudio, lambda llm: asyncio.to_thread(lambda: list(llm.stream("Hi")))),
+    "ChatLMStudio.astream": (ChatLMStudio, lambda llm: _joined(llm.astream("Hi"))),
+    "LMStudioLLM.astream": (LMStudioLLM, lambda llm: _joined(llm.astream("Hi"))),
+    "LMStudio.stream_chat": (LMStudio, lambda llm: asyncio.to_thread(lambda: list(llm.stream_chat(_asked("Hi"))))),
+}
+
+
+async def _unloaded_while_generating(server: Emulator, call: Awaitable[Any]) -> Any:
+    running = asyncio.ensure_future(call)
+    await asyncio.to_thread(server.wait_for, lambda: any(record.fragments for record in server.predictions))
+    server.unload("chatty")
+    return await running
+
+
+@pytest.mark.parametrize("name", WHOLE)
+async def test_a_response_that_nobody_saw_is_generated_again(server: Emulator, name: str) -> None:
+    make, ask = WHOLE[name]
+    response = await _unloaded_while_generating(server, ask(make(model="chatty", host=server.address)))
+    assert "so slow" in str(response)
+    assert [load.state for load in server.loads] == ["unloaded", "loaded"]
+    assert len(server.predictions) == 2
+
+
+@pytest.mark.parametrize("name", WHOLE)
+async def test_a_response_whose_progress_was_reported_is_not_generated_again(server: Emulator, name: str) -> None:
+    make, ask = WHOLE[name]
+    llm = make(model="chatty", host=server.address, on_prompt_progress=lambda _progress: None)
+    with pytest.raises(LMStudioModelUnloadedError, match="'chatty' was unloaded") as caught:
+        await _unloaded_while_generating(server, ask(llm))
+    assert len(server.predictions) == 1
+    assert not isinstance(caught.value, ModelError) or caught.value.is_retryable  # by whoever has shown the progress
+
+
+@pytest.mark.parametrize("name", WHOLE)
+async def test_a_model_that_must_be_loaded_is_not_waited_for(server: Emulator, name: str) -> None:
+    server.load("chatty")
+    make, ask = WHOLE[name]
+    llm = make(model="chatty", host=server.address, load_policy="require_loaded")
+    with pytest.raises(LMStudioModelUnloadedError):
+        await _unloaded_while_generating(server, ask(llm))
+    assert len(server.predictions) == 1
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_a_stream_whose_chunks_were_seen_is_not_generated_again(server: Emulator, name: str) -> None:
+    make, ask = STREAMS[name]
+    with pytest.raises(LMStudioModelUnloadedError):
+        await _unloaded_while_generating(server, ask(make(model="chatty", host=server.address)))
+    assert len(server.predictions) == 1
+
+
+EMBED: dict[str, tuple[Make, Callable[[Any], Any]]] = {
+    "LMStudioEmbeddings": (LMStudioEmbeddings, lambda model: model.embed_query("Hi")),
+    "LMStudioEmbedding": (LMStudioEmbedding, lambda model: model.get_text_embedding("Hi")),
+}
+CHAT: dict[str, tuple[Make, Callable[[Any], Any]]] = {
+    "ChatLMStudio": (ChatLMStudio, lambda llm: llm.invoke("Hi")),
+    "LMStudioLLM": (LMStudioLLM, lambda llm: llm.invoke("Hi")),
+    "LMStudio": (LMStudio, lambda llm: llm.complete("Hi")),
+}
+
+
+@pytest.mark.parametrize(("name", "mode"), [*((n, "explicit") for n in EMBED), *((n, "just_in_time") for n in CHAT)])
+def test_embedding_models_are_loaded_explicitly_and_language_models_just_in_time(
+    server: Emulator, name: str, mode: str
+) -> None:
+    make, use = (EMBED | CHAT)[name]
+    with make(model="vectors" if name in EMBED else "chatty", host=server.address) as model:
+        use(model)
+    assert [(load.mode, load.state) for load in server.loads] == [(mode, "loaded")]
+
+
+@pytest.mark.parametrize("policy", ["explicit", "get_or_load", "new_instance"])
+@pytest.mark.parametrize("aclose", [False, True])
+@pytest.mark.parametrize("name", EMBED | CHAT)
+async def test_closing_unloads_what_the_object_loaded(server: Emulator, name: str, aclose: bool, policy: str) -> None:
+    make, use = (EMBED | CHAT)[name]
+    key = "vectors" if name in EMBED else "chatty"
+    model = make(model=key, host=server.address, load_policy=policy, unload_on_close=True)
+    for _ in range(2):
+        await asyncio.to_thread(use, model)
+        assert len(server.loaded()) == 1
+        if aclose:
+            await model.aclose()
+        else:
+            await asyncio.to_thread(model.close)
+        assert server.loaded() == []
+
+
+@pytest.mark.parametrize("name", EMBED | CHAT)
+def test_closing_leaves_what_was_found(server: Emulator, name: str) -> None:
+    make, use = (EMBED | CHAT)[name]
+    key = "vectors" if name in EMBED else "chatty"
+    server.load(key)
+    with make(model=key, host=server.address, unload_on_close=True) as model:
+        use(model)
+    with make(model=key, host=server.address, unload_on_close=True, load_policy="explicit") as model:
+        use(model)
+    assert len(server.loaded()) == 1
+
+
+async def test_a_model_that_cannot_be_unloaded_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with Emulator(MODELS) as server:
+        model = LMStudioEmbeddings(model="vectors", host=server.address, unload_on_close=True, connect_timeout=0.2)
+        await model.aembed_query("Hi")
+        other = LMStudioEmbeddings(
+            model="vectors", host=server.address, load_policy="new_instance", unload_on_close=True
+        )
+        other.embed_query("Hi")
+    other.close()
+    await model.aclose()
+    assert caplog.text.count("could not be unloaded") == 2
