@@ -270,8 +270,9 @@ def _info(end: PredictionEnd) -> dict[str, Any]:
 
 
 def _retries(call: Call, manager: object) -> tuple[int, int, Iterable[float]]:
-    """Return how often a stream may be opened again, how often the whole call, and after which pauses once the model
-    was unloaded. A manager gets each token.
+    """Return how often a stream may be opened again, how often the whole call, and the pauses of its renewals.
+
+    A manager gets each token, so nothing whole is left to repeat.
     """
     retries = call.values["max_retries"]
     return (retries, 0, ()) if manager else (0, retries, renewal_pauses())

@@ -196,16 +196,13 @@ async def test_listed_handles_mark_what_this_program_loaded_explicitly(client: A
 # Between programs -----------------------------------------------------------------------------------------------------
 
 
-async def _while_another_loads(
-    make_client: Callable[..., Any], server: Emulator, key: str, **clocks: Any
-) -> tuple[Any, Any]:
+async def _while_another_loads(make_client: Callable[..., Any], server: Emulator, key: str) -> tuple[Any, Any]:
     """Load a model explicitly while a client that shares nothing with this one loads it under the same identifier."""
-    async with make_client(server.address, **clocks) as client, lms.AsyncClient(server.address) as another:
+    async with make_client(server.address) as client, lms.AsyncClient(server.address) as another:
         loading = asyncio.create_task(another.llm.load_new_instance(key, key))
         await asyncio.to_thread(server.wait_for, lambda: len(server.loads) == 1)
-        (outcome,) = await asyncio.gather(client.llm.model(key, load_policy="explicit"), return_exceptions=True)
-        loading.cancel()
-        return outcome, (await asyncio.gather(loading, return_exceptions=True))[0]
+        loads = await asyncio.gather(client.llm.model(key, load_policy="explicit"), loading, return_exceptions=True)
+        return loads[0], loads[1]
 
 
 async def test_a_load_of_another_program_is_waited_for(make_client: Callable[..., Any], server: Emulator) -> None:
@@ -226,10 +223,13 @@ async def test_a_load_that_fails_in_another_program_is_made_here(
 async def test_waiting_for_another_program_ends_with_the_load_timeout(
     make_client: Callable[..., Any], server: Emulator
 ) -> None:
-    error, _ = await _while_another_loads(make_client, server, "stuck", load_timeout=0.5)
-    assert isinstance(error, lms.LMStudioTimeoutError)
-    assert error.timeout_name == "load_timeout"
-    assert "reserved the identifier 'stuck'" in str(error)
+    async with make_client(server.address, load_timeout=0.5) as client, lms.AsyncClient(server.address) as another:
+        loading = asyncio.create_task(another.llm.load_new_instance("stuck", "stuck"))
+        await asyncio.to_thread(server.wait_for, lambda: len(server.loads) == 1)
+        with pytest.raises(lms.LMStudioTimeoutError, match="reserved the identifier 'stuck'") as caught:
+            await client.llm.model("stuck", load_policy="explicit")
+        loading.cancel()
+    assert caught.value.timeout_name == "load_timeout"
 
 
 async def test_an_identifier_that_another_model_has_is_an_error_that_says_so(client: Any, server: Emulator) -> None:
