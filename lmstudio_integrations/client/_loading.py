@@ -79,9 +79,10 @@ def bind(link: Link[Any], binding: Binding, info: Info, *, loaded: bool) -> str:
     """
     with understanding("Model get"):
         identifier = _identifier(info)
-    binding.reference = reference = info.get("instanceReference")
+    reference = info.get("instanceReference")
+    binding.reference = reference if isinstance(reference, str) else None
     if loaded:
-        binding.own_reference = reference
+        binding.own_reference = binding.reference
         if link.turn is not None:
             link.turn.loaded = True
     link.models.record(binding.kind, binding.key, info)

@@ -181,9 +181,9 @@ def _model_key(link: Link[Any], binding: Binding) -> Flow[str]:
         return known
     infos = yield from ask(link, "system", "listDownloadedModels", doing="Model list")
     with understanding("Model list"):
-        for info in infos:
-            if info.get("type") == binding.kind and _names(binding.key, info):
-                return str(info["modelKey"])
+        found = [info for info in infos if info.get("type") == binding.kind and _names(binding.key, info)]
+        if found:
+            return str(found[0]["modelKey"])
     return (yield from _key_by_server(link, binding))
 
 
@@ -201,11 +201,12 @@ def _key_by_server(link: Link[Any], binding: Binding) -> Flow[str]:
         try:
             while batch := (yield call):
                 for packet in batch:
-                    if packet["type"] == "resolved":
-                        model_key = packet["info"]["modelKey"]
-                        call.cancel()
-                    elif packet["type"] == "success":
-                        link.models.record_explicit(packet["info"])
+                    with understanding("Model load"):
+                        if packet["type"] == "resolved":
+                            model_key = str(packet["info"]["modelKey"])
+                            call.cancel()
+                        elif packet["type"] == "success":
+                            link.models.record_explicit(packet["info"])
         except LMStudioServerError:
             if model_key is None:
                 raise

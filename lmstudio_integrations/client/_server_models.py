@@ -12,6 +12,7 @@ from lmstudio_integrations.client._single_flight import Flights
 from lmstudio_integrations.client._turns import Turn, Turns
 from lmstudio_integrations.client._user_frames import user_stacklevel
 from lmstudio_integrations.errors import LMStudioEvictionWarning
+from lmstudio_integrations.protocol.errors import shortened
 from lmstudio_integrations.types.config import ModelKind
 
 _MOST = 256
@@ -76,9 +77,10 @@ class ServerModels:
             return
         _put(self._evicted, str(reference), None)
         self._pairs[frozenset((model_key, victim))] = None
+        loading, evicted_key = shortened(model_key), shortened(victim)
         self.warn_once(
             frozenset((model_key, victim)),
-            f"loading {model_key!r} evicted {victim!r}, which this program uses too: with Auto-Evict, each of them "
+            f"loading {loading!r} evicted {evicted_key!r}, which this program uses too: with Auto-Evict, each of them "
             f"costs a load whenever the other was used in between; {REMEDIES}",
         )
 

@@ -24,9 +24,9 @@ from lmstudio_integrations.types.results import PredictionEnd
 
 _PER_OBJECT = frozenset(
     {"name", "cache", "verbose", "callbacks", "tags", "metadata", "custom_get_token_ids", "rate_limiter"}
-    | {"disable_streaming", "output_version", "profile"}
+    | {"disable_streaming", "output_version", "profile", "unload_on_close"}
 )
-"""Fields that langchain-core reads; they mean nothing in a call."""
+"""Fields of the object itself, most of them langchain-core's; they mean nothing in a call."""
 
 _NOT_IN_KEY = frozenset(
     {"api_token", "on_load_progress", "on_prompt_progress", "show_progress", "max_retries", "stream_usage", *CLOCKS}

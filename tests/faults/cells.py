@@ -230,9 +230,12 @@ class Servers:
 
 
 def _entry(fault: Fault, surface: Surface) -> dict[str, Any]:
-    rules: list[dict[str, Any]] = []
-    if fault.load_steps:
-        rules.append({"when": {"load": True, "round": 1}, "then": list(fault.load_steps)})
+    # An embedding adapter whose explicit load finds no memory tries one just in time.
+    loads = 2 if surface.kind == "embedding" and surface.family != "native" and fault.denies_loads else 1
+    rules: list[dict[str, Any]] = [
+        {"when": {"load": True, "round": load}, "then": list(fault.load_steps)}
+        for load in (range(1, loads + 1) if fault.load_steps else ())
+    ]
     steps = fault.steps if surface.kind == "chat" else fault.embedding_steps
     if steps:
         rules.append({"when": {"last": "^fault"}, "then": list(steps)})
@@ -323,5 +326,10 @@ def _wait_until(host: str, holds: Callable[[Connection], bool], otherwise: str) 
 
 
 def _connections(io: IOThread, host: str) -> list[Connection]:
-    target = Target.of(host, None)
-    return [connection for (of, _), connection in Pool.of(io)._connections.items() if of == target]
+    """Return the connections to a host on which models are used."""
+    used, target = {"llm", "embedding"}, Target.of(host, None)
+    return [
+        connection
+        for (of, namespace), connection in Pool.of(io)._connections.items()
+        if of == target and namespace in used
+    ]

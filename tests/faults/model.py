@@ -95,6 +95,7 @@ class Fault:
         embedding_steps: What it does instead of embedding.
         load_steps: What the scripted model does when it is loaded.
         between: What happens between two calls; the second of them is the one that is observed.
+        regenerated: Whether non-streaming calls of adapters are made again whatever `max_retries` says.
         permanent: Whether it lasts for ever.
         meanwhile: What another call comes to while the fault lasts.
         then: What the next call comes to, once the fault is over.
@@ -116,6 +117,7 @@ class Fault:
     embedding_steps: tuple[Mapping[str, Any], ...] = ()
     load_steps: tuple[Mapping[str, Any], ...] = ()
     between: "Callable[[Cell], None] | None" = None
+    regenerated: bool = False
     permanent: bool = False
     meanwhile: Outcome | None = None
     then: Outcome = WORKS
@@ -130,6 +132,11 @@ class Fault:
     def outcome(self, kind: Kind) -> Outcome | None:
         """Return what a call of a kind comes to; `None` where the fault cannot happen to it."""
         return self.chat if kind == "chat" or self.embedding == "same" else self.embedding
+
+    @property
+    def denies_loads(self) -> bool:
+        """Whether the server denies to load a model, which it might load just in time."""
+        return self.chat.error is errors.LMStudioInsufficientResourcesError
 
     def is_retried(self, surface: Surface, outcome: Outcome | None) -> bool:
         """Whether an adapter with `max_retries` makes a call again that came to this."""

@@ -245,9 +245,10 @@ _MIDDLE_PACKETS = (
     Fault(
         "The model is unloaded by somebody else.",
         Phase.MIDDLE,
-        Outcome(errors.LMStudioModelUnloadedError),
+        Outcome(errors.LMStudioModelUnloadedError, note="after three more attempts unless it is a stream"),
         None,
         steps=({"text": "{last}"}, {"error": "Gone", "code": "generic.specificModelUnloaded"}),
+        regenerated=True,
     ),
     Fault(
         "The server ends the response with an error.",

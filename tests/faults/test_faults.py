@@ -22,7 +22,7 @@ def test_every_surface_does_what_the_table_says(
         # Without a pause in any adapter, `max_retries` has changed nothing.
         cells = [Cell(fault, surface, servers, 0 if fault.may_be_retried(surface) else 1) for surface in surfaces]
         found = run_all([(str(cell.surface), cell, cell.run) for cell in cells])
-        found += [f"{cell.surface}: it tried again" for cell in cells if cell.pauses]
+        found += [f"{cell.surface}: it tried again" for cell in cells if cell.pauses and not fault.regenerated]
         # What a model is scripted to do, it does in every attempt.
         again = [
             Cell(fault, surface, servers, 1)

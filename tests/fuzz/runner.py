@@ -42,6 +42,7 @@ def fuzz(seed: int, calls: int, *, only: str | None = None, first: int = 0) -> R
     report = Report()
     with _all_surfaces() as (server, found), warnings.catch_warnings():
         warnings.simplefilter("ignore", lms.LMStudioConfigWarning)
+        warnings.simplefilter("ignore", lms.LMStudioEvictionWarning)
         methods = [(name, method) for name, surface in found.items() for method in surface.calls]
         numbers = (number for number in count(first) if only in {None, methods[number % len(methods)][0]})
         for number in islice(numbers, calls):

@@ -87,7 +87,7 @@ def test_every_exception_survives_pickling_with_its_attributes(name: str, protoc
         assert {attribute: getattr(twin, attribute) for attribute in attributes} == attributes
 
 
-@pytest.mark.parametrize("name", [name for name in CLASSES if name != "LMStudioConfigWarning"])
+@pytest.mark.parametrize("name", [name for name, kind in CLASSES.items() if kind.__bases__ != (UserWarning,)])
 def test_every_exception_is_one_of_ours_and_needs_no_argument(name: str) -> None:
     error = CLASSES[name]()
     assert isinstance(error, errors.LMStudioError)
@@ -103,6 +103,7 @@ def test_every_exception_is_one_of_ours_and_needs_no_argument(name: str) -> None
         ("LMStudioOSError", OSError),
         ("LMStudioUnknownMessageWarning", UserWarning),
         ("LMStudioConfigWarning", UserWarning),
+        ("LMStudioEvictionWarning", UserWarning),
     ],
 )
 def test_code_that_catches_the_builtin_catches_ours(name: str, builtin: type[BaseException]) -> None:
