@@ -260,9 +260,11 @@ def _check_config(link: Link[Any], binding: Binding, identifier: str) -> Flow[No
 
 def _alike(actual: object, asked: object) -> bool:
     """Whether two settings mean the same; one that is switched off may have any value beside it (protocol §5.4)."""
-    if is_object(actual) and is_object(asked) and actual.get("checked") is asked.get("checked") is False:
-        return True
-    return actual == asked
+    return actual == asked or (is_object(actual) and is_object(asked) and _is_off(actual) and _is_off(asked))
+
+
+def _is_off(value: dict[str, Any]) -> bool:
+    return value.get("checked", value.get("enabled")) is False
 
 
 def _stacklevel() -> int:

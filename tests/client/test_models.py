@@ -80,6 +80,16 @@ async def test_a_setting_that_is_off_on_both_sides_is_no_mismatch(client: Any) -
         await client.llm.model("chatty", config={"seed": 5}, on_config_mismatch="raise")
 
 
+async def test_a_cache_that_is_not_quantized_on_both_sides_is_no_mismatch(client: Any) -> None:
+    off = {"enabled": False, "bits": 4, "groupSize": 32, "quantizedStart": 1}
+    await client.llm.model("chatty", config={"mlxKvCacheQuantization": off})
+    await client.llm.model("chatty", config={"mlxKvCacheQuantization": False}, on_config_mismatch="raise")
+    with pytest.raises(lms.LMStudioConfigMismatchError, match="kvCacheQuantization"):
+        await client.llm.model(
+            "chatty", config={"mlxKvCacheQuantization": {**off, "enabled": True}}, on_config_mismatch="raise"
+        )
+
+
 @proves("C-NEW-INSTANCE")
 async def test_new_instances_get_suffixes_and_a_taken_identifier_is_refused(client: Any) -> None:
     first = await client.llm.load_new_instance("chatty")
