@@ -8,6 +8,9 @@ nothing and never imports a framework.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+"""The release; the build reads it from here."""
+
 if TYPE_CHECKING:
     from lmstudio_integrations.client._act import ActResult
     from lmstudio_integrations.client._official import (

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,10 @@ def test_the_public_names_are_pinned_and_there(module: str) -> None:
     assert set(imported.__all__) == expected
     assert all(getattr(imported, name) is not None for name in expected)
     assert expected <= set(dir(imported))
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert lmstudio_integrations.__version__ == metadata.version("lmstudio-integrations")
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
