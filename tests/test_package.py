@@ -17,7 +17,7 @@ from lmstudio_integrations import errors
 PACKAGE = Path(lmstudio_integrations.__file__).parent
 NAME = PACKAGE.name
 
-TOOLS = {"errors", "_hints", "_narrow", "_secrets", "_urls"}
+TOOLS = {"errors", "_hints", "_narrow", "_secrets", "_shortening", "_urls"}
 """What every part may use; none of them knows anything of this package but its errors."""
 
 LAYERS: dict[str, set[str]] = {
@@ -26,6 +26,7 @@ LAYERS: dict[str, set[str]] = {
     "_environment": set(),
     "_hints": set(),
     "_narrow": set(),
+    "_shortening": set(),
     "_urls": set(),
     "_secrets": {"_hints", "_narrow"},
     "types": TOOLS,
