@@ -59,7 +59,7 @@ def optional_text(value: object, name: str) -> str | None:
 
 
 def seconds_of(value: object, name: str, *, or_zero: bool = False) -> float | None:
-    """Return an argument that is to be a positive number of seconds (`or_zero`), or `None`.
+    """Return an argument that is to be a positive number of seconds or `None`; with `or_zero`, 0 is taken too.
 
     Raises:
         LMStudioValueError: If it is not.

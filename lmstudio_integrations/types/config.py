@@ -80,7 +80,8 @@ class GpuSetting(WrittenModel):
     """How a model is spread over graphics cards.
 
     `ratio`: the part of the layers on the cards, 0 to 1, `"max"` or `"off"`. `num_cpu_expert_layers_ratio`: the
-    part of the expert layers kept on the CPU. `main_gpu`: the number of the card to prefer.
+    part of the expert layers kept on the CPU, for language models only. `main_gpu`: the number of the card to prefer.
+    `disabled_gpus`: the numbers of cards to leave alone; an empty list enables all, whatever the server's list says.
     """
 
     ratio: OffloadRatio | None = None

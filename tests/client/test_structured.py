@@ -106,6 +106,12 @@ async def test_the_setting_does_the_same_as_the_argument(model: Any, spelling: s
         await model.respond("good", response_format=City, config={"structured": wire})
 
 
+@pytest.mark.parametrize("structured", [{}, {"type": "yaml"}, {"json_schema": {}}])
+async def test_a_setting_of_no_known_type_is_rejected(model: Any, structured: dict[str, Any]) -> None:
+    with pytest.raises(lms.LMStudioValueError, match="structured needs a type of gbnf, json, none; got"):
+        await model.respond("good", config={"structured": structured})
+
+
 @pytest.mark.parametrize("requested", [None, {"type": "none"}])
 async def test_without_a_format_an_object_is_text(model: Any, requested: Any) -> None:
     result = await model.respond("good", config={"structured": requested})
