@@ -8,6 +8,9 @@ nothing and never imports a framework.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.1.0"
+"""The release; the build reads it from here."""
+
 if TYPE_CHECKING:
     from lmstudio_integrations.client._act import ActResult
     from lmstudio_integrations.client._official import (
@@ -82,6 +85,7 @@ if TYPE_CHECKING:
         LMStudioAuthenticationError,
         LMStudioCancelledError,
         LMStudioChannelClosedError,
+        LMStudioClientClosedError,
         LMStudioClientError,
         LMStudioConfigMismatchError,
         LMStudioConfigWarning,
@@ -235,6 +239,7 @@ _MODULES = {
         "LMStudioAuthenticationError",
         "LMStudioCancelledError",
         "LMStudioChannelClosedError",
+        "LMStudioClientClosedError",
         "LMStudioClientError",
         "LMStudioConfigMismatchError",
         "LMStudioConfigWarning",
@@ -375,6 +380,7 @@ __all__ = [
     "LMStudioAuthenticationError",
     "LMStudioCancelledError",
     "LMStudioChannelClosedError",
+    "LMStudioClientClosedError",
     "LMStudioClientError",
     "LMStudioConfigMismatchError",
     "LMStudioConfigWarning",

@@ -22,7 +22,8 @@ LMStudioError
 ├── LMStudioClientError                  this side, or the line between the two
 │   ├── LMStudioUnreachableError
 │   ├── LMStudioWebsocketError
-│   │   └── LMStudioConnectionLostError
+│   │   ├── LMStudioConnectionLostError
+│   │   └── LMStudioClientClosedError    (also LMStudioRuntimeError)
 │   ├── LMStudioProtocolError
 │   ├── LMStudioCancelledError
 │   ├── LMStudioConfigMismatchError
@@ -275,7 +276,11 @@ class LMStudioValueError(LMStudioError, ValueError):
 
 
 class LMStudioRuntimeError(LMStudioError, RuntimeError):
-    """A call came at the wrong moment: on a closed client, or on the I/O thread itself."""
+    """A call came at the wrong moment, for example on the I/O thread itself."""
+
+
+class LMStudioClientClosedError(LMStudioWebsocketError, LMStudioRuntimeError):
+    """A call was made on a client, or on a handle of a client, that was closed before. Nothing was sent."""
 
 
 class LMStudioOSError(LMStudioError, OSError):

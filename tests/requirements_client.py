@@ -103,7 +103,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "C-PREDICTION-FAILS": R(
         "§4.3, §6.5", "A generation that fails or loses its model raises, with what the server said."
     ),
-    "C-STRUCTURED": R("§7.6", "A class, a schema or a grammar goes out as structured, and the answer is checked."),
+    "C-STRUCTURED": R(
+        "§7.6",
+        "A class, a schema or a grammar goes out as structured, and a JSON object comes back as a dict or instance.",
+    ),
     # Conversations
     "C-CHAT-ROLES": R("§6.1", "Every role has its parts, and content is always a list of them."),
     "C-CHAT-MERGE": R("§7.8", "Consecutive messages of one role become one."),

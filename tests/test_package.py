@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from lmstudio_integrations import errors
 PACKAGE = Path(lmstudio_integrations.__file__).parent
 NAME = PACKAGE.name
 
-TOOLS = {"errors", "_hints", "_narrow", "_renewals", "_secrets", "_urls"}
+TOOLS = {"errors", "_hints", "_narrow", "_renewals", "_secrets", "_shortening", "_urls"}
 """What every part may use; none of them knows anything of this package but its errors."""
 
 LAYERS: dict[str, set[str]] = {
@@ -25,6 +26,7 @@ LAYERS: dict[str, set[str]] = {
     "_environment": set(),
     "_hints": set(),
     "_narrow": set(),
+    "_shortening": set(),
     "_urls": set(),
     "_renewals": set(),
     "_secrets": {"_hints", "_narrow"},
@@ -120,6 +122,10 @@ def test_the_public_names_are_pinned_and_there(module: str) -> None:
     assert set(imported.__all__) == expected
     assert all(getattr(imported, name) is not None for name in expected)
     assert expected <= set(dir(imported))
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert lmstudio_integrations.__version__ == metadata.version("lmstudio-integrations")
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 from lmstudio_integrations._narrow import is_count
-from lmstudio_integrations.protocol.errors import shortened
+from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.types.results import LlmPredictionFragment, LlmPredictionStats, PredictionEnd
 
 NOT_FINISHED = "the call was not finished"

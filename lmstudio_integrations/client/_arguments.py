@@ -58,17 +58,18 @@ def optional_text(value: object, name: str) -> str | None:
     return None if value is None else text_of(value, name)
 
 
-def seconds_of(value: object, name: str) -> float | None:
-    """Return an argument that is to be a positive number of seconds, or `None`.
+def seconds_of(value: object, name: str, *, or_zero: bool = False) -> float | None:
+    """Return an argument that is to be a positive number of seconds or `None`; with `or_zero`, 0 is taken too.
 
     Raises:
         LMStudioValueError: If it is not.
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise LMStudioValueError(f"{name} must be a positive number of seconds, or None; got {value!r}")
-    return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and (value > 0 or (or_zero and value == 0)):
+        return value
+    wanted = "0 or a positive number" if or_zero else "a positive number"
+    raise LMStudioValueError(f"{name} must be {wanted} of seconds, or None; got {value!r}")
 
 
 def whole_number(value: object, name: str, *, most: int | None = None) -> int | None:

@@ -163,7 +163,12 @@ class BaseClient:
 
 
 class BaseHandle:
-    """A model, as a handle of either kind sees it."""
+    """A model, as a handle of either kind sees it.
+
+    Handles are equal if they mean the same instance: the same server, kind and identifier, whichever client they belong
+    to. A lazy handle means none before its first use. Until then it equals only itself and handles that share its
+    `binding`, such as those of `with_clocks`.
+    """
 
     def __init__(self, link: Link[Any], binding: Binding) -> None:
         self._link = link
@@ -195,6 +200,21 @@ class BaseHandle:
     def with_shared_timeout(self) -> Self:
         """Return a handle to the same model, all of whose calls share one `timeout`, which counts from now."""
         return type(self)(self._link.for_one(), self.binding)
+
+    @property
+    def _place(self) -> tuple[object, ModelKind]:
+        return self._link.target.address, self.binding.kind
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BaseHandle):
+            return NotImplemented
+        mine, theirs = self.binding, other.binding
+        same = mine is theirs or (mine.identifier is not None and mine.identifier == theirs.identifier)
+        return same and self._place == other._place
+
+    def __hash__(self) -> int:
+        # Without the identifier, which the first use and a reload may change.
+        return hash(self._place)
 
     def __deepcopy__(self, _memo: object) -> Self:
         return self
@@ -270,13 +290,6 @@ class BaseStream:
 
     def __init__(self, prediction: Prediction) -> None:
         self._prediction = prediction
-
-    def cancel(self) -> None:
-        """Ask the server to stop. Does not wait; go on reading to get what has come, then `result()`.
-
-        Before the model is there, nothing has come: its loading is stopped, and there is no result.
-        """
-        self._prediction.cancel()
 
     def result(self) -> PredictionResult:
         """Return the result of a stream that was read to its end; never waits.

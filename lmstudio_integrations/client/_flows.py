@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
+from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.client._link import Call, Link
 from lmstudio_integrations.client._tasks import IOTask
 from lmstudio_integrations.client._waiters import LoopWaiter, ThreadWaiter
 from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.protocol.endpoints import Namespace, channel, rpc
-from lmstudio_integrations.protocol.errors import shortened
 from lmstudio_integrations.protocol.session import closed_early
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from lmstudio_integrations.client._address import Target
 from lmstudio_integrations.client._tasks import IOTask
 from lmstudio_integrations.client._waiters import Waiter
-from lmstudio_integrations.errors import LMStudioRuntimeError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioClientClosedError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.envelope import dumps
 from lmstudio_integrations.protocol.exchange import Clocks, Exchange
@@ -182,7 +182,7 @@ class Link(Generic[WaiterT_co]):
         """Start a call.
 
         Raises:
-            LMStudioRuntimeError: If the client was closed.
+            LMStudioClientClosedError: If the client was closed.
             LMStudioAuthenticationError: If the token is malformed.
             LMStudioValueError: If the parameter cannot be written as JSON.
         """
@@ -224,7 +224,7 @@ class Link(Generic[WaiterT_co]):
         """Start a coroutine on the I/O thread; closing the client cancels it.
 
         Raises:
-            LMStudioRuntimeError: If the client was closed.
+            LMStudioClientClosedError: If the client was closed.
         """
         if self.closed:
             raise _closed()
@@ -282,8 +282,8 @@ class _Specifiers:
         return self._text
 
 
-def _closed() -> LMStudioRuntimeError:
-    return LMStudioRuntimeError("the client is closed; make a new one")
+def _closed() -> LMStudioClientClosedError:
+    return LMStudioClientClosedError("the client is closed; make a new one")
 
 
 def _json_of(parameter: Mapping[str, Any], doing: str) -> str:

@@ -206,9 +206,13 @@ def _explain(info: Info, *, loaded: bool) -> str:
 
 def _alike(actual: object, requested: object) -> bool:
     """Whether two settings mean the same; one that is switched off may have any value beside it (protocol §5.4)."""
-    if is_object(actual) and is_object(requested) and actual.get("checked") is requested.get("checked") is False:
-        return True
-    return actual == requested
+    return actual == requested or (
+        is_object(actual) and is_object(requested) and _is_off(actual) and _is_off(requested)
+    )
+
+
+def _is_off(value: dict[str, Any]) -> bool:
+    return value.get("checked", value.get("enabled")) is False
 
 
 def milliseconds(ttl: float | None) -> int | None:

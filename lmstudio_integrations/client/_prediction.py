@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from lmstudio_integrations._renewals import renewal_pauses
+from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.client._binding import Binding, Operation, Specifier
 from lmstudio_integrations.client._flows import Flow, wait_for
 from lmstudio_integrations.client._link import NO_CLOCKS, Call, Link
 from lmstudio_integrations.client._operations import as_unloaded, unloaded_error, with_model
-from lmstudio_integrations.client._structured import Format
 from lmstudio_integrations.client._waiters import caller
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
@@ -27,7 +27,6 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol.endpoints import Channel
-from lmstudio_integrations.protocol.errors import shortened
 from lmstudio_integrations.protocol.exchange import Clocks
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.protocol.session import closed_early
@@ -40,6 +39,7 @@ from lmstudio_integrations.types.results import (
     PromptProgress,
     ToolCallFailed,
 )
+from lmstudio_integrations.types.structured import json_object
 from lmstudio_integrations.types.tools import ToolCallRequestPart
 
 logger = logging.getLogger(__name__)
@@ -111,8 +111,8 @@ class Prediction:
         self._clocks = clocks
         self.callbacks = _NO_CALLBACKS
         """Whom to tell."""
-        self.answer: Format | None = None
-        """The format that the answer must have."""
+        self.structured = False
+        """Whether the response is to be a JSON object."""
         self.on_failed_call: Callable[[LMStudioToolCallError], Any] | None = None
         """Told of a tool call that could not be read; without it they are left to whoever reads the events."""
         self.ready: deque[PredictionEvent] = deque()
@@ -408,27 +408,15 @@ class Prediction:
             for call in self._so_far.failed_calls:
                 self.on_failed_call(_failed_call(call))
         text = "".join(self._so_far.text)
-        parsed, structured = self._parse(text, str(reason))
+        parsed = json_object(text) if self.structured and reason != "userStopped" else None
         self._result = PredictionResult(
             content=text,
             reasoning_content="".join(self._so_far.reasoning),
             end=end,
-            parsed=parsed,
-            structured=structured,
+            parsed=text if parsed is None else parsed,
+            structured=parsed is not None,
             tool_call_requests=tuple(call.to_request() for call in self._so_far.tool_calls),
         )
-
-    def _parse(self, text: str, stop_reason: str) -> tuple[Any, bool]:
-        """Return the value of the answer and whether it is structured.
-
-        An answer that was cancelled is not looked at, and there is none where the model asks for tools instead.
-        """
-        if self.answer is None or self.answer.parse is None or stop_reason == "userStopped":
-            return text, False
-        if self._so_far.tool_calls and not text.strip():
-            return text, False
-        value = self.answer.read(text, stop_reason)
-        return value, self.answer.is_structured(value)
 
 
 def _failed_call(call: ToolCallFailed) -> LMStudioToolCallError:

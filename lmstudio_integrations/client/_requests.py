@@ -11,7 +11,7 @@ from lmstudio_integrations.client._files import renewed
 from lmstudio_integrations.client._flows import Flow
 from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.client._prediction import Callbacks, Prediction, Request
-from lmstudio_integrations.client._structured import Format, ResponseFormat, requested
+from lmstudio_integrations.client._structured import ResponseFormat, is_requested, with_format
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import channel
 from lmstudio_integrations.protocol.exchange import Clocks
@@ -84,7 +84,7 @@ class PredictionOptions(ClockOptions, total=False):
     """What `respond`, `complete` and their streams take by name; the clocks as well.
 
     Attributes:
-        response_format: A pydantic class, a JSON schema, or a grammar; `parsed` of the result is checked against it.
+        response_format: A pydantic class, a JSON schema, or a grammar; the result then has the JSON object as `parsed`.
         config: Settings of this prediction.
         preset: A preset on the server, by its (fuzzy) identifier; ranks below `config`.
         on_message: Takes the finished assistant message, suitable for `Chat.append`.
@@ -150,10 +150,10 @@ def _says_something(part: Mapping[str, Any]) -> bool:
 
 def respond(link: Link[Any], binding: Binding, history: History, options: PredictionOptions) -> Prediction:
     """Prepare the model's next message of a conversation."""
-    settings, answer = _settings(options)
+    settings = _settings(options)
     requests = [_chat_request(link, history, settings, options.get("preset"))]
     prediction = _prediction(link, binding, requests, "Chat response", options)
-    prediction.answer = answer
+    prediction.structured = is_requested(settings)
     return prediction
 
 
@@ -184,7 +184,7 @@ def complete(link: Link[Any], binding: Binding, prompt: str, options: Prediction
         raise LMStudioValueError(f"the prompt must be text; got {prompt!r}")
     if not prompt:
         raise LMStudioValueError("the prompt is empty; give the model a text to continue")
-    settings, answer = _settings(options)
+    settings = _settings(options)
     stack, preset = stack_of(settings), optional_text(options.get("preset"), "preset")
 
     def make(specifier: Specifier) -> "Flow[CompleteRawText]":
@@ -201,7 +201,7 @@ def complete(link: Link[Any], binding: Binding, prompt: str, options: Prediction
 
     requests = [Request(channel("llm", "completeRawText"), make), Request(channel("llm", "predict"), make_legacy)]
     prediction = _prediction(link, binding, requests, "Completion", options)
-    prediction.answer = answer
+    prediction.structured = is_requested(settings)
     return prediction
 
 
@@ -219,14 +219,10 @@ def _prediction(
     return prediction
 
 
-def _settings(options: PredictionOptions) -> tuple[LlmPredictionConfig, Format | None]:
-    """Return the settings of a prediction, and the format of its answer if one is asked for."""
+def _settings(options: PredictionOptions) -> LlmPredictionConfig:
+    """Return the settings of a prediction, the format of its response among them."""
     check_names(options, PredictionOptions.__annotations__)
-    settings = LlmPredictionConfig.parse(options.get("config"))
-    answer = requested(options.get("response_format"), settings)
-    if answer is not None and settings.structured is None:
-        settings = settings.merged(LlmPredictionConfig(structured=answer.wire))
-    return settings, answer
+    return with_format(options.get("response_format"), LlmPredictionConfig.parse(options.get("config")))
 
 
 def _with_preset(parameter: ParameterT, preset: str | None) -> ParameterT:

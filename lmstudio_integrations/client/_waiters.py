@@ -7,6 +7,7 @@ import contextlib
 import queue
 import sys
 from collections import deque
+from collections.abc import Generator
 from threading import current_thread
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
 
 SLICE = 0.1
 """Seconds of one wait; a longer one cannot be interrupted by Ctrl-C on Windows."""
+
+
+class _Done:
+    """What a method returns that acts at once, so that callers may await it; an unawaited coroutine would warn."""
+
+    def __await__(self) -> Generator[None]:
+        yield from ()
+
+
+DONE = _Done()
 
 
 def caller() -> object:

@@ -3,7 +3,7 @@
 Every method takes its work from a flow and awaits it; `sync.py` is the twin.
 """
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Self, cast, overload
 
@@ -33,7 +33,7 @@ from lmstudio_integrations.client._policies import DEFAULT_TTL, resolve
 from lmstudio_integrations.client._prediction import Prediction
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import History, PredictionOptions, Texts
-from lmstudio_integrations.client._waiters import LoopWaiter, Waiter
+from lmstudio_integrations.client._waiters import DONE, LoopWaiter, Waiter
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
@@ -158,6 +158,11 @@ class AsyncPredictionStream(BaseStream):
         """Read the stream to its end and return the result."""
         return await arun(self._prediction.to_end())
 
+    def cancel(self) -> Awaitable[None]:
+        """Stop the generation on the server, at once: it may be awaited and need not. See `PredictionStream.cancel`."""
+        self._prediction.cancel()
+        return DONE
+
     async def aclose(self) -> None:
         """Stop the generation. Its reader, if that is somebody else, gets `LMStudioCancelledError`."""
         self._prediction.close()
@@ -222,7 +227,6 @@ class AsyncLLM(AsyncModelHandle):
 
         Raises:
             LMStudioValueError: If the history is empty or a setting unknown.
-            LMStudioStructuredOutputError: If the answer is not what `response_format` asks for.
             LMStudioServerError: If the server cannot answer.
         """
         return await arun(_requests.respond(self._link, self.binding, history, options).to_end())

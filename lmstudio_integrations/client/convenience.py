@@ -9,9 +9,9 @@ import threading
 from pydantic import SecretStr
 from typing_extensions import Unpack
 
+from lmstudio_integrations.client._arguments import seconds_of
 from lmstudio_integrations.client._base import ModelOptions
 from lmstudio_integrations.client._files import FileInput
-from lmstudio_integrations.client._requests import checked_clocks
 from lmstudio_integrations.client.sync import LLM, Client, DownloadedModel, EmbeddingModel
 from lmstudio_integrations.errors import LMStudioClientError
 from lmstudio_integrations.types.config import ModelKind
@@ -19,14 +19,14 @@ from lmstudio_integrations.types.files import FileHandle
 
 
 def set_sync_api_timeout(timeout: float | None) -> None:
-    """Say how long sync clients wait for the next packet, in seconds; `None` is for ever.
+    """Set how long sync clients wait for the next packet, in seconds; `None` waits without end, 0 not at all.
 
     Clients and calls that name their own `idle_timeout` keep it.
 
     Raises:
-        LMStudioValueError: If it is not positive.
+        LMStudioValueError: If it is negative or no number.
     """
-    Client.default_clocks.update(checked_clocks({"idle_timeout": timeout}))
+    Client.default_clocks["idle_timeout"] = seconds_of(timeout, "idle_timeout", or_zero=True)
 
 
 def get_sync_api_timeout() -> float | None:

@@ -107,6 +107,13 @@ class PredictionStream(BaseStream):
         """Read the stream to its end and return the result."""
         return run(self._prediction.to_end())
 
+    def cancel(self) -> None:
+        """Stop the generation on the server. Does not wait; go on reading to get what has come, then `result()`.
+
+        Before the model is there, nothing has come: its loading is stopped, and there is no result.
+        """
+        self._prediction.cancel()
+
     def close(self) -> None:
         """Stop the generation. Its reader, if that is somebody else, gets `LMStudioCancelledError`."""
         self._prediction.close()
@@ -171,7 +178,6 @@ class LLM(SyncModelHandle):
 
         Raises:
             LMStudioValueError: If the history is empty or a setting unknown.
-            LMStudioStructuredOutputError: If the answer is not what `response_format` asks for.
             LMStudioServerError: If the server cannot answer.
         """
         return run(_requests.respond(self._link, self.binding, history, options).to_end())

@@ -45,6 +45,10 @@ class LangChainWebsocketError(errors.LMStudioWebsocketError, core.ModelConnectio
     """The WebSocket failed; a retry may help."""
 
 
+class LangChainClientClosedError(errors.LMStudioClientClosedError, core.ModelError):
+    """The client was closed before the call; a retry cannot help."""
+
+
 class LangChainTimeoutError(errors.LMStudioTimeoutError, core.ModelTimeoutError):
     """A timeout expired; a retry may help."""
 

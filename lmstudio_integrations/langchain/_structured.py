@@ -17,11 +17,11 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from lmstudio_integrations._adapters.growing import GrowingText
-from lmstudio_integrations.client._structured import Format
+from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
 from lmstudio_integrations.langchain._tools import is_pydantic, json_schema, openai_tool
-from lmstudio_integrations.protocol.errors import shortened
+from lmstudio_integrations.types.structured import read_response
 
 METHODS = ("json_schema", "function_calling", "json_mode")
 
@@ -60,9 +60,6 @@ def traced(schema: Any, method: str, *, strict: bool | None) -> dict[str, Any]:
     return {"ls_structured_output_format": {"kwargs": {"method": method, "strict": strict}, "schema": schema}}
 
 
-_JSON = Format({}, json.loads)
-
-
 def _whole(result: list[Generation]) -> Any:
     """Return the JSON value of an answer.
 
@@ -71,7 +68,7 @@ def _whole(result: list[Generation]) -> Any:
     """
     generation = result[0]
     try:
-        return _JSON.read(generation.text, _stop_reason(generation))
+        return read_response(json.loads, generation.text, _stop_reason(generation))
     except LMStudioStructuredOutputError as error:
         raise LangChainStructuredOutputError(str(error), text=generation.text) from error
 

@@ -30,8 +30,8 @@ from llama_index.core.base.llms.types import (
 )
 
 from lmstudio_integrations._adapters import outcome
+from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
-from lmstudio_integrations.protocol.errors import shortened
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,

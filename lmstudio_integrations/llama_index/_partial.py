@@ -9,12 +9,12 @@ from pydantic_core import from_json
 
 from lmstudio_integrations._adapters.growing import GrowingText
 from lmstudio_integrations._narrow import is_object
-from lmstudio_integrations.client._structured import Format
 from lmstudio_integrations.errors import LMStudioStructuredOutputError
+from lmstudio_integrations.types.structured import read_response
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
-_BEGINNING = Format({}, partial(from_json, allow_partial="trailing-strings"))
+_parse_beginning = partial(from_json, allow_partial="trailing-strings")
 """As much of a JSON value as there is; read like a whole one, without what LM Studio may leave around it."""
 
 
@@ -37,7 +37,7 @@ class Growing(Generic[ModelT]):
         if not self._text.is_due():
             return None
         try:
-            data = _BEGINNING.read(self._text.read(), "none yet")
+            data = read_response(_parse_beginning, self._text.read(), "none yet")
         except LMStudioStructuredOutputError:
             return None
         return self._instance(data) if is_object(data) else None
@@ -60,5 +60,4 @@ def whole(output_cls: type[ModelT], text: str, stop_reason: str) -> ModelT:
     Raises:
         LMStudioStructuredOutputError: If it is none.
     """
-    instance: ModelT = Format({}, output_cls.model_validate_json).read(text, stop_reason)
-    return instance
+    return read_response(output_cls.model_validate_json, text, stop_reason)

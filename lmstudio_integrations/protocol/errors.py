@@ -10,6 +10,7 @@ from typing import Any
 
 from lmstudio_integrations._hints import near
 from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioContextOverflowError,
@@ -67,9 +68,6 @@ _NUMBERS = re.compile(
     r"first (\d{1,12}) tokens.{0,200}?length of only (\d{1,12})|n_keep \(?(\d{1,12})\)? >= n_ctx \(?(\d{1,12})\)?",
     re.DOTALL,
 )
-
-_HEAD, _TAIL = 6_144, 2_048
-"""Characters kept of the beginning and the end of a long text."""
 
 _SAMPLE, _LONGEST_NAME = 20, 256
 """Names listed in a suggestion, and characters kept of each."""
@@ -191,12 +189,6 @@ def _window(text: str) -> dict[str, int]:
 def _text(error: Mapping[str, Any], name: str) -> str | None:
     value = error.get(name)
     return shortened(value) if isinstance(value, str) and value else None
-
-
-def shortened(text: str) -> str:
-    """Return a server's text; one too long to be of use loses its middle."""
-    omitted = len(text) - _HEAD - _TAIL
-    return text if omitted <= 0 else f"{text[:_HEAD]} [… {omitted} characters omitted …] {text[-_TAIL:]}"
 
 
 def _object(error: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:

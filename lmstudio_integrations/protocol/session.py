@@ -141,6 +141,9 @@ class ClientSession:
             self._channels[exchange.id] = exchange
             self._outbox.append(envelope.channel_create(endpoint.name, exchange.id, exchange.parameter))
         exchange.parameter = None  # may be megabytes
+        if exchange.timeout_name is not None and exchange.clocks.get(exchange.timeout_name) == 0:
+            # Not with the next tick: the response would come before it.
+            self.abandon(exchange, expired_timeout(exchange, now, self._peer, None))
 
     def cancel(self, exchange: Exchange) -> None:
         """Ask the server to stop; what still comes is delivered. Nothing happens if it has ended."""

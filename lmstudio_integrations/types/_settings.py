@@ -22,8 +22,8 @@ from lmstudio_integrations.types._base import WireModel
 class Kv:
     """The wire key of a setting.
 
-    With `checkbox`, the value travels as `{"checked": true, "value": …}`. `False` then switches the setting off;
-    the wire wants a value even so, which is `off`.
+    With `checkbox`, the value travels as `{"checked": true, "value": …}`. With `off`, `False` switches the setting off,
+    and `off` is sent: beside an empty checkbox, which wants a value even so, or alone.
     """
 
     key: str
@@ -32,9 +32,9 @@ class Kv:
 
     def encode(self, value: Any) -> Any:
         """Return the wire form of a value."""
-        if not self.checkbox:
-            return value
-        return {"checked": False, "value": self.off} if value is False else {"checked": True, "value": value}
+        is_off = value is False and self.off is not None
+        sent = self.off if is_off else value
+        return {"checked": not is_off, "value": sent} if self.checkbox else sent
 
     def decode(self, value: Any) -> Any:
         """Return the value of a wire form; `None` for a checkbox that is off."""

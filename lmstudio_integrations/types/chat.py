@@ -100,6 +100,15 @@ _MESSAGES: dict[str, type[Message]] = {
 MessageT = TypeVar("MessageT", bound=_Message)
 
 Content: TypeAlias = str | TextPart | FileHandle | Mapping[str, Any]
+ToolCall: TypeAlias = ToolCallRequest | ToolCallRequestPart | Mapping[str, Any]
+
+_TAGS = {
+    "text": "text",
+    "identifier": "file",
+    "toolCallRequest": "toolCallRequest",
+    "tool_call_request": "toolCallRequest",
+}
+"""Names that only one kind of part has, with its `type`, which dicts may leave out."""
 
 
 class Chat:
@@ -151,24 +160,29 @@ class Chat:
         return self._add(SystemMessage, _parts(prompt))
 
     def add_user_message(
-        self, content: Content | Iterable[Content], *, images: Iterable[FileHandle] = ()
+        self, content: Content | Iterable[Content], *, images: Iterable[FileHandle | Mapping[str, Any]] = ()
     ) -> UserMessage:
         """Add what the user says; images come after the text."""
-        return self._add(UserMessage, [*_parts(content), *_listed(images, "images must be a list of prepared files")])
+        files = map(_tagged, _listed(images, "images must be a list of prepared files"))
+        return self._add(UserMessage, [*_parts(content), *files])
 
     def add_assistant_response(
         self,
         response: "str | PredictionResult | Content | Iterable[Content]",
-        tool_call_requests: Iterable[ToolCallRequest] = (),
+        tool_call_requests: Iterable[ToolCall] = (),
     ) -> AssistantMessage:
-        """Add what the model answered. Of a prediction result, its reasoning is left out."""
+        """Add the response of the model, without its reasoning if it is a `PredictionResult`.
+
+        Args:
+            response: The text, or the result of a prediction.
+            tool_call_requests: The tool calls that the model requested; dicts may be in either wire form, the request
+                (`{"type": "function", …}`) or the part around it (`{"type": "toolCallRequest", …}`).
+
+        Raises:
+            LMStudioValueError: If the response or a tool call has another form.
+        """
         content = response.content if isinstance(response, PredictionResult) else response
-        wanted = "tool_call_requests must be a list of ToolCallRequest"
-        requests = _listed(tool_call_requests, wanted)
-        if not all(isinstance(request, ToolCallRequest) for request in requests):
-            raise LMStudioValueError(f"{wanted}; got {requests!r}")
-        calls = [ToolCallRequestPart(tool_call_request=request) for request in requests]
-        return self._add(AssistantMessage, [*_parts(content), *calls])
+        return self._add(AssistantMessage, [*_parts(content), *_calls(tool_call_requests)])
 
     def add_tool_results(self, results: Iterable[ToolCallResultPart | Mapping[str, Any]]) -> ToolMessage:
         """Add the answers of tools."""
@@ -178,7 +192,7 @@ class Chat:
         """Add the answer of a tool."""
         return self.add_tool_results([result])
 
-    def add_entry(self, role: str, content: Content | Iterable[Content]) -> Message:
+    def add_entry(self, role: str, content: Content | Iterable[Content | ToolCall]) -> Message:
         """Add a message of any role.
 
         Raises:
@@ -265,12 +279,38 @@ def _taken_apart(message: object) -> tuple[str, object]:
     return role, message.get("content")
 
 
+def _calls(requests: object) -> list[Any]:
+    """Bring tool calls into parts of a message."""
+    wanted = "tool_call_requests must be a list of ToolCallRequest"
+    given = _listed(requests, wanted)
+    calls = [_tagged(call, tag="function") for call in given]
+    if not all(isinstance(call, ToolCallRequestPart) or _is_tagged(call, "toolCallRequest") for call in calls):
+        raise LMStudioValueError(f"{wanted}; got {given!r}")
+    return calls
+
+
 def _parts(content: object) -> list[Any]:
     """Bring content into a list of parts; wire form stays as it is, to be validated with the message."""
     if isinstance(content, str):
         return [TextPart(text=content)]
-    if isinstance(content, WireModel | Mapping):
-        return [content]
+    if isinstance(content, WireModel) or is_mapping(content):
+        return [_tagged(content)]
     if is_iterable(content):
-        return [TextPart(text=part) if isinstance(part, str) else part for part in content]
+        return [TextPart(text=part) if isinstance(part, str) else _tagged(part) for part in content]
     raise LMStudioValueError(f"content must be text, a part or a list of parts, got {content!r}")
+
+
+def _tagged(part: object, tag: str | None = None) -> object:
+    """Return a part of a message: a dict gets the `type` that it lacks, `tag` where nothing tells, a call its part."""
+    if isinstance(part, ToolCallRequest):
+        return ToolCallRequestPart(tool_call_request=part)
+    if not is_mapping(part):
+        return part
+    if "type" not in part:
+        tag = next((kind for name, kind in _TAGS.items() if name in part), tag)
+        part = part if tag is None else {"type": tag, **part}
+    return {"type": "toolCallRequest", "toolCallRequest": part} if _is_tagged(part, "function") else part
+
+
+def _is_tagged(part: object, tag: str) -> bool:
+    return is_mapping(part) and part.get("type") == tag

@@ -7,9 +7,10 @@ A field carries its wire key and encoding in its annotation, so that a setting i
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
+from pydantic.alias_generators import to_camel
 
-from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations._narrow import is_list, is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._settings import Kv, Settings, WrittenModel, check_names
 
@@ -27,6 +28,20 @@ OnConfigMismatch = Literal["warn", "raise", "ignore"]
 """What to do when a model is loaded already, with other settings than were asked for."""
 
 GPU_SPLIT = "load.gpuSplitConfig"
+_GPU_RATIOS = {
+    "llm.load": {
+        "ratio": "llm.load.llama.acceleration.offloadRatio",
+        "num_cpu_expert_layers_ratio": "llm.load.numCpuExpertLayersRatio",
+    },
+    "embedding.load": {"ratio": "embedding.load.llama.acceleration.offloadRatio"},
+}
+"""The ratios of `GpuSetting` with their wire keys, for each kind of model."""
+_MLX_CACHE_OFF = {"enabled": False, "bits": 8, "groupSize": 64, "quantizedStart": 5000}
+_SPECULATIVE = "llm.load.llama.speculativeDecoding"
+_SIDECARS = dict.fromkeys(
+    (f"{_SPECULATIVE}.{name}" for name in ("draftDflashSidecar", "draftDsparkSidecar", "draftMtpSidecar")), False
+)
+"""Further ways to draft, which a model's defaults may switch on; sent with any way that the user chooses."""
 _STRATEGIES = {"evenly": "evenly", "priorityOrder": "favorMainGpu"}
 
 
@@ -42,12 +57,26 @@ def _off(value: object) -> object:
     return value
 
 
+def _camel(name: object) -> object:
+    return to_camel(name) if isinstance(name, str) and "_" in name else name
+
+
+def _in_camel_case(value: object) -> object:
+    """Bring a dict into the spelling of the wire; below `jsonSchema`, the names are those of the user's data."""
+    if not is_mapping(value):
+        return value
+    spelled = {_camel(name): member for name, member in value.items()}
+    return {name: member if name == "jsonSchema" else _in_camel_case(member) for name, member in spelled.items()}
+
+
 Int = Annotated[int, BeforeValidator(_number)]
 Float = Annotated[float, BeforeValidator(_number)]
 Fraction = Annotated[Float, Field(ge=0, le=1)]
 Count = Annotated[Int, Field(ge=1)]
 Off = Annotated[Literal[False], BeforeValidator(_off)]
 OffloadRatio = Fraction | Literal["max", "off"]
+WireDict = Annotated[dict[str, Any], BeforeValidator(_in_camel_case)]
+"""A setting that is sent as it is written, but for the spelling of its names."""
 CacheQuantization = Literal["f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
 
 
@@ -55,7 +84,8 @@ class GpuSetting(WrittenModel):
     """How a model is spread over graphics cards.
 
     `ratio`: the part of the layers on the cards, 0 to 1, `"max"` or `"off"`. `num_cpu_expert_layers_ratio`: the
-    part of the expert layers kept on the CPU. `main_gpu`: the number of the card to prefer.
+    part of the expert layers kept on the CPU, for language models only. `main_gpu`: the number of the card to prefer.
+    `disabled_gpus`: the numbers of cards to leave alone; an empty list enables all, whatever the server's list says.
     """
 
     ratio: OffloadRatio | None = None
@@ -65,12 +95,11 @@ class GpuSetting(WrittenModel):
     disabled_gpus: list[Int] | None = None
 
     def to_fields(self, prefix: str) -> Iterator[tuple[str, Any]]:
-        """Yield the wire fields; the split is only sent when something of it was set."""
-        if self.ratio is not None:
-            yield f"{prefix}.llama.acceleration.offloadRatio", self.ratio
-        if self.num_cpu_expert_layers_ratio is not None:
-            yield f"{prefix}.numCpuExpertLayersRatio", self.num_cpu_expert_layers_ratio
-        if self.main_gpu is not None or self.split_strategy is not None or self.disabled_gpus:
+        """Yield the wire fields; the split is only sent when something of it was set, be it an empty list."""
+        for name, key in _GPU_RATIOS[prefix].items():
+            if (ratio := getattr(self, name)) is not None:
+                yield key, ratio
+        if any(part is not None for part in (self.main_gpu, self.split_strategy, self.disabled_gpus)):
             yield (
                 GPU_SPLIT,
                 {
@@ -85,10 +114,7 @@ class GpuSetting(WrittenModel):
     def take_from(cls, fields: dict[str, Any], prefix: str) -> "GpuSetting | None":
         """Take the setting out of wire fields; a custom split cannot be expressed and stays there."""
         gpu: dict[str, Any] = {}
-        for key, name in (
-            (f"{prefix}.llama.acceleration.offloadRatio", "ratio"),
-            (f"{prefix}.numCpuExpertLayersRatio", "num_cpu_expert_layers_ratio"),
-        ):
+        for name, key in _GPU_RATIOS[prefix].items():
             if key in fields:
                 gpu[name] = fields.pop(key)
         split = fields.get(GPU_SPLIT)
@@ -134,6 +160,13 @@ class EmbeddingLoadModelConfig(LoadSettings):
 
     prefix: ClassVar[str] = "embedding.load"
 
+    @field_validator("gpu")
+    @classmethod
+    def _has_no_experts(cls, gpu: GpuSetting | None) -> GpuSetting | None:
+        if gpu is not None and gpu.num_cpu_expert_layers_ratio is not None:
+            raise ValueError("num_cpu_expert_layers_ratio is a setting of language models only; leave it unset")
+        return gpu
+
     context_length: Annotated[Count | None, Kv("embedding.load.contextLength")] = None
     rope_frequency_base: Annotated[
         Float | Off | None, Kv("embedding.load.llama.ropeFrequencyBase", checkbox=True, off=0)
@@ -163,7 +196,7 @@ class LlmLoadModelConfig(LoadSettings):
     ] = None
     max_parallel_predictions: Annotated[Int | None, Field(ge=1, le=1023), Kv("llm.load.numParallelSessions")] = None
     use_unified_kv_cache: Annotated[bool | None, Kv("llm.load.useUnifiedKvCache")] = None
-    prompt_template: Annotated[dict[str, Any] | None, Kv("llm.load.promptTemplate")] = None
+    prompt_template: Annotated[WireDict | None, Kv("llm.load.promptTemplate")] = None
     auto_fit: Annotated[bool | None, Kv("llm.load.llama.autoFit")] = None
     eval_batch_size: Annotated[Count | None, Kv("llm.load.llama.evalBatchSize")] = None
     physical_batch_size: Annotated[Count | None, Kv("llm.load.llama.physicalBatchSize")] = None
@@ -205,7 +238,15 @@ class LlmLoadModelConfig(LoadSettings):
         Fraction | None, Kv("llm.load.llama.speculativeDecoding.draftMinContinueProbability")
     ] = None
     mlx_disk_cache: Annotated[bool | None, Kv("llm.load.mlx.diskCache")] = None
-    mlx_kv_cache_quantization: Annotated[dict[str, Any] | None, Kv("llm.load.mlx.kvCacheQuantization")] = None
+    mlx_kv_cache_quantization: Annotated[
+        WireDict | Off | None, Kv("llm.load.mlx.kvCacheQuantization", off=_MLX_CACHE_OFF)
+    ] = None
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return the wire fields of the settings that are set. A way to draft switches the model's own ways off."""
+        ways = (self.speculative_draft_mtp, self.speculative_draft_simple, self.speculative_draft_model)
+        implied = {} if ways == (None, None, None) else _SIDECARS
+        return implied | super().to_fields()
 
     def check_together(self) -> None:
         """Refuse draft settings that exclude each other, or lack one another."""
@@ -237,9 +278,9 @@ class LlmPredictionConfig(Settings):
     tool_call_stop_strings: Annotated[
         list[Annotated[str, Field(min_length=1)]] | None, Kv("llm.prediction.toolCallStopStrings")
     ] = None
-    structured: Annotated[dict[str, Any] | None, Kv("llm.prediction.structured")] = None
+    structured: Annotated[WireDict | None, Kv("llm.prediction.structured")] = None
     raw_tools: Annotated[dict[str, Any] | None, Kv("llm.prediction.tools")] = None
-    tool_choice: Annotated[dict[str, Any] | None, Kv("llm.prediction.toolChoice")] = None
+    tool_choice: Annotated[WireDict | None, Kv("llm.prediction.toolChoice")] = None
     tool_naming: Annotated[
         Literal["passThrough", "removeSpecial", "snakeCase", "camelCase"] | None,
         Kv("llm.prediction.toolNaming"),
@@ -264,8 +305,8 @@ class LlmPredictionConfig(Settings):
         Annotated[Int, Field(ge=0, le=100)] | Off | None, Kv("llm.prediction.logProbs", checkbox=True, off=0)
     ] = None
     seed: Annotated[Int | Off | None, Kv("llm.prediction.seed", checkbox=True, off=0)] = None
-    prompt_template: Annotated[dict[str, Any] | None, Kv("llm.prediction.promptTemplate")] = None
-    reasoning_parsing: Annotated[dict[str, Any] | None, Kv("llm.prediction.reasoning.parsing")] = None
+    prompt_template: Annotated[WireDict | None, Kv("llm.prediction.promptTemplate")] = None
+    reasoning_parsing: Annotated[WireDict | None, Kv("llm.prediction.reasoning.parsing")] = None
     enable_thinking: Annotated[bool | None, Kv("llm.prediction.reasoning.enableThinking")] = None
     reasoning_budget: Annotated[
         Annotated[Int, Field(ge=0)] | Off | None,
@@ -346,7 +387,7 @@ class LlmLoadModelConfigDict(TypedDict, total=False):
     speculativeDraftMinTokens: int
     speculativeDraftMinContinueProbability: float
     mlxDiskCache: bool
-    mlxKvCacheQuantization: dict[str, Any]
+    mlxKvCacheQuantization: dict[str, Any] | Literal[False]
 
 
 class LlmPredictionConfigDict(TypedDict, total=False):

@@ -69,7 +69,7 @@ class Quantization(WireModel):
     bits: int
 
 
-class ModelInfoBase(WireModel):
+class ModelInfoBase(TaggedModel):
     """What the server knows of a downloaded model, of either kind.
 
     `size_bytes` is the size on disk, `max_context_length` the most tokens the model was made for.
@@ -112,12 +112,15 @@ class _Instance(WireModel):
 class LlmInfo(ModelInfoBase):
     """A downloaded language model. `vision`: it sees images. `trained_for_tool_use`: it was taught tools."""
 
+    type: str = "llm"
     vision: bool = False
     trained_for_tool_use: bool = False
 
 
 class EmbeddingModelInfo(ModelInfoBase):
     """A downloaded embedding model."""
+
+    type: str = "embedding"
 
 
 class LlmInstanceInfo(LlmInfo, _Instance):

@@ -3,6 +3,7 @@
 Events come once per token, so they are plain slotted classes; statistics come once and are pydantic.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -14,11 +15,13 @@ from lmstudio_integrations._narrow import is_list, is_object
 from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.types._base import WireModel
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
+from lmstudio_integrations.types.structured import read_as
 from lmstudio_integrations.types.tools import ToolCallRequest
 
 if TYPE_CHECKING:
     from lmstudio_integrations.types.models import LlmInstanceInfo
 
+T = TypeVar("T")
 ModelT = TypeVar("ModelT", bound=WireModel)
 
 StopReason = Literal[
@@ -157,13 +160,14 @@ class LlmPredictionStats(WireModel):
 
 @dataclass(frozen=True)
 class PredictionResult:
-    """A finished prediction; `str()` of it is the answer.
+    """A finished prediction; `str()` of it is the response, structured output as indented JSON.
 
     Attributes:
-        content: The answer, without reasoning.
-        reasoning_content: The thoughts, without their tags.
-        parsed: The validated instance, or the JSON value, if structured output was asked for; else `content`.
-        structured: Whether `parsed` is structured.
+        content: The response, without reasoning.
+        reasoning_content: The reasoning, without its tags.
+        parsed: A dict, if structured output was requested and the response is a JSON object; else `content`. It is not
+            checked against the schema: `parsed_as` does that.
+        structured: Whether `parsed` is a dict.
         tool_call_requests: The tool calls that the model asked for.
         end: The last event, in wire form.
     """
@@ -197,8 +201,23 @@ class PredictionResult:
         """The settings that the prediction ran with."""
         return LlmPredictionConfig.from_fields(_by_key(self.end.prediction_config))
 
+    def parsed_as(self, model: type[T]) -> T:
+        """Return the response as an instance of a type, for example of the class that was the `response_format`.
+
+        Args:
+            model: A pydantic class, or another type that pydantic validates: a dataclass, a `TypedDict`, `list[int]`.
+
+        Raises:
+            LMStudioStructuredOutputError: If the response does not fit, for example because it was cut off. The error
+                has the `text`.
+            LMStudioValueError: If pydantic cannot validate the type.
+        """
+        return read_as(model, self.content, str(self.end.stats.get("stopReason")))
+
     def __str__(self) -> str:
-        return self.content
+        return (
+            json.dumps(self.parsed, indent=2, sort_keys=True, ensure_ascii=False) if self.structured else self.content
+        )
 
 
 @dataclass(frozen=True)

@@ -233,13 +233,29 @@ async def test_a_stream_that_failed_gives_its_error_as_its_result(client: Any) -
     assert again.value is caught.value
 
 
-async def test_a_message_is_told_only_when_all_is_well_with_it(client: Any) -> None:
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_message_is_told_only_when_all_is_well_with_it(make_client: Callable[..., Any], together: bool) -> None:
+    failed = {**END, "stats": {"stopReason": "failed"}}
+
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        await receive(socket)
+        send_together(socket, [fragment("a"), *([packet(failed)] if together else [])])
+        await read.wait()
+        send_together(socket, [] if together else [packet(failed)])
+
     messages: list[Any] = []
-    model = await client.llm.model("chatty")
-    schema = {"type": "object", "required": ["missing"]}
-    with pytest.raises(lms.LMStudioStructuredOutputError):
-        await model.respond("think", response_format=schema, on_message=messages.append, config={"maxTokens": 1})
-    assert messages == []
+    fragments: list[str] = []
+    read = asyncio.Event()
+    async with fake_server(behave) as address, make_client(address) as client:
+        stream = _loaded(client).respond_stream("Hi", on_message=messages.append)
+        fragments.append((await anext(stream)).content)
+        read.set()
+        with pytest.raises(lms.LMStudioPredictionError, match="the generation failed"):
+            await stream.wait_for_result()
+        with pytest.raises(lms.LMStudioPredictionError, match="the generation failed"):
+            stream.result()
+    assert (messages, fragments) == ([], ["a"])
 
 
 @pytest.mark.parametrize(
@@ -322,15 +338,3 @@ async def test_a_tool_call_that_cannot_be_read_ends_the_loop_and_is_told_first(m
             )
     assert told == [(caught.value, None)]
     assert caught.value.raw_content == '{"a": '
-
-
-async def test_a_schema_that_leads_nowhere_is_told_apart_from_a_wrong_answer(make_client: Callable[..., Any]) -> None:
-    async def behave(socket: Socket) -> None:
-        await let_in(socket)
-        await receive(socket)
-        await send(socket, fragment("{}"))
-        await send(socket, packet(END))
-
-    async with fake_server(behave) as address, make_client(address) as client:
-        with pytest.raises(lms.LMStudioStructuredOutputError, match="schema that was asked for is not valid"):
-            await _loaded(client).respond("Hi", response_format={"$ref": "#/$defs/Missing"})

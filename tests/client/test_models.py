@@ -9,6 +9,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
+from tests.client.conftest import MODELS
 from tests.requirements import proves
 
 
@@ -78,6 +79,16 @@ async def test_a_setting_that_is_off_on_both_sides_is_no_mismatch(client: Any) -
     await client.llm.model("chatty", config={"seed": False}, on_config_mismatch="raise")
     with pytest.raises(lms.LMStudioConfigMismatchError, match="seed"):
         await client.llm.model("chatty", config={"seed": 5}, on_config_mismatch="raise")
+
+
+async def test_a_cache_that_is_not_quantized_on_both_sides_is_no_mismatch(client: Any) -> None:
+    off = {"enabled": False, "bits": 4, "groupSize": 32, "quantizedStart": 1}
+    await client.llm.model("chatty", config={"mlxKvCacheQuantization": off})
+    await client.llm.model("chatty", config={"mlxKvCacheQuantization": False}, on_config_mismatch="raise")
+    with pytest.raises(lms.LMStudioConfigMismatchError, match="kvCacheQuantization"):
+        await client.llm.model(
+            "chatty", config={"mlxKvCacheQuantization": {**off, "enabled": True}}, on_config_mismatch="raise"
+        )
 
 
 @proves("C-NEW-INSTANCE")
@@ -247,7 +258,92 @@ async def test_a_closed_client_raises_and_others_go_on(make_client: Callable[...
     await second.aclose()
 
 
+CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "respond": lambda _, model, __: model.respond("Hi"),
+    "reading": lambda _, model, __: model.respond_stream("Hi").wait_for_result(),
+    "starting": lambda _, model, __: model.complete_stream("Hi").start(),
+    "complete": lambda _, model, __: model.complete("Hi"),
+    "act": lambda _, model, __: model.act("Hi", [plain]),
+    "tokenize": lambda _, model, __: model.tokenize("Hi"),
+    "count_tokens": lambda _, model, __: model.count_tokens(["Hi"]),
+    "apply_prompt_template": lambda _, model, __: model.apply_prompt_template("Hi"),
+    "get_context_use": lambda _, model, __: model.get_context_use("Hi"),
+    "get_info": lambda _, model, __: model.get_info(),
+    "get_load_config": lambda _, model, __: model.get_load_config(),
+    "get_context_length": lambda _, model, __: model.get_context_length(),
+    "get_processing_state": lambda _, model, __: model.get_processing_state(),
+    "unload": lambda _, model, __: model.unload(),
+    "embed": lambda _, __, embedder: embedder.embed("Hi"),
+    "lazy_model": lambda client, _, __: client.llm.lazy_model("chatty").respond("Hi"),
+    "a new instance, lazily": lambda client, _, __: client.llm.lazy_model("chatty", load_policy="new_instance").respond(
+        "Hi"
+    ),
+    "model": lambda client, _, __: client.llm.model("chatty"),
+    "any model": lambda client, _, __: client.embedding.model(),
+    "load_new_instance": lambda client, _, __: client.llm.load_new_instance("chatty"),
+    "unload by identifier": lambda client, _, __: client.llm.unload("chatty"),
+    "get_model_info": lambda client, _, __: client.llm.get_model_info("chatty"),
+    "list_loaded": lambda client, _, __: client.llm.list_loaded(),
+    "list_loaded_models": lambda client, _, __: client.list_loaded_models(),
+    "list_downloaded_models": lambda client, _, __: client.list_downloaded_models(),
+    "estimate_usage": lambda client, _, __: client.llm.estimate_usage("chatty"),
+    "get_version": lambda client, _, __: client.system.get_version(),
+    "prepare_image": lambda client, _, __: client.prepare_image(b"\x89PNG\r\n\x1a\n"),
+    "prepare_file": lambda client, _, __: client.files.prepare_file(b"a", "a.txt"),
+    "search_models": lambda client, _, __: client.repository.search_models("a"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_every_call_on_a_closed_client_is_an_error_of_the_client(
+    make_client: Callable[..., Any], server: Emulator, name: str
+) -> None:
+    client = make_client(server.address)
+    model, embedder = await client.llm.model("chatty"), await client.embedding.model("vectors")
+    await client.aclose()
+    with pytest.raises(lms.LMStudioClientClosedError, match="the client is closed; make a new one") as caught:
+        await CALLS[name](client, model, embedder)
+    assert isinstance(caught.value, lms.LMStudioClientError)
+    assert isinstance(caught.value, lms.LMStudioWebsocketError), "as the official SDK has it"
+    assert isinstance(caught.value, lms.LMStudioRuntimeError)
+
+
 @pytest.mark.parametrize("identifier", ["nobody", "__proto__x"])
 async def test_unloading_what_is_not_there_is_told(client: Any, identifier: str) -> None:
     with pytest.raises(lms.LMStudioModelNotFoundError):
         await client.llm.unload(identifier)
+
+
+def plain(dressed: Any) -> Any:
+    """Return a handle or namespace itself, whichever of the tests' clients it is of."""
+    return getattr(dressed, "sync", dressed)
+
+
+async def test_handles_are_equal_if_they_mean_the_same_instance(client: Any, server: Emulator) -> None:
+    mine = plain(await client.llm.load_new_instance("chatty"))
+    other = plain(await client.llm.load_new_instance("chatty", "other"))
+    (listed,) = [each for each in map(plain, await client.llm.list_loaded()) if each.identifier == mine.identifier]
+    async with lms.AsyncClient(server.address) as elsewhere:
+        again = await elsewhere.llm.model(mine.identifier)
+    assert len({mine, listed, mine.with_clocks(idle_timeout=5), again}) == 1
+    assert mine != other
+    assert mine != mine.identifier
+
+
+def test_an_instance_of_another_kind_or_server_is_another_one(server: Emulator) -> None:
+    with Emulator(MODELS) as second, lms.Client(server.address) as here, lms.Client(second.address) as there:
+        model = here.llm.load_new_instance("chatty", "a")
+        assert model != there.llm.load_new_instance("chatty", "a")
+        model.unload()
+        assert model != here.embedding.load_new_instance("vectors", "a")
+
+
+async def test_a_lazy_handle_equals_only_itself_until_it_is_used(client: Any) -> None:
+    one, two = (client.llm.lazy_model("chatty") for _ in range(2))
+    first, second, kept = plain(one), plain(two), {plain(one)}
+    assert first == first.with_clocks(idle_timeout=5) == plain(client.llm).bound(first.binding)
+    assert first != second
+    await one.respond("Hi")
+    assert first != second
+    await two.respond("Hi")
+    assert kept == {second}, "the hash stays the same when the instance becomes known"

@@ -336,3 +336,20 @@ async def test_a_stream_that_was_started_is_asked_for_again_in_another_way_or_of
         stream = make("count", config={"max_tokens": 1})
         await stream.start()
         assert (await stream.wait_for_result()).content == "0"
+
+
+@pytest.mark.parametrize("awaited", [True, False])
+async def test_cancelling_an_async_stream_acts_whether_or_not_it_is_awaited(server: Emulator, awaited: bool) -> None:
+    async with lms.AsyncClient(server.address) as client:
+        stream = (await client.llm.model("chatty")).respond_stream("for ever")
+        await anext(stream)
+        cancelling = stream.cancel()
+        server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
+        if awaited:
+            await cancelling
+            await stream.cancel()
+        result = await stream.wait_for_result()
+        assert result.stats.stop_reason == "userStopped"
+        await stream.cancel()
+        del cancelling
+        gc.collect()  # a coroutine that nobody awaited would warn now, which is an error

@@ -77,6 +77,17 @@ CONVENIENT = {
     """,
 }
 
+BOOK = """
+    class Book(lms.BaseModel):
+        title: str
+        year: int
+    result = AWAIT model.respond("Tell me about The Hobbit", response_format=Book)
+    assert (result.structured, set(result.parsed)) == (True, {"title", "year"})
+    assert result.parsed_as(Book).year == result.parsed["year"]
+    print(result.parsed)
+"""
+CONVENIENT["a structured response"] = "model = lms.llm()\n" + textwrap.dedent(BOOK).replace("AWAIT ", "")
+
 SCOPED = {
     "any loaded model": "model = AWAIT client.llm.model()",
     "a model by its key": f"model = AWAIT client.llm.model({LARGE!r})",
@@ -104,6 +115,7 @@ SCOPED = {
         assert (AWAIT model.get_load_config()).context_length == 2048
         assert AWAIT model.get_context_length() == 2048
     """,
+    "a structured response": "model = AWAIT client.llm.model()\n" + textwrap.dedent(BOOK),
     "an embedding model": "model = AWAIT client.embedding.model('vectors'); AWAIT model.embed(['a', 'b'])",
 }
 
@@ -217,3 +229,15 @@ def test_the_time_that_sync_clients_wait_can_be_set_for_all_of_them() -> None:
         assert lms.AsyncClient()._link.clocks["idle_timeout"] == 60.0
     finally:
         lms.set_sync_api_timeout(60.0)
+
+
+def test_a_wait_of_no_time_at_all_is_a_timeout(server: Emulator) -> None:
+    lms.set_sync_api_timeout(0)
+    try:
+        assert lms.get_sync_api_timeout() == 0
+        with pytest.raises(lms.LMStudioTimeoutError, match="idle_timeout expired") as caught:
+            lms.list_loaded_models()
+    finally:
+        lms.set_sync_api_timeout(60.0)
+    assert caught.value.timeout_name == "idle_timeout"
+    assert [model.identifier for model in lms.list_loaded_models()] == [SMALL]

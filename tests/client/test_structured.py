@@ -1,16 +1,13 @@
 """Answers of a given form; the same bodies for both clients."""
 
-import json
 import socketserver
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, Field
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client._structured import Format
 from lmstudio_integrations.client.asynchronous import AsyncClient
 from lmstudio_integrations.emulator import Emulator
 from tests.client.both import sync_client
@@ -19,6 +16,7 @@ from tests.requirements import proves
 MARKER = "__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_0123abcd__"
 
 RULES: list[dict[str, Any]] = [
+    {"when": {"last": "^good at length"}, "then": [{"text": '{"name": "' + "o " * 100_000}]},
     {"when": {"last": "^good"}, "then": [{"text": '{"name": "Oslo", "people": 700000}'}]},
     {"when": {"last": "^marked"}, "then": [{"text": MARKER + '\n{"name": "Oslo", "people": 1}'}]},
     {
@@ -40,6 +38,9 @@ class City(BaseModel):
     people: int = Field(ge=0)
 
 
+GOOD = {"name": "Oslo", "people": 700000}
+
+
 class OwnSchema:
     @classmethod
     def model_json_schema(cls) -> dict[str, Any]:
@@ -59,89 +60,112 @@ async def model(request: pytest.FixtureRequest, server: Emulator) -> Any:
 
 
 @proves("C-STRUCTURED")
-async def test_a_class_gives_a_checked_instance(model: Any) -> None:
+async def test_a_class_gives_a_dict_and_its_instance_on_request(model: Any) -> None:
     result = await model.respond("good", response_format=City)
-    assert result.parsed == City(name="Oslo", people=700000)
-    assert result.structured
+    assert (result.parsed, result.structured) == (GOOD, True)
+    assert result.parsed_as(City) == City(name="Oslo", people=700000)
     assert result.prediction_config.structured["type"] == "json"
+    assert str(result) == '{\n  "name": "Oslo",\n  "people": 700000\n}'
 
 
-async def test_a_stream_is_text_and_its_result_is_checked(model: Any) -> None:
+async def test_a_stream_is_text_and_its_result_is_parsed(model: Any) -> None:
     stream = model.respond_stream("good", response_format=City)
     text = "".join([fragment.content async for fragment in stream])
-    assert City.model_validate_json(text) == stream.result().parsed
+    assert City.model_validate_json(text) == stream.result().parsed_as(City)
+    assert stream.result().parsed == GOOD
 
 
 async def test_a_completion_may_be_structured_too(model: Any) -> None:
-    assert (await model.complete("good", response_format=City)).parsed.name == "Oslo"
+    assert (await model.complete("good", response_format=City)).parsed == GOOD
 
 
 @proves("C-STRUCTURED")
 @pytest.mark.parametrize(
-    "asked",
+    "requested",
     [
         City.model_json_schema(),
         {"type": "json", "jsonSchema": City.model_json_schema()},
+        {"type": "json", "json_schema": City.model_json_schema()},
         OwnSchema,
         {"type": "json"},
+        {"type": "gbnf", "gbnfGrammar": "root ::= object"},
+        {"type": "gbnf", "gbnf_grammar": "root ::= object"},
     ],
 )
-async def test_a_schema_gives_checked_data(model: Any, asked: Any) -> None:
-    result = await model.respond("good", response_format=asked)
-    assert result.parsed == {"name": "Oslo", "people": 700000}
-    assert result.structured
+async def test_any_other_format_gives_a_dict_too(model: Any, requested: Any) -> None:
+    result = await model.respond("good", response_format=requested)
+    assert (result.parsed, result.structured) == (GOOD, True)
+    assert result.parsed_as(City) == City(name="Oslo", people=700000)
 
 
-async def test_the_setting_does_the_same_as_the_argument(model: Any) -> None:
-    wire = {"type": "json", "jsonSchema": City.model_json_schema()}
-    assert (await model.respond("good", config={"structured": wire})).parsed["name"] == "Oslo"
+@pytest.mark.parametrize("spelling", ["jsonSchema", "json_schema"])
+async def test_the_setting_does_the_same_as_the_argument(model: Any, spelling: str) -> None:
+    wire = {"type": "json", spelling: City.model_json_schema()}
+    assert (await model.respond("good", config={"structured": wire})).parsed == GOOD
     with pytest.raises(lms.LMStudioValueError, match="not both"):
         await model.respond("good", response_format=City, config={"structured": wire})
 
 
-async def test_what_a_grammar_allows_need_not_be_json(model: Any) -> None:
-    grammar = {"type": "gbnf", "gbnfGrammar": 'root ::= "yes" | "no"'}
-    result = await model.respond("yes", response_format=grammar)
-    assert (result.parsed, result.structured) == ("yes", False)
-    assert (await model.respond("list", response_format=grammar)).parsed == [1, 2, 3]
+@pytest.mark.parametrize("structured", [{}, {"type": "yaml"}, {"json_schema": {}}])
+async def test_a_setting_of_no_known_type_is_rejected(model: Any, structured: dict[str, Any]) -> None:
+    with pytest.raises(lms.LMStudioValueError, match="structured needs a type of gbnf, json, none; got"):
+        await model.respond("good", config={"structured": structured})
 
 
-async def test_a_string_that_a_schema_asks_for_is_structured(model: Any) -> None:
-    result = await model.respond("string", response_format={"type": "string"})
-    assert (result.content, result.parsed, result.structured) == ('"Oslo"', "Oslo", True)
+@pytest.mark.parametrize("requested", [None, {"type": "none"}])
+async def test_without_a_format_an_object_is_text(model: Any, requested: Any) -> None:
+    result = await model.respond("good", config={"structured": requested})
+    assert (result.parsed, result.structured) == (result.content, False)
+    assert str(result) == result.content
+    assert result.parsed_as(City).name == "Oslo"
+
+
+@pytest.mark.parametrize("requested", [City, City.model_json_schema(), OwnSchema, {"type": "gbnf", "gbnfGrammar": "r"}])
+@pytest.mark.parametrize("prompt", ["bad", "list", "string", "yes", "deep", "digits"])
+async def test_what_is_no_json_object_is_text(model: Any, requested: Any, prompt: str) -> None:
+    result = await model.respond(prompt, response_format=requested)
+    assert (result.parsed, result.structured) == (result.content, False)
+    with pytest.raises(lms.LMStudioStructuredOutputError) as caught:
+        result.parsed_as(City)
+    assert caught.value.text == result.content
+    assert len(str(caught.value)) < 1_000
+
+
+async def test_a_list_may_be_read_as_one(model: Any) -> None:
+    result = await model.respond("list", response_format={"type": "array"})
+    assert result.parsed_as(list[int]) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("prompt", ["marked", "thoughtful"])
 async def test_thoughts_and_markers_never_reach_the_parser(model: Any, prompt: str) -> None:
-    assert (await model.respond(prompt, response_format=City)).parsed == City(name="Oslo", people=1)
+    result = await model.respond(prompt, response_format=City)
+    assert result.parsed == {"name": "Oslo", "people": 1}
+    assert result.parsed_as(City) == City(name="Oslo", people=1)
 
 
-@pytest.mark.parametrize("asked", [City, City.model_json_schema()])
-@pytest.mark.parametrize(("prompt", "told"), [("bad", "expected value|JSON"), ("wrong", "people")])
-async def test_an_answer_of_another_form_is_an_error_with_its_text(
-    model: Any, asked: Any, prompt: str, told: str
-) -> None:
-    with pytest.raises(lms.LMStudioStructuredOutputError, match=told) as caught:
-        await model.respond(prompt, response_format=asked)
+async def test_an_object_of_another_form_is_a_dict_and_no_instance(model: Any) -> None:
+    result = await model.respond("wrong", response_format=City)
+    assert result.parsed == {"name": "Oslo", "people": "many"}
+    with pytest.raises(lms.LMStudioStructuredOutputError, match="people") as caught:
+        result.parsed_as(City)
     assert "Oslo" in (caught.value.text or "")
 
 
-async def test_an_answer_that_was_cut_off_says_so(model: Any) -> None:
+async def test_a_response_that_was_cut_off_says_so(model: Any) -> None:
+    result = await model.respond("good", response_format=City, config={"max_tokens": 2})
+    assert result.parsed == result.content
     with pytest.raises(lms.LMStudioStructuredOutputError, match="raise max_tokens"):
-        await model.respond("good", response_format=City, config={"max_tokens": 2})
-    with pytest.raises(lms.LMStudioStructuredOutputError, match=r"the whole: .* larger context length"):
-        Format({}, City.model_validate_json).read('{"name": "Os', "contextLengthReached")
+        result.parsed_as(City)
 
 
-async def test_a_cancelled_answer_is_not_looked_at(model: Any) -> None:
-    stream = model.respond_stream("good", response_format=City)
-    iterator = aiter(stream)
-    await anext(iterator)
+async def test_a_cancelled_response_is_text(model: Any) -> None:
+    stream = model.respond_stream("good at length", response_format=City)
+    await anext(stream)
     stream.cancel()
-    async for _fragment in iterator:
-        pass
-    result = stream.result()
-    assert not result.structured or result.parsed.name == "Oslo"
+    result = await stream.wait_for_result()
+    assert (result.parsed, result.structured) == (result.content, False)
+    with pytest.raises(lms.LMStudioStructuredOutputError, match="userStopped"):
+        result.parsed_as(City)
 
 
 class NoJson(BaseModel):
@@ -158,6 +182,7 @@ class Unfinished(BaseModel):
         (int, "response_format class int has no model_json_schema"),
         (5, "response_format must be a class with a JSON schema, or a dict; got 5"),
         ({"type": "gbnf"}, "needs gbnfGrammar"),
+        ({"type": "gbnf", "gbnf_grammar": 5}, "needs gbnfGrammar"),
         (NoJson, "response_format class NoJson has no JSON schema; use fields that JSON can hold: Cannot"),
         (Unfinished, "response_format class Unfinished has no JSON schema"),
         (BaseModel, "response_format class BaseModel has no JSON schema"),
@@ -173,56 +198,17 @@ async def test_what_is_no_format_is_refused_before_sending(model: Any, asked: An
     assert server.predictions == ()
 
 
-async def test_a_stream_of_the_wrong_form_gives_all_its_text_before_the_error(model: Any) -> None:
-    stream = model.respond_stream("bad", response_format=City)
-    read: list[str] = []
-
-    async def read_all() -> None:
-        async for fragment in stream:
-            read.extend([fragment.content])
-
-    with pytest.raises(lms.LMStudioStructuredOutputError):
-        await read_all()
-    assert "".join(read) == "Oslo, of course"
-    with pytest.raises(lms.LMStudioStructuredOutputError):
-        stream.result()
-
-
-@pytest.mark.parametrize("prompt", ["deep", "digits"])
-@pytest.mark.parametrize("asked", [City, OwnSchema, {"type": "json"}])
-async def test_a_response_that_no_parser_reads_is_an_error_of_limited_length(
-    model: Any, prompt: str, asked: Any
-) -> None:
-    with pytest.raises(lms.LMStudioStructuredOutputError) as caught:
-        await model.respond(prompt, response_format=asked)
-    assert len(str(caught.value)) < 1_000
-    assert len(caught.value.text or "") > 10_000
-
-
-def test_a_parser_that_recurses_too_deep_finds_no_value() -> None:
-    with pytest.raises(lms.LMStudioStructuredOutputError, match="nests too deep"):
-        Format({}, json.loads).read("[" * 100_000, "eosFound")
-
-
-def test_the_reasons_in_the_message_are_cut() -> None:
-    findings = [{"name": "x" * 100, "people": -1}] * 10_000
-    with pytest.raises(lms.LMStudioStructuredOutputError) as caught:
-        Format({}, TypeAdapter(list[City]).validate_json).read(json.dumps(findings), "eosFound")
-    assert len(str(caught.value)) < 20_000
-
-
-@pytest.mark.parametrize("scheme", ["http", "file"])
-async def test_a_reference_to_another_document_is_never_fetched(model: Any, scheme: str, tmp_path: Path) -> None:
-    (tmp_path / "other.json").write_text('{"type": "object"}')
+@pytest.mark.parametrize("reference", ["http://{}/other.json", "#/$defs/Missing"])
+async def test_a_reference_that_leads_elsewhere_or_nowhere_is_never_fetched(model: Any, reference: str) -> None:
     with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as elsewhere:
         elsewhere.socket.setblocking(False)
-        where = {"http": f"http://127.0.0.1:{elsewhere.server_address[1]}/", "file": f"{tmp_path.as_uri()}/"}[scheme]
-        with pytest.raises(lms.LMStudioStructuredOutputError, match="schema that was asked for is not valid"):
-            await model.respond("good", response_format={"$ref": f"{where}other.json"})
+        host = f"127.0.0.1:{elsewhere.server_address[1]}"
+        result = await model.respond("good", response_format={"type": "object", "$ref": reference.format(host)})
         with pytest.raises(BlockingIOError):
             elsewhere.socket.accept()
+    assert result.parsed == GOOD
 
 
 async def test_a_reference_to_the_schema_of_schemas_is_known(model: Any) -> None:
     schema = {"$ref": "https://json-schema.org/draft/2020-12/schema"}
-    assert (await model.respond("good", response_format=schema)).parsed["name"] == "Oslo"
+    assert (await model.respond("good", response_format=schema)).parsed == GOOD

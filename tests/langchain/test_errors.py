@@ -26,6 +26,7 @@ from lmstudio_integrations.langchain._errors import LangChainStructuredOutputErr
         (errors.LMStudioToolCallError("x", raw_content="r"), core.ModelError, False),
         (errors.LMStudioInsufficientResourcesError("x"), core.ModelError, False),
         (errors.LMStudioRuntimeError("x"), core.ModelError, False),
+        (errors.LMStudioClientClosedError("x"), core.ModelError, False),
         (errors.LMStudioError("x"), core.ModelError, False),
     ],
 )

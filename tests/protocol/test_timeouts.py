@@ -45,6 +45,19 @@ def test_the_answer_to_a_call_is_waited_for_as_long_as_the_idle_clock_says() -> 
     assert pair.client.idle
 
 
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_timeout_of_zero_expires_as_the_request_is_sent(accepted: bool) -> None:
+    pair = SessionPair(let_in=accepted)
+    exchange, sink = pair.call("listLoaded", clocks={"idle_timeout": 0.0})
+    error = sink.error
+    assert isinstance(error, LMStudioTimeoutError)
+    assert (error.timeout_name, error.elapsed) == ("idle_timeout", 0.0)
+    assert pair.client.idle
+    pair.server.reply(exchange.id, [])
+    pair.pump_to_client()
+    assert (sink.items, len(sink.ends)) == ([], 1)
+
+
 def test_an_answer_feeds_the_clocks_of_all_calls_of_its_kind() -> None:
     pair, clocks = SessionPair(), {"idle_timeout": 60.0}
     first, _ = pair.call("listLoaded", clocks=clocks)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from pydantic.alias_generators import to_snake
 
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import (
@@ -24,6 +25,8 @@ from tests.protocol.samples import FILE, HISTORY, TOOL_CALL
 from tests.requirements import proves
 from tests.strict.wire import HISTORY as DESCRIBED
 
+CALL = {"type": "toolCallRequest", "toolCallRequest": TOOL_CALL}
+CALL_PART = ToolCallRequestPart(tool_call_request=ToolCallRequest.from_dict(TOOL_CALL))
 PICTURE = FileHandle(name="cat.png", identifier="abc", size_bytes=31358, file_type="image")
 
 
@@ -89,6 +92,32 @@ def test_a_message_of_any_role_may_be_added_by_its_name() -> None:
     ]
     with pytest.raises(LMStudioValueError, match="role must be one of"):
         chat.add_entry("developer", "a")
+
+
+@pytest.mark.parametrize("drop", [(), ("type",)])
+@pytest.mark.parametrize("spelling", [str, to_snake], ids=["camelCase", "snake_case"])
+def test_dicts_of_parts_may_leave_out_their_type(drop: tuple[str, ...], spelling: Callable[[str], str]) -> None:
+    file, part = ({spelling(name): value for name, value in each.items() if name not in drop} for each in (FILE, CALL))
+    chat = Chat()
+    chat.add_system_prompt({"text": "Be terse."})
+    chat.add_user_message([{"text": "Look."}, file], images=[file])
+    chat.add_assistant_response({"text": "Let me compute."}, [part])
+    chat.add_entry("assistant", [file, part])
+    assert wire(chat) == [
+        ("system", [text("Be terse.")]),
+        ("user", [text("Look."), FILE, FILE]),
+        ("assistant", [text("Let me compute."), CALL, FILE, CALL]),
+    ]
+
+
+@pytest.mark.parametrize(
+    "request_", [TOOL_CALL, {**TOOL_CALL, "type": "function"}, ToolCallRequest.from_dict(TOOL_CALL), CALL_PART]
+)
+def test_tool_calls_may_be_dicts_or_objects_of_either_form(request_: Any) -> None:
+    chat = Chat()
+    chat.add_assistant_response("a", [request_])
+    chat.add_entry("assistant", ["b", ToolCallRequest.from_dict(TOOL_CALL)])
+    assert wire(chat) == [("assistant", [text("a"), CALL, text("b"), CALL])]
 
 
 def test_what_was_added_is_returned_as_it_stands_in_the_chat() -> None:
@@ -187,9 +216,6 @@ def _with_more(role: str, **more: Any) -> Callable[[], Any]:
     return lambda: Untyped.from_history({"messages": [{"role": role, "content": "hi", **more}]})
 
 
-CALL = ToolCallRequestPart(tool_call_request=ToolCallRequest(name="add"))
-
-
 @proves("C-CHAT-CHECKED")
 @pytest.mark.parametrize(
     ("make", "finding"),
@@ -214,8 +240,16 @@ CALL = ToolCallRequestPart(tool_call_request=ToolCallRequest(name="add"))
         (_with_more("tool", tool_call_id="1"), "a message is role and content, got 'tool_call_id' as well"),
         (lambda: Untyped().add_assistant_response("hi", None), "must be a list of ToolCallRequest; got None"),
         (lambda: Untyped().add_assistant_response("hi", ["add"]), "must be a list of ToolCallRequest; got ['add']"),
-        (lambda: Untyped().add_assistant_response("hi", [CALL]), "must be a list of ToolCallRequest; got [ToolCallR"),
-        (lambda: Untyped().add_assistant_response("hi", CALL), "must be a list of ToolCallRequest; got ToolCallRequ"),
+        (
+            lambda: Untyped().add_assistant_response("hi", [TextPart(text="a")]),
+            "list of ToolCallRequest; got [TextPart",
+        ),
+        (lambda: Untyped().add_assistant_response("hi", [text("a")]), "list of ToolCallRequest; got [{'type': 'text'"),
+        (lambda: Untyped().add_assistant_response("hi", [{"id": "1"}]), "content does not fit a message of Assistant"),
+        (
+            lambda: Untyped().add_assistant_response("hi", CALL_PART),
+            "must be a list of ToolCallRequest; got ToolCallRequ",
+        ),
         (lambda: Untyped().add_tool_results(5), "results must be a list of answers of tools; got 5"),
         (lambda: Untyped().add_tool_results({"a": 1}), "results must be a list of answers of tools; got {'a': 1}"),
         (lambda: Untyped().add_user_message("hi", images=PICTURE), "images must be a list of prepared files; got File"),

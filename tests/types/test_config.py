@@ -145,6 +145,15 @@ ROWS = [(kind, option, *row) for kind, table, _ in TABLES for option, row in tab
 IDS = [f"{kind.__name__}-{option}" for kind, option, *_ in ROWS]
 
 
+SIDECARS = {
+    "llm.load.llama.speculativeDecoding.draftDflashSidecar": False,
+    "llm.load.llama.speculativeDecoding.draftDsparkSidecar": False,
+    "llm.load.llama.speculativeDecoding.draftMtpSidecar": False,
+}
+IMPLIED = dict.fromkeys(("speculativeDraftMtp", "speculativeDraftSimple", "speculativeDraftModel"), SIDECARS)
+"""What a setting sends besides its own key."""
+
+
 @proves("C-SETTINGS-LOAD", "C-SETTINGS-PREDICTION")
 @pytest.mark.parametrize(("kind", "option", "value", "key", "wire"), ROWS, ids=IDS)
 def test_every_setting_has_its_key_and_comes_back_from_it(
@@ -153,7 +162,7 @@ def test_every_setting_has_its_key_and_comes_back_from_it(
     field = next(name for name, info in kind.model_fields.items() if info.alias == option)
     for name in (option, field):
         settings = kind.model_validate({name: value})
-        assert settings.to_fields() == {key: wire}
+        assert settings.to_fields() == {key: wire, **IMPLIED.get(option, {})}
         assert settings.to_dict() == {option: value}
     assert kind.from_fields({key: wire}) == kind.model_validate({option: value})
 
@@ -409,6 +418,55 @@ def test_settings_laid_over_others_win_and_an_explicit_none_unsets() -> None:
     assert LlmPredictionConfig().merged(base) == base
 
 
+@pytest.mark.parametrize("chosen", [{"speculativeDraftMtp": False}, {"speculative_draft_model": ""}])
+def test_a_way_to_draft_clears_the_sidecars_whatever_its_value(chosen: dict[str, Any]) -> None:
+    assert SIDECARS.items() <= LlmLoadModelConfig.parse(chosen).to_fields().items()
+    assert LlmLoadModelConfig.parse({"speculativeDraftMaxTokens": 3}).to_fields().keys().isdisjoint(SIDECARS)
+
+
+def test_a_sidecar_that_the_user_names_is_left_alone() -> None:
+    raw = {"llm.load.llama.speculativeDecoding.draftMtpSidecar": True}
+    fields = LlmLoadModelConfig.parse({"speculativeDraftMtp": True, "raw": raw}).to_fields()
+    assert fields == {**SIDECARS, **raw, "llm.load.llama.speculativeDecoding.draftMtp": True}
+
+
+def test_the_quantization_of_the_mlx_cache_may_be_switched_off() -> None:
+    key = "llm.load.mlx.kvCacheQuantization"
+    off = {"enabled": False, "bits": 8, "groupSize": 64, "quantizedStart": 5000}
+    fields = LlmLoadModelConfig.parse({"mlxKvCacheQuantization": False}).to_fields()
+    assert fields == {key: off}
+    assert not list(LLM_LOAD[key].check(fields[key], key))
+    with pytest.raises(LMStudioValueError, match="only False switches the setting off"):
+        LlmLoadModelConfig.parse({"mlxKvCacheQuantization": True})
+
+
+@pytest.mark.parametrize(
+    ("settings", "value"),
+    [
+        ({"structured": {"type": "gbnf", "gbnf_grammar": "root"}}, {"type": "gbnf", "gbnfGrammar": "root"}),
+        (
+            {"structured": {"type": "json", "json_schema": {"properties": {"a_b": {"min_length": 1}}}}},
+            {"type": "json", "jsonSchema": {"properties": {"a_b": {"min_length": 1}}}},
+        ),
+        (
+            {"reasoning_parsing": {"enabled": True, "start_string": "<a>", "end_string": "</a>"}},
+            {"enabled": True, "startString": "<a>", "endString": "</a>"},
+        ),
+        (
+            {"prompt_template": {"type": "jinja", "jinja_prompt_template": {"template": "a_b"}, "stop_strings": []}},
+            {"type": "jinja", "jinjaPromptTemplate": {"template": "a_b"}, "stopStrings": []},
+        ),
+    ],
+)
+def test_dicts_within_settings_may_be_in_snake_case_too(settings: dict[str, Any], value: dict[str, Any]) -> None:
+    assert list(LlmPredictionConfig.parse(settings).to_fields().values()) == [value]
+
+
+def test_a_dict_within_settings_that_has_other_names_than_strings_is_rejected() -> None:
+    with pytest.raises(LMStudioValueError, match="structured"):
+        LlmPredictionConfig.parse({"structured": {1: "a"}})
+
+
 # Graphics cards
 
 
@@ -427,6 +485,10 @@ def test_settings_laid_over_others_win_and_an_explicit_none_unsets() -> None:
             {"splitStrategy": "evenly", "disabledGpus": [2]},
             {SPLIT: {"strategy": "evenly", "disabledGpus": [2], "priority": [], "customRatio": []}},
         ),
+        (
+            {"splitStrategy": "evenly", "disabledGpus": []},
+            {SPLIT: {"strategy": "evenly", "disabledGpus": [], "priority": [], "customRatio": []}},
+        ),
     ],
 )
 def test_the_split_over_graphics_cards_is_sent_when_something_of_it_is_set(
@@ -437,13 +499,30 @@ def test_the_split_over_graphics_cards_is_sent_when_something_of_it_is_set(
     read = LlmLoadModelConfig.from_fields(fields)
     assert read.raw is None
     assert read.gpu is not None
-    assert {name: value for name, value in read.gpu.to_dict().items() if value != []} == gpu
+    assert read.gpu.to_dict() == ({"disabledGpus": [], **gpu} if SPLIT in fields else gpu)
 
 
 def test_embedding_models_have_their_own_key_for_the_ratio() -> None:
     settings = EmbeddingLoadModelConfig.parse({"gpu": {"ratio": "off"}})
     assert settings.to_fields() == {"embedding.load.llama.acceleration.offloadRatio": "off"}
     assert EmbeddingLoadModelConfig.from_fields(settings.to_fields()) == settings
+
+
+def test_an_empty_list_of_disabled_cards_is_sent_and_undoes_that_of_the_server() -> None:
+    split = {"strategy": "evenly", "disabledGpus": [], "priority": [], "customRatio": []}
+    for kind in (LlmLoadModelConfig, EmbeddingLoadModelConfig):
+        assert kind.parse({"gpu": {"disabledGpus": []}}).to_fields() == {SPLIT: split}
+        assert kind(gpu=GpuSetting(disabled_gpus=[])).to_fields() == {SPLIT: split}
+
+
+def test_embedding_models_have_no_experts() -> None:
+    message = "num_cpu_expert_layers_ratio is a setting of language models"
+    with pytest.raises(LMStudioValueError, match=message):
+        EmbeddingLoadModelConfig.parse({"gpu": {"numCpuExpertLayersRatio": 0.5}})
+    with pytest.raises(LMStudioValueError, match=message):
+        EmbeddingLoadModelConfig(gpu=GpuSetting(num_cpu_expert_layers_ratio="off"))
+    fields = {"llm.load.numCpuExpertLayersRatio": 0.5, "embedding.load.numCpuExpertLayersRatio": 0.5}
+    assert EmbeddingLoadModelConfig.from_fields(fields).raw == fields
 
 
 def test_an_empty_setting_of_graphics_cards_sends_nothing() -> None:

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from pydantic.alias_generators import to_snake
 
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.models import (
@@ -11,6 +12,7 @@ from lmstudio_integrations.types.models import (
     INSTANCE_INFO_TYPES,
     ContextUse,
     EmbeddingModelInfo,
+    EmbeddingModelInstanceInfo,
     LlmInfo,
     LlmInstanceInfo,
     ModelQuery,
@@ -107,3 +109,14 @@ def test_an_empty_query_is_any_model() -> None:
 @pytest.mark.parametrize(("used", "fits"), [(4095, True), (4096, False), (5000, False)])
 def test_a_conversation_fits_when_there_is_room_for_an_answer(used: int, fits: bool) -> None:
     assert ContextUse(used=used, limit=4096).fits is fits
+
+
+@pytest.mark.parametrize("kind", [*INFO_TYPES.values(), *INSTANCE_INFO_TYPES.values()])
+def test_an_info_that_is_made_by_hand_needs_no_type(
+    kind: type[LlmInfo | EmbeddingModelInfo | LlmInstanceInfo | EmbeddingModelInstanceInfo],
+) -> None:
+    data = {name: value for name, value in INSTANCE.items() if to_snake(name) in kind.model_fields and name != "type"}
+    info = kind(**{to_snake(name): value for name, value in data.items()})
+    expected = "llm" if issubclass(kind, LlmInfo) else "embedding"
+    assert info.to_dict() == {**data, "type": expected}
+    assert info == kind.from_dict({**data, "type": expected})

@@ -1,0 +1,317 @@
+"""The same program does the same with the official SDK and with ours: to move over is to change an import."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import lmstudio as official
+import pydantic
+import pytest
+
+import lmstudio_integrations as ours
+from lmstudio_integrations.emulator import Emulator
+
+pytestmark = pytest.mark.broad
+CHAT, EMBEDDING = "qwen2.5-7b-instruct", "text-embedding-nomic-embed-text-v1.5"
+Sdk: TypeAlias = Any
+"""Either package."""
+
+SAID = {
+    "object": '{"title": "The Hobbit", "author": "J.R.R. Tolkien", "year": 1937}',
+    "misfit": '{"title": 5}',
+    "list": "[1, 2, 3]",
+    "string": '"The Hobbit"',
+    "number": "1937",
+    "words": "It is a book.",
+}
+"""What the model says to a prompt."""
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"title": {"type": "string"}, "author": {"type": "string"}, "year": {"type": "integer"}},
+    "required": ["title", "author", "year"],
+}
+
+
+class Book(pydantic.BaseModel):
+    title: str
+    author: str
+    year: int
+
+
+class OwnForm:
+    @classmethod
+    def model_json_schema(cls) -> dict[str, Any]:
+        return SCHEMA
+
+
+def own_base(lms: Sdk) -> Any:
+    """Return a class on the base that the SDK brings."""
+
+    class Book(lms.BaseModel):
+        title: str
+        author: str
+        year: int
+
+    return Book
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    """A server whose model says what it is asked for."""
+    rules: list[Any] = [{"when": {"last": f"^{prompt}"}, "then": [{"text": text}]} for prompt, text in SAID.items()]
+    rules.append({"when": {"last": "^count"}, "then": [{"text": " ".join(map(str, range(2001)))}]})
+    rules.append({"when": {"image": True}, "then": [{"text": "I see a picture."}]})
+    models: list[Any] = [
+        {"key": CHAT, "rules": rules, "vision": True, "tokens_per_second": 2000},
+        {"key": EMBEDDING, "kind": "embedding"},
+    ]
+    with Emulator(models) as emulator:
+        yield emulator
+
+
+def same(program: Callable[[Sdk], Any]) -> Any:
+    """Run a program with both SDKs; return the result, which must be the same."""
+    theirs, mine = program(official), program(ours)
+    assert mine == theirs
+    return mine
+
+
+FORMATS: dict[str, Callable[[Sdk], Any]] = {
+    "pydantic": lambda _: Book,
+    "BaseModel": own_base,
+    "a class that says its schema": lambda _: OwnForm,
+    "schema": lambda _: SCHEMA,
+    "json": lambda _: {"type": "json", "jsonSchema": SCHEMA},
+    "grammar": lambda _: {"type": "gbnf", "gbnfGrammar": "root ::= .*"},
+    "no format": lambda _: None,
+}
+
+
+def told(result: Any) -> tuple[Any, ...]:
+    return type(result.parsed).__name__, result.parsed, result.structured, result.content
+
+
+@pytest.mark.parametrize("prompt", SAID)
+@pytest.mark.parametrize("form", FORMATS)
+def test_structured_responses_are_parsed_alike(server: Emulator, form: str, prompt: str) -> None:
+    def program(lms: Sdk) -> Any:
+        with lms.Client(server.address) as client:
+            model, response_format = client.llm.model(CHAT), FORMATS[form](lms)
+            stream = model.respond_stream(prompt, response_format=response_format)
+            fragments = [fragment.content for fragment in stream]
+            return (
+                told(model.respond(prompt, response_format=response_format)),
+                told(model.complete(prompt, response_format=response_format)),
+                (told(stream.result()), fragments),
+            )
+
+    (kind, _, structured, _), *_ = same(program)
+    assert (kind == "dict") == structured == (prompt in {"object", "misfit"} and form != "no format")
+
+
+@pytest.mark.parametrize("prompt", SAID)
+def test_structured_responses_of_the_async_client_are_parsed_alike(server: Emulator, prompt: str) -> None:
+    async def program(lms: Sdk) -> Any:
+        async with lms.AsyncClient(server.address) as client:
+            model = await client.llm.model(CHAT)
+            stream = await model.respond_stream(prompt, response_format=Book)
+            fragments = [fragment.content async for fragment in stream]
+            return told(await model.respond(prompt, response_format=Book)), told(stream.result()), fragments
+
+    same(lambda lms: asyncio.run(program(lms)))
+
+
+def test_the_examples_of_the_documentation_print_the_same(server: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """The examples of LM Studio's page on structured responses."""
+
+    def program(lms: Sdk) -> str:
+        class BookSchema(lms.BaseModel):
+            title: str
+            author: str
+            year: int
+
+        with lms.Client(server.address) as client:
+            model = client.llm.model(CHAT)
+            result = model.respond("object: Tell me about The Hobbit", response_format=BookSchema)
+            book = result.parsed
+            print(book, book["title"], result)
+            prediction_stream = model.respond_stream("object: Tell me about The Hobbit", response_format=SCHEMA)
+            for fragment in prediction_stream:
+                print(fragment.content, end="", flush=True)
+            print()
+            result = prediction_stream.result()
+            print(json.dumps(result.parsed, indent=2))
+        return capsys.readouterr().out
+
+    assert "J.R.R. Tolkien" in same(program)
+
+
+@pytest.mark.parametrize(
+    "structured",
+    [
+        {"type": "gbnf", "gbnf_grammar": "root ::= .*"},
+        {"type": "gbnf", "gbnfGrammar": "root ::= .*"},
+        {"type": "json", "json_schema": SCHEMA},
+        {"type": "json", "jsonSchema": SCHEMA},
+    ],
+)
+def test_the_structured_setting_is_read_alike(server: Emulator, structured: dict[str, Any]) -> None:
+    def program(lms: Sdk) -> Any:
+        with lms.Client(server.address) as client:
+            result = client.llm.model(CHAT).respond("object", config={"structured": structured})
+            return told(result), result.prediction_config.to_dict()["structured"]
+
+    assert same(program)[0][2]
+
+
+def test_an_async_stream_is_cancelled_by_an_awaited_call(server: Emulator) -> None:
+    async def program(lms: Sdk) -> Any:
+        async with lms.AsyncClient(server.address) as client:
+            stream = await (await client.llm.model(CHAT)).respond_stream("count")
+            async for _ in stream:
+                assert await stream.cancel() is None
+            result = stream.result()
+            return result.stats.stop_reason, result.parsed == result.content
+
+    assert same(lambda lms: asyncio.run(program(lms))) == ("userStopped", True)
+
+
+def test_handles_of_one_instance_are_equal(server: Emulator) -> None:
+    def program(lms: Sdk) -> Any:
+        with lms.Client(server.address) as client:
+            first, again = client.llm.model(CHAT), client.llm.model(CHAT)
+            other = client.llm.load_new_instance(CHAT, f"other of {lms.__name__}")
+            listed = {handle.identifier: handle for handle in client.llm.list_loaded()}
+            embedding = client.embedding.load_new_instance(EMBEDDING, f"vectors of {lms.__name__}")
+            return (
+                first == again == listed[CHAT],
+                other == listed[other.identifier],
+                first == other,
+                other == embedding,
+                first == CHAT,
+            )
+
+    assert same(program) == (True, True, False, False, False)
+
+
+CALLS: dict[str, Callable[[Any, Any], Any]] = {
+    "respond": lambda _, model: model.respond("Hi"),
+    "complete": lambda _, model: model.complete("Hi"),
+    "tokenize": lambda _, model: model.tokenize("Hi"),
+    "count_tokens": lambda _, model: model.count_tokens("Hi"),
+    "apply_prompt_template": lambda _, model: model.apply_prompt_template("Hi"),
+    "get_info": lambda _, model: model.get_info(),
+    "get_load_config": lambda _, model: model.get_load_config(),
+    "get_context_length": lambda _, model: model.get_context_length(),
+    "unload": lambda _, model: model.unload(),
+    "model": lambda client, _: client.llm.model(CHAT),
+    "load_new_instance": lambda client, _: client.llm.load_new_instance(CHAT),
+    "list_loaded": lambda client, _: client.llm.list_loaded(),
+    "list_downloaded_models": lambda client, _: client.list_downloaded_models(),
+    "prepare_image": lambda client, _: client.prepare_image(b"\x89PNG\r\n\x1a\n"),
+    "search_models": lambda client, _: client.repository.search_models("a"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_on_a_closed_async_client_is_the_same_error(server: Emulator, name: str) -> None:
+    async def program(lms: Sdk) -> Any:
+        async with lms.AsyncClient(server.address) as client:
+            model = await client.llm.model(CHAT)
+        with pytest.raises(lms.LMStudioClientError) as caught:
+            await CALLS[name](client, model)
+        return isinstance(caught.value, lms.LMStudioWebsocketError)
+
+    assert same(lambda lms: asyncio.run(program(lms)))
+
+
+def wire(chat: Any) -> Any:
+    """Return a chat as it is sent."""
+    return chat.to_history().to_dict() if isinstance(chat, ours.Chat) else chat._get_history()
+
+
+CALL = {"type": "toolCallRequest", "toolCallRequest": {"type": "function", "id": "1", "name": "add", "arguments": {}}}
+FILE = {"name": "a.png", "identifier": "f", "sizeBytes": 1, "fileType": "image"}
+CHATS: dict[str, Callable[[Sdk, Any], Any]] = {
+    "a file without type": lambda _, chat: chat.add_user_message(["Look", FILE]),
+    "an image without type": lambda _, chat: chat.add_user_message("Look", images=[FILE]),
+    "an image with a type": lambda _, chat: chat.add_user_message("Look", images=[{"type": "file", **FILE}]),
+    "a file in snake case": lambda _, chat: chat.add_user_message(
+        {"name": "a.png", "identifier": "f", "size_bytes": 1, "file_type": "image"}
+    ),
+    "a file of the assistant": lambda _, chat: chat.add_assistant_response(FILE),
+    "texts without type": lambda _, chat: (
+        chat.add_system_prompt({"text": "a"}),
+        chat.add_user_message([{"text": "b"}]),
+        chat.add_assistant_response({"text": "c"}),
+    ),
+    "a tool call as a dict": lambda _, chat: chat.add_assistant_response("a", [CALL]),
+    "a tool call as a part": lambda lms, chat: chat.add_entry(
+        "assistant", ["a", lms.ToolCallRequest.from_dict(CALL["toolCallRequest"])]
+    ),
+    "a tool call as an object": lambda lms, chat: chat.add_assistant_response(
+        "a", [lms.ToolCallRequest.from_dict(CALL["toolCallRequest"])]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_chats_take_the_same_dicts(name: str) -> None:
+    def program(lms: Sdk) -> Any:
+        chat = lms.Chat()
+        CHATS[name](lms, chat)
+        return wire(chat)
+
+    assert same(program)["messages"]
+
+
+def test_no_wait_at_all_is_a_timeout(server: Emulator, caplog: pytest.LogCaptureFixture) -> None:
+    def program(lms: Sdk) -> Any:
+        before = lms.get_sync_api_timeout()
+        with lms.Client(server.address) as client:
+            try:
+                lms.set_sync_api_timeout(0)
+                with pytest.raises(lms.LMStudioTimeoutError):
+                    client.list_downloaded_models()
+                return before, lms.get_sync_api_timeout()
+            finally:
+                lms.set_sync_api_timeout(before)
+
+    assert same(program) == (60.0, 0)
+    caplog.clear()  # the official SDK warns of the response that it no longer waits for
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("LlmInfo", {}),
+        ("EmbeddingModelInfo", {}),
+        ("LlmInstanceInfo", {"identifier": "a", "instance_reference": "r", "context_length": 4096}),
+        ("EmbeddingModelInstanceInfo", {"identifier": "a", "instance_reference": "r", "context_length": 4096}),
+    ],
+)
+def test_infos_are_made_by_hand_alike(name: str, more: dict[str, Any]) -> None:
+    fields = {"model_key": "a", "format": "gguf", "display_name": "A", "path": "p", "size_bytes": 1, **more}
+    if name.startswith("Llm"):
+        fields |= {"vision": True, "trained_for_tool_use": False}
+
+    def program(lms: Sdk) -> Any:
+        info = getattr(lms, name)(max_context_length=2048, **fields)
+        return info.type, info.to_dict(), str(info)
+
+    same(program)
+
+
+def test_both_say_their_version() -> None:
+    assert [type(lms.__version__) for lms in (official, ours)] == [str, str]
+
+
+def test_an_empty_list_of_disabled_cards_arrives(server: Emulator) -> None:
+    def program(lms: Sdk) -> Any:
+        with lms.Client(server.address) as client:
+            model = client.llm.load_new_instance(CHAT, lms.__name__, config={"gpu": {"disabledGpus": []}})
+            return model.get_load_config().to_dict()["gpu"]["disabledGpus"]
+
+    assert same(program) == []
