@@ -19,8 +19,21 @@ HIDDEN = "**********"
 
 TOKEN_PREFIX = "sk-lm-"  # noqa: S105 - what all of LM Studio's API tokens begin with
 
-_NAMES = ("token", "apitoken", "accesstoken", "apikey", "secret", "password", "passkey", "passphrase", "authorization")
-_IN_NAME = re.compile(r"apikey|apitoken|secret|passw|passkey|passphrase|authori[sz]|credential|bearer|token$|^auth$")
+_NAMES = (
+    "token",
+    "apitoken",
+    "accesstoken",
+    "apikey",
+    "secret",
+    "password",
+    "passkey",
+    "passphrase",
+    "authorization",
+    "headers",
+)
+_IN_NAME = re.compile(
+    r"apikey|apitoken|secret|passw|passkey|passphrase|authori[sz]|credential|bearer|token$|^auth$|headers?$"
+)
 _NAME_CUTOFF = 0.75
 """How alike a mistyped name must be, 0 to 1; `max_tokens` stays below."""
 
@@ -61,12 +74,13 @@ def holds_secret(value: object, name: str = "") -> bool:
     """
     if value is None:
         return False
-    if is_secret_name(name):
-        return HIDDEN not in repr(value)
+    secret = is_secret_name(name)
     if is_mapping(value):
-        return any(holds_secret(key) or holds_secret(each, str(key)) for key, each in value.items())
+        return any(holds_secret(key) or holds_secret(each, name if secret else str(key)) for key, each in value.items())
     if isinstance(value, list | tuple | set | frozenset):
-        return any(holds_secret(each) for each in cast("Collection[object]", value))
+        return any(holds_secret(each, name if secret else "") for each in cast("Collection[object]", value))
+    if secret:
+        return HIDDEN not in repr(value)
     text = value if isinstance(value, str) else repr(value)
     return redact(text) != text
 

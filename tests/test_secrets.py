@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from langchain_core.load import dumps
 from pydantic import SecretStr, ValidationError
 
 import lmstudio_integrations as lms
@@ -38,6 +39,15 @@ MISTAKES: dict[str, dict[str, Any]] = {
     "a query in the host": {"base_url": f"http://localhost:99999?token={TOKEN[15:]}"},
     "the token as host": {"base_url": TOKEN},
     "a token by both names": {"api_token": TOKEN, "api_key": TOKEN},
+    "headers as a list": {"headers": [TOKEN[15:]]},
+    "headers as a string": {"headers": f"X-Key: {TOKEN[15:]}"},
+    "headers with a control character": {"headers": {"X-Key": f"{TOKEN[15:]}\n"}},
+    "headers with a name that cannot be sent": {"headers": {"X Key": TOKEN[15:]}},
+    "headers with a value that is a list": {"headers": {"X-Key": [TOKEN[15:]]}},
+    "headers by another name": {"default_headers": {"X-Key": TOKEN[15:]}},
+    "headers by a mistyped name": {"heders": {"X-Key": SecretStr("x"), "X-Other": TOKEN[15:]}},
+    "headers of another library": {"client_kwargs": {"headers": {"X-Key": TOKEN[15:]}}},
+    "a header beside a file that is missing": {"headers": {"X-Key": TOKEN[15:]}, "ca_file": "/nowhere"},
 }
 """Wrong settings by what is wrong with them."""
 
@@ -50,6 +60,8 @@ WRONG_VALUES: dict[str, dict[str, Any]] = {
     "two names of one setting": {"model": TOKEN, "model_name": "b"},
     "something else is wrong": {"api_token": TOKEN, "tempature": 1},
     "a value of something else is wrong": {"api_key": TOKEN, "max_retries": -1},
+    "a value beside headers is wrong": {"headers": {"X-Key": TOKEN[15:]}, "max_retries": -1},
+    "a name beside headers is wrong": {"headers": {"X-Key": TOKEN[15:]}, "tempature": 1},
 }
 """More of them, for what checks the values of known settings."""
 
@@ -120,6 +132,10 @@ CLIENT_MISTAKES: list[dict[str, Any]] = [
     {"headers": [TOKEN]},
     {"headers": {"Authorization": f"{TOKEN}\n"}},
     {"headers": {f"{TOKEN}\n": "x"}},
+    {"headers": {"X-Key": f"{TOKEN[15:]}\n"}},
+    {"headers": {"X Key": TOKEN[15:]}},
+    {"headers": {5: TOKEN[15:]}},
+    {"hedaers": {"X-Key": TOKEN[15:]}},
 ]
 
 
@@ -147,6 +163,7 @@ SHOWING: dict[str, Callable[[Any], object]] = {
     "pickle": pickle.dumps,
     "pickle of a copy": lambda made: pickle.dumps(made.model_copy()),
     "pickle of a deep copy": lambda made: pickle.dumps(copy.deepcopy(made)),
+    "dumps": dumps,
     "model_dump": lambda made: made.model_dump(),
     "model_dump_json": lambda made: made.model_dump_json(exclude={"callback_manager", "rate_limiter"}),
     "fields": vars,
@@ -156,9 +173,20 @@ SHOWING: dict[str, Callable[[Any], object]] = {
 
 @pytest.mark.parametrize("adapter", MADE)
 @pytest.mark.parametrize("show", SHOWING.values(), ids=SHOWING)
-@pytest.mark.parametrize("token", [TOKEN, SecretStr(TOKEN)], ids=["plain", "hidden"])
-def test_what_shows_an_adapter_does_not_show_its_token(adapter: Any, show: Callable[[Any], object], token: Any) -> None:
-    made = adapter(model="m", api_token=token)
+@pytest.mark.parametrize(
+    "secret",
+    [
+        {"api_token": TOKEN},
+        {"api_token": SecretStr(TOKEN)},
+        {"headers": {"X-Key": TOKEN[15:]}},
+        {"headers": {"X-Key": SecretStr(TOKEN[15:])}},
+    ],
+    ids=["plain token", "hidden token", "plain header", "hidden header"],
+)
+def test_what_shows_an_adapter_does_not_show_its_secrets(
+    adapter: Any, show: Callable[[Any], object], secret: dict[str, Any]
+) -> None:
+    made = adapter(model="m", **secret)
     shown = show(made)
     assert not shows_token(shown.decode("latin-1") if isinstance(shown, bytes) else repr(shown))
 
@@ -174,10 +202,22 @@ def test_a_token_that_is_assigned_later_is_hidden(adapter: Any) -> None:
     assert made.api_token is None
 
 
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_headers_that_are_assigned_later_are_hidden(adapter: Any) -> None:
+    made = adapter(model="m")
+    made.headers = {"X-Key": TOKEN[15:]}
+    copied = adapter(model="m").model_copy(update={"headers": {"X-Key": TOKEN[15:]}})
+    assert not shows_token(repr(made) + repr(copied) + repr(copy.deepcopy(made)))
+    assert made.headers["X-Key"].get_secret_value() == copied.headers["X-Key"].get_secret_value() == TOKEN[15:]
+    assert "headers" not in made.model_dump()
+
+
 @pytest.mark.parametrize(
     "made",
     [
         lms.Client("127.0.0.1:1", TOKEN),
+        lms.Client("127.0.0.1:1", headers={"X-Key": TOKEN[15:]}),
+        lms.AsyncClient("127.0.0.1:1", headers={"X-Key": TOKEN[15:]}),
         lms.AsyncClient("127.0.0.1:1", TOKEN),
         Target.of("127.0.0.1:1", TOKEN, {"Authorization": f"Bearer {TOKEN}"}),
         Credentials.from_token(TOKEN),
@@ -215,6 +255,7 @@ def test_an_error_of_this_package_hides_what_is_shaped_like_a_token() -> None:
     [
         *("api_token", "api_tokn", "api_tken", "apiToken", "lm_api_token", "token", "tokn", "hf_token", "access_token"),
         *("API-KEY", "apikey", "api_ky", "openai_api_key", "passkey", "clientPasskey", "secret", "client_secret"),
+        *("headers", "header", "hedaers", "default_headers", "extra_headers"),
         *("password", "pasword", "passwd", "Authorization", "authorisation", "auth", "bearer", "credentials"),
     ],
 )
@@ -224,7 +265,7 @@ def test_a_name_near_that_of_a_secret_is_one(name: str) -> None:
 
 def test_no_other_setting_has_the_name_of_a_secret() -> None:
     names = {name for kind in (*ADAPTERS, *CONFIGS) for name in kind.model_fields}
-    assert {name for name in names if is_secret_name(name)} == {"api_token"}
+    assert {name for name in names if is_secret_name(name)} == {"api_token", "headers"}
 
 
 @pytest.mark.parametrize(
@@ -254,6 +295,9 @@ def test_what_is_shaped_like_a_secret_is_taken_out_of_a_text(text: str, shown: s
         (TOKEN, "", True),
         ([1, {"a": (TOKEN,)}], "", True),
         ({"password": "x"}, "", True),
+        ({"headers": {"X-Key": "x"}}, "", True),
+        ({"headers": {"X-Key": SecretStr("x")}}, "", False),
+        ({"headers": {"X-Key": SecretStr("x"), "X-Other": ["x"]}}, "", True),
         ({TOKEN: 1}, "", True),
         ([1, {"a": ("x",)}], "temperature", False),
     ],
@@ -271,8 +315,8 @@ def test_an_error_without_secrets_stays_as_it_is() -> None:
 def test_of_several_problems_only_the_secret_ones_are_hidden() -> None:
     with pytest.raises(ValidationError) as caught:
         ChatLMStudio.model_validate({"temperature": -1, "seed": TOKEN})
-    assert {each["loc"]: each["input"] for each in caught.value.errors()} == {
-        ("temperature",): -1,
-        ("seed",): "**********",
+    assert {each["loc"][0]: each["input"] for each in caught.value.errors()} == {
+        "temperature": -1,
+        "seed": "**********",
     }
     assert {each["type"] for each in caught.value.errors()} == {"greater_than_equal", "int_parsing"}

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from lmstudio_integrations._adapters import lengths
 from lmstudio_integrations._adapters.instances import ainfo_of, info_of
-from lmstudio_integrations._adapters.lengths import LengthPolicy
+from lmstudio_integrations._adapters.lengths import EmbeddingRequest
 from lmstudio_integrations._adapters.runtime import Runtime, Server, Wanted
+from lmstudio_integrations._narrow import is_count
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def fitting(
-    model: "EmbeddingModel", runtime: Runtime, where: tuple[Server, Wanted], texts: list[str], policy: LengthPolicy
+    model: "EmbeddingModel", runtime: Runtime, where: tuple[Server, Wanted], request: EmbeddingRequest
 ) -> list[str]:
     """Return what is embedded in the place of some texts.
 
@@ -28,15 +29,11 @@ def fitting(
     def answer(asked: list[str] | None) -> Any:
         return info_of(model).to_dict() if asked is None else model.count_tokens(asked)
 
-    return lengths.carried_out(_steps(runtime, where, texts, policy), answer)
+    return lengths.carried_out(_steps(runtime, where, request), answer)
 
 
 async def afitting(
-    model: "AsyncEmbeddingModel",
-    runtime: Runtime,
-    where: tuple[Server, Wanted],
-    texts: list[str],
-    policy: LengthPolicy,
+    model: "AsyncEmbeddingModel", runtime: Runtime, where: tuple[Server, Wanted], request: EmbeddingRequest
 ) -> list[str]:
     """Return what is embedded in the place of some texts.
 
@@ -47,22 +44,25 @@ async def afitting(
     async def answer(asked: list[str] | None) -> Any:
         return (await ainfo_of(model)).to_dict() if asked is None else await model.count_tokens(asked)
 
-    return await lengths.acarried_out(_steps(runtime, where, texts, policy), answer)
+    return await lengths.acarried_out(_steps(runtime, where, request), answer)
 
 
 def _steps(
-    runtime: Runtime, where: tuple[Server, Wanted], texts: list[str], policy: LengthPolicy
+    runtime: Runtime, where: tuple[Server, Wanted], request: EmbeddingRequest
 ) -> Generator[list[str] | None, Any, list[str]]:
     """Yield `None` to be sent what the server knows of the model, and texts to be sent the numbers of their tokens."""
-    size = lengths.longest(texts)
-    if policy == "pass" or size <= lengths.ALWAYS_FITS:
-        return texts
-    if not lengths.surely_fits(size, _known_window(runtime, where)):
+    size = lengths.longest(request.texts)
+    if request.policy == "pass" or size <= lengths.ALWAYS_FITS:
+        return request.texts
+    if not lengths.surely_fits(size, _known_window(runtime, where)[0]):
         runtime.learn(*where, (yield None))
-    return (yield from lengths.plan(texts, _known_window(runtime, where), policy))
+    return (yield from lengths.plan(request, *_known_window(runtime, where)))
 
 
-def _known_window(runtime: Runtime, where: tuple[Server, Wanted]) -> int:
-    """Return the window of the model as far as it is known; 0 if it is not."""
+def _known_window(runtime: Runtime, where: tuple[Server, Wanted]) -> tuple[int, int | None]:
+    """Return the context window of the model, 0 if it is not known, and the longest that it may be loaded with."""
     facts = runtime.facts(*where)
-    return 0 if facts is None else int(facts.info["contextLength"])
+    if facts is None:
+        return 0, None
+    maximum = facts.info.get("maxContextLength")
+    return int(facts.info["contextLength"]), maximum if is_count(maximum) else None

@@ -10,17 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import BeforeValidator, Field
 
 from lmstudio_integrations._adapters.runtime import Runtime, Server, Wanted
-from lmstudio_integrations._adapters.settings import ALIASES, Connected, LlmLoadConfig, own_names, reject_secrets
+from lmstudio_integrations._adapters.settings import (
+    ALIASES,
+    Connected,
+    LlmLoadConfig,
+    checked,
+    own_names,
+    reject_secrets,
+)
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._numbers import Count, Float, Fraction, Int, Natural, OrOff
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig, LoadSettings, ModelKind
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client._requests import PredictionOptions
     from lmstudio_integrations.client.asynchronous import AsyncLLM
     from lmstudio_integrations.client.sync import LLM
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Off = Literal[False]
 
 
 def _listed(value: Any) -> Any:
@@ -44,6 +49,14 @@ SETTINGS = {
     "extra": "raw",
 }
 """Our fields by the names that the native settings have for them."""
+
+
+def alternatives(values: Mapping[str, Any]) -> int | None:
+    """Return for how many alternatives of each token log-probabilities are requested; `None` if for no token."""
+    number: int | None = values["top_logprobs"]
+    if number is None or number is False:
+        return 0 if values["logprobs"] else None
+    return number
 
 
 class Call(NamedTuple):
@@ -98,32 +111,32 @@ class Predicting(Connected):
     preset: str | None = None
     """A preset on the server, by its (fuzzy) identifier; ranks below everything that is set here."""
 
-    temperature: Annotated[float, Field(ge=0)] | None = None
+    temperature: Annotated[Float, Field(ge=0)] | None = None
     """0 always takes the likeliest token."""
 
-    max_tokens: Annotated[int, Field(ge=1)] | Off | None = None
-    """The most tokens of an answer; `False` lifts the limit of a preset."""
+    max_tokens: OrOff[Count] | None = None
+    """The most tokens of a response, 1 or more; `False` lifts the limit of a preset."""
 
-    top_k: Annotated[int, Field(ge=-1, le=500)] | None = None
+    top_k: Annotated[Int, Field(ge=-1, le=500)] | None = None
     """Choose among so many likeliest tokens."""
 
-    top_p: Fraction | Off | None = None
-    """Choose among the likeliest tokens that have this probability together; `False` switches it off."""
+    top_p: OrOff[Fraction] | None = None
+    """Sample from the most likely tokens that have this probability together, 0 to 1; `False` switches it off."""
 
-    min_p: Fraction | Off | None = None
-    """Leave out tokens below this part of the likeliest one's probability; `False` switches it off."""
+    min_p: OrOff[Fraction] | None = None
+    """Leave out tokens below this part of the most likely one's probability, 0 to 1; `False` switches it off."""
 
-    repeat_penalty: float | Off | None = None
+    repeat_penalty: OrOff[Float] | None = None
     """Above 1, tokens that came already become less likely; `False` switches it off."""
 
-    presence_penalty: float | Off | None = None
+    presence_penalty: OrOff[Float] | None = None
     """Above 0, tokens that came already become less likely; `False` switches it off."""
 
     stop: Annotated[list[str], BeforeValidator(_listed)] | None = None
     """Texts, or one text, at which the answer ends. A `stop` given to a call replaces these."""
 
-    seed: int | None = None
-    """Makes the answer repeatable."""
+    seed: OrOff[Int] | None = None
+    """Makes the response repeatable; `False` lifts the seed of a preset."""
 
     draft_model: str | None = None
     """Key of a smaller model for speculative decoding."""
@@ -134,8 +147,8 @@ class Predicting(Connected):
     enable_thinking: bool | None = None
     """Whether a reasoning model thinks before it answers."""
 
-    reasoning_budget: int | Off | None = None
-    """The most tokens of thought; `False` lifts the limit of a preset."""
+    reasoning_budget: OrOff[Natural] | None = None
+    """The most tokens of reasoning; 0 allows none, `False` lifts the limit of a preset."""
 
     extra: dict[str, Any] | None = None
     """Further settings of a prediction by their full wire keys (protocol §5.6)."""
@@ -147,12 +160,12 @@ class Predicting(Connected):
         """Return the settings of one call by our names.
 
         Raises:
-            LMStudioValueError: If an argument is unknown.
+            LMStudioValueError: If an argument is unknown, or one that says where the server is cannot be used.
         """
         fields = vars(self)
         if not given:
             return fields
-        named = own_names(given, self._call_names())
+        named = checked(own_names(given, self._call_names()))
         values = {**fields, **named}
         if named.get("extra") and fields["extra"]:
             values["extra"] = {**fields["extra"], **named["extra"]}

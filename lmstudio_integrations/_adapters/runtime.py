@@ -40,19 +40,21 @@ class Server(NamedTuple):
 
     host: str | None
     token: str | None
+    headers: tuple[tuple[str, str], ...]
+    ca_file: str | None
     clocks: tuple[tuple[str, float | None], ...]
 
     @property
     def place(self) -> "Place":
         """Which server, as whom."""
-        return self.host, self.token
+        return self.host, self.token, self.headers, self.ca_file
 
     def __repr__(self) -> str:
         return f"Server(host={self.host!r})"
 
 
-Place = tuple[str | None, str | None]
-"""Host and token."""
+Place = tuple[str | None, str | None, tuple[tuple[str, str], ...], str | None]
+"""Host, token, headers and file of trusted certificates."""
 
 
 class Wanted(NamedTuple):
@@ -140,9 +142,11 @@ class _Side(Generic[ClientT]):
 
     def client(self, server: Server) -> ClientT:
         """Return a client of a server."""
-        client = self._clients.get_or_make(server.place, lambda: self._make(*server.place, keep_idle=_KEEP_IDLE))
         clocks: Any = dict(server.clocks)
-        return client.with_clocks(**clocks)
+        return self._at(server.place).with_clocks(**clocks)
+
+    def _at(self, place: "Place") -> ClientT:
+        return self._clients.get_or_make(place, lambda: self._make(**_client_options(place)))
 
     def handle(self, server: Server, wanted: Wanted, config: LoadSettings | None) -> Any:
         """Return the handle of a model."""
@@ -168,7 +172,7 @@ class _Side(Generic[ClientT]):
 
     def bound(self, place: "Place", binding: "Binding") -> Any:
         """Return a handle to the model of a binding."""
-        client: Any = self._clients.get_or_make(place, lambda: self._make(*place, keep_idle=_KEEP_IDLE))
+        client: Any = self._at(place)
         return (client.llm if binding.kind == "llm" else client.embedding).bound(binding)
 
     def take(self) -> list[ClientT]:
@@ -188,8 +192,8 @@ class Runtime:
         self._facts: _Kept[tuple[Place, Wanted], Facts] = _Kept()
         self.profiled: Facts | None = None
         """What the adapter's own description of its model was completed with."""
-        self.lost_token = False
-        """Whether the adapter was pickled, which drops its API token."""
+        self.lost: frozenset[str] = frozenset()
+        """The secrets that were dropped when the adapter was pickled."""
 
     def facts(self, server: Server, wanted: Wanted) -> Facts | None:
         """Return what is known of a model."""
@@ -267,10 +271,12 @@ class Runtime:
         return hash(Runtime)
 
     def __deepcopy__(self, _memo: object) -> "Runtime":
-        return Runtime()
+        return self.__copy__()
 
     def __copy__(self) -> "Runtime":
-        return Runtime()
+        fresh = Runtime()
+        fresh.lost = self.lost
+        return fresh
 
     def __reduce__(self) -> tuple[type["Runtime"], tuple[()]]:
         return Runtime, ()
@@ -285,13 +291,23 @@ def _logging_errors(binding: "Binding") -> Generator[None]:
         logger.warning("model %r could not be unloaded: %s", binding.name, error)
 
 
-def _make_client(*args: Any, **options: Any) -> "Client":
+def _client_options(place: Place) -> dict[str, Any]:
+    host, token, headers, ca_file = place
+    options: dict[str, Any] = {"api_host": host, "api_token": token, "headers": dict(headers), "keep_idle": _KEEP_IDLE}
+    if ca_file is not None:
+        from lmstudio_integrations.client._certificates import context_trusting  # noqa: PLC0415 - with the first call
+
+        options["ssl_context"] = context_trusting(ca_file)
+    return options
+
+
+def _make_client(**options: Any) -> "Client":
     from lmstudio_integrations.client.sync import Client  # noqa: PLC0415 - with the first call
 
-    return Client(*args, **options)
+    return Client(**options)
 
 
-def _make_async_client(*args: Any, **options: Any) -> "AsyncClient":
+def _make_async_client(**options: Any) -> "AsyncClient":
     from lmstudio_integrations.client.asynchronous import AsyncClient  # noqa: PLC0415 - with the first call
 
-    return AsyncClient(*args, **options)
+    return AsyncClient(**options)

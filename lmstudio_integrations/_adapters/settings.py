@@ -5,8 +5,9 @@ A field is only read when a call is made, so assignment after use takes effect; 
 
 import os
 from collections.abc import Callable, Collection, Mapping
+from copy import copy
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -14,20 +15,25 @@ from pydantic import (
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
+    PlainSerializer,
     PrivateAttr,
     SecretStr,
+    SerializationInfo,
     ValidationError,
     model_validator,
 )
 
+from lmstudio_integrations._adapters.addresses import host_of
 from lmstudio_integrations._adapters.progress import bar
 from lmstudio_integrations._adapters.runtime import Runtime, Server, Wanted
 from lmstudio_integrations._environment import TOKEN_VARIABLES
 from lmstudio_integrations._hints import hint, near
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._narrow import is_mapping, is_object
 from lmstudio_integrations._secrets import holds_credentials, holds_secret, without_secrets
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
+from lmstudio_integrations.types._numbers import Count, Natural, Seconds
 from lmstudio_integrations.types.config import (
+    EmbeddingLoadModelConfig,
     LlmLoadModelConfig,
     LoadPolicy,
     LoadSettings,
@@ -51,7 +57,11 @@ ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
 _TOKENS = {"api_token", *(name for name, own in ALIASES.items() if own == "api_token")}
 _HOSTS = {"host", *(name for name, own in ALIASES.items() if own == "host")}
 
+SECRETS = ("api_token", "headers")
+"""Fields that no pickle holds."""
+
 _ELSEWHERE = {
+    "default_headers": "headers",
     "keep_alive": "ttl",
     "max_completion_tokens": "max_tokens",
     "model_kwargs": "extra",
@@ -64,8 +74,6 @@ _ELSEWHERE = {
     "validate_model_on_init": "load_profile()",
 }
 """Names of other adapters that mean something near one of ours; only named in errors."""
-
-Seconds = Annotated[float, Field(gt=0)]
 
 
 def token_from_environment() -> SecretStr | None:
@@ -93,6 +101,14 @@ class Connected(BaseModel):
     """An LM Studio API token. Without one: `LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, read when the object is made.
     Never in `repr`, pickles or `dumpd`. An alias is `api_key`."""
 
+    headers: Mapping[str, str | SecretStr] | None = Field(default=None, exclude=True)
+    """Further HTTP headers of the WebSocket handshake, for proxies. Their values are secrets, like the token: never in
+    `repr`, pickles or dumps; copies keep them. A call takes them with `pydantic.SecretStr` as values."""
+
+    ca_file: str | os.PathLike[str] | None = None
+    """Path of a PEM file with the certificates of the authorities to trust in place of the system's, for `wss://` and
+    `https://` hosts. It is read when the object is made, and when it connects first."""
+
     load_policy: LoadPolicy = "get_or_load"
     """How the model is found or loaded. `get_or_load` (default of language models) loads it just in time, so other
     just-in-time loads evict it while Auto-Evict is on. `explicit` (default of embedding models) uses a loaded instance,
@@ -108,7 +124,7 @@ class Connected(BaseModel):
     unload_on_close: bool = False
     """Whether `close` also unloads the models that this object loaded. What it found loaded stays."""
 
-    context_length: Annotated[int, Field(ge=1)] | None = None
+    context_length: Count | None = None
     """Window to load the model with, in tokens; short for that entry of `load_config`."""
 
     on_config_mismatch: OnConfigMismatch = "warn"
@@ -143,7 +159,7 @@ class Connected(BaseModel):
     """Ping the server after this many seconds of silence. A dead connection is replaced, and its calls fail at once; a
     server that is frozen only ends what times out."""
 
-    max_retries: Annotated[int, Field(ge=0)] = 0
+    max_retries: Natural = 0
     """How often to make a call again when no server answers, or when the connection is lost before the caller has seen
     anything of the response. Nothing else is repeated."""
 
@@ -156,7 +172,7 @@ class Connected(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _lmstudio_names(cls, values: Any) -> Any:
-        return cls._under_own_names(_checked(values)) if is_object(values) else values
+        return cls._under_own_names(checked(values)) if is_object(values) else values
 
     @model_validator(mode="wrap")
     @classmethod
@@ -174,33 +190,37 @@ class Connected(BaseModel):
         return values if values.keys() <= known.keys() else own_names(values, known)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Assign a setting; a token is hidden.
+        """Assign a setting; secrets are hidden.
 
         Raises:
-            LMStudioValueError: If a token is no string, or a host holds credentials.
+            LMStudioValueError: If a secret or a host cannot be used, or `ca_file` cannot be read.
         """
-        super().__setattr__(name, _checked({name: value})[name])
+        super().__setattr__(name, checked({name: value})[name])
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy, with other values for some settings; it has connections of its own.
 
         Raises:
-            LMStudioValueError: If a setting is unknown, a token is no string, or a host holds credentials.
+            LMStudioValueError: If a setting is unknown, a secret or a host cannot be used, or `ca_file` cannot be read.
         """
-        return super().model_copy(update=own_names(_checked(update or {}), type(self).model_fields), deep=deep)
+        return super().model_copy(update=own_names(checked(update or {}), type(self).model_fields), deep=deep)
 
     # Which model ----------------------------------------------------------------------------------------------------
 
     def _server(self, values: Mapping[str, Any], runtime: Runtime) -> Server:
         """Return the server that a call is for."""
-        token: SecretStr | str | None = values["api_token"]
-        secret = token.get_secret_value() if isinstance(token, SecretStr) else token
-        if secret is None and runtime.lost_token:
-            raise LMStudioAuthenticationError(
-                f"the API token was left out when this {type(self).__name__} was pickled; "
-                f"set {TOKEN_VARIABLES[0]} in this process"
-            )
-        return Server(values["host"], secret, tuple([(name, values[name]) for name in CLOCKS]))
+        for name in runtime.lost:
+            if values[name] is None:
+                raise LMStudioAuthenticationError(_LOST[name].format(type(self).__name__))
+        token: SecretStr | None = values["api_token"]
+        headers: Mapping[str, SecretStr] = values["headers"] or {}
+        return Server(
+            host_of(values["host"]),
+            None if token is None else token.get_secret_value(),
+            tuple([(name, value.get_secret_value()) for name, value in headers.items()]),
+            values["ca_file"],
+            tuple([(name, values[name]) for name in CLOCKS]),
+        )
 
     def _wanted(self, values: Mapping[str, Any], config: LoadSettings | None) -> Wanted:
         """Return the model that a call is for."""
@@ -253,47 +273,88 @@ class Connected(BaseModel):
 
     def __copy__(self) -> Self:
         copied = super().__copy__()
-        copied._runtime = Runtime()  # noqa: SLF001 - a copy of our own kind
+        copied._runtime = copy(self._runtime)  # noqa: SLF001 - a copy of our own kind
         return copied
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
-        fields = dict(state["__dict__"])
-        state["__dict__"] = {**fields, "api_token": fields["api_token"] is not None or self._runtime.lost_token}
-        return state
+        return {**state, "__dict__": {**state["__dict__"], **self._secrets_held()}}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         fields = state["__dict__"]
-        had_token, token = fields["api_token"], token_from_environment()
-        super().__setstate__({**state, "__dict__": {**fields, "api_token": token}})
-        self._runtime.lost_token = had_token and token is None
+        super().__setstate__({**state, "__dict__": {**fields, "api_token": token_from_environment(), "headers": None}})
+        self._miss_secrets(fields)
+
+    def _secrets_held(self) -> dict[str, bool]:
+        """Return which secrets this object has, or had before it was pickled; stands in their place in a pickle."""
+        return {name: vars(self)[name] is not None or name in self._runtime.lost for name in SECRETS}
+
+    def _miss_secrets(self, held: Mapping[str, Any]) -> None:
+        """Record which secrets were left out of the pickle that this object comes from."""
+        self._runtime.lost = frozenset(name for name in SECRETS if held.get(name) and vars(self)[name] is None)
 
 
-def _checked(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with their tokens hidden.
+_LOST = {
+    "api_token": f"the API token was left out when this {{}} was pickled; set {TOKEN_VARIABLES[0]} in this process",
+    "headers": "the headers were left out when this {} was pickled; assign them again, or {{}} for none",
+}
+
+
+def checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with their secrets hidden.
 
     Raises:
-        LMStudioValueError: If a token is no string, or a host holds credentials.
+        LMStudioValueError: If a secret or a host cannot be used, or `ca_file` cannot be read.
     """
-    checked = dict(values)
-    for name in _TOKENS & checked.keys():
-        checked[name] = _hidden(name, checked[name])
-    for name in _HOSTS & checked.keys():
-        _reject_credentials(name, checked[name])
-    return checked
+    return {
+        name: _CHECKS[name](name, value) if name in _CHECKS and value is not None else value
+        for name, value in values.items()
+    }
 
 
-def _hidden(name: str, token: object) -> SecretStr | None:
-    if token is None or isinstance(token, SecretStr):
+def _hidden(name: str, token: object) -> SecretStr:
+    if isinstance(token, SecretStr):
         return token
     if isinstance(token, str):
         return SecretStr(token)
     raise LMStudioValueError(f"{name} must be a string or a pydantic.SecretStr; got {type(token).__name__}")
 
 
-def _reject_credentials(name: str, host: object) -> None:
+def _without_credentials(name: str, host: object) -> object:
     if isinstance(host, str) and holds_credentials(host):
         raise LMStudioValueError(f"{name} must hold no credentials; pass the token as api_token")
+    return host
+
+
+def _hidden_headers(_name: str, headers: object) -> dict[str, SecretStr]:
+    from lmstudio_integrations.client._address import checked_headers  # noqa: PLC0415 - only where there are headers
+
+    if is_mapping(headers):
+        headers = {name: _revealed(value) for name, value in headers.items()}
+    return {name: SecretStr(value) for name, value in checked_headers(headers)}
+
+
+def _revealed(value: object) -> object:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def _readable(name: str, path: object) -> str:
+    from lmstudio_integrations.client._certificates import context_trusting  # noqa: PLC0415 - only where there is one
+
+    if not isinstance(path, str | os.PathLike):
+        raise LMStudioValueError(f"{name} must be a path; got {path!r}")
+    text = os.fsdecode(cast("str | os.PathLike[str]", path))
+    context_trusting(text)
+    return text
+
+
+_CHECKS: dict[str, Callable[[str, object], Any]] = {
+    **dict.fromkeys(_TOKENS, _hidden),
+    **dict.fromkeys(_HOSTS, _without_credentials),
+    "headers": _hidden_headers,
+    "ca_file": _readable,
+}
+"""By setting, what hides or checks it before pydantic does; assignments and copies are checked by nothing else."""
 
 
 def reject_secrets(given: Mapping[str, Any], known: Collection[str]) -> None:
@@ -304,14 +365,21 @@ def reject_secrets(given: Mapping[str, Any], known: Collection[str]) -> None:
         known: The names that mean something; the values of others are checked too.
 
     Raises:
-        LMStudioValueError: If a token is no `SecretStr`, a host holds credentials, or an unknown argument a secret.
+        LMStudioValueError: If a token or a header is no `SecretStr`, a host holds credentials, or an unknown argument a
+            secret.
     """
     for name, value in given.items():
         if name in _TOKENS:
             if not (value is None or isinstance(value, SecretStr)):
                 raise LMStudioValueError("give a call its api_token as a pydantic.SecretStr; its arguments are traced")
+        elif name == "headers":
+            hidden = is_mapping(value) and all(isinstance(each, SecretStr) for each in value.values())
+            if not (value is None or hidden):
+                raise LMStudioValueError(
+                    "give a call its headers as a dict with pydantic.SecretStr as values; its arguments are traced"
+                )
         elif name in _HOSTS:
-            _reject_credentials(name, value)
+            _without_credentials(name, value)
         elif name not in known and holds_secret(value, name):
             own_names({name: value}, known)
 
@@ -373,5 +441,17 @@ def _parsed(settings: type[LoadSettings]) -> BeforeValidator:
     return BeforeValidator(lambda value: None if value is None else settings.parse(value))
 
 
-LlmLoadConfig = Annotated[LlmLoadModelConfig | Mapping[str, Any] | None, _parsed(LlmLoadModelConfig)]
+def _dumped(config: LoadSettings | None, info: SerializationInfo) -> dict[str, Any] | None:
+    """Return only what is set: a `None` that is written out would unset something when it is read again."""
+    return None if config is None else config.model_dump(mode=info.mode, exclude_unset=True)
+
+
+LlmLoadConfig = Annotated[
+    LlmLoadModelConfig | Mapping[str, Any] | None, _parsed(LlmLoadModelConfig), PlainSerializer(_dumped)
+]
 """Load settings of a language model, as an object or a dict with either spelling."""
+
+EmbeddingLoadConfig = Annotated[
+    EmbeddingLoadModelConfig | Mapping[str, Any] | None, _parsed(EmbeddingLoadModelConfig), PlainSerializer(_dumped)
+]
+"""Load settings of an embedding model, as an object or a dict with either spelling."""

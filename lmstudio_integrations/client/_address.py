@@ -167,8 +167,10 @@ class Target:
             raise LMStudioValueError(f"api_token must be text; got {type(token).__name__}")
         address = Address.parse(host) if host else None
         if ssl_context is not None and not (address and address.tls):
-            raise LMStudioValueError(f"ssl_context is for wss:// and https:// hosts; the host is {host!r}")
-        return cls(address, token, _checked_headers(headers), ssl_context)
+            raise LMStudioValueError(
+                f"ssl_context (ca_file in the adapters) is for wss:// and https:// hosts; the host is {host!r}"
+            )
+        return cls(address, token, checked_headers(headers), ssl_context)
 
     def credentials(self) -> Credentials:
         """Return who to be.
@@ -183,13 +185,21 @@ class Target:
         return replace(self, address=address)
 
 
-def _checked_headers(headers: object) -> tuple[tuple[str, str], ...]:
+def checked_headers(headers: object) -> tuple[tuple[str, str], ...]:
+    """Return HTTP headers as names and values. No error shows a value: it may be a secret.
+
+    Raises:
+        LMStudioValueError: If they are not a mapping of strings, or one cannot be sent.
+    """
     if headers is None:
         return ()
     if not is_mapping(headers):
         raise LMStudioValueError(f"headers must be a dict of names and values; got a {type(headers).__name__}")
     for name, value in headers.items():
-        # Values are not shown: they may be secrets.
-        if not (_HEADER_NAME.fullmatch(str(name)) and isinstance(value, str) and value.isprintable()):
-            raise LMStudioValueError(f"headers must be a dict of names and values; {name!r} cannot be sent")
+        if not (isinstance(name, str) and _HEADER_NAME.fullmatch(name)):
+            raise LMStudioValueError(f"headers must have names of letters, digits and hyphens; {name!r} cannot be sent")
+        if not (isinstance(value, str) and value.isprintable()):
+            raise LMStudioValueError(
+                f"headers must have strings without control characters as values; {name!r} has not"
+            )
     return tuple(headers.items())

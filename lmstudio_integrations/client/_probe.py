@@ -112,7 +112,9 @@ async def _find(address: Address, context: ssl.SSLContext | None) -> _Finding | 
 def _failed_connection(address: Address, error: Exception) -> _Finding:
     """Return why the connection was not made, or did not last until the response."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        what = _CERTIFICATE_ERRORS.get(error.verify_code, "is not trusted; pass an ssl_context that trusts it")
+        what = _CERTIFICATE_ERRORS.get(
+            error.verify_code, "is not trusted; pass an ssl_context that trusts it (ca_file in the adapters)"
+        )
         return _Finding(f"TLS failed: the server's certificate {what} ({error.verify_message})")
     if address.tls:
         return _Finding(f"TLS failed ({str(error) or type(error).__name__})", wrong_scheme=True)

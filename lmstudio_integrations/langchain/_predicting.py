@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from langchain_core.runnables import RunnableConfig, ensure_config
 
 from lmstudio_integrations._adapters import predicting
+from lmstudio_integrations._adapters.addresses import resolved_host
 from lmstudio_integrations._adapters.predicting import Call
 from lmstudio_integrations._adapters.retry import repeat
 from lmstudio_integrations._adapters.runtime import Facts
@@ -29,7 +30,17 @@ _PER_OBJECT = frozenset(
 """Fields of the object itself, most of them langchain-core's; they mean nothing in a call."""
 
 _NOT_IN_KEY = frozenset(
-    {"api_token", "on_load_progress", "on_prompt_progress", "show_progress", "max_retries", "stream_usage", *CLOCKS}
+    {
+        "api_token",
+        "headers",
+        "ca_file",
+        "on_load_progress",
+        "on_prompt_progress",
+        "show_progress",
+        "max_retries",
+        "stream_usage",
+        *CLOCKS,
+    }
     | {"ttl", "on_config_mismatch", "streaming", "allow_image_download", "allow_private_image_hosts"}
 )
 """Fields that do not change what a model answers."""
@@ -71,6 +82,8 @@ class Predicting(predicting.Predicting):
             """Make fields configurable. LangSmith gets every configurable value but that of `api_key`."""
             token = kwargs.get("api_token")
             with translated():
+                if "headers" in kwargs:
+                    raise LMStudioValueError("headers cannot be configurable, because their values would be traced")
                 if token is not None and token.id != "api_key":
                     raise LMStudioValueError(
                         "a configurable api_token is traced unless it is ConfigurableField(id='api_key')"
@@ -132,14 +145,22 @@ class Predicting(predicting.Predicting):
         return identity(vars(self), _identifying(type(self)))
 
     def _cache_key(self, stop: list[str] | None, given: Mapping[str, Any]) -> str:
-        of_call = {name: value for name, value in given.items() if name not in _NOT_IN_KEY}
+        """Return the key of a call: the settings that it resolves to, whichever way they were given."""
+        extras = {name: value for name, value in given.items() if name in self._no_settings - {"stream"}}
+        with translated():
+            values = self._call_values(stop, {name: given[name] for name in given.keys() - self._no_settings})
         parts = {
             "class": type(self).__name__,
-            "output_version": vars(self).get("output_version"),
-            "settings": sorted(self._identifying_params.items()),
-            "call": sorted({**of_call, "stop": stop}.items()),
+            "output_version": values.get("output_version"),
+            "settings": sorted(identity(values, _identifying(type(self))).items()),
+            "call": sorted(extras.items()),
         }
         return repr(parts)
+
+    def _as_cached(self, given: Mapping[str, Any]) -> Any:
+        """Return the object whose `cache` is read for a call: none where any loaded model may answer."""
+        named = {ALIASES.get(name, name): value for name, value in given.items()}
+        return _Uncached(self) if named.get("model", self.model) is None else self
 
     @property
     def lc_secrets(self) -> dict[str, str]:
@@ -158,6 +179,18 @@ class Predicting(predicting.Predicting):
         return True
 
 
+class _Uncached:
+    """An object as it would be without a cache. No key can say which model is loaded at the moment."""
+
+    cache = False
+
+    def __init__(self, original: Predicting) -> None:
+        self._original = original
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+
 @cache
 def _identifying(kind: type[Predicting]) -> tuple[str, ...]:
     """Return the fields that change an answer; asked for at every call."""
@@ -165,13 +198,19 @@ def _identifying(kind: type[Predicting]) -> tuple[str, ...]:
 
 
 def identity(values: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
-    """Return those of some settings that are set, as plain data."""
+    """Return those of some settings that are set, as plain data; the host as the address that it means."""
     found: dict[str, Any] = {"model": values["model"]}
-    for name in fields:
-        value = values[name]
+    for name, value in {**{name: values[name] for name in fields}, "host": _server(values["host"])}.items():
         if value is not None:
             found[name] = value.to_dict() if isinstance(value, LoadSettings) else value
     return found
+
+
+def _server(host: str | None) -> str | None:
+    try:
+        return resolved_host(host)
+    except LMStudioValueError:  # the call itself raises it
+        return host
 
 
 def ls_params(values: Mapping[str, Any], kind: str, stop: list[str] | None, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -13,12 +13,12 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
-from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import ConfigDict, PrivateAttr, model_validator
 
 from lmstudio_integrations._adapters import conversation, images
 from lmstudio_integrations._adapters.conversation import Draft, ImageSource
 from lmstudio_integrations._adapters.instances import ainfo_of, info_of
-from lmstudio_integrations._adapters.predicting import Call
+from lmstudio_integrations._adapters.predicting import Call, alternatives
 from lmstudio_integrations._adapters.retry import aaccumulate, abatches, accumulate, arepeat, batches, repeat
 from lmstudio_integrations._adapters.signature import with_signature
 from lmstudio_integrations._adapters.tool_settings import is_required, original_names, tool_settings, wire_tools
@@ -27,6 +27,7 @@ from lmstudio_integrations.langchain import _counting, _messages, _structured, _
 from lmstudio_integrations.langchain._chunks import ChunkStream, Fold, Options
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._predicting import Predicting, ls_params, own_version, refuse_several
+from lmstudio_integrations.types._numbers import LogProbs, OrOff
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.results import PredictionEnd
 
@@ -63,8 +64,8 @@ class ChatLMStudio(Predicting, BaseChatModel):
     logprobs: bool | None = None
     """Whether `response_metadata["logprobs"]` has the tokens' log-probabilities."""
 
-    top_logprobs: Annotated[int, Field(ge=0, le=100)] | None = None
-    """For how many alternatives of each token; implies `logprobs`."""
+    top_logprobs: OrOff[LogProbs] | None = None
+    """For how many alternatives of each token, 0 to 100; implies `logprobs`, unless it is `False`."""
 
     stream_usage: bool = True
     """Whether the last chunk of a stream has the token counts."""
@@ -174,13 +175,14 @@ class ChatLMStudio(Predicting, BaseChatModel):
             more = tool_settings(tools, extras.get("tool_choice"))
             raw = _tools.response_settings(extras.get("response_format"))
             more |= {"raw": {**(values["extra"] or {}), **raw}} if raw else {}
-        if values["logprobs"] or values["top_logprobs"]:
-            more["log_probs"] = values["top_logprobs"] or 1  # 0 might mean none at all
+        top = alternatives(values)
+        if top is not None:
+            more["log_probs"] = top or 1  # 0 might mean none at all
         options = Options(
             usage=values["stream_usage"],
             required=is_required(more),
             parallel=extras.get("parallel_tool_calls") is not False,
-            alternatives=values["top_logprobs"] or 0,
+            alternatives=top or 0,
             names=original_names(tools),
         )
         return self._settled(values, more), options
@@ -342,6 +344,14 @@ class ChatLMStudio(Predicting, BaseChatModel):
     @property
     def _llm_type(self) -> str:
         return "chat-lmstudio"
+
+    def _generate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
+        generate = BaseChatModel._generate_with_cache  # noqa: SLF001 - the overridden method, which reads `cache`
+        return generate(self._as_cached(kwargs), *args, **kwargs)
+
+    async def _agenerate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
+        agenerate = BaseChatModel._agenerate_with_cache  # noqa: SLF001 - the overridden method, which reads `cache`
+        return await agenerate(self._as_cached(kwargs), *args, **kwargs)
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         return self._cache_key(stop, kwargs)

@@ -1,34 +1,33 @@
 """`LMStudioEmbeddings`: LangChain embeddings over LM Studio's native protocol."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from langchain_core.embeddings import Embeddings
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import ConfigDict
 
 from lmstudio_integrations._adapters.fitting import afitting, fitting
-from lmstudio_integrations._adapters.lengths import LengthPolicy
+from lmstudio_integrations._adapters.lengths import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations._adapters.progress import bar
 from lmstudio_integrations._adapters.retry import arepeat, repeat
 from lmstudio_integrations._adapters.runtime import Server, Wanted
-from lmstudio_integrations._adapters.settings import Connected
+from lmstudio_integrations._adapters.settings import Connected, EmbeddingLoadConfig
 from lmstudio_integrations._adapters.texts import prefixed
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translated
+from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadPolicy, LoadSettings, ModelKind
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
     from lmstudio_integrations.client.sync import EmbeddingModel
 
+_CHUNK_SIZE = "the text splitter's chunk size"
+
 _STEP = 64
 """Texts between two movements of the progress bar."""
-
-
-def _parsed(value: Any) -> EmbeddingLoadModelConfig | None:
-    return None if value is None else EmbeddingLoadModelConfig.parse(value)
 
 
 class LMStudioEmbeddings(Connected, Embeddings):
@@ -50,7 +49,7 @@ class LMStudioEmbeddings(Connected, Embeddings):
     _kind: ClassVar[ModelKind] = "embedding"
     _load_settings: ClassVar[type[LoadSettings]] = EmbeddingLoadModelConfig
 
-    load_config: Annotated[EmbeddingLoadModelConfig | Mapping[str, Any] | None, BeforeValidator(_parsed)] = None
+    load_config: EmbeddingLoadConfig = None
     """How to load the model, if a call of this object loads it: `EmbeddingLoadModelConfig` or a dict of its fields."""
 
     query_prefix: str = ""
@@ -67,7 +66,7 @@ class LMStudioEmbeddings(Connected, Embeddings):
     """What to do with a text that is too long for the model: `error`; `truncate` embeds its beginning; `pass` leaves it
     to the server, which may cut it silently."""
 
-    dimensions: Annotated[int, Field(ge=1)] | None = None
+    dimensions: Count | None = None
     """Shorten vectors to so many numbers and bring them to length 1 again; only for models trained for it."""
 
     def embed_query(self, text: str) -> list[float]:
@@ -93,7 +92,8 @@ class LMStudioEmbeddings(Connected, Embeddings):
                 return []
             server, wanted, config = self._settled()
             model = self._runtime.embedding(server, wanted, config)
-            ask = partial(fitting, model, self._runtime, (server, wanted), texts, self.length_policy)
+            request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE)
+            ask = partial(fitting, model, self._runtime, (server, wanted), request)
             vectors: list[list[float]] = []
             for part in self._parts(repeat(ask, self.max_retries)):
                 vectors += repeat(partial(_embed, model, part), self.max_retries)
@@ -106,7 +106,8 @@ class LMStudioEmbeddings(Connected, Embeddings):
                 return []
             server, wanted, config = self._settled()
             model = self._runtime.async_embedding(server, wanted, config)
-            ask = partial(afitting, model, self._runtime, (server, wanted), texts, self.length_policy)
+            request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE)
+            ask = partial(afitting, model, self._runtime, (server, wanted), request)
             vectors: list[list[float]] = []
             for part in self._parts(await arepeat(ask, self.max_retries)):
                 vectors += await arepeat(partial(_aembed, model, part), self.max_retries)

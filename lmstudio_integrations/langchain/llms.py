@@ -65,7 +65,8 @@ class LMStudioLLM(Predicting, BaseLLM):
     ) -> LLMResult:
         """Continue texts. See `BaseLLM.generate`; its keyword arguments and the settings of the call may be mixed."""
         called, others = self._as_called(kwargs)
-        return super(LMStudioLLM, called).generate(prompts, called.stop if stop is None else stop, callbacks, **others)
+        stop = called.stop if stop is None else stop
+        return BaseLLM.generate(called._as_cached({}), prompts, stop, callbacks, **others)  # noqa: SLF001 - our own
 
     async def agenerate(
         self,
@@ -77,7 +78,7 @@ class LMStudioLLM(Predicting, BaseLLM):
         """Continue texts. See `BaseLLM.agenerate`; its keyword arguments and the settings of the call may be mixed."""
         called, others = self._as_called(kwargs)
         stop = called.stop if stop is None else stop
-        return await super(LMStudioLLM, called).agenerate(prompts, stop, callbacks, **others)
+        return await BaseLLM.agenerate(called._as_cached({}), prompts, stop, callbacks, **others)  # noqa: SLF001 - our own
 
     def _as_called(self, given: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
         """Return an object that has the settings of a call as its own, and what is none.

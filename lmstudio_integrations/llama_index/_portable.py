@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import Field, SecretStr
 
-from lmstudio_integrations._adapters.settings import Connected, token_from_environment
+from lmstudio_integrations._adapters.settings import SECRETS, Connected, token_from_environment
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +21,11 @@ class Portable(Connected):
     api_token: SecretStr | None = Field(default_factory=token_from_environment, exclude=True)
     """An LM Studio API token. Without one: `LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, read when the object is made.
     Never in `repr`, pickles or `to_dict`. An alias is `api_key`."""
+
+    @classmethod
+    def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Accept what `model_dump` returns: core puts the name of the class among the fields."""
+        return super()._under_own_names({name: value for name, value in values.items() if name != "class_name"})
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """Copy the settings; a rate limiter cannot be copied, and counts for all copies."""
@@ -35,13 +40,13 @@ class Portable(Connected):
         lost = [name for name, field in type(self).model_fields.items() if name not in fields and not field.exclude]
         if lost:
             logger.warning("this %s is pickled without %s, which cannot be", type(self).__name__, ", ".join(lost))
-        return {"__dict__": {**fields, "api_token": self.api_token is not None}}
+        return {"__dict__": {**fields, **self._secrets_held()}}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        fields = dict(state["__dict__"])
-        had_token, token = fields.pop("api_token"), token_from_environment()
-        self.__init__(**fields, api_token=token)  # type: ignore[misc]  # builds the private state as well
-        self._runtime.lost_token = had_token and token is None
+        held = dict(state["__dict__"])
+        fields = {name: value for name, value in held.items() if name not in SECRETS}
+        self.__init__(**fields)  # type: ignore[misc]  # builds the private state as well
+        self._miss_secrets(held)
 
 
 def _can_be_pickled(value: object) -> bool:

@@ -4,12 +4,10 @@ LlamaIndex copies the window when an engine or a memory is built, and never asks
 out is remembered, and a smaller one that is learnt later is told once.
 """
 
-import os
 import warnings
 from dataclasses import dataclass
-from functools import cache
 
-from lmstudio_integrations._environment import HOST_VARIABLE
+from lmstudio_integrations._adapters.addresses import resolved_host
 from lmstudio_integrations.errors import LMStudioConfigWarning
 
 Key = tuple[str | None, str | None]
@@ -28,14 +26,7 @@ _windows: dict[Key, _Window] = {}
 
 def key_of(host: str | None, model: str | None) -> Key:
     """Return the key of a model on a server; all spellings of one address are alike."""
-    return _normal(host or os.environ.get(HOST_VARIABLE) or ""), model
-
-
-@cache
-def _normal(host: str) -> str | None:
-    from lmstudio_integrations.client._address import Address  # noqa: PLC0415 - with the first call
-
-    return str(Address.parse(host)) if host else None
+    return resolved_host(host), model
 
 
 def learnt(key: Key) -> int | None:

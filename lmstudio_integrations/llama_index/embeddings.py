@@ -2,24 +2,28 @@
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._adapters.fitting import afitting, fitting
 from lmstudio_integrations._adapters.instances import ainfo_of, info_of
-from lmstudio_integrations._adapters.lengths import LengthPolicy
+from lmstudio_integrations._adapters.lengths import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations._adapters.retry import arepeat, repeat
 from lmstudio_integrations._adapters.runtime import Server, Wanted
+from lmstudio_integrations._adapters.settings import EmbeddingLoadConfig
 from lmstudio_integrations._adapters.texts import prefixed
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.llama_index._callbacks import without_span
 from lmstudio_integrations.llama_index._names import with_clocks
 from lmstudio_integrations.llama_index._portable import Portable
+from lmstudio_integrations.types._numbers import Int
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadPolicy, LoadSettings, ModelKind
 
 if TYPE_CHECKING:
@@ -30,12 +34,22 @@ _NAMES = ("model", "model_name")
 _UNNAMED = "unknown"
 """What core calls a model that has no name; here it is any model that is loaded."""
 
+_CHUNK_SIZE = "Settings.chunk_size, or the node parser's chunk_size,"
+
+_given_texts: ContextVar[Sequence[str]] = ContextVar("_given_texts", default=())
+"""The whole list of which core makes batches, for errors that name the place of a text."""
+
 BATCHES_AT_ONCE = 4
 """Batches that are on their way to one model at once; each has up to 32 texts in flight."""
 
 
-def _parsed(value: Any) -> EmbeddingLoadModelConfig | None:
-    return None if value is None else EmbeddingLoadModelConfig.parse(value)
+@contextmanager
+def _in_batches(texts: Sequence[str]) -> Generator[None]:
+    before = _given_texts.set(texts)
+    try:
+        yield
+    finally:
+        _given_texts.reset(before)
 
 
 def _under_both_names(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,10 +88,10 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
     model_name: str = Field(default=_UNNAMED)
     """The same as `model`, under core's name."""
 
-    embed_batch_size: Annotated[int, Field(ge=1, le=2048)] = 100
+    embed_batch_size: Annotated[Int, Field(ge=1, le=2048)] = 100
     """Texts of one batch; also how often a progress bar moves."""
 
-    load_config: Annotated[EmbeddingLoadModelConfig | Mapping[str, Any] | None, BeforeValidator(_parsed)] = None
+    load_config: EmbeddingLoadConfig = None
     """How to load the model, if a call of this object loads it: `EmbeddingLoadModelConfig` or a dict of its fields."""
 
     query_instruction: str = ""
@@ -150,6 +164,18 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
         """Return the vector of a question."""
         return await without_span(super().aget_query_embedding)(*prefixed(self.query_instruction, [query]))
 
+    def get_agg_embedding_from_queries(self, queries: list[str], agg_fn: Callable[..., Any] | None = None) -> Any:
+        """Return the mean of the vectors of several questions, or what `agg_fn` makes of them."""
+        with _in_batches(prefixed(self.query_instruction, queries)):
+            return super().get_agg_embedding_from_queries(queries, agg_fn)
+
+    async def aget_agg_embedding_from_queries(
+        self, queries: list[str], agg_fn: Callable[..., Any] | None = None
+    ) -> Any:
+        """Return the mean of the vectors of several questions, or what `agg_fn` makes of them."""
+        with _in_batches(prefixed(self.query_instruction, queries)):
+            return await super().aget_agg_embedding_from_queries(queries, agg_fn)
+
     def get_text_embedding(self, text: str) -> list[float]:
         """Return the vector of a text."""
         return without_span(super().get_text_embedding)(*prefixed(self.text_instruction, [text]))
@@ -165,9 +191,9 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
         **kwargs: Any,
     ) -> list[list[float]]:
         """Return the vectors of texts, in their order."""
-        return without_span(super().get_text_embedding_batch)(
-            prefixed(self.text_instruction, texts), show_progress, **kwargs
-        )
+        given = prefixed(self.text_instruction, texts)
+        with _in_batches(given):
+            return without_span(super().get_text_embedding_batch)(given, show_progress, **kwargs)
 
     async def aget_text_embedding_batch(
         self,
@@ -176,9 +202,9 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
         **kwargs: Any,
     ) -> list[list[float]]:
         """Return the vectors of texts, in their order."""
-        return await without_span(super().aget_text_embedding_batch)(
-            prefixed(self.text_instruction, texts), show_progress, **kwargs
-        )
+        given = prefixed(self.text_instruction, texts)
+        with _in_batches(given):
+            return await without_span(super().aget_text_embedding_batch)(given, show_progress, **kwargs)
 
     # Core's six hooks -----------------------------------------------------------------------------------------------
 
@@ -204,7 +230,7 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
         server, wanted, config = self._settled()
         model = self._runtime.embedding(server, wanted, config)
         with _gate(server, wanted.model).threads:
-            ask = partial(fitting, model, self._runtime, (server, wanted), texts, self.length_policy)
+            ask = partial(fitting, model, self._runtime, (server, wanted), self._request(texts))
             fit = repeat(ask, self.max_retries)
             return _counted(repeat(partial(_embed, model, fit), self.max_retries), texts)
 
@@ -212,9 +238,12 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
         server, wanted, config = self._settled()
         model = self._runtime.async_embedding(server, wanted, config)
         async with _gate(server, wanted.model).tasks():
-            ask = partial(afitting, model, self._runtime, (server, wanted), texts, self.length_policy)
+            ask = partial(afitting, model, self._runtime, (server, wanted), self._request(texts))
             fit = await arepeat(ask, self.max_retries)
             return _counted(await arepeat(partial(_aembed, model, fit), self.max_retries), texts)
+
+    def _request(self, texts: list[str]) -> EmbeddingRequest:
+        return EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, _given_texts.get())
 
     def _settled(self) -> tuple[Server, Wanted, LoadSettings | None]:
         values = self.__dict__

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -21,12 +21,12 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW, DEFAULT_NUM_OUTPUTS
 from llama_index.core.llms.llm import ToolSelection, default_completion_to_prompt
 from llama_index.core.tools import BaseTool
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 from pydantic_core import from_json
 
 from lmstudio_integrations._adapters import conversation, images
 from lmstudio_integrations._adapters.instances import ainfo_of, info_of
-from lmstudio_integrations._adapters.predicting import Call, Predicting
+from lmstudio_integrations._adapters.predicting import Call, Predicting, alternatives
 from lmstudio_integrations._adapters.retry import aaccumulate, accumulate, arepeat, batches, repeat
 from lmstudio_integrations._adapters.tool_settings import is_required, original_names, tool_settings
 from lmstudio_integrations._narrow import is_object
@@ -44,6 +44,7 @@ from lmstudio_integrations.llama_index._names import with_clocks
 from lmstudio_integrations.llama_index._portable import Portable
 from lmstudio_integrations.llama_index._streams import AsyncChunks, AsyncSource, chunks
 from lmstudio_integrations.llama_index._structured import Structured
+from lmstudio_integrations.types._numbers import Count, LogProbs, OrOff
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.results import PredictionEvent
 
@@ -110,8 +111,8 @@ class LMStudio(Portable, Predicting, Structured):
     logprobs: bool | None = None
     """Whether responses have the tokens' log-probabilities."""
 
-    top_logprobs: Annotated[int, Field(ge=0, le=100)] | None = None
-    """For how many alternatives of each token; implies `logprobs`."""
+    top_logprobs: OrOff[LogProbs] | None = None
+    """For how many alternatives of each token, 0 to 100; implies `logprobs`, unless it is `False`."""
 
     allow_image_download: bool = False
     """Whether images with an http or https URL are downloaded, by this process, and uploaded. At most 20 MB and five
@@ -121,7 +122,7 @@ class LMStudio(Portable, Predicting, Structured):
     """Whether they are downloaded from addresses that are not public, too: this machine, the local network. Only for
     messages that you trust."""
 
-    context_window: Annotated[int, Field(ge=1)] | None = None
+    context_window: Count | None = None
     """The window that LlamaIndex is to reckon with, in tokens. Without it: that of the loaded model once it is known,
     else `context_length`, else LlamaIndex's default of 3,900."""
 
@@ -349,8 +350,9 @@ class LMStudio(Portable, Predicting, Structured):
             )
             raw = _tools.response_settings(extras.get("response_format"))
             more |= {"raw": {**(values["extra"] or {}), **raw}} if raw else {}
-        if values["logprobs"] or values["top_logprobs"]:
-            more["log_probs"] = values["top_logprobs"] or 0
+        top = alternatives(values)
+        if top is not None:
+            more["log_probs"] = top
         return self._settled(values, more), options
 
     def _answer(self, job: _Job) -> Answer:

@@ -16,6 +16,7 @@ from lmstudio_integrations._narrow import is_mapping, is_object
 from lmstudio_integrations._secrets import without_secrets
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._base import WireModel
+from lmstudio_integrations.types._numbers import OR_FALSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +204,8 @@ def _explain(error: ValidationError) -> str:
         # The other parts of a location name the members of a union.
         path = ".".join(str(part) for part in problem["loc"] if isinstance(part, int) or part.isidentifier())
         reason = _PLAINER.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+        if OR_FALSE in problem["loc"]:
+            reason += ", or False to switch it off"
         findings.setdefault(f"{path}={problem['input']!r}", []).append(reason)
     return "; ".join(f"{what}: {', or '.join(reasons)}" for what, reasons in findings.items())
 

@@ -12,6 +12,7 @@ from pydantic.alias_generators import to_camel
 
 from lmstudio_integrations._narrow import is_list, is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._numbers import Count, Float, Fraction, Int, LogProbs, Natural, OrOff
 from lmstudio_integrations.types._settings import Kv, Settings, WrittenModel, check_names
 
 ModelKind = Literal["llm", "embedding"]
@@ -45,18 +46,6 @@ _SIDECARS = dict.fromkeys(
 _STRATEGIES = {"evenly": "evenly", "priorityOrder": "favorMainGpu"}
 
 
-def _number(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("a number is wanted, not a truth value")  # noqa: TRY004 - pydantic collects value errors
-    return value
-
-
-def _off(value: object) -> object:
-    if value is not False:  # 0 is equal to it, and something else
-        raise ValueError("only False switches the setting off")
-    return value
-
-
 def _camel(name: object) -> object:
     return to_camel(name) if isinstance(name, str) and "_" in name else name
 
@@ -69,11 +58,6 @@ def _in_camel_case(value: object) -> object:
     return {name: member if name == "jsonSchema" else _in_camel_case(member) for name, member in spelled.items()}
 
 
-Int = Annotated[int, BeforeValidator(_number)]
-Float = Annotated[float, BeforeValidator(_number)]
-Fraction = Annotated[Float, Field(ge=0, le=1)]
-Count = Annotated[Int, Field(ge=1)]
-Off = Annotated[Literal[False], BeforeValidator(_off)]
 OffloadRatio = Fraction | Literal["max", "off"]
 WireDict = Annotated[dict[str, Any], BeforeValidator(_in_camel_case)]
 """A setting that is sent as it is written, but for the spelling of its names."""
@@ -169,10 +153,10 @@ class EmbeddingLoadModelConfig(LoadSettings):
 
     context_length: Annotated[Count | None, Kv("embedding.load.contextLength")] = None
     rope_frequency_base: Annotated[
-        Float | Off | None, Kv("embedding.load.llama.ropeFrequencyBase", checkbox=True, off=0)
+        OrOff[Float] | None, Kv("embedding.load.llama.ropeFrequencyBase", checkbox=True, off=0)
     ] = None
     rope_frequency_scale: Annotated[
-        Float | Off | None, Kv("embedding.load.llama.ropeFrequencyScale", checkbox=True, off=0)
+        OrOff[Float] | None, Kv("embedding.load.llama.ropeFrequencyScale", checkbox=True, off=0)
     ] = None
     keep_model_in_memory: Annotated[bool | None, Kv("embedding.load.llama.keepModelInMemory")] = None
     try_mmap: Annotated[bool | None, Kv("embedding.load.llama.tryMmap")] = None
@@ -189,7 +173,7 @@ class LlmLoadModelConfig(LoadSettings):
 
     gpu_strict_vram_cap: Annotated[bool | None, Kv("load.gpuStrictVramCap")] = None
     context_length: Annotated[Count | None, Kv("llm.load.contextLength")] = None
-    seed: Annotated[Int | Off | None, Kv("llm.load.seed", checkbox=True, off=0)] = None
+    seed: Annotated[OrOff[Int] | None, Kv("llm.load.seed", checkbox=True, off=0)] = None
     num_experts: Annotated[Int | None, Kv("llm.load.numExperts")] = None
     offload_kv_cache_to_gpu: Annotated[
         bool | None, Field(alias="offloadKVCacheToGpu"), Kv("llm.load.offloadKVCacheToGpu")
@@ -203,11 +187,11 @@ class LlmLoadModelConfig(LoadSettings):
     flash_attention: Annotated[bool | None, Kv("llm.load.llama.flashAttention")] = None
     context_checkpoints: Annotated[Int | None, Kv("llm.load.llama.contextCheckpoints")] = None
     reasoning_budget_message: Annotated[str | None, Kv("llm.load.llama.reasoningBudgetMessage")] = None
-    rope_frequency_base: Annotated[Float | Off | None, Kv("llm.load.llama.ropeFrequencyBase", checkbox=True, off=0)] = (
-        None
-    )
+    rope_frequency_base: Annotated[
+        OrOff[Float] | None, Kv("llm.load.llama.ropeFrequencyBase", checkbox=True, off=0)
+    ] = None
     rope_frequency_scale: Annotated[
-        Float | Off | None, Kv("llm.load.llama.ropeFrequencyScale", checkbox=True, off=0)
+        OrOff[Float] | None, Kv("llm.load.llama.ropeFrequencyScale", checkbox=True, off=0)
     ] = None
     keep_model_in_memory: Annotated[bool | None, Kv("llm.load.llama.keepModelInMemory")] = None
     use_fp16_for_kv_cache: Annotated[
@@ -216,12 +200,12 @@ class LlmLoadModelConfig(LoadSettings):
     try_mmap: Annotated[bool | None, Kv("llm.load.llama.tryMmap")] = None
     try_direct_io: Annotated[bool | None, Field(alias="tryDirectIO"), Kv("llm.load.llama.tryDirectIO")] = None
     llama_k_cache_quantization_type: Annotated[
-        CacheQuantization | Off | None,
+        OrOff[CacheQuantization] | None,
         Field(alias="llamaKCacheQuantizationType"),
         Kv("llm.load.llama.kCacheQuantizationType", checkbox=True, off="f16"),
     ] = None
     llama_v_cache_quantization_type: Annotated[
-        CacheQuantization | Off | None,
+        OrOff[CacheQuantization] | None,
         Field(alias="llamaVCacheQuantizationType"),
         Kv("llm.load.llama.vCacheQuantizationType", checkbox=True, off="f16"),
     ] = None
@@ -239,7 +223,7 @@ class LlmLoadModelConfig(LoadSettings):
     ] = None
     mlx_disk_cache: Annotated[bool | None, Kv("llm.load.mlx.diskCache")] = None
     mlx_kv_cache_quantization: Annotated[
-        WireDict | Off | None, Kv("llm.load.mlx.kvCacheQuantization", off=_MLX_CACHE_OFF)
+        OrOff[WireDict] | None, Kv("llm.load.mlx.kvCacheQuantization", off=_MLX_CACHE_OFF)
     ] = None
 
     def to_fields(self) -> dict[str, Any]:
@@ -269,7 +253,7 @@ class LlmPredictionConfig(Settings):
     """
 
     temperature: Annotated[Float | None, Field(ge=0), Kv("llm.prediction.temperature")] = None
-    max_tokens: Annotated[Count | Off | None, Kv("llm.prediction.maxPredictedTokens", checkbox=True, off=1)] = None
+    max_tokens: Annotated[OrOff[Count] | None, Kv("llm.prediction.maxPredictedTokens", checkbox=True, off=1)] = None
     context_overflow_policy: Annotated[
         Literal["stopAtLimit", "truncateMiddle", "rollingWindow"] | None,
         Kv("llm.prediction.contextOverflowPolicy"),
@@ -286,34 +270,32 @@ class LlmPredictionConfig(Settings):
         Kv("llm.prediction.toolNaming"),
     ] = None
     top_k_sampling: Annotated[Int | None, Field(ge=-1, le=500), Kv("llm.prediction.topKSampling")] = None
-    top_p_sampling: Annotated[Fraction | Off | None, Kv("llm.prediction.topPSampling", checkbox=True, off=0.95)] = None
-    min_p_sampling: Annotated[Fraction | Off | None, Kv("llm.prediction.minPSampling", checkbox=True, off=0.05)] = None
-    repeat_penalty: Annotated[Float | Off | None, Kv("llm.prediction.repeatPenalty", checkbox=True, off=1.1)] = None
+    top_p_sampling: Annotated[OrOff[Fraction] | None, Kv("llm.prediction.topPSampling", checkbox=True, off=0.95)] = None
+    min_p_sampling: Annotated[OrOff[Fraction] | None, Kv("llm.prediction.minPSampling", checkbox=True, off=0.05)] = None
+    repeat_penalty: Annotated[OrOff[Float] | None, Kv("llm.prediction.repeatPenalty", checkbox=True, off=1.1)] = None
     presence_penalty: Annotated[
-        Float | Off | None, Kv("llm.prediction.llama.presencePenalty", checkbox=True, off=0)
+        OrOff[Float] | None, Kv("llm.prediction.llama.presencePenalty", checkbox=True, off=0)
     ] = None
     frequency_penalty: Annotated[
-        Float | Off | None, Kv("llm.prediction.llama.frequencyPenalty", checkbox=True, off=0)
+        OrOff[Float] | None, Kv("llm.prediction.llama.frequencyPenalty", checkbox=True, off=0)
     ] = None
     xtc_probability: Annotated[
-        Fraction | Off | None, Kv("llm.prediction.llama.xtcProbability", checkbox=True, off=0.5)
+        OrOff[Fraction] | None, Kv("llm.prediction.llama.xtcProbability", checkbox=True, off=0.5)
     ] = None
-    xtc_threshold: Annotated[Fraction | Off | None, Kv("llm.prediction.llama.xtcThreshold", checkbox=True, off=0.1)] = (
-        None
-    )
-    log_probs: Annotated[
-        Annotated[Int, Field(ge=0, le=100)] | Off | None, Kv("llm.prediction.logProbs", checkbox=True, off=0)
+    xtc_threshold: Annotated[
+        OrOff[Fraction] | None, Kv("llm.prediction.llama.xtcThreshold", checkbox=True, off=0.1)
     ] = None
-    seed: Annotated[Int | Off | None, Kv("llm.prediction.seed", checkbox=True, off=0)] = None
+    log_probs: Annotated[OrOff[LogProbs] | None, Kv("llm.prediction.logProbs", checkbox=True, off=0)] = None
+    seed: Annotated[OrOff[Int] | None, Kv("llm.prediction.seed", checkbox=True, off=0)] = None
     prompt_template: Annotated[WireDict | None, Kv("llm.prediction.promptTemplate")] = None
     reasoning_parsing: Annotated[WireDict | None, Kv("llm.prediction.reasoning.parsing")] = None
     enable_thinking: Annotated[bool | None, Kv("llm.prediction.reasoning.enableThinking")] = None
     reasoning_budget: Annotated[
-        Annotated[Int, Field(ge=0)] | Off | None,
+        OrOff[Natural] | None,
         Kv("llm.prediction.reasoning.budgetTokens", checkbox=True, off=1024),
     ] = None
     user_max_image_dimension_pixels: Annotated[
-        Count | Off | None, Kv("llm.prediction.vision.userMaxImageDimensionPixels", checkbox=True, off=1024)
+        OrOff[Count] | None, Kv("llm.prediction.vision.userMaxImageDimensionPixels", checkbox=True, off=1024)
     ] = None
     ignore_model_preferred_max_image_dimension: Annotated[
         bool | None, Kv("llm.prediction.vision.ignoreModelPreferredMaxImageDimension")

@@ -28,6 +28,7 @@ def test_every_page_shows_a_program() -> None:
     assert all("```python\n" in page.read_text(encoding="utf-8") for page in PAGES)
 
 
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
 @pytest.mark.parametrize("code", PROGRAMS)
 def test_a_program_on_a_page_runs(code: str, scripted: Emulator) -> None:
     assert "assert" in code or "create_agent" in code

@@ -12,7 +12,7 @@ from langchain_core.exceptions import ContextOverflowError, ModelConnectionError
 from langchain_core.vectorstores import InMemoryVectorStore
 
 from lmstudio_integrations._adapters import retry
-from lmstudio_integrations._adapters.lengths import MARKS, LengthPolicy, longest, plan, surely_fits
+from lmstudio_integrations._adapters.lengths import MARKS, EmbeddingRequest, LengthPolicy, longest, plan, surely_fits
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
@@ -130,6 +130,35 @@ def test_a_text_that_is_too_long_is_an_error_that_says_which(server: Server, doc
     assert caught.value.used > 512
 
 
+def test_the_error_of_a_long_text_says_what_helps(server: Server, documents: Documents) -> None:
+    with pytest.raises(LMStudioContextOverflowError) as caught:
+        documents(server.embeddings(show_progress=True), ["short"] * 100 + [LONG])
+    assert str(caught.value) == (
+        "text 100 has 603 tokens, and the model takes 512, its max_context_length; "
+        "lower the text splitter's chunk size below 512, or set length_policy='truncate' to embed its beginning"
+    )
+
+
+def test_a_larger_context_length_is_advised_where_the_model_allows_it(server: Server, documents: Documents) -> None:
+    with pytest.raises(LMStudioContextOverflowError) as caught:
+        documents(server.embeddings(context_length=128), ["word " * 300])
+    assert "takes 128 of its max_context_length of 512; lower" in str(caught.value)
+    assert "or load the model with a context_length of 303 or more, or set length_policy" in str(caught.value)
+    with pytest.raises(LMStudioContextOverflowError) as caught:
+        documents(server.embeddings(), [LONG])
+    assert "takes 128 of its max_context_length of 512; lower" in str(caught.value)
+    assert "load the model" not in str(caught.value), "512 would not be enough either"
+
+
+@pytest.mark.parametrize("maximum", [None, 9])
+def test_advice_does_not_repeat_what_was_done(maximum: int | None) -> None:
+    request = EmbeddingRequest(["b"], "truncate", "chunk_size", given=["a", "b"])
+    message = str(request.too_long(0, 7, 2, maximum))
+    assert "text 1 has 7 tokens" in message
+    assert "or load the model with a context_length of 7 or more" in message
+    assert "length_policy" not in message
+
+
 def test_long_texts_are_measured_when_the_model_has_gone(server: Server, documents: Documents) -> None:
     embeddings = server.embeddings()
     documents(embeddings, ["short"])
@@ -194,7 +223,7 @@ def drive(steps: Generator[list[str], list[int], list[str]]) -> list[str]:
 
 @given(st.lists(st.text("ab é\n", max_size=80), max_size=5), st.integers(3, 20))
 def test_truncation_ends_and_leaves_beginnings_that_fit(texts: list[str], window: int) -> None:
-    fitting = drive(plan(texts, window, "truncate"))
+    fitting = drive(plan(EmbeddingRequest(texts, "truncate", "chunk_size"), window))
     assert len(fitting) == len(texts)
     for before, after in zip(texts, fitting, strict=True):
         assert before.startswith(after)
@@ -206,7 +235,7 @@ def test_truncation_ends_and_leaves_beginnings_that_fit(texts: list[str], window
 @pytest.mark.parametrize("policy", ["error", "truncate"])
 def test_short_texts_are_not_even_counted(policy: LengthPolicy) -> None:
     with pytest.raises(StopIteration) as done:
-        next(plan(["a", "é" * 200], 512, policy))
+        next(plan(EmbeddingRequest(["a", "é" * 200], policy, "chunk_size"), 512))
     assert done.value.value == ["a", "é" * 200]
     assert longest(["a" * 4, "€€", "\ud835"]) == 6
     assert surely_fits(510, 512)
@@ -231,14 +260,14 @@ async def test_a_question_that_is_not_a_string_is_rejected_with_an_error_of_lang
 
 @pytest.mark.parametrize("window", [-5, 0, MARKS])
 def test_a_text_of_which_nothing_fits_is_an_error(window: int) -> None:
-    steps = plan(["word " * 20], window, "truncate")
+    steps = plan(EmbeddingRequest(["word " * 20], "truncate", "chunk_size"), window)
     next(steps)
     with pytest.raises(LMStudioContextOverflowError, match="text 0 has 9 tokens"):
         list(map(steps.send, [[7]] * 100))
 
 
 def test_a_text_without_tokens_fits_any_window() -> None:
-    steps = plan(["word"], -5, "truncate")
+    steps = plan(EmbeddingRequest(["word"], "truncate", "chunk_size"), -5)
     next(steps)
     with pytest.raises(StopIteration) as done:
         steps.send([0])

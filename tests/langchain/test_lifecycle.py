@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from langchain_core import globals  # noqa: A004 - core's name
 from langchain_core.caches import InMemoryCache
-from langchain_core.load import dumpd, dumps, load
+from langchain_core.load import dumpd, dumps, load, loads
 from langchain_core.messages import AIMessage
+from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import ConfigurableField, RunnableConfig, RunnableLambda
 from langchain_core.tracers.schemas import Run
 from pydantic import SecretStr
@@ -124,6 +126,49 @@ def test_dumping_and_loading_keeps_the_settings_and_drops_the_token(adapter: Any
     assert again.api_token.get_secret_value() == TOKEN
 
 
+NUMBERS: dict[str, Any] = {"max_tokens": False, "top_p": 0, "temperature": 0, "timeout": 5, "connect_timeout": None}
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+@pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM])
+def test_a_model_and_a_chain_are_loaded_as_the_page_says(adapter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server(tokens=[TOKEN]) as server:
+        settings = {**NUMBERS, "load_config": {"seed": 3}, "api_token": TOKEN, "headers": {"X-Key": "hush-hush"}}
+        made = adapter(model=CHAT, host=server.address, **settings)
+        path, chain = tuple(adapter.lc_id()), ChatPromptTemplate.from_template("count {topic}") | made
+        text, chain_text = dumps(made), dumps(chain)
+        assert not any(secret in text + chain_text for secret in (TOKEN, TOKEN[15:], "hush"))
+        namespaces: Any = {"valid_namespaces": ["lmstudio_integrations"]}
+        loaded = loads(text, allowed_objects=[adapter], **namespaces)
+        assert {name: getattr(loaded, name) for name in NUMBERS} == NUMBERS
+        assert loaded.max_tokens is False
+        assert loaded.load_config.to_dict() == {"seed": 3}
+        monkeypatch.setenv("LM_API_TOKEN", TOKEN)
+        assert loaded.invoke("count")
+        monkeypatch.delenv("LM_API_TOKEN")
+        again = loads(
+            chain_text,
+            allowed_objects="core",
+            additional_import_mappings={path: path},
+            secrets_map={"LM_API_TOKEN": TOKEN},
+            **namespaces,
+        )
+        assert again.invoke({"topic": "it"})
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_an_equal_object_is_made_of_a_dump(adapter: Any) -> None:
+    settings = {name: value for name, value in NUMBERS.items() if name in adapter.model_fields}
+    made = adapter(model="m", host="h:1", ttl=9, load_config={"contextLength": 300}, **settings)
+    ways: list[Any] = [
+        adapter(**made.model_dump()),
+        adapter.model_validate(made.model_dump(mode="json")),
+        adapter.model_validate_json(made.model_dump_json()),
+    ]
+    assert all(again == made for again in ways)
+    assert all(again.load_config.to_dict() == {"contextLength": 300} for again in ways)
+
+
 # The cache's key ------------------------------------------------------------------------------------------------------
 
 
@@ -182,6 +227,98 @@ def test_the_raw_completion_is_cached_by_the_settings_of_the_call(server: Server
     assert answer(llm, stop=["3"]) == answer(server.llm(cache=llm.cache, stop=["3"])) == "0 1 2 "
     assert answer(server.llm(cache=llm.cache, stop=["2"])) == "0 1 "
     assert len(server.engine.requests) == 6
+
+
+@pytest.fixture(params=["per-instance", "global", "required"])
+def caching(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Each way to have a cache, as the settings of an adapter."""
+    if request.param == "per-instance":
+        return {"cache": InMemoryCache()}
+    monkeypatch.setattr(globals, "_llm_cache", InMemoryCache())
+    return {"cache": True} if request.param == "required" else {}
+
+
+WAYS_TO_ASK: dict[str, Invoke] = {
+    "invoke": lambda llm, question, **given: llm.invoke(question, **given),
+    "ainvoke": lambda llm, question, **given: asyncio.run(llm.ainvoke(question, **given)),
+    "batch": lambda llm, question, **given: llm.batch([question], **given)[0],
+    "abatch": lambda llm, question, **given: asyncio.run(llm.abatch([question], **given))[0],
+}
+
+
+@pytest.mark.parametrize("ask", WAYS_TO_ASK.values(), ids=WAYS_TO_ASK)
+@pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM])
+def test_a_cached_response_is_not_given_for_another_server(
+    adapter: Any, ask: Invoke, caching: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Server() as one, Server() as other:
+        monkeypatch.setenv("LMSTUDIO_HOST", one.address)
+        from_environment, named = adapter(model=CHAT, **caching), adapter(model=CHAT, host=one.address, **caching)
+        for llm in (from_environment, named, named.bind(base_url=f"http://{one.address}/v1")):
+            ask(llm, "count")
+        assert len(one.engine.requests) == 1
+        monkeypatch.setenv("LMSTUDIO_HOST", other.address)
+        ask(from_environment, "count")
+        assert len(other.engine.requests) == 1
+        ask(named, "count", host=None)
+        ask(named, "count", host=other.address)
+        assert (len(one.engine.requests), len(other.engine.requests)) == (1, 1)
+
+
+@pytest.mark.parametrize("ask", WAYS_TO_ASK.values(), ids=WAYS_TO_ASK)
+@pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM])
+def test_whichever_model_is_loaded_is_never_cached(
+    server: Server, adapter: Any, ask: Invoke, caching: dict[str, Any]
+) -> None:
+    def fresh(**settings: Any) -> Any:
+        return adapter(host=server.address, **settings, **caching)
+
+    server.load(CHAT)
+    first = ask(fresh(), "count")
+    server.unload(CHAT)
+    server.load(OTHER)
+    assert ask(fresh(), "count") != first
+    ask(fresh(model=CHAT), "count", model=None)
+    ask(fresh(model=CHAT), "count", model_name=None)
+    assert len(server.engine.requests) == 4
+    ask(fresh(), "count", model=OTHER)
+    ask(fresh(model=OTHER), "count")
+    assert len(server.engine.requests) == 5
+
+
+@pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM])
+def test_whichever_model_is_loaded_needs_no_cache_that_was_required(server: Server, adapter: Any) -> None:
+    server.load(CHAT)
+    assert adapter(host=server.address, cache=True).invoke("count")
+    with pytest.raises(ValueError, match="cache"):
+        adapter(model=CHAT, host=server.address, cache=True).invoke("count")
+
+
+def test_what_is_known_of_whichever_model_is_loaded_stays_with_the_object(server: Server) -> None:
+    llm = ChatLMStudio(host=server.address, cache=InMemoryCache())
+    server.load(CHAT)
+    llm.invoke("count")
+    assert (llm.profile or {})["max_input_tokens"] == 4096
+
+
+@pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM])
+def test_the_key_of_the_cache_holds_no_secret(adapter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = InMemoryCache()
+    with Server() as server:
+        llm = adapter(model=CHAT, host=server.address, headers={"X-Key": "hush-hush"}, cache=cache)
+        llm.invoke("count")
+        llm.invoke("count", headers={"X-Key": SecretStr("hush-other")})
+        assert len(server.engine.requests) == 1
+    assert "hush" not in repr(cache._cache)
+
+
+def test_a_host_that_is_no_address_is_only_missed_when_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = LMStudioLLM(model=CHAT, host="http://[oops", cache=InMemoryCache())
+    assert llm._identifying_params["host"] == "http://[oops"
+    with pytest.raises(LMStudioValueError, match="not an address"):
+        llm.invoke("count")
+    monkeypatch.setenv("LMSTUDIO_HOST", f"ws://user:{TOKEN}@localhost")
+    assert "host" not in LMStudioLLM(model=CHAT)._identifying_params
 
 
 def test_what_identifies_the_object_holds_no_secret_and_no_clock() -> None:

@@ -105,6 +105,10 @@ SECRETS: list[dict[str, Any]] = [
     {"api_tokn": TOKEN},
     {"password": TOKEN[15:]},
     {"host": f"ws://user:{TOKEN[15:]}@localhost"},
+    {"headers": {"X-Key": TOKEN[15:]}},
+    {"headers": {"X-Key": SecretStr("x"), "X-Other": TOKEN[15:]}},
+    {"headers": f"X-Key: {TOKEN[15:]}"},
+    {"default_headers": {"X-Key": TOKEN[15:]}},
 ]
 
 
@@ -124,12 +128,14 @@ async def test_a_secret_in_a_call_is_rejected_before_it_is_traced(
 @pytest.mark.parametrize("adapter", [Server.chat, Server.llm])
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("name", ["api_token", "api_key"])
-async def test_a_hidden_token_of_a_call_is_accepted_and_not_traced(
+async def test_hidden_secrets_of_a_call_are_accepted_and_not_traced(
     adapter: Callable[..., Any], call: Call, name: str
 ) -> None:
     tracer, handler = Tracer(), Handler()
+    secrets = {name: SecretStr(TOKEN), "headers": {"X-Key": SecretStr(TOKEN[15:])}}
     with Server(tokens=[TOKEN]) as server:
-        await call(adapter(server), {"callbacks": [tracer, handler]}, **{name: SecretStr(TOKEN)})
+        llm = adapter(server, headers={"X-Other": TOKEN[15:]})
+        await call(llm, {"callbacks": [tracer, handler]}, **secrets)
     assert tracer.seen
     assert handler.seen
     assert not shows_token("".join(tracer.seen + handler.seen))
@@ -144,10 +150,10 @@ def test_a_secret_cannot_be_bound(adapter: Any, given: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("adapter", [Server.chat, Server.llm])
-def test_a_hidden_token_can_be_bound_and_is_neither_traced_nor_dumped(adapter: Callable[..., Any]) -> None:
+def test_hidden_secrets_can_be_bound_and_are_neither_traced_nor_dumped(adapter: Callable[..., Any]) -> None:
     tracer = Tracer()
     with Server(tokens=[TOKEN]) as server:
-        bound = adapter(server).bind(api_token=SecretStr(TOKEN))
+        bound = adapter(server).bind(api_token=SecretStr(TOKEN), headers={"X-Key": SecretStr(TOKEN[15:])})
         chain = RunnableLambda(str) | bound
         assert chain.invoke("count", {"callbacks": [tracer]})
     assert tracer.seen

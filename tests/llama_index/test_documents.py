@@ -19,7 +19,7 @@ PROGRAMS = [(page.stem, code) for page in PAGES for code in BLOCK.findall(page.r
 @pytest.fixture
 def bundled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     """A server that has scripted models under the keys of the bundled ones, and LlamaIndex's defaults to play with."""
-    for name in ("_llm", "_embed_model", "_tokenizer"):
+    for name in ("_llm", "_embed_model", "_tokenizer", "_node_parser", "_transformations"):
         monkeypatch.setattr(Settings, name, None)
     monkeypatch.setattr("llama_index.core.global_tokenizer", None)
     with Emulator([parse_model(key, scripted=True) for key in BUNDLED]) as server:

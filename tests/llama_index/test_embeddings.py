@@ -2,16 +2,20 @@
 
 import asyncio
 import pickle
+import re
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from llama_index.core import Document, Settings, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 from pydantic import SecretStr
 
+from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
     LMStudioProtocolError,
@@ -251,6 +255,58 @@ async def test_a_text_that_is_too_long_is_refused(server: Server) -> None:
         with pytest.raises(LMStudioContextOverflowError):
             await model.aget_text_embedding_batch(["short", LONG])
     assert server.engine.embedded == []
+
+
+CACHES = {"uncached": lambda: None, "cached": SimpleKVStore}
+
+
+@pytest.mark.parametrize("cache", CACHES.values(), ids=CACHES)
+@pytest.mark.parametrize("workers", [None, 2])
+async def test_the_error_of_a_long_text_has_its_place_in_the_whole_list(
+    server: Server, cache: Callable[[], Any], workers: int | None
+) -> None:
+    texts = [*(f"short {number}" for number in range(7)), LONG, "the last"]
+    settings: dict[str, Any] = {"embed_batch_size": 3, "num_workers": workers, "context_length": 512}
+    with server.embedding(**settings, embeddings_cache=cache(), text_instruction="document: ") as model:
+        with pytest.raises(LMStudioContextOverflowError, match="text 7 has"):
+            model.get_text_embedding_batch(texts)
+        with pytest.raises(LMStudioContextOverflowError, match="text 7 has"):
+            await model.aget_text_embedding_batch(texts)
+        with pytest.raises(LMStudioContextOverflowError, match="text 7 has"):
+            model([TextNode(text=text) for text in texts])
+        with pytest.raises(LMStudioContextOverflowError, match="text 0 has"):
+            model.get_text_embedding(LONG)
+
+
+async def test_the_error_of_a_long_question_has_its_place_among_several(server: Server) -> None:
+    with server.embedding(context_length=512, query_instruction="search: ") as model:
+        with pytest.raises(LMStudioContextOverflowError, match="text 1 has"):
+            model.get_agg_embedding_from_queries(["short", LONG])
+        with pytest.raises(LMStudioContextOverflowError, match="text 1 has"):
+            await model.aget_agg_embedding_from_queries(["short", LONG])
+
+
+@pytest.mark.parametrize("use_async", [False, True])
+def test_the_default_chunks_of_an_index_are_too_long_for_many_models_and_the_advice_helps(
+    monkeypatch: pytest.MonkeyPatch, use_async: bool
+) -> None:
+    monkeypatch.setattr(Settings, "_node_parser", None)
+    monkeypatch.setattr(Settings, "_transformations", None)
+    small = ModelEntry(key=EMBEDDING, kind="embedding", context_length=512, max_context_length=512)
+    paragraphs = "\n\n\n".join(["rain and sun " * 20] * 20)
+    documents = [Document(text="short"), Document(text=paragraphs), Document(text="short")]
+    with Server([small]) as server, server.embedding(context_length=2048) as model:
+        with pytest.raises(LMStudioContextOverflowError) as caught:
+            VectorStoreIndex.from_documents(documents, embed_model=model, use_async=use_async)
+        assert re.fullmatch(
+            r"text 1 has \d+ tokens, and the model takes 512, its max_context_length; "
+            r"lower Settings.chunk_size, or the node parser's chunk_size, below 512, "
+            r"or set length_policy='truncate' to embed its beginning",
+            str(caught.value),
+        )
+        Settings.chunk_size = 256
+        index = VectorStoreIndex.from_documents(documents, embed_model=model, use_async=use_async)
+        assert len(index.docstore.docs) > len(documents)
 
 
 async def test_a_text_that_is_too_long_may_be_cut(server: Server) -> None:

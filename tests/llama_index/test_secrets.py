@@ -49,6 +49,8 @@ SECRETS: list[dict[str, Any]] = [
     {"api_key": TOKEN},
     {"api_tokn": TOKEN},
     {"host": f"ws://user:{TOKEN[15:]}@localhost"},
+    {"headers": {"X-Key": TOKEN[15:]}},
+    {"default_headers": {"X-Key": TOKEN[15:]}},
 ]
 
 
@@ -133,11 +135,12 @@ async def test_a_secret_in_a_call_is_rejected_before_spans_and_events_begin(
 
 
 @pytest.mark.parametrize("name", [*CALLS, *STRUCTURED])
-async def test_a_hidden_token_of_a_call_is_accepted_and_not_shown(seen: Callable[[], list[str]], name: str) -> None:
+async def test_hidden_secrets_of_a_call_are_accepted_and_not_shown(seen: Callable[[], list[str]], name: str) -> None:
     callbacks = Callbacks()
-    with Server(tokens=[TOKEN]) as server, server.llm() as llm:
+    secrets = {"api_token": SecretStr(TOKEN), "headers": {"X-Key": SecretStr(TOKEN[15:])}}
+    with Server(tokens=[TOKEN]) as server, server.llm(headers={"X-Other": TOKEN[15:]}) as llm:
         llm.callback_manager = CallbackManager([callbacks])
-        await finish(call(llm, name, {"api_token": SecretStr(TOKEN)}))
+        await finish(call(llm, name, secrets))
     assert seen()
     assert callbacks.seen
     assert not shows_token("".join(seen() + callbacks.seen))
@@ -158,9 +161,12 @@ def test_the_text_of_a_prompt_may_look_like_a_secret(llm: LMStudio) -> None:
     assert llm.predict(PromptTemplate("count {password}"), password=TOKEN)
 
 
-def test_an_embedding_model_with_a_token_does_not_show_it(seen: Callable[[], list[str]]) -> None:
+def test_an_embedding_model_with_secrets_does_not_show_them(seen: Callable[[], list[str]]) -> None:
     callbacks = Callbacks()
-    with Server(tokens=[TOKEN]) as server, server.embedding(model=EMBEDDING, api_token=TOKEN) as model:
+    with (
+        Server(tokens=[TOKEN]) as server,
+        server.embedding(model=EMBEDDING, api_token=TOKEN, headers={"X-Key": TOKEN[15:]}) as model,
+    ):
         model.callback_manager = CallbackManager([callbacks])
         assert model.get_text_embedding_batch(["rain", "sun"])
         assert model.get_query_embedding("rain")

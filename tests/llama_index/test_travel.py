@@ -36,8 +36,20 @@ def by_json(model: Any) -> Any:
     return type(model).from_json(model.to_json())
 
 
+def by_constructor(model: Any) -> Any:
+    return type(model)(**model.model_dump())
+
+
+def by_validation(model: Any) -> Any:
+    return type(model).model_validate(model.model_dump(mode="json"))
+
+
+def by_validation_of_json(model: Any) -> Any:
+    return type(model).model_validate_json(model.model_dump_json())
+
+
 WAYS: list[Callable[[Any], Any]] = [
-    by_pickle, copy.copy, copy.deepcopy, by_dict, by_json,
+    by_pickle, copy.copy, copy.deepcopy, by_dict, by_json, by_constructor, by_validation, by_validation_of_json,
     lambda model: model.model_copy(), lambda model: model.model_copy(deep=True),
 ]  # fmt: skip
 
@@ -71,6 +83,63 @@ def test_a_used_embedding_model_travels_without_a_word(
         assert other.model == other.model_name == model.model
         with other:
             assert other.get_query_embedding("rain") == vector
+
+
+SETTINGS: dict[Any, dict[str, Any]] = {
+    LMStudio: {
+        "host": "h:1",
+        "model": "m",
+        "ttl": 9.0,
+        "connect_timeout": None,
+        "max_retries": 2,
+        "preset": "p",
+        "max_tokens": False,
+        "top_p": 0,
+        "repeat_penalty": False,
+        "seed": 0,
+        "stop": ["x"],
+        "extra": {"k": 1},
+        "load_config": {"seed": False, "gpu": {"ratio": 0.5}, "raw": {"k": None}},
+        "context_window": 512,
+        "pydantic_program_mode": "llm",
+        "logprobs": False,
+        "is_function_calling_model": False,
+    },
+    LMStudioEmbedding: {
+        "host": "h:1",
+        "model": "m",
+        "ttl": 9.0,
+        "connect_timeout": None,
+        "embed_batch_size": 7,
+        "num_workers": 2,
+        "load_config": {"contextLength": 300, "ropeFrequencyBase": 0},
+        "length_policy": "truncate",
+    },
+}
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("settings", [{}, None], ids=["defaults", "settings"])
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_every_setting_travels(kind: Any, settings: dict[str, Any] | None, way: Callable[[Any], Any]) -> None:
+    model = kind(**(SETTINGS[kind] if settings is None else settings))
+    again = way(model)
+    assert again.model_dump() == model.model_dump()
+    assert model.load_config is None or again.load_config.to_dict() == model.load_config.to_dict()
+
+
+@pytest.mark.parametrize("way", [by_dict, by_json, by_constructor, by_validation, by_validation_of_json])
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_no_secret_travels_in_a_dump(kind: Any, way: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LM_API_TOKEN", raising=False)
+    monkeypatch.delenv("LMSTUDIO_API_TOKEN", raising=False)
+    again = way(kind(model="m", api_token=TOKEN, headers={"X-Key": "hush"}))
+    assert again.api_token is again.headers is None
+
+
+def test_a_mistyped_name_in_a_dump_is_still_an_error() -> None:
+    with pytest.raises(ValueError, match="unknown setting 'clas_name'"):
+        LMStudio(**dict[str, Any](clas_name="LMStudio"))
 
 
 @pytest.mark.parametrize("kind", [LMStudio, LMStudioEmbedding])
