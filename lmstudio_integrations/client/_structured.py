@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
-from lmstudio_integrations.protocol.errors import shortened
+from lmstudio_integrations.protocol.errors import beginning, shortened
 from lmstudio_integrations.types.config import LlmPredictionConfig
 
 
@@ -66,7 +66,7 @@ class Format:
             hint = _HINTS.get(stop_reason, "")
             raise LMStudioStructuredOutputError(
                 f"the answer is not the structured output that was asked for: {shortened(_reason(error))} "
-                f"(stop reason {stop_reason}){hint}",
+                f"(stop reason {stop_reason}){hint}; the model wrote {beginning(text)}",
                 text=text,
             ) from error
 

@@ -71,6 +71,9 @@ _NUMBERS = re.compile(
 _HEAD, _TAIL = 6_144, 2_048
 """Characters kept of the beginning and the end of a long text."""
 
+_EXCERPT = 200
+"""Characters shown of what a model wrote."""
+
 _SAMPLE, _LONGEST_NAME = 20, 256
 """Names listed in a suggestion, and characters kept of each."""
 
@@ -197,6 +200,11 @@ def shortened(text: str) -> str:
     """Return a server's text; one too long to be of use loses its middle."""
     omitted = len(text) - _HEAD - _TAIL
     return text if omitted <= 0 else f"{text[:_HEAD]} [… {omitted} characters omitted …] {text[-_TAIL:]}"
+
+
+def beginning(text: str) -> str:
+    """Return the beginning of what a model wrote, quoted, as errors show it."""
+    return repr(text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…")
 
 
 def _object(error: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
