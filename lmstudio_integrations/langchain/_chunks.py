@@ -23,16 +23,16 @@ from langchain_core.outputs import ChatGenerationChunk
 
 from lmstudio_integrations._adapters.outcome import (
     NOT_FINISHED,
-    REQUIRED,
     cut_off,
     failure,
     figures,
     finish_reason,
     new_call_id,
     token_counts,
+    warn_only_reasoning,
+    warn_without_call,
     with_tokens,
 )
-from lmstudio_integrations.errors import LMStudioToolCallError
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix, spoiler
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -59,7 +59,7 @@ class Options:
 
     Attributes:
         usage: Whether the token counts are wanted.
-        required: Whether a tool call must come.
+        required: Whether a tool call must come; a response without one is logged.
         parallel: Whether more than one may come; otherwise the first is kept.
         alternatives: For how many other tokens log-probabilities are wanted.
         names: The tools' own names by those that were sent, where the two differ.
@@ -101,12 +101,16 @@ class Counts:
         reasoning: About how many tokens were thoughts.
         called: How many tool calls came whole.
         failures: Why each of the others did not.
+        reasoned: Whether any reasoning came.
+        spoke: Whether any text came that is not blank.
     """
 
     cached: int | None = None
     reasoning: int = 0
     called: int = 0
     failures: list[str] = field(default_factory=list[str])
+    reasoned: bool = False
+    spoke: bool = False
 
 
 class ChunkStream:
@@ -130,19 +134,20 @@ class ChunkStream:
         }
 
     def chunks(self, events: Iterable[PredictionEvent]) -> Iterator[ChatGenerationChunk]:
-        """Yield the chunks of events; most have one.
-
-        Raises:
-            LMStudioToolCallError: At the end, if a required tool call did not come.
-        """
+        """Yield the chunks of events; most have one."""
         for event in events:
             if type(event) is LlmPredictionFragment and event.reasoning_type == "none" and event.tokens is None:
                 # Nearly all events are like this one.
                 if not event.is_structural:
+                    if not self._counts.spoke:
+                        self._note_text(event.content)
                     message = AIMessageChunk(content=event.content, response_metadata={"model_provider": PROVIDER})
                     yield ChatGenerationChunk(message=message)
             else:
                 yield from self._handlers[type(event)](event)
+
+    def _note_text(self, content: str) -> None:
+        self._counts.spoke = self._counts.spoke or bool(content.strip())
 
     def _fragment(self, event: LlmPredictionFragment) -> Sequence[ChatGenerationChunk]:
         metadata: dict[str, Any] = {"model_provider": PROVIDER}
@@ -151,11 +156,13 @@ class ChunkStream:
         if event.reasoning_type == "none":
             if event.is_structural:
                 return ()
+            self._note_text(event.content)
             message = AIMessageChunk(content=event.content, response_metadata=metadata)
         else:
             self._counts.reasoning = with_tokens(self._counts.reasoning, event)
             if event.reasoning_type != "reasoning":
                 return ()
+            self._counts.reasoned = True
             message = AIMessageChunk(
                 content="", additional_kwargs={"reasoning_content": event.content}, response_metadata=metadata
             )
@@ -251,7 +258,7 @@ class ChunkStream:
 
     def _finish(self, event: PredictionEnd) -> Sequence[ChatGenerationChunk]:
         spoilt = self._spoil(cut_off(event))
-        check_required(self._counts, self._options)
+        warn_of_gaps(event, self._counts, self._options)
         self.end = event
         message = AIMessageChunk(
             content="",
@@ -340,21 +347,17 @@ class Fold:
             self._invalid.append(invalid_tool_call(name=call.name, args=arguments, id=call.id, error=reason))
 
     def message(self) -> AIMessage:
-        """Return the answer.
-
-        Raises:
-            LMStudioToolCallError: If a required tool call did not come.
-        """
+        """Return the response."""
         assert self.end is not None, "a prediction ends with its statistics, or with an exception"
         self._give_up(cut_off(self.end))
-        self._counts.called = len(self._calls)
-        check_required(self._counts, self._options)
+        counts, text, reasoning = self._counts, "".join(self._text), "".join(self._reasoning)
+        counts.called, counts.reasoned, counts.spoke = len(self._calls), bool(reasoning), bool(text.strip())
+        warn_of_gaps(self.end, counts, self._options)
         metadata = final_metadata(self.end, self._counts)
         if self._logprobs:
             metadata["logprobs"] = {"content": self._logprobs}
-        reasoning = "".join(self._reasoning)
         return AIMessage(
-            content="".join(self._text),
+            content=text,
             additional_kwargs={"reasoning_content": reasoning} if reasoning else {},
             response_metadata=metadata,
             tool_calls=self._calls,
@@ -383,10 +386,17 @@ def _completion(sent: str, arguments: Mapping[str, Any]) -> str | None:
     return None
 
 
-def check_required(counts: Counts, options: Options) -> None:
-    """Raise if a required tool call did not come."""
-    if options.required and not counts.called and not counts.failures:
-        raise LMStudioToolCallError(REQUIRED)
+def warn_of_gaps(end: PredictionEnd, counts: Counts, options: Options) -> None:
+    """Log that the response is all reasoning, or lacks a required tool call.
+
+    Neither is an error: callers such as agents recover from a message without calls, and parsers raise their own.
+    """
+    if counts.called or counts.failures:
+        return
+    if counts.reasoned and not counts.spoke:
+        warn_only_reasoning(end)
+    elif options.required:
+        warn_without_call(end)
 
 
 def note_progress(event: PromptProgress, counts: Counts) -> None:

@@ -13,7 +13,6 @@ What LlamaIndex does with responses decides their form:
 """
 
 import json
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
@@ -43,8 +42,6 @@ from lmstudio_integrations.types.results import (
     ToolCallName,
     ToolCallStart,
 )
-
-logger = logging.getLogger(__name__)
 
 LogProbs: TypeAlias = list[list[LogProb]]
 
@@ -195,10 +192,7 @@ class Answer:
         self._give_up(outcome.cut_off(event))
         self.end = event
         if self.only_thinking:
-            logger.warning(
-                "the answer of %r is all thinking; raise max_tokens, or set enable_thinking=False",
-                event.model_info.get("modelKey"),
-            )
+            outcome.warn_only_reasoning(event)
         return Step(last=True)
 
     _handlers: ClassVar[dict[type[Any], Callable[["Answer", Any], Step | None]]] = {

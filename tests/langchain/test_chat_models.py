@@ -92,6 +92,23 @@ def test_thoughts_are_told_apart(server: Server, ask: Invoke) -> None:
     assert [block["type"] for block in message.content_blocks] == ["reasoning", "text"]
 
 
+def test_a_response_of_reasoning_alone_is_logged(server: Server, ask: Invoke, caplog: pytest.LogCaptureFixture) -> None:
+    message = ask(server.chat(max_tokens=3), "think on")
+    assert (message.text, message.response_metadata["finish_reason"]) == ("", "length")
+    assert caplog.text.count(f"the response of {CHAT!r} is all reasoning") == 1
+    ask(server.chat(), "think on")
+    assert caplog.text.count("all reasoning") == 1
+
+
+async def test_a_response_of_reasoning_alone_is_logged_in_batches(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    llm, questions = server.chat(max_tokens=3), ["think on", "count", "think on"]
+    llm.batch(list(questions))
+    await llm.abatch(list(questions))
+    assert caplog.text.count("all reasoning") == 4
+
+
 def test_v1_output_is_blocks(server: Server, ask: Invoke) -> None:
     message = ask(server.chat(output_version="v1"), "think")
     assert isinstance(message.content, list)

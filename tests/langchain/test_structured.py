@@ -13,7 +13,7 @@ from pydantic.v1 import BaseModel as BaseModelV1
 from pydantic_core import from_json
 
 from lmstudio_integrations.emulator import ModelEntry
-from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioToolCallError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._json_prefix import spoiler
 from lmstudio_integrations.langchain._structured import answer_parser, call_parser
 from lmstudio_integrations.langchain._tools import openai_tool
@@ -410,9 +410,50 @@ def test_settings_go_along(server: Server) -> None:
     assert server.asked.config.temperature == 0.25
 
 
-def test_a_missing_call_is_an_error(server: Server) -> None:
-    with pytest.raises(LMStudioToolCallError, match="required"):
-        server.chat().with_structured_output(Person, method="function_calling").invoke("silent")
+@pytest.mark.parametrize("schema", [Person, PersonV1, SCHEMA])
+async def test_a_missing_call_is_a_parsing_error_that_shows_the_text(server: Server, schema: Any) -> None:
+    model = server.chat().with_structured_output(schema, method="function_calling")
+    for call in (lambda: model.invoke("silent"), lambda: list(model.stream("silent"))):
+        with pytest.raises(OutputParserException, match=r"no whole tool call .*; the model wrote 'I w") as caught:
+            call()
+        assert isinstance(caught.value, LMStudioStructuredOutputError)
+        assert caught.value.llm_output == caught.value.text == "I will not."
+    with pytest.raises(OutputParserException, match="I will not"):
+        await model.ainvoke("silent")
+    with pytest.raises(OutputParserException, match="I will not"):
+        [each async for each in model.astream("silent")]
+
+
+@pytest.mark.parametrize("schema", [Person, PersonV1, SCHEMA])
+async def test_a_missing_call_is_the_parsing_error_of_a_raw_response(server: Server, schema: Any) -> None:
+    model: Any = server.chat().with_structured_output(schema, method="function_calling", include_raw=True)
+    merged: dict[str, Any] = {}
+    for part in model.stream("silent"):
+        merged |= part
+    for answer in (model.invoke("silent"), await model.ainvoke("silent"), merged):
+        assert answer.keys() == {"raw", "parsed", "parsing_error"}
+        assert answer["raw"].content == "I will not."
+        assert answer["parsed"] is None
+        assert isinstance(answer["parsing_error"], OutputParserException)
+
+
+@pytest.mark.parametrize(
+    ("question", "method", "shown"),
+    [
+        ("half", "json_schema", r"""; the model wrote '\{"name": "Ann", "ag'"""),
+        ("odd", "json_schema", r"""does not fit Person: .*; the model wrote '\{"name": "Ann", "age": "old"\}'"""),
+        ("half", "json_mode", r"""; the model wrote '\{"name": "Ann", "ag'"""),
+    ],
+)
+def test_an_error_shows_what_the_model_wrote(server: Server, question: str, method: Any, shown: str) -> None:
+    with pytest.raises(LMStudioStructuredOutputError, match=f"(?s){shown}"):
+        server.chat().with_structured_output(Person, method=method).invoke(question)
+
+
+def test_an_error_shows_only_the_beginning_of_a_long_text() -> None:
+    with pytest.raises(LMStudioStructuredOutputError, match=r"; the model wrote '(x{200})…'") as caught:
+        answer_parser(Person).invoke("x" * 5000)
+    assert caught.value.text == "x" * 5000
 
 
 class Unfinished(BaseModel):
