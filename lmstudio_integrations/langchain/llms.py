@@ -1,21 +1,19 @@
 """`LMStudioLLM`: raw completion, without a chat template, over LM Studio's native protocol."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_EXCEPTION, wait
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLLM
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
-from langchain_core.runnables.config import ContextThreadPoolExecutor
 from pydantic import ConfigDict, model_validator
 
 from lmstudio_integrations._adapters.predicting import Call
 from lmstudio_integrations._adapters.retry import abatches, arepeat, batches, repeat
 from lmstudio_integrations._renewals import renewal_pauses
-from lmstudio_integrations.errors import LMStudioCancelledError
+from lmstudio_integrations.langchain._batching import aresults, in_batch, results
 from lmstudio_integrations.langchain._chunks import Counts, final_metadata, usage
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._predicting import Predicting, ls_params, own_version, refuse_several
@@ -104,27 +102,9 @@ class LMStudioLLM(Predicting, BaseLLM):
     ) -> LLMResult:
         with translated():
             call = self._settle(stop, kwargs)
-            if len(prompts) == 1:
-                manager = run_manager if call.values["streaming"] else None
-                return _result([self._answer(call, manager, prompts[0])])
-            return _result(self._answers(call, prompts))
-
-    def _answers(self, call: Call, prompts: list[str]) -> list[GenerationChunk]:
-        """Continue many texts, as many at once as the model runs; the first failure stops them all."""
-        batch = _Batch()
-
-        def answer(prompt: str) -> GenerationChunk:
-            return self._answer(call, None, prompt, batch)
-
-        with ContextThreadPoolExecutor(max_workers=self._concurrency()) as pool:
-            answers = [pool.submit(answer, prompt) for prompt in prompts]
-            try:
-                failed = [each for each in wait(answers, return_when=FIRST_EXCEPTION).done if each.exception()]
-                return [each.result() for each in failed or answers]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                batch.stop()
-                raise
+            manager = run_manager if call.values["streaming"] and len(prompts) == 1 else None
+            calls = [partial(self._answer, call, manager, prompt) for prompt in prompts]
+            return _result(results(calls, self._concurrency()))
 
     async def _agenerate(
         self,
@@ -136,18 +116,8 @@ class LMStudioLLM(Predicting, BaseLLM):
         with translated():
             call = self._settle(stop, kwargs)
             manager = run_manager if call.values["streaming"] and len(prompts) == 1 else None
-            at_once = asyncio.Semaphore(self._concurrency())
-
-            async def answer(prompt: str) -> GenerationChunk:
-                async with at_once:
-                    return await self._aanswer(call, manager, prompt)
-
-            tasks = [asyncio.ensure_future(answer(prompt)) for prompt in prompts]
-            try:
-                return _result(await asyncio.gather(*tasks))
-            finally:
-                for task in tasks:
-                    task.cancel()
+            calls = [partial(self._aanswer, call, manager, prompt) for prompt in prompts]
+            return _result(await aresults(calls, self._concurrency()))
 
     def _stream(
         self,
@@ -172,12 +142,10 @@ class LMStudioLLM(Predicting, BaseLLM):
             async for chunk in self._achunks(call, run_manager, prompt, call.values["max_retries"]):
                 yield chunk
 
-    def _answer(
-        self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str, batch: "_Batch | None" = None
-    ) -> GenerationChunk:
+    def _answer(self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
         """Continue a text, again if the connection or the model is lost before anybody has seen a part of it."""
         of_stream, of_whole, renewals = _retries(call, manager)
-        return repeat(lambda: _joined(list(self._chunks(call, manager, prompt, of_stream, batch))), of_whole, renewals)
+        return repeat(lambda: _joined(list(self._chunks(call, manager, prompt, of_stream))), of_whole, renewals)
 
     async def _aanswer(self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
         """Continue a text; see `_answer`."""
@@ -189,18 +157,10 @@ class LMStudioLLM(Predicting, BaseLLM):
         return await arepeat(attempt, of_whole, renewals)
 
     def _chunks(
-        self,
-        call: Call,
-        manager: CallbackManagerForLLMRun | None,
-        prompt: str,
-        retries: int,
-        batch: "_Batch | None" = None,
+        self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str, retries: int
     ) -> Iterator[GenerationChunk]:
         def open_stream() -> "PredictionStream":
-            stream = call.model().complete_stream(prompt, **call.options())
-            if batch is not None:
-                batch.add(stream)
-            return stream
+            return in_batch(call.model().complete_stream(prompt, **call.options()))
 
         for events in batches(open_stream, retries):
             for chunk in self._chunks_of(call, events):
@@ -244,26 +204,6 @@ class LMStudioLLM(Predicting, BaseLLM):
         return cast("LangSmithParams", ls_params(vars(self), "llm", stop, kwargs))
 
 
-class _Batch:
-    """The streams of one batch, each in a thread of its own, to be stopped together."""
-
-    def __init__(self) -> None:
-        self._streams: list[PredictionStream] = []
-        self._stopped = False
-
-    def add(self, stream: "PredictionStream") -> None:
-        """Take a stream in; stop it if the others were stopped already."""
-        self._streams.append(stream)
-        if self._stopped:
-            stream.cancel()
-
-    def stop(self) -> None:
-        """Stop all; may be called by any thread, and never waits."""
-        self._stopped = True
-        for stream in self._streams:
-            stream.cancel()
-
-
 def _info(end: PredictionEnd) -> dict[str, Any]:
     counts = Counts()
     return {**final_metadata(end, counts), "usage_metadata": usage(end, counts)}
@@ -279,8 +219,6 @@ def _retries(call: Call, manager: object) -> tuple[int, int, Iterable[float]]:
 
 
 def _joined(chunks: list[GenerationChunk]) -> GenerationChunk:
-    if not chunks:
-        raise LMStudioCancelledError("the completion was stopped before it began, because another of its batch failed")
     return GenerationChunk(text="".join(chunk.text for chunk in chunks), generation_info=chunks[-1].generation_info)
 
 
