@@ -262,7 +262,7 @@ class ChunkStream:
         self.end = event
         message = AIMessageChunk(
             content="",
-            response_metadata=final_metadata(event, self._counts),
+            response_metadata=final_metadata(event, self._counts, with_usage=self._options.usage),
             usage_metadata=usage(event, self._counts) if self._options.usage else None,
             chunk_position="last",
         )
@@ -430,8 +430,40 @@ def usage(end: PredictionEnd, counts: Counts) -> UsageMetadata | None:
     return found
 
 
-def final_metadata(end: PredictionEnd, counts: Counts) -> dict[str, Any]:
-    """Return what is known of a finished prediction: who answered, why it stopped, and the server's figures."""
+def token_usage(end: PredictionEnd) -> dict[str, int] | None:
+    """Return the token counts by OpenAI's names, if the server gave them."""
+    counts = token_counts(end)
+    return dict(zip(_TOKEN_USAGE, counts, strict=True)) if counts[-1] else None
+
+
+def llm_output(metadata: Iterable[Mapping[str, Any] | None], model: str | None) -> dict[str, Any]:
+    """Return what langchain-core reports of several predictions together.
+
+    Args:
+        metadata: The metadata of each; `None` of those that are unknown, such as cached ones.
+        model: The model, if no metadata names it.
+    """
+    known = [each for each in metadata if each]
+    usages = [each["token_usage"] for each in known if "token_usage" in each]
+    summed = {name: sum(usage[name] for usage in usages) for name in _TOKEN_USAGE} if usages else {}
+    names = [each["model_name"] for each in known if "model_name" in each]
+    return {"token_usage": summed, "model_name": names[-1] if names else model}
+
+
+_TOKEN_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
+"""OpenAI's names of the token counts."""
+
+_REPORTED = ("token_usage", "model_name")
+"""Metadata that langchain-core takes together over several predictions."""
+
+
+def reported(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of the metadata of one prediction that `llm_output` reads."""
+    return {name: metadata[name] for name in _REPORTED if name in metadata}
+
+
+def final_metadata(end: PredictionEnd, counts: Counts, *, with_usage: bool = True) -> dict[str, Any]:
+    """Return what is known of a finished prediction: model, reason of the end, token counts, the server's stats."""
     info = end.model_info
     metadata: dict[str, Any] = {
         "model_provider": PROVIDER,
@@ -440,5 +472,6 @@ def final_metadata(end: PredictionEnd, counts: Counts) -> dict[str, Any]:
         "instance_identifier": info.get("identifier"),
         "context_length": info.get("contextLength"),
         "tool_call_errors": counts.failures or None,
+        "token_usage": token_usage(end) if with_usage else None,
     }
     return {name: value for name, value in metadata.items() if value is not None} | figures(end)

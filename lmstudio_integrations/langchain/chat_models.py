@@ -25,7 +25,7 @@ from lmstudio_integrations._adapters.tool_settings import is_required, original_
 from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.langchain import _counting, _messages, _structured, _tools
 from lmstudio_integrations.langchain._batching import acompleted, aresults, calls_of, completed, in_batch, results
-from lmstudio_integrations.langchain._chunks import ChunkStream, Fold, Options
+from lmstudio_integrations.langchain._chunks import ChunkStream, Fold, Options, llm_output, reported
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._predicting import Predicting, ls_params, own_version, refuse_several
 from lmstudio_integrations.types.config import LlmLoadModelConfig
@@ -123,7 +123,11 @@ class ChatLMStudio(Predicting, BaseChatModel):
     def _result(self, call: Call, folded: Fold) -> ChatResult:
         message = folded.message()
         self._note(call, folded.end)
-        return ChatResult(generations=[ChatGeneration(message=message)])
+        generations = [ChatGeneration(message=message)]
+        return ChatResult(generations=generations, llm_output=reported(message.response_metadata))
+
+    def _combine_llm_outputs(self, _llm_outputs: list[dict[str, Any] | None], /) -> dict[str, Any]:
+        return llm_output(_llm_outputs, self.model)
 
     # A stream -------------------------------------------------------------------------------------------------------
 

@@ -10,14 +10,20 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from pydantic import ConfigDict, model_validator
 
+from lmstudio_integrations._adapters.outcome import with_tokens
 from lmstudio_integrations._adapters.predicting import Call
 from lmstudio_integrations._adapters.retry import abatches, arepeat, batches, repeat
 from lmstudio_integrations._renewals import renewal_pauses
 from lmstudio_integrations.langchain._batching import aresults, in_batch, results
-from lmstudio_integrations.langchain._chunks import Counts, final_metadata, usage
+from lmstudio_integrations.langchain._chunks import Counts, final_metadata, llm_output, note_progress, usage
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._predicting import Predicting, ls_params, own_version, refuse_several
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    PredictionEnd,
+    PredictionEvent,
+    PromptProgress,
+)
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
@@ -104,7 +110,7 @@ class LMStudioLLM(Predicting, BaseLLM):
             call = self._settle(stop, kwargs)
             manager = run_manager if call.values["streaming"] and len(prompts) == 1 else None
             calls = [partial(self._answer, call, manager, prompt) for prompt in prompts]
-            return _result(results(calls, self._concurrency()))
+            return self._result(results(calls, self._concurrency()))
 
     async def _agenerate(
         self,
@@ -117,7 +123,14 @@ class LMStudioLLM(Predicting, BaseLLM):
             call = self._settle(stop, kwargs)
             manager = run_manager if call.values["streaming"] and len(prompts) == 1 else None
             calls = [partial(self._aanswer, call, manager, prompt) for prompt in prompts]
-            return _result(await aresults(calls, self._concurrency()))
+            return self._result(await aresults(calls, self._concurrency()))
+
+    def _result(self, completions: list[GenerationChunk]) -> LLMResult:
+        infos = [each.generation_info for each in completions]
+        generations = [
+            [Generation(text=each.text, generation_info=info)] for each, info in zip(completions, infos, strict=True)
+        ]
+        return LLMResult(generations=cast("list[Any]", generations), llm_output=llm_output(infos, self.model))
 
     def _stream(
         self,
@@ -162,8 +175,9 @@ class LMStudioLLM(Predicting, BaseLLM):
         def open_stream() -> "PredictionStream":
             return in_batch(call.model().complete_stream(prompt, **call.options()))
 
+        counts = Counts()
         for events in batches(open_stream, retries):
-            for chunk in self._chunks_of(call, events):
+            for chunk in self._chunks_of(call, events, counts):
                 if manager is not None:
                     manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
@@ -174,20 +188,26 @@ class LMStudioLLM(Predicting, BaseLLM):
         async def open_stream() -> "AsyncPredictionStream":
             return call.async_model().complete_stream(prompt, **call.options())
 
-        async for batch in abatches(open_stream, retries):
-            for chunk in self._chunks_of(call, batch):
+        counts = Counts()
+        async for events in abatches(open_stream, retries):
+            for chunk in self._chunks_of(call, events, counts):
                 if manager is not None:
                     await manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
 
-    def _chunks_of(self, call: Call, events: Iterable[PredictionEvent]) -> Iterator[GenerationChunk]:
+    def _chunks_of(self, call: Call, events: Iterable[PredictionEvent], counts: Counts) -> Iterator[GenerationChunk]:
         """Yield the chunks of events; the last one has all that is known of the prediction."""
         for event in events:
             if type(event) is LlmPredictionFragment:
+                if event.reasoning_type != "none":
+                    counts.reasoning = with_tokens(counts.reasoning, event)
                 yield GenerationChunk(text=event.content)
+            elif type(event) is PromptProgress:
+                note_progress(event, counts)
             elif type(event) is PredictionEnd:
                 self._learn(call, event)
-                yield GenerationChunk(text="", generation_info=_info(event))
+                info = {**final_metadata(event, counts), "usage_metadata": usage(event, counts)}
+                yield GenerationChunk(text="", generation_info=info)
 
     def _settle(self, stop: list[str] | None, given: dict[str, Any]) -> Call:
         refuse_several(given.pop("n", None))
@@ -204,11 +224,6 @@ class LMStudioLLM(Predicting, BaseLLM):
         return cast("LangSmithParams", ls_params(vars(self), "llm", stop, kwargs))
 
 
-def _info(end: PredictionEnd) -> dict[str, Any]:
-    counts = Counts()
-    return {**final_metadata(end, counts), "usage_metadata": usage(end, counts)}
-
-
 def _retries(call: Call, manager: object) -> tuple[int, int, Iterable[float]]:
     """Return how often a stream may be opened again, how often the whole call, and the pauses of its renewals.
 
@@ -220,24 +235,3 @@ def _retries(call: Call, manager: object) -> tuple[int, int, Iterable[float]]:
 
 def _joined(chunks: list[GenerationChunk]) -> GenerationChunk:
     return GenerationChunk(text="".join(chunk.text for chunk in chunks), generation_info=chunks[-1].generation_info)
-
-
-def _result(answers: list[GenerationChunk]) -> LLMResult:
-    generations = [[Generation(text=answer.text, generation_info=answer.generation_info)] for answer in answers]
-    infos: list[dict[str, Any]] = [answer.generation_info or {} for answer in answers]
-    return LLMResult(
-        generations=cast("list[Any]", generations),
-        llm_output={
-            "model_name": infos[0].get("model_name") if infos else None,
-            "token_usage": {name: sum(_tokens(info, field) for info in infos) for name, field in _USAGE.items()},
-        },
-    )
-
-
-_USAGE = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens", "total_tokens": "total_tokens"}
-"""OpenAI's names of the token counts by langchain-core's."""
-
-
-def _tokens(info: Mapping[str, Any], field: str) -> int:
-    found: Mapping[str, int] = info.get("usage_metadata") or {}
-    return found.get(field, 0)

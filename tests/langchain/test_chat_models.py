@@ -14,7 +14,9 @@ from langchain_core.exceptions import (
     ModelNotFoundError,
     ModelTimeoutError,
 )
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import LLMResult
 from langchain_core.prompts import ChatPromptTemplate
 
 from lmstudio_integrations._adapters import retry
@@ -64,6 +66,46 @@ def test_a_stream_tells_the_same_as_a_plain_call(server: Server) -> None:
     assert plain.usage_metadata == streamed.usage_metadata
     assert plain.response_metadata.keys() == streamed.response_metadata.keys()
     assert plain.response_metadata["model_provider"] == llm._get_ls_params().get("ls_provider")
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_generating_for_several_conversations_sums_their_tokens(server: Server, asynchronous: bool) -> None:
+    llm = server.chat()
+
+    def generate(*questions: str, **given: Any) -> tuple[LLMResult, list[AIMessage]]:
+        asked: list[Any] = [[HumanMessage(question)] for question in questions]
+        result = asyncio.run(llm.agenerate(asked, **given)) if asynchronous else llm.generate(asked, **given)
+        return result, [generations[0].message for generations in result.generations]  # type: ignore[union-attr,misc]
+
+    result, messages = generate("count", "think", "count")
+    assert result.llm_output is not None
+    assert result.llm_output["model_name"] == CHAT
+    usages = [
+        message.usage_metadata or UsageMetadata(input_tokens=0, output_tokens=0, total_tokens=0) for message in messages
+    ]
+    assert result.llm_output["token_usage"] == {
+        "prompt_tokens": sum(usage["input_tokens"] for usage in usages),
+        "completion_tokens": sum(usage["output_tokens"] for usage in usages),
+        "total_tokens": sum(usage["total_tokens"] for usage in usages),
+    }
+    assert result.llm_output["token_usage"]["prompt_tokens"] > 0
+    assert messages[0].response_metadata["token_usage"]["completion_tokens"] == 31
+    assert generate("count", stream=True)[0].llm_output == {"token_usage": {}, "model_name": CHAT}
+
+
+def test_a_callback_gets_model_and_token_counts(server: Server) -> None:
+    """`OpenAICallbackHandler` and others read `llm_output`."""
+
+    class Handler(BaseCallbackHandler):
+        output: Any = None
+
+        def on_llm_end(self, response: LLMResult, **_: Any) -> None:
+            self.output = response.llm_output
+
+    handler = Handler()
+    server.chat().invoke("count", {"callbacks": [handler]})
+    assert handler.output["model_name"] == CHAT
+    assert handler.output["token_usage"]["completion_tokens"] == 31
 
 
 def test_chunks_of_a_stream_share_the_identifier_of_the_run(server: Server) -> None:
