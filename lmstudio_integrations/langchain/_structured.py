@@ -20,7 +20,7 @@ from lmstudio_integrations._adapters.growing import GrowingText
 from lmstudio_integrations.client._structured import Format
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
-from lmstudio_integrations.langchain._tools import is_pydantic, json_schema, openai_tool
+from lmstudio_integrations.langchain._tools import is_pydantic, json_schema, openai_tool, reject_enum
 from lmstudio_integrations.protocol.errors import beginning, shortened
 
 METHODS = ("json_schema", "function_calling", "json_mode")
@@ -34,11 +34,12 @@ def request(schema: Any, method: str, *, strict: bool | None) -> dict[str, Any]:
     """
     if method not in METHODS:
         raise LMStudioValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-    if method == "json_mode":
-        return {"response_format": {"type": "json_object"}}
-    if schema is None:
+    if schema is None and method != "json_mode":
         raise LMStudioValueError(f"method {method!r} needs a schema; only 'json_mode' works without")
     try:
+        reject_enum(schema)
+        if method == "json_mode":
+            return {"response_format": {"type": "json_object"}}
         if method == "function_calling":
             tool = openai_tool(schema)
             return {"tools": [tool], "tool_choice": tool["function"]["name"], "parallel_tool_calls": False}

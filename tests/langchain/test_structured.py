@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from enum import Enum
 from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
@@ -456,6 +457,28 @@ def test_an_error_shows_only_the_beginning_of_a_long_text() -> None:
     assert caught.value.text == "x" * 5000
 
 
+class Color(Enum):
+    """A color."""
+
+    RED = "red"
+
+
+class Painted(BaseModel):
+    """Something with a color."""
+
+    color: Color
+
+
+def test_an_enum_may_be_the_type_of_a_field(server: Server) -> None:
+    assert server.chat().with_structured_output(Painted).invoke("What is it?") == Painted(color=Color.RED)
+
+
+@pytest.mark.parametrize("given", [{"tools": [Color]}, {"response_format": Color}])
+def test_an_enum_is_no_tool_and_no_response_format(server: Server, given: dict[str, Any]) -> None:
+    with pytest.raises(LMStudioValueError, match="it is an enum"):
+        server.chat().invoke("What is it?", **given)
+
+
 class Unfinished(BaseModel):
     """A thing with a part that is never defined."""
 
@@ -469,6 +492,9 @@ class Unfinished(BaseModel):
         (None, "json_schema", "needs a schema"),
         (3, "json_schema", "3 is no schema"),
         (3, "function_calling", "3 is no schema"),
+        (Color, "json_schema", "Color'> is no schema .*: it is an enum; make it the type of a field"),
+        (Color, "function_calling", "Color'> is no schema .*: it is an enum"),
+        (Color, "json_mode", "Color'> is no schema .*: it is an enum"),
         (int, "function_calling", "'int'> is no schema"),
         (Literal["a"], "json_schema", "'a'.* is no schema"),
         (Literal["a"], "function_calling", "'a'.* is no schema"),
