@@ -18,6 +18,7 @@ from lmstudio_integrations.langchain._batching import aresults, in_batch, result
 from lmstudio_integrations.langchain._chunks import Counts, final_metadata, llm_output, note_progress, usage
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._predicting import Predicting, ls_params, own_version, refuse_several
+from lmstudio_integrations.types.chat import WirePrompt
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
@@ -173,7 +174,7 @@ class LMStudioLLM(Predicting, BaseLLM):
         self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str, retries: int
     ) -> Iterator[GenerationChunk]:
         def open_stream() -> "PredictionStream":
-            return in_batch(call.model().complete_stream(prompt, **call.options()))
+            return in_batch(call.model().complete_stream(WirePrompt(prompt), **call.options()))
 
         counts = Counts()
         for events in batches(open_stream, retries):
@@ -186,7 +187,7 @@ class LMStudioLLM(Predicting, BaseLLM):
         self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str, retries: int
     ) -> AsyncIterator[GenerationChunk]:
         async def open_stream() -> "AsyncPredictionStream":
-            return call.async_model().complete_stream(prompt, **call.options())
+            return call.async_model().complete_stream(WirePrompt(prompt), **call.options())
 
         counts = Counts()
         async for events in abatches(open_stream, retries):

@@ -596,9 +596,16 @@ def test_an_embedding_model_cannot_chat(server: Server, ask: Invoke) -> None:
 def test_an_empty_list_of_messages_is_refused(server: Server, ask: Invoke) -> None:
     with pytest.raises(LMStudioValueError, match="empty"):
         ask(server.chat(), [])
-    with pytest.raises(LMStudioValueError, match="empty"):
-        ask(server.chat(), "")
     assert ask(server.chat(), "count").content == COUNTED
+
+
+@pytest.mark.parametrize("question", ["", "  \n"])
+def test_an_empty_message_is_the_servers_to_answer(server: Server, ask: Invoke, question: str) -> None:
+    assert ask(server.chat(), question).content
+    assert server.asked.history is not None
+    (message,) = server.asked.history.to_dict()["messages"]
+    assert message["content"] == [{"type": "text", "text": question}]
+    assert [message.text != "" for message in server.chat().batch([question])] == [True]
 
 
 def test_a_failure_in_the_middle_is_raised_and_no_part_passes_for_an_answer(server: Server, ask: Invoke) -> None:

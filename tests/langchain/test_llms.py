@@ -106,8 +106,11 @@ def test_unknown_settings_and_several_answers_are_refused(server: Server, comple
 def test_failures_are_raised(server: Server, complete: Complete) -> None:
     with pytest.raises(ModelError, match="gave up"):
         complete(server.llm(), "break")
-    with pytest.raises(LMStudioValueError, match="empty"):
-        complete(server.llm(), "")
+
+
+def test_an_empty_prompt_is_the_servers_to_answer(server: Server, complete: Complete) -> None:
+    assert complete(server.llm(), "")
+    assert server.asked.prompt == ""
 
 
 async def test_a_batch_runs_prompts_beside_each_other_and_keeps_their_order(server: Server) -> None:
