@@ -230,7 +230,7 @@ class Answer:
             delta=step.text,
             raw=self._raw() if step.last else None,
             logprobs=step.logprobs,
-            additional_kwargs=self._kwargs(step),
+            additional_kwargs=self._completion_kwargs() if step.last else self._kwargs(step),
         )
 
     def chat_response(self) -> ChatResponse:
@@ -251,12 +251,11 @@ class Answer:
             LlamaIndexToolCallError: If a tool call failed, or was required and did not come.
         """
         self.check()
-        thoughts = {"thinking": self.thinking} if self.thinking else {}
         return CompletionResponse(
             text=self.text,
             raw=self._raw(),
             logprobs=self._logprobs or None,
-            additional_kwargs={**self._usage(), **thoughts},
+            additional_kwargs=self._completion_kwargs(),
         )
 
     def check(self) -> None:
@@ -299,6 +298,10 @@ class Answer:
         if step.last:
             return self._usage()
         return {"thinking_delta": step.thinking} if step.thinking else {}
+
+    def _completion_kwargs(self) -> dict[str, Any]:
+        """Return the token counts, and the reasoning: a completion has no block for it."""
+        return {**self._usage(), **({"thinking": self.thinking} if self.thinking else {})}
 
     def _usage(self) -> dict[str, int]:
         assert self.end is not None, "a prediction ends with its statistics, or with an exception"
