@@ -201,19 +201,22 @@ async def test_no_more_tasks_run_at_once_than_allowed() -> None:
 
 
 def test_results_are_in_order_whichever_call_ends_first() -> None:
-    last = threading.Event()
+    seen = threading.Event()
 
     def first() -> int:
-        assert last.wait(5)
+        assert seen.wait(5)
         return 1
 
     def second() -> int:
-        last.set()
+        seen.set()
         return 2
 
     assert results([first, second], 2) == [1, 2]
-    last.clear()
-    assert list(completed([first, second], 2)) == [(1, 2), (0, 1)]
+    seen.clear()
+    found = completed([first, lambda: 2], 2)
+    assert next(found) == (1, 2)
+    seen.set()
+    assert list(found) == [(0, 1)]
 
 
 def test_the_limit_is_that_of_the_first_config() -> None:
