@@ -126,7 +126,7 @@ def to_chat(history: History) -> Chat:
 
 
 def to_wire(history: History) -> WireHistory:
-    """Return a conversation as it travels. One of an adapter may be blank: its users expect the server to answer.
+    """Return a conversation as it travels. A `WireHistory` comes from an adapter, and is sent even if it is blank.
 
     Raises:
         LMStudioValueError: If it says nothing, or has another form.

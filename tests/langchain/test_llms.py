@@ -151,6 +151,16 @@ def test_metadata_is_on_the_last_chunk_only(server: Server) -> None:
     assert whole.generation_info == info
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_cached_and_reasoning_tokens_are_counted(server: Server, streaming: bool) -> None:
+    llm = server.llm(streaming=streaming)
+    llm.invoke("think")
+    info = llm.generate(["think"]).generations[0][0].generation_info
+    assert info is not None
+    assert info["usage_metadata"]["input_token_details"]["cache_read"] >= 0
+    assert info["usage_metadata"]["output_token_details"]["reasoning"] > 0
+
+
 @pytest.mark.parametrize(
     ("way", "settings", "tokens"),
     [
