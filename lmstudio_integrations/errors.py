@@ -18,7 +18,7 @@ LMStudioError
 │   ├── LMStudioAuthenticationError      (also LMStudioClientError)
 │   └── LMStudioPredictionError
 │       ├── LMStudioToolCallError
-│       └── LMStudioStructuredOutputError
+│       └── LMStudioStructuredOutputError   (also ValueError)
 ├── LMStudioClientError                  this side, or the line between the two
 │   ├── LMStudioUnreachableError
 │   ├── LMStudioWebsocketError
@@ -177,12 +177,14 @@ class LMStudioToolCallError(LMStudioPredictionError):
         self.raw_content = raw_content
 
 
-class LMStudioStructuredOutputError(LMStudioPredictionError):
-    """The answer is not the JSON, or not the instance, that was asked for.
+class LMStudioStructuredOutputError(LMStudioPredictionError, ValueError):
+    """The response is not the JSON, or not the instance, that was requested.
+
+    A `ValueError`, because frameworks recover from a response that does not parse by catching that.
 
     Args:
         message: The whole text, made for people.
-        text: The answer as the model wrote it.
+        text: The response as the model wrote it.
         details: What `LMStudioServerError` takes.
     """
 

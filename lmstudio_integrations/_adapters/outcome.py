@@ -1,5 +1,6 @@
-"""What is said of a finished prediction in every framework: why it ended, and what went wrong with tool calls. Pure."""
+"""What every framework reports of a finished prediction: why it ended, and what is missing. Does no I/O but logging."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
@@ -7,6 +8,8 @@ from uuid import uuid4
 from lmstudio_integrations._narrow import is_count
 from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.types.results import LlmPredictionFragment, LlmPredictionStats, PredictionEnd
+
+logger = logging.getLogger(__name__)
 
 NOT_FINISHED = "the call was not finished"
 NOT_PARSED = "the call could not be parsed"
@@ -51,6 +54,19 @@ def token_counts(end: PredictionEnd) -> tuple[int, int, int]:
 def with_tokens(total: int, fragment: LlmPredictionFragment) -> int:
     """Return a number of tokens with those of one more fragment; a count that cannot be is left out."""
     return total + fragment.tokens_count if is_count(fragment.tokens_count) else total
+
+
+def warn_without_call(end: PredictionEnd) -> None:
+    """Log that a required tool call did not come."""
+    logger.warning("%r: %s", end.model_info.get("modelKey"), REQUIRED)
+
+
+def warn_only_reasoning(end: PredictionEnd) -> None:
+    """Log that the model wrote nothing but reasoning."""
+    logger.warning(
+        "the response of %r is all reasoning; raise max_tokens, or set enable_thinking=False",
+        end.model_info.get("modelKey"),
+    )
 
 
 def cut_off(end: PredictionEnd) -> str:

@@ -108,6 +108,7 @@ class Link(Generic[WaiterT_co]):
         self._original: Self | None = None
         self.turn: Turn | None = None
         """The turn that the calls keep until they have ended."""
+        self._load_times: list[float] = []
         self._used: set[IOThread] = set()
         self._finalizer = weakref.finalize(self, _leave, self._used, self._owner)
         self._finalizer.atexit = False
@@ -125,7 +126,10 @@ class Link(Generic[WaiterT_co]):
         """Return this link for one operation of several calls: with its limits, the total one counted from now."""
         if self._since is not None and not clocks:
             return self  # it is part of an operation already
-        return self._like(clocks, self._since or time.monotonic())
+        like = self._like(clocks, self._since or time.monotonic())
+        if self._since is None:
+            like._load_times = []  # noqa: SLF001 - it is one of us
+        return like
 
     def _like(self, clocks: Clocks, since: float | None) -> Self:
         like = object.__new__(type(self))
@@ -164,6 +168,17 @@ class Link(Generic[WaiterT_co]):
     def elapsed(self) -> float:
         """Seconds since the operation began of which this is part; 0 if it is part of none."""
         return 0.0 if self._since is None else time.monotonic() - self._since
+
+    def record_load(self, began: float) -> None:
+        """Record that a model was loaded for the operation, from a moment of `elapsed` until now."""
+        if self._since is not None:
+            self._load_times.append(self.elapsed - began)
+
+    def take_load_time(self) -> float | None:
+        """Return the seconds that loads took since the operation last called this; `None` if there were none."""
+        seconds = sum(self._load_times) if self._load_times else None
+        self._load_times.clear()
+        return seconds
 
     @property
     def time_left(self) -> float | None:

@@ -94,10 +94,13 @@ def _load(
     link: Link[Any], binding: Binding, endpoint: str, parameter: Mapping[str, Any], packets: "_LoadPackets"
 ) -> Flow[Info]:
     doing = "Model load" if endpoint == "loadModel" else "Model get/load"
+    began = link.elapsed
     try:
         info = yield from follow(link, binding.kind, endpoint, parameter, packets, doing=doing)
     except LMStudioInsufficientResourcesError as error:
         raise (yield from _with_remedy(link, error)) from error
+    if not packets.was_loaded:
+        link.record_load(began)
     packets.tell(1.0)
     return info
 

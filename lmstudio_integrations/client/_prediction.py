@@ -404,6 +404,9 @@ class Prediction:
             raise LMStudioPredictionError(f"{self._doing} error: the generation failed on the server")
         if reason == "modelUnloaded":
             raise unloaded_error(self._link, self._binding)
+        load_time = self._link.take_load_time()
+        if load_time is not None:
+            end.stats = {**end.stats, "modelLoadTimeSec": load_time}
         if self.on_failed_call is not None:
             for call in self._so_far.failed_calls:
                 self.on_failed_call(_failed_call(call))

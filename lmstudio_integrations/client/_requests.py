@@ -17,7 +17,7 @@ from lmstudio_integrations.protocol.endpoints import channel
 from lmstudio_integrations.protocol.exchange import Clocks
 from lmstudio_integrations.protocol.kv_config import layer_of, stack_of
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
-from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, WireHistory
+from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, WireHistory, WirePrompt
 from lmstudio_integrations.types.config import LlmPredictionConfig, LlmPredictionConfigDict
 from lmstudio_integrations.types.results import LlmPredictionFragment
 
@@ -126,14 +126,14 @@ def to_chat(history: History) -> Chat:
 
 
 def to_wire(history: History) -> WireHistory:
-    """Return a conversation as it travels.
+    """Return a conversation as it travels. A `WireHistory` comes from an adapter, and is sent even if it is blank.
 
     Raises:
         LMStudioValueError: If it says nothing, or has another form.
     """
     if isinstance(history, WireHistory):
-        wire = history
-    elif isinstance(history, str):
+        return history
+    if isinstance(history, str):
         wire = WireHistory.of_prompt(history)
     elif isinstance(history, ChatHistory):
         wire = WireHistory.of(history)
@@ -182,7 +182,7 @@ def complete(link: Link[Any], binding: Binding, prompt: str, options: Prediction
     """Prepare the continuation of a text; servers without `completeRawText` are asked the old way (protocol §5.6)."""
     if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
         raise LMStudioValueError(f"the prompt must be text; got {prompt!r}")
-    if not prompt:
+    if not prompt and not isinstance(prompt, WirePrompt):
         raise LMStudioValueError("the prompt is empty; give the model a text to continue")
     settings = _settings(options)
     stack, preset = stack_of(settings), optional_text(options.get("preset"), "preset")

@@ -23,16 +23,16 @@ from langchain_core.outputs import ChatGenerationChunk
 
 from lmstudio_integrations._adapters.outcome import (
     NOT_FINISHED,
-    REQUIRED,
     cut_off,
     failure,
     figures,
     finish_reason,
     new_call_id,
     token_counts,
+    warn_only_reasoning,
+    warn_without_call,
     with_tokens,
 )
-from lmstudio_integrations.errors import LMStudioToolCallError
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix, spoiler
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -59,7 +59,7 @@ class Options:
 
     Attributes:
         usage: Whether the token counts are wanted.
-        required: Whether a tool call must come.
+        required: Whether a tool call must come; a response without one is logged.
         parallel: Whether more than one may come; otherwise the first is kept.
         alternatives: For how many other tokens log-probabilities are wanted.
         names: The tools' own names by those that were sent, where the two differ.
@@ -101,12 +101,16 @@ class Counts:
         reasoning: About how many tokens were thoughts.
         called: How many tool calls came whole.
         failures: Why each of the others did not.
+        reasoned: Whether any reasoning came.
+        spoke: Whether any text came that is not blank.
     """
 
     cached: int | None = None
     reasoning: int = 0
     called: int = 0
     failures: list[str] = field(default_factory=list[str])
+    reasoned: bool = False
+    spoke: bool = False
 
 
 class ChunkStream:
@@ -130,19 +134,20 @@ class ChunkStream:
         }
 
     def chunks(self, events: Iterable[PredictionEvent]) -> Iterator[ChatGenerationChunk]:
-        """Yield the chunks of events; most have one.
-
-        Raises:
-            LMStudioToolCallError: At the end, if a required tool call did not come.
-        """
+        """Yield the chunks of events; most have one."""
         for event in events:
             if type(event) is LlmPredictionFragment and event.reasoning_type == "none" and event.tokens is None:
                 # Nearly all events are like this one.
                 if not event.is_structural:
+                    if not self._counts.spoke:
+                        self._note_text(event.content)
                     message = AIMessageChunk(content=event.content, response_metadata={"model_provider": PROVIDER})
                     yield ChatGenerationChunk(message=message)
             else:
                 yield from self._handlers[type(event)](event)
+
+    def _note_text(self, content: str) -> None:
+        self._counts.spoke = self._counts.spoke or bool(content.strip())
 
     def _fragment(self, event: LlmPredictionFragment) -> Sequence[ChatGenerationChunk]:
         metadata: dict[str, Any] = {"model_provider": PROVIDER}
@@ -151,11 +156,13 @@ class ChunkStream:
         if event.reasoning_type == "none":
             if event.is_structural:
                 return ()
+            self._note_text(event.content)
             message = AIMessageChunk(content=event.content, response_metadata=metadata)
         else:
             self._counts.reasoning = with_tokens(self._counts.reasoning, event)
             if event.reasoning_type != "reasoning":
                 return ()
+            self._counts.reasoned = True
             message = AIMessageChunk(
                 content="", additional_kwargs={"reasoning_content": event.content}, response_metadata=metadata
             )
@@ -251,11 +258,11 @@ class ChunkStream:
 
     def _finish(self, event: PredictionEnd) -> Sequence[ChatGenerationChunk]:
         spoilt = self._spoil(cut_off(event))
-        check_required(self._counts, self._options)
+        warn_of_gaps(event, self._counts, self._options)
         self.end = event
         message = AIMessageChunk(
             content="",
-            response_metadata=final_metadata(event, self._counts),
+            response_metadata=final_metadata(event, self._counts, with_usage=self._options.usage),
             usage_metadata=usage(event, self._counts) if self._options.usage else None,
             chunk_position="last",
         )
@@ -340,21 +347,17 @@ class Fold:
             self._invalid.append(invalid_tool_call(name=call.name, args=arguments, id=call.id, error=reason))
 
     def message(self) -> AIMessage:
-        """Return the answer.
-
-        Raises:
-            LMStudioToolCallError: If a required tool call did not come.
-        """
+        """Return the response."""
         assert self.end is not None, "a prediction ends with its statistics, or with an exception"
         self._give_up(cut_off(self.end))
-        self._counts.called = len(self._calls)
-        check_required(self._counts, self._options)
+        counts, text, reasoning = self._counts, "".join(self._text), "".join(self._reasoning)
+        counts.called, counts.reasoned, counts.spoke = len(self._calls), bool(reasoning), bool(text.strip())
+        warn_of_gaps(self.end, counts, self._options)
         metadata = final_metadata(self.end, self._counts)
         if self._logprobs:
             metadata["logprobs"] = {"content": self._logprobs}
-        reasoning = "".join(self._reasoning)
         return AIMessage(
-            content="".join(self._text),
+            content=text,
             additional_kwargs={"reasoning_content": reasoning} if reasoning else {},
             response_metadata=metadata,
             tool_calls=self._calls,
@@ -383,10 +386,17 @@ def _completion(sent: str, arguments: Mapping[str, Any]) -> str | None:
     return None
 
 
-def check_required(counts: Counts, options: Options) -> None:
-    """Raise if a required tool call did not come."""
-    if options.required and not counts.called and not counts.failures:
-        raise LMStudioToolCallError(REQUIRED)
+def warn_of_gaps(end: PredictionEnd, counts: Counts, options: Options) -> None:
+    """Log that the response is all reasoning, or lacks a required tool call.
+
+    Neither is an error: callers such as agents recover from a message without calls, and parsers raise their own.
+    """
+    if counts.called or counts.failures:
+        return
+    if counts.reasoned and not counts.spoke:
+        warn_only_reasoning(end)
+    elif options.required:
+        warn_without_call(end)
 
 
 def note_progress(event: PromptProgress, counts: Counts) -> None:
@@ -420,8 +430,40 @@ def usage(end: PredictionEnd, counts: Counts) -> UsageMetadata | None:
     return found
 
 
-def final_metadata(end: PredictionEnd, counts: Counts) -> dict[str, Any]:
-    """Return what is known of a finished prediction: who answered, why it stopped, and the server's figures."""
+def token_usage(end: PredictionEnd) -> dict[str, int] | None:
+    """Return the token counts by OpenAI's names, if the server gave them."""
+    counts = token_counts(end)
+    return dict(zip(_TOKEN_USAGE, counts, strict=True)) if counts[-1] else None
+
+
+def llm_output(metadata: Iterable[Mapping[str, Any] | None], model: str | None) -> dict[str, Any]:
+    """Return what langchain-core reports of several predictions together.
+
+    Args:
+        metadata: The metadata of each; `None` of those that are unknown, such as cached ones.
+        model: The model, if no metadata names it.
+    """
+    known = [each for each in metadata if each]
+    usages = [each["token_usage"] for each in known if "token_usage" in each]
+    summed = {name: sum(usage[name] for usage in usages) for name in _TOKEN_USAGE} if usages else {}
+    names = [each["model_name"] for each in known if "model_name" in each]
+    return {"token_usage": summed, "model_name": names[-1] if names else model}
+
+
+_TOKEN_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
+"""OpenAI's names of the token counts."""
+
+_REPORTED = ("token_usage", "model_name")
+"""Metadata that langchain-core takes together over several predictions."""
+
+
+def reported(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of the metadata of one prediction that `llm_output` reads."""
+    return {name: metadata[name] for name in _REPORTED if name in metadata}
+
+
+def final_metadata(end: PredictionEnd, counts: Counts, *, with_usage: bool = True) -> dict[str, Any]:
+    """Return what is known of a finished prediction: model, reason of the end, token counts, the server's stats."""
     info = end.model_info
     metadata: dict[str, Any] = {
         "model_provider": PROVIDER,
@@ -430,5 +472,6 @@ def final_metadata(end: PredictionEnd, counts: Counts) -> dict[str, Any]:
         "instance_identifier": info.get("identifier"),
         "context_length": info.get("contextLength"),
         "tool_call_errors": counts.failures or None,
+        "token_usage": token_usage(end) if with_usage else None,
     }
     return {name: value for name, value in metadata.items() if value is not None} | figures(end)

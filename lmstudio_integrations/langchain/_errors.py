@@ -90,7 +90,7 @@ class LangChainModelLoadError(errors.LMStudioModelLoadError, core.ModelError):
 
 
 class LangChainToolCallError(errors.LMStudioToolCallError, core.ModelError):
-    """A required tool call did not come."""
+    """A tool call failed."""
 
 
 class LangChainStructuredOutputError(errors.LMStudioStructuredOutputError, core.ModelError, core.OutputParserException):

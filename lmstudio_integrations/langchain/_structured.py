@@ -17,10 +17,10 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from lmstudio_integrations._adapters.growing import GrowingText
-from lmstudio_integrations._shortening import shortened
+from lmstudio_integrations._shortening import beginning, shortened
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
-from lmstudio_integrations.langchain._tools import is_pydantic, json_schema, openai_tool
+from lmstudio_integrations.langchain._tools import is_pydantic, json_schema, openai_tool, reject_enum
 from lmstudio_integrations.types.structured import read_response
 
 METHODS = ("json_schema", "function_calling", "json_mode")
@@ -34,11 +34,12 @@ def request(schema: Any, method: str, *, strict: bool | None) -> dict[str, Any]:
     """
     if method not in METHODS:
         raise LMStudioValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-    if method == "json_mode":
-        return {"response_format": {"type": "json_object"}}
-    if schema is None:
+    if schema is None and method != "json_mode":
         raise LMStudioValueError(f"method {method!r} needs a schema; only 'json_mode' works without")
     try:
+        reject_enum(schema)
+        if method == "json_mode":
+            return {"response_format": {"type": "json_object"}}
         if method == "function_calling":
             tool = openai_tool(schema)
             return {"tools": [tool], "tool_choice": tool["function"]["name"], "parallel_tool_calls": False}
@@ -245,19 +246,21 @@ def _message(result: list[Generation]) -> BaseMessage | None:
 
 
 def _no_call(tool: str, calls: Sequence[ToolCall], result: list[Generation]) -> LangChainStructuredOutputError:
-    """Return what there is to say of an answer that has no whole call of a tool."""
+    """Return the error about a response that has no whole call of a tool."""
     if calls:
         called = ", ".join(repr(call["name"]) for call in calls)
-        return LangChainStructuredOutputError(
-            f"the answer calls {called} and not {tool!r}; use a model that was trained for tools",
-            text=json.dumps(calls[0]["args"]),
-        )
+        problem = f"the response calls {called} and not {tool!r}; use a model that was trained for tools"
+        return _error(problem, json.dumps(calls[0]["args"]))
     invalid: Any = getattr(_message(result), "invalid_tool_calls", None)
-    return LangChainStructuredOutputError(
-        f"the answer has no whole tool call (stop reason {_stop_reason(result[0])}); if it was cut off, "
-        "raise max_tokens or the context length",
-        text=invalid[0]["args"] if invalid else result[0].text,
+    problem = (
+        f"the response has no whole tool call (stop reason {_stop_reason(result[0])}); if it was cut off, "
+        "raise max_tokens or the context length"
     )
+    return _error(problem, (invalid[0]["args"] or "") if invalid else result[0].text)
+
+
+def _error(problem: str, text: str) -> LangChainStructuredOutputError:
+    return LangChainStructuredOutputError(f"{problem}; the model wrote {beginning(text)}", text=text)
 
 
 def _begun(kind: Any, value: Any) -> Any:
@@ -280,8 +283,7 @@ def _instance(kind: Any, value: Any, text: str) -> Any:
         return _validated(kind, value)
     except Exception as error:  # a validator is the user's, and may raise anything
         reason = error if isinstance(error, ValueError) else repr(error)
-        message = f"the response does not fit {kind.__name__}: {shortened(str(reason))}"
-        raise LangChainStructuredOutputError(message, text=text) from error
+        raise _error(f"the response does not fit {kind.__name__}: {shortened(str(reason))}", text) from error
 
 
 def _validated(kind: Any, value: Any) -> Any:

@@ -5,6 +5,7 @@ langchain-core's own conversion drops what contains itself and what is no object
 """
 
 from collections.abc import Mapping
+from enum import Enum
 from inspect import isroutine
 from typing import Any
 
@@ -58,6 +59,7 @@ def _function(tool: Any) -> dict[str, Any]:
     """Return what OpenAI calls a function: name, description, and the schema of the arguments."""
     if is_object(tool):
         return _function_of_dict(tool)
+    reject_enum(tool)
     if is_pydantic(tool):
         return _described(_class_schema(tool))
     if isinstance(tool, BaseTool) and not isinstance(tool, Tool):  # a `Tool` has one argument, which core has to name
@@ -150,6 +152,12 @@ def _closed(schema: dict[str, Any]) -> dict[str, Any]:
     schema = schema or {"type": "object", "properties": {}}
     closed: dict[str, Any] = convert_to_openai_function({"name": "", "parameters": schema}, strict=True)["parameters"]
     return closed
+
+
+def reject_enum(schema: object) -> None:
+    """Raise `TypeError` for an enum, whose constructor langchain-core would take for a function."""
+    if isinstance(schema, type) and issubclass(schema, Enum):
+        raise TypeError("it is an enum; make it the type of a field of a pydantic class")
 
 
 def is_pydantic(schema: object) -> bool:

@@ -24,7 +24,8 @@ from lmstudio_integrations._adapters.signature import with_signature
 from lmstudio_integrations._adapters.tool_settings import is_required, original_names, tool_settings, wire_tools
 from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.langchain import _counting, _messages, _structured, _tools
-from lmstudio_integrations.langchain._chunks import ChunkStream, Fold, Options
+from lmstudio_integrations.langchain._batching import acompleted, aresults, calls_of, completed, in_batch, results
+from lmstudio_integrations.langchain._chunks import ChunkStream, Fold, Options, llm_output, reported
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._predicting import Predicting, ls_params, own_version, refuse_several
 from lmstudio_integrations.types._numbers import LogProbs, OrOff
@@ -123,7 +124,11 @@ class ChatLMStudio(Predicting, BaseChatModel):
     def _result(self, call: Call, folded: Fold) -> ChatResult:
         message = folded.message()
         self._note(call, folded.end)
-        return ChatResult(generations=[ChatGeneration(message=message)])
+        generations = [ChatGeneration(message=message)]
+        return ChatResult(generations=generations, llm_output=reported(message.response_metadata))
+
+    def _combine_llm_outputs(self, _llm_outputs: list[dict[str, Any] | None], /) -> dict[str, Any]:
+        return llm_output(_llm_outputs, self.model)
 
     # A stream -------------------------------------------------------------------------------------------------------
 
@@ -192,7 +197,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
 
         def open_stream() -> "PredictionStream":
             model, handles = images.upload(call, pictures)
-            return model.respond_stream(conversation.to_wire(drafts, handles), **call.options())
+            return in_batch(model.respond_stream(conversation.to_wire(drafts, handles), **call.options()))
 
         return open_stream
 
@@ -371,8 +376,12 @@ class ChatLMStudio(Predicting, BaseChatModel):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[AIMessage]:
-        """Answer several inputs, as many at once as the model runs, unless `max_concurrency` says otherwise."""
-        return super().batch(inputs, self._bounded(config), return_exceptions=return_exceptions, **kwargs)
+        """Respond to several inputs, as many at once as the model runs, unless `max_concurrency` says otherwise.
+
+        The first error and Ctrl-C stop the generations that still run.
+        """
+        calls, limit = calls_of(self.invoke, inputs, self._bounded(config), kwargs)
+        return results(calls, limit, keep_errors=return_exceptions)
 
     async def abatch(
         self,
@@ -382,8 +391,12 @@ class ChatLMStudio(Predicting, BaseChatModel):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[AIMessage]:
-        """Answer several inputs, as many at once as the model runs, unless `max_concurrency` says otherwise."""
-        return await super().abatch(inputs, self._bounded(config), return_exceptions=return_exceptions, **kwargs)
+        """Respond to several inputs, as many at once as the model runs, unless `max_concurrency` says otherwise.
+
+        The first error stops the generations that still run, and so does cancelling the task.
+        """
+        calls, limit = calls_of(self.ainvoke, inputs, self._bounded(config), kwargs)
+        return await aresults(calls, limit, keep_errors=return_exceptions)
 
     def batch_as_completed(
         self,
@@ -393,9 +406,9 @@ class ChatLMStudio(Predicting, BaseChatModel):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> Iterator[tuple[int, Any]]:
-        """Yield the place and the answer of each input as it comes; as many run at once as with `batch`."""
-        chosen: Any = return_exceptions  # langchain-core's signatures know `True` and `False`, but no `bool`
-        return super().batch_as_completed(inputs, self._bounded(config), return_exceptions=chosen, **kwargs)
+        """Yield the place of each input and its response as they come. See `batch`; closing this stops the rest."""
+        calls, limit = calls_of(self.invoke, inputs, self._bounded(config), kwargs)
+        return completed(calls, limit, keep_errors=return_exceptions)
 
     def abatch_as_completed(
         self,
@@ -405,9 +418,9 @@ class ChatLMStudio(Predicting, BaseChatModel):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> AsyncIterator[tuple[int, Any]]:
-        """Yield the place and the answer of each input as it comes; as many run at once as with `batch`."""
-        chosen: Any = return_exceptions
-        return super().abatch_as_completed(inputs, self._bounded(config), return_exceptions=chosen, **kwargs)
+        """Yield the place of each input and its response as they come. See `abatch`; closing this stops the rest."""
+        calls, limit = calls_of(self.ainvoke, inputs, self._bounded(config), kwargs)
+        return acompleted(calls, limit, keep_errors=return_exceptions)
 
 
 def _profile(info: Mapping[str, Any]) -> ModelProfile:

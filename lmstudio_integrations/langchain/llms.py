@@ -1,25 +1,30 @@
 """`LMStudioLLM`: raw completion, without a chat template, over LM Studio's native protocol."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_EXCEPTION, wait
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLLM
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
-from langchain_core.runnables.config import ContextThreadPoolExecutor
 from pydantic import ConfigDict, model_validator
 
+from lmstudio_integrations._adapters.outcome import with_tokens
 from lmstudio_integrations._adapters.predicting import Call
 from lmstudio_integrations._adapters.retry import abatches, arepeat, batches, repeat
 from lmstudio_integrations._renewals import renewal_pauses
-from lmstudio_integrations.errors import LMStudioCancelledError
-from lmstudio_integrations.langchain._chunks import Counts, final_metadata, usage
+from lmstudio_integrations.langchain._batching import aresults, in_batch, results
+from lmstudio_integrations.langchain._chunks import Counts, final_metadata, llm_output, note_progress, usage
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._predicting import Predicting, ls_params, own_version, refuse_several
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEnd, PredictionEvent
+from lmstudio_integrations.types.chat import WirePrompt
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    PredictionEnd,
+    PredictionEvent,
+    PromptProgress,
+)
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
@@ -105,27 +110,9 @@ class LMStudioLLM(Predicting, BaseLLM):
     ) -> LLMResult:
         with translated():
             call = self._settle(stop, kwargs)
-            if len(prompts) == 1:
-                manager = run_manager if call.values["streaming"] else None
-                return _result([self._answer(call, manager, prompts[0])])
-            return _result(self._answers(call, prompts))
-
-    def _answers(self, call: Call, prompts: list[str]) -> list[GenerationChunk]:
-        """Continue many texts, as many at once as the model runs; the first failure stops them all."""
-        batch = _Batch()
-
-        def answer(prompt: str) -> GenerationChunk:
-            return self._answer(call, None, prompt, batch)
-
-        with ContextThreadPoolExecutor(max_workers=self._concurrency()) as pool:
-            answers = [pool.submit(answer, prompt) for prompt in prompts]
-            try:
-                failed = [each for each in wait(answers, return_when=FIRST_EXCEPTION).done if each.exception()]
-                return [each.result() for each in failed or answers]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                batch.stop()
-                raise
+            manager = run_manager if call.values["streaming"] and len(prompts) == 1 else None
+            calls = [partial(self._answer, call, manager, prompt) for prompt in prompts]
+            return self._result(results(calls, self._concurrency()))
 
     async def _agenerate(
         self,
@@ -137,18 +124,15 @@ class LMStudioLLM(Predicting, BaseLLM):
         with translated():
             call = self._settle(stop, kwargs)
             manager = run_manager if call.values["streaming"] and len(prompts) == 1 else None
-            at_once = asyncio.Semaphore(self._concurrency())
+            calls = [partial(self._aanswer, call, manager, prompt) for prompt in prompts]
+            return self._result(await aresults(calls, self._concurrency()))
 
-            async def answer(prompt: str) -> GenerationChunk:
-                async with at_once:
-                    return await self._aanswer(call, manager, prompt)
-
-            tasks = [asyncio.ensure_future(answer(prompt)) for prompt in prompts]
-            try:
-                return _result(await asyncio.gather(*tasks))
-            finally:
-                for task in tasks:
-                    task.cancel()
+    def _result(self, completions: list[GenerationChunk]) -> LLMResult:
+        infos = [each.generation_info for each in completions]
+        generations = [
+            [Generation(text=each.text, generation_info=info)] for each, info in zip(completions, infos, strict=True)
+        ]
+        return LLMResult(generations=cast("list[Any]", generations), llm_output=llm_output(infos, self.model))
 
     def _stream(
         self,
@@ -173,12 +157,10 @@ class LMStudioLLM(Predicting, BaseLLM):
             async for chunk in self._achunks(call, run_manager, prompt, call.values["max_retries"]):
                 yield chunk
 
-    def _answer(
-        self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str, batch: "_Batch | None" = None
-    ) -> GenerationChunk:
+    def _answer(self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
         """Continue a text, again if the connection or the model is lost before anybody has seen a part of it."""
         of_stream, of_whole, renewals = _retries(call, manager)
-        return repeat(lambda: _joined(list(self._chunks(call, manager, prompt, of_stream, batch))), of_whole, renewals)
+        return repeat(lambda: _joined(list(self._chunks(call, manager, prompt, of_stream))), of_whole, renewals)
 
     async def _aanswer(self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
         """Continue a text; see `_answer`."""
@@ -190,21 +172,14 @@ class LMStudioLLM(Predicting, BaseLLM):
         return await arepeat(attempt, of_whole, renewals)
 
     def _chunks(
-        self,
-        call: Call,
-        manager: CallbackManagerForLLMRun | None,
-        prompt: str,
-        retries: int,
-        batch: "_Batch | None" = None,
+        self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str, retries: int
     ) -> Iterator[GenerationChunk]:
         def open_stream() -> "PredictionStream":
-            stream = call.model().complete_stream(prompt, **call.options())
-            if batch is not None:
-                batch.add(stream)
-            return stream
+            return in_batch(call.model().complete_stream(WirePrompt(prompt), **call.options()))
 
+        counts = Counts()
         for events in batches(open_stream, retries):
-            for chunk in self._chunks_of(call, events):
+            for chunk in self._chunks_of(call, events, counts):
                 if manager is not None:
                     manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
@@ -213,22 +188,28 @@ class LMStudioLLM(Predicting, BaseLLM):
         self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str, retries: int
     ) -> AsyncIterator[GenerationChunk]:
         async def open_stream() -> "AsyncPredictionStream":
-            return call.async_model().complete_stream(prompt, **call.options())
+            return call.async_model().complete_stream(WirePrompt(prompt), **call.options())
 
-        async for batch in abatches(open_stream, retries):
-            for chunk in self._chunks_of(call, batch):
+        counts = Counts()
+        async for events in abatches(open_stream, retries):
+            for chunk in self._chunks_of(call, events, counts):
                 if manager is not None:
                     await manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
 
-    def _chunks_of(self, call: Call, events: Iterable[PredictionEvent]) -> Iterator[GenerationChunk]:
+    def _chunks_of(self, call: Call, events: Iterable[PredictionEvent], counts: Counts) -> Iterator[GenerationChunk]:
         """Yield the chunks of events; the last one has all that is known of the prediction."""
         for event in events:
             if type(event) is LlmPredictionFragment:
+                if event.reasoning_type != "none":
+                    counts.reasoning = with_tokens(counts.reasoning, event)
                 yield GenerationChunk(text=event.content)
+            elif type(event) is PromptProgress:
+                note_progress(event, counts)
             elif type(event) is PredictionEnd:
                 self._learn(call, event)
-                yield GenerationChunk(text="", generation_info=_info(event))
+                info = {**final_metadata(event, counts), "usage_metadata": usage(event, counts)}
+                yield GenerationChunk(text="", generation_info=info)
 
     def _settle(self, stop: list[str] | None, given: dict[str, Any]) -> Call:
         refuse_several(given.pop("n", None))
@@ -245,31 +226,6 @@ class LMStudioLLM(Predicting, BaseLLM):
         return cast("LangSmithParams", ls_params(vars(self), "llm", stop, kwargs))
 
 
-class _Batch:
-    """The streams of one batch, each in a thread of its own, to be stopped together."""
-
-    def __init__(self) -> None:
-        self._streams: list[PredictionStream] = []
-        self._stopped = False
-
-    def add(self, stream: "PredictionStream") -> None:
-        """Take a stream in; stop it if the others were stopped already."""
-        self._streams.append(stream)
-        if self._stopped:
-            stream.cancel()
-
-    def stop(self) -> None:
-        """Stop all; may be called by any thread, and never waits."""
-        self._stopped = True
-        for stream in self._streams:
-            stream.cancel()
-
-
-def _info(end: PredictionEnd) -> dict[str, Any]:
-    counts = Counts()
-    return {**final_metadata(end, counts), "usage_metadata": usage(end, counts)}
-
-
 def _retries(call: Call, manager: object) -> tuple[int, int, Iterable[float]]:
     """Return how often a stream may be opened again, how often the whole call, and the pauses of its renewals.
 
@@ -280,27 +236,4 @@ def _retries(call: Call, manager: object) -> tuple[int, int, Iterable[float]]:
 
 
 def _joined(chunks: list[GenerationChunk]) -> GenerationChunk:
-    if not chunks:
-        raise LMStudioCancelledError("the completion was stopped before it began, because another of its batch failed")
     return GenerationChunk(text="".join(chunk.text for chunk in chunks), generation_info=chunks[-1].generation_info)
-
-
-def _result(answers: list[GenerationChunk]) -> LLMResult:
-    generations = [[Generation(text=answer.text, generation_info=answer.generation_info)] for answer in answers]
-    infos: list[dict[str, Any]] = [answer.generation_info or {} for answer in answers]
-    return LLMResult(
-        generations=cast("list[Any]", generations),
-        llm_output={
-            "model_name": infos[0].get("model_name") if infos else None,
-            "token_usage": {name: sum(_tokens(info, field) for info in infos) for name, field in _USAGE.items()},
-        },
-    )
-
-
-_USAGE = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens", "total_tokens": "total_tokens"}
-"""OpenAI's names of the token counts by langchain-core's."""
-
-
-def _tokens(info: Mapping[str, Any], field: str) -> int:
-    found: Mapping[str, int] = info.get("usage_metadata") or {}
-    return found.get(field, 0)

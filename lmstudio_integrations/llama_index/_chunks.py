@@ -13,7 +13,6 @@ What LlamaIndex does with responses decides their form:
 """
 
 import json
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
@@ -43,8 +42,6 @@ from lmstudio_integrations.types.results import (
     ToolCallName,
     ToolCallStart,
 )
-
-logger = logging.getLogger(__name__)
 
 LogProbs: TypeAlias = list[list[LogProb]]
 
@@ -195,10 +192,7 @@ class Answer:
         self._give_up(outcome.cut_off(event))
         self.end = event
         if self.only_thinking:
-            logger.warning(
-                "the answer of %r is all thinking; raise max_tokens, or set enable_thinking=False",
-                event.model_info.get("modelKey"),
-            )
+            outcome.warn_only_reasoning(event)
         return Step(last=True)
 
     _handlers: ClassVar[dict[type[Any], Callable[["Answer", Any], Step | None]]] = {
@@ -236,7 +230,7 @@ class Answer:
             delta=step.text,
             raw=self._raw() if step.last else None,
             logprobs=step.logprobs,
-            additional_kwargs=self._kwargs(step),
+            additional_kwargs=self._completion_kwargs() if step.last else self._kwargs(step),
         )
 
     def chat_response(self) -> ChatResponse:
@@ -257,12 +251,11 @@ class Answer:
             LlamaIndexToolCallError: If a tool call failed, or was required and did not come.
         """
         self.check()
-        thoughts = {"thinking": self.thinking} if self.thinking else {}
         return CompletionResponse(
             text=self.text,
             raw=self._raw(),
             logprobs=self._logprobs or None,
-            additional_kwargs={**self._usage(), **thoughts},
+            additional_kwargs=self._completion_kwargs(),
         )
 
     def check(self) -> None:
@@ -305,6 +298,10 @@ class Answer:
         if step.last:
             return self._usage()
         return {"thinking_delta": step.thinking} if step.thinking else {}
+
+    def _completion_kwargs(self) -> dict[str, Any]:
+        """Return the token counts, and the reasoning: a completion has no block for it."""
+        return {**self._usage(), **({"thinking": self.thinking} if self.thinking else {})}
 
     def _usage(self) -> dict[str, int]:
         assert self.end is not None, "a prediction ends with its statistics, or with an exception"

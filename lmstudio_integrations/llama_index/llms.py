@@ -45,6 +45,7 @@ from lmstudio_integrations.llama_index._portable import Portable
 from lmstudio_integrations.llama_index._streams import AsyncChunks, AsyncSource, chunks
 from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types._numbers import Count, LogProbs, OrOff
+from lmstudio_integrations.types.chat import WirePrompt
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.results import PredictionEvent
 
@@ -285,7 +286,7 @@ class LMStudio(Portable, Predicting, Structured):
             kwargs: See `chat`.
 
         Raises:
-            LMStudioValueError: If a setting is unknown, or the prompt is empty.
+            LMStudioValueError: If a setting is unknown, or the prompt is no string.
             LMStudioServerError: If the server cannot answer.
         """
         return self._answer(self._completion_job(prompt, formatted, kwargs)).completion_response()
@@ -376,14 +377,14 @@ class LMStudio(Portable, Predicting, Structured):
     def _open(self, job: _Job) -> "PredictionStream":
         options = job.call.options()
         if job.drafts is None:
-            return job.call.model().complete_stream(job.prompt, **options)
+            return job.call.model().complete_stream(WirePrompt(job.prompt), **options)
         model, handles = images.upload(job.call, job.pictures)
         return model.respond_stream(conversation.to_wire(job.drafts, handles), **options)
 
     async def _aopen(self, job: _Job) -> "AsyncPredictionStream":
         options = job.call.options()
         if job.drafts is None:
-            return job.call.async_model().complete_stream(job.prompt, **options)
+            return job.call.async_model().complete_stream(WirePrompt(job.prompt), **options)
         model, handles = await images.aupload(job.call, job.pictures)
         return model.respond_stream(conversation.to_wire(job.drafts, handles), **options)
 

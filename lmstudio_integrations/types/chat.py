@@ -90,6 +90,22 @@ class WireHistory(NamedTuple):
         return {"messages": self.messages}
 
 
+class WirePrompt(str):
+    """A text to be continued as it stands, even if it is empty: the server decides what to make of it.
+
+    Raises:
+        LMStudioValueError: If it is no string.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, text: object) -> Self:
+        """Check the text."""
+        if not isinstance(text, str):
+            raise LMStudioValueError(f"the prompt must be a string; got {text!r}")
+        return super().__new__(cls, text)
+
+
 _MESSAGES: dict[str, type[Message]] = {
     "system": SystemMessage,
     "user": UserMessage,

@@ -139,7 +139,8 @@ class LlmPredictionStats(WireModel):
     """Figures of one prediction.
 
     Times are in seconds, counts in tokens; the total is prompt + predicted, and the end-of-sequence token counts as
-    predicted. What the server did not measure is `None`.
+    predicted. What the server did not measure is `None`. `model_load_time_sec` is measured by this client:
+    how long the call waited for the model, if it loaded it.
     """
 
     stop_reason: str
@@ -148,6 +149,7 @@ class LlmPredictionStats(WireModel):
     num_gpu_layers: int | float | None = None
     time_to_first_token_sec: float | None = None
     total_time_sec: float | None = None
+    model_load_time_sec: float | None = None
     prompt_tokens_count: int | None = None
     predicted_tokens_count: int | None = None
     total_tokens_count: int | None = None

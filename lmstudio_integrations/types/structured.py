@@ -8,7 +8,7 @@ from pydantic import PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter
 from pydantic_core import from_json
 
 from lmstudio_integrations._narrow import is_object
-from lmstudio_integrations._shortening import shortened
+from lmstudio_integrations._shortening import beginning, shortened
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ def read_response(parse: Callable[[str], T], text: str, stop_reason: str) -> T:
     except (ValueError, RecursionError) as error:
         raise LMStudioStructuredOutputError(
             f"the response is not the structured output that was requested: {shortened(_reason(error))} "
-            f"(stop reason {stop_reason}){_HINTS.get(stop_reason, '')}",
+            f"(stop reason {stop_reason}){_HINTS.get(stop_reason, '')}; the model wrote {beginning(text)}",
             text=text,
         ) from error
 

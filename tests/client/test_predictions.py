@@ -43,6 +43,34 @@ async def test_an_answer_has_its_text_and_its_figures(model: Any) -> None:
     assert not result.structured
 
 
+@pytest.mark.parametrize("policy", ["get_or_load", "explicit", "new_instance"])
+async def test_the_call_that_loads_the_model_reports_the_load_time(client: Any, policy: str) -> None:
+    model = client.llm.lazy_model("chatty", load_policy=policy)
+    first, second = await model.respond("think"), await model.respond("think")
+    assert first.stats.model_load_time_sec > 0
+    assert second.stats.model_load_time_sec is None
+
+
+async def test_a_call_on_a_loaded_model_reports_no_load_time(client: Any) -> None:
+    model = await client.llm.model("chatty")
+    assert (await model.respond("think")).stats.model_load_time_sec is None
+    result = await client.llm.lazy_model("chatty").complete("count")
+    assert result.stats.model_load_time_sec is None
+
+
+async def test_a_stream_that_was_started_first_reports_the_load_time(client: Any) -> None:
+    stream = client.llm.lazy_model("chatty").respond_stream("think", idle_timeout=30)
+    await stream.start()
+    await _drain(stream)
+    assert stream.stats.model_load_time_sec > 0
+
+
+async def test_a_call_that_loads_an_unloaded_model_again_reports_the_load_time(client: Any, server: Emulator) -> None:
+    model = await client.llm.model("chatty")
+    await asyncio.to_thread(server.unload, "chatty")
+    assert (await model.respond("think")).stats.model_load_time_sec > 0
+
+
 async def test_a_stream_yields_one_fragment_a_token_and_then_the_result(model: Any) -> None:
     stream = model.respond_stream("count")
     fragments = [fragment async for fragment in stream]

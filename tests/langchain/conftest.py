@@ -23,6 +23,7 @@ CITY = {"tool": "weather", "arguments": {"city": "Oslo"}, "id": "c1"}
 RULES: list[dict[str, Any]] = [
     {"when": {"last": "^count"}, "then": [{"text": " ".join(str(n) for n in range(30))}]},
     {"when": {"last": "^for ever"}, "then": [{"text": "on and on " * 100_000}]},
+    {"when": {"last": "^think on"}, "then": [{"reasoning": "Let me see, let me see."}, {"text": "Done."}]},
     {"when": {"last": "^think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done."}]},
     {"when": {"last": "^weather", "tools": ["weather"]}, "then": [{"text": "I look."}, CITY]},
     {"when": {"last": "^both", "tools": ["weather"]}, "then": [CITY, {**CITY, "id": "c2"}]},

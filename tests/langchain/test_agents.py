@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import ModelRetryMiddleware, SummarizationMiddleware
+from langchain.agents.structured_output import ToolStrategy
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel
@@ -27,6 +28,7 @@ RULES: list[dict[str, Any]] = [
         "then": [{"text": "Twice."}, LOOK, {"tool": "look_up", "arguments": {"city": "Rome"}}],
     },
     {"when": {"last": "^weather", "tools": ["look_up"], "round": 1}, "then": [{"reasoning": "I must look."}, LOOK]},
+    {"when": {"last": "^plainly", "role": "user"}, "then": [{"text": "It rains in Oslo."}]},
     {"when": {"tools": ["Report"]}, "then": [FINAL]},
     {"when": {"structured": True}, "then": [{"text": '{"city": "Oslo", "degrees": 3}'}]},
     {"when": {"last": "^fail"}, "then": [{"error": "the engine gave up"}]},
@@ -134,6 +136,30 @@ def test_an_agent_gives_a_structured_answer_beside_its_tools(agents: Server, loo
     assert agent.invoke(ask("weather?"))["structured_response"] == Report(city="Oslo", degrees=3)
     assert looked == ["Oslo"]
     assert agents.asked.config.structured == {"type": "none"}
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_an_agent_recovers_from_a_response_without_the_required_call(agents: Server, streamed: bool) -> None:
+    """`ToolStrategy` requires a call; LangChain asks again when a model writes text instead."""
+    agent = create_agent(agents.chat(model=MODEL), [], response_format=ToolStrategy(Report))
+    if streamed:
+        state: dict[str, Any] = {}
+        for mode, part in agent.stream(ask("plainly"), stream_mode=["messages", "values"]):
+            state = part if mode == "values" and isinstance(part, dict) else state
+    else:
+        state = agent.invoke(ask("plainly"))
+    assert state["structured_response"] == Report(city="Oslo", degrees=3)
+    assert [message.text for message in state["messages"][:2]] == ["plainly", "It rains in Oslo."]
+    assert len(agents.predictions) == 2
+
+
+def test_an_agent_with_tools_ends_with_the_text_where_the_required_call_is_missing(
+    agents: Server, look_up: Any
+) -> None:
+    agent = create_agent(agents.chat(model=MODEL), [look_up], response_format=ToolStrategy(Report))
+    state = agent.invoke(ask("plainly"))
+    assert state.get("structured_response") is None
+    assert state["messages"][-1].text == "It rains in Oslo."
 
 
 def test_a_name_that_looks_like_another_provider_gets_its_answer_by_grammar(agents: Server) -> None:

@@ -14,7 +14,9 @@ from langchain_core.exceptions import (
     ModelNotFoundError,
     ModelTimeoutError,
 )
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import LLMResult
 from langchain_core.prompts import ChatPromptTemplate
 
 from lmstudio_integrations._adapters import retry
@@ -66,6 +68,46 @@ def test_a_stream_tells_the_same_as_a_plain_call(server: Server) -> None:
     assert plain.response_metadata["model_provider"] == llm._get_ls_params().get("ls_provider")
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_generating_for_several_conversations_sums_their_tokens(server: Server, asynchronous: bool) -> None:
+    llm = server.chat()
+
+    def generate(*questions: str, **given: Any) -> tuple[LLMResult, list[AIMessage]]:
+        asked: list[Any] = [[HumanMessage(question)] for question in questions]
+        result = asyncio.run(llm.agenerate(asked, **given)) if asynchronous else llm.generate(asked, **given)
+        return result, [generations[0].message for generations in result.generations]  # type: ignore[union-attr,misc]
+
+    result, messages = generate("count", "think", "count")
+    assert result.llm_output is not None
+    assert result.llm_output["model_name"] == CHAT
+    usages = [
+        message.usage_metadata or UsageMetadata(input_tokens=0, output_tokens=0, total_tokens=0) for message in messages
+    ]
+    assert result.llm_output["token_usage"] == {
+        "prompt_tokens": sum(usage["input_tokens"] for usage in usages),
+        "completion_tokens": sum(usage["output_tokens"] for usage in usages),
+        "total_tokens": sum(usage["total_tokens"] for usage in usages),
+    }
+    assert result.llm_output["token_usage"]["prompt_tokens"] > 0
+    assert messages[0].response_metadata["token_usage"]["completion_tokens"] == 31
+    assert generate("count", stream=True)[0].llm_output == {"token_usage": {}, "model_name": CHAT}
+
+
+def test_a_callback_gets_model_and_token_counts(server: Server) -> None:
+    """`OpenAICallbackHandler` and others read `llm_output`."""
+
+    class Handler(BaseCallbackHandler):
+        output: Any = None
+
+        def on_llm_end(self, response: LLMResult, **_: Any) -> None:
+            self.output = response.llm_output
+
+    handler = Handler()
+    server.chat().invoke("count", {"callbacks": [handler]})
+    assert handler.output["model_name"] == CHAT
+    assert handler.output["token_usage"]["completion_tokens"] == 31
+
+
 def test_chunks_of_a_stream_share_the_identifier_of_the_run(server: Server) -> None:
     chunks = list(server.chat(max_tokens=3).stream("count"))
     (identifier,) = {chunk.id for chunk in chunks}
@@ -90,6 +132,23 @@ def test_thoughts_are_told_apart(server: Server, ask: Invoke) -> None:
     assert message.text.strip() == "Done."
     assert message.additional_kwargs["reasoning_content"].strip() == "Let me see."
     assert [block["type"] for block in message.content_blocks] == ["reasoning", "text"]
+
+
+def test_a_response_of_reasoning_alone_is_logged(server: Server, ask: Invoke, caplog: pytest.LogCaptureFixture) -> None:
+    message = ask(server.chat(max_tokens=3), "think on")
+    assert (message.text, message.response_metadata["finish_reason"]) == ("", "length")
+    assert caplog.text.count(f"the response of {CHAT!r} is all reasoning") == 1
+    ask(server.chat(), "think on")
+    assert caplog.text.count("all reasoning") == 1
+
+
+async def test_a_response_of_reasoning_alone_is_logged_in_batches(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    llm, questions = server.chat(max_tokens=3), ["think on", "count", "think on"]
+    llm.batch(list(questions))
+    await llm.abatch(list(questions))
+    assert caplog.text.count("all reasoning") == 4
 
 
 def test_v1_output_is_blocks(server: Server, ask: Invoke) -> None:
@@ -537,9 +596,16 @@ def test_an_embedding_model_cannot_chat(server: Server, ask: Invoke) -> None:
 def test_an_empty_list_of_messages_is_refused(server: Server, ask: Invoke) -> None:
     with pytest.raises(LMStudioValueError, match="empty"):
         ask(server.chat(), [])
-    with pytest.raises(LMStudioValueError, match="empty"):
-        ask(server.chat(), "")
     assert ask(server.chat(), "count").content == COUNTED
+
+
+@pytest.mark.parametrize("question", ["", "  \n"])
+def test_an_empty_message_is_the_servers_to_answer(server: Server, ask: Invoke, question: str) -> None:
+    assert ask(server.chat(), question).content
+    assert server.asked.history is not None
+    (message,) = server.asked.history.to_dict()["messages"]
+    assert message["content"] == [{"type": "text", "text": question}]
+    assert [message.text != "" for message in server.chat().batch([question])] == [True]
 
 
 def test_a_failure_in_the_middle_is_raised_and_no_part_passes_for_an_answer(server: Server, ask: Invoke) -> None:

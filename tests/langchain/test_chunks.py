@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from lmstudio_integrations.errors import LMStudioToolCallError
 from lmstudio_integrations.langchain._chunks import FIRST_TOOL_INDEX, ChunkStream, Options
 from lmstudio_integrations.langchain._predicting import _parallel
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PromptProgress
@@ -233,16 +232,54 @@ def test_without_parallel_calls_the_first_is_kept(format_: str) -> None:
         assert [call["id"] for call in message.invalid_tool_calls] == ["c0"]
 
 
-def test_a_required_call_that_did_not_come_is_an_error_on_every_path() -> None:
-    events = [*text("No."), end()]
-    with pytest.raises(LMStudioToolCallError, match="required"):
-        invoked(events, required=True)
-    with pytest.raises(LMStudioToolCallError, match="required"):
-        streamed(events, "v0", required=True)
-    failing = [*opened("c1", "f"), failed(), end()]
-    assert invoked(failing, required=True).invalid_tool_calls
-    assert streamed(failing, "v0", required=True).invalid_tool_calls
-    assert streamed([*call("c1", "f", {}), end()], "v0", required=True).tool_calls
+def plain(events: list[PredictionEvent], _format: str, **options: Any) -> AIMessage:
+    """Return the message of a plain call; as `streamed` otherwise."""
+    return invoked(events, **options)
+
+
+on_both_paths = pytest.mark.parametrize("answer", [plain, streamed])
+
+
+@on_both_paths
+def test_a_required_call_that_did_not_come_is_logged(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    assert answer([*text("No."), end()], "v0", required=True).text == "No."
+    assert caplog.text.count("'a-model': a tool call was required") == 1
+
+
+@on_both_paths
+def test_a_required_call_that_failed_or_came_is_not_logged(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
+    assert answer([*opened("c1", "f"), failed(), end()], "v0", required=True).invalid_tool_calls
+    assert answer([*call("c1", "f", {}), end()], "v0", required=True).tool_calls
+    assert not caplog.records
+
+
+@on_both_paths
+@pytest.mark.parametrize("rest", [[], text(" ", "\n"), [LlmPredictionFragment(" ", tokens=[{"text": " "}])]])
+@pytest.mark.parametrize("required", [True, False])
+def test_a_response_of_reasoning_alone_is_logged(
+    answer: Any, rest: list[PredictionEvent], required: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer([*thought("Hm."), *rest, end("maxPredictedTokensReached")], "v0", required=required)
+    (record,) = caplog.records
+    assert "the response of 'a-model' is all reasoning; raise max_tokens" in record.getMessage()
+
+
+@on_both_paths
+@pytest.mark.parametrize(
+    "rest",
+    [
+        text(" ", "Yes"),
+        [LlmPredictionFragment("Yes", tokens=[{"text": "Yes"}])],
+        call("c1", "f", {}),
+        [*opened("c1", "f"), failed()],
+    ],
+)
+def test_reasoning_with_a_response_is_not_logged(
+    answer: Any, rest: list[PredictionEvent], caplog: pytest.LogCaptureFixture
+) -> None:
+    answer([*thought("Hm."), *rest, end()], "v0")
+    answer([end()], "v0")
+    assert not caplog.records
 
 
 @in_every_format

@@ -106,8 +106,11 @@ def test_unknown_settings_and_several_answers_are_refused(server: Server, comple
 def test_failures_are_raised(server: Server, complete: Complete) -> None:
     with pytest.raises(ModelError, match="gave up"):
         complete(server.llm(), "break")
-    with pytest.raises(LMStudioValueError, match="empty"):
-        complete(server.llm(), "")
+
+
+def test_an_empty_prompt_is_the_servers_to_answer(server: Server, complete: Complete) -> None:
+    assert complete(server.llm(), "")
+    assert server.asked.prompt == ""
 
 
 async def test_a_batch_runs_prompts_beside_each_other_and_keeps_their_order(server: Server) -> None:
@@ -146,6 +149,16 @@ def test_metadata_is_on_the_last_chunk_only(server: Server) -> None:
         whole += chunk
     assert whole.text == "0 1"
     assert whole.generation_info == info
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_cached_and_reasoning_tokens_are_counted(server: Server, streaming: bool) -> None:
+    llm = server.llm(streaming=streaming)
+    llm.invoke("think")
+    info = llm.generate(["think"]).generations[0][0].generation_info
+    assert info is not None
+    assert info["usage_metadata"]["input_token_details"]["cache_read"] >= 0
+    assert info["usage_metadata"]["output_token_details"]["reasoning"] > 0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from enum import Enum
 from typing import Annotated, Any, Literal, TypedDict
 
 import pytest
@@ -13,7 +14,7 @@ from pydantic.v1 import BaseModel as BaseModelV1
 from pydantic_core import from_json
 
 from lmstudio_integrations.emulator import ModelEntry
-from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioToolCallError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._json_prefix import spoiler
 from lmstudio_integrations.langchain._structured import answer_parser, call_parser
 from lmstudio_integrations.langchain._tools import openai_tool
@@ -410,9 +411,72 @@ def test_settings_go_along(server: Server) -> None:
     assert server.asked.config.temperature == 0.25
 
 
-def test_a_missing_call_is_an_error(server: Server) -> None:
-    with pytest.raises(LMStudioToolCallError, match="required"):
-        server.chat().with_structured_output(Person, method="function_calling").invoke("silent")
+@pytest.mark.parametrize("schema", [Person, PersonV1, SCHEMA])
+async def test_a_missing_call_is_a_parsing_error_that_shows_the_text(server: Server, schema: Any) -> None:
+    model = server.chat().with_structured_output(schema, method="function_calling")
+    for call in (lambda: model.invoke("silent"), lambda: list(model.stream("silent"))):
+        with pytest.raises(OutputParserException, match=r"no whole tool call .*; the model wrote 'I w") as caught:
+            call()
+        assert isinstance(caught.value, LMStudioStructuredOutputError)
+        assert caught.value.llm_output == caught.value.text == "I will not."
+    with pytest.raises(OutputParserException, match="I will not"):
+        await model.ainvoke("silent")
+    with pytest.raises(OutputParserException, match="I will not"):
+        [each async for each in model.astream("silent")]
+
+
+@pytest.mark.parametrize("schema", [Person, PersonV1, SCHEMA])
+async def test_a_missing_call_is_the_parsing_error_of_a_raw_response(server: Server, schema: Any) -> None:
+    model: Any = server.chat().with_structured_output(schema, method="function_calling", include_raw=True)
+    merged: dict[str, Any] = {}
+    for part in model.stream("silent"):
+        merged |= part
+    for answer in (model.invoke("silent"), await model.ainvoke("silent"), merged):
+        assert answer.keys() == {"raw", "parsed", "parsing_error"}
+        assert answer["raw"].content == "I will not."
+        assert answer["parsed"] is None
+        assert isinstance(answer["parsing_error"], OutputParserException)
+
+
+@pytest.mark.parametrize(
+    ("question", "method", "shown"),
+    [
+        ("half", "json_schema", r"""; the model wrote '\{"name": "Ann", "ag'"""),
+        ("odd", "json_schema", r"""does not fit Person: .*; the model wrote '\{"name": "Ann", "age": "old"\}'"""),
+        ("half", "json_mode", r"""; the model wrote '\{"name": "Ann", "ag'"""),
+    ],
+)
+def test_an_error_shows_what_the_model_wrote(server: Server, question: str, method: Any, shown: str) -> None:
+    with pytest.raises(LMStudioStructuredOutputError, match=f"(?s){shown}"):
+        server.chat().with_structured_output(Person, method=method).invoke(question)
+
+
+def test_an_error_shows_only_the_beginning_of_a_long_text() -> None:
+    with pytest.raises(LMStudioStructuredOutputError, match=r"; the model wrote '(x{200})…'") as caught:
+        answer_parser(Person).invoke("x" * 5000)
+    assert caught.value.text == "x" * 5000
+
+
+class Color(Enum):
+    """A color."""
+
+    RED = "red"
+
+
+class Painted(BaseModel):
+    """Something with a color."""
+
+    color: Color
+
+
+def test_an_enum_may_be_the_type_of_a_field(server: Server) -> None:
+    assert server.chat().with_structured_output(Painted).invoke("What is it?") == Painted(color=Color.RED)
+
+
+@pytest.mark.parametrize("given", [{"tools": [Color]}, {"response_format": Color}])
+def test_an_enum_is_no_tool_and_no_response_format(server: Server, given: dict[str, Any]) -> None:
+    with pytest.raises(LMStudioValueError, match="it is an enum"):
+        server.chat().invoke("What is it?", **given)
 
 
 class Unfinished(BaseModel):
@@ -428,6 +492,9 @@ class Unfinished(BaseModel):
         (None, "json_schema", "needs a schema"),
         (3, "json_schema", "3 is no schema"),
         (3, "function_calling", "3 is no schema"),
+        (Color, "json_schema", "Color'> is no schema .*: it is an enum; make it the type of a field"),
+        (Color, "function_calling", "Color'> is no schema .*: it is an enum"),
+        (Color, "json_mode", "Color'> is no schema .*: it is an enum"),
         (int, "function_calling", "'int'> is no schema"),
         (Literal["a"], "json_schema", "'a'.* is no schema"),
         (Literal["a"], "function_calling", "'a'.* is no schema"),

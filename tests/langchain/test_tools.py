@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field, RootModel
 from pydantic.v1 import BaseModel as BaseModelV1
 
 from lmstudio_integrations._adapters.tool_settings import tool_settings
-from lmstudio_integrations.errors import LMStudioToolCallError, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._tools import openai_tools, response_settings
-from tests.langchain.conftest import PLAIN, Invoke, Server
+from tests.langchain.conftest import CHAT, PLAIN, Invoke, Server
 
 
 @tool
@@ -357,13 +357,18 @@ def test_a_broken_call_is_invalid_on_every_path(server: Server, ask: Invoke) -> 
     assert len(message.invalid_tool_calls) == 1
 
 
-def test_a_required_call_is_asked_for_and_missed(server: Server, ask: Invoke) -> None:
-    llm = server.chat()
-    ask(llm.bind_tools([weather], tool_choice="any"), "weather?")
+@pytest.mark.parametrize("choice", ["any", "weather"])
+def test_a_response_without_the_required_call_is_returned_with_a_warning(
+    server: Server, ask: Invoke, choice: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    llm = server.chat().bind_tools([weather], tool_choice=choice)
+    assert ask(llm, "weather?").tool_calls
     assert server.asked.tool_choice == "required"
-    with pytest.raises(LMStudioToolCallError, match="required") as caught:
-        ask(llm.bind_tools([weather], tool_choice="weather"), "silent")
-    assert not getattr(caught.value, "is_retryable", True)
+    assert "required" not in caplog.text
+    message = ask(llm, "silent")
+    assert message.content == "I will not."
+    assert message.tool_calls == []
+    assert caplog.text.count(f"{CHAT!r}: a tool call was required") == 1
 
 
 def test_tools_for_a_model_that_was_not_trained_for_them_warn_once(server: Server, ask: Invoke) -> None:

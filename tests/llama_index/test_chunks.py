@@ -152,7 +152,7 @@ def test_an_answer_of_thoughts_alone_is_reported(caplog: pytest.LogCaptureFixtur
     response = whole([thought("hm"), end("maxPredictedTokensReached")])
     assert raw(response)["only_thinking"] is True
     assert response.message.content == ""
-    assert "all thinking; raise max_tokens" in caplog.text
+    assert "all reasoning; raise max_tokens" in caplog.text
 
 
 def test_an_answer_after_thoughts_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:

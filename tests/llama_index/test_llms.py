@@ -507,14 +507,21 @@ async def test_a_line_that_breaks_is_an_error_not_an_end(llm: LMStudio) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])
-def test_an_empty_prompt_is_refused(llm: LMStudio, text: str) -> None:
-    with pytest.raises(LMStudioValueError, match="empty"):
-        llm.complete(text)
+async def test_an_empty_message_is_the_servers_to_answer(server: Server, llm: LMStudio, text: str) -> None:
+    assert llm.chat(asking(text)).message.content
+    assert llm.complete(text).text
+    assert (await llm.acomplete(text)).text
+    assert list(llm.stream_complete(text))[-1].text
+    assert (await gathered(await llm.astream_chat(asking(text))))[-1].message.content
+    assert server.conversation == [("user", [{"type": "text", "text": text}])]
 
 
-def test_an_empty_prompt_to_be_continued_is_refused(llm: LMStudio) -> None:
-    with pytest.raises(LMStudioValueError, match="empty"):
-        llm.complete("", formatted=True)
+async def test_an_empty_prompt_to_be_continued_is_the_servers_to_answer(server: Server, llm: LMStudio) -> None:
+    assert llm.complete("", formatted=True).text
+    assert server.asked.prompt == ""
+    assert (await llm.acomplete("", formatted=True)).text
+    assert list(llm.stream_complete("", formatted=True))[-1].text
+    assert (await gathered(await llm.astream_complete("", formatted=True)))[-1].text
 
 
 def test_a_token_of_the_wrong_shape_is_refused_without_being_shown(server: Server) -> None:

@@ -17,6 +17,7 @@ from lmstudio_integrations.types.chat import (
     TextPart,
     ToolMessage,
     UserMessage,
+    WirePrompt,
 )
 from lmstudio_integrations.types.files import FileHandle, Origin
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
@@ -298,3 +299,10 @@ def test_a_file_keeps_its_origin_on_the_way_through_a_chat() -> None:
     assert part.origin is origin
     assert PICTURE.origin is None
     assert part.to_dict() == FILE, "the server is told nothing of it"
+
+
+@pytest.mark.parametrize("value", [None, 5, b"text"])
+def test_a_text_to_be_continued_is_a_string(value: Any) -> None:
+    assert WirePrompt("") == ""
+    with pytest.raises(LMStudioValueError, match="the prompt must be a string"):
+        WirePrompt(value)

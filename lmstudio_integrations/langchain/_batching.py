@@ -1,0 +1,164 @@
+"""Many calls at once, in threads or in tasks. Knows neither models nor settings.
+
+langchain-core runs a batch to its end before it raises the first error, and Ctrl-C waits as long. Here both stop the
+generations that still run.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import as_completed
+from contextvars import ContextVar
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
+
+from langchain_core.runnables.config import ContextThreadPoolExecutor, get_config_list
+
+from lmstudio_integrations.errors import LMStudioCancelledError
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.sync import PredictionStream
+
+T = TypeVar("T")
+InputT = TypeVar("InputT")
+
+
+class _Group:
+    """The streams that the threads of one batch read, to be closed together."""
+
+    def __init__(self) -> None:
+        self._streams: WeakSet[PredictionStream] = WeakSet()
+        self._closed = False
+        self._lock = Lock()
+
+    def add(self, stream: "PredictionStream") -> None:
+        """Add a stream that was not read yet.
+
+        Raises:
+            LMStudioCancelledError: If the group was closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise LMStudioCancelledError("the call was stopped before it began, with the others of its batch")
+            self._streams.add(stream)
+
+    def close(self) -> None:
+        """Close all streams, now and later; their readers get `LMStudioCancelledError`."""
+        with self._lock:
+            self._closed, streams = True, list(self._streams)
+        for stream in streams:
+            stream.close()
+
+    def run(self, call: Callable[[], T]) -> T:
+        """Make a call whose streams belong to this group."""
+        _current.set(self)  # each task of the executor has a context of its own
+        return call()
+
+
+_current: ContextVar[_Group | None] = ContextVar("lmstudio_batch", default=None)
+
+
+def in_batch(stream: "PredictionStream") -> "PredictionStream":
+    """Let a stream end with the batch that this thread works for, if it works for one.
+
+    Raises:
+        LMStudioCancelledError: If the batch was stopped.
+    """
+    group = _current.get()
+    if group is not None:
+        group.add(stream)
+    return stream
+
+
+def calls_of(
+    invoke: Callable[..., T], inputs: Sequence[InputT], config: Any, given: Mapping[str, Any]
+) -> tuple[list[Callable[[], T]], int | None]:
+    """Return a call for each input, and how many may run at once, as `Runnable.batch` understands its arguments."""
+    configs = get_config_list(config, len(inputs)) if inputs else []
+    calls: list[Callable[[], T]] = [
+        partial(invoke, each, own, **given) for each, own in zip(inputs, configs, strict=True)
+    ]
+    return calls, configs[0].get("max_concurrency") if configs else None
+
+
+def completed(
+    calls: Sequence[Callable[[], T]], limit: int | None, *, keep_errors: bool = False
+) -> Iterator[tuple[int, T | Exception]]:
+    """Make calls in threads; yield the place and the result of each as it ends.
+
+    An error, an interrupt, and closing this iterator stop the others.
+
+    Args:
+        calls: The calls.
+        limit: How many may run at once.
+        keep_errors: Whether an `Exception` is a result.
+    """
+    attempts = [partial(_attempt, call, keep_errors=keep_errors) for call in calls]
+    if len(attempts) == 1:
+        yield 0, attempts[0]()
+        return
+    group = _Group()
+    with ContextThreadPoolExecutor(max_workers=limit) as pool:
+        try:
+            places = {pool.submit(group.run, attempt): place for place, attempt in enumerate(attempts)}
+            for future in as_completed(places):
+                yield places[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            group.close()
+            raise
+
+
+async def acompleted(
+    calls: Sequence[Callable[[], Awaitable[T]]], limit: int | None, *, keep_errors: bool = False
+) -> AsyncIterator[tuple[int, T | Exception]]:
+    """Make calls in tasks; yield the place and the result of each as it ends. See `completed`."""
+    at_once = asyncio.Semaphore(limit or max(1, len(calls)))
+
+    async def attempt(place: int, call: Callable[[], Awaitable[T]]) -> tuple[int, T | Exception]:
+        async with at_once:
+            return place, await _aattempt(call, keep_errors=keep_errors)
+
+    tasks = [asyncio.ensure_future(attempt(place, call)) for place, call in enumerate(calls)]
+    try:
+        for done in asyncio.as_completed(tasks):
+            yield await done
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def results(calls: Sequence[Callable[[], T]], limit: int | None, *, keep_errors: bool = False) -> list[T]:
+    """Make calls in threads; return the results in order. With `keep_errors`, some may be exceptions."""
+    return _in_order(dict(completed(calls, limit, keep_errors=keep_errors)))
+
+
+async def aresults(
+    calls: Sequence[Callable[[], Awaitable[T]]], limit: int | None, *, keep_errors: bool = False
+) -> list[T]:
+    """Make calls in tasks; return the results in order. See `results`."""
+    return _in_order({place: result async for place, result in acompleted(calls, limit, keep_errors=keep_errors)})
+
+
+def _in_order(found: Mapping[int, Any]) -> list[Any]:
+    return [found[place] for place in range(len(found))]
+
+
+def _attempt(call: Callable[[], T], *, keep_errors: bool) -> T | Exception:
+    try:
+        return call()
+    except Exception as error:
+        if keep_errors:
+            return error
+        raise
+
+
+async def _aattempt(call: Callable[[], Awaitable[T]], *, keep_errors: bool) -> T | Exception:
+    try:
+        return await call()
+    except Exception as error:
+        if keep_errors:
+            return error
+        raise
