@@ -1,8 +1,9 @@
 """What handlers work with: the server's state, the client that asks, the channel that answers."""
 
 import asyncio
+import platform
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -100,6 +101,15 @@ class Client:
 
 
 @dataclass(slots=True, eq=False)
+class LinkSettings:
+    """The settings of LM Link, which all clients share."""
+
+    disabled: bool = True
+    device_name: str = field(default_factory=platform.node)
+    preferred_device: str | None = None
+
+
+@dataclass(slots=True, eq=False)
 class Hub:
     """The state that all connections of a server share. `latency` is the seconds that each request is on its way."""
 
@@ -110,6 +120,7 @@ class Hub:
     latency: float = 0.0
     limits: Limits = DEFAULT_LIMITS
     flags: set[str] = field(default_factory=set[str])
+    link: LinkSettings = field(default_factory=LinkSettings)
 
     async def travel(self) -> None:
         """Wait as long as a request is on its way."""
@@ -145,3 +156,7 @@ class Channel(Protocol):
     def break_line(self, kind: FaultKind) -> None:
         """Carry out a fault of the line that a scripted model orders."""
         ...
+
+
+Handler = Callable[..., Awaitable[Any]]
+"""Serves one endpoint. Takes the context, for a channel also the channel, and the parameter."""

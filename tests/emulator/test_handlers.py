@@ -15,9 +15,7 @@ from lmstudio_integrations.emulator.downloads import CHUNK, OnBytes, copy
 from lmstudio_integrations.emulator.engines import scripted
 from lmstudio_integrations.emulator.engines.base import EngineEvent, ModelFacts
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
-from lmstudio_integrations.emulator.handlers import HANDLERS
 from lmstudio_integrations.emulator.weights import WeightsError
-from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 from lmstudio_integrations.types.results import ToolCallArguments, ToolCallName, ToolCallStart
 from tests.emulator.wire import STACK, TIMEOUT, Wire, asking, named, stack, wire
 from tests.requirements import proves
@@ -65,11 +63,6 @@ def files(server: Emulator) -> Iterator[Wire]:
     """A socket of the same client for files."""
     with wire(server, "files") as opened:
         yield opened
-
-
-def test_every_endpoint_with_a_schema_is_served() -> None:
-    served = {namespace: set(handlers) for namespace, handlers in HANDLERS.items()}
-    assert served == {namespace: set(endpoints) for namespace, endpoints in ENDPOINTS.items()}
 
 
 # Infos
