@@ -313,6 +313,7 @@ class Emulator:
                 yield _Running(hub, server)
         finally:
             await library.close()
+            hub.spill.remove()
 
 
 class _Life:
@@ -348,7 +349,7 @@ class _Running:
         try:
             entry = library.resolve(found[0].kind if found else "llm", key)[0]
             ttl_ms = None if ttl is None else round(ttl * 1000)
-            instance = await library.load(entry, identifier=identifier, ttl_ms=ttl_ms)
+            instance = await library.load(entry, name=key, identifier=identifier, ttl_ms=ttl_ms)
         except (EngineError, RefusedError) as error:
             cause = f": {error.cause}" if isinstance(error, EngineError) and error.cause else ""
             raise LMStudioModelLoadError(f"cannot load {key!r}: {error}{cause}") from error

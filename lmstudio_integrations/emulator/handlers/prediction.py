@@ -184,7 +184,8 @@ class _Prediction:
         stats = self.meter.stats(finished)
         end = PredictionEnd(
             stats,
-            self.instance.describe(),
+            # As real servers send it: the time of use is known to listings only.
+            self.instance.describe() | {"lastUsedTime": None},
             fields_of(self.instance.fields),
             fields_of(self.effective),
         )
@@ -212,7 +213,7 @@ async def _generate(
     context: Context, channel: Channel, instance: Instance, request: GenerateRequest, effective: dict[str, Any]
 ) -> None:
     if request.config.draft_model:
-        context.hub.library.resolve("llm", request.config.draft_model)
+        context.hub.library.check_draft_model(request.config.draft_model)
     hub, client = context.hub, context.client.identifier
     record = hub.ledger.add(PredictionRecord(instance.identifier, client, raw=request.history is None))
     meter = Meter(hub.clock)

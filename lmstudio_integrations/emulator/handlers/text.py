@@ -79,4 +79,4 @@ async def apply_prompt_template(context: Context, parameter: ApplyPromptTemplate
 async def preload_draft_model(context: Context, parameter: PreloadDraftModel) -> None:
     """Check that a draft model is there; the engine takes it when a prediction asks for it."""
     context.hub.library.find(context.kind, parameter["specifier"])
-    context.hub.library.resolve("llm", parameter["draftModelKey"])
+    context.hub.library.check_draft_model(parameter["draftModelKey"])
