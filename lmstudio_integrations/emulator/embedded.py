@@ -20,7 +20,7 @@ from lmstudio_integrations.emulator.context import Hub
 from lmstudio_integrations.emulator.downloads import Downloads
 from lmstudio_integrations.emulator.engines._memory import memory_limit
 from lmstudio_integrations.emulator.engines.base import Engine, EngineError
-from lmstudio_integrations.emulator.ledger import Ledger, LoadRecord, PredictionRecord
+from lmstudio_integrations.emulator.ledger import EmbeddingRecord, Ledger, LoadRecord, PredictionRecord
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, Limits
 from lmstudio_integrations.emulator.logs import Logs
 from lmstudio_integrations.emulator.models import Library
@@ -115,7 +115,7 @@ class Emulator:
         self._worker_memory = memory_limit(worker_memory)
         self._origins = origins
         self._limits = limits
-        self._ledger = Ledger()
+        self._ledger = Ledger(limits)
         self._thread: threading.Thread | None = None
         self._life: _Life | None = None
         self._running: _Running | None = None
@@ -132,13 +132,21 @@ class Emulator:
 
     @property
     def predictions(self) -> tuple[PredictionRecord, ...]:
-        """The predictions so far, the oldest first; of very many, the last ones."""
-        return tuple(self._ledger.predictions)
+        """The predictions so far, oldest first: what was requested, and what came of it.
+
+        The last 10,000 are kept, fewer if they are large, unless `limits` says otherwise.
+        """
+        return self._ledger.predictions.records
+
+    @property
+    def embedded_texts(self) -> tuple[EmbeddingRecord, ...]:
+        """The texts that clients asked to embed, oldest first; kept like `predictions`."""
+        return self._ledger.embeddings.records
 
     @property
     def loads(self) -> tuple[LoadRecord, ...]:
-        """The loads so far, oldest first; of more than 10,000, the last ones."""
-        return self._ledger.loads
+        """The loads so far, oldest first; kept like `predictions`."""
+        return self._ledger.loads.records
 
     @property
     def connections(self) -> tuple[ConnectionRecord, ...]:

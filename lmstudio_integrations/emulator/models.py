@@ -16,7 +16,7 @@ from lmstudio_integrations.emulator.clock import Clock
 from lmstudio_integrations.emulator.downloads import Downloads, OnBytes
 from lmstudio_integrations.emulator.engines.base import Engine, EngineError, LoadRequest, ModelFacts, Progress
 from lmstudio_integrations.emulator.instance import Instance
-from lmstudio_integrations.emulator.ledger import Ledger, LoadEntry, LoadMode, LoadRecord, LoadState
+from lmstudio_integrations.emulator.ledger import Entry, Ledger, LoadMode, LoadRecord, LoadState
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, ModelSpecifier, by_identifier
@@ -249,14 +249,14 @@ class Library:
         """
         settings = settings or {}
         default = entry.full_path if name == entry.full_path else entry.key
-        with self._recorded(entry, default, identifier, settings, jit=jit) as record:
+        with self._recorded(entry, default, identifier, settings, jit=jit) as load:
             await self.learn([entry])
-            on_start(record.identifier)
+            on_start(load.record.identifier)
             request = self._load_request(entry, settings)
             model = await self._engine(entry).load(request, on_progress)
         instance = Instance(
             entry=entry,
-            identifier=record.identifier,
+            identifier=load.record.identifier,
             model=model,
             info=self.info(entry),
             fields=dict(request.fields),
@@ -264,31 +264,36 @@ class Library:
             slots=request.slots,
             ttl_ms=ttl_ms,
             jit=jit,
-            record=record,
+            load=load,
             clock=self._clock,
         )
         instance.on_end = lambda state: self.drop(instance, state)
         self._instances[instance.identifier] = instance
         instance.arm()
-        record.enter("loaded")
+        self._enter(load, "loaded")
         return instance
 
     @contextmanager
     def _recorded(
         self, entry: ModelEntry, default: str, identifier: str | None, settings: Mapping[str, Any], *, jit: bool
-    ) -> Generator[LoadEntry]:
+    ) -> Generator[Entry[LoadRecord]]:
         """Record a load, and reserve its identifier until the end, when the instance has it."""
-        config = _CONFIGS[entry.kind].from_fields(settings).to_dict()
+        config = _CONFIGS[entry.kind].describe(settings)
         identifier = self._reserve(default, identifier)
         mode: LoadMode = "just_in_time" if jit else "explicit"
-        record = self._ledger.begin_load(LoadRecord(entry.key, identifier, mode, config))
+        load = self._ledger.loads.add(LoadRecord(key=entry.key, identifier=identifier, mode=mode, config=config))
+        self._ledger.announce()
         try:
-            yield record
+            yield load
         except BaseException as error:
-            record.enter("cancelled" if isinstance(error, asyncio.CancelledError) else "failed")
+            self._enter(load, "cancelled" if isinstance(error, asyncio.CancelledError) else "failed")
             raise
         finally:
             self._reserved.discard(identifier)
+
+    def _enter(self, load: Entry[LoadRecord], state: LoadState) -> None:
+        load.update(state=state)
+        self._ledger.announce()
 
     async def load_just_in_time(
         self, entry: ModelEntry, name: str, listener: OnNotice, *, ttl_ms: int | None, settings: Mapping[str, Any]
@@ -319,7 +324,7 @@ class Library:
         if farewell is None:
             del self._instances[instance.identifier]
             farewell = instance.farewell = self._spawn(instance.dismiss())
-            instance.record.enter(state)
+            self._enter(instance.load, state)
         return farewell
 
     async def close(self) -> None:

@@ -1,8 +1,10 @@
 """Uploaded files: kept in memory, and written to a private folder where a client asks for a path."""
 
+import hashlib
 import re
 import secrets
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 
@@ -12,7 +14,11 @@ _OVERHEAD = 512
 """Bytes that the server needs for each upload besides its name and data."""
 
 
-@dataclass(frozen=True, slots=True)
+INLINE = "base64:"
+"""The namespace of file identifiers that are the file themselves."""
+
+
+@dataclass(frozen=True)
 class Upload:
     """A temporary file of a client."""
 
@@ -24,6 +30,11 @@ class Upload:
     def cost(self) -> int:
         """What it counts towards the limit; more than its data, so that empty files are not free."""
         return len(self.data) + len(self.name) + _OVERHEAD
+
+    @cached_property
+    def sha256(self) -> str:
+        """The digest of its content."""
+        return hashlib.sha256(self.data).hexdigest()
 
 
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,16}")

@@ -7,6 +7,7 @@ from lmstudio_integrations.emulator import settings
 from lmstudio_integrations.emulator.context import Context
 from lmstudio_integrations.emulator.engines.base import LoadedModel
 from lmstudio_integrations.emulator.instance import Activity
+from lmstudio_integrations.emulator.ledger import EmbeddingRecord
 from lmstudio_integrations.emulator.refusals import model_unloaded
 from lmstudio_integrations.emulator.work import Scope
 from lmstudio_integrations.protocol.requests import ApplyPromptTemplate, EmbedString, PreloadDraftModel, Tokenize
@@ -54,6 +55,10 @@ async def _tokens(context: Context, parameter: Tokenize) -> list[int]:
 
 async def embed_string(context: Context, parameter: EmbedString) -> dict[str, Any]:
     """Return the vector of a text."""
+    instance = context.hub.library.find(context.kind, parameter["modelSpecifier"])
+    ledger, client = context.hub.ledger, context.client.identifier
+    ledger.embeddings.add(EmbeddingRecord(model=instance.identifier, client=client, text=parameter["inputString"]))
+    ledger.announce()
     vector = await _use(
         context,
         parameter["modelSpecifier"],
