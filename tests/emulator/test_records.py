@@ -144,8 +144,8 @@ def test_images_are_named_and_not_contained(server: Emulator, me: Wire) -> None:
     with wire(server, "files") as files:
         content = base64.b64encode(PNG).decode()
         uploaded = files.result("uploadFileBase64", {"name": "a.png", "contentBase64": content})
-        described = {"type": "file", "fileType": "image", "sizeBytes": len(PNG)}
-        parts = [
+        described: dict[str, Any] = {"type": "file", "fileType": "image", "sizeBytes": len(PNG)}
+        parts: list[dict[str, Any]] = [
             {"type": "text", "text": "Look."},
             described | {"name": "a.png", "identifier": uploaded["identifier"]},
             described | {"name": "b.png", "identifier": f"base64:{content}"},

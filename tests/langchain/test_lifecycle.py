@@ -129,12 +129,12 @@ def test_dumping_and_loading_keeps_the_settings_and_drops_the_token(adapter: Any
 
 def test_a_cached_answer_is_not_given_to_another_model_or_setting(server: Server) -> None:
     llm = server.chat(cache=InMemoryCache(), temperature=0.5)
-    asked = len(server.engine.requests)
+    asked = len(server.predictions)
 
     def is_new(model: Any, **given: Any) -> bool:
         nonlocal asked
         before, _ = asked, model.invoke("Hello", **given)
-        asked = len(server.engine.requests)
+        asked = len(server.predictions)
         return asked > before
 
     assert is_new(llm)
@@ -158,16 +158,16 @@ def test_a_cached_answer_is_not_given_to_another_model_or_setting(server: Server
 async def test_async_calls_use_the_same_cache(server: Server) -> None:
     llm = server.chat(cache=InMemoryCache())
     assert llm.invoke("Hello").content == (await llm.ainvoke("Hello")).content
-    assert len(server.engine.requests) == 1
+    assert len(server.predictions) == 1
 
 
 def test_the_raw_completion_is_cached_by_its_settings_too(server: Server) -> None:
     llm = server.llm(cache=InMemoryCache())
     assert llm.invoke("Hello") == llm.invoke("Hello")
-    assert len(server.engine.requests) == 1
+    assert len(server.predictions) == 1
     llm.model = OTHER
     llm.invoke("Hello")
-    assert len(server.engine.requests) == 2
+    assert len(server.predictions) == 2
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -181,7 +181,7 @@ def test_the_raw_completion_is_cached_by_the_settings_of_the_call(server: Server
     assert answer(llm, model=OTHER) != answer(llm)
     assert answer(llm, stop=["3"]) == answer(server.llm(cache=llm.cache, stop=["3"])) == "0 1 2 "
     assert answer(server.llm(cache=llm.cache, stop=["2"])) == "0 1 "
-    assert len(server.engine.requests) == 6
+    assert len(server.predictions) == 6
 
 
 def test_what_identifies_the_object_holds_no_secret_and_no_clock() -> None:
