@@ -72,7 +72,7 @@ class Emulator:
         latency: Seconds that each request is on its way, as to a server that is far away.
         offline: Never fetch weights that are not on this machine.
         origins: Browser origins that may connect.
-        limits: What the server accepts from its clients: sizes, numbers, silence.
+        limits: What the server accepts from its clients, and how many records of them it keeps.
         worker_memory: The most bytes that the process of one model may take; weights that it maps from their file
             do not count. By default three quarters of the machine's memory, on Linux; other systems have no limit.
 
@@ -140,7 +140,7 @@ class Emulator:
 
     @property
     def embedded_texts(self) -> tuple[EmbeddingRecord, ...]:
-        """The texts that clients asked to embed, oldest first; kept like `predictions`."""
+        """The texts that clients embedded, oldest first; kept like `predictions`."""
         return self._ledger.embeddings.records
 
     @property

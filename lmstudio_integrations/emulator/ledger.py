@@ -28,7 +28,7 @@ class PredictionRecord:
 
     Attributes:
         model: The identifier of the model that responds.
-        client: The identifier of the client that asks.
+        client: The identifier of its client.
         messages: The conversation. A content that is one text is a string, any other one the list of its parts in
             wire form; files are named, not contained. Empty if a text is continued.
         prompt: The text to continue; `None` for a conversation.
@@ -72,11 +72,11 @@ class PredictionRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingRecord:
-    """One text that a client asked to embed.
+    """One text that a client embedded.
 
     Attributes:
         model: The identifier of the model.
-        client: The identifier of the client that asks.
+        client: The identifier of its client.
         text: The text.
     """
 
@@ -111,16 +111,28 @@ RecordT = TypeVar("RecordT", PredictionRecord, EmbeddingRecord, LoadRecord)
 
 
 class Entry(Generic[RecordT]):
-    """The place of one record, which is replaced as things go on: readers see the state of one moment."""
+    """The place of one record, which is replaced as things go on: readers see the state of one moment.
+
+    Attributes:
+        live: Members that change with every token, for which a new record would cost too much.
+    """
 
     def __init__(self, record: RecordT) -> None:
-        self.record: RecordT = record
+        self.live: dict[str, Any] = {}
         self.is_kept: bool = True
+        self._record: RecordT = record
         self.size: int = size_of({each.name: getattr(record, each.name) for each in fields(record)})
+
+    @property
+    def record(self) -> RecordT:
+        """The record as it stands now."""
+        live = self.live  # read before the record, as `update` writes them the other way round
+        return replace(self._record, **live) if live else self._record
 
     def update(self, **changes: Any) -> None:
         """Replace members of the record by others of about the same size."""
-        self.record = replace(self.record, **changes)
+        self._record = replace(self._record, **(self.live | changes))
+        self.live = {}
 
 
 class Log(Generic[RecordT]):

@@ -241,7 +241,7 @@ class Library:
         on_start: Callable[[str], None] = lambda _identifier: None,
         on_progress: Progress = lambda _progress: None,
     ) -> Instance:
-        """Load a new instance. Without an `identifier`, the `name` that was asked for decides on one.
+        """Load a new instance. Without an `identifier`, the requested `name` decides on one.
 
         Raises:
             RefusedError: If the identifier is taken or cannot be one, or too many models are loaded.

@@ -61,10 +61,12 @@ class Response:
     """Accumulates what a model responds.
 
     Attributes:
+        fragments: How many fragments of text came.
         written: All of it in order, the tags around reasoning and the text of tool calls included.
     """
 
     def __init__(self) -> None:
+        self.fragments = 0
         self.written: list[str] = []
         self._texts: dict[str, list[str]] = {"none": [], "reasoning": []}
         self._tool_calls: list[dict[str, Any]] = []
@@ -72,6 +74,7 @@ class Response:
     def take(self, event: PredictionEvent) -> None:
         """Add an event."""
         if isinstance(event, LlmPredictionFragment):
+            self.fragments += 1
             self.written.append(event.content)
             if event.reasoning_type in self._texts:
                 self._texts[event.reasoning_type].append(event.content)

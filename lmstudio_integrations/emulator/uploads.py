@@ -1,4 +1,4 @@
-"""Uploaded files: kept in memory, and written to a private folder where a client asks for a path."""
+"""Uploaded files: kept in memory, and written to a private folder where a client requests its path."""
 
 import hashlib
 import re

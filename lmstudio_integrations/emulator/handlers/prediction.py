@@ -171,7 +171,7 @@ class _Prediction:
             self.channel.send(encode(ready))
         self.response.take(event)
         if isinstance(event, LlmPredictionFragment):
-            self.entry.update(fragments=self.entry.record.fragments + 1)
+            self.entry.live["fragments"] = self.response.fragments
             self.instance.doing(self.channel.scope, "generating")
 
     def _send_end(self, finished: Finished) -> dict[str, Any]:
