@@ -13,9 +13,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     "S-HTTP-STATUS": R("§1.3", "GET /lms-status answers package and version, both strings."),
     "S-HTTP-UNKNOWN-PATH": R("§2.5, §9.2", "An unknown path gets 404, with and without an upgrade."),
     "S-HTTP-ORIGIN": R("§2.5", "An unwanted connection is refused with 403 before the upgrade."),
-    "S-WS-NAMESPACES": R(
-        "§0, §1.2", "The paths of llm, embedding, system, files, repository and diagnostics accept WebSockets."
-    ),
+    "S-WS-NAMESPACES": R("§0, §1.2", "The paths of all eight namespaces accept WebSockets."),
     "S-WS-BINARY": R("§1.1", "Binary frames are read as UTF-8."),
     "S-WS-LARGE-FRAMES": R("§0", "Frames of many megabytes are accepted, as images come in one."),
     "S-WS-TEXT-FRAMES": R("§0", "Frames to the client are text frames."),
@@ -47,6 +45,7 @@ REQUIREMENTS: dict[str, Requirement] = {
         "§3.2, §9.1", "A frame that is no JSON, has an unknown type or lacks its id is dropped without a word."
     ),
     "S-BAD-ENDPOINT": R("§9.1", "An unknown endpoint gets one warning that names it, and no answer."),
+    "S-BAD-SIGNAL": R("§9.1", "A subscription gets one warning, as no endpoint is a signal."),
     "S-BAD-PARAMETER": R("§9.1", "An invalid parameter gets a warning with its kind, and no answer."),
     "S-BAD-NULL-VOID": R("§0, §3.8", "null is no void parameter."),
     "S-BAD-DUPLICATE": R("§9.1", "A channel id that is in use gets the warning channelAlreadyOpen."),
@@ -151,6 +150,10 @@ REQUIREMENTS: dict[str, Requirement] = {
     "S-REPOSITORY-OPTIONS": R("§4.7", "getModelDownloadOptions returns size, fit and a download identifier."),
     "S-REPOSITORY-DOWNLOAD": R(
         "§4.7", "downloadModel sends progress, startFinalizing, success, and the model can then be loaded."
+    ),
+    "S-REPOSITORY-LINK": R("§4.7", "lmLinkStatus is offline, says why, and reports the settings that clients changed."),
+    "S-UNSUPPORTED": R(
+        "§4.7", "An endpoint that is known but not served gets an empty result where that is the truth, else an error."
     ),
     "S-DIAGNOSTICS-LOGS": R("§4.8", "streamLogs sends input and output of predictions until it is stopped."),
 }

@@ -3,14 +3,11 @@
 import subprocess
 import sys
 import textwrap
-import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest, LoadRequest, Progress
-from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
 
 ENDLESS = ({"when": {"last": "^on"}, "then": [{"text": "on and on " * 100_000}]},)
 STALL = ({"when": {"last": "^stall"}, "then": [{"text": "so far "}, {"fault": "stall"}]},)
@@ -151,43 +148,10 @@ atexit.register(join)  # before the client's own, so it is called after that
 """
 
 
-class _CountingEngine(ScriptedEngine):
-    """An engine that counts what it was asked for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked = threading.Semaphore(0)
-
-    async def load(self, request: LoadRequest, on_progress: Progress) -> ScriptedModel:
-        model = await super().load(request, on_progress)
-        model.__class__ = _CountingModel
-        assert isinstance(model, _CountingModel)
-        model.asked = self.asked
-        return model
-
-
-class _CountingModel(ScriptedModel):
-    asked: threading.Semaphore
-
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
-        self.asked.release()
-        async for event in super().generate(request):
-            yield event
-
-    async def embed(self, text: str) -> list[float]:
-        self.asked.release()
-        return await super().embed(text)
-
-
 @pytest.fixture
-def engine() -> _CountingEngine:
-    return _CountingEngine()
-
-
-@pytest.fixture
-def address(engine: _CountingEngine) -> Iterator[str]:
-    with Emulator(MODELS, engines={"scripted": engine}) as server:
-        yield server.address
+def server() -> Iterator[Emulator]:
+    with Emulator(MODELS) as running:
+        yield running
 
 
 def _program(address: str, *parts: str) -> subprocess.Popen[str]:
@@ -199,28 +163,28 @@ def _program(address: str, *parts: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("surface", OPEN_STREAMS)
-def test_streams_that_are_open_at_the_end_end_silently(address: str, surface: str) -> None:
-    process = _program(address, OPEN_STREAMS[surface], READ)
+def test_streams_that_are_open_at_the_end_end_silently(server: Emulator, surface: str) -> None:
+    process = _program(server.address, OPEN_STREAMS[surface], READ)
     _, errors = process.communicate(timeout=30)
     assert (errors, process.returncode) == ("", 3)
 
 
 @pytest.mark.parametrize("surface", CALLS)
-def test_daemon_threads_in_a_call_end_silently(address: str, engine: _CountingEngine, surface: str) -> None:
-    process = _program(address, CALLS[surface], IN_DAEMONS)
-    assert _end_within_calls(process, engine) == ""
+def test_daemon_threads_in_a_call_end_silently(server: Emulator, surface: str) -> None:
+    process = _program(server.address, CALLS[surface], IN_DAEMONS)
+    assert _end_within_calls(process, server) == ""
 
 
-def test_a_daemon_thread_that_is_joined_at_exit_ends(address: str, engine: _CountingEngine) -> None:
-    process = _program(address, JOINED, CALLS["native"], "calls = calls[:3]", IN_DAEMONS)
-    assert _end_within_calls(process, engine) == "joined\n"
+def test_a_daemon_thread_that_is_joined_at_exit_ends(server: Emulator) -> None:
+    process = _program(server.address, JOINED, CALLS["native"], "calls = calls[:3]", IN_DAEMONS)
+    assert _end_within_calls(process, server) == "joined\n"
 
 
-def _end_within_calls(process: subprocess.Popen[str], engine: _CountingEngine) -> str:
+def _end_within_calls(process: subprocess.Popen[str], server: Emulator) -> str:
     """Let a program end once the server has all of its requests; return what it still prints."""
     assert process.stdout is not None
-    for _ in range(int(process.stdout.readline())):
-        assert engine.asked.acquire(timeout=20)
+    calls = int(process.stdout.readline())
+    server.wait_for(lambda: len(server.predictions) + len(server.embedded_texts) >= calls, 40.0)
     output, errors = process.communicate("\n", timeout=30)
     assert (errors, process.returncode) == ("", 3)
     return output

@@ -19,6 +19,7 @@ from lmstudio_integrations.client import _fetch, _images, _link
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from tests.langchain.conftest import CHAT, Server
+from tests.requested import digest
 from tests.web import PIXEL, WAIT, Request, Web, web_server
 
 CERTIFICATE = Path(__file__).parent / "client" / "localhost.pem"
@@ -80,17 +81,17 @@ def web() -> Iterator[Web]:
 
 
 class Show:
-    """Asks a new model about the image at a URL; returns what reached the server."""
+    """Asks a new model about the image at a URL; returns the digest of what reached the server."""
 
     def __init__(self, framework: Framework, server: Server, *, in_loop: bool) -> None:
         self.framework = framework
         self.server = server
         self.ask = framework.ask_in_loop if in_loop else framework.ask
 
-    def __call__(self, url: str, text: str = "what is it?", **settings: Any) -> list[bytes]:
+    def __call__(self, url: str, text: str = "what is it?", **settings: Any) -> list[str]:
         with self.framework.make(self.server, **settings) as llm:
             self.ask(llm, url, text)
-        return [image.data for image in self.server.asked.images.values()]
+        return self.server.asked.images
 
     def error(self, url: str, kind: type[Exception] = errors.LMStudioImageDownloadError, **settings: Any) -> str:
         """Return the text of the error, which is also the framework's own."""
@@ -100,7 +101,7 @@ class Show:
             assert isinstance(caught.value, ModelError)
         return str(caught.value)
 
-    def trusted(self, url: str, **settings: Any) -> list[bytes]:
+    def trusted(self, url: str, **settings: Any) -> list[str]:
         return self(url, allow_private_image_hosts=True, **settings)
 
     def trusted_error(self, url: str, **settings: Any) -> str:
@@ -134,7 +135,7 @@ def test_an_image_at_a_private_address_needs_a_permission_of_its_own(show: Show,
     assert BLOCKED in message
     assert "allow_private_image_hosts=True" in message
     assert not web.requests
-    assert show.trusted(web.url()) == [PIXEL]
+    assert show.trusted(web.url()) == [digest(PIXEL)]
 
 
 HOSTS = ["localhost", "2130706433", "0x7f.1", "0177.0.0.1", "127.1", "0.0.0.0", "[::1]", "[::]", "[::ffff:127.0.0.1]"]
@@ -167,14 +168,14 @@ def test_the_connection_goes_to_the_address_that_was_checked(
 
     monkeypatch.setattr(_fetch, "is_public_address", is_public)
     names["images.test"] = ["127.0.0.1"]  # a second look-up would fail
-    assert show(web.url(host="images.test")) == [PIXEL]
+    assert show(web.url(host="images.test")) == [digest(PIXEL)]
     assert checked == ["127.0.0.1"]
     assert [request.headers["Host"] for request in web.requests] == [f"images.test:{web.port}"]
 
 
 def test_another_address_of_the_host_is_tried(show: Show, web: Web, names: dict[str, list[str]]) -> None:
     names["images.test"] = ["::1", "127.0.0.1"]
-    assert show.trusted(web.url(host="images.test")) == [PIXEL]
+    assert show.trusted(web.url(host="images.test")) == [digest(PIXEL)]
 
 
 def test_a_host_without_a_server_is_an_error(show: Show, web: Web, names: dict[str, list[str]]) -> None:
@@ -229,7 +230,7 @@ def test_a_redirect_to_no_url_is_an_error(show: Show, web: Web) -> None:
 def test_five_redirects_are_followed_and_no_more(show: Show, web: Web) -> None:
     for number in range(6):
         web.redirect(f"/{number}", f"{number + 1}" if number < 5 else "/a.png", status=301 + number % 3)
-    assert show.trusted(web.url("/1")) == [PIXEL]
+    assert show.trusted(web.url("/1")) == [digest(PIXEL)]
     assert "more than 5 redirects" in show.trusted_error(web.url("/0"))
 
 
@@ -244,7 +245,7 @@ def test_nothing_is_sent_that_tells_who_asks(
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
     web.pages["/moved"] = lambda request: request.head(302, Location="/a.png", Set_Cookie="who=me; Path=/")
-    assert show.trusted(web.url("/moved")) == [PIXEL]
+    assert show.trusted(web.url("/moved")) == [digest(PIXEL)]
     for request in web.requests:
         names = {name.lower() for name in request.headers}
         assert names == {"host", "user-agent", "accept", "accept-encoding", "connection"}
@@ -255,7 +256,7 @@ def test_proxies_of_the_environment_are_ignored(show: Show, web: Web, monkeypatc
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
-    assert show.trusted(web.url()) == [PIXEL]
+    assert show.trusted(web.url()) == [digest(PIXEL)]
 
 
 def test_a_password_in_a_url_is_neither_sent_nor_shown(show: Show, web: Web) -> None:
@@ -323,7 +324,7 @@ def test_what_is_no_image_is_rejected(show: Show, web: Web, answer: Callable[[Re
 
 def test_bytes_count_more_than_the_type_that_the_server_names(show: Show, web: Web) -> None:
     web.pages["/x"] = page(PIXEL, Content_Type="application/octet-stream", Content_Encoding="identity")
-    assert show.trusted(web.url("/x")) == [PIXEL]
+    assert show.trusted(web.url("/x")) == [digest(PIXEL)]
 
 
 def test_a_response_of_unknown_length_may_not_be_huge(show: Show, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -451,7 +452,7 @@ def test_tls_is_spoken_with_the_name_of_the_host(
     show: Show, tls_web: Web, tls_names: list[str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
-    assert show.trusted(tls_web.url(host="localhost", scheme="https")) == [PIXEL]
+    assert show.trusted(tls_web.url(host="localhost", scheme="https")) == [digest(PIXEL)]
     assert tls_names == ["localhost"]
 
 

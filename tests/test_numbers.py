@@ -121,14 +121,14 @@ SURFACES += [
 def test_a_number_is_a_number_and_only_false_is_off(
     server: Server, surface: Way, name: str, value: Any, expected: object
 ) -> None:
-    server.engine.requests.clear()
+    before = len(server.predictions)
     if expected is not ERROR:
         surface(server.address, **{name: value})
         assert getattr(server.asked.config, NATIVE.get(name, name)) == expected
         return
     with pytest.raises((lms.LMStudioValueError, ValidationError)) as caught:
         surface(server.address, **{name: value})
-    assert not server.engine.requests
+    assert len(server.predictions) == before
     assert name in str(caught.value)
     assert str(value) in str(caught.value)
     if isinstance(caught.value, ValidationError):

@@ -69,8 +69,8 @@ PUBLIC = {
     f"{NAME}.langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM",
     f"{NAME}.llama_index": "LMStudio LMStudioEmbedding LMStudioTokenizer LlamaIndexToolCallError",
     f"{NAME}.emulator": """
-        Catalogue Clock ConnectionRecord Emulator Limits LoadRecord ManualClock ModelEntry PredictionRecord Preset
-        SystemClock
+        Catalogue Clock ConnectionRecord EmbeddingRecord Emulator Limits LoadRecord ManualClock ModelEntry
+        PredictionRecord Preset SystemClock
     """,
 }
 """The public names, but for the errors, which are all public. Taking one away breaks somebody's program."""

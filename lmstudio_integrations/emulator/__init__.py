@@ -3,13 +3,14 @@
 from lmstudio_integrations.emulator.catalogue import Catalogue, ModelEntry, Preset
 from lmstudio_integrations.emulator.clock import Clock, ManualClock, SystemClock
 from lmstudio_integrations.emulator.embedded import ConnectionRecord, Emulator
-from lmstudio_integrations.emulator.ledger import LoadRecord, PredictionRecord
+from lmstudio_integrations.emulator.ledger import EmbeddingRecord, LoadRecord, PredictionRecord
 from lmstudio_integrations.emulator.limits import Limits
 
 __all__ = [
     "Catalogue",
     "Clock",
     "ConnectionRecord",
+    "EmbeddingRecord",
     "Emulator",
     "Limits",
     "LoadRecord",

@@ -56,6 +56,7 @@ class Admission:
         client.sockets -= 1
         if not client.sockets:
             del self._known[client.identifier]
+            client.forget_uploads()
 
 
 def _same(given: str, expected: str) -> bool:

@@ -1,9 +1,12 @@
 """What handlers work with: the server's state, the client that asks, the channel that answers."""
 
 import asyncio
+import platform
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from lmstudio_integrations.emulator.clock import Clock
@@ -13,30 +16,13 @@ from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, Limits
 from lmstudio_integrations.emulator.logs import Logs
 from lmstudio_integrations.emulator.models import Library
 from lmstudio_integrations.emulator.refusals import file_not_found, limit_reached
+from lmstudio_integrations.emulator.uploads import SpillFolder, Upload, with_namespace
 from lmstudio_integrations.emulator.work import Scope
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.types.config import ModelKind
 
 USER_STOPPED = "userStopped"
 """Why a channel's work ends when its client asks for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A temporary file of a client."""
-
-    name: str
-    data: bytes
-    file_type: str
-
-    @property
-    def cost(self) -> int:
-        """What it counts towards the limit; more than its data, so that empty files are not free."""
-        return len(self.data) + len(self.name) + _UPLOAD_OVERHEAD
-
-
-_UPLOAD_OVERHEAD = 512
-"""Bytes that the server needs for each upload besides its name and data."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +32,8 @@ class Client:
     identifier: str
     sockets: int = 0
     uploads: dict[str, Upload] = field(default_factory=dict[str, Upload])
+    paths: dict[str, Path] = field(default_factory=dict[str, Path])
+    """Where uploads lie that were spilled, by their identifiers."""
     upload_bytes: int = 0
     """What its uploads cost together."""
     requests: int = 0
@@ -87,16 +75,42 @@ class Client:
         return identifier
 
     def upload(self, identifier: str) -> Upload:
-        """Return a file; an identifier without a namespace is a local one (protocol §4.6).
+        """Return a file.
 
         Raises:
             RefusedError: If there is none.
         """
-        full = identifier if ":" in identifier else f"local:{identifier}"
-        found = self.uploads.get(full)
+        found = self.uploads.get(with_namespace(identifier))
         if found is None:
             raise file_not_found(identifier)
         return found
+
+    def path(self, identifier: str, folder: SpillFolder) -> Path:
+        """Return the path of a file, which is written to the folder if it is not there yet.
+
+        Raises:
+            RefusedError: If there is none, or it cannot be written.
+        """
+        upload, full = self.upload(identifier), with_namespace(identifier)
+        if full not in self.paths:
+            self.paths[full] = folder.write(upload)
+        return self.paths[full]
+
+    def forget_uploads(self) -> None:
+        """Drop all files, as the client is gone."""
+        self.uploads.clear()
+        for path in self.paths.values():
+            with suppress(OSError):
+                path.unlink()
+
+
+@dataclass(slots=True, eq=False)
+class LinkSettings:
+    """The settings of LM Link, which all clients share."""
+
+    disabled: bool = True
+    device_name: str = field(default_factory=platform.node)
+    preferred_device: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -110,6 +124,8 @@ class Hub:
     latency: float = 0.0
     limits: Limits = DEFAULT_LIMITS
     flags: set[str] = field(default_factory=set[str])
+    spill: SpillFolder = field(default_factory=SpillFolder)
+    link: LinkSettings = field(default_factory=LinkSettings)
 
     async def travel(self) -> None:
         """Wait as long as a request is on its way."""
@@ -145,3 +161,7 @@ class Channel(Protocol):
     def break_line(self, kind: FaultKind) -> None:
         """Carry out a fault of the line that a scripted model orders."""
         ...
+
+
+Handler = Callable[..., Awaitable[Any]]
+"""Serves one endpoint. Takes the context, for a channel also the channel, and the parameter."""

@@ -20,7 +20,7 @@ from lmstudio_integrations.emulator.context import Hub
 from lmstudio_integrations.emulator.downloads import Downloads
 from lmstudio_integrations.emulator.engines._memory import memory_limit
 from lmstudio_integrations.emulator.engines.base import Engine, EngineError
-from lmstudio_integrations.emulator.ledger import Ledger, LoadRecord, PredictionRecord
+from lmstudio_integrations.emulator.ledger import EmbeddingRecord, Ledger, LoadRecord, PredictionRecord
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, Limits
 from lmstudio_integrations.emulator.logs import Logs
 from lmstudio_integrations.emulator.models import Library
@@ -72,7 +72,7 @@ class Emulator:
         latency: Seconds that each request is on its way, as to a server that is far away.
         offline: Never fetch weights that are not on this machine.
         origins: Browser origins that may connect.
-        limits: What the server accepts from its clients: sizes, numbers, silence.
+        limits: What the server accepts from its clients, and how many records of them it keeps.
         worker_memory: The most bytes that the process of one model may take; weights that it maps from their file
             do not count. By default three quarters of the machine's memory, on Linux; other systems have no limit.
 
@@ -115,7 +115,7 @@ class Emulator:
         self._worker_memory = memory_limit(worker_memory)
         self._origins = origins
         self._limits = limits
-        self._ledger = Ledger()
+        self._ledger = Ledger(limits)
         self._thread: threading.Thread | None = None
         self._life: _Life | None = None
         self._running: _Running | None = None
@@ -132,13 +132,21 @@ class Emulator:
 
     @property
     def predictions(self) -> tuple[PredictionRecord, ...]:
-        """The predictions so far, the oldest first; of very many, the last ones."""
-        return tuple(self._ledger.predictions)
+        """The predictions so far, oldest first: what was requested, and what came of it.
+
+        The last 10,000 are kept, fewer if they are large, unless `limits` says otherwise.
+        """
+        return self._ledger.predictions.records
+
+    @property
+    def embedded_texts(self) -> tuple[EmbeddingRecord, ...]:
+        """The texts that clients embedded, oldest first; kept like `predictions`."""
+        return self._ledger.embeddings.records
 
     @property
     def loads(self) -> tuple[LoadRecord, ...]:
-        """The loads so far, oldest first; of more than 10,000, the last ones."""
-        return self._ledger.loads
+        """The loads so far, oldest first; kept like `predictions`."""
+        return self._ledger.loads.records
 
     @property
     def connections(self) -> tuple[ConnectionRecord, ...]:
@@ -313,6 +321,7 @@ class Emulator:
                 yield _Running(hub, server)
         finally:
             await library.close()
+            hub.spill.remove()
 
 
 class _Life:
@@ -348,7 +357,7 @@ class _Running:
         try:
             entry = library.resolve(found[0].kind if found else "llm", key)[0]
             ttl_ms = None if ttl is None else round(ttl * 1000)
-            instance = await library.load(entry, identifier=identifier, ttl_ms=ttl_ms)
+            instance = await library.load(entry, name=key, identifier=identifier, ttl_ms=ttl_ms)
         except (EngineError, RefusedError) as error:
             cause = f": {error.cause}" if isinstance(error, EngineError) and error.cause else ""
             raise LMStudioModelLoadError(f"cannot load {key!r}: {error}{cause}") from error

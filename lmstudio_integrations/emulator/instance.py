@@ -12,7 +12,7 @@ from typing import Any, Literal
 from lmstudio_integrations.emulator.catalogue import ModelEntry
 from lmstudio_integrations.emulator.clock import Clock, Timer
 from lmstudio_integrations.emulator.engines.base import EngineError, LoadedModel
-from lmstudio_integrations.emulator.ledger import LoadEntry, LoadState
+from lmstudio_integrations.emulator.ledger import Entry, LoadRecord, LoadState
 from lmstudio_integrations.emulator.refusals import from_engine, model_unloaded
 from lmstudio_integrations.emulator.work import FairQueue, Scope
 
@@ -34,7 +34,7 @@ class Instance:
         slots: How many predictions run at once.
         ttl_ms: How long it may idle; `None` for ever.
         jit: Whether it was loaded just in time, so that the next such load evicts it.
-        record: Its place in the ledger.
+        load: The load that it came by, in the ledger.
         clock: The time.
     """
 
@@ -50,7 +50,7 @@ class Instance:
         slots: int,
         ttl_ms: int | None,
         jit: bool,
-        record: LoadEntry,
+        load: Entry[LoadRecord],
         clock: Clock,
     ) -> None:
         self.entry = entry
@@ -61,7 +61,7 @@ class Instance:
         self.context_length = context_length
         self.ttl_ms = ttl_ms
         self.jit = jit
-        self.record = record
+        self.load = load
         self.last_used_ms: int | None = None
         self.farewell: asyncio.Task[None] | None = None
         """What unloads it, as soon as it is to go; nobody can use it from then on."""

@@ -1,4 +1,4 @@
-"""What the server accepts from its clients before it rejects a request or closes a connection.
+"""What the server accepts from its clients before it rejects a request or closes a connection, and what it records.
 
 Values only, and pure checks against them; `sockets`, `connection` and the handlers apply them.
 """
@@ -31,6 +31,8 @@ class Limits:
         upload_bytes: Size of all uploaded files of one client, their names included.
         retrieval_chunks: Chunks of text in one retrieval.
         loaded_models: Models that are loaded at once.
+        records: Records of each kind: predictions, embeddings, loads. The oldest are dropped.
+        record_bytes: About how much memory the records of each kind may take, but for the newest one.
         ping_interval: Seconds without a message after which a client is pinged; `None` never pings.
         ping_timeout: Seconds that it then has to send anything.
 
@@ -50,6 +52,8 @@ class Limits:
     upload_bytes: int = 256 * MIB
     retrieval_chunks: int = 20_000
     loaded_models: int = 64
+    records: int = 10_000
+    record_bytes: int = 32 * MIB
     ping_interval: float | None = 30.0
     ping_timeout: float = 60.0
 

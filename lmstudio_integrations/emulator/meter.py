@@ -16,7 +16,7 @@ from lmstudio_integrations.types.results import (
 )
 
 _FEWEST_FOR_A_RATE = 2
-"""Tokens that must follow the first one shown: from fewer, no sensible speed can be told."""
+"""Tokens that must follow the first one shown, to tell the speed from them alone."""
 
 
 class Meter:
@@ -84,9 +84,11 @@ class Meter:
         return {name: value for name, value in (stats | dict(finished.stats)).items() if value is not None}
 
     def _rate(self, predicted: int, now: float) -> float | None:
-        """Return the speed since the first event, whose tokens came before it."""
+        """Return the speed since the first event, whose tokens came before it; of a short response, the whole speed."""
         tokens, seconds = predicted - self._shown_first, now - self._first
-        return tokens / seconds if tokens >= _FEWEST_FOR_A_RATE and seconds > 0 else None
+        if tokens < _FEWEST_FOR_A_RATE:
+            tokens, seconds = predicted, now - self._started
+        return tokens / seconds if self._generating and seconds > 0 else None
 
     def _follow_call(self, event: PredictionEvent) -> None:
         if isinstance(event, ToolCallStart):

@@ -5,7 +5,7 @@ Everything here belongs to the emulator's event loop.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from lmstudio_integrations.emulator.clock import Clock
 from lmstudio_integrations.emulator.downloads import Downloads, OnBytes
 from lmstudio_integrations.emulator.engines.base import Engine, EngineError, LoadRequest, ModelFacts, Progress
 from lmstudio_integrations.emulator.instance import Instance
-from lmstudio_integrations.emulator.ledger import Ledger, LoadEntry, LoadMode, LoadRecord, LoadState
+from lmstudio_integrations.emulator.ledger import Entry, Ledger, LoadMode, LoadRecord, LoadState
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, ModelSpecifier, by_identifier
@@ -200,7 +200,12 @@ class Library:
         """Return the loaded model that an identifier, a key, an alias or a path names."""
         return self._named(self.loaded(kind), name)
 
-    def resolve(self, kind: ModelKind, name: str) -> list[ModelEntry]:
+    def resolve(
+        self,
+        kind: ModelKind,
+        name: str,
+        not_found: Callable[[str, Sequence[str]], refusals.RefusedError] = refusals.path_not_found,
+    ) -> list[ModelEntry]:
         """Return the entries that a name may mean, the best first.
 
         Raises:
@@ -211,15 +216,24 @@ class Library:
         if not found:
             self._refuse_other_kind(kind, name)
             known = [entry.full_path for entry in self.downloaded() if entry.kind == kind]
-            raise refusals.path_not_found(name, known)
+            raise not_found(name, known)
         if not fitting:
             raise refusals.domain_mismatch(found[0].full_path, found[0].kind, kind)
         return fitting
+
+    def check_draft_model(self, name: str) -> None:
+        """Check that a language model can serve as a draft model.
+
+        Raises:
+            RefusedError: If there is none of this name.
+        """
+        self.resolve("llm", name, refusals.draft_model_not_found)
 
     async def load(
         self,
         entry: ModelEntry,
         *,
+        name: str | None = None,
         identifier: str | None = None,
         ttl_ms: int | None = None,
         settings: Mapping[str, Any] | None = None,
@@ -227,21 +241,22 @@ class Library:
         on_start: Callable[[str], None] = lambda _identifier: None,
         on_progress: Progress = lambda _progress: None,
     ) -> Instance:
-        """Load a new instance.
+        """Load a new instance. Without an `identifier`, the requested `name` decides on one.
 
         Raises:
             RefusedError: If the identifier is taken or cannot be one, or too many models are loaded.
             EngineError: If the engine cannot load it.
         """
         settings = settings or {}
-        with self._recorded(entry, identifier, settings, jit=jit) as record:
+        default = entry.full_path if name == entry.full_path else entry.key
+        with self._recorded(entry, default, identifier, settings, jit=jit) as load:
             await self.learn([entry])
-            on_start(record.identifier)
+            on_start(load.record.identifier)
             request = self._load_request(entry, settings)
             model = await self._engine(entry).load(request, on_progress)
         instance = Instance(
             entry=entry,
-            identifier=record.identifier,
+            identifier=load.record.identifier,
             model=model,
             info=self.info(entry),
             fields=dict(request.fields),
@@ -249,34 +264,39 @@ class Library:
             slots=request.slots,
             ttl_ms=ttl_ms,
             jit=jit,
-            record=record,
+            load=load,
             clock=self._clock,
         )
         instance.on_end = lambda state: self.drop(instance, state)
         self._instances[instance.identifier] = instance
         instance.arm()
-        record.enter("loaded")
+        self._enter(load, "loaded")
         return instance
 
     @contextmanager
     def _recorded(
-        self, entry: ModelEntry, identifier: str | None, settings: Mapping[str, Any], *, jit: bool
-    ) -> Generator[LoadEntry]:
+        self, entry: ModelEntry, default: str, identifier: str | None, settings: Mapping[str, Any], *, jit: bool
+    ) -> Generator[Entry[LoadRecord]]:
         """Record a load, and reserve its identifier until the end, when the instance has it."""
-        config = _CONFIGS[entry.kind].from_fields(settings).to_dict()
-        identifier = self._reserve(entry, identifier)
+        config = _CONFIGS[entry.kind].describe(settings)
+        identifier = self._reserve(default, identifier)
         mode: LoadMode = "just_in_time" if jit else "explicit"
-        record = self._ledger.begin_load(LoadRecord(entry.key, identifier, mode, config))
+        load = self._ledger.loads.add(LoadRecord(key=entry.key, identifier=identifier, mode=mode, config=config))
+        self._ledger.announce()
         try:
-            yield record
+            yield load
         except BaseException as error:
-            record.enter("cancelled" if isinstance(error, asyncio.CancelledError) else "failed")
+            self._enter(load, "cancelled" if isinstance(error, asyncio.CancelledError) else "failed")
             raise
         finally:
             self._reserved.discard(identifier)
 
+    def _enter(self, load: Entry[LoadRecord], state: LoadState) -> None:
+        load.update(state=state)
+        self._ledger.announce()
+
     async def load_just_in_time(
-        self, entry: ModelEntry, listener: OnNotice, *, ttl_ms: int | None, settings: Mapping[str, Any]
+        self, entry: ModelEntry, name: str, listener: OnNotice, *, ttl_ms: int | None, settings: Mapping[str, Any]
     ) -> Instance:
         """Load a model for whoever asks for it now; all who ask meanwhile share the load.
 
@@ -287,7 +307,7 @@ class Library:
         if shared is None or shared.stopping:
             shared = self._shared[entry.key] = _SharedLoad()
             ttl = defaults.JIT_TTL_MS if ttl_ms is None else ttl_ms
-            shared.task = self._spawn(self._load_shared(shared, entry, ttl, settings))
+            shared.task = self._spawn(self._load_shared(shared, entry, name, ttl, settings))
         try:
             return await shared.wait(listener)
         finally:
@@ -304,7 +324,7 @@ class Library:
         if farewell is None:
             del self._instances[instance.identifier]
             farewell = instance.farewell = self._spawn(instance.dismiss())
-            instance.record.enter(state)
+            self._enter(instance.load, state)
         return farewell
 
     async def close(self) -> None:
@@ -319,21 +339,22 @@ class Library:
         self._downloads.close()
 
     async def _load_shared(
-        self, shared: _SharedLoad, entry: ModelEntry, ttl_ms: int, settings: Mapping[str, Any]
+        self, shared: _SharedLoad, entry: ModelEntry, name: str, ttl_ms: int, settings: Mapping[str, Any]
     ) -> Instance:
         if not self._auto_evict:
-            return await self._load_and_tell(shared, entry, ttl_ms, settings)
+            return await self._load_and_tell(shared, entry, name, ttl_ms, settings)
         async with self._one_at_a_time:
             for other in [instance for instance in self.loaded() if instance.jit]:
                 shared.tell(Evicting(other.describe()))
                 await self.unload(other, "evicted")
-            return await self._load_and_tell(shared, entry, ttl_ms, settings)
+            return await self._load_and_tell(shared, entry, name, ttl_ms, settings)
 
     async def _load_and_tell(
-        self, shared: _SharedLoad, entry: ModelEntry, ttl_ms: int, settings: Mapping[str, Any]
+        self, shared: _SharedLoad, entry: ModelEntry, name: str, ttl_ms: int, settings: Mapping[str, Any]
     ) -> Instance:
         return await self.load(
             entry,
+            name=name,
             ttl_ms=ttl_ms,
             settings=settings,
             jit=True,
@@ -341,7 +362,7 @@ class Library:
             on_progress=lambda progress: shared.tell(Advanced(progress)),
         )
 
-    def _reserve(self, entry: ModelEntry, identifier: str | None) -> str:
+    def _reserve(self, default: str, identifier: str | None) -> str:
         """Return the identifier of a new instance, so that no other load takes it.
 
         Raises:
@@ -351,10 +372,10 @@ class Library:
         if self._max_loaded is not None and len(taken) >= self._max_loaded:
             raise refusals.too_many_loaded(self._max_loaded)
         if identifier is None:
-            identifier, number = entry.key, 1
+            identifier, number = default, 1
             while identifier in taken:
                 number += 1
-                identifier = f"{entry.key}:{number}"
+                identifier = f"{default}:{number}"
         elif identifier in taken:
             raise refusals.identifier_exists(identifier)
         try:

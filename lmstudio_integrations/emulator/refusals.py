@@ -74,8 +74,17 @@ def no_model_matching(query: Mapping[str, Any], loaded: Sequence[str]) -> Refuse
 
 def path_not_found(path: str, available: Sequence[str]) -> RefusedError:
     """No downloaded model has this key or path."""
+    return _not_found(f'Cannot find a model with the key or path "{path}"', path, available)
+
+
+def draft_model_not_found(path: str, available: Sequence[str]) -> RefusedError:
+    """No downloaded model has this key or path, which a prediction names as its draft model."""
+    return _not_found(f'Cannot find model "{path}"', path, available)
+
+
+def _not_found(title: str, path: str, available: Sequence[str]) -> RefusedError:
     return RefusedError(
-        f'Cannot find a model with the key or path "{path}"',
+        title,
         suggestion="Check the key against the list of downloaded models.",
         display_data={
             "code": "generic.pathNotFound",

@@ -22,6 +22,20 @@ def collapse(catalogue: Catalogue, stack: KvConfigStack, preset_name: str | None
     Raises:
         RefusedError: If there is no such preset.
     """
+    return in_effect(requested(catalogue, stack, preset_name))
+
+
+def in_effect(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings in effect: the defaults, then what was requested."""
+    return defaults.effective(defaults.PREDICTION, fields)
+
+
+def requested(catalogue: Catalogue, stack: KvConfigStack, preset_name: str | None) -> dict[str, Any]:
+    """Return the settings that were requested: the preset, then the request's layers.
+
+    Raises:
+        RefusedError: If there is no such preset.
+    """
     fields: Mapping[str, Any] = {}
     if preset_name is not None:
         preset = catalogue.preset(preset_name)
@@ -29,7 +43,7 @@ def collapse(catalogue: Catalogue, stack: KvConfigStack, preset_name: str | None
             known = [(each.identifier, each.name or each.identifier) for each in catalogue.presets]
             raise preset_not_found(preset_name, known)
         fields = preset.fields
-    return defaults.effective(defaults.PREDICTION, fields, stack.collapse())
+    return {**fields, **stack.collapse()}
 
 
 def is_completion(stack: KvConfigStack) -> bool:

@@ -3,7 +3,7 @@
 Packets of channels are dicts, except those of predictions, which `prediction.py` turns into events.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,12 +13,15 @@ from lmstudio_integrations.protocol.requests import (
     ApplyPromptTemplate,
     BasePredictionConfig,
     CompleteRawText,
+    DeviceIdentifier,
+    DeviceName,
     DownloadModel,
     DownloadOptions,
     EmbedString,
     EstimateModelUsage,
     ExperimentFlag,
     GetOrLoad,
+    LinkDisabled,
     LoadModel,
     LocalFile,
     Lookup,
@@ -30,6 +33,7 @@ from lmstudio_integrations.protocol.requests import (
     Retrieve,
     SearchModels,
     Specified,
+    StaffPicks,
     StartHttpServer,
     Tokenize,
     UnloadModel,
@@ -37,7 +41,7 @@ from lmstudio_integrations.protocol.requests import (
     UploadFile,
 )
 
-Namespace = Literal["llm", "embedding", "system", "files", "repository", "diagnostics"]
+Namespace = Literal["llm", "embedding", "system", "files", "repository", "diagnostics", "runtime", "plugins"]
 
 Decode = Callable[[dict[str, Any]], Any]
 
@@ -133,15 +137,63 @@ _BY_NAMESPACE: dict[Namespace, tuple[Endpoint, ...]] = {
     "repository": (
         Rpc("searchModels", SearchModels),
         Rpc("getModelDownloadOptions", DownloadOptions),
+        Rpc("isAuthenticated"),
+        Rpc("getAuthenticationStatus"),
+        Rpc("getWritableArtifactOwners"),
+        Rpc("getModelCatalog"),
+        Rpc("fuzzyFindStaffPicks", StaffPicks),
+        Rpc("lmLinkStatus"),
+        Rpc("lmLinkSetDisabled", LinkDisabled),
+        Rpc("lmLinkUpdateDeviceName", DeviceName),
+        Rpc("lmLinkSetPreferredDevice", DeviceIdentifier),
         Channel("downloadModel", DownloadModel, "cancel"),
     ),
     "diagnostics": (Channel("streamLogs", None, "stop", timeout_name=None),),
+    "runtime": (Rpc("listEngines"),),
+    "plugins": (),
 }
 
+_NAMED_RPCS: dict[Namespace, str] = {
+    "repository": """
+        deauthenticate loginAsComputeDevice loginWithPreAuthenticatedKeys
+        installPluginDependencies installLocalPlugin getLocalArtifactFiles
+    """,
+    "runtime": "getEngineSelections selectEngine removeEngine surveyHardware searchRuntimeExtensions",
+    "plugins": """
+        reindexPlugins processingHandleUpdate processingHandleRequest processingPullHistory
+        processingGetOrLoadTokenSource processingHasStatus processingNeedsNaming processingSuggestName
+        processingSetSenderName setConfigSchematics setGlobalConfigSchematics pluginInitCompleted reportError
+    """,
+}
+
+_NAMED_CHANNELS: dict[Namespace, str] = {
+    "repository": "ensureAuthenticated downloadArtifact pushArtifact createDownloadPlan createArtifactDownloadPlan",
+    "runtime": "downloadRuntimeExtension",
+    "plugins": """
+        startToolUseSession generateWithGenerator registerDevelopmentPlugin setPromptPreprocessor
+        setPredictionLoopHandler setToolsProvider setGenerator
+    """,
+}
+
+
+def _by_name(endpoints: Iterable[Endpoint]) -> dict[str, Endpoint]:
+    return {endpoint.name: endpoint for endpoint in endpoints}
+
+
 ENDPOINTS: dict[Namespace, dict[str, Endpoint]] = {
-    namespace: {endpoint.name: endpoint for endpoint in endpoints} for namespace, endpoints in _BY_NAMESPACE.items()
+    namespace: _by_name(endpoints) for namespace, endpoints in _BY_NAMESPACE.items()
 }
 """Every endpoint that has a schema in the protocol, by namespace and name."""
+
+NAMED_ENDPOINTS: dict[Namespace, dict[str, Endpoint]] = {
+    namespace: _by_name(
+        kind(name, object)
+        for kind, names in ((Rpc, _NAMED_RPCS), (Channel, _NAMED_CHANNELS))
+        for name in names.get(namespace, "").split()
+    )
+    for namespace in ENDPOINTS
+}
+"""The other endpoints of the official interfaces. Only their names are known here, so they accept any request."""
 
 
 def rpc(namespace: Namespace, name: str) -> Rpc:

@@ -250,3 +250,29 @@ class DownloadModel(TypedDict):
     """Download a model."""
 
     downloadIdentifier: str
+
+
+class StaffPicks(TypedDict):
+    """Search the models that LM Studio's staff recommends."""
+
+    searchTerm: NotRequired[str]
+    limit: NotRequired[Annotated[Whole, Field(ge=1)]]
+    compatibilityTypes: NotRequired[list[str]]
+
+
+class LinkDisabled(TypedDict):
+    """Switch LM Link off or on for this device."""
+
+    disabled: Flag
+
+
+class DeviceName(TypedDict):
+    """Name this device for LM Link."""
+
+    deviceName: str
+
+
+class DeviceIdentifier(TypedDict):
+    """Choose a device of LM Link."""
+
+    deviceIdentifier: str

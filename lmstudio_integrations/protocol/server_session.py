@@ -35,6 +35,14 @@ MAX_FINDINGS = 20
 
 MAX_WARNING_LENGTH = 4096
 
+_UNKNOWN = {
+    "rpcCall": "rpcEndpointUnknown",
+    "channelCreate": "channelEndpointUnknown",
+    "signalSubscribe": "signalEndpointUnknown",
+    "writableSignalSubscribe": "writableSignalEndpointUnknown",
+}
+"""The kind of the warning about an unknown endpoint, by the frame that names it."""
+
 
 @dataclass(frozen=True, slots=True)
 class CallReceived:
@@ -112,6 +120,8 @@ class ServerSession:
                 return self._on_create(frame)
             case "channelSend":
                 return self._on_packet(frame)
+            case "signalSubscribe" | "writableSignalSubscribe" as kind:
+                self._on_subscribe(kind, frame)
             case "keepAlive":
                 self._put(envelope.KEEP_ALIVE_ACK)
             case "communicationWarning":
@@ -194,7 +204,7 @@ class ServerSession:
             return None
         endpoint = self._endpoints.get(name)
         if not isinstance(endpoint, Rpc):
-            self._warn_unknown("rpcCall", name, "rpcEndpointUnknown")
+            self._warn_unknown("rpcCall", name)
             return None
         try:
             parameter = _validated(endpoint.parameter, frame, "parameter")
@@ -212,7 +222,7 @@ class ServerSession:
             return None
         endpoint = self._endpoints.get(name)
         if not isinstance(endpoint, Channel):
-            self._warn_unknown("channelCreate", name, "channelEndpointUnknown")
+            self._warn_unknown("channelCreate", name)
             return None
         if channel_id in self._channels:
             self.warn(
@@ -244,8 +254,14 @@ class ServerSession:
             return PacketReceived(channel_id, packet)
         return None
 
-    def _warn_unknown(self, what: str, name: str, kind: str) -> None:
-        self.warn(f"Received {what} for unknown endpoint, endpoint = {name}", kind)
+    def _on_subscribe(self, kind: str, frame: Mapping[str, Any]) -> None:
+        """Warn: no endpoint of the protocol is a signal."""
+        name = frame.get("endpoint")
+        if isinstance(name, str) and _is_id(frame.get("subscribeId")):
+            self._warn_unknown(kind, name)
+
+    def _warn_unknown(self, frame_type: str, name: str) -> None:
+        self.warn(f"Received {frame_type} for unknown endpoint, endpoint = {name}", _UNKNOWN[frame_type])
 
 
 def _is_id(value: object) -> TypeIs[int]:

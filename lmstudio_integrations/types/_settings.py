@@ -151,6 +151,23 @@ class Settings(WrittenModel):
         return cls(**values)
 
     @classmethod
+    def describe(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return wire fields without loss as a dict in camelCase.
+
+        `False` is a checkbox that is off. Values that do not fit are kept in `raw`.
+        """
+        settings = cls.from_fields(fields)
+        described = settings.to_dict()
+        for name, kv in _keys(cls).items():
+            if kv.key not in fields or name in settings.model_fields_set:
+                continue
+            if kv.checkbox and kv.decode(fields[kv.key]) is None:
+                described[str(cls.model_fields[name].alias)] = False
+            else:
+                described.setdefault("raw", {})[kv.key] = fields[kv.key]
+        return described
+
+    @classmethod
     def _take(cls, fields: dict[str, Any]) -> dict[str, Any]:
         """Move what has a field of its own out of the wire fields, and return it by name."""
         values: dict[str, Any] = {}

@@ -15,9 +15,7 @@ from lmstudio_integrations.emulator.downloads import CHUNK, OnBytes, copy
 from lmstudio_integrations.emulator.engines import scripted
 from lmstudio_integrations.emulator.engines.base import EngineEvent, ModelFacts
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
-from lmstudio_integrations.emulator.handlers import HANDLERS
 from lmstudio_integrations.emulator.weights import WeightsError
-from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 from lmstudio_integrations.types.results import ToolCallArguments, ToolCallName, ToolCallStart
 from tests.emulator.wire import STACK, TIMEOUT, Wire, asking, named, stack, wire
 from tests.requirements import proves
@@ -65,11 +63,6 @@ def files(server: Emulator) -> Iterator[Wire]:
     """A socket of the same client for files."""
     with wire(server, "files") as opened:
         yield opened
-
-
-def test_every_endpoint_with_a_schema_is_served() -> None:
-    served = {namespace: set(handlers) for namespace, handlers in HANDLERS.items()}
-    assert served == {namespace: set(endpoints) for namespace, endpoints in ENDPOINTS.items()}
 
 
 # Infos
@@ -156,6 +149,8 @@ def test_a_prediction_has_every_packet_and_every_field(me: Wire) -> None:
     assert stats["totalTokensCount"] == stats["promptTokensCount"] + stats["predictedTokensCount"]
     assert stats["timeToFirstTokenSec"] <= stats["totalTimeSec"]
     assert end["modelInfo"].keys() - OPTIONAL == INSTANCE | LLM
+    assert end["modelInfo"]["lastUsedTime"] is None
+    assert me.result("listLoaded")[0]["lastUsedTime"] is not None
 
 
 PARTS = ("cached", "processedPrompt", "unprocessedPrompt")
@@ -345,6 +340,7 @@ def test_a_template_takes_files_that_are_not_there_and_two_system_messages(me: W
 def test_a_draft_model_must_be_there(me: Wire) -> None:
     assert me.call("preloadDraftModel", {"specifier": named("chat"), "draftModelKey": "blind"}) == {"type": "rpcResult"}
     error = me.refusal("preloadDraftModel", {"specifier": named("chat"), "draftModelKey": "nothing"})
+    assert error["title"] == 'Cannot find model "nothing"'
     assert error["displayData"]["code"] == "generic.pathNotFound"
 
 
@@ -481,10 +477,6 @@ def test_another_parser_is_refused(files: Wire) -> None:
     options = {"parserId": {"library": "other", "version": "1"}}
     (packet,) = files.stream("parseDocument", {"fileIdentifier": identifier, "parseOpts": options})
     assert "other" in packet["error"]["title"]
-
-
-def test_files_have_no_path(files: Wire) -> None:
-    assert "a.txt" in files.refusal("getLocalFileAbsolutePath", {"fileName": "a.txt"})["title"]
 
 
 def searching(files: Wire, query: str, **fields: Any) -> dict[str, Any]:
@@ -810,4 +802,5 @@ def test_a_copy_stops_when_it_is_told_to(tmp_path: Path) -> None:
 def test_a_draft_model_that_is_not_there_is_refused(me: Wire) -> None:
     fields = {"speculativeDecoding.draftModel": "nothing"}
     error = me.stream("predict", asking("chat", fields=fields))[-1]["error"]
+    assert error["title"] == 'Cannot find model "nothing"'
     assert error["displayData"]["code"] == "generic.pathNotFound"

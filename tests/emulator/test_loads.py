@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry, ledger
+from lmstudio_integrations.emulator import Emulator, Limits, ManualClock, ModelEntry
 from lmstudio_integrations.errors import LMStudioModelLoadError
 from tests.emulator.wire import STACK, Wire, asking, wire
 
@@ -97,17 +97,17 @@ def test_a_load_tells_the_settings_that_were_requested(server: Emulator, me: Wir
     fields = [
         {"key": "llm.load.contextLength", "value": 512},
         {"key": "llm.load.llama.tryMmap", "value": False},
+        {"key": "llm.load.seed", "value": {"checked": False, "value": 0}},
         {"key": "llm.load.unheardOf", "value": 1},
     ]
     me.load("chat", loadConfigStack={"layers": [{"layerName": "apiOverride", "config": {"fields": fields}}]})
     (load,) = server.loads
-    assert load.config == {"contextLength": 512, "tryMmap": False, "raw": {"llm.load.unheardOf": 1}}
+    assert load.config == {"contextLength": 512, "tryMmap": False, "seed": False, "raw": {"llm.load.unheardOf": 1}}
     assert json.loads(json.dumps(dataclasses.asdict(load)))["key"] == "chat"
 
 
-def test_no_more_loads_are_kept_than_the_documentation_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "KEPT", 2)
-    with Emulator(MODELS) as server:
+def test_no_more_loads_are_kept_than_the_limit_says() -> None:
+    with Emulator(MODELS, limits=Limits(records=2)) as server:
         for number in range(3):
             server.load("chat", identifier=f"chat-{number}")
         assert [load.identifier for load in server.loads] == ["chat-1", "chat-2"]

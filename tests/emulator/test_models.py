@@ -271,6 +271,20 @@ def test_a_name_finds_its_model_in_all_requests(me: Wire, name: str) -> None:
     assert me.stream("predict", asking(name))[-1]["type"] == "success"
 
 
+@pytest.mark.parametrize("load", ["explicit", "just in time"])
+def test_a_load_by_full_path_has_the_path_as_its_identifier(server: Emulator, me: Wire, load: str) -> None:
+    info = me.load(CHAT.full_path) if load == "explicit" else me.get(CHAT.full_path)[-1]["info"]
+    assert info["identifier"] == CHAT.full_path
+    assert me.load(CHAT.full_path)["identifier"] == f"{CHAT.full_path}:2"
+    assert me.load(CHAT.key)["identifier"] == CHAT.key
+    assert me.load(CHAT.full_path, identifier="mine")["identifier"] == "mine"
+    assert me.stream("predict", asking(CHAT.full_path))[-1]["modelInfo"]["identifier"] == CHAT.full_path
+
+
+def test_a_load_by_full_path_at_the_server_does_so_too(server: Emulator) -> None:
+    assert server.load(CHAT.full_path).identifier == CHAT.full_path
+
+
 def test_an_identifier_comes_before_a_key(me: Wire) -> None:
     me.load(CHAT.key)
     me.load(OTHER.key, identifier="llama")

@@ -30,7 +30,7 @@ TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 MODEL = "chat"
 LATENCY = 60.0
 WAITING = {"when": {"last": "^Wait"}, "then": [{"text": "One"}, {"fault": "stall"}]}
-NAMESPACES = ("llm", "embedding", "system", "files", "repository", "diagnostics")
+NAMESPACES = ("llm", "embedding", "system", "files", "repository", "diagnostics", "runtime", "plugins")
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_the_status_names_package_and_version(server: Emulator) -> None:
 @proves("S-HTTP-UNKNOWN-PATH")
 def test_an_unknown_path_is_not_found(server: Emulator) -> None:
     assert get(server, "/nothing")[0] == 404
-    with pytest.raises(InvalidStatus) as caught, bare(server, "plugins"):
+    with pytest.raises(InvalidStatus) as caught, bare(server, "nothing"):
         pass
     assert caught.value.response.status_code == 404
 
@@ -394,12 +394,6 @@ def test_an_unknown_endpoint_gets_one_warning_and_no_answer(me: Wire, kind: str,
     assert warning["warning"] == f"Received {kind} for unknown endpoint, endpoint = noSuchEndpoint"
     assert warning["kind"] == ("rpcEndpointUnknown" if kind == "rpcCall" else "channelEndpointUnknown")
     assert me.result("listLoaded")
-
-
-def test_an_endpoint_that_the_protocol_only_names_is_unknown(server: Emulator) -> None:
-    with wire(server, "repository") as me:
-        me.say({"type": "rpcCall", "endpoint": "getModelCatalog", "callId": 1})
-        assert me.hear()["kind"] == "rpcEndpointUnknown"
 
 
 @proves("S-BAD-PARAMETER", "S-BAD-LAYER", "S-BAD-PLAIN-CONTENT")

@@ -194,11 +194,13 @@ def rate(*fragments: LlmPredictionFragment, predicted: int) -> object:
     return meter.stats(Finished("eosFound", 1, predicted)).get("tokensPerSecond")
 
 
-def test_a_speed_counts_what_was_written_since_the_first_piece_was_shown() -> None:
+def test_a_speed_counts_the_tokens_after_the_first_fragment_and_in_a_short_response_all() -> None:
     piece = LlmPredictionFragment("x")
     assert rate(LlmPredictionFragment("held back", 50), piece, piece, predicted=52) == pytest.approx(2 / 3)
-    assert rate(piece, predicted=1) is None
-    assert rate(piece, predicted=2) is None
+    assert rate(piece, predicted=1) == 1.0
+    assert rate(LlmPredictionFragment("held back", 3), predicted=4) == 4.0
+    assert rate(predicted=1) is None
+    assert rate(piece, predicted=2) == 2.0
 
 
 def test_a_call_that_is_broken_off_fails_with_what_there_is_of_it() -> None:

@@ -1,8 +1,7 @@
-"""A scripted server whose models remember what they were asked."""
+"""A scripted server, and what it was asked."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,8 @@ import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest, LoadRequest, Progress
-from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
+from tests.requested import Requested
 from tests.strict.fixture import overhearing, strict
 
 __all__ = ["overhearing", "strict"]
@@ -49,45 +47,16 @@ MODELS = [
 ]
 
 
-class _RememberingModel(ScriptedModel):
-    requests: list[GenerateRequest]
-
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
-        self.requests.append(request)
-        async for event in super().generate(request):
-            yield event
-
-
-@dataclass
-class RememberingEngine(ScriptedEngine):
-    """A scripted engine that keeps every request it gets."""
-
-    requests: list[GenerateRequest] = field(default_factory=list[GenerateRequest])
-    loads: list[LoadRequest] = field(default_factory=list[LoadRequest])
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    async def load(self, request: LoadRequest, on_progress: Progress) -> ScriptedModel:
-        self.loads.append(request)
-        model = await super().load(request, on_progress)
-        model.__class__ = _RememberingModel
-        assert isinstance(model, _RememberingModel)
-        model.requests = self.requests
-        return model
-
-
 class Server(Emulator):
     """An emulator, and what it was asked. Models do not evict each other unless a test wants that."""
 
     def __init__(self, models: Sequence[ModelEntry] | None = MODELS, **options: Any) -> None:
-        self.engine = RememberingEngine()
-        super().__init__(models, engines={"scripted": self.engine}, **{"auto_evict": False, **options})
+        super().__init__(models, **{"auto_evict": False, **options})
 
     @property
-    def asked(self) -> GenerateRequest:
+    def asked(self) -> Requested:
         """The last request."""
-        return self.engine.requests[-1]
+        return Requested.of(self.predictions[-1])
 
     def chat(self, **settings: Any) -> ChatLMStudio:
         return ChatLMStudio(**{"model": CHAT, "host": self.address, **settings})

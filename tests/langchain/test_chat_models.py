@@ -316,15 +316,13 @@ def test_ttl_and_load_config_act_when_the_call_loads(server: Server, ask: Invoke
     (instance,) = server.loaded()
     assert instance.ttl_ms == 77_000
     assert instance.context_length == 2048
-    assert server.engine.loads[0].fields["llm.load.llama.flashAttention"] is True
+    assert server.loads[0].config["flashAttention"] is True
 
 
 def test_load_config_is_merged_by_key(server: Server) -> None:
     llm = server.chat(load_config={"flashAttention": True, "tryMmap": False})
     llm.invoke("count", load_config={"try_mmap": True})
-    fields = server.engine.loads[0].fields
-    assert fields["llm.load.llama.flashAttention"] is True
-    assert fields["llm.load.llama.tryMmap"] is True
+    assert server.loads[0].config == {"flashAttention": True, "tryMmap": True}
 
 
 def test_the_window_of_a_call_ranks_above_the_fields(server: Server) -> None:

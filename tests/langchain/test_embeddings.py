@@ -74,7 +74,7 @@ def test_ttl_and_load_config_act_when_the_call_loads(server: Server, documents: 
     documents(server.embeddings(ttl=5, context_length=256, load_config={"tryMmap": False}), ["one"])
     (instance,) = server.loaded()
     assert (instance.ttl_ms, instance.context_length) == (5_000, 256)
-    assert server.engine.loads[0].fields["embedding.load.llama.tryMmap"] is False
+    assert server.loads[0].config["tryMmap"] is False
 
 
 def test_a_language_model_cannot_embed(server: Server, documents: Documents) -> None:

@@ -9,6 +9,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from tests.langchain.conftest import OTHER, Invoke, Server
+from tests.requested import digest
 from tests.web import PIXEL, Web, web_server
 
 BLOCK = {"type": "image", "base64": base64.b64encode(PIXEL).decode(), "mime_type": "image/png"}
@@ -21,19 +22,19 @@ def web() -> Iterator[Web]:
         yield running
 
 
-def seen(server: Server) -> list[bytes]:
-    return [image.data for image in server.asked.images.values()]
+def seen(server: Server) -> list[str]:
+    return server.asked.images
 
 
 def test_a_picture_reaches_the_model(server: Server, ask: Invoke) -> None:
     ask(server.chat(), [HumanMessage([{"type": "text", "text": "What is it?"}, BLOCK])])
-    assert seen(server) == [PIXEL]
+    assert seen(server) == [digest(PIXEL)]
 
 
 def test_a_picture_of_a_tool_reaches_the_model(server: Server, ask: Invoke) -> None:
     call = AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "1"}])
     ask(server.chat(), [HumanMessage("Look!"), call, ToolMessage([BLOCK], tool_call_id="1")])
-    assert seen(server) == [PIXEL]
+    assert seen(server) == [digest(PIXEL)]
 
 
 def test_a_picture_on_the_web_is_fetched_only_when_allowed(server: Server, ask: Invoke, web: Web) -> None:
@@ -41,7 +42,7 @@ def test_a_picture_on_the_web_is_fetched_only_when_allowed(server: Server, ask: 
     with pytest.raises(LMStudioValueError, match="allow_image_download"):
         ask(server.chat(), question)
     ask(server.chat(allow_image_download=True, allow_private_image_hosts=True), question)
-    assert seen(server) == [PIXEL]
+    assert seen(server) == [digest(PIXEL)]
 
 
 @pytest.mark.parametrize("url", ["http://exa mple.com/a.png", "http://h/ä b.png", "http://[bad/a.png", "HTTP://ä..b/a"])

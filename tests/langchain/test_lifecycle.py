@@ -174,12 +174,12 @@ def test_an_equal_object_is_made_of_a_dump(adapter: Any) -> None:
 
 def test_a_cached_answer_is_not_given_to_another_model_or_setting(server: Server) -> None:
     llm = server.chat(cache=InMemoryCache(), temperature=0.5)
-    asked = len(server.engine.requests)
+    asked = len(server.predictions)
 
     def is_new(model: Any, **given: Any) -> bool:
         nonlocal asked
         before, _ = asked, model.invoke("Hello", **given)
-        asked = len(server.engine.requests)
+        asked = len(server.predictions)
         return asked > before
 
     assert is_new(llm)
@@ -203,16 +203,16 @@ def test_a_cached_answer_is_not_given_to_another_model_or_setting(server: Server
 async def test_async_calls_use_the_same_cache(server: Server) -> None:
     llm = server.chat(cache=InMemoryCache())
     assert llm.invoke("Hello").content == (await llm.ainvoke("Hello")).content
-    assert len(server.engine.requests) == 1
+    assert len(server.predictions) == 1
 
 
 def test_the_raw_completion_is_cached_by_its_settings_too(server: Server) -> None:
     llm = server.llm(cache=InMemoryCache())
     assert llm.invoke("Hello") == llm.invoke("Hello")
-    assert len(server.engine.requests) == 1
+    assert len(server.predictions) == 1
     llm.model = OTHER
     llm.invoke("Hello")
-    assert len(server.engine.requests) == 2
+    assert len(server.predictions) == 2
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -226,7 +226,7 @@ def test_the_raw_completion_is_cached_by_the_settings_of_the_call(server: Server
     assert answer(llm, model=OTHER) != answer(llm)
     assert answer(llm, stop=["3"]) == answer(server.llm(cache=llm.cache, stop=["3"])) == "0 1 2 "
     assert answer(server.llm(cache=llm.cache, stop=["2"])) == "0 1 "
-    assert len(server.engine.requests) == 6
+    assert len(server.predictions) == 6
 
 
 @pytest.fixture(params=["per-instance", "global", "required"])
@@ -256,13 +256,13 @@ def test_a_cached_response_is_not_given_for_another_server(
         from_environment, named = adapter(model=CHAT, **caching), adapter(model=CHAT, host=one.address, **caching)
         for llm in (from_environment, named, named.bind(base_url=f"http://{one.address}/v1")):
             ask(llm, "count")
-        assert len(one.engine.requests) == 1
+        assert len(one.predictions) == 1
         monkeypatch.setenv("LMSTUDIO_HOST", other.address)
         ask(from_environment, "count")
-        assert len(other.engine.requests) == 1
+        assert len(other.predictions) == 1
         ask(named, "count", host=None)
         ask(named, "count", host=other.address)
-        assert (len(one.engine.requests), len(other.engine.requests)) == (1, 1)
+        assert (len(one.predictions), len(other.predictions)) == (1, 1)
 
 
 @pytest.mark.parametrize("ask", WAYS_TO_ASK.values(), ids=WAYS_TO_ASK)
@@ -280,10 +280,10 @@ def test_whichever_model_is_loaded_is_never_cached(
     assert ask(fresh(), "count") != first
     ask(fresh(model=CHAT), "count", model=None)
     ask(fresh(model=CHAT), "count", model_name=None)
-    assert len(server.engine.requests) == 4
+    assert len(server.predictions) == 4
     ask(fresh(), "count", model=OTHER)
     ask(fresh(model=OTHER), "count")
-    assert len(server.engine.requests) == 5
+    assert len(server.predictions) == 5
 
 
 @pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM])
@@ -308,7 +308,7 @@ def test_the_key_of_the_cache_holds_no_secret(adapter: Any, monkeypatch: pytest.
         llm = adapter(model=CHAT, host=server.address, headers={"X-Key": "hush-hush"}, cache=cache)
         llm.invoke("count")
         llm.invoke("count", headers={"X-Key": SecretStr("hush-other")})
-        assert len(server.engine.requests) == 1
+        assert len(server.predictions) == 1
     assert "hush" not in repr(cache._cache)
 
 

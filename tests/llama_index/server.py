@@ -1,14 +1,13 @@
-"""A scripted server whose models remember what they were asked."""
+"""A scripted server, and what it was asked."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest, LoadRequest, Progress
-from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+from tests.requested import Requested
 
 CHAT, SMALL, EMBEDDING = "chatty", "small", "vectors"
 WINDOW, SMALL_WINDOW = 8192, 1024
@@ -47,48 +46,26 @@ MODELS = (
 )
 
 
-class RememberingEngine(ScriptedEngine):
-    """A scripted engine that keeps everything that it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.requests: list[GenerateRequest] = []
-        self.loads: list[LoadRequest] = []
-        self.embedded: list[str] = []
-
-    async def load(self, request: LoadRequest, on_progress: Progress) -> ScriptedModel:
-        self.loads.append(request)
-        model = await super().load(request, on_progress)
-        model.__class__ = _RememberingModel
-        assert isinstance(model, _RememberingModel)
-        model.engine = self
-        return model
-
-
-class _RememberingModel(ScriptedModel):
-    engine: RememberingEngine
-
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
-        self.engine.requests.append(request)
-        async for event in super().generate(request):
-            yield event
-
-    async def embed(self, text: str) -> list[float]:
-        self.engine.embedded.append(text)
-        return await super().embed(text)
-
-
 class Server(Emulator):
     """An emulator, and what it was asked. Models do not evict each other unless a test wants that."""
 
     def __init__(self, models: Sequence[ModelEntry] = MODELS, **options: Any) -> None:
-        self.engine = RememberingEngine()
-        super().__init__(models, engines={"scripted": self.engine}, **{"auto_evict": False, **options})
+        super().__init__(models, **{"auto_evict": False, **options})
 
     @property
-    def asked(self) -> GenerateRequest:
+    def asked(self) -> Requested:
         """The last request."""
-        return self.engine.requests[-1]
+        return Requested.of(self.predictions[-1])
+
+    @property
+    def asked_times(self) -> int:
+        """How many predictions were requested."""
+        return len(self.predictions)
+
+    @property
+    def embedded(self) -> list[str]:
+        """The texts that were embedded."""
+        return [record.text for record in self.embedded_texts]
 
     @property
     def conversation(self) -> list[tuple[str, list[dict[str, Any]]]]:

@@ -179,7 +179,7 @@ async def test_parallel_predictions_summarise_a_tree() -> None:
         helper = PromptHelper.from_llm_metadata(llm.metadata)
         summary = await TreeSummarize(llm=llm, prompt_helper=helper, use_async=True).aget_response(QUESTION, texts)
         assert summary == "In short: rain."
-        assert len(server.engine.requests) > 3
+        assert len(server.predictions) > 3
 
 
 def test_a_summary_index_summarises(llm: LMStudio) -> None:
@@ -218,7 +218,7 @@ async def test_a_call_that_failed_is_no_final_answer(llm: LMStudio, streaming: b
 async def test_an_agent_may_be_told_which_tool_comes_first(server: Server, llm: LMStudio) -> None:
     agent = FunctionAgent(tools=[weather], llm=llm, initial_tool_choice="weather")
     assert str(await agent.run("weather please")) == "The tool said rain in Oslo."
-    assert [request.tool_choice for request in server.engine.requests] == ["required", "auto"]
+    assert [record.tool_choice for record in server.predictions] == ["required", "auto"]
 
 
 async def test_a_tool_may_end_the_run(llm: LMStudio) -> None:

@@ -81,7 +81,7 @@ async def test_instructions_stand_before_what_is_embedded(server: Server) -> Non
         await model.aget_text_embedding("t2")
         model.get_text_embedding_batch(["t3"])
         await model.aget_text_embedding_batch(["t4"])
-    assert server.engine.embedded == [
+    assert server.embedded == [
         "search: q1", "search: q2", "document: t1", "document: t2", "document: t3", "document: t4",
     ]  # fmt: skip
 
@@ -92,7 +92,7 @@ async def test_a_cache_keeps_questions_and_texts_apart(server: Server) -> None:
         assert text != question
         assert model.get_text_embedding_batch(["rain"]) == [text]
         assert await model.aget_query_embedding("rain") == question
-    assert server.engine.embedded == ["rain", "search: rain"]
+    assert server.embedded == ["rain", "search: rain"]
 
 
 async def test_every_call_is_one_span(server: Server, spans: list[str]) -> None:
@@ -254,7 +254,7 @@ async def test_a_text_that_is_too_long_is_refused(server: Server) -> None:
             model.get_text_embedding_batch(["short", LONG])
         with pytest.raises(LMStudioContextOverflowError):
             await model.aget_text_embedding_batch(["short", LONG])
-    assert server.engine.embedded == []
+    assert server.embedded == []
 
 
 CACHES = {"uncached": lambda: None, "cached": SimpleKVStore}
@@ -313,14 +313,14 @@ async def test_a_text_that_is_too_long_may_be_cut(server: Server) -> None:
     with server.embedding(load_config={"contextLength": 512}, length_policy="truncate") as model:
         vector = model.get_text_embedding(LONG)
         assert await model.aget_text_embedding(LONG) == vector
-    assert all(0 < len(text.split()) <= 510 for text in server.engine.embedded)
+    assert all(0 < len(text.split()) <= 510 for text in server.embedded)
 
 
 async def test_a_text_that_is_too_long_may_be_left_to_the_server(server: Server) -> None:
     with server.embedding(load_config={"contextLength": 512}, length_policy="pass") as model:
         model.get_text_embedding(LONG)
         await model.aget_text_embedding(LONG)
-    assert server.engine.embedded == [LONG, LONG]
+    assert server.embedded == [LONG, LONG]
 
 
 def test_a_language_model_is_refused(server: Server) -> None:

@@ -27,6 +27,7 @@ from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
 from tests.llama_index.server import CHAT, SMALL, SMALL_WINDOW, WINDOW, Server, raw
 from tests.llama_index.test_messages import PNG
+from tests.requested import digest
 
 NUMBERS = "0 1 2 3 4 5 6 7 8 9"
 
@@ -242,8 +243,8 @@ def test_assignment_after_use_takes_effect(server: Server, llm: LMStudio) -> Non
 def test_load_settings_arrive_and_those_of_a_call_are_laid_over_them(server: Server) -> None:
     with server.llm(load_config={"seed": 5, "flashAttention": True}, context_length=2048, ttl=90) as llm:
         llm.chat(asking("count"), load_config=LlmLoadModelConfig(seed=6))
-    (load,) = server.engine.loads
-    config = LlmLoadModelConfig.from_fields(load.fields)
+    (load,) = server.loads
+    config = LlmLoadModelConfig.from_dict(load.config)
     assert (config.seed, config.flash_attention, config.context_length) == (6, True, 2048)
     assert server.loaded()[0].ttl_ms == 90_000
 
@@ -426,9 +427,9 @@ def showing(**source: Any) -> list[ChatMessage]:
 
 async def test_pictures_are_uploaded(server: Server, llm: LMStudio) -> None:
     llm.chat(showing(image=PNG))
-    assert [image.data for image in server.asked.images.values()] == [PNG]
+    assert server.asked.images == [digest(PNG)]
     await llm.achat(showing(image=PNG))
-    assert [image.data for image in server.asked.images.values()] == [PNG]
+    assert server.asked.images == [digest(PNG)]
 
 
 def test_pictures_on_the_web_are_not_fetched_unasked(llm: LMStudio) -> None:
@@ -444,7 +445,7 @@ async def test_pictures_on_the_web_are_fetched_when_allowed(server: Server, monk
     with server.llm(allow_image_download=True) as llm:
         llm.chat(showing(url="https://example.org/cat.png"))
         await llm.achat(showing(url="https://example.org/cat.png"))
-    assert [image.data for image in server.asked.images.values()] == [PNG]
+    assert server.asked.images == [digest(PNG)]
 
 
 def test_a_picture_for_a_model_that_sees_none_is_refused(server: Server) -> None:

@@ -14,6 +14,7 @@ from lmstudio_integrations.errors import LMStudioEvictionWarning, LMStudioServer
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from tests.llama_index.server import CHAT, EMBEDDING, Server, raw
 from tests.llama_index.test_messages import PNG
+from tests.requested import digest
 
 
 def asking(text: str) -> list[ChatMessage]:
@@ -37,8 +38,7 @@ def test_pictures_of_older_histories_do_not_multiply(server: Server, llm: LMStud
     _, parts = server.conversation[0]
     assert [part["type"] for part in parts] == ["text", "file"]
     list(llm.stream_chat([message]))
-    uploaded = {image.data for image in server.asked.images.values()}
-    assert uploaded == {PNG}
+    assert set(server.asked.images) == {digest(PNG)}
 
 
 def test_no_message_of_ours_has_pictures_among_its_kwargs(llm: LMStudio) -> None:
@@ -112,7 +112,7 @@ def test_a_model_that_went_away_is_loaded_again(server: Server, llm: LMStudio) -
     llm.chat(asking("count"))
     server.unload(CHAT)
     assert llm.chat(asking("count")).message.content
-    assert len(server.engine.loads) == 2
+    assert len(server.loads) == 2
 
 
 async def test_load_loads_an_evicted_model_again() -> None:
@@ -134,7 +134,7 @@ async def test_load_loads_an_evicted_model_again() -> None:
 def test_texts_are_embedded_as_they_are(server: Server) -> None:
     with server.embedding() as model:
         model.get_text_embedding(" two\nlines ")
-    assert server.engine.embedded == [" two\nlines "]
+    assert server.embedded == [" two\nlines "]
 
 
 async def test_embedding_leaves_the_loop_free(server: Server) -> None:

@@ -68,7 +68,7 @@ def test_a_used_language_model_travels_without_a_word(
         assert (other.model, other.temperature, other.system_prompt) == (llm.model, 0.3, "Be terse.")
         with other:
             assert other.complete("count").text == llm.complete("count").text
-    assert len(server.engine.loads) == 1
+    assert len(server.loads) == 1
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)

@@ -109,6 +109,10 @@ PARAMETERS: dict[str, list[dict[str, Any]]] = {
         {"modelSearchResultIdentifier": {"type": "hf", "identifier": "owner/name"}},
     ],
     "downloadModel": [{"downloadIdentifier": "d"}],
+    "fuzzyFindStaffPicks": [{}, {"searchTerm": "s", "limit": 3, "compatibilityTypes": ["gguf"]}],
+    "lmLinkSetDisabled": [{"disabled": True}],
+    "lmLinkUpdateDeviceName": [{"deviceName": "d"}],
+    "lmLinkSetPreferredDevice": [{"deviceIdentifier": "d"}],
 }
 """What opens each endpoint that takes something: with the least that it needs, and with all that it knows."""
 
@@ -120,6 +124,12 @@ VOID = {
     "getExperimentFlags",
     "stopHttpServer",
     "requestShutdown",
+    "isAuthenticated",
+    "getAuthenticationStatus",
+    "getWritableArtifactOwners",
+    "getModelCatalog",
+    "lmLinkStatus",
+    "listEngines",
     "alive",
     "streamLogs",
 }

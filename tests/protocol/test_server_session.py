@@ -153,6 +153,10 @@ def test_a_sign_of_life_is_answered_at_once() -> None:
         {"type": "channelCreate", "endpoint": ["predict"], "channelId": 1},
         {"type": "channelSend", "message": {"type": "cancel"}},
         {"type": "channelAck", "channelId": 1, "ackId": 1},
+        {"type": "signalSubscribe", "endpoint": "x"},
+        {"type": "writableSignalSubscribe", "endpoint": 1, "subscribeId": 0},
+        {"type": "signalUnsubscribe", "subscribeId": 0},
+        {"type": "writableSignalUpdate", "subscribeId": 0, "patches": [], "tags": []},
         {"type": "communicationWarning", "warning": "hm"},
     ],
 )
@@ -179,6 +183,16 @@ def test_what_is_no_frame_of_the_protocol_is_dropped_in_silence(frame: Any) -> N
             {"type": "channelCreate", "endpoint": "listLoaded", "channelId": 2},
             "channelEndpointUnknown",
             "Received channelCreate for unknown endpoint, endpoint = listLoaded",
+        ),
+        (
+            {"type": "signalSubscribe", "endpoint": "x", "subscribeId": 0},
+            "signalEndpointUnknown",
+            "Received signalSubscribe for unknown endpoint, endpoint = x",
+        ),
+        (
+            {"type": "writableSignalSubscribe", "endpoint": "x", "subscribeId": 0},
+            "writableSignalEndpointUnknown",
+            "Received writableSignalSubscribe for unknown endpoint, endpoint = x",
         ),
         (
             {"type": "rpcCall", "endpoint": "listLoaded", "callId": 1, "parameter": None},

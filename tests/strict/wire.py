@@ -221,9 +221,22 @@ ENDPOINTS: dict[str, dict[str, Call | Stream]] = {
                 {"modelSearchResultIdentifier": Object({"type": one_of("catalog", "hf"), "identifier": TEXT})},
             )
         ),
+        "isAuthenticated": Call(),
+        "getAuthenticationStatus": Call(),
+        "getWritableArtifactOwners": Call(),
+        "getModelCatalog": Call(),
+        "fuzzyFindStaffPicks": Call(
+            Object({}, {"searchTerm": TEXT, "limit": integer(1), "compatibilityTypes": Array(TEXT)})
+        ),
+        "lmLinkStatus": Call(),
+        "lmLinkSetDisabled": Call(Object({"disabled": BOOLEAN})),
+        "lmLinkUpdateDeviceName": Call(Object({"deviceName": TEXT})),
+        "lmLinkSetPreferredDevice": Call(Object({"deviceIdentifier": TEXT})),
         "downloadModel": Stream(Object({"downloadIdentifier": TEXT}), CANCEL),
     },
     "diagnostics": {"streamLogs": Stream(None, STOP)},
+    "runtime": {"listEngines": Call()},
+    "plugins": {},
 }
 """Every endpoint of §4 that a client of this kind may use."""
 

@@ -565,3 +565,25 @@ def test_a_priority_without_sense_names_no_main_card(priority: Any) -> None:
     settings = LlmLoadModelConfig.from_fields({SPLIT: {"strategy": "priorityOrder", "priority": priority}})
     assert settings.gpu is not None
     assert settings.gpu.main_gpu is None
+
+
+def test_wire_fields_are_described_without_loss() -> None:
+    fields = {
+        "llm.prediction.temperature": 0.5,
+        "llm.prediction.maxPredictedTokens": {"checked": False, "value": 1},
+        "llm.prediction.minPSampling": checked(False),
+        "llm.prediction.repeatPenalty": checked("high"),
+        "llm.prediction.topKSampling": None,
+        "llm.prediction.unheardOf": 1,
+    }
+    assert LlmPredictionConfig.describe(fields) == {
+        "temperature": 0.5,
+        "maxTokens": False,
+        "minPSampling": False,
+        "raw": {
+            "llm.prediction.unheardOf": 1,
+            "llm.prediction.repeatPenalty": checked("high"),
+            "llm.prediction.topKSampling": None,
+        },
+    }
+    assert LlmPredictionConfig.describe({}) == {}

@@ -330,9 +330,10 @@ class Answer:
 
 
 def _speed(end: Mapping[str, Any]) -> Json:
-    """Return the engine's own figure, which knows what text was held back; none for a single token."""
-    timings = end.get("timings")
-    return {"tokensPerSecond": timings["predicted_per_second"] or None} if timings else {}
+    """Return the engine's own speed, which knows what text was held back; it has none for a single token."""
+    timings: Json = end.get("timings") or {}
+    speed = timings.get("predicted_per_second")
+    return {"tokensPerSecond": speed} if speed else {}
 
 
 def text_reader(config: LlmPredictionConfig) -> TextReader:

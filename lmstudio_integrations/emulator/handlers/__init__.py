@@ -1,26 +1,25 @@
 """What is served: one small function per endpoint, in a table by namespace and name.
 
 A call's handler returns its result, `None` for a void one. A channel's handler sends packets and returns at the
-end. Both refuse by raising `RefusedError` or `EngineError`. What is not in the table gets the warning for an unknown
-endpoint.
+end. Both fail by raising `RefusedError` or `EngineError`. The table has every endpoint of the official interfaces.
+Another name gets the warning for an unknown endpoint, which ends no call.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
+from lmstudio_integrations.emulator.context import Handler
 from lmstudio_integrations.emulator.handlers import (
     diagnostics,
     files,
+    link,
     loading,
     prediction,
     repository,
     system,
     text,
+    unsupported,
 )
-from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Endpoint, Namespace
-
-Handler = Callable[..., Awaitable[Any]]
-"""Takes the context, for a channel also the channel, and the parameter."""
+from lmstudio_integrations.protocol.endpoints import ENDPOINTS, NAMED_ENDPOINTS, Endpoint, Namespace
 
 _MODELS: dict[str, Handler] = {
     "loadModel": loading.load_model,
@@ -36,7 +35,7 @@ _MODELS: dict[str, Handler] = {
     "countTokens": text.count_tokens,
 }
 
-HANDLERS: Mapping[Namespace, Mapping[str, Handler]] = {
+_IMPLEMENTED: Mapping[Namespace, Mapping[str, Handler]] = {
     "llm": {
         **_MODELS,
         "predict": prediction.predict,
@@ -69,11 +68,24 @@ HANDLERS: Mapping[Namespace, Mapping[str, Handler]] = {
         "searchModels": repository.search_models,
         "getModelDownloadOptions": repository.get_model_download_options,
         "downloadModel": repository.download_model,
+        "lmLinkStatus": link.status,
+        "lmLinkSetDisabled": link.set_disabled,
+        "lmLinkUpdateDeviceName": link.update_device_name,
+        "lmLinkSetPreferredDevice": link.set_preferred_device,
     },
     "diagnostics": {"streamLogs": diagnostics.stream_logs},
 }
 
 SERVED: Mapping[Namespace, Mapping[str, Endpoint]] = {
-    namespace: {name: ENDPOINTS[namespace][name] for name in handlers} for namespace, handlers in HANDLERS.items()
+    namespace: {**endpoints, **NAMED_ENDPOINTS[namespace]} for namespace, endpoints in ENDPOINTS.items()
 }
-"""The schemas of what is served."""
+"""Every endpoint that gets an answer."""
+
+HANDLERS: Mapping[Namespace, Mapping[str, Handler]] = {
+    namespace: {
+        **unsupported.handlers(namespace, NAMED_ENDPOINTS[namespace]),
+        **_IMPLEMENTED.get(namespace, {}),
+    }
+    for namespace in SERVED
+}
+"""What answers it."""

@@ -9,9 +9,10 @@ from pathlib import PurePath
 from typing import Any
 
 from lmstudio_integrations.emulator import retrieval
-from lmstudio_integrations.emulator.context import Channel, Context, Upload
+from lmstudio_integrations.emulator.context import Channel, Context
 from lmstudio_integrations.emulator.engines.base import LoadedModel
-from lmstudio_integrations.emulator.refusals import RefusedError, file_not_found, limit_reached
+from lmstudio_integrations.emulator.refusals import RefusedError, limit_reached
+from lmstudio_integrations.emulator.uploads import Upload
 from lmstudio_integrations.protocol.requests import LocalFile, ParseDocument, Retrieve, UploadedFile, UploadFile
 from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier, by_identifier
 
@@ -57,9 +58,9 @@ def _type_of(name: str, data: bytes) -> str:
     return {"image": "image", "text": "text/other"}.get(major, "unknown")
 
 
-async def get_local_file_absolute_path(_context: Context, parameter: LocalFile) -> dict[str, Any]:
-    """Refuse: uploads are kept in memory, so that no file has a path."""
-    raise file_not_found(parameter["fileName"])
+async def get_local_file_absolute_path(context: Context, parameter: LocalFile) -> dict[str, Any]:
+    """Return where an upload lies on this machine, until its client disconnects."""
+    return {"path": str(context.client.path(parameter["fileName"], context.hub.spill))}
 
 
 async def get_document_parsing_library(context: Context, parameter: UploadedFile) -> dict[str, Any]:

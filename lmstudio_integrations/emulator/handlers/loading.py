@@ -29,6 +29,7 @@ async def load_model(context: Context, channel: Channel, parameter: LoadModel) -
     with channel.scope:
         instance = await library.load(
             entries[0],
+            name=parameter["modelKey"],
             identifier=parameter.get("identifier"),
             ttl_ms=parameter.get("ttlMs"),
             settings=parameter["loadConfigStack"].collapse(),
@@ -52,6 +53,7 @@ async def get_or_load(context: Context, channel: Channel, parameter: GetOrLoad) 
     with channel.scope:
         instance = await library.load_just_in_time(
             entry,
+            parameter["identifier"],
             lambda notice: channel.send(_packet(notice)),
             ttl_ms=parameter.get("loadTtlMs"),
             settings=parameter["loadConfigStack"].collapse(),

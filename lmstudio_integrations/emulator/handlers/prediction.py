@@ -18,9 +18,11 @@ from lmstudio_integrations.emulator.engines.base import (
     Image,
 )
 from lmstudio_integrations.emulator.instance import Instance
-from lmstudio_integrations.emulator.ledger import PredictionRecord
+from lmstudio_integrations.emulator.ledger import Entry, PredictionRecord
 from lmstudio_integrations.emulator.meter import Meter
+from lmstudio_integrations.emulator.recording import Images, Response, record_of
 from lmstudio_integrations.emulator.refusals import RefusedError, file_not_found
+from lmstudio_integrations.emulator.uploads import INLINE, Upload
 from lmstudio_integrations.emulator.work import Scope
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.prediction import encode
@@ -32,12 +34,7 @@ from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
     PredictionEvent,
-    ToolCallEnd,
-    ToolCallFailed,
 )
-
-INLINE = "base64:"
-"""The namespace of file identifiers that are the file themselves."""
 
 
 async def predict(context: Context, channel: Channel, parameter: Predict) -> None:
@@ -45,27 +42,30 @@ async def predict(context: Context, channel: Channel, parameter: Predict) -> Non
     library = context.hub.library
     instance = library.find("llm", parameter["modelSpecifier"])
     stack = parameter["predictionConfigStack"]
-    effective = settings.collapse(library.catalogue, stack, parameter.get("fuzzyPresetIdentifier"))
+    fields = settings.requested(library.catalogue, stack, parameter.get("fuzzyPresetIdentifier"))
+    images: list[tuple[FileHandle, Upload]] = []
     if settings.is_completion(stack):
-        request = _request(instance, effective, prompt=settings.text_of(parameter["history"]))
+        request = _request(instance, fields, prompt=settings.text_of(parameter["history"]))
     else:
         images = _images(context.client, instance, parameter["history"])
-        request = _request(instance, effective, history=parameter["history"], images=images)
-    await _generate(context, channel, instance, request, effective)
+        shown = {handle.identifier: Image(handle.name, upload.data) for handle, upload in images}
+        request = _request(instance, fields, history=parameter["history"], images=shown)
+    await _generate(context, channel, instance, request, fields, images=images)
 
 
 async def complete_raw_text(context: Context, channel: Channel, parameter: CompleteRawText) -> None:
     """Continue a text as it stands."""
     library = context.hub.library
     instance = library.find("llm", parameter["modelSpecifier"])
-    effective = settings.collapse(
+    fields = settings.requested(
         library.catalogue, parameter["predictionConfigStack"], parameter.get("fuzzyPresetIdentifier")
     )
-    request = _request(instance, effective, prompt=parameter["rawPrompt"])
-    await _generate(context, channel, instance, request, effective)
+    request = _request(instance, fields, prompt=parameter["rawPrompt"])
+    await _generate(context, channel, instance, request, fields)
 
 
-def _request(instance: Instance, effective: dict[str, Any], **what: Any) -> GenerateRequest:
+def _request(instance: Instance, fields: dict[str, Any], **what: Any) -> GenerateRequest:
+    effective = settings.in_effect(fields)
     return GenerateRequest(
         config=LlmPredictionConfig.from_fields(effective),
         tools=settings.tools_of(effective),
@@ -75,17 +75,17 @@ def _request(instance: Instance, effective: dict[str, Any], **what: Any) -> Gene
     )
 
 
-def _images(client: Client, instance: Instance, history: ChatHistory) -> dict[str, Image]:
-    """Return the pictures of a conversation by identifier.
+def _images(client: Client, instance: Instance, history: ChatHistory) -> list[tuple[FileHandle, Upload]]:
+    """Return the images of a conversation in order.
 
     Raises:
         RefusedError: If the model sees no images, or a file is not there or is no image.
     """
     handles = [part for message in history.messages for part in message.content if isinstance(part, FileHandle)]
-    return {handle.identifier: _image(client, instance, handle) for handle in handles}
+    return [(handle, _image(client, instance, handle)) for handle in handles]
 
 
-def _image(client: Client, instance: Instance, handle: FileHandle) -> Image:
+def _image(client: Client, instance: Instance, handle: FileHandle) -> Upload:
     if handle.file_type != "image":
         raise RefusedError(
             f'The file "{handle.name}" of type {handle.file_type} cannot be part of a prompt',
@@ -97,8 +97,8 @@ def _image(client: Client, instance: Instance, handle: FileHandle) -> Image:
             suggestion="Use a model that sees images, or leave the image out.",
         )
     if handle.identifier.startswith(INLINE):
-        return Image(handle.name, _inline(handle.identifier))
-    return Image(handle.name, client.upload(handle.identifier).data)
+        return Upload(handle.name, _inline(handle.identifier), handle.file_type)
+    return client.upload(handle.identifier)
 
 
 def _inline(identifier: str) -> bytes:
@@ -116,27 +116,26 @@ class _Prediction:
     channel: Channel
     instance: Instance
     request: GenerateRequest
-    effective: dict[str, Any]
+    fields: dict[str, Any]
     meter: Meter
-    record: PredictionRecord
-    output: list[str] | None = None
-    """What was written, if the log is streamed."""
+    entry: Entry[PredictionRecord]
+    response: Response
+    is_logged: bool = False
 
     async def run(self) -> None:
-        """Generate, send the last packet, and keep the record."""
-        record = self.record
+        """Generate, send the last packet, and complete the record."""
+        outcome: dict[str, Any] = {"stop_reason": "disconnected"}
         try:
             await self._log_input()
             finished = await self._generate()
-            self._send_end(finished)
-            record.stop_reason = finished.stop_reason
+            outcome = {"stop_reason": finished.stop_reason, "stats": self._send_end(finished)}
         except (EngineError, RefusedError) as error:
-            record.stop_reason, record.error = "error", str(error)
+            outcome = {"stop_reason": "error", "error": str(error)}
             raise
         finally:
-            record.stop_reason = record.stop_reason or "disconnected"
-            record.state = "ended"
-            self.context.hub.ledger.announce()
+            ledger = self.context.hub.ledger
+            ledger.predictions.complete(self.entry, state="ended", **outcome, **self.response.members())
+            ledger.announce()
 
     async def _generate(self) -> Finished:
         """Return how the generation ended: by itself, or because somebody stopped it."""
@@ -151,7 +150,7 @@ class _Prediction:
 
     async def _follow(self) -> Finished | None:
         """Send what the engine yields, up to its last event."""
-        self.record.state = "running"
+        self.entry.update(state="running")
         self.context.hub.ledger.announce()
         self.meter.start()
         generation = cast("AsyncGenerator[EngineEvent, None]", self.instance.model.generate(self.request))
@@ -170,33 +169,32 @@ class _Prediction:
             return
         for ready in self.meter.take(event):
             self.channel.send(encode(ready))
+        self.response.take(event)
         if isinstance(event, LlmPredictionFragment):
-            self.record.fragments += 1
-            if self.output is not None:
-                self.output.append(event.content)
+            self.entry.live["fragments"] = self.response.fragments
             self.instance.doing(self.channel.scope, "generating")
-        elif isinstance(event, ToolCallEnd | ToolCallFailed) and self.output is not None:
-            self.output.append(event.raw_content or "")
 
-    def _send_end(self, finished: Finished) -> None:
+    def _send_end(self, finished: Finished) -> dict[str, Any]:
+        """Send the last packets; return the statistics in them."""
         for ready in self.meter.rest(finished):
             self.channel.send(encode(ready))
         stats = self.meter.stats(finished)
         end = PredictionEnd(
             stats,
-            self.instance.describe(),
+            # As real servers send it: the time of use is known to listings only.
+            self.instance.describe() | {"lastUsedTime": None},
             fields_of(self.instance.fields),
-            fields_of(self.effective),
+            fields_of(settings.in_effect(self.fields)),
         )
         self.channel.send(encode(end))
-        if self.output is not None:
-            entry = {"type": "llm.prediction.output", "output": "".join(self.output), "stats": stats}
-            self._log(entry)
+        if self.is_logged:
+            self._log({"type": "llm.prediction.output", "output": "".join(self.response.written), "stats": stats})
+        return stats
 
     async def _log_input(self) -> None:
         if not self.context.hub.logs.wanted:
             return
-        self.output = []
+        self.is_logged = True
         request, model = self.request, self.instance.model
         text = request.prompt or ""
         if request.history is not None:
@@ -209,11 +207,18 @@ class _Prediction:
 
 
 async def _generate(
-    context: Context, channel: Channel, instance: Instance, request: GenerateRequest, effective: dict[str, Any]
+    context: Context,
+    channel: Channel,
+    instance: Instance,
+    request: GenerateRequest,
+    fields: dict[str, Any],
+    *,
+    images: Images = (),
 ) -> None:
     if request.config.draft_model:
-        context.hub.library.resolve("llm", request.config.draft_model)
+        context.hub.library.check_draft_model(request.config.draft_model)
     hub, client = context.hub, context.client.identifier
-    record = hub.ledger.add(PredictionRecord(instance.identifier, client, raw=request.history is None))
+    entry = hub.ledger.predictions.add(record_of(instance.identifier, client, request, fields, images))
+    hub.ledger.announce()
     meter = Meter(hub.clock)
-    await _Prediction(context, channel, instance, request, effective, meter, record).run()
+    await _Prediction(context, channel, instance, request, fields, meter, entry, Response()).run()

@@ -7,6 +7,7 @@ from lmstudio_integrations.emulator import settings
 from lmstudio_integrations.emulator.context import Context
 from lmstudio_integrations.emulator.engines.base import LoadedModel
 from lmstudio_integrations.emulator.instance import Activity
+from lmstudio_integrations.emulator.ledger import EmbeddingRecord
 from lmstudio_integrations.emulator.refusals import model_unloaded
 from lmstudio_integrations.emulator.work import Scope
 from lmstudio_integrations.protocol.requests import ApplyPromptTemplate, EmbedString, PreloadDraftModel, Tokenize
@@ -54,6 +55,10 @@ async def _tokens(context: Context, parameter: Tokenize) -> list[int]:
 
 async def embed_string(context: Context, parameter: EmbedString) -> dict[str, Any]:
     """Return the vector of a text."""
+    instance = context.hub.library.find(context.kind, parameter["modelSpecifier"])
+    ledger, client = context.hub.ledger, context.client.identifier
+    ledger.embeddings.add(EmbeddingRecord(model=instance.identifier, client=client, text=parameter["inputString"]))
+    ledger.announce()
     vector = await _use(
         context,
         parameter["modelSpecifier"],
@@ -79,4 +84,4 @@ async def apply_prompt_template(context: Context, parameter: ApplyPromptTemplate
 async def preload_draft_model(context: Context, parameter: PreloadDraftModel) -> None:
     """Check that a draft model is there; the engine takes it when a prediction asks for it."""
     context.hub.library.find(context.kind, parameter["specifier"])
-    context.hub.library.resolve("llm", parameter["draftModelKey"])
+    context.hub.library.check_draft_model(parameter["draftModelKey"])

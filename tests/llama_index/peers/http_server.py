@@ -8,12 +8,19 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self
 
-from lmstudio_integrations.emulator.engines.base import EngineError, EngineEvent, GenerateRequest, LoadRequest
-from lmstudio_integrations.emulator.engines.scripted import ScriptedModel
+from lmstudio_integrations.emulator.engines.base import (
+    EngineError,
+    EngineEvent,
+    GenerateRequest,
+    LoadRequest,
+    Progress,
+)
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from tests.llama_index.peers import ollama_form, openai_form
 from tests.llama_index.peers.forms import Answer, Asked, BadRequestError
-from tests.llama_index.server import CHAT, EMBEDDING, MODELS, RememberingEngine
+from tests.llama_index.server import CHAT, EMBEDDING, MODELS
+from tests.requested import Requested, digest
 
 _HEAD_END = b"\r\n\r\n"
 _FORMS = {**openai_form.ROUTES, **ollama_form.ROUTES}
@@ -23,16 +30,44 @@ class _EndOfStreamError(ConnectionError):
     """A streamed answer is complete, or was left; the connection is not used again."""
 
 
+class _RememberingEngine(ScriptedEngine):
+    """A scripted engine that keeps everything that it was asked, where no emulator does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[GenerateRequest] = []
+        self.embedded: list[str] = []
+
+    async def load(self, request: LoadRequest, on_progress: Progress) -> ScriptedModel:
+        model = await super().load(request, on_progress)
+        model.__class__ = _RememberingModel
+        assert isinstance(model, _RememberingModel)
+        model.engine = self
+        return model
+
+
+class _RememberingModel(ScriptedModel):
+    engine: _RememberingEngine
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
+        self.engine.requests.append(request)
+        async for event in super().generate(request):
+            yield event
+
+    async def embed(self, text: str) -> list[float]:
+        self.engine.embedded.append(text)
+        return await super().embed(text)
+
+
 class HttpServer:
     """Serves on a thread of its own, inside a `with` block.
 
     Attributes:
-        engine: What was asked.
         left: How many answers were left by their reader before the end.
     """
 
     def __init__(self) -> None:
-        self.engine = RememberingEngine()
+        self._engine = _RememberingEngine()
         self.left = 0
         self.address = ""
         self._models: dict[str, ScriptedModel] = {}
@@ -52,9 +87,27 @@ class HttpServer:
         self._thread.join(10)
 
     @property
-    def asked(self) -> GenerateRequest:
+    def asked(self) -> Requested:
         """The last request."""
-        return self.engine.requests[-1]
+        request = self._engine.requests[-1]
+        return Requested(
+            config=request.config,
+            history=request.history,
+            prompt=request.prompt,
+            tools=request.tools,
+            tool_choice=request.tool_choice,
+            images=[digest(image.data) for image in request.images.values()],
+        )
+
+    @property
+    def asked_times(self) -> int:
+        """How many predictions were requested."""
+        return len(self._engine.requests)
+
+    @property
+    def embedded(self) -> list[str]:
+        """The texts that were embedded."""
+        return self._engine.embedded
 
     def wait_until_left(self, timeout: float = 2.0) -> bool:
         """Whether an answer is left by its reader within the time, in seconds."""
@@ -65,7 +118,7 @@ class HttpServer:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         for entry in MODELS:
             request = LoadRequest(entry.key, entry.kind, options=entry.options())
-            self._models[entry.key] = await self.engine.load(request, lambda _: None)
+            self._models[entry.key] = await self._engine.load(request, lambda _: None)
         server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
         self.address = "127.0.0.1:{1}".format(*server.sockets[0].getsockname())
         ready.set_result(None)

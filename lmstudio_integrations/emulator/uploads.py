@@ -1,0 +1,74 @@
+"""Uploaded files: kept in memory, and written to a private folder where a client requests its path."""
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
+
+from lmstudio_integrations.emulator.refusals import RefusedError
+
+_OVERHEAD = 512
+"""Bytes that the server needs for each upload besides its name and data."""
+
+
+INLINE = "base64:"
+"""The namespace of file identifiers that are the file themselves."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A temporary file of a client."""
+
+    name: str
+    data: bytes
+    file_type: str
+
+    @property
+    def cost(self) -> int:
+        """What it counts towards the limit; more than its data, so that empty files are not free."""
+        return len(self.data) + len(self.name) + _OVERHEAD
+
+    @cached_property
+    def sha256(self) -> str:
+        """The digest of its content."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,16}")
+
+
+class SpillFolder:
+    """A private temporary folder for uploads that somebody wants as files; made on first use, gone with the server."""
+
+    def __init__(self) -> None:
+        self._folder: TemporaryDirectory[str] | None = None
+
+    def write(self, upload: Upload) -> Path:
+        """Write a file and return its absolute path.
+
+        Raises:
+            RefusedError: If that is not possible.
+        """
+        suffix = PurePath(upload.name).suffix
+        name = secrets.token_hex(16) + (suffix if _SUFFIX.fullmatch(suffix) else "")
+        try:
+            if self._folder is None:
+                self._folder = TemporaryDirectory(prefix="lmstudio-integrations-", ignore_cleanup_errors=True)
+            path = Path(self._folder.name).resolve() / name
+            path.write_bytes(upload.data)
+        except OSError as error:
+            raise RefusedError(f'The file "{upload.name}" cannot be written', cause=error.strerror) from error
+        return path
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it."""
+        if self._folder is not None:
+            self._folder.cleanup()
+
+
+def with_namespace(identifier: str) -> str:
+    """Return an identifier with its namespace; without one, it is a local one (protocol §4.6)."""
+    return identifier if ":" in identifier else f"local:{identifier}"
