@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lmstudio_integrations.client._connection import Pool
     from lmstudio_integrations.client._io import IOThread
     from lmstudio_integrations.client._server_models import ServerModels
+    from lmstudio_integrations.client._single_flight import Flight
     from lmstudio_integrations.client._turns import Turn, Turns
 
 T = TypeVar("T")
@@ -154,6 +155,15 @@ class Link(Generic[WaiterT_co]):
         """Start to wait for a turn; `leave_turn` must follow, whatever comes of it."""
         turns, queue_timeout, left = self.models.turns, self.clocks.get("queue_timeout"), self.time_left
         return self.run_task(lambda: turns.wait(turn, queue_timeout, left))
+
+    def wait_for_flight(self, flight: "Flight") -> IOTask[None]:
+        """Start to wait for the work of another caller."""
+        left = self.time_left
+        return self.run_task(lambda: flight.wait(left))
+
+    def end_flight(self, flight: "Flight", error: Exception | None) -> None:
+        """Wake those who wait for the work of this caller."""
+        io_thread().submit(flight.end, error)
 
     def leave_turn(self, turn: "Turn") -> None:
         """End an operation that has a turn, or waits for one."""

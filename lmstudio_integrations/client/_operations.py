@@ -6,7 +6,7 @@ from copy import copy
 from typing import Any, TypeVar
 
 from lmstudio_integrations._renewals import renewal_pauses
-from lmstudio_integrations.client._binding import Binding, Operation, named
+from lmstudio_integrations.client._binding import Binding, Operation, Specifier, named
 from lmstudio_integrations.client._flows import Flow, wait_for
 from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.client._policies import resolve
@@ -22,9 +22,21 @@ _UNLOADED = {"generic.noModelMatchingQuery", "generic.identifierNotFound", "gene
 _DETAILS = ("title", "root_title", "cause", "suggestion", "display_data", "error_data")
 
 
+def prepare(link: Link[Any], binding: Binding) -> Flow[str]:
+    """Find or load the model, as the load policy says; return its identifier."""
+
+    def operation(_link: Link[Any], _specifier: Specifier) -> Flow[str]:
+        return binding.name
+        yield  # a flow, by its type
+
+    return (yield from _in_turn(link.for_one(), binding, operation, renew=True))
+
+
 def on_model(link: Link[Any], binding: Binding, operation: Operation[T]) -> Flow[T]:
-    """Run an operation on the model; find or load it first if the handle has never been used."""
-    return (yield from _operate(link.for_one(), binding, operation, renew=False))
+    """Run an operation that does not need the model at work; find or load it if the handle has never been used."""
+    link = link.for_one()
+    run = _in_turn if binding.identifier is None else _operate
+    return (yield from run(link, binding, operation, renew=False))
 
 
 def with_model(

@@ -61,7 +61,12 @@ def _new_instance(link: Link[Any], binding: Binding) -> Flow[str]:
     """Load a new instance, once: several callers may use the handle at the same time."""
     while binding.identifier is None:
         yield from fly(
-            link, binding.flights, "load", lambda: _load_new(link, binding), blocked=lambda: _reject_wait(binding)
+            link,
+            binding.flights,
+            "load",
+            lambda: _load_new(link, binding),
+            blocked=lambda: _reject_wait(binding),
+            shared=Exception,
         )
     return binding.identifier
 
@@ -93,36 +98,39 @@ def _explicit(link: Link[Any], binding: Binding) -> Flow[str]:
     """Find a loaded instance, however it was loaded, or load one that is never evicted."""
 
     def load_it() -> Flow[None]:
-        yield from _load_explicitly(link, binding)
-        done.append(True)
+        identifiers.append((yield from _load_explicitly(link, binding)))
 
-    assert binding.key is not None, "a model is found or loaded by its key"
-    done: list[bool] = []
-    while not done:
-        info = yield from _find_loaded(link, binding, None)
-        if info is not None:
-            return (yield from _use(link, binding, info))
-        yield from fly(link, link.models.flights, (binding.kind, binding.key), load_it, blocked=load_it)
-    assert binding.identifier is not None, "what was loaded has an identifier"
-    return binding.identifier
+    identifiers: list[str] = []
+    info = yield from _find_loaded(link, binding, None)
+    if info is None:
+        flights, key = link.models.flights, (binding.kind, binding.key)
+        yield from fly(link, flights, key, load_it, blocked=load_it, shared=LMStudioServerError)
+        if not identifiers:  # another caller has loaded it
+            info = yield from _find_loaded(link, binding, None)
+    if info is not None:
+        return (yield from _use(link, binding, info))
+    if not identifiers:  # or has given up; a load of several callers at once is one all the same
+        yield from load_it()
+    return identifiers[0]
 
 
-def _load_explicitly(link: Link[Any], binding: Binding) -> Flow[None]:
+def _load_explicitly(link: Link[Any], binding: Binding) -> Flow[str]:
     """Load a model under its key as identifier; just in time if the server permits no more."""
     try:
-        yield from _load_or_wait(link, binding)
+        return (yield from _load_or_wait(link, binding))
     except LMStudioServerError as error:
         if not _is_denied(error):
             raise
-        yield from get_or_load(link, binding)
+        identifier = yield from get_or_load(link, binding)
         link.models.warn_once(
             ("denied", binding.kind, binding.key),
             f"the server denied an explicit load of {binding.key!r}, so it was loaded just in time, and just-in-time "
             f"loads of other models evict it while Auto-Evict is on ({error.title or error})",
         )
+        return identifier
 
 
-def _load_or_wait(link: Link[Any], binding: Binding) -> Flow[None]:
+def _load_or_wait(link: Link[Any], binding: Binding) -> Flow[str]:
     """Load a model; where another program loads it just now, wait for that instance."""
     assert binding.key is not None, "a model is found or loaded by its key"
     model_key = yield from _model_key(link, binding)
@@ -132,8 +140,7 @@ def _load_or_wait(link: Link[Any], binding: Binding) -> Flow[None]:
     while True:
         info = yield from _find_loaded(link, binding, model_key)
         if info is not None:
-            yield from _use(link, binding, info)
-            return
+            return (yield from _use(link, binding, info))
         try:
             info = yield from load(link, binding, name, model_key, _ttl_ms(binding))
         except LMStudioServerError as error:
@@ -142,8 +149,7 @@ def _load_or_wait(link: Link[Any], binding: Binding) -> Flow[None]:
             yield from _reject_other_owner(link, model_key, error)
         else:
             yield from check_config(link, binding, info, loaded=True)
-            bind(link, binding, info, loaded=True)
-            return
+            return bind(link, binding, info, loaded=True)
         _check_load_timeout(link, model_key, time.monotonic() - begun)
         yield from wait_for(link.pause(seconds))
         seconds = min(2 * seconds, _LONGEST_PAUSE)
@@ -167,10 +173,15 @@ def _find_loaded(link: Link[Any], binding: Binding, model_key: str | None) -> Fl
 
 
 def _names(name: str, info: Info) -> bool:
-    """Whether a name means a model: its identifier, its key, or its path or the beginning of that."""
-    wanted, path = name.lower(), str(info["path"]).lower()
-    keys = {str(info.get(field)).lower() for field in ("modelKey", "selectedVariant", "indexedModelIdentifier")}
-    return name == info.get("identifier") or wanted in keys or f"{path}/".startswith(f"{wanted.rstrip('/')}/")
+    """Whether a name means a model: its identifier, its key, its path, or the beginning of that after the publisher."""
+    wanted = name.lower().rstrip("/")
+    if name == info.get("identifier") or wanted in {str(info.get(field)).lower() for field in _NAMES}:
+        return True
+    return "/" in wanted and f"{info['path']}/".lower().startswith(f"{wanted}/")
+
+
+_NAMES = ("modelKey", "path", "selectedVariant", "indexedModelIdentifier")
+"""Fields of a model's info that name it."""
 
 
 def _model_key(link: Link[Any], binding: Binding) -> Flow[str]:

@@ -1,54 +1,68 @@
-"""Work that several callers need at once: one of them does it, and the others wait for it.
-
-No lock: a flow may be closed by the garbage collector, which runs at any time, also in a thread that holds one. Each
-step changes a dict or a list at once.
-"""
+"""Work that several callers need at once: one of them does it, and the others wait for it."""
 
 from collections.abc import Callable, Hashable
 from copy import copy
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from lmstudio_integrations.client._flows import Flow, wait_for
 from lmstudio_integrations.client._waiters import Waiter
+from lmstudio_integrations.errors import LMStudioTimeoutError
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client._flows import Flow
     from lmstudio_integrations.client._link import Link
 
 
 class Flight:
-    """Work that runs, and who waits for it.
+    """Work that runs.
 
     Args:
         leader: Who does it.
     """
 
     def __init__(self, leader: Waiter) -> None:
+        from asyncio import Event  # noqa: PLC0415 - the first call has loaded it
+
         self.leader = leader
-        self.followers: list[Waiter] = []
-        self.ended = False
+        self._ended = Event()
+        self._error: Exception | None = None
+
+    async def wait(self, time_left: float | None) -> None:
+        """Wait until it has ended, and fail if it failed (on the I/O thread).
+
+        Raises:
+            LMStudioTimeoutError: If that takes longer than the caller has.
+            Exception: The error of the leader, if it is one for all.
+        """
+        from asyncio import timeout  # noqa: PLC0415 - the first call has loaded it
+
+        try:
+            async with timeout(time_left):
+                await self._ended.wait()
+        except TimeoutError:
+            raise LMStudioTimeoutError(
+                "Model load: another call loads the model, and timeout expired; raise timeout, or set it to None",
+                timeout_name="timeout",
+            ) from None
+        if self._error is not None:
+            raise copy(self._error)
+
+    def end(self, error: Exception | None) -> None:
+        """Wake those who wait (on the I/O thread)."""
+        self._error = error
+        self._ended.set()
 
 
 Flights: TypeAlias = dict[Hashable, Flight]
-Work: TypeAlias = "Callable[[], Flow[None]]"
-
-
-class WaiterStep:
-    """A wait for something that is no call, in a flow."""
-
-    def __init__(self, waiter: Waiter) -> None:
-        self.waiter = waiter
+Work: TypeAlias = Callable[[], Flow[None]]
 
 
 def fly(
-    link: "Link[Any]",
-    flights: Flights,
-    key: Hashable,
-    work: "Callable[[], Flow[None]]",
-    blocked: "Callable[[], Flow[None]]",
-) -> "Flow[None]":
-    """Do some work, or wait for the caller who does the same, and fail as it fails.
+    link: "Link[Any]", flights: Flights, key: Hashable, work: Work, *, blocked: Work, shared: type[Exception]
+) -> Flow[None]:
+    """Do some work, or wait for the caller who does the same.
 
-    Whoever waited must look whether the work is done: its leader may have been cancelled.
+    Whoever waited must look whether the work is done: its leader may have been cancelled, or failed with an error of
+    its own.
 
     Args:
         link: The way to the server.
@@ -56,33 +70,22 @@ def fly(
         key: What is the same work.
         work: Does it.
         blocked: Is run instead of a wait that would never end: in the event loop that the leader needs.
+        shared: The errors with which all fail who wait.
     """
     waiter = link.waiter()
     own = Flight(waiter)
-    flight = flights.setdefault(key, own)
-    if flight is own:
-        yield from _lead(link, flights, key, own, work)
-    elif waiter.would_stop(flight.leader):
-        yield from blocked()
-    else:
-        flight.followers.append(waiter)
-        if flight.ended:  # between the two steps; whichever comes second wakes the waiter
-            link.finish(waiter, None)
-        step: Any = WaiterStep(waiter)
-        yield step
-
-
-def _lead(
-    link: "Link[Any]", flights: Flights, key: Hashable, own: Flight, work: "Callable[[], Flow[None]]"
-) -> "Flow[None]":
+    flight = flights.setdefault(key, own)  # in one step, so that no lock is needed: a finalizer could wait for that
+    if flight.leader.is_lost:
+        flight = flights[key] = own
+    if flight is not own:
+        yield from blocked() if waiter.would_stop(flight.leader) else wait_for(link.wait_for_flight(flight))
+        return
     error: Exception | None = None
     try:
         yield from work()
-    except Exception as failure:
+    except shared as failure:
         error = failure
         raise
     finally:
         del flights[key]
-        own.ended = True
-        for follower in own.followers:
-            link.finish(follower, copy(error))
+        link.end_flight(own, error)

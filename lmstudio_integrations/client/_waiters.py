@@ -98,6 +98,11 @@ class Waiter:
         """Whether the caller can still be woken."""
         return True
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the caller belongs to the parent of a fork."""
+        return self._io.dead
+
     def would_stop(self, other: "Waiter") -> bool:  # noqa: ARG002 - for those who block
         """Whether waiting here keeps another caller from going on."""
         return False

@@ -29,7 +29,8 @@ from lmstudio_integrations.client._flows import arun
 from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.client._locate import locate
 from lmstudio_integrations.client._models import TemplateOpts, Tools
-from lmstudio_integrations.client._policies import DEFAULT_TTL, resolve
+from lmstudio_integrations.client._operations import prepare
+from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._prediction import Prediction
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import History, PredictionOptions, Texts
@@ -336,7 +337,7 @@ class AsyncModelNamespace(BaseNamespace[HandleT]):
         """
         options.setdefault("ttl", DEFAULT_TTL)
         handle = self.lazy_model(model_key, **options)
-        await arun(resolve(self._link, handle.binding))
+        await arun(prepare(self._link, handle.binding))
         return handle
 
     async def load_new_instance(
@@ -344,7 +345,7 @@ class AsyncModelNamespace(BaseNamespace[HandleT]):
     ) -> HandleT:
         """Load a further instance; without an identifier the server chooses one."""
         handle = self._new_instance(model_key, instance_identifier, options)
-        await arun(resolve(self._link, handle.binding))
+        await arun(prepare(self._link, handle.binding))
         return handle
 
     async def unload(self, model_identifier: str) -> None:

@@ -29,7 +29,8 @@ from lmstudio_integrations.client._flows import run
 from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.client._locate import locate
 from lmstudio_integrations.client._models import TemplateOpts, Tools
-from lmstudio_integrations.client._policies import DEFAULT_TTL, resolve
+from lmstudio_integrations.client._operations import prepare
+from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import CLOCKS, History, PredictionOptions, Texts
 from lmstudio_integrations.client._waiters import ThreadWaiter, Waiter
@@ -295,7 +296,7 @@ class ModelNamespace(BaseNamespace[HandleT]):
         """
         options.setdefault("ttl", DEFAULT_TTL)
         handle = self.lazy_model(model_key, **options)
-        run(resolve(self._link, handle.binding))
+        run(prepare(self._link, handle.binding))
         return handle
 
     def load_new_instance(
@@ -303,7 +304,7 @@ class ModelNamespace(BaseNamespace[HandleT]):
     ) -> HandleT:
         """Load a further instance; without an identifier the server chooses one."""
         handle = self._new_instance(model_key, instance_identifier, options)
-        run(resolve(self._link, handle.binding))
+        run(prepare(self._link, handle.binding))
         return handle
 
     def unload(self, model_identifier: str) -> None:

@@ -74,6 +74,51 @@ async def test_the_instance_with_the_very_identifier_comes_first(client: Any, se
     assert (await client.llm.model("chatty", load_policy="explicit")).identifier == "chatty"
 
 
+async def test_the_publisher_alone_names_no_model(client: Any, server: Emulator) -> None:
+    server.load("chatty")
+    with pytest.raises(lms.LMStudioModelNotFoundError):
+        await client.llm.model("maker", load_policy="explicit")
+
+
+async def test_a_mismatch_fails_only_the_caller_who_minds(make_client: Callable[..., Any], server: Emulator) -> None:
+    async with make_client(server.address) as client:
+        options: dict[str, Any] = {"config": {"contextLength": 8192}, "load_policy": "explicit"}
+        strict = client.embedding.lazy_model("vectors", **options, on_config_mismatch="raise")
+        lenient = client.embedding.lazy_model("vectors", **options, on_config_mismatch="ignore")
+        waiting = asyncio.create_task(strict.embed("a"))
+        assert len(await lenient.embed("a")) == 8
+        with pytest.raises(lms.LMStudioConfigMismatchError):
+            await waiting
+
+
+async def test_a_client_that_is_closed_while_it_loads_fails_no_other(
+    make_client: Callable[..., Any], server: Emulator
+) -> None:
+    async with make_client(server.address) as other:
+        async with make_client(server.address) as closing:
+            first = asyncio.create_task(closing.llm.model("slow", load_policy="explicit"))
+            await asyncio.to_thread(server.wait_for, lambda: len(server.loads) == 1)
+            second = asyncio.create_task(other.llm.model("slow", load_policy="explicit"))
+            await asyncio.sleep(0.05)
+        with pytest.raises(lms.LMStudioClientError):
+            await first
+        assert (await second).identifier == "slow"
+    assert len(server.loaded()) == 1
+
+
+async def test_waiting_for_a_load_of_another_caller_ends_with_the_timeout(
+    make_client: Callable[..., Any], server: Emulator
+) -> None:
+    async with make_client(server.address) as client, make_client(server.address, timeout=0.3) as hasty:
+        first = asyncio.create_task(client.llm.model("stuck", load_policy="explicit"))
+        await asyncio.to_thread(server.wait_for, lambda: len(server.loads) == 1)
+        with pytest.raises(lms.LMStudioTimeoutError, match="another call loads the model") as caught:
+            await hasty.llm.model("stuck", load_policy="explicit")
+        assert caught.value.timeout_name == "timeout"
+        server.stop()
+        await asyncio.gather(first, return_exceptions=True)
+
+
 @pytest.mark.parametrize("name", ["maker/chatty-GGUF", "maker/chatty-GGUF/chatty.gguf", "Chatty", "buddy"])
 async def test_two_spellings_load_one_instance(client: Any, server: Emulator, name: str) -> None:
     first = await client.llm.model(name, load_policy="explicit")

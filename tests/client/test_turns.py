@@ -204,6 +204,18 @@ async def test_a_stream_that_is_read_slowly_keeps_nobody_waiting(pair: tuple[Any
     assert "".join([first.content, *rest]) == "so slow"
 
 
+async def test_getting_or_describing_a_model_waits_for_its_turn_too(
+    pair: tuple[Any, Any], client: Any, server: Emulator
+) -> None:
+    _, two = pair
+    running = asyncio.create_task(two.respond("slowly"))
+    await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 3)
+    handle, lazy = await asyncio.gather(client.llm.model("one"), client.llm.lazy_model("one").get_info())
+    assert handle.identifier == lazy.identifier == "one"
+    assert (await running).content == "so slow"
+    assert len(server.predictions) == 3
+
+
 async def test_a_cancelled_wait_for_a_turn_holds_up_nobody(pair: tuple[Any, Any], server: Emulator) -> None:
     one, two = pair
     running = asyncio.create_task(two.respond("slowly"))
