@@ -181,8 +181,8 @@ class Link(Generic[WaiterT_co]):
 
     def record_load(self, began: float) -> None:
         """Record that a model was loaded for the operation, from a moment of `elapsed` until now."""
-        if self._since is not None:
-            self._load_times.append(self.elapsed - began)
+        assert self._since is not None, "a model is loaded by an operation"
+        self._load_times.append(self.elapsed - began)
 
     def take_load_time(self) -> float | None:
         """Return the seconds that loads took since the operation last called this; `None` if there were none."""

@@ -131,6 +131,7 @@ class SimulatedLink(Link[Waiter]):
         self.clocks = clocks
         self.turn = None
         self._since: float | None = None
+        self._load_times: list[float] = []
 
     @property
     def models(self) -> ServerModels:
