@@ -66,7 +66,7 @@ class Response:
     """
 
     def __init__(self) -> None:
-        self.fragments = 0
+        self.fragments: int = 0
         self.written: list[str] = []
         self._texts: dict[str, list[str]] = {"none": [], "reasoning": []}
         self._tool_calls: list[dict[str, Any]] = []
