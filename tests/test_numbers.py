@@ -18,22 +18,20 @@ from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoad
 from tests.langchain.conftest import CHAT, Server
 
 ERROR = "error"
-OFF = None
-"""What the server has of a setting that is switched off."""
 
 NATIVE = {"top_k": "top_k_sampling", "top_p": "top_p_sampling", "min_p": "min_p_sampling"}
 """Names that native settings have for those of the adapters, where they differ."""
 
 SETTINGS: dict[str, tuple[object, object]] = {
     "temperature": (0, ERROR),
-    "max_tokens": (ERROR, OFF),
+    "max_tokens": (ERROR, False),
     "top_k": (0, ERROR),
-    "top_p": (0, OFF),
-    "min_p": (0, OFF),
-    "repeat_penalty": (0, OFF),
-    "presence_penalty": (0, OFF),
-    "seed": (0, OFF),
-    "reasoning_budget": (0, OFF),
+    "top_p": (0, False),
+    "min_p": (0, False),
+    "repeat_penalty": (0, False),
+    "presence_penalty": (0, False),
+    "seed": (0, False),
+    "reasoning_budget": (0, False),
 }
 """What comes of 0, and what comes of `False`."""
 
@@ -124,7 +122,8 @@ def test_a_number_is_a_number_and_only_false_is_off(
     before = len(server.predictions)
     if expected is not ERROR:
         surface(server.address, **{name: value})
-        assert getattr(server.asked.config, NATIVE.get(name, name)) == expected
+        sent = getattr(server.asked.config, NATIVE.get(name, name))
+        assert (sent, sent is False) == (expected, expected is False)
         return
     with pytest.raises((lms.LMStudioValueError, ValidationError)) as caught:
         surface(server.address, **{name: value})

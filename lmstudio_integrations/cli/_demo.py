@@ -15,6 +15,7 @@ from rich.text import Text
 from lmstudio_integrations.cli._selection import SIZE_LIMIT, Choice, choose
 from lmstudio_integrations.client.sync import Client, EmbeddingNamespace, LlmNamespace
 from lmstudio_integrations.errors import LMStudioTimeoutError, LMStudioUnreachableError
+from lmstudio_integrations.types.config import LoadPolicy
 from lmstudio_integrations.types.models import ModelInstanceInfo
 
 if TYPE_CHECKING:
@@ -149,7 +150,9 @@ def load(console: Console, models: LlmNamespace | EmbeddingNamespace, choice: Ch
         def show(part: float) -> None:
             progress.update(task, completed=part)
 
-        handle = models.model(choice.name, ttl=TTL, on_load_progress=show)
+        # The language model would evict an embedding model that was loaded just in time.
+        policy: LoadPolicy = "explicit" if models.kind == "embedding" else "get_or_load"
+        handle = models.model(choice.name, ttl=TTL, load_policy=policy, on_load_progress=show)
         show(1.0)
     return handle.get_info()
 

@@ -128,7 +128,7 @@ def test_rules_go_to_scripted_llms_that_have_none(write: Callable[[str], Path]) 
     options = ServeOptions(port=0, models=("talker", "embedder"), scripted=True, rules=path)
     with build(options) as server, Client(server.address) as client:
         assert client.llm.model("talker").respond("ping").content == "pong"
-        assert client.embedding.model("embedder").embed("ping")
+        assert client.embedding.model("embedder", load_policy="explicit").embed("ping")
 
 
 def test_a_scripted_model_is_announced_as_one(capsys: pytest.CaptureFixture[str]) -> None:

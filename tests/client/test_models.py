@@ -299,7 +299,7 @@ async def test_every_call_on_a_closed_client_is_an_error_of_the_client(
     make_client: Callable[..., Any], server: Emulator, name: str
 ) -> None:
     client = make_client(server.address)
-    model, embedder = await client.llm.model("chatty"), await client.embedding.model("vectors")
+    model, embedder = await client.llm.model("chatty"), await client.embedding.model("vectors", load_policy="explicit")
     await client.aclose()
     with pytest.raises(lms.LMStudioClientClosedError, match="the client is closed; make a new one") as caught:
         await CALLS[name](client, model, embedder)

@@ -189,7 +189,7 @@ def test_a_lone_surrogate_is_recorded(server: Emulator, me: Wire) -> None:
 
 def test_embedded_texts_are_recorded_in_order(server: Emulator) -> None:
     with lms.Client(server.address) as client:
-        client.embedding.model("vectors").embed(["one", "two"])
+        client.embedding.model("vectors", load_policy="explicit").embed(["one", "two"])
     assert sorted(record.text for record in server.embedded_texts) == ["one", "two"]
     assert {record.model for record in server.embedded_texts} == {"vectors"}
 
@@ -203,7 +203,7 @@ def test_a_text_that_no_model_embeds_is_not_recorded(server: Emulator) -> None:
 def test_no_record_has_the_secret_of_its_client() -> None:
     with Emulator([CHAT, VECTORS], tokens=[TOKEN]) as server, lms.Client(server.address, api_token=TOKEN) as client:
         client.llm.model("chat").respond("Hello")
-        client.embedding.model("vectors").embed("one")
+        client.embedding.model("vectors", load_policy="explicit").embed("one")
         records = [*server.predictions, *server.embedded_texts, *server.loads]
     assert len(records) == 4
     assert TOKEN.partition(":")[2] not in str(records)

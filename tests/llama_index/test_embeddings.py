@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import (
+    LMStudioConfigWarning,
     LMStudioContextOverflowError,
     LMStudioProtocolError,
     LMStudioUnreachableError,
@@ -296,7 +297,10 @@ def test_the_default_chunks_of_an_index_are_too_long_for_many_models_and_the_adv
     paragraphs = "\n\n\n".join(["rain and sun " * 20] * 20)
     documents = [Document(text="short"), Document(text=paragraphs), Document(text="short")]
     with Server([small]) as server, server.embedding(context_length=2048) as model:
-        with pytest.raises(LMStudioContextOverflowError) as caught:
+        with (
+            pytest.warns(LMStudioConfigWarning, match="asked 2048, actual 512"),
+            pytest.raises(LMStudioContextOverflowError) as caught,
+        ):
             VectorStoreIndex.from_documents(documents, embed_model=model, use_async=use_async)
         assert re.fullmatch(
             r"text 1 has \d+ tokens, and the model takes 512, its max_context_length; "
