@@ -7,7 +7,6 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from lmstudio_integrations._adapters import lengths
-from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.lengths import EmbeddingRequest
 from lmstudio_integrations._adapters.runtime import Runtime, Server, Wanted
 from lmstudio_integrations._narrow import is_count
@@ -27,7 +26,7 @@ def fitting(
     """
 
     def answer(asked: list[str] | None) -> Any:
-        return info_of(model).to_dict() if asked is None else model.count_tokens(asked)
+        return model.get_info(load=True).to_dict() if asked is None else model.count_tokens(asked)
 
     return lengths.carried_out(_steps(runtime, where, request), answer)
 
@@ -42,7 +41,7 @@ async def afitting(
     """
 
     async def answer(asked: list[str] | None) -> Any:
-        return (await ainfo_of(model)).to_dict() if asked is None else await model.count_tokens(asked)
+        return (await model.get_info(load=True)).to_dict() if asked is None else await model.count_tokens(asked)
 
     return await lengths.acarried_out(_steps(runtime, where, request), answer)
 

@@ -85,13 +85,13 @@ def unload_own(link: Link[Any], binding: Binding) -> Flow[None]:
             yield from unload(link, binding.kind, info.identifier)
 
 
-def get_info(link: Link[Any], binding: Binding) -> Flow[ModelInstanceInfo]:
-    """Return what the server knows of the instance."""
+def get_info(link: Link[Any], binding: Binding, *, load: bool = False) -> Flow[ModelInstanceInfo]:
+    """Return what the server knows of the instance; optionally load it if it was unloaded."""
 
     def operation(link: Link[Any], specifier: Specifier) -> "Flow[ModelInstanceInfo]":
         return (yield from look_up(link, binding.kind, specifier))
 
-    return (yield from on_model(link, binding, operation))
+    return (yield from (with_model if load else on_model)(link, binding, operation))
 
 
 def look_up(link: Link[Any], kind: ModelKind, specifier: ModelReference) -> Flow[ModelInstanceInfo]:

@@ -1,12 +1,13 @@
 """Running an operation on a handle's model: in its turn, and again after the model was unloaded."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
+from functools import partial
 from typing import Any, TypeVar
 
 from lmstudio_integrations._renewals import renewal_pauses
-from lmstudio_integrations.client._binding import Binding, Operation, Specifier, named
+from lmstudio_integrations.client._binding import Binding, Operation, named
 from lmstudio_integrations.client._flows import Flow, wait_for
 from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.client._policies import resolve
@@ -24,19 +25,15 @@ _DETAILS = ("title", "root_title", "cause", "suggestion", "display_data", "error
 
 def prepare(link: Link[Any], binding: Binding) -> Flow[str]:
     """Find or load the model, as the load policy says; return its identifier."""
-
-    def operation(_link: Link[Any], _specifier: Specifier) -> Flow[str]:
-        return binding.name
-        yield  # a flow, by its type
-
-    return (yield from _in_turn(link.for_one(), binding, operation, renew=True))
+    return (yield from _in_turn(link.for_one(), binding, resolve))
 
 
 def on_model(link: Link[Any], binding: Binding, operation: Operation[T]) -> Flow[T]:
     """Run an operation that does not need the model at work; find or load it if the handle has never been used."""
     link = link.for_one()
-    run = _in_turn if binding.identifier is None else _operate
-    return (yield from run(link, binding, operation, renew=False))
+    if binding.identifier is None:
+        return (yield from _in_turn(link, binding, partial(_resolve_and_run, operation=operation, renew=False)))
+    return (yield from _run(link, binding, operation, binding.identifier))
 
 
 def with_model(
@@ -60,8 +57,9 @@ def with_model(
     """
     link = link.for_one()
     while True:
+        work = partial(_resolve_and_run, operation=operation, renew=renew)
         try:
-            return (yield from _in_turn(link, binding, operation, renew=renew))
+            return (yield from _in_turn(link, binding, work))
         except LMStudioModelUnloadedError:
             renewals = renewal_pauses() if renewals is None else renewals
             seconds = next(renewals, None) if binding.renewable else None
@@ -72,26 +70,29 @@ def with_model(
         yield from wait_for(link.pause(seconds))
 
 
-def _in_turn(link: Link[Any], binding: Binding, operation: Operation[T], *, renew: bool) -> Flow[T]:
-    """Run an operation; where models evict each other, wait until no call of another one runs."""
-    models = link.models
-    turn = models.turn_for(binding.kind, binding.key, binding.reference)
+def _in_turn(link: Link[Any], binding: Binding, work: Callable[[Link[Any], Binding], Flow[T]]) -> Flow[T]:
+    """Do what needs the model; where models evict each other, wait until no call of another one runs."""
+    turn = link.models.turn_for(binding.kind, binding.key, binding.reference)
     if turn is None:
-        return (yield from _operate(link, binding, operation, renew=renew))
+        return (yield from work(link, binding))
     try:
         yield from wait_for(link.wait_for_turn(turn))
-        renew = renew or (binding.renewable and models.is_evicted(binding.reference))
-        result = yield from _operate(link.with_turn(turn), binding, operation, renew=renew)
+        result = yield from work(link.with_turn(turn), binding)
         turn.used = True
         return result
     finally:
         link.leave_turn(turn)
 
 
-def _operate(link: Link[Any], binding: Binding, operation: Operation[T], *, renew: bool) -> Flow[T]:
+def _resolve_and_run(link: Link[Any], binding: Binding, *, operation: Operation[T], renew: bool) -> Flow[T]:
+    renew = renew or (binding.renewable and link.models.is_evicted(binding.reference))
     identifier = None if renew else binding.identifier
     if identifier is None:
         identifier = yield from resolve(link, binding)
+    return (yield from _run(link, binding, operation, identifier))
+
+
+def _run(link: Link[Any], binding: Binding, operation: Operation[T], identifier: str) -> Flow[T]:
     try:
         return (yield from operation(link, named(identifier)))
     except LMStudioModelNotFoundError as error:

@@ -289,9 +289,16 @@ class AsyncLLM(AsyncModelHandle):
         """Return how much of the context window a conversation takes, and whether it fits."""
         return await arun(_models.context_use(self._link, self.binding, _requests.to_wire(history)))
 
-    async def get_info(self) -> LlmInstanceInfo:
-        """Return what the server knows of the instance."""
-        return cast("LlmInstanceInfo", await arun(_models.get_info(self._link, self.binding)))
+    async def get_info(self, *, load: bool = False) -> LlmInstanceInfo:
+        """Return what the server knows of the instance.
+
+        Args:
+            load: Whether to load the model if it was unloaded. A handle that was never used always finds or loads it.
+
+        Raises:
+            LMStudioModelUnloadedError: If it was unloaded and is not loaded again.
+        """
+        return cast("LlmInstanceInfo", await arun(_models.get_info(self._link, self.binding, load=load)))
 
     async def get_load_config(self) -> LlmLoadModelConfig:
         """Return the settings that the instance was loaded with."""
@@ -310,9 +317,16 @@ class AsyncEmbeddingModel(AsyncModelHandle):
         vectors = await arun(_models.embed(self._link, self.binding, _requests.texts_of(input, "input")))
         return vectors[0] if isinstance(input, str) else vectors
 
-    async def get_info(self) -> EmbeddingModelInstanceInfo:
-        """Return what the server knows of the instance."""
-        return cast("EmbeddingModelInstanceInfo", await arun(_models.get_info(self._link, self.binding)))
+    async def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
+        """Return what the server knows of the instance.
+
+        Args:
+            load: Whether to load the model if it was unloaded. A handle that was never used always finds or loads it.
+
+        Raises:
+            LMStudioModelUnloadedError: If it was unloaded and is not loaded again.
+        """
+        return cast("EmbeddingModelInstanceInfo", await arun(_models.get_info(self._link, self.binding, load=load)))
 
     async def get_load_config(self) -> EmbeddingLoadModelConfig:
         """Return the settings that the instance was loaded with."""

@@ -248,9 +248,16 @@ class LLM(SyncModelHandle):
         """Return how much of the context window a conversation takes, and whether it fits."""
         return run(_models.context_use(self._link, self.binding, _requests.to_wire(history)))
 
-    def get_info(self) -> LlmInstanceInfo:
-        """Return what the server knows of the instance."""
-        return cast("LlmInstanceInfo", run(_models.get_info(self._link, self.binding)))
+    def get_info(self, *, load: bool = False) -> LlmInstanceInfo:
+        """Return what the server knows of the instance.
+
+        Args:
+            load: Whether to load the model if it was unloaded. A handle that was never used always finds or loads it.
+
+        Raises:
+            LMStudioModelUnloadedError: If it was unloaded and is not loaded again.
+        """
+        return cast("LlmInstanceInfo", run(_models.get_info(self._link, self.binding, load=load)))
 
     def get_load_config(self) -> LlmLoadModelConfig:
         """Return the settings that the instance was loaded with."""
@@ -269,9 +276,16 @@ class EmbeddingModel(SyncModelHandle):
         vectors = run(_models.embed(self._link, self.binding, _requests.texts_of(input, "input")))
         return vectors[0] if isinstance(input, str) else vectors
 
-    def get_info(self) -> EmbeddingModelInstanceInfo:
-        """Return what the server knows of the instance."""
-        return cast("EmbeddingModelInstanceInfo", run(_models.get_info(self._link, self.binding)))
+    def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
+        """Return what the server knows of the instance.
+
+        Args:
+            load: Whether to load the model if it was unloaded. A handle that was never used always finds or loads it.
+
+        Raises:
+            LMStudioModelUnloadedError: If it was unloaded and is not loaded again.
+        """
+        return cast("EmbeddingModelInstanceInfo", run(_models.get_info(self._link, self.binding, load=load)))
 
     def get_load_config(self) -> EmbeddingLoadModelConfig:
         """Return the settings that the instance was loaded with."""

@@ -17,7 +17,6 @@ from pydantic import ConfigDict, PrivateAttr, model_validator
 
 from lmstudio_integrations._adapters import conversation, images
 from lmstudio_integrations._adapters.conversation import Draft, ImageSource
-from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.predicting import Call, alternatives
 from lmstudio_integrations._adapters.retry import aaccumulate, abatches, accumulate, arepeat, batches, repeat
 from lmstudio_integrations._adapters.signature import with_signature
@@ -255,13 +254,13 @@ class ChatLMStudio(Predicting, BaseChatModel):
     def load_profile(self) -> ModelProfile:
         """Ask the server what the model can do, loading it if need be; the result is also in `profile`."""
         with translated():
-            info = repeat(partial(info_of, self._own().model()), self.max_retries)
+            info = repeat(partial(self._own().model().get_info, load=True), self.max_retries)
         return self._take_profile(info.to_dict())
 
     async def aload_profile(self) -> ModelProfile:
         """Ask the server what the model can do, loading it if need be; the result is also in `profile`."""
         with translated():
-            info = await arepeat(partial(ainfo_of, self._own().async_model()), self.max_retries)
+            info = await arepeat(partial(self._own().async_model().get_info, load=True), self.max_retries)
         return self._take_profile(info.to_dict())
 
     # Tools and structured answers -----------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._adapters.fitting import afitting, fitting
-from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.lengths import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations._adapters.retry import arepeat, repeat
 from lmstudio_integrations._adapters.runtime import Server, Wanted
@@ -140,7 +139,7 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
             LMStudioServerError: If the server cannot.
         """
         server, wanted, config = self._settled()
-        info_of(self._runtime.embedding(server, wanted, config))
+        self._runtime.embedding(server, wanted, config).get_info(load=True)
         return self
 
     async def aload(self) -> Self:
@@ -150,7 +149,7 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
             LMStudioServerError: If the server cannot.
         """
         server, wanted, config = self._settled()
-        await ainfo_of(self._runtime.async_embedding(server, wanted, config))
+        await self._runtime.async_embedding(server, wanted, config).get_info(load=True)
         return self
 
     # With its instruction, a text is another text. That is done here, above core's cache, which would otherwise hand

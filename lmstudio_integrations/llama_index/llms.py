@@ -25,7 +25,6 @@ from pydantic import ConfigDict
 from pydantic_core import from_json
 
 from lmstudio_integrations._adapters import conversation, images
-from lmstudio_integrations._adapters.instances import ainfo_of, info_of
 from lmstudio_integrations._adapters.predicting import Call, Predicting, alternatives
 from lmstudio_integrations._adapters.retry import aaccumulate, accumulate, arepeat, batches, repeat
 from lmstudio_integrations._adapters.tool_settings import is_required, original_names, tool_settings
@@ -183,7 +182,7 @@ class LMStudio(Portable, Predicting, Structured):
             LMStudioServerError: If the server cannot.
         """
         call = self._own()
-        return self._learnt(repeat(partial(info_of, call.model()), self.max_retries))
+        return self._learnt(repeat(partial(call.model().get_info, load=True), self.max_retries))
 
     async def aload(self) -> Self:
         """Get the model, loading it if need be, and learn its context window; return this object.
@@ -192,7 +191,7 @@ class LMStudio(Portable, Predicting, Structured):
             LMStudioServerError: If the server cannot.
         """
         call = self._own()
-        return self._learnt(await arepeat(partial(ainfo_of, call.async_model()), self.max_retries))
+        return self._learnt(await arepeat(partial(call.async_model().get_info, load=True), self.max_retries))
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text, as the model has them.

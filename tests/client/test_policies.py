@@ -467,3 +467,12 @@ async def test_an_eviction_of_what_this_program_does_not_use_is_only_logged(
 def _in_another_process(server: Emulator, code: str) -> None:
     program = f"import lmstudio_integrations as lms\nwith lms.Client({server.address!r}) as client: {code}"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+async def test_asking_about_a_model_loads_it_only_on_request(client: Any, server: Emulator) -> None:
+    model = await client.llm.model("chatty")
+    server.unload("chatty")
+    with pytest.raises(lms.LMStudioModelUnloadedError):
+        await model.get_info()
+    assert (await model.get_info(load=True)).identifier == "chatty"
+    assert [load.state for load in server.loads] == ["unloaded", "loaded"]
