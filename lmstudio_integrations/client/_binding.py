@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
+from lmstudio_integrations.client._flight import Flight, Flights
 from lmstudio_integrations.client._flows import Flow
 from lmstudio_integrations.client._link import Link
-from lmstudio_integrations.client._single_flight import Flight, Flights
 from lmstudio_integrations.types.config import LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
 from lmstudio_integrations.types.models import by_identifier
 

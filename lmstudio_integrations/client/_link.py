@@ -25,9 +25,9 @@ from lmstudio_integrations.types.files import Origin
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client._connection import Pool
+    from lmstudio_integrations.client._flight import Flight
     from lmstudio_integrations.client._io import IOThread
     from lmstudio_integrations.client._server_models import ServerModels
-    from lmstudio_integrations.client._single_flight import Flight
     from lmstudio_integrations.client._turns import Turn, Turns
 
 T = TypeVar("T")

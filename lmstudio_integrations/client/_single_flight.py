@@ -1,63 +1,17 @@
 """Work that several callers need at once: one of them does it, and the others wait for it."""
 
 from collections.abc import Callable, Hashable
-from copy import copy
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
+from lmstudio_integrations.client._flight import Flight, Flights
 from lmstudio_integrations.client._flows import Flow, wait_for
-from lmstudio_integrations.client._waiters import Waiter
-from lmstudio_integrations.errors import LMStudioTimeoutError
+from lmstudio_integrations.client._link import Link
 
-if TYPE_CHECKING:
-    from lmstudio_integrations.client._link import Link
-
-
-class Flight:
-    """Work that runs.
-
-    Args:
-        leader: Who does it.
-    """
-
-    def __init__(self, leader: Waiter) -> None:
-        from asyncio import Event  # noqa: PLC0415 - the first call has loaded it
-
-        self.leader = leader
-        self._ended = Event()
-        self._error: Exception | None = None
-
-    async def wait(self, time_left: float | None) -> None:
-        """Wait until it has ended, and fail if it failed (on the I/O thread).
-
-        Raises:
-            LMStudioTimeoutError: If that takes longer than the caller has.
-            Exception: The error of the leader, if it is one for all.
-        """
-        from asyncio import timeout  # noqa: PLC0415 - the first call has loaded it
-
-        try:
-            async with timeout(time_left):
-                await self._ended.wait()
-        except TimeoutError:
-            raise LMStudioTimeoutError(
-                "Model load: another call loads the model, and timeout expired; raise timeout, or set it to None",
-                timeout_name="timeout",
-            ) from None
-        if self._error is not None:
-            raise copy(self._error)
-
-    def end(self, error: Exception | None) -> None:
-        """Wake those who wait (on the I/O thread)."""
-        self._error = error
-        self._ended.set()
-
-
-Flights: TypeAlias = dict[Hashable, Flight]
 Work: TypeAlias = Callable[[], Flow[None]]
 
 
 def fly(
-    link: "Link[Any]", flights: Flights, key: Hashable, work: Work, *, blocked: Work, shared: type[Exception]
+    link: Link[Any], flights: Flights, key: Hashable, work: Work, *, blocked: Work, shared: type[Exception]
 ) -> Flow[None]:
     """Do some work, or wait for the caller who does the same.
 

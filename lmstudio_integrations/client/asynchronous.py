@@ -290,14 +290,7 @@ class AsyncLLM(AsyncModelHandle):
         return await arun(_models.context_use(self._link, self.binding, _requests.to_wire(history)))
 
     async def get_info(self, *, load: bool = False) -> LlmInstanceInfo:
-        """Return what the server knows of the instance.
-
-        Args:
-            load: Whether to load the model if it was unloaded. A handle that was never used always finds or loads it.
-
-        Raises:
-            LMStudioModelUnloadedError: If it was unloaded and is not loaded again.
-        """
+        """Return what the server knows of the instance; `load` loads the model if it was unloaded."""
         return cast("LlmInstanceInfo", await arun(_models.get_info(self._link, self.binding, load=load)))
 
     async def get_load_config(self) -> LlmLoadModelConfig:
@@ -318,14 +311,7 @@ class AsyncEmbeddingModel(AsyncModelHandle):
         return vectors[0] if isinstance(input, str) else vectors
 
     async def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
-        """Return what the server knows of the instance.
-
-        Args:
-            load: Whether to load the model if it was unloaded. A handle that was never used always finds or loads it.
-
-        Raises:
-            LMStudioModelUnloadedError: If it was unloaded and is not loaded again.
-        """
+        """Return what the server knows of the instance; `load` loads the model if it was unloaded."""
         return cast("EmbeddingModelInstanceInfo", await arun(_models.get_info(self._link, self.binding, load=load)))
 
     async def get_load_config(self) -> EmbeddingLoadModelConfig:

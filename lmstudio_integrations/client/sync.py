@@ -249,14 +249,7 @@ class LLM(SyncModelHandle):
         return run(_models.context_use(self._link, self.binding, _requests.to_wire(history)))
 
     def get_info(self, *, load: bool = False) -> LlmInstanceInfo:
-        """Return what the server knows of the instance.
-
-        Args:
-            load: Whether to load the model if it was unloaded. A handle that was never used always finds or loads it.
-
-        Raises:
-            LMStudioModelUnloadedError: If it was unloaded and is not loaded again.
-        """
+        """Return what the server knows of the instance; `load` loads the model if it was unloaded."""
         return cast("LlmInstanceInfo", run(_models.get_info(self._link, self.binding, load=load)))
 
     def get_load_config(self) -> LlmLoadModelConfig:
@@ -277,14 +270,7 @@ class EmbeddingModel(SyncModelHandle):
         return vectors[0] if isinstance(input, str) else vectors
 
     def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
-        """Return what the server knows of the instance.
-
-        Args:
-            load: Whether to load the model if it was unloaded. A handle that was never used always finds or loads it.
-
-        Raises:
-            LMStudioModelUnloadedError: If it was unloaded and is not loaded again.
-        """
+        """Return what the server knows of the instance; `load` loads the model if it was unloaded."""
         return cast("EmbeddingModelInstanceInfo", run(_models.get_info(self._link, self.binding, load=load)))
 
     def get_load_config(self) -> EmbeddingLoadModelConfig:
