@@ -1,6 +1,7 @@
 """Adapters whose model is unloaded under them, and adapters that unload it; both frameworks, sync and async."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from langchain_core.exceptions import ModelError
 from llama_index.core.base.llms.types import ChatMessage
 
-from lmstudio_integrations import LMStudioModelUnloadedError
+from lmstudio_integrations import LMStudioModelUnloadedError, LMStudioValueError
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
@@ -161,3 +162,23 @@ async def test_a_model_that_cannot_be_unloaded_is_logged(caplog: pytest.LogCaptu
     other.close()
     await model.aclose()
     assert caplog.text.count("could not be unloaded") == 2
+
+
+@pytest.mark.parametrize("name", EMBED | CHAT)
+def test_an_infinite_time_to_live_keeps_an_explicit_load(server: Emulator, name: str) -> None:
+    make, use = (EMBED | CHAT)[name]
+    key = "vectors" if name in EMBED else "chatty"
+    with make(model=key, host=server.address, load_policy="explicit", ttl=math.inf) as model:
+        use(model)
+    assert [info.ttl_ms for info in server.loaded()] == [None]
+    with make(model=key, host=server.address, load_policy="get_or_load", ttl=math.inf) as model:
+        with pytest.raises(LMStudioValueError, match="load_policy='explicit' keeps a model"):
+            use(model)
+
+
+@pytest.mark.parametrize("name", CHAT)
+def test_what_concerns_the_object_alone_is_no_argument_of_a_call(server: Emulator, name: str) -> None:
+    make, _ = CHAT[name]
+    llm = make(model="chatty", host=server.address)
+    with pytest.raises(LMStudioValueError, match="unload_on_close"):
+        (llm.complete if name == "LMStudio" else llm.invoke)("Hi", unload_on_close=True)

@@ -102,7 +102,7 @@ class LMStudio(Portable, Predicting, Structured):
     _not_in_call: ClassVar[frozenset[str]] = frozenset(
         {"callback_manager", "rate_limiter", "system_prompt", "messages_to_prompt", "completion_to_prompt"}
         | {"output_parser", "pydantic_program_mode", "query_wrapper_prompt"}
-        | {"context_window", "is_function_calling_model"}
+        | {"context_window", "is_function_calling_model", "unload_on_close"}
     )
 
     send_reasoning: bool = False
