@@ -171,9 +171,9 @@ def test_an_infinite_time_to_live_keeps_an_explicit_load(server: Emulator, name:
     with make(model=key, host=server.address, load_policy="explicit", ttl=math.inf) as model:
         use(model)
     assert [info.ttl_ms for info in server.loaded()] == [None]
-    with make(model=key, host=server.address, load_policy="get_or_load", ttl=math.inf) as model:
-        with pytest.raises(LMStudioValueError, match="load_policy='explicit' keeps a model"):
-            use(model)
+    model = make(model=key, host=server.address, load_policy="get_or_load", ttl=math.inf)
+    with pytest.raises(LMStudioValueError, match="load_policy='explicit' keeps a model"):
+        use(model)
 
 
 @pytest.mark.parametrize("name", CHAT)

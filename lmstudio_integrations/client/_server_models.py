@@ -28,7 +28,7 @@ class ServerModels:
     """What this process knows of the models of one server."""
 
     def __init__(self) -> None:
-        self.turns = Turns(self._forget_pair)
+        self.turns: Turns = Turns(self._forget_pair)
         """Whose turn it is, among models that evict each other."""
         self.flights: Flights = {}
         """Explicit loads that run."""
