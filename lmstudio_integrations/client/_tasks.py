@@ -32,6 +32,7 @@ class IOTask(Generic[T]):
         self._io = io
         self._work = work
         self._task: asyncio.Task[T] | None = None
+        self._ended = False
 
     def begin(self) -> None:
         """Start the coroutine (on the I/O thread)."""
@@ -44,6 +45,7 @@ class IOTask(Generic[T]):
             self._task.cancel()
 
     def _finish(self, task: "asyncio.Task[T]") -> None:
+        self._ended = True
         error = client_closed() if task.cancelled() else task.exception()
         if error is None:
             self.waiter.put(task.result())
@@ -53,5 +55,5 @@ class IOTask(Generic[T]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self.waiter.done:
+        if not self._ended:  # the waiter may be done before: whoever gives up a stream ends its wait
             self._io.submit(self.cancel)

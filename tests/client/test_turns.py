@@ -11,6 +11,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client._turns import Turn, Turns
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioTimeoutError
+from tests.client.fake import settle
 
 # The line itself ------------------------------------------------------------------------------------------------------
 
@@ -225,6 +226,7 @@ async def test_a_cancelled_wait_for_a_turn_holds_up_nobody(pair: tuple[Any, Any]
     await asyncio.sleep(0.05)
     stream.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
+    await settle(lambda: not any("Turns.wait" in repr(task) for task in asyncio.all_tasks()))
     assert (await asyncio.wait_for(two.respond("Hi"), 5)).content
     assert (await running).content == "so slow"
     assert len(server.loads) == 2
