@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lmstudio_integrations.client._io import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 
 collect_ignore_glob = ["judges/*", "benchmarks/*"]
@@ -26,3 +27,12 @@ def emulator() -> Iterator[Emulator]:
     """A server with one scripted model of each kind, none of them loaded."""
     with Emulator(scripted_models()) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def _forget_servers() -> Iterator[None]:
+    """Forget which models evicted each other on which server: the next server may have the port of an earlier one."""
+    yield
+    thread = IOThread.existing()
+    if thread is not None:
+        thread.models.clear()
