@@ -96,7 +96,8 @@ def test_headers_are_sent_and_connections_shared_with_equal_ones_only(
     with proxied() as proxy:
         for headers in ({"X-Team": "red"}, {"X-Team": SecretStr("red")}, {"X-Team": "blue"}, {}, None):
             call(make(model=model, host=proxy.address, headers=headers))
-        assert [("X-Team: red" in head, "X-Team: blue" in head) for head in heads] == [
+        used = [head for head in heads if " /system " not in head]  # where an explicit load looks for the model
+        assert [("X-Team: red" in head, "X-Team: blue" in head) for head in used] == [
             (True, False),
             (False, True),
             (False, False),
