@@ -13,8 +13,9 @@ from lmstudio_integrations import LMStudioModelUnloadedError, LMStudioValueError
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+from tests.gate import AT_THE_GATE, Gate
 
-SLOWLY: dict[str, Any] = {"when": {}, "then": [{"text": "so "}, {"wait": 0.3}, {"text": "slow"}]}
+SLOWLY: dict[str, Any] = {"when": {}, "then": [{"text": "so "}, AT_THE_GATE, {"text": "slow"}]}
 MODELS = (
     ModelEntry(key="chatty", rules=(SLOWLY,)),
     ModelEntry(key="vectors", kind="embedding", embedding_length=8),
@@ -22,9 +23,15 @@ MODELS = (
 
 
 @pytest.fixture
-def server() -> Iterator[Emulator]:
+def gate() -> Gate:
+    """What holds up a generation after its first words."""
+    return Gate()
+
+
+@pytest.fixture
+def server(gate: Gate) -> Iterator[Emulator]:
     """A scripted server."""
-    with Emulator(MODELS) as running:
+    with Emulator(MODELS, engines=gate.engines()) as running:
         yield running
 
 
@@ -57,47 +64,50 @@ STREAMS: dict[str, tuple[Make, Ask]] = {
 }
 
 
-async def _unloaded_while_generating(server: Emulator, call: Awaitable[Any]) -> Any:
+async def _unloaded_while_generating(server: Emulator, gate: Gate, call: Awaitable[Any]) -> Any:
     running = asyncio.ensure_future(call)
     await asyncio.to_thread(server.wait_for, lambda: any(record.fragments for record in server.predictions))
     server.unload("chatty")
+    gate.open()
     return await running
 
 
 @pytest.mark.parametrize("name", WHOLE)
-async def test_a_response_that_nobody_saw_is_generated_again(server: Emulator, name: str) -> None:
+async def test_a_response_that_nobody_saw_is_generated_again(server: Emulator, gate: Gate, name: str) -> None:
     make, ask = WHOLE[name]
-    response = await _unloaded_while_generating(server, ask(make(model="chatty", host=server.address)))
+    response = await _unloaded_while_generating(server, gate, ask(make(model="chatty", host=server.address)))
     assert "so slow" in str(response)
     assert [load.state for load in server.loads] == ["unloaded", "loaded"]
     assert len(server.predictions) == 2
 
 
 @pytest.mark.parametrize("name", WHOLE)
-async def test_a_response_whose_progress_was_reported_is_not_generated_again(server: Emulator, name: str) -> None:
+async def test_a_response_whose_progress_was_reported_is_not_generated_again(
+    server: Emulator, gate: Gate, name: str
+) -> None:
     make, ask = WHOLE[name]
     llm = make(model="chatty", host=server.address, on_prompt_progress=lambda _progress: None)
     with pytest.raises(LMStudioModelUnloadedError, match="'chatty' was unloaded") as caught:
-        await _unloaded_while_generating(server, ask(llm))
+        await _unloaded_while_generating(server, gate, ask(llm))
     assert len(server.predictions) == 1
     assert not isinstance(caught.value, ModelError) or caught.value.is_retryable  # by whoever has shown the progress
 
 
 @pytest.mark.parametrize("name", WHOLE)
-async def test_a_model_that_must_be_loaded_is_not_waited_for(server: Emulator, name: str) -> None:
+async def test_a_model_that_must_be_loaded_is_not_waited_for(server: Emulator, gate: Gate, name: str) -> None:
     server.load("chatty")
     make, ask = WHOLE[name]
     llm = make(model="chatty", host=server.address, load_policy="require_loaded")
     with pytest.raises(LMStudioModelUnloadedError):
-        await _unloaded_while_generating(server, ask(llm))
+        await _unloaded_while_generating(server, gate, ask(llm))
     assert len(server.predictions) == 1
 
 
 @pytest.mark.parametrize("name", STREAMS)
-async def test_a_stream_whose_chunks_were_seen_is_not_generated_again(server: Emulator, name: str) -> None:
+async def test_a_stream_whose_chunks_were_seen_is_not_generated_again(server: Emulator, gate: Gate, name: str) -> None:
     make, ask = STREAMS[name]
     with pytest.raises(LMStudioModelUnloadedError):
-        await _unloaded_while_generating(server, ask(make(model="chatty", host=server.address)))
+        await _unloaded_while_generating(server, gate, ask(make(model="chatty", host=server.address)))
     assert len(server.predictions) == 1
 
 
@@ -114,8 +124,9 @@ CHAT: dict[str, tuple[Make, Callable[[Any], Any]]] = {
 
 @pytest.mark.parametrize(("name", "mode"), [*((n, "explicit") for n in EMBED), *((n, "just_in_time") for n in CHAT)])
 def test_embedding_models_are_loaded_explicitly_and_language_models_just_in_time(
-    server: Emulator, name: str, mode: str
+    server: Emulator, gate: Gate, name: str, mode: str
 ) -> None:
+    gate.open()
     make, use = (EMBED | CHAT)[name]
     with make(model="vectors" if name in EMBED else "chatty", host=server.address) as model:
         use(model)
@@ -125,7 +136,10 @@ def test_embedding_models_are_loaded_explicitly_and_language_models_just_in_time
 @pytest.mark.parametrize("policy", ["explicit", "get_or_load", "new_instance"])
 @pytest.mark.parametrize("aclose", [False, True])
 @pytest.mark.parametrize("name", EMBED | CHAT)
-async def test_closing_unloads_what_the_object_loaded(server: Emulator, name: str, aclose: bool, policy: str) -> None:
+async def test_closing_unloads_what_the_object_loaded(
+    server: Emulator, gate: Gate, name: str, aclose: bool, policy: str
+) -> None:
+    gate.open()
     make, use = (EMBED | CHAT)[name]
     key = "vectors" if name in EMBED else "chatty"
     model = make(model=key, host=server.address, load_policy=policy, unload_on_close=True)
@@ -140,7 +154,8 @@ async def test_closing_unloads_what_the_object_loaded(server: Emulator, name: st
 
 
 @pytest.mark.parametrize("name", EMBED | CHAT)
-def test_closing_leaves_what_was_found(server: Emulator, name: str) -> None:
+def test_closing_leaves_what_was_found(server: Emulator, gate: Gate, name: str) -> None:
+    gate.open()
     make, use = (EMBED | CHAT)[name]
     key = "vectors" if name in EMBED else "chatty"
     server.load(key)
@@ -165,7 +180,8 @@ async def test_a_model_that_cannot_be_unloaded_is_logged(caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize("name", EMBED | CHAT)
-def test_an_infinite_time_to_live_keeps_an_explicit_load(server: Emulator, name: str) -> None:
+def test_an_infinite_time_to_live_keeps_an_explicit_load(server: Emulator, gate: Gate, name: str) -> None:
+    gate.open()
     make, use = (EMBED | CHAT)[name]
     key = "vectors" if name in EMBED else "chatty"
     with make(model=key, host=server.address, load_policy="explicit", ttl=math.inf) as model:

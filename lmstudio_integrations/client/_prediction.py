@@ -218,14 +218,18 @@ class Prediction:
 
     def _fail(self, error: BaseException) -> bool:
         """Raise what went wrong while reading, with which it is over; that it was left is told as any end."""
-        if isinstance(error, Exception) and self._failure is None:
-            self._failure = error
-        if isinstance(error, LMStudioConnectionLostError | LMStudioModelUnloadedError) and self._called_back:
-            error.retryable = False
+        if isinstance(error, Exception):
+            self._record_failure(error)
         self.abandon()
         if not isinstance(error, _Left):
             raise error
         return self._end()
+
+    def _record_failure(self, error: Exception) -> None:
+        """Record with what it is over; a call of which a callback has seen a part must not be made again."""
+        if isinstance(error, LMStudioConnectionLostError | LMStudioModelUnloadedError) and self._called_back:
+            error.retryable = False
+        self._failure = self._failure or error
 
     def _end(self) -> bool:
         """Return false; raise why it is over, where that would pass for the end of a whole answer."""
@@ -251,7 +255,7 @@ class Prediction:
         except LMStudioError as failure:
             if self._whole or len(batch) == 1:
                 raise
-            self._failure = failure
+            self._record_failure(failure)
             return batch[:-1]
         if callbacks.on_message is not None:
             callbacks.on_message(self._message())

@@ -54,6 +54,11 @@ def _loaded(client: Any) -> Any:
     return handle
 
 
+async def _joined(stream: Any) -> str:
+    """Return the text of a stream."""
+    return "".join([fragment.content async for fragment in stream])
+
+
 @pytest.mark.parametrize(("clock", "frames", "call"), CLOCKS)
 async def test_each_clock_runs_out_in_its_turn_and_the_server_is_told(
     make_client: Callable[..., Any], clock: str, frames: list[dict[str, Any]], call: Callable[[Any], Any]
@@ -205,6 +210,28 @@ async def test_a_model_is_renewed_three_times_and_no_more(
             await _loaded(client).respond("Hi")
     assert asked == ["predict", *["getOrLoad", "predict"] * 3]
     assert error.value.retryable
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_an_unloaded_model_whose_response_was_seen_is_not_retryable(
+    make_client: Callable[..., Any], *, together: bool
+) -> None:
+    unloaded = packet({**END, "stats": {"stopReason": "modelUnloaded"}})
+
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        await receive(socket)
+        send_together(socket, [fragment("a"), *([unloaded] if together else [])])
+        await read.wait()
+        send_together(socket, [] if together else [unloaded])
+
+    read = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    async with fake_server(behave) as address, make_client(address) as client:
+        stream = _loaded(client).respond_stream("Hi", on_first_token=lambda: loop.call_soon_threadsafe(read.set))
+        with pytest.raises(lms.LMStudioModelUnloadedError) as caught:
+            await _joined(stream)
+    assert not caught.value.retryable
 
 
 @pytest.mark.parametrize("name", ["get_info", "get_load_config", "get_processing_state", "get_context_length"])

@@ -15,10 +15,11 @@ import lmstudio_integrations as lms
 from lmstudio_integrations import _renewals
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.limits import Limits
+from tests.gate import AT_THE_GATE, Gate
 
 SLOW_LOAD: dict[str, Any] = {"when": {"load": True}, "then": [{"wait": 0.3}]}
 FIRST_LOAD: dict[str, Any] = {"load": True, "round": 1}
-SLOWLY: dict[str, Any] = {"when": {"last": "^slowly"}, "then": [{"text": "so "}, {"wait": 0.3}, {"text": "slow"}]}
+SLOWLY: dict[str, Any] = {"when": {"last": "^slowly"}, "then": [{"text": "so "}, AT_THE_GATE, {"text": "slow"}]}
 MODELS = (
     ModelEntry(key="chatty", path="maker/chatty-GGUF/chatty.gguf", aliases=("buddy",), rules=(SLOWLY,)),
     ModelEntry(key="other"),
@@ -30,9 +31,15 @@ MODELS = (
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Emulator]:
+def gate() -> Gate:
+    """What holds up a generation after its first words."""
+    return Gate()
+
+
+@pytest.fixture
+async def server(gate: Gate) -> AsyncIterator[Emulator]:
     """A server with Auto-Evict, as LM Studio has it by default."""
-    with Emulator(MODELS) as running:
+    with Emulator(MODELS, engines=gate.engines()) as running:
         yield running
 
 
@@ -351,10 +358,11 @@ def _have_begun(server: Emulator, count: int) -> bool:
     return len([record for record in server.predictions if record.fragments]) >= count
 
 
-async def _unloaded_while_generating(server: Emulator, call: Any) -> Any:
+async def _unloaded_while_generating(server: Emulator, gate: Gate, call: Any) -> Any:
     running = asyncio.create_task(call)
     await asyncio.to_thread(server.wait_for, partial(_have_begun, server, 1))
     server.unload("chatty")
+    gate.open()
     return await running
 
 
@@ -372,9 +380,11 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_response_that_nobody_saw_is_generated_again(client: Any, server: Emulator, name: str) -> None:
+async def test_a_response_that_nobody_saw_is_generated_again(
+    client: Any, server: Emulator, gate: Gate, name: str
+) -> None:
     model = await client.llm.model("chatty")
-    await _unloaded_while_generating(server, CALLS[name](model))
+    await _unloaded_while_generating(server, gate, CALLS[name](model))
     assert server.predictions[0].stop_reason == "modelUnloaded"
     assert [load.state for load in server.loads] == ["unloaded", "loaded"]
     assert len(server.predictions) == 2
@@ -382,11 +392,11 @@ async def test_a_response_that_nobody_saw_is_generated_again(client: Any, server
 
 @pytest.mark.parametrize("callback", ["on_prediction_fragment", "on_first_token", "on_prompt_processing_progress"])
 async def test_a_response_that_a_callback_saw_is_not_generated_again(
-    client: Any, server: Emulator, callback: str
+    client: Any, server: Emulator, gate: Gate, callback: str
 ) -> None:
     model = await client.llm.model("chatty")
     with pytest.raises(lms.LMStudioModelUnloadedError, match="model 'chatty' was unloaded") as caught:
-        await _unloaded_while_generating(server, model.respond("slowly", **{callback: lambda *_: None}))
+        await _unloaded_while_generating(server, gate, model.respond("slowly", **{callback: lambda *_: None}))
     assert not caught.value.retryable
     assert len(server.predictions) == 1
 

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client._io import IOThread
 from lmstudio_integrations.client._turns import Turn, Turns
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from tests.client.fake import settle
+from tests.gate import AT_THE_GATE, Gate
 
 # The line itself ------------------------------------------------------------------------------------------------------
 
@@ -166,15 +168,29 @@ async def test_models_that_turn_out_to_be_loaded_side_by_side_are_reported() -> 
 
 # Through the clients --------------------------------------------------------------------------------------------------
 
-SLOWLY: dict[str, Any] = {"when": {"last": "^slowly"}, "then": [{"text": "so "}, {"wait": 0.2}, {"text": "slow"}]}
-MODELS = (ModelEntry(key="one", rules=(SLOWLY,)), ModelEntry(key="two", rules=(SLOWLY,)))
+RULES: tuple[dict[str, Any], ...] = (
+    {"when": {"last": "^slowly"}, "then": [{"text": "so "}, AT_THE_GATE, {"text": "slow"}]},
+    {"when": {"last": "^briefly"}, "then": [{"text": "so "}, {"wait": 0.1}, {"text": "slow"}]},
+)
+MODELS = (ModelEntry(key="one", rules=RULES), ModelEntry(key="two", rules=RULES))
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Emulator]:
+def gate() -> Gate:
+    """What holds up a generation after its first words."""
+    return Gate()
+
+
+@pytest.fixture
+async def server(gate: Gate) -> AsyncIterator[Emulator]:
     """A server with Auto-Evict."""
-    with Emulator(MODELS) as running:
+    with Emulator(MODELS, engines=gate.engines()) as running:
         yield running
+
+
+async def waiting_in_line(count: int) -> None:
+    """Wait until so many operations wait for their turn."""
+    await settle(lambda: sum(len(models.turns._line) for models in IOThread.current().models.values()) == count)
 
 
 @pytest.fixture
@@ -189,72 +205,84 @@ async def pair(client: Any, server: Emulator) -> tuple[Any, Any]:
 
 async def test_calls_of_two_models_never_meet_once_the_pair_is_known(pair: tuple[Any, Any], server: Emulator) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(12))
-    calls = [model.respond("slowly") for _ in range(6) for model in pair]
+    calls = [model.respond("briefly") for _ in range(6) for model in pair]
     results = await asyncio.gather(*calls)
     assert all(result.content == "so slow" for result in results)
     assert not [record for record in server.predictions if record.stop_reason == "modelUnloaded"]
     assert len(server.loads) <= 2 + 3
 
 
-async def test_a_stream_that_is_read_slowly_keeps_nobody_waiting(pair: tuple[Any, Any]) -> None:
+async def test_a_stream_that_is_read_slowly_keeps_nobody_waiting(pair: tuple[Any, Any], gate: Gate) -> None:
     one, two = pair
     stream = aiter(two.respond_stream("slowly"))
     first = await anext(stream)
+    gate.open()
     assert (await asyncio.wait_for(one.respond("Hi"), 5)).content
     rest = [fragment.content async for fragment in stream]
     assert "".join([first.content, *rest]) == "so slow"
 
 
 async def test_getting_or_describing_a_model_waits_for_its_turn_too(
-    pair: tuple[Any, Any], client: Any, server: Emulator
+    pair: tuple[Any, Any], client: Any, server: Emulator, gate: Gate
 ) -> None:
     _, two = pair
     running = asyncio.create_task(two.respond("slowly"))
     await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 3)
-    handle, lazy = await asyncio.gather(client.llm.model("one"), client.llm.lazy_model("one").get_info())
+    getting = asyncio.create_task(client.llm.model("one"))
+    describing = asyncio.create_task(client.llm.lazy_model("one").get_info())
+    await waiting_in_line(2)
+    gate.open()
+    handle, lazy = await getting, await describing
     assert handle.identifier == lazy.identifier == "one"
     assert (await running).content == "so slow"
     assert len(server.predictions) == 3
 
 
-async def test_a_cancelled_wait_for_a_turn_holds_up_nobody(pair: tuple[Any, Any], server: Emulator) -> None:
+async def test_a_cancelled_wait_for_a_turn_holds_up_nobody(pair: tuple[Any, Any], server: Emulator, gate: Gate) -> None:
     one, two = pair
     running = asyncio.create_task(two.respond("slowly"))
     await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 3)
     stream = one.respond_stream("Hi")
     waiting = asyncio.create_task(stream.wait_for_result())
-    await asyncio.sleep(0.05)
+    await waiting_in_line(1)
     stream.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     await settle(lambda: not any("Turns.wait" in repr(task) for task in asyncio.all_tasks()))
     assert (await asyncio.wait_for(two.respond("Hi"), 5)).content
+    gate.open()
     assert (await running).content == "so slow"
     assert len(server.loads) == 2
 
 
-async def test_closing_the_client_ends_the_wait_for_a_turn(pair: tuple[Any, Any], server: Emulator) -> None:
+async def test_closing_the_client_ends_the_wait_for_a_turn(pair: tuple[Any, Any], server: Emulator, gate: Gate) -> None:
     _, two = pair
     running = asyncio.create_task(two.respond("slowly"))
     await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 3)
     async with lms.AsyncClient(server.address) as another:
         waiting = asyncio.create_task(another.llm.lazy_model("one").respond("Hi"))
-        await asyncio.sleep(0.05)
+        await waiting_in_line(1)
     with pytest.raises(lms.LMStudioError, match="closed"):
         await waiting
+    gate.open()
     assert (await running).content == "so slow"
 
 
-async def test_the_queue_timeout_bounds_the_wait_for_a_turn(pair: tuple[Any, Any], server: Emulator) -> None:
+async def test_the_queue_timeout_bounds_the_wait_for_a_turn(
+    pair: tuple[Any, Any], server: Emulator, gate: Gate
+) -> None:
     one, two = pair
     running = asyncio.create_task(two.respond("slowly"))
-    await asyncio.to_thread(server.wait_for, lambda: any(each.fragments == 2 for each in server.predictions))
+    await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 3)
     with pytest.raises(lms.LMStudioTimeoutError, match="'one' waits for calls of 'two'") as caught:
         await one.with_clocks(queue_timeout=0.05).respond("Hi")
     assert caught.value.timeout_name == "queue_timeout"
+    gate.open()
     await running
 
 
-async def test_an_explicit_instance_needs_no_turn(pair: tuple[Any, Any], client: Any, server: Emulator) -> None:
+async def test_an_explicit_instance_needs_no_turn(
+    pair: tuple[Any, Any], client: Any, server: Emulator, gate: Gate
+) -> None:
     _, two = pair
     server.unload("two")
     kept = await client.llm.model("one", load_policy="explicit")
@@ -262,11 +290,12 @@ async def test_an_explicit_instance_needs_no_turn(pair: tuple[Any, Any], client:
     await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 3)
     assert (await kept.respond("Hi")).content
     assert server.predictions[2].state == "running"
+    gate.open()
     await running
 
 
-async def test_without_auto_evict_the_turns_end(make_client: Any) -> None:
-    with Emulator(MODELS) as server:
+async def test_without_auto_evict_the_turns_end(make_client: Any, gate: Gate) -> None:
+    with Emulator(MODELS, engines=gate.engines()) as server:
         async with make_client(server.address) as client:
             one, two = client.llm.lazy_model("one"), client.llm.lazy_model("two")
             await one.respond("Hi")
@@ -279,4 +308,5 @@ async def test_without_auto_evict_the_turns_end(make_client: Any) -> None:
             await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].state == "running")
             assert (await one.respond("Hi")).content
             assert [record.state for record in server.predictions[-2:]] == ["running", "ended"]
+            gate.open()
             await running

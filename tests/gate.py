@@ -1,0 +1,36 @@
+"""A gate that holds up generations of scripted models until a test opens it."""
+
+import asyncio
+from typing import Any
+
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
+
+AT_THE_GATE: dict[str, Any] = {"wait": 1000}
+"""The step of a rule that is held up; shorter waits take their time."""
+
+
+class Gate:
+    """Is closed at first. May be opened from any thread, while the emulator runs."""
+
+    def __init__(self) -> None:
+        self._is_open = False
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    def open(self) -> None:
+        """Let all pass, now and later."""
+        self._is_open = True
+        for loop, event in self._waiting:
+            loop.call_soon_threadsafe(event.set)
+
+    def engines(self) -> dict[str, ScriptedEngine]:
+        """Return the engines of an emulator with this gate."""
+        return {"scripted": ScriptedEngine(self._sleep)}
+
+    async def _sleep(self, seconds: float) -> None:
+        if seconds < AT_THE_GATE["wait"]:
+            await asyncio.sleep(seconds)
+            return
+        event = asyncio.Event()
+        self._waiting.append((asyncio.get_running_loop(), event))
+        if not self._is_open:
+            await event.wait()
