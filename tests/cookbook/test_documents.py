@@ -13,7 +13,7 @@ from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.emulator import Emulator
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "docs/first-steps.md", "docs/native-client.md"]
+PAGES = ["README.md", "docs/first-steps.md", "docs/native-client.md", "docs/models-that-stay-loaded.md"]
 TESTING = "docs/testing.md"
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
