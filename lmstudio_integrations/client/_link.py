@@ -152,7 +152,7 @@ class Link(Generic[WaiterT_co]):
         return like
 
     def wait_for_turn(self, turn: "Turn") -> IOTask[None]:
-        """Start to wait for a turn; `leave_turn` must follow, whatever comes of it."""
+        """Start to wait for a turn; `end_turn` must follow, whatever comes of it."""
         turns, queue_timeout, left = self.models.turns, self.clocks.get("queue_timeout"), self.time_left
         return self.run_task(lambda: turns.wait(turn, queue_timeout, left))
 
@@ -165,9 +165,9 @@ class Link(Generic[WaiterT_co]):
         """Wake those who wait for the work of this caller."""
         io_thread().submit(flight.end, error)
 
-    def leave_turn(self, turn: "Turn") -> None:
-        """End an operation that has a turn, or waits for one."""
-        io_thread().submit(self.models.turns.leave, turn)
+    def end_turn(self, turn: "Turn") -> None:
+        """Record that an operation has ended which has a turn, or waits for one."""
+        io_thread().submit(self.models.turns.end, turn)
 
     def pause(self, seconds: float) -> IOTask[None]:
         """Start to wait, for no longer than the operation may take; closing the client ends it."""

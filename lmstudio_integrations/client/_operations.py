@@ -81,7 +81,7 @@ def _in_turn(link: Link[Any], binding: Binding, work: Callable[[Link[Any], Bindi
         turn.used = True
         return result
     finally:
-        link.leave_turn(turn)
+        link.end_turn(turn)
 
 
 def _resolve_and_run(link: Link[Any], binding: Binding, *, operation: Operation[T], renew: bool) -> Flow[T]:

@@ -16,7 +16,7 @@ from lmstudio_integrations.client._loading import (
     load,
     milliseconds,
 )
-from lmstudio_integrations.client._single_flight import fly
+from lmstudio_integrations.client._single_flight import run_or_wait
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioConfigMismatchError,
@@ -60,7 +60,7 @@ def _find(link: Link[Any], binding: Binding) -> Flow[str]:
 def _new_instance(link: Link[Any], binding: Binding) -> Flow[str]:
     """Load a new instance, once: several callers may use the handle at the same time."""
     while binding.identifier is None:
-        yield from fly(
+        yield from run_or_wait(
             link,
             binding.flights,
             "load",
@@ -104,7 +104,7 @@ def _explicit(link: Link[Any], binding: Binding) -> Flow[str]:
     info = yield from _find_loaded(link, binding, None)
     if info is None:
         flights, key = link.models.flights, (binding.kind, binding.key)
-        yield from fly(link, flights, key, load_it, blocked=load_it, shared=LMStudioServerError)
+        yield from run_or_wait(link, flights, key, load_it, blocked=load_it, shared=LMStudioServerError)
         if not identifiers:  # another caller has loaded it
             info = yield from _find_loaded(link, binding, None)
     if info is not None:

@@ -10,21 +10,21 @@ from lmstudio_integrations.client._link import Link
 Work: TypeAlias = Callable[[], Flow[None]]
 
 
-def fly(
+def run_or_wait(
     link: Link[Any], flights: Flights, key: Hashable, work: Work, *, blocked: Work, shared: type[Exception]
 ) -> Flow[None]:
-    """Do some work, or wait for the caller who does the same.
+    """Run some work, or wait for the caller who runs the same.
 
-    Whoever waited must look whether the work is done: its leader may have been cancelled, or failed with an error of
-    its own.
+    After a wait, look whether the work is done: its leader may have been cancelled, or failed with an error that is
+    not shared.
 
     Args:
         link: The way to the server.
-        flights: Work that runs.
-        key: What is the same work.
-        work: Does it.
-        blocked: Is run instead of a wait that would never end: in the event loop that the leader needs.
-        shared: The errors with which all fail who wait.
+        flights: The work that runs now.
+        key: Names the work.
+        work: The work.
+        blocked: Is run in place of a wait that would block the event loop which the leader needs.
+        shared: The errors of the leader with which those who wait fail as well.
     """
     waiter = link.waiter()
     own = Flight(waiter)

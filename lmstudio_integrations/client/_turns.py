@@ -1,7 +1,7 @@
 """Turns on a server: calls of one model finish before another model is loaded that evicts it.
 
-Group mutual exclusion. Below `_loading.py` and `_binding.py`, which take a turn only for models that are known to evict
-each other. Everything in `Turns` runs on the I/O thread.
+This is group mutual exclusion. `_operations.py` takes a turn for each operation, but only on models that are known to
+evict each other; `_link.py` lets the calls of the operation keep it. `Turns` runs on the I/O thread.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class Turn:
     Attributes:
         shares: Who still uses it: the operation itself, and each call that it started. 0 before it is granted.
         granted: Set when it is granted.
-        left: Whether the operation has ended.
+        ended: Whether the operation has ended.
         used: Whether the operation succeeded.
         loaded: Whether the operation had to load the model.
     """
@@ -32,7 +32,7 @@ class Turn:
         self.model_key = model_key
         self.shares = 0
         self.granted: asyncio.Future[None] | None = None
-        self.left = False
+        self.ended = False
         self.used = False
         self.loaded = False
 
@@ -72,7 +72,7 @@ class Turns:
         Raises:
             LMStudioTimeoutError: If either expired.
         """
-        if turn.left or self._joins(turn):
+        if turn.ended or self._joins(turn):
             return
         turn.granted = asyncio.get_running_loop().create_future()
         self._line.append(turn)
@@ -97,11 +97,11 @@ class Turns:
             self._group.turns.discard(turn)
             self._next()
 
-    def leave(self, turn: Turn) -> None:
-        """End the operation, wherever it is: in line, or with its turn."""
-        if turn.left:
+    def end(self, turn: Turn) -> None:
+        """Record that the operation has ended, with its turn or still in line."""
+        if turn.ended:
             return
-        turn.left = True
+        turn.ended = True
         if turn in self._line:
             self._line.remove(turn)
             self._next()

@@ -44,7 +44,7 @@ class Line:
         """End the operation."""
         turn, _ = self.waits[name]
         turn.used, turn.loaded = used, loaded
-        self.turns.leave(turn)
+        self.turns.end(turn)
         await self.settle()
 
     async def settle(self) -> None:
@@ -108,7 +108,7 @@ async def test_whoever_gives_up_in_line_holds_up_nobody() -> None:
 async def test_an_operation_that_ended_before_it_asked_gets_no_turn() -> None:
     line = Line()
     turn = Turn("a")
-    line.turns.leave(turn)
+    line.turns.end(turn)
     await line.turns.wait(turn, None, None)
     await line.ask("b1")
     assert line.granted == ["b1"]
