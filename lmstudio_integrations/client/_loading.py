@@ -20,7 +20,6 @@ from lmstudio_integrations.errors import (
     LMStudioConfigWarning,
     LMStudioError,
     LMStudioInsufficientResourcesError,
-    LMStudioValueError,
 )
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
@@ -227,8 +226,6 @@ def milliseconds(ttl: float | None) -> int | None:
     if ttl is None:
         return None
     seconds_of(ttl, "ttl")
-    if math.isnan(ttl):
-        raise LMStudioValueError(f"ttl must be a positive number of seconds, or None; got {ttl!r}")
     return None if math.isinf(ttl) else max(1, round(ttl * 1000))
 
 

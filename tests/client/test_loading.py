@@ -1,0 +1,154 @@
+"""Loads on a server that does what no proper server does, and what the client remembers of a server."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client._flight import Flight
+from lmstudio_integrations.client._flows import Flow, run
+from lmstudio_integrations.client._server_models import ServerModels
+from lmstudio_integrations.client._single_flight import run_or_wait
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from tests.client.fake import Socket, fake_server, let_in, receive, send
+
+INFO = {"identifier": "m", "modelKey": "m", "path": "maker/m", "instanceReference": "r1", "contextLength": 8}
+NO_MEMORY = {"title": "Model loading was stopped due to insufficient system resources"}
+
+
+class Server:
+    """Answers calls and channels as it is told, on every socket."""
+
+    def __init__(self, answers: dict[str, list[list[dict[str, Any]]]]) -> None:
+        self.answers = {name: iter(each) for name, each in answers.items()}
+        self.parameters: list[tuple[str, Any]] = []
+
+    async def __call__(self, socket: Socket) -> None:
+        await let_in(socket)
+        with contextlib.suppress(ConnectionClosed):
+            await self._serve(socket)
+
+    async def _serve(self, socket: Socket) -> None:
+        while True:
+            frame = await receive(socket)
+            if "endpoint" not in frame:
+                continue
+            self.parameters.append((frame["endpoint"], frame.get("creationParameter")))
+            ids: dict[str, Any] = {name: frame[name] for name in ("callId", "channelId") if name in frame}
+            for answer in next(self.answers[frame["endpoint"]]):
+                await send(socket, {**answer, **ids})
+
+
+def result(value: object) -> dict[str, Any]:
+    return {"type": "rpcResult", "result": value}
+
+
+def packet(message: object) -> dict[str, Any]:
+    return {"type": "channelSend", "message": message}
+
+
+def failed(kind: str, error: object) -> dict[str, Any]:
+    return {"type": kind, "error": error}
+
+
+CLOSE: dict[str, Any] = {"type": "channelClose"}
+LOADED = [packet({"type": "success", "info": INFO}), CLOSE]
+
+
+async def test_a_load_without_memory_fails_as_such_even_if_nothing_can_be_listed(
+    make_client: Callable[..., Any],
+) -> None:
+    server = Server(
+        {
+            "loadModel": [LOADED, [failed("channelError", NO_MEMORY)]],
+            "listLoaded": [[failed("rpcError", {"title": "no list today"})]],
+        }
+    )
+    async with fake_server(server) as address, make_client(address) as client:
+        await client.llm.load_new_instance("m")
+        with pytest.raises(lms.LMStudioInsufficientResourcesError, match="insufficient system resources"):
+            await client.llm.load_new_instance("n")
+
+
+async def test_a_name_that_only_the_server_understands_is_resolved_by_a_cancelled_load(
+    make_client: Callable[..., Any],
+) -> None:
+    resolved = packet({"type": "resolved", "info": INFO})
+    cancelled = failed("channelError", {"title": "cancelled"})
+    server = Server(
+        {
+            "listLoaded": [[result([])], [result([])]],
+            "listDownloadedModels": [[result([])]],
+            "loadModel": [[packet({"type": "news"}), resolved, cancelled], LOADED],
+        }
+    )
+    async with fake_server(server) as address, make_client(address) as client:
+        model = await client.llm.model("fuzzy", load_policy="explicit", ttl=float("inf"))
+    assert model.identifier == "m"
+    loads = [parameter for name, parameter in server.parameters if name == "loadModel"]
+    assert [(each["modelKey"], each.get("identifier"), each.get("ttlMs")) for each in loads] == [
+        ("fuzzy", None, None),
+        ("fuzzy", "m", None),
+    ]
+
+
+async def test_a_load_that_ends_before_the_model_is_resolved_is_an_error(make_client: Callable[..., Any]) -> None:
+    server = Server(
+        {
+            "listLoaded": [[result([])], [result([])]],
+            "listDownloadedModels": [[result([])]],
+            "loadModel": [[CLOSE]],
+        }
+    )
+    async with fake_server(server) as address, make_client(address) as client:
+        with pytest.raises(lms.LMStudioChannelClosedError):
+            await client.llm.model("fuzzy", load_policy="explicit")
+
+
+@pytest.mark.parametrize("infos", [None, [None], [{"identifier": 1}]])
+async def test_a_malformed_list_is_an_error_of_the_protocol(make_client: Callable[..., Any], infos: object) -> None:
+    async with fake_server(Server({"listLoaded": [[result(infos)]]})) as address, make_client(address) as client:
+        with pytest.raises(lms.LMStudioProtocolError):
+            await client.llm.model("fuzzy", load_policy="explicit")
+
+
+def test_the_oldest_instances_and_names_are_forgotten() -> None:
+    models = ServerModels()
+    for number in range(1000):
+        models.record("llm", f"name {number}", {"modelKey": f"key {number}", "instanceReference": str(number)})
+    assert models.model_key("llm", "name 0") is None
+    assert models.model_key("llm", "name 999") == "key 999"
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    """A scripted server."""
+    with Emulator([ModelEntry(key="chatty")]) as running:
+        yield running
+
+
+def test_work_that_a_parent_process_had_begun_is_done_again_after_a_fork(server: Emulator) -> None:
+    class Lost:
+        is_lost = True
+
+    done: list[str] = []
+
+    def work() -> Flow[None]:
+        done.append("work")
+        yield from ()
+
+    flights: Any = {"key": Flight(Lost())}  # type: ignore[arg-type]
+    with lms.Client(server.address) as client:
+        run(run_or_wait(client._link, flights, "key", work, blocked=work, shared=Exception))
+    assert (done, flights) == (["work"], {})
+
+
+async def test_whoever_waits_for_failing_work_fails_with_the_same_error(server: Emulator) -> None:
+    async with lms.AsyncClient(server.address) as client:
+        handle = client.llm.lazy_model("nowhere", load_policy="new_instance")
+        errors = await asyncio.gather(*(handle.respond("Hi") for _ in range(3)), return_exceptions=True)
+    assert [type(error) for error in errors] == [lms.LMStudioModelNotFoundError] * 3
