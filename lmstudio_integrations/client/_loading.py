@@ -100,7 +100,7 @@ def _load(
         raise (yield from _with_remedy(link, error)) from error
     if not packets.was_loaded:
         link.record_load(began)
-    packets.tell(1.0)
+    packets.report(1.0)
     return info
 
 
@@ -119,9 +119,9 @@ class _LoadPackets:
     def __call__(self, packet: dict[str, Any]) -> Tell | Info | None:
         match packet["type"]:
             case "startLoading":
-                return Tell(self.tell, 0.0)
+                return Tell(self.report, 0.0)
             case "loadProgress" | "progress":
-                return Tell(self.tell, float(packet["progress"]))
+                return Tell(self.report, float(packet["progress"]))
             case "unloadingOtherJITModel":
                 logger.info("loading %r unloads %r", self._key, packet["info"]["modelKey"])
                 self.evicted.append(packet["info"])
@@ -134,7 +134,7 @@ class _LoadPackets:
                 logger.debug("skipped a packet of unknown type %r while loading", other)
         return None
 
-    def tell(self, progress: float) -> None:
+    def report(self, progress: float) -> None:
         """Call the callback with how much is loaded, unless it has been called with that."""
         if self._on_progress is not None and progress > self._last:
             self._last = progress

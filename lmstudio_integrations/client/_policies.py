@@ -174,10 +174,10 @@ def _find_loaded(link: Link[Any], binding: Binding, model_key: str | None) -> Fl
 
 def _names(name: str, info: Info) -> bool:
     """Whether a name means a model: its identifier, its key, its path, or the beginning of that after the publisher."""
-    wanted = name.lower().rstrip("/")
-    if name == info.get("identifier") or wanted in {str(info.get(field)).lower() for field in _NAMES}:
+    lowered = name.lower().rstrip("/")
+    if name == info.get("identifier") or lowered in {str(info.get(field)).lower() for field in _NAMES}:
         return True
-    return "/" in wanted and f"{info['path']}/".lower().startswith(f"{wanted}/")
+    return "/" in lowered and f"{info['path']}/".lower().startswith(f"{lowered}/")
 
 
 _NAMES = ("modelKey", "path", "selectedVariant", "indexedModelIdentifier")

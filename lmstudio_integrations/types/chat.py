@@ -317,7 +317,7 @@ def _parts(content: object) -> list[Any]:
 
 
 def _tagged(part: object, tag: str | None = None) -> object:
-    """Return a part of a message: a dict gets the `type` that it lacks, `tag` where nothing tells, a call its part."""
+    """Return a part of a message: a dict gets the `type` that it lacks, `tag` by default; a call gets its part."""
     if isinstance(part, ToolCallRequest):
         return ToolCallRequestPart(tool_call_request=part)
     if not is_mapping(part):
