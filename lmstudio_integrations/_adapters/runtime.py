@@ -154,7 +154,7 @@ class _Side(Generic[ClientT]):
 
     def _new_handle(self, server: Server, wanted: Wanted, config: LoadSettings | None) -> Any:
         client = self.client(server)
-        namespace: Any = client.llm if wanted.kind == "llm" else client.embedding
+        namespace = _namespace(client, wanted.kind)
         binding = self._bindings.get_or_make(
             (server.place, wanted),
             lambda: (
@@ -172,8 +172,7 @@ class _Side(Generic[ClientT]):
 
     def bound(self, place: "Place", binding: "Binding") -> Any:
         """Return a handle to the model of a binding."""
-        client: Any = self._at(place)
-        return (client.llm if binding.kind == "llm" else client.embedding).bound(binding)
+        return _namespace(self._at(place), binding.kind).bound(binding)
 
     def take(self) -> list[ClientT]:
         """Return the clients and forget them."""
@@ -284,11 +283,15 @@ class Runtime:
 
 @contextmanager
 def _logging_errors(binding: "Binding") -> Generator[None]:
-    """Log that a model could not be unloaded; whoever closes an adapter can do nothing about it."""
+    """Log that a model could not be unloaded: the caller of `close` can do nothing about it."""
     try:
         yield
     except LMStudioError as error:
         logger.warning("model %r could not be unloaded: %s", binding.name, error)
+
+
+def _namespace(client: "Client | AsyncClient", kind: ModelKind) -> Any:
+    return client.llm if kind == "llm" else client.embedding
 
 
 def _client_options(place: Place) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations.client._arguments import seconds_of
@@ -21,7 +21,7 @@ from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioInsufficientResourcesError,
 )
-from lmstudio_integrations.protocol.endpoints import Namespace
+from lmstudio_integrations.protocol.errors import details_of
 from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
 from lmstudio_integrations.protocol.requests import GetOrLoad, LoadModel, Specified
 from lmstudio_integrations.types.config import ModelKind
@@ -145,24 +145,32 @@ def _with_remedy(
     link: Link[Any], error: LMStudioInsufficientResourcesError
 ) -> Flow[LMStudioInsufficientResourcesError]:
     """Return the error of a load that found no memory, with what this process keeps loaded."""
-    kept: list[str] = []
-    kinds: tuple[ModelKind, ...] = ("llm", "embedding")
+    own = link.models.explicit
     try:
-        for kind in kinds if link.models.explicit else ():
-            infos = yield from list_loaded(link, kind)
-            own = [info for info in infos if info.get("instanceReference") in link.models.explicit]
-            kept += [f"client.{kind}.unload({_identifier(info)!r})" for info in own]
+        loaded = (yield from list_all_loaded(link)) if own else []
     except LMStudioError:  # the load's own error says more
         return error
+    kept = [
+        f"client.{kind}.unload({_identifier(info)!r})" for kind, info in loaded if info.get("instanceReference") in own
+    ]
     if not kept:
         return error
     advice = f"this program loaded models explicitly, which stay; unload them: {', '.join(kept)}"
-    details = {name: getattr(error, name) for name in ("title", "root_title", "cause", "display_data", "error_data")}
     suggestion = " ".join(text for text in (error.suggestion, advice) if text)
-    return LMStudioInsufficientResourcesError(f"{error}\n  suggestion: {advice}", suggestion=suggestion, **details)
+    details: dict[str, Any] = details_of(error) | {"suggestion": suggestion}
+    return LMStudioInsufficientResourcesError(f"{error}\n  suggestion: {advice}", **details)
 
 
-def list_loaded(link: Link[Any], kind: Namespace) -> Flow[list[Info]]:
+def list_all_loaded(link: Link[Any]) -> Flow[list[tuple[ModelKind, Info]]]:
+    """Return what the server says of all loaded instances, each with its kind."""
+    loaded: list[tuple[ModelKind, Info]] = []
+    for kind in get_args(ModelKind):
+        infos = yield from list_loaded(link, kind)
+        loaded += [(kind, info) for info in infos]
+    return loaded
+
+
+def list_loaded(link: Link[Any], kind: ModelKind) -> Flow[list[Info]]:
     """Return what the server says of the loaded instances of one kind."""
     items = yield from ask(link, kind, "listLoaded", doing="Model list")
     with understanding("Model list"):

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 from pydantic import ValidationError
 
 from lmstudio_integrations._narrow import is_count, is_list, is_mapping
+from lmstudio_integrations.client import _loading
 from lmstudio_integrations.client._arguments import check_names, list_of, text_of
 from lmstudio_integrations.client._binding import Binding, Specifier
 from lmstudio_integrations.client._flows import Flow, ask, ask_many, understanding
@@ -50,9 +51,9 @@ _TEMPLATE_OPTIONS = {"omit_bos_token": "omitBosToken", "omit_eos_token": "omitEo
 
 def list_loaded(link: Link[Any], kind: ModelKind) -> Flow[list[ModelInstanceInfo]]:
     """Return what is loaded."""
-    items = yield from ask(link, kind, "listLoaded", doing="Model list")
+    infos = yield from _loading.list_loaded(link, kind)
     with understanding("Model list"):
-        return [INSTANCE_INFO_TYPES[kind].from_dict(item) for item in items]
+        return [INSTANCE_INFO_TYPES[kind].from_dict(info) for info in infos]
 
 
 def list_downloaded(link: Link[Any], kind: ModelKind | None) -> Flow[list[ModelInfo]]:

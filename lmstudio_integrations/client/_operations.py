@@ -12,6 +12,7 @@ from lmstudio_integrations.client._flows import Flow, wait_for
 from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.client._policies import resolve
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioModelUnloadedError
+from lmstudio_integrations.protocol.errors import details_of
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +20,6 @@ T = TypeVar("T")
 
 _UNLOADED = {"generic.noModelMatchingQuery", "generic.identifierNotFound", "generic.specificModelUnloaded"}
 """Codes of errors about the instance that a request is for."""
-
-_DETAILS = ("title", "root_title", "cause", "suggestion", "display_data", "error_data")
 
 
 def prepare(link: Link[Any], binding: Binding) -> Flow[str]:
@@ -107,8 +106,7 @@ def as_unloaded(link: Link[Any], binding: Binding, error: LMStudioModelNotFoundE
     code = (error.display_data or {}).get("code")
     if code not in _UNLOADED if code else "cannot find" in str(error).lower():
         return copy(error)  # an error cannot be its own cause
-    details = {name: getattr(error, name) for name in _DETAILS}
-    return unloaded_error(link, binding, **details)
+    return unloaded_error(link, binding, **details_of(error))
 
 
 def unloaded_error(link: Link[Any], binding: Binding, **details: Any) -> LMStudioModelUnloadedError:

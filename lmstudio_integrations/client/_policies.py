@@ -12,6 +12,7 @@ from lmstudio_integrations.client._loading import (
     bind,
     check_config,
     get_or_load,
+    list_all_loaded,
     list_loaded,
     load,
     milliseconds,
@@ -30,7 +31,7 @@ from lmstudio_integrations.protocol.endpoints import channel
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.protocol.requests import LoadModel, Lookup, UnloadModel
 from lmstudio_integrations.protocol.session import closed_early
-from lmstudio_integrations.types.config import LoadPolicy, ModelKind
+from lmstudio_integrations.types.config import LoadPolicy
 from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier
 
 DEFAULT_TTL = 3600.0
@@ -232,14 +233,12 @@ def _reject_other_owner(link: Link[Any], model_key: str, error: LMStudioServerEr
     Raises:
         LMStudioModelLoadError: If waiting would be in vain.
     """
-    kinds: tuple[ModelKind, ...] = ("llm", "embedding")
-    for kind in kinds:
-        for info in (yield from list_loaded(link, kind)):
-            if info["identifier"] == model_key and info.get("modelKey") != model_key:
-                raise LMStudioModelLoadError(
-                    f"{model_key!r} cannot be loaded explicitly: the {kind} model {info.get('modelKey')!r} is loaded "
-                    f"under that identifier; unload it with client.{kind}.unload({model_key!r})"
-                ) from error
+    for kind, info in (yield from list_all_loaded(link)):
+        if info["identifier"] == model_key and info.get("modelKey") != model_key:
+            raise LMStudioModelLoadError(
+                f"{model_key!r} cannot be loaded explicitly: the {kind} model {info.get('modelKey')!r} is loaded "
+                f"under that identifier; unload it with client.{kind}.unload({model_key!r})"
+            ) from error
 
 
 def _check_load_timeout(link: Link[Any], model_key: str, elapsed: float) -> None:

@@ -132,7 +132,7 @@ class Prediction:
         self._called_back = False
         """Whether a callback was called with a part of the response."""
         self._delivered = False
-        """Whether whoever reads the events has seen more than progress."""
+        """Whether the reader of the events has received more than progress."""
         self._whole = False
         """Whether the caller gets no events, only the result."""
         self._unloaded = False

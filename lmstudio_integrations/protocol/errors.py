@@ -114,6 +114,12 @@ def to_exception(
     return kind(f"{doing} error: {header}{tail}", **details)
 
 
+def details_of(error: LMStudioServerError) -> dict[str, Any]:
+    """Return what the server said in an error, as arguments of another error about the same failure."""
+    names = ("title", "root_title", "cause", "suggestion", "display_data", "error_data")
+    return {name: getattr(error, name) for name in names}
+
+
 def _kind(
     display: Mapping[str, Any] | None, text: str, default: type[LMStudioServerError]
 ) -> type[LMStudioServerError]:
