@@ -6,6 +6,7 @@ import pytest
 
 from lmstudio_integrations.client._io import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
+from tests.gate import Gate
 
 collect_ignore_glob = ["judges/*", "benchmarks/*"]
 """Both need software of others, or a quiet machine; they have commands of their own."""
@@ -27,6 +28,12 @@ def emulator() -> Iterator[Emulator]:
     """A server with one scripted model of each kind, none of them loaded."""
     with Emulator(scripted_models()) as server:
         yield server
+
+
+@pytest.fixture
+def gate() -> Gate:
+    """What holds up a generation of a scripted model after its first words."""
+    return Gate()
 
 
 @pytest.fixture(autouse=True)

@@ -23,12 +23,6 @@ MODELS = (
 
 
 @pytest.fixture
-def gate() -> Gate:
-    """What holds up a generation after its first words."""
-    return Gate()
-
-
-@pytest.fixture
 def server(gate: Gate) -> Iterator[Emulator]:
     """A scripted server."""
     with Emulator(MODELS, engines=gate.engines()) as running:

@@ -15,6 +15,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations import _renewals
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.limits import Limits
+from tests.client.fake import settle
 from tests.gate import AT_THE_GATE, Gate
 
 SLOW_LOAD: dict[str, Any] = {"when": {"load": True}, "then": [{"wait": 0.3}]}
@@ -28,12 +29,6 @@ MODELS = (
     ModelEntry(key="failing", rules=({"when": FIRST_LOAD, "then": [{"wait": 0.2}, {"fault": "out_of_memory"}]},)),
     ModelEntry(key="vectors", kind="embedding", embedding_length=8, max_context_length=512),
 )
-
-
-@pytest.fixture
-def gate() -> Gate:
-    """What holds up a generation after its first words."""
-    return Gate()
 
 
 @pytest.fixture
@@ -106,7 +101,7 @@ async def test_a_client_that_is_closed_while_it_loads_fails_no_other(
             first = asyncio.create_task(closing.llm.model("slow", load_policy="explicit"))
             await asyncio.to_thread(server.wait_for, lambda: len(server.loads) == 1)
             second = asyncio.create_task(other.llm.model("slow", load_policy="explicit"))
-            await asyncio.sleep(0.05)
+            await settle(lambda: any("Flight.wait" in repr(task) for task in asyncio.all_tasks()))
         with pytest.raises(lms.LMStudioClientError):
             await first
         assert (await second).identifier == "slow"

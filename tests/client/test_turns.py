@@ -129,11 +129,11 @@ async def test_a_packet_of_the_running_model_restarts_the_queue_timeout() -> Non
     line = Line()
     turn = await line.ask("a1")
     sink = line.turns.kept_by(Sink(), turn)
-    await line.ask("b1", queue_timeout=0.2)
+    await line.ask("b1", queue_timeout=0.5)
     for _ in range(6):
-        await asyncio.sleep(0.1)
+        done, _waiting = await asyncio.wait([line.waits["b1"][1]], timeout=0.1)
+        assert not done
         sink.put("packet")
-    assert not line.waits["b1"][1].done()
     sink.finish(None)
     await line.leave("a1")
     assert line.granted == ["a1", "b1"]
@@ -176,12 +176,6 @@ MODELS = (ModelEntry(key="one", rules=RULES), ModelEntry(key="two", rules=RULES)
 
 
 @pytest.fixture
-def gate() -> Gate:
-    """What holds up a generation after its first words."""
-    return Gate()
-
-
-@pytest.fixture
 async def server(gate: Gate) -> AsyncIterator[Emulator]:
     """A server with Auto-Evict."""
     with Emulator(MODELS, engines=gate.engines()) as running:
@@ -191,6 +185,13 @@ async def server(gate: Gate) -> AsyncIterator[Emulator]:
 async def waiting_in_line(count: int) -> None:
     """Wait until so many operations wait for their turn."""
     await settle(lambda: sum(len(models.turns._line) for models in IOThread.current().models.values()) == count)
+
+
+async def generating(model: Any, server: Emulator) -> "asyncio.Task[Any]":
+    """Return a call that the gate holds up, once the server has it; it is the third."""
+    running = asyncio.create_task(model.respond("slowly"))
+    await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 3)
+    return running
 
 
 @pytest.fixture
@@ -226,8 +227,7 @@ async def test_getting_or_describing_a_model_waits_for_its_turn_too(
     pair: tuple[Any, Any], client: Any, server: Emulator, gate: Gate
 ) -> None:
     _, two = pair
-    running = asyncio.create_task(two.respond("slowly"))
-    await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 3)
+    running = await generating(two, server)
     getting = asyncio.create_task(client.llm.model("one"))
     describing = asyncio.create_task(client.llm.lazy_model("one").get_info())
     await waiting_in_line(2)
@@ -240,8 +240,7 @@ async def test_getting_or_describing_a_model_waits_for_its_turn_too(
 
 async def test_a_cancelled_wait_for_a_turn_holds_up_nobody(pair: tuple[Any, Any], server: Emulator, gate: Gate) -> None:
     one, two = pair
-    running = asyncio.create_task(two.respond("slowly"))
-    await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 3)
+    running = await generating(two, server)
     stream = one.respond_stream("Hi")
     waiting = asyncio.create_task(stream.wait_for_result())
     await waiting_in_line(1)
@@ -256,8 +255,7 @@ async def test_a_cancelled_wait_for_a_turn_holds_up_nobody(pair: tuple[Any, Any]
 
 async def test_closing_the_client_ends_the_wait_for_a_turn(pair: tuple[Any, Any], server: Emulator, gate: Gate) -> None:
     _, two = pair
-    running = asyncio.create_task(two.respond("slowly"))
-    await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 3)
+    running = await generating(two, server)
     async with lms.AsyncClient(server.address) as another:
         waiting = asyncio.create_task(another.llm.lazy_model("one").respond("Hi"))
         await waiting_in_line(1)
@@ -271,8 +269,7 @@ async def test_the_queue_timeout_bounds_the_wait_for_a_turn(
     pair: tuple[Any, Any], server: Emulator, gate: Gate
 ) -> None:
     one, two = pair
-    running = asyncio.create_task(two.respond("slowly"))
-    await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 3)
+    running = await generating(two, server)
     with pytest.raises(lms.LMStudioTimeoutError, match="'one' waits for calls of 'two'") as caught:
         await one.with_clocks(queue_timeout=0.05).respond("Hi")
     assert caught.value.timeout_name == "queue_timeout"
@@ -286,8 +283,7 @@ async def test_an_explicit_instance_needs_no_turn(
     _, two = pair
     server.unload("two")
     kept = await client.llm.model("one", load_policy="explicit")
-    running = asyncio.create_task(two.respond("slowly"))
-    await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 3)
+    running = await generating(two, server)
     assert (await kept.respond("Hi")).content
     assert server.predictions[2].state == "running"
     gate.open()
