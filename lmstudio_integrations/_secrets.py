@@ -6,8 +6,8 @@
 import re
 from typing import TYPE_CHECKING, cast
 
-from lmstudio_integrations._hints import near
-from lmstudio_integrations._narrow import is_mapping
+from lmstudio_integrations._suggestions import near
+from lmstudio_integrations._typeguards import is_mapping
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lmstudio_integrations.client._io import IOThread
+from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.gate import Gate
 

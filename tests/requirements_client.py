@@ -128,7 +128,7 @@ REQUIREMENTS: dict[str, Requirement] = {
     ),
     "C-DOCUMENTS": R("§4.6", "Documents are parsed and searched, with progress."),
     "C-DOWNLOAD": R("§4.7", "Models are searched and downloaded, with progress."),
-    # Clocks
+    # Timeouts
     "C-CLOCK-RPC": R("§0, §1.6", "A call that is never answered ends by the idle clock."),
     "C-CLOCK-LOAD": R("§1.6", "A load without progress ends by the load clock, and progress feeds it."),
     "C-CLOCK-QUEUE": R("§9.3", "Waiting in a queue that moves is no stall; waiting in one that does not ends."),

@@ -15,7 +15,8 @@ from langchain_core.messages import HumanMessage
 from llama_index.core.base.llms.types import ChatMessage, DocumentBlock, ImageBlock, MessageRole, TextBlock
 
 from lmstudio_integrations import errors
-from lmstudio_integrations.client import _fetch, _images, _link
+from lmstudio_integrations.client import _fetch, _images
+from lmstudio_integrations.client.transport import dispatcher
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
 from tests.langchain.conftest import CHAT, Server
@@ -389,7 +390,7 @@ def test_the_timeout_of_a_call_covers_the_download_and_what_follows(
         past.seconds = 0
         return PIXEL
 
-    monkeypatch.setattr(_link, "time", past)
+    monkeypatch.setattr(dispatcher, "time", past)
     monkeypatch.setattr(_fetch, "fetch", fetch)
     with pytest.raises(errors.LMStudioTimeoutError) as caught:
         show("http://example.com/a.png", "stall", timeout=40)

@@ -69,7 +69,7 @@ PUBLIC = {
     f"{NAME}.langchain": "ChatLMStudio LMStudioEmbeddings LMStudioLLM",
     f"{NAME}.llama_index": "LMStudio LMStudioEmbedding LMStudioTokenizer LlamaIndexToolCallError",
     f"{NAME}.emulator": """
-        Catalogue Clock ConnectionRecord EmbeddingRecord Emulator Limits LoadRecord ManualClock ModelEntry
+        Catalog Clock ConnectionRecord EmbeddingRecord Emulator Limits LoadRecord ManualClock ModelEntry
         PredictionRecord Preset SystemClock
     """,
 }
@@ -150,7 +150,12 @@ def test_importing_an_adapter_does_not_import_the_client(adapter: str) -> None:
     part, _, name = adapter.partition(".")
     loaded = loaded_after(f"from {NAME}.{part} import {name}")
     assert f"{NAME}._adapters.runtime" in loaded
-    assert not loaded & {f"{NAME}.client.sync", f"{NAME}.client.asynchronous", f"{NAME}.client._link", "websockets"}
+    assert not loaded & {
+        f"{NAME}.client.sync",
+        f"{NAME}.client.asynchronous",
+        f"{NAME}.client.transport.dispatcher",
+        "websockets",
+    }
 
 
 def test_the_pytest_plugin_loads_nothing_but_pytest() -> None:

@@ -14,7 +14,7 @@ from langchain_core.runnables import ConfigurableField
 from pydantic import SecretStr, ValidationError
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client._certificates import context_trusting
+from lmstudio_integrations.client.transport.certificates import context_trusting
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding

@@ -29,6 +29,6 @@ def resolved_host(host: str | None) -> str | None:
 
 @lru_cache(maxsize=64)
 def _normal(host: str) -> str:
-    from lmstudio_integrations.client._address import Address  # noqa: PLC0415 - with the first call
+    from lmstudio_integrations.client.transport.addresses import Address  # noqa: PLC0415 - with the first call
 
     return str(Address.parse(host))

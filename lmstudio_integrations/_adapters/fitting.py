@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lmstudio_integrations._adapters import lengths
 from lmstudio_integrations._adapters.lengths import EmbeddingRequest
 from lmstudio_integrations._adapters.runtime import Runtime, Server, Wanted
-from lmstudio_integrations._narrow import is_count
+from lmstudio_integrations._typeguards import is_count
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel

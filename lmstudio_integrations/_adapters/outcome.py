@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from lmstudio_integrations._narrow import is_count
 from lmstudio_integrations._shortening import shortened
+from lmstudio_integrations._typeguards import is_count
 from lmstudio_integrations.types.results import LlmPredictionFragment, LlmPredictionStats, PredictionEnd
 
 logger = logging.getLogger(__name__)

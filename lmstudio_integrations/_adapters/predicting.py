@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 from lmstudio_integrations._adapters.runtime import Runtime, Server, Wanted
 from lmstudio_integrations._adapters.settings import (
     ALIASES,
-    Connected,
+    ConnectionSettings,
     LlmLoadConfig,
     checked,
     own_names,
@@ -96,7 +96,7 @@ class Call(NamedTuple):
         return options
 
 
-class Predicting(Connected):
+class Predicting(ConnectionSettings):
     """How to generate. What is not set is left to the preset, else to the server's defaults for the model."""
 
     _kind: ClassVar[ModelKind] = "llm"

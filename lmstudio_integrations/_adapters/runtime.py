@@ -42,7 +42,7 @@ class Server(NamedTuple):
     token: str | None
     headers: tuple[tuple[str, str], ...]
     ca_file: str | None
-    clocks: tuple[tuple[str, float | None], ...]
+    timeouts: tuple[tuple[str, float | None], ...]
 
     @property
     def place(self) -> "Place":
@@ -88,7 +88,7 @@ class Facts:
         return all(self.info.get(name) == info.get(name) for name in ("instanceReference", "contextLength"))
 
 
-class _Kept(Generic[KeyT, ValueT]):
+class _BoundedCache(Generic[KeyT, ValueT]):
     """What was made for the last keys. Threads may share it."""
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ class _Kept(Generic[KeyT, ValueT]):
         return value
 
 
-class _Side(Generic[ClientT]):
+class _ClientPool(Generic[ClientT]):
     """The clients of one kind, sync or async, and their handles.
 
     Args:
@@ -134,16 +134,16 @@ class _Side(Generic[ClientT]):
         bindings: Which model each handle means; both sides share them, so that an instance of one's own is loaded once.
     """
 
-    def __init__(self, make: Callable[..., ClientT], bindings: "_Kept[tuple[Place, Wanted], Binding]") -> None:
+    def __init__(self, make: Callable[..., ClientT], bindings: "_BoundedCache[tuple[Place, Wanted], Binding]") -> None:
         self._make: Callable[..., ClientT] = make
         self._bindings = bindings
-        self._clients: _Kept[Place, ClientT] = _Kept()
-        self._handles: _Kept[tuple[Server, Wanted], Any] = _Kept()
+        self._clients: _BoundedCache[Place, ClientT] = _BoundedCache()
+        self._handles: _BoundedCache[tuple[Server, Wanted], Any] = _BoundedCache()
 
     def client(self, server: Server) -> ClientT:
         """Return a client of a server."""
-        clocks: Any = dict(server.clocks)
-        return self._at(server.place).with_clocks(**clocks)
+        timeouts: Any = dict(server.timeouts)
+        return self._at(server.place).with_timeouts(**timeouts)
 
     def _at(self, place: "Place") -> ClientT:
         return self._clients.get_or_make(place, lambda: self._make(**_client_options(place)))
@@ -184,11 +184,11 @@ class Runtime:
     """The clients of one adapter. Threads may share it; nothing in it is bound to an event loop."""
 
     def __init__(self) -> None:
-        bindings: _Kept[tuple[Place, Wanted], Binding] = _Kept()
+        bindings: _BoundedCache[tuple[Place, Wanted], Binding] = _BoundedCache()
         self._bindings = bindings
-        self._sync: _Side[Client] = _Side(_make_client, bindings)
-        self._async: _Side[AsyncClient] = _Side(_make_async_client, bindings)
-        self._facts: _Kept[tuple[Place, Wanted], Facts] = _Kept()
+        self._sync: _ClientPool[Client] = _ClientPool(_make_client, bindings)
+        self._async: _ClientPool[AsyncClient] = _ClientPool(_make_async_client, bindings)
+        self._facts: _BoundedCache[tuple[Place, Wanted], Facts] = _BoundedCache()
         self.profiled: Facts | None = None
         """What the adapter's own description of its model was completed with."""
         self.lost: frozenset[str] = frozenset()
@@ -260,7 +260,7 @@ class Runtime:
         for client in self._sync.take():
             client.close()
         for async_client in self._async.take():
-            async_client._link.close()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - closing never waits
+            async_client._dispatcher.close()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - closing never waits
 
     def __eq__(self, other: object) -> bool:
         """Adapters with equal settings are equal, whatever they have open."""
@@ -298,7 +298,7 @@ def _client_options(place: Place) -> dict[str, Any]:
     host, token, headers, ca_file = place
     options: dict[str, Any] = {"api_host": host, "api_token": token, "headers": dict(headers), "keep_idle": _KEEP_IDLE}
     if ca_file is not None:
-        from lmstudio_integrations.client._certificates import context_trusting  # noqa: PLC0415 - with the first call
+        from lmstudio_integrations.client.transport.certificates import context_trusting  # noqa: PLC0415 - with the first call
 
         options["ssl_context"] = context_trusting(ca_file)
     return options

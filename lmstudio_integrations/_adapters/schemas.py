@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations._typeguards import is_list, is_object
 
 _PARAMETERS = ("type", "properties", "required", "additionalProperties", "$defs")
 """What the wire keeps of a tool's schema at its top."""

@@ -27,9 +27,9 @@ from lmstudio_integrations._adapters.addresses import host_of
 from lmstudio_integrations._adapters.progress import bar
 from lmstudio_integrations._adapters.runtime import Runtime, Server, Wanted
 from lmstudio_integrations._environment import TOKEN_VARIABLES
-from lmstudio_integrations._hints import hint, near
-from lmstudio_integrations._narrow import is_mapping, is_object
 from lmstudio_integrations._secrets import holds_credentials, holds_secret, without_secrets
+from lmstudio_integrations._suggestions import hint, near
+from lmstudio_integrations._typeguards import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.types._numbers import Count, Natural, Seconds
 from lmstudio_integrations.types.config import (
@@ -41,7 +41,7 @@ from lmstudio_integrations.types.config import (
     OnConfigMismatch,
 )
 
-CLOCKS = (
+TIMEOUTS = (
     "connect_timeout",
     "load_timeout",
     "queue_timeout",
@@ -82,7 +82,7 @@ def token_from_environment() -> SecretStr | None:
     return None if found is None else SecretStr(found)
 
 
-class Connected(BaseModel):
+class ConnectionSettings(BaseModel):
     """Which server and which model."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)
@@ -219,7 +219,7 @@ class Connected(BaseModel):
             None if token is None else token.get_secret_value(),
             tuple([(name, value.get_secret_value()) for name, value in headers.items()]),
             values["ca_file"],
-            tuple([(name, values[name]) for name in CLOCKS]),
+            tuple([(name, values[name]) for name in TIMEOUTS]),
         )
 
     def _wanted(self, values: Mapping[str, Any], config: LoadSettings | None) -> Wanted:
@@ -327,7 +327,7 @@ def _without_credentials(name: str, host: object) -> object:
 
 
 def _hidden_headers(_name: str, headers: object) -> dict[str, SecretStr]:
-    from lmstudio_integrations.client._address import checked_headers  # noqa: PLC0415 - only where there are headers
+    from lmstudio_integrations.client.transport.addresses import checked_headers  # noqa: PLC0415 - only where there are headers
 
     if is_mapping(headers):
         headers = {name: _revealed(value) for name, value in headers.items()}
@@ -339,7 +339,7 @@ def _revealed(value: object) -> object:
 
 
 def _readable(name: str, path: object) -> str:
-    from lmstudio_integrations.client._certificates import context_trusting  # noqa: PLC0415 - only where there is one
+    from lmstudio_integrations.client.transport.certificates import context_trusting  # noqa: PLC0415 - only where there is one
 
     if not isinstance(path, str | os.PathLike):
         raise LMStudioValueError(f"{name} must be a path; got {path!r}")

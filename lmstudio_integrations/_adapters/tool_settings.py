@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmstudio_integrations._adapters.schemas import wire_name, wire_tool
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError
 
 OpenAITool = Mapping[str, Any]

@@ -97,7 +97,7 @@ def survey(client: Client, name: str) -> tuple[Choice, Choice] | str:
 def embedded() -> Generator[Place, None, None]:
     """Run the emulator with the two bundled models."""
     from lmstudio_integrations.emulator import Emulator  # noqa: PLC0415 - who has a server does not need it
-    from lmstudio_integrations.emulator.catalogue import BUNDLED  # noqa: PLC0415
+    from lmstudio_integrations.emulator.catalog import BUNDLED  # noqa: PLC0415
 
     keys = {kind: Choice(key, loaded=False) for key, kind in BUNDLED.items()}
     with Emulator() as emulator:

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from lmstudio_integrations.cli._catalogue import ServeOptions, build
+from lmstudio_integrations.cli._catalog import ServeOptions, build
 from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
-from lmstudio_integrations.client._address import Address
+from lmstudio_integrations.client.transport.addresses import Address
 from lmstudio_integrations.emulator import Emulator, Limits
 from lmstudio_integrations.emulator.limits import MIB
 
@@ -131,5 +131,5 @@ def is_exposed(options: ServeOptions) -> bool:
 def announce(emulator: Emulator) -> None:
     """Print where the server listens, then what it offers."""
     typer.echo(f"ws://{Address(emulator.host, emulator.port).netloc}")
-    for entry in emulator.catalogue.models:
+    for entry in emulator.catalog.models:
         typer.echo(f"  {entry.key} ({entry.kind}, {entry.engine if entry.engine == 'scripted' else entry.weights})")

@@ -13,8 +13,6 @@ from pydantic_core import to_json
 
 from lmstudio_integrations.client._arguments import check_names, list_of, whole_number
 from lmstudio_integrations.client._binding import Binding
-from lmstudio_integrations.client._flows import Flow
-from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.client._prediction import Callbacks, Prediction
 from lmstudio_integrations.client._requests import (
     History,
@@ -23,6 +21,8 @@ from lmstudio_integrations.client._requests import (
     respond_in_loop,
     to_chat,
 )
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioPredictionError, LMStudioToolCallError, LMStudioValueError
 from lmstudio_integrations.types.chat import AssistantMessage, Chat, ToolMessage
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -42,7 +42,7 @@ class ActResult:
 
 
 class ActOptions(RoundOptions, total=False):
-    """What `act` takes by name; the clocks as well, which hold for each round.
+    """What `act` takes by name; the timeouts as well, which hold for each round.
 
     Attributes:
         max_prediction_rounds: How many predictions at most; the last one gets no tools.
@@ -105,10 +105,15 @@ class Act:
     """One run of the loop."""
 
     def __init__(
-        self, link: Link[Any], binding: Binding, history: History, tools: Iterable[ToolInput], options: ActOptions
+        self,
+        dispatcher: Dispatcher[Any],
+        binding: Binding,
+        history: History,
+        tools: Iterable[ToolInput],
+        options: ActOptions,
     ) -> None:
         check_names(options, ActOptions.__annotations__)
-        self._link = link
+        self._dispatcher = dispatcher
         self._binding = binding
         self._options = options
         self._chat = to_chat(history)
@@ -161,7 +166,7 @@ class Act:
         if self._is_last:
             choice = settings.tool_choice and {"type": "generic", "mode": "auto"}  # there is nothing to choose
             settings = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=choice))
-        prediction = respond_in_loop(self._link, self._binding, self._chat, settings, options)
+        prediction = respond_in_loop(self._dispatcher, self._binding, self._chat, settings, options)
         prediction.on_failed_call = self._refuse_unreadable
         prediction.callbacks = Callbacks(
             on_first_token=None if first is None else lambda: first(number),

@@ -4,8 +4,8 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lmstudio_integrations._hints import hint, near
-from lmstudio_integrations._narrow import is_iterable, is_mapping
+from lmstudio_integrations._suggestions import hint, near
+from lmstudio_integrations._typeguards import is_iterable, is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 
 _NO_CALLBACKS = {"on_config_mismatch"}

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypedDict, TypeV
 from pydantic import SecretStr
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client._address import Target
 from lmstudio_integrations.client._arguments import check_names, optional_text, text_of
 from lmstudio_integrations.client._binding import Binding, OnProgress
-from lmstudio_integrations.client._link import FOR_EVER, Link
 from lmstudio_integrations.client._loading import milliseconds
 from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._prediction import Prediction
-from lmstudio_integrations.client._requests import CLOCKS, ClockOptions, checked_clocks
-from lmstudio_integrations.client._waiters import Waiter
+from lmstudio_integrations.client._requests import TIMEOUTS, TimeoutOptions, checked_timeouts
+from lmstudio_integrations.client.transport.addresses import Target
+from lmstudio_integrations.client.transport.dispatcher import FOR_EVER, Dispatcher
+from lmstudio_integrations.client.transport.waiters import Waiter
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import (
     EmbeddingLoadModelConfig,
@@ -113,14 +113,14 @@ class BaseClient:
         headers: Further HTTP headers of the WebSocket handshake, for proxies.
         ssl_context: How to check the server's certificate, for hosts of wss and https that the system does not trust.
         keep_idle: Seconds for which idle sockets are kept for this client.
-        clocks: `connect_timeout`, `load_timeout`, `first_token_timeout`, `idle_timeout`, `timeout`: see `ClockOptions`.
+        timeouts: `connect_timeout`, `load_timeout` and the others of `TimeoutOptions`.
 
     Raises:
         LMStudioValueError: If an argument cannot be.
     """
 
     make_waiter: ClassVar[type[Waiter]]
-    default_clocks: ClassVar[dict[str, float | None]] = dict(CLOCKS)
+    default_timeouts: ClassVar[dict[str, float | None]] = dict(TIMEOUTS)
 
     def __init__(
         self,
@@ -130,32 +130,32 @@ class BaseClient:
         headers: Mapping[str, str] | None = None,
         ssl_context: "ssl.SSLContext | None" = None,
         keep_idle: float = FOR_EVER,
-        **clocks: Unpack[ClockOptions],
+        **timeouts: Unpack[TimeoutOptions],
     ) -> None:
-        check_names(clocks, CLOCKS)
+        check_names(timeouts, TIMEOUTS)
         token = api_token.get_secret_value() if isinstance(api_token, SecretStr) else api_token
         target = Target.of(api_host, token, headers, ssl_context)
-        limits = ChainMap(dict(checked_clocks(clocks)), self.default_clocks)
-        self._link: Link[Any] = Link(target, limits, self.make_waiter, _idle_time(keep_idle))
+        limits = ChainMap(dict(checked_timeouts(timeouts)), self.default_timeouts)
+        self._dispatcher: Dispatcher[Any] = Dispatcher(target, limits, self.make_waiter, _idle_time(keep_idle))
 
     @property
     def api_host(self) -> str | None:
         """The server's address; `None` if it is looked for when connecting."""
-        address = self._link.target.address
+        address = self._dispatcher.target.address
         return address.netloc if address else None
 
-    def with_clocks(self, **clocks: Unpack[ClockOptions]) -> Self:
+    def with_timeouts(self, **timeouts: Unpack[TimeoutOptions]) -> Self:
         """Return this client with other limits. Both are closed together.
 
         Args:
-            clocks: See `ClockOptions`; in seconds, and `None` switches one off.
+            timeouts: See `TimeoutOptions`; in seconds, and `None` switches one off.
 
         Raises:
             LMStudioValueError: If a limit is unknown, or not positive.
         """
-        check_names(clocks, CLOCKS)
+        check_names(timeouts, TIMEOUTS)
         like = copy(self)
-        like._link = self._link.with_clocks(checked_clocks(clocks))  # noqa: SLF001 - it is one of us
+        like._dispatcher = self._dispatcher.with_timeouts(checked_timeouts(timeouts))  # noqa: SLF001 - it is one of us
         return like
 
     def __repr__(self) -> str:
@@ -167,11 +167,11 @@ class BaseHandle:
 
     Handles are equal if they mean the same instance: the same server, kind and identifier, whichever client they belong
     to. A lazy handle means none before its first use. Until then it equals only itself and handles that share its
-    `binding`, such as those of `with_clocks`.
+    `binding`, such as those of `with_timeouts`.
     """
 
-    def __init__(self, link: Link[Any], binding: Binding) -> None:
-        self._link = link
+    def __init__(self, dispatcher: Dispatcher[Any], binding: Binding) -> None:
+        self._dispatcher = dispatcher
         self.binding = binding
         """Which model it is, and how it is got."""
 
@@ -183,27 +183,27 @@ class BaseHandle:
     @property
     def loaded_explicitly(self) -> bool:
         """Whether this program loaded the instance with `explicit` or `new_instance`: it is never evicted."""
-        return self.binding.reference is not None and self.binding.reference in self._link.models.explicit
+        return self.binding.reference is not None and self.binding.reference in self._dispatcher.models.explicit
 
-    def with_clocks(self, **clocks: Unpack[ClockOptions]) -> Self:
+    def with_timeouts(self, **timeouts: Unpack[TimeoutOptions]) -> Self:
         """Return a handle to the same model, whose calls have limits of their own.
 
         Args:
-            clocks: See `ClockOptions`; in seconds, and `None` switches one off.
+            timeouts: See `TimeoutOptions`; in seconds, and `None` switches one off.
 
         Raises:
             LMStudioValueError: If a limit is unknown, or not positive.
         """
-        check_names(clocks, CLOCKS)
-        return type(self)(self._link.with_clocks(checked_clocks(clocks)), self.binding)
+        check_names(timeouts, TIMEOUTS)
+        return type(self)(self._dispatcher.with_timeouts(checked_timeouts(timeouts)), self.binding)
 
     def with_shared_timeout(self) -> Self:
         """Return a handle to the same model, all of whose calls share one `timeout`, which counts from now."""
-        return type(self)(self._link.for_one(), self.binding)
+        return type(self)(self._dispatcher.for_one(), self.binding)
 
     @property
     def _place(self) -> tuple[object, ModelKind]:
-        return self._link.target.address, self.binding.kind
+        return self._dispatcher.target.address, self.binding.kind
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, BaseHandle):
@@ -229,8 +229,8 @@ class BaseNamespace(Generic[HandleT]):
     kind: ClassVar[ModelKind]
     _handle: type[HandleT]
 
-    def __init__(self, link: Link[Any]) -> None:
-        self._link = link
+    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
+        self._dispatcher = dispatcher
 
     def lazy_model(self, model_key: str | None = None, /, **options: Unpack[ModelOptions]) -> HandleT:
         """Return a handle that gets or loads its model at its first use. Nothing is sent now.
@@ -266,7 +266,7 @@ class BaseNamespace(Generic[HandleT]):
 
         They share it: an instance that either loads is the other's as well, whichever client each belongs to.
         """
-        return self._handle(self._link, binding)
+        return self._handle(self._dispatcher, binding)
 
     def _load_config(self, config: LoadConfig | None) -> LoadSettings | None:
         kind = _LOAD_CONFIGS[self.kind]
@@ -381,8 +381,8 @@ class BaseDownloaded(Generic[HandleT]):
 class BaseAvailableModel:
     """A model that a search found."""
 
-    def __init__(self, info: SearchResultInfo, link: Link[Any]) -> None:
-        self._link = link
+    def __init__(self, info: SearchResultInfo, dispatcher: Dispatcher[Any]) -> None:
+        self._dispatcher = dispatcher
         self._info = info
 
     @property
@@ -399,8 +399,8 @@ class BaseAvailableModel:
 class BaseDownloadOption:
     """A form in which a model can be downloaded."""
 
-    def __init__(self, info: DownloadOptionInfo, link: Link[Any]) -> None:
-        self._link = link
+    def __init__(self, info: DownloadOptionInfo, dispatcher: Dispatcher[Any]) -> None:
+        self._dispatcher = dispatcher
         self._info = info
 
     @property

@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
-from lmstudio_integrations.client._flight import Flight, Flights
-from lmstudio_integrations.client._flows import Flow
-from lmstudio_integrations.client._link import Link
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flight import Flight, Flights
+from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.config import LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
 from lmstudio_integrations.types.models import by_identifier
 
 T = TypeVar("T")
 Specifier: TypeAlias = Mapping[str, Any]
 """Which model a request is for, as it travels (protocol §5.1)."""
-Operation: TypeAlias = Callable[[Link[Any], Specifier], Flow[T]]
-"""What is done with a model, over a link whose total limit counts getting the model as well."""
+Operation: TypeAlias = Callable[[Dispatcher[Any], Specifier], Flow[T]]
+"""What is done with a model, over a dispatcher whose total limit counts getting the model as well."""
 OnProgress = Callable[[float], Any]
 
 

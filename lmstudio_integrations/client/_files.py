@@ -16,8 +16,8 @@ from lmstudio_integrations.client._arguments import (
     text_of,
     whole_number,
 )
-from lmstudio_integrations.client._flows import Flow, Tell, ask, follow, understanding
-from lmstudio_integrations.client._link import Link
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, ask, follow, understanding
 from lmstudio_integrations.errors import LMStudioFileExpiredError, LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import ParseDocument, Retrieve, UploadFile
@@ -62,7 +62,7 @@ _RETRIEVAL_KEYS = {
 }
 
 
-def prepare_image(link: Link[Any], source: FileInput, name: str | None) -> Flow[FileHandle]:
+def prepare_image(dispatcher: Dispatcher[Any], source: FileInput, name: str | None) -> Flow[FileHandle]:
     """Upload a picture. Its name gets the extension of what it really is, because some models go by that."""
     content, given = read(source)
     name, kind = optional_text(name, "name"), image_kind(content)
@@ -70,15 +70,15 @@ def prepare_image(link: Link[Any], source: FileInput, name: str | None) -> Flow[
         shown = name or given or "the given bytes"
         raise LMStudioValueError(f"{shown} is no JPEG, PNG or WebP picture; convert it first")
     again = (lambda: read(source)[0]) if isinstance(source, str | PathLike) else (lambda: content)
-    return (yield from _upload(link, _with_extension(name or given, kind), content, again))
+    return (yield from _upload(dispatcher, _with_extension(name or given, kind), content, again))
 
 
-def prepare_file(link: Link[Any], source: FileInput, name: str | None) -> Flow[FileHandle]:
+def prepare_file(dispatcher: Dispatcher[Any], source: FileInput, name: str | None) -> Flow[FileHandle]:
     """Upload a file of any type."""
     content, given = read(source)
     name = optional_text(name, "name")
     again = (lambda: read(source)[0]) if isinstance(source, str | PathLike) else (lambda: content)
-    return (yield from _upload(link, name or given or str(uuid.uuid4()), content, again))
+    return (yield from _upload(dispatcher, name or given or str(uuid.uuid4()), content, again))
 
 
 def read(source: FileInput) -> tuple[bytes, str | None]:
@@ -126,9 +126,9 @@ def _with_extension(name: str | None, kind: str) -> str:
     return name if Path(name).suffix.lower().lstrip(".") in _EXTENSIONS[kind] else f"{name}.{kind}"
 
 
-def _upload(link: Link[Any], name: str, content: bytes, again: Callable[[], bytes]) -> Flow[FileHandle]:
+def _upload(dispatcher: Dispatcher[Any], name: str, content: bytes, again: Callable[[], bytes]) -> Flow[FileHandle]:
     """Upload a file; its origin keeps the connection open for as long as a handle is alive."""
-    answer = yield from _send(link, name, content)
+    answer = yield from _send(dispatcher, name, content)
     with understanding("File upload"):
         handle = FileHandle(
             name=name,
@@ -137,16 +137,16 @@ def _upload(link: Link[Any], name: str, content: bytes, again: Callable[[], byte
             file_type=answer["fileType"],
         )
     origin = Origin(name, again, handle.identifier)
-    link.guard(origin)
+    dispatcher.guard(origin)
     return handle.with_origin(origin)
 
 
-def _send(link: Link[Any], name: str, content: bytes) -> Flow[Any]:
+def _send(dispatcher: Dispatcher[Any], name: str, content: bytes) -> Flow[Any]:
     parameter = UploadFile(name=name, contentBase64=base64.b64encode(content).decode())
-    return (yield from ask(link, "files", "uploadFileBase64", parameter, doing="File upload"))
+    return (yield from ask(dispatcher, "files", "uploadFileBase64", parameter, doing="File upload"))
 
 
-def renew(link: Link[Any], handle: FileHandle) -> Flow[FileHandle]:
+def renew(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[FileHandle]:
     """Return a handle that the server knows, uploading the file again if the connection was lost meanwhile.
 
     Raises:
@@ -157,17 +157,17 @@ def renew(link: Link[Any], handle: FileHandle) -> Flow[FileHandle]:
     origin = handle.origin
     if origin is None:
         return handle
-    if origin.expired or origin.home != link.home:
+    if origin.expired or origin.home != dispatcher.home:
         try:
             content = origin.read()
         except (OSError, LMStudioOSError) as error:
             raise LMStudioFileExpiredError(
                 f"the server has forgotten the file {handle.name!r}, and it cannot be read again: {error}"
             ) from error
-        answer = yield from _send(link, origin.name, content)
+        answer = yield from _send(dispatcher, origin.name, content)
         with understanding("File upload"):
             origin.identifier = str(answer["identifier"])
-        link.guard(origin)
+        dispatcher.guard(origin)
     return (
         handle
         if handle.identifier == origin.identifier
@@ -175,11 +175,11 @@ def renew(link: Link[Any], handle: FileHandle) -> Flow[FileHandle]:
     )
 
 
-def renewed(link: Link[Any], history: WireHistory) -> Flow[WireHistory]:
+def renewed(dispatcher: Dispatcher[Any], history: WireHistory) -> Flow[WireHistory]:
     """Return a conversation whose files the server knows."""
     fresh: dict[str, dict[str, Any]] = {}
     for handle in {handle.identifier: handle for handle in history.files if handle.origin is not None}.values():
-        known = yield from renew(link, handle)
+        known = yield from renew(dispatcher, handle)
         if known.identifier != handle.identifier:
             fresh[handle.identifier] = known.to_dict()
     if not fresh:
@@ -192,23 +192,23 @@ def _with_files(message: Mapping[str, Any], fresh: Mapping[str, Mapping[str, Any
 
 
 def parse_document(
-    link: Link[Any], handle: FileHandle, on_progress: Callable[[float], Any] | None
+    dispatcher: Dispatcher[Any], handle: FileHandle, on_progress: Callable[[float], Any] | None
 ) -> Flow[ParsedDocument]:
     """Read the text of an uploaded document."""
     check_callbacks(on_progress=on_progress)
-    known = yield from renew(link, handle)
+    known = yield from renew(dispatcher, handle)
     parameter = ParseDocument(fileIdentifier=known.identifier, parseOpts={})
 
-    def read(packet: dict[str, Any]) -> Tell | ParsedDocument | None:
+    def read(packet: dict[str, Any]) -> CallbackEffect | ParsedDocument | None:
         if packet["type"] == "progress" and on_progress is not None:
-            return Tell(on_progress, float(packet["progress"]))
+            return CallbackEffect(on_progress, float(packet["progress"]))
         return ParsedDocument.from_dict(packet) if packet["type"] == "result" else None
 
-    return (yield from follow(link, "files", "parseDocument", parameter, read, doing="Document parsing"))
+    return (yield from follow(dispatcher, "files", "parseDocument", parameter, read, doing="Document parsing"))
 
 
 def retrieve(
-    link: Link[Any], query: str, files: Sequence[FileHandle], options: RetrievalOptions
+    dispatcher: Dispatcher[Any], query: str, files: Sequence[FileHandle], options: RetrievalOptions
 ) -> Flow[RetrievalResult]:
     """Search uploaded documents."""
     check_names(options, RetrievalOptions.__annotations__)
@@ -220,16 +220,16 @@ def retrieve(
         raise LMStudioValueError("retrieval needs at least one file")
     known: list[str] = []
     for handle in files:
-        fresh = yield from renew(link, handle)
+        fresh = yield from renew(dispatcher, handle)
         known += [fresh.identifier]
     given: Mapping[str, Any] = options
     fields: dict[str, Any] = {key: given[name] for name, key in _RETRIEVAL_KEYS.items() if given.get(name) is not None}
     parameter = Retrieve(query=query, fileIdentifiers=known, config=fields_of(fields))
     on_progress = options.get("on_progress")
 
-    def read(packet: dict[str, Any]) -> Tell | RetrievalResult | None:
+    def read(packet: dict[str, Any]) -> CallbackEffect | RetrievalResult | None:
         if packet["type"] == "onFileProcessingStepProgress" and on_progress is not None:
-            return Tell(on_progress, int(packet["index"]), str(packet["step"]), float(packet["progress"]))
+            return CallbackEffect(on_progress, int(packet["index"]), str(packet["step"]), float(packet["progress"]))
         return RetrievalResult.from_dict(packet["result"]) if packet["type"] == "result" else None
 
-    return (yield from follow(link, "files", "retrieve", parameter, read, doing="Retrieval"))
+    return (yield from follow(dispatcher, "files", "retrieve", parameter, read, doing="Retrieval"))

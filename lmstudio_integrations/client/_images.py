@@ -8,8 +8,8 @@ from typing import Any
 from lmstudio_integrations._urls import redacted_url
 from lmstudio_integrations.client._arguments import list_of
 from lmstudio_integrations.client._files import FileInput, prepare_image
-from lmstudio_integrations.client._flows import Flow
-from lmstudio_integrations.client._link import Link
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioImageDownloadError, LMStudioTimeoutError
 from lmstudio_integrations.types.files import FileHandle
 
@@ -20,27 +20,27 @@ _WEB = re.compile("https?:", re.IGNORECASE)
 
 
 def prepare_images(
-    link: Link[Any], images: Sequence[FileInput], *, allow_private_image_hosts: bool
+    dispatcher: Dispatcher[Any], images: Sequence[FileInput], *, allow_private_image_hosts: bool
 ) -> Flow[list[FileHandle]]:
     """Upload images, those on the web after their download."""
     handles: list[FileHandle] = []
     for image in list_of(images, "images"):
         source = image
         if isinstance(image, str) and _WEB.match(image):
-            source = yield from _download(link, image, allow_private=allow_private_image_hosts)
-        handles.append((yield from prepare_image(link, source, None)))
+            source = yield from _download(dispatcher, image, allow_private=allow_private_image_hosts)
+        handles.append((yield from prepare_image(dispatcher, source, None)))
     return handles
 
 
-def _download(link: Link[Any], url: str, *, allow_private: bool) -> Flow[bytes]:
+def _download(dispatcher: Dispatcher[Any], url: str, *, allow_private: bool) -> Flow[bytes]:
     """Download an image within what is left of the call's `timeout`."""
     from lmstudio_integrations.client._fetch import fetch  # noqa: PLC0415 - httpx is loaded on first use
 
-    total = link.clocks.get("timeout")
-    limit = DOWNLOAD_TIMEOUT if total is None else max(0.0, total - link.elapsed)
-    connect = link.clocks.get("connect_timeout")
+    total = dispatcher.timeouts.get("timeout")
+    limit = DOWNLOAD_TIMEOUT if total is None else max(0.0, total - dispatcher.elapsed)
+    connect = dispatcher.timeouts.get("connect_timeout")
     work = partial(fetch, url, allow_private=allow_private, limit=limit, connect_limit=connect)
-    task: Any = link.run_task(work)
+    task: Any = dispatcher.run_task(work)
     try:
         with task:
             (content,) = yield task
@@ -52,7 +52,7 @@ def _download(link: Link[Any], url: str, *, allow_private: bool) -> Flow[bytes]:
                 "or pass its data",
                 url=shown,
             ) from error
-        elapsed = link.elapsed
+        elapsed = dispatcher.elapsed
         raise LMStudioTimeoutError(
             f"Image download: {shown} did not arrive: timeout expired after {elapsed:.1f} s; raise timeout, or "
             "pass the image's data",

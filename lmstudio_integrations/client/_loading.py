@@ -9,12 +9,12 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.client._arguments import seconds_of
 from lmstudio_integrations.client._binding import Binding, named
-from lmstudio_integrations.client._flows import Flow, Tell, ask, follow, understanding
-from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.client._user_frames import user_stacklevel
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, ask, follow, understanding
 from lmstudio_integrations.errors import (
     LMStudioConfigMismatchError,
     LMStudioConfigWarning,
@@ -32,7 +32,7 @@ Info = Mapping[str, Any]
 """What the server says of a loaded instance, as it travels (protocol §6.6)."""
 
 
-def get_or_load(link: Link[Any], binding: Binding) -> Flow[str]:
+def get_or_load(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     """Get a loaded instance, or load one just in time; return its identifier."""
     assert binding.key is not None, "a model is got or loaded by its key"
     parameter = GetOrLoad(identifier=binding.key, loadConfigStack=stack_of(binding.config))
@@ -40,18 +40,20 @@ def get_or_load(link: Link[Any], binding: Binding) -> Flow[str]:
     if ttl_ms is not None:
         parameter["loadTtlMs"] = ttl_ms
     packets = _LoadPackets(binding)
-    info = yield from _load(link, binding, "getOrLoad", parameter, packets)
+    info = yield from _load(dispatcher, binding, "getOrLoad", parameter, packets)
     for evicted in packets.evicted:
-        link.models.record_eviction(str(info.get("modelKey", binding.key)), evicted)
-    yield from check_config(link, binding, info, loaded=not packets.was_loaded)
-    return bind(link, binding, info, loaded=not packets.was_loaded)
+        dispatcher.models.record_eviction(str(info.get("modelKey", binding.key)), evicted)
+    yield from check_config(dispatcher, binding, info, loaded=not packets.was_loaded)
+    return bind(dispatcher, binding, info, loaded=not packets.was_loaded)
 
 
-def load(link: Link[Any], binding: Binding, name: str, identifier: str | None, ttl_ms: int | None) -> Flow[Info]:
+def load(
+    dispatcher: Dispatcher[Any], binding: Binding, name: str, identifier: str | None, ttl_ms: int | None
+) -> Flow[Info]:
     """Load a new instance; return what the server says of it.
 
     Args:
-        link: The way to the server.
+        dispatcher: The way to the server.
         binding: How to load it.
         name: The model key, or what else names the model.
         identifier: The instance's identifier; `None` lets the server choose it.
@@ -62,16 +64,16 @@ def load(link: Link[Any], binding: Binding, name: str, identifier: str | None, t
         parameter["ttlMs"] = ttl_ms
     if identifier is not None:
         parameter["identifier"] = identifier
-    info = yield from _load(link, binding, "loadModel", parameter, _LoadPackets(binding))
-    link.models.record_explicit(info)
+    info = yield from _load(dispatcher, binding, "loadModel", parameter, _LoadPackets(binding))
+    dispatcher.models.record_explicit(info)
     return info
 
 
-def bind(link: Link[Any], binding: Binding, info: Info, *, loaded: bool) -> str:
+def bind(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, loaded: bool) -> str:
     """Record which instance a handle means from now on; return its identifier.
 
     Args:
-        link: The way to the server.
+        dispatcher: The way to the server.
         binding: The handle's model.
         info: The instance.
         loaded: Whether the handle loaded it, rather than found it.
@@ -82,24 +84,24 @@ def bind(link: Link[Any], binding: Binding, info: Info, *, loaded: bool) -> str:
     binding.reference = reference if isinstance(reference, str) else None
     if loaded:
         binding.own_reference = binding.reference
-        if link.turn is not None:
-            link.turn.loaded = True
-    link.models.record(binding.kind, binding.key, info)
+        if dispatcher.turn is not None:
+            dispatcher.turn.loaded = True
+    dispatcher.models.record(binding.kind, binding.key, info)
     binding.identifier = identifier
     return identifier
 
 
 def _load(
-    link: Link[Any], binding: Binding, endpoint: str, parameter: Mapping[str, Any], packets: "_LoadPackets"
+    dispatcher: Dispatcher[Any], binding: Binding, endpoint: str, parameter: Mapping[str, Any], packets: "_LoadPackets"
 ) -> Flow[Info]:
     doing = "Model load" if endpoint == "loadModel" else "Model get/load"
-    began = link.elapsed
+    began = dispatcher.elapsed
     try:
-        info = yield from follow(link, binding.kind, endpoint, parameter, packets, doing=doing)
+        info = yield from follow(dispatcher, binding.kind, endpoint, parameter, packets, doing=doing)
     except LMStudioInsufficientResourcesError as error:
-        raise (yield from _with_remedy(link, error)) from error
+        raise (yield from _with_remedy(dispatcher, error)) from error
     if not packets.was_loaded:
-        link.record_load(began)
+        dispatcher.record_load(began)
     packets.report(1.0)
     return info
 
@@ -116,12 +118,12 @@ class _LoadPackets:
         self.evicted: list[Info] = []
         """The instances that the load evicted."""
 
-    def __call__(self, packet: dict[str, Any]) -> Tell | Info | None:
+    def __call__(self, packet: dict[str, Any]) -> CallbackEffect | Info | None:
         match packet["type"]:
             case "startLoading":
-                return Tell(self.report, 0.0)
+                return CallbackEffect(self.report, 0.0)
             case "loadProgress" | "progress":
-                return Tell(self.report, float(packet["progress"]))
+                return CallbackEffect(self.report, float(packet["progress"]))
             case "unloadingOtherJITModel":
                 logger.info("loading %r unloads %r", self._key, packet["info"]["modelKey"])
                 self.evicted.append(packet["info"])
@@ -142,12 +144,12 @@ class _LoadPackets:
 
 
 def _with_remedy(
-    link: Link[Any], error: LMStudioInsufficientResourcesError
+    dispatcher: Dispatcher[Any], error: LMStudioInsufficientResourcesError
 ) -> Flow[LMStudioInsufficientResourcesError]:
     """Return the error of a load that found no memory, with what this process keeps loaded."""
-    own = link.models.explicit
+    own = dispatcher.models.explicit
     try:
-        loaded = (yield from list_all_loaded(link)) if own else []
+        loaded = (yield from list_all_loaded(dispatcher)) if own else []
     except LMStudioError:  # the load's own error says more
         return error
     kept = [
@@ -161,23 +163,23 @@ def _with_remedy(
     return LMStudioInsufficientResourcesError(f"{error}\n  suggestion: {advice}", **details)
 
 
-def list_all_loaded(link: Link[Any]) -> Flow[list[tuple[ModelKind, Info]]]:
+def list_all_loaded(dispatcher: Dispatcher[Any]) -> Flow[list[tuple[ModelKind, Info]]]:
     """Return what the server says of all loaded instances, each with its kind."""
     loaded: list[tuple[ModelKind, Info]] = []
     for kind in get_args(ModelKind):
-        infos = yield from list_loaded(link, kind)
+        infos = yield from list_loaded(dispatcher, kind)
         loaded += [(kind, info) for info in infos]
     return loaded
 
 
-def list_loaded(link: Link[Any], kind: ModelKind) -> Flow[list[Info]]:
+def list_loaded(dispatcher: Dispatcher[Any], kind: ModelKind) -> Flow[list[Info]]:
     """Return what the server says of the loaded instances of one kind."""
-    items = yield from ask(link, kind, "listLoaded", doing="Model list")
+    items = yield from ask(dispatcher, kind, "listLoaded", doing="Model list")
     with understanding("Model list"):
         return [item for item in items if _identifier(item)]
 
 
-def check_config(link: Link[Any], binding: Binding, info: Info, *, loaded: bool) -> Flow[None]:
+def check_config(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, loaded: bool) -> Flow[None]:
     """Compare the requested config with the actual one.
 
     A model that was loaded before keeps its config, whatever a call asks for. One that this call loaded has what was
@@ -191,7 +193,7 @@ def check_config(link: Link[Any], binding: Binding, info: Info, *, loaded: bool)
     if not requested:
         return
     identifier = _identifier(info)
-    config = yield from ask(link, binding.kind, "getLoadConfig", Specified(specifier=named(identifier)))
+    config = yield from ask(dispatcher, binding.kind, "getLoadConfig", Specified(specifier=named(identifier)))
     with understanding("Load config"):
         actual = KvConfig.from_dict(config).as_mapping()
     differences = {

@@ -5,14 +5,14 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 from pydantic import ValidationError
 
-from lmstudio_integrations._narrow import is_count, is_list, is_mapping
+from lmstudio_integrations._typeguards import is_count, is_list, is_mapping
 from lmstudio_integrations.client import _loading
 from lmstudio_integrations.client._arguments import check_names, list_of, text_of
 from lmstudio_integrations.client._binding import Binding, Specifier
-from lmstudio_integrations.client._flows import Flow, ask, ask_many, understanding
-from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.client._operations import on_model, with_model
 from lmstudio_integrations.client._policies import resolve
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import Flow, ask, ask_many, understanding
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.envelope import readable
 from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
@@ -49,157 +49,163 @@ _NO_OPTS: TemplateOpts = {}
 _TEMPLATE_OPTIONS = {"omit_bos_token": "omitBosToken", "omit_eos_token": "omitEosToken"}
 
 
-def list_loaded(link: Link[Any], kind: ModelKind) -> Flow[list[ModelInstanceInfo]]:
+def list_loaded(dispatcher: Dispatcher[Any], kind: ModelKind) -> Flow[list[ModelInstanceInfo]]:
     """Return what is loaded."""
-    infos = yield from _loading.list_loaded(link, kind)
+    infos = yield from _loading.list_loaded(dispatcher, kind)
     with understanding("Model list"):
         return [INSTANCE_INFO_TYPES[kind].from_dict(info) for info in infos]
 
 
-def list_downloaded(link: Link[Any], kind: ModelKind | None) -> Flow[list[ModelInfo]]:
+def list_downloaded(dispatcher: Dispatcher[Any], kind: ModelKind | None) -> Flow[list[ModelInfo]]:
     """Return what is downloaded, of one kind or of both."""
-    items = yield from ask(link, "system", "listDownloadedModels", doing="Model list")
+    items = yield from ask(dispatcher, "system", "listDownloadedModels", doing="Model list")
     with understanding("Model list"):
         return [info for info in parse_infos(items) if kind in {None, info.type}]
 
 
-def unload(link: Link[Any], kind: ModelKind, identifier: str) -> Flow[None]:
+def unload(dispatcher: Dispatcher[Any], kind: ModelKind, identifier: str) -> Flow[None]:
     """Unload an instance."""
     parameter = UnloadModel(identifier=text_of(identifier, "model_identifier"))
-    yield from ask(link, kind, "unloadModel", parameter, doing="Model unload")
+    yield from ask(dispatcher, kind, "unloadModel", parameter, doing="Model unload")
 
 
-def unload_bound(link: Link[Any], binding: Binding) -> Flow[None]:
+def unload_bound(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[None]:
     """Unload the handle's instance; it is not loaded again by itself after that."""
     binding.given_up = True
     if binding.identifier is None and binding.policy == "new_instance":
         return  # it has loaded none yet; what is loaded under the key is somebody else's
     if binding.identifier is None and binding.key is None:
-        yield from resolve(link, binding)
-    yield from unload(link, binding.kind, binding.name)
+        yield from resolve(dispatcher, binding)
+    yield from unload(dispatcher, binding.kind, binding.name)
 
 
-def unload_own(link: Link[Any], binding: Binding) -> Flow[None]:
+def unload_own(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[None]:
     """Unload the instance that the handle loaded, if it did and if that is still there; what it found stays."""
-    for info in (yield from list_loaded(link, binding.kind)) if binding.own_reference else ():
+    for info in (yield from list_loaded(dispatcher, binding.kind)) if binding.own_reference else ():
         if info.instance_reference == binding.own_reference:
-            yield from unload(link, binding.kind, info.identifier)
+            yield from unload(dispatcher, binding.kind, info.identifier)
 
 
-def get_info(link: Link[Any], binding: Binding, *, load: bool = False) -> Flow[ModelInstanceInfo]:
+def get_info(dispatcher: Dispatcher[Any], binding: Binding, *, load: bool = False) -> Flow[ModelInstanceInfo]:
     """Return what the server knows of the instance; optionally load it if it was unloaded."""
 
-    def operation(link: Link[Any], specifier: Specifier) -> "Flow[ModelInstanceInfo]":
-        return (yield from look_up(link, binding.kind, specifier))
+    def operation(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[ModelInstanceInfo]":
+        return (yield from look_up(dispatcher, binding.kind, specifier))
 
-    return (yield from (with_model if load else on_model)(link, binding, operation))
+    return (yield from (with_model if load else on_model)(dispatcher, binding, operation))
 
 
-def look_up(link: Link[Any], kind: ModelKind, specifier: ModelReference) -> Flow[ModelInstanceInfo]:
+def look_up(dispatcher: Dispatcher[Any], kind: ModelKind, specifier: ModelReference) -> Flow[ModelInstanceInfo]:
     """Return what the server knows of the loaded instance that fits a description."""
     lookup = Lookup(specifier=specifier_of(specifier).to_dict(), throwIfNotFound=True)
-    info = yield from ask(link, kind, "getModelInfo", lookup, doing="Model info")
+    info = yield from ask(dispatcher, kind, "getModelInfo", lookup, doing="Model info")
     with understanding("Model info"):
         return INSTANCE_INFO_TYPES[kind].from_dict(info)
 
 
-def get_load_fields(link: Link[Any], binding: Binding) -> Flow[dict[str, Any]]:
+def get_load_fields(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[dict[str, Any]]:
     """Return the settings that the instance was loaded with, by their wire keys."""
 
-    def operation(link: Link[Any], specifier: Specifier) -> "Flow[dict[str, Any]]":
+    def operation(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[dict[str, Any]]":
         config = yield from ask(
-            link, binding.kind, "getLoadConfig", Specified(specifier=specifier), doing="Load config"
+            dispatcher, binding.kind, "getLoadConfig", Specified(specifier=specifier), doing="Load config"
         )
         with understanding("Load config"):
             return KvConfig.from_dict(readable(config)).as_mapping()
 
-    return (yield from on_model(link, binding, operation))
+    return (yield from on_model(dispatcher, binding, operation))
 
 
-def get_processing_state(link: Link[Any], binding: Binding) -> Flow[InstanceProcessingState]:
+def get_processing_state(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[InstanceProcessingState]:
     """Return what the instance is doing."""
 
-    def operation(link: Link[Any], specifier: Specifier) -> "Flow[InstanceProcessingState]":
+    def operation(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[InstanceProcessingState]":
         lookup = Lookup(specifier=specifier, throwIfNotFound=True)
-        state = yield from ask(link, binding.kind, "getInstanceProcessingState", lookup, doing="Processing state")
+        state = yield from ask(dispatcher, binding.kind, "getInstanceProcessingState", lookup, doing="Processing state")
         with understanding("Processing state"):
             return InstanceProcessingState.from_dict(state)
 
-    return (yield from on_model(link, binding, operation))
+    return (yield from on_model(dispatcher, binding, operation))
 
 
-def estimate_usage(link: Link[Any], kind: ModelKind, key: str, config: LoadSettings | None) -> Flow[ModelUsageEstimate]:
+def estimate_usage(
+    dispatcher: Dispatcher[Any], kind: ModelKind, key: str, config: LoadSettings | None
+) -> Flow[ModelUsageEstimate]:
     """Return how much memory loading a model would take."""
     parameter = EstimateModelUsage(modelKey=text_of(key, "model_key"), loadConfigStack=stack_of(config))
-    answer = yield from ask(link, kind, "estimateModelUsage", parameter, doing="Usage estimate")
+    answer = yield from ask(dispatcher, kind, "estimateModelUsage", parameter, doing="Usage estimate")
     with understanding("Usage estimate"):
         return ModelUsageEstimate.from_dict(answer)
 
 
-def version(link: Link[Any]) -> Flow[ServerVersion]:
+def version(dispatcher: Dispatcher[Any]) -> Flow[ServerVersion]:
     """Return the version of the server."""
-    answer = yield from ask(link, "system", "version", doing="Version")
+    answer = yield from ask(dispatcher, "system", "version", doing="Version")
     with understanding("Version"):
         return ServerVersion.from_dict(answer)
 
 
-def context_use(link: Link[Any], binding: Binding, history: WireHistory) -> Flow[ContextUse]:
+def context_use(dispatcher: Dispatcher[Any], binding: Binding, history: WireHistory) -> Flow[ContextUse]:
     """Return how much of the window a conversation takes."""
-    link = link.for_one()
-    text = yield from apply_prompt_template(link, binding, history)
-    (used,) = yield from count_tokens(link, binding, [text])
-    info = yield from get_info(link, binding)
+    dispatcher = dispatcher.for_one()
+    text = yield from apply_prompt_template(dispatcher, binding, history)
+    (used,) = yield from count_tokens(dispatcher, binding, [text])
+    info = yield from get_info(dispatcher, binding)
     return ContextUse(used=used, limit=info.context_length)
 
 
-def tokenize(link: Link[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[int]]]:
+def tokenize(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[int]]]:
     """Return the tokens of each text."""
-    return (yield from _per_text(link, binding, "tokenize", texts, _token_ids))
+    return (yield from _per_text(dispatcher, binding, "tokenize", texts, _token_ids))
 
 
-def count_tokens(link: Link[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[int]]:
+def count_tokens(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[int]]:
     """Return the number of tokens of each text."""
-    return (yield from _per_text(link, binding, "countTokens", texts, _token_count))
+    return (yield from _per_text(dispatcher, binding, "countTokens", texts, _token_count))
 
 
-def embed(link: Link[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[float]]]:
+def embed(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[float]]]:
     """Return the vector of each text."""
 
-    def operation(link: Link[Any], specifier: Specifier) -> "Flow[list[list[float]]]":
+    def operation(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[list[list[float]]]":
         parameters = [EmbedString(modelSpecifier=specifier, inputString=text) for text in texts]
-        return (yield from ask_many(link, "embedding", "embedString", parameters, _vector, doing="Embedding"))
+        return (yield from ask_many(dispatcher, "embedding", "embedString", parameters, _vector, doing="Embedding"))
 
-    return (yield from with_model(link, binding, operation))
+    return (yield from with_model(dispatcher, binding, operation))
 
 
 def apply_prompt_template(
-    link: Link[Any], binding: Binding, history: WireHistory, opts: TemplateOpts = _NO_OPTS, tools: Tools = ()
+    dispatcher: Dispatcher[Any],
+    binding: Binding,
+    history: WireHistory,
+    opts: TemplateOpts = _NO_OPTS,
+    tools: Tools = (),
 ) -> Flow[str]:
     """Return the conversation, with the tools offered to the model, as the model would read it."""
     options = _template_options(opts, tools)
 
-    def operation(link: Link[Any], specifier: Specifier) -> "Flow[str]":
+    def operation(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[str]":
         parameter = ApplyPromptTemplate(
             specifier=specifier,
             history=history.to_dict(),
             predictionConfigStack={"layers": []},
             opts=options,
         )
-        result = yield from ask(link, "llm", "applyPromptTemplate", parameter, doing="Prompt template")
+        result = yield from ask(dispatcher, "llm", "applyPromptTemplate", parameter, doing="Prompt template")
         with understanding("Prompt template"):
             return _string(result["formatted"])
 
-    return (yield from with_model(link, binding, operation))
+    return (yield from with_model(dispatcher, binding, operation))
 
 
 def _per_text(
-    link: Link[Any], binding: Binding, name: str, texts: Sequence[str], read: Callable[[Any], T]
+    dispatcher: Dispatcher[Any], binding: Binding, name: str, texts: Sequence[str], read: Callable[[Any], T]
 ) -> Flow[list[T]]:
-    def operation(link: Link[Any], specifier: Specifier) -> "Flow[list[T]]":
+    def operation(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[list[T]]":
         parameters = [Tokenize(specifier=specifier, inputString=text) for text in texts]
-        return (yield from ask_many(link, binding.kind, name, parameters, read, doing="Tokenization"))
+        return (yield from ask_many(dispatcher, binding.kind, name, parameters, read, doing="Tokenization"))
 
-    return (yield from with_model(link, binding, operation))
+    return (yield from with_model(dispatcher, binding, operation))
 
 
 def _template_options(opts: TemplateOpts, tools: Tools) -> TemplateOptions:

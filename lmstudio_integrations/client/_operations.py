@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from lmstudio_integrations._renewals import renewal_pauses
 from lmstudio_integrations.client._binding import Binding, Operation, named
-from lmstudio_integrations.client._flows import Flow, wait_for
-from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.client._policies import resolve
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import Flow, wait_for
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioModelUnloadedError
 from lmstudio_integrations.protocol.errors import details_of
 
@@ -22,21 +22,21 @@ _UNLOADED = {"generic.noModelMatchingQuery", "generic.identifierNotFound", "gene
 """Codes of errors about the instance that a request is for."""
 
 
-def prepare(link: Link[Any], binding: Binding) -> Flow[str]:
+def prepare(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     """Find or load the model, as the load policy says; return its identifier."""
-    return (yield from _in_turn(link.for_one(), binding, resolve))
+    return (yield from _in_turn(dispatcher.for_one(), binding, resolve))
 
 
-def on_model(link: Link[Any], binding: Binding, operation: Operation[T]) -> Flow[T]:
+def on_model(dispatcher: Dispatcher[Any], binding: Binding, operation: Operation[T]) -> Flow[T]:
     """Run an operation that does not need the model at work; find or load it if the handle has never been used."""
-    link = link.for_one()
+    dispatcher = dispatcher.for_one()
     if binding.identifier is None:
-        return (yield from _in_turn(link, binding, partial(_resolve_and_run, operation=operation, renew=False)))
-    return (yield from _run(link, binding, operation, binding.identifier))
+        return (yield from _in_turn(dispatcher, binding, partial(_resolve_and_run, operation=operation, renew=False)))
+    return (yield from _run(dispatcher, binding, operation, binding.identifier))
 
 
 def with_model(
-    link: Link[Any],
+    dispatcher: Dispatcher[Any],
     binding: Binding,
     operation: Operation[T],
     *,
@@ -48,17 +48,17 @@ def with_model(
     The operation must not raise the errors that mean "unloaded" once it has delivered something.
 
     Args:
-        link: The way to the server.
+        dispatcher: The way to the server.
         binding: The model.
         operation: What to run.
         renewals: The seconds to wait before each renewal, where other parts of the operation renew as well.
         renew: Whether the model is known to be unloaded.
     """
-    link = link.for_one()
+    dispatcher = dispatcher.for_one()
     while True:
         work = partial(_resolve_and_run, operation=operation, renew=renew)
         try:
-            return (yield from _in_turn(link, binding, work))
+            return (yield from _in_turn(dispatcher, binding, work))
         except LMStudioModelUnloadedError:
             renewals = renewal_pauses() if renewals is None else renewals
             seconds = next(renewals, None) if binding.renewable else None
@@ -66,39 +66,43 @@ def with_model(
                 raise
         logger.info("model %r was unloaded; it is loaded again", binding.identifier)
         renew = True
-        yield from wait_for(link.pause(seconds))
+        yield from wait_for(dispatcher.pause(seconds))
 
 
-def _in_turn(link: Link[Any], binding: Binding, work: Callable[[Link[Any], Binding], Flow[T]]) -> Flow[T]:
+def _in_turn(
+    dispatcher: Dispatcher[Any], binding: Binding, work: Callable[[Dispatcher[Any], Binding], Flow[T]]
+) -> Flow[T]:
     """Do what needs the model; where models evict each other, wait until no call of another one runs."""
-    turn = link.models.turn_for(binding.kind, binding.key, binding.reference)
+    turn = dispatcher.models.turn_for(binding.kind, binding.key, binding.reference)
     if turn is None:
-        return (yield from work(link, binding))
+        return (yield from work(dispatcher, binding))
     try:
-        yield from wait_for(link.wait_for_turn(turn))
-        result = yield from work(link.with_turn(turn), binding)
+        yield from wait_for(dispatcher.wait_for_turn(turn))
+        result = yield from work(dispatcher.with_turn(turn), binding)
         turn.used = True
         return result
     finally:
-        link.end_turn(turn)
+        dispatcher.end_turn(turn)
 
 
-def _resolve_and_run(link: Link[Any], binding: Binding, *, operation: Operation[T], renew: bool) -> Flow[T]:
-    renew = renew or (binding.renewable and link.models.is_evicted(binding.reference))
+def _resolve_and_run(dispatcher: Dispatcher[Any], binding: Binding, *, operation: Operation[T], renew: bool) -> Flow[T]:
+    renew = renew or (binding.renewable and dispatcher.models.is_evicted(binding.reference))
     identifier = None if renew else binding.identifier
     if identifier is None:
-        identifier = yield from resolve(link, binding)
-    return (yield from _run(link, binding, operation, identifier))
+        identifier = yield from resolve(dispatcher, binding)
+    return (yield from _run(dispatcher, binding, operation, identifier))
 
 
-def _run(link: Link[Any], binding: Binding, operation: Operation[T], identifier: str) -> Flow[T]:
+def _run(dispatcher: Dispatcher[Any], binding: Binding, operation: Operation[T], identifier: str) -> Flow[T]:
     try:
-        return (yield from operation(link, named(identifier)))
+        return (yield from operation(dispatcher, named(identifier)))
     except LMStudioModelNotFoundError as error:
-        raise as_unloaded(link, binding, error) from error
+        raise as_unloaded(dispatcher, binding, error) from error
 
 
-def as_unloaded(link: Link[Any], binding: Binding, error: LMStudioModelNotFoundError) -> LMStudioModelNotFoundError:
+def as_unloaded(
+    dispatcher: Dispatcher[Any], binding: Binding, error: LMStudioModelNotFoundError
+) -> LMStudioModelNotFoundError:
     """Return what an error about a model means that was loaded before.
 
     A request may name a second model, such as the draft model. If that is the one not found, the error stays.
@@ -106,14 +110,14 @@ def as_unloaded(link: Link[Any], binding: Binding, error: LMStudioModelNotFoundE
     code = (error.display_data or {}).get("code")
     if code not in _UNLOADED if code else "cannot find" in str(error).lower():
         return copy(error)  # an error cannot be its own cause
-    return unloaded_error(link, binding, **details_of(error))
+    return unloaded_error(dispatcher, binding, **details_of(error))
 
 
-def unloaded_error(link: Link[Any], binding: Binding, **details: Any) -> LMStudioModelUnloadedError:
+def unloaded_error(dispatcher: Dispatcher[Any], binding: Binding, **details: Any) -> LMStudioModelUnloadedError:
     """Return the error of a model that was loaded and no longer is, with what is known of the reason."""
     if binding.given_up:
         reason = "this handle unloaded it"
     else:
-        reason = link.models.why_unloaded(binding.kind, binding.key, binding.reference)
+        reason = dispatcher.models.why_unloaded(binding.kind, binding.key, binding.reference)
     text = f"model {binding.name!r} was unloaded: {reason}"
     return LMStudioModelUnloadedError(text, retryable=binding.renewable, **details)

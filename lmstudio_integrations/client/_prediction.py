@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 from lmstudio_integrations._renewals import renewal_pauses
 from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.client._binding import Binding, Operation, Specifier
-from lmstudio_integrations.client._flows import Flow, wait_for
-from lmstudio_integrations.client._link import NO_CLOCKS, Call, Link
 from lmstudio_integrations.client._operations import as_unloaded, unloaded_error, with_model
-from lmstudio_integrations.client._waiters import caller
+from lmstudio_integrations.client.transport.dispatcher import NO_TIMEOUTS, Call, Dispatcher
+from lmstudio_integrations.client.transport.flows import Flow, wait_for
+from lmstudio_integrations.client.transport.waiters import caller
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
     LMStudioConnectionLostError,
@@ -27,7 +27,7 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol.endpoints import Channel
-from lmstudio_integrations.protocol.exchange import Clocks
+from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.protocol.session import closed_early
 from lmstudio_integrations.types.chat import AssistantMessage, TextPart
@@ -88,27 +88,27 @@ class Prediction:
     """One generation. It is read by one thread or task at a time; it may be left from anywhere.
 
     Args:
-        link: The way to the server.
+        dispatcher: The way to the server.
         binding: The model.
         requests: How to ask, best first.
         doing: What it is, for messages of errors.
-        clocks: Limits that differ from the client's.
+        timeouts: Limits that differ from the client's.
     """
 
     def __init__(
         self,
-        link: Link[Any],
+        dispatcher: Dispatcher[Any],
         binding: Binding,
         requests: Sequence[Request],
         *,
         doing: str,
-        clocks: Clocks = NO_CLOCKS,
+        timeouts: Timeouts = NO_TIMEOUTS,
     ) -> None:
-        self._link = link
+        self._dispatcher = dispatcher
         self._binding = binding
         self._requests = requests
         self._doing = doing
-        self._clocks = clocks
+        self._timeouts = timeouts
         self.callbacks = _NO_CALLBACKS
         """Whom to tell."""
         self.structured = False
@@ -188,7 +188,7 @@ class Prediction:
                 if seconds is None:
                     raise
             logger.info("model %r was unloaded while it generated; generating again", self._binding.identifier)
-            yield from self._noted(wait_for(self._link.pause(seconds)))
+            yield from self._noted(wait_for(self._dispatcher.pause(seconds)))
             self._call, self._opened, self._unloaded, self._so_far = None, False, True, Accumulator()
 
     def _next_batch(self) -> "Flow[list[PredictionEvent]]":
@@ -199,7 +199,7 @@ class Prediction:
         try:
             return (yield self._step)
         except LMStudioModelNotFoundError as error:
-            raise as_unloaded(self._link, self._binding, error) from error
+            raise as_unloaded(self._dispatcher, self._binding, error) from error
 
     def _may_start_over(self) -> bool:
         """Whether the model may be loaded again, and nothing of the response has reached the caller."""
@@ -304,7 +304,7 @@ class Prediction:
         if isinstance(step, Call):
             step.abandon(_Left())
         elif step is not None:
-            self._link.finish(step.waiter, _Left())
+            self._dispatcher.finish(step.waiter, _Left())
 
     def result(self) -> PredictionResult:
         """Return the result, without waiting.
@@ -322,8 +322,8 @@ class Prediction:
 
     def _on_model(self, operation: Operation[T]) -> Flow[T]:
         """Run an operation on the model."""
-        self._link = self._link.for_one(self._clocks)
-        flow = with_model(self._link, self._binding, operation, renewals=self._renewals, renew=self._unloaded)
+        self._dispatcher = self._dispatcher.for_one(self._timeouts)
+        flow = with_model(self._dispatcher, self._binding, operation, renewals=self._renewals, renew=self._unloaded)
         return (yield from self._noted(flow))
 
     def _noted(self, flow: Flow[T]) -> Flow[T]:
@@ -350,19 +350,19 @@ class Prediction:
         if self._failure is not None:
             self.abandon()
 
-    def _send(self, request: Request, link: Link[Any], specifier: Specifier) -> Flow[Call[Any]]:
+    def _send(self, request: Request, dispatcher: Dispatcher[Any], specifier: Specifier) -> Flow[Call[Any]]:
         """Ask for the generation."""
         parameter = yield from request.make(specifier)
         if self._cancelled or self._failure is not None:  # it was left on the way here
             raise _Left
-        self._call = link.start(self._binding.kind, request.endpoint, parameter, doing=self._doing)
+        self._call = dispatcher.start(self._binding.kind, request.endpoint, parameter, doing=self._doing)
         self._note(self._call)
         return self._call
 
-    def _open(self, link: Link[Any], specifier: Specifier) -> Flow[list[PredictionEvent]]:
+    def _open(self, dispatcher: Dispatcher[Any], specifier: Specifier) -> Flow[list[PredictionEvent]]:
         """Ask for the generation, unless that is done already, and return the first events."""
         for request in self._requests:
-            call = self._call or (yield from self._send(request, link, specifier))
+            call = self._call or (yield from self._send(request, dispatcher, specifier))
             try:
                 return (yield call)
             except LMStudioServerError as refusal:
@@ -407,8 +407,8 @@ class Prediction:
         if reason == "failed":
             raise LMStudioPredictionError(f"{self._doing} error: the generation failed on the server")
         if reason == "modelUnloaded":
-            raise unloaded_error(self._link, self._binding)
-        load_time = self._link.take_load_time()
+            raise unloaded_error(self._dispatcher, self._binding)
+        load_time = self._dispatcher.take_load_time()
         if load_time is not None:
             end.stats = {**end.stats, "modelLoadTimeSec": load_time}
         if self.on_failed_call is not None:

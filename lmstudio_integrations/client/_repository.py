@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from lmstudio_integrations.client._arguments import check_callbacks, list_of, optional_text, text_of, whole_number
-from lmstudio_integrations.client._flows import Flow, Tell, ask, follow, understanding
-from lmstudio_integrations.client._link import Link
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, ask, follow, understanding
 from lmstudio_integrations.protocol.requests import (
     DownloadModel,
     DownloadOptions,
@@ -21,7 +21,7 @@ MAX_RESULTS = 25
 
 
 def search(
-    link: Link[Any], term: str | None, limit: int | None, compatibility_types: Sequence[str] | None
+    dispatcher: Dispatcher[Any], term: str | None, limit: int | None, compatibility_types: Sequence[str] | None
 ) -> Flow[list[SearchResultInfo]]:
     """Return the models that fit a search term; without one, those that the server recommends."""
     types = None if compatibility_types is None else list_of(compatibility_types, "compatibility_types")
@@ -31,33 +31,33 @@ def search(
         "compatibilityTypes": None if types is None else [text_of(each, "compatibility_types") for each in types],
     }
     options = cast("SearchOptions", {name: value for name, value in given.items() if value is not None})
-    answer = yield from ask(link, "repository", "searchModels", SearchModels(opts=options), doing="Model search")
+    answer = yield from ask(dispatcher, "repository", "searchModels", SearchModels(opts=options), doing="Model search")
     with understanding("Model search"):
         return [SearchResultInfo.from_dict(each) for each in answer["results"]]
 
 
-def download_options(link: Link[Any], found: SearchResultInfo) -> Flow[list[DownloadOptionInfo]]:
+def download_options(dispatcher: Dispatcher[Any], found: SearchResultInfo) -> Flow[list[DownloadOptionInfo]]:
     """Return the forms in which a model can be downloaded."""
     with understanding("Download options"):
         identifier = SearchResultIdentifier(type=found.identifier["type"], identifier=found.identifier["identifier"])
     parameter = DownloadOptions(modelSearchResultIdentifier=identifier)
-    answer = yield from ask(link, "repository", "getModelDownloadOptions", parameter, doing="Download options")
+    answer = yield from ask(dispatcher, "repository", "getModelDownloadOptions", parameter, doing="Download options")
     with understanding("Download options"):
         return [DownloadOptionInfo.from_dict(each) for each in answer["results"]]
 
 
 def download(
-    link: Link[Any], identifier: str, on_progress: OnDownload | None, on_finalize: Callable[[], Any] | None
+    dispatcher: Dispatcher[Any], identifier: str, on_progress: OnDownload | None, on_finalize: Callable[[], Any] | None
 ) -> Flow[str]:
     """Download a model and return the key by which it can be loaded."""
     check_callbacks(on_progress=on_progress, on_finalize=on_finalize)
 
-    def read(packet: dict[str, Any]) -> Tell | str | None:
+    def read(packet: dict[str, Any]) -> CallbackEffect | str | None:
         match packet["type"]:
             case "downloadProgress" if on_progress is not None:
-                return Tell(on_progress, DownloadProgressUpdate.from_dict(packet["update"]))
+                return CallbackEffect(on_progress, DownloadProgressUpdate.from_dict(packet["update"]))
             case "startFinalizing" if on_finalize is not None:
-                return Tell(on_finalize)
+                return CallbackEffect(on_finalize)
             case "success":
                 return str(packet["defaultIdentifier"])
             case _:
@@ -65,4 +65,4 @@ def download(
         return None
 
     parameter = DownloadModel(downloadIdentifier=identifier)
-    return (yield from follow(link, "repository", "downloadModel", parameter, read, doing="Model download"))
+    return (yield from follow(dispatcher, "repository", "downloadModel", parameter, read, doing="Model download"))

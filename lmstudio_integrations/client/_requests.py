@@ -8,13 +8,13 @@ from typing import Any, TypeAlias, TypedDict, TypeVar
 from lmstudio_integrations.client._arguments import check_names, list_of, optional_text, seconds_of
 from lmstudio_integrations.client._binding import Binding, Specifier
 from lmstudio_integrations.client._files import renewed
-from lmstudio_integrations.client._flows import Flow
-from lmstudio_integrations.client._link import Link
 from lmstudio_integrations.client._prediction import Callbacks, Prediction, Request
 from lmstudio_integrations.client._structured import ResponseFormat, is_requested, with_format
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import channel
-from lmstudio_integrations.protocol.exchange import Clocks
+from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.protocol.kv_config import layer_of, stack_of
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
 from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, WireHistory, WirePrompt
@@ -25,7 +25,7 @@ History: TypeAlias = str | Chat | ChatHistory | WireHistory | Mapping[str, Any]
 Texts: TypeAlias = list[str] | tuple[str, ...]
 PredictionSettings: TypeAlias = LlmPredictionConfig | LlmPredictionConfigDict | Mapping[str, Any]
 
-CLOCKS: Clocks = {
+TIMEOUTS: Timeouts = {
     "connect_timeout": 5.0,
     "load_timeout": 300.0,
     "queue_timeout": 600.0,
@@ -56,7 +56,7 @@ _LEGACY_LAYER = layer_of("completeModeFormatting", {"llm.prediction.promptTempla
 """Makes old servers continue a text."""
 
 
-class ClockOptions(TypedDict, total=False):
+class TimeoutOptions(TypedDict, total=False):
     """The timeouts, in seconds; `None` switches one off.
 
     Attributes:
@@ -80,8 +80,8 @@ class ClockOptions(TypedDict, total=False):
     keepalive: float | None
 
 
-class PredictionOptions(ClockOptions, total=False):
-    """What `respond`, `complete` and their streams take by name; the clocks as well.
+class PredictionOptions(TimeoutOptions, total=False):
+    """What `respond`, `complete` and their streams take by name; the timeouts as well.
 
     Attributes:
         response_format: A pydantic class, a JSON schema, or a grammar; the result then has the JSON object as `parsed`.
@@ -102,22 +102,22 @@ class PredictionOptions(ClockOptions, total=False):
     on_prompt_processing_progress: Callable[[float], Any] | None
 
 
-class RoundOptions(ClockOptions, total=False):
+class RoundOptions(TimeoutOptions, total=False):
     """What a round of the tool loop takes from the loop's own options."""
 
     preset: str | None
 
 
-def checked_clocks(options: Mapping[str, Any]) -> Clocks:
+def checked_timeouts(options: Mapping[str, Any]) -> Timeouts:
     """Return the limits among the options.
 
     Raises:
         LMStudioValueError: If a limit is not positive.
     """
-    clocks = {name: options[name] for name in CLOCKS if name in options}
-    for name, limit in clocks.items():
+    timeouts = {name: options[name] for name in TIMEOUTS if name in options}
+    for name, limit in timeouts.items():
         seconds_of(limit, name)
-    return clocks
+    return timeouts
 
 
 def to_chat(history: History) -> Chat:
@@ -148,37 +148,47 @@ def _says_something(part: Mapping[str, Any]) -> bool:
     return part["type"] != "text" or bool(part["text"].strip())
 
 
-def respond(link: Link[Any], binding: Binding, history: History, options: PredictionOptions) -> Prediction:
+def respond(dispatcher: Dispatcher[Any], binding: Binding, history: History, options: PredictionOptions) -> Prediction:
     """Prepare the model's next message of a conversation."""
     settings = _settings(options)
-    requests = [_chat_request(link, history, settings, options.get("preset"))]
-    prediction = _prediction(link, binding, requests, "Chat response", options)
+    requests = [_chat_request(dispatcher, history, settings, options.get("preset"))]
+    prediction = _prediction(dispatcher, binding, requests, "Chat response", options)
     prediction.structured = is_requested(settings)
     return prediction
 
 
 def respond_in_loop(
-    link: Link[Any], binding: Binding, history: History, settings: LlmPredictionConfig, options: "RoundOptions"
+    dispatcher: Dispatcher[Any],
+    binding: Binding,
+    history: History,
+    settings: LlmPredictionConfig,
+    options: "RoundOptions",
 ) -> Prediction:
     """Prepare one round of the tool loop; its callbacks are set by the loop."""
-    requests = [_chat_request(link, history, settings, options.get("preset"))]
-    return Prediction(link, binding, requests, doing="Chat response", clocks=checked_clocks(options))
+    requests = [_chat_request(dispatcher, history, settings, options.get("preset"))]
+    return Prediction(dispatcher, binding, requests, doing="Chat response", timeouts=checked_timeouts(options))
 
 
-def _chat_request(link: Link[Any], history: History, settings: LlmPredictionConfig, preset: str | None) -> Request:
-    make = partial(_make_predict, link, to_wire(history), stack_of(settings), optional_text(preset, "preset"))
+def _chat_request(
+    dispatcher: Dispatcher[Any], history: History, settings: LlmPredictionConfig, preset: str | None
+) -> Request:
+    make = partial(_make_predict, dispatcher, to_wire(history), stack_of(settings), optional_text(preset, "preset"))
     return Request(channel("llm", "predict"), make)
 
 
 def _make_predict(
-    link: Link[Any], history: WireHistory, stack: Mapping[str, Any], preset: str | None, specifier: Specifier
+    dispatcher: Dispatcher[Any],
+    history: WireHistory,
+    stack: Mapping[str, Any],
+    preset: str | None,
+    specifier: Specifier,
 ) -> Flow[Predict]:
-    known = yield from renewed(link, history)
+    known = yield from renewed(dispatcher, history)
     parameter = Predict(modelSpecifier=specifier, history=known.to_dict(), predictionConfigStack=stack)
     return _with_preset(parameter, preset)
 
 
-def complete(link: Link[Any], binding: Binding, prompt: str, options: PredictionOptions) -> Prediction:
+def complete(dispatcher: Dispatcher[Any], binding: Binding, prompt: str, options: PredictionOptions) -> Prediction:
     """Prepare the continuation of a text; servers without `completeRawText` are asked the old way (protocol §5.6)."""
     if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
         raise LMStudioValueError(f"the prompt must be text; got {prompt!r}")
@@ -200,15 +210,15 @@ def complete(link: Link[Any], binding: Binding, prompt: str, options: Prediction
         return _with_preset(parameter, preset)
 
     requests = [Request(channel("llm", "completeRawText"), make), Request(channel("llm", "predict"), make_legacy)]
-    prediction = _prediction(link, binding, requests, "Completion", options)
+    prediction = _prediction(dispatcher, binding, requests, "Completion", options)
     prediction.structured = is_requested(settings)
     return prediction
 
 
 def _prediction(
-    link: Link[Any], binding: Binding, requests: list[Request], doing: str, options: PredictionOptions
+    dispatcher: Dispatcher[Any], binding: Binding, requests: list[Request], doing: str, options: PredictionOptions
 ) -> Prediction:
-    prediction = Prediction(link, binding, requests, doing=doing, clocks=checked_clocks(options))
+    prediction = Prediction(dispatcher, binding, requests, doing=doing, timeouts=checked_timeouts(options))
     if not _CALLBACKS.isdisjoint(options):
         prediction.callbacks = Callbacks(
             options.get("on_first_token"),

@@ -10,7 +10,7 @@ from threading import Thread
 from typing import Any, TypeVar
 
 from lmstudio_integrations.client._act import ToolJob
-from lmstudio_integrations.client._waiters import SLICE
+from lmstudio_integrations.client.transport.waiters import SLICE
 
 T = TypeVar("T")
 

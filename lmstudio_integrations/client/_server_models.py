@@ -9,9 +9,9 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 from lmstudio_integrations._shortening import shortened
-from lmstudio_integrations.client._flight import Flights
 from lmstudio_integrations.client._turns import Turn, Turns
 from lmstudio_integrations.client._user_frames import user_stacklevel
+from lmstudio_integrations.client.transport.flight import Flights
 from lmstudio_integrations.errors import LMStudioEvictionWarning
 from lmstudio_integrations.types.config import ModelKind
 

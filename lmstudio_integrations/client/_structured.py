@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from pydantic import BaseModel
 
-from lmstudio_integrations._narrow import is_mapping
+from lmstudio_integrations._typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import LlmPredictionConfig
 

@@ -1,7 +1,7 @@
 """Turns on a server: calls of one model finish before another model is loaded that evicts it.
 
 This is group mutual exclusion. `_operations.py` takes a turn for each operation, but only on models that are known to
-evict each other; `_link.py` lets the calls of the operation keep it. `Turns` runs on the I/O thread.
+evict each other; `_dispatcher.py` lets the calls of the operation keep it. `Turns` runs on the I/O thread.
 """
 
 import asyncio

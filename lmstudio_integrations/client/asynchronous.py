@@ -25,16 +25,16 @@ from lmstudio_integrations.client._base import (
     checked_kind,
 )
 from lmstudio_integrations.client._files import FileInput, RetrievalOptions
-from lmstudio_integrations.client._flows import arun
-from lmstudio_integrations.client._link import Link
-from lmstudio_integrations.client._locate import locate
 from lmstudio_integrations.client._models import TemplateOpts, Tools
 from lmstudio_integrations.client._operations import prepare
 from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._prediction import Prediction
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import History, PredictionOptions, Texts
-from lmstudio_integrations.client._waiters import DONE, LoopWaiter, Waiter
+from lmstudio_integrations.client.transport.discovery import locate
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import arun
+from lmstudio_integrations.client.transport.waiters import DONE, LoopWaiter, Waiter
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
@@ -182,11 +182,11 @@ class AsyncModelHandle(BaseHandle):
 
     async def unload(self) -> None:
         """Unload the instance."""
-        await arun(_models.unload_bound(self._link, self.binding))
+        await arun(_models.unload_bound(self._dispatcher, self.binding))
 
     async def unload_if_loaded_here(self) -> None:
         """Unload the instance if this handle loaded it; one that it found stays. The handle may load it again."""
-        await arun(_models.unload_own(self._link, self.binding))
+        await arun(_models.unload_own(self._dispatcher, self.binding))
 
     @overload
     async def tokenize(self, input: str) -> list[int]: ...
@@ -194,7 +194,7 @@ class AsyncModelHandle(BaseHandle):
     async def tokenize(self, input: Texts) -> list[list[int]]: ...
     async def tokenize(self, input: str | Texts) -> list[int] | list[list[int]]:  # noqa: A002 - the official name
         """Return the tokens of a text, or of each of several."""
-        tokens = await arun(_models.tokenize(self._link, self.binding, _requests.texts_of(input, "input")))
+        tokens = await arun(_models.tokenize(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
         return tokens[0] if isinstance(input, str) else tokens
 
     @overload
@@ -203,17 +203,17 @@ class AsyncModelHandle(BaseHandle):
     async def count_tokens(self, input: Texts) -> list[int]: ...
     async def count_tokens(self, input: str | Texts) -> int | list[int]:  # noqa: A002 - the official name
         """Return the number of tokens of a text, or of each of several."""
-        counts = await arun(_models.count_tokens(self._link, self.binding, _requests.texts_of(input, "input")))
+        counts = await arun(_models.count_tokens(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
         return counts[0] if isinstance(input, str) else counts
 
     async def get_context_length(self) -> int:
         """Return the window that the instance was loaded with, in tokens."""
-        info = await arun(_models.get_info(self._link, self.binding))
+        info = await arun(_models.get_info(self._dispatcher, self.binding))
         return info.context_length
 
     async def get_processing_state(self) -> InstanceProcessingState:
         """Return what the instance is doing, and how many requests wait for it."""
-        return await arun(_models.get_processing_state(self._link, self.binding))
+        return await arun(_models.get_processing_state(self._dispatcher, self.binding))
 
 
 class AsyncLLM(AsyncModelHandle):
@@ -230,26 +230,28 @@ class AsyncLLM(AsyncModelHandle):
             LMStudioValueError: If the history is empty or a setting unknown.
             LMStudioServerError: If the server cannot answer.
         """
-        return await arun(_requests.respond(self._link, self.binding, history, options).to_end())
+        return await arun(_requests.respond(self._dispatcher, self.binding, history, options).to_end())
 
     def respond_stream(self, history: History, **options: Unpack[PredictionOptions]) -> AsyncPredictionStream:
         """Ask for the next message of a conversation, as a stream. It begins with the first read, or with `start()`."""
-        return AsyncPredictionStream(_requests.respond(self._link, self.binding, history, options))
+        return AsyncPredictionStream(_requests.respond(self._dispatcher, self.binding, history, options))
 
     async def prepare_images(
         self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
     ) -> list[FileHandle]:
         """Upload images for a conversation with this model; see `LLM.prepare_images`."""
-        flow = _images.prepare_images(self._link.for_one(), images, allow_private_image_hosts=allow_private_image_hosts)
+        flow = _images.prepare_images(
+            self._dispatcher.for_one(), images, allow_private_image_hosts=allow_private_image_hosts
+        )
         return await arun(flow)
 
     async def complete(self, prompt: str, **options: Unpack[PredictionOptions]) -> PredictionResult:
         """Continue a text, without a chat template."""
-        return await arun(_requests.complete(self._link, self.binding, prompt, options).to_end())
+        return await arun(_requests.complete(self._dispatcher, self.binding, prompt, options).to_end())
 
     def complete_stream(self, prompt: str, **options: Unpack[PredictionOptions]) -> AsyncPredictionStream:
         """Continue a text, as a stream. It begins with the first read, or with `start()`."""
-        return AsyncPredictionStream(_requests.complete(self._link, self.binding, prompt, options))
+        return AsyncPredictionStream(_requests.complete(self._dispatcher, self.binding, prompt, options))
 
     async def act(self, chat: History, tools: Iterable[ToolInput], **options: Unpack[ActOptions]) -> ActResult:
         """Let the model use tools until it answers without asking for one.
@@ -264,9 +266,9 @@ class AsyncLLM(AsyncModelHandle):
             LMStudioPredictionError: If the model still asks for tools in the last round.
             LMStudioToolCallError: If a tool call of the model cannot be read.
         """
-        from lmstudio_integrations.client._run_tools import arun_jobs  # noqa: PLC0415 - needs asyncio, see `_link.py`
+        from lmstudio_integrations.client._run_tools import arun_jobs  # noqa: PLC0415 - needs asyncio, see `_dispatcher.py`
 
-        act = Act(self._link, self.binding, chat, tools, options)
+        act = Act(self._dispatcher, self.binding, chat, tools, options)
         while jobs := await arun(act.predict()):
             await arun_jobs(jobs, act.parallel)
             act.take(jobs)
@@ -283,19 +285,19 @@ class AsyncLLM(AsyncModelHandle):
             tools: The definitions of the tools.
         """
         wire = _requests.to_wire(history)
-        return await arun(_models.apply_prompt_template(self._link, self.binding, wire, opts or {}, tools))
+        return await arun(_models.apply_prompt_template(self._dispatcher, self.binding, wire, opts or {}, tools))
 
     async def get_context_use(self, history: History) -> ContextUse:
         """Return how much of the context window a conversation takes, and whether it fits."""
-        return await arun(_models.context_use(self._link, self.binding, _requests.to_wire(history)))
+        return await arun(_models.context_use(self._dispatcher, self.binding, _requests.to_wire(history)))
 
     async def get_info(self, *, load: bool = False) -> LlmInstanceInfo:
         """Return what the server knows of the instance; `load` loads the model if it was unloaded."""
-        return cast("LlmInstanceInfo", await arun(_models.get_info(self._link, self.binding, load=load)))
+        return cast("LlmInstanceInfo", await arun(_models.get_info(self._dispatcher, self.binding, load=load)))
 
     async def get_load_config(self) -> LlmLoadModelConfig:
         """Return the settings that the instance was loaded with."""
-        return LlmLoadModelConfig.from_fields(await arun(_models.get_load_fields(self._link, self.binding)))
+        return LlmLoadModelConfig.from_fields(await arun(_models.get_load_fields(self._dispatcher, self.binding)))
 
 
 class AsyncEmbeddingModel(AsyncModelHandle):
@@ -307,16 +309,18 @@ class AsyncEmbeddingModel(AsyncModelHandle):
     async def embed(self, input: Texts) -> list[list[float]]: ...
     async def embed(self, input: str | Texts) -> list[float] | list[list[float]]:  # noqa: A002 - the official name
         """Return the vector of a text, or of each of several, in their order."""
-        vectors = await arun(_models.embed(self._link, self.binding, _requests.texts_of(input, "input")))
+        vectors = await arun(_models.embed(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
         return vectors[0] if isinstance(input, str) else vectors
 
     async def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
         """Return what the server knows of the instance; `load` loads the model if it was unloaded."""
-        return cast("EmbeddingModelInstanceInfo", await arun(_models.get_info(self._link, self.binding, load=load)))
+        return cast(
+            "EmbeddingModelInstanceInfo", await arun(_models.get_info(self._dispatcher, self.binding, load=load))
+        )
 
     async def get_load_config(self) -> EmbeddingLoadModelConfig:
         """Return the settings that the instance was loaded with."""
-        return EmbeddingLoadModelConfig.from_fields(await arun(_models.get_load_fields(self._link, self.binding)))
+        return EmbeddingLoadModelConfig.from_fields(await arun(_models.get_load_fields(self._dispatcher, self.binding)))
 
 
 class AsyncModelNamespace(BaseNamespace[HandleT]):
@@ -337,7 +341,7 @@ class AsyncModelNamespace(BaseNamespace[HandleT]):
         """
         options.setdefault("ttl", DEFAULT_TTL)
         handle = self.lazy_model(model_key, **options)
-        await arun(prepare(self._link, handle.binding))
+        await arun(prepare(self._dispatcher, handle.binding))
         return handle
 
     async def load_new_instance(
@@ -345,25 +349,25 @@ class AsyncModelNamespace(BaseNamespace[HandleT]):
     ) -> HandleT:
         """Load a further instance; without an identifier the server chooses one."""
         handle = self._new_instance(model_key, instance_identifier, options)
-        await arun(prepare(self._link, handle.binding))
+        await arun(prepare(self._dispatcher, handle.binding))
         return handle
 
     async def unload(self, model_identifier: str) -> None:
         """Unload an instance."""
-        await arun(_models.unload(self._link, self.kind, model_identifier))
+        await arun(_models.unload(self._dispatcher, self.kind, model_identifier))
 
     async def get_model_info(self, model_specifier: ModelReference) -> ModelInstanceInfo:
         """Return what the server knows of a loaded instance: by identifier, or by what it is (`{"vision": True}`)."""
-        return await arun(_models.look_up(self._link, self.kind, model_specifier))
+        return await arun(_models.look_up(self._dispatcher, self.kind, model_specifier))
 
     async def list_loaded(self) -> list[HandleT]:
         """Return handles to all that is loaded."""
-        infos = await arun(_models.list_loaded(self._link, self.kind))
+        infos = await arun(_models.list_loaded(self._dispatcher, self.kind))
         return [self._loaded(info) for info in infos]
 
     async def list_downloaded(self) -> list["AsyncDownloadedModel[HandleT]"]:
         """Return all models of this kind on the server's disk."""
-        infos = await arun(_models.list_downloaded(self._link, self.kind))
+        infos = await arun(_models.list_downloaded(self._dispatcher, self.kind))
         return [self.as_downloaded(info) for info in infos]
 
     def as_downloaded(self, info: ModelInfo) -> "AsyncDownloadedModel[HandleT]":
@@ -372,7 +376,7 @@ class AsyncModelNamespace(BaseNamespace[HandleT]):
 
     async def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
         """Return how much memory loading a model would take. Not every server can tell."""
-        return await arun(_models.estimate_usage(self._link, self.kind, model_key, self._load_config(config)))
+        return await arun(_models.estimate_usage(self._dispatcher, self.kind, model_key, self._load_config(config)))
 
 
 class AsyncDownloadedModel(BaseDownloaded[HandleT]):
@@ -418,9 +422,9 @@ class AsyncEmbeddingNamespace(AsyncModelNamespace[AsyncEmbeddingModel]):
 class AsyncSystemNamespace:
     """The server itself: `client.system`."""
 
-    def __init__(self, client: "AsyncClient", link: Link[Any]) -> None:
+    def __init__(self, client: "AsyncClient", dispatcher: Dispatcher[Any]) -> None:
         self._client = client
-        self._link = link
+        self._dispatcher = dispatcher
 
     async def list_downloaded_models(
         self, namespace: ModelKind | None = None
@@ -430,14 +434,14 @@ class AsyncSystemNamespace:
 
     async def get_version(self) -> ServerVersion:
         """Return the version of LM Studio."""
-        return await arun(_models.version(self._link))
+        return await arun(_models.version(self._dispatcher))
 
 
 class AsyncFilesNamespace:
     """Files for the model to see, and documents to search: `client.files`."""
 
-    def __init__(self, link: Link[Any]) -> None:
-        self._link = link
+    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
+        self._dispatcher = dispatcher
 
     async def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload a picture for use in a chat.
@@ -450,23 +454,23 @@ class AsyncFilesNamespace:
             LMStudioOSError: If the file cannot be read.
             LMStudioValueError: If it is no such picture.
         """
-        return await arun(_files.prepare_image(self._link, src, name))
+        return await arun(_files.prepare_image(self._dispatcher, src, name))
 
     async def prepare_file(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload a file of any type. Documents are known by the extension of their name."""
-        return await arun(_files.prepare_file(self._link, src, name))
+        return await arun(_files.prepare_file(self._dispatcher, src, name))
 
     async def parse_document(
         self, file: FileHandle, *, on_progress: Callable[[float], Any] | None = None
     ) -> ParsedDocument:
         """Return the text of an uploaded document. The callback takes values from 0.0 to 1.0."""
-        return await arun(_files.parse_document(self._link, file, on_progress))
+        return await arun(_files.parse_document(self._dispatcher, file, on_progress))
 
     async def retrieve(
         self, query: str, files: Sequence[FileHandle], **options: Unpack[RetrievalOptions]
     ) -> RetrievalResult:
         """Search uploaded documents for what bears on a query. See `RetrievalOptions`."""
-        return await arun(_files.retrieve(self._link, query, files, options))
+        return await arun(_files.retrieve(self._dispatcher, query, files, options))
 
 
 class AsyncDownloadOption(BaseDownloadOption):
@@ -481,7 +485,9 @@ class AsyncDownloadOption(BaseDownloadOption):
             on_progress: Takes how far it is.
             on_finalize: Called when all bytes are there.
         """
-        return await arun(_repository.download(self._link, self.info.download_identifier, on_progress, on_finalize))
+        return await arun(
+            _repository.download(self._dispatcher, self.info.download_identifier, on_progress, on_finalize)
+        )
 
 
 class AsyncAvailableModel(BaseAvailableModel):
@@ -489,15 +495,15 @@ class AsyncAvailableModel(BaseAvailableModel):
 
     async def get_download_options(self) -> list[AsyncDownloadOption]:
         """Return the forms in which it can be downloaded."""
-        options = await arun(_repository.download_options(self._link, self._info))
-        return [AsyncDownloadOption(option, self._link) for option in options]
+        options = await arun(_repository.download_options(self._dispatcher, self._info))
+        return [AsyncDownloadOption(option, self._dispatcher) for option in options]
 
 
 class AsyncRepositoryNamespace:
     """Models to download: `client.repository`."""
 
-    def __init__(self, link: Link[Any]) -> None:
-        self._link = link
+    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
+        self._dispatcher = dispatcher
 
     async def search_models(
         self,
@@ -506,8 +512,8 @@ class AsyncRepositoryNamespace:
         compatibility_types: Sequence[str] | None = None,
     ) -> list[AsyncAvailableModel]:
         """Return the models that fit a search term; without one, those that the server recommends."""
-        found = await arun(_repository.search(self._link, search_term, limit, compatibility_types))
-        return [AsyncAvailableModel(each, self._link) for each in found]
+        found = await arun(_repository.search(self._dispatcher, search_term, limit, compatibility_types))
+        return [AsyncAvailableModel(each, self._dispatcher) for each in found]
 
 
 class AsyncClient(BaseClient):
@@ -518,27 +524,27 @@ class AsyncClient(BaseClient):
     @property
     def llm(self) -> AsyncLlmNamespace:
         """The language models."""
-        return AsyncLlmNamespace(self._link)
+        return AsyncLlmNamespace(self._dispatcher)
 
     @property
     def embedding(self) -> AsyncEmbeddingNamespace:
         """The embedding models."""
-        return AsyncEmbeddingNamespace(self._link)
+        return AsyncEmbeddingNamespace(self._dispatcher)
 
     @property
     def system(self) -> AsyncSystemNamespace:
         """The server itself."""
-        return AsyncSystemNamespace(self, self._link)
+        return AsyncSystemNamespace(self, self._dispatcher)
 
     @property
     def files(self) -> AsyncFilesNamespace:
         """Files for the model to see, and documents to search."""
-        return AsyncFilesNamespace(self._link)
+        return AsyncFilesNamespace(self._dispatcher)
 
     @property
     def repository(self) -> AsyncRepositoryNamespace:
         """Models to download."""
-        return AsyncRepositoryNamespace(self._link)
+        return AsyncRepositoryNamespace(self._dispatcher)
 
     async def list_loaded_models(self, namespace: ModelKind | None = None) -> list[AsyncLLM | AsyncEmbeddingModel]:
         """Return handles to all that is loaded, of one kind or of both."""
@@ -554,7 +560,7 @@ class AsyncClient(BaseClient):
         self, namespace: ModelKind | None = None
     ) -> list[AsyncDownloadedModel[AsyncLLM] | AsyncDownloadedModel[AsyncEmbeddingModel]]:
         """Return all models on the server's disk, of one kind or of both."""
-        infos = await arun(_models.list_downloaded(self._link, checked_kind(namespace)))
+        infos = await arun(_models.list_downloaded(self._dispatcher, checked_kind(namespace)))
         return [
             self.llm.as_downloaded(info) if info.type == "llm" else self.embedding.as_downloaded(info) for info in infos
         ]
@@ -578,7 +584,7 @@ class AsyncClient(BaseClient):
 
     async def aclose(self) -> None:
         """Stop all that this client has open; it cannot be used after that. Other clients notice nothing."""
-        self._link.close()
+        self._dispatcher.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -26,12 +26,12 @@ def set_sync_api_timeout(timeout: float | None) -> None:
     Raises:
         LMStudioValueError: If it is negative or no number.
     """
-    Client.default_clocks["idle_timeout"] = seconds_of(timeout, "idle_timeout", or_zero=True)
+    Client.default_timeouts["idle_timeout"] = seconds_of(timeout, "idle_timeout", or_zero=True)
 
 
 def get_sync_api_timeout() -> float | None:
     """Return how long sync clients wait for the next packet, in seconds."""
-    return Client.default_clocks["idle_timeout"]
+    return Client.default_timeouts["idle_timeout"]
 
 
 class _Default:

@@ -25,15 +25,15 @@ from lmstudio_integrations.client._base import (
     checked_kind,
 )
 from lmstudio_integrations.client._files import FileInput, RetrievalOptions
-from lmstudio_integrations.client._flows import run
-from lmstudio_integrations.client._link import Link
-from lmstudio_integrations.client._locate import locate
 from lmstudio_integrations.client._models import TemplateOpts, Tools
 from lmstudio_integrations.client._operations import prepare
 from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._repository import OnDownload
-from lmstudio_integrations.client._requests import CLOCKS, History, PredictionOptions, Texts
-from lmstudio_integrations.client._waiters import ThreadWaiter, Waiter
+from lmstudio_integrations.client._requests import TIMEOUTS, History, PredictionOptions, Texts
+from lmstudio_integrations.client.transport.discovery import locate
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import run
+from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
@@ -133,11 +133,11 @@ class SyncModelHandle(BaseHandle):
 
     def unload(self) -> None:
         """Unload the instance."""
-        run(_models.unload_bound(self._link, self.binding))
+        run(_models.unload_bound(self._dispatcher, self.binding))
 
     def unload_if_loaded_here(self) -> None:
         """Unload the instance if this handle loaded it; one that it found stays. The handle may load it again."""
-        run(_models.unload_own(self._link, self.binding))
+        run(_models.unload_own(self._dispatcher, self.binding))
 
     @overload
     def tokenize(self, input: str) -> list[int]: ...
@@ -145,7 +145,7 @@ class SyncModelHandle(BaseHandle):
     def tokenize(self, input: Texts) -> list[list[int]]: ...
     def tokenize(self, input: str | Texts) -> list[int] | list[list[int]]:  # noqa: A002 - the official name
         """Return the tokens of a text, or of each of several."""
-        tokens = run(_models.tokenize(self._link, self.binding, _requests.texts_of(input, "input")))
+        tokens = run(_models.tokenize(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
         return tokens[0] if isinstance(input, str) else tokens
 
     @overload
@@ -154,17 +154,17 @@ class SyncModelHandle(BaseHandle):
     def count_tokens(self, input: Texts) -> list[int]: ...
     def count_tokens(self, input: str | Texts) -> int | list[int]:  # noqa: A002 - the official name
         """Return the number of tokens of a text, or of each of several."""
-        counts = run(_models.count_tokens(self._link, self.binding, _requests.texts_of(input, "input")))
+        counts = run(_models.count_tokens(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
         return counts[0] if isinstance(input, str) else counts
 
     def get_context_length(self) -> int:
         """Return the window that the instance was loaded with, in tokens."""
-        info = run(_models.get_info(self._link, self.binding))
+        info = run(_models.get_info(self._dispatcher, self.binding))
         return info.context_length
 
     def get_processing_state(self) -> InstanceProcessingState:
         """Return what the instance is doing, and how many requests wait for it."""
-        return run(_models.get_processing_state(self._link, self.binding))
+        return run(_models.get_processing_state(self._dispatcher, self.binding))
 
 
 class LLM(SyncModelHandle):
@@ -181,11 +181,11 @@ class LLM(SyncModelHandle):
             LMStudioValueError: If the history is empty or a setting unknown.
             LMStudioServerError: If the server cannot answer.
         """
-        return run(_requests.respond(self._link, self.binding, history, options).to_end())
+        return run(_requests.respond(self._dispatcher, self.binding, history, options).to_end())
 
     def respond_stream(self, history: History, **options: Unpack[PredictionOptions]) -> PredictionStream:
         """Ask for the next message of a conversation, as a stream. It begins with the first read, or with `start()`."""
-        return PredictionStream(_requests.respond(self._link, self.binding, history, options))
+        return PredictionStream(_requests.respond(self._dispatcher, self.binding, history, options))
 
     def prepare_images(
         self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
@@ -201,16 +201,18 @@ class LLM(SyncModelHandle):
             LMStudioOSError: If a file cannot be read.
             LMStudioValueError: If it is no image that LM Studio takes.
         """
-        flow = _images.prepare_images(self._link.for_one(), images, allow_private_image_hosts=allow_private_image_hosts)
+        flow = _images.prepare_images(
+            self._dispatcher.for_one(), images, allow_private_image_hosts=allow_private_image_hosts
+        )
         return run(flow)
 
     def complete(self, prompt: str, **options: Unpack[PredictionOptions]) -> PredictionResult:
         """Continue a text, without a chat template."""
-        return run(_requests.complete(self._link, self.binding, prompt, options).to_end())
+        return run(_requests.complete(self._dispatcher, self.binding, prompt, options).to_end())
 
     def complete_stream(self, prompt: str, **options: Unpack[PredictionOptions]) -> PredictionStream:
         """Continue a text, as a stream. It begins with the first read, or with `start()`."""
-        return PredictionStream(_requests.complete(self._link, self.binding, prompt, options))
+        return PredictionStream(_requests.complete(self._dispatcher, self.binding, prompt, options))
 
     def act(self, chat: History, tools: Iterable[ToolInput], **options: Unpack[ActOptions]) -> ActResult:
         """Let the model use tools until it answers without asking for one.
@@ -225,9 +227,9 @@ class LLM(SyncModelHandle):
             LMStudioPredictionError: If the model still asks for tools in the last round.
             LMStudioToolCallError: If a tool call of the model cannot be read.
         """
-        from lmstudio_integrations.client._run_tools import run_jobs  # noqa: PLC0415 - needs asyncio, see `_link.py`
+        from lmstudio_integrations.client._run_tools import run_jobs  # noqa: PLC0415 - needs asyncio, see `_dispatcher.py`
 
-        act = Act(self._link, self.binding, chat, tools, options)
+        act = Act(self._dispatcher, self.binding, chat, tools, options)
         while jobs := run(act.predict()):
             run_jobs(jobs, act.parallel)
             act.take(jobs)
@@ -242,19 +244,19 @@ class LLM(SyncModelHandle):
             tools: The definitions of the tools.
         """
         wire = _requests.to_wire(history)
-        return run(_models.apply_prompt_template(self._link, self.binding, wire, opts or {}, tools))
+        return run(_models.apply_prompt_template(self._dispatcher, self.binding, wire, opts or {}, tools))
 
     def get_context_use(self, history: History) -> ContextUse:
         """Return how much of the context window a conversation takes, and whether it fits."""
-        return run(_models.context_use(self._link, self.binding, _requests.to_wire(history)))
+        return run(_models.context_use(self._dispatcher, self.binding, _requests.to_wire(history)))
 
     def get_info(self, *, load: bool = False) -> LlmInstanceInfo:
         """Return what the server knows of the instance; `load` loads the model if it was unloaded."""
-        return cast("LlmInstanceInfo", run(_models.get_info(self._link, self.binding, load=load)))
+        return cast("LlmInstanceInfo", run(_models.get_info(self._dispatcher, self.binding, load=load)))
 
     def get_load_config(self) -> LlmLoadModelConfig:
         """Return the settings that the instance was loaded with."""
-        return LlmLoadModelConfig.from_fields(run(_models.get_load_fields(self._link, self.binding)))
+        return LlmLoadModelConfig.from_fields(run(_models.get_load_fields(self._dispatcher, self.binding)))
 
 
 class EmbeddingModel(SyncModelHandle):
@@ -266,16 +268,16 @@ class EmbeddingModel(SyncModelHandle):
     def embed(self, input: Texts) -> list[list[float]]: ...
     def embed(self, input: str | Texts) -> list[float] | list[list[float]]:  # noqa: A002 - the official name
         """Return the vector of a text, or of each of several, in their order."""
-        vectors = run(_models.embed(self._link, self.binding, _requests.texts_of(input, "input")))
+        vectors = run(_models.embed(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
         return vectors[0] if isinstance(input, str) else vectors
 
     def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
         """Return what the server knows of the instance; `load` loads the model if it was unloaded."""
-        return cast("EmbeddingModelInstanceInfo", run(_models.get_info(self._link, self.binding, load=load)))
+        return cast("EmbeddingModelInstanceInfo", run(_models.get_info(self._dispatcher, self.binding, load=load)))
 
     def get_load_config(self) -> EmbeddingLoadModelConfig:
         """Return the settings that the instance was loaded with."""
-        return EmbeddingLoadModelConfig.from_fields(run(_models.get_load_fields(self._link, self.binding)))
+        return EmbeddingLoadModelConfig.from_fields(run(_models.get_load_fields(self._dispatcher, self.binding)))
 
 
 class ModelNamespace(BaseNamespace[HandleT]):
@@ -296,7 +298,7 @@ class ModelNamespace(BaseNamespace[HandleT]):
         """
         options.setdefault("ttl", DEFAULT_TTL)
         handle = self.lazy_model(model_key, **options)
-        run(prepare(self._link, handle.binding))
+        run(prepare(self._dispatcher, handle.binding))
         return handle
 
     def load_new_instance(
@@ -304,25 +306,25 @@ class ModelNamespace(BaseNamespace[HandleT]):
     ) -> HandleT:
         """Load a further instance; without an identifier the server chooses one."""
         handle = self._new_instance(model_key, instance_identifier, options)
-        run(prepare(self._link, handle.binding))
+        run(prepare(self._dispatcher, handle.binding))
         return handle
 
     def unload(self, model_identifier: str) -> None:
         """Unload an instance."""
-        run(_models.unload(self._link, self.kind, model_identifier))
+        run(_models.unload(self._dispatcher, self.kind, model_identifier))
 
     def get_model_info(self, model_specifier: ModelReference) -> ModelInstanceInfo:
         """Return what the server knows of a loaded instance: by identifier, or by what it is (`{"vision": True}`)."""
-        return run(_models.look_up(self._link, self.kind, model_specifier))
+        return run(_models.look_up(self._dispatcher, self.kind, model_specifier))
 
     def list_loaded(self) -> list[HandleT]:
         """Return handles to all that is loaded."""
-        infos = run(_models.list_loaded(self._link, self.kind))
+        infos = run(_models.list_loaded(self._dispatcher, self.kind))
         return [self._loaded(info) for info in infos]
 
     def list_downloaded(self) -> list["DownloadedModel[HandleT]"]:
         """Return all models of this kind on the server's disk."""
-        infos = run(_models.list_downloaded(self._link, self.kind))
+        infos = run(_models.list_downloaded(self._dispatcher, self.kind))
         return [self.as_downloaded(info) for info in infos]
 
     def as_downloaded(self, info: ModelInfo) -> "DownloadedModel[HandleT]":
@@ -331,7 +333,7 @@ class ModelNamespace(BaseNamespace[HandleT]):
 
     def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
         """Return how much memory loading a model would take. Not every server can tell."""
-        return run(_models.estimate_usage(self._link, self.kind, model_key, self._load_config(config)))
+        return run(_models.estimate_usage(self._dispatcher, self.kind, model_key, self._load_config(config)))
 
 
 class DownloadedModel(BaseDownloaded[HandleT]):
@@ -375,9 +377,9 @@ class EmbeddingNamespace(ModelNamespace[EmbeddingModel]):
 class SystemNamespace:
     """The server itself: `client.system`."""
 
-    def __init__(self, client: "Client", link: Link[Any]) -> None:
+    def __init__(self, client: "Client", dispatcher: Dispatcher[Any]) -> None:
         self._client = client
-        self._link = link
+        self._dispatcher = dispatcher
 
     def list_downloaded_models(
         self, namespace: ModelKind | None = None
@@ -387,14 +389,14 @@ class SystemNamespace:
 
     def get_version(self) -> ServerVersion:
         """Return the version of LM Studio."""
-        return run(_models.version(self._link))
+        return run(_models.version(self._dispatcher))
 
 
 class FilesNamespace:
     """Files for the model to see, and documents to search: `client.files`."""
 
-    def __init__(self, link: Link[Any]) -> None:
-        self._link = link
+    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
+        self._dispatcher = dispatcher
 
     def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload a picture for use in a chat.
@@ -407,19 +409,19 @@ class FilesNamespace:
             LMStudioOSError: If the file cannot be read.
             LMStudioValueError: If it is no such picture.
         """
-        return run(_files.prepare_image(self._link, src, name))
+        return run(_files.prepare_image(self._dispatcher, src, name))
 
     def prepare_file(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload a file of any type. Documents are known by the extension of their name."""
-        return run(_files.prepare_file(self._link, src, name))
+        return run(_files.prepare_file(self._dispatcher, src, name))
 
     def parse_document(self, file: FileHandle, *, on_progress: Callable[[float], Any] | None = None) -> ParsedDocument:
         """Return the text of an uploaded document. The callback takes values from 0.0 to 1.0."""
-        return run(_files.parse_document(self._link, file, on_progress))
+        return run(_files.parse_document(self._dispatcher, file, on_progress))
 
     def retrieve(self, query: str, files: Sequence[FileHandle], **options: Unpack[RetrievalOptions]) -> RetrievalResult:
         """Search uploaded documents for what bears on a query. See `RetrievalOptions`."""
-        return run(_files.retrieve(self._link, query, files, options))
+        return run(_files.retrieve(self._dispatcher, query, files, options))
 
 
 class DownloadOption(BaseDownloadOption):
@@ -432,7 +434,7 @@ class DownloadOption(BaseDownloadOption):
             on_progress: Takes how far it is.
             on_finalize: Called when all bytes are there.
         """
-        return run(_repository.download(self._link, self.info.download_identifier, on_progress, on_finalize))
+        return run(_repository.download(self._dispatcher, self.info.download_identifier, on_progress, on_finalize))
 
 
 class AvailableModel(BaseAvailableModel):
@@ -440,15 +442,15 @@ class AvailableModel(BaseAvailableModel):
 
     def get_download_options(self) -> list[DownloadOption]:
         """Return the forms in which it can be downloaded."""
-        options = run(_repository.download_options(self._link, self._info))
-        return [DownloadOption(option, self._link) for option in options]
+        options = run(_repository.download_options(self._dispatcher, self._info))
+        return [DownloadOption(option, self._dispatcher) for option in options]
 
 
 class RepositoryNamespace:
     """Models to download: `client.repository`."""
 
-    def __init__(self, link: Link[Any]) -> None:
-        self._link = link
+    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
+        self._dispatcher = dispatcher
 
     def search_models(
         self,
@@ -457,41 +459,41 @@ class RepositoryNamespace:
         compatibility_types: Sequence[str] | None = None,
     ) -> list[AvailableModel]:
         """Return the models that fit a search term; without one, those that the server recommends."""
-        found = run(_repository.search(self._link, search_term, limit, compatibility_types))
-        return [AvailableModel(each, self._link) for each in found]
+        found = run(_repository.search(self._dispatcher, search_term, limit, compatibility_types))
+        return [AvailableModel(each, self._dispatcher) for each in found]
 
 
 class Client(BaseClient):
     """A client for threads. See `BaseClient` for the arguments; may be used by many threads at once."""
 
     make_waiter: ClassVar[type[Waiter]] = ThreadWaiter
-    default_clocks: ClassVar[dict[str, float | None]] = dict(CLOCKS)
+    default_timeouts: ClassVar[dict[str, float | None]] = dict(TIMEOUTS)
     """What holds where a client says nothing; `set_sync_api_timeout` changes it for all sync clients."""
 
     @property
     def llm(self) -> LlmNamespace:
         """The language models."""
-        return LlmNamespace(self._link)
+        return LlmNamespace(self._dispatcher)
 
     @property
     def embedding(self) -> EmbeddingNamespace:
         """The embedding models."""
-        return EmbeddingNamespace(self._link)
+        return EmbeddingNamespace(self._dispatcher)
 
     @property
     def system(self) -> SystemNamespace:
         """The server itself."""
-        return SystemNamespace(self, self._link)
+        return SystemNamespace(self, self._dispatcher)
 
     @property
     def files(self) -> FilesNamespace:
         """Files for the model to see, and documents to search."""
-        return FilesNamespace(self._link)
+        return FilesNamespace(self._dispatcher)
 
     @property
     def repository(self) -> RepositoryNamespace:
         """Models to download."""
-        return RepositoryNamespace(self._link)
+        return RepositoryNamespace(self._dispatcher)
 
     def list_loaded_models(self, namespace: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
         """Return handles to all that is loaded, of one kind or of both."""
@@ -507,7 +509,7 @@ class Client(BaseClient):
         self, namespace: ModelKind | None = None
     ) -> list[DownloadedModel[LLM] | DownloadedModel[EmbeddingModel]]:
         """Return all models on the server's disk, of one kind or of both."""
-        infos = run(_models.list_downloaded(self._link, checked_kind(namespace)))
+        infos = run(_models.list_downloaded(self._dispatcher, checked_kind(namespace)))
         return [
             self.llm.as_downloaded(info) if info.type == "llm" else self.embedding.as_downloaded(info) for info in infos
         ]
@@ -531,7 +533,7 @@ class Client(BaseClient):
 
     def close(self) -> None:
         """Stop all that this client has open; it cannot be used after that. Other clients notice nothing."""
-        self._link.close()
+        self._dispatcher.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,13 +1,13 @@
 """A headless server that speaks LM Studio's native protocol, for tests and for machines without the app."""
 
-from lmstudio_integrations.emulator.catalogue import Catalogue, ModelEntry, Preset
+from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, Preset
 from lmstudio_integrations.emulator.clock import Clock, ManualClock, SystemClock
 from lmstudio_integrations.emulator.embedded import ConnectionRecord, Emulator
 from lmstudio_integrations.emulator.ledger import EmbeddingRecord, LoadRecord, PredictionRecord
 from lmstudio_integrations.emulator.limits import Limits
 
 __all__ = [
-    "Catalogue",
+    "Catalog",
     "Clock",
     "ConnectionRecord",
     "EmbeddingRecord",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.types.config import ModelKind
 
 CONTEXT_LENGTH = 4096

@@ -1,4 +1,4 @@
-"""Bring the weights of models that the catalogue has, but the server has not yet (protocol §4.7).
+"""Bring the weights of models that the catalog has, but the server has not yet (protocol §4.7).
 
 Bundled weights are fetched into the user's cache, where they stay. A file is copied, byte by byte, into a folder
 that lives as long as the server. A scripted model has nothing to bring.
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lmstudio_integrations.emulator import weights
-from lmstudio_integrations.emulator.catalogue import ModelEntry
+from lmstudio_integrations.emulator.catalog import ModelEntry
 from lmstudio_integrations.emulator.engines._refusals import without_directories
 from lmstudio_integrations.emulator.refusals import RefusedError
 from lmstudio_integrations.emulator.regular_files import open_regular

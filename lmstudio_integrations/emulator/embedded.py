@@ -12,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from lmstudio_integrations.emulator import catalogue
 from lmstudio_integrations.emulator.admission import Admission
-from lmstudio_integrations.emulator.catalogue import Catalogue, ModelEntry
+from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, bundled, check_weights, entry, from_tables
+from lmstudio_integrations.emulator.catalog import load as load_catalog
 from lmstudio_integrations.emulator.clock import Clock, SystemClock
 from lmstudio_integrations.emulator.context import Hub
 from lmstudio_integrations.emulator.downloads import Downloads
@@ -59,13 +59,13 @@ class Emulator:
 
     Args:
         models: Keys or entries; a mere key is a scripted model, `KEY=WEIGHTS` one with real weights. With neither
-            this nor a catalogue, the server has the two bundled models.
-        catalog: A catalogue, its tables, or the path of a TOML file or of a folder of GGUF files; `models` come on
+            this nor a catalog, the server has the two bundled models.
+        catalog: A catalog, its tables, or the path of a TOML file or of a folder of GGUF files; `models` come on
             top of it.
         host: The address to listen on.
         port: The port; 0 takes a free one, and of several the first free one is taken.
         tokens: API tokens; with any, only clients that have one of them may come in.
-        load: Identifiers or keys of models to load at the start, besides those that the catalogue says.
+        load: Identifiers or keys of models to load at the start, besides those that the catalog says.
         engines: Engines by name, instead of the usual ones.
         clock: The time, for times to live and figures.
         auto_evict: Whether a just-in-time load unloads what earlier ones brought.
@@ -77,14 +77,14 @@ class Emulator:
             do not count. By default three quarters of the machine's memory, on Linux; other systems have no limit.
 
     Raises:
-        LMStudioValueError: If the catalogue, a token, the latency or the memory is not valid.
+        LMStudioValueError: If the catalog, a token, the latency or the memory is not valid.
     """
 
     def __init__(
         self,
         models: Iterable[str | ModelEntry | Mapping[str, Any]] | None = None,
         *,
-        catalog: Catalogue | Mapping[str, Any] | str | Path | None = None,
+        catalog: Catalog | Mapping[str, Any] | str | Path | None = None,
         host: str = "127.0.0.1",
         port: int | Sequence[int] = 0,
         tokens: Iterable[str] = (),
@@ -100,9 +100,9 @@ class Emulator:
     ) -> None:
         if not latency >= 0:
             raise LMStudioValueError(f"the latency is 0 or more seconds, got {latency!r}")
-        self.catalogue: Catalogue = _catalogue(models, catalog)
+        self.catalog: Catalog = _catalog(models, catalog)
         if engines is None:
-            catalogue.check_weights(self.catalogue)
+            check_weights(self.catalog)
         self.host = host
         self._ports = port
         self._admission = Admission(tokens)
@@ -293,7 +293,7 @@ class Emulator:
             life.end_on_signal()
         async with self._serving() as running:
             with life.scope:
-                for key in (*(entry.key for entry in self.catalogue.models if entry.preload), *self._load):
+                for key in (*(entry.key for entry in self.catalog.models if entry.preload), *self._load):
                     await running.load(key)
                 self._running = running
                 try:
@@ -306,8 +306,8 @@ class Emulator:
     async def _serving(self) -> AsyncGenerator["_Running", None]:
         """Open the library, then the door; close them the other way round."""
         library = Library(
-            self.catalogue,
-            self._engines or _engines(self.catalogue, offline=self._offline, worker_memory=self._worker_memory),
+            self.catalog,
+            self._engines or _engines(self.catalog, offline=self._offline, worker_memory=self._worker_memory),
             self._clock,
             downloads=Downloads(offline=self._offline),
             auto_evict=self._auto_evict,
@@ -353,7 +353,7 @@ class _Running:
     async def load(self, key: str, *, identifier: str | None = None, ttl: float | None = None) -> dict[str, Any]:
         """Load a model of either kind."""
         library = self.hub.library
-        found = library.catalogue.find(key)
+        found = library.catalog.find(key)
         try:
             entry = library.resolve(found[0].kind if found else "llm", key)[0]
             ttl_ms = None if ttl is None else round(ttl * 1000)
@@ -390,31 +390,31 @@ def netloc(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _catalogue(
+def _catalog(
     models: Iterable[str | ModelEntry | Mapping[str, Any]] | None,
-    catalog: Catalogue | Mapping[str, Any] | str | Path | None,
-) -> Catalogue:
+    catalog: Catalog | Mapping[str, Any] | str | Path | None,
+) -> Catalog:
     """Return all models together; the two bundled ones if nothing is said at all."""
     if models is None and catalog is None:
-        return Catalogue(models=catalogue.bundled())
+        return Catalog(models=bundled())
     if isinstance(catalog, str | Path):
-        catalog = catalogue.load(Path(catalog))
+        catalog = load_catalog(Path(catalog))
     elif isinstance(catalog, Mapping):
-        catalog = catalogue.from_tables(catalog)
-    base = catalog or Catalogue()
-    return Catalogue(
-        models=(*base.models, *(catalogue.entry(model) for model in models or ())),
+        catalog = from_tables(catalog)
+    base = catalog or Catalog()
+    return Catalog(
+        models=(*base.models, *(entry(model) for model in models or ())),
         presets=base.presets,
     )
 
 
-def _engines(catalogue: Catalogue, *, offline: bool, worker_memory: int) -> dict[str, Engine]:
-    """Return the engines that the catalogue needs; the others are not even imported."""
+def _engines(catalog: Catalog, *, offline: bool, worker_memory: int) -> dict[str, Engine]:
+    """Return the engines that the catalog needs; the others are not even imported."""
     makers: dict[str, Callable[[], Engine]] = {
         "scripted": _scripted,
         "llama_cpp": lambda: _llama_cpp(offline=offline, worker_memory=worker_memory),
     }
-    return {name: makers[name]() for name in {entry.engine for entry in catalogue.models}}
+    return {name: makers[name]() for name in {entry.engine for entry in catalog.models}}
 
 
 def _scripted() -> Engine:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
-from lmstudio_integrations.emulator.catalogue import ModelEntry
+from lmstudio_integrations.emulator.catalog import ModelEntry
 from lmstudio_integrations.emulator.clock import Clock, Timer
 from lmstudio_integrations.emulator.engines.base import EngineError, LoadedModel
 from lmstudio_integrations.emulator.ledger import Entry, LoadRecord, LoadState

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmstudio_integrations.emulator import defaults, refusals
-from lmstudio_integrations.emulator.catalogue import Catalogue, ModelEntry, describe
+from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, describe
 from lmstudio_integrations.emulator.clock import Clock
 from lmstudio_integrations.emulator.downloads import Downloads, OnBytes
 from lmstudio_integrations.emulator.engines.base import Engine, EngineError, LoadRequest, ModelFacts, Progress
@@ -87,7 +87,7 @@ class Library:
     """All models of one server.
 
     Args:
-        catalogue: What there is.
+        catalog: What there is.
         engines: What runs it, by name.
         clock: The time.
         downloads: What brings weights.
@@ -98,7 +98,7 @@ class Library:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        catalog: Catalog,
         engines: Mapping[str, Engine],
         clock: Clock,
         *,
@@ -107,16 +107,16 @@ class Library:
         max_loaded: int | None = None,
         ledger: Ledger,
     ) -> None:
-        self.catalogue = catalogue
+        self.catalog = catalog
         self._engines = engines
         self._clock = clock
         self._downloads = downloads
         self._auto_evict = auto_evict
         self._max_loaded = max_loaded
         self._ledger = ledger
-        self._weights: dict[str, str | None] = {entry.key: entry.weights for entry in catalogue.models}
+        self._weights: dict[str, str | None] = {entry.key: entry.weights for entry in catalog.models}
         self._facts: dict[str, ModelFacts] = {}
-        self._downloaded = {entry.key for entry in catalogue.models if entry.downloaded}
+        self._downloaded = {entry.key for entry in catalog.models if entry.downloaded}
         self._instances: dict[str, Instance] = {}
         self._reserved: set[str] = set()
         self._shared: dict[str, _SharedLoad] = {}
@@ -130,7 +130,7 @@ class Library:
 
     def downloaded(self) -> list[ModelEntry]:
         """Return the entries that can be loaded."""
-        return [entry for entry in self.catalogue.models if entry.key in self._downloaded]
+        return [entry for entry in self.catalog.models if entry.key in self._downloaded]
 
     def is_downloaded(self, entry: ModelEntry) -> bool:
         """Return whether an entry can be loaded."""
@@ -211,7 +211,7 @@ class Library:
         Raises:
             RefusedError: If there is none, or none of this kind.
         """
-        found = [entry for entry in self.catalogue.find(name) if self.is_downloaded(entry)]
+        found = [entry for entry in self.catalog.find(name) if self.is_downloaded(entry)]
         fitting = [entry for entry in found if entry.kind == kind]
         if not found:
             self._refuse_other_kind(kind, name)
@@ -416,10 +416,10 @@ class Library:
         return next(iter(self._all_named(instances, name)), None)
 
     def _all_named(self, instances: list[Instance], name: str) -> list[Instance]:
-        """Return the instances that a name may mean, best first: by identifier, then as the catalogue finds models."""
+        """Return the instances that a name may mean, best first: by identifier, then as the catalog finds models."""
         exact = [instance for instance in instances if instance.identifier == name]
         return exact + [
-            instance for entry in self.catalogue.find(name) for instance in instances if instance.entry is entry
+            instance for entry in self.catalog.find(name) for instance in instances if instance.entry is entry
         ]
 
     def _nothing_loaded(self, kind: ModelKind, query: Mapping[str, Any]) -> refusals.RefusedError:

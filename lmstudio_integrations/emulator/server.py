@@ -11,7 +11,7 @@ from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from lmstudio_integrations._discreet import server_logger
+from lmstudio_integrations._redacting_logger import server_logger
 from lmstudio_integrations.emulator.admission import Admission
 from lmstudio_integrations.emulator.connection import Connection
 from lmstudio_integrations.emulator.context import Hub

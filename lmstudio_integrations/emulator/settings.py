@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations.emulator import defaults
-from lmstudio_integrations.emulator.catalogue import Catalogue
+from lmstudio_integrations.emulator.catalog import Catalog
 from lmstudio_integrations.emulator.refusals import RefusedError, preset_not_found
 from lmstudio_integrations.protocol.kv_config import KvConfigStack
 from lmstudio_integrations.types.chat import ChatHistory, TextPart
@@ -16,13 +16,13 @@ from lmstudio_integrations.types.tools import Tool
 ToolMode = Literal["none", "auto", "required"]
 
 
-def collapse(catalogue: Catalogue, stack: KvConfigStack, preset_name: str | None) -> dict[str, Any]:
+def collapse(catalog: Catalog, stack: KvConfigStack, preset_name: str | None) -> dict[str, Any]:
     """Return the settings in effect: the defaults, then the preset, then the request's layers.
 
     Raises:
         RefusedError: If there is no such preset.
     """
-    return in_effect(requested(catalogue, stack, preset_name))
+    return in_effect(requested(catalog, stack, preset_name))
 
 
 def in_effect(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def in_effect(fields: Mapping[str, Any]) -> dict[str, Any]:
     return defaults.effective(defaults.PREDICTION, fields)
 
 
-def requested(catalogue: Catalogue, stack: KvConfigStack, preset_name: str | None) -> dict[str, Any]:
+def requested(catalog: Catalog, stack: KvConfigStack, preset_name: str | None) -> dict[str, Any]:
     """Return the settings that were requested: the preset, then the request's layers.
 
     Raises:
@@ -38,9 +38,9 @@ def requested(catalogue: Catalogue, stack: KvConfigStack, preset_name: str | Non
     """
     fields: Mapping[str, Any] = {}
     if preset_name is not None:
-        preset = catalogue.preset(preset_name)
+        preset = catalog.preset(preset_name)
         if preset is None:
-            known = [(each.identifier, each.name or each.identifier) for each in catalogue.presets]
+            known = [(each.identifier, each.name or each.identifier) for each in catalog.presets]
             raise preset_not_found(preset_name, known)
         fields = preset.fields
     return {**fields, **stack.collapse()}

@@ -41,7 +41,7 @@ class Bundle:
     """Weights that come as a Python package.
 
     Attributes:
-        name: The key under which the catalogue shows them.
+        name: The key under which the catalog shows them.
         title: What people call the model.
         licence: Of the weights.
         kind: What the model is for.

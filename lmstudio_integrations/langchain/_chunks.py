@@ -33,7 +33,7 @@ from lmstudio_integrations._adapters.outcome import (
     warn_without_call,
     with_tokens,
 )
-from lmstudio_integrations.langchain._json_prefix import JsonPrefix, spoiler
+from lmstudio_integrations.langchain._json_prefix import JsonPrefix, invalidator
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
@@ -236,7 +236,7 @@ class ChunkStream:
 
     def _again(self, call: _OpenCall, name: str, arguments: dict[str, Any]) -> Sequence[ChatGenerationChunk]:
         """Spoil what was shown, because the server understood it otherwise, and show the call as it is."""
-        spoilt = self._piece(call, spoiler(call.sent))
+        spoilt = self._piece(call, invalidator(call.sent))
         whole = _OpenCall(call.id, self._next_index, name)
         self._next_index += 1
         return _tool_chunks(spoilt, self._piece(whole, json.dumps(arguments)))
@@ -254,7 +254,7 @@ class ChunkStream:
         if call is None:
             return ()
         self._counts.failures.append(reason)
-        return _tool_chunks(self._piece(call, spoiler(call.sent)))
+        return _tool_chunks(self._piece(call, invalidator(call.sent)))
 
     def _finish(self, event: PredictionEnd) -> Sequence[ChatGenerationChunk]:
         spoilt = self._spoil(cut_off(event))

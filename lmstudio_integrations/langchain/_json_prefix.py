@@ -135,7 +135,7 @@ def _longer(word: str, char: str) -> str:
 _ESCAPE = re.compile(r"\\.", re.DOTALL)
 
 
-def spoiler(text: str) -> str:
+def invalidator(text: str) -> str:
     """Return what makes a beginning of JSON invalid for good, for strict and for lenient parsers alike.
 
     langchain-core closes open strings and brackets before it gives up; only a bracket that closes what is not open

@@ -12,7 +12,7 @@ from langchain_core.messages import ToolMessage as LangChainToolMessage
 
 from lmstudio_integrations._adapters.conversation import Conversation, Draft, ImageSource, Part, Role
 from lmstudio_integrations._adapters.schemas import wire_name
-from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import TextPart
 from lmstudio_integrations.types.files import FileHandle

@@ -15,8 +15,8 @@ from lmstudio_integrations._adapters.addresses import resolved_host
 from lmstudio_integrations._adapters.predicting import Call
 from lmstudio_integrations._adapters.retry import repeat
 from lmstudio_integrations._adapters.runtime import Facts
-from lmstudio_integrations._adapters.settings import ALIASES, CLOCKS
-from lmstudio_integrations._narrow import is_count
+from lmstudio_integrations._adapters.settings import ALIASES, TIMEOUTS
+from lmstudio_integrations._typeguards import is_count
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._chunks import PROVIDER
 from lmstudio_integrations.langchain._errors import translated
@@ -39,7 +39,7 @@ _NOT_IN_KEY = frozenset(
         "show_progress",
         "max_retries",
         "stream_usage",
-        *CLOCKS,
+        *TIMEOUTS,
     }
     | {"ttl", "on_config_mismatch", "streaming", "allow_image_download", "allow_private_image_hosts"}
 )

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.v1 import BaseModel as BaseModelV1
 
 from lmstudio_integrations._adapters.schemas import inlined
-from lmstudio_integrations._narrow import is_iterable, is_list, is_object
+from lmstudio_integrations._typeguards import is_iterable, is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 
 _WHAT_TOOLS_ARE = (

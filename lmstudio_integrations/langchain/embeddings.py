@@ -13,7 +13,7 @@ from lmstudio_integrations._adapters.lengths import EmbeddingRequest, LengthPoli
 from lmstudio_integrations._adapters.progress import bar
 from lmstudio_integrations._adapters.retry import arepeat, repeat
 from lmstudio_integrations._adapters.runtime import Server, Wanted
-from lmstudio_integrations._adapters.settings import Connected, EmbeddingLoadConfig
+from lmstudio_integrations._adapters.settings import ConnectionSettings, EmbeddingLoadConfig
 from lmstudio_integrations._adapters.texts import prefixed
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translated
@@ -30,7 +30,7 @@ _STEP = 64
 """Texts between two movements of the progress bar."""
 
 
-class LMStudioEmbeddings(Connected, Embeddings):
+class LMStudioEmbeddings(ConnectionSettings, Embeddings):
     """Embed texts with a model in LM Studio.
 
     The object is configuration only: making one costs no connection, and it can be copied, pickled, shared by threads

@@ -21,7 +21,7 @@ from llama_index.core.base.llms.types import (
 
 from lmstudio_integrations._adapters.conversation import Conversation, Draft, ImageSource, Part, Role
 from lmstudio_integrations._adapters.schemas import wire_name
-from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations._urls import redacted_url
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.types.chat import TextPart

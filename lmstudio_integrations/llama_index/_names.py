@@ -9,7 +9,7 @@ _SILENCES = ("queue_timeout", "first_token_timeout", "idle_timeout")
 """What `request_timeout` means elsewhere: the longest silence of the server, not the length of a call."""
 
 
-def with_clocks(given: Mapping[str, Any]) -> dict[str, Any]:
+def with_timeouts(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with our timeouts in the place of `request_timeout`.
 
     Raises:

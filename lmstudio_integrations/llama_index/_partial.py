@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from lmstudio_integrations._adapters.growing import GrowingText
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.errors import LMStudioStructuredOutputError
 from lmstudio_integrations.types.structured import read_response
 

@@ -5,7 +5,7 @@ from typing import Any
 from llama_index.core.tools import BaseTool
 from pydantic import BaseModel
 
-from lmstudio_integrations._narrow import is_iterable, is_object
+from lmstudio_integrations._typeguards import is_iterable, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 
 

@@ -20,8 +20,8 @@ from lmstudio_integrations._adapters.settings import EmbeddingLoadConfig
 from lmstudio_integrations._adapters.texts import prefixed
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.llama_index._callbacks import without_span
-from lmstudio_integrations.llama_index._names import with_clocks
-from lmstudio_integrations.llama_index._portable import Portable
+from lmstudio_integrations.llama_index._names import with_timeouts
+from lmstudio_integrations.llama_index._pickling import PickleMixin
 from lmstudio_integrations.types._numbers import Int
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadPolicy, LoadSettings, ModelKind
 
@@ -63,7 +63,7 @@ def _under_both_names(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": said[0], "model_name": said[0]} if said else {"model": None, "model_name": _UNNAMED}
 
 
-class LMStudioEmbedding(Portable, BaseEmbedding):
+class LMStudioEmbedding(PickleMixin, BaseEmbedding):
     """Embed texts with a model in LM Studio.
 
     The object is configuration only: making one costs no connection, and it can be copied, pickled, shared by threads
@@ -111,7 +111,7 @@ class LMStudioEmbedding(Portable, BaseEmbedding):
     def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept the names that other integrations have for our fields; `model` and `model_name` are one."""
         others = {name: value for name, value in values.items() if name not in _NAMES}
-        return {**super()._under_own_names(with_clocks(others)), **_under_both_names(values)}
+        return {**super()._under_own_names(with_timeouts(others)), **_under_both_names(values)}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with other settings; `model` and `model_name` are one here as well."""

@@ -28,7 +28,7 @@ from lmstudio_integrations._adapters import conversation, images
 from lmstudio_integrations._adapters.predicting import Call, Predicting, alternatives
 from lmstudio_integrations._adapters.retry import aaccumulate, accumulate, arepeat, batches, repeat
 from lmstudio_integrations._adapters.tool_settings import is_required, original_names, tool_settings
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
 from lmstudio_integrations.llama_index import _messages, _tools, _windows
 from lmstudio_integrations.llama_index._callbacks import (
@@ -39,8 +39,8 @@ from lmstudio_integrations.llama_index._callbacks import (
 )
 from lmstudio_integrations.llama_index._chunks import Answer, Options
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
-from lmstudio_integrations.llama_index._names import with_clocks
-from lmstudio_integrations.llama_index._portable import Portable
+from lmstudio_integrations.llama_index._names import with_timeouts
+from lmstudio_integrations.llama_index._pickling import PickleMixin
 from lmstudio_integrations.llama_index._streams import AsyncChunks, AsyncSource, chunks
 from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types._numbers import Count, LogProbs, OrOff
@@ -77,7 +77,7 @@ class _Job:
 
 
 @checked_before_spans
-class LMStudio(Portable, Predicting, Structured):
+class LMStudio(PickleMixin, Predicting, Structured):
     """A language model in LM Studio.
 
     The object is configuration only: making one costs no connection, and it can be copied, pickled, shared by threads
@@ -136,7 +136,7 @@ class LMStudio(Portable, Predicting, Structured):
         more: Any = given.pop("additional_kwargs", None) or {}
         if not is_object(more):
             raise LMStudioValueError(f"additional_kwargs must be a dict of settings, got {more!r}")
-        return super()._under_own_names(with_clocks({**more, **given}))
+        return super()._under_own_names(with_timeouts({**more, **given}))
 
     @classmethod
     def class_name(cls) -> str:

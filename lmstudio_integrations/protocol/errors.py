@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lmstudio_integrations._hints import near
-from lmstudio_integrations._narrow import is_list, is_object
 from lmstudio_integrations._shortening import shortened
+from lmstudio_integrations._suggestions import near
+from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioContextOverflowError,

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from lmstudio_integrations.protocol.endpoints import Endpoint
 
-Clocks = Mapping[str, float | None]
+Timeouts = Mapping[str, float | None]
 """Seconds by name of the timeout; `None` switches one off. `keepalive`, an interval, travels with them."""
 
 
@@ -69,7 +69,7 @@ class Exchange:
         endpoint: What is called.
         parameter: The request, as JSON text.
         sink: Who waits.
-        clocks: The timeouts.
+        timeouts: The timeouts.
         started: When the caller began the operation of which this is a part.
         doing: The operation, for error messages.
         owner: The client that made the call, as a number.
@@ -86,7 +86,7 @@ class Exchange:
     endpoint: Endpoint
     parameter: str | None
     sink: Sink
-    clocks: Clocks
+    timeouts: Timeouts
     started: float
     doing: str = "RPC"
     owner: int = 0

@@ -11,7 +11,7 @@ from collections.abc import Iterable, MutableMapping
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.protocol.endpoints import rpc
 from lmstudio_integrations.protocol.exchange import Exchange, Instance
 
@@ -72,7 +72,7 @@ def queries(exchanges: Iterable[Exchange], now: float) -> list[Query]:
     """Return the calls to make now: for each instance in whose queue somebody waits, if nothing moved for a while."""
     found: list[Query] = []
     for exchange in exchanges:
-        instance, limit = exchange.instance, exchange.clocks.get("queue_timeout")
+        instance, limit = exchange.instance, exchange.timeouts.get("queue_timeout")
         if instance is None or limit is None or exchange.timeout_name != "queue_timeout" or not exchange.waiting:
             continue
         interval = min(max(limit / 4, _SHORTEST_INTERVAL), _LONGEST_INTERVAL)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard, TypeVar
 
-from lmstudio_integrations._narrow import is_count, is_list, is_number, is_object
+from lmstudio_integrations._typeguards import is_count, is_list, is_number, is_object
 from lmstudio_integrations.protocol.envelope import readable, rebuilt, without_surrogates
 from lmstudio_integrations.protocol.errors import error_object
 from lmstudio_integrations.types.results import (

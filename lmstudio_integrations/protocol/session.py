@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations._secrets import HIDDEN
+from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioChannelClosedError,
@@ -82,7 +82,7 @@ class ClientSession:
     @property
     def keepalive(self) -> float | None:
         """The shortest interval, in seconds, at which those who wait want a silent server to be pinged."""
-        intervals = [exchange.clocks.get("keepalive") for exchange in self._exchanges() if exchange.waiting]
+        intervals = [exchange.timeouts.get("keepalive") for exchange in self._exchanges() if exchange.waiting]
         return min((interval for interval in intervals if interval is not None), default=None)
 
     def _exchanges(self) -> list[Exchange]:
@@ -141,7 +141,7 @@ class ClientSession:
             self._channels[exchange.id] = exchange
             self._outbox.append(envelope.channel_create(endpoint.name, exchange.id, exchange.parameter))
         exchange.parameter = None  # may be megabytes
-        if exchange.timeout_name is not None and exchange.clocks.get(exchange.timeout_name) == 0:
+        if exchange.timeout_name is not None and exchange.timeouts.get(exchange.timeout_name) == 0:
             # Not with the next tick: the response would come before it.
             self.abandon(exchange, expired_timeout(exchange, now, self._peer, None))
 

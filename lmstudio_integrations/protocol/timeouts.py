@@ -38,16 +38,16 @@ def expired_timeout(
         unanswered_since: Since when the server owes the answer to a ping. A call without a running timeout of its own
             then ends with its `idle_timeout`: a frozen server ends nothing, so nothing else would.
     """
-    total, name = exchange.clocks.get("timeout"), exchange.timeout_name
+    total, name = exchange.timeouts.get("timeout"), exchange.timeout_name
     if total is not None and now - exchange.started >= total:
         return _error(exchange, "timeout", now - exchange.started, _CAUSES["timeout"].format(peer=peer))
-    limit = exchange.clocks.get(name) if name else None
+    limit = exchange.timeouts.get(name) if name else None
     if limit is not None and name is not None:
         if now - exchange.since < limit:
             return None
         cause = _CAUSES.get(name, "nothing came from the server")
         return _error(exchange, name, now - exchange.since, cause.format(peer=peer) + _queue_of(exchange))
-    idle = exchange.clocks.get("idle_timeout")
+    idle = exchange.timeouts.get("idle_timeout")
     if unanswered_since is None or idle is None:
         return None
     elapsed = now - max(unanswered_since, exchange.since)

@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Self, cast
 from pydantic import ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from lmstudio_integrations._hints import hint, near
-from lmstudio_integrations._narrow import is_mapping, is_object
 from lmstudio_integrations._secrets import without_secrets
+from lmstudio_integrations._suggestions import hint, near
+from lmstudio_integrations._typeguards import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._base import WireModel
 from lmstudio_integrations.types._numbers import OR_FALSE

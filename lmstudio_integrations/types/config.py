@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypedDict
 from pydantic import BeforeValidator, Field, field_validator
 from pydantic.alias_generators import to_camel
 
-from lmstudio_integrations._narrow import is_list, is_mapping, is_object
+from lmstudio_integrations._typeguards import is_list, is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._numbers import Count, Float, Fraction, Int, LogProbs, Natural, OrOff
 from lmstudio_integrations.types._settings import Kv, Settings, WrittenModel, check_names

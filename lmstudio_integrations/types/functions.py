@@ -10,7 +10,7 @@ from typing import Any, Self, TypeAlias, TypedDict, cast, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 
-from lmstudio_integrations._narrow import is_mapping
+from lmstudio_integrations._typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.tools import Tool, ToolFunction
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from lmstudio_integrations._narrow import is_mapping
+from lmstudio_integrations._typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._settings import check_names
 from lmstudio_integrations.types.models import (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from pydantic import ValidationError
 
-from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.types._base import WireModel
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig

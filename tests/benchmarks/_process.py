@@ -46,13 +46,13 @@ class Server:
 
 
 @asynccontextmanager
-async def server(catalogue: Path) -> AsyncIterator[Server]:
-    """Run a server with a catalogue."""
+async def server(catalog: Path) -> AsyncIterator[Server]:
+    """Run a server with a catalog."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "tests.benchmarks._process",
-        str(catalogue),
+        str(catalog),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

@@ -9,7 +9,7 @@ import pytest
 from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.cli import main
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.catalogue import BUNDLED, parse_model
+from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
 
 
 @pytest.fixture(autouse=True)

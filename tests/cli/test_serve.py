@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations._environment import TOKEN_VARIABLES
-from lmstudio_integrations.cli import _catalogue
-from lmstudio_integrations.cli._catalogue import SCRIPTED_PACE, ServeOptions, build, build_catalogue, load_rules
+from lmstudio_integrations.cli import _catalog
+from lmstudio_integrations.cli._catalog import SCRIPTED_PACE, ServeOptions, build, build_catalog, load_rules
 from lmstudio_integrations.cli._serve import announce, is_exposed, limits_of
 from lmstudio_integrations.cli._tokens import accepted_tokens
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator, Limits
-from lmstudio_integrations.emulator.catalogue import BUNDLED
+from lmstudio_integrations.emulator.catalog import BUNDLED
 from lmstudio_integrations.emulator.limits import MIB
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
@@ -61,7 +61,7 @@ def serving() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
 
 def test_the_memory_of_workers_is_given_in_mebibytes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(_catalogue, "Emulator", lambda **options: asked.append(options["worker_memory"]))
+    monkeypatch.setattr(_catalog, "Emulator", lambda **options: asked.append(options["worker_memory"]))
     build(ServeOptions(worker_memory=2000))
     build(ServeOptions())
     assert asked == [2000 * MIB, None]
@@ -87,39 +87,39 @@ def test_limits_reach_the_server(serving: Callable[..., "subprocess.Popen[str]"]
 
 
 def test_without_flags_the_bundled_models_are_served_with_real_weights() -> None:
-    models = build_catalogue(ServeOptions()).models
+    models = build_catalog(ServeOptions()).models
     assert {model.key for model in models} == set(BUNDLED)
     assert {model.engine for model in models} == {"llama_cpp"}
 
 
 def test_the_scripted_switch_alone_serves_scripted_models_under_the_bundled_keys() -> None:
-    models = build_catalogue(ServeOptions(scripted=True)).models
+    models = build_catalog(ServeOptions(scripted=True)).models
     assert {model.key: model.kind for model in models} == BUNDLED
     assert {model.engine for model in models} == {"scripted"}
 
 
 def test_any_key_can_be_declared_over_bundled_weights() -> None:
-    (model,) = build_catalogue(ServeOptions(models=("qwen2.5-7b-instruct=smollm2-135m-instruct",))).models
+    (model,) = build_catalog(ServeOptions(models=("qwen2.5-7b-instruct=smollm2-135m-instruct",))).models
     assert (model.key, model.engine, model.weights) == ("qwen2.5-7b-instruct", "llama_cpp", "smollm2-135m-instruct")
 
 
 def test_a_key_without_weights_needs_the_scripted_switch() -> None:
     with pytest.raises(LMStudioValueError, match="no-such-weights"):
-        build_catalogue(ServeOptions(models=("no-such-weights",)))
-    (model,) = build_catalogue(ServeOptions(models=("no-such-weights",), scripted=True)).models
+        build_catalog(ServeOptions(models=("no-such-weights",)))
+    (model,) = build_catalog(ServeOptions(models=("no-such-weights",), scripted=True)).models
     assert model.engine == "scripted"
 
 
-def test_scripted_models_have_a_pace_unless_the_catalogue_says_another(write: Callable[[str], Path]) -> None:
+def test_scripted_models_have_a_pace_unless_the_catalog_says_another(write: Callable[[str], Path]) -> None:
     path = write('[[model]]\nkey = "slow"\ntokens_per_second = 5\n[[model]]\nkey = "usual"\n')
-    paces = {model.key: model.tokens_per_second for model in build_catalogue(ServeOptions(catalog=path)).models}
+    paces = {model.key: model.tokens_per_second for model in build_catalog(ServeOptions(catalog=path)).models}
     assert paces == {"slow": 5, "usual": SCRIPTED_PACE}
 
 
-def test_a_catalogue_replaces_the_bundled_models_and_flags_add_to_it(write: Callable[[str], Path]) -> None:
+def test_a_catalog_replaces_the_bundled_models_and_flags_add_to_it(write: Callable[[str], Path]) -> None:
     path = write('[[model]]\nkey = "one"\n')
-    assert [model.key for model in build_catalogue(ServeOptions(catalog=path)).models] == ["one"]
-    more = build_catalogue(ServeOptions(catalog=path, models=("two",), scripted=True))
+    assert [model.key for model in build_catalog(ServeOptions(catalog=path)).models] == ["one"]
+    more = build_catalog(ServeOptions(catalog=path, models=("two",), scripted=True))
     assert [model.key for model in more.models] == ["one", "two"]
 
 
@@ -162,7 +162,7 @@ def test_by_default_the_port_is_the_first_free_one_where_clients_look(
     scripted: Emulator, nobody: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = int(nobody.rpartition(":")[2])
-    monkeypatch.setattr(_catalogue, "DISCOVERY_PORTS", (scripted.port, free))
+    monkeypatch.setattr(_catalog, "DISCOVERY_PORTS", (scripted.port, free))
     with build(ServeOptions(scripted=True)) as server:
         assert server.port == free
 
@@ -315,5 +315,5 @@ def test_a_served_process_answers_and_ends_cleanly_when_interrupted(
 
 def test_a_folder_offers_its_files(tmp_path: Path) -> None:
     (tmp_path / "Some-Model.gguf").write_bytes(b"GGUF")
-    (model,) = build_catalogue(ServeOptions(catalog=tmp_path)).models
+    (model,) = build_catalog(ServeOptions(catalog=tmp_path)).models
     assert (model.key, model.engine) == ("some-model", "llama_cpp")

@@ -21,7 +21,7 @@ from lmstudio_integrations.client.sync import (
 )
 
 _WRAPPED = (LLM, DownloadedModel, EmbeddingModel, EmbeddingNamespace, FilesNamespace, LlmNamespace, SystemNamespace)
-_AT_ONCE = {"bound", "cancel", "complete_stream", "lazy_model", "respond_stream", "result", "with_clocks"}
+_AT_ONCE = {"bound", "cancel", "complete_stream", "lazy_model", "respond_stream", "result", "with_timeouts"}
 """Methods that do not wait; the async client has them as plain methods too."""
 
 _END = object()

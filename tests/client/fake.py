@@ -9,7 +9,7 @@ from typing import Any
 
 from websockets.asyncio.server import ServerConnection, serve
 
-from lmstudio_integrations.client._io import IOThread
+from lmstudio_integrations.client.transport.io_thread import IOThread
 
 Socket = ServerConnection
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from lmstudio_integrations.client._address import Target
-from lmstudio_integrations.client._connection import TICK
-from lmstudio_integrations.client._link import Call, Link
 from lmstudio_integrations.client._server_models import ServerModels
-from lmstudio_integrations.client._waiters import Waiter
+from lmstudio_integrations.client.transport.addresses import Target
+from lmstudio_integrations.client.transport.connections import TICK
+from lmstudio_integrations.client.transport.dispatcher import Call, Dispatcher
+from lmstudio_integrations.client.transport.waiters import Waiter
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
-from lmstudio_integrations.protocol.exchange import Clocks, Exchange
+from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
 from lmstudio_integrations.protocol.session import ClientSession
 
 Frames = Iterable[tuple[float, dict[str, Any]]]
@@ -123,12 +123,12 @@ class _Pause:
         pass
 
 
-class SimulatedLink(Link[Waiter]):
-    """A link whose calls go to a session in simulated time."""
+class SimulatedDispatcher(Dispatcher[Waiter]):
+    """A dispatcher whose calls go to a session in simulated time."""
 
-    def __init__(self, world: "World", clocks: Clocks) -> None:
+    def __init__(self, world: "World", timeouts: Timeouts) -> None:
         self.world = world
-        self.clocks = clocks
+        self.timeouts = timeouts
         self.turn = None
         self._since: float | None = None
         self._load_times: list[float] = []
@@ -144,8 +144,8 @@ class SimulatedLink(Link[Waiter]):
     def pause(self, seconds: float) -> Any:
         return _Pause(self.world, seconds if self.time_left is None else min(seconds, self.time_left))
 
-    def for_one(self, clocks: Clocks = {}) -> "SimulatedLink":  # noqa: B006 - as in `Link`
-        like = SimulatedLink(self.world, {**self.clocks, **clocks})
+    def for_one(self, timeouts: Timeouts = {}) -> "SimulatedDispatcher":  # noqa: B006 - as in `Dispatcher`
+        like = SimulatedDispatcher(self.world, {**self.timeouts, **timeouts})
         like._since = self._since if self._since is not None else self.world.now
         return like
 
@@ -158,7 +158,7 @@ class SimulatedLink(Link[Waiter]):
         doing: str = "RPC",
     ) -> list[Call[Waiter]]:
         started = self.world.now if self._since is None else self._since
-        return [self.world.start(endpoint, parameter, self.clocks, started, doing) for parameter in parameters]
+        return [self.world.start(endpoint, parameter, self.timeouts, started, doing) for parameter in parameters]
 
 
 @dataclass
@@ -187,16 +187,16 @@ class World:
         self.session.receive('{"success":true}', self.now)
 
     def start(
-        self, endpoint: Endpoint, parameter: Mapping[str, Any] | None, clocks: Clocks, started: float, doing: str
+        self, endpoint: Endpoint, parameter: Mapping[str, Any] | None, timeouts: Timeouts, started: float, doing: str
     ) -> Call[Waiter]:
         """Send a request, and let the server decide on its answer."""
         waiter = _Waiter(self)
         text = None if parameter is None else json.dumps(parameter)
-        exchange = Exchange(endpoint, text, waiter, clocks, started, doing, since=self.now)
+        exchange = Exchange(endpoint, text, waiter, timeouts, started, doing, since=self.now)
         if endpoint.timeout_name == "queue_timeout":
             exchange.specifier = '{"type":"query","query":{"identifier":"m1"}}'
         running = self.limit_of(endpoint.name, None, None)
-        record = waiter.record = Record(exchange, self.now, clocks.get(running or ""))
+        record = waiter.record = Record(exchange, self.now, timeouts.get(running or ""))
         self.records.append(record)
         self.session.start(exchange)
         self._by_id[exchange.id] = record
@@ -244,7 +244,7 @@ class World:
         packet = frame["message"]["type"] if frame["type"] == "channelSend" else None
         if packet is not None:
             running = self._running[number] = self.limit_of(name, packet, self._running[number])
-            record.fed_at, record.limit = self.now, record.exchange.clocks.get(running or "")
+            record.fed_at, record.limit = self.now, record.exchange.timeouts.get(running or "")
         for other_id, other in self._by_id.items():
             same_call = "callId" in frame and other.exchange.endpoint.name == name
             if same_call or self._running[other_id] == "queue_timeout" == self.limit_of(name, None, None):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client._address import Address, Credentials, Target
+from lmstudio_integrations.client.transport.addresses import Address, Credentials, Target
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
 from tests.requirements import proves
@@ -157,10 +157,10 @@ async def test_without_a_host_the_default_ports_are_tried(
 ) -> None:
     monkeypatch.delenv("LMSTUDIO_HOST", raising=False)
     candidates = (Address("127.0.0.1", _free_port()), Address("127.0.0.1", server.port))
-    monkeypatch.setattr("lmstudio_integrations.client._opening.local_candidates", lambda: candidates)
+    monkeypatch.setattr("lmstudio_integrations.client.transport.opening.local_candidates", lambda: candidates)
     async with make_client() as client:
         assert (await client.llm.model("chatty")).identifier == "chatty"
-    monkeypatch.setattr("lmstudio_integrations.client._opening.local_candidates", lambda: candidates[:1])
+    monkeypatch.setattr("lmstudio_integrations.client.transport.opening.local_candidates", lambda: candidates[:1])
     async with make_client(api_token=TOKEN) as client:
         with pytest.raises(lms.LMStudioUnreachableError, match="no LM Studio found on this machine"):
             await client.llm.model("chatty")
@@ -263,7 +263,7 @@ async def test_a_call_that_takes_too_long_in_all_is_stopped(client: Any, server:
 @pytest.mark.parametrize("clock", ["idle_timeout", "timeout", "connect_timeout"])
 def test_a_senseless_clock_is_refused(clock: str) -> None:
     with pytest.raises(lms.LMStudioValueError, match=clock):
-        lms.Client(None, None, **{clock: -1})  # type: ignore[arg-type]  # one of the clocks
+        lms.Client(None, None, **{clock: -1})  # type: ignore[arg-type]  # one of the timeouts
     with pytest.raises(lms.LMStudioValueError, match="did you mean 'idle_timeout'"):
         lms.Client(idle_timeuot=1)  # type: ignore[call-arg]  # what is tested
 
@@ -281,7 +281,7 @@ async def test_clients_with_the_same_credentials_share_their_sockets(server: Emu
 async def test_an_idle_connection_closes_after_its_last_client(
     server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lmstudio_integrations.client._connection.LINGER", 0.0)
+    monkeypatch.setattr("lmstudio_integrations.client.transport.connections.LINGER", 0.0)
     async with lms.AsyncClient(server.address) as client:
         await client.llm.model("chatty")
         assert len(server.connections) == 1

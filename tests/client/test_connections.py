@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client import _connection
-from lmstudio_integrations.client._address import Target
-from lmstudio_integrations.client._connection import Connection, Pool
-from lmstudio_integrations.client._io import IOThread
-from lmstudio_integrations.client._link import Link
-from lmstudio_integrations.client._waiters import LoopWaiter, ThreadWaiter
+from lmstudio_integrations.client.transport import connections
+from lmstudio_integrations.client.transport.addresses import Target
+from lmstudio_integrations.client.transport.connections import Connection, Pool
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.client.transport.waiters import LoopWaiter, ThreadWaiter
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.protocol.endpoints import rpc
 from tests.client.fake import Socket, answer, fake_server, let_in, on_io_thread, receive, settle
@@ -25,7 +25,7 @@ from tests.client.fake import Socket, answer, fake_server, let_in, on_io_thread,
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
 
 
-def connections(address: str) -> list[Connection]:
+def connections_to(address: str) -> list[Connection]:
     """Return what the process holds of a server."""
     pool = Pool.of(IOThread.current())
     return [made for (target, _), made in list(pool._connections.items()) if target == Target.of(address, None)]
@@ -45,7 +45,7 @@ async def test_each_caller_has_its_own_connect_timeout(make_client: Callable[...
         make_client(address, connect_timeout=0.2) as hasty,
     ):
         listing = asyncio.ensure_future(patient.llm.list_loaded())
-        await settle(lambda: bool(connections(address)))
+        await settle(lambda: bool(connections_to(address)))
         with pytest.raises(lms.LMStudioTimeoutError, match=f"LM Studio at ws://{address}") as caught:
             await hasty.llm.list_loaded()
         assert caught.value.timeout_name == "connect_timeout"
@@ -71,7 +71,7 @@ async def test_an_impatient_first_caller_spoils_nothing_for_the_second(make_clie
         make_client(address) as patient,
     ):
         first = asyncio.ensure_future(hasty.llm.list_loaded())
-        await settle(lambda: bool(connections(address)))
+        await settle(lambda: bool(connections_to(address)))
         second = asyncio.ensure_future(patient.llm.list_loaded())
         with pytest.raises(lms.LMStudioTimeoutError):
             await first
@@ -96,19 +96,19 @@ async def test_nobody_connects_for_a_caller_who_has_gone() -> None:
 async def test_a_call_that_comes_as_an_idle_connection_closes_gets_a_new_one(server: Emulator) -> None:
     async with lms.AsyncClient(server.address, keep_idle=0.0) as client:
         await client.llm.list_loaded()
-        link, calls = client._link, []
+        dispatcher, calls = client._dispatcher, []
 
         def expire_and_call() -> None:
-            for connection in connections(server.address):
+            for connection in connections_to(server.address):
                 connection._tick()
             io = IOThread.current()
             io.submit = lambda function, *args: function(*args)  # type: ignore[method-assign]  # at once
             try:
-                calls.append(link.start("llm", rpc("llm", "listLoaded")))
+                calls.append(dispatcher.start("llm", rpc("llm", "listLoaded")))
             finally:
                 del io.submit
 
-        link._make_waiter = ThreadWaiter
+        dispatcher._make_waiter = ThreadWaiter
         await on_io_thread(expire_and_call)
         assert await asyncio.to_thread(calls[0].waiter.wait) == [[]]
 
@@ -122,8 +122,8 @@ async def test_nothing_is_left_of_a_server_that_went_before_its_client(make_clie
     async with fake_server(behave) as address:
         async with make_client(address) as client:
             await client.llm.list_loaded()
-            await settle(lambda: not any(each._current for each in connections(address)))
-        await settle(lambda: not connections(address))
+            await settle(lambda: not any(each._current for each in connections_to(address)))
+        await settle(lambda: not connections_to(address))
 
 
 async def test_cancelling_what_is_over_makes_no_connection() -> None:
@@ -134,19 +134,19 @@ async def test_cancelling_what_is_over_makes_no_connection() -> None:
 
     async with fake_server(behave) as address:
         client = lms.AsyncClient(address)
-        call = client._link.start("llm", rpc("llm", "listLoaded"))
+        call = client._dispatcher.start("llm", rpc("llm", "listLoaded"))
         with pytest.raises(lms.LMStudioConnectionLostError):
             await call.waiter.wait()
         await client.aclose()
         call.cancel()
         await on_io_thread(lambda: None)
-        assert not connections(address)
+        assert not connections_to(address)
 
 
 async def test_a_stream_that_the_server_never_ends_does_not_keep_the_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_connection, "LINGER", 0.0)
+    monkeypatch.setattr(connections, "LINGER", 0.0)
     frames: list[dict[str, Any]] = []
     asked, closed = asyncio.Event(), asyncio.Event()
 
@@ -170,11 +170,11 @@ async def test_a_stream_that_the_server_never_ends_does_not_keep_the_connection(
 
 async def test_a_call_on_its_way_when_its_client_is_closed_is_told(server: Emulator) -> None:
     def close_meanwhile(io: IOThread) -> LoopWaiter:
-        link.close()
+        dispatcher.close()
         return LoopWaiter(io)
 
-    link = Link(Target.of(server.address, None), {}, close_meanwhile)
-    call = link.start("llm", rpc("llm", "listLoaded"))
+    dispatcher = Dispatcher(Target.of(server.address, None), {}, close_meanwhile)
+    call = dispatcher.start("llm", rpc("llm", "listLoaded"))
     with pytest.raises(lms.LMStudioConnectionLostError, match="the client was closed"):
         await call.waiter.wait()
     assert not server.connections

@@ -12,8 +12,8 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations import _renewals
 from lmstudio_integrations.client._binding import Binding
-from lmstudio_integrations.client._flows import WINDOW
 from lmstudio_integrations.client._models import embed
+from lmstudio_integrations.client.transport.flows import WINDOW
 from lmstudio_integrations.emulator import Emulator, ManualClock
 from lmstudio_integrations.protocol.endpoints import rpc
 from tests.client.fake import Socket, answer, fake_server, let_in, receive, send, send_together
@@ -32,7 +32,7 @@ def fragment(text: str) -> dict[str, Any]:
     return packet({"type": "fragment", "fragment": {"content": text, "tokensCount": 1, "reasoningType": "none"}})
 
 
-CLOCKS: list[tuple[str, list[dict[str, Any]], Callable[[Any], Any]]] = [
+TIMEOUTS: list[tuple[str, list[dict[str, Any]], Callable[[Any], Any]]] = [
     ("load_timeout", [], lambda client: client.llm.model("chatty")),
     ("load_timeout", [packet({"type": "loadProgress", "progress": 0.5})], lambda client: client.llm.model("chatty")),
     (
@@ -59,7 +59,7 @@ async def _joined(stream: Any) -> str:
     return "".join([fragment.content async for fragment in stream])
 
 
-@pytest.mark.parametrize(("clock", "frames", "call"), CLOCKS)
+@pytest.mark.parametrize(("clock", "frames", "call"), TIMEOUTS)
 async def test_each_clock_runs_out_in_its_turn_and_the_server_is_told(
     make_client: Callable[..., Any], clock: str, frames: list[dict[str, Any]], call: Callable[[Any], Any]
 ) -> None:
@@ -97,18 +97,18 @@ async def test_the_limits_of_a_prediction_hold_while_its_model_loads(
 
 async def test_the_total_clock_runs_over_all_that_a_call_consists_of() -> None:
     async with lms.AsyncClient("127.0.0.1:1", timeout=9) as client:
-        whole = client._link.for_one({"idle_timeout": 3.0})
+        whole = client._dispatcher.for_one({"idle_timeout": 3.0})
         await asyncio.sleep(0)
         calls = [whole.start("llm", rpc("llm", "listLoaded")) for _ in range(2)]
         first, second = (call._exchange for call in calls)
         assert first.started == second.started < first.since < second.since
-        assert (first.clocks["timeout"], first.clocks["idle_timeout"]) == (9, 3.0)
-        assert client._link.clocks["idle_timeout"] == 60.0
+        assert (first.timeouts["timeout"], first.timeouts["idle_timeout"]) == (9, 3.0)
+        assert client._dispatcher.timeouts["idle_timeout"] == 60.0
 
 
 async def test_the_total_clock_runs_over_all_texts_of_a_call() -> None:
     async with lms.AsyncClient("127.0.0.1:1") as client:
-        flow = embed(client._link, Binding("embedding", "vectors", "vectors"), ["text"] * (2 * WINDOW))
+        flow = embed(client._dispatcher, Binding("embedding", "vectors", "vectors"), ["text"] * (2 * WINDOW))
         calls = [next(flow)]
         for _ in range(2 * WINDOW - 1):
             await asyncio.sleep(0)
@@ -121,13 +121,13 @@ async def test_the_total_clock_runs_over_all_texts_of_a_call() -> None:
 async def test_a_handle_may_have_limits_of_its_own(make_client: Callable[..., Any]) -> None:
     with Emulator(["chatty"], latency=60, clock=ManualClock()) as server:
         async with make_client(server.address) as client:
-            model = client.llm.lazy_model("chatty").with_clocks(timeout=0.05)
+            model = client.llm.lazy_model("chatty").with_timeouts(timeout=0.05)
             with pytest.raises(lms.LMStudioTimeoutError, match="timeout expired"):
                 await model.count_tokens("a")
             with pytest.raises(lms.LMStudioValueError, match="patience"):
-                model.with_clocks(patience=5)
+                model.with_timeouts(patience=5)
             with pytest.raises(lms.LMStudioValueError, match=r"timeout .* 0"):
-                model.with_clocks(timeout=0)
+                model.with_timeouts(timeout=0)
 
 
 async def test_a_stream_outlives_the_names_of_its_client_and_its_model(server: Emulator) -> None:
@@ -141,13 +141,13 @@ async def test_while_a_prediction_waits_in_the_queue_only_the_total_clock_runs(m
     async def behave(socket: Socket) -> None:
         await let_in(socket)
         await receive(socket)
-        await answer(socket, [])  # of a client that has been patient for longer than the clocks of the first allow
+        await answer(socket, [])  # of a client that has been patient for longer than the timeouts of the first allow
         await send(socket, fragment("a"))
         await send(socket, packet(END))
         await send(socket, {"type": "channelClose", "channelId": 1})
 
-    clocks = {"first_token_timeout": 0.1, "load_timeout": 0.1, "idle_timeout": 0.1}
-    async with fake_server(behave) as address, make_client(address, **clocks) as client:
+    timeouts = {"first_token_timeout": 0.1, "load_timeout": 0.1, "idle_timeout": 0.1}
+    async with fake_server(behave) as address, make_client(address, **timeouts) as client:
         answering = asyncio.ensure_future(_loaded(client).respond("Hi"))
         await asyncio.wait([answering], timeout=0.3)
         assert not answering.done()

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 import lmstudio_integrations as lms
 from lmstudio_integrations._urls import redacted_url
 from lmstudio_integrations.client._fetch import is_public_address
-from lmstudio_integrations.client._io import IOThread
-from lmstudio_integrations.client._tasks import IOTask
-from lmstudio_integrations.client._waiters import ThreadWaiter
+from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.client.transport.tasks import IOTask
+from lmstudio_integrations.client.transport.waiters import ThreadWaiter
 from lmstudio_integrations.emulator import Emulator
 from tests.web import PIXEL, WAIT, web_server
 
@@ -109,7 +109,7 @@ def test_a_task_may_be_cancelled_before_it_begins(server: Emulator) -> None:
         io.submit(go_on.wait, WAIT)
         with IOTask(io, ThreadWaiter(io), _never):
             pass
-        task = client._link.run_task(_never)
+        task = client._dispatcher.run_task(_never)
         client.close()
         go_on.set()
     waiter = task.waiter

@@ -123,7 +123,7 @@ async def test_a_file_is_uploaded_again_after_a_loss(make_client: Callable[..., 
 async def test_a_socket_stays_open_while_a_handle_is_alive(
     make_client: Callable[..., Any], server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lmstudio_integrations.client._connection.LINGER", 0.0)
+    monkeypatch.setattr("lmstudio_integrations.client.transport.connections.LINGER", 0.0)
     async with make_client(server.address, keep_idle=0.01) as client:
         handle = await client.files.prepare_image(PNG)
     async with make_client(server.address, keep_idle=0.01) as other:

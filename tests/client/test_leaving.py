@@ -227,13 +227,13 @@ async def test_a_stream_that_is_closed_just_as_its_request_is_sent_is_stopped(ma
 
     async with fake_server(behave) as address, make_client(address) as client:
         await client.llm.list_loaded()
-        stream, make_waiter = _loaded(client).respond_stream("Hi"), client._link._make_waiter
+        stream, make_waiter = _loaded(client).respond_stream("Hi"), client._dispatcher._make_waiter
 
         def close_meanwhile(io: object) -> Any:
             stream._prediction.close()
             return make_waiter(io)
 
-        client._link._make_waiter = close_meanwhile
+        client._dispatcher._make_waiter = close_meanwhile
         with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
             await stream.wait_for_result()
         await asyncio.wait_for(stopped.wait(), 5)

@@ -11,9 +11,9 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client import _connection
+from lmstudio_integrations.client.transport import connections
 from tests.client.fake import Socket, fake_server, let_in, receive, send, settle
-from tests.client.test_connections import connections
+from tests.client.test_connections import connections_to
 from tests.client.test_course import END, _loaded, fragment, packet
 
 LONG = {"queue_timeout": 50.0, "first_token_timeout": 50.0, "idle_timeout": 50.0}
@@ -72,8 +72,8 @@ class Server:
 @pytest.fixture(autouse=True)
 def short_pings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A silence of any length counts, and a ping is given up soon."""
-    monkeypatch.setattr(_connection, "QUIET", 0.0)
-    monkeypatch.setattr(_connection, "PING_TIMEOUT", 0.1)
+    monkeypatch.setattr(connections, "QUIET", 0.0)
+    monkeypatch.setattr(connections, "PING_TIMEOUT", 0.1)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ async def test_a_call_after_a_silence_gets_a_new_socket_where_the_old_one_is_dea
 async def test_a_socket_is_checked_after_the_machine_slept(
     make_client: Callable[..., Any], quiet_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_connection, "QUIET", 50.0)
+    monkeypatch.setattr(connections, "QUIET", 50.0)
     async with fake_server(quiet_server.behave) as address, make_client(address) as client:
         await client.llm.list_loaded()
         quiet_server.deafen(quiet_server.sockets[0])
@@ -115,7 +115,7 @@ async def test_a_socket_is_checked_after_the_machine_slept(
 async def test_an_expired_timeout_reveals_a_dead_socket_to_all_who_wait_on_it(
     make_client: Callable[..., Any], quiet_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_connection, "QUIET", 50.0)
+    monkeypatch.setattr(connections, "QUIET", 50.0)
     async with fake_server(quiet_server.behave) as address, make_client(address, **LONG) as client:
         waiting = await quiet_server.serving(client)
         quiet_server.deafen(quiet_server.sockets[0])
@@ -136,7 +136,7 @@ async def test_a_frozen_server_ends_new_calls_only_and_goes_on_when_it_wakes(
         quiet_server.freeze()
         for _ in range(2):
             with pytest.raises(lms.LMStudioTimeoutError, match="does not answer") as caught:
-                await _loaded(client).with_clocks(connect_timeout=0.3).respond("Hi")
+                await _loaded(client).with_timeouts(connect_timeout=0.3).respond("Hi")
             assert caught.value.timeout_name == "connect_timeout"
         assert not waiting.done()
         await quiet_server.wake()
@@ -153,7 +153,7 @@ async def test_a_call_that_is_held_back_is_sent_when_the_server_wakes(
         await client.llm.list_loaded()
         quiet_server.freeze()
         listing = asyncio.ensure_future(client.llm.list_loaded())
-        await settle(lambda: connections(address)[0]._check is not None)
+        await settle(lambda: connections_to(address)[0]._check is not None)
         await quiet_server.wake()
         assert await asyncio.wait_for(listing, 5) == []
 
@@ -197,7 +197,7 @@ async def test_a_silent_socket_that_nobody_waits_on_is_closed(
     async with fake_server(quiet_server.behave) as address, make_client(address, keepalive=0.1) as client:
         await client.llm.list_loaded()
         quiet_server.freeze()
-        await settle(lambda: not any(each._current for each in connections(address)))
+        await settle(lambda: not any(each._current for each in connections_to(address)))
         quiet_server.awake.set()
         assert await client.llm.list_loaded() == []
 
@@ -214,7 +214,7 @@ def several_pongs(address: str) -> Callable[[], bool]:
     heard: set[float] = set()
 
     def condition() -> bool:
-        current = connections(address)[0]._current
+        current = connections_to(address)[0]._current
         assert current is not None
         assert current._socket is not None
         heard.add(current._socket.heard_at)
@@ -248,7 +248,7 @@ async def test_a_call_that_is_held_back_when_the_socket_breaks_goes_to_a_new_one
         await client.llm.list_loaded()
         quiet_server.freeze()
         listing = asyncio.ensure_future(client.llm.list_loaded())
-        await settle(lambda: connections(address)[0]._check is not None)
+        await settle(lambda: connections_to(address)[0]._check is not None)
         quiet_server.sockets[0].transport.abort()
         quiet_server.awake.set()
         assert await asyncio.wait_for(listing, 5) == []

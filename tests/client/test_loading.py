@@ -9,10 +9,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client._flight import Flight
-from lmstudio_integrations.client._flows import Flow, run
 from lmstudio_integrations.client._server_models import ServerModels
-from lmstudio_integrations.client._single_flight import run_or_wait
+from lmstudio_integrations.client.transport.flight import Flight
+from lmstudio_integrations.client.transport.flows import Flow, run
+from lmstudio_integrations.client.transport.single_flight import run_or_wait
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.fake import Socket, fake_server, let_in, receive, send
 
@@ -143,7 +143,7 @@ def test_work_that_a_parent_process_had_begun_is_done_again_after_a_fork(server:
 
     flights: Any = {"key": Flight(Lost())}  # type: ignore[arg-type]
     with lms.Client(server.address) as client:
-        run(run_or_wait(client._link, flights, "key", work, blocked=work, shared=Exception))
+        run(run_or_wait(client._dispatcher, flights, "key", work, blocked=work, shared=Exception))
     assert (done, flights) == (["work"], {})
 
 

@@ -325,7 +325,7 @@ async def test_handles_are_equal_if_they_mean_the_same_instance(client: Any, ser
     (listed,) = [each for each in map(plain, await client.llm.list_loaded()) if each.identifier == mine.identifier]
     async with lms.AsyncClient(server.address) as elsewhere:
         again = await elsewhere.llm.model(mine.identifier)
-    assert len({mine, listed, mine.with_clocks(idle_timeout=5), again}) == 1
+    assert len({mine, listed, mine.with_timeouts(idle_timeout=5), again}) == 1
     assert mine != other
     assert mine != mine.identifier
 
@@ -341,7 +341,7 @@ def test_an_instance_of_another_kind_or_server_is_another_one(server: Emulator) 
 async def test_a_lazy_handle_equals_only_itself_until_it_is_used(client: Any) -> None:
     one, two = (client.llm.lazy_model("chatty") for _ in range(2))
     first, second, kept = plain(one), plain(two), {plain(one)}
-    assert first == first.with_clocks(idle_timeout=5) == plain(client.llm).bound(first.binding)
+    assert first == first.with_timeouts(idle_timeout=5) == plain(client.llm).bound(first.binding)
     assert first != second
     await one.respond("Hi")
     assert first != second

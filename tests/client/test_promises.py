@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client import _locate
-from lmstudio_integrations.client._address import Address
+from lmstudio_integrations.client.transport import discovery
+from lmstudio_integrations.client.transport.addresses import Address
 from lmstudio_integrations.emulator import Emulator, Preset
-from lmstudio_integrations.emulator.catalogue import Catalogue, ModelEntry
+from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry
 from tests.client.fake import Socket, fake_server, let_in, receive, send
 
 
@@ -19,16 +19,16 @@ async def test_the_server_of_this_machine_can_be_asked_for(
 ) -> None:
     client = make_client(server.address)
     assert await client.is_valid_api_host(server.address)
-    monkeypatch.setattr(_locate, "local_candidates", lambda: (Address("127.0.0.1", server.port),))
+    monkeypatch.setattr(discovery, "local_candidates", lambda: (Address("127.0.0.1", server.port),))
     assert await client.find_default_local_api_host() == server.address
-    monkeypatch.setattr(_locate, "local_candidates", lambda: ())
+    monkeypatch.setattr(discovery, "local_candidates", lambda: ())
     assert await client.find_default_local_api_host() is None
 
 
 async def test_a_preset_sets_what_the_call_does_not(make_client: Callable[..., Any]) -> None:
     brief = Preset(identifier="brief", fields={"llm.prediction.maxPredictedTokens": {"checked": True, "value": 2}})
     models = (ModelEntry(key="chatty", rules=({"then": [{"text": "one two three four"}]},)),)
-    with Emulator(catalog=Catalogue(models=models, presets=(brief,))) as server:
+    with Emulator(catalog=Catalog(models=models, presets=(brief,))) as server:
         async with make_client(server.address) as client:
             model = await client.llm.model("chatty")
             assert (await model.respond("Hi", preset="brief")).stats.predicted_tokens_count == 2

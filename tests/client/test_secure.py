@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client import _opening, _probe
-from lmstudio_integrations.client._address import Address
-from lmstudio_integrations.client._probe import first_greeting
+from lmstudio_integrations.client.transport import greeting, opening
+from lmstudio_integrations.client.transport.addresses import Address
+from lmstudio_integrations.client.transport.greeting import first_greeting
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
 from tests.client.fake import Socket, fake_server
@@ -28,7 +28,7 @@ PLAIN_ON_TLS = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
 @pytest.fixture(autouse=True)
 def time_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a busy machine answer in time."""
-    monkeypatch.setattr(_probe, "PROBE_TIMEOUT", 2.0)
+    monkeypatch.setattr(greeting, "PROBE_TIMEOUT", 2.0)
 
 
 @contextlib.contextmanager
@@ -137,7 +137,7 @@ async def test_the_password_of_a_proxy_is_not_shown(
         monkeypatch.setenv(name, f"ftp://user:{TOKEN[15:]}@proxy:1")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.setattr(_opening, "diagnose", greeted)
+    monkeypatch.setattr(opening, "diagnose", greeted)
     error = await unreachable(make_client("192.0.2.1:9"))
     assert "proxy" in str(error)
     assert not shows_token(shown_by(error))
@@ -196,19 +196,19 @@ async def test_a_server_that_greets_and_rejects_the_handshake_is_reported(make_c
 )
 async def test_another_server_without_tls_is_not_taken_for_one_with(answer: bytes, expected: str) -> None:
     with listening(answer) as address:
-        assert expected in str(await _probe.diagnose(Address.parse(address)))
+        assert expected in str(await greeting.diagnose(Address.parse(address)))
 
 
 async def test_a_connection_that_is_cut_is_reported() -> None:
     with listening(b"", reset=True) as address:
-        assert await _probe.diagnose(Address.parse(address)) == "the connection was cut"
+        assert await greeting.diagnose(Address.parse(address)) == "the connection was cut"
 
 
 async def test_a_server_that_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_probe, "PROBE_TIMEOUT", 0.05)
+    monkeypatch.setattr(greeting, "PROBE_TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = Address("127.0.0.1", silent.getsockname()[1])
-        assert await _probe.diagnose(address) == "no answer within 0.05 s"
+        assert await greeting.diagnose(address) == "no answer within 0.05 s"
 
 
 @pytest.mark.parametrize(

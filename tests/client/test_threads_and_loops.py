@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client._io import IOThread
+from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from tests.client.conftest import MODELS
 

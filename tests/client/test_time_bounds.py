@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from lmstudio_integrations.client import _models, _requests
 from lmstudio_integrations.client._binding import Binding
-from lmstudio_integrations.client._flows import Flow, run
 from lmstudio_integrations.client._policies import resolve
+from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.errors import LMStudioError
-from tests.client.simulation import Frames, SimulatedLink, World
+from tests.client.simulation import Frames, SimulatedDispatcher, World
 from tests.protocol.samples import SUCCESS, fragment, progress
 from tests.requirements import proves
 
@@ -86,12 +86,12 @@ class Server:
         return [(draw(DELAYS, "delay"), frame) for frame in kept]
 
 
-OPERATIONS: dict[str, Callable[[SimulatedLink, Binding], Flow[Any]]] = {
-    "respond": lambda link, binding: _requests.respond(link, binding, "Hi", {}).to_end(),
-    "embed": lambda link, binding: _models.embed(link, binding, ["a", "b", "c"]),
-    "count": lambda link, binding: _models.count_tokens(link, binding, ["a", "b"]),
+OPERATIONS: dict[str, Callable[[SimulatedDispatcher, Binding], Flow[Any]]] = {
+    "respond": lambda dispatcher, binding: _requests.respond(dispatcher, binding, "Hi", {}).to_end(),
+    "embed": lambda dispatcher, binding: _models.embed(dispatcher, binding, ["a", "b", "c"]),
+    "count": lambda dispatcher, binding: _models.count_tokens(dispatcher, binding, ["a", "b"]),
     "model": resolve,
-    "list": lambda link, binding: _models.list_loaded(link, "llm"),
+    "list": lambda dispatcher, binding: _models.list_loaded(dispatcher, "llm"),
 }
 
 
@@ -105,7 +105,7 @@ def test_every_call_ends_within_its_timeouts(
     binding = Binding("llm", "m1", "m1" if known else None)
     began = world.now
     with contextlib.suppress(LMStudioError):
-        run(OPERATIONS[name](SimulatedLink(world, timeouts), binding))
+        run(OPERATIONS[name](SimulatedDispatcher(world, timeouts), binding))
     total = timeouts["timeout"]
     if total is not None:
         assert world.now <= began + total + 1.0

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client._io import IOThread
 from lmstudio_integrations.client._turns import Turn, Turns
+from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from tests.client.fake import settle
@@ -271,7 +271,7 @@ async def test_the_queue_timeout_bounds_the_wait_for_a_turn(
     one, two = pair
     running = await generating(two, server)
     with pytest.raises(lms.LMStudioTimeoutError, match="'one' waits for calls of 'two'") as caught:
-        await one.with_clocks(queue_timeout=0.05).respond("Hi")
+        await one.with_timeouts(queue_timeout=0.05).respond("Hi")
     assert caught.value.timeout_name == "queue_timeout"
     gate.open()
     await running

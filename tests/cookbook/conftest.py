@@ -8,10 +8,10 @@ import pytest
 
 from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.catalogue import BUNDLED, load, parse_model
+from lmstudio_integrations.emulator.catalog import BUNDLED, load, parse_model
 
 COOKBOOK = Path(__file__).parents[2] / "cookbook"
-CATALOGUE = load(COOKBOOK / "catalogue.toml")
+CATALOGUE = load(COOKBOOK / "catalog.toml")
 VARIABLES = re.findall(r"`(LMSTUDIO_\w*MODEL)`", (COOKBOOK / "README.md").read_text(encoding="utf-8"))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.catalogue import BUNDLED
+from lmstudio_integrations.emulator.catalog import BUNDLED
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pydantic.warnings.PydanticDeprecationWarning", "ignore:is_running called from within a step"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator import Catalogue, Emulator, ModelEntry, Preset, downloads, retrieval
+from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry, Preset, downloads, retrieval
 from lmstudio_integrations.emulator.downloads import CHUNK, OnBytes, copy
 from lmstudio_integrations.emulator.engines import scripted
 from lmstudio_integrations.emulator.engines.base import EngineEvent, ModelFacts
@@ -46,8 +46,8 @@ PRESET = Preset(
 @pytest.fixture
 def server() -> Iterator[Emulator]:
     """A server with three loaded models and one that is to be downloaded."""
-    catalogue = Catalogue(models=(CHAT, BLIND, VECTORS, ABSENT), presets=(PRESET,))
-    with Emulator(catalog=catalogue, load=["chat", "blind", "vectors"]) as emulator:
+    catalog = Catalog(models=(CHAT, BLIND, VECTORS, ABSENT), presets=(PRESET,))
+    with Emulator(catalog=catalog, load=["chat", "blind", "vectors"]) as emulator:
         yield emulator
 
 
@@ -606,7 +606,7 @@ def test_what_the_emulator_cannot_do_it_refuses(server: Emulator) -> None:
 
 
 @proves("S-REPOSITORY-SEARCH")
-def test_the_catalogue_is_searched(server: Emulator) -> None:
+def test_the_catalog_is_searched(server: Emulator) -> None:
     with wire(server, "repository") as me:
 
         def names(**opts: Any) -> list[str]:
@@ -643,7 +643,7 @@ def test_a_download_option_names_the_quantization(server: Emulator) -> None:
         assert shop.result("getModelDownloadOptions", parameter)["results"][0]["quantization"] == "Q4_K_M"
 
 
-def test_what_is_not_in_the_catalogue_cannot_be_downloaded(server: Emulator) -> None:
+def test_what_is_not_in_the_catalog_cannot_be_downloaded(server: Emulator) -> None:
     with wire(server, "repository") as shop:
         assert "nothing" in shop.stream("downloadModel", {"downloadIdentifier": "nothing"})[-1]["error"]["title"]
 

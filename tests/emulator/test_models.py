@@ -627,7 +627,7 @@ def test_a_time_to_live_by_hand_is_in_seconds(server: Emulator) -> None:
     assert server.load(CHAT.key, ttl=1.5).ttl_ms == 1500
 
 
-def test_a_key_stands_once_in_a_catalogue() -> None:
+def test_a_key_stands_once_in_a_catalog() -> None:
     with pytest.raises(LMStudioValueError, match="twice"):
         Emulator([CHAT, CHAT])
 

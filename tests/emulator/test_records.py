@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.emulator import Catalogue, Emulator, Limits, ModelEntry, Preset
+from lmstudio_integrations.emulator import Catalog, Emulator, Limits, ModelEntry, Preset
 from lmstudio_integrations.emulator.ledger import EmbeddingRecord, Log, PredictionRecord, size_of
 from lmstudio_integrations.errors import LMStudioServerError
 from tests.emulator.wire import Wire, asking, named, stack, wire
@@ -40,8 +40,8 @@ ON = {"checked": True, "value": 5}
 
 @pytest.fixture
 def server() -> Iterator[Emulator]:
-    catalogue = Catalogue(models=(CHAT, VECTORS), presets=(PRESET,))
-    with Emulator(catalog=catalogue, load=["chat", "vectors"]) as running:
+    catalog = Catalog(models=(CHAT, VECTORS), presets=(PRESET,))
+    with Emulator(catalog=catalog, load=["chat", "vectors"]) as running:
         yield running
 
 

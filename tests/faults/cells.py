@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lmstudio_integrations.client._address import Target
-from lmstudio_integrations.client._connection import Connection, Pool
-from lmstudio_integrations.client._io import IOThread
+from lmstudio_integrations.client.transport.addresses import Target
+from lmstudio_integrations.client.transport.connections import Connection, Pool
+from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError
 from tests.faults.model import WORKS, Fault, Outcome, Phase

@@ -97,7 +97,7 @@ class Subject:
 
     def _limited(self, timeouts: Timeouts) -> Any:
         if self._client is not None:
-            return self._model.with_clocks(**timeouts)
+            return self._model.with_timeouts(**timeouts)
         for name, seconds in timeouts.items():
             setattr(self._model, name, seconds)
         return self._model

@@ -20,7 +20,7 @@ from langchain_core.outputs import LLMResult
 from langchain_core.prompts import ChatPromptTemplate
 
 from lmstudio_integrations._adapters import retry
-from lmstudio_integrations.emulator.catalogue import Catalogue, Preset
+from lmstudio_integrations.emulator.catalog import Catalog, Preset
 from lmstudio_integrations.errors import (
     LMStudioConfigMismatchError,
     LMStudioConnectionLostError,
@@ -211,7 +211,7 @@ def test_a_preset_ranks_below_what_is_set(ask: Invoke) -> None:
         identifier="mine",
         fields={"llm.prediction.temperature": 0.9, "llm.prediction.topKSampling": 7},
     )
-    with Server(catalog=Catalogue(models=tuple(MODELS), presets=(preset,)), models=None) as server:
+    with Server(catalog=Catalog(models=tuple(MODELS), presets=(preset,)), models=None) as server:
         ask(server.chat(preset="mine", temperature=0.1), "count")
         assert (server.asked.config.temperature, server.asked.config.top_k_sampling) == (0.1, 7)
         with pytest.raises(LMStudioPresetNotFoundError):

@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.utils.json import parse_partial_json
 
-from lmstudio_integrations.langchain._json_prefix import JsonPrefix, spoiler
+from lmstudio_integrations.langchain._json_prefix import JsonPrefix, invalidator
 from lmstudio_integrations.protocol.envelope import DEEPEST
 
 VALUES = st.recursive(
@@ -101,7 +101,7 @@ def test_a_spoilt_beginning_is_a_valid_call_for_no_parser(
 ) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only)
     shown = text[: data.draw(st.integers(0, len(text)))]
-    spoilt = shown + spoiler(shown)
+    spoilt = shown + invalidator(shown)
     with pytest.raises(ValueError, match="char"):
         json.loads(spoilt)
     assert parse_partial_json(spoilt) is None

@@ -340,9 +340,9 @@ def test_what_identifies_the_object_holds_no_secret_and_no_clock() -> None:
 async def test_an_instance_of_its_own_is_loaded_once(server: Server) -> None:
     llm = server.chat(load_policy="new_instance")
     limits: list[dict[str, Any]] = [{}, {"timeout": 10}, {"idle_timeout": 30}]
-    for clocks in limits:
-        llm.invoke("count", **clocks)
-        await llm.ainvoke("count", **clocks)
+    for timeouts in limits:
+        llm.invoke("count", **timeouts)
+        await llm.ainvoke("count", **timeouts)
     llm.close()
     await llm.ainvoke("count")
     assert [info.identifier for info in server.loaded()] == [CHAT]

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
-from lmstudio_integrations.langchain._json_prefix import spoiler
+from lmstudio_integrations.langchain._json_prefix import invalidator
 from lmstudio_integrations.langchain._structured import answer_parser, call_parser
 from lmstudio_integrations.langchain._tools import openai_tool
 from tests.langchain.conftest import CHAT, MODELS, Server
@@ -292,7 +292,7 @@ def test_a_streamed_call_tells_only_what_is_new() -> None:
 def test_the_first_whole_call_of_the_tool_counts() -> None:
     """What the server took back is followed by what it understood; other tools, and later calls, are not the answer."""
     invented = calling('{"x": 1}', index=0, name="invented")
-    spoilt = calling(begun := '{"name": "Bob"', spoiler(begun), index=1)
+    spoilt = calling(begun := '{"name": "Bob"', invalidator(begun), index=1)
     chunks = [*invented, *spoilt, *calling('{"name": "Ann"}', index=2), *calling('{"name": "Eve"}', index=3), LAST]
     parts = list(call_parser(SCHEMA, "person").transform(iter(chunks)))
     assert parts == [{"name": "Bob"}, {"name": "Ann"}]

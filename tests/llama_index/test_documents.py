@@ -9,7 +9,7 @@ from llama_index.core import Settings
 
 from lmstudio_integrations._environment import HOST_VARIABLE
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.catalogue import BUNDLED, parse_model
+from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
 
 PAGES = sorted((Path(__file__).parents[2] / "docs" / "how-to").glob("llama_index_*.md"))
 BLOCK = re.compile(r"^```python\n(?!--8<--)(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -260,7 +260,7 @@ class Weather(BaseModel):
 
 async def test_mode_function_streams_as_well(server: Server) -> None:
     rule = {"when": {"tools": ["Weather"]}, "then": [{"tool": "Weather", "arguments": {"city": "Oslo in rain"}}]}
-    with Server([{"key": "m", "rules": (rule,)}]) as other:  # type: ignore[list-item]  # the form of a catalogue
+    with Server([{"key": "m", "rules": (rule,)}]) as other:  # type: ignore[list-item]  # the form of a catalog
         llm = LMStudio(model="m", host=other.address, pydantic_program_mode=PydanticProgramMode.FUNCTION)
         with llm:
             found = list(llm.stream_structured_predict(Weather, PROMPT, who="x"))

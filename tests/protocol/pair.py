@@ -92,7 +92,7 @@ class SessionPair:
             ENDPOINTS[self.namespace][name],
             None if parameter is None else json.dumps(parameter),
             sink,
-            details.pop("clocks", {}),
+            details.pop("timeouts", {}),
             details.pop("started", self.now),
             **details,
         )
@@ -138,7 +138,7 @@ class SessionPair:
         self.client.receive(frame if isinstance(frame, str | bytes) else json.dumps(frame), self.now)
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass, look at the clocks, and carry over what follows."""
+        """Let time pass, look at the timeouts, and carry over what follows."""
         self.now += seconds
         self.client.tick(self.now)
         self.pump()

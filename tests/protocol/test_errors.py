@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations._hints import near
+from lmstudio_integrations._suggestions import near
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioContextOverflowError,

@@ -269,7 +269,7 @@ def test_a_packet_without_a_type_fails_every_kind_of_channel(packet: Any) -> Non
 @pytest.mark.parametrize("packet", [{"type": "fromTheFuture", "a": 1}])
 def test_a_packet_of_an_unknown_kind_is_skipped_and_feeds_the_clock(packet: dict[str, Any]) -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", SAY_HELLO, clocks={"idle_timeout": 60.0})
+    exchange, sink = pair.call("predict", SAY_HELLO, timeouts={"idle_timeout": 60.0})
     pair.send(exchange, fragment("a"))
     pair.now = 50.0
     pair.send(exchange, packet)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import (

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.emulator import weights
 from lmstudio_integrations.emulator.engines import _minilm
 from lmstudio_integrations.emulator.engines._gguf import GgufError, GgufHeader, read_header, to_facts

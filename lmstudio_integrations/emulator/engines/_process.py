@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.emulator.engines import worker as worker_module
 from lmstudio_integrations.emulator.engines._refusals import INSTALL_HINT, crashed, from_engine, not_loaded
 from lmstudio_integrations.emulator.engines.base import EngineError

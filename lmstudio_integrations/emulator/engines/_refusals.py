@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.emulator.engines.base import EngineError
 
 ENGINE_NAME = "llama.cpp"

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines import _pattern
 from lmstudio_integrations.emulator.engines._offload import require_length
 from lmstudio_integrations.emulator.engines._refusals import unsupported

@@ -52,7 +52,7 @@ class EngineError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What the weights say of a model; the catalogue may override each.
+    """What the weights say of a model; the catalog may override each.
 
     Attributes:
         architecture: For example `llama`.
@@ -90,13 +90,13 @@ class LoadRequest:
     """What to load and how.
 
     Attributes:
-        key: The model key under which the catalogue knows it.
+        key: The model key under which the catalog knows it.
         kind: What it is for.
         weights: A bundled name or a path; `None` for a scripted model.
         fields: The effective load settings by their full wire keys.
         context_length: Tokens that one prediction may use.
         slots: Predictions that run at once.
-        options: What the catalogue says for this engine alone (rules, pace, …).
+        options: What the catalog says for this engine alone (rules, pace, …).
     """
 
     key: str

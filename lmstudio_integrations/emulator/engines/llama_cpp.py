@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.emulator import weights
 from lmstudio_integrations.emulator.engines import _events, _history, _loading, _request, _window
 from lmstudio_integrations.emulator.engines._offload import is_large, is_large_request, offload, require_length

@@ -112,7 +112,7 @@ class ScriptedEngine:
 
 @dataclass(frozen=True, slots=True)
 class _Options:
-    """What the catalogue says of one scripted model."""
+    """What the catalog says of one scripted model."""
 
     kind: ModelKind
     rules: tuple[Rule, ...]

@@ -42,7 +42,7 @@ async def predict(context: Context, channel: Channel, parameter: Predict) -> Non
     library = context.hub.library
     instance = library.find("llm", parameter["modelSpecifier"])
     stack = parameter["predictionConfigStack"]
-    fields = settings.requested(library.catalogue, stack, parameter.get("fuzzyPresetIdentifier"))
+    fields = settings.requested(library.catalog, stack, parameter.get("fuzzyPresetIdentifier"))
     images: list[tuple[FileHandle, Upload]] = []
     if settings.is_completion(stack):
         request = _request(instance, fields, prompt=settings.text_of(parameter["history"]))
@@ -58,7 +58,7 @@ async def complete_raw_text(context: Context, channel: Channel, parameter: Compl
     library = context.hub.library
     instance = library.find("llm", parameter["modelSpecifier"])
     fields = settings.requested(
-        library.catalogue, parameter["predictionConfigStack"], parameter.get("fuzzyPresetIdentifier")
+        library.catalog, parameter["predictionConfigStack"], parameter.get("fuzzyPresetIdentifier")
     )
     request = _request(instance, fields, prompt=parameter["rawPrompt"])
     await _generate(context, channel, instance, request, fields)

@@ -1,8 +1,8 @@
-"""Search for models and download them, all out of the catalogue (protocol §4.7)."""
+"""Search for models and download them, all out of the catalog (protocol §4.7)."""
 
 from typing import Any
 
-from lmstudio_integrations.emulator.catalogue import ModelEntry
+from lmstudio_integrations.emulator.catalog import ModelEntry
 from lmstudio_integrations.emulator.context import Channel, Context
 from lmstudio_integrations.emulator.refusals import RefusedError
 from lmstudio_integrations.protocol.requests import DownloadModel, DownloadOptions, SearchModels
@@ -12,14 +12,14 @@ RESULTS = 10
 
 
 async def search_models(context: Context, parameter: SearchModels) -> dict[str, Any]:
-    """Return the entries of the catalogue that a term names; all of them without one."""
+    """Return the entries of the catalog that a term names; all of them without one."""
     term = (parameter["opts"].get("searchTerm") or "").casefold()
     compatible = parameter["opts"].get("compatibilityTypes")
     library = context.hub.library
-    await library.learn(library.catalogue.models if compatible else ())
+    await library.learn(library.catalog.models if compatible else ())
     found = [
         entry
-        for entry in library.catalogue.models
+        for entry in library.catalog.models
         if term in f"{entry.key} {entry.display_name or ''} {entry.full_path}".casefold()
         and (not compatible or library.facts(entry).format in compatible)
     ]
@@ -74,7 +74,7 @@ async def download_model(context: Context, channel: Channel, parameter: Download
 
 
 def _entry(context: Context, identifier: str) -> ModelEntry:
-    found = context.hub.library.catalogue.find(identifier)
+    found = context.hub.library.catalog.find(identifier)
     if not found:
         raise RefusedError(f'Cannot find a model to download with the identifier "{identifier}"')
     return found[0]

@@ -70,7 +70,7 @@ async def embed_string(context: Context, parameter: EmbedString) -> dict[str, An
 
 async def apply_prompt_template(context: Context, parameter: ApplyPromptTemplate) -> dict[str, Any]:
     """Return a conversation as the model would read it; files in it need not be there (protocol §9.2)."""
-    effective = settings.collapse(context.hub.library.catalogue, parameter["predictionConfigStack"], None)
+    effective = settings.collapse(context.hub.library.catalog, parameter["predictionConfigStack"], None)
     config = LlmPredictionConfig.from_fields(effective)
     tools = parameter["opts"].get("toolDefinitions") or settings.tools_of(effective)
     formatted = await _use(

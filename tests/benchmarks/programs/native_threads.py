@@ -1,7 +1,7 @@
 """The least that a client can do whose sockets live in a thread of their own, with a queue to whoever waits.
 
-It knows no errors, clocks, tools, cancellation or loss of the connection, and serves one caller. What the package needs
-above this is what those cost; what this needs above the floor is the price of the thread.
+It knows no errors, timeouts, tools, cancellation or loss of the connection, and serves one caller. What the package
+needs above this is what those cost; what this needs above the floor is the price of the thread.
 """
 
 import asyncio

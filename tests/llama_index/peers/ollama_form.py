@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.emulator.engines.base import EngineEvent
 from lmstudio_integrations.types.tools import Tool, ToolCallRequest
 from tests.llama_index.peers.forms import Answer, Asked, History

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
 
-from lmstudio_integrations._narrow import is_list
+from lmstudio_integrations._typeguards import is_list
 from lmstudio_integrations.emulator.engines._scripted.budget import SchemaLimitError
 from lmstudio_integrations.emulator.engines._scripted.values import NoInstanceError
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from lmstudio_integrations._hints import hint, near
-from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations._suggestions import hint, near
+from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines._scripted.refusals import MEMBERS
 from lmstudio_integrations.emulator.engines._scripted.search import Pattern, PatternError
 from lmstudio_integrations.emulator.engines._scripted.template import text_of

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from lmstudio_integrations._narrow import is_list, is_object
+from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines._scripted.budget import DEEPEST, Budget, SchemaLimitError
 from lmstudio_integrations.emulator.engines._scripted.merge import merge
 from lmstudio_integrations.emulator.engines._scripted.refusals import unsupported

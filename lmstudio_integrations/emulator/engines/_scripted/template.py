@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from lmstudio_integrations._narrow import is_object
+from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.emulator.engines._offload import join, require_length
 from lmstudio_integrations.emulator.engines._refusals import overflow
 from lmstudio_integrations.emulator.engines._scripted import words

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from lmstudio_integrations._narrow import is_list
+from lmstudio_integrations._typeguards import is_list
 from lmstudio_integrations.emulator.engines._scripted import words
 from lmstudio_integrations.emulator.engines._scripted.odds import Draft, odds_of
 from lmstudio_integrations.emulator.engines._scripted.refusals import unsupported

@@ -10,12 +10,12 @@ from typing import Any, Self
 
 from pydantic import Field, SecretStr
 
-from lmstudio_integrations._adapters.settings import SECRETS, Connected, token_from_environment
+from lmstudio_integrations._adapters.settings import SECRETS, ConnectionSettings, token_from_environment
 
 logger = logging.getLogger(__name__)
 
 
-class Portable(Connected):
+class PickleMixin(ConnectionSettings):
     """Settings that can be taken to another process."""
 
     api_token: SecretStr | None = Field(default_factory=token_from_environment, exclude=True)

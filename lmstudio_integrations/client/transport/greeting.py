@@ -16,9 +16,9 @@ from urllib.parse import urljoin
 
 from pydantic_core import from_json
 
-from lmstudio_integrations._narrow import is_object
 from lmstudio_integrations._secrets import redact
-from lmstudio_integrations.client._address import Address
+from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations.client.transport.addresses import Address
 
 PROBE_TIMEOUT = 1.0
 """Seconds that a server has to greet."""

@@ -4,18 +4,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lmstudio_integrations.client._address import Address, local_candidates
-from lmstudio_integrations.client._flows import Flow
-from lmstudio_integrations.client._link import io_thread
-from lmstudio_integrations.client._tasks import IOTask
-from lmstudio_integrations.client._waiters import Waiter
+from lmstudio_integrations.client.transport.addresses import Address, local_candidates
+from lmstudio_integrations.client.transport.dispatcher import io_thread
+from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.tasks import IOTask
+from lmstudio_integrations.client.transport.waiters import Waiter
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client._io import IOThread
+    from lmstudio_integrations.client.transport.io_thread import IOThread
 
 
 async def _search(addresses: tuple[Address, ...]) -> Address | None:
-    from lmstudio_integrations.client._probe import first_greeting  # noqa: PLC0415 - see `_link.py`
+    from lmstudio_integrations.client.transport.greeting import first_greeting  # noqa: PLC0415 - see `_dispatcher.py`
 
     found, _ = await first_greeting(addresses)
     return found

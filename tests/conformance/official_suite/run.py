@@ -16,7 +16,7 @@ from pathlib import Path
 from lmstudio_integrations.emulator import Emulator
 
 PORTS = (41343, 52993, 16141, 39414, 22931)
-CATALOGUE = Path(__file__).parent / "catalogue.toml"
+CATALOGUE = Path(__file__).parent / "catalog.toml"
 CASES = 199
 """How many cases the suite of this release has; fewer would mean that some did not run."""
 

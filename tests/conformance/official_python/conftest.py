@@ -7,7 +7,7 @@ import lmstudio as lms
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry, Preset
-from lmstudio_integrations.emulator.catalogue import Catalogue
+from lmstudio_integrations.emulator.catalog import Catalog
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 
@@ -35,13 +35,13 @@ OTHER = ModelEntry(key="not-yet-here", downloaded=False)
 @pytest.fixture
 def server() -> Iterator[Emulator]:
     """A server with a model of each kind, none loaded."""
-    catalogue = Catalogue(
+    catalog = Catalog(
         models=(CHAT, BLIND, EMBEDDING, OTHER),
         presets=(
             Preset(identifier="brief", fields={"llm.prediction.maxPredictedTokens": {"checked": True, "value": 2}}),
         ),
     )
-    with Emulator(catalog=catalogue) as emulator:
+    with Emulator(catalog=catalog) as emulator:
         yield emulator
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
-from lmstudio_integrations._narrow import is_mapping
 from lmstudio_integrations._secrets import TOKEN_PREFIX, holds_credentials
+from lmstudio_integrations._typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.protocol.credentials import TOKEN_FORM, split_token
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from lmstudio_integrations.client._waiters import Waiter
+from lmstudio_integrations.client.transport.waiters import Waiter
 from lmstudio_integrations.protocol.session import client_closed
 
 if TYPE_CHECKING:
     import asyncio
 
-    from lmstudio_integrations.client._io import IOThread
+    from lmstudio_integrations.client.transport.io_thread import IOThread
 
 T = TypeVar("T")
 

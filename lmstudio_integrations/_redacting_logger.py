@@ -3,12 +3,12 @@
 import logging
 
 
-class _Discreet(logging.LoggerAdapter[logging.Logger]):
+class _RedactingLogger(logging.LoggerAdapter[logging.Logger]):
     """A logger without its debug records."""
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
         return level > logging.DEBUG and super().isEnabledFor(level)
 
 
-client_logger = _Discreet(logging.getLogger("websockets.client"))
-server_logger = _Discreet(logging.getLogger("websockets.server"))
+client_logger = _RedactingLogger(logging.getLogger("websockets.client"))
+server_logger = _RedactingLogger(logging.getLogger("websockets.server"))

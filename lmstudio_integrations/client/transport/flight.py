@@ -4,7 +4,7 @@ from collections.abc import Hashable
 from copy import copy
 from typing import TypeAlias
 
-from lmstudio_integrations.client._waiters import Waiter
+from lmstudio_integrations.client.transport.waiters import Waiter
 from lmstudio_integrations.errors import LMStudioTimeoutError
 
 

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Hashable
 from typing import Any, TypeAlias
 
-from lmstudio_integrations.client._flight import Flight, Flights
-from lmstudio_integrations.client._flows import Flow, wait_for
-from lmstudio_integrations.client._link import Link
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flight import Flight, Flights
+from lmstudio_integrations.client.transport.flows import Flow, wait_for
 
 Work: TypeAlias = Callable[[], Flow[None]]
 
 
 def run_or_wait(
-    link: Link[Any], flights: Flights, key: Hashable, work: Work, *, blocked: Work, shared: type[Exception]
+    dispatcher: Dispatcher[Any], flights: Flights, key: Hashable, work: Work, *, blocked: Work, shared: type[Exception]
 ) -> Flow[None]:
     """Run some work, or wait for the caller who runs the same.
 
@@ -19,20 +19,20 @@ def run_or_wait(
     not shared.
 
     Args:
-        link: The way to the server.
+        dispatcher: The way to the server.
         flights: The work that runs now.
         key: Names the work.
         work: The work.
         blocked: Is run in place of a wait that would block the event loop which the leader needs.
         shared: The errors of the leader with which those who wait fail as well.
     """
-    waiter = link.waiter()
+    waiter = dispatcher.waiter()
     own = Flight(waiter)
     flight = flights.setdefault(key, own)  # in one step, so that no lock is needed: a finalizer could wait for that
     if flight.leader.is_lost:
         flight = flights[key] = own
     if flight is not own:
-        yield from blocked() if waiter.would_stop(flight.leader) else wait_for(link.wait_for_flight(flight))
+        yield from blocked() if waiter.would_stop(flight.leader) else wait_for(dispatcher.wait_for_flight(flight))
         return
     error: Exception | None = None
     try:
@@ -42,4 +42,4 @@ def run_or_wait(
         raise
     finally:
         del flights[key]
-        link.end_flight(own, error)
+        dispatcher.end_flight(own, error)

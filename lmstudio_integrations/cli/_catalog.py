@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmstudio_integrations.client._address import DISCOVERY_PORTS
-from lmstudio_integrations.emulator import Catalogue, Emulator, Limits, ModelEntry
-from lmstudio_integrations.emulator.catalogue import BUNDLED, load, parse_model, read_toml
+from lmstudio_integrations.client.transport.addresses import DISCOVERY_PORTS
+from lmstudio_integrations.emulator import Catalog, Emulator, Limits, ModelEntry
+from lmstudio_integrations.emulator.catalog import BUNDLED, load, parse_model, read_toml
 from lmstudio_integrations.emulator.engines.scripted import parse_rules
 from lmstudio_integrations.emulator.limits import MIB
 from lmstudio_integrations.errors import LMStudioValueError
 
 SCRIPTED_PACE = 200.0
-"""Tokens per second of a scripted model for which the catalogue says nothing."""
+"""Tokens per second of a scripted model for which the catalog says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ def build(options: ServeOptions) -> Emulator:
         LMStudioValueError: If a flag or a file has a value that cannot be; the message names it.
     """
     return Emulator(
-        catalog=build_catalogue(options),
+        catalog=build_catalog(options),
         host=options.host,
         port=DISCOVERY_PORTS if options.port is None else options.port,
         tokens=options.tokens,
@@ -52,17 +52,17 @@ def build(options: ServeOptions) -> Emulator:
     )
 
 
-def build_catalogue(options: ServeOptions) -> Catalogue:
-    """Return the models of the catalogue file and of the flags; the bundled ones where neither names any.
+def build_catalog(options: ServeOptions) -> Catalog:
+    """Return the models of the catalog file and of the flags; the bundled ones where neither names any.
 
     Raises:
         LMStudioValueError: If a flag or a file has a value that cannot be; the message names it.
     """
-    base = load(options.catalog) if options.catalog else Catalogue()
+    base = load(options.catalog) if options.catalog else Catalog()
     names = options.models or (() if options.catalog else tuple(BUNDLED))
     entries = [*base.models, *(parse_model(name, scripted=options.scripted) for name in names)]
     rules = load_rules(options.rules) if options.rules else ()
-    return Catalogue(models=tuple(_complete(entry, rules) for entry in entries), presets=base.presets)
+    return Catalog(models=tuple(_complete(entry, rules) for entry in entries), presets=base.presets)
 
 
 def _complete(entry: ModelEntry, rules: tuple[Any, ...]) -> ModelEntry:

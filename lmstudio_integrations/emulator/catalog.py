@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from lmstudio_integrations._narrow import is_mapping, is_object
+from lmstudio_integrations._typeguards import is_mapping, is_object
 from lmstudio_integrations.emulator.engines._loading import header_of, is_embedding
 from lmstudio_integrations.emulator.engines._scripted.rules import parse_rules
 from lmstudio_integrations.emulator.engines.base import EngineError, ModelFacts
@@ -36,7 +36,7 @@ BUNDLED: dict[str, ModelKind] = {
 
 
 class _Strict(BaseModel):
-    """A table of the catalogue: a name that is not known is an error."""
+    """A table of the catalog: a name that is not known is an error."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid", frozen=True, populate_by_name=True, defer_build=True
@@ -44,7 +44,7 @@ class _Strict(BaseModel):
 
 
 class ModelEntry(_Strict):
-    """One model of the catalogue. What is not set comes from the weights.
+    """One model of the catalog. What is not set comes from the weights.
 
     `key` is what clients ask for; `aliases` are further names. `path` is `publisher/repository/file`. `weights` is
     a bundled name or a path; with them, the engine is `llama_cpp` unless another is named. `params` is the number
@@ -122,7 +122,7 @@ class Preset(_Strict):
 
 
 @dataclass(frozen=True, slots=True)
-class Catalogue:
+class Catalog:
     """All models and presets of one server.
 
     Raises:
@@ -136,7 +136,7 @@ class Catalogue:
         seen: set[str] = set()
         for entry in self.models:
             if entry.key in seen:
-                raise LMStudioValueError(f"the catalogue has the model key {entry.key!r} twice")
+                raise LMStudioValueError(f"the catalog has the model key {entry.key!r} twice")
             seen.add(entry.key)
 
     def find(self, name: str) -> list[ModelEntry]:
@@ -295,22 +295,22 @@ def kind_of_file(path: Path) -> ModelKind:
         return guess_kind(path.name)
 
 
-def load(path: Path) -> Catalogue:
-    """Read a catalogue from a TOML file, or from a folder of GGUF files.
+def load(path: Path) -> Catalog:
+    """Read a catalog from a TOML file, or from a folder of GGUF files.
 
     Raises:
         LMStudioValueError: If it cannot be read, or something in it is wrong; the message names it.
     """
-    return Catalogue(models=scan(path)) if path.is_dir() else load_toml(path)
+    return Catalog(models=scan(path)) if path.is_dir() else load_toml(path)
 
 
-def load_toml(path: Path) -> Catalogue:
-    """Read a catalogue from a TOML file with `[[model]]` and `[[preset]]` tables.
+def load_toml(path: Path) -> Catalog:
+    """Read a catalog from a TOML file with `[[model]]` and `[[preset]]` tables.
 
     Raises:
         LMStudioValueError: If the file cannot be read, or a table has a wrong field; the message names it.
     """
-    return from_tables(read_toml(path, "catalogue"))
+    return from_tables(read_toml(path, "catalog"))
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
@@ -337,8 +337,8 @@ def _listed(tables: Mapping[str, Any], name: str) -> Sequence[Any]:
     return found
 
 
-def from_tables(tables: Mapping[str, Any]) -> Catalogue:
-    """Build a catalogue from the tables of a TOML file.
+def from_tables(tables: Mapping[str, Any]) -> Catalog:
+    """Build a catalog from the tables of a TOML file.
 
     Raises:
         LMStudioValueError: If a table has a wrong field; the message names it.
@@ -346,21 +346,21 @@ def from_tables(tables: Mapping[str, Any]) -> Catalogue:
     unknown = tables.keys() - {"model", "preset"}
     if unknown:
         raise LMStudioValueError(
-            f"the catalogue has the unknown table {min(unknown)!r}; it may have [[model]] and [[preset]]"
+            f"the catalog has the unknown table {min(unknown)!r}; it may have [[model]] and [[preset]]"
         )
-    return Catalogue(
+    return Catalog(
         models=tuple(entry(table) for table in _listed(tables, "model")),
         presets=tuple(preset(table) for table in _listed(tables, "preset")),
     )
 
 
-def check_weights(catalogue: Catalogue) -> None:
+def check_weights(catalog: Catalog) -> None:
     """Refuse models whose weights are not there.
 
     Raises:
         LMStudioValueError: Naming the first such model.
     """
-    for model in catalogue.models:
+    for model in catalog.models:
         if model.engine == "scripted" or not model.downloaded or model.weights in BUNDLED:
             continue
         if not model.weights or not Path(model.weights).expanduser().is_file():

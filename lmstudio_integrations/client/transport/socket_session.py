@@ -9,15 +9,15 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lmstudio_integrations.client._address import Target
-from lmstudio_integrations.client._opening import open_socket
+from lmstudio_integrations.client.transport.addresses import Target
+from lmstudio_integrations.client.transport.opening import open_socket
 from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioError
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.instance_queue import Instances
 from lmstudio_integrations.protocol.session import ClientSession
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client._socket import Socket
+    from lmstudio_integrations.client.transport.websocket import Socket
 
 
 class SocketSession:

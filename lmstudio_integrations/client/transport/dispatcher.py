@@ -13,29 +13,29 @@ from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from lmstudio_integrations.client._address import Target
-from lmstudio_integrations.client._tasks import IOTask
-from lmstudio_integrations.client._waiters import Waiter
+from lmstudio_integrations.client.transport.addresses import Target
+from lmstudio_integrations.client.transport.tasks import IOTask
+from lmstudio_integrations.client.transport.waiters import Waiter
 from lmstudio_integrations.errors import LMStudioClientClosedError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.envelope import dumps
-from lmstudio_integrations.protocol.exchange import Clocks, Exchange
+from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
 from lmstudio_integrations.protocol.session import client_closed
 from lmstudio_integrations.types.files import Origin
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client._connection import Pool
-    from lmstudio_integrations.client._flight import Flight
-    from lmstudio_integrations.client._io import IOThread
     from lmstudio_integrations.client._server_models import ServerModels
     from lmstudio_integrations.client._turns import Turn, Turns
+    from lmstudio_integrations.client.transport.connections import Pool
+    from lmstudio_integrations.client.transport.flight import Flight
+    from lmstudio_integrations.client.transport.io_thread import IOThread
 
 T = TypeVar("T")
 WaiterT_co = TypeVar("WaiterT_co", bound=Waiter, covariant=True)
 
 FOR_EVER = math.inf
 
-NO_CLOCKS: Clocks = {}
+NO_TIMEOUTS: Timeouts = {}
 
 _owners = itertools.count(1)
 
@@ -83,12 +83,12 @@ class Call(Generic[WaiterT_co]):
         self.abandon()
 
 
-class Link(Generic[WaiterT_co]):
+class Dispatcher(Generic[WaiterT_co]):
     """What a client and its handles share.
 
     Args:
         target: Which server, as whom.
-        clocks: The limits of every call that names none.
+        timeouts: The limits of every call that names none.
         make_waiter: How this client's callers wait.
         keep: Seconds for which an idle connection is kept open for this client.
     """
@@ -96,12 +96,12 @@ class Link(Generic[WaiterT_co]):
     def __init__(
         self,
         target: Target,
-        clocks: Clocks,
+        timeouts: Timeouts,
         make_waiter: "Callable[[IOThread], WaiterT_co]",
         keep: float = FOR_EVER,
     ) -> None:
         self.target = target
-        self.clocks = clocks
+        self.timeouts = timeouts
         self._make_waiter = make_waiter
         self._keep = keep
         self._owner = next(_owners)
@@ -119,23 +119,23 @@ class Link(Generic[WaiterT_co]):
         """Whether the client was closed."""
         return not self._finalizer.alive
 
-    def with_clocks(self, clocks: Clocks) -> Self:
-        """Return this link with limits of its own."""
-        return self._like(clocks, self._since)
+    def with_timeouts(self, timeouts: Timeouts) -> Self:
+        """Return this dispatcher with limits of its own."""
+        return self._like(timeouts, self._since)
 
-    def for_one(self, clocks: Clocks = NO_CLOCKS) -> Self:
-        """Return this link for one operation of several calls: with its limits, the total one counted from now."""
-        if self._since is not None and not clocks:
+    def for_one(self, timeouts: Timeouts = NO_TIMEOUTS) -> Self:
+        """Return this dispatcher for one operation of several calls, whose total timeout counts from now."""
+        if self._since is not None and not timeouts:
             return self  # it is part of an operation already
-        like = self._like(clocks, self._since or time.monotonic())
+        like = self._like(timeouts, self._since or time.monotonic())
         if self._since is None:
             like._load_times = []  # noqa: SLF001 - it is one of us
         return like
 
-    def _like(self, clocks: Clocks, since: float | None) -> Self:
+    def _like(self, timeouts: Timeouts, since: float | None) -> Self:
         like = object.__new__(type(self))
-        limits = {**self.clocks, **clocks} if clocks else self.clocks
-        like.__dict__.update(self.__dict__, clocks=limits, _since=since, _original=self)
+        limits = {**self.timeouts, **timeouts} if timeouts else self.timeouts
+        like.__dict__.update(self.__dict__, timeouts=limits, _since=since, _original=self)
         return like
 
     @property
@@ -146,14 +146,14 @@ class Link(Generic[WaiterT_co]):
         return found
 
     def with_turn(self, turn: "Turn") -> Self:
-        """Return this link for calls that keep a turn until they have ended."""
-        like = self._like(self.clocks, self._since)
+        """Return this dispatcher for calls that keep a turn until they have ended."""
+        like = self._like(self.timeouts, self._since)
         like.turn = turn
         return like
 
     def wait_for_turn(self, turn: "Turn") -> IOTask[None]:
         """Start to wait for a turn; `end_turn` must follow, whatever comes of it."""
-        turns, queue_timeout, left = self.models.turns, self.clocks.get("queue_timeout"), self.time_left
+        turns, queue_timeout, left = self.models.turns, self.timeouts.get("queue_timeout"), self.time_left
         return self.run_task(lambda: turns.wait(turn, queue_timeout, left))
 
     def wait_for_flight(self, flight: "Flight") -> IOTask[None]:
@@ -193,7 +193,7 @@ class Link(Generic[WaiterT_co]):
     @property
     def time_left(self) -> float | None:
         """Seconds until `timeout` expires for the operation; `None` without one."""
-        timeout = self.clocks.get("timeout")
+        timeout = self.timeouts.get("timeout")
         return None if timeout is None else timeout - self.elapsed
 
     def start(
@@ -236,7 +236,7 @@ class Link(Generic[WaiterT_co]):
         specifier_of = _Specifiers(endpoint)
         for parameter in parameters:
             waiter, text = self._make_waiter(io), None if parameter is None else _json_of(parameter, doing)
-            exchange = Exchange(endpoint, text, waiter, self.clocks, started, doing, self._owner, since=now)
+            exchange = Exchange(endpoint, text, waiter, self.timeouts, started, doing, self._owner, since=now)
             exchange.specifier = specifier_of(parameter)
             exchanges.append(exchange)
             calls.append(Call(io, where, exchange, waiter))
@@ -325,14 +325,14 @@ def io_thread() -> "IOThread":
 
 @cache
 def _threads() -> "type[IOThread]":
-    from lmstudio_integrations.client._io import IOThread  # noqa: PLC0415 - with the first call
+    from lmstudio_integrations.client.transport.io_thread import IOThread  # noqa: PLC0415 - with the first call
 
     return IOThread
 
 
 @cache
 def _pools() -> "type[Pool]":
-    from lmstudio_integrations.client._connection import Pool  # noqa: PLC0415 - with the first call
+    from lmstudio_integrations.client.transport.connections import Pool  # noqa: PLC0415 - with the first call
 
     return Pool
 

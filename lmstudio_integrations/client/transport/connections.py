@@ -1,6 +1,6 @@
 """Sockets to the server: one per target and namespace, opened on first use, shared by every client.
 
-All of this runs on the I/O thread; `Link`, in `_link.py`, is the callers' side of it.
+All of this runs on the I/O thread; `Dispatcher`, in `_dispatcher.py`, is the callers' side of it.
 """
 
 import asyncio
@@ -11,12 +11,12 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lmstudio_integrations.client._address import Address, Target
-from lmstudio_integrations.client._io import IOThread
-from lmstudio_integrations.client._socket_session import SocketSession, closed_here, dead
-from lmstudio_integrations.client._tasks import IOTask
+from lmstudio_integrations.client.transport.addresses import Address, Target
+from lmstudio_integrations.client.transport.io_thread import IOThread
+from lmstudio_integrations.client.transport.socket_session import SocketSession, closed_here, dead
+from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.protocol.endpoints import Namespace
-from lmstudio_integrations.protocol.exchange import Clocks, Exchange
+from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
 from lmstudio_integrations.protocol.instance_queue import Instances, no_instances
 from lmstudio_integrations.types.files import Origin
 
@@ -64,7 +64,7 @@ class Connection:
         self._check: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
-        self._clocks: Clocks = {}
+        self._timeouts: Timeouts = {}
         self._uploads: weakref.WeakSet[Origin] = weakref.WeakSet()
         self.users: dict[int, float] = {}
         """Who may use it again, each with the seconds for which it wants an idle connection kept open."""
@@ -75,7 +75,7 @@ class Connection:
             self._detach()
         current = self._current or self._open()
         session = current.session
-        self._clocks = exchanges[0].clocks
+        self._timeouts = exchanges[0].timeouts
         must_check = self._check is not None or current.quiet_for() > QUIET
         session.paused = session.paused or must_check
         for exchange in exchanges:
@@ -192,7 +192,7 @@ class Connection:
 
     def _ping_timeout(self) -> float:
         """Return how long a ping may take: of a short `connect_timeout`, half is left for a second socket."""
-        limit = self._clocks.get("connect_timeout")
+        limit = self._timeouts.get("connect_timeout")
         return PING_TIMEOUT if limit is None else min(PING_TIMEOUT, limit / 2)
 
     async def _is_replaced(self, current: SocketSession, limit: float) -> bool:
@@ -254,7 +254,7 @@ class Connection:
         timed_out = session.tick(now)
         current.flush()
         wanted = session.wanted
-        keepalive = session.keepalive if wanted else self._clocks.get("keepalive")
+        keepalive = session.keepalive if wanted else self._timeouts.get("keepalive")
         quiet = current.quiet_for()
         if timed_out or (keepalive is not None and quiet >= keepalive):
             self._start_check(current)

@@ -13,8 +13,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Event
 
-from lmstudio_integrations.client._io import IOThread
-from lmstudio_integrations.client._probe import redirected
+from lmstudio_integrations.client.transport.greeting import redirected
+from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.protocol.session import ClientSession
 
 _MESSAGES = (Opcode.TEXT, Opcode.BINARY)

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from lmstudio_integrations._shortening import shortened
-from lmstudio_integrations.client._link import Call, Link
-from lmstudio_integrations.client._tasks import IOTask
-from lmstudio_integrations.client._waiters import LoopWaiter, ThreadWaiter
+from lmstudio_integrations.client.transport.dispatcher import Call, Dispatcher
+from lmstudio_integrations.client.transport.tasks import IOTask
+from lmstudio_integrations.client.transport.waiters import LoopWaiter, ThreadWaiter
 from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.protocol.endpoints import Namespace, channel, rpc
 from lmstudio_integrations.protocol.session import closed_early
@@ -25,7 +25,7 @@ WINDOW = 32
 """Calls of one batch that are on their way at once."""
 
 
-class Tell(partial[Any]):
+class CallbackEffect(partial[Any]):
     """A call of a caller's own function, made apart from the reading: what it raises is not the server's fault."""
 
 
@@ -62,16 +62,21 @@ async def arun(flow: Flow[T]) -> T:
 
 
 def ask(
-    link: Link[Any], namespace: Namespace, name: str, parameter: Mapping[str, Any] | None = None, *, doing: str = "RPC"
+    dispatcher: Dispatcher[Any],
+    namespace: Namespace,
+    name: str,
+    parameter: Mapping[str, Any] | None = None,
+    *,
+    doing: str = "RPC",
 ) -> Flow[Any]:
     """Make a call and return its result."""
-    with link.start(namespace, rpc(namespace, name), parameter, doing=doing) as call:
+    with dispatcher.start(namespace, rpc(namespace, name), parameter, doing=doing) as call:
         (result,) = yield call
         return result
 
 
 def ask_many(
-    link: Link[Any],
+    dispatcher: Dispatcher[Any],
     namespace: Namespace,
     name: str,
     parameters: Sequence[Mapping[str, Any]],
@@ -90,7 +95,7 @@ def ask_many(
     try:
         for done in range(len(parameters)):
             if len(calls) - done <= WINDOW // 2 and (due := parameters[len(calls) : done + WINDOW]):
-                calls += link.start_all(namespace, endpoint, due, doing=doing)
+                calls += dispatcher.start_all(namespace, endpoint, due, doing=doing)
             (result,) = yield calls[done]
             with understanding(doing):
                 results.append(read(result))
@@ -109,21 +114,21 @@ def wait_for(task: IOTask[T]) -> Flow[T]:
 
 
 def follow(
-    link: Link[Any],
+    dispatcher: Dispatcher[Any],
     namespace: Namespace,
     name: str,
     parameter: Mapping[str, Any] | None,
-    read: Callable[[dict[str, Any]], Tell | T | None],
+    read: Callable[[dict[str, Any]], CallbackEffect | T | None],
     *,
     doing: str,
 ) -> Flow[T]:
     """Open a channel and read its packets until one of them gives the result; tell the caller what others say."""
-    with link.start(namespace, channel(namespace, name), parameter, doing=doing) as call:
+    with dispatcher.start(namespace, channel(namespace, name), parameter, doing=doing) as call:
         while batch := (yield call):
             for packet in batch:
                 with understanding(doing):
                     result = read(packet)
-                if isinstance(result, Tell):
+                if isinstance(result, CallbackEffect):
                     result()
                 elif result is not None:
                     call.release()

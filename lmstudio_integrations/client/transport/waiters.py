@@ -16,7 +16,7 @@ from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioRu
 if TYPE_CHECKING:
     import asyncio
 
-    from lmstudio_integrations.client._io import IOThread
+    from lmstudio_integrations.client.transport.io_thread import IOThread
 
 SLICE = 0.1
 """Seconds of one wait; a longer one cannot be interrupted by Ctrl-C on Windows."""

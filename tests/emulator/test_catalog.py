@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.catalogue import (
+from lmstudio_integrations.emulator.catalog import (
     BUNDLED,
-    Catalogue,
+    Catalog,
     bundled,
     describe,
     entry,
@@ -42,8 +42,8 @@ def test_the_bundled_models_have_the_names_of_their_weights() -> None:
 
 
 def test_an_emulator_has_the_bundled_models_unless_told_otherwise() -> None:
-    assert Emulator().catalogue.models == bundled()
-    assert Emulator([]).catalogue.models == ()
+    assert Emulator().catalog.models == bundled()
+    assert Emulator([]).catalog.models == ()
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_model_that_is_not_complete_is_refused(text: str) -> None:
         parse_model(text)
 
 
-def test_a_catalogue_is_read_from_toml(tmp_path: Path) -> None:
+def test_a_catalog_is_read_from_toml(tmp_path: Path) -> None:
     path = tmp_path / "models.toml"
     path.write_text(
         """
@@ -114,8 +114,8 @@ def test_a_catalogue_is_read_from_toml(tmp_path: Path) -> None:
         "llm.prediction.maxPredictedTokens": {"checked": True, "value": 5},
         "llm.prediction.temperature": 0,
     }
-    assert Emulator(catalog=path).catalogue == found
-    assert Emulator(["more"], catalog=found).catalogue.models == (model, ModelEntry(key="more"))
+    assert Emulator(catalog=path).catalog == found
+    assert Emulator(["more"], catalog=found).catalog.models == (model, ModelEntry(key="more"))
 
 
 @pytest.mark.parametrize(
@@ -143,17 +143,17 @@ def test_a_catalogue_is_read_from_toml(tmp_path: Path) -> None:
         ({"model": [{"key": "a", "engine": "llama_cpp"}]}, "model 'a': there is no file"),
     ],
 )
-def test_what_is_wrong_in_a_catalogue_is_named(tables: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_in_a_catalog_is_named(tables: dict[str, Any], message: str) -> None:
     with pytest.raises(LMStudioValueError, match=message):
         Emulator(catalog=tables)
 
 
 @pytest.mark.parametrize("content", [None, b"[[model", '[[model]]\nkey = "é"'.encode("latin-1")])
-def test_a_catalogue_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_a_catalog_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "models.toml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(LMStudioValueError, match="cannot read the catalogue"):
+    with pytest.raises(LMStudioValueError, match="cannot read the catalog"):
         load_toml(path)
 
 
@@ -165,14 +165,14 @@ def put(folder: Path, name: str, architecture: str | None = None) -> Path:
     return path
 
 
-def test_a_folder_in_the_layout_of_lm_studio_is_a_catalogue(tmp_path: Path) -> None:
+def test_a_folder_in_the_layout_of_lm_studio_is_a_catalog(tmp_path: Path) -> None:
     chat = put(tmp_path, "me/Chat-GGUF/Chat-Q4_K_M.gguf", "llama")
     put(tmp_path, "me/Chat-GGUF/mmproj-Chat.gguf", "clip")
     put(tmp_path, "me/MiniLM-GGUF/MiniLM.F16.gguf", "bert")
     put(tmp_path, "me/Twice-GGUF/Twice-Q4_0.gguf", "llama")
     put(tmp_path, "me/Twice-GGUF/Twice-Q8_0.gguf", "llama")
     put(tmp_path, "broken-embed.gguf")
-    found = Emulator(catalog=tmp_path).catalogue.models
+    found = Emulator(catalog=tmp_path).catalog.models
     assert {each.key: (each.kind, each.full_path) for each in found} == {
         "chat": ("llm", "me/Chat-GGUF/Chat-Q4_K_M.gguf"),
         "minilm": ("embedding", "me/MiniLM-GGUF/MiniLM.F16.gguf"),
@@ -242,19 +242,19 @@ def test_weights_are_never_played_by_a_script() -> None:
 
 
 def test_weights_that_are_still_to_be_downloaded_need_not_be_there() -> None:
-    (model,) = Emulator([{"key": "a", "weights": "/no/such.gguf", "downloaded": False}]).catalogue.models
+    (model,) = Emulator([{"key": "a", "weights": "/no/such.gguf", "downloaded": False}]).catalog.models
     assert model.engine == "llama_cpp"
 
 
 def test_a_name_is_a_key_before_it_is_an_alias_or_a_path() -> None:
     one = ModelEntry(key="one", path="Me/One-GGUF/one.gguf", aliases=("two",))
     two = ModelEntry(key="two", path="me/two/two.gguf")
-    catalogue = Catalogue(models=(one, two))
-    assert catalogue.find("two") == [two]
-    assert catalogue.find("me/one") == [one]
-    assert catalogue.find("me/") == [one, two]
-    assert catalogue.find("m") == []
-    assert Catalogue(models=(one,)).find("two") == [one]
+    catalog = Catalog(models=(one, two))
+    assert catalog.find("two") == [two]
+    assert catalog.find("me/one") == [one]
+    assert catalog.find("me/") == [one, two]
+    assert catalog.find("m") == []
+    assert Catalog(models=(one,)).find("two") == [one]
 
 
 def test_what_an_entry_says_goes_before_what_its_weights_say() -> None:
@@ -279,21 +279,21 @@ def test_a_preset_without_a_name_is_found_by_its_identifier() -> None:
 
 # The page of the documentation
 
-PAGE = (Path(__file__).parents[2] / "docs" / "catalogue.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "catalog.md").read_text(encoding="utf-8")
 
 
-def test_the_catalogue_of_the_documentation_works() -> None:
+def test_the_catalog_of_the_documentation_works() -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
-    catalogue = from_tables(tomllib.loads(example))
-    scripted = [each.key for each in catalogue.models if each.engine == "scripted"]
-    with Emulator(catalog=catalogue) as server:
+    catalog = from_tables(tomllib.loads(example))
+    scripted = [each.key for each in catalog.models if each.engine == "scripted"]
+    with Emulator(catalog=catalog) as server:
         assert [server.load(key).identifier for key in scripted] == scripted
         assert len(scripted) == 2
 
 
 def test_the_program_of_the_documentation_works() -> None:
     (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    exec(compile(example, "docs/catalogue.md", "exec"), {})
+    exec(compile(example, "docs/catalog.md", "exec"), {})
 
 
 def test_the_documentation_names_every_field_condition_and_step() -> None:

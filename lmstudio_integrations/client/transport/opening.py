@@ -6,15 +6,15 @@ Called by `_socket_session.py`; runs on the I/O thread. The socket library is lo
 import logging
 from typing import TYPE_CHECKING
 
-from lmstudio_integrations._discreet import client_logger
+from lmstudio_integrations._redacting_logger import client_logger
 from lmstudio_integrations._secrets import holds_secret, redact
-from lmstudio_integrations.client._address import Address, Target, local_candidates
-from lmstudio_integrations.client._probe import diagnose, first_greeting
+from lmstudio_integrations.client.transport.addresses import Address, Target, local_candidates
+from lmstudio_integrations.client.transport.greeting import diagnose, first_greeting
 from lmstudio_integrations.errors import LMStudioUnreachableError
 from lmstudio_integrations.protocol.endpoints import Namespace
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client._socket import Socket
+    from lmstudio_integrations.client.transport.websocket import Socket
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ async def _locate() -> Address:
 
 
 async def _handshake(address: Address, namespace: Namespace, target: Target) -> "Socket":
-    from lmstudio_integrations.client._socket import Connect, Socket, redirect_of  # noqa: PLC0415 - on first use
+    from lmstudio_integrations.client.transport.websocket import Connect, Socket, redirect_of  # noqa: PLC0415 - on first use
 
     try:
         socket = await Connect(

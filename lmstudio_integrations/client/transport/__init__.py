@@ -1,0 +1,1 @@
+"""What moves bytes and wakes callers: the I/O thread, sockets, addresses, and how a caller waits for a result."""
