@@ -17,26 +17,26 @@ from lmstudio_integrations import errors
 PACKAGE = Path(lmstudio_integrations.__file__).parent
 NAME = PACKAGE.name
 
-TOOLS = {"errors", "_hints", "_narrow", "_renewals", "_secrets", "_shortening", "_urls"}
+TOOLS = {"errors", "_suggestions", "_typeguards", "_renewals", "_secrets", "_shortening", "_urls"}
 """What every part may use; none of them knows anything of this package but its errors."""
 
 LAYERS: dict[str, set[str]] = {
     "errors": {"_secrets"},
-    "_discreet": set(),
+    "_redacting_logger": set(),
     "_environment": set(),
-    "_hints": set(),
-    "_narrow": set(),
+    "_suggestions": set(),
+    "_typeguards": set(),
     "_shortening": set(),
     "_urls": set(),
     "_renewals": set(),
-    "_secrets": {"_hints", "_narrow"},
+    "_secrets": {"_suggestions", "_typeguards"},
     "types": TOOLS,
     "protocol": {"types", *TOOLS},
-    "client": {"protocol", "types", "_discreet", "_environment", *TOOLS},
+    "client": {"protocol", "types", "_redacting_logger", "_environment", *TOOLS},
     "_adapters": {"client", "protocol", "types", "_environment", *TOOLS},
     "langchain": {"_adapters", "client", "protocol", "types", *TOOLS},
     "llama_index": {"_adapters", "client", "protocol", "types", "_environment", *TOOLS},
-    "emulator": {"protocol", "types", "_discreet", *TOOLS},
+    "emulator": {"protocol", "types", "_redacting_logger", *TOOLS},
     "pytest_plugin": {"emulator"},
     "cli": {"emulator", "langchain", "client", "protocol", "types", "_environment", *TOOLS},
 }
