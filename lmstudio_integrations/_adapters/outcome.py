@@ -1,20 +1,22 @@
-"""What every framework reports of a finished prediction: why it ended, and what is missing. Does no I/O but logging."""
+"""What the adapters of both frameworks report of a finished prediction, besides its text.
+
+Built from the client's `PredictionResult`; `langchain/_chunks.py` and `llama_index/_chunks.py` put it into the
+framework's own objects. Does no I/O but logging.
+"""
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
 from lmstudio_integrations._shortening import shortened
-from lmstudio_integrations._typeguards import is_count
-from lmstudio_integrations.types.results import LlmPredictionFragment, LlmPredictionStats, PredictionEnd
+from lmstudio_integrations.types.results import LlmPredictionStats, PredictionEnd, PredictionResult, ToolCallRecord
 
 logger = logging.getLogger(__name__)
 
-NOT_FINISHED = "the call was not finished"
-NOT_PARSED = "the call could not be parsed"
 REQUIRED = (
-    "a tool call was required, and the model answered without one; "
+    "a tool call was required, and the model responded without one; "
     "use a model that was trained for tools, or tool_choice='auto'"
 )
 
@@ -27,59 +29,146 @@ _FINISH_REASONS = {
 }
 """The server's stop reasons in OpenAI's words; others stay as they are."""
 
-_COUNTS = ("prompt_tokens_count", "predicted_tokens_count", "total_tokens_count")
-_FIGURES = {str(field.alias): name for name, field in LlmPredictionStats.model_fields.items() if name not in _COUNTS}
-"""The server's figures by wire name; the token counts are the framework's to report."""
+_TOKEN_COUNTS = ("prompt_tokens_count", "predicted_tokens_count", "total_tokens_count")
+_STATS = {
+    str(field.alias): name for name, field in LlmPredictionStats.model_fields.items() if name not in _TOKEN_COUNTS
+}
+"""The server's statistics by wire name, without the token counts, for which each framework has a place of its own."""
 
 
-def finish_reason(end: PredictionEnd, *, called: bool) -> str | None:
-    """Return why the prediction ended, in OpenAI's words; a turn with tool calls may end like any other."""
-    stop_reason = end.stats.get("stopReason")
-    if called and stop_reason == "eosFound":
-        return "tool_calls"
-    return _FINISH_REASONS.get(str(stop_reason), stop_reason)
+@dataclass(frozen=True, slots=True)
+class ToolCallOptions:
+    """What the caller expects of tool calls.
+
+    Attributes:
+        required: Whether there must be one.
+        parallel: Whether there may be more than one; otherwise the first is kept.
+        names: The tools' own names by the names that were sent, where the two differ.
+    """
+
+    required: bool = False
+    parallel: bool = True
+    names: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def own_name(self, name: str) -> str:
+        """Return a tool's own name."""
+        return self.names.get(name, name)
 
 
-def figures(end: PredictionEnd) -> dict[str, Any]:
-    """Return the server's figures by our names: speed, times, stop reason, draft statistics."""
-    return {_FIGURES[name]: value for name, value in end.stats.items() if name in _FIGURES and value is not None}
+@dataclass(frozen=True, slots=True)
+class FailedCall:
+    """A tool call that cannot be run.
+
+    Attributes:
+        name: The tool's own name, if it was received.
+        reason: Why it failed, in one line.
+        record: What was received of it.
+    """
+
+    name: str | None
+    reason: str
+    record: ToolCallRecord
+
+    @property
+    def written(self) -> str:
+        """The arguments as the model wrote them, or all that it wrote of the call."""
+        failure = self.record.failure
+        return "".join(self.record.fragments) or (failure and failure.raw_content) or ""
+
+
+class Outcome:
+    """A finished prediction, with its tool calls sorted out.
+
+    Attributes:
+        result: The prediction.
+        options: What the caller expects of tool calls.
+        calls: The complete tool calls that are kept.
+        failed: The others.
+    """
+
+    def __init__(self, result: PredictionResult, options: ToolCallOptions) -> None:
+        self.result = result
+        self.options = options
+        self.calls: list[ToolCallRecord] = []
+        self.failed: list[FailedCall] = []
+        for record in result.tool_calls:
+            if self.calls and not options.parallel:
+                break
+            if record.end is not None:
+                self.calls.append(record)
+            else:
+                name = record.name and options.own_name(record.name)
+                self.failed.append(FailedCall(name, _reason(record, result), record))
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the prediction ended, in OpenAI's words; a turn with tool calls may end like any other."""
+        stop_reason = self.result.end.stats.get("stopReason")
+        if self.calls and stop_reason == "eosFound":
+            return "tool_calls"
+        return _FINISH_REASONS.get(str(stop_reason), stop_reason)
+
+    @property
+    def only_reasoning(self) -> bool:
+        """Whether the model wrote reasoning and nothing else."""
+        result = self.result
+        return bool(result.reasoning_content) and not (result.content.strip() or self.calls or self.failed)
+
+    @property
+    def lacks_call(self) -> bool:
+        """Whether a tool call was required and the model began none."""
+        return self.options.required and not (self.calls or self.failed)
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The model that responded: its name, its instance's identifier and its context length."""
+        info = self.result.end.model_info
+        return {
+            "model_name": info.get("modelKey") or info.get("identifier"),
+            "instance_identifier": info.get("identifier"),
+            "context_length": info.get("contextLength"),
+        }
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """The server's statistics by our names: speed, times, stop reason, speculative decoding."""
+        stats = self.result.end.stats
+        return {_STATS[name]: value for name, value in stats.items() if name in _STATS and value is not None}
+
+    def log_only_reasoning(self) -> None:
+        """Log that the model wrote nothing but reasoning, if it did."""
+        if self.only_reasoning:
+            logger.warning(
+                "the response of %r is all reasoning; raise max_tokens, or set enable_thinking=False",
+                self.result.end.model_info.get("modelKey"),
+            )
+
+    def log_missing_call(self) -> None:
+        """Log that a required tool call is missing, if it is."""
+        if self.lacks_call and not self.only_reasoning:
+            logger.warning("%r: %s", self.result.end.model_info.get("modelKey"), REQUIRED)
 
 
 def token_counts(end: PredictionEnd) -> tuple[int, int, int]:
-    """Return the tokens of the prompt, of the answer, and of both; 0 for what the server did not count."""
-    read, written = end.stats.get("promptTokensCount") or 0, end.stats.get("predictedTokensCount") or 0
-    return read, written, end.stats.get("totalTokensCount") or read + written
-
-
-def with_tokens(total: int, fragment: LlmPredictionFragment) -> int:
-    """Return a number of tokens with those of one more fragment; a count that cannot be is left out."""
-    return total + fragment.tokens_count if is_count(fragment.tokens_count) else total
-
-
-def warn_without_call(end: PredictionEnd) -> None:
-    """Log that a required tool call did not come."""
-    logger.warning("%r: %s", end.model_info.get("modelKey"), REQUIRED)
-
-
-def warn_only_reasoning(end: PredictionEnd) -> None:
-    """Log that the model wrote nothing but reasoning."""
-    logger.warning(
-        "the response of %r is all reasoning; raise max_tokens, or set enable_thinking=False",
-        end.model_info.get("modelKey"),
-    )
-
-
-def cut_off(end: PredictionEnd) -> str:
-    """Return why a tool call is not whole when the prediction ends in the middle of it."""
-    return f"the call was cut off ({end.stats.get('stopReason')})"
-
-
-def failure(error: Mapping[str, Any]) -> str:
-    """Return the text of an error on the wire, in one line."""
-    texts = (error.get("title"), error.get("cause"))
-    return ": ".join(shortened(text) for text in texts if isinstance(text, str) and text) or NOT_PARSED
+    """Return the tokens of the prompt, of the response, and of both; 0 for what the server did not count."""
+    stats = end.stats
+    prompt, predicted = stats.get("promptTokensCount") or 0, stats.get("predictedTokensCount") or 0
+    return prompt, predicted, stats.get("totalTokensCount") or prompt + predicted
 
 
 def new_call_id() -> str:
     """Return an identifier for a tool call that the server gave none."""
     return f"call_{uuid4().hex}"
+
+
+def _reason(record: ToolCallRecord, result: PredictionResult) -> str:
+    """Return why a tool call is not complete, in one line."""
+    if record.failure is not None:
+        error = record.failure.error
+        texts = (error.get("title"), error.get("cause"))
+        return ": ".join(shortened(text) for text in texts if isinstance(text, str) and text) or (
+            "the call could not be parsed"
+        )
+    if record is not result.tool_calls[-1]:
+        return "the call was not finished"
+    return f"the call was cut off ({result.end.stats.get('stopReason')})"

@@ -1,20 +1,17 @@
 """Making a call again where the caller has seen nothing of the first attempt: `max_retries`.
 
-That is so when no server answered, and when the connection was lost before anything was delivered. The client loads
-models again by itself, but it cannot know that the fragments of a stream are only gathered here: so a non-streaming
-call is also made again when its model was evicted. Nothing else is ever repeated.
+That is so when no server answered, and when the connection was lost before anything was delivered. Nothing else is
+ever repeated here: the client loads models again by itself.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
-from lmstudio_integrations._renewals import renewal_pauses
 from lmstudio_integrations.errors import (
     LMStudioConnectionLostError,
     LMStudioError,
-    LMStudioModelUnloadedError,
     LMStudioTimeoutError,
     LMStudioUnreachableError,
 )
@@ -23,7 +20,7 @@ from lmstudio_integrations.types.results import PromptProgress
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
     from lmstudio_integrations.client.sync import PredictionStream
-    from lmstudio_integrations.types.results import PredictionEvent
+    from lmstudio_integrations.types.results import PredictionEvent, PredictionResult
 
 T = TypeVar("T")
 
@@ -35,24 +32,14 @@ asleep = asyncio.sleep
 
 
 class _Attempts:
-    """Counts the attempts of one call.
+    """Counts the attempts of one call. `retries` may follow the first."""
 
-    Args:
-        retries: How many may follow the first.
-        renewals: Seconds to wait before each further attempt after the model was unloaded.
-    """
-
-    def __init__(self, retries: int, renewals: Iterable[float] = ()) -> None:
+    def __init__(self, retries: int) -> None:
         self._delays: Iterator[float] = (min(_FIRST_DELAY * 2**attempt, _LONGEST_DELAY) for attempt in range(retries))
-        self._renewals = iter(renewals)
 
     def delay_after(self, error: LMStudioError) -> float:
         """Return the seconds to wait before the next attempt; raise the error where there is none."""
-        delay: float | None = None
-        if isinstance(error, LMStudioModelUnloadedError):
-            delay = next(self._renewals, None) if error.retryable else None
-        elif _is_retryable(error):
-            delay = next(self._delays, None)
+        delay = next(self._delays, None) if _is_retryable(error) else None
         if delay is None:
             raise error
         return delay
@@ -75,9 +62,9 @@ def _delivers(batch: "list[PredictionEvent]") -> bool:
     return any(type(event) is not PromptProgress for event in batch)
 
 
-def repeat(call: Callable[[], T], retries: int, renewals: Iterable[float] = ()) -> T:
+def repeat(call: Callable[[], T], retries: int) -> T:
     """Return what a call returns."""
-    attempts = _Attempts(retries, renewals)
+    attempts = _Attempts(retries)
     while True:
         try:
             return call()
@@ -86,9 +73,9 @@ def repeat(call: Callable[[], T], retries: int, renewals: Iterable[float] = ()) 
         sleep(delay)
 
 
-async def arepeat(call: Callable[[], Awaitable[T]], retries: int, renewals: Iterable[float] = ()) -> T:
+async def arepeat(call: Callable[[], Awaitable[T]], retries: int) -> T:
     """Return what a call returns."""
-    attempts = _Attempts(retries, renewals)
+    attempts = _Attempts(retries)
     while True:
         try:
             return await call()
@@ -97,38 +84,24 @@ async def arepeat(call: Callable[[], Awaitable[T]], retries: int, renewals: Iter
         await asleep(delay)
 
 
-def accumulate(
-    open_stream: "Callable[[], PredictionStream]",
-    new: Callable[[], T],
-    add: "Callable[[T, list[PredictionEvent]], object]",
-    retries: int,
-) -> T:
-    """Return all events of a prediction, gathered; what came before a connection or the model was lost is dropped."""
+def result_of(open_stream: "Callable[[], PredictionStream]", retries: int) -> "PredictionResult":
+    """Return a prediction at its end. The client generates again by itself if the model was unloaded meanwhile."""
 
-    def attempt() -> T:
-        result = new()
-        for batch in batches(open_stream, 0):
-            add(result, batch)
-        return result
+    def attempt() -> "PredictionResult":
+        with open_stream() as stream:
+            return stream.wait_for_result()
 
-    return repeat(attempt, retries, renewal_pauses())
+    return repeat(attempt, retries)
 
 
-async def aaccumulate(
-    open_stream: "Callable[[], Awaitable[AsyncPredictionStream]]",
-    new: Callable[[], T],
-    add: "Callable[[T, list[PredictionEvent]], object]",
-    retries: int,
-) -> T:
-    """Return all events of a prediction, gathered; see `accumulate`."""
+async def aresult_of(open_stream: "Callable[[], Awaitable[AsyncPredictionStream]]", retries: int) -> "PredictionResult":
+    """Return a prediction at its end; see `result_of`."""
 
-    async def attempt() -> T:
-        result = new()
-        async for batch in abatches(open_stream, 0):
-            add(result, batch)
-        return result
+    async def attempt() -> "PredictionResult":
+        async with await open_stream() as stream:
+            return await stream.wait_for_result()
 
-    return await arepeat(attempt, retries, renewal_pauses())
+    return await arepeat(attempt, retries)
 
 
 def batches(open_stream: "Callable[[], PredictionStream]", retries: int) -> "Generator[list[PredictionEvent]]":

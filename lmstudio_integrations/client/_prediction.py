@@ -3,7 +3,7 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -242,9 +242,8 @@ class Prediction:
         """Keep what has come, tell the caller, and make the result if that was the end; return what to hand on."""
         if not batch:
             raise _Left if self._cancelled else closed_early(self._doing)
-        add, callbacks = self._so_far.add, self.callbacks
-        for event in batch:
-            add(event)
+        callbacks = self.callbacks
+        self._so_far.add_all(batch)
         if callbacks is not _NO_CALLBACKS:
             for event in batch:
                 self._tell(event, callbacks)
@@ -258,7 +257,7 @@ class Prediction:
             self._record_failure(failure)
             return batch[:-1]
         if callbacks.on_message is not None:
-            callbacks.on_message(self._message())
+            callbacks.on_message(_message(self.result()))
         return batch
 
     def to_end(self) -> Flow[PredictionResult]:
@@ -395,10 +394,6 @@ class Prediction:
         self._told_progress = progress
         told(progress)
 
-    def _message(self) -> AssistantMessage:
-        calls = [ToolCallRequestPart(tool_call_request=call.to_request()) for call in self._so_far.tool_calls]
-        return AssistantMessage(content=[TextPart(text="".join(self._so_far.text)), *calls])
-
     def _finish(self, end: PredictionEnd) -> None:
         """Build the result, or raise what the stop reason means."""
         assert self._call is not None, "what ends has been asked for"
@@ -411,19 +406,18 @@ class Prediction:
         load_time = self._dispatcher.take_load_time()
         if load_time is not None:
             end.stats = {**end.stats, "modelLoadTimeSec": load_time}
+        result = self._so_far.result()
         if self.on_failed_call is not None:
-            for call in self._so_far.failed_calls:
-                self.on_failed_call(_failed_call(call))
-        text = "".join(self._so_far.text)
-        parsed = json_object(text) if self.structured and reason != "userStopped" else None
-        self._result = PredictionResult(
-            content=text,
-            reasoning_content="".join(self._so_far.reasoning),
-            end=end,
-            parsed=text if parsed is None else parsed,
-            structured=parsed is not None,
-            tool_call_requests=tuple(call.to_request() for call in self._so_far.tool_calls),
-        )
+            for call in result.tool_calls:
+                if call.failure is not None:
+                    self.on_failed_call(_failed_call(call.failure))
+        parsed = json_object(result.content) if self.structured and reason != "userStopped" else None
+        self._result = result if parsed is None else replace(result, parsed=parsed, structured=True)
+
+
+def _message(result: PredictionResult) -> AssistantMessage:
+    calls = [ToolCallRequestPart(tool_call_request=call) for call in result.tool_call_requests]
+    return AssistantMessage(content=[TextPart(text=result.content), *calls])
 
 
 def _failed_call(call: ToolCallFailed) -> LMStudioToolCallError:

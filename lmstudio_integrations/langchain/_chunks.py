@@ -1,44 +1,34 @@
-"""Events of a prediction to LangChain's chunks, or to one result. Pure; knows neither client nor chat model.
+"""A prediction as LangChain's message, whole or in chunks. Pure; knows neither client nor chat model.
 
 What langchain-core does with chunks decides their form:
 
-- One chunk is of one kind: text, reasoning, or tool calls.
-- Numbers and strings in the metadata of two chunks are added up, so everything but the provider's name, which is
-  exempt, is on the last chunk only.
-- With `output_version="v1"` core counts text and reasoning blocks itself, from 0, by changes of kind; a tool call with
-  the number of such a block would be merged into it. So tool calls count from `FIRST_TOOL_INDEX`.
-- `invalid_tool_calls` on a chunk are parsed again, leniently, into valid ones. A call that failed or was cut off is
-  therefore spoilt: one last piece makes its arguments invalid for every parser.
+- A chunk holds one kind of content: text, reasoning, or tool calls.
+- Core adds up numbers and strings in the metadata of chunks. Only the provider's name is exempt; everything else is
+  on the last chunk.
+- With `output_version="v1"` core numbers text and reasoning blocks itself, from 0, and merges a tool call into the
+  block with its number. So tool calls count from `FIRST_TOOL_INDEX`.
+- Core parses `invalid_tool_calls` of a chunk again, leniently, into valid ones. So a call that failed or was cut off is
+  invalidated: its last chunk makes the arguments invalid for every parser.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall, ToolCall, ToolCallChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, ToolCallChunk
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 
-from lmstudio_integrations._adapters.outcome import (
-    NOT_FINISHED,
-    cut_off,
-    failure,
-    figures,
-    finish_reason,
-    new_call_id,
-    token_counts,
-    warn_only_reasoning,
-    warn_without_call,
-    with_tokens,
-)
+from lmstudio_integrations._adapters.outcome import Outcome, ToolCallOptions, new_call_id, token_counts
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix, invalidator
+from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
     PredictionEvent,
-    PromptProgress,
+    PredictionResult,
     ToolCallArguments,
     ToolCallEnd,
     ToolCallFailed,
@@ -50,363 +40,96 @@ PROVIDER = "lmstudio"
 """Our name in `model_provider` and `ls_provider`; summarisation middleware trusts usage only if they agree."""
 
 FIRST_TOOL_INDEX = 1000
-"""More blocks of text and thought than come before a tool call."""
+"""More blocks of text and reasoning than come before a tool call."""
+
+_TOKEN_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
+"""OpenAI's names of the token counts."""
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What the caller wants of the chunks.
+class ChunkOptions(ToolCallOptions):
+    """What the caller expects of a response.
 
     Attributes:
-        usage: Whether the token counts are wanted.
-        required: Whether a tool call must come; a response without one is logged.
-        parallel: Whether more than one may come; otherwise the first is kept.
-        alternatives: For how many other tokens log-probabilities are wanted.
-        names: The tools' own names by those that were sent, where the two differ.
+        usage: Whether the last chunk of a stream has the token counts.
+        alternatives: How many other tokens the log-probabilities list for each token.
     """
 
     usage: bool = True
-    required: bool = False
-    parallel: bool = True
     alternatives: int = 0
-    names: Mapping[str, str] = field(default_factory=dict[str, str])
-
-    def own_name(self, name: str) -> str:
-        """Return a tool's own name."""
-        return self.names.get(name, name)
 
 
-@dataclass(slots=True)
-class _OpenCall:
-    """A tool call that has begun and not ended.
-
-    `held` are argument pieces that must not be shown yet, or ever; `sent` is what was shown.
-    """
-
-    id: str
-    index: int
-    name: str | None = None
-    named: bool = False
-    sent: str = ""
-    held: list[str] = field(default_factory=list[str])
-    scanner: JsonPrefix = field(default_factory=JsonPrefix)
+# The whole message --------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Counts:
-    """What is noted while events come, for the metadata at the end.
-
-    Attributes:
-        cached: Tokens of the prompt that came from the cache, where the server says so.
-        reasoning: About how many tokens were thoughts.
-        called: How many tool calls came whole.
-        failures: Why each of the others did not.
-        reasoned: Whether any reasoning came.
-        spoke: Whether any text came that is not blank.
-    """
-
-    cached: int | None = None
-    reasoning: int = 0
-    called: int = 0
-    failures: list[str] = field(default_factory=list[str])
-    reasoned: bool = False
-    spoke: bool = False
-
-
-class ChunkStream:
-    """Turns the events of one prediction into chunks, one for each fragment."""
-
-    def __init__(self, options: Options) -> None:
-        self._options = options
-        self._counts = Counts()
-        self._call: _OpenCall | None = None
-        self._next_index = FIRST_TOOL_INDEX
-        self.end: PredictionEnd | None = None
-        self._handlers: dict[type[Any], Callable[[Any], Sequence[ChatGenerationChunk]]] = {
-            LlmPredictionFragment: self._fragment,
-            PromptProgress: self._progress,
-            ToolCallStart: self._start,
-            ToolCallName: self._name,
-            ToolCallArguments: self._arguments,
-            ToolCallEnd: self._end,
-            ToolCallFailed: self._failed,
-            PredictionEnd: self._finish,
-        }
-
-    def chunks(self, events: Iterable[PredictionEvent]) -> Iterator[ChatGenerationChunk]:
-        """Yield the chunks of events; most have one."""
-        for event in events:
-            if type(event) is LlmPredictionFragment and event.reasoning_type == "none" and event.tokens is None:
-                # Nearly all events are like this one.
-                if not event.is_structural:
-                    if not self._counts.spoke:
-                        self._note_text(event.content)
-                    message = AIMessageChunk(content=event.content, response_metadata={"model_provider": PROVIDER})
-                    yield ChatGenerationChunk(message=message)
-            else:
-                yield from self._handlers[type(event)](event)
-
-    def _note_text(self, content: str) -> None:
-        self._counts.spoke = self._counts.spoke or bool(content.strip())
-
-    def _fragment(self, event: LlmPredictionFragment) -> Sequence[ChatGenerationChunk]:
-        metadata: dict[str, Any] = {"model_provider": PROVIDER}
-        if event.tokens:
-            metadata["logprobs"] = {"content": logprobs(event.tokens, self._options.alternatives)}
-        if event.reasoning_type == "none":
-            if event.is_structural:
-                return ()
-            self._note_text(event.content)
-            message = AIMessageChunk(content=event.content, response_metadata=metadata)
-        else:
-            self._counts.reasoning = with_tokens(self._counts.reasoning, event)
-            if event.reasoning_type != "reasoning":
-                return ()
-            self._counts.reasoned = True
-            message = AIMessageChunk(
-                content="", additional_kwargs={"reasoning_content": event.content}, response_metadata=metadata
+def to_message(result: PredictionResult, options: ChunkOptions) -> AIMessage:
+    """Return the message of a finished prediction."""
+    outcome = Outcome(result, options)
+    _log_gaps(outcome)
+    metadata = response_metadata(outcome)
+    if result.tokens:
+        metadata["logprobs"] = {"content": _logprobs(result.tokens, options.alternatives)}
+    reasoning = result.reasoning_content
+    return AIMessage(
+        content=result.content,
+        additional_kwargs={"reasoning_content": reasoning} if reasoning else {},
+        response_metadata=metadata,
+        tool_calls=[
+            tool_call(name=options.own_name(end.name), args=end.arguments or {}, id=record.id or new_call_id())
+            for record in outcome.calls
+            if (end := record.end)
+        ],
+        invalid_tool_calls=[
+            invalid_tool_call(
+                name=failed.name,
+                args=failed.written,
+                id=failed.record.id or new_call_id(),
+                error=failed.reason,
             )
-        return (ChatGenerationChunk(message=message),)
-
-    def _progress(self, event: PromptProgress) -> Sequence[ChatGenerationChunk]:
-        note_progress(event, self._counts)
-        return ()
-
-    def _dropped(self) -> bool:
-        """Whether this tool call is one too many."""
-        return self._counts.called > 0 and not self._options.parallel
-
-    def _start(self, event: ToolCallStart) -> Sequence[ChatGenerationChunk]:
-        spoilt = self._spoil(NOT_FINISHED)
-        if not self._dropped():
-            self._open(event.id)
-        return spoilt
-
-    def _open(self, call_id: str | None) -> _OpenCall:
-        self._call = _OpenCall(call_id or new_call_id(), self._next_index)
-        self._next_index += 1
-        return self._call
-
-    def _name(self, event: ToolCallName) -> Sequence[ChatGenerationChunk]:
-        call = self._call
-        if call is None or call.named:
-            return ()
-        call.name = self._options.own_name(event.name)
-        return self._show(call, "".join(call.held))
-
-    def _arguments(self, event: ToolCallArguments) -> Sequence[ChatGenerationChunk]:
-        call = self._call
-        if call is None:
-            return ()
-        if call.name is None or call.held or not event.content:
-            call.held.append(event.content)
-            return ()
-        return self._show(call, event.content)
-
-    def _show(self, call: _OpenCall, piece: str) -> Sequence[ChatGenerationChunk]:
-        """Show a piece of arguments if it can be part of a JSON object; keep it back for good otherwise."""
-        call.held = []
-        if not call.scanner.feed(piece):
-            call.held = [piece]
-            piece = ""
-        if call.named and not piece:
-            return ()
-        return _tool_chunks(self._piece(call, piece))
-
-    def _piece(self, call: _OpenCall, piece: str) -> ToolCallChunk:
-        """Return a piece of a call; identifier and name go with the first."""
-        call.sent += piece
-        first, call.named = not call.named, True
-        return tool_call_chunk(
-            name=call.name if first else None, args=piece, id=call.id if first else None, index=call.index
-        )
-
-    def _end(self, event: ToolCallEnd) -> Sequence[ChatGenerationChunk]:
-        if self._dropped():
-            return ()
-        call = self._call or self._open(event.id)
-        self._call = None
-        self._counts.called += 1
-        arguments, name = event.arguments or {}, self._options.own_name(event.name)
-        rest = _completion(call.sent, arguments)
-        if rest is None or (call.named and call.name != name):
-            return self._again(call, name, arguments)
-        call.name = name
-        return _tool_chunks(self._piece(call, rest)) if rest else ()
-
-    def _again(self, call: _OpenCall, name: str, arguments: dict[str, Any]) -> Sequence[ChatGenerationChunk]:
-        """Spoil what was shown, because the server understood it otherwise, and show the call as it is."""
-        spoilt = self._piece(call, invalidator(call.sent))
-        whole = _OpenCall(call.id, self._next_index, name)
-        self._next_index += 1
-        return _tool_chunks(spoilt, self._piece(whole, json.dumps(arguments)))
-
-    def _failed(self, event: ToolCallFailed) -> Sequence[ChatGenerationChunk]:
-        if self._dropped():
-            return ()
-        if self._call is None:
-            self._open(None)
-        return self._spoil(failure(event.error))
-
-    def _spoil(self, reason: str) -> Sequence[ChatGenerationChunk]:
-        """Make the open call, if there is one, invalid."""
-        call, self._call = self._call, None
-        if call is None:
-            return ()
-        self._counts.failures.append(reason)
-        return _tool_chunks(self._piece(call, invalidator(call.sent)))
-
-    def _finish(self, event: PredictionEnd) -> Sequence[ChatGenerationChunk]:
-        spoilt = self._spoil(cut_off(event))
-        warn_of_gaps(event, self._counts, self._options)
-        self.end = event
-        message = AIMessageChunk(
-            content="",
-            response_metadata=final_metadata(event, self._counts, with_usage=self._options.usage),
-            usage_metadata=usage(event, self._counts) if self._options.usage else None,
-            chunk_position="last",
-        )
-        return (*spoilt, ChatGenerationChunk(message=message))
+            for failed in outcome.failed
+        ],
+        usage_metadata=usage_metadata(result),
+    )
 
 
-class Fold:
-    """Takes the events of one prediction in and makes one message of them."""
-
-    def __init__(self, options: Options) -> None:
-        self._options = options
-        self._counts = Counts()
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
-        self._logprobs: list[dict[str, Any]] = []
-        self._call: _OpenCall | None = None
-        self._calls: list[ToolCall] = []
-        self._invalid: list[InvalidToolCall] = []
-        self.end: PredictionEnd | None = None
-
-    def add_all(self, events: Iterable[PredictionEvent]) -> None:
-        """Take events in."""
-        text = self._text
-        for event in events:
-            if type(event) is LlmPredictionFragment and event.reasoning_type == "none" and event.tokens is None:
-                if not event.is_structural:
-                    text.append(event.content)
-            else:
-                self._add(event)
-
-    def _add(self, event: PredictionEvent) -> None:
-        if type(event) is LlmPredictionFragment:
-            self._add_fragment(event)
-        elif type(event) is PromptProgress:
-            note_progress(event, self._counts)
-        elif type(event) is PredictionEnd:
-            self.end = event
-        elif self._options.parallel or not self._calls:
-            self._add_tool_event(event)
-
-    def _add_fragment(self, event: LlmPredictionFragment) -> None:
-        if event.reasoning_type != "none":
-            self._counts.reasoning = with_tokens(self._counts.reasoning, event)
-        kept = self._kept(event)
-        if kept is not None:
-            kept.append(event.content)
-            if event.tokens:
-                self._logprobs.extend(logprobs(event.tokens, self._options.alternatives))
-
-    def _kept(self, event: LlmPredictionFragment) -> list[str] | None:
-        """Return where a fragment belongs; markup belongs nowhere."""
-        if event.reasoning_type == "none":
-            return None if event.is_structural else self._text
-        return self._reasoning if event.reasoning_type == "reasoning" else None
-
-    def _add_tool_event(self, event: PredictionEvent) -> None:
-        match event:
-            case ToolCallStart(id=call_id):
-                self._give_up(NOT_FINISHED)
-                self._call = _OpenCall(call_id or new_call_id(), 0)
-            case ToolCallName(name=name) if self._call:
-                self._call.name = self._options.own_name(name)
-            case ToolCallArguments(content=content) if self._call:
-                self._call.held.append(content)
-            case ToolCallEnd():
-                call_id = self._call.id if self._call else event.id or new_call_id()
-                name = self._options.own_name(event.name)
-                self._calls.append(tool_call(name=name, args=event.arguments or {}, id=call_id))
-                self._call = None
-            case ToolCallFailed(error=error, raw_content=raw):
-                self._call = self._call or _OpenCall(new_call_id(), 0)
-                self._give_up(failure(error), raw)
-            case _:
-                pass
-
-    def _give_up(self, reason: str, raw: str | None = None) -> None:
-        """Count the open call, if there is one, as invalid."""
-        call, self._call = self._call, None
-        if call is not None:
-            arguments = "".join(call.held) or raw or ""
-            self._counts.failures.append(reason)
-            self._invalid.append(invalid_tool_call(name=call.name, args=arguments, id=call.id, error=reason))
-
-    def message(self) -> AIMessage:
-        """Return the response."""
-        assert self.end is not None, "a prediction ends with its statistics, or with an exception"
-        self._give_up(cut_off(self.end))
-        counts, text, reasoning = self._counts, "".join(self._text), "".join(self._reasoning)
-        counts.called, counts.reasoned, counts.spoke = len(self._calls), bool(reasoning), bool(text.strip())
-        warn_of_gaps(self.end, counts, self._options)
-        metadata = final_metadata(self.end, self._counts)
-        if self._logprobs:
-            metadata["logprobs"] = {"content": self._logprobs}
-        return AIMessage(
-            content=text,
-            additional_kwargs={"reasoning_content": reasoning} if reasoning else {},
-            response_metadata=metadata,
-            tool_calls=self._calls,
-            invalid_tool_calls=self._invalid,
-            usage_metadata=usage(self.end, self._counts),
-        )
-
-
-def _tool_chunks(*pieces: ToolCallChunk) -> Sequence[ChatGenerationChunk]:
-    message = AIMessageChunk(content="", tool_call_chunks=list(pieces), response_metadata={"model_provider": PROVIDER})
-    return (ChatGenerationChunk(message=message),)
-
-
-def _completion(sent: str, arguments: Mapping[str, Any]) -> str | None:
-    """Return what turns the shown text into exactly these arguments; `None` if nothing can."""
-    try:
-        if sent and json.loads(sent) == arguments:
-            return ""
-    except ValueError:
-        pass
-    for separators in ((", ", ": "), (",", ":")):
-        for ascii_only in (True, False):
-            whole = json.dumps(arguments, separators=separators, ensure_ascii=ascii_only)
-            if whole.startswith(sent):
-                return whole[len(sent) :]
-    return None
-
-
-def warn_of_gaps(end: PredictionEnd, counts: Counts, options: Options) -> None:
+def _log_gaps(outcome: Outcome) -> None:
     """Log that the response is all reasoning, or lacks a required tool call.
 
     Neither is an error: callers such as agents recover from a message without calls, and parsers raise their own.
     """
-    if counts.called or counts.failures:
-        return
-    if counts.reasoned and not counts.spoke:
-        warn_only_reasoning(end)
-    elif options.required:
-        warn_without_call(end)
+    outcome.log_only_reasoning()
+    outcome.log_missing_call()
 
 
-def note_progress(event: PromptProgress, counts: Counts) -> None:
-    """Remember how much of the prompt came from the cache, where the server says so."""
-    if event.details and "cachedTokenCount" in event.details:
-        counts.cached = event.details["cachedTokenCount"]
+def response_metadata(outcome: Outcome, *, with_usage: bool = True) -> dict[str, Any]:
+    """Return the metadata of a finished prediction: model, finish reason, token counts, the server's statistics."""
+    counts = token_counts(outcome.result.end)
+    metadata: dict[str, Any] = {
+        "model_provider": PROVIDER,
+        "finish_reason": outcome.finish_reason,
+        "tool_call_errors": [failed.reason for failed in outcome.failed] or None,
+        "token_usage": dict(zip(_TOKEN_USAGE, counts, strict=True)) if with_usage and counts[-1] else None,
+        **outcome.model,
+        **outcome.stats,
+    }
+    return {name: value for name, value in metadata.items() if value is not None}
 
 
-def logprobs(tokens: Iterable[Mapping[str, Any]], alternatives: int) -> list[dict[str, Any]]:
-    """Return the tokens of a fragment in the form that OpenAI gives log-probabilities."""
+def usage_metadata(result: PredictionResult) -> UsageMetadata | None:
+    """Return the token counts, if the server sent them."""
+    prompt, predicted, total = token_counts(result.end)
+    if not total:
+        return None
+    usage = UsageMetadata(input_tokens=prompt, output_tokens=predicted, total_tokens=total)
+    if result.cached_tokens is not None:
+        usage["input_token_details"] = InputTokenDetails(cache_read=result.cached_tokens)
+    if result.reasoning_tokens:
+        usage["output_token_details"] = OutputTokenDetails(reasoning=result.reasoning_tokens)
+    return usage
+
+
+def _logprobs(tokens: Iterable[Mapping[str, Any]], alternatives: int) -> list[dict[str, Any]]:
+    """Return the log-probabilities of tokens in OpenAI's form."""
     return [
         {**_logprob(token), "top_logprobs": [_logprob(each) for each in (token.get("candidates") or ())[:alternatives]]}
         for token in tokens
@@ -417,30 +140,19 @@ def _logprob(token: Mapping[str, Any]) -> dict[str, Any]:
     return {"token": token.get("text"), "logprob": token.get("logProb")}
 
 
-def usage(end: PredictionEnd, counts: Counts) -> UsageMetadata | None:
-    """Return the token counts, if the server gave them."""
-    read, written, total = token_counts(end)
-    if not total:
-        return None
-    found = UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=total)
-    if counts.cached is not None:
-        found["input_token_details"] = InputTokenDetails(cache_read=counts.cached)
-    if counts.reasoning:
-        found["output_token_details"] = OutputTokenDetails(reasoning=counts.reasoning)
-    return found
+# `llm_output`, which langchain-core combines for several predictions ------------------------------------------------
 
 
-def token_usage(end: PredictionEnd) -> dict[str, int] | None:
-    """Return the token counts by OpenAI's names, if the server gave them."""
-    counts = token_counts(end)
-    return dict(zip(_TOKEN_USAGE, counts, strict=True)) if counts[-1] else None
+def llm_output_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of the metadata of one prediction that `combined_output` reads."""
+    return {name: metadata[name] for name in ("token_usage", "model_name") if name in metadata}
 
 
-def llm_output(metadata: Iterable[Mapping[str, Any] | None], model: str | None) -> dict[str, Any]:
-    """Return what langchain-core reports of several predictions together.
+def combined_output(metadata: Iterable[Mapping[str, Any] | None], model: str | None) -> dict[str, Any]:
+    """Return the `llm_output` of several predictions together.
 
     Args:
-        metadata: The metadata of each; `None` of those that are unknown, such as cached ones.
+        metadata: The metadata of each; `None` of those without any, such as cached ones.
         model: The model, if no metadata names it.
     """
     known = [each for each in metadata if each]
@@ -450,28 +162,170 @@ def llm_output(metadata: Iterable[Mapping[str, Any] | None], model: str | None) 
     return {"token_usage": summed, "model_name": names[-1] if names else model}
 
 
-_TOKEN_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
-"""OpenAI's names of the token counts."""
-
-_REPORTED = ("token_usage", "model_name")
-"""Metadata that langchain-core takes together over several predictions."""
+# Chunks -------------------------------------------------------------------------------------------------------------
 
 
-def reported(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of the metadata of one prediction that `llm_output` reads."""
-    return {name: metadata[name] for name in _REPORTED if name in metadata}
+@dataclass(slots=True)
+class _StreamedCall:
+    """A tool call whose arguments are being streamed.
+
+    Attributes:
+        id: The call's identifier.
+        index: The call's number among the content blocks.
+        name: The tool's own name, once it is known.
+        begun: Whether a chunk of it, with identifier and name, was sent.
+        sent: The arguments that were sent.
+        held: Fragments of arguments that are held back: the name is missing, or they cannot be part of a JSON object.
+        scanner: Checks that what is sent can still become a JSON object.
+    """
+
+    id: str
+    index: int
+    name: str | None = None
+    begun: bool = False
+    sent: str = ""
+    held: list[str] = field(default_factory=list[str])
+    scanner: JsonPrefix = field(default_factory=JsonPrefix)
+
+    def next_chunk(self, arguments: str) -> ToolCallChunk:
+        """Return a chunk of the call; identifier and name go with the first."""
+        self.sent += arguments
+        first, self.begun = not self.begun, True
+        return tool_call_chunk(
+            name=self.name if first else None, args=arguments, id=self.id if first else None, index=self.index
+        )
+
+    def send_valid(self, arguments: str) -> list[ToolCallChunk]:
+        """Send arguments if they can be part of a JSON object; hold them back for good otherwise."""
+        self.held = []
+        if not self.scanner.feed(arguments):
+            self.held, arguments = [arguments], ""
+        return [self.next_chunk(arguments)] if arguments or not self.begun else []
 
 
-def final_metadata(end: PredictionEnd, counts: Counts, *, with_usage: bool = True) -> dict[str, Any]:
-    """Return what is known of a finished prediction: model, reason of the end, token counts, the server's stats."""
-    info = end.model_info
-    metadata: dict[str, Any] = {
-        "model_provider": PROVIDER,
-        "model_name": info.get("modelKey") or info.get("identifier"),
-        "finish_reason": finish_reason(end, called=counts.called > 0),
-        "instance_identifier": info.get("identifier"),
-        "context_length": info.get("contextLength"),
-        "tool_call_errors": counts.failures or None,
-        "token_usage": token_usage(end) if with_usage else None,
-    }
-    return {name: value for name, value in metadata.items() if value is not None} | figures(end)
+class ChunkStream:
+    """Turns the events of one prediction into chunks, one for each fragment."""
+
+    def __init__(self, options: ChunkOptions) -> None:
+        self._options = options
+        self._prediction = Accumulator()
+        self._call: _StreamedCall | None = None
+        self._next_index = FIRST_TOOL_INDEX
+        self._has_call = False
+
+    @property
+    def end(self) -> PredictionEnd | None:
+        """The last event, once it was converted."""
+        return self._prediction.end
+
+    def chunks(self, events: Iterable[PredictionEvent]) -> Iterator[ChatGenerationChunk]:
+        """Yield the chunks of events; most have one."""
+        fragments = self._prediction.fragments
+        for event in events:
+            if type(event) is LlmPredictionFragment:
+                fragments.append(event)
+                if event.reasoning_type == "none" and event.tokens is None:
+                    # Nearly all events are like this one, so it is converted without a further call.
+                    if not event.is_structural:
+                        message = AIMessageChunk(content=event.content, response_metadata={"model_provider": PROVIDER})
+                        yield ChatGenerationChunk(message=message)
+                elif (chunk := self._fragment(event)) is not None:
+                    yield chunk
+            else:
+                self._prediction.add(event)
+                tool_chunks = self._tool_chunks(event)
+                if tool_chunks:
+                    message = AIMessageChunk(
+                        content="", tool_call_chunks=tool_chunks, response_metadata={"model_provider": PROVIDER}
+                    )
+                    yield ChatGenerationChunk(message=message)
+                if type(event) is PredictionEnd:
+                    yield self._last_chunk()
+
+    def _fragment(self, event: LlmPredictionFragment) -> ChatGenerationChunk | None:
+        metadata: dict[str, Any] = {"model_provider": PROVIDER}
+        if event.tokens:
+            metadata["logprobs"] = {"content": _logprobs(event.tokens, self._options.alternatives)}
+        if event.reasoning_type == "reasoning":
+            kwargs = {"reasoning_content": event.content}
+            message = AIMessageChunk(content="", additional_kwargs=kwargs, response_metadata=metadata)
+        elif event.reasoning_type == "none" and not event.is_structural:
+            message = AIMessageChunk(content=event.content, response_metadata=metadata)
+        else:
+            return None
+        return ChatGenerationChunk(message=message)
+
+    def _last_chunk(self) -> ChatGenerationChunk:
+        result, with_usage = self._prediction.result(), self._options.usage
+        outcome = Outcome(result, self._options)
+        _log_gaps(outcome)
+        message = AIMessageChunk(
+            content="",
+            response_metadata=response_metadata(outcome, with_usage=with_usage),
+            usage_metadata=usage_metadata(result) if with_usage else None,
+            chunk_position="last",
+        )
+        return ChatGenerationChunk(message=message)
+
+    def _tool_chunks(self, event: PredictionEvent) -> list[ToolCallChunk]:
+        """Return what an event adds to the tool calls."""
+        if self._has_call and not self._options.parallel:
+            return []  # the first call is kept, later ones are dropped
+        call, chunks = self._call, list[ToolCallChunk]()
+        match event:
+            case ToolCallStart(id=call_id):
+                chunks = self._invalidate()
+                self._call = self._new_call(call_id)
+            case ToolCallName(name=name) if call and not call.begun:
+                call.name = self._options.own_name(name)
+                chunks = call.send_valid("".join(call.held))
+            case ToolCallArguments(content=content) if call and content:
+                if call.name is None or call.held:
+                    call.held.append(content)
+                else:
+                    chunks = call.send_valid(content)
+            case ToolCallEnd():
+                self._call, self._has_call = None, True
+                chunks = self._end(call or self._new_call(event.id), event)
+            case ToolCallFailed():
+                self._call = call or self._new_call(None)
+                chunks = self._invalidate()
+            case PredictionEnd():
+                chunks = self._invalidate()
+            case _:
+                pass
+        return chunks
+
+    def _new_call(self, call_id: str | None, name: str | None = None) -> _StreamedCall:
+        self._next_index += 1
+        return _StreamedCall(call_id or new_call_id(), self._next_index - 1, name)
+
+    def _invalidate(self) -> list[ToolCallChunk]:
+        """Make the arguments of the open call, if there is one, invalid JSON."""
+        call, self._call = self._call, None
+        return [call.next_chunk(invalidator(call.sent))] if call else []
+
+    def _end(self, call: _StreamedCall, event: ToolCallEnd) -> list[ToolCallChunk]:
+        """Return the rest of a call. If the server understood it otherwise than it was sent, send it again."""
+        arguments, name = event.arguments or {}, self._options.own_name(event.name)
+        rest = _completion(call.sent, arguments)
+        if rest is None or (call.begun and call.name != name):
+            again = self._new_call(call.id, name)
+            return [call.next_chunk(invalidator(call.sent)), again.next_chunk(json.dumps(arguments))]
+        call.name = name
+        return [call.next_chunk(rest)] if rest else []
+
+
+def _completion(sent: str, arguments: Mapping[str, Any]) -> str | None:
+    """Return what completes the text that was sent to exactly these arguments; `None` if nothing can."""
+    try:
+        if sent and json.loads(sent) == arguments:
+            return ""
+    except ValueError:
+        pass
+    for separators in ((", ", ": "), (",", ":")):
+        for ascii_only in (True, False):
+            text = json.dumps(arguments, separators=separators, ensure_ascii=ascii_only)
+            if text.startswith(sent):
+                return text[len(sent) :]
+    return None

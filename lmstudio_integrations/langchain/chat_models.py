@@ -18,18 +18,24 @@ from pydantic import ConfigDict, PrivateAttr, model_validator
 from lmstudio_integrations._adapters import conversation, images
 from lmstudio_integrations._adapters.conversation import Draft, ImageSource
 from lmstudio_integrations._adapters.predicting import Call, alternatives
-from lmstudio_integrations._adapters.retry import aaccumulate, abatches, accumulate, arepeat, batches, repeat
+from lmstudio_integrations._adapters.retry import abatches, arepeat, aresult_of, batches, repeat, result_of
 from lmstudio_integrations._adapters.signature import with_signature
 from lmstudio_integrations._adapters.tool_settings import is_required, original_names, tool_settings, wire_tools
 from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.langchain import _counting, _messages, _structured, _tools
 from lmstudio_integrations.langchain._batching import acompleted, aresults, calls_of, completed, in_batch, results
-from lmstudio_integrations.langchain._chunks import ChunkStream, Fold, Options, llm_output, reported
+from lmstudio_integrations.langchain._chunks import (
+    ChunkOptions,
+    ChunkStream,
+    combined_output,
+    llm_output_of,
+    to_message,
+)
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._predicting import Predicting, ls_params, own_version, refuse_several
 from lmstudio_integrations.types._numbers import LogProbs, OrOff
 from lmstudio_integrations.types.config import LlmLoadModelConfig
-from lmstudio_integrations.types.results import PredictionEnd
+from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
@@ -105,7 +111,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
         with translated():
             call, options = self._settle(stop, kwargs)
             opener, retries = self._opener(call, messages), call.values["max_retries"]
-            return self._result(call, accumulate(opener, partial(Fold, options), Fold.add_all, retries))
+            return self._result(call, options, result_of(opener, retries))
 
     @with_signature
     async def _agenerate(
@@ -118,16 +124,16 @@ class ChatLMStudio(Predicting, BaseChatModel):
         with translated():
             call, options = self._settle(stop, kwargs)
             opener, retries = self._async_opener(call, messages), call.values["max_retries"]
-            return self._result(call, await aaccumulate(opener, partial(Fold, options), Fold.add_all, retries))
+            return self._result(call, options, await aresult_of(opener, retries))
 
-    def _result(self, call: Call, folded: Fold) -> ChatResult:
-        message = folded.message()
-        self._note(call, folded.end)
+    def _result(self, call: Call, options: ChunkOptions, result: PredictionResult) -> ChatResult:
+        message = to_message(result, options)
+        self._note(call, result.end)
         generations = [ChatGeneration(message=message)]
-        return ChatResult(generations=generations, llm_output=reported(message.response_metadata))
+        return ChatResult(generations=generations, llm_output=llm_output_of(message.response_metadata))
 
     def _combine_llm_outputs(self, _llm_outputs: list[dict[str, Any] | None], /) -> dict[str, Any]:
-        return llm_output(_llm_outputs, self.model)
+        return combined_output(_llm_outputs, self.model)
 
     # A stream -------------------------------------------------------------------------------------------------------
 
@@ -167,7 +173,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
 
     # What is sent ---------------------------------------------------------------------------------------------------
 
-    def _settle(self, stop: list[str] | None, given: dict[str, Any]) -> tuple[Call, Options]:
+    def _settle(self, stop: list[str] | None, given: dict[str, Any]) -> tuple[Call, ChunkOptions]:
         """Settle a call's settings; takes what is no setting out of `given`."""
         extras = {name: given.pop(name) for name in _EXTRAS if name in given}
         values = self._call_values(stop, given)
@@ -182,7 +188,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
         top = alternatives(values)
         if top is not None:
             more["log_probs"] = top or 1  # 0 might mean none at all
-        options = Options(
+        options = ChunkOptions(
             usage=values["stream_usage"],
             required=is_required(more),
             parallel=extras.get("parallel_tool_calls") is not False,

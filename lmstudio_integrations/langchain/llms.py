@@ -10,20 +10,20 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from pydantic import ConfigDict, model_validator
 
-from lmstudio_integrations._adapters.outcome import with_tokens
+from lmstudio_integrations._adapters.outcome import Outcome, ToolCallOptions
 from lmstudio_integrations._adapters.predicting import Call
-from lmstudio_integrations._adapters.retry import abatches, arepeat, batches, repeat
-from lmstudio_integrations._renewals import renewal_pauses
+from lmstudio_integrations._adapters.retry import abatches, aresult_of, batches, result_of
 from lmstudio_integrations.langchain._batching import aresults, in_batch, results
-from lmstudio_integrations.langchain._chunks import Counts, final_metadata, llm_output, note_progress, usage
+from lmstudio_integrations.langchain._chunks import combined_output, response_metadata, usage_metadata
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._predicting import Predicting, ls_params, own_version, refuse_several
+from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.chat import WirePrompt
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
     PredictionEvent,
-    PromptProgress,
+    PredictionResult,
 )
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class LMStudioLLM(Predicting, BaseLLM):
         with translated():
             call = self._settle(stop, kwargs)
             manager = run_manager if call.values["streaming"] and len(prompts) == 1 else None
-            calls = [partial(self._answer, call, manager, prompt) for prompt in prompts]
+            calls = [partial(self._complete, call, manager, prompt) for prompt in prompts]
             return self._result(results(calls, self._concurrency()))
 
     async def _agenerate(
@@ -124,7 +124,7 @@ class LMStudioLLM(Predicting, BaseLLM):
         with translated():
             call = self._settle(stop, kwargs)
             manager = run_manager if call.values["streaming"] and len(prompts) == 1 else None
-            calls = [partial(self._aanswer, call, manager, prompt) for prompt in prompts]
+            calls = [partial(self._acomplete, call, manager, prompt) for prompt in prompts]
             return self._result(await aresults(calls, self._concurrency()))
 
     def _result(self, completions: list[GenerationChunk]) -> LLMResult:
@@ -132,7 +132,7 @@ class LMStudioLLM(Predicting, BaseLLM):
         generations = [
             [Generation(text=each.text, generation_info=info)] for each, info in zip(completions, infos, strict=True)
         ]
-        return LLMResult(generations=cast("list[Any]", generations), llm_output=llm_output(infos, self.model))
+        return LLMResult(generations=cast("list[Any]", generations), llm_output=combined_output(infos, self.model))
 
     def _stream(
         self,
@@ -143,7 +143,7 @@ class LMStudioLLM(Predicting, BaseLLM):
     ) -> Iterator[GenerationChunk]:
         with translated():
             call = self._settle(stop, kwargs)
-            yield from self._chunks(call, run_manager, prompt, call.values["max_retries"])
+            yield from self._chunks(call, run_manager, prompt)
 
     async def _astream(
         self,
@@ -154,62 +154,69 @@ class LMStudioLLM(Predicting, BaseLLM):
     ) -> AsyncIterator[GenerationChunk]:
         with translated():
             call = self._settle(stop, kwargs)
-            async for chunk in self._achunks(call, run_manager, prompt, call.values["max_retries"]):
+            async for chunk in self._achunks(call, run_manager, prompt):
                 yield chunk
 
-    def _answer(self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
-        """Continue a text, again if the connection or the model is lost before anybody has seen a part of it."""
-        of_stream, of_whole, renewals = _retries(call, manager)
-        return repeat(lambda: _joined(list(self._chunks(call, manager, prompt, of_stream))), of_whole, renewals)
+    def _complete(self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
+        """Continue a text. A manager gets each token."""
+        if manager is not None:
+            return _joined(list(self._chunks(call, manager, prompt)))
+        result = result_of(partial(self._open, call, prompt), call.values["max_retries"])
+        return self._generation(call, result.raw_content, result)
 
-    async def _aanswer(self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
-        """Continue a text; see `_answer`."""
-        of_stream, of_whole, renewals = _retries(call, manager)
+    async def _acomplete(
+        self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str
+    ) -> GenerationChunk:
+        """Continue a text. A manager gets each token."""
+        if manager is not None:
+            return _joined([chunk async for chunk in self._achunks(call, manager, prompt)])
+        result = await aresult_of(partial(self._aopen, call, prompt), call.values["max_retries"])
+        return self._generation(call, result.raw_content, result)
 
-        async def attempt() -> GenerationChunk:
-            return _joined([chunk async for chunk in self._achunks(call, manager, prompt, of_stream)])
+    @staticmethod
+    def _open(call: Call, prompt: str) -> "PredictionStream":
+        return in_batch(call.model().complete_stream(WirePrompt(prompt), **call.options()))
 
-        return await arepeat(attempt, of_whole, renewals)
+    @staticmethod
+    async def _aopen(call: Call, prompt: str) -> "AsyncPredictionStream":
+        return call.async_model().complete_stream(WirePrompt(prompt), **call.options())
 
-    def _chunks(
-        self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str, retries: int
-    ) -> Iterator[GenerationChunk]:
-        def open_stream() -> "PredictionStream":
-            return in_batch(call.model().complete_stream(WirePrompt(prompt), **call.options()))
-
-        counts = Counts()
-        for events in batches(open_stream, retries):
-            for chunk in self._chunks_of(call, events, counts):
+    def _chunks(self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str) -> Iterator[GenerationChunk]:
+        prediction = Accumulator()
+        for events in batches(partial(self._open, call, prompt), call.values["max_retries"]):
+            for chunk in self._chunks_of(call, events, prediction):
                 if manager is not None:
                     manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
 
     async def _achunks(
-        self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str, retries: int
+        self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str
     ) -> AsyncIterator[GenerationChunk]:
-        async def open_stream() -> "AsyncPredictionStream":
-            return call.async_model().complete_stream(WirePrompt(prompt), **call.options())
-
-        counts = Counts()
-        async for events in abatches(open_stream, retries):
-            for chunk in self._chunks_of(call, events, counts):
+        prediction = Accumulator()
+        async for events in abatches(partial(self._aopen, call, prompt), call.values["max_retries"]):
+            for chunk in self._chunks_of(call, events, prediction):
                 if manager is not None:
                     await manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
 
-    def _chunks_of(self, call: Call, events: Iterable[PredictionEvent], counts: Counts) -> Iterator[GenerationChunk]:
-        """Yield the chunks of events; the last one has all that is known of the prediction."""
+    def _chunks_of(
+        self, call: Call, events: Iterable[PredictionEvent], prediction: Accumulator
+    ) -> Iterator[GenerationChunk]:
+        """Yield the chunks of events; the last one has the metadata."""
         for event in events:
             if type(event) is LlmPredictionFragment:
-                if event.reasoning_type != "none":
-                    counts.reasoning = with_tokens(counts.reasoning, event)
+                prediction.fragments.append(event)
                 yield GenerationChunk(text=event.content)
-            elif type(event) is PromptProgress:
-                note_progress(event, counts)
-            elif type(event) is PredictionEnd:
-                self._learn(call, event)
-                info = {**final_metadata(event, counts), "usage_metadata": usage(event, counts)}
-                yield GenerationChunk(text="", generation_info=info)
+            else:
+                prediction.add(event)
+                if type(event) is PredictionEnd:
+                    yield self._generation(call, "", prediction.result())
+
+    def _generation(self, call: Call, text: str, result: PredictionResult) -> GenerationChunk:
+        """Return a generation with the metadata of its prediction."""
+        self._learn(call, result.end)
+        metadata = response_metadata(Outcome(result, ToolCallOptions()))
+        return GenerationChunk(text=text, generation_info={**metadata, "usage_metadata": usage_metadata(result)})
 
     def _settle(self, stop: list[str] | None, given: dict[str, Any]) -> Call:
         refuse_several(given.pop("n", None))
@@ -224,15 +231,6 @@ class LMStudioLLM(Predicting, BaseLLM):
         with translated():  # langchain-core calls this before its tracers get the arguments
             self._reject_secrets(kwargs)
         return cast("LangSmithParams", ls_params(vars(self), "llm", stop, kwargs))
-
-
-def _retries(call: Call, manager: object) -> tuple[int, int, Iterable[float]]:
-    """Return how often a stream may be opened again, how often the whole call, and the pauses of its renewals.
-
-    A manager gets each token, so nothing whole is left to repeat.
-    """
-    retries = call.values["max_retries"]
-    return (retries, 0, ()) if manager else (0, retries, renewal_pauses())
 
 
 def _joined(chunks: list[GenerationChunk]) -> GenerationChunk:

@@ -9,32 +9,36 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from lmstudio_integrations._adapters.outcome import ToolCallOptions
 from lmstudio_integrations._adapters.retry import arepeat
-from lmstudio_integrations.llama_index._chunks import Answer, Step
-from lmstudio_integrations.types.results import PredictionEvent
+from lmstudio_integrations.llama_index._chunks import ResponseBuilder, Step
+from lmstudio_integrations.types.results import PredictionEnd, PredictionEvent
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncBatches, AsyncPredictionStream
 
 ChunkT = TypeVar("ChunkT")
-MakeChunk = Callable[[Answer, Step], ChunkT]
-OnEnd = Callable[[Answer], None]
+MakeChunk = Callable[[ResponseBuilder, Step], ChunkT]
+OnEnd = Callable[[PredictionEnd], None]
 Batch = list[PredictionEvent]
 
 
-def chunks(found: Generator[Batch], answer: Answer, make: MakeChunk[ChunkT], on_end: OnEnd) -> Generator[ChunkT]:
-    """Yield the chunks of an answer; what went wrong with tool calls is raised after the last one."""
+def chunks(
+    batches: Generator[Batch], options: ToolCallOptions, make: MakeChunk[ChunkT], on_end: OnEnd
+) -> Generator[ChunkT]:
+    """Yield the chunks of a response. An error about its tool calls is raised after the last one."""
+    builder = ResponseBuilder(options)
     try:
-        for batch in found:
+        for batch in batches:
             for event in batch:
-                step = answer.take(event)
+                step = builder.add(event)
                 if step is not None:
-                    if step.last:
-                        on_end(answer)
-                    yield make(answer, step)
+                    if step.outcome is not None:
+                        on_end(step.outcome.result.end)
+                    yield make(builder, step)
     finally:
-        found.close()
-    answer.check()
+        batches.close()
+    builder.check()
 
 
 class AsyncSource:
@@ -66,11 +70,11 @@ class AsyncSource:
 
 
 class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
-    """The chunks of an answer; what went wrong with tool calls is raised after the last one."""
+    """The chunks of a response. An error about its tool calls is raised after the last one."""
 
-    def __init__(self, source: AsyncSource, answer: Answer, make: MakeChunk[ChunkT], on_end: OnEnd) -> None:
+    def __init__(self, source: AsyncSource, options: ToolCallOptions, make: MakeChunk[ChunkT], on_end: OnEnd) -> None:
         self._source: AsyncSource | None = source
-        self._answer = answer
+        self._builder = ResponseBuilder(options)
         self._make = make
         self._on_end = on_end
         self._ready: deque[PredictionEvent] = deque()
@@ -82,17 +86,17 @@ class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
         while step is None:
             if not self._ready:
                 self._ready.extend(await self._next_batch(self._source))
-            step = self._answer.take(self._ready.popleft())
-        if step.last:
-            self._on_end(self._answer)
-        return self._make(self._answer, step)
+            step = self._builder.add(self._ready.popleft())
+        if step.outcome is not None:
+            self._on_end(step.outcome.result.end)
+        return self._make(self._builder, step)
 
     async def _next_batch(self, source: AsyncSource) -> Batch:
         try:
             return await source.next()
         except StopAsyncIteration:
             self._source = None
-            self._answer.check()
+            self._builder.check()
             raise
         except BaseException:
             await self.aclose()

@@ -25,8 +25,9 @@ from pydantic import ConfigDict
 from pydantic_core import from_json
 
 from lmstudio_integrations._adapters import conversation, images
+from lmstudio_integrations._adapters.outcome import ToolCallOptions
 from lmstudio_integrations._adapters.predicting import Call, Predicting, alternatives
-from lmstudio_integrations._adapters.retry import aaccumulate, accumulate, arepeat, batches, repeat
+from lmstudio_integrations._adapters.retry import arepeat, aresult_of, batches, repeat, result_of
 from lmstudio_integrations._adapters.tool_settings import is_required, original_names, tool_settings
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
@@ -37,7 +38,7 @@ from lmstudio_integrations.llama_index._callbacks import (
     observed_chat,
     observed_completion,
 )
-from lmstudio_integrations.llama_index._chunks import Answer, Options
+from lmstudio_integrations.llama_index._chunks import ResponseBuilder, chat_response, completion_response
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
 from lmstudio_integrations.llama_index._names import with_timeouts
 from lmstudio_integrations.llama_index._pickling import PickleMixin
@@ -46,7 +47,7 @@ from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types._numbers import Count, LogProbs, OrOff
 from lmstudio_integrations.types.chat import WirePrompt
 from lmstudio_integrations.types.config import LlmLoadModelConfig
-from lmstudio_integrations.types.results import PredictionEvent
+from lmstudio_integrations.types.results import PredictionEnd, PredictionEvent, PredictionResult
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
@@ -63,14 +64,14 @@ class _Job:
 
     Attributes:
         call: The settings.
-        options: What is wanted of the answer.
+        options: What the caller expects of tool calls.
         drafts: The conversation; `None` if a text is to be continued.
         pictures: What must be uploaded for it.
         prompt: The text.
     """
 
     call: Call
-    options: Options
+    options: ToolCallOptions
     drafts: Sequence[conversation.Draft] | None = None
     pictures: Sequence[conversation.ImageSource] = ()
     prompt: str = ""
@@ -217,9 +218,8 @@ class LMStudio(PickleMixin, Predicting, Structured):
         _windows.learn(self._window_key(), info.context_length)
         return self
 
-    def _learn(self, call: Call, answer: Answer) -> None:
-        assert answer.end is not None, "a prediction ends with its statistics, or with an exception"
-        info = answer.end.model_info
+    def _learn(self, call: Call, end: PredictionEnd) -> None:
+        info = end.model_info
         window = info.get("contextLength")
         if isinstance(window, int):
             _windows.learn(_windows.key_of(call.values["host"], call.values["model"]), window)
@@ -253,24 +253,26 @@ class LMStudio(PickleMixin, Predicting, Structured):
             LMStudioServerError: If the server cannot answer.
             LlamaIndexToolCallError: If a tool call failed, or was required and did not come.
         """
-        return self._answer(self._chat_job(messages, kwargs)).chat_response()
+        job = self._chat_job(messages, kwargs)
+        return chat_response(self._result(job), job.options)
 
     @observed_chat
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Ask for the next message of a conversation; see `chat`."""
-        return (await self._aanswer(self._chat_job(messages, kwargs))).chat_response()
+        job = self._chat_job(messages, kwargs)
+        return chat_response(await self._aresult(job), job.options)
 
     @observed_chat
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Ask for the next message of a conversation, piece by piece; see `chat`. Leaving it stops the server."""
         job = self._chat_job(messages, kwargs)
-        return chunks(self._batches(job), Answer(job.options), Answer.chat_chunk, partial(self._learn, job.call))
+        return chunks(self._batches(job), job.options, ResponseBuilder.chat_chunk, partial(self._learn, job.call))
 
     @observed_chat
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Ask for the next message of a conversation, piece by piece; see `chat`. Leaving it stops the server."""
         job = self._chat_job(messages, kwargs)
-        return AsyncChunks(self._source(job), Answer(job.options), Answer.chat_chunk, partial(self._learn, job.call))
+        return AsyncChunks(self._source(job), job.options, ResponseBuilder.chat_chunk, partial(self._learn, job.call))
 
     # Completion -----------------------------------------------------------------------------------------------------
 
@@ -288,18 +290,20 @@ class LMStudio(PickleMixin, Predicting, Structured):
             LMStudioValueError: If a setting is unknown, or the prompt is no string.
             LMStudioServerError: If the server cannot answer.
         """
-        return self._answer(self._completion_job(prompt, formatted, kwargs)).completion_response()
+        job = self._completion_job(prompt, formatted, kwargs)
+        return completion_response(self._result(job), job.options)
 
     @observed_completion
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - core's
         """Answer a prompt; see `complete`."""
-        return (await self._aanswer(self._completion_job(prompt, formatted, kwargs))).completion_response()
+        job = self._completion_job(prompt, formatted, kwargs)
+        return completion_response(await self._aresult(job), job.options)
 
     @observed_completion
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:  # noqa: FBT001, FBT002 - core's
         """Answer a prompt, piece by piece; see `complete`. Leaving it stops the server."""
         job = self._completion_job(prompt, formatted, kwargs)
-        return chunks(self._batches(job), Answer(job.options), Answer.completion_chunk, partial(self._learn, job.call))
+        return chunks(self._batches(job), job.options, ResponseBuilder.completion_chunk, partial(self._learn, job.call))
 
     @observed_completion
     async def astream_complete(
@@ -311,7 +315,7 @@ class LMStudio(PickleMixin, Predicting, Structured):
         """Answer a prompt, piece by piece; see `complete`. Leaving it stops the server."""
         job = self._completion_job(prompt, formatted, kwargs)
         return AsyncChunks(
-            self._source(job), Answer(job.options), Answer.completion_chunk, partial(self._learn, job.call)
+            self._source(job), job.options, ResponseBuilder.completion_chunk, partial(self._learn, job.call)
         )
 
     # How a call is made: none of this is decorated, so that every call is told once ---------------------------------
@@ -334,16 +338,16 @@ class LMStudio(PickleMixin, Predicting, Structured):
         call, options = self._settle(given)
         return _Job(call, options, prompt=prompt)
 
-    def _settle(self, given: Mapping[str, Any]) -> tuple[Call, Options]:
+    def _settle(self, given: Mapping[str, Any]) -> tuple[Call, ToolCallOptions]:
         """Settle the settings of a call."""
         extras = {name: given[name] for name in _EXTRAS if name in given}
         values = self._values({name: value for name, value in given.items() if name not in extras})
         more: dict[str, Any] = {}
-        options = Options()
+        options = ToolCallOptions()
         if extras:
             offered = _tools.openai_tools(extras.get("tools") or ())
             more = tool_settings(offered, extras.get("tool_choice"))
-            options = Options(
+            options = ToolCallOptions(
                 required=is_required(more),
                 parallel=extras.get("parallel_tool_calls") is not False,
                 names=original_names(offered),
@@ -355,17 +359,15 @@ class LMStudio(PickleMixin, Predicting, Structured):
             more["log_probs"] = top
         return self._settled(values, more), options
 
-    def _answer(self, job: _Job) -> Answer:
-        retries = job.call.values["max_retries"]
-        answer = accumulate(partial(self._open, job), partial(Answer, job.options), Answer.take_all, retries)
-        self._learn(job.call, answer)
-        return answer
+    def _result(self, job: _Job) -> PredictionResult:
+        result = result_of(partial(self._open, job), job.call.values["max_retries"])
+        self._learn(job.call, result.end)
+        return result
 
-    async def _aanswer(self, job: _Job) -> Answer:
-        retries = job.call.values["max_retries"]
-        answer = await aaccumulate(partial(self._aopen, job), partial(Answer, job.options), Answer.take_all, retries)
-        self._learn(job.call, answer)
-        return answer
+    async def _aresult(self, job: _Job) -> PredictionResult:
+        result = await aresult_of(partial(self._aopen, job), job.call.values["max_retries"])
+        self._learn(job.call, result.end)
+        return result
 
     def _batches(self, job: _Job) -> Generator[list[PredictionEvent]]:
         return batches(partial(self._open, job), job.call.values["max_retries"])

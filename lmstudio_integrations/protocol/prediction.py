@@ -5,7 +5,7 @@ that no reader above has to expect it. What a prediction consists of, text and t
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard, TypeVar
 
@@ -17,11 +17,13 @@ from lmstudio_integrations.types.results import (
     LlmPredictionStats,
     PredictionEnd,
     PredictionEvent,
+    PredictionResult,
     PromptProgress,
     ToolCallArguments,
     ToolCallEnd,
     ToolCallFailed,
     ToolCallName,
+    ToolCallRecord,
     ToolCallStart,
 )
 
@@ -262,28 +264,87 @@ def _present(**members: Any) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Accumulator:
-    """What has come of a prediction so far.
+    """Everything that was received of one prediction. The adapters of both frameworks build their responses from it."""
 
-    `text` holds what is neither thought nor markup, `reasoning` the thoughts without their tags.
-    """
-
-    text: list[str] = field(default_factory=list[str])
-    reasoning: list[str] = field(default_factory=list[str])
-    tool_calls: list[ToolCallEnd] = field(default_factory=list[ToolCallEnd])
-    failed_calls: list[ToolCallFailed] = field(default_factory=list[ToolCallFailed])
+    fragments: list[LlmPredictionFragment] = field(default_factory=list[LlmPredictionFragment])
+    tool_calls: list[ToolCallRecord] = field(default_factory=list[ToolCallRecord])
+    open_call: ToolCallRecord | None = None
+    cached_tokens: int | None = None
     end: PredictionEnd | None = None
 
+    def add_all(self, events: Iterable[PredictionEvent]) -> None:
+        """Record events, in order."""
+        fragments = self.fragments
+        for event in events:
+            if type(event) is LlmPredictionFragment:
+                fragments.append(event)
+            else:
+                self.add(event)
+
     def add(self, event: PredictionEvent) -> None:
-        """Take an event in."""
-        if type(event) is LlmPredictionFragment:
-            if event.reasoning_type == "none":
-                if not event.is_structural:
-                    self.text.append(event.content)
-            elif event.reasoning_type == "reasoning":
-                self.reasoning.append(event.content)
-        elif type(event) is ToolCallEnd:
-            self.tool_calls.append(event)
-        elif type(event) is ToolCallFailed:
-            self.failed_calls.append(event)
-        elif type(event) is PredictionEnd:
-            self.end = event
+        """Record an event."""
+        match event:
+            case LlmPredictionFragment():
+                self.fragments.append(event)
+            case ToolCallArguments():
+                if self.open_call is not None:
+                    self.open_call.fragments.append(event.content)
+            case PromptProgress():
+                if event.details and "cachedTokenCount" in event.details:
+                    self.cached_tokens = event.details["cachedTokenCount"]
+            case PredictionEnd():
+                self.end = event
+            case _:
+                self._add_to_calls(event)
+
+    def _add_to_calls(self, event: ToolCallStart | ToolCallName | ToolCallEnd | ToolCallFailed) -> None:
+        match event:
+            case ToolCallStart():
+                # Calls come one after the other: if one is still open, the model gave it up.
+                self.open_call = ToolCallRecord(event.id)
+                self.tool_calls.append(self.open_call)
+            case ToolCallName():
+                if self.open_call is not None:
+                    self.open_call.name = event.name
+            case ToolCallEnd():
+                self._end_call(event.id).end = event
+            case ToolCallFailed():
+                self._end_call(None).failure = event
+
+    def _end_call(self, call_id: str | None) -> ToolCallRecord:
+        """Return the open call, or a new one if its start was not received."""
+        call, self.open_call = self.open_call, None
+        if call is None:
+            call = ToolCallRecord(call_id)
+            self.tool_calls.append(call)
+        return call
+
+    def result(self) -> PredictionResult:
+        """Return the finished prediction."""
+        assert self.end is not None, "a prediction ends with its statistics, or with an exception"
+        response, reasoning, tokens, reasoning_tokens = list[str](), list[str](), list[dict[str, Any]](), 0
+        for fragment in self.fragments:
+            if fragment.reasoning_type == "none":
+                if fragment.is_structural:
+                    continue
+                response.append(fragment.content)
+            else:
+                # The tags around the reasoning are tokens of it, and not text of it.
+                reasoning_tokens += fragment.tokens_count if is_count(fragment.tokens_count) else 0
+                if fragment.reasoning_type != "reasoning":
+                    continue
+                reasoning.append(fragment.content)
+            tokens += fragment.tokens or ()
+        content = "".join(response)
+        return PredictionResult(
+            content=content,
+            reasoning_content="".join(reasoning),
+            end=self.end,
+            parsed=content,
+            tool_call_requests=tuple([call.end.to_request() for call in self.tool_calls if call.end]),
+            tool_calls=tuple(self.tool_calls),
+            raw_content="".join([fragment.content for fragment in self.fragments]),
+            tokens=tuple(tokens),
+            cached_tokens=self.cached_tokens,
+            reasoning_tokens=reasoning_tokens,
+        )

@@ -114,6 +114,25 @@ class ToolCallFailed:
 
 
 @dataclass(slots=True)
+class ToolCallRecord:
+    """What was received of one tool call. Without `end` and `failure` it was cut off, or given up for the next one.
+
+    Attributes:
+        id: The id in the first packet of the call; `None` if the server sent none.
+        name: The name of the tool, once it was received.
+        fragments: The arguments as the model wrote them.
+        end: The complete call.
+        failure: The server's error, if it could not parse the call.
+    """
+
+    id: str | None = None
+    name: str | None = None
+    fragments: list[str] = field(default_factory=list[str])
+    end: ToolCallEnd | None = None
+    failure: ToolCallFailed | None = None
+
+
+@dataclass(slots=True)
 class PredictionEnd:
     """The last event: everything that is known of the prediction, in wire form."""
 
@@ -170,8 +189,13 @@ class PredictionResult:
         parsed: A dict, if structured output was requested and the response is a JSON object; else `content`. It is not
             checked against the schema: `parsed_as` does that.
         structured: Whether `parsed` is a dict.
-        tool_call_requests: The tool calls that the model asked for.
+        tool_call_requests: The complete tool calls.
         end: The last event, in wire form.
+        tool_calls: Every tool call that the model began, in order.
+        raw_content: Everything that the model wrote, reasoning and tags included.
+        tokens: The tokens of response and reasoning, each with text, id and log-probability, if `log_probs` was set.
+        cached_tokens: Tokens of the prompt that the server took from its cache; `None` if it did not report them.
+        reasoning_tokens: About how many tokens were reasoning, its tags included.
     """
 
     content: str
@@ -179,7 +203,12 @@ class PredictionResult:
     end: PredictionEnd
     parsed: Any = None
     structured: bool = False
-    tool_call_requests: tuple[ToolCallRequest, ...] = field(default=())
+    tool_call_requests: tuple[ToolCallRequest, ...] = ()
+    tool_calls: tuple[ToolCallRecord, ...] = field(default=(), repr=False)
+    raw_content: str = field(default="", repr=False)
+    tokens: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    cached_tokens: int | None = None
+    reasoning_tokens: int = 0
 
     @cached_property
     def stats(self) -> LlmPredictionStats:

@@ -7,7 +7,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-from lmstudio_integrations.langchain._chunks import ChunkStream, Fold, Options
+from lmstudio_integrations.langchain._chunks import ChunkOptions, ChunkStream, to_message
+from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
@@ -26,16 +27,17 @@ class Replay(BaseChatModel):
     """Answers every question with the same events."""
 
     events: Sequence[Any]
-    options: Any = Options()
+    options: Any = ChunkOptions()
 
     @property
     def _llm_type(self) -> str:
         return "replay"
 
     def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
-        folded = Fold(self.options)
-        folded.add_all(self.events)
-        return ChatResult(generations=[ChatGeneration(message=folded.message())])
+        prediction = Accumulator()
+        prediction.add_all(self.events)
+        message = to_message(prediction.result(), self.options)
+        return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _stream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
         yield from ChunkStream(self.options).chunks(self.events)
@@ -48,7 +50,7 @@ class Replay(BaseChatModel):
 def streamed(events: Iterable[PredictionEvent], format_: str, **options: Any) -> AIMessage:
     """Return the message that a stream of chunks becomes."""
     version = "v1" if format_ == "v1" else "v0"
-    model = Replay(events=list(events), options=Options(**options), output_version=version)
+    model = Replay(events=list(events), options=ChunkOptions(**options), output_version=version)
     if format_ == "v3":
         message = model.stream_events("q", version="v3").output
         assert isinstance(message, AIMessage)
@@ -62,7 +64,7 @@ def streamed(events: Iterable[PredictionEvent], format_: str, **options: Any) ->
 
 def invoked(events: Iterable[PredictionEvent], **options: Any) -> AIMessage:
     """Return the message that a plain call gives."""
-    return Replay(events=list(events), options=Options(**options)).invoke("q")
+    return Replay(events=list(events), options=ChunkOptions(**options)).invoke("q")
 
 
 def text(*pieces: str) -> list[PredictionEvent]:

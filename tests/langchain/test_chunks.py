@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from lmstudio_integrations.langchain._chunks import FIRST_TOOL_INDEX, ChunkStream, Options
+from lmstudio_integrations.langchain._chunks import FIRST_TOOL_INDEX, ChunkOptions, ChunkStream
 from lmstudio_integrations.langchain._predicting import _parallel
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PromptProgress
 from tests.langchain.replay import FORMATS, Replay, call, end, failed, invoked, opened, streamed, text, thought
@@ -16,6 +16,10 @@ in_every_format = pytest.mark.parametrize("format_", FORMATS)
 
 def calls_of(message: AIMessage) -> list[tuple[str, dict[str, Any], str | None]]:
     return [(call["name"], call["args"], call["id"]) for call in message.tool_calls]
+
+
+def invalid_calls_of(message: AIMessage) -> list[tuple[str | None, str | None]]:
+    return [(call["name"], call["id"]) for call in message.invalid_tool_calls]
 
 
 def blocks_of(message: AIMessage) -> list[str]:
@@ -151,6 +155,12 @@ def test_arguments_that_were_shown_wrongly_are_spoilt_and_sent_again(format_: st
     assert [call["id"] for call in message.invalid_tool_calls] == ["c1"]
 
 
+def test_an_empty_fragment_of_arguments_holds_nothing_back() -> None:
+    events = [*call("c1", "f", {"a": "xy"}, '{"a":', "", ' "xy"}'), end()]
+    chunks = [chunk.tool_call_chunks[0] for chunk in Replay(events=events).stream("q") if chunk.tool_call_chunks]
+    assert [chunk["args"] for chunk in chunks] == ["", '{"a":', ' "xy"}']
+
+
 @in_every_format
 @pytest.mark.parametrize("arguments", [None, {}])
 def test_missing_arguments_are_an_empty_object(format_: str, arguments: dict[str, Any] | None) -> None:
@@ -192,7 +202,7 @@ def test_a_failed_or_truncated_call_is_invalid_in_a_stream(
 ) -> None:
     message = streamed(events, format_)
     assert message.tool_calls == []
-    assert [(call["name"], call["id"]) for call in message.invalid_tool_calls] == [("f", "c1")]
+    assert invalid_calls_of(message) == [("f", "c1")]
     assert message.response_metadata["finish_reason"] == finish
 
 
@@ -230,6 +240,38 @@ def test_without_parallel_calls_the_first_is_kept(format_: str) -> None:
     for message in (streamed(events, format_, parallel=False), invoked(events, parallel=False)):
         assert calls_of(message) == [("f", {"a": 1}, "c1")]
         assert [call["id"] for call in message.invalid_tool_calls] == ["c0"]
+
+
+TOKENS = [{"text": "a", "logProb": -0.5, "candidates": [{"text": "b", "logProb": -1.5}]}]
+PREDICTIONS: dict[str, list[PredictionEvent]] = {
+    "text": [*text("Hel", "lo"), end()],
+    "reasoning": [PromptProgress(1.0, {"cachedTokenCount": 5}), *thought("Let ", "me."), *text("Yes"), end()],
+    "log-probabilities": [
+        LlmPredictionFragment("<think>", reasoning_type="reasoningStartTag", tokens=TOKENS),
+        LlmPredictionFragment("Hm.", reasoning_type="reasoning", tokens=TOKENS),
+        LlmPredictionFragment("<|end|>", is_structural=True, tokens=TOKENS),
+        LlmPredictionFragment("a", tokens=TOKENS),
+        end(),
+    ],
+    "calls": [*text("Now."), *call("c1", "f", {"a": 1}, '{"a": 1}'), *call("c1", "g", {}), end("toolCalls")],
+    "failed calls": [*opened("c1", "f"), failed(), *opened("c2", "f"), *opened("c3", "g", "{"), end("userStopped")],
+    "nothing": [end("failed")],
+}
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_the_sum_of_the_chunks_is_the_message_of_a_plain_call(name: str, parallel: bool) -> None:
+    options: dict[str, Any] = {"parallel": parallel, "alternatives": 1}
+    message, whole = streamed(PREDICTIONS[name], "v0", **options), invoked(PREDICTIONS[name], **options)
+    assert (message.content, message.additional_kwargs) == (whole.content, whole.additional_kwargs)
+    assert message.response_metadata == whole.response_metadata
+    assert message.usage_metadata == whole.usage_metadata
+    assert message.tool_calls == whole.tool_calls
+    invalid, also_invalid = (
+        [(call["id"], call["name"]) for call in each.invalid_tool_calls] for each in (message, whole)
+    )
+    assert invalid == also_invalid
 
 
 def plain(events: list[PredictionEvent], _format: str, **options: Any) -> AIMessage:
@@ -313,7 +355,7 @@ def test_log_probabilities_are_on_every_chunk_and_add_up() -> None:
         end(),
     ]
     told = {"token": "a", "logprob": -0.5, "top_logprobs": [{"token": "b", "logprob": -1.5}]}
-    chunks = list(Replay(events=events, options=Options(alternatives=1)).stream("q"))
+    chunks = list(Replay(events=events, options=ChunkOptions(alternatives=1)).stream("q"))
     assert chunks[0].response_metadata["logprobs"] == {"content": [told]}
     assert streamed(events, "v0", alternatives=1).response_metadata["logprobs"] == {"content": [told, told]}
     assert invoked(events, alternatives=1).response_metadata["logprobs"] == {"content": [told, told]}
@@ -339,7 +381,7 @@ def test_stray_tool_events_are_harmless() -> None:
 
 
 def test_the_chunks_are_validated_ones() -> None:
-    (chunk,) = ChunkStream(Options()).chunks([LlmPredictionFragment("a")])
+    (chunk,) = ChunkStream(ChunkOptions()).chunks([LlmPredictionFragment("a")])
     assert isinstance(chunk.message, AIMessageChunk)
     assert chunk.text == "a"
 

@@ -6,12 +6,15 @@ from typing import Any
 import pytest
 from llama_index.core.base.llms.types import ChatResponse, TextBlock, ThinkingBlock, ToolCallBlock
 
+from lmstudio_integrations._adapters.outcome import ToolCallOptions
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError
-from lmstudio_integrations.llama_index._chunks import Answer, Options
+from lmstudio_integrations.llama_index._chunks import ResponseBuilder, chat_response, completion_response
+from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
     PredictionEvent,
+    PredictionResult,
     PromptProgress,
     ToolCallArguments,
     ToolCallEnd,
@@ -21,8 +24,8 @@ from lmstudio_integrations.types.results import (
 )
 from tests.llama_index.server import raw
 
-ALONE = Options(parallel=False)
-MUST = Options(required=True)
+ALONE = ToolCallOptions(parallel=False)
+MUST = ToolCallOptions(required=True)
 
 
 def text(content: str, **more: Any) -> LlmPredictionFragment:
@@ -44,17 +47,20 @@ def call(call_id: str | None = "c1", name: str = "add", *pieces: str, **argument
     return [ToolCallStart(call_id), ToolCallName(name), *written, ToolCallEnd(call_id, name, arguments)]
 
 
-def chunks(events: Iterable[PredictionEvent], options: Options | None = None) -> list[ChatResponse]:
-    answer = Answer(options or Options())
-    steps = ((answer, answer.take(event)) for event in events)
-    return [answer.chat_chunk(step) for answer, step in steps if step is not None]
+def chunks(events: Iterable[PredictionEvent], options: ToolCallOptions | None = None) -> list[ChatResponse]:
+    builder = ResponseBuilder(options or ToolCallOptions())
+    steps = ((builder, builder.add(event)) for event in events)
+    return [builder.chat_chunk(step) for builder, step in steps if step is not None]
 
 
-def whole(events: Iterable[PredictionEvent], options: Options | None = None) -> ChatResponse:
-    answer = Answer(options or Options())
-    for event in events:
-        answer.take(event)
-    return answer.chat_response()
+def finished(events: Iterable[PredictionEvent]) -> PredictionResult:
+    prediction = Accumulator()
+    prediction.add_all(events)
+    return prediction.result()
+
+
+def whole(events: Iterable[PredictionEvent], options: ToolCallOptions | None = None) -> ChatResponse:
+    return chat_response(finished(events), options or ToolCallOptions())
 
 
 def calls_of(response: ChatResponse) -> list[tuple[str | None, str, Any]]:
@@ -150,13 +156,13 @@ def test_an_answer_of_nothing_is_one_empty_chunk() -> None:
 
 def test_an_answer_of_thoughts_alone_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     response = whole([thought("hm"), end("maxPredictedTokensReached")])
-    assert raw(response)["only_thinking"] is True
+    assert raw(response)["only_reasoning"] is True
     assert response.message.content == ""
     assert "all reasoning; raise max_tokens" in caplog.text
 
 
 def test_an_answer_after_thoughts_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
-    assert raw(whole([thought("hm"), text("yes"), end()]))["only_thinking"] is False
+    assert raw(whole([thought("hm"), text("yes"), end()]))["only_reasoning"] is False
     assert not caplog.records
 
 
@@ -213,7 +219,7 @@ def test_arguments_of_null_are_none_at_all() -> None:
 
 
 def test_names_that_were_changed_on_the_way_are_the_tools_own_again() -> None:
-    response = whole([*call("c1", "Box_int_", value=3), end()], Options(names={"Box_int_": "Box[int]"}))
+    response = whole([*call("c1", "Box_int_", value=3), end()], ToolCallOptions(names={"Box_int_": "Box[int]"}))
     assert calls_of(response) == [("c1", "Box[int]", {"value": 3})]
 
 
@@ -241,7 +247,7 @@ def test_a_surplus_call_may_fail() -> None:
     assert len(calls_of(whole([*call("c1"), *surplus, end()], ALONE))) == 1
 
 
-def error_of(events: Iterable[PredictionEvent], options: Options | None = None) -> LlamaIndexToolCallError:
+def error_of(events: Iterable[PredictionEvent], options: ToolCallOptions | None = None) -> LlamaIndexToolCallError:
     with pytest.raises(LlamaIndexToolCallError) as caught:
         whole(events, options)
     return caught.value
@@ -282,13 +288,13 @@ def test_a_required_call_that_came_is_none() -> None:
 
 
 def test_the_last_chunk_does_not_show_a_call_that_failed() -> None:
-    answer = Answer(Options())
-    steps = [answer.take(event) for event in (ToolCallStart("c1"), ToolCallName("add"), end())]
+    builder = ResponseBuilder(ToolCallOptions())
+    steps = [builder.add(event) for event in (ToolCallStart("c1"), ToolCallName("add"), end())]
     last = steps[-1]
     assert last is not None
-    assert calls_of(answer.chat_chunk(last)) == []
+    assert calls_of(builder.chat_chunk(last)) == []
     with pytest.raises(LlamaIndexToolCallError):
-        answer.check()
+        builder.check()
 
 
 def token(content: str, log_prob: float, *candidates: tuple[str, float]) -> dict[str, Any]:
@@ -320,16 +326,61 @@ def test_chunks_share_no_message() -> None:
 
 
 def test_completions_are_cumulative_as_well() -> None:
-    answer = Answer(Options())
-    steps = [answer.take(event) for event in (thought("hm"), text("a"), text("b"), end())]
-    assert all(steps)
-    answer = Answer(Options())
+    builder = ResponseBuilder(ToolCallOptions())
+    events: list[PredictionEvent] = [thought("hm"), text("a"), text("b"), end()]
     found = []
-    for event in (thought("hm"), text("a"), text("b"), end()):
-        step = answer.take(event)
+    for event in events:
+        step = builder.add(event)
         assert step is not None
-        found.append(answer.completion_chunk(step))
+        found.append(builder.completion_chunk(step))
     assert [(chunk.text, chunk.delta) for chunk in found] == [("", ""), ("a", "a"), ("ab", "b"), ("ab", "")]
     assert found[0].additional_kwargs == {"thinking_delta": "hm"}
     assert raw(found[-1])["usage"]["completion_tokens"] == 3
-    assert answer.completion_response().additional_kwargs["thinking"] == "hm"
+    assert found[-1].additional_kwargs["thinking"] == "hm"
+    response = completion_response(finished(events), ToolCallOptions())
+    assert (response.text, response.raw, response.additional_kwargs) == (
+        "ab",
+        found[-1].raw,
+        found[-1].additional_kwargs,
+    )
+
+
+TOKENS = [token("a", -0.1, ("a", -0.1), ("b", -2.5))]
+PREDICTIONS: dict[str, list[PredictionEvent]] = {
+    "text": [text("Hel"), text("lo"), end()],
+    "reasoning": [
+        PromptProgress(1.0, {"cachedTokenCount": 5}),
+        thought("<think>", "reasoningStartTag"),
+        thought("h"),
+        thought("m"),
+        thought("</think>", "reasoningEndTag"),
+        text("yes"),
+        end(),
+    ],
+    "log-probabilities": [
+        text("<|channel|>", is_structural=True, tokens=TOKENS),
+        text("h", reasoning_type="reasoning", tokens=TOKENS),
+        text("a", tokens=TOKENS),
+        end(),
+    ],
+    "calls": [text("Now."), *call("c1", "add", "{}"), *call("c2", "add", a=1), end("toolCalls")],
+    "nothing": [end("userStopped")],
+}
+
+
+@pytest.mark.parametrize("options", [ToolCallOptions(), ALONE])
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_the_last_chunk_is_the_response_of_a_plain_call(name: str, options: ToolCallOptions) -> None:
+    *earlier, last = chunks(PREDICTIONS[name], options)
+    response = whole(PREDICTIONS[name], options)
+    assert (last.message, last.raw) == (response.message, response.raw)
+    assert last.additional_kwargs == response.additional_kwargs
+    assert [each for chunk in earlier for each in chunk.logprobs or ()] == (response.logprobs or [])
+
+
+def test_progress_during_a_call_is_no_chunk() -> None:
+    assert len(chunks([ToolCallStart("c1"), ToolCallName("add"), PromptProgress(1.0), end()])) == 2
+
+
+def test_a_stream_that_was_closed_before_its_end_is_not_checked() -> None:
+    ResponseBuilder(MUST).check()

@@ -7,15 +7,16 @@ from collections.abc import AsyncGenerator
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
 
+from lmstudio_integrations._adapters.outcome import ToolCallOptions
 from lmstudio_integrations.llama_index import LMStudio
-from lmstudio_integrations.llama_index._chunks import Answer, Options
+from lmstudio_integrations.llama_index._chunks import ResponseBuilder
 from lmstudio_integrations.llama_index._streams import AsyncChunks
 from tests.llama_index.server import Server
 
 
 def streaming(llm: LMStudio, text: str) -> AsyncChunks[ChatResponse]:
     job = llm._chat_job([ChatMessage(role=MessageRole.USER, content=text)], {})
-    return AsyncChunks(llm._source(job), Answer(Options()), Answer.chat_chunk, lambda _: None)
+    return AsyncChunks(llm._source(job), ToolCallOptions(), ResponseBuilder.chat_chunk, lambda _: None)
 
 
 def stopped(server: Server) -> bool:

@@ -79,7 +79,7 @@ def test_thinking_may_be_switched_off_for_one_call(llm: LMStudio) -> None:
 def test_a_chunk_of_thoughts_alone_is_not_dropped(llm: LMStudio) -> None:
     found = list(llm.stream_chat(asking("think only")))
     assert "".join(chunk.additional_kwargs.get("thinking_delta", "") for chunk in found) == "Hmm, well."
-    assert raw(found[-1])["only_thinking"] is True
+    assert raw(found[-1])["only_reasoning"] is True
 
 
 def test_the_instances_window_counts_not_the_models(llm: LMStudio, server: Server) -> None:

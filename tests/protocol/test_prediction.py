@@ -12,11 +12,13 @@ from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
     PredictionEvent,
+    PredictionResult,
     PromptProgress,
     ToolCallArguments,
     ToolCallEnd,
     ToolCallFailed,
     ToolCallName,
+    ToolCallRecord,
     ToolCallStart,
 )
 from tests.protocol.samples import SUCCESS, TOOL_CALL, fragment, progress
@@ -234,28 +236,86 @@ def test_the_error_packet_of_older_servers_is_raised(error: Any) -> None:
     assert caught.value.error == {"title": "no"}
 
 
-def test_text_and_thoughts_are_kept_apart_and_markup_is_dropped() -> None:
-    so_far = Accumulator()
-    for piece in (
-        fragment("<think>", reasoningType="reasoningStartTag", isStructural=True),
-        fragment("Let me ", reasoningType="reasoning"),
+def accumulated(*events: PredictionEvent | None) -> PredictionResult:
+    """Return the result of a prediction with these events."""
+    prediction = Accumulator()
+    prediction.add_all([*(event or pytest.fail("it has an event") for event in events), END])
+    return prediction.result()
+
+
+END = PredictionEnd({"stopReason": "eosFound"}, {}, {}, {})
+TOKEN_A, TOKEN_B, TOKEN_C = ({"text": text, "logProb": -1.0} for text in "abc")
+
+
+def test_text_and_reasoning_are_separate_and_markup_belongs_to_neither() -> None:
+    packets = (
+        fragment("<think>", reasoningType="reasoningStartTag", isStructural=True, tokens=[TOKEN_A]),
+        fragment("Let me ", reasoningType="reasoning", tokensCount=2, tokens=[TOKEN_B]),
         fragment("see.", reasoningType="reasoning"),
         fragment("</think>", reasoningType="reasoningEndTag", isStructural=True),
-        fragment("\n", isStructural=True),
-        fragment("4"),
+        fragment("\n", isStructural=True, tokens=[TOKEN_A]),
+        fragment("4", tokens=[TOKEN_C, TOKEN_A]),
         fragment("2"),
         fragment("?", reasoningType="fromTheFuture"),
-    ):
-        so_far.add(decode(piece) or pytest.fail("it has an event"))
-    assert "".join(so_far.text) == "42"
-    assert "".join(so_far.reasoning) == "Let me see."
+    )
+    result = accumulated(*map(decode, packets))
+    assert (result.content, result.parsed, result.reasoning_content) == ("42", "42", "Let me see.")
+    assert result.raw_content == "<think>Let me see.</think>\n42?"
+    assert result.tokens == (TOKEN_B, TOKEN_C, TOKEN_A)
+    assert result.reasoning_tokens == 6
+    assert result.cached_tokens is None
 
 
-def test_tool_calls_and_the_end_are_kept_in_the_order_in_which_they_came() -> None:
-    so_far = Accumulator()
-    events = [event for _, event in PACKETS]
+def test_a_token_count_that_is_out_of_range_is_not_added() -> None:
+    counts = (2, -5, 10**4_000)
+    fragments = [LlmPredictionFragment("Hm.", count, reasoning_type="reasoning") for count in counts]
+    assert accumulated(*fragments).reasoning_tokens == 2
+
+
+def test_the_last_cached_token_count_is_kept() -> None:
+    progress_events = [PromptProgress(0.5, {"cachedTokenCount": 3}), PromptProgress(0.7, {"a": 1}), PromptProgress(1.0)]
+    assert accumulated(*progress_events).cached_tokens == 3
+
+
+def test_tool_calls_keep_their_order_and_what_was_received_of_them() -> None:
+    failure = ToolCallFailed({"title": "no"}, "<tool")
+    result = accumulated(
+        ToolCallStart("1"),
+        ToolCallName("f"),
+        ToolCallArguments('{"a"'),
+        ToolCallArguments(": 1}"),
+        ToolCallEnd("1", "f", {"a": 1}),
+        ToolCallStart("2"),
+        ToolCallArguments("{"),
+        ToolCallStart("3"),
+        failure,
+        ToolCallEnd("4", "g"),
+        failure,
+        ToolCallStart("1"),
+    )
+    assert result.tool_calls == (
+        ToolCallRecord("1", "f", ['{"a"', ": 1}"], end=ToolCallEnd("1", "f", {"a": 1})),
+        ToolCallRecord("2", None, ["{"]),
+        ToolCallRecord("3", failure=failure),
+        ToolCallRecord("4", end=ToolCallEnd("4", "g")),
+        ToolCallRecord(failure=failure),
+        ToolCallRecord("1"),
+    )
+    assert [call.id for call in result.tool_call_requests] == ["1", "4"]
+    assert result.end is END
+
+
+def test_parts_of_a_tool_call_that_has_not_begun_are_ignored() -> None:
+    stray: list[PredictionEvent] = [ToolCallName("f"), ToolCallArguments("{")]
+    complete = ToolCallEnd("1", "f")
+    assert accumulated(*stray).tool_calls == ()
+    assert accumulated(complete, *stray).tool_calls == (ToolCallRecord("1", end=complete),)
+
+
+def test_events_can_be_added_one_by_one() -> None:
+    events = [*(event for _, event in PACKETS), END]
+    one_by_one, at_once = Accumulator(), Accumulator()
     for event in events:
-        so_far.add(event)
-    assert so_far.tool_calls == [event for event in events if isinstance(event, ToolCallEnd)]
-    assert so_far.failed_calls == [event for event in events if isinstance(event, ToolCallFailed)]
-    assert so_far.end == events[-1]
+        one_by_one.add(event)
+    at_once.add_all(events)
+    assert one_by_one == at_once
