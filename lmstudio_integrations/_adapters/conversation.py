@@ -1,8 +1,9 @@
-"""A conversation on its way to the wire (protocol §6.1). Pure: pictures are only named here, and uploaded elsewhere.
+"""A conversation on its way to the wire (docs/protocol.md#chat-history).
 
-An adapter adds turns to a `Conversation`, which brings them into the form that chat templates want: one system message
-first, neighbours of one role in one message, and pictures that a tool returned, for which the wire has no place, in the
-next user turn. After the pictures have been uploaded, `to_wire` puts the handles in their places.
+The converters of both frameworks (`langchain/_messages.py`, `llama_index/_messages.py`) add turns to a `Conversation`,
+which brings them into the form that chat templates expect: one system message first, neighbors of one role merged, and
+images that a tool returned, for which the wire has no place, in the next user turn. Pure: images are only listed here.
+The adapters upload them, and `to_wire` puts the file handles in their places.
 """
 
 import base64
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from lmstudio_integrations._adapters.schemas import wire_name
 from lmstudio_integrations._urls import redacted_url
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.types.chat import TextPart, WireHistory
@@ -23,7 +25,7 @@ Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """A picture that must be uploaded before the conversation can be sent.
+    """An image that must be uploaded before the conversation can be sent.
 
     Attributes:
         data: The file's content.
@@ -35,14 +37,14 @@ class ImageSource:
 
     def __post_init__(self) -> None:
         if not self.data and self.url is None:
-            raise LMStudioValueError("an image is empty; give its data, a path or an address")
+            raise LMStudioValueError("an image is empty; pass its data, a path or a URL")
 
     @classmethod
     def from_base64(cls, text: str | bytes) -> "ImageSource":
-        """Read a picture from its base64 form.
+        """Read an image from its base64 form.
 
         Raises:
-            LMStudioValueError: If it is none.
+            LMStudioValueError: If it is not base64.
         """
         try:
             return cls(base64.b64decode(text, validate=False))
@@ -51,14 +53,14 @@ class ImageSource:
 
     @classmethod
     def from_path(cls, path: str | Path) -> "ImageSource":
-        """Read a picture from a file.
+        """Read an image from a file.
 
         Raises:
-            LMStudioOSError: If it cannot be read.
-            LMStudioValueError: If it is no path, or the file is empty.
+            LMStudioOSError: If the file cannot be read.
+            LMStudioValueError: If the path has another type, or the file is empty.
         """
         if not isinstance(path, str | Path):  # pyright: ignore[reportUnnecessaryIsInstance] - it comes from a message
-            raise LMStudioValueError(f"an image's path must be text or a Path; got {path!r}")
+            raise LMStudioValueError(f"an image's path must be a string or a Path; got {path!r}")
         try:
             return cls(Path(path).read_bytes())
         except OSError as error:
@@ -66,10 +68,10 @@ class ImageSource:
 
     @classmethod
     def from_url(cls, url: str) -> "ImageSource":
-        """Read a picture from a data URL, or note where it is.
+        """Read an image from a data URL, or keep the URL of one on the web.
 
         Raises:
-            LMStudioValueError: If it is neither a data URL nor one of http or https.
+            LMStudioValueError: If the URL has another scheme.
         """
         scheme = url.partition(":")[0].lower()
         if scheme == "data":
@@ -85,8 +87,8 @@ Part: TypeAlias = TextPart | FileHandle | ImageSource | ToolCallRequestPart | To
 
 
 @dataclass(slots=True)
-class Draft:
-    """A message whose pictures are not uploaded yet."""
+class PendingMessage:
+    """A message whose images are not uploaded yet."""
 
     role: Role
     parts: list[Part] = field(default_factory=list[Part])
@@ -96,78 +98,103 @@ class Conversation:
     """Collects the turns of a conversation."""
 
     def __init__(self) -> None:
-        self._drafts: list[Draft] = []
-        self._names: dict[str, str] = {}
-        self._pictures: list[ImageSource] = []
+        self._messages: list[PendingMessage] = []
+        self._tool_names: dict[str, str] = {}
+        self._images: list[ImageSource] = []
 
     def add(self, role: Role, parts: Sequence[Part]) -> None:
-        """Add a turn, or let the last one of the same role grow."""
-        if self._pictures and role != "tool":
-            shown, self._pictures = self._pictures, []
-            self.add("user", shown)
-        _append(self._drafts, Draft(role, list(parts)))
+        """Add a turn. Neighbors of one role become one message."""
+        if self._images and role != "tool":
+            held, self._images = self._images, []
+            self.add("user", held)
+        _append(self._messages, PendingMessage(role, list(parts)))
 
     def add_call(self, name: str, call_id: str | None, arguments: dict[str, Any]) -> None:
         """Add a tool call to the assistant's turn that was added last."""
-        assert self._drafts, "the assistant's turn comes before its calls"
-        assert self._drafts[-1].role == "assistant", "only the assistant calls tools"
-        fields: dict[str, Any] = {"name": name, "arguments": arguments}
-        _check_id(call_id)
-        if call_id:
+        assert self._messages, "the assistant's turn comes before its calls"
+        assert self._messages[-1].role == "assistant", "only the assistant calls tools"
+        fields: dict[str, Any] = {"name": wire_name(name), "arguments": arguments}
+        if _checked_id(call_id):
             fields["id"] = call_id
-            self._names[call_id] = name
+            self._tool_names[str(call_id)] = fields["name"]
         request = ToolCallRequest.from_dict(fields)
-        self._drafts[-1].parts.append(ToolCallRequestPart(tool_call_request=request))
+        self._messages[-1].parts.append(ToolCallRequestPart(tool_call_request=request))
 
-    def add_result(
-        self, text: str, call_id: str | None, name: str | None = None, pictures: Iterable[ImageSource] = ()
-    ) -> None:
-        """Add the answer of a tool; what it shows waits for the next user turn."""
-        _check_id(call_id)
-        self._pictures.extend(pictures)
-        fields = {"content": text, "tool_call_id": call_id, "name": name or self._names.get(call_id or "")}
+    def add_result(self, text: str, call_id: str | None, name: object, parts: Iterable[Part] = ()) -> None:
+        """Add the result of a tool. The images among its parts are held back for the next user turn."""
+        self._images += [part for part in parts if isinstance(part, ImageSource)]
+        sent_name = wire_name(name) if name and isinstance(name, str) else self._tool_names.get(call_id or "")
+        fields = {"content": text, "tool_call_id": _checked_id(call_id), "name": sent_name}
         part = ToolCallResultPart.from_dict({key: value for key, value in fields.items() if value is not None})
         self.add("tool", [part])
 
-    def finish(self) -> list[Draft]:
+    def finish(self) -> list[PendingMessage]:
         """Return the messages, the system prompt first."""
-        if self._pictures:
+        if self._images:
             self.add("user", ())
-        if all(draft.role != "system" for draft in self._drafts[1:]):
-            return self._drafts
-        messages: list[Draft] = []
-        for draft in sorted(self._drafts, key=lambda draft: draft.role != "system"):
-            _append(messages, Draft(draft.role, list(draft.parts)))
+        if all(message.role != "system" for message in self._messages[1:]):
+            return self._messages
+        messages: list[PendingMessage] = []
+        for message in sorted(self._messages, key=lambda message: message.role != "system"):
+            _append(messages, PendingMessage(message.role, list(message.parts)))
         return messages
 
 
-def _check_id(call_id: object) -> None:
+def check_not_empty(messages: Sequence[object]) -> None:
+    """Reject a conversation without messages.
+
+    Raises:
+        LMStudioValueError: If there is no message.
+    """
+    if not messages:
+        raise LMStudioValueError("the list of messages is empty; add a message before requesting a response")
+
+
+def reasoning_part(reasoning: str) -> list[Part]:
+    """Return earlier reasoning of the model in the form in which models write it; nothing if it is empty."""
+    return [TextPart(text=f"<think>\n{reasoning}\n</think>\n\n")] if reasoning else []
+
+
+def joined(parts: Iterable[Part], separator: str) -> list[Part]:
+    """Join neighboring texts of one message."""
+    merged: list[Part] = []
+    for part in parts:
+        if merged and isinstance(merged[-1], TextPart) and isinstance(part, TextPart):
+            merged[-1] = TextPart(text=f"{merged[-1].text}{separator}{part.text}")
+        else:
+            merged.append(part)
+    return merged
+
+
+def text_of(parts: Iterable[Part], separator: str) -> str:
+    """Return the texts of a message as one."""
+    return separator.join(part.text for part in parts if isinstance(part, TextPart))
+
+
+def _checked_id(call_id: object) -> object:
     if call_id is not None and not isinstance(call_id, str):
-        raise LMStudioValueError(f"the identifier of a tool call must be text, got {call_id!r}")
+        raise LMStudioValueError(f"the identifier of a tool call must be a string; got {call_id!r}")
+    return call_id
 
 
-def _append(drafts: list[Draft], more: Draft) -> None:
-    """Add a message, or let the last one grow; a blank line keeps two texts apart, however the server joins parts."""
-    if not drafts or drafts[-1].role != more.role:
-        drafts.append(more)
-        return
-    parts, added = drafts[-1].parts, more.parts
-    if parts and added and isinstance(parts[-1], TextPart) and isinstance(added[0], TextPart):
-        parts[-1] = TextPart(text=f"{parts[-1].text}\n\n{added[0].text}")
-        added = added[1:]
-    parts.extend(added)
+def _append(messages: list[PendingMessage], message: PendingMessage) -> None:
+    """Add a message, or its parts to the last one; a blank line separates two texts, however the server joins parts."""
+    if messages and messages[-1].role == message.role:
+        parts = messages[-1].parts
+        parts[-1:] = [*joined([*parts[-1:], *message.parts[:1]], "\n\n"), *message.parts[1:]]
+    else:
+        messages.append(message)
 
 
-def images(drafts: Iterable[Draft]) -> list[ImageSource]:
-    """Return the pictures that must be uploaded, each once."""
-    found = {part: None for message in drafts for part in message.parts if isinstance(part, ImageSource)}
-    return list(found)
+def images(messages: Iterable[PendingMessage]) -> list[ImageSource]:
+    """Return the images that must be uploaded, each once."""
+    return list(dict.fromkeys(part for each in messages for part in each.parts if isinstance(part, ImageSource)))
 
 
-def to_wire(drafts: Iterable[Draft], handles: Mapping[ImageSource, FileHandle]) -> WireHistory:
-    """Return the conversation as it travels, with the uploaded pictures in their places."""
-    messages = [{"role": draft.role, "content": [_wire(part, handles) for part in draft.parts]} for draft in drafts]
-    return WireHistory(messages, list(handles.values()))
+def to_wire(messages: Iterable[PendingMessage], handles: Mapping[ImageSource, FileHandle]) -> WireHistory:
+    """Return the wire form of a conversation, with the uploaded images in their places."""
+    written = [{"role": each.role, "content": [_wire(part, handles) for part in each.parts]} for each in messages]
+    return WireHistory(written, list(handles.values()))
 
 
 def _wire(part: Part, handles: Mapping[ImageSource, FileHandle]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmstudio_integrations._adapters.conversation import Draft, ImageSource, to_wire
+from lmstudio_integrations._adapters.conversation import ImageSource, PendingMessage, to_wire
 from lmstudio_integrations.errors import LMStudioServerError, LMStudioValueError
 from lmstudio_integrations.types.chat import TextPart
 from lmstudio_integrations.types.files import FileHandle
@@ -14,36 +14,38 @@ if TYPE_CHECKING:
     from lmstudio_integrations.client.sync import LLM
 
 PER_MESSAGE = 4
-"""Tokens that a template puts around a message, roughly; only counted where the template could not be asked."""
+"""Tokens that a template puts around a message, roughly; counted only where the template rejects the conversation."""
 
-PER_PICTURE = 256
-"""Tokens of a picture, roughly; the server tells nobody."""
+PER_IMAGE = 256
+"""Tokens of an image, roughly; the server does not report them."""
 
 
-def count(model: "LLM", drafts: Sequence[Draft], tools: Sequence[dict[str, Any]]) -> int:
+def count(model: "LLM", pending: Sequence[PendingMessage], tools: Sequence[dict[str, Any]]) -> int:
     """Return the number of tokens of a conversation.
 
-    A part of a conversation (`trim_messages` asks for many) may be refused by the template; it is then counted text by
-    text, in one batch.
+    The template may reject a part of a conversation, and `trim_messages` counts many parts. Such a part is counted text
+    by text, in one batch.
     """
-    pictures = sum(_is_picture(part) for draft in drafts for part in draft.parts)
-    without = [Draft(draft.role, [part for part in draft.parts if not _is_picture(part)]) for draft in drafts]
+    images = sum(_is_image(part) for message in pending for part in message.parts)
+    without = [
+        PendingMessage(message.role, [part for part in message.parts if not _is_image(part)]) for message in pending
+    ]
     try:
         tokens = model.count_tokens(model.apply_prompt_template(to_wire(without, {}), tools=tools))
     except (LMStudioServerError, LMStudioValueError):
         texts = [*_texts(without), *map(json.dumps, tools)]
-        tokens = sum(model.count_tokens(texts)) + PER_MESSAGE * len(drafts)
-    return tokens + pictures * PER_PICTURE
+        tokens = sum(model.count_tokens(texts)) + PER_MESSAGE * len(pending)
+    return tokens + images * PER_IMAGE
 
 
-def _is_picture(part: object) -> bool:
+def _is_image(part: object) -> bool:
     return isinstance(part, ImageSource | FileHandle)
 
 
-def _texts(drafts: Sequence[Draft]) -> Iterator[str]:
+def _texts(pending: Sequence[PendingMessage]) -> Iterator[str]:
     """Yield everything in a conversation that the model reads, without the template around it."""
-    for draft in drafts:
-        for part in draft.parts:
+    for message in pending:
+        for part in message.parts:
             if isinstance(part, TextPart):
                 yield part.text
             elif isinstance(part, ToolCallResultPart):

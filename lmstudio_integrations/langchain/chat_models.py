@@ -16,7 +16,7 @@ from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, PrivateAttr, model_validator
 
 from lmstudio_integrations._adapters import conversation, images
-from lmstudio_integrations._adapters.conversation import Draft, ImageSource
+from lmstudio_integrations._adapters.conversation import ImageSource, PendingMessage
 from lmstudio_integrations._adapters.predicting import Call, alternatives
 from lmstudio_integrations._adapters.retry import abatches, arepeat, aresult_of, batches, repeat, result_of
 from lmstudio_integrations._adapters.signature import with_signature
@@ -198,30 +198,30 @@ class ChatLMStudio(Predicting, BaseChatModel):
         return self._settled(values, more), options
 
     def _opener(self, call: Call, messages: Sequence[BaseMessage]) -> "Callable[[], PredictionStream]":
-        drafts, pictures = self._drafts(call, messages)
+        pending, sources = self._pending(call, messages)
 
         def open_stream() -> "PredictionStream":
-            model, handles = images.upload(call, pictures)
-            return in_batch(model.respond_stream(conversation.to_wire(drafts, handles), **call.options()))
+            model, handles = images.upload(call, sources)
+            return in_batch(model.respond_stream(conversation.to_wire(pending, handles), **call.options()))
 
         return open_stream
 
     def _async_opener(
         self, call: Call, messages: Sequence[BaseMessage]
     ) -> "Callable[[], Awaitable[AsyncPredictionStream]]":
-        drafts, pictures = self._drafts(call, messages)
+        pending, sources = self._pending(call, messages)
 
         async def open_stream() -> "AsyncPredictionStream":
-            model, handles = await images.aupload(call, pictures)
-            return model.respond_stream(conversation.to_wire(drafts, handles), **call.options())
+            model, handles = await images.aupload(call, sources)
+            return model.respond_stream(conversation.to_wire(pending, handles), **call.options())
 
         return open_stream
 
-    def _drafts(self, call: Call, messages: Sequence[BaseMessage]) -> tuple[list[Draft], list[ImageSource]]:
-        drafts = _messages.draft(messages, keep_reasoning=call.values["send_reasoning"])
-        pictures = conversation.images(drafts)
-        images.check_allowed(pictures, allowed=call.values["allow_image_download"])
-        return drafts, pictures
+    def _pending(self, call: Call, messages: Sequence[BaseMessage]) -> tuple[list[PendingMessage], list[ImageSource]]:
+        pending = _messages.to_pending(messages, send_reasoning=call.values["send_reasoning"])
+        sources = conversation.images(pending)
+        images.check_allowed(sources, allowed=call.values["allow_image_download"])
+        return pending, sources
 
     # What is learnt -------------------------------------------------------------------------------------------------
 
@@ -345,9 +345,9 @@ class ChatLMStudio(Predicting, BaseChatModel):
         if not messages:
             return 0
         with translated():
-            drafts = _messages.draft(messages, keep_reasoning=self.send_reasoning)
+            pending = _messages.to_pending(messages, send_reasoning=self.send_reasoning)
             offered = wire_tools(_tools.openai_tools(tools or ()))
-            return repeat(partial(_counting.count, self._own().model(), drafts, offered), self.max_retries)
+            return repeat(partial(_counting.count, self._own().model(), pending, offered), self.max_retries)
 
     # What identifies the object -------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""LlamaIndex's messages to a conversation on its way to the wire. Pure; pictures are only named, not uploaded."""
+"""LlamaIndex's messages as a conversation on its way to the wire. Pure; see `_adapters/conversation.py`."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -19,8 +19,17 @@ from llama_index.core.base.llms.types import (
     VideoBlock,
 )
 
-from lmstudio_integrations._adapters.conversation import Conversation, Draft, ImageSource, Part, Role
-from lmstudio_integrations._adapters.schemas import wire_name
+from lmstudio_integrations._adapters.conversation import (
+    Conversation,
+    ImageSource,
+    Part,
+    PendingMessage,
+    Role,
+    check_not_empty,
+    joined,
+    reasoning_part,
+    text_of,
+)
 from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations._urls import redacted_url
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
@@ -41,70 +50,57 @@ _DEFAULT_TITLE = "input_document"
 """The title that LlamaIndex gives a document that has none."""
 
 
-def draft(messages: Sequence[ChatMessage], *, send_reasoning: bool = False) -> list[Draft]:
-    """Turn messages into drafts.
+def to_pending(messages: Sequence[ChatMessage], *, send_reasoning: bool = False) -> list[PendingMessage]:
+    """Convert messages.
 
     Args:
         messages: The conversation.
-        send_reasoning: Whether earlier thoughts of the model are sent back to it, in `<think>` tags.
+        send_reasoning: Whether earlier reasoning of the model is sent back to it, in `<think>` tags.
 
     Raises:
         LMStudioValueError: If there is no message, or one with a block that cannot be sent.
         LMStudioOSError: If a file cannot be read.
     """
-    if not messages:
-        raise LMStudioValueError("the list of messages is empty; add a message before asking for an answer")
+    check_not_empty(messages)
     conversation = Conversation()
     for message in messages:
         role = _ROLES[message.role]
         if role == "tool":
             _add_result(conversation, message)
         elif role == "assistant":
-            _add_answer(conversation, message, send_reasoning=send_reasoning)
+            _add_response(conversation, message, send_reasoning=send_reasoning)
         else:
-            conversation.add(role, _shown(message, role) or [TextPart(text="")])
+            conversation.add(role, _content(message, role) or [TextPart(text="")])
     return conversation.finish()
 
 
-def _add_answer(conversation: Conversation, message: ChatMessage, *, send_reasoning: bool) -> None:
-    said = [block for block in message.blocks if not isinstance(block, ThinkingBlock | ToolCallBlock)]
-    parts = _joined(_parts(said, "assistant"))
-    thoughts = _thoughts(message) if send_reasoning else ""
-    if thoughts:
-        parts.insert(0, TextPart(text=f"<think>\n{thoughts}\n</think>\n\n"))
+def _add_response(conversation: Conversation, message: ChatMessage, *, send_reasoning: bool) -> None:
+    parts = _joined([block for block in message.blocks if not isinstance(block, ToolCallBlock)], "assistant")
+    if send_reasoning:
+        blocks = (block for block in message.blocks if isinstance(block, ThinkingBlock))
+        parts = [*reasoning_part("".join(block.content or "" for block in blocks)), *parts]
     calls = _calls(message)
     if calls:
         parts = [part for part in parts if part != TextPart(text="")]
-    if not parts and not calls:
-        return
-    conversation.add("assistant", parts)
+    if parts or calls:
+        conversation.add("assistant", parts)
     for name, call_id, arguments in calls:
-        conversation.add_call(wire_name(name), call_id, arguments)
+        conversation.add_call(name, call_id, arguments)
 
 
 def _add_result(conversation: Conversation, message: ChatMessage) -> None:
-    parts = _joined(_parts(message.blocks, "tool"))
-    text = "\n".join(part.text for part in parts if isinstance(part, TextPart))
-    pictures = [part for part in parts if isinstance(part, ImageSource)]
-    given = message.additional_kwargs
-    name = given.get("name")
-    conversation.add_result(
-        text, given.get("tool_call_id"), wire_name(name) if isinstance(name, str) else None, pictures
-    )
-
-
-def _thoughts(message: ChatMessage) -> str:
-    return "".join(block.content or "" for block in message.blocks if isinstance(block, ThinkingBlock))
+    parts, given = _joined(message.blocks, "tool"), message.additional_kwargs
+    conversation.add_result(text_of(parts, "\n"), given.get("tool_call_id"), given.get("name"), parts)
 
 
 # Tool calls ---------------------------------------------------------------------------------------------------------
 
-_Call: TypeAlias = tuple[str, str | None, dict[str, Any]]
+_ToolCall: TypeAlias = tuple[str, str | None, dict[str, Any]]
 
 
-def _calls(message: ChatMessage) -> list[_Call]:
+def _calls(message: ChatMessage) -> list[_ToolCall]:
     """Return the tool calls of a message: its blocks, and those of older histories, each once."""
-    calls: list[_Call] = [
+    calls: list[_ToolCall] = [
         (block.tool_name, block.tool_call_id, parsed_arguments(block.tool_kwargs))
         for block in message.blocks
         if isinstance(block, ToolCallBlock)
@@ -115,7 +111,7 @@ def _calls(message: ChatMessage) -> list[_Call]:
     return [_legacy_call(call) for call in legacy] if is_list(legacy) else []
 
 
-def _legacy_call(call: object) -> _Call:
+def _legacy_call(call: object) -> _ToolCall:
     """Read a call in OpenAI's form, as a dict or as an object."""
     function = _member(call, "function")
     source = function if function is not None else call
@@ -131,7 +127,7 @@ def _member(value: object, name: str) -> Any:
 
 
 def parsed_arguments(arguments: object) -> dict[str, Any]:
-    """Return the arguments of a call as a dict; what is no JSON object counts as none."""
+    """Return the arguments of a call as a dict, which is empty if they are not a JSON object."""
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
@@ -150,30 +146,24 @@ def _parts(blocks: Sequence[Any], role: Role) -> list[Part]:
         convert = next((_BLOCKS[base] for base in kind.__mro__ if base in _BLOCKS), None)
         if convert is None:
             raise LMStudioValueError(
-                f"LM Studio cannot take a {kind.__name__} in a {role} message; it takes text, images and "
+                f"LM Studio does not accept a {kind.__name__} in a {role} message, only text, images and "
                 "documents that are text"
             )
         parts.extend(convert(block, role))
     return parts
 
 
-def _shown(message: ChatMessage, role: Role) -> list[Part]:
-    """Return what a message says and shows; core adds pictures of older histories again each time it looks at one."""
-    parts = _joined(_parts(message.blocks, role))
+def _content(message: ChatMessage, role: Role) -> list[Part]:
+    """Return the content of a message, without the images that core adds again each time it reads an older history."""
+    parts = _joined(message.blocks, role)
     if "images" not in message.additional_kwargs:
         return parts
     return [part for index, part in enumerate(parts) if part not in parts[:index]]
 
 
-def _joined(parts: Sequence[Part]) -> list[Part]:
-    """Join neighbouring texts of one message as `ChatMessage.content` does."""
-    joined: list[Part] = []
-    for part in parts:
-        if joined and isinstance(joined[-1], TextPart) and isinstance(part, TextPart):
-            joined[-1] = TextPart(text=f"{joined[-1].text}\n{part.text}")
-        else:
-            joined.append(part)
-    return joined
+def _joined(blocks: Sequence[Any], role: Role) -> list[Part]:
+    """Convert blocks; neighboring texts are joined as `ChatMessage.content` does."""
+    return joined(_parts(blocks, role), "\n")
 
 
 def _text(block: TextBlock, _role: Role) -> list[Part]:
@@ -181,7 +171,7 @@ def _text(block: TextBlock, _role: Role) -> list[Part]:
 
 
 def _image(block: ImageBlock, _role: Role) -> list[Part]:
-    """Read a picture; LlamaIndex keeps the bytes that it was given as base64."""
+    """Read an image; LlamaIndex keeps its bytes as base64."""
     if isinstance(block.image, bytes):
         return [ImageSource.from_base64(block.image)]
     if block.image is not None:
@@ -197,26 +187,25 @@ def _image(block: ImageBlock, _role: Role) -> list[Part]:
 def _document(block: DocumentBlock, _role: Role) -> list[Part]:
     """Read a document that is text; its title stands above it."""
     if block.data is None and block.path is None and not (block.url or "").startswith("data:"):
-        where = (
-            f"the document {redacted_url(block.url)} is on the web; fetch it and"
-            if block.url
-            else "a DocumentBlock is empty;"
-        )
-        raise LMStudioValueError(f"{where} pass its data or a path")
+        if block.url:
+            raise LMStudioValueError(
+                f"the document {redacted_url(block.url)} is on the web; fetch it and pass its data or a path"
+            )
+        raise LMStudioValueError("a DocumentBlock is empty; pass its data or a path")
     name = str(block.path or block.title)
     try:
         content = block.resolve_document().read()
         text = content.decode("utf-8") if isinstance(content, bytes) else str(content)
     except UnicodeDecodeError as error:
         raise LMStudioValueError(
-            f"the document {name!r} ({block.document_mimetype}) is no text; extract its text first, "
+            f"the document {name!r} ({block.document_mimetype}) is not text; extract its text first, "
             "for example with a LlamaIndex reader"
         ) from error
     except OSError as error:
         raise LMStudioOSError(f"cannot read the document {name!r}: {error}") from error
     except ValueError as error:
         raise LMStudioValueError(
-            f"the document {name!r} has no content that can be read ({error}); pass its data or a path"
+            f"the document {name!r} has no readable content ({error}); pass its data or a path"
         ) from error
     title = "" if block.title in {None, _DEFAULT_TITLE} else f"{block.title}\n\n"
     return [TextPart(text=title + text)]
@@ -230,17 +219,17 @@ def _citation(block: CitationBlock, role: Role) -> list[Part]:
     return _parts([block.cited_content], role)
 
 
-def _nothing(_block: object, _role: Role) -> list[Part]:
+def _skip(_block: object, _role: Role) -> list[Part]:
     return []
 
 
-def _refused(block: AudioBlock | VideoBlock, role: Role) -> list[Part]:
+def _reject_media(block: AudioBlock | VideoBlock, role: Role) -> list[Part]:
     kind = "audio" if isinstance(block, AudioBlock) else "video"
-    raise LMStudioValueError(f"LM Studio takes no {kind} in a {role} message; transcribe or describe it first")
+    raise LMStudioValueError(f"LM Studio does not accept {kind} in a {role} message; transcribe or describe it first")
 
 
-def _misplaced(block: ToolCallBlock, role: Role) -> list[Part]:
-    raise LMStudioValueError(f"a call of the tool {block.tool_name!r} cannot stand in a {role} message")
+def _reject_call(block: ToolCallBlock, role: Role) -> list[Part]:
+    raise LMStudioValueError(f"a {role} message cannot hold a call of the tool {block.tool_name!r}")
 
 
 _BLOCKS: dict[type[Any], Callable[[Any, Role], list[Part]]] = {
@@ -249,9 +238,9 @@ _BLOCKS: dict[type[Any], Callable[[Any, Role], list[Part]]] = {
     DocumentBlock: _document,
     CitableBlock: _citable,
     CitationBlock: _citation,
-    CachePoint: _nothing,
-    ThinkingBlock: _nothing,
-    AudioBlock: _refused,
-    VideoBlock: _refused,
-    ToolCallBlock: _misplaced,
+    CachePoint: _skip,
+    ThinkingBlock: _skip,
+    AudioBlock: _reject_media,
+    VideoBlock: _reject_media,
+    ToolCallBlock: _reject_call,
 }

@@ -65,15 +65,15 @@ class _Job:
     Attributes:
         call: The settings.
         options: What the caller expects of tool calls.
-        drafts: The conversation; `None` if a text is to be continued.
-        pictures: What must be uploaded for it.
+        pending: The conversation; `None` if a text is to be continued.
+        sources: What must be uploaded for it.
         prompt: The text.
     """
 
     call: Call
     options: ToolCallOptions
-    drafts: Sequence[conversation.Draft] | None = None
-    pictures: Sequence[conversation.ImageSource] = ()
+    pending: Sequence[conversation.PendingMessage] | None = None
+    sources: Sequence[conversation.ImageSource] = ()
     prompt: str = ""
 
 
@@ -322,10 +322,10 @@ class LMStudio(PickleMixin, Predicting, Structured):
 
     def _chat_job(self, messages: Sequence[ChatMessage], given: Mapping[str, Any]) -> _Job:
         call, options = self._settle(given)
-        drafts = _messages.draft(messages, send_reasoning=call.values["send_reasoning"])
-        pictures = conversation.images(drafts)
-        images.check_allowed(pictures, allowed=call.values["allow_image_download"])
-        return _Job(call, options, drafts, pictures)
+        pending = _messages.to_pending(messages, send_reasoning=call.values["send_reasoning"])
+        sources = conversation.images(pending)
+        images.check_allowed(sources, allowed=call.values["allow_image_download"])
+        return _Job(call, options, pending, sources)
 
     def _completion_job(self, prompt: str, formatted: bool, given: Mapping[str, Any]) -> _Job:  # noqa: FBT001 - core's
         if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
@@ -377,17 +377,17 @@ class LMStudio(PickleMixin, Predicting, Structured):
 
     def _open(self, job: _Job) -> "PredictionStream":
         options = job.call.options()
-        if job.drafts is None:
+        if job.pending is None:
             return job.call.model().complete_stream(WirePrompt(job.prompt), **options)
-        model, handles = images.upload(job.call, job.pictures)
-        return model.respond_stream(conversation.to_wire(job.drafts, handles), **options)
+        model, handles = images.upload(job.call, job.sources)
+        return model.respond_stream(conversation.to_wire(job.pending, handles), **options)
 
     async def _aopen(self, job: _Job) -> "AsyncPredictionStream":
         options = job.call.options()
-        if job.drafts is None:
+        if job.pending is None:
             return job.call.async_model().complete_stream(WirePrompt(job.prompt), **options)
-        model, handles = await images.aupload(job.call, job.pictures)
-        return model.respond_stream(conversation.to_wire(job.drafts, handles), **options)
+        model, handles = await images.aupload(job.call, job.sources)
+        return model.respond_stream(conversation.to_wire(job.pending, handles), **options)
 
     # Tools ----------------------------------------------------------------------------------------------------------
 

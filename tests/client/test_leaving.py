@@ -47,7 +47,11 @@ async def _waits(stream: Any) -> None:
 async def _stalls(stream: Any) -> None:
     """Wait until the reader of a stream has read all there is, and waits for more."""
     prediction = stream._prediction
-    await settle(lambda: prediction._so_far.text[-1:] == [" "] and prediction._step.waiter._waiting)
+    await settle(
+        lambda: (
+            [each.content for each in prediction._so_far.fragments[-1:]] == [" "] and prediction._step.waiter._waiting
+        )
+    )
 
 
 # From elsewhere

@@ -19,21 +19,21 @@ from langchain_core.messages import (
 
 from lmstudio_integrations._adapters.conversation import ImageSource, images, to_wire
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
-from lmstudio_integrations.langchain._messages import draft
+from lmstudio_integrations.langchain._messages import to_pending
 from lmstudio_integrations.types.files import FileHandle
 
-PICTURE = b"\x89PNG\r\n\x1a\npicture"
-BASE64 = base64.b64encode(PICTURE).decode()
+IMAGE = b"\x89PNG\r\n\x1a\npicture"
+BASE64 = base64.b64encode(IMAGE).decode()
 
 
 def wire(messages: Sequence[BaseMessage], **options: Any) -> list[dict[str, Any]]:
     """Return the wire form, with every picture uploaded under its place in the order."""
-    drafts = draft(messages, **options)
+    pending = to_pending(messages, **options)
     handles = {
         source: FileHandle(name="i.png", identifier=f"file-{n}", size_bytes=1, file_type="image")
-        for n, source in enumerate(images(drafts))
+        for n, source in enumerate(images(pending))
     }
-    sent: list[dict[str, Any]] = to_wire(drafts, handles).to_dict()["messages"]
+    sent: list[dict[str, Any]] = to_wire(pending, handles).to_dict()["messages"]
     return sent
 
 
@@ -147,7 +147,7 @@ def test_an_invalid_call_is_sent_only_if_it_was_answered() -> None:
 )
 def test_thoughts_stay_out_of_the_history_unless_asked_for(message: AIMessage) -> None:
     assert wire([message]) == [text("assistant", "x")]
-    assert wire([message], keep_reasoning=True) == [text("assistant", "<think>\nhm\n</think>\n\nx")]
+    assert wire([message], send_reasoning=True) == [text("assistant", "<think>\nhm\n</think>\n\nx")]
 
 
 @pytest.mark.parametrize(
@@ -177,20 +177,20 @@ def test_an_empty_user_message_stays_a_turn() -> None:
         {"type": "image", "source_type": "base64", "data": BASE64, "mime_type": "image/png"},
         {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": BASE64}},
         {"type": "image", "url": f"data:image/png;base64,{BASE64}"},
-        {"type": "image", "data": PICTURE},
+        {"type": "image", "data": IMAGE},
     ],
 )
 def test_pictures_are_read_in_every_form(block: dict[str, Any]) -> None:
-    drafts = draft([HumanMessage([{"type": "text", "text": "what?"}, block])])
-    assert images(drafts) == [ImageSource(PICTURE)]
+    pending = to_pending([HumanMessage([{"type": "text", "text": "what?"}, block])])
+    assert images(pending) == [ImageSource(IMAGE)]
 
 
 def test_pictures_are_read_from_a_path(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    path.write_bytes(PICTURE)
-    assert images(draft([HumanMessage([{"type": "image", "path": str(path)}])])) == [ImageSource(PICTURE)]
+    path.write_bytes(IMAGE)
+    assert images(to_pending([HumanMessage([{"type": "image", "path": str(path)}])])) == [ImageSource(IMAGE)]
     with pytest.raises(LMStudioOSError, match=r"b\.png"):
-        draft([HumanMessage([{"type": "image", "path": str(tmp_path / "b.png")}])])
+        to_pending([HumanMessage([{"type": "image", "path": str(tmp_path / "b.png")}])])
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_pictures_are_read_from_a_path(tmp_path: Path) -> None:
     ],
 )
 def test_a_picture_on_the_web_is_named_not_fetched(block: dict[str, Any]) -> None:
-    assert images(draft([HumanMessage([block])])) == [ImageSource(url="https://example.org/a.png")]
+    assert images(to_pending([HumanMessage([block])])) == [ImageSource(url="https://example.org/a.png")]
 
 
 def test_the_same_picture_is_uploaded_once() -> None:
@@ -279,13 +279,13 @@ def test_pictures_of_tools_move_to_the_next_user_turn(follow_up: list[BaseMessag
         ([HumanMessage([{"type": "image", "base64": "x"}])], "not base64"),
         ([HumanMessage([{"type": "reasoning", "reasoning": "x"}])], "'reasoning'"),
         ([HumanMessage([{"foo": "bar"}])], "None"),
-        ([HumanMessage([{"type": "text", "text": 5}])], "must have its text"),
+        ([HumanMessage([{"type": "text", "text": 5}])], "must hold its text"),
         ([HumanMessage([{"type": "text-plain", "url": "https://h/a.txt", "mime_type": "text/plain"}])], "its text"),
-        ([HumanMessage([{"type": "text-plain", "base64": "ä", "mime_type": "text/plain"}])], "no base64"),
+        ([HumanMessage([{"type": "text-plain", "base64": "ä", "mime_type": "text/plain"}])], "base64 of UTF-8"),
         ([HumanMessage([{"type": "image", "url": "data:image/png;base64,"}])], "image is empty"),
-        ([HumanMessage([{"type": "image", "path": 5}])], "path must be text"),
+        ([HumanMessage([{"type": "image", "path": 5}])], "path must be a string"),
     ],
 )
 def test_what_cannot_be_sent_is_named(messages: list[BaseMessage], match: str) -> None:
     with pytest.raises(LMStudioValueError, match=match):
-        draft(messages)
+        to_pending(messages)

@@ -25,7 +25,7 @@ from llama_index.core.base.llms.types import (
 
 from lmstudio_integrations._adapters.conversation import ImageSource, images, to_wire
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
-from lmstudio_integrations.llama_index._messages import draft
+from lmstudio_integrations.llama_index._messages import to_pending
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
@@ -35,7 +35,7 @@ PNG_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
 
 def wire(*messages: ChatMessage, **options: Any) -> list[dict[str, Any]]:
     """Return messages in wire form."""
-    found: list[dict[str, Any]] = to_wire(draft(messages, **options), {}).to_dict()["messages"]
+    found: list[dict[str, Any]] = to_wire(to_pending(messages, **options), {}).to_dict()["messages"]
     return found
 
 
@@ -57,7 +57,7 @@ def result(text: str, call_id: str | None = "c1") -> ChatMessage:
 
 
 def pictures(*blocks: Any) -> list[ImageSource]:
-    return images(draft([user(*blocks)]))
+    return images(to_pending([user(*blocks)]))
 
 
 @pytest.mark.parametrize(
@@ -183,19 +183,19 @@ def test_a_picture_that_a_tool_returned_is_shown_in_the_next_user_turn() -> None
         blocks=[TextBlock(text="a dot"), ImageBlock(image=PNG)],
         additional_kwargs={"tool_call_id": "c1"},
     )
-    drafts = draft([user(TextBlock(text="show")), shown])
-    assert [found.role for found in drafts] == ["user", "tool", "user"]
-    assert drafts[2].parts == [ImageSource(PNG)]
+    pending = to_pending([user(TextBlock(text="show")), shown])
+    assert [found.role for found in pending] == ["user", "tool", "user"]
+    assert pending[2].parts == [ImageSource(PNG)]
 
 
 def test_a_picture_without_anything_is_refused() -> None:
     with pytest.raises(LMStudioValueError, match="needs an image, a path or a URL"):
-        draft([user(ImageBlock())])
+        to_pending([user(ImageBlock())])
 
 
 def test_a_picture_with_another_kind_of_url_is_refused() -> None:
     with pytest.raises(LMStudioValueError, match="must begin with"):
-        draft([user(ImageBlock(url="ftp://example.org/cat.png"))])
+        to_pending([user(ImageBlock(url="ftp://example.org/cat.png"))])
 
 
 def test_a_file_that_has_gone_is_named(tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_file_that_has_gone_is_named(tmp_path: Path) -> None:
     block = ImageBlock(path=file)
     file.unlink()
     with pytest.raises(LMStudioOSError, match=r"dot\.png"):
-        draft([user(block)])
+        to_pending([user(block)])
 
 
 @pytest.mark.parametrize("data", [b"Rain in Oslo.", BytesIO(b"Rain in Oslo.")])
@@ -219,8 +219,8 @@ def test_a_document_is_sent_under_its_title(tmp_path: Path) -> None:
 
 
 def test_a_document_that_is_no_text_is_refused() -> None:
-    with pytest.raises(LMStudioValueError, match="is no text; extract its text first"):
-        draft([user(DocumentBlock(data=b"%PDF-1.7 \xff\xfe", document_mimetype="application/pdf"))])
+    with pytest.raises(LMStudioValueError, match="is not text; extract its text first"):
+        to_pending([user(DocumentBlock(data=b"%PDF-1.7 \xff\xfe", document_mimetype="application/pdf"))])
 
 
 @pytest.mark.parametrize(
@@ -228,13 +228,13 @@ def test_a_document_that_is_no_text_is_refused() -> None:
     [
         (DocumentBlock(url="https://example.org/a.txt"), "is on the web; fetch it"),
         (DocumentBlock(document_mimetype="text/plain"), "is empty"),
-        (DocumentBlock(data=b"", title="Rain"), "'Rain' has no content that can be read.*pass its data or a path"),
-        (DocumentBlock(url="data:text/plain;base64,abc"), "no content that can be read"),
+        (DocumentBlock(data=b"", title="Rain"), "'Rain' has no readable content.*pass its data or a path"),
+        (DocumentBlock(url="data:text/plain;base64,abc"), "no readable content"),
     ],
 )
 def test_a_document_that_is_elsewhere_or_nothing_is_refused(block: DocumentBlock, complaint: str) -> None:
     with pytest.raises(LMStudioValueError, match=complaint):
-        draft([user(block)])
+        to_pending([user(block)])
 
 
 def test_a_missing_document_is_named(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_missing_document_is_named(tmp_path: Path) -> None:
     block = DocumentBlock(path=file, document_mimetype="text/markdown")
     file.unlink()
     with pytest.raises(LMStudioOSError, match=r"rain\.md"):
-        draft([user(block)])
+        to_pending([user(block)])
 
 
 def test_citable_and_cited_content_is_sent() -> None:
@@ -263,13 +263,13 @@ def test_cache_points_are_ignored() -> None:
     ("block", "kind"), [(AudioBlock(audio=b"RIFF0000WAVE"), "audio"), (VideoBlock(video=b"0000ftyp"), "video")]
 )
 def test_sound_and_moving_pictures_are_refused(block: Any, kind: str) -> None:
-    with pytest.raises(LMStudioValueError, match=f"takes no {kind} in a user message"):
-        draft([user(block)])
+    with pytest.raises(LMStudioValueError, match=f"does not accept {kind} in a user message"):
+        to_pending([user(block)])
 
 
 def test_a_call_in_a_user_message_is_refused() -> None:
-    with pytest.raises(LMStudioValueError, match="cannot stand in a user message"):
-        draft([user(ToolCallBlock(tool_name="add"))])
+    with pytest.raises(LMStudioValueError, match="a user message cannot hold a call"):
+        to_pending([user(ToolCallBlock(tool_name="add"))])
 
 
 def test_blocks_of_derived_classes_are_understood() -> None:
@@ -281,13 +281,13 @@ def test_blocks_of_derived_classes_are_understood() -> None:
 
 def test_a_block_of_an_unknown_kind_is_refused() -> None:
     message = ChatMessage.model_construct(role=MessageRole.USER, blocks=[object()], additional_kwargs={})
-    with pytest.raises(LMStudioValueError, match="cannot take a object in a user message"):
-        draft([message])
+    with pytest.raises(LMStudioValueError, match="does not accept a object in a user message"):
+        to_pending([message])
 
 
 def test_no_messages_at_all_are_refused() -> None:
     with pytest.raises(LMStudioValueError, match="the list of messages is empty"):
-        draft([])
+        to_pending([])
 
 
 @pytest.mark.parametrize(
@@ -298,10 +298,10 @@ def test_no_messages_at_all_are_refused() -> None:
     ],
 )
 def test_an_identifier_that_is_no_text_is_refused(message: ChatMessage) -> None:
-    with pytest.raises(LMStudioValueError, match="must be text, got 5"):
-        draft([message])
+    with pytest.raises(LMStudioValueError, match="must be a string; got 5"):
+        to_pending([message])
 
 
 def test_a_nameless_call_is_refused() -> None:
     with pytest.raises(LMStudioValueError, match="has no name"):
-        draft([answer(tool_calls=[{"id": "c1"}])])
+        to_pending([answer(tool_calls=[{"id": "c1"}])])
