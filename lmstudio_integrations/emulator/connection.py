@@ -92,7 +92,7 @@ class Connection:
         deadline = self._hub.clock.call_later(AUTHENTICATION_TIMEOUT, self._time_out)
         self._socket.watch()
         try:
-            while not self.session.refused:
+            while not self.session.rejected:
                 message = await self._socket.recv(decode=False)
                 if has_more_values(message, self._hub.limits.message_values):
                     await self._socket.close(CloseCode.MESSAGE_TOO_BIG, "the message has too many values")
@@ -136,7 +136,7 @@ class Connection:
         match self.session.receive(data):
             case CallReceived() as call:
                 self._begin(
-                    len(data), lambda: self._answer(call), lambda error: self.session.refuse(call.call_id, error)
+                    len(data), lambda: self._answer(call), lambda error: self.session.reject(call.call_id, error)
                 )
             case ChannelOpened() as opened:
                 self._begin(
@@ -175,7 +175,7 @@ class Connection:
     def _time_out(self) -> None:
         self.session.time_out()
         self._flush()
-        if self.session.refused:
+        if self.session.rejected:
             self._start(self._socket.close())
 
     async def _answer(self, call: CallReceived) -> None:
@@ -184,7 +184,7 @@ class Connection:
             result = await HANDLERS[self.namespace][call.endpoint.name](self._context(), call.parameter)
             self.session.reply(call.call_id, result)
         except Exception as error:  # noqa: BLE001 - a handler that fails must not take the socket with it
-            self.session.refuse(call.call_id, _error(error, call.endpoint.name))
+            self.session.reject(call.call_id, _error(error, call.endpoint.name))
         self.flush_soon()
 
     def _open(self, opened: ChannelOpened) -> Coroutine[Any, Any, None]:

@@ -1,1 +1,1 @@
-"""The wire, without I/O: what client and emulator share. Imports no transport, no thread, no event loop."""
+"""The wire protocol without I/O, shared by client and emulator: docs/protocol.md. Above `types/`, below both."""

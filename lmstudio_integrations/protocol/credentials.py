@@ -1,16 +1,17 @@
-"""API tokens: their shape, and the two halves that travel in their place (protocol §2.3)."""
+"""API tokens: their form, and the two halves that are sent in their place (docs/protocol.md#credentials)."""
 
 import re
 
 from lmstudio_integrations._secrets import TOKEN_PREFIX
 
 TOKEN_FORM = f"{TOKEN_PREFIX}, 8 letters or digits, a colon, and 20 more"
-"""What a token looks like, for error messages."""
+"""The form of a token, for error messages."""
 
 _TOKEN = re.compile(TOKEN_PREFIX + r"(?P<identifier>[A-Za-z0-9]{8}):(?P<passkey>[A-Za-z0-9]{20})")
 
 
 def split_token(token: str) -> tuple[str, str] | None:
-    """Return the client identifier and the passkey of a token; `None` if it is none. Space around it does not count."""
+    """Return the client identifier and the passkey of a token; `None` if it has another form."""
+    # As in the official Python SDK, surrounding whitespace does not count (docs/protocol.md#credentials).
     found = _TOKEN.fullmatch(token.strip())
     return (found["identifier"], found["passkey"]) if found else None

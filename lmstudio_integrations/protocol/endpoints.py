@@ -1,5 +1,6 @@
-"""The table of endpoints: per namespace and name, what a request carries, and what comes back (protocol §4).
+"""The table of endpoints: by namespace and name, what a request carries and what comes back.
 
+See docs/protocol.md#endpoint-table. Above `requests.py` and `prediction.py`; both sessions look endpoints up here.
 Packets of channels are dicts, except those of predictions, which `prediction.py` turns into events.
 """
 
@@ -47,6 +48,7 @@ Decode = Callable[[dict[str, Any]], Any]
 
 
 def _as_is(packet: object) -> dict[str, Any]:
+    # Every packet of a channel has a type (docs/protocol.md#channels); one without is damaged, not unknown.
     if not is_object(packet) or not isinstance(packet.get("type"), str):
         raise TypeError(f"a packet without a type: {packet!r}")
     return packet
@@ -54,12 +56,12 @@ def _as_is(packet: object) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Rpc:
-    """A call with one answer.
+    """A call with one reply.
 
     Attributes:
         name: The endpoint.
-        parameter: The request.
-        timeout_name: The timeout that runs until the answer.
+        parameter: The request; `None` for a void parameter, whose key is absent (docs/protocol.md#serialization).
+        timeout_name: The timeout that runs until the reply.
     """
 
     name: str
@@ -69,13 +71,13 @@ class Rpc:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """A call with a stream of packets as its answer.
+    """A call with a stream of packets as its reply.
 
     Attributes:
         name: The endpoint.
-        parameter: What opens it.
-        stop: The packet by which the client asks the server to stop, if there is one.
-        decode: A packet to what the caller gets; `None` for an unknown one.
+        parameter: The request that opens it.
+        stop: The type of the packet that asks the server to stop, if there is one.
+        decode: Converts a packet to what the caller receives; returns `None` for an unknown one.
         timeout_name: The timeout that runs until the first packet; `None` on channels that are open-ended.
     """
 
@@ -89,7 +91,7 @@ class Channel:
 Endpoint = Rpc | Channel
 
 LAST_PACKETS = {"success", "loadSuccess", "alreadyLoaded", "result"}
-"""Types of the packets after which only the end of the channel follows."""
+"""Types of terminal packets: only `channelClose` follows, so nothing is left to stop (docs/protocol.md#channels)."""
 
 _MODELS: tuple[Endpoint, ...] = (
     Rpc("unloadModel", UnloadModel),
@@ -99,6 +101,7 @@ _MODELS: tuple[Endpoint, ...] = (
     Rpc("getBasePredictionConfig", BasePredictionConfig),
     Rpc("getInstanceProcessingState", Lookup),
     Rpc("estimateModelUsage", EstimateModelUsage),
+    # These wait in the queue of the instance, as predictions do (docs/protocol.md#parallel-requests).
     Rpc("tokenize", Tokenize, "queue_timeout"),
     Rpc("countTokens", Tokenize, "queue_timeout"),
     Channel("loadModel", LoadModel, "cancel", timeout_name="load_timeout"),
@@ -125,6 +128,7 @@ _BY_NAMESPACE: dict[Namespace, tuple[Endpoint, ...]] = {
         Rpc("startHttpServer", StartHttpServer),
         Rpc("stopHttpServer"),
         Rpc("requestShutdown"),
+        # No packet ever comes; it stays open until the client disconnects (docs/protocol.md#system-endpoints).
         Channel("alive", timeout_name=None),
     ),
     "files": (
@@ -132,6 +136,7 @@ _BY_NAMESPACE: dict[Namespace, tuple[Endpoint, ...]] = {
         Rpc("getLocalFileAbsolutePath", LocalFile),
         Rpc("getDocumentParsingLibrary", UploadedFile),
         Channel("parseDocument", ParseDocument, "cancel"),
+        # The packet is "stop" here and in streamLogs, "cancel" on all other channels (docs/protocol.md#retrieve).
         Channel("retrieve", Retrieve, "stop"),
     ),
     "repository": (
@@ -148,6 +153,7 @@ _BY_NAMESPACE: dict[Namespace, tuple[Endpoint, ...]] = {
         Rpc("lmLinkSetPreferredDevice", DeviceIdentifier),
         Channel("downloadModel", DownloadModel, "cancel"),
     ),
+    # Open-ended: a quiet log is no stall (docs/protocol.md#diagnostics-endpoints).
     "diagnostics": (Channel("streamLogs", None, "stop", timeout_name=None),),
     "runtime": (Rpc("listEngines"),),
     "plugins": (),
@@ -167,6 +173,7 @@ _NAMED_RPCS: dict[Namespace, str] = {
 }
 
 _NAMED_CHANNELS: dict[Namespace, str] = {
+    # The last two are one endpoint, before and after 2026 (docs/protocol.md#client-versions).
     "repository": "ensureAuthenticated downloadArtifact pushArtifact createDownloadPlan createArtifactDownloadPlan",
     "runtime": "downloadRuntimeExtension",
     "plugins": """
@@ -193,11 +200,12 @@ NAMED_ENDPOINTS: dict[Namespace, dict[str, Endpoint]] = {
     )
     for namespace in ENDPOINTS
 }
-"""The other endpoints of the official interfaces. Only their names are known here, so they accept any request."""
+"""The other endpoints of the official interfaces. Only their names are known, so they accept any request and get an
+error: silence would hang the caller (docs/protocol.md#lm-link)."""
 
 
 def rpc(namespace: Namespace, name: str) -> Rpc:
-    """Return the entry of a call."""
+    """Return the entry of an RPC."""
     endpoint = ENDPOINTS[namespace][name]
     assert isinstance(endpoint, Rpc), f"{namespace}.{name} is a channel"
     return endpoint
@@ -206,5 +214,5 @@ def rpc(namespace: Namespace, name: str) -> Rpc:
 def channel(namespace: Namespace, name: str) -> Channel:
     """Return the entry of a channel."""
     endpoint = ENDPOINTS[namespace][name]
-    assert isinstance(endpoint, Channel), f"{namespace}.{name} is an rpc"
+    assert isinstance(endpoint, Channel), f"{namespace}.{name} is an RPC"
     return endpoint

@@ -1,7 +1,7 @@
-"""Frames: one JSON object each, composed from text that is serialised already (protocol §2.1, §3.1, §3.2).
+"""Frames: one JSON object each, composed of text that is serialized already (docs/protocol.md#framing).
 
-A caller turns its own parameter into JSON, because that may be megabytes; the thread that owns the session
-only puts the envelope round it.
+A caller turns its own parameter into JSON, because that may be megabytes; the thread that owns the session only puts
+the envelope around it. Below both sessions.
 """
 
 import json
@@ -14,18 +14,18 @@ from lmstudio_integrations._typeguards import is_list, is_object
 
 AUTH_VERSION = 1
 MAX_WARNINGS = 5
-"""Warnings that one side sends per connection; then it goes silent (protocol §3.6)."""
+"""Warnings that one side sends per connection; after them it sends none (docs/protocol.md#warnings)."""
 
 DEEPEST = 100
-"""Levels of nesting of a value that is rebuilt: JSON, copies and tracers all recurse, some of them in Python."""
+"""Levels of nesting that `rebuilt` accepts: JSON, copies and tracers all recurse, some of them in Python."""
 
 
 def dumps(value: Any) -> str:
-    """Return a value as JSON text; lone surrogates are escaped, and what is no finite number becomes null."""
+    """Return a value as JSON text. Lone surrogates are escaped; infinity and NaN become null."""
     try:
         return to_json(value, inf_nan_mode="null").decode()
     except ValueError:
-        # Once more without what is no finite number; only a round trip replaces it everywhere.
+        # `to_json` rejects lone surrogates, and `json.dumps` cannot write infinity as null. A round trip replaces it.
         finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
         return json.dumps(finite, separators=(",", ":"))
 
@@ -38,33 +38,34 @@ def parse(data: str | bytes, *, max_depth: int | None = None) -> tuple[dict[str,
         max_depth: How deeply it may be nested, if that is limited.
 
     Returns:
-        The object, or `None` if it is none; and whether it took the slow parser, which alone lets lone
-        surrogates and deep nesting through.
+        The object, or `None` if the frame is anything else; and whether the slow parser was needed, which alone accepts
+        lone surrogates and deep nesting.
     """
     try:
         value, slow = from_json(data), False
-    except (ValueError, TypeError):  # the latter for text that no UTF-8 can carry
+    except (ValueError, TypeError):  # the latter for text that UTF-8 cannot represent
         if max_depth is not None and is_deeper(data, max_depth):
             return None, True  # the slow parser is recursive, and ends the process where the recursion limit is high
         try:
             value, slow = json.loads(data), True
         except (ValueError, RecursionError):
             return None, True
+    # JSON that is not an object is no frame, and is dropped without a reply (docs/protocol.md#unreadable-frames).
     return (value if is_object(value) else None), slow
 
 
 _ID = re.compile(rb'"(channelId|callId)"\s*:\s*(\d{1,15})\b')
 _HEAD = 512
-"""Bytes in which the id of a frame is looked for."""
+"""Bytes in which the id of a frame is searched: LM Studio writes it before the payload."""
 
 
 class Damage(NamedTuple):
-    """What can still be told of a frame that is not JSON.
+    """What can still be read of a frame that is not JSON.
 
     Attributes:
-        kind: Which table `id` belongs to.
+        kind: The table that `id` belongs to.
         id: The id of the call or channel, where it can be read.
-        position: What is wrong and where, without the content.
+        position: What is wrong, and where, without the content.
     """
 
     kind: Literal["channelId", "callId"] | None
@@ -73,14 +74,14 @@ class Damage(NamedTuple):
 
 
 def damage(data: str | bytes) -> Damage | None:
-    """Return what is wrong with a frame that `parse` made no object of; `None` if it is JSON of another kind."""
+    """Return what is wrong with a frame that is not a JSON object; `None` if it is other JSON."""
     text = data if isinstance(data, bytes) else data.encode(errors="replace")
     try:
         json.loads(text)
     except UnicodeDecodeError as error:
-        position = f"no UTF-8 at byte {error.start}"
+        position = f"not UTF-8 at byte {error.start}"
     except json.JSONDecodeError as error:
-        position = f"no JSON at character {error.pos} of {len(text)}"
+        position = f"not JSON at character {error.pos} of {len(text)}"
     except (ValueError, RecursionError):
         position = f"{len(text)} bytes, nested too deeply or with a number of too many digits"
     else:
@@ -92,13 +93,13 @@ def damage(data: str | bytes) -> Damage | None:
 
 
 def readable(value: dict[str, Any]) -> dict[str, Any]:
-    """Return a received object that can be written again: its strings are valid Unicode, its nesting is limited.
+    """Return a received object in a form that can be written again: valid Unicode, limited nesting.
 
     Raises:
-        TypeError: If it nests too deep.
+        TypeError: If it is nested too deeply.
     """
     try:
-        to_json(value)  # the quickest check of all of it; what the slow parser lets through fails
+        to_json(value)  # the quickest check of the whole object; what only the slow parser accepts fails
     except ValueError:
         written: dict[str, Any] = rebuilt(value)
         return written
@@ -106,10 +107,10 @@ def readable(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def rebuilt(value: Any, levels: int = DEEPEST) -> Any:
-    """Return a JSON value with valid Unicode and at most so many levels.
+    """Return a copy of a JSON value with valid Unicode.
 
     Raises:
-        TypeError: If it nests deeper.
+        TypeError: If it is nested more deeply than `levels`.
     """
     if isinstance(value, str):
         return without_surrogates(value)
@@ -123,21 +124,21 @@ def rebuilt(value: Any, levels: int = DEEPEST) -> Any:
 
 
 def without_surrogates(text: str) -> str:
-    """Return a text with a replacement character for each lone surrogate, which UTF-8 cannot carry."""
+    """Return a text with a replacement character for each lone surrogate, which UTF-8 cannot represent."""
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
-"""A pattern of JSON strings; possessive, and with an optional end, so that no input makes it look at a byte twice."""
+"""A pattern of JSON strings; possessive, and with an optional end, so that no input makes it read a byte twice."""
 
 _BRACKET = re.compile(rb"[\[\]{}]|" + STRING, re.DOTALL)
-"""A bracket, or a string, whose brackets do not count."""
+"""A bracket, or a string, whose brackets are not counted."""
 
 
 def is_deeper(data: str | bytes, limit: int) -> bool:
-    """Return whether a JSON text has more levels than this, without parsing it."""
+    """Return whether a JSON text is nested more deeply than `limit`, without parsing it."""
     text = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
     depth = 0
     for token in _BRACKET.finditer(text):
@@ -150,21 +151,22 @@ def is_deeper(data: str | bytes, limit: int) -> bool:
 
 def auth(identifier: str, passkey: str) -> str:
     """Return the first frame of a connection."""
+    # It is the only frame of the client without a type (docs/protocol.md#first-frame).
     return dumps({"authVersion": AUTH_VERSION, "clientIdentifier": identifier, "clientPasskey": passkey})
 
 
 def auth_result(error: str | None) -> str:
-    """Return the server's answer to the first frame."""
+    """Return the server's reply to the first frame (docs/protocol.md#authentication-result)."""
     return '{"success":true}' if error is None else dumps({"success": False, "error": error})
 
 
 def rpc_call(endpoint: str, call_id: int, parameter: str | None) -> str:
-    """Return the frame of a call; a void parameter is left out."""
+    """Return the frame of a call. A void parameter is omitted: null is rejected (docs/protocol.md#rule-omit-unset)."""
     return f'{{"type":"rpcCall","endpoint":"{endpoint}","callId":{call_id}{_member("parameter", parameter)}}}'
 
 
 def channel_create(endpoint: str, channel_id: int, parameter: str | None) -> str:
-    """Return the frame that opens a channel; a void parameter is left out."""
+    """Return the frame that opens a channel. A void parameter is omitted, as in `rpc_call`."""
     tail = _member("creationParameter", parameter)
     return f'{{"type":"channelCreate","endpoint":"{endpoint}","channelId":{channel_id}{tail}}}'
 
@@ -175,7 +177,7 @@ def channel_send(channel_id: int, message: str) -> str:
 
 
 def channel_close(channel_id: int) -> str:
-    """Return the frame that ends a channel normally."""
+    """Return the frame that ends a channel after its terminal packet (docs/protocol.md#rule-finish-channels)."""
     return f'{{"type":"channelClose","channelId":{channel_id}}}'
 
 
@@ -185,12 +187,12 @@ def channel_error(channel_id: int, error: str) -> str:
 
 
 def rpc_result(call_id: int, result: str | None) -> str:
-    """Return the answer to a call; a void result is left out, never null (protocol §0)."""
+    """Return the reply to a call. A void result is omitted: null hangs TypeScript (docs/protocol.md#rule-omit-void)."""
     return f'{{"type":"rpcResult","callId":{call_id}{_member("result", result)}}}'
 
 
 def rpc_error(call_id: int, error: str) -> str:
-    """Return the answer to a call that failed."""
+    """Return the reply to a call that failed."""
     return f'{{"type":"rpcError","callId":{call_id},"error":{error}}}'
 
 
@@ -200,6 +202,8 @@ def warning(text: str, kind: str) -> str:
 
 
 KEEP_ALIVE_ACK = '{"type":"keepAliveAck"}'
+"""Sent only in reply to `keepAlive`: unsolicited, it ends a Python session
+(docs/protocol.md#rule-nothing-unsolicited)."""
 
 
 def _member(name: str, value: str | None) -> str:

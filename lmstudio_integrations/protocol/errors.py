@@ -1,4 +1,4 @@
-"""Errors on the wire to exceptions (protocol §3.7): by code first, then by the server's known texts.
+"""Errors on the wire to exceptions: by code first, then by known texts of the server (docs/protocol.md#errors).
 
 This runs on the thread that serves every call, so the work on one error is bounded: long texts are cut first, and
 each pattern needs time linear in the text.
@@ -29,6 +29,8 @@ from lmstudio_integrations.errors import (
     LMStudioWrongModelKindError,
 )
 
+# Codes are in displayData, never in errorData (docs/protocol.md#error-codes). For some of them, the official SDK raises
+# its base class (docs/protocol.md#errors-to-exceptions).
 _BY_CODE: dict[str, type[LMStudioServerError]] = {
     "generic.noModelMatchingQuery": LMStudioModelNotFoundError,
     "generic.pathNotFound": LMStudioModelNotFoundError,
@@ -40,8 +42,9 @@ _BY_CODE: dict[str, type[LMStudioServerError]] = {
     "generic.presetNotFound": LMStudioPresetNotFoundError,
 }
 
-# A search tries each place where a pattern may begin. Two texts with anything between them (`n_keep` … `n_ctx`) would
-# take the square of the length, so the first of them is looked for once in a line: `(?>…)` never goes back.
+# The first match counts, so narrow texts stand before wide ones: a context overflow before "failed to load".
+# A search tries each position where a pattern may begin. Two texts with anything between them (`n_keep` … `n_ctx`)
+# would take the square of the length, so the first is searched once in a line: `(?>…)` never backtracks.
 _BY_TEXT: tuple[tuple[re.Pattern[str], type[LMStudioServerError]], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), kind)
     for pattern, kind in (
@@ -74,30 +77,28 @@ _SAMPLE, _LONGEST_NAME = 20, 256
 
 
 def error_object(value: object) -> Mapping[str, Any]:
-    """Return an error on the wire as the object that it should be; a mere text is a title."""
+    """Return an error on the wire as the object that it should be; a mere string is taken as the title."""
     if is_object(value):
         return value
     return {"title": value} if isinstance(value, str) else {}
 
 
 def to_exception(
-    error: Mapping[str, Any], doing: str, default: type[LMStudioServerError] = LMStudioServerError
+    error: Mapping[str, Any], operation: str, default: type[LMStudioServerError] = LMStudioServerError
 ) -> LMStudioServerError:
     """Return the exception of an error on the wire.
 
     Args:
         error: The error object; every field of it is optional and may have any type.
-        doing: What was being done, for the message: `RPC`, `Model load`, `Chat response`, …
-        default: The class where neither code nor text tells more.
+        operation: The operation that failed, for the message: `RPC`, `Model load`, `Chat response`, …
+        default: The class if neither the code nor the text is known.
     """
-    title = _text(error, "title") or _text(error, "rootTitle") or "Unknown error"
-    root_title, cause, suggestion = (
-        _text(error, "rootTitle"),
-        _text(error, "cause"),
-        _text(error, "suggestion"),
-    )
+    root_title, cause, suggestion = (_text(error, name) for name in ("rootTitle", "cause", "suggestion"))
+    # Every field is optional, and the title has this default (docs/protocol.md#errors).
+    title = _text(error, "title") or root_title or "Unknown error"
     display, data = _object(error, "displayData"), _object(error, "errorData")
     kind = _kind(display, f"{title}\n{root_title}\n{cause}", default)
+    # As the official Python SDK writes it, so that programs that match its texts keep working.
     header = title if root_title in {None, title} else f"{root_title}: {title}"
     advice = " ".join(text for text in (suggestion, _advice(display)) if text) or None
     details: dict[str, Any] = {
@@ -109,13 +110,13 @@ def to_exception(
         "error_data": data,
     }
     if kind is LMStudioContextOverflowError:
-        details |= _window(f"{title} {cause}")
+        details |= _context_tokens(f"{title} {cause}")
     tail = "".join(f"\n  {label}: {text}" for label, text in (("cause", cause), ("suggestion", advice)) if text)
-    return kind(f"{doing} error: {header}{tail}", **details)
+    return kind(f"{operation} error: {header}{tail}", **details)
 
 
 def details_of(error: LMStudioServerError) -> dict[str, Any]:
-    """Return what the server said in an error, as arguments of another error about the same failure."""
+    """Return the server's part of an error, as arguments of another error about the same failure."""
     names = ("title", "root_title", "cause", "suggestion", "display_data", "error_data")
     return {name: getattr(error, name) for name in names}
 
@@ -128,14 +129,14 @@ def _kind(
 
 
 def _advice(display: Mapping[str, Any] | None) -> str | None:
-    """Make the machine-readable part useful to people, where the server gave no advice."""
+    """Return advice made of the machine-readable part of an error."""
     if display is None:
         return None
     advise = _ADVICE.get(_text(display, "code") or "")
     try:
         return advise(display) if advise else None
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
-        return None
+        return None  # displayData is malformed; the error itself must still be raised
 
 
 def _sample(names: object) -> list[str]:
@@ -184,7 +185,7 @@ _ADVICE: dict[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
-def _window(text: str) -> dict[str, int]:
+def _context_tokens(text: str) -> dict[str, int]:
     found = _NUMBERS.search(text)
     if not found:
         return {}

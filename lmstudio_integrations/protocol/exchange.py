@@ -1,6 +1,6 @@
-"""One call or channel on its way: what `session.py` keeps of it, and what is known of the model instance it waits for.
+"""A call or channel on its way: what `session.py` keeps of it, and of the queue of its model instance.
 
-Plain state, owned by the thread that owns the sessions.
+Plain state, owned by the thread that owns the sessions. The client's dispatcher makes the exchanges.
 """
 
 import math
@@ -11,25 +11,25 @@ from typing import Any, Protocol
 from lmstudio_integrations.protocol.endpoints import Endpoint
 
 Timeouts = Mapping[str, float | None]
-"""Seconds by name of the timeout; `None` switches one off. `keepalive`, an interval, travels with them."""
+"""Seconds by name of the timeout; `None` switches one off. `keepalive`, an interval, is passed with them."""
 
 
 class Sink(Protocol):
-    """Where the answers to one call go. All methods are called by the owner of the session and must not block."""
+    """Receives the replies to one call. The owner of the session calls all methods; they must not block."""
 
     def put(self, item: Any) -> None:
         """Receive a packet, or the result of an RPC."""
 
     def finish(self, error: BaseException | None) -> None:
-        """Record that nothing more comes."""
+        """Record that nothing more follows."""
 
     def is_alive(self) -> bool:
-        """Whether anybody can still be reached behind it."""
+        """Whether the caller still exists."""
         ...
 
 
-class _Nobody:
-    """The sink of a caller who was sent the end already."""
+class _ClosedSink:
+    """The sink of a call whose caller has received the end already."""
 
     def put(self, item: Any) -> None:
         pass
@@ -41,23 +41,23 @@ class _Nobody:
         return True
 
 
-NOBODY = _Nobody()
+_CLOSED = _ClosedSink()
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
-class Instance:
-    """A model instance as the calls of this process see it.
+class InstanceState:
+    """The queue of a model instance as the calls of this process see it.
 
     Attributes:
-        last_packet: When any of them last received a packet, or `queued` fell.
-        queued: Calls that wait or run there, all clients counted; `None` until the server has said it.
-        asked_at: When the server was last asked for `queued`.
+        last_packet: When one of them last received a packet, or `queued` fell.
+        queued: The calls of all clients that wait or run there; `None` until the server has reported them.
+        queried_at: When `queued` was last requested.
         fell: Whether `queued` fell since the last tick.
     """
 
     last_packet: float = -math.inf
     queued: int | None = None
-    asked_at: float = -math.inf
+    queried_at: float = -math.inf
     fell: bool = False
 
 
@@ -66,21 +66,23 @@ class Exchange:
     """One call or channel, from the request to its end.
 
     Attributes:
-        endpoint: What is called.
-        parameter: The request, as JSON text.
-        sink: Who waits.
+        endpoint: The endpoint.
+        parameter: The request, as JSON text; dropped once it is sent.
+        sink: Receives the replies.
         timeouts: The timeouts.
         started: When the caller began the operation of which this is a part.
-        doing: The operation, for error messages.
+        operation: The operation, for error messages.
         owner: The client that made the call, as a number.
         timeout_name: The timeout that runs now, besides `timeout`; `None` on channels that are open-ended.
-        since: When it began to run, or was last restarted; at first when the call was made.
-        id: The id on the wire, once it is sent.
-        packets: How many packets came back.
-        cancelled: Whether there is nothing left to stop: the server was asked to, or sent its last packet.
-        held: A high surrogate that waits for its second half.
-        specifier: The model instance that it is queued for, as JSON text.
-        instance: What is known of that instance, once the request is sent.
+        since: When that timeout began to run, or was last restarted; at first when the call was made.
+        id: The id on the wire, once it is sent; valid on this socket only (docs/protocol.md#ids).
+        packets: How many packets were received.
+        cancelled: Whether nothing is left to stop: `cancel` was sent, or the terminal packet was received. A second
+            `cancel` would draw a warning (docs/protocol.md#channels).
+        high_surrogate: The first half of a surrogate pair. The second comes with the next fragment: the server may cut
+            a pair between two packets.
+        specifier: The model instance in whose queue it waits, as JSON text.
+        instance: The state of that instance, once the request is sent.
     """
 
     endpoint: Endpoint
@@ -88,23 +90,24 @@ class Exchange:
     sink: Sink
     timeouts: Timeouts
     started: float
-    doing: str = "RPC"
+    operation: str = "RPC"
     owner: int = 0
     timeout_name: str | None = None
     since: float = 0.0
     id: int = 0
     packets: int = 0
     cancelled: bool = False
-    held: str = ""
+    high_surrogate: str = ""
     specifier: str | None = None
-    instance: Instance | None = None
+    instance: InstanceState | None = None
 
     @property
     def waiting(self) -> bool:
-        """Whether anybody waits for it; the server may take long to end what was abandoned."""
-        return self.sink is not NOBODY
+        """Whether a caller waits for it. After `close` none does, although the server may still work on it."""
+        return self.sink is not _CLOSED
 
     def finish(self, error: BaseException | None) -> None:
-        """Wake whoever waits: nothing more comes. Only the first call counts."""
-        sink, self.sink = self.sink, NOBODY
+        """Wake the caller: nothing more follows. Only the first call has an effect."""
+        # Swapped before the sink is called, so that whatever the sink triggers finds this call ended.
+        sink, self.sink = self.sink, _CLOSED
         sink.finish(error)

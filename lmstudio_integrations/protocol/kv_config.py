@@ -1,6 +1,6 @@
-"""The layered key/value form in which settings travel (protocol §5.3).
+"""The layered key-value form in which settings are sent (docs/protocol.md#config-stacks).
 
-What the keys are is written at the fields in `types/config.py`.
+The fields in `types/config.py` name the keys. Below `requests.py` and both sessions.
 """
 
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from lmstudio_integrations.types._base import WireModel
 from lmstudio_integrations.types._settings import Settings
 
+# The server rejects a request with any other name (docs/protocol.md#config-stacks).
 LayerName = Literal[
     "currentlyEditing",
     "currentlyLoaded",
@@ -30,6 +31,7 @@ LayerName = Literal[
 class KvField(WireModel):
     """One setting."""
 
+    # Here null is a value: a setting that is not set has no field at all.
     nullable: ClassVar[frozenset[str]] = frozenset({"value"})
 
     key: str
@@ -59,7 +61,8 @@ class KvConfigStack(WireModel):
     layers: list[KvLayer]
 
     def collapse(self) -> dict[str, Any]:
-        """Return what remains when every layer has overridden those before it."""
+        """Return the settings that are in effect."""
+        # Key by key: the values themselves are not merged (docs/protocol.md#config-stacks).
         merged: dict[str, Any] = {}
         for layer in self.layers:
             merged.update(layer.config.as_mapping())
@@ -67,15 +70,15 @@ class KvConfigStack(WireModel):
 
 
 def fields_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings by their full keys, as they travel."""
+    """Return the wire form of settings by their full keys."""
     return {"fields": [{"key": key, "value": value} for key, value in values.items()]}
 
 
 def layer_of(name: LayerName, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings from one source, as they travel."""
+    """Return the wire form of settings from one source."""
     return {"layerName": name, "config": fields_of(values)}
 
 
 def stack_of(settings: Settings | None) -> dict[str, Any]:
-    """Return the stack that a client sends, as it travels: one layer, present even when it is empty."""
+    """Return the stack that a client sends: one layer, even if it is empty, as both official SDKs do."""
     return {"layers": [layer_of("apiOverride", {} if settings is None else settings.to_fields())]}

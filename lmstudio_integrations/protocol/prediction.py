@@ -1,7 +1,8 @@
-"""Packets of a prediction to events, events to a result, and back to packets for the emulator (protocol §4.3).
+"""Packets of a prediction to events, events to a result, and back to packets for the emulator.
 
-Packets are read leniently: what only describes a prediction is dropped where it is malformed, with a debug line, so
-that no reader above has to expect it. What a prediction consists of, text and tool calls, is read or rejected.
+See docs/protocol.md#predict-packets. Below both sessions and the client's streams; `types/results.py` has the events.
+Packets are read leniently: a malformed member that only describes a prediction is dropped, with a debug line, so that
+no reader above has to expect it. The prediction itself, text and tool calls, is read or rejected.
 """
 
 import logging
@@ -35,7 +36,7 @@ Check = Callable[[object], bool]
 
 
 class LegacyPredictionError(Exception):
-    """The in-band error packet of older servers; holds the error of protocol §3.7."""
+    """The in-band error packet of older servers; holds an error object (docs/protocol.md#predict-packets)."""
 
     def __init__(self, error: Mapping[str, Any]) -> None:
         super().__init__(error)
@@ -43,10 +44,11 @@ class LegacyPredictionError(Exception):
 
 
 def _fragment(packet: Packet) -> LlmPredictionFragment:
-    # This runs for every token: one type check for each member, and no call as long as all is well.
+    # This runs for every token: one type check for each member, and no call unless one is malformed.
     fragment = packet["fragment"]
     get = fragment.get
     content = fragment["content"]
+    # Servers of 2025 send neither isStructural nor tokens (docs/protocol.md#fragments).
     count = get("tokensCount", 1)
     kind = get("reasoningType", "none")
     tokens = get("tokens")
@@ -54,7 +56,7 @@ def _fragment(packet: Packet) -> LlmPredictionFragment:
         raise TypeError(f"expected a string; got {type(content).__name__}")
     if type(count) is not int:
         count = _ignored("tokensCount", 1)
-    if type(kind) is not str:
+    if type(kind) is not str:  # unknown strings are kept (docs/protocol.md#one-client-for-all)
         kind = _ignored("reasoningType", "none")
     if tokens is not None:
         tokens = _tokens(tokens)
@@ -83,6 +85,7 @@ def _is_candidate(value: object) -> TypeGuard[dict[str, Any]]:
 
 def _tool_call_end(packet: Packet) -> ToolCallEnd:
     request = packet["toolCallRequest"]
+    # A parsed object, never JSON text; absent for a tool without parameters (docs/protocol.md#tool-call-requests).
     arguments = request.get("arguments")
     return ToolCallEnd(
         _string_or_none(request.get("id")),
@@ -93,6 +96,7 @@ def _tool_call_end(packet: Packet) -> ToolCallEnd:
 
 
 def _success(packet: Packet) -> PredictionEnd:
+    # Only stats is needed to end a prediction; servers of 2025 may omit the rest (docs/protocol.md#client-versions).
     return PredictionEnd(
         _members(_object(packet["stats"]), _STATS),
         _members(_description(packet, "modelInfo"), _MODEL_INFO),
@@ -115,7 +119,7 @@ def _object(value: object) -> dict[str, Any]:
 
 
 def _members(members: dict[str, Any], checks: Mapping[str, Check]) -> dict[str, Any]:
-    """Return members without those of a wrong type."""
+    """Return the members without those of a wrong type."""
     for name in [name for name, check in checks.items() if name in members and not check(members[name])]:
         _ignored(name, None)
         members = {other: value for other, value in members.items() if other != name}
@@ -123,7 +127,7 @@ def _members(members: dict[str, Any], checks: Mapping[str, Check]) -> dict[str, 
 
 
 def _config(config: dict[str, Any]) -> dict[str, Any]:
-    """Return settings without those that have no key."""
+    """Return the settings without those that have no key."""
     fields = config.get("fields", [])
     if not is_list(fields):
         return _ignored("fields", {})
@@ -140,6 +144,7 @@ def _progress(packet: Packet) -> PromptProgress | None:
     progress, details = packet.get("progress"), packet.get("details")
     if not is_number(progress):
         return _ignored("progress", None)
+    # Servers before January 2026 send no details (docs/protocol.md#predict-packets).
     counts = {name: count for name, count in details.items() if is_count(count)} if is_object(details) else None
     return PromptProgress(progress, counts)
 
@@ -188,33 +193,37 @@ _MODEL_INFO: dict[str, Check] = {
     **dict.fromkeys(("identifier", "modelKey", "displayName", "instanceReference"), _is_string),
     "contextLength": is_count,
 }
-"""Members that are read from the dict itself, and what they must be."""
+"""Members that are read from the dict itself, and their types. Others may be missing (docs/protocol.md#model-info)."""
 
 _EVENTS: dict[str, Callable[[Packet], PredictionEvent | None]] = {
     "fragment": _fragment,
     "promptProcessingProgress": _progress,
+    # Packets of tool calls have no index: they belong to the most recent start (docs/protocol.md#predict-packets).
     "toolCallGenerationStart": lambda packet: ToolCallStart(_string_or_none(packet.get("toolCallId"))),
     "toolCallGenerationNameReceived": lambda packet: ToolCallName(_string(packet["name"])),
     "toolCallGenerationArgumentFragmentGenerated": lambda packet: ToolCallArguments(_string(packet["content"])),
     "toolCallGenerationEnd": _tool_call_end,
     "toolCallGenerationFailed": _tool_call_failed,
     "success": _success,
-    "error": _legacy_error,
+    "error": _legacy_error,  # from older servers only
 }
 
 
 def decode(packet: Packet) -> PredictionEvent | None:
-    """Return the event of a packet; `None` for unknown kinds, and for progress that is not a number.
+    """Return the event of a packet; `None` for unknown types, and for progress that is not a number.
 
     Raises:
         LegacyPredictionError: For the in-band error packet of older servers.
-        LookupError, TypeError, AttributeError: If a text or a tool call cannot be read.
+        LookupError, TypeError, AttributeError: If the text or a tool call cannot be read.
     """
-    event = _EVENTS.get(packet["type"])
-    return None if event is None else event(packet)
+    read = _EVENTS.get(packet["type"])
+    # Newer servers may add types of packets (docs/protocol.md#one-client-for-all).
+    return None if read is None else read(packet)
 
 
 _PACKETS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
+    # TypeScript silently drops progress without details, and fragments without isStructural
+    # (docs/protocol.md#predict-packets, docs/protocol.md#fragments).
     PromptProgress: lambda event: _present(
         type="promptProcessingProgress", progress=event.progress, details=event.details
     ),
@@ -243,6 +252,7 @@ _PACKETS: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     ToolCallFailed: lambda event: _present(
         type="toolCallGenerationFailed", error=dict(event.error), rawContent=event.raw_content
     ),
+    # All four members are required, even where they are empty (docs/protocol.md#predict-packets).
     PredictionEnd: lambda event: {
         "type": "success",
         "stats": event.stats,
@@ -259,12 +269,21 @@ def encode(event: PredictionEvent) -> dict[str, Any]:
 
 
 def _present(**members: Any) -> dict[str, Any]:
+    """Return the members that have a value: optional ones are omitted, never null (docs/protocol.md#rule-omit-null)."""
     return {name: value for name, value in members.items() if value is not None}
 
 
 @dataclass(slots=True)
 class Accumulator:
-    """Everything that was received of one prediction. The adapters of both frameworks build their responses from it."""
+    """Everything that was received of one prediction. The adapters of both frameworks build their responses from it.
+
+    Attributes:
+        fragments: All fragments; `result` sorts them, once, into response, reasoning and markup.
+        tool_calls: The tool calls, in order.
+        open_call: The last tool call, until it ends or fails.
+        cached_tokens: Tokens of the prompt that the server took from its cache; `None` if it did not report them.
+        end: The last event.
+    """
 
     fragments: list[LlmPredictionFragment] = field(default_factory=list[LlmPredictionFragment])
     tool_calls: list[ToolCallRecord] = field(default_factory=list[ToolCallRecord])
@@ -324,12 +343,13 @@ class Accumulator:
         assert self.end is not None, "a prediction ends with its statistics, or with an exception"
         response, reasoning, tokens, reasoning_tokens = list[str](), list[str](), list[dict[str, Any]](), 0
         for fragment in self.fragments:
+            # Structural text and tags belong to neither, as in TypeScript (docs/protocol.md#respond-and-complete).
             if fragment.reasoning_type == "none":
                 if fragment.is_structural:
                     continue
                 response.append(fragment.content)
             else:
-                # The tags around the reasoning are tokens of it, and not text of it.
+                # The tags count as tokens of the reasoning.
                 reasoning_tokens += fragment.tokens_count if is_count(fragment.tokens_count) else 0
                 if fragment.reasoning_type != "reasoning":
                     continue

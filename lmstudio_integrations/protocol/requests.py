@@ -1,7 +1,7 @@
-"""What a request carries, endpoint by endpoint, as it travels (protocol §4).
+"""What a request carries, endpoint by endpoint, in wire form (docs/protocol.md#endpoints).
 
-Typed dicts: a client writes them as they are, and type checkers see to it that nothing wrong is sent; a server has
-pydantic check what comes, and read the values that have a type of their own.
+Typed dicts: the client writes them as they are, and type checkers ensure their form; the emulator has pydantic check
+what it receives. Below `endpoints.py`.
 """
 
 from typing import Annotated, Any, Literal, NotRequired
@@ -19,7 +19,7 @@ def _read_as(kind: Any) -> GetPydanticSchema:
     return GetPydanticSchema(lambda _source, handler: handler(kind))
 
 
-# JSON on the way out; whoever validates them gets them as the type that is named.
+# The client writes JSON here as it is; the emulator's validation turns it into the named type.
 Specifier = Annotated[Any, _read_as(ModelSpecifier)]
 History = Annotated[Any, _read_as(ChatHistory)]
 Stack = Annotated[Any, _read_as(KvConfigStack)]
@@ -31,17 +31,19 @@ def _without_fraction(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-# As strict as the reference server: no number is a text, and JSON does not tell 1.0 from 1.
+# As strict as the reference server: a number is no string, but JSON's 1.0 is 1 (docs/protocol.md#invalid-input).
 Flag = Annotated[bool, Strict()]
 Whole = Annotated[int, Strict(), BeforeValidator(_without_fraction)]
+# At least 1, and exact in JavaScript (docs/protocol.md#ttl).
 Milliseconds = Annotated[Whole, Field(ge=1, le=2**53 - 1)]
 
 
 class LoadModel(TypedDict):
-    """Load a new instance. An absent `identifier` lets the server choose, an absent TTL means none."""
+    """Load a new instance. Without `identifier` the server chooses one; without a TTL the instance has none."""
 
     modelKey: str
     identifier: NotRequired[str]
+    # Null means this machine only; without it the server chooses the device (docs/protocol.md#load-model).
     deviceIdentifier: NotRequired[str | None]
     ttlMs: NotRequired[Milliseconds]
     loadConfigStack: Stack
@@ -52,6 +54,7 @@ class GetOrLoad(TypedDict):
 
     identifier: str
     deviceIdentifier: NotRequired[str | None]
+    # Ignored, like the config, if the model is loaded already (docs/protocol.md#get-or-load).
     loadTtlMs: NotRequired[Milliseconds]
     loadConfigStack: Stack
 
@@ -64,25 +67,25 @@ class UnloadModel(TypedDict):
 
 
 class Specified(TypedDict):
-    """Anything that only says which model."""
+    """A request that only names a model."""
 
     specifier: Specifier
 
 
 class Lookup(Specified):
-    """Look for a loaded model; whether it is an error when there is none."""
+    """Look for a loaded model. `throwIfNotFound` says whether it is an error if there is none."""
 
     throwIfNotFound: Flag
 
 
 class BasePredictionConfig(Specified):
-    """Ask for the prediction defaults of a model."""
+    """Get the prediction defaults of a model."""
 
     ignoreServerSessionConfig: NotRequired[Flag]
 
 
 class EstimateModelUsage(TypedDict):
-    """Ask how much memory a model would take."""
+    """Estimate the memory that a model needs."""
 
     modelKey: str
     deviceIdentifier: NotRequired[str | None]
@@ -92,6 +95,8 @@ class EstimateModelUsage(TypedDict):
 class Predict(TypedDict):
     """Generate the next message of a conversation."""
 
+    # This one, completeRawText and embedString name it modelSpecifier, all others specifier
+    # (docs/protocol.md#rule-specifier-field).
     modelSpecifier: Specifier
     history: History
     predictionConfigStack: Stack
@@ -122,7 +127,7 @@ class ApplyPromptTemplate(Specified):
 
     history: History
     predictionConfigStack: Stack
-    opts: TemplateOptions
+    opts: TemplateOptions  # required, but may be empty
 
 
 class Tokenize(Specified):
@@ -145,7 +150,7 @@ class EmbedString(TypedDict):
 
 
 class ModelKey(TypedDict):
-    """Anything that only names a model key."""
+    """A request that only names a model key."""
 
     modelKey: str
 
@@ -212,7 +217,7 @@ class ParseDocument(UploadedFile):
 
 
 class Retrieve(TypedDict):
-    """Search uploaded documents for what bears on a query."""
+    """Search uploaded documents for passages about a query."""
 
     query: str
     fileIdentifiers: list[str]
@@ -220,7 +225,7 @@ class Retrieve(TypedDict):
 
 
 class SearchOptions(TypedDict):
-    """What to look for; without a term the server recommends."""
+    """What to search for. Without a term the server recommends models."""
 
     searchTerm: NotRequired[str]
     limit: NotRequired[Annotated[Whole, Field(ge=1, le=25)]]
@@ -241,7 +246,7 @@ class SearchResultIdentifier(TypedDict):
 
 
 class DownloadOptions(TypedDict):
-    """Ask in which forms a model can be downloaded."""
+    """List the forms in which a model can be downloaded."""
 
     modelSearchResultIdentifier: SearchResultIdentifier
 

@@ -1,7 +1,7 @@
-"""The server's side of one connection, without I/O (protocol §2.5, §3, §9.1).
+"""The server's side of one connection, without I/O (docs/protocol.md#server-rules).
 
-The mirror of `session.py`: frames in, requests out; answers in, frames out. What is wrong with a frame is
-answered as the reference server does it: with a warning, five at most, and never with an error.
+The mirror of `session.py`: frames in, requests out; replies in, frames out. Invalid input gets a warning, five at most,
+and never an error (docs/protocol.md#invalid-input). Above it is the emulator's connection.
 """
 
 import logging
@@ -20,18 +20,19 @@ from lmstudio_integrations.protocol.endpoints import Channel, Endpoint, Rpc
 logger: logging.Logger = logging.getLogger(__name__)
 
 Authenticate = Callable[[str, str], str | None]
-"""Takes identifier and passkey; returns why the client is refused, or `None`."""
+"""Receives identifier and passkey; returns why the client is rejected, or `None`."""
 
 MAX_CREDENTIAL_LENGTH = 256
+"""Characters of an identifier or passkey (docs/protocol.md#first-frame)."""
 
 MAX_ID = 2**53 - 1
-"""The largest id, as JavaScript counts; the smallest is its negative."""
+"""The largest integer that is exact in JavaScript; the smallest id is its negative."""
 
 MAX_DEPTH = 200
-"""How deeply a frame may be nested. The quick parser reads no deeper either; the slow one would."""
+"""How deeply a frame may be nested. The quick parser has the same limit; the slow one has none."""
 
-MAX_FINDINGS = 20
-"""Errors in a parameter that a warning lists; of more, it gives the number."""
+MAX_LISTED_ERRORS = 20
+"""Errors in a parameter that a warning lists. If there are more, it has only their number."""
 
 MAX_WARNING_LENGTH = 4096
 
@@ -46,7 +47,7 @@ _UNKNOWN = {
 
 @dataclass(frozen=True, slots=True)
 class CallReceived:
-    """A call that must be answered once, by `reply` or `refuse`."""
+    """A call that must be answered exactly once, by `reply` or `reject` (docs/protocol.md#rpc)."""
 
     endpoint: Rpc
     call_id: int
@@ -55,7 +56,7 @@ class CallReceived:
 
 @dataclass(frozen=True, slots=True)
 class ChannelOpened:
-    """A channel that must be ended once, by `close` or `fail`."""
+    """A channel that must be ended exactly once, by `close` or `fail` (docs/protocol.md#channels)."""
 
     endpoint: Channel
     channel_id: int
@@ -78,7 +79,7 @@ class ServerSession:
 
     Args:
         endpoints: What is served, by name.
-        authenticate: Decides who may come in.
+        authenticate: Accepts or rejects the client.
     """
 
     def __init__(self, endpoints: Mapping[str, Endpoint], authenticate: Authenticate) -> None:
@@ -90,13 +91,13 @@ class ServerSession:
         self._warnings = 0
         self._warnings_received = 0
         self.client: str | None = None
-        """The client's identifier, once it was let in."""
-        self.refused: bool = False
-        """Whether the client was turned away; the connection is then to be closed."""
+        """The client's identifier, once it is authenticated."""
+        self.rejected: bool = False
+        """Whether the client was rejected; the connection must then be closed."""
 
     @property
     def pending_size(self) -> int:
-        """How many characters `data_to_send` would return."""
+        """The number of characters that `data_to_send` would return."""
         return self._pending_size
 
     def data_to_send(self) -> list[str]:
@@ -106,11 +107,12 @@ class ServerSession:
         return outbox
 
     def receive(self, data: str | bytes) -> Request | None:
-        """Take in one frame; return what it asks for, if it is a valid request."""
+        """Receive one frame; return the request in it, if it is a valid one."""
         frame = self._read(data)
         if frame is None:
             return None
         if self.client is None:
+            # Until the client is accepted, every frame counts as authentication (docs/protocol.md#first-frame).
             self._on_auth(frame)
             return None
         match frame.get("type"):
@@ -123,11 +125,11 @@ class ServerSession:
             case "signalSubscribe" | "writableSignalSubscribe" as kind:
                 self._on_subscribe(kind, frame)
             case "keepAlive":
-                self._put(envelope.KEEP_ALIVE_ACK)
+                self._put(envelope.KEEP_ALIVE_ACK)  # in reply only (docs/protocol.md#keep-alive)
             case "communicationWarning":
                 self._on_warning(frame)
             case _:
-                pass
+                pass  # unknown types are dropped without a reply (docs/protocol.md#unreadable-frames)
         return None
 
     def _read(self, data: str | bytes) -> dict[str, Any] | None:
@@ -137,35 +139,35 @@ class ServerSession:
         return frame
 
     def time_out(self) -> None:
-        """Turn away a client that has not said who it is."""
-        if self.client is None and not self.refused:
-            self._refuse("Authentication timed out")
+        """Reject a client that has not authenticated in time, in the words of the reference server."""
+        if self.client is None and not self.rejected:
+            self._reject_client("Authentication timed out")
 
     def reply(self, call_id: int, result: Any = None) -> None:
-        """Answer a call; `None` is a void result."""
+        """Reply to a call. `None` is a void result, which also means "not found" (docs/protocol.md#rule-omit-void)."""
         self._put(envelope.rpc_result(call_id, None if result is None else envelope.dumps(result)))
 
-    def refuse(self, call_id: int, error: Mapping[str, Any]) -> None:
-        """Answer a call with an error."""
+    def reject(self, call_id: int, error: Mapping[str, Any]) -> None:
+        """Reply to a call with an error."""
         self._put(envelope.rpc_error(call_id, envelope.dumps(error)))
 
     def send(self, channel_id: int, packet: Mapping[str, Any]) -> None:
-        """Send a packet, unless the channel has ended."""
+        """Send a packet, unless the channel has ended while its handler still ran."""
         if channel_id in self._channels:
             self._put(envelope.channel_send(channel_id, envelope.dumps(packet)))
 
     def close(self, channel_id: int) -> None:
-        """End a channel normally."""
+        """End a channel normally, unless it has ended."""
         if self._channels.pop(channel_id, None):
             self._put(envelope.channel_close(channel_id))
 
     def fail(self, channel_id: int, error: Mapping[str, Any]) -> None:
-        """End a channel with an error."""
+        """End a channel with an error, unless it has ended."""
         if self._channels.pop(channel_id, None):
             self._put(envelope.channel_error(channel_id, envelope.dumps(error)))
 
     def warn(self, text: str, kind: str) -> None:
-        """Send a warning, unless this connection has had its five."""
+        """Send a warning, unless this connection had its five (docs/protocol.md#warnings)."""
         if self._warnings < envelope.MAX_WARNINGS:
             self._warnings += 1
             self._put(envelope.warning(text[:MAX_WARNING_LENGTH], kind))
@@ -175,40 +177,43 @@ class ServerSession:
         self._pending_size += len(frame)
 
     def _on_auth(self, frame: Mapping[str, Any]) -> None:
-        """Let a client in, or not; what does not look like credentials is ignored."""
+        """Accept or reject a client."""
         identifier, passkey = frame.get("clientIdentifier"), frame.get("clientPasskey")
         if frame.get("authVersion") != envelope.AUTH_VERSION or not (
             _is_credential(identifier) and _is_credential(passkey)
         ):
+            # Ignored, not rejected: the client may try again (docs/protocol.md#authentication-rules).
             return
         error = self._authenticate(str(identifier), str(passkey))
         if error is None:
             self.client = str(identifier)
             self._put(envelope.auth_result(None))
         else:
-            self._refuse(f"Failed to validate client: {error}")
+            self._reject_client(f"Failed to validate client: {error}")
 
-    def _refuse(self, error: str) -> None:
-        self.refused = True
+    def _reject_client(self, error: str) -> None:
+        self.rejected = True
         self._put(envelope.auth_result(error))
 
     def _on_warning(self, frame: Mapping[str, Any]) -> None:
-        """Log a warning of the client, up to the number that a side may send; it must not fill the log."""
+        """Log a warning from the client, up to the number that a side may send, so that it cannot fill the log."""
         self._warnings_received += 1
         if self._warnings_received <= envelope.MAX_WARNINGS:
-            logger.warning("the client warns: %s", ascii(str(frame.get("warning"))[:MAX_WARNING_LENGTH]))
+            logger.warning("warning from the client: %s", ascii(str(frame.get("warning"))[:MAX_WARNING_LENGTH]))
 
     def _on_call(self, frame: Mapping[str, Any]) -> CallReceived | None:
         name, call_id = frame.get("endpoint"), frame.get("callId")
         if not isinstance(name, str) or not _is_id(call_id):
-            return None
+            return None  # no reply could reach its caller (docs/protocol.md#unreadable-frames)
         endpoint = self._endpoints.get(name)
         if not isinstance(endpoint, Rpc):
+            # A warning and no rpcError: the official tests assert it (docs/protocol.md#invalid-input).
             self._warn_unknown("rpcCall", name)
             return None
         try:
             parameter = _validated(endpoint.parameter, frame, "parameter")
         except ValueError as error:
+            # The wording is part of the protocol: clients find the endpoint in it (docs/protocol.md#invalid-input).
             self.warn(
                 f"Received invalid parameter for rpcCall, endpointName = {name}, parameter = {error}",
                 "rpcParameterTypeError",
@@ -225,6 +230,7 @@ class ServerSession:
             self._warn_unknown("channelCreate", name)
             return None
         if channel_id in self._channels:
+            # Calls have a table of their own: one with this id may be open (docs/protocol.md#rule-two-id-tables).
             self.warn(
                 f"Received channelCreate for already open channel, channelId = {channel_id}",
                 "channelAlreadyOpen",
@@ -249,13 +255,14 @@ class ServerSession:
         if endpoint is None:
             self.warn(f"Received channelSend for unknown channel, channelId = {channel_id}", "channelUnknown")
         elif not is_object(packet) or packet.get("type") is None or packet["type"] != endpoint.stop:
+            # The channel stays open (docs/protocol.md#invalid-input).
             self.warn(f"Received invalid message for channel {endpoint.name}", "channelMessageTypeError")
         else:
             return PacketReceived(channel_id, packet)
         return None
 
     def _on_subscribe(self, kind: str, frame: Mapping[str, Any]) -> None:
-        """Warn: no endpoint of the protocol is a signal."""
+        """Send a warning: no endpoint of the protocol is a signal (docs/protocol.md#signals)."""
         name = frame.get("endpoint")
         if isinstance(name, str) and _is_id(frame.get("subscribeId")):
             self._warn_unknown(kind, name)
@@ -265,6 +272,7 @@ class ServerSession:
 
 
 def _is_id(value: object) -> TypeIs[int]:
+    # In Python, true is 1; in JSON it is no id.
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_ID
 
 
@@ -281,23 +289,20 @@ def _validated(parameter: Any, frame: Mapping[str, Any], key: str) -> Any:
     """Return the parameter of a request.
 
     Raises:
-        ValueError: If it does not fit, or if there is one where none is taken.
+        ValueError: If it does not fit, or if the endpoint has none.
     """
     if parameter is None:
-        if key in frame:
+        if key in frame:  # null is not void (docs/protocol.md#serialization)
             raise ValueError(f"Expected void, received {type(frame[key]).__name__}")
         return None
     try:
         return _validator(parameter).validate_python(frame.get(key), by_alias=True, by_name=False)
     except ValidationError as error:
-        raise ValueError(_findings(error)) from error
+        raise ValueError(_listed(error)) from error
 
 
-def _findings(error: ValidationError) -> str:
-    if error.error_count() > MAX_FINDINGS:  # listing them takes far more memory than the parameter itself
+def _listed(error: ValidationError) -> str:
+    if error.error_count() > MAX_LISTED_ERRORS:  # listing them takes far more memory than the parameter itself
         return f"{error.error_count()} errors"
-    return "; ".join(_finding(problem) for problem in error.errors(include_url=False))
-
-
-def _finding(problem: Any) -> str:
-    return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+    problems = error.errors(include_url=False)
+    return "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)

@@ -1,8 +1,8 @@
-"""The client's side of one connection, without I/O (protocol §2, §3).
+"""The client's side of one connection, without I/O (docs/protocol.md#client-rules).
 
-A session turns calls into frames and frames into what the callers wait for. One thread owns it; it holds no
-lock, reads no clock and touches no socket: time is passed in, frames are taken from `data_to_send`.
-`timeouts.py` and `instance_queue.py` hold its rules about time.
+A session turns calls into frames, and frames into what the callers wait for. One thread owns it; it holds no lock,
+reads no clock and touches no socket: the time is passed in, frames are fetched with `data_to_send`.
+Above it are the client's connections. `timeouts.py` and `instance_queue.py` hold its rules about time.
 """
 
 import logging
@@ -24,13 +24,14 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.protocol import envelope, instance_queue
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Channel, Rpc
 from lmstudio_integrations.protocol.errors import error_object, to_exception
-from lmstudio_integrations.protocol.exchange import Exchange, Instance
+from lmstudio_integrations.protocol.exchange import Exchange, InstanceState
 from lmstudio_integrations.protocol.instance_queue import Instances, no_instances
 from lmstudio_integrations.protocol.prediction import LegacyPredictionError
 from lmstudio_integrations.protocol.timeouts import expired_timeout, timeout_after
 
 logger: logging.Logger = logging.getLogger(__name__)
 
+# A warning carries no id. It names only an endpoint, in its text (docs/protocol.md#invalid-input).
 _ENDPOINT_IN_WARNING = re.compile(r"endpoint(?:Name)? = (\w+)")
 
 
@@ -40,8 +41,8 @@ class ClientSession:
     Args:
         identifier: The client's identifier.
         passkey: The client's passkey.
-        peer: The server, for messages of errors.
-        instances: What is known of the model instances there; sessions to one server share it.
+        peer: The server, for error messages.
+        instances: The queues of the model instances there; sessions to one server share them.
     """
 
     def __init__(
@@ -49,44 +50,49 @@ class ClientSession:
     ) -> None:
         self._peer = peer
         self._instances: Instances = no_instances() if instances is None else instances
+        # Nothing else may be sent before the server accepts it (docs/protocol.md#rule-authenticate-first).
         self._outbox: list[str] = [envelope.auth(identifier, passkey)]
         self._credentials = (identifier, passkey)
         self._backlog: list[Exchange] = []
         self._calls: dict[int, Exchange] = {}
         self._channels: dict[int, Exchange] = {}
-        self._unknown: dict[str, str] = {}
-        self._answered: dict[str, float] = {}
+        self._unknown_endpoints: dict[str, str] = {}
+        """The server's warning by endpoint. It stays true for the whole connection."""
+        self._last_replies: dict[str, float] = {}
+        """When an RPC of each endpoint was last answered."""
+        # One counter for calls and channels, from 1: it suits servers with one table and with two
+        # (docs/protocol.md#ids).
         self._next_id = 0
         self.ready: bool = False
         """Whether the server has accepted this client."""
         self.paused: bool = False
         """Whether new requests are held back until the other side has proven to be alive."""
         self.unanswered_since: float | None = None
-        """Since when the server owes the answer to a ping."""
+        """Since when the server owes the reply to a ping."""
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is open, abandoned calls included."""
+        """Whether nothing is open, closed calls that still run on the server included."""
         return not (self._calls or self._channels or self._backlog)
 
     @property
-    def wanted(self) -> bool:
-        """Whether anybody waits for anything; what was abandoned may take the server long to end."""
+    def has_waiting(self) -> bool:
+        """Whether a caller waits. The server may take long to end what was closed, and no caller waits for that."""
         return any(exchange.waiting for exchange in self._exchanges())
 
     @property
     def in_flight(self) -> bool:
-        """Whether anybody waits for the answer to a request that was sent."""
+        """Whether a caller waits for the reply to a request that was sent."""
         return any(exchange.waiting for exchange in self._sent())
 
     @property
     def keepalive(self) -> float | None:
-        """The shortest interval, in seconds, at which those who wait want a silent server to be pinged."""
+        """The shortest interval, in seconds, at which the waiting callers have a silent server pinged."""
         intervals = [exchange.timeouts.get("keepalive") for exchange in self._exchanges() if exchange.waiting]
         return min((interval for interval in intervals if interval is not None), default=None)
 
     def _exchanges(self) -> list[Exchange]:
-        """Return all that is open, sent or held back."""
+        """Return all open requests, sent or held back."""
         return [*self._sent(), *self._backlog]
 
     def _sent(self) -> list[Exchange]:
@@ -98,11 +104,14 @@ class ClientSession:
         outbox, self._outbox = self._outbox, []
         return outbox
 
+    # Requests -------------------------------------------------------------------------------------------------------
+
     def start(self, exchange: Exchange) -> None:
         """Send a request, or hold it back until the server has accepted this client and is known to be alive."""
         if self.ready and not self.paused:
             self._send(exchange, exchange.since or exchange.started)
         else:
+            # Requests must not be pipelined behind the credentials (docs/protocol.md#authentication-result).
             exchange.timeout_name, exchange.since = "connect_timeout", exchange.since or exchange.started
             self._backlog.append(exchange)
 
@@ -123,62 +132,68 @@ class ClientSession:
         return backlog
 
     def _send(self, exchange: Exchange, now: float) -> None:
-        warned = self._unknown.get(exchange.endpoint.name)
-        if warned is not None:
-            # Asking again would use up the five warnings of this connection, and after them no answer comes at all.
-            exchange.finish(_not_taken(exchange, LMStudioUnsupportedError, warned))
+        endpoint = exchange.endpoint
+        warning = self._unknown_endpoints.get(endpoint.name)
+        if warning is not None:
+            # Sending it again would use up the server's five warnings; after them, it would answer nothing at all
+            # (docs/protocol.md#warnings).
+            exchange.finish(_not_accepted(exchange, LMStudioUnsupportedError, warning))
             return
         exchange.id = self._next_id = self._next_id + 1
-        exchange.since = now
-        endpoint = exchange.endpoint
-        exchange.timeout_name = endpoint.timeout_name
+        exchange.since, exchange.timeout_name = now, endpoint.timeout_name
         if exchange.specifier is not None:
-            exchange.instance = self._instances.setdefault(exchange.specifier, Instance())
+            exchange.instance = self._instances.setdefault(exchange.specifier, InstanceState())
         if isinstance(endpoint, Rpc):
             self._calls[exchange.id] = exchange
             self._outbox.append(envelope.rpc_call(endpoint.name, exchange.id, exchange.parameter))
         else:
             self._channels[exchange.id] = exchange
             self._outbox.append(envelope.channel_create(endpoint.name, exchange.id, exchange.parameter))
-        exchange.parameter = None  # may be megabytes
+        exchange.parameter = None  # it may be megabytes
         if exchange.timeout_name is not None and exchange.timeouts.get(exchange.timeout_name) == 0:
             # Not with the next tick: the response would come before it.
-            self.abandon(exchange, expired_timeout(exchange, now, self._peer, None))
+            self.close(exchange, expired_timeout(exchange, now, self._peer, None))
 
     def cancel(self, exchange: Exchange) -> None:
-        """Ask the server to stop; what still comes is delivered. Nothing happens if it has ended."""
+        """Ask the server to stop. What still arrives is delivered. Has no effect after the end."""
         if exchange in self._backlog:
             self._backlog.remove(exchange)
             exchange.finish(None)
         elif self._channels.get(exchange.id) is exchange and not exchange.cancelled:
+            # Once, and only while the channel is open: later it would draw a warning (docs/protocol.md#channels).
             exchange.cancelled = True
             assert isinstance(exchange.endpoint, Channel)
             if exchange.endpoint.stop:
+                # The channel stays in the table: only the server ends it (docs/protocol.md#rule-cancel-and-read-on).
                 message = f'{{"type":"{exchange.endpoint.stop}"}}'
                 self._outbox.append(envelope.channel_send(exchange.id, message))
 
-    def abandon(self, exchange: Exchange, error: BaseException | None = None) -> None:
-        """Ask the server to stop, and drop what still comes; whoever waits is told that nothing does."""
+    def close(self, exchange: Exchange, error: BaseException | None = None) -> None:
+        """Ask the server to stop, and discard what still arrives. Wakes the caller, with the error if there is one."""
+        # The error first: `cancel` would finish a request that was held back without one.
         exchange.finish(error)
         self.cancel(exchange)
         if self._calls.get(exchange.id) is exchange:
+            # An RPC cannot be canceled; its late result finds no entry and is dropped (docs/protocol.md#rpc).
             del self._calls[exchange.id]
 
-    def leave(self, owner: int) -> None:
-        """Stop all that a client has open, and fail whoever still waits for it."""
+    def close_owner(self, owner: int) -> None:
+        """Close everything that a client has open, and fail its waiting callers."""
         for exchange in self._exchanges():
             if exchange.owner == owner and exchange.waiting:
-                self.abandon(exchange, client_closed())
+                self.close(exchange, client_closed())
 
     def lost(self, error: Callable[[], BaseException]) -> None:
-        """Fail everyone who waits, once, each with an exception of their own."""
+        """Fail all waiting callers, once, each with its own exception."""
         waiting = self._exchanges()
         self._calls, self._channels, self._backlog = {}, {}, []
         for exchange in waiting:
             exchange.finish(error())
 
+    # Time -----------------------------------------------------------------------------------------------------------
+
     def tick(self, now: float) -> bool:
-        """Fail the calls whose timeout expired, and stop the work on the server for them and for dead callers.
+        """Fail calls and channels whose timeout expired, and stop the server's work for them and for dead callers.
 
         Returns:
             Whether a timeout expired on a request that was sent: the server may be gone.
@@ -189,38 +204,42 @@ class ClientSession:
             expired = expired_timeout(exchange, now, self._peer, self.unanswered_since) if exchange.waiting else None
             if expired is not None or not exchange.sink.is_alive():
                 silent = silent or (expired is not None and exchange.id > 0)
-                self.abandon(exchange, expired)
-        self._ask_for_queues(now)
+                self.close(exchange, expired)
+        self._query_queues(now)
         return silent
 
     def _restart_timeout(self, exchange: Exchange, now: float) -> None:
-        """Count what shows that the server is at work on others for those who wait their turn."""
+        """Restart the timeout of a call that waits its turn if the server has worked on another one since."""
         if isinstance(exchange.endpoint, Rpc) and exchange.id:
-            # A server answers calls of one kind one after the other.
-            exchange.since = max(exchange.since, self._answered.get(exchange.endpoint.name, exchange.since))
+            # A server works off calls of one kind in turn.
+            exchange.since = max(exchange.since, self._last_replies.get(exchange.endpoint.name, exchange.since))
         if exchange.timeout_name == "queue_timeout" and exchange.instance is not None:
             exchange.since = max(exchange.since, instance_queue.moved_at(exchange.instance, now))
 
-    def _ask_for_queues(self, now: float) -> None:
-        """Ask how long the queues are in which somebody waits, where the server knows that."""
+    def _query_queues(self, now: float) -> None:
+        """Request the lengths of the queues in which callers wait."""
         endpoint = instance_queue.PROCESSING_STATE
-        if not self.ready or self.paused or endpoint.name in self._unknown:
+        # Servers before August 2025 do not know the endpoint (docs/protocol.md#client-versions).
+        if not self.ready or self.paused or endpoint.name in self._unknown_endpoints:
             return
-        limits = {"idle_timeout": instance_queue.ANSWER_TIMEOUT}
+        limits = {"idle_timeout": instance_queue.REPLY_TIMEOUT}
         for query in instance_queue.queries(self._exchanges(), now):
             self._send(Exchange(endpoint, query.parameter, query.sink, limits, now, "Queue length"), now)
 
+    # Replies --------------------------------------------------------------------------------------------------------
+
     def receive(self, data: str | bytes, now: float) -> None:
-        """Take in one frame.
+        """Receive one frame.
 
         Raises:
-            LMStudioAuthenticationError: If the server refuses this client; the connection is then of no use.
+            LMStudioAuthenticationError: If the server rejects this client; the connection is then of no use.
         """
         frame, slow = envelope.parse(data)
         if frame is None:
-            self._on_no_object(data)
+            self._on_damaged_frame(data)
         elif not self.ready:
-            self._authenticated(frame, now)
+            # The result of authentication has no type (docs/protocol.md#authentication-result).
+            self._on_authentication(frame, now)
         else:
             try:
                 if frame.get("type") == "channelSend":
@@ -228,9 +247,10 @@ class ClientSession:
                 else:
                     self._on_frame(frame, now)
             except (LookupError, TypeError, AttributeError, RecursionError) as error:
+                # A frame without its id belongs to no call (docs/protocol.md#unreadable-frames).
                 logger.debug("dropped a malformed frame: %r", error)
 
-    def _authenticated(self, frame: dict[str, Any], now: float) -> None:
+    def _on_authentication(self, frame: dict[str, Any], now: float) -> None:
         if frame.get("success") is True:
             self.ready = True
             self.resume(now)
@@ -239,7 +259,7 @@ class ClientSession:
             for credential in filter(None, self._credentials):  # servers name the identifier, half of a token
                 reason = reason.replace(credential, HIDDEN)
             raise LMStudioAuthenticationError(
-                f"LM Studio refused this client: {reason}; check the API token",
+                f"LM Studio rejected this client: {reason}; check the API token",
                 title="Authentication failed",
                 cause=reason,
             )
@@ -247,59 +267,61 @@ class ClientSession:
     def _on_packet(self, frame: dict[str, Any], now: float, *, slow: bool) -> None:
         exchange = self._channels.get(frame["channelId"])
         if exchange is None:
-            return
+            return  # late packets are legal (docs/protocol.md#channels)
         endpoint, instance = exchange.endpoint, exchange.instance
         assert isinstance(endpoint, Channel)
         exchange.packets += 1
         try:
             message = frame["message"]
-            if slow or exchange.held:
-                message = _mend(exchange, message)
+            if slow or exchange.high_surrogate:
+                # Only the slow parser accepts lone surrogates, so only its frames, and those after them, need joining.
+                message = _join_surrogates(exchange, message)
             item = endpoint.decode(message)
         except LegacyPredictionError as error:
-            self._finish(exchange, to_exception(error.error, exchange.doing, LMStudioPredictionError))
+            del self._channels[exchange.id]
+            exchange.finish(to_exception(error.error, exchange.operation, LMStudioPredictionError))
             return
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
-            # Going on without it would pass a response with a hole for a whole one.
-            self.abandon(exchange, _undecodable(exchange, "it is not what its type promises"))
+            # Skipping it would pass a response with a gap as complete.
+            self.close(exchange, _unreadable(exchange, "its members do not match its type"))
             return
         exchange.since = now
         if instance is not None:
             instance.last_packet = now
         if message["type"] in LAST_PACKETS:
-            exchange.cancelled = True
+            exchange.cancelled = True  # nothing is left to stop
         if item is None:
+            # Unknown types are skipped, but count as a sign of life (docs/protocol.md#one-client-for-all).
             logger.debug("skipped a packet of unknown type %r on %s", message.get("type"), endpoint.name)
             return
         if endpoint.timeout_name == "queue_timeout":
             exchange.timeout_name = timeout_after(item, exchange.timeout_name)
         exchange.sink.put(item)
 
-    def _on_no_object(self, data: str | bytes) -> None:
-        """Fail what a damaged frame belongs to; without an id, that may be anything that was sent."""
+    def _on_damaged_frame(self, data: str | bytes) -> None:
+        """Fail the call that a damaged frame belongs to. Without a readable id, any open call may have lost it."""
         damage = envelope.damage(data)
         if damage is None or not self.ready:
-            logger.debug("dropped a frame that is no JSON object")
+            logger.debug("dropped a frame that is not a JSON object")
             return
         table = self._calls if damage.kind == "callId" else self._channels
-        hit = self._sent() if damage.id is None else [table[damage.id]] if damage.id in table else []
-        for exchange in hit:
+        affected = self._sent() if damage.id is None else [table[damage.id]] if damage.id in table else []
+        for exchange in affected:
             exchange.packets += 1
-            self.abandon(exchange, _undecodable(exchange, damage.position))
+            self.close(exchange, _unreadable(exchange, damage.position))
 
     def _on_frame(self, frame: dict[str, Any], now: float) -> None:
         match frame.get("type"):
             case "rpcResult":
-                exchange = self._calls.pop(frame["callId"], None)
+                exchange = self._end_call(frame["callId"], now)
                 if exchange is not None:
-                    self._on_answer(exchange, now)
+                    # An absent result is void, or means "not found" (docs/protocol.md#serialization).
                     exchange.sink.put(frame.get("result"))
                     exchange.finish(None)
             case "rpcError":
-                exchange = self._calls.pop(frame["callId"], None)
+                exchange = self._end_call(frame["callId"], now)
                 if exchange is not None:
-                    self._on_answer(exchange, now)
-                    exchange.finish(to_exception(error_object(frame.get("error")), exchange.doing))
+                    exchange.finish(to_exception(error_object(frame.get("error")), exchange.operation))
             case "channelClose":
                 self._end_channel(frame["channelId"], None)
             case "channelError":
@@ -307,68 +329,74 @@ class ClientSession:
             case "communicationWarning":
                 self._on_warning(str(frame.get("warning")), str(frame.get("kind")))
             case "channelAck" | "keepAliveAck":
-                pass
+                pass  # unused by LM Studio, and harmless (docs/protocol.md#acks)
             case other:
                 logger.debug("skipped a frame of unknown type %r", other)
 
-    def _on_answer(self, exchange: Exchange, now: float) -> None:
-        """Record what an answer shows to those who still wait."""
-        self._answered[exchange.endpoint.name] = now
-        if exchange.instance is not None:
-            exchange.instance.last_packet = now
+    def _end_call(self, call_id: int, now: float) -> Exchange | None:
+        """Remove a call that was answered, and record the reply for those that wait their turn."""
+        exchange = self._calls.pop(call_id, None)
+        if exchange is not None:
+            self._last_replies[exchange.endpoint.name] = now
+            if exchange.instance is not None:
+                exchange.instance.last_packet = now
+        return exchange
 
     def _end_channel(self, channel_id: int, error: Mapping[str, Any] | None) -> None:
         exchange = self._channels.pop(channel_id, None)
         if exchange is not None:
-            exchange.finish(None if error is None else to_exception(error, exchange.doing))
-
-    def _finish(self, exchange: Exchange, error: BaseException | None) -> None:
-        self._channels.pop(exchange.id, None)
-        exchange.finish(error)
+            # The caller checks that it received the terminal packet (docs/protocol.md#rule-finish-channels).
+            exchange.finish(None if error is None else to_exception(error, exchange.operation))
 
     def _on_warning(self, text: str, kind: str) -> None:
-        """Log it; and fail the call that it is about, because the server will never answer that (protocol §9.1)."""
+        """Log it, or fail the call that it is about: the server never replies to that.
+
+        See docs/protocol.md#rule-unanswered-calls.
+        """
         found = _ENDPOINT_IN_WARNING.search(text)
         name = found.group(1) if found else None
-        hit = [exchange for exchange in self._sent() if exchange.endpoint.name == name and not exchange.packets]
-        if not hit:
-            # A cancel may cross the end of its channel on the way; that is nothing to worry about.
+        # A call that has received packets was accepted, so the warning is not about it.
+        affected = [exchange for exchange in self._sent() if exchange.endpoint.name == name and not exchange.packets]
+        if not affected:
+            # A cancel may cross the end of its channel on the wire (docs/protocol.md#channels).
             level = logging.DEBUG if kind == "channelUnknown" else logging.WARNING
-            logger.log(level, "the server warns: %s", text)
+            logger.log(level, "warning from the server: %s", text)
             return
         unknown = "unknown endpoint" in text
         if unknown:
-            self._unknown[hit[0].endpoint.name] = text
-        # A warning names no call. An endpoint is unknown to all; a bad parameter is that of the newest call.
-        for exchange in hit if unknown else hit[-1:]:
+            self._unknown_endpoints[affected[0].endpoint.name] = text
+        # An unknown endpoint fails all its calls. A bad parameter is that of the newest call.
+        for exchange in affected if unknown else affected[-1:]:
             table = self._calls if isinstance(exchange.endpoint, Rpc) else self._channels
             del table[exchange.id]
-            failure = LMStudioUnsupportedError if unknown else LMStudioProtocolError
-            exchange.finish(_not_taken(exchange, failure, text))
+            kind_of_error = LMStudioUnsupportedError if unknown else LMStudioProtocolError
+            exchange.finish(_not_accepted(exchange, kind_of_error, text))
 
 
-def _not_taken(exchange: Exchange, kind: type[LMStudioError], warning: str) -> LMStudioError:
-    return kind(f"{exchange.doing}: the server does not take {exchange.endpoint.name!r}: {warning}")
+def _not_accepted(exchange: Exchange, kind: type[LMStudioError], warning: str) -> LMStudioError:
+    return kind(f"{exchange.operation}: the server does not accept {exchange.endpoint.name!r}: {warning}")
 
 
-def _undecodable(exchange: Exchange, position: str) -> LMStudioProtocolError:
-    """Return the error of a lost packet; it names the place and not the content, which may be private."""
-    where = f"packet {exchange.packets}" if isinstance(exchange.endpoint, Channel) else "the answer"
+def _unreadable(exchange: Exchange, position: str) -> LMStudioProtocolError:
+    """Return the error of a lost packet. It names the position and not the content, which may be private."""
+    where = f"packet {exchange.packets}" if isinstance(exchange.endpoint, Channel) else "the reply"
     return LMStudioProtocolError(
-        f"{exchange.doing}: {where} of {exchange.endpoint.name!r} cannot be read ({position}); make the call again"
+        f"{exchange.operation}: {where} of {exchange.endpoint.name!r} cannot be read ({position}); make the call again"
     )
 
 
-def _mend(exchange: Exchange, message: dict[str, Any]) -> dict[str, Any]:
-    """Join the two halves of a surrogate pair that the server cut between two fragments."""
+def _join_surrogates(exchange: Exchange, message: dict[str, Any]) -> dict[str, Any]:
+    """Join the halves of a surrogate pair that the server cut between two fragments.
+
+    JSON allows a lone half, UTF-8 does not.
+    """
     fragment = message.get("fragment")
     if not is_object(fragment) or not isinstance(fragment.get("content"), str):
         return message
-    text, exchange.held = exchange.held + fragment["content"], ""
+    text, exchange.high_surrogate = exchange.high_surrogate + fragment["content"], ""
     if text and "\ud800" <= text[-1] <= "\udbff":
-        text, exchange.held = text[:-1], text[-1]
-    joined = envelope.without_surrogates(text)
-    return {**message, "fragment": {**fragment, "content": joined}}
+        text, exchange.high_surrogate = text[:-1], text[-1]
+    return {**message, "fragment": {**fragment, "content": envelope.without_surrogates(text)}}
 
 
 def client_closed() -> LMStudioConnectionLostError:
@@ -376,6 +404,6 @@ def client_closed() -> LMStudioConnectionLostError:
     return LMStudioConnectionLostError("the client was closed while this call was open", retryable=False)
 
 
-def closed_early(doing: str) -> LMStudioChannelClosedError:
-    """Return the error of a channel that ended without the packet that should end it."""
-    return LMStudioChannelClosedError(f"{doing}: the server closed the channel before it had answered")
+def closed_early(operation: str) -> LMStudioChannelClosedError:
+    """Return the error of a channel that closed without its terminal packet (docs/protocol.md#rule-finish-channels)."""
+    return LMStudioChannelClosedError(f"{operation}: the server closed the channel before the result")

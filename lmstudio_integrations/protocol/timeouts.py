@@ -1,6 +1,7 @@
 """Which timeout of a call runs, what restarts it, and the error of one that expired.
 
-Below `session.py`, which owns the calls and calls this once per tick. Plain functions; the time is passed in.
+Below `session.py`, which owns the calls and checks them once per tick. Plain functions; the time is passed in. Why
+calls need timeouts at all: docs/protocol.md#rule-unanswered-calls.
 """
 
 from lmstudio_integrations.errors import LMStudioTimeoutError
@@ -8,21 +9,23 @@ from lmstudio_integrations.protocol.exchange import Exchange
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
 
 _CAUSES = {
-    "timeout": "it took too long in all",
-    "connect_timeout": "{peer} does not answer (is it running, and is that its port?)",
+    "timeout": "it took too long in total",
+    "connect_timeout": "{peer} does not respond (is it running, and is that its port?)",
     "queue_timeout": "the server has not begun to work on it",
 }
-"""What an expired timeout means; the others mean that nothing came for too long."""
+"""What an expired timeout means; all others mean that nothing was received for too long."""
 
-_SILENT = "{peer} answers nothing, not even a ping"
+_SILENT = "{peer} does not respond, not even to a ping"
 
 
 def timeout_after(event: object, timeout_name: str | None) -> str | None:
-    """Return the timeout that runs after an event of a prediction: the first token has one of its own."""
+    """Return the timeout that runs after an event of a prediction. The first token has one of its own."""
     if type(event) is LlmPredictionFragment:
         return "idle_timeout"
     if type(event) is PromptProgress:
+        # The request is out of the queue, but its first token is still to come (docs/protocol.md#predict-packets).
         return "first_token_timeout" if timeout_name == "queue_timeout" else timeout_name
+    # A tool call may begin without a fragment before it (docs/protocol.md#predict-packets).
     return "idle_timeout" if timeout_name in {"queue_timeout", "first_token_timeout"} else timeout_name
 
 
@@ -35,9 +38,10 @@ def expired_timeout(
         exchange: The call.
         now: The time.
         peer: The server, for the message.
-        unanswered_since: Since when the server owes the answer to a ping. A call without a running timeout of its own
-            then ends with its `idle_timeout`: a frozen server ends nothing, so nothing else would.
+        unanswered_since: Since when the server owes the reply to a ping. A call without a running timeout of its own
+            then ends with its `idle_timeout`: nothing else would end it, because a frozen server does not.
     """
+    # The total timeout first: it counts even while another one is switched off.
     total, name = exchange.timeouts.get("timeout"), exchange.timeout_name
     if total is not None and now - exchange.started >= total:
         return _error(exchange, "timeout", now - exchange.started, _CAUSES["timeout"].format(peer=peer))
@@ -45,8 +49,9 @@ def expired_timeout(
     if limit is not None and name is not None:
         if now - exchange.since < limit:
             return None
-        cause = _CAUSES.get(name, "nothing came from the server")
+        cause = _CAUSES.get(name, "nothing was received from the server")
         return _error(exchange, name, now - exchange.since, cause.format(peer=peer) + _queue_of(exchange))
+    # Open-ended channels end only if the server owes the reply to a ping.
     idle = exchange.timeouts.get("idle_timeout")
     if unanswered_since is None or idle is None:
         return None
@@ -58,12 +63,12 @@ def _queue_of(exchange: Exchange) -> str:
     instance = exchange.instance
     if exchange.timeout_name != "queue_timeout" or instance is None or instance.queued is None:
         return ""
-    return f" ({instance.queued} calls wait or run on this instance)"
+    return f" ({instance.queued} calls are queued or running on this instance)"
 
 
 def _error(exchange: Exchange, name: str, elapsed: float, cause: str) -> LMStudioTimeoutError:
     return LMStudioTimeoutError(
-        f"{exchange.doing}: {cause}: {name} expired after {elapsed:.1f} s; raise {name}, or set it to None",
+        f"{exchange.operation}: {cause}: {name} expired after {elapsed:.1f} s; raise {name}, or set it to None",
         timeout_name=name,
         elapsed=elapsed,
     )

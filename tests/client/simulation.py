@@ -77,7 +77,7 @@ class SimulatedCall(Call[Waiter]):
     def abandon(self, error: BaseException | None = None) -> None:
         if not (self._released or self.waiter.done):
             self._released = True
-            self._world.session.abandon(self._exchange, error)
+            self._world.session.close(self._exchange, error)
 
 
 class _Waiter(Waiter):

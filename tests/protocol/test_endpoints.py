@@ -163,7 +163,7 @@ def test_a_table_lookup_of_the_wrong_sort_is_a_mistake_of_ours() -> None:
     assert channel("llm", "predict").name == "predict"
     with pytest.raises(AssertionError, match="is a channel"):
         rpc("llm", "predict")
-    with pytest.raises(AssertionError, match="is an rpc"):
+    with pytest.raises(AssertionError, match="is an RPC"):
         channel("llm", "tokenize")
 
 

@@ -45,7 +45,7 @@ def test_credentials_are_handed_to_whoever_decides() -> None:
 def test_a_refused_client_is_told_why() -> None:
     made = session(refusal="Invalid client passkey", let_in=False)
     made.receive(json.dumps(AUTH))
-    assert made.refused
+    assert made.rejected
     assert made.client is None
     assert sent(made) == [{"success": False, "error": "Failed to validate client: Invalid client passkey"}]
 
@@ -75,14 +75,14 @@ def test_a_client_that_does_not_say_who_it_is_is_turned_away_once() -> None:
     made = session(let_in=False)
     made.time_out()
     made.time_out()
-    assert made.refused
+    assert made.rejected
     assert sent(made) == [{"success": False, "error": "Authentication timed out"}]
 
 
 def test_a_client_that_was_let_in_is_not_turned_away_any_more() -> None:
     made = session()
     made.time_out()
-    assert not made.refused
+    assert not made.rejected
     assert sent(made) == []
 
 
@@ -102,7 +102,7 @@ def test_a_call_is_answered_with_a_result_or_an_error() -> None:
     made = session()
     made.reply(1, [])
     made.reply(2)
-    made.refuse(3, {"title": "no"})
+    made.reject(3, {"title": "no"})
     assert sent(made) == [
         {"type": "rpcResult", "callId": 1, "result": []},
         {"type": "rpcResult", "callId": 2},

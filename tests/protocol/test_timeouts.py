@@ -180,7 +180,7 @@ def test_a_queue_that_becomes_shorter_restarts_the_queue_timeout_and_one_that_do
     pair.pass_time(0.5)
     assert isinstance(sink.error, LMStudioTimeoutError)
     assert sink.error.elapsed == pair.now - restarted_at == 100.0
-    assert "3 calls wait or run on this instance" in str(sink.error)
+    assert "3 calls are queued or running on this instance" in str(sink.error)
 
 
 def test_the_length_of_a_queue_is_asked_for_rarely_and_once_for_all_who_wait() -> None:
@@ -226,7 +226,7 @@ def test_a_call_without_a_limit_ends_by_the_idle_timeout_once_the_server_answers
     pair.pass_time(0.5)
     assert isinstance(sink.error, LMStudioTimeoutError)
     assert (sink.error.timeout_name, sink.error.elapsed) == ("idle_timeout", 60.0)
-    assert "not even a ping" in str(sink.error)
+    assert "not even to a ping" in str(sink.error)
     assert not patient.ends
 
 
@@ -297,7 +297,7 @@ def test_a_clock_that_is_switched_off_never_runs_out(timeouts: dict[str, float |
 def test_a_stream_that_was_left_runs_on_no_clock() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("getOrLoad", GET_M1, timeouts={"load_timeout": 1.0, "timeout": 1.0})
-    pair.client.abandon(exchange)
+    pair.client.close(exchange)
     pair.pass_time(1000.0)
     assert sink.ends == [None]
 

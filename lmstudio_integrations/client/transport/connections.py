@@ -95,14 +95,14 @@ class Connection:
     def abandon(self, exchange: Exchange, error: BaseException | None) -> None:
         """Ask the server to stop, and drop what still comes; whoever waits is woken with the error."""
         if self._current is not None:
-            self._current.session.abandon(exchange, error)
+            self._current.session.close(exchange, error)
             self._current.flush()
 
     def leave(self, user: int) -> None:
         """Stop what a user has open; it does not come back."""
         self.users.pop(user, None)
         if self._current is not None:
-            self._current.session.leave(user)
+            self._current.session.close_owner(user)
             self._current.flush()
             self._idle_since = 0.0
             self._arm()
@@ -180,7 +180,7 @@ class Connection:
         asked_at = time.monotonic()
         while not await current.answers_ping(self._ping_timeout()):
             session.unanswered_since = session.unanswered_since or asked_at
-            if not session.wanted:
+            if not session.has_waiting:
                 self._retire()
                 return
             if await self._is_replaced(current, limit):
@@ -253,7 +253,7 @@ class Connection:
         session = current.session
         timed_out = session.tick(now)
         current.flush()
-        wanted = session.wanted
+        wanted = session.has_waiting
         keepalive = session.keepalive if wanted else self._timeouts.get("keepalive")
         quiet = current.quiet_for()
         if timed_out or (keepalive is not None and quiet >= keepalive):
