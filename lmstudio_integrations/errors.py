@@ -2,7 +2,7 @@
 
 ```
 LMStudioError
-├── LMStudioServerError                  the server said no; carries what it said
+├── LMStudioServerError                  an error from the server, with its details
 │   ├── LMStudioModelNotFoundError
 │   │   └── LMStudioModelUnloadedError
 │   ├── LMStudioPresetNotFoundError
@@ -19,7 +19,7 @@ LMStudioError
 │   └── LMStudioPredictionError
 │       ├── LMStudioToolCallError
 │       └── LMStudioStructuredOutputError   (also ValueError)
-├── LMStudioClientError                  this side, or the line between the two
+├── LMStudioClientError                  an error on this side, or on the way
 │   ├── LMStudioUnreachableError
 │   ├── LMStudioWebsocketError
 │   │   ├── LMStudioConnectionLostError
@@ -38,7 +38,7 @@ LMStudioConfigWarning                    (UserWarning)
 LMStudioEvictionWarning                  (UserWarning)
 ```
 
-Names that the official Python SDK has keep their places, so that code moves over by changing an import.
+Classes of the official Python SDK keep their places, so that programs can switch by changing an import.
 Every exception can be pickled, with its attributes.
 """
 
@@ -49,23 +49,23 @@ from lmstudio_integrations._secrets import redact
 
 
 class LMStudioError(Exception):
-    """Anything that this package raises on purpose. What is shaped like a token is not in its message."""
+    """The base of all errors that this package raises on purpose. Tokens are removed from the message."""
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class LMStudioServerError(LMStudioError):
-    """The server answered with an error (protocol §3.7).
+    """The server replied with an error (docs/protocol.md#errors).
 
     Args:
-        message: The whole text, made for people.
+        message: The full text.
         title: The server's headline.
-        root_title: The headline of the innermost cause, where it differs.
-        cause: What went wrong, in the server's words.
+        root_title: The headline of the innermost cause, if it differs.
+        cause: The reason, in the server's words.
         suggestion: The server's advice.
         display_data: The machine-readable part; its `code` decides the class of the exception.
-        error_data: Further data, of no fixed shape.
+        error_data: Further data without a fixed schema.
     """
 
     def __init__(
@@ -89,17 +89,17 @@ class LMStudioServerError(LMStudioError):
 
 
 class LMStudioModelNotFoundError(LMStudioServerError):
-    """No model, or no loaded model, fits the given key or identifier."""
+    """No model, or no loaded model, matches the key or identifier."""
 
 
 class LMStudioModelUnloadedError(LMStudioModelNotFoundError):
-    """The model was unloaded before or while it was used: it exists, and the next call may load it.
+    """The model was unloaded before or during the call. It still exists, and the next call may load it.
 
     Args:
-        message: The whole text, made for people.
-        retryable: Whether the call may be made again: not where nothing would load the model, nor where the caller has
-            seen a part of the response.
-        details: What `LMStudioServerError` takes.
+        message: The full text.
+        retryable: Whether the call may be repeated: not if nothing would load the model, nor if the caller has received
+            a part of the response.
+        details: The arguments of `LMStudioServerError`.
     """
 
     def __init__(self, message: str = "", *, retryable: bool = True, **details: Any) -> None:
@@ -112,15 +112,15 @@ class LMStudioPresetNotFoundError(LMStudioServerError):
 
 
 class LMStudioChannelClosedError(LMStudioServerError):
-    """The server closed a channel before the packet that ends it."""
+    """The server closed a channel before its terminal packet."""
 
 
 class LMStudioWrongModelKindError(LMStudioServerError):
-    """An embedding model was asked to chat, or a language model to embed."""
+    """An embedding model was called for text generation, or a language model for embeddings."""
 
 
 class LMStudioInsufficientResourcesError(LMStudioServerError):
-    """The server refused to load the model for want of memory."""
+    """The server has too little memory to load the model."""
 
 
 class LMStudioModelLoadError(LMStudioServerError):
@@ -128,17 +128,17 @@ class LMStudioModelLoadError(LMStudioServerError):
 
 
 class LMStudioModelCrashedError(LMStudioServerError):
-    """The engine that ran the model died."""
+    """The engine that ran the model crashed."""
 
 
 class LMStudioContextOverflowError(LMStudioServerError):
     """The prompt does not fit into the context window of the loaded model.
 
     Args:
-        message: The whole text, made for people.
-        used: Tokens that the prompt needs, where known.
-        limit: Tokens that the loaded model holds, where known.
-        details: What `LMStudioServerError` takes.
+        message: The full text.
+        used: Tokens of the prompt, if known.
+        limit: Context length of the loaded model in tokens, if known.
+        details: The arguments of `LMStudioServerError`.
     """
 
     def __init__(self, message: str = "", *, used: int | None = None, limit: int | None = None, **details: Any) -> None:
@@ -148,15 +148,15 @@ class LMStudioContextOverflowError(LMStudioServerError):
 
 
 class LMStudioPromptTemplateError(LMStudioServerError):
-    """The model's prompt template refused the conversation."""
+    """The model's prompt template rejected the conversation."""
 
 
 class LMStudioUnsupportedError(LMStudioServerError):
-    """The engine or the server lacks a feature that was asked for."""
+    """The engine or the server does not support a requested feature."""
 
 
 class LMStudioFileExpiredError(LMStudioServerError):
-    """An uploaded file is gone from the server and cannot be uploaded again."""
+    """An uploaded file was deleted on the server and cannot be uploaded again."""
 
 
 class LMStudioPredictionError(LMStudioServerError):
@@ -164,12 +164,12 @@ class LMStudioPredictionError(LMStudioServerError):
 
 
 class LMStudioToolCallError(LMStudioPredictionError):
-    """A tool call could not be parsed, was cut off, or was required and did not come.
+    """A tool call could not be parsed, was cut off, or was required and is missing.
 
     Args:
-        message: The whole text, made for people.
-        raw_content: What the model wrote, where known.
-        details: What `LMStudioServerError` takes.
+        message: The full text.
+        raw_content: What the model wrote, if known.
+        details: The arguments of `LMStudioServerError`.
     """
 
     def __init__(self, message: str = "", *, raw_content: str | None = None, **details: Any) -> None:
@@ -178,14 +178,14 @@ class LMStudioToolCallError(LMStudioPredictionError):
 
 
 class LMStudioStructuredOutputError(LMStudioPredictionError, ValueError):
-    """The response is not the JSON, or not the instance, that was requested.
+    """The response is not JSON, or does not match the requested schema.
 
-    A `ValueError`, because frameworks recover from a response that does not parse by catching that.
+    It is a `ValueError`, which frameworks catch to recover from a response that cannot be parsed.
 
     Args:
-        message: The whole text, made for people.
+        message: The full text.
         text: The response as the model wrote it.
-        details: What `LMStudioServerError` takes.
+        details: The arguments of `LMStudioServerError`.
     """
 
     def __init__(self, message: str = "", *, text: str | None = None, **details: Any) -> None:
@@ -194,15 +194,15 @@ class LMStudioStructuredOutputError(LMStudioPredictionError, ValueError):
 
 
 class LMStudioClientError(LMStudioError):
-    """Something failed on this side, or on the way to the server."""
+    """An error on this side, or on the way to the server."""
 
 
 class LMStudioUnreachableError(LMStudioClientError):
-    """No LM Studio answers at the address, or at any address that was tried.
+    """No LM Studio responds at the address, or at any address that was tried.
 
     Args:
-        message: The whole text, made for people.
-        tried: The addresses, each with what happened there.
+        message: The full text.
+        tried: The addresses, each with its failure.
     """
 
     def __init__(self, message: str = "", *, tried: tuple[str, ...] = ()) -> None:
@@ -215,12 +215,12 @@ class LMStudioWebsocketError(LMStudioClientError):
 
 
 class LMStudioConnectionLostError(LMStudioWebsocketError):
-    """The connection broke while something was waiting for the server.
+    """The connection was lost while a call waited for the server.
 
     Args:
-        message: The whole text, made for people.
-        retryable: Whether the call may be made again: not where this side closed the connection, nor where the caller
-            has seen a part of the response.
+        message: The full text.
+        retryable: Whether the call may be repeated: not if this side closed the connection, nor if the caller has
+            received a part of the response.
     """
 
     def __init__(self, message: str = "", *, retryable: bool = True) -> None:
@@ -229,19 +229,19 @@ class LMStudioConnectionLostError(LMStudioWebsocketError):
 
 
 class LMStudioProtocolError(LMStudioClientError):
-    """The server sent what this client cannot make sense of, or did not know what it was asked."""
+    """The server sent a malformed reply, or rejected a malformed request."""
 
 
 class LMStudioCancelledError(LMStudioClientError):
-    """A result was asked of a prediction that had been cancelled before it had one."""
+    """A result was requested of a prediction that was closed before its end."""
 
 
 class LMStudioConfigMismatchError(LMStudioClientError):
-    """The model is loaded with another configuration than the one asked for.
+    """The model is loaded with another configuration than the requested one.
 
     Args:
-        message: The whole text, made for people.
-        differences: Per setting, the value asked for and the actual one.
+        message: The full text.
+        differences: Requested and actual value by setting.
     """
 
     def __init__(self, message: str = "", *, differences: Mapping[str, tuple[Any, Any]] | None = None) -> None:
@@ -250,19 +250,19 @@ class LMStudioConfigMismatchError(LMStudioClientError):
 
 
 class LMStudioUnknownMessageWarning(LMStudioClientError, UserWarning):  # noqa: N818 - the official name
-    """The server sent a message of a kind unknown here. Kept for code that filters it; nothing raises it."""
+    """The server sent a message of unknown type. It exists for programs that filter it; nothing raises it."""
 
 
 class LMStudioAuthenticationError(LMStudioServerError, LMStudioClientError):
-    """The server refused the credentials, or the API token has the wrong shape (protocol §2)."""
+    """The server rejected the credentials, or the API token has the wrong form (docs/protocol.md#authentication)."""
 
 
 class LMStudioTimeoutError(LMStudioError, TimeoutError):
     """A timeout expired. The work was cancelled on the server.
 
     Args:
-        message: The whole text, made for people.
-        timeout_name: Which one: `connect_timeout`, `load_timeout`, `queue_timeout`, `first_token_timeout`,
+        message: The full text.
+        timeout_name: `connect_timeout`, `load_timeout`, `queue_timeout`, `first_token_timeout`,
             `idle_timeout` or `timeout`.
         elapsed: Seconds since it began to run, or since the last packet that restarted it.
     """
@@ -274,15 +274,15 @@ class LMStudioTimeoutError(LMStudioError, TimeoutError):
 
 
 class LMStudioValueError(LMStudioError, ValueError):
-    """An argument has a value that cannot work. Nothing was sent."""
+    """An argument has an invalid value. Nothing was sent."""
 
 
 class LMStudioRuntimeError(LMStudioError, RuntimeError):
-    """A call came at the wrong moment, for example on the I/O thread itself."""
+    """A call is not possible in the present state or thread, for example on the I/O thread itself."""
 
 
 class LMStudioClientClosedError(LMStudioWebsocketError, LMStudioRuntimeError):
-    """A call was made on a client, or on a handle of a client, that was closed before. Nothing was sent."""
+    """A call was made on a closed client, or on a handle of one. Nothing was sent."""
 
 
 class LMStudioOSError(LMStudioError, OSError):
@@ -290,10 +290,10 @@ class LMStudioOSError(LMStudioError, OSError):
 
 
 class LMStudioImageDownloadError(LMStudioOSError):
-    """An image could not be downloaded, or must not be.
+    """An image could not be downloaded, or the download is not allowed.
 
     Args:
-        message: The whole text, made for people.
+        message: The full text.
         url: The image's URL, without user name, password and query.
     """
 
@@ -303,8 +303,8 @@ class LMStudioImageDownloadError(LMStudioOSError):
 
 
 class LMStudioConfigWarning(UserWarning):
-    """The model is loaded with another configuration than the one asked for."""
+    """The model is loaded with another configuration than the requested one."""
 
 
 class LMStudioEvictionWarning(UserWarning):
-    """A model will not stay loaded: just-in-time loads evict each other while Auto-Evict is on."""
+    """Models evict each other: with Auto-Evict, the server keeps only one that was loaded just in time."""

@@ -38,32 +38,34 @@ Whole = Annotated[int, Strict(), BeforeValidator(_without_fraction)]
 Milliseconds = Annotated[Whole, Field(ge=1, le=2**53 - 1)]
 
 
-class LoadModel(TypedDict):
+class OnDevice(TypedDict):
+    """The device of a model. Null means this machine only; without it the server chooses."""
+
+    deviceIdentifier: NotRequired[str | None]
+
+
+class LoadModel(OnDevice):
     """Load a new instance. Without `identifier` the server chooses one; without a TTL the instance has none."""
 
     modelKey: str
     identifier: NotRequired[str]
-    # Null means this machine only; without it the server chooses the device (docs/protocol.md#load-model).
-    deviceIdentifier: NotRequired[str | None]
     ttlMs: NotRequired[Milliseconds]
     loadConfigStack: Stack
 
 
-class GetOrLoad(TypedDict):
+class GetOrLoad(OnDevice):
     """Get a loaded instance by identifier or key, or load the key."""
 
     identifier: str
-    deviceIdentifier: NotRequired[str | None]
     # Ignored, like the config, if the model is loaded already (docs/protocol.md#get-or-load).
     loadTtlMs: NotRequired[Milliseconds]
     loadConfigStack: Stack
 
 
-class UnloadModel(TypedDict):
+class UnloadModel(OnDevice):
     """Unload an instance."""
 
     identifier: str
-    deviceIdentifier: NotRequired[str | None]
 
 
 class Specified(TypedDict):
@@ -84,34 +86,41 @@ class BasePredictionConfig(Specified):
     ignoreServerSessionConfig: NotRequired[Flag]
 
 
-class EstimateModelUsage(TypedDict):
+class EstimateModelUsage(OnDevice):
     """Estimate the memory that a model needs."""
 
     modelKey: str
-    deviceIdentifier: NotRequired[str | None]
     loadConfigStack: Stack
 
 
-class Predict(TypedDict):
-    """Generate the next message of a conversation."""
+class EmbedString(TypedDict):
+    """Turn a text into a vector."""
 
-    # This one, completeRawText and embedString name it modelSpecifier, all others specifier
+    # Here and in predictions the field is modelSpecifier, in all other requests specifier
     # (docs/protocol.md#rule-specifier-field).
     modelSpecifier: Specifier
-    history: History
-    predictionConfigStack: Stack
-    fuzzyPresetIdentifier: NotRequired[str]
-    ignoreServerSessionConfig: NotRequired[Flag]
+    inputString: str
 
 
-class CompleteRawText(TypedDict):
-    """Continue a text, without a chat template."""
+class Generation(TypedDict):
+    """What all predictions have."""
 
     modelSpecifier: Specifier
-    rawPrompt: str
     predictionConfigStack: Stack
     fuzzyPresetIdentifier: NotRequired[str]
     ignoreServerSessionConfig: NotRequired[Flag]
+
+
+class Predict(Generation):
+    """Generate the next message of a conversation."""
+
+    history: History
+
+
+class CompleteRawText(Generation):
+    """Continue a text, without a chat template."""
+
+    rawPrompt: str
 
 
 class TemplateOptions(TypedDict):
@@ -140,13 +149,6 @@ class PreloadDraftModel(Specified):
     """Load a draft model ahead of its use."""
 
     draftModelKey: str
-
-
-class EmbedString(TypedDict):
-    """Turn a text into a vector."""
-
-    modelSpecifier: Specifier
-    inputString: str
 
 
 class ModelKey(TypedDict):

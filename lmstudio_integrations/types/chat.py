@@ -1,4 +1,7 @@
-"""Conversations: the wire's messages and parts, and the `Chat` helper that builds them (protocol §6.1, §6.2)."""
+"""Conversations: the wire's messages and parts, and the `Chat` helper that builds them.
+
+See docs/protocol.md#chat-history and docs/protocol.md#tool-call-requests.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias, TypeVar
@@ -21,34 +24,34 @@ class TextPart(TaggedModel):
 
 
 class _Message(TaggedModel):
-    """What every message has; each role narrows what its content may be."""
+    """The base of all messages; each role narrows the types of its content."""
 
     content: list[Any]
 
 
 class SystemMessage(_Message):
-    """Instructions that stand before the conversation."""
+    """Instructions before the conversation."""
 
     role: Literal["system"] = "system"
     content: list[Annotated[TextPart | FileHandle, Field(discriminator="type")]]
 
 
 class UserMessage(_Message):
-    """What the user says and shows."""
+    """Text and files from the user."""
 
     role: Literal["user"] = "user"
     content: list[Annotated[TextPart | FileHandle, Field(discriminator="type")]]
 
 
 class AssistantMessage(_Message):
-    """What the model said, and the tool calls that it asked for."""
+    """Text of the model, and its tool calls."""
 
     role: Literal["assistant"] = "assistant"
     content: list[Annotated[TextPart | FileHandle | ToolCallRequestPart, Field(discriminator="type")]]
 
 
 class ToolMessage(_Message):
-    """The answers of tools."""
+    """Results of tools."""
 
     role: Literal["tool"] = "tool"
     content: list[ToolCallResultPart]
@@ -64,7 +67,7 @@ class ChatHistory(WireModel):
 
 
 class WireHistory(NamedTuple):
-    """A conversation as it travels, for those who have no use for its messages as objects.
+    """A conversation in wire form, for callers that do not need its messages as objects.
 
     Attributes:
         messages: The messages, each in wire form.
@@ -76,13 +79,13 @@ class WireHistory(NamedTuple):
 
     @classmethod
     def of(cls, history: ChatHistory) -> Self:
-        """Write a conversation."""
+        """Return the wire form of a conversation."""
         parts = [part for message in history.messages for part in message.content]
         return cls(history.to_dict()["messages"], [part for part in parts if isinstance(part, FileHandle)])
 
     @classmethod
     def of_prompt(cls, text: str) -> Self:
-        """Write a conversation that is one turn of the user."""
+        """Return the wire form of a conversation of one user message."""
         return cls([{"role": "user", "content": [{"type": "text", "text": text}]}])
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,10 +94,10 @@ class WireHistory(NamedTuple):
 
 
 class WirePrompt(str):
-    """A text to be continued as it stands, even if it is empty: the server decides what to make of it.
+    """A text to be continued as it stands. An empty one is sent as well: the server decides about it.
 
     Raises:
-        LMStudioValueError: If it is no string.
+        LMStudioValueError: If it is not a string.
     """
 
     __slots__ = ()
@@ -124,13 +127,13 @@ _TAGS = {
     "toolCallRequest": "toolCallRequest",
     "tool_call_request": "toolCallRequest",
 }
-"""Names that only one kind of part has, with its `type`, which dicts may leave out."""
+"""Names that only one kind of part has, with its `type`, which dicts may omit."""
 
 
 class Chat:
     """A conversation that grows.
 
-    Consecutive messages of one role become one message, as chat templates want it.
+    Consecutive messages of one role become one message, as chat templates expect.
 
     Args:
         initial_prompt: The system prompt, if any.
@@ -145,7 +148,7 @@ class Chat:
     def from_history(cls, history: "str | Chat | ChatHistory | Mapping[str, Any]") -> Self:
         """Build a chat from a user prompt, another chat (copied), its wire form, or `{"messages": […]}`.
 
-        A message's content may be a plain string, one part, or a list of parts. It has a role and nothing else.
+        A message has a role and content: a string, one part, or a list of parts.
 
         Raises:
             LMStudioValueError: If the data has another form.
@@ -166,7 +169,7 @@ class Chat:
         return tuple(self._messages)
 
     def copy(self) -> Self:
-        """Return a chat that grows on its own."""
+        """Return an independent copy."""
         return self.from_history(self)
 
     __copy__ = copy
@@ -178,7 +181,7 @@ class Chat:
     def add_user_message(
         self, content: Content | Iterable[Content], *, images: Iterable[FileHandle | Mapping[str, Any]] = ()
     ) -> UserMessage:
-        """Add what the user says; images come after the text."""
+        """Add a user message; images come after the text."""
         files = map(_tagged, _listed(images, "images must be a list of prepared files"))
         return self._add(UserMessage, [*_parts(content), *files])
 
@@ -201,11 +204,11 @@ class Chat:
         return self._add(AssistantMessage, [*_parts(content), *_calls(tool_call_requests)])
 
     def add_tool_results(self, results: Iterable[ToolCallResultPart | Mapping[str, Any]]) -> ToolMessage:
-        """Add the answers of tools."""
-        return self._add(ToolMessage, _listed(results, "results must be a list of answers of tools"))
+        """Add the results of tools."""
+        return self._add(ToolMessage, _listed(results, "results must be a list of tool results"))
 
     def add_tool_result(self, result: ToolCallResultPart | Mapping[str, Any]) -> ToolMessage:
-        """Add the answer of a tool."""
+        """Add the result of a tool."""
         return self.add_tool_results([result])
 
     def add_entry(self, role: str, content: Content | Iterable[Content | ToolCall]) -> Message:
@@ -224,7 +227,7 @@ class Chat:
         """
         if isinstance(message, Message):
             return self._add(type(message), list(message.content))
-        role, content = _taken_apart(message)
+        role, content = _role_and_content(message)
         return self._add(_MESSAGES[role], _parts(content))
 
     def to_history(self) -> ChatHistory:
@@ -234,7 +237,7 @@ class Chat:
             LMStudioValueError: If it is empty.
         """
         if not self._messages:
-            raise LMStudioValueError("the chat is empty; add a message before asking for an answer")
+            raise LMStudioValueError("the chat is empty; add a message before requesting a response")
         return ChatHistory(messages=self._messages)
 
     def __len__(self) -> int:
@@ -244,7 +247,7 @@ class Chat:
         return f"{type(self).__name__}.from_history({ChatHistory(messages=self._messages).to_dict()!r})"
 
     def _add(self, kind: type[MessageT], parts: list[Any]) -> MessageT:
-        """Add a message, or let the last one of the same role grow."""
+        """Add a message, or add its content to the last one if that has the same role."""
         try:
             message = kind.model_validate({"content": parts})
         except ValidationError as error:
@@ -259,14 +262,14 @@ class Chat:
 
 
 def _copied(message: Message) -> Message:
-    """Return a message that shares nothing that can change: its parts are frozen, but for the arguments of calls."""
+    """Return an independent copy of a message. Its parts are frozen, except for the arguments of tool calls."""
     parts = [part.model_copy(deep=True) if isinstance(part, ToolCallRequestPart) else part for part in message.content]
     return message.model_copy(update={"content": parts})
 
 
-def _listed(values: object, wanted: str) -> list[Any]:
+def _listed(values: object, requirement: str) -> list[Any]:
     if not is_iterable(values) or isinstance(values, str | Mapping | WireModel):
-        raise LMStudioValueError(f"{wanted}; got {values!r}")
+        raise LMStudioValueError(f"{requirement}; got {values!r}")
     return list(values)
 
 
@@ -275,49 +278,49 @@ def _messages_of(history: object) -> list[Any]:
         return list(history.messages)
     messages = history.get("messages") if is_mapping(history) else None
     if not is_list(messages):
-        raise LMStudioValueError(f"a history is text, a chat or {{'messages': [...]}}, got {history!r}")
+        raise LMStudioValueError(f"a history must be a string, a chat or {{'messages': [...]}}; got {history!r}")
     return messages
 
 
-def _taken_apart(message: object) -> tuple[str, object]:
+def _role_and_content(message: object) -> tuple[str, object]:
     """Return role and content of a message in wire form."""
     if not is_mapping(message):
-        raise LMStudioValueError(f"a message is an object, or a dict with role and content, got {message!r}")
+        raise LMStudioValueError(f"a message must be an object, or a dict with role and content; got {message!r}")
     role = message.get("role")
     if not isinstance(role, str) or role not in _MESSAGES:
-        raise LMStudioValueError(f"role must be one of {', '.join(_MESSAGES)}, got {role!r}")
+        raise LMStudioValueError(f"role must be one of {', '.join(_MESSAGES)}; got {role!r}")
     others = [name for name, value in message.items() if name not in {"role", "content"} and value]
     if others:
         raise LMStudioValueError(
-            f"a message is role and content, got {', '.join(map(repr, others))} as well; "
-            "add tool calls with add_assistant_response(), their answers with add_tool_result()"
+            f"a message has only role and content; got {', '.join(map(repr, others))} as well; "
+            "add tool calls with add_assistant_response(), their results with add_tool_result()"
         )
     return role, message.get("content")
 
 
 def _calls(requests: object) -> list[Any]:
-    """Bring tool calls into parts of a message."""
-    wanted = "tool_call_requests must be a list of ToolCallRequest"
-    given = _listed(requests, wanted)
+    """Return tool calls as parts of a message."""
+    requirement = "tool_call_requests must be a list of ToolCallRequest"
+    given = _listed(requests, requirement)
     calls = [_tagged(call, tag="function") for call in given]
     if not all(isinstance(call, ToolCallRequestPart) or _is_tagged(call, "toolCallRequest") for call in calls):
-        raise LMStudioValueError(f"{wanted}; got {given!r}")
+        raise LMStudioValueError(f"{requirement}; got {given!r}")
     return calls
 
 
 def _parts(content: object) -> list[Any]:
-    """Bring content into a list of parts; wire form stays as it is, to be validated with the message."""
+    """Return content as a list of parts. Wire form stays as it is, to be validated with the message."""
     if isinstance(content, str):
         return [TextPart(text=content)]
     if isinstance(content, WireModel) or is_mapping(content):
         return [_tagged(content)]
     if is_iterable(content):
         return [TextPart(text=part) if isinstance(part, str) else _tagged(part) for part in content]
-    raise LMStudioValueError(f"content must be text, a part or a list of parts, got {content!r}")
+    raise LMStudioValueError(f"content must be a string, a part or a list of parts; got {content!r}")
 
 
 def _tagged(part: object, tag: str | None = None) -> object:
-    """Return a part of a message: a dict gets the `type` that it lacks, `tag` by default; a call gets its part."""
+    """Return a part of a message: a dict gets a missing `type`, by default `tag`; a tool call gets its part."""
     if isinstance(part, ToolCallRequest):
         return ToolCallRequestPart(tool_call_request=part)
     if not is_mapping(part):

@@ -1,6 +1,7 @@
-"""What a prediction yields: its events while it runs, its result and statistics at the end (protocol §4.3, §6.4, §6.5).
+"""What a prediction yields: its events while it runs, its result and statistics at the end.
 
-Events come once per token, so they are plain slotted classes; statistics come once and are pydantic.
+See docs/protocol.md#predict-packets, docs/protocol.md#fragments and docs/protocol.md#prediction-stats. Every token is an
+event, so events are plain slotted classes; statistics come once and are pydantic models.
 """
 
 import json
@@ -38,15 +39,15 @@ StopReason = Literal[
 
 @dataclass(slots=True)
 class LlmPredictionFragment:
-    """A piece of text, usually one token.
+    """A fragment of text, usually one token.
 
     Attributes:
         content: The text.
         tokens_count: About how many tokens it is.
         contains_drafted: Whether a draft model proposed part of it.
-        reasoning_type: `none` for the answer; `reasoning`, `reasoningStartTag`, `reasoningEndTag` for thoughts.
+        reasoning_type: `none` for the response; `reasoning`, `reasoningStartTag`, `reasoningEndTag` for reasoning.
         is_structural: Whether it is markup between the parts rather than content.
-        tokens: Per token its text, id and log-probability, if `log_probs` was asked for.
+        tokens: Each token with text, id and log-probability, if `log_probs` was set.
     """
 
     content: str
@@ -59,11 +60,11 @@ class LlmPredictionFragment:
 
 @dataclass(slots=True)
 class PromptProgress:
-    """How much of the prompt has been read.
+    """How much of the prompt has been processed.
 
     Attributes:
         progress: 0.0 to 1.0.
-        details: Token counts (`totalPromptTokenCount`, `cachedTokenCount`, …), from servers that send them.
+        details: Token counts (`totalPromptTokenCount`, `cachedTokenCount`, …), if the server sent them.
     """
 
     progress: float
@@ -72,7 +73,7 @@ class PromptProgress:
 
 @dataclass(slots=True)
 class ToolCallStart:
-    """The model begins a tool call; `id` as in the request that follows."""
+    """The model begins a tool call. `id` is that of the request that follows."""
 
     id: str | None = None
 
@@ -86,7 +87,7 @@ class ToolCallName:
 
 @dataclass(slots=True)
 class ToolCallArguments:
-    """A piece of the arguments' text, as the model writes it; it need not be JSON."""
+    """A fragment of the arguments, as the model writes them; it need not be JSON."""
 
     content: str
 
@@ -107,7 +108,7 @@ class ToolCallEnd:
 
 @dataclass(slots=True)
 class ToolCallFailed:
-    """A tool call could not be parsed. `error` is the server's error (protocol §3.7)."""
+    """The server could not parse a tool call. `error` is its error object (docs/protocol.md#errors)."""
 
     error: Mapping[str, Any]
     raw_content: str | None = None
@@ -134,7 +135,7 @@ class ToolCallRecord:
 
 @dataclass(slots=True)
 class PredictionEnd:
-    """The last event: everything that is known of the prediction, in wire form."""
+    """The last event: statistics, model and configurations, in wire form."""
 
     stats: dict[str, Any]
     model_info: dict[str, Any]
@@ -155,11 +156,11 @@ PredictionEvent = (
 
 
 class LlmPredictionStats(WireModel):
-    """Figures of one prediction.
+    """Statistics of one prediction.
 
     Times are in seconds, counts in tokens; the total is prompt + predicted, and the end-of-sequence token counts as
-    predicted. What the server did not measure is `None`. `model_load_time_sec` is measured by this client:
-    how long the call waited for the model, if it loaded it.
+    predicted. Members that the server did not measure are `None`. This client measures `model_load_time_sec`: how long
+    the call waited for the model, if it loaded it.
     """
 
     stop_reason: str
@@ -187,7 +188,7 @@ class PredictionResult:
         content: The response, without reasoning.
         reasoning_content: The reasoning, without its tags.
         parsed: A dict, if structured output was requested and the response is a JSON object; else `content`. It is not
-            checked against the schema: `parsed_as` does that.
+            validated: `parsed_as` does that.
         structured: Whether `parsed` is a dict.
         tool_call_requests: The complete tool calls.
         end: The last event, in wire form.
@@ -212,24 +213,24 @@ class PredictionResult:
 
     @cached_property
     def stats(self) -> LlmPredictionStats:
-        """Figures of the prediction."""
+        """The statistics of the prediction."""
         return _read(LlmPredictionStats, self.end.stats)
 
     @cached_property
     def model_info(self) -> "LlmInstanceInfo":
-        """The instance that answered."""
-        from lmstudio_integrations.types.models import LlmInstanceInfo  # noqa: PLC0415 - the adapters do without
+        """The instance that generated it."""
+        from lmstudio_integrations.types.models import LlmInstanceInfo  # noqa: PLC0415 - the adapters do not need it
 
         return _read(LlmInstanceInfo, self.end.model_info)
 
     @cached_property
     def load_config(self) -> LlmLoadModelConfig:
-        """The settings that the instance was loaded with."""
+        """The configuration that the instance was loaded with."""
         return LlmLoadModelConfig.from_fields(_by_key(self.end.load_model_config))
 
     @cached_property
     def prediction_config(self) -> LlmPredictionConfig:
-        """The settings that the prediction ran with."""
+        """The configuration of the prediction."""
         return LlmPredictionConfig.from_fields(_by_key(self.end.prediction_config))
 
     def parsed_as(self, model: type[T]) -> T:
@@ -239,8 +240,8 @@ class PredictionResult:
             model: A pydantic class, or another type that pydantic validates: a dataclass, a `TypedDict`, `list[int]`.
 
         Raises:
-            LMStudioStructuredOutputError: If the response does not fit, for example because it was cut off. The error
-                has the `text`.
+            LMStudioStructuredOutputError: If the response does not match, for example because it was cut off. Its
+                `text` is the response.
             LMStudioValueError: If pydantic cannot validate the type.
         """
         return read_as(model, self.content, str(self.end.stats.get("stopReason")))
@@ -267,7 +268,7 @@ def _read(kind: type[ModelT], data: Mapping[str, Any]) -> ModelT:
     try:
         return kind.from_dict(data)
     except ValidationError as error:
-        raise LMStudioProtocolError(f"the server's {kind.__name__} makes no sense here: {error}") from error
+        raise LMStudioProtocolError(f"the server sent a malformed {kind.__name__}: {error}") from error
 
 
 def _by_key(config: Mapping[str, Any]) -> dict[str, Any]:
