@@ -1,6 +1,6 @@
 """What a prediction yields: its events while it runs, its result and statistics at the end.
 
-See docs/protocol.md#predict-packets, docs/protocol.md#fragments and docs/protocol.md#prediction-stats. Every token is an
+See docs/protocol.md#predict-packets, docs/protocol.md#fragments and docs/protocol.md#prediction-stats. A token is an
 event, so events are plain slotted classes; statistics come once and are pydantic models.
 """
 

@@ -80,9 +80,9 @@ def test_settings_without_sense_are_none(config: dict[str, Any]) -> None:
 @pytest.mark.parametrize("data", [{}, {"stopReason": 5}, {"stopReason": "eosFound", "totalTimeSec": "long"}])
 def test_figures_without_sense_are_an_error_that_says_so(data: dict[str, Any]) -> None:
     result = PredictionResult("", "", PredictionEnd(data, {}, {}, {}))
-    with pytest.raises(LMStudioProtocolError, match="LlmPredictionStats malformed"):
+    with pytest.raises(LMStudioProtocolError, match="malformed LlmPredictionStats"):
         _ = result.stats
-    with pytest.raises(LMStudioProtocolError, match="LlmInstanceInfo malformed"):
+    with pytest.raises(LMStudioProtocolError, match="malformed LlmInstanceInfo"):
         _ = result.model_info
 
 
