@@ -1,4 +1,4 @@
-"""A client session and a server session, joined in memory: what one sends the other takes in."""
+"""A client session and a server session, joined in memory: each receives what the other sends."""
 
 import json
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from tests.strict.listener import Direction, StrictListener
 
 @dataclass
 class RecordingSink:
-    """A sink that keeps what it is given."""
+    """A sink that records what it receives."""
 
     items: list[Any] = field(default_factory=list[Any])
     ends: list[BaseException | None] = field(default_factory=list[BaseException | None])
@@ -39,7 +39,7 @@ class RecordingSink:
 
     @property
     def texts(self) -> list[str]:
-        """The texts of the fragments that have come."""
+        """The texts of the fragments that were received."""
         return [item.content for item in self.items if isinstance(item, LlmPredictionFragment)]
 
     @property
@@ -51,34 +51,34 @@ class RecordingSink:
 
 
 class SessionPair:
-    """Both ends of one connection, and the time, which only moves when a test moves it.
+    """Both ends of one connection, and the time, which only a test moves.
 
     Args:
         namespace: What is served.
-        let_in: Whether the client is let in before the test begins.
-        refusal: Why the server refuses the client, if it does.
-        judged: Whether what the client sends is held against the description of the protocol.
-        instances: What the client's connections to this server share.
+        authenticated: Whether the client is authenticated before the test begins.
+        rejection: Why the server rejects the client, if it does.
+        checked: Whether the frames are checked against the specification.
+        instances: The queues that the client's connections to this server share.
     """
 
     def __init__(
         self,
         namespace: Namespace = "llm",
         *,
-        let_in: bool = True,
-        refusal: str | None = None,
-        judged: bool = True,
+        authenticated: bool = True,
+        rejection: str | None = None,
+        checked: bool = True,
         instances: Instances | None = None,
     ) -> None:
         self.namespace: Namespace = namespace
         self.client = ClientSession("guest:1", "secret", instances=instances)
-        self.server = ServerSession(ENDPOINTS[namespace], lambda _identifier, _passkey: refusal)
-        self.strict = StrictListener() if judged else None
+        self.server = ServerSession(ENDPOINTS[namespace], lambda _identifier, _passkey: rejection)
+        self.strict = StrictListener() if checked else None
         self.now = 0.0
         self.requests: list[Request] = []
         self.to_server: list[dict[str, Any]] = []
         self.to_client: list[dict[str, Any]] = []
-        if let_in:
+        if authenticated:
             self.pump()
             self.to_server.clear()
             self.to_client.clear()
@@ -105,20 +105,20 @@ class SessionPair:
         while frames := self.client.data_to_send():
             for frame in frames:
                 self.to_server.append(json.loads(frame))
-                self._judge("client", frame)
+                self._check("client", frame)
                 request = self.server.receive(frame)
                 if request is not None:
                     self.requests.append(request)
             self.pump_to_client()
 
     def pump_to_client(self) -> None:
-        """Carry over what the server has to say."""
+        """Carry the frames of the server over."""
         for frame in self.server.data_to_send():
             self.to_client.append(json.loads(frame))
-            self._judge("server", frame)
+            self._check("server", frame)
             self.client.receive(frame, self.now)
 
-    def _judge(self, direction: Direction, frame: str) -> None:
+    def _check(self, direction: Direction, frame: str) -> None:
         if self.strict is not None:
             self.strict.feed(direction, self.namespace, frame)
 
@@ -134,26 +134,26 @@ class SessionPair:
         self.pump_to_client()
 
     def raw(self, frame: Any) -> None:
-        """Let the client take in a frame that the server session would not send."""
+        """Let the client receive a frame that the server session would not send."""
         self.client.receive(frame if isinstance(frame, str | bytes) else json.dumps(frame), self.now)
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass, look at the timeouts, and carry over what follows."""
+        """Let time pass, check the timeouts, and carry the frames over."""
         self.now += seconds
         self.client.tick(self.now)
         self.pump()
 
     @property
     def opened(self) -> list[ChannelOpened]:
-        """The channels that the server was asked to open."""
+        """The channels that the client opened."""
         return [request for request in self.requests if isinstance(request, ChannelOpened)]
 
     @property
     def called(self) -> list[CallReceived]:
-        """The calls that the server was asked to answer."""
+        """The RPCs of the client."""
         return [request for request in self.requests if isinstance(request, CallReceived)]
 
     @property
-    def told(self) -> list[PacketReceived]:
+    def client_packets(self) -> list[PacketReceived]:
         """The packets of the client."""
         return [request for request in self.requests if isinstance(request, PacketReceived)]

@@ -6,7 +6,7 @@ from lmstudio_integrations.protocol.credentials import split_token
 
 
 @pytest.mark.parametrize("space", ["", " ", "\n"])
-def test_a_token_has_two_halves(space: str) -> None:
+def test_a_token_is_split_into_identifier_and_passkey(space: str) -> None:
     assert split_token(f"{space}sk-lm-abcdEF12:0123456789abcdefghij{space}") == ("abcdEF12", "0123456789abcdefghij")
 
 
@@ -14,5 +14,5 @@ def test_a_token_has_two_halves(space: str) -> None:
     "text",
     ["", "lm-studio", "sk-lm-abcdEF12", "sk-lm-abcdEF1:0123456789abcdefghij", "sk-lm-abcdEF12:0123456789abcdefghi-"],
 )
-def test_what_is_no_token_has_none(text: str) -> None:
+def test_a_string_that_is_no_token_is_not_split(text: str) -> None:
     assert split_token(text) is None

@@ -33,7 +33,7 @@ def written(value: Any) -> Any:
 
 
 @proves("C-ENDPOINTS")
-def test_the_table_has_exactly_the_endpoints_of_the_description() -> None:
+def test_the_table_has_exactly_the_endpoints_of_the_specification() -> None:
     ours = {(namespace, name): isinstance(ENDPOINTS[namespace][name], Rpc) for namespace, name in EVERY}
     theirs = {
         (namespace, name): isinstance(endpoint, Call)
@@ -43,13 +43,13 @@ def test_the_table_has_exactly_the_endpoints_of_the_description() -> None:
     assert ours == theirs
 
 
-def test_every_endpoint_either_takes_nothing_or_has_a_sample() -> None:
+def test_every_endpoint_with_a_parameter_has_a_sample() -> None:
     assert {name for _, name in EVERY} == VOID | PARAMETERS.keys()
 
 
 @proves("C-PARAMETER-SHAPES", "C-OMIT-UNSET")
 @pytest.mark.parametrize(("namespace", "name", "sample"), SAMPLES, ids=lambda value: str(value)[:20])
-def test_a_request_is_read_without_loss(namespace: Namespace, name: str, sample: dict[str, Any]) -> None:
+def test_a_request_is_validated_without_loss(namespace: Namespace, name: str, sample: dict[str, Any]) -> None:
     pair = SessionPair(namespace)
     pair.call(name, sample)
     request = pair.called[0] if pair.called else pair.opened[0]
@@ -59,7 +59,7 @@ def test_a_request_is_read_without_loss(namespace: Namespace, name: str, sample:
 
 @proves("C-RPC")
 @pytest.mark.parametrize(("namespace", "name"), RPCS)
-def test_every_call_brings_its_result_back(namespace: Namespace, name: str) -> None:
+def test_every_rpc_returns_its_result(namespace: Namespace, name: str) -> None:
     pair = SessionPair(namespace)
     _, sink = pair.call(name, *PARAMETERS.get(name, [])[:1])
     pair.server.reply(pair.called[0].call_id, {"answer": 42})
@@ -70,7 +70,7 @@ def test_every_call_brings_its_result_back(namespace: Namespace, name: str) -> N
 
 @proves("C-CHANNEL")
 @pytest.mark.parametrize(("namespace", "name"), CHANNELS)
-def test_every_channel_carries_packets_until_it_is_closed(namespace: Namespace, name: str) -> None:
+def test_every_channel_delivers_packets_until_it_is_closed(namespace: Namespace, name: str) -> None:
     pair = SessionPair(namespace)
     exchange, sink = pair.call(name, *PARAMETERS.get(name, [])[:1])
     assert pair.opened[0].channel_id == exchange.id
@@ -84,17 +84,17 @@ def test_every_channel_carries_packets_until_it_is_closed(namespace: Namespace, 
 
 @proves("C-STOP-WORDS")
 @pytest.mark.parametrize(("namespace", "name"), CHANNELS)
-def test_every_channel_is_stopped_by_its_own_word_or_not_at_all(namespace: Namespace, name: str) -> None:
+def test_every_channel_is_cancelled_with_its_own_packet_or_not_at_all(namespace: Namespace, name: str) -> None:
     pair = SessionPair(namespace)
     exchange, _ = pair.call(name, *PARAMETERS.get(name, [])[:1])
     pair.client.cancel(exchange)
     pair.pump()
     word = {"retrieve": "stop", "streamLogs": "stop", "alive": None}.get(name, "cancel")
-    assert [request.packet for request in pair.told] == ([] if word is None else [{"type": word}])
+    assert [request.packet for request in pair.client_packets] == ([] if word is None else [{"type": word}])
 
 
 @pytest.mark.parametrize(("namespace", "name"), EVERY)
-def test_a_server_refuses_a_parameter_that_does_not_fit_with_a_warning(namespace: Namespace, name: str) -> None:
+def test_an_invalid_parameter_gets_a_warning(namespace: Namespace, name: str) -> None:
     pair = SessionPair(namespace)
     parameter, key = {"surely": "wrong"}, "parameter" if (namespace, name) in RPCS else "creationParameter"
     takes_anything = name in {"startHttpServer", "fuzzyFindStaffPicks"}
@@ -109,7 +109,7 @@ def test_a_server_refuses_a_parameter_that_does_not_fit_with_a_warning(namespace
 
 
 @pytest.mark.parametrize(("namespace", "name"), [pair for pair in EVERY if pair[1] in PARAMETERS])
-def test_a_server_takes_the_names_of_the_wire_only(namespace: Namespace, name: str) -> None:
+def test_a_server_accepts_only_wire_names(namespace: Namespace, name: str) -> None:
     parameter = ENDPOINTS[namespace][name].parameter
     assert parameter is not None
     if not parameter.__required_keys__:
@@ -141,7 +141,7 @@ def test_a_server_takes_the_names_of_the_wire_only(namespace: Namespace, name: s
         ("predict", {"modelSpecifier": {"type": "query", "query": {"identifier": "line\nbreak"}}}),
     ],
 )
-def test_values_that_the_protocol_forbids_do_not_pass(name: str, change: dict[str, Any]) -> None:
+def test_values_that_the_protocol_forbids_are_rejected(name: str, change: dict[str, Any]) -> None:
     pair = SessionPair("llm")
     bad = {**PARAMETERS[name][0], **change}
     frame = {"type": "channelCreate", "endpoint": name, "channelId": 1, "creationParameter": bad}
@@ -151,14 +151,14 @@ def test_values_that_the_protocol_forbids_do_not_pass(name: str, change: dict[st
 
 
 @proves("C-WARNING-FAILS-CALL")
-def test_a_client_hears_which_call_was_refused() -> None:
-    pair = SessionPair("llm", judged=False)
+def test_a_rejected_call_raises_an_error_that_names_it() -> None:
+    pair = SessionPair("llm", checked=False)
     _, sink = pair.call("tokenize", {"specifier": QUERY})
     assert isinstance(sink.error, LMStudioProtocolError)
     assert "inputString" in str(sink.error)
 
 
-def test_a_table_lookup_of_the_wrong_sort_is_a_mistake_of_ours() -> None:
+def test_looking_up_a_channel_as_an_rpc_fails() -> None:
     assert rpc("llm", "tokenize").name == "tokenize"
     assert channel("llm", "predict").name == "predict"
     with pytest.raises(AssertionError, match="is a channel"):
@@ -167,12 +167,12 @@ def test_a_table_lookup_of_the_wrong_sort_is_a_mistake_of_ours() -> None:
         channel("llm", "tokenize")
 
 
-def test_only_open_ended_channels_may_wait_without_a_timeout() -> None:
+def test_only_open_ended_channels_have_no_timeout() -> None:
     without = {name for namespace, name in CHANNELS if channel(namespace, name).timeout_name is None}
     assert without == {"alive", "streamLogs"}
 
 
-def test_what_a_server_does_not_know_of_a_request_is_left_out() -> None:
+def test_unknown_members_of_a_request_are_dropped() -> None:
     session = ServerSession(ENDPOINTS["llm"], lambda *_: None)
     session.receive(envelope.auth("me", "secret"))
     sent = {"modelSpecifier": QUERY, "history": HELLO, "predictionConfigStack": EMPTY_STACK, "unheardOf": 1}
@@ -182,7 +182,7 @@ def test_what_a_server_does_not_know_of_a_request_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(("member", "is_taken"), [("identifier", False), ("ttlMs", False), ("deviceIdentifier", True)])
-def test_a_server_takes_null_only_where_it_means_something(member: str, is_taken: bool) -> None:
+def test_null_is_accepted_only_where_it_has_a_meaning(member: str, is_taken: bool) -> None:
     session = ServerSession(ENDPOINTS["llm"], lambda *_: None)
     session.receive(envelope.auth("me", "secret"))
     sent = {"modelKey": "m1", "loadConfigStack": EMPTY_STACK, member: None}

@@ -46,26 +46,24 @@ from tests.requirements import proves
         (lambda: envelope.KEEP_ALIVE_ACK, {"type": "keepAliveAck"}),
     ],
 )
-def test_a_frame_has_the_members_of_the_description_and_no_others(
-    make: Callable[[], str], frame: dict[str, Any]
-) -> None:
+def test_a_frame_has_exactly_the_members_of_the_specification(make: Callable[[], str], frame: dict[str, Any]) -> None:
     assert json.loads(make()) == frame
 
 
 @pytest.mark.parametrize(
     "value", [None, True, 1, 1.5, "ä€😀", [1, {"a": []}], {"lone": "\ud83d"}, {"\ud83d": ["\udc00x"]}]
 )
-def test_any_value_of_json_survives_the_way_there_and_back(value: Any) -> None:
+def test_any_json_value_survives_a_round_trip(value: Any) -> None:
     assert json.loads(envelope.dumps(value)) == value
 
 
-def test_what_is_no_finite_number_becomes_null_as_it_does_in_javascript() -> None:
+def test_infinity_and_nan_become_null_as_in_javascript() -> None:
     assert json.loads(envelope.dumps([float("inf"), float("-inf"), float("nan")])) == [None, None, None]
     beside_a_surrogate = {"a": ["\ud800", float("inf"), 1.5]}
     assert json.loads(envelope.dumps(beside_a_surrogate)) == {"a": ["\ud800", None, 1.5]}
 
 
-def test_text_can_always_be_written_to_a_socket() -> None:
+def test_a_frame_can_always_be_encoded_as_utf8() -> None:
     assert envelope.dumps({"a": "\ud83d"}).encode()
 
 
@@ -85,13 +83,13 @@ def test_text_can_always_be_written_to_a_socket() -> None:
         ("[" * 100_000, None, True),
     ],
 )
-def test_reading_never_raises_and_says_whether_it_was_slow(
+def test_parsing_never_raises_and_reports_the_slow_parser(
     data: str | bytes, value: dict[str, Any] | None, slow: bool
 ) -> None:
     assert envelope.parse(data) == (value, slow)
 
 
-def test_nesting_too_deep_for_the_fast_parser_is_read_by_the_slow_one() -> None:
+def test_deep_nesting_is_parsed_by_the_slow_parser() -> None:
     frame, slow = envelope.parse('{"a":' * 300 + "1" + "}" * 300)
     assert frame is not None
     assert slow
@@ -101,13 +99,13 @@ def test_nesting_too_deep_for_the_fast_parser_is_read_by_the_slow_one() -> None:
     ("text", "depth"),
     [("1", 0), ("[]", 1), ('{"a":[{}]}', 3), ("[[],[],[[]]]", 3), ('["[[\\"[["]', 1), ('"[[', 0), ('"\ud800"', 0)],
 )
-def test_levels_are_counted_outside_strings(text: str, depth: int) -> None:
+def test_brackets_in_strings_do_not_count_as_nesting(text: str, depth: int) -> None:
     for data in (text, text.encode("utf-8", "surrogatepass")):
         assert not envelope.is_deeper(data, depth)
         assert depth == 0 or envelope.is_deeper(data, depth - 1)
 
 
-def test_what_is_nested_too_deeply_never_meets_the_recursive_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frame_beyond_the_depth_limit_never_reaches_the_recursive_parser(monkeypatch: pytest.MonkeyPatch) -> None:
     def meet(*_: object) -> None:
         raise AssertionError("the process may end here, where its recursion limit is high")
 

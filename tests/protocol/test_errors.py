@@ -78,7 +78,7 @@ DISPLAY: dict[str, tuple[dict[str, Any], type[LMStudioServerError], str]] = {
 
 @proves("C-ERROR-CODES")
 @pytest.mark.parametrize("code", DISPLAY)
-def test_each_code_has_its_exception_with_everything_that_the_server_said(code: str) -> None:
+def test_each_error_code_has_its_exception_with_all_details(code: str) -> None:
     members, kind, help_ = DISPLAY[code]
     display = {"code": code, **members}
     error = to_exception(
@@ -174,7 +174,7 @@ def test_each_code_has_its_exception_with_everything_that_the_server_said(code: 
     ],
 )
 @pytest.mark.parametrize("field", ["title", "cause"])
-def test_each_known_text_of_a_server_has_its_exception(text: str, kind: type[LMStudioServerError], field: str) -> None:
+def test_each_known_error_text_has_its_exception(text: str, kind: type[LMStudioServerError], field: str) -> None:
     error = to_exception({"title": "Oh no", field: text}, "Chat response")
     assert type(error) is kind
     assert text in str(error)
@@ -197,15 +197,13 @@ def test_each_known_text_of_a_server_has_its_exception(text: str, kind: type[LMS
         (f"n_keep ({'9' * 5000}) >= n_ctx (4096)", None, None),
     ],
 )
-def test_an_overflow_says_how_much_is_used_and_how_much_there_is(
-    text: str, used: int | None, limit: int | None
-) -> None:
+def test_a_context_overflow_has_used_and_limit(text: str, used: int | None, limit: int | None) -> None:
     error = to_exception({"title": text}, "Chat response")
     assert isinstance(error, LMStudioContextOverflowError)
     assert (error.used, error.limit) == (used, limit)
 
 
-def test_a_code_beats_a_text_and_a_text_beats_the_default() -> None:
+def test_the_code_ranks_above_the_text_and_the_text_above_the_default() -> None:
     coded = {"title": "Model is unloaded.", "displayData": {"code": "generic.presetNotFound"}}
     assert type(to_exception(coded, "RPC")) is LMStudioPresetNotFoundError
     assert type(to_exception({"title": "Model is unloaded."}, "RPC", LMStudioModelLoadError)) is (
@@ -227,14 +225,14 @@ def test_a_code_beats_a_text_and_a_text_beats_the_default() -> None:
         ({"title": 5, "cause": [], "suggestion": {}, "errorData": "x", "displayData": 1}, "RPC error: Unknown error"),
     ],
 )
-def test_fields_that_are_missing_or_of_another_type_are_done_without(error: dict[str, Any], text: str) -> None:
+def test_missing_and_malformed_error_fields_are_ignored(error: dict[str, Any], text: str) -> None:
     made = to_exception(error, "RPC")
     assert str(made) == text
     assert made.display_data is None
     assert made.error_data is None
 
 
-def test_the_advice_of_the_server_comes_before_ours() -> None:
+def test_the_suggestion_of_the_server_comes_first() -> None:
     members, _, help_ = DISPLAY["generic.presetNotFound"]
     display = {"code": "generic.presetNotFound", **members}
     error = to_exception({"title": "t", "suggestion": "Check the name.", "displayData": display}, "RPC")
@@ -251,7 +249,7 @@ def test_display_data_with_members_of_other_types_still_decides_the_class(code: 
 
 
 @pytest.mark.parametrize("code", [None, 5, [], {}])
-def test_a_code_that_is_no_text_counts_as_none(code: Any) -> None:
+def test_a_code_that_is_no_string_is_ignored(code: Any) -> None:
     assert type(to_exception({"title": "t", "displayData": {"code": code}}, "RPC")) is LMStudioServerError
 
 
@@ -263,18 +261,18 @@ def test_a_code_that_is_no_text_counts_as_none(code: Any) -> None:
         ("qwen2.5-7b-instrct", ["lmstudio-community/qwen2.5-7b-instruct"], "'qwen2.5-7b-instruct'"),
     ],
 )
-def test_an_unknown_model_is_met_with_what_there_is(path: str, sample: list[str], text: str) -> None:
+def test_an_unknown_model_gets_a_suggestion(path: str, sample: list[str], text: str) -> None:
     display = {"code": "generic.pathNotFound", "path": path, "availablePathsSample": sample, "totalModels": len(sample)}
     assert text.lower() in str(to_exception({"title": "t", "displayData": display}, "RPC")).lower()
 
 
-def test_a_kind_of_model_that_we_do_not_know_is_named_without_advice() -> None:
+def test_an_unknown_kind_of_model_gets_no_suggestion() -> None:
     display = {"code": "generic.domainMismatch", "path": "p", "actualDomain": "tts", "expectedDomain": "llm"}
     assert "p is of kind 'tts', not 'llm'" in str(to_exception({"title": "t", "displayData": display}, "RPC"))
 
 
 @pytest.mark.parametrize("code", DISPLAY)
-def test_what_the_server_said_survives_pickling(code: str) -> None:
+def test_the_details_of_an_error_survive_pickling(code: str) -> None:
     members, _, _ = DISPLAY[code]
     error = to_exception({"title": "t", "cause": "c", "displayData": {"code": code, **members}}, "RPC")
     copy = pickle.loads(pickle.dumps(error))
@@ -285,7 +283,7 @@ def test_what_the_server_said_survives_pickling(code: str) -> None:
 @pytest.mark.parametrize(
     ("value", "error"), [({"title": "t"}, {"title": "t"}), ("t", {"title": "t"}), (None, {}), ([1], {}), (5, {})]
 )
-def test_an_error_of_any_form_is_read_as_an_object(value: Any, error: dict[str, Any]) -> None:
+def test_an_error_of_any_form_becomes_an_object(value: Any, error: dict[str, Any]) -> None:
     assert error_object(value) == error
 
 
@@ -329,7 +327,7 @@ def test_a_pattern_takes_linear_time(pattern: re.Pattern[str]) -> None:
 
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("name", ["title", "rootTitle", "cause", "suggestion"])
-def test_a_long_text_keeps_its_beginning_and_its_end(name: str) -> None:
+def test_a_long_error_text_keeps_its_beginning_and_its_end(name: str) -> None:
     text = f"The beginning. {'n_keep first 1 tokens ' * (MEGABYTE // 22)} The end."
     error = to_exception({"title": "Oh no", name: text}, "Chat response")
     kept = str(error)
@@ -341,7 +339,7 @@ def test_a_long_text_keeps_its_beginning_and_its_end(name: str) -> None:
 
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("code", [code for code, (members, _, _) in DISPLAY.items() if members])
-def test_long_names_and_long_lists_of_them_are_cut(code: str) -> None:
+def test_long_names_and_long_lists_are_cut(code: str) -> None:
     members = DISPLAY[code][0]
     name = "model " * 10_000
     long = {
@@ -362,7 +360,7 @@ def test_a_sample_that_is_not_a_list_gives_no_suggestion() -> None:
     assert to_exception({"title": "Oh no", "displayData": display}, "Model load").suggestion is None
 
 
-def test_only_so_many_names_of_limited_length_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suggestions_compare_a_bounded_number_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[str, list[str]]] = []
     monkeypatch.setattr(difflib, "get_close_matches", lambda name, known, **_: compared.append((name, known)))
     near("model", ["a" * 1_000, *(f"model{number}" for number in range(10_000))])

@@ -145,7 +145,7 @@ class Client:
 @proves("C-ROBUST")
 @given(st.lists(ANY_DATA, max_size=12))
 @FUZZ
-def test_no_frame_crashes_a_client_and_every_caller_is_told_exactly_once(data: list[str | bytes]) -> None:
+def test_no_frame_crashes_a_client_and_every_caller_is_woken_exactly_once(data: list[str | bytes]) -> None:
     client = Client()
     for each in data:
         client.session.receive(each, 0.0)
@@ -199,7 +199,7 @@ ACTS: st.SearchStrategy[Act] = st.one_of(
 
 @given(st.booleans(), st.lists(ACTS, max_size=20))
 @FUZZ
-def test_in_any_order_of_events_every_caller_is_told_once(ready: bool, acts: list[Act]) -> None:
+def test_in_any_order_of_events_every_caller_is_woken_once(ready: bool, acts: list[Act]) -> None:
     client = Client(ready=ready)
     for act in acts:
         act(client)
@@ -210,7 +210,7 @@ def test_in_any_order_of_events_every_caller_is_told_once(ready: bool, acts: lis
 
 @given(st.booleans(), st.lists(ACTS, max_size=20))
 @FUZZ
-def test_in_any_order_of_events_a_channel_is_stopped_once_at_most(ready: bool, acts: list[Act]) -> None:
+def test_in_any_order_of_events_a_channel_is_cancelled_at_most_once(ready: bool, acts: list[Act]) -> None:
     client = Client(ready=ready)
     for act in acts:
         act(client)
@@ -247,11 +247,9 @@ ANY_REQUEST: st.SearchStrategy[str | bytes] = st.one_of(FROM_CLIENT.map(as_data)
 
 @given(st.booleans(), st.lists(ANY_REQUEST, max_size=15))
 @FUZZ
-def test_no_frame_crashes_a_server_and_what_comes_out_are_frames_and_requests(
-    let_in: bool, data: list[str | bytes]
-) -> None:
+def test_no_frame_crashes_a_server_and_its_output_is_valid(authenticated: bool, data: list[str | bytes]) -> None:
     session = ServerSession(LLM, lambda _identifier, _passkey: None)
-    if let_in:
+    if authenticated:
         session.receive('{"authVersion":1,"clientIdentifier":"me","clientPasskey":"p"}')
     warnings = 0
     open_channels: set[int] = set()

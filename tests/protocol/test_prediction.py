@@ -91,9 +91,7 @@ def test_every_packet_has_its_event_and_every_event_its_packet(packet: dict[str,
         ),
     ],
 )
-def test_what_older_or_careless_servers_leave_out_is_done_without(
-    packet: dict[str, Any], event: PredictionEvent
-) -> None:
+def test_members_that_older_servers_omit_have_defaults(packet: dict[str, Any], event: PredictionEvent) -> None:
     assert decode(packet) == event
 
 
@@ -132,9 +130,7 @@ def _called(arguments: Any) -> dict[str, Any]:
     ],
     ids=str,
 )
-def test_a_malformed_description_of_a_fragment_is_ignored(
-    members: dict[str, Any], event: LlmPredictionFragment
-) -> None:
+def test_a_malformed_member_of_a_fragment_is_ignored(members: dict[str, Any], event: LlmPredictionFragment) -> None:
     assert decode(fragment("a", **members)) == event
 
 
@@ -164,7 +160,7 @@ def test_a_malformed_description_of_a_fragment_is_ignored(
     ],
     ids=str,
 )
-def test_a_malformed_description_of_the_whole_is_ignored(name: str, value: Any, read: dict[str, Any]) -> None:
+def test_a_malformed_member_of_the_last_packet_is_ignored(name: str, value: Any, read: dict[str, Any]) -> None:
     names = {"stats": "stats", "modelInfo": "model_info"}
     names |= {"loadModelConfig": "load_model_config", "predictionConfig": "prediction_config"}
     end = decode({**SUCCESS, name: value})
@@ -191,7 +187,7 @@ def test_a_malformed_description_of_the_whole_is_ignored(name: str, value: Any, 
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_what_only_describes_is_read_as_far_as_it_goes(packet: dict[str, Any], event: PredictionEvent | None) -> None:
+def test_malformed_descriptive_members_are_dropped(packet: dict[str, Any], event: PredictionEvent | None) -> None:
     assert decode(packet) == event
 
 
@@ -210,12 +206,12 @@ def test_what_only_describes_is_read_as_far_as_it_goes(packet: dict[str, Any], e
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_a_text_or_a_tool_call_that_cannot_be_read_is_rejected(packet: dict[str, Any]) -> None:
+def test_malformed_text_and_tool_calls_are_rejected(packet: dict[str, Any]) -> None:
     with pytest.raises((LookupError, TypeError, AttributeError)):
         decode(packet)
 
 
-def test_a_malformed_description_is_one_debug_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_malformed_member_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     decode(fragment("a", tokensCount="3"))
     decode({**SUCCESS, "modelInfo": []})
@@ -225,7 +221,7 @@ def test_a_malformed_description_is_one_debug_line(caplog: pytest.LogCaptureFixt
     ]
 
 
-def test_a_packet_of_an_unknown_kind_has_no_event() -> None:
+def test_a_packet_of_unknown_type_has_no_event() -> None:
     assert decode({"type": "fromTheFuture"}) is None
 
 

@@ -14,10 +14,10 @@ AUTH = {"authVersion": 1, "clientIdentifier": "me", "clientPasskey": "secret"}
 PREDICT = {"modelSpecifier": QUERY, "history": HELLO, "predictionConfigStack": EMPTY_STACK}
 
 
-def session(*, refusal: str | None = None, let_in: bool = True) -> ServerSession:
+def session(*, rejection: str | None = None, authenticated: bool = True) -> ServerSession:
     """Return a session of the namespace `llm`."""
-    made = ServerSession(ENDPOINTS["llm"], lambda _identifier, _passkey: refusal)
-    if let_in:
+    made = ServerSession(ENDPOINTS["llm"], lambda _identifier, _passkey: rejection)
+    if authenticated:
         made.receive(json.dumps(AUTH))
         made.data_to_send()
     return made
@@ -33,7 +33,7 @@ def create(channel_id: int = 1) -> dict[str, Any]:
     return {"type": "channelCreate", "endpoint": "predict", "channelId": channel_id, "creationParameter": PREDICT}
 
 
-def test_credentials_are_handed_to_whoever_decides() -> None:
+def test_credentials_are_passed_to_the_authenticator() -> None:
     asked: list[tuple[str, str]] = []
     made = ServerSession({}, lambda *credentials: asked.append(credentials))
     made.receive(json.dumps(AUTH))
@@ -42,8 +42,8 @@ def test_credentials_are_handed_to_whoever_decides() -> None:
     assert sent(made) == [{"success": True}]
 
 
-def test_a_refused_client_is_told_why() -> None:
-    made = session(refusal="Invalid client passkey", let_in=False)
+def test_a_rejected_client_receives_the_reason() -> None:
+    made = session(rejection="Invalid client passkey", authenticated=False)
     made.receive(json.dumps(AUTH))
     assert made.rejected
     assert made.client is None
@@ -63,30 +63,30 @@ def test_a_refused_client_is_told_why() -> None:
         {"type": "rpcCall", "endpoint": "listLoaded", "callId": 1},
     ],
 )
-def test_what_does_not_look_like_credentials_is_passed_over_and_may_be_tried_again(frame: Any) -> None:
-    made = session(let_in=False)
+def test_a_malformed_first_frame_is_ignored_and_may_be_repeated(frame: Any) -> None:
+    made = session(authenticated=False)
     assert made.receive(frame if isinstance(frame, str) else json.dumps(frame)) is None
     assert sent(made) == []
     made.receive(json.dumps(AUTH))
     assert made.client == "me"
 
 
-def test_a_client_that_does_not_say_who_it_is_is_turned_away_once() -> None:
-    made = session(let_in=False)
+def test_authentication_times_out_once() -> None:
+    made = session(authenticated=False)
     made.time_out()
     made.time_out()
     assert made.rejected
     assert sent(made) == [{"success": False, "error": "Authentication timed out"}]
 
 
-def test_a_client_that_was_let_in_is_not_turned_away_any_more() -> None:
+def test_an_authenticated_client_does_not_time_out() -> None:
     made = session()
     made.time_out()
     assert not made.rejected
     assert sent(made) == []
 
 
-def test_requests_come_out_as_what_they_are() -> None:
+def test_each_frame_becomes_a_request_of_its_type() -> None:
     made = session()
     call = made.receive('{"type":"rpcCall","endpoint":"listLoaded","callId":7}')
     opened = made.receive(json.dumps(create(7)))
@@ -98,7 +98,7 @@ def test_requests_come_out_as_what_they_are() -> None:
     assert sent(made) == []
 
 
-def test_a_call_is_answered_with_a_result_or_an_error() -> None:
+def test_an_rpc_is_answered_with_a_result_or_an_error() -> None:
     made = session()
     made.reply(1, [])
     made.reply(2)
@@ -111,7 +111,7 @@ def test_a_call_is_answered_with_a_result_or_an_error() -> None:
 
 
 @pytest.mark.parametrize("end", ["close", "fail"])
-def test_nothing_is_sent_on_a_channel_that_has_ended_or_never_was(end: str) -> None:
+def test_nothing_is_sent_on_a_channel_that_is_not_open(end: str) -> None:
     made = session()
     made.receive(json.dumps(create(1)))
     for _ in range(2):
@@ -125,14 +125,14 @@ def test_nothing_is_sent_on_a_channel_that_has_ended_or_never_was(end: str) -> N
     assert kinds == ["channelSend", "channelClose" if end == "close" else "channelError"]
 
 
-def test_an_id_may_be_used_again_once_its_channel_has_ended() -> None:
+def test_a_channel_id_may_be_reused_after_its_end() -> None:
     made = session()
     for _ in range(2):
         assert isinstance(made.receive(json.dumps(create(1))), ChannelOpened)
         made.close(1)
 
 
-def test_a_sign_of_life_is_answered_at_once() -> None:
+def test_a_keep_alive_is_answered_at_once() -> None:
     made = session()
     assert made.receive('{"type":"keepAlive"}') is None
     assert sent(made) == [{"type": "keepAliveAck"}]
@@ -160,7 +160,7 @@ def test_a_sign_of_life_is_answered_at_once() -> None:
         {"type": "communicationWarning", "warning": "hm"},
     ],
 )
-def test_what_is_no_frame_of_the_protocol_is_dropped_in_silence(frame: Any) -> None:
+def test_a_malformed_frame_is_dropped_without_a_warning(frame: Any) -> None:
     made = session()
     assert made.receive(frame if isinstance(frame, str) else json.dumps(frame)) is None
     assert sent(made) == []
@@ -221,9 +221,7 @@ def test_what_is_no_frame_of_the_protocol_is_dropped_in_silence(frame: Any) -> N
         ({"type": "channelSend", "channelId": 1, "message": {}}, "channelMessageTypeError", "predict"),
     ],
 )
-def test_what_is_wrong_with_a_request_is_said_in_one_warning_and_never_answered(
-    frame: dict[str, Any], kind: str, text: str
-) -> None:
+def test_an_invalid_request_gets_one_warning_and_no_reply(frame: dict[str, Any], kind: str, text: str) -> None:
     made = session()
     made.receive(json.dumps(create(1)))
     assert made.receive(json.dumps(frame)) is None
@@ -233,7 +231,7 @@ def test_what_is_wrong_with_a_request_is_said_in_one_warning_and_never_answered(
     assert text in warning["warning"]
 
 
-def test_a_channel_without_a_word_to_stop_it_takes_none() -> None:
+def test_a_channel_without_a_cancel_packet_rejects_packets() -> None:
     made = ServerSession(ENDPOINTS["system"], lambda *_: None)
     made.receive(json.dumps(AUTH))
     made.receive('{"type":"channelCreate","endpoint":"alive","channelId":1}')
@@ -250,7 +248,7 @@ def test_five_warnings_are_sent_and_then_no_more() -> None:
     assert len(sent(made)) == 5
 
 
-def test_of_very_many_errors_a_warning_gives_the_number() -> None:
+def test_a_warning_about_very_many_errors_has_only_their_number() -> None:
     made = session()
     history = {"messages": [1] * 100}
     made.receive(json.dumps(create() | {"creationParameter": PREDICT | {"history": history}}))
@@ -259,7 +257,7 @@ def test_of_very_many_errors_a_warning_gives_the_number() -> None:
 
 
 @pytest.mark.parametrize("levels", [199, 200])
-def test_a_frame_has_so_many_levels(levels: int) -> None:
+def test_the_nesting_of_a_frame_is_limited(levels: int) -> None:
     made = session()
     # The lone surrogate leads to the slow parser, which reads any depth.
     nested = (
@@ -276,20 +274,20 @@ def test_a_frame_has_so_many_levels(levels: int) -> None:
 
 
 @pytest.mark.parametrize("number", [2**53, -(2**53), 10**400])
-def test_an_id_is_a_number_that_javascript_can_count(number: int) -> None:
+def test_an_id_is_an_integer_that_is_exact_in_javascript(number: int) -> None:
     made = session()
     assert made.receive(json.dumps({"type": "rpcCall", "endpoint": "tokenize", "callId": number})) is None
     assert sent(made) == []
 
 
-def test_five_warnings_of_a_client_are_logged_and_then_no_more(caplog: pytest.LogCaptureFixture) -> None:
+def test_five_warnings_from_a_client_are_logged_and_then_no_more(caplog: pytest.LogCaptureFixture) -> None:
     made = session()
     for _ in range(7):
         made.receive('{"type":"communicationWarning","warning":"I wonder"}')
     assert len(caplog.records) == 5
 
 
-def test_a_session_knows_how_much_is_to_be_sent() -> None:
+def test_pending_size_is_the_size_of_the_frames_to_send() -> None:
     made = session()
     made.receive('{"type":"keepAlive"}')
     size = made.pending_size
@@ -297,7 +295,7 @@ def test_a_session_knows_how_much_is_to_be_sent() -> None:
     assert made.pending_size == 0
 
 
-def test_both_ends_agree_on_a_whole_conversation() -> None:
+def test_client_and_server_sessions_complete_a_conversation() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", PREDICT)
     pair.send(exchange, fragment("Hello"))

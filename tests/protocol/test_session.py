@@ -32,7 +32,7 @@ TOKENIZE = {"specifier": QUERY, "inputString": "hi"}
 
 
 @proves("C-AUTH-FIRST", "C-AUTH-WAIT")
-def test_nothing_but_credentials_is_sent_before_the_server_has_let_the_client_in() -> None:
+def test_only_credentials_are_sent_before_authentication() -> None:
     session = ClientSession("me", "secret")
     session.start(Exchange(ENDPOINTS["llm"]["listLoaded"], None, RecordingSink(), {}, 0.0))
     assert [json.loads(frame) for frame in session.data_to_send()] == [
@@ -46,7 +46,7 @@ def test_nothing_but_credentials_is_sent_before_the_server_has_let_the_client_in
     assert [json.loads(frame)["endpoint"] for frame in session.data_to_send()] == ["listLoaded"]
 
 
-def test_requests_that_waited_are_sent_in_the_order_in_which_they_were_made() -> None:
+def test_requests_held_back_until_authentication_are_sent_in_order() -> None:
     session = ClientSession("me", "secret")
     names = ["listLoaded", "predict", "tokenize"]
     for name in names:
@@ -61,7 +61,7 @@ def test_requests_that_waited_are_sent_in_the_order_in_which_they_were_made() ->
     ("answer", "reason"),
     [({"success": False, "error": "bad passkey"}, "bad passkey"), ({"success": False}, "no reason")],
 )
-def test_a_refused_client_is_told_why(answer: dict[str, Any], reason: str) -> None:
+def test_a_rejected_client_receives_the_reason(answer: dict[str, Any], reason: str) -> None:
     session = ClientSession("me", "secret")
     with pytest.raises(LMStudioAuthenticationError, match=reason) as caught:
         session.receive(json.dumps(answer), 0.0)
@@ -72,7 +72,7 @@ def test_a_refused_client_is_told_why(answer: dict[str, Any], reason: str) -> No
 
 
 @pytest.mark.parametrize("frame", ["{}", '{"success":"yes"}', '{"type":"rpcResult","callId":1}', "no json", "[]"])
-def test_frames_that_do_not_answer_the_credentials_are_passed_over(frame: str) -> None:
+def test_frames_before_the_authentication_result_are_ignored(frame: str) -> None:
     session = ClientSession("me", "secret")
     session.receive(frame, 0.0)
     assert not session.ready
@@ -89,7 +89,7 @@ def test_no_id_is_used_twice() -> None:
 
 
 @proves("C-ANY-ORDER")
-def test_answers_find_their_callers_in_whatever_order_they_come() -> None:
+def test_results_reach_their_callers_in_any_order() -> None:
     pair = SessionPair()
     sinks = [pair.call("tokenize", TOKENIZE)[1] for _ in range(3)]
     for call in reversed(pair.called):
@@ -111,7 +111,7 @@ def test_a_void_result_is_none_whether_absent_or_null(frame: dict[str, Any]) -> 
 
 
 @proves("C-RPC-ERROR")
-def test_a_failed_call_raises_what_the_server_said() -> None:
+def test_a_failed_call_raises_the_error_of_the_server() -> None:
     pair = SessionPair()
     _, sink = pair.call("tokenize", TOKENIZE, operation="Tokenization")
     error = {"title": "none", "displayData": {"code": "generic.identifierNotFound"}}
@@ -137,7 +137,7 @@ def test_an_error_of_any_form_ends_the_call(error: Any) -> None:
 
 
 @proves("C-CHANNEL-ERROR")
-def test_an_error_of_a_channel_comes_after_its_packets() -> None:
+def test_a_channel_error_is_raised_after_the_packets() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", SAY_HELLO, operation="Chat response")
     pair.send(exchange, fragment("so far"))
@@ -149,7 +149,7 @@ def test_an_error_of_a_channel_comes_after_its_packets() -> None:
 
 
 @proves("C-LATE-FRAMES")
-def test_frames_that_come_late_or_twice_reach_nobody() -> None:
+def test_late_and_duplicate_frames_are_ignored() -> None:
     pair = SessionPair()
     _, call = pair.call("listLoaded")
     exchange, channel = pair.call("predict", SAY_HELLO)
@@ -188,7 +188,7 @@ def test_frames_that_come_late_or_twice_reach_nobody() -> None:
         '{"type":' + "[" * 900 + "]" * 900 + "}",
     ],
 )
-def test_a_frame_of_an_unknown_kind_or_id_is_ignored(frame: Any) -> None:
+def test_frames_of_unknown_type_or_id_are_ignored(frame: Any) -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", SAY_HELLO)
     pair.raw(frame)
@@ -222,7 +222,7 @@ UNREADABLE: list[Any] = [
         b"\xff",
     ],
 )
-def test_a_packet_that_cannot_be_read_fails_its_stream_and_stops_the_server(frame: Any) -> None:
+def test_an_unreadable_packet_fails_its_stream_and_cancels_it(frame: Any) -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", SAY_HELLO)
     pair.send(exchange, fragment("a"))
@@ -232,7 +232,7 @@ def test_a_packet_that_cannot_be_read_fails_its_stream_and_stops_the_server(fram
     assert isinstance(sink.error, LMStudioProtocolError)
     assert "packet 2 of 'predict' cannot be read" in str(sink.error)
     assert "secr" not in str(sink.error)
-    assert [request.packet for request in pair.told] == [CANCEL]
+    assert [request.packet for request in pair.client_packets] == [CANCEL]
     pair.send(exchange, fragment("b"))
     assert sink.texts == ["a"]
 
@@ -247,7 +247,7 @@ def test_a_damaged_packet_fails_no_other_stream() -> None:
     assert (sink.texts, sink.ends) == (["a"], [])
 
 
-def test_a_damaged_answer_fails_its_call_at_once() -> None:
+def test_a_damaged_result_fails_its_call_at_once() -> None:
     pair = SessionPair()
     call, sink = pair.call("listLoaded")
     _, other = pair.call("listLoaded")
@@ -267,7 +267,7 @@ def test_a_packet_without_a_type_fails_every_kind_of_channel(packet: Any) -> Non
 
 @proves("C-UNKNOWN-PACKET")
 @pytest.mark.parametrize("packet", [{"type": "fromTheFuture", "a": 1}])
-def test_a_packet_of_an_unknown_kind_is_skipped_and_feeds_the_clock(packet: dict[str, Any]) -> None:
+def test_a_packet_of_unknown_type_is_skipped_and_restarts_the_timeout(packet: dict[str, Any]) -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", SAY_HELLO, timeouts={"idle_timeout": 60.0})
     pair.send(exchange, fragment("a"))
@@ -277,7 +277,7 @@ def test_a_packet_of_an_unknown_kind_is_skipped_and_feeds_the_clock(packet: dict
     assert (sink.texts, sink.ends) == (["a"], [])
 
 
-def test_members_that_are_not_known_yet_are_skipped() -> None:
+def test_unknown_members_are_ignored() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", SAY_HELLO)
     pair.send(exchange, fragment("a", mood="good"))
@@ -301,14 +301,14 @@ def test_the_error_packet_of_older_servers_fails_the_prediction(error: Any) -> N
 
 
 @proves("C-CANCEL")
-def test_cancelling_asks_the_server_once_and_still_takes_what_comes() -> None:
+def test_cancel_is_sent_once_and_later_packets_are_delivered() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", SAY_HELLO)
     pair.send(exchange, fragment("a"))
     pair.client.cancel(exchange)
     pair.client.cancel(exchange)
     pair.pump()
-    assert [request.packet for request in pair.told] == [CANCEL]
+    assert [request.packet for request in pair.client_packets] == [CANCEL]
     pair.send(exchange, fragment("b"), {**SUCCESS, "stats": {"stopReason": "userStopped"}})
     pair.close(exchange)
     assert sink.texts == ["a", "b"]
@@ -316,7 +316,7 @@ def test_cancelling_asks_the_server_once_and_still_takes_what_comes() -> None:
     assert sink.ends == [None]
 
 
-def test_cancelling_what_was_not_sent_yet_ends_it_at_once() -> None:
+def test_cancelling_a_request_that_is_held_back_ends_it_at_once() -> None:
     session, sink = ClientSession("me", "secret"), RecordingSink()
     exchange = Exchange(ENDPOINTS["llm"]["predict"], "{}", sink, {}, 0.0)
     session.start(exchange)
@@ -328,7 +328,7 @@ def test_cancelling_what_was_not_sent_yet_ends_it_at_once() -> None:
 
 
 @proves("C-NO-RPC-CANCEL")
-def test_cancelling_a_call_or_what_has_ended_sends_nothing() -> None:
+def test_cancelling_an_rpc_or_an_ended_channel_sends_nothing() -> None:
     pair = SessionPair()
     call, _ = pair.call("listLoaded")
     exchange, _ = pair.call("predict", SAY_HELLO)
@@ -336,7 +336,7 @@ def test_cancelling_a_call_or_what_has_ended_sends_nothing() -> None:
     pair.client.cancel(call)
     pair.client.cancel(exchange)
     pair.pump()
-    assert not pair.told
+    assert not pair.client_packets
 
 
 @pytest.mark.parametrize(
@@ -348,7 +348,7 @@ def test_cancelling_a_call_or_what_has_ended_sends_nothing() -> None:
         ("files", "parseDocument", {"fileIdentifier": "f", "parseOpts": {}}, {"type": "result", "content": ""}),
     ],
 )
-def test_after_the_last_packet_there_is_nothing_to_stop(
+def test_nothing_is_cancelled_after_the_last_packet(
     namespace: Namespace, name: str, parameter: dict[str, Any], last: dict[str, Any]
 ) -> None:
     pair = SessionPair(namespace)
@@ -360,11 +360,11 @@ def test_after_the_last_packet_there_is_nothing_to_stop(
         assert len(sink.items) == 1
     pair.client.close_owner(0)
     pair.pump()
-    assert not pair.told
+    assert not pair.client_packets
 
 
 @proves("C-ABANDON")
-def test_an_abandoned_stream_is_stopped_on_the_server_and_told_once_that_this_is_the_end() -> None:
+def test_closing_a_stream_cancels_it_on_the_server_and_ends_it_once() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", SAY_HELLO)
     assert pair.client.has_waiting
@@ -373,7 +373,7 @@ def test_an_abandoned_stream_is_stopped_on_the_server_and_told_once_that_this_is
     pair.client.close(exchange, error)
     pair.client.close(exchange)
     pair.pump()
-    assert [request.packet for request in pair.told] == [CANCEL]
+    assert [request.packet for request in pair.client_packets] == [CANCEL]
     pair.send(exchange, fragment("b"), SUCCESS)
     assert not pair.client.idle, "the channel is open until the server closes it"
     assert not pair.client.has_waiting
@@ -382,7 +382,7 @@ def test_an_abandoned_stream_is_stopped_on_the_server_and_told_once_that_this_is
     assert pair.client.idle
 
 
-def test_an_abandoned_call_is_forgotten() -> None:
+def test_the_result_of_a_closed_call_is_dropped() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("listLoaded")
     pair.client.close(exchange)
@@ -392,8 +392,8 @@ def test_an_abandoned_call_is_forgotten() -> None:
     assert (sink.items, sink.ends) == ([], [None])
 
 
-def test_an_abandoned_request_that_was_not_sent_yet_is_never_sent() -> None:
-    pair = SessionPair(let_in=False)
+def test_a_closed_request_that_is_held_back_is_never_sent() -> None:
+    pair = SessionPair(authenticated=False)
     sink = RecordingSink()
     exchange = Exchange(ENDPOINTS["llm"]["predict"], json.dumps(SAY_HELLO), sink, {}, 0.0)
     pair.client.start(exchange)
@@ -403,7 +403,7 @@ def test_an_abandoned_request_that_was_not_sent_yet_is_never_sent() -> None:
     assert (sink.items, sink.ends) == ([], [None])
 
 
-def test_a_client_that_leaves_takes_only_its_own_calls_along() -> None:
+def test_closing_a_client_closes_only_its_own_calls() -> None:
     pair = SessionPair()
     mine = [pair.call("predict", SAY_HELLO, owner=1), pair.call("listLoaded", owner=1)]
     other, others_sink = pair.call("predict", SAY_HELLO, owner=2)
@@ -415,13 +415,13 @@ def test_a_client_that_leaves_takes_only_its_own_calls_along() -> None:
     assert all(isinstance(error, LMStudioConnectionLostError) for error in errors)
     assert errors[0] is not errors[1], "exceptions that are raised in several threads are not shared"
     assert gone_sink.ends == [None]
-    assert {request.channel_id for request in pair.told} == {mine[0][0].id, gone.id}
+    assert {request.channel_id for request in pair.client_packets} == {mine[0][0].id, gone.id}
     pair.send(other, fragment("a"))
     pair.close(other)
     assert (others_sink.texts, others_sink.ends) == (["a"], [None])
 
 
-def test_a_client_that_leaves_before_it_was_let_in_is_told_once() -> None:
+def test_closing_a_client_before_authentication_wakes_its_callers_once() -> None:
     session, sink = ClientSession("me", "secret"), RecordingSink()
     session.start(Exchange(ENDPOINTS["llm"]["predict"], "{}", sink, {}, 0.0, owner=1))
     session.close_owner(1)
@@ -430,7 +430,7 @@ def test_a_client_that_leaves_before_it_was_let_in_is_told_once() -> None:
 
 
 @proves("C-LOST")
-def test_a_lost_connection_fails_everyone_once_with_an_error_of_their_own() -> None:
+def test_a_lost_connection_fails_each_call_once_with_its_own_error() -> None:
     pair = SessionPair()
     sinks = [pair.call("predict", SAY_HELLO)[1], pair.call("listLoaded")[1]]
     pair.client.lost(lambda: LMStudioConnectionLostError("gone"))
@@ -441,7 +441,7 @@ def test_a_lost_connection_fails_everyone_once_with_an_error_of_their_own() -> N
     assert pair.client.idle
 
 
-def test_a_connection_that_is_lost_before_it_is_ready_fails_those_who_wait_for_it() -> None:
+def test_a_connection_lost_before_authentication_fails_the_waiting_calls() -> None:
     session, sink = ClientSession("me", "secret"), RecordingSink()
     session.start(Exchange(ENDPOINTS["llm"]["predict"], "{}", sink, {}, 0.0))
     session.lost(lambda: LMStudioConnectionLostError("gone"))
@@ -452,7 +452,7 @@ def test_a_connection_that_is_lost_before_it_is_ready_fails_those_who_wait_for_i
 
 
 @proves("C-WARNING-UNKNOWN-ENDPOINT")
-def test_an_unknown_endpoint_fails_every_call_to_it_that_was_not_answered() -> None:
+def test_an_unknown_endpoint_fails_every_open_call_to_it() -> None:
     pair = SessionPair()
     sinks = [pair.call("completeRawText", {**_RAW})[1] for _ in range(2)]
     _, spared = pair.call("predict", SAY_HELLO)
@@ -469,7 +469,7 @@ def test_an_unknown_endpoint_fails_every_call_to_it_that_was_not_answered() -> N
 
 
 @proves("C-WARNING-UNKNOWN-ENDPOINT")
-def test_an_endpoint_that_is_known_to_be_unknown_is_not_asked_again() -> None:
+def test_an_unknown_endpoint_is_not_called_again() -> None:
     pair = SessionPair()
     pair.call("completeRawText", {**_RAW})
     warning = "Received channelCreate for unknown endpoint, endpoint = completeRawText"
@@ -485,7 +485,7 @@ _RAW = {"modelSpecifier": QUERY, "rawPrompt": "a", "predictionConfigStack": EMPT
 
 
 @proves("C-WARNING-FAILS-CALL")
-def test_a_bad_parameter_fails_the_newest_call_that_has_had_no_answer_yet() -> None:
+def test_an_invalid_parameter_fails_the_newest_open_call() -> None:
     pair = SessionPair()
     _, older = pair.call("predict", SAY_HELLO)
     _, newest = pair.call("predict", SAY_HELLO)
@@ -512,7 +512,7 @@ def test_a_bad_parameter_fails_the_newest_call_that_has_had_no_answer_yet() -> N
         ({}, logging.WARNING),
     ],
 )
-def test_a_warning_that_concerns_no_call_is_only_logged(
+def test_a_warning_about_no_call_is_only_logged(
     warning: dict[str, Any], level: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     pair = SessionPair()
@@ -538,21 +538,21 @@ def test_a_warning_that_concerns_no_call_is_only_logged(
         (["😀"], ["😀"]),
     ],
 )
-def test_halves_of_a_character_are_joined_across_fragments(pieces: list[str], texts: list[str]) -> None:
+def test_surrogate_pairs_are_joined_across_fragments(pieces: list[str], texts: list[str]) -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", SAY_HELLO)
     pair.send(exchange, *(fragment(piece) for piece in pieces))
     assert sink.texts == texts
 
 
-def test_half_a_character_waits_while_other_packets_pass() -> None:
+def test_a_high_surrogate_is_held_back_while_other_packets_arrive() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", SAY_HELLO)
     pair.send(exchange, fragment("\ud83d"), progress(1.0), {"type": "fromTheFuture"}, fragment("\ude00"))
     assert sink.texts == ["", "😀"]
 
 
-def test_a_channel_that_ends_early_has_an_error_of_its_own() -> None:
+def test_a_channel_closed_early_has_its_own_error() -> None:
     error = closed_early("Chat response")
     assert isinstance(error, LMStudioChannelClosedError)
     assert str(error).startswith("Chat response: ")

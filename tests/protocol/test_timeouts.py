@@ -1,6 +1,5 @@
-"""When the timeouts of a call expire, what restarts them, and what becomes of the work on the server then."""
+"""Timeouts of calls: when they expire, what restarts them, and the cancel that follows."""
 
-import json
 from typing import Any
 
 import pytest
@@ -8,7 +7,6 @@ import pytest
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Namespace
 from lmstudio_integrations.protocol.exchange import Exchange
-from lmstudio_integrations.protocol.instance_queue import no_instances
 from tests.protocol.pair import RecordingSink, SessionPair
 from tests.protocol.samples import (
     CANCEL,
@@ -22,22 +20,22 @@ from tests.protocol.samples import (
 from tests.requirements import proves
 
 
-def expect_timeout(pair: SessionPair, sink: RecordingSink, clock: str, after: float) -> None:
-    """Let time pass up to just before a clock runs out, then let it run out."""
+def expect_timeout(pair: SessionPair, sink: RecordingSink, name: str, after: float) -> None:
+    """Let time pass until just before a timeout expires, then let it expire."""
     pair.pass_time(after - 0.5)
-    assert not sink.ends, f"{clock} expired too early"
+    assert not sink.ends, f"{name} expired too early"
     pair.pass_time(0.5)
     error = sink.error
     assert isinstance(error, LMStudioTimeoutError)
-    assert error.timeout_name == clock
+    assert error.timeout_name == name
     assert error.elapsed == pytest.approx(after)
-    assert clock in str(error)
+    assert name in str(error)
     pair.pass_time(1000.0)
     assert len(sink.ends) == 1
 
 
 @proves("C-CLOCK-RPC")
-def test_the_answer_to_a_call_is_waited_for_as_long_as_the_idle_clock_says() -> None:
+def test_an_rpc_without_a_reply_ends_with_the_idle_timeout() -> None:
     pair = SessionPair()
     pair.now = 1000.0
     _, sink = pair.call("listLoaded", timeouts={"idle_timeout": 60.0, "load_timeout": 1.0})
@@ -47,7 +45,7 @@ def test_the_answer_to_a_call_is_waited_for_as_long_as_the_idle_clock_says() -> 
 
 @pytest.mark.parametrize("accepted", [True, False])
 def test_a_timeout_of_zero_expires_as_the_request_is_sent(accepted: bool) -> None:
-    pair = SessionPair(let_in=accepted)
+    pair = SessionPair(authenticated=accepted)
     exchange, sink = pair.call("listLoaded", timeouts={"idle_timeout": 0.0})
     error = sink.error
     assert isinstance(error, LMStudioTimeoutError)
@@ -58,7 +56,7 @@ def test_a_timeout_of_zero_expires_as_the_request_is_sent(accepted: bool) -> Non
     assert (sink.items, len(sink.ends)) == ([], 1)
 
 
-def test_an_answer_feeds_the_clocks_of_all_calls_of_its_kind() -> None:
+def test_a_reply_restarts_the_timeouts_of_all_calls_to_the_endpoint() -> None:
     pair, timeouts = SessionPair(), {"idle_timeout": 60.0}
     first, _ = pair.call("listLoaded", timeouts=timeouts)
     second, _ = pair.call("listLoaded", timeouts=timeouts)
@@ -78,7 +76,7 @@ def test_an_answer_feeds_the_clocks_of_all_calls_of_its_kind() -> None:
     ("name", "packet"),
     [("getOrLoad", {"type": "loadProgress", "progress": 0.1}), ("loadModel", {"type": "progress", "progress": 0.1})],
 )
-def test_progress_feeds_the_load_clock_and_its_end_cancels_the_load(name: str, packet: dict[str, Any]) -> None:
+def test_progress_restarts_the_load_timeout_and_its_expiry_cancels_the_load(name: str, packet: dict[str, Any]) -> None:
     pair = SessionPair()
     parameter = GET_M1 if name == "getOrLoad" else {"modelKey": "m", "loadConfigStack": EMPTY_STACK}
     exchange, sink = pair.call(name, parameter, timeouts={"load_timeout": 300.0, "idle_timeout": 1.0})
@@ -86,7 +84,7 @@ def test_progress_feeds_the_load_clock_and_its_end_cancels_the_load(name: str, p
         pair.pass_time(299.0)
         pair.send(exchange, packet)
     expect_timeout(pair, sink, "load_timeout", 300.0)
-    assert [request.packet for request in pair.told] == [CANCEL]
+    assert [request.packet for request in pair.client_packets] == [CANCEL]
 
 
 QUEUED: list[tuple[Namespace, str, dict[str, Any]]] = [
@@ -97,13 +95,11 @@ QUEUED: list[tuple[Namespace, str, dict[str, Any]]] = [
     ("embedding", "embedString", {"modelSpecifier": QUERY, "inputString": "a"}),
     ("embedding", "countTokens", {"specifier": QUERY, "inputString": "a"}),
 ]
-SPECIFIER = json.dumps(QUERY)
-ANOTHER = json.dumps({"type": "query", "query": {"identifier": "another"}})
 
 
 @proves("C-CLOCK-QUEUE")
 @pytest.mark.parametrize(("namespace", "name", "parameter"), QUEUED)
-def test_the_first_packet_is_waited_for_as_long_as_the_queue_timeout_says(
+def test_a_call_without_a_packet_ends_with_the_queue_timeout(
     namespace: Namespace, name: str, parameter: dict[str, Any]
 ) -> None:
     pair = SessionPair(namespace)
@@ -111,7 +107,7 @@ def test_the_first_packet_is_waited_for_as_long_as_the_queue_timeout_says(
     expect_timeout(pair, sink, "queue_timeout", 600.0)
 
 
-def test_a_call_without_a_queue_timeout_waits_for_ever() -> None:
+def test_a_call_without_a_queue_timeout_waits_forever() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", SAY_HELLO, timeouts={"first_token_timeout": 1.0, "idle_timeout": 1.0})
     pair.pass_time(100_000.0)
@@ -120,105 +116,10 @@ def test_a_call_without_a_queue_timeout_waits_for_ever() -> None:
     assert sink.texts == ["a"]
 
 
-@proves("C-CLOCK-QUEUE")
-def test_a_packet_for_another_call_on_the_instance_restarts_the_queue_timeout() -> None:
-    pair, timeouts = SessionPair(), {"queue_timeout": 600.0, "idle_timeout": 1000.0}
-    running, _ = pair.call("predict", SAY_HELLO, timeouts=timeouts, specifier=SPECIFIER)
-    _, waiting = pair.call("predict", SAY_HELLO, timeouts=timeouts, specifier=SPECIFIER)
-    _, elsewhere = pair.call("predict", SAY_HELLO, timeouts=timeouts, specifier=ANOTHER)
-    for _ in range(3):
-        pair.pass_time(500.0)
-        pair.send(running, fragment("a"))
-    assert isinstance(elsewhere.error, LMStudioTimeoutError)
-    expect_timeout(pair, waiting, "queue_timeout", 600.0)
-
-
-def test_a_packet_on_another_connection_to_the_server_restarts_it_too() -> None:
-    instances = no_instances()
-    here, there = SessionPair(instances=instances), SessionPair(instances=instances)
-    _, waiting = here.call("predict", SAY_HELLO, timeouts={"queue_timeout": 600.0}, specifier=SPECIFIER)
-    running, _ = there.call("predict", SAY_HELLO, specifier=SPECIFIER)
-    here.pass_time(500.0)
-    there.pass_time(500.0)
-    there.send(running, fragment("a"))
-    here.pass_time(500.0)
-    assert not waiting.ends
-
-
-def test_an_instance_is_dropped_when_the_last_call_on_it_ends() -> None:
-    instances = no_instances()
-    pair = SessionPair(instances=instances)
-    exchange, _ = pair.call("predict", SAY_HELLO, specifier=SPECIFIER)
-    assert len(instances) == 1
-    pair.close(exchange)
-    del exchange
-    assert not instances
-
-
-def _say_queued(pair: SessionPair, queued: Any) -> None:
-    """Answer the session's last question for the length of a queue."""
-    asked = pair.called[-1]
-    assert asked.endpoint.name == "getInstanceProcessingState"
-    pair.server.reply(asked.call_id, {"status": "generating", "queued": queued})
-    pair.pump_to_client()
-
-
-@proves("C-CLOCK-QUEUE")
-def test_a_queue_that_becomes_shorter_restarts_the_queue_timeout_and_one_that_does_not_is_named() -> None:
-    pair = SessionPair()
-    _, sink = pair.call("predict", SAY_HELLO, timeouts={"queue_timeout": 100.0}, specifier=SPECIFIER)
-    for queued in (5, 4, 4, 3):
-        pair.pass_time(25.0)
-        _say_queued(pair, queued)
-    pair.pass_time(0.5)
-    restarted_at = pair.now
-    for _ in range(3):
-        pair.pass_time(25.0)
-        _say_queued(pair, 3)
-    pair.pass_time(24.5)
-    assert not sink.ends
-    pair.pass_time(0.5)
-    assert isinstance(sink.error, LMStudioTimeoutError)
-    assert sink.error.elapsed == pair.now - restarted_at == 100.0
-    assert "3 calls are queued or running on this instance" in str(sink.error)
-
-
-def test_the_length_of_a_queue_is_asked_for_rarely_and_once_for_all_who_wait() -> None:
-    pair = SessionPair()
-    for _ in range(20):
-        pair.call("predict", SAY_HELLO, timeouts={"queue_timeout": 600.0}, specifier=SPECIFIER)
-    for _ in range(59 * 2):
-        pair.pass_time(0.5)
-    assert len(pair.called) == 1
-    assert pair.to_server[-1]["parameter"] == {"specifier": QUERY, "throwIfNotFound": False}
-
-
-@pytest.mark.parametrize("answer", [None, 5, {}, {"queued": "3"}, {"queued": None}, {"queued": True}])
-def test_a_server_that_does_not_say_how_long_its_queue_is_changes_nothing(answer: Any) -> None:
-    pair = SessionPair(judged=False)
-    _, sink = pair.call("predict", SAY_HELLO, timeouts={"queue_timeout": 100.0}, specifier=SPECIFIER)
-    pair.pass_time(25.0)
-    pair.raw({"type": "rpcResult", "callId": pair.called[-1].call_id, "result": answer})
-    pair.pass_time(75.0)
-    assert isinstance(sink.error, LMStudioTimeoutError)
-    assert "calls wait" not in str(sink.error)
-
-
-def test_an_older_server_is_asked_for_its_queue_once() -> None:
-    pair = SessionPair()
-    _, sink = pair.call("predict", SAY_HELLO, timeouts={"queue_timeout": 100.0}, specifier=SPECIFIER)
-    pair.pass_time(25.0)
-    warning = "Received RPC call for unknown endpoint, endpoint = getInstanceProcessingState"
-    pair.raw({"type": "communicationWarning", "warning": warning, "kind": "rpcCallUnknownEndpoint"})
-    pair.pass_time(50.0)
-    assert len(pair.called) == 1
-    assert not sink.ends
-
-
-def test_a_call_without_a_limit_ends_by_the_idle_timeout_once_the_server_answers_no_ping() -> None:
+def test_an_unanswered_ping_ends_calls_without_a_running_timeout() -> None:
     pair = SessionPair()
     _, sink = pair.call("predict", SAY_HELLO, timeouts={"idle_timeout": 60.0})
-    _, patient = pair.call("predict", SAY_HELLO, timeouts={"idle_timeout": None})
+    _, unlimited = pair.call("predict", SAY_HELLO, timeouts={"idle_timeout": None})
     pair.pass_time(1000.0)
     pair.client.unanswered_since = pair.now
     pair.pass_time(59.5)
@@ -227,11 +128,11 @@ def test_a_call_without_a_limit_ends_by_the_idle_timeout_once_the_server_answers
     assert isinstance(sink.error, LMStudioTimeoutError)
     assert (sink.error.timeout_name, sink.error.elapsed) == ("idle_timeout", 60.0)
     assert "not even to a ping" in str(sink.error)
-    assert not patient.ends
+    assert not unlimited.ends
 
 
 @proves("C-CLOCK-FIRST-TOKEN")
-def test_the_first_token_is_waited_for_from_the_first_sign_of_the_prediction() -> None:
+def test_the_first_token_timeout_starts_with_the_first_packet() -> None:
     pair = SessionPair()
     timeouts = {"first_token_timeout": 300.0, "idle_timeout": 60.0}
     exchange, sink = pair.call("predict", SAY_HELLO, timeouts=timeouts)
@@ -240,12 +141,12 @@ def test_the_first_token_is_waited_for_from_the_first_sign_of_the_prediction() -
     pair.pass_time(299.0)
     pair.send(exchange, progress(0.5))
     expect_timeout(pair, sink, "first_token_timeout", 300.0)
-    assert [request.packet for request in pair.told] == [CANCEL]
+    assert [request.packet for request in pair.client_packets] == [CANCEL]
 
 
 @proves("C-CLOCK-IDLE")
 @pytest.mark.parametrize("first", [fragment("a"), {"type": "toolCallGenerationStart"}])
-def test_between_packets_of_an_answer_the_idle_clock_runs(first: dict[str, Any]) -> None:
+def test_the_idle_timeout_runs_between_packets(first: dict[str, Any]) -> None:
     pair = SessionPair()
     timeouts = {"first_token_timeout": 300.0, "idle_timeout": 60.0}
     exchange, sink = pair.call("predict", SAY_HELLO, timeouts=timeouts)
@@ -256,7 +157,7 @@ def test_between_packets_of_an_answer_the_idle_clock_runs(first: dict[str, Any])
 
 
 @proves("C-CLOCK-TOTAL")
-def test_the_total_clock_runs_from_the_call_to_its_end_whatever_comes() -> None:
+def test_the_total_timeout_is_never_restarted() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", SAY_HELLO, timeouts={"timeout": 100.0, "idle_timeout": 60.0})
     pair.pass_time(50.0)
@@ -268,8 +169,8 @@ def test_the_total_clock_runs_from_the_call_to_its_end_whatever_comes() -> None:
     assert sink.error.timeout_name == "timeout"
 
 
-def test_the_total_clock_runs_while_the_connection_is_being_made_and_no_other_does() -> None:
-    pair = SessionPair(let_in=False)
+def test_only_the_total_timeout_runs_while_connecting() -> None:
+    pair = SessionPair(authenticated=False)
     sinks = [RecordingSink(), RecordingSink()]
     for sink, timeouts in zip(sinks, ({"timeout": 10.0}, {"idle_timeout": 1.0}), strict=True):
         pair.client.start(Exchange(ENDPOINTS["llm"]["listLoaded"], None, sink, timeouts, 0.0))
@@ -280,21 +181,21 @@ def test_the_total_clock_runs_while_the_connection_is_being_made_and_no_other_do
     pair.now = 20.0
     pair.pump()
     pair.pass_time(0.5)
-    assert not sinks[1].ends, "its clock began when it was sent"
+    assert not sinks[1].ends, "its timeout started when it was sent"
     pair.pass_time(0.5)
     assert isinstance(sinks[1].error, LMStudioTimeoutError)
 
 
 @proves("C-CLOCK-OFF")
 @pytest.mark.parametrize("timeouts", [{}, {"idle_timeout": None, "timeout": None}])
-def test_a_clock_that_is_switched_off_never_runs_out(timeouts: dict[str, float | None]) -> None:
+def test_a_timeout_of_none_never_expires(timeouts: dict[str, float | None]) -> None:
     pair = SessionPair()
     _, sink = pair.call("listLoaded", timeouts=timeouts)
     pair.pass_time(1e9)
     assert not sink.ends
 
 
-def test_a_stream_that_was_left_runs_on_no_clock() -> None:
+def test_a_closed_stream_has_no_timeout() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("getOrLoad", GET_M1, timeouts={"load_timeout": 1.0, "timeout": 1.0})
     pair.client.close(exchange)
@@ -302,10 +203,10 @@ def test_a_stream_that_was_left_runs_on_no_clock() -> None:
     assert sink.ends == [None]
 
 
-def test_work_for_a_caller_whose_loop_has_closed_is_stopped() -> None:
+def test_a_channel_whose_caller_is_gone_is_cancelled() -> None:
     pair = SessionPair()
     _, sink = pair.call("predict", SAY_HELLO)
     sink.alive = False
     pair.pass_time(0.1)
-    assert [request.packet for request in pair.told] == [CANCEL]
+    assert [request.packet for request in pair.client_packets] == [CANCEL]
     assert sink.ends == [None]

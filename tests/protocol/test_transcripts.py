@@ -61,14 +61,14 @@ class Replay:
 
 @proves("C-TRANSCRIPTS")
 @pytest.mark.parametrize("transcript", [LIST_LOAD_RESPOND_UNLOAD, ANY_MODEL_CANCEL_UNLOAD, TOOL_ROUND])
-def test_the_session_holds_the_conversations_of_the_description_word_for_word(transcript: str) -> None:
+def test_a_session_sends_the_frames_of_the_transcripts(transcript: str) -> None:
     replay = Replay()
     replay.run(AUTHENTICATION + transcript)
     assert all(sink.ends == [None] for sink in replay.sinks)
     assert replay.session.idle
 
 
-def test_the_session_hands_out_what_the_server_says_in_them() -> None:
+def test_a_session_delivers_the_packets_of_the_transcripts() -> None:
     replay = Replay()
     replay.run(AUTHENTICATION + LIST_LOAD_RESPOND_UNLOAD)
     listed, loaded, predicted, unloaded = replay.sinks
@@ -79,7 +79,7 @@ def test_the_session_hands_out_what_the_server_says_in_them() -> None:
     assert unloaded.items == [None]
 
 
-def test_the_session_hands_out_a_tool_call_in_pieces_and_whole() -> None:
+def test_a_session_delivers_a_tool_call_in_fragments_and_complete() -> None:
     replay = Replay()
     replay.run(AUTHENTICATION + TOOL_ROUND)
     assert ToolCallEnd("abc", "add", {"a": 1, "b": 2}, "<tool_call>") in replay.sinks[0].items
