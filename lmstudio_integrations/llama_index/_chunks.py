@@ -62,7 +62,7 @@ def chat_response(result: PredictionResult, options: ToolCallOptions) -> ChatRes
         assert record.end is not None, "what is kept is complete"
         calls.append(_call_block(record.end, options, _unique_id(record.id, calls)))
     return ChatResponse(
-        message=_message(result.content, _thinking_block(result), calls),
+        message=_message(result.content, _reasoning_block_of(result), calls),
         raw=_raw(outcome),
         logprobs=[_logprobs(token) for token in result.tokens] or None,
         additional_kwargs=_usage(result),
@@ -105,10 +105,10 @@ def _check(outcome: Outcome) -> None:
     raise LlamaIndexToolCallError(f"a tool call failed: {reasons}{details}", raw_content=raw, text=text)
 
 
-def _message(text: str, thinking: ThinkingBlock | None, calls: Sequence[ToolCallBlock]) -> ChatMessage:
-    if thinking is None and not calls:
+def _message(text: str, reasoning: ThinkingBlock | None, calls: Sequence[ToolCallBlock]) -> ChatMessage:
+    if reasoning is None and not calls:
         return ChatMessage(role=MessageRole.ASSISTANT, blocks=[TextBlock(text=text)])
-    blocks: list[Any] = [] if thinking is None else [thinking]
+    blocks: list[Any] = [] if reasoning is None else [reasoning]
     if text or not calls:
         blocks.append(TextBlock(text=text))
     if not calls:
@@ -117,7 +117,7 @@ def _message(text: str, thinking: ThinkingBlock | None, calls: Sequence[ToolCall
     return ChatMessage(role=MessageRole.ASSISTANT, blocks=[*blocks, *calls], additional_kwargs=legacy)
 
 
-def _thinking_block(result: PredictionResult) -> ThinkingBlock | None:
+def _reasoning_block_of(result: PredictionResult) -> ThinkingBlock | None:
     reasoning = result.reasoning_content
     return ThinkingBlock(content=reasoning, num_tokens=result.reasoning_tokens) if reasoning else None
 
@@ -218,7 +218,7 @@ class ResponseBuilder:
         self._options = options
         self._prediction = Accumulator()
         self._text = self._reasoning = ""
-        self._thinking: ThinkingBlock | None = None
+        self._reasoning_block: ThinkingBlock | None = None
         self._reasoning_tokens = 0
         self._call: _OpenCall | None = None
         self._calls: list[ToolCallBlock] = []
@@ -246,13 +246,13 @@ class ResponseBuilder:
         if event.reasoning_type != "reasoning":
             return None
         self._reasoning += event.content
-        self._thinking = ThinkingBlock(content=self._reasoning, num_tokens=self._reasoning_tokens)
+        self._reasoning_block = ThinkingBlock(content=self._reasoning, num_tokens=self._reasoning_tokens)
         return Step("", logprobs, {"thinking_delta": event.content})
 
     def _finish(self) -> Step:
         result = self._prediction.result()
         self._call = None
-        self._thinking = _thinking_block(result)
+        self._reasoning_block = _reasoning_block_of(result)
         self._outcome = Outcome(result, self._options)
         self._outcome.log_only_reasoning()
         return Step(outcome=self._outcome)
@@ -319,4 +319,4 @@ class ResponseBuilder:
         if call is not None and call.name:
             shown = ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=call.arguments)
             calls = [*calls, shown]
-        return _message(self._text, self._thinking, calls)
+        return _message(self._text, self._reasoning_block, calls)

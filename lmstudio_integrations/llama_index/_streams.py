@@ -1,7 +1,7 @@
-"""A prediction's events as LlamaIndex's chunks, for threads and for coroutines. Knows no settings.
+"""A prediction as LlamaIndex's chunks, for threads and for coroutines. Knows no settings.
 
-Leaving a stream stops the server. The stream for coroutines is a class, not an async generator: the `finally` of one
-that is left runs when the loop gets round to it, or never once that is closed, while an object is simply dropped.
+Closing a stream stops the server. The stream for coroutines is a class, not an async generator: an async generator that
+is dropped runs its `finally` when the loop gets to it, or never if the loop is closed; an object is collected at once.
 """
 
 from collections import deque
@@ -42,7 +42,7 @@ def chunks(
 
 
 class AsyncSource:
-    """The events of a prediction, trying again where no server answers; dropping this stops the server."""
+    """The events of a prediction. Retries if no server responds; collecting this object stops the server."""
 
     def __init__(self, open_stream: "Callable[[], Awaitable[AsyncPredictionStream]]", retries: int) -> None:
         self._open = open_stream
@@ -64,7 +64,7 @@ class AsyncSource:
         return await self._batches.__anext__()
 
     async def close(self) -> None:
-        """Stop the generation; never waits."""
+        """Stop the generation, without waiting."""
         if self._batches is not None:
             await self._batches.aclose()
 
@@ -113,7 +113,7 @@ class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
         raise error.with_traceback(tb) if tb else error
 
     async def aclose(self) -> None:
-        """Stop the generation; never waits."""
+        """Stop the generation, without waiting."""
         source, self._source = self._source, None
         self._ready.clear()
         if source is not None:

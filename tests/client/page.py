@@ -51,7 +51,7 @@ class Reader:
         said = socket.recv(timeout=WAIT)
         assert isinstance(said, str), "a client sends text frames"
         self._strict.feed("client", "llm", said)
-        frame = self._ids.learn(line.frame, json.loads(said))
+        frame = self._ids.record(line.frame, json.loads(said))
         if "authVersion" in line.frame:
             assert frame.keys() == line.frame.keys()
         elif _bare(frame) != line.frame:

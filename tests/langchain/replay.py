@@ -24,7 +24,7 @@ FORMATS = ("v0", "v1", "v3")
 
 
 class Replay(BaseChatModel):
-    """Answers every question with the same events."""
+    """Responds to every input with the same events."""
 
     events: Sequence[Any]
     options: Any = ChunkOptions()
@@ -63,32 +63,32 @@ def streamed(events: Iterable[PredictionEvent], format_: str, **options: Any) ->
 
 
 def invoked(events: Iterable[PredictionEvent], **options: Any) -> AIMessage:
-    """Return the message that a plain call gives."""
+    """Return the message of a non-streaming call."""
     return Replay(events=list(events), options=ChunkOptions(**options)).invoke("q")
 
 
-def text(*pieces: str) -> list[PredictionEvent]:
-    return [LlmPredictionFragment(piece) for piece in pieces]
+def text(*fragments: str) -> list[PredictionEvent]:
+    return [LlmPredictionFragment(fragment) for fragment in fragments]
 
 
-def thought(*pieces: str) -> list[PredictionEvent]:
-    inner = [LlmPredictionFragment(piece, reasoning_type="reasoning") for piece in pieces]
+def reasoning(*fragments: str) -> list[PredictionEvent]:
+    inner = [LlmPredictionFragment(fragment, reasoning_type="reasoning") for fragment in fragments]
     start = LlmPredictionFragment("<think>", reasoning_type="reasoningStartTag")
     return [start, *inner, LlmPredictionFragment("</think>", reasoning_type="reasoningEndTag")]
 
 
 def call(
-    call_id: str | None, name: str, arguments: dict[str, Any] | None, *pieces: str, named: bool = True
+    call_id: str | None, name: str, arguments: dict[str, Any] | None, *fragments: str, named: bool = True
 ) -> list[PredictionEvent]:
-    """A whole tool call; the pieces are what the model wrote."""
-    begun = opened(call_id, name, *pieces, named=named)
+    """A whole tool call; the fragments are what the model wrote."""
+    begun = opened(call_id, name, *fragments, named=named)
     return [*begun, ToolCallEnd(call_id, name, arguments)]
 
 
-def opened(call_id: str | None, name: str, *pieces: str, named: bool = True) -> list[PredictionEvent]:
+def opened(call_id: str | None, name: str, *fragments: str, named: bool = True) -> list[PredictionEvent]:
     """A tool call that has begun."""
     names = [ToolCallName(name)] if named else []
-    return [ToolCallStart(call_id), *names, *(ToolCallArguments(piece) for piece in pieces)]
+    return [ToolCallStart(call_id), *names, *(ToolCallArguments(fragment) for fragment in fragments)]
 
 
 def failed(title: str = "Failed to parse tool call") -> ToolCallFailed:

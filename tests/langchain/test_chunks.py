@@ -1,4 +1,4 @@
-"""What langchain-core makes of our chunks: plain streams, v1 blocks, v3 events, and plain calls."""
+"""What langchain-core makes of our chunks: non_streaming streams, v1 blocks, v3 events, and non_streaming calls."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from lmstudio_integrations.langchain._chunks import FIRST_TOOL_INDEX, ChunkOptions, ChunkStream
 from lmstudio_integrations.langchain._predicting import _parallel
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PromptProgress
-from tests.langchain.replay import FORMATS, Replay, call, end, failed, invoked, opened, streamed, text, thought
+from tests.langchain.replay import FORMATS, Replay, call, end, failed, invoked, opened, reasoning, streamed, text
 
 in_every_format = pytest.mark.parametrize("format_", FORMATS)
 
@@ -44,7 +44,7 @@ def test_text_is_joined_and_metadata_comes_once(format_: str) -> None:
     assert message.usage_metadata["total_tokens"] == 10
 
 
-def test_every_fragment_is_one_chunk_and_the_last_says_so() -> None:
+def test_every_fragment_is_one_chunk_and_the_last_is_marked() -> None:
     chunks = list(Replay(events=[*text("a", "b", "", "c"), end()]).stream("q"))
     assert [chunk.content for chunk in chunks] == ["a", "b", "", "c", ""]
     assert [chunk.chunk_position for chunk in chunks] == [None, None, None, None, "last"]
@@ -54,8 +54,8 @@ def test_every_fragment_is_one_chunk_and_the_last_says_so() -> None:
 
 
 @in_every_format
-def test_reasoning_stands_apart_from_the_answer(format_: str) -> None:
-    message = streamed([*thought("Let ", "me."), *text("Yes", "!"), end()], format_)
+def test_reasoning_and_response_are_separate(format_: str) -> None:
+    message = streamed([*reasoning("Let ", "me."), *text("Yes", "!"), end()], format_)
     assert message.text == "Yes!"
     assert blocks_of(message) == ["reasoning", "text"]
     assert message.content_blocks[0].get("reasoning") == "Let me."
@@ -64,8 +64,8 @@ def test_reasoning_stands_apart_from_the_answer(format_: str) -> None:
         assert message.additional_kwargs["reasoning_content"] == "Let me."
 
 
-def test_a_plain_call_has_reasoning_as_kwarg_and_as_block() -> None:
-    message = invoked([*thought("Let ", "me."), *text("Yes"), end()])
+def test_a_non_streaming_response_has_reasoning_as_kwarg_and_as_block() -> None:
+    message = invoked([*reasoning("Let ", "me."), *text("Yes"), end()])
     assert message.content == "Yes"
     assert message.additional_kwargs == {"reasoning_content": "Let me."}
     assert blocks_of(message) == ["reasoning", "text"]
@@ -75,8 +75,8 @@ def test_a_plain_call_has_reasoning_as_kwarg_and_as_block() -> None:
 
 def test_structural_fragments_are_not_content() -> None:
     token = {"text": "<|channel|>", "id": 1, "logProb": -0.5}
-    mark = LlmPredictionFragment("<|channel|>", is_structural=True)
-    events = [mark, LlmPredictionFragment("<|end|>", is_structural=True, tokens=[token]), *text("Hi"), end()]
+    markup = LlmPredictionFragment("<|channel|>", is_structural=True)
+    events = [markup, LlmPredictionFragment("<|end|>", is_structural=True, tokens=[token]), *text("Hi"), end()]
     for message in (streamed(events, "v0"), invoked(events)):
         assert message.content == "Hi"
         assert "logprobs" not in message.response_metadata
@@ -93,9 +93,9 @@ def test_a_call_after_text_keeps_its_name_id_and_arguments(format_: str) -> None
 
 
 @in_every_format
-def test_parallel_calls_with_text_and_thoughts_around_them_stay_apart(format_: str) -> None:
+def test_parallel_calls_with_text_and_reasoning_around_them_stay_separate(format_: str) -> None:
     events = [
-        *thought("Hm."),
+        *reasoning("Hm."),
         *text("First."),
         *call("c1", "f", {"a": 1}, '{"a": 1}'),
         *call("c2", "g", {"b": [2]}, '{"b"', ": [2]}"),
@@ -110,13 +110,13 @@ def test_parallel_calls_with_text_and_thoughts_around_them_stay_apart(format_: s
     assert message.response_metadata["finish_reason"] == "tool_calls"
 
 
-def test_pieces_of_arguments_are_streamed_as_they_come_with_name_and_id_once() -> None:
+def test_fragments_of_arguments_are_streamed_with_name_and_id_once() -> None:
     events = [*call("c1", "f", {"a": "xy"}, '{"a":', ' "x', 'y"}'), end()]
-    pieces = [chunk.tool_call_chunks[0] for chunk in Replay(events=events).stream("q") if chunk.tool_call_chunks]
-    assert [piece["args"] for piece in pieces] == ["", '{"a":', ' "x', 'y"}']
-    assert [piece["name"] for piece in pieces] == ["f", None, None, None]
-    assert [piece["id"] for piece in pieces] == ["c1", None, None, None]
-    assert {piece["index"] for piece in pieces} == {FIRST_TOOL_INDEX}
+    fragments = [chunk.tool_call_chunks[0] for chunk in Replay(events=events).stream("q") if chunk.tool_call_chunks]
+    assert [fragment["args"] for fragment in fragments] == ["", '{"a":', ' "x', 'y"}']
+    assert [fragment["name"] for fragment in fragments] == ["f", None, None, None]
+    assert [fragment["id"] for fragment in fragments] == ["c1", None, None, None]
+    assert {fragment["index"] for fragment in fragments} == {FIRST_TOOL_INDEX}
 
 
 def test_no_chunk_holds_text_and_a_call() -> None:
@@ -128,7 +128,7 @@ def test_no_chunk_holds_text_and_a_call() -> None:
 
 @in_every_format
 @pytest.mark.parametrize(
-    ("pieces", "arguments"),
+    ("fragments", "arguments"),
     [
         ((), {"a": 1}),
         (("<parameter=a>", "1", "</parameter>"), {"a": 1}),
@@ -140,16 +140,16 @@ def test_no_chunk_holds_text_and_a_call() -> None:
         (('{"a": 1}\n',), {"a": 1}),
     ],
 )
-def test_arguments_are_what_the_server_understood_whatever_the_model_wrote(
-    format_: str, pieces: tuple[str, ...], arguments: dict[str, Any]
+def test_arguments_are_those_that_the_server_parsed(
+    format_: str, fragments: tuple[str, ...], arguments: dict[str, Any]
 ) -> None:
-    message = streamed([*call("c1", "f", arguments, *pieces), end()], format_)
+    message = streamed([*call("c1", "f", arguments, *fragments), end()], format_)
     assert calls_of(message) == [("f", arguments, "c1")]
     assert message.invalid_tool_calls == []
 
 
 @in_every_format
-def test_arguments_that_were_shown_wrongly_are_spoilt_and_sent_again(format_: str) -> None:
+def test_arguments_that_were_streamed_wrongly_are_invalidated_and_sent_again(format_: str) -> None:
     message = streamed([*call("c1", "f", {"a": 1}, '{"a": "1"}'), end()], format_)
     assert calls_of(message) == [("f", {"a": 1}, "c1")]
     assert [call["id"] for call in message.invalid_tool_calls] == ["c1"]
@@ -207,7 +207,7 @@ def test_a_failed_or_truncated_call_is_invalid_in_a_stream(
 
 
 @pytest.mark.parametrize(("events", "finish"), TRUNCATED)
-def test_a_failed_or_truncated_call_is_invalid_in_a_plain_call(events: list[PredictionEvent], finish: str) -> None:
+def test_a_failed_or_truncated_call_is_invalid_without_streaming(events: list[PredictionEvent], finish: str) -> None:
     message = invoked(events)
     assert message.tool_calls == []
     (invalid,) = message.invalid_tool_calls
@@ -218,7 +218,7 @@ def test_a_failed_or_truncated_call_is_invalid_in_a_plain_call(events: list[Pred
 
 
 @in_every_format
-def test_a_call_that_was_never_finished_is_invalid_when_the_next_begins(format_: str) -> None:
+def test_an_unfinished_call_is_invalid_when_the_next_begins(format_: str) -> None:
     events = [*opened("c1", "f", '{"a'), *call("c2", "g", {}, "{}"), end()]
     for message in (streamed(events, format_), invoked(events)):
         assert calls_of(message) == [("g", {}, "c2")]
@@ -245,7 +245,7 @@ def test_without_parallel_calls_the_first_is_kept(format_: str) -> None:
 TOKENS = [{"text": "a", "logProb": -0.5, "candidates": [{"text": "b", "logProb": -1.5}]}]
 PREDICTIONS: dict[str, list[PredictionEvent]] = {
     "text": [*text("Hel", "lo"), end()],
-    "reasoning": [PromptProgress(1.0, {"cachedTokenCount": 5}), *thought("Let ", "me."), *text("Yes"), end()],
+    "reasoning": [PromptProgress(1.0, {"cachedTokenCount": 5}), *reasoning("Let ", "me."), *text("Yes"), end()],
     "log-probabilities": [
         LlmPredictionFragment("<think>", reasoning_type="reasoningStartTag", tokens=TOKENS),
         LlmPredictionFragment("Hm.", reasoning_type="reasoning", tokens=TOKENS),
@@ -261,7 +261,7 @@ PREDICTIONS: dict[str, list[PredictionEvent]] = {
 
 @pytest.mark.parametrize("parallel", [True, False])
 @pytest.mark.parametrize("name", PREDICTIONS)
-def test_the_sum_of_the_chunks_is_the_message_of_a_plain_call(name: str, parallel: bool) -> None:
+def test_the_sum_of_the_chunks_is_the_non_streaming_message(name: str, parallel: bool) -> None:
     options: dict[str, Any] = {"parallel": parallel, "alternatives": 1}
     message, whole = streamed(PREDICTIONS[name], "v0", **options), invoked(PREDICTIONS[name], **options)
     assert (message.content, message.additional_kwargs) == (whole.content, whole.additional_kwargs)
@@ -274,24 +274,24 @@ def test_the_sum_of_the_chunks_is_the_message_of_a_plain_call(name: str, paralle
     assert invalid == also_invalid
 
 
-def plain(events: list[PredictionEvent], _format: str, **options: Any) -> AIMessage:
-    """Return the message of a plain call; as `streamed` otherwise."""
+def non_streaming(events: list[PredictionEvent], _format: str, **options: Any) -> AIMessage:
+    """Return the non-streaming message; the arguments are those of `streamed`."""
     return invoked(events, **options)
 
 
-on_both_paths = pytest.mark.parametrize("answer", [plain, streamed])
+on_both_paths = pytest.mark.parametrize("respond", [non_streaming, streamed])
 
 
 @on_both_paths
-def test_a_required_call_that_did_not_come_is_logged(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
-    assert answer([*text("No."), end()], "v0", required=True).text == "No."
+def test_a_missing_required_call_is_logged(respond: Any, caplog: pytest.LogCaptureFixture) -> None:
+    assert respond([*text("No."), end()], "v0", required=True).text == "No."
     assert caplog.text.count("'a-model': a tool call was required") == 1
 
 
 @on_both_paths
-def test_a_required_call_that_failed_or_came_is_not_logged(answer: Any, caplog: pytest.LogCaptureFixture) -> None:
-    assert answer([*opened("c1", "f"), failed(), end()], "v0", required=True).invalid_tool_calls
-    assert answer([*call("c1", "f", {}), end()], "v0", required=True).tool_calls
+def test_a_required_call_that_came_or_failed_is_not_logged(respond: Any, caplog: pytest.LogCaptureFixture) -> None:
+    assert respond([*opened("c1", "f"), failed(), end()], "v0", required=True).invalid_tool_calls
+    assert respond([*call("c1", "f", {}), end()], "v0", required=True).tool_calls
     assert not caplog.records
 
 
@@ -299,9 +299,9 @@ def test_a_required_call_that_failed_or_came_is_not_logged(answer: Any, caplog: 
 @pytest.mark.parametrize("rest", [[], text(" ", "\n"), [LlmPredictionFragment(" ", tokens=[{"text": " "}])]])
 @pytest.mark.parametrize("required", [True, False])
 def test_a_response_of_reasoning_alone_is_logged(
-    answer: Any, rest: list[PredictionEvent], required: bool, caplog: pytest.LogCaptureFixture
+    respond: Any, rest: list[PredictionEvent], required: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer([*thought("Hm."), *rest, end("maxPredictedTokensReached")], "v0", required=required)
+    respond([*reasoning("Hm."), *rest, end("maxPredictedTokensReached")], "v0", required=required)
     (record,) = caplog.records
     assert "the response of 'a-model' is all reasoning; raise max_tokens" in record.getMessage()
 
@@ -317,17 +317,17 @@ def test_a_response_of_reasoning_alone_is_logged(
     ],
 )
 def test_reasoning_with_a_response_is_not_logged(
-    answer: Any, rest: list[PredictionEvent], caplog: pytest.LogCaptureFixture
+    respond: Any, rest: list[PredictionEvent], caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer([*thought("Hm."), *rest, end()], "v0")
-    answer([end()], "v0")
+    respond([*reasoning("Hm."), *rest, end()], "v0")
+    respond([end()], "v0")
     assert not caplog.records
 
 
 @in_every_format
-def test_cached_and_reasoning_tokens_are_told_when_the_server_told_them(format_: str) -> None:
+def test_cached_and_reasoning_tokens_are_reported(format_: str) -> None:
     progress = PromptProgress(1.0, {"cachedTokenCount": 5, "totalPromptTokenCount": 7})
-    events = [PromptProgress(0.0), progress, *thought("a", "b"), *text("c"), end()]
+    events = [PromptProgress(0.0), progress, *reasoning("a", "b"), *text("c"), end()]
     usage = streamed(events, format_).usage_metadata
     assert usage == {
         "input_tokens": 7,
@@ -339,7 +339,7 @@ def test_cached_and_reasoning_tokens_are_told_when_the_server_told_them(format_:
     assert invoked(events).usage_metadata == usage
 
 
-def test_usage_is_absent_when_the_server_counted_nothing_or_nobody_wants_it() -> None:
+def test_usage_is_absent_if_it_is_not_requested_or_not_sent() -> None:
     silent = end()
     silent.stats = {"stopReason": "eosFound"}
     assert invoked([*text("a"), silent]).usage_metadata is None
@@ -354,16 +354,16 @@ def test_log_probabilities_are_on_every_chunk_and_add_up() -> None:
         LlmPredictionFragment("a", tokens=[token]),
         end(),
     ]
-    told = {"token": "a", "logprob": -0.5, "top_logprobs": [{"token": "b", "logprob": -1.5}]}
+    logged = {"token": "a", "logprob": -0.5, "top_logprobs": [{"token": "b", "logprob": -1.5}]}
     chunks = list(Replay(events=events, options=ChunkOptions(alternatives=1)).stream("q"))
-    assert chunks[0].response_metadata["logprobs"] == {"content": [told]}
-    assert streamed(events, "v0", alternatives=1).response_metadata["logprobs"] == {"content": [told, told]}
-    assert invoked(events, alternatives=1).response_metadata["logprobs"] == {"content": [told, told]}
-    alone = {**told, "top_logprobs": []}
+    assert chunks[0].response_metadata["logprobs"] == {"content": [logged]}
+    assert streamed(events, "v0", alternatives=1).response_metadata["logprobs"] == {"content": [logged, logged]}
+    assert invoked(events, alternatives=1).response_metadata["logprobs"] == {"content": [logged, logged]}
+    alone = {**logged, "top_logprobs": []}
     assert invoked(events).response_metadata["logprobs"] == {"content": [alone, alone]}
 
 
-def test_statistics_of_a_draft_model_are_told() -> None:
+def test_statistics_of_a_draft_model_are_reported() -> None:
     stats: dict[str, Any] = {"usedDraftModelKey": "d", "totalDraftTokensCount": 4, "acceptedDraftTokensCount": 3}
     metadata = streamed([*text("a", "b"), end(**stats)], "v0").response_metadata
     assert metadata["used_draft_model_key"] == "d"
@@ -371,7 +371,7 @@ def test_statistics_of_a_draft_model_are_told() -> None:
     assert metadata["accepted_draft_tokens_count"] == 3
 
 
-def test_stray_tool_events_are_harmless() -> None:
+def test_tool_events_without_a_call_are_ignored() -> None:
     stray = opened("c", "f", '{"a": 1}')[1:]
     message = streamed([*stray, *text("a"), end()], "v0")
     assert (message.content, message.tool_calls, message.invalid_tool_calls) == ("a", [], [])
@@ -380,19 +380,19 @@ def test_stray_tool_events_are_harmless() -> None:
     assert invalid["id"]
 
 
-def test_the_chunks_are_validated_ones() -> None:
+def test_chunks_are_validated_messages() -> None:
     (chunk,) = ChunkStream(ChunkOptions()).chunks([LlmPredictionFragment("a")])
     assert isinstance(chunk.message, AIMessageChunk)
     assert chunk.text == "a"
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_a_count_of_tokens_that_cannot_be_is_left_out(format_: str) -> None:
+def test_an_impossible_token_count_is_not_added(format_: str) -> None:
     counts = (2, -5, 10**4_000)
-    reasoning: list[PredictionEvent] = [
+    fragments: list[PredictionEvent] = [
         LlmPredictionFragment("Hm.", each, reasoning_type="reasoning") for each in counts
     ]
-    for message in (streamed([*reasoning, end()], format_), invoked([*reasoning, end()])):
+    for message in (streamed([*fragments, end()], format_), invoked([*fragments, end()])):
         assert message.usage_metadata is not None
         assert message.usage_metadata["output_token_details"] == {"reasoning": 2}
 
@@ -400,7 +400,7 @@ def test_a_count_of_tokens_that_cannot_be_is_left_out(format_: str) -> None:
 @pytest.mark.parametrize(
     ("value", "parallel"), [(3, 3), (0, None), (-1, None), (1024, None), ("3", None), (True, None), (None, None)]
 )
-def test_only_a_usable_number_of_parallel_predictions_is_taken_from_the_load_config(
+def test_only_a_valid_number_of_parallel_predictions_is_read_from_the_load_config(
     value: Any, parallel: int | None
 ) -> None:
     fields = [{"key": "llm.load.seed"}, {"key": "llm.load.numParallelSessions", "value": value}]

@@ -27,7 +27,7 @@ BASE64 = base64.b64encode(IMAGE).decode()
 
 
 def wire(messages: Sequence[BaseMessage], **options: Any) -> list[dict[str, Any]]:
-    """Return the wire form, with every picture uploaded under its place in the order."""
+    """Return the wire form, with every image uploaded under its place in the order."""
     pending = to_pending(messages, **options)
     handles = {
         source: FileHandle(name="i.png", identifier=f"file-{n}", size_bytes=1, file_type="image")
@@ -62,7 +62,7 @@ def test_each_kind_of_message_has_its_role() -> None:
     ]
 
 
-def test_system_messages_are_joined_in_front_and_neighbours_of_one_role_merge_with_a_blank_line() -> None:
+def test_system_messages_come_first_and_neighbors_of_one_role_are_merged() -> None:
     messages = [HumanMessage("a"), SystemMessage("s1"), HumanMessage("b"), AIMessage("c"), AIMessage("d")]
     assert wire([*messages, SystemMessage("s2"), HumanMessage("e")]) == [
         text("system", "s1\n\ns2"),
@@ -72,12 +72,12 @@ def test_system_messages_are_joined_in_front_and_neighbours_of_one_role_merge_wi
     ]
 
 
-def test_texts_of_one_message_are_joined_without_anything_between() -> None:
+def test_texts_of_one_message_are_joined_without_a_separator() -> None:
     content: list[Any] = ["a", {"type": "text", "text": "b"}, {"type": "text-plain", "text": "c"}]
     assert wire([HumanMessage(content)]) == [text("user", "abc")]
 
 
-def test_tool_calls_and_their_answers_keep_ids_and_names() -> None:
+def test_tool_calls_and_their_results_keep_ids_and_names() -> None:
     call = {"name": "add", "args": {"a": 1}, "id": "c1", "type": "tool_call"}
     messages = [HumanMessage("q"), AIMessage("let me see", tool_calls=[call]), ToolMessage("3", tool_call_id="c1")]
     assert wire(messages) == [
@@ -90,18 +90,18 @@ def test_tool_calls_and_their_answers_keep_ids_and_names() -> None:
     ]
 
 
-def test_answers_of_parallel_calls_share_one_message() -> None:
+def test_results_of_parallel_calls_share_one_message() -> None:
     messages = [HumanMessage("q"), ToolMessage("1", tool_call_id="a"), ToolMessage("2", tool_call_id="b", name="n")]
     assert wire(messages)[1] == {"role": "tool", "content": [result("1", "a"), result("2", "b", "n")]}
 
 
 @pytest.mark.parametrize(("content", "sent"), [("no such file", "Error: no such file"), ("Error: x", "Error: x")])
-def test_a_failed_tool_says_so(content: str, sent: str) -> None:
+def test_the_result_of_a_failed_tool_begins_with_error(content: str, sent: str) -> None:
     messages = [HumanMessage("q"), ToolMessage(content, tool_call_id="a", status="error")]
     assert wire(messages)[1]["content"] == [result(sent, "a")]
 
 
-def test_anthropic_calls_and_results_inside_content_are_understood() -> None:
+def test_anthropic_calls_and_results_in_content_are_converted() -> None:
     messages = [
         HumanMessage("q"),
         AIMessage([{"type": "text", "text": "hm"}, {"type": "tool_use", "id": "t", "name": "pick", "input": {"c": 1}}]),
@@ -120,7 +120,7 @@ def test_anthropic_calls_and_results_inside_content_are_understood() -> None:
     ]
 
 
-def test_a_call_that_stands_in_content_and_in_tool_calls_is_sent_once() -> None:
+def test_a_call_in_content_and_in_tool_calls_is_sent_once() -> None:
     message = AIMessage(
         [{"type": "tool_use", "id": "t", "name": "pick", "input": {"c": 1}}],
         tool_calls=[{"name": "pick", "args": {"c": 1}, "id": "t"}],
@@ -128,7 +128,7 @@ def test_a_call_that_stands_in_content_and_in_tool_calls_is_sent_once() -> None:
     assert wire([HumanMessage("q"), message])[1]["content"] == [request("pick", {"c": 1}, "t")]
 
 
-def test_an_invalid_call_is_sent_only_if_it_was_answered() -> None:
+def test_an_invalid_call_is_sent_only_if_it_has_a_result() -> None:
     bad = [{"name": "f", "args": '{"a', "id": id_, "error": None, "type": "invalid_tool_call"} for id_ in ("1", "2")]
     messages = [HumanMessage("q"), AIMessage("", invalid_tool_calls=bad), ToolMessage("Error", tool_call_id="2")]
     assert wire(messages)[1:] == [
@@ -145,7 +145,7 @@ def test_an_invalid_call_is_sent_only_if_it_was_answered() -> None:
         AIMessage([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "x"}]),
     ],
 )
-def test_thoughts_stay_out_of_the_history_unless_asked_for(message: AIMessage) -> None:
+def test_reasoning_is_sent_back_only_if_send_reasoning_is_set(message: AIMessage) -> None:
     assert wire([message]) == [text("assistant", "x")]
     assert wire([message], send_reasoning=True) == [text("assistant", "<think>\nhm\n</think>\n\nx")]
 
@@ -153,17 +153,17 @@ def test_thoughts_stay_out_of_the_history_unless_asked_for(message: AIMessage) -
 @pytest.mark.parametrize(
     ("role", "sent"), [("developer", "system"), ("user", "user"), ("assistant", "assistant"), ("human", "user")]
 )
-def test_chat_messages_go_by_their_role(role: str, sent: str) -> None:
+def test_chat_messages_are_converted_by_role(role: str, sent: str) -> None:
     assert wire([ChatMessage(content="x", role=role)]) == [text(sent, "x")]
 
 
-def test_function_messages_are_answers_of_tools() -> None:
+def test_function_messages_are_tool_results() -> None:
     assert wire([HumanMessage("q"), FunctionMessage(content="3", name="add")])[1]["content"] == [
         result("3", name="add")
     ]
 
 
-def test_an_empty_user_message_stays_a_turn() -> None:
+def test_an_empty_user_message_is_sent() -> None:
     assert wire([HumanMessage("")]) == [text("user", "")]
 
 
@@ -180,12 +180,12 @@ def test_an_empty_user_message_stays_a_turn() -> None:
         {"type": "image", "data": IMAGE},
     ],
 )
-def test_pictures_are_read_in_every_form(block: dict[str, Any]) -> None:
+def test_images_are_read_in_every_form(block: dict[str, Any]) -> None:
     pending = to_pending([HumanMessage([{"type": "text", "text": "what?"}, block])])
     assert images(pending) == [ImageSource(IMAGE)]
 
 
-def test_pictures_are_read_from_a_path(tmp_path: Path) -> None:
+def test_images_are_read_from_a_path(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(IMAGE)
     assert images(to_pending([HumanMessage([{"type": "image", "path": str(path)}])])) == [ImageSource(IMAGE)]
@@ -202,23 +202,23 @@ def test_pictures_are_read_from_a_path(tmp_path: Path) -> None:
         {"type": "image", "source": {"type": "url", "url": "https://example.org/a.png"}},
     ],
 )
-def test_a_picture_on_the_web_is_named_not_fetched(block: dict[str, Any]) -> None:
+def test_an_image_url_is_not_downloaded(block: dict[str, Any]) -> None:
     assert images(to_pending([HumanMessage([block])])) == [ImageSource(url="https://example.org/a.png")]
 
 
-def test_the_same_picture_is_uploaded_once() -> None:
+def test_the_same_image_is_uploaded_once() -> None:
     block = {"type": "image", "base64": BASE64}
     sent = wire([HumanMessage([block, "twice", block])])
     handle = {"type": "file", "name": "i.png", "identifier": "file-0", "sizeBytes": 1, "fileType": "image"}
     assert sent == [{"role": "user", "content": [handle, {"type": "text", "text": "twice"}, handle]}]
 
 
-def test_a_file_that_was_uploaded_already_is_named_by_its_handle() -> None:
+def test_an_uploaded_file_is_sent_as_its_handle() -> None:
     handle = FileHandle(name="a.png", identifier="f1", size_bytes=9, file_type="image")
     assert wire([HumanMessage(["look", handle.to_dict()])])[0]["content"][1] == handle.to_dict()
 
 
-def test_what_another_provider_left_in_its_answers_is_skipped() -> None:
+def test_blocks_of_other_providers_are_skipped() -> None:
     content: list[Any] = [
         {"type": "server_tool_call", "id": "1", "name": "search", "args": {}},
         {"type": "non_standard", "value": {}},
@@ -243,18 +243,18 @@ def test_a_text_file_in_base64_is_text() -> None:
         ({"type": "search_result", "title": "T"}, '{"type": "search_result", "title": "T"}'),
     ],
 )
-def test_data_that_a_tool_returned_is_told_as_json(block: dict[str, Any], sent: str) -> None:
+def test_data_that_a_tool_returned_is_sent_as_json(block: dict[str, Any], sent: str) -> None:
     call = AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "1"}])
-    answer = wire([HumanMessage("q"), call, ToolMessage([block], tool_call_id="1")])[-1]
-    assert answer["content"] == [result(sent, "1", "look")]
+    message = wire([HumanMessage("q"), call, ToolMessage([block], tool_call_id="1")])[-1]
+    assert message["content"] == [result(sent, "1", "look")]
 
 
-def test_marks_for_caches_of_others_are_skipped() -> None:
+def test_cache_points_of_other_providers_are_skipped() -> None:
     assert wire([HumanMessage(["hi", {"cachePoint": {"type": "default"}}])]) == [text("user", "hi")]
 
 
 @pytest.mark.parametrize("follow_up", [[], [HumanMessage("what is it?")], [AIMessage("a dog")]])
-def test_pictures_of_tools_move_to_the_next_user_turn(follow_up: list[BaseMessage]) -> None:
+def test_images_that_a_tool_returned_move_to_the_next_user_turn(follow_up: list[BaseMessage]) -> None:
     shown: list[Any] = [{"type": "text", "text": "here"}, {"type": "image", "base64": BASE64}]
     messages = [HumanMessage("q"), ToolMessage(shown, tool_call_id="1"), ToolMessage("done", tool_call_id="2")]
     sent = wire([*messages, *follow_up])
@@ -286,6 +286,6 @@ def test_pictures_of_tools_move_to_the_next_user_turn(follow_up: list[BaseMessag
         ([HumanMessage([{"type": "image", "path": 5}])], "path must be a string"),
     ],
 )
-def test_what_cannot_be_sent_is_named(messages: list[BaseMessage], match: str) -> None:
+def test_an_error_names_what_cannot_be_sent(messages: list[BaseMessage], match: str) -> None:
     with pytest.raises(LMStudioValueError, match=match):
         to_pending(messages)

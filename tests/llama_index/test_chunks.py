@@ -32,7 +32,7 @@ def text(content: str, **more: Any) -> LlmPredictionFragment:
     return LlmPredictionFragment(content, **more)
 
 
-def thought(content: str, kind: str = "reasoning") -> LlmPredictionFragment:
+def reasoning(content: str, kind: str = "reasoning") -> LlmPredictionFragment:
     return LlmPredictionFragment(content, reasoning_type=kind, is_structural=kind != "reasoning")
 
 
@@ -42,8 +42,8 @@ def end(stop_reason: str = "eosFound", **stats: Any) -> PredictionEnd:
     return PredictionEnd({"stopReason": stop_reason, **counts, **stats}, info, {}, {})
 
 
-def call(call_id: str | None = "c1", name: str = "add", *pieces: str, **arguments: Any) -> list[PredictionEvent]:
-    written = [ToolCallArguments(piece) for piece in pieces]
+def call(call_id: str | None = "c1", name: str = "add", *fragments: str, **arguments: Any) -> list[PredictionEvent]:
+    written = [ToolCallArguments(fragment) for fragment in fragments]
     return [ToolCallStart(call_id), ToolCallName(name), *written, ToolCallEnd(call_id, name, arguments)]
 
 
@@ -68,7 +68,7 @@ def calls_of(response: ChatResponse) -> list[tuple[str | None, str, Any]]:
     return [(block.tool_call_id, block.tool_name, block.tool_kwargs) for block in blocks]
 
 
-def test_deltas_are_what_is_new_and_messages_what_there_is() -> None:
+def test_deltas_are_new_text_and_messages_are_cumulative() -> None:
     found = chunks([text("a"), text("b"), end()])
     assert [chunk.delta for chunk in found] == ["a", "b", ""]
     assert [chunk.message.content for chunk in found] == ["a", "ab", "ab"]
@@ -82,31 +82,31 @@ def test_markup_between_the_parts_is_not_shown() -> None:
     assert [chunk.delta for chunk in chunks([text("<|channel|>", is_structural=True), text("a"), end()])] == ["a", ""]
 
 
-def test_thoughts_are_told_beside_the_answer() -> None:
+def test_reasoning_has_a_delta_and_a_block_of_its_own() -> None:
     found = chunks(
         [
-            thought("<think>", "reasoningStartTag"),
-            thought("h"),
-            thought("m"),
-            thought("</think>", "reasoningEndTag"),
+            reasoning("<think>", "reasoningStartTag"),
+            reasoning("h"),
+            reasoning("m"),
+            reasoning("</think>", "reasoningEndTag"),
             text("yes"),
             end(),
         ]
     )
     assert [chunk.additional_kwargs.get("thinking_delta") for chunk in found] == ["h", "m", None, None]
     assert [chunk.delta for chunk in found] == ["", "", "yes", ""]
-    thinking, said = found[-1].message.blocks
-    assert isinstance(thinking, ThinkingBlock)
-    assert thinking.content == "hm"
-    assert said == TextBlock(text="yes")
+    reasoning_block, shown = found[-1].message.blocks
+    assert isinstance(reasoning_block, ThinkingBlock)
+    assert reasoning_block.content == "hm"
+    assert shown == TextBlock(text="yes")
 
 
-def test_thoughts_are_counted() -> None:
-    response = whole([thought("h"), thought("m"), text("yes"), end()])
+def test_reasoning_tokens_are_counted() -> None:
+    response = whole([reasoning("h"), reasoning("m"), text("yes"), end()])
     assert raw(response)["usage"]["completion_tokens_details"] == {"reasoning_tokens": 2}
 
 
-def test_the_last_chunk_has_the_counts_and_the_figures() -> None:
+def test_the_last_chunk_has_usage_and_statistics() -> None:
     *earlier, last = chunks([text("a"), end(tokensPerSecond=50.0, draftTokens=1, acceptedDraftTokensCount=2)])
     assert all(chunk.raw is None for chunk in earlier)
     assert raw(last)["usage"] == {"prompt_tokens": 4, "completion_tokens": 3, "total_tokens": 7}
@@ -119,12 +119,12 @@ def test_the_last_chunk_has_the_counts_and_the_figures() -> None:
     assert (raw(last)["model"], raw(last)["instance_identifier"], raw(last)["context_length"]) == ("m", "m:2", 4096)
 
 
-def test_counts_that_the_server_did_not_make_are_zero() -> None:
+def test_missing_token_counts_are_zero() -> None:
     response = whole([text("a"), PredictionEnd({"stopReason": "eosFound"}, {}, {}, {})])
     assert raw(response)["usage"] == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 
-def test_tokens_from_the_cache_are_counted() -> None:
+def test_cached_tokens_are_counted() -> None:
     response = whole([PromptProgress(1.0, {"cachedTokenCount": 3}), PromptProgress(1.0), text("a"), end()])
     assert raw(response)["usage"]["prompt_tokens_details"] == {"cached_tokens": 3}
 
@@ -140,33 +140,33 @@ def test_tokens_from_the_cache_are_counted() -> None:
         ("userStopped", "userStopped"),
     ],
 )
-def test_the_reason_for_the_end_is_told_in_openais_words(stop_reason: str, finish_reason: str) -> None:
+def test_the_finish_reason_is_in_openais_words(stop_reason: str, finish_reason: str) -> None:
     assert raw(whole([text("a"), end(stop_reason)]))["finish_reason"] == finish_reason
 
 
-def test_a_turn_with_calls_ends_for_tools_whatever_the_server_says() -> None:
+def test_the_finish_reason_of_a_turn_with_calls_is_tool_calls() -> None:
     assert raw(whole([*call(), end("eosFound")]))["finish_reason"] == "tool_calls"
 
 
-def test_an_answer_of_nothing_is_one_empty_chunk() -> None:
+def test_an_empty_response_is_one_empty_chunk() -> None:
     (chunk,) = chunks([end()])
     assert chunk.message.content == ""
     assert chunk.delta == ""
 
 
-def test_an_answer_of_thoughts_alone_is_reported(caplog: pytest.LogCaptureFixture) -> None:
-    response = whole([thought("hm"), end("maxPredictedTokensReached")])
+def test_a_response_of_reasoning_alone_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    response = whole([reasoning("hm"), end("maxPredictedTokensReached")])
     assert raw(response)["only_reasoning"] is True
     assert response.message.content == ""
     assert "all reasoning; raise max_tokens" in caplog.text
 
 
-def test_an_answer_after_thoughts_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
-    assert raw(whole([thought("hm"), text("yes"), end()]))["only_reasoning"] is False
+def test_a_response_after_reasoning_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    assert raw(whole([reasoning("hm"), text("yes"), end()]))["only_reasoning"] is False
     assert not caplog.records
 
 
-def test_a_call_is_shown_as_it_is_written() -> None:
+def test_a_call_is_streamed_as_it_is_written() -> None:
     found = chunks([*call("c1", "add", '{"a"', ": 1}", a=1), end()])
     assert [calls_of(chunk) for chunk in found] == [
         [("c1", "add", "")],
@@ -190,20 +190,20 @@ def test_calls_are_in_the_messages_kwargs_as_well() -> None:
 
 
 def test_nothing_else_is_in_the_messages_kwargs() -> None:
-    found = chunks([thought("hm"), text("yes"), end(tokensPerSecond=1.0)])
+    found = chunks([reasoning("hm"), text("yes"), end(tokensPerSecond=1.0)])
     assert all(chunk.message.additional_kwargs == {} for chunk in found)
 
 
-def test_a_call_without_start_name_or_pieces_is_still_a_call() -> None:
+def test_a_call_without_start_name_or_fragments_is_still_a_call() -> None:
     assert calls_of(whole([ToolCallEnd("c1", "add", {"a": 1}), end()])) == [("c1", "add", {"a": 1})]
 
 
-def test_pieces_of_no_call_are_skipped() -> None:
+def test_fragments_of_no_call_are_skipped() -> None:
     found = chunks([ToolCallName("add"), ToolCallArguments("{"), text("a"), end()])
     assert [chunk.delta for chunk in found] == ["a", ""]
 
 
-def test_pieces_before_the_name_wait_for_it() -> None:
+def test_fragments_before_the_name_are_held_back() -> None:
     events: list[PredictionEvent] = [
         ToolCallStart("c1"),
         ToolCallArguments("{"),
@@ -214,17 +214,17 @@ def test_pieces_before_the_name_wait_for_it() -> None:
     assert calls_of(chunks(events)[0]) == [("c1", "add", "{")]
 
 
-def test_arguments_of_null_are_none_at_all() -> None:
+def test_null_arguments_are_an_empty_dict() -> None:
     assert calls_of(whole([ToolCallEnd("c1", "now", None), end()])) == [("c1", "now", {})]
 
 
-def test_names_that_were_changed_on_the_way_are_the_tools_own_again() -> None:
+def test_names_that_were_changed_for_the_wire_are_restored() -> None:
     response = whole([*call("c1", "Box_int_", value=3), end()], ToolCallOptions(names={"Box_int_": "Box[int]"}))
     assert calls_of(response) == [("c1", "Box[int]", {"value": 3})]
 
 
 @pytest.mark.parametrize("call_id", [None, "", "c1"])
-def test_identifiers_that_are_missing_or_taken_are_made_up(call_id: str | None) -> None:
+def test_missing_and_duplicate_identifiers_are_replaced(call_id: str | None) -> None:
     response = whole([*call("c1"), *call(call_id), end()])
     first, second = (found[0] for found in calls_of(response))
     assert first == "c1"
@@ -236,7 +236,7 @@ def test_two_equal_calls_are_two_calls() -> None:
     assert len(calls_of(whole([*call("c1", a=1), *call("c2", a=1), end()]))) == 2
 
 
-def test_where_one_call_is_allowed_the_first_is_kept() -> None:
+def test_without_parallel_calls_the_first_is_kept() -> None:
     found = chunks([*call("c1", a=1), *call("c2", "add", "{}", a=2), end()], ALONE)
     assert [calls_of(chunk) for chunk in found][-1] == [("c1", "add", {"a": 1})]
     assert len(found) == 3
@@ -253,7 +253,7 @@ def error_of(events: Iterable[PredictionEvent], options: ToolCallOptions | None 
     return caught.value
 
 
-def test_a_call_that_cannot_be_read_is_an_error() -> None:
+def test_a_call_that_cannot_be_parsed_is_an_error() -> None:
     failed = ToolCallFailed({"title": "not JSON", "cause": "a quote is missing"}, '{"a')
     error = error_of([text("So: "), ToolCallStart("c1"), ToolCallName("add"), failed, end()])
     assert "add: not JSON: a quote is missing" in str(error)
@@ -279,11 +279,11 @@ def test_a_failed_call_beside_a_good_one_is_an_error() -> None:
     error_of([*call("c1"), ToolCallStart("c2"), ToolCallFailed({"title": "bad"}), end()])
 
 
-def test_a_required_call_that_did_not_come_is_an_error() -> None:
+def test_a_missing_required_call_is_an_error() -> None:
     assert error_of([text("No."), end()], MUST).text == "No."
 
 
-def test_a_required_call_that_came_is_none() -> None:
+def test_a_required_call_that_came_is_no_error() -> None:
     assert calls_of(whole([*call(), end()], MUST))
 
 
@@ -302,7 +302,7 @@ def token(content: str, log_prob: float, *candidates: tuple[str, float]) -> dict
     return {"text": content, "id": 1, "logProb": log_prob, **({"candidates": others} if others else {})}
 
 
-def test_log_probabilities_are_told_with_their_fragment() -> None:
+def test_log_probabilities_come_with_their_fragment() -> None:
     found = chunks([text("a", tokens=[token("a", -0.1)]), text("b"), end()])
     first, second, _ = (chunk.logprobs for chunk in found)
     assert first is not None
@@ -310,7 +310,7 @@ def test_log_probabilities_are_told_with_their_fragment() -> None:
     assert second is None
 
 
-def test_the_alternatives_of_a_token_stand_together() -> None:
+def test_the_alternatives_of_a_token_are_one_list() -> None:
     response = whole([text("a", tokens=[token("a", -0.1, ("a", -0.1), ("b", -2.5))]), end()])
     assert response.logprobs is not None
     assert [[(one.token, one.logprob) for one in tokens] for tokens in response.logprobs] == [
@@ -319,7 +319,7 @@ def test_the_alternatives_of_a_token_stand_together() -> None:
 
 
 def test_chunks_share_no_message() -> None:
-    found = chunks([thought("hm"), text("a"), text("b"), end()])
+    found = chunks([reasoning("hm"), text("a"), text("b"), end()])
     found[-1].message.blocks = [TextBlock(text="rewritten")]
     found[-2].message.blocks.clear()
     assert found[1].message.content == "a"
@@ -327,7 +327,7 @@ def test_chunks_share_no_message() -> None:
 
 def test_completions_are_cumulative_as_well() -> None:
     builder = ResponseBuilder(ToolCallOptions())
-    events: list[PredictionEvent] = [thought("hm"), text("a"), text("b"), end()]
+    events: list[PredictionEvent] = [reasoning("hm"), text("a"), text("b"), end()]
     found = []
     for event in events:
         step = builder.add(event)
@@ -350,10 +350,10 @@ PREDICTIONS: dict[str, list[PredictionEvent]] = {
     "text": [text("Hel"), text("lo"), end()],
     "reasoning": [
         PromptProgress(1.0, {"cachedTokenCount": 5}),
-        thought("<think>", "reasoningStartTag"),
-        thought("h"),
-        thought("m"),
-        thought("</think>", "reasoningEndTag"),
+        reasoning("<think>", "reasoningStartTag"),
+        reasoning("h"),
+        reasoning("m"),
+        reasoning("</think>", "reasoningEndTag"),
         text("yes"),
         end(),
     ],
@@ -370,7 +370,7 @@ PREDICTIONS: dict[str, list[PredictionEvent]] = {
 
 @pytest.mark.parametrize("options", [ToolCallOptions(), ALONE])
 @pytest.mark.parametrize("name", PREDICTIONS)
-def test_the_last_chunk_is_the_response_of_a_plain_call(name: str, options: ToolCallOptions) -> None:
+def test_the_last_chunk_is_the_non_streaming_response(name: str, options: ToolCallOptions) -> None:
     *earlier, last = chunks(PREDICTIONS[name], options)
     response = whole(PREDICTIONS[name], options)
     assert (last.message, last.raw) == (response.message, response.raw)

@@ -39,7 +39,7 @@ def wire(*messages: ChatMessage, **options: Any) -> list[dict[str, Any]]:
     return found
 
 
-def said(role: str, *texts: str) -> dict[str, Any]:
+def text_message(role: str, *texts: str) -> dict[str, Any]:
     return {"role": role, "content": [{"type": "text", "text": text} for text in texts]}
 
 
@@ -47,7 +47,7 @@ def user(*blocks: Any) -> ChatMessage:
     return ChatMessage(role=MessageRole.USER, blocks=list(blocks))
 
 
-def answer(*blocks: Any, **kwargs: Any) -> ChatMessage:
+def assistant(*blocks: Any, **kwargs: Any) -> ChatMessage:
     return ChatMessage(role=MessageRole.ASSISTANT, blocks=list(blocks), additional_kwargs=kwargs)
 
 
@@ -56,7 +56,7 @@ def result(text: str, call_id: str | None = "c1") -> ChatMessage:
     return ChatMessage(role=MessageRole.TOOL, content=text, additional_kwargs=kwargs)
 
 
-def pictures(*blocks: Any) -> list[ImageSource]:
+def images_in(*blocks: Any) -> list[ImageSource]:
     return images(to_pending([user(*blocks)]))
 
 
@@ -71,12 +71,12 @@ def pictures(*blocks: Any) -> list[ImageSource]:
         ("model", "assistant"),
     ],
 )
-def test_every_role_that_speaks_has_one_on_the_wire(role: str, on_the_wire: str) -> None:
-    assert wire(ChatMessage(role=MessageRole(role), content="hi")) == [said(on_the_wire, "hi")]
+def test_every_role_has_one_on_the_wire(role: str, on_the_wire: str) -> None:
+    assert wire(ChatMessage(role=MessageRole(role), content="hi")) == [text_message(on_the_wire, "hi")]
 
 
 @pytest.mark.parametrize("role", ["tool", "function"])
-def test_answers_of_tools_keep_their_identifier(role: str) -> None:
+def test_tool_results_keep_their_identifier(role: str) -> None:
     message = ChatMessage(role=MessageRole(role), content="3", additional_kwargs={"tool_call_id": "c1"})
     assert wire(message) == [
         {"role": "tool", "content": [{"type": "toolCallResult", "content": "3", "toolCallId": "c1"}]}
@@ -85,23 +85,23 @@ def test_answers_of_tools_keep_their_identifier(role: str) -> None:
 
 def test_several_texts_of_a_message_are_joined_as_its_content_is() -> None:
     message = user(TextBlock(text="a"), TextBlock(text="b"))
-    assert wire(message) == [said("user", message.content or "")]
+    assert wire(message) == [text_message("user", message.content or "")]
 
 
 def test_system_messages_come_first_and_are_one() -> None:
     found = wire(
         ChatMessage(role="system", content="one"), user(TextBlock(text="hi")), ChatMessage(role="system", content="two")
     )
-    assert found == [said("system", "one\n\ntwo"), said("user", "hi")]
+    assert found == [text_message("system", "one\n\ntwo"), text_message("user", "hi")]
 
 
-def test_neighbours_of_one_role_are_one_message() -> None:
-    assert wire(user(TextBlock(text="a")), user(TextBlock(text="b"))) == [said("user", "a\n\nb")]
+def test_neighbors_of_one_role_are_one_message() -> None:
+    assert wire(user(TextBlock(text="a")), user(TextBlock(text="b"))) == [text_message("user", "a\n\nb")]
 
 
-def test_calls_and_their_answers_belong_together() -> None:
+def test_calls_and_their_results_belong_together() -> None:
     call = ToolCallBlock(tool_call_id="c1", tool_name="Box[int]", tool_kwargs={"a": 1})
-    found = wire(user(TextBlock(text="hi")), answer(TextBlock(text="so"), call), result("3"))
+    found = wire(user(TextBlock(text="hi")), assistant(TextBlock(text="so"), call), result("3"))
     request = {"type": "function", "name": "Box_int_", "arguments": {"a": 1}, "id": "c1"}
     assert found[1]["content"] == [
         {"type": "text", "text": "so"},
@@ -111,50 +111,50 @@ def test_calls_and_their_answers_belong_together() -> None:
 
 
 @pytest.mark.parametrize("arguments", ["", "null", "[1]", "{", '"text"'])
-def test_arguments_that_are_no_object_count_as_none(arguments: str) -> None:
+def test_arguments_that_are_no_object_are_dropped(arguments: str) -> None:
     call = ToolCallBlock(tool_call_id="c1", tool_name="now", tool_kwargs=arguments)
-    assert wire(answer(call))[0]["content"][0]["toolCallRequest"]["arguments"] == {}
+    assert wire(assistant(call))[0]["content"][0]["toolCallRequest"]["arguments"] == {}
 
 
 @pytest.mark.parametrize("form", ["dict", "object"])
-def test_calls_of_older_histories_are_understood(form: str) -> None:
+def test_calls_of_older_histories_are_converted(form: str) -> None:
     function: Any = {"name": "add", "arguments": '{"a": 1}'}
     call: Any = {"id": "c1", "type": "function", "function": function}
     if form == "object":
         call = SimpleNamespace(id="c1", function=SimpleNamespace(**function))
-    (message,) = wire(answer(TextBlock(text=""), tool_calls=[call]))
+    (message,) = wire(assistant(TextBlock(text=""), tool_calls=[call]))
     request = message["content"][-1]["toolCallRequest"]
     assert request == {"type": "function", "name": "add", "arguments": {"a": 1}, "id": "c1"}
 
 
 def test_a_call_that_is_a_block_and_in_the_kwargs_is_sent_once() -> None:
     legacy = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
-    (message,) = wire(answer(ToolCallBlock(tool_call_id="c1", tool_name="add", tool_kwargs={}), tool_calls=[legacy]))
+    (message,) = wire(assistant(ToolCallBlock(tool_call_id="c1", tool_name="add", tool_kwargs={}), tool_calls=[legacy]))
     assert len(message["content"]) == 1
 
 
-def test_calls_stand_alone_where_nothing_was_said() -> None:
-    (message,) = wire(answer(TextBlock(text=""), ToolCallBlock(tool_call_id="c1", tool_name="add", tool_kwargs={})))
+def test_a_message_of_calls_alone_has_no_text() -> None:
+    (message,) = wire(assistant(TextBlock(text=""), ToolCallBlock(tool_call_id="c1", tool_name="add", tool_kwargs={})))
     assert [part["type"] for part in message["content"]] == ["toolCallRequest"]
 
 
-def test_the_answer_that_a_returning_tool_leaves_is_the_models() -> None:
-    left = ChatMessage(role=MessageRole.ASSISTANT, content="3", additional_kwargs={"tool_call_id": "c1"})
-    assert wire(left) == [said("assistant", "3")]
+def test_a_returned_tool_output_is_an_assistant_message() -> None:
+    returned = ChatMessage(role=MessageRole.ASSISTANT, content="3", additional_kwargs={"tool_call_id": "c1"})
+    assert wire(returned) == [text_message("assistant", "3")]
 
 
-def test_thoughts_stay_behind_unless_they_are_wanted() -> None:
-    thoughtful = answer(ThinkingBlock(content="hm"), TextBlock(text="yes"))
-    assert wire(thoughtful) == [said("assistant", "yes")]
-    assert wire(thoughtful, send_reasoning=True) == [said("assistant", "<think>\nhm\n</think>\n\n", "yes")]
+def test_reasoning_is_sent_back_only_if_send_reasoning_is_set() -> None:
+    with_reasoning = assistant(ThinkingBlock(content="hm"), TextBlock(text="yes"))
+    assert wire(with_reasoning) == [text_message("assistant", "yes")]
+    assert wire(with_reasoning, send_reasoning=True) == [text_message("assistant", "<think>\nhm\n</think>\n\n", "yes")]
 
 
-def test_an_answer_of_thoughts_alone_is_left_out() -> None:
-    found = wire(user(TextBlock(text="a")), answer(ThinkingBlock(content="hm")), user(TextBlock(text="b")))
-    assert found == [said("user", "a\n\nb")]
+def test_a_message_of_reasoning_alone_is_not_sent() -> None:
+    found = wire(user(TextBlock(text="a")), assistant(ThinkingBlock(content="hm")), user(TextBlock(text="b")))
+    assert found == [text_message("user", "a\n\nb")]
 
 
-def test_pictures_are_read_from_wherever_they_are(tmp_path: Path) -> None:
+def test_images_are_read_in_every_form(tmp_path: Path) -> None:
     file = tmp_path / "dot.png"
     file.write_bytes(PNG)
     blocks = [
@@ -165,19 +165,19 @@ def test_pictures_are_read_from_wherever_they_are(tmp_path: Path) -> None:
         ImageBlock(url=PNG_URL),
     ]
     for block in blocks:
-        assert pictures(block) == [ImageSource(PNG)], block
+        assert images_in(block) == [ImageSource(PNG)], block
 
 
-def test_a_picture_on_the_web_is_only_named() -> None:
-    assert pictures(ImageBlock(url="https://example.org/cat.png")) == [ImageSource(url="https://example.org/cat.png")]
+def test_an_image_url_is_not_downloaded() -> None:
+    assert images_in(ImageBlock(url="https://example.org/cat.png")) == [ImageSource(url="https://example.org/cat.png")]
 
 
 def test_a_stream_is_read_again_for_the_next_turn() -> None:
     block = ImageBlock(image=BytesIO(PNG))
-    assert pictures(block) == pictures(block)
+    assert images_in(block) == images_in(block)
 
 
-def test_a_picture_that_a_tool_returned_is_shown_in_the_next_user_turn() -> None:
+def test_an_image_that_a_tool_returned_moves_to_the_next_user_turn() -> None:
     shown = ChatMessage(
         role=MessageRole.TOOL,
         blocks=[TextBlock(text="a dot"), ImageBlock(image=PNG)],
@@ -188,17 +188,17 @@ def test_a_picture_that_a_tool_returned_is_shown_in_the_next_user_turn() -> None
     assert pending[2].parts == [ImageSource(PNG)]
 
 
-def test_a_picture_without_anything_is_refused() -> None:
+def test_an_empty_image_block_is_rejected() -> None:
     with pytest.raises(LMStudioValueError, match="needs an image, a path or a URL"):
         to_pending([user(ImageBlock())])
 
 
-def test_a_picture_with_another_kind_of_url_is_refused() -> None:
+def test_an_image_with_another_url_scheme_is_rejected() -> None:
     with pytest.raises(LMStudioValueError, match="must begin with"):
         to_pending([user(ImageBlock(url="ftp://example.org/cat.png"))])
 
 
-def test_a_file_that_has_gone_is_named(tmp_path: Path) -> None:
+def test_a_missing_image_file_is_named(tmp_path: Path) -> None:
     file = tmp_path / "dot.png"
     file.write_bytes(PNG)
     block = ImageBlock(path=file)
@@ -209,16 +209,16 @@ def test_a_file_that_has_gone_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"Rain in Oslo.", BytesIO(b"Rain in Oslo.")])
 def test_a_document_of_text_is_sent_as_text(data: Any) -> None:
-    assert wire(user(DocumentBlock(data=data))) == [said("user", "Rain in Oslo.")]
+    assert wire(user(DocumentBlock(data=data))) == [text_message("user", "Rain in Oslo.")]
 
 
 def test_a_document_is_sent_under_its_title(tmp_path: Path) -> None:
     file = tmp_path / "rain.md"
     file.write_text("Rain in Oslo.", encoding="utf-8")
-    assert wire(user(DocumentBlock(path=file, title="Weather"))) == [said("user", "Weather\n\nRain in Oslo.")]
+    assert wire(user(DocumentBlock(path=file, title="Weather"))) == [text_message("user", "Weather\n\nRain in Oslo.")]
 
 
-def test_a_document_that_is_no_text_is_refused() -> None:
+def test_a_document_that_is_not_text_is_rejected() -> None:
     with pytest.raises(LMStudioValueError, match="is not text; extract its text first"):
         to_pending([user(DocumentBlock(data=b"%PDF-1.7 \xff\xfe", document_mimetype="application/pdf"))])
 
@@ -232,7 +232,7 @@ def test_a_document_that_is_no_text_is_refused() -> None:
         (DocumentBlock(url="data:text/plain;base64,abc"), "no readable content"),
     ],
 )
-def test_a_document_that_is_elsewhere_or_nothing_is_refused(block: DocumentBlock, complaint: str) -> None:
+def test_a_document_on_the_web_or_without_content_is_rejected(block: DocumentBlock, complaint: str) -> None:
     with pytest.raises(LMStudioValueError, match=complaint):
         to_pending([user(block)])
 
@@ -251,41 +251,41 @@ def test_citable_and_cited_content_is_sent() -> None:
     citation = CitationBlock(
         cited_content=TextBlock(text="two"), source="s", title="t", additional_location_info={"page": 1}
     )
-    assert wire(user(citable, citation)) == [said("user", "one\ntwo")]
+    assert wire(user(citable, citation)) == [text_message("user", "one\ntwo")]
 
 
 def test_cache_points_are_ignored() -> None:
     point = CachePoint(cache_control=CacheControl(type="ephemeral"))
-    assert wire(user(TextBlock(text="hi"), point)) == [said("user", "hi")]
+    assert wire(user(TextBlock(text="hi"), point)) == [text_message("user", "hi")]
 
 
 @pytest.mark.parametrize(
     ("block", "kind"), [(AudioBlock(audio=b"RIFF0000WAVE"), "audio"), (VideoBlock(video=b"0000ftyp"), "video")]
 )
-def test_sound_and_moving_pictures_are_refused(block: Any, kind: str) -> None:
+def test_audio_and_video_are_rejected(block: Any, kind: str) -> None:
     with pytest.raises(LMStudioValueError, match=f"does not accept {kind} in a user message"):
         to_pending([user(block)])
 
 
-def test_a_call_in_a_user_message_is_refused() -> None:
+def test_a_call_in_a_user_message_is_rejected() -> None:
     with pytest.raises(LMStudioValueError, match="a user message cannot hold a call"):
         to_pending([user(ToolCallBlock(tool_name="add"))])
 
 
-def test_blocks_of_derived_classes_are_understood() -> None:
+def test_blocks_of_derived_classes_are_converted() -> None:
     class Note(TextBlock):
         """A text of the user's own kind."""
 
-    assert wire(user(Note(text="hi"))) == [said("user", "hi")]
+    assert wire(user(Note(text="hi"))) == [text_message("user", "hi")]
 
 
-def test_a_block_of_an_unknown_kind_is_refused() -> None:
+def test_a_block_of_unknown_type_is_rejected() -> None:
     message = ChatMessage.model_construct(role=MessageRole.USER, blocks=[object()], additional_kwargs={})
     with pytest.raises(LMStudioValueError, match="does not accept a object in a user message"):
         to_pending([message])
 
 
-def test_no_messages_at_all_are_refused() -> None:
+def test_an_empty_list_of_messages_is_rejected() -> None:
     with pytest.raises(LMStudioValueError, match="the list of messages is empty"):
         to_pending([])
 
@@ -293,15 +293,15 @@ def test_no_messages_at_all_are_refused() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        answer(tool_calls=[{"id": 5, "function": {"name": "add"}}]),
+        assistant(tool_calls=[{"id": 5, "function": {"name": "add"}}]),
         ChatMessage(role="tool", additional_kwargs={"tool_call_id": 5}),
     ],
 )
-def test_an_identifier_that_is_no_text_is_refused(message: ChatMessage) -> None:
+def test_an_identifier_that_is_no_string_is_rejected(message: ChatMessage) -> None:
     with pytest.raises(LMStudioValueError, match="must be a string; got 5"):
         to_pending([message])
 
 
-def test_a_nameless_call_is_refused() -> None:
+def test_a_call_without_a_name_is_rejected() -> None:
     with pytest.raises(LMStudioValueError, match="has no name"):
-        to_pending([answer(tool_calls=[{"id": "c1"}])])
+        to_pending([assistant(tool_calls=[{"id": "c1"}])])

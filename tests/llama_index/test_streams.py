@@ -23,7 +23,7 @@ def stopped(server: Server) -> bool:
     return bool(server.predictions) and server.predictions[-1].stop_reason == "userStopped"
 
 
-def test_core_takes_it_for_an_async_generator(llm: LMStudio) -> None:
+def test_core_recognizes_it_as_an_async_generator(llm: LMStudio) -> None:
     assert isinstance(streaming(llm, "count"), AsyncGenerator)
 
 
@@ -34,14 +34,14 @@ async def test_it_ends_and_stays_ended(llm: LMStudio) -> None:
         await anext(stream)
 
 
-async def test_sending_into_it_gets_the_next_chunk(llm: LMStudio) -> None:
+async def test_asend_returns_the_next_chunk(llm: LMStudio) -> None:
     stream = streaming(llm, "count")
     assert (await stream.asend(None)).delta == "0"
     await stream.aclose()
 
 
 @pytest.mark.parametrize("thrown", [ValueError("enough"), ValueError])
-async def test_throwing_into_it_stops_the_server(server: Server, llm: LMStudio, thrown: ValueError) -> None:
+async def test_athrow_cancels_the_prediction(server: Server, llm: LMStudio, thrown: ValueError) -> None:
     stream = streaming(llm, "for ever")
     await anext(stream)
     with pytest.raises(ValueError):  # noqa: PT011 - that it is the thrown one is the point
@@ -51,12 +51,12 @@ async def test_throwing_into_it_stops_the_server(server: Server, llm: LMStudio, 
         await anext(stream)
 
 
-async def test_closing_it_before_it_began_asks_for_nothing(server: Server, llm: LMStudio) -> None:
+async def test_closing_it_before_the_first_chunk_sends_nothing(server: Server, llm: LMStudio) -> None:
     await streaming(llm, "count").aclose()
     assert server.predictions == ()
 
 
-async def test_dropping_it_stops_the_server(server: Server, llm: LMStudio) -> None:
+async def test_collecting_it_cancels_the_prediction(server: Server, llm: LMStudio) -> None:
     stream = streaming(llm, "for ever")
     await anext(stream)
     del stream
@@ -64,7 +64,7 @@ async def test_dropping_it_stops_the_server(server: Server, llm: LMStudio) -> No
     await asyncio.to_thread(server.wait_for, lambda: stopped(server))
 
 
-async def test_a_task_that_is_cancelled_while_it_waits_stops_the_server(server: Server, llm: LMStudio) -> None:
+async def test_cancelling_a_waiting_task_cancels_the_prediction(server: Server, llm: LMStudio) -> None:
     async def read() -> None:
         async for _ in streaming(llm, "for ever"):
             pass

@@ -40,7 +40,7 @@ HISTORY: dict[str, Any] = {
 }
 HELLO = {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]}
 
-SAY_HELLO = {"modelSpecifier": QUERY, "history": HELLO, "predictionConfigStack": EMPTY_STACK}
+PREDICT_HELLO = {"modelSpecifier": QUERY, "history": HELLO, "predictionConfigStack": EMPTY_STACK}
 GET_M1 = {"identifier": "m1", "loadConfigStack": EMPTY_STACK}
 CANCEL = {"type": "cancel"}
 

@@ -24,7 +24,7 @@ SAMPLES = [(namespace, name, sample) for namespace, name in EVERY for sample in 
 
 
 def written(value: Any) -> Any:
-    """Return a request as it travels."""
+    """Return a request in wire form."""
     if isinstance(value, WireModel):
         return value.to_dict()
     if isinstance(value, dict):
@@ -97,14 +97,14 @@ def test_every_channel_is_cancelled_with_its_own_packet_or_not_at_all(namespace:
 def test_an_invalid_parameter_gets_a_warning(namespace: Namespace, name: str) -> None:
     pair = SessionPair(namespace)
     parameter, key = {"surely": "wrong"}, "parameter" if (namespace, name) in RPCS else "creationParameter"
-    takes_anything = name in {"startHttpServer", "fuzzyFindStaffPicks"}
+    accepts_anything = name in {"startHttpServer", "fuzzyFindStaffPicks"}
     frame = {"type": "rpcCall", "endpoint": name, "callId": 1, "parameter": parameter}
     if key == "creationParameter":
         frame = {"type": "channelCreate", "endpoint": name, "channelId": 1, key: parameter}
     request = pair.server.receive(json.dumps(frame))
     warnings = [json.loads(text) for text in pair.server.data_to_send()]
-    assert (request is None) is not takes_anything
-    assert len(warnings) == (not takes_anything)
+    assert (request is None) is not accepts_anything
+    assert len(warnings) == (not accepts_anything)
     assert all(warning["type"] == "communicationWarning" and name in warning["warning"] for warning in warnings)
 
 

@@ -244,8 +244,8 @@ def test_the_suggestion_of_the_server_comes_first() -> None:
 @pytest.mark.parametrize("junk", [None, 5, "text", [None], [[]], {"a": []}])
 def test_display_data_with_members_of_other_types_still_decides_the_class(code: str, junk: Any) -> None:
     members, kind, _ = DISPLAY[code]
-    for spoilt in [dict.fromkeys(members, junk), {}]:
-        assert type(to_exception({"title": "t", "displayData": {"code": code, **spoilt}}, "RPC")) is kind
+    for malformed in [dict.fromkeys(members, junk), {}]:
+        assert type(to_exception({"title": "t", "displayData": {"code": code, **malformed}}, "RPC")) is kind
 
 
 @pytest.mark.parametrize("code", [None, 5, [], {}])

@@ -22,7 +22,7 @@ from tests.protocol.samples import PARAMETERS, SUCCESS, TOOL_CALL, fragment, pro
 from tests.requirements import proves
 
 FUZZ = settings(max_examples=200, deadline=None, derandomize=True)
-"""The same examples in every run; a search for new ones is a matter of another number, and of patience."""
+"""The same examples in every run; raise `max_examples` and drop `derandomize` to search for new ones."""
 
 LLM = ENDPOINTS["llm"]
 NAMES = ["listLoaded", "tokenize", "predict", "predict", "getOrLoad", "completeRawText"]
@@ -133,11 +133,11 @@ class Client:
         for exchange in self.exchanges:
             self.session.start(exchange)
 
-    def check_nobody_was_told_twice(self) -> None:
+    def check_each_caller_was_woken_once(self) -> None:
         assert all(len(sink.ends) <= 1 for sink in self.sinks)
 
     def lose(self) -> None:
-        """Lose the connection; from then on everybody has been told."""
+        """Lose the connection, which wakes every caller."""
         self.session.lost(lambda: LMStudioConnectionLostError("gone"))
         assert self.session.idle
 
@@ -149,7 +149,7 @@ def test_no_frame_crashes_a_client_and_every_caller_is_woken_exactly_once(data: 
     client = Client()
     for each in data:
         client.session.receive(each, 0.0)
-        client.check_nobody_was_told_twice()
+        client.check_each_caller_was_woken_once()
     client.lose()
     assert all(len(sink.ends) == 1 for sink in client.sinks)
 
@@ -203,7 +203,7 @@ def test_in_any_order_of_events_every_caller_is_woken_once(ready: bool, acts: li
     client = Client(ready=ready)
     for act in acts:
         act(client)
-        client.check_nobody_was_told_twice()
+        client.check_each_caller_was_woken_once()
     client.lose()
     assert all(len(sink.ends) == 1 for sink in client.sinks)
 

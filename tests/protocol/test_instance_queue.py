@@ -8,7 +8,7 @@ import pytest
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.instance_queue import no_instances
 from tests.protocol.pair import SessionPair
-from tests.protocol.samples import QUERY, SAY_HELLO, fragment
+from tests.protocol.samples import PREDICT_HELLO, QUERY, fragment
 from tests.requirements import proves
 
 SPECIFIER = json.dumps(QUERY)
@@ -18,9 +18,9 @@ ANOTHER = json.dumps({"type": "query", "query": {"identifier": "another"}})
 @proves("C-CLOCK-QUEUE")
 def test_a_packet_for_another_call_on_the_instance_restarts_the_queue_timeout() -> None:
     pair, timeouts = SessionPair(), {"queue_timeout": 600.0, "idle_timeout": 1000.0}
-    running, _ = pair.call("predict", SAY_HELLO, timeouts=timeouts, specifier=SPECIFIER)
-    _, waiting = pair.call("predict", SAY_HELLO, timeouts=timeouts, specifier=SPECIFIER)
-    _, elsewhere = pair.call("predict", SAY_HELLO, timeouts=timeouts, specifier=ANOTHER)
+    running, _ = pair.call("predict", PREDICT_HELLO, timeouts=timeouts, specifier=SPECIFIER)
+    _, waiting = pair.call("predict", PREDICT_HELLO, timeouts=timeouts, specifier=SPECIFIER)
+    _, elsewhere = pair.call("predict", PREDICT_HELLO, timeouts=timeouts, specifier=ANOTHER)
     for _ in range(3):
         pair.pass_time(500.0)
         pair.send(running, fragment("a"))
@@ -34,8 +34,8 @@ def test_a_packet_for_another_call_on_the_instance_restarts_the_queue_timeout() 
 def test_a_packet_on_another_connection_restarts_the_queue_timeout_too() -> None:
     instances = no_instances()
     here, there = SessionPair(instances=instances), SessionPair(instances=instances)
-    _, waiting = here.call("predict", SAY_HELLO, timeouts={"queue_timeout": 600.0}, specifier=SPECIFIER)
-    running, _ = there.call("predict", SAY_HELLO, specifier=SPECIFIER)
+    _, waiting = here.call("predict", PREDICT_HELLO, timeouts={"queue_timeout": 600.0}, specifier=SPECIFIER)
+    running, _ = there.call("predict", PREDICT_HELLO, specifier=SPECIFIER)
     here.pass_time(500.0)
     there.pass_time(500.0)
     there.send(running, fragment("a"))
@@ -46,7 +46,7 @@ def test_a_packet_on_another_connection_restarts_the_queue_timeout_too() -> None
 def test_the_state_of_an_instance_is_dropped_with_its_last_call() -> None:
     instances = no_instances()
     pair = SessionPair(instances=instances)
-    exchange, _ = pair.call("predict", SAY_HELLO, specifier=SPECIFIER)
+    exchange, _ = pair.call("predict", PREDICT_HELLO, specifier=SPECIFIER)
     assert len(instances) == 1
     pair.close(exchange)
     del exchange
@@ -64,7 +64,7 @@ def reply_with_length(pair: SessionPair, queued: Any) -> None:
 @proves("C-CLOCK-QUEUE")
 def test_a_shorter_queue_restarts_the_queue_timeout_and_its_error_has_the_length() -> None:
     pair = SessionPair()
-    _, sink = pair.call("predict", SAY_HELLO, timeouts={"queue_timeout": 100.0}, specifier=SPECIFIER)
+    _, sink = pair.call("predict", PREDICT_HELLO, timeouts={"queue_timeout": 100.0}, specifier=SPECIFIER)
     for queued in (5, 4, 4, 3):
         pair.pass_time(25.0)
         reply_with_length(pair, queued)
@@ -84,7 +84,7 @@ def test_a_shorter_queue_restarts_the_queue_timeout_and_its_error_has_the_length
 def test_the_length_of_a_queue_is_queried_rarely_and_once_for_all_calls() -> None:
     pair = SessionPair()
     for _ in range(20):
-        pair.call("predict", SAY_HELLO, timeouts={"queue_timeout": 600.0}, specifier=SPECIFIER)
+        pair.call("predict", PREDICT_HELLO, timeouts={"queue_timeout": 600.0}, specifier=SPECIFIER)
     for _ in range(59 * 2):
         pair.pass_time(0.5)
     assert len(pair.called) == 1
@@ -94,7 +94,7 @@ def test_the_length_of_a_queue_is_queried_rarely_and_once_for_all_calls() -> Non
 @pytest.mark.parametrize("reply", [None, 5, {}, {"queued": "3"}, {"queued": None}, {"queued": True}])
 def test_a_malformed_queue_length_is_ignored(reply: Any) -> None:
     pair = SessionPair(checked=False)
-    _, sink = pair.call("predict", SAY_HELLO, timeouts={"queue_timeout": 100.0}, specifier=SPECIFIER)
+    _, sink = pair.call("predict", PREDICT_HELLO, timeouts={"queue_timeout": 100.0}, specifier=SPECIFIER)
     pair.pass_time(25.0)
     pair.raw({"type": "rpcResult", "callId": pair.called[-1].call_id, "result": reply})
     pair.pass_time(75.0)
@@ -104,7 +104,7 @@ def test_a_malformed_queue_length_is_ignored(reply: Any) -> None:
 
 def test_a_server_without_the_endpoint_is_queried_once() -> None:
     pair = SessionPair()
-    _, sink = pair.call("predict", SAY_HELLO, timeouts={"queue_timeout": 100.0}, specifier=SPECIFIER)
+    _, sink = pair.call("predict", PREDICT_HELLO, timeouts={"queue_timeout": 100.0}, specifier=SPECIFIER)
     pair.pass_time(25.0)
     warning = "Received RPC call for unknown endpoint, endpoint = getInstanceProcessingState"
     pair.raw({"type": "communicationWarning", "warning": warning, "kind": "rpcCallUnknownEndpoint"})

@@ -1,4 +1,4 @@
-"""The layered form in which settings travel."""
+"""The layered form in which settings are sent."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The server's side of a connection: whom it lets in, and how it warns of what is wrong, which is never an error."""
+"""The server's side of a connection: authentication, requests, and the warnings about invalid input."""
 
 import json
 from typing import Any
@@ -34,10 +34,10 @@ def create(channel_id: int = 1) -> dict[str, Any]:
 
 
 def test_credentials_are_passed_to_the_authenticator() -> None:
-    asked: list[tuple[str, str]] = []
-    made = ServerSession({}, lambda *credentials: asked.append(credentials))
+    received: list[tuple[str, str]] = []
+    made = ServerSession({}, lambda *credentials: received.append(credentials))
     made.receive(json.dumps(AUTH))
-    assert asked == [("me", "secret")]
+    assert received == [("me", "secret")]
     assert made.client == "me"
     assert sent(made) == [{"success": True}]
 
@@ -98,7 +98,7 @@ def test_each_frame_becomes_a_request_of_its_type() -> None:
     assert sent(made) == []
 
 
-def test_an_rpc_is_answered_with_a_result_or_an_error() -> None:
+def test_the_reply_to_an_rpc_is_a_result_or_an_error() -> None:
     made = session()
     made.reply(1, [])
     made.reply(2)
@@ -132,7 +132,7 @@ def test_a_channel_id_may_be_reused_after_its_end() -> None:
         made.close(1)
 
 
-def test_a_keep_alive_is_answered_at_once() -> None:
+def test_a_keep_alive_gets_an_ack_at_once() -> None:
     made = session()
     assert made.receive('{"type":"keepAlive"}') is None
     assert sent(made) == [{"type": "keepAliveAck"}]

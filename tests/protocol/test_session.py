@@ -1,4 +1,4 @@
-"""The client's side of a connection: who gets what, what a warning means, what becomes of a call that is left."""
+"""The client's side of a connection: delivery of replies, warnings, cancel and close."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ from lmstudio_integrations.protocol.exchange import Exchange
 from lmstudio_integrations.protocol.session import ClientSession, closed_early
 from lmstudio_integrations.types.results import PredictionEnd
 from tests.protocol.pair import RecordingSink, SessionPair
-from tests.protocol.samples import CANCEL, EMPTY_STACK, GET_M1, QUERY, SAY_HELLO, SUCCESS, fragment, progress
+from tests.protocol.samples import CANCEL, EMPTY_STACK, GET_M1, PREDICT_HELLO, QUERY, SUCCESS, fragment, progress
 from tests.requirements import proves
 
 TOKENIZE = {"specifier": QUERY, "inputString": "hi"}
@@ -58,13 +58,13 @@ def test_requests_held_back_until_authentication_are_sent_in_order() -> None:
 
 @proves("C-AUTH-REFUSED")
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("result", "reason"),
     [({"success": False, "error": "bad passkey"}, "bad passkey"), ({"success": False}, "no reason")],
 )
-def test_a_rejected_client_receives_the_reason(answer: dict[str, Any], reason: str) -> None:
+def test_a_rejected_client_receives_the_reason(result: dict[str, Any], reason: str) -> None:
     session = ClientSession("me", "secret")
     with pytest.raises(LMStudioAuthenticationError, match=reason) as caught:
-        session.receive(json.dumps(answer), 0.0)
+        session.receive(json.dumps(result), 0.0)
     assert caught.value.title == "Authentication failed"
     assert caught.value.cause is not None
     assert reason in caught.value.cause
@@ -84,7 +84,7 @@ def test_frames_before_the_authentication_result_are_ignored(frame: str) -> None
 @proves("C-IDS")
 def test_no_id_is_used_twice() -> None:
     pair = SessionPair()
-    made = [pair.call("listLoaded"), pair.call("predict", SAY_HELLO), pair.call("listLoaded")]
+    made = [pair.call("listLoaded"), pair.call("predict", PREDICT_HELLO), pair.call("listLoaded")]
     assert len({exchange.id for exchange, _ in made}) == 3
 
 
@@ -125,7 +125,7 @@ def test_a_failed_call_raises_the_error_of_the_server() -> None:
 def test_an_error_of_any_form_ends_the_call(error: Any) -> None:
     pair = SessionPair()
     _, call = pair.call("listLoaded")
-    _, channel = pair.call("predict", SAY_HELLO)
+    _, channel = pair.call("predict", PREDICT_HELLO)
     pair.raw({"type": "rpcError", "callId": 1, "error": error})
     pair.raw({"type": "channelError", "channelId": 2, "error": error})
     for sink in (call, channel):
@@ -139,7 +139,7 @@ def test_an_error_of_any_form_ends_the_call(error: Any) -> None:
 @proves("C-CHANNEL-ERROR")
 def test_a_channel_error_is_raised_after_the_packets() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", SAY_HELLO, operation="Chat response")
+    exchange, sink = pair.call("predict", PREDICT_HELLO, operation="Chat response")
     pair.send(exchange, fragment("so far"))
     pair.server.fail(exchange.id, {"title": "gave up"})
     pair.pump_to_client()
@@ -152,7 +152,7 @@ def test_a_channel_error_is_raised_after_the_packets() -> None:
 def test_late_and_duplicate_frames_are_ignored() -> None:
     pair = SessionPair()
     _, call = pair.call("listLoaded")
-    exchange, channel = pair.call("predict", SAY_HELLO)
+    exchange, channel = pair.call("predict", PREDICT_HELLO)
     for _ in range(2):
         pair.raw({"type": "rpcResult", "callId": 1, "result": []})
         pair.raw({"type": "rpcError", "callId": 1, "error": {}})
@@ -190,7 +190,7 @@ def test_late_and_duplicate_frames_are_ignored() -> None:
 )
 def test_frames_of_unknown_type_or_id_are_ignored(frame: Any) -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", SAY_HELLO)
+    exchange, sink = pair.call("predict", PREDICT_HELLO)
     pair.raw(frame)
     assert (sink.items, sink.ends) == ([], [])
     pair.send(exchange, fragment("a"))
@@ -224,7 +224,7 @@ UNREADABLE: list[Any] = [
 )
 def test_an_unreadable_packet_fails_its_stream_and_cancels_it(frame: Any) -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", SAY_HELLO)
+    exchange, sink = pair.call("predict", PREDICT_HELLO)
     pair.send(exchange, fragment("a"))
     pair.raw(frame)
     pair.pump()
@@ -239,8 +239,8 @@ def test_an_unreadable_packet_fails_its_stream_and_cancels_it(frame: Any) -> Non
 
 def test_a_damaged_packet_fails_no_other_stream() -> None:
     pair = SessionPair()
-    _, damaged = pair.call("predict", SAY_HELLO)
-    other, sink = pair.call("predict", SAY_HELLO)
+    _, damaged = pair.call("predict", PREDICT_HELLO)
+    other, sink = pair.call("predict", PREDICT_HELLO)
     pair.raw('{"type":"channelSend","channelId":1,"mess')
     assert isinstance(damaged.error, LMStudioProtocolError)
     pair.send(other, fragment("a"))
@@ -269,7 +269,7 @@ def test_a_packet_without_a_type_fails_every_kind_of_channel(packet: Any) -> Non
 @pytest.mark.parametrize("packet", [{"type": "fromTheFuture", "a": 1}])
 def test_a_packet_of_unknown_type_is_skipped_and_restarts_the_timeout(packet: dict[str, Any]) -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", SAY_HELLO, timeouts={"idle_timeout": 60.0})
+    exchange, sink = pair.call("predict", PREDICT_HELLO, timeouts={"idle_timeout": 60.0})
     pair.send(exchange, fragment("a"))
     pair.now = 50.0
     pair.send(exchange, packet)
@@ -279,7 +279,7 @@ def test_a_packet_of_unknown_type_is_skipped_and_restarts_the_timeout(packet: di
 
 def test_unknown_members_are_ignored() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", SAY_HELLO)
+    exchange, sink = pair.call("predict", PREDICT_HELLO)
     pair.send(exchange, fragment("a", mood="good"))
     pair.raw({"type": "channelClose", "channelId": exchange.id, "reason": "done"})
     assert (sink.texts, sink.ends) == (["a"], [None])
@@ -289,7 +289,7 @@ def test_unknown_members_are_ignored() -> None:
 @pytest.mark.parametrize("error", [{"title": "old style"}, "old style"])
 def test_the_error_packet_of_older_servers_fails_the_prediction(error: Any) -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", SAY_HELLO, operation="Chat response")
+    exchange, sink = pair.call("predict", PREDICT_HELLO, operation="Chat response")
     pair.send(exchange, {"type": "error", "error": error})
     assert type(sink.error) is LMStudioPredictionError
     assert str(sink.error) == "Chat response error: old style"
@@ -303,7 +303,7 @@ def test_the_error_packet_of_older_servers_fails_the_prediction(error: Any) -> N
 @proves("C-CANCEL")
 def test_cancel_is_sent_once_and_later_packets_are_delivered() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", SAY_HELLO)
+    exchange, sink = pair.call("predict", PREDICT_HELLO)
     pair.send(exchange, fragment("a"))
     pair.client.cancel(exchange)
     pair.client.cancel(exchange)
@@ -331,7 +331,7 @@ def test_cancelling_a_request_that_is_held_back_ends_it_at_once() -> None:
 def test_cancelling_an_rpc_or_an_ended_channel_sends_nothing() -> None:
     pair = SessionPair()
     call, _ = pair.call("listLoaded")
-    exchange, _ = pair.call("predict", SAY_HELLO)
+    exchange, _ = pair.call("predict", PREDICT_HELLO)
     pair.close(exchange)
     pair.client.cancel(call)
     pair.client.cancel(exchange)
@@ -342,7 +342,7 @@ def test_cancelling_an_rpc_or_an_ended_channel_sends_nothing() -> None:
 @pytest.mark.parametrize(
     ("namespace", "name", "parameter", "last"),
     [
-        ("llm", "predict", SAY_HELLO, SUCCESS),
+        ("llm", "predict", PREDICT_HELLO, SUCCESS),
         ("llm", "getOrLoad", GET_M1, {"type": "alreadyLoaded", "info": {}}),
         ("llm", "getOrLoad", GET_M1, {"type": "loadSuccess", "info": {}}),
         ("files", "parseDocument", {"fileIdentifier": "f", "parseOpts": {}}, {"type": "result", "content": ""}),
@@ -366,7 +366,7 @@ def test_nothing_is_cancelled_after_the_last_packet(
 @proves("C-ABANDON")
 def test_closing_a_stream_cancels_it_on_the_server_and_ends_it_once() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", SAY_HELLO)
+    exchange, sink = pair.call("predict", PREDICT_HELLO)
     assert pair.client.has_waiting
     pair.send(exchange, fragment("a"))
     error = LMStudioCancelledError("enough")
@@ -395,7 +395,7 @@ def test_the_result_of_a_closed_call_is_dropped() -> None:
 def test_a_closed_request_that_is_held_back_is_never_sent() -> None:
     pair = SessionPair(authenticated=False)
     sink = RecordingSink()
-    exchange = Exchange(ENDPOINTS["llm"]["predict"], json.dumps(SAY_HELLO), sink, {}, 0.0)
+    exchange = Exchange(ENDPOINTS["llm"]["predict"], json.dumps(PREDICT_HELLO), sink, {}, 0.0)
     pair.client.start(exchange)
     pair.client.close(exchange)
     pair.pump()
@@ -405,17 +405,17 @@ def test_a_closed_request_that_is_held_back_is_never_sent() -> None:
 
 def test_closing_a_client_closes_only_its_own_calls() -> None:
     pair = SessionPair()
-    mine = [pair.call("predict", SAY_HELLO, owner=1), pair.call("listLoaded", owner=1)]
-    other, others_sink = pair.call("predict", SAY_HELLO, owner=2)
-    gone, gone_sink = pair.call("predict", SAY_HELLO, owner=1)
-    pair.client.close(gone)
+    mine = [pair.call("predict", PREDICT_HELLO, owner=1), pair.call("listLoaded", owner=1)]
+    other, others_sink = pair.call("predict", PREDICT_HELLO, owner=2)
+    closed, closed_sink = pair.call("predict", PREDICT_HELLO, owner=1)
+    pair.client.close(closed)
     pair.client.close_owner(1)
     pair.pump()
     errors = [sink.error for _, sink in mine]
     assert all(isinstance(error, LMStudioConnectionLostError) for error in errors)
     assert errors[0] is not errors[1], "exceptions that are raised in several threads are not shared"
-    assert gone_sink.ends == [None]
-    assert {request.channel_id for request in pair.client_packets} == {mine[0][0].id, gone.id}
+    assert closed_sink.ends == [None]
+    assert {request.channel_id for request in pair.client_packets} == {mine[0][0].id, closed.id}
     pair.send(other, fragment("a"))
     pair.close(other)
     assert (others_sink.texts, others_sink.ends) == (["a"], [None])
@@ -432,7 +432,7 @@ def test_closing_a_client_before_authentication_wakes_its_callers_once() -> None
 @proves("C-LOST")
 def test_a_lost_connection_fails_each_call_once_with_its_own_error() -> None:
     pair = SessionPair()
-    sinks = [pair.call("predict", SAY_HELLO)[1], pair.call("listLoaded")[1]]
+    sinks = [pair.call("predict", PREDICT_HELLO)[1], pair.call("listLoaded")[1]]
     pair.client.lost(lambda: LMStudioConnectionLostError("gone"))
     pair.client.lost(lambda: LMStudioConnectionLostError("gone again"))
     errors = [sink.error for sink in sinks]
@@ -455,7 +455,7 @@ def test_a_connection_lost_before_authentication_fails_the_waiting_calls() -> No
 def test_an_unknown_endpoint_fails_every_open_call_to_it() -> None:
     pair = SessionPair()
     sinks = [pair.call("completeRawText", {**_RAW})[1] for _ in range(2)]
-    _, spared = pair.call("predict", SAY_HELLO)
+    _, spared = pair.call("predict", PREDICT_HELLO)
     pair.raw(
         {
             "type": "communicationWarning",
@@ -487,9 +487,9 @@ _RAW = {"modelSpecifier": QUERY, "rawPrompt": "a", "predictionConfigStack": EMPT
 @proves("C-WARNING-FAILS-CALL")
 def test_an_invalid_parameter_fails_the_newest_open_call() -> None:
     pair = SessionPair()
-    _, older = pair.call("predict", SAY_HELLO)
-    _, newest = pair.call("predict", SAY_HELLO)
-    running, touched = pair.call("predict", SAY_HELLO)
+    _, older = pair.call("predict", PREDICT_HELLO)
+    _, newest = pair.call("predict", PREDICT_HELLO)
+    running, touched = pair.call("predict", PREDICT_HELLO)
     pair.send(running, fragment("a"))
     pair.raw(
         {
@@ -529,7 +529,7 @@ def test_a_warning_about_no_call_is_only_logged(
 
 @proves("C-SURROGATES")
 @pytest.mark.parametrize(
-    ("pieces", "texts"),
+    ("fragments", "texts"),
     [
         (["\ud83d", "\ude00!"], ["", "😀!"]),
         (["a\ud83d", "\ude00", "b"], ["a", "😀", "b"]),
@@ -538,16 +538,16 @@ def test_a_warning_about_no_call_is_only_logged(
         (["😀"], ["😀"]),
     ],
 )
-def test_surrogate_pairs_are_joined_across_fragments(pieces: list[str], texts: list[str]) -> None:
+def test_surrogate_pairs_are_joined_across_fragments(fragments: list[str], texts: list[str]) -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", SAY_HELLO)
-    pair.send(exchange, *(fragment(piece) for piece in pieces))
+    exchange, sink = pair.call("predict", PREDICT_HELLO)
+    pair.send(exchange, *(fragment(text) for text in fragments))
     assert sink.texts == texts
 
 
 def test_a_high_surrogate_is_held_back_while_other_packets_arrive() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", SAY_HELLO)
+    exchange, sink = pair.call("predict", PREDICT_HELLO)
     pair.send(exchange, fragment("\ud83d"), progress(1.0), {"type": "fromTheFuture"}, fragment("\ude00"))
     assert sink.texts == ["", "😀"]
 

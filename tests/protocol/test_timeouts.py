@@ -12,8 +12,8 @@ from tests.protocol.samples import (
     CANCEL,
     EMPTY_STACK,
     GET_M1,
+    PREDICT_HELLO,
     QUERY,
-    SAY_HELLO,
     fragment,
     progress,
 )
@@ -62,9 +62,9 @@ def test_a_reply_restarts_the_timeouts_of_all_calls_to_the_endpoint() -> None:
     second, _ = pair.call("listLoaded", timeouts=timeouts)
     _, last = pair.call("listLoaded", timeouts=timeouts)
     _, other = pair.call("getModelInfo", {"specifier": QUERY, "throwIfNotFound": True}, timeouts=timeouts)
-    for answered in (first, second):
+    for replied in (first, second):
         pair.pass_time(59.0)
-        pair.server.reply(answered.id, [])
+        pair.server.reply(replied.id, [])
         pair.pump_to_client()
     expect_timeout(pair, last, "idle_timeout", 60.0)
     assert isinstance(other.error, LMStudioTimeoutError)
@@ -88,7 +88,7 @@ def test_progress_restarts_the_load_timeout_and_its_expiry_cancels_the_load(name
 
 
 QUEUED: list[tuple[Namespace, str, dict[str, Any]]] = [
-    ("llm", "predict", SAY_HELLO),
+    ("llm", "predict", PREDICT_HELLO),
     ("llm", "completeRawText", {"modelSpecifier": QUERY, "rawPrompt": "a", "predictionConfigStack": EMPTY_STACK}),
     ("llm", "tokenize", {"specifier": QUERY, "inputString": "a"}),
     ("llm", "countTokens", {"specifier": QUERY, "inputString": "a"}),
@@ -109,7 +109,7 @@ def test_a_call_without_a_packet_ends_with_the_queue_timeout(
 
 def test_a_call_without_a_queue_timeout_waits_forever() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", SAY_HELLO, timeouts={"first_token_timeout": 1.0, "idle_timeout": 1.0})
+    exchange, sink = pair.call("predict", PREDICT_HELLO, timeouts={"first_token_timeout": 1.0, "idle_timeout": 1.0})
     pair.pass_time(100_000.0)
     assert not sink.ends
     pair.send(exchange, fragment("a"))
@@ -118,8 +118,8 @@ def test_a_call_without_a_queue_timeout_waits_forever() -> None:
 
 def test_an_unanswered_ping_ends_calls_without_a_running_timeout() -> None:
     pair = SessionPair()
-    _, sink = pair.call("predict", SAY_HELLO, timeouts={"idle_timeout": 60.0})
-    _, unlimited = pair.call("predict", SAY_HELLO, timeouts={"idle_timeout": None})
+    _, sink = pair.call("predict", PREDICT_HELLO, timeouts={"idle_timeout": 60.0})
+    _, unlimited = pair.call("predict", PREDICT_HELLO, timeouts={"idle_timeout": None})
     pair.pass_time(1000.0)
     pair.client.unanswered_since = pair.now
     pair.pass_time(59.5)
@@ -135,7 +135,7 @@ def test_an_unanswered_ping_ends_calls_without_a_running_timeout() -> None:
 def test_the_first_token_timeout_starts_with_the_first_packet() -> None:
     pair = SessionPair()
     timeouts = {"first_token_timeout": 300.0, "idle_timeout": 60.0}
-    exchange, sink = pair.call("predict", SAY_HELLO, timeouts=timeouts)
+    exchange, sink = pair.call("predict", PREDICT_HELLO, timeouts=timeouts)
     pair.pass_time(1000.0)
     pair.send(exchange, progress(0.0))
     pair.pass_time(299.0)
@@ -149,7 +149,7 @@ def test_the_first_token_timeout_starts_with_the_first_packet() -> None:
 def test_the_idle_timeout_runs_between_packets(first: dict[str, Any]) -> None:
     pair = SessionPair()
     timeouts = {"first_token_timeout": 300.0, "idle_timeout": 60.0}
-    exchange, sink = pair.call("predict", SAY_HELLO, timeouts=timeouts)
+    exchange, sink = pair.call("predict", PREDICT_HELLO, timeouts=timeouts)
     pair.send(exchange, progress(0.0), first, progress(1.0), {"type": "toolCallGenerationStart"})
     pair.pass_time(59.0)
     pair.send(exchange, first)
@@ -159,7 +159,7 @@ def test_the_idle_timeout_runs_between_packets(first: dict[str, Any]) -> None:
 @proves("C-CLOCK-TOTAL")
 def test_the_total_timeout_is_never_restarted() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", SAY_HELLO, timeouts={"timeout": 100.0, "idle_timeout": 60.0})
+    exchange, sink = pair.call("predict", PREDICT_HELLO, timeouts={"timeout": 100.0, "idle_timeout": 60.0})
     pair.pass_time(50.0)
     pair.send(exchange, fragment("a"))
     pair.pass_time(49.5)
@@ -205,7 +205,7 @@ def test_a_closed_stream_has_no_timeout() -> None:
 
 def test_a_channel_whose_caller_is_gone_is_cancelled() -> None:
     pair = SessionPair()
-    _, sink = pair.call("predict", SAY_HELLO)
+    _, sink = pair.call("predict", PREDICT_HELLO)
     sink.alive = False
     pair.pass_time(0.1)
     assert [request.packet for request in pair.client_packets] == [CANCEL]

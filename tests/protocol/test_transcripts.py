@@ -40,13 +40,13 @@ class Replay:
                 self.session.receive(text, 0.0)
                 continue
             if "type" in frame:
-                self._say(frame)
+                self._send(frame)
             (text,) = self.session.data_to_send()
             self._strict.feed("client", "llm", text)
-            assert self._ids.learn(frame, json.loads(text)) == frame
+            assert self._ids.record(frame, json.loads(text)) == frame
 
-    def _say(self, frame: dict[str, Any]) -> None:
-        """Make the session say what a frame says."""
+    def _send(self, frame: dict[str, Any]) -> None:
+        """Make the session send a frame of the transcript."""
         if frame["type"] == "channelSend":
             self.session.cancel(self.exchanges["channelId", frame["channelId"]])
             return

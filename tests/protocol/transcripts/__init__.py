@@ -96,8 +96,8 @@ class Ids:
     def _name(frame: dict[str, Any]) -> str | None:
         return next((name for name in ("callId", "channelId") if name in frame), None)
 
-    def learn(self, written: dict[str, Any], sent: dict[str, Any]) -> dict[str, Any]:
-        """Take note of the id that a client used; return its frame with the id of the transcript."""
+    def record(self, written: dict[str, Any], sent: dict[str, Any]) -> dict[str, Any]:
+        """Record the id that a client used; return its frame with the id of the transcript."""
         name = self._name(written)
         if name is None or name not in sent:
             return sent
