@@ -55,27 +55,6 @@ class ToolCallOptions:
         return self.names.get(name, name)
 
 
-@dataclass(frozen=True, slots=True)
-class FailedCall:
-    """A tool call that cannot be run.
-
-    Attributes:
-        name: The tool's own name, if it was received.
-        reason: Why it failed, in one line.
-        record: What was received of it.
-    """
-
-    name: str | None
-    reason: str
-    record: ToolCallRecord
-
-    @property
-    def written(self) -> str:
-        """The arguments as the model wrote them, or all that it wrote of the call."""
-        failure = self.record.failure
-        return "".join(self.record.fragments) or (failure and failure.raw_content) or ""
-
-
 class Outcome:
     """A finished prediction, with its tool calls sorted out.
 
@@ -83,22 +62,21 @@ class Outcome:
         result: The prediction.
         options: What the caller expects of tool calls.
         calls: The complete tool calls that are kept.
-        failed: The others.
+        failed: The other tool calls, each with the reason.
     """
 
     def __init__(self, result: PredictionResult, options: ToolCallOptions) -> None:
         self.result = result
         self.options = options
         self.calls: list[ToolCallRecord] = []
-        self.failed: list[FailedCall] = []
+        self.failed: list[tuple[ToolCallRecord, str]] = []
         for record in result.tool_calls:
             if self.calls and not options.parallel:
                 break
             if record.end is not None:
                 self.calls.append(record)
             else:
-                name = record.name and options.own_name(record.name)
-                self.failed.append(FailedCall(name, _reason(record, result), record))
+                self.failed.append((record, _reason(record, result)))
 
     @property
     def finish_reason(self) -> str | None:
@@ -135,18 +113,17 @@ class Outcome:
         stats = self.result.end.stats
         return {_STATS[name]: value for name, value in stats.items() if name in _STATS and value is not None}
 
-    def log_only_reasoning(self) -> None:
-        """Log that the model wrote nothing but reasoning, if it did."""
-        if self.only_reasoning:
-            logger.warning(
-                "the response of %r is all reasoning; raise max_tokens, or set enable_thinking=False",
-                self.result.end.model_info.get("modelKey"),
-            )
+    def log_gaps(self, *, missing_call: bool = True) -> None:
+        """Log that the response is all reasoning, or lacks a required tool call.
 
-    def log_missing_call(self) -> None:
-        """Log that a required tool call is missing, if it is."""
-        if self.lacks_call and not self.only_reasoning:
-            logger.warning("%r: %s", self.result.end.model_info.get("modelKey"), REQUIRED)
+        Args:
+            missing_call: Whether a missing call is logged; otherwise it is the adapter's to report.
+        """
+        model = self.result.end.model_info.get("modelKey")
+        if self.only_reasoning:
+            logger.warning("the response of %r is all reasoning; raise max_tokens, or set enable_thinking=False", model)
+        elif missing_call and self.lacks_call:
+            logger.warning("%r: %s", model, REQUIRED)
 
 
 def token_counts(end: PredictionEnd) -> tuple[int, int, int]:

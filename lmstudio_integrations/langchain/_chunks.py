@@ -9,6 +9,7 @@ What langchain-core does with chunks decides their form:
   block with its number. So tool calls count from `FIRST_TOOL_INDEX`.
 - Core parses `invalid_tool_calls` of a chunk again, leniently, into valid ones. So a call that failed or was cut off is
   invalidated: its last chunk makes the arguments invalid for every parser.
+- A missing call is logged and no error: agents recover from a message without calls, and parsers raise their own.
 """
 
 import json
@@ -65,7 +66,7 @@ class ChunkOptions(ToolCallOptions):
 def to_message(result: PredictionResult, options: ChunkOptions) -> AIMessage:
     """Return the message of a finished prediction."""
     outcome = Outcome(result, options)
-    _log_gaps(outcome)
+    outcome.log_gaps()
     metadata = response_metadata(outcome)
     if result.tokens:
         metadata["logprobs"] = {"content": _logprobs(result.tokens, options.alternatives)}
@@ -81,24 +82,15 @@ def to_message(result: PredictionResult, options: ChunkOptions) -> AIMessage:
         ],
         invalid_tool_calls=[
             invalid_tool_call(
-                name=failed.name,
-                args=failed.written,
-                id=failed.record.id or new_call_id(),
-                error=failed.reason,
+                name=record.name and options.own_name(record.name),
+                args="".join(record.fragments) or (record.failure and record.failure.raw_content) or "",
+                id=record.id or new_call_id(),
+                error=reason,
             )
-            for failed in outcome.failed
+            for record, reason in outcome.failed
         ],
         usage_metadata=usage_metadata(result),
     )
-
-
-def _log_gaps(outcome: Outcome) -> None:
-    """Log that the response is all reasoning, or lacks a required tool call.
-
-    Neither is an error: callers such as agents recover from a message without calls, and parsers raise their own.
-    """
-    outcome.log_only_reasoning()
-    outcome.log_missing_call()
 
 
 def response_metadata(outcome: Outcome, *, with_usage: bool = True) -> dict[str, Any]:
@@ -107,7 +99,7 @@ def response_metadata(outcome: Outcome, *, with_usage: bool = True) -> dict[str,
     metadata: dict[str, Any] = {
         "model_provider": PROVIDER,
         "finish_reason": outcome.finish_reason,
-        "tool_call_errors": [failed.reason for failed in outcome.failed] or None,
+        "tool_call_errors": [reason for _, reason in outcome.failed] or None,
         "token_usage": dict(zip(_TOKEN_USAGE, counts, strict=True)) if with_usage and counts[-1] else None,
         **outcome.model,
         **outcome.stats,
@@ -258,7 +250,7 @@ class ChunkStream:
     def _last_chunk(self) -> ChatGenerationChunk:
         result, with_usage = self._prediction.result(), self._options.usage
         outcome = Outcome(result, self._options)
-        _log_gaps(outcome)
+        outcome.log_gaps()
         message = AIMessageChunk(
             content="",
             response_metadata=response_metadata(outcome, with_usage=with_usage),

@@ -98,14 +98,6 @@ def _ai(message: AIMessage, target: _Target) -> None:
         target.conversation.add_call(name, call_id, arguments)
 
 
-def _tool(message: LangChainToolMessage, target: _Target) -> None:
-    _add_result(target, message.content, message.tool_call_id, message.name, message.status)
-
-
-def _function(message: FunctionMessage, target: _Target) -> None:
-    _add_result(target, message.content, None, message.name, "success")
-
-
 def _chat(message: ChatMessage, target: _Target) -> None:
     convert = _BY_ROLE.get(message.role)
     if convert is None:
@@ -113,16 +105,17 @@ def _chat(message: ChatMessage, target: _Target) -> None:
     convert(message, target)
 
 
-def _chat_ai(message: ChatMessage, target: _Target) -> None:
-    _ai(AIMessage(content=message.content), target)
-
-
 _CONVERTERS: tuple[tuple[type[BaseMessage], _Converter], ...] = (
     (SystemMessage, _system),
     (HumanMessage, _human),
     (AIMessage, _ai),
-    (LangChainToolMessage, _tool),
-    (FunctionMessage, _function),
+    (
+        LangChainToolMessage,
+        lambda message, target: _add_result(
+            target, message.content, message.tool_call_id, message.name, message.status
+        ),
+    ),
+    (FunctionMessage, lambda message, target: _add_result(target, message.content, None, message.name, "success")),
     (ChatMessage, _chat),
 )
 
@@ -131,8 +124,7 @@ _BY_ROLE: dict[str, _Converter] = {
     "developer": _system,
     "user": _human,
     "human": _human,
-    "assistant": _chat_ai,
-    "ai": _chat_ai,
+    **dict.fromkeys(("assistant", "ai"), lambda message, target: _ai(AIMessage(content=message.content), target)),
 }
 
 

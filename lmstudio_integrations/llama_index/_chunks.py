@@ -85,7 +85,7 @@ def completion_response(result: PredictionResult, options: ToolCallOptions) -> C
 
 def _checked(result: PredictionResult, options: ToolCallOptions) -> Outcome:
     outcome = Outcome(result, options)
-    outcome.log_only_reasoning()
+    outcome.log_gaps(missing_call=False)
     _check(outcome)
     return outcome
 
@@ -96,13 +96,15 @@ def _check(outcome: Outcome) -> None:
         raise LlamaIndexToolCallError(REQUIRED, text=text)
     if not outcome.failed:
         return
-    reasons = "; ".join(f"{call.name}: {call.reason}" if call.name else call.reason for call in outcome.failed)
-    written = [(call.record.failure and call.record.failure.raw_content) or call.written for call in outcome.failed]
+    reasons, written = list[str](), list[str]()
+    for record, reason in outcome.failed:
+        reasons.append(f"{outcome.options.own_name(record.name)}: {reason}" if record.name else reason)
+        written.append((record.failure and record.failure.raw_content) or "".join(record.fragments))
     raw = "\n".join(filter(None, written)) or None
     details = f"; the model wrote {shortened(raw)!r}" if raw else ""
     if outcome.finish_reason == "length":
         details += "; the response was cut off: raise max_tokens or the context length"
-    raise LlamaIndexToolCallError(f"a tool call failed: {reasons}{details}", raw_content=raw, text=text)
+    raise LlamaIndexToolCallError(f"a tool call failed: {'; '.join(reasons)}{details}", raw_content=raw, text=text)
 
 
 def _message(text: str, reasoning: ThinkingBlock | None, calls: Sequence[ToolCallBlock]) -> ChatMessage:
@@ -254,7 +256,7 @@ class ResponseBuilder:
         self._call = None
         self._reasoning_block = _reasoning_block_of(result)
         self._outcome = Outcome(result, self._options)
-        self._outcome.log_only_reasoning()
+        self._outcome.log_gaps(missing_call=False)
         return Step(outcome=self._outcome)
 
     def check(self) -> None:

@@ -166,10 +166,6 @@ def _joined(blocks: Sequence[Any], role: Role) -> list[Part]:
     return joined(_parts(blocks, role), "\n")
 
 
-def _text(block: TextBlock, _role: Role) -> list[Part]:
-    return [TextPart(text=block.text)]
-
-
 def _image(block: ImageBlock, _role: Role) -> list[Part]:
     """Read an image; LlamaIndex keeps its bytes as base64."""
     if isinstance(block.image, bytes):
@@ -211,18 +207,6 @@ def _document(block: DocumentBlock, _role: Role) -> list[Part]:
     return [TextPart(text=title + text)]
 
 
-def _citable(block: CitableBlock, role: Role) -> list[Part]:
-    return _parts(block.content, role)
-
-
-def _citation(block: CitationBlock, role: Role) -> list[Part]:
-    return _parts([block.cited_content], role)
-
-
-def _skip(_block: object, _role: Role) -> list[Part]:
-    return []
-
-
 def _reject_media(block: AudioBlock | VideoBlock, role: Role) -> list[Part]:
     kind = "audio" if isinstance(block, AudioBlock) else "video"
     raise LMStudioValueError(f"LM Studio does not accept {kind} in a {role} message; transcribe or describe it first")
@@ -233,13 +217,13 @@ def _reject_call(block: ToolCallBlock, role: Role) -> list[Part]:
 
 
 _BLOCKS: dict[type[Any], Callable[[Any, Role], list[Part]]] = {
-    TextBlock: _text,
+    TextBlock: lambda block, _role: [TextPart(text=block.text)],
     ImageBlock: _image,
     DocumentBlock: _document,
-    CitableBlock: _citable,
-    CitationBlock: _citation,
-    CachePoint: _skip,
-    ThinkingBlock: _skip,
+    CitableBlock: lambda block, role: _parts(block.content, role),
+    CitationBlock: lambda block, role: _parts([block.cited_content], role),
+    CachePoint: lambda _block, _role: [],
+    ThinkingBlock: lambda _block, _role: [],
     AudioBlock: _reject_media,
     VideoBlock: _reject_media,
     ToolCallBlock: _reject_call,

@@ -95,16 +95,6 @@ def _tool_call_end(packet: Packet) -> ToolCallEnd:
     )
 
 
-def _success(packet: Packet) -> PredictionEnd:
-    # Only stats is needed to end a prediction; servers of 2025 may omit the rest (docs/protocol.md#client-versions).
-    return PredictionEnd(
-        _members(_object(packet["stats"]), _STATS),
-        _members(_description(packet, "modelInfo"), _MODEL_INFO),
-        _config(_description(packet, "loadModelConfig")),
-        _config(_description(packet, "predictionConfig")),
-    )
-
-
 def _description(packet: Packet, name: str) -> dict[str, Any]:
     try:
         return _object(packet.get(name, {}))
@@ -147,11 +137,6 @@ def _progress(packet: Packet) -> PromptProgress | None:
     # Servers before January 2026 send no details (docs/protocol.md#predict-packets).
     counts = {name: count for name, count in details.items() if is_count(count)} if is_object(details) else None
     return PromptProgress(progress, counts)
-
-
-def _tool_call_failed(packet: Packet) -> ToolCallFailed:
-    error = _description({"error": error_object(packet.get("error"))}, "error")
-    return ToolCallFailed(error, _string_or_none(packet.get("rawContent")))
 
 
 def _legacy_error(packet: Packet) -> PredictionEvent:
@@ -203,8 +188,16 @@ _EVENTS: dict[str, Callable[[Packet], PredictionEvent | None]] = {
     "toolCallGenerationNameReceived": lambda packet: ToolCallName(_string(packet["name"])),
     "toolCallGenerationArgumentFragmentGenerated": lambda packet: ToolCallArguments(_string(packet["content"])),
     "toolCallGenerationEnd": _tool_call_end,
-    "toolCallGenerationFailed": _tool_call_failed,
-    "success": _success,
+    "toolCallGenerationFailed": lambda packet: ToolCallFailed(
+        _description({"error": error_object(packet.get("error"))}, "error"), _string_or_none(packet.get("rawContent"))
+    ),
+    # Only stats is needed to end a prediction; servers of 2025 may omit the rest (docs/protocol.md#client-versions).
+    "success": lambda packet: PredictionEnd(
+        _members(_object(packet["stats"]), _STATS),
+        _members(_description(packet, "modelInfo"), _MODEL_INFO),
+        _config(_description(packet, "loadModelConfig")),
+        _config(_description(packet, "predictionConfig")),
+    ),
     "error": _legacy_error,  # from older servers only
 }
 

@@ -102,7 +102,7 @@ class EmbedString(TypedDict):
     inputString: str
 
 
-class Generation(TypedDict):
+class PredictionRequest(TypedDict):
     """What all predictions have."""
 
     modelSpecifier: Specifier
@@ -111,13 +111,13 @@ class Generation(TypedDict):
     ignoreServerSessionConfig: NotRequired[Flag]
 
 
-class Predict(Generation):
+class Predict(PredictionRequest):
     """Generate the next message of a conversation."""
 
     history: History
 
 
-class CompleteRawText(Generation):
+class CompleteRawText(PredictionRequest):
     """Continue a text, without a chat template."""
 
     rawPrompt: str

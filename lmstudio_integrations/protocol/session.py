@@ -354,7 +354,7 @@ class ClientSession:
         See docs/protocol.md#rule-unanswered-calls.
         """
         found = _ENDPOINT_IN_WARNING.search(text)
-        name = found.group(1) if found else None
+        name = found and found.group(1)
         # A call that has received packets was accepted, so the warning is not about it.
         affected = [exchange for exchange in self._sent() if exchange.endpoint.name == name and not exchange.packets]
         if not affected:
