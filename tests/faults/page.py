@@ -15,9 +15,10 @@ KEPT = "## Under load\n"
 _HEAD = """\
 # Failures and recovery
 
-Servers restart, laptops sleep, proxies drop connections. This page lists {count} faults and the effect of each on a call.
-It is generated from the fault table in `tests/faults/`. The tests run every row on every interface of the package: a proxy
-between client and server injects the fault, and both the call and the next one must end as the table says.
+Servers restart, laptops sleep, proxies drop connections. This page lists {count} faults and the effect of each on a
+call. It is generated from the fault table in `tests/faults/`. The tests run every row on every interface of the
+package: a proxy between client and server injects the fault, and both the call and the next one must end as the table
+says.
 
 | | predictions | embeddings |
 | --- | --- | --- |
@@ -31,11 +32,11 @@ Four rules cover most rows.
   complete response or none.
 - **The next call works** as soon as the fault is over. You never need a new client or adapter: the next call reconnects
   and reloads a model that was unloaded.
-- **Dead connections are detected.** The tests use short timeouts. With the defaults, `keepalive` detects a dead connection
-  after 20 seconds, before a timeout expires, and the call raises `LMStudioConnectionLostError`.
+- **Dead connections are detected.** The tests use short timeouts. With the defaults, `keepalive` detects a dead
+  connection after 20 seconds, before a timeout expires, and the call raises `LMStudioConnectionLostError`.
 
-The tables use the native client's error names. The LangChain adapters raise subclasses that are LangChain errors as well;
-see [LangChain](reference/langchain.md#errors).
+The tables use the native client's error names. The LangChain adapters raise subclasses that are LangChain errors as
+well; see [LangChain](reference/langchain.md#errors).
 
 `max_retries` is a setting of the adapters. It repeats a call only if the server is unreachable, or if the connection is
 lost before your program has received any of the response. A non-streaming response counts as received when the call
@@ -46,10 +47,10 @@ over. A dash means that the fault cannot occur there, or that the call is not re
 
 def written(old: str) -> str:
     """Return the page; keep the handwritten part of the old one."""
-    by_hand = old[old.index(KEPT) :] if KEPT in old else KEPT
+    handwritten = old[old.index(KEPT) :] if KEPT in old else KEPT
     sections = "\n".join("\n".join(_section(phase)) for phase in Phase)
     surfaces = "\n".join(_surfaces(family) for family in ("native", "LangChain", "LlamaIndex"))
-    return f"{_HEAD.format(count=len(TABLE), surfaces=surfaces)}\n{sections}\n{by_hand}"
+    return f"{_HEAD.format(count=len(TABLE), surfaces=surfaces)}\n{sections}\n{handwritten}"
 
 
 def _surfaces(family: str) -> str:
