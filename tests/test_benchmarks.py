@@ -1,6 +1,6 @@
-"""The parts of the speed benchmark: that the scripted server says what it should, and that the table tells it right.
+"""Tests of the speed benchmark: the scripted server sends the right tokens, and the table renders them.
 
-How fast anything is, no test says.
+No test measures time.
 """
 
 import asyncio
