@@ -48,7 +48,7 @@ _IN_PROSE = re.compile(r"[A-Za-z][\w'\u2019]*|[.,;:!?()]")
 _NOT_PROSE = re.compile(
     r"^(?P<fence> *(?:```+|~~~+)).*?(?:^(?P=fence)[`~]*\s*?$|\Z)"  # fenced code
     r"|^ *:::.*?$"  # a page's reference to a module
-    r"|(?P<ticks>`+).+?(?P=ticks)(?!`)"  # inline code
+    r"|(?<!`)(?P<ticks>`+)(?!`)(?:(?!\n\s*\n).)+?(?<!`)(?P=ticks)(?!`)"  # inline code, within a paragraph
     r"|(?<=\]\()[^)\s]*"  # the address of a link
     r"|https?://\S+",
     re.DOTALL | re.MULTILINE,
