@@ -1,6 +1,6 @@
-"""A chain: a prompt, a model on LM Studio, and a parser that keeps the text.
+"""A chain: a prompt, a model on LM Studio, and a parser that returns the text.
 
-Uses the LM Studio of this machine, or the one that `LMSTUDIO_HOST` names; `LMSTUDIO_MODEL` names another model.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL` to use another model.
 """
 
 import os
@@ -14,24 +14,24 @@ MODEL = os.environ.get("LMSTUDIO_MODEL", "smollm2-135m-instruct")
 
 
 def main() -> None:
-    """Ask the same question twice: once for the whole answer, once for its pieces as they come."""
+    """Run the chain twice: non-streaming, then streaming."""
     prompt = ChatPromptTemplate.from_messages(
         [("system", "You are a helpful assistant."), ("human", "What is the capital of {country}?")]
     )
     model = ChatLMStudio(model=MODEL, temperature=0, max_tokens=100)
     chain = prompt | model | StrOutputParser()
 
-    answer = chain.invoke({"country": "France"})
-    print(answer)
-    assert answer.strip()
+    response = chain.invoke({"country": "France"})
+    print(response)
+    assert response.strip()
 
-    pieces: list[str] = []
-    for piece in chain.stream({"country": "France"}):
-        print(piece, end="", flush=True)
-        pieces.append(piece)
+    chunks: list[str] = []
+    for chunk in chain.stream({"country": "France"}):
+        print(chunk, end="", flush=True)
+        chunks.append(chunk)
     print()
-    assert len(pieces) > 1
-    assert "".join(pieces).strip()
+    assert len(chunks) > 1
+    assert "".join(chunks).strip()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Structured extraction: a text becomes an instance of a pydantic class.
+"""Structured extraction: read an instance of a pydantic model from a text.
 
-The server's grammar lets the model write nothing else, so this works with every model, without tools.
+The server's grammar constrains the output to the schema, so this works with every model, without tools.
 
-Uses the LM Studio of this machine, or the one that `LMSTUDIO_HOST` names; `LMSTUDIO_MODEL` names another model.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL` to use another model.
 """
 
 import os
@@ -19,7 +19,7 @@ PROMPT = f"Which place is this review about, how many euros do adults pay, and w
 
 
 class Review(BaseModel):
-    """What a visitor thinks."""
+    """A visitor's review of a place."""
 
     place: str = Field(max_length=40)
     euros: int | None = Field(ge=0, le=1000)
@@ -27,17 +27,17 @@ class Review(BaseModel):
 
 
 def main() -> None:
-    """Extract a review; once as an instance, once with the answer that it was read from."""
+    """Extract a review, first as an instance, then together with the raw message."""
     model = ChatLMStudio(model=MODEL, temperature=0, max_tokens=200)
 
     review = model.with_structured_output(Review).invoke(PROMPT)
     print(review)
     assert isinstance(review, Review)
 
-    both = model.with_structured_output(Review, include_raw=True).invoke(PROMPT)
-    print(both["raw"].text, both["raw"].usage_metadata)
-    assert both["parsed"] == Review.model_validate_json(both["raw"].text)
-    assert both["parsing_error"] is None
+    result = model.with_structured_output(Review, include_raw=True).invoke(PROMPT)
+    print(result["raw"].text, result["raw"].usage_metadata)
+    assert result["parsed"] == Review.model_validate_json(result["raw"].text)
+    assert result["parsing_error"] is None
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Moving from `ChatOllama`: change the class and four names; a name that nothing reads is refused.
+"""Migrating from `ChatOllama`: change the class and rename four settings. An unknown setting raises an error.
 
-Uses the LM Studio of this machine, or the one that `LMSTUDIO_HOST` names; `LMSTUDIO_MODEL` names another model.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL` to use another model.
 """
 
 import os
@@ -17,8 +17,8 @@ RENAMED = {
 }
 
 
-def refusal(**settings: Any) -> str:
-    """Return why settings are not taken."""
+def error_of(**settings: Any) -> str:
+    """Return the error that the settings raise."""
     try:
         ChatLMStudio(**settings)
     except ValueError as error:
@@ -27,25 +27,25 @@ def refusal(**settings: Any) -> str:
 
 
 def main() -> None:
-    """Ask as before; then see what is said of the old names."""
+    """Send a prompt; then show the error for each old name."""
     model = ChatLMStudio(  # was: ChatOllama(
         model=MODEL,  # was: "smollm2:135m"
         temperature=0.5,
         top_k=40,
         seed=7,
-        context_length=2048,  # was: num_ctx=2048; acts when this object loads the model
+        context_length=2048,  # was: num_ctx=2048; takes effect if this object loads the model
         max_tokens=40,  # was: num_predict=40
-        ttl=300,  # was: keep_alive="5m"; acts when this object loads the model
-        on_config_mismatch="ignore",  # with another window, too, if it is loaded already
+        ttl=300,  # was: keep_alive="5m"; takes effect if this object loads the model
+        on_config_mismatch="ignore",  # no warning if it is already loaded with another context length
     )
-    answer = model.invoke("Why is the sky blue?")
-    print(answer.text)
-    assert answer.text.strip()
-    assert answer.usage_metadata
-    assert answer.usage_metadata["output_tokens"] <= 40
+    response = model.invoke("Why is the sky blue?")
+    print(response.text)
+    assert response.text.strip()
+    assert response.usage_metadata
+    assert response.usage_metadata["output_tokens"] <= 40
 
     for old, new in RENAMED.items():
-        assert f"did you mean {new!r}?" in refusal(model=MODEL, **{old: 1})
+        assert f"did you mean {new!r}?" in error_of(model=MODEL, **{old: 1})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Moving from `ChatOpenAI(base_url=…)`: change the class, keep the settings, and get what was missing.
+"""Migrating from `ChatOpenAI(base_url=…)`: change the class, keep the settings, and get more metadata.
 
-Uses the LM Studio of this machine, or the one that `LMSTUDIO_HOST` names; `LMSTUDIO_MODEL` names another model.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL` to use another model.
 """
 
 import os
@@ -11,30 +11,30 @@ MODEL = os.environ.get("LMSTUDIO_MODEL", "smollm2-135m-instruct")
 
 
 def main() -> None:
-    """Ask as before, then for what the OpenAI layer does not tell."""
+    """Send a prompt as before; then read metadata that the OpenAI-compatible API lacks."""
     model = ChatLMStudio(  # was: ChatOpenAI(
         model=MODEL,
-        # was: base_url="http://localhost:1234/v1"; now the LM Studio of this machine is found
-        # was: api_key="lm-studio"; now only if the server asks for a token
+        # was: base_url="http://localhost:1234/v1"; LM Studio on this machine is discovered
+        # was: api_key="lm-studio"; only if the server requires a token
         temperature=0.5,
         max_tokens=40,
         timeout=120,
         max_retries=2,
     )
 
-    answer = model.invoke("Why is the sky blue?")
-    print(answer.text)
-    assert answer.text.strip()
+    response = model.invoke("Why is the sky blue?")
+    print(response.text)
+    assert response.text.strip()
 
     *_, last = model.stream("Why is the sky blue?")
-    print(last.usage_metadata, f"{last.response_metadata['tokens_per_second']:.0f} tokens a second")
+    print(last.usage_metadata, f"{last.response_metadata['tokens_per_second']:.0f} tokens per second")
     assert last.usage_metadata
     assert last.usage_metadata["output_tokens"] <= 40
 
     tokens = model.get_num_tokens("Why is the sky blue?")
-    window = model.load_profile().get("max_input_tokens", 0)
-    print(f"{tokens} tokens of {window}")
-    assert 0 < tokens < window
+    limit = model.load_profile().get("max_input_tokens", 0)
+    print(f"{tokens} tokens of {limit}")
+    assert 0 < tokens < limit
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Images: a picture goes to the model as a content block of the question.
+"""Images: send an image to the model as a content block.
 
-Uses the LM Studio of this machine, or the one that `LMSTUDIO_HOST` names; `LMSTUDIO_VISION_MODEL` names another model.
-Take one that can see.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_VISION_MODEL` to use another model with
+vision support.
 """
 
 import base64
@@ -16,29 +16,29 @@ from lmstudio_integrations.langchain import ChatLMStudio
 MODEL = os.environ.get("LMSTUDIO_VISION_MODEL", "google/gemma-3-4b")
 
 
-def png(colour: tuple[int, int, int], size: int = 64) -> bytes:
-    """Draw a square of one colour."""
+def png(color: tuple[int, int, int], size: int = 64) -> bytes:
+    """Return a PNG image: a square of one color."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
-    rows = (b"\0" + bytes(colour) * size) * size
+    rows = (b"\0" + bytes(color) * size) * size
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def main() -> None:
-    """Show a red square."""
-    picture = base64.b64encode(png((255, 0, 0))).decode()
+    """Send a red square."""
+    image = base64.b64encode(png((255, 0, 0))).decode()
     question = HumanMessage(
         [
-            {"type": "text", "text": "Which colour has this square? Answer in one word."},
-            {"type": "image", "base64": picture, "mime_type": "image/png"},
+            {"type": "text", "text": "What color is this square? Answer in one word."},
+            {"type": "image", "base64": image, "mime_type": "image/png"},
         ]
     )
-    answer = ChatLMStudio(model=MODEL, temperature=0, max_tokens=200).invoke([question])
-    print(answer.text)
-    assert "red" in answer.text.lower()
+    response = ChatLMStudio(model=MODEL, temperature=0, max_tokens=200).invoke([question])
+    print(response.text)
+    assert "red" in response.text.lower()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Model management: load a model as it is needed, watch it load, ask what it can do, and let it go.
+"""Model management: load a model with your settings, watch the progress, read its profile, and unload it.
 
-Uses the LM Studio of this machine, or the one that `LMSTUDIO_HOST` names; `LMSTUDIO_MODEL` names another model.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL` to use another model.
 """
 
 import os
@@ -12,7 +12,7 @@ MODEL = os.environ.get("LMSTUDIO_MODEL", "smollm2-135m-instruct")
 
 
 def main() -> None:
-    """Load an instance of one's own, use it, unload it; then use whatever is loaded."""
+    """Load a separate instance, use it and unload it; then use the default load policy."""
     progress: list[float] = []
     model = ChatLMStudio(
         model=MODEL,
@@ -28,19 +28,19 @@ def main() -> None:
     assert progress[-1] == 1.0
     assert profile.get("max_input_tokens") == 2048
 
-    answer = model.invoke("Hello!")
-    identifier = answer.response_metadata["instance_identifier"]
-    assert answer.response_metadata["context_length"] == 2048
+    response = model.invoke("Hello!")
+    identifier = response.response_metadata["instance_identifier"]
+    assert response.response_metadata["context_length"] == 2048
 
     with lms.Client() as client:
         print([loaded.identifier for loaded in client.list_loaded_models()])
         client.llm.unload(identifier)
         assert identifier not in [loaded.identifier for loaded in client.list_loaded_models()]
 
-    # The usual policy: take what is loaded, else load it; after ten minutes without a call it goes by itself.
-    answer = ChatLMStudio(model=MODEL, ttl=600, max_tokens=20).invoke("Hello!")
-    print(answer.text)
-    assert answer.text.strip()
+    # The default policy: use the model if it is loaded, else load it. It is unloaded after ten idle minutes.
+    response = ChatLMStudio(model=MODEL, ttl=600, max_tokens=20).invoke("Hello!")
+    print(response.text)
+    assert response.text.strip()
 
 
 if __name__ == "__main__":

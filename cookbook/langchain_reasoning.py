@@ -1,7 +1,7 @@
-"""Reasoning: what the model thinks comes apart from what it says, whole and streamed, and can be switched off.
+"""Reasoning: read it separately from the text, non-streaming and streaming, and turn it off.
 
-Uses the LM Studio of this machine, or the one that `LMSTUDIO_HOST` names; `LMSTUDIO_REASONING_MODEL` names another
-model. Take one that thinks before it answers, and can do without.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_REASONING_MODEL` to use another model
+whose reasoning can be turned off.
 """
 
 import os
@@ -13,23 +13,23 @@ QUESTION = "What is 17 * 23?"
 
 
 def main() -> None:
-    """Ask for a sum three times."""
+    """Send the question three times: non-streaming, streaming, and without reasoning."""
     model = ChatLMStudio(model=MODEL, temperature=0, max_tokens=2000)
 
-    answer = model.invoke(QUESTION)
-    thoughts = "".join(block.get("reasoning", "") for block in answer.content_blocks if block["type"] == "reasoning")
-    print(f"It thought: {thoughts}\nIt said: {answer.text}\nIt cost: {answer.usage_metadata}")
-    assert thoughts.strip()
-    assert "391" in answer.text
+    response = model.invoke(QUESTION)
+    reasoning = "".join(block.get("reasoning", "") for block in response.content_blocks if block["type"] == "reasoning")
+    print(f"Reasoning: {reasoning}\nText: {response.text}\nUsage: {response.usage_metadata}")
+    assert reasoning.strip()
+    assert "391" in response.text
 
-    kinds: list[str] = []
+    types: list[str] = []
     for chunk in model.stream(QUESTION):
-        kinds += [block["type"] for block in chunk.content_blocks]
-    assert kinds.index("reasoning") < kinds.index("text")
+        types += [block["type"] for block in chunk.content_blocks]
+    assert types.index("reasoning") < types.index("text")
 
-    quick = model.invoke(QUESTION, enable_thinking=False)
-    print(f"Without a thought: {quick.text}")
-    assert all(block["type"] != "reasoning" for block in quick.content_blocks)
+    direct = model.invoke(QUESTION, enable_thinking=False)
+    print(f"Without reasoning: {direct.text}")
+    assert all(block["type"] != "reasoning" for block in direct.content_blocks)
 
 
 if __name__ == "__main__":

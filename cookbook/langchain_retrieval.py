@@ -1,7 +1,7 @@
-"""Retrieval: embed documents, find the one that a question is about, and let a model answer from it.
+"""Retrieval: embed documents, retrieve the one that matches a question, and answer from it.
 
-Uses the LM Studio of this machine, or the one that `LMSTUDIO_HOST` names; `LMSTUDIO_MODEL` and
-`LMSTUDIO_EMBEDDING_MODEL` name other models.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL` and `LMSTUDIO_EMBEDDING_MODEL` to use
+other models.
 """
 
 import os
@@ -26,12 +26,12 @@ QUESTION = "How much does the swimming pool cost for adults?"
 
 
 def join(documents: list[Document]) -> str:
-    """Return the texts of documents as one."""
+    """Join the texts of documents."""
     return "\n".join(document.page_content for document in documents)
 
 
 def main() -> None:
-    """Ask about one of three texts."""
+    """Answer a question from one of three texts."""
     store = InMemoryVectorStore.from_texts(list(TEXTS), LMStudioEmbeddings(model=EMBEDDING_MODEL))
     retriever = store.as_retriever(search_kwargs={"k": 1})
     assert join(retriever.invoke(QUESTION)) == TEXTS[1]
@@ -41,9 +41,9 @@ def main() -> None:
     )
     model = ChatLMStudio(model=MODEL, temperature=0, max_tokens=100)
     chain = {"context": retriever | join, "question": RunnablePassthrough()} | prompt | model | StrOutputParser()
-    answer = chain.invoke(QUESTION)
-    print(answer)
-    assert answer.strip()
+    response = chain.invoke(QUESTION)
+    print(response)
+    assert response.strip()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A conversation, streamed: show the pieces as they come, keep the whole for the next turn, stop in the middle.
+"""A streaming chat: print chunks as they arrive, add the message to the next turn, and cancel early.
 
-Uses the LM Studio of this machine, or the one that `LMSTUDIO_HOST` names; `LMSTUDIO_MODEL` names another model.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL` to use another model.
 """
 
 import os
@@ -12,36 +12,36 @@ from lmstudio_integrations.langchain import ChatLMStudio
 MODEL = os.environ.get("LMSTUDIO_MODEL", "smollm2-135m-instruct")
 
 
-def say(model: ChatLMStudio, messages: list[BaseMessage]) -> AIMessageChunk:
-    """Print an answer while it comes, and return the whole of it."""
-    answer = AIMessageChunk(content="")
+def stream_response(model: ChatLMStudio, messages: list[BaseMessage]) -> AIMessageChunk:
+    """Print a response as it is generated; return the complete message."""
+    response = AIMessageChunk(content="")
     for chunk in model.stream(messages):
         print(chunk.text, end="", flush=True)
-        answer += chunk
+        response += chunk
     print()
-    return answer
+    return response
 
 
 def main() -> None:
-    """Ask twice, then ask for more than is wanted."""
+    """Run two turns of a chat; then cancel a long response."""
     model = ChatLMStudio(model=MODEL, temperature=0, max_tokens=60)
 
     messages: list[BaseMessage] = [SystemMessage("You are a helpful assistant."), HumanMessage("Why is the sky blue?")]
-    first = say(model, messages)
-    second = say(model, [*messages, first, HumanMessage("Say it in five words.")])
-    for answer in (first, second):
-        print(answer.usage_metadata, answer.response_metadata["finish_reason"])
+    first = stream_response(model, messages)
+    second = stream_response(model, [*messages, first, HumanMessage("Say it in five words.")])
+    for message in (first, second):
+        print(message.usage_metadata, message.response_metadata["finish_reason"])
     assert first.usage_metadata
     assert second.usage_metadata
     assert second.usage_metadata["input_tokens"] > first.usage_metadata["input_tokens"]
 
-    pieces: list[str] = []
+    texts: list[str] = []
     for chunk in model.stream("Count to a thousand, one number a line."):
-        pieces.append(chunk.text)
-        if len(pieces) == 5:
-            break  # the server stops, too
-    print("".join(pieces))
-    assert len(pieces) == 5
+        texts.append(chunk.text)
+        if len(texts) == 5:
+            break  # cancels the prediction on the server
+    print("".join(texts))
+    assert len(texts) == 5
 
 
 if __name__ == "__main__":

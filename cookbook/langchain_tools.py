@@ -1,7 +1,7 @@
-"""Tools by hand: the model asks for calls, the program runs them, and the model answers from the results.
+"""A tool loop without an agent: run the tool calls of the model and send the results back.
 
-Uses the LM Studio of this machine, or the one that `LMSTUDIO_HOST` names; `LMSTUDIO_TOOL_MODEL` names another model.
-Take one that was trained for tool use.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_TOOL_MODEL` to use another model that was
+trained for tool use.
 """
 
 import os
@@ -16,12 +16,12 @@ MODEL = os.environ.get("LMSTUDIO_TOOL_MODEL", "qwen/qwen3-4b")
 
 @tool
 def pier(destination: str) -> str:
-    """Tell from which pier the ferries to a destination leave."""
+    """Return the pier of the ferries to a destination."""
     return f"Ferries to the {destination} leave from pier 7."
 
 
 def main() -> None:
-    """Ask for a ferry."""
+    """Answer a question with one tool call."""
     model = ChatLMStudio(model=MODEL, temperature=0).bind_tools([pier])
     messages: list[BaseMessage] = [HumanMessage("From which pier does the ferry to the island leave?")]
 
@@ -33,9 +33,9 @@ def main() -> None:
         print(f"{call['name']}({call['args']}) = {result.content}")
         messages.append(result)
 
-    answer = model.invoke(messages)
-    print(answer.text)
-    assert "7" in answer.text
+    response = model.invoke(messages)
+    print(response.text)
+    assert "7" in response.text
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""An agent with tools: LlamaIndex's `FunctionAgent` looks something up and answers.
+"""An agent: LlamaIndex's `FunctionAgent` calls a tool and answers.
 
-Uses the LM Studio of this machine, or the one that `LMSTUDIO_HOST` names; `LMSTUDIO_MODEL` names another model. Take
-one that was trained for tool use. The first turn is made to call the tool, so that small models do it, too.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL` to use another model, preferably one
+that was trained for tool use. The first turn forces the tool call, so this also works with small models.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ DEPARTURES = {"island": "every hour, from the north pier", "town": "at nine and 
 
 
 def departures(destination: str) -> str:
-    """Tell when and from where the ferries to a destination leave."""
+    """Return the times and the pier of the ferries to a destination."""
     return DEPARTURES.get(destination.lower(), f"There is no ferry to {destination!r}; there are {list(DEPARTURES)}.")
 
 
 async def main() -> None:
-    """Ask for a ferry."""
+    """Run the agent and print its tool calls."""
     llm = await LMStudio(model=MODEL, temperature=0, max_tokens=200).aload()
     agent = FunctionAgent(
         tools=[departures],
@@ -33,11 +33,11 @@ async def main() -> None:
 
     handler = agent.run("When does the ferry to the island leave?")
     results = [event async for event in handler.stream_events() if isinstance(event, ToolCallResult)]
-    answer = await handler
+    response = await handler
 
     for result in results:
         print(f"{result.tool_name}({result.tool_kwargs}) = {result.tool_output.content}")
-    print(answer)
+    print(response)
     assert [result.tool_name for result in results][:1] == ["departures"]
     assert all(isinstance(result.tool_kwargs["destination"], str) for result in results)
 

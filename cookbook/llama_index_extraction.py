@@ -1,8 +1,8 @@
-"""Structured extraction: a text becomes an instance of a pydantic class, whole or as it grows.
+"""Structured extraction: read an instance of a pydantic model from a text, non-streaming and streaming.
 
-The server's grammar lets the model write nothing else, so this works with every model, without tools.
+The server's grammar constrains the output to the schema, so this works with every model, without tools.
 
-Uses the LM Studio of this machine, or the one that `LMSTUDIO_HOST` names; `LMSTUDIO_MODEL` names another model.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL` to use another model.
 """
 
 import os
@@ -19,7 +19,7 @@ PROMPT = PromptTemplate("Extract the place and the price from this text.\n\n{tex
 
 
 class Offer(BaseModel):
-    """Something that one can pay for."""
+    """A price for a place."""
 
     place: str = Field(max_length=40)
     euros: int = Field(ge=0, le=1000)
@@ -33,9 +33,9 @@ def main() -> None:
     print(offer)
     assert isinstance(offer, Offer)
 
-    growing = list(llm.stream_structured_predict(Offer, PROMPT, text=TEXT))
-    print(f"in {len(growing)} steps: {growing[-1]}")
-    assert isinstance(growing[-1], Offer)
+    partial = list(llm.stream_structured_predict(Offer, PROMPT, text=TEXT))
+    print(f"in {len(partial)} steps: {partial[-1]}")
+    assert isinstance(partial[-1], Offer)
 
 
 if __name__ == "__main__":

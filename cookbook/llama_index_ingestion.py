@@ -1,7 +1,7 @@
-"""An ingestion pipeline: split documents, embed the pieces, and find the piece that fits a question.
+"""An ingestion pipeline: split documents, embed the nodes, and find the node that matches a question.
 
-Uses the LM Studio of this machine, or the one that `LMSTUDIO_HOST` names; `LMSTUDIO_EMBEDDING_MODEL` names another
-model. Some models want instructions before the texts, which their cards tell: `query_instruction="search_query: "`.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_EMBEDDING_MODEL` to use another model. Some
+models expect a prefix; see the model card, and pass it as `query_instruction="search_query: "`.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ QUESTION = "How much does the swimming pool cost for adults?"
 
 
 async def main() -> None:
-    """Embed three documents and search in them."""
+    """Embed three documents and search them."""
     embed_model = LMStudioEmbedding(model=EMBEDDING_MODEL)
     pipeline = IngestionPipeline(transformations=[TokenTextSplitter(chunk_size=64, chunk_overlap=0), embed_model])
 
@@ -32,7 +32,7 @@ async def main() -> None:
     question = await embed_model.aget_query_embedding(QUESTION)
     best = max(nodes, key=lambda node: embed_model.similarity(question, node.get_embedding()))
 
-    print(f"{len(nodes)} pieces; the best is: {best.get_content()}")
+    print(f"{len(nodes)} nodes; the best match: {best.get_content()}")
     assert best.get_content() == TEXTS[1]
 
 

@@ -1,7 +1,7 @@
-"""A query engine: index texts by their embeddings, and answer a question from the ones that fit.
+"""A query engine: index texts by their embeddings, and answer a question from the best match.
 
-Uses the LM Studio of this machine, or the one that `LMSTUDIO_HOST` names; `LMSTUDIO_MODEL` and
-`LMSTUDIO_EMBEDDING_MODEL` name other models.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL` and `LMSTUDIO_EMBEDDING_MODEL` to use
+other models.
 """
 
 import os
@@ -22,7 +22,7 @@ QUESTION = "How much does the swimming pool cost for adults?"
 
 
 def main() -> None:
-    """Ask about one of three texts."""
+    """Answer a question from one of three texts."""
     documents = [Document(text=text) for text in TEXTS]
     index = VectorStoreIndex.from_documents(documents, embed_model=LMStudioEmbedding(model=EMBEDDING_MODEL))
     engine = index.as_query_engine(llm=LMStudio(model=MODEL, temperature=0, max_tokens=100), similarity_top_k=1)

@@ -1,6 +1,6 @@
 """The client's half of the soak: every interface of the package, for minutes, through proxies that misbehave.
 
-Each caller asks the server to repeat a text that nobody else sends, and compares. Called by `soak.py`.
+Each caller makes the server repeat a text that nobody else sends, and compares. Called by `soak.py`.
 """
 
 import gc
@@ -235,17 +235,17 @@ def report(
         "duration": f"{minutes:g} minutes, seed {seed}",
         "callers": f"{CALLERS} threads, {len(SURFACES)} interfaces",
         "calls": f"{total.ended.total():,}",
-        "worked": f"{total.ended['worked']:,}",
-        "stopped early by the caller": f"{total.ended['stopped']:,}",
+        "succeeded": f"{total.ended['worked']:,}",
+        "cancelled early by the caller": f"{total.ended['stopped']:,}",
         "errors": f"{sum(errors.values()):,}",
         "first success after an error": f"{total.recoveries:,}",
-        "raw exceptions": len(total.raw),
+        "exceptions of other packages": len(total.raw),
         "stuck calls": len(stuck),
         "wrong responses": len(total.wrong),
         "longest call": f"{total.longest:.1f} s",
         "threads, before and after": f"{before.threads}, {after.threads}",
         "file descriptors, before and after": f"{before.files}, {after.files}",
-        "memory, second and last quarter": f"{second:.1f} MB, {last:.1f} MB",
+        "memory, second and last quarter of the run": f"{second:.1f} MB, {last:.1f} MB",
     }
     print("| | |\n| --- | --- |")
     for name, value in rows.items():

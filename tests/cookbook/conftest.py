@@ -1,4 +1,4 @@
-"""Servers for what the documentation shows: the cookbook's models, all of them scripted or as real as they can be."""
+"""Servers with the cookbook's models, for the examples in the documentation: all scripted, or real where possible."""
 
 import re
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED, load, parse_model
 
 COOKBOOK = Path(__file__).parents[2] / "cookbook"
-CATALOGUE = load(COOKBOOK / "catalog.toml")
+CATALOG = load(COOKBOOK / "catalog.toml")
 VARIABLES = re.findall(r"`(LMSTUDIO_\w*MODEL)`", (COOKBOOK / "README.md").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(autouse=True)
 def plain_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget what the developer's machine says of servers and models, unless these are what is tested."""
+    """Unset the environment variables of servers and models, except in live tests."""
     if request.node.get_closest_marker("live"):
         return
     for name in (*TOKEN_VARIABLES, *VARIABLES):
@@ -26,8 +26,8 @@ def plain_environment(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """A server that has the cookbook's models, with scripted ones under the keys of the bundled ones."""
-    models = [parse_model(model.key, scripted=True) if model.key in BUNDLED else model for model in CATALOGUE.models]
+    """A server with the cookbook's models; the bundled models are replaced by scripted ones."""
+    models = [parse_model(model.key, scripted=True) if model.key in BUNDLED else model for model in CATALOG.models]
     with Emulator(models) as server:
         monkeypatch.setenv(HOST_VARIABLE, server.address)
         yield server
@@ -35,7 +35,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
 
 @pytest.fixture
 def real(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """A server that has the cookbook's models."""
-    with Emulator(catalog=CATALOGUE) as server:
+    """A server with the cookbook's models."""
+    with Emulator(catalog=CATALOG) as server:
         monkeypatch.setenv(HOST_VARIABLE, server.address)
         yield server

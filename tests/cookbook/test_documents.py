@@ -1,4 +1,4 @@
-"""What the README and the site show is true: their programs run, their commands and links exist."""
+"""The examples in the README and on the site run; their commands and links exist."""
 
 import os
 import re
@@ -24,8 +24,8 @@ def read(page: str) -> str:
 
 
 def blocks(page: str, language: str) -> list[str]:
-    """Return the code of a page in one language."""
-    return [code for found, code in BLOCK.findall(read(page)) if found == language]
+    """Return the code blocks of a page in one language."""
+    return [code for name, code in BLOCK.findall(read(page)) if name == language]
 
 
 def run_python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -36,7 +36,7 @@ def run_python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_programs_of_a_page_run_one_after_the_other(page: str, scripted: Emulator, tmp_path: Path) -> None:
+def test_the_examples_on_a_page_run_in_order(page: str, scripted: Emulator, tmp_path: Path) -> None:
     run = run_python("-W", "error", "-c", "\n".join(blocks(page, "python")), cwd=tmp_path)
     assert run.stderr == ""
     assert run.returncode == 0
@@ -44,14 +44,14 @@ def test_the_programs_of_a_page_run_one_after_the_other(page: str, scripted: Emu
     assert scripted.predictions
 
 
-def test_the_program_on_the_emulator_runs(tmp_path: Path) -> None:
-    *_, program = blocks(TESTING, "python")
-    run = run_python("-W", "error", "-c", program, cwd=tmp_path)
+def test_the_example_with_the_emulator_runs(tmp_path: Path) -> None:
+    *_, example = blocks(TESTING, "python")
+    run = run_python("-W", "error", "-c", example, cwd=tmp_path)
     assert run.stderr == ""
     assert run.stdout.strip()
 
 
-def test_the_tests_that_are_shown_pass(tmp_path: Path) -> None:
+def test_the_example_tests_pass(tmp_path: Path) -> None:
     *tests, _ = blocks(TESTING, "python")
     for number, code in enumerate(tests):
         (tmp_path / f"test_{number}.py").write_text(code, encoding="utf-8")
@@ -60,7 +60,7 @@ def test_the_tests_that_are_shown_pass(tmp_path: Path) -> None:
     assert f"{len(tests)} passed" in run.stdout
 
 
-def test_the_commands_of_the_readme_are_one_line_each() -> None:
+def test_each_command_in_the_readme_is_one_line() -> None:
     commands = blocks("README.md", "sh")
     assert len(commands) == 3
     for command in commands:
@@ -69,7 +69,7 @@ def test_the_commands_of_the_readme_are_one_line_each() -> None:
         assert "\\" not in command
 
 
-def test_the_examples_of_the_readme_have_five_lines_at_most() -> None:
+def test_the_examples_in_the_readme_have_at_most_five_lines() -> None:
     examples = blocks("README.md", "python")
     assert len(examples) == 2
     assert all(len(example.splitlines()) <= 5 for example in examples)
@@ -81,7 +81,7 @@ def test_the_links_of_a_page_lead_somewhere(page: str) -> None:
     assert all(target.exists() for target in targets), targets
 
 
-def test_every_command_and_option_is_in_the_reference() -> None:
+def test_the_reference_covers_every_command_and_its_parameters() -> None:
     page = read("docs/reference/cli.md")
     for name, command in typer.main.get_group(app).commands.items():
         assert f"## `{name}`" in page

@@ -1,4 +1,4 @@
-"""Every recipe runs and finds its own result right."""
+"""Every recipe runs, and its own assertions pass."""
 
 import runpy
 from pathlib import Path
@@ -11,17 +11,17 @@ from lmstudio_integrations.emulator.catalog import BUNDLED
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pydantic.warnings.PydanticDeprecationWarning", "ignore:is_running called from within a step"
 )
-"""LlamaIndex's agents look at every attribute of theirs, also at those that pydantic and workflows have deprecated."""
+"""LlamaIndex's agents read all of their attributes, including those deprecated by pydantic and workflows."""
 
 COOKBOOK = Path(__file__).parents[2] / "cookbook"
 DOCS = COOKBOOK.parent / "docs"
 SOURCES = {path.name: path.read_text(encoding="utf-8") for path in sorted(COOKBOOK.glob("*.py"))}
 RECIPES = list(SOURCES)
 REAL = [name for name, source in SOURCES.items() if any(f'"{key}"' in source for key in BUNDLED)]
-"""The recipes that the bundled models are good enough for."""
+"""The recipes that run on the bundled models."""
 
 
-def test_the_index_and_the_site_name_every_recipe() -> None:
+def test_the_index_and_the_site_list_every_recipe() -> None:
     index = (COOKBOOK / "README.md").read_text(encoding="utf-8")
     table = (DOCS / "recipes.md").read_text(encoding="utf-8")
     pages = [path.read_text(encoding="utf-8") for path in DOCS.rglob("*.md")]
@@ -53,6 +53,6 @@ def test_a_recipe_runs_on_real_models(name: str, real: Emulator, capsys: pytest.
 @pytest.mark.filterwarnings("ignore::lmstudio_integrations.errors.LMStudioConfigWarning")
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_runs_on_lm_studio(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """On the models that the variables in the cookbook's README name."""
+    """Uses the models that the variables in the cookbook's README select."""
     runpy.run_path(str(COOKBOOK / name), run_name="__main__")
     assert capsys.readouterr().out.strip()

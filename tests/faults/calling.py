@@ -98,7 +98,7 @@ _LOAD = (
         load_steps=({"fault": "stall"},),
     ),
     Fault(
-        "The server has not enough memory for the model.",
+        "The server does not have enough memory for the model.",
         Phase.LOAD,
         Outcome(errors.LMStudioInsufficientResourcesError),
         load_steps=({"fault": "out_of_memory"},),
@@ -123,26 +123,26 @@ _LOAD = (
         then_on="new connection",
     ),
     Fault(
-        "The connection goes dead: it stays open, and nothing passes any more.",
+        "The connection goes dead: it stays open, but no data passes.",
         Phase.LOAD,
         LOADING,
         inject=at("load packet", DEAD),
         then_on="new connection",
     ),
     Fault(
-        "The server ends the channel without saying what was loaded.",
+        "The server closes the channel without a result.",
         Phase.LOAD,
         CLOSED_EARLY,
         inject=at("load result", replace(ended)),
     ),
     Fault(
-        "The server does not say what was loaded.",
+        "The result does not identify the loaded model.",
         Phase.LOAD,
         PROTOCOL,
         inject=at("load result", replace(without_content)),
     ),
     Fault(
-        "A packet is of a type that the client does not know.",
+        "A packet has an unknown type.",
         Phase.LOAD,
         WORKS,
         inject=at("load packet", replace(of_unknown_type)),
@@ -151,7 +151,7 @@ _LOAD = (
 
 _FIRST = (
     Fault(
-        "The request is never answered, over a connection that is alive.",
+        "The server does not respond to the request, but the connection is alive.",
         Phase.FIRST,
         QUEUED,
         inject=at("request", drop, ALWAYS),
@@ -164,7 +164,7 @@ _FIRST = (
         then_on="new connection",
     ),
     Fault(
-        "The connection goes dead, and `keepalive` notices before a timeout expires.",
+        "The connection goes dead, and `keepalive` detects it before a timeout expires.",
         Phase.FIRST,
         LOST,
         inject=at("request", DEAD),
@@ -172,14 +172,14 @@ _FIRST = (
         then_on="new connection",
     ),
     Fault(
-        "The way from the server to the client goes dead.",
+        "The connection goes dead from server to client.",
         Phase.FIRST,
         QUEUED,
         inject=at("request", after(black_hole("server"))),
         then_on="new connection",
     ),
     Fault(
-        "The way from the client to the server goes dead.",
+        "The connection goes dead from client to server.",
         Phase.FIRST,
         QUEUED,
         inject=at("request", black_hole("client")),
@@ -208,14 +208,14 @@ _FIRST = (
         then_on="new connection",
     ),
     Fault(
-        "The server closes the WebSocket, because it restarts (1012).",
+        "The server closes the WebSocket because it restarts (1012).",
         Phase.FIRST,
         LOST,
         inject=at("request", close(CloseCode.SERVICE_RESTART)),
         then_on="new connection",
     ),
     Fault(
-        "The server answers with an error.",
+        "The server responds with an error.",
         Phase.FIRST,
         Outcome(errors.LMStudioServerError),
         steps=({"error": "It went wrong", "cause": "because"},),
@@ -229,7 +229,7 @@ _FIRST = (
         embedding_steps=({"fault": "crash"},),
     ),
     Fault(
-        "The engine begins to read the prompt, and gets no further.",
+        "The engine stalls during prompt processing.",
         Phase.FIRST,
         expires("first_token_timeout"),
         QUEUED,
@@ -241,16 +241,16 @@ _FIRST = (
         Phase.FIRST,
         Outcome(errors.LMStudioUnsupportedError),
         inject=at("request", warning("Received a request for unknown endpoint, endpoint = {endpoint}"), ALWAYS),
-        then=Outcome(errors.LMStudioUnsupportedError, note="until the connection is renewed"),
+        then=Outcome(errors.LMStudioUnsupportedError, note="until the client reconnects"),
     ),
     Fault(
-        "The server does not take the parameters of the request.",
+        "The server rejects the parameters of the request.",
         Phase.FIRST,
         PROTOCOL,
         inject=at("request", warning("Received invalid parameter, endpoint = {endpoint}"), ALWAYS),
     ),
     Fault(
-        "The first packet comes late, but in time.",
+        "The first packet is late, but arrives before the timeout.",
         Phase.FIRST,
         WORKS,
         inject=at("first packet", delay(0.05)),
@@ -274,14 +274,14 @@ _LAST = (
         then_on="new connection",
     ),
     Fault(
-        "The end of the channel is lost.",
+        "The close of the channel is lost.",
         Phase.LAST,
         WORKS,
         None,
         inject=at("end", drop),
     ),
-    Fault("The last packet comes twice.", Phase.LAST, WORKS, inject=at("last packet", duplicate)),
-    Fault("The end of the channel comes twice.", Phase.LAST, WORKS, None, inject=at("end", duplicate)),
+    Fault("The last packet arrives twice.", Phase.LAST, WORKS, inject=at("last packet", duplicate)),
+    Fault("The close of the channel arrives twice.", Phase.LAST, WORKS, None, inject=at("end", duplicate)),
     Fault(
         "The connection is closed after the last packet.",
         Phase.LAST,
@@ -316,7 +316,7 @@ _IDLE = (
         then_on="new connection",
     ),
     Fault(
-        "The server closes its direction of the connection.",
+        "The server closes its side of the connection (half-close).",
         Phase.IDLE,
         WORKS,
         between=_applied(half_close),
@@ -330,7 +330,7 @@ _IDLE = (
         then_on="new connection",
     ),
     Fault(
-        "The server restarts, and has no model loaded.",
+        "The server restarts, with no model loaded.",
         Phase.IDLE,
         WORKS,
         between=_applied(_restart),
@@ -338,7 +338,7 @@ _IDLE = (
     ),
     Fault("The model is unloaded.", Phase.IDLE, WORKS, between=_unload),
     Fault(
-        "The server goes away.",
+        "The server shuts down.",
         Phase.IDLE,
         UNREACHABLE,
         between=_go_away,
@@ -352,7 +352,7 @@ _IDLE = (
         then_on="new connection",
     ),
     Fault(
-        "The connection goes dead, and the next call comes after seconds of silence.",
+        "The connection goes dead, and the next call follows seconds of silence.",
         Phase.IDLE,
         WORKS,
         between=_silent(DEAD),
@@ -367,7 +367,7 @@ _IDLE = (
         then_on="either connection",
     ),
     Fault(
-        "The host freezes, and the next call comes after seconds of silence.",
+        "The host freezes, and the next call follows seconds of silence.",
         Phase.IDLE,
         CONNECTING,
         between=_silent(freeze),
@@ -375,7 +375,7 @@ _IDLE = (
         then_on="either connection",
     ),
     Fault(
-        "The server sends frames that mean nothing.",
+        "The server sends meaningless frames.",
         Phase.IDLE,
         WORKS,
         between=_applied(before(*NOISE), ends=False),

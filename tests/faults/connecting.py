@@ -33,14 +33,14 @@ _WRONG_KEY = (
 
 _CONNECT = (
     Fault(
-        "Nothing listens at the port.",
+        "Nothing listens on the port.",
         Phase.CONNECT,
         UNREACHABLE,
         listening=False,
         then_on="new connection",
     ),
     Fault(
-        "The host accepts the connection, and nothing more happens.",
+        "The host accepts the connection and sends nothing.",
         Phase.CONNECT,
         CONNECTING,
         inject=at("accept", freeze),
@@ -48,28 +48,28 @@ _CONNECT = (
         then_on="new connection",
     ),
     Fault(
-        "The connection is closed as soon as it is open.",
+        "The connection is closed as soon as it opens.",
         Phase.CONNECT,
         UNREACHABLE,
         inject=at("accept", finish, ALWAYS),
         then_on="new connection",
     ),
     Fault(
-        "The connection is reset as soon as it is open.",
+        "The connection is reset as soon as it opens.",
         Phase.CONNECT,
         UNREACHABLE,
         inject=at("accept", reset, ALWAYS),
         then_on="new connection",
     ),
     Fault(
-        "Another web server listens at the port.",
+        "Another web server listens on the port.",
         Phase.CONNECT,
         UNREACHABLE,
         inject=at("request head", respond(http("404 Not Found", "There is nothing here.")), ALWAYS),
         then_on="new connection",
     ),
     Fault(
-        "Something listens at the port that does not speak HTTP.",
+        "A server that does not speak HTTP listens on the port.",
         Phase.CONNECT,
         UNREACHABLE,
         inject=at("accept", respond(b"SSH-2.0-OpenSSH_9.6\r\n"), ALWAYS),
@@ -79,7 +79,7 @@ _CONNECT = (
 
 _TLS = (
     Fault(
-        "The client expects TLS (`wss://`), and the server speaks none.",
+        "The client uses TLS (`wss://`), the server does not.",
         Phase.TLS,
         UNREACHABLE,
         inject=at("accept", respond(http("400 Bad Request")), ALWAYS),
@@ -88,7 +88,7 @@ _TLS = (
         then=UNREACHABLE,
     ),
     Fault(
-        "The server expects TLS, and the client speaks none (`ws://`).",
+        "The server uses TLS, the client does not (`ws://`).",
         Phase.TLS,
         UNREACHABLE,
         tls=True,
@@ -106,7 +106,7 @@ _TLS = (
         then=UNREACHABLE,
     ),
     Fault(
-        "The TLS handshake is never answered.",
+        "The server does not respond to the TLS handshake.",
         Phase.TLS,
         CONNECTING,
         inject=at("accept", freeze),
@@ -127,7 +127,7 @@ _TLS = (
 
 _UPGRADE = (
     Fault(
-        "The WebSocket handshake is never answered.",
+        "The server does not respond to the WebSocket handshake.",
         Phase.UPGRADE,
         CONNECTING,
         inject=at("upgrade", drop, ALWAYS),
@@ -141,28 +141,28 @@ _UPGRADE = (
         then_on="new connection",
     ),
     Fault(
-        "A gateway says that the server is away for now (503).",
+        "A gateway reports that the server is unavailable (503).",
         Phase.UPGRADE,
         UNREACHABLE,
         inject=at("request head", respond(http("503 Service Unavailable", headers="Retry-After: 1\r\n")), ALWAYS),
         then_on="new connection",
     ),
     Fault(
-        "A captive portal answers with a web page.",
+        "A captive portal responds with a web page.",
         Phase.UPGRADE,
         UNREACHABLE,
         inject=at("request head", respond(http("200 OK", "<html>Log in</html>")), ALWAYS),
         then_on="new connection",
     ),
     Fault(
-        "The WebSocket handshake is redirected in a circle.",
+        "The WebSocket handshake is redirected in a loop.",
         Phase.UPGRADE,
         UNREACHABLE,
         inject=at("upgrade", respond(http("302 Found", headers="Location: /again\r\n")), ALWAYS),
         then_on="new connection",
     ),
     Fault(
-        "The response to the WebSocket handshake has the wrong key.",
+        "The response to the WebSocket handshake has a wrong key.",
         Phase.UPGRADE,
         UNREACHABLE,
         inject=at("response head", raw(_WRONG_KEY), ALWAYS),
@@ -183,7 +183,7 @@ _UPGRADE = (
         then_on="new connection",
     ),
     Fault(
-        "Everything that the server sends arrives byte by byte.",
+        "Everything the server sends arrives byte by byte.",
         Phase.UPGRADE,
         WORKS,
         inject=at("response head", drip),
@@ -192,7 +192,7 @@ _UPGRADE = (
 
 _AUTHENTICATE = (
     Fault(
-        "The credentials are never answered.",
+        "The server does not respond to the credentials.",
         Phase.AUTHENTICATE,
         CONNECTING,
         inject=at("authentication", drop, ALWAYS),
@@ -214,7 +214,7 @@ _AUTHENTICATE = (
         then_on="new connection",
     ),
     Fault(
-        "The server sends frames that are no answer before it accepts the credentials.",
+        "The server sends unrelated frames before it accepts the credentials.",
         Phase.AUTHENTICATE,
         WORKS,
         inject=at("authentication", before("no JSON", "[1]", '{"type":"channelClose","channelId":1}', b"\xff\xfe")),
@@ -233,14 +233,14 @@ _AUTHENTICATE = (
         then_on="new connection",
     ),
     Fault(
-        "The connection is closed instead of an answer to the credentials.",
+        "The connection is closed before the server responds to the credentials.",
         Phase.AUTHENTICATE,
         LOST,
         inject=at("authentication", finish),
         then_on="new connection",
     ),
     Fault(
-        "The connection is reset instead of an answer to the credentials.",
+        "The connection is reset before the server responds to the credentials.",
         Phase.AUTHENTICATE,
         LOST,
         inject=at("authentication", reset),

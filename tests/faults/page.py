@@ -10,15 +10,15 @@ from tests.faults.table import TABLE
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 
 KEPT = "## Under load\n"
-"""From this heading on, the page is written by hand."""
+"""The page is written by hand from this heading on."""
 
 _HEAD = """\
-# What happens when something goes wrong
+# Failures and recovery
 
-Servers restart, laptops sleep, proxies lose connections. This page lists {count} faults and what each of them does to a
-call. It is generated from the table in `tests/faults/`, which the tests run, row by row, on every interface of the
-package: a proxy between the client and a server injects the fault, the call must end as the table says, and so must the
-next one.
+Servers restart, laptops sleep, proxies drop connections. This page lists {count} faults and the effect of each on a
+call. It is generated from the fault table in `tests/faults/`. The tests run every row on every interface of the
+package: a proxy between client and server injects the fault, and both the call and the next one must end as the table
+says.
 
 | | predictions | embeddings |
 | --- | --- | --- |
@@ -26,32 +26,31 @@ next one.
 
 Four rules cover most rows.
 
-- **Every call ends.** It returns the response, or raises an error of the package, once a timeout expires at the latest.
-  `LMStudioTimeoutError` names the timeout that expired. [Timeouts](native-client.md#timeouts) explains them.
-- **What arrived before the error is delivered.** A stream yields it, then raises. Only streams do: a whole response is
-  returned whole or not at all.
-- **The next call works** as soon as the fault is over. You never have to make a new client or a new adapter: a lost
-  connection is opened again, and a model that was unloaded is loaded again.
+- **Every call ends.** It returns the response or raises an error of this package, at the latest when a timeout expires.
+  `LMStudioTimeoutError` names the timeout; see [Timeouts](native-client.md#timeouts).
+- **Streams deliver what arrived before the error.** A stream yields it, then raises. A non-streaming call returns a
+  complete response or none.
+- **The next call works** as soon as the fault is over. You never need a new client or adapter: the next call reconnects
+  and reloads a model that was unloaded.
+- **Dead connections are detected.** The tests use short timeouts. With the defaults, `keepalive` detects a dead
+  connection after 20 seconds, before a timeout expires, and the call raises `LMStudioConnectionLostError`.
 
-- **A dead connection is noticed.** The timeouts of the tests are short. With the usual ones, `keepalive` notices after
-  20 seconds that a connection is dead: the call raises `LMStudioConnectionLostError`, and no timeout expires.
+The tables use the native client's error names. The LangChain adapters raise subclasses that are LangChain errors as
+well; see [LangChain](reference/langchain.md#errors).
 
-The names below are those of the native client. LangChain's adapters raise a subclass that is also one of LangChain's
-own errors, see [LangChain](reference/langchain.md).
-
-`max_retries` is a setting of the adapters. It makes a call again if no server can be reached, or if the connection is
-lost before your program has seen anything of the response; nothing else. A whole response is seen when it is there, a
-stream as soon as it has begun. "Next call" is the call after that, with the same client or adapter, once the
-fault is over. A dash means that the fault cannot happen there, or that nothing is repeated.
+`max_retries` is a setting of the adapters. It repeats a call only if the server is unreachable, or if the connection is
+lost before your program has received any of the response. A non-streaming response counts as received when the call
+returns, a stream as soon as it starts. "Next call" is the next call on the same client or adapter, after the fault is
+over. A dash means that the fault cannot occur there, or that the call is not repeated.
 """
 
 
 def written(old: str) -> str:
-    """Return the page, with the part of an older one that is written by hand."""
-    by_hand = old[old.index(KEPT) :] if KEPT in old else KEPT
+    """Return the page; keep the handwritten part of the old one."""
+    handwritten = old[old.index(KEPT) :] if KEPT in old else KEPT
     sections = "\n".join("\n".join(_section(phase)) for phase in Phase)
     surfaces = "\n".join(_surfaces(family) for family in ("native", "LangChain", "LlamaIndex"))
-    return f"{_HEAD.format(count=len(TABLE), surfaces=surfaces)}\n{sections}\n{by_hand}"
+    return f"{_HEAD.format(count=len(TABLE), surfaces=surfaces)}\n{sections}\n{handwritten}"
 
 
 def _surfaces(family: str) -> str:
@@ -65,7 +64,7 @@ def _surfaces(family: str) -> str:
 
 def _section(phase: Phase) -> Iterator[str]:
     yield f"## {phase.value}\n"
-    yield "| what happens | prediction | embedding | `max_retries` | next call |"
+    yield "| fault | prediction | embedding | `max_retries` | next call |"
     yield "| --- | --- | --- | --- | --- |"
     for fault in TABLE:
         if fault.phase is phase:
@@ -90,7 +89,7 @@ def _retries(fault: Fault) -> str:
         for surface in SURFACES
         if surface.has_retries and (outcome := fault.outcome(surface.kind)) is not None
     }
-    return {(True, True): "tries again", (True, False): "tries again, unless it is a stream"}.get(
+    return {(True, True): "retries", (True, False): "retries, except streams"}.get(
         (again[False], again.get(True, again[False])), "-"
     )
 
@@ -105,7 +104,7 @@ def _outcome(outcome: Outcome) -> str:
 
 def _next(fault: Fault) -> str:
     if fault.permanent:
-        return "fails in the same way"
+        return "same error"
     then = _outcome(fault.then)
     if fault.then.error is None and fault.then_on != "either connection":
         then += f", on {'the same' if fault.then_on == 'same connection' else 'a new'} connection"

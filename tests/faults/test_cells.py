@@ -80,7 +80,7 @@ def test_a_timeout_that_expires_before_the_fault_shows_nothing(
 ) -> None:
     monkeypatch.setattr(cells, "SHORT", 0.1)
     slow = replace(
-        next(row for row in ROWS if row.name == "A frame announces more bytes than ever come."),
+        next(row for row in ROWS if row.name == "A frame announces more bytes than arrive."),
         embedding_steps=({"wait": 0.5},),
     )
     embed = next(surface for surface in SURFACES if surface.kind == "embedding")

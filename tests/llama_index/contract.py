@@ -1,7 +1,8 @@
-"""What LlamaIndex and its users may expect of any integration of a local model: one check for each sentence.
+"""A conformance suite for LlamaIndex integrations: one check for each requirement.
 
-LlamaIndex has no such suite. A check gets a `Subject`, which makes models on a scripted server and tells what that
-server was asked, so it runs on this package's classes and on those of others alike. A check that fails raises.
+LlamaIndex has no such suite. A check gets an `Integration`, which creates models on a scripted server and records the
+requests that the server receives. The same checks run on this package and on other integrations (`peers/`). A check
+raises if it fails.
 """
 
 import asyncio
@@ -46,107 +47,107 @@ PNG = bytes.fromhex(
 T = TypeVar("T")
 
 
-class Asked(Protocol):
-    """A server that tells what it was asked."""
+class RequestLog(Protocol):
+    """The requests that a server received."""
 
     @property
-    def asked(self) -> Requested:
+    def last_request(self) -> Requested:
         """The last request."""
         ...
 
     @property
-    def asked_times(self) -> int:
-        """How many predictions were requested."""
+    def prediction_count(self) -> int:
+        """The number of predictions requested."""
         ...
 
     @property
     def embedded(self) -> list[str]:
-        """The texts that were embedded."""
+        """The texts to embed, in order of arrival."""
         ...
 
 
 @dataclass(frozen=True)
-class Subject:
-    """An integration on a scripted server.
+class Integration:
+    """An integration, connected to a scripted server.
 
     Attributes:
-        llm: Makes a language model; takes LlamaIndex's own settings, `temperature` and `api_key`.
-        unreachable: Makes one on a server that is not there.
-        embedding: Makes an embedding model; takes `instructed=True`. `None` if the integration has none.
-        server: What was asked.
-        left: Whether an answer was left by its reader, within two seconds.
+        llm: Creates a language model; accepts LlamaIndex's own settings, `temperature` and `api_key`.
+        unreachable: Creates a language model whose server is not reachable.
+        embedding: Creates an embedding model; accepts `instructed=True`. `None` if the integration has none.
+        server: The requests that the server received.
+        was_cancelled: Waits up to two seconds; returns whether a prediction was cancelled.
     """
 
     llm: Callable[..., Any]
     unreachable: Callable[[], Any]
     embedding: Callable[..., Any] | None
-    server: Asked
-    left: Callable[[], bool]
+    server: RequestLog
+    was_cancelled: Callable[[], bool]
 
 
-Check = Callable[[Subject], Awaitable[None] | None]
+Check = Callable[[Integration], Awaitable[None] | None]
 CHECKS: dict[str, Check] = {}
-"""Every check by its sentence."""
+"""Every check, by its requirement."""
 
 EMBEDDING_CHECKS: set[str] = set()
 
 
 class UnsupportedError(Exception):
-    """The integration has no such thing at all."""
+    """The integration does not have this feature at all."""
 
 
-def contract(sentence: str) -> Callable[[Check], Check]:
-    """Add a check of language models."""
+def contract(requirement: str) -> Callable[[Check], Check]:
+    """Register a check of language models."""
 
     def add(check: Check) -> Check:
-        CHECKS[sentence] = check
+        CHECKS[requirement] = check
         return check
 
     return add
 
 
-def of_embeddings(sentence: str) -> Callable[[Callable[[Any, Asked], Awaitable[None] | None]], Any]:
-    """Add a check of embedding models, which gets the way to make one."""
+def embedding_contract(requirement: str) -> Callable[[Callable[[Any, RequestLog], Awaitable[None] | None]], Any]:
+    """Register a check of embedding models; it gets a factory for one."""
 
-    def add(check: Callable[[Any, Asked], Awaitable[None] | None]) -> Any:
-        def checked(subject: Subject) -> Awaitable[None] | None:
-            if subject.embedding is None:
+    def add(check: Callable[[Any, RequestLog], Awaitable[None] | None]) -> Any:
+        def checked(integration: Integration) -> Awaitable[None] | None:
+            if integration.embedding is None:
                 raise UnsupportedError("no embedding model")
-            return check(subject.embedding, subject.server)
+            return check(integration.embedding, integration.server)
 
-        CHECKS[sentence] = checked
-        EMBEDDING_CHECKS.add(sentence)
+        CHECKS[requirement] = checked
+        EMBEDDING_CHECKS.add(requirement)
         return check
 
     return add
 
 
-def run(check: Check, subject: Subject) -> None:
-    """Run a check, awaited if need be."""
-    found = check(subject)
-    if inspect.isawaitable(found):
+def run(check: Check, integration: Integration) -> None:
+    """Run a check, sync or async."""
+    result = check(integration)
+    if inspect.isawaitable(result):
 
         async def wait() -> None:
-            await asyncio.wait_for(found, 20)
+            await asyncio.wait_for(result, 20)
 
         asyncio.run(wait())
 
 
 class Person(BaseModel):
-    """Somebody."""
+    """A person."""
 
     name: str
     age: int
 
 
 class Box(BaseModel, Generic[T]):
-    """Something in a box."""
+    """A generic model, whose class name contains brackets."""
 
     value: T
 
 
 def weather(city: str) -> str:
-    """Tell the weather of a city."""
+    """Return the weather of a city."""
     return f"rain in {city}"
 
 
@@ -154,101 +155,101 @@ WEATHER = FunctionTool.from_defaults(weather)
 PROMPT = PromptTemplate("{x}")
 
 
-def asking(text: str, *blocks: Any) -> list[ChatMessage]:
-    """Return a conversation of one question."""
+def user_messages(text: str, *blocks: Any) -> list[ChatMessage]:
+    """Return a conversation with one user message."""
     return [ChatMessage(role=MessageRole.USER, blocks=[TextBlock(text=text), *blocks])]
 
 
-def refused(call: Callable[[], Any]) -> Exception:
-    """Return the error that a call must end with."""
+def error_of(call: Callable[[], Any]) -> Exception:
+    """Return the error that a call raises; fail if it raises none."""
     try:
         call()
     except Exception as error:  # noqa: BLE001 - peers raise all kinds
         return error
-    raise AssertionError("nothing was said")
+    raise AssertionError("no error was raised")
 
 
 def texts_of(request: Requested) -> list[tuple[str, str]]:
-    """Return who said what in a request."""
-    assert request.history is not None, "a raw completion was asked for"
+    """Return the role and text of each message in a request."""
+    assert request.history is not None, "the request is a text completion"
     return [
         (message["role"], "".join(part.get("text", "") for part in message["content"]))
         for message in request.history.to_dict()["messages"]
     ]
 
 
-def llm_of(subject: Subject, **settings: Any) -> LLM:
-    """Return a language model."""
-    model: LLM = subject.llm(**settings)
+def llm_of(integration: Integration, **settings: Any) -> LLM:
+    """Create a language model."""
+    model: LLM = integration.llm(**settings)
     return model
 
 
-# Answers --------------------------------------------------------------------------------------------------------------
+# Responses ------------------------------------------------------------------------------------------------------------
 
 
-@contract("`chat` and `achat` answer")
-async def _chat(subject: Subject) -> None:
-    llm = llm_of(subject)
-    assert llm.chat(asking("count")).message.content == NUMBERS
-    assert (await llm.achat(asking("count"))).message.content == NUMBERS
+@contract("`chat` and `achat` return a response")
+async def _chat(integration: Integration) -> None:
+    llm = llm_of(integration)
+    assert llm.chat(user_messages("count")).message.content == NUMBERS
+    assert (await llm.achat(user_messages("count"))).message.content == NUMBERS
 
 
-@contract("`complete` and `acomplete` answer, formatted or not")
-async def _complete(subject: Subject) -> None:
-    llm = llm_of(subject)
+@contract("`complete` and `acomplete` return a response, also with `formatted=True`")
+async def _complete(integration: Integration) -> None:
+    llm = llm_of(integration)
     assert llm.complete("count").text == NUMBERS
     assert (await llm.acomplete("count")).text == NUMBERS
     assert llm.complete("count", formatted=True).text == NUMBERS
 
 
-@contract("`stream_chat`: deltas add up to cumulative messages")
-def _stream_chat(subject: Subject) -> None:
-    so_far = ""
-    for chunk in llm_of(subject).stream_chat(asking("count")):
-        so_far += chunk.delta or ""
-        assert (chunk.message.content or "") == so_far
-    assert so_far == NUMBERS
+@contract("`stream_chat`: deltas add up to the cumulative message")
+def _stream_chat(integration: Integration) -> None:
+    text = ""
+    for chunk in llm_of(integration).stream_chat(user_messages("count")):
+        text += chunk.delta or ""
+        assert (chunk.message.content or "") == text
+    assert text == NUMBERS
 
 
-@contract("`astream_chat`: deltas add up to cumulative messages")
-async def _astream_chat(subject: Subject) -> None:
-    so_far = ""
-    async for chunk in await llm_of(subject).astream_chat(asking("count")):
-        so_far += chunk.delta or ""
-        assert (chunk.message.content or "") == so_far
-    assert so_far == NUMBERS
+@contract("`astream_chat`: deltas add up to the cumulative message")
+async def _astream_chat(integration: Integration) -> None:
+    text = ""
+    async for chunk in await llm_of(integration).astream_chat(user_messages("count")):
+        text += chunk.delta or ""
+        assert (chunk.message.content or "") == text
+    assert text == NUMBERS
 
 
-@contract("`stream_complete` and `astream_complete`: deltas add up to cumulative texts")
-async def _stream_complete(subject: Subject) -> None:
-    llm = llm_of(subject)
+@contract("`stream_complete` and `astream_complete`: deltas add up to the cumulative text")
+async def _stream_complete(integration: Integration) -> None:
+    llm = llm_of(integration)
     found = list(llm.stream_complete("count"))
     assert "".join(chunk.delta or "" for chunk in found) == found[-1].text == NUMBERS
     awaited = [chunk async for chunk in await llm.astream_complete("count")]
     assert "".join(chunk.delta or "" for chunk in awaited) == awaited[-1].text == NUMBERS
 
 
-@contract("an empty answer is one chunk at least")
-def _empty(subject: Subject) -> None:
-    found = list(llm_of(subject).stream_chat(asking("nothing")))
+@contract("an empty response yields at least one chunk")
+def _empty(integration: Integration) -> None:
+    found = list(llm_of(integration).stream_chat(user_messages("nothing")))
     assert found
     assert not found[-1].message.content
 
 
-@contract("the server's words are kept in its errors, also in streams")
-def _errors(subject: Subject) -> None:
-    llm = llm_of(subject)
-    assert "the engine gave up" in str(refused(lambda: llm.chat(asking("fail"))))
-    assert "the engine gave up" in str(refused(lambda: list(llm.stream_chat(asking("fail")))))
+@contract("errors contain the server's message, also in streams")
+def _errors(integration: Integration) -> None:
+    llm = llm_of(integration)
+    assert "the engine gave up" in str(error_of(lambda: llm.chat(user_messages("fail"))))
+    assert "the engine gave up" in str(error_of(lambda: list(llm.stream_chat(user_messages("fail")))))
 
 
-@contract("a prediction that failed is not repeated")
-def _no_repetition(subject: Subject) -> None:
-    refused(lambda: llm_of(subject).chat(asking("fail")))
-    assert subject.server.asked_times == 1
+@contract("a failed prediction is not retried")
+def _no_retry(integration: Integration) -> None:
+    error_of(lambda: llm_of(integration).chat(user_messages("fail")))
+    assert integration.server.prediction_count == 1
 
 
-# Loops, cancelling ----------------------------------------------------------------------------------------------------
+# Event loops, cancellation --------------------------------------------------------------------------------------------
 
 
 async def _ticks_during(work: Awaitable[Any]) -> int:
@@ -266,221 +267,221 @@ async def _ticks_during(work: Awaitable[Any]) -> int:
     return ticks
 
 
-@contract("`achat` and `astream_chat` leave the event loop free")
-async def _native_async(subject: Subject) -> None:
-    llm = llm_of(subject)
+@contract("`achat` and `astream_chat` do not block the event loop")
+async def _native_async(integration: Integration) -> None:
+    llm = llm_of(integration)
 
     async def stream() -> None:
-        async for _ in await llm.astream_chat(asking("slow")):
+        async for _ in await llm.astream_chat(user_messages("slow")):
             pass
 
-    assert await _ticks_during(llm.achat(asking("slow"))) > 20
+    assert await _ticks_during(llm.achat(user_messages("slow"))) > 20
     assert await _ticks_during(stream()) > 20
 
 
-@contract("one object serves one event loop after the other")
-def _loops(subject: Subject) -> None:
-    llm = llm_of(subject)
+@contract("one object works in several event loops in turn")
+def _event_loops(integration: Integration) -> None:
+    llm = llm_of(integration)
     for _ in range(2):
-        assert asyncio.run(llm.achat(asking("count"))).message.content == NUMBERS
+        assert asyncio.run(llm.achat(user_messages("count"))).message.content == NUMBERS
 
 
-@contract("leaving a stream stops the server")
-def _leave(subject: Subject) -> None:
-    stream = llm_of(subject).stream_chat(asking("for ever"))
+@contract("closing a stream cancels the prediction on the server")
+def _close(integration: Integration) -> None:
+    stream = llm_of(integration).stream_chat(user_messages("for ever"))
     next(stream)
     stream.close()
-    assert subject.left()
+    assert integration.was_cancelled()
 
 
-@contract("leaving an awaited stream stops the server")
-async def _aleave(subject: Subject) -> None:
-    async for _ in await llm_of(subject).astream_chat(asking("for ever")):
+@contract("breaking out of an async stream cancels the prediction on the server")
+async def _aclose(integration: Integration) -> None:
+    async for _ in await llm_of(integration).astream_chat(user_messages("for ever")):
         break
-    assert await asyncio.to_thread(subject.left)
+    assert await asyncio.to_thread(integration.was_cancelled)
 
 
-# What LlamaIndex is told ----------------------------------------------------------------------------------------------
+# Metadata, settings ---------------------------------------------------------------------------------------------------
 
 
-@contract("`metadata` asks no server")
-def _metadata(subject: Subject) -> None:
-    metadata = subject.unreachable().metadata
+@contract("reading `metadata` sends no request")
+def _metadata(integration: Integration) -> None:
+    metadata = integration.unreachable().metadata
     assert metadata.is_chat_model
 
 
-@contract("`metadata` has the window of the loaded model, after a first answer at the latest")
-def _window(subject: Subject) -> None:
-    llm = llm_of(subject)
-    llm.chat(asking("count"))
+@contract("`metadata` has the context window of the loaded model, at the latest after the first response")
+def _context_window(integration: Integration) -> None:
+    llm = llm_of(integration)
+    llm.chat(user_messages("count"))
     assert llm.metadata.context_window == WINDOW
 
 
-@contract("`class_name` is the integration's own")
-def _class_name(subject: Subject) -> None:
-    assert llm_of(subject).class_name() not in {"base_component", "custom_llm", "LLM"}
+@contract("`class_name` is specific to the integration")
+def _class_name(integration: Integration) -> None:
+    assert llm_of(integration).class_name() not in {"base_component", "custom_llm", "LLM"}
 
 
-@contract("tokens are counted, and once, on every path")
-def _tokens(subject: Subject) -> None:
+@contract("every method reports token counts exactly once")
+def _tokens(integration: Integration) -> None:
     counter = TokenCountingHandler()
-    llm = llm_of(subject, callback_manager=CallbackManager([counter]))
-    ways: tuple[Callable[[], Any], ...] = (
-        lambda: llm.chat(asking("count")),
-        lambda: list(llm.stream_chat(asking("count"))),
+    llm = llm_of(integration, callback_manager=CallbackManager([counter]))
+    calls: tuple[Callable[[], Any], ...] = (
+        lambda: llm.chat(user_messages("count")),
+        lambda: list(llm.stream_chat(user_messages("count"))),
         lambda: llm.complete("count"),
         lambda: list(llm.stream_complete("count")),
     )
-    for way in ways:
+    for call in calls:
         counter.reset_counts()
-        way()
+        call()
         counts = [(each.prompt_token_count, each.completion_token_count) for each in counter.llm_token_counts]
         assert counts == [(4, 11)], counts
 
 
-@contract("settings arrive: temperature, and a `temperature` above 1")
-def _settings(subject: Subject) -> None:
-    llm_of(subject, temperature=0.25).chat(asking("count"))
-    assert subject.server.asked.config.temperature == 0.25
-    llm_of(subject, temperature=1.5).chat(asking("count"))
-    assert subject.server.asked.config.temperature == 1.5
+@contract("`temperature` is sent to the server, also above 1")
+def _settings(integration: Integration) -> None:
+    llm_of(integration, temperature=0.25).chat(user_messages("count"))
+    assert integration.server.last_request.config.temperature == 0.25
+    llm_of(integration, temperature=1.5).chat(user_messages("count"))
+    assert integration.server.last_request.config.temperature == 1.5
 
 
-@contract("an unknown setting is refused")
-def _unknown_setting(subject: Subject) -> None:
-    refused(lambda: llm_of(subject, temprature=0.5))
+@contract("an unknown setting raises an error")
+def _unknown_setting(integration: Integration) -> None:
+    error_of(lambda: llm_of(integration, temprature=0.5))
 
 
-# Thoughts -------------------------------------------------------------------------------------------------------------
+# Reasoning ------------------------------------------------------------------------------------------------------------
 
 
-@contract("thoughts are a block, apart from the answer")
-def _thoughts(subject: Subject) -> None:
-    message = llm_of(subject).chat(asking("think")).message
+@contract("reasoning is a block of its own, separate from the text")
+def _reasoning(integration: Integration) -> None:
+    message = llm_of(integration).chat(user_messages("think")).message
     assert message.content == "Done now."
     assert [block.content for block in message.blocks if isinstance(block, ThinkingBlock)] == ["Let me see."]
 
 
-@contract("streamed thoughts come as `thinking_delta`, also where nothing follows them")
-def _thinking_deltas(subject: Subject) -> None:
-    for prompt, thoughts in (("think", "Let me see."), ("think only", "Hmm, well.")):
-        found = list(llm_of(subject).stream_chat(asking(prompt)))
-        assert "".join(chunk.additional_kwargs.get("thinking_delta") or "" for chunk in found) == thoughts
+@contract("streams deliver reasoning as `thinking_delta`, also if no text follows")
+def _reasoning_deltas(integration: Integration) -> None:
+    for prompt, reasoning in (("think", "Let me see."), ("think only", "Hmm, well.")):
+        found = list(llm_of(integration).stream_chat(user_messages(prompt)))
+        assert "".join(chunk.additional_kwargs.get("thinking_delta") or "" for chunk in found) == reasoning
         assert "".join(chunk.delta or "" for chunk in found) in {"Done now.", ""}
 
 
 # Tools ----------------------------------------------------------------------------------------------------------------
 
 
-def _tool_llm(subject: Subject, **settings: Any) -> Any:
-    llm: Any = llm_of(subject, **settings)
+def _tool_llm(integration: Integration, **settings: Any) -> Any:
+    llm: Any = llm_of(integration, **settings)
     if not hasattr(llm, "chat_with_tools"):
         raise UnsupportedError("no tools")
     return llm
 
 
-@contract("tool calls come with name, arguments and identifier")
-def _calls(subject: Subject) -> None:
-    llm = _tool_llm(subject)
+@contract("tool calls have a name, arguments and an id")
+def _calls(integration: Integration) -> None:
+    llm = _tool_llm(integration)
     (call,) = llm.get_tool_calls_from_response(llm.chat_with_tools([WEATHER], user_msg="weather please"))
     assert (call.tool_name, call.tool_kwargs) == ("weather", {"city": "Oslo"})
     assert call.tool_id
 
 
-@contract("streamed tool calls come as well")
-def _streamed_calls(subject: Subject) -> None:
-    llm = _tool_llm(subject)
+@contract("streams deliver tool calls")
+def _streamed_calls(integration: Integration) -> None:
+    llm = _tool_llm(integration)
     *_, last = llm.stream_chat_with_tools([WEATHER], user_msg="weather please")
     (call,) = llm.get_tool_calls_from_response(last)
     assert (call.tool_name, call.tool_kwargs) == ("weather", {"city": "Oslo"})
 
 
-@contract("two equal calls are two, with identifiers of their own, streamed or not")
-def _equal_calls(subject: Subject) -> None:
-    llm = _tool_llm(subject)
+@contract("two identical tool calls have distinct ids, streaming or not")
+def _equal_calls(integration: Integration) -> None:
+    llm = _tool_llm(integration)
     given: Any = {"tools": [WEATHER], "user_msg": "both", "allow_parallel_tool_calls": True}
     *_, last = llm.stream_chat_with_tools(**given)
     for response in (llm.chat_with_tools(**given), last):
         assert len({call.tool_id for call in llm.get_tool_calls_from_response(response)}) == 2
 
 
-@contract("where one call is allowed, one comes")
-def _one_call(subject: Subject) -> None:
-    llm = _tool_llm(subject)
+@contract("`allow_parallel_tool_calls=False` returns one tool call")
+def _one_call(integration: Integration) -> None:
+    llm = _tool_llm(integration)
     response = llm.chat_with_tools([WEATHER], user_msg="both", allow_parallel_tool_calls=False)
     assert len(llm.get_tool_calls_from_response(response)) == 1
 
 
-@contract("`tool_required` is asked for")
-def _required(subject: Subject) -> None:
-    _tool_llm(subject).chat_with_tools([WEATHER], user_msg="weather please", tool_required=True)
-    assert subject.server.asked.tool_choice == "required"
+@contract("`tool_required` is sent to the server")
+def _required(integration: Integration) -> None:
+    _tool_llm(integration).chat_with_tools([WEATHER], user_msg="weather please", tool_required=True)
+    assert integration.server.last_request.tool_choice == "required"
 
 
-@contract("a named `tool_choice` works")
-def _named_choice(subject: Subject) -> None:
-    llm = _tool_llm(subject)
+@contract("`tool_choice` accepts the name of a tool")
+def _named_choice(integration: Integration) -> None:
+    llm = _tool_llm(integration)
     response = llm.chat_with_tools([WEATHER], user_msg="weather please", tool_choice="weather")
     assert llm.get_tool_calls_from_response(response)[0].tool_name == "weather"
 
 
-@contract("a tool whose name the wire does not take is found again")
-def _generic_names(subject: Subject) -> None:
-    response = _tool_llm(subject).predict_and_call([get_function_tool(Box[int])], user_msg="box")
+@contract("a tool works even if its name is not valid in a request")
+def _generic_names(integration: Integration) -> None:
+    response = _tool_llm(integration).predict_and_call([get_function_tool(Box[int])], user_msg="box")
     assert response.sources[0].raw_output == Box[int](value=3)
 
 
-@contract("the history that was given stays as it is")
-def _history(subject: Subject) -> None:
-    history = asking("hello")
-    _tool_llm(subject).chat_with_tools([WEATHER], user_msg="weather please", chat_history=history)
+@contract("`chat_history` is not modified")
+def _history(integration: Integration) -> None:
+    history = user_messages("hello")
+    _tool_llm(integration).chat_with_tools([WEATHER], user_msg="weather please", chat_history=history)
     assert len(history) == 1
 
 
-@contract("the answer of a tool goes back with its call's identifier")
-def _results(subject: Subject) -> None:
-    llm = _tool_llm(subject)
+@contract("a tool result is sent with the id of its call")
+def _results(integration: Integration) -> None:
+    llm = _tool_llm(integration)
     response = llm.chat_with_tools([WEATHER], user_msg="weather please")
     (call,) = llm.get_tool_calls_from_response(response)
     result = ChatMessage(role=MessageRole.TOOL, content="rain", additional_kwargs={"tool_call_id": call.tool_id})
-    llm.chat_with_tools([WEATHER], chat_history=[*asking("weather please"), response.message, result])
-    history = subject.server.asked.history
+    llm.chat_with_tools([WEATHER], chat_history=[*user_messages("weather please"), response.message, result])
+    history = integration.server.last_request.history
     assert history is not None
     last = history.messages[-1].to_dict()["content"][0]
     assert (last["content"], last.get("toolCallId")) == ("rain", call.tool_id)
 
 
-@contract("a call that cannot be read is an error, not the agent's final answer")
-async def _broken_call(subject: Subject) -> None:
-    agent = FunctionAgent(tools=[weather], llm=_tool_llm(subject))
+@contract("a malformed tool call raises an error instead of ending the agent")
+async def _malformed_call(integration: Integration) -> None:
+    agent = FunctionAgent(tools=[weather], llm=_tool_llm(integration))
     try:
-        answer = await agent.run("broken")
-    except Exception:  # noqa: BLE001 - whatever is said is said
+        response = await agent.run("broken")
+    except Exception:  # noqa: BLE001 - peers raise all kinds
         return
-    raise AssertionError(f"the agent answered {str(answer)!r}")
+    raise AssertionError(f"the agent returned {str(response)!r}")
 
 
-# Structured answers ---------------------------------------------------------------------------------------------------
+# Structured output ----------------------------------------------------------------------------------------------------
 
 
-@contract("structured answers are made to fit by the server")
-def _by_schema(subject: Subject) -> None:
-    assert llm_of(subject).structured_predict(Person, PROMPT, x="person") == Person(name="Ann Lee", age=7)
-    assert subject.server.asked.config.structured
+@contract("structured output is enforced by the server")
+def _schema(integration: Integration) -> None:
+    assert llm_of(integration).structured_predict(Person, PROMPT, x="person") == Person(name="Ann Lee", age=7)
+    assert integration.server.last_request.config.structured
 
 
-@contract("structured answers keep the system prompt, awaited or not")
-async def _system_prompt(subject: Subject) -> None:
-    llm = llm_of(subject, system_prompt="Be terse.")
+@contract("structured output keeps the system prompt, sync and async")
+async def _system_prompt(integration: Integration) -> None:
+    llm = llm_of(integration, system_prompt="Be terse.")
     llm.structured_predict(Person, PROMPT, x="person")
-    assert texts_of(subject.server.asked)[0] == ("system", "Be terse.")
+    assert texts_of(integration.server.last_request)[0] == ("system", "Be terse.")
     await llm.astructured_predict(Person, PROMPT, x="person")
-    assert texts_of(subject.server.asked)[0] == ("system", "Be terse.")
+    assert texts_of(integration.server.last_request)[0] == ("system", "Be terse.")
 
 
-@contract("structured answers stream, and end with the instance")
-async def _structured_stream(subject: Subject) -> None:
-    llm = llm_of(subject)
+@contract("structured output streams, and ends with the complete instance")
+async def _structured_stream(integration: Integration) -> None:
+    llm = llm_of(integration)
     found = list(llm.stream_structured_predict(Person, PROMPT, x="person"))
     assert found[-1] == Person(name="Ann Lee", age=7)
     assert len(found) > 2
@@ -488,72 +489,72 @@ async def _structured_stream(subject: Subject) -> None:
     assert awaited[-1] == found[-1]
 
 
-# Blocks, histories ----------------------------------------------------------------------------------------------------
+# Content blocks, chat histories ---------------------------------------------------------------------------------------
 
 
-@contract("pictures are sent")
-def _pictures(subject: Subject) -> None:
-    llm_of(subject).chat(asking("look", ImageBlock(image=PNG)))
-    assert subject.server.asked.images == [digest(PNG)]
+@contract("images are sent")
+def _images(integration: Integration) -> None:
+    llm_of(integration).chat(user_messages("look", ImageBlock(image=PNG)))
+    assert integration.server.last_request.images == [digest(PNG)]
 
 
-@contract("what cannot be sent is refused, not dropped")
-def _audio(subject: Subject) -> None:
-    refused(lambda: llm_of(subject).chat(asking("listen", AudioBlock(audio=b"RIFF0000WAVE", format="wav"))))
+@contract("unsupported content raises an error instead of being dropped")
+def _unsupported_content(integration: Integration) -> None:
+    error_of(lambda: llm_of(integration).chat(user_messages("listen", AudioBlock(audio=b"RIFF0000WAVE", format="wav"))))
 
 
-@contract("cache points do no harm")
-def _cache_points(subject: Subject) -> None:
-    llm_of(subject).chat(asking("count", CachePoint(cache_control=CacheControl(type="ephemeral"))))
-    assert texts_of(subject.server.asked) == [("user", "count")]
+@contract("cache points are ignored")
+def _cache_points(integration: Integration) -> None:
+    llm_of(integration).chat(user_messages("count", CachePoint(cache_control=CacheControl(type="ephemeral"))))
+    assert texts_of(integration.server.last_request) == [("user", "count")]
 
 
-@contract("an answer leaves nothing in its message's `additional_kwargs`, and is sent back clean")
-def _clean(subject: Subject) -> None:
-    llm = llm_of(subject)
-    *_, last = llm.stream_chat(asking("count"))
+@contract("a response adds nothing to `additional_kwargs`, and can be sent back unchanged")
+def _round_trip(integration: Integration) -> None:
+    llm = llm_of(integration)
+    *_, last = llm.stream_chat(user_messages("count"))
     assert not last.message.additional_kwargs
     assert json.loads(last.model_dump_json())["message"]["role"] == "assistant"
-    llm.chat([*asking("count"), last.message, *asking("count")])
-    assert texts_of(subject.server.asked) == [("user", "count"), ("assistant", NUMBERS), ("user", "count")]
+    llm.chat([*user_messages("count"), last.message, *user_messages("count")])
+    assert texts_of(integration.server.last_request) == [("user", "count"), ("assistant", NUMBERS), ("user", "count")]
 
 
-# Travelling -----------------------------------------------------------------------------------------------------------
+# Pickling, copying ----------------------------------------------------------------------------------------------------
 
 
 @contract("a used object can be pickled, without a warning")
-def _pickle(subject: Subject) -> None:
-    llm = llm_of(subject)
-    llm.chat(asking("count"))
+def _pickle(integration: Integration) -> None:
+    llm = llm_of(integration)
+    llm.chat(user_messages("count"))
     with silence():
         other = pickle.loads(pickle.dumps(llm))  # our own bytes
-    assert other.chat(asking("count")).message.content == NUMBERS
+    assert other.chat(user_messages("count")).message.content == NUMBERS
 
 
 @contract("a used object can be copied")
-def _deepcopy(subject: Subject) -> None:
-    llm = llm_of(subject)
-    llm.chat(asking("count"))
-    assert copy.deepcopy(llm).chat(asking("count")).message.content == NUMBERS
+def _deepcopy(integration: Integration) -> None:
+    llm = llm_of(integration)
+    llm.chat(user_messages("count"))
+    assert copy.deepcopy(llm).chat(user_messages("count")).message.content == NUMBERS
 
 
-@contract("`to_dict` holds no secret")
-def _secrets(subject: Subject) -> None:
-    assert SECRET not in repr(llm_of(subject, api_key=SECRET).to_dict())
+@contract("`to_dict` contains no secret")
+def _secrets(integration: Integration) -> None:
+    assert SECRET not in repr(llm_of(integration, api_key=SECRET).to_dict())
 
 
 # Embeddings -----------------------------------------------------------------------------------------------------------
 
 
-def embedding_of(make: Callable[..., Any], **settings: Any) -> BaseEmbedding:
-    """Return an embedding model."""
-    model: BaseEmbedding = make(**settings)
+def embedding_of(create: Callable[..., Any], **settings: Any) -> BaseEmbedding:
+    """Create an embedding model."""
+    model: BaseEmbedding = create(**settings)
     return model
 
 
-@of_embeddings("embeddings: questions, texts and batches have vectors, in order")
-async def _embed(make: Callable[..., Any], _server: Asked) -> None:
-    model = embedding_of(make)
+@embedding_contract("embeddings: queries, texts and batches return vectors, in order")
+async def _embed(create: Callable[..., Any], _server: RequestLog) -> None:
+    model = embedding_of(create)
     texts = [f"text {number}" for number in range(25)]
     found = model.get_text_embedding_batch(texts)
     assert [len(vector) for vector in found] == [16] * 25
@@ -563,33 +564,33 @@ async def _embed(make: Callable[..., Any], _server: Asked) -> None:
     assert len(await model.aget_query_embedding("text")) == 16
 
 
-@of_embeddings("embeddings: texts are embedded as they are")
-def _as_they_are(make: Callable[..., Any], server: Asked) -> None:
-    embedding_of(make).get_text_embedding("two\nlines")
+@embedding_contract("embeddings: texts are sent unchanged")
+def _unchanged(create: Callable[..., Any], server: RequestLog) -> None:
+    embedding_of(create).get_text_embedding("two\nlines")
     assert server.embedded == ["two\nlines"]
 
 
-@of_embeddings("embeddings: awaiting one leaves the event loop free")
-async def _free_loop(make: Callable[..., Any], _server: Asked) -> None:
-    assert await _ticks_during(embedding_of(make).aget_text_embedding("slow rain")) > 20
+@embedding_contract("embeddings: async calls do not block the event loop")
+async def _embedding_native_async(create: Callable[..., Any], _server: RequestLog) -> None:
+    assert await _ticks_during(embedding_of(create).aget_text_embedding("slow rain")) > 20
 
 
-@of_embeddings("embeddings: one object serves one event loop after the other")
-def _embedding_loops(make: Callable[..., Any], _server: Asked) -> None:
-    model = embedding_of(make)
+@embedding_contract("embeddings: one object works in several event loops in turn")
+def _embedding_event_loops(create: Callable[..., Any], _server: RequestLog) -> None:
+    model = embedding_of(create)
     for _ in range(2):
         assert len(asyncio.run(model.aget_text_embedding("rain"))) == 16
 
 
-@of_embeddings("embeddings: a cache keeps questions and texts apart")
-def _cache(make: Callable[..., Any], _server: Asked) -> None:
-    model = embedding_of(make, instructed=True, embeddings_cache=SimpleKVStore())
+@embedding_contract("embeddings: a cache keeps queries and texts separate")
+def _cache(create: Callable[..., Any], _server: RequestLog) -> None:
+    model = embedding_of(create, instructed=True, embeddings_cache=SimpleKVStore())
     assert model.get_text_embedding("rain") != model.get_query_embedding("rain")
 
 
-@of_embeddings("embeddings: a used object can be pickled and copied, without a warning")
-def _embedding_travel(make: Callable[..., Any], _server: Asked) -> None:
-    model = embedding_of(make)
+@embedding_contract("embeddings: a used object can be pickled and copied, without a warning")
+def _embedding_pickle(create: Callable[..., Any], _server: RequestLog) -> None:
+    model = embedding_of(create)
     vector = model.get_text_embedding("rain")
     with silence():
         others = pickle.loads(pickle.dumps(model)), copy.deepcopy(model)

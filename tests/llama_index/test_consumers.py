@@ -84,7 +84,7 @@ def test_a_query_engine_has_room_for_its_prompt_beside_the_longest_answer(
     with server.llm(max_tokens=WINDOW) as llm:
         llm.load()
         index.as_query_engine(llm=llm).query("count")
-    assert server.asked.config.max_tokens == WINDOW
+    assert server.last_request.config.max_tokens == WINDOW
 
 
 async def test_a_query_engine_streams(llm: LMStudio, index: VectorStoreIndex) -> None:

@@ -1,4 +1,4 @@
-"""This package keeps every sentence of the contract."""
+"""This package passes every check of the conformance suite."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,34 +15,34 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def subject_on(server: Server) -> contract.Subject:
-    """Return this package's classes on a server."""
+def integration_on(server: Server) -> contract.Integration:
+    """Connect this package's classes to a server."""
 
     def embedding(*, instructed: bool = False, **settings: Any) -> LMStudioEmbedding:
         return server.embedding(**settings, **({"query_instruction": "search: "} if instructed else {}))
 
-    def left() -> bool:
+    def was_cancelled() -> bool:
         try:
             server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped", 2.0)
         except LMStudioTimeoutError:
             return False
         return True
 
-    return contract.Subject(
+    return contract.Integration(
         llm=server.llm,
         unreachable=lambda: LMStudio(model="m", host="127.0.0.1:9"),
         embedding=embedding,
         server=server,
-        left=left,
+        was_cancelled=was_cancelled,
     )
 
 
 @pytest.fixture
-def subject() -> Iterator[contract.Subject]:
+def integration() -> Iterator[contract.Integration]:
     with Server() as server:
-        yield subject_on(server)
+        yield integration_on(server)
 
 
-@pytest.mark.parametrize("sentence", contract.CHECKS)
-def test_this_package_keeps_the_contract(sentence: str, subject: contract.Subject) -> None:
-    contract.run(contract.CHECKS[sentence], subject)
+@pytest.mark.parametrize("requirement", contract.CHECKS)
+def test_this_package_passes_the_check(requirement: str, integration: contract.Integration) -> None:
+    contract.run(contract.CHECKS[requirement], integration)

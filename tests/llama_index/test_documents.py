@@ -1,4 +1,4 @@
-"""What the how-to pages show runs."""
+"""The examples on the LlamaIndex pages run."""
 
 import re
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
 
 PAGES = sorted((Path(__file__).parents[2] / "docs" / "how-to").glob("llama_index_*.md"))
 BLOCK = re.compile(r"^```python\n(?!--8<--)(.*?)^```", re.MULTILINE | re.DOTALL)
-PROGRAMS = [(page.stem, code) for page in PAGES for code in BLOCK.findall(page.read_text(encoding="utf-8"))]
+EXAMPLES = [(page.stem, code) for page in PAGES for code in BLOCK.findall(page.read_text(encoding="utf-8"))]
 
 
 @pytest.fixture
 def bundled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """A server that has scripted models under the keys of the bundled ones, and LlamaIndex's defaults to play with."""
+    """A server with scripted models under the keys of the bundled ones; LlamaIndex's default models are unset."""
     for name in ("_llm", "_embed_model", "_tokenizer", "_node_parser", "_transformations"):
         monkeypatch.setattr(Settings, name, None)
     monkeypatch.setattr("llama_index.core.global_tokenizer", None)
@@ -27,12 +27,12 @@ def bundled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
         yield server
 
 
-def test_every_page_shows_something() -> None:
+def test_there_are_examples() -> None:
     assert len(PAGES) == 5
-    assert len(PROGRAMS) >= 5
+    assert len(EXAMPLES) >= 5
 
 
-@pytest.mark.parametrize(("page", "code"), PROGRAMS, ids=[page for page, _ in PROGRAMS])
-def test_a_program_on_a_page_runs(page: str, code: str, bundled: Emulator) -> None:
+@pytest.mark.parametrize(("page", "code"), EXAMPLES, ids=[page for page, _ in EXAMPLES])
+def test_an_example_on_a_page_runs(page: str, code: str, bundled: Emulator) -> None:
     exec(compile(code, page, "exec"), {"__name__": page})
     assert bundled.address

@@ -73,15 +73,15 @@ def test_complete_is_a_turn_in_the_chat_template(server: Server, llm: LMStudio) 
 
 def test_complete_of_a_formatted_prompt_continues_it(server: Server, llm: LMStudio) -> None:
     assert llm.complete("count", formatted=True).text == NUMBERS
-    assert server.asked.prompt == "count"
+    assert server.last_request.prompt == "count"
 
 
 def test_complete_honours_the_users_own_format(server: Server) -> None:
     with server.llm(completion_to_prompt=lambda prompt: f"<|user|>{prompt}<|assistant|>") as llm:
         llm.complete("hi")
-        assert server.asked.prompt == "<|user|>hi<|assistant|>"
+        assert server.last_request.prompt == "<|user|>hi<|assistant|>"
         llm.complete("count", formatted=True)
-        assert server.asked.prompt == "count"
+        assert server.last_request.prompt == "count"
 
 
 @pytest.mark.parametrize("formatted", [False, True])
@@ -202,7 +202,7 @@ async def test_awaiting_leaves_the_loop_free(llm: LMStudio) -> None:
 
 
 def sent(server: Server) -> LlmPredictionConfig:
-    return server.asked.config
+    return server.last_request.config
 
 
 def test_every_setting_arrives(server: Server) -> None:
@@ -427,9 +427,9 @@ def showing(**source: Any) -> list[ChatMessage]:
 
 async def test_pictures_are_uploaded(server: Server, llm: LMStudio) -> None:
     llm.chat(showing(image=PNG))
-    assert server.asked.images == [digest(PNG)]
+    assert server.last_request.images == [digest(PNG)]
     await llm.achat(showing(image=PNG))
-    assert server.asked.images == [digest(PNG)]
+    assert server.last_request.images == [digest(PNG)]
 
 
 def test_pictures_on_the_web_are_not_fetched_unasked(llm: LMStudio) -> None:
@@ -445,7 +445,7 @@ async def test_pictures_on_the_web_are_fetched_when_allowed(server: Server, monk
     with server.llm(allow_image_download=True) as llm:
         llm.chat(showing(url="https://example.org/cat.png"))
         await llm.achat(showing(url="https://example.org/cat.png"))
-    assert server.asked.images == [digest(PNG)]
+    assert server.last_request.images == [digest(PNG)]
 
 
 def test_a_picture_for_a_model_that_sees_none_is_refused(server: Server) -> None:
@@ -519,7 +519,7 @@ async def test_an_empty_message_is_the_servers_to_answer(server: Server, llm: LM
 
 async def test_an_empty_prompt_to_be_continued_is_the_servers_to_answer(server: Server, llm: LMStudio) -> None:
     assert llm.complete("", formatted=True).text
-    assert server.asked.prompt == ""
+    assert server.last_request.prompt == ""
     assert (await llm.acomplete("", formatted=True)).text
     assert list(llm.stream_complete("", formatted=True))[-1].text
     assert (await gathered(await llm.astream_complete("", formatted=True)))[-1].text

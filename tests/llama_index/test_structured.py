@@ -57,7 +57,7 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Listener:
 
 
 def schema_sent(server: Server) -> Any:
-    return server.asked.config.structured
+    return server.last_request.config.structured
 
 
 # By grammar -----------------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ async def test_the_system_prompt_is_kept_on_every_path(server: Server) -> None:
 def test_settings_of_the_call_are_honoured_and_left_alone(server: Server, llm: LMStudio) -> None:
     given = {"temperature": 0.7, "tool_choice": "x", "tool_required": True, "allow_parallel_tool_calls": True}
     llm.structured_predict(Person, PROMPT, given, who="person")
-    assert server.asked.config.temperature == 0.7
+    assert server.last_request.config.temperature == 0.7
     assert len(given) == 4
 
 
@@ -246,7 +246,7 @@ async def test_mode_function_asks_for_a_tool_call(server: Server) -> None:
         smallest = Person(name="", age=0)
         assert llm.structured_predict(Person, PROMPT, who="x") == smallest
         assert schema_sent(server) in (None, {"type": "none"})
-        assert [offer.function.name for offer in server.asked.tools] == ["Person"]
+        assert [offer.function.name for offer in server.last_request.tools] == ["Person"]
         assert server.conversation[0][0] == "system"
         assert await llm.astructured_predict(Person, PROMPT, who="x") == smallest
         assert [role for role, _ in server.conversation] == ["system", "user"]

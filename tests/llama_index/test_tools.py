@@ -227,7 +227,7 @@ async def test_tools_and_a_format_may_be_given_together(llm: LMStudio) -> None:
 def test_a_format_goes_with_further_settings(server: Server) -> None:
     with server.llm(extra={"llm.prediction.llama.cpuThreads": 2}) as llm:
         llm.chat([user("count")], response_format=SCHEMA)
-    assert (server.asked.config.cpu_threads, server.asked.config.structured) == (
+    assert (server.last_request.config.cpu_threads, server.last_request.config.structured) == (
         2,
         {"type": "json", "jsonSchema": SCHEMA},
     )
@@ -238,7 +238,7 @@ def test_chat_with_tools_calls_them(server: Server, llm: LMStudio) -> None:
     (call,) = llm.get_tool_calls_from_response(response)
     assert (call.tool_id, call.tool_name, call.tool_kwargs) == ("c1", "weather", {"city": "Oslo"})
     assert response.message.content == "I look. "
-    assert [offer.function.name for offer in server.asked.tools] == ["weather"]
+    assert [offer.function.name for offer in server.last_request.tools] == ["weather"]
 
 
 async def test_achat_with_tools_calls_them(llm: LMStudio) -> None:
@@ -271,18 +271,18 @@ def test_the_history_that_was_given_stays_as_it_is(llm: LMStudio) -> None:
 
 def test_required_calls_are_asked_for(server: Server, llm: LMStudio) -> None:
     llm.chat_with_tools([WEATHER], user_msg="weather please", tool_required=True)
-    assert server.asked.tool_choice == "required"
+    assert server.last_request.tool_choice == "required"
 
 
 def test_a_named_choice_of_an_agent_is_asked_for(server: Server, llm: LMStudio) -> None:
     llm.chat_with_tools([WEATHER, NOW], user_msg="weather please", tool_choice="weather")
-    assert server.asked.tool_choice == "required"
-    assert [offer.function.name for offer in server.asked.tools] == ["weather"]
+    assert server.last_request.tool_choice == "required"
+    assert [offer.function.name for offer in server.last_request.tools] == ["weather"]
 
 
 def test_without_tools_nothing_is_offered(server: Server, llm: LMStudio) -> None:
     llm.chat_with_tools([], user_msg="count")
-    assert list(server.asked.tools) == []
+    assert list(server.last_request.tools) == []
 
 
 def test_several_calls_come_where_they_are_allowed(llm: LMStudio) -> None:
@@ -308,7 +308,7 @@ def test_a_tool_without_arguments_is_called_without(llm: LMStudio) -> None:
 def test_a_generic_class_is_found_under_its_own_name(server: Server, llm: LMStudio) -> None:
     response = llm.predict_and_call([BOX], user_msg="box")
     assert response.sources[0].raw_output == Box[int](value=3)
-    assert [offer.function.name for offer in server.asked.tools] == ["Box_int_"]
+    assert [offer.function.name for offer in server.last_request.tools] == ["Box_int_"]
 
 
 def test_predict_and_call_does_not_stumble_over_a_second_call(llm: LMStudio) -> None:
@@ -380,4 +380,4 @@ def test_tools_may_be_given_to_chat_as_dicts(server: Server, llm: LMStudio) -> N
     given = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
     response = llm.chat(user_messages("weather please"), tools=[given], tool_choice="auto")
     assert isinstance(response.message.blocks[-1], ToolCallBlock)
-    assert server.asked.tool_choice == "auto"
+    assert server.last_request.tool_choice == "auto"

@@ -38,7 +38,7 @@ def test_pictures_of_older_histories_do_not_multiply(server: Server, llm: LMStud
     _, parts = server.conversation[0]
     assert [part["type"] for part in parts] == ["text", "file"]
     list(llm.stream_chat([message]))
-    assert set(server.asked.images) == {digest(PNG)}
+    assert set(server.last_request.images) == {digest(PNG)}
 
 
 def test_no_message_of_ours_has_pictures_among_its_kwargs(llm: LMStudio) -> None:
@@ -66,7 +66,7 @@ def test_every_chunk_can_be_written_as_json(llm: LMStudio, prompt: str) -> None:
 def test_the_temperature_may_be_above_one(server: Server) -> None:
     with server.llm(temperature=1.7) as llm:
         llm.chat(asking("count"))
-    assert server.asked.config.temperature == 1.7
+    assert server.last_request.config.temperature == 1.7
 
 
 def test_thinking_may_be_switched_off_for_one_call(llm: LMStudio) -> None:

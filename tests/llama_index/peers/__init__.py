@@ -1,1 +1,1 @@
-"""Other LlamaIndex integrations, on a server that speaks their protocols and plays the same scripted models."""
+"""Other LlamaIndex integrations, on a server that speaks their protocols and runs the same scripted models."""

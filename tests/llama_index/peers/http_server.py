@@ -1,4 +1,4 @@
-"""A scripted HTTP server: OpenAI's protocol as LM Studio speaks it, and Ollama's. The models are the emulator's."""
+"""An HTTP server for Ollama's protocol and OpenAI's, as LM Studio implements it; its models are the emulator's."""
 
 import asyncio
 import json
@@ -17,21 +17,21 @@ from lmstudio_integrations.emulator.engines.base import (
 )
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
 from lmstudio_integrations.types.config import LlmPredictionConfig
-from tests.llama_index.peers import ollama_form, openai_form
-from tests.llama_index.peers.forms import Answer, Asked, BadRequestError
+from tests.llama_index.peers import ollama_format, openai_format
+from tests.llama_index.peers.wire_formats import BadRequestError, ParsedRequest, ResponseWriter
 from tests.llama_index.server import CHAT, EMBEDDING, MODELS
 from tests.requested import Requested, digest
 
 _HEAD_END = b"\r\n\r\n"
-_FORMS = {**openai_form.ROUTES, **ollama_form.ROUTES}
+_ROUTES = {**openai_format.ROUTES, **ollama_format.ROUTES}
 
 
 class _EndOfStreamError(ConnectionError):
-    """A streamed answer is complete, or was left; the connection is not used again."""
+    """A streaming response is complete or was cancelled; the connection is closed."""
 
 
-class _RememberingEngine(ScriptedEngine):
-    """A scripted engine that keeps everything that it was asked, where no emulator does."""
+class _RecordingEngine(ScriptedEngine):
+    """A scripted engine that records its requests; there is no emulator to do so."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,14 +40,14 @@ class _RememberingEngine(ScriptedEngine):
 
     async def load(self, request: LoadRequest, on_progress: Progress) -> ScriptedModel:
         model = await super().load(request, on_progress)
-        model.__class__ = _RememberingModel
-        assert isinstance(model, _RememberingModel)
+        model.__class__ = _RecordingModel
+        assert isinstance(model, _RecordingModel)
         model.engine = self
         return model
 
 
-class _RememberingModel(ScriptedModel):
-    engine: _RememberingEngine
+class _RecordingModel(ScriptedModel):
+    engine: _RecordingEngine
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
         self.engine.requests.append(request)
@@ -60,15 +60,15 @@ class _RememberingModel(ScriptedModel):
 
 
 class HttpServer:
-    """Serves on a thread of its own, inside a `with` block.
+    """Serves on a thread of its own inside a `with` block.
 
     Attributes:
-        left: How many answers were left by their reader before the end.
+        cancelled: The number of streaming responses that the client cancelled.
     """
 
     def __init__(self) -> None:
-        self._engine = _RememberingEngine()
-        self.left = 0
+        self._engine = _RecordingEngine()
+        self.cancelled = 0
         self.address = ""
         self._models: dict[str, ScriptedModel] = {}
         self._changed = threading.Condition()
@@ -87,7 +87,7 @@ class HttpServer:
         self._thread.join(10)
 
     @property
-    def asked(self) -> Requested:
+    def last_request(self) -> Requested:
         """The last request."""
         request = self._engine.requests[-1]
         return Requested(
@@ -100,19 +100,19 @@ class HttpServer:
         )
 
     @property
-    def asked_times(self) -> int:
-        """How many predictions were requested."""
+    def prediction_count(self) -> int:
+        """The number of predictions requested."""
         return len(self._engine.requests)
 
     @property
     def embedded(self) -> list[str]:
-        """The texts that were embedded."""
+        """The texts to embed, in order of arrival."""
         return self._engine.embedded
 
-    def wait_until_left(self, timeout: float = 2.0) -> bool:
-        """Whether an answer is left by its reader within the time, in seconds."""
+    def wait_until_cancelled(self, timeout: float = 2.0) -> bool:
+        """Wait up to `timeout` seconds; return whether a streaming response was cancelled."""
         with self._changed:
-            return self._changed.wait_for(lambda: self.left > 0, timeout)
+            return self._changed.wait_for(lambda: self.cancelled > 0, timeout)
 
     async def _serve(self, ready: "Future[None]") -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -130,88 +130,90 @@ class HttpServer:
             while head := await _head(reader):
                 path, size = head
                 body = json.loads(await reader.readexactly(size) or b"{}")
-                await self._answer(path, body, reader, writer)
+                await self._respond(path, body, reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the client has gone, or the server stops
+            pass  # the client disconnected, or the server stops
         finally:
             writer.close()
 
-    async def _answer(
+    async def _respond(
         self, path: str, body: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        form = _FORMS.get(path)
-        if form is None:
+        parse = _ROUTES.get(path)
+        if parse is None:
             _send(writer, 404, {"error": f"no such path: {path}"})
             return
         try:
-            asked = form(body)
-            if isinstance(asked, dict):
-                _send(writer, 200, asked)
-            elif asked.texts is not None:
+            request = parse(body)
+            if isinstance(request, dict):
+                _send(writer, 200, request)
+            elif request.texts is not None:
                 model = self._models[EMBEDDING]
-                _send(writer, 200, asked.answer.vectors([await model.embed(text) for text in asked.texts]))
-            elif asked.stream:
-                await self._stream(asked, reader, writer)
+                _send(writer, 200, request.response.vectors([await model.embed(text) for text in request.texts]))
+            elif request.stream:
+                await self._stream(request, reader, writer)
             else:
-                _send(writer, 200, await _whole(self._events(asked), asked.answer))
+                _send(writer, 200, await _complete(self._events(request), request.response))
         except BadRequestError as error:
             _send(writer, 400, {"error": {"message": str(error), "type": "invalid_request_error"}})
         except EngineError as error:
             _send(writer, 500, {"error": {"message": str(error), "type": "server_error"}})
 
-    def _events(self, asked: Asked) -> AsyncIterator[EngineEvent]:
-        model = self._models.get(asked.model, self._models[CHAT])
-        return model.generate(GenerateRequest(**{**vars_of(asked), "config": LlmPredictionConfig(**asked.config)}))
+    def _events(self, request: ParsedRequest) -> AsyncIterator[EngineEvent]:
+        model = self._models.get(request.model, self._models[CHAT])
+        return model.generate(
+            GenerateRequest(**{**engine_fields(request), "config": LlmPredictionConfig(**request.config)})
+        )
 
-    async def _stream(self, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        events = self._events(asked)
+    async def _stream(self, request: ParsedRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        events = self._events(request)
         first = await anext(events)
-        _head_of_stream(writer, asked.answer.content_type)
-        gone = asyncio.ensure_future(reader.read(1))
+        _head_of_stream(writer, request.response.content_type)
+        disconnected = asyncio.ensure_future(reader.read(1))
         try:
-            complete = await _play(first, events, asked.answer, writer, gone)
+            complete = await _send_stream(first, events, request.response, writer, disconnected)
         except ConnectionError:
             complete = False
         finally:
-            gone.cancel()
+            disconnected.cancel()
         if not complete:
             with self._changed:
-                self.left += 1
+                self.cancelled += 1
                 self._changed.notify_all()
         raise _EndOfStreamError
 
 
-async def _play(
+async def _send_stream(
     first: EngineEvent,
     events: AsyncIterator[EngineEvent],
-    answer: Answer,
+    response: ResponseWriter,
     writer: asyncio.StreamWriter,
-    gone: "asyncio.Future[bytes]",
+    disconnected: "asyncio.Future[bytes]",
 ) -> bool:
-    """Send an answer as it comes; return whether the reader stayed to the end."""
-    for piece in answer.pieces(first):
-        _chunk(writer, piece)
+    """Send a response as it is generated; return whether it was sent completely."""
+    for chunk in response.encode(first):
+        _write_chunk(writer, chunk)
     async for event in events:
-        if gone.done():
+        if disconnected.done():
             return False
-        for piece in answer.pieces(event):
-            _chunk(writer, piece)
+        for chunk in response.encode(event):
+            _write_chunk(writer, chunk)
         await writer.drain()
     writer.write(b"0\r\n\r\n")
     await writer.drain()
     return True
 
 
-def vars_of(asked: Asked) -> dict[str, Any]:
-    """Return what of a request concerns the engine."""
-    wanted = ("history", "prompt", "tools", "tool_choice", "images")
-    return {name: getattr(asked, name) for name in wanted}
+def engine_fields(request: ParsedRequest) -> dict[str, Any]:
+    """Return the fields of a request that the engine gets unchanged."""
+    names = ("history", "prompt", "tools", "tool_choice", "images")
+    return {name: getattr(request, name) for name in names}
 
 
-async def _whole(events: AsyncIterator[EngineEvent], answer: Answer) -> dict[str, Any]:
+async def _complete(events: AsyncIterator[EngineEvent], response: ResponseWriter) -> dict[str, Any]:
     async for event in events:
-        answer.take(event)
-    return answer.whole()
+        response.add(event)
+    return response.complete()
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[str, int] | None:
@@ -236,7 +238,7 @@ def _head_of_stream(writer: asyncio.StreamWriter, content_type: str) -> None:
     writer.write("\r\n".join((*lines, "", "")).encode())
 
 
-def _chunk(writer: asyncio.StreamWriter, piece: bytes) -> None:
+def _write_chunk(writer: asyncio.StreamWriter, chunk: bytes) -> None:
     if writer.transport.is_closing():
         raise ConnectionResetError
-    writer.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+    writer.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")

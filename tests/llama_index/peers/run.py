@@ -1,4 +1,4 @@
-"""Run the contract on one integration: `python -m tests.llama_index.peers.run NAME` prints what became of it."""
+"""Run the conformance suite on one integration: `python -m tests.llama_index.peers.run NAME` prints the results."""
 
 import json
 import sys
@@ -6,17 +6,17 @@ import warnings
 from typing import Any
 
 from tests.llama_index import contract
-from tests.llama_index.peers.subjects import SUBJECTS
+from tests.llama_index.peers.integrations import INTEGRATIONS
 
 PASSED, FAILED, MISSING = "yes", "no", "-"
 
 
 def outcome(name: str, check: contract.Check) -> tuple[str, str]:
-    """Return what became of a check, and why; each has a server of its own."""
-    subject: Any
-    with SUBJECTS[name]() as subject:
+    """Run one check on its own server; return the result and the reason."""
+    integration: Any
+    with INTEGRATIONS[name]() as integration:
         try:
-            contract.run(check, subject)
+            contract.run(check, integration)
         except contract.UnsupportedError as error:
             return MISSING, str(error)
         except BaseException as error:  # noqa: BLE001 - peers raise all kinds
@@ -25,12 +25,12 @@ def outcome(name: str, check: contract.Check) -> tuple[str, str]:
 
 
 def main() -> None:
-    """Run all checks."""
+    """Run all checks and print the results as JSON."""
     warnings.simplefilter("ignore")
     results: dict[str, tuple[str, str]] = {}
-    for sentence, check in contract.CHECKS.items():
-        results[sentence] = outcome(sys.argv[1], check)
-        sys.stderr.write(f"{results[sentence][0]:4} {sentence}  {results[sentence][1]}\n")
+    for requirement, check in contract.CHECKS.items():
+        results[requirement] = outcome(sys.argv[1], check)
+        sys.stderr.write(f"{results[requirement][0]:4} {requirement}  {results[requirement][1]}\n")
     json.dump(results, sys.stdout)
 
 

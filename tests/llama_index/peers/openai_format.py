@@ -1,4 +1,4 @@
-"""OpenAI's protocol as LM Studio speaks it: a named `tool_choice` is refused, vectors are lists of numbers."""
+"""OpenAI's protocol as LM Studio implements it: a named `tool_choice` is rejected, vectors are lists of numbers."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -7,13 +7,13 @@ from typing import Any, Literal, cast
 from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines.base import EngineEvent
 from lmstudio_integrations.types.tools import Tool, ToolCallRequest
-from tests.llama_index.peers.forms import Answer, Asked, BadRequestError, History
+from tests.llama_index.peers.wire_formats import BadRequestError, HistoryBuilder, ParsedRequest, ResponseWriter
 
 _HEAD = {"id": "chatcmpl-1", "created": 1, "model": "chatty", "system_fingerprint": "chatty"}
 
 
-class ChatAnswer(Answer):
-    """An answer of `/v1/chat/completions`, or of `/v1/completions`."""
+class ChatResponseWriter(ResponseWriter):
+    """A response of `/v1/chat/completions` or `/v1/completions`."""
 
     content_type = "text/event-stream"
 
@@ -22,8 +22,8 @@ class ChatAnswer(Answer):
         self._raw = raw
         self._with_usage = usage
 
-    def pieces(self, event: EngineEvent) -> Sequence[bytes]:
-        new = self.take(event)
+    def encode(self, event: EngineEvent) -> Sequence[bytes]:
+        new = self.add(event)
         if new is None:
             return ()
         if "end" not in new:
@@ -34,8 +34,8 @@ class ChatAnswer(Answer):
         return (*last, b"data: [DONE]\n\n")
 
     def _delta(self, new: dict[str, Any]) -> dict[str, Any]:
-        if "thinking" in new:
-            return {"role": "assistant", "reasoning_content": new["thinking"]}
+        if "reasoning" in new:
+            return {"role": "assistant", "reasoning_content": new["reasoning"]}
         if "call" in new:
             return {"role": "assistant", "tool_calls": [{"index": len(self.calls) - 1, **_call(new["call"])}]}
         return {"role": "assistant", "content": new["text"]}
@@ -58,10 +58,10 @@ class ChatAnswer(Answer):
         read, written = self.end.prompt_tokens, self.end.predicted_tokens
         return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
-    def whole(self) -> dict[str, Any]:
+    def complete(self) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": self.text}
-        if self.thinking:
-            message["reasoning_content"] = self.thinking
+        if self.reasoning:
+            message["reasoning_content"] = self.reasoning
         if self.calls:
             message["tool_calls"] = [_call(call) for call in self.calls]
         content = {"text": self.text} if self._raw else {"message": message}
@@ -82,13 +82,13 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
     return {"id": call["id"], "type": "function", "function": function}
 
 
-def _chat(body: dict[str, Any]) -> Asked:
-    history = History()
+def _chat(body: dict[str, Any]) -> ParsedRequest:
+    history = HistoryBuilder()
     for message in body["messages"]:
         _add(history, message)
-    options = body.get("stream_options") or {}
-    return Asked(
-        ChatAnswer(usage=bool(options.get("include_usage"))),
+    stream_settings = body.get("stream_options") or {}
+    return ParsedRequest(
+        ChatResponseWriter(usage=bool(stream_settings.get("include_usage"))),
         body["model"],
         bool(body.get("stream")),
         history=history.finish(),
@@ -113,14 +113,14 @@ def _config(body: dict[str, Any]) -> dict[str, Any]:
         config["max_tokens"] = body["max_tokens"]
     if body.get("stop"):
         config["stop_strings"] = body["stop"] if is_list(body["stop"]) else [body["stop"]]
-    wanted = body.get("response_format") or {}
-    if wanted.get("type") == "json_schema":
-        config["structured"] = {"type": "json", "jsonSchema": wanted["json_schema"].get("schema") or {}}
+    response_format = body.get("response_format") or {}
+    if response_format.get("type") == "json_schema":
+        config["structured"] = {"type": "json", "jsonSchema": response_format["json_schema"].get("schema") or {}}
     return config
 
 
-def _add(history: History, message: dict[str, Any]) -> None:
-    texts, pictures = _content(message.get("content"))
+def _add(history: HistoryBuilder, message: dict[str, Any]) -> None:
+    texts, images = _content(message.get("content"))
     if message["role"] in {"tool", "function"}:
         history.add_result("".join(texts), message.get("tool_call_id"))
         return
@@ -134,7 +134,7 @@ def _add(history: History, message: dict[str, Any]) -> None:
         )
         for call in message.get("tool_calls") or ()
     ]
-    history.add(message["role"], texts, pictures, calls)
+    history.add(message["role"], texts, images, calls)
 
 
 def _content(content: Any) -> tuple[list[str], list[str]]:
@@ -146,18 +146,22 @@ def _content(content: Any) -> tuple[list[str], list[str]]:
     return texts, [url.partition(",")[2] for url in urls]
 
 
-def _completion(body: dict[str, Any]) -> Asked:
-    return Asked(
-        ChatAnswer(raw=True), body["model"], bool(body.get("stream")), prompt=str(body["prompt"]), config=_config(body)
+def _completion(body: dict[str, Any]) -> ParsedRequest:
+    return ParsedRequest(
+        ChatResponseWriter(raw=True),
+        body["model"],
+        bool(body.get("stream")),
+        prompt=str(body["prompt"]),
+        config=_config(body),
     )
 
 
-def _embeddings(body: dict[str, Any]) -> Asked:
+def _embeddings(body: dict[str, Any]) -> ParsedRequest:
     given = body["input"]
-    return Asked(ChatAnswer(), texts=given if is_list(given) else [given])
+    return ParsedRequest(ChatResponseWriter(), texts=given if is_list(given) else [given])
 
 
-ROUTES: dict[str, Callable[[dict[str, Any]], Asked | dict[str, Any]]] = {
+ROUTES: dict[str, Callable[[dict[str, Any]], ParsedRequest | dict[str, Any]]] = {
     "/v1/chat/completions": _chat,
     "/v1/completions": _completion,
     "/v1/embeddings": _embeddings,

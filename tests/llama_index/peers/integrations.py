@@ -1,28 +1,28 @@
-"""The integrations that the contract is run on, by name; each is imported when it is asked for."""
+"""The integrations that the conformance suite runs on, by package name; each is imported on first use."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from lmstudio_integrations.errors import LMStudioTimeoutError
-from tests.llama_index.contract import Subject
+from tests.llama_index.contract import Integration
 from tests.llama_index.peers.http_server import HttpServer
 from tests.llama_index.server import CHAT, EMBEDDING, Server
 
-_NOBODY = "127.0.0.1:9"
+_UNREACHABLE = "127.0.0.1:9"
 
 
 def _instruction(given: dict[str, Any]) -> dict[str, Any]:
-    """Return settings of an embedding model that has instructions, under the name that most have for them."""
+    """Replace `instructed` by a query instruction, under the name that most integrations use."""
     instructed = given.pop("instructed", False)
     return {**given, "query_instruction": "search: "} if instructed else given
 
 
 @contextmanager
-def _ours() -> Iterator[Subject]:
+def _ours() -> Iterator[Integration]:
     from lmstudio_integrations.llama_index import LMStudio
 
-    def left() -> bool:
+    def was_cancelled() -> bool:
         try:
             server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped", timeout=2.0)
         except LMStudioTimeoutError:
@@ -30,28 +30,28 @@ def _ours() -> Iterator[Subject]:
         return True
 
     with Server() as server:
-        yield Subject(
+        yield Integration(
             server.llm,
-            lambda: LMStudio(model=CHAT, host=_NOBODY),
+            lambda: LMStudio(model=CHAT, host=_UNREACHABLE),
             lambda **given: server.embedding(**_instruction(given)),
             server,
-            left,
+            was_cancelled,
         )
 
 
 @contextmanager
-def _lmstudio() -> Iterator[Subject]:
+def _lmstudio() -> Iterator[Integration]:
     from llama_index.llms.lmstudio import LMStudio
 
     def llm(address: str) -> Callable[..., Any]:
         return lambda **given: LMStudio(model_name=CHAT, base_url=f"http://{address}/v1", **given)
 
     with HttpServer() as server:
-        yield Subject(llm(server.address), llm(_NOBODY), None, server, server.wait_until_left)
+        yield Integration(llm(server.address), llm(_UNREACHABLE), None, server, server.wait_until_cancelled)
 
 
 @contextmanager
-def _openai_like() -> Iterator[Subject]:
+def _openai_like() -> Iterator[Integration]:
     from llama_index.embeddings.openai import OpenAIEmbedding
     from llama_index.llms.openai_like import OpenAILike
 
@@ -72,11 +72,11 @@ def _openai_like() -> Iterator[Subject]:
         return OpenAIEmbedding(model_name=EMBEDDING, api_base=f"http://{server.address}/v1", api_key="x", **given)
 
     with HttpServer() as server:
-        yield Subject(llm(server.address), llm(_NOBODY), embedding, server, server.wait_until_left)
+        yield Integration(llm(server.address), llm(_UNREACHABLE), embedding, server, server.wait_until_cancelled)
 
 
 @contextmanager
-def _ollama() -> Iterator[Subject]:
+def _ollama() -> Iterator[Integration]:
     from llama_index.embeddings.ollama import OllamaEmbedding
     from llama_index.llms.ollama import Ollama
 
@@ -87,13 +87,13 @@ def _ollama() -> Iterator[Subject]:
         return OllamaEmbedding(model_name=EMBEDDING, base_url=f"http://{server.address}", **_instruction(given))
 
     with HttpServer() as server:
-        yield Subject(llm(server.address), llm(_NOBODY), embedding, server, server.wait_until_left)
+        yield Integration(llm(server.address), llm(_UNREACHABLE), embedding, server, server.wait_until_cancelled)
 
 
-SUBJECTS: dict[str, Callable[[], Any]] = {
+INTEGRATIONS: dict[str, Callable[[], Any]] = {
     "lmstudio-integrations": _ours,
     "llama-index-llms-lmstudio": _lmstudio,
     "llama-index-llms-openai-like": _openai_like,
     "llama-index-llms-ollama": _ollama,
 }
-"""A context manager for each integration, which gives its subject."""
+"""A context manager for each integration; it yields the integration, connected to a server."""

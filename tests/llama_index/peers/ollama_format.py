@@ -1,4 +1,4 @@
-"""Ollama's protocol: lines of JSON, options in a dict of their own, calls without identifiers."""
+"""Ollama's protocol: JSON lines, settings in a separate `options` dict, tool calls without ids."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -7,26 +7,26 @@ from typing import Any
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.emulator.engines.base import EngineEvent
 from lmstudio_integrations.types.tools import Tool, ToolCallRequest
-from tests.llama_index.peers.forms import Answer, Asked, History
+from tests.llama_index.peers.wire_formats import HistoryBuilder, ParsedRequest, ResponseWriter
 
 _HEAD = {"model": "chatty", "created_at": "2026-01-01T00:00:00Z"}
 
 
-class ChatAnswer(Answer):
-    """An answer of `/api/chat`."""
+class ChatResponseWriter(ResponseWriter):
+    """A response of `/api/chat`."""
 
     content_type = "application/x-ndjson"
 
-    def pieces(self, event: EngineEvent) -> Sequence[bytes]:
-        new = self.take(event)
+    def encode(self, event: EngineEvent) -> Sequence[bytes]:
+        new = self.add(event)
         if new is None:
             return ()
-        return (json.dumps(self._last("") if "end" in new else self._piece(new)).encode() + b"\n",)
+        return (json.dumps(self._last("") if "end" in new else self._chunk(new)).encode() + b"\n",)
 
-    def _piece(self, new: dict[str, Any]) -> dict[str, Any]:
+    def _chunk(self, new: dict[str, Any]) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": new.get("text", "")}
-        if "thinking" in new:
-            message["thinking"] = new["thinking"]
+        if "reasoning" in new:
+            message["thinking"] = new["reasoning"]
         if "call" in new:
             message["tool_calls"] = [_call(new["call"])]
         return {**_HEAD, "message": message, "done": False}
@@ -42,13 +42,13 @@ class ChatAnswer(Answer):
             "eval_count": self.end.predicted_tokens,
         }
 
-    def whole(self) -> dict[str, Any]:
-        answer = self._last(self.text)
-        if self.thinking:
-            answer["message"]["thinking"] = self.thinking
+    def complete(self) -> dict[str, Any]:
+        response = self._last(self.text)
+        if self.reasoning:
+            response["message"]["thinking"] = self.reasoning
         if self.calls:
-            answer["message"]["tool_calls"] = [_call(call) for call in self.calls]
-        return answer
+            response["message"]["tool_calls"] = [_call(call) for call in self.calls]
+        return response
 
     def vectors(self, vectors: list[list[float]]) -> dict[str, Any]:
         return {"model": "vectors", "embeddings": vectors}
@@ -58,8 +58,8 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
     return {"function": {"name": call["name"], "arguments": call["arguments"]}}
 
 
-def _chat(body: dict[str, Any]) -> Asked:
-    history = History()
+def _chat(body: dict[str, Any]) -> ParsedRequest:
+    history = HistoryBuilder()
     for message in body["messages"]:
         if message["role"] == "tool":
             history.add_result(message.get("content") or "", message.get("tool_call_id"))
@@ -69,8 +69,8 @@ def _chat(body: dict[str, Any]) -> Asked:
             for call in message.get("tool_calls") or ()
         ]
         history.add(message["role"], [message.get("content") or ""], message.get("images") or (), calls)
-    return Asked(
-        ChatAnswer(),
+    return ParsedRequest(
+        ChatResponseWriter(),
         body["model"],
         bool(body.get("stream")),
         history=history.finish(),
@@ -81,9 +81,9 @@ def _chat(body: dict[str, Any]) -> Asked:
 
 
 def _config(body: dict[str, Any]) -> dict[str, Any]:
-    options = body.get("options") or {}
+    settings = body.get("options") or {}
     names = {"temperature": "temperature", "num_predict": "max_tokens", "stop": "stop_strings"}
-    config = {name: options[theirs] for theirs, name in names.items() if options.get(theirs) is not None}
+    config = {name: settings[theirs] for theirs, name in names.items() if settings.get(theirs) is not None}
     if is_object(body.get("format")):
         config["structured"] = {"type": "json", "jsonSchema": body["format"]}
     if body.get("think") is False:
@@ -96,12 +96,12 @@ def _show(_body: dict[str, Any]) -> dict[str, Any]:
     return {"model_info": info, "capabilities": ["completion", "tools", "vision"], "details": {}}
 
 
-def _embed(body: dict[str, Any]) -> Asked:
+def _embed(body: dict[str, Any]) -> ParsedRequest:
     given = body["input"]
-    return Asked(ChatAnswer(), texts=given if isinstance(given, list) else [given])
+    return ParsedRequest(ChatResponseWriter(), texts=given if isinstance(given, list) else [given])
 
 
-ROUTES: dict[str, Callable[[dict[str, Any]], Asked | dict[str, Any]]] = {
+ROUTES: dict[str, Callable[[dict[str, Any]], ParsedRequest | dict[str, Any]]] = {
     "/api/chat": _chat,
     "/api/show": _show,
     "/api/embed": _embed,

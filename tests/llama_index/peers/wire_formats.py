@@ -1,4 +1,4 @@
-"""What the two HTTP protocols have in common: a request in the engine's words, an answer as it grows."""
+"""What the two HTTP protocols share: requests parsed for the engine, and responses written from its events."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -26,24 +26,24 @@ from lmstudio_integrations.types.tools import (
 
 
 class BadRequestError(Exception):
-    """The server does not take this request."""
+    """The server rejects this request."""
 
 
-class Answer:
-    """An answer as it grows."""
+class ResponseWriter:
+    """Accumulates the events of a prediction and encodes them as a response."""
 
     content_type = "application/json"
 
     def __init__(self) -> None:
         self.text = ""
-        self.thinking = ""
+        self.reasoning = ""
         self.calls: list[dict[str, Any]] = []
         self.end: Finished | None = None
 
-    def take(self, event: EngineEvent) -> dict[str, Any] | None:
-        """Take an event in; return what is new: `text`, `thinking`, `call` or `end`."""
+    def add(self, event: EngineEvent) -> dict[str, Any] | None:
+        """Accumulate an event; return what is new: `text`, `reasoning`, `call` or `end`."""
         if isinstance(event, LlmPredictionFragment):
-            kind = {"none": "text", "reasoning": "thinking"}.get(event.reasoning_type)
+            kind = {"none": "text", "reasoning": "reasoning"}.get(event.reasoning_type)
             if kind is None:
                 return None
             setattr(self, kind, getattr(self, kind) + event.content)
@@ -53,7 +53,7 @@ class Answer:
             self.calls.append(call)
             return {"call": call}
         if isinstance(event, ToolCallFailed):
-            # LM Studio's HTTP server hands on what the model wrote.
+            # LM Studio's HTTP server forwards the raw text of the model.
             self.text += event.raw_content or ""
             return {"text": event.raw_content or ""}
         if isinstance(event, Finished):
@@ -61,24 +61,24 @@ class Answer:
             return {"end": True}
         return None
 
-    def pieces(self, event: EngineEvent) -> Sequence[bytes]:
-        """Return what is sent for an event."""
+    def encode(self, event: EngineEvent) -> Sequence[bytes]:
+        """Encode an event of a streaming response."""
         raise NotImplementedError
 
-    def whole(self) -> dict[str, Any]:
-        """Return the whole answer."""
+    def complete(self) -> dict[str, Any]:
+        """Return the non-streaming response."""
         raise NotImplementedError
 
     def vectors(self, vectors: list[list[float]]) -> dict[str, Any]:
-        """Return vectors."""
+        """Return the response to an embedding request."""
         raise NotImplementedError
 
 
 @dataclass
-class Asked:
-    """A request in the engine's words; `texts` are to be embedded."""
+class ParsedRequest:
+    """A request, parsed for the engine; `texts` are the texts to embed."""
 
-    answer: Answer
+    response: ResponseWriter
     model: str = ""
     stream: bool = False
     history: ChatHistory | None = None
@@ -90,18 +90,20 @@ class Asked:
     texts: list[str] | None = None
 
 
-class History:
-    """Collects messages; pictures get identifiers."""
+class HistoryBuilder:
+    """Collects messages; images get identifiers."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.images: dict[str, Image] = {}
 
-    def add(self, role: str, texts: Sequence[str], pictures: Sequence[str], calls: Sequence[ToolCallRequest]) -> None:
-        """Add a message; pictures are base64."""
+    def add(
+        self, role: str, texts: Sequence[str], encoded_images: Sequence[str], calls: Sequence[ToolCallRequest]
+    ) -> None:
+        """Add a message with base64-encoded images."""
         parts: list[Any] = [TextPart(text=text) for text in texts]
-        for picture in pictures:
-            data = base64.b64decode(picture)
+        for encoded in encoded_images:
+            data = base64.b64decode(encoded)
             identifier = f"image-{len(self.images)}"
             self.images[identifier] = Image(identifier, data)
             parts.append(FileHandle(name=identifier, identifier=identifier, size_bytes=len(data), file_type="image"))
@@ -114,10 +116,10 @@ class History:
             self.messages.append(UserMessage(content=parts))
 
     def add_result(self, text: str, call_id: str | None) -> None:
-        """Add the answer of a tool."""
+        """Add a tool result."""
         fields: dict[str, Any] = {"content": text, **({"tool_call_id": call_id} if call_id else {})}
         self.messages.append(ToolMessage(content=[ToolCallResultPart.from_dict(fields)]))
 
     def finish(self) -> ChatHistory:
-        """Return the conversation."""
+        """Return the chat history."""
         return ChatHistory(messages=list(self.messages))
