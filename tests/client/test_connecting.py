@@ -173,7 +173,7 @@ async def test_a_token_opens_the_door_and_a_wrong_one_does_not(make_client: Call
             assert (await client.llm.model("chatty")).identifier == "chatty"
         for token in (None, TOKEN[:-1] + "x"):
             async with make_client(server.address, token) as client:
-                with pytest.raises(lms.LMStudioAuthenticationError, match="refused") as caught:
+                with pytest.raises(lms.LMStudioAuthenticationError, match="rejected") as caught:
                     await client.llm.model("chatty")
                 assert TOKEN[-8:-1] not in str(caught.value)
 
