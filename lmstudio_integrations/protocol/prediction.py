@@ -320,7 +320,7 @@ class Accumulator:
                     self.open_call.name = event.name
             case ToolCallEnd():
                 self._end_call(event.id).end = event
-            case ToolCallFailed():
+            case _:
                 self._end_call(None).failure = event
 
     def _end_call(self, call_id: str | None) -> ToolCallRecord:

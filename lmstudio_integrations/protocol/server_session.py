@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypeIs
@@ -18,8 +18,6 @@ from lmstudio_integrations.protocol import envelope
 from lmstudio_integrations.protocol.endpoints import Channel, Endpoint, Rpc
 
 logger: logging.Logger = logging.getLogger(__name__)
-
-EndpointT = TypeVar("EndpointT", Rpc, Channel)
 
 Authenticate = Callable[[str, str], str | None]
 """Receives identifier and passkey; returns why the client is rejected, or `None`."""
@@ -203,52 +201,52 @@ class ServerSession:
         if self._warnings_received <= envelope.MAX_WARNINGS:
             logger.warning("warning from the client: %s", ascii(str(frame.get("warning"))[:MAX_WARNING_LENGTH]))
 
-    def _addressed(
-        self, frame: Mapping[str, Any], kind: type[EndpointT], id_member: str
-    ) -> tuple[EndpointT, int] | None:
-        """Return the endpoint and the id of a request; `None`, after a warning, if the endpoint is unknown."""
-        name, number = frame.get("endpoint"), frame.get(id_member)
-        if not isinstance(name, str) or not _is_id(number):
+    def _on_call(self, frame: Mapping[str, Any]) -> CallReceived | None:
+        name, call_id = frame.get("endpoint"), frame.get("callId")
+        if not isinstance(name, str) or not _is_id(call_id):
             return None  # no reply could reach its caller (docs/protocol.md#unreadable-frames)
         endpoint = self._endpoints.get(name)
-        if isinstance(endpoint, kind):
-            return endpoint, number
-        # A warning and no rpcError: the official tests assert it (docs/protocol.md#invalid-input).
-        self._warn_unknown(frame["type"], name)
-        return None
-
-    def _on_call(self, frame: Mapping[str, Any]) -> CallReceived | None:
-        found = self._addressed(frame, Rpc, "callId")
-        if found is None:
+        if not isinstance(endpoint, Rpc):
+            # A warning and no rpcError: the official tests assert it (docs/protocol.md#invalid-input).
+            self._warn_unknown("rpcCall", name)
             return None
-        endpoint, call_id = found
         try:
-            return CallReceived(endpoint, call_id, _validated(endpoint.parameter, frame, "parameter"))
+            parameter = _validated(endpoint.parameter, frame, "parameter")
         except ValueError as error:
             # The wording is part of the protocol: clients find the endpoint in it (docs/protocol.md#invalid-input).
-            text = f"Received invalid parameter for rpcCall, endpointName = {endpoint.name}, parameter = {error}"
-            self.warn(text, "rpcParameterTypeError")
+            self.warn(
+                f"Received invalid parameter for rpcCall, endpointName = {name}, parameter = {error}",
+                "rpcParameterTypeError",
+            )
             return None
+        return CallReceived(endpoint, call_id, parameter)
 
     def _on_create(self, frame: Mapping[str, Any]) -> ChannelOpened | None:
         # In the order of the reference server: endpoint, id, parameter.
-        found = self._addressed(frame, Channel, "channelId")
-        if found is None:
+        name, channel_id = frame.get("endpoint"), frame.get("channelId")
+        if not isinstance(name, str) or not _is_id(channel_id):
             return None
-        endpoint, channel_id = found
+        endpoint = self._endpoints.get(name)
+        if not isinstance(endpoint, Channel):
+            self._warn_unknown("channelCreate", name)
+            return None
         if channel_id in self._channels:
             # Calls have a table of their own: one with this id may be open (docs/protocol.md#rule-two-id-tables).
-            text = f"Received channelCreate for already open channel, channelId = {channel_id}"
-            self.warn(text, "channelAlreadyOpen")
+            self.warn(
+                f"Received channelCreate for already open channel, channelId = {channel_id}",
+                "channelAlreadyOpen",
+            )
             return None
         try:
-            opened = ChannelOpened(endpoint, channel_id, _validated(endpoint.parameter, frame, "creationParameter"))
+            parameter = _validated(endpoint.parameter, frame, "creationParameter")
         except ValueError as error:
-            text = f"Received invalid creationParameter for channel, endpointName = {endpoint.name}"
-            self.warn(f"{text}, creationParameter = {error}", "channelCreationParameterTypeError")
+            self.warn(
+                f"Received invalid creationParameter for channel, endpointName = {name}, creationParameter = {error}",
+                "channelCreationParameterTypeError",
+            )
             return None
         self._channels[channel_id] = endpoint
-        return opened
+        return ChannelOpened(endpoint, channel_id, parameter)
 
     def _on_packet(self, frame: Mapping[str, Any]) -> PacketReceived | None:
         channel_id, packet = frame.get("channelId"), frame.get("message")

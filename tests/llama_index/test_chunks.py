@@ -106,6 +106,14 @@ def test_reasoning_tokens_are_counted() -> None:
     assert raw(response)["usage"]["completion_tokens_details"] == {"reasoning_tokens": 2}
 
 
+def test_an_impossible_token_count_is_not_added() -> None:
+    first, second, _ = chunks([reasoning("h"), text("m", tokens_count=-5, reasoning_type="reasoning"), end()])
+    assert [first.message.blocks[0], second.message.blocks[0]] == [
+        ThinkingBlock(content="h", num_tokens=1),
+        ThinkingBlock(content="hm", num_tokens=1),
+    ]
+
+
 def test_the_last_chunk_has_usage_and_statistics() -> None:
     *earlier, last = chunks([text("a"), end(tokensPerSecond=50.0, draftTokens=1, acceptedDraftTokensCount=2)])
     assert all(chunk.raw is None for chunk in earlier)
@@ -380,6 +388,17 @@ def test_the_last_chunk_is_the_non_streaming_response(name: str, options: ToolCa
 
 def test_progress_during_a_call_is_no_chunk() -> None:
     assert len(chunks([ToolCallStart("c1"), ToolCallName("add"), PromptProgress(1.0), end()])) == 2
+
+
+def test_a_call_that_failed_is_no_longer_shown() -> None:
+    events: list[PredictionEvent] = [
+        ToolCallStart("c1"),
+        ToolCallName("add"),
+        ToolCallFailed({"title": "bad"}),
+        text("Sorry."),
+        end(),
+    ]
+    assert [len(calls_of(chunk)) for chunk in chunks(events)] == [1, 0, 0]
 
 
 def test_a_stream_that_was_closed_before_its_end_is_not_checked() -> None:
