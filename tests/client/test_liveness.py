@@ -135,7 +135,7 @@ async def test_a_frozen_server_ends_new_calls_only_and_goes_on_when_it_wakes(
         waiting = await quiet_server.serving(client)
         quiet_server.freeze()
         for _ in range(2):
-            with pytest.raises(lms.LMStudioTimeoutError, match="does not answer") as caught:
+            with pytest.raises(lms.LMStudioTimeoutError, match="does not respond") as caught:
                 await _loaded(client).with_timeouts(connect_timeout=0.3).respond("Hi")
             assert caught.value.timeout_name == "connect_timeout"
         assert not waiting.done()
