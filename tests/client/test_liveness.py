@@ -186,7 +186,7 @@ async def test_without_any_other_limit_a_frozen_server_is_waited_for_as_long_as_
     async with fake_server(quiet_server.behave) as address, make_client(address, **limits) as client:
         waiting = await quiet_server.serving(client)
         quiet_server.freeze()
-        with pytest.raises(lms.LMStudioTimeoutError, match="not even a ping"):
+        with pytest.raises(lms.LMStudioTimeoutError, match="not even to a ping"):
             await asyncio.wait_for(waiting, 5)
         quiet_server.awake.set()
 
