@@ -161,6 +161,7 @@ if TYPE_CHECKING:
         ToolCallEnd,
         ToolCallFailed,
         ToolCallName,
+        ToolCallRecord,
         ToolCallStart,
     )
     from lmstudio_integrations.types.tools import ToolCallRequest
@@ -325,6 +326,7 @@ _MODULES = {
         "ToolCallEnd",
         "ToolCallFailed",
         "ToolCallName",
+        "ToolCallRecord",
         "ToolCallStart",
     ),
     ".types.tools": ("ToolCallRequest",),
@@ -452,6 +454,7 @@ __all__ = [
     "ToolCallEnd",
     "ToolCallFailed",
     "ToolCallName",
+    "ToolCallRecord",
     "ToolCallRequest",
     "ToolCallResultData",
     "ToolCallStart",
