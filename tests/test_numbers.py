@@ -144,7 +144,7 @@ FIELDS = {
 
 @pytest.mark.parametrize(("make", "name"), [(make, name) for make, names in FIELDS.items() for name in names])
 def test_no_boolean_is_taken_for_a_number_in_any_other_field(make: Any, name: str) -> None:
-    with pytest.raises(ValidationError, match="a number is wanted, not a truth value") as caught:
+    with pytest.raises(ValidationError, match="must be a number, not a boolean") as caught:
         make(model="m", **{name: True})
     assert caught.value.error_count() == 1
 
@@ -155,7 +155,7 @@ def test_a_load_setting_of_nought_is_not_off_either(make: Any, value: Any, kept:
     config = make(rope_frequency_base=value)
     assert config.rope_frequency_base is kept or config.rope_frequency_base == kept
     assert (config.rope_frequency_base is False) is (value is False)
-    with pytest.raises(lms.LMStudioValueError, match="a number is wanted"):
+    with pytest.raises(lms.LMStudioValueError, match="must be a number"):
         make(rope_frequency_base=True)
 
 

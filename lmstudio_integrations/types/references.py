@@ -7,7 +7,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from lmstudio_integrations._typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._settings import check_names
+from lmstudio_integrations.types._settings import reject_unknown_names
 from lmstudio_integrations.types.models import (
     InstanceSpecifier,
     ModelQuery,
@@ -40,7 +40,7 @@ def specifier_of(reference: ModelReference) -> QuerySpecifier | InstanceSpecifie
     try:
         query = reference.get("query", {}) if "type" in reference else reference
         if is_mapping(query):  # a mistyped name must not make an empty query, which any model fits
-            check_names(query, ModelQuery)
+            reject_unknown_names(query, ModelQuery)
         if "type" not in reference:
             return QuerySpecifier(query=ModelQuery.from_dict(reference))
         return _SPECIFIERS.validate_python(reference)

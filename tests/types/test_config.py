@@ -6,21 +6,19 @@ from typing import Any, get_type_hints
 import pytest
 
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types import config_dicts as generated_dicts
 from lmstudio_integrations.types._base import WireModel
 from lmstudio_integrations.types._settings import Kv, Settings
 from lmstudio_integrations.types.config import (
     EmbeddingLoadModelConfig,
-    EmbeddingLoadModelConfigDict,
     GpuSetting,
-    GpuSettingDict,
     LlmLoadModelConfig,
-    LlmLoadModelConfigDict,
     LlmPredictionConfig,
-    LlmPredictionConfigDict,
 )
 from tests.requirements import proves
 from tests.strict.settings import EMBEDDING_LOAD, LLM_LOAD, PREDICTION
 from tests.strict.shapes import Shape
+from tests.types import config_dicts
 
 SPLIT = "load.gpuSplitConfig"
 TEMPLATE = {"type": "jinja", "stopStrings": [], "jinjaPromptTemplate": {"template": "t"}}
@@ -226,8 +224,8 @@ def made(kind: type[Settings]) -> list[Callable[[dict[str, Any]], Settings]]:
     [
         (LlmPredictionConfig, {"maxTokens": 0}, "maxTokens=0"),
         (LlmPredictionConfig, {"max_tokens": -1}, "max_tokens=-1"),
-        (LlmPredictionConfig, {"maxTokens": True}, "a number is wanted"),
-        (LlmPredictionConfig, {"temperature": True}, "temperature=True: a number is wanted, not a truth value"),
+        (LlmPredictionConfig, {"maxTokens": True}, "must be a number"),
+        (LlmPredictionConfig, {"temperature": True}, "temperature=True: must be a number, not a boolean"),
         (LlmPredictionConfig, {"temperature": -1}, "greater than or equal to 0"),
         (LlmPredictionConfig, {"temperature": float("inf")}, "finite"),
         (LlmPredictionConfig, {"repeatPenalty": float("nan")}, "finite"),
@@ -244,7 +242,7 @@ def made(kind: type[Settings]) -> list[Callable[[dict[str, Any]], Settings]]:
         (LlmLoadModelConfig, {"gpu": {"ratio": 2}}, "gpu.ratio=2"),
         (LlmLoadModelConfig, {"gpu": 1}, "gpu=1"),
         (LlmLoadModelConfig, {"gpu": {"ratio": "half"}}, "'max' or 'off'"),
-        (LlmLoadModelConfig, {"gpu": {"mainGpu": True}}, "a number is wanted"),
+        (LlmLoadModelConfig, {"gpu": {"mainGpu": True}}, "must be a number"),
         (LlmLoadModelConfig, {"llamaKCacheQuantizationType": "q9"}, "q9"),
         (EmbeddingLoadModelConfig, {"ropeFrequencyBase": "many"}, "many"),
     ],
@@ -328,14 +326,14 @@ def test_a_mistyped_name_is_found_inside_the_settings_of_the_graphics_cards_too(
 
 def test_a_setting_is_given_in_one_spelling() -> None:
     for make in made(LlmPredictionConfig):
-        with pytest.raises(LMStudioValueError, match="max_tokens=2: it is given in both spellings"):
+        with pytest.raises(LMStudioValueError, match="max_tokens=2: given in both spellings"):
             make({"maxTokens": 1, "max_tokens": 2})
 
 
 @pytest.mark.parametrize("value", [5, "temperature", ["temperature"], LlmLoadModelConfig()])
 @pytest.mark.parametrize("make", [LlmPredictionConfig.parse, LlmPredictionConfig.from_dict])
 def test_settings_of_another_form_are_refused(make: Callable[[Any], Settings], value: Any) -> None:
-    with pytest.raises(LMStudioValueError, match="settings are a LlmPredictionConfig or a dict"):
+    with pytest.raises(LMStudioValueError, match="expected a LlmPredictionConfig or a dict"):
         make(value)
 
 
@@ -350,20 +348,22 @@ def test_nothing_and_settings_themselves_are_settings() -> None:
     assert LlmPredictionConfig.parse(None).to_fields() == {}
 
 
-# The dict twins
+# The configs as dicts
 
 
-@pytest.mark.parametrize(
-    ("kind", "twin"),
-    [
-        (GpuSetting, GpuSettingDict),
-        (LlmLoadModelConfig, LlmLoadModelConfigDict),
-        (EmbeddingLoadModelConfig, EmbeddingLoadModelConfigDict),
-        (LlmPredictionConfig, LlmPredictionConfigDict),
-    ],
-)
-def test_a_dict_twin_has_exactly_the_names_of_its_model(kind: type[WireModel], twin: type) -> None:
-    assert set(get_type_hints(twin)) == {str(field.alias) for field in kind.model_fields.values()}
+def test_the_dicts_are_those_that_their_generator_writes() -> None:
+    assert config_dicts.PATH.read_text(encoding="utf-8") == config_dicts.generated()
+
+
+@pytest.mark.parametrize("config", config_dicts.CONFIGS)
+def test_a_dict_has_both_spellings_of_every_setting(config: type[WireModel]) -> None:
+    hints = get_type_hints(getattr(generated_dicts, f"{config.__name__}Dict"))
+    assert set(hints) == {each for name, field in config.model_fields.items() for each in (name, str(field.alias))}
+
+
+@pytest.mark.parametrize("config", config_dicts.CONFIGS)
+def test_every_setting_has_a_description(config: type[WireModel]) -> None:
+    assert [name for name, field in config.model_fields.items() if not field.description] == []
 
 
 @pytest.mark.parametrize("kind", [LlmLoadModelConfig, EmbeddingLoadModelConfig, LlmPredictionConfig, GpuSetting])
