@@ -14,144 +14,172 @@ __version__ = "0.1.0"
 """The release; the build reads it from here."""
 
 if TYPE_CHECKING:
+    # isort: off
     from lmstudio_integrations.client._act import ActResult as ActResult
-    from lmstudio_integrations.client._official import AnyAsyncDownloadedModel as AnyAsyncDownloadedModel
-    from lmstudio_integrations.client._official import AnyChatMessage as AnyChatMessage
-    from lmstudio_integrations.client._official import AnyChatMessageDict as AnyChatMessageDict
-    from lmstudio_integrations.client._official import AnyDownloadedModel as AnyDownloadedModel
-    from lmstudio_integrations.client._official import AnyLoadConfig as AnyLoadConfig
-    from lmstudio_integrations.client._official import AnyModelSpecifier as AnyModelSpecifier
-    from lmstudio_integrations.client._official import AssistantResponse as AssistantResponse
-    from lmstudio_integrations.client._official import AssistantResponseContent as AssistantResponseContent
-    from lmstudio_integrations.client._official import BaseModel as BaseModel
-    from lmstudio_integrations.client._official import ChatHistoryData as ChatHistoryData
-    from lmstudio_integrations.client._official import ChatHistoryDataDict as ChatHistoryDataDict
-    from lmstudio_integrations.client._official import DictObject as DictObject
-    from lmstudio_integrations.client._official import DictSchema as DictSchema
-    from lmstudio_integrations.client._official import DownloadFinalizedCallback as DownloadFinalizedCallback
-    from lmstudio_integrations.client._official import DownloadProgressCallback as DownloadProgressCallback
-    from lmstudio_integrations.client._official import FileHandleDict as FileHandleDict
-    from lmstudio_integrations.client._official import FileHandleInput as FileHandleInput
-    from lmstudio_integrations.client._official import FileType as FileType
-    from lmstudio_integrations.client._official import LocalFileInput as LocalFileInput
-    from lmstudio_integrations.client._official import ModelQuery as ModelQuery
-    from lmstudio_integrations.client._official import ModelQueryDict as ModelQueryDict
-    from lmstudio_integrations.client._official import ModelSchema as ModelSchema
-    from lmstudio_integrations.client._official import ModelSpecifier as ModelSpecifier
-    from lmstudio_integrations.client._official import ModelSpecifierDict as ModelSpecifierDict
-    from lmstudio_integrations.client._official import PredictionFirstTokenCallback as PredictionFirstTokenCallback
-    from lmstudio_integrations.client._official import PredictionFragmentCallback as PredictionFragmentCallback
-    from lmstudio_integrations.client._official import PredictionMessageCallback as PredictionMessageCallback
-    from lmstudio_integrations.client._official import PromptProcessingCallback as PromptProcessingCallback
-    from lmstudio_integrations.client._official import ResponseSchema as ResponseSchema
-    from lmstudio_integrations.client._official import SyncModelHandle as SyncModelHandle
-    from lmstudio_integrations.client._official import SystemPrompt as SystemPrompt
-    from lmstudio_integrations.client._official import SystemPromptContent as SystemPromptContent
-    from lmstudio_integrations.client._official import TextData as TextData
-    from lmstudio_integrations.client._official import TextDataDict as TextDataDict
-    from lmstudio_integrations.client._official import ToolCallResultData as ToolCallResultData
-    from lmstudio_integrations.client._official import ToolDefinition as ToolDefinition
-    from lmstudio_integrations.client._official import ToolResultMessage as ToolResultMessage
-    from lmstudio_integrations.client._official import UserMessageContent as UserMessageContent
-    from lmstudio_integrations.client._official import UserMessageDict as UserMessageDict
-    from lmstudio_integrations.client.asynchronous import AsyncClient as AsyncClient
-    from lmstudio_integrations.client.asynchronous import AsyncDownloadedEmbeddingModel as AsyncDownloadedEmbeddingModel
-    from lmstudio_integrations.client.asynchronous import AsyncDownloadedLlm as AsyncDownloadedLlm
-    from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel as AsyncEmbeddingModel
-    from lmstudio_integrations.client.asynchronous import AsyncLLM as AsyncLLM
-    from lmstudio_integrations.client.asynchronous import AsyncPredictionStream as AsyncPredictionStream
-    from lmstudio_integrations.client.convenience import configure_default_client as configure_default_client
-    from lmstudio_integrations.client.convenience import embedding_model as embedding_model
-    from lmstudio_integrations.client.convenience import get_default_client as get_default_client
-    from lmstudio_integrations.client.convenience import get_sync_api_timeout as get_sync_api_timeout
-    from lmstudio_integrations.client.convenience import list_downloaded_models as list_downloaded_models
-    from lmstudio_integrations.client.convenience import list_loaded_models as list_loaded_models
-    from lmstudio_integrations.client.convenience import llm as llm
-    from lmstudio_integrations.client.convenience import prepare_image as prepare_image
-    from lmstudio_integrations.client.convenience import set_sync_api_timeout as set_sync_api_timeout
-    from lmstudio_integrations.client.sync import LLM as LLM
-    from lmstudio_integrations.client.sync import Client as Client
-    from lmstudio_integrations.client.sync import DownloadedEmbeddingModel as DownloadedEmbeddingModel
-    from lmstudio_integrations.client.sync import DownloadedLlm as DownloadedLlm
-    from lmstudio_integrations.client.sync import EmbeddingModel as EmbeddingModel
-    from lmstudio_integrations.client.sync import PredictionStream as PredictionStream
-    from lmstudio_integrations.errors import LMStudioAuthenticationError as LMStudioAuthenticationError
-    from lmstudio_integrations.errors import LMStudioCancelledError as LMStudioCancelledError
-    from lmstudio_integrations.errors import LMStudioChannelClosedError as LMStudioChannelClosedError
-    from lmstudio_integrations.errors import LMStudioClientClosedError as LMStudioClientClosedError
-    from lmstudio_integrations.errors import LMStudioClientError as LMStudioClientError
-    from lmstudio_integrations.errors import LMStudioConfigMismatchError as LMStudioConfigMismatchError
-    from lmstudio_integrations.errors import LMStudioConfigWarning as LMStudioConfigWarning
-    from lmstudio_integrations.errors import LMStudioConnectionLostError as LMStudioConnectionLostError
-    from lmstudio_integrations.errors import LMStudioContextOverflowError as LMStudioContextOverflowError
-    from lmstudio_integrations.errors import LMStudioError as LMStudioError
-    from lmstudio_integrations.errors import LMStudioEvictionWarning as LMStudioEvictionWarning
-    from lmstudio_integrations.errors import LMStudioFileExpiredError as LMStudioFileExpiredError
-    from lmstudio_integrations.errors import LMStudioImageDownloadError as LMStudioImageDownloadError
-    from lmstudio_integrations.errors import LMStudioInsufficientResourcesError as LMStudioInsufficientResourcesError
-    from lmstudio_integrations.errors import LMStudioModelCrashedError as LMStudioModelCrashedError
-    from lmstudio_integrations.errors import LMStudioModelLoadError as LMStudioModelLoadError
-    from lmstudio_integrations.errors import LMStudioModelNotFoundError as LMStudioModelNotFoundError
-    from lmstudio_integrations.errors import LMStudioModelUnloadedError as LMStudioModelUnloadedError
-    from lmstudio_integrations.errors import LMStudioOSError as LMStudioOSError
-    from lmstudio_integrations.errors import LMStudioPredictionError as LMStudioPredictionError
-    from lmstudio_integrations.errors import LMStudioPresetNotFoundError as LMStudioPresetNotFoundError
-    from lmstudio_integrations.errors import LMStudioPromptTemplateError as LMStudioPromptTemplateError
-    from lmstudio_integrations.errors import LMStudioProtocolError as LMStudioProtocolError
-    from lmstudio_integrations.errors import LMStudioRuntimeError as LMStudioRuntimeError
-    from lmstudio_integrations.errors import LMStudioServerError as LMStudioServerError
-    from lmstudio_integrations.errors import LMStudioStructuredOutputError as LMStudioStructuredOutputError
-    from lmstudio_integrations.errors import LMStudioTimeoutError as LMStudioTimeoutError
-    from lmstudio_integrations.errors import LMStudioToolCallError as LMStudioToolCallError
-    from lmstudio_integrations.errors import LMStudioUnknownMessageWarning as LMStudioUnknownMessageWarning
-    from lmstudio_integrations.errors import LMStudioUnreachableError as LMStudioUnreachableError
-    from lmstudio_integrations.errors import LMStudioUnsupportedError as LMStudioUnsupportedError
-    from lmstudio_integrations.errors import LMStudioValueError as LMStudioValueError
-    from lmstudio_integrations.errors import LMStudioWebsocketError as LMStudioWebsocketError
-    from lmstudio_integrations.errors import LMStudioWrongModelKindError as LMStudioWrongModelKindError
-    from lmstudio_integrations.langchain import ChatLMStudio as ChatLMStudio
-    from lmstudio_integrations.langchain import LMStudioEmbeddings as LMStudioEmbeddings
-    from lmstudio_integrations.langchain import LMStudioLLM as LMStudioLLM
-    from lmstudio_integrations.types.chat import AssistantMessage as AssistantMessage
-    from lmstudio_integrations.types.chat import Chat as Chat
-    from lmstudio_integrations.types.chat import SystemMessage as SystemMessage
-    from lmstudio_integrations.types.chat import ToolMessage as ToolMessage
-    from lmstudio_integrations.types.chat import UserMessage as UserMessage
-    from lmstudio_integrations.types.config import EmbeddingLoadModelConfig as EmbeddingLoadModelConfig
-    from lmstudio_integrations.types.config import GpuSetting as GpuSetting
-    from lmstudio_integrations.types.config import LlmLoadModelConfig as LlmLoadModelConfig
-    from lmstudio_integrations.types.config import LlmPredictionConfig as LlmPredictionConfig
-    from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict as EmbeddingLoadModelConfigDict
-    from lmstudio_integrations.types.config_dicts import GpuSettingDict as GpuSettingDict
-    from lmstudio_integrations.types.config_dicts import LlmLoadModelConfigDict as LlmLoadModelConfigDict
-    from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict as LlmPredictionConfigDict
-    from lmstudio_integrations.types.documents import ParsedDocument as ParsedDocument
-    from lmstudio_integrations.types.documents import RetrievalResult as RetrievalResult
+    from lmstudio_integrations.client._official import (
+        AnyAsyncDownloadedModel as AnyAsyncDownloadedModel,
+        AnyChatMessage as AnyChatMessage,
+        AnyChatMessageDict as AnyChatMessageDict,
+        AnyDownloadedModel as AnyDownloadedModel,
+        AnyLoadConfig as AnyLoadConfig,
+        AnyModelSpecifier as AnyModelSpecifier,
+        AssistantResponse as AssistantResponse,
+        AssistantResponseContent as AssistantResponseContent,
+        BaseModel as BaseModel,
+        ChatHistoryData as ChatHistoryData,
+        ChatHistoryDataDict as ChatHistoryDataDict,
+        DictObject as DictObject,
+        DictSchema as DictSchema,
+        DownloadFinalizedCallback as DownloadFinalizedCallback,
+        DownloadProgressCallback as DownloadProgressCallback,
+        FileHandleDict as FileHandleDict,
+        FileHandleInput as FileHandleInput,
+        FileType as FileType,
+        LocalFileInput as LocalFileInput,
+        ModelQuery as ModelQuery,
+        ModelQueryDict as ModelQueryDict,
+        ModelSchema as ModelSchema,
+        ModelSpecifier as ModelSpecifier,
+        ModelSpecifierDict as ModelSpecifierDict,
+        PredictionFirstTokenCallback as PredictionFirstTokenCallback,
+        PredictionFragmentCallback as PredictionFragmentCallback,
+        PredictionMessageCallback as PredictionMessageCallback,
+        PromptProcessingCallback as PromptProcessingCallback,
+        ResponseSchema as ResponseSchema,
+        SyncModelHandle as SyncModelHandle,
+        SystemPrompt as SystemPrompt,
+        SystemPromptContent as SystemPromptContent,
+        TextData as TextData,
+        TextDataDict as TextDataDict,
+        ToolCallResultData as ToolCallResultData,
+        ToolDefinition as ToolDefinition,
+        ToolResultMessage as ToolResultMessage,
+        UserMessageContent as UserMessageContent,
+        UserMessageDict as UserMessageDict,
+    )
+    from lmstudio_integrations.client.asynchronous import (
+        AsyncClient as AsyncClient,
+        AsyncDownloadedEmbeddingModel as AsyncDownloadedEmbeddingModel,
+        AsyncDownloadedLlm as AsyncDownloadedLlm,
+        AsyncEmbeddingModel as AsyncEmbeddingModel,
+        AsyncLLM as AsyncLLM,
+        AsyncPredictionStream as AsyncPredictionStream,
+    )
+    from lmstudio_integrations.client.convenience import (
+        configure_default_client as configure_default_client,
+        embedding_model as embedding_model,
+        get_default_client as get_default_client,
+        get_sync_api_timeout as get_sync_api_timeout,
+        list_downloaded_models as list_downloaded_models,
+        list_loaded_models as list_loaded_models,
+        llm as llm,
+        prepare_image as prepare_image,
+        set_sync_api_timeout as set_sync_api_timeout,
+    )
+    from lmstudio_integrations.client.sync import (
+        LLM as LLM,
+        Client as Client,
+        DownloadedEmbeddingModel as DownloadedEmbeddingModel,
+        DownloadedLlm as DownloadedLlm,
+        EmbeddingModel as EmbeddingModel,
+        PredictionStream as PredictionStream,
+    )
+    from lmstudio_integrations.errors import (
+        LMStudioAuthenticationError as LMStudioAuthenticationError,
+        LMStudioCancelledError as LMStudioCancelledError,
+        LMStudioChannelClosedError as LMStudioChannelClosedError,
+        LMStudioClientClosedError as LMStudioClientClosedError,
+        LMStudioClientError as LMStudioClientError,
+        LMStudioConfigMismatchError as LMStudioConfigMismatchError,
+        LMStudioConfigWarning as LMStudioConfigWarning,
+        LMStudioConnectionLostError as LMStudioConnectionLostError,
+        LMStudioContextOverflowError as LMStudioContextOverflowError,
+        LMStudioError as LMStudioError,
+        LMStudioEvictionWarning as LMStudioEvictionWarning,
+        LMStudioFileExpiredError as LMStudioFileExpiredError,
+        LMStudioImageDownloadError as LMStudioImageDownloadError,
+        LMStudioInsufficientResourcesError as LMStudioInsufficientResourcesError,
+        LMStudioModelCrashedError as LMStudioModelCrashedError,
+        LMStudioModelLoadError as LMStudioModelLoadError,
+        LMStudioModelNotFoundError as LMStudioModelNotFoundError,
+        LMStudioModelUnloadedError as LMStudioModelUnloadedError,
+        LMStudioOSError as LMStudioOSError,
+        LMStudioPredictionError as LMStudioPredictionError,
+        LMStudioPresetNotFoundError as LMStudioPresetNotFoundError,
+        LMStudioPromptTemplateError as LMStudioPromptTemplateError,
+        LMStudioProtocolError as LMStudioProtocolError,
+        LMStudioRuntimeError as LMStudioRuntimeError,
+        LMStudioServerError as LMStudioServerError,
+        LMStudioStructuredOutputError as LMStudioStructuredOutputError,
+        LMStudioTimeoutError as LMStudioTimeoutError,
+        LMStudioToolCallError as LMStudioToolCallError,
+        LMStudioUnknownMessageWarning as LMStudioUnknownMessageWarning,
+        LMStudioUnreachableError as LMStudioUnreachableError,
+        LMStudioUnsupportedError as LMStudioUnsupportedError,
+        LMStudioValueError as LMStudioValueError,
+        LMStudioWebsocketError as LMStudioWebsocketError,
+        LMStudioWrongModelKindError as LMStudioWrongModelKindError,
+    )
+    from lmstudio_integrations.langchain import (
+        ChatLMStudio as ChatLMStudio,
+        LMStudioEmbeddings as LMStudioEmbeddings,
+        LMStudioLLM as LMStudioLLM,
+    )
+    from lmstudio_integrations.types.chat import (
+        AssistantMessage as AssistantMessage,
+        Chat as Chat,
+        SystemMessage as SystemMessage,
+        ToolMessage as ToolMessage,
+        UserMessage as UserMessage,
+    )
+    from lmstudio_integrations.types.config import (
+        EmbeddingLoadModelConfig as EmbeddingLoadModelConfig,
+        GpuSetting as GpuSetting,
+        LlmLoadModelConfig as LlmLoadModelConfig,
+        LlmPredictionConfig as LlmPredictionConfig,
+    )
+    from lmstudio_integrations.types.config_dicts import (
+        EmbeddingLoadModelConfigDict as EmbeddingLoadModelConfigDict,
+        GpuSettingDict as GpuSettingDict,
+        LlmLoadModelConfigDict as LlmLoadModelConfigDict,
+        LlmPredictionConfigDict as LlmPredictionConfigDict,
+    )
+    from lmstudio_integrations.types.documents import (
+        ParsedDocument as ParsedDocument,
+        RetrievalResult as RetrievalResult,
+    )
     from lmstudio_integrations.types.downloads import DownloadProgressUpdate as DownloadProgressUpdate
     from lmstudio_integrations.types.files import FileHandle as FileHandle
-    from lmstudio_integrations.types.functions import ToolFunctionDef as ToolFunctionDef
-    from lmstudio_integrations.types.functions import ToolFunctionDefDict as ToolFunctionDefDict
-    from lmstudio_integrations.types.models import ContextUse as ContextUse
-    from lmstudio_integrations.types.models import EmbeddingModelInfo as EmbeddingModelInfo
-    from lmstudio_integrations.types.models import EmbeddingModelInstanceInfo as EmbeddingModelInstanceInfo
-    from lmstudio_integrations.types.models import InstanceProcessingState as InstanceProcessingState
-    from lmstudio_integrations.types.models import LlmInfo as LlmInfo
-    from lmstudio_integrations.types.models import LlmInstanceInfo as LlmInstanceInfo
-    from lmstudio_integrations.types.models import ModelInfo as ModelInfo
-    from lmstudio_integrations.types.models import ModelInstanceInfo as ModelInstanceInfo
-    from lmstudio_integrations.types.results import LlmPredictionFragment as LlmPredictionFragment
-    from lmstudio_integrations.types.results import LlmPredictionStats as LlmPredictionStats
-    from lmstudio_integrations.types.results import PredictionEnd as PredictionEnd
-    from lmstudio_integrations.types.results import PredictionEvent as PredictionEvent
-    from lmstudio_integrations.types.results import PredictionResult as PredictionResult
-    from lmstudio_integrations.types.results import PredictionRoundResult as PredictionRoundResult
-    from lmstudio_integrations.types.results import PromptProgress as PromptProgress
-    from lmstudio_integrations.types.results import ToolCallArguments as ToolCallArguments
-    from lmstudio_integrations.types.results import ToolCallEnd as ToolCallEnd
-    from lmstudio_integrations.types.results import ToolCallFailed as ToolCallFailed
-    from lmstudio_integrations.types.results import ToolCallName as ToolCallName
-    from lmstudio_integrations.types.results import ToolCallStart as ToolCallStart
+    from lmstudio_integrations.types.functions import (
+        ToolFunctionDef as ToolFunctionDef,
+        ToolFunctionDefDict as ToolFunctionDefDict,
+    )
+    from lmstudio_integrations.types.models import (
+        ContextUse as ContextUse,
+        EmbeddingModelInfo as EmbeddingModelInfo,
+        EmbeddingModelInstanceInfo as EmbeddingModelInstanceInfo,
+        InstanceProcessingState as InstanceProcessingState,
+        LlmInfo as LlmInfo,
+        LlmInstanceInfo as LlmInstanceInfo,
+        ModelInfo as ModelInfo,
+        ModelInstanceInfo as ModelInstanceInfo,
+    )
+    from lmstudio_integrations.types.results import (
+        LlmPredictionFragment as LlmPredictionFragment,
+        LlmPredictionStats as LlmPredictionStats,
+        PredictionEnd as PredictionEnd,
+        PredictionEvent as PredictionEvent,
+        PredictionResult as PredictionResult,
+        PredictionRoundResult as PredictionRoundResult,
+        PromptProgress as PromptProgress,
+        ToolCallArguments as ToolCallArguments,
+        ToolCallEnd as ToolCallEnd,
+        ToolCallFailed as ToolCallFailed,
+        ToolCallName as ToolCallName,
+        ToolCallStart as ToolCallStart,
+    )
     from lmstudio_integrations.types.tools import ToolCallRequest as ToolCallRequest
+    # isort: on
 
 _EXPORTS = {
     ".client._act": "ActResult",

@@ -10,14 +10,14 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from pydantic import ConfigDict, model_validator
 
+from lmstudio_integrations._adapters.generation_settings import ResolvedCall
 from lmstudio_integrations._adapters.outcome import with_tokens
-from lmstudio_integrations._adapters.predicting import Call
 from lmstudio_integrations._adapters.retry import abatches, arepeat, batches, repeat
 from lmstudio_integrations._renewals import renewal_pauses
 from lmstudio_integrations.langchain._batching import aresults, in_batch, results
 from lmstudio_integrations.langchain._chunks import Counts, final_metadata, llm_output, note_progress, usage
 from lmstudio_integrations.langchain._errors import translated
-from lmstudio_integrations.langchain._predicting import Predicting, ls_params, own_version, refuse_several
+from lmstudio_integrations.langchain._settings import LangChainSettings, ls_params, own_version
 from lmstudio_integrations.types.chat import WirePrompt
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -31,18 +31,11 @@ if TYPE_CHECKING:
     from lmstudio_integrations.client.sync import PredictionStream
 
 
-_OF_CORE = ("tags", "metadata", "run_name", "run_id")
-"""Arguments of `generate` that are no settings."""
-
-_STREAM = {"stream": "streaming"}
-"""Core's name for it in a call, and ours."""
-
-
-class LMStudioLLM(Predicting, BaseLLM):
+class LMStudioLLM(LangChainSettings, BaseLLM):
     """Continue texts with a model in LM Studio.
 
-    For base models and prompts that bring their own template; to chat, use `ChatLMStudio`. The object is configuration
-    only, as there.
+    For base models, and for prompts that contain their own template; to chat, use `ChatLMStudio`. The object is
+    configuration only, as there.
 
     Example:
         ```python
@@ -54,7 +47,8 @@ class LMStudioLLM(Predicting, BaseLLM):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
-    _no_settings: ClassVar[frozenset[str]] = frozenset({*_OF_CORE, "n", "stream"})
+    _request_arguments: ClassVar[frozenset[str]] = frozenset({"n", "stream"})
+    _framework_arguments: ClassVar[frozenset[str]] = frozenset({"tags", "metadata", "run_name", "run_id"})
 
     @model_validator(mode="after")
     def _set_lmstudio_llm_version(self) -> Self:
@@ -68,7 +62,7 @@ class LMStudioLLM(Predicting, BaseLLM):
         callbacks: Any = None,
         **kwargs: Any,
     ) -> LLMResult:
-        """Continue texts. See `BaseLLM.generate`; its keyword arguments and the settings of the call may be mixed."""
+        """Continue texts. Takes the keyword arguments of `BaseLLM.generate` and the settings of the call."""
         called, others = self._as_called(kwargs)
         stop = called.stop if stop is None else stop
         return BaseLLM.generate(called._as_cached({}), prompts, stop, callbacks, **others)  # noqa: SLF001 - our own
@@ -80,23 +74,25 @@ class LMStudioLLM(Predicting, BaseLLM):
         callbacks: Any = None,
         **kwargs: Any,
     ) -> LLMResult:
-        """Continue texts. See `BaseLLM.agenerate`; its keyword arguments and the settings of the call may be mixed."""
+        """Continue texts. Takes the keyword arguments of `BaseLLM.agenerate` and the settings of the call."""
         called, others = self._as_called(kwargs)
         stop = called.stop if stop is None else stop
         return await BaseLLM.agenerate(called._as_cached({}), prompts, stop, callbacks, **others)  # noqa: SLF001 - our own
 
     def _as_called(self, given: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
-        """Return an object that has the settings of a call as its own, and what is none.
+        """Return an object with the settings of a call as its own, and the arguments that are no settings.
 
-        Core makes the cache's key of the object and the `stop` of the call, and of nothing else.
+        Core builds the cache key only from the object and the `stop` of the call.
         """
         with translated():
-            refuse_several(given.get("n"))
-            others = {name: value for name, value in given.items() if name in _OF_CORE}
-            settings = {_STREAM.get(name, name): value for name, value in given.items() if name not in {*_OF_CORE, "n"}}
-            if not settings:
+            arguments, own = dict(self._arguments(None, given)), vars(self)
+            arguments.pop("n", None)
+            others = {name: arguments.pop(name) for name in self._framework_arguments & arguments.keys()}
+            if "stream" in arguments:  # core's name for it in a call
+                arguments["streaming"] = arguments.pop("stream")
+            if not arguments:
                 return self, others
-            values, own = self._call_values(None, settings), vars(self)
+            values = self._merged(arguments)
             called = self.model_copy(update={name: value for name, value in values.items() if value is not own[name]})
             called._runtime = self._runtime  # noqa: SLF001 - a copy of our own kind
             return called, others
@@ -109,9 +105,9 @@ class LMStudioLLM(Predicting, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         with translated():
-            call = self._settle(stop, kwargs)
+            call = self._resolve(stop, kwargs)
             manager = run_manager if call.values["streaming"] and len(prompts) == 1 else None
-            calls = [partial(self._answer, call, manager, prompt) for prompt in prompts]
+            calls = [partial(self._complete, call, manager, prompt) for prompt in prompts]
             return self._result(results(calls, self._concurrency()))
 
     async def _agenerate(
@@ -122,9 +118,9 @@ class LMStudioLLM(Predicting, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         with translated():
-            call = self._settle(stop, kwargs)
+            call = self._resolve(stop, kwargs)
             manager = run_manager if call.values["streaming"] and len(prompts) == 1 else None
-            calls = [partial(self._aanswer, call, manager, prompt) for prompt in prompts]
+            calls = [partial(self._acomplete, call, manager, prompt) for prompt in prompts]
             return self._result(await aresults(calls, self._concurrency()))
 
     def _result(self, completions: list[GenerationChunk]) -> LLMResult:
@@ -142,7 +138,7 @@ class LMStudioLLM(Predicting, BaseLLM):
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
         with translated():
-            call = self._settle(stop, kwargs)
+            call = self._resolve(stop, kwargs)
             yield from self._chunks(call, run_manager, prompt, call.values["max_retries"])
 
     async def _astream(
@@ -153,17 +149,19 @@ class LMStudioLLM(Predicting, BaseLLM):
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
         with translated():
-            call = self._settle(stop, kwargs)
+            call = self._resolve(stop, kwargs)
             async for chunk in self._achunks(call, run_manager, prompt, call.values["max_retries"]):
                 yield chunk
 
-    def _answer(self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
-        """Continue a text, again if the connection or the model is lost before anybody has seen a part of it."""
+    def _complete(self, call: ResolvedCall, manager: CallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
+        """Continue a text; again if the connection or the model is lost before the caller has seen any of it."""
         of_stream, of_whole, renewals = _retries(call, manager)
         return repeat(lambda: _joined(list(self._chunks(call, manager, prompt, of_stream))), of_whole, renewals)
 
-    async def _aanswer(self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
-        """Continue a text; see `_answer`."""
+    async def _acomplete(
+        self, call: ResolvedCall, manager: AsyncCallbackManagerForLLMRun | None, prompt: str
+    ) -> GenerationChunk:
+        """Continue a text; see `_complete`."""
         of_stream, of_whole, renewals = _retries(call, manager)
 
         async def attempt() -> GenerationChunk:
@@ -172,7 +170,7 @@ class LMStudioLLM(Predicting, BaseLLM):
         return await arepeat(attempt, of_whole, renewals)
 
     def _chunks(
-        self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str, retries: int
+        self, call: ResolvedCall, manager: CallbackManagerForLLMRun | None, prompt: str, retries: int
     ) -> Iterator[GenerationChunk]:
         def open_stream() -> "PredictionStream":
             return in_batch(call.model().complete_stream(WirePrompt(prompt), **call.options()))
@@ -185,7 +183,7 @@ class LMStudioLLM(Predicting, BaseLLM):
                 yield chunk
 
     async def _achunks(
-        self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str, retries: int
+        self, call: ResolvedCall, manager: AsyncCallbackManagerForLLMRun | None, prompt: str, retries: int
     ) -> AsyncIterator[GenerationChunk]:
         async def open_stream() -> "AsyncPredictionStream":
             return call.async_model().complete_stream(WirePrompt(prompt), **call.options())
@@ -197,8 +195,10 @@ class LMStudioLLM(Predicting, BaseLLM):
                     await manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
 
-    def _chunks_of(self, call: Call, events: Iterable[PredictionEvent], counts: Counts) -> Iterator[GenerationChunk]:
-        """Yield the chunks of events; the last one has all that is known of the prediction."""
+    def _chunks_of(
+        self, call: ResolvedCall, events: Iterable[PredictionEvent], counts: Counts
+    ) -> Iterator[GenerationChunk]:
+        """Yield the chunks of events; the last one contains the metadata of the prediction."""
         for event in events:
             if type(event) is LlmPredictionFragment:
                 if event.reasoning_type != "none":
@@ -207,14 +207,9 @@ class LMStudioLLM(Predicting, BaseLLM):
             elif type(event) is PromptProgress:
                 note_progress(event, counts)
             elif type(event) is PredictionEnd:
-                self._learn(call, event)
+                self._record_info(call, event)
                 info = {**final_metadata(event, counts), "usage_metadata": usage(event, counts)}
                 yield GenerationChunk(text="", generation_info=info)
-
-    def _settle(self, stop: list[str] | None, given: dict[str, Any]) -> Call:
-        refuse_several(given.pop("n", None))
-        given.pop("stream", None)
-        return self._settled(self._call_values(stop, given), {})
 
     @property
     def _llm_type(self) -> str:
@@ -226,10 +221,10 @@ class LMStudioLLM(Predicting, BaseLLM):
         return cast("LangSmithParams", ls_params(vars(self), "llm", stop, kwargs))
 
 
-def _retries(call: Call, manager: object) -> tuple[int, int, Iterable[float]]:
+def _retries(call: ResolvedCall, manager: object) -> tuple[int, int, Iterable[float]]:
     """Return how often a stream may be opened again, how often the whole call, and the pauses of its renewals.
 
-    A manager gets each token, so nothing whole is left to repeat.
+    A manager gets each token, so the call as a whole cannot be repeated.
     """
     retries = call.values["max_retries"]
     return (retries, 0, ()) if manager else (0, retries, renewal_pauses())

@@ -7,11 +7,11 @@ from typing import Any, TypeVar, cast
 
 from llama_index.core.llms import callbacks
 
-from lmstudio_integrations._adapters.predicting import Predicting
+from lmstudio_integrations._adapters.generation_settings import GenerationSettings
 from lmstudio_integrations._adapters.signature import with_signature
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-ModelT = TypeVar("ModelT", bound=Predicting)
+ModelT = TypeVar("ModelT", bound=GenerationSettings)
 
 _SETTINGS_IN_KWARGS = (
     *("chat", "achat", "stream_chat", "astream_chat"),
@@ -47,12 +47,12 @@ def _checked(method: Callable[..., Any], *, nested: bool) -> Callable[..., Any]:
         return kwargs
 
     @wraps(method)
-    def call(self: Predicting, *args: Any, **kwargs: Any) -> Any:
+    def call(self: GenerationSettings, *args: Any, **kwargs: Any) -> Any:
         self._reject_secrets(settings(args, kwargs))  # pyright: ignore[reportPrivateUsage]
         return method(self, *args, **kwargs)
 
     @wraps(method)
-    async def acall(self: Predicting, *args: Any, **kwargs: Any) -> Any:
+    async def acall(self: GenerationSettings, *args: Any, **kwargs: Any) -> Any:
         return await call(self, *args, **kwargs)
 
     return acall if inspect.iscoroutinefunction(method) else call

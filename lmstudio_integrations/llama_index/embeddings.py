@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field
 from lmstudio_integrations._adapters.fitting import afitting, fitting
 from lmstudio_integrations._adapters.lengths import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations._adapters.retry import arepeat, repeat
-from lmstudio_integrations._adapters.runtime import Server, Wanted
+from lmstudio_integrations._adapters.runtime import Server
 from lmstudio_integrations._adapters.settings import EmbeddingLoadConfig
 from lmstudio_integrations._adapters.texts import prefixed
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
@@ -66,8 +66,8 @@ def _under_both_names(given: Mapping[str, Any]) -> dict[str, Any]:
 class LMStudioEmbedding(PickleMixin, BaseEmbedding):
     """Embed texts with a model in LM Studio.
 
-    The object is configuration only: making one costs no connection, and it can be copied, pickled, shared by threads
-    and by event loops. `num_workers` may stay unset: how much is on its way at once is bounded per model.
+    The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
+    threads and event loops. `num_workers` may stay unset: how much is on its way at once is bounded per model.
 
     Example:
         ```python
@@ -100,12 +100,12 @@ class LMStudioEmbedding(PickleMixin, BaseEmbedding):
     """Put before every text that is stored."""
 
     load_policy: LoadPolicy = "explicit"
-    """`explicit` by default: an embedding model is small, and used beside a language model, whose just-in-time load
-    would evict it. See `LoadPolicy` of the language models for the others."""
+    """`explicit` by default: an embedding model is small, and the just-in-time load of a language model beside it
+    would evict it. The others are as for language models."""
 
     length_policy: LengthPolicy = "error"
-    """What to do with a text that is too long for the model: `error`; `truncate` embeds its beginning; `pass` leaves it
-    to the server, which may cut it silently."""
+    """What to do with a text that is too long for the model: `error` raises, `truncate` embeds its beginning, `pass`
+    leaves it to the server, which may cut it silently."""
 
     @classmethod
     def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -138,8 +138,8 @@ class LMStudioEmbedding(PickleMixin, BaseEmbedding):
         Raises:
             LMStudioServerError: If the server cannot.
         """
-        server, wanted, config = self._settled()
-        self._runtime.embedding(server, wanted, config).get_info(load=True)
+        server, spec, config = self._resolve_model()
+        self._runtime.embedding(server, spec, config).get_info(load=True)
         return self
 
     async def aload(self) -> Self:
@@ -148,8 +148,8 @@ class LMStudioEmbedding(PickleMixin, BaseEmbedding):
         Raises:
             LMStudioServerError: If the server cannot.
         """
-        server, wanted, config = self._settled()
-        await self._runtime.async_embedding(server, wanted, config).get_info(load=True)
+        server, spec, config = self._resolve_model()
+        await self._runtime.async_embedding(server, spec, config).get_info(load=True)
         return self
 
     # With its instruction, a text is another text. That is done here, above core's cache, which would otherwise hand
@@ -226,28 +226,23 @@ class LMStudioEmbedding(PickleMixin, BaseEmbedding):
         return await self._aembed(texts)
 
     def _embed(self, texts: list[str]) -> list[list[float]]:
-        server, wanted, config = self._settled()
-        model = self._runtime.embedding(server, wanted, config)
-        with _gate(server, wanted.model).threads:
-            ask = partial(fitting, model, self._runtime, (server, wanted), self._request(texts))
-            fit = repeat(ask, self.max_retries)
-            return _counted(repeat(partial(_embed, model, fit), self.max_retries), texts)
+        server, spec, config = self._resolve_model()
+        model = self._runtime.embedding(server, spec, config)
+        with _gate(server, spec.model).threads:
+            fit = partial(fitting, model, self._runtime, (server, spec), self._request(texts))
+            fitting_texts = repeat(fit, self.max_retries)
+            return _counted(repeat(partial(_embed, model, fitting_texts), self.max_retries), texts)
 
     async def _aembed(self, texts: list[str]) -> list[list[float]]:
-        server, wanted, config = self._settled()
-        model = self._runtime.async_embedding(server, wanted, config)
-        async with _gate(server, wanted.model).tasks():
-            ask = partial(afitting, model, self._runtime, (server, wanted), self._request(texts))
-            fit = await arepeat(ask, self.max_retries)
-            return _counted(await arepeat(partial(_aembed, model, fit), self.max_retries), texts)
+        server, spec, config = self._resolve_model()
+        model = self._runtime.async_embedding(server, spec, config)
+        async with _gate(server, spec.model).tasks():
+            fit = partial(afitting, model, self._runtime, (server, spec), self._request(texts))
+            fitting_texts = await arepeat(fit, self.max_retries)
+            return _counted(await arepeat(partial(_aembed, model, fitting_texts), self.max_retries), texts)
 
     def _request(self, texts: list[str]) -> EmbeddingRequest:
         return EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, _given_texts.get())
-
-    def _settled(self) -> tuple[Server, Wanted, LoadSettings | None]:
-        values = self.__dict__
-        config = self._load_config(values)
-        return self._server(values, self._runtime), self._wanted(values, config), config
 
 
 def _embed(model: "EmbeddingModel", texts: list[str]) -> list[list[float]]:

@@ -198,7 +198,7 @@ def test_log_probabilities_come_when_asked_for(server: Server, ask: Invoke) -> N
 
 def test_without_a_ttl_none_is_sent_and_the_servers_own_default_stays(server: Server) -> None:
     by_default, asked = server.chat(), server.chat(ttl=1)
-    assert by_default._own().wanted.ttl is None
+    assert by_default._resolve_call({}).model_spec.ttl is None
     by_default.invoke("count")
     (instance,) = server.loaded()
     assert instance.ttl_ms != 1_000

@@ -96,7 +96,7 @@ def test_nobody_listening_is_a_connection_error(documents: Documents, monkeypatc
     assert pauses == [0.5, 1.0]
 
 
-def test_a_progress_bar_is_drawn_when_wanted(
+def test_show_progress_draws_a_bar_for_the_load_and_for_the_texts(
     server: Server, documents: Documents, capsys: pytest.CaptureFixture[str]
 ) -> None:
     vectors = documents(server.embeddings(show_progress=True), [f"text {n}" for n in range(150)])
@@ -104,7 +104,7 @@ def test_a_progress_bar_is_drawn_when_wanted(
     drawn = capsys.readouterr().err
     assert f"Loading {EMBEDDING}" in drawn
     assert "Embedding 150 texts" in drawn
-    assert "100%\n" in drawn
+    assert "100%|" in drawn
 
 
 def test_unknown_settings_are_refused() -> None:

@@ -354,10 +354,10 @@ def test_limits_that_differ_with_every_call_do_not_fill_the_memory(server: Serve
     llm = server.chat()
     llm.invoke("say it")
     for number in range(100):
-        llm._settle(None, {"timeout": 10 + number})[0].model()
-    side = llm._runtime._sync
-    assert len(side._handles._values) == 64
-    assert len(side._clients._values) == 1
+        llm._resolve(None, {"timeout": 10 + number}).model()
+    pool = llm._runtime._sync
+    assert len(pool._handles._values) == 64
+    assert len(pool._clients._values) == 1
 
 
 def test_what_is_known_of_a_model_follows_the_model(server: Server, ask: Invoke) -> None:

@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._json_prefix import invalidator
-from lmstudio_integrations.langchain._structured import answer_parser, call_parser
+from lmstudio_integrations.langchain._structured import call_parser, text_parser
 from lmstudio_integrations.langchain._tools import openai_tool
 from tests.langchain.conftest import CHAT, MODELS, Server
 
@@ -146,9 +146,9 @@ async def test_half_an_answer_is_never_repaired(server: Server, schema: Any) -> 
 
 
 def test_the_parsers_read_bare_text_too() -> None:
-    assert answer_parser(SCHEMA).invoke('{"a": 1}') == {"a": 1}
+    assert text_parser(SCHEMA).invoke('{"a": 1}') == {"a": 1}
     with pytest.raises(LMStudioStructuredOutputError):
-        answer_parser(Person).invoke("{")
+        text_parser(Person).invoke("{")
 
 
 @pytest.mark.parametrize(("schema", "question"), [(Person, "half"), (SCHEMA, "half"), (Person, "odd")])
@@ -301,7 +301,7 @@ def test_the_first_whole_call_of_the_tool_counts() -> None:
 def test_the_parsers_may_be_asked_for_the_beginning_of_an_answer() -> None:
     """Core's contract; what streams here does not need it."""
     begun = '{"name": "Ann", "age": 7, "so'
-    assert answer_parser(Person).parse_result([Generation(text=begun)], partial=True) == Person(name="Ann", age=7)
+    assert text_parser(Person).parse_result([Generation(text=begun)], partial=True) == Person(name="Ann", age=7)
     by_call = call_parser(Person, "Person")
     (chunk,) = calling(begun, name="Person")
     assert by_call.parse_result([ChatGeneration(message=chunk)], partial=True) == Person(name="Ann", age=7)
@@ -315,7 +315,7 @@ async def test_bare_texts_are_read_once_they_are_whole() -> None:
         for half in ('{"name": "Ann"', ', "age": 7}'):
             yield half
 
-    assert [part async for part in answer_parser(Person).atransform(halves())] == [Person(name="Ann", age=7)]
+    assert [part async for part in text_parser(Person).atransform(halves())] == [Person(name="Ann", age=7)]
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
@@ -323,7 +323,7 @@ def test_long_answers_are_not_read_again_for_every_piece(method: str, monkeypatc
     text = json.dumps({"name": "word " * 20_000})
     pieces = [text[at : at + 10] for at in range(0, len(text), 10)]
     by_text = [AIMessageChunk(content=piece) for piece in pieces]
-    parser = answer_parser(SCHEMA) if method == "json_schema" else call_parser(SCHEMA, "person")
+    parser = text_parser(SCHEMA) if method == "json_schema" else call_parser(SCHEMA, "person")
     read: list[str] = []
 
     def counted(text: str, **options: Any) -> Any:
@@ -453,7 +453,7 @@ def test_an_error_shows_what_the_model_wrote(server: Server, question: str, meth
 
 def test_an_error_shows_only_the_beginning_of_a_long_text() -> None:
     with pytest.raises(LMStudioStructuredOutputError, match=r"; the model wrote '(x{200})…'") as caught:
-        answer_parser(Person).invoke("x" * 5000)
+        text_parser(Person).invoke("x" * 5000)
     assert caught.value.text == "x" * 5000
 
 

@@ -382,7 +382,7 @@ def test_the_window_is_known_to_all_objects_of_the_process(server: Server, llm: 
 def test_a_window_that_turns_out_smaller_than_told_is_warned_of_once(server: Server) -> None:
     with server.llm(model=SMALL) as llm:
         assert llm.metadata.context_window == 3900
-        with pytest.warns(LMStudioConfigWarning, match=f"{SMALL_WINDOW} tokens, and 3900 were told"):
+        with pytest.warns(LMStudioConfigWarning, match=f"{SMALL_WINDOW} tokens, but LlamaIndex already got 3900"):
             llm.chat(asking("count"))
         llm.chat(asking("count"))
         assert llm.metadata.context_window == SMALL_WINDOW
@@ -391,7 +391,7 @@ def test_a_window_that_turns_out_smaller_than_told_is_warned_of_once(server: Ser
 def test_a_window_that_the_user_promised_and_is_not_there_is_warned_of_with_the_remedy(server: Server) -> None:
     with server.llm(context_window=100_000) as llm:
         assert llm.metadata.context_window == 100_000
-        with pytest.warns(LMStudioConfigWarning, match="100000 were told .*; lower context_window if you set it, else"):
+        with pytest.warns(LMStudioConfigWarning, match="already got 100000; lower context_window if you set it, else"):
             llm.chat(asking("count"))
 
 

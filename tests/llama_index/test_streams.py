@@ -14,8 +14,8 @@ from tests.llama_index.server import Server
 
 
 def streaming(llm: LMStudio, text: str) -> AsyncChunks[ChatResponse]:
-    job = llm._chat_job([ChatMessage(role=MessageRole.USER, content=text)], {})
-    return AsyncChunks(llm._source(job), Answer(Options()), Answer.chat_chunk, lambda _: None)
+    request = llm._chat_request([ChatMessage(role=MessageRole.USER, content=text)], {})
+    return AsyncChunks(llm._source(request), Answer(Options()), Answer.chat_chunk, lambda _: None)
 
 
 def stopped(server: Server) -> bool:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, model_validator
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioStructuredOutputError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
-from lmstudio_integrations.llama_index._partial import Growing, flexible, whole
+from lmstudio_integrations.llama_index._partial import PartialParser, complete_instance, flexible
 from tests.llama_index.server import CHAT, LONG, Server
 
 UNREADABLE = {"too deep": "[" * 100_000, "too many digits": '{"name": "Ann", "age": ' + "9" * 10_000 + "}"}
@@ -285,8 +285,8 @@ def test_a_chat_prompt_may_hold_braces(llm: LMStudio) -> None:
 
 
 def test_every_piece_of_a_small_answer_is_read() -> None:
-    growing = Growing(Person)
-    found = [growing.feed(piece) for piece in ('{"na', 'me": "An', 'n", "ag', 'e": 7', "}")]
+    parser = PartialParser(Person)
+    found = [parser.feed(piece) for piece in ('{"na', 'me": "An', 'n", "ag', 'e": 7', "}")]
     assert [None if each is None else each.model_dump() for each in found] == [
         {"name": None, "age": None},
         {"name": "An", "age": None},
@@ -309,16 +309,16 @@ def test_a_validator_that_trips_over_what_is_not_there_yet_does_not_end_the_stre
 
 
 def test_what_is_no_object_yet_is_nothing() -> None:
-    growing = Growing(Person)
-    assert growing.feed("Sure: ") is None
-    assert Growing(Person).feed("[1, 2") is None
+    parser = PartialParser(Person)
+    assert parser.feed("Sure: ") is None
+    assert PartialParser(Person).feed("[1, 2") is None
 
 
 def test_a_long_answer_is_read_once_per_hundredth_of_growth() -> None:
-    growing = Growing(Person)
-    growing.feed('{"name": "' + "x" * 5000)
+    parser = PartialParser(Person)
+    parser.feed('{"name": "' + "x" * 5000)
     pieces = 20_000
-    read = sum(growing.feed("y") is not None for _ in range(pieces))
+    read = sum(parser.feed("y") is not None for _ in range(pieces))
     assert 100 < read < 170
 
 
@@ -334,7 +334,7 @@ def test_the_class_of_unfinished_instances_is_made_once() -> None:
 
 def test_errors_name_the_field_and_keep_the_text() -> None:
     with pytest.raises(LMStudioStructuredOutputError, match=r"age: .*integer") as caught:
-        whole(Person, '{"name": "Ann", "age": "old"}', "eosFound")
+        complete_instance(Person, '{"name": "Ann", "age": "old"}', "eosFound")
     assert caught.value.text == '{"name": "Ann", "age": "old"}'
 
 

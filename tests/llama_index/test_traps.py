@@ -90,7 +90,7 @@ def test_the_instances_window_counts_not_the_models(llm: LMStudio, server: Serve
 
 def test_a_draft_model_is_asked_for() -> None:
     llm = LMStudio(model="m", draft_model="tiny")
-    assert llm._own().config.draft_model == "tiny"
+    assert llm._resolve_call({}).config.draft_model == "tiny"
 
 
 def test_a_silence_is_ended_by_its_clock_and_the_server_stops() -> None:
