@@ -6,21 +6,22 @@ Each call reads the fields, so an assignment takes effect with the next one. Not
 import os
 from collections.abc import Callable, Collection, Mapping
 from copy import copy
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self, cast
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     ModelWrapValidatorHandler,
-    PlainSerializer,
     PrivateAttr,
     SecretStr,
     SerializationInfo,
     ValidationError,
     model_validator,
 )
+from pydantic_core import core_schema
 
 from lmstudio_integrations._adapters.addresses import host_of
 from lmstudio_integrations._adapters.progress import ProgressBar
@@ -435,21 +436,31 @@ def _hashable(call: Callable[[float], Any] | None) -> Callable[[float], Any] | N
     return call
 
 
-def _parsed(settings: type[LoadSettings]) -> BeforeValidator:
-    return BeforeValidator(lambda value: None if value is None else settings.parse(value))
-
-
 def _dumped(config: LoadSettings | None, info: SerializationInfo) -> dict[str, Any] | None:
     """Return only what is set: a dumped `None` would unset a setting when it is read again."""
     return None if config is None else config.model_dump(mode=info.mode, exclude_unset=True)
 
 
-LlmLoadConfig = Annotated[
-    LlmLoadModelConfig | Mapping[str, Any] | None, _parsed(LlmLoadModelConfig), PlainSerializer(_dumped)
-]
+@dataclass(frozen=True)
+class _LoadConfig:
+    """Parses a field with load settings.
+
+    It keeps their schema out of the adapter's own, where it would take a third of the time of the first construction.
+    """
+
+    settings: type[LoadSettings]
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            lambda value: None if value is None else self.settings.parse(value),
+            serialization=core_schema.plain_serializer_function_ser_schema(_dumped, info_arg=True),
+        )
+
+
+LlmLoadConfig = Annotated[LlmLoadModelConfig | Mapping[str, Any] | None, _LoadConfig(LlmLoadModelConfig)]
 """Load settings of a language model, as an object or a dict with either spelling."""
 
 EmbeddingLoadConfig = Annotated[
-    EmbeddingLoadModelConfig | Mapping[str, Any] | None, _parsed(EmbeddingLoadModelConfig), PlainSerializer(_dumped)
+    EmbeddingLoadModelConfig | Mapping[str, Any] | None, _LoadConfig(EmbeddingLoadModelConfig)
 ]
 """Load settings of an embedding model, as an object or a dict with either spelling."""

@@ -33,7 +33,7 @@ def checked(value: Any) -> dict[str, Any]:
 Table = dict[str, tuple[Any, str, Any]]
 """By option: a value, its key, and its wire form."""
 
-LLM_OPTIONS: Table = {
+LLM_LOAD_SETTINGS: Table = {
     "contextLength": (8192, "llm.load.contextLength", 8192),
     "seed": (7, "llm.load.seed", checked(7)),
     "numExperts": (2, "llm.load.numExperts", 2),
@@ -74,7 +74,7 @@ LLM_OPTIONS: Table = {
     "gpuStrictVramCap": (True, "load.gpuStrictVramCap", True),
 }
 
-EMBEDDING_OPTIONS: Table = {
+EMBEDDING_LOAD_SETTINGS: Table = {
     "contextLength": (2048, "embedding.load.contextLength", 2048),
     "ropeFrequencyBase": (10000.0, "embedding.load.llama.ropeFrequencyBase", checked(10000.0)),
     "ropeFrequencyScale": (0.5, "embedding.load.llama.ropeFrequencyScale", checked(0.5)),
@@ -82,7 +82,7 @@ EMBEDDING_OPTIONS: Table = {
     "tryMmap": (False, "embedding.load.llama.tryMmap", False),
 }
 
-PREDICTION_OPTIONS: Table = {
+PREDICTION_SETTINGS: Table = {
     name: (value, f"llm.prediction.{key}", wire)
     for name, (value, key, wire) in {
         "temperature": (0.7, "temperature", 0.7),
@@ -135,9 +135,9 @@ PREDICTION_OPTIONS: Table = {
 }
 
 TABLES: list[tuple[type[Settings], Table, dict[str, Shape]]] = [
-    (LlmLoadModelConfig, LLM_OPTIONS, LLM_LOAD),
-    (EmbeddingLoadModelConfig, EMBEDDING_OPTIONS, EMBEDDING_LOAD),
-    (LlmPredictionConfig, PREDICTION_OPTIONS, PREDICTION),
+    (LlmLoadModelConfig, LLM_LOAD_SETTINGS, LLM_LOAD),
+    (EmbeddingLoadModelConfig, EMBEDDING_LOAD_SETTINGS, EMBEDDING_LOAD),
+    (LlmPredictionConfig, PREDICTION_SETTINGS, PREDICTION),
 ]
 ROWS = [(kind, option, *row) for kind, table, _ in TABLES for option, row in table.items()]
 IDS = [f"{kind.__name__}-{option}" for kind, option, *_ in ROWS]
