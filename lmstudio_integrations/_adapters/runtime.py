@@ -151,7 +151,7 @@ class _ClientPool(Generic[ClientT]):
         return self._client_of(server.identity).with_timeouts(**timeouts)
 
     def _client_of(self, identity: "ServerIdentity") -> ClientT:
-        return self._clients.get_or_make(identity, lambda: self._make(**_client_options(identity)))
+        return self._clients.get_or_make(identity, lambda: self._make(**_client_arguments(identity)))
 
     def handle(self, server: Server, spec: ModelSpec, config: LoadSettings | None) -> Any:
         """Return the handle of a model."""
@@ -299,23 +299,28 @@ def _namespace(client: "Client | AsyncClient", kind: ModelKind) -> Any:
     return client.llm if kind == "llm" else client.embedding
 
 
-def _client_options(identity: ServerIdentity) -> dict[str, Any]:
+def _client_arguments(identity: ServerIdentity) -> dict[str, Any]:
     host, token, headers, ca_file = identity
-    options: dict[str, Any] = {"api_host": host, "api_token": token, "headers": dict(headers), "keep_idle": _KEEP_IDLE}
+    given: dict[str, Any] = {
+        "api_host": host,
+        "api_token": token,
+        "headers": dict(headers),
+        "keep_idle": _KEEP_IDLE,
+    }
     if ca_file is not None:
         from lmstudio_integrations.client.transport.certificates import context_trusting  # noqa: PLC0415 - with the first call
 
-        options["ssl_context"] = context_trusting(ca_file)
-    return options
+        given["ssl_context"] = context_trusting(ca_file)
+    return given
 
 
-def _make_client(**options: Any) -> "Client":
+def _make_client(**arguments: Any) -> "Client":
     from lmstudio_integrations.client.sync import Client  # noqa: PLC0415 - with the first call
 
-    return Client(**options)
+    return Client(**arguments)
 
 
-def _make_async_client(**options: Any) -> "AsyncClient":
+def _make_async_client(**arguments: Any) -> "AsyncClient":
     from lmstudio_integrations.client.asynchronous import AsyncClient  # noqa: PLC0415 - with the first call
 
-    return AsyncClient(**options)
+    return AsyncClient(**arguments)

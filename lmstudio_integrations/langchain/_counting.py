@@ -1,4 +1,4 @@
-"""How many tokens a conversation is, by the model's own template and tokenizer."""
+"""Counts the tokens of a conversation with the model's own template and tokenizer."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -14,34 +14,34 @@ if TYPE_CHECKING:
     from lmstudio_integrations.client.sync import LLM
 
 PER_MESSAGE = 4
-"""Tokens that a template puts around a message, roughly; only counted where the template could not be asked."""
+"""Roughly the tokens that a template adds to a message; only used if the template cannot be applied."""
 
-PER_PICTURE = 256
-"""Tokens of a picture, roughly; the server tells nobody."""
+PER_IMAGE = 256
+"""Roughly the tokens of an image, which no server reports."""
 
 
 def count(model: "LLM", drafts: Sequence[Draft], tools: Sequence[dict[str, Any]]) -> int:
     """Return the number of tokens of a conversation.
 
-    A part of a conversation (`trim_messages` asks for many) may be refused by the template; it is then counted text by
-    text, in one batch.
+    The template may reject a part of a conversation, and `trim_messages` counts many parts. Such a part is counted text
+    by text, in one batch.
     """
-    pictures = sum(_is_picture(part) for draft in drafts for part in draft.parts)
-    without = [Draft(draft.role, [part for part in draft.parts if not _is_picture(part)]) for draft in drafts]
+    images = sum(_is_image(part) for draft in drafts for part in draft.parts)
+    without = [Draft(draft.role, [part for part in draft.parts if not _is_image(part)]) for draft in drafts]
     try:
         tokens = model.count_tokens(model.apply_prompt_template(to_wire(without, {}), tools=tools))
     except (LMStudioServerError, LMStudioValueError):
         texts = [*_texts(without), *map(json.dumps, tools)]
         tokens = sum(model.count_tokens(texts)) + PER_MESSAGE * len(drafts)
-    return tokens + pictures * PER_PICTURE
+    return tokens + images * PER_IMAGE
 
 
-def _is_picture(part: object) -> bool:
+def _is_image(part: object) -> bool:
     return isinstance(part, ImageSource | FileHandle)
 
 
 def _texts(drafts: Sequence[Draft]) -> Iterator[str]:
-    """Yield everything in a conversation that the model reads, without the template around it."""
+    """Yield all texts of a conversation, without the template."""
     for draft in drafts:
         for part in draft.parts:
             if isinstance(part, TextPart):

@@ -1,4 +1,7 @@
-"""Conversations: the wire's messages and parts, and the `Chat` helper that builds them (protocol §6.1, §6.2)."""
+"""Conversations: messages and parts in wire form, and the `Chat` that builds them.
+
+See `docs/protocol.md#chat-history`.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeAlias, TypeVar
@@ -21,34 +24,34 @@ class TextPart(TaggedModel):
 
 
 class _Message(TaggedModel):
-    """What every message has; each role narrows what its content may be."""
+    """The base of all messages; each role has its own types of content."""
 
     content: list[Any]
 
 
 class SystemMessage(_Message):
-    """Instructions that stand before the conversation."""
+    """Instructions before the conversation."""
 
     role: Literal["system"] = "system"
     content: list[Annotated[TextPart | FileHandle, Field(discriminator="type")]]
 
 
 class UserMessage(_Message):
-    """What the user says and shows."""
+    """The text and the images of the user."""
 
     role: Literal["user"] = "user"
     content: list[Annotated[TextPart | FileHandle, Field(discriminator="type")]]
 
 
 class AssistantMessage(_Message):
-    """What the model said, and the tool calls that it asked for."""
+    """The text and the tool calls of the model."""
 
     role: Literal["assistant"] = "assistant"
     content: list[Annotated[TextPart | FileHandle | ToolCallRequestPart, Field(discriminator="type")]]
 
 
 class ToolMessage(_Message):
-    """The answers of tools."""
+    """The results of tools."""
 
     role: Literal["tool"] = "tool"
     content: list[ToolCallResultPart]
@@ -64,7 +67,7 @@ class ChatHistory(WireModel):
 
 
 class WireHistory(NamedTuple):
-    """A conversation as it travels, for those who have no use for its messages as objects.
+    """A conversation in wire form, for callers that need no message objects.
 
     Attributes:
         messages: The messages, each in wire form.
@@ -76,13 +79,13 @@ class WireHistory(NamedTuple):
 
     @classmethod
     def of(cls, history: ChatHistory) -> Self:
-        """Write a conversation."""
+        """Convert a conversation."""
         parts = [part for message in history.messages for part in message.content]
         return cls(history.to_dict()["messages"], [part for part in parts if isinstance(part, FileHandle)])
 
     @classmethod
     def of_prompt(cls, text: str) -> Self:
-        """Write a conversation that is one turn of the user."""
+        """Make a conversation of one user message."""
         return cls([{"role": "user", "content": [{"type": "text", "text": text}]}])
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,7 +94,7 @@ class WireHistory(NamedTuple):
 
 
 class WirePrompt(str):
-    """A text to be continued as it stands, even if it is empty: the server decides what to make of it.
+    """A text to continue as it is, even if it is empty: the server decides what to do then.
 
     Raises:
         LMStudioValueError: If it is no string.
@@ -124,13 +127,13 @@ _TAGS = {
     "toolCallRequest": "toolCallRequest",
     "tool_call_request": "toolCallRequest",
 }
-"""Names that only one kind of part has, with its `type`, which dicts may leave out."""
+"""The fields that only one type of part has, by which a dict without `type` is recognized."""
 
 
 class Chat:
     """A conversation that grows.
 
-    Consecutive messages of one role become one message, as chat templates want it.
+    Consecutive messages of one role become one message, because chat templates expect alternating roles.
 
     Args:
         initial_prompt: The system prompt, if any.
@@ -166,7 +169,7 @@ class Chat:
         return tuple(self._messages)
 
     def copy(self) -> Self:
-        """Return a chat that grows on its own."""
+        """Return an independent copy."""
         return self.from_history(self)
 
     __copy__ = copy
@@ -178,7 +181,7 @@ class Chat:
     def add_user_message(
         self, content: Content | Iterable[Content], *, images: Iterable[FileHandle | Mapping[str, Any]] = ()
     ) -> UserMessage:
-        """Add what the user says; images come after the text."""
+        """Add a user message; images come after the text."""
         files = map(_tagged, _listed(images, "images must be a list of prepared files"))
         return self._add(UserMessage, [*_parts(content), *files])
 
@@ -201,11 +204,11 @@ class Chat:
         return self._add(AssistantMessage, [*_parts(content), *_calls(tool_call_requests)])
 
     def add_tool_results(self, results: Iterable[ToolCallResultPart | Mapping[str, Any]]) -> ToolMessage:
-        """Add the answers of tools."""
+        """Add the results of tools."""
         return self._add(ToolMessage, _listed(results, "results must be a list of answers of tools"))
 
     def add_tool_result(self, result: ToolCallResultPart | Mapping[str, Any]) -> ToolMessage:
-        """Add the answer of a tool."""
+        """Add the result of a tool."""
         return self.add_tool_results([result])
 
     def add_entry(self, role: str, content: Content | Iterable[Content | ToolCall]) -> Message:
@@ -217,7 +220,7 @@ class Chat:
         return self.append({"role": role, "content": content})
 
     def append(self, message: Message | Mapping[str, Any]) -> Message:
-        """Add a whole message, as an object or in wire form.
+        """Add a message, as an object or in wire form.
 
         Raises:
             LMStudioValueError: If the role is unknown or the content does not fit it.
@@ -234,7 +237,7 @@ class Chat:
             LMStudioValueError: If it is empty.
         """
         if not self._messages:
-            raise LMStudioValueError("the chat is empty; add a message before asking for an answer")
+            raise LMStudioValueError("the chat is empty; add a message before requesting a response")
         return ChatHistory(messages=self._messages)
 
     def __len__(self) -> int:
@@ -244,7 +247,7 @@ class Chat:
         return f"{type(self).__name__}.from_history({ChatHistory(messages=self._messages).to_dict()!r})"
 
     def _add(self, kind: type[MessageT], parts: list[Any]) -> MessageT:
-        """Add a message, or let the last one of the same role grow."""
+        """Add a message, or extend the last one if it has the same role."""
         try:
             message = kind.model_validate({"content": parts})
         except ValidationError as error:
@@ -259,14 +262,14 @@ class Chat:
 
 
 def _copied(message: Message) -> Message:
-    """Return a message that shares nothing that can change: its parts are frozen, but for the arguments of calls."""
+    """Return a message without shared mutable state. Its parts are frozen, except the arguments of calls."""
     parts = [part.model_copy(deep=True) if isinstance(part, ToolCallRequestPart) else part for part in message.content]
     return message.model_copy(update={"content": parts})
 
 
-def _listed(values: object, wanted: str) -> list[Any]:
+def _listed(values: object, requirement: str) -> list[Any]:
     if not is_iterable(values) or isinstance(values, str | Mapping | WireModel):
-        raise LMStudioValueError(f"{wanted}; got {values!r}")
+        raise LMStudioValueError(f"{requirement}; got {values!r}")
     return list(values)
 
 
@@ -275,7 +278,7 @@ def _messages_of(history: object) -> list[Any]:
         return list(history.messages)
     messages = history.get("messages") if is_mapping(history) else None
     if not is_list(messages):
-        raise LMStudioValueError(f"a history is text, a chat or {{'messages': [...]}}, got {history!r}")
+        raise LMStudioValueError(f"a history is a string, a chat or {{'messages': [...]}}, got {history!r}")
     return messages
 
 
@@ -296,28 +299,28 @@ def _taken_apart(message: object) -> tuple[str, object]:
 
 
 def _calls(requests: object) -> list[Any]:
-    """Bring tool calls into parts of a message."""
-    wanted = "tool_call_requests must be a list of ToolCallRequest"
-    given = _listed(requests, wanted)
+    """Convert tool calls to parts of a message."""
+    requirement = "tool_call_requests must be a list of ToolCallRequest"
+    given = _listed(requests, requirement)
     calls = [_tagged(call, tag="function") for call in given]
     if not all(isinstance(call, ToolCallRequestPart) or _is_tagged(call, "toolCallRequest") for call in calls):
-        raise LMStudioValueError(f"{wanted}; got {given!r}")
+        raise LMStudioValueError(f"{requirement}; got {given!r}")
     return calls
 
 
 def _parts(content: object) -> list[Any]:
-    """Bring content into a list of parts; wire form stays as it is, to be validated with the message."""
+    """Convert content to a list of parts; wire form is kept, and validated with the message."""
     if isinstance(content, str):
         return [TextPart(text=content)]
     if isinstance(content, WireModel) or is_mapping(content):
         return [_tagged(content)]
     if is_iterable(content):
         return [TextPart(text=part) if isinstance(part, str) else _tagged(part) for part in content]
-    raise LMStudioValueError(f"content must be text, a part or a list of parts, got {content!r}")
+    raise LMStudioValueError(f"content must be a string, a part or a list of parts, got {content!r}")
 
 
 def _tagged(part: object, tag: str | None = None) -> object:
-    """Return a part of a message: a dict gets the `type` that it lacks, `tag` by default; a call gets its part."""
+    """Return a part of a message: a dict gets a missing `type`, `tag` by default; a call is wrapped in a part."""
     if isinstance(part, ToolCallRequest):
         return ToolCallRequestPart(tool_call_request=part)
     if not is_mapping(part):

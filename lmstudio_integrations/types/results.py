@@ -1,4 +1,6 @@
-"""What a prediction yields: its events while it runs, its result and statistics at the end (protocol §4.3, §6.4, §6.5).
+"""The events of a prediction, its result and its statistics.
+
+See `docs/protocol.md#llm-endpoints`, `docs/protocol.md#fragments` and `docs/protocol.md#prediction-stats`.
 
 Events come once per token, so they are plain slotted classes; statistics come once and are pydantic.
 """
@@ -38,15 +40,15 @@ StopReason = Literal[
 
 @dataclass(slots=True)
 class LlmPredictionFragment:
-    """A piece of text, usually one token.
+    """A fragment of text, usually one token.
 
     Attributes:
         content: The text.
-        tokens_count: About how many tokens it is.
+        tokens_count: How many tokens it has, approximately.
         contains_drafted: Whether a draft model proposed part of it.
-        reasoning_type: `none` for the answer; `reasoning`, `reasoningStartTag`, `reasoningEndTag` for thoughts.
+        reasoning_type: `none` for the response; `reasoning`, `reasoningStartTag`, `reasoningEndTag` for reasoning.
         is_structural: Whether it is markup between the parts rather than content.
-        tokens: Per token its text, id and log-probability, if `log_probs` was asked for.
+        tokens: Per token its text, id and log-probability, if `log_probs` was set.
     """
 
     content: str
@@ -59,7 +61,7 @@ class LlmPredictionFragment:
 
 @dataclass(slots=True)
 class PromptProgress:
-    """How much of the prompt has been read.
+    """The progress of prompt processing.
 
     Attributes:
         progress: 0.0 to 1.0.
@@ -86,7 +88,7 @@ class ToolCallName:
 
 @dataclass(slots=True)
 class ToolCallArguments:
-    """A piece of the arguments' text, as the model writes it; it need not be JSON."""
+    """A fragment of the arguments, as the model writes them; not necessarily JSON."""
 
     content: str
 
@@ -101,13 +103,13 @@ class ToolCallEnd:
     raw_content: str | None = None
 
     def to_request(self) -> ToolCallRequest:
-        """Return the call as it goes into a chat."""
+        """Return the call as a part of a chat."""
         return ToolCallRequest(name=self.name, id=self.id, arguments=self.arguments or {})
 
 
 @dataclass(slots=True)
 class ToolCallFailed:
-    """A tool call could not be parsed. `error` is the server's error (protocol §3.7)."""
+    """A tool call could not be parsed. `error` is the server's error."""
 
     error: Mapping[str, Any]
     raw_content: str | None = None
@@ -115,7 +117,7 @@ class ToolCallFailed:
 
 @dataclass(slots=True)
 class PredictionEnd:
-    """The last event: everything that is known of the prediction, in wire form."""
+    """The last event: statistics, model and configs of the prediction, in wire form."""
 
     stats: dict[str, Any]
     model_info: dict[str, Any]
@@ -136,7 +138,7 @@ PredictionEvent = (
 
 
 class LlmPredictionStats(WireModel):
-    """Figures of one prediction.
+    """The statistics of a prediction.
 
     Times are in seconds, counts in tokens; the total is prompt + predicted, and the end-of-sequence token counts as
     predicted. What the server did not measure is `None`. `model_load_time_sec` is measured by this client:
@@ -183,24 +185,24 @@ class PredictionResult:
 
     @cached_property
     def stats(self) -> LlmPredictionStats:
-        """Figures of the prediction."""
+        """The statistics of the prediction."""
         return _read(LlmPredictionStats, self.end.stats)
 
     @cached_property
     def model_info(self) -> "LlmInstanceInfo":
-        """The instance that answered."""
-        from lmstudio_integrations.types.models import LlmInstanceInfo  # noqa: PLC0415 - the adapters do without
+        """The instance that generated the response."""
+        from lmstudio_integrations.types.models import LlmInstanceInfo  # noqa: PLC0415 - adapters do not need it
 
         return _read(LlmInstanceInfo, self.end.model_info)
 
     @cached_property
     def load_config(self) -> LlmLoadModelConfig:
-        """The settings that the instance was loaded with."""
+        """The load config of the instance."""
         return LlmLoadModelConfig.from_fields(_by_key(self.end.load_model_config))
 
     @cached_property
     def prediction_config(self) -> LlmPredictionConfig:
-        """The settings that the prediction ran with."""
+        """The config of the prediction."""
         return LlmPredictionConfig.from_fields(_by_key(self.end.prediction_config))
 
     def parsed_as(self, model: type[T]) -> T:
@@ -238,7 +240,7 @@ def _read(kind: type[ModelT], data: Mapping[str, Any]) -> ModelT:
     try:
         return kind.from_dict(data)
     except ValidationError as error:
-        raise LMStudioProtocolError(f"the server's {kind.__name__} makes no sense here: {error}") from error
+        raise LMStudioProtocolError(f"the server's {kind.__name__} is invalid: {error}") from error
 
 
 def _by_key(config: Mapping[str, Any]) -> dict[str, Any]:

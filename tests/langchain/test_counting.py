@@ -6,7 +6,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage, trim_messages
 
 from lmstudio_integrations.langchain import ChatLMStudio
-from lmstudio_integrations.langchain._counting import PER_MESSAGE, PER_PICTURE
+from lmstudio_integrations.langchain._counting import PER_IMAGE, PER_MESSAGE
 from tests.langchain.conftest import CHAT, OTHER, PLAIN, Server
 from tests.langchain.test_messages import BASE64
 from tests.langchain.test_tools import weather
@@ -39,7 +39,7 @@ def test_a_picture_counts_by_estimate(server: Server) -> None:
     llm = server.chat()
     block = {"type": "image", "base64": BASE64}
     plain = llm.get_num_tokens_from_messages([HumanMessage("what?")])
-    assert llm.get_num_tokens_from_messages([HumanMessage(["what?", block])]) == plain + PER_PICTURE
+    assert llm.get_num_tokens_from_messages([HumanMessage(["what?", block])]) == plain + PER_IMAGE
 
 
 def test_what_the_template_refuses_is_counted_text_by_text(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,9 +168,9 @@ async def test_a_broken_call_is_an_error_on_every_path(server: Server, schema: A
     broken = ModelEntry(key="broken", rules=({"then": [{"tool": name, "malformed": '{"name": "A'}]},))
     with Server([broken]) as own:
         model = own.chat(model="broken").with_structured_output(schema, method="function_calling")
-        with pytest.raises(LMStudioStructuredOutputError, match="no whole tool call"):
+        with pytest.raises(LMStudioStructuredOutputError, match="no complete tool call"):
             model.invoke("Who?")
-        with pytest.raises(LMStudioStructuredOutputError, match="no whole tool call"):
+        with pytest.raises(LMStudioStructuredOutputError, match="no complete tool call"):
             await model.ainvoke("Who?")
         with pytest.raises(LMStudioStructuredOutputError):
             list(model.stream("Who?"))
@@ -306,7 +306,7 @@ def test_the_parsers_may_be_asked_for_the_beginning_of_an_answer() -> None:
     (chunk,) = calling(begun, name="Person")
     assert by_call.parse_result([ChatGeneration(message=chunk)], partial=True) == Person(name="Ann", age=7)
     assert by_call.parse_result([Generation(text=begun)], partial=True) is None
-    with pytest.raises(LMStudioStructuredOutputError, match="no whole tool call"):
+    with pytest.raises(LMStudioStructuredOutputError, match="no complete tool call"):
         by_call.invoke(begun)
 
 
@@ -397,7 +397,7 @@ def test_further_tools_stand_beside_the_schema(server: Server) -> None:
     look: Any = {"type": "function", "function": {"name": "look"}}
     model = server.chat()
     by_call = model.with_structured_output(Person, method="function_calling", tools=[look], tool_choice="auto")
-    with pytest.raises(LMStudioStructuredOutputError, match="no whole tool call"):
+    with pytest.raises(LMStudioStructuredOutputError, match="no complete tool call"):
         by_call.invoke("silent")
     assert sorted(tool.function.name for tool in server.asked.tools) == ["Person", "look"]
     assert model.with_structured_output(Person, tools=[look]).invoke("json") == Person(name="Ann", age=7)
@@ -415,7 +415,7 @@ def test_settings_go_along(server: Server) -> None:
 async def test_a_missing_call_is_a_parsing_error_that_shows_the_text(server: Server, schema: Any) -> None:
     model = server.chat().with_structured_output(schema, method="function_calling")
     for call in (lambda: model.invoke("silent"), lambda: list(model.stream("silent"))):
-        with pytest.raises(OutputParserException, match=r"no whole tool call .*; the model wrote 'I w") as caught:
+        with pytest.raises(OutputParserException, match=r"no complete tool call .*; the model wrote 'I w") as caught:
             call()
         assert isinstance(caught.value, LMStudioStructuredOutputError)
         assert caught.value.llm_output == caught.value.text == "I will not."

@@ -238,10 +238,10 @@ def test_a_choice_may_be_a_dict(choice: Any) -> None:
         ([calls_back], None, "calls_back .* cannot be a tool"),
         ([takes_strange], None, "takes_strange .* cannot be a tool"),
         ([unresolved], None, "unresolved .* cannot be a tool"),
-        ([{"type": "function", "function": {}}], None, "needs a name, a text"),
-        ([{"type": "function", "function": {"name": ""}}], None, "needs a name, a text"),
-        ([{"type": "function", "function": {"name": 5}}], None, "needs a name, .*5"),
-        ([{"type": "function", "function": {"name": "x", "parameters": "z"}}], None, "parameters are a JSON schema"),
+        ([{"type": "function", "function": {}}], None, "needs a string as name"),
+        ([{"type": "function", "function": {"name": ""}}], None, "needs a string as name"),
+        ([{"type": "function", "function": {"name": 5}}], None, "needs a string as name.*5"),
+        ([{"type": "function", "function": {"name": "x", "parameters": "z"}}], None, "as parameters; got"),
     ],
 )
 def test_impossible_tools_and_choices_are_refused(server: Server, tools: list[Any], choice: Any, match: str) -> None:

@@ -221,7 +221,7 @@ def _with_more(role: str, **more: Any) -> Callable[[], Any]:
 @pytest.mark.parametrize(
     ("make", "finding"),
     [
-        (lambda: Untyped.from_history(5), "a history is text, a chat or {'messages': [...]}, got 5"),
+        (lambda: Untyped.from_history(5), "a history is a string, a chat or {'messages': [...]}, got 5"),
         (lambda: Untyped.from_history([]), "got []"),
         (lambda: Untyped.from_history({}), "got {}"),
         (lambda: Untyped.from_history({"messages": "hi"}), "got {'messages': 'hi'}"),
@@ -229,7 +229,7 @@ def _with_more(role: str, **more: Any) -> Callable[[], Any]:
         (lambda: Untyped.from_history({"messages": [{"content": "hi"}]}), "role must be one of system, user"),
         (_bad("developer", "hi"), "got 'developer'"),
         (lambda: Untyped.from_history({"messages": [{"role": ["user"], "content": "hi"}]}), "got ['user']"),
-        (_bad("user", None), "content must be text, a part or a list of parts, got None"),
+        (_bad("user", None), "content must be a string, a part or a list of parts, got None"),
         (_bad("user", 5), "got 5"),
         (_bad("user", [5]), "content does not fit a message of UserMessage"),
         (_bad("user", [{"type": "toolCallRequest"}]), "content does not fit a message of UserMessage"),

@@ -80,9 +80,9 @@ def test_settings_without_sense_are_none(config: dict[str, Any]) -> None:
 @pytest.mark.parametrize("data", [{}, {"stopReason": 5}, {"stopReason": "eosFound", "totalTimeSec": "long"}])
 def test_figures_without_sense_are_an_error_that_says_so(data: dict[str, Any]) -> None:
     result = PredictionResult("", "", PredictionEnd(data, {}, {}, {}))
-    with pytest.raises(LMStudioProtocolError, match="LlmPredictionStats makes no sense"):
+    with pytest.raises(LMStudioProtocolError, match="LlmPredictionStats is invalid"):
         _ = result.stats
-    with pytest.raises(LMStudioProtocolError, match="LlmInstanceInfo makes no sense"):
+    with pytest.raises(LMStudioProtocolError, match="LlmInstanceInfo is invalid"):
         _ = result.model_info
 
 
