@@ -114,14 +114,14 @@ class ResolvedCall(NamedTuple):
         """Return the model, for coroutines."""
         return self.runtime.async_llm(self.server, self.model_spec, self.load_config)
 
-    def options(self) -> "PredictionOptions":
+    def request_arguments(self) -> "PredictionOptions":
         """Return the arguments of the request besides the prompt. An unset callback is left out: it costs time."""
-        options: PredictionOptions = {"config": self.config}
+        arguments: PredictionOptions = {"config": self.config}
         if self.values["preset"] is not None:
-            options["preset"] = self.values["preset"]
+            arguments["preset"] = self.values["preset"]
         if self.values["on_prompt_progress"] is not None:
-            options["on_prompt_processing_progress"] = self.values["on_prompt_progress"]
-        return options
+            arguments["on_prompt_processing_progress"] = self.values["on_prompt_progress"]
+        return arguments
 
     def record_info(
         self, info: Mapping[str, Any], parallel: Callable[[], int | None] = lambda: None

@@ -157,7 +157,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
         def open_stream() -> "PredictionStream":
             model, handles = images.upload(call, pictures)
-            return in_batch(model.respond_stream(conversation.to_wire(drafts, handles), **call.options()))
+            return in_batch(model.respond_stream(conversation.to_wire(drafts, handles), **call.request_arguments()))
 
         return open_stream
 
@@ -168,7 +168,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
         async def open_stream() -> "AsyncPredictionStream":
             model, handles = await images.aupload(call, pictures)
-            return model.respond_stream(conversation.to_wire(drafts, handles), **call.options())
+            return model.respond_stream(conversation.to_wire(drafts, handles), **call.request_arguments())
 
         return open_stream
 

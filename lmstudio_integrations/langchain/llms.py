@@ -173,7 +173,7 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         self, call: ResolvedCall, manager: CallbackManagerForLLMRun | None, prompt: str, retries: int
     ) -> Iterator[GenerationChunk]:
         def open_stream() -> "PredictionStream":
-            return in_batch(call.model().complete_stream(WirePrompt(prompt), **call.options()))
+            return in_batch(call.model().complete_stream(WirePrompt(prompt), **call.request_arguments()))
 
         counts = Counts()
         for events in batches(open_stream, retries):
@@ -186,7 +186,7 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         self, call: ResolvedCall, manager: AsyncCallbackManagerForLLMRun | None, prompt: str, retries: int
     ) -> AsyncIterator[GenerationChunk]:
         async def open_stream() -> "AsyncPredictionStream":
-            return call.async_model().complete_stream(WirePrompt(prompt), **call.options())
+            return call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments())
 
         counts = Counts()
         async for events in abatches(open_stream, retries):

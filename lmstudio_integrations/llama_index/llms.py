@@ -319,14 +319,14 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
         return AsyncSource(partial(self._aopen, request), request.call.values["max_retries"])
 
     def _open(self, request: _Request) -> "PredictionStream":
-        options = request.call.options()
+        options = request.call.request_arguments()
         if request.drafts is None:
             return request.call.model().complete_stream(WirePrompt(request.prompt), **options)
         model, handles = images.upload(request.call, request.pictures)
         return model.respond_stream(conversation.to_wire(request.drafts, handles), **options)
 
     async def _aopen(self, request: _Request) -> "AsyncPredictionStream":
-        options = request.call.options()
+        options = request.call.request_arguments()
         if request.drafts is None:
             return request.call.async_model().complete_stream(WirePrompt(request.prompt), **options)
         model, handles = await images.aupload(request.call, request.pictures)
