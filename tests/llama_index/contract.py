@@ -50,7 +50,7 @@ class Asked(Protocol):
     """A server that tells what it was asked."""
 
     @property
-    def asked(self) -> Requested:
+    def last_request(self) -> Requested:
         """The last request."""
         ...
 
@@ -341,9 +341,9 @@ def _tokens(subject: Subject) -> None:
 @contract("settings arrive: temperature, and a `temperature` above 1")
 def _settings(subject: Subject) -> None:
     llm_of(subject, temperature=0.25).chat(asking("count"))
-    assert subject.server.asked.config.temperature == 0.25
+    assert subject.server.last_request.config.temperature == 0.25
     llm_of(subject, temperature=1.5).chat(asking("count"))
-    assert subject.server.asked.config.temperature == 1.5
+    assert subject.server.last_request.config.temperature == 1.5
 
 
 @contract("an unknown setting is refused")
@@ -414,7 +414,7 @@ def _one_call(subject: Subject) -> None:
 @contract("`tool_required` is asked for")
 def _required(subject: Subject) -> None:
     _tool_llm(subject).chat_with_tools([WEATHER], user_msg="weather please", tool_required=True)
-    assert subject.server.asked.tool_choice == "required"
+    assert subject.server.last_request.tool_choice == "required"
 
 
 @contract("a named `tool_choice` works")
@@ -444,7 +444,7 @@ def _results(subject: Subject) -> None:
     (call,) = llm.get_tool_calls_from_response(response)
     result = ChatMessage(role=MessageRole.TOOL, content="rain", additional_kwargs={"tool_call_id": call.tool_id})
     llm.chat_with_tools([WEATHER], chat_history=[*asking("weather please"), response.message, result])
-    history = subject.server.asked.history
+    history = subject.server.last_request.history
     assert history is not None
     last = history.messages[-1].to_dict()["content"][0]
     assert (last["content"], last.get("toolCallId")) == ("rain", call.tool_id)
@@ -466,16 +466,16 @@ async def _broken_call(subject: Subject) -> None:
 @contract("structured answers are made to fit by the server")
 def _by_schema(subject: Subject) -> None:
     assert llm_of(subject).structured_predict(Person, PROMPT, x="person") == Person(name="Ann Lee", age=7)
-    assert subject.server.asked.config.structured
+    assert subject.server.last_request.config.structured
 
 
 @contract("structured answers keep the system prompt, awaited or not")
 async def _system_prompt(subject: Subject) -> None:
     llm = llm_of(subject, system_prompt="Be terse.")
     llm.structured_predict(Person, PROMPT, x="person")
-    assert texts_of(subject.server.asked)[0] == ("system", "Be terse.")
+    assert texts_of(subject.server.last_request)[0] == ("system", "Be terse.")
     await llm.astructured_predict(Person, PROMPT, x="person")
-    assert texts_of(subject.server.asked)[0] == ("system", "Be terse.")
+    assert texts_of(subject.server.last_request)[0] == ("system", "Be terse.")
 
 
 @contract("structured answers stream, and end with the instance")
@@ -494,7 +494,7 @@ async def _structured_stream(subject: Subject) -> None:
 @contract("pictures are sent")
 def _pictures(subject: Subject) -> None:
     llm_of(subject).chat(asking("look", ImageBlock(image=PNG)))
-    assert subject.server.asked.images == [digest(PNG)]
+    assert subject.server.last_request.images == [digest(PNG)]
 
 
 @contract("what cannot be sent is refused, not dropped")
@@ -505,7 +505,7 @@ def _audio(subject: Subject) -> None:
 @contract("cache points do no harm")
 def _cache_points(subject: Subject) -> None:
     llm_of(subject).chat(asking("count", CachePoint(cache_control=CacheControl(type="ephemeral"))))
-    assert texts_of(subject.server.asked) == [("user", "count")]
+    assert texts_of(subject.server.last_request) == [("user", "count")]
 
 
 @contract("an answer leaves nothing in its message's `additional_kwargs`, and is sent back clean")
@@ -515,7 +515,7 @@ def _clean(subject: Subject) -> None:
     assert not last.message.additional_kwargs
     assert json.loads(last.model_dump_json())["message"]["role"] == "assistant"
     llm.chat([*asking("count"), last.message, *asking("count")])
-    assert texts_of(subject.server.asked) == [("user", "count"), ("assistant", NUMBERS), ("user", "count")]
+    assert texts_of(subject.server.last_request) == [("user", "count"), ("assistant", NUMBERS), ("user", "count")]
 
 
 # Travelling -----------------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ class Server(Emulator):
         super().__init__(models, **{"auto_evict": False, **options})
 
     @property
-    def asked(self) -> Requested:
+    def last_request(self) -> Requested:
         """The last request."""
         return Requested.of(self.predictions[-1])
 
@@ -70,7 +70,7 @@ class Server(Emulator):
     @property
     def conversation(self) -> list[tuple[str, list[dict[str, Any]]]]:
         """Role and parts of each message of the last request."""
-        history = self.asked.history
+        history = self.last_request.history
         assert history is not None, "the last request was a raw completion"
         messages = history.to_dict()["messages"]
         return [(message["role"], message["content"]) for message in messages]

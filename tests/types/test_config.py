@@ -166,7 +166,7 @@ def test_every_setting_has_its_key_and_comes_back_from_it(
 
 
 @pytest.mark.parametrize(("kind", "table", "described"), TABLES, ids=lambda value: getattr(value, "__name__", ""))
-def test_the_tables_of_these_tests_have_every_setting_and_every_value_passes_the_strict_judge(
+def test_the_tables_of_these_tests_have_every_setting_and_every_value_passes_the_strict_check(
     kind: type[Settings], table: Table, described: dict[str, Shape]
 ) -> None:
     assert {str(field.alias) for field in kind.model_fields.values()} - {"raw", "gpu"} == table.keys()
@@ -248,7 +248,7 @@ def made(kind: type[Settings]) -> list[Callable[[dict[str, Any]], Settings]]:
     ],
 )
 @proves("C-SETTINGS-CHECKED")
-def test_a_value_that_cannot_be_is_refused_with_its_name(
+def test_a_value_that_cannot_be_is_rejected_with_its_name(
     kind: type[Settings], settings: dict[str, Any], text: str
 ) -> None:
     for make in made(kind):
@@ -274,7 +274,7 @@ def test_a_value_that_cannot_be_is_refused_with_its_name(
         ),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], text: str) -> None:
+def test_settings_that_do_not_go_together_are_rejected(settings: dict[str, Any], text: str) -> None:
     for given in (settings, LlmLoadModelConfig.model_validate(settings)):
         with pytest.raises(LMStudioValueError) as caught:
             LlmLoadModelConfig.parse(given)
@@ -308,7 +308,7 @@ def test_settings_that_go_together_pass(settings: dict[str, Any]) -> None:
         (LlmLoadModelConfig, "prefix", "unknown setting 'prefix'"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest_one(kind: type[Settings], name: str, text: str) -> None:
+def test_an_unknown_name_is_rejected_with_the_nearest_one(kind: type[Settings], name: str, text: str) -> None:
     for make in made(kind):
         with pytest.raises(LMStudioValueError) as caught:
             make({name: 1})
@@ -332,12 +332,12 @@ def test_a_setting_is_given_in_one_spelling() -> None:
 
 @pytest.mark.parametrize("value", [5, "temperature", ["temperature"], LlmLoadModelConfig()])
 @pytest.mark.parametrize("make", [LlmPredictionConfig.parse, LlmPredictionConfig.from_dict])
-def test_settings_of_another_form_are_refused(make: Callable[[Any], Settings], value: Any) -> None:
+def test_settings_of_another_form_are_rejected(make: Callable[[Any], Settings], value: Any) -> None:
     with pytest.raises(LMStudioValueError, match="expected a LlmPredictionConfig or a dict"):
         make(value)
 
 
-def test_a_name_that_is_no_text_is_refused() -> None:
+def test_a_name_that_is_no_string_is_rejected() -> None:
     with pytest.raises(LMStudioValueError, match="unknown setting 5"):
         LlmPredictionConfig.parse({5: 1})  # type: ignore[dict-item]  # the fault is the point
 
@@ -419,12 +419,12 @@ def test_settings_laid_over_others_win_and_an_explicit_none_unsets() -> None:
 
 
 @pytest.mark.parametrize("chosen", [{"speculativeDraftMtp": False}, {"speculative_draft_model": ""}])
-def test_a_way_to_draft_clears_the_sidecars_whatever_its_value(chosen: dict[str, Any]) -> None:
+def test_a_speculative_setting_clears_the_sidecars_whatever_its_value(chosen: dict[str, Any]) -> None:
     assert SIDECARS.items() <= LlmLoadModelConfig.parse(chosen).to_fields().items()
     assert LlmLoadModelConfig.parse({"speculativeDraftMaxTokens": 3}).to_fields().keys().isdisjoint(SIDECARS)
 
 
-def test_a_sidecar_that_the_user_names_is_left_alone() -> None:
+def test_a_sidecar_that_the_user_names_is_kept() -> None:
     raw = {"llm.load.llama.speculativeDecoding.draftMtpSidecar": True}
     fields = LlmLoadModelConfig.parse({"speculativeDraftMtp": True, "raw": raw}).to_fields()
     assert fields == {**SIDECARS, **raw, "llm.load.llama.speculativeDecoding.draftMtp": True}

@@ -91,14 +91,14 @@ class Asked:
 
 
 class History:
-    """Collects messages; pictures get identifiers."""
+    """Collects messages; images get identifiers."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.images: dict[str, Image] = {}
 
     def add(self, role: str, texts: Sequence[str], pictures: Sequence[str], calls: Sequence[ToolCallRequest]) -> None:
-        """Add a message; pictures are base64."""
+        """Add a message; images are base64."""
         parts: list[Any] = [TextPart(text=text) for text in texts]
         for picture in pictures:
             data = base64.b64decode(picture)

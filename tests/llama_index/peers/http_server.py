@@ -87,7 +87,7 @@ class HttpServer:
         self._thread.join(10)
 
     @property
-    def asked(self) -> Requested:
+    def last_request(self) -> Requested:
         """The last request."""
         request = self._engine.requests[-1]
         return Requested(

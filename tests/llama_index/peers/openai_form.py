@@ -1,4 +1,4 @@
-"""OpenAI's protocol as LM Studio speaks it: a named `tool_choice` is refused, vectors are lists of numbers."""
+"""OpenAI's protocol as LM Studio speaks it: a named `tool_choice` is rejected, vectors are lists of numbers."""
 
 import json
 from collections.abc import Callable, Sequence
