@@ -339,12 +339,10 @@ def _secret_headers(_name: str, headers: object) -> dict[str, SecretStr]:
     from lmstudio_integrations.client.transport.addresses import checked_headers  # noqa: PLC0415 - only where there are headers
 
     if is_mapping(headers):
-        headers = {name: _revealed(value) for name, value in headers.items()}
+        headers = {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in headers.items()
+        }
     return {name: SecretStr(value) for name, value in checked_headers(headers)}
-
-
-def _revealed(value: object) -> object:
-    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def _checked_ca_file(name: str, path: object) -> str:

@@ -49,15 +49,13 @@ _SIDECARS_OFF = dict.fromkeys(
 _STRATEGIES = {"evenly": "evenly", "priorityOrder": "favorMainGpu"}
 
 
-def _camel(name: object) -> object:
-    return to_camel(name) if isinstance(name, str) and "_" in name else name
-
-
 def _in_camel_case(value: object) -> object:
     """Return a dict with its keys in camelCase, except below `jsonSchema`: the names there are the user's data."""
     if not is_mapping(value):
         return value
-    spelled = {_camel(name): member for name, member in value.items()}
+    spelled = {
+        to_camel(name) if isinstance(name, str) and "_" in name else name: member for name, member in value.items()
+    }
     return {name: member if name == "jsonSchema" else _in_camel_case(member) for name, member in spelled.items()}
 
 
