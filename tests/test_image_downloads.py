@@ -92,7 +92,7 @@ class Show:
     def __call__(self, url: str, text: str = "what is it?", **settings: Any) -> list[str]:
         with self.framework.make(self.server, **settings) as llm:
             self.ask(llm, url, text)
-        return self.server.asked.images
+        return self.server.last_request.images
 
     def error(self, url: str, kind: type[Exception] = errors.LMStudioImageDownloadError, **settings: Any) -> str:
         """Return the text of the error, which is also the framework's own."""

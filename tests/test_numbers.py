@@ -122,7 +122,7 @@ def test_a_number_is_a_number_and_only_false_is_off(
     before = len(server.predictions)
     if expected is not ERROR:
         surface(server.address, **{name: value})
-        sent = getattr(server.asked.config, NATIVE.get(name, name))
+        sent = getattr(server.last_request.config, NATIVE.get(name, name))
         assert (sent, sent is False) == (expected, expected is False)
         return
     with pytest.raises((lms.LMStudioValueError, ValidationError)) as caught:
@@ -144,7 +144,7 @@ FIELDS = {
 
 @pytest.mark.parametrize(("make", "name"), [(make, name) for make, names in FIELDS.items() for name in names])
 def test_no_boolean_is_taken_for_a_number_in_any_other_field(make: Any, name: str) -> None:
-    with pytest.raises(ValidationError, match="a number is wanted, not a truth value") as caught:
+    with pytest.raises(ValidationError, match="must be a number, not a boolean") as caught:
         make(model="m", **{name: True})
     assert caught.value.error_count() == 1
 
@@ -155,7 +155,7 @@ def test_a_load_setting_of_nought_is_not_off_either(make: Any, value: Any, kept:
     config = make(rope_frequency_base=value)
     assert config.rope_frequency_base is kept or config.rope_frequency_base == kept
     assert (config.rope_frequency_base is False) is (value is False)
-    with pytest.raises(lms.LMStudioValueError, match="a number is wanted"):
+    with pytest.raises(lms.LMStudioValueError, match="must be a number"):
         make(rope_frequency_base=True)
 
 
@@ -176,12 +176,12 @@ def test_no_alternatives_are_a_number_of_alternatives(server: Server, make: Any,
     if requested == 0 and make is ChatLMStudio:
         requested = 1
     run(make(model=CHAT, host=server.address, **given))
-    assert server.asked.config.log_probs == requested
+    assert server.last_request.config.log_probs == requested
     run(make(model=CHAT, host=server.address), **given)
-    assert server.asked.config.log_probs == requested
+    assert server.last_request.config.log_probs == requested
 
 
-def test_an_error_says_that_false_switches_a_setting_off() -> None:
+def test_an_error_explains_that_false_switches_a_setting_off() -> None:
     with pytest.raises(lms.LMStudioValueError) as caught:
         LlmPredictionConfig(max_tokens=0)
     assert str(caught.value) == ("max_tokens=0: Input should be greater than or equal to 1, or False to switch it off")

@@ -124,6 +124,16 @@ def test_the_public_names_are_pinned_and_there(module: str) -> None:
     assert expected <= set(dir(imported))
 
 
+def test_type_checkers_see_the_names_that_the_runtime_exports() -> None:
+    """`__init__` names each export once for either; the checkers' imports never run."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    imports = [node for node in ast.walk(block) if isinstance(node, ast.ImportFrom)]
+    checked = {(node.module, alias.name, alias.asname) for node in imports for alias in node.names}
+    exports = lmstudio_integrations._EXPORTS.items()
+    assert checked == {(NAME + module, name, name) for module, names in exports for name in names.split()}
+
+
 def test_the_version_is_that_of_the_distribution() -> None:
     assert lmstudio_integrations.__version__ == metadata.version("lmstudio-integrations")
 

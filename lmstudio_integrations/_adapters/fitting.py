@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmstudio_integrations._adapters import lengths
 from lmstudio_integrations._adapters.lengths import EmbeddingRequest
-from lmstudio_integrations._adapters.runtime import Runtime, Server, Wanted
+from lmstudio_integrations._adapters.runtime import ModelSpec, Runtime, Server
 from lmstudio_integrations._typeguards import is_count
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def fitting(
-    model: "EmbeddingModel", runtime: Runtime, where: tuple[Server, Wanted], request: EmbeddingRequest
+    model: "EmbeddingModel", runtime: Runtime, where: tuple[Server, ModelSpec], request: EmbeddingRequest
 ) -> list[str]:
     """Return what is embedded in the place of some texts.
 
@@ -32,7 +32,7 @@ def fitting(
 
 
 async def afitting(
-    model: "AsyncEmbeddingModel", runtime: Runtime, where: tuple[Server, Wanted], request: EmbeddingRequest
+    model: "AsyncEmbeddingModel", runtime: Runtime, where: tuple[Server, ModelSpec], request: EmbeddingRequest
 ) -> list[str]:
     """Return what is embedded in the place of some texts.
 
@@ -47,21 +47,21 @@ async def afitting(
 
 
 def _steps(
-    runtime: Runtime, where: tuple[Server, Wanted], request: EmbeddingRequest
+    runtime: Runtime, where: tuple[Server, ModelSpec], request: EmbeddingRequest
 ) -> Generator[list[str] | None, Any, list[str]]:
     """Yield `None` to be sent what the server knows of the model, and texts to be sent the numbers of their tokens."""
     size = lengths.longest(request.texts)
     if request.policy == "pass" or size <= lengths.ALWAYS_FITS:
         return request.texts
     if not lengths.surely_fits(size, _known_window(runtime, where)[0]):
-        runtime.learn(*where, (yield None))
+        runtime.record_info(*where, (yield None))
     return (yield from lengths.plan(request, *_known_window(runtime, where)))
 
 
-def _known_window(runtime: Runtime, where: tuple[Server, Wanted]) -> tuple[int, int | None]:
+def _known_window(runtime: Runtime, where: tuple[Server, ModelSpec]) -> tuple[int, int | None]:
     """Return the context window of the model, 0 if it is not known, and the longest that it may be loaded with."""
-    facts = runtime.facts(*where)
-    if facts is None:
+    loaded = runtime.model_info(*where)
+    if loaded is None:
         return 0, None
-    maximum = facts.info.get("maxContextLength")
-    return int(facts.info["contextLength"]), maximum if is_count(maximum) else None
+    maximum = loaded.info.get("maxContextLength")
+    return int(loaded.info["contextLength"]), maximum if is_count(maximum) else None

@@ -1,32 +1,32 @@
-"""A text that is still being written, and read again only when that is worth while. Pure."""
+"""Limits how often a growing text is parsed again. Pure."""
 
 from dataclasses import dataclass, field
 
 _SMALL = 4096
-"""Characters up to which every piece is read; beyond, reading each time would cost the square of the length."""
+"""Characters up to which the text is parsed after every fragment; for a long text, that would take quadratic time."""
 
 _GROWTH = 1.01
-"""By how much a longer text must have grown to be read again."""
+"""The growth after which a longer text is parsed again."""
 
 
 @dataclass(slots=True)
 class GrowingText:
-    """The pieces of a text."""
+    """The fragments of a text."""
 
-    _pieces: list[str] = field(default_factory=list[str])
+    _fragments: list[str] = field(default_factory=list[str])
     _length: int = 0
     _read: int = 0
 
-    def add(self, piece: str) -> None:
-        """Take a piece in."""
-        self._pieces.append(piece)
-        self._length += len(piece)
+    def add(self, fragment: str) -> None:
+        """Add a fragment."""
+        self._fragments.append(fragment)
+        self._length += len(fragment)
 
     def is_due(self) -> bool:
-        """Whether there is enough new to read all of it again."""
+        """Whether the text has grown enough to be parsed again."""
         return self._length > self._read and (self._length <= _SMALL or self._length >= self._read * _GROWTH)
 
     def read(self) -> str:
-        """Return all of it."""
+        """Return the whole text, to be parsed."""
         self._read = self._length
-        return "".join(self._pieces)
+        return "".join(self._fragments)

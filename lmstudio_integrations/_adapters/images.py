@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from lmstudio_integrations._adapters.conversation import ImageSource
-from lmstudio_integrations._adapters.predicting import Call
+from lmstudio_integrations._adapters.generation_settings import ResolvedCall
 from lmstudio_integrations._urls import redacted_url
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.files import FileHandle
@@ -31,7 +31,7 @@ def check_allowed(sources: Iterable[ImageSource], *, allowed: bool) -> None:
             )
 
 
-def upload(call: Call, sources: Sequence[ImageSource]) -> "tuple[LLM, Handles]":
+def upload(call: ResolvedCall, sources: Sequence[ImageSource]) -> "tuple[LLM, Handles]":
     """Upload images; return the model, whose `timeout` counts from now, and the handles."""
     model = call.model()
     if not sources:
@@ -41,7 +41,7 @@ def upload(call: Call, sources: Sequence[ImageSource]) -> "tuple[LLM, Handles]":
     return model, dict(zip(sources, handles, strict=True))
 
 
-async def aupload(call: Call, sources: Sequence[ImageSource]) -> "tuple[AsyncLLM, Handles]":
+async def aupload(call: ResolvedCall, sources: Sequence[ImageSource]) -> "tuple[AsyncLLM, Handles]":
     """Upload images; return the model, whose `timeout` counts from now, and the handles."""
     model = call.async_model()
     if not sources:
@@ -55,5 +55,5 @@ def _inputs(sources: Iterable[ImageSource]) -> "list[FileInput]":
     return [source.data if source.url is None else source.url for source in sources]
 
 
-def _private_hosts(call: Call) -> bool:
+def _private_hosts(call: ResolvedCall) -> bool:
     return bool(call.values["allow_private_image_hosts"])

@@ -1,4 +1,4 @@
-"""Public names of an adapter, imported when they are first asked for; imports nothing itself."""
+"""Imports the public names of an adapter on first use."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -13,14 +13,14 @@ def public_name(
     Args:
         package: The package.
         modules: The module of each of its public names.
-        name: The name that was asked for.
+        name: The requested name.
         framework: The top-level package of the framework.
-        distribution: What has to be installed for it.
-        extra: Our extra that does.
+        distribution: The distribution that provides it.
+        extra: Our extra that installs it.
 
     Raises:
         AttributeError: If the package has no such name.
-        ModuleNotFoundError: If the framework is not installed; the text says what to run.
+        ModuleNotFoundError: If the framework is not installed; the message names the command.
     """
     module = modules.get(name)
     if module is None:

@@ -1,20 +1,34 @@
-"""A progress bar of one line on the error stream."""
+"""The progress bars of `show_progress`, drawn by tqdm on the error stream."""
 
-import sys
 from collections.abc import Callable
-from functools import lru_cache
+from dataclasses import dataclass
+from typing import Any
 
-_WIDTH = 30
+_bars: dict[str, Any] = {}
 
 
-@lru_cache(maxsize=64)
-def bar(what: str) -> Callable[[float], None]:
-    """Return a callable that takes values from 0.0 to 1.0 and draws them; the same one for the same label."""
+@dataclass(frozen=True, slots=True)
+class ProgressBar:
+    """Draws progress from 0.0 to 1.0. Equal bars are interchangeable, because a bar is part of a model's cache key.
 
-    def show(progress: float) -> None:
-        filled = round(progress * _WIDTH)
-        end = "\n" if progress >= 1 else ""
-        sys.stderr.write(f"\r{what} [{'#' * filled}{'.' * (_WIDTH - filled)}] {progress:4.0%}{end}")
-        sys.stderr.flush()
+    Attributes:
+        label: The text in front of the bar.
+        callback: Called with the same values.
+    """
 
-    return show
+    label: str
+    callback: Callable[[float], Any] | None = None
+
+    def __call__(self, progress: float) -> None:
+        """Report and draw the progress; 1.0 ends the bar."""
+        if self.callback is not None:
+            self.callback(progress)
+        bar = _bars.get(self.label)
+        if bar is None:
+            from tqdm import tqdm  # noqa: PLC0415 - only where a bar is drawn
+
+            bar = _bars[self.label] = tqdm(total=100, desc=self.label, bar_format="{desc}: {percentage:3.0f}%|{bar}|")
+        bar.n = round(progress * 100)
+        bar.refresh()
+        if progress >= 1:
+            _bars.pop(self.label, bar).close()

@@ -1,10 +1,10 @@
-"""What an adapter needs while it works and must never carry along: clients, model handles, what it has learnt.
+"""The state of an adapter at work: clients, model handles, and info about the loaded models.
 
-The only place where adapters make native clients, whose modules are loaded when the first call needs one: they are half
-of what importing an adapter would take.
+Adapters are configuration, so none of this is copied or pickled: a copy starts with an empty `Runtime`. The process
+shares its sockets, so that costs no connection.
 
-Adapters are configuration. A copy, a pickle or a deep copy of one begins with an empty `Runtime`; sockets are shared by
-the whole process, so that costs no connection.
+Only this module makes native clients for adapters. It imports them with the first call, because they take half the time
+of importing an adapter.
 """
 
 import logging
@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar, cast
 
 from lmstudio_integrations.errors import LMStudioError
 from lmstudio_integrations.types.config import LoadSettings, ModelKind
@@ -29,14 +29,14 @@ ValueT = TypeVar("ValueT")
 ClientT = TypeVar("ClientT", "Client", "AsyncClient")
 
 _KEEP_IDLE = 300.0
-"""Seconds for which a connection that only adapters hold stays open while idle."""
+"""Seconds after which an idle connection is closed, if only adapters use it."""
 
-_MOST = 64
-"""Things that are kept; a program that makes up new settings for every call must not fill the memory."""
+_CACHE_SIZE = 64
+"""Bounds the memory of a program whose every call has new settings."""
 
 
 class Server(NamedTuple):
-    """Which server, as whom, and how patiently."""
+    """A server, the credentials for it, and the timeouts."""
 
     host: str | None
     token: str | None
@@ -45,20 +45,20 @@ class Server(NamedTuple):
     timeouts: tuple[tuple[str, float | None], ...]
 
     @property
-    def place(self) -> "Place":
-        """Which server, as whom."""
+    def identity(self) -> "ServerIdentity":
+        """The server and the credentials; calls that differ in timeouts share a client."""
         return self.host, self.token, self.headers, self.ca_file
 
     def __repr__(self) -> str:
         return f"Server(host={self.host!r})"
 
 
-Place = tuple[str | None, str | None, tuple[tuple[str, str], ...], str | None]
+ServerIdentity = tuple[str | None, str | None, tuple[tuple[str, str], ...], str | None]
 """Host, token, headers and file of trusted certificates."""
 
 
-class Wanted(NamedTuple):
-    """Which model, and how to load it. `config` is JSON text, so that the whole can be a key."""
+class ModelSpec(NamedTuple):
+    """Which model, and how to load it. Hashable, because handles are cached by it: `config` is JSON text."""
 
     kind: ModelKind
     model: str | None
@@ -70,42 +70,42 @@ class Wanted(NamedTuple):
 
 
 @dataclass(slots=True)
-class Facts:
-    """What the server has told of a loaded model.
+class LoadedModelInfo:
+    """What the server reported about a loaded model.
 
     Attributes:
-        info: The instance, in wire form (protocol §6.6).
-        parallel: Predictions that it runs at once.
-        warned: Whether the user knows that it was not trained for tools.
+        info: The instance, in wire form (`docs/protocol.md#model-info`).
+        parallel: How many predictions it runs at once, if known.
+        warned: Whether the user was warned that it was not trained for tools.
     """
 
     info: Mapping[str, Any]
     parallel: int | None = None
     warned: bool = False
 
-    def fits(self, info: Mapping[str, Any]) -> bool:
-        """Whether this is of the same instance; a model may have been loaded again, with another window."""
+    def is_of(self, info: Mapping[str, Any]) -> bool:
+        """Whether `info` is of the same load; a model may be loaded again with another context length."""
         return all(self.info.get(name) == info.get(name) for name in ("instanceReference", "contextLength"))
 
 
 class _BoundedCache(Generic[KeyT, ValueT]):
-    """What was made for the last keys. Threads may share it."""
+    """Keeps the values of the last keys. Thread-safe."""
 
     def __init__(self) -> None:
         self._values: dict[KeyT, ValueT] = {}
         self._lock = Lock()
 
     def get(self, key: KeyT) -> ValueT | None:
-        """Return what is kept for a key."""
+        """Return the value of a key, if it is cached."""
         return self._values.get(key)
 
     def put(self, key: KeyT, value: ValueT) -> ValueT:
-        """Keep a value, and let go of the oldest if there are too many."""
+        """Cache a value; the oldest one is dropped if there are too many."""
         with self._lock:
             return self._put(key, value)
 
     def get_or_make(self, key: KeyT, make: Callable[[], ValueT]) -> ValueT:
-        """Return what is kept for a key, made when it is first asked for."""
+        """Return the value of a key; the first call makes it."""
         value = self._values.get(key)
         if value is not None:
             return value
@@ -113,111 +113,116 @@ class _BoundedCache(Generic[KeyT, ValueT]):
             value = self._values.get(key)
             return self._put(key, make()) if value is None else value
 
-    def take(self) -> list[tuple[KeyT, ValueT]]:
-        """Return all that is kept, and forget it."""
+    def pop_all(self) -> list[tuple[KeyT, ValueT]]:
+        """Return all entries and drop them."""
         with self._lock:
             items, self._values = list(self._values.items()), {}
         return items
 
     def _put(self, key: KeyT, value: ValueT) -> ValueT:
-        if key not in self._values and len(self._values) >= _MOST:
+        if key not in self._values and len(self._values) >= _CACHE_SIZE:
             del self._values[next(iter(self._values))]
         self._values[key] = value
         return value
 
 
+_Bindings: TypeAlias = "_BoundedCache[tuple[ServerIdentity, ModelSpec], Binding]"
+
+
 class _ClientPool(Generic[ClientT]):
-    """The clients of one kind, sync or async, and their handles.
+    """The sync or the async clients of an adapter, and their handles.
 
     Args:
         make: Makes a client.
-        bindings: Which model each handle means; both sides share them, so that an instance of one's own is loaded once.
+        bindings: The model of each handle. Both pools share them, so that `new_instance` loads only one instance.
     """
 
-    def __init__(self, make: Callable[..., ClientT], bindings: "_BoundedCache[tuple[Place, Wanted], Binding]") -> None:
+    def __init__(
+        self, make: Callable[..., ClientT], bindings: "_BoundedCache[tuple[ServerIdentity, ModelSpec], Binding]"
+    ) -> None:
         self._make: Callable[..., ClientT] = make
         self._bindings = bindings
-        self._clients: _BoundedCache[Place, ClientT] = _BoundedCache()
-        self._handles: _BoundedCache[tuple[Server, Wanted], Any] = _BoundedCache()
+        self._clients: _BoundedCache[ServerIdentity, ClientT] = _BoundedCache()
+        self._handles: _BoundedCache[tuple[Server, ModelSpec], Any] = _BoundedCache()
 
     def client(self, server: Server) -> ClientT:
         """Return a client of a server."""
         timeouts: Any = dict(server.timeouts)
-        return self._at(server.place).with_timeouts(**timeouts)
+        return self._client_of(server.identity).with_timeouts(**timeouts)
 
-    def _at(self, place: "Place") -> ClientT:
-        return self._clients.get_or_make(place, lambda: self._make(**_client_options(place)))
+    def _client_of(self, identity: "ServerIdentity") -> ClientT:
+        return self._clients.get_or_make(identity, lambda: self._make(**_client_arguments(identity)))
 
-    def handle(self, server: Server, wanted: Wanted, config: LoadSettings | None) -> Any:
+    def handle(self, server: Server, spec: ModelSpec, config: LoadSettings | None) -> Any:
         """Return the handle of a model."""
-        return self._handles.get_or_make((server, wanted), lambda: self._new_handle(server, wanted, config))
+        return self._handles.get_or_make((server, spec), lambda: self._new_handle(server, spec, config))
 
-    def _new_handle(self, server: Server, wanted: Wanted, config: LoadSettings | None) -> Any:
+    def _new_handle(self, server: Server, spec: ModelSpec, config: LoadSettings | None) -> Any:
         client = self.client(server)
-        namespace = _namespace(client, wanted.kind)
+        namespace = _namespace(client, spec.kind)
         binding = self._bindings.get_or_make(
-            (server.place, wanted),
+            (server.identity, spec),
             lambda: (
                 namespace.lazy_model(
-                    wanted.model,
-                    ttl=wanted.ttl,
+                    spec.model,
+                    ttl=spec.ttl,
                     config=config,
-                    load_policy=wanted.load_policy,
-                    on_config_mismatch=wanted.on_config_mismatch,
-                    on_load_progress=wanted.on_load_progress,
+                    load_policy=spec.load_policy,
+                    on_config_mismatch=spec.on_config_mismatch,
+                    on_load_progress=spec.on_load_progress,
                 ).binding
             ),
         )
         return namespace.bound(binding)
 
-    def bound(self, place: "Place", binding: "Binding") -> Any:
+    def bound(self, identity: "ServerIdentity", binding: "Binding") -> Any:
         """Return a handle to the model of a binding."""
-        return _namespace(self._at(place), binding.kind).bound(binding)
+        return _namespace(self._client_of(identity), binding.kind).bound(binding)
 
-    def take(self) -> list[ClientT]:
-        """Return the clients and forget them."""
-        self._handles.take()
-        return [client for _, client in self._clients.take()]
+    def pop_clients(self) -> list[ClientT]:
+        """Return the clients and drop them with their handles."""
+        self._handles.pop_all()
+        return [client for _, client in self._clients.pop_all()]
 
 
 class Runtime:
-    """The clients of one adapter. Threads may share it; nothing in it is bound to an event loop."""
+    """The clients of one adapter. Thread-safe, and bound to no event loop."""
 
     def __init__(self) -> None:
-        bindings: _BoundedCache[tuple[Place, Wanted], Binding] = _BoundedCache()
+        bindings: _Bindings = _BoundedCache()
         self._bindings = bindings
         self._sync: _ClientPool[Client] = _ClientPool(_make_client, bindings)
         self._async: _ClientPool[AsyncClient] = _ClientPool(_make_async_client, bindings)
-        self._facts: _BoundedCache[tuple[Place, Wanted], Facts] = _BoundedCache()
-        self.profiled: Facts | None = None
-        """What the adapter's own description of its model was completed with."""
-        self.lost: frozenset[str] = frozenset()
-        """The secrets that were dropped when the adapter was pickled."""
+        self._model_info: _BoundedCache[tuple[ServerIdentity, ModelSpec], LoadedModelInfo] = _BoundedCache()
+        self.profiled: LoadedModelInfo | None = None
+        """The info that the adapter's `profile` was completed with."""
+        self.dropped_secrets: frozenset[str] = frozenset()
+        """The secrets that were left out when the adapter was pickled."""
 
-    def facts(self, server: Server, wanted: Wanted) -> Facts | None:
-        """Return what is known of a model."""
-        return self._facts.get((server.place, wanted))
+    def model_info(self, server: Server, spec: ModelSpec) -> LoadedModelInfo | None:
+        """Return what the server last reported about a model."""
+        return self._model_info.get((server.identity, spec))
 
-    def learn(
+    def record_info(
         self,
         server: Server,
-        wanted: Wanted,
+        spec: ModelSpec,
         info: Mapping[str, Any],
         parallel: Callable[[], int | None] = lambda: None,
-    ) -> Facts:
-        """Keep what the server has just told of a model; return what is known of it.
+    ) -> LoadedModelInfo:
+        """Record what the server reported about a model.
 
         Args:
             server: The server.
-            wanted: The model.
+            spec: The model.
             info: The instance, in wire form.
-            parallel: Finds out how many predictions it runs at once; asked for an instance that is not known yet.
+            parallel: Returns how many predictions it runs at once; only called for an instance that is new.
         """
-        known = self.facts(server, wanted)
-        if known is not None and known.fits(info):
+        known = self.model_info(server, spec)
+        if known is not None and known.is_of(info):
             return known
         warned = known is not None and known.warned
-        return self._facts.put((server.place, wanted), Facts(info, parallel(), warned))
+        return self._model_info.put((server.identity, spec), LoadedModelInfo(info, parallel(), warned))
 
     def client(self, server: Server) -> "Client":
         """Return the client for threads."""
@@ -227,43 +232,43 @@ class Runtime:
         """Return the client for coroutines."""
         return self._async.client(server)
 
-    def llm(self, server: Server, wanted: Wanted, config: LoadSettings | None) -> "LLM":
+    def llm(self, server: Server, spec: ModelSpec, config: LoadSettings | None) -> "LLM":
         """Return the language model, for threads."""
-        return cast("LLM", self._sync.handle(server, wanted, config))
+        return cast("LLM", self._sync.handle(server, spec, config))
 
-    def async_llm(self, server: Server, wanted: Wanted, config: LoadSettings | None) -> "AsyncLLM":
+    def async_llm(self, server: Server, spec: ModelSpec, config: LoadSettings | None) -> "AsyncLLM":
         """Return the language model, for coroutines."""
-        return cast("AsyncLLM", self._async.handle(server, wanted, config))
+        return cast("AsyncLLM", self._async.handle(server, spec, config))
 
-    def embedding(self, server: Server, wanted: Wanted, config: LoadSettings | None) -> "EmbeddingModel":
+    def embedding(self, server: Server, spec: ModelSpec, config: LoadSettings | None) -> "EmbeddingModel":
         """Return the embedding model, for threads."""
-        return cast("EmbeddingModel", self._sync.handle(server, wanted, config))
+        return cast("EmbeddingModel", self._sync.handle(server, spec, config))
 
-    def async_embedding(self, server: Server, wanted: Wanted, config: LoadSettings | None) -> "AsyncEmbeddingModel":
+    def async_embedding(self, server: Server, spec: ModelSpec, config: LoadSettings | None) -> "AsyncEmbeddingModel":
         """Return the embedding model, for coroutines."""
-        return cast("AsyncEmbeddingModel", self._async.handle(server, wanted, config))
+        return cast("AsyncEmbeddingModel", self._async.handle(server, spec, config))
 
     def unload(self) -> None:
-        """Unload the models that were loaded here."""
-        for (place, _), binding in self._bindings.take():
+        """Unload the models that this adapter loaded."""
+        for (identity, _), binding in self._bindings.pop_all():
             with _logging_errors(binding):
-                self._sync.bound(place, binding).unload_if_loaded_here()
+                self._sync.bound(identity, binding).unload_if_loaded_here()
 
     async def aunload(self) -> None:
-        """Unload the models that were loaded here."""
-        for (place, _), binding in self._bindings.take():
+        """Unload the models that this adapter loaded."""
+        for (identity, _), binding in self._bindings.pop_all():
             with _logging_errors(binding):
-                await self._async.bound(place, binding).unload_if_loaded_here()
+                await self._async.bound(identity, binding).unload_if_loaded_here()
 
     def close(self) -> None:
-        """Stop what is running and let go of the connections; the next use makes new clients."""
-        for client in self._sync.take():
+        """Close the clients, and with them all running calls. The next call makes new clients."""
+        for client in self._sync.pop_clients():
             client.close()
-        for async_client in self._async.take():
+        for async_client in self._async.pop_clients():
             async_client._dispatcher.close()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - closing never waits
 
     def __eq__(self, other: object) -> bool:
-        """Adapters with equal settings are equal, whatever they have open."""
+        """Compare equal to any runtime: adapters are equal if their settings are."""
         return isinstance(other, Runtime)
 
     def __hash__(self) -> int:
@@ -274,7 +279,7 @@ class Runtime:
 
     def __copy__(self) -> "Runtime":
         fresh = Runtime()
-        fresh.lost = self.lost
+        fresh.dropped_secrets = self.dropped_secrets
         return fresh
 
     def __reduce__(self) -> tuple[type["Runtime"], tuple[()]]:
@@ -283,7 +288,7 @@ class Runtime:
 
 @contextmanager
 def _logging_errors(binding: "Binding") -> Generator[None]:
-    """Log that a model could not be unloaded: the caller of `close` can do nothing about it."""
+    """Log the error of an unload: the caller of `close` could not handle it."""
     try:
         yield
     except LMStudioError as error:
@@ -294,23 +299,28 @@ def _namespace(client: "Client | AsyncClient", kind: ModelKind) -> Any:
     return client.llm if kind == "llm" else client.embedding
 
 
-def _client_options(place: Place) -> dict[str, Any]:
-    host, token, headers, ca_file = place
-    options: dict[str, Any] = {"api_host": host, "api_token": token, "headers": dict(headers), "keep_idle": _KEEP_IDLE}
+def _client_arguments(identity: ServerIdentity) -> dict[str, Any]:
+    host, token, headers, ca_file = identity
+    given: dict[str, Any] = {
+        "api_host": host,
+        "api_token": token,
+        "headers": dict(headers),
+        "keep_idle": _KEEP_IDLE,
+    }
     if ca_file is not None:
         from lmstudio_integrations.client.transport.certificates import context_trusting  # noqa: PLC0415 - with the first call
 
-        options["ssl_context"] = context_trusting(ca_file)
-    return options
+        given["ssl_context"] = context_trusting(ca_file)
+    return given
 
 
-def _make_client(**options: Any) -> "Client":
+def _make_client(**arguments: Any) -> "Client":
     from lmstudio_integrations.client.sync import Client  # noqa: PLC0415 - with the first call
 
-    return Client(**options)
+    return Client(**arguments)
 
 
-def _make_async_client(**options: Any) -> "AsyncClient":
+def _make_async_client(**arguments: Any) -> "AsyncClient":
     from lmstudio_integrations.client.asynchronous import AsyncClient  # noqa: PLC0415 - with the first call
 
-    return AsyncClient(**options)
+    return AsyncClient(**arguments)

@@ -1,4 +1,7 @@
-"""JSON schemas as the wire takes them (protocol §6.3, §7.6). Pure."""
+"""Brings JSON schemas into the form of the wire. Pure.
+
+See `docs/protocol.md#tool-definitions` and `docs/protocol.md#structured-output`.
+"""
 
 import re
 from collections.abc import Mapping
@@ -7,25 +10,24 @@ from typing import Any
 from lmstudio_integrations._typeguards import is_list, is_object
 
 _PARAMETERS = ("type", "properties", "required", "additionalProperties", "$defs")
-"""What the wire keeps of a tool's schema at its top."""
+"""The top-level members of a tool's schema that the wire keeps."""
 
 _DEFINITIONS = ("$defs", "definitions")
 
-
-_FOREIGN = re.compile(r"[^a-zA-Z0-9_-]")
+_UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def wire_name(name: str) -> str:
-    """Return a tool's name as it is sent: every server takes letters, digits, `_` and `-`."""
-    return _FOREIGN.sub("_", name)
+    """Return a tool's name as it is sent: every server accepts letters, digits, `_` and `-`."""
+    return _UNSAFE.sub("_", name)
 
 
 class _RecursiveError(Exception):
-    """A schema contains itself; it cannot be written without references."""
+    """A recursive schema, which needs its references."""
 
 
 def wire_tool(name: str, description: str | None, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a tool's definition as the wire wants it: an object with properties, also if it takes nothing."""
+    """Return a tool's definition in wire form: its parameters are an object with properties, even if it has none."""
     flat = inlined(parameters or {})
     kept = {key: flat[key] for key in _PARAMETERS if key in flat}
     function: dict[str, Any] = {
@@ -38,9 +40,9 @@ def wire_tool(name: str, description: str | None, parameters: Mapping[str, Any] 
 
 
 def inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a schema with its references put in place; a recursive one keeps all but the one at its top.
+    """Return a schema with its references replaced by their targets; a recursive one keeps all but the topmost.
 
-    Older servers drop the definitions of a tool's schema, and with them what its references point to.
+    Older servers drop the definitions of a tool's schema, which breaks its references.
     """
     definitions = {f"#/{group}/{name}": each for group in _DEFINITIONS for name, each in schema.get(group, {}).items()}
     if not definitions:
@@ -55,7 +57,7 @@ def inlined(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_defs(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema whose definitions are all in `$defs`: older drafts, and pydantic 1, call the group otherwise."""
+    """Return a schema with all definitions in `$defs`. Older drafts and pydantic 1 use `definitions`."""
     older = schema.get("definitions")
     if not older:
         return schema
@@ -66,7 +68,7 @@ def _with_defs(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _inline(node: Any, definitions: Mapping[str, Any], within: tuple[str, ...]) -> Any:
-    """Return a part of a schema without references; `within` are those that led here."""
+    """Return a part of a schema without references; `within` is the path of references to it."""
     if is_list(node):
         return [_inline(item, definitions, within) for item in node]
     if not is_object(node):
@@ -77,5 +79,5 @@ def _inline(node: Any, definitions: Mapping[str, Any], within: tuple[str, ...]) 
     if reference in within:
         raise _RecursiveError
     target = _inline(definitions[reference], definitions, (*within, reference))
-    beside = {key: _inline(value, definitions, within) for key, value in node.items() if key != "$ref"}
-    return {**target, **beside} if is_object(target) else target
+    siblings = {key: _inline(value, definitions, within) for key, value in node.items() if key != "$ref"}
+    return {**target, **siblings} if is_object(target) else target

@@ -1,4 +1,4 @@
-"""Signatures that frameworks ask for at every call: worked out once."""
+"""Caches the signatures that the frameworks inspect at every call."""
 
 import inspect
 from collections.abc import Callable
@@ -8,9 +8,9 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
 def with_signature(function: FunctionT) -> FunctionT:
-    """Return a function that knows its signature, where `inspect` looks for it (PEP 362).
+    """Return the function with its signature stored where `inspect` finds it (PEP 362).
 
-    Both frameworks inspect the method behind a call each time; that takes as long as building the request.
+    Both frameworks inspect the method of a call each time, which takes as long as building the request.
     """
     vars(function)["__signature__"] = inspect.signature(function)
     return function

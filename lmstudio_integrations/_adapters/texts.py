@@ -1,4 +1,4 @@
-"""Texts for an embedding model, as callers give them. Pure."""
+"""Checks the texts for an embedding model. Pure."""
 
 from lmstudio_integrations.client._arguments import list_of
 from lmstudio_integrations.errors import LMStudioValueError
@@ -8,7 +8,7 @@ def prefixed(prefix: str, texts: object) -> list[str]:
     """Return texts, each with a prefix.
 
     Raises:
-        LMStudioValueError: If they are not a list of strings. One string would be embedded letter by letter.
+        LMStudioValueError: If they are not a list of strings. A single string would be embedded letter by letter.
     """
     found = list_of(texts, "texts")
     for index, text in enumerate(found):

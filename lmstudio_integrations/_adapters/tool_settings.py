@@ -1,7 +1,7 @@
-"""Tools and the choice among them to settings of a prediction (protocol §5.4, §6.3). Pure.
+"""Converts tools and a tool choice to settings of a prediction. Pure.
 
-Each framework's own tools come here as OpenAI's dicts. Names are brought into what every server takes; `original_names`
-finds the way back.
+The frameworks' adapters pass their tools as OpenAI dicts. Names are changed to what every server accepts;
+`original_names` maps them back. The wire: `docs/protocol.md#tool-definitions`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,14 @@ _MODES = {
     True: "required",
     False: "auto",
 }
-"""The frameworks' and OpenAI's choices by the wire's modes; any other text is the name of a tool."""
+"""The wire's modes for the choices of OpenAI and the frameworks; any other string is the name of a tool."""
 
 
 def choice_of(tool_choice: object) -> tuple[str | None, str | None]:
-    """Return the wire's mode and the name of the one tool to be called, from any form of a tool choice.
+    """Return the wire's mode and the name of the chosen tool, from any form of a tool choice.
 
     Raises:
-        LMStudioValueError: If it is no choice.
+        LMStudioValueError: If it is invalid.
     """
     if tool_choice is None:
         return None, None
@@ -50,9 +50,9 @@ def choice_of(tool_choice: object) -> tuple[str | None, str | None]:
 
 
 def tool_settings(tools: Sequence[OpenAITool], tool_choice: object) -> dict[str, Any]:
-    """Return the settings that offer tools, by their native names; empty if there are none.
+    """Return the native settings for tools; empty without tools.
 
-    A named tool is offered alone and required, because the wire has no other way to say so.
+    A named tool is sent alone and required, because the wire cannot name a tool.
 
     Args:
         tools: The tools.
@@ -71,24 +71,24 @@ def tool_settings(tools: Sequence[OpenAITool], tool_choice: object) -> dict[str,
             raise LMStudioValueError("tool_choice requires a tool call, and there are no tools; pass some")
         return {}
     _check_distinct(names)
-    offered = [_wire_form(function) for function in functions if name in {None, function["name"]}]
-    settings: dict[str, Any] = {"raw_tools": {"type": "toolArray", "tools": offered}}
+    definitions = [_wire_form(function) for function in functions if name in {None, function["name"]}]
+    settings: dict[str, Any] = {"raw_tools": {"type": "toolArray", "tools": definitions}}
     if mode is not None:
         settings["tool_choice"] = {"type": "generic", "mode": mode}
     return settings
 
 
 def wire_tools(tools: Sequence[OpenAITool]) -> list[dict[str, Any]]:
-    """Return tools as the wire has them.
+    """Return tools in wire form.
 
     Raises:
-        LMStudioValueError: If one is not what OpenAI calls a function.
+        LMStudioValueError: If one is not an OpenAI function.
     """
     return [_wire_form(function) for function in _functions(tools)]
 
 
 def original_names(tools: Sequence[OpenAITool]) -> dict[str, str]:
-    """Return the tools' own names by the names that were sent, where the two differ."""
+    """Return the tools' own names by the names that are sent, where the two differ."""
     names = (function["name"] for function in _functions(tools))
     return {wire_name(name): name for name in names if wire_name(name) != name}
 
@@ -100,7 +100,7 @@ def is_required(settings: Mapping[str, Any]) -> bool:
 
 
 def _functions(tools: Sequence[OpenAITool]) -> list[dict[str, Any]]:
-    """Return what OpenAI calls the functions of tools, with a name each."""
+    """Return the `function` members of OpenAI dicts, checked."""
     functions: list[dict[str, Any]] = [tool["function"] for tool in tools]
     for function in functions:
         _check_function(function)
@@ -111,7 +111,7 @@ def _check_function(function: Mapping[str, Any]) -> None:
     name, parameters = function.get("name"), function.get("parameters")
     if not isinstance(name, str) or not name or not (parameters is None or is_object(parameters)):
         raise LMStudioValueError(
-            f"a tool's function needs a name, a text, and its parameters are a JSON schema, a dict; got {function!r}"
+            f"a tool's function needs a string as name, and a JSON schema (a dict) as parameters; got {function!r}"
         )
 
 

@@ -20,15 +20,14 @@ from lmstudio_integrations.client.transport.waiters import Waiter
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import (
     EmbeddingLoadModelConfig,
-    EmbeddingLoadModelConfigDict,
     LlmLoadModelConfig,
-    LlmLoadModelConfigDict,
     LlmPredictionConfig,
     LoadPolicy,
     LoadSettings,
     ModelKind,
     OnConfigMismatch,
 )
+from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict, LlmLoadModelConfigDict
 from lmstudio_integrations.types.downloads import DownloadOptionInfo, SearchResultInfo
 from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo, ModelInfo, ModelInstanceInfo
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionResult

@@ -18,7 +18,8 @@ from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.protocol.kv_config import layer_of, stack_of
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
 from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, WireHistory, WirePrompt
-from lmstudio_integrations.types.config import LlmPredictionConfig, LlmPredictionConfigDict
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
 from lmstudio_integrations.types.results import LlmPredictionFragment
 
 History: TypeAlias = str | Chat | ChatHistory | WireHistory | Mapping[str, Any]

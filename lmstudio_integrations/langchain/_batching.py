@@ -1,7 +1,7 @@
-"""Many calls at once, in threads or in tasks. Knows neither models nor settings.
+"""Runs many calls at once, in threads or in tasks. Knows neither models nor settings.
 
-langchain-core runs a batch to its end before it raises the first error, and Ctrl-C waits as long. Here both stop the
-generations that still run.
+langchain-core finishes a batch before it raises the first error or reacts to Ctrl-C. Here both stop the generations
+that still run.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ InputT = TypeVar("InputT")
 
 
 class _Group:
-    """The streams that the threads of one batch read, to be closed together."""
+    """The streams of the threads of one batch, which are closed together."""
 
     def __init__(self) -> None:
         self._streams: WeakSet[PredictionStream] = WeakSet()
@@ -40,11 +40,11 @@ class _Group:
         """
         with self._lock:
             if self._closed:
-                raise LMStudioCancelledError("the call was stopped before it began, with the others of its batch")
+                raise LMStudioCancelledError("the batch was stopped before this call began")
             self._streams.add(stream)
 
     def close(self) -> None:
-        """Close all streams, now and later; their readers get `LMStudioCancelledError`."""
+        """Close all streams, also those that are added later; their readers get `LMStudioCancelledError`."""
         with self._lock:
             self._closed, streams = True, list(self._streams)
         for stream in streams:
@@ -60,7 +60,7 @@ _current: ContextVar[_Group | None] = ContextVar("lmstudio_batch", default=None)
 
 
 def in_batch(stream: "PredictionStream") -> "PredictionStream":
-    """Let a stream end with the batch that this thread works for, if it works for one.
+    """Add a stream to the batch of this thread, if there is one.
 
     Raises:
         LMStudioCancelledError: If the batch was stopped.
@@ -74,7 +74,7 @@ def in_batch(stream: "PredictionStream") -> "PredictionStream":
 def calls_of(
     invoke: Callable[..., T], inputs: Sequence[InputT], config: Any, given: Mapping[str, Any]
 ) -> tuple[list[Callable[[], T]], int | None]:
-    """Return a call for each input, and how many may run at once, as `Runnable.batch` understands its arguments."""
+    """Return a call for each input, and how many may run at once, from the arguments of `Runnable.batch`."""
     configs = get_config_list(config, len(inputs)) if inputs else []
     calls: list[Callable[[], T]] = [
         partial(invoke, each, own, **given) for each, own in zip(inputs, configs, strict=True)
@@ -85,14 +85,14 @@ def calls_of(
 def completed(
     calls: Sequence[Callable[[], T]], limit: int | None, *, keep_errors: bool = False
 ) -> Iterator[tuple[int, T | Exception]]:
-    """Make calls in threads; yield the place and the result of each as it ends.
+    """Make calls in threads; yield the index and the result of each as it ends.
 
     An error, an interrupt, and closing this iterator stop the others.
 
     Args:
         calls: The calls.
         limit: How many may run at once.
-        keep_errors: Whether an `Exception` is a result.
+        keep_errors: Whether an `Exception` counts as a result.
     """
     attempts = [partial(_attempt, call, keep_errors=keep_errors) for call in calls]
     if len(attempts) == 1:
@@ -101,9 +101,9 @@ def completed(
     group = _Group()
     with ContextThreadPoolExecutor(max_workers=limit) as pool:
         try:
-            places = {pool.submit(group.run, attempt): place for place, attempt in enumerate(attempts)}
-            for future in as_completed(places):
-                yield places[future], future.result()
+            indexs = {pool.submit(group.run, attempt): index for index, attempt in enumerate(attempts)}
+            for future in as_completed(indexs):
+                yield indexs[future], future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             group.close()
@@ -113,14 +113,14 @@ def completed(
 async def acompleted(
     calls: Sequence[Callable[[], Awaitable[T]]], limit: int | None, *, keep_errors: bool = False
 ) -> AsyncIterator[tuple[int, T | Exception]]:
-    """Make calls in tasks; yield the place and the result of each as it ends. See `completed`."""
+    """Make calls in tasks; yield the index and the result of each as it ends. See `completed`."""
     at_once = asyncio.Semaphore(limit or max(1, len(calls)))
 
-    async def attempt(place: int, call: Callable[[], Awaitable[T]]) -> tuple[int, T | Exception]:
+    async def attempt(index: int, call: Callable[[], Awaitable[T]]) -> tuple[int, T | Exception]:
         async with at_once:
-            return place, await _aattempt(call, keep_errors=keep_errors)
+            return index, await _aattempt(call, keep_errors=keep_errors)
 
-    tasks = [asyncio.ensure_future(attempt(place, call)) for place, call in enumerate(calls)]
+    tasks = [asyncio.ensure_future(attempt(index, call)) for index, call in enumerate(calls)]
     try:
         for done in asyncio.as_completed(tasks):
             yield await done
@@ -139,11 +139,11 @@ async def aresults(
     calls: Sequence[Callable[[], Awaitable[T]]], limit: int | None, *, keep_errors: bool = False
 ) -> list[T]:
     """Make calls in tasks; return the results in order. See `results`."""
-    return _in_order({place: result async for place, result in acompleted(calls, limit, keep_errors=keep_errors)})
+    return _in_order({index: result async for index, result in acompleted(calls, limit, keep_errors=keep_errors)})
 
 
 def _in_order(found: Mapping[int, Any]) -> list[Any]:
-    return [found[place] for place in range(len(found))]
+    return [found[index] for index in range(len(found))]
 
 
 def _attempt(call: Callable[[], T], *, keep_errors: bool) -> T | Exception:

@@ -1,4 +1,4 @@
-"""How many tokens a conversation is, by the model's own template and tokenizer."""
+"""Counts the tokens of a conversation with the model's own template and tokenizer."""
 
 import json
 from collections.abc import Iterator, Sequence

@@ -1,8 +1,8 @@
-"""The errors of this package as langchain-core knows them.
+"""The errors of this package as errors of langchain-core.
 
-Retry, fallback and summarisation middleware look at langchain-core's classes, our users at ours. So every error that
-leaves the adapter is an instance of both: its class has our class as first base and langchain-core's as second.
-Whether a retry can help (`is_retryable`) comes with the second.
+Retry, fallback and summarization middleware catches langchain-core's classes; our users catch ours. So every error that
+an adapter raises is an instance of both: our class is the first base, langchain-core's the second. The second defines
+whether a retry can help (`is_retryable`).
 """
 
 from collections.abc import Generator
@@ -14,7 +14,7 @@ from lmstudio_integrations import errors
 
 
 class LangChainError(errors.LMStudioError, core.ModelError):
-    """Anything else."""
+    """Any other error."""
 
 
 class LangChainContextOverflowError(errors.LMStudioContextOverflowError, core.ContextOverflowError):
@@ -30,7 +30,7 @@ class LangChainPresetNotFoundError(errors.LMStudioPresetNotFoundError, core.Mode
 
 
 class LangChainAuthenticationError(errors.LMStudioAuthenticationError, core.ModelAuthenticationError):
-    """The server refused the API token."""
+    """The server rejected the API token."""
 
 
 class LangChainUnreachableError(errors.LMStudioUnreachableError, core.ModelConnectionError):
@@ -54,7 +54,7 @@ class LangChainTimeoutError(errors.LMStudioTimeoutError, core.ModelTimeoutError)
 
 
 class LangChainModelUnloadedError(errors.LMStudioModelUnloadedError, core.ModelAPIError):
-    """The model was unloaded while it was used; a retry loads it again."""
+    """The model was unloaded during the call; a retry loads it again."""
 
 
 class LangChainModelCrashedError(errors.LMStudioModelCrashedError, core.ModelAPIError):
@@ -70,15 +70,15 @@ class LangChainWrongModelKindError(errors.LMStudioWrongModelKindError, core.Mode
 
 
 class LangChainPromptTemplateError(errors.LMStudioPromptTemplateError, core.ModelInvalidRequestError):
-    """The prompt template refused the conversation."""
+    """The prompt template rejected the conversation."""
 
 
 class LangChainUnsupportedError(errors.LMStudioUnsupportedError, core.ModelInvalidRequestError):
-    """The engine lacks a feature that was asked for."""
+    """The engine lacks a requested feature."""
 
 
 class LangChainFileExpiredError(errors.LMStudioFileExpiredError, core.ModelInvalidRequestError):
-    """An uploaded file is gone."""
+    """An uploaded file has expired."""
 
 
 class LangChainInsufficientResourcesError(errors.LMStudioInsufficientResourcesError, core.ModelError):
@@ -94,7 +94,7 @@ class LangChainToolCallError(errors.LMStudioToolCallError, core.ModelError):
 
 
 class LangChainStructuredOutputError(errors.LMStudioStructuredOutputError, core.ModelError, core.OutputParserException):
-    """The answer is not what was asked for; output parsers' callers know it as `OutputParserException`."""
+    """The response does not fit the requested format. Callers of output parsers catch `OutputParserException`."""
 
     send_to_llm = False
     observation: str | None = None
@@ -118,7 +118,7 @@ class LangChainConfigMismatchError(errors.LMStudioConfigMismatchError, core.Mode
 
 
 class LangChainProtocolError(errors.LMStudioProtocolError, core.ModelError):
-    """The server sent what makes no sense."""
+    """The server sent an invalid message."""
 
 
 class LangChainCancelledError(errors.LMStudioCancelledError, core.ModelError):
@@ -126,15 +126,15 @@ class LangChainCancelledError(errors.LMStudioCancelledError, core.ModelError):
 
 
 class LangChainClientError(errors.LMStudioClientError, core.ModelError):
-    """Something failed on this side."""
+    """An error of the client."""
 
 
 class LangChainValueError(errors.LMStudioValueError, core.ModelInvalidRequestError):
-    """An argument cannot work; nothing was sent."""
+    """An argument is invalid; nothing was sent."""
 
 
 class LangChainRuntimeError(errors.LMStudioRuntimeError, core.ModelError):
-    """A call came at the wrong moment."""
+    """A call was made at the wrong time."""
 
 
 class LangChainOSError(errors.LMStudioOSError, core.ModelInvalidRequestError):
@@ -142,7 +142,7 @@ class LangChainOSError(errors.LMStudioOSError, core.ModelInvalidRequestError):
 
 
 class LangChainImageDownloadError(errors.LMStudioImageDownloadError, core.ModelInvalidRequestError):
-    """An image could not be downloaded, or must not be."""
+    """An image could not be downloaded, or is not allowed to be."""
 
 
 _CLASSES: dict[type[BaseException], type[errors.LMStudioError]] = {
@@ -150,7 +150,7 @@ _CLASSES: dict[type[BaseException], type[errors.LMStudioError]] = {
     for kind in list(globals().values())
     if isinstance(kind, type) and issubclass(kind, errors.LMStudioError) and issubclass(kind, core.ModelError)
 }
-"""Our class to the class with both bases."""
+"""The class with both bases, by our class."""
 
 
 def both(error: errors.LMStudioError) -> errors.LMStudioError:
@@ -166,7 +166,7 @@ def both(error: errors.LMStudioError) -> errors.LMStudioError:
 
 @contextmanager
 def translated() -> Generator[None]:
-    """Translate what leaves the block; the original is its cause."""
+    """Translate the errors that the block raises; the original is the cause."""
     try:
         yield
     except errors.LMStudioError as error:

@@ -1,7 +1,8 @@
-"""Whether a growing text can still become a JSON object.
+"""Checks whether a growing text can still become a JSON object, in time linear in the text.
 
-Tool arguments come in pieces that need not be JSON. A piece may be shown to the user's program only while everything
-so far is the beginning of a JSON object; this is the machine that tells, in time linear in the text.
+The fragments of tool arguments need not be JSON. A fragment is only forwarded to the user's program while all of them
+are the beginning of a JSON object. `pydantic_core.from_json(allow_partial=…)` does not serve: it accepts `[1`,
+`{"a": 1 2`, `{"a": 1}x` and `NaN`, and takes 2.1 µs instead of 0.6 µs for a fragment.
 """
 
 import re
@@ -21,21 +22,21 @@ _NEXT_IN_WORD: dict[tuple[str, str], str] = {
     **dict.fromkeys([("1e", "+"), ("1e", "-")], "1e+"),
     **dict.fromkeys([(state, digit) for state in ("1e", "1e+", "1e1") for digit in "01"], "1e1"),
 }
-"""What the beginning of a number, `true`, `false` or `null` becomes with the next character.
+"""The next state of a number, `true`, `false` or `null`, by its state and the next character.
 
-Of numbers only the form is kept: all that begin alike, such as `12.5` and `7.25`, are `1.1`.
+The state of a number is its form only: `12.5` and `7.25` are both `1.1`.
 """
 _WHOLE_WORDS = {"true", "false", "null", "0", "1", "1.1", "1e1"}
-_ALIKE = dict.fromkeys("23456789", "1") | {"E": "e"}
+_EQUIVALENT = dict.fromkeys("23456789", "1") | {"E": "e"}
 _CLOSING = {"{": "}", "[": "]"}
 
 
 @dataclass(slots=True)
 class JsonPrefix:
-    """Reads a text piece by piece.
+    """Reads a text fragment by fragment.
 
     Attributes:
-        valid: Whether what was read can still become one JSON object.
+        valid: Whether the text can still become one JSON object.
         complete: Whether it is one.
     """
 
@@ -46,9 +47,9 @@ class JsonPrefix:
     _word: str = ""
     _hex: int = 0
 
-    def feed(self, piece: str) -> bool:
-        """Read a piece; return whether the text is still the beginning of a JSON object."""
-        for char in piece:
+    def feed(self, fragment: str) -> bool:
+        """Read a fragment; return whether the text is still the beginning of a JSON object."""
+        for char in fragment:
             if not self.valid:
                 break
             self.valid = self._step(char)
@@ -128,18 +129,18 @@ class JsonPrefix:
 
 
 def _longer(word: str, char: str) -> str:
-    """Return the form of a word with one more character; nothing if there is no such word."""
-    return _NEXT_IN_WORD.get((word, _ALIKE.get(char, char)), "")
+    """Return the state of a word after one more character; empty if there is no such word."""
+    return _NEXT_IN_WORD.get((word, _EQUIVALENT.get(char, char)), "")
 
 
 _ESCAPE = re.compile(r"\\.", re.DOTALL)
 
 
 def invalidator(text: str) -> str:
-    """Return what makes a beginning of JSON invalid for good, for strict and for lenient parsers alike.
+    """Return what makes the beginning of a JSON object invalid, for strict and for lenient parsers.
 
-    langchain-core closes open strings and brackets before it gives up; only a bracket that closes what is not open
-    makes it give up at once. The text is the beginning of a JSON object, or empty.
+    langchain-core's lenient parser closes open strings and brackets; only a bracket that closes nothing makes it fail.
+    The text is the beginning of a JSON object, or empty.
     """
     unescaped = _ESCAPE.sub("", text)
     escape = "\\" if unescaped.endswith("\\") else ""

@@ -1,6 +1,6 @@
-"""`with_structured_output`: how the answer is made to fit a schema, and how it is read. Knows no model.
+"""`with_structured_output`: requests responses that fit a schema, and parses them. Knows no model.
 
-The parsers are strict where langchain-core's are lenient: half an answer is never repaired into a whole one.
+The parsers are strict where langchain-core's are lenient: a response that was cut off is an error, not repaired.
 """
 
 import json
@@ -27,10 +27,10 @@ METHODS = ("json_schema", "function_calling", "json_mode")
 
 
 def request(schema: Any, method: str, *, strict: bool | None) -> dict[str, Any]:
-    """Return what a method asks of the model: an answer format, or the call of one tool.
+    """Return the call arguments of a method: a response format, or one required tool.
 
     Raises:
-        LMStudioValueError: If the method is unknown, or the schema is missing or none.
+        LMStudioValueError: If the method is unknown, or the schema is missing or invalid.
     """
     if method not in METHODS:
         raise LMStudioValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
@@ -43,17 +43,17 @@ def request(schema: Any, method: str, *, strict: bool | None) -> dict[str, Any]:
         if method == "function_calling":
             tool = openai_tool(schema)
             return {"tools": [tool], "tool_choice": tool["function"]["name"], "parallel_tool_calls": False}
-        wanted = json_schema(schema, strict=strict)
-    except Exception as error:  # whatever the schema's annotations lead to
+        response_schema = json_schema(schema, strict=strict)
+    except Exception as error:  # a schema's annotations may raise anything
         raise LMStudioValueError(
-            f"{schema!r} is no schema of a structured answer by {method}: {error}; give a pydantic class, a TypedDict, "
+            f"{schema!r} is no schema for structured output by {method}: {error}; pass a pydantic class, a TypedDict, "
             "an OpenAI dict or a JSON schema; function_calling needs one of an object, with a title"
         ) from error
-    return {"response_format": {"type": "json_schema", "json_schema": {"schema": wanted}}}
+    return {"response_format": {"type": "json_schema", "json_schema": {"schema": response_schema}}}
 
 
 def traced(schema: Any, method: str, *, strict: bool | None) -> dict[str, Any]:
-    """Return what core tells tracers of the wanted answer; nothing where its own conversion would fail each call."""
+    """Return what core traces of the requested format; nothing if core's own conversion would fail in each call."""
     try:
         convert_to_json_schema(schema)
     except Exception:  # noqa: BLE001 - whatever the schema's annotations lead to
@@ -61,11 +61,11 @@ def traced(schema: Any, method: str, *, strict: bool | None) -> dict[str, Any]:
     return {"ls_structured_output_format": {"kwargs": {"method": method, "strict": strict}, "schema": schema}}
 
 
-def _whole(result: list[Generation]) -> Any:
-    """Return the JSON value of an answer.
+def _json_value(result: list[Generation]) -> Any:
+    """Return the JSON value of a response.
 
     Raises:
-        LangChainStructuredOutputError: If the answer is no JSON, or was cut off.
+        LangChainStructuredOutputError: If the response is not JSON, or was cut off.
     """
     generation = result[0]
     try:
@@ -81,37 +81,37 @@ def _stop_reason(generation: Generation) -> str:
     return str(metadata.get("stop_reason"))
 
 
-class _Seen:
-    """What has come of an answer that is being streamed; with a tool, the answer is the arguments of its call."""
+class _StreamedText:
+    """The text of a streamed response so far; with a tool, the arguments of its call."""
 
     def __init__(self, tool: str | None = None) -> None:
         self._tool = tool
-        self._place: int | None = None
+        self._call_index: int | None = None
         self._chunks: list[Any] = []
         self.text = GrowingText()
-        self.told: Any = None
+        self.last_value: Any = None
 
     def add(self, chunk: str | BaseMessage) -> bool:
-        """Take a chunk in; return whether it is time to tell what there is, and more must come."""
+        """Add a chunk; return whether the text so far is to be parsed, because it has grown and is not complete."""
         self._chunks.append(chunk)
         if not isinstance(chunk, AIMessageChunk) or chunk.chunk_position is not None:
             return False
         if self._tool is None:
             self.text.add(chunk.text)
         else:
-            self._follow(chunk.tool_call_chunks)
+            self._add_calls(chunk.tool_call_chunks)
         return self.text.is_due()
 
-    def _follow(self, calls: Sequence[ToolCallChunk]) -> None:
-        """Take in what belongs to the first call of the tool; the next one counts if that came to nothing."""
+    def _add_calls(self, calls: Sequence[ToolCallChunk]) -> None:
+        """Add the arguments of the tool's first call, or of a later one if those before have no valid arguments."""
         for call in calls:
-            if call["name"] == self._tool and (self._place is None or _beginning(self.text.read()) is None):
-                self._place, self.text = call["index"], GrowingText()
-            if self._place is not None and call["index"] == self._place:
+            if call["name"] == self._tool and (self._call_index is None or _partial_json(self.text.read()) is None):
+                self._call_index, self.text = call["index"], GrowingText()
+            if self._call_index is not None and call["index"] == self._call_index:
                 self.text.add(call["args"] or "")
 
     def generation(self) -> Generation:
-        """Return all of it as one."""
+        """Return all chunks as one generation."""
         first, rest = self._chunks[0], self._chunks[1:]
         if isinstance(first, str):
             return Generation(text="".join(self._chunks))
@@ -122,63 +122,63 @@ class _Seen:
 
 
 class StrictParser(BaseCumulativeTransformOutputParser[Any]):
-    """Tells what there is so far while the answer streams, and reads the whole strictly."""
+    """Yields partial values while a response is streamed, and parses the complete response strictly."""
 
     pydantic_object: Any = None
-    """The class of the answer; without, it is a JSON value."""
+    """The class of the value; `None` for any JSON value."""
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
-        """Return the answer; with `partial`, as much of it as there is, `None` as long as there is none."""
+        """Return the value; with `partial`, as much of it as there is, or `None`."""
         text = result[0].text
-        return self._so_far(text) if partial else _instance(self.pydantic_object, _whole(result), text)
+        return self._partial_value(text) if partial else _instance(self.pydantic_object, _json_value(result), text)
 
-    def _so_far(self, text: str) -> Any:
-        return _begun(self.pydantic_object, _beginning(text))
+    def _partial_value(self, text: str) -> Any:
+        return _partial_instance(self.pydantic_object, _partial_json(text))
 
-    def _nothing_seen(self) -> _Seen:
-        return _Seen()
+    def _new_text(self) -> _StreamedText:
+        return _StreamedText()
 
     def _transform(self, input: Iterator[str | BaseMessage]) -> Iterator[Any]:  # noqa: A002 - core's name
-        seen = self._nothing_seen()
+        streamed = self._new_text()
         for chunk in input:
-            if seen.add(chunk):
-                yield from self._news(seen)
-        yield from self._end(seen)
+            if streamed.add(chunk):
+                yield from self._changed_value(streamed)
+        yield from self._final_value(streamed)
 
     async def _atransform(self, input: AsyncIterator[str | BaseMessage]) -> AsyncIterator[Any]:  # noqa: A002 - core's
-        seen = self._nothing_seen()
+        streamed = self._new_text()
         async for chunk in input:
-            if seen.add(chunk):
-                for value in self._news(seen):
+            if streamed.add(chunk):
+                for value in self._changed_value(streamed):
                     yield value
-        for value in self._end(seen):
+        for value in self._final_value(streamed):
             yield value
 
-    def _news(self, seen: _Seen) -> Iterator[Any]:
-        value = self._so_far(seen.text.read())
-        if value is not None and value != seen.told:
-            seen.told = value
+    def _changed_value(self, streamed: _StreamedText) -> Iterator[Any]:
+        value = self._partial_value(streamed.text.read())
+        if value is not None and value != streamed.last_value:
+            streamed.last_value = value
             yield value
 
-    def _end(self, seen: _Seen) -> Iterator[Any]:
-        if seen:
-            value = self.parse_result([seen.generation()])
-            if value != seen.told:
+    def _final_value(self, streamed: _StreamedText) -> Iterator[Any]:
+        if streamed:
+            value = self.parse_result([streamed.generation()])
+            if value != streamed.last_value:
                 yield value
 
 
 class StrictJsonParser(StrictParser, JsonOutputParser):
-    """Reads the answer as JSON."""
+    """Parses a response as JSON."""
 
 
 class StrictPydanticParser(StrictParser, PydanticOutputParser[Any]):
-    """Reads the answer as an instance of a pydantic class."""
+    """Parses a response as an instance of a pydantic class."""
 
 
-class _Piece(str):
-    """A chunk, which adds up with others as the text of its arguments.
+class _ArgumentsChunk(str):
+    """A chunk as the string of its arguments.
 
-    Core adds up what a parser gets, to trace it. A sum of messages would parse the arguments anew with each of them.
+    Core adds up the input of a parser for traces. Adding messages would parse all arguments again with each chunk.
     """
 
     __slots__ = ("chunk",)
@@ -186,27 +186,27 @@ class _Piece(str):
 
     def __new__(cls, chunk: Any) -> Self:
         calls: list[ToolCallChunk] = getattr(chunk, "tool_call_chunks", [])
-        piece = super().__new__(cls, "".join(call["args"] or "" for call in calls))
-        piece.chunk = chunk
-        return piece
+        arguments = super().__new__(cls, "".join(call["args"] or "" for call in calls))
+        arguments.chunk = chunk
+        return arguments
 
 
 class StrictCallParser(StrictParser):
-    """Reads the arguments of the one tool call as the answer."""
+    """Parses the arguments of the tool call."""
 
     tool: str
     """The name of the tool."""
 
     def parse(self, text: str) -> Any:
-        """Refuse a bare text: it has no calls."""
+        """Raise: a bare text contains no call."""
         return self.parse_result([Generation(text=text)])
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
-        """Return the answer; with `partial`, as much of it as there is, `None` as long as there is none."""
+        """Return the value; with `partial`, as much of it as there is, or `None`."""
         calls: list[ToolCall] = getattr(_message(result), "tool_calls", [])
         arguments: Any = next((call["args"] for call in calls if call["name"] == self.tool), None)
         if partial:
-            return _begun(self.pydantic_object, arguments)
+            return _partial_instance(self.pydantic_object, arguments)
         if arguments is None:
             raise _no_call(self.tool, calls, result)
         return _instance(self.pydantic_object, arguments, json.dumps(arguments))
@@ -217,8 +217,8 @@ class StrictCallParser(StrictParser):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> Iterator[Any]:
-        """Read an answer while it comes."""
-        yield from super().transform(map(_Piece, input), config, **kwargs)
+        """Parse a streamed response."""
+        yield from super().transform(map(_ArgumentsChunk, input), config, **kwargs)
 
     async def atransform(
         self,
@@ -226,18 +226,18 @@ class StrictCallParser(StrictParser):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[Any]:
-        """Read an answer while it comes."""
-        async for value in super().atransform((_Piece(chunk) async for chunk in input), config, **kwargs):
+        """Parse a streamed response."""
+        async for value in super().atransform((_ArgumentsChunk(chunk) async for chunk in input), config, **kwargs):
             yield value
 
-    def _nothing_seen(self) -> _Seen:
-        return _Seen(self.tool)
+    def _new_text(self) -> _StreamedText:
+        return _StreamedText(self.tool)
 
     def _transform(self, input: Iterator[Any]) -> Iterator[Any]:  # noqa: A002 - core's name
-        return super()._transform(piece.chunk for piece in input)
+        return super()._transform(each.chunk for each in input)
 
     def _atransform(self, input: AsyncIterator[Any]) -> AsyncIterator[Any]:  # noqa: A002 - core's name
-        return super()._atransform(piece.chunk async for piece in input)
+        return super()._atransform(each.chunk async for each in input)
 
 
 def _message(result: list[Generation]) -> BaseMessage | None:
@@ -246,14 +246,14 @@ def _message(result: list[Generation]) -> BaseMessage | None:
 
 
 def _no_call(tool: str, calls: Sequence[ToolCall], result: list[Generation]) -> LangChainStructuredOutputError:
-    """Return the error about a response that has no whole call of a tool."""
+    """Return the error about a response without a complete call of the tool."""
     if calls:
         called = ", ".join(repr(call["name"]) for call in calls)
         problem = f"the response calls {called} and not {tool!r}; use a model that was trained for tools"
         return _error(problem, json.dumps(calls[0]["args"]))
     invalid: Any = getattr(_message(result), "invalid_tool_calls", None)
     problem = (
-        f"the response has no whole tool call (stop reason {_stop_reason(result[0])}); if it was cut off, "
+        f"the response has no complete tool call (stop reason {_stop_reason(result[0])}); if it was cut off, "
         "raise max_tokens or the context length"
     )
     return _error(problem, (invalid[0]["args"] or "") if invalid else result[0].text)
@@ -263,25 +263,25 @@ def _error(problem: str, text: str) -> LangChainStructuredOutputError:
     return LangChainStructuredOutputError(f"{problem}; the model wrote {beginning(text)}", text=text)
 
 
-def _begun(kind: Any, value: Any) -> Any:
-    """Return the instance that the beginning of a value already is; `None` if it is none yet."""
+def _partial_instance(kind: Any, value: Any) -> Any:
+    """Return the instance of a partial value; `None` if it does not validate yet."""
     if value is None:
         return None
     try:
         return _validated(kind, value)
-    except Exception:  # noqa: BLE001 - a validator is the user's, and may raise anything over half a value
+    except Exception:  # noqa: BLE001 - a user's validator may raise anything over a partial value
         return None
 
 
 def _instance(kind: Any, value: Any, text: str) -> Any:
-    """Return the instance that a value is; without a class, the value.
+    """Return the instance of a value; without a class, the value.
 
     Raises:
-        LangChainStructuredOutputError: If it is none.
+        LangChainStructuredOutputError: If it does not validate.
     """
     try:
         return _validated(kind, value)
-    except Exception as error:  # a validator is the user's, and may raise anything
+    except Exception as error:  # a user's validator may raise anything
         reason = error if isinstance(error, ValueError) else repr(error)
         raise _error(f"the response does not fit {kind.__name__}: {shortened(str(reason))}", text) from error
 
@@ -292,26 +292,26 @@ def _validated(kind: Any, value: Any) -> Any:
     return kind.model_validate(value) if issubclass(kind, BaseModel) else kind.parse_obj(value)
 
 
-def _beginning(text: str) -> Any:
-    """Return as much of a JSON value as there is; `None` if there is nothing yet."""
+def _partial_json(text: str) -> Any:
+    """Return as much of a JSON value as there is; `None` if there is none."""
     try:
         return from_json(text, allow_partial="trailing-strings")
     except ValueError:
         return None
 
 
-def answer_parser(schema: Any) -> StrictParser:
-    """Return what reads an answer that was generated by grammar."""
+def text_parser(schema: Any) -> StrictParser:
+    """Return the parser of a response that follows the grammar of a schema."""
     return StrictPydanticParser(pydantic_object=schema) if is_pydantic(schema) else StrictJsonParser()
 
 
 def call_parser(schema: Any, tool: str) -> StrictParser:
-    """Return what reads the arguments of a tool call as the answer."""
+    """Return the parser of the arguments of a tool call."""
     return StrictCallParser(tool=tool, pydantic_object=schema if is_pydantic(schema) else None)
 
 
 def with_parser(model: Runnable[Any, Any], parser: Runnable[Any, Any], *, include_raw: bool) -> Runnable[Any, Any]:
-    """Join a model and a parser; with `include_raw`, errors of the parser become part of the result."""
+    """Chain a model and a parser; with `include_raw`, errors of the parser become part of the result."""
     if not include_raw:
         return model | parser
 

@@ -1,7 +1,7 @@
-"""LangChain's tools to OpenAI's dicts, and its answer formats to settings of a prediction. Pure.
+"""Converts LangChain's tools to OpenAI dicts, and response formats to settings of a prediction. Pure.
 
-langchain-core's own conversion drops what contains itself and what is no object, so it is left what only it knows:
-`TypedDict`s, and the dicts of other providers.
+langchain-core's own conversion drops recursive schemas and those of no object. So it is only used for what it alone
+knows: `TypedDict`s, and the dicts of other providers.
 """
 
 from collections.abc import Mapping
@@ -18,12 +18,10 @@ from lmstudio_integrations._adapters.schemas import inlined
 from lmstudio_integrations._typeguards import is_iterable, is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 
-_WHAT_TOOLS_ARE = (
-    "functions whose arguments have JSON types, pydantic classes, LangChain tools or OpenAI function dicts"
-)
+_TOOL_TYPES = "functions whose arguments have JSON types, pydantic classes, LangChain tools or OpenAI function dicts"
 
-_OF_TOOLS = frozenset({"function", "parameters", "input_schema", "toolSpec"})
-"""Members of tools' dicts, in the forms of OpenAI, Anthropic and Bedrock. No JSON schema has them."""
+_TOOL_MEMBERS = frozenset({"function", "parameters", "input_schema", "toolSpec"})
+"""Members of the tool dicts of OpenAI, Anthropic and Bedrock. No JSON schema has them."""
 
 _DATA = frozenset({"default", "const", "enum", "examples"})
 """Members of a JSON schema whose values are data."""
@@ -33,22 +31,22 @@ def openai_tools(tools: object, *, strict: bool | None = None) -> list[dict[str,
     """Return tools of any kind as OpenAI dicts.
 
     Raises:
-        LMStudioValueError: If one is nothing that can be called by name with JSON arguments, or they are no list.
+        LMStudioValueError: If one cannot be called by name with JSON arguments, or they are no list.
     """
     if not is_iterable(tools) or isinstance(tools, str | Mapping | BaseTool):
-        raise LMStudioValueError(f"tools must be a list of {_WHAT_TOOLS_ARE}; got {tools!r}")
+        raise LMStudioValueError(f"tools must be a list of {_TOOL_TYPES}; got {tools!r}")
     return [_checked_tool(tool, strict=strict) for tool in tools]
 
 
 def _checked_tool(tool: Any, *, strict: bool | None) -> dict[str, Any]:
     try:
         return openai_tool(tool, strict=strict)
-    except Exception as error:  # whatever the tool's annotations lead to
-        raise LMStudioValueError(f"{tool!r} cannot be a tool: {error}; give {_WHAT_TOOLS_ARE}") from error
+    except Exception as error:  # a tool's annotations may raise anything
+        raise LMStudioValueError(f"{tool!r} cannot be a tool: {error}; give {_TOOL_TYPES}") from error
 
 
 def openai_tool(tool: Any, *, strict: bool | None = None) -> dict[str, Any]:
-    """Return a tool of any kind as OpenAI's dict; raises whatever the tool makes of it."""
+    """Return a tool of any kind as an OpenAI dict. May raise any exception, from the tool's own code."""
     function = _function(tool)
     if strict:
         function = {**function, "strict": True, "parameters": _closed(function.get("parameters") or {})}
@@ -56,13 +54,13 @@ def openai_tool(tool: Any, *, strict: bool | None = None) -> dict[str, Any]:
 
 
 def _function(tool: Any) -> dict[str, Any]:
-    """Return what OpenAI calls a function: name, description, and the schema of the arguments."""
+    """Return the `function` of a tool: name, description, and the schema of the arguments."""
     if is_object(tool):
         return _function_of_dict(tool)
     reject_enum(tool)
     if is_pydantic(tool):
         return _described(_class_schema(tool))
-    if isinstance(tool, BaseTool) and not isinstance(tool, Tool):  # a `Tool` has one argument, which core has to name
+    if isinstance(tool, BaseTool) and not isinstance(tool, Tool):  # only core can name the single argument of a `Tool`
         arguments: Any = tool.tool_call_schema
         schema = arguments if is_object(arguments) else _class_schema(arguments)
         return _described(schema, tool.name, tool.description)
@@ -78,31 +76,32 @@ def _function_of_dict(given: dict[str, Any]) -> dict[str, Any]:
     function = given.get("function")
     if is_object(function):
         return function
-    if given.keys() & _OF_TOOLS:
+    if given.keys() & _TOOL_MEMBERS:
         return convert_to_openai_function(given)
-    answer = _answer_format(given)
-    if answer is not None:
-        return _described(_schema(answer.get("schema") or {}), answer.get("name"), answer.get("description"))
+    nested = _response_format(given)
+    if nested is not None:
+        return _described(_schema(nested.get("schema") or {}), nested.get("name"), nested.get("description"))
     return _described({key: value for key, value in given.items() if key != "name"}, given.get("name"))
 
 
 def _described(schema: Mapping[str, Any], name: str | None = None, description: str | None = None) -> dict[str, Any]:
-    """Return a function whose arguments have a schema; what is not told of it comes from the schema.
+    """Return a function with the schema of its arguments, which also provides a missing name and description.
 
-    Titles are left out: they would be read by the model, and say what the names say.
+    Titles are dropped: they cost tokens of the prompt and only repeat the names.
     """
     flat = inlined(schema)
-    title, told = flat.pop("title", None), flat.pop("description", None)
+    title, schema_description = flat.pop("title", None), flat.pop("description", None)
     if not (name or title):
         raise ValueError("it has no name, and its schema has no title that could be one")
     if flat and flat.get("type") != "object" and "properties" not in flat:
         raise ValueError("arguments are an object with properties, and its schema is of another type")
-    described = {"name": name or title, "description": description or told, "parameters": _untitled(flat)}
+    description = description or schema_description
+    described = {"name": name or title, "description": description, "parameters": _untitled(flat)}
     return {key: value for key, value in described.items() if value is not None}
 
 
 def _untitled(node: Any) -> Any:
-    """Return a part of a schema without titles; a property of that name stays."""
+    """Return a part of a schema without titles; a property called `title` stays."""
     if is_list(node):
         return [_untitled(item) for item in node]
     if not is_object(node):
@@ -123,18 +122,18 @@ def json_schema(schema: Any, *, strict: bool | None = None) -> dict[str, Any]:
 def _schema(given: Any) -> dict[str, Any]:
     if is_pydantic(given):
         return _class_schema(given)
-    if is_object(given) and not given.keys() & _OF_TOOLS:
-        answer = _answer_format(given)
-        if answer is not None:
-            return _schema(answer.get("schema") or {})
+    if is_object(given) and not given.keys() & _TOOL_MEMBERS:
+        nested = _response_format(given)
+        if nested is not None:
+            return _schema(nested.get("schema") or {})
         return {key: value for key, value in given.items() if key != "strict"}
     function = _function(given)
-    told = {"title": function["name"], "description": function.get("description")}
-    return {**{key: value for key, value in told.items() if value}, **(function.get("parameters") or {})}
+    described = {"title": function["name"], "description": function.get("description")}
+    return {**{key: value for key, value in described.items() if value}, **(function.get("parameters") or {})}
 
 
-def _answer_format(given: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the part of OpenAI's dict for an answer format that has the schema; `None` for any other dict."""
+def _response_format(given: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the part of an OpenAI response format that contains the schema; `None` for any other dict."""
     nested = given.get("json_schema")
     if is_object(nested):
         return nested
@@ -148,14 +147,14 @@ def _class_schema(kind: Any) -> dict[str, Any]:
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema whose objects have no members but those that it names, all of them, as OpenAI has it."""
+    """Return a schema whose objects have exactly the named members, as OpenAI's strict mode requires."""
     schema = schema or {"type": "object", "properties": {}}
     closed: dict[str, Any] = convert_to_openai_function({"name": "", "parameters": schema}, strict=True)["parameters"]
     return closed
 
 
 def reject_enum(schema: object) -> None:
-    """Raise `TypeError` for an enum, whose constructor langchain-core would take for a function."""
+    """Raise `TypeError` for an enum, whose constructor langchain-core would mistake for a function."""
     if isinstance(schema, type) and issubclass(schema, Enum):
         raise TypeError("it is an enum; make it the type of a field of a pydantic class")
 
@@ -166,12 +165,13 @@ def is_pydantic(schema: object) -> bool:
 
 
 def response_settings(response_format: Any) -> dict[str, Any]:
-    """Return what makes the answer fit a format, OpenAI's dicts or a schema of any kind, by its wire key.
+    """Return the wire setting of a response format: an OpenAI dict, or a schema of any kind.
 
-    The native client checks answers that are asked for by name. Here the parsers do, and may want to see a wrong one.
+    It is a raw setting, because the native client would check the response. Here the parsers do, which also get
+    responses that do not fit.
 
     Raises:
-        LMStudioValueError: If it is none of these.
+        LMStudioValueError: If it is something else.
     """
     structured = _structured(response_format)
     return {"llm.prediction.structured": structured} if structured else {}
@@ -187,7 +187,7 @@ def _structured(response_format: Any) -> dict[str, Any] | None:
         return dict(response_format)
     try:
         return {"type": "json", "jsonSchema": json_schema(response_format)}
-    except Exception as error:  # whatever the schema's annotations lead to
+    except Exception as error:  # a schema's annotations may raise anything
         raise LMStudioValueError(
             f"response_format must be a schema or an OpenAI dict, got {response_format!r}: {error}"
         ) from error

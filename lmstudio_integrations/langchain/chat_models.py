@@ -1,6 +1,5 @@
 """`ChatLMStudio`: a LangChain chat model over LM Studio's native protocol."""
 
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
@@ -17,11 +16,15 @@ from pydantic import ConfigDict, PrivateAttr, model_validator
 
 from lmstudio_integrations._adapters import conversation, images
 from lmstudio_integrations._adapters.conversation import ImageSource, PendingMessage
-from lmstudio_integrations._adapters.predicting import Call, alternatives
+from lmstudio_integrations._adapters.generation_settings import (
+    ChatSettings,
+    RequestFormats,
+    ResolvedCall,
+    alternatives,
+)
 from lmstudio_integrations._adapters.retry import abatches, arepeat, aresult_of, batches, repeat, result_of
 from lmstudio_integrations._adapters.signature import with_signature
-from lmstudio_integrations._adapters.tool_settings import is_required, original_names, tool_settings, wire_tools
-from lmstudio_integrations.errors import LMStudioConfigWarning
+from lmstudio_integrations._adapters.tool_settings import tool_settings, wire_tools
 from lmstudio_integrations.langchain import _counting, _messages, _structured, _tools
 from lmstudio_integrations.langchain._batching import acompleted, aresults, calls_of, completed, in_batch, results
 from lmstudio_integrations.langchain._chunks import (
@@ -32,8 +35,7 @@ from lmstudio_integrations.langchain._chunks import (
     to_message,
 )
 from lmstudio_integrations.langchain._errors import translated
-from lmstudio_integrations.langchain._predicting import Predicting, ls_params, own_version, refuse_several
-from lmstudio_integrations.types._numbers import LogProbs, OrOff
+from lmstudio_integrations.langchain._settings import LangChainSettings, ls_params, own_version
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
 
@@ -41,15 +43,12 @@ if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
     from lmstudio_integrations.client.sync import PredictionStream
 
-_EXTRAS = ("tools", "tool_choice", "parallel_tool_calls", "response_format", "n", "stream")
-"""Call arguments that are no fields: what `bind_tools` and langchain-core pass."""
 
-
-class ChatLMStudio(Predicting, BaseChatModel):
+class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     """Chat with a model in LM Studio.
 
-    The object is configuration only: making one costs no connection, and it can be copied, pickled, shared by threads
-    and by event loops. Every setting may also be given to a call, or with `bind`.
+    The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
+    threads and event loops. Every setting is also a call argument, and can be bound with `bind`.
 
     Example:
         ```python
@@ -62,30 +61,16 @@ class ChatLMStudio(Predicting, BaseChatModel):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
-    _no_settings: ClassVar[frozenset[str]] = frozenset({*_EXTRAS, "ls_structured_output_format"})
-
-    send_reasoning: bool = False
-    """Whether earlier thoughts are sent back to the model, in `<think>` tags."""
-
-    logprobs: bool | None = None
-    """Whether `response_metadata["logprobs"]` has the tokens' log-probabilities."""
-
-    top_logprobs: OrOff[LogProbs] | None = None
-    """For how many alternatives of each token, 0 to 100; implies `logprobs`, unless it is `False`."""
+    _request_arguments: ClassVar[frozenset[str]] = ChatSettings._request_arguments | {"n", "stream"}  # noqa: SLF001
+    _framework_arguments: ClassVar[frozenset[str]] = frozenset({"ls_structured_output_format"})
+    _formats: ClassVar[RequestFormats] = _tools
+    _fewest_alternatives: ClassVar[int] = 1  # a server may take 0 for no log-probabilities at all
 
     stream_usage: bool = True
-    """Whether the last chunk of a stream has the token counts."""
-
-    allow_image_download: bool = False
-    """Whether images with an http or https URL are downloaded, by this process, and uploaded. At most 20 MB and five
-    redirects each, from public addresses only; within `timeout` if that is set, else 30 seconds each."""
-
-    allow_private_image_hosts: bool = False
-    """Whether they are downloaded from addresses that are not public, too: this machine, the local network. Only for
-    messages that you trust."""
+    """Whether the last chunk of a stream contains the token counts."""
 
     _own_profile: ModelProfile = PrivateAttr(default_factory=ModelProfile)
-    _learnt_profile: ModelProfile | None = PrivateAttr(default=None)
+    _completed_profile: ModelProfile | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _set_lmstudio_chat_version(self) -> Self:
@@ -93,49 +78,49 @@ class ChatLMStudio(Predicting, BaseChatModel):
         return self
 
     def _should_stream(self, *, async_api: bool, run_manager: Any = None, **kwargs: Any) -> bool:
-        """Tell core whether to generate as a stream; its own name for that in a call is `stream`."""
+        """Return whether to generate as a stream. In a call, core's own name for `streaming` is `stream`."""
         if kwargs.get("streaming") is not None:
             kwargs.setdefault("stream", kwargs["streaming"])
         return super()._should_stream(async_api=async_api, run_manager=run_manager, **kwargs)
 
-    # One answer -----------------------------------------------------------------------------------------------------
+    # Non-streaming --------------------------------------------------------------------------------------------------
 
     @with_signature
     def _generate(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - tokens are told by streams only
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002 - only streams report tokens
         **kwargs: Any,
     ) -> ChatResult:
         with translated():
-            call, options = self._settle(stop, kwargs)
+            call = self._resolve(stop, kwargs)
             opener, retries = self._opener(call, messages), call.values["max_retries"]
-            return self._result(call, options, result_of(opener, retries))
+            return self._result(call, result_of(opener, retries))
 
     @with_signature
     async def _agenerate(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002 - tokens are told by streams only
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002 - only streams report tokens
         **kwargs: Any,
     ) -> ChatResult:
         with translated():
-            call, options = self._settle(stop, kwargs)
+            call = self._resolve(stop, kwargs)
             opener, retries = self._async_opener(call, messages), call.values["max_retries"]
-            return self._result(call, options, await aresult_of(opener, retries))
+            return self._result(call, await aresult_of(opener, retries))
 
-    def _result(self, call: Call, options: ChunkOptions, result: PredictionResult) -> ChatResult:
-        message = to_message(result, options)
-        self._note(call, result.end)
+    def _result(self, call: ResolvedCall, result: PredictionResult) -> ChatResult:
+        message = to_message(result, _options(call))
+        self._record_end(call, result.end)
         generations = [ChatGeneration(message=message)]
         return ChatResult(generations=generations, llm_output=llm_output_of(message.response_metadata))
 
     def _combine_llm_outputs(self, _llm_outputs: list[dict[str, Any] | None], /) -> dict[str, Any]:
         return combined_output(_llm_outputs, self.model)
 
-    # A stream -------------------------------------------------------------------------------------------------------
+    # Streaming ------------------------------------------------------------------------------------------------------
 
     def _stream(
         self,
@@ -145,14 +130,14 @@ class ChatLMStudio(Predicting, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         with translated():
-            call, options = self._settle(stop, kwargs)
-            stream = ChunkStream(options)
+            call = self._resolve(stop, kwargs)
+            stream = ChunkStream(_options(call))
             for batch in batches(self._opener(call, messages), call.values["max_retries"]):
                 for chunk in stream.chunks(batch):
                     if run_manager is not None:
                         run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
-            self._note(call, stream.end)
+            self._record_end(call, stream.end)
 
     async def _astream(
         self,
@@ -162,114 +147,85 @@ class ChatLMStudio(Predicting, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         with translated():
-            call, options = self._settle(stop, kwargs)
-            stream = ChunkStream(options)
+            call = self._resolve(stop, kwargs)
+            stream = ChunkStream(_options(call))
             async for batch in abatches(self._async_opener(call, messages), call.values["max_retries"]):
                 for chunk in stream.chunks(batch):
                     if run_manager is not None:
                         await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
-            self._note(call, stream.end)
+            self._record_end(call, stream.end)
 
-    # What is sent ---------------------------------------------------------------------------------------------------
+    # Requests -------------------------------------------------------------------------------------------------------
 
-    def _settle(self, stop: list[str] | None, given: dict[str, Any]) -> tuple[Call, ChunkOptions]:
-        """Settle a call's settings; takes what is no setting out of `given`."""
-        extras = {name: given.pop(name) for name in _EXTRAS if name in given}
-        values = self._call_values(stop, given)
-        more: dict[str, Any] = {}
-        tools: list[dict[str, Any]] = []
-        if extras:
-            refuse_several(extras.get("n"))
-            tools = _tools.openai_tools(extras.get("tools") or ())
-            more = tool_settings(tools, extras.get("tool_choice"))
-            raw = _tools.response_settings(extras.get("response_format"))
-            more |= {"raw": {**(values["extra"] or {}), **raw}} if raw else {}
-        top = alternatives(values)
-        if top is not None:
-            more["log_probs"] = top or 1  # 0 might mean none at all
-        options = ChunkOptions(
-            usage=values["stream_usage"],
-            required=is_required(more),
-            parallel=extras.get("parallel_tool_calls") is not False,
-            alternatives=top or 0,
-            names=original_names(tools),
-        )
-        return self._settled(values, more), options
-
-    def _opener(self, call: Call, messages: Sequence[BaseMessage]) -> "Callable[[], PredictionStream]":
+    def _opener(self, call: ResolvedCall, messages: Sequence[BaseMessage]) -> "Callable[[], PredictionStream]":
         pending, sources = self._pending(call, messages)
 
         def open_stream() -> "PredictionStream":
             model, handles = images.upload(call, sources)
-            return in_batch(model.respond_stream(conversation.to_wire(pending, handles), **call.options()))
+            return in_batch(model.respond_stream(conversation.to_wire(pending, handles), **call.request_arguments()))
 
         return open_stream
 
     def _async_opener(
-        self, call: Call, messages: Sequence[BaseMessage]
+        self, call: ResolvedCall, messages: Sequence[BaseMessage]
     ) -> "Callable[[], Awaitable[AsyncPredictionStream]]":
         pending, sources = self._pending(call, messages)
 
         async def open_stream() -> "AsyncPredictionStream":
             model, handles = await images.aupload(call, sources)
-            return model.respond_stream(conversation.to_wire(pending, handles), **call.options())
+            return model.respond_stream(conversation.to_wire(pending, handles), **call.request_arguments())
 
         return open_stream
 
-    def _pending(self, call: Call, messages: Sequence[BaseMessage]) -> tuple[list[PendingMessage], list[ImageSource]]:
+    def _pending(
+        self, call: ResolvedCall, messages: Sequence[BaseMessage]
+    ) -> tuple[list[PendingMessage], list[ImageSource]]:
         pending = _messages.to_pending(messages, send_reasoning=call.values["send_reasoning"])
         sources = conversation.images(pending)
         images.check_allowed(sources, allowed=call.values["allow_image_download"])
         return pending, sources
 
-    # What is learnt -------------------------------------------------------------------------------------------------
+    # Model profile --------------------------------------------------------------------------------------------------
 
-    def _note(self, call: Call, end: PredictionEnd | None) -> None:
-        """Keep what the server said of the model; warn of tools for a model that was not taught any."""
+    def _record_end(self, call: ResolvedCall, end: PredictionEnd | None) -> None:
+        """Record what the server reported about the model, also in the profile if it is this object's own model."""
         if end is None:
             return
-        facts, runtime = self._learn(call, end), call.runtime
-        if facts is not runtime.profiled and (call.values["model"], call.values["host"]) == (self.model, self.host):
-            runtime.profiled = facts
-            self._take_profile(facts.info)
-        if call.config.raw_tools and not facts.warned and facts.info.get("trainedForToolUse") is False:
-            facts.warned = True
-            warnings.warn(
-                f"{facts.info.get('modelKey')} was not trained for tool use; its calls may be wrong or missing",
-                LMStudioConfigWarning,
-                stacklevel=2,
-            )
+        loaded, runtime = self._record_info(call, end), call.runtime
+        if loaded is not runtime.profiled and (call.values["model"], call.values["host"]) == (self.model, self.host):
+            runtime.profiled = loaded
+            self._complete_profile(loaded.info)
 
-    def _take_profile(self, info: Mapping[str, Any]) -> ModelProfile:
-        """Complete the profile; what the user wrote into it stays, what was learnt of another model goes."""
-        if self.profile != self._learnt_profile:
-            told = self.profile is None or self.profile == self._resolve_model_profile()
-            self._own_profile = ModelProfile() if told else cast("ModelProfile", self.profile)
+    def _complete_profile(self, info: Mapping[str, Any]) -> ModelProfile:
+        """Complete the profile from the info of a model. The user's own entries stay, those of another model do not."""
+        if self.profile != self._completed_profile:
+            is_default = self.profile is None or self.profile == self._resolve_model_profile()
+            self._own_profile = ModelProfile() if is_default else cast("ModelProfile", self.profile)
         profile = cast("ModelProfile", {**_profile(info), **self._own_profile})
         self.profile: ModelProfile | None = profile
-        self._learnt_profile = profile
+        self._completed_profile = profile
         return profile
 
     def _resolve_model_profile(self) -> ModelProfile | None:
-        """Return what the user told us; the rest comes with `load_profile` or the first answer."""
-        config = self._load_config(self.__dict__)
-        window = config.context_length if isinstance(config, LlmLoadModelConfig) else None
-        return ModelProfile(max_input_tokens=window) if window else None
+        """Return what the settings say; `load_profile` or the first response completes it."""
+        config = self._load_config(vars(self))
+        context_length = config.context_length if isinstance(config, LlmLoadModelConfig) else None
+        return ModelProfile(max_input_tokens=context_length) if context_length else None
 
     def load_profile(self) -> ModelProfile:
-        """Ask the server what the model can do, loading it if need be; the result is also in `profile`."""
+        """Request the model's abilities from the server, and load it if necessary. They are also in `profile`."""
         with translated():
-            info = repeat(partial(self._own().model().get_info, load=True), self.max_retries)
-        return self._take_profile(info.to_dict())
+            info = repeat(partial(self._resolve_call({}).model().get_info, load=True), self.max_retries)
+        return self._complete_profile(info.to_dict())
 
     async def aload_profile(self) -> ModelProfile:
-        """Ask the server what the model can do, loading it if need be; the result is also in `profile`."""
+        """Request the model's abilities from the server, and load it if necessary. They are also in `profile`."""
         with translated():
-            info = await arepeat(partial(self._own().async_model().get_info, load=True), self.max_retries)
-        return self._take_profile(info.to_dict())
+            info = await arepeat(partial(self._resolve_call({}).async_model().get_info, load=True), self.max_retries)
+        return self._complete_profile(info.to_dict())
 
-    # Tools and structured answers -----------------------------------------------------------------------------------
+    # Tools and structured output ------------------------------------------------------------------------------------
 
     def bind_tools(
         self,
@@ -286,11 +242,11 @@ class ChatLMStudio(Predicting, BaseChatModel):
             tools: Functions, pydantic classes, LangChain tools, or dicts in the form of OpenAI or Anthropic.
             tool_choice: `"auto"`, `"none"`, `"any"` or `"required"`, or the name of the one tool that must be called.
             strict: Whether the schemas forbid further arguments.
-            parallel_tool_calls: `False` keeps only the first call of an answer.
+            parallel_tool_calls: `False` keeps only the first call of a response.
             kwargs: Further settings of the calls.
 
         Raises:
-            LMStudioValueError: If a tool cannot be called by name with JSON arguments, or the choice is none of them.
+            LMStudioValueError: If a tool cannot be called by name with JSON arguments, or the chosen one is missing.
         """
         with translated():
             formatted = _tools.openai_tools(tools, strict=strict)
@@ -309,26 +265,26 @@ class ChatLMStudio(Predicting, BaseChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """Return a model whose answers fit a schema.
+        """Return a model whose responses fit a schema.
 
         Args:
             schema: A pydantic class (version 2 or 1), a `TypedDict`, a JSON schema, or an OpenAI dict.
-            method: `json_schema` lets the server's grammar allow nothing else; `function_calling` asks for a tool
-                call; `json_mode` allows any JSON object, and the prompt must describe it.
+            method: With `json_schema`, the server's grammar allows nothing else. `function_calling` requires a tool
+                call. `json_mode` allows any JSON object, which the prompt must describe.
             include_raw: Whether the result is a dict with `raw`, `parsed` and `parsing_error`.
             strict: Whether the schema forbids further members.
-            kwargs: Further settings of the calls; they take the place of what the method asks for.
+            kwargs: Further settings of the calls; they override those of the method.
 
         Raises:
-            LMStudioValueError: If the method is unknown, or the schema is missing or none.
+            LMStudioValueError: If the method is unknown, or the schema is missing or invalid.
         """
         with translated():
-            asked = _structured.request(schema, method, strict=strict)
-            tools = [*asked.pop("tools", ()), *_tools.openai_tools(kwargs.pop("tools", None) or ())]
-        given = {**asked, **_structured.traced(schema, method, strict=strict), **kwargs}
+            request = _structured.request(schema, method, strict=strict)
+            tools = [*request.pop("tools", ()), *_tools.openai_tools(kwargs.pop("tools", None) or ())]
+        given = {**request, **_structured.traced(schema, method, strict=strict), **kwargs}
         model = self.bind_tools(tools, strict=strict, **given) if tools else self.bind(**given)
         by_call = method == "function_calling"
-        parser = _structured.call_parser(schema, asked["tool_choice"]) if by_call else _structured.answer_parser(schema)
+        parser = _structured.call_parser(schema, request["tool_choice"]) if by_call else _structured.text_parser(schema)
         return _structured.with_parser(model, parser, include_raw=include_raw)
 
     # Tokens ---------------------------------------------------------------------------------------------------------
@@ -338,18 +294,19 @@ class ChatLMStudio(Predicting, BaseChatModel):
         messages: Sequence[BaseMessage],
         tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool] | None = None,
     ) -> int:
-        """Return the number of tokens of a conversation, with the model's own template.
+        """Return the number of tokens of a conversation in the model's own prompt template.
 
-        A partial conversation that the template refuses is counted text by text. A picture counts as 256 tokens.
+        A partial conversation that the template rejects is counted text by text. An image counts as 256 tokens.
         """
         if not messages:
             return 0
         with translated():
             pending = _messages.to_pending(messages, send_reasoning=self.send_reasoning)
-            offered = wire_tools(_tools.openai_tools(tools or ()))
-            return repeat(partial(_counting.count, self._own().model(), pending, offered), self.max_retries)
+            sent_tools = wire_tools(_tools.openai_tools(tools or ()))
+            model = self._resolve_call({}).model()
+            return repeat(partial(_counting.count, model, pending, sent_tools), self.max_retries)
 
-    # What identifies the object -------------------------------------------------------------------------------------
+    # Identity -------------------------------------------------------------------------------------------------------
 
     @property
     def _llm_type(self) -> str:
@@ -369,9 +326,9 @@ class ChatLMStudio(Predicting, BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         with translated():  # langchain-core calls this before its tracers get the arguments
             self._reject_secrets(kwargs)
-        return cast("LangSmithParams", ls_params(self.__dict__, "chat", stop, kwargs))
+        return cast("LangSmithParams", ls_params(vars(self), "chat", stop, kwargs))
 
-    # Many inputs ----------------------------------------------------------------------------------------------------
+    # Batches --------------------------------------------------------------------------------------------------------
 
     def batch(
         self,
@@ -383,7 +340,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
     ) -> list[AIMessage]:
         """Respond to several inputs, as many at once as the model runs, unless `max_concurrency` says otherwise.
 
-        The first error and Ctrl-C stop the generations that still run.
+        The first error or Ctrl-C stops the generations that still run.
         """
         calls, limit = calls_of(self.invoke, inputs, self._bounded(config), kwargs)
         return results(calls, limit, keep_errors=return_exceptions)
@@ -398,7 +355,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
     ) -> list[AIMessage]:
         """Respond to several inputs, as many at once as the model runs, unless `max_concurrency` says otherwise.
 
-        The first error stops the generations that still run, and so does cancelling the task.
+        The first error, or cancelling the task, stops the generations that still run.
         """
         calls, limit = calls_of(self.ainvoke, inputs, self._bounded(config), kwargs)
         return await aresults(calls, limit, keep_errors=return_exceptions)
@@ -411,7 +368,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> Iterator[tuple[int, Any]]:
-        """Yield the place of each input and its response as they come. See `batch`; closing this stops the rest."""
+        """Yield the index and the response of each input, as they finish. See `batch`; closing this stops the rest."""
         calls, limit = calls_of(self.invoke, inputs, self._bounded(config), kwargs)
         return completed(calls, limit, keep_errors=return_exceptions)
 
@@ -423,15 +380,27 @@ class ChatLMStudio(Predicting, BaseChatModel):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> AsyncIterator[tuple[int, Any]]:
-        """Yield the place of each input and its response as they come. See `abatch`; closing this stops the rest."""
+        """Yield the index and the response of each input, as they finish. See `abatch`; closing this stops the rest."""
         calls, limit = calls_of(self.ainvoke, inputs, self._bounded(config), kwargs)
         return acompleted(calls, limit, keep_errors=return_exceptions)
 
 
-def _profile(info: Mapping[str, Any]) -> ModelProfile:
-    """Return what the server knows of a model in langchain-core's words.
+def _options(call: ResolvedCall) -> ChunkOptions:
+    """Return how the chunks of a call are built."""
+    required, parallel, names = call.tool_use
+    return ChunkOptions(
+        usage=call.values["stream_usage"],
+        required=required,
+        parallel=parallel,
+        alternatives=alternatives(call.values) or 0,
+        names=names,
+    )
 
-    `structured_output` stays unset: it would make agents send a grammar and tools at once.
+
+def _profile(info: Mapping[str, Any]) -> ModelProfile:
+    """Return the info of a model as a langchain-core profile.
+
+    `structured_output` stays unset, because it would make agents send a grammar and tools at once.
     """
     profile = ModelProfile(
         text_inputs=True,

@@ -10,9 +10,8 @@ from pydantic import ConfigDict
 
 from lmstudio_integrations._adapters.fitting import afitting, fitting
 from lmstudio_integrations._adapters.lengths import EmbeddingRequest, LengthPolicy
-from lmstudio_integrations._adapters.progress import bar
+from lmstudio_integrations._adapters.progress import ProgressBar
 from lmstudio_integrations._adapters.retry import arepeat, repeat
-from lmstudio_integrations._adapters.runtime import Server, Wanted
 from lmstudio_integrations._adapters.settings import ConnectionSettings, EmbeddingLoadConfig
 from lmstudio_integrations._adapters.texts import prefixed
 from lmstudio_integrations.errors import LMStudioValueError
@@ -27,14 +26,15 @@ if TYPE_CHECKING:
 _CHUNK_SIZE = "the text splitter's chunk size"
 
 _STEP = 64
-"""Texts between two movements of the progress bar."""
+"""How many texts are embedded between two updates of the progress bar."""
 
 
 class LMStudioEmbeddings(ConnectionSettings, Embeddings):
     """Embed texts with a model in LM Studio.
 
-    The object is configuration only: making one costs no connection, and it can be copied, pickled, shared by threads
-    and by event loops. Many texts are sent ahead of the answers, so their order and number do not matter.
+    The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
+    threads and event loops. Texts are sent without
+    waiting for the vectors of the ones before.
 
     Example:
         ```python
@@ -53,36 +53,36 @@ class LMStudioEmbeddings(ConnectionSettings, Embeddings):
     """How to load the model, if a call of this object loads it: `EmbeddingLoadModelConfig` or a dict of its fields."""
 
     query_prefix: str = ""
-    """Put before the text of `embed_query`; what it must be, the model's card says."""
+    """Prepended to the text of `embed_query`. The model card says what the model expects."""
 
     document_prefix: str = ""
-    """Put before each text of `embed_documents`."""
+    """Prepended to each text of `embed_documents`."""
 
     load_policy: LoadPolicy = "explicit"
-    """`explicit` by default: an embedding model is small, and used beside a language model, whose just-in-time load
-    would evict it. See `LoadPolicy` of the language models for the others."""
+    """`explicit` by default: an embedding model is small, and the just-in-time load of a language model beside it
+    would evict it. The others are as for language models."""
 
     length_policy: LengthPolicy = "error"
-    """What to do with a text that is too long for the model: `error`; `truncate` embeds its beginning; `pass` leaves it
-    to the server, which may cut it silently."""
+    """What to do with a text that is too long for the model: `error` raises, `truncate` embeds its beginning, `pass`
+    leaves it to the server, which may cut it silently."""
 
     dimensions: Count | None = None
-    """Shorten vectors to so many numbers and bring them to length 1 again; only for models trained for it."""
+    """Shorten vectors to this many numbers and normalize them again. Only for models that were trained for it."""
 
     def embed_query(self, text: str) -> list[float]:
-        """Return the vector of a question."""
+        """Return the vector of a query."""
         return self._embed(self.query_prefix, [text])[0]
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Return the vectors of texts, in their order."""
+        """Return the vectors of texts, in order."""
         return self._embed(self.document_prefix, texts)
 
     async def aembed_query(self, text: str) -> list[float]:
-        """Return the vector of a question."""
+        """Return the vector of a query."""
         return (await self._aembed(self.query_prefix, [text]))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Return the vectors of texts, in their order."""
+        """Return the vectors of texts, in order."""
         return await self._aembed(self.document_prefix, texts)
 
     def _embed(self, prefix: str, given: list[str]) -> list[list[float]]:
@@ -90,49 +90,39 @@ class LMStudioEmbeddings(ConnectionSettings, Embeddings):
             texts = prefixed(prefix, given)
             if not texts:
                 return []
-            server, wanted, config = self._settled()
-            model = self._runtime.embedding(server, wanted, config)
+            server, spec, config = self._resolve_model()
+            model = self._runtime.embedding(server, spec, config)
             request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE)
-            ask = partial(fitting, model, self._runtime, (server, wanted), request)
+            fit = partial(fitting, model, self._runtime, (server, spec), request)
             vectors: list[list[float]] = []
-            for part in self._parts(repeat(ask, self.max_retries)):
-                vectors += repeat(partial(_embed, model, part), self.max_retries)
-            return self._shaped(vectors)
+            for batch in self._batches(repeat(fit, self.max_retries)):
+                vectors += repeat(partial(_embed, model, batch), self.max_retries)
+            return vectors if self.dimensions is None else [_shortened(each, self.dimensions) for each in vectors]
 
     async def _aembed(self, prefix: str, given: list[str]) -> list[list[float]]:
         with translated():
             texts = prefixed(prefix, given)
             if not texts:
                 return []
-            server, wanted, config = self._settled()
-            model = self._runtime.async_embedding(server, wanted, config)
+            server, spec, config = self._resolve_model()
+            model = self._runtime.async_embedding(server, spec, config)
             request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE)
-            ask = partial(afitting, model, self._runtime, (server, wanted), request)
+            fit = partial(afitting, model, self._runtime, (server, spec), request)
             vectors: list[list[float]] = []
-            for part in self._parts(await arepeat(ask, self.max_retries)):
-                vectors += await arepeat(partial(_aembed, model, part), self.max_retries)
-            return self._shaped(vectors)
+            for batch in self._batches(await arepeat(fit, self.max_retries)):
+                vectors += await arepeat(partial(_aembed, model, batch), self.max_retries)
+            return vectors if self.dimensions is None else [_shortened(each, self.dimensions) for each in vectors]
 
-    def _settled(self) -> tuple[Server, Wanted, LoadSettings | None]:
-        values = vars(self)
-        config = self._load_config(values)
-        return self._server(values, self._runtime), self._wanted(values, config), config
-
-    def _parts(self, texts: list[str]) -> Iterator[list[str]]:
-        """Yield the texts in one piece, or in small ones with the progress bar between them."""
+    def _batches(self, texts: list[str]) -> Iterator[list[str]]:
+        """Yield all texts at once, or in batches between which the progress bar moves."""
         if not self.show_progress:
             yield texts
             return
-        show = bar(f"Embedding {len(texts)} texts")
+        show = ProgressBar(f"Embedding {len(texts)} texts")
         for start in range(0, len(texts), _STEP):
             show(start / len(texts))
             yield texts[start : start + _STEP]
         show(1.0)
-
-    def _shaped(self, vectors: list[list[float]]) -> list[list[float]]:
-        if self.dimensions is None:
-            return vectors
-        return [_shortened(vector, self.dimensions) for vector in vectors]
 
 
 def _embed(model: "EmbeddingModel", texts: list[str]) -> list[list[float]]:
@@ -144,7 +134,7 @@ async def _aembed(model: "AsyncEmbeddingModel", texts: list[str]) -> list[list[f
 
 
 def _shortened(vector: Sequence[float], dimensions: int) -> list[float]:
-    """Return the first numbers of a vector, brought to length 1.
+    """Return the first numbers of a vector, normalized to length 1.
 
     Raises:
         LMStudioValueError: If it has fewer.

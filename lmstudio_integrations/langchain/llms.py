@@ -10,13 +10,13 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from pydantic import ConfigDict, model_validator
 
+from lmstudio_integrations._adapters.generation_settings import ResolvedCall
 from lmstudio_integrations._adapters.outcome import Outcome, ToolCallOptions
-from lmstudio_integrations._adapters.predicting import Call
 from lmstudio_integrations._adapters.retry import abatches, aresult_of, batches, result_of
 from lmstudio_integrations.langchain._batching import aresults, in_batch, results
 from lmstudio_integrations.langchain._chunks import combined_output, response_metadata, usage_metadata
 from lmstudio_integrations.langchain._errors import translated
-from lmstudio_integrations.langchain._predicting import Predicting, ls_params, own_version, refuse_several
+from lmstudio_integrations.langchain._settings import LangChainSettings, ls_params, own_version
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.chat import WirePrompt
 from lmstudio_integrations.types.results import (
@@ -31,18 +31,11 @@ if TYPE_CHECKING:
     from lmstudio_integrations.client.sync import PredictionStream
 
 
-_OF_CORE = ("tags", "metadata", "run_name", "run_id")
-"""Arguments of `generate` that are no settings."""
-
-_STREAM = {"stream": "streaming"}
-"""Core's name for it in a call, and ours."""
-
-
-class LMStudioLLM(Predicting, BaseLLM):
+class LMStudioLLM(LangChainSettings, BaseLLM):
     """Continue texts with a model in LM Studio.
 
-    For base models and prompts that bring their own template; to chat, use `ChatLMStudio`. The object is configuration
-    only, as there.
+    For base models, and for prompts that contain their own template; to chat, use `ChatLMStudio`. The object is
+    configuration only, as there.
 
     Example:
         ```python
@@ -54,7 +47,8 @@ class LMStudioLLM(Predicting, BaseLLM):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
-    _no_settings: ClassVar[frozenset[str]] = frozenset({*_OF_CORE, "n", "stream"})
+    _request_arguments: ClassVar[frozenset[str]] = frozenset({"n", "stream"})
+    _framework_arguments: ClassVar[frozenset[str]] = frozenset({"tags", "metadata", "run_name", "run_id"})
 
     @model_validator(mode="after")
     def _set_lmstudio_llm_version(self) -> Self:
@@ -68,7 +62,7 @@ class LMStudioLLM(Predicting, BaseLLM):
         callbacks: Any = None,
         **kwargs: Any,
     ) -> LLMResult:
-        """Continue texts. See `BaseLLM.generate`; its keyword arguments and the settings of the call may be mixed."""
+        """Continue texts. Takes the keyword arguments of `BaseLLM.generate` and the settings of the call."""
         called, others = self._as_called(kwargs)
         stop = called.stop if stop is None else stop
         return BaseLLM.generate(called._as_cached({}), prompts, stop, callbacks, **others)  # noqa: SLF001 - our own
@@ -80,23 +74,25 @@ class LMStudioLLM(Predicting, BaseLLM):
         callbacks: Any = None,
         **kwargs: Any,
     ) -> LLMResult:
-        """Continue texts. See `BaseLLM.agenerate`; its keyword arguments and the settings of the call may be mixed."""
+        """Continue texts. Takes the keyword arguments of `BaseLLM.agenerate` and the settings of the call."""
         called, others = self._as_called(kwargs)
         stop = called.stop if stop is None else stop
         return await BaseLLM.agenerate(called._as_cached({}), prompts, stop, callbacks, **others)  # noqa: SLF001 - our own
 
     def _as_called(self, given: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
-        """Return an object that has the settings of a call as its own, and what is none.
+        """Return an object with the settings of a call as its own, and the arguments that are no settings.
 
-        Core makes the cache's key of the object and the `stop` of the call, and of nothing else.
+        Core builds the cache key only from the object and the `stop` of the call.
         """
         with translated():
-            refuse_several(given.get("n"))
-            others = {name: value for name, value in given.items() if name in _OF_CORE}
-            settings = {_STREAM.get(name, name): value for name, value in given.items() if name not in {*_OF_CORE, "n"}}
-            if not settings:
+            arguments, own = dict(self._arguments(None, given)), vars(self)
+            arguments.pop("n", None)
+            others = {name: arguments.pop(name) for name in self._framework_arguments & arguments.keys()}
+            if "stream" in arguments:  # core's name for it in a call
+                arguments["streaming"] = arguments.pop("stream")
+            if not arguments:
                 return self, others
-            values, own = self._call_values(None, settings), vars(self)
+            values = self._merged(arguments)
             called = self.model_copy(update={name: value for name, value in values.items() if value is not own[name]})
             called._runtime = self._runtime  # noqa: SLF001 - a copy of our own kind
             return called, others
@@ -109,7 +105,7 @@ class LMStudioLLM(Predicting, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         with translated():
-            call = self._settle(stop, kwargs)
+            call = self._resolve(stop, kwargs)
             manager = run_manager if call.values["streaming"] and len(prompts) == 1 else None
             calls = [partial(self._complete, call, manager, prompt) for prompt in prompts]
             return self._result(results(calls, self._concurrency()))
@@ -122,7 +118,7 @@ class LMStudioLLM(Predicting, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         with translated():
-            call = self._settle(stop, kwargs)
+            call = self._resolve(stop, kwargs)
             manager = run_manager if call.values["streaming"] and len(prompts) == 1 else None
             calls = [partial(self._acomplete, call, manager, prompt) for prompt in prompts]
             return self._result(await aresults(calls, self._concurrency()))
@@ -142,7 +138,7 @@ class LMStudioLLM(Predicting, BaseLLM):
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
         with translated():
-            call = self._settle(stop, kwargs)
+            call = self._resolve(stop, kwargs)
             yield from self._chunks(call, run_manager, prompt)
 
     async def _astream(
@@ -153,11 +149,11 @@ class LMStudioLLM(Predicting, BaseLLM):
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
         with translated():
-            call = self._settle(stop, kwargs)
+            call = self._resolve(stop, kwargs)
             async for chunk in self._achunks(call, run_manager, prompt):
                 yield chunk
 
-    def _complete(self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
+    def _complete(self, call: ResolvedCall, manager: CallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
         """Continue a text. A manager gets each token."""
         if manager is not None:
             return _joined(list(self._chunks(call, manager, prompt)))
@@ -165,7 +161,7 @@ class LMStudioLLM(Predicting, BaseLLM):
         return self._generation(call, result.raw_content, result)
 
     async def _acomplete(
-        self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str
+        self, call: ResolvedCall, manager: AsyncCallbackManagerForLLMRun | None, prompt: str
     ) -> GenerationChunk:
         """Continue a text. A manager gets each token."""
         if manager is not None:
@@ -174,14 +170,16 @@ class LMStudioLLM(Predicting, BaseLLM):
         return self._generation(call, result.raw_content, result)
 
     @staticmethod
-    def _open(call: Call, prompt: str) -> "PredictionStream":
-        return in_batch(call.model().complete_stream(WirePrompt(prompt), **call.options()))
+    def _open(call: ResolvedCall, prompt: str) -> "PredictionStream":
+        return in_batch(call.model().complete_stream(WirePrompt(prompt), **call.request_arguments()))
 
     @staticmethod
-    async def _aopen(call: Call, prompt: str) -> "AsyncPredictionStream":
-        return call.async_model().complete_stream(WirePrompt(prompt), **call.options())
+    async def _aopen(call: ResolvedCall, prompt: str) -> "AsyncPredictionStream":
+        return call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments())
 
-    def _chunks(self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str) -> Iterator[GenerationChunk]:
+    def _chunks(
+        self, call: ResolvedCall, manager: CallbackManagerForLLMRun | None, prompt: str
+    ) -> Iterator[GenerationChunk]:
         prediction = Accumulator()
         for events in batches(partial(self._open, call, prompt), call.values["max_retries"]):
             for chunk in self._chunks_of(call, events, prediction):
@@ -190,7 +188,7 @@ class LMStudioLLM(Predicting, BaseLLM):
                 yield chunk
 
     async def _achunks(
-        self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str
+        self, call: ResolvedCall, manager: AsyncCallbackManagerForLLMRun | None, prompt: str
     ) -> AsyncIterator[GenerationChunk]:
         prediction = Accumulator()
         async for events in abatches(partial(self._aopen, call, prompt), call.values["max_retries"]):
@@ -200,7 +198,7 @@ class LMStudioLLM(Predicting, BaseLLM):
                 yield chunk
 
     def _chunks_of(
-        self, call: Call, events: Iterable[PredictionEvent], prediction: Accumulator
+        self, call: ResolvedCall, events: Iterable[PredictionEvent], prediction: Accumulator
     ) -> Iterator[GenerationChunk]:
         """Yield the chunks of events; the last one has the metadata."""
         for event in events:
@@ -212,16 +210,11 @@ class LMStudioLLM(Predicting, BaseLLM):
                 if type(event) is PredictionEnd:
                     yield self._generation(call, "", prediction.result())
 
-    def _generation(self, call: Call, text: str, result: PredictionResult) -> GenerationChunk:
+    def _generation(self, call: ResolvedCall, text: str, result: PredictionResult) -> GenerationChunk:
         """Return a generation with the metadata of its prediction."""
-        self._learn(call, result.end)
+        self._record_info(call, result.end)
         metadata = response_metadata(Outcome(result, ToolCallOptions()))
         return GenerationChunk(text=text, generation_info={**metadata, "usage_metadata": usage_metadata(result)})
-
-    def _settle(self, stop: list[str] | None, given: dict[str, Any]) -> Call:
-        refuse_several(given.pop("n", None))
-        given.pop("stream", None)
-        return self._settled(self._call_values(stop, given), {})
 
     @property
     def _llm_type(self) -> str:

@@ -1,4 +1,4 @@
-"""The one error that LlamaIndex's callers know under another name."""
+"""The error that LlamaIndex's callers catch as another class."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ class LlamaIndexToolCallError(LMStudioToolCallError, ValueError):
     """A tool call failed, was cut off, or was required and did not come. LlamaIndex's callers expect `ValueError`.
 
     Args:
-        message: The whole text, made for people.
+        message: The complete text, for people.
         raw_content: What the model wrote as the call, where known.
-        text: What the model said besides.
-        details: What `LMStudioServerError` takes.
+        text: The text of the response besides the call.
+        details: The other arguments of `LMStudioServerError`.
     """
 
     def __init__(self, message: str = "", *, raw_content: str | None = None, text: str = "", **details: Any) -> None:

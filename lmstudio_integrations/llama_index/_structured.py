@@ -1,7 +1,7 @@
-"""Structured answers by grammar, in place of core's forced tool call. Knows only what every LlamaIndex model has.
+"""Structured output by grammar, instead of core's forced tool call. Knows only what every LlamaIndex model has.
 
-Core dispatches the events of `structured_predict` in the method that is overridden here, so they are dispatched here as
-well; its spans come from the base class. The streams are core's, but for the call itself.
+Core dispatches the events of `structured_predict` in the methods that are overridden here, so this module dispatches
+them, too. The spans come from the base class. The streams are core's, except for the call itself.
 """
 
 from collections.abc import AsyncGenerator, Generator, Mapping
@@ -18,22 +18,22 @@ from pydantic import BaseModel
 
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.llama_index._callbacks import without_span
-from lmstudio_integrations.llama_index._partial import Growing, whole
-from lmstudio_integrations.llama_index._tools import response_format
+from lmstudio_integrations.llama_index._partial import PartialParser, complete_instance
+from lmstudio_integrations.llama_index._tools import format_of
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
-_OF_PROGRAMS = ("tool_required", "tool_choice", "allow_parallel_tool_calls")
-"""Arguments for core's programs, which mean nothing to a grammar."""
+_PROGRAM_ARGUMENTS = ("tool_required", "tool_choice", "allow_parallel_tool_calls")
+"""Arguments for core's programs; they have no effect on a grammar."""
 
 _dispatcher = cast("Any", instrument).get_dispatcher(__name__)
 
 
 class Structured(FunctionCallingLLM):
-    """Answers that are instances of pydantic classes.
+    """Responses that are instances of pydantic classes.
 
-    With `pydantic_program_mode` at its default, the server's grammar allows nothing else than the class's schema. The
-    other modes are core's own programs.
+    With the default `pydantic_program_mode`, the server's grammar allows nothing but the schema of the class. The other
+    modes are core's own programs.
     """
 
     def structured_predict(
@@ -47,19 +47,19 @@ class Structured(FunctionCallingLLM):
 
         Args:
             output_cls: The class.
-            prompt: What to ask.
+            prompt: The prompt.
             llm_kwargs: Settings of this call.
-            prompt_args: What to put into the prompt.
+            prompt_args: The values of the prompt's variables.
 
         Raises:
-            LMStudioStructuredOutputError: If the answer is no such instance, for example because it was cut off.
+            LMStudioStructuredOutputError: If the response is no such instance, for example because it was cut off.
         """
         if not self._by_grammar:
             result: ModelT = without_span(super().structured_predict)(output_cls, prompt, llm_kwargs, **prompt_args)
             return result
-        _started(output_cls, prompt, prompt_args)
-        response = self.chat(self._asked(prompt, prompt_args), **_call_arguments(output_cls, llm_kwargs))
-        return _ended(_instance(output_cls, response))
+        _dispatch_start(output_cls, prompt, prompt_args)
+        response = self.chat(self._messages_of(prompt, prompt_args), **_call_arguments(output_cls, llm_kwargs))
+        return _dispatch_end(_instance(output_cls, response))
 
     async def astructured_predict(
         self,
@@ -70,12 +70,14 @@ class Structured(FunctionCallingLLM):
     ) -> ModelT:
         """Return an instance of a pydantic class; see `structured_predict`."""
         if not self._by_grammar:
-            complete, left = self._with_system_prompt(prompt, prompt_args)
-            result: ModelT = await without_span(super().astructured_predict)(output_cls, complete, llm_kwargs, **left)
+            full_prompt, variables = self._with_system_prompt(prompt, prompt_args)
+            result: ModelT = await without_span(super().astructured_predict)(
+                output_cls, full_prompt, llm_kwargs, **variables
+            )
             return result
-        _started(output_cls, prompt, prompt_args)
-        response = await self.achat(self._asked(prompt, prompt_args), **_call_arguments(output_cls, llm_kwargs))
-        return _ended(_instance(output_cls, response))
+        _dispatch_start(output_cls, prompt, prompt_args)
+        response = await self.achat(self._messages_of(prompt, prompt_args), **_call_arguments(output_cls, llm_kwargs))
+        return _dispatch_end(_instance(output_cls, response))
 
     def _structured_stream_call(
         self,
@@ -86,7 +88,7 @@ class Structured(FunctionCallingLLM):
     ) -> Generator[Any, None, None]:
         if not self._by_grammar:
             return super()._structured_stream_call(output_cls, prompt, llm_kwargs, **prompt_args)
-        stream = self.stream_chat(self._asked(prompt, prompt_args), **_call_arguments(output_cls, llm_kwargs))
+        stream = self.stream_chat(self._messages_of(prompt, prompt_args), **_call_arguments(output_cls, llm_kwargs))
         return _objects(output_cls, stream)
 
     async def _structured_astream_call(
@@ -98,48 +100,48 @@ class Structured(FunctionCallingLLM):
     ) -> AsyncGenerator[Any, None]:
         if not self._by_grammar:
             return await super()._structured_astream_call(output_cls, prompt, llm_kwargs, **prompt_args)
-        asked = self._asked(prompt, prompt_args)
-        stream = await self.astream_chat(asked, **_call_arguments(output_cls, llm_kwargs))
+        messages = self._messages_of(prompt, prompt_args)
+        stream = await self.astream_chat(messages, **_call_arguments(output_cls, llm_kwargs))
         return _aobjects(output_cls, stream)
 
     @property
     def _by_grammar(self) -> bool:
         return self.pydantic_program_mode is PydanticProgramMode.DEFAULT
 
-    def _asked(self, prompt: BasePromptTemplate, prompt_args: Mapping[str, Any]) -> list[ChatMessage]:
+    def _messages_of(self, prompt: BasePromptTemplate, prompt_args: Mapping[str, Any]) -> list[ChatMessage]:
         """Return the messages of a prompt, the system prompt first."""
         return self._extend_messages(prompt.format_messages(llm=self, **prompt_args))
 
     def _with_system_prompt(
         self, prompt: PromptTemplate, prompt_args: dict[str, Any]
     ) -> tuple[PromptTemplate, dict[str, Any]]:
-        """Put the system prompt into the prompt where core's program forgets it: asked for a tool call, awaited."""
+        """Add the system prompt to the prompt, because core's awaited program for tool calls drops it."""
         if self.pydantic_program_mode is not PydanticProgramMode.FUNCTION or not self.system_prompt:
             return prompt, prompt_args
-        return cast("PromptTemplate", ChatPromptTemplate(message_templates=self._asked(prompt, prompt_args))), {}
+        return cast("PromptTemplate", ChatPromptTemplate(message_templates=self._messages_of(prompt, prompt_args))), {}
 
 
 def _call_arguments(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the arguments for `chat`; the caller's dict stays as it is."""
-    given = {name: value for name, value in (llm_kwargs or {}).items() if name not in _OF_PROGRAMS}
-    return {**given, "response_format": response_format(output_cls)}
+    """Return the arguments of `chat`; the caller's dict is not changed."""
+    given = {name: value for name, value in (llm_kwargs or {}).items() if name not in _PROGRAM_ARGUMENTS}
+    return {**given, "response_format": format_of(output_cls)}
 
 
-def _started(output_cls: type[BaseModel], prompt: PromptTemplate, prompt_args: dict[str, Any]) -> None:
+def _dispatch_start(output_cls: type[BaseModel], prompt: PromptTemplate, prompt_args: dict[str, Any]) -> None:
     _dispatcher.event(LLMStructuredPredictStartEvent(output_cls=output_cls, template=prompt, template_args=prompt_args))
 
 
-def _ended(result: ModelT) -> ModelT:
+def _dispatch_end(result: ModelT) -> ModelT:
     _dispatcher.event(LLMStructuredPredictEndEvent(output=result))
     return result
 
 
 def _instance(output_cls: type[ModelT], response: ChatResponse) -> ModelT:
-    return whole(output_cls, response.message.content or "", _stop_reason(response))
+    return complete_instance(output_cls, response.message.content or "", _stop_reason(response))
 
 
 def _stop_reason(response: ChatResponse) -> str:
-    """Return the server's word for why the answer ended; only the last chunk of a stream has it."""
+    """Return the server's stop reason; only the last chunk of a stream has one."""
     stats = response.raw.get("stats") if is_object(response.raw) else None
     return str(stats.get("stop_reason")) if is_object(stats) else "unknown"
 
@@ -147,24 +149,24 @@ def _stop_reason(response: ChatResponse) -> str:
 def _objects(
     output_cls: type[ModelT], stream: Generator[ChatResponse, None, None]
 ) -> Generator[ModelT | FlexibleModel, None, None]:
-    """Yield what there is of the instance as it grows, and at last the instance."""
-    growing = Growing(output_cls)
+    """Yield the partial instance as it grows, then the instance."""
+    parser = PartialParser(output_cls)
     reason = "unknown"
     for chunk in stream:
         reason = _stop_reason(chunk)
-        if chunk.delta and (found := growing.feed(chunk.delta)) is not None:
+        if chunk.delta and (found := parser.feed(chunk.delta)) is not None:
             yield found
-    yield whole(output_cls, growing.text, reason)
+    yield complete_instance(output_cls, parser.text, reason)
 
 
 async def _aobjects(
     output_cls: type[ModelT], stream: AsyncGenerator[ChatResponse, None]
 ) -> AsyncGenerator[ModelT | FlexibleModel, None]:
-    """Yield what there is of the instance as it grows, and at last the instance."""
-    growing = Growing(output_cls)
+    """Yield the partial instance as it grows, then the instance."""
+    parser = PartialParser(output_cls)
     reason = "unknown"
     async for chunk in stream:
         reason = _stop_reason(chunk)
-        if chunk.delta and (found := growing.feed(chunk.delta)) is not None:
+        if chunk.delta and (found := parser.feed(chunk.delta)) is not None:
             yield found
-    yield whole(output_cls, growing.text, reason)
+    yield complete_instance(output_cls, parser.text, reason)

@@ -1,4 +1,4 @@
-"""LlamaIndex's tools to OpenAI's dicts, and its answer formats to settings of a prediction. Pure."""
+"""Converts LlamaIndex's tools to OpenAI dicts, and response formats to settings of a prediction. Pure."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from lmstudio_integrations.errors import LMStudioValueError
 
 
 def openai_tools(tools: object) -> list[dict[str, Any]]:
-    """Return tools in OpenAI's form, under their own names: plain data, which events may show.
+    """Return tools as OpenAI dicts with their own names: plain data, which events may show.
 
     Raises:
-        LMStudioValueError: If one has no name, or is neither a tool of LlamaIndex nor OpenAI's dict of one.
+        LMStudioValueError: If one has no name, or is neither a LlamaIndex tool nor an OpenAI dict.
     """
     if not is_iterable(tools):
         raise LMStudioValueError(f"tools must be a list of tools, got {tools!r}")
@@ -40,7 +40,7 @@ def _openai_tool(tool: Any) -> dict[str, Any]:
 
 
 def _parameters(metadata: Any) -> dict[str, Any]:
-    """Return the schema of a tool's arguments; core's own loses that of a class which contains itself."""
+    """Return the schema of a tool's arguments. Core's own method loses the schema of a recursive class."""
     parameters: dict[str, Any] = metadata.get_parameters_dict()
     if "properties" in parameters or metadata.fn_schema is None:
         return parameters
@@ -48,35 +48,36 @@ def _parameters(metadata: Any) -> dict[str, Any]:
     return schema
 
 
-def response_format(output_cls: type[BaseModel]) -> dict[str, Any]:
-    """Return the answer format of a pydantic class: plain data, which events may show."""
+def format_of(output_cls: type[BaseModel]) -> dict[str, Any]:
+    """Return the response format of a pydantic class: plain data, which events may show."""
     return {
         "type": "json_schema",
         "json_schema": {"name": output_cls.__name__, "schema": output_cls.model_json_schema()},
     }
 
 
-def response_settings(wanted: object) -> dict[str, Any]:
-    """Return what makes the answer fit a format, by its wire key: a pydantic class, a JSON schema, or OpenAI's dicts.
+def response_settings(response_format: object) -> dict[str, Any]:
+    """Return the wire setting of a response format: a pydantic class, a JSON schema, or an OpenAI dict.
 
-    The native client checks answers that are asked for by name, with jsonschema. Here pydantic does, which takes more.
+    It is a raw setting, because the native client would check the response against the schema. Here pydantic does, and
+    accepts more.
 
     Raises:
-        LMStudioValueError: If it is none of these.
+        LMStudioValueError: If it is something else.
     """
-    match wanted:
+    match response_format:
         case None | {"type": "text"}:
             return {}
         case {"type": "json" | "gbnf"}:
-            structured = wanted
+            structured = response_format
         case _:
-            structured = {"type": "json", "jsonSchema": _schema(wanted)}
+            structured = {"type": "json", "jsonSchema": _schema(response_format)}
     return {"llm.prediction.structured": structured}
 
 
-def _schema(wanted: object) -> dict[str, Any]:
-    """Return the JSON schema of a format."""
-    schema = _unpacked(wanted) if is_object(wanted) else wanted
+def _schema(response_format: object) -> dict[str, Any]:
+    """Return the JSON schema of a response format."""
+    schema = _unpacked(response_format) if is_object(response_format) else response_format
     if is_object(schema):
         return schema
     if isinstance(schema, type) and issubclass(schema, BaseModel):
@@ -84,10 +85,10 @@ def _schema(wanted: object) -> dict[str, Any]:
     raise LMStudioValueError(f"response_format must be a pydantic class, a schema or a dict; got {schema!r}")
 
 
-def _unpacked(wanted: dict[str, Any]) -> object:
-    """Return the schema in one of OpenAI's dicts; that of its Responses API has nothing nested."""
-    kind = wanted.get("type")
+def _unpacked(response_format: dict[str, Any]) -> object:
+    """Return the schema of an OpenAI dict. In the form of the Responses API, the schema is not nested."""
+    kind = response_format.get("type")
     if kind == "json_object":
         return {"type": "object"}
-    nested = wanted.get("json_schema", wanted if kind == "json_schema" else None)
-    return nested.get("schema") or {} if is_object(nested) else wanted
+    nested = response_format.get("json_schema", response_format if kind == "json_schema" else None)
+    return nested.get("schema") or {} if is_object(nested) else response_format

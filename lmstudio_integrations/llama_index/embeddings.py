@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field
 from lmstudio_integrations._adapters.fitting import afitting, fitting
 from lmstudio_integrations._adapters.lengths import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations._adapters.retry import arepeat, repeat
-from lmstudio_integrations._adapters.runtime import Server, Wanted
+from lmstudio_integrations._adapters.runtime import Server
 from lmstudio_integrations._adapters.settings import EmbeddingLoadConfig
 from lmstudio_integrations._adapters.texts import prefixed
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 
 _NAMES = ("model", "model_name")
 _UNNAMED = "unknown"
-"""What core calls a model that has no name; here it is any model that is loaded."""
+"""Core's name of a model without a name; here, any loaded model."""
 
 _CHUNK_SIZE = "Settings.chunk_size, or the node parser's chunk_size,"
 
 _given_texts: ContextVar[Sequence[str]] = ContextVar("_given_texts", default=())
-"""The whole list of which core makes batches, for errors that name the place of a text."""
+"""The list that core splits into batches, for errors that name the index of a text."""
 
 BATCHES_AT_ONCE = 4
-"""Batches that are on their way to one model at once; each has up to 32 texts in flight."""
+"""How many batches are in flight for one model; each has up to 32 texts in flight."""
 
 
 @contextmanager
@@ -55,19 +55,19 @@ def _under_both_names(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the model under our name and under core's.
 
     Raises:
-        LMStudioValueError: If the two say different things.
+        LMStudioValueError: If the two differ.
     """
-    said = [given[name] for name in _NAMES if given.get(name) not in (None, _UNNAMED)]
-    if any(name != said[0] for name in said):
-        raise LMStudioValueError(f"model and model_name are one setting; got {said}")
-    return {"model": said[0], "model_name": said[0]} if said else {"model": None, "model_name": _UNNAMED}
+    models = [given[name] for name in _NAMES if given.get(name) not in (None, _UNNAMED)]
+    if any(name != models[0] for name in models):
+        raise LMStudioValueError(f"model and model_name are one setting; got {models}")
+    return {"model": models[0], "model_name": models[0]} if models else {"model": None, "model_name": _UNNAMED}
 
 
 class LMStudioEmbedding(PickleMixin, BaseEmbedding):
     """Embed texts with a model in LM Studio.
 
-    The object is configuration only: making one costs no connection, and it can be copied, pickled, shared by threads
-    and by event loops. `num_workers` may stay unset: how much is on its way at once is bounded per model.
+    The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
+    threads and event loops. `num_workers` is not needed: the requests in flight are limited for each model.
 
     Example:
         ```python
@@ -85,36 +85,36 @@ class LMStudioEmbedding(PickleMixin, BaseEmbedding):
     _load_settings: ClassVar[type[LoadSettings]] = EmbeddingLoadModelConfig
 
     model_name: str = Field(default=_UNNAMED)
-    """The same as `model`, under core's name."""
+    """Core's name of `model`."""
 
     embed_batch_size: Annotated[Int, Field(ge=1, le=2048)] = 100
-    """Texts of one batch; also how often a progress bar moves."""
+    """How many texts are in a batch. Core's progress bar moves with each batch."""
 
     load_config: EmbeddingLoadConfig = None
     """How to load the model, if a call of this object loads it: `EmbeddingLoadModelConfig` or a dict of its fields."""
 
     query_instruction: str = ""
-    """Put before every question; what it must be, the model's card says."""
+    """Prepended to every query. The model card says what the model expects."""
 
     text_instruction: str = ""
-    """Put before every text that is stored."""
+    """Prepended to every text that is stored."""
 
     load_policy: LoadPolicy = "explicit"
-    """`explicit` by default: an embedding model is small, and used beside a language model, whose just-in-time load
-    would evict it. See `LoadPolicy` of the language models for the others."""
+    """`explicit` by default: an embedding model is small, and the just-in-time load of a language model beside it
+    would evict it. The others are as for language models."""
 
     length_policy: LengthPolicy = "error"
-    """What to do with a text that is too long for the model: `error`; `truncate` embeds its beginning; `pass` leaves it
-    to the server, which may cut it silently."""
+    """What to do with a text that is too long for the model: `error` raises, `truncate` embeds its beginning, `pass`
+    leaves it to the server, which may cut it silently."""
 
     @classmethod
     def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Accept the names that other integrations have for our fields; `model` and `model_name` are one."""
+        """Accept the names of our fields in other integrations; `model` and `model_name` are one setting."""
         others = {name: value for name, value in values.items() if name not in _NAMES}
         return {**super()._under_own_names(with_timeouts(others)), **_under_both_names(values)}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy with other settings; `model` and `model_name` are one here as well."""
+        """Return a copy with some settings changed; `model` and `model_name` are one setting."""
         if update and any(name in update for name in _NAMES):
             update = {**update, **_under_both_names(update)}
         return super().model_copy(update=update, deep=deep)
@@ -129,49 +129,49 @@ class LMStudioEmbedding(PickleMixin, BaseEmbedding):
 
     @classmethod
     def class_name(cls) -> str:
-        """Return the name under which `to_dict` and traces know this class."""
+        """Return the name of this class in `to_dict` and traces."""
         return "LMStudioEmbedding"
 
     def load(self) -> Self:
-        """Get the model, loading it if need be; return this object.
+        """Load the model if it is not loaded; return this object.
 
         Raises:
-            LMStudioServerError: If the server cannot.
+            LMStudioServerError: If the server fails.
         """
-        server, wanted, config = self._settled()
-        self._runtime.embedding(server, wanted, config).get_info(load=True)
+        server, spec, config = self._resolve_model()
+        self._runtime.embedding(server, spec, config).get_info(load=True)
         return self
 
     async def aload(self) -> Self:
-        """Get the model, loading it if need be; return this object.
+        """Load the model if it is not loaded; return this object.
 
         Raises:
-            LMStudioServerError: If the server cannot.
+            LMStudioServerError: If the server fails.
         """
-        server, wanted, config = self._settled()
-        await self._runtime.async_embedding(server, wanted, config).get_info(load=True)
+        server, spec, config = self._resolve_model()
+        await self._runtime.async_embedding(server, spec, config).get_info(load=True)
         return self
 
-    # With its instruction, a text is another text. That is done here, above core's cache, which would otherwise hand
-    # out the vector of a text for a question of the same wording. -------------------------------------------------
+    # Instructions are prepended here, before core's cache: otherwise it would return the vector of a text for a query
+    # with the same words. -------------------------------------------------------------------------------------------
 
     def get_query_embedding(self, query: str) -> list[float]:
-        """Return the vector of a question."""
+        """Return the vector of a query."""
         return without_span(super().get_query_embedding)(*prefixed(self.query_instruction, [query]))
 
     async def aget_query_embedding(self, query: str) -> list[float]:
-        """Return the vector of a question."""
+        """Return the vector of a query."""
         return await without_span(super().aget_query_embedding)(*prefixed(self.query_instruction, [query]))
 
     def get_agg_embedding_from_queries(self, queries: list[str], agg_fn: Callable[..., Any] | None = None) -> Any:
-        """Return the mean of the vectors of several questions, or what `agg_fn` makes of them."""
+        """Return the mean of the vectors of several queries, or their aggregate by `agg_fn`."""
         with _in_batches(prefixed(self.query_instruction, queries)):
             return super().get_agg_embedding_from_queries(queries, agg_fn)
 
     async def aget_agg_embedding_from_queries(
         self, queries: list[str], agg_fn: Callable[..., Any] | None = None
     ) -> Any:
-        """Return the mean of the vectors of several questions, or what `agg_fn` makes of them."""
+        """Return the mean of the vectors of several queries, or their aggregate by `agg_fn`."""
         with _in_batches(prefixed(self.query_instruction, queries)):
             return await super().aget_agg_embedding_from_queries(queries, agg_fn)
 
@@ -189,7 +189,7 @@ class LMStudioEmbedding(PickleMixin, BaseEmbedding):
         show_progress: bool = False,  # noqa: FBT001, FBT002 - core's
         **kwargs: Any,
     ) -> list[list[float]]:
-        """Return the vectors of texts, in their order."""
+        """Return the vectors of texts, in order."""
         given = prefixed(self.text_instruction, texts)
         with _in_batches(given):
             return without_span(super().get_text_embedding_batch)(given, show_progress, **kwargs)
@@ -200,7 +200,7 @@ class LMStudioEmbedding(PickleMixin, BaseEmbedding):
         show_progress: bool = False,  # noqa: FBT001, FBT002 - core's
         **kwargs: Any,
     ) -> list[list[float]]:
-        """Return the vectors of texts, in their order."""
+        """Return the vectors of texts, in order."""
         given = prefixed(self.text_instruction, texts)
         with _in_batches(given):
             return await without_span(super().aget_text_embedding_batch)(given, show_progress, **kwargs)
@@ -226,28 +226,23 @@ class LMStudioEmbedding(PickleMixin, BaseEmbedding):
         return await self._aembed(texts)
 
     def _embed(self, texts: list[str]) -> list[list[float]]:
-        server, wanted, config = self._settled()
-        model = self._runtime.embedding(server, wanted, config)
-        with _gate(server, wanted.model).threads:
-            ask = partial(fitting, model, self._runtime, (server, wanted), self._request(texts))
-            fit = repeat(ask, self.max_retries)
-            return _counted(repeat(partial(_embed, model, fit), self.max_retries), texts)
+        server, spec, config = self._resolve_model()
+        model = self._runtime.embedding(server, spec, config)
+        with _gate(server, spec.model).threads:
+            fit = partial(fitting, model, self._runtime, (server, spec), self._request(texts))
+            fitting_texts = repeat(fit, self.max_retries)
+            return _counted(repeat(partial(_embed, model, fitting_texts), self.max_retries), texts)
 
     async def _aembed(self, texts: list[str]) -> list[list[float]]:
-        server, wanted, config = self._settled()
-        model = self._runtime.async_embedding(server, wanted, config)
-        async with _gate(server, wanted.model).tasks():
-            ask = partial(afitting, model, self._runtime, (server, wanted), self._request(texts))
-            fit = await arepeat(ask, self.max_retries)
-            return _counted(await arepeat(partial(_aembed, model, fit), self.max_retries), texts)
+        server, spec, config = self._resolve_model()
+        model = self._runtime.async_embedding(server, spec, config)
+        async with _gate(server, spec.model).tasks():
+            fit = partial(afitting, model, self._runtime, (server, spec), self._request(texts))
+            fitting_texts = await arepeat(fit, self.max_retries)
+            return _counted(await arepeat(partial(_aembed, model, fitting_texts), self.max_retries), texts)
 
     def _request(self, texts: list[str]) -> EmbeddingRequest:
         return EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, _given_texts.get())
-
-    def _settled(self) -> tuple[Server, Wanted, LoadSettings | None]:
-        values = self.__dict__
-        config = self._load_config(values)
-        return self._server(values, self._runtime), self._wanted(values, config), config
 
 
 def _embed(model: "EmbeddingModel", texts: list[str]) -> list[list[float]]:
@@ -259,14 +254,14 @@ async def _aembed(model: "AsyncEmbeddingModel", texts: list[str]) -> list[list[f
 
 
 def _counted(vectors: list[list[float]], texts: Sequence[str]) -> list[list[float]]:
-    """Return the vectors if there is one for each text; core would silently leave out the last texts."""
+    """Return the vectors if there is one for each text; core would silently drop the last texts."""
     if len(vectors) != len(texts):
         raise LMStudioProtocolError(f"the server sent {len(vectors)} vectors for {len(texts)} texts")
     return vectors
 
 
 class _Gate:
-    """Lets so many batches for one model through at once, of threads and of the tasks of each event loop."""
+    """Limits the batches in flight for one model: those of all threads, and those of the tasks of each event loop."""
 
     def __init__(self) -> None:
         self.threads = threading.BoundedSemaphore(BATCHES_AT_ONCE)

@@ -1,6 +1,5 @@
 """`LMStudio`: a LlamaIndex language model over LM Studio's native protocol."""
 
-import warnings
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,13 +24,12 @@ from pydantic import ConfigDict
 from pydantic_core import from_json
 
 from lmstudio_integrations._adapters import conversation, images
+from lmstudio_integrations._adapters.generation_settings import ChatSettings, RequestFormats, ResolvedCall
 from lmstudio_integrations._adapters.outcome import ToolCallOptions
-from lmstudio_integrations._adapters.predicting import Call, Predicting, alternatives
 from lmstudio_integrations._adapters.retry import arepeat, aresult_of, batches, repeat, result_of
-from lmstudio_integrations._adapters.tool_settings import is_required, original_names, tool_settings
 from lmstudio_integrations._typeguards import is_object
-from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
-from lmstudio_integrations.llama_index import _messages, _tools, _windows
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.llama_index import _context_windows, _messages, _tools
 from lmstudio_integrations.llama_index._callbacks import (
     CORE_ARGUMENTS,
     checked_before_spans,
@@ -44,7 +42,7 @@ from lmstudio_integrations.llama_index._names import with_timeouts
 from lmstudio_integrations.llama_index._pickling import PickleMixin
 from lmstudio_integrations.llama_index._streams import AsyncChunks, AsyncSource, chunks
 from lmstudio_integrations.llama_index._structured import Structured
-from lmstudio_integrations.types._numbers import Count, LogProbs, OrOff
+from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.chat import WirePrompt
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.results import PredictionEnd, PredictionEvent, PredictionResult
@@ -54,38 +52,33 @@ if TYPE_CHECKING:
     from lmstudio_integrations.client.sync import PredictionStream
     from lmstudio_integrations.types.models import ModelInstanceInfo
 
-_EXTRAS = ("tools", "tool_choice", "parallel_tool_calls", "response_format")
-"""Call arguments that are no fields."""
-
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    """A prediction that is ready to be asked for: a conversation, or a text to be continued.
+class _Request:
+    """A prediction that is ready to be sent: the next message of a conversation, or the continuation of a text.
 
     Attributes:
         call: The settings.
-        options: What the caller expects of tool calls.
         pending: The conversation; `None` if a text is to be continued.
-        sources: What must be uploaded for it.
+        sources: The images that must be uploaded for it.
         prompt: The text.
     """
 
-    call: Call
-    options: ToolCallOptions
+    call: ResolvedCall
     pending: Sequence[conversation.PendingMessage] | None = None
     sources: Sequence[conversation.ImageSource] = ()
     prompt: str = ""
 
 
 @checked_before_spans
-class LMStudio(PickleMixin, Predicting, Structured):
+class LMStudio(PickleMixin, ChatSettings, Structured):
     """A language model in LM Studio.
 
-    The object is configuration only: making one costs no connection, and it can be copied, pickled, shared by threads
-    and by event loops. Every setting may also be given to a call.
+    The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
+    threads and event loops. Every setting is also a call argument.
 
-    LlamaIndex copies the context window when an engine, an agent or a memory is built; call `load()` before that, or
-    say `context_length` or `context_window`.
+    LlamaIndex copies the context window when an engine, an agent or a memory is built. Call `load()` before that, or
+    set `context_length` or `context_window`.
 
     Example:
         ```python
@@ -99,40 +92,24 @@ class LMStudio(PickleMixin, Predicting, Structured):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
 
-    _no_settings: ClassVar[frozenset[str]] = CORE_ARGUMENTS.union(_EXTRAS)
+    _framework_arguments: ClassVar[frozenset[str]] = CORE_ARGUMENTS
+    _formats: ClassVar[RequestFormats] = _tools
     _not_in_call: ClassVar[frozenset[str]] = frozenset(
         {"callback_manager", "rate_limiter", "system_prompt", "messages_to_prompt", "completion_to_prompt"}
         | {"output_parser", "pydantic_program_mode", "query_wrapper_prompt"}
         | {"context_window", "is_function_calling_model", "unload_on_close"}
     )
 
-    send_reasoning: bool = False
-    """Whether earlier thoughts are sent back to the model, in `<think>` tags."""
-
-    logprobs: bool | None = None
-    """Whether responses have the tokens' log-probabilities."""
-
-    top_logprobs: OrOff[LogProbs] | None = None
-    """For how many alternatives of each token, 0 to 100; implies `logprobs`, unless it is `False`."""
-
-    allow_image_download: bool = False
-    """Whether images with an http or https URL are downloaded, by this process, and uploaded. At most 20 MB and five
-    redirects each, from public addresses only; within `timeout` if that is set, else 30 seconds each."""
-
-    allow_private_image_hosts: bool = False
-    """Whether they are downloaded from addresses that are not public, too: this machine, the local network. Only for
-    messages that you trust."""
-
     context_window: Count | None = None
-    """The window that LlamaIndex is to reckon with, in tokens. Without it: that of the loaded model once it is known,
-    else `context_length`, else LlamaIndex's default of 3,900."""
+    """The context window that LlamaIndex assumes, in tokens. Unset: that of the loaded model once it is known, else
+    `context_length`, else LlamaIndex's default of 3,900."""
 
     is_function_calling_model: bool = True
-    """Whether LlamaIndex may offer tools. `False` makes it choose ReAct agents and programs in plain text."""
+    """Whether LlamaIndex may pass tools. `False` makes it choose ReAct agents and programs in plain text."""
 
     @classmethod
     def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Accept the names that other LlamaIndex integrations have for our fields."""
+        """Accept the names of our fields in other LlamaIndex integrations."""
         given = dict(values)
         more: Any = given.pop("additional_kwargs", None) or {}
         if not is_object(more):
@@ -141,107 +118,95 @@ class LMStudio(PickleMixin, Predicting, Structured):
 
     @classmethod
     def class_name(cls) -> str:
-        """Return the name under which `to_dict` and traces know this class."""
+        """Return the name of this class in `to_dict` and traces."""
         return "LMStudio"
 
-    # What LlamaIndex wants to know ----------------------------------------------------------------------------------
+    # Metadata -------------------------------------------------------------------------------------------------------
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What LlamaIndex goes by. Never asks the server; see `load`."""
-        return LLMMetadata(**self._described(_windows.hand_out(self._window_key(), self._window())))
+        """What LlamaIndex assumes about the model. Makes no request; see `load`."""
+        context_window = _context_windows.advertise(self._context_key(), self._context_window())
+        return LLMMetadata(**self._metadata_fields(context_window))
 
     def to_payload(self) -> dict[str, Any]:
         """Return what events and traces show of this object: no secrets."""
-        known = self._described(self._window())
-        return {"class_name": self.class_name(), **known, "model": self.model, "temperature": self.temperature}
+        fields = self._metadata_fields(self._context_window())
+        return {"class_name": self.class_name(), **fields, "model": self.model, "temperature": self.temperature}
 
-    def _described(self, window: int) -> dict[str, Any]:
-        """Return the fields of the metadata."""
+    def _metadata_fields(self, context_window: int) -> dict[str, Any]:
         return {
-            "context_window": window,
-            # What is left of the window is LlamaIndex's room for the prompt; without any, its engines refuse to work.
-            "num_output": min(self.max_tokens or DEFAULT_NUM_OUTPUTS, window // 2),
+            "context_window": context_window,
+            # LlamaIndex subtracts this from the context window to get the room for the prompt. Its engines fail
+            # without any.
+            "num_output": min(self.max_tokens or DEFAULT_NUM_OUTPUTS, context_window // 2),
             "is_chat_model": True,
             "is_function_calling_model": self.is_function_calling_model,
             "model_name": self.model or "unknown",
             "system_role": MessageRole.SYSTEM,
         }
 
-    def _window(self) -> int:
+    def _context_window(self) -> int:
         config = self.load_config
-        asked = self.context_length or (config.context_length if isinstance(config, LlmLoadModelConfig) else None)
-        return self.context_window or _windows.learnt(self._window_key()) or asked or DEFAULT_CONTEXT_WINDOW
+        configured = self.context_length or (config.context_length if isinstance(config, LlmLoadModelConfig) else None)
+        recorded = _context_windows.recorded(self._context_key())
+        return self.context_window or recorded or configured or DEFAULT_CONTEXT_WINDOW
 
-    def _window_key(self) -> _windows.Key:
-        return _windows.key_of(self.host, self.model)
+    def _context_key(self) -> _context_windows.Key:
+        return _context_windows.key_of(self.host, self.model)
 
     def load(self) -> Self:
-        """Get the model, loading it if need be, and learn its context window; return this object.
+        """Record the context window of the model, which is loaded if necessary; return this object.
 
         Raises:
-            LMStudioServerError: If the server cannot.
+            LMStudioServerError: If the server fails.
         """
-        call = self._own()
-        return self._learnt(repeat(partial(call.model().get_info, load=True), self.max_retries))
+        model = self._resolve_call({}).model()
+        return self._record_context_window(repeat(partial(model.get_info, load=True), self.max_retries))
 
     async def aload(self) -> Self:
-        """Get the model, loading it if need be, and learn its context window; return this object.
+        """Record the context window of the model, which is loaded if necessary; return this object.
 
         Raises:
-            LMStudioServerError: If the server cannot.
+            LMStudioServerError: If the server fails.
         """
-        call = self._own()
-        return self._learnt(await arepeat(partial(call.async_model().get_info, load=True), self.max_retries))
+        model = self._resolve_call({}).async_model()
+        return self._record_context_window(await arepeat(partial(model.get_info, load=True), self.max_retries))
 
     def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of a text, as the model has them.
+        """Return the tokens of a text, from the model's own tokenizer.
 
         Raises:
-            LMStudioServerError: If the server cannot answer.
+            LMStudioServerError: If the server fails.
         """
-        return self._own().model().tokenize(text)
+        return self._resolve_call({}).model().tokenize(text)
 
     async def atokenize(self, text: str) -> list[int]:
-        """Return the tokens of a text, as the model has them.
+        """Return the tokens of a text, from the model's own tokenizer.
 
         Raises:
-            LMStudioServerError: If the server cannot answer.
+            LMStudioServerError: If the server fails.
         """
-        return await self._own().async_model().tokenize(text)
+        return await self._resolve_call({}).async_model().tokenize(text)
 
-    def _own(self) -> Call:
-        """Return a call with nothing but the object's own settings."""
-        return self._settled(self.__dict__, {})
-
-    def _learnt(self, info: "ModelInstanceInfo") -> Self:
-        _windows.learn(self._window_key(), info.context_length)
+    def _record_context_window(self, info: "ModelInstanceInfo") -> Self:
+        _context_windows.record(self._context_key(), info.context_length)
         return self
 
-    def _learn(self, call: Call, end: PredictionEnd) -> None:
+    def _record_end(self, call: ResolvedCall, end: PredictionEnd) -> None:
+        """Record what the server reported about the model at the end of a prediction."""
         info = end.model_info
-        window = info.get("contextLength")
-        if isinstance(window, int):
-            _windows.learn(_windows.key_of(call.values["host"], call.values["model"]), window)
-        if call.config.raw_tools and info.get("trainedForToolUse") is False:
-            self._tell_untrained(call, info)
-
-    def _tell_untrained(self, call: Call, info: Mapping[str, Any]) -> None:
-        """Warn once that a model was not taught what it is asked for."""
-        facts = call.runtime.learn(call.server, call.wanted, info)
-        if not facts.warned:
-            facts.warned = True
-            warnings.warn(
-                f"{info.get('modelKey')} was not trained for tool use; its calls may be wrong or missing",
-                LMStudioConfigWarning,
-                stacklevel=2,
-            )
+        context_length = info.get("contextLength")
+        if isinstance(context_length, int):
+            key = _context_windows.key_of(call.values["host"], call.values["model"])
+            _context_windows.record(key, context_length)
+        call.record_info(info)
 
     # Chat -----------------------------------------------------------------------------------------------------------
 
     @observed_chat
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """Ask for the next message of a conversation.
+        """Generate the next message of a conversation.
 
         Args:
             messages: The conversation.
@@ -250,60 +215,63 @@ class LMStudio(PickleMixin, Predicting, Structured):
 
         Raises:
             LMStudioValueError: If a setting is unknown, or a message cannot be sent.
-            LMStudioServerError: If the server cannot answer.
+            LMStudioServerError: If the server fails.
             LlamaIndexToolCallError: If a tool call failed, or was required and did not come.
         """
-        job = self._chat_job(messages, kwargs)
-        return chat_response(self._result(job), job.options)
+        request = self._chat_request(messages, kwargs)
+        return chat_response(self._generate(request), _options(request.call))
 
     @observed_chat
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """Ask for the next message of a conversation; see `chat`."""
-        job = self._chat_job(messages, kwargs)
-        return chat_response(await self._aresult(job), job.options)
+        """Generate the next message of a conversation; see `chat`."""
+        request = self._chat_request(messages, kwargs)
+        return chat_response(await self._agenerate(request), _options(request.call))
 
     @observed_chat
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
-        """Ask for the next message of a conversation, piece by piece; see `chat`. Leaving it stops the server."""
-        job = self._chat_job(messages, kwargs)
-        return chunks(self._batches(job), job.options, ResponseBuilder.chat_chunk, partial(self._learn, job.call))
+        """Stream the next message of a conversation; see `chat`. Closing the stream stops the server."""
+        request = self._chat_request(messages, kwargs)
+        end = partial(self._record_end, request.call)
+        return chunks(self._batches(request), _options(request.call), ResponseBuilder.chat_chunk, end)
 
     @observed_chat
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
-        """Ask for the next message of a conversation, piece by piece; see `chat`. Leaving it stops the server."""
-        job = self._chat_job(messages, kwargs)
-        return AsyncChunks(self._source(job), job.options, ResponseBuilder.chat_chunk, partial(self._learn, job.call))
+        """Stream the next message of a conversation; see `chat`. Closing the stream stops the server."""
+        request = self._chat_request(messages, kwargs)
+        end = partial(self._record_end, request.call)
+        return AsyncChunks(self._source(request), _options(request.call), ResponseBuilder.chat_chunk, end)
 
     # Completion -----------------------------------------------------------------------------------------------------
 
     @observed_completion
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - core's
-        """Answer a prompt.
+        """Respond to a prompt.
 
         Args:
             prompt: The prompt.
-            formatted: Whether it is a text to be continued as it stands. Otherwise it is one turn of a user, in the
+            formatted: Whether the prompt is a text to continue as it is. Otherwise it becomes a user's message in the
                 model's chat template, unless `completion_to_prompt` formats it.
             kwargs: See `chat`.
 
         Raises:
-            LMStudioValueError: If a setting is unknown, or the prompt is no string.
-            LMStudioServerError: If the server cannot answer.
+            LMStudioValueError: If a setting is unknown, or the prompt is not a string.
+            LMStudioServerError: If the server fails.
         """
-        job = self._completion_job(prompt, formatted, kwargs)
-        return completion_response(self._result(job), job.options)
+        request = self._completion_request(prompt, formatted, kwargs)
+        return completion_response(self._generate(request), _options(request.call))
 
     @observed_completion
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - core's
-        """Answer a prompt; see `complete`."""
-        job = self._completion_job(prompt, formatted, kwargs)
-        return completion_response(await self._aresult(job), job.options)
+        """Respond to a prompt; see `complete`."""
+        request = self._completion_request(prompt, formatted, kwargs)
+        return completion_response(await self._agenerate(request), _options(request.call))
 
     @observed_completion
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:  # noqa: FBT001, FBT002 - core's
-        """Answer a prompt, piece by piece; see `complete`. Leaving it stops the server."""
-        job = self._completion_job(prompt, formatted, kwargs)
-        return chunks(self._batches(job), job.options, ResponseBuilder.completion_chunk, partial(self._learn, job.call))
+        """Stream the response to a prompt; see `complete`. Closing the stream stops the server."""
+        request = self._completion_request(prompt, formatted, kwargs)
+        end = partial(self._record_end, request.call)
+        return chunks(self._batches(request), _options(request.call), ResponseBuilder.completion_chunk, end)
 
     @observed_completion
     async def astream_complete(
@@ -312,82 +280,59 @@ class LMStudio(PickleMixin, Predicting, Structured):
         formatted: bool = False,  # noqa: FBT001, FBT002 - core's
         **kwargs: Any,
     ) -> CompletionResponseAsyncGen:
-        """Answer a prompt, piece by piece; see `complete`. Leaving it stops the server."""
-        job = self._completion_job(prompt, formatted, kwargs)
-        return AsyncChunks(
-            self._source(job), job.options, ResponseBuilder.completion_chunk, partial(self._learn, job.call)
-        )
+        """Stream the response to a prompt; see `complete`. Closing the stream stops the server."""
+        request = self._completion_request(prompt, formatted, kwargs)
+        end = partial(self._record_end, request.call)
+        return AsyncChunks(self._source(request), _options(request.call), ResponseBuilder.completion_chunk, end)
 
-    # How a call is made: none of this is decorated, so that every call is told once ---------------------------------
+    # Requests. Nothing here is decorated, so that callbacks see each call once --------------------------------------
 
-    def _chat_job(self, messages: Sequence[ChatMessage], given: Mapping[str, Any]) -> _Job:
-        call, options = self._settle(given)
+    def _chat_request(self, messages: Sequence[ChatMessage], given: Mapping[str, Any]) -> _Request:
+        call = self._resolve_call(given)
         pending = _messages.to_pending(messages, send_reasoning=call.values["send_reasoning"])
         sources = conversation.images(pending)
         images.check_allowed(sources, allowed=call.values["allow_image_download"])
-        return _Job(call, options, pending, sources)
+        return _Request(call, pending, sources)
 
-    def _completion_job(self, prompt: str, formatted: bool, given: Mapping[str, Any]) -> _Job:  # noqa: FBT001 - core's
+    def _completion_request(self, prompt: str, formatted: bool, given: Mapping[str, Any]) -> _Request:  # noqa: FBT001 - core's
         if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise LMStudioValueError(f"the prompt must be a string; got {prompt!r}")
         to_prompt = self.completion_to_prompt
         if not (formatted or to_prompt is None or to_prompt is default_completion_to_prompt):
             prompt, formatted = to_prompt(prompt), True
         if not formatted:
-            return self._chat_job([ChatMessage(role=MessageRole.USER, content=prompt)], given)
-        call, options = self._settle(given)
-        return _Job(call, options, prompt=prompt)
+            return self._chat_request([ChatMessage(role=MessageRole.USER, content=prompt)], given)
+        return _Request(self._resolve_call(given), prompt=prompt)
 
-    def _settle(self, given: Mapping[str, Any]) -> tuple[Call, ToolCallOptions]:
-        """Settle the settings of a call."""
-        extras = {name: given[name] for name in _EXTRAS if name in given}
-        values = self._values({name: value for name, value in given.items() if name not in extras})
-        more: dict[str, Any] = {}
-        options = ToolCallOptions()
-        if extras:
-            offered = _tools.openai_tools(extras.get("tools") or ())
-            more = tool_settings(offered, extras.get("tool_choice"))
-            options = ToolCallOptions(
-                required=is_required(more),
-                parallel=extras.get("parallel_tool_calls") is not False,
-                names=original_names(offered),
-            )
-            raw = _tools.response_settings(extras.get("response_format"))
-            more |= {"raw": {**(values["extra"] or {}), **raw}} if raw else {}
-        top = alternatives(values)
-        if top is not None:
-            more["log_probs"] = top
-        return self._settled(values, more), options
-
-    def _result(self, job: _Job) -> PredictionResult:
-        result = result_of(partial(self._open, job), job.call.values["max_retries"])
-        self._learn(job.call, result.end)
+    def _generate(self, request: _Request) -> PredictionResult:
+        result = result_of(partial(self._open, request), request.call.values["max_retries"])
+        self._record_end(request.call, result.end)
         return result
 
-    async def _aresult(self, job: _Job) -> PredictionResult:
-        result = await aresult_of(partial(self._aopen, job), job.call.values["max_retries"])
-        self._learn(job.call, result.end)
+    async def _agenerate(self, request: _Request) -> PredictionResult:
+        result = await aresult_of(partial(self._aopen, request), request.call.values["max_retries"])
+        self._record_end(request.call, result.end)
         return result
 
-    def _batches(self, job: _Job) -> Generator[list[PredictionEvent]]:
-        return batches(partial(self._open, job), job.call.values["max_retries"])
+    def _batches(self, request: _Request) -> Generator[list[PredictionEvent]]:
+        return batches(partial(self._open, request), request.call.values["max_retries"])
 
-    def _source(self, job: _Job) -> AsyncSource:
-        return AsyncSource(partial(self._aopen, job), job.call.values["max_retries"])
+    def _source(self, request: _Request) -> AsyncSource:
+        return AsyncSource(partial(self._aopen, request), request.call.values["max_retries"])
 
-    def _open(self, job: _Job) -> "PredictionStream":
-        options = job.call.options()
-        if job.pending is None:
-            return job.call.model().complete_stream(WirePrompt(job.prompt), **options)
-        model, handles = images.upload(job.call, job.sources)
-        return model.respond_stream(conversation.to_wire(job.pending, handles), **options)
+    def _open(self, request: _Request) -> "PredictionStream":
+        options = request.call.request_arguments()
+        if request.pending is None:
+            return request.call.model().complete_stream(WirePrompt(request.prompt), **options)
+        model, handles = images.upload(request.call, request.sources)
+        return model.respond_stream(conversation.to_wire(request.pending, handles), **options)
 
-    async def _aopen(self, job: _Job) -> "AsyncPredictionStream":
-        options = job.call.options()
-        if job.pending is None:
-            return job.call.async_model().complete_stream(WirePrompt(job.prompt), **options)
-        model, handles = await images.aupload(job.call, job.sources)
-        return model.respond_stream(conversation.to_wire(job.pending, handles), **options)
+    async def _aopen(self, request: _Request) -> "AsyncPredictionStream":
+        options = request.call.request_arguments()
+        if request.pending is None:
+            return request.call.async_model().complete_stream(WirePrompt(request.prompt), **options)
+        model, handles = await images.aupload(request.call, request.sources)
+        return model.respond_stream(conversation.to_wire(request.pending, handles), **options)
 
     # Tools ----------------------------------------------------------------------------------------------------------
 
@@ -401,7 +346,7 @@ class LMStudio(PickleMixin, Predicting, Structured):
         tool_required: bool = False,  # noqa: FBT001, FBT002 - core's
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Return the arguments for `chat` that offer tools; the history is copied."""
+        """Return the arguments of `chat` with the tools; the history is copied."""
         messages = list(chat_history or ())
         if user_msg is not None:
             message = ChatMessage(role=MessageRole.USER, content=user_msg) if isinstance(user_msg, str) else user_msg
@@ -424,7 +369,7 @@ class LMStudio(PickleMixin, Predicting, Structured):
         error_on_no_tool_call: bool = True,  # noqa: FBT001, FBT002 - core's
         **kwargs: Any,  # noqa: ARG002 - core's
     ) -> list[ToolSelection]:
-        """Return the tool calls of a response, or of a chunk; unfinished arguments are read as far as they go.
+        """Return the tool calls of a response or a chunk; unfinished arguments are parsed as far as possible.
 
         Raises:
             LlamaIndexToolCallError: If there are none, unless `error_on_no_tool_call` is false.
@@ -434,14 +379,22 @@ class LMStudio(PickleMixin, Predicting, Structured):
             raise LlamaIndexToolCallError("the model called no tool", text=response.message.content or "")
         return [
             ToolSelection(
-                tool_id=call.tool_call_id or "", tool_name=call.tool_name, tool_kwargs=_so_far(call.tool_kwargs)
+                tool_id=call.tool_call_id or "",
+                tool_name=call.tool_name,
+                tool_kwargs=_partial_arguments(call.tool_kwargs),
             )
             for call in calls
         ]
 
 
-def _so_far(arguments: dict[str, Any] | str) -> dict[str, Any]:
-    """Return the arguments of a call, of an unfinished one as far as they have come."""
+def _options(call: ResolvedCall) -> ToolCallOptions:
+    """Return how the responses of a call are built."""
+    required, parallel, names = call.tool_use
+    return ToolCallOptions(required=required, parallel=parallel, names=names)
+
+
+def _partial_arguments(arguments: dict[str, Any] | str) -> dict[str, Any]:
+    """Return the arguments of a call, of an unfinished one as far as possible."""
     if not isinstance(arguments, str):
         return arguments
     try:

@@ -4,14 +4,14 @@ from functools import lru_cache
 
 from lmstudio_integrations.llama_index.llms import LMStudio
 
-_REMEMBERED = 4096
+_CACHE_SIZE = 4096
 
 
 class LMStudioTokenizer:
-    """Turns texts into tokens as the model does, by asking the server.
+    """Tokenizes texts with the model's own tokenizer, on the server.
 
-    Without it, LlamaIndex counts with a tokenizer of OpenAI's, and prompts that it believes to fit may not. Each new
-    text is a round trip; texts that were seen before are not asked for again.
+    LlamaIndex's default is a tokenizer of OpenAI, whose counts may be too low for the context window. Each new text is
+    a round trip; the results of recent texts are cached.
 
     Args:
         llm: The model.
@@ -26,17 +26,17 @@ class LMStudioTokenizer:
 
     def __init__(self, llm: LMStudio) -> None:
         self.llm = llm
-        self._tokens = lru_cache(_REMEMBERED)(self._ask)
+        self._tokens = lru_cache(_CACHE_SIZE)(self._tokenize)
 
     def __call__(self, text: str) -> list[int]:
         """Return the tokens of a text.
 
         Raises:
-            LMStudioServerError: If the server cannot answer.
+            LMStudioServerError: If the server fails.
         """
         return list(self._tokens(text)) if text else []
 
-    def _ask(self, text: str) -> tuple[int, ...]:
+    def _tokenize(self, text: str) -> tuple[int, ...]:
         return tuple(self.llm.tokenize(text))
 
     def __reduce__(self) -> tuple[type["LMStudioTokenizer"], tuple[LMStudio]]:

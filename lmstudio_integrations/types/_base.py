@@ -1,4 +1,4 @@
-"""The base of every pydantic type: snake_case in Python, camelCase on the wire, lenient on input."""
+"""The base of every pydantic type: snake_case in Python, camelCase on the wire, lenient input."""
 
 import json
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from pydantic_core import PydanticSerializationError
 class WireModel(BaseModel):
     """A value of the protocol.
 
-    Reads both spellings and skips fields that it does not know, because servers grow faster than clients.
-    Only what was set is written, under the wire's names; `None` counts as not set where the wire knows no null.
+    Reads both spellings and ignores unknown fields, because servers are updated before clients. Writes only what was
+    set, with the wire's names. `None` counts as unset, except in the fields of `nullable`.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
@@ -27,10 +27,10 @@ class WireModel(BaseModel):
     )
 
     nullable: ClassVar[frozenset[str]] = frozenset({"device_identifier"})
-    """Fields whose null means something (protocol §0); every other one is absent instead."""
+    """Fields in which the wire uses null; any other field is left out instead."""
 
     def model_post_init(self, _context: Any, /) -> None:
-        """Count fields without value as not set."""
+        """Count fields that are `None` as unset."""
         for name, value in self.__dict__.items():
             if value is None and name not in self.nullable:
                 self.__pydantic_fields_set__.discard(name)
@@ -48,7 +48,7 @@ class WireModel(BaseModel):
         """Return the wire form as JSON text."""
         try:
             return self.model_dump_json(by_alias=True, exclude_unset=True)
-        except PydanticSerializationError:  # a lone surrogate, which only an escape can carry
+        except PydanticSerializationError:  # a lone surrogate, which JSON can only hold as an escape
             return json.dumps(self.to_dict(), separators=(",", ":"), allow_nan=False)
 
     def __str__(self) -> str:
@@ -57,7 +57,7 @@ class WireModel(BaseModel):
 
 
 class TaggedModel(WireModel):
-    """A member of a union. Its tag (`type` or `role`) has a default and is written all the same."""
+    """A member of a union. Its tag (`type` or `role`) is always written, even with its default value."""
 
     def model_post_init(self, _context: Any, /) -> None:
         """Count the tag as set."""

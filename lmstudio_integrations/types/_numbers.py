@@ -1,7 +1,7 @@
-"""Types of settings whose value is a number, or is off; shared by the native settings and the adapters' fields.
+"""Types of settings whose value is a number, or `False` for off. The configs and the adapters' fields use them.
 
-pydantic would take `True` for 1 and, where `False` is allowed, 0 for `False`. Here a number stays a number: only the
-boolean `False` switches a setting off, and no boolean stands for a number.
+pydantic reads `True` as 1 and, where `False` is allowed, 0 as `False`. Here only the boolean `False` switches a setting
+off, and no boolean is a number.
 """
 
 from typing import Annotated, Literal, TypeVar
@@ -10,12 +10,12 @@ from pydantic import AllowInfNan, BeforeValidator, Discriminator, Field, Tag
 
 ValueT = TypeVar("ValueT")
 OR_FALSE = "value or False"
-"""Stands after the name of an `OrOff` in pydantic's errors."""
+"""Follows the name of an `OrOff` setting in pydantic's errors."""
 
 
 def _number(value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError("a number is wanted, not a truth value")  # noqa: TRY004 - pydantic collects value errors
+        raise ValueError("must be a number, not a boolean")  # noqa: TRY004 - pydantic collects value errors
     return value
 
 
@@ -29,7 +29,8 @@ Fraction = Annotated[Float, Field(ge=0, le=1)]
 Count = Annotated[Int, Field(ge=1)]
 Natural = Annotated[Int, Field(ge=0)]
 LogProbs = Annotated[Int, Field(ge=0, le=100)]
+TopK = Annotated[Int, Field(ge=-1, le=500)]
 Seconds = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 
 OrOff = Annotated[Annotated[ValueT, Tag(OR_FALSE)] | Annotated[Literal[False], Tag("off")], Discriminator(_tag)]
-"""A value, or `False` for off. The choice is made before validation, so a wrong value is one error and never off."""
+"""A value, or `False` for off. A tag chooses before validation, so a wrong value is one error and is never off."""

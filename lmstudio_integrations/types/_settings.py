@@ -1,14 +1,14 @@
-"""The base of the settings: names in Python, keys on the wire, and the way between them (protocol §5.4).
+"""The base of the configs: translates fields to wire keys and back, and explains wrong input.
 
-Which setting has which key is written at the fields in `config.py`; nothing here names one.
+The fields, with their keys, are in `config.py`. How values are encoded: `docs/protocol.md#value-encodings`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Self, cast
+from typing import Annotated, Any, ClassVar, Self, cast
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from lmstudio_integrations._secrets import without_secrets
@@ -23,8 +23,8 @@ from lmstudio_integrations.types._numbers import OR_FALSE
 class Kv:
     """The wire key of a setting.
 
-    With `checkbox`, the value travels as `{"checked": true, "value": …}`. With `off`, `False` switches the setting off,
-    and `off` is sent: beside an empty checkbox, which wants a value even so, or alone.
+    With `checkbox`, the value is sent as `{"checked": true, "value": …}`. With `off`, `False` switches the setting off,
+    and `off` is sent: alone, or as the value that even an unchecked checkbox must have.
     """
 
     key: str
@@ -40,13 +40,13 @@ class Kv:
     def decode(self, value: Any) -> Any:
         """Return the value of a wire form; `None` for a checkbox that is off."""
         if self.checkbox and is_object(value):
-            # The official Python SDK writes "off" as {"checked": true, "value": false} (protocol §5.4).
+            # The official Python SDK sends {"checked": true, "value": false} for off.
             return value.get("value") if value.get("checked") and value.get("value") is not False else None
         return value
 
 
 class WrittenModel(WireModel):
-    """A value that people write, and mistype: what it does not know is an error, with the nearest known name."""
+    """A value that people write by hand. An unknown name is an error that suggests the nearest known one."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False, extra="forbid")
 
@@ -54,12 +54,12 @@ class WrittenModel(WireModel):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            found = without_secrets(error)
+            problems = without_secrets(error)
         else:
             return
-        raise self._refusal(fields, found) from found
+        raise self._input_error(fields, problems) from problems
 
-    # Pydantic builds values without it, so that it can still say where in a value within a value the fault is.
+    # Pydantic builds nested values without this constructor, so its errors keep the location of the wrong value.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
 
     @classmethod
@@ -67,41 +67,45 @@ class WrittenModel(WireModel):
         """Build the value from a dict with either spelling.
 
         Raises:
-            LMStudioValueError: If a name is unknown (the nearest known one is suggested), or a value cannot be.
+            LMStudioValueError: If a name is unknown (the nearest known one is suggested), or a value is invalid.
         """
-        fields = _as_mapping(data, cls.__name__)
+        fields: object = data
+        if not is_mapping(fields):
+            raise LMStudioValueError(f"expected a {cls.__name__} or a dict, got {data!r}")
         try:
             return super().from_dict(fields)
         except ValidationError as error:
-            found = without_secrets(error)
-        raise cls._refusal(fields, found) from found
+            problems = without_secrets(error)
+        raise cls._input_error(fields, problems) from problems
 
     @classmethod
-    def _refusal(cls, fields: Mapping[str, Any], error: ValidationError) -> LMStudioValueError:
-        cls._check_names(fields)
+    def _input_error(cls, fields: Mapping[str, Any], error: ValidationError) -> LMStudioValueError:
+        cls._reject_unknown_names(fields)
         return LMStudioValueError(_explain(error))
 
     @classmethod
-    def _check_names(cls, fields: Mapping[str, Any]) -> None:
-        check_names(fields, cls)
+    def _reject_unknown_names(cls, fields: Mapping[str, Any]) -> None:
+        reject_unknown_names(fields, cls)
 
 
 class Settings(WrittenModel):
-    """A group of settings; all optional, and only those that are set are sent."""
+    """A config: all settings are optional, and only those that are set are sent."""
 
     def model_post_init(self, _context: Any, /) -> None:
-        """Leave `None` as it was given: laid over other settings, it unsets."""
+        """Keep an explicit `None`: it unsets the setting of another config in `merged`."""
 
-    raw: dict[str, Any] | None = None
-    """Further settings by their full wire keys; the named fields win over them."""
+    raw: Annotated[
+        dict[str, Any] | None,
+        Field(description="Further settings by their full wire keys. The named fields take precedence."),
+    ] = None
 
     @classmethod
     def parse(cls, value: Self | Mapping[str, Any] | None) -> Self:
         """Accept an instance, a dict with either spelling, or nothing.
 
         Raises:
-            LMStudioValueError: If a name is unknown (the nearest known one is suggested), a value cannot be, or
-                settings do not go together.
+            LMStudioValueError: If a name is unknown (the nearest known one is suggested), a value is invalid, or
+                settings contradict each other.
         """
         if value is None:
             settings: Self = _unset(cls)
@@ -113,21 +117,21 @@ class Settings(WrittenModel):
         return settings
 
     def check_together(self) -> None:
-        """Refuse settings that do not go together.
+        """Reject settings that contradict each other.
 
         Raises:
-            LMStudioValueError: If two of them exclude each other, or one lacks another.
+            LMStudioValueError: If two of them exclude each other, or one needs another.
         """
 
     def merged(self, other: Self) -> Self:
-        """Return these settings with those that `other` sets laid over them; an explicit `None` unsets."""
-        ours, theirs = self._set_fields(), other._set_fields()
+        """Return a config in which the settings of `other` override these; an explicit `None` unsets."""
+        merged = {name: getattr(config, name) for config in (self, other) for name in config.model_fields_set}
         if self.raw and other.raw:
-            theirs["raw"] = {**self.raw, **other.raw}
-        return type(self)(**{**ours, **theirs})
+            merged["raw"] = {**self.raw, **other.raw}
+        return type(self)(**merged)
 
     def to_fields(self) -> dict[str, Any]:
-        """Return the wire fields of the settings that are set; `raw` ranks below the named ones."""
+        """Return the wire fields of the settings that are set. The named settings override `raw`."""
         if not self.model_fields_set:
             return {}
         fields = dict(self.raw or {})
@@ -141,20 +145,20 @@ class Settings(WrittenModel):
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
         """Read wire fields.
 
-        A checkbox that is off, and a value that does not fit, count as not set: servers may know more than we do.
-        Keys without a field of their own are kept in `raw`.
+        An unchecked checkbox counts as unset, and so does a value that does not validate: servers may be newer than
+        this client. Keys without a field are kept in `raw`.
         """
         rest = dict(fields)
-        values = cls._take(rest)
+        values = cls._pop_values(rest)
         if rest:
             values["raw"] = rest
         return cls(**values)
 
     @classmethod
     def describe(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Return wire fields without loss as a dict in camelCase.
+        """Return wire fields as a dict in camelCase, without loss.
 
-        `False` is a checkbox that is off. Values that do not fit are kept in `raw`.
+        An unchecked checkbox is `False`. Values that do not validate are kept in `raw`.
         """
         settings = cls.from_fields(fields)
         described = settings.to_dict()
@@ -168,30 +172,27 @@ class Settings(WrittenModel):
         return described
 
     @classmethod
-    def _take(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        """Move what has a field of its own out of the wire fields, and return it by name."""
+    def _pop_values(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """Pop the wire fields that are settings here, and return their values by name."""
         values: dict[str, Any] = {}
         for name, kv in _keys(cls).items():
             if kv.key in fields:
                 value = kv.decode(fields.pop(kv.key))
-                if value is not None and cls._fits(name, value):
+                if value is not None and cls._is_valid(name, value):
                     values[name] = value
         return values
 
     @classmethod
-    def _fits(cls, name: str, value: Any) -> bool:
+    def _is_valid(cls, name: str, value: Any) -> bool:
         try:
             cls(**{name: value})
         except LMStudioValueError:
             return False
         return True
 
-    def _set_fields(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.model_fields_set}
 
-
-def check_names(fields: Mapping[str, Any], model: type[WireModel]) -> None:
-    """Refuse what a model would skip: people mistype.
+def reject_unknown_names(fields: Mapping[str, Any], model: type[WireModel]) -> None:
+    """Reject names that are no fields of a model.
 
     Raises:
         LMStudioValueError: If a name is unknown; the nearest known one is suggested.
@@ -200,31 +201,25 @@ def check_names(fields: Mapping[str, Any], model: type[WireModel]) -> None:
     for name in fields:
         if name not in known:
             names = list(model.model_fields)
-            meant = near(str(name), names) or near(to_camel(str(name)), names)
-            raise LMStudioValueError(f"unknown setting {name!r}; {hint(names, meant)}")
+            nearest = near(str(name), names) or near(to_camel(str(name)), names)
+            raise LMStudioValueError(f"unknown setting {name!r}; {hint(names, nearest)}")
 
 
-def _as_mapping(value: object, wanted: str) -> Mapping[str, Any]:
-    if not is_mapping(value):
-        raise LMStudioValueError(f"settings are a {wanted} or a dict, got {value!r}")
-    return value
-
-
-_PLAINER = {"extra_forbidden": "it is given in both spellings"}
-"""What pydantic's findings mean here, once the names are known to be right."""
+_REASONS = {"extra_forbidden": "given in both spellings"}
+"""Our texts for pydantic's error types. Unknown names were rejected before, so an extra one is a second spelling."""
 
 
 def _explain(error: ValidationError) -> str:
-    """Put pydantic's findings into one clause per setting: its name, the value, what is wrong."""
-    findings: dict[str, list[str]] = {}
+    """Return pydantic's errors as one clause per setting: its name, the value, the reasons."""
+    reasons: dict[str, list[str]] = {}
     for problem in error.errors(include_url=False):
         # The other parts of a location name the members of a union.
         path = ".".join(str(part) for part in problem["loc"] if isinstance(part, int) or part.isidentifier())
-        reason = _PLAINER.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+        reason = _REASONS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
         if OR_FALSE in problem["loc"]:
             reason += ", or False to switch it off"
-        findings.setdefault(f"{path}={problem['input']!r}", []).append(reason)
-    return "; ".join(f"{what}: {', or '.join(reasons)}" for what, reasons in findings.items())
+        reasons.setdefault(f"{path}={problem['input']!r}", []).append(reason)
+    return "; ".join(f"{setting}: {', or '.join(texts)}" for setting, texts in reasons.items())
 
 
 @cache
@@ -234,11 +229,6 @@ def _unset(settings: type[Settings]) -> Any:
 
 @cache
 def _keys(settings: type[Settings]) -> dict[str, Kv]:
-    return dict(_iter_keys(settings))
-
-
-def _iter_keys(settings: type[Settings]) -> Iterator[tuple[str, Kv]]:
-    for name, field in settings.model_fields.items():
-        for mark in field.metadata:
-            if isinstance(mark, Kv):
-                yield name, mark
+    """Return the wire keys of a config's fields, by name."""
+    fields = settings.model_fields.items()
+    return {name: item for name, field in fields for item in field.metadata if isinstance(item, Kv)}

@@ -220,7 +220,7 @@ class Chat:
         return self.append({"role": role, "content": content})
 
     def append(self, message: Message | Mapping[str, Any]) -> Message:
-        """Add a whole message, as an object or in wire form.
+        """Add a message, as an object or in wire form.
 
         Raises:
             LMStudioValueError: If the role is unknown or the content does not fit it.

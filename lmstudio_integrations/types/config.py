@@ -1,19 +1,22 @@
-"""Load and prediction settings: what each means, and where it goes on the wire (protocol §5.4 - §5.6).
+"""Load and prediction settings: names, bounds, meaning and wire keys.
 
-A field carries its wire key and encoding in its annotation, so that a setting is described in one place;
-`_settings.py` does the translation and knows no single setting.
+Each setting is one field. Its annotation holds the wire key and the encoding, which `_settings.py` applies without
+knowing a single setting. The client and the emulator read and write these configs; the adapters of the frameworks
+inherit `SharedPredictionSettings`. `config_dicts.py` is generated from the fields.
+
+The keys are listed in `docs/protocol.md#load-keys` and `docs/protocol.md#prediction-keys`.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypedDict
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 
 from lmstudio_integrations._typeguards import is_list, is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._numbers import Count, Float, Fraction, Int, LogProbs, Natural, OrOff
-from lmstudio_integrations.types._settings import Kv, Settings, WrittenModel, check_names
+from lmstudio_integrations.types._numbers import Count, Float, Fraction, Int, LogProbs, Natural, OrOff, TopK
+from lmstudio_integrations.types._settings import Kv, Settings, WrittenModel, reject_unknown_names
 
 ModelKind = Literal["llm", "embedding"]
 """The two kinds of model that this package handles; each has a namespace of its name."""
@@ -21,12 +24,12 @@ ModelKind = Literal["llm", "embedding"]
 LoadPolicy = Literal["get_or_load", "explicit", "require_loaded", "new_instance"]
 """How a model is found or loaded.
 
-`get_or_load` loads it just in time, so other just-in-time loads may evict it. `explicit` uses a loaded instance, or
-loads one that is never evicted. `require_loaded` never loads. `new_instance` always loads.
+`get_or_load` uses a loaded instance, else loads one just in time, which other just-in-time loads may evict. `explicit`
+uses a loaded instance, else loads one that is never evicted. `require_loaded` never loads. `new_instance` always loads.
 """
 
 OnConfigMismatch = Literal["warn", "raise", "ignore"]
-"""What to do when a model is loaded already, with other settings than were asked for."""
+"""What to do when the loaded model has other load settings than requested."""
 
 GPU_SPLIT = "load.gpuSplitConfig"
 _GPU_RATIOS = {
@@ -39,51 +42,57 @@ _GPU_RATIOS = {
 """The ratios of `GpuSetting` with their wire keys, for each kind of model."""
 _MLX_CACHE_OFF = {"enabled": False, "bits": 8, "groupSize": 64, "quantizedStart": 5000}
 _SPECULATIVE = "llm.load.llama.speculativeDecoding"
-_SIDECARS = dict.fromkeys(
+_SIDECARS_OFF = dict.fromkeys(
     (f"{_SPECULATIVE}.{name}" for name in ("draftDflashSidecar", "draftDsparkSidecar", "draftMtpSidecar")), False
 )
-"""Further ways to draft, which a model's defaults may switch on; sent with any way that the user chooses."""
+"""Drafting that a model's defaults may switch on. LM Studio's clients send these with any draft setting."""
 _STRATEGIES = {"evenly": "evenly", "priorityOrder": "favorMainGpu"}
 
 
-def _camel(name: object) -> object:
-    return to_camel(name) if isinstance(name, str) and "_" in name else name
-
-
 def _in_camel_case(value: object) -> object:
-    """Bring a dict into the spelling of the wire; below `jsonSchema`, the names are those of the user's data."""
+    """Return a dict with its keys in camelCase, except below `jsonSchema`: the names there are the user's data."""
     if not is_mapping(value):
         return value
-    spelled = {_camel(name): member for name, member in value.items()}
+    spelled = {
+        to_camel(name) if isinstance(name, str) and "_" in name else name: member for name, member in value.items()
+    }
     return {name: member if name == "jsonSchema" else _in_camel_case(member) for name, member in spelled.items()}
 
 
 OffloadRatio = Fraction | Literal["max", "off"]
 WireDict = Annotated[dict[str, Any], BeforeValidator(_in_camel_case)]
-"""A setting that is sent as it is written, but for the spelling of its names."""
+"""A wire object that people may write in snake_case."""
+NonEmpty = Annotated[str, Field(min_length=1)]
 CacheQuantization = Literal["f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
 
 
 class GpuSetting(WrittenModel):
-    """How a model is spread over graphics cards.
+    """How a model is spread over graphics cards. An unset setting is left to the server."""
 
-    `ratio`: the part of the layers on the cards, 0 to 1, `"max"` or `"off"`. `num_cpu_expert_layers_ratio`: the
-    part of the expert layers kept on the CPU, for language models only. `main_gpu`: the number of the card to prefer.
-    `disabled_gpus`: the numbers of cards to leave alone; an empty list enables all, whatever the server's list says.
-    """
-
-    ratio: OffloadRatio | None = None
-    num_cpu_expert_layers_ratio: OffloadRatio | None = None
-    main_gpu: Int | None = None
-    split_strategy: Literal["evenly", "favorMainGpu"] | None = None
-    disabled_gpus: list[Int] | None = None
+    ratio: Annotated[
+        OffloadRatio | None,
+        Field(description='Share of the layers on graphics cards, 0 to 1, `"max"` or `"off"`.'),
+    ] = None
+    num_cpu_expert_layers_ratio: Annotated[
+        OffloadRatio | None,
+        Field(description="Share of the expert layers that stay on the CPU, 0 to 1. Only for language models."),
+    ] = None
+    main_gpu: Annotated[Int | None, Field(description="Index of the preferred card.")] = None
+    split_strategy: Annotated[
+        Literal["evenly", "favorMainGpu"] | None,
+        Field(description="How to split layers over the cards. Unset: evenly, if another setting of the split is set."),
+    ] = None
+    disabled_gpus: Annotated[
+        list[Int] | None,
+        Field(description="Indexes of unused cards; an empty list enables all, whatever the server's own list is."),
+    ] = None
 
     def to_fields(self, prefix: str) -> Iterator[tuple[str, Any]]:
-        """Yield the wire fields; the split is only sent when something of it was set, be it an empty list."""
+        """Yield the wire fields. The split is sent only if part of it is set; an empty list counts."""
         for name, key in _GPU_RATIOS[prefix].items():
             if (ratio := getattr(self, name)) is not None:
                 yield key, ratio
-        if any(part is not None for part in (self.main_gpu, self.split_strategy, self.disabled_gpus)):
+        if any(value is not None for value in (self.main_gpu, self.split_strategy, self.disabled_gpus)):
             yield (
                 GPU_SPLIT,
                 {
@@ -95,8 +104,8 @@ class GpuSetting(WrittenModel):
             )
 
     @classmethod
-    def take_from(cls, fields: dict[str, Any], prefix: str) -> "GpuSetting | None":
-        """Take the setting out of wire fields; a custom split cannot be expressed and stays there."""
+    def pop_from(cls, fields: dict[str, Any], prefix: str) -> "GpuSetting | None":
+        """Pop the setting from wire fields. A custom split has no counterpart here and stays in them."""
         gpu: dict[str, Any] = {}
         for name, key in _GPU_RATIOS[prefix].items():
             if key in fields:
@@ -117,30 +126,33 @@ class GpuSetting(WrittenModel):
 
 
 class LoadSettings(Settings):
-    """Settings that act when a model is loaded."""
+    """Settings that take effect when a model is loaded."""
 
     prefix: ClassVar[str]
-    gpu: GpuSetting | None = None
+    gpu: Annotated[GpuSetting | None, Field(description="How the model is spread over graphics cards.")] = None
 
     def to_fields(self) -> dict[str, Any]:
         """Return the wire fields of the settings that are set."""
         return super().to_fields() | dict(self.gpu.to_fields(self.prefix) if self.gpu else ())
 
     @classmethod
-    def _check_names(cls, fields: Mapping[str, Any]) -> None:
-        super()._check_names(fields)
+    def _reject_unknown_names(cls, fields: Mapping[str, Any]) -> None:
+        super()._reject_unknown_names(fields)
         gpu = fields.get("gpu")
         if is_object(gpu):
-            check_names(gpu, GpuSetting)
+            reject_unknown_names(gpu, GpuSetting)
 
     @classmethod
-    def _take(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        gpu = GpuSetting.take_from(fields, cls.prefix)
-        return super()._take(fields) | ({"gpu": gpu} if gpu else {})
+    def _pop_values(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        gpu = GpuSetting.pop_from(fields, cls.prefix)
+        return super()._pop_values(fields) | ({"gpu": gpu} if gpu else {})
 
 
 class EmbeddingLoadModelConfig(LoadSettings):
-    """How to load an embedding model. A setting only acts when the call really loads."""
+    """How to load an embedding model. Takes effect only if the call loads it.
+
+    An unset setting is left to the server's default for the model.
+    """
 
     prefix: ClassVar[str] = "embedding.load"
 
@@ -151,89 +163,217 @@ class EmbeddingLoadModelConfig(LoadSettings):
             raise ValueError("num_cpu_expert_layers_ratio is a setting of language models only; leave it unset")
         return gpu
 
-    context_length: Annotated[Count | None, Kv("embedding.load.contextLength")] = None
+    context_length: Annotated[
+        Count | None,
+        Field(description="Context length in tokens. Unset: the server's default for the model."),
+        Kv("embedding.load.contextLength"),
+    ] = None
     rope_frequency_base: Annotated[
-        OrOff[Float] | None, Kv("embedding.load.llama.ropeFrequencyBase", checkbox=True, off=0)
+        OrOff[Float] | None,
+        Field(description="Base frequency of the rotary position embedding. `False`: the model's own."),
+        Kv("embedding.load.llama.ropeFrequencyBase", checkbox=True, off=0),
     ] = None
     rope_frequency_scale: Annotated[
-        OrOff[Float] | None, Kv("embedding.load.llama.ropeFrequencyScale", checkbox=True, off=0)
+        OrOff[Float] | None,
+        Field(description="Factor of the rotary frequencies, for longer contexts. `False`: the model's own."),
+        Kv("embedding.load.llama.ropeFrequencyScale", checkbox=True, off=0),
     ] = None
-    keep_model_in_memory: Annotated[bool | None, Kv("embedding.load.llama.keepModelInMemory")] = None
-    try_mmap: Annotated[bool | None, Kv("embedding.load.llama.tryMmap")] = None
+    keep_model_in_memory: Annotated[
+        bool | None,
+        Field(description="Whether to keep the model from being swapped to disk. LM Studio's default is true."),
+        Kv("embedding.load.llama.keepModelInMemory"),
+    ] = None
+    try_mmap: Annotated[
+        bool | None,
+        Field(description="Whether to map the file into memory if possible. LM Studio's default is true."),
+        Kv("embedding.load.llama.tryMmap"),
+    ] = None
 
 
 class LlmLoadModelConfig(LoadSettings):
-    """How to load a language model. A setting only acts when the call really loads.
+    """How to load a language model. Takes effect only if the call loads it.
 
-    `context_length` is in tokens. `max_parallel_predictions` is the number of predictions that run at once;
-    further ones queue on the server.
+    An unset setting is left to the server's default for the model.
     """
 
     prefix: ClassVar[str] = "llm.load"
 
-    gpu_strict_vram_cap: Annotated[bool | None, Kv("load.gpuStrictVramCap")] = None
-    context_length: Annotated[Count | None, Kv("llm.load.contextLength")] = None
-    seed: Annotated[OrOff[Int] | None, Kv("llm.load.seed", checkbox=True, off=0)] = None
-    num_experts: Annotated[Int | None, Kv("llm.load.numExperts")] = None
-    offload_kv_cache_to_gpu: Annotated[
-        bool | None, Field(alias="offloadKVCacheToGpu"), Kv("llm.load.offloadKVCacheToGpu")
+    gpu_strict_vram_cap: Annotated[
+        bool | None,
+        Field(description="Whether to use dedicated graphics memory only. LM Studio's default is false."),
+        Kv("load.gpuStrictVramCap"),
     ] = None
-    max_parallel_predictions: Annotated[Int | None, Field(ge=1, le=1023), Kv("llm.load.numParallelSessions")] = None
-    use_unified_kv_cache: Annotated[bool | None, Kv("llm.load.useUnifiedKvCache")] = None
-    prompt_template: Annotated[WireDict | None, Kv("llm.load.promptTemplate")] = None
-    auto_fit: Annotated[bool | None, Kv("llm.load.llama.autoFit")] = None
-    eval_batch_size: Annotated[Count | None, Kv("llm.load.llama.evalBatchSize")] = None
-    physical_batch_size: Annotated[Count | None, Kv("llm.load.llama.physicalBatchSize")] = None
-    flash_attention: Annotated[bool | None, Kv("llm.load.llama.flashAttention")] = None
-    context_checkpoints: Annotated[Int | None, Kv("llm.load.llama.contextCheckpoints")] = None
-    reasoning_budget_message: Annotated[str | None, Kv("llm.load.llama.reasoningBudgetMessage")] = None
+    context_length: Annotated[
+        Count | None,
+        Field(description="Context length in tokens. Unset: the server's default for the model."),
+        Kv("llm.load.contextLength"),
+    ] = None
+    seed: Annotated[
+        OrOff[Int] | None,
+        Field(description="Seed of the sampling. `False`: a random one."),
+        Kv("llm.load.seed", checkbox=True, off=0),
+    ] = None
+    num_experts: Annotated[
+        Int | None,
+        Field(description="How many experts of a mixture-of-experts model to use for each token. 0: the model's own."),
+        Kv("llm.load.numExperts"),
+    ] = None
+    offload_kv_cache_to_gpu: Annotated[
+        bool | None,
+        Field(
+            alias="offloadKVCacheToGpu",
+            description="Whether the key-value cache is in graphics memory. LM Studio's default is true.",
+        ),
+        Kv("llm.load.offloadKVCacheToGpu"),
+    ] = None
+    max_parallel_predictions: Annotated[
+        Int | None,
+        Field(
+            ge=1,
+            le=1023,
+            description="How many predictions run at once, 1 to 1,023; further ones queue on the server. "
+            "LM Studio's default is 4.",
+        ),
+        Kv("llm.load.numParallelSessions"),
+    ] = None
+    use_unified_kv_cache: Annotated[
+        bool | None,
+        Field(description="Whether parallel predictions share one key-value cache. LM Studio's default is true."),
+        Kv("llm.load.useUnifiedKvCache"),
+    ] = None
+    prompt_template: Annotated[
+        WireDict | None,
+        Field(description="Prompt template of the model, as an object of the wire. Unset: the model's own."),
+        Kv("llm.load.promptTemplate"),
+    ] = None
+    auto_fit: Annotated[
+        bool | None,
+        Field(description="Whether the server may lower settings until the model fits. LM Studio's default is true."),
+        Kv("llm.load.llama.autoFit"),
+    ] = None
+    eval_batch_size: Annotated[
+        Count | None,
+        Field(description="How many prompt tokens are processed in one step. LM Studio's default is 2,048."),
+        Kv("llm.load.llama.evalBatchSize"),
+    ] = None
+    physical_batch_size: Annotated[
+        Count | None,
+        Field(description="How many of those tokens are computed at once. LM Studio's default is 512."),
+        Kv("llm.load.llama.physicalBatchSize"),
+    ] = None
+    flash_attention: Annotated[
+        bool | None,
+        Field(description="Whether to use flash attention, which is faster and needs less memory."),
+        Kv("llm.load.llama.flashAttention"),
+    ] = None
+    context_checkpoints: Annotated[
+        Int | None,
+        Field(description="How many checkpoints of a context to keep for reuse. LM Studio's default is 32."),
+        Kv("llm.load.llama.contextCheckpoints"),
+    ] = None
+    reasoning_budget_message: Annotated[
+        str | None,
+        Field(description="Text that ends the reasoning when `reasoning_budget` is used up. Unset: none."),
+        Kv("llm.load.llama.reasoningBudgetMessage"),
+    ] = None
     rope_frequency_base: Annotated[
-        OrOff[Float] | None, Kv("llm.load.llama.ropeFrequencyBase", checkbox=True, off=0)
+        OrOff[Float] | None,
+        Field(description="Base frequency of the rotary position embedding. `False`: the model's own."),
+        Kv("llm.load.llama.ropeFrequencyBase", checkbox=True, off=0),
     ] = None
     rope_frequency_scale: Annotated[
-        OrOff[Float] | None, Kv("llm.load.llama.ropeFrequencyScale", checkbox=True, off=0)
+        OrOff[Float] | None,
+        Field(description="Factor of the rotary frequencies, for longer contexts. `False`: the model's own."),
+        Kv("llm.load.llama.ropeFrequencyScale", checkbox=True, off=0),
     ] = None
-    keep_model_in_memory: Annotated[bool | None, Kv("llm.load.llama.keepModelInMemory")] = None
+    keep_model_in_memory: Annotated[
+        bool | None,
+        Field(description="Whether to keep the model from being swapped to disk. LM Studio's default is true."),
+        Kv("llm.load.llama.keepModelInMemory"),
+    ] = None
     use_fp16_for_kv_cache: Annotated[
-        bool | None, Field(alias="useFp16ForKVCache"), Kv("llm.load.llama.useFp16ForKVCache")
+        bool | None,
+        Field(
+            alias="useFp16ForKVCache",
+            description="Whether the key-value cache holds 16-bit numbers. LM Studio's default is true.",
+        ),
+        Kv("llm.load.llama.useFp16ForKVCache"),
     ] = None
-    try_mmap: Annotated[bool | None, Kv("llm.load.llama.tryMmap")] = None
-    try_direct_io: Annotated[bool | None, Field(alias="tryDirectIO"), Kv("llm.load.llama.tryDirectIO")] = None
+    try_mmap: Annotated[
+        bool | None,
+        Field(description="Whether to map the file into memory if possible. LM Studio's default is true."),
+        Kv("llm.load.llama.tryMmap"),
+    ] = None
+    try_direct_io: Annotated[
+        bool | None,
+        Field(alias="tryDirectIO", description="Whether to read the file past the system's cache if possible."),
+        Kv("llm.load.llama.tryDirectIO"),
+    ] = None
     llama_k_cache_quantization_type: Annotated[
         OrOff[CacheQuantization] | None,
-        Field(alias="llamaKCacheQuantizationType"),
+        Field(alias="llamaKCacheQuantizationType", description="Type of the cached keys. `False`: not quantized."),
         Kv("llm.load.llama.kCacheQuantizationType", checkbox=True, off="f16"),
     ] = None
     llama_v_cache_quantization_type: Annotated[
         OrOff[CacheQuantization] | None,
-        Field(alias="llamaVCacheQuantizationType"),
+        Field(alias="llamaVCacheQuantizationType", description="Type of the cached values. `False`: not quantized."),
         Kv("llm.load.llama.vCacheQuantizationType", checkbox=True, off="f16"),
     ] = None
-    speculative_draft_mtp: Annotated[bool | None, Kv("llm.load.llama.speculativeDecoding.draftMtp")] = None
-    speculative_draft_simple: Annotated[bool | None, Kv("llm.load.llama.speculativeDecoding.draftSimple")] = None
-    speculative_draft_model: Annotated[str | None, Kv("llm.load.llama.speculativeDecoding.draftModel")] = None
+    speculative_draft_mtp: Annotated[
+        bool | None,
+        Field(description="Whether the model predicts several tokens at once (MTP), if it was trained for it."),
+        Kv("llm.load.llama.speculativeDecoding.draftMtp"),
+    ] = None
+    speculative_draft_simple: Annotated[
+        bool | None,
+        Field(description="Whether `speculative_draft_model` proposes tokens. Each needs the other."),
+        Kv("llm.load.llama.speculativeDecoding.draftSimple"),
+    ] = None
+    speculative_draft_model: Annotated[
+        str | None,
+        Field(description="Key of the smaller model that proposes tokens."),
+        Kv("llm.load.llama.speculativeDecoding.draftModel"),
+    ] = None
     speculative_draft_max_tokens: Annotated[
-        Int | None, Field(ge=0), Kv("llm.load.llama.speculativeDecoding.draftMaxTokens")
+        Int | None,
+        Field(ge=0, description="The most tokens of a proposal. LM Studio's default is 3."),
+        Kv("llm.load.llama.speculativeDecoding.draftMaxTokens"),
     ] = None
     speculative_draft_min_tokens: Annotated[
-        Int | None, Field(ge=0), Kv("llm.load.llama.speculativeDecoding.draftMinTokens")
+        Int | None,
+        Field(ge=0, description="The fewest tokens of a proposal. LM Studio's default is 0."),
+        Kv("llm.load.llama.speculativeDecoding.draftMinTokens"),
     ] = None
     speculative_draft_min_continue_probability: Annotated[
-        Fraction | None, Kv("llm.load.llama.speculativeDecoding.draftMinContinueProbability")
+        Fraction | None,
+        Field(description="A proposal ends before a token that is less probable, 0 to 1. LM Studio's default is 0."),
+        Kv("llm.load.llama.speculativeDecoding.draftMinContinueProbability"),
     ] = None
-    mlx_disk_cache: Annotated[bool | None, Kv("llm.load.mlx.diskCache")] = None
+    mlx_disk_cache: Annotated[
+        bool | None,
+        Field(description="Whether the MLX engine caches prompts on disk. LM Studio's default is true."),
+        Kv("llm.load.mlx.diskCache"),
+    ] = None
     mlx_kv_cache_quantization: Annotated[
-        OrOff[WireDict] | None, Kv("llm.load.mlx.kvCacheQuantization", off=_MLX_CACHE_OFF)
+        OrOff[WireDict] | None,
+        Field(
+            description="Quantization of the MLX engine's cache: `enabled`, `bits`, `group_size`, `quantized_start`. "
+            "`False`: none."
+        ),
+        Kv("llm.load.mlx.kvCacheQuantization", off=_MLX_CACHE_OFF),
     ] = None
 
     def to_fields(self) -> dict[str, Any]:
-        """Return the wire fields of the settings that are set. A way to draft switches the model's own ways off."""
-        ways = (self.speculative_draft_mtp, self.speculative_draft_simple, self.speculative_draft_model)
-        implied = {} if ways == (None, None, None) else _SIDECARS
+        """Return the wire fields of the settings that are set.
+
+        Any setting that chooses how to draft also switches off the drafting of the model's own defaults.
+        """
+        selectors = (self.speculative_draft_mtp, self.speculative_draft_simple, self.speculative_draft_model)
+        implied = {} if selectors == (None, None, None) else _SIDECARS_OFF
         return implied | super().to_fields()
 
     def check_together(self) -> None:
-        """Refuse draft settings that exclude each other, or lack one another."""
+        """Reject draft settings that exclude each other, or that need one another."""
         least, most = self.speculative_draft_min_tokens, self.speculative_draft_max_tokens
         if self.speculative_draft_mtp and self.speculative_draft_simple:
             raise LMStudioValueError("speculative_draft_mtp and speculative_draft_simple exclude each other")
@@ -245,164 +385,180 @@ class LlmLoadModelConfig(LoadSettings):
             )
 
 
-class LlmPredictionConfig(Settings):
-    """How to generate. What is not set is left to the preset, else to the server's defaults for the model.
+class SharedPredictionSettings(BaseModel):
+    """The prediction settings that have one name in the native client and in the frameworks' adapters.
 
-    `False` switches a limit or a penalty off. `max_tokens` bounds the answer, in tokens. `draft_model` is the key of
-    a smaller model for speculative decoding. `context_overflow_policy` says what happens when the window is full.
+    An unset setting is left to the preset, else to the server's default for the model. To add a setting, add a field:
+    `LlmPredictionConfig` and the adapters inherit it.
     """
 
-    temperature: Annotated[Float | None, Field(ge=0), Kv("llm.prediction.temperature")] = None
-    max_tokens: Annotated[OrOff[Count] | None, Kv("llm.prediction.maxPredictedTokens", checkbox=True, off=1)] = None
+    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)
+
+    temperature: Annotated[
+        Float | None,
+        Field(ge=0, description="Randomness of the sampling; 0 always picks the most likely token."),
+        Kv("llm.prediction.temperature"),
+    ] = None
+    max_tokens: Annotated[
+        OrOff[Count] | None,
+        Field(description="The most tokens of a response. `False`: no limit, not even a preset's."),
+        Kv("llm.prediction.maxPredictedTokens", checkbox=True, off=1),
+    ] = None
     context_overflow_policy: Annotated[
         Literal["stopAtLimit", "truncateMiddle", "rollingWindow"] | None,
+        Field(
+            description="What happens when the context window is full: `stopAtLimit` ends the response, "
+            "`truncateMiddle` drops the middle of the conversation, `rollingWindow` its beginning."
+        ),
         Kv("llm.prediction.contextOverflowPolicy"),
     ] = None
-    stop_strings: Annotated[list[Annotated[str, Field(min_length=1)]] | None, Kv("llm.prediction.stopStrings")] = None
     tool_call_stop_strings: Annotated[
-        list[Annotated[str, Field(min_length=1)]] | None, Kv("llm.prediction.toolCallStopStrings")
+        list[NonEmpty] | None,
+        Field(description="Strings that end a response which contains a tool call."),
+        Kv("llm.prediction.toolCallStopStrings"),
     ] = None
-    structured: Annotated[WireDict | None, Kv("llm.prediction.structured")] = None
-    raw_tools: Annotated[dict[str, Any] | None, Kv("llm.prediction.tools")] = None
-    tool_choice: Annotated[WireDict | None, Kv("llm.prediction.toolChoice")] = None
     tool_naming: Annotated[
         Literal["passThrough", "removeSpecial", "snakeCase", "camelCase"] | None,
+        Field(description="How the server spells the names of tools for the model. LM Studio's is `removeSpecial`."),
         Kv("llm.prediction.toolNaming"),
     ] = None
-    top_k_sampling: Annotated[Int | None, Field(ge=-1, le=500), Kv("llm.prediction.topKSampling")] = None
-    top_p_sampling: Annotated[OrOff[Fraction] | None, Kv("llm.prediction.topPSampling", checkbox=True, off=0.95)] = None
-    min_p_sampling: Annotated[OrOff[Fraction] | None, Kv("llm.prediction.minPSampling", checkbox=True, off=0.05)] = None
-    repeat_penalty: Annotated[OrOff[Float] | None, Kv("llm.prediction.repeatPenalty", checkbox=True, off=1.1)] = None
+    repeat_penalty: Annotated[
+        OrOff[Float] | None,
+        Field(description="Above 1, tokens that occurred before become less likely. `False`: off."),
+        Kv("llm.prediction.repeatPenalty", checkbox=True, off=1.1),
+    ] = None
     presence_penalty: Annotated[
-        OrOff[Float] | None, Kv("llm.prediction.llama.presencePenalty", checkbox=True, off=0)
+        OrOff[Float] | None,
+        Field(description="Above 0, tokens that occurred before become less likely, however often. `False`: off."),
+        Kv("llm.prediction.llama.presencePenalty", checkbox=True, off=0),
     ] = None
     frequency_penalty: Annotated[
-        OrOff[Float] | None, Kv("llm.prediction.llama.frequencyPenalty", checkbox=True, off=0)
+        OrOff[Float] | None,
+        Field(description="Above 0, tokens become less likely with each time that they occurred. `False`: off."),
+        Kv("llm.prediction.llama.frequencyPenalty", checkbox=True, off=0),
     ] = None
     xtc_probability: Annotated[
-        OrOff[Fraction] | None, Kv("llm.prediction.llama.xtcProbability", checkbox=True, off=0.5)
+        OrOff[Fraction] | None,
+        Field(description="Probability, 0 to 1, that a step drops the most likely tokens (XTC). `False`: off."),
+        Kv("llm.prediction.llama.xtcProbability", checkbox=True, off=0.5),
     ] = None
     xtc_threshold: Annotated[
-        OrOff[Fraction] | None, Kv("llm.prediction.llama.xtcThreshold", checkbox=True, off=0.1)
+        OrOff[Fraction] | None,
+        Field(
+            description="XTC drops tokens that are at least this probable, 0 to 1, except the least likely of them. "
+            "`False`: off."
+        ),
+        Kv("llm.prediction.llama.xtcThreshold", checkbox=True, off=0.1),
     ] = None
-    log_probs: Annotated[OrOff[LogProbs] | None, Kv("llm.prediction.logProbs", checkbox=True, off=0)] = None
-    seed: Annotated[OrOff[Int] | None, Kv("llm.prediction.seed", checkbox=True, off=0)] = None
-    prompt_template: Annotated[WireDict | None, Kv("llm.prediction.promptTemplate")] = None
-    reasoning_parsing: Annotated[WireDict | None, Kv("llm.prediction.reasoning.parsing")] = None
-    enable_thinking: Annotated[bool | None, Kv("llm.prediction.reasoning.enableThinking")] = None
+    seed: Annotated[
+        OrOff[Int] | None,
+        Field(description="Seed of the sampling, for repeatable responses. `False`: none, not even a preset's."),
+        Kv("llm.prediction.seed", checkbox=True, off=0),
+    ] = None
+    reasoning_parsing: Annotated[
+        WireDict | None,
+        Field(
+            description="How reasoning is separated from the response: `enabled`, `start_string`, `end_string`. "
+            "LM Studio's default is `<think>` to `</think>`."
+        ),
+        Kv("llm.prediction.reasoning.parsing"),
+    ] = None
+    enable_thinking: Annotated[
+        bool | None,
+        Field(description="Whether a reasoning model reasons before it responds. LM Studio's default is true."),
+        Kv("llm.prediction.reasoning.enableThinking"),
+    ] = None
     reasoning_budget: Annotated[
         OrOff[Natural] | None,
+        Field(description="The most tokens of reasoning; 0 allows none. `False`: no limit, not even a preset's."),
         Kv("llm.prediction.reasoning.budgetTokens", checkbox=True, off=1024),
     ] = None
     user_max_image_dimension_pixels: Annotated[
-        OrOff[Count] | None, Kv("llm.prediction.vision.userMaxImageDimensionPixels", checkbox=True, off=1024)
+        OrOff[Count] | None,
+        Field(
+            description="Larger images are scaled down to this many pixels in width and height. `False`: no limit. "
+            "LM Studio's default is 1,024."
+        ),
+        Kv("llm.prediction.vision.userMaxImageDimensionPixels", checkbox=True, off=1024),
     ] = None
     ignore_model_preferred_max_image_dimension: Annotated[
-        bool | None, Kv("llm.prediction.vision.ignoreModelPreferredMaxImageDimension")
+        bool | None,
+        Field(description="Whether the model's own limit of image sizes is ignored. LM Studio's default is false."),
+        Kv("llm.prediction.vision.ignoreModelPreferredMaxImageDimension"),
     ] = None
-    draft_model: Annotated[str | None, Kv("llm.prediction.speculativeDecoding.draftModel")] = None
+    draft_model: Annotated[
+        str | None,
+        Field(description="Key of a smaller model for speculative decoding. Unset: none."),
+        Kv("llm.prediction.speculativeDecoding.draftModel"),
+    ] = None
     speculative_decoding_min_draft_length_to_consider: Annotated[
-        Int | None, Kv("llm.prediction.speculativeDecoding.minDraftLengthToConsider")
+        Int | None,
+        Field(description="Proposals of the draft model with fewer tokens are dropped. LM Studio's default is 0."),
+        Kv("llm.prediction.speculativeDecoding.minDraftLengthToConsider"),
     ] = None
     speculative_decoding_min_continue_drafting_probability: Annotated[
-        Fraction | None, Kv("llm.prediction.speculativeDecoding.minContinueDraftingProbability")
+        Fraction | None,
+        Field(description="A proposal ends before a token that is less probable, 0 to 1. LM Studio's default is 0.75."),
+        Kv("llm.prediction.speculativeDecoding.minContinueDraftingProbability"),
     ] = None
     speculative_decoding_num_draft_tokens_exact: Annotated[
-        Int | None, Kv("llm.prediction.speculativeDecoding.numDraftTokensExact")
+        Int | None,
+        Field(description="How many tokens the draft model proposes at a time. LM Studio's default is 2."),
+        Kv("llm.prediction.speculativeDecoding.numDraftTokensExact"),
     ] = None
-    cpu_threads: Annotated[Count | None, Kv("llm.prediction.llama.cpuThreads")] = None
+    cpu_threads: Annotated[
+        Count | None,
+        Field(description="How many CPU threads compute the prediction. LM Studio's default is 4."),
+        Kv("llm.prediction.llama.cpuThreads"),
+    ] = None
 
 
-class GpuSettingDict(TypedDict, total=False):
-    """`GpuSetting` as a dict."""
+class LlmPredictionConfig(SharedPredictionSettings, Settings):
+    """How to generate. An unset setting is left to the preset, else to the server's default for the model.
 
-    ratio: float | Literal["max", "off"]
-    numCpuExpertLayersRatio: float | Literal["max", "off"]
-    mainGpu: int
-    splitStrategy: Literal["evenly", "favorMainGpu"]
-    disabledGpus: list[int]
+    `False` switches a limit or a penalty off.
+    """
 
-
-class EmbeddingLoadModelConfigDict(TypedDict, total=False):
-    """`EmbeddingLoadModelConfig` as a dict."""
-
-    raw: dict[str, Any]
-    gpu: GpuSettingDict
-    contextLength: int
-    ropeFrequencyBase: float | Literal[False]
-    ropeFrequencyScale: float | Literal[False]
-    keepModelInMemory: bool
-    tryMmap: bool
-
-
-class LlmLoadModelConfigDict(TypedDict, total=False):
-    """`LlmLoadModelConfig` as a dict."""
-
-    raw: dict[str, Any]
-    gpu: GpuSettingDict
-    gpuStrictVramCap: bool
-    contextLength: int
-    seed: int | Literal[False]
-    numExperts: int
-    offloadKVCacheToGpu: bool
-    maxParallelPredictions: int
-    useUnifiedKvCache: bool
-    promptTemplate: dict[str, Any]
-    autoFit: bool
-    evalBatchSize: int
-    physicalBatchSize: int
-    flashAttention: bool
-    contextCheckpoints: int
-    reasoningBudgetMessage: str
-    ropeFrequencyBase: float | Literal[False]
-    ropeFrequencyScale: float | Literal[False]
-    keepModelInMemory: bool
-    useFp16ForKVCache: bool
-    tryMmap: bool
-    tryDirectIO: bool
-    llamaKCacheQuantizationType: CacheQuantization | Literal[False]
-    llamaVCacheQuantizationType: CacheQuantization | Literal[False]
-    speculativeDraftMtp: bool
-    speculativeDraftSimple: bool
-    speculativeDraftModel: str
-    speculativeDraftMaxTokens: int
-    speculativeDraftMinTokens: int
-    speculativeDraftMinContinueProbability: float
-    mlxDiskCache: bool
-    mlxKvCacheQuantization: dict[str, Any] | Literal[False]
-
-
-class LlmPredictionConfigDict(TypedDict, total=False):
-    """`LlmPredictionConfig` as a dict."""
-
-    raw: dict[str, Any]
-    temperature: float
-    maxTokens: int | Literal[False]
-    contextOverflowPolicy: Literal["stopAtLimit", "truncateMiddle", "rollingWindow"]
-    stopStrings: list[str]
-    toolCallStopStrings: list[str]
-    structured: dict[str, Any]
-    rawTools: dict[str, Any]
-    toolChoice: dict[str, Any]
-    toolNaming: Literal["passThrough", "removeSpecial", "snakeCase", "camelCase"]
-    topKSampling: int
-    topPSampling: float | Literal[False]
-    minPSampling: float | Literal[False]
-    repeatPenalty: float | Literal[False]
-    presencePenalty: float | Literal[False]
-    frequencyPenalty: float | Literal[False]
-    xtcProbability: float | Literal[False]
-    xtcThreshold: float | Literal[False]
-    logProbs: int | Literal[False]
-    seed: int | Literal[False]
-    promptTemplate: dict[str, Any]
-    reasoningParsing: dict[str, Any]
-    enableThinking: bool
-    reasoningBudget: int | Literal[False]
-    userMaxImageDimensionPixels: int | Literal[False]
-    ignoreModelPreferredMaxImageDimension: bool
-    draftModel: str
-    speculativeDecodingMinDraftLengthToConsider: int
-    speculativeDecodingMinContinueDraftingProbability: float
-    speculativeDecodingNumDraftTokensExact: int
-    cpuThreads: int
+    stop_strings: Annotated[
+        list[NonEmpty] | None, Field(description="Strings that end a response."), Kv("llm.prediction.stopStrings")
+    ] = None
+    structured: Annotated[
+        WireDict | None,
+        Field(description="Format of the response, as an object of the wire; `response_format` builds it."),
+        Kv("llm.prediction.structured"),
+    ] = None
+    raw_tools: Annotated[
+        dict[str, Any] | None,
+        Field(description="Tools that the model may call, as an object of the wire; `act` and the adapters build it."),
+        Kv("llm.prediction.tools"),
+    ] = None
+    tool_choice: Annotated[
+        WireDict | None,
+        Field(description="Whether the model calls a tool: an object with `mode` `auto`, `none` or `required`."),
+        Kv("llm.prediction.toolChoice"),
+    ] = None
+    top_k_sampling: Annotated[
+        TopK | None,
+        Field(description="Sample from the `top_k` most likely tokens, -1 to 500. LM Studio's default is 40."),
+        Kv("llm.prediction.topKSampling"),
+    ] = None
+    top_p_sampling: Annotated[
+        OrOff[Fraction] | None,
+        Field(description="Sample from the most likely tokens that sum up to this probability, 0 to 1. `False`: off."),
+        Kv("llm.prediction.topPSampling", checkbox=True, off=0.95),
+    ] = None
+    min_p_sampling: Annotated[
+        OrOff[Fraction] | None,
+        Field(description="Drop tokens below this share of the most likely one's probability, 0 to 1. `False`: off."),
+        Kv("llm.prediction.minPSampling", checkbox=True, off=0.05),
+    ] = None
+    log_probs: Annotated[
+        OrOff[LogProbs] | None,
+        Field(description="How many alternatives of each token have their log-probability reported, 0 to 100."),
+        Kv("llm.prediction.logProbs", checkbox=True, off=0),
+    ] = None
+    prompt_template: Annotated[
+        WireDict | None,
+        Field(description="Prompt template, as an object of the wire. Unset: that of the loaded model."),
+        Kv("llm.prediction.promptTemplate"),
+    ] = None

@@ -1,10 +1,10 @@
-"""What the server reads out of uploaded documents, and finds in them (protocol §4.6)."""
+"""Parsed documents and retrieved passages (`docs/protocol.md#file-endpoints`)."""
 
 from lmstudio_integrations.types._base import WireModel
 
 
 class DocumentParser(WireModel):
-    """Which parser read a document."""
+    """The parser of a document."""
 
     library: str
     version: str
@@ -18,7 +18,7 @@ class ParsedDocument(WireModel):
 
 
 class RetrievalEntry(WireModel):
-    """A passage that bears on the query. `source_index` counts the files as given; a higher `score` is better."""
+    """A passage that matches the query. `source_index` is the index of its file; a higher `score` is better."""
 
     content: str
     score: float

@@ -1,4 +1,4 @@
-"""Models to download: what a search found, in which forms it can be had, how far it is (protocol §4.7)."""
+"""Model downloads: search results, the forms of a model, and progress (`docs/protocol.md#repository-endpoints`)."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from lmstudio_integrations.types._base import WireModel
 
 
 class DownloadProgressUpdate(WireModel):
-    """How far a download is."""
+    """The progress of a download."""
 
     downloaded_bytes: int
     total_bytes: int
@@ -14,7 +14,7 @@ class DownloadProgressUpdate(WireModel):
 
 
 class SearchResultInfo(WireModel):
-    """A model that a search found; `identifier` is for the server."""
+    """A search result; `identifier` identifies it to the server."""
 
     name: str
     identifier: dict[str, Any]

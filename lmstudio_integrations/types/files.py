@@ -1,4 +1,4 @@
-"""Uploaded files, to be put into a conversation or read by the server (protocol §4.6, §6.2)."""
+"""Uploaded files, for conversations and for parsing on the server (`docs/protocol.md#file-endpoints`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ FileType = Literal["image", "text/plain", "application/pdf", "application/word",
 
 @dataclass(eq=False)
 class Origin:
-    """Where an uploaded file came from, so that it can be uploaded again; shared by all copies of its handle.
+    """The source of an uploaded file, from which it is uploaded again. All copies of its handle share it.
 
     Attributes:
         name: The file's name.
@@ -34,7 +34,7 @@ class Origin:
 
 
 class FileHandle(TaggedModel):
-    """An uploaded file, to be put into a user message. `size_bytes` counts the decoded content.
+    """An uploaded file, for a user message. `size_bytes` is the size of the decoded content.
 
     The server keeps it while the handle is alive. If the connection is lost meanwhile, the file is uploaded again
     before its next use.
@@ -49,15 +49,15 @@ class FileHandle(TaggedModel):
 
     @property
     def origin(self) -> Origin | None:
-        """Where it came from; `None` for a handle that was built by hand."""
+        """The source of the file; `None` for a handle that was built by hand."""
         return self._origin
 
     def __getstate__(self) -> dict[Any, Any]:
-        """Leave the origin out: another process has other connections."""
+        """Drop the origin, because another process has other connections."""
         return {**super().__getstate__(), "__pydantic_private__": {"_origin": None}}
 
     def with_origin(self, origin: Origin) -> "FileHandle":
         """Return the handle, bound to its origin."""
         handle = self.model_copy()
-        handle._origin = origin  # noqa: SLF001 - one of us
+        handle._origin = origin  # noqa: SLF001 - the same class
         return handle

@@ -28,11 +28,11 @@ class ToolFunctionDefDict(TypedDict):
 class ToolFunctionDef:
     """A tool that is a Python function, sync or async.
 
-    What cannot be one, or cannot be told to a model, is refused with an `LMStudioValueError`.
+    A function that a model cannot call is rejected with an `LMStudioValueError`.
 
     Attributes:
-        name: What the model calls it.
-        description: What the model is told of it.
+        name: The name that the model uses.
+        description: What the tool does, for the model.
         parameters: The type of each argument, by name; or `{"type": …, "default": …}`.
         implementation: The function; takes the arguments by name. It may have defaults of its own.
     """
@@ -44,10 +44,10 @@ class ToolFunctionDef:
     _defaults: dict[str, Any] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for member, (fits, wanted) in _MEMBERS.items():
+        for member, (fits, requirement) in _MEMBERS.items():
             value = getattr(self, member)
             if not fits(value):
-                raise LMStudioValueError(f"the {member} of a tool must be {wanted}; got {value!r}")
+                raise LMStudioValueError(f"the {member} of a tool must be {requirement}; got {value!r}")
         for name, kind in self.parameters.items():
             if is_mapping(kind) and "type" not in kind:
                 raise LMStudioValueError(f"tool {self.name!r}: parameter {name!r} has no 'type'; got {kind!r}")
@@ -97,16 +97,16 @@ class ToolFunctionDef:
 
     @property
     def is_async(self) -> bool:
-        """Whether the function is known to be one that must be awaited; others may return what must be, too."""
+        """Whether the function is known to be a coroutine function; others may return an awaitable, too."""
         called = type(self.implementation).__call__
         return inspect.iscoroutinefunction(self.implementation) or inspect.iscoroutinefunction(called)
 
     def to_tool(self) -> Tool:
-        """Return the tool as the model is told of it."""
+        """Return the definition that is sent to the model."""
         return Tool(function=ToolFunction(name=self.name, description=self.description, parameters=self._schema))
 
     def check(self, arguments: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Return the arguments in the types that the function wants, with the defaults that only `parameters` knows.
+        """Return the arguments in the types of the parameters, with the defaults that are only in `parameters`.
 
         Raises:
             LMStudioValueError: If they do not fit.
@@ -172,7 +172,7 @@ def parse_tools(tools: Iterable[ToolInput]) -> dict[str, ToolFunctionDef]:
 
 
 def _parameters_of(implementation: Callable[..., Any], name: str) -> dict[str, Any]:
-    if isinstance(implementation, functools.partial):  # what its hints are depends on who asked its class before
+    if isinstance(implementation, functools.partial):  # its hints depend on what inspected its class before
         raise LMStudioValueError(f"tool {name!r}: a partial has no type hints; wrap it in a function that has")
     try:
         hints = get_type_hints(implementation, include_extras=True)
@@ -188,11 +188,11 @@ def _parameters_of(implementation: Callable[..., Any], name: str) -> dict[str, A
 
 
 def _field(name: str, kind: Any, default: Any) -> tuple[Any, Any]:
-    """Return the type of a parameter, and what else is known of it; it may be a dict of `type` and `default`."""
+    """Return the type and the field of a parameter, which may be a dict of `type` and `default`."""
     if is_mapping(kind):
         kind, default = kind["type"], kind.get("default", default)
     if isinstance(default, float) and not math.isfinite(default):
-        # JSON has no such number, so the model is not told of it.
+        # JSON has no such number, so it is not sent to the model.
         return kind, Field(default_factory=lambda: default, alias=name)
     return kind, Field(default=default, alias=name)
 

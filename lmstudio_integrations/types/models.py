@@ -1,4 +1,7 @@
-"""Models on the server: how one is named in a request, and what is known of it (protocol §5.1, §6.6)."""
+"""Models on the server: specifiers in requests, and the info that the server reports.
+
+See `docs/protocol.md#model-specifiers` and `docs/protocol.md#model-info`.
+"""
 
 import unicodedata
 from functools import lru_cache
@@ -21,7 +24,7 @@ Name = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_is_n
 
 
 class ModelQuery(WireModel):
-    """Which loaded models fit; an empty query fits any. All members that are set must match."""
+    """A query for a loaded model. All fields that are set must match; an empty query matches any model."""
 
     domain: str | None = None
     identifier: Name | None = None
@@ -31,21 +34,21 @@ class ModelQuery(WireModel):
 
 
 class QuerySpecifier(TaggedModel):
-    """Name a model by what it is; survives a reload under the same identifier."""
+    """Specify a model by a query. Stays valid when the model is loaded again under the same identifier."""
 
     type: Literal["query"] = "query"
     query: ModelQuery
 
 
 class InstanceSpecifier(TaggedModel):
-    """Name one loading of a model; void once that is unloaded."""
+    """Specify one loaded instance. Invalid once that is unloaded."""
 
     type: Literal["instanceReference"] = "instanceReference"
     instance_reference: str
 
 
 ModelSpecifier = Annotated[QuerySpecifier | InstanceSpecifier, Field(discriminator="type")]
-"""How a request says which model it is for (protocol §5.1)."""
+"""Specifies the model of a request."""
 
 
 @lru_cache(maxsize=256)
@@ -53,7 +56,7 @@ def by_identifier(identifier: str) -> QuerySpecifier:
     """Return the specifier of the loaded instance with this identifier.
 
     Raises:
-        LMStudioValueError: If no instance can be called that.
+        LMStudioValueError: If it cannot be the identifier of an instance.
     """
     try:
         return QuerySpecifier(query=ModelQuery(identifier=identifier))
@@ -70,9 +73,9 @@ class Quantization(WireModel):
 
 
 class ModelInfoBase(TaggedModel):
-    """What the server knows of a downloaded model, of either kind.
+    """The info of a downloaded model, of either kind.
 
-    `size_bytes` is the size on disk, `max_context_length` the most tokens the model was made for.
+    `size_bytes` is the size on disk, `max_context_length` the longest supported context in tokens.
     A `device_identifier` of `None` means this machine.
     """
 
@@ -94,10 +97,10 @@ class ModelInfoBase(TaggedModel):
 
 
 class _Instance(WireModel):
-    """What the server knows of one loaded instance, of either kind.
+    """The info of a loaded instance, of either kind.
 
-    `context_length` is the window that it was loaded with, in tokens; `ttl_ms` its idle time to live in
-    milliseconds (`None`: it stays); `last_used_time` a Unix time in milliseconds.
+    `context_length` is the one it was loaded with, in tokens; `ttl_ms` its idle time to live in milliseconds
+    (`None`: it is never unloaded); `last_used_time` a Unix time in milliseconds.
     """
 
     nullable: ClassVar[frozenset[str]] = WireModel.nullable | {"ttl_ms", "last_used_time"}
@@ -110,7 +113,7 @@ class _Instance(WireModel):
 
 
 class LlmInfo(ModelInfoBase):
-    """A downloaded language model. `vision`: it sees images. `trained_for_tool_use`: it was taught tools."""
+    """A downloaded language model. `vision`: it accepts images. `trained_for_tool_use`: it was trained for tools."""
 
     type: str = "llm"
     vision: bool = False
@@ -145,7 +148,7 @@ INSTANCE_INFO_TYPES: dict[str, type[LlmInstanceInfo] | type[EmbeddingModelInstan
 
 
 def parse_infos(items: list[dict[str, Any]]) -> list[ModelInfo]:
-    """Read a listing of downloaded models; kinds that are unknown here are left out (protocol §4.5)."""
+    """Return the listed models; those of unknown kinds are skipped."""
     return [INFO_TYPES[item["type"]].from_dict(item) for item in items if item.get("type") in INFO_TYPES]
 
 

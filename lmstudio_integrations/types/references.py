@@ -1,4 +1,4 @@
-"""Ways to say which loaded model is meant, and the specifier that each stands for (protocol §5.1)."""
+"""References to a loaded model, and their specifiers (`docs/protocol.md#model-specifiers`)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from lmstudio_integrations._typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._settings import check_names
+from lmstudio_integrations.types._settings import reject_unknown_names
 from lmstudio_integrations.types.models import (
     InstanceSpecifier,
     ModelQuery,
@@ -22,14 +22,14 @@ _SPECIFIERS: TypeAdapter[QuerySpecifier | InstanceSpecifier] = TypeAdapter(
 
 
 ModelReference = str | ModelQuery | QuerySpecifier | InstanceSpecifier | Mapping[str, Any]
-"""Ways to say which loaded model is meant: an identifier, a query, a specifier, or one of these as a dict."""
+"""A loaded model: an identifier, a query, a specifier, or one of these as a dict."""
 
 
 def specifier_of(reference: ModelReference) -> QuerySpecifier | InstanceSpecifier:
-    """Return the specifier that a reference stands for.
+    """Return the specifier of a reference.
 
     Raises:
-        LMStudioValueError: If it stands for none.
+        LMStudioValueError: If it is invalid.
     """
     if isinstance(reference, str):
         return by_identifier(reference)
@@ -39,8 +39,8 @@ def specifier_of(reference: ModelReference) -> QuerySpecifier | InstanceSpecifie
         return QuerySpecifier(query=reference)
     try:
         query = reference.get("query", {}) if "type" in reference else reference
-        if is_mapping(query):  # a mistyped name must not make an empty query, which any model fits
-            check_names(query, ModelQuery)
+        if is_mapping(query):  # a mistyped name would make an empty query, which matches any model
+            reject_unknown_names(query, ModelQuery)
         if "type" not in reference:
             return QuerySpecifier(query=ModelQuery.from_dict(reference))
         return _SPECIFIERS.validate_python(reference)

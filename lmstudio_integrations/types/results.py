@@ -43,7 +43,7 @@ class LlmPredictionFragment:
 
     Attributes:
         content: The text.
-        tokens_count: About how many tokens it is.
+        tokens_count: How many tokens it has, approximately.
         contains_drafted: Whether a draft model proposed part of it.
         reasoning_type: `none` for the response; `reasoning`, `reasoningStartTag`, `reasoningEndTag` for reasoning.
         is_structural: Whether it is markup between the parts rather than content.
@@ -102,7 +102,7 @@ class ToolCallEnd:
     raw_content: str | None = None
 
     def to_request(self) -> ToolCallRequest:
-        """Return the call as it goes into a chat."""
+        """Return the call as a part of a chat."""
         return ToolCallRequest(name=self.name, id=self.id, arguments=self.arguments or {})
 
 

@@ -1,4 +1,4 @@
-"""Structured output: the text of a response to a value (protocol §7.6). Pure; results and both adapters call it."""
+"""Parses structured output (`docs/protocol.md#structured-output`). Pure; results and both adapters call it."""
 
 import re
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudio
 T = TypeVar("T")
 
 _MARKER = re.compile(r"__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_[0-9a-fA-F]*__")
-"""What LM Studio is known to leave in the text of reasoning models."""
+"""Tags that LM Studio may leave in the text of reasoning models."""
 
 _HINTS = {
     "maxPredictedTokensReached": "; raise max_tokens",
     "contextLengthReached": "; load the model with a larger context length, or ask for less",
 }
-"""What helps when a response was cut off."""
+"""Remedies for a response that was cut off."""
 
 
 def json_object(text: str) -> dict[str, Any] | None:
-    """Return the JSON object that a response is; `None` for anything else, such as a list or the text of a grammar."""
+    """Return the JSON object of a response; `None` for anything else, such as a list or the text of a grammar."""
     try:
         value = from_json(_cleaned(text))
     except ValueError:
@@ -36,7 +36,7 @@ def read_response(parse: Callable[[str], T], text: str, stop_reason: str) -> T:
     """Return the value of a response.
 
     Args:
-        parse: Text to value; raises `ValueError` with the reason if it does not fit, or `RecursionError`.
+        parse: Parses the text; raises `ValueError` with the reason, or `RecursionError`.
         text: The response.
         stop_reason: Why it ended.
 
@@ -62,7 +62,7 @@ def read_as(model: type[T], text: str, stop_reason: str) -> T:
     """
     try:
         adapter = TypeAdapter(model)
-        adapter.rebuild(raise_errors=True)  # says now, rather than while it reads, that a forward reference is open
+        adapter.rebuild(raise_errors=True)  # an unresolved forward reference fails here, not while it parses
     except (PydanticUserError, PydanticUndefinedAnnotation) as error:
         reason = str(error).partition("\n")[0]
         raise LMStudioValueError(
@@ -78,7 +78,7 @@ def _cleaned(text: str) -> str:
 def _reason(error: ValueError | RecursionError) -> str:
     if isinstance(error, ValidationError):
         return "; ".join(
-            f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}"
+            f"{'.'.join(map(str, each['loc'])) or 'the value'}: {each['msg']}"
             for each in error.errors(include_url=False)
         )
     return "it nests too deep" if isinstance(error, RecursionError) else str(error)

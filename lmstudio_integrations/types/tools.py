@@ -1,4 +1,7 @@
-"""Tools: their definitions, the calls that a model asks for, and the answers (protocol §6.2, §6.3)."""
+"""Tools: definitions, the calls that a model requests, and their results.
+
+See `docs/protocol.md#tool-call-requests` and `docs/protocol.md#tool-definitions`.
+"""
 
 from typing import Any, Literal
 
@@ -6,7 +9,7 @@ from lmstudio_integrations.types._base import TaggedModel, WireModel
 
 
 class ToolCallRequest(TaggedModel):
-    """A call that the model asks for; `arguments` is parsed, never JSON text."""
+    """A call that the model requests; `arguments` is parsed, never JSON text."""
 
     type: Literal["function"] = "function"
     id: str | None = None
@@ -22,7 +25,7 @@ class ToolCallRequestPart(TaggedModel):
 
 
 class ToolCallResultPart(TaggedModel):
-    """The answer of a tool, inside a tool message."""
+    """The result of a tool, inside a tool message."""
 
     type: Literal["toolCallResult"] = "toolCallResult"
     content: str
@@ -31,7 +34,7 @@ class ToolCallResultPart(TaggedModel):
 
 
 class ToolFunction(WireModel):
-    """What a tool is called, what it does, what it takes."""
+    """The name, description and parameters of a tool."""
 
     name: str
     description: str | None = None
@@ -39,7 +42,7 @@ class ToolFunction(WireModel):
 
 
 class Tool(TaggedModel):
-    """A tool as the model is told of it."""
+    """The definition of a tool, as sent to the model."""
 
     type: Literal["function"] = "function"
     function: ToolFunction

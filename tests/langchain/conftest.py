@@ -54,7 +54,7 @@ class Server(Emulator):
         super().__init__(models, **{"auto_evict": False, **options})
 
     @property
-    def asked(self) -> Requested:
+    def last_request(self) -> Requested:
         """The last request."""
         return Requested.of(self.predictions[-1])
 
@@ -128,6 +128,6 @@ WAYS: dict[str, Invoke] = {"invoke": _invoke, "ainvoke": _ainvoke, "stream": _st
 
 
 @pytest.fixture(params=WAYS)
-def ask(request: pytest.FixtureRequest) -> Invoke:
+def generate(request: pytest.FixtureRequest) -> Invoke:
     """Each way to ask, with the whole message as result."""
     return WAYS[request.param]

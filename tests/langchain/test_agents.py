@@ -73,13 +73,13 @@ def look_up(looked: list[str]) -> Any:
     return look_up
 
 
-def ask(question: str) -> Any:
+def generate(question: str) -> Any:
     return {"messages": [HumanMessage(question)]}
 
 
-def test_an_agent_calls_a_tool_and_answers(agents: Server, look_up: Any, looked: list[str]) -> None:
+def test_an_agent_calls_a_tool_and_responds(agents: Server, look_up: Any, looked: list[str]) -> None:
     agent = create_agent(agents.chat(model=MODEL), [look_up])
-    messages: list[AnyMessage] = agent.invoke(ask("weather?"))["messages"]
+    messages: list[AnyMessage] = agent.invoke(generate("weather?"))["messages"]
     assert looked == ["Oslo"]
     assert [message.type for message in messages] == ["human", "ai", "tool", "ai"]
     assert messages[-1].content == "It is like this: rain in Oslo."
@@ -90,18 +90,18 @@ def test_an_agent_calls_a_tool_and_answers(agents: Server, look_up: Any, looked:
 
 async def test_an_agent_works_in_a_loop_with_parallel_calls(agents: Server, look_up: Any, looked: list[str]) -> None:
     agent = create_agent(agents.chat(model=MODEL), [look_up])
-    messages = (await agent.ainvoke(ask("both")))["messages"]
+    messages = (await agent.ainvoke(generate("both")))["messages"]
     assert sorted(looked) == ["Oslo", "Rome"]
     assert [message.type for message in messages] == ["human", "ai", "tool", "tool", "ai"]
 
 
 async def test_an_agent_streams_tokens(agents: Server, look_up: Any, looked: list[str]) -> None:
     agent = create_agent(agents.chat(model=MODEL), [look_up])
-    steps: list[Any] = list(agent.stream(ask("weather?"), stream_mode="messages"))
+    steps: list[Any] = list(agent.stream(generate("weather?"), stream_mode="messages"))
     tokens = [chunk.text for chunk, _ in steps if chunk.type != "tool"]
     assert "".join(tokens) == "It is like this: rain in Oslo."
     assert len(tokens) > 5
-    again: list[Any] = [step async for step in agent.astream(ask("weather?"), stream_mode="messages")]
+    again: list[Any] = [step async for step in agent.astream(generate("weather?"), stream_mode="messages")]
     assert "It is like this: rain in Oslo." in "".join(chunk.text for chunk, _ in again)
     assert looked == ["Oslo", "Oslo"]
 
@@ -114,28 +114,28 @@ def test_an_agent_does_not_execute_a_broken_call(
     """Core repairs half arguments of a stream into a valid call, unless they are spoilt."""
     agent = create_agent(agents.chat(model=MODEL, output_version=version), [look_up])
     if streamed:
-        for _ in agent.stream(ask("broken"), stream_mode="messages"):
+        for _ in agent.stream(generate("broken"), stream_mode="messages"):
             pass
     else:
-        last = agent.invoke(ask("broken"))["messages"][-1]
+        last = agent.invoke(generate("broken"))["messages"][-1]
         assert last.invalid_tool_calls
     assert looked == []
 
 
 def test_an_agent_does_not_execute_a_call_that_was_cut_off(agents: Server, look_up: Any, looked: list[str]) -> None:
     agent = create_agent(agents.chat(model=MODEL, max_tokens=4), [look_up])
-    for _ in agent.stream(ask("weather?"), stream_mode="messages"):
+    for _ in agent.stream(generate("weather?"), stream_mode="messages"):
         pass
-    messages = agent.invoke(ask("weather?"))["messages"]
+    messages = agent.invoke(generate("weather?"))["messages"]
     assert looked == []
     assert messages[-1].response_metadata["finish_reason"] == "length"
 
 
-def test_an_agent_gives_a_structured_answer_beside_its_tools(agents: Server, look_up: Any, looked: list[str]) -> None:
+def test_an_agent_gives_a_structured_response_beside_its_tools(agents: Server, look_up: Any, looked: list[str]) -> None:
     agent = create_agent(agents.chat(model=MODEL), [look_up], response_format=Report)
-    assert agent.invoke(ask("weather?"))["structured_response"] == Report(city="Oslo", degrees=3)
+    assert agent.invoke(generate("weather?"))["structured_response"] == Report(city="Oslo", degrees=3)
     assert looked == ["Oslo"]
-    assert agents.asked.config.structured is None
+    assert agents.last_request.config.structured is None
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -144,10 +144,10 @@ def test_an_agent_recovers_from_a_response_without_the_required_call(agents: Ser
     agent = create_agent(agents.chat(model=MODEL), [], response_format=ToolStrategy(Report))
     if streamed:
         state: dict[str, Any] = {}
-        for mode, part in agent.stream(ask("plainly"), stream_mode=["messages", "values"]):
+        for mode, part in agent.stream(generate("plainly"), stream_mode=["messages", "values"]):
             state = part if mode == "values" and isinstance(part, dict) else state
     else:
-        state = agent.invoke(ask("plainly"))
+        state = agent.invoke(generate("plainly"))
     assert state["structured_response"] == Report(city="Oslo", degrees=3)
     assert [message.text for message in state["messages"][:2]] == ["plainly", "It rains in Oslo."]
     assert len(agents.predictions) == 2
@@ -157,19 +157,19 @@ def test_an_agent_with_tools_ends_with_the_text_where_the_required_call_is_missi
     agents: Server, look_up: Any
 ) -> None:
     agent = create_agent(agents.chat(model=MODEL), [look_up], response_format=ToolStrategy(Report))
-    state = agent.invoke(ask("plainly"))
+    state = agent.invoke(generate("plainly"))
     assert state.get("structured_response") is None
     assert state["messages"][-1].text == "It rains in Oslo."
 
 
-def test_a_name_that_looks_like_another_provider_gets_its_answer_by_grammar(agents: Server) -> None:
+def test_a_name_that_looks_like_another_provider_gets_its_response_by_grammar(agents: Server) -> None:
     """`create_agent` knows some names by heart and sends `bind_tools([], response_format=…)`."""
     agent = create_agent(agents.chat(model=GPT), [], response_format=Report)
-    assert agent.invoke(ask("weather?"))["structured_response"] == Report(city="Oslo", degrees=3)
+    assert agent.invoke(generate("weather?"))["structured_response"] == Report(city="Oslo", degrees=3)
 
 
 @pytest.mark.parametrize("known_by", ["context_length", "load_profile"])
-def test_summarising_by_a_fraction_of_the_window_works(agents: Server, known_by: str) -> None:
+def test_summarizing_by_a_fraction_of_the_context_window_works(agents: Server, known_by: str) -> None:
     llm = agents.chat(model=MODEL, **({"context_length": WINDOW} if known_by == "context_length" else {}))
     if known_by == "load_profile":
         llm.load_profile()
@@ -203,5 +203,5 @@ def test_only_errors_that_may_pass_are_tried_again(agents: Server, question: str
     retry: Any = ModelRetryMiddleware(max_retries=2, initial_delay=0, jitter=False, on_failure="error")
     llm = agents.chat(model=MODEL, context_overflow_policy="stopAtLimit")
     with pytest.raises(LMStudioServerError):
-        create_agent(llm, [], middleware=[retry]).invoke(ask(question))
+        create_agent(llm, [], middleware=[retry]).invoke(generate(question))
     assert len(agents.predictions) == tries

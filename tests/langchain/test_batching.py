@@ -165,7 +165,7 @@ def test_configs_and_settings_reach_each_call(server: Server) -> None:
 def test_a_stream_that_comes_after_the_end_of_its_batch_is_rejected() -> None:
     group = _Group()
     group.close()
-    with pytest.raises(LMStudioCancelledError, match="before it began"):
+    with pytest.raises(LMStudioCancelledError, match="before this call began"):
         group.add(object())  # type: ignore[arg-type]
 
 

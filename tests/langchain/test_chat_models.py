@@ -41,8 +41,8 @@ COUNTED = " ".join(str(n) for n in range(30))
 # Answers --------------------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_has_text_usage_and_metadata(server: Server, ask: Invoke) -> None:
-    message = ask(server.chat(), "count please")
+def test_a_response_has_text_usage_and_metadata(server: Server, generate: Invoke) -> None:
+    message = generate(server.chat(), "count please")
     assert message.content == COUNTED
     assert message.usage_metadata is not None
     assert message.usage_metadata["output_tokens"] == 31
@@ -58,7 +58,7 @@ def test_an_answer_has_text_usage_and_metadata(server: Server, ask: Invoke) -> N
     assert metadata["time_to_first_token_sec"] >= 0
 
 
-def test_a_stream_tells_the_same_as_a_plain_call(server: Server) -> None:
+def test_a_stream_reports_the_same_as_a_plain_call(server: Server) -> None:
     """Usage and metadata are not a matter of how one asks; `ls_provider` is what usage is trusted by."""
     llm = server.chat()
     llm.invoke("count")
@@ -115,30 +115,32 @@ def test_chunks_of_a_stream_share_the_identifier_of_the_run(server: Server) -> N
     assert all(isinstance(chunk.content, str) for chunk in chunks)
 
 
-def test_the_call_that_loads_the_model_has_a_whole_answer(server: Server, ask: Invoke) -> None:
+def test_the_call_that_loads_the_model_has_a_complete_response(server: Server, generate: Invoke) -> None:
     assert not server.loaded()
-    assert ask(server.chat(), "count").content == COUNTED
+    assert generate(server.chat(), "count").content == COUNTED
 
 
 def test_a_chain_works(server: Server) -> None:
     chain = ChatPromptTemplate.from_messages([("system", "Be brief."), ("user", "{question}")]) | server.chat()
     assert chain.invoke({"question": "count"}).content == COUNTED
-    assert server.asked.history is not None
-    assert [message.role for message in server.asked.history.messages] == ["system", "user"]
+    assert server.last_request.history is not None
+    assert [message.role for message in server.last_request.history.messages] == ["system", "user"]
 
 
-def test_thoughts_are_told_apart(server: Server, ask: Invoke) -> None:
-    message = ask(server.chat(), "think")
+def test_reasoning_is_separate(server: Server, generate: Invoke) -> None:
+    message = generate(server.chat(), "think")
     assert message.text.strip() == "Done."
     assert message.additional_kwargs["reasoning_content"].strip() == "Let me see."
     assert [block["type"] for block in message.content_blocks] == ["reasoning", "text"]
 
 
-def test_a_response_of_reasoning_alone_is_logged(server: Server, ask: Invoke, caplog: pytest.LogCaptureFixture) -> None:
-    message = ask(server.chat(max_tokens=3), "think on")
+def test_a_response_of_reasoning_alone_is_logged(
+    server: Server, generate: Invoke, caplog: pytest.LogCaptureFixture
+) -> None:
+    message = generate(server.chat(max_tokens=3), "think on")
     assert (message.text, message.response_metadata["finish_reason"]) == ("", "length")
     assert caplog.text.count(f"the response of {CHAT!r} is all reasoning") == 1
-    ask(server.chat(), "think on")
+    generate(server.chat(), "think on")
     assert caplog.text.count("all reasoning") == 1
 
 
@@ -151,8 +153,8 @@ async def test_a_response_of_reasoning_alone_is_logged_in_batches(
     assert caplog.text.count("all reasoning") == 4
 
 
-def test_v1_output_is_blocks(server: Server, ask: Invoke) -> None:
-    message = ask(server.chat(output_version="v1"), "think")
+def test_v1_output_is_blocks(server: Server, generate: Invoke) -> None:
+    message = generate(server.chat(output_version="v1"), "think")
     assert isinstance(message.content, list)
     assert [block["type"] for block in message.content if isinstance(block, dict)] == ["reasoning", "text"]
 
@@ -160,7 +162,7 @@ def test_v1_output_is_blocks(server: Server, ask: Invoke) -> None:
 # Settings -------------------------------------------------------------------------------------------------------------
 
 
-def test_settings_reach_the_model(server: Server, ask: Invoke) -> None:
+def test_settings_reach_the_model(server: Server, generate: Invoke) -> None:
     llm = server.chat(
         temperature=0.5,
         max_tokens=5,
@@ -176,10 +178,10 @@ def test_settings_reach_the_model(server: Server, ask: Invoke) -> None:
         reasoning_budget=9,
         extra={"llm.prediction.llama.cpuThreads": 2},
     )
-    message = ask(llm, "count")
+    message = generate(llm, "count")
     assert message.content == "0 1 2 3 4"
     assert message.response_metadata["finish_reason"] == "length"
-    config = server.asked.config
+    config = server.last_request.config
     assert (config.temperature, config.max_tokens, config.top_k_sampling, config.top_p_sampling) == (0.5, 5, 3, 0.5)
     assert (config.repeat_penalty, config.presence_penalty, config.stop_strings, config.seed) == (1.2, 0.1, ["9"], 4)
     assert config.context_overflow_policy == "stopAtLimit"
@@ -187,18 +189,18 @@ def test_settings_reach_the_model(server: Server, ask: Invoke) -> None:
     assert not config.min_p_sampling
 
 
-def test_log_probabilities_come_when_asked_for(server: Server, ask: Invoke) -> None:
-    assert "logprobs" not in ask(server.chat(), "count").response_metadata
-    told = ask(server.chat(logprobs=True, max_tokens=2), "count").response_metadata["logprobs"]["content"]
-    assert [token["token"] for token in told] == ["0", " 1"]
-    assert all(token["logprob"] <= 0 and token["top_logprobs"] == [] for token in told)
-    told = ask(server.chat(max_tokens=2), "count", top_logprobs=2).response_metadata["logprobs"]["content"]
-    assert [len(token["top_logprobs"]) for token in told] == [2, 2]
+def test_log_probabilities_come_when_requested(server: Server, generate: Invoke) -> None:
+    assert "logprobs" not in generate(server.chat(), "count").response_metadata
+    reported = generate(server.chat(logprobs=True, max_tokens=2), "count").response_metadata["logprobs"]["content"]
+    assert [token["token"] for token in reported] == ["0", " 1"]
+    assert all(token["logprob"] <= 0 and token["top_logprobs"] == [] for token in reported)
+    reported = generate(server.chat(max_tokens=2), "count", top_logprobs=2).response_metadata["logprobs"]["content"]
+    assert [len(token["top_logprobs"]) for token in reported] == [2, 2]
 
 
 def test_without_a_ttl_none_is_sent_and_the_servers_own_default_stays(server: Server) -> None:
     by_default, asked = server.chat(), server.chat(ttl=1)
-    assert by_default._own().wanted.ttl is None
+    assert by_default._resolve_call({}).model_spec.ttl is None
     by_default.invoke("count")
     (instance,) = server.loaded()
     assert instance.ttl_ms != 1_000
@@ -206,45 +208,45 @@ def test_without_a_ttl_none_is_sent_and_the_servers_own_default_stays(server: Se
     assert server.loaded()[0].ttl_ms == instance.ttl_ms
 
 
-def test_a_preset_ranks_below_what_is_set(ask: Invoke) -> None:
+def test_a_preset_ranks_below_what_is_set(generate: Invoke) -> None:
     preset = Preset(
         identifier="mine",
         fields={"llm.prediction.temperature": 0.9, "llm.prediction.topKSampling": 7},
     )
     with Server(catalog=Catalog(models=tuple(MODELS), presets=(preset,)), models=None) as server:
-        ask(server.chat(preset="mine", temperature=0.1), "count")
-        assert (server.asked.config.temperature, server.asked.config.top_k_sampling) == (0.1, 7)
+        generate(server.chat(preset="mine", temperature=0.1), "count")
+        assert (server.last_request.config.temperature, server.last_request.config.top_k_sampling) == (0.1, 7)
         with pytest.raises(LMStudioPresetNotFoundError):
-            ask(server.chat(preset="yours"), "count")
+            generate(server.chat(preset="yours"), "count")
 
 
 def test_a_call_ranks_above_bind_and_bind_above_the_field(server: Server) -> None:
     llm = server.chat(temperature=0.1, stop=["5"])
     llm.invoke("count")
-    assert server.asked.config.temperature == 0.1
-    assert server.asked.config.stop_strings == ["5"]
+    assert server.last_request.config.temperature == 0.1
+    assert server.last_request.config.stop_strings == ["5"]
     bound = llm.bind(temperature=0.2, stop=["6"])
     bound.invoke("count")
-    assert server.asked.config.temperature == 0.2
-    assert server.asked.config.stop_strings == ["6"]
+    assert server.last_request.config.temperature == 0.2
+    assert server.last_request.config.stop_strings == ["6"]
     bound.invoke("count", temperature=0.3, stop=["7"])
-    assert server.asked.config.temperature == 0.3
-    assert server.asked.config.stop_strings == ["7"]
+    assert server.last_request.config.temperature == 0.3
+    assert server.last_request.config.stop_strings == ["7"]
 
 
-def test_one_stop_text_needs_no_list(server: Server, ask: Invoke) -> None:
-    assert ask(server.chat(stop=" 5"), "count").text == "0 1 2 3 4"
-    assert ask(server.chat(), "count", stop=" 4").text == "0 1 2 3"
-    assert ask(server.chat().bind(stop=" 3"), "count").text == "0 1 2"
+def test_one_stop_text_needs_no_list(server: Server, generate: Invoke) -> None:
+    assert generate(server.chat(stop=" 5"), "count").text == "0 1 2 3 4"
+    assert generate(server.chat(), "count", stop=" 4").text == "0 1 2 3"
+    assert generate(server.chat().bind(stop=" 3"), "count").text == "0 1 2"
 
 
 def test_none_unsets_and_assignment_after_use_counts(server: Server) -> None:
     llm = server.chat(temperature=0.1)
     assert llm.invoke("count", temperature=None).response_metadata["model_name"] == CHAT
-    assert server.asked.config.temperature != 0.1
+    assert server.last_request.config.temperature != 0.1
     llm.temperature = 0.7
     llm.invoke("count")
-    assert server.asked.config.temperature == 0.7
+    assert server.last_request.config.temperature == 0.7
 
 
 def test_extra_keys_are_merged(server: Server) -> None:
@@ -252,20 +254,20 @@ def test_extra_keys_are_merged(server: Server) -> None:
         extra={"llm.prediction.llama.cpuThreads": 2, "llm.prediction.seed": {"checked": True, "value": 1}}
     )
     llm.invoke("count", extra={"llm.prediction.llama.cpuThreads": 3})
-    assert server.asked.config.cpu_threads == 3
-    assert server.asked.config.seed == 1
+    assert server.last_request.config.cpu_threads == 3
+    assert server.last_request.config.seed == 1
 
 
-def test_the_model_can_be_changed_by_the_call(server: Server, ask: Invoke) -> None:
+def test_the_model_can_be_changed_by_the_call(server: Server, generate: Invoke) -> None:
     llm = server.chat()
-    assert ask(llm, "count", model=OTHER).response_metadata["model_name"] == OTHER
-    assert ask(llm.bind(model=OTHER), "count").response_metadata["model_name"] == OTHER
-    assert ask(llm, "count").response_metadata["model_name"] == CHAT
+    assert generate(llm, "count", model=OTHER).response_metadata["model_name"] == OTHER
+    assert generate(llm.bind(model=OTHER), "count").response_metadata["model_name"] == OTHER
+    assert generate(llm, "count").response_metadata["model_name"] == CHAT
 
 
-def test_no_model_means_any_that_is_loaded(server: Server, ask: Invoke) -> None:
+def test_no_model_means_any_that_is_loaded(server: Server, generate: Invoke) -> None:
     server.load(OTHER)
-    assert ask(server.chat(model=None), "Hello").response_metadata["model_name"] == OTHER
+    assert generate(server.chat(model=None), "Hello").response_metadata["model_name"] == OTHER
 
 
 @pytest.mark.parametrize(
@@ -280,23 +282,23 @@ def test_no_model_means_any_that_is_loaded(server: Server, ask: Invoke) -> None:
         ({"timeout": 0}, "timeout"),
     ],
 )
-def test_unknown_and_impossible_settings_are_refused_at_once(given: dict[str, Any], match: str) -> None:
+def test_unknown_and_impossible_settings_are_rejected_at_once(given: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         ChatLMStudio(model="m", **given)
 
 
-def test_unknown_settings_of_a_call_are_refused_before_anything_is_sent(server: Server, ask: Invoke) -> None:
+def test_unknown_settings_of_a_call_are_rejected_before_anything_is_sent(server: Server, generate: Invoke) -> None:
     with pytest.raises(LMStudioValueError, match="did you mean 'temperature'") as caught:
-        ask(server.chat(), "count", temprature=1)
+        generate(server.chat(), "count", temprature=1)
     assert isinstance(caught.value, ModelInvalidRequestError)
     wrong: Any
     for wrong in (2, [1]):
         with pytest.raises(LMStudioValueError, match="n must be 1"):
-            ask(server.chat(), "count", n=wrong)
+            generate(server.chat(), "count", n=wrong)
     for wrong in (None, "2", -1, True):
         with pytest.raises(LMStudioValueError, match="max_retries must be 0 or more"):
-            ask(server.chat(), "count", max_retries=wrong)
-    assert ask(server.chat(), "count", n=1).content == COUNTED
+            generate(server.chat(), "count", max_retries=wrong)
+    assert generate(server.chat(), "count", n=1).content == COUNTED
     assert len(server.predictions) == 1
 
 
@@ -310,9 +312,9 @@ def test_other_adapters_names_of_our_settings_work() -> None:
 # Loading --------------------------------------------------------------------------------------------------------------
 
 
-def test_ttl_and_load_config_act_when_the_call_loads(server: Server, ask: Invoke) -> None:
+def test_ttl_and_load_config_act_when_the_call_loads(server: Server, generate: Invoke) -> None:
     llm = server.chat(ttl=77, context_length=2048, load_config={"flashAttention": True}, on_config_mismatch="ignore")
-    assert ask(llm, "count").response_metadata["context_length"] == 2048
+    assert generate(llm, "count").response_metadata["context_length"] == 2048
     (instance,) = server.loaded()
     assert instance.ttl_ms == 77_000
     assert instance.context_length == 2048
@@ -325,7 +327,7 @@ def test_load_config_is_merged_by_key(server: Server) -> None:
     assert server.loads[0].config == {"flashAttention": True, "tryMmap": True}
 
 
-def test_the_window_of_a_call_ranks_above_the_fields(server: Server) -> None:
+def test_the_context_window_of_a_call_ranks_above_the_fields(server: Server) -> None:
     llm = server.chat(context_length=1024)
     llm.invoke("count", load_config={"context_length": 2048})
     assert server.loaded()[0].context_length == 2048
@@ -334,17 +336,17 @@ def test_the_window_of_a_call_ranks_above_the_fields(server: Server) -> None:
     assert server.loaded()[0].context_length == 512
 
 
-def test_another_configuration_than_asked_for_warns_or_raises(server: Server, ask: Invoke) -> None:
+def test_another_configuration_than_requested_warns_or_raises(server: Server, generate: Invoke) -> None:
     server.load(CHAT)
     with pytest.warns(UserWarning, match="2048"):
-        ask(server.chat(context_length=2048), "count")
+        generate(server.chat(context_length=2048), "count")
     with pytest.raises(LMStudioConfigMismatchError, match="2048"):
-        ask(server.chat(context_length=2048, on_config_mismatch="raise"), "count")
-    assert ask(server.chat(context_length=2048, on_config_mismatch="ignore"), "count").content == COUNTED
+        generate(server.chat(context_length=2048, on_config_mismatch="raise"), "count")
+    assert generate(server.chat(context_length=2048, on_config_mismatch="ignore"), "count").content == COUNTED
 
 
-def test_progress_is_told_by_the_caller_of_the_model(
-    server: Server, ask: Invoke, capsys: pytest.CaptureFixture[str]
+def test_progress_is_reported_by_the_caller_of_the_model(
+    server: Server, generate: Invoke, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loaded: list[float] = []
     read: list[float] = []
@@ -354,7 +356,7 @@ def test_progress_is_told_by_the_caller_of_the_model(
         loaded.append(progress)
         threads.add(threading.get_ident())
 
-    ask(server.chat(on_load_progress=note, on_prompt_progress=read.append, show_progress=True), "count")
+    generate(server.chat(on_load_progress=note, on_prompt_progress=read.append, show_progress=True), "count")
     assert loaded == sorted(set(loaded))
     assert (loaded[0], loaded[-1]) == (0.0, 1.0)
     assert (read[0], read[-1]) == (0.0, 1.0)
@@ -362,17 +364,17 @@ def test_progress_is_told_by_the_caller_of_the_model(
     assert f"Loading {CHAT}" in capsys.readouterr().err
 
 
-def test_require_loaded_never_loads(server: Server, ask: Invoke) -> None:
+def test_require_loaded_never_loads(server: Server, generate: Invoke) -> None:
     with pytest.raises(ModelNotFoundError):
-        ask(server.chat(load_policy="require_loaded"), "count")
+        generate(server.chat(load_policy="require_loaded"), "count")
     assert server.loaded() == []
 
 
-def test_a_model_that_went_away_is_loaded_again(server: Server, ask: Invoke) -> None:
+def test_a_model_that_went_away_is_loaded_again(server: Server, generate: Invoke) -> None:
     llm = server.chat()
-    ask(llm, "count")
+    generate(llm, "count")
     server.unload(CHAT)
-    assert ask(llm, "count").content == COUNTED
+    assert generate(llm, "count").content == COUNTED
 
 
 # One object, many callers ---------------------------------------------------------------------------------------------
@@ -404,7 +406,7 @@ async def test_one_object_serves_the_sync_and_the_async_api_in_one_loop(server: 
     assert first.content == second.content == COUNTED
 
 
-def test_leaving_a_stream_stops_the_server(server: Server) -> None:
+def test_closing_a_stream_stops_the_server(server: Server) -> None:
     for chunk in server.chat().stream("for ever"):
         if chunk.content:
             break
@@ -412,7 +414,7 @@ def test_leaving_a_stream_stops_the_server(server: Server) -> None:
     assert server.predictions[0].stop_reason == "userStopped"
 
 
-async def test_leaving_an_async_stream_stops_the_server(server: Server) -> None:
+async def test_closing_an_async_stream_stops_the_server(server: Server) -> None:
     async for chunk in server.chat().astream("for ever"):
         if chunk.content:
             break
@@ -420,7 +422,7 @@ async def test_leaving_an_async_stream_stops_the_server(server: Server) -> None:
     assert server.predictions[0].stop_reason == "userStopped"
 
 
-def test_leaving_an_async_stream_whose_loop_is_closed_stops_the_server(server: Server) -> None:
+def test_closing_an_async_stream_whose_loop_is_closed_stops_the_server(server: Server) -> None:
     async def begin(llm: ChatLMStudio) -> None:
         async for chunk in llm.astream("for ever"):
             if chunk.content:
@@ -524,7 +526,7 @@ def test_callbacks_fire_once_on_every_path(server: Server, ways: str, settings: 
 
 
 @pytest.mark.parametrize("way", ["invoke", "ainvoke"])
-def test_a_call_may_say_whether_it_streams(server: Server, way: str) -> None:
+def test_a_call_may_choose_whether_it_streams(server: Server, way: str) -> None:
     def tokens(llm: Any, **given: Any) -> int:
         counter = Counter()
         WAYS[way](llm, "count", config={"callbacks": [counter]}, **given)
@@ -535,7 +537,7 @@ def test_a_call_may_say_whether_it_streams(server: Server, way: str) -> None:
     assert [tokens(streaming), tokens(streaming, streaming=False), tokens(streaming, stream=False)] == [4, 0, 0]
 
 
-async def test_an_async_callback_hears_every_token_of_v3_events(server: Server) -> None:
+async def test_an_async_callback_gets_every_token_of_v3_events(server: Server) -> None:
     counter = AsyncCounter()
     stream = await server.chat(max_tokens=3).astream_events("count", {"callbacks": [counter]}, version="v3")
     assert (await stream).text == "0 1 2"
@@ -557,14 +559,16 @@ def test_streaming_false_forbids_streams(server: Server) -> None:
 # Errors ---------------------------------------------------------------------------------------------------------------
 
 
-def test_nobody_listening_is_one_clear_error_and_a_retry_may_help(ask: Invoke) -> None:
+def test_nobody_listening_is_one_clear_error_and_a_retry_may_help(generate: Invoke) -> None:
     with pytest.raises(LMStudioUnreachableError, match=r"127\.0\.0\.1:1") as caught:
-        ask(ChatLMStudio(model="m", host="127.0.0.1:1"), "Hello")
+        generate(ChatLMStudio(model="m", host="127.0.0.1:1"), "Hello")
     assert isinstance(caught.value, ModelConnectionError)
     assert caught.value.is_retryable
 
 
-def test_only_a_failed_connection_is_tried_again(server: Server, ask: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_failed_connection_is_tried_again(
+    server: Server, generate: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pauses: list[float] = []
 
     async def asleep(seconds: float) -> None:
@@ -573,45 +577,45 @@ def test_only_a_failed_connection_is_tried_again(server: Server, ask: Invoke, mo
     monkeypatch.setattr(retry, "sleep", pauses.append)
     monkeypatch.setattr(retry, "asleep", asleep)
     with pytest.raises(LMStudioUnreachableError):
-        ask(ChatLMStudio(model="m", host="127.0.0.1:1", max_retries=6), "Hello")
+        generate(ChatLMStudio(model="m", host="127.0.0.1:1", max_retries=6), "Hello")
     assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
     with pytest.raises(ModelError, match="gave up"):
-        ask(server.chat(max_retries=6), "break")
+        generate(server.chat(max_retries=6), "break")
     assert len(pauses) == 6
     assert len(server.predictions) == 1
 
 
-def test_an_unknown_model_is_named(server: Server, ask: Invoke) -> None:
+def test_an_unknown_model_is_named(server: Server, generate: Invoke) -> None:
     with pytest.raises(ModelNotFoundError, match="no-such-model"):
-        ask(server.chat(model="no-such-model"), "Hello")
+        generate(server.chat(model="no-such-model"), "Hello")
 
 
-def test_an_embedding_model_cannot_chat(server: Server, ask: Invoke) -> None:
+def test_an_embedding_model_cannot_chat(server: Server, generate: Invoke) -> None:
     with pytest.raises(LMStudioWrongModelKindError, match="embedding"):
-        ask(server.chat(model=EMBEDDING), "Hello")
+        generate(server.chat(model=EMBEDDING), "Hello")
 
 
-def test_an_empty_list_of_messages_is_refused(server: Server, ask: Invoke) -> None:
+def test_an_empty_list_of_messages_is_rejected(server: Server, generate: Invoke) -> None:
     with pytest.raises(LMStudioValueError, match="empty"):
-        ask(server.chat(), [])
-    assert ask(server.chat(), "count").content == COUNTED
+        generate(server.chat(), [])
+    assert generate(server.chat(), "count").content == COUNTED
 
 
 @pytest.mark.parametrize("question", ["", "  \n"])
-def test_an_empty_message_is_the_servers_to_answer(server: Server, ask: Invoke, question: str) -> None:
-    assert ask(server.chat(), question).content
-    assert server.asked.history is not None
-    (message,) = server.asked.history.to_dict()["messages"]
+def test_an_empty_message_is_the_servers_to_handle(server: Server, generate: Invoke, question: str) -> None:
+    assert generate(server.chat(), question).content
+    assert server.last_request.history is not None
+    (message,) = server.last_request.history.to_dict()["messages"]
     assert message["content"] == [{"type": "text", "text": question}]
     assert [message.text != "" for message in server.chat().batch([question])] == [True]
 
 
-def test_a_failure_in_the_middle_is_raised_and_no_part_passes_for_an_answer(server: Server, ask: Invoke) -> None:
+def test_a_failure_in_the_middle_is_raised_and_no_part_passes_for_a_response(server: Server, generate: Invoke) -> None:
     with pytest.raises(ModelError, match="gave up"):
-        ask(server.chat(), "break")
+        generate(server.chat(), "break")
     with pytest.raises(LMStudioConnectionLostError):
-        ask(server.chat(), "drop")
-    assert ask(server.chat(), "count").content == COUNTED
+        generate(server.chat(), "drop")
+    assert generate(server.chat(), "count").content == COUNTED
 
 
 def test_what_came_before_a_failure_has_been_streamed(server: Server) -> None:
@@ -621,28 +625,28 @@ def test_what_came_before_a_failure_has_been_streamed(server: Server) -> None:
     assert seen[0].startswith("so")
 
 
-def test_a_prompt_that_does_not_fit_is_a_context_overflow(server: Server, ask: Invoke) -> None:
+def test_a_prompt_that_does_not_fit_is_a_context_overflow(server: Server, generate: Invoke) -> None:
     with pytest.raises(LMStudioContextOverflowError) as caught:
-        ask(server.chat(context_overflow_policy="stopAtLimit"), "word " * 5000)
+        generate(server.chat(context_overflow_policy="stopAtLimit"), "word " * 5000)
     assert isinstance(caught.value, ContextOverflowError)
     assert caught.value.limit == 4096
 
 
-def test_a_stalled_server_is_a_timeout_that_names_the_clock(server: Server, ask: Invoke) -> None:
+def test_a_stalled_server_raises_an_error_that_names_the_timeout(server: Server, generate: Invoke) -> None:
     with pytest.raises(LMStudioTimeoutError) as caught:
-        ask(server.chat(timeout=0.3), "stall")
+        generate(server.chat(timeout=0.3), "stall")
     assert caught.value.timeout_name == "timeout"
     assert isinstance(caught.value, ModelTimeoutError)
     server.wait_for(lambda: server.predictions[0].state == "ended")
 
 
-def test_a_schema_that_the_engine_refuses_is_one_typed_error(server: Server, ask: Invoke) -> None:
-    refused = {"type": "object", "properties": {"a": {"type": "nonsense"}}, "required": ["a"]}
+def test_a_schema_that_the_engine_rejects_is_one_typed_error(server: Server, generate: Invoke) -> None:
+    rejected = {"type": "object", "properties": {"a": {"type": "nonsense"}}, "required": ["a"]}
     with pytest.raises(LMStudioUnsupportedError, match="schema") as caught:
-        ask(server.chat(), "Hello", response_format=refused)
+        generate(server.chat(), "Hello", response_format=rejected)
     assert isinstance(caught.value, ModelInvalidRequestError)
 
 
-def test_blocks_that_cannot_be_sent_are_refused(server: Server, ask: Invoke) -> None:
+def test_blocks_that_cannot_be_sent_are_rejected(server: Server, generate: Invoke) -> None:
     with pytest.raises(LMStudioValueError, match="audio"):
-        ask(server.chat(), [HumanMessage([{"type": "audio", "base64": "x", "mime_type": "audio/wav"}])])
+        generate(server.chat(), [HumanMessage([{"type": "audio", "base64": "x", "mime_type": "audio/wav"}])])

@@ -7,7 +7,7 @@ import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 
 from lmstudio_integrations.langchain._chunks import FIRST_TOOL_INDEX, ChunkOptions, ChunkStream
-from lmstudio_integrations.langchain._predicting import _parallel
+from lmstudio_integrations.langchain._settings import _parallel_predictions
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PromptProgress
 from tests.langchain.replay import FORMATS, Replay, call, end, failed, invoked, opened, reasoning, streamed, text
 
@@ -404,5 +404,5 @@ def test_only_a_valid_number_of_parallel_predictions_is_read_from_the_load_confi
     value: Any, parallel: int | None
 ) -> None:
     fields = [{"key": "llm.load.seed"}, {"key": "llm.load.numParallelSessions", "value": value}]
-    assert _parallel(replace(end(), load_model_config={"fields": fields})) == parallel
-    assert _parallel(replace(end(), load_model_config={})) is None
+    assert _parallel_predictions(replace(end(), load_model_config={"fields": fields})) == parallel
+    assert _parallel_predictions(replace(end(), load_model_config={})) is None

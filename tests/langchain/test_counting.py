@@ -35,14 +35,14 @@ def test_a_conversation_is_counted_with_its_template_and_tools(server: Server) -
     assert llm.get_num_tokens_from_messages([]) == 0
 
 
-def test_a_picture_counts_by_estimate(server: Server) -> None:
+def test_an_image_counts_by_estimate(server: Server) -> None:
     llm = server.chat()
     block = {"type": "image", "base64": BASE64}
     plain = llm.get_num_tokens_from_messages([HumanMessage("what?")])
     assert llm.get_num_tokens_from_messages([HumanMessage(["what?", block])]) == plain + PER_IMAGE
 
 
-def test_what_the_template_refuses_is_counted_text_by_text(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_template_rejects_is_counted_text_by_text(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     from lmstudio_integrations.client.sync import LLM
     from lmstudio_integrations.errors import LMStudioPromptTemplateError
 
@@ -66,17 +66,17 @@ def test_trimming_messages_by_the_models_tokens_works(server: Server) -> None:
 # The profile ----------------------------------------------------------------------------------------------------------
 
 
-def test_making_the_object_asks_nobody() -> None:
+def test_making_the_object_makes_no_request() -> None:
     llm = ChatLMStudio(model="m", host="127.0.0.1:1")
     assert llm.profile is None
-    told = ChatLMStudio(model="m", host="127.0.0.1:1", context_length=2048)
-    assert told.profile == {"max_input_tokens": 2048}
+    reported = ChatLMStudio(model="m", host="127.0.0.1:1", context_length=2048)
+    assert reported.profile == {"max_input_tokens": 2048}
     assert ChatLMStudio(model="m", load_config={"contextLength": 99}).profile == {"max_input_tokens": 99}
     own: Any = {"max_input_tokens": 5}
     assert ChatLMStudio(model="m", context_length=2048, profile=own).profile == own
 
 
-async def test_the_profile_comes_when_asked_for_or_with_the_first_answer(server: Server) -> None:
+async def test_the_profile_comes_when_requested_or_with_the_first_response(server: Server) -> None:
     asked, asked_async, answered = server.chat(), server.chat(), server.chat()
     assert asked.load_profile() == asked.profile
     assert await asked_async.aload_profile() == asked.profile
@@ -89,7 +89,7 @@ async def test_the_profile_comes_when_asked_for_or_with_the_first_answer(server:
     assert "structured_output" not in asked.profile
 
 
-async def test_the_profile_can_be_asked_for_when_the_model_has_gone(server: Server) -> None:
+async def test_the_profile_can_be_requested_when_the_model_was_unloaded(server: Server) -> None:
     llm = server.chat()
     llm.load_profile()
     server.unload(CHAT)
@@ -101,7 +101,7 @@ async def test_the_profile_can_be_asked_for_when_the_model_has_gone(server: Serv
     assert llm.get_num_tokens("one two") == 2
 
 
-def test_what_the_user_said_of_the_profile_stays(server: Server) -> None:
+def test_what_the_user_set_in_the_profile_stays(server: Server) -> None:
     own: Any = {"max_input_tokens": 5, "structured_output": True}
     llm = server.chat(profile=own)
     llm.invoke("count")
@@ -111,7 +111,7 @@ def test_what_the_user_said_of_the_profile_stays(server: Server) -> None:
     assert llm.profile["image_inputs"] is True
 
 
-def test_a_copy_for_another_model_learns_that_ones_profile(server: Server) -> None:
+def test_a_copy_for_another_model_records_that_ones_profile(server: Server) -> None:
     own: Any = {"max_output_tokens": 7}
     llm = server.chat(profile=own)
     llm.invoke("count")

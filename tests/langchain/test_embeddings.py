@@ -96,7 +96,7 @@ def test_nobody_listening_is_a_connection_error(documents: Documents, monkeypatc
     assert pauses == [0.5, 1.0]
 
 
-def test_a_progress_bar_is_drawn_when_wanted(
+def test_show_progress_draws_a_bar_for_the_load_and_for_the_texts(
     server: Server, documents: Documents, capsys: pytest.CaptureFixture[str]
 ) -> None:
     vectors = documents(server.embeddings(show_progress=True), [f"text {n}" for n in range(150)])
@@ -104,10 +104,10 @@ def test_a_progress_bar_is_drawn_when_wanted(
     drawn = capsys.readouterr().err
     assert f"Loading {EMBEDDING}" in drawn
     assert "Embedding 150 texts" in drawn
-    assert "100%\n" in drawn
+    assert "100%|" in drawn
 
 
-def test_unknown_settings_are_refused() -> None:
+def test_unknown_settings_are_rejected() -> None:
     with pytest.raises(ValueError, match="did you mean 'dimensions'"):
         LMStudioEmbeddings(model="m", dimension=3)  # type: ignore[call-arg]
 
@@ -121,7 +121,7 @@ def test_a_vector_store_works(server: Server) -> None:
 # Texts that are too long ----------------------------------------------------------------------------------------------
 
 
-def test_a_text_that_is_too_long_is_an_error_that_says_which(server: Server, documents: Documents) -> None:
+def test_a_text_that_is_too_long_is_an_error_that_names_it(server: Server, documents: Documents) -> None:
     with pytest.raises(LMStudioContextOverflowError, match="text 1 has") as caught:
         documents(server.embeddings(), ["short", LONG])
     assert isinstance(caught.value, ContextOverflowError)
@@ -130,7 +130,7 @@ def test_a_text_that_is_too_long_is_an_error_that_says_which(server: Server, doc
     assert caught.value.used > 512
 
 
-def test_the_error_of_a_long_text_says_what_helps(server: Server, documents: Documents) -> None:
+def test_the_error_of_a_long_text_names_the_remedy(server: Server, documents: Documents) -> None:
     with pytest.raises(LMStudioContextOverflowError) as caught:
         documents(server.embeddings(show_progress=True), ["short"] * 100 + [LONG])
     assert str(caught.value) == (
@@ -159,7 +159,7 @@ def test_advice_does_not_repeat_what_was_done(maximum: int | None) -> None:
     assert "length_policy" not in message
 
 
-def test_long_texts_are_measured_when_the_model_has_gone(server: Server, documents: Documents) -> None:
+def test_long_texts_are_measured_when_the_model_was_unloaded(server: Server, documents: Documents) -> None:
     embeddings = server.embeddings()
     documents(embeddings, ["short"])
     server.unload(EMBEDDING)
@@ -168,7 +168,7 @@ def test_long_texts_are_measured_when_the_model_has_gone(server: Server, documen
     assert documents(embeddings, ["word " * 300])
 
 
-def test_the_window_is_asked_for_again_before_a_text_is_refused(server: Server, documents: Documents) -> None:
+def test_the_context_length_is_requested_again_before_a_text_is_rejected(server: Server, documents: Documents) -> None:
     embeddings = server.embeddings(context_length=128)
     with pytest.raises(LMStudioContextOverflowError, match="takes 128"):
         documents(embeddings, ["word " * 300])
@@ -177,7 +177,7 @@ def test_the_window_is_asked_for_again_before_a_text_is_refused(server: Server, 
     assert documents(embeddings, ["word " * 300]) == documents(server.embeddings(), ["word " * 300])
 
 
-def test_a_small_window_is_no_surprise(documents: Documents) -> None:
+def test_a_small_context_window_is_no_surprise(documents: Documents) -> None:
     small = ModelEntry(key=EMBEDDING, kind="embedding", context_length=64, max_context_length=64)
     with Server([small]) as server, pytest.raises(LMStudioContextOverflowError, match="takes 64"):
         documents(server.embeddings(), ["a b " * 40])
@@ -187,7 +187,7 @@ def test_half_a_surrogate_pair_in_a_document_is_measured_and_embedded(server: Se
     assert len(documents(server.embeddings(), ["a \ud835 b " * 100])) == 1
 
 
-def test_what_is_no_text_is_refused_by_its_place(documents: Documents) -> None:
+def test_what_is_no_string_is_rejected_by_its_place(documents: Documents) -> None:
     with pytest.raises(LMStudioValueError, match="text 1 must be a string; got None"):
         documents(LMStudioEmbeddings(model="m", document_prefix="x"), ["a", None])  # type: ignore[list-item]
 
@@ -198,7 +198,7 @@ def test_a_text_that_is_too_long_may_be_cut_at_its_end(server: Server, documents
     assert len(short) == 16
 
 
-def test_the_length_may_be_left_to_the_server(server: Server, documents: Documents) -> None:
+def test_the_length_may_be_passed_to_the_server(server: Server, documents: Documents) -> None:
     (vector,) = documents(server.embeddings(length_policy="pass"), [LONG])
     assert len(vector) == 16
 
@@ -222,7 +222,7 @@ def drive(steps: Generator[list[str], list[int], list[str]]) -> list[str]:
 
 
 @given(st.lists(st.text("ab é\n", max_size=80), max_size=5), st.integers(3, 20))
-def test_truncation_ends_and_leaves_beginnings_that_fit(texts: list[str], window: int) -> None:
+def test_truncation_ends_and_keeps_beginnings_that_fit(texts: list[str], window: int) -> None:
     fitting = drive(plan(EmbeddingRequest(texts, "truncate", "chunk_size"), window))
     assert len(fitting) == len(texts)
     for before, after in zip(texts, fitting, strict=True):
@@ -266,7 +266,7 @@ def test_a_text_of_which_nothing_fits_is_an_error(window: int) -> None:
         list(map(steps.send, [[7]] * 100))
 
 
-def test_a_text_without_tokens_fits_any_window() -> None:
+def test_a_text_without_tokens_fits_any_context_window() -> None:
     steps = plan(EmbeddingRequest(["word"], "truncate", "chunk_size"), -5)
     next(steps)
     with pytest.raises(StopIteration) as done:

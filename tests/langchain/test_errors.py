@@ -30,7 +30,7 @@ from lmstudio_integrations.langchain._errors import LangChainStructuredOutputErr
         (errors.LMStudioError("x"), core.ModelError, False),
     ],
 )
-def test_an_error_has_both_bases_its_attributes_and_says_whether_a_retry_helps(
+def test_an_error_has_both_bases_its_attributes_and_knows_whether_a_retry_helps(
     error: errors.LMStudioError, kind: type[core.ModelError], retryable: bool
 ) -> None:
     translation = both(error)
@@ -75,7 +75,7 @@ def test_other_exceptions_pass_through() -> None:
         raise KeyError("x")
 
 
-def test_a_structured_output_error_is_an_output_parser_exception_with_the_answer() -> None:
+def test_a_structured_output_error_is_an_output_parser_exception_with_the_response() -> None:
     error = LangChainStructuredOutputError("not JSON", text="{")
     assert isinstance(error, core.OutputParserException)
     assert isinstance(error, ValueError)

@@ -1,4 +1,4 @@
-"""Pictures: uploaded, fetched only when that is allowed, refused by models that cannot see."""
+"""Pictures: uploaded, fetched only when that is allowed, rejected by models that cannot see."""
 
 import base64
 from collections.abc import Iterator
@@ -23,40 +23,40 @@ def web() -> Iterator[Web]:
 
 
 def seen(server: Server) -> list[str]:
-    return server.asked.images
+    return server.last_request.images
 
 
-def test_a_picture_reaches_the_model(server: Server, ask: Invoke) -> None:
-    ask(server.chat(), [HumanMessage([{"type": "text", "text": "What is it?"}, BLOCK])])
+def test_an_image_reaches_the_model(server: Server, generate: Invoke) -> None:
+    generate(server.chat(), [HumanMessage([{"type": "text", "text": "What is it?"}, BLOCK])])
     assert seen(server) == [digest(PIXEL)]
 
 
-def test_a_picture_of_a_tool_reaches_the_model(server: Server, ask: Invoke) -> None:
+def test_an_image_of_a_tool_reaches_the_model(server: Server, generate: Invoke) -> None:
     call = AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "1"}])
-    ask(server.chat(), [HumanMessage("Look!"), call, ToolMessage([BLOCK], tool_call_id="1")])
+    generate(server.chat(), [HumanMessage("Look!"), call, ToolMessage([BLOCK], tool_call_id="1")])
     assert seen(server) == [digest(PIXEL)]
 
 
-def test_a_picture_on_the_web_is_fetched_only_when_allowed(server: Server, ask: Invoke, web: Web) -> None:
+def test_an_image_on_the_web_is_fetched_only_when_allowed(server: Server, generate: Invoke, web: Web) -> None:
     question = [HumanMessage([{"type": "image_url", "image_url": {"url": web.url()}}])]
     with pytest.raises(LMStudioValueError, match="allow_image_download"):
-        ask(server.chat(), question)
-    ask(server.chat(allow_image_download=True, allow_private_image_hosts=True), question)
+        generate(server.chat(), question)
+    generate(server.chat(allow_image_download=True, allow_private_image_hosts=True), question)
     assert seen(server) == [digest(PIXEL)]
 
 
 @pytest.mark.parametrize("url", ["http://exa mple.com/a.png", "http://h/ä b.png", "http://[bad/a.png", "HTTP://ä..b/a"])
-def test_an_address_that_is_none_is_named(server: Server, ask: Invoke, url: str) -> None:
+def test_an_address_that_is_none_is_named(server: Server, generate: Invoke, url: str) -> None:
     with pytest.raises(LMStudioOSError, match="cannot download the image"):
-        ask(server.chat(allow_image_download=True), [HumanMessage([{"type": "image", "url": url}])])
+        generate(server.chat(allow_image_download=True), [HumanMessage([{"type": "image", "url": url}])])
 
 
-def test_what_is_no_picture_is_refused(server: Server, ask: Invoke) -> None:
+def test_what_is_no_image_is_rejected(server: Server, generate: Invoke) -> None:
     block = {**BLOCK, "base64": base64.b64encode(b"hello").decode()}
     with pytest.raises(LMStudioValueError, match="picture"):
-        ask(server.chat(), [HumanMessage([block])])
+        generate(server.chat(), [HumanMessage([block])])
 
 
-def test_a_model_that_cannot_see_refuses(server: Server, ask: Invoke) -> None:
+def test_a_model_that_cannot_see_rejects(server: Server, generate: Invoke) -> None:
     with pytest.raises(ModelError):
-        ask(server.chat(model=OTHER), [HumanMessage([BLOCK])])
+        generate(server.chat(model=OTHER), [HumanMessage([BLOCK])])

@@ -63,7 +63,7 @@ def test_every_beginning_of_an_object_is_accepted_and_only_the_whole_is_complete
         "{,",
     ],
 )
-def test_text_that_cannot_become_an_object_is_refused_at_its_last_character(text: str) -> None:
+def test_text_that_cannot_become_an_object_is_rejected_at_its_last_character(text: str) -> None:
     scanner = JsonPrefix()
     assert scanner.feed(text[:-1])
     assert not scanner.feed(text[-1])
@@ -96,7 +96,7 @@ def test_an_object_nests_no_deeper_than_its_readers_can_go() -> None:
 
 
 @given(OBJECTS, st.booleans(), st.data())
-def test_a_spoilt_beginning_is_a_valid_call_for_no_parser(
+def test_an_invalidated_beginning_is_a_valid_call_for_no_parser(
     value: dict[str, Any], ascii_only: bool, data: st.DataObject
 ) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only)

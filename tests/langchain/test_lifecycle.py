@@ -103,11 +103,11 @@ def test_a_malformed_token_is_only_missed_when_connecting(server: Server) -> Non
         llm.invoke("Hello")
 
 
-def test_the_token_lets_us_in(ask: Invoke) -> None:
+def test_the_token_authenticates(generate: Invoke) -> None:
     with Server(tokens=[TOKEN]) as server:
-        assert ask(server.chat(api_token=TOKEN), "count").content
+        assert generate(server.chat(api_token=TOKEN), "count").content
         with pytest.raises(LMStudioAuthenticationError):
-            ask(server.chat(), "count")
+            generate(server.chat(), "count")
 
 
 @pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM])
@@ -131,7 +131,7 @@ NUMBERS: dict[str, Any] = {"max_tokens": False, "top_p": 0, "temperature": 0, "t
 
 @pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
 @pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM])
-def test_a_model_and_a_chain_are_loaded_as_the_page_says(adapter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_and_a_chain_are_loaded_as_documented(adapter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with Server(tokens=[TOKEN]) as server:
         settings = {**NUMBERS, "load_config": {"seed": 3}, "api_token": TOKEN, "headers": {"X-Key": "hush-hush"}}
         made = adapter(model=CHAT, host=server.address, **settings)
@@ -172,7 +172,7 @@ def test_an_equal_object_is_made_of_a_dump(adapter: Any) -> None:
 # The cache's key ------------------------------------------------------------------------------------------------------
 
 
-def test_a_cached_answer_is_not_given_to_another_model_or_setting(server: Server) -> None:
+def test_a_cached_response_is_not_given_to_another_model_or_setting(server: Server) -> None:
     llm = server.chat(cache=InMemoryCache(), temperature=0.5)
     asked = len(server.predictions)
 
@@ -217,15 +217,15 @@ def test_the_raw_completion_is_cached_by_its_settings_too(server: Server) -> Non
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_the_raw_completion_is_cached_by_the_settings_of_the_call(server: Server, *, asynchronous: bool) -> None:
-    def answer(llm: Any, **given: Any) -> str:
+    def response(llm: Any, **given: Any) -> str:
         return str(asyncio.run(llm.ainvoke("count", **given)) if asynchronous else llm.invoke("count", **given))
 
     llm = server.llm(cache=InMemoryCache())
-    assert answer(llm, max_tokens=2) == answer(llm.bind(max_tokens=2)) == "0 1"
-    assert answer(llm, max_tokens=3) == "0 1 2"
-    assert answer(llm, model=OTHER) != answer(llm)
-    assert answer(llm, stop=["3"]) == answer(server.llm(cache=llm.cache, stop=["3"])) == "0 1 2 "
-    assert answer(server.llm(cache=llm.cache, stop=["2"])) == "0 1 "
+    assert response(llm, max_tokens=2) == response(llm.bind(max_tokens=2)) == "0 1"
+    assert response(llm, max_tokens=3) == "0 1 2"
+    assert response(llm, model=OTHER) != response(llm)
+    assert response(llm, stop=["3"]) == response(server.llm(cache=llm.cache, stop=["3"])) == "0 1 2 "
+    assert response(server.llm(cache=llm.cache, stop=["2"])) == "0 1 "
     assert len(server.predictions) == 6
 
 
@@ -238,7 +238,7 @@ def caching(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return {"cache": True} if request.param == "required" else {}
 
 
-WAYS_TO_ASK: dict[str, Invoke] = {
+WAYS_TO_GENERATE: dict[str, Invoke] = {
     "invoke": lambda llm, question, **given: llm.invoke(question, **given),
     "ainvoke": lambda llm, question, **given: asyncio.run(llm.ainvoke(question, **given)),
     "batch": lambda llm, question, **given: llm.batch([question], **given)[0],
@@ -246,43 +246,43 @@ WAYS_TO_ASK: dict[str, Invoke] = {
 }
 
 
-@pytest.mark.parametrize("ask", WAYS_TO_ASK.values(), ids=WAYS_TO_ASK)
+@pytest.mark.parametrize("generate", WAYS_TO_GENERATE.values(), ids=WAYS_TO_GENERATE)
 @pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM])
 def test_a_cached_response_is_not_given_for_another_server(
-    adapter: Any, ask: Invoke, caching: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    adapter: Any, generate: Invoke, caching: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Server() as one, Server() as other:
         monkeypatch.setenv("LMSTUDIO_HOST", one.address)
         from_environment, named = adapter(model=CHAT, **caching), adapter(model=CHAT, host=one.address, **caching)
         for llm in (from_environment, named, named.bind(base_url=f"http://{one.address}/v1")):
-            ask(llm, "count")
+            generate(llm, "count")
         assert len(one.predictions) == 1
         monkeypatch.setenv("LMSTUDIO_HOST", other.address)
-        ask(from_environment, "count")
+        generate(from_environment, "count")
         assert len(other.predictions) == 1
-        ask(named, "count", host=None)
-        ask(named, "count", host=other.address)
+        generate(named, "count", host=None)
+        generate(named, "count", host=other.address)
         assert (len(one.predictions), len(other.predictions)) == (1, 1)
 
 
-@pytest.mark.parametrize("ask", WAYS_TO_ASK.values(), ids=WAYS_TO_ASK)
+@pytest.mark.parametrize("generate", WAYS_TO_GENERATE.values(), ids=WAYS_TO_GENERATE)
 @pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM])
 def test_whichever_model_is_loaded_is_never_cached(
-    server: Server, adapter: Any, ask: Invoke, caching: dict[str, Any]
+    server: Server, adapter: Any, generate: Invoke, caching: dict[str, Any]
 ) -> None:
     def fresh(**settings: Any) -> Any:
         return adapter(host=server.address, **settings, **caching)
 
     server.load(CHAT)
-    first = ask(fresh(), "count")
+    first = generate(fresh(), "count")
     server.unload(CHAT)
     server.load(OTHER)
-    assert ask(fresh(), "count") != first
-    ask(fresh(model=CHAT), "count", model=None)
-    ask(fresh(model=CHAT), "count", model_name=None)
+    assert generate(fresh(), "count") != first
+    generate(fresh(model=CHAT), "count", model=None)
+    generate(fresh(model=CHAT), "count", model_name=None)
     assert len(server.predictions) == 4
-    ask(fresh(), "count", model=OTHER)
-    ask(fresh(model=OTHER), "count")
+    generate(fresh(), "count", model=OTHER)
+    generate(fresh(model=OTHER), "count")
     assert len(server.predictions) == 5
 
 
@@ -321,7 +321,7 @@ def test_a_host_that_is_no_address_is_only_missed_when_connecting(monkeypatch: p
     assert "host" not in LMStudioLLM(model=CHAT)._identifying_params
 
 
-def test_what_identifies_the_object_holds_no_secret_and_no_clock() -> None:
+def test_what_identifies_the_object_holds_no_secret_and_no_timeout() -> None:
     llm = ChatLMStudio(model="m", api_token=SecretStr(TOKEN), temperature=0.5, timeout=4, preset="p", context_length=9)
     assert llm._identifying_params == {
         "model": "m",
@@ -354,23 +354,23 @@ def test_limits_that_differ_with_every_call_do_not_fill_the_memory(server: Serve
     llm = server.chat()
     llm.invoke("say it")
     for number in range(100):
-        llm._settle(None, {"timeout": 10 + number})[0].model()
-    side = llm._runtime._sync
-    assert len(side._handles._values) == 64
-    assert len(side._clients._values) == 1
+        llm._resolve(None, {"timeout": 10 + number}).model()
+    pool = llm._runtime._sync
+    assert len(pool._handles._values) == 64
+    assert len(pool._clients._values) == 1
 
 
-def test_what_is_known_of_a_model_follows_the_model(server: Server, ask: Invoke) -> None:
+def test_the_info_of_a_model_belongs_to_the_model(server: Server, generate: Invoke) -> None:
     llm = server.chat(context_length=1000)
-    ask(llm, "count")
+    generate(llm, "count")
     assert (llm.profile or {})["max_input_tokens"] == 1000
     server.unload(CHAT)
     server.load(CHAT)
-    ask(llm, "count")
+    generate(llm, "count")
     assert (llm.profile or {})["max_input_tokens"] == 4096
 
 
-def test_progress_may_be_told_to_what_cannot_be_a_key(server: Server) -> None:
+def test_progress_may_be_reported_to_what_cannot_be_a_key(server: Server) -> None:
     @dataclass
     class Display:
         """Cannot be hashed, because it can be compared."""
@@ -396,12 +396,12 @@ async def test_batches_run_as_many_at_once_as_the_model_does(server: Server, mon
     assert llm._bounded({"tags": ["x"]}) == {"tags": ["x"], "max_concurrency": 3}
     assert llm._bounded([{"max_concurrency": 9}, {}]) == [{"max_concurrency": 9}, {"max_concurrency": 3}]
     questions: list[Any] = [f"say {n}" for n in range(7)]
-    answers = [message.content for message in llm.batch(questions)]
-    assert [message.content for message in await llm.abatch(questions)] == answers
-    assert [message.content for _, message in sorted(llm.batch_as_completed(questions))] == answers
-    completed = [answer async for answer in llm.abatch_as_completed(questions)]
-    assert [message.content for _, message in sorted(completed)] == answers
-    assert all(f"say {n}" in str(answer) for n, answer in enumerate(answers))
+    responses = [message.content for message in llm.batch(questions)]
+    assert [message.content for message in await llm.abatch(questions)] == responses
+    assert [message.content for _, message in sorted(llm.batch_as_completed(questions))] == responses
+    completed = [response async for response in llm.abatch_as_completed(questions)]
+    assert [message.content for _, message in sorted(completed)] == responses
+    assert all(f"say {n}" in str(response) for n, response in enumerate(responses))
 
 
 async def test_every_kind_of_batch_is_bounded() -> None:
@@ -416,10 +416,10 @@ async def test_every_kind_of_batch_is_bounded() -> None:
 
     llm = Echo(model="m")
     questions: list[Any] = ["a", "b"]
-    answers = [*llm.batch(questions), *await llm.abatch(questions)]
-    answers += [answer for _, answer in llm.batch_as_completed(questions, ({}, {"tags": ["x"]}))]
-    answers += [answer async for _, answer in llm.abatch_as_completed(questions)]
-    assert sorted(answer.content for answer in answers) == ["a4"] * 4 + ["b4"] * 4
+    responses = [*llm.batch(questions), *await llm.abatch(questions)]
+    responses += [response for _, response in llm.batch_as_completed(questions, ({}, {"tags": ["x"]}))]
+    responses += [response async for _, response in llm.abatch_as_completed(questions)]
+    assert sorted(response.content for response in responses) == ["a4"] * 4 + ["b4"] * 4
 
 
 def test_a_batch_keeps_the_bound_of_the_chain_that_it_is_part_of() -> None:
@@ -433,8 +433,8 @@ def test_a_batch_keeps_the_bound_of_the_chain_that_it_is_part_of() -> None:
 
 
 async def test_a_batch_may_keep_its_errors(server: Server) -> None:
-    answers = server.chat().batch(["count", "break"], return_exceptions=True)
-    assert isinstance(answers[1], Exception)
+    responses = server.chat().batch(["count", "break"], return_exceptions=True)
+    assert isinstance(responses[1], Exception)
     assert isinstance((await server.chat().abatch(["break"], return_exceptions=True))[0], Exception)
 
 
@@ -470,7 +470,7 @@ def test_traces_carry_the_versions_of_core_and_of_this_package(adapter: Any) -> 
     assert pickle.loads(pickle.dumps(made)) == made
 
 
-def test_tracing_is_told_model_and_settings(server: Server) -> None:
+def test_traces_contain_model_and_settings(server: Server) -> None:
     seen: list[Run] = []
     llm = server.chat(temperature=0.5, max_tokens=9, stop=["x"])
     assert llm._get_ls_params() == {
@@ -510,7 +510,7 @@ def test_embeddings_do_not_pay_for_chat_models() -> None:
     assert _fresh(code) == "False"
 
 
-def test_a_missing_extra_is_one_sentence_that_says_what_to_run() -> None:
+def test_a_missing_extra_is_one_sentence_that_names_the_command() -> None:
     code = (
         "import sys; sys.modules['langchain_core'] = None\n"
         "try: from lmstudio_integrations.langchain import ChatLMStudio\n"

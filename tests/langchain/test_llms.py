@@ -31,7 +31,7 @@ def _stream(llm: Any, prompt: str, **given: Any) -> str:
 
 def _astream(llm: Any, prompt: str, **given: Any) -> str:
     async def collect() -> str:
-        return "".join([piece async for piece in llm.astream(prompt, **given)])
+        return "".join([fragment async for fragment in llm.astream(prompt, **given)])
 
     return asyncio.run(collect())
 
@@ -69,21 +69,21 @@ class AsyncCounter(AsyncCallbackHandler):
 
 def test_a_text_is_continued_without_a_template(server: Server, complete: Complete) -> None:
     assert complete(server.llm(), "count") == COUNTED
-    assert server.asked.prompt == "count"
+    assert server.last_request.prompt == "count"
     assert server.predictions[0].raw
 
 
 def test_settings_and_stops_reach_the_model(server: Server, complete: Complete) -> None:
     assert complete(server.llm(max_tokens=4, stop=["x"]), "count", stop=[" 3"]) == "0 1 2"
-    assert server.asked.config.max_tokens == 4
-    assert server.asked.config.stop_strings == [" 3"]
+    assert server.last_request.config.max_tokens == 4
+    assert server.last_request.config.stop_strings == [" 3"]
     complete(server.llm().bind(model=OTHER, temperature=0.5), "count")
-    assert server.asked.config.temperature == 0.5
+    assert server.last_request.config.temperature == 0.5
     assert server.predictions[-1].model == OTHER
 
 
 @pytest.mark.parametrize("way", [_invoke, _ainvoke])
-def test_a_call_may_say_whether_it_streams(server: Server, way: Complete) -> None:
+def test_a_call_may_choose_whether_it_streams(server: Server, way: Complete) -> None:
     def tokens(llm: Any, **given: Any) -> int:
         counter = Counter()
         way(llm, "count", config={"callbacks": [counter]}, **given)
@@ -94,7 +94,7 @@ def test_a_call_may_say_whether_it_streams(server: Server, way: Complete) -> Non
     assert [tokens(streaming), tokens(streaming, streaming=False), tokens(streaming, stream=False)] == [4, 0, 0]
 
 
-def test_unknown_settings_and_several_answers_are_refused(server: Server, complete: Complete) -> None:
+def test_unknown_settings_and_several_responses_are_rejected(server: Server, complete: Complete) -> None:
     with pytest.raises(LMStudioValueError, match="did you mean 'temperature'"):
         complete(server.llm(), "count", temprature=1)
     with pytest.raises(LMStudioValueError, match="n must be 1"):
@@ -108,9 +108,9 @@ def test_failures_are_raised(server: Server, complete: Complete) -> None:
         complete(server.llm(), "break")
 
 
-def test_an_empty_prompt_is_the_servers_to_answer(server: Server, complete: Complete) -> None:
+def test_an_empty_prompt_is_the_servers_to_handle(server: Server, complete: Complete) -> None:
     assert complete(server.llm(), "")
-    assert server.asked.prompt == ""
+    assert server.last_request.prompt == ""
 
 
 async def test_a_batch_runs_prompts_beside_each_other_and_keeps_their_order(server: Server) -> None:
@@ -184,16 +184,16 @@ def test_callbacks_fire_once_on_every_path(
     assert info["stop_reason"] == "maxPredictedTokensReached"
 
 
-async def test_an_async_callback_hears_every_token(server: Server) -> None:
+async def test_an_async_callback_gets_every_token(server: Server) -> None:
     counter = AsyncCounter()
     llm = server.llm(max_tokens=2)
-    assert [piece async for piece in llm.astream("count", {"callbacks": [counter]})] == ["0", " 1", ""]
+    assert [fragment async for fragment in llm.astream("count", {"callbacks": [counter]})] == ["0", " 1", ""]
     assert counter.tokens == ["0", " 1", ""]
 
 
-def test_leaving_a_stream_stops_the_server(server: Server) -> None:
-    for piece in server.llm().stream("for ever"):
-        if piece:
+def test_closing_a_stream_stops_the_server(server: Server) -> None:
+    for fragment in server.llm().stream("for ever"):
+        if fragment:
             break
     server.wait_for(lambda: server.predictions[0].state == "ended")
     assert server.predictions[0].stop_reason == "userStopped"

@@ -58,7 +58,7 @@ def standard_server() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def local_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give the suite a picture of ours instead of one from the web."""
+    """Give the suite a image of ours instead of one from the web."""
 
     def get(url: str, **_: Any) -> httpx.Response:
         return httpx.Response(200, content=PIXEL, request=httpx.Request("GET", url))
@@ -82,7 +82,7 @@ def known_to_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(core_load._default_class_paths_cache, "all", everything)
 
 
-def ask(model: BaseChatModel, question: str, *, stream: bool) -> AIMessage:
+def generate(model: BaseChatModel, question: str, *, stream: bool) -> AIMessage:
     """Return the answer, at once or put together from chunks."""
     if not stream:
         return model.invoke(question)
@@ -147,11 +147,11 @@ class _ChatIntegration(ChatModelIntegrationTests):
 
     def invoke_with_cache_read_input(self, *, stream: bool = False) -> AIMessage:
         question = "Say it a second time, please."
-        ask(self.model_again(), question, stream=stream)
-        return ask(self.model_again(), question, stream=stream)
+        generate(self.model_again(), question, stream=stream)
+        return generate(self.model_again(), question, stream=stream)
 
     def invoke_with_reasoning_output(self, *, stream: bool = False) -> AIMessage:
-        return ask(self.model_again(), "Think!", stream=stream)
+        return generate(self.model_again(), "Think!", stream=stream)
 
     def model_again(self) -> BaseChatModel:
         return ChatLMStudio(**self.chat_model_params)

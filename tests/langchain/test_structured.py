@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._json_prefix import invalidator
-from lmstudio_integrations.langchain._structured import answer_parser, call_parser
+from lmstudio_integrations.langchain._structured import call_parser, text_parser
 from lmstudio_integrations.langchain._tools import openai_tool
 from tests.langchain.conftest import CHAT, MODELS, Server
 
@@ -67,22 +67,22 @@ async def test_any_other_schema_gives_dicts(server: Server, schema: Any) -> None
     assert await model.ainvoke("json") == ANN
     parts = list(model.stream("json"))
     assert parts[-1] == ANN
-    structured = server.asked.config.structured
+    structured = server.last_request.config.structured
     assert structured is not None
     assert structured["type"] == "json"
     assert structured["jsonSchema"]["properties"].keys() == {"name", "age"}
-    assert not server.asked.tools
+    assert not server.last_request.tools
 
 
 @pytest.mark.parametrize("schema", [Person, PersonV1, PersonDict, SCHEMA, OPENAI])
 def test_function_calling_reads_the_arguments_of_one_required_call(server: Server, schema: Any) -> None:
     model = server.chat().with_structured_output(schema, method="function_calling")
-    answer = model.invoke("Who?")
-    assert server.asked.tool_choice == "required"
-    assert len(server.asked.tools) == 1
-    found = answer if isinstance(answer, dict) else answer.dict() if schema is PersonV1 else answer.model_dump()
+    response = model.invoke("Who?")
+    assert server.last_request.tool_choice == "required"
+    assert len(server.last_request.tools) == 1
+    found = response if isinstance(response, dict) else response.dict() if schema is PersonV1 else response.model_dump()
     assert found.keys() <= {"name", "age"}
-    assert isinstance(answer, schema if schema in (Person, PersonV1) else dict)
+    assert isinstance(response, schema if schema in (Person, PersonV1) else dict)
 
 
 class Numbers(RootModel[list[int]]):
@@ -92,10 +92,10 @@ class Numbers(RootModel[list[int]]):
 COLOR = {"title": "Color", "type": "string", "enum": ["red", "blue"]}
 
 
-@pytest.mark.parametrize(("schema", "answer"), [(Numbers, Numbers([])), (COLOR, "red")])
-def test_an_answer_need_not_be_an_object(server: Server, schema: Any, answer: Any) -> None:
+@pytest.mark.parametrize(("schema", "response"), [(Numbers, Numbers([])), (COLOR, "red")])
+def test_a_response_need_not_be_an_object(server: Server, schema: Any, response: Any) -> None:
     """The emulator gives the smallest instance of the schema that it was sent."""
-    assert server.chat().with_structured_output(schema).invoke("What is it?") == answer
+    assert server.chat().with_structured_output(schema).invoke("What is it?") == response
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
@@ -109,26 +109,26 @@ def test_a_schema_in_openais_form_is_enforced(server: Server, method: Any) -> No
         assert model.invoke("Who?") == {"name": "", "age": 0}
 
 
-def test_thoughts_do_not_disturb_the_answer(server: Server) -> None:
+def test_reasoning_does_not_disturb_the_response(server: Server) -> None:
     model = server.chat().with_structured_output(Person, include_raw=True)
-    answer = model.invoke("muse")
-    assert answer["parsed"] == Person(name="Ann", age=7)
-    assert answer["raw"].additional_kwargs["reasoning_content"] == "{Hm}"
+    response = model.invoke("muse")
+    assert response["parsed"] == Person(name="Ann", age=7)
+    assert response["raw"].additional_kwargs["reasoning_content"] == "{Hm}"
     assert list(server.chat(output_version="v1").with_structured_output(Person).stream("muse"))[-1].age == 7
 
 
 def test_json_mode_sends_any_object(server: Server) -> None:
     assert server.chat().with_structured_output(None, method="json_mode").invoke("json") == ANN
-    assert server.asked.config.structured == {"type": "json", "jsonSchema": {"type": "object"}}
+    assert server.last_request.config.structured == {"type": "json", "jsonSchema": {"type": "object"}}
     assert server.chat().with_structured_output(Person, method="json_mode").invoke("json") == Person(name="Ann", age=7)
 
 
-def test_raw_answers_come_along_when_asked_for(server: Server) -> None:
+def test_raw_responses_come_along_when_requested(server: Server) -> None:
     model = server.chat().with_structured_output(Person, include_raw=True)
-    answer = model.invoke("json")
-    assert isinstance(answer["raw"], AIMessage)
-    assert answer["parsed"] == Person(name="Ann", age=7)
-    assert answer["parsing_error"] is None
+    response = model.invoke("json")
+    assert isinstance(response["raw"], AIMessage)
+    assert response["parsed"] == Person(name="Ann", age=7)
+    assert response["parsing_error"] is None
     broken = model.invoke("half")
     assert broken["parsed"] is None
     assert isinstance(broken["parsing_error"], LMStudioStructuredOutputError)
@@ -136,7 +136,7 @@ def test_raw_answers_come_along_when_asked_for(server: Server) -> None:
 
 
 @pytest.mark.parametrize("schema", [Person, SCHEMA])
-async def test_half_an_answer_is_never_repaired(server: Server, schema: Any) -> None:
+async def test_half_a_response_is_never_repaired(server: Server, schema: Any) -> None:
     model = server.chat().with_structured_output(schema)
     with pytest.raises(LMStudioStructuredOutputError, match="not the structured output") as caught:
         model.invoke("half")
@@ -146,9 +146,9 @@ async def test_half_an_answer_is_never_repaired(server: Server, schema: Any) -> 
 
 
 def test_the_parsers_read_bare_text_too() -> None:
-    assert answer_parser(SCHEMA).invoke('{"a": 1}') == {"a": 1}
+    assert text_parser(SCHEMA).invoke('{"a": 1}') == {"a": 1}
     with pytest.raises(LMStudioStructuredOutputError):
-        answer_parser(Person).invoke("{")
+        text_parser(Person).invoke("{")
 
 
 @pytest.mark.parametrize(("schema", "question"), [(Person, "half"), (SCHEMA, "half"), (Person, "odd")])
@@ -168,9 +168,9 @@ async def test_a_broken_call_is_an_error_on_every_path(server: Server, schema: A
     broken = ModelEntry(key="broken", rules=({"then": [{"tool": name, "malformed": '{"name": "A'}]},))
     with Server([broken]) as own:
         model = own.chat(model="broken").with_structured_output(schema, method="function_calling")
-        with pytest.raises(LMStudioStructuredOutputError, match="no whole tool call"):
+        with pytest.raises(LMStudioStructuredOutputError, match="no complete tool call"):
             model.invoke("Who?")
-        with pytest.raises(LMStudioStructuredOutputError, match="no whole tool call"):
+        with pytest.raises(LMStudioStructuredOutputError, match="no complete tool call"):
             await model.ainvoke("Who?")
         with pytest.raises(LMStudioStructuredOutputError):
             list(model.stream("Who?"))
@@ -182,9 +182,9 @@ def test_a_call_whose_arguments_do_not_fit_is_an_error() -> None:
     odd = {"tool": "Person", "arguments": {"name": "Ann", "age": "old"}}
     with Server([ModelEntry(key="odd", rules=({"then": [odd]},))]) as own:
         model = own.chat(model="odd").with_structured_output(Person, method="function_calling", include_raw=True)
-        answer = model.invoke("Who?")
-        assert isinstance(answer["parsing_error"], LMStudioStructuredOutputError)
-        assert answer["raw"].tool_calls
+        response = model.invoke("Who?")
+        assert isinstance(response["parsing_error"], LMStudioStructuredOutputError)
+        assert response["raw"].tool_calls
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
@@ -220,7 +220,7 @@ HASTY = ModelEntry(key="hasty", rules=({"then": [{"tool": "Hasty", "arguments": 
 
 
 @pytest.mark.parametrize(("key", "method"), [("chatty", "json_schema"), ("hasty", "function_calling")])
-async def test_a_validator_that_fails_over_half_an_answer_does_not_break_the_stream(key: str, method: Any) -> None:
+async def test_a_validator_that_fails_over_half_a_response_does_not_break_the_stream(key: str, method: Any) -> None:
     with Server([*MODELS, HASTY]) as own:
         model = own.chat(model=key).with_structured_output(Hasty, method=method)
         assert list(model.stream("json")) == [Hasty(name="Ann", age=7)]
@@ -242,11 +242,11 @@ PICKY = ModelEntry(key="picky", rules=({"then": [{"tool": "Picky", "arguments": 
 
 
 @pytest.mark.parametrize(("key", "method"), [("chatty", "json_schema"), ("picky", "function_calling")])
-def test_whatever_a_validator_raises_is_told_as_a_parsing_error(key: str, method: Any) -> None:
+def test_whatever_a_validator_raises_is_raised_as_a_parsing_error(key: str, method: Any) -> None:
     with Server([*MODELS, PICKY]) as own:
         model = own.chat(model=key)
-        answer = model.with_structured_output(Picky, method=method, include_raw=True).invoke("json")
-        error = answer["parsing_error"]
+        response = model.with_structured_output(Picky, method=method, include_raw=True).invoke("json")
+        error = response["parsing_error"]
         assert isinstance(error, LMStudioStructuredOutputError)
         assert "does not fit Picky: KeyError('Ann')" in str(error)
         assert error.text == '{"name": "Ann", "age": 7}'
@@ -267,19 +267,19 @@ def test_a_call_of_a_tool_that_was_not_offered_is_an_error(schema: Any) -> None:
             list(model.stream("Who?"))
 
 
-def calling(*pieces: str, index: int = 0, name: str = "person") -> list[AIMessageChunk]:
+def calling(*fragments: str, index: int = 0, name: str = "person") -> list[AIMessageChunk]:
     """Return a tool call in pieces."""
-    names = [name, *[None] * (len(pieces) - 1)]
+    names = [name, *[None] * (len(fragments) - 1)]
     return [
-        AIMessageChunk(content="", tool_call_chunks=[ToolCallChunk(name=name, args=piece, id=None, index=index)])
-        for name, piece in zip(names, pieces, strict=True)
+        AIMessageChunk(content="", tool_call_chunks=[ToolCallChunk(name=name, args=fragment, id=None, index=index)])
+        for name, fragment in zip(names, fragments, strict=True)
     ]
 
 
 LAST = AIMessageChunk(content="", chunk_position="last")
 
 
-def test_a_streamed_call_tells_only_what_is_new() -> None:
+def test_a_streamed_call_reports_only_what_is_new() -> None:
     chunks = [AIMessageChunk(content="Well."), *calling('{"name"', ': "An', "", 'n", ', '"age": 7}'), LAST]
     assert list(call_parser(SCHEMA, "person").transform(iter(chunks))) == [
         {},
@@ -298,15 +298,15 @@ def test_the_first_whole_call_of_the_tool_counts() -> None:
     assert parts == [{"name": "Bob"}, {"name": "Ann"}]
 
 
-def test_the_parsers_may_be_asked_for_the_beginning_of_an_answer() -> None:
+def test_the_parsers_parse_the_beginning_of_a_response() -> None:
     """Core's contract; what streams here does not need it."""
     begun = '{"name": "Ann", "age": 7, "so'
-    assert answer_parser(Person).parse_result([Generation(text=begun)], partial=True) == Person(name="Ann", age=7)
+    assert text_parser(Person).parse_result([Generation(text=begun)], partial=True) == Person(name="Ann", age=7)
     by_call = call_parser(Person, "Person")
     (chunk,) = calling(begun, name="Person")
     assert by_call.parse_result([ChatGeneration(message=chunk)], partial=True) == Person(name="Ann", age=7)
     assert by_call.parse_result([Generation(text=begun)], partial=True) is None
-    with pytest.raises(LMStudioStructuredOutputError, match="no whole tool call"):
+    with pytest.raises(LMStudioStructuredOutputError, match="no complete tool call"):
         by_call.invoke(begun)
 
 
@@ -315,15 +315,15 @@ async def test_bare_texts_are_read_once_they_are_whole() -> None:
         for half in ('{"name": "Ann"', ', "age": 7}'):
             yield half
 
-    assert [part async for part in answer_parser(Person).atransform(halves())] == [Person(name="Ann", age=7)]
+    assert [part async for part in text_parser(Person).atransform(halves())] == [Person(name="Ann", age=7)]
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-def test_long_answers_are_not_read_again_for_every_piece(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_responses_are_not_read_again_for_every_fragment(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text = json.dumps({"name": "word " * 20_000})
-    pieces = [text[at : at + 10] for at in range(0, len(text), 10)]
-    by_text = [AIMessageChunk(content=piece) for piece in pieces]
-    parser = answer_parser(SCHEMA) if method == "json_schema" else call_parser(SCHEMA, "person")
+    fragments = [text[at : at + 10] for at in range(0, len(text), 10)]
+    by_text = [AIMessageChunk(content=fragment) for fragment in fragments]
+    parser = text_parser(SCHEMA) if method == "json_schema" else call_parser(SCHEMA, "person")
     read: list[str] = []
 
     def counted(text: str, **options: Any) -> Any:
@@ -331,26 +331,26 @@ def test_long_answers_are_not_read_again_for_every_piece(method: str, monkeypatc
         return from_json(text, **options)
 
     monkeypatch.setattr("lmstudio_integrations.langchain._structured.from_json", counted)
-    chunks = [*(by_text if method == "json_schema" else calling(*pieces)), LAST]
+    chunks = [*(by_text if method == "json_schema" else calling(*fragments)), LAST]
     assert list(parser.transform(iter(chunks)))[-1] == json.loads(text)
     assert 500 < len(read) < 1000
-    assert len(pieces) > 10_000
+    assert len(fragments) > 10_000
 
 
-def test_an_answer_that_was_cut_off_says_so(server: Server) -> None:
+def test_a_response_that_was_cut_off_is_an_error(server: Server) -> None:
     model = server.chat(max_tokens=2).with_structured_output(SCHEMA)
     with pytest.raises(LMStudioStructuredOutputError, match="raise max_tokens"):
         model.invoke("json")
 
 
-def test_an_answer_that_does_not_fit_the_class_is_refused(server: Server) -> None:
+def test_a_response_that_does_not_fit_the_class_is_rejected(server: Server) -> None:
     with pytest.raises(LMStudioStructuredOutputError, match="does not fit Person"):
         server.chat().with_structured_output(Person).invoke("odd")
 
 
 def test_strict_forbids_further_members(server: Server) -> None:
     server.chat().with_structured_output(Person, strict=True).invoke("json")
-    structured = server.asked.config.structured
+    structured = server.last_request.config.structured
     assert structured is not None
     assert structured["jsonSchema"]["additionalProperties"] is False
 
@@ -358,7 +358,7 @@ def test_strict_forbids_further_members(server: Server) -> None:
 def test_strict_needs_no_title(server: Server) -> None:
     nested = {"type": "object", "properties": {"inner": BARE}}
     server.chat().with_structured_output(nested, strict=True).invoke("json")
-    structured = server.asked.config.structured
+    structured = server.last_request.config.structured
     assert structured is not None
     assert structured["jsonSchema"] == {
         "type": "object",
@@ -368,7 +368,7 @@ def test_strict_needs_no_title(server: Server) -> None:
     }
     assert nested == {"type": "object", "properties": {"inner": BARE}}
     server.chat().with_structured_output(SCHEMA, strict=True, method="function_calling").invoke("json")
-    parameters = server.asked.tools[0].function.parameters
+    parameters = server.last_request.tools[0].function.parameters
     assert parameters is not None
     assert parameters["additionalProperties"] is False
 
@@ -376,13 +376,13 @@ def test_strict_needs_no_title(server: Server) -> None:
 def test_a_schema_that_core_cannot_trace_is_sent_all_the_same(server: Server) -> None:
     nullable = {"type": ["object", "null"]}
     assert server.chat().with_structured_output(nullable).invoke("json") == ANN
-    structured = server.asked.config.structured
+    structured = server.last_request.config.structured
     assert structured is not None
     assert structured["jsonSchema"] == nullable
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-def test_settings_take_the_place_of_what_the_method_asks_for(server: Server, method: Any) -> None:
+def test_settings_override_those_of_the_method(server: Server, method: Any) -> None:
     given: dict[str, Any] = {
         "parallel_tool_calls": True,
         "tool_choice": "auto",
@@ -397,25 +397,25 @@ def test_further_tools_stand_beside_the_schema(server: Server) -> None:
     look: Any = {"type": "function", "function": {"name": "look"}}
     model = server.chat()
     by_call = model.with_structured_output(Person, method="function_calling", tools=[look], tool_choice="auto")
-    with pytest.raises(LMStudioStructuredOutputError, match="no whole tool call"):
+    with pytest.raises(LMStudioStructuredOutputError, match="no complete tool call"):
         by_call.invoke("silent")
-    assert sorted(tool.function.name for tool in server.asked.tools) == ["Person", "look"]
+    assert sorted(tool.function.name for tool in server.last_request.tools) == ["Person", "look"]
     assert model.with_structured_output(Person, tools=[look]).invoke("json") == Person(name="Ann", age=7)
-    assert [tool.function.name for tool in server.asked.tools] == ["look"]
+    assert [tool.function.name for tool in server.last_request.tools] == ["look"]
     with pytest.raises(LMStudioValueError, match="tools must be a list"):
         model.with_structured_output(Person, tools=5)
 
 
 def test_settings_go_along(server: Server) -> None:
     server.chat().with_structured_output(Person, temperature=0.25).invoke("json")
-    assert server.asked.config.temperature == 0.25
+    assert server.last_request.config.temperature == 0.25
 
 
 @pytest.mark.parametrize("schema", [Person, PersonV1, SCHEMA])
 async def test_a_missing_call_is_a_parsing_error_that_shows_the_text(server: Server, schema: Any) -> None:
     model = server.chat().with_structured_output(schema, method="function_calling")
     for call in (lambda: model.invoke("silent"), lambda: list(model.stream("silent"))):
-        with pytest.raises(OutputParserException, match=r"no whole tool call .*; the model wrote 'I w") as caught:
+        with pytest.raises(OutputParserException, match=r"no complete tool call .*; the model wrote 'I w") as caught:
             call()
         assert isinstance(caught.value, LMStudioStructuredOutputError)
         assert caught.value.llm_output == caught.value.text == "I will not."
@@ -431,11 +431,11 @@ async def test_a_missing_call_is_the_parsing_error_of_a_raw_response(server: Ser
     merged: dict[str, Any] = {}
     for part in model.stream("silent"):
         merged |= part
-    for answer in (model.invoke("silent"), await model.ainvoke("silent"), merged):
-        assert answer.keys() == {"raw", "parsed", "parsing_error"}
-        assert answer["raw"].content == "I will not."
-        assert answer["parsed"] is None
-        assert isinstance(answer["parsing_error"], OutputParserException)
+    for response in (model.invoke("silent"), await model.ainvoke("silent"), merged):
+        assert response.keys() == {"raw", "parsed", "parsing_error"}
+        assert response["raw"].content == "I will not."
+        assert response["parsed"] is None
+        assert isinstance(response["parsing_error"], OutputParserException)
 
 
 @pytest.mark.parametrize(
@@ -453,7 +453,7 @@ def test_an_error_shows_what_the_model_wrote(server: Server, question: str, meth
 
 def test_an_error_shows_only_the_beginning_of_a_long_text() -> None:
     with pytest.raises(LMStudioStructuredOutputError, match=r"; the model wrote '(x{200})…'") as caught:
-        answer_parser(Person).invoke("x" * 5000)
+        text_parser(Person).invoke("x" * 5000)
     assert caught.value.text == "x" * 5000
 
 
@@ -505,7 +505,7 @@ class Unfinished(BaseModel):
         (Unfinished, "function_calling", "Unfinished'> is no schema"),
     ],
 )
-def test_impossible_wishes_are_refused(server: Server, schema: Any, method: Any, match: str) -> None:
+def test_impossible_wishes_are_rejected(server: Server, schema: Any, method: Any, match: str) -> None:
     with pytest.raises(LMStudioValueError, match=match):
         server.chat().with_structured_output(schema, method=method)
 

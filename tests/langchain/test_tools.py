@@ -148,16 +148,16 @@ def test_a_recursive_class_keeps_what_it_contains(recursive: Any) -> None:
     itself = {"$ref": f"#/$defs/{name}"}
     children = {"children": {"type": "array", "items": itself}}
     plain = {"type": "object", "properties": children, "required": ["children"]}
-    told = {"description": "A thing that contains itself."}
+    reported = {"description": "A thing that contains itself."}
     assert sent(recursive) == [
         {
             "type": "function",
-            "function": {"name": name, **told, "parameters": {**plain, "$defs": {name: {**plain, **told}}}},
+            "function": {"name": name, **reported, "parameters": {**plain, "$defs": {name: {**plain, **reported}}}},
         }
     ]
-    answer = structured(recursive)["jsonSchema"]
-    assert answer["properties"]["children"]["items"] == itself
-    assert answer["$defs"][name]["properties"]["children"]["items"] == itself
+    response = structured(recursive)["jsonSchema"]
+    assert response["properties"]["children"]["items"] == itself
+    assert response["$defs"][name]["properties"]["children"]["items"] == itself
 
 
 @pytest.mark.parametrize("planting", [plant, tool(plant)])
@@ -168,7 +168,7 @@ def test_a_recursive_argument_keeps_what_it_contains(planting: Any) -> None:
     assert parameters["$defs"]["Tree"]["properties"]["children"]["items"] == {"$ref": "#/$defs/Tree"}
 
 
-def test_definitions_of_older_drafts_are_sent_where_the_wire_keeps_them() -> None:
+def test_definitions_of_older_versions_are_sent_where_the_wire_keeps_them() -> None:
     (definition,) = sent({"type": "function", "function": {"name": "tree", "parameters": TreeV1.schema()}})
     parameters = definition["function"]["parameters"]
     assert parameters["properties"]["children"]["items"] == {"$ref": "#/$defs/TreeV1"}
@@ -238,19 +238,19 @@ def test_a_choice_may_be_a_dict(choice: Any) -> None:
         ([calls_back], None, "calls_back .* cannot be a tool"),
         ([takes_strange], None, "takes_strange .* cannot be a tool"),
         ([unresolved], None, "unresolved .* cannot be a tool"),
-        ([{"type": "function", "function": {}}], None, "needs a name, a text"),
-        ([{"type": "function", "function": {"name": ""}}], None, "needs a name, a text"),
-        ([{"type": "function", "function": {"name": 5}}], None, "needs a name, .*5"),
-        ([{"type": "function", "function": {"name": "x", "parameters": "z"}}], None, "parameters are a JSON schema"),
+        ([{"type": "function", "function": {}}], None, "needs a string as name"),
+        ([{"type": "function", "function": {"name": ""}}], None, "needs a string as name"),
+        ([{"type": "function", "function": {"name": 5}}], None, "needs a string as name.*5"),
+        ([{"type": "function", "function": {"name": "x", "parameters": "z"}}], None, "as parameters; got"),
     ],
 )
-def test_impossible_tools_and_choices_are_refused(server: Server, tools: list[Any], choice: Any, match: str) -> None:
+def test_impossible_tools_and_choices_are_rejected(server: Server, tools: list[Any], choice: Any, match: str) -> None:
     with pytest.raises(LMStudioValueError, match=match):
         server.chat().bind_tools(tools, tool_choice=choice)
 
 
 @pytest.mark.parametrize("tools", [5, "weather", weather, shout, Street, {"type": "function"}])
-def test_tools_that_are_no_list_are_refused(server: Server, tools: Any) -> None:
+def test_tools_that_are_no_list_are_rejected(server: Server, tools: Any) -> None:
     with pytest.raises(LMStudioValueError, match="tools must be a list of functions"):
         server.chat().bind_tools(tools)
     with pytest.raises(LMStudioValueError, match="tools must be a list of functions"):
@@ -293,11 +293,11 @@ def test_strict_forbids_further_arguments() -> None:
         (RootModel[list[int]], {"title": "RootModel[list[int]]", "type": "array", "items": {"type": "integer"}}),
     ],
 )
-def test_answer_formats_become_schemas(given: Any, schema: dict[str, Any]) -> None:
+def test_response_formats_become_schemas(given: Any, schema: dict[str, Any]) -> None:
     assert structured(given) == {"type": "json", "jsonSchema": schema}
 
 
-def test_other_answer_formats() -> None:
+def test_other_response_formats() -> None:
     assert response_settings(None) == response_settings({"type": "text"}) == {}
     grammar = {"type": "gbnf", "gbnfGrammar": "root ::= 'a'"}
     assert structured(grammar) == grammar
@@ -309,70 +309,70 @@ def test_other_answer_formats() -> None:
 # What comes back ------------------------------------------------------------------------------------------------------
 
 
-def test_a_call_comes_back_on_every_path(server: Server, ask: Invoke) -> None:
-    message = ask(server.chat().bind_tools([weather, now]), "weather?")
+def test_a_call_comes_back_on_every_path(server: Server, generate: Invoke) -> None:
+    message = generate(server.chat().bind_tools([weather, now]), "weather?")
     assert message.text.strip() == "I look."
     assert [(call["name"], call["args"], call["id"]) for call in message.tool_calls] == [
         ("weather", {"city": "Oslo"}, "c1")
     ]
     assert message.response_metadata["finish_reason"] == "tool_calls"
-    assert sorted(each.function.name for each in server.asked.tools) == ["now", "weather"]
+    assert sorted(each.function.name for each in server.last_request.tools) == ["now", "weather"]
 
 
-def test_the_answer_of_a_tool_goes_back(server: Server, ask: Invoke) -> None:
+def test_the_result_of_a_tool_goes_back(server: Server, generate: Invoke) -> None:
     llm = server.chat().bind_tools([weather])
     call = AIMessage("", tool_calls=[{"name": "weather", "args": {"city": "Oslo"}, "id": "c1"}])
-    message = ask(llm, [HumanMessage("weather?"), call, ToolMessage("rain", tool_call_id="c1")])
+    message = generate(llm, [HumanMessage("weather?"), call, ToolMessage("rain", tool_call_id="c1")])
     assert message.content == "The tool said rain."
 
 
-def test_a_tool_whose_name_the_wire_does_not_take_is_found_again(server: Server, ask: Invoke) -> None:
+def test_a_tool_whose_name_the_wire_does_not_take_is_found_again(server: Server, generate: Invoke) -> None:
     odd = {"type": "function", "function": {"name": "weather.now[int]", "parameters": {"type": "object"}}}
     llm = server.chat().bind_tools([odd], tool_choice="weather.now[int]")
-    message = ask(llm, "What now?")
-    assert [each.function.name for each in server.asked.tools] == ["weather_now_int_"]
+    message = generate(llm, "What now?")
+    assert [each.function.name for each in server.last_request.tools] == ["weather_now_int_"]
     assert [call["name"] for call in message.tool_calls] == ["weather.now[int]"]
-    answer = ToolMessage("rain", tool_call_id=str(message.tool_calls[0]["id"]))
-    ask(server.chat().bind_tools([odd]), [HumanMessage("What now?"), message, answer])
-    assert server.asked.history is not None
-    assert "weather_now_int_" in str(server.asked.history.to_dict()["messages"][1:])
-    assert "weather.now" not in str(server.asked.history.to_dict())
+    response = ToolMessage("rain", tool_call_id=str(message.tool_calls[0]["id"]))
+    generate(server.chat().bind_tools([odd]), [HumanMessage("What now?"), message, response])
+    assert server.last_request.history is not None
+    assert "weather_now_int_" in str(server.last_request.history.to_dict()["messages"][1:])
+    assert "weather.now" not in str(server.last_request.history.to_dict())
 
 
-def test_two_tools_that_would_have_one_name_are_refused(server: Server) -> None:
+def test_two_tools_that_would_have_one_name_are_rejected(server: Server) -> None:
     tools: list[Any] = [{"type": "function", "function": {"name": name}} for name in ("a.b", "a_b")]
     with pytest.raises(LMStudioValueError, match="both become 'a_b'"):
         server.chat().bind_tools(tools)
 
 
-def test_parallel_calls_come_back_unless_forbidden(server: Server, ask: Invoke) -> None:
-    assert [call["id"] for call in ask(server.chat().bind_tools([weather]), "both").tool_calls] == ["c1", "c2"]
-    first = ask(server.chat().bind_tools([weather], parallel_tool_calls=False), "both")
+def test_parallel_calls_come_back_unless_forbidden(server: Server, generate: Invoke) -> None:
+    assert [call["id"] for call in generate(server.chat().bind_tools([weather]), "both").tool_calls] == ["c1", "c2"]
+    first = generate(server.chat().bind_tools([weather], parallel_tool_calls=False), "both")
     assert [call["id"] for call in first.tool_calls] == ["c1"]
 
 
-def test_a_broken_call_is_invalid_on_every_path(server: Server, ask: Invoke) -> None:
-    message = ask(server.chat().bind_tools([weather]), "broken")
+def test_a_broken_call_is_invalid_on_every_path(server: Server, generate: Invoke) -> None:
+    message = generate(server.chat().bind_tools([weather]), "broken")
     assert message.tool_calls == []
     assert len(message.invalid_tool_calls) == 1
 
 
 @pytest.mark.parametrize("choice", ["any", "weather"])
 def test_a_response_without_the_required_call_is_returned_with_a_warning(
-    server: Server, ask: Invoke, choice: str, caplog: pytest.LogCaptureFixture
+    server: Server, generate: Invoke, choice: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     llm = server.chat().bind_tools([weather], tool_choice=choice)
-    assert ask(llm, "weather?").tool_calls
-    assert server.asked.tool_choice == "required"
+    assert generate(llm, "weather?").tool_calls
+    assert server.last_request.tool_choice == "required"
     assert "required" not in caplog.text
-    message = ask(llm, "silent")
+    message = generate(llm, "silent")
     assert message.content == "I will not."
     assert message.tool_calls == []
     assert caplog.text.count(f"{CHAT!r}: a tool call was required") == 1
 
 
-def test_tools_for_a_model_that_was_not_trained_for_them_warn_once(server: Server, ask: Invoke) -> None:
+def test_tools_for_a_model_that_was_not_trained_for_them_warn_once(server: Server, generate: Invoke) -> None:
     llm = server.chat(model=PLAIN).bind_tools([weather])
     with pytest.warns(UserWarning, match=f"{PLAIN} was not trained for tool use"):
-        ask(llm, "weather?")
-    assert ask(llm, "weather?").tool_calls
+        generate(llm, "weather?")
+    assert generate(llm, "weather?").tool_calls

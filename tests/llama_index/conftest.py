@@ -8,7 +8,7 @@ from llama_index.core.instrumentation.span_handlers import NullSpanHandler
 from llama_index_instrumentation import root_dispatcher
 from pydantic import Field
 
-from lmstudio_integrations.llama_index import _windows
+from lmstudio_integrations.llama_index import _context_windows
 from lmstudio_integrations.llama_index.llms import LMStudio
 from tests.llama_index.server import Server
 from tests.strict.fixture import overhearing, strict
@@ -46,5 +46,5 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_windows, "_windows", {})
+def _nothing_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_context_windows, "_context_windows", {})

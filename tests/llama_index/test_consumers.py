@@ -69,7 +69,7 @@ def weather(city: str) -> str:
 # Engines --------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_query_engine_answers_from_documents(server: Server, llm: LMStudio, index: VectorStoreIndex) -> None:
+async def test_a_query_engine_responds_from_documents(server: Server, llm: LMStudio, index: VectorStoreIndex) -> None:
     engine = index.as_query_engine(llm=llm.load(), similarity_top_k=1)
     response = engine.query(QUESTION)
     assert [node.node.get_content() for node in response.source_nodes] == [RAIN]
@@ -78,7 +78,7 @@ async def test_a_query_engine_answers_from_documents(server: Server, llm: LMStud
     assert str(await engine.aquery(QUESTION)) == str(response)
 
 
-def test_a_query_engine_has_room_for_its_prompt_beside_the_longest_answer(
+def test_a_query_engine_has_room_for_its_prompt_beside_the_longest_response(
     server: Server, index: VectorStoreIndex
 ) -> None:
     with server.llm(max_tokens=WINDOW) as llm:
@@ -90,10 +90,10 @@ def test_a_query_engine_has_room_for_its_prompt_beside_the_longest_answer(
 async def test_a_query_engine_streams(llm: LMStudio, index: VectorStoreIndex) -> None:
     engine = index.as_query_engine(llm=llm, streaming=True, similarity_top_k=1)
     response: Any = engine.query(QUESTION)
-    pieces = list(response.response_gen)
-    assert "".join(pieces).startswith('You said "')
+    fragments = list(response.response_gen)
+    assert "".join(fragments).startswith('You said "')
     awaited: Any = await engine.aquery(QUESTION)
-    assert [piece async for piece in awaited.response_gen] == pieces
+    assert [fragment async for fragment in awaited.response_gen] == fragments
 
 
 def test_a_query_engine_gives_instances(llm: LMStudio, index: VectorStoreIndex) -> None:
@@ -111,11 +111,11 @@ def test_a_chat_engine_streams_into_another_thread(llm: LMStudio) -> None:
 async def test_a_chat_engine_streams_awaited(llm: LMStudio) -> None:
     engine = SimpleChatEngine.from_defaults(llm=llm, memory=ChatMemoryBuffer.from_defaults(llm=llm))
     response = await engine.astream_chat("count")
-    assert "".join([piece async for piece in response.async_response_gen()]) == "0 1 2 3 4 5 6 7 8 9"
+    assert "".join([fragment async for fragment in response.async_response_gen()]) == "0 1 2 3 4 5 6 7 8 9"
 
 
 @pytest.mark.parametrize("mode", ["context", "condense_plus_context", "condense_question"])
-def test_chat_engines_of_an_index_answer(llm: LMStudio, index: VectorStoreIndex, mode: Any) -> None:
+def test_chat_engines_of_an_index_respond(llm: LMStudio, index: VectorStoreIndex, mode: Any) -> None:
     memory = ChatMemoryBuffer.from_defaults(llm=llm.load())
     engine = index.as_chat_engine(chat_mode=mode, llm=llm, memory=memory)
     assert str(engine.chat("What about rain?"))
@@ -154,7 +154,7 @@ def test_a_router_chooses_by_plain_text(index: VectorStoreIndex) -> None:
     assert response.metadata["selector_result"].ind == 1
 
 
-def test_sub_questions_are_asked(index: VectorStoreIndex) -> None:
+def test_sub_questions_are_sent(index: VectorStoreIndex) -> None:
     text = '```json\n{"items": [{"sub_question": "Did it rain?", "tool_name": "weather"}]}\n```'
     rule = {"when": {"last": "(?i)sub.question"}, "then": [{"text": text}]}
     with following(rule) as other, other.llm() as llm:
@@ -171,7 +171,7 @@ def test_sub_questions_are_asked(index: VectorStoreIndex) -> None:
         assert any("Did it rain?" in node.node.get_content() for node in response.source_nodes)
 
 
-async def test_parallel_predictions_summarise_a_tree() -> None:
+async def test_parallel_predictions_summarize_a_tree() -> None:
     short = {"when": {}, "then": [{"text": "In short: rain."}]}
     with following(short, window=1024) as server, server.llm() as llm:
         llm.load()
@@ -192,7 +192,7 @@ def test_a_summary_index_summarises(llm: LMStudio) -> None:
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-async def test_a_function_agent_calls_tools_and_answers(server: Server, llm: LMStudio, streaming: bool) -> None:
+async def test_a_function_agent_calls_tools_and_responds(server: Server, llm: LMStudio, streaming: bool) -> None:
     agent = FunctionAgent(tools=[weather], llm=llm, streaming=streaming)
     handler = agent.run("weather please")
     seen = [event async for event in handler.stream_events()]
@@ -202,20 +202,20 @@ async def test_a_function_agent_calls_tools_and_answers(server: Server, llm: LMS
     assert any(isinstance(event, AgentStream) for event in seen) == streaming
 
 
-async def test_a_function_agent_shows_thoughts(llm: LMStudio) -> None:
+async def test_a_function_agent_shows_reasoning(llm: LMStudio) -> None:
     handler = FunctionAgent(llm=llm).run("think")
-    thoughts = [event.thinking_delta async for event in handler.stream_events() if isinstance(event, AgentStream)]
-    assert "".join(thought for thought in thoughts if thought) == "Let me see."
+    reasoning = [event.thinking_delta async for event in handler.stream_events() if isinstance(event, AgentStream)]
+    assert "".join(thought for thought in reasoning if thought) == "Let me see."
     assert str(await handler) == "Done now."
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-async def test_a_call_that_failed_is_no_final_answer(llm: LMStudio, streaming: bool) -> None:
+async def test_a_call_that_failed_is_no_final_response(llm: LMStudio, streaming: bool) -> None:
     with pytest.raises(LlamaIndexToolCallError):
         await FunctionAgent(tools=[weather], llm=llm, streaming=streaming).run("broken")
 
 
-async def test_an_agent_may_be_told_which_tool_comes_first(server: Server, llm: LMStudio) -> None:
+async def test_an_agent_may_require_the_first_tool(server: Server, llm: LMStudio) -> None:
     agent = FunctionAgent(tools=[weather], llm=llm, initial_tool_choice="weather")
     assert str(await agent.run("weather please")) == "The tool said rain in Oslo."
     assert [record.tool_choice for record in server.predictions] == ["required", "auto"]
@@ -226,7 +226,7 @@ async def test_a_tool_may_end_the_run(llm: LMStudio) -> None:
     assert str(await FunctionAgent(tools=[tool], llm=llm).run("weather please")) == "rain in Oslo"
 
 
-async def test_a_react_agent_calls_tools_and_answers() -> None:
+async def test_a_react_agent_calls_tools_and_responds() -> None:
     wanted: list[dict[str, Any]] = [
         {"when": {"last": "^Observation"}, "then": [{"text": "Thought: I know.\nAnswer: Rain in Oslo."}]},
         {"when": {}, "then": [{"text": 'Thought: I look.\nAction: weather\nAction Input: {"city": "Oslo"}'}]},
@@ -235,7 +235,7 @@ async def test_a_react_agent_calls_tools_and_answers() -> None:
         assert str(await ReActAgent(tools=[weather], llm=llm).run("weather?")) == "Rain in Oslo."
 
 
-async def test_agents_hand_over_and_report_an_instance() -> None:
+async def test_agents_delegate_and_report_an_instance() -> None:
     handoff = {"tool": "handoff", "arguments": {"to_agent": "writer", "reason": "it writes"}}
     wanted: list[dict[str, Any]] = [
         {"when": {"structured": True}, "then": [{"text": '{"city": "Oslo"}'}]},
@@ -280,7 +280,7 @@ async def test_a_pipeline_embeds_awaited(embedding: LMStudioEmbedding) -> None:
     assert nodes[0].embedding == embedding.get_text_embedding(RAIN)
 
 
-def test_memories_are_as_long_as_the_window(llm: LMStudio) -> None:
+def test_memories_are_as_long_as_the_context_window(llm: LMStudio) -> None:
     memory = ChatMemoryBuffer.from_defaults(llm=llm.load())
     assert memory.token_limit == int(8192 * 0.75)
     memory.put(llm.chat([ChatMessage(content="think")]).message)
@@ -300,14 +300,14 @@ async def test_memories_keep_calls(llm: LMStudio) -> None:
 def test_tokens_are_counted_once(server: Server) -> None:
     counter = TokenCountingHandler()
     with server.llm(callback_manager=CallbackManager([counter])) as llm:
-        for ask in (
+        for generate in (
             lambda: llm.complete("count"),
             lambda: list(llm.stream_complete("count")),
             lambda: llm.chat([ChatMessage(content="count")]),
             lambda: list(llm.stream_chat([ChatMessage(content="count")])),
         ):
             counter.reset_counts()
-            ask()
+            generate()
             (event,) = counter.llm_token_counts
             assert event.completion_token_count == 11
             assert event.prompt_token_count == 4
@@ -351,8 +351,8 @@ async def test_predictions_of_core_keep_the_system_prompt(server: Server) -> Non
         assert server.conversation[0] == ("system", [{"type": "text", "text": "Be terse."}])
         assert await llm.apredict(PromptTemplate("{x}"), x="count") == "0 1 2 3 4 5 6 7 8 9"
         assert "".join(llm.stream(PromptTemplate("{x}"), x="count")) == "0 1 2 3 4 5 6 7 8 9"
-        pieces = await llm.astream(PromptTemplate("{x}"), x="count")
-        assert "".join([piece async for piece in pieces]) == "0 1 2 3 4 5 6 7 8 9"
+        fragments = await llm.astream(PromptTemplate("{x}"), x="count")
+        assert "".join([fragment async for fragment in fragments]) == "0 1 2 3 4 5 6 7 8 9"
 
 
 def test_the_tokenizer_serves_the_settings(llm: LMStudio, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,12 +141,12 @@ def test_the_two_names_must_agree() -> None:
         LMStudioEmbedding().model_copy(update={"model": "m", "model_name": "n"})
 
 
-def test_a_name_that_is_no_text_is_refused() -> None:
+def test_a_name_that_is_no_string_is_rejected() -> None:
     with pytest.raises(ValueError, match="valid string"):
         LMStudioEmbedding(**dict[str, Any](model=["m"]))
 
 
-def test_without_a_name_any_loaded_model_answers(server: Server) -> None:
+def test_without_a_name_any_loaded_model_responds(server: Server) -> None:
     server.load(EMBEDDING)
     with LMStudioEmbedding(host=server.address) as model:
         assert is_vector(model.get_query_embedding("a"))
@@ -160,7 +160,7 @@ def test_the_names_of_other_integrations_are_understood() -> None:
     assert (model.first_token_timeout, model.idle_timeout, model.timeout) == (5.0, 5.0, None)
 
 
-def test_an_unknown_setting_is_refused_with_the_nearest_name() -> None:
+def test_an_unknown_setting_is_rejected_with_the_nearest_name() -> None:
     with pytest.raises(ValueError, match="did you mean 'embed_batch_size'"):
         LMStudioEmbedding(**dict[str, Any](embed_batchsize=3))
 
@@ -168,7 +168,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest_name() -> None:
 # Loading --------------------------------------------------------------------------------------------------------------
 
 
-async def test_load_loads_and_tells_progress(server: Server) -> None:
+async def test_load_loads_and_reports_progress(server: Server) -> None:
     told: list[float] = []
     with server.embedding(on_load_progress=told.append, ttl=60, load_config={"contextLength": 512}) as model:
         assert model.load() is model
@@ -249,7 +249,7 @@ LONG = "word " * 600
 """Longer than the window that the model is loaded with below."""
 
 
-async def test_a_text_that_is_too_long_is_refused(server: Server) -> None:
+async def test_a_text_that_is_too_long_is_rejected(server: Server) -> None:
     with server.embedding(load_config={"contextLength": 512}) as model:
         with pytest.raises(LMStudioContextOverflowError, match=r"text 1 has 60\d tokens.*length_policy"):
             model.get_text_embedding_batch(["short", LONG])
@@ -320,19 +320,19 @@ async def test_a_text_that_is_too_long_may_be_cut(server: Server) -> None:
     assert all(0 < len(text.split()) <= 510 for text in server.embedded)
 
 
-async def test_a_text_that_is_too_long_may_be_left_to_the_server(server: Server) -> None:
+async def test_a_text_that_is_too_long_may_be_passed_to_the_server(server: Server) -> None:
     with server.embedding(load_config={"contextLength": 512}, length_policy="pass") as model:
         model.get_text_embedding(LONG)
         await model.aget_text_embedding(LONG)
     assert server.embedded == [LONG, LONG]
 
 
-def test_a_language_model_is_refused(server: Server) -> None:
+def test_a_language_model_is_rejected(server: Server) -> None:
     with server.embedding(model=CHAT) as model, pytest.raises(LMStudioWrongModelKindError):
         model.get_query_embedding("a")
 
 
-async def test_no_server_is_said_plainly() -> None:
+async def test_no_server_is_reported_plainly() -> None:
     with LMStudioEmbedding(model="m", host="127.0.0.1:9") as model:
         with pytest.raises(LMStudioUnreachableError):
             model.get_query_embedding("a")

@@ -32,7 +32,7 @@ from tests.requested import digest
 NUMBERS = "0 1 2 3 4 5 6 7 8 9"
 
 
-def asking(text: str) -> list[ChatMessage]:
+def generating(text: str) -> list[ChatMessage]:
     return [ChatMessage(role=MessageRole.USER, content=text)]
 
 
@@ -43,25 +43,25 @@ async def gathered(stream: Any) -> list[Any]:
 # The eight ways to ask ------------------------------------------------------------------------------------------------
 
 
-def test_chat_answers(llm: LMStudio) -> None:
-    response = llm.chat(asking("count"))
+def test_chat_responds(llm: LMStudio) -> None:
+    response = llm.chat(generating("count"))
     assert response.message.role is MessageRole.ASSISTANT
     assert response.message.content == NUMBERS
     assert raw(response)["model"] == CHAT
 
 
-async def test_achat_answers(llm: LMStudio) -> None:
-    assert (await llm.achat(asking("count"))).message.content == NUMBERS
+async def test_achat_responds(llm: LMStudio) -> None:
+    assert (await llm.achat(generating("count"))).message.content == NUMBERS
 
 
-def test_stream_chat_answers_piece_by_piece(llm: LMStudio) -> None:
-    found = list(llm.stream_chat(asking("count")))
+def test_stream_chat_streams_fragments(llm: LMStudio) -> None:
+    found = list(llm.stream_chat(generating("count")))
     assert len(found) > 10
     assert "".join(chunk.delta or "" for chunk in found) == NUMBERS == found[-1].message.content
 
 
-async def test_astream_chat_answers_piece_by_piece(llm: LMStudio) -> None:
-    found = await gathered(await llm.astream_chat(asking("count")))
+async def test_astream_chat_streams_fragments(llm: LMStudio) -> None:
+    found = await gathered(await llm.astream_chat(generating("count")))
     assert len(found) > 10
     assert "".join(chunk.delta or "" for chunk in found) == NUMBERS == found[-1].message.content
 
@@ -76,7 +76,7 @@ def test_complete_of_a_formatted_prompt_continues_it(server: Server, llm: LMStud
     assert server.last_request.prompt == "count"
 
 
-def test_complete_honours_the_users_own_format(server: Server) -> None:
+def test_complete_uses_the_users_own_format(server: Server) -> None:
     with server.llm(completion_to_prompt=lambda prompt: f"<|user|>{prompt}<|assistant|>") as llm:
         llm.complete("hi")
         assert server.last_request.prompt == "<|user|>hi<|assistant|>"
@@ -85,7 +85,7 @@ def test_complete_honours_the_users_own_format(server: Server) -> None:
 
 
 @pytest.mark.parametrize("formatted", [False, True])
-def test_stream_complete_answers_piece_by_piece(llm: LMStudio, formatted: bool) -> None:
+def test_stream_complete_streams_fragments(llm: LMStudio, formatted: bool) -> None:
     found = list(llm.stream_complete("count", formatted=formatted))
     assert "".join(chunk.delta or "" for chunk in found) == NUMBERS == found[-1].text
 
@@ -97,21 +97,21 @@ async def test_completions_can_be_awaited(llm: LMStudio, formatted: bool) -> Non
     assert "".join(chunk.delta or "" for chunk in found) == NUMBERS == found[-1].text
 
 
-def test_thoughts_are_a_block(llm: LMStudio) -> None:
-    thinking, said = llm.chat(asking("think")).message.blocks
+def test_reasoning_is_a_block(llm: LMStudio) -> None:
+    thinking, said = llm.chat(generating("think")).message.blocks
     assert isinstance(thinking, ThinkingBlock)
     assert thinking.content == "Let me see."
     assert said == TextBlock(text="Done now.")
 
 
 def test_empty_output_is_one_chunk(llm: LMStudio) -> None:
-    (chunk,) = llm.stream_chat(asking("nothing"))
+    (chunk,) = llm.stream_chat(generating("nothing"))
     assert chunk.message.content == ""
     assert raw(chunk)["usage"]["prompt_tokens"] > 0
 
 
 async def test_empty_output_is_one_awaited_chunk(llm: LMStudio) -> None:
-    (chunk,) = await gathered(await llm.astream_chat(asking("nothing")))
+    (chunk,) = await gathered(await llm.astream_chat(generating("nothing")))
     assert chunk.message.content == ""
 
 
@@ -122,21 +122,21 @@ def stopped(server: Server) -> bool:
     return [record.stop_reason for record in server.predictions] == ["userStopped"]
 
 
-def test_leaving_a_stream_stops_the_server(server: Server, llm: LMStudio) -> None:
-    stream = llm.stream_chat(asking("for ever"))
+def test_closing_a_stream_stops_the_server(server: Server, llm: LMStudio) -> None:
+    stream = llm.stream_chat(generating("for ever"))
     next(stream)
     stream.close()
     server.wait_for(lambda: stopped(server))
 
 
-async def test_leaving_an_awaited_stream_stops_the_server(server: Server, llm: LMStudio) -> None:
-    async for _ in await llm.astream_chat(asking("for ever")):
+async def test_closing_an_awaited_stream_stops_the_server(server: Server, llm: LMStudio) -> None:
+    async for _ in await llm.astream_chat(generating("for ever")):
         break
     await asyncio.to_thread(server.wait_for, lambda: stopped(server))
 
 
 async def test_closing_the_undecorated_stream_stops_the_server_at_once(server: Server, llm: LMStudio) -> None:
-    stream = await llm.astream_chat(asking("for ever"))
+    stream = await llm.astream_chat(generating("for ever"))
     assert isinstance(stream, AsyncGenerator)
     await anext(stream)
     await stream.aclose()
@@ -144,7 +144,7 @@ async def test_closing_the_undecorated_stream_stops_the_server_at_once(server: S
 
 
 async def test_cancelling_a_task_stops_the_server(server: Server, llm: LMStudio) -> None:
-    task = asyncio.create_task(llm.achat(asking("for ever")))
+    task = asyncio.create_task(llm.achat(generating("for ever")))
     await asyncio.to_thread(server.wait_for, lambda: bool(server.predictions))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -154,7 +154,7 @@ async def test_cancelling_a_task_stops_the_server(server: Server, llm: LMStudio)
 
 def test_a_stream_whose_loop_is_closed_stops_the_server_when_it_is_dropped(server: Server, llm: LMStudio) -> None:
     async def begin() -> Any:
-        stream = await llm.astream_chat(asking("for ever"))
+        stream = await llm.astream_chat(generating("for ever"))
         await anext(stream)
         return stream
 
@@ -170,11 +170,11 @@ def test_a_stream_whose_loop_is_closed_stops_the_server_when_it_is_dropped(serve
 
 def test_one_object_serves_one_loop_after_the_other(llm: LMStudio) -> None:
     for _ in range(3):
-        assert asyncio.run(llm.achat(asking("count"))).message.content == NUMBERS
+        assert asyncio.run(llm.achat(generating("count"))).message.content == NUMBERS
 
 
 def test_a_stream_may_be_read_in_another_thread(llm: LMStudio) -> None:
-    stream = llm.stream_chat(asking("count"))
+    stream = llm.stream_chat(generating("count"))
     found: list[str] = []
     reader = threading.Thread(target=lambda: found.extend(chunk.delta or "" for chunk in stream))
     reader.start()
@@ -182,7 +182,7 @@ def test_a_stream_may_be_read_in_another_thread(llm: LMStudio) -> None:
     assert "".join(found) == NUMBERS
 
 
-async def test_awaiting_leaves_the_loop_free(llm: LMStudio) -> None:
+async def test_awaiting_does_not_block_the_loop(llm: LMStudio) -> None:
     ticks = 0
 
     async def tick() -> None:
@@ -192,7 +192,7 @@ async def test_awaiting_leaves_the_loop_free(llm: LMStudio) -> None:
             await asyncio.sleep(0)
 
     ticker = asyncio.create_task(tick())
-    async for _ in await llm.astream_chat(asking("slow")):
+    async for _ in await llm.astream_chat(generating("slow")):
         pass
     ticker.cancel()
     assert ticks > 20
@@ -212,7 +212,7 @@ def test_every_setting_arrives(server: Server) -> None:
         "enable_thinking": False, "reasoning_budget": 9, "extra": {"llm.prediction.llama.cpuThreads": 2},
     }  # fmt: skip
     with server.llm(**settings) as llm:
-        llm.chat(asking("count"))
+        llm.chat(generating("count"))
     names = {"top_k": "top_k_sampling", "top_p": "top_p_sampling", "min_p": "min_p_sampling", "stop": "stop_strings"}
     for name, value in settings.items():
         if name != "extra":
@@ -220,29 +220,29 @@ def test_every_setting_arrives(server: Server) -> None:
     assert sent(server).cpu_threads == 2
 
 
-def test_a_call_may_say_otherwise(server: Server) -> None:
+def test_a_call_may_override_it(server: Server) -> None:
     with server.llm(temperature=0.1, stop=["A"], seed=3, extra={"llm.prediction.llama.cpuThreads": 2}) as llm:
-        llm.chat(asking("count"), temperature=0.9, stop=["B"], seed=None, extra={"llm.prediction.topKSampling": 3})
+        llm.chat(generating("count"), temperature=0.9, stop=["B"], seed=None, extra={"llm.prediction.topKSampling": 3})
     config = sent(server)
     assert (config.temperature, config.stop_strings, config.cpu_threads, config.top_k_sampling) == (0.9, ["B"], 2, 3)
     assert config.seed is None
 
 
 def test_a_call_may_name_another_model(server: Server, llm: LMStudio) -> None:
-    assert raw(llm.chat(asking("count"), model=SMALL))["model"] == SMALL
+    assert raw(llm.chat(generating("count"), model=SMALL))["model"] == SMALL
 
 
 def test_assignment_after_use_takes_effect(server: Server, llm: LMStudio) -> None:
-    llm.chat(asking("count"))
+    llm.chat(generating("count"))
     llm.temperature = 0.3
     llm.model = SMALL
-    assert raw(llm.chat(asking("count")))["model"] == SMALL
+    assert raw(llm.chat(generating("count")))["model"] == SMALL
     assert sent(server).temperature == 0.3
 
 
 def test_load_settings_arrive_and_those_of_a_call_are_laid_over_them(server: Server) -> None:
     with server.llm(load_config={"seed": 5, "flashAttention": True}, context_length=2048, ttl=90) as llm:
-        llm.chat(asking("count"), load_config=LlmLoadModelConfig(seed=6))
+        llm.chat(generating("count"), load_config=LlmLoadModelConfig(seed=6))
     (load,) = server.loads
     config = LlmLoadModelConfig.from_dict(load.config)
     assert (config.seed, config.flash_attention, config.context_length) == (6, True, 2048)
@@ -258,11 +258,11 @@ def test_load_settings_arrive_and_those_of_a_call_are_laid_over_them(server: Ser
         ("zzz", "known are"),
     ],
 )
-def test_an_unknown_setting_is_refused_with_the_nearest_name(llm: LMStudio, name: str, hint: str) -> None:
+def test_an_unknown_setting_is_rejected_with_the_nearest_name(llm: LMStudio, name: str, hint: str) -> None:
     with pytest.raises(ValueError, match=hint):
         LMStudio(**dict[str, Any]({name: 1}))
     with pytest.raises(LMStudioValueError, match=hint):
-        llm.chat(asking("count"), **{name: 1})
+        llm.chat(generating("count"), **{name: 1})
 
 
 def test_the_names_of_other_integrations_are_understood() -> None:
@@ -281,7 +281,7 @@ def test_the_names_of_other_integrations_are_understood() -> None:
 
 
 @pytest.mark.parametrize("clock", ["queue_timeout", "first_token_timeout", "idle_timeout"])
-def test_a_request_timeout_beside_what_it_means_is_refused(clock: str) -> None:
+def test_a_request_timeout_beside_what_it_means_is_rejected(clock: str) -> None:
     for kind in (LMStudio, LMStudioEmbedding):
         with pytest.raises(ValueError, match=f"'request_timeout' is another name of '{clock}'"):
             kind(**dict[str, Any]({"request_timeout": 7, clock: 5}))
@@ -297,7 +297,7 @@ def test_extra_settings_of_migrants_are_checked_as_well() -> None:
         LMStudio(**dict[str, Any](additional_kwargs={"topp": 4}))
 
 
-def test_extra_settings_that_are_no_dict_are_refused() -> None:
+def test_extra_settings_that_are_no_dict_are_rejected() -> None:
     with pytest.raises(ValueError, match="additional_kwargs must be a dict of settings, got 'x'"):
         LMStudio(**dict[str, Any](additional_kwargs="x"))
 
@@ -306,14 +306,14 @@ def test_callbacks_see_the_load_and_the_prompt(server: Server) -> None:
     loaded: list[float] = []
     read: list[float] = []
     with server.llm(on_load_progress=loaded.append, on_prompt_progress=read.append) as llm:
-        llm.chat(asking("count"))
+        llm.chat(generating("count"))
     assert loaded[0] == 0.0
     assert loaded[-1] == read[-1] == 1.0
 
 
-def test_log_probabilities_are_asked_for(server: Server) -> None:
+def test_log_probabilities_are_requested(server: Server) -> None:
     with server.llm(top_logprobs=2) as llm:
-        response = llm.chat(asking("count"))
+        response = llm.chat(generating("count"))
     assert sent(server).log_probs == 2
     assert response.logprobs is None or len(response.logprobs) > 0
 
@@ -321,7 +321,7 @@ def test_log_probabilities_are_asked_for(server: Server) -> None:
 # What LlamaIndex wants to know ----------------------------------------------------------------------------------------
 
 
-def test_metadata_never_asks_the_server() -> None:
+def test_metadata_makes_no_request() -> None:
     with LMStudio(model="m", host="127.0.0.1:9") as llm:
         metadata = llm.metadata
     assert metadata.is_chat_model
@@ -338,7 +338,7 @@ def test_metadata_never_asks_the_server() -> None:
         ({"context_length": 2000, "context_window": 1000}, 1000),
     ],
 )
-def test_what_the_user_says_of_the_window_counts_before_any_call(settings: dict[str, Any], window: int) -> None:
+def test_the_users_setting_of_the_context_window_counts_before_any_call(settings: dict[str, Any], window: int) -> None:
     assert LMStudio(model="m", **settings).metadata.context_window == window
 
 
@@ -353,51 +353,51 @@ def test_what_the_user_says_of_the_window_counts_before_any_call(settings: dict[
         ({"context_window": 8192, "max_tokens": 8192}, 4096),
     ],
 )
-def test_the_output_is_at_most_half_of_the_window(settings: dict[str, Any], output: int) -> None:
+def test_the_output_is_at_most_half_of_the_context_window(settings: dict[str, Any], output: int) -> None:
     assert LMStudio(model="m", **settings).metadata.num_output == output
 
 
-def test_load_learns_the_window(llm: LMStudio) -> None:
+def test_load_records_the_context_window(llm: LMStudio) -> None:
     assert llm.load() is llm
     assert llm.metadata.context_window == WINDOW
 
 
-async def test_aload_learns_the_window(llm: LMStudio) -> None:
+async def test_aload_records_the_context_window(llm: LMStudio) -> None:
     assert await llm.aload() is llm
     assert llm.metadata.context_window == WINDOW
 
 
-def test_the_first_answer_tells_the_window(llm: LMStudio) -> None:
-    llm.chat(asking("count"))
+def test_the_first_response_reports_the_context_window(llm: LMStudio) -> None:
+    llm.chat(generating("count"))
     assert llm.metadata.context_window == WINDOW
 
 
-def test_the_window_is_known_to_all_objects_of_the_process(server: Server, llm: LMStudio) -> None:
+def test_the_context_window_is_known_to_all_objects_of_the_process(server: Server, llm: LMStudio) -> None:
     llm.load()
     other = LMStudio(model=CHAT, host=f"http://{server.address}/v1")
     assert other.metadata.context_window == WINDOW
     assert LMStudio(model=SMALL, host=server.address).metadata.context_window == 3900
 
 
-def test_a_window_that_turns_out_smaller_than_told_is_warned_of_once(server: Server) -> None:
+def test_a_context_window_that_turns_out_smaller_than_advertised_is_warned_of_once(server: Server) -> None:
     with server.llm(model=SMALL) as llm:
         assert llm.metadata.context_window == 3900
-        with pytest.warns(LMStudioConfigWarning, match=f"{SMALL_WINDOW} tokens, and 3900 were told"):
-            llm.chat(asking("count"))
-        llm.chat(asking("count"))
+        with pytest.warns(LMStudioConfigWarning, match=f"{SMALL_WINDOW} tokens, but LlamaIndex already got 3900"):
+            llm.chat(generating("count"))
+        llm.chat(generating("count"))
         assert llm.metadata.context_window == SMALL_WINDOW
 
 
-def test_a_window_that_the_user_promised_and_is_not_there_is_warned_of_with_the_remedy(server: Server) -> None:
+def test_a_context_window_that_the_user_promised_and_is_not_there_is_warned_of_with_the_remedy(server: Server) -> None:
     with server.llm(context_window=100_000) as llm:
         assert llm.metadata.context_window == 100_000
-        with pytest.warns(LMStudioConfigWarning, match="100000 were told .*; lower context_window if you set it, else"):
-            llm.chat(asking("count"))
+        with pytest.warns(LMStudioConfigWarning, match="already got 100000; lower context_window if you set it, else"):
+            llm.chat(generating("count"))
 
 
-def test_nothing_is_warned_of_when_nobody_had_asked(server: Server) -> None:
+def test_nothing_is_warned_of_when_nobody_had_requested_it(server: Server) -> None:
     with server.llm(model=SMALL) as llm:
-        llm.chat(asking("count"))
+        llm.chat(generating("count"))
 
 
 def test_the_payload_of_events_holds_no_secret(llm: LMStudio) -> None:
@@ -425,19 +425,19 @@ def showing(**source: Any) -> list[ChatMessage]:
     return [ChatMessage(role=MessageRole.USER, blocks=[TextBlock(text="what is it?"), ImageBlock(**source)])]
 
 
-async def test_pictures_are_uploaded(server: Server, llm: LMStudio) -> None:
+async def test_images_are_uploaded(server: Server, llm: LMStudio) -> None:
     llm.chat(showing(image=PNG))
     assert server.last_request.images == [digest(PNG)]
     await llm.achat(showing(image=PNG))
     assert server.last_request.images == [digest(PNG)]
 
 
-def test_pictures_on_the_web_are_not_fetched_unasked(llm: LMStudio) -> None:
+def test_images_on_the_web_are_not_fetched_unasked(llm: LMStudio) -> None:
     with pytest.raises(LMStudioValueError, match="allow_image_download=True"):
         llm.chat(showing(url="https://example.org/cat.png"))
 
 
-async def test_pictures_on_the_web_are_fetched_when_allowed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_images_on_the_web_are_fetched_when_allowed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fetch(url: str, **_: Any) -> bytes:
         return PNG if url.endswith("cat.png") else b""
 
@@ -448,7 +448,7 @@ async def test_pictures_on_the_web_are_fetched_when_allowed(server: Server, monk
     assert server.last_request.images == [digest(PNG)]
 
 
-def test_a_picture_for_a_model_that_sees_none_is_refused(server: Server) -> None:
+def test_an_image_for_a_model_that_sees_none_is_rejected(server: Server) -> None:
     with server.llm(model=SMALL) as llm, pytest.raises(LMStudioServerError):
         llm.chat(showing(image=PNG))
 
@@ -456,15 +456,15 @@ def test_a_picture_for_a_model_that_sees_none_is_refused(server: Server) -> None
 # What can go wrong ----------------------------------------------------------------------------------------------------
 
 
-def test_no_server_is_said_plainly() -> None:
+def test_no_server_is_reported_plainly() -> None:
     with (
         LMStudio(model="m", host="127.0.0.1:9") as llm,
         pytest.raises(LMStudioUnreachableError, match=r"127\.0\.0\.1:9"),
     ):
-        llm.chat(asking("count"))
+        llm.chat(generating("count"))
 
 
-async def test_no_server_is_tried_again_if_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_server_is_tried_again_if_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     module = "lmstudio_integrations._adapters.retry"
     monkeypatch.setattr(f"{module}.sleep", pauses.append)
@@ -475,15 +475,15 @@ async def test_no_server_is_tried_again_if_wanted(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(f"{module}.asleep", pause)
     with LMStudio(model="m", host="127.0.0.1:9", max_retries=2) as llm:
         with pytest.raises(LMStudioUnreachableError):
-            llm.chat(asking("count"))
+            llm.chat(generating("count"))
         with pytest.raises(LMStudioUnreachableError):
-            await gathered(await llm.astream_chat(asking("count")))
+            await gathered(await llm.astream_chat(generating("count")))
     assert pauses == [0.5, 1.0, 0.5, 1.0]
 
 
 def test_an_unknown_model_is_named(server: Server) -> None:
     with server.llm(model="no-such-model") as llm, pytest.raises(LMStudioModelNotFoundError, match="no-such-model"):
-        llm.chat(asking("count"))
+        llm.chat(generating("count"))
 
 
 def test_a_prompt_that_does_not_fit_is_an_overflow(server: Server) -> None:
@@ -491,33 +491,33 @@ def test_a_prompt_that_does_not_fit_is_an_overflow(server: Server) -> None:
         server.llm(model=SMALL, context_overflow_policy="stopAtLimit") as llm,
         pytest.raises(LMStudioContextOverflowError),
     ):
-        llm.chat(asking("word " * 2 * SMALL_WINDOW))
+        llm.chat(generating("word " * 2 * SMALL_WINDOW))
 
 
 def test_the_servers_words_are_kept(llm: LMStudio) -> None:
     with pytest.raises(LMStudioServerError, match="the engine gave up") as caught:
-        llm.chat(asking("fail"))
+        llm.chat(generating("fail"))
     assert caught.value.suggestion == "try another model"
 
 
 async def test_a_line_that_breaks_is_an_error_not_an_end(llm: LMStudio) -> None:
     with pytest.raises(LMStudioConnectionLostError):
-        list(llm.stream_chat(asking("drop")))
+        list(llm.stream_chat(generating("drop")))
     with pytest.raises(LMStudioConnectionLostError):
-        await gathered(await llm.astream_chat(asking("drop")))
+        await gathered(await llm.astream_chat(generating("drop")))
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])
-async def test_an_empty_message_is_the_servers_to_answer(server: Server, llm: LMStudio, text: str) -> None:
-    assert llm.chat(asking(text)).message.content
+async def test_an_empty_message_is_the_servers_to_handle(server: Server, llm: LMStudio, text: str) -> None:
+    assert llm.chat(generating(text)).message.content
     assert llm.complete(text).text
     assert (await llm.acomplete(text)).text
     assert list(llm.stream_complete(text))[-1].text
-    assert (await gathered(await llm.astream_chat(asking(text))))[-1].message.content
+    assert (await gathered(await llm.astream_chat(generating(text))))[-1].message.content
     assert server.conversation == [("user", [{"type": "text", "text": text}])]
 
 
-async def test_an_empty_prompt_to_be_continued_is_the_servers_to_answer(server: Server, llm: LMStudio) -> None:
+async def test_an_empty_prompt_to_be_continued_is_the_servers_to_handle(server: Server, llm: LMStudio) -> None:
     assert llm.complete("", formatted=True).text
     assert server.last_request.prompt == ""
     assert (await llm.acomplete("", formatted=True)).text
@@ -525,9 +525,9 @@ async def test_an_empty_prompt_to_be_continued_is_the_servers_to_answer(server: 
     assert (await gathered(await llm.astream_complete("", formatted=True)))[-1].text
 
 
-def test_a_token_of_the_wrong_shape_is_refused_without_being_shown(server: Server) -> None:
+def test_a_token_of_the_wrong_shape_is_rejected_without_being_shown(server: Server) -> None:
     with server.llm(api_token="my-secret") as llm, pytest.raises(LMStudioAuthenticationError) as caught:
-        llm.chat(asking("count"))
+        llm.chat(generating("count"))
     assert "my-secret" not in str(caught.value)
 
 

@@ -15,8 +15,8 @@ from tests.llama_index.server import Server
 
 
 def streaming(llm: LMStudio, text: str) -> AsyncChunks[ChatResponse]:
-    job = llm._chat_job([ChatMessage(role=MessageRole.USER, content=text)], {})
-    return AsyncChunks(llm._source(job), ToolCallOptions(), ResponseBuilder.chat_chunk, lambda _: None)
+    request = llm._chat_request([ChatMessage(role=MessageRole.USER, content=text)], {})
+    return AsyncChunks(llm._source(request), ToolCallOptions(), ResponseBuilder.chat_chunk, lambda _: None)
 
 
 def stopped(server: Server) -> bool:

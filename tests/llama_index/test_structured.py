@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, model_validator
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioStructuredOutputError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
-from lmstudio_integrations.llama_index._partial import Growing, flexible, whole
+from lmstudio_integrations.llama_index._partial import PartialParser, complete_instance, flexible
 from tests.llama_index.server import CHAT, LONG, Server
 
 UNREADABLE = {"too deep": "[" * 100_000, "too many digits": '{"name": "Ann", "age": ' + "9" * 10_000 + "}"}
@@ -92,7 +92,7 @@ async def test_astream_structured_predict_ends_with_the_instance(llm: LMStudio) 
     assert isinstance(found[0], FlexibleModel)
 
 
-def test_thoughts_are_no_part_of_the_instance(llm: LMStudio) -> None:
+def test_reasoning_is_no_part_of_the_instance(llm: LMStudio) -> None:
     assert llm.structured_predict(Person, PROMPT, who="pensive") == Person(name="A", age=1)
     assert list(llm.stream_structured_predict(Person, PROMPT, who="pensive"))[-1] == Person(name="A", age=1)
 
@@ -114,14 +114,14 @@ async def test_the_system_prompt_is_kept_on_every_path(server: Server) -> None:
     )
 
 
-def test_settings_of_the_call_are_honoured_and_left_alone(server: Server, llm: LMStudio) -> None:
+def test_settings_of_the_call_are_used_and_not_changed(server: Server, llm: LMStudio) -> None:
     given = {"temperature": 0.7, "tool_choice": "x", "tool_required": True, "allow_parallel_tool_calls": True}
     llm.structured_predict(Person, PROMPT, given, who="person")
     assert server.last_request.config.temperature == 0.7
     assert len(given) == 4
 
 
-def test_an_answer_that_was_cut_off_says_so(llm: LMStudio) -> None:
+def test_a_response_that_was_cut_off_is_an_error(llm: LMStudio) -> None:
     with pytest.raises(LMStudioStructuredOutputError, match="raise max_tokens") as caught:
         llm.structured_predict(Person, PROMPT, {"max_tokens": 3}, who="person")
     assert caught.value.text
@@ -129,7 +129,7 @@ def test_an_answer_that_was_cut_off_says_so(llm: LMStudio) -> None:
         list(llm.stream_structured_predict(Person, PROMPT, {"max_tokens": 3}, who="person"))
 
 
-async def test_an_answer_that_is_no_instance_is_never_repaired(llm: LMStudio) -> None:
+async def test_a_response_that_is_no_instance_is_never_repaired(llm: LMStudio) -> None:
     with pytest.raises(LMStudioStructuredOutputError):
         llm.structured_predict(Person, PROMPT, who="half")
     with pytest.raises(LMStudioStructuredOutputError):
@@ -173,7 +173,7 @@ MARKER = "__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_ab12__"
 
 
 @pytest.mark.parametrize("written", [f"{MARKER}\n{ANN.model_dump_json()}", ANN.model_dump_json() + MARKER])
-def test_what_lm_studio_leaves_in_an_answer_is_no_part_of_it(written: str) -> None:
+def test_what_lm_studio_keeps_in_a_response_is_no_part_of_it(written: str) -> None:
     rule = {"when": {"structured": True}, "then": [{"text": written}]}
     with Server([ModelEntry(key=CHAT, rules=(rule,))]) as server, server.llm() as llm:
         assert llm.structured_predict(Person, PROMPT, who="x") == ANN
@@ -182,7 +182,7 @@ def test_what_lm_studio_leaves_in_an_answer_is_no_part_of_it(written: str) -> No
         assert isinstance(found[0], FlexibleModel)
 
 
-def test_as_structured_llm_answers_with_json(llm: LMStudio) -> None:
+def test_as_structured_llm_responds_with_json(llm: LMStudio) -> None:
     structured = llm.as_structured_llm(Person)
     response = structured.chat([ChatMessage(role=MessageRole.USER, content="person")])
     assert response.raw == ANN
@@ -241,7 +241,7 @@ async def test_every_prediction_is_one_span(server: Server, spans: list[str]) ->
 # Other modes are core's -----------------------------------------------------------------------------------------------
 
 
-async def test_mode_function_asks_for_a_tool_call(server: Server) -> None:
+async def test_mode_function_requests_a_tool_call(server: Server) -> None:
     with server.llm(pydantic_program_mode=PydanticProgramMode.FUNCTION, system_prompt="Be terse.") as llm:
         smallest = Person(name="", age=0)
         assert llm.structured_predict(Person, PROMPT, who="x") == smallest
@@ -270,7 +270,7 @@ async def test_mode_function_streams_as_well(server: Server) -> None:
             assert awaited[-1] == found[-1]
 
 
-def test_mode_llm_asks_in_plain_text(server: Server) -> None:
+def test_mode_llm_prompts_in_plain_text(server: Server) -> None:
     with server.llm(pydantic_program_mode=PydanticProgramMode.LLM) as llm, pytest.raises(ValueError, match="json"):
         llm.structured_predict(Person, PROMPT, who="count")
     assert schema_sent(server) in (None, {"type": "none"})
@@ -284,9 +284,9 @@ def test_a_chat_prompt_may_hold_braces(llm: LMStudio) -> None:
 # As it grows ----------------------------------------------------------------------------------------------------------
 
 
-def test_every_piece_of_a_small_answer_is_read() -> None:
-    growing = Growing(Person)
-    found = [growing.feed(piece) for piece in ('{"na', 'me": "An', 'n", "ag', 'e": 7', "}")]
+def test_every_fragment_of_a_small_response_is_read() -> None:
+    parser = PartialParser(Person)
+    found = [parser.feed(fragment) for fragment in ('{"na', 'me": "An', 'n", "ag', 'e": 7', "}")]
     assert [None if each is None else each.model_dump() for each in found] == [
         {"name": None, "age": None},
         {"name": "An", "age": None},
@@ -309,20 +309,20 @@ def test_a_validator_that_trips_over_what_is_not_there_yet_does_not_end_the_stre
 
 
 def test_what_is_no_object_yet_is_nothing() -> None:
-    growing = Growing(Person)
-    assert growing.feed("Sure: ") is None
-    assert Growing(Person).feed("[1, 2") is None
+    parser = PartialParser(Person)
+    assert parser.feed("Sure: ") is None
+    assert PartialParser(Person).feed("[1, 2") is None
 
 
-def test_a_long_answer_is_read_once_per_hundredth_of_growth() -> None:
-    growing = Growing(Person)
-    growing.feed('{"name": "' + "x" * 5000)
-    pieces = 20_000
-    read = sum(growing.feed("y") is not None for _ in range(pieces))
+def test_a_long_response_is_read_once_per_hundredth_of_growth() -> None:
+    parser = PartialParser(Person)
+    parser.feed('{"name": "' + "x" * 5000)
+    fragments = 20_000
+    read = sum(parser.feed("y") is not None for _ in range(fragments))
     assert 100 < read < 170
 
 
-def test_a_long_answer_ends_with_all_of_it(llm: LMStudio) -> None:
+def test_a_long_response_ends_with_all_of_it(llm: LMStudio) -> None:
     found = list(llm.stream_structured_predict(Person, PROMPT, who="long person"))
     assert found[-1] == Person(name=LONG * 6, age=7)
     assert len(found[-1].name) > 4096
@@ -334,7 +334,7 @@ def test_the_class_of_unfinished_instances_is_made_once() -> None:
 
 def test_errors_name_the_field_and_keep_the_text() -> None:
     with pytest.raises(LMStudioStructuredOutputError, match=r"age: .*integer") as caught:
-        whole(Person, '{"name": "Ann", "age": "old"}', "eosFound")
+        complete_instance(Person, '{"name": "Ann", "age": "old"}', "eosFound")
     assert caught.value.text == '{"name": "Ann", "age": "old"}'
 
 

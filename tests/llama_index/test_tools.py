@@ -74,7 +74,7 @@ def test_a_tool_without_parameters_is_still_an_object() -> None:
     assert (found["parameters"]["type"], found["parameters"]["properties"]) == ("object", {})
 
 
-def test_long_descriptions_are_no_reason_to_refuse_a_tool() -> None:
+def test_long_descriptions_are_no_reason_to_reject_a_tool() -> None:
     (found,) = offered(tool_settings(openai_tools([tool(now, description="long " * 500)]), None))
     assert len(found["description"]) == 2500
 
@@ -104,12 +104,12 @@ def test_a_schema_that_contains_itself_keeps_its_references() -> None:
     assert found["parameters"]["properties"]["children"]["items"] == {"$ref": "#/$defs/Node"}
 
 
-def test_two_names_that_become_one_are_refused() -> None:
+def test_two_names_that_become_one_are_rejected() -> None:
     with pytest.raises(LMStudioValueError, match="both become 'a_b'"):
         tool_settings(openai_tools([tool(now, name="a.b"), tool(now, name="a b")]), None)
 
 
-def test_a_tool_without_a_name_is_refused() -> None:
+def test_a_tool_without_a_name_is_rejected() -> None:
     class Nameless(BaseTool):
         @property
         def metadata(self) -> ToolMetadata:
@@ -123,12 +123,12 @@ def test_a_tool_without_a_name_is_refused() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["weather", {"type": "web_search"}, {"function": {}}])
-def test_what_is_no_tool_is_refused(wrong: Any) -> None:
+def test_what_is_no_tool_is_rejected(wrong: Any) -> None:
     with pytest.raises(LMStudioValueError, match="tools must be LlamaIndex tools or OpenAI function dicts"):
         tool_settings(openai_tools([wrong]), None)
 
 
-def test_what_is_no_list_of_tools_is_refused(llm: LMStudio) -> None:
+def test_what_is_no_list_of_tools_is_rejected(llm: LMStudio) -> None:
     with pytest.raises(LMStudioValueError, match="tools must be a list of tools, got 5"):
         llm.chat([user("hi")], tools=5)
 
@@ -154,23 +154,23 @@ def test_a_named_tool_is_offered_alone_and_required(choice: Any) -> None:
     assert is_required(settings)
 
 
-def test_without_a_choice_nothing_is_said() -> None:
+def test_without_a_choice_nothing_is_sent() -> None:
     assert "tool_choice" not in tool_settings(openai_tools([WEATHER]), None)
     assert tool_settings(openai_tools([]), None) == {}
 
 
-def test_a_named_tool_that_is_not_there_is_refused() -> None:
+def test_a_named_tool_that_is_not_there_is_rejected() -> None:
     with pytest.raises(LMStudioValueError, match="'later' is none of the tools: weather, now"):
         tool_settings(openai_tools([WEATHER, NOW]), "later")
 
 
-def test_a_required_call_without_tools_is_refused() -> None:
+def test_a_required_call_without_tools_is_rejected() -> None:
     with pytest.raises(LMStudioValueError, match="there are no tools; pass some"):
         tool_settings(openai_tools([]), "required")
 
 
 @pytest.mark.parametrize("choice", [3, {"type": "somehow"}, {"type": ["auto"]}, ["weather"]])
-def test_what_is_no_choice_is_refused(choice: Any) -> None:
+def test_what_is_no_choice_is_rejected(choice: Any) -> None:
     with pytest.raises(LMStudioValueError, match="tool_choice must be"):
         tool_settings(openai_tools([WEATHER]), choice)
 
@@ -196,7 +196,7 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
         (Node, {"type": "json", "jsonSchema": Node.model_json_schema()}),
     ],
 )
-def test_answer_formats_of_every_form_are_understood(wanted: Any, structured: dict[str, Any]) -> None:
+def test_response_formats_of_every_form_are_understood(wanted: Any, structured: dict[str, Any]) -> None:
     assert response_settings(wanted) == {"llm.prediction.structured": structured}
 
 
@@ -206,7 +206,7 @@ def test_plain_text_is_no_format(wanted: Any) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["json", 3, int, {"type": "json_schema", "schema": "N"}])
-def test_what_is_no_format_is_refused(wrong: Any) -> None:
+def test_what_is_no_format_is_rejected(wrong: Any) -> None:
     with pytest.raises(LMStudioValueError, match="response_format must be"):
         response_settings(wrong)
 
@@ -269,12 +269,12 @@ def test_the_history_that_was_given_stays_as_it_is(llm: LMStudio) -> None:
     assert len(history) == 1
 
 
-def test_required_calls_are_asked_for(server: Server, llm: LMStudio) -> None:
+def test_required_calls_are_requested(server: Server, llm: LMStudio) -> None:
     llm.chat_with_tools([WEATHER], user_msg="weather please", tool_required=True)
     assert server.last_request.tool_choice == "required"
 
 
-def test_a_named_choice_of_an_agent_is_asked_for(server: Server, llm: LMStudio) -> None:
+def test_a_named_choice_of_an_agent_is_requested(server: Server, llm: LMStudio) -> None:
     llm.chat_with_tools([WEATHER, NOW], user_msg="weather please", tool_choice="weather")
     assert server.last_request.tool_choice == "required"
     assert [offer.function.name for offer in server.last_request.tools] == ["weather"]
@@ -294,7 +294,7 @@ def test_several_calls_come_where_they_are_allowed(llm: LMStudio) -> None:
     assert [call.tool_id for call in llm.get_tool_calls_from_response(last)] == ["c1"]
 
 
-def test_equal_identifiers_are_told_apart(llm: LMStudio) -> None:
+def test_equal_identifiers_are_distinguished(llm: LMStudio) -> None:
     response = llm.chat_with_tools([WEATHER], user_msg="same id", allow_parallel_tool_calls=True)
     first, second = (call.tool_id for call in llm.get_tool_calls_from_response(response))
     assert first != second
@@ -315,7 +315,7 @@ def test_predict_and_call_does_not_stumble_over_a_second_call(llm: LMStudio) -> 
     assert llm.predict_and_call([WEATHER], user_msg="both").response == "rain in Oslo"
 
 
-def test_the_answers_of_tools_go_back(server: Server, llm: LMStudio) -> None:
+def test_the_results_of_tools_go_back(server: Server, llm: LMStudio) -> None:
     response = llm.chat_with_tools([WEATHER], user_msg="weather please")
     result = ChatMessage(role=MessageRole.TOOL, content="rain", additional_kwargs={"tool_call_id": "c1"})
     answer = llm.chat_with_tools([WEATHER], chat_history=[user("weather please"), response.message, result])

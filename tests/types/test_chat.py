@@ -1,4 +1,4 @@
-"""Conversations: how they grow, what they are built from, what they refuse."""
+"""Conversations: how they grow, what they are built from, what they reject."""
 
 import copy
 import json
@@ -37,7 +37,7 @@ def text(value: str) -> dict[str, Any]:
 
 
 def wire(chat: Chat) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Return role and content of each message, in wire form, after the strict judge has seen them."""
+    """Return role and content of each message, in wire form, after the strict checks has seen them."""
     history = chat.to_history().to_dict()
     assert not list(DESCRIBED.check(json.loads(json.dumps(history)), "history"))
     return [(message["role"], message["content"]) for message in history["messages"]]
@@ -72,7 +72,7 @@ def test_every_role_has_its_parts() -> None:
 
 
 @proves("C-OMIT-UNSET")
-def test_calls_and_answers_without_an_id_are_sent_without_one() -> None:
+def test_calls_and_results_without_an_id_are_sent_without_one() -> None:
     chat = Chat()
     chat.add_assistant_response("a", [ToolCallRequest(name="add", id=None, arguments=None)])
     chat.add_tool_results([ToolCallResultPart(content="3", tool_call_id=None, name=None)])
@@ -97,7 +97,7 @@ def test_a_message_of_any_role_may_be_added_by_its_name() -> None:
 
 @pytest.mark.parametrize("drop", [(), ("type",)])
 @pytest.mark.parametrize("spelling", [str, to_snake], ids=["camelCase", "snake_case"])
-def test_dicts_of_parts_may_leave_out_their_type(drop: tuple[str, ...], spelling: Callable[[str], str]) -> None:
+def test_dicts_of_parts_may_omit_their_type(drop: tuple[str, ...], spelling: Callable[[str], str]) -> None:
     file, part = ({spelling(name): value for name, value in each.items() if name not in drop} for each in (FILE, CALL))
     chat = Chat()
     chat.add_system_prompt({"text": "Be terse."})
@@ -133,7 +133,7 @@ def test_what_was_added_is_returned_as_it_stands_in_the_chat() -> None:
 
 
 @proves("C-CHAT-NO-REASONING")
-def test_of_a_finished_prediction_only_the_answer_is_kept() -> None:
+def test_of_a_finished_prediction_only_the_response_is_kept() -> None:
     result = PredictionResult("42", "Let me see.", PredictionEnd({"stopReason": "eosFound"}, {}, {}, {}))
     chat = Chat()
     chat.add_assistant_response(result)
@@ -262,13 +262,13 @@ def _with_more(role: str, **more: Any) -> Callable[[], Any]:
         (lambda: Untyped().to_history(), "the chat is empty"),
     ],
 )
-def test_what_is_no_conversation_is_refused_with_its_value(make: Callable[[], Any], finding: str) -> None:
+def test_what_is_no_conversation_is_rejected_with_its_value(make: Callable[[], Any], finding: str) -> None:
     with pytest.raises(LMStudioValueError) as caught:
         make()
     assert finding in str(caught.value)
 
 
-def test_a_message_that_is_refused_leaves_the_chat_as_it_was() -> None:
+def test_a_message_that_is_rejected_does_not_change_the_chat() -> None:
     chat = Chat("a")
     with pytest.raises(LMStudioValueError):
         chat.add_system_prompt([5])  # type: ignore[list-item]  # the fault is the point

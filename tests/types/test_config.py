@@ -6,21 +6,19 @@ from typing import Any, get_type_hints
 import pytest
 
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types import config_dicts as generated_dicts
 from lmstudio_integrations.types._base import WireModel
 from lmstudio_integrations.types._settings import Kv, Settings
 from lmstudio_integrations.types.config import (
     EmbeddingLoadModelConfig,
-    EmbeddingLoadModelConfigDict,
     GpuSetting,
-    GpuSettingDict,
     LlmLoadModelConfig,
-    LlmLoadModelConfigDict,
     LlmPredictionConfig,
-    LlmPredictionConfigDict,
 )
 from tests.requirements import proves
 from tests.strict.settings import EMBEDDING_LOAD, LLM_LOAD, PREDICTION
 from tests.strict.shapes import Shape
+from tests.types import config_dicts
 
 SPLIT = "load.gpuSplitConfig"
 TEMPLATE = {"type": "jinja", "stopStrings": [], "jinjaPromptTemplate": {"template": "t"}}
@@ -35,7 +33,7 @@ def checked(value: Any) -> dict[str, Any]:
 Table = dict[str, tuple[Any, str, Any]]
 """By option: a value, its key, and its wire form."""
 
-LLM_OPTIONS: Table = {
+LLM_LOAD_SETTINGS: Table = {
     "contextLength": (8192, "llm.load.contextLength", 8192),
     "seed": (7, "llm.load.seed", checked(7)),
     "numExperts": (2, "llm.load.numExperts", 2),
@@ -76,7 +74,7 @@ LLM_OPTIONS: Table = {
     "gpuStrictVramCap": (True, "load.gpuStrictVramCap", True),
 }
 
-EMBEDDING_OPTIONS: Table = {
+EMBEDDING_LOAD_SETTINGS: Table = {
     "contextLength": (2048, "embedding.load.contextLength", 2048),
     "ropeFrequencyBase": (10000.0, "embedding.load.llama.ropeFrequencyBase", checked(10000.0)),
     "ropeFrequencyScale": (0.5, "embedding.load.llama.ropeFrequencyScale", checked(0.5)),
@@ -84,7 +82,7 @@ EMBEDDING_OPTIONS: Table = {
     "tryMmap": (False, "embedding.load.llama.tryMmap", False),
 }
 
-PREDICTION_OPTIONS: Table = {
+PREDICTION_SETTINGS: Table = {
     name: (value, f"llm.prediction.{key}", wire)
     for name, (value, key, wire) in {
         "temperature": (0.7, "temperature", 0.7),
@@ -137,9 +135,9 @@ PREDICTION_OPTIONS: Table = {
 }
 
 TABLES: list[tuple[type[Settings], Table, dict[str, Shape]]] = [
-    (LlmLoadModelConfig, LLM_OPTIONS, LLM_LOAD),
-    (EmbeddingLoadModelConfig, EMBEDDING_OPTIONS, EMBEDDING_LOAD),
-    (LlmPredictionConfig, PREDICTION_OPTIONS, PREDICTION),
+    (LlmLoadModelConfig, LLM_LOAD_SETTINGS, LLM_LOAD),
+    (EmbeddingLoadModelConfig, EMBEDDING_LOAD_SETTINGS, EMBEDDING_LOAD),
+    (LlmPredictionConfig, PREDICTION_SETTINGS, PREDICTION),
 ]
 ROWS = [(kind, option, *row) for kind, table, _ in TABLES for option, row in table.items()]
 IDS = [f"{kind.__name__}-{option}" for kind, option, *_ in ROWS]
@@ -168,7 +166,7 @@ def test_every_setting_has_its_key_and_comes_back_from_it(
 
 
 @pytest.mark.parametrize(("kind", "table", "described"), TABLES, ids=lambda value: getattr(value, "__name__", ""))
-def test_the_tables_of_these_tests_have_every_setting_and_every_value_passes_the_strict_judge(
+def test_the_tables_of_these_tests_have_every_setting_and_every_value_passes_the_strict_check(
     kind: type[Settings], table: Table, described: dict[str, Shape]
 ) -> None:
     assert {str(field.alias) for field in kind.model_fields.values()} - {"raw", "gpu"} == table.keys()
@@ -226,8 +224,8 @@ def made(kind: type[Settings]) -> list[Callable[[dict[str, Any]], Settings]]:
     [
         (LlmPredictionConfig, {"maxTokens": 0}, "maxTokens=0"),
         (LlmPredictionConfig, {"max_tokens": -1}, "max_tokens=-1"),
-        (LlmPredictionConfig, {"maxTokens": True}, "a number is wanted"),
-        (LlmPredictionConfig, {"temperature": True}, "temperature=True: a number is wanted, not a truth value"),
+        (LlmPredictionConfig, {"maxTokens": True}, "must be a number"),
+        (LlmPredictionConfig, {"temperature": True}, "temperature=True: must be a number, not a boolean"),
         (LlmPredictionConfig, {"temperature": -1}, "greater than or equal to 0"),
         (LlmPredictionConfig, {"temperature": float("inf")}, "finite"),
         (LlmPredictionConfig, {"repeatPenalty": float("nan")}, "finite"),
@@ -244,13 +242,13 @@ def made(kind: type[Settings]) -> list[Callable[[dict[str, Any]], Settings]]:
         (LlmLoadModelConfig, {"gpu": {"ratio": 2}}, "gpu.ratio=2"),
         (LlmLoadModelConfig, {"gpu": 1}, "gpu=1"),
         (LlmLoadModelConfig, {"gpu": {"ratio": "half"}}, "'max' or 'off'"),
-        (LlmLoadModelConfig, {"gpu": {"mainGpu": True}}, "a number is wanted"),
+        (LlmLoadModelConfig, {"gpu": {"mainGpu": True}}, "must be a number"),
         (LlmLoadModelConfig, {"llamaKCacheQuantizationType": "q9"}, "q9"),
         (EmbeddingLoadModelConfig, {"ropeFrequencyBase": "many"}, "many"),
     ],
 )
 @proves("C-SETTINGS-CHECKED")
-def test_a_value_that_cannot_be_is_refused_with_its_name(
+def test_a_value_that_cannot_be_is_rejected_with_its_name(
     kind: type[Settings], settings: dict[str, Any], text: str
 ) -> None:
     for make in made(kind):
@@ -276,7 +274,7 @@ def test_a_value_that_cannot_be_is_refused_with_its_name(
         ),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], text: str) -> None:
+def test_settings_that_do_not_go_together_are_rejected(settings: dict[str, Any], text: str) -> None:
     for given in (settings, LlmLoadModelConfig.model_validate(settings)):
         with pytest.raises(LMStudioValueError) as caught:
             LlmLoadModelConfig.parse(given)
@@ -310,7 +308,7 @@ def test_settings_that_go_together_pass(settings: dict[str, Any]) -> None:
         (LlmLoadModelConfig, "prefix", "unknown setting 'prefix'"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_nearest_one(kind: type[Settings], name: str, text: str) -> None:
+def test_an_unknown_name_is_rejected_with_the_nearest_one(kind: type[Settings], name: str, text: str) -> None:
     for make in made(kind):
         with pytest.raises(LMStudioValueError) as caught:
             make({name: 1})
@@ -328,18 +326,18 @@ def test_a_mistyped_name_is_found_inside_the_settings_of_the_graphics_cards_too(
 
 def test_a_setting_is_given_in_one_spelling() -> None:
     for make in made(LlmPredictionConfig):
-        with pytest.raises(LMStudioValueError, match="max_tokens=2: it is given in both spellings"):
+        with pytest.raises(LMStudioValueError, match="max_tokens=2: given in both spellings"):
             make({"maxTokens": 1, "max_tokens": 2})
 
 
 @pytest.mark.parametrize("value", [5, "temperature", ["temperature"], LlmLoadModelConfig()])
 @pytest.mark.parametrize("make", [LlmPredictionConfig.parse, LlmPredictionConfig.from_dict])
-def test_settings_of_another_form_are_refused(make: Callable[[Any], Settings], value: Any) -> None:
-    with pytest.raises(LMStudioValueError, match="settings are a LlmPredictionConfig or a dict"):
+def test_settings_of_another_form_are_rejected(make: Callable[[Any], Settings], value: Any) -> None:
+    with pytest.raises(LMStudioValueError, match="expected a LlmPredictionConfig or a dict"):
         make(value)
 
 
-def test_a_name_that_is_no_text_is_refused() -> None:
+def test_a_name_that_is_no_string_is_rejected() -> None:
     with pytest.raises(LMStudioValueError, match="unknown setting 5"):
         LlmPredictionConfig.parse({5: 1})  # type: ignore[dict-item]  # the fault is the point
 
@@ -350,20 +348,22 @@ def test_nothing_and_settings_themselves_are_settings() -> None:
     assert LlmPredictionConfig.parse(None).to_fields() == {}
 
 
-# The dict twins
+# The configs as dicts
 
 
-@pytest.mark.parametrize(
-    ("kind", "twin"),
-    [
-        (GpuSetting, GpuSettingDict),
-        (LlmLoadModelConfig, LlmLoadModelConfigDict),
-        (EmbeddingLoadModelConfig, EmbeddingLoadModelConfigDict),
-        (LlmPredictionConfig, LlmPredictionConfigDict),
-    ],
-)
-def test_a_dict_twin_has_exactly_the_names_of_its_model(kind: type[WireModel], twin: type) -> None:
-    assert set(get_type_hints(twin)) == {str(field.alias) for field in kind.model_fields.values()}
+def test_the_dicts_are_those_that_their_generator_writes() -> None:
+    assert config_dicts.PATH.read_text(encoding="utf-8") == config_dicts.generated()
+
+
+@pytest.mark.parametrize("config", config_dicts.CONFIGS)
+def test_a_dict_has_both_spellings_of_every_setting(config: type[WireModel]) -> None:
+    hints = get_type_hints(getattr(generated_dicts, f"{config.__name__}Dict"))
+    assert set(hints) == {each for name, field in config.model_fields.items() for each in (name, str(field.alias))}
+
+
+@pytest.mark.parametrize("config", config_dicts.CONFIGS)
+def test_every_setting_has_a_description(config: type[WireModel]) -> None:
+    assert [name for name, field in config.model_fields.items() if not field.description] == []
 
 
 @pytest.mark.parametrize("kind", [LlmLoadModelConfig, EmbeddingLoadModelConfig, LlmPredictionConfig, GpuSetting])
@@ -419,12 +419,12 @@ def test_settings_laid_over_others_win_and_an_explicit_none_unsets() -> None:
 
 
 @pytest.mark.parametrize("chosen", [{"speculativeDraftMtp": False}, {"speculative_draft_model": ""}])
-def test_a_way_to_draft_clears_the_sidecars_whatever_its_value(chosen: dict[str, Any]) -> None:
+def test_a_speculative_setting_clears_the_sidecars_whatever_its_value(chosen: dict[str, Any]) -> None:
     assert SIDECARS.items() <= LlmLoadModelConfig.parse(chosen).to_fields().items()
     assert LlmLoadModelConfig.parse({"speculativeDraftMaxTokens": 3}).to_fields().keys().isdisjoint(SIDECARS)
 
 
-def test_a_sidecar_that_the_user_names_is_left_alone() -> None:
+def test_a_sidecar_that_the_user_names_is_kept() -> None:
     raw = {"llm.load.llama.speculativeDecoding.draftMtpSidecar": True}
     fields = LlmLoadModelConfig.parse({"speculativeDraftMtp": True, "raw": raw}).to_fields()
     assert fields == {**SIDECARS, **raw, "llm.load.llama.speculativeDecoding.draftMtp": True}

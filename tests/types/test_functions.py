@@ -37,7 +37,7 @@ async def wait() -> None:
 
 @proves("C-TOOL-DEFINITION")
 @pytest.mark.parametrize("function", [add, weather, wait])
-def test_a_function_is_described_as_the_protocol_wants_it(function: Callable[..., Any]) -> None:
+def test_a_function_is_described_as_the_protocol_requires(function: Callable[..., Any]) -> None:
     tool = ToolFunctionDef.from_callable(function).to_tool().to_dict()
     assert not list(TOOL.check(tool, "tool"))
     assert tool["function"]["name"] == function.__name__
@@ -64,13 +64,13 @@ def test_arguments_are_brought_into_the_types_of_the_function() -> None:
     assert tool.implementation(**arguments) == "Oslo C 3 None"
 
 
-def test_arguments_with_a_default_may_be_left_out() -> None:
+def test_arguments_with_a_default_may_be_omitted() -> None:
     assert ToolFunctionDef.from_callable(add).check({"a": 1}) == {"a": 1}
     assert ToolFunctionDef.from_callable(wait).check(None) == {}
 
 
 @pytest.mark.parametrize("arguments", [{}, {"a": "one"}, {"a": 1, "c": 2}, {"a": None}])
-def test_arguments_that_do_not_fit_are_refused_in_words_for_the_model(arguments: dict[str, Any]) -> None:
+def test_arguments_that_do_not_fit_are_rejected_in_words_for_the_model(arguments: dict[str, Any]) -> None:
     with pytest.raises(LMStudioValueError, match="Failed to parse arguments for tool add: "):
         ToolFunctionDef.from_callable(add).check(arguments)
 
@@ -201,7 +201,7 @@ def _defined(**members: Any) -> dict[str, Any]:
         (_defined(implementation=None), "the implementation of a tool must be a function; got None"),
     ],
 )
-def test_what_cannot_be_a_tool_is_refused(tool: Any, finding: str) -> None:
+def test_what_cannot_be_a_tool_is_rejected(tool: Any, finding: str) -> None:
     with pytest.raises(LMStudioValueError) as caught:
         ToolFunctionDef.parse(tool)
     assert finding in str(caught.value)

@@ -78,7 +78,7 @@ def test_formats_of_tomorrow_are_read() -> None:
 
 
 @proves("C-KINDS-SKIPPED")
-def test_kinds_of_models_that_are_unknown_are_left_out_of_a_listing() -> None:
+def test_kinds_of_models_that_are_unknown_are_skipped_in_a_listing() -> None:
     infos = parse_infos([INSTANCE, {"type": "tts"}, {}, OLD])
     assert [type(info) for info in infos] == [LlmInfo, EmbeddingModelInfo]
 
@@ -91,7 +91,7 @@ def test_each_kind_of_model_has_its_types() -> None:
 
 @proves("C-QUERY-NAMES")
 @pytest.mark.parametrize("name", ["", "x" * 1025, "__proto__", "line\nbreak", "bell\a", "unassigned\U000e0fff"])
-def test_a_name_that_no_model_can_have_is_refused_here(name: str) -> None:
+def test_a_name_that_no_model_can_have_is_rejected_here(name: str) -> None:
     with pytest.raises(LMStudioValueError) as caught:
         by_identifier(name)
     assert repr(name) in str(caught.value)
@@ -107,7 +107,7 @@ def test_an_empty_query_is_any_model() -> None:
 
 
 @pytest.mark.parametrize(("used", "fits"), [(4095, True), (4096, False), (5000, False)])
-def test_a_conversation_fits_when_there_is_room_for_an_answer(used: int, fits: bool) -> None:
+def test_a_conversation_fits_when_there_is_room_for_a_response(used: int, fits: bool) -> None:
     assert ContextUse(used=used, limit=4096).fits is fits
 
 

@@ -54,7 +54,7 @@ def test_a_model_may_be_named_in_many_ways(reference: Any, wire: dict[str, Any])
         {"identifier": 5},
     ],
 )
-def test_what_names_no_model_is_refused(reference: Any) -> None:
+def test_what_names_no_model_is_rejected(reference: Any) -> None:
     with pytest.raises(LMStudioValueError):
         specifier_of(reference)
 

@@ -39,7 +39,7 @@ END = PredictionEnd(
 
 
 @proves("C-RESULT")
-def test_a_result_knows_its_figures_its_model_and_its_settings() -> None:
+def test_a_result_knows_its_stats_its_model_and_its_settings() -> None:
     result = PredictionResult("Hello", "Hm.", END)
     assert str(result) == "Hello"
     assert result.stats.to_dict() == STATS
@@ -78,7 +78,7 @@ def test_settings_without_sense_are_none(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("data", [{}, {"stopReason": 5}, {"stopReason": "eosFound", "totalTimeSec": "long"}])
-def test_figures_without_sense_are_an_error_that_says_so(data: dict[str, Any]) -> None:
+def test_invalid_stats_are_an_error_that_says_so(data: dict[str, Any]) -> None:
     result = PredictionResult("", "", PredictionEnd(data, {}, {}, {}))
     with pytest.raises(LMStudioProtocolError, match="malformed LlmPredictionStats"):
         _ = result.stats

@@ -69,8 +69,8 @@ def test_a_type_that_pydantic_does_not_know_is_rejected(model: Any) -> None:
         read_as(model, "{}", "eosFound")
 
 
-def test_a_response_that_was_cut_off_says_what_helps() -> None:
-    with pytest.raises(LMStudioStructuredOutputError, match=r"the whole: .* larger context length"):
+def test_a_response_that_was_cut_off_names_the_remedy() -> None:
+    with pytest.raises(LMStudioStructuredOutputError, match=r"the value: .* larger context length"):
         read_as(City, '{"name": "Os', "contextLengthReached")
 
 

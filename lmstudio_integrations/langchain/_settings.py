@@ -1,6 +1,6 @@
-"""What the chat model and the raw completion share.
+"""What `ChatLMStudio` and `LMStudioLLM` share: cache keys, serialization, traces, token counts, limits of batches.
 
-The settings themselves are `_adapters/predicting.py`'s; here is what langchain-core wants of them.
+The settings and the resolution of a call are in `_adapters/generation_settings.py`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_core.runnables import RunnableConfig, ensure_config
 
-from lmstudio_integrations._adapters import predicting
 from lmstudio_integrations._adapters.addresses import resolved_host
-from lmstudio_integrations._adapters.predicting import Call
+from lmstudio_integrations._adapters.generation_settings import GenerationSettings, ResolvedCall
 from lmstudio_integrations._adapters.retry import repeat
-from lmstudio_integrations._adapters.runtime import Facts
+from lmstudio_integrations._adapters.runtime import LoadedModelInfo
 from lmstudio_integrations._adapters.settings import ALIASES, TIMEOUTS
 from lmstudio_integrations._typeguards import is_count
 from lmstudio_integrations.errors import LMStudioValueError
@@ -27,7 +26,7 @@ _PER_OBJECT = frozenset(
     {"name", "cache", "verbose", "callbacks", "tags", "metadata", "custom_get_token_ids", "rate_limiter"}
     | {"disable_streaming", "output_version", "profile", "unload_on_close"}
 )
-"""Fields of the object itself, most of them langchain-core's; they mean nothing in a call."""
+"""Fields of the object itself, most of them langchain-core's; they are no call arguments."""
 
 _NOT_IN_KEY = frozenset(
     {
@@ -43,43 +42,54 @@ _NOT_IN_KEY = frozenset(
     }
     | {"ttl", "on_config_mismatch", "streaming", "allow_image_download", "allow_private_image_hosts"}
 )
-"""Fields that do not change what a model answers."""
+"""Fields that do not change the response of a model."""
 
 DEFAULT_CONCURRENCY = 4
-"""Predictions that LM Studio runs at once by default."""
+"""How many predictions LM Studio runs at once by default."""
 
 _PACKAGE = "lmstudio-integrations"
 _PARALLEL = "llm.load.numParallelSessions"
-_MOST_PARALLEL = 1023
+_MAX_PARALLEL = 1023
 
 
-class Predicting(predicting.Predicting):
-    """What langchain-core wants of the settings besides their values: a cache's key, serialisation, token counts."""
+class LangChainSettings(GenerationSettings):
+    """The generation settings with what langchain-core needs of them: cache keys, serialization, token counts."""
 
     _not_in_call: ClassVar[frozenset[str]] = _PER_OBJECT
 
     streaming: bool | None = None
     """Whether `invoke` generates as a stream, so that callbacks see the tokens; `False` forbids streams."""
 
-    def _call_values(self, stop: list[str] | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the settings of one call by our names; a `stop` that is given replaces the field.
+    def _arguments(self, stop: list[str] | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the arguments of a call; `stop` replaces the field if it is given.
 
         Raises:
-            LMStudioValueError: If an argument is unknown, or a token would show in traces.
+            LMStudioValueError: If more than one response is requested, or a token would show in traces.
         """
+        number = given.get("n")
+        if number not in (None, 1):
+            raise LMStudioValueError(f"n must be 1, got {number!r}; for several responses use batch()")
         self._reject_secrets(given)
-        return self._values(given if stop is None else {**given, "stop": stop})
+        return given if stop is None else {**given, "stop": stop}
+
+    def _resolve(self, stop: list[str] | None, given: Mapping[str, Any]) -> ResolvedCall:
+        """Resolve a call from the arguments that langchain-core passes.
+
+        Raises:
+            LMStudioValueError: If an argument is unknown, or a value is invalid.
+        """
+        return self._resolve_call(self._arguments(stop, given))
 
     if not TYPE_CHECKING:  # for type checkers these are langchain-core's own, with its own result types
 
         def bind(self, **kwargs: Any) -> Any:
-            """Bind settings for the calls; a token must be a `pydantic.SecretStr`."""
+            """Bind settings to the calls; a token must be a `pydantic.SecretStr`."""
             with translated():
                 self._reject_secrets(kwargs)
             return super().bind(**kwargs)
 
         def configurable_fields(self, **kwargs: Any) -> Any:
-            """Make fields configurable. LangSmith gets every configurable value but that of `api_key`."""
+            """Make fields configurable. LangSmith records every configurable value except that of `api_key`."""
             token = kwargs.get("api_token")
             with translated():
                 if "headers" in kwargs:
@@ -90,65 +100,57 @@ class Predicting(predicting.Predicting):
                     )
             return super().configurable_fields(**kwargs)
 
-    def _own(self) -> Call:
-        """Return a call with nothing but the object's own settings."""
-        return self._settled(vars(self), {})
-
     # Tokens ---------------------------------------------------------------------------------------------------------
 
     def get_token_ids(self, text: str) -> list[int]:
-        """Return the tokens of a text, as the model has them."""
+        """Return the tokens of a text, from the model's own tokenizer."""
         custom = vars(self)["custom_get_token_ids"]
         if custom is not None:
             return list(custom(text))
         with translated():
-            return repeat(partial(self._own().model().tokenize, text), self.max_retries)
+            return repeat(partial(self._resolve_call({}).model().tokenize, text), self.max_retries)
 
     def get_num_tokens(self, text: str) -> int:
-        """Return the number of tokens of a text, as the model has them."""
+        """Return the number of tokens of a text, from the model's own tokenizer."""
         if vars(self)["custom_get_token_ids"] is not None:
             return len(self.get_token_ids(text))
         with translated():
-            return repeat(partial(self._own().model().count_tokens, text), self.max_retries)
+            return repeat(partial(self._resolve_call({}).model().count_tokens, text), self.max_retries)
 
-    # What the server has told ---------------------------------------------------------------------------------------
+    # Info about the loaded model --------------------------------------------------------------------------------------
 
-    def _learn(self, call: Call, end: PredictionEnd) -> Facts:
-        """Keep what the end of a prediction says of the model."""
-        return call.runtime.learn(call.server, call.wanted, end.model_info, partial(_parallel, end))
-
-    def _facts(self) -> Facts | None:
-        """Return what is known of this object's own model."""
-        values, runtime = vars(self), self._runtime
-        return runtime.facts(self._server(values, runtime), self._wanted(values, self._load_config(values)))
+    def _record_info(self, call: ResolvedCall, end: PredictionEnd) -> LoadedModelInfo:
+        """Record what the end of a prediction reports about the model."""
+        return call.record_info(end.model_info, partial(_parallel_predictions, end))
 
     def _concurrency(self) -> int:
-        """Return how many predictions the model runs at once, as far as is known without asking."""
-        config = self.load_config
-        asked = config.max_parallel_predictions if isinstance(config, LlmLoadModelConfig) else None
-        facts = self._facts()
-        return (facts.parallel if facts else None) or asked or DEFAULT_CONCURRENCY
+        """Return how many predictions the model runs at once: as reported, else as configured, else the default."""
+        server, spec, _ = self._resolve_model()
+        loaded, config = self._runtime.model_info(server, spec), self.load_config
+        configured = config.max_parallel_predictions if isinstance(config, LlmLoadModelConfig) else None
+        return (loaded.parallel if loaded else None) or configured or DEFAULT_CONCURRENCY
 
     def _bounded(self, config: RunnableConfig | Sequence[RunnableConfig] | None) -> Any:
-        """Return configs that start no more predictions at once than the model runs, unless they say otherwise."""
+        """Return configs that start no more predictions at once than the model runs, unless they set a limit."""
         if isinstance(config, Sequence):
             return [self._bounded(one) for one in config]
-        if ensure_config(config).get("max_concurrency") is not None:  # given, or inherited from whoever calls this
+        if ensure_config(config).get("max_concurrency") is not None:  # given, or inherited from the calling runnable
             return config
         return {**(config or {}), "max_concurrency": self._concurrency()}
 
-    # What identifies the object -------------------------------------------------------------------------------------
+    # Identity -------------------------------------------------------------------------------------------------------
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        """Everything that is set and changes what the model answers; the cache's key is built from it."""
+        """All settings that change the response; the cache key is built from them."""
         return identity(vars(self), _identifying(type(self)))
 
     def _cache_key(self, stop: list[str] | None, given: Mapping[str, Any]) -> str:
-        """Return the key of a call: the settings that it resolves to, whichever way they were given."""
-        extras = {name: value for name, value in given.items() if name in self._no_settings - {"stream"}}
+        """Return the cache key of a call: its resolved settings, whether they are fields or arguments."""
+        others = self._request_arguments | self._framework_arguments
+        extras = {name: value for name, value in given.items() if name in others - {"stream"}}
         with translated():
-            values = self._call_values(stop, {name: given[name] for name in given.keys() - self._no_settings})
+            values = self._merged(self._arguments(stop, {name: given[name] for name in given.keys() - others}))
         parts = {
             "class": type(self).__name__,
             "output_version": values.get("output_version"),
@@ -158,18 +160,18 @@ class Predicting(predicting.Predicting):
         return repr(parts)
 
     def _as_cached(self, given: Mapping[str, Any]) -> Any:
-        """Return the object whose `cache` is read for a call: none where any loaded model may answer."""
+        """Return the object whose `cache` core reads for a call; without a model key, one without a cache."""
         named = {ALIASES.get(name, name): value for name, value in given.items()}
         return _Uncached(self) if named.get("model", self.model) is None else self
 
     @property
     def lc_secrets(self) -> dict[str, str]:
-        """The token, which serialisation replaces by a note of where it comes from."""
+        """The token, which serialization replaces by the variable that holds it."""
         return {"api_token": "LM_API_TOKEN"}
 
     @property
     def lc_attributes(self) -> dict[str, Any]:
-        """What serialisation cannot write by itself."""
+        """Attributes that core cannot serialize by itself."""
         config = self.load_config
         return {"load_config": config.to_dict()} if isinstance(config, LlmLoadModelConfig) else {}
 
@@ -180,11 +182,11 @@ class Predicting(predicting.Predicting):
 
 
 class _Uncached:
-    """An object as it would be without a cache. No key can say which model is loaded at the moment."""
+    """An adapter without a cache, because no key can name whichever model is loaded."""
 
     cache = False
 
-    def __init__(self, original: Predicting) -> None:
+    def __init__(self, original: LangChainSettings) -> None:
         self._original = original
 
     def __getattr__(self, name: str) -> Any:
@@ -192,13 +194,13 @@ class _Uncached:
 
 
 @cache
-def _identifying(kind: type[Predicting]) -> tuple[str, ...]:
-    """Return the fields that change an answer; asked for at every call."""
+def _identifying(kind: type[LangChainSettings]) -> tuple[str, ...]:
+    """Return the fields that change a response. Cached, because every call needs them."""
     return tuple(name for name in kind.model_fields if name not in _NOT_IN_KEY | _PER_OBJECT)
 
 
 def identity(values: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
-    """Return those of some settings that are set, as plain data; the host as the address that it means."""
+    """Return the fields that are set, as plain data, with the resolved address as host."""
     found: dict[str, Any] = {"model": values["model"]}
     for name, value in {**{name: values[name] for name in fields}, "host": _server(values["host"])}.items():
         if value is not None:
@@ -214,15 +216,15 @@ def _server(host: str | None) -> str | None:
 
 
 def ls_params(values: Mapping[str, Any], kind: str, stop: list[str] | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what tracing wants to know of a call."""
+    """Return the parameters of a call that LangSmith shows."""
     current = {**values, **{ALIASES.get(name, name): value for name, value in given.items()}}
-    wanted = {
+    parameters = {
         "ls_model_name": current["model"],
         "ls_temperature": current["temperature"],
         "ls_max_tokens": current["max_tokens"] or None,
         "ls_stop": stop or current["stop"] or None,
     }
-    known = {name: value for name, value in wanted.items() if value is not None}
+    known = {name: value for name, value in parameters.items() if value is not None}
     return {"ls_provider": PROVIDER, "ls_model_type": kind, **known}
 
 
@@ -232,19 +234,9 @@ def own_version() -> tuple[str, str]:
     return _PACKAGE, version(_PACKAGE)
 
 
-def _parallel(end: PredictionEnd) -> int | None:
+def _parallel_predictions(end: PredictionEnd) -> int | None:
     for field in end.load_model_config.get("fields", ()):
         if field["key"] == _PARALLEL:
             value = field.get("value")
-            return value if is_count(value) and 0 < value <= _MOST_PARALLEL else None
+            return value if is_count(value) and 0 < value <= _MAX_PARALLEL else None
     return None
-
-
-def refuse_several(number: object) -> None:
-    """Refuse more than one answer to one prompt.
-
-    Raises:
-        LMStudioValueError: If more is asked for.
-    """
-    if number not in (None, 1):
-        raise LMStudioValueError(f"n must be 1, got {number!r}; for several answers use batch()")

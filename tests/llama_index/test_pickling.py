@@ -55,7 +55,7 @@ WAYS: list[Callable[[Any], Any]] = [
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_a_used_language_model_travels_without_a_word(
+def test_a_used_language_model_is_pickled_without_a_warning(
     server: Server, way: Callable[[Any], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     with server.llm(temperature=0.3, load_config={"seed": 3}, system_prompt="Be terse.") as llm:
@@ -72,7 +72,7 @@ def test_a_used_language_model_travels_without_a_word(
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_a_used_embedding_model_travels_without_a_word(
+def test_a_used_embedding_model_is_pickled_without_a_warning(
     server: Server, way: Callable[[Any], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     with server.embedding(query_instruction="search: ", load_config={"contextLength": 300}) as model:
@@ -121,7 +121,7 @@ SETTINGS: dict[Any, dict[str, Any]] = {
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 @pytest.mark.parametrize("settings", [{}, None], ids=["defaults", "settings"])
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_every_setting_travels(kind: Any, settings: dict[str, Any] | None, way: Callable[[Any], Any]) -> None:
+def test_every_setting_is_pickled(kind: Any, settings: dict[str, Any] | None, way: Callable[[Any], Any]) -> None:
     model = kind(**(SETTINGS[kind] if settings is None else settings))
     again = way(model)
     assert again.model_dump() == model.model_dump()
@@ -130,7 +130,7 @@ def test_every_setting_travels(kind: Any, settings: dict[str, Any] | None, way: 
 
 @pytest.mark.parametrize("way", [by_dict, by_json, by_constructor, by_validation, by_validation_of_json])
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_no_secret_travels_in_a_dump(kind: Any, way: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_secret_is_in_a_dump(kind: Any, way: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LM_API_TOKEN", raising=False)
     monkeypatch.delenv("LMSTUDIO_API_TOKEN", raising=False)
     again = way(kind(model="m", api_token=TOKEN, headers={"X-Key": "hush"}))
@@ -158,7 +158,7 @@ def test_a_token_is_read_again_from_the_environment(monkeypatch: pytest.MonkeyPa
     assert by_pickle(LMStudio(model="m")).api_token == SecretStr(TOKEN)
 
 
-def test_a_token_that_was_lost_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_that_was_dropped_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LM_API_TOKEN", raising=False)
     monkeypatch.delenv("LMSTUDIO_API_TOKEN", raising=False)
     other = by_pickle(LMStudio(model="m", host="127.0.0.1:9", api_token=SecretStr(TOKEN)))
@@ -166,7 +166,7 @@ def test_a_token_that_was_lost_is_said_to_be(monkeypatch: pytest.MonkeyPatch) ->
         other.complete("count")
 
 
-def test_callables_that_cannot_travel_stay_and_the_object_keeps_them(caplog: pytest.LogCaptureFixture) -> None:
+def test_callables_that_cannot_be_pickled_stay_and_the_object_keeps_them(caplog: pytest.LogCaptureFixture) -> None:
     llm = LMStudio(model="m", on_load_progress=lambda _: None)
     llm.callback_manager = CallbackManager([])
     assert by_pickle(llm).on_load_progress is None
@@ -182,7 +182,7 @@ class Remote(SimpleKVStore):
         self.lock = threading.Lock()
 
 
-def test_a_cache_that_cannot_travel_is_left_out_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cache_that_cannot_be_pickled_is_dropped_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     model = LMStudioEmbedding(model="m", embeddings_cache=Remote(), ttl=9)
     other = by_pickle(model)
     assert (other.embeddings_cache, other.ttl) == (None, 9)
@@ -199,7 +199,7 @@ def test_deep_copies_share_their_rate_limiter(kind: type[Any]) -> None:
     assert model.model_copy(deep=True).rate_limiter is limiter
 
 
-def test_the_error_travels_with_what_it_knows() -> None:
+def test_the_error_is_pickled_with_its_attributes() -> None:
     error = by_pickle(LlamaIndexToolCallError("no", raw_content="{", text="So: "))
     assert (str(error), error.raw_content, error.text) == ("no", "{", "So: ")
 
@@ -214,7 +214,7 @@ def test_the_tokenizer_gives_the_models_tokens(llm: LMStudio) -> None:
     assert by_pickle(tokenizer)("one two three") == tokenizer("one two three")
 
 
-def test_the_tokenizer_asks_once_for_each_text(llm: LMStudio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tokenizer_requests_once_for_each_text(llm: LMStudio, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     def tokenize(_llm: LMStudio, text: str) -> list[int]:
@@ -238,7 +238,7 @@ def test_the_public_names_are_these() -> None:
         _ = package.LMStudioLLM
 
 
-def test_without_llama_index_one_sentence_says_what_to_do() -> None:
+def test_without_llama_index_one_sentence_names_the_remedy() -> None:
     script = (
         "import sys; sys.modules['llama_index'] = None\n"
         "import lmstudio_integrations.llama_index as package\n"

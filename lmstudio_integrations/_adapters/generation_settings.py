@@ -1,0 +1,290 @@
+"""How to generate: the fields that the adapters of language models share, and the resolution of a call.
+
+A call argument overrides the field, which overrides the preset and the server's defaults. An explicit `None` unsets a
+setting; `stop` replaces the field; `load_config` and `extra` are merged by key. The LangChain and LlamaIndex adapters
+inherit these classes and resolve each call with `_resolve_call`.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol
+
+from pydantic import BeforeValidator, Field
+
+from lmstudio_integrations._adapters.runtime import LoadedModelInfo, ModelSpec, Runtime, Server
+from lmstudio_integrations._adapters.settings import (
+    ALIASES,
+    ConnectionSettings,
+    LlmLoadConfig,
+    checked,
+    own_names,
+    reject_secrets,
+)
+from lmstudio_integrations._adapters.tool_settings import is_required, original_names, tool_settings
+from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
+from lmstudio_integrations.types._numbers import Fraction, LogProbs, OrOff, TopK
+from lmstudio_integrations.types.config import (
+    LlmLoadModelConfig,
+    LlmPredictionConfig,
+    LoadSettings,
+    ModelKind,
+    SharedPredictionSettings,
+)
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client._requests import PredictionOptions
+    from lmstudio_integrations.client.asynchronous import AsyncLLM
+    from lmstudio_integrations.client.sync import LLM
+
+_NATIVE_NAMES = {
+    **{name: name for name in SharedPredictionSettings.model_fields},
+    "top_k": "top_k_sampling",
+    "top_p": "top_p_sampling",
+    "min_p": "min_p_sampling",
+    "stop": "stop_strings",
+    "extra": "raw",
+}
+"""The fields of `LlmPredictionConfig` by the names of the adapters' fields."""
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def alternatives(values: Mapping[str, Any]) -> int | None:
+    """Return for how many alternatives of each token log-probabilities are requested; `None` if for no token."""
+    number: int | None = values["top_logprobs"]
+    if number is None or number is False:
+        return 0 if values["logprobs"] else None
+    return number
+
+
+class ToolUse(NamedTuple):
+    """How a call uses tools.
+
+    Attributes:
+        required: Whether the response must contain a tool call.
+        parallel: Whether it may contain several.
+        names: The tools' own names by the names that are sent, where the two differ.
+    """
+
+    required: bool = False
+    parallel: bool = True
+    names: Mapping[str, str] = {}
+
+
+class RequestFormats(Protocol):
+    """A framework's forms of tools and of response formats: its module `_tools`."""
+
+    def openai_tools(self, tools: object) -> list[dict[str, Any]]:
+        """Return tools as OpenAI dicts."""
+        ...
+
+    def response_settings(self, response_format: Any) -> dict[str, Any]:
+        """Return the wire setting of a response format; empty for plain text."""
+        ...
+
+
+class ResolvedCall(NamedTuple):
+    """One call, with all its settings resolved.
+
+    Attributes:
+        values: The settings by the names of the adapters' fields.
+        runtime: The clients of the adapter.
+        server: The server.
+        model_spec: The model.
+        load_config: How to load it.
+        config: How to generate.
+        tool_use: How it uses tools.
+    """
+
+    values: Mapping[str, Any]
+    runtime: Runtime
+    server: Server
+    model_spec: ModelSpec
+    load_config: LoadSettings | None
+    config: LlmPredictionConfig
+    tool_use: ToolUse
+
+    def model(self) -> "LLM":
+        """Return the model, for threads."""
+        return self.runtime.llm(self.server, self.model_spec, self.load_config)
+
+    def async_model(self) -> "AsyncLLM":
+        """Return the model, for coroutines."""
+        return self.runtime.async_llm(self.server, self.model_spec, self.load_config)
+
+    def request_arguments(self) -> "PredictionOptions":
+        """Return the arguments of the request besides the prompt. An unset callback is left out: it costs time."""
+        arguments: PredictionOptions = {"config": self.config}
+        if self.values["preset"] is not None:
+            arguments["preset"] = self.values["preset"]
+        if self.values["on_prompt_progress"] is not None:
+            arguments["on_prompt_processing_progress"] = self.values["on_prompt_progress"]
+        return arguments
+
+    def record_info(
+        self, info: Mapping[str, Any], parallel: Callable[[], int | None] = lambda: None
+    ) -> LoadedModelInfo:
+        """Record what the server reported about the loaded model, see `Runtime.record_info`.
+
+        Warns once if the call offers tools to a model that was not trained for them.
+        """
+        recorded = self.runtime.record_info(self.server, self.model_spec, info, parallel)
+        if self.config.raw_tools and not recorded.warned and info.get("trainedForToolUse") is False:
+            recorded.warned = True
+            warnings.warn(
+                f"{info.get('modelKey')} was not trained for tool use; its calls may be wrong or missing",
+                LMStudioConfigWarning,
+                stacklevel=2,
+            )
+        return recorded
+
+
+class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
+    """How to generate. An unset setting is left to the preset, else to the server's default for the model."""
+
+    _kind: ClassVar[ModelKind] = "llm"
+    _load_settings: ClassVar[type[LoadSettings]] = LlmLoadModelConfig
+    _not_in_call: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are no call arguments."""
+    _request_arguments: ClassVar[frozenset[str]] = frozenset()
+    """Call arguments that are no fields and make part of the request, such as tools."""
+    _framework_arguments: ClassVar[frozenset[str]] = frozenset()
+    """Call arguments that only the framework reads."""
+
+    load_config: LlmLoadConfig = None
+    """How to load the model, if a call of this object loads it: `LlmLoadModelConfig` or a dict of its fields."""
+
+    preset: str | None = None
+    """A preset on the server, by its (fuzzy) identifier. Every setting here overrides it."""
+
+    top_k: Annotated[
+        TopK | None,
+        Field(description="Sample from the `top_k` most likely tokens, -1 to 500. LM Studio's default is 40."),
+    ] = None
+    top_p: Annotated[
+        OrOff[Fraction] | None,
+        Field(description="Sample from the most likely tokens that sum up to this probability, 0 to 1. `False`: off."),
+    ] = None
+    min_p: Annotated[
+        OrOff[Fraction] | None,
+        Field(description="Drop tokens below this share of the most likely one's probability, 0 to 1. `False`: off."),
+    ] = None
+    stop: Annotated[
+        list[str] | None,
+        BeforeValidator(_listed),
+        Field(description="String or strings that end a response. A call's `stop` replaces them."),
+    ] = None
+    extra: Annotated[
+        dict[str, Any] | None,
+        Field(description="Further prediction settings by their full wire keys. The named settings take precedence."),
+    ] = None
+
+    on_prompt_progress: Callable[[float], Any] | None = Field(default=None, exclude=True)
+    """Called with growing values from 0.0 to 1.0 while the prompt is processed, in the thread or task that waits."""
+
+    def _merged(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the settings of one call: its arguments over the fields.
+
+        Raises:
+            LMStudioValueError: If an argument is unknown, or one that names the server is invalid.
+        """
+        fields = vars(self)
+        if not given:
+            return fields
+        named = checked(own_names(given, self._call_names()))
+        values = {**fields, **named}
+        if named.get("extra") and fields["extra"]:
+            values["extra"] = {**fields["extra"], **named["extra"]}
+        if named.get("load_config") is not None:
+            config = LlmLoadModelConfig.parse(named["load_config"])
+            values["load_config"] = LlmLoadModelConfig.parse(self.load_config).merged(config)
+            if config.context_length is not None and "context_length" not in named:
+                values["context_length"] = None
+        return values
+
+    def _reject_secrets(self, given: Mapping[str, Any]) -> None:
+        """Reject call arguments that would show a secret in a trace. Runs before the framework traces them.
+
+        Raises:
+            LMStudioValueError: If a token is no `SecretStr`, or another argument holds a secret.
+        """
+        if given:
+            known = self._call_names().keys() | ALIASES.keys() | self._request_arguments | self._framework_arguments
+            reject_secrets(given, known)
+
+    @classmethod
+    def _call_names(cls) -> Mapping[str, Any]:
+        """Return the fields that are call arguments, too."""
+        return {name: field for name, field in cls.model_fields.items() if name not in cls._not_in_call}
+
+    def _resolve_call(self, given: Mapping[str, Any]) -> ResolvedCall:
+        """Resolve a call from its arguments, the fields, and what the request asks for.
+
+        Raises:
+            LMStudioValueError: If an argument is unknown, or a value is invalid.
+        """
+        request = {name: given[name] for name in self._request_arguments if name in given}
+        values = self._merged({name: given[name] for name in given if name not in request} if request else given)
+        retries: object = values["max_retries"]
+        if type(retries) is not int or retries < 0:
+            raise LMStudioValueError(f"max_retries must be 0 or more; got {retries!r}")
+        settings = {native: values[name] for name, native in _NATIVE_NAMES.items() if values[name] is not None}
+        if "stop_strings" in settings:
+            settings["stop_strings"] = _listed(settings["stop_strings"])
+        tool_use = self._add_request(settings, values, request)
+        config = LlmPredictionConfig.parse(settings or None)
+        load_config, runtime = self._load_config(values), self._runtime
+        server, model_spec = self._server(values, runtime), self._model_spec(values, load_config)
+        return ResolvedCall(values, runtime, server, model_spec, load_config, config, tool_use)
+
+    def _add_request(
+        self,
+        settings: dict[str, Any],  # noqa: ARG002 - for chat models
+        values: Mapping[str, Any],  # noqa: ARG002 - for chat models
+        request: Mapping[str, Any],  # noqa: ARG002 - for chat models
+    ) -> ToolUse:
+        """Add what the request arguments ask for to the native settings."""
+        return ToolUse()
+
+
+class ChatSettings(GenerationSettings):
+    """How to chat: what a chat model has besides the settings of every language model."""
+
+    _request_arguments: ClassVar[frozenset[str]] = frozenset(
+        {"tools", "tool_choice", "parallel_tool_calls", "response_format"}
+    )
+    _formats: ClassVar[RequestFormats]
+    _fewest_alternatives: ClassVar[int] = 0
+
+    send_reasoning: bool = False
+    """Whether earlier reasoning is sent back to the model, in `<think>` tags."""
+
+    logprobs: bool | None = None
+    """Whether responses contain the log-probabilities of their tokens."""
+
+    top_logprobs: OrOff[LogProbs] | None = None
+    """For how many alternatives of each token, 0 to 100. Implies `logprobs`, unless it is `False`."""
+
+    allow_image_download: bool = False
+    """Whether this process may download images with an http or https URL, and upload them. At most 20 MB and five
+    redirects each, from public addresses only; within `timeout` if that is set, else 30 seconds each."""
+
+    allow_private_image_hosts: bool = False
+    """Whether those downloads may come from addresses that are not public: this machine, the local network. Only for
+    messages that you trust."""
+
+    def _add_request(self, settings: dict[str, Any], values: Mapping[str, Any], request: Mapping[str, Any]) -> ToolUse:
+        number = alternatives(values)
+        if number is not None:
+            settings["log_probs"] = max(number, self._fewest_alternatives)
+        if not request:
+            return ToolUse()
+        tools = self._formats.openai_tools(request.get("tools") or ())
+        settings |= tool_settings(tools, request.get("tool_choice"))
+        structured = self._formats.response_settings(request.get("response_format"))
+        if structured:
+            settings["raw"] = {**(values["extra"] or {}), **structured}
+        parallel = request.get("parallel_tool_calls") is not False
+        return ToolUse(is_required(settings), parallel, original_names(tools))

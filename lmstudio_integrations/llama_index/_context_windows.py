@@ -1,0 +1,59 @@
+"""The context windows that servers reported to this process, by server and model key, shared by all objects.
+
+LlamaIndex copies the context window when an engine or a memory is built, and never reads it again. So the advertised
+number is recorded, and the user gets one warning if the server reports a smaller one later.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+from lmstudio_integrations._adapters.addresses import resolved_host
+from lmstudio_integrations.errors import LMStudioConfigWarning
+
+Key = tuple[str | None, str | None]
+"""Address of the server, and model key."""
+
+
+@dataclass(slots=True)
+class _ContextWindow:
+    reported: int | None = None
+    advertised: int = 0
+    warned: bool = False
+
+
+_context_windows: dict[Key, _ContextWindow] = {}
+
+
+def key_of(host: str | None, model: str | None) -> Key:
+    """Return the key of a model on a server; all spellings of an address give the same key."""
+    return resolved_host(host), model
+
+
+def recorded(key: Key) -> int | None:
+    """Return the context window of the loaded instance, in tokens, if it is known."""
+    known = _context_windows.get(key)
+    return known.reported if known else None
+
+
+def advertise(key: Key, tokens: int) -> int:
+    """Record that LlamaIndex gets this context window, and return it."""
+    known = _context_windows.setdefault(key, _ContextWindow())
+    known.advertised = max(known.advertised, tokens)
+    return tokens
+
+
+def record(key: Key, tokens: int) -> None:
+    """Record the context window of the loaded instance; warn once if a larger one was advertised before."""
+    known = _context_windows.setdefault(key, _ContextWindow())
+    if known.reported == tokens:
+        return
+    known.reported = tokens
+    if tokens < known.advertised and not known.warned:
+        known.warned = True
+        warnings.warn(
+            f"the model {key[1] or 'in use'!r} is loaded with a context window of {tokens} tokens, but LlamaIndex "
+            f"already got {known.advertised}; lower context_window if you set it, "
+            "else call load() before building engines and memories",
+            LMStudioConfigWarning,
+            stacklevel=2,
+        )
