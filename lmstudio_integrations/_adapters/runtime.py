@@ -224,14 +224,6 @@ class Runtime:
         warned = known is not None and known.warned
         return self._model_info.put((server.identity, spec), LoadedModelInfo(info, parallel(), warned))
 
-    def client(self, server: Server) -> "Client":
-        """Return the client for threads."""
-        return self._sync.client(server)
-
-    def async_client(self, server: Server) -> "AsyncClient":
-        """Return the client for coroutines."""
-        return self._async.client(server)
-
     def llm(self, server: Server, spec: ModelSpec, config: LoadSettings | None) -> "LLM":
         """Return the language model, for threads."""
         return cast("LLM", self._sync.handle(server, spec, config))
