@@ -80,11 +80,13 @@ class Call(NamedTuple):
 
     def model(self) -> "LLM":
         """Return the model, for threads."""
-        return self.runtime.llm(self.server, self.wanted, self.load_config)
+        model = self.runtime.llm(self.server, self.wanted, self.load_config)
+        return model.with_retries(self.values["max_retries"]) if self.values["max_retries"] else model
 
     def async_model(self) -> "AsyncLLM":
         """Return the model, for coroutines."""
-        return self.runtime.async_llm(self.server, self.wanted, self.load_config)
+        model = self.runtime.async_llm(self.server, self.wanted, self.load_config)
+        return model.with_retries(self.values["max_retries"]) if self.values["max_retries"] else model
 
     def options(self) -> "PredictionOptions":
         """Return what goes with the request besides the prompt; a callback costs something for each token."""

@@ -13,7 +13,7 @@ from pydantic_core import to_json
 
 from lmstudio_integrations.client._arguments import check_names, list_of, whole_number
 from lmstudio_integrations.client._binding import Binding
-from lmstudio_integrations.client._prediction import Callbacks, Prediction
+from lmstudio_integrations.client._prediction_run import Callbacks, PredictionRun
 from lmstudio_integrations.client._requests import (
     History,
     PredictionSettings,
@@ -158,7 +158,7 @@ class Act:
     def _is_last(self) -> bool:
         return self._limit is not None and self._round + 1 >= self._limit
 
-    def _prediction(self) -> Prediction:
+    def _prediction(self) -> PredictionRun:
         number, options = self._round, self._options
         first, fragment = options.get("on_first_token"), options.get("on_prediction_fragment")
         progress = options.get("on_prompt_processing_progress")

@@ -12,8 +12,9 @@ from lmstudio_integrations.client._arguments import check_names, optional_text, 
 from lmstudio_integrations.client._binding import Binding, OnProgress
 from lmstudio_integrations.client._loading import milliseconds
 from lmstudio_integrations.client._policies import DEFAULT_TTL
-from lmstudio_integrations.client._prediction import Prediction
+from lmstudio_integrations.client._prediction_run import PredictionRun
 from lmstudio_integrations.client._requests import TIMEOUTS, TimeoutOptions, checked_timeouts
+from lmstudio_integrations.client._server_models import models_of
 from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.dispatcher import FOR_EVER, Dispatcher
 from lmstudio_integrations.client.transport.waiters import Waiter
@@ -183,7 +184,7 @@ class BaseHandle:
     @property
     def loaded_explicitly(self) -> bool:
         """Whether this program loaded the instance with `explicit` or `new_instance`: it is never evicted."""
-        return self.binding.reference is not None and self.binding.reference in self._dispatcher.models.explicit
+        return self.binding.reference is not None and self.binding.reference in models_of(self._dispatcher).explicit
 
     def with_timeouts(self, **timeouts: Unpack[TimeoutOptions]) -> Self:
         """Return a handle to the same model, whose calls have limits of their own.
@@ -197,9 +198,20 @@ class BaseHandle:
         check_names(timeouts, TIMEOUTS)
         return type(self)(self._dispatcher.with_timeouts(checked_timeouts(timeouts)), self.binding)
 
-    def with_shared_timeout(self) -> Self:
-        """Return a handle to the same model, all of whose calls share one `timeout`, which counts from now."""
-        return type(self)(self._dispatcher.for_one(), self.binding)
+    def with_retries(self, max_retries: int) -> Self:
+        """Return a handle to the same model, whose calls are repeated after a failed connection.
+
+        A call is repeated only if the caller has seen nothing of its response. The pauses grow from 0.5 to 8 seconds.
+
+        Args:
+            max_retries: How often a call is repeated, when no server answers or the connection is lost.
+
+        Raises:
+            LMStudioValueError: If it is not 0 or more.
+        """
+        if type(max_retries) is not int or max_retries < 0:
+            raise LMStudioValueError(f"max_retries must be 0 or more; got {max_retries!r}")
+        return type(self)(self._dispatcher.with_retries(max_retries), self.binding)
 
     @property
     def _place(self) -> tuple[object, ModelKind]:
@@ -286,10 +298,10 @@ class BaseNamespace(Generic[HandleT]):
 
 
 class BaseStream:
-    """The stream of a prediction, but for the waiting."""
+    """What the streams of both clients share."""
 
-    def __init__(self, prediction: Prediction) -> None:
-        self._prediction = prediction
+    def __init__(self, run: PredictionRun) -> None:
+        self._run = run
 
     def result(self) -> PredictionResult:
         """Return the result of a stream that was read to its end; never waits.
@@ -299,7 +311,7 @@ class BaseStream:
             LMStudioCancelledError: If it was left early.
             Exception: That with which it failed.
         """
-        return self._prediction.result()
+        return self._run.result()
 
     @property
     def stats(self) -> LlmPredictionStats:

@@ -17,7 +17,7 @@ from lmstudio_integrations.client._arguments import (
     whole_number,
 )
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, ask, follow, understanding
+from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, call_rpc, decode_errors, open_channel
 from lmstudio_integrations.errors import LMStudioFileExpiredError, LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import ParseDocument, Retrieve, UploadFile
@@ -129,7 +129,7 @@ def _with_extension(name: str | None, kind: str) -> str:
 def _upload(dispatcher: Dispatcher[Any], name: str, content: bytes, again: Callable[[], bytes]) -> Flow[FileHandle]:
     """Upload a file; its origin keeps the connection open for as long as a handle is alive."""
     answer = yield from _send(dispatcher, name, content)
-    with understanding("File upload"):
+    with decode_errors("File upload"):
         handle = FileHandle(
             name=name,
             identifier=answer["identifier"],
@@ -143,7 +143,7 @@ def _upload(dispatcher: Dispatcher[Any], name: str, content: bytes, again: Calla
 
 def _send(dispatcher: Dispatcher[Any], name: str, content: bytes) -> Flow[Any]:
     parameter = UploadFile(name=name, contentBase64=base64.b64encode(content).decode())
-    return (yield from ask(dispatcher, "files", "uploadFileBase64", parameter, doing="File upload"))
+    return (yield from call_rpc(dispatcher, "files", "uploadFileBase64", parameter, operation="File upload"))
 
 
 def renew(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[FileHandle]:
@@ -157,7 +157,7 @@ def renew(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[FileHandle]:
     origin = handle.origin
     if origin is None:
         return handle
-    if origin.expired or origin.home != dispatcher.home:
+    if origin.expired or origin.home != dispatcher.identity:
         try:
             content = origin.read()
         except (OSError, LMStudioOSError) as error:
@@ -165,7 +165,7 @@ def renew(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[FileHandle]:
                 f"the server has forgotten the file {handle.name!r}, and it cannot be read again: {error}"
             ) from error
         answer = yield from _send(dispatcher, origin.name, content)
-        with understanding("File upload"):
+        with decode_errors("File upload"):
             origin.identifier = str(answer["identifier"])
         dispatcher.guard(origin)
     return (
@@ -204,7 +204,9 @@ def parse_document(
             return CallbackEffect(on_progress, float(packet["progress"]))
         return ParsedDocument.from_dict(packet) if packet["type"] == "result" else None
 
-    return (yield from follow(dispatcher, "files", "parseDocument", parameter, read, doing="Document parsing"))
+    return (
+        yield from open_channel(dispatcher, "files", "parseDocument", parameter, read, operation="Document parsing")
+    )
 
 
 def retrieve(
@@ -232,4 +234,4 @@ def retrieve(
             return CallbackEffect(on_progress, int(packet["index"]), str(packet["step"]), float(packet["progress"]))
         return RetrievalResult.from_dict(packet["result"]) if packet["type"] == "result" else None
 
-    return (yield from follow(dispatcher, "files", "retrieve", parameter, read, doing="Retrieval"))
+    return (yield from open_channel(dispatcher, "files", "retrieve", parameter, read, operation="Retrieval"))

@@ -12,7 +12,7 @@ from lmstudio_integrations.client._binding import Binding, Specifier
 from lmstudio_integrations.client._operations import on_model, with_model
 from lmstudio_integrations.client._policies import resolve
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow, ask, ask_many, understanding
+from lmstudio_integrations.client.transport.flows import Flow, call_rpc, call_rpcs, decode_errors
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.envelope import readable
 from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
@@ -52,26 +52,26 @@ _TEMPLATE_OPTIONS = {"omit_bos_token": "omitBosToken", "omit_eos_token": "omitEo
 def list_loaded(dispatcher: Dispatcher[Any], kind: ModelKind) -> Flow[list[ModelInstanceInfo]]:
     """Return what is loaded."""
     infos = yield from _loading.list_loaded(dispatcher, kind)
-    with understanding("Model list"):
+    with decode_errors("Model list"):
         return [INSTANCE_INFO_TYPES[kind].from_dict(info) for info in infos]
 
 
 def list_downloaded(dispatcher: Dispatcher[Any], kind: ModelKind | None) -> Flow[list[ModelInfo]]:
     """Return what is downloaded, of one kind or of both."""
-    items = yield from ask(dispatcher, "system", "listDownloadedModels", doing="Model list")
-    with understanding("Model list"):
+    items = yield from call_rpc(dispatcher, "system", "listDownloadedModels", operation="Model list")
+    with decode_errors("Model list"):
         return [info for info in parse_infos(items) if kind in {None, info.type}]
 
 
 def unload(dispatcher: Dispatcher[Any], kind: ModelKind, identifier: str) -> Flow[None]:
     """Unload an instance."""
     parameter = UnloadModel(identifier=text_of(identifier, "model_identifier"))
-    yield from ask(dispatcher, kind, "unloadModel", parameter, doing="Model unload")
+    yield from call_rpc(dispatcher, kind, "unloadModel", parameter, operation="Model unload")
 
 
 def unload_bound(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[None]:
     """Unload the handle's instance; it is not loaded again by itself after that."""
-    binding.given_up = True
+    binding.unloaded_by_user = True
     if binding.identifier is None and binding.policy == "new_instance":
         return  # it has loaded none yet; what is loaded under the key is somebody else's
     if binding.identifier is None and binding.key is None:
@@ -89,43 +89,45 @@ def unload_own(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[None]:
 def get_info(dispatcher: Dispatcher[Any], binding: Binding, *, load: bool = False) -> Flow[ModelInstanceInfo]:
     """Return what the server knows of the instance; optionally load it if it was unloaded."""
 
-    def operation(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[ModelInstanceInfo]":
+    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[ModelInstanceInfo]":
         return (yield from look_up(dispatcher, binding.kind, specifier))
 
-    return (yield from (with_model if load else on_model)(dispatcher, binding, operation))
+    return (yield from (with_model if load else on_model)(dispatcher, binding, work))
 
 
 def look_up(dispatcher: Dispatcher[Any], kind: ModelKind, specifier: ModelReference) -> Flow[ModelInstanceInfo]:
     """Return what the server knows of the loaded instance that fits a description."""
     lookup = Lookup(specifier=specifier_of(specifier).to_dict(), throwIfNotFound=True)
-    info = yield from ask(dispatcher, kind, "getModelInfo", lookup, doing="Model info")
-    with understanding("Model info"):
+    info = yield from call_rpc(dispatcher, kind, "getModelInfo", lookup, operation="Model info")
+    with decode_errors("Model info"):
         return INSTANCE_INFO_TYPES[kind].from_dict(info)
 
 
 def get_load_fields(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[dict[str, Any]]:
     """Return the settings that the instance was loaded with, by their wire keys."""
 
-    def operation(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[dict[str, Any]]":
-        config = yield from ask(
-            dispatcher, binding.kind, "getLoadConfig", Specified(specifier=specifier), doing="Load config"
+    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[dict[str, Any]]":
+        config = yield from call_rpc(
+            dispatcher, binding.kind, "getLoadConfig", Specified(specifier=specifier), operation="Load config"
         )
-        with understanding("Load config"):
+        with decode_errors("Load config"):
             return KvConfig.from_dict(readable(config)).as_mapping()
 
-    return (yield from on_model(dispatcher, binding, operation))
+    return (yield from on_model(dispatcher, binding, work))
 
 
 def get_processing_state(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[InstanceProcessingState]:
     """Return what the instance is doing."""
 
-    def operation(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[InstanceProcessingState]":
+    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[InstanceProcessingState]":
         lookup = Lookup(specifier=specifier, throwIfNotFound=True)
-        state = yield from ask(dispatcher, binding.kind, "getInstanceProcessingState", lookup, doing="Processing state")
-        with understanding("Processing state"):
+        state = yield from call_rpc(
+            dispatcher, binding.kind, "getInstanceProcessingState", lookup, operation="Processing state"
+        )
+        with decode_errors("Processing state"):
             return InstanceProcessingState.from_dict(state)
 
-    return (yield from on_model(dispatcher, binding, operation))
+    return (yield from on_model(dispatcher, binding, work))
 
 
 def estimate_usage(
@@ -133,21 +135,21 @@ def estimate_usage(
 ) -> Flow[ModelUsageEstimate]:
     """Return how much memory loading a model would take."""
     parameter = EstimateModelUsage(modelKey=text_of(key, "model_key"), loadConfigStack=stack_of(config))
-    answer = yield from ask(dispatcher, kind, "estimateModelUsage", parameter, doing="Usage estimate")
-    with understanding("Usage estimate"):
+    answer = yield from call_rpc(dispatcher, kind, "estimateModelUsage", parameter, operation="Usage estimate")
+    with decode_errors("Usage estimate"):
         return ModelUsageEstimate.from_dict(answer)
 
 
 def version(dispatcher: Dispatcher[Any]) -> Flow[ServerVersion]:
     """Return the version of the server."""
-    answer = yield from ask(dispatcher, "system", "version", doing="Version")
-    with understanding("Version"):
+    answer = yield from call_rpc(dispatcher, "system", "version", operation="Version")
+    with decode_errors("Version"):
         return ServerVersion.from_dict(answer)
 
 
 def context_use(dispatcher: Dispatcher[Any], binding: Binding, history: WireHistory) -> Flow[ContextUse]:
     """Return how much of the window a conversation takes."""
-    dispatcher = dispatcher.for_one()
+    dispatcher = dispatcher.for_operation()
     text = yield from apply_prompt_template(dispatcher, binding, history)
     (used,) = yield from count_tokens(dispatcher, binding, [text])
     info = yield from get_info(dispatcher, binding)
@@ -167,11 +169,13 @@ def count_tokens(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[
 def embed(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[float]]]:
     """Return the vector of each text."""
 
-    def operation(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[list[list[float]]]":
+    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[list[list[float]]]":
         parameters = [EmbedString(modelSpecifier=specifier, inputString=text) for text in texts]
-        return (yield from ask_many(dispatcher, "embedding", "embedString", parameters, _vector, doing="Embedding"))
+        return (
+            yield from call_rpcs(dispatcher, "embedding", "embedString", parameters, _vector, operation="Embedding")
+        )
 
-    return (yield from with_model(dispatcher, binding, operation))
+    return (yield from with_model(dispatcher, binding, work))
 
 
 def apply_prompt_template(
@@ -184,28 +188,28 @@ def apply_prompt_template(
     """Return the conversation, with the tools offered to the model, as the model would read it."""
     options = _template_options(opts, tools)
 
-    def operation(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[str]":
+    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[str]":
         parameter = ApplyPromptTemplate(
             specifier=specifier,
             history=history.to_dict(),
             predictionConfigStack={"layers": []},
             opts=options,
         )
-        result = yield from ask(dispatcher, "llm", "applyPromptTemplate", parameter, doing="Prompt template")
-        with understanding("Prompt template"):
+        result = yield from call_rpc(dispatcher, "llm", "applyPromptTemplate", parameter, operation="Prompt template")
+        with decode_errors("Prompt template"):
             return _string(result["formatted"])
 
-    return (yield from with_model(dispatcher, binding, operation))
+    return (yield from with_model(dispatcher, binding, work))
 
 
 def _per_text(
     dispatcher: Dispatcher[Any], binding: Binding, name: str, texts: Sequence[str], read: Callable[[Any], T]
 ) -> Flow[list[T]]:
-    def operation(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[list[T]]":
+    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[list[T]]":
         parameters = [Tokenize(specifier=specifier, inputString=text) for text in texts]
-        return (yield from ask_many(dispatcher, binding.kind, name, parameters, read, doing="Tokenization"))
+        return (yield from call_rpcs(dispatcher, binding.kind, name, parameters, read, operation="Tokenization"))
 
-    return (yield from with_model(dispatcher, binding, operation))
+    return (yield from with_model(dispatcher, binding, work))
 
 
 def _template_options(opts: TemplateOpts, tools: Tools) -> TemplateOptions:

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from lmstudio_integrations.client._arguments import check_callbacks, list_of, optional_text, text_of, whole_number
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, ask, follow, understanding
+from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, call_rpc, decode_errors, open_channel
 from lmstudio_integrations.protocol.requests import (
     DownloadModel,
     DownloadOptions,
@@ -31,18 +31,22 @@ def search(
         "compatibilityTypes": None if types is None else [text_of(each, "compatibility_types") for each in types],
     }
     options = cast("SearchOptions", {name: value for name, value in given.items() if value is not None})
-    answer = yield from ask(dispatcher, "repository", "searchModels", SearchModels(opts=options), doing="Model search")
-    with understanding("Model search"):
+    answer = yield from call_rpc(
+        dispatcher, "repository", "searchModels", SearchModels(opts=options), operation="Model search"
+    )
+    with decode_errors("Model search"):
         return [SearchResultInfo.from_dict(each) for each in answer["results"]]
 
 
 def download_options(dispatcher: Dispatcher[Any], found: SearchResultInfo) -> Flow[list[DownloadOptionInfo]]:
     """Return the forms in which a model can be downloaded."""
-    with understanding("Download options"):
+    with decode_errors("Download options"):
         identifier = SearchResultIdentifier(type=found.identifier["type"], identifier=found.identifier["identifier"])
     parameter = DownloadOptions(modelSearchResultIdentifier=identifier)
-    answer = yield from ask(dispatcher, "repository", "getModelDownloadOptions", parameter, doing="Download options")
-    with understanding("Download options"):
+    answer = yield from call_rpc(
+        dispatcher, "repository", "getModelDownloadOptions", parameter, operation="Download options"
+    )
+    with decode_errors("Download options"):
         return [DownloadOptionInfo.from_dict(each) for each in answer["results"]]
 
 
@@ -65,4 +69,6 @@ def download(
         return None
 
     parameter = DownloadModel(downloadIdentifier=identifier)
-    return (yield from follow(dispatcher, "repository", "downloadModel", parameter, read, doing="Model download"))
+    return (
+        yield from open_channel(dispatcher, "repository", "downloadModel", parameter, read, operation="Model download")
+    )

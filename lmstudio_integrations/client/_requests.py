@@ -1,4 +1,7 @@
-"""Arguments to requests: what `respond`, `complete` and the rest send. Everything is checked before it is sent."""
+"""The predictions that `respond`, `complete` and `act` request, made from the parameters of a call.
+
+The clients call it; the flows of `_prediction_run.py` send what it makes. Everything is checked before it is sent.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
@@ -8,7 +11,8 @@ from typing import Any, TypeAlias, TypedDict, TypeVar
 from lmstudio_integrations.client._arguments import check_names, list_of, optional_text, seconds_of
 from lmstudio_integrations.client._binding import Binding, Specifier
 from lmstudio_integrations.client._files import renewed
-from lmstudio_integrations.client._prediction import Callbacks, Prediction, Request
+from lmstudio_integrations.client._images import prepare_images
+from lmstudio_integrations.client._prediction_run import Callbacks, PredictionRun, Request
 from lmstudio_integrations.client._structured import ResponseFormat, is_requested, with_format
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow
@@ -19,6 +23,7 @@ from lmstudio_integrations.protocol.kv_config import layer_of, stack_of
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
 from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, WireHistory, WirePrompt
 from lmstudio_integrations.types.config import LlmPredictionConfig, LlmPredictionConfigDict
+from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.results import LlmPredictionFragment
 
 History: TypeAlias = str | Chat | ChatHistory | WireHistory | Mapping[str, Any]
@@ -34,9 +39,11 @@ TIMEOUTS: Timeouts = {
     "timeout": None,
     "keepalive": 20.0,
 }
-"""The timeouts in seconds, unless the client or the call says otherwise."""
+"""The default timeouts in seconds."""
 
 ParameterT = TypeVar("ParameterT", Predict, CompleteRawText)
+
+_PREDICT, _COMPLETE = channel("llm", "predict"), channel("llm", "completeRawText")
 
 _CALLBACKS = {field.name for field in fields(Callbacks)}
 
@@ -53,7 +60,7 @@ _COMPLETION_TEMPLATE: dict[str, Any] = {
 
 
 _LEGACY_LAYER = layer_of("completeModeFormatting", {"llm.prediction.promptTemplate": _COMPLETION_TEMPLATE})
-"""Makes old servers continue a text."""
+"""Makes servers without `completeRawText` continue a text."""
 
 
 class TimeoutOptions(TypedDict, total=False):
@@ -85,6 +92,8 @@ class PredictionOptions(TimeoutOptions, total=False):
 
     Attributes:
         response_format: A pydantic class, a JSON schema, or a grammar; the result then has the JSON object as `parsed`.
+        check_response: Whether a structured response that is not a JSON object is an error (the default). `False`
+            leaves schema and response unchecked.
         config: Settings of this prediction.
         preset: A preset on the server, by its (fuzzy) identifier; ranks below `config`.
         on_message: Takes the finished assistant message, suitable for `Chat.append`.
@@ -94,6 +103,7 @@ class PredictionOptions(TimeoutOptions, total=False):
     """
 
     response_format: ResponseFormat | None
+    check_response: bool
     config: PredictionSettings | None
     preset: str | None
     on_message: Callable[[AssistantMessage], Any] | None
@@ -148,13 +158,14 @@ def _says_something(part: Mapping[str, Any]) -> bool:
     return part["type"] != "text" or bool(part["text"].strip())
 
 
-def respond(dispatcher: Dispatcher[Any], binding: Binding, history: History, options: PredictionOptions) -> Prediction:
+def respond(
+    dispatcher: Dispatcher[Any], binding: Binding, history: History | PendingHistory, options: PredictionOptions
+) -> PredictionRun:
     """Prepare the model's next message of a conversation."""
     settings = _settings(options)
-    requests = [_chat_request(dispatcher, history, settings, options.get("preset"))]
-    prediction = _prediction(dispatcher, binding, requests, "Chat response", options)
-    prediction.structured = is_requested(settings)
-    return prediction
+    run = _respond(dispatcher, binding, history, settings, options)
+    _set_callbacks(run, settings, options)
+    return run
 
 
 def respond_in_loop(
@@ -162,36 +173,51 @@ def respond_in_loop(
     binding: Binding,
     history: History,
     settings: LlmPredictionConfig,
-    options: "RoundOptions",
-) -> Prediction:
-    """Prepare one round of the tool loop; its callbacks are set by the loop."""
-    requests = [_chat_request(dispatcher, history, settings, options.get("preset"))]
-    return Prediction(dispatcher, binding, requests, doing="Chat response", timeouts=checked_timeouts(options))
+    options: RoundOptions,
+) -> PredictionRun:
+    """Prepare one round of the tool loop, which sets the callbacks itself."""
+    return _respond(dispatcher, binding, history, settings, options)
 
 
-def _chat_request(
-    dispatcher: Dispatcher[Any], history: History, settings: LlmPredictionConfig, preset: str | None
-) -> Request:
-    make = partial(_make_predict, dispatcher, to_wire(history), stack_of(settings), optional_text(preset, "preset"))
-    return Request(channel("llm", "predict"), make)
-
-
-def _make_predict(
+def _respond(
     dispatcher: Dispatcher[Any],
-    history: WireHistory,
-    stack: Mapping[str, Any],
-    preset: str | None,
-    specifier: Specifier,
-) -> Flow[Predict]:
-    known = yield from renewed(dispatcher, history)
-    parameter = Predict(modelSpecifier=specifier, history=known.to_dict(), predictionConfigStack=stack)
-    return _with_preset(parameter, preset)
+    binding: Binding,
+    history: History | PendingHistory,
+    settings: LlmPredictionConfig,
+    options: PredictionOptions | RoundOptions,
+) -> PredictionRun:
+    pending = history if isinstance(history, PendingHistory) else None
+    wire = WireHistory([]) if isinstance(history, PendingHistory) else to_wire(history)
+    stack, preset = stack_of(settings), optional_text(options.get("preset"), "preset")
+
+    def upload(dispatcher: Dispatcher[Any], pending: PendingHistory) -> "Flow[None]":
+        nonlocal wire
+        handles = yield from prepare_images(dispatcher, pending.images, allow_private_hosts=pending.allow_private_hosts)
+        wire = pending.to_wire(handles)
+
+    def make(specifier: Specifier) -> "Flow[Predict]":
+        current = (yield from renewed(dispatcher, wire)) if wire.files else wire
+        parameter = Predict(modelSpecifier=specifier, history=current.to_dict(), predictionConfigStack=stack)
+        return _with_preset(parameter, preset)
+
+    return PredictionRun(
+        dispatcher,
+        binding,
+        [Request(_PREDICT, make)],
+        operation="Chat response",
+        timeouts=checked_timeouts(options),
+        upload=None if pending is None else partial(upload, pending=pending),
+    )
 
 
-def complete(dispatcher: Dispatcher[Any], binding: Binding, prompt: str, options: PredictionOptions) -> Prediction:
-    """Prepare the continuation of a text; servers without `completeRawText` are asked the old way (protocol §5.6)."""
+def complete(dispatcher: Dispatcher[Any], binding: Binding, prompt: str, options: PredictionOptions) -> PredictionRun:
+    """Prepare the continuation of a text.
+
+    Servers without `completeRawText` get a chat request with [a template that only shows the
+    text](docs/protocol.md#respond-and-complete).
+    """
     if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-        raise LMStudioValueError(f"the prompt must be text; got {prompt!r}")
+        raise LMStudioValueError(f"the prompt must be a string; got {prompt!r}")
     if not prompt and not isinstance(prompt, WirePrompt):
         raise LMStudioValueError("the prompt is empty; give the model a text to continue")
     settings = _settings(options)
@@ -209,30 +235,30 @@ def complete(dispatcher: Dispatcher[Any], binding: Binding, prompt: str, options
         parameter = Predict(modelSpecifier=specifier, history=history, predictionConfigStack=layers)
         return _with_preset(parameter, preset)
 
-    requests = [Request(channel("llm", "completeRawText"), make), Request(channel("llm", "predict"), make_legacy)]
-    prediction = _prediction(dispatcher, binding, requests, "Completion", options)
-    prediction.structured = is_requested(settings)
-    return prediction
+    requests = [Request(_COMPLETE, make), Request(_PREDICT, make_legacy)]
+    run = PredictionRun(dispatcher, binding, requests, operation="Completion", timeouts=checked_timeouts(options))
+    _set_callbacks(run, settings, options)
+    return run
 
 
-def _prediction(
-    dispatcher: Dispatcher[Any], binding: Binding, requests: list[Request], doing: str, options: PredictionOptions
-) -> Prediction:
-    prediction = Prediction(dispatcher, binding, requests, doing=doing, timeouts=checked_timeouts(options))
+def _set_callbacks(run: PredictionRun, settings: LlmPredictionConfig, options: PredictionOptions) -> None:
+    run.structured = settings.structured is not None and options.get("check_response", True) and is_requested(settings)
     if not _CALLBACKS.isdisjoint(options):
-        prediction.callbacks = Callbacks(
+        run.callbacks = Callbacks(
             options.get("on_first_token"),
             options.get("on_prediction_fragment"),
             options.get("on_message"),
             options.get("on_prompt_processing_progress"),
         )
-    return prediction
 
 
 def _settings(options: PredictionOptions) -> LlmPredictionConfig:
-    """Return the settings of a prediction, the format of its response among them."""
+    """Return the settings of a prediction, including the format of its response."""
     check_names(options, PredictionOptions.__annotations__)
-    return with_format(options.get("response_format"), LlmPredictionConfig.parse(options.get("config")))
+    settings, response_format = LlmPredictionConfig.parse(options.get("config")), options.get("response_format")
+    if response_format is None and settings.structured is None:
+        return settings
+    return with_format(response_format, settings, check=options.get("check_response", True))
 
 
 def _with_preset(parameter: ParameterT, preset: str | None) -> ParameterT:

@@ -28,8 +28,15 @@ ResponseFormat: TypeAlias = type[BaseModel] | type[ModelSchema] | Mapping[str, A
 _WIRE_TYPES = {"json", "gbnf", "none"}
 
 
-def with_format(response_format: ResponseFormat | None, config: LlmPredictionConfig) -> LlmPredictionConfig:
+def with_format(
+    response_format: ResponseFormat | None, config: LlmPredictionConfig, *, check: bool
+) -> LlmPredictionConfig:
     """Return the settings of a call, with `structured` set if the call gives a format.
+
+    Args:
+        response_format: The format; `None` if only the settings may have one.
+        config: The settings.
+        check: Whether a JSON schema or a grammar is checked.
 
     Raises:
         LMStudioValueError: If the settings have a format too, or what is requested is none.
@@ -38,7 +45,7 @@ def with_format(response_format: ResponseFormat | None, config: LlmPredictionCon
         if config.structured is not None:
             raise LMStudioValueError("give response_format or config['structured'], not both")
         config = config.merged(LlmPredictionConfig(structured=_wire_form(response_format)))
-    if config.structured is not None and not _is_pydantic(response_format):
+    if check and config.structured is not None and not _is_pydantic(response_format):
         _check(config.structured)
     return config
 

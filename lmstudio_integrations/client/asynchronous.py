@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self, cast, overload
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client import _files, _images, _models, _repository, _requests
+from lmstudio_integrations.client import _files, _fitting, _images, _models, _repository, _requests
 from lmstudio_integrations.client._act import Act, ActOptions, ActResult
 from lmstudio_integrations.client._base import (
     BaseAvailableModel,
@@ -28,7 +28,7 @@ from lmstudio_integrations.client._files import FileInput, RetrievalOptions
 from lmstudio_integrations.client._models import TemplateOpts, Tools
 from lmstudio_integrations.client._operations import prepare
 from lmstudio_integrations.client._policies import DEFAULT_TTL
-from lmstudio_integrations.client._prediction import Prediction
+from lmstudio_integrations.client._prediction_run import PredictionRun
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import History, PredictionOptions, Texts
 from lmstudio_integrations.client.transport.discovery import locate
@@ -38,6 +38,7 @@ from lmstudio_integrations.client.transport.waiters import DONE, LoopWaiter, Wai
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
+from lmstudio_integrations.types.embeddings import EmbeddingRequest
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import (
@@ -50,6 +51,7 @@ from lmstudio_integrations.types.models import (
     ModelUsageEstimate,
     ServerVersion,
 )
+from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.references import ModelReference
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
 
@@ -60,9 +62,9 @@ class AsyncReader:
     A class rather than an async generator: the `finally` of one that is left early runs late, or never.
     """
 
-    def __init__(self, prediction: Prediction) -> None:
-        self._prediction = prediction
-        self._ready = prediction.ready
+    def __init__(self, run: PredictionRun) -> None:
+        self._run = run
+        self._ready = run.ready
         self._was_read = False
 
     def __aiter__(self) -> Self:
@@ -70,16 +72,16 @@ class AsyncReader:
 
     async def _fill(self) -> None:
         """Take in the next portion."""
-        if not await arun(self._prediction.advance()):
+        if not await arun(self._run.advance()):
             raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Stop the generation. Its reader, if that is somebody else, gets `LMStudioCancelledError`."""
-        self._prediction.close()
+        self._run.close()
 
     def __del__(self) -> None:
         if self._was_read:
-            self._prediction.leave()
+            self._run.close_unless_reading()
 
 
 class AsyncBatches(AsyncReader):
@@ -125,20 +127,20 @@ class AsyncPredictionStream(BaseStream):
     Leaving the iteration early stops the generation on the server. It may be awaited, which gives itself.
     """
 
-    def __init__(self, prediction: Prediction) -> None:
-        super().__init__(prediction)
-        self._fragments = AsyncFragments(prediction)
+    def __init__(self, run: PredictionRun) -> None:
+        super().__init__(run)
+        self._fragments = AsyncFragments(run)
 
     def batches(self) -> AsyncBatches:
         """Return an iterator over everything that comes, in the portions in which it came."""
-        return AsyncBatches(self._prediction)
+        return AsyncBatches(self._run)
 
     def events(self) -> AsyncEvents:
         """Return an iterator over everything that comes: fragments, tool calls, progress, and the end."""
-        return AsyncEvents(self._prediction)
+        return AsyncEvents(self._run)
 
     def __aiter__(self) -> AsyncFragments:
-        return AsyncFragments(self._prediction)
+        return AsyncFragments(self._run)
 
     async def __anext__(self) -> LlmPredictionFragment:
         return await anext(self._fragments)
@@ -153,20 +155,24 @@ class AsyncPredictionStream(BaseStream):
         Raises:
             LMStudioRuntimeError: If the stream has begun or ended.
         """
-        await arun(self._prediction.start())
+        await arun(self._run.start())
 
     async def wait_for_result(self) -> PredictionResult:
         """Read the stream to its end and return the result."""
-        return await arun(self._prediction.to_end())
+        return await arun(self._run.to_end())
+
+    async def read_all(self) -> list[PredictionEvent]:
+        """Read the stream to its end and return all of its events; those of a failed attempt are dropped."""
+        return await arun(self._run.all_events())
 
     def cancel(self) -> Awaitable[None]:
         """Stop the generation on the server, at once: it may be awaited and need not. See `PredictionStream.cancel`."""
-        self._prediction.cancel()
+        self._run.cancel()
         return DONE
 
     async def aclose(self) -> None:
         """Stop the generation. Its reader, if that is somebody else, gets `LMStudioCancelledError`."""
-        self._prediction.close()
+        self._run.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -232,7 +238,9 @@ class AsyncLLM(AsyncModelHandle):
         """
         return await arun(_requests.respond(self._dispatcher, self.binding, history, options).to_end())
 
-    def respond_stream(self, history: History, **options: Unpack[PredictionOptions]) -> AsyncPredictionStream:
+    def respond_stream(
+        self, history: History | PendingHistory, **options: Unpack[PredictionOptions]
+    ) -> AsyncPredictionStream:
         """Ask for the next message of a conversation, as a stream. It begins with the first read, or with `start()`."""
         return AsyncPredictionStream(_requests.respond(self._dispatcher, self.binding, history, options))
 
@@ -240,10 +248,8 @@ class AsyncLLM(AsyncModelHandle):
         self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
     ) -> list[FileHandle]:
         """Upload images for a conversation with this model; see `LLM.prepare_images`."""
-        flow = _images.prepare_images(
-            self._dispatcher.for_one(), images, allow_private_image_hosts=allow_private_image_hosts
-        )
-        return await arun(flow)
+        dispatcher = self._dispatcher.for_operation()
+        return await arun(_images.prepare_images(dispatcher, images, allow_private_hosts=allow_private_image_hosts))
 
     async def complete(self, prompt: str, **options: Unpack[PredictionOptions]) -> PredictionResult:
         """Continue a text, without a chat template."""
@@ -311,6 +317,25 @@ class AsyncEmbeddingModel(AsyncModelHandle):
         """Return the vector of a text, or of each of several, in their order."""
         vectors = await arun(_models.embed(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
         return vectors[0] if isinstance(input, str) else vectors
+
+    async def embed_texts(
+        self,
+        request: EmbeddingRequest,
+        *,
+        on_progress: Callable[[float], Any] | None = None,
+        most: int | None = None,
+    ) -> list[list[float]]:
+        """Return the vectors of texts, of which some may be too long for the model.
+
+        Args:
+            request: The texts, and what to do with those that are too long.
+            on_progress: Takes growing values from 0.0 to 1.0.
+            most: How many such calls on this model run at once; the others wait. `None` sets no limit.
+
+        Raises:
+            LMStudioContextOverflowError: If a text is too long and the policy is `error`.
+        """
+        return await arun(_fitting.embed_texts(self._dispatcher, self.binding, request, on_progress, most))
 
     async def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
         """Return what the server knows of the instance; `load` loads the model if it was unloaded."""

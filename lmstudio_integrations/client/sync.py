@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self, cast, overload
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client import _files, _images, _models, _repository, _requests
+from lmstudio_integrations.client import _files, _fitting, _images, _models, _repository, _requests
 from lmstudio_integrations.client._act import Act, ActOptions, ActResult
 from lmstudio_integrations.client._base import (
     BaseAvailableModel,
@@ -37,6 +37,7 @@ from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
+from lmstudio_integrations.types.embeddings import EmbeddingRequest
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import (
@@ -49,6 +50,7 @@ from lmstudio_integrations.types.models import (
     ModelUsageEstimate,
     ServerVersion,
 )
+from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.references import ModelReference
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
 
@@ -61,27 +63,27 @@ class PredictionStream(BaseStream):
 
     def _fill(self) -> bool:
         """Take in the next portion; tell whether there was one."""
-        return run(self._prediction.advance())
+        return run(self._run.advance())
 
     def batches(self) -> Generator[list[PredictionEvent]]:
         """Yield everything that comes, in the portions in which it came; cheaper than one by one."""
-        ready = self._prediction.ready
+        ready = self._run.ready
         try:
             while ready or self._fill():
                 batch = list(ready)
                 ready.clear()
                 yield batch
         finally:
-            self._prediction.leave()
+            self._run.close_unless_reading()
 
     def events(self) -> Iterator[PredictionEvent]:
         """Yield everything that comes, in order: fragments, tool calls, progress, and the end."""
-        ready = self._prediction.ready
+        ready = self._run.ready
         try:
             while ready or self._fill():
                 yield ready.popleft()
         finally:
-            self._prediction.leave()
+            self._run.close_unless_reading()
 
     def __iter__(self) -> Iterator[LlmPredictionFragment]:
         for event in self.events():
@@ -89,7 +91,7 @@ class PredictionStream(BaseStream):
                 yield event
 
     def __next__(self) -> LlmPredictionFragment:
-        ready = self._prediction.ready
+        ready = self._run.ready
         while ready or self._fill():
             event = ready.popleft()
             if type(event) is LlmPredictionFragment:
@@ -102,22 +104,26 @@ class PredictionStream(BaseStream):
         Raises:
             LMStudioRuntimeError: If the stream has begun or ended.
         """
-        run(self._prediction.start())
+        run(self._run.start())
 
     def wait_for_result(self) -> PredictionResult:
         """Read the stream to its end and return the result."""
-        return run(self._prediction.to_end())
+        return run(self._run.to_end())
+
+    def read_all(self) -> list[PredictionEvent]:
+        """Read the stream to its end and return all of its events; those of a failed attempt are dropped."""
+        return run(self._run.all_events())
 
     def cancel(self) -> None:
         """Stop the generation on the server. Does not wait; go on reading to get what has come, then `result()`.
 
         Before the model is there, nothing has come: its loading is stopped, and there is no result.
         """
-        self._prediction.cancel()
+        self._run.cancel()
 
     def close(self) -> None:
         """Stop the generation. Its reader, if that is somebody else, gets `LMStudioCancelledError`."""
-        self._prediction.close()
+        self._run.close()
 
     def __enter__(self) -> Self:
         return self
@@ -183,7 +189,9 @@ class LLM(SyncModelHandle):
         """
         return run(_requests.respond(self._dispatcher, self.binding, history, options).to_end())
 
-    def respond_stream(self, history: History, **options: Unpack[PredictionOptions]) -> PredictionStream:
+    def respond_stream(
+        self, history: History | PendingHistory, **options: Unpack[PredictionOptions]
+    ) -> PredictionStream:
         """Ask for the next message of a conversation, as a stream. It begins with the first read, or with `start()`."""
         return PredictionStream(_requests.respond(self._dispatcher, self.binding, history, options))
 
@@ -201,10 +209,8 @@ class LLM(SyncModelHandle):
             LMStudioOSError: If a file cannot be read.
             LMStudioValueError: If it is no image that LM Studio takes.
         """
-        flow = _images.prepare_images(
-            self._dispatcher.for_one(), images, allow_private_image_hosts=allow_private_image_hosts
-        )
-        return run(flow)
+        dispatcher = self._dispatcher.for_operation()
+        return run(_images.prepare_images(dispatcher, images, allow_private_hosts=allow_private_image_hosts))
 
     def complete(self, prompt: str, **options: Unpack[PredictionOptions]) -> PredictionResult:
         """Continue a text, without a chat template."""
@@ -270,6 +276,25 @@ class EmbeddingModel(SyncModelHandle):
         """Return the vector of a text, or of each of several, in their order."""
         vectors = run(_models.embed(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
         return vectors[0] if isinstance(input, str) else vectors
+
+    def embed_texts(
+        self,
+        request: EmbeddingRequest,
+        *,
+        on_progress: Callable[[float], Any] | None = None,
+        most: int | None = None,
+    ) -> list[list[float]]:
+        """Return the vectors of texts, of which some may be too long for the model.
+
+        Args:
+            request: The texts, and what to do with those that are too long.
+            on_progress: Takes growing values from 0.0 to 1.0.
+            most: How many such calls on this model run at once; the others wait. `None` sets no limit.
+
+        Raises:
+            LMStudioContextOverflowError: If a text is too long and the policy is `error`.
+        """
+        return run(_fitting.embed_texts(self._dispatcher, self.binding, request, on_progress, most))
 
     def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
         """Return what the server knows of the instance; `load` loads the model if it was unloaded."""

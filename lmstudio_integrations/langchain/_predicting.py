@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from langchain_core.runnables import RunnableConfig, ensure_config
 
 from lmstudio_integrations._adapters import predicting
-from lmstudio_integrations._adapters.addresses import resolved_host
 from lmstudio_integrations._adapters.predicting import Call
-from lmstudio_integrations._adapters.retry import repeat
 from lmstudio_integrations._adapters.runtime import Facts
 from lmstudio_integrations._adapters.settings import ALIASES, TIMEOUTS
 from lmstudio_integrations._typeguards import is_count
+from lmstudio_integrations.client.transport.addresses import resolved_host
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._chunks import PROVIDER
 from lmstudio_integrations.langchain._errors import translated
@@ -102,14 +101,14 @@ class Predicting(predicting.Predicting):
         if custom is not None:
             return list(custom(text))
         with translated():
-            return repeat(partial(self._own().model().tokenize, text), self.max_retries)
+            return self._own().model().tokenize(text)
 
     def get_num_tokens(self, text: str) -> int:
         """Return the number of tokens of a text, as the model has them."""
         if vars(self)["custom_get_token_ids"] is not None:
             return len(self.get_token_ids(text))
         with translated():
-            return repeat(partial(self._own().model().count_tokens, text), self.max_retries)
+            return self._own().model().count_tokens(text)
 
     # What the server has told ---------------------------------------------------------------------------------------
 

@@ -1,9 +1,8 @@
 """`ChatLMStudio`: a LangChain chat model over LM Studio's native protocol."""
 
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -15,10 +14,8 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, PrivateAttr, model_validator
 
-from lmstudio_integrations._adapters import conversation, images
-from lmstudio_integrations._adapters.conversation import Draft, ImageSource
+from lmstudio_integrations._adapters import images
 from lmstudio_integrations._adapters.predicting import Call, alternatives
-from lmstudio_integrations._adapters.retry import aaccumulate, abatches, accumulate, arepeat, batches, repeat
 from lmstudio_integrations._adapters.signature import with_signature
 from lmstudio_integrations._adapters.tool_settings import is_required, original_names, tool_settings, wire_tools
 from lmstudio_integrations.errors import LMStudioConfigWarning
@@ -29,11 +26,11 @@ from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._predicting import Predicting, ls_params, own_version, refuse_several
 from lmstudio_integrations.types._numbers import LogProbs, OrOff
 from lmstudio_integrations.types.config import LlmLoadModelConfig
-from lmstudio_integrations.types.results import PredictionEnd
+from lmstudio_integrations.types.results import PredictionEnd, PredictionEvent
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
-    from lmstudio_integrations.client.sync import PredictionStream
+    from lmstudio_integrations.client.asynchronous import AsyncLLM, AsyncPredictionStream
+    from lmstudio_integrations.client.sync import LLM, PredictionStream
 
 _EXTRAS = ("tools", "tool_choice", "parallel_tool_calls", "response_format", "n", "stream")
 """Call arguments that are no fields: what `bind_tools` and langchain-core pass."""
@@ -104,8 +101,8 @@ class ChatLMStudio(Predicting, BaseChatModel):
     ) -> ChatResult:
         with translated():
             call, options = self._settle(stop, kwargs)
-            opener, retries = self._opener(call, messages), call.values["max_retries"]
-            return self._result(call, accumulate(opener, partial(Fold, options), Fold.add_all, retries))
+            with in_batch(self._open(call, call.model(), messages)) as stream:
+                return self._result(call, options, stream.read_all())
 
     @with_signature
     async def _agenerate(
@@ -117,10 +114,12 @@ class ChatLMStudio(Predicting, BaseChatModel):
     ) -> ChatResult:
         with translated():
             call, options = self._settle(stop, kwargs)
-            opener, retries = self._async_opener(call, messages), call.values["max_retries"]
-            return self._result(call, await aaccumulate(opener, partial(Fold, options), Fold.add_all, retries))
+            async with self._open(call, call.async_model(), messages) as stream:
+                return self._result(call, options, await stream.read_all())
 
-    def _result(self, call: Call, folded: Fold) -> ChatResult:
+    def _result(self, call: Call, options: Options, events: list[PredictionEvent]) -> ChatResult:
+        folded = Fold(options)
+        folded.add_all(events)
         message = folded.message()
         self._note(call, folded.end)
         generations = [ChatGeneration(message=message)]
@@ -141,11 +140,12 @@ class ChatLMStudio(Predicting, BaseChatModel):
         with translated():
             call, options = self._settle(stop, kwargs)
             stream = ChunkStream(options)
-            for batch in batches(self._opener(call, messages), call.values["max_retries"]):
-                for chunk in stream.chunks(batch):
-                    if run_manager is not None:
-                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                    yield chunk
+            with in_batch(self._open(call, call.model(), messages)) as source:
+                for batch in source.batches():
+                    for chunk in stream.chunks(batch):
+                        if run_manager is not None:
+                            run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                        yield chunk
             self._note(call, stream.end)
 
     async def _astream(
@@ -158,11 +158,12 @@ class ChatLMStudio(Predicting, BaseChatModel):
         with translated():
             call, options = self._settle(stop, kwargs)
             stream = ChunkStream(options)
-            async for batch in abatches(self._async_opener(call, messages), call.values["max_retries"]):
-                for chunk in stream.chunks(batch):
-                    if run_manager is not None:
-                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                    yield chunk
+            async with self._open(call, call.async_model(), messages) as source:
+                async for batch in source.batches():
+                    for chunk in stream.chunks(batch):
+                        if run_manager is not None:
+                            await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                        yield chunk
             self._note(call, stream.end)
 
     # What is sent ---------------------------------------------------------------------------------------------------
@@ -191,31 +192,15 @@ class ChatLMStudio(Predicting, BaseChatModel):
         )
         return self._settled(values, more), options
 
-    def _opener(self, call: Call, messages: Sequence[BaseMessage]) -> "Callable[[], PredictionStream]":
-        drafts, pictures = self._drafts(call, messages)
-
-        def open_stream() -> "PredictionStream":
-            model, handles = images.upload(call, pictures)
-            return in_batch(model.respond_stream(conversation.to_wire(drafts, handles), **call.options()))
-
-        return open_stream
-
-    def _async_opener(
-        self, call: Call, messages: Sequence[BaseMessage]
-    ) -> "Callable[[], Awaitable[AsyncPredictionStream]]":
-        drafts, pictures = self._drafts(call, messages)
-
-        async def open_stream() -> "AsyncPredictionStream":
-            model, handles = await images.aupload(call, pictures)
-            return model.respond_stream(conversation.to_wire(drafts, handles), **call.options())
-
-        return open_stream
-
-    def _drafts(self, call: Call, messages: Sequence[BaseMessage]) -> tuple[list[Draft], list[ImageSource]]:
+    @overload
+    def _open(self, call: Call, model: "LLM", messages: Sequence[BaseMessage]) -> "PredictionStream": ...
+    @overload
+    def _open(self, call: Call, model: "AsyncLLM", messages: Sequence[BaseMessage]) -> "AsyncPredictionStream": ...
+    def _open(
+        self, call: Call, model: "LLM | AsyncLLM", messages: Sequence[BaseMessage]
+    ) -> "PredictionStream | AsyncPredictionStream":
         drafts = _messages.draft(messages, keep_reasoning=call.values["send_reasoning"])
-        pictures = conversation.images(drafts)
-        images.check_allowed(pictures, allowed=call.values["allow_image_download"])
-        return drafts, pictures
+        return model.respond_stream(images.to_history(drafts, call.values), **call.options())
 
     # What is learnt -------------------------------------------------------------------------------------------------
 
@@ -254,13 +239,13 @@ class ChatLMStudio(Predicting, BaseChatModel):
     def load_profile(self) -> ModelProfile:
         """Ask the server what the model can do, loading it if need be; the result is also in `profile`."""
         with translated():
-            info = repeat(partial(self._own().model().get_info, load=True), self.max_retries)
+            info = self._own().model().get_info(load=True)
         return self._take_profile(info.to_dict())
 
     async def aload_profile(self) -> ModelProfile:
         """Ask the server what the model can do, loading it if need be; the result is also in `profile`."""
         with translated():
-            info = await arepeat(partial(self._own().async_model().get_info, load=True), self.max_retries)
+            info = await self._own().async_model().get_info(load=True)
         return self._take_profile(info.to_dict())
 
     # Tools and structured answers -----------------------------------------------------------------------------------
@@ -341,7 +326,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
         with translated():
             drafts = _messages.draft(messages, keep_reasoning=self.send_reasoning)
             offered = wire_tools(_tools.openai_tools(tools or ()))
-            return repeat(partial(_counting.count, self._own().model(), drafts, offered), self.max_retries)
+            return _counting.count(self._own().model(), drafts, offered)
 
     # What identifies the object -------------------------------------------------------------------------------------
 

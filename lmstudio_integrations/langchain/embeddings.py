@@ -1,17 +1,13 @@
 """`LMStudioEmbeddings`: LangChain embeddings over LM Studio's native protocol."""
 
 import math
-from collections.abc import Iterator, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from langchain_core.embeddings import Embeddings
 from pydantic import ConfigDict
 
-from lmstudio_integrations._adapters.fitting import afitting, fitting
-from lmstudio_integrations._adapters.lengths import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations._adapters.progress import bar
-from lmstudio_integrations._adapters.retry import arepeat, repeat
 from lmstudio_integrations._adapters.runtime import Server, Wanted
 from lmstudio_integrations._adapters.settings import ConnectionSettings, EmbeddingLoadConfig
 from lmstudio_integrations._adapters.texts import prefixed
@@ -19,15 +15,9 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadPolicy, LoadSettings, ModelKind
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
-    from lmstudio_integrations.client.sync import EmbeddingModel
+from lmstudio_integrations.types.embeddings import EmbeddingRequest, LengthPolicy
 
 _CHUNK_SIZE = "the text splitter's chunk size"
-
-_STEP = 64
-"""Texts between two movements of the progress bar."""
 
 
 class LMStudioEmbeddings(ConnectionSettings, Embeddings):
@@ -90,57 +80,31 @@ class LMStudioEmbeddings(ConnectionSettings, Embeddings):
             texts = prefixed(prefix, given)
             if not texts:
                 return []
-            server, wanted, config = self._settled()
-            model = self._runtime.embedding(server, wanted, config)
+            model = self._runtime.embedding(*self._settled()).with_retries(self.max_retries)
             request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE)
-            ask = partial(fitting, model, self._runtime, (server, wanted), request)
-            vectors: list[list[float]] = []
-            for part in self._parts(repeat(ask, self.max_retries)):
-                vectors += repeat(partial(_embed, model, part), self.max_retries)
-            return self._shaped(vectors)
+            return self._shaped(model.embed_texts(request, on_progress=self._bar(texts)))
 
     async def _aembed(self, prefix: str, given: list[str]) -> list[list[float]]:
         with translated():
             texts = prefixed(prefix, given)
             if not texts:
                 return []
-            server, wanted, config = self._settled()
-            model = self._runtime.async_embedding(server, wanted, config)
+            model = self._runtime.async_embedding(*self._settled()).with_retries(self.max_retries)
             request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE)
-            ask = partial(afitting, model, self._runtime, (server, wanted), request)
-            vectors: list[list[float]] = []
-            for part in self._parts(await arepeat(ask, self.max_retries)):
-                vectors += await arepeat(partial(_aembed, model, part), self.max_retries)
-            return self._shaped(vectors)
+            return self._shaped(await model.embed_texts(request, on_progress=self._bar(texts)))
 
     def _settled(self) -> tuple[Server, Wanted, LoadSettings | None]:
         values = vars(self)
         config = self._load_config(values)
         return self._server(values, self._runtime), self._wanted(values, config), config
 
-    def _parts(self, texts: list[str]) -> Iterator[list[str]]:
-        """Yield the texts in one piece, or in small ones with the progress bar between them."""
-        if not self.show_progress:
-            yield texts
-            return
-        show = bar(f"Embedding {len(texts)} texts")
-        for start in range(0, len(texts), _STEP):
-            show(start / len(texts))
-            yield texts[start : start + _STEP]
-        show(1.0)
+    def _bar(self, texts: Sequence[str]) -> Callable[[float], None] | None:
+        return bar(f"Embedding {len(texts)} texts") if self.show_progress else None
 
     def _shaped(self, vectors: list[list[float]]) -> list[list[float]]:
         if self.dimensions is None:
             return vectors
         return [_shortened(vector, self.dimensions) for vector in vectors]
-
-
-def _embed(model: "EmbeddingModel", texts: list[str]) -> list[list[float]]:
-    return model.embed(texts)
-
-
-async def _aembed(model: "AsyncEmbeddingModel", texts: list[str]) -> list[list[float]]:
-    return await model.embed(texts)
 
 
 def _shortened(vector: Sequence[float], dimensions: int) -> list[float]:

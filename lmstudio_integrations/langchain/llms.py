@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLLM
@@ -12,8 +12,6 @@ from pydantic import ConfigDict, model_validator
 
 from lmstudio_integrations._adapters.outcome import with_tokens
 from lmstudio_integrations._adapters.predicting import Call
-from lmstudio_integrations._adapters.retry import abatches, arepeat, batches, repeat
-from lmstudio_integrations._renewals import renewal_pauses
 from lmstudio_integrations.langchain._batching import aresults, in_batch, results
 from lmstudio_integrations.langchain._chunks import Counts, final_metadata, llm_output, note_progress, usage
 from lmstudio_integrations.langchain._errors import translated
@@ -25,11 +23,6 @@ from lmstudio_integrations.types.results import (
     PredictionEvent,
     PromptProgress,
 )
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
-    from lmstudio_integrations.client.sync import PredictionStream
-
 
 _OF_CORE = ("tags", "metadata", "run_name", "run_id")
 """Arguments of `generate` that are no settings."""
@@ -143,7 +136,7 @@ class LMStudioLLM(Predicting, BaseLLM):
     ) -> Iterator[GenerationChunk]:
         with translated():
             call = self._settle(stop, kwargs)
-            yield from self._chunks(call, run_manager, prompt, call.values["max_retries"])
+            yield from self._chunks(call, run_manager, prompt)
 
     async def _astream(
         self,
@@ -154,48 +147,40 @@ class LMStudioLLM(Predicting, BaseLLM):
     ) -> AsyncIterator[GenerationChunk]:
         with translated():
             call = self._settle(stop, kwargs)
-            async for chunk in self._achunks(call, run_manager, prompt, call.values["max_retries"]):
+            async for chunk in self._achunks(call, run_manager, prompt):
                 yield chunk
 
     def _answer(self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
-        """Continue a text, again if the connection or the model is lost before anybody has seen a part of it."""
-        of_stream, of_whole, renewals = _retries(call, manager)
-        return repeat(lambda: _joined(list(self._chunks(call, manager, prompt, of_stream))), of_whole, renewals)
+        if manager is not None:
+            return _joined(list(self._chunks(call, manager, prompt)))
+        with in_batch(call.model().complete_stream(WirePrompt(prompt), **call.options())) as stream:
+            return _joined(list(self._chunks_of(call, stream.read_all(), Counts())))
 
     async def _aanswer(self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
-        """Continue a text; see `_answer`."""
-        of_stream, of_whole, renewals = _retries(call, manager)
+        if manager is not None:
+            return _joined([chunk async for chunk in self._achunks(call, manager, prompt)])
+        async with call.async_model().complete_stream(WirePrompt(prompt), **call.options()) as stream:
+            return _joined(list(self._chunks_of(call, await stream.read_all(), Counts())))
 
-        async def attempt() -> GenerationChunk:
-            return _joined([chunk async for chunk in self._achunks(call, manager, prompt, of_stream)])
-
-        return await arepeat(attempt, of_whole, renewals)
-
-    def _chunks(
-        self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str, retries: int
-    ) -> Iterator[GenerationChunk]:
-        def open_stream() -> "PredictionStream":
-            return in_batch(call.model().complete_stream(WirePrompt(prompt), **call.options()))
-
+    def _chunks(self, call: Call, manager: CallbackManagerForLLMRun | None, prompt: str) -> Iterator[GenerationChunk]:
         counts = Counts()
-        for events in batches(open_stream, retries):
-            for chunk in self._chunks_of(call, events, counts):
-                if manager is not None:
-                    manager.on_llm_new_token(chunk.text, chunk=chunk)
-                yield chunk
+        with in_batch(call.model().complete_stream(WirePrompt(prompt), **call.options())) as stream:
+            for events in stream.batches():
+                for chunk in self._chunks_of(call, events, counts):
+                    if manager is not None:
+                        manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
 
     async def _achunks(
-        self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str, retries: int
+        self, call: Call, manager: AsyncCallbackManagerForLLMRun | None, prompt: str
     ) -> AsyncIterator[GenerationChunk]:
-        async def open_stream() -> "AsyncPredictionStream":
-            return call.async_model().complete_stream(WirePrompt(prompt), **call.options())
-
         counts = Counts()
-        async for events in abatches(open_stream, retries):
-            for chunk in self._chunks_of(call, events, counts):
-                if manager is not None:
-                    await manager.on_llm_new_token(chunk.text, chunk=chunk)
-                yield chunk
+        async with call.async_model().complete_stream(WirePrompt(prompt), **call.options()) as stream:
+            async for events in stream.batches():
+                for chunk in self._chunks_of(call, events, counts):
+                    if manager is not None:
+                        await manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
 
     def _chunks_of(self, call: Call, events: Iterable[PredictionEvent], counts: Counts) -> Iterator[GenerationChunk]:
         """Yield the chunks of events; the last one has all that is known of the prediction."""
@@ -224,15 +209,6 @@ class LMStudioLLM(Predicting, BaseLLM):
         with translated():  # langchain-core calls this before its tracers get the arguments
             self._reject_secrets(kwargs)
         return cast("LangSmithParams", ls_params(vars(self), "llm", stop, kwargs))
-
-
-def _retries(call: Call, manager: object) -> tuple[int, int, Iterable[float]]:
-    """Return how often a stream may be opened again, how often the whole call, and the pauses of its renewals.
-
-    A manager gets each token, so nothing whole is left to repeat.
-    """
-    retries = call.values["max_retries"]
-    return (retries, 0, ()) if manager else (0, retries, renewal_pauses())
 
 
 def _joined(chunks: list[GenerationChunk]) -> GenerationChunk:

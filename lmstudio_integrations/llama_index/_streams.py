@@ -5,16 +5,16 @@ that is left runs when the loop gets round to it, or never once that is closed, 
 """
 
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from lmstudio_integrations._adapters.retry import arepeat
 from lmstudio_integrations.llama_index._chunks import Answer, Step
 from lmstudio_integrations.types.results import PredictionEvent
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncBatches, AsyncPredictionStream
+    from lmstudio_integrations.client.sync import PredictionStream
 
 ChunkT = TypeVar("ChunkT")
 MakeChunk = Callable[[Answer, Step], ChunkT]
@@ -22,54 +22,24 @@ OnEnd = Callable[[Answer], None]
 Batch = list[PredictionEvent]
 
 
-def chunks(found: Generator[Batch], answer: Answer, make: MakeChunk[ChunkT], on_end: OnEnd) -> Generator[ChunkT]:
+def chunks(stream: "PredictionStream", answer: Answer, make: MakeChunk[ChunkT], on_end: OnEnd) -> Generator[ChunkT]:
     """Yield the chunks of an answer; what went wrong with tool calls is raised after the last one."""
-    try:
-        for batch in found:
+    with stream:
+        for batch in stream.batches():
             for event in batch:
                 step = answer.take(event)
                 if step is not None:
                     if step.last:
                         on_end(answer)
                     yield make(answer, step)
-    finally:
-        found.close()
     answer.check()
-
-
-class AsyncSource:
-    """The events of a prediction, trying again where no server answers; dropping this stops the server."""
-
-    def __init__(self, open_stream: "Callable[[], Awaitable[AsyncPredictionStream]]", retries: int) -> None:
-        self._open = open_stream
-        self._retries = retries
-        self._batches: AsyncBatches | None = None
-
-    async def next(self) -> Batch:
-        """Return the next events.
-
-        Raises:
-            StopAsyncIteration: At the end.
-        """
-        if self._batches is None:
-            return await arepeat(self._first, self._retries)
-        return await self._batches.__anext__()
-
-    async def _first(self) -> Batch:
-        self._batches = (await self._open()).batches()
-        return await self._batches.__anext__()
-
-    async def close(self) -> None:
-        """Stop the generation; never waits."""
-        if self._batches is not None:
-            await self._batches.aclose()
 
 
 class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
     """The chunks of an answer; what went wrong with tool calls is raised after the last one."""
 
-    def __init__(self, source: AsyncSource, answer: Answer, make: MakeChunk[ChunkT], on_end: OnEnd) -> None:
-        self._source: AsyncSource | None = source
+    def __init__(self, stream: "AsyncPredictionStream", answer: Answer, make: MakeChunk[ChunkT], on_end: OnEnd) -> None:
+        self._source: AsyncBatches | None = stream.batches()
         self._answer = answer
         self._make = make
         self._on_end = on_end
@@ -87,9 +57,9 @@ class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
             self._on_end(self._answer)
         return self._make(self._answer, step)
 
-    async def _next_batch(self, source: AsyncSource) -> Batch:
+    async def _next_batch(self, source: "AsyncBatches") -> Batch:
         try:
-            return await source.next()
+            return await anext(source)
         except StopAsyncIteration:
             self._source = None
             self._answer.check()
@@ -113,4 +83,4 @@ class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
         source, self._source = self._source, None
         self._ready.clear()
         if source is not None:
-            await source.close()
+            await source.aclose()

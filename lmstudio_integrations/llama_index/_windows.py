@@ -7,7 +7,7 @@ out is remembered, and a smaller one that is learnt later is told once.
 import warnings
 from dataclasses import dataclass
 
-from lmstudio_integrations._adapters.addresses import resolved_host
+from lmstudio_integrations.client.transport.addresses import resolved_host
 from lmstudio_integrations.errors import LMStudioConfigWarning
 
 Key = tuple[str | None, str | None]

@@ -1,10 +1,10 @@
 """`LMStudio`: a LlamaIndex language model over LM Studio's native protocol."""
 
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -24,9 +24,8 @@ from llama_index.core.tools import BaseTool
 from pydantic import ConfigDict
 from pydantic_core import from_json
 
-from lmstudio_integrations._adapters import conversation, images
+from lmstudio_integrations._adapters import images
 from lmstudio_integrations._adapters.predicting import Call, Predicting, alternatives
-from lmstudio_integrations._adapters.retry import aaccumulate, accumulate, arepeat, batches, repeat
 from lmstudio_integrations._adapters.tool_settings import is_required, original_names, tool_settings
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
@@ -41,16 +40,17 @@ from lmstudio_integrations.llama_index._chunks import Answer, Options
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
 from lmstudio_integrations.llama_index._names import with_timeouts
 from lmstudio_integrations.llama_index._pickling import PickleMixin
-from lmstudio_integrations.llama_index._streams import AsyncChunks, AsyncSource, chunks
+from lmstudio_integrations.llama_index._streams import AsyncChunks, chunks
 from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types._numbers import Count, LogProbs, OrOff
-from lmstudio_integrations.types.chat import WirePrompt
+from lmstudio_integrations.types.chat import WireHistory, WirePrompt
 from lmstudio_integrations.types.config import LlmLoadModelConfig
+from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.results import PredictionEvent
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
-    from lmstudio_integrations.client.sync import PredictionStream
+    from lmstudio_integrations.client.asynchronous import AsyncLLM, AsyncPredictionStream
+    from lmstudio_integrations.client.sync import LLM, PredictionStream
     from lmstudio_integrations.types.models import ModelInstanceInfo
 
 _EXTRAS = ("tools", "tool_choice", "parallel_tool_calls", "response_format")
@@ -64,15 +64,13 @@ class _Job:
     Attributes:
         call: The settings.
         options: What is wanted of the answer.
-        drafts: The conversation; `None` if a text is to be continued.
-        pictures: What must be uploaded for it.
+        history: The conversation; `None` if a text is to be continued.
         prompt: The text.
     """
 
     call: Call
     options: Options
-    drafts: Sequence[conversation.Draft] | None = None
-    pictures: Sequence[conversation.ImageSource] = ()
+    history: WireHistory | PendingHistory | None = None
     prompt: str = ""
 
 
@@ -182,7 +180,7 @@ class LMStudio(PickleMixin, Predicting, Structured):
             LMStudioServerError: If the server cannot.
         """
         call = self._own()
-        return self._learnt(repeat(partial(call.model().get_info, load=True), self.max_retries))
+        return self._learnt(call.model().get_info(load=True))
 
     async def aload(self) -> Self:
         """Get the model, loading it if need be, and learn its context window; return this object.
@@ -191,7 +189,7 @@ class LMStudio(PickleMixin, Predicting, Structured):
             LMStudioServerError: If the server cannot.
         """
         call = self._own()
-        return self._learnt(await arepeat(partial(call.async_model().get_info, load=True), self.max_retries))
+        return self._learnt(await call.async_model().get_info(load=True))
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text, as the model has them.
@@ -264,13 +262,20 @@ class LMStudio(PickleMixin, Predicting, Structured):
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Ask for the next message of a conversation, piece by piece; see `chat`. Leaving it stops the server."""
         job = self._chat_job(messages, kwargs)
-        return chunks(self._batches(job), Answer(job.options), Answer.chat_chunk, partial(self._learn, job.call))
+        return chunks(
+            self._open(job, job.call.model()), Answer(job.options), Answer.chat_chunk, partial(self._learn, job.call)
+        )
 
     @observed_chat
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Ask for the next message of a conversation, piece by piece; see `chat`. Leaving it stops the server."""
         job = self._chat_job(messages, kwargs)
-        return AsyncChunks(self._source(job), Answer(job.options), Answer.chat_chunk, partial(self._learn, job.call))
+        return AsyncChunks(
+            self._open(job, job.call.async_model()),
+            Answer(job.options),
+            Answer.chat_chunk,
+            partial(self._learn, job.call),
+        )
 
     # Completion -----------------------------------------------------------------------------------------------------
 
@@ -299,7 +304,12 @@ class LMStudio(PickleMixin, Predicting, Structured):
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:  # noqa: FBT001, FBT002 - core's
         """Answer a prompt, piece by piece; see `complete`. Leaving it stops the server."""
         job = self._completion_job(prompt, formatted, kwargs)
-        return chunks(self._batches(job), Answer(job.options), Answer.completion_chunk, partial(self._learn, job.call))
+        return chunks(
+            self._open(job, job.call.model()),
+            Answer(job.options),
+            Answer.completion_chunk,
+            partial(self._learn, job.call),
+        )
 
     @observed_completion
     async def astream_complete(
@@ -311,7 +321,10 @@ class LMStudio(PickleMixin, Predicting, Structured):
         """Answer a prompt, piece by piece; see `complete`. Leaving it stops the server."""
         job = self._completion_job(prompt, formatted, kwargs)
         return AsyncChunks(
-            self._source(job), Answer(job.options), Answer.completion_chunk, partial(self._learn, job.call)
+            self._open(job, job.call.async_model()),
+            Answer(job.options),
+            Answer.completion_chunk,
+            partial(self._learn, job.call),
         )
 
     # How a call is made: none of this is decorated, so that every call is told once ---------------------------------
@@ -319,9 +332,7 @@ class LMStudio(PickleMixin, Predicting, Structured):
     def _chat_job(self, messages: Sequence[ChatMessage], given: Mapping[str, Any]) -> _Job:
         call, options = self._settle(given)
         drafts = _messages.draft(messages, send_reasoning=call.values["send_reasoning"])
-        pictures = conversation.images(drafts)
-        images.check_allowed(pictures, allowed=call.values["allow_image_download"])
-        return _Job(call, options, drafts, pictures)
+        return _Job(call, options, images.to_history(drafts, call.values))
 
     def _completion_job(self, prompt: str, formatted: bool, given: Mapping[str, Any]) -> _Job:  # noqa: FBT001 - core's
         if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
@@ -356,36 +367,27 @@ class LMStudio(PickleMixin, Predicting, Structured):
         return self._settled(values, more), options
 
     def _answer(self, job: _Job) -> Answer:
-        retries = job.call.values["max_retries"]
-        answer = accumulate(partial(self._open, job), partial(Answer, job.options), Answer.take_all, retries)
-        self._learn(job.call, answer)
-        return answer
+        with self._open(job, job.call.model()) as stream:
+            return self._answered(job, stream.read_all())
 
     async def _aanswer(self, job: _Job) -> Answer:
-        retries = job.call.values["max_retries"]
-        answer = await aaccumulate(partial(self._aopen, job), partial(Answer, job.options), Answer.take_all, retries)
+        async with self._open(job, job.call.async_model()) as stream:
+            return self._answered(job, await stream.read_all())
+
+    def _answered(self, job: _Job, events: list[PredictionEvent]) -> Answer:
+        answer = Answer(job.options)
+        answer.take_all(events)
         self._learn(job.call, answer)
         return answer
 
-    def _batches(self, job: _Job) -> Generator[list[PredictionEvent]]:
-        return batches(partial(self._open, job), job.call.values["max_retries"])
-
-    def _source(self, job: _Job) -> AsyncSource:
-        return AsyncSource(partial(self._aopen, job), job.call.values["max_retries"])
-
-    def _open(self, job: _Job) -> "PredictionStream":
-        options = job.call.options()
-        if job.drafts is None:
-            return job.call.model().complete_stream(WirePrompt(job.prompt), **options)
-        model, handles = images.upload(job.call, job.pictures)
-        return model.respond_stream(conversation.to_wire(job.drafts, handles), **options)
-
-    async def _aopen(self, job: _Job) -> "AsyncPredictionStream":
-        options = job.call.options()
-        if job.drafts is None:
-            return job.call.async_model().complete_stream(WirePrompt(job.prompt), **options)
-        model, handles = await images.aupload(job.call, job.pictures)
-        return model.respond_stream(conversation.to_wire(job.drafts, handles), **options)
+    @overload
+    def _open(self, job: _Job, model: "LLM") -> "PredictionStream": ...
+    @overload
+    def _open(self, job: _Job, model: "AsyncLLM") -> "AsyncPredictionStream": ...
+    def _open(self, job: _Job, model: "LLM | AsyncLLM") -> "PredictionStream | AsyncPredictionStream":
+        if job.history is None:
+            return model.complete_stream(WirePrompt(job.prompt), **job.call.options())
+        return model.respond_stream(job.history, **job.call.options())
 
     # Tools ----------------------------------------------------------------------------------------------------------
 

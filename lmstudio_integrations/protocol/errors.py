@@ -81,13 +81,13 @@ def error_object(value: object) -> Mapping[str, Any]:
 
 
 def to_exception(
-    error: Mapping[str, Any], doing: str, default: type[LMStudioServerError] = LMStudioServerError
+    error: Mapping[str, Any], operation: str, default: type[LMStudioServerError] = LMStudioServerError
 ) -> LMStudioServerError:
     """Return the exception of an error on the wire.
 
     Args:
         error: The error object; every field of it is optional and may have any type.
-        doing: What was being done, for the message: `RPC`, `Model load`, `Chat response`, …
+        operation: What was being done, for the message: `RPC`, `Model load`, `Chat response`, …
         default: The class where neither code nor text tells more.
     """
     title = _text(error, "title") or _text(error, "rootTitle") or "Unknown error"
@@ -111,7 +111,7 @@ def to_exception(
     if kind is LMStudioContextOverflowError:
         details |= _window(f"{title} {cause}")
     tail = "".join(f"\n  {label}: {text}" for label, text in (("cause", cause), ("suggestion", advice)) if text)
-    return kind(f"{doing} error: {header}{tail}", **details)
+    return kind(f"{operation} error: {header}{tail}", **details)
 
 
 def details_of(error: LMStudioServerError) -> dict[str, Any]:

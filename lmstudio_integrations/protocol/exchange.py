@@ -71,7 +71,7 @@ class Exchange:
         sink: Who waits.
         timeouts: The timeouts.
         started: When the caller began the operation of which this is a part.
-        doing: The operation, for error messages.
+        operation: The operation, for error messages.
         owner: The client that made the call, as a number.
         timeout_name: The timeout that runs now, besides `timeout`; `None` on channels that are open-ended.
         since: When it began to run, or was last restarted; at first when the call was made.
@@ -88,7 +88,7 @@ class Exchange:
     sink: Sink
     timeouts: Timeouts
     started: float
-    doing: str = "RPC"
+    operation: str = "RPC"
     owner: int = 0
     timeout_name: str | None = None
     since: float = 0.0

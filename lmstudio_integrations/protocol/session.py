@@ -70,7 +70,7 @@ class ClientSession:
         return not (self._calls or self._channels or self._backlog)
 
     @property
-    def wanted(self) -> bool:
+    def has_waiting(self) -> bool:
         """Whether anybody waits for anything; what was abandoned may take the server long to end."""
         return any(exchange.waiting for exchange in self._exchanges())
 
@@ -143,7 +143,7 @@ class ClientSession:
         exchange.parameter = None  # may be megabytes
         if exchange.timeout_name is not None and exchange.timeouts.get(exchange.timeout_name) == 0:
             # Not with the next tick: the response would come before it.
-            self.abandon(exchange, expired_timeout(exchange, now, self._peer, None))
+            self.close(exchange, expired_timeout(exchange, now, self._peer, None))
 
     def cancel(self, exchange: Exchange) -> None:
         """Ask the server to stop; what still comes is delivered. Nothing happens if it has ended."""
@@ -157,18 +157,18 @@ class ClientSession:
                 message = f'{{"type":"{exchange.endpoint.stop}"}}'
                 self._outbox.append(envelope.channel_send(exchange.id, message))
 
-    def abandon(self, exchange: Exchange, error: BaseException | None = None) -> None:
-        """Ask the server to stop, and drop what still comes; whoever waits is told that nothing does."""
+    def close(self, exchange: Exchange, error: BaseException | None = None) -> None:
+        """Ask the server to stop, and discard what still arrives; the error, or the end, wakes the caller."""
         exchange.finish(error)
         self.cancel(exchange)
         if self._calls.get(exchange.id) is exchange:
             del self._calls[exchange.id]
 
-    def leave(self, owner: int) -> None:
-        """Stop all that a client has open, and fail whoever still waits for it."""
+    def close_owner(self, owner: int) -> None:
+        """Close everything that a client has open, and fail its waiting calls."""
         for exchange in self._exchanges():
             if exchange.owner == owner and exchange.waiting:
-                self.abandon(exchange, client_closed())
+                self.close(exchange, client_closed())
 
     def lost(self, error: Callable[[], BaseException]) -> None:
         """Fail everyone who waits, once, each with an exception of their own."""
@@ -189,7 +189,7 @@ class ClientSession:
             expired = expired_timeout(exchange, now, self._peer, self.unanswered_since) if exchange.waiting else None
             if expired is not None or not exchange.sink.is_alive():
                 silent = silent or (expired is not None and exchange.id > 0)
-                self.abandon(exchange, expired)
+                self.close(exchange, expired)
         self._ask_for_queues(now)
         return silent
 
@@ -257,11 +257,11 @@ class ClientSession:
                 message = _mend(exchange, message)
             item = endpoint.decode(message)
         except LegacyPredictionError as error:
-            self._finish(exchange, to_exception(error.error, exchange.doing, LMStudioPredictionError))
+            self._finish(exchange, to_exception(error.error, exchange.operation, LMStudioPredictionError))
             return
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
             # Going on without it would pass a response with a hole for a whole one.
-            self.abandon(exchange, _undecodable(exchange, "it is not what its type promises"))
+            self.close(exchange, _undecodable(exchange, "it is not what its type promises"))
             return
         exchange.since = now
         if instance is not None:
@@ -285,7 +285,7 @@ class ClientSession:
         hit = self._sent() if damage.id is None else [table[damage.id]] if damage.id in table else []
         for exchange in hit:
             exchange.packets += 1
-            self.abandon(exchange, _undecodable(exchange, damage.position))
+            self.close(exchange, _undecodable(exchange, damage.position))
 
     def _on_frame(self, frame: dict[str, Any], now: float) -> None:
         match frame.get("type"):
@@ -299,7 +299,7 @@ class ClientSession:
                 exchange = self._calls.pop(frame["callId"], None)
                 if exchange is not None:
                     self._on_answer(exchange, now)
-                    exchange.finish(to_exception(error_object(frame.get("error")), exchange.doing))
+                    exchange.finish(to_exception(error_object(frame.get("error")), exchange.operation))
             case "channelClose":
                 self._end_channel(frame["channelId"], None)
             case "channelError":
@@ -320,7 +320,7 @@ class ClientSession:
     def _end_channel(self, channel_id: int, error: Mapping[str, Any] | None) -> None:
         exchange = self._channels.pop(channel_id, None)
         if exchange is not None:
-            exchange.finish(None if error is None else to_exception(error, exchange.doing))
+            exchange.finish(None if error is None else to_exception(error, exchange.operation))
 
     def _finish(self, exchange: Exchange, error: BaseException | None) -> None:
         self._channels.pop(exchange.id, None)
@@ -348,14 +348,14 @@ class ClientSession:
 
 
 def _not_taken(exchange: Exchange, kind: type[LMStudioError], warning: str) -> LMStudioError:
-    return kind(f"{exchange.doing}: the server does not take {exchange.endpoint.name!r}: {warning}")
+    return kind(f"{exchange.operation}: the server does not take {exchange.endpoint.name!r}: {warning}")
 
 
 def _undecodable(exchange: Exchange, position: str) -> LMStudioProtocolError:
     """Return the error of a lost packet; it names the place and not the content, which may be private."""
     where = f"packet {exchange.packets}" if isinstance(exchange.endpoint, Channel) else "the answer"
     return LMStudioProtocolError(
-        f"{exchange.doing}: {where} of {exchange.endpoint.name!r} cannot be read ({position}); make the call again"
+        f"{exchange.operation}: {where} of {exchange.endpoint.name!r} cannot be read ({position}); make the call again"
     )
 
 
@@ -376,6 +376,6 @@ def client_closed() -> LMStudioConnectionLostError:
     return LMStudioConnectionLostError("the client was closed while this call was open", retryable=False)
 
 
-def closed_early(doing: str) -> LMStudioChannelClosedError:
+def closed_early(operation: str) -> LMStudioChannelClosedError:
     """Return the error of a channel that ended without the packet that should end it."""
-    return LMStudioChannelClosedError(f"{doing}: the server closed the channel before it had answered")
+    return LMStudioChannelClosedError(f"{operation}: the server closed the channel before it had answered")

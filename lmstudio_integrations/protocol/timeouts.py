@@ -63,7 +63,7 @@ def _queue_of(exchange: Exchange) -> str:
 
 def _error(exchange: Exchange, name: str, elapsed: float, cause: str) -> LMStudioTimeoutError:
     return LMStudioTimeoutError(
-        f"{exchange.doing}: {cause}: {name} expired after {elapsed:.1f} s; raise {name}, or set it to None",
+        f"{exchange.operation}: {cause}: {name} expired after {elapsed:.1f} s; raise {name}, or set it to None",
         timeout_name=name,
         elapsed=elapsed,
     )

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations import _renewals
+from lmstudio_integrations.client import _retries
 from lmstudio_integrations.client._binding import Binding
 from lmstudio_integrations.client._models import embed
-from lmstudio_integrations.client.transport.flows import WINDOW
+from lmstudio_integrations.client.transport.flows import MAX_IN_FLIGHT
 from lmstudio_integrations.emulator import Emulator, ManualClock
 from lmstudio_integrations.protocol.endpoints import rpc
 from tests.client.fake import Socket, answer, fake_server, let_in, receive, send, send_together
@@ -97,7 +97,7 @@ async def test_the_limits_of_a_prediction_hold_while_its_model_loads(
 
 async def test_the_total_clock_runs_over_all_that_a_call_consists_of() -> None:
     async with lms.AsyncClient("127.0.0.1:1", timeout=9) as client:
-        whole = client._dispatcher.for_one({"idle_timeout": 3.0})
+        whole = client._dispatcher.for_operation({"idle_timeout": 3.0})
         await asyncio.sleep(0)
         calls = [whole.start("llm", rpc("llm", "listLoaded")) for _ in range(2)]
         first, second = (call._exchange for call in calls)
@@ -108,9 +108,9 @@ async def test_the_total_clock_runs_over_all_that_a_call_consists_of() -> None:
 
 async def test_the_total_clock_runs_over_all_texts_of_a_call() -> None:
     async with lms.AsyncClient("127.0.0.1:1") as client:
-        flow = embed(client._dispatcher, Binding("embedding", "vectors", "vectors"), ["text"] * (2 * WINDOW))
+        flow = embed(client._dispatcher, Binding("embedding", "vectors", "vectors"), ["text"] * (2 * MAX_IN_FLIGHT))
         calls = [next(flow)]
-        for _ in range(2 * WINDOW - 1):
+        for _ in range(2 * MAX_IN_FLIGHT - 1):
             await asyncio.sleep(0)
             calls.append(flow.send([{"embedding": [1.0]}]))
         assert len({call._exchange.started for call in calls}) == 1
@@ -188,7 +188,7 @@ async def test_a_generation_that_has_started_is_never_repeated(client: Any, serv
 async def test_a_model_is_renewed_three_times_and_no_more(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_renewals, "PAUSES", (0.0, 0.01, 0.01))
+    monkeypatch.setattr(_retries, "RELOAD_PAUSES", (0.0, 0.01, 0.01))
     asked: list[str] = []
     gone = {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}}
 
@@ -205,7 +205,7 @@ async def test_a_model_is_renewed_three_times_and_no_more(
 
     async with fake_server(behave) as address, make_client(address) as client:
         with pytest.raises(
-            lms.LMStudioModelUnloadedError, match="model 'chatty' was unloaded: its time to live"
+            lms.LMStudioModelUnloadedError, match="model 'chatty' was unloaded: its TTL expired"
         ) as error:
             await _loaded(client).respond("Hi")
     assert asked == ["predict", *["getOrLoad", "predict"] * 3]

@@ -15,7 +15,7 @@ from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import Socket, answer, fake_server, let_in, receive, send, settle
 from tests.requirements import proves
 
-LEFT = "left before its end"
+LEFT = "closed before its end"
 LOADED = {"type": "success", "info": {"identifier": "chatty", "modelKey": "chatty"}}
 END = {"type": "success", "stats": {"stopReason": "eosFound"}}
 
@@ -40,14 +40,14 @@ async def _wait_for_result(stream: Any) -> Any:
 
 async def _waits(stream: Any) -> None:
     """Wait until the reader of a stream waits for something."""
-    prediction = stream._prediction
+    prediction = stream._run
     await settle(lambda: prediction._step is not None and prediction._step.waiter._waiting)
 
 
 async def _stalls(stream: Any) -> None:
     """Wait until the reader of a stream has read all there is, and waits for more."""
-    prediction = stream._prediction
-    await settle(lambda: prediction._so_far.text[-1:] == [" "] and prediction._step.waiter._waiting)
+    prediction = stream._run
+    await settle(lambda: prediction._accumulator.text[-1:] == [" "] and prediction._step.waiter._waiting)
 
 
 # From elsewhere
@@ -72,7 +72,7 @@ async def test_who_waits_for_a_stream_that_is_closed_elsewhere_is_told(
 async def test_who_reads_on_in_a_stream_that_was_closed_elsewhere_is_told(model: Any) -> None:
     stream = model.respond_stream("stall")
     await anext(stream)
-    closing = threading.Thread(target=stream._prediction.close)
+    closing = threading.Thread(target=stream._run.close)
     closing.start()
     await asyncio.to_thread(closing.join)
     with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
@@ -230,7 +230,7 @@ async def test_a_stream_that_is_closed_just_as_its_request_is_sent_is_stopped(ma
         stream, make_waiter = _loaded(client).respond_stream("Hi"), client._dispatcher._make_waiter
 
         def close_meanwhile(io: object) -> Any:
-            stream._prediction.close()
+            stream._run.close()
             return make_waiter(io)
 
         client._dispatcher._make_waiter = close_meanwhile
@@ -304,7 +304,7 @@ async def test_a_stream_that_is_left_as_its_model_is_there_asks_for_nothing(
 ) -> None:
     def tell(progress: float) -> None:
         if progress == 1.0:
-            getattr(stream._prediction, leave)()
+            getattr(stream._run, leave)()
 
     stream = client.llm.lazy_model("chatty", on_load_progress=tell).respond_stream("Hi")
     with pytest.raises(lms.LMStudioCancelledError, match=LEFT):

@@ -76,7 +76,7 @@ def test_a_stream_is_read_in_the_loop_in_which_it_was_begun(server: Emulator, cl
         if closed:
             theirs.close()
             server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
-        with pytest.raises(lms.LMStudioRuntimeError, match="begun in another event loop; read it in that one"):
+        with pytest.raises(lms.LMStudioRuntimeError, match="started in another event loop; read it there"):
             asyncio.run(wait_for_result())
         if not closed:
             assert theirs.run(cancel_and_wait()).startswith("so")

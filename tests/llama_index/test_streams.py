@@ -15,7 +15,7 @@ from tests.llama_index.server import Server
 
 def streaming(llm: LMStudio, text: str) -> AsyncChunks[ChatResponse]:
     job = llm._chat_job([ChatMessage(role=MessageRole.USER, content=text)], {})
-    return AsyncChunks(llm._source(job), Answer(Options()), Answer.chat_chunk, lambda _: None)
+    return AsyncChunks(llm._open(job, job.call.async_model()), Answer(Options()), Answer.chat_chunk, lambda _: None)
 
 
 def stopped(server: Server) -> bool:

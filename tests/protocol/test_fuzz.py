@@ -191,9 +191,9 @@ def _on_one(name: str, number: int) -> Act:
 
 ACTS: st.SearchStrategy[Act] = st.one_of(
     VALID.map(_receive),
-    st.builds(_on_one, st.sampled_from(["cancel", "abandon"]), st.integers(0, len(NAMES) - 1)),
+    st.builds(_on_one, st.sampled_from(["cancel", "close"]), st.integers(0, len(NAMES) - 1)),
     st.floats(0, 2000).map(lambda now: lambda client: client.session.tick(now)),
-    st.integers(0, 1).map(lambda owner: lambda client: client.session.leave(owner)),
+    st.integers(0, 1).map(lambda owner: lambda client: client.session.close_owner(owner)),
 )
 
 

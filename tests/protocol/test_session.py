@@ -113,7 +113,7 @@ def test_a_void_result_is_none_whether_absent_or_null(frame: dict[str, Any]) -> 
 @proves("C-RPC-ERROR")
 def test_a_failed_call_raises_what_the_server_said() -> None:
     pair = SessionPair()
-    _, sink = pair.call("tokenize", TOKENIZE, doing="Tokenization")
+    _, sink = pair.call("tokenize", TOKENIZE, operation="Tokenization")
     error = {"title": "none", "displayData": {"code": "generic.identifierNotFound"}}
     pair.server.refuse(pair.called[0].call_id, error)
     pair.pump_to_client()
@@ -139,7 +139,7 @@ def test_an_error_of_any_form_ends_the_call(error: Any) -> None:
 @proves("C-CHANNEL-ERROR")
 def test_an_error_of_a_channel_comes_after_its_packets() -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", SAY_HELLO, doing="Chat response")
+    exchange, sink = pair.call("predict", SAY_HELLO, operation="Chat response")
     pair.send(exchange, fragment("so far"))
     pair.server.fail(exchange.id, {"title": "gave up"})
     pair.pump_to_client()
@@ -289,7 +289,7 @@ def test_members_that_are_not_known_yet_are_skipped() -> None:
 @pytest.mark.parametrize("error", [{"title": "old style"}, "old style"])
 def test_the_error_packet_of_older_servers_fails_the_prediction(error: Any) -> None:
     pair = SessionPair()
-    exchange, sink = pair.call("predict", SAY_HELLO, doing="Chat response")
+    exchange, sink = pair.call("predict", SAY_HELLO, operation="Chat response")
     pair.send(exchange, {"type": "error", "error": error})
     assert type(sink.error) is LMStudioPredictionError
     assert str(sink.error) == "Chat response error: old style"
@@ -352,52 +352,52 @@ def test_after_the_last_packet_there_is_nothing_to_stop(
     namespace: Namespace, name: str, parameter: dict[str, Any], last: dict[str, Any]
 ) -> None:
     pair = SessionPair(namespace)
-    for leave in (pair.client.cancel, pair.client.abandon):
+    for leave in (pair.client.cancel, pair.client.close):
         exchange, sink = pair.call(name, parameter)
         pair.send(exchange, last)
         leave(exchange)
         pair.pump()
         assert len(sink.items) == 1
-    pair.client.leave(0)
+    pair.client.close_owner(0)
     pair.pump()
     assert not pair.told
 
 
 @proves("C-ABANDON")
-def test_an_abandoned_stream_is_stopped_on_the_server_and_told_once_that_this_is_the_end() -> None:
+def test_a_closed_stream_is_stopped_on_the_server_and_its_waiter_woken_once() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", SAY_HELLO)
-    assert pair.client.wanted
+    assert pair.client.has_waiting
     pair.send(exchange, fragment("a"))
     error = LMStudioCancelledError("enough")
-    pair.client.abandon(exchange, error)
-    pair.client.abandon(exchange)
+    pair.client.close(exchange, error)
+    pair.client.close(exchange)
     pair.pump()
     assert [request.packet for request in pair.told] == [CANCEL]
     pair.send(exchange, fragment("b"), SUCCESS)
     assert not pair.client.idle, "the channel is open until the server closes it"
-    assert not pair.client.wanted
+    assert not pair.client.has_waiting
     pair.close(exchange)
     assert (sink.texts, sink.ends) == (["a"], [error])
     assert pair.client.idle
 
 
-def test_an_abandoned_call_is_forgotten() -> None:
+def test_a_closed_call_is_forgotten() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("listLoaded")
-    pair.client.abandon(exchange)
+    pair.client.close(exchange)
     assert pair.client.idle
     pair.server.reply(exchange.id, [])
     pair.pump_to_client()
     assert (sink.items, sink.ends) == ([], [None])
 
 
-def test_an_abandoned_request_that_was_not_sent_yet_is_never_sent() -> None:
+def test_a_closed_request_that_was_not_sent_yet_is_never_sent() -> None:
     pair = SessionPair(let_in=False)
     sink = RecordingSink()
     exchange = Exchange(ENDPOINTS["llm"]["predict"], json.dumps(SAY_HELLO), sink, {}, 0.0)
     pair.client.start(exchange)
-    pair.client.abandon(exchange)
+    pair.client.close(exchange)
     pair.pump()
     assert not pair.opened
     assert (sink.items, sink.ends) == ([], [None])
@@ -408,8 +408,8 @@ def test_a_client_that_leaves_takes_only_its_own_calls_along() -> None:
     mine = [pair.call("predict", SAY_HELLO, owner=1), pair.call("listLoaded", owner=1)]
     other, others_sink = pair.call("predict", SAY_HELLO, owner=2)
     gone, gone_sink = pair.call("predict", SAY_HELLO, owner=1)
-    pair.client.abandon(gone)
-    pair.client.leave(1)
+    pair.client.close(gone)
+    pair.client.close_owner(1)
     pair.pump()
     errors = [sink.error for _, sink in mine]
     assert all(isinstance(error, LMStudioConnectionLostError) for error in errors)
@@ -424,7 +424,7 @@ def test_a_client_that_leaves_takes_only_its_own_calls_along() -> None:
 def test_a_client_that_leaves_before_it_was_let_in_is_told_once() -> None:
     session, sink = ClientSession("me", "secret"), RecordingSink()
     session.start(Exchange(ENDPOINTS["llm"]["predict"], "{}", sink, {}, 0.0, owner=1))
-    session.leave(1)
+    session.close_owner(1)
     assert isinstance(sink.error, LMStudioConnectionLostError)
     assert session.idle
 

@@ -297,7 +297,7 @@ def test_a_clock_that_is_switched_off_never_runs_out(timeouts: dict[str, float |
 def test_a_stream_that_was_left_runs_on_no_clock() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("getOrLoad", GET_M1, timeouts={"load_timeout": 1.0, "timeout": 1.0})
-    pair.client.abandon(exchange)
+    pair.client.close(exchange)
     pair.pass_time(1000.0)
     assert sink.ends == [None]
 
