@@ -2,7 +2,7 @@
 
 ```
 LMStudioError
-├── LMStudioServerError                  the server said no; carries what it said
+├── LMStudioServerError                  the server reported an error
 │   ├── LMStudioModelNotFoundError
 │   │   └── LMStudioModelUnloadedError
 │   ├── LMStudioPresetNotFoundError
@@ -19,7 +19,7 @@ LMStudioError
 │   └── LMStudioPredictionError
 │       ├── LMStudioToolCallError
 │       └── LMStudioStructuredOutputError   (also ValueError)
-├── LMStudioClientError                  this side, or the line between the two
+├── LMStudioClientError                  this side, or the connection
 │   ├── LMStudioUnreachableError
 │   ├── LMStudioWebsocketError
 │   │   ├── LMStudioConnectionLostError
@@ -49,23 +49,23 @@ from lmstudio_integrations._secrets import redact
 
 
 class LMStudioError(Exception):
-    """Anything that this package raises on purpose. What is shaped like a token is not in its message."""
+    """Base class of all errors of this package. Messages contain nothing that looks like a token."""
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class LMStudioServerError(LMStudioError):
-    """The server answered with an error (protocol §3.7).
+    """The server [reported an error](docs/protocol.md#errors).
 
     Args:
-        message: The whole text, made for people.
-        title: The server's headline.
-        root_title: The headline of the innermost cause, where it differs.
-        cause: What went wrong, in the server's words.
+        message: The whole text, for users.
+        title: The server's title of the error.
+        root_title: The title of the root cause, if it differs.
+        cause: The server's description of the cause.
         suggestion: The server's advice.
-        display_data: The machine-readable part; its `code` decides the class of the exception.
-        error_data: Further data, of no fixed shape.
+        display_data: The machine-readable part; its `code` decides the class of the error.
+        error_data: Further data of any form.
     """
 
     def __init__(
@@ -89,16 +89,16 @@ class LMStudioServerError(LMStudioError):
 
 
 class LMStudioModelNotFoundError(LMStudioServerError):
-    """No model, or no loaded model, fits the given key or identifier."""
+    """No model, or no loaded model, has the given key or identifier."""
 
 
 class LMStudioModelUnloadedError(LMStudioModelNotFoundError):
-    """The model was unloaded before or while it was used: it exists, and the next call may load it.
+    """The model was unloaded before or while it was used. It exists, and the next call may load it.
 
     Args:
-        message: The whole text, made for people.
-        retryable: Whether the call may be made again: not where nothing would load the model, nor where the caller has
-            seen a part of the response.
+        message: The whole text, for users.
+        retryable: Whether the call may be repeated: not if nothing would load the model, nor if the caller has seen a
+            part of the response.
         details: What `LMStudioServerError` takes.
     """
 
@@ -116,11 +116,11 @@ class LMStudioChannelClosedError(LMStudioServerError):
 
 
 class LMStudioWrongModelKindError(LMStudioServerError):
-    """An embedding model was asked to chat, or a language model to embed."""
+    """The call needs a language model and got an embedding model, or the reverse."""
 
 
 class LMStudioInsufficientResourcesError(LMStudioServerError):
-    """The server refused to load the model for want of memory."""
+    """The server has not enough memory to load the model."""
 
 
 class LMStudioModelLoadError(LMStudioServerError):
@@ -128,16 +128,16 @@ class LMStudioModelLoadError(LMStudioServerError):
 
 
 class LMStudioModelCrashedError(LMStudioServerError):
-    """The engine that ran the model died."""
+    """The engine of the model crashed."""
 
 
 class LMStudioContextOverflowError(LMStudioServerError):
     """The prompt does not fit into the context window of the loaded model.
 
     Args:
-        message: The whole text, made for people.
-        used: Tokens that the prompt needs, where known.
-        limit: Tokens that the loaded model holds, where known.
+        message: The whole text, for users.
+        used: The tokens of the prompt, if known.
+        limit: The context length of the loaded model in tokens, if known.
         details: What `LMStudioServerError` takes.
     """
 
@@ -148,15 +148,15 @@ class LMStudioContextOverflowError(LMStudioServerError):
 
 
 class LMStudioPromptTemplateError(LMStudioServerError):
-    """The model's prompt template refused the conversation."""
+    """The model's prompt template rejected the conversation."""
 
 
 class LMStudioUnsupportedError(LMStudioServerError):
-    """The engine or the server lacks a feature that was asked for."""
+    """The engine or the server does not support a requested feature."""
 
 
 class LMStudioFileExpiredError(LMStudioServerError):
-    """An uploaded file is gone from the server and cannot be uploaded again."""
+    """The server has dropped an uploaded file, and it cannot be uploaded again."""
 
 
 class LMStudioPredictionError(LMStudioServerError):
@@ -164,11 +164,11 @@ class LMStudioPredictionError(LMStudioServerError):
 
 
 class LMStudioToolCallError(LMStudioPredictionError):
-    """A tool call could not be parsed, was cut off, or was required and did not come.
+    """A tool call could not be parsed, was cut off, or was required and is missing.
 
     Args:
-        message: The whole text, made for people.
-        raw_content: What the model wrote, where known.
+        message: The whole text, for users.
+        raw_content: What the model wrote, if known.
         details: What `LMStudioServerError` takes.
     """
 
@@ -180,10 +180,10 @@ class LMStudioToolCallError(LMStudioPredictionError):
 class LMStudioStructuredOutputError(LMStudioPredictionError, ValueError):
     """The response is not the JSON, or not the instance, that was requested.
 
-    A `ValueError`, because frameworks recover from a response that does not parse by catching that.
+    It is a `ValueError`, because frameworks catch that to recover from a response that cannot be parsed.
 
     Args:
-        message: The whole text, made for people.
+        message: The whole text, for users.
         text: The response as the model wrote it.
         details: What `LMStudioServerError` takes.
     """
@@ -194,14 +194,14 @@ class LMStudioStructuredOutputError(LMStudioPredictionError, ValueError):
 
 
 class LMStudioClientError(LMStudioError):
-    """Something failed on this side, or on the way to the server."""
+    """An error on this side, or of the connection."""
 
 
 class LMStudioUnreachableError(LMStudioClientError):
-    """No LM Studio answers at the address, or at any address that was tried.
+    """No LM Studio answers at the address, or at any of the tried addresses.
 
     Args:
-        message: The whole text, made for people.
+        message: The whole text, for users.
         tried: The addresses, each with what happened there.
     """
 
@@ -215,12 +215,12 @@ class LMStudioWebsocketError(LMStudioClientError):
 
 
 class LMStudioConnectionLostError(LMStudioWebsocketError):
-    """The connection broke while something was waiting for the server.
+    """The connection was lost while a call was waiting for the server.
 
     Args:
-        message: The whole text, made for people.
-        retryable: Whether the call may be made again: not where this side closed the connection, nor where the caller
-            has seen a part of the response.
+        message: The whole text, for users.
+        retryable: Whether the call may be repeated: not if this side closed the connection, nor if the caller has seen
+            a part of the response.
     """
 
     def __init__(self, message: str = "", *, retryable: bool = True) -> None:
@@ -229,19 +229,19 @@ class LMStudioConnectionLostError(LMStudioWebsocketError):
 
 
 class LMStudioProtocolError(LMStudioClientError):
-    """The server sent what this client cannot make sense of, or did not know what it was asked."""
+    """The server sent something that this client cannot read, or rejected a request as invalid."""
 
 
 class LMStudioCancelledError(LMStudioClientError):
-    """A result was asked of a prediction that had been cancelled before it had one."""
+    """The prediction was cancelled or closed before it had a result."""
 
 
 class LMStudioConfigMismatchError(LMStudioClientError):
-    """The model is loaded with another configuration than the one asked for.
+    """The model is loaded with other settings than requested.
 
     Args:
-        message: The whole text, made for people.
-        differences: Per setting, the value asked for and the actual one.
+        message: The whole text, for users.
+        differences: The requested and the actual value of each setting that differs.
     """
 
     def __init__(self, message: str = "", *, differences: Mapping[str, tuple[Any, Any]] | None = None) -> None:
@@ -250,21 +250,21 @@ class LMStudioConfigMismatchError(LMStudioClientError):
 
 
 class LMStudioUnknownMessageWarning(LMStudioClientError, UserWarning):  # noqa: N818 - the official name
-    """The server sent a message of a kind unknown here. Kept for code that filters it; nothing raises it."""
+    """The server sent a message of a kind unknown here. It exists for code that filters it; nothing raises it."""
 
 
 class LMStudioAuthenticationError(LMStudioServerError, LMStudioClientError):
-    """The server refused the credentials, or the API token has the wrong shape (protocol §2)."""
+    """The server rejected the [credentials](docs/protocol.md#authentication), or the token is malformed."""
 
 
 class LMStudioTimeoutError(LMStudioError, TimeoutError):
     """A timeout expired. The work was cancelled on the server.
 
     Args:
-        message: The whole text, made for people.
+        message: The whole text, for users.
         timeout_name: Which one: `connect_timeout`, `load_timeout`, `queue_timeout`, `first_token_timeout`,
             `idle_timeout` or `timeout`.
-        elapsed: Seconds since it began to run, or since the last packet that restarted it.
+        elapsed: Seconds since it started, or since the last packet that restarted it.
     """
 
     def __init__(self, message: str = "", *, timeout_name: str | None = None, elapsed: float | None = None) -> None:
@@ -274,15 +274,15 @@ class LMStudioTimeoutError(LMStudioError, TimeoutError):
 
 
 class LMStudioValueError(LMStudioError, ValueError):
-    """An argument has a value that cannot work. Nothing was sent."""
+    """An argument has an invalid value. Nothing was sent."""
 
 
 class LMStudioRuntimeError(LMStudioError, RuntimeError):
-    """A call came at the wrong moment, for example on the I/O thread itself."""
+    """A call is not possible now, for example on the I/O thread itself."""
 
 
 class LMStudioClientClosedError(LMStudioWebsocketError, LMStudioRuntimeError):
-    """A call was made on a client, or on a handle of a client, that was closed before. Nothing was sent."""
+    """The client, or the client of the handle, was closed before the call. Nothing was sent."""
 
 
 class LMStudioOSError(LMStudioError, OSError):
@@ -290,10 +290,10 @@ class LMStudioOSError(LMStudioError, OSError):
 
 
 class LMStudioImageDownloadError(LMStudioOSError):
-    """An image could not be downloaded, or must not be.
+    """An image could not or must not be downloaded.
 
     Args:
-        message: The whole text, made for people.
+        message: The whole text, for users.
         url: The image's URL, without user name, password and query.
     """
 
@@ -303,8 +303,8 @@ class LMStudioImageDownloadError(LMStudioOSError):
 
 
 class LMStudioConfigWarning(UserWarning):
-    """The model is loaded with another configuration than the one asked for."""
+    """The model is loaded with other settings than requested."""
 
 
 class LMStudioEvictionWarning(UserWarning):
-    """A model will not stay loaded: just-in-time loads evict each other while Auto-Evict is on."""
+    """A model does not stay loaded, because just-in-time loads evict each other while Auto-Evict is on."""

@@ -1,11 +1,11 @@
-"""Pauses before a retry that take no time: the tests record them instead."""
+"""Pauses before a retry after a failed connection take no time: tests record them instead."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from lmstudio_integrations.client import _operations, _prediction_run, _retries
+from lmstudio_integrations.client import _prediction_run, _retries
 from lmstudio_integrations.client.transport.flows import Flow
 
 
@@ -16,5 +16,5 @@ def replace_pauses(monkeypatch: pytest.MonkeyPatch, record: Callable[[float], An
         yield from ()
         record(seconds)
 
-    for module in (_operations, _prediction_run, _retries):
+    for module in (_prediction_run, _retries):
         monkeypatch.setattr(module, "pause", pause)

@@ -119,10 +119,9 @@ class _LoadPackets:
 
     def __call__(self, packet: dict[str, Any]) -> CallbackEffect | Info | None:
         match packet["type"]:
-            case "startLoading":
-                return CallbackEffect(self.report, 0.0)
-            case "loadProgress" | "progress":
-                return CallbackEffect(self.report, float(packet["progress"]))
+            case "startLoading" | "loadProgress" | "progress" as kind:
+                progress = 0.0 if kind == "startLoading" else float(packet["progress"])
+                return None if self._on_progress is None else CallbackEffect(self.report, progress)
             case "unloadingOtherJITModel":
                 logger.info("loading %r unloads %r", self._key, packet["info"]["modelKey"])
                 self.evicted.append(packet["info"])

@@ -1,4 +1,4 @@
-"""What a handle can do besides predicting, and what a client can do with models: the flows."""
+"""The flows of model handles, except predictions, and of the models of a client. Both clients run them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
@@ -46,18 +46,18 @@ Tools: TypeAlias = Sequence[Tool | Mapping[str, Any]]
 TemplateOpts: TypeAlias = Mapping[str, bool]
 
 _NO_OPTS: TemplateOpts = {}
-_TEMPLATE_OPTIONS = {"omit_bos_token": "omitBosToken", "omit_eos_token": "omitEosToken"}
+_TEMPLATE_FLAGS = {"omit_bos_token": "omitBosToken", "omit_eos_token": "omitEosToken"}
 
 
 def list_loaded(dispatcher: Dispatcher[Any], kind: ModelKind) -> Flow[list[ModelInstanceInfo]]:
-    """Return what is loaded."""
+    """Return the loaded instances."""
     infos = yield from _loading.list_loaded(dispatcher, kind)
     with decode_errors("Model list"):
         return [INSTANCE_INFO_TYPES[kind].from_dict(info) for info in infos]
 
 
 def list_downloaded(dispatcher: Dispatcher[Any], kind: ModelKind | None) -> Flow[list[ModelInfo]]:
-    """Return what is downloaded, of one kind or of both."""
+    """Return the downloaded models, of one kind or of both."""
     items = yield from call_rpc(dispatcher, "system", "listDownloadedModels", operation="Model list")
     with decode_errors("Model list"):
         return [info for info in parse_infos(items) if kind in {None, info.type}]
@@ -70,24 +70,24 @@ def unload(dispatcher: Dispatcher[Any], kind: ModelKind, identifier: str) -> Flo
 
 
 def unload_bound(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[None]:
-    """Unload the handle's instance; it is not loaded again by itself after that."""
+    """Unload the handle's instance; the handle does not load it again automatically."""
     binding.unloaded_by_user = True
     if binding.identifier is None and binding.policy == "new_instance":
-        return  # it has loaded none yet; what is loaded under the key is somebody else's
+        return  # it has loaded none yet; a loaded instance with this key is not its own
     if binding.identifier is None and binding.key is None:
-        yield from resolve(dispatcher, binding)
+        yield from resolve(dispatcher.for_operation(), binding)
     yield from unload(dispatcher, binding.kind, binding.name)
 
 
 def unload_own(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[None]:
-    """Unload the instance that the handle loaded, if it did and if that is still there; what it found stays."""
+    """Unload the instance that the handle loaded, if it is still loaded; one that the handle found stays."""
     for info in (yield from list_loaded(dispatcher, binding.kind)) if binding.own_reference else ():
         if info.instance_reference == binding.own_reference:
             yield from unload(dispatcher, binding.kind, info.identifier)
 
 
 def get_info(dispatcher: Dispatcher[Any], binding: Binding, *, load: bool = False) -> Flow[ModelInstanceInfo]:
-    """Return what the server knows of the instance; optionally load it if it was unloaded."""
+    """Return the info of the instance; with `load`, load the model first if it was unloaded."""
 
     def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[ModelInstanceInfo]":
         return (yield from look_up(dispatcher, binding.kind, specifier))
@@ -96,7 +96,7 @@ def get_info(dispatcher: Dispatcher[Any], binding: Binding, *, load: bool = Fals
 
 
 def look_up(dispatcher: Dispatcher[Any], kind: ModelKind, specifier: ModelReference) -> Flow[ModelInstanceInfo]:
-    """Return what the server knows of the loaded instance that fits a description."""
+    """Return the info of the loaded instance that matches a description."""
     lookup = Lookup(specifier=specifier_of(specifier).to_dict(), throwIfNotFound=True)
     info = yield from call_rpc(dispatcher, kind, "getModelInfo", lookup, operation="Model info")
     with decode_errors("Model info"):
@@ -135,20 +135,20 @@ def estimate_usage(
 ) -> Flow[ModelUsageEstimate]:
     """Return how much memory loading a model would take."""
     parameter = EstimateModelUsage(modelKey=text_of(key, "model_key"), loadConfigStack=stack_of(config))
-    answer = yield from call_rpc(dispatcher, kind, "estimateModelUsage", parameter, operation="Usage estimate")
+    result = yield from call_rpc(dispatcher, kind, "estimateModelUsage", parameter, operation="Usage estimate")
     with decode_errors("Usage estimate"):
-        return ModelUsageEstimate.from_dict(answer)
+        return ModelUsageEstimate.from_dict(result)
 
 
 def version(dispatcher: Dispatcher[Any]) -> Flow[ServerVersion]:
     """Return the version of the server."""
-    answer = yield from call_rpc(dispatcher, "system", "version", operation="Version")
+    result = yield from call_rpc(dispatcher, "system", "version", operation="Version")
     with decode_errors("Version"):
-        return ServerVersion.from_dict(answer)
+        return ServerVersion.from_dict(result)
 
 
 def context_use(dispatcher: Dispatcher[Any], binding: Binding, history: WireHistory) -> Flow[ContextUse]:
-    """Return how much of the window a conversation takes."""
+    """Return how many tokens of the context window a conversation takes."""
     dispatcher = dispatcher.for_operation()
     text = yield from apply_prompt_template(dispatcher, binding, history)
     (used,) = yield from count_tokens(dispatcher, binding, [text])
@@ -185,8 +185,8 @@ def apply_prompt_template(
     opts: TemplateOpts = _NO_OPTS,
     tools: Tools = (),
 ) -> Flow[str]:
-    """Return the conversation, with the tools offered to the model, as the model would read it."""
-    options = _template_options(opts, tools)
+    """Return a conversation, with the tools, as the prompt that the model would get."""
+    options = _template_flags(opts, tools)
 
     def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[str]":
         parameter = ApplyPromptTemplate(
@@ -212,15 +212,15 @@ def _per_text(
     return (yield from with_model(dispatcher, binding, work))
 
 
-def _template_options(opts: TemplateOpts, tools: Tools) -> TemplateOptions:
+def _template_flags(opts: TemplateOpts, tools: Tools) -> TemplateOptions:
     if not is_mapping(opts):
-        raise LMStudioValueError(f"opts must be a dict of {', '.join(_TEMPLATE_OPTIONS)}; got {opts!r}")
-    check_names(opts, {*_TEMPLATE_OPTIONS, *_TEMPLATE_OPTIONS.values()})
+        raise LMStudioValueError(f"opts must be a dict of {', '.join(_TEMPLATE_FLAGS)}; got {opts!r}")
+    check_names(opts, {*_TEMPLATE_FLAGS, *_TEMPLATE_FLAGS.values()})
     options: dict[str, Any] = {}
     for name, value in opts.items():
         if not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise LMStudioValueError(f"{name} must be True or False; got {value!r}")
-        options[_TEMPLATE_OPTIONS.get(name, name)] = value
+        options[_TEMPLATE_FLAGS.get(name, name)] = value
     definitions = [_tool(tool) for tool in list_of(tools, "tools")]
     return cast("TemplateOptions", options | ({"toolDefinitions": definitions} if definitions else {}))
 
@@ -229,7 +229,7 @@ def _tool(tool: object) -> dict[str, Any]:
     try:
         return Tool.model_validate(tool).to_dict()
     except ValidationError as error:
-        raise LMStudioValueError(f"tools holds what is no definition of a tool: {tool!r}") from error
+        raise LMStudioValueError(f"tools contains an invalid tool definition: {tool!r}") from error
 
 
 def _string(value: object) -> str:
@@ -258,7 +258,7 @@ def _vector(result: Any) -> list[float]:
 
 
 def _array(value: object, types: set[type]) -> list[Any]:
-    # Arrays may be long: looking at the set of types is several times faster than at each item.
+    # Arrays may be long: checking the set of types is several times faster than checking each item.
     if not is_list(value) or not types.issuperset(map(type, value)):
         raise TypeError(f"expected an array of {' or '.join(sorted(kind.__name__ for kind in types))}")
     return value

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from lmstudio_integrations.client._binding import Binding, ModelWork, named
 from lmstudio_integrations.client._policies import resolve
-from lmstudio_integrations.client._retries import Retries, pause, repeated
+from lmstudio_integrations.client._retries import Retries, repeated
 from lmstudio_integrations.client._server_models import models_of
-from lmstudio_integrations.client._turns import Turn
+from lmstudio_integrations.client._turns import Turn, Turns
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, wait_for
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioModelUnloadedError
@@ -73,24 +73,29 @@ def run_with_model(
                 raise
         logger.info("model %r was unloaded; loading it again", binding.identifier)
         reload = True
-        yield from pause(dispatcher, seconds)
+        yield from wait_for(dispatcher.pause(seconds))
 
 
 def _in_turn(
     dispatcher: Dispatcher[Any], binding: Binding, work: Callable[[Dispatcher[Any], Binding], Flow[T]]
 ) -> Flow[T]:
     """Run work that needs the model; where models evict each other, wait until no call of another one runs."""
-    turn = models_of(dispatcher).turn_for(binding.kind, binding.key, binding.reference)
-    return work(dispatcher, binding) if turn is None else _run_in_turn(dispatcher, binding, work, turn)
+    models = models_of(dispatcher)
+    turn = models.turn_for(binding.kind, binding.key, binding.reference)
+    return work(dispatcher, binding) if turn is None else _run_in_turn(dispatcher, binding, work, models.turns, turn)
 
 
 def _run_in_turn(
-    dispatcher: Dispatcher[Any], binding: Binding, work: Callable[[Dispatcher[Any], Binding], Flow[T]], turn: Turn
+    dispatcher: Dispatcher[Any],
+    binding: Binding,
+    work: Callable[[Dispatcher[Any], Binding], Flow[T]],
+    turns: Turns,
+    turn: Turn,
 ) -> Flow[T]:
-    turns, loads = models_of(dispatcher).turns, len(dispatcher.load_times)
-    queue_timeout, left = dispatcher.timeouts.get("queue_timeout"), dispatcher.time_left
+    loads = len(dispatcher.load_times)
+    queue_timeout, remaining = dispatcher.timeouts.get("queue_timeout"), dispatcher.remaining_time
     try:
-        yield from wait_for(dispatcher.run_task(lambda: turns.wait(turn, queue_timeout, left)))
+        yield from wait_for(dispatcher.run_task(lambda: turns.wait(turn, queue_timeout, remaining)))
         result = yield from work(dispatcher.with_sinks(partial(turns.shared_by, turn)), binding)
         turn.used = True
         return result

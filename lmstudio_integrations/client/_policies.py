@@ -48,7 +48,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 def resolve(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     """Find or load the instance that a handle means, according to its load policy; return its identifier."""
     policy = _find if binding.key is None else _POLICIES[binding.policy]
-    return (yield from policy(dispatcher.for_operation(), binding))
+    return policy(dispatcher, binding)
 
 
 def _find(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:

@@ -16,7 +16,7 @@ from lmstudio_integrations.client._binding import Binding, ModelWork, Specifier
 from lmstudio_integrations.client._operations import as_unloaded, run_with_model, unloaded_error
 from lmstudio_integrations.client._retries import Retries, pause
 from lmstudio_integrations.client.transport.dispatcher import NO_TIMEOUTS, Call, Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.flows import Flow, wait_for
 from lmstudio_integrations.client.transport.waiters import caller
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
@@ -311,7 +311,8 @@ class PredictionRun:
                 self._unloaded = isinstance(error, LMStudioModelUnloadedError)
             logger.info("%s of model %r failed; generating again", self._operation, self._binding.name)
             self._prepared = self._unloaded  # after a failed connection, images are uploaded again
-            yield from self._tracked(pause(self._dispatcher if self._unloaded else self._client, seconds))
+            reload_pause = wait_for(self._dispatcher.pause(seconds)) if self._unloaded else None
+            yield from self._tracked(reload_pause or pause(self._client, seconds))
             self._call, self._opened, self._accumulator = None, False, Accumulator()
             self.ready.clear()
 
@@ -442,7 +443,7 @@ class PredictionRun:
     def _finish(self, end: PredictionEnd) -> None:
         """Build the result, or raise what the stop reason means."""
         assert self._call is not None, "a prediction ends after its request"
-        self._call.mark_ended()
+        self._call.set_ended()
         reason = end.stats.get("stopReason")
         if reason == "failed":
             raise LMStudioPredictionError(f"{self._operation} error: the generation failed on the server")

@@ -64,18 +64,18 @@ _LEGACY_LAYER = layer_of("completeModeFormatting", {"llm.prediction.promptTempla
 
 
 class TimeoutOptions(TypedDict, total=False):
-    """The timeouts, in seconds; `None` switches one off.
+    """The timeouts in seconds; `None` switches one off.
 
     Attributes:
-        connect_timeout: Until the server has accepted the client, or has answered a ping after a silence.
-        load_timeout: Between two signs of progress while a model loads.
-        queue_timeout: From the request to its first packet, for predictions, embeddings and token counts. It starts
-            again whenever the queue of the model instance moves.
-        first_token_timeout: Between two signs of progress while the prompt is read.
-        idle_timeout: Between two packets of a response, and for the answer to any other call.
+        connect_timeout: Until the server accepts the client, or answers a ping after a silence.
+        load_timeout: Between two progress packets while a model loads.
+        queue_timeout: From the request to its first packet, for predictions, embeddings and token counts. It restarts
+            whenever the queue of the model instance moves.
+        first_token_timeout: Between two progress packets while the prompt is processed.
+        idle_timeout: Between two packets of a response, and for the response to any other call.
         timeout: For the whole call.
-        keepalive: Ping the server after this many seconds of silence. A connection that is dead while a new one can
-            be made is replaced, and its calls fail at once; a server that is frozen only ends what times out.
+        keepalive: Ping the server after this many seconds of silence. If the connection is dead and a new one can be
+            made, it is replaced, and its calls fail immediately. If the server is frozen, calls end by their timeouts.
     """
 
     connect_timeout: float | None
@@ -88,18 +88,18 @@ class TimeoutOptions(TypedDict, total=False):
 
 
 class PredictionOptions(TimeoutOptions, total=False):
-    """What `respond`, `complete` and their streams take by name; the timeouts as well.
+    """The keyword arguments of `respond`, `complete` and their streams.
 
     Attributes:
-        response_format: A pydantic class, a JSON schema, or a grammar; the result then has the JSON object as `parsed`.
+        response_format: A pydantic class, a JSON schema, or a grammar; `parsed` of the result is then a JSON object.
         check_response: Whether a structured response that is not a JSON object is an error (the default). `False`
             leaves schema and response unchecked.
         config: Settings of this prediction.
         preset: A preset on the server, by its (fuzzy) identifier; ranks below `config`.
-        on_message: Takes the finished assistant message, suitable for `Chat.append`.
+        on_message: Called with the complete assistant message, suitable for `Chat.append`.
         on_first_token: Called once, before the first fragment.
-        on_prediction_fragment: Takes each fragment.
-        on_prompt_processing_progress: Takes growing values from 0.0 to 1.0 while the prompt is read.
+        on_prediction_fragment: Called with each fragment.
+        on_prompt_processing_progress: Called with growing values from 0.0 to 1.0 while the prompt is processed.
     """
 
     response_format: ResponseFormat | None
@@ -113,16 +113,16 @@ class PredictionOptions(TimeoutOptions, total=False):
 
 
 class RoundOptions(TimeoutOptions, total=False):
-    """What a round of the tool loop takes from the loop's own options."""
+    """The keyword arguments of the tool loop that apply to each of its rounds."""
 
     preset: str | None
 
 
 def checked_timeouts(options: Mapping[str, Any]) -> Timeouts:
-    """Return the limits among the options.
+    """Return the timeouts among keyword arguments.
 
     Raises:
-        LMStudioValueError: If a limit is not positive.
+        LMStudioValueError: If a timeout is not positive.
     """
     timeouts = {name: options[name] for name in TIMEOUTS if name in options}
     for name, limit in timeouts.items():
@@ -131,15 +131,15 @@ def checked_timeouts(options: Mapping[str, Any]) -> Timeouts:
 
 
 def to_chat(history: History) -> Chat:
-    """Return a conversation as a chat of its own, that may grow."""
+    """Return a conversation as a new chat, which may grow."""
     return Chat.from_history(history.to_dict() if isinstance(history, ChatHistory | WireHistory) else history)
 
 
 def to_wire(history: History) -> WireHistory:
-    """Return a conversation as it travels. A `WireHistory` comes from an adapter, and is sent even if it is blank.
+    """Return a conversation in wire form. A `WireHistory` comes from an adapter, and is sent even if it is empty.
 
     Raises:
-        LMStudioValueError: If it says nothing, or has another form.
+        LMStudioValueError: If it is empty, or has another form.
     """
     if isinstance(history, WireHistory):
         return history
@@ -149,12 +149,12 @@ def to_wire(history: History) -> WireHistory:
         wire = WireHistory.of(history)
     else:
         wire = WireHistory.of((history if isinstance(history, Chat) else Chat.from_history(history)).to_history())
-    if not any(_says_something(part) for message in wire.messages for part in message["content"]):
+    if not any(_has_content(part) for message in wire.messages for part in message["content"]):
         raise LMStudioValueError("the prompt is empty; say something to the model")
     return wire
 
 
-def _says_something(part: Mapping[str, Any]) -> bool:
+def _has_content(part: Mapping[str, Any]) -> bool:
     return part["type"] != "text" or bool(part["text"].strip())
 
 
@@ -271,10 +271,10 @@ def texts_of(value: str | Iterable[str], what: str) -> list[str]:
     """Return a list of texts.
 
     Raises:
-        LMStudioValueError: If it holds anything but text.
+        LMStudioValueError: If it contains anything but strings.
     """
     texts = [value] if isinstance(value, str) else list_of(value, what)
     for text in texts:
         if not isinstance(text, str):
-            raise LMStudioValueError(f"{what} must be text or a list of texts, got {text!r}")
+            raise LMStudioValueError(f"{what} must be a string or a list of strings, got {text!r}")
     return texts

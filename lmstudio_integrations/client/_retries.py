@@ -69,7 +69,7 @@ def is_connection_failure(error: LMStudioError) -> bool:
 
 
 def pause(dispatcher: Dispatcher[Any], seconds: float) -> Flow[None]:
-    """Wait before a call is repeated."""
+    """Wait before a call is repeated after a failed connection."""
     yield from wait_for(dispatcher.pause(seconds))
 
 

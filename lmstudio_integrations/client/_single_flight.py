@@ -24,7 +24,7 @@ class Flight:
         self._ended = Event()
         self._error: Exception | None = None
 
-    async def wait(self, time_left: float | None) -> None:
+    async def wait(self, remaining_time: float | None) -> None:
         """Wait until it has ended; fail if it failed (on the I/O thread).
 
         Raises:
@@ -34,7 +34,7 @@ class Flight:
         from asyncio import timeout  # noqa: PLC0415 - the first call has loaded it
 
         try:
-            async with timeout(time_left):
+            async with timeout(remaining_time):
                 await self._ended.wait()
         except TimeoutError:
             raise LMStudioTimeoutError(
@@ -76,9 +76,11 @@ def run_or_wait(
     if flight.leader.is_lost:
         flight = flights[key] = own
     if flight is not own:
-        left = dispatcher.time_left
+        remaining = dispatcher.remaining_time
         yield from (
-            blocked() if waiter.would_block(flight.leader) else wait_for(dispatcher.run_task(lambda: flight.wait(left)))
+            blocked()
+            if waiter.would_block(flight.leader)
+            else wait_for(dispatcher.run_task(lambda: flight.wait(remaining)))
         )
         return
     error: Exception | None = None

@@ -63,13 +63,13 @@ class Turns:
         self._line: deque[Turn] = deque()
         self._moved_at = 0.0
 
-    async def wait(self, turn: Turn, queue_timeout: float | None, time_left: float | None) -> None:
+    async def wait(self, turn: Turn, queue_timeout: float | None, remaining_time: float | None) -> None:
         """Wait for a turn.
 
         Args:
             turn: The turn.
             queue_timeout: Seconds to wait while no call of the model that has its turn receives a packet.
-            time_left: Seconds to wait in all: the rest of `timeout`.
+            remaining_time: Seconds to wait in all: the rest of `timeout`.
 
         Raises:
             LMStudioTimeoutError: If either expired.
@@ -83,7 +83,9 @@ class Turns:
         begun = time.monotonic()
         while not turn.granted.done():
             since = max(begun, self._moved_at)
-            name, expires = _first_to_expire(("queue_timeout", since, queue_timeout), ("timeout", begun, time_left))
+            name, expires = _first_to_expire(
+                ("queue_timeout", since, queue_timeout), ("timeout", begun, remaining_time)
+            )
             now = time.monotonic()
             if expires <= now:
                 raise _expired(name, turn, self._group, now - begun)

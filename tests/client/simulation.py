@@ -70,8 +70,8 @@ class SimulatedCall(Call[Waiter]):
     def cancel(self) -> None:
         self._world.session.cancel(self._exchange)
 
-    def mark_ended(self) -> None:
-        super().mark_ended()
+    def set_ended(self) -> None:
+        super().set_ended()
         self._world.end(self._exchange)
 
     def close(self, error: BaseException | None = None) -> None:
@@ -142,7 +142,7 @@ class SimulatedDispatcher(Dispatcher[Waiter]):
         return 0.0 if self._since is None else self.world.now - self._since
 
     def pause(self, seconds: float) -> Any:
-        return _Pause(self.world, seconds if self.time_left is None else min(seconds, self.time_left))
+        return _Pause(self.world, seconds if self.remaining_time is None else min(seconds, self.remaining_time))
 
     def for_operation(self, timeouts: Timeouts = {}) -> "SimulatedDispatcher":  # noqa: B006 - as in `Dispatcher`
         like = SimulatedDispatcher(self.world, {**self.timeouts, **timeouts})

@@ -179,7 +179,7 @@ class Connection:
         """Ping until the server answers, a second socket takes over, or no caller waits any more."""
         session, limit = current.session, SECOND_SOCKET_TIMEOUT
         pinged_at = time.monotonic()
-        while not await current.answers_ping(self._ping_timeout()):
+        while not await current.responds_to_ping(self._ping_timeout()):
             session.unanswered_since = session.unanswered_since or pinged_at
             if not session.has_waiting:
                 self._retire()
@@ -200,7 +200,7 @@ class Connection:
         """Try a second socket while the first is silent; return whether the first is dropped."""
         second = SocketSession(self._target, self._namespace, self._instances)
         accepted = asyncio.ensure_future(second.accepted.wait())
-        pong = asyncio.ensure_future(current.answers_ping(limit))
+        pong = asyncio.ensure_future(current.responds_to_ping(limit))
         try:
             await asyncio.wait([accepted, pong, second.task], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
             if pong.done() and pong.result():

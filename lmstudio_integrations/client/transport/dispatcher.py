@@ -66,7 +66,7 @@ class Call(Generic[WaiterT_co]):
             self._ended = True
             self._io.submit(_close, self._io, self._place, self._exchange, error)
 
-    def mark_ended(self) -> None:
+    def set_ended(self) -> None:
         """Record that the caller has received the packet that ends the call: there is nothing to stop."""
         self._ended = True
 
@@ -150,7 +150,7 @@ class Dispatcher(Generic[WaiterT_co]):
         return 0.0 if self._since is None else time.monotonic() - self._since
 
     @property
-    def time_left(self) -> float | None:
+    def remaining_time(self) -> float | None:
         """Seconds until `timeout` expires for the operation; `None` without one."""
         timeout = self.timeouts.get("timeout")
         return None if timeout is None else timeout - self.elapsed
@@ -212,20 +212,20 @@ class Dispatcher(Generic[WaiterT_co]):
 
     def pause(self, seconds: float) -> IOTask[None]:
         """Start a pause, no longer than the operation may take; closing the client ends it."""
-        left = self.time_left
-        return self.run_task(lambda: _sleep(seconds if left is None else max(0.0, min(seconds, left))))
+        remaining = self.remaining_time
+        return self.run_task(lambda: _sleep(seconds if remaining is None else max(0.0, min(seconds, remaining))))
 
     def submit(self, function: Callable[..., Any], *args: Any) -> None:
         """Run a function on the I/O thread."""
-        io_thread().submit(function, *args)
+        _threads().current().submit(function, *args)
 
     def make_waiter(self) -> WaiterT_co:
         """Return a waiter that belongs to no call."""
-        return self._make_waiter(io_thread())
+        return self._make_waiter(_threads().current())
 
     def shared(self, kind: type[T]) -> T:
         """Return the object of a type that all clients of this process share for this server."""
-        objects, key = io_thread().shared, (self.target.address, kind)
+        objects, key = _threads().current().shared, (self.target.address, kind)
         found: T = objects.get(key) or objects.setdefault(key, kind())
         return found
 
@@ -249,7 +249,7 @@ class Dispatcher(Generic[WaiterT_co]):
         """Return the I/O thread, to be used by this client from now on."""
         if self.closed:
             raise LMStudioClientClosedError("the client is closed; make a new one")
-        io = io_thread()
+        io = _threads().current()
         if io not in self._used:
             self.target.credentials()  # raises here, in the caller, if the token is malformed
             self._used.add(io)

@@ -26,6 +26,10 @@ MAX_IN_FLIGHT = 32
 """Calls of one batch that are in flight at once."""
 
 
+_DECODE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What decoding raises when a response has an unexpected form."""
+
+
 class CallbackEffect(partial[Any]):
     """A call of a user's callback. It runs outside of `decode_errors`: its errors are not the server's."""
 
@@ -97,8 +101,10 @@ def call_rpcs(
             if len(calls) - done <= MAX_IN_FLIGHT // 2 and (due := parameters[len(calls) : done + MAX_IN_FLIGHT]):
                 calls += dispatcher.start_all(namespace, endpoint, due, operation=operation)
             (result,) = yield calls[done]
-            with decode_errors(operation):
+            try:
                 results.append(read(result))
+            except _DECODE_ERRORS as error:
+                raise _unreadable(operation, error) from error
     finally:
         for call in calls[len(results) :]:
             call.close()
@@ -126,12 +132,14 @@ def open_channel(
     with dispatcher.start(namespace, channel(namespace, name), parameter, operation=operation) as call:
         while batch := (yield call):
             for packet in batch:
-                with decode_errors(operation):
+                try:
                     result = read(packet)
+                except _DECODE_ERRORS as error:
+                    raise _unreadable(operation, error) from error
                 if isinstance(result, CallbackEffect):
                     result()
                 elif result is not None:
-                    call.mark_ended()
+                    call.set_ended()
                     return result
         raise closed_early(operation)
 
@@ -141,6 +149,9 @@ def decode_errors(operation: str) -> Generator[None]:
     """Turn every error in decoding a response into one `LMStudioProtocolError`."""
     try:
         yield
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        reason = shortened(repr(error))
-        raise LMStudioProtocolError(f"{operation}: the server's response cannot be read: {reason}") from error
+    except _DECODE_ERRORS as error:
+        raise _unreadable(operation, error) from error
+
+
+def _unreadable(operation: str, error: Exception) -> LMStudioProtocolError:
+    return LMStudioProtocolError(f"{operation}: the server's response cannot be read: {shortened(repr(error))}")

@@ -54,10 +54,10 @@ class SocketSession:
         """Whether nothing can be sent any more, although the end is not reported yet."""
         return self._socket is not None and self._socket.transport.is_closing()
 
-    async def answers_ping(self, limit: float) -> bool:
+    async def responds_to_ping(self, limit: float) -> bool:
         """Send a ping; return whether anything is read within a limit of seconds."""
         assert self._socket is not None, "only a server that has accepted this client is pinged"
-        return await self._socket.answers_ping(limit)
+        return await self._socket.responds_to_ping(limit)
 
     def flush(self) -> None:
         """Write all pending frames at once. Without a socket they stay pending."""

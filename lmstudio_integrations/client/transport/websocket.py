@@ -59,7 +59,7 @@ class Socket(ClientConnection):
         """Return the seconds since anything was received, including those in which the machine slept."""
         return max(time.monotonic() - self.received_at, time.time() - self._received_wall)
 
-    async def answers_ping(self, limit: float) -> bool:
+    async def responds_to_ping(self, limit: float) -> bool:
         """Send a ping; return whether the server answers within a limit of seconds.
 
         Any complete frame counts as an answer. Received bytes restart the limit, because the pong may be queued behind
