@@ -425,7 +425,7 @@ async def test_a_stream_that_was_cancelled_is_not_generated_again(client: Any, s
     assert len(server.predictions) == 1
 
 
-async def test_a_model_that_is_always_evicted_is_renewed_three_times(
+async def test_a_model_that_is_always_evicted_is_reloaded_three_times(
     client: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_retries, "RELOAD_PAUSES", (0.0, 0.01, 0.01))

@@ -266,7 +266,7 @@ async def test_coroutines_that_share_a_handle_share_its_failure_and_may_try_agai
     assert [info.identifier for info in server.loaded()] == ["chatty"]
 
 
-async def test_a_first_caller_who_leaves_makes_room_for_the_next(server: Emulator) -> None:
+async def test_a_cancelled_load_is_taken_over_by_the_next_caller(server: Emulator) -> None:
     async with lms.AsyncClient(server.address) as client:
         handle = client.llm.lazy_model("chatty", load_policy="new_instance")
         first, second = (asyncio.ensure_future(handle.respond("hello")) for _ in range(2))

@@ -51,9 +51,9 @@ def test_an_address_that_is_none_is_named(server: Server, ask: Invoke, url: str)
         ask(server.chat(allow_image_download=True), [HumanMessage([{"type": "image", "url": url}])])
 
 
-def test_what_is_no_picture_is_refused(server: Server, ask: Invoke) -> None:
+def test_what_is_not_an_image_is_rejected(server: Server, ask: Invoke) -> None:
     block = {**BLOCK, "base64": base64.b64encode(b"hello").decode()}
-    with pytest.raises(LMStudioValueError, match="picture"):
+    with pytest.raises(LMStudioValueError, match="not a JPEG, PNG or WebP image"):
         ask(server.chat(), [HumanMessage([block])])
 
 
