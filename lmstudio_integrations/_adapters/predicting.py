@@ -90,7 +90,10 @@ class Call(NamedTuple):
 
     def options(self) -> "PredictionOptions":
         """Return what goes with the request besides the prompt; a callback costs something for each token."""
-        options: PredictionOptions = {"config": self.config}
+        options: PredictionOptions = {
+            "config": self.config,
+            "check_response": False,
+        }  # the frameworks' parsers check it
         if self.values["preset"] is not None:
             options["preset"] = self.values["preset"]
         if self.values["on_prompt_progress"] is not None:

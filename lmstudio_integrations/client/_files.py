@@ -188,11 +188,12 @@ def renewed(dispatcher: Dispatcher[Any], history: WireHistory) -> Flow[WireHisto
             fresh[handle.identifier] = known.to_dict()
     if not fresh:
         return history
-    return WireHistory([_with_files(message, fresh) for message in history.messages])
-
-
-def _with_files(message: Mapping[str, Any], fresh: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {**message, "content": [fresh.get(part.get("identifier"), part) for part in message["content"]]}
+    return WireHistory(
+        [
+            {**message, "content": [fresh.get(part.get("identifier"), part) for part in message["content"]]}
+            for message in history.messages
+        ]
+    )
 
 
 def parse_document(

@@ -4,9 +4,9 @@ Threads share one limit, and the tasks of each event loop have their own: a thre
 wait for tasks of that loop.
 """
 
-from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 from lmstudio_integrations.client._binding import Binding
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
@@ -23,7 +23,8 @@ class _Ticket:
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
-        self.admitted = False
+        self.semaphore: asyncio.Semaphore | None = None
+        """What admitted it, until it ends."""
         self.ended = False
 
 
@@ -31,35 +32,24 @@ class Gates:
     """The limits of one server, on the I/O thread; those without operations are dropped."""
 
     def __init__(self) -> None:
-        self._semaphores: dict[Hashable, asyncio.Semaphore] = {}
-        self._tickets: Counter[Hashable] = Counter()
+        self._semaphores: WeakValueDictionary[Hashable, asyncio.Semaphore] = WeakValueDictionary()
 
     async def enter(self, ticket: _Ticket, most: int) -> None:
         """Wait until fewer than `most` operations run, and admit this one."""
         from asyncio import Semaphore  # noqa: PLC0415 - the I/O thread has loaded it
 
-        self._tickets[ticket.key] += 1
-        try:
-            await self._semaphores.setdefault(ticket.key, Semaphore(most)).acquire()
-        except BaseException:
-            self._drop(ticket)
-            raise
-        ticket.admitted = True
+        semaphore = self._semaphores.setdefault(ticket.key, Semaphore(most))
+        await semaphore.acquire()
+        ticket.semaphore = semaphore
         if ticket.ended:
             self.exit(ticket)
 
     def exit(self, ticket: _Ticket) -> None:
         """End an operation, and admit the next one."""
         ticket.ended = True
-        if ticket.admitted:
-            ticket.admitted = False
-            self._semaphores[ticket.key].release()
-            self._drop(ticket)
-
-    def _drop(self, ticket: _Ticket) -> None:
-        self._tickets[ticket.key] -= 1
-        if not self._tickets[ticket.key]:
-            del self._tickets[ticket.key], self._semaphores[ticket.key]
+        semaphore, ticket.semaphore = ticket.semaphore, None
+        if semaphore is not None:
+            semaphore.release()
 
 
 def in_gate(dispatcher: Dispatcher[Any], binding: Binding, most: int, work: Callable[[], Flow[T]]) -> Flow[T]:

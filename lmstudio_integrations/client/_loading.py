@@ -197,7 +197,7 @@ def check_config(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, l
     differences = {
         key.rpartition(".")[2]: (value, actual[key])
         for key, value in requested.items()
-        if key in actual and not _alike(actual[key], value)
+        if key in actual and actual[key] != value and not (_is_off(actual[key]) and _is_off(value))
     }
     if not differences:
         return
@@ -214,15 +214,9 @@ def _explain(info: Info, *, loaded: bool) -> str:
     return "is already loaded with other settings ({}); unload it first, load a new instance, or set on_config_mismatch"
 
 
-def _alike(actual: object, requested: object) -> bool:
-    """Whether two settings are equal; one that is off may have [any value](docs/protocol.md#value-encodings)."""
-    return actual == requested or (
-        is_object(actual) and is_object(requested) and _is_off(actual) and _is_off(requested)
-    )
-
-
-def _is_off(value: dict[str, Any]) -> bool:
-    return value.get("checked", value.get("enabled")) is False
+def _is_off(value: object) -> bool:
+    """Whether a setting is switched off; it may then have [any value](docs/protocol.md#value-encodings)."""
+    return is_object(value) and value.get("checked", value.get("enabled")) is False
 
 
 def milliseconds(ttl: float | None) -> int | None:

@@ -158,7 +158,9 @@ def context_use(dispatcher: Dispatcher[Any], binding: Binding, history: WireHist
 
 def tokenize(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[int]]]:
     """Return the tokens of each text."""
-    return (yield from _per_text(dispatcher, binding, "tokenize", texts, _token_ids))
+    return (
+        yield from _per_text(dispatcher, binding, "tokenize", texts, lambda result: _array(result["tokens"], {int}))
+    )
 
 
 def count_tokens(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[int]]:
@@ -243,10 +245,6 @@ def _token_count(result: Any) -> int:
     if not is_count(count):
         raise TypeError(f"expected a number of tokens; got {type(count).__name__}")
     return count
-
-
-def _token_ids(result: Any) -> list[int]:
-    return _array(result["tokens"], {int})
 
 
 def _vector(result: Any) -> list[float]:

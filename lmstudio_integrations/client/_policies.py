@@ -124,7 +124,8 @@ def _load_explicitly(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]
     try:
         return (yield from _load_or_wait(dispatcher, binding))
     except LMStudioServerError as error:
-        if not _is_denied(error):
+        denied = isinstance(error, LMStudioInsufficientResourcesError | LMStudioAuthenticationError)
+        if not denied and "permission" not in str(error).lower():
             raise
         identifier = yield from get_or_load(dispatcher, binding)
         models_of(dispatcher).warn_once(
@@ -254,11 +255,6 @@ def _check_load_timeout(dispatcher: Dispatcher[Any], model_key: str, elapsed: fl
             timeout_name="load_timeout",
             elapsed=elapsed,
         )
-
-
-def _is_denied(error: LMStudioServerError) -> bool:
-    denied = isinstance(error, LMStudioInsufficientResourcesError | LMStudioAuthenticationError)
-    return denied or "permission" in str(error).lower()
 
 
 def _ttl_ms(binding: Binding) -> int | None:

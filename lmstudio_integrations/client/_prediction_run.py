@@ -41,7 +41,6 @@ from lmstudio_integrations.types.results import (
     PredictionEvent,
     PredictionResult,
     PromptProgress,
-    ToolCallFailed,
 )
 from lmstudio_integrations.types.structured import json_object
 from lmstudio_integrations.types.tools import ToolCallRequestPart
@@ -444,19 +443,21 @@ class PredictionRun:
         """Build the result, or raise what the stop reason means."""
         assert self._call is not None, "a prediction ends after its request"
         self._call.set_ended()
-        reason = end.stats.get("stopReason")
-        if reason == "failed":
+        stop_reason = end.stats.get("stopReason")
+        if stop_reason == "failed":
             raise LMStudioPredictionError(f"{self._operation} error: the generation failed on the server")
-        if reason == "modelUnloaded":
+        if stop_reason == "modelUnloaded":
             raise unloaded_error(self._dispatcher, self._binding)
         if self._dispatcher.load_times:
             end.stats = {**end.stats, "modelLoadTimeSec": sum(self._dispatcher.load_times)}
             self._dispatcher.load_times.clear()
         if self.on_failed_call is not None:
             for call in self._accumulator.failed_calls:
-                self.on_failed_call(_failed_call(call))
+                reason = call.error.get("cause") or call.error.get("title") or "no reason given"
+                text = f"Failed to parse tool call request: {shortened(str(reason))}"
+                self.on_failed_call(LMStudioToolCallError(text, raw_content=call.raw_content))
         text = "".join(self._accumulator.text)
-        parsed = json_object(text) if self.structured and reason != "userStopped" else None
+        parsed = json_object(text) if self.structured and stop_reason != "userStopped" else None
         self._result = PredictionResult(
             content=text,
             reasoning_content="".join(self._accumulator.reasoning),
@@ -465,10 +466,3 @@ class PredictionRun:
             structured=parsed is not None,
             tool_call_requests=tuple(call.to_request() for call in self._accumulator.tool_calls),
         )
-
-
-def _failed_call(call: ToolCallFailed) -> LMStudioToolCallError:
-    reason = call.error.get("cause") or call.error.get("title") or "no reason given"
-    return LMStudioToolCallError(
-        f"Failed to parse tool call request: {shortened(str(reason))}", raw_content=call.raw_content
-    )

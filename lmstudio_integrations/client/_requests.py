@@ -149,13 +149,11 @@ def to_wire(history: History) -> WireHistory:
         wire = WireHistory.of(history)
     else:
         wire = WireHistory.of((history if isinstance(history, Chat) else Chat.from_history(history)).to_history())
-    if not any(_has_content(part) for message in wire.messages for part in message["content"]):
+    if not any(
+        part["type"] != "text" or part["text"].strip() for message in wire.messages for part in message["content"]
+    ):
         raise LMStudioValueError("the prompt is empty; say something to the model")
     return wire
-
-
-def _has_content(part: Mapping[str, Any]) -> bool:
-    return part["type"] != "text" or bool(part["text"].strip())
 
 
 def respond(

@@ -90,13 +90,8 @@ def _run_aside(coroutine: Coroutine[Any, Any, None]) -> None:
         running.result()
     except BaseException:
         with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(_cancel_all, loop)
+            loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
         raise
-
-
-def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
-    for task in asyncio.all_tasks(loop):
-        task.cancel()
 
 
 def _start(function: Callable[[], T]) -> "Future[T]":

@@ -48,7 +48,7 @@ class ServerModels:
     @cached_property
     def turns(self) -> Turns:
         """The turns of models that evict each other."""
-        return Turns(self._forget_pair)
+        return Turns(lambda one, other: self._pairs.pop(frozenset((one, other)), None))
 
     def record(self, kind: ModelKind, name: str | None, info: Mapping[str, Any]) -> None:
         """Record an instance that this process uses.
@@ -132,9 +132,6 @@ class ServerModels:
         """Return the models whose loads evict a model, or that its loads evict."""
         pairs = list(self._pairs)  # in one step: another thread may add one
         return sorted(key for pair in pairs if model_key in pair for key in pair if key != model_key)
-
-    def _forget_pair(self, one: str, other: str) -> None:
-        self._pairs.pop(frozenset((one, other)), None)
 
 
 def _put(cache: dict[Any, Any], key: object, value: object) -> None:

@@ -48,7 +48,12 @@ def with_format(
         if config.structured is not None:
             raise LMStudioValueError("give response_format or config['structured'], not both")
         config = config.merged(LlmPredictionConfig(structured=_wire_form(response_format)))
-    if check and config.structured is not None and not _is_pydantic(response_format):
+    # The schema of a pydantic class needs no check.
+    if (
+        check
+        and config.structured is not None
+        and not (isinstance(response_format, type) and issubclass(response_format, BaseModel))
+    ):
         _check(config.structured)
     return config
 
@@ -56,11 +61,6 @@ def with_format(
 def is_requested(config: LlmPredictionConfig) -> bool:
     """Return whether the response is to be structured."""
     return config.structured is not None and config.structured["type"] != "none"
-
-
-def _is_pydantic(response_format: object) -> bool:
-    """Return whether a format is a pydantic class, whose schema needs no check."""
-    return isinstance(response_format, type) and issubclass(response_format, BaseModel)
 
 
 def _wire_form(response_format: object) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Turns:
         on_no_eviction: Called with two models that do not evict each other any more.
     """
 
-    def __init__(self, on_no_eviction: Callable[[str, str], None]) -> None:
+    def __init__(self, on_no_eviction: Callable[[str, str], object]) -> None:
         self._on_no_eviction = on_no_eviction
         self._group: _Group | None = None
         self._previous: _Group | None = None

@@ -166,15 +166,13 @@ def is_pydantic(schema: object) -> bool:
 
 
 def response_settings(response_format: Any) -> dict[str, Any]:
-    """Return what makes the answer fit a format, OpenAI's dicts or a schema of any kind, by its wire key.
-
-    The native client checks answers that are asked for by name. Here the parsers do, and may want to see a wrong one.
+    """Return the settings that make the response fit a format: OpenAI's dicts or a schema of any kind.
 
     Raises:
         LMStudioValueError: If it is none of these.
     """
     structured = _structured(response_format)
-    return {"llm.prediction.structured": structured} if structured else {}
+    return {"structured": structured} if structured else {}
 
 
 def _structured(response_format: Any) -> dict[str, Any] | None:

@@ -178,8 +178,7 @@ class ChatLMStudio(Predicting, BaseChatModel):
             refuse_several(extras.get("n"))
             tools = _tools.openai_tools(extras.get("tools") or ())
             more = tool_settings(tools, extras.get("tool_choice"))
-            raw = _tools.response_settings(extras.get("response_format"))
-            more |= {"raw": {**(values["extra"] or {}), **raw}} if raw else {}
+            more |= _tools.response_settings(extras.get("response_format"))
         top = alternatives(values)
         if top is not None:
             more["log_probs"] = top or 1  # 0 might mean none at all

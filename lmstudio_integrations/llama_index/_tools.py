@@ -57,9 +57,7 @@ def response_format(output_cls: type[BaseModel]) -> dict[str, Any]:
 
 
 def response_settings(wanted: object) -> dict[str, Any]:
-    """Return what makes the answer fit a format, by its wire key: a pydantic class, a JSON schema, or OpenAI's dicts.
-
-    The native client checks answers that are asked for by name, with jsonschema. Here pydantic does, which takes more.
+    """Return the settings that make the response fit a format: a pydantic class, a JSON schema, or OpenAI's dicts.
 
     Raises:
         LMStudioValueError: If it is none of these.
@@ -71,7 +69,7 @@ def response_settings(wanted: object) -> dict[str, Any]:
             structured = wanted
         case _:
             structured = {"type": "json", "jsonSchema": _schema(wanted)}
-    return {"llm.prediction.structured": structured}
+    return {"structured": structured}
 
 
 def _schema(wanted: object) -> dict[str, Any]:

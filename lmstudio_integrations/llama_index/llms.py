@@ -359,8 +359,7 @@ class LMStudio(PickleMixin, Predicting, Structured):
                 parallel=extras.get("parallel_tool_calls") is not False,
                 names=original_names(offered),
             )
-            raw = _tools.response_settings(extras.get("response_format"))
-            more |= {"raw": {**(values["extra"] or {}), **raw}} if raw else {}
+            more |= _tools.response_settings(extras.get("response_format"))
         top = alternatives(values)
         if top is not None:
             more["log_probs"] = top

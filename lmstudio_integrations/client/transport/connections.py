@@ -179,7 +179,10 @@ class Connection:
         """Ping until the server answers, a second socket takes over, or no caller waits any more."""
         session, limit = current.session, SECOND_SOCKET_TIMEOUT
         pinged_at = time.monotonic()
-        while not await current.responds_to_ping(self._ping_timeout()):
+        connect_timeout = self._timeouts.get("connect_timeout")
+        # Half of a short `connect_timeout` is left for a second socket.
+        ping_timeout = PING_TIMEOUT if connect_timeout is None else min(PING_TIMEOUT, connect_timeout / 2)
+        while not await current.responds_to_ping(ping_timeout):
             session.unanswered_since = session.unanswered_since or pinged_at
             if not session.has_waiting:
                 self._retire()
@@ -190,11 +193,6 @@ class Connection:
         self._check = None
         session.resume(time.monotonic())
         current.flush()
-
-    def _ping_timeout(self) -> float:
-        """Return how long a ping may take: of a short `connect_timeout`, half is left for a second socket."""
-        limit = self._timeouts.get("connect_timeout")
-        return PING_TIMEOUT if limit is None else min(PING_TIMEOUT, limit / 2)
 
     async def _is_replaced(self, current: SocketSession, limit: float) -> bool:
         """Try a second socket while the first is silent; return whether the first is dropped."""
