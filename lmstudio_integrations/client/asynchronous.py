@@ -4,6 +4,7 @@ Every method runs a flow and awaits it; `sync.py` is the same for threads. Users
 """
 
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Self, cast, overload
 
@@ -31,6 +32,7 @@ from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._prediction_run import PredictionRun
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import History, PredictionOptions, Texts
+from lmstudio_integrations.client._retries import repeated
 from lmstudio_integrations.client.transport.discovery import locate
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import arun
@@ -248,8 +250,8 @@ class AsyncLLM(AsyncModelHandle):
         self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
     ) -> list[FileHandle]:
         """Upload images for a conversation with this model; see `LLM.prepare_images`."""
-        dispatcher = self._dispatcher.for_operation()
-        return await arun(_images.prepare_images(dispatcher, images, allow_private_hosts=allow_private_image_hosts))
+        upload = partial(_images.prepare_images, images=images, allow_private_hosts=allow_private_image_hosts)
+        return await arun(repeated(self._dispatcher, upload))
 
     async def complete(self, prompt: str, **options: Unpack[PredictionOptions]) -> PredictionResult:
         """Continue a text, without a chat template."""

@@ -4,6 +4,7 @@ Every method runs a flow and waits for it; `asynchronous.py` is the same for cor
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Self, cast, overload
 
@@ -30,6 +31,7 @@ from lmstudio_integrations.client._operations import prepare
 from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import TIMEOUTS, History, PredictionOptions, Texts
+from lmstudio_integrations.client._retries import repeated
 from lmstudio_integrations.client.transport.discovery import locate
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import run
@@ -209,8 +211,8 @@ class LLM(SyncModelHandle):
             LMStudioOSError: If a file cannot be read.
             LMStudioValueError: If it is not an image of a type that LM Studio supports.
         """
-        dispatcher = self._dispatcher.for_operation()
-        return run(_images.prepare_images(dispatcher, images, allow_private_hosts=allow_private_image_hosts))
+        upload = partial(_images.prepare_images, images=images, allow_private_hosts=allow_private_image_hosts)
+        return run(repeated(self._dispatcher, upload))
 
     def complete(self, prompt: str, **options: Unpack[PredictionOptions]) -> PredictionResult:
         """Continue a text, without a chat template."""
