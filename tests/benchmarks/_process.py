@@ -1,6 +1,6 @@
 """An emulator in a process of its own, and a bare asynchronous client for it.
 
-`python -m tests.benchmarks._process CATALOGUE` prints the address and serves until its input ends.
+`python -m tests.benchmarks._process CATALOG` prints the address and serves until its input ends.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ async def server(catalog: Path) -> AsyncIterator[Server]:
 
 
 class Line:
-    """One socket; answers find their way by kind and number."""
+    """One socket; responses are matched by type and id."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -76,21 +76,21 @@ class Line:
         self._reader = asyncio.create_task(self._read())
 
     async def call(self, endpoint: str, parameter: Any = None) -> dict[str, Any]:
-        """Call and return the answer."""
+        """Call and return the response."""
         number = next(self._ids)
         queue = self._expect("callId", number)
-        await self._say("rpcCall", endpoint, "callId", number, "parameter", parameter)
+        await self._send("rpcCall", endpoint, "callId", number, "parameter", parameter)
         return await self._next(queue)
 
     async def open(self, endpoint: str, parameter: Any = None) -> tuple[int, AsyncIterator[dict[str, Any]]]:
         """Open a channel; return its number and its frames up to the last."""
         number = next(self._ids)
         queue = self._expect("channelId", number)
-        await self._say("channelCreate", endpoint, "channelId", number, "creationParameter", parameter)
+        await self._send("channelCreate", endpoint, "channelId", number, "creationParameter", parameter)
         return number, self._frames(queue)
 
     async def cancel(self, number: int) -> None:
-        """Ask a channel to stop."""
+        """Cancel a channel."""
         await self.socket.send(json.dumps({"type": "channelSend", "channelId": number, "message": {"type": "cancel"}}))
 
     async def close(self) -> None:
@@ -103,7 +103,7 @@ class Line:
         self._waiting[kind, number] = queue
         return queue
 
-    async def _say(self, kind: str, endpoint: str, name: str, number: int, member: str, parameter: Any) -> None:
+    async def _send(self, kind: str, endpoint: str, name: str, number: int, member: str, parameter: Any) -> None:
         frame = {"type": kind, "endpoint": endpoint, name: number}
         await self.socket.send(json.dumps(frame if parameter is None else frame | {member: parameter}))
 
@@ -148,7 +148,7 @@ class Line:
 
 @asynccontextmanager
 async def line(address: str, namespace: str, client: str) -> AsyncIterator[Line]:
-    """Open a socket and be let in."""
+    """Open a socket and authenticate."""
     async with connect(f"ws://{address}/{namespace}", compression=None, max_size=None, ping_interval=None) as socket:
         await socket.send(json.dumps({"authVersion": 1, "clientIdentifier": client, "clientPasskey": client}))
         assert json.loads(await socket.recv()) == {"success": True}
@@ -159,7 +159,7 @@ async def line(address: str, namespace: str, client: str) -> AsyncIterator[Line]
             await opened.close()
 
 
-def asking(model: str, text: str) -> dict[str, Any]:
+def predict_parameter(model: str, text: str) -> dict[str, Any]:
     """Return what opens a prediction."""
     return {
         "modelSpecifier": {"type": "query", "query": {"identifier": model}},

@@ -13,9 +13,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks._process import Line, asking, line, server
+from tests.benchmarks._process import Line, line, predict_parameter, server
 
-CATALOGUE = Path(__file__).with_suffix(".toml")
+CATALOG = Path(__file__).with_suffix(".toml")
 LAZY_WORDS = 20_000
 
 
@@ -27,7 +27,7 @@ async def main() -> int:
     parser.add_argument("--words", type=int, default=50, help="per prediction")
     options = parser.parse_args()
     text = " ".join(f"w{number}" for number in range(options.words))
-    async with server(CATALOGUE) as process, AsyncExitStack() as stack:
+    async with server(CATALOG) as process, AsyncExitStack() as stack:
         lines = [
             await stack.enter_async_context(line(process.address, "llm", f"guest:{number}"))
             for number in range(options.connections)
@@ -36,18 +36,18 @@ async def main() -> int:
         lazy = await stack.enter_async_context(line(process.address, "llm", "guest:lazy"))
         lazy_text = " ".join(f"w{number}" for number in range(LAZY_WORDS))
         lazy.socket.transport.pause_reading()
-        _, lazy_frames = await lazy.open("predict", asking("fast", lazy_text))
+        _, lazy_frames = await lazy.open("predict", predict_parameter("fast", lazy_text))
         started, cpu = time.perf_counter(), process.cpu_seconds
         opened = [
-            await lines[number % len(lines)].open("predict", asking("steady", text))
+            await lines[number % len(lines)].open("predict", predict_parameter("steady", text))
             for number in range(options.predictions)
         ]
         reading = asyncio.gather(*(read(frames) for _, frames in opened))
         peak = await most_at_once(lines[0], options.predictions)
-        answers = await reading
+        responses = await reading
         seconds, cpu = time.perf_counter() - started, process.cpu_seconds - cpu
         lazy.socket.transport.resume_reading()
-        lost = sum(answer != text for answer in answers)
+        lost = sum(response != text for response in responses)
         lazy_lost = await read(lazy_frames) != lazy_text
         warnings = sum(each.warnings for each in [*lines, lazy])
         print(f"connections                {len(lines)}")
@@ -56,35 +56,35 @@ async def main() -> int:
         print(
             f"server's computing time    {cpu:.1f} s, {cpu / options.predictions / options.words * 1e6:.0f} µs a word"
         )
-        print(f"answers with a gap         {lost}")
-        print(f"the slow reader's answer   {'has a gap' if lazy_lost else 'complete'}, {LAZY_WORDS} words")
+        print(f"responses with a gap         {lost}")
+        print(f"the slow reader's response  {'has a gap' if lazy_lost else 'complete'}, {LAZY_WORDS} words")
         print(f"warnings                   {warnings}")
         return int(lost > 0 or lazy_lost or warnings > 0 or peak < options.predictions)
 
 
-async def most_at_once(probe: Line, wanted: int) -> int:
-    """Return how many predictions the server has at once at most, looking until there are as many as wanted."""
+async def most_at_once(probe: Line, requested: int) -> int:
+    """Return how many predictions the server has at once at most, looking until there are as many as requested."""
     peak = 0
     parameter: dict[str, Any] = {
         "specifier": {"type": "query", "query": {"identifier": "steady"}},
         "throwIfNotFound": True,
     }
     while True:
-        answer = await probe.call("getInstanceProcessingState", parameter)
-        queued = int(answer["result"]["queued"])
-        if queued < peak or peak >= wanted:
+        response = await probe.call("getInstanceProcessingState", parameter)
+        queued = int(response["result"]["queued"])
+        if queued < peak or peak >= requested:
             return peak
         peak = queued
 
 
 async def read(frames: AsyncIterator[dict[str, Any]]) -> str:
     """Return the text of a prediction."""
-    pieces: list[str] = []
+    fragments: list[str] = []
     async for frame in frames:
         message = frame.get("message", {})
         if message.get("type") == "fragment":
-            pieces.append(message["fragment"]["content"])
-    return "".join(pieces)
+            fragments.append(message["fragment"]["content"])
+    return "".join(fragments)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "bench"
 
-_UNWANTED = {"VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE", "LMSTUDIO_HOST", "LM_API_TOKEN", "LMSTUDIO_API_TOKEN"}
+_REMOVED = {"VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE", "LMSTUDIO_HOST", "LM_API_TOKEN", "LMSTUDIO_API_TOKEN"}
 
 
 def prepare() -> Path:
@@ -25,8 +25,8 @@ def prepare() -> Path:
     python = FOLDER / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not python.exists():
         _run([uv, "venv", "--quiet", "--python", sys.executable, str(FOLDER)])
-    wanted = ["--editable", ".[langchain,llama-index]", "--group", "bench"]
-    _run([uv, "pip", "install", "--quiet", "--python", str(python), *wanted])
+    requested = ["--editable", ".[langchain,llama-index]", "--group", "bench"]
+    _run([uv, "pip", "install", "--quiet", "--python", str(python), *requested])
     return python
 
 
@@ -35,7 +35,7 @@ def variables() -> dict[str, str]:
 
     Bytecode is kept, in a folder of its own: without it, imports would be measured with the compiler.
     """
-    kept = {name: value for name, value in os.environ.items() if name not in _UNWANTED}
+    kept = {name: value for name, value in os.environ.items() if name not in _REMOVED}
     return {**kept, "PYTHONPYCACHEPREFIX": str(FOLDER / "pycache")}
 
 

@@ -44,7 +44,7 @@ class Importer:
         self._python = python
         self._statements = STATEMENTS[role]
         self.cases: list[str] = list(self._statements)
-        """What it can be asked to measure."""
+        """What it can measure."""
 
     def measure(self, case: str) -> float:
         """Import once and return the milliseconds."""

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 Measure: TypeAlias = Callable[[], float]
-"""Runs a case once and returns its figure, in the unit of its row."""
+"""Runs a case once and returns its value, in the unit of its row."""
 
 Cases: TypeAlias = dict[str, Measure]
 
-PATIENCE = 1.0
-"""Seconds after which a server that was not told that a client has left never will be."""
+NOTICE_TIMEOUT = 1.0
+"""Seconds after which a server is taken never to notice a cancellation."""
 
 
 def per_token(run: Callable[[], object], tokens: int) -> Measure:
@@ -32,33 +32,33 @@ def microseconds(run: Callable[[], object], calls: int) -> Measure:
     return lambda: _cpu(lambda: _repeat(run, calls)) / calls * 1e6
 
 
-def departure(address: str, leave: Callable[[], float]) -> Measure:
-    """Measure milliseconds until the server knows that an answer was left; infinite if it is never told.
+def cancellation(address: str, cancel: Callable[[], float]) -> Measure:
+    """Measure milliseconds until the server notices a cancellation; infinite if it never does.
 
     Args:
         address: The server.
-        leave: Takes the beginning of an answer, leaves, and returns when it did so.
+        cancel: Reads the beginning of a response, cancels it, and returns when it did so.
     """
 
     def measure() -> float:
         connection = http.client.HTTPConnection(address)
         try:
-            _departed(connection)
-            left, given_up = leave(), time.monotonic() + PATIENCE
-            while (told := _departed(connection)) is None:
+            _cancelled_at(connection)
+            cancelled, given_up = cancel(), time.monotonic() + NOTICE_TIMEOUT
+            while (noticed := _cancelled_at(connection)) is None:
                 if time.monotonic() > given_up:
                     return math.inf
-            return (told - left) * 1e3
+            return (noticed - cancelled) * 1e3
         finally:
             connection.close()
 
     return measure
 
 
-def _departed(connection: http.client.HTTPConnection) -> float | None:
-    connection.request("GET", "/departed")
-    told: float | None = json.load(connection.getresponse())
-    return told
+def _cancelled_at(connection: http.client.HTTPConnection) -> float | None:
+    connection.request("GET", "/cancelled")
+    noticed: float | None = json.load(connection.getresponse())
+    return noticed
 
 
 def _cpu(run: Callable[[], object]) -> float:
@@ -73,11 +73,11 @@ def _repeat(run: Callable[[], object], times: int) -> None:
         run()
 
 
-def expect(got: int, wanted: int) -> None:
-    """Check that nothing was left out: a program that loses tokens would be the fastest.
+def expect(count: int, expected: int) -> None:
+    """Check that nothing is missing: a program that loses tokens would be the fastest.
 
     Raises:
-        ValueError: If too little came.
+        ValueError: If something is missing.
     """
-    if got < wanted:
-        raise ValueError(f"{got} came of {wanted}")
+    if count < expected:
+        raise ValueError(f"received {count} of {expected}")

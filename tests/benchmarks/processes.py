@@ -76,13 +76,13 @@ class Worker(Process):
     def __init__(self, python: Path, program: str, address: str) -> None:
         super().__init__(python, "tests.benchmarks.worker", program, address)
         self.cases: list[str] = json.loads(self.read())
-        """What it can be asked to measure."""
+        """What it can measure."""
 
     def measure(self, case: str) -> float:
-        """Run a case once and return its figure."""
+        """Run a case once and return its value."""
         self.write(case)
-        figure: float = json.loads(self.read())
-        return figure
+        value: float = json.loads(self.read())
+        return value
 
 
 def _pipe(pipe: IO[str] | None) -> IO[str]:

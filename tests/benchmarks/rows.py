@@ -42,11 +42,11 @@ class Row:
         group: Whose it is.
         title: What it is about.
         case: What the programs call it.
-        unit: The unit of all its figures.
+        unit: The unit of all its values.
         target: What ours should not be above, on the machine of the targets; `None` is the floor itself.
         known: What the floor and the peers needed on that machine, by role; it tells how fast this machine is.
-        over: The case by whose figure each is divided, for rows that compare.
-        scales: Whether the figures grow on a slower machine.
+        over: The case by whose value each is divided, for rows that compare.
+        scales: Whether the values grow on a slower machine.
     """
 
     group: Group
@@ -70,8 +70,8 @@ def _native() -> list[Row]:
         Row("native", "async stream paced at 200 tokens/s", "apaced", token, 95),
         Row("native", "1,000 embeddings of 768 floats", "embed", "ms", 55, {"official SDK": 384}),
         Row("native", "a token of 16,000 over one of 1,000", "long", "times", None, over="stream", scales=False),
-        Row("native", "left early until the server knows", "leave", "ms", 1, scales=False),
-        Row("native", "async, left early until the server knows", "aleave", "ms", 1, scales=False),
+        Row("native", "cancelled until the server notices", "cancel", "ms", 1, scales=False),
+        Row("native", "async, cancelled until the server notices", "acancel", "ms", 1, scales=False),
     ]
 
 
@@ -89,8 +89,8 @@ def _langchain() -> list[Row]:
         Row("langchain", "astream paced at 200 tokens/s", "apaced", token, 150, {"Ollama": 342}),
         Row("langchain", "1,000 embeddings of 768 floats", "embed", "ms", 60, embed),
         Row("langchain", "a token of 16,000 over one of 1,000", "long", "times", None, over="stream", scales=False),
-        Row("langchain", "left early until the server knows", "leave", "ms", 1, scales=False),
-        Row("langchain", "async, left early until the server knows", "aleave", "ms", 1, scales=False),
+        Row("langchain", "cancelled until the server notices", "cancel", "ms", 1, scales=False),
+        Row("langchain", "async, cancelled until the server notices", "acancel", "ms", 1, scales=False),
         Row("langchain", "construct", "construct", "µs", 50, {"Ollama": 30600}),
     ]
 
@@ -109,8 +109,8 @@ def _llama_index() -> list[Row]:
         Row("llama_index", "structured streaming, 1,000 tokens", "structured", token, 50, {FLOOR: 250}),
         Row("llama_index", "1,000 embeddings of 768 floats", "embed", "ms", 65, embed),
         Row("llama_index", "a token of 16,000 over one of 1,000", "long", "times", None, over="stream", scales=False),
-        Row("llama_index", "left early until the server knows", "leave", "ms", 1, scales=False),
-        Row("llama_index", "async, left early until the server knows", "aleave", "ms", 1, scales=False),
+        Row("llama_index", "cancelled until the server notices", "cancel", "ms", 1, scales=False),
+        Row("llama_index", "async, cancelled until the server notices", "acancel", "ms", 1, scales=False),
         Row("llama_index", "construct", "construct", "µs", 50),
     ]
 

@@ -1,4 +1,4 @@
-"""What the scripted server says: the name of the model says what its answer is, the same over every protocol.
+"""What the scripted server sends: the name of the model determines the response, the same over every protocol.
 
 `burst-1000` is a thousand tokens, as fast as they can be read; `paced-200` two hundred, one every 5 ms; `json-1000` a
 JSON object; `vector` embeds. Both ends of a benchmark know this module, so that programs can check what they got.
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 PACE = 0.005
-"""Seconds between two tokens of a paced answer: 200 tokens a second."""
+"""Seconds between two tokens of a paced response: 200 tokens a second."""
 
 DIMENSIONS = 768
 
@@ -16,12 +16,12 @@ _WORDS = (" the", " sky", " is", " blue", " because", " short", " waves", " scat
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a model answers.
+class Response:
+    """The response of a model.
 
     Attributes:
-        tokens: The pieces.
-        gap: Seconds between them.
+        tokens: The tokens.
+        gap: Seconds between two tokens.
     """
 
     tokens: tuple[str, ...]
@@ -29,18 +29,18 @@ class Answer:
 
 
 @lru_cache(maxsize=32)
-def answer_of(model: str) -> Answer:
-    """Return what a model answers."""
+def response_of(model: str) -> Response:
+    """Return the response of a model."""
     kind, _, length = model.partition("-")
     count = int(length or 1)
     tokens = _json_tokens(count) if kind == "json" else tuple(_WORDS[i % len(_WORDS)] for i in range(count))
-    return Answer(tokens, PACE if kind == "paced" else 0.0)
+    return Response(tokens, PACE if kind == "paced" else 0.0)
 
 
 def _json_tokens(count: int) -> tuple[str, ...]:
-    """Return an object of one list of texts, in so many pieces."""
-    pieces = (_WORDS[i % len(_WORDS)] + ('","' if i % 10 == 9 else "") for i in range(count - 2))
-    return '{"lines":["', *pieces, '"]}'
+    """Return an object of one list of strings, in so many tokens."""
+    chunks = (_WORDS[i % len(_WORDS)] + ('","' if i % 10 == 9 else "") for i in range(count - 2))
+    return '{"lines":["', *chunks, '"]}'
 
 
 @lru_cache(maxsize=1)

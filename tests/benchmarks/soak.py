@@ -22,9 +22,9 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 
 from tests.benchmarks import soak_client
-from tests.benchmarks._process import STACK, Line, Server, StuckError, asking, line, server
+from tests.benchmarks._process import STACK, Line, Server, StuckError, line, predict_parameter, server
 
-CATALOGUE = Path(__file__).with_suffix(".toml")
+CATALOG = Path(__file__).with_suffix(".toml")
 CLIENTS = 24
 GROWTH_ALLOWED = 8 * 1024 * 1024
 """Bytes by which the last quarter of the run may need more than the second; the first warms up."""
@@ -43,38 +43,40 @@ async def ends_of(frames: AsyncIterator[dict[str, Any]]) -> tuple[str, str | Non
 
 
 async def predict(address: str, client: str, dice: random.Random) -> None:
-    """Ask for answers of all kinds, several at once."""
+    """Request responses of all kinds, several at once."""
     async with line(address, "llm", client) as me:
         words = ["hello", "tool", "error", "odd"]
-        opened = [await me.open("predict", asking("chat", dice.choice(words))) for _ in range(dice.randint(1, 5))]
+        opened = [
+            await me.open("predict", predict_parameter("chat", dice.choice(words))) for _ in range(dice.randint(1, 5))
+        ]
         for end in await asyncio.gather(*(ends_of(frames) for _, frames in opened)):
             assert end in {("channelClose", "success"), ("channelError", "fragment")}, end
 
 
 async def cancel(address: str, client: str, dice: random.Random) -> None:
-    """Stop an answer somewhere."""
+    """Cancel a response somewhere."""
     async with line(address, "llm", client) as me:
-        number, frames = await me.open("predict", asking("chat", dice.choice(["stall", "hello " * 50])))
+        number, frames = await me.open("predict", predict_parameter("chat", dice.choice(["stall", "hello " * 50])))
         for _ in range(dice.randint(0, 3)):
             await anext(frames)
         await me.cancel(number)
         assert (await ends_of(frames))[0] == "channelClose"
 
 
-async def leave(address: str, client: str, dice: random.Random) -> None:
-    """Go away in the middle of answers, with others still in the queue."""
+async def disconnect(address: str, client: str, dice: random.Random) -> None:
+    """Disconnect in the middle of responses, with others still in the queue."""
     async with line(address, "llm", client) as me:
         for _ in range(dice.randint(1, 30)):
-            _, frames = await me.open("predict", asking("chat", "stall"))
+            _, frames = await me.open("predict", predict_parameter("chat", "stall"))
         if dice.random() < 0.5:
             me.socket.transport.abort()
         del frames
 
 
 async def suffer(address: str, client: str, dice: random.Random) -> None:
-    """Ask for an answer during which the line breaks."""
+    """Request a response during which the connection breaks."""
     async with line(address, "llm", client) as me:
-        _, frames = await me.open("predict", asking("chat", dice.choice(["drop", "half", "corrupt"])))
+        _, frames = await me.open("predict", predict_parameter("chat", dice.choice(["drop", "half", "corrupt"])))
         with contextlib.suppress(ConnectionClosed, ConnectionError):
             await ends_of(frames)
 
@@ -87,7 +89,7 @@ async def load(address: str, client: str, dice: random.Random) -> None:
         else:
             _, frames = await me.open("loadModel", {"modelKey": "brief", "ttlMs": 50, "loadConfigStack": STACK})
         assert (await ends_of(frames))[0] == "channelClose"
-        await ends_of((await me.open("predict", asking("brief", "hello")))[1])
+        await ends_of((await me.open("predict", predict_parameter("brief", "hello")))[1])
         await me.call("unloadModel", {"identifier": "brief"})
 
 
@@ -95,7 +97,7 @@ async def crash(address: str, client: str, dice: random.Random) -> None:
     """Use a model that crashes."""
     async with line(address, "llm", client) as me:
         await ends_of((await me.open("getOrLoad", {"identifier": "fragile", "loadConfigStack": STACK}))[1])
-        assert (await ends_of((await me.open("predict", asking("fragile", "x")))[1]))[0] in {
+        assert (await ends_of((await me.open("predict", predict_parameter("fragile", "x")))[1]))[0] in {
             "channelError",
             "channelClose",
         }
@@ -112,12 +114,12 @@ async def give_up(address: str, client: str, dice: random.Random) -> None:
 
 
 async def embed(address: str, client: str, dice: random.Random) -> None:
-    """Ask for many vectors at once."""
+    """Request many vectors at once."""
     async with line(address, "embedding", client) as me:
         specifier = {"type": "query", "query": {"identifier": "vectors"}}
         parameter = {"modelSpecifier": specifier, "inputString": "some words " * dice.randint(1, 50)}
-        answers = await asyncio.gather(*(me.call("embedString", parameter) for _ in range(20)))
-        assert all(len(answer["result"]["embedding"]) == 768 for answer in answers)
+        responses = await asyncio.gather(*(me.call("embedString", parameter) for _ in range(20)))
+        assert all(len(response["result"]["embedding"]) == 768 for response in responses)
 
 
 async def upload(address: str, client: str, dice: random.Random) -> None:
@@ -140,7 +142,7 @@ async def talk_nonsense(address: str, client: str, dice: random.Random) -> None:
 DEEDS: dict[Deed, int] = {
     predict: 10,
     cancel: 5,
-    leave: 3,
+    disconnect: 3,
     suffer: 3,
     load: 4,
     crash: 2,
@@ -172,8 +174,8 @@ async def watch(process: Server, until: float) -> list[int]:
 async def is_idle(me: Line) -> bool:
     """Return whether the server has nothing to do."""
     specifier = {"type": "query", "query": {"identifier": "chat"}}
-    answer = await me.call("getInstanceProcessingState", {"specifier": specifier, "throwIfNotFound": True})
-    return bool(answer["result"] == {"status": "idle", "queued": 0})
+    response = await me.call("getInstanceProcessingState", {"specifier": specifier, "throwIfNotFound": True})
+    return bool(response["result"] == {"status": "idle", "queued": 0})
 
 
 def main() -> int:
@@ -191,7 +193,7 @@ def main() -> int:
 async def soak_server(minutes: float, seed: int) -> int:
     """Soak the emulator; return the status of the process."""
     done: Counter[str] = Counter()
-    async with server(CATALOGUE) as process:
+    async with server(CATALOG) as process:
         until = time.monotonic() + minutes * 60
         lives = [
             live(process.address, str(number), random.Random(seed + number), until, done) for number in range(CLIENTS)

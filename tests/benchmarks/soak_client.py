@@ -1,6 +1,6 @@
 """The client's half of the soak: every interface of the package, for minutes, through proxies that misbehave.
 
-Each caller asks the server to repeat a text that nobody else sends, and compares. Called by `soak.py`.
+Each caller makes the server repeat a text that nobody else sends, and compares. Called by `soak.py`.
 """
 
 import gc

@@ -44,8 +44,8 @@ CHAT_MODELS, EMBEDDING_MODELS = ("chat-0", "chat-1"), ("vectors-0", "vectors-1")
 STEP = 1.0
 """Seconds after which a model is unloaded."""
 
-_REFUSE_EVERY, _RESTART_EVERY = 5, 20
-"""Steps after which a port refuses connections for one step, and the server restarts without its models."""
+_REJECT_EVERY, _RESTART_EVERY = 5, 20
+"""Steps after which a port rejects connections for one step, and the server restarts without its models."""
 
 _FROZEN = 2.0
 """Seconds after which a frozen host thaws, at the latest."""
@@ -101,7 +101,7 @@ FAULTS: dict[str, tuple[Action, ...]] = {
     "last packet": (*_OF_FRAMES, replace(without_content)),
     "end": (*_OF_FRAMES, drop),
 }
-"""What may happen at each point. Left out is what no client can notice: a fragment that is lost, or comes twice."""
+"""The faults at each point, except those that no client can notice: a lost or duplicated fragment."""
 
 
 class MisbehavingProxy(Proxy):
@@ -147,8 +147,8 @@ class _Host:
         with contextlib.suppress(LMStudioModelLoadError):  # it may have been unloaded meanwhile
             self._server.unload(self._dice.choice([*CHAT_MODELS, *EMBEDDING_MODELS]))
 
-    def refuse(self) -> None:
-        """Let one port refuse connections."""
+    def reject(self) -> None:
+        """Let one port reject connections."""
         self._dice.choice(self.proxies).refuse()
 
     def accept(self) -> None:
@@ -181,8 +181,8 @@ def main() -> None:
             step += 1
             host.unload()
             host.accept()
-            if step % _REFUSE_EVERY == 0:
-                host.refuse()
+            if step % _REJECT_EVERY == 0:
+                host.reject()
             if step % _RESTART_EVERY == 0:
                 host.restart()
 

@@ -1,6 +1,6 @@
 """The process of one measured program: `python -m tests.benchmarks.worker PROGRAM ADDRESS`.
 
-It prints the names of its cases as a JSON list, then reads names of cases and prints a figure for each.
+It prints the names of its cases as a JSON list, then reads names of cases and prints a value for each.
 """
 
 import importlib
@@ -11,7 +11,7 @@ from tests.benchmarks.meter import Cases
 
 
 def main(program: str, address: str) -> None:
-    """Measure what is asked for until the input ends."""
+    """Measure what is requested until the input ends."""
     cases: Cases = importlib.import_module(f"tests.benchmarks.programs.{program}").cases(address)
     print(json.dumps(list(cases)), flush=True)
     for line in sys.stdin:

@@ -28,8 +28,8 @@ def program(make: Callable[[str], BaseChatModel], embeds: Mapping[str, Embed]) -
     return Program(
         stream=stream,
         astream=astream,
-        ask=lambda model: models[model].invoke(prompt),
-        aask=lambda model: models[model].ainvoke(prompt),
+        respond=lambda model: models[model].invoke(prompt),
+        arespond=lambda model: models[model].ainvoke(prompt),
         embeds=embeds,
         make=lambda: make("burst-1"),
         runner=asyncio.Runner(),

@@ -11,7 +11,7 @@ from tests.benchmarks.programs._parts import MODELS, PROMPT, Embed, Program
 
 
 class Poem(BaseModel):
-    """What the structured answer is an instance of."""
+    """The class of the structured response."""
 
     lines: list[str]
 
@@ -22,7 +22,7 @@ def program(make: Callable[[str], LLM], embeds: Mapping[str, Embed], *, structur
     Args:
         make: Construct the model for a name.
         embeds: Ways to embed, by what tells them apart.
-        structured: Whether it can stream a structured answer from the scripted server.
+        structured: Whether it can stream a structured response from the scripted server.
     """
     models = {name: make(name) for name in (*MODELS, "json-1000")}
     prompt = [ChatMessage(PROMPT)]
@@ -31,12 +31,12 @@ def program(make: Callable[[str], LLM], embeds: Mapping[str, Embed], *, structur
         return models[model].stream_chat(prompt)
 
     async def astream(model: str) -> AsyncIterator[object]:
-        answer = await models[model].astream_chat(prompt)
+        response = await models[model].astream_chat(prompt)
         try:
-            async for chunk in answer:
+            async for chunk in response:
                 yield chunk
         finally:
-            await answer.aclose()
+            await response.aclose()
 
     def instances(model: str) -> Iterator[object]:
         return models[model].stream_structured_predict(Poem, PromptTemplate(PROMPT))
@@ -44,8 +44,8 @@ def program(make: Callable[[str], LLM], embeds: Mapping[str, Embed], *, structur
     return Program(
         stream=stream,
         astream=astream,
-        ask=lambda model: models[model].chat(prompt),
-        aask=lambda model: models[model].achat(prompt),
+        respond=lambda model: models[model].chat(prompt),
+        arespond=lambda model: models[model].achat(prompt),
         embeds=embeds,
         make=lambda: make("burst-1"),
         structured=instances if structured else None,

@@ -1,4 +1,4 @@
-"""What programs have in common: from the few things that each can do to the cases that are measured."""
+"""From the few things that each program can do to the cases that are measured."""
 
 import asyncio
 import time
@@ -6,20 +6,20 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass
 from typing import Any
 
-from tests.benchmarks.meter import Cases, Measure, departure, expect, microseconds, milliseconds, per_token
-from tests.benchmarks.script import DIMENSIONS, answer_of
+from tests.benchmarks.meter import Cases, Measure, cancellation, expect, microseconds, milliseconds, per_token
+from tests.benchmarks.script import DIMENSIONS, response_of
 
 PROMPT = "Why is the sky blue?"
 MODELS = ("burst-1", "burst-100", "burst-1000", "burst-16000", "paced-200")
 _AFTERMATH = 0.2
-"""Seconds for which the loop still runs after an answer was left, as it would in a program that goes on."""
+"""Seconds for which the loop runs on after a cancellation, as it does in a program that goes on."""
 
 TEXTS = ["Short waves scatter more than long ones."] * 1000
 
 Stream = Callable[[str], Iterable[object]]
 AsyncStream = Callable[[str], AsyncIterable[object]]
-Ask = Callable[[str], object]
-AsyncAsk = Callable[[str], Awaitable[object]]
+Respond = Callable[[str], object]
+AsyncRespond = Callable[[str], Awaitable[object]]
 Embed = Callable[[list[str]], Sequence[Sequence[float]]]
 Make = Callable[[], object]
 
@@ -29,20 +29,20 @@ class Program:
     """What a program can do; each takes the name of a model.
 
     Attributes:
-        stream: Return an answer, one item per token at least.
+        stream: Return a response, at least one item per token.
         astream: The same in an event loop.
-        ask: Return an answer in one piece.
-        aask: The same in an event loop.
-        embeds: Ways to return the vectors of texts, by what tells them apart; `""` needs no telling.
+        respond: Return a non-streaming response.
+        arespond: The same in an event loop.
+        embeds: Ways to return the vectors of texts, by the name of the variant; `""` is the only or usual one.
         make: Construct the object that a user constructs.
-        structured: Return an answer that is a JSON object, as instances of a class that are filled more and more.
+        structured: Return a JSON object as instances of a class that are filled more and more.
         runner: The event loop of all that is asynchronous.
     """
 
     stream: Stream
     astream: AsyncStream
-    ask: Ask
-    aask: AsyncAsk
+    respond: Respond
+    arespond: AsyncRespond
     embeds: Mapping[str, Embed]
     make: Make | None = None
     structured: Stream | None = None
@@ -55,11 +55,11 @@ class Program:
             **self._bursts(runner),
             "paced": per_token(lambda: _consume(stream, "paced-200"), 200),
             "apaced": per_token(lambda: runner.run(self._aconsume("paced-200")), 200),
-            "leave": departure(address, self._leave),
-            "aleave": departure(address, lambda: runner.run(self._aleave())),
+            "cancel": cancellation(address, self._cancel),
+            "acancel": cancellation(address, lambda: runner.run(self._acancel())),
         }
-        for told_apart, embed in self.embeds.items():
-            cases[f"embed{told_apart}"] = _embedding(embed)
+        for variant, embed in self.embeds.items():
+            cases[f"embed{variant}"] = _embedding(embed)
         if self.make is not None:
             cases["construct"] = microseconds(self.make, 100)
         if self.structured is not None:
@@ -72,10 +72,10 @@ class Program:
             "stream": per_token(lambda: _consume(stream, "burst-1000"), 1000),
             "astream": per_token(lambda: runner.run(self._aconsume("burst-1000")), 1000),
             "long": per_token(lambda: _consume(stream, "burst-16000"), 16000),
-            "whole": per_token(lambda: self.ask("burst-1000"), 1000),
-            "awhole": per_token(lambda: runner.run(_coroutine(self.aask("burst-1000"))), 1000),
-            "one": milliseconds(lambda: self.ask("burst-1"), 100),
-            "aone": milliseconds(lambda: runner.run(self._ask_often()), per=100),
+            "whole": per_token(lambda: self.respond("burst-1000"), 1000),
+            "awhole": per_token(lambda: runner.run(_coroutine(self.arespond("burst-1000"))), 1000),
+            "one": milliseconds(lambda: self.respond("burst-1"), 100),
+            "aone": milliseconds(lambda: runner.run(self._respond_often()), per=100),
             "many": per_token(lambda: runner.run(self._at_once()), 200 * 100),
         }
 
@@ -83,37 +83,37 @@ class Program:
         count = 0
         async for _ in self.astream(model):
             count += 1
-        expect(count, len(answer_of(model).tokens))
+        expect(count, len(response_of(model).tokens))
 
-    async def _ask_often(self) -> None:
+    async def _respond_often(self) -> None:
         for _ in range(100):
-            await self.aask("burst-1")
+            await self.arespond("burst-1")
 
     async def _at_once(self) -> None:
         await asyncio.gather(*(self._aconsume("burst-100") for _ in range(200)))
 
-    def _leave(self) -> float:
-        answer: Any = self.stream("paced-200")
-        pieces = iter(answer)
+    def _cancel(self) -> float:
+        response: Any = self.stream("paced-200")
+        chunks = iter(response)
         for _ in range(3):
-            next(pieces)
-        left = time.monotonic()
-        answer.close()
-        return left
+            next(chunks)
+        cancelled = time.monotonic()
+        response.close()
+        return cancelled
 
-    async def _aleave(self) -> float:
-        answer: Any = self.astream("paced-200")
-        pieces = aiter(answer)
+    async def _acancel(self) -> float:
+        response: Any = self.astream("paced-200")
+        chunks = aiter(response)
         for _ in range(3):
-            await anext(pieces)
-        left = time.monotonic()
-        await answer.aclose()
+            await anext(chunks)
+        cancelled = time.monotonic()
+        await response.aclose()
         await asyncio.sleep(_AFTERMATH)
-        return left
+        return cancelled
 
 
 def _consume(stream: Stream, model: str) -> None:
-    expect(sum(1 for _ in stream(model)), len(answer_of(model).tokens))
+    expect(sum(1 for _ in stream(model)), len(response_of(model).tokens))
 
 
 async def _coroutine(awaitable: Awaitable[object]) -> object:

@@ -11,11 +11,11 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 
 from tests.benchmarks.meter import Cases
 from tests.benchmarks.programs._langchain import program
-from tests.benchmarks.script import answer_of, vector
+from tests.benchmarks.script import response_of, vector
 
 
 class Floor(BaseChatModel):
-    """Does nothing but what LangChain asks of a model."""
+    """Implements only what LangChain requires of a model."""
 
     model: str
 
@@ -30,7 +30,7 @@ class Floor(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        message = AIMessage("".join(answer_of(self.model).tokens))
+        message = AIMessage("".join(response_of(self.model).tokens))
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     async def _agenerate(
@@ -49,7 +49,7 @@ class Floor(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        for token in answer_of(self.model).tokens:
+        for token in response_of(self.model).tokens:
             chunk = ChatGenerationChunk(message=AIMessageChunk(content=token))
             if run_manager is not None:
                 run_manager.on_llm_new_token(token, chunk=chunk)
@@ -62,7 +62,7 @@ class Floor(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        for token in answer_of(self.model).tokens:
+        for token in response_of(self.model).tokens:
             chunk = ChatGenerationChunk(message=AIMessageChunk(content=token))
             if run_manager is not None:
                 await run_manager.on_llm_new_token(token, chunk=chunk)
@@ -70,11 +70,11 @@ class Floor(BaseChatModel):
 
 
 def cases(address: str) -> Cases:
-    """Return what is measured; it has no server that could pace it or be left."""
+    """Return what is measured; no server could pace it or notice a cancellation."""
     body = json.dumps({"embedding": vector()})
 
     def embed(texts: list[str]) -> list[list[float]]:
         return [json.loads(body)["embedding"] for _ in texts]
 
     floor = program(lambda model: Floor(model=model), {"": embed}).cases(address)
-    return {name: case for name, case in floor.items() if name not in {"paced", "apaced", "leave", "aleave"}}
+    return {name: case for name, case in floor.items() if name not in {"paced", "apaced", "cancel", "acancel"}}

@@ -1,4 +1,4 @@
-"""LlamaIndex by itself: a model that has its tokens at hand, and core's own way to structured answers."""
+"""LlamaIndex by itself: a model that has its tokens at hand, and core's own way to structured responses."""
 
 import json
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from llama_index.core.llms.callbacks import llm_chat_callback
 
 from tests.benchmarks.meter import Cases
 from tests.benchmarks.programs._llama_index import program
-from tests.benchmarks.script import answer_of, vector
+from tests.benchmarks.script import response_of, vector
 
 
 class Floor(CustomLLM):
-    """Does nothing but what LlamaIndex asks of a model."""
+    """Implements only what LlamaIndex requires of a model."""
 
     model: str
 
@@ -32,12 +32,12 @@ class Floor(CustomLLM):
         return LLMMetadata(model_name=self.model, is_chat_model=True)
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        return CompletionResponse(text="".join(answer_of(self.model).tokens))
+        return CompletionResponse(text="".join(response_of(self.model).tokens))
 
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         def gen() -> CompletionResponseGen:
             text = ""
-            for token in answer_of(self.model).tokens:
+            for token in response_of(self.model).tokens:
                 text += token
                 yield CompletionResponse(text=text, delta=token)
 
@@ -45,17 +45,17 @@ class Floor(CustomLLM):
 
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        return _response("".join(answer_of(self.model).tokens), None)
+        return _response("".join(response_of(self.model).tokens), None)
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        return _response("".join(answer_of(self.model).tokens), None)
+        return _response("".join(response_of(self.model).tokens), None)
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         def gen() -> ChatResponseGen:
             text = ""
-            for token in answer_of(self.model).tokens:
+            for token in response_of(self.model).tokens:
                 text += token
                 yield _response(text, token)
 
@@ -65,7 +65,7 @@ class Floor(CustomLLM):
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         async def gen() -> ChatResponseAsyncGen:
             text = ""
-            for token in answer_of(self.model).tokens:
+            for token in response_of(self.model).tokens:
                 text += token
                 yield _response(text, token)
 
@@ -77,11 +77,11 @@ def _response(text: str, delta: str | None) -> ChatResponse:
 
 
 def cases(address: str) -> Cases:
-    """Return what is measured; it has no server that could pace it or be left."""
+    """Return what is measured; no server could pace it or notice a cancellation."""
     body = json.dumps({"embedding": vector()})
 
     def embed(texts: list[str]) -> list[list[float]]:
         return [json.loads(body)["embedding"] for _ in texts]
 
     floor = program(lambda model: Floor(model=model), {"": embed}).cases(address)
-    return {name: case for name, case in floor.items() if name not in {"paced", "apaced", "leave", "aleave"}}
+    return {name: case for name, case in floor.items() if name not in {"paced", "apaced", "cancel", "acancel"}}

@@ -47,7 +47,7 @@ def cases(address: str) -> Cases:
         while (frame := from_json(await async_llm.recv(decode=False)))["type"] == "channelSend":
             yield frame["message"]
 
-    async def aask(model: str) -> object:
+    async def arespond(model: str) -> object:
         return [packet async for packet in astream(model)]
 
     def embed(texts: list[str]) -> list[list[float]]:
@@ -55,13 +55,15 @@ def cases(address: str) -> Cases:
             embedding.send(_embed(number, text))
         return [json.loads(embedding.recv())["result"]["embedding"] for _ in texts]
 
-    floor = Program(stream, astream, lambda model: list(stream(model)), aask, {"": embed}, runner=runner).cases(address)
-    # One answer at a time is all that it can do, and it takes no leave.
-    return {name: case for name, case in floor.items() if name not in {"many", "leave", "aleave"}}
+    floor = Program(stream, astream, lambda model: list(stream(model)), arespond, {"": embed}, runner=runner).cases(
+        address
+    )
+    # It reads one response at a time and cannot cancel.
+    return {name: case for name, case in floor.items() if name not in {"many", "cancel", "acancel"}}
 
 
 def predict(model: str) -> str:
-    """Return the frame that asks for an answer."""
+    """Return the frame that requests a response."""
     parameter = {"modelSpecifier": _specifier(model), "history": _HISTORY, "predictionConfigStack": _LAYERS}
     return json.dumps({"type": "channelCreate", "endpoint": "predict", "channelId": 1, "creationParameter": parameter})
 

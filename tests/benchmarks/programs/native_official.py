@@ -22,15 +22,15 @@ def cases(address: str) -> Cases:
     async_models = runner.run(get())
 
     async def astream(model: str) -> AsyncIterator[object]:
-        async with await async_models[model].respond_stream(PROMPT) as answer:
-            async for fragment in answer:
+        async with await async_models[model].respond_stream(PROMPT) as stream:
+            async for fragment in stream:
                 yield fragment
 
     return Program(
         stream=lambda model: models[model].respond_stream(PROMPT),
         astream=astream,
-        ask=lambda model: models[model].respond(PROMPT),
-        aask=lambda model: async_models[model].respond(PROMPT),
+        respond=lambda model: models[model].respond(PROMPT),
+        arespond=lambda model: async_models[model].respond(PROMPT),
         embeds={"": embedding.embed},
         runner=runner,
     ).cases(address)

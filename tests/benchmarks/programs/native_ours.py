@@ -20,8 +20,8 @@ def cases(address: str) -> Cases:
     return Program(
         stream=lambda model: models[model].respond_stream(PROMPT),
         astream=lambda model: async_models[model].respond_stream(PROMPT),
-        ask=lambda model: models[model].respond(PROMPT),
-        aask=lambda model: async_models[model].respond(PROMPT),
+        respond=lambda model: models[model].respond(PROMPT),
+        arespond=lambda model: async_models[model].respond(PROMPT),
         embeds={"": embedding.embed},
         runner=runner,
     ).cases(address)

@@ -21,11 +21,11 @@ _CASES = {"stream", "astream", "one", "aone", "paced", "apaced"}
 
 
 class Pump:
-    """A socket on a thread of its own, and whoever takes what comes."""
+    """A socket on a thread of its own, and a callback that receives its frames."""
 
     def __init__(self, address: str) -> None:
         self._loop = asyncio.new_event_loop()
-        self._take: Callable[[Any], object] = print
+        self._on_frame: Callable[[Any], object] = print
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         self._socket: ClientConnection = asyncio.run_coroutine_threadsafe(self._open(address), self._loop).result()
         self._task = asyncio.run_coroutine_threadsafe(self._read(), self._loop)
@@ -39,11 +39,11 @@ class Pump:
     async def _read(self) -> None:
         while True:
             frame = from_json(await self._socket.recv(decode=False))
-            self._take(frame)
+            self._on_frame(frame)
 
-    def ask(self, model: str, take: Callable[[Any], object]) -> None:
-        """Ask for an answer, each frame of which is handed over on the thread of the socket."""
-        self._take = take
+    def respond(self, model: str, on_frame: Callable[[Any], object]) -> None:
+        """Request a response; `on_frame` is called with each frame on the socket's thread."""
+        self._on_frame = on_frame
         self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._socket.send(predict(model))))
 
 
@@ -53,18 +53,18 @@ def cases(address: str) -> Cases:
 
     def stream(model: str) -> Iterator[object]:
         frames: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        pump.ask(model, frames.put)
+        pump.respond(model, frames.put)
         while (frame := frames.get())["type"] == "channelSend":
             yield frame["message"]
 
     async def astream(model: str) -> AsyncIterator[object]:
         loop, frames = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any]]()
-        pump.ask(model, lambda frame: loop.call_soon_threadsafe(frames.put_nowait, frame))
+        pump.respond(model, lambda frame: loop.call_soon_threadsafe(frames.put_nowait, frame))
         while (frame := await frames.get())["type"] == "channelSend":
             yield frame["message"]
 
-    async def aask(model: str) -> object:
+    async def arespond(model: str) -> object:
         return [packet async for packet in astream(model)]
 
-    bare = Program(stream, astream, lambda model: list(stream(model)), aask, {}).cases(address)
+    bare = Program(stream, astream, lambda model: list(stream(model)), arespond, {}).cases(address)
     return {name: case for name, case in bare.items() if name in _CASES}

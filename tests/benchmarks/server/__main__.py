@@ -6,13 +6,13 @@ import os
 import sys
 
 from tests.benchmarks.server.connection import Connection
-from tests.benchmarks.server.play import Departures
+from tests.benchmarks.server.play import Cancellations
 
 
 async def serve() -> None:
     """Serve until the other end of the standard input goes."""
-    loop, departures = asyncio.get_running_loop(), Departures()
-    server = await loop.create_server(lambda: Connection(departures), "127.0.0.1", 0)
+    loop, cancellations = asyncio.get_running_loop(), Cancellations()
+    server = await loop.create_server(lambda: Connection(cancellations), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
     os._exit(0)  # what is still connected is nobody's concern

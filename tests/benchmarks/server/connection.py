@@ -1,6 +1,6 @@
 """One TCP connection to the scripted server, whatever is spoken over it.
 
-It is as cheap as can be, because it shares the machine with what is measured, and keeps ready-made answers as bytes.
+It is as cheap as can be, because it shares the machine with what is measured, and keeps ready-made responses as bytes.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import json
 from tests.benchmarks.server import http
 from tests.benchmarks.server.frames import accept_key
 from tests.benchmarks.server.native import NativeSocket
-from tests.benchmarks.server.play import Departures, Player
+from tests.benchmarks.server.play import Cancellations, Player
 
 _HEAD_END = b"\r\n\r\n"
 
@@ -17,8 +17,8 @@ _HEAD_END = b"\r\n\r\n"
 class Connection(asyncio.Protocol):
     """One TCP connection: HTTP until it is upgraded, if it is."""
 
-    def __init__(self, departures: Departures) -> None:
-        self._departures = departures
+    def __init__(self, cancellations: Cancellations) -> None:
+        self._cancellations = cancellations
         self._buffer = bytearray()
         self._socket: NativeSocket | None = None
         self._player: Player | None = None
@@ -40,14 +40,14 @@ class Connection(asyncio.Protocol):
             self._socket.lost()
         elif self._player is not None:
             self._player.stop()
-            self._departures.note()
+            self._cancellations.record()
 
     def close(self) -> None:
         """Drop the connection."""
         self._transport.abort()
 
     def _request(self) -> bool:
-        """Answer the next request, if all of it is there and it is one."""
+        """Answer the next request, if it is complete and valid."""
         end = self._buffer.index(_HEAD_END) + len(_HEAD_END)
         first, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
@@ -66,15 +66,15 @@ class Connection(asyncio.Protocol):
     def _upgrade(self, path: str, key: str) -> None:
         lines = ("Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Accept: {accept_key(key)}")
         self._transport.write("\r\n".join(("HTTP/1.1 101 Switching Protocols", *lines, "", "")).encode())
-        self._socket = NativeSocket(self._transport, path.removeprefix("/"), self._departures)
+        self._socket = NativeSocket(self._transport, path.removeprefix("/"), self._cancellations)
         self._socket.feed(bytes(self._buffer))
         self._buffer.clear()
 
     def _reply(self, path: str, body: bytes) -> None:
         if path == "/lmstudio-greeting":
             reply: http.Reply = http.whole({"lmstudio": True})
-        elif path == "/departed":
-            reply = http.whole(self._departures.take())
+        elif path == "/cancelled":
+            reply = http.whole(self._cancellations.pop())
         elif path in http.POSTS:
             reply = http.POSTS[path](json.loads(body or b"{}"))
         else:

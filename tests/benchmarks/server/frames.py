@@ -32,7 +32,7 @@ def chunk(payload: bytes) -> bytes:
 
 
 def received(buffer: bytearray) -> Iterator[tuple[int, bytes]]:
-    """Take the whole frames of a client out of what has come: the kind of each, and what it holds."""
+    """Split the received bytes into the client's complete frames: the opcode and the payload of each."""
     while len(buffer) >= 2:
         kind, size, start = buffer[0] & 0x0F, buffer[1] & 0x7F, 2
         if size >= 126:

@@ -1,4 +1,4 @@
-"""Answers over HTTP, as the servers give them that the peers are made for: OpenAI's SSE and Ollama's NDJSON. Pure."""
+"""Responses over HTTP in the formats of OpenAI (SSE) and Ollama (NDJSON). Pure."""
 
 import base64
 import json
@@ -7,12 +7,12 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from tests.benchmarks.script import answer_of, vector
+from tests.benchmarks.script import response_of, vector
 from tests.benchmarks.server.frames import chunk
-from tests.benchmarks.server.play import Score
+from tests.benchmarks.server.play import Script
 
 Request: TypeAlias = dict[str, Any]
-Reply: TypeAlias = bytes | Score
+Reply: TypeAlias = bytes | Script
 
 _WHEN = "2026-11-20T08:00:00.000000Z"
 
@@ -27,9 +27,9 @@ def _with_length(body: bytes, status: str = "200 OK") -> bytes:
     return head.encode() + body
 
 
-def _streamed(kind: str, tokens: list[bytes], tail: bytes, gap: float) -> Score:
+def _streamed(kind: str, tokens: list[bytes], tail: bytes, gap: float) -> Script:
     head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
-    return Score(head, tokens, tail + chunk(b""), gap)
+    return Script(head, tokens, tail + chunk(b""), gap)
 
 
 def _openai_chat(request: Request) -> Reply:
@@ -41,15 +41,15 @@ def _openai_chat(request: Request) -> Reply:
 
 @lru_cache(maxsize=16)
 def _openai_body(model: str) -> bytes:
-    tokens = answer_of(model).tokens
+    tokens = response_of(model).tokens
     message = {"role": "assistant", "content": "".join(tokens)}
     choice = {"index": 0, "logprobs": None, "finish_reason": "stop", "message": message}
     return whole({**_openai_head("chat.completion", model), "choices": [choice], "usage": _openai_usage(len(tokens))})
 
 
 @lru_cache(maxsize=16)
-def _openai_stream(model: str, *, counted: bool) -> Score:
-    answer = answer_of(model)
+def _openai_stream(model: str, *, counted: bool) -> Script:
+    response = response_of(model)
 
     def event(delta: dict[str, str], finish: str | None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
@@ -58,11 +58,11 @@ def _openai_stream(model: str, *, counted: bool) -> Score:
     usage = {
         **_openai_head("chat.completion.chunk", model),
         "choices": list[Any](),
-        "usage": _openai_usage(len(answer.tokens)),
+        "usage": _openai_usage(len(response.tokens)),
     }
     tail = event({}, "stop") + (_sse(usage) if counted else b"") + chunk(b"data: [DONE]\n\n")
-    tokens = [event({"role": "assistant", "content": token}, None) for token in answer.tokens]
-    return _streamed("text/event-stream", tokens, tail, answer.gap)
+    tokens = [event({"role": "assistant", "content": token}, None) for token in response.tokens]
+    return _streamed("text/event-stream", tokens, tail, response.gap)
 
 
 def _openai_head(kind: str, model: str) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _openai_embeddings(request: Request) -> Reply:
 
 
 def _float_embeddings(request: Request) -> Reply:
-    """Answer as LM Studio does, whatever encoding was asked for."""
+    """Answer as LM Studio does, whatever encoding was requested."""
     return _openai_vectors(len(request["input"]), as_floats=True)
 
 
@@ -99,16 +99,16 @@ def _ollama_chat(request: Request) -> Reply:
 
 @lru_cache(maxsize=16)
 def _ollama_body(model: str) -> bytes:
-    tokens = answer_of(model).tokens
+    tokens = response_of(model).tokens
     return whole({**_ollama_part(model, "".join(tokens)), **_ollama_end(len(tokens))})
 
 
 @lru_cache(maxsize=16)
-def _ollama_stream(model: str) -> Score:
-    answer = answer_of(model)
-    tokens = [_ndjson(_ollama_part(model, token)) for token in answer.tokens]
-    tail = _ndjson({**_ollama_part(model, ""), **_ollama_end(len(answer.tokens))})
-    return _streamed("application/x-ndjson", tokens, tail, answer.gap)
+def _ollama_stream(model: str) -> Script:
+    response = response_of(model)
+    tokens = [_ndjson(_ollama_part(model, token)) for token in response.tokens]
+    tail = _ndjson({**_ollama_part(model, ""), **_ollama_end(len(response.tokens))})
+    return _streamed("application/x-ndjson", tokens, tail, response.gap)
 
 
 def _ollama_part(model: str, text: str) -> dict[str, Any]:
@@ -146,4 +146,4 @@ POSTS: dict[str, Callable[[Request], Reply]] = {
     "/api/embed": _ollama_embed,
     "/api/show": lambda _request: whole({"model_info": {"general.context_length": 32768}}),
 }
-"""Who answers a request with a body, by its path."""
+"""Who responses a request with a body, by its path."""

@@ -5,9 +5,9 @@ import json
 from functools import lru_cache
 from typing import Any
 
-from tests.benchmarks.script import answer_of, vector
+from tests.benchmarks.script import response_of, vector
 from tests.benchmarks.server.frames import CLOSE, PING, PONG, TEXT, frame, received
-from tests.benchmarks.server.play import Departures, Player, Score
+from tests.benchmarks.server.play import Cancellations, Player, Script
 
 _NO_FIELDS: dict[str, Any] = {"fields": []}
 
@@ -18,23 +18,23 @@ class NativeSocket:
     Args:
         transport: Where to write.
         kind: The namespace.
-        departures: Where to note that a client has left.
+        cancellations: Records when a client cancels.
     """
 
-    def __init__(self, transport: asyncio.WriteTransport, kind: str, departures: Departures) -> None:
+    def __init__(self, transport: asyncio.WriteTransport, kind: str, cancellations: Cancellations) -> None:
         self._transport = transport
         self._kind = kind
-        self._departures = departures
+        self._cancellations = cancellations
         self._buffer = bytearray()
         self._trusted = False
         self._playing: dict[int, tuple[Player, str]] = {}
 
     def feed(self, data: bytes) -> None:
-        """Take in what has come, and answer."""
+        """Process the received frames and answer them."""
         self._buffer += data
         for kind, payload in received(self._buffer):
             if kind == TEXT:
-                self._answer(json.loads(payload))
+                self._reply(json.loads(payload))
             elif kind == PING:
                 self._transport.write(frame(payload, PONG))
             elif kind == CLOSE:
@@ -45,10 +45,10 @@ class NativeSocket:
         """Stop what is on its way to nobody."""
         for player, _ in self._playing.values():
             player.stop()
-            self._departures.note()
+            self._cancellations.record()
         self._playing.clear()
 
-    def _answer(self, message: dict[str, Any]) -> None:
+    def _reply(self, message: dict[str, Any]) -> None:
         if not self._trusted:
             self._trusted = True
             self._send({"success": True})
@@ -69,14 +69,14 @@ class NativeSocket:
         self._transport.write(_text(value))
 
     def _load(self, message: dict[str, Any]) -> None:
-        channel, wanted = message["channelId"], message["creationParameter"]
-        loaded = {"type": "alreadyLoaded", "info": info(self._kind, wanted["identifier"])}
+        channel, requested = message["channelId"], message["creationParameter"]
+        loaded = {"type": "alreadyLoaded", "info": info(self._kind, requested["identifier"])}
         self._transport.write(_packet(channel, loaded) + _text({"type": "channelClose", "channelId": channel}))
 
     def _predict(self, message: dict[str, Any]) -> None:
         channel: int = message["channelId"]
         model: str = message["creationParameter"]["modelSpecifier"]["query"]["identifier"]
-        player = Player(self._transport, _score(model, channel), lambda: self._ended(channel))
+        player = Player(self._transport, _script(model, channel), lambda: self._ended(channel))
         self._playing[channel] = player, model
         player.start()
 
@@ -87,7 +87,7 @@ class NativeSocket:
         found = self._playing.pop(channel, None)
         if found is None:
             return
-        self._departures.note()
+        self._cancellations.record()
         player, model = found
         player.stop()
         self._transport.write(_end(model, channel, "userStopped"))
@@ -132,19 +132,19 @@ def _vector() -> bytes:
     return json.dumps(vector(), separators=(",", ":")).encode()
 
 
-def _score(model: str, channel: int) -> Score:
-    answer = answer_of(model)
+def _script(model: str, channel: int) -> Script:
+    response = response_of(model)
     head = b"".join(_packet(channel, _progress(done)) for done in (0, 1))
-    # A frame per token, made for the channel: all but its id is the same from answer to answer.
+    # A frame per token, made for the channel: all but its id is the same from response to response.
     tokens = [frame(b'{"type":"channelSend","channelId":%d,%b' % (channel, rest)) for rest in _fragments(model)]
-    return Score(head, tokens, _end(model, channel, "eosFound"), answer.gap)
+    return Script(head, tokens, _end(model, channel, "eosFound"), response.gap)
 
 
 @lru_cache(maxsize=32)
 def _fragments(model: str) -> list[bytes]:
     return [
         json.dumps({"message": {"type": "fragment", "fragment": _fragment(token)}}, separators=(",", ":"))[1:].encode()
-        for token in answer_of(model).tokens
+        for token in response_of(model).tokens
     ]
 
 
@@ -169,7 +169,7 @@ def _progress(done: int) -> dict[str, Any]:
 
 
 def _end(model: str, channel: int, reason: str) -> bytes:
-    count = len(answer_of(model).tokens)
+    count = len(response_of(model).tokens)
     stats = {
         "stopReason": reason,
         "tokensPerSecond": 200.0,

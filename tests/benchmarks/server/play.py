@@ -1,4 +1,4 @@
-"""Sending an answer: all of it in one write, or piece by piece; and taking note of when a client has left it."""
+"""Sends a response in one write or token by token, and records when a client cancels it."""
 
 import asyncio
 import time
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
-    """An answer, as bytes.
+class Script:
+    """A response, as bytes.
 
     Attributes:
         head: What comes before the first token.
-        tokens: One piece for each.
+        tokens: The bytes of each token.
         tail: What comes after the last token.
         gap: Seconds between two tokens.
     """
@@ -23,54 +23,54 @@ class Score:
     gap: float
 
 
-class Departures:
-    """When clients have left answers before their end, by the clock that all processes share."""
+class Cancellations:
+    """Records when a client last cancelled a response, by the clock that all processes share."""
 
     def __init__(self) -> None:
         self._last: float | None = None
 
-    def note(self) -> None:
-        """Take note that a client has left just now."""
+    def record(self) -> None:
+        """Record that a client cancels now."""
         self._last = time.monotonic()
 
-    def take(self) -> float | None:
-        """Return when the last one has left, once."""
+    def pop(self) -> float | None:
+        """Return the time of the last cancellation, once."""
         last, self._last = self._last, None
         return last
 
 
 class Player:
-    """One answer on its way."""
+    """Sends one response."""
 
-    def __init__(self, transport: asyncio.WriteTransport, score: Score, on_end: Callable[[], None]) -> None:
+    def __init__(self, transport: asyncio.WriteTransport, script: Script, on_end: Callable[[], None]) -> None:
         self._transport = transport
-        self._score = score
+        self._script = script
         self._on_end = on_end
         self._next = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Send all, or the first piece."""
-        score = self._score
-        if not score.gap:
+        """Send everything, or the first token."""
+        script = self._script
+        if not script.gap:
             self._on_end()
-            self._transport.write(b"".join((score.head, *score.tokens, score.tail)))
+            self._transport.write(b"".join((script.head, *script.tokens, script.tail)))
             return
-        self._transport.write(score.head)
+        self._transport.write(script.head)
         self._step(asyncio.get_running_loop().time())
 
     def stop(self) -> None:
-        """Send no more."""
+        """Stop sending."""
         if self._timer is not None:
             self._timer.cancel()
 
     def _step(self, due: float) -> None:
-        score = self._score
-        if self._next == len(score.tokens):
+        script = self._script
+        if self._next == len(script.tokens):
             self._on_end()
-            self._transport.write(score.tail)
+            self._transport.write(script.tail)
             return
-        self._transport.write(score.tokens[self._next])
+        self._transport.write(script.tokens[self._next])
         self._next += 1
-        due += score.gap
+        due += script.gap
         self._timer = asyncio.get_running_loop().call_at(due, self._step, due)

@@ -30,7 +30,7 @@ def test_a_new_instance_gets_a_number(server: Emulator, client: lms.Client) -> N
     assert [info.ttl_ms for info in server.loaded()] == [None, 3_600_000, 3_600_000]
 
 
-def test_a_taken_identifier_is_refused(client: lms.Client) -> None:
+def test_a_taken_identifier_is_rejected(client: lms.Client) -> None:
     client.llm.load_new_instance(CHAT, "mine")
     with pytest.raises(lms.LMStudioServerError, match=r"Model load error.*already exists"):
         client.llm.load_new_instance(CHAT, "mine")
@@ -64,7 +64,7 @@ def test_images_are_seen(client: lms.Client, tmp_path: Path) -> None:
     assert client.llm.model(CHAT).respond(chat).content == "I see a picture."
 
 
-def test_a_model_without_eyes_refuses_images(client: lms.Client) -> None:
+def test_a_model_without_vision_rejects_images(client: lms.Client) -> None:
     chat = lms.Chat()
     chat.add_user_message("What is this?", images=[client.prepare_image(PIXEL, "pixel.png")])
     with pytest.raises(lms.LMStudioServerError, match="does not support images"):
@@ -113,7 +113,7 @@ def test_a_model_is_found_and_downloaded(client: lms.Client) -> None:
     assert client.llm.model(key).respond("Hello").content
 
 
-def test_a_token_lets_in(guarded_server: Emulator) -> None:
+def test_a_token_authenticates(guarded_server: Emulator) -> None:
     with lms.Client(guarded_server.address, TOKEN) as client:
         assert client.llm.list_loaded() == []
 
@@ -127,8 +127,8 @@ def test_without_the_token_nobody_comes_in(guarded_server: Emulator, token: str 
 async def test_many_requests_at_once(server: Emulator) -> None:
     async with lms.AsyncClient(server.address) as client:
         model = await client.llm.model(CHAT)
-        answers = await asyncio.gather(*(model.respond(f"Message {number}") for number in range(20)))
-        assert [f"Message {number}" in answer.content for number, answer in enumerate(answers)] == [True] * 20
+        responses = await asyncio.gather(*(model.respond(f"Message {number}") for number in range(20)))
+        assert [f"Message {number}" in reply.content for number, reply in enumerate(responses)] == [True] * 20
         stream = await model.respond_stream("Count to two thousand")
         async for _ in stream:
             await stream.cancel()
@@ -146,7 +146,7 @@ async def test_the_async_client_acts(server: Emulator) -> None:
         assert result.rounds == 2
 
 
-def test_leaving_ends_the_work(server: Emulator) -> None:
+def test_closing_a_stream_stops_the_generation(server: Emulator) -> None:
     with lms.Client(server.address) as client:
         stream = client.llm.model(CHAT).respond_stream("Count to two thousand")
         next(iter(stream))

@@ -80,7 +80,7 @@ PAIRS = {name: (theirs, mine) for name, theirs, mine in pairs()}
 
 
 def members(kind: type) -> set[str]:
-    """Return what an object of a class has, as far as the class tells."""
+    """Return what an object of a class has, as far as the class declares."""
     annotated = {name for each in kind.__mro__ for name in vars(each).get("__annotations__", {})}
     return {name for name in {*dir(kind), *annotated} if not name.startswith("_")}
 

@@ -17,7 +17,7 @@ CHAT, EMBEDDING = "qwen2.5-7b-instruct", "text-embedding-nomic-embed-text-v1.5"
 Sdk: TypeAlias = Any
 """Either package."""
 
-SAID = {
+TEXT = {
     "object": '{"title": "The Hobbit", "author": "J.R.R. Tolkien", "year": 1937}',
     "misfit": '{"title": 5}',
     "list": "[1, 2, 3]",
@@ -60,7 +60,7 @@ def own_base(lms: Sdk) -> Any:
 @pytest.fixture
 def server() -> Iterator[Emulator]:
     """A server whose model says what it is asked for."""
-    rules: list[Any] = [{"when": {"last": f"^{prompt}"}, "then": [{"text": text}]} for prompt, text in SAID.items()]
+    rules: list[Any] = [{"when": {"last": f"^{prompt}"}, "then": [{"text": text}]} for prompt, text in TEXT.items()]
     rules.append({"when": {"last": "^count"}, "then": [{"text": " ".join(map(str, range(2001)))}]})
     rules.append({"when": {"image": True}, "then": [{"text": "I see a picture."}]})
     models: list[Any] = [
@@ -89,11 +89,11 @@ FORMATS: dict[str, Callable[[Sdk], Any]] = {
 }
 
 
-def told(result: Any) -> tuple[Any, ...]:
+def comparable(result: Any) -> tuple[Any, ...]:
     return type(result.parsed).__name__, result.parsed, result.structured, result.content
 
 
-@pytest.mark.parametrize("prompt", SAID)
+@pytest.mark.parametrize("prompt", TEXT)
 @pytest.mark.parametrize("form", FORMATS)
 def test_structured_responses_are_parsed_alike(server: Emulator, form: str, prompt: str) -> None:
     def program(lms: Sdk) -> Any:
@@ -102,23 +102,23 @@ def test_structured_responses_are_parsed_alike(server: Emulator, form: str, prom
             stream = model.respond_stream(prompt, response_format=response_format)
             fragments = [fragment.content for fragment in stream]
             return (
-                told(model.respond(prompt, response_format=response_format)),
-                told(model.complete(prompt, response_format=response_format)),
-                (told(stream.result()), fragments),
+                comparable(model.respond(prompt, response_format=response_format)),
+                comparable(model.complete(prompt, response_format=response_format)),
+                (comparable(stream.result()), fragments),
             )
 
     (kind, _, structured, _), *_ = same(program)
     assert (kind == "dict") == structured == (prompt in {"object", "misfit"} and form != "no format")
 
 
-@pytest.mark.parametrize("prompt", SAID)
+@pytest.mark.parametrize("prompt", TEXT)
 def test_structured_responses_of_the_async_client_are_parsed_alike(server: Emulator, prompt: str) -> None:
     async def program(lms: Sdk) -> Any:
         async with lms.AsyncClient(server.address) as client:
             model = await client.llm.model(CHAT)
             stream = await model.respond_stream(prompt, response_format=Book)
             fragments = [fragment.content async for fragment in stream]
-            return told(await model.respond(prompt, response_format=Book)), told(stream.result()), fragments
+            return comparable(await model.respond(prompt, response_format=Book)), comparable(stream.result()), fragments
 
     same(lambda lms: asyncio.run(program(lms)))
 
@@ -161,7 +161,7 @@ def test_the_structured_setting_is_read_alike(server: Emulator, structured: dict
     def program(lms: Sdk) -> Any:
         with lms.Client(server.address) as client:
             result = client.llm.model(CHAT).respond("object", config={"structured": structured})
-            return told(result), result.prediction_config.to_dict()["structured"]
+            return comparable(result), result.prediction_config.to_dict()["structured"]
 
     assert same(program)[0][2]
 
@@ -304,7 +304,7 @@ def test_infos_are_made_by_hand_alike(name: str, more: dict[str, Any]) -> None:
     same(program)
 
 
-def test_both_say_their_version() -> None:
+def test_both_have_their_version() -> None:
     assert [type(lms.__version__) for lms in (official, ours)] == [str, str]
 
 

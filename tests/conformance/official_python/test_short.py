@@ -33,9 +33,9 @@ def test_a_model_responds(client: lms.Client) -> None:
 def test_a_response_streams(client: lms.Client) -> None:
     progress: list[float] = []
     stream = client.llm.model(CHAT).respond_stream("Hello", on_prompt_processing_progress=progress.append)
-    pieces = [fragment.content for fragment in stream]
-    assert len(pieces) > 5
-    assert "".join(pieces) == stream.result().content
+    fragments = [fragment.content for fragment in stream]
+    assert len(fragments) > 5
+    assert "".join(fragments) == stream.result().content
     assert (progress[0], progress[-1]) == (0.0, 1.0)
 
 
@@ -78,7 +78,7 @@ def test_models_are_listed(client: lms.Client) -> None:
     assert {model.model_key for model in client.system.list_downloaded_models()} == {CHAT, EMBEDDING, "blind-model"}
 
 
-def test_an_unloaded_model_is_gone(server: Emulator, client: lms.Client) -> None:
+def test_an_unloaded_model_is_not_listed(server: Emulator, client: lms.Client) -> None:
     model = client.llm.model(CHAT)
     model.unload()
     assert server.loaded() == []
@@ -86,7 +86,7 @@ def test_an_unloaded_model_is_gone(server: Emulator, client: lms.Client) -> None
         model.get_info()
 
 
-def test_tools_are_called_until_there_is_an_answer(client: lms.Client) -> None:
+def test_tools_are_called_until_there_is_a_response(client: lms.Client) -> None:
     def add(a: int, b: int) -> int:
         """Add two numbers."""
         return a + b

@@ -16,13 +16,13 @@ from pathlib import Path
 from lmstudio_integrations.emulator import Emulator
 
 PORTS = (41343, 52993, 16141, 39414, 22931)
-CATALOGUE = Path(__file__).parent / "catalog.toml"
+CATALOG = Path(__file__).parent / "catalog.toml"
 CASES = 199
 """How many cases the suite of this release has; fewer would mean that some did not run."""
 
 
 LATENCY = 0.02
-"""Seconds for each request. Two cases allow no time at all for an answer; one that comes at once can be in time."""
+"""Seconds for each request. Two cases allow no time at all for a reply; an immediate one can be in time."""
 
 
 def main() -> int:
@@ -40,7 +40,7 @@ def main() -> int:
         archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and later have it
         archive.extractall(options.into)
     (folder,) = options.into.iterdir()
-    with Emulator(catalog=CATALOGUE, port=PORTS[0], latency=LATENCY):
+    with Emulator(catalog=CATALOG, port=PORTS[0], latency=LATENCY):
         return run_suite(options.python.absolute(), folder)
 
 

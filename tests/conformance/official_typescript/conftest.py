@@ -37,7 +37,7 @@ MODELS = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add what the command that calls the judge knows."""
+    """Add the options of the command that runs the conformance tests."""
     parser.addoption("--sdk-version", required=True, help="the release of the SDK")
     parser.addoption("--sdk-folder", required=True, type=Path, help="where it is to be installed")
 

@@ -63,9 +63,9 @@ const STEPS = {
   async stream(client) {
     const model = await client.llm.model(CHAT, { verbose: false });
     const prediction = model.respond([{ role: "user", content: "Hello" }]);
-    const pieces = [];
-    for await (const { content } of prediction) pieces.push(content);
-    return { pieces, content: (await prediction.result()).content };
+    const fragments = [];
+    for await (const { content } of prediction) fragments.push(content);
+    return { fragments, content: (await prediction.result()).content };
   },
   async complete(client) {
     const model = await client.llm.model(CHAT, { verbose: false });
@@ -159,8 +159,8 @@ const STEPS = {
     const model = await client.llm.model(CHAT, { verbose: false });
     const { content } = await model.respond([{ role: "user", content: "What is this?", images: [image] }]);
     const blind = await client.llm.model("blind-model", { verbose: false });
-    const refusal = await failure(() => blind.respond([{ role: "user", content: "And this?", images: [image] }]).result());
-    return { content, refusal };
+    const error = await failure(() => blind.respond([{ role: "user", content: "And this?", images: [image] }]).result());
+    return { content, error };
   },
   async reasoning(client) {
     const model = await client.llm.model(CHAT, { verbose: false });
@@ -191,7 +191,7 @@ const STEPS = {
     return {
       parsed: parsed.content,
       found: entries.map(({ content }) => content),
-      refusal: await failure(() => client.files.parseDocument(odd)),
+      error: await failure(() => client.files.parseDocument(odd)),
     };
   },
   async download(client) {
@@ -229,7 +229,7 @@ const STEPS = {
   async token(client) {
     return { loaded: (await client.llm.listLoaded()).length };
   },
-  async refused(client) {
+  async rejected(client) {
     return failure(() => client.llm.listLoaded());
   },
 };

@@ -54,16 +54,16 @@ def test_tokens_are_counted_and_templates_applied(server: Emulator, run: Step) -
 def test_images_are_seen_by_models_with_eyes(server: Emulator, run: Step) -> None:
     found = run(server, "images")
     assert found["content"] == "I see a picture."
-    assert "does not support images" in found["refusal"]
+    assert "does not support images" in found["error"]
 
 
-def test_reasoning_is_told_from_the_answer(server: Emulator, run: Step) -> None:
+def test_reasoning_is_separated_from_the_response(server: Emulator, run: Step) -> None:
     found = run(server, "reasoning")
     assert found["reasoningContent"] == "Let me see."
     assert found["nonReasoningContent"].strip() == "Done."
 
 
-def test_errors_say_what_happened(server: Emulator, run: Step) -> None:
+def test_errors_state_the_cause(server: Emulator, run: Step) -> None:
     found = run(server, "errors")
     assert "no-such-model" in found["unknown"]
     assert "no-such-model" in found["unload"]
@@ -76,7 +76,7 @@ def test_documents_are_parsed_and_searched(server: Emulator, run: Step) -> None:
     found = run(server, "documents")
     assert "Grass is green" in found["parsed"]
     assert found["found"] == ["Grass is green in spring."]
-    assert "cannot be parsed" in found["refusal"]
+    assert "cannot be parsed" in found["error"]
 
 
 def test_a_model_is_found_and_downloaded(server: Emulator, run: Step) -> None:
@@ -85,7 +85,7 @@ def test_a_model_is_found_and_downloaded(server: Emulator, run: Step) -> None:
     assert found["updates"] >= 1
 
 
-def test_the_system_answers(server: Emulator, run: Step) -> None:
+def test_system_endpoints(server: Emulator, run: Step) -> None:
     found = run(server, "system")
     assert found["flags"] == ["x"]
     assert found["version"]["version"] == found["info"]["version"]
@@ -95,11 +95,11 @@ def test_the_log_streams(server: Emulator, run: Step) -> None:
     assert set(run(server, "logs")) >= {"llm.prediction.input", "llm.prediction.output"}
 
 
-def test_a_token_lets_in(guarded_server: Emulator, run: Step) -> None:
+def test_a_token_authenticates(guarded_server: Emulator, run: Step) -> None:
     assert run(guarded_server, "token", TOKEN) == {"loaded": 0}
 
 
 @pytest.mark.parametrize("token", [(), ("sk-lm-abcdefgh:9999999999abcdefghij",)])
 def test_without_the_token_nobody_comes_in(guarded_server: Emulator, run: Step, token: tuple[str, ...]) -> None:
-    refusal = "Failed to authenticate"
-    assert refusal in run(guarded_server, "refused", *token, complaint=refusal)
+    error = "Failed to authenticate"
+    assert error in run(guarded_server, "rejected", *token, complaint=error)

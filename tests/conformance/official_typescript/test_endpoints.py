@@ -13,7 +13,7 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 
 pytestmark = pytest.mark.broad
 BOUND = 5
-"""Seconds until an answer."""
+"""Seconds until a reply."""
 
 OPEN_ENDED = {"alive", "streamLogs"}
 """Channels that end with the socket, or when the client stops them."""
@@ -48,20 +48,20 @@ def program(sdk: Path) -> Program:
     return _run
 
 
-def test_every_endpoint_is_answered_over_the_sdk(emulator: Emulator, program: Program) -> None:
+def test_every_endpoint_replies_over_the_sdk(emulator: Emulator, program: Program) -> None:
     ends = program(emulator, "call")
     assert len(ends) >= 90
     assert {each["name"] for each in ends if each["end"] is None} == OPEN_ENDED
 
 
-def test_every_endpoint_is_answered_over_a_bare_socket(emulator: Emulator, program: Program) -> None:
+def test_every_endpoint_replies_over_a_bare_socket(emulator: Emulator, program: Program) -> None:
     endpoints = program(emulator, "list")
     assert len(endpoints) >= 90
     assert {endpoint["kind"] for endpoint in endpoints} == {"rpc", "channel"}
     for namespace in {endpoint["namespace"] for endpoint in endpoints}:
         with connect(f"ws://{emulator.address}/{namespace}") as socket:
-            say(socket, {"authVersion": 1, "clientIdentifier": "guest:me", "clientPasskey": "secret"})
-            assert hear(socket) == {"success": True}
+            send(socket, {"authVersion": 1, "clientIdentifier": "guest:me", "clientPasskey": "secret"})
+            assert receive(socket) == {"success": True}
             for number, endpoint in enumerate(each for each in endpoints if each["namespace"] == namespace):
                 check(socket, number, **endpoint)
 
@@ -69,36 +69,36 @@ def test_every_endpoint_is_answered_over_a_bare_socket(emulator: Emulator, progr
 def check(socket: ClientConnection, number: int, *, kind: str, name: str, namespace: str, **parameter: Any) -> None:
     """Send a request and read up to its end, on a socket that has nothing else to do."""
     if kind == "rpc":
-        say(socket, {"type": "rpcCall", "endpoint": name, "callId": number, **parameter})
-        answer = hear(socket)
-        assert answer["type"] in {"rpcResult", "rpcError"}, (namespace, name, answer)
-        assert answer["callId"] == number
+        send(socket, {"type": "rpcCall", "endpoint": name, "callId": number, **parameter})
+        reply = receive(socket)
+        assert reply["type"] in {"rpcResult", "rpcError"}, (namespace, name, reply)
+        assert reply["callId"] == number
         return
     created = {f"creationP{key[1:]}": value for key, value in parameter.items()}
-    say(socket, {"type": "channelCreate", "endpoint": name, "channelId": number, **created})
+    send(socket, {"type": "channelCreate", "endpoint": name, "channelId": number, **created})
     if name == "alive":
-        say(socket, {"type": "keepAlive"})
-        assert hear(socket) == {"type": "keepAliveAck"}
+        send(socket, {"type": "keepAlive"})
+        assert receive(socket) == {"type": "keepAliveAck"}
         return
     if name == "streamLogs":
-        say(socket, {"type": "channelSend", "channelId": number, "message": {"type": "stop"}})
-    answer = hear(socket)
-    while answer["type"] == "channelSend":
-        answer = hear(socket)
-    assert answer["type"] in {"channelClose", "channelError"}, (namespace, name, answer)
-    assert answer["channelId"] == number
+        send(socket, {"type": "channelSend", "channelId": number, "message": {"type": "stop"}})
+    reply = receive(socket)
+    while reply["type"] == "channelSend":
+        reply = receive(socket)
+    assert reply["type"] in {"channelClose", "channelError"}, (namespace, name, reply)
+    assert reply["channelId"] == number
 
 
-def say(socket: ClientConnection, frame: Any) -> None:
+def send(socket: ClientConnection, frame: Any) -> None:
     socket.send(json.dumps(frame))
 
 
-def hear(socket: ClientConnection) -> Any:
+def receive(socket: ClientConnection) -> Any:
     return json.loads(socket.recv(timeout=BOUND))
 
 
 @pytest.mark.parametrize("emulator", [("a", "vectors")], indirect=True, ids=["models loaded"])
-def test_what_the_official_command_line_asks_first_is_answered(emulator: Emulator, program: Program) -> None:
+def test_the_first_calls_of_the_official_command_line_get_replies(emulator: Emulator, program: Program) -> None:
     found = program(emulator, "commandLine")
     assert isinstance(found["link"].pop("deviceName"), str)
     assert found == {

@@ -29,8 +29,8 @@ def test_a_model_responds(server: Emulator, run: Step) -> None:
 
 def test_a_response_streams(server: Emulator, run: Step) -> None:
     found = run(server, "stream")
-    assert len(found["pieces"]) > 5
-    assert "".join(found["pieces"]) == found["content"]
+    assert len(found["fragments"]) > 5
+    assert "".join(found["fragments"]) == found["content"]
 
 
 def test_a_text_is_continued(server: Emulator, run: Step) -> None:
@@ -60,7 +60,7 @@ def test_models_are_listed_and_unloaded(server: Emulator, run: Step) -> None:
     assert found["after"] == 0
 
 
-def test_tools_are_called_until_there_is_an_answer(server: Emulator, run: Step) -> None:
+def test_tools_are_called_until_there_is_a_response(server: Emulator, run: Step) -> None:
     found = run(server, "act")
     assert found["rounds"] == 2
     assert [role for role, _ in found["messages"]] == ["assistant", "tool", "assistant"]

@@ -1,6 +1,6 @@
-"""The parts of the speed benchmark: that the scripted server says what it should, and that the table tells it right.
+"""Tests of the speed benchmark: the scripted server sends the right tokens, and the table renders them.
 
-How fast anything is, no test says.
+No test measures time.
 """
 
 import asyncio
@@ -11,28 +11,28 @@ import pytest
 
 import lmstudio_integrations as lms
 from tests.benchmarks.rows import OURS, PROGRAMS, ROWS, Row
-from tests.benchmarks.script import answer_of, vector
+from tests.benchmarks.script import response_of, vector
 from tests.benchmarks.server.connection import Connection
 from tests.benchmarks.server.frames import TEXT, frame, received
-from tests.benchmarks.server.play import Departures
-from tests.benchmarks.table import Figures, render
+from tests.benchmarks.server.play import Cancellations
+from tests.benchmarks.table import Measurements, render
 
 ROW = Row("native", "stream", "stream", "µs", 7, {"floor": 5, "peer": 80})
 
 
 @pytest.fixture
-def departures() -> Departures:
-    """Where the server notes that clients have left."""
-    return Departures()
+def cancellations() -> Cancellations:
+    """Records when clients cancel."""
+    return Cancellations()
 
 
 @pytest.fixture
-async def client(departures: Departures) -> AsyncIterator[lms.AsyncClient]:
+async def client(cancellations: Cancellations) -> AsyncIterator[lms.AsyncClient]:
     """Our client, connected to the scripted server."""
     connections: list[Connection] = []
 
     def connected() -> Connection:
-        connections.append(Connection(departures))
+        connections.append(Connection(cancellations))
         return connections[-1]
 
     async with await asyncio.get_running_loop().create_server(connected, "127.0.0.1", 0) as server:
@@ -40,14 +40,14 @@ async def client(departures: Departures) -> AsyncIterator[lms.AsyncClient]:
             yield made
         for connection in connections:
             connection.close()
-        await asyncio.sleep(0)  # the turn in which they are lost
+        await asyncio.sleep(0)  # the connections close in this turn
 
 
 @pytest.mark.parametrize("name", ["burst-1", "burst-300", "paced-5", "json-40"])
-async def test_the_scripted_server_says_all_tokens_of_a_model(client: lms.AsyncClient, name: str) -> None:
+async def test_the_scripted_server_sends_all_tokens_of_a_model(client: lms.AsyncClient, name: str) -> None:
     model = await client.llm.model(name)
     fragments = [fragment.content async for fragment in model.respond_stream("Hi")]
-    assert tuple(fragments) == answer_of(name).tokens
+    assert tuple(fragments) == response_of(name).tokens
 
 
 async def test_the_scripted_server_embeds(client: lms.AsyncClient) -> None:
@@ -55,19 +55,19 @@ async def test_the_scripted_server_embeds(client: lms.AsyncClient) -> None:
     assert await model.embed(["one", "two"]) == [list(vector()), list(vector())]
 
 
-async def test_the_scripted_server_notes_who_leaves_early(client: lms.AsyncClient, departures: Departures) -> None:
+async def test_the_scripted_server_records_cancellations(client: lms.AsyncClient, cancellations: Cancellations) -> None:
     model = await client.llm.model("paced-2000")
     stream = model.respond_stream("Hi")
     await anext(stream)
-    assert departures.take() is None
+    assert cancellations.pop() is None
     await stream.aclose()
     async with asyncio.timeout(5):
-        while departures.take() is None:
+        while cancellations.pop() is None:
             await client.llm.list_loaded()  # a turn of the server
 
 
 @pytest.mark.parametrize("size", [0, 125, 126, 65536])
-def test_frames_are_taken_out_of_whatever_pieces_they_come_in(size: int) -> None:
+def test_frames_are_read_from_chunks_of_any_size(size: int) -> None:
     masked = bytearray(frame(bytes(size)))
     masked[1] |= 0x80
     masked[len(masked) - size : len(masked) - size] = b"\0\0\0\0"
@@ -78,36 +78,36 @@ def test_frames_are_taken_out_of_whatever_pieces_they_come_in(size: int) -> None
     assert not buffer
 
 
-def test_every_row_has_somebody_to_measure_it() -> None:
+def test_every_row_has_a_program() -> None:
     for row in ROWS:
         roles = {OURS, *(name.partition(" (")[0] for name in row.known)}
         assert row.group == "imports" or roles <= PROGRAMS[row.group].keys()
 
 
 def test_a_target_is_reached_where_it_grows_with_the_machine() -> None:
-    figures: Figures = {
+    measurements: Measurements = {
         ("native", "stream", "floor"): [10.0, 11.0, 900.0],
         ("native", "stream", "peer"): [176.0],
         ("native", "stream", OURS): [15.0],
     }
-    table = render([ROW], figures, 3)
+    table = render([ROW], measurements, 3)
     assert "took 2.20 times the CPU" in table
     assert "| native: stream | µs | 11.0 | 15.0 | peer 176 | ≤ 7.00 | 15.4 | yes |" in table
-    assert "| no |" in render([ROW], {**figures, ("native", "stream", OURS): [16.0]}, 3)
+    assert "| no |" in render([ROW], {**measurements, ("native", "stream", OURS): [16.0]}, 3)
 
 
-def test_what_was_never_told_is_called_so_and_what_was_not_measured_is_left_open() -> None:
-    leave = Row("native", "left", "leave", "ms", 1, scales=False)
-    table = render([leave], {("native", "leave", "peer"): [math.inf]}, 1)
-    assert "| native: left | ms | - | - | peer never | ≤ 1.00 | 1.00 | - |" in table
+def test_missing_measurements_and_infinite_ones_are_shown() -> None:
+    cancel = Row("native", "cancelled", "cancel", "ms", 1, scales=False)
+    table = render([cancel], {("native", "cancel", "peer"): [math.inf]}, 1)
+    assert "| native: cancelled | ms | - | - | peer never | ≤ 1.00 | 1.00 | - |" in table
 
 
-def test_a_ratio_is_held_against_that_of_the_floor() -> None:
+def test_a_ratio_is_compared_with_the_floor() -> None:
     row = Row("native", "long", "long", "times", None, over="stream", scales=False)
-    figures: Figures = {
+    measurements: Measurements = {
         ("native", "stream", "floor"): [5.0],
         ("native", "long", "floor"): [6.0],
         ("native", "stream", OURS): [10.0],
         ("native", "long", OURS): [13.0],
     }
-    assert "| 1.20 | 1.30 | - | the floor's | 1.20 | no |" in render([row], figures, 1)
+    assert "| 1.20 | 1.30 | - | the floor's | 1.20 | no |" in render([row], measurements, 1)

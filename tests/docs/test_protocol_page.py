@@ -1,0 +1,58 @@
+"""The page on the wire protocol: its sections have anchors, and whatever links to one of them finds it."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = "docs/protocol.md"
+SCANNED = ["lmstudio_integrations", "tests", "cookbook", "docs", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+HEADING = re.compile(r"^##+ .*$", re.MULTILINE)
+ANCHOR = re.compile(r"\{ #([\w-]+) \}$", re.MULTILINE)
+LINK = re.compile(r"\bprotocol\.md#([\w-]*)")
+
+
+def page() -> str:
+    """Return the page without its code blocks."""
+    return FENCE.sub("", (ROOT / PAGE).read_text(encoding="utf-8"))
+
+
+def dead_links(text: str, anchors: set[str]) -> list[str]:
+    """Return the anchors that a text links to and the page does not have."""
+    return sorted(set(LINK.findall(text)) - anchors)
+
+
+def scanned_files() -> Iterator[Path]:
+    for name in SCANNED:
+        start = ROOT / name
+        found = start.rglob("*") if start.is_dir() else [start]
+        yield from (path for path in found if path.suffix in {".py", ".md", ".toml"})
+
+
+def test_every_link_to_the_page_names_an_anchor_of_it() -> None:
+    anchors = set(ANCHOR.findall(page()))
+    dead = {
+        str(path.relative_to(ROOT)): missing
+        for path in scanned_files()
+        if (missing := dead_links(path.read_text(encoding="utf-8"), anchors))
+    }
+    assert not dead
+
+
+def test_a_link_to_an_unknown_anchor_is_found() -> None:
+    text = f"A comment, see {PAGE}#framing. Another, in {PAGE}#nowhere, and [a link](../{PAGE}#)."
+    assert dead_links(text, {"framing"}) == ["", "nowhere"]
+    assert dead_links(f"{PAGE}#framing", {"framing"}) == []
+
+
+def test_every_heading_has_an_anchor_and_no_two_share_one() -> None:
+    text = page()
+    assert [heading for heading in HEADING.findall(text) if not ANCHOR.search(heading)] == []
+    assert [anchor for anchor, count in Counter(ANCHOR.findall(text)).items() if count > 1] == []
+
+
+def test_links_inside_of_the_page_name_its_anchors() -> None:
+    text = page()
+    assert set(re.findall(r"\]\(#([\w-]+)\)", text)) <= set(ANCHOR.findall(text))
