@@ -21,7 +21,7 @@ from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
 from lmstudio_integrations.protocol.instance_queue import Instances, no_instances
 from lmstudio_integrations.types.files import Origin
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 TICK = 0.1
 """Seconds between two checks of the timeouts."""

@@ -16,7 +16,7 @@ from lmstudio_integrations.protocol.endpoints import Namespace
 if TYPE_CHECKING:
     from lmstudio_integrations.client.transport.websocket import Socket
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 1.0
 """Seconds within which the server must answer the closing handshake."""

@@ -33,7 +33,7 @@ class SocketSession:
     def __init__(self, target: Target, namespace: Namespace, instances: Instances) -> None:
         who, address = target.credentials(), target.address
         peer = "LM Studio on this machine" if address is None else f"LM Studio at {address}"
-        self.session = ClientSession(who.identifier, who.passkey, peer, instances)
+        self.session: ClientSession = ClientSession(who.identifier, who.passkey, peer, instances)
         self.on_ended: Callable[[SocketSession], None] = lambda _: None
         """Called with this when the socket is lost or closed."""
         self.accepted: asyncio.Event = asyncio.Event()
