@@ -231,7 +231,7 @@ _EXPORTS = {
     ".types.results": """
         LlmPredictionFragment LlmPredictionStats PredictionEnd PredictionEvent PredictionResult
         PredictionRoundResult PromptProgress ToolCallArguments ToolCallEnd ToolCallFailed ToolCallName
-        ToolCallStart
+        ToolCallRecord ToolCallStart
     """,
     ".types.tools": "ToolCallRequest",
 }

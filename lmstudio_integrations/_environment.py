@@ -1,7 +1,7 @@
-"""The variables of the environment that are read."""
+"""The environment variables that the package reads."""
 
 HOST_VARIABLE = "LMSTUDIO_HOST"
-"""The server, where none is named."""
+"""The server, if none is given."""
 
 TOKEN_VARIABLES = ("LM_API_TOKEN", "LMSTUDIO_API_TOKEN")
-"""An API token, where none is given; the first ranks above the second."""
+"""The API token, if none is given; the first variable takes precedence."""

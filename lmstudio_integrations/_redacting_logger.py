@@ -1,10 +1,10 @@
-"""Loggers of the `websockets` library that tell no secrets: its debug records have API tokens and all headers."""
+"""Loggers for the `websockets` library without its debug records, which contain API tokens and all headers."""
 
 import logging
 
 
 class _RedactingLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger without its debug records."""
+    """A logger without debug records."""
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
         return level > logging.DEBUG and super().isEnabledFor(level)

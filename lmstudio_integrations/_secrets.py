@@ -1,6 +1,6 @@
-"""What looks like a secret, and how errors are shown without it. The one place that decides; it knows no layer.
+"""Decides what looks like a secret, and removes it from errors.
 
-`errors.py` asks for every message of the package, the types and the adapters for values that pydantic would show.
+`errors.py` redacts every message of the package with it; the types and the adapters redact values that pydantic shows.
 """
 
 import re
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 HIDDEN = "**********"
-"""Stands in the place of a secret, as in the `repr` of pydantic's `SecretStr`."""
+"""Replaces a secret, as in the `repr` of pydantic's `SecretStr`."""
 
-TOKEN_PREFIX = "sk-lm-"  # noqa: S105 - what all of LM Studio's API tokens begin with
+TOKEN_PREFIX = "sk-lm-"  # noqa: S105 - the prefix of all LM Studio API tokens
 
 _NAMES = (
     "token",
@@ -35,7 +35,7 @@ _IN_NAME = re.compile(
     r"apikey|apitoken|secret|passw|passkey|passphrase|authori[sz]|credential|bearer|token$|^auth$|headers?$"
 )
 _NAME_CUTOFF = 0.75
-"""How alike a mistyped name must be, 0 to 1; `max_tokens` stays below."""
+"""How similar a mistyped name must be, 0 to 1; `max_tokens` is below."""
 
 _VALUE = re.compile(
     rf"(?<![a-z0-9])(?:{TOKEN_PREFIX}[a-z0-9][\w:-]*|sk-[\w-]{{6,}})"  # API tokens of LM Studio and of others
@@ -46,31 +46,31 @@ _VALUE = re.compile(
     r"|(?<=[?&])[^=&\s]{0,64}(?:token|key|secret|passw)[^=&\s]{0,64}=[^&\s'\"]+",  # a query
     re.IGNORECASE,
 )
-"""Takes time that is linear in the text, which may be a whole image in base64."""
+"""Runs in linear time, because the text may be a whole image in base64."""
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a setting of this name holds a secret; mistyped names count."""
+    """Whether a setting of this name, even mistyped, is a secret."""
     plain = re.sub(r"[^a-z]", "", name.lower())
     return bool(_IN_NAME.search(plain) or near(plain, _NAMES, cutoff=_NAME_CUTOFF))
 
 
 def redact(text: str) -> str:
-    """Return a text without what is shaped like a token, and without the credentials of URLs."""
+    """Return a text without tokens and without the credentials of URLs."""
     return _VALUE.sub(HIDDEN, text)
 
 
 def holds_credentials(host: str) -> bool:
-    """Whether an address holds more than a host, a port and a path: a token, a user, or a query."""
-    return TOKEN_PREFIX in host or any(mark in host for mark in "@?#")
+    """Whether an address contains more than a host, a port and a path: a token, a user, or a query."""
+    return TOKEN_PREFIX in host or any(character in host for character in "@?#")
 
 
 def holds_secret(value: object, name: str = "") -> bool:
-    """Whether a value must not be shown: its name says so, or something in it is shaped like a token.
+    """Whether a value must not be shown: its name is that of a secret, or it contains something like a token.
 
     Args:
-        value: The value; one that hides itself, such as a `SecretStr`, may be shown.
-        name: The name under which it was given.
+        value: The value. One that hides itself, such as a `SecretStr`, may be shown.
+        name: The name of the setting.
     """
     if value is None:
         return False
@@ -86,7 +86,7 @@ def holds_secret(value: object, name: str = "") -> bool:
 
 
 def without_secrets(error: "ValidationError") -> "ValidationError":
-    """Return pydantic's error without the inputs that must not be shown; itself if there are none.
+    """Return pydantic's error without secret inputs; the error itself if there are none.
 
     Raise it outside the `except` block, or `from None` inside a validator: an exception keeps its context.
     """

@@ -1,22 +1,22 @@
-"""What to say of a name that nobody knows: which one was probably meant."""
+"""Suggest which name was probably meant by an unknown one."""
 
 from collections.abc import Iterable
 from itertools import islice
 
 _MOST_NAMES, _LONGEST_NAME = 128, 128
-"""Names compared, and characters of one; comparing two takes the square of their length."""
+"""The most names that are compared, and the most characters of one: a comparison takes quadratic time."""
 
 
 def near(name: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
-    """Return the names most similar to one. Only the first 128 names of up to 128 characters are compared.
+    """Return the names most similar to an unknown one, among the first 128 of up to 128 characters.
 
     Args:
-        name: The name that is not known.
-        known: Those that are.
-        most: How many to return.
-        cutoff: How like they must be, 0 to 1.
+        name: The unknown name.
+        known: The known names.
+        most: The most names to return.
+        cutoff: How similar they must be, 0 to 1.
     """
-    from difflib import get_close_matches  # noqa: PLC0415 - only when something is wrong
+    from difflib import get_close_matches  # noqa: PLC0415 - only for errors
 
     if len(name) > _LONGEST_NAME:
         return []
@@ -25,6 +25,6 @@ def near(name: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6)
 
 
 def hint(known: Iterable[str], meant: Iterable[str]) -> str:
-    """Return the end of a message: what was probably meant, else what is known."""
+    """Return the end of an error message: the name that was probably meant, else the known names."""
     nearest = next(iter(meant), None)
     return f"did you mean {nearest!r}?" if nearest else f"known are {', '.join(sorted(known))}"

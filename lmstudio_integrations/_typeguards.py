@@ -1,4 +1,4 @@
-"""Type checks of untyped data that type checkers understand in full."""
+"""Checks of untyped data that type checkers understand."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 from typing_extensions import TypeIs
 
 SAFE_INTEGER = 2**53
-"""Integers from here on are not exact in JavaScript, in which the server is written."""
+"""From here on, integers are not exact in JavaScript, the language of the server."""
 
 
 def is_object(value: object) -> TypeIs[dict[str, Any]]:

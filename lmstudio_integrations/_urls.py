@@ -1,4 +1,4 @@
-"""URLs as messages and logs show them. Pure."""
+"""Redact URLs for messages and logs."""
 
 from urllib.parse import urlsplit
 
@@ -6,9 +6,9 @@ _LONGEST = 120
 
 
 def redacted_url(url: str) -> str:
-    """Return a URL without what may be a secret: user name, password, query and fragment.
+    """Return a URL without its possible secrets: user name, password, query and fragment.
 
-    One that cannot be parsed is reduced to its scheme, because nothing tells where its parts begin and end.
+    A URL that cannot be parsed is reduced to its scheme.
     """
     scheme = url.partition(":")[0].lower()
     try:

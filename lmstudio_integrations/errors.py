@@ -264,7 +264,7 @@ class LMStudioTimeoutError(LMStudioError, TimeoutError):
         message: The full text.
         timeout_name: `connect_timeout`, `load_timeout`, `queue_timeout`, `first_token_timeout`,
             `idle_timeout` or `timeout`.
-        elapsed: Seconds since it began to run, or since the last packet that restarted it.
+        elapsed: Seconds since it started, or since the last packet that restarted it.
     """
 
     def __init__(self, message: str = "", *, timeout_name: str | None = None, elapsed: float | None = None) -> None:

@@ -42,4 +42,4 @@ def _forget_servers() -> Iterator[None]:
     yield
     thread = IOThread.existing()
     if thread is not None:
-        thread.models.clear()
+        thread.shared.clear()

@@ -17,7 +17,7 @@ from lmstudio_integrations import errors
 PACKAGE = Path(lmstudio_integrations.__file__).parent
 NAME = PACKAGE.name
 
-TOOLS = {"errors", "_suggestions", "_typeguards", "_renewals", "_secrets", "_shortening", "_urls"}
+TOOLS = {"errors", "_suggestions", "_typeguards", "_secrets", "_shortening", "_urls"}
 """What every part may use; none of them knows anything of this package but its errors."""
 
 LAYERS: dict[str, set[str]] = {
@@ -28,17 +28,17 @@ LAYERS: dict[str, set[str]] = {
     "_typeguards": set(),
     "_shortening": set(),
     "_urls": set(),
-    "_renewals": set(),
     "_secrets": {"_suggestions", "_typeguards"},
     "types": TOOLS,
     "protocol": {"types", *TOOLS},
-    "client": {"protocol", "types", "_redacting_logger", "_environment", *TOOLS},
-    "_adapters": {"client", "protocol", "types", "_environment", *TOOLS},
-    "langchain": {"_adapters", "client", "protocol", "types", *TOOLS},
-    "llama_index": {"_adapters", "client", "protocol", "types", "_environment", *TOOLS},
+    "client.transport": {"protocol", "types", "_redacting_logger", "_environment", *TOOLS},
+    "client": {"client.transport", "protocol", "types", *TOOLS},
+    "_adapters": {"client.transport", "client", "protocol", "types", "_environment", *TOOLS},
+    "langchain": {"_adapters", "client.transport", "client", "protocol", "types", *TOOLS},
+    "llama_index": {"_adapters", "client.transport", "client", "protocol", "types", "_environment", *TOOLS},
     "emulator": {"protocol", "types", "_redacting_logger", *TOOLS},
     "pytest_plugin": {"emulator"},
-    "cli": {"emulator", "langchain", "client", "protocol", "types", "_environment", *TOOLS},
+    "cli": {"emulator", "langchain", "client.transport", "client", "protocol", "types", "_environment", *TOOLS},
 }
 """Each part of the package and what it may import of the others."""
 
@@ -79,8 +79,10 @@ SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__
 
 
 def part_of(module: str) -> str:
-    """Return the part of the package that a dotted module name below it belongs to."""
-    return module.split(".")[1]
+    """Return the part of the package that a dotted module name below it belongs to; the longest name in `LAYERS`."""
+    names = module.split(".")[1:]
+    longer = ".".join(names[:2])
+    return longer if longer in LAYERS else names[0]
 
 
 def imported_modules(path: Path) -> Iterator[str]:
@@ -102,7 +104,7 @@ def loaded_after(statement: str) -> set[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_every_module_imports_only_the_layers_below_it(path: Path) -> None:
-    part = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    part = part_of(".".join([NAME, *path.relative_to(PACKAGE).with_suffix("").parts]))
     inner = [name for name in imported_modules(path) if name.split(".")[0] == NAME]
     assert {part_of(name) for name in inner} <= LAYERS[part] | {part}
 

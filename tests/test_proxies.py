@@ -207,10 +207,10 @@ def test_the_authorities_of_a_file_are_trusted_and_connections_shared_with_the_s
 
 WRONG_FILES: dict[str, tuple[str, bytes | None]] = {
     "missing": ("cannot be read: No such file", None),
-    "empty": ("holds no certificate", b""),
-    "text": ("holds no certificate", b"Dear reader,"),
-    "key": ("holds no certificate", TRUSTED.read_bytes().partition(b"-----BEGIN CERTIFICATE")[0]),
-    "damaged": ("holds no certificate", b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"),
+    "empty": ("contains no certificate", b""),
+    "text": ("contains no certificate", b"Dear reader,"),
+    "key": ("contains no certificate", TRUSTED.read_bytes().partition(b"-----BEGIN CERTIFICATE")[0]),
+    "damaged": ("contains no certificate", b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"),
 }
 
 
@@ -246,7 +246,7 @@ def test_what_is_no_path_of_a_file_is_rejected(make: Any, path: Any, text: str) 
 
 @every_call
 def test_a_file_for_a_server_without_tls_is_rejected_by_the_call(make: Any, model: str, call: Call) -> None:
-    with pytest.raises(lms.LMStudioValueError, match=r"ca_file in the adapters\) is for wss:// and https:// hosts"):
+    with pytest.raises(lms.LMStudioValueError, match=r"ca_file in the adapters\) needs a wss:// or https:// host"):
         call(make(model=model, host="localhost:1", ca_file=TRUSTED))
 
 

@@ -108,15 +108,18 @@ class ResolvedCall(NamedTuple):
 
     def model(self) -> "LLM":
         """Return the model, for threads."""
-        return self.runtime.llm(self.server, self.model_spec, self.load_config)
+        model = self.runtime.llm(self.server, self.model_spec, self.load_config)
+        return model.with_retries(self.values["max_retries"]) if self.values["max_retries"] else model
 
     def async_model(self) -> "AsyncLLM":
         """Return the model, for coroutines."""
-        return self.runtime.async_llm(self.server, self.model_spec, self.load_config)
+        model = self.runtime.async_llm(self.server, self.model_spec, self.load_config)
+        return model.with_retries(self.values["max_retries"]) if self.values["max_retries"] else model
 
     def request_arguments(self) -> "PredictionOptions":
         """Return the arguments of the request besides the prompt. An unset callback is left out: it costs time."""
-        arguments: PredictionOptions = {"config": self.config}
+        # The frameworks' parsers check responses, also those that do not fit.
+        arguments: PredictionOptions = {"config": self.config, "check_response": False}
         if self.values["preset"] is not None:
             arguments["preset"] = self.values["preset"]
         if self.values["on_prompt_progress"] is not None:
@@ -283,8 +286,6 @@ class ChatSettings(GenerationSettings):
             return ToolUse()
         tools = self._formats.openai_tools(request.get("tools") or ())
         settings |= tool_settings(tools, request.get("tool_choice"))
-        structured = self._formats.response_settings(request.get("response_format"))
-        if structured:
-            settings["raw"] = {**(values["extra"] or {}), **structured}
+        settings |= self._formats.response_settings(request.get("response_format"))
         parallel = request.get("parallel_tool_calls") is not False
         return ToolUse(is_required(settings), parallel, original_names(tools))

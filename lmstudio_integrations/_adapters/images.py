@@ -1,59 +1,38 @@
-"""Images of a conversation: which may be downloaded, and the upload on the way to a prediction."""
+"""The images of a conversation: which of them may be downloaded. The client downloads and uploads them."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from lmstudio_integrations._adapters.conversation import ImageSource
-from lmstudio_integrations._adapters.generation_settings import ResolvedCall
+from lmstudio_integrations._adapters.conversation import PendingMessage, images, to_wire
 from lmstudio_integrations._urls import redacted_url
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.chat import WireHistory
 from lmstudio_integrations.types.files import FileHandle
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client._files import FileInput
-    from lmstudio_integrations.client.asynchronous import AsyncLLM
-    from lmstudio_integrations.client.sync import LLM
-
-Handles = dict[ImageSource, FileHandle]
+from lmstudio_integrations.types.pending import PendingHistory
 
 
-def check_allowed(sources: Iterable[ImageSource], *, allowed: bool) -> None:
-    """Reject images on the web unless they may be downloaded.
+def to_history(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> WireHistory | PendingHistory:
+    """Return a conversation as the client sends it, after it has uploaded the images.
+
+    Args:
+        pending: The messages.
+        values: The settings of the call.
 
     Raises:
-        LMStudioValueError: If one is, and may not.
+        LMStudioValueError: If an image would have to be downloaded, and may not.
     """
+    sources = images(pending)
+    if not sources:
+        return to_wire(pending, {})
     for source in sources:
-        if source.url and not allowed:
+        if source.url and not values["allow_image_download"]:
             raise LMStudioValueError(
                 f"the image {redacted_url(source.url)} is on the web; set allow_image_download=True to download it, "
                 "or pass its data"
             )
 
+    def with_handles(handles: Sequence[FileHandle]) -> WireHistory:
+        return to_wire(pending, dict(zip(sources, handles, strict=True)))
 
-def upload(call: ResolvedCall, sources: Sequence[ImageSource]) -> "tuple[LLM, Handles]":
-    """Upload images; return the model, whose `timeout` counts from now, and the handles."""
-    model = call.model()
-    if not sources:
-        return model, {}
-    model = model.with_shared_timeout()
-    handles = model.prepare_images(_inputs(sources), allow_private_image_hosts=_private_hosts(call))
-    return model, dict(zip(sources, handles, strict=True))
-
-
-async def aupload(call: ResolvedCall, sources: Sequence[ImageSource]) -> "tuple[AsyncLLM, Handles]":
-    """Upload images; return the model, whose `timeout` counts from now, and the handles."""
-    model = call.async_model()
-    if not sources:
-        return model, {}
-    model = model.with_shared_timeout()
-    handles = await model.prepare_images(_inputs(sources), allow_private_image_hosts=_private_hosts(call))
-    return model, dict(zip(sources, handles, strict=True))
-
-
-def _inputs(sources: Iterable[ImageSource]) -> "list[FileInput]":
-    return [source.data if source.url is None else source.url for source in sources]
-
-
-def _private_hosts(call: ResolvedCall) -> bool:
-    return bool(call.values["allow_private_image_hosts"])
+    contents = [source.data if source.url is None else source.url for source in sources]
+    return PendingHistory(contents, with_handles, bool(values["allow_private_image_hosts"]))

@@ -23,13 +23,13 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
-from lmstudio_integrations._adapters.addresses import host_of
 from lmstudio_integrations._adapters.progress import ProgressBar
 from lmstudio_integrations._adapters.runtime import ModelSpec, Runtime, Server
 from lmstudio_integrations._environment import TOKEN_VARIABLES
 from lmstudio_integrations._secrets import holds_credentials, holds_secret, without_secrets
 from lmstudio_integrations._suggestions import hint, near
 from lmstudio_integrations._typeguards import is_mapping, is_object
+from lmstudio_integrations.client.transport.addresses import checked_headers, host_of
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.types._numbers import Count, Natural, Seconds
 from lmstudio_integrations.types.config import (
@@ -336,8 +336,6 @@ def _without_credentials(name: str, host: object) -> object:
 
 
 def _secret_headers(_name: str, headers: object) -> dict[str, SecretStr]:
-    from lmstudio_integrations.client.transport.addresses import checked_headers  # noqa: PLC0415 - only where there are headers
-
     if is_mapping(headers):
         headers = {
             name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in headers.items()

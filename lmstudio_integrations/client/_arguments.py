@@ -1,4 +1,4 @@
-"""Arguments of callers, who may be untyped: what nothing reads, or nobody can use, is refused before it is sent."""
+"""Checks of arguments from untyped callers: unknown or unusable ones are rejected before anything is sent."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ _NO_CALLBACKS = {"on_config_mismatch"}
 
 
 def check_names(options: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Refuse arguments that nothing reads, and callbacks that cannot be called.
+    """Reject unknown arguments, and callbacks that cannot be called.
 
     Raises:
         LMStudioValueError: If a name is unknown; the nearest known one is suggested.
@@ -25,7 +25,7 @@ def check_names(options: Mapping[str, Any], known: Iterable[str]) -> None:
 
 
 def check_callbacks(**options: Any) -> None:
-    """Refuse callbacks (`on_…`, `handle_…`) that cannot be called; they are never awaited.
+    """Reject callbacks (`on_…`, `handle_…`) that cannot be called, or that are async: they are never awaited.
 
     Raises:
         LMStudioValueError: If there is one.
@@ -37,20 +37,20 @@ def check_callbacks(**options: Any) -> None:
 
 
 def text_of(value: object, name: str) -> str:
-    """Return an argument that is to be text, and not empty.
+    """Return an argument that must be a non-empty string.
 
     Raises:
         LMStudioValueError: If it is not.
     """
     if not isinstance(value, str):
-        raise LMStudioValueError(f"{name} must be text; got {value!r}")
+        raise LMStudioValueError(f"{name} must be a string; got {value!r}")
     if not value.strip():
         raise LMStudioValueError(f"{name} is empty")
     return value
 
 
 def optional_text(value: object, name: str) -> str | None:
-    """Return an argument that is to be text, and not empty, or `None`.
+    """Return an argument that must be a non-empty string or `None`.
 
     Raises:
         LMStudioValueError: If it is not.
@@ -59,7 +59,7 @@ def optional_text(value: object, name: str) -> str | None:
 
 
 def seconds_of(value: object, name: str, *, or_zero: bool = False) -> float | None:
-    """Return an argument that is to be a positive number of seconds or `None`; with `or_zero`, 0 is taken too.
+    """Return an argument that must be a positive number of seconds or `None`; `or_zero` allows 0 as well.
 
     Raises:
         LMStudioValueError: If it is not.
@@ -68,12 +68,12 @@ def seconds_of(value: object, name: str, *, or_zero: bool = False) -> float | No
         return None
     if isinstance(value, int | float) and not isinstance(value, bool) and (value > 0 or (or_zero and value == 0)):
         return value
-    wanted = "0 or a positive number" if or_zero else "a positive number"
-    raise LMStudioValueError(f"{name} must be {wanted} of seconds, or None; got {value!r}")
+    required = "0 or a positive number" if or_zero else "a positive number"
+    raise LMStudioValueError(f"{name} must be {required} of seconds, or None; got {value!r}")
 
 
 def whole_number(value: object, name: str, *, most: int | None = None) -> int | None:
-    """Return an argument that is to be a whole number from 1 to `most`, or `None`.
+    """Return an argument that must be an integer from 1 to `most`, or `None`.
 
     Raises:
         LMStudioValueError: If it is not.
@@ -87,10 +87,10 @@ def whole_number(value: object, name: str, *, most: int | None = None) -> int | 
 
 
 def list_of(value: object, name: str) -> list[Any]:
-    """Return an argument that is to be a list, or something like one.
+    """Return an argument that must be a list or another iterable.
 
     Raises:
-        LMStudioValueError: If it is not; a text is none.
+        LMStudioValueError: If it is not; a string is rejected, too.
     """
     if not is_iterable(value) or is_mapping(value) or isinstance(value, str | bytes):
         raise LMStudioValueError(f"{name} must be a list; got {value!r}")

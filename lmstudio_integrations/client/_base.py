@@ -1,4 +1,7 @@
-"""What the sync and the async client share: everything that does not wait."""
+"""What both clients share: everything that does not wait.
+
+`sync.py` and `asynchronous.py` subclass these classes and add the methods that run flows.
+"""
 
 from collections import ChainMap
 from collections.abc import Mapping
@@ -12,8 +15,9 @@ from lmstudio_integrations.client._arguments import check_names, optional_text, 
 from lmstudio_integrations.client._binding import Binding, OnProgress
 from lmstudio_integrations.client._loading import milliseconds
 from lmstudio_integrations.client._policies import DEFAULT_TTL
-from lmstudio_integrations.client._prediction import Prediction
+from lmstudio_integrations.client._prediction_run import PredictionRun
 from lmstudio_integrations.client._requests import TIMEOUTS, TimeoutOptions, checked_timeouts
+from lmstudio_integrations.client._server_models import models_of
 from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.dispatcher import FOR_EVER, Dispatcher
 from lmstudio_integrations.client.transport.waiters import Waiter
@@ -67,19 +71,19 @@ def _idle_time(keep_idle: object) -> float:
 
 
 class ModelOptions(TypedDict, total=False):
-    """How a model is got or loaded.
+    """The keyword arguments that say how to get or load a model.
 
     Attributes:
         ttl: Unload the model after this many seconds without use. Takes effect only if this call loads it. `model` and
             `load_new_instance` send 3,600 by default. `None` means the server's default under `get_or_load`, 3,600
             under `explicit`, and that a new instance stays. `math.inf` keeps an explicit load or a new instance.
-        config: Load settings, if this loads it.
+        config: Load settings, if this call loads it.
         load_policy: `get_or_load` loads just in time, so other just-in-time loads may evict the model; `explicit` uses
             any loaded instance, or loads one that is never evicted; `require_loaded` never loads; `new_instance`
             always does.
-        on_config_mismatch: Whether to `warn`, `raise` or `ignore` when it is loaded with other settings.
-        on_load_progress: Takes growing values from 0.0 to 1.0.
-        on_progress: The same, by another name.
+        on_config_mismatch: Whether to `warn`, `raise` or `ignore` if it is loaded with other settings.
+        on_load_progress: Called with growing values from 0.0 to 1.0.
+        on_progress: Another name of `on_load_progress`.
     """
 
     ttl: float | None
@@ -94,7 +98,7 @@ def checked_kind(kind: ModelKind | None) -> ModelKind | None:
     """Return a kind of models, or `None` for both.
 
     Raises:
-        LMStudioValueError: If it is neither.
+        LMStudioValueError: If it is invalid.
     """
     return None if kind is None else _choice(kind, ModelKind, "namespace")
 
@@ -102,20 +106,20 @@ def checked_kind(kind: ModelKind | None) -> ModelKind | None:
 class BaseClient:
     """The settings of a client, and its way to the server.
 
-    Nothing is sent before the first call; sockets are shared with all clients of the process that have the same
-    server and the same credentials.
+    Nothing is sent before the first call. All clients of the process with the same server and the same credentials
+    share their connections.
 
     Args:
         api_host: `host:port` or a URL of http, https, ws or wss. Without one: `LMSTUDIO_HOST`, else the LM Studio that
             is found on this machine.
         api_token: An LM Studio API token. Without one: `LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, else a guest.
-        headers: Further HTTP headers of the WebSocket handshake, for proxies.
-        ssl_context: How to check the server's certificate, for hosts of wss and https that the system does not trust.
-        keep_idle: Seconds for which idle sockets are kept for this client.
+        headers: Additional HTTP headers of the WebSocket handshake, for proxies.
+        ssl_context: Checks the server's certificate, for wss and https hosts that the system does not trust.
+        keep_idle: Seconds for which idle connections are kept open for this client.
         timeouts: `connect_timeout`, `load_timeout` and the others of `TimeoutOptions`.
 
     Raises:
-        LMStudioValueError: If an argument cannot be.
+        LMStudioValueError: If an argument is invalid.
     """
 
     make_waiter: ClassVar[type[Waiter]]
@@ -139,18 +143,18 @@ class BaseClient:
 
     @property
     def api_host(self) -> str | None:
-        """The server's address; `None` if it is looked for when connecting."""
+        """The server's address; `None` if it is found when the client connects."""
         address = self._dispatcher.target.address
         return address.netloc if address else None
 
     def with_timeouts(self, **timeouts: Unpack[TimeoutOptions]) -> Self:
-        """Return this client with other limits. Both are closed together.
+        """Return this client with other timeouts. Both are closed together.
 
         Args:
             timeouts: See `TimeoutOptions`; in seconds, and `None` switches one off.
 
         Raises:
-            LMStudioValueError: If a limit is unknown, or not positive.
+            LMStudioValueError: If a timeout is unknown, or not positive.
         """
         check_names(timeouts, TIMEOUTS)
         like = copy(self)
@@ -162,43 +166,54 @@ class BaseClient:
 
 
 class BaseHandle:
-    """A model, as a handle of either kind sees it.
+    """A handle to a model.
 
-    Handles are equal if they mean the same instance: the same server, kind and identifier, whichever client they belong
-    to. A lazy handle means none before its first use. Until then it equals only itself and handles that share its
+    Handles are equal if they refer to the same instance: the same server, kind and identifier, even if their clients
+    differ. A lazy handle refers to no instance before its first use. Until then it equals only handles with the same
     `binding`, such as those of `with_timeouts`.
     """
 
     def __init__(self, dispatcher: Dispatcher[Any], binding: Binding) -> None:
         self._dispatcher = dispatcher
         self.binding = binding
-        """Which model it is, and how it is got."""
+        """Which model it refers to, and how to get it."""
 
     @property
     def identifier(self) -> str:
-        """The identifier of the loaded instance, or the key that was named while none is known."""
+        """The identifier of the loaded instance; before it is known, the given key."""
         return self.binding.name
 
     @property
     def loaded_explicitly(self) -> bool:
-        """Whether this program loaded the instance with `explicit` or `new_instance`: it is never evicted."""
-        return self.binding.reference is not None and self.binding.reference in self._dispatcher.models.explicit
+        """Whether this program loaded the instance with `explicit` or `new_instance`, so that it is never evicted."""
+        return self.binding.reference is not None and self.binding.reference in models_of(self._dispatcher).explicit
 
     def with_timeouts(self, **timeouts: Unpack[TimeoutOptions]) -> Self:
-        """Return a handle to the same model, whose calls have limits of their own.
+        """Return a handle to the same model with other timeouts.
 
         Args:
             timeouts: See `TimeoutOptions`; in seconds, and `None` switches one off.
 
         Raises:
-            LMStudioValueError: If a limit is unknown, or not positive.
+            LMStudioValueError: If a timeout is unknown, or not positive.
         """
         check_names(timeouts, TIMEOUTS)
         return type(self)(self._dispatcher.with_timeouts(checked_timeouts(timeouts)), self.binding)
 
-    def with_shared_timeout(self) -> Self:
-        """Return a handle to the same model, all of whose calls share one `timeout`, which counts from now."""
-        return type(self)(self._dispatcher.for_one(), self.binding)
+    def with_retries(self, max_retries: int) -> Self:
+        """Return a handle to the same model, whose calls are repeated after a failed connection.
+
+        A call is repeated only if the caller has seen nothing of its response. The pauses grow from 0.5 to 8 seconds.
+
+        Args:
+            max_retries: How often a call is repeated, when no server answers or the connection is lost.
+
+        Raises:
+            LMStudioValueError: If it is not 0 or more.
+        """
+        if type(max_retries) is not int or max_retries < 0:
+            raise LMStudioValueError(f"max_retries must be 0 or more; got {max_retries!r}")
+        return type(self)(self._dispatcher.with_retries(max_retries), self.binding)
 
     @property
     def _place(self) -> tuple[object, ModelKind]:
@@ -212,7 +227,7 @@ class BaseHandle:
         return same and self._place == other._place
 
     def __hash__(self) -> int:
-        # Without the identifier, which the first use and a reload may change.
+        # Not of the identifier, which the first use and a reload may change.
         return hash(self._place)
 
     def __deepcopy__(self, _memo: object) -> Self:
@@ -223,7 +238,7 @@ class BaseHandle:
 
 
 class BaseNamespace(Generic[HandleT]):
-    """The models of one kind, as a client of either kind sees them."""
+    """The models of one kind."""
 
     kind: ClassVar[ModelKind]
     _handle: type[HandleT]
@@ -232,21 +247,21 @@ class BaseNamespace(Generic[HandleT]):
         self._dispatcher = dispatcher
 
     def lazy_model(self, model_key: str | None = None, /, **options: Unpack[ModelOptions]) -> HandleT:
-        """Return a handle that gets or loads its model at its first use. Nothing is sent now.
+        """Return a handle that gets or loads its model on first use. Nothing is sent now.
 
         Args:
             model_key: Key or identifier; `None` is any loaded model.
-            options: See `ModelOptions`; without `ttl` none is sent.
+            options: See `ModelOptions`; without `ttl`, no TTL is sent.
 
         Raises:
-            LMStudioValueError: If an argument cannot be.
+            LMStudioValueError: If an argument is invalid.
         """
         check_names(options, ModelOptions.__annotations__)
         optional_text(model_key, "model_key")
         policy: LoadPolicy = _choice(options.get("load_policy", "get_or_load"), LoadPolicy, "load_policy")
         ttl = _checked_ttl(options.get("ttl"), policy)
         if policy == "new_instance" and model_key is None:
-            raise LMStudioValueError("load_policy='new_instance' needs a model_key, to know which model to load")
+            raise LMStudioValueError("load_policy='new_instance' needs a model_key")
         binding = Binding(
             self.kind,
             model_key,
@@ -261,9 +276,9 @@ class BaseNamespace(Generic[HandleT]):
         return self.bound(binding)
 
     def bound(self, binding: Binding) -> HandleT:
-        """Return a handle to the very model of another handle, by its `binding`.
+        """Return a handle that shares the `binding` of another handle, also of another client.
 
-        They share it: an instance that either loads is the other's as well, whichever client each belongs to.
+        An instance that either of them loads is used by both.
         """
         return self._handle(self._dispatcher, binding)
 
@@ -279,35 +294,35 @@ class BaseNamespace(Generic[HandleT]):
         return handle
 
     def _loaded(self, info: ModelInstanceInfo) -> HandleT:
-        """Return a handle to an instance that is known to be loaded."""
+        """Return a handle to a loaded instance."""
         name, reference = info.identifier, info.instance_reference
         return self.bound(Binding(self.kind, name, name, policy="require_loaded", reference=reference))
 
 
 class BaseStream:
-    """The stream of a prediction, but for the waiting."""
+    """What the streams of both clients share."""
 
-    def __init__(self, prediction: Prediction) -> None:
-        self._prediction = prediction
+    def __init__(self, run: PredictionRun) -> None:
+        self._run = run
 
     def result(self) -> PredictionResult:
-        """Return the result of a stream that was read to its end; never waits.
+        """Return the result of a stream that was read to its end, without waiting.
 
         Raises:
-            LMStudioRuntimeError: If it was not.
-            LMStudioCancelledError: If it was left early.
-            Exception: That with which it failed.
+            LMStudioRuntimeError: If it was not read to its end.
+            LMStudioCancelledError: If it was closed before its end.
+            Exception: The error that ended it.
         """
-        return self._prediction.result()
+        return self._run.result()
 
     @property
     def stats(self) -> LlmPredictionStats:
-        """Figures of the finished prediction."""
+        """The stats of the finished prediction."""
         return self.result().stats
 
     @property
     def model_info(self) -> LlmInstanceInfo:
-        """The instance that answered."""
+        """The info of the instance that responded."""
         return self.result().model_info
 
     @property
@@ -330,7 +345,7 @@ class BaseDownloaded(Generic[HandleT]):
 
     @property
     def info(self) -> ModelInfo:
-        """What the server knows of it."""
+        """Its info."""
         return self._info
 
     @property
@@ -340,22 +355,22 @@ class BaseDownloaded(Generic[HandleT]):
 
     @property
     def model_key(self) -> str:
-        """What to call it when loading."""
+        """The key to load it with."""
         return self._info.model_key
 
     @property
     def path(self) -> str:
-        """Where it lies, below the folder of models."""
+        """Its path in the models folder."""
         return self._info.path
 
     @property
     def display_name(self) -> str:
-        """Its name for people."""
+        """Its display name."""
         return self._info.display_name
 
     @property
     def architecture(self) -> str | None:
-        """For example `llama`, where known."""
+        """For example `llama`, if it is known."""
         return self._info.architecture
 
     @property
@@ -365,12 +380,12 @@ class BaseDownloaded(Generic[HandleT]):
 
     @property
     def vision(self) -> bool:
-        """Whether it sees images."""
+        """Whether it accepts images."""
         return isinstance(self._info, LlmInfo) and self._info.vision
 
     @property
     def trained_for_tool_use(self) -> bool:
-        """Whether it was taught tools."""
+        """Whether it was trained for tool use."""
         return isinstance(self._info, LlmInfo) and self._info.trained_for_tool_use
 
     def __repr__(self) -> str:
@@ -386,17 +401,17 @@ class BaseAvailableModel:
 
     @property
     def search_result(self) -> SearchResultInfo:
-        """What the server says of it."""
+        """Its info, from the server."""
         return self._info
 
     @property
     def name(self) -> str:
-        """Its name for people."""
+        """Its display name."""
         return self._info.name
 
 
 class BaseDownloadOption:
-    """A form in which a model can be downloaded."""
+    """One way to download a model, such as a quantization."""
 
     def __init__(self, info: DownloadOptionInfo, dispatcher: Dispatcher[Any]) -> None:
         self._dispatcher = dispatcher
@@ -404,5 +419,5 @@ class BaseDownloadOption:
 
     @property
     def info(self) -> DownloadOptionInfo:
-        """What the server says of it."""
+        """Its info, from the server."""
         return self._info

@@ -1,6 +1,6 @@
-"""Which model a handle means, and how it is to be loaded.
+"""Which model a handle means, and how to load it.
 
-`_loading.py` finds or loads the instance, `_operations.py` runs something on it.
+`_policies.py` finds or loads the instance; `_operations.py` runs work on it.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
+from lmstudio_integrations.client._single_flight import Flight, Flights
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flight import Flight, Flights
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.config import LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
 from lmstudio_integrations.types.models import by_identifier
 
 T = TypeVar("T")
 Specifier: TypeAlias = Mapping[str, Any]
-"""Which model a request is for, as it travels (protocol §5.1)."""
-Operation: TypeAlias = Callable[[Dispatcher[Any], Specifier], Flow[T]]
-"""What is done with a model, over a dispatcher whose total limit counts getting the model as well."""
+"""Which model a request is for, in [wire form](docs/protocol.md#model-specifiers)."""
+ModelWork: TypeAlias = Callable[[Dispatcher[Any], Specifier], Flow[T]]
+"""Work that needs a model. The dispatcher's total timeout includes the time to get the model."""
 OnProgress = Callable[[float], Any]
 
 
@@ -28,18 +28,19 @@ class Binding:
 
     Attributes:
         kind: Language model or embedding model.
-        key: The model key or identifier that the user named; `None` is any loaded model.
-        identifier: The instance, once it is known.
-        reference: The instance reference, which no other load shares.
-        policy: What to do when it is not loaded.
-        ttl: Seconds of idle time, if this loads; `None` sends none.
-        config: Load settings, if this loads.
-        on_config_mismatch: What to do when it is loaded with other settings.
-        on_load_progress: Called with how much is loaded, 0.0 to 1.0.
+        key: The model key or identifier that the user gave; `None` is any loaded model.
+        identifier: The identifier of the instance, once it is known.
+        reference: The instance reference; each load has its own.
+        policy: How the instance is found or loaded.
+        ttl: Unload after this many idle seconds, if this handle loads the model; `None` sends none.
+        config: Load settings, if this handle loads the model.
+        on_config_mismatch: What to do if it is loaded with other settings.
+        on_load_progress: Called with the progress of a load, 0.0 to 1.0.
         requested_identifier: The identifier of a new instance.
-        given_up: Whether the user has unloaded it.
-        own_reference: The instance that this binding loaded last, rather than found.
-        flights: The load of the new instance, while it runs.
+        unloaded_by_user: Whether the user has unloaded it with this handle.
+        own_reference: The reference of the instance that this binding loaded last.
+        flights: The running load of a new instance.
+        context_window: The context window of the instance in tokens, and its maximum, once it was requested.
     """
 
     kind: ModelKind
@@ -51,19 +52,20 @@ class Binding:
     on_config_mismatch: OnConfigMismatch = "warn"
     on_load_progress: OnProgress | None = None
     requested_identifier: str | None = None
-    given_up: bool = False
+    unloaded_by_user: bool = False
     reference: str | None = None
     own_reference: str | None = None
     flights: Flights = field(default_factory=dict[Hashable, Flight], repr=False)
+    context_window: tuple[int, int | None] | None = None
 
     @property
     def renewable(self) -> bool:
-        """Whether the model may be loaded again when it has been unloaded."""
-        return self.policy in {"get_or_load", "explicit"} and self.key is not None and not self.given_up
+        """Whether the model may be loaded again after it was unloaded."""
+        return self.policy in {"get_or_load", "explicit"} and self.key is not None and not self.unloaded_by_user
 
     @property
     def name(self) -> str:
-        """The identifier, where it is known, else what the user named."""
+        """The identifier if it is known, else what the user gave."""
         return self.identifier or self.key or "any loaded model"
 
 

@@ -1,9 +1,9 @@
-"""Downloading an image whose URL may come from a stranger. Runs on the I/O thread; needs httpx.
+"""Download an image from an untrusted URL. Runs on the I/O thread, called by `_images.py`; needs httpx.
 
-Without a guard, such a URL makes this process read what only it can reach: a service on this machine, a router, the
-metadata of a cloud. So each hop resolves its host once, checks every address, and connects to a checked address, not
-to the name: the name cannot point elsewhere between check and connection. Proxies of the environment are ignored,
-since a proxy resolves names itself. There is no cookie, no credential, and nothing is decompressed.
+Without a guard, such a URL could make this process read what only this process can reach: a service on this machine, a
+router, the metadata of a cloud. So each hop resolves its host once, checks all addresses, and connects to a checked
+address, not to the name, which could resolve differently the next time. Proxies of the environment are ignored, because
+a proxy resolves names itself. No cookies and no credentials are sent, and nothing is decompressed.
 """
 
 import asyncio
@@ -45,9 +45,9 @@ _NOT_PUBLIC = tuple(
 
 
 def is_public_address(text: str) -> bool:
-    """Whether an IP address belongs to a host on the public internet.
+    """Whether an IP address is on the public internet.
 
-    An IPv6 address that stands for an IPv4 address (mapped, NAT64) is judged by the latter.
+    If an IPv6 address stands for an IPv4 address (mapped, NAT64), the IPv4 address decides.
     """
     address = ip_address(text)
     if isinstance(address, IPv6Address):
@@ -59,27 +59,27 @@ def is_public_address(text: str) -> bool:
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """Return the addresses of a host as the system knows them; it also reads number forms, such as `0x7f.1`."""
+    """Resolve a host with the system's resolver, which also reads numeric forms such as `0x7f.1`."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class _HopError(Exception):
-    """Why an image cannot be had from a URL, as a clause with the remedy."""
+    """Why an image cannot be downloaded from a URL, and what helps, as a clause."""
 
 
 async def fetch(url: str, *, allow_private: bool, limit: float, connect_limit: float | None) -> bytes:
     """Download an image.
 
     Args:
-        url: Where.
+        url: The URL.
         allow_private: Whether the host may have an address that is not public.
-        limit: Seconds for everything, redirects included.
+        limit: Seconds for everything, including redirects.
         connect_limit: Seconds for a connection to one address.
 
     Raises:
-        LMStudioImageDownloadError: If it cannot be had, or may not.
-        TimeoutError: If the limit is reached.
+        LMStudioImageDownloadError: If it cannot or must not be downloaded.
+        TimeoutError: If the limit expires.
     """
     current = url
     async with asyncio.timeout(limit):
@@ -91,7 +91,7 @@ async def fetch(url: str, *, allow_private: bool, limit: float, connect_limit: f
             if isinstance(found, bytes):
                 return found
             current = found
-    raise _error(url, current, f"that is more than {MAX_REDIRECTS} redirects; use the URL of the image itself")
+    raise _error(url, current, f"there are more than {MAX_REDIRECTS} redirects; use the URL of the image itself")
 
 
 def _error(url: str, current: str, why: object) -> LMStudioImageDownloadError:
@@ -101,17 +101,17 @@ def _error(url: str, current: str, why: object) -> LMStudioImageDownloadError:
 
 
 def _checked(text: str) -> httpx.URL:
-    """Parse a URL and check what needs no network."""
+    """Parse a URL, and make the checks that need no network."""
     try:
         url = httpx.URL(text)
     except (httpx.InvalidURL, ValueError):
         url = None
-    if url is None or (url.port or 0) >= 2**16:  # raised here, because the parser's message may hold a password
+    if url is None or (url.port or 0) >= 2**16:  # raised here, because the parser's message may contain a password
         raise _HopError("the URL is not valid; check it, or pass the image's data")
     if url.scheme not in {"http", "https"} or not url.raw_host:
         raise _HopError("only http and https URLs with a host are downloaded; pass the image's data")
     if url.userinfo:
-        raise _HopError("the URL holds a user name or password, which is not sent; pass the image's data")
+        raise _HopError("the URL contains a user name or password, which is not sent; pass the image's data")
     return url
 
 
@@ -119,7 +119,7 @@ async def _get(url: httpx.URL, *, allow_private: bool, connect_limit: float | No
     """Return the image, or the URL to which the server redirects."""
     addresses = await _addresses(url, allow_private=allow_private)
     try:
-        # A transport, not a client: that would add cookies, redirects, and proxies and credentials of the environment.
+        # A transport, because a client adds cookies, redirects, and proxies and credentials of the environment.
         async with httpx.AsyncHTTPTransport(verify=await _tls(url), trust_env=False) as transport:
             response = await _connected(transport, url, addresses, connect_limit)
             try:
@@ -134,7 +134,7 @@ async def _get(url: httpx.URL, *, allow_private: bool, connect_limit: float | No
 
 
 async def _addresses(url: httpx.URL, *, allow_private: bool) -> list[str]:
-    """Return the addresses to connect to. One that is not public rejects all: the next lookup may put it first."""
+    """Return the addresses to connect to. One that is not public rejects all: the next lookup may return it first."""
     host = url.raw_host.decode("ascii")
     try:
         found = await resolve(host, url.port or (443 if url.scheme == "https" else 80))
@@ -150,14 +150,14 @@ async def _addresses(url: httpx.URL, *, allow_private: bool) -> list[str]:
 
 async def _tls(url: httpx.URL) -> ssl.SSLContext:
     if url.scheme == "http":
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # unused; what httpx makes by itself loads certificates
-    return await asyncio.to_thread(ssl.create_default_context)  # reads files, which takes long for this thread
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # unused; httpx's own default loads certificates
+    return await asyncio.to_thread(ssl.create_default_context)  # reads files, which would block the I/O thread
 
 
 async def _connected(
     transport: httpx.AsyncHTTPTransport, url: httpx.URL, addresses: list[str], connect_limit: float | None
 ) -> httpx.Response:
-    """Send the request to the first address that takes it; the server and its certificate see the host's name."""
+    """Send the request to the first address that accepts it. Server and certificate check use the host's name."""
     headers = {"Host": url.netloc.decode("ascii"), **_HEADERS}
     extensions = {"sni_hostname": url.raw_host.decode("ascii"), "timeout": {"connect": connect_limit}}
     for address in addresses:
@@ -167,7 +167,7 @@ async def _connected(
         except (httpx.ConnectError, httpx.ConnectTimeout):
             if address == addresses[-1]:
                 raise
-    raise AssertionError("a host has an address")
+    raise AssertionError("a resolved host has an address")
 
 
 def _redirected(url: httpx.URL, location: str) -> str:
@@ -178,7 +178,7 @@ def _redirected(url: httpx.URL, location: str) -> str:
 
 
 async def _image(response: httpx.Response) -> bytes:
-    """Read an image; its bytes decide whether it is one, since servers name types as they like."""
+    """Read an image. Its bytes decide whether it is one, because the content type is not reliable."""
     _check_head(response)
     content = bytearray()
     async for part in response.aiter_raw():

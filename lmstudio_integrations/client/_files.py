@@ -1,4 +1,8 @@
-"""Files: uploading them, keeping them known to the server, reading and searching them (protocol §4.6)."""
+"""Files: upload them, upload them again after a lost connection, read and search them.
+
+The [server](docs/protocol.md#file-endpoints) drops a file when the connection that uploaded it is lost. The clients
+call these flows; `_images.py` and `_requests.py` build on them.
+"""
 
 import base64
 import re
@@ -17,7 +21,7 @@ from lmstudio_integrations.client._arguments import (
     whole_number,
 )
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, ask, follow, understanding
+from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, call_rpc, decode_errors, open_channel
 from lmstudio_integrations.errors import LMStudioFileExpiredError, LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import ParseDocument, Retrieve, UploadFile
@@ -26,7 +30,7 @@ from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResul
 from lmstudio_integrations.types.files import FileHandle, Origin
 
 FileInput = str | PathLike[str] | bytes | IO[bytes]
-"""A path, a data URL, the content itself, or an open binary file."""
+"""A path, a data URL, the content, or an open binary file."""
 
 _DATA_URL = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*;base64,", re.IGNORECASE)
 _SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
@@ -35,18 +39,18 @@ _SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
     (b"WEBP", 8, "webp"),
 )
 SIGNATURE_SIZE = max(at + len(sign) for sign, at, _ in _SIGNATURES)
-"""First bytes of a file that decide whether it is an image."""
+"""The number of bytes that decide whether a file is an image."""
 _EXTENSIONS = {"jpg": ("jpg", "jpeg"), "png": ("png",), "webp": ("webp",)}
 
 
 class RetrievalOptions(TypedDict, total=False):
-    """What `retrieve` takes by name.
+    """The keyword arguments of `retrieve`.
 
     Attributes:
-        limit: How many passages at most.
-        embedding_model: The key of the model that compares them.
-        chunking_method: How documents are cut up: `{"type": "recursive-v1", "chunkSize": …, "chunkOverlap": …}`.
-        on_progress: Takes the file's number, the step (`loading`, `chunking`, `embedding`) and 0.0 to 1.0.
+        limit: The most passages to return.
+        embedding_model: The key of the embedding model.
+        chunking_method: How documents are split: `{"type": "recursive-v1", "chunkSize": …, "chunkOverlap": …}`.
+        on_progress: Called with the number of the file, the step (`loading`, `chunking`, `embedding`) and 0.0 to 1.0.
     """
 
     limit: int | None
@@ -63,12 +67,12 @@ _RETRIEVAL_KEYS = {
 
 
 def prepare_image(dispatcher: Dispatcher[Any], source: FileInput, name: str | None) -> Flow[FileHandle]:
-    """Upload a picture. Its name gets the extension of what it really is, because some models go by that."""
+    """Upload an image. Its name gets the extension of its real type, because some models depend on that."""
     content, given = read(source)
     name, kind = optional_text(name, "name"), image_kind(content)
     if kind is None:
         shown = name or given or "the given bytes"
-        raise LMStudioValueError(f"{shown} is no JPEG, PNG or WebP picture; convert it first")
+        raise LMStudioValueError(f"{shown} is not a JPEG, PNG or WebP image; convert it first")
     again = (lambda: read(source)[0]) if isinstance(source, str | PathLike) else (lambda: content)
     return (yield from _upload(dispatcher, _with_extension(name or given, kind), content, again))
 
@@ -82,7 +86,7 @@ def prepare_file(dispatcher: Dispatcher[Any], source: FileInput, name: str | Non
 
 
 def read(source: FileInput) -> tuple[bytes, str | None]:
-    """Return the content of a source, and its name where it has one.
+    """Return the content of a source, and its name if it has one.
 
     Raises:
         LMStudioOSError: If a file cannot be read.
@@ -106,7 +110,7 @@ def read(source: FileInput) -> tuple[bytes, str | None]:
 
 
 def image_kind(content: bytes | bytearray) -> str | None:
-    """Return the extension of a picture by its first bytes; `None` if it is none that LM Studio takes."""
+    """Return the extension of an image by its first bytes; `None` if LM Studio does not support the type."""
     return next((kind for sign, at, kind in _SIGNATURES if content[at : at + len(sign)] == sign), None)
 
 
@@ -127,14 +131,14 @@ def _with_extension(name: str | None, kind: str) -> str:
 
 
 def _upload(dispatcher: Dispatcher[Any], name: str, content: bytes, again: Callable[[], bytes]) -> Flow[FileHandle]:
-    """Upload a file; its origin keeps the connection open for as long as a handle is alive."""
-    answer = yield from _send(dispatcher, name, content)
-    with understanding("File upload"):
+    """Upload a file. Its origin keeps the connection open as long as a handle exists."""
+    result = yield from _send(dispatcher, name, content)
+    with decode_errors("File upload"):
         handle = FileHandle(
             name=name,
-            identifier=answer["identifier"],
-            size_bytes=answer["sizeBytes"],
-            file_type=answer["fileType"],
+            identifier=result["identifier"],
+            size_bytes=result["sizeBytes"],
+            file_type=result["fileType"],
         )
     origin = Origin(name, again, handle.identifier)
     dispatcher.guard(origin)
@@ -143,30 +147,30 @@ def _upload(dispatcher: Dispatcher[Any], name: str, content: bytes, again: Calla
 
 def _send(dispatcher: Dispatcher[Any], name: str, content: bytes) -> Flow[Any]:
     parameter = UploadFile(name=name, contentBase64=base64.b64encode(content).decode())
-    return (yield from ask(dispatcher, "files", "uploadFileBase64", parameter, doing="File upload"))
+    return (yield from call_rpc(dispatcher, "files", "uploadFileBase64", parameter, operation="File upload"))
 
 
 def renew(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[FileHandle]:
-    """Return a handle that the server knows, uploading the file again if the connection was lost meanwhile.
+    """Return a valid handle; upload the file again if the connection was lost meanwhile.
 
     Raises:
-        LMStudioFileExpiredError: If that is not possible.
+        LMStudioFileExpiredError: If the file cannot be read again.
     """
     if not isinstance(handle, FileHandle):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
         raise LMStudioValueError(f"a file must be prepared first, with prepare_file or prepare_image; got {handle!r}")
     origin = handle.origin
     if origin is None:
         return handle
-    if origin.expired or origin.home != dispatcher.home:
+    if origin.expired or origin.home != dispatcher.identity:
         try:
             content = origin.read()
         except (OSError, LMStudioOSError) as error:
             raise LMStudioFileExpiredError(
-                f"the server has forgotten the file {handle.name!r}, and it cannot be read again: {error}"
+                f"the server has dropped the file {handle.name!r}, and it cannot be read again: {error}"
             ) from error
-        answer = yield from _send(dispatcher, origin.name, content)
-        with understanding("File upload"):
-            origin.identifier = str(answer["identifier"])
+        result = yield from _send(dispatcher, origin.name, content)
+        with decode_errors("File upload"):
+            origin.identifier = str(result["identifier"])
         dispatcher.guard(origin)
     return (
         handle
@@ -176,7 +180,7 @@ def renew(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[FileHandle]:
 
 
 def renewed(dispatcher: Dispatcher[Any], history: WireHistory) -> Flow[WireHistory]:
-    """Return a conversation whose files the server knows."""
+    """Return a conversation with valid file handles."""
     fresh: dict[str, dict[str, Any]] = {}
     for handle in {handle.identifier: handle for handle in history.files if handle.origin is not None}.values():
         known = yield from renew(dispatcher, handle)
@@ -184,17 +188,18 @@ def renewed(dispatcher: Dispatcher[Any], history: WireHistory) -> Flow[WireHisto
             fresh[handle.identifier] = known.to_dict()
     if not fresh:
         return history
-    return WireHistory([_with_files(message, fresh) for message in history.messages])
-
-
-def _with_files(message: Mapping[str, Any], fresh: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {**message, "content": [fresh.get(part.get("identifier"), part) for part in message["content"]]}
+    return WireHistory(
+        [
+            {**message, "content": [fresh.get(part.get("identifier"), part) for part in message["content"]]}
+            for message in history.messages
+        ]
+    )
 
 
 def parse_document(
     dispatcher: Dispatcher[Any], handle: FileHandle, on_progress: Callable[[float], Any] | None
 ) -> Flow[ParsedDocument]:
-    """Read the text of an uploaded document."""
+    """Return the text of an uploaded document."""
     check_callbacks(on_progress=on_progress)
     known = yield from renew(dispatcher, handle)
     parameter = ParseDocument(fileIdentifier=known.identifier, parseOpts={})
@@ -204,7 +209,9 @@ def parse_document(
             return CallbackEffect(on_progress, float(packet["progress"]))
         return ParsedDocument.from_dict(packet) if packet["type"] == "result" else None
 
-    return (yield from follow(dispatcher, "files", "parseDocument", parameter, read, doing="Document parsing"))
+    return (
+        yield from open_channel(dispatcher, "files", "parseDocument", parameter, read, operation="Document parsing")
+    )
 
 
 def retrieve(
@@ -232,4 +239,4 @@ def retrieve(
             return CallbackEffect(on_progress, int(packet["index"]), str(packet["step"]), float(packet["progress"]))
         return RetrievalResult.from_dict(packet["result"]) if packet["type"] == "result" else None
 
-    return (yield from follow(dispatcher, "files", "retrieve", parameter, read, doing="Retrieval"))
+    return (yield from open_channel(dispatcher, "files", "retrieve", parameter, read, operation="Retrieval"))

@@ -1,4 +1,7 @@
-"""Images of a conversation: downloaded where only their URL is known, and uploaded."""
+"""Upload the images of a conversation; an image that is given by its URL is downloaded first.
+
+The clients and `_requests.py` call it. `_fetch.py` downloads, `_files.py` uploads.
+"""
 
 import re
 from collections.abc import Sequence
@@ -9,41 +12,39 @@ from lmstudio_integrations._urls import redacted_url
 from lmstudio_integrations.client._arguments import list_of
 from lmstudio_integrations.client._files import FileInput, prepare_image
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.flows import Flow, wait_for
 from lmstudio_integrations.errors import LMStudioImageDownloadError, LMStudioTimeoutError
 from lmstudio_integrations.types.files import FileHandle
 
 DOWNLOAD_TIMEOUT = 30.0
-"""Seconds for the download of one image, where the call has no `timeout`."""
+"""Seconds for the download of one image, if the call has no `timeout`."""
 
-_WEB = re.compile("https?:", re.IGNORECASE)
+_HTTP = re.compile("https?:", re.IGNORECASE)
 
 
 def prepare_images(
-    dispatcher: Dispatcher[Any], images: Sequence[FileInput], *, allow_private_image_hosts: bool
+    dispatcher: Dispatcher[Any], images: Sequence[FileInput], *, allow_private_hosts: bool
 ) -> Flow[list[FileHandle]]:
-    """Upload images, those on the web after their download."""
+    """Upload images; download those that are http or https URLs first."""
     handles: list[FileHandle] = []
     for image in list_of(images, "images"):
         source = image
-        if isinstance(image, str) and _WEB.match(image):
-            source = yield from _download(dispatcher, image, allow_private=allow_private_image_hosts)
+        if isinstance(image, str) and _HTTP.match(image):
+            source = yield from _download(dispatcher, image, allow_private=allow_private_hosts)
         handles.append((yield from prepare_image(dispatcher, source, None)))
     return handles
 
 
 def _download(dispatcher: Dispatcher[Any], url: str, *, allow_private: bool) -> Flow[bytes]:
-    """Download an image within what is left of the call's `timeout`."""
-    from lmstudio_integrations.client._fetch import fetch  # noqa: PLC0415 - httpx is loaded on first use
+    """Download an image within the rest of the call's `timeout`."""
+    from lmstudio_integrations.client._fetch import fetch  # noqa: PLC0415 - imports httpx
 
     total = dispatcher.timeouts.get("timeout")
     limit = DOWNLOAD_TIMEOUT if total is None else max(0.0, total - dispatcher.elapsed)
     connect = dispatcher.timeouts.get("connect_timeout")
     work = partial(fetch, url, allow_private=allow_private, limit=limit, connect_limit=connect)
-    task: Any = dispatcher.run_task(work)
     try:
-        with task:
-            (content,) = yield task
+        return (yield from wait_for(dispatcher.run_task(work)))
     except TimeoutError as error:
         shown = redacted_url(url)
         if total is None:
@@ -59,4 +60,3 @@ def _download(dispatcher: Dispatcher[Any], url: str, *, allow_private: bool) -> 
             timeout_name="timeout",
             elapsed=elapsed,
         ) from error
-    return bytes(content)

@@ -1,6 +1,6 @@
-"""The two requests that load a model, their packets, and the comparison of the config with the requested one.
+"""The two requests that load a model, their packets, and the comparison of the actual config with the requested one.
 
-Below `_policies.py`, which decides which of them is made.
+`_policies.py` decides which request is made.
 """
 
 import logging
@@ -12,9 +12,10 @@ from typing import Any, get_args
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.client._arguments import seconds_of
 from lmstudio_integrations.client._binding import Binding, named
+from lmstudio_integrations.client._server_models import models_of
 from lmstudio_integrations.client._user_frames import user_stacklevel
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, ask, follow, understanding
+from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, call_rpc, decode_errors, open_channel
 from lmstudio_integrations.errors import (
     LMStudioConfigMismatchError,
     LMStudioConfigWarning,
@@ -29,7 +30,7 @@ from lmstudio_integrations.types.config import ModelKind
 logger = logging.getLogger(__name__)
 
 Info = Mapping[str, Any]
-"""What the server says of a loaded instance, as it travels (protocol §6.6)."""
+"""The info of a loaded instance, in [wire form](docs/protocol.md#model-info)."""
 
 
 def get_or_load(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
@@ -42,7 +43,7 @@ def get_or_load(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     packets = _LoadPackets(binding)
     info = yield from _load(dispatcher, binding, "getOrLoad", parameter, packets)
     for evicted in packets.evicted:
-        dispatcher.models.record_eviction(str(info.get("modelKey", binding.key)), evicted)
+        models_of(dispatcher).record_eviction(str(info.get("modelKey", binding.key)), evicted)
     yield from check_config(dispatcher, binding, info, loaded=not packets.was_loaded)
     return bind(dispatcher, binding, info, loaded=not packets.was_loaded)
 
@@ -50,14 +51,14 @@ def get_or_load(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
 def load(
     dispatcher: Dispatcher[Any], binding: Binding, name: str, identifier: str | None, ttl_ms: int | None
 ) -> Flow[Info]:
-    """Load a new instance; return what the server says of it.
+    """Load a new instance; return its info.
 
     Args:
         dispatcher: The way to the server.
         binding: How to load it.
-        name: The model key, or what else names the model.
-        identifier: The instance's identifier; `None` lets the server choose it.
-        ttl_ms: Its time to live; `None` sends none.
+        name: The model key, or another name of the model.
+        identifier: The identifier of the instance; `None` lets the server choose it.
+        ttl_ms: Its TTL in milliseconds; `None` sends none.
     """
     parameter = LoadModel(modelKey=name, loadConfigStack=stack_of(binding.config))
     if ttl_ms is not None:
@@ -65,7 +66,7 @@ def load(
     if identifier is not None:
         parameter["identifier"] = identifier
     info = yield from _load(dispatcher, binding, "loadModel", parameter, _LoadPackets(binding))
-    dispatcher.models.record_explicit(info)
+    models_of(dispatcher).record_explicit(info)
     return info
 
 
@@ -76,17 +77,15 @@ def bind(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, loaded: b
         dispatcher: The way to the server.
         binding: The handle's model.
         info: The instance.
-        loaded: Whether the handle loaded it, rather than found it.
+        loaded: Whether the handle loaded it; otherwise it found it.
     """
-    with understanding("Model get"):
+    with decode_errors("Model get"):
         identifier = _identifier(info)
     reference = info.get("instanceReference")
     binding.reference = reference if isinstance(reference, str) else None
     if loaded:
         binding.own_reference = binding.reference
-        if dispatcher.turn is not None:
-            dispatcher.turn.loaded = True
-    dispatcher.models.record(binding.kind, binding.key, info)
+    models_of(dispatcher).record(binding.kind, binding.key, info)
     binding.identifier = identifier
     return identifier
 
@@ -94,36 +93,35 @@ def bind(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, loaded: b
 def _load(
     dispatcher: Dispatcher[Any], binding: Binding, endpoint: str, parameter: Mapping[str, Any], packets: "_LoadPackets"
 ) -> Flow[Info]:
-    doing = "Model load" if endpoint == "loadModel" else "Model get/load"
-    began = dispatcher.elapsed
+    operation = "Model load" if endpoint == "loadModel" else "Model get/load"
+    started = dispatcher.elapsed
     try:
-        info = yield from follow(dispatcher, binding.kind, endpoint, parameter, packets, doing=doing)
+        info = yield from open_channel(dispatcher, binding.kind, endpoint, parameter, packets, operation=operation)
     except LMStudioInsufficientResourcesError as error:
         raise (yield from _with_remedy(dispatcher, error)) from error
     if not packets.was_loaded:
-        dispatcher.record_load(began)
+        dispatcher.load_times.append(dispatcher.elapsed - started)
     packets.report(1.0)
     return info
 
 
 class _LoadPackets:
-    """Reads the packets of a load; the callback is called with strictly growing values that end with 1.0."""
+    """Reads the packets of a load; reports strictly growing progress that ends with 1.0."""
 
     def __init__(self, binding: Binding) -> None:
         self._key = binding.key
         self._on_progress = binding.on_load_progress
         self._last = -1.0
         self.was_loaded = False
-        """Whether the model was there already."""
+        """Whether the model was already loaded."""
         self.evicted: list[Info] = []
         """The instances that the load evicted."""
 
     def __call__(self, packet: dict[str, Any]) -> CallbackEffect | Info | None:
         match packet["type"]:
-            case "startLoading":
-                return CallbackEffect(self.report, 0.0)
-            case "loadProgress" | "progress":
-                return CallbackEffect(self.report, float(packet["progress"]))
+            case "startLoading" | "loadProgress" | "progress" as kind:
+                progress = 0.0 if kind == "startLoading" else float(packet["progress"])
+                return None if self._on_progress is None else CallbackEffect(self.report, progress)
             case "unloadingOtherJITModel":
                 logger.info("loading %r unloads %r", self._key, packet["info"]["modelKey"])
                 self.evicted.append(packet["info"])
@@ -137,7 +135,7 @@ class _LoadPackets:
         return None
 
     def report(self, progress: float) -> None:
-        """Call the callback with how much is loaded, unless it has been called with that."""
+        """Call the callback if the progress has grown."""
         if self._on_progress is not None and progress > self._last:
             self._last = progress
             self._on_progress(progress)
@@ -146,25 +144,25 @@ class _LoadPackets:
 def _with_remedy(
     dispatcher: Dispatcher[Any], error: LMStudioInsufficientResourcesError
 ) -> Flow[LMStudioInsufficientResourcesError]:
-    """Return the error of a load that found no memory, with what this process keeps loaded."""
-    own = dispatcher.models.explicit
+    """Return the error of a load without enough memory, with advice if this process keeps models loaded."""
+    own = models_of(dispatcher).explicit
     try:
         loaded = (yield from list_all_loaded(dispatcher)) if own else []
-    except LMStudioError:  # the load's own error says more
+    except LMStudioError:  # the error of the load says more
         return error
-    kept = [
+    explicit = [
         f"client.{kind}.unload({_identifier(info)!r})" for kind, info in loaded if info.get("instanceReference") in own
     ]
-    if not kept:
+    if not explicit:
         return error
-    advice = f"this program loaded models explicitly, which stay; unload them: {', '.join(kept)}"
+    advice = f"this program loaded models explicitly, so they stay loaded; unload them: {', '.join(explicit)}"
     suggestion = " ".join(text for text in (error.suggestion, advice) if text)
     details: dict[str, Any] = details_of(error) | {"suggestion": suggestion}
     return LMStudioInsufficientResourcesError(f"{error}\n  suggestion: {advice}", **details)
 
 
 def list_all_loaded(dispatcher: Dispatcher[Any]) -> Flow[list[tuple[ModelKind, Info]]]:
-    """Return what the server says of all loaded instances, each with its kind."""
+    """Return the info of all loaded instances, each with its kind."""
     loaded: list[tuple[ModelKind, Info]] = []
     for kind in get_args(ModelKind):
         infos = yield from list_loaded(dispatcher, kind)
@@ -173,17 +171,17 @@ def list_all_loaded(dispatcher: Dispatcher[Any]) -> Flow[list[tuple[ModelKind, I
 
 
 def list_loaded(dispatcher: Dispatcher[Any], kind: ModelKind) -> Flow[list[Info]]:
-    """Return what the server says of the loaded instances of one kind."""
-    items = yield from ask(dispatcher, kind, "listLoaded", doing="Model list")
-    with understanding("Model list"):
+    """Return the info of the loaded instances of one kind."""
+    items = yield from call_rpc(dispatcher, kind, "listLoaded", operation="Model list")
+    with decode_errors("Model list"):
         return [item for item in items if _identifier(item)]
 
 
 def check_config(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, loaded: bool) -> Flow[None]:
     """Compare the requested config with the actual one.
 
-    A model that was loaded before keeps its config, whatever a call asks for. One that this call loaded has what was
-    asked for, but for a context length above the model's maximum, which the server lowers without a word.
+    A model that was loaded before keeps its config. A model that this call loaded has the requested config, except that
+    the server silently lowers a context length above the model's maximum.
     """
     if binding.config is None or binding.on_config_mismatch == "ignore":
         return
@@ -193,17 +191,17 @@ def check_config(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, l
     if not requested:
         return
     identifier = _identifier(info)
-    config = yield from ask(dispatcher, binding.kind, "getLoadConfig", Specified(specifier=named(identifier)))
-    with understanding("Load config"):
+    config = yield from call_rpc(dispatcher, binding.kind, "getLoadConfig", Specified(specifier=named(identifier)))
+    with decode_errors("Load config"):
         actual = KvConfig.from_dict(config).as_mapping()
     differences = {
         key.rpartition(".")[2]: (value, actual[key])
         for key, value in requested.items()
-        if key in actual and not _alike(actual[key], value)
+        if key in actual and actual[key] != value and not (_is_off(actual[key]) and _is_off(value))
     }
     if not differences:
         return
-    listed = ", ".join(f"{name}: asked {value!r}, actual {real!r}" for name, (value, real) in differences.items())
+    listed = ", ".join(f"{name}: requested {value!r}, actual {real!r}" for name, (value, real) in differences.items())
     text = f"model {identifier!r} {_explain(info, loaded=loaded).format(listed)}"
     if binding.on_config_mismatch == "raise":
         raise LMStudioConfigMismatchError(text, differences=differences)
@@ -216,22 +214,16 @@ def _explain(info: Info, *, loaded: bool) -> str:
     return "is already loaded with other settings ({}); unload it first, load a new instance, or set on_config_mismatch"
 
 
-def _alike(actual: object, requested: object) -> bool:
-    """Whether two settings mean the same; one that is switched off may have any value beside it (protocol §5.4)."""
-    return actual == requested or (
-        is_object(actual) and is_object(requested) and _is_off(actual) and _is_off(requested)
-    )
-
-
-def _is_off(value: dict[str, Any]) -> bool:
-    return value.get("checked", value.get("enabled")) is False
+def _is_off(value: object) -> bool:
+    """Whether a setting is switched off; it may then have [any value](docs/protocol.md#value-encodings)."""
+    return is_object(value) and value.get("checked", value.get("enabled")) is False
 
 
 def milliseconds(ttl: float | None) -> int | None:
-    """Return a time to live in the unit of the wire; `None` where none is sent.
+    """Return a TTL in milliseconds, as it is sent; `None` if none is sent.
 
     Raises:
-        LMStudioValueError: If it is no positive number of seconds.
+        LMStudioValueError: If it is not a positive number of seconds.
     """
     if ttl is None:
         return None

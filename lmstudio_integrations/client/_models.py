@@ -1,4 +1,4 @@
-"""What a handle can do besides predicting, and what a client can do with models: the flows."""
+"""The flows of model handles, except predictions, and of the models of a client. Both clients run them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
@@ -12,7 +12,7 @@ from lmstudio_integrations.client._binding import Binding, Specifier
 from lmstudio_integrations.client._operations import on_model, with_model
 from lmstudio_integrations.client._policies import resolve
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow, ask, ask_many, understanding
+from lmstudio_integrations.client.transport.flows import Flow, call_rpc, call_rpcs, decode_errors
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.envelope import readable
 from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
@@ -46,86 +46,88 @@ Tools: TypeAlias = Sequence[Tool | Mapping[str, Any]]
 TemplateOpts: TypeAlias = Mapping[str, bool]
 
 _NO_OPTS: TemplateOpts = {}
-_TEMPLATE_OPTIONS = {"omit_bos_token": "omitBosToken", "omit_eos_token": "omitEosToken"}
+_TEMPLATE_FLAGS = {"omit_bos_token": "omitBosToken", "omit_eos_token": "omitEosToken"}
 
 
 def list_loaded(dispatcher: Dispatcher[Any], kind: ModelKind) -> Flow[list[ModelInstanceInfo]]:
-    """Return what is loaded."""
+    """Return the loaded instances."""
     infos = yield from _loading.list_loaded(dispatcher, kind)
-    with understanding("Model list"):
+    with decode_errors("Model list"):
         return [INSTANCE_INFO_TYPES[kind].from_dict(info) for info in infos]
 
 
 def list_downloaded(dispatcher: Dispatcher[Any], kind: ModelKind | None) -> Flow[list[ModelInfo]]:
-    """Return what is downloaded, of one kind or of both."""
-    items = yield from ask(dispatcher, "system", "listDownloadedModels", doing="Model list")
-    with understanding("Model list"):
+    """Return the downloaded models, of one kind or of both."""
+    items = yield from call_rpc(dispatcher, "system", "listDownloadedModels", operation="Model list")
+    with decode_errors("Model list"):
         return [info for info in parse_infos(items) if kind in {None, info.type}]
 
 
 def unload(dispatcher: Dispatcher[Any], kind: ModelKind, identifier: str) -> Flow[None]:
     """Unload an instance."""
     parameter = UnloadModel(identifier=text_of(identifier, "model_identifier"))
-    yield from ask(dispatcher, kind, "unloadModel", parameter, doing="Model unload")
+    yield from call_rpc(dispatcher, kind, "unloadModel", parameter, operation="Model unload")
 
 
 def unload_bound(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[None]:
-    """Unload the handle's instance; it is not loaded again by itself after that."""
-    binding.given_up = True
+    """Unload the handle's instance; the handle does not load it again automatically."""
+    binding.unloaded_by_user = True
     if binding.identifier is None and binding.policy == "new_instance":
-        return  # it has loaded none yet; what is loaded under the key is somebody else's
+        return  # it has loaded none yet; a loaded instance with this key is not its own
     if binding.identifier is None and binding.key is None:
-        yield from resolve(dispatcher, binding)
+        yield from resolve(dispatcher.for_operation(), binding)
     yield from unload(dispatcher, binding.kind, binding.name)
 
 
 def unload_own(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[None]:
-    """Unload the instance that the handle loaded, if it did and if that is still there; what it found stays."""
+    """Unload the instance that the handle loaded, if it is still loaded; one that the handle found stays."""
     for info in (yield from list_loaded(dispatcher, binding.kind)) if binding.own_reference else ():
         if info.instance_reference == binding.own_reference:
             yield from unload(dispatcher, binding.kind, info.identifier)
 
 
 def get_info(dispatcher: Dispatcher[Any], binding: Binding, *, load: bool = False) -> Flow[ModelInstanceInfo]:
-    """Return what the server knows of the instance; optionally load it if it was unloaded."""
+    """Return the info of the instance; with `load`, load the model first if it was unloaded."""
 
-    def operation(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[ModelInstanceInfo]":
+    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[ModelInstanceInfo]":
         return (yield from look_up(dispatcher, binding.kind, specifier))
 
-    return (yield from (with_model if load else on_model)(dispatcher, binding, operation))
+    return (yield from (with_model if load else on_model)(dispatcher, binding, work))
 
 
 def look_up(dispatcher: Dispatcher[Any], kind: ModelKind, specifier: ModelReference) -> Flow[ModelInstanceInfo]:
-    """Return what the server knows of the loaded instance that fits a description."""
+    """Return the info of the loaded instance that matches a description."""
     lookup = Lookup(specifier=specifier_of(specifier).to_dict(), throwIfNotFound=True)
-    info = yield from ask(dispatcher, kind, "getModelInfo", lookup, doing="Model info")
-    with understanding("Model info"):
+    info = yield from call_rpc(dispatcher, kind, "getModelInfo", lookup, operation="Model info")
+    with decode_errors("Model info"):
         return INSTANCE_INFO_TYPES[kind].from_dict(info)
 
 
 def get_load_fields(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[dict[str, Any]]:
     """Return the settings that the instance was loaded with, by their wire keys."""
 
-    def operation(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[dict[str, Any]]":
-        config = yield from ask(
-            dispatcher, binding.kind, "getLoadConfig", Specified(specifier=specifier), doing="Load config"
+    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[dict[str, Any]]":
+        config = yield from call_rpc(
+            dispatcher, binding.kind, "getLoadConfig", Specified(specifier=specifier), operation="Load config"
         )
-        with understanding("Load config"):
+        with decode_errors("Load config"):
             return KvConfig.from_dict(readable(config)).as_mapping()
 
-    return (yield from on_model(dispatcher, binding, operation))
+    return (yield from on_model(dispatcher, binding, work))
 
 
 def get_processing_state(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[InstanceProcessingState]:
     """Return what the instance is doing."""
 
-    def operation(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[InstanceProcessingState]":
+    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[InstanceProcessingState]":
         lookup = Lookup(specifier=specifier, throwIfNotFound=True)
-        state = yield from ask(dispatcher, binding.kind, "getInstanceProcessingState", lookup, doing="Processing state")
-        with understanding("Processing state"):
+        state = yield from call_rpc(
+            dispatcher, binding.kind, "getInstanceProcessingState", lookup, operation="Processing state"
+        )
+        with decode_errors("Processing state"):
             return InstanceProcessingState.from_dict(state)
 
-    return (yield from on_model(dispatcher, binding, operation))
+    return (yield from on_model(dispatcher, binding, work))
 
 
 def estimate_usage(
@@ -133,21 +135,21 @@ def estimate_usage(
 ) -> Flow[ModelUsageEstimate]:
     """Return how much memory loading a model would take."""
     parameter = EstimateModelUsage(modelKey=text_of(key, "model_key"), loadConfigStack=stack_of(config))
-    answer = yield from ask(dispatcher, kind, "estimateModelUsage", parameter, doing="Usage estimate")
-    with understanding("Usage estimate"):
-        return ModelUsageEstimate.from_dict(answer)
+    result = yield from call_rpc(dispatcher, kind, "estimateModelUsage", parameter, operation="Usage estimate")
+    with decode_errors("Usage estimate"):
+        return ModelUsageEstimate.from_dict(result)
 
 
 def version(dispatcher: Dispatcher[Any]) -> Flow[ServerVersion]:
     """Return the version of the server."""
-    answer = yield from ask(dispatcher, "system", "version", doing="Version")
-    with understanding("Version"):
-        return ServerVersion.from_dict(answer)
+    result = yield from call_rpc(dispatcher, "system", "version", operation="Version")
+    with decode_errors("Version"):
+        return ServerVersion.from_dict(result)
 
 
 def context_use(dispatcher: Dispatcher[Any], binding: Binding, history: WireHistory) -> Flow[ContextUse]:
-    """Return how much of the window a conversation takes."""
-    dispatcher = dispatcher.for_one()
+    """Return how many tokens of the context window a conversation takes."""
+    dispatcher = dispatcher.for_operation()
     text = yield from apply_prompt_template(dispatcher, binding, history)
     (used,) = yield from count_tokens(dispatcher, binding, [text])
     info = yield from get_info(dispatcher, binding)
@@ -156,7 +158,9 @@ def context_use(dispatcher: Dispatcher[Any], binding: Binding, history: WireHist
 
 def tokenize(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[int]]]:
     """Return the tokens of each text."""
-    return (yield from _per_text(dispatcher, binding, "tokenize", texts, _token_ids))
+    return (
+        yield from _per_text(dispatcher, binding, "tokenize", texts, lambda result: _array(result["tokens"], {int}))
+    )
 
 
 def count_tokens(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[int]]:
@@ -167,11 +171,13 @@ def count_tokens(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[
 def embed(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[float]]]:
     """Return the vector of each text."""
 
-    def operation(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[list[list[float]]]":
+    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[list[list[float]]]":
         parameters = [EmbedString(modelSpecifier=specifier, inputString=text) for text in texts]
-        return (yield from ask_many(dispatcher, "embedding", "embedString", parameters, _vector, doing="Embedding"))
+        return (
+            yield from call_rpcs(dispatcher, "embedding", "embedString", parameters, _vector, operation="Embedding")
+        )
 
-    return (yield from with_model(dispatcher, binding, operation))
+    return (yield from with_model(dispatcher, binding, work))
 
 
 def apply_prompt_template(
@@ -181,42 +187,42 @@ def apply_prompt_template(
     opts: TemplateOpts = _NO_OPTS,
     tools: Tools = (),
 ) -> Flow[str]:
-    """Return the conversation, with the tools offered to the model, as the model would read it."""
-    options = _template_options(opts, tools)
+    """Return a conversation, with the tools, as the prompt that the model would get."""
+    options = _template_flags(opts, tools)
 
-    def operation(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[str]":
+    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[str]":
         parameter = ApplyPromptTemplate(
             specifier=specifier,
             history=history.to_dict(),
             predictionConfigStack={"layers": []},
             opts=options,
         )
-        result = yield from ask(dispatcher, "llm", "applyPromptTemplate", parameter, doing="Prompt template")
-        with understanding("Prompt template"):
+        result = yield from call_rpc(dispatcher, "llm", "applyPromptTemplate", parameter, operation="Prompt template")
+        with decode_errors("Prompt template"):
             return _string(result["formatted"])
 
-    return (yield from with_model(dispatcher, binding, operation))
+    return (yield from with_model(dispatcher, binding, work))
 
 
 def _per_text(
     dispatcher: Dispatcher[Any], binding: Binding, name: str, texts: Sequence[str], read: Callable[[Any], T]
 ) -> Flow[list[T]]:
-    def operation(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[list[T]]":
+    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[list[T]]":
         parameters = [Tokenize(specifier=specifier, inputString=text) for text in texts]
-        return (yield from ask_many(dispatcher, binding.kind, name, parameters, read, doing="Tokenization"))
+        return (yield from call_rpcs(dispatcher, binding.kind, name, parameters, read, operation="Tokenization"))
 
-    return (yield from with_model(dispatcher, binding, operation))
+    return (yield from with_model(dispatcher, binding, work))
 
 
-def _template_options(opts: TemplateOpts, tools: Tools) -> TemplateOptions:
+def _template_flags(opts: TemplateOpts, tools: Tools) -> TemplateOptions:
     if not is_mapping(opts):
-        raise LMStudioValueError(f"opts must be a dict of {', '.join(_TEMPLATE_OPTIONS)}; got {opts!r}")
-    check_names(opts, {*_TEMPLATE_OPTIONS, *_TEMPLATE_OPTIONS.values()})
+        raise LMStudioValueError(f"opts must be a dict of {', '.join(_TEMPLATE_FLAGS)}; got {opts!r}")
+    check_names(opts, {*_TEMPLATE_FLAGS, *_TEMPLATE_FLAGS.values()})
     options: dict[str, Any] = {}
     for name, value in opts.items():
         if not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise LMStudioValueError(f"{name} must be True or False; got {value!r}")
-        options[_TEMPLATE_OPTIONS.get(name, name)] = value
+        options[_TEMPLATE_FLAGS.get(name, name)] = value
     definitions = [_tool(tool) for tool in list_of(tools, "tools")]
     return cast("TemplateOptions", options | ({"toolDefinitions": definitions} if definitions else {}))
 
@@ -225,7 +231,7 @@ def _tool(tool: object) -> dict[str, Any]:
     try:
         return Tool.model_validate(tool).to_dict()
     except ValidationError as error:
-        raise LMStudioValueError(f"tools holds what is no definition of a tool: {tool!r}") from error
+        raise LMStudioValueError(f"tools contains an invalid tool definition: {tool!r}") from error
 
 
 def _string(value: object) -> str:
@@ -241,10 +247,6 @@ def _token_count(result: Any) -> int:
     return count
 
 
-def _token_ids(result: Any) -> list[int]:
-    return _array(result["tokens"], {int})
-
-
 def _vector(result: Any) -> list[float]:
     """Return a vector of Python floats; JSON writes whole numbers without a point."""
     vector = _array(result["embedding"], {int, float})
@@ -254,7 +256,7 @@ def _vector(result: Any) -> list[float]:
 
 
 def _array(value: object, types: set[type]) -> list[Any]:
-    # Arrays may be long: looking at the set of types is several times faster than at each item.
+    # Arrays may be long: checking the set of types is several times faster than checking each item.
     if not is_list(value) or not types.issuperset(map(type, value)):
         raise TypeError(f"expected an array of {' or '.join(sorted(kind.__name__ for kind in types))}")
     return value

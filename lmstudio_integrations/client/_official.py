@@ -1,4 +1,4 @@
-"""Names that the official SDK gives to types, so that annotations and imports move over as they are."""
+"""The official SDK's names of types, so that its users keep their annotations and imports."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict

@@ -1,14 +1,20 @@
-"""Running an operation on a handle's model: in its turn, and again after the model was unloaded."""
+"""Run an operation on a handle's model: in its turn, and again after the model was unloaded.
+
+The flows of `_models.py` and `_prediction_run.py` call it. Below are `_policies.py`, which finds or loads the model,
+and `_server_models.py`, which knows the models that evict each other.
+"""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import copy
 from functools import partial
 from typing import Any, TypeVar
 
-from lmstudio_integrations._renewals import renewal_pauses
-from lmstudio_integrations.client._binding import Binding, Operation, named
+from lmstudio_integrations.client._binding import Binding, ModelWork, named
 from lmstudio_integrations.client._policies import resolve
+from lmstudio_integrations.client._retries import Retries, repeated
+from lmstudio_integrations.client._server_models import models_of
+from lmstudio_integrations.client._turns import Turn, Turns
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, wait_for
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioModelUnloadedError
@@ -23,79 +29,92 @@ _UNLOADED = {"generic.noModelMatchingQuery", "generic.identifierNotFound", "gene
 
 
 def prepare(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
-    """Find or load the model, as the load policy says; return its identifier."""
-    return (yield from _in_turn(dispatcher.for_one(), binding, resolve))
+    """Find or load the model, as its load policy says; return its identifier."""
+    return _in_turn(dispatcher.for_operation(), binding, resolve)
 
 
-def on_model(dispatcher: Dispatcher[Any], binding: Binding, operation: Operation[T]) -> Flow[T]:
-    """Run an operation that does not need the model at work; find or load it if the handle has never been used."""
-    dispatcher = dispatcher.for_one()
-    if binding.identifier is None:
-        return (yield from _in_turn(dispatcher, binding, partial(_resolve_and_run, operation=operation, renew=False)))
-    return (yield from _run(dispatcher, binding, operation, binding.identifier))
+def on_model(dispatcher: Dispatcher[Any], binding: Binding, work: ModelWork[T]) -> Flow[T]:
+    """Run work that does not use the model; find or load it if the handle has never been used."""
+
+    def attempt(dispatcher: Dispatcher[Any]) -> "Flow[T]":
+        if binding.identifier is not None:
+            return _run(dispatcher, binding, work, binding.identifier)
+        return _in_turn(dispatcher, binding, partial(_resolve_and_run, work=work, reload=False))
+
+    return repeated(dispatcher, attempt)
 
 
-def with_model(
-    dispatcher: Dispatcher[Any],
-    binding: Binding,
-    operation: Operation[T],
-    *,
-    renewals: Iterator[float] | None = None,
-    renew: bool = False,
+def with_model(dispatcher: Dispatcher[Any], binding: Binding, work: ModelWork[T]) -> Flow[T]:
+    """Run work that uses the model; find it, or load it again if it was unloaded.
+
+    The work must not raise the errors that mean "unloaded" once it has delivered something.
+    """
+    return repeated(dispatcher, lambda dispatcher: run_with_model(dispatcher, binding, work, Retries()))
+
+
+def run_with_model(
+    dispatcher: Dispatcher[Any], binding: Binding, work: ModelWork[T], retries: Retries, *, reload: bool = False
 ) -> Flow[T]:
-    """Run an operation that needs the model at work; find or load it again if it was unloaded.
-
-    The operation must not raise the errors that mean "unloaded" once it has delivered something.
+    """Run work that uses the model, as one attempt of an operation that counts its own retries. See `with_model`.
 
     Args:
-        dispatcher: The way to the server.
+        dispatcher: The way to the server, for this operation.
         binding: The model.
-        operation: What to run.
-        renewals: The seconds to wait before each renewal, where other parts of the operation renew as well.
-        renew: Whether the model is known to be unloaded.
+        work: What to run.
+        retries: Counts how often the operation loads the model again.
+        reload: Whether the model is known to be unloaded.
     """
-    dispatcher = dispatcher.for_one()
     while True:
-        work = partial(_resolve_and_run, operation=operation, renew=renew)
         try:
-            return (yield from _in_turn(dispatcher, binding, work))
-        except LMStudioModelUnloadedError:
-            renewals = renewal_pauses() if renewals is None else renewals
-            seconds = next(renewals, None) if binding.renewable else None
+            return (yield from _in_turn(dispatcher, binding, partial(_resolve_and_run, work=work, reload=reload)))
+        except LMStudioModelUnloadedError as error:
+            seconds = retries.pause_after(error) if binding.renewable else None
             if seconds is None:
                 raise
-        logger.info("model %r was unloaded; it is loaded again", binding.identifier)
-        renew = True
+        logger.info("model %r was unloaded; loading it again", binding.identifier)
+        reload = True
         yield from wait_for(dispatcher.pause(seconds))
 
 
 def _in_turn(
     dispatcher: Dispatcher[Any], binding: Binding, work: Callable[[Dispatcher[Any], Binding], Flow[T]]
 ) -> Flow[T]:
-    """Do what needs the model; where models evict each other, wait until no call of another one runs."""
-    turn = dispatcher.models.turn_for(binding.kind, binding.key, binding.reference)
-    if turn is None:
-        return (yield from work(dispatcher, binding))
+    """Run work that needs the model; where models evict each other, wait until no call of another one runs."""
+    models = models_of(dispatcher)
+    turn = models.turn_for(binding.kind, binding.key, binding.reference)
+    return work(dispatcher, binding) if turn is None else _run_in_turn(dispatcher, binding, work, models.turns, turn)
+
+
+def _run_in_turn(
+    dispatcher: Dispatcher[Any],
+    binding: Binding,
+    work: Callable[[Dispatcher[Any], Binding], Flow[T]],
+    turns: Turns,
+    turn: Turn,
+) -> Flow[T]:
+    loads = len(dispatcher.load_times)
+    queue_timeout, remaining = dispatcher.timeouts.get("queue_timeout"), dispatcher.remaining_time
     try:
-        yield from wait_for(dispatcher.wait_for_turn(turn))
-        result = yield from work(dispatcher.with_turn(turn), binding)
+        yield from wait_for(dispatcher.run_task(lambda: turns.wait(turn, queue_timeout, remaining)))
+        result = yield from work(dispatcher.with_sinks(partial(turns.shared_by, turn)), binding)
         turn.used = True
         return result
     finally:
-        dispatcher.end_turn(turn)
+        turn.loaded = len(dispatcher.load_times) > loads
+        dispatcher.submit(turns.end, turn)
 
 
-def _resolve_and_run(dispatcher: Dispatcher[Any], binding: Binding, *, operation: Operation[T], renew: bool) -> Flow[T]:
-    renew = renew or (binding.renewable and dispatcher.models.is_evicted(binding.reference))
-    identifier = None if renew else binding.identifier
+def _resolve_and_run(dispatcher: Dispatcher[Any], binding: Binding, *, work: ModelWork[T], reload: bool) -> Flow[T]:
+    reload = reload or (models_of(dispatcher).is_evicted(binding.reference) and binding.renewable)
+    identifier = None if reload else binding.identifier
     if identifier is None:
         identifier = yield from resolve(dispatcher, binding)
-    return (yield from _run(dispatcher, binding, operation, identifier))
+    return (yield from _run(dispatcher, binding, work, identifier))
 
 
-def _run(dispatcher: Dispatcher[Any], binding: Binding, operation: Operation[T], identifier: str) -> Flow[T]:
+def _run(dispatcher: Dispatcher[Any], binding: Binding, work: ModelWork[T], identifier: str) -> Flow[T]:
     try:
-        return (yield from operation(dispatcher, named(identifier)))
+        return (yield from work(dispatcher, named(identifier)))
     except LMStudioModelNotFoundError as error:
         raise as_unloaded(dispatcher, binding, error) from error
 
@@ -103,7 +122,7 @@ def _run(dispatcher: Dispatcher[Any], binding: Binding, operation: Operation[T],
 def as_unloaded(
     dispatcher: Dispatcher[Any], binding: Binding, error: LMStudioModelNotFoundError
 ) -> LMStudioModelNotFoundError:
-    """Return what an error about a model means that was loaded before.
+    """Return what a not-found error means for a model that was loaded before.
 
     A request may name a second model, such as the draft model. If that is the one not found, the error stays.
     """
@@ -114,10 +133,10 @@ def as_unloaded(
 
 
 def unloaded_error(dispatcher: Dispatcher[Any], binding: Binding, **details: Any) -> LMStudioModelUnloadedError:
-    """Return the error of a model that was loaded and no longer is, with what is known of the reason."""
-    if binding.given_up:
+    """Return the error of a model that was loaded and no longer is, with the reason as far as it is known."""
+    if binding.unloaded_by_user:
         reason = "this handle unloaded it"
     else:
-        reason = dispatcher.models.why_unloaded(binding.kind, binding.key, binding.reference)
+        reason = models_of(dispatcher).why_unloaded(binding.kind, binding.key, binding.reference)
     text = f"model {binding.name!r} was unloaded: {reason}"
     return LMStudioModelUnloadedError(text, retryable=binding.renewable, **details)

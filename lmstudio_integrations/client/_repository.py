@@ -1,11 +1,11 @@
-"""Models to download: searching, choosing a form, fetching (protocol §4.7)."""
+"""Search models, list download options, download: the [repository](docs/protocol.md#repository-endpoints)."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from lmstudio_integrations.client._arguments import check_callbacks, list_of, optional_text, text_of, whole_number
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, ask, follow, understanding
+from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, call_rpc, decode_errors, open_channel
 from lmstudio_integrations.protocol.requests import (
     DownloadModel,
     DownloadOptions,
@@ -23,7 +23,7 @@ MAX_RESULTS = 25
 def search(
     dispatcher: Dispatcher[Any], term: str | None, limit: int | None, compatibility_types: Sequence[str] | None
 ) -> Flow[list[SearchResultInfo]]:
-    """Return the models that fit a search term; without one, those that the server recommends."""
+    """Return the models that match a search term; without one, those that the server recommends."""
     types = None if compatibility_types is None else list_of(compatibility_types, "compatibility_types")
     given = {
         "searchTerm": optional_text(term, "search_term"),
@@ -31,25 +31,29 @@ def search(
         "compatibilityTypes": None if types is None else [text_of(each, "compatibility_types") for each in types],
     }
     options = cast("SearchOptions", {name: value for name, value in given.items() if value is not None})
-    answer = yield from ask(dispatcher, "repository", "searchModels", SearchModels(opts=options), doing="Model search")
-    with understanding("Model search"):
-        return [SearchResultInfo.from_dict(each) for each in answer["results"]]
+    result = yield from call_rpc(
+        dispatcher, "repository", "searchModels", SearchModels(opts=options), operation="Model search"
+    )
+    with decode_errors("Model search"):
+        return [SearchResultInfo.from_dict(each) for each in result["results"]]
 
 
 def download_options(dispatcher: Dispatcher[Any], found: SearchResultInfo) -> Flow[list[DownloadOptionInfo]]:
-    """Return the forms in which a model can be downloaded."""
-    with understanding("Download options"):
+    """Return the download options of a model."""
+    with decode_errors("Download options"):
         identifier = SearchResultIdentifier(type=found.identifier["type"], identifier=found.identifier["identifier"])
     parameter = DownloadOptions(modelSearchResultIdentifier=identifier)
-    answer = yield from ask(dispatcher, "repository", "getModelDownloadOptions", parameter, doing="Download options")
-    with understanding("Download options"):
-        return [DownloadOptionInfo.from_dict(each) for each in answer["results"]]
+    result = yield from call_rpc(
+        dispatcher, "repository", "getModelDownloadOptions", parameter, operation="Download options"
+    )
+    with decode_errors("Download options"):
+        return [DownloadOptionInfo.from_dict(each) for each in result["results"]]
 
 
 def download(
     dispatcher: Dispatcher[Any], identifier: str, on_progress: OnDownload | None, on_finalize: Callable[[], Any] | None
 ) -> Flow[str]:
-    """Download a model and return the key by which it can be loaded."""
+    """Download a model; return the key to load it with."""
     check_callbacks(on_progress=on_progress, on_finalize=on_finalize)
 
     def read(packet: dict[str, Any]) -> CallbackEffect | str | None:
@@ -65,4 +69,6 @@ def download(
         return None
 
     parameter = DownloadModel(downloadIdentifier=identifier)
-    return (yield from follow(dispatcher, "repository", "downloadModel", parameter, read, doing="Model download"))
+    return (
+        yield from open_channel(dispatcher, "repository", "downloadModel", parameter, read, operation="Model download")
+    )

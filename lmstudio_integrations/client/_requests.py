@@ -1,4 +1,7 @@
-"""Arguments to requests: what `respond`, `complete` and the rest send. Everything is checked before it is sent."""
+"""The predictions that `respond`, `complete` and `act` request, made from the parameters of a call.
+
+The clients call it; the flows of `_prediction_run.py` send what it makes. Everything is checked before it is sent.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
@@ -8,7 +11,8 @@ from typing import Any, TypeAlias, TypedDict, TypeVar
 from lmstudio_integrations.client._arguments import check_names, list_of, optional_text, seconds_of
 from lmstudio_integrations.client._binding import Binding, Specifier
 from lmstudio_integrations.client._files import renewed
-from lmstudio_integrations.client._prediction import Callbacks, Prediction, Request
+from lmstudio_integrations.client._images import prepare_images
+from lmstudio_integrations.client._prediction_run import Callbacks, PredictionRun, Request
 from lmstudio_integrations.client._structured import ResponseFormat, is_requested, with_format
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow
@@ -20,6 +24,7 @@ from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
 from lmstudio_integrations.types.chat import AssistantMessage, Chat, ChatHistory, WireHistory, WirePrompt
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.config_dicts import LlmPredictionConfigDict
+from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.results import LlmPredictionFragment
 
 History: TypeAlias = str | Chat | ChatHistory | WireHistory | Mapping[str, Any]
@@ -35,9 +40,11 @@ TIMEOUTS: Timeouts = {
     "timeout": None,
     "keepalive": 20.0,
 }
-"""The timeouts in seconds, unless the client or the call says otherwise."""
+"""The default timeouts in seconds."""
 
 ParameterT = TypeVar("ParameterT", Predict, CompleteRawText)
+
+_PREDICT, _COMPLETE = channel("llm", "predict"), channel("llm", "completeRawText")
 
 _CALLBACKS = {field.name for field in fields(Callbacks)}
 
@@ -54,22 +61,22 @@ _COMPLETION_TEMPLATE: dict[str, Any] = {
 
 
 _LEGACY_LAYER = layer_of("completeModeFormatting", {"llm.prediction.promptTemplate": _COMPLETION_TEMPLATE})
-"""Makes old servers continue a text."""
+"""Makes servers without `completeRawText` continue a text."""
 
 
 class TimeoutOptions(TypedDict, total=False):
-    """The timeouts, in seconds; `None` switches one off.
+    """The timeouts in seconds; `None` switches one off.
 
     Attributes:
-        connect_timeout: Until the server has accepted the client, or has answered a ping after a silence.
-        load_timeout: Between two signs of progress while a model loads.
-        queue_timeout: From the request to its first packet, for predictions, embeddings and token counts. It starts
-            again whenever the queue of the model instance moves.
-        first_token_timeout: Between two signs of progress while the prompt is read.
-        idle_timeout: Between two packets of a response, and for the answer to any other call.
+        connect_timeout: Until the server accepts the client, or answers a ping after a silence.
+        load_timeout: Between two progress packets while a model loads.
+        queue_timeout: From the request to its first packet, for predictions, embeddings and token counts. It restarts
+            whenever the queue of the model instance moves.
+        first_token_timeout: Between two progress packets while the prompt is processed.
+        idle_timeout: Between two packets of a response, and for the response to any other call.
         timeout: For the whole call.
-        keepalive: Ping the server after this many seconds of silence. A connection that is dead while a new one can
-            be made is replaced, and its calls fail at once; a server that is frozen only ends what times out.
+        keepalive: Ping the server after this many seconds of silence. If the connection is dead and a new one can be
+            made, it is replaced, and its calls fail immediately. If the server is frozen, calls end by their timeouts.
     """
 
     connect_timeout: float | None
@@ -82,19 +89,22 @@ class TimeoutOptions(TypedDict, total=False):
 
 
 class PredictionOptions(TimeoutOptions, total=False):
-    """What `respond`, `complete` and their streams take by name; the timeouts as well.
+    """The keyword arguments of `respond`, `complete` and their streams.
 
     Attributes:
-        response_format: A pydantic class, a JSON schema, or a grammar; the result then has the JSON object as `parsed`.
+        response_format: A pydantic class, a JSON schema, or a grammar; `parsed` of the result is then a JSON object.
+        check_response: Whether a structured response that is not a JSON object is an error (the default). `False`
+            leaves schema and response unchecked.
         config: Settings of this prediction.
         preset: A preset on the server, by its (fuzzy) identifier; ranks below `config`.
-        on_message: Takes the finished assistant message, suitable for `Chat.append`.
+        on_message: Called with the complete assistant message, suitable for `Chat.append`.
         on_first_token: Called once, before the first fragment.
-        on_prediction_fragment: Takes each fragment.
-        on_prompt_processing_progress: Takes growing values from 0.0 to 1.0 while the prompt is read.
+        on_prediction_fragment: Called with each fragment.
+        on_prompt_processing_progress: Called with growing values from 0.0 to 1.0 while the prompt is processed.
     """
 
     response_format: ResponseFormat | None
+    check_response: bool
     config: PredictionSettings | None
     preset: str | None
     on_message: Callable[[AssistantMessage], Any] | None
@@ -104,16 +114,16 @@ class PredictionOptions(TimeoutOptions, total=False):
 
 
 class RoundOptions(TimeoutOptions, total=False):
-    """What a round of the tool loop takes from the loop's own options."""
+    """The keyword arguments of the tool loop that apply to each of its rounds."""
 
     preset: str | None
 
 
 def checked_timeouts(options: Mapping[str, Any]) -> Timeouts:
-    """Return the limits among the options.
+    """Return the timeouts among keyword arguments.
 
     Raises:
-        LMStudioValueError: If a limit is not positive.
+        LMStudioValueError: If a timeout is not positive.
     """
     timeouts = {name: options[name] for name in TIMEOUTS if name in options}
     for name, limit in timeouts.items():
@@ -122,15 +132,15 @@ def checked_timeouts(options: Mapping[str, Any]) -> Timeouts:
 
 
 def to_chat(history: History) -> Chat:
-    """Return a conversation as a chat of its own, that may grow."""
+    """Return a conversation as a new chat, which may grow."""
     return Chat.from_history(history.to_dict() if isinstance(history, ChatHistory | WireHistory) else history)
 
 
 def to_wire(history: History) -> WireHistory:
-    """Return a conversation as it travels. A `WireHistory` comes from an adapter, and is sent even if it is blank.
+    """Return a conversation in wire form. A `WireHistory` comes from an adapter, and is sent even if it is empty.
 
     Raises:
-        LMStudioValueError: If it says nothing, or has another form.
+        LMStudioValueError: If it is empty, or has another form.
     """
     if isinstance(history, WireHistory):
         return history
@@ -140,22 +150,21 @@ def to_wire(history: History) -> WireHistory:
         wire = WireHistory.of(history)
     else:
         wire = WireHistory.of((history if isinstance(history, Chat) else Chat.from_history(history)).to_history())
-    if not any(_says_something(part) for message in wire.messages for part in message["content"]):
+    if not any(
+        part["type"] != "text" or part["text"].strip() for message in wire.messages for part in message["content"]
+    ):
         raise LMStudioValueError("the prompt is empty; say something to the model")
     return wire
 
 
-def _says_something(part: Mapping[str, Any]) -> bool:
-    return part["type"] != "text" or bool(part["text"].strip())
-
-
-def respond(dispatcher: Dispatcher[Any], binding: Binding, history: History, options: PredictionOptions) -> Prediction:
+def respond(
+    dispatcher: Dispatcher[Any], binding: Binding, history: History | PendingHistory, options: PredictionOptions
+) -> PredictionRun:
     """Prepare the model's next message of a conversation."""
     settings = _settings(options)
-    requests = [_chat_request(dispatcher, history, settings, options.get("preset"))]
-    prediction = _prediction(dispatcher, binding, requests, "Chat response", options)
-    prediction.structured = is_requested(settings)
-    return prediction
+    run = _respond(dispatcher, binding, history, settings, options)
+    _set_callbacks(run, settings, options)
+    return run
 
 
 def respond_in_loop(
@@ -163,36 +172,51 @@ def respond_in_loop(
     binding: Binding,
     history: History,
     settings: LlmPredictionConfig,
-    options: "RoundOptions",
-) -> Prediction:
-    """Prepare one round of the tool loop; its callbacks are set by the loop."""
-    requests = [_chat_request(dispatcher, history, settings, options.get("preset"))]
-    return Prediction(dispatcher, binding, requests, doing="Chat response", timeouts=checked_timeouts(options))
+    options: RoundOptions,
+) -> PredictionRun:
+    """Prepare one round of the tool loop, which sets the callbacks itself."""
+    return _respond(dispatcher, binding, history, settings, options)
 
 
-def _chat_request(
-    dispatcher: Dispatcher[Any], history: History, settings: LlmPredictionConfig, preset: str | None
-) -> Request:
-    make = partial(_make_predict, dispatcher, to_wire(history), stack_of(settings), optional_text(preset, "preset"))
-    return Request(channel("llm", "predict"), make)
-
-
-def _make_predict(
+def _respond(
     dispatcher: Dispatcher[Any],
-    history: WireHistory,
-    stack: Mapping[str, Any],
-    preset: str | None,
-    specifier: Specifier,
-) -> Flow[Predict]:
-    known = yield from renewed(dispatcher, history)
-    parameter = Predict(modelSpecifier=specifier, history=known.to_dict(), predictionConfigStack=stack)
-    return _with_preset(parameter, preset)
+    binding: Binding,
+    history: History | PendingHistory,
+    settings: LlmPredictionConfig,
+    options: PredictionOptions | RoundOptions,
+) -> PredictionRun:
+    pending = history if isinstance(history, PendingHistory) else None
+    wire = WireHistory([]) if isinstance(history, PendingHistory) else to_wire(history)
+    stack, preset = stack_of(settings), optional_text(options.get("preset"), "preset")
+
+    def upload(dispatcher: Dispatcher[Any], pending: PendingHistory) -> "Flow[None]":
+        nonlocal wire
+        handles = yield from prepare_images(dispatcher, pending.images, allow_private_hosts=pending.allow_private_hosts)
+        wire = pending.to_wire(handles)
+
+    def make(specifier: Specifier) -> "Flow[Predict]":
+        current = (yield from renewed(dispatcher, wire)) if wire.files else wire
+        parameter = Predict(modelSpecifier=specifier, history=current.to_dict(), predictionConfigStack=stack)
+        return _with_preset(parameter, preset)
+
+    return PredictionRun(
+        dispatcher,
+        binding,
+        [Request(_PREDICT, make)],
+        operation="Chat response",
+        timeouts=checked_timeouts(options),
+        upload=None if pending is None else partial(upload, pending=pending),
+    )
 
 
-def complete(dispatcher: Dispatcher[Any], binding: Binding, prompt: str, options: PredictionOptions) -> Prediction:
-    """Prepare the continuation of a text; servers without `completeRawText` are asked the old way (protocol §5.6)."""
+def complete(dispatcher: Dispatcher[Any], binding: Binding, prompt: str, options: PredictionOptions) -> PredictionRun:
+    """Prepare the continuation of a text.
+
+    Servers without `completeRawText` get a chat request with [a template that only shows the
+    text](docs/protocol.md#respond-and-complete).
+    """
     if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-        raise LMStudioValueError(f"the prompt must be text; got {prompt!r}")
+        raise LMStudioValueError(f"the prompt must be a string; got {prompt!r}")
     if not prompt and not isinstance(prompt, WirePrompt):
         raise LMStudioValueError("the prompt is empty; give the model a text to continue")
     settings = _settings(options)
@@ -210,30 +234,30 @@ def complete(dispatcher: Dispatcher[Any], binding: Binding, prompt: str, options
         parameter = Predict(modelSpecifier=specifier, history=history, predictionConfigStack=layers)
         return _with_preset(parameter, preset)
 
-    requests = [Request(channel("llm", "completeRawText"), make), Request(channel("llm", "predict"), make_legacy)]
-    prediction = _prediction(dispatcher, binding, requests, "Completion", options)
-    prediction.structured = is_requested(settings)
-    return prediction
+    requests = [Request(_COMPLETE, make), Request(_PREDICT, make_legacy)]
+    run = PredictionRun(dispatcher, binding, requests, operation="Completion", timeouts=checked_timeouts(options))
+    _set_callbacks(run, settings, options)
+    return run
 
 
-def _prediction(
-    dispatcher: Dispatcher[Any], binding: Binding, requests: list[Request], doing: str, options: PredictionOptions
-) -> Prediction:
-    prediction = Prediction(dispatcher, binding, requests, doing=doing, timeouts=checked_timeouts(options))
+def _set_callbacks(run: PredictionRun, settings: LlmPredictionConfig, options: PredictionOptions) -> None:
+    run.structured = settings.structured is not None and options.get("check_response", True) and is_requested(settings)
     if not _CALLBACKS.isdisjoint(options):
-        prediction.callbacks = Callbacks(
+        run.callbacks = Callbacks(
             options.get("on_first_token"),
             options.get("on_prediction_fragment"),
             options.get("on_message"),
             options.get("on_prompt_processing_progress"),
         )
-    return prediction
 
 
 def _settings(options: PredictionOptions) -> LlmPredictionConfig:
-    """Return the settings of a prediction, the format of its response among them."""
+    """Return the settings of a prediction, including the format of its response."""
     check_names(options, PredictionOptions.__annotations__)
-    return with_format(options.get("response_format"), LlmPredictionConfig.parse(options.get("config")))
+    settings, response_format = LlmPredictionConfig.parse(options.get("config")), options.get("response_format")
+    if response_format is None and settings.structured is None:
+        return settings
+    return with_format(response_format, settings, check=options.get("check_response", True))
 
 
 def _with_preset(parameter: ParameterT, preset: str | None) -> ParameterT:
@@ -246,10 +270,10 @@ def texts_of(value: str | Iterable[str], what: str) -> list[str]:
     """Return a list of texts.
 
     Raises:
-        LMStudioValueError: If it holds anything but text.
+        LMStudioValueError: If it contains anything but strings.
     """
     texts = [value] if isinstance(value, str) else list_of(value, what)
     for text in texts:
         if not isinstance(text, str):
-            raise LMStudioValueError(f"{what} must be text or a list of texts, got {text!r}")
+            raise LMStudioValueError(f"{what} must be a string or a list of strings, got {text!r}")
     return texts

@@ -1,4 +1,4 @@
-"""Running the tools of one round: in threads, or as coroutines. A tool that fails is told to the model."""
+"""Run the tools of one round of `act`, in threads or as coroutines. The model gets the error of a tool that fails."""
 
 import asyncio
 import inspect
@@ -43,10 +43,10 @@ async def arun_jobs(jobs: Sequence[ToolJob], parallel: int | None) -> None:
 
 
 def _call(job: ToolJob) -> Awaitable[Any] | None:
-    """Call the function; return what it returned if that must be awaited, else take it."""
+    """Call the function; return its result if that must be awaited, else record it."""
     if job.tool is None:
         return None
-    with _settling(job):
+    with _recording_failure(job):
         result = job.tool.implementation(**job.arguments)
         if inspect.isawaitable(result):
             return result
@@ -55,24 +55,24 @@ def _call(job: ToolJob) -> Awaitable[Any] | None:
 
 
 async def _finish(job: ToolJob, awaitable: Awaitable[Any]) -> None:
-    with _settling(job):
+    with _recording_failure(job):
         job.succeed(await awaitable)
 
 
 @contextmanager
-def _settling(job: ToolJob) -> Generator[None]:
-    """Keep what a tool raises, in the thread where it does: no future can hold a `StopIteration`.
+def _recording_failure(job: ToolJob) -> Generator[None]:
+    """Record the exception of a tool in the thread that runs it, because a future cannot hold a `StopIteration`.
 
-    A `CancelledError` too: where it is the whole round that is cancelled, the group of its tasks raises it again.
+    Also a `CancelledError`: if the whole round is cancelled, its task group raises it again.
     """
     try:
         yield
-    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the model is told
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - sent to the model
         job.failure = error
 
 
 def _run_aside(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine in a thread and a loop of its own: this thread may have a loop that is running.
+    """Run a coroutine in a thread and an event loop of its own, because this thread may run a loop.
 
     Ctrl-C cancels the coroutine and does not wait for it.
     """
@@ -90,28 +90,23 @@ def _run_aside(coroutine: Coroutine[Any, Any, None]) -> None:
         running.result()
     except BaseException:
         with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(_cancel_all, loop)
+            loop.call_soon_threadsafe(lambda: [task.cancel() for task in asyncio.all_tasks(loop)])
         raise
 
 
-def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
-    for task in asyncio.all_tasks(loop):
-        task.cancel()
-
-
 def _start(function: Callable[[], T]) -> "Future[T]":
-    """Call a function in a thread of its own, which nothing has to wait for: neither Ctrl-C nor the end of the process.
+    """Call a function in a daemon thread, so that neither Ctrl-C nor the end of the process waits for it.
 
-    A pool will not do: its threads are waited for when the process ends, and there may be too few of them.
+    A pool would wait for its threads at the end of the process, and might have too few of them.
     """
     future: Future[T] = Future()
-    future.set_running_or_notify_cancel()  # it cannot be cancelled any more
+    future.set_running_or_notify_cancel()  # from here on it cannot be cancelled
     context = copy_context()
 
     def run() -> None:
         try:
             future.set_result(context.run(function))
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+        except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
             future.set_exception(error)
 
     Thread(target=run, name="lmstudio-tool", daemon=True).start()

@@ -1,22 +1,24 @@
-"""What this process knows of the models of one server: what it uses, what evicts what, whose turn it is.
+"""The models of one server as this process knows them: the ones it uses, which evict each other, whose turn it is.
 
-One object per server, owned by the I/O thread and so new after a fork. The recording functions may be called from any
-thread: each changes one dict in one step.
+`_policies.py` and `_loading.py` record instances here, `_operations.py` asks for turns. There is one object per server,
+shared by all clients and new after a fork. Any thread may call it, because each function changes one dict in one step.
 """
 
 import warnings
 from collections.abc import Hashable, Mapping
+from functools import cached_property
 from typing import Any
 
 from lmstudio_integrations._shortening import shortened
+from lmstudio_integrations.client._single_flight import Flights
 from lmstudio_integrations.client._turns import Turn, Turns
 from lmstudio_integrations.client._user_frames import user_stacklevel
-from lmstudio_integrations.client.transport.flight import Flights
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.errors import LMStudioEvictionWarning
 from lmstudio_integrations.types.config import ModelKind
 
-_MOST = 256
-"""Instances, and names of models, that are remembered."""
+_MAX_RECORDED = 256
+"""Instances, and names of models, that are recorded at most."""
 
 REMEDIES = (
     "load one of them with load_policy='explicit', which is never evicted, or switch Auto-Evict off in LM Studio's "
@@ -24,29 +26,37 @@ REMEDIES = (
 )
 
 
+def models_of(dispatcher: Dispatcher[Any]) -> "ServerModels":
+    """Return what this process knows of the models of a dispatcher's server."""
+    return dispatcher.shared(ServerModels)
+
+
 class ServerModels:
-    """What this process knows of the models of one server."""
+    """The models of one server as this process knows them."""
 
     def __init__(self) -> None:
-        self.turns: Turns = Turns(self._forget_pair)
-        """Whose turn it is, among models that evict each other."""
         self.flights: Flights = {}
-        """Explicit loads that run."""
+        """Explicit loads that are running."""
         self.explicit: dict[str, str] = {}
-        """Instances that this process loaded explicitly: their identifiers, by instance reference."""
+        """Identifiers of the instances that this process loaded explicitly, by instance reference."""
         self._keys: dict[tuple[ModelKind, str | None], str] = {}
         self._instances: dict[str, str] = {}
         self._evicted: dict[str, None] = {}
         self._pairs: dict[frozenset[str], None] = {}
         self._warned: dict[Hashable, object] = {}
 
+    @cached_property
+    def turns(self) -> Turns:
+        """The turns of models that evict each other."""
+        return Turns(lambda one, other: self._pairs.pop(frozenset((one, other)), None))
+
     def record(self, kind: ModelKind, name: str | None, info: Mapping[str, Any]) -> None:
         """Record an instance that this process uses.
 
         Args:
             kind: Its kind.
-            name: What the caller named: a model key, an identifier or a path.
-            info: What the server says of the instance.
+            name: What the caller gave: a model key, an identifier or a path.
+            info: The info of the instance, from the server.
         """
         key, reference = info.get("modelKey"), info.get("instanceReference")
         if isinstance(key, str):
@@ -65,11 +75,11 @@ class ServerModels:
             _put(self.explicit, reference, info["identifier"])
 
     def record_eviction(self, model_key: str, evicted: Mapping[str, Any]) -> None:
-        """Record that a load of this process evicted an instance, and warn once if this process uses that as well.
+        """Record that a load of this process evicted an instance; warn once if this process uses that instance, too.
 
         Args:
             model_key: The model that was loaded.
-            evicted: What the server says of the evicted instance.
+            evicted: The info of the evicted instance, from the server.
         """
         reference = evicted.get("instanceReference")
         victim = self._instances.get(reference) if isinstance(reference, str) else None
@@ -99,8 +109,8 @@ class ServerModels:
 
         Args:
             kind: The kind of the model.
-            name: What the caller named.
-            reference: The instance that the operation would use, where it is known.
+            name: What the caller gave.
+            reference: The instance that the operation would use, if it is known.
         """
         if not self._pairs or reference in self.explicit:
             return None
@@ -108,11 +118,11 @@ class ServerModels:
         return Turn(model_key) if model_key is not None and self._partners(model_key) else None
 
     def why_unloaded(self, kind: ModelKind, name: str | None, reference: str | None) -> str:
-        """Return what is known of the reason why a model is no longer loaded."""
+        """Return why a model is no longer loaded, as far as it is known."""
         partners = self._partners(self._key_of(kind, name, reference))
         if partners:
             return f"its loads and those of {', '.join(map(repr, partners))} evict each other; {REMEDIES}"
-        return "its time to live has passed, or another program unloaded it, or loaded a model that evicted it"
+        return "its TTL expired, or another program unloaded it, or loaded a model that evicted it"
 
     def _key_of(self, kind: ModelKind, name: str | None, reference: str | None) -> str | None:
         by_reference = None if reference is None else self._instances.get(reference)
@@ -123,12 +133,9 @@ class ServerModels:
         pairs = list(self._pairs)  # in one step: another thread may add one
         return sorted(key for pair in pairs if model_key in pair for key in pair if key != model_key)
 
-    def _forget_pair(self, one: str, other: str) -> None:
-        self._pairs.pop(frozenset((one, other)), None)
-
 
 def _put(cache: dict[Any, Any], key: object, value: object) -> None:
-    """Put into a cache, and drop the oldest entry of one that is full."""
-    if key not in cache and len(cache) >= _MOST:
+    """Add an entry to a cache, and drop the oldest one if it is full."""
+    if key not in cache and len(cache) >= _MAX_RECORDED:
         cache.pop(next(iter(cache), None), None)
     cache[key] = value

@@ -1,4 +1,7 @@
-"""Structured output: what a call requests, as a setting (protocol §7.6). `types/structured.py` reads the response."""
+"""[Structured output](docs/protocol.md#structured-output): the format that a call requests, as a setting.
+
+`_requests.py` calls it; `types/structured.py` reads the response.
+"""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +17,7 @@ from lmstudio_integrations.types.config import LlmPredictionConfig
 
 @runtime_checkable
 class ModelSchema(Protocol):
-    """Any class that can say its JSON schema."""
+    """Any class with a JSON schema."""
 
     @classmethod
     def model_json_schema(cls) -> dict[str, Any]:
@@ -28,17 +31,29 @@ ResponseFormat: TypeAlias = type[BaseModel] | type[ModelSchema] | Mapping[str, A
 _WIRE_TYPES = {"json", "gbnf", "none"}
 
 
-def with_format(response_format: ResponseFormat | None, config: LlmPredictionConfig) -> LlmPredictionConfig:
+def with_format(
+    response_format: ResponseFormat | None, config: LlmPredictionConfig, *, check: bool
+) -> LlmPredictionConfig:
     """Return the settings of a call, with `structured` set if the call gives a format.
 
+    Args:
+        response_format: The format; `None` if only the settings may have one.
+        config: The settings.
+        check: Whether a JSON schema or a grammar is checked.
+
     Raises:
-        LMStudioValueError: If the settings have a format too, or what is requested is none.
+        LMStudioValueError: If the settings have a format as well, or a format is invalid.
     """
     if response_format is not None:
         if config.structured is not None:
             raise LMStudioValueError("give response_format or config['structured'], not both")
         config = config.merged(LlmPredictionConfig(structured=_wire_form(response_format)))
-    if config.structured is not None and not _is_pydantic(response_format):
+    # The schema of a pydantic class needs no check.
+    if (
+        check
+        and config.structured is not None
+        and not (isinstance(response_format, type) and issubclass(response_format, BaseModel))
+    ):
         _check(config.structured)
     return config
 
@@ -46,11 +61,6 @@ def with_format(response_format: ResponseFormat | None, config: LlmPredictionCon
 def is_requested(config: LlmPredictionConfig) -> bool:
     """Return whether the response is to be structured."""
     return config.structured is not None and config.structured["type"] != "none"
-
-
-def _is_pydantic(response_format: object) -> bool:
-    """Return whether a format is a pydantic class, whose schema needs no check."""
-    return isinstance(response_format, type) and issubclass(response_format, BaseModel)
 
 
 def _wire_form(response_format: object) -> dict[str, Any]:
@@ -72,7 +82,7 @@ def _schema_of(kind: type[Any]) -> dict[str, Any]:
     except Exception as error:
         raise LMStudioValueError(
             f"response_format class {kind.__name__} has no JSON schema; "
-            f"use fields that JSON can hold: {_first_line(error)}"
+            f"use fields that JSON can represent: {_first_line(error)}"
         ) from error
 
 
@@ -93,12 +103,12 @@ def _check(wire: Mapping[str, Any]) -> None:
 
 @lru_cache(maxsize=64)
 def _check_schema(schema: str) -> None:
-    """Check a JSON schema; that takes so long that it is done only once."""
-    from jsonschema import Draft202012Validator  # noqa: PLC0415 - loaded only where a schema is to be checked
+    """Check a JSON schema. The result is cached, because a check is slow."""
+    from jsonschema import Draft202012Validator  # noqa: PLC0415 - imported only if a schema must be checked
 
     Draft202012Validator.check_schema(json.loads(schema))
 
 
 def _first_line(error: Exception) -> str:
-    """Return what is wrong, without the advice that follows it."""
+    """Return the first line of an error; advice follows on the others."""
     return str(error).partition("\n")[0]

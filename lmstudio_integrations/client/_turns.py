@@ -1,17 +1,19 @@
 """Turns on a server: calls of one model finish before another model is loaded that evicts it.
 
-This is group mutual exclusion. `_operations.py` takes a turn for each operation, but only on models that are known to
-evict each other; `_dispatcher.py` lets the calls of the operation keep it. `Turns` runs on the I/O thread.
+This is group mutual exclusion. `_operations.py` gets a turn for each operation, but only on models that are known to
+evict each other. The calls of the operation share the turn until they end. `Turns` runs on the I/O thread.
 """
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.exchange import Sink
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Turn:
@@ -21,7 +23,7 @@ class Turn:
         model_key: The model.
 
     Attributes:
-        shares: Who still uses it: the operation itself, and each call that it started. 0 before it is granted.
+        shares: How many still use it: the operation itself, and each call that it started. 0 before it is granted.
         granted: Set when it is granted.
         ended: Whether the operation has ended.
         used: Whether the operation succeeded.
@@ -38,7 +40,7 @@ class Turn:
 
 
 class _Group:
-    """The operations that run on one model, until another has its turn."""
+    """The operations that run on one model, until another model has its turn."""
 
     def __init__(self, model_key: str) -> None:
         self.model_key = model_key
@@ -48,30 +50,32 @@ class _Group:
 
 
 class Turns:
-    """Whose turn it is on one server. First come, first served: nobody joins the running model while another waits.
+    """The turns on one server. First come, first served: no operation joins the running model while another one waits.
 
     Args:
-        on_no_eviction: Called with two models that turn out to be loaded side by side.
+        on_no_eviction: Called with two models that do not evict each other any more.
     """
 
-    def __init__(self, on_no_eviction: Callable[[str, str], None]) -> None:
+    def __init__(self, on_no_eviction: Callable[[str, str], object]) -> None:
         self._on_no_eviction = on_no_eviction
         self._group: _Group | None = None
         self._previous: _Group | None = None
         self._line: deque[Turn] = deque()
         self._moved_at = 0.0
 
-    async def wait(self, turn: Turn, queue_timeout: float | None, time_left: float | None) -> None:
-        """Wait until it is this operation's turn.
+    async def wait(self, turn: Turn, queue_timeout: float | None, remaining_time: float | None) -> None:
+        """Wait for a turn.
 
         Args:
             turn: The turn.
             queue_timeout: Seconds to wait while no call of the model that has its turn receives a packet.
-            time_left: Seconds to wait in all: what is left of `timeout`.
+            remaining_time: Seconds to wait in all: the rest of `timeout`.
 
         Raises:
             LMStudioTimeoutError: If either expired.
         """
+        import asyncio  # noqa: PLC0415 - the I/O thread has loaded it
+
         if turn.ended or self._joins(turn):
             return
         turn.granted = asyncio.get_running_loop().create_future()
@@ -79,26 +83,28 @@ class Turns:
         begun = time.monotonic()
         while not turn.granted.done():
             since = max(begun, self._moved_at)
-            name, expires = _first_to_expire(("queue_timeout", since, queue_timeout), ("timeout", begun, time_left))
+            name, expires = _first_to_expire(
+                ("queue_timeout", since, queue_timeout), ("timeout", begun, remaining_time)
+            )
             now = time.monotonic()
             if expires <= now:
                 raise _expired(name, turn, self._group, now - begun)
             await asyncio.wait([turn.granted], timeout=None if expires == _NEVER else expires - now)
 
-    def kept_by(self, sink: Sink, turn: Turn) -> Sink:
-        """Return the sink of a call that keeps the turn until it ends, also after the operation that started it."""
+    def shared_by(self, turn: Turn, sink: Sink) -> Sink:
+        """Return the sink of a call that shares the turn until it ends, which may be after its operation."""
         turn.shares += 1
         return _TurnSink(sink, self, turn)
 
     def release(self, turn: Turn) -> None:
-        """End a call that kept the turn, or the operation; the last one lets the next model have its turn."""
+        """Give back one share of a turn; the last one ends the turn, and the next model gets its turn."""
         turn.shares -= 1
         if turn.shares == 0 and self._group is not None:
             self._group.turns.discard(turn)
             self._next()
 
     def end(self, turn: Turn) -> None:
-        """Record that the operation has ended, with its turn or still in line."""
+        """Record that the operation has ended, with its turn or while it waits for one."""
         if turn.ended:
             return
         turn.ended = True
@@ -111,11 +117,11 @@ class Turns:
             self.release(turn)
 
     def record_packet(self) -> None:
-        """Restart `queue_timeout` of those in line: what they wait for is not stuck."""
+        """Restart `queue_timeout` of the waiting operations: the running one is not stuck."""
         self._moved_at = time.monotonic()
 
     def _joins(self, turn: Turn) -> bool:
-        """Grant a turn at once, where nobody has to wait."""
+        """Grant a turn at once, if no other model is running or waiting."""
         if self._group is None:
             self._group = _Group(turn.model_key)
         elif self._line or self._group.model_key != turn.model_key:
@@ -130,7 +136,7 @@ class Turns:
             turn.granted.set_result(None)
 
     def _next(self) -> None:
-        """Let the first in line have its turn, and all who wait for the same model, once nobody else has one."""
+        """Once the running model has no turns, grant one to the first that waits, and to all for the same model."""
         ended = self._group
         if ended is None or ended.turns:
             return
@@ -148,7 +154,7 @@ class Turns:
                 self._line.append(turn)
 
     def _check(self, ended: _Group) -> None:
-        """Report two models that were used in turn without a load between: neither evicts the other any more."""
+        """Report two models that were used in turn without a load in between: they no longer evict each other."""
         before = self._previous
         if not ended.used:
             return
@@ -158,7 +164,7 @@ class Turns:
 
 
 class _TurnSink:
-    """The sink of a call that keeps a turn until the server has ended it, however slowly it is read."""
+    """The sink of a call that shares a turn until the server has ended the call, even if its reader is slow."""
 
     def __init__(self, sink: Sink, turns: Turns, turn: Turn) -> None:
         self._sink = sink
@@ -176,7 +182,7 @@ class _TurnSink:
         self._turns.release(self._turn)
 
     def is_alive(self) -> bool:
-        """Whether anybody can still be reached."""
+        """Whether the caller can still be woken."""
         return self._sink.is_alive()
 
 

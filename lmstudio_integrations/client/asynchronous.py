@@ -1,15 +1,16 @@
-"""The client for coroutines: `AsyncClient`, its namespaces, model handles, and the stream of a prediction.
+"""The client for coroutines: `AsyncClient`, its namespaces, model handles, and prediction streams.
 
-Every method takes its work from a flow and awaits it; `sync.py` is the twin.
+Every method runs a flow and awaits it; `sync.py` is the same for threads. Users and adapters call it.
 """
 
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Self, cast, overload
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client import _files, _images, _models, _repository, _requests
+from lmstudio_integrations.client import _files, _fitting, _images, _models, _repository, _requests
 from lmstudio_integrations.client._act import Act, ActOptions, ActResult
 from lmstudio_integrations.client._base import (
     BaseAvailableModel,
@@ -28,9 +29,10 @@ from lmstudio_integrations.client._files import FileInput, RetrievalOptions
 from lmstudio_integrations.client._models import TemplateOpts, Tools
 from lmstudio_integrations.client._operations import prepare
 from lmstudio_integrations.client._policies import DEFAULT_TTL
-from lmstudio_integrations.client._prediction import Prediction
+from lmstudio_integrations.client._prediction_run import PredictionRun
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import History, PredictionOptions, Texts
+from lmstudio_integrations.client._retries import repeated
 from lmstudio_integrations.client.transport.discovery import locate
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import arun
@@ -38,6 +40,7 @@ from lmstudio_integrations.client.transport.waiters import DONE, LoopWaiter, Wai
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
+from lmstudio_integrations.types.embeddings import EmbeddingRequest
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import (
@@ -50,40 +53,41 @@ from lmstudio_integrations.types.models import (
     ModelUsageEstimate,
     ServerVersion,
 )
+from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.references import ModelReference
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
 
 
 class AsyncReader:
-    """What comes of a prediction, for `async for`. Dropping one that was read from stops the generation on the server.
+    """An iterator over a prediction. Once it was read from, dropping it stops the generation on the server.
 
-    A class rather than an async generator: the `finally` of one that is left early runs late, or never.
+    It is a class, because the `finally` of an async generator that is not exhausted runs late, or never.
     """
 
-    def __init__(self, prediction: Prediction) -> None:
-        self._prediction = prediction
-        self._ready = prediction.ready
+    def __init__(self, run: PredictionRun) -> None:
+        self._run = run
+        self._ready = run.ready
         self._was_read = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def _fill(self) -> None:
-        """Take in the next portion."""
-        if not await arun(self._prediction.advance()):
+        """Receive the next batch."""
+        if not await arun(self._run.advance()):
             raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Stop the generation. Its reader, if that is somebody else, gets `LMStudioCancelledError`."""
-        self._prediction.close()
+        """Stop the generation and discard the rest. Any other reader gets `LMStudioCancelledError`."""
+        self._run.close()
 
     def __del__(self) -> None:
         if self._was_read:
-            self._prediction.leave()
+            self._run.close_unless_reading()
 
 
 class AsyncBatches(AsyncReader):
-    """Everything that comes of a prediction, in the portions in which it came."""
+    """The events of a prediction, in the batches in which they arrived."""
 
     async def __anext__(self) -> list[PredictionEvent]:
         ready = self._ready
@@ -96,7 +100,7 @@ class AsyncBatches(AsyncReader):
 
 
 class AsyncEvents(AsyncReader):
-    """Everything that comes of a prediction, in order."""
+    """The events of a prediction, in order."""
 
     async def __anext__(self) -> PredictionEvent:
         if not self._ready:
@@ -120,25 +124,25 @@ class AsyncFragments(AsyncReader):
 
 
 class AsyncPredictionStream(BaseStream):
-    """A prediction that is running. Iterate over it for its text fragments, or over `events()` for everything.
+    """A running prediction. Iterate over it for its text fragments, or over `events()` for all events.
 
-    Leaving the iteration early stops the generation on the server. It may be awaited, which gives itself.
+    Ending the iteration early stops the generation on the server. Awaiting it returns the stream itself.
     """
 
-    def __init__(self, prediction: Prediction) -> None:
-        super().__init__(prediction)
-        self._fragments = AsyncFragments(prediction)
+    def __init__(self, run: PredictionRun) -> None:
+        super().__init__(run)
+        self._fragments = AsyncFragments(run)
 
     def batches(self) -> AsyncBatches:
-        """Return an iterator over everything that comes, in the portions in which it came."""
-        return AsyncBatches(self._prediction)
+        """Return an iterator over all events, in the batches in which they arrived."""
+        return AsyncBatches(self._run)
 
     def events(self) -> AsyncEvents:
-        """Return an iterator over everything that comes: fragments, tool calls, progress, and the end."""
-        return AsyncEvents(self._prediction)
+        """Return an iterator over all events: fragments, tool calls, progress, and the end."""
+        return AsyncEvents(self._run)
 
     def __aiter__(self) -> AsyncFragments:
-        return AsyncFragments(self._prediction)
+        return AsyncFragments(self._run)
 
     async def __anext__(self) -> LlmPredictionFragment:
         return await anext(self._fragments)
@@ -148,25 +152,29 @@ class AsyncPredictionStream(BaseStream):
         return self
 
     async def start(self) -> None:
-        """Send the request now, rather than with the first read. Waits for the model, but not for what it says.
+        """Send the request now, not with the first read. Waits for the model, but not for its response.
 
         Raises:
-            LMStudioRuntimeError: If the stream has begun or ended.
+            LMStudioRuntimeError: If the stream was started or has ended.
         """
-        await arun(self._prediction.start())
+        await arun(self._run.start())
 
     async def wait_for_result(self) -> PredictionResult:
         """Read the stream to its end and return the result."""
-        return await arun(self._prediction.to_end())
+        return await arun(self._run.to_end())
+
+    async def read_all(self) -> list[PredictionEvent]:
+        """Read the stream to its end and return all of its events; those of a failed attempt are dropped."""
+        return await arun(self._run.all_events())
 
     def cancel(self) -> Awaitable[None]:
-        """Stop the generation on the server, at once: it may be awaited and need not. See `PredictionStream.cancel`."""
-        self._prediction.cancel()
+        """Stop the generation on the server. Works with and without `await`. See `PredictionStream.cancel`."""
+        self._run.cancel()
         return DONE
 
     async def aclose(self) -> None:
-        """Stop the generation. Its reader, if that is somebody else, gets `LMStudioCancelledError`."""
-        self._prediction.close()
+        """Stop the generation and discard the rest. Any other reader gets `LMStudioCancelledError`."""
+        self._run.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -185,7 +193,7 @@ class AsyncModelHandle(BaseHandle):
         await arun(_models.unload_bound(self._dispatcher, self.binding))
 
     async def unload_if_loaded_here(self) -> None:
-        """Unload the instance if this handle loaded it; one that it found stays. The handle may load it again."""
+        """Unload the instance if this handle loaded it, not if it found it loaded. The next call loads it again."""
         await arun(_models.unload_own(self._dispatcher, self.binding))
 
     @overload
@@ -207,12 +215,12 @@ class AsyncModelHandle(BaseHandle):
         return counts[0] if isinstance(input, str) else counts
 
     async def get_context_length(self) -> int:
-        """Return the window that the instance was loaded with, in tokens."""
+        """Return the context length that the instance was loaded with, in tokens."""
         info = await arun(_models.get_info(self._dispatcher, self.binding))
         return info.context_length
 
     async def get_processing_state(self) -> InstanceProcessingState:
-        """Return what the instance is doing, and how many requests wait for it."""
+        """Return what the instance is doing, and how many requests are queued."""
         return await arun(_models.get_processing_state(self._dispatcher, self.binding))
 
 
@@ -220,7 +228,7 @@ class AsyncLLM(AsyncModelHandle):
     """A language model."""
 
     async def respond(self, history: History, **options: Unpack[PredictionOptions]) -> PredictionResult:
-        """Ask for the next message of a conversation.
+        """Return the next message of a conversation.
 
         Args:
             history: A prompt, a `Chat`, or `{"messages": […]}`.
@@ -228,33 +236,33 @@ class AsyncLLM(AsyncModelHandle):
 
         Raises:
             LMStudioValueError: If the history is empty or a setting unknown.
-            LMStudioServerError: If the server cannot answer.
+            LMStudioServerError: If the server reports an error.
         """
         return await arun(_requests.respond(self._dispatcher, self.binding, history, options).to_end())
 
-    def respond_stream(self, history: History, **options: Unpack[PredictionOptions]) -> AsyncPredictionStream:
-        """Ask for the next message of a conversation, as a stream. It begins with the first read, or with `start()`."""
+    def respond_stream(
+        self, history: History | PendingHistory, **options: Unpack[PredictionOptions]
+    ) -> AsyncPredictionStream:
+        """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
         return AsyncPredictionStream(_requests.respond(self._dispatcher, self.binding, history, options))
 
     async def prepare_images(
         self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
     ) -> list[FileHandle]:
         """Upload images for a conversation with this model; see `LLM.prepare_images`."""
-        flow = _images.prepare_images(
-            self._dispatcher.for_one(), images, allow_private_image_hosts=allow_private_image_hosts
-        )
-        return await arun(flow)
+        upload = partial(_images.prepare_images, images=images, allow_private_hosts=allow_private_image_hosts)
+        return await arun(repeated(self._dispatcher, upload))
 
     async def complete(self, prompt: str, **options: Unpack[PredictionOptions]) -> PredictionResult:
         """Continue a text, without a chat template."""
         return await arun(_requests.complete(self._dispatcher, self.binding, prompt, options).to_end())
 
     def complete_stream(self, prompt: str, **options: Unpack[PredictionOptions]) -> AsyncPredictionStream:
-        """Continue a text, as a stream. It begins with the first read, or with `start()`."""
+        """Stream the continuation of a text. The first read, or `start()`, sends the request."""
         return AsyncPredictionStream(_requests.complete(self._dispatcher, self.binding, prompt, options))
 
     async def act(self, chat: History, tools: Iterable[ToolInput], **options: Unpack[ActOptions]) -> ActResult:
-        """Let the model use tools until it answers without asking for one.
+        """Let the model call tools until it responds without a call.
 
         Args:
             chat: A prompt, a `Chat` (which is copied), or `{"messages": […]}`.
@@ -263,36 +271,36 @@ class AsyncLLM(AsyncModelHandle):
 
         Raises:
             LMStudioValueError: If a tool cannot be used.
-            LMStudioPredictionError: If the model still asks for tools in the last round.
+            LMStudioPredictionError: If the model still calls tools in the last round.
             LMStudioToolCallError: If a tool call of the model cannot be read.
         """
-        from lmstudio_integrations.client._run_tools import arun_jobs  # noqa: PLC0415 - needs asyncio, see `_dispatcher.py`
+        from lmstudio_integrations.client._run_tools import arun_jobs  # noqa: PLC0415 - needs asyncio, see `dispatcher.py`
 
         act = Act(self._dispatcher, self.binding, chat, tools, options)
         while jobs := await arun(act.predict()):
             await arun_jobs(jobs, act.parallel)
-            act.take(jobs)
+            act.add_results(jobs)
         return act.result
 
     async def apply_prompt_template(
         self, history: History, opts: TemplateOpts | None = None, *, tools: Tools = ()
     ) -> str:
-        """Return a conversation, with the tools offered to the model, as the model would read it.
+        """Return a conversation, with the tools, as the prompt that the model would get.
 
         Args:
             history: A prompt, a `Chat`, or `{"messages": […]}`.
-            opts: `omit_bos_token`, `omit_eos_token`: whether to leave the tokens out that begin and end it.
+            opts: `omit_bos_token`, `omit_eos_token`: whether to omit the special tokens at its begin and end.
             tools: The definitions of the tools.
         """
         wire = _requests.to_wire(history)
         return await arun(_models.apply_prompt_template(self._dispatcher, self.binding, wire, opts or {}, tools))
 
     async def get_context_use(self, history: History) -> ContextUse:
-        """Return how much of the context window a conversation takes, and whether it fits."""
+        """Return how many tokens of the context window a conversation takes, and whether it fits."""
         return await arun(_models.context_use(self._dispatcher, self.binding, _requests.to_wire(history)))
 
     async def get_info(self, *, load: bool = False) -> LlmInstanceInfo:
-        """Return what the server knows of the instance; `load` loads the model if it was unloaded."""
+        """Return the info of the instance; with `load`, load the model first if it was unloaded."""
         return cast("LlmInstanceInfo", await arun(_models.get_info(self._dispatcher, self.binding, load=load)))
 
     async def get_load_config(self) -> LlmLoadModelConfig:
@@ -312,8 +320,27 @@ class AsyncEmbeddingModel(AsyncModelHandle):
         vectors = await arun(_models.embed(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
         return vectors[0] if isinstance(input, str) else vectors
 
+    async def embed_texts(
+        self,
+        request: EmbeddingRequest,
+        *,
+        on_progress: Callable[[float], Any] | None = None,
+        most: int | None = None,
+    ) -> list[list[float]]:
+        """Return the vectors of texts, of which some may be too long for the model.
+
+        Args:
+            request: The texts, and what to do with those that are too long.
+            on_progress: Takes growing values from 0.0 to 1.0.
+            most: How many such calls on this model run at once; the others wait. `None` sets no limit.
+
+        Raises:
+            LMStudioContextOverflowError: If a text is too long and the policy is `error`.
+        """
+        return await arun(_fitting.embed_texts(self._dispatcher, self.binding, request, on_progress, most))
+
     async def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
-        """Return what the server knows of the instance; `load` loads the model if it was unloaded."""
+        """Return the info of the instance; with `load`, load the model first if it was unloaded."""
         return cast(
             "EmbeddingModelInstanceInfo", await arun(_models.get_info(self._dispatcher, self.binding, load=load))
         )
@@ -329,7 +356,7 @@ class AsyncModelNamespace(BaseNamespace[HandleT]):
     _downloaded: "type[AsyncDownloadedModel[HandleT]]"
 
     async def model(self, model_key: str | None = None, /, **options: Unpack[ModelOptions]) -> HandleT:
-        """Get a model, loading it if need be; without a key, any that is loaded.
+        """Get a model, and load it if necessary; without a key, get any loaded one.
 
         Args:
             model_key: Key or identifier.
@@ -347,7 +374,7 @@ class AsyncModelNamespace(BaseNamespace[HandleT]):
     async def load_new_instance(
         self, model_key: str, instance_identifier: str | None = None, **options: Unpack[ModelOptions]
     ) -> HandleT:
-        """Load a further instance; without an identifier the server chooses one."""
+        """Load another instance; without an identifier the server chooses one."""
         handle = self._new_instance(model_key, instance_identifier, options)
         await arun(prepare(self._dispatcher, handle.binding))
         return handle
@@ -357,11 +384,11 @@ class AsyncModelNamespace(BaseNamespace[HandleT]):
         await arun(_models.unload(self._dispatcher, self.kind, model_identifier))
 
     async def get_model_info(self, model_specifier: ModelReference) -> ModelInstanceInfo:
-        """Return what the server knows of a loaded instance: by identifier, or by what it is (`{"vision": True}`)."""
+        """Return the info of a loaded instance, by identifier or by properties (`{"vision": True}`)."""
         return await arun(_models.look_up(self._dispatcher, self.kind, model_specifier))
 
     async def list_loaded(self) -> list[HandleT]:
-        """Return handles to all that is loaded."""
+        """Return handles to all loaded instances."""
         infos = await arun(_models.list_loaded(self._dispatcher, self.kind))
         return [self._loaded(info) for info in infos]
 
@@ -371,11 +398,11 @@ class AsyncModelNamespace(BaseNamespace[HandleT]):
         return [self.as_downloaded(info) for info in infos]
 
     def as_downloaded(self, info: ModelInfo) -> "AsyncDownloadedModel[HandleT]":
-        """Return a model on the server's disk, as one that can be loaded."""
+        """Return a downloaded model as an object that can load it."""
         return self._downloaded(info, self)
 
     async def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
-        """Return how much memory loading a model would take. Not every server can tell."""
+        """Return how much memory a model would take. Not every server knows."""
         return await arun(_models.estimate_usage(self._dispatcher, self.kind, model_key, self._load_config(config)))
 
 
@@ -385,13 +412,13 @@ class AsyncDownloadedModel(BaseDownloaded[HandleT]):
     _namespace: AsyncModelNamespace[HandleT]
 
     async def model(self, **options: Unpack[ModelOptions]) -> HandleT:
-        """Get the model, loading it if need be."""
+        """Get the model, and load it if necessary."""
         return await self._namespace.model(self.model_key, **options)
 
     async def load_new_instance(
         self, instance_identifier: str | None = None, **options: Unpack[ModelOptions]
     ) -> HandleT:
-        """Load a further instance of the model."""
+        """Load another instance of the model."""
         return await self._namespace.load_new_instance(self.model_key, instance_identifier, **options)
 
 
@@ -438,26 +465,26 @@ class AsyncSystemNamespace:
 
 
 class AsyncFilesNamespace:
-    """Files for the model to see, and documents to search: `client.files`."""
+    """Images for the model, and documents to search: `client.files`."""
 
     def __init__(self, dispatcher: Dispatcher[Any]) -> None:
         self._dispatcher = dispatcher
 
     async def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
-        """Upload a picture for use in a chat.
+        """Upload an image for use in a chat.
 
         Args:
             src: A path, bytes, an open binary file or a data URL; JPEG, PNG or WebP.
-            name: The file's name; its extension is put right.
+            name: The file's name; its extension is corrected if it does not match the content.
 
         Raises:
             LMStudioOSError: If the file cannot be read.
-            LMStudioValueError: If it is no such picture.
+            LMStudioValueError: If it is not such an image.
         """
         return await arun(_files.prepare_image(self._dispatcher, src, name))
 
     async def prepare_file(self, src: FileInput, name: str | None = None) -> FileHandle:
-        """Upload a file of any type. Documents are known by the extension of their name."""
+        """Upload a file of any type. The extension of its name decides whether it is a document."""
         return await arun(_files.prepare_file(self._dispatcher, src, name))
 
     async def parse_document(
@@ -469,21 +496,21 @@ class AsyncFilesNamespace:
     async def retrieve(
         self, query: str, files: Sequence[FileHandle], **options: Unpack[RetrievalOptions]
     ) -> RetrievalResult:
-        """Search uploaded documents for what bears on a query. See `RetrievalOptions`."""
+        """Return the passages of uploaded documents that are relevant to a query. See `RetrievalOptions`."""
         return await arun(_files.retrieve(self._dispatcher, query, files, options))
 
 
 class AsyncDownloadOption(BaseDownloadOption):
-    """A form in which a model can be downloaded."""
+    """One way to download a model, such as a quantization."""
 
     async def download(
         self, on_progress: OnDownload | None = None, on_finalize: Callable[[], Any] | None = None
     ) -> str:
-        """Download it and return the key by which it can be loaded.
+        """Download it; return the key to load it with.
 
         Args:
-            on_progress: Takes how far it is.
-            on_finalize: Called when all bytes are there.
+            on_progress: Called with the progress.
+            on_finalize: Called when all bytes have arrived.
         """
         return await arun(
             _repository.download(self._dispatcher, self.info.download_identifier, on_progress, on_finalize)
@@ -494,7 +521,7 @@ class AsyncAvailableModel(BaseAvailableModel):
     """A model that a search found."""
 
     async def get_download_options(self) -> list[AsyncDownloadOption]:
-        """Return the forms in which it can be downloaded."""
+        """Return its download options."""
         options = await arun(_repository.download_options(self._dispatcher, self._info))
         return [AsyncDownloadOption(option, self._dispatcher) for option in options]
 
@@ -511,7 +538,7 @@ class AsyncRepositoryNamespace:
         limit: int | None = None,
         compatibility_types: Sequence[str] | None = None,
     ) -> list[AsyncAvailableModel]:
-        """Return the models that fit a search term; without one, those that the server recommends."""
+        """Return the models that match a search term; without one, those that the server recommends."""
         found = await arun(_repository.search(self._dispatcher, search_term, limit, compatibility_types))
         return [AsyncAvailableModel(each, self._dispatcher) for each in found]
 
@@ -538,7 +565,7 @@ class AsyncClient(BaseClient):
 
     @property
     def files(self) -> AsyncFilesNamespace:
-        """Files for the model to see, and documents to search."""
+        """Images for the model, and documents to search."""
         return AsyncFilesNamespace(self._dispatcher)
 
     @property
@@ -547,7 +574,7 @@ class AsyncClient(BaseClient):
         return AsyncRepositoryNamespace(self._dispatcher)
 
     async def list_loaded_models(self, namespace: ModelKind | None = None) -> list[AsyncLLM | AsyncEmbeddingModel]:
-        """Return handles to all that is loaded, of one kind or of both."""
+        """Return handles to all loaded instances, of one kind or of both."""
         models: list[AsyncLLM | AsyncEmbeddingModel] = []
         kind = checked_kind(namespace)
         if kind != "embedding":
@@ -566,12 +593,12 @@ class AsyncClient(BaseClient):
         ]
 
     async def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
-        """Upload a picture for use in a chat: `client.files.prepare_image`."""
+        """Upload an image for use in a chat: `client.files.prepare_image`."""
         return await self.files.prepare_image(src, name)
 
     @classmethod
     async def is_valid_api_host(cls, api_host: str) -> bool:
-        """Return whether an LM Studio answers at an address; what is no address is none of its."""
+        """Return whether an LM Studio answers at an address; false if it is not a valid address."""
         try:
             return await arun(locate(api_host, cls.make_waiter)) is not None
         except LMStudioValueError:
@@ -583,7 +610,7 @@ class AsyncClient(BaseClient):
         return await arun(locate(None, cls.make_waiter))
 
     async def aclose(self) -> None:
-        """Stop all that this client has open; it cannot be used after that. Other clients notice nothing."""
+        """Close everything that this client has open. It cannot be used after that; other clients are not affected."""
         self._dispatcher.close()
 
     async def __aenter__(self) -> Self:

@@ -1,6 +1,6 @@
-"""The default client and the functions on it: `lms.llm()`, `lms.embedding_model()` and the like.
+"""The default client and its functions: `lms.llm()`, `lms.embedding_model()` and others.
 
-The default client is made at its first use and closed with the process.
+The first use makes the default client; it is closed with the process.
 """
 
 import os
@@ -19,23 +19,23 @@ from lmstudio_integrations.types.files import FileHandle
 
 
 def set_sync_api_timeout(timeout: float | None) -> None:
-    """Set how long sync clients wait for the next packet, in seconds; `None` waits without end, 0 not at all.
+    """Set how many seconds sync clients wait for the next packet; `None` waits forever, 0 not at all.
 
     Clients and calls that name their own `idle_timeout` keep it.
 
     Raises:
-        LMStudioValueError: If it is negative or no number.
+        LMStudioValueError: If it is negative or not a number.
     """
     Client.default_timeouts["idle_timeout"] = seconds_of(timeout, "idle_timeout", or_zero=True)
 
 
 def get_sync_api_timeout() -> float | None:
-    """Return how long sync clients wait for the next packet, in seconds."""
+    """Return how many seconds sync clients wait for the next packet."""
     return Client.default_timeouts["idle_timeout"]
 
 
 class _Default:
-    """The default client, and what it is to be made with."""
+    """The default client, and its settings."""
 
     def __init__(self) -> None:
         self.renew_lock()
@@ -44,7 +44,7 @@ class _Default:
         self.api_token: str | SecretStr | None = None
 
     def renew_lock(self) -> None:
-        """Make the lock anew: in a forked child, nobody lets go of the parent's."""
+        """Make a new lock: in a forked child, no thread releases the parent's."""
         self.lock = threading.Lock()
 
 
@@ -54,31 +54,31 @@ if hasattr(os, "register_at_fork"):
 
 
 def configure_default_client(api_host: str | None = None, api_token: str | SecretStr | None = None) -> None:
-    """Say where the default client goes, and as whom.
+    """Set the server and the token of the default client.
 
     Raises:
-        LMStudioClientError: If it has been used already.
+        LMStudioClientError: If the default client was already used.
         LMStudioValueError: If the host is no address.
     """
     Client(api_host, api_token).close()
     with _default.lock:
         if _default.client is not None:
-            raise LMStudioClientError("the default client is in use already; configure it before its first use")
+            raise LMStudioClientError("the default client was already used; configure it before its first use")
         _default.api_host, _default.api_token = api_host, api_token
 
 
 def get_default_client(api_host: str | None = None) -> Client:
-    """Return the default client, made if need be.
+    """Return the default client, and make it if necessary.
 
     Raises:
-        LMStudioClientError: If a host is named and the client goes to another one already.
+        LMStudioClientError: If a host is given and the client already uses another one.
     """
     with _default.lock:
         if _default.client is None:
             _default.client = Client(api_host or _default.api_host, _default.api_token)
         elif api_host is not None and Client(api_host).api_host != _default.client.api_host:
             there = _default.client.api_host or "the LM Studio of this machine"
-            raise LMStudioClientError(f"the default client goes to {there} already")
+            raise LMStudioClientError(f"the default client already uses {there}")
         return _default.client
 
 
@@ -92,17 +92,17 @@ def reset_default_client() -> None:
 
 
 def llm(model_key: str | None = None, /, **options: Unpack[ModelOptions]) -> LLM:
-    """Get a language model: `client.llm.model` on the default client."""
+    """Get a language model with the default client: `client.llm.model`."""
     return get_default_client().llm.model(model_key, **options)
 
 
 def embedding_model(model_key: str | None = None, /, **options: Unpack[ModelOptions]) -> EmbeddingModel:
-    """Get an embedding model: `client.embedding.model` on the default client."""
+    """Get an embedding model with the default client: `client.embedding.model`."""
     return get_default_client().embedding.model(model_key, **options)
 
 
 def list_loaded_models(namespace: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
-    """Return handles to all that is loaded, of one kind or of both."""
+    """Return handles to all loaded instances, of one kind or of both."""
     return get_default_client().list_loaded_models(namespace)
 
 
@@ -114,5 +114,5 @@ def list_downloaded_models(
 
 
 def prepare_image(src: FileInput, name: str | None = None) -> FileHandle:
-    """Upload a picture for use in a chat: a path, bytes, an open file or a data URL."""
+    """Upload an image for use in a chat: a path, bytes, an open file or a data URL."""
     return get_default_client().files.prepare_image(src, name)

@@ -1,15 +1,16 @@
-"""The client for threads: `Client`, its namespaces, model handles, and the stream of a prediction.
+"""The client for threads: `Client`, its namespaces, model handles, and prediction streams.
 
-Every method takes its work from a flow and waits for it; `asynchronous.py` is the twin.
+Every method runs a flow and waits for it; `asynchronous.py` is the same for coroutines. Users and adapters call it.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, Self, cast, overload
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client import _files, _images, _models, _repository, _requests
+from lmstudio_integrations.client import _files, _fitting, _images, _models, _repository, _requests
 from lmstudio_integrations.client._act import Act, ActOptions, ActResult
 from lmstudio_integrations.client._base import (
     BaseAvailableModel,
@@ -30,6 +31,7 @@ from lmstudio_integrations.client._operations import prepare
 from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import TIMEOUTS, History, PredictionOptions, Texts
+from lmstudio_integrations.client._retries import repeated
 from lmstudio_integrations.client.transport.discovery import locate
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import run
@@ -37,6 +39,7 @@ from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
+from lmstudio_integrations.types.embeddings import EmbeddingRequest
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import (
@@ -49,39 +52,40 @@ from lmstudio_integrations.types.models import (
     ModelUsageEstimate,
     ServerVersion,
 )
+from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.references import ModelReference
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
 
 
 class PredictionStream(BaseStream):
-    """A prediction that is running. Iterate over it for its text fragments, or over `events()` for everything.
+    """A running prediction. Iterate over it for its text fragments, or over `events()` for all events.
 
-    Leaving the iteration early stops the generation on the server.
+    Ending the iteration early stops the generation on the server.
     """
 
     def _fill(self) -> bool:
-        """Take in the next portion; tell whether there was one."""
-        return run(self._prediction.advance())
+        """Receive the next batch; return whether there was one."""
+        return run(self._run.advance())
 
     def batches(self) -> Generator[list[PredictionEvent]]:
-        """Yield everything that comes, in the portions in which it came; cheaper than one by one."""
-        ready = self._prediction.ready
+        """Yield all events in the batches in which they arrived; cheaper than one by one."""
+        ready = self._run.ready
         try:
             while ready or self._fill():
                 batch = list(ready)
                 ready.clear()
                 yield batch
         finally:
-            self._prediction.leave()
+            self._run.close_unless_reading()
 
     def events(self) -> Iterator[PredictionEvent]:
-        """Yield everything that comes, in order: fragments, tool calls, progress, and the end."""
-        ready = self._prediction.ready
+        """Yield all events in order: fragments, tool calls, progress, and the end."""
+        ready = self._run.ready
         try:
             while ready or self._fill():
                 yield ready.popleft()
         finally:
-            self._prediction.leave()
+            self._run.close_unless_reading()
 
     def __iter__(self) -> Iterator[LlmPredictionFragment]:
         for event in self.events():
@@ -89,7 +93,7 @@ class PredictionStream(BaseStream):
                 yield event
 
     def __next__(self) -> LlmPredictionFragment:
-        ready = self._prediction.ready
+        ready = self._run.ready
         while ready or self._fill():
             event = ready.popleft()
             if type(event) is LlmPredictionFragment:
@@ -97,27 +101,31 @@ class PredictionStream(BaseStream):
         raise StopIteration
 
     def start(self) -> None:
-        """Send the request now, rather than with the first read. Waits for the model, but not for what it says.
+        """Send the request now, not with the first read. Waits for the model, but not for its response.
 
         Raises:
-            LMStudioRuntimeError: If the stream has begun or ended.
+            LMStudioRuntimeError: If the stream was started or has ended.
         """
-        run(self._prediction.start())
+        run(self._run.start())
 
     def wait_for_result(self) -> PredictionResult:
         """Read the stream to its end and return the result."""
-        return run(self._prediction.to_end())
+        return run(self._run.to_end())
+
+    def read_all(self) -> list[PredictionEvent]:
+        """Read the stream to its end and return all of its events; those of a failed attempt are dropped."""
+        return run(self._run.all_events())
 
     def cancel(self) -> None:
-        """Stop the generation on the server. Does not wait; go on reading to get what has come, then `result()`.
+        """Stop the generation on the server, without waiting. Read on to get what has arrived, then call `result()`.
 
-        Before the model is there, nothing has come: its loading is stopped, and there is no result.
+        Before the model is loaded, this stops the load, and there is no result.
         """
-        self._prediction.cancel()
+        self._run.cancel()
 
     def close(self) -> None:
-        """Stop the generation. Its reader, if that is somebody else, gets `LMStudioCancelledError`."""
-        self._prediction.close()
+        """Stop the generation and discard the rest. Any other reader gets `LMStudioCancelledError`."""
+        self._run.close()
 
     def __enter__(self) -> Self:
         return self
@@ -136,7 +144,7 @@ class SyncModelHandle(BaseHandle):
         run(_models.unload_bound(self._dispatcher, self.binding))
 
     def unload_if_loaded_here(self) -> None:
-        """Unload the instance if this handle loaded it; one that it found stays. The handle may load it again."""
+        """Unload the instance if this handle loaded it, not if it found it loaded. The next call loads it again."""
         run(_models.unload_own(self._dispatcher, self.binding))
 
     @overload
@@ -158,12 +166,12 @@ class SyncModelHandle(BaseHandle):
         return counts[0] if isinstance(input, str) else counts
 
     def get_context_length(self) -> int:
-        """Return the window that the instance was loaded with, in tokens."""
+        """Return the context length that the instance was loaded with, in tokens."""
         info = run(_models.get_info(self._dispatcher, self.binding))
         return info.context_length
 
     def get_processing_state(self) -> InstanceProcessingState:
-        """Return what the instance is doing, and how many requests wait for it."""
+        """Return what the instance is doing, and how many requests are queued."""
         return run(_models.get_processing_state(self._dispatcher, self.binding))
 
 
@@ -171,7 +179,7 @@ class LLM(SyncModelHandle):
     """A language model."""
 
     def respond(self, history: History, **options: Unpack[PredictionOptions]) -> PredictionResult:
-        """Ask for the next message of a conversation.
+        """Return the next message of a conversation.
 
         Args:
             history: A prompt, a `Chat`, or `{"messages": […]}`.
@@ -179,12 +187,14 @@ class LLM(SyncModelHandle):
 
         Raises:
             LMStudioValueError: If the history is empty or a setting unknown.
-            LMStudioServerError: If the server cannot answer.
+            LMStudioServerError: If the server reports an error.
         """
         return run(_requests.respond(self._dispatcher, self.binding, history, options).to_end())
 
-    def respond_stream(self, history: History, **options: Unpack[PredictionOptions]) -> PredictionStream:
-        """Ask for the next message of a conversation, as a stream. It begins with the first read, or with `start()`."""
+    def respond_stream(
+        self, history: History | PendingHistory, **options: Unpack[PredictionOptions]
+    ) -> PredictionStream:
+        """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
         return PredictionStream(_requests.respond(self._dispatcher, self.binding, history, options))
 
     def prepare_images(
@@ -197,25 +207,23 @@ class LLM(SyncModelHandle):
             allow_private_image_hosts: Whether a URL may lead to an address that is not public, such as this machine.
 
         Raises:
-            LMStudioImageDownloadError: If an image cannot be downloaded, or must not be.
+            LMStudioImageDownloadError: If an image cannot or must not be downloaded.
             LMStudioOSError: If a file cannot be read.
-            LMStudioValueError: If it is no image that LM Studio takes.
+            LMStudioValueError: If it is not an image of a type that LM Studio supports.
         """
-        flow = _images.prepare_images(
-            self._dispatcher.for_one(), images, allow_private_image_hosts=allow_private_image_hosts
-        )
-        return run(flow)
+        upload = partial(_images.prepare_images, images=images, allow_private_hosts=allow_private_image_hosts)
+        return run(repeated(self._dispatcher, upload))
 
     def complete(self, prompt: str, **options: Unpack[PredictionOptions]) -> PredictionResult:
         """Continue a text, without a chat template."""
         return run(_requests.complete(self._dispatcher, self.binding, prompt, options).to_end())
 
     def complete_stream(self, prompt: str, **options: Unpack[PredictionOptions]) -> PredictionStream:
-        """Continue a text, as a stream. It begins with the first read, or with `start()`."""
+        """Stream the continuation of a text. The first read, or `start()`, sends the request."""
         return PredictionStream(_requests.complete(self._dispatcher, self.binding, prompt, options))
 
     def act(self, chat: History, tools: Iterable[ToolInput], **options: Unpack[ActOptions]) -> ActResult:
-        """Let the model use tools until it answers without asking for one.
+        """Let the model call tools until it responds without a call.
 
         Args:
             chat: A prompt, a `Chat` (which is copied), or `{"messages": […]}`.
@@ -224,34 +232,34 @@ class LLM(SyncModelHandle):
 
         Raises:
             LMStudioValueError: If a tool cannot be used.
-            LMStudioPredictionError: If the model still asks for tools in the last round.
+            LMStudioPredictionError: If the model still calls tools in the last round.
             LMStudioToolCallError: If a tool call of the model cannot be read.
         """
-        from lmstudio_integrations.client._run_tools import run_jobs  # noqa: PLC0415 - needs asyncio, see `_dispatcher.py`
+        from lmstudio_integrations.client._run_tools import run_jobs  # noqa: PLC0415 - needs asyncio, see `dispatcher.py`
 
         act = Act(self._dispatcher, self.binding, chat, tools, options)
         while jobs := run(act.predict()):
             run_jobs(jobs, act.parallel)
-            act.take(jobs)
+            act.add_results(jobs)
         return act.result
 
     def apply_prompt_template(self, history: History, opts: TemplateOpts | None = None, *, tools: Tools = ()) -> str:
-        """Return a conversation, with the tools offered to the model, as the model would read it.
+        """Return a conversation, with the tools, as the prompt that the model would get.
 
         Args:
             history: A prompt, a `Chat`, or `{"messages": […]}`.
-            opts: `omit_bos_token`, `omit_eos_token`: whether to leave the tokens out that begin and end it.
+            opts: `omit_bos_token`, `omit_eos_token`: whether to omit the special tokens at its begin and end.
             tools: The definitions of the tools.
         """
         wire = _requests.to_wire(history)
         return run(_models.apply_prompt_template(self._dispatcher, self.binding, wire, opts or {}, tools))
 
     def get_context_use(self, history: History) -> ContextUse:
-        """Return how much of the context window a conversation takes, and whether it fits."""
+        """Return how many tokens of the context window a conversation takes, and whether it fits."""
         return run(_models.context_use(self._dispatcher, self.binding, _requests.to_wire(history)))
 
     def get_info(self, *, load: bool = False) -> LlmInstanceInfo:
-        """Return what the server knows of the instance; `load` loads the model if it was unloaded."""
+        """Return the info of the instance; with `load`, load the model first if it was unloaded."""
         return cast("LlmInstanceInfo", run(_models.get_info(self._dispatcher, self.binding, load=load)))
 
     def get_load_config(self) -> LlmLoadModelConfig:
@@ -271,8 +279,27 @@ class EmbeddingModel(SyncModelHandle):
         vectors = run(_models.embed(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
         return vectors[0] if isinstance(input, str) else vectors
 
+    def embed_texts(
+        self,
+        request: EmbeddingRequest,
+        *,
+        on_progress: Callable[[float], Any] | None = None,
+        most: int | None = None,
+    ) -> list[list[float]]:
+        """Return the vectors of texts, of which some may be too long for the model.
+
+        Args:
+            request: The texts, and what to do with those that are too long.
+            on_progress: Takes growing values from 0.0 to 1.0.
+            most: How many such calls on this model run at once; the others wait. `None` sets no limit.
+
+        Raises:
+            LMStudioContextOverflowError: If a text is too long and the policy is `error`.
+        """
+        return run(_fitting.embed_texts(self._dispatcher, self.binding, request, on_progress, most))
+
     def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
-        """Return what the server knows of the instance; `load` loads the model if it was unloaded."""
+        """Return the info of the instance; with `load`, load the model first if it was unloaded."""
         return cast("EmbeddingModelInstanceInfo", run(_models.get_info(self._dispatcher, self.binding, load=load)))
 
     def get_load_config(self) -> EmbeddingLoadModelConfig:
@@ -286,7 +313,7 @@ class ModelNamespace(BaseNamespace[HandleT]):
     _downloaded: "type[DownloadedModel[HandleT]]"
 
     def model(self, model_key: str | None = None, /, **options: Unpack[ModelOptions]) -> HandleT:
-        """Get a model, loading it if need be; without a key, any that is loaded.
+        """Get a model, and load it if necessary; without a key, get any loaded one.
 
         Args:
             model_key: Key or identifier.
@@ -304,7 +331,7 @@ class ModelNamespace(BaseNamespace[HandleT]):
     def load_new_instance(
         self, model_key: str, instance_identifier: str | None = None, **options: Unpack[ModelOptions]
     ) -> HandleT:
-        """Load a further instance; without an identifier the server chooses one."""
+        """Load another instance; without an identifier the server chooses one."""
         handle = self._new_instance(model_key, instance_identifier, options)
         run(prepare(self._dispatcher, handle.binding))
         return handle
@@ -314,11 +341,11 @@ class ModelNamespace(BaseNamespace[HandleT]):
         run(_models.unload(self._dispatcher, self.kind, model_identifier))
 
     def get_model_info(self, model_specifier: ModelReference) -> ModelInstanceInfo:
-        """Return what the server knows of a loaded instance: by identifier, or by what it is (`{"vision": True}`)."""
+        """Return the info of a loaded instance, by identifier or by properties (`{"vision": True}`)."""
         return run(_models.look_up(self._dispatcher, self.kind, model_specifier))
 
     def list_loaded(self) -> list[HandleT]:
-        """Return handles to all that is loaded."""
+        """Return handles to all loaded instances."""
         infos = run(_models.list_loaded(self._dispatcher, self.kind))
         return [self._loaded(info) for info in infos]
 
@@ -328,11 +355,11 @@ class ModelNamespace(BaseNamespace[HandleT]):
         return [self.as_downloaded(info) for info in infos]
 
     def as_downloaded(self, info: ModelInfo) -> "DownloadedModel[HandleT]":
-        """Return a model on the server's disk, as one that can be loaded."""
+        """Return a downloaded model as an object that can load it."""
         return self._downloaded(info, self)
 
     def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
-        """Return how much memory loading a model would take. Not every server can tell."""
+        """Return how much memory a model would take. Not every server knows."""
         return run(_models.estimate_usage(self._dispatcher, self.kind, model_key, self._load_config(config)))
 
 
@@ -342,11 +369,11 @@ class DownloadedModel(BaseDownloaded[HandleT]):
     _namespace: ModelNamespace[HandleT]
 
     def model(self, **options: Unpack[ModelOptions]) -> HandleT:
-        """Get the model, loading it if need be."""
+        """Get the model, and load it if necessary."""
         return self._namespace.model(self.model_key, **options)
 
     def load_new_instance(self, instance_identifier: str | None = None, **options: Unpack[ModelOptions]) -> HandleT:
-        """Load a further instance of the model."""
+        """Load another instance of the model."""
         return self._namespace.load_new_instance(self.model_key, instance_identifier, **options)
 
 
@@ -393,26 +420,26 @@ class SystemNamespace:
 
 
 class FilesNamespace:
-    """Files for the model to see, and documents to search: `client.files`."""
+    """Images for the model, and documents to search: `client.files`."""
 
     def __init__(self, dispatcher: Dispatcher[Any]) -> None:
         self._dispatcher = dispatcher
 
     def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
-        """Upload a picture for use in a chat.
+        """Upload an image for use in a chat.
 
         Args:
             src: A path, bytes, an open binary file or a data URL; JPEG, PNG or WebP.
-            name: The file's name; its extension is put right.
+            name: The file's name; its extension is corrected if it does not match the content.
 
         Raises:
             LMStudioOSError: If the file cannot be read.
-            LMStudioValueError: If it is no such picture.
+            LMStudioValueError: If it is not such an image.
         """
         return run(_files.prepare_image(self._dispatcher, src, name))
 
     def prepare_file(self, src: FileInput, name: str | None = None) -> FileHandle:
-        """Upload a file of any type. Documents are known by the extension of their name."""
+        """Upload a file of any type. The extension of its name decides whether it is a document."""
         return run(_files.prepare_file(self._dispatcher, src, name))
 
     def parse_document(self, file: FileHandle, *, on_progress: Callable[[float], Any] | None = None) -> ParsedDocument:
@@ -420,19 +447,19 @@ class FilesNamespace:
         return run(_files.parse_document(self._dispatcher, file, on_progress))
 
     def retrieve(self, query: str, files: Sequence[FileHandle], **options: Unpack[RetrievalOptions]) -> RetrievalResult:
-        """Search uploaded documents for what bears on a query. See `RetrievalOptions`."""
+        """Return the passages of uploaded documents that are relevant to a query. See `RetrievalOptions`."""
         return run(_files.retrieve(self._dispatcher, query, files, options))
 
 
 class DownloadOption(BaseDownloadOption):
-    """A form in which a model can be downloaded."""
+    """One way to download a model, such as a quantization."""
 
     def download(self, on_progress: OnDownload | None = None, on_finalize: Callable[[], Any] | None = None) -> str:
-        """Download it and return the key by which it can be loaded.
+        """Download it; return the key to load it with.
 
         Args:
-            on_progress: Takes how far it is.
-            on_finalize: Called when all bytes are there.
+            on_progress: Called with the progress.
+            on_finalize: Called when all bytes have arrived.
         """
         return run(_repository.download(self._dispatcher, self.info.download_identifier, on_progress, on_finalize))
 
@@ -441,7 +468,7 @@ class AvailableModel(BaseAvailableModel):
     """A model that a search found."""
 
     def get_download_options(self) -> list[DownloadOption]:
-        """Return the forms in which it can be downloaded."""
+        """Return its download options."""
         options = run(_repository.download_options(self._dispatcher, self._info))
         return [DownloadOption(option, self._dispatcher) for option in options]
 
@@ -458,7 +485,7 @@ class RepositoryNamespace:
         limit: int | None = None,
         compatibility_types: Sequence[str] | None = None,
     ) -> list[AvailableModel]:
-        """Return the models that fit a search term; without one, those that the server recommends."""
+        """Return the models that match a search term; without one, those that the server recommends."""
         found = run(_repository.search(self._dispatcher, search_term, limit, compatibility_types))
         return [AvailableModel(each, self._dispatcher) for each in found]
 
@@ -468,7 +495,7 @@ class Client(BaseClient):
 
     make_waiter: ClassVar[type[Waiter]] = ThreadWaiter
     default_timeouts: ClassVar[dict[str, float | None]] = dict(TIMEOUTS)
-    """What holds where a client says nothing; `set_sync_api_timeout` changes it for all sync clients."""
+    """The timeouts of clients that set none; `set_sync_api_timeout` changes them for all sync clients."""
 
     @property
     def llm(self) -> LlmNamespace:
@@ -487,7 +514,7 @@ class Client(BaseClient):
 
     @property
     def files(self) -> FilesNamespace:
-        """Files for the model to see, and documents to search."""
+        """Images for the model, and documents to search."""
         return FilesNamespace(self._dispatcher)
 
     @property
@@ -496,7 +523,7 @@ class Client(BaseClient):
         return RepositoryNamespace(self._dispatcher)
 
     def list_loaded_models(self, namespace: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
-        """Return handles to all that is loaded, of one kind or of both."""
+        """Return handles to all loaded instances, of one kind or of both."""
         models: list[LLM | EmbeddingModel] = []
         kind = checked_kind(namespace)
         if kind != "embedding":
@@ -515,12 +542,12 @@ class Client(BaseClient):
         ]
 
     def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
-        """Upload a picture for use in a chat: `client.files.prepare_image`."""
+        """Upload an image for use in a chat: `client.files.prepare_image`."""
         return self.files.prepare_image(src, name)
 
     @classmethod
     def is_valid_api_host(cls, api_host: str) -> bool:
-        """Return whether an LM Studio answers at an address; what is no address is none of its."""
+        """Return whether an LM Studio answers at an address; false if it is not a valid address."""
         try:
             return run(locate(api_host, cls.make_waiter)) is not None
         except LMStudioValueError:
@@ -532,7 +559,7 @@ class Client(BaseClient):
         return run(locate(None, cls.make_waiter))
 
     def close(self) -> None:
-        """Stop all that this client has open; it cannot be used after that. Other clients notice nothing."""
+        """Close everything that this client has open. It cannot be used after that; other clients are not affected."""
         self._dispatcher.close()
 
     def __enter__(self) -> Self:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_core.runnables import RunnableConfig, ensure_config
 
-from lmstudio_integrations._adapters.addresses import resolved_host
 from lmstudio_integrations._adapters.generation_settings import GenerationSettings, ResolvedCall
-from lmstudio_integrations._adapters.retry import repeat
 from lmstudio_integrations._adapters.runtime import LoadedModelInfo
 from lmstudio_integrations._adapters.settings import ALIASES, TIMEOUTS
 from lmstudio_integrations._typeguards import is_count
+from lmstudio_integrations.client.transport.addresses import resolved_host
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._chunks import PROVIDER
 from lmstudio_integrations.langchain._errors import translated
@@ -108,14 +107,14 @@ class LangChainSettings(GenerationSettings):
         if custom is not None:
             return list(custom(text))
         with translated():
-            return repeat(partial(self._resolve_call({}).model().tokenize, text), self.max_retries)
+            return self._resolve_call({}).model().tokenize(text)
 
     def get_num_tokens(self, text: str) -> int:
         """Return the number of tokens of a text, from the model's own tokenizer."""
         if vars(self)["custom_get_token_ids"] is not None:
             return len(self.get_token_ids(text))
         with translated():
-            return repeat(partial(self._resolve_call({}).model().count_tokens, text), self.max_retries)
+            return self._resolve_call({}).model().count_tokens(text)
 
     # Info about the loaded model --------------------------------------------------------------------------------------
 

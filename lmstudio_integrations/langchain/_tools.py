@@ -165,16 +165,13 @@ def is_pydantic(schema: object) -> bool:
 
 
 def response_settings(response_format: Any) -> dict[str, Any]:
-    """Return the wire setting of a response format: an OpenAI dict, or a schema of any kind.
-
-    It is a raw setting, because the native client would check the response. Here the parsers do, which also get
-    responses that do not fit.
+    """Return the setting of a response format: an OpenAI dict, or a schema of any kind.
 
     Raises:
         LMStudioValueError: If it is something else.
     """
     structured = _structured(response_format)
-    return {"llm.prediction.structured": structured} if structured else {}
+    return {"structured": structured} if structured else {}
 
 
 def _structured(response_format: Any) -> dict[str, Any] | None:

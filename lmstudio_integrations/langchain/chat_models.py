@@ -1,8 +1,7 @@
 """`ChatLMStudio`: a LangChain chat model over LM Studio's native protocol."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -14,15 +13,13 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, PrivateAttr, model_validator
 
-from lmstudio_integrations._adapters import conversation, images
-from lmstudio_integrations._adapters.conversation import ImageSource, PendingMessage
+from lmstudio_integrations._adapters import images
 from lmstudio_integrations._adapters.generation_settings import (
     ChatSettings,
     RequestFormats,
     ResolvedCall,
     alternatives,
 )
-from lmstudio_integrations._adapters.retry import abatches, arepeat, aresult_of, batches, repeat, result_of
 from lmstudio_integrations._adapters.signature import with_signature
 from lmstudio_integrations._adapters.tool_settings import tool_settings, wire_tools
 from lmstudio_integrations.langchain import _counting, _messages, _structured, _tools
@@ -40,8 +37,8 @@ from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
-    from lmstudio_integrations.client.sync import PredictionStream
+    from lmstudio_integrations.client.asynchronous import AsyncLLM, AsyncPredictionStream
+    from lmstudio_integrations.client.sync import LLM, PredictionStream
 
 
 class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
@@ -95,8 +92,8 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     ) -> ChatResult:
         with translated():
             call = self._resolve(stop, kwargs)
-            opener, retries = self._opener(call, messages), call.values["max_retries"]
-            return self._result(call, result_of(opener, retries))
+            with in_batch(self._open(call, call.model(), messages)) as stream:
+                return self._result(call, stream.wait_for_result())
 
     @with_signature
     async def _agenerate(
@@ -108,8 +105,8 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     ) -> ChatResult:
         with translated():
             call = self._resolve(stop, kwargs)
-            opener, retries = self._async_opener(call, messages), call.values["max_retries"]
-            return self._result(call, await aresult_of(opener, retries))
+            async with self._open(call, call.async_model(), messages) as stream:
+                return self._result(call, await stream.wait_for_result())
 
     def _result(self, call: ResolvedCall, result: PredictionResult) -> ChatResult:
         message = to_message(result, _options(call))
@@ -132,11 +129,12 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         with translated():
             call = self._resolve(stop, kwargs)
             stream = ChunkStream(_options(call))
-            for batch in batches(self._opener(call, messages), call.values["max_retries"]):
-                for chunk in stream.chunks(batch):
-                    if run_manager is not None:
-                        run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                    yield chunk
+            with in_batch(self._open(call, call.model(), messages)) as source:
+                for batch in source.batches():
+                    for chunk in stream.chunks(batch):
+                        if run_manager is not None:
+                            run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                        yield chunk
             self._record_end(call, stream.end)
 
     async def _astream(
@@ -149,42 +147,27 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         with translated():
             call = self._resolve(stop, kwargs)
             stream = ChunkStream(_options(call))
-            async for batch in abatches(self._async_opener(call, messages), call.values["max_retries"]):
-                for chunk in stream.chunks(batch):
-                    if run_manager is not None:
-                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                    yield chunk
+            async with self._open(call, call.async_model(), messages) as source:
+                async for batch in source.batches():
+                    for chunk in stream.chunks(batch):
+                        if run_manager is not None:
+                            await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                        yield chunk
             self._record_end(call, stream.end)
 
     # Requests -------------------------------------------------------------------------------------------------------
 
-    def _opener(self, call: ResolvedCall, messages: Sequence[BaseMessage]) -> "Callable[[], PredictionStream]":
-        pending, sources = self._pending(call, messages)
-
-        def open_stream() -> "PredictionStream":
-            model, handles = images.upload(call, sources)
-            return in_batch(model.respond_stream(conversation.to_wire(pending, handles), **call.request_arguments()))
-
-        return open_stream
-
-    def _async_opener(
-        self, call: ResolvedCall, messages: Sequence[BaseMessage]
-    ) -> "Callable[[], Awaitable[AsyncPredictionStream]]":
-        pending, sources = self._pending(call, messages)
-
-        async def open_stream() -> "AsyncPredictionStream":
-            model, handles = await images.aupload(call, sources)
-            return model.respond_stream(conversation.to_wire(pending, handles), **call.request_arguments())
-
-        return open_stream
-
-    def _pending(
-        self, call: ResolvedCall, messages: Sequence[BaseMessage]
-    ) -> tuple[list[PendingMessage], list[ImageSource]]:
+    @overload
+    def _open(self, call: ResolvedCall, model: "LLM", messages: Sequence[BaseMessage]) -> "PredictionStream": ...
+    @overload
+    def _open(
+        self, call: ResolvedCall, model: "AsyncLLM", messages: Sequence[BaseMessage]
+    ) -> "AsyncPredictionStream": ...
+    def _open(
+        self, call: ResolvedCall, model: "LLM | AsyncLLM", messages: Sequence[BaseMessage]
+    ) -> "PredictionStream | AsyncPredictionStream":
         pending = _messages.to_pending(messages, send_reasoning=call.values["send_reasoning"])
-        sources = conversation.images(pending)
-        images.check_allowed(sources, allowed=call.values["allow_image_download"])
-        return pending, sources
+        return model.respond_stream(images.to_history(pending, call.values), **call.request_arguments())
 
     # Model profile --------------------------------------------------------------------------------------------------
 
@@ -216,13 +199,13 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     def load_profile(self) -> ModelProfile:
         """Request the model's abilities from the server, and load it if necessary. They are also in `profile`."""
         with translated():
-            info = repeat(partial(self._resolve_call({}).model().get_info, load=True), self.max_retries)
+            info = self._resolve_call({}).model().get_info(load=True)
         return self._complete_profile(info.to_dict())
 
     async def aload_profile(self) -> ModelProfile:
         """Request the model's abilities from the server, and load it if necessary. They are also in `profile`."""
         with translated():
-            info = await arepeat(partial(self._resolve_call({}).async_model().get_info, load=True), self.max_retries)
+            info = await self._resolve_call({}).async_model().get_info(load=True)
         return self._complete_profile(info.to_dict())
 
     # Tools and structured output ------------------------------------------------------------------------------------
@@ -303,8 +286,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         with translated():
             pending = _messages.to_pending(messages, send_reasoning=self.send_reasoning)
             sent_tools = wire_tools(_tools.openai_tools(tools or ()))
-            model = self._resolve_call({}).model()
-            return repeat(partial(_counting.count, model, pending, sent_tools), self.max_retries)
+            return _counting.count(self._resolve_call({}).model(), pending, sent_tools)
 
     # Identity -------------------------------------------------------------------------------------------------------
 

@@ -1,32 +1,22 @@
 """`LMStudioEmbeddings`: LangChain embeddings over LM Studio's native protocol."""
 
 import math
-from collections.abc import Iterator, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 from langchain_core.embeddings import Embeddings
 from pydantic import ConfigDict
 
-from lmstudio_integrations._adapters.fitting import afitting, fitting
-from lmstudio_integrations._adapters.lengths import EmbeddingRequest, LengthPolicy
 from lmstudio_integrations._adapters.progress import ProgressBar
-from lmstudio_integrations._adapters.retry import arepeat, repeat
 from lmstudio_integrations._adapters.settings import ConnectionSettings, EmbeddingLoadConfig
 from lmstudio_integrations._adapters.texts import prefixed
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadPolicy, LoadSettings, ModelKind
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
-    from lmstudio_integrations.client.sync import EmbeddingModel
+from lmstudio_integrations.types.embeddings import EmbeddingRequest, LengthPolicy
 
 _CHUNK_SIZE = "the text splitter's chunk size"
-
-_STEP = 64
-"""How many texts are embedded between two updates of the progress bar."""
 
 
 class LMStudioEmbeddings(ConnectionSettings, Embeddings):
@@ -90,47 +80,26 @@ class LMStudioEmbeddings(ConnectionSettings, Embeddings):
             texts = prefixed(prefix, given)
             if not texts:
                 return []
-            server, spec, config = self._resolve_model()
-            model = self._runtime.embedding(server, spec, config)
+            model = self._runtime.embedding(*self._resolve_model()).with_retries(self.max_retries)
             request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE)
-            fit = partial(fitting, model, self._runtime, (server, spec), request)
-            vectors: list[list[float]] = []
-            for batch in self._batches(repeat(fit, self.max_retries)):
-                vectors += repeat(partial(_embed, model, batch), self.max_retries)
-            return vectors if self.dimensions is None else [_shortened(each, self.dimensions) for each in vectors]
+            return self._shaped(model.embed_texts(request, on_progress=self._progress_bar(texts)))
 
     async def _aembed(self, prefix: str, given: list[str]) -> list[list[float]]:
         with translated():
             texts = prefixed(prefix, given)
             if not texts:
                 return []
-            server, spec, config = self._resolve_model()
-            model = self._runtime.async_embedding(server, spec, config)
+            model = self._runtime.async_embedding(*self._resolve_model()).with_retries(self.max_retries)
             request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE)
-            fit = partial(afitting, model, self._runtime, (server, spec), request)
-            vectors: list[list[float]] = []
-            for batch in self._batches(await arepeat(fit, self.max_retries)):
-                vectors += await arepeat(partial(_aembed, model, batch), self.max_retries)
-            return vectors if self.dimensions is None else [_shortened(each, self.dimensions) for each in vectors]
+            return self._shaped(await model.embed_texts(request, on_progress=self._progress_bar(texts)))
 
-    def _batches(self, texts: list[str]) -> Iterator[list[str]]:
-        """Yield all texts at once, or in batches between which the progress bar moves."""
-        if not self.show_progress:
-            yield texts
-            return
-        show = ProgressBar(f"Embedding {len(texts)} texts")
-        for start in range(0, len(texts), _STEP):
-            show(start / len(texts))
-            yield texts[start : start + _STEP]
-        show(1.0)
+    def _progress_bar(self, texts: Sequence[str]) -> ProgressBar | None:
+        return ProgressBar(f"Embedding {len(texts)} texts") if self.show_progress else None
 
-
-def _embed(model: "EmbeddingModel", texts: list[str]) -> list[list[float]]:
-    return model.embed(texts)
-
-
-async def _aembed(model: "AsyncEmbeddingModel", texts: list[str]) -> list[list[float]]:
-    return await model.embed(texts)
+    def _shaped(self, vectors: list[list[float]]) -> list[list[float]]:
+        if self.dimensions is None:
+            return vectors
+        return [_shortened(vector, self.dimensions) for vector in vectors]
 
 
 def _shortened(vector: Sequence[float], dimensions: int) -> list[float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLLM
@@ -12,7 +12,6 @@ from pydantic import ConfigDict, model_validator
 
 from lmstudio_integrations._adapters.generation_settings import ResolvedCall
 from lmstudio_integrations._adapters.outcome import Outcome, ToolCallOptions
-from lmstudio_integrations._adapters.retry import abatches, aresult_of, batches, result_of
 from lmstudio_integrations.langchain._batching import aresults, in_batch, results
 from lmstudio_integrations.langchain._chunks import combined_output, response_metadata, usage_metadata
 from lmstudio_integrations.langchain._errors import translated
@@ -25,10 +24,6 @@ from lmstudio_integrations.types.results import (
     PredictionEvent,
     PredictionResult,
 )
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
-    from lmstudio_integrations.client.sync import PredictionStream
 
 
 class LMStudioLLM(LangChainSettings, BaseLLM):
@@ -157,7 +152,8 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         """Continue a text. A manager gets each token."""
         if manager is not None:
             return _joined(list(self._chunks(call, manager, prompt)))
-        result = result_of(partial(self._open, call, prompt), call.values["max_retries"])
+        with in_batch(call.model().complete_stream(WirePrompt(prompt), **call.request_arguments())) as stream:
+            result = stream.wait_for_result()
         return self._generation(call, result.raw_content, result)
 
     async def _acomplete(
@@ -166,36 +162,31 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
         """Continue a text. A manager gets each token."""
         if manager is not None:
             return _joined([chunk async for chunk in self._achunks(call, manager, prompt)])
-        result = await aresult_of(partial(self._aopen, call, prompt), call.values["max_retries"])
+        async with call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
+            result = await stream.wait_for_result()
         return self._generation(call, result.raw_content, result)
-
-    @staticmethod
-    def _open(call: ResolvedCall, prompt: str) -> "PredictionStream":
-        return in_batch(call.model().complete_stream(WirePrompt(prompt), **call.request_arguments()))
-
-    @staticmethod
-    async def _aopen(call: ResolvedCall, prompt: str) -> "AsyncPredictionStream":
-        return call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments())
 
     def _chunks(
         self, call: ResolvedCall, manager: CallbackManagerForLLMRun | None, prompt: str
     ) -> Iterator[GenerationChunk]:
         prediction = Accumulator()
-        for events in batches(partial(self._open, call, prompt), call.values["max_retries"]):
-            for chunk in self._chunks_of(call, events, prediction):
-                if manager is not None:
-                    manager.on_llm_new_token(chunk.text, chunk=chunk)
-                yield chunk
+        with in_batch(call.model().complete_stream(WirePrompt(prompt), **call.request_arguments())) as stream:
+            for events in stream.batches():
+                for chunk in self._chunks_of(call, events, prediction):
+                    if manager is not None:
+                        manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
 
     async def _achunks(
         self, call: ResolvedCall, manager: AsyncCallbackManagerForLLMRun | None, prompt: str
     ) -> AsyncIterator[GenerationChunk]:
         prediction = Accumulator()
-        async for events in abatches(partial(self._aopen, call, prompt), call.values["max_retries"]):
-            for chunk in self._chunks_of(call, events, prediction):
-                if manager is not None:
-                    await manager.on_llm_new_token(chunk.text, chunk=chunk)
-                yield chunk
+        async with call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
+            async for events in stream.batches():
+                for chunk in self._chunks_of(call, events, prediction):
+                    if manager is not None:
+                        await manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
 
     def _chunks_of(
         self, call: ResolvedCall, events: Iterable[PredictionEvent], prediction: Accumulator

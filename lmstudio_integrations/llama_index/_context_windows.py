@@ -7,7 +7,7 @@ number is recorded, and the user gets one warning if the server reports a smalle
 import warnings
 from dataclasses import dataclass
 
-from lmstudio_integrations._adapters.addresses import resolved_host
+from lmstudio_integrations.client.transport.addresses import resolved_host
 from lmstudio_integrations.errors import LMStudioConfigWarning
 
 Key = tuple[str | None, str | None]

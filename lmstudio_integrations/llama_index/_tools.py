@@ -57,10 +57,7 @@ def format_of(output_cls: type[BaseModel]) -> dict[str, Any]:
 
 
 def response_settings(response_format: object) -> dict[str, Any]:
-    """Return the wire setting of a response format: a pydantic class, a JSON schema, or an OpenAI dict.
-
-    It is a raw setting, because the native client would check the response against the schema. Here pydantic does, and
-    accepts more.
+    """Return the setting of a response format: a pydantic class, a JSON schema, or an OpenAI dict.
 
     Raises:
         LMStudioValueError: If it is something else.
@@ -72,7 +69,7 @@ def response_settings(response_format: object) -> dict[str, Any]:
             structured = response_format
         case _:
             structured = {"type": "json", "jsonSchema": _schema(response_format)}
-    return {"llm.prediction.structured": structured}
+    return {"structured": structured}
 
 
 def _schema(response_format: object) -> dict[str, Any]:

@@ -1,21 +1,13 @@
 """`LMStudioEmbedding`: a LlamaIndex embedding model over LM Studio's native protocol."""
 
-import asyncio
-import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
-from weakref import WeakKeyDictionary
+from typing import Annotated, Any, ClassVar, Self
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._adapters.fitting import afitting, fitting
-from lmstudio_integrations._adapters.lengths import EmbeddingRequest, LengthPolicy
-from lmstudio_integrations._adapters.retry import arepeat, repeat
-from lmstudio_integrations._adapters.runtime import Server
 from lmstudio_integrations._adapters.settings import EmbeddingLoadConfig
 from lmstudio_integrations._adapters.texts import prefixed
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
@@ -24,10 +16,7 @@ from lmstudio_integrations.llama_index._names import with_timeouts
 from lmstudio_integrations.llama_index._pickling import PickleMixin
 from lmstudio_integrations.types._numbers import Int
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadPolicy, LoadSettings, ModelKind
-
-if TYPE_CHECKING:
-    from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
-    from lmstudio_integrations.client.sync import EmbeddingModel
+from lmstudio_integrations.types.embeddings import EmbeddingRequest, LengthPolicy
 
 _NAMES = ("model", "model_name")
 _UNNAMED = "unknown"
@@ -39,7 +28,7 @@ _given_texts: ContextVar[Sequence[str]] = ContextVar("_given_texts", default=())
 """The list that core splits into batches, for errors that name the index of a text."""
 
 BATCHES_AT_ONCE = 4
-"""How many batches are in flight for one model; each has up to 32 texts in flight."""
+"""Batches of one model that are in flight at once; each has up to 32 texts in flight."""
 
 
 @contextmanager
@@ -226,31 +215,15 @@ class LMStudioEmbedding(PickleMixin, BaseEmbedding):
         return await self._aembed(texts)
 
     def _embed(self, texts: list[str]) -> list[list[float]]:
-        server, spec, config = self._resolve_model()
-        model = self._runtime.embedding(server, spec, config)
-        with _gate(server, spec.model).threads:
-            fit = partial(fitting, model, self._runtime, (server, spec), self._request(texts))
-            fitting_texts = repeat(fit, self.max_retries)
-            return _counted(repeat(partial(_embed, model, fitting_texts), self.max_retries), texts)
+        model = self._runtime.embedding(*self._resolve_model()).with_retries(self.max_retries)
+        return _counted(model.embed_texts(self._request(texts), most=BATCHES_AT_ONCE), texts)
 
     async def _aembed(self, texts: list[str]) -> list[list[float]]:
-        server, spec, config = self._resolve_model()
-        model = self._runtime.async_embedding(server, spec, config)
-        async with _gate(server, spec.model).tasks():
-            fit = partial(afitting, model, self._runtime, (server, spec), self._request(texts))
-            fitting_texts = await arepeat(fit, self.max_retries)
-            return _counted(await arepeat(partial(_aembed, model, fitting_texts), self.max_retries), texts)
+        model = self._runtime.async_embedding(*self._resolve_model()).with_retries(self.max_retries)
+        return _counted(await model.embed_texts(self._request(texts), most=BATCHES_AT_ONCE), texts)
 
     def _request(self, texts: list[str]) -> EmbeddingRequest:
         return EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, _given_texts.get())
-
-
-def _embed(model: "EmbeddingModel", texts: list[str]) -> list[list[float]]:
-    return model.embed(texts)
-
-
-async def _aembed(model: "AsyncEmbeddingModel", texts: list[str]) -> list[list[float]]:
-    return await model.embed(texts)
 
 
 def _counted(vectors: list[list[float]], texts: Sequence[str]) -> list[list[float]]:
@@ -258,26 +231,3 @@ def _counted(vectors: list[list[float]], texts: Sequence[str]) -> list[list[floa
     if len(vectors) != len(texts):
         raise LMStudioProtocolError(f"the server sent {len(vectors)} vectors for {len(texts)} texts")
     return vectors
-
-
-class _Gate:
-    """Limits the batches in flight for one model: those of all threads, and those of the tasks of each event loop."""
-
-    def __init__(self) -> None:
-        self.threads = threading.BoundedSemaphore(BATCHES_AT_ONCE)
-        self._tasks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
-
-    def tasks(self) -> asyncio.Semaphore:
-        """Return the semaphore of the running loop."""
-        loop = asyncio.get_running_loop()
-        found = self._tasks.get(loop)
-        if found is None:
-            found = self._tasks[loop] = asyncio.Semaphore(BATCHES_AT_ONCE)
-        return found
-
-
-_gates: dict[tuple[str | None, str | None], _Gate] = {}
-
-
-def _gate(server: Server, model: str | None) -> _Gate:
-    return _gates.setdefault((server.host, model), _Gate())

@@ -1,9 +1,9 @@
 """`LMStudio`: a LlamaIndex language model over LM Studio's native protocol."""
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -23,10 +23,9 @@ from llama_index.core.tools import BaseTool
 from pydantic import ConfigDict
 from pydantic_core import from_json
 
-from lmstudio_integrations._adapters import conversation, images
+from lmstudio_integrations._adapters import images
 from lmstudio_integrations._adapters.generation_settings import ChatSettings, RequestFormats, ResolvedCall
 from lmstudio_integrations._adapters.outcome import ToolCallOptions
-from lmstudio_integrations._adapters.retry import arepeat, aresult_of, batches, repeat, result_of
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index import _context_windows, _messages, _tools
@@ -40,16 +39,17 @@ from lmstudio_integrations.llama_index._chunks import ResponseBuilder, chat_resp
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
 from lmstudio_integrations.llama_index._names import with_timeouts
 from lmstudio_integrations.llama_index._pickling import PickleMixin
-from lmstudio_integrations.llama_index._streams import AsyncChunks, AsyncSource, chunks
+from lmstudio_integrations.llama_index._streams import AsyncChunks, chunks
 from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types._numbers import Count
-from lmstudio_integrations.types.chat import WirePrompt
+from lmstudio_integrations.types.chat import WireHistory, WirePrompt
 from lmstudio_integrations.types.config import LlmLoadModelConfig
-from lmstudio_integrations.types.results import PredictionEnd, PredictionEvent, PredictionResult
+from lmstudio_integrations.types.pending import PendingHistory
+from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
-    from lmstudio_integrations.client.sync import PredictionStream
+    from lmstudio_integrations.client.asynchronous import AsyncLLM, AsyncPredictionStream
+    from lmstudio_integrations.client.sync import LLM, PredictionStream
     from lmstudio_integrations.types.models import ModelInstanceInfo
 
 
@@ -59,14 +59,12 @@ class _Request:
 
     Attributes:
         call: The settings.
-        pending: The conversation; `None` if a text is to be continued.
-        sources: The images that must be uploaded for it.
+        history: The conversation; `None` if a text is to be continued.
         prompt: The text.
     """
 
     call: ResolvedCall
-    pending: Sequence[conversation.PendingMessage] | None = None
-    sources: Sequence[conversation.ImageSource] = ()
+    history: WireHistory | PendingHistory | None = None
     prompt: str = ""
 
 
@@ -162,7 +160,7 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
             LMStudioServerError: If the server fails.
         """
         model = self._resolve_call({}).model()
-        return self._record_context_window(repeat(partial(model.get_info, load=True), self.max_retries))
+        return self._record_context_window(model.get_info(load=True))
 
     async def aload(self) -> Self:
         """Record the context window of the model, which is loaded if necessary; return this object.
@@ -171,7 +169,7 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
             LMStudioServerError: If the server fails.
         """
         model = self._resolve_call({}).async_model()
-        return self._record_context_window(await arepeat(partial(model.get_info, load=True), self.max_retries))
+        return self._record_context_window(await model.get_info(load=True))
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text, from the model's own tokenizer.
@@ -232,14 +230,18 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
         """Stream the next message of a conversation; see `chat`. Closing the stream stops the server."""
         request = self._chat_request(messages, kwargs)
         end = partial(self._record_end, request.call)
-        return chunks(self._batches(request), _options(request.call), ResponseBuilder.chat_chunk, end)
+        return chunks(
+            self._open(request, request.call.model()), _options(request.call), ResponseBuilder.chat_chunk, end
+        )
 
     @observed_chat
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Stream the next message of a conversation; see `chat`. Closing the stream stops the server."""
         request = self._chat_request(messages, kwargs)
         end = partial(self._record_end, request.call)
-        return AsyncChunks(self._source(request), _options(request.call), ResponseBuilder.chat_chunk, end)
+        return AsyncChunks(
+            self._open(request, request.call.async_model()), _options(request.call), ResponseBuilder.chat_chunk, end
+        )
 
     # Completion -----------------------------------------------------------------------------------------------------
 
@@ -271,7 +273,9 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
         """Stream the response to a prompt; see `complete`. Closing the stream stops the server."""
         request = self._completion_request(prompt, formatted, kwargs)
         end = partial(self._record_end, request.call)
-        return chunks(self._batches(request), _options(request.call), ResponseBuilder.completion_chunk, end)
+        return chunks(
+            self._open(request, request.call.model()), _options(request.call), ResponseBuilder.completion_chunk, end
+        )
 
     @observed_completion
     async def astream_complete(
@@ -283,16 +287,19 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
         """Stream the response to a prompt; see `complete`. Closing the stream stops the server."""
         request = self._completion_request(prompt, formatted, kwargs)
         end = partial(self._record_end, request.call)
-        return AsyncChunks(self._source(request), _options(request.call), ResponseBuilder.completion_chunk, end)
+        return AsyncChunks(
+            self._open(request, request.call.async_model()),
+            _options(request.call),
+            ResponseBuilder.completion_chunk,
+            end,
+        )
 
     # Requests. Nothing here is decorated, so that callbacks see each call once --------------------------------------
 
     def _chat_request(self, messages: Sequence[ChatMessage], given: Mapping[str, Any]) -> _Request:
         call = self._resolve_call(given)
         pending = _messages.to_pending(messages, send_reasoning=call.values["send_reasoning"])
-        sources = conversation.images(pending)
-        images.check_allowed(sources, allowed=call.values["allow_image_download"])
-        return _Request(call, pending, sources)
+        return _Request(call, images.to_history(pending, call.values))
 
     def _completion_request(self, prompt: str, formatted: bool, given: Mapping[str, Any]) -> _Request:  # noqa: FBT001 - core's
         if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
@@ -305,34 +312,25 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
         return _Request(self._resolve_call(given), prompt=prompt)
 
     def _generate(self, request: _Request) -> PredictionResult:
-        result = result_of(partial(self._open, request), request.call.values["max_retries"])
+        with self._open(request, request.call.model()) as stream:
+            result = stream.wait_for_result()
         self._record_end(request.call, result.end)
         return result
 
     async def _agenerate(self, request: _Request) -> PredictionResult:
-        result = await aresult_of(partial(self._aopen, request), request.call.values["max_retries"])
+        async with self._open(request, request.call.async_model()) as stream:
+            result = await stream.wait_for_result()
         self._record_end(request.call, result.end)
         return result
 
-    def _batches(self, request: _Request) -> Generator[list[PredictionEvent]]:
-        return batches(partial(self._open, request), request.call.values["max_retries"])
-
-    def _source(self, request: _Request) -> AsyncSource:
-        return AsyncSource(partial(self._aopen, request), request.call.values["max_retries"])
-
-    def _open(self, request: _Request) -> "PredictionStream":
-        options = request.call.request_arguments()
-        if request.pending is None:
-            return request.call.model().complete_stream(WirePrompt(request.prompt), **options)
-        model, handles = images.upload(request.call, request.sources)
-        return model.respond_stream(conversation.to_wire(request.pending, handles), **options)
-
-    async def _aopen(self, request: _Request) -> "AsyncPredictionStream":
-        options = request.call.request_arguments()
-        if request.pending is None:
-            return request.call.async_model().complete_stream(WirePrompt(request.prompt), **options)
-        model, handles = await images.aupload(request.call, request.sources)
-        return model.respond_stream(conversation.to_wire(request.pending, handles), **options)
+    @overload
+    def _open(self, request: _Request, model: "LLM") -> "PredictionStream": ...
+    @overload
+    def _open(self, request: _Request, model: "AsyncLLM") -> "AsyncPredictionStream": ...
+    def _open(self, request: _Request, model: "LLM | AsyncLLM") -> "PredictionStream | AsyncPredictionStream":
+        if request.history is None:
+            return model.complete_stream(WirePrompt(request.prompt), **request.call.request_arguments())
+        return model.respond_stream(request.history, **request.call.request_arguments())
 
     # Tools ----------------------------------------------------------------------------------------------------------
 

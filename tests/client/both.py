@@ -21,7 +21,16 @@ from lmstudio_integrations.client.sync import (
 )
 
 _WRAPPED = (LLM, DownloadedModel, EmbeddingModel, EmbeddingNamespace, FilesNamespace, LlmNamespace, SystemNamespace)
-_AT_ONCE = {"bound", "cancel", "complete_stream", "lazy_model", "respond_stream", "result", "with_timeouts"}
+_AT_ONCE = {
+    "bound",
+    "cancel",
+    "complete_stream",
+    "lazy_model",
+    "respond_stream",
+    "result",
+    "with_timeouts",
+    "with_retries",
+}
 """Methods that do not wait; the async client has them as plain methods too."""
 
 _END = object()

@@ -31,10 +31,10 @@ ENDLESS = 2_000.0
 class _IO:
     """The I/O thread that there is none of."""
 
-    gone = dead = False
+    stopped = forked = False
 
     def wake(self, _wake: Callable[[], None]) -> None:
-        raise AssertionError("nobody sleeps in simulated time")
+        raise AssertionError("no caller sleeps in simulated time")
 
     def end_daemon(self) -> None:
         """Do nothing: the process goes on."""
@@ -70,13 +70,13 @@ class SimulatedCall(Call[Waiter]):
     def cancel(self) -> None:
         self._world.session.cancel(self._exchange)
 
-    def release(self) -> None:
-        super().release()
+    def set_ended(self) -> None:
+        super().set_ended()
         self._world.end(self._exchange)
 
-    def abandon(self, error: BaseException | None = None) -> None:
-        if not (self._released or self.waiter.done):
-            self._released = True
+    def close(self, error: BaseException | None = None) -> None:
+        if not (self._ended or self.waiter.done):
+            self._ended = True
             self._world.session.close(self._exchange, error)
 
 
@@ -92,7 +92,7 @@ class _Waiter(Waiter):
 
     def wait(self) -> list[Any]:
         """Let time pass until something comes; return it."""
-        while (batch := self.take()) is None:
+        while (batch := self.pop_all()) is None:
             self.world.step()
         return batch
 
@@ -129,12 +129,12 @@ class SimulatedDispatcher(Dispatcher[Waiter]):
     def __init__(self, world: "World", timeouts: Timeouts) -> None:
         self.world = world
         self.timeouts = timeouts
-        self.turn = None
+        self.max_retries = 0
+        self.load_times = []
         self._since: float | None = None
-        self._load_times: list[float] = []
 
-    @property
-    def models(self) -> ServerModels:
+    def shared(self, kind: type[Any]) -> Any:
+        assert kind is ServerModels
         return self.world.models
 
     @property
@@ -142,9 +142,9 @@ class SimulatedDispatcher(Dispatcher[Waiter]):
         return 0.0 if self._since is None else self.world.now - self._since
 
     def pause(self, seconds: float) -> Any:
-        return _Pause(self.world, seconds if self.time_left is None else min(seconds, self.time_left))
+        return _Pause(self.world, seconds if self.remaining_time is None else min(seconds, self.remaining_time))
 
-    def for_one(self, timeouts: Timeouts = {}) -> "SimulatedDispatcher":  # noqa: B006 - as in `Dispatcher`
+    def for_operation(self, timeouts: Timeouts = {}) -> "SimulatedDispatcher":  # noqa: B006 - as in `Dispatcher`
         like = SimulatedDispatcher(self.world, {**self.timeouts, **timeouts})
         like._since = self._since if self._since is not None else self.world.now
         return like
@@ -155,10 +155,10 @@ class SimulatedDispatcher(Dispatcher[Waiter]):
         endpoint: Endpoint,
         parameters: Sequence[Mapping[str, Any] | None],
         *,
-        doing: str = "RPC",
+        operation: str = "RPC",
     ) -> list[Call[Waiter]]:
         started = self.world.now if self._since is None else self._since
-        return [self.world.start(endpoint, parameter, self.timeouts, started, doing) for parameter in parameters]
+        return [self.world.start(endpoint, parameter, self.timeouts, started, operation) for parameter in parameters]
 
 
 @dataclass
@@ -187,12 +187,17 @@ class World:
         self.session.receive('{"success":true}', self.now)
 
     def start(
-        self, endpoint: Endpoint, parameter: Mapping[str, Any] | None, timeouts: Timeouts, started: float, doing: str
+        self,
+        endpoint: Endpoint,
+        parameter: Mapping[str, Any] | None,
+        timeouts: Timeouts,
+        started: float,
+        operation: str,
     ) -> Call[Waiter]:
         """Send a request, and let the server decide on its answer."""
         waiter = _Waiter(self)
         text = None if parameter is None else json.dumps(parameter)
-        exchange = Exchange(endpoint, text, waiter, timeouts, started, doing, since=self.now)
+        exchange = Exchange(endpoint, text, waiter, timeouts, started, operation, since=self.now)
         if endpoint.timeout_name == "queue_timeout":
             exchange.specifier = '{"type":"query","query":{"identifier":"m1"}}'
         running = self.limit_of(endpoint.name, None, None)

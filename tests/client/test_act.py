@@ -232,7 +232,7 @@ async def test_the_handler_may_end_the_loop_when_a_tool_failed(model: Any) -> No
 @pytest.mark.parametrize("prompt", ["nobody", "add"])
 async def test_a_handler_must_return_text(model: Any, prompt: str) -> None:
     tool = lms.ToolFunctionDef.from_callable(fail, name="add")
-    with pytest.raises(lms.LMStudioValueError, match="handle_invalid_tool_request must return text or None; got 5"):
+    with pytest.raises(lms.LMStudioValueError, match="handle_invalid_tool_request must return a string or None; got 5"):
         await model.act(prompt, [tool], handle_invalid_tool_request=lambda _error, _request: 5)
 
 

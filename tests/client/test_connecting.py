@@ -229,7 +229,7 @@ async def test_a_token_in_clear_text_to_another_machine_is_warned_of(caplog: pyt
 
 
 @proves("C-LOST", "C-RECONNECT")
-async def test_a_lost_connection_fails_who_waits_and_the_next_call_reconnects(
+async def test_a_lost_connection_fails_waiting_calls_and_the_next_call_reconnects(
     make_client: Callable[..., Any],
 ) -> None:
     port = _free_port()
@@ -261,7 +261,7 @@ async def test_a_call_that_takes_too_long_in_all_is_stopped(client: Any, server:
 
 
 @pytest.mark.parametrize("clock", ["idle_timeout", "timeout", "connect_timeout"])
-def test_a_senseless_clock_is_refused(clock: str) -> None:
+def test_an_invalid_timeout_is_rejected(clock: str) -> None:
     with pytest.raises(lms.LMStudioValueError, match=clock):
         lms.Client(None, None, **{clock: -1})  # type: ignore[arg-type]  # one of the timeouts
     with pytest.raises(lms.LMStudioValueError, match="did you mean 'idle_timeout'"):

@@ -54,7 +54,7 @@ async def test_each_caller_has_its_own_connect_timeout(make_client: Callable[...
         assert await listing == []
 
 
-async def test_an_impatient_first_caller_spoils_nothing_for_the_second(make_client: Callable[..., Any]) -> None:
+async def test_a_short_connect_timeout_of_one_caller_does_not_affect_another(make_client: Callable[..., Any]) -> None:
     open_the_door = asyncio.Event()
     sockets = 0
 
@@ -80,7 +80,7 @@ async def test_an_impatient_first_caller_spoils_nothing_for_the_second(make_clie
         assert sockets == 1
 
 
-async def test_nobody_connects_for_a_caller_who_has_gone() -> None:
+async def test_no_connection_is_made_for_a_cancelled_call() -> None:
     closed = asyncio.Event()
 
     async def behave(socket: Socket) -> None:

@@ -10,9 +10,8 @@ from websockets.exceptions import ConnectionClosed
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client._server_models import ServerModels
-from lmstudio_integrations.client.transport.flight import Flight
+from lmstudio_integrations.client._single_flight import Flight, run_or_wait
 from lmstudio_integrations.client.transport.flows import Flow, run
-from lmstudio_integrations.client.transport.single_flight import run_or_wait
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.fake import Socket, fake_server, let_in, receive, send
 

@@ -63,7 +63,7 @@ async def test_load_settings_reach_the_server(client: Any) -> None:
 @proves("C-CONFIG-MISMATCH")
 async def test_other_settings_than_the_loaded_ones_are_told(client: Any) -> None:
     await client.llm.model("chatty", config={"contextLength": 1000})
-    with pytest.warns(lms.LMStudioConfigWarning, match=r"contextLength: asked 2000, actual 1000"):
+    with pytest.warns(lms.LMStudioConfigWarning, match=r"contextLength: requested 2000, actual 1000"):
         await client.llm.model("chatty", config={"contextLength": 2000})
     with pytest.raises(lms.LMStudioConfigMismatchError) as caught:
         await client.llm.model("chatty", config={"context_length": 2000}, on_config_mismatch="raise")

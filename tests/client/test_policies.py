@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations import _renewals
+from lmstudio_integrations.client import _retries
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.limits import Limits
 from tests.client.fake import settle
@@ -209,7 +209,7 @@ async def test_progress_and_mismatches_are_reported_as_with_get_or_load(client: 
     assert seen[-1] == 1.0
     assert seen == sorted(set(seen))
     seen.clear()
-    with pytest.warns(lms.LMStudioConfigWarning, match=r"contextLength: asked 2000, actual 1000"):
+    with pytest.warns(lms.LMStudioConfigWarning, match=r"contextLength: requested 2000, actual 1000"):
         await client.llm.model("chatty", config={"contextLength": 2000}, **options)
     assert seen == [1.0]
     with pytest.raises(lms.LMStudioConfigMismatchError):
@@ -221,7 +221,7 @@ async def test_a_context_length_above_the_models_maximum_is_reported(
     client: Any, server: Emulator, policy: Any
 ) -> None:
     config = {"contextLength": 8192}
-    with pytest.warns(lms.LMStudioConfigWarning, match=r"asked 8192, actual 512.*maximum is 512 tokens"):
+    with pytest.warns(lms.LMStudioConfigWarning, match=r"requested 8192, actual 512.*maximum is 512 tokens"):
         await client.embedding.lazy_model("vectors", config=config, load_policy=policy).embed("a")
     server.unload("vectors")
     strict = client.embedding.lazy_model("vectors", config=config, load_policy=policy, on_config_mismatch="raise")
@@ -327,7 +327,7 @@ async def test_what_is_not_loaded_again_is_unloaded_not_unknown(client: Any, ser
     model = await client.llm.model("chatty", load_policy=policy)
     server.unload(model.identifier)
     for call in (lambda: model.respond("Hi"), model.get_info):
-        with pytest.raises(lms.LMStudioModelUnloadedError, match="was unloaded: its time to live") as caught:
+        with pytest.raises(lms.LMStudioModelUnloadedError, match="was unloaded: its TTL expired") as caught:
             await call()
         assert "not found" not in str(caught.value).lower()
         assert not caught.value.retryable
@@ -425,10 +425,10 @@ async def test_a_stream_that_was_cancelled_is_not_generated_again(client: Any, s
     assert len(server.predictions) == 1
 
 
-async def test_a_model_that_is_always_evicted_is_renewed_three_times(
+async def test_a_model_that_is_always_evicted_is_reloaded_three_times(
     client: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_renewals, "PAUSES", (0.0, 0.01, 0.01))
+    monkeypatch.setattr(_retries, "RELOAD_PAUSES", (0.0, 0.01, 0.01))
     model = await client.llm.model("chatty")
     call = asyncio.create_task(model.respond("slowly"))
     for count in range(1, 5):

@@ -32,7 +32,7 @@ async def model(client: Any) -> Any:
 
 
 @proves("C-RESULT")
-async def test_an_answer_has_its_text_and_its_figures(model: Any) -> None:
+async def test_a_prediction_has_its_text_and_its_stats(model: Any) -> None:
     result = await model.respond("count")
     assert str(result) == result.content == " ".join(str(n) for n in range(200))
     assert result.stats.stop_reason == "eosFound"
@@ -165,7 +165,7 @@ async def test_a_text_is_continued_without_a_template(model: Any, server: Emulat
 
 
 @proves("C-CANCEL")
-async def test_cancelling_keeps_what_has_come(model: Any) -> None:
+async def test_cancelling_keeps_what_has_arrived(model: Any) -> None:
     stream = model.respond_stream("for ever")
     seen = 0
     async for _fragment in stream:
@@ -178,12 +178,12 @@ async def test_cancelling_keeps_what_has_come(model: Any) -> None:
 
 
 @proves("C-ABANDON")
-async def test_leaving_a_stream_stops_the_server(model: Any, server: Emulator) -> None:
+async def test_ending_a_stream_early_stops_the_server(model: Any, server: Emulator) -> None:
     stream = model.respond_stream("for ever")
     async for _fragment in stream:
         break
     await _stopped(server)
-    with pytest.raises(lms.LMStudioCancelledError, match="left before its end"):
+    with pytest.raises(lms.LMStudioCancelledError, match="closed before its end"):
         stream.result()
 
 
@@ -231,7 +231,7 @@ async def test_a_stream_may_be_started_once_before_it_is_read(model: Any, server
     with pytest.raises(lms.LMStudioRuntimeError, match="no result before"):
         _ = stream.stats
     for _ in range(2):
-        with pytest.raises(lms.LMStudioRuntimeError, match="started only once"):
+        with pytest.raises(lms.LMStudioRuntimeError, match=r"start\(\) works once"):
             await stream.start()
         assert (await stream.wait_for_result()).content.endswith("199")
     with pytest.raises(StopAsyncIteration):

@@ -183,7 +183,7 @@ class Unfinished(BaseModel):
         (5, "response_format must be a class with a JSON schema, or a dict; got 5"),
         ({"type": "gbnf"}, "needs gbnfGrammar"),
         ({"type": "gbnf", "gbnf_grammar": 5}, "needs gbnfGrammar"),
-        (NoJson, "response_format class NoJson has no JSON schema; use fields that JSON can hold: Cannot"),
+        (NoJson, "response_format class NoJson has no JSON schema; use fields that JSON can represent: Cannot"),
         (Unfinished, "response_format class Unfinished has no JSON schema"),
         (BaseModel, "response_format class BaseModel has no JSON schema"),
         ({"type": "json", "jsonSchema": 5}, "structured output needs a JSON schema; got 5"),

@@ -76,7 +76,7 @@ def test_a_stream_is_read_in_the_loop_in_which_it_was_begun(server: Emulator, cl
         if closed:
             theirs.close()
             server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
-        with pytest.raises(lms.LMStudioRuntimeError, match="begun in another event loop; read it in that one"):
+        with pytest.raises(lms.LMStudioRuntimeError, match="started in another event loop; read it there"):
             asyncio.run(wait_for_result())
         if not closed:
             assert theirs.run(cancel_and_wait()).startswith("so")
@@ -266,7 +266,7 @@ async def test_coroutines_that_share_a_handle_share_its_failure_and_may_try_agai
     assert [info.identifier for info in server.loaded()] == ["chatty"]
 
 
-async def test_a_first_caller_who_leaves_makes_room_for_the_next(server: Emulator) -> None:
+async def test_a_cancelled_load_is_taken_over_by_the_next_caller(server: Emulator) -> None:
     async with lms.AsyncClient(server.address) as client:
         handle = client.llm.lazy_model("chatty", load_policy="new_instance")
         first, second = (asyncio.ensure_future(handle.respond("hello")) for _ in range(2))

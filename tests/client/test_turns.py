@@ -128,7 +128,7 @@ async def test_waiting_is_bounded(limits: tuple[float | None, float | None], nam
 async def test_a_packet_of_the_running_model_restarts_the_queue_timeout() -> None:
     line = Line()
     turn = await line.ask("a1")
-    sink = line.turns.kept_by(Sink(), turn)
+    sink = line.turns.shared_by(turn, Sink())
     await line.ask("b1", queue_timeout=0.5)
     for _ in range(6):
         done, _waiting = await asyncio.wait([line.waits["b1"][1]], timeout=0.1)
@@ -142,7 +142,7 @@ async def test_a_packet_of_the_running_model_restarts_the_queue_timeout() -> Non
 async def test_a_call_keeps_the_turn_of_the_operation_that_started_it() -> None:
     line = Line()
     turn, sink = await line.ask("a1"), Sink()
-    kept = line.turns.kept_by(sink, turn)
+    kept = line.turns.shared_by(turn, sink)
     await line.ask("b1")
     await line.leave("a1")
     assert line.granted == ["a1"]
@@ -184,7 +184,7 @@ async def server(gate: Gate) -> AsyncIterator[Emulator]:
 
 async def waiting_in_line(count: int) -> None:
     """Wait until so many operations wait for their turn."""
-    await settle(lambda: sum(len(models.turns._line) for models in IOThread.current().models.values()) == count)
+    await settle(lambda: sum(len(models.turns._line) for models in IOThread.current().shared.values()) == count)
 
 
 async def generating(model: Any, server: Emulator) -> "asyncio.Task[Any]":

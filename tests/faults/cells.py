@@ -289,7 +289,7 @@ def pretend_silence(host: str) -> None:
         for connection in _connections(io, host):
             current = connection._current
             if current is not None and current._socket is not None:
-                current._socket.heard_at -= 60.0
+                current._socket.received_at -= 60.0
         done.set()
 
     io.submit(backdate)

@@ -19,7 +19,6 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import LLMResult
 from langchain_core.prompts import ChatPromptTemplate
 
-from lmstudio_integrations._adapters import retry
 from lmstudio_integrations.emulator.catalog import Catalog, Preset
 from lmstudio_integrations.errors import (
     LMStudioConfigMismatchError,
@@ -34,6 +33,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.langchain import ChatLMStudio
 from tests.langchain.conftest import CHAT, EMBEDDING, MODELS, OTHER, WAYS, Invoke, Server
+from tests.pauses import replace_pauses
 
 COUNTED = " ".join(str(n) for n in range(30))
 
@@ -570,12 +570,7 @@ def test_only_a_failed_connection_is_tried_again(
     server: Server, generate: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
-
-    async def asleep(seconds: float) -> None:
-        pauses.append(seconds)
-
-    monkeypatch.setattr(retry, "sleep", pauses.append)
-    monkeypatch.setattr(retry, "asleep", asleep)
+    replace_pauses(monkeypatch, pauses.append)
     with pytest.raises(LMStudioUnreachableError):
         generate(ChatLMStudio(model="m", host="127.0.0.1:1", max_retries=6), "Hello")
     assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0]

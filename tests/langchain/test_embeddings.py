@@ -2,17 +2,13 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from langchain_core.exceptions import ContextOverflowError, ModelConnectionError, ModelInvalidRequestError
 from langchain_core.vectorstores import InMemoryVectorStore
 
-from lmstudio_integrations._adapters import retry
-from lmstudio_integrations._adapters.lengths import MARKS, EmbeddingRequest, LengthPolicy, longest, plan, surely_fits
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import (
     LMStudioContextOverflowError,
@@ -22,6 +18,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.langchain import LMStudioEmbeddings
 from tests.langchain.conftest import CHAT, EMBEDDING, Server
+from tests.pauses import replace_pauses
 
 LONG = "word " * 600
 
@@ -84,12 +81,7 @@ def test_a_language_model_cannot_embed(server: Server, documents: Documents) -> 
 
 def test_nobody_listening_is_a_connection_error(documents: Documents, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-
-    async def asleep(seconds: float) -> None:
-        pauses.append(seconds)
-
-    monkeypatch.setattr(retry, "sleep", pauses.append)
-    monkeypatch.setattr(retry, "asleep", asleep)
+    replace_pauses(monkeypatch, pauses.append)
     with pytest.raises(LMStudioUnreachableError) as caught:
         documents(LMStudioEmbeddings(model="m", host="127.0.0.1:1", max_retries=2), ["one"])
     assert isinstance(caught.value, ModelConnectionError)
@@ -150,15 +142,6 @@ def test_a_larger_context_length_is_advised_where_the_model_allows_it(server: Se
     assert "load the model" not in str(caught.value), "512 would not be enough either"
 
 
-@pytest.mark.parametrize("maximum", [None, 9])
-def test_advice_does_not_repeat_what_was_done(maximum: int | None) -> None:
-    request = EmbeddingRequest(["b"], "truncate", "chunk_size", given=["a", "b"])
-    message = str(request.too_long(0, 7, 2, maximum))
-    assert "text 1 has 7 tokens" in message
-    assert "or load the model with a context_length of 7 or more" in message
-    assert "length_policy" not in message
-
-
 def test_long_texts_are_measured_when_the_model_was_unloaded(server: Server, documents: Documents) -> None:
     embeddings = server.embeddings()
     documents(embeddings, ["short"])
@@ -210,38 +193,6 @@ def test_long_texts_that_fit_are_counted_and_sent_whole(server: Server, document
     )
 
 
-def drive(steps: Generator[list[str], list[int], list[str]]) -> list[str]:
-    """Count words for a plan."""
-    try:
-        question = next(steps)
-        while True:
-            question = steps.send([len(text.split()) for text in question])
-    except StopIteration as done:
-        texts: list[str] = done.value
-        return texts
-
-
-@given(st.lists(st.text("ab é\n", max_size=80), max_size=5), st.integers(3, 20))
-def test_truncation_ends_and_keeps_beginnings_that_fit(texts: list[str], window: int) -> None:
-    fitting = drive(plan(EmbeddingRequest(texts, "truncate", "chunk_size"), window))
-    assert len(fitting) == len(texts)
-    for before, after in zip(texts, fitting, strict=True):
-        assert before.startswith(after)
-        assert len(after.split()) <= window - MARKS
-        if len(before.split()) <= window - MARKS:
-            assert after == before
-
-
-@pytest.mark.parametrize("policy", ["error", "truncate"])
-def test_short_texts_are_not_even_counted(policy: LengthPolicy) -> None:
-    with pytest.raises(StopIteration) as done:
-        next(plan(EmbeddingRequest(["a", "é" * 200], policy, "chunk_size"), 512))
-    assert done.value.value == ["a", "é" * 200]
-    assert longest(["a" * 4, "€€", "\ud835"]) == 6
-    assert surely_fits(510, 512)
-    assert not surely_fits(511, 512)
-
-
 @pytest.mark.parametrize("texts", ["abc", None, 5, b"ab", {"a": 1}, ["a", None], ["a", ["b"]]])
 def test_what_is_not_a_list_of_strings_is_rejected_with_an_error_of_langchain(texts: Any, documents: Documents) -> None:
     with pytest.raises(ModelInvalidRequestError) as caught:
@@ -256,19 +207,3 @@ async def test_a_question_that_is_not_a_string_is_rejected_with_an_error_of_lang
         embeddings.embed_query(text)
     with pytest.raises(ModelInvalidRequestError):
         await embeddings.aembed_query(text)
-
-
-@pytest.mark.parametrize("window", [-5, 0, MARKS])
-def test_a_text_of_which_nothing_fits_is_an_error(window: int) -> None:
-    steps = plan(EmbeddingRequest(["word " * 20], "truncate", "chunk_size"), window)
-    next(steps)
-    with pytest.raises(LMStudioContextOverflowError, match="text 0 has 9 tokens"):
-        list(map(steps.send, [[7]] * 100))
-
-
-def test_a_text_without_tokens_fits_any_context_window() -> None:
-    steps = plan(EmbeddingRequest(["word"], "truncate", "chunk_size"), -5)
-    next(steps)
-    with pytest.raises(StopIteration) as done:
-        steps.send([0])
-    assert done.value.value == ["word"]

@@ -51,9 +51,9 @@ def test_an_address_that_is_none_is_named(server: Server, generate: Invoke, url:
         generate(server.chat(allow_image_download=True), [HumanMessage([{"type": "image", "url": url}])])
 
 
-def test_what_is_no_image_is_rejected(server: Server, generate: Invoke) -> None:
+def test_what_is_not_an_image_is_rejected(server: Server, generate: Invoke) -> None:
     block = {**BLOCK, "base64": base64.b64encode(b"hello").decode()}
-    with pytest.raises(LMStudioValueError, match="picture"):
+    with pytest.raises(LMStudioValueError, match="not a JPEG, PNG or WebP image"):
         generate(server.chat(), [HumanMessage([block])])
 
 

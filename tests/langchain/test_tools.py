@@ -94,7 +94,7 @@ def sent(*tools: Any, choice: Any = None, **options: Any) -> list[dict[str, Any]
 
 
 def structured(response_format: Any) -> dict[str, Any]:
-    found: dict[str, Any] = response_settings(response_format)["llm.prediction.structured"]
+    found: dict[str, Any] = response_settings(response_format)["structured"]
     return found
 
 

@@ -15,6 +15,9 @@ from llama_index.core.schema import TextNode
 from llama_index.core.storage.kvstore import SimpleKVStore
 from pydantic import SecretStr
 
+from lmstudio_integrations.client import _fitting
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import Flow, wait_for
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import (
     LMStudioConfigWarning,
@@ -188,8 +191,7 @@ class Counting:
         self.under_way = self.most = 0
         self.lock = threading.Lock()
         self.full = threading.Barrier(embeddings.BATCHES_AT_ONCE)
-        monkeypatch.setattr(embeddings, "_aembed", self.aembed)
-        monkeypatch.setattr(embeddings, "_embed", self.embed)
+        monkeypatch.setattr(_fitting, "embed", self.embed)
 
     def begin(self) -> None:
         with self.lock:
@@ -200,18 +202,18 @@ class Counting:
         with self.lock:
             self.under_way -= 1
 
-    async def aembed(self, _model: object, texts: list[str]) -> list[list[float]]:
+    def embed(self, dispatcher: Dispatcher[Any], _binding: object, texts: list[str]) -> Flow[list[list[float]]]:
         self.begin()
-        for _ in range(50):
-            await asyncio.sleep(0)
+        if dispatcher.make_waiter().loop is None:
+            self.full.wait(5)
+        else:
+            yield from wait_for(dispatcher.run_task(self.turns_of_the_loop))
         self.end()
         return [[0.0] for _ in texts]
 
-    def embed(self, _model: object, texts: list[str]) -> list[list[float]]:
-        self.begin()
-        self.full.wait(5)
-        self.end()
-        return [[0.0] for _ in texts]
+    async def turns_of_the_loop(self) -> None:
+        for _ in range(50):
+            await asyncio.sleep(0)
 
 
 async def test_batches_without_workers_do_not_flood_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +242,11 @@ def test_one_object_serves_one_loop_after_the_other(server: Server) -> None:
 
 
 def test_vectors_that_are_missing_are_not_passed_over(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embeddings, "_embed", lambda _model, _texts: [[0.0]])
+    def embed(*_: object) -> Flow[list[list[float]]]:
+        yield from ()
+        return [[0.0]]
+
+    monkeypatch.setattr(_fitting, "embed", embed)
     with server.embedding() as model, pytest.raises(LMStudioProtocolError, match="1 vectors for 2 texts"):
         model.get_text_embedding_batch(["a", "b"])
 
@@ -298,7 +304,7 @@ def test_the_default_chunks_of_an_index_are_too_long_for_many_models_and_the_adv
     documents = [Document(text="short"), Document(text=paragraphs), Document(text="short")]
     with Server([small]) as server, server.embedding(context_length=2048) as model:
         with (
-            pytest.warns(LMStudioConfigWarning, match="asked 2048, actual 512"),
+            pytest.warns(LMStudioConfigWarning, match="requested 2048, actual 512"),
             pytest.raises(LMStudioContextOverflowError) as caught,
         ):
             VectorStoreIndex.from_documents(documents, embed_model=model, use_async=use_async)

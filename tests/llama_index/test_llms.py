@@ -27,6 +27,7 @@ from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
 from tests.llama_index.server import CHAT, SMALL, SMALL_WINDOW, WINDOW, Server, raw
 from tests.llama_index.test_messages import PNG
+from tests.pauses import replace_pauses
 from tests.requested import digest
 
 NUMBERS = "0 1 2 3 4 5 6 7 8 9"
@@ -466,13 +467,7 @@ def test_no_server_is_reported_plainly() -> None:
 
 async def test_no_server_is_tried_again_if_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    module = "lmstudio_integrations._adapters.retry"
-    monkeypatch.setattr(f"{module}.sleep", pauses.append)
-
-    async def pause(seconds: float) -> None:
-        pauses.append(seconds)
-
-    monkeypatch.setattr(f"{module}.asleep", pause)
+    replace_pauses(monkeypatch, pauses.append)
     with LMStudio(model="m", host="127.0.0.1:9", max_retries=2) as llm:
         with pytest.raises(LMStudioUnreachableError):
             llm.chat(generating("count"))

@@ -16,7 +16,8 @@ from tests.llama_index.server import Server
 
 def streaming(llm: LMStudio, text: str) -> AsyncChunks[ChatResponse]:
     request = llm._chat_request([ChatMessage(role=MessageRole.USER, content=text)], {})
-    return AsyncChunks(llm._source(request), ToolCallOptions(), ResponseBuilder.chat_chunk, lambda _: None)
+    stream = llm._open(request, request.call.async_model())
+    return AsyncChunks(stream, ToolCallOptions(), ResponseBuilder.chat_chunk, lambda _: None)
 
 
 def stopped(server: Server) -> bool:

@@ -197,7 +197,7 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
     ],
 )
 def test_response_formats_of_every_form_are_understood(wanted: Any, structured: dict[str, Any]) -> None:
-    assert response_settings(wanted) == {"llm.prediction.structured": structured}
+    assert response_settings(wanted) == {"structured": structured}
 
 
 @pytest.mark.parametrize("wanted", [None, {"type": "text"}])

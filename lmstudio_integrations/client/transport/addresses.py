@@ -1,4 +1,9 @@
-"""Where the server is, and who we are to it: addresses, credentials, environment (protocol §1.3, §2.3)."""
+"""Addresses and credentials: given, from the environment, or those of a guest.
+
+The clients and the adapters read their settings with it; `connections.py` keeps one connection for each `Target`. It
+imports no other module of this folder. The rules: [discovery](docs/protocol.md#discovery),
+[credentials](docs/protocol.md#credentials).
+"""
 
 import ipaddress
 import os
@@ -6,6 +11,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
@@ -19,10 +25,10 @@ if TYPE_CHECKING:
     import ssl
 
 PLACEHOLDER_TOKEN = "lm-studio"  # noqa: S105 - it is none
-"""What programs for OpenAI's API write where LM Studio wants no token; it means none."""
+"""What programs for OpenAI's API send where LM Studio needs no token; it stands for no token."""
 DEFAULT_PORT = 1234
 DISCOVERY_PORTS = (41343, 52993, 16141, 39414, 22931)
-"""The ports on which LM Studio always listens, in the order of preference."""
+"""The ports on which LM Studio always listens, preferred first."""
 
 _SCHEMES = {"": False, "ws": False, "http": False, "wss": True, "https": True}
 _API_SUFFIX = re.compile(r"/(api/)?v[01]$")
@@ -43,15 +49,17 @@ class Address:
         """Read `host`, `host:port`, or a URL of http, https, ws or wss; a trailing `/v1` is dropped.
 
         Raises:
-            LMStudioValueError: If it is none of these.
+            LMStudioValueError: If it is not one of these.
         """
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-            raise LMStudioValueError(f"host must be text, such as host:port; got {text!r}")
+            raise LMStudioValueError(f"host must be a string, such as host:port; got {text!r}")
         text = text.strip()
         if TOKEN_PREFIX in text:
-            raise LMStudioValueError("host holds an API token, which is not shown here; pass it as api_token")
+            raise LMStudioValueError("host contains an API token, which is not shown here; pass it as api_token")
         if holds_credentials(text):
-            raise LMStudioValueError("host must hold no credentials, query or fragment; pass the token as api_token")
+            raise LMStudioValueError(
+                "host must not contain credentials, a query or a fragment; pass the token as api_token"
+            )
         has_scheme = "://" in text
         try:
             parts = urlsplit(text if has_scheme else f"//{text}")
@@ -66,7 +74,7 @@ class Address:
 
     @property
     def netloc(self) -> str:
-        """`host:port`, the host in brackets if it is an IPv6 address."""
+        """`host:port`; an IPv6 address is in brackets."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
@@ -87,14 +95,34 @@ class Address:
         return f"{'wss' if self.tls else 'ws'}://{self.netloc}{self.prefix}"
 
 
+def host_of(host: str | None) -> str | None:
+    """Return the given host, else that of the environment, which may change between two calls."""
+    return host or os.environ.get(HOST_VARIABLE) or None
+
+
+def resolved_host(host: str | None) -> str | None:
+    """Return the address of a server, the same for all spellings; `None` is the LM Studio found on this machine.
+
+    Raises:
+        LMStudioValueError: If the host is not an address.
+    """
+    host = host_of(host)
+    return None if host is None else _normalized(host)
+
+
+@lru_cache(maxsize=64)
+def _normalized(host: str) -> str:
+    return str(Address.parse(host))
+
+
 def local_candidates() -> tuple[Address, ...]:
-    """Return where a local LM Studio may be, best first."""
+    """Return the addresses of a local LM Studio, most likely first."""
     return tuple(Address("127.0.0.1", port) for port in (*DISCOVERY_PORTS, DEFAULT_PORT))
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who the client is. Neither part of a token is ever shown."""
+    """The identity of a client. Neither part of a token is ever shown."""
 
     identifier: str = field(repr=False)
     passkey: str = field(repr=False)
@@ -105,18 +133,18 @@ class Credentials:
         """Split an API token.
 
         Raises:
-            LMStudioAuthenticationError: If it has another shape; the message does not contain it.
+            LMStudioAuthenticationError: If it is malformed; the message does not contain it.
         """
-        halves = split_token(token)
-        if halves is None:
+        parts = split_token(token)
+        if parts is None:
             raise LMStudioAuthenticationError(
                 f"the API token is malformed; it must be {TOKEN_FORM}; copy it again from LM Studio"
             )
-        return cls(*halves, is_token=True)
+        return cls(*parts, is_token=True)
 
 
 class _Guest:
-    """The identity of this process where no token is used; a forked child gets its own."""
+    """The identity of this process without a token; a forked child gets its own."""
 
     def __init__(self) -> None:
         self.renew()
@@ -132,13 +160,13 @@ if hasattr(os, "register_at_fork"):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which server, as whom. Clients with equal targets share their sockets.
+    """Which server, and with which credentials. Clients with equal targets share their connections.
 
     Attributes:
-        address: The server; `None` looks for one on this machine when connecting.
+        address: The server; `None` finds one on this machine when it connects.
         token: The API token; `None` is a guest.
-        headers: Further HTTP headers of the WebSocket handshake.
-        ssl_context: How to check the server's certificate; `None` for the system's way.
+        headers: Additional HTTP headers of the WebSocket handshake.
+        ssl_context: Checks the server's certificate; `None` uses the system's certificates.
     """
 
     address: Address | None
@@ -154,26 +182,26 @@ class Target:
         headers: Mapping[str, str] | None = None,
         ssl_context: "ssl.SSLContext | None" = None,
     ) -> Self:
-        """Complete what was given from the environment.
+        """Complete the given settings from the environment.
 
         Raises:
-            LMStudioValueError: If the host is no address.
+            LMStudioValueError: If the host is not an address.
         """
-        host = host or os.environ.get(HOST_VARIABLE) or None
+        host = host_of(host)
         if token == PLACEHOLDER_TOKEN:
             token = None
         token = token or next((os.environ[name] for name in TOKEN_VARIABLES if os.environ.get(name)), None)
         if token is not None and not isinstance(token, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
-            raise LMStudioValueError(f"api_token must be text; got {type(token).__name__}")
+            raise LMStudioValueError(f"api_token must be a string; got {type(token).__name__}")
         address = Address.parse(host) if host else None
         if ssl_context is not None and not (address and address.tls):
             raise LMStudioValueError(
-                f"ssl_context (ca_file in the adapters) is for wss:// and https:// hosts; the host is {host!r}"
+                f"ssl_context (ca_file in the adapters) needs a wss:// or https:// host; the host is {host!r}"
             )
         return cls(address, token, checked_headers(headers), ssl_context)
 
     def credentials(self) -> Credentials:
-        """Return who to be.
+        """Return the credentials of the token, or those of the guest.
 
         Raises:
             LMStudioAuthenticationError: If the token is malformed.
@@ -181,12 +209,12 @@ class Target:
         return Credentials.from_token(self.token) if self.token else _guest.credentials
 
     def at(self, address: Address) -> Self:
-        """Return the target with its address known."""
+        """Return the target with an address."""
         return replace(self, address=address)
 
 
 def checked_headers(headers: object) -> tuple[tuple[str, str], ...]:
-    """Return HTTP headers as names and values. No error shows a value: it may be a secret.
+    """Return HTTP headers as pairs of name and value. Errors show no value, because it may be a secret.
 
     Raises:
         LMStudioValueError: If they are not a mapping of strings, or one cannot be sent.

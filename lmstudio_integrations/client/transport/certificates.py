@@ -1,4 +1,4 @@
-"""TLS contexts from files of trusted certificates. Called by the adapters, whose fields hold paths only."""
+"""TLS contexts from files of trusted certificates. The adapters call it, because their fields contain only paths."""
 
 import ssl
 from functools import lru_cache
@@ -8,19 +8,19 @@ from lmstudio_integrations.errors import LMStudioValueError
 
 
 def context_trusting(ca_file: str) -> ssl.SSLContext:
-    """Return a context that trusts the certificates of a file, and no others.
+    """Return a context that trusts only the certificates of a file.
 
-    The same file gives the same context, because connections are shared by clients that have the same one.
+    The same file gives the same context, because clients with equal contexts share connections.
 
     Raises:
-        LMStudioValueError: If the file cannot be read, or holds no certificate in PEM form.
+        LMStudioValueError: If the file cannot be read, or contains no certificate in PEM form.
     """
     try:
         stat = Path(ca_file).stat()
         return _load(ca_file, stat.st_mtime_ns, stat.st_size)
     except ssl.SSLError as error:
         raise LMStudioValueError(
-            f"ca_file {ca_file!r} holds no certificate in PEM form: {error.reason or error}"
+            f"ca_file {ca_file!r} contains no certificate in PEM form: {error.reason or error}"
         ) from error
     except (OSError, ValueError) as error:  # a path with a null character is a ValueError
         reason = getattr(error, "strerror", None) or error

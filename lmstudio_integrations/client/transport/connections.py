@@ -1,6 +1,7 @@
-"""Sockets to the server: one per target and namespace, opened on first use, shared by every client.
+"""Connections to the server: one per target and namespace, opened on first use, shared by all clients of the process.
 
-All of this runs on the I/O thread; `Dispatcher`, in `_dispatcher.py`, is the callers' side of it.
+All of this runs on the I/O thread, called by `dispatcher.py`. A connection owns a `SocketSession`, or none while it is
+idle, and replaces it when the socket is lost.
 """
 
 import asyncio
@@ -20,13 +21,13 @@ from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
 from lmstudio_integrations.protocol.instance_queue import Instances, no_instances
 from lmstudio_integrations.types.files import Origin
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 TICK = 0.1
-"""Seconds between two looks at the timeouts of what is open."""
+"""Seconds between two checks of the timeouts."""
 
 LINGER = 5.0
-"""Seconds for which an idle connection outlives its last user."""
+"""Seconds for which a connection stays open without users."""
 
 QUIET = 3.0
 """Seconds of silence after which a socket is checked before the next call uses it."""
@@ -35,22 +36,22 @@ PING_TIMEOUT = 1.0
 """Seconds that the server has to answer a ping before a second socket is tried."""
 
 SECOND_SOCKET_TIMEOUT, LONGEST_SECOND_SOCKET_TIMEOUT = 5.0, 30.0
-"""Seconds that a second socket has to be accepted, doubled with each attempt up to the longest."""
+"""Seconds within which the server must accept a second socket; doubled with each attempt, up to the longest."""
 
 
 class Connection:
-    """The connection to one namespace of a server; its socket is opened by the next call, and again after a loss.
+    """The connection to one namespace of a server. The next call opens its socket, also after a loss.
 
-    A socket may be dead without a sign: after sleep, behind NAT, or when a cable is pulled. So it is checked with a
-    ping after an expired timeout, before a call that follows a silence, and every `keepalive` seconds. It is dead if it
-    does not answer and a second socket is accepted, which then takes its place. If neither answers, the server is
-    frozen: calls in flight keep their timeouts, and new ones wait for `connect_timeout`.
+    A socket may be dead without a sign: after sleep, behind NAT, or when a cable is pulled. So the connection pings the
+    server after an expired timeout, before a call that follows a silence, and every `keepalive` seconds. The socket is
+    dead if the server does not answer but accepts a second socket, which then replaces it. If neither answers, the
+    server is frozen: calls in flight keep their timeouts, and new ones wait for `connect_timeout`.
 
     Args:
-        target: Which server, as whom.
+        target: Which server, and with which credentials.
         namespace: The namespace.
-        instances: What is known of the model instances there.
-        on_closed: Called when nothing is left of it.
+        instances: The state of the model instances there.
+        on_closed: Called when the connection has no socket any more.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Connection:
         self._timeouts: Timeouts = {}
         self._uploads: weakref.WeakSet[Origin] = weakref.WeakSet()
         self.users: dict[int, float] = {}
-        """Who may use it again, each with the seconds for which it wants an idle connection kept open."""
+        """Who may use it again, each with the seconds for which an idle connection is kept open for them."""
 
     def start(self, exchanges: Sequence[Exchange]) -> None:
         """Send requests, connecting or checking the socket first where needed."""
@@ -92,35 +93,35 @@ class Connection:
             self._current.session.cancel(exchange)
             self._current.flush()
 
-    def abandon(self, exchange: Exchange, error: BaseException | None) -> None:
-        """Ask the server to stop, and drop what still comes; whoever waits is woken with the error."""
+    def close(self, exchange: Exchange, error: BaseException | None) -> None:
+        """Ask the server to stop and discard what still arrives; the error wakes the caller."""
         if self._current is not None:
             self._current.session.close(exchange, error)
             self._current.flush()
 
-    def leave(self, user: int) -> None:
-        """Stop what a user has open; it does not come back."""
-        self.users.pop(user, None)
+    def close_owner(self, owner: int) -> None:
+        """Close everything that a user has open; they do not return."""
+        self.users.pop(owner, None)
         if self._current is not None:
-            self._current.session.close_owner(user)
+            self._current.session.close_owner(owner)
             self._current.flush()
             self._idle_since = 0.0
             self._arm()
 
     @property
-    def is_over(self) -> bool:
-        """Whether it is closed, and nobody may use it again."""
+    def unused(self) -> bool:
+        """Whether it has neither a socket nor users."""
         return self._current is None and not self.users
 
     def watch(self, origin: Origin) -> None:
-        """Mark an uploaded file as expired when this connection is lost: the server then drops the file."""
+        """Mark an uploaded file as expired when this connection is lost, because the server then drops the file."""
         if self._current is None:
             origin.expired = True
         else:
             self._uploads.add(origin)
 
-    async def close(self) -> None:
-        """Close the socket; whoever waits gets an error."""
+    async def shut_down(self) -> None:
+        """Close the socket; waiting callers get an error."""
         check, current = self._check, self._current
         tasks = [task for task in (check, current.task if current else None) if task is not None]
         for task in tasks:
@@ -134,7 +135,7 @@ class Connection:
         return opened
 
     def _on_ended(self, ended: SocketSession) -> None:
-        """Drop a socket that ended. What it held back goes to a new one: nothing of that was sent."""
+        """Drop a socket that ended. Requests that it held back were not sent and go to a new one."""
         if self._current is not ended:
             return
         was_lost = ended.session.ready and ended.error is not closed_here
@@ -144,7 +145,7 @@ class Connection:
             self.start(held)
 
     def _detach(self) -> None:
-        """Drop the socket and its session: the next call opens new ones."""
+        """Drop the socket and its session; the next call opens new ones."""
         self._current = None
         if self._check is not None:
             self._check.cancel()
@@ -161,25 +162,28 @@ class Connection:
         self._uploads.clear()
 
     def _retire(self) -> None:
-        """Close the socket, which nobody needs. It is dropped first: a call may come before it has closed."""
+        """Close an unused socket. It is dropped first, because a call may come before it has closed."""
         current = self._current
         self._detach()
         if current is not None:
             current.close()
 
-    # Whether the server is alive -----------------------------------------------------------------------------------
+    # Liveness ---------------------------------------------------------------------------------------------------
 
     def _start_check(self, current: SocketSession) -> None:
-        """Check whether the server is alive, unless that is being done."""
+        """Check whether the server is alive, unless a check is running."""
         if self._check is None and current.session.ready:
             self._check = asyncio.ensure_future(self._run_check(current))
 
     async def _run_check(self, current: SocketSession) -> None:
-        """Ping until the server answers, a second socket takes over, or nobody waits any more."""
+        """Ping until the server answers, a second socket takes over, or no caller waits any more."""
         session, limit = current.session, SECOND_SOCKET_TIMEOUT
-        asked_at = time.monotonic()
-        while not await current.answers_ping(self._ping_timeout()):
-            session.unanswered_since = session.unanswered_since or asked_at
+        pinged_at = time.monotonic()
+        connect_timeout = self._timeouts.get("connect_timeout")
+        # Half of a short `connect_timeout` is left for a second socket.
+        ping_timeout = PING_TIMEOUT if connect_timeout is None else min(PING_TIMEOUT, connect_timeout / 2)
+        while not await current.responds_to_ping(ping_timeout):
+            session.unanswered_since = session.unanswered_since or pinged_at
             if not session.has_waiting:
                 self._retire()
                 return
@@ -190,32 +194,27 @@ class Connection:
         session.resume(time.monotonic())
         current.flush()
 
-    def _ping_timeout(self) -> float:
-        """Return how long a ping may take: of a short `connect_timeout`, half is left for a second socket."""
-        limit = self._timeouts.get("connect_timeout")
-        return PING_TIMEOUT if limit is None else min(PING_TIMEOUT, limit / 2)
-
     async def _is_replaced(self, current: SocketSession, limit: float) -> bool:
-        """Try a second socket while the first is silent; return whether the first is given up."""
+        """Try a second socket while the first is silent; return whether the first is dropped."""
         second = SocketSession(self._target, self._namespace, self._instances)
         accepted = asyncio.ensure_future(second.accepted.wait())
-        sign = asyncio.ensure_future(current.answers_ping(limit))
+        pong = asyncio.ensure_future(current.responds_to_ping(limit))
         try:
-            await asyncio.wait([accepted, sign, second.task], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-            if sign.done() and sign.result():
+            await asyncio.wait([accepted, pong, second.task], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if pong.done() and pong.result():
                 return False
             if accepted.done():
                 self._replace(current, second)
                 return True
-            return second.task.done() and self._give_up(current, second.error)
+            return second.task.done() and self._fail_backlog(current, second.error)
         finally:
             accepted.cancel()
-            sign.cancel()
+            pong.cancel()
             if self._current is not second:
                 second.close()
 
     def _replace(self, current: SocketSession, second: SocketSession) -> None:
-        """Let a second socket take over from a dead one."""
+        """Replace a dead socket by a second one."""
         logger.info("a connection to %s is dead; a new one takes its place", self._target.address)
         second.on_ended = self._on_ended
         self._current, self._check = second, None
@@ -224,8 +223,8 @@ class Connection:
         second.flush()
         current.close(dead)
 
-    def _give_up(self, current: SocketSession, error: Callable[[], BaseException]) -> bool:
-        """Fail those who wait for a connection that cannot be made; drop the silent one if nobody waits for it."""
+    def _fail_backlog(self, current: SocketSession, error: Callable[[], BaseException]) -> bool:
+        """Fail the requests that were not sent; drop the silent socket if no caller waits for a response on it."""
         for exchange in current.session.take_backlog():
             exchange.finish(error())
         if current.session.in_flight:
@@ -236,7 +235,7 @@ class Connection:
     # Time -----------------------------------------------------------------------------------------------------------
 
     def _arm(self, delay: float = TICK) -> None:
-        """Ensure that the next tick comes in time."""
+        """Ensure that the next tick runs within a delay."""
         loop = asyncio.get_running_loop()
         if self._timer is not None:
             if self._timer.when() <= loop.time() + delay:
@@ -245,7 +244,7 @@ class Connection:
         self._timer = loop.call_later(delay, self._tick)
 
     def _tick(self) -> None:
-        """Fail what has waited too long, check a silent server, close what nobody needs."""
+        """Fail calls whose timeout expired, check a silent server, close an idle socket."""
         self._timer = None
         current, now = self._current, time.monotonic()
         if current is None:
@@ -253,27 +252,27 @@ class Connection:
         session = current.session
         timed_out = session.tick(now)
         current.flush()
-        wanted = session.has_waiting
-        keepalive = session.keepalive if wanted else self._timeouts.get("keepalive")
+        has_waiting = session.has_waiting
+        keepalive = session.keepalive if has_waiting else self._timeouts.get("keepalive")
         quiet = current.quiet_for()
         if timed_out or (keepalive is not None and quiet >= keepalive):
             self._start_check(current)
-        if wanted:
+        if has_waiting:
             self._idle_since = 0.0
             self._arm()
             return
         self._idle_since = self._idle_since or now
-        left = max(self.users.values(), default=LINGER) - (now - self._idle_since)
-        if left <= 0 or not session.ready:
+        remaining = max(self.users.values(), default=LINGER) - (now - self._idle_since)
+        if remaining <= 0 or not session.ready:
             self._retire()
             return
-        delay = left if keepalive is None else min(left, max(keepalive - quiet, PING_TIMEOUT))
+        delay = remaining if keepalive is None else min(remaining, max(keepalive - quiet, PING_TIMEOUT))
         if delay < math.inf:
             self._arm(delay)
 
 
 class Pool:
-    """All connections of the process; lives on the I/O thread and ends with it."""
+    """All connections of the process. It lives on the I/O thread and ends with it."""
 
     _pools: "dict[IOThread, Pool]" = {}  # noqa: RUF012 - one table for the process
 
@@ -281,7 +280,7 @@ class Pool:
         self._connections: dict[tuple[Target, Namespace], Connection] = {}
         self._instances: dict[tuple[Address | None, Namespace], Instances] = {}
         self.tasks: weakref.WeakSet[IOTask[Any]] = weakref.WeakSet()
-        """Coroutines that clients wait for; the event loop keeps those that run."""
+        """Coroutines that clients wait for; the event loop holds the running ones."""
 
     @classmethod
     def of(cls, io: IOThread) -> "Pool":
@@ -306,18 +305,19 @@ class Pool:
         """Return the connection to a namespace, if there is one."""
         return self._connections.get((target, namespace))
 
-    def leave(self, user: int) -> None:
-        """Take note that a user does not come back."""
-        for task in [task for task in self.tasks if task.owner == user]:
+    def close_owner(self, owner: int) -> None:
+        """Close everything that a client has open, and drop its references to connections."""
+        for task in [task for task in self.tasks if task.owner == owner]:
             task.cancel()
         for key, connection in list(self._connections.items()):
-            connection.leave(user)
+            connection.close_owner(owner)
             self._forget(key)
 
     async def close(self) -> None:
         """Close every socket."""
-        await asyncio.gather(*(connection.close() for connection in list(self._connections.values())))
+        await asyncio.gather(*(connection.shut_down() for connection in list(self._connections.values())))
 
     def _forget(self, key: tuple[Target, Namespace]) -> None:
-        if key in self._connections and self._connections[key].is_over:
+        connection = self._connections.get(key)
+        if connection is not None and connection.unused:
             del self._connections[key]

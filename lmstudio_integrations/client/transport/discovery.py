@@ -1,4 +1,4 @@
-"""Looking for a server without connecting to it."""
+"""Find a server without opening a WebSocket. Called by the clients; probes with `greeting.py` on the I/O thread."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 async def _search(addresses: tuple[Address, ...]) -> Address | None:
-    from lmstudio_integrations.client.transport.greeting import first_greeting  # noqa: PLC0415 - see `_dispatcher.py`
+    from lmstudio_integrations.client.transport.greeting import first_greeting  # noqa: PLC0415 - see `dispatcher.py`
 
     found, _ = await first_greeting(addresses)
     return found

@@ -1,7 +1,8 @@
-"""One client's way to the server: starts calls, can cancel them from anywhere, and lets go of them all at once.
+"""A client's way to the server: it starts calls, stops them, and closes all of them together.
 
-The callers' side of `_connection.py`: nothing here blocks, and everything may be called from any thread. That side, and
-the event loop it runs in, is loaded with the first call: asyncio takes as long to import as the rest of the client.
+The flows of the client call it, from any thread; nothing here blocks. It submits the work to `connections.py` on the
+I/O thread. That module and its event loop are imported with the first call, because importing asyncio takes as long as
+importing the rest of the client.
 """
 
 import itertools
@@ -19,19 +20,18 @@ from lmstudio_integrations.client.transport.waiters import Waiter
 from lmstudio_integrations.errors import LMStudioClientClosedError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.envelope import dumps
-from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
+from lmstudio_integrations.protocol.exchange import Exchange, Sink, Timeouts
 from lmstudio_integrations.protocol.session import client_closed
 from lmstudio_integrations.types.files import Origin
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client._server_models import ServerModels
-    from lmstudio_integrations.client._turns import Turn, Turns
-    from lmstudio_integrations.client.transport.connections import Pool
-    from lmstudio_integrations.client.transport.flight import Flight
+    from lmstudio_integrations.client.transport.connections import Connection, Pool
     from lmstudio_integrations.client.transport.io_thread import IOThread
 
 T = TypeVar("T")
 WaiterT_co = TypeVar("WaiterT_co", bound=Waiter, covariant=True)
+Place = tuple[Target, Namespace]
+"""Which connection a call is made on."""
 
 FOR_EVER = math.inf
 
@@ -41,34 +41,34 @@ _owners = itertools.count(1)
 
 
 class Call(Generic[WaiterT_co]):
-    """A call that was started. Dropping it before its end stops the work on the server.
+    """A call that was started. If it is garbage-collected before its end, the server stops the work.
 
     Attributes:
-        waiter: Where its answers come in.
+        waiter: Receives the response.
     """
 
-    __slots__ = ("_exchange", "_io", "_released", "_where", "waiter")
+    __slots__ = ("_ended", "_exchange", "_io", "_place", "waiter")
 
-    def __init__(self, io: "IOThread", where: tuple[Target, Namespace], exchange: Exchange, waiter: WaiterT_co) -> None:
+    def __init__(self, io: "IOThread", place: Place, exchange: Exchange, waiter: WaiterT_co) -> None:
         self.waiter: WaiterT_co = waiter
         self._io = io
-        self._where = where
+        self._place = place
         self._exchange = exchange
-        self._released = False
+        self._ended = False
 
     def cancel(self) -> None:
-        """Ask the server to stop; what still comes is delivered."""
-        self._io.submit(_cancel, self._io, self._where, self._exchange)
+        """Ask the server to stop; what still arrives is delivered."""
+        self._io.submit(_cancel, self._io, self._place, self._exchange)
 
-    def release(self) -> None:
-        """Take note that the packet which ends the call has been seen."""
-        self._released = True
+    def close(self, error: BaseException | None = None) -> None:
+        """Ask the server to stop and discard what still arrives. The error wakes a waiting caller."""
+        if not (self._ended or self.waiter.done):
+            self._ended = True
+            self._io.submit(_close, self._io, self._place, self._exchange, error)
 
-    def abandon(self, error: BaseException | None = None) -> None:
-        """Ask the server to stop and drop what still comes, unless the call has ended; whoever waits gets the error."""
-        if not (self._released or self.waiter.done):
-            self._released = True
-            self._io.submit(_abandon, self._io, self._where, self._exchange, error)
+    def set_ended(self) -> None:
+        """Record that the caller has received the packet that ends the call: there is nothing to stop."""
+        self._ended = True
 
     def __enter__(self) -> Self:
         return self
@@ -76,19 +76,19 @@ class Call(Generic[WaiterT_co]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.abandon()
+        self.close()
 
     def __del__(self) -> None:
-        # The last resort: a `finally` of an async generator never runs when its loop is closed first.
-        self.abandon()
+        # The last resort: the `finally` of an async generator never runs if its loop is closed first.
+        self.close()
 
 
 class Dispatcher(Generic[WaiterT_co]):
     """What a client and its handles share.
 
     Args:
-        target: Which server, as whom.
-        timeouts: The limits of every call that names none.
+        target: Which server, and with which credentials.
+        timeouts: The timeouts of every call that has none of its own.
         make_waiter: How this client's callers wait.
         keep: Seconds for which an idle connection is kept open for this client.
     """
@@ -102,16 +102,18 @@ class Dispatcher(Generic[WaiterT_co]):
     ) -> None:
         self.target = target
         self.timeouts = timeouts
+        self.max_retries = 0
+        """How often a failed call is repeated; the flows of the client do that."""
+        self.load_times: list[float] = []
+        """Seconds that each model load of this operation took."""
         self._make_waiter = make_waiter
         self._keep = keep
         self._owner = next(_owners)
         self._since: float | None = None
         self._original: Self | None = None
-        self.turn: Turn | None = None
-        """The turn that the calls keep until they have ended."""
-        self._load_times: list[float] = []
+        self._wrap_sink: Callable[[Sink], Sink] | None = None
         self._used: set[IOThread] = set()
-        self._finalizer = weakref.finalize(self, _leave, self._used, self._owner)
+        self._finalizer = weakref.finalize(self, _close_owner, self._used, self._owner)
         self._finalizer.atexit = False
 
     @property
@@ -120,78 +122,35 @@ class Dispatcher(Generic[WaiterT_co]):
         return not self._finalizer.alive
 
     def with_timeouts(self, timeouts: Timeouts) -> Self:
-        """Return this dispatcher with limits of its own."""
-        return self._like(timeouts, self._since)
+        """Return a dispatcher with other timeouts."""
+        return self._copy(timeouts=_merged(self.timeouts, timeouts))
 
-    def for_one(self, timeouts: Timeouts = NO_TIMEOUTS) -> Self:
-        """Return this dispatcher for one operation of several calls, whose total timeout counts from now."""
-        if self._since is not None and not timeouts:
-            return self  # it is part of an operation already
-        like = self._like(timeouts, self._since or time.monotonic())
+    def with_retries(self, max_retries: int) -> Self:
+        """Return a dispatcher whose failed calls are repeated."""
+        return self._copy(max_retries=max_retries)
+
+    def with_sinks(self, wrap: Callable[[Sink], Sink]) -> Self:
+        """Return a dispatcher whose calls deliver to wrapped sinks; each is wrapped on the I/O thread."""
+        return self._copy(_wrap_sink=wrap)
+
+    def for_operation(self, timeouts: Timeouts = NO_TIMEOUTS) -> Self:
+        """Return a dispatcher for one operation of several calls, whose total timeout starts now."""
         if self._since is None:
-            like._load_times = []  # noqa: SLF001 - it is one of us
-        return like
+            return self._copy(timeouts=_merged(self.timeouts, timeouts), _since=time.monotonic(), load_times=[])
+        return self.with_timeouts(timeouts) if timeouts else self  # it is part of an operation already
 
-    def _like(self, timeouts: Timeouts, since: float | None) -> Self:
+    def _copy(self, **changes: Any) -> Self:
         like = object.__new__(type(self))
-        limits = {**self.timeouts, **timeouts} if timeouts else self.timeouts
-        like.__dict__.update(self.__dict__, timeouts=limits, _since=since, _original=self)
+        like.__dict__.update(self.__dict__, _original=self, **changes)
         return like
-
-    @property
-    def models(self) -> "ServerModels":
-        """What this process knows of the models of the server."""
-        known, address = io_thread().models, self.target.address
-        found: ServerModels = known.get(address) or known.setdefault(address, _server_models()())
-        return found
-
-    def with_turn(self, turn: "Turn") -> Self:
-        """Return this dispatcher for calls that keep a turn until they have ended."""
-        like = self._like(self.timeouts, self._since)
-        like.turn = turn
-        return like
-
-    def wait_for_turn(self, turn: "Turn") -> IOTask[None]:
-        """Start to wait for a turn; `end_turn` must follow, whatever comes of it."""
-        turns, queue_timeout, left = self.models.turns, self.timeouts.get("queue_timeout"), self.time_left
-        return self.run_task(lambda: turns.wait(turn, queue_timeout, left))
-
-    def wait_for_flight(self, flight: "Flight") -> IOTask[None]:
-        """Start to wait for the work of another caller."""
-        left = self.time_left
-        return self.run_task(lambda: flight.wait(left))
-
-    def end_flight(self, flight: "Flight", error: Exception | None) -> None:
-        """Wake those who wait for the work of this caller."""
-        io_thread().submit(flight.end, error)
-
-    def end_turn(self, turn: "Turn") -> None:
-        """Record that an operation has ended which has a turn, or waits for one."""
-        io_thread().submit(self.models.turns.end, turn)
-
-    def pause(self, seconds: float) -> IOTask[None]:
-        """Start to wait, for no longer than the operation may take; closing the client ends it."""
-        left = self.time_left
-        return self.run_task(lambda: _sleep(seconds if left is None else max(0.0, min(seconds, left))))
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the operation began of which this is part; 0 if it is part of none."""
+        """Seconds since the current operation began; 0 outside of one."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
-    def record_load(self, began: float) -> None:
-        """Record that a model was loaded for the operation, from a moment of `elapsed` until now."""
-        assert self._since is not None, "a model is loaded by an operation"
-        self._load_times.append(self.elapsed - began)
-
-    def take_load_time(self) -> float | None:
-        """Return the seconds that loads took since the operation last called this; `None` if there were none."""
-        seconds = sum(self._load_times) if self._load_times else None
-        self._load_times.clear()
-        return seconds
-
     @property
-    def time_left(self) -> float | None:
+    def remaining_time(self) -> float | None:
         """Seconds until `timeout` expires for the operation; `None` without one."""
         timeout = self.timeouts.get("timeout")
         return None if timeout is None else timeout - self.elapsed
@@ -202,7 +161,7 @@ class Dispatcher(Generic[WaiterT_co]):
         endpoint: Endpoint,
         parameter: Mapping[str, Any] | None = None,
         *,
-        doing: str = "RPC",
+        operation: str = "RPC",
     ) -> Call[WaiterT_co]:
         """Start a call.
 
@@ -211,7 +170,7 @@ class Dispatcher(Generic[WaiterT_co]):
             LMStudioAuthenticationError: If the token is malformed.
             LMStudioValueError: If the parameter cannot be written as JSON.
         """
-        (call,) = self.start_all(namespace, endpoint, (parameter,), doing=doing)
+        (call,) = self.start_all(namespace, endpoint, (parameter,), operation=operation)
         return call
 
     def start_all(
@@ -220,29 +179,23 @@ class Dispatcher(Generic[WaiterT_co]):
         endpoint: Endpoint,
         parameters: Sequence[Mapping[str, Any] | None],
         *,
-        doing: str = "RPC",
+        operation: str = "RPC",
     ) -> list[Call[WaiterT_co]]:
-        """Start several calls of one endpoint, which are sent in one go. See `start`."""
-        if self.closed:
-            raise _closed()
-        self.target.credentials()
-        io = io_thread()
-        self._used.add(io)
-        where: tuple[Target, Namespace] = self.target, namespace
-        now = time.monotonic()
-        started = self._since or now
+        """Start several calls of one endpoint on one model, which are sent in one write. See `start`."""
+        io, now = self._io(), time.monotonic()
+        place: Place = self.target, namespace
+        started, specifier = self._since or now, _queue_specifier(endpoint, parameters[0])
         calls: list[Call[WaiterT_co]] = []
         exchanges: list[Exchange] = []
-        specifier_of = _Specifiers(endpoint)
         for parameter in parameters:
-            waiter, text = self._make_waiter(io), None if parameter is None else _json_of(parameter, doing)
-            exchange = Exchange(endpoint, text, waiter, self.timeouts, started, doing, self._owner, since=now)
-            exchange.specifier = specifier_of(parameter)
+            waiter, text = self._make_waiter(io), None if parameter is None else _to_json(parameter, operation)
+            exchange = Exchange(endpoint, text, waiter, self.timeouts, started, operation, self._owner, since=now)
+            exchange.specifier = specifier
             exchanges.append(exchange)
-            calls.append(Call(io, where, exchange, waiter))
-        if self.turn is not None:
-            io.submit(_keep_turn, self.models.turns, self.turn, exchanges)
-        io.submit(_start, io, where, exchanges, self._keep, self._finalizer)
+            calls.append(Call(io, place, exchange, waiter))
+        if self._wrap_sink is not None:
+            io.submit(_wrap_sinks, self._wrap_sink, exchanges)
+        io.submit(_start, io, place, exchanges, self._keep, self._finalizer)
         return calls
 
     def run_task(self, work: Callable[[], Coroutine[Any, Any, T]]) -> IOTask[T]:
@@ -250,27 +203,57 @@ class Dispatcher(Generic[WaiterT_co]):
 
         Raises:
             LMStudioClientClosedError: If the client was closed.
+            LMStudioAuthenticationError: If the token is malformed.
         """
-        if self.closed:
-            raise _closed()
-        io = io_thread()
-        self._used.add(io)
+        io = self._io()
         task = IOTask(io, self._make_waiter(io), work, self._owner)
         io.submit(_start_task, io, task, self._finalizer)
         return task
 
-    def waiter(self) -> WaiterT_co:
-        """Return something to wait for that is no call."""
-        return self._make_waiter(io_thread())
+    def pause(self, seconds: float) -> IOTask[None]:
+        """Start a pause, no longer than the operation may take; closing the client ends it."""
+        remaining = self.remaining_time
+        return self.run_task(lambda: _sleep(seconds if remaining is None else max(0.0, min(seconds, remaining))))
 
-    def finish(self, waiter: Waiter, error: BaseException | None) -> None:
-        """Let somebody who waits for no call go on."""
-        io_thread().submit(waiter.finish, error)
+    def submit(self, function: Callable[..., Any], *args: Any) -> None:
+        """Run a function on the I/O thread."""
+        _threads().current().submit(function, *args)
+
+    def make_waiter(self) -> WaiterT_co:
+        """Return a waiter that belongs to no call."""
+        return self._make_waiter(_threads().current())
+
+    def shared(self, kind: type[T]) -> T:
+        """Return the object of a type that all clients of this process share for this server."""
+        objects, key = _threads().current().shared, (self.target.address, kind)
+        found: T = objects.get(key) or objects.setdefault(key, kind())
+        return found
 
     @property
-    def home(self) -> object:
-        """As whom the server knows what this client uploads."""
+    def identity(self) -> object:
+        """By what the server knows the files that this client uploads."""
         return self.target, io_thread()
+
+    def guard(self, origin: Origin) -> None:
+        """Keep the connection for files open while an uploaded file is in use; mark the file if it is lost."""
+        origin.expired, origin.home = False, self.identity
+        io, owner = io_thread(), next(_owners)
+        io.submit(_guard, io, (self.target, "files"), origin, owner)
+        weakref.finalize(origin, _close_owner, {io}, owner).atexit = False
+
+    def close(self) -> None:
+        """Close everything that this client has open, and drop its references to connections."""
+        self._finalizer()
+
+    def _io(self) -> "IOThread":
+        """Return the I/O thread, to be used by this client from now on."""
+        if self.closed:
+            raise LMStudioClientClosedError("the client is closed; make a new one")
+        io = _threads().current()
+        if io not in self._used:
+            self.target.credentials()  # raises here, in the caller, if the token is malformed
+            self._used.add(io)
+        return io
 
     def __deepcopy__(self, _memo: object) -> Self:
         return self
@@ -278,49 +261,23 @@ class Dispatcher(Generic[WaiterT_co]):
     def __reduce__(self) -> str:
         raise TypeError("clients and model handles cannot be pickled; make a client in the other process")
 
-    def guard(self, origin: Origin) -> None:
-        """Keep the connection for files open while an uploaded file is in use, and note on the file if it is lost."""
-        origin.expired, origin.home = False, self.home
-        io, owner = io_thread(), next(_owners)
-        io.submit(_guard, io, (self.target, "files"), origin, owner)
-        weakref.finalize(origin, _leave, {io}, owner).atexit = False
 
-    def close(self) -> None:
-        """Stop everything that this client has open, and let go of its connections."""
-        self._finalizer()
+def _merged(timeouts: Timeouts, changes: Timeouts) -> Timeouts:
+    return {**timeouts, **changes} if changes else timeouts
 
 
-class _Specifiers:
-    """Finds the model instance in whose queue a request waits, as JSON text; calls of one batch share it."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._queued = endpoint.timeout_name == "queue_timeout"
-        self._last: object = None
-        self._text: str | None = None
-
-    def __call__(self, parameter: Mapping[str, Any] | None) -> str | None:
-        if not self._queued or parameter is None:
-            return None
-        specifier = parameter.get("modelSpecifier") or parameter.get("specifier")
-        if specifier is not self._last:
-            self._last, self._text = specifier, dumps(specifier)
-        return self._text
+def _queue_specifier(endpoint: Endpoint, parameter: Mapping[str, Any] | None) -> str | None:
+    """Return the model instance in whose queue a request waits, as JSON text."""
+    if endpoint.timeout_name != "queue_timeout" or parameter is None:
+        return None
+    return dumps(parameter.get("modelSpecifier") or parameter.get("specifier"))
 
 
-def _closed() -> LMStudioClientClosedError:
-    return LMStudioClientClosedError("the client is closed; make a new one")
-
-
-def _json_of(parameter: Mapping[str, Any], doing: str) -> str:
+def _to_json(parameter: Mapping[str, Any], operation: str) -> str:
     try:
         return dumps(parameter)
     except (TypeError, ValueError) as error:
-        raise LMStudioValueError(f"{doing}: an argument holds what JSON has no form for: {error}") from error
-
-
-def io_thread() -> "IOThread":
-    """Return the thread that owns the sockets; it is started by the first call."""
-    return _threads().current()
+        raise LMStudioValueError(f"{operation}: an argument cannot be written as JSON: {error}") from error
 
 
 @cache
@@ -330,21 +287,19 @@ def _threads() -> "type[IOThread]":
     return IOThread
 
 
+def io_thread() -> "IOThread":
+    """Return the thread that owns the sockets; the first call starts it."""
+    return _threads().current()
+
+
+# On the I/O thread --------------------------------------------------------------------------------------------------
+
+
 @cache
 def _pools() -> "type[Pool]":
     from lmstudio_integrations.client.transport.connections import Pool  # noqa: PLC0415 - with the first call
 
     return Pool
-
-
-@cache
-def _server_models() -> "type[ServerModels]":
-    from lmstudio_integrations.client._server_models import ServerModels  # noqa: PLC0415 - with the first call
-
-    return ServerModels
-
-
-# On the I/O thread --------------------------------------------------------------------------------------------------
 
 
 async def _sleep(seconds: float) -> None:
@@ -353,60 +308,58 @@ async def _sleep(seconds: float) -> None:
     await sleep(seconds)
 
 
-def _keep_turn(turns: "Turns", turn: "Turn", exchanges: Sequence[Exchange]) -> None:
+def _wrap_sinks(wrap: Callable[[Sink], Sink], exchanges: Sequence[Exchange]) -> None:
     for exchange in exchanges:
-        exchange.sink = turns.kept_by(exchange.sink, turn)
+        exchange.sink = wrap(exchange.sink)
 
 
 def _start(
-    io: "IOThread",
-    where: tuple[Target, Namespace],
-    exchanges: Sequence[Exchange],
-    keep: float,
-    client: "weakref.finalize[..., Any]",
+    io: "IOThread", place: Place, exchanges: Sequence[Exchange], keep: float, client: "weakref.finalize[..., Any]"
 ) -> None:
-    if not client.alive:  # it was closed, or dropped, on the way here
-        for exchange in exchanges:
-            exchange.finish(client_closed())
+    if client.alive:
+        _connection(io, place, exchanges[0].owner, keep).start(exchanges)
         return
-    connection = _pools().of(io).get(*where)
-    connection.users[exchanges[0].owner] = keep
-    connection.start(exchanges)
+    for exchange in exchanges:  # the client was closed, or collected, before this ran
+        exchange.finish(client_closed())
 
 
 def _start_task(io: "IOThread", task: IOTask[Any], client: "weakref.finalize[..., Any]") -> None:
     if client.alive:
         _pools().of(io).tasks.add(task)
         task.begin()
-    else:  # it was closed, or dropped, on the way here
+    else:  # the client was closed, or collected, before this ran
         task.waiter.finish(client_closed())
 
 
-def _guard(io: "IOThread", where: tuple[Target, Namespace], origin: Origin, owner: int) -> None:
-    connection = _pools().of(io).get(*where)
-    connection.users[owner] = FOR_EVER
-    connection.watch(origin)
+def _guard(io: "IOThread", place: Place, origin: Origin, owner: int) -> None:
+    _connection(io, place, owner, FOR_EVER).watch(origin)
 
 
-def _cancel(io: "IOThread", where: tuple[Target, Namespace], exchange: Exchange) -> None:
-    connection = _pools().of(io).find(*where)
+def _connection(io: "IOThread", place: Place, user: int, keep: float) -> "Connection":
+    connection = _pools().of(io).get(*place)
+    connection.users[user] = keep
+    return connection
+
+
+def _cancel(io: "IOThread", place: Place, exchange: Exchange) -> None:
+    connection = _pools().of(io).find(*place)
     if connection is not None:
         connection.cancel(exchange)
 
 
-def _abandon(io: "IOThread", where: tuple[Target, Namespace], exchange: Exchange, error: BaseException | None) -> None:
-    connection = _pools().of(io).find(*where)
+def _close(io: "IOThread", place: Place, exchange: Exchange, error: BaseException | None) -> None:
+    connection = _pools().of(io).find(*place)
     if connection is not None:
-        connection.abandon(exchange, error)
+        connection.close(exchange, error)
 
 
-def _leave_pool(io: "IOThread", owner: int) -> None:
-    _pools().of(io).leave(owner)
+def _close_in_pool(io: "IOThread", owner: int) -> None:
+    _pools().of(io).close_owner(owner)
 
 
-# From anywhere ------------------------------------------------------------------------------------------------------
+# From any thread ----------------------------------------------------------------------------------------------------
 
 
-def _leave(used: "set[IOThread]", owner: int) -> None:
-    for io in tuple(used):  # another thread may just be making its first call
-        io.submit(_leave_pool, io, owner)
+def _close_owner(used: "set[IOThread]", owner: int) -> None:
+    for io in tuple(used):  # another thread may be making its first call
+        io.submit(_close_in_pool, io, owner)

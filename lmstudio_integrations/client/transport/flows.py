@@ -1,7 +1,8 @@
-"""How the steps of an operation are run: written once as a flow, waited for in a thread or in an event loop.
+"""Flows: operations of several calls, written once, run in a thread or in an event loop.
 
-A flow is a generator. It starts calls, yields the one it waits for, is sent what has come of it, and returns its
-result. A flow itself does no waiting.
+A flow is a generator. It starts calls with a `Dispatcher`, yields the call that it waits for, receives what has arrived
+for it, and returns its result. A flow never waits itself; `run` and `arun` do. All operations of the client are flows,
+made of the steps below: `call_rpc`, `call_rpcs`, `open_channel` and `wait_for`.
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -19,14 +20,18 @@ from lmstudio_integrations.protocol.session import closed_early
 
 T = TypeVar("T")
 Flow: TypeAlias = Generator[Call[Any], list[Any], T]
-"""Quoted where a function is made in every call: subscripting it takes as long as to build a request."""
+"""Quoted in nested functions, because evaluating the subscript takes as long as building a request."""
 
-WINDOW = 32
-"""Calls of one batch that are on their way at once."""
+MAX_IN_FLIGHT = 32
+"""Calls of one batch that are in flight at once."""
+
+
+_DECODE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What decoding raises when a response has an unexpected form."""
 
 
 class CallbackEffect(partial[Any]):
-    """A call of a caller's own function, made apart from the reading: what it raises is not the server's fault."""
+    """A call of a user's callback. It runs outside of `decode_errors`: its errors are not the server's."""
 
 
 def run(flow: Flow[T]) -> T:
@@ -61,86 +66,92 @@ async def arun(flow: Flow[T]) -> T:
         return result
 
 
-def ask(
+def call_rpc(
     dispatcher: Dispatcher[Any],
     namespace: Namespace,
     name: str,
     parameter: Mapping[str, Any] | None = None,
     *,
-    doing: str = "RPC",
+    operation: str = "RPC",
 ) -> Flow[Any]:
     """Make a call and return its result."""
-    with dispatcher.start(namespace, rpc(namespace, name), parameter, doing=doing) as call:
+    with dispatcher.start(namespace, rpc(namespace, name), parameter, operation=operation) as call:
         (result,) = yield call
         return result
 
 
-def ask_many(
+def call_rpcs(
     dispatcher: Dispatcher[Any],
     namespace: Namespace,
     name: str,
     parameters: Sequence[Mapping[str, Any]],
     read: Callable[[Any], T],
     *,
-    doing: str,
+    operation: str,
 ) -> Flow[list[T]]:
-    """Make many calls, `WINDOW` at a time at most, and return what is read of the results, in their order.
+    """Make many calls, at most `MAX_IN_FLIGHT` at once; return the decoded results in their order.
 
-    They are started by half a window, because several cost little more to send than one; and read as they come, while
-    they are at hand.
+    They are started in halves of that, because sending several costs little more than sending one.
     """
     endpoint = rpc(namespace, name)
     calls: list[Call[Any]] = []
     results: list[T] = []
     try:
         for done in range(len(parameters)):
-            if len(calls) - done <= WINDOW // 2 and (due := parameters[len(calls) : done + WINDOW]):
-                calls += dispatcher.start_all(namespace, endpoint, due, doing=doing)
+            if len(calls) - done <= MAX_IN_FLIGHT // 2 and (due := parameters[len(calls) : done + MAX_IN_FLIGHT]):
+                calls += dispatcher.start_all(namespace, endpoint, due, operation=operation)
             (result,) = yield calls[done]
-            with understanding(doing):
+            try:
                 results.append(read(result))
+            except _DECODE_ERRORS as error:
+                raise _unreadable(operation, error) from error
     finally:
         for call in calls[len(results) :]:
-            call.abandon()
+            call.close()
     return results
 
 
 def wait_for(task: IOTask[T]) -> Flow[T]:
-    """Wait for a coroutine on the I/O thread; leaving the wait cancels it."""
+    """Wait for a coroutine on the I/O thread; ending the wait early cancels it."""
     with task:
         step: Any = task
         results: list[T] = yield step
         return results[0]
 
 
-def follow(
+def open_channel(
     dispatcher: Dispatcher[Any],
     namespace: Namespace,
     name: str,
     parameter: Mapping[str, Any] | None,
     read: Callable[[dict[str, Any]], CallbackEffect | T | None],
     *,
-    doing: str,
+    operation: str,
 ) -> Flow[T]:
-    """Open a channel and read its packets until one of them gives the result; tell the caller what others say."""
-    with dispatcher.start(namespace, channel(namespace, name), parameter, doing=doing) as call:
+    """Open a channel and read its packets until one of them gives the result; run the callbacks of the others."""
+    with dispatcher.start(namespace, channel(namespace, name), parameter, operation=operation) as call:
         while batch := (yield call):
             for packet in batch:
-                with understanding(doing):
+                try:
                     result = read(packet)
+                except _DECODE_ERRORS as error:
+                    raise _unreadable(operation, error) from error
                 if isinstance(result, CallbackEffect):
                     result()
                 elif result is not None:
-                    call.release()
+                    call.set_ended()
                     return result
-        raise closed_early(doing)
+        raise closed_early(operation)
 
 
 @contextmanager
-def understanding(doing: str) -> Generator[None]:
-    """Turn what goes wrong in reading an answer into one error that says so."""
+def decode_errors(operation: str) -> Generator[None]:
+    """Turn every error in decoding a response into one `LMStudioProtocolError`."""
     try:
         yield
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        reason = shortened(repr(error))
-        raise LMStudioProtocolError(f"{doing}: the server's response cannot be read: {reason}") from error
+    except _DECODE_ERRORS as error:
+        raise _unreadable(operation, error) from error
+
+
+def _unreadable(operation: str, error: Exception) -> LMStudioProtocolError:
+    return LMStudioProtocolError(f"{operation}: the server's response cannot be read: {shortened(repr(error))}")

@@ -1,6 +1,7 @@
-"""Whether an LM Studio answers at an address: `GET /lmstudio-greeting` (protocol §1.3). Runs on the I/O thread.
+"""Check whether an LM Studio answers at an address, by its [greeting](docs/protocol.md#discovery), on the I/O thread.
 
-No redirect is followed, here or in the handshake: only the address that the user named may get credentials.
+Called by `opening.py`, when a handshake failed, and by `discovery.py`. No redirect is followed, here or in the
+handshake, because only the address that the user gave may get credentials.
 """
 
 import asyncio
@@ -21,9 +22,9 @@ from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.client.transport.addresses import Address
 
 PROBE_TIMEOUT = 1.0
-"""Seconds that a server has to greet."""
+"""Seconds within which a server must answer."""
 
-_MAX_ANSWER = 65536
+_MAX_BODY = 65536
 _STATUS = re.compile(rb"HTTP/\S+ (\d{3})")
 _LOCATION = re.compile(rb"\r\nlocation:[ \t]*([^\r\n]*)", re.IGNORECASE)
 
@@ -32,7 +33,7 @@ _CERTIFICATE_ERRORS = {
     62: "is for another host name; set host to a name in it, or pass an ssl_context that accepts it",
     64: "is for another address; set host to a name in it, or pass an ssl_context that accepts it",
 }
-"""What OpenSSL's codes mean, and what to do. With any other, nobody whom this machine trusts has signed it."""
+"""What OpenSSL's codes mean, and what helps. With any other code, no trusted authority has signed the certificate."""
 
 
 class _Finding(NamedTuple):
@@ -40,7 +41,7 @@ class _Finding(NamedTuple):
 
     Attributes:
         reason: What happened, as a clause.
-        wrong_scheme: Whether a server that speaks TLS looks like this without it, or the other way round.
+        wrong_scheme: Whether the scheme may be wrong: a TLS server looks like this without TLS, or the reverse.
     """
 
     reason: str
@@ -48,11 +49,11 @@ class _Finding(NamedTuple):
 
 
 async def greet(address: Address, context: ssl.SSLContext | None = None) -> str | None:
-    """Ask for the greeting.
+    """Request the greeting.
 
     Args:
-        address: Where.
-        context: How to check a certificate, if not in the system's way.
+        address: The address.
+        context: Checks the certificate; `None` uses the system's certificates.
 
     Returns:
         `None` if an LM Studio answered, else what happened instead, as a clause.
@@ -62,14 +63,14 @@ async def greet(address: Address, context: ssl.SSLContext | None = None) -> str 
 
 
 async def diagnose(address: Address, context: ssl.SSLContext | None = None) -> str | None:
-    """Do what `greet` does; if that fails, check whether the server answers with TLS instead of without, or vice versa.
+    """Request the greeting; if that fails, check whether the scheme is wrong, with TLS or without.
 
-    For an address that the user named: this may open a second connection.
+    For an address that the user gave, because this may open a second connection.
     """
     finding = await _find(address, context)
     if finding is None:
         return None
-    if finding.wrong_scheme and await _answers(replace(address, tls=not address.tls)):
+    if finding.wrong_scheme and await _speaks_http(replace(address, tls=not address.tls)):
         if address.tls:
             return "TLS failed: the server speaks plain http; use ws:// in place of wss://"
         return "the server speaks TLS; use wss:// in place of ws://"
@@ -77,16 +78,17 @@ async def diagnose(address: Address, context: ssl.SSLContext | None = None) -> s
 
 
 async def first_greeting(addresses: Iterable[Address]) -> tuple[Address | None, tuple[str, ...]]:
-    """Ask all at once; return the first, in the given order, where an LM Studio is, and what all others said."""
+    """Request all greetings at once; return the first address of an LM Studio, and what happened at the others."""
     candidates = tuple(addresses)
-    answers = await asyncio.gather(*(greet(address) for address in candidates))
-    found = next((address for address, answer in zip(candidates, answers, strict=True) if answer is None), None)
-    return found, tuple(f"{address}: {answer}" for address, answer in zip(candidates, answers, strict=True) if answer)
+    problems = await asyncio.gather(*(greet(address) for address in candidates))
+    results = list(zip(candidates, problems, strict=True))
+    found = next((address for address, problem in results if problem is None), None)
+    return found, tuple(f"{address}: {problem}" for address, problem in results if problem)
 
 
 def redirected(url: str, location: str) -> str:
     """Return the clause that says where a server redirects to."""
-    with contextlib.suppress(ValueError):  # what is no URL is shown as it came
+    with contextlib.suppress(ValueError):  # an invalid URL is shown as it is
         location = urljoin(url, location)
     return f"it redirects to {redact(location)}; set host to that address if LM Studio is there"
 
@@ -125,7 +127,7 @@ def _check(address: Address, head: bytes, body: bytes) -> _Finding | None:
     """Return what is wrong with the response; `None` if it is LM Studio's greeting.
 
     Raises:
-        ValueError: If it is no HTTP.
+        ValueError: If it is not HTTP.
     """
     status, location = _STATUS.match(head), _LOCATION.search(head)
     if status is None:
@@ -135,15 +137,18 @@ def _check(address: Address, head: bytes, body: bytes) -> _Finding | None:
         return _Finding(redirected(url, location[1].decode("latin-1")))
     if status[1] == b"200" and _is_greeting(body):
         return None
-    # A server of TLS may say in plain HTTP that it wants TLS.
+    # A TLS server may answer in plain HTTP that TLS is required.
     return _Finding("something else listens there, not LM Studio", wrong_scheme=not address.tls)
 
 
-async def _answers(address: Address) -> bool:
-    """Return whether a server answers in HTTP; under TLS, whatever its certificate is."""
+async def _speaks_http(address: Address) -> bool:
+    """Return whether a server answers in HTTP; under TLS, with any certificate."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if address.tls else None
     if tls is not None:
-        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE  # nothing secret is sent, or believed
+        tls.check_hostname, tls.verify_mode = (
+            False,
+            ssl.CERT_NONE,
+        )  # nothing secret is sent, and the response is not trusted
     with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         async with asyncio.timeout(PROBE_TIMEOUT):
             head, _ = await _get(address, tls)
@@ -152,7 +157,7 @@ async def _answers(address: Address) -> bool:
 
 
 async def _get(address: Address, tls: ssl.SSLContext | None) -> tuple[bytes, bytes]:
-    """Return head and body of the response to a request for the greeting; another server may send anything."""
+    """Return head and body of the response to a request for the greeting; other servers may send anything."""
     reader, writer = await asyncio.open_connection(address.host, address.port, ssl=tls)
     try:
         request = (
@@ -160,7 +165,7 @@ async def _get(address: Address, tls: ssl.SSLContext | None) -> tuple[bytes, byt
         )
         writer.write(request.encode())
         head = await reader.readuntil(b"\r\n\r\n")
-        body = await reader.read(_MAX_ANSWER)
+        body = await reader.read(_MAX_BODY)
     finally:
         writer.close()
         with contextlib.suppress(OSError, TimeoutError):

@@ -1,8 +1,8 @@
 """The one thread that owns every socket of the process, and its event loop.
 
-Everything that touches a session or a socket runs here; callers hand work over with `submit`, which never
-blocks. No user code runs here. A forked child gets a thread of its own; what belonged to the parent's is
-left alone, neither written to nor closed.
+Everything that touches a session or a socket runs here. Callers submit work with `submit`, which never blocks. No user
+code runs here. A forked child gets a thread of its own; it neither writes to the parent's sockets nor closes them.
+Below everything else in this folder: `dispatcher.py` starts the thread, `waiters.py` is woken by it.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import Any, Self
 from lmstudio_integrations.errors import LMStudioRuntimeError
 
 EXIT_DEADLINE = 1.0
-"""Seconds that sockets have to close when the process ends."""
+"""Seconds within which sockets must close when the process ends."""
 
 
 class IOThread:
@@ -24,16 +24,16 @@ class IOThread:
 
     _current: "IOThread | None" = None
     _lock = threading.Lock()
-    _left_behind: "list[IOThread]" = []  # noqa: RUF012 - one list for the process, so that nothing in it is finalised
+    _abandoned: "list[IOThread]" = []  # noqa: RUF012 - one list for the process, so that nothing in it is finalized
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
-        self.dead = False
+        self.forked = False
         """Whether this thread belongs to the parent of a fork."""
         self.ending = False
         """Whether the process ends."""
-        self.models: dict[Any, Any] = {}
-        """What this process knows of the models of each server, by address (`_server_models.py`)."""
+        self.shared: dict[Any, Any] = {}
+        """Objects that all clients of one server share, see `Dispatcher.shared`; empty again in a forked child."""
         self._on_exit: list[Callable[[], Any]] = []
         self._held: list[Callable[[], None]] | None = None
         self._thread = threading.Thread(target=self._run, name="lmstudio-io", daemon=True)
@@ -53,7 +53,7 @@ class IOThread:
 
     @classmethod
     def existing(cls) -> "IOThread | None":
-        """Return the thread of this process if it was ever needed."""
+        """Return the thread of this process if it was started."""
         return cls._current
 
     @classmethod
@@ -61,51 +61,51 @@ class IOThread:
         """Forget the parent's thread, which does not exist in the child."""
         cls._lock = threading.Lock()
         if cls._current is not None:
-            cls._current.dead = True
-            cls._left_behind.append(cls._current)
+            cls._current.forked = True
+            cls._abandoned.append(cls._current)
             cls._current = None
 
     @property
-    def gone(self) -> bool:
+    def stopped(self) -> bool:
         """Whether nothing runs here any more: after a fork, or when the process ends."""
-        return self.dead or self.loop.is_closed()
+        return self.forked or self.loop.is_closed()
 
     def submit(self, function: Callable[..., Any], *args: Any) -> None:
         """Run a function on the thread, soon. May be called from any thread, from finalizers too."""
-        if not self.gone:
-            with contextlib.suppress(RuntimeError):  # the loop may close just now
+        if not self.stopped:
+            with contextlib.suppress(RuntimeError):  # the loop may be closing
                 self.loop.call_soon_threadsafe(function, *args)
 
     def hold_wakes(self) -> None:
-        """Let callers sleep on while a portion of what came is taken in (on the thread)."""
+        """Wake no caller before `release_wakes`, so that a batch wakes each of them once (on the thread)."""
         self._held = []
 
     def release_wakes(self) -> None:
-        """Wake all for whom something came since `hold_wakes` (on the thread)."""
+        """Wake the callers that were due since `hold_wakes` (on the thread)."""
         held, self._held = self._held or (), None
         for wake in held:
             wake()
 
     def wake(self, wake: Callable[[], None]) -> None:
-        """Wake a caller, now or with the portion that is being taken in (on the thread)."""
+        """Wake a caller, now or at `release_wakes` (on the thread)."""
         if self._held is None:
             wake()
         else:
             self._held.append(wake)
 
     def check_caller(self) -> None:
-        """Refuse to be waited for by itself.
+        """Reject a wait on the I/O thread itself.
 
         Raises:
-            LMStudioRuntimeError: If called on the I/O thread, which would wait for ever.
+            LMStudioRuntimeError: If called on the I/O thread, which would wait forever.
         """
         if threading.current_thread() is self._thread:
             raise LMStudioRuntimeError("a blocking call was made on the I/O thread; make it from another thread")
 
     def end_daemon(self) -> None:
-        """Keep a daemon thread from failing because the process ends: nobody handles that, and it prints a traceback.
+        """End a daemon thread silently when the process ends, instead of with an error that prints a traceback.
 
-        The process is normally over before the pause is. Where something waits for the thread, it ends silently.
+        The process normally ends during the pause. If something joins the thread, the thread ends with `SystemExit`.
 
         Raises:
             SystemExit: In a daemon thread when the process ends.
@@ -119,8 +119,8 @@ class IOThread:
         self._on_exit.append(closer)
 
     def stop(self) -> None:
-        """Close what is open, within a short time, and end the thread."""
-        if self.gone or not self._thread.is_alive():
+        """Close everything within `EXIT_DEADLINE`, and end the thread."""
+        if self.stopped or not self._thread.is_alive():
             return
         self.loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self._close(), loop=self.loop))
         self._thread.join(EXIT_DEADLINE * 2)
@@ -140,7 +140,7 @@ class IOThread:
             self.loop.close()
 
     def _drain(self) -> None:
-        """Let what is still running end, so that no task is destroyed while it waits."""
+        """Cancel and await the remaining tasks, so that none is destroyed while it is pending."""
         tasks = asyncio.all_tasks(self.loop)
         for task in tasks:
             task.cancel()

@@ -1,6 +1,6 @@
-"""Opening a socket to a namespace: where the server is, the WebSocket handshake, and why it failed.
+"""Open a socket to a namespace: find the server, make the WebSocket handshake, explain a failure.
 
-Called by `_socket_session.py`; runs on the I/O thread. The socket library is loaded with the first socket.
+Called by `socket_session.py` on the I/O thread; probes with `greeting.py`. The first socket imports `websockets`.
 """
 
 import logging
@@ -16,17 +16,17 @@ from lmstudio_integrations.protocol.endpoints import Namespace
 if TYPE_CHECKING:
     from lmstudio_integrations.client.transport.websocket import Socket
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 1.0
-"""Seconds that the server has to answer the closing handshake."""
+"""Seconds within which the server must answer the closing handshake."""
 
 
 async def open_socket(target: Target, namespace: Namespace) -> "Socket":
     """Return a socket that has passed the WebSocket handshake.
 
     Raises:
-        LMStudioUnreachableError: If there is none; says what happened instead.
+        LMStudioUnreachableError: If that fails; the message says why.
     """
     address = target.address or await _locate()
     _warn_of_clear_text(address, target)
@@ -54,7 +54,7 @@ async def _handshake(address: Address, namespace: Namespace, target: Target) -> 
             additional_headers=list(target.headers),
             compression=None,
             open_timeout=None,
-            ping_interval=None,  # see `Connection`
+            ping_interval=None,  # `Connection` pings
             close_timeout=CLOSE_TIMEOUT,
             max_size=None,
             max_queue=None,
@@ -63,10 +63,10 @@ async def _handshake(address: Address, namespace: Namespace, target: Target) -> 
             proxy=None if address.is_loopback else True,
             logger=client_logger,
         )
-    except Exception as error:  # noqa: BLE001 - whatever prevents the handshake is reported with its reason
+    except Exception as error:  # noqa: BLE001 - any failure of the handshake is reported with its reason
         problem = error
     else:
-        assert isinstance(socket, Socket), "it is made by what was given to connect"
+        assert isinstance(socket, Socket), "it is made by create_connection"
         return socket
     reason = (
         redirect_of(problem, address.url(namespace))
@@ -76,9 +76,9 @@ async def _handshake(address: Address, namespace: Namespace, target: Target) -> 
     raise LMStudioUnreachableError(
         f"LM Studio is not reachable at {address}: {reason}. Is it running, and is that its port?",
         tried=(f"{address}: {reason}",),
-    ) from (None if holds_secret(problem) else problem)  # such as the URL of a proxy, with its password
+    ) from (None if holds_secret(problem) else problem)  # for example a proxy URL with a password
 
 
 def _warn_of_clear_text(address: Address, target: Target) -> None:
     if target.token and not address.tls and not address.is_loopback:
-        logger.warning("the API token travels unencrypted to %s; put a TLS proxy in front of it", address.netloc)
+        logger.warning("the API token is sent unencrypted to %s; put a TLS proxy in front of it", address.netloc)

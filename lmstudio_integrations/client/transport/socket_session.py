@@ -1,6 +1,7 @@
-"""One socket and the session on it, from connecting to the loss.
+"""One socket and the protocol session on it, from connecting to the loss. Runs on the I/O thread.
 
-`_connection.py` decides when there is one; `_socket.py` is the WebSocket. Runs on the I/O thread.
+`connections.py` opens and replaces it. It opens the socket with `opening.py`, and moves text between the socket
+(`websocket.py`) and the session (`protocol/session.py`).
 """
 
 import asyncio
@@ -21,24 +22,24 @@ if TYPE_CHECKING:
 
 
 class SocketSession:
-    """One socket and the session on it, from connecting to the loss; never used again after that.
+    """One socket and the session on it, from connecting to the loss; it is never reused after that.
 
     Args:
-        target: Which server, as whom.
+        target: Which server, and with which credentials.
         namespace: The namespace.
-        instances: What is known of the model instances there.
+        instances: The state of the model instances there.
     """
 
     def __init__(self, target: Target, namespace: Namespace, instances: Instances) -> None:
         who, address = target.credentials(), target.address
         peer = "LM Studio on this machine" if address is None else f"LM Studio at {address}"
-        self.session = ClientSession(who.identifier, who.passkey, peer, instances)
+        self.session: ClientSession = ClientSession(who.identifier, who.passkey, peer, instances)
         self.on_ended: Callable[[SocketSession], None] = lambda _: None
         """Called with this when the socket is lost or closed."""
         self.accepted: asyncio.Event = asyncio.Event()
         """Set when the server has accepted this client."""
         self.error: Callable[[], BaseException] = closed_here
-        """Makes the exceptions of those who wait when it ends."""
+        """Makes the exceptions that waiting callers get when it ends."""
         self._target = target
         self._namespace: Namespace = namespace
         self._socket: Socket | None = None
@@ -50,35 +51,35 @@ class SocketSession:
 
     @property
     def is_closing(self) -> bool:
-        """Whether nothing can be sent any more, although its end is not reported yet."""
+        """Whether nothing can be sent any more, although the end is not reported yet."""
         return self._socket is not None and self._socket.transport.is_closing()
 
-    async def answers_ping(self, limit: float) -> bool:
+    async def responds_to_ping(self, limit: float) -> bool:
         """Send a ping; return whether anything is read within a limit of seconds."""
         assert self._socket is not None, "only a server that has accepted this client is pinged"
-        return await self._socket.answers_ping(limit)
+        return await self._socket.responds_to_ping(limit)
 
     def flush(self) -> None:
-        """Write what is due, all frames in one go. Without a socket it waits for one."""
+        """Write all pending frames at once. Without a socket they stay pending."""
         socket = self._socket
         if socket is None:
             return
         frames = self.session.data_to_send()
         if not frames:
             return
-        # What `socket.send` does, for several frames at once and without waiting: a client sends little.
+        # As `socket.send` does, but for several frames at once, and without waiting: a client sends little.
         with contextlib.suppress(Exception):  # `_run` notices a broken socket
             for frame in frames:
                 socket.protocol.send_text(frame.encode())
             socket.transport.write(b"".join(socket.protocol.data_to_send()))
 
     def close(self, error: Callable[[], BaseException] | None = None) -> None:
-        """Close the socket; whoever waits gets an exception."""
+        """Close the socket; waiting callers get an exception."""
         self.error = error or self.error
         self.task.cancel()
 
     async def _run(self) -> None:
-        """Live through the connection, from the first packet to the last."""
+        """Connect, authenticate, and read until the socket is lost or closed."""
         session, socket = self.session, None
         try:
             socket = self._socket = await open_socket(self._target, self._namespace)
@@ -88,13 +89,13 @@ class SocketSession:
                 session.receive(await socket.recv(decode=False), time.monotonic())
             self.flush()
             self.accepted.set()
-            while True:  # only few frames come this way, see `Socket`
+            while True:  # `Socket` delivers most frames directly
                 session.receive(await socket.recv(decode=False), time.monotonic())
         except asyncio.CancelledError:
             pass
         except LMStudioError as problem:
-            self.error = _same(problem)
-        except Exception as problem:  # noqa: BLE001 - whatever breaks the socket is the error of all who wait
+            self.error = _copies_of(problem)
+        except Exception as problem:  # noqa: BLE001 - any failure of the socket is the error of all waiting callers
             self.error = _lost(problem)
         finally:
             self.on_ended(self)
@@ -105,14 +106,14 @@ class SocketSession:
 
 
 def closed_here() -> BaseException:
-    """Return the error of those who wait on a socket that this side closes."""
+    """Return the error of calls on a socket that this side closes."""
     return LMStudioConnectionLostError("the connection was closed on this side", retryable=False)
 
 
 def dead() -> BaseException:
-    """Return the error of those who wait on a socket that another one replaces."""
+    """Return the error of calls on a dead socket that another one replaces."""
     return LMStudioConnectionLostError(
-        "the connection to LM Studio was lost (it answers nothing any more, while a new one does); "
+        "the connection to LM Studio was lost (the server answers on a new connection, but not on this one); "
         "the next call uses the new one"
     )
 
@@ -128,8 +129,8 @@ def _lost(cause: Exception) -> Callable[[], BaseException]:
     return error
 
 
-def _same(problem: LMStudioError) -> Callable[[], BaseException]:
-    """Return a maker of like exceptions, so that no two threads raise one object."""
+def _copies_of(problem: LMStudioError) -> Callable[[], BaseException]:
+    """Return a factory of copies, so that no two threads raise the same exception object."""
 
     def error() -> BaseException:
         like = type(problem)(*problem.args)

@@ -1,4 +1,7 @@
-"""Coroutines that run on the I/O thread and are waited for like calls: work that is no request to LM Studio."""
+"""Coroutines on the I/O thread that callers await like calls: pauses, downloads, turns.
+
+`dispatcher.py` starts them; a flow waits for one with `wait_for`. Below are the waiters and the I/O thread.
+"""
 
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
@@ -15,13 +18,13 @@ T = TypeVar("T")
 
 
 class IOTask(Generic[T]):
-    """A coroutine on the I/O thread. Leaving its `with` block cancels it, unless it has ended.
+    """A coroutine on the I/O thread. The end of its `with` block cancels it, unless it has ended.
 
     Args:
         io: The thread.
         waiter: How the caller waits; it receives the result.
         work: Makes the coroutine.
-        owner: The client whose closing cancels it, as a number.
+        owner: The number of the client whose closing cancels it.
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class IOTask(Generic[T]):
         self._task.add_done_callback(self._finish)
 
     def cancel(self) -> None:
-        """Cancel the coroutine; a caller who still waits gets an error (on the I/O thread)."""
+        """Cancel the coroutine; a waiting caller gets an error (on the I/O thread)."""
         if self._task is not None:
             self._task.cancel()
 
@@ -55,5 +58,5 @@ class IOTask(Generic[T]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._ended:  # the waiter may be done before: whoever gives up a stream ends its wait
+        if not self._ended:  # not `waiter.done`: closing a stream ends its wait early
             self._io.submit(self.cancel)

@@ -1,6 +1,7 @@
-"""How callers wait: a thread on a queue, a coroutine in its own loop. Both are handed all that has piled up.
+"""How callers wait: a thread on a queue, a coroutine in its own event loop. Both receive everything that has arrived.
 
-The I/O thread puts items in and never waits; it wakes the caller once per portion that it reads, not once per item.
+The I/O thread puts items into a waiter and never blocks. It wakes the caller once per batch, not once per item. The
+drivers of flows (`flows.py`) call `wait`; the sessions of the protocol deliver to a waiter as the sink of a call.
 """
 
 import contextlib
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from lmstudio_integrations.client.transport.io_thread import IOThread
 
 SLICE = 0.1
-"""Seconds of one wait; a longer one cannot be interrupted by Ctrl-C on Windows."""
+"""Seconds of one blocking wait; Ctrl-C cannot interrupt a longer one on Windows."""
 
 
 class _Done:
-    """What a method returns that acts at once, so that callers may await it; an unawaited coroutine would warn."""
+    """The result of a method that acts immediately but may be awaited; an unawaited coroutine would warn."""
 
     def __await__(self) -> Generator[None]:
         yield from ()
@@ -33,8 +34,8 @@ DONE = _Done()
 
 
 def caller() -> object:
-    """Return who calls: the task, or the thread where none runs."""
-    asyncio: Any = sys.modules.get("asyncio")  # an import would fail when the interpreter tears modules down
+    """Return the current task, or the current thread where no task runs."""
+    asyncio: Any = sys.modules.get("asyncio")  # an import would fail while the interpreter shuts down
     try:
         task = asyncio.current_task() if asyncio else None
     except RuntimeError:  # no loop runs here
@@ -43,7 +44,7 @@ def caller() -> object:
 
 
 class Waiter:
-    """What has come for one call and was not yet fetched; the sink of its exchange."""
+    """The sink of one call: collects what arrives until the caller fetches it."""
 
     __slots__ = ("_error", "_io", "_items", "_waiting", "done")
 
@@ -53,24 +54,24 @@ class Waiter:
         self._error: BaseException | None = None
         self._waiting = False
         self.done: bool = False
-        """Whether nothing more will come."""
+        """Whether the call has ended: nothing more arrives."""
 
     def put(self, item: Any) -> None:
-        """Take an item in (on the I/O thread)."""
+        """Receive an item (on the I/O thread)."""
         self._items.append(item)
         self._wake_if_waiting()
 
     def finish(self, error: BaseException | None) -> None:
-        """Take note that nothing more comes (on the I/O thread)."""
+        """Record that nothing more arrives (on the I/O thread)."""
         self._error = error
         self.done = True
         self._wake_if_waiting()
 
-    def take(self) -> list[Any] | None:
-        """Return what has come; an empty list at the end, `None` if it is to be waited for.
+    def pop_all(self) -> list[Any] | None:
+        """Return what has arrived; an empty list at the end, `None` if the caller has to wait.
 
         Raises:
-            BaseException: That with which the call failed, after everything before it was taken.
+            BaseException: The error of the call, once everything before it was returned.
             SystemExit: In a daemon thread when the process ends.
         """
         done, items = self.done, self._items
@@ -81,18 +82,23 @@ class Waiter:
                 self._io.end_daemon()
                 raise self._error
             return []
-        if self._io.gone:
+        if self._io.stopped:
             self._io.end_daemon()
             raise LMStudioConnectionLostError(
                 "the process was forked while this call was open; make it again"
-                if self._io.dead
+                if self._io.forked
                 else "the process is ending; make calls before that",
                 retryable=False,
             )
         return None
 
+    @property
+    def loop(self) -> "asyncio.AbstractEventLoop | None":
+        """The event loop in which the caller waits; `None` for a thread."""
+        return None
+
     def check_reader(self) -> None:
-        """Refuse a caller who cannot wait for this."""
+        """Reject a caller who cannot wait for this."""
 
     def is_alive(self) -> bool:
         """Whether the caller can still be woken."""
@@ -101,29 +107,29 @@ class Waiter:
     @property
     def is_lost(self) -> bool:
         """Whether the caller belongs to the parent of a fork."""
-        return self._io.dead
+        return self._io.forked
 
-    def would_stop(self, other: "Waiter") -> bool:  # noqa: ARG002 - for those who block
-        """Whether waiting here keeps another caller from going on."""
+    def would_block(self, other: "Waiter") -> bool:  # noqa: ARG002 - used by subclasses
+        """Whether waiting here blocks another caller."""
         return False
 
     def _must_wait(self) -> bool:
-        """Announce that the caller waits; tell whether it must.
+        """Announce that the caller waits; return whether it must.
 
-        First the announcement, then the look: what was put before it has woken nobody and is seen here, what is put
-        after it wakes the caller.
+        The order matters: an item that was put before the announcement woke nobody and is seen by the check; one that
+        is put after it wakes the caller.
         """
         self._waiting = True
         return not (self._items or self.done)
 
     def _wake_if_waiting(self) -> None:
-        """Wake the caller, once; one that is still busy with what it has looks again by itself."""
+        """Wake the caller once; a caller that is busy checks again by itself."""
         if self._waiting:
             self._waiting = False
             self._io.wake(self._wake)
 
     def _wake(self) -> None:
-        raise AssertionError("each kind of waiter has its own way to wake its caller")
+        raise NotImplementedError
 
 
 class ThreadWaiter(Waiter):
@@ -136,24 +142,24 @@ class ThreadWaiter(Waiter):
         self._signal: queue.SimpleQueue[None] | None = None
 
     def wait(self) -> list[Any]:
-        """Return what has come, at least one item; an empty list at the end."""
-        batch = self.take()
+        """Return what has arrived, at least one item; an empty list at the end."""
+        batch = self.pop_all()
         if batch is not None:
             return batch
         self._io.check_caller()
-        # Of many calls, most are answered while another is waited for, and need none. SimpleQueue.put may be called
-        # from finalizers, unlike that of queue.Queue.
+        # Made late, because most calls of a batch get their response while the caller waits for another one. Finalizers
+        # may call SimpleQueue.put, but not queue.Queue.put.
         signal = self._signal = self._signal or queue.SimpleQueue()
         while batch is None:
             if self._must_wait():
                 with contextlib.suppress(queue.Empty):
                     signal.get(timeout=SLICE)
             self._waiting = False
-            batch = self.take()
+            batch = self.pop_all()
         return batch
 
-    def would_stop(self, other: Waiter) -> bool:
-        """Whether waiting here keeps another caller from going on: one in the event loop that this thread runs."""
+    def would_block(self, other: Waiter) -> bool:
+        """Whether waiting here blocks another caller: one in the event loop that this thread runs."""
         return isinstance(other, LoopWaiter) and other.runs_here()
 
     def _wake(self) -> None:
@@ -167,7 +173,7 @@ class LoopWaiter(Waiter):
     __slots__ = ("_future", "_get_running_loop", "_loop")
 
     def __init__(self, io: "IOThread") -> None:
-        from asyncio import get_running_loop  # noqa: PLC0415 - whoever runs a loop has loaded it
+        from asyncio import get_running_loop  # noqa: PLC0415 - a caller who runs a loop has loaded it
 
         super().__init__(io)
         self._get_running_loop = get_running_loop
@@ -175,8 +181,8 @@ class LoopWaiter(Waiter):
         self._future: asyncio.Future[None] | None = None
 
     async def wait(self) -> list[Any]:
-        """Return what has come, at least one item; an empty list at the end."""
-        while (batch := self.take()) is None:
+        """Return what has arrived, at least one item; an empty list at the end."""
+        while (batch := self.pop_all()) is None:
             self._future = self._loop.create_future()
             try:
                 if self._must_wait():
@@ -187,23 +193,28 @@ class LoopWaiter(Waiter):
         return batch
 
     def _wake(self) -> None:
-        # The loop may be closed, or close just now; `is_alive` then tells the session.
+        # The loop may be closed, or closing; the session then finds out by `is_alive`.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._notify)
 
+    @property
+    def loop(self) -> "asyncio.AbstractEventLoop":
+        """The event loop in which the caller waits."""
+        return self._loop
+
     def check_reader(self) -> None:
-        """Refuse to be waited for in another loop.
+        """Reject a wait in another event loop.
 
         Raises:
-            LMStudioRuntimeError: If the loop that runs is not that in which the call was made.
+            LMStudioRuntimeError: If the running loop is not the one in which the call was made.
         """
         if not self._items and self._get_running_loop() is not self._loop:
             raise LMStudioRuntimeError(
-                "this stream was begun in another event loop; read it in that one, or make a new stream in this one"
+                "this stream was started in another event loop; read it there, or make a new stream in this loop"
             )
 
     def is_alive(self) -> bool:
-        """Whether the caller's loop can still run."""
+        """Whether the caller's event loop can still run."""
         return not self._loop.is_closed()
 
     def runs_here(self) -> bool:

@@ -1,7 +1,8 @@
-"""The socket: `websockets`' own, but for what becomes of a whole frame. Imported when the first one is opened.
+"""The socket: that of `websockets`, but complete frames go straight to the session. Imported with the first connection.
 
-The library puts frames into a queue, for a coroutine that takes them out one by one; that costs as much as everything
-that is then done with a fragment, and a turn of the event loop for each packet.
+The library puts frames into a queue, from which a coroutine reads them one by one. That costs as much as everything
+else that happens to a fragment, and one iteration of the event loop per packet. `opening.py` makes the socket, and
+`socket_session.py` owns it.
 """
 
 import asyncio
@@ -21,15 +22,15 @@ _MESSAGES = (Opcode.TEXT, Opcode.BINARY)
 
 
 class Connect(connect):
-    """Opens a socket to the address that the user named, and to no other: the next step is to send credentials."""
+    """Opens a socket to the address that the user gave, and to no other, because credentials are sent next."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
-        """Return the error; the library would return the address to go to."""
+        """Return the error; the library would return the address to follow."""
         return exc
 
 
 def redirect_of(error: Exception, url: str) -> str | None:
-    """Return the clause that says where the response to a handshake redirects to; `None` if it does not."""
+    """Return a clause that says where the response to a handshake redirects to; `None` if it does not redirect."""
     if not isinstance(error, InvalidStatus) or error.response.status_code // 100 != 3:
         return None
     location = error.response.headers.get("Location")
@@ -37,48 +38,48 @@ def redirect_of(error: Exception, url: str) -> str | None:
 
 
 class Socket(ClientConnection):
-    """Hands frames to the session as they come in, once the server has let this client in.
+    """Delivers frames to the session as they arrive, once the server has accepted this client.
 
-    Until then, and for good once a message has come in pieces, they go the library's way, to `recv`: no frame may
-    overtake another.
+    Until then, and permanently after the first fragmented message, frames take the library's way to `recv`, because no
+    frame may overtake another.
     """
 
     session: ClientSession | None = None
-    """Where the frames go."""
+    """Receives the frames."""
 
-    heard_at: float = 0.0
-    """When anything was last read."""
+    received_at: float = 0.0
+    """When anything was last received."""
 
-    _heard_on: float = 0.0
-    """The same by the wall clock, which goes on while the machine sleeps."""
+    _received_wall: float = 0.0
+    """The same in wall-clock time, which continues while the machine sleeps."""
 
-    _sign: asyncio.Future[None] | None = None
+    _pong: asyncio.Future[None] | None = None
 
     def quiet_for(self) -> float:
-        """Return the seconds since anything was read, those included in which the machine slept."""
-        return max(time.monotonic() - self.heard_at, time.time() - self._heard_on)
+        """Return the seconds since anything was received, including those in which the machine slept."""
+        return max(time.monotonic() - self.received_at, time.time() - self._received_wall)
 
-    async def answers_ping(self, limit: float) -> bool:
-        """Send a ping; return whether the other side answers within a limit of seconds.
+    async def responds_to_ping(self, limit: float) -> bool:
+        """Send a ping; return whether the server answers within a limit of seconds.
 
-        Any whole frame counts, and while bytes come the limit starts again: the pong may wait behind a long response.
-        Bytes alone do not count, for a frame may announce more of them than ever come.
+        Any complete frame counts as an answer. Received bytes restart the limit, because the pong may be queued behind
+        a long response. Bytes alone do not count, because a frame may announce more of them than ever arrive.
         """
-        sign = self._sign = self._sign or self.loop.create_future()
-        with contextlib.suppress(Exception):  # the reader of the socket notices a broken one
+        pong = self._pong = self._pong or self.loop.create_future()
+        with contextlib.suppress(Exception):  # the reader notices a broken socket
             self.protocol.send_ping(b"")
             self.send_data()
-        asked_at = time.monotonic()
-        while not sign.done():
-            left = max(asked_at, self.heard_at) + limit - time.monotonic()
-            if left <= 0:
+        pinged_at = time.monotonic()
+        while not pong.done():
+            remaining = max(pinged_at, self.received_at) + limit - time.monotonic()
+            if remaining <= 0:
                 return False
-            await asyncio.wait([sign], timeout=left)
+            await asyncio.wait([pong], timeout=remaining)
         return True
 
     def data_received(self, data: bytes) -> None:
-        """Receive what was read; callers are woken when all of it is, or the first packet would wake them too early."""
-        self.heard_at, self._heard_on = time.monotonic(), time.time()
+        """Receive bytes. Callers are woken after all of them, so that one wake-up delivers the whole batch."""
+        self.received_at, self._received_wall = time.monotonic(), time.time()
         io = IOThread.current()
         io.hold_wakes()
         try:
@@ -86,19 +87,19 @@ class Socket(ClientConnection):
         finally:
             io.release_wakes()
         if self.protocol.close_rcvd is not None:
-            # The library has answered, and would wait for the server to close the connection below, perhaps for ever.
+            # The library has answered, and would wait for the server to close the TCP connection, perhaps forever.
             self.transport.close()
 
     def process_event(self, event: Event) -> None:
-        """Take in a frame, or the response to the handshake."""
-        if self._sign is not None:
-            self._sign.set_result(None)
-            self._sign = None
+        """Receive a frame, or the response to the handshake."""
+        if self._pong is not None:
+            self._pong.set_result(None)
+            self._pong = None
         session = self.session
         if session is not None and session.ready and isinstance(event, Frame):
             if not event.fin:
                 self.session = None
             elif event.opcode in _MESSAGES:
-                session.receive(bytes(event.data), self.heard_at)
+                session.receive(bytes(event.data), self.received_at)
                 return
         super().process_event(event)

@@ -13,8 +13,8 @@ from websockets.exceptions import ConnectionClosed
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport import connections
 from tests.client.fake import Socket, fake_server, let_in, receive, send, settle
+from tests.client.frames import END, fragment, loaded_handle, packet
 from tests.client.test_connections import connections_to
-from tests.client.test_course import END, _loaded, fragment, packet
 
 LONG = {"queue_timeout": 50.0, "first_token_timeout": 50.0, "idle_timeout": 50.0}
 
@@ -48,7 +48,7 @@ class Server:
 
     async def serving(self, client: Any) -> "asyncio.Task[Any]":
         """Return a prediction of a client, once it was requested."""
-        waiting: asyncio.Task[Any] = asyncio.ensure_future(_loaded(client).respond("Hi"))
+        waiting: asyncio.Task[Any] = asyncio.ensure_future(loaded_handle(client).respond("Hi"))
         await asyncio.wait_for(self.requested.wait(), 5)
         return waiting
 
@@ -120,8 +120,10 @@ async def test_an_expired_timeout_reveals_a_dead_socket_to_all_who_wait_on_it(
         waiting = await quiet_server.serving(client)
         quiet_server.deafen(quiet_server.sockets[0])
         with pytest.raises(lms.LMStudioTimeoutError):
-            await _loaded(client).respond("Hi", timeout=0.05)
-        with pytest.raises(lms.LMStudioConnectionLostError, match="answers nothing any more") as caught:
+            await loaded_handle(client).respond("Hi", timeout=0.05)
+        with pytest.raises(
+            lms.LMStudioConnectionLostError, match="answers on a new connection, but not on this one"
+        ) as caught:
             await asyncio.wait_for(waiting, 5)
         assert caught.value.retryable
         assert await client.llm.list_loaded() == []
@@ -136,7 +138,7 @@ async def test_a_frozen_server_ends_new_calls_only_and_goes_on_when_it_wakes(
         quiet_server.freeze()
         for _ in range(2):
             with pytest.raises(lms.LMStudioTimeoutError, match="does not respond") as caught:
-                await _loaded(client).with_timeouts(connect_timeout=0.3).respond("Hi")
+                await loaded_handle(client).with_timeouts(connect_timeout=0.3).respond("Hi")
             assert caught.value.timeout_name == "connect_timeout"
         assert not waiting.done()
         await quiet_server.wake()
@@ -217,7 +219,7 @@ def several_pongs(address: str) -> Callable[[], bool]:
         current = connections_to(address)[0]._current
         assert current is not None
         assert current._socket is not None
-        heard.add(current._socket.heard_at)
+        heard.add(current._socket.received_at)
         return len(heard) > 3
 
     return condition

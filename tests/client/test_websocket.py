@@ -6,10 +6,10 @@ from typing import Any
 
 import lmstudio_integrations as lms
 from tests.client.fake import Socket, fake_server, let_in, receive
-from tests.client.test_course import END, fragment, packet
+from tests.client.frames import END, fragment, packet
 
 
-async def test_messages_in_pieces_and_whole_ones_keep_their_order(make_client: Callable[..., Any]) -> None:
+async def test_fragmented_and_whole_messages_keep_their_order(make_client: Callable[..., Any]) -> None:
     async def behave(socket: Socket) -> None:
         await let_in(socket)
         await receive(socket)

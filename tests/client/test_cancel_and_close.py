@@ -15,7 +15,7 @@ from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import Socket, answer, fake_server, let_in, receive, send, settle
 from tests.requirements import proves
 
-LEFT = "left before its end"
+LEFT = "closed before its end"
 LOADED = {"type": "success", "info": {"identifier": "chatty", "modelKey": "chatty"}}
 END = {"type": "success", "stats": {"stopReason": "eosFound"}}
 
@@ -40,16 +40,17 @@ async def _wait_for_result(stream: Any) -> Any:
 
 async def _waits(stream: Any) -> None:
     """Wait until the reader of a stream waits for something."""
-    prediction = stream._prediction
+    prediction = stream._run
     await settle(lambda: prediction._step is not None and prediction._step.waiter._waiting)
 
 
 async def _stalls(stream: Any) -> None:
     """Wait until the reader of a stream has read all there is, and waits for more."""
-    prediction = stream._prediction
+    prediction = stream._run
     await settle(
         lambda: (
-            [each.content for each in prediction._so_far.fragments[-1:]] == [" "] and prediction._step.waiter._waiting
+            [each.content for each in prediction._accumulator.fragments[-1:]] == [" "]
+            and prediction._step.waiter._waiting
         )
     )
 
@@ -59,7 +60,7 @@ async def _stalls(stream: Any) -> None:
 
 @proves("C-ABANDON")
 @pytest.mark.parametrize("read", [_read, _wait_for_result])
-async def test_who_waits_for_a_stream_that_is_closed_elsewhere_is_told(
+async def test_the_reader_of_a_stream_that_is_closed_elsewhere_gets_an_error(
     model: Any, server: Emulator, read: Callable[[Any], Any]
 ) -> None:
     stream = model.respond_stream("stall")
@@ -73,17 +74,17 @@ async def test_who_waits_for_a_stream_that_is_closed_elsewhere_is_told(
     await _stopped(server)
 
 
-async def test_who_reads_on_in_a_stream_that_was_closed_elsewhere_is_told(model: Any) -> None:
+async def test_reading_on_after_a_stream_was_closed_elsewhere_is_an_error(model: Any) -> None:
     stream = model.respond_stream("stall")
     await anext(stream)
-    closing = threading.Thread(target=stream._prediction.close)
+    closing = threading.Thread(target=stream._run.close)
     closing.start()
     await asyncio.to_thread(closing.join)
     with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
         await _read(stream)
 
 
-async def test_a_second_reader_is_refused_and_does_the_first_no_harm(model: Any, server: Emulator) -> None:
+async def test_a_second_reader_is_rejected_and_does_not_disturb_the_first(model: Any, server: Emulator) -> None:
     stream = model.respond_stream("stall")
     reader = asyncio.ensure_future(_read(stream))
     await _stalls(stream)
@@ -115,7 +116,7 @@ async def _goes_on(stream: Any, reader: "asyncio.Future[str]", server: Emulator)
 # By the reader
 
 
-def test_who_closes_a_stream_reads_its_end(server: Emulator) -> None:
+def test_the_thread_that_closes_a_stream_reads_its_end(server: Emulator) -> None:
     with lms.Client(server.address) as client:
         stream = client.llm.model("chatty").respond_stream("for ever")
         for _fragment in stream:
@@ -135,7 +136,7 @@ async def test_the_task_that_closes_a_stream_reads_its_end(server: Emulator) -> 
             stream.result()
 
 
-async def test_reading_on_after_the_task_that_read_was_cancelled_looks_like_no_whole_answer(server: Emulator) -> None:
+async def test_reading_on_after_the_reading_task_was_cancelled_is_an_error(server: Emulator) -> None:
     async with lms.AsyncClient(server.address) as client:
         stream = (await client.llm.model("chatty")).respond_stream("stall")
         fragments = aiter(stream)
@@ -148,7 +149,7 @@ async def test_reading_on_after_the_task_that_read_was_cancelled_looks_like_no_w
             await anext(fragments)
 
 
-async def test_reading_on_after_leaving_the_loop_looks_like_no_whole_answer(model: Any, server: Emulator) -> None:
+async def test_reading_on_after_ending_the_loop_early_is_an_error(model: Any, server: Emulator) -> None:
     stream = model.respond_stream("for ever")
     async for _fragment in stream:
         break
@@ -181,7 +182,7 @@ def _loaded(client: Any) -> Any:
     return handle
 
 
-async def test_a_stream_that_is_cancelled_before_the_client_is_let_in_ends(make_client: Callable[..., Any]) -> None:
+async def test_a_stream_that_is_cancelled_before_the_client_is_accepted_ends(make_client: Callable[..., Any]) -> None:
     async def behave(socket: Socket) -> None:
         await receive(socket)
 
@@ -195,7 +196,7 @@ async def test_a_stream_that_is_cancelled_before_the_client_is_let_in_ends(make_
             stream.result()
 
 
-async def test_a_stream_that_was_cancelled_is_not_asked_for_in_another_way(make_client: Callable[..., Any]) -> None:
+async def test_a_cancelled_stream_is_not_requested_in_another_way(make_client: Callable[..., Any]) -> None:
     frames: list[str] = []
     asked = asyncio.Event()
     refusal = {"title": "no", "displayData": {"code": "generic.engineDoesNotSupportFeature"}}
@@ -234,7 +235,7 @@ async def test_a_stream_that_is_closed_just_as_its_request_is_sent_is_stopped(ma
         stream, make_waiter = _loaded(client).respond_stream("Hi"), client._dispatcher._make_waiter
 
         def close_meanwhile(io: object) -> Any:
-            stream._prediction.close()
+            stream._run.close()
             return make_waiter(io)
 
         client._dispatcher._make_waiter = close_meanwhile
@@ -288,7 +289,7 @@ async def test_cancelling_a_stream_stops_the_loading_of_its_model(make_client: C
     assert frames == ["getOrLoad", "cancel"]
 
 
-async def test_closing_a_stream_that_is_being_started_tells_who_starts_it(make_client: Callable[..., Any]) -> None:
+async def test_closing_a_stream_while_it_starts_is_an_error_of_start(make_client: Callable[..., Any]) -> None:
     frames: list[str] = []
     loading = asyncio.Event()
     behave = partial(_load_for_ever, frames, loading)
@@ -303,12 +304,12 @@ async def test_closing_a_stream_that_is_being_started_tells_who_starts_it(make_c
 
 
 @pytest.mark.parametrize("leave", ["cancel", "close"])
-async def test_a_stream_that_is_left_as_its_model_is_there_asks_for_nothing(
+async def test_a_stream_that_is_stopped_once_its_model_is_loaded_sends_no_request(
     client: Any, server: Emulator, leave: str
 ) -> None:
     def tell(progress: float) -> None:
         if progress == 1.0:
-            getattr(stream._prediction, leave)()
+            getattr(stream._run, leave)()
 
     stream = client.llm.lazy_model("chatty", on_load_progress=tell).respond_stream("Hi")
     with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
@@ -318,7 +319,9 @@ async def test_a_stream_that_is_left_as_its_model_is_there_asks_for_nothing(
 
 
 @pytest.mark.parametrize("leaver", [0, 1])
-async def test_of_two_who_wait_for_one_new_instance_one_may_leave(make_client: Callable[..., Any], leaver: int) -> None:
+async def test_one_of_two_streams_that_wait_for_a_new_instance_may_be_closed(
+    make_client: Callable[..., Any], leaver: int
+) -> None:
     frames: asyncio.Queue[tuple[Socket, dict[str, Any]]] = asyncio.Queue()
 
     async def behave(socket: Socket) -> None:

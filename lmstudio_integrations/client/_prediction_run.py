@@ -1,0 +1,468 @@
+"""One prediction: it gets the model, sends the request, receives events, and builds the result.
+
+The streams and `respond`, `complete` and `act` of both clients run its flows. `_requests.py` makes it from a call's
+parameters. Below are `_operations.py`, which runs work on a model, and the accumulator of the protocol.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from lmstudio_integrations._shortening import shortened
+from lmstudio_integrations.client._binding import Binding, ModelWork, Specifier
+from lmstudio_integrations.client._operations import as_unloaded, run_with_model, unloaded_error
+from lmstudio_integrations.client._retries import Retries, pause
+from lmstudio_integrations.client.transport.dispatcher import NO_TIMEOUTS, Call, Dispatcher
+from lmstudio_integrations.client.transport.flows import Flow, wait_for
+from lmstudio_integrations.client.transport.waiters import caller
+from lmstudio_integrations.errors import (
+    LMStudioCancelledError,
+    LMStudioConnectionLostError,
+    LMStudioError,
+    LMStudioModelNotFoundError,
+    LMStudioModelUnloadedError,
+    LMStudioPredictionError,
+    LMStudioRuntimeError,
+    LMStudioServerError,
+    LMStudioToolCallError,
+    LMStudioUnsupportedError,
+)
+from lmstudio_integrations.protocol.endpoints import Channel
+from lmstudio_integrations.protocol.exchange import Timeouts
+from lmstudio_integrations.protocol.prediction import Accumulator
+from lmstudio_integrations.protocol.session import closed_early
+from lmstudio_integrations.types.chat import AssistantMessage, TextPart
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    PredictionEnd,
+    PredictionEvent,
+    PredictionResult,
+    PromptProgress,
+    ToolCallFailed,
+)
+from lmstudio_integrations.types.structured import json_object
+from lmstudio_integrations.types.tools import ToolCallRequestPart
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Upload = Callable[[Dispatcher[Any]], Flow[None]]
+"""Uploads what the request refers to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One way to request the prediction. If the server does not know the endpoint, the next way is tried.
+
+    Attributes:
+        endpoint: The endpoint.
+        make: Builds the parameter; a flow, because files may have to be uploaded again first.
+    """
+
+    endpoint: Channel
+    make: Callable[[Specifier], Flow[Mapping[str, Any]]]
+
+
+@dataclass(slots=True)
+class Callbacks:
+    """The callbacks of a prediction. The waiting thread or coroutine calls them.
+
+    Attributes:
+        on_first_token: Called once, before the first fragment.
+        on_prediction_fragment: Called with each fragment.
+        on_message: Called with the assistant message, once it is known to be valid.
+        on_prompt_processing_progress: Called with growing values that begin with 0.0 and end with 1.0.
+    """
+
+    on_first_token: Callable[[], Any] | None = None
+    on_prediction_fragment: Callable[[LlmPredictionFragment], Any] | None = None
+    on_message: Callable[[AssistantMessage], Any] | None = None
+    on_prompt_processing_progress: Callable[[float], Any] | None = None
+
+
+_NO_CALLBACKS = Callbacks()
+
+
+class _ClosedError(BaseException):
+    """Raised in a pending reader when the stream is closed elsewhere.
+
+    It is no `Exception`, because the call that it interrupts has not failed: other callers that wait for the same model
+    load must not raise it.
+    """
+
+
+class PredictionRun:
+    """One prediction. One thread or task reads it at a time; any thread may stop it.
+
+    Args:
+        dispatcher: The way to the server.
+        binding: The model.
+        requests: How to request the prediction, best first.
+        operation: The operation, for error messages.
+        timeouts: Timeouts that differ from the client's.
+        upload: Uploads images before the request, once per attempt.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher[Any],
+        binding: Binding,
+        requests: Sequence[Request],
+        *,
+        operation: str,
+        timeouts: Timeouts = NO_TIMEOUTS,
+        upload: Upload | None = None,
+    ) -> None:
+        self._client = self._dispatcher = dispatcher
+        self._binding = binding
+        self._requests = requests
+        self._operation = operation
+        self._timeouts = timeouts
+        self._upload = upload
+        self.callbacks = _NO_CALLBACKS
+        self.structured = False
+        """Whether the response must be a JSON object."""
+        self.on_failed_call: Callable[[LMStudioToolCallError], Any] | None = None
+        """Called with a tool call that cannot be read; without it, only the events show such calls."""
+        self.ready: deque[PredictionEvent] = deque()
+        """Received events that were not read yet. All ways to read take from it, so they can be mixed."""
+        self._step: Any = None
+        """The call or task that is waited for: first those that get the model, then the prediction."""
+        self._call: Call[Any] | None = None
+        """The prediction, once it was requested."""
+        self._accumulator = Accumulator()
+        self._prepared = False
+        self._opened = False
+        self._reading = False
+        self._cancelled = False
+        self._closed_by: object = None
+        self._failure: Exception | None = None
+        self._last_progress = -1.0
+        self._first_reported = False
+        self._called_back = False
+        """Whether a callback was called with a part of the response."""
+        self._delivered = False
+        """Whether the reader of the events has received more than progress."""
+        self._undelivered_to_end = False
+        """Whether the caller receives nothing before the end."""
+        self._unloaded = False
+        """Whether the model was unloaded while it generated."""
+        self._retries = Retries(dispatcher.max_retries)
+        self._result: PredictionResult | None = None
+
+    @property
+    def _over(self) -> bool:
+        return self._result is not None or self._failure is not None
+
+    # Reading --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> Flow[None]:
+        """Send the request now, once the model is loaded; reading continues from there.
+
+        Raises:
+            LMStudioRuntimeError: If it was started, read or stopped before.
+        """
+        if self._step is not None or self._over:
+            raise LMStudioRuntimeError(f"{self._operation}: start() works once, before the stream is read or stopped")
+        self._begin_reading()
+        try:
+            yield from self._on_model(partial(self._send, self._requests[0]))
+        except BaseException as error:  # noqa: BLE001 - `_fail` raises it again
+            self._fail(error)
+        finally:
+            self._reading = False
+
+    def advance(self) -> Flow[bool]:
+        """Receive the next events, at least one; return false at the end.
+
+        If it ends with an error, events that arrived before the error are delivered first.
+        """
+        if self._over:
+            return self._end()
+        self._begin_reading()
+        try:
+            events = yield from self._next_events()
+        except BaseException as error:  # noqa: BLE001 - `_fail` raises it again
+            return self._fail(error)
+        finally:
+            self._reading = False
+        if not self._delivered:
+            self._delivered = not (self._undelivered_to_end or all(type(event) is PromptProgress for event in events))
+        self.ready.extend(events)
+        return True
+
+    def to_end(self) -> Flow[PredictionResult]:
+        """Read to the end and return the result."""
+        yield from self._read_all(keep=False)
+        return self.result()
+
+    def all_events(self) -> Flow[list[PredictionEvent]]:
+        """Read to the end and return all events; those of an attempt that failed are dropped."""
+        yield from self._read_all(keep=True)
+        events = list(self.ready)
+        self.ready.clear()
+        return events
+
+    def _read_all(self, *, keep: bool) -> Flow[None]:
+        self._undelivered_to_end = not self._delivered
+        more = True
+        try:
+            while more:
+                more = yield from self.advance()
+                if not keep:
+                    self.ready.clear()
+        finally:
+            self._undelivered_to_end, self._delivered = False, True
+
+    def result(self) -> PredictionResult:
+        """Return the result, without waiting.
+
+        Raises:
+            LMStudioCancelledError: If it was closed before its end.
+            LMStudioRuntimeError: If it has not ended yet.
+            Exception: The error that ended it.
+        """
+        if self._result is not None:
+            return self._result
+        if self._failure is not None:
+            raise self._failure
+        raise LMStudioRuntimeError(f"{self._operation}: there is no result before the stream has ended")
+
+    # Stopping -------------------------------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """Ask the server to stop; what has arrived by then remains the result. An unsent request is never sent."""
+        self._cancelled = True
+        if self._call is None:
+            self._discard()
+        else:
+            self._call.cancel()
+
+    def close(self) -> None:
+        """Stop and discard the rest: for the caller it ends here, all other readers get an error."""
+        self._closed_by = caller()
+        self._discard()
+
+    def close_unless_reading(self) -> None:
+        """Stop and discard the rest, unless another thread or task is reading."""
+        if not self._reading:
+            self._discard()
+
+    def _discard(self) -> None:
+        """Ask the server to stop and receive nothing more; a pending reader is woken."""
+        if not self._over:
+            self._failure = LMStudioCancelledError(
+                f"{self._operation}: the stream was closed before its end; to stop it and keep what has arrived, "
+                "call cancel() and read on"
+            )
+            self._failure.__suppress_context__ = True  # `_ClosedError` is an internal detail
+        step = self._step
+        if isinstance(step, Call):
+            step.close(_ClosedError())
+        elif step is not None:
+            self._dispatcher.submit(step.waiter.finish, _ClosedError())
+
+    def _begin_reading(self) -> None:
+        """Reject a second reader."""
+        if self._step is not None:
+            self._step.waiter.check_reader()
+        if self._reading:
+            raise LMStudioRuntimeError(
+                "two threads or tasks read from one stream; let one read, or make a stream for each"
+            )
+        self._reading = True
+
+    def _fail(self, error: BaseException) -> bool:
+        """End with an error and raise it; if the stream was closed, end like any stream."""
+        if isinstance(error, Exception):
+            self._record_failure(error)
+        self._discard()
+        if not isinstance(error, _ClosedError):
+            raise error
+        return self._end()
+
+    def _record_failure(self, error: Exception) -> None:
+        """Record the error. If a callback has seen a part of the response, the call must not be repeated."""
+        if isinstance(error, LMStudioConnectionLostError | LMStudioModelUnloadedError) and self._called_back:
+            error.retryable = False
+        self._failure = self._failure or error
+
+    def _end(self) -> bool:
+        """Return false; raise the error if the reader would take the end for that of a complete response."""
+        was_closed = isinstance(self._failure, LMStudioCancelledError)
+        if not (was_closed and (self._cancelled or self._closed_by == caller())):
+            self.result()
+        return False
+
+    # Receiving ------------------------------------------------------------------------------------------------------
+
+    def _next_events(self) -> "Flow[list[PredictionEvent]]":
+        """Return the next events; start over after a failure that the caller has not noticed."""
+        while True:
+            try:
+                return self._receive((yield from self._next_batch()))
+            except LMStudioError as error:
+                seconds = self._retries.pause_after(error) if self._may_start_over(error) else None
+                if seconds is None:
+                    raise
+                self._unloaded = isinstance(error, LMStudioModelUnloadedError)
+            logger.info("%s of model %r failed; generating again", self._operation, self._binding.name)
+            self._prepared = self._unloaded  # after a failed connection, images are uploaded again
+            reload_pause = wait_for(self._dispatcher.pause(seconds)) if self._unloaded else None
+            yield from self._tracked(reload_pause or pause(self._client, seconds))
+            self._call, self._opened, self._accumulator = None, False, Accumulator()
+            self.ready.clear()
+
+    def _may_start_over(self, error: LMStudioError) -> bool:
+        """Whether no part of the response has reached the caller, and the model may be loaded again if necessary."""
+        seen = self._delivered or self._called_back or self._cancelled or self._failure is not None
+        return not seen and (self._binding.renewable or not isinstance(error, LMStudioModelUnloadedError))
+
+    def _next_batch(self) -> "Flow[list[PredictionEvent]]":
+        if not self._opened:
+            batch = yield from self._on_model(self._open)
+            self._opened = True
+            return batch
+        try:
+            return (yield self._step)
+        except LMStudioModelNotFoundError as error:
+            raise as_unloaded(self._dispatcher, self._binding, error) from error
+
+    def _receive(self, batch: list[PredictionEvent]) -> list[PredictionEvent]:
+        """Accumulate events, run callbacks, and build the result at the end; return the events to deliver."""
+        if not batch:
+            raise _ClosedError if self._cancelled else closed_early(self._operation)
+        callbacks = self.callbacks
+        self._accumulator.add_all(batch)
+        if callbacks is not _NO_CALLBACKS:
+            for event in batch:
+                self._report(event, callbacks)
+        if self._accumulator.end is None:
+            return batch
+        try:
+            self._finish(self._accumulator.end)
+        except LMStudioError as failure:
+            if self._undelivered_to_end or len(batch) == 1:
+                raise
+            self._record_failure(failure)
+            return batch[:-1]
+        if callbacks.on_message is not None:
+            callbacks.on_message(_message(self.result()))
+        return batch
+
+    def _on_model(self, work: ModelWork[T]) -> Flow[T]:
+        """Run work on the model, after the upload of images."""
+        if not self._prepared:
+            self._dispatcher = self._client.for_operation(self._timeouts)
+            if self._upload is not None:
+                yield from self._tracked(self._upload(self._dispatcher))
+            self._prepared = True
+        flow = run_with_model(self._dispatcher, self._binding, work, self._retries, reload=self._unloaded)
+        return (yield from self._tracked(flow))
+
+    def _tracked(self, flow: Flow[T]) -> Flow[T]:
+        """Run a flow and record each step that it waits for, so that any thread can stop it."""
+        resume: Callable[[], Call[Any]] = partial(next, flow)
+        while True:
+            try:
+                step = resume()
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            self._record_step(step)
+            try:
+                resume = partial(flow.send, (yield step))
+            except BaseException as error:  # noqa: BLE001 - the flow decides
+                resume = partial(flow.throw, error)
+
+    def _record_step(self, step: Any) -> None:
+        """Record what is waited for.
+
+        The order matters: this stores the step and then checks for a failure, while `_discard` stores the failure and
+        then reads the step. So at least one of them sees the other.
+        """
+        self._step = step
+        if self._failure is not None:
+            self._discard()
+
+    def _send(self, request: Request, dispatcher: Dispatcher[Any], specifier: Specifier) -> Flow[Call[Any]]:
+        """Request the prediction."""
+        parameter = yield from request.make(specifier)
+        if self._cancelled or self._failure is not None:  # it was stopped meanwhile
+            raise _ClosedError
+        self._call = dispatcher.start(self._binding.kind, request.endpoint, parameter, operation=self._operation)
+        self._record_step(self._call)
+        return self._call
+
+    def _open(self, dispatcher: Dispatcher[Any], specifier: Specifier) -> Flow[list[PredictionEvent]]:
+        """Request the prediction, unless that is done, and return the first events."""
+        for request in self._requests:
+            call = self._call or (yield from self._send(request, dispatcher, specifier))
+            try:
+                return (yield call)
+            except LMStudioServerError as error:
+                self._call = None
+                if not isinstance(error, LMStudioUnsupportedError) or request is self._requests[-1]:
+                    raise
+        raise AssertionError("the last request returns or raises")
+
+    # Reporting ------------------------------------------------------------------------------------------------------
+
+    def _report(self, event: PredictionEvent, callbacks: Callbacks) -> None:
+        if type(event) is LlmPredictionFragment:
+            if not self._first_reported:
+                self._first_reported = True
+                self._report_progress(1.0, callbacks)
+                if callbacks.on_first_token is not None:
+                    self._called_back = True
+                    callbacks.on_first_token()
+            if callbacks.on_prediction_fragment is not None:
+                self._called_back = True
+                callbacks.on_prediction_fragment(event)
+        elif type(event) is PromptProgress:
+            self._report_progress(event.progress, callbacks)
+
+    def _report_progress(self, progress: float, callbacks: Callbacks) -> None:
+        on_progress = callbacks.on_prompt_processing_progress
+        if on_progress is None or progress <= self._last_progress:
+            return
+        self._called_back = True
+        if self._last_progress < 0 < progress:
+            on_progress(0.0)
+        self._last_progress = progress
+        on_progress(progress)
+
+    def _finish(self, end: PredictionEnd) -> None:
+        """Build the result, or raise what the stop reason means."""
+        assert self._call is not None, "a prediction ends after its request"
+        self._call.set_ended()
+        stop_reason = end.stats.get("stopReason")
+        if stop_reason == "failed":
+            raise LMStudioPredictionError(f"{self._operation} error: the generation failed on the server")
+        if stop_reason == "modelUnloaded":
+            raise unloaded_error(self._dispatcher, self._binding)
+        if self._dispatcher.load_times:
+            end.stats = {**end.stats, "modelLoadTimeSec": sum(self._dispatcher.load_times)}
+            self._dispatcher.load_times.clear()
+        result = self._accumulator.result()
+        if self.on_failed_call is not None:
+            for call in result.tool_calls:
+                if call.failure is not None:
+                    self.on_failed_call(_failed_call(call.failure))
+        parsed = json_object(result.content) if self.structured and stop_reason != "userStopped" else None
+        self._result = result if parsed is None else replace(result, parsed=parsed, structured=True)
+
+
+def _message(result: PredictionResult) -> AssistantMessage:
+    calls = [ToolCallRequestPart(tool_call_request=call) for call in result.tool_call_requests]
+    return AssistantMessage(content=[TextPart(text=result.content), *calls])
+
+
+def _failed_call(call: ToolCallFailed) -> LMStudioToolCallError:
+    reason = call.error.get("cause") or call.error.get("title") or "no reason given"
+    return LMStudioToolCallError(
+        f"Failed to parse tool call request: {shortened(str(reason))}", raw_content=call.raw_content
+    )

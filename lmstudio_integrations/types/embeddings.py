@@ -1,0 +1,24 @@
+"""What the adapters ask the client to embed: texts, and what happens to those that are too long."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+LengthPolicy: TypeAlias = Literal["error", "truncate", "pass"]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """Texts to be embedded together.
+
+    Attributes:
+        texts: The texts.
+        policy: Texts that are too long are an error, are embedded by their beginning, or are sent as they are.
+        chunk_size: The name of the setting that makes texts shorter, for errors.
+        given: The caller's whole list, of which a framework makes batches; empty if `texts` is all of it.
+    """
+
+    texts: list[str]
+    policy: LengthPolicy
+    chunk_size: str
+    given: Sequence[str] = ()

@@ -1,0 +1,52 @@
+"""The limit on how many operations run on one model at once."""
+
+import asyncio
+
+import pytest
+
+from lmstudio_integrations.client._gates import Gates, _Ticket
+
+
+async def enter(gates: Gates, name: str = "model") -> tuple[_Ticket, "asyncio.Task[None]"]:
+    """Let an operation ask for admission, as far as it gets."""
+    ticket = _Ticket(name)
+    task = asyncio.ensure_future(gates.enter(ticket, 1))
+    await asyncio.sleep(0)
+    return ticket, task
+
+
+async def test_an_operation_is_admitted_when_another_one_ends() -> None:
+    gates = Gates()
+    first, _ = await enter(gates)
+    second, waiting = await enter(gates)
+    other, _ = await enter(gates, "other model")
+    assert [each.semaphore is not None for each in (first, second, other)] == [True, False, True]
+    gates.exit(first)
+    await waiting
+    assert second.semaphore is not None
+    gates.exit(second)
+    gates.exit(other)
+    assert not gates._semaphores
+
+
+async def test_a_cancelled_operation_is_skipped() -> None:
+    gates = Gates()
+    first, _ = await enter(gates)
+    second, waiting = await enter(gates)
+    third, last = await enter(gates)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    gates.exit(second)
+    gates.exit(first)
+    await last
+    gates.exit(third)
+    assert not gates._semaphores
+
+
+async def test_an_operation_that_ends_before_it_is_admitted_gives_its_place_back() -> None:
+    gates = Gates()
+    ticket = _Ticket("model")
+    gates.exit(ticket)
+    await gates.enter(ticket, 1)
+    assert not gates._semaphores

@@ -1,0 +1,220 @@
+"""Predictions: what is repeated, what callbacks and readers get, and where warnings point to."""
+
+import asyncio
+import gc
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client import _retries
+from lmstudio_integrations.emulator import Emulator
+from tests.client.fake import Socket, fake_server, let_in, receive, send, send_together
+from tests.client.frames import END, INFO, fragment, joined, loaded_handle, packet
+
+
+async def test_a_stream_outlives_the_names_of_its_client_and_its_model(server: Emulator) -> None:
+    stream = lms.AsyncClient(server.address).llm.lazy_model("chatty").respond_stream("count")
+    await anext(stream)
+    gc.collect()
+    assert (await stream.wait_for_result()).content.endswith("199")
+
+
+async def test_a_generation_that_has_started_is_never_repeated(client: Any, server: Emulator) -> None:
+    model = await client.llm.model("chatty")
+    stream = model.respond_stream("for ever")
+    fragments = aiter(stream)
+    await anext(fragments)
+    server.unload("chatty")
+    with pytest.raises(lms.LMStudioModelUnloadedError):
+        async for _fragment in fragments:
+            pass
+    assert len(server.predictions) == 1
+    assert server.loaded() == []
+
+
+async def test_an_unloaded_model_is_reloaded_three_times_and_no_more(
+    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_retries, "RELOAD_PAUSES", (0.0, 0.01, 0.01))
+    asked: list[str] = []
+    gone = {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}}
+
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        for channel in range(1, 8):
+            frame = await receive(socket)
+            asked.append(frame["endpoint"])
+            if frame["endpoint"] == "predict":
+                await send(socket, {"type": "channelError", "channelId": channel, "error": gone})
+            else:
+                await send(socket, {**packet({"type": "loadSuccess", "info": INFO}), "channelId": channel})
+                await send(socket, {"type": "channelClose", "channelId": channel})
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        with pytest.raises(
+            lms.LMStudioModelUnloadedError, match="model 'chatty' was unloaded: its TTL expired"
+        ) as error:
+            await loaded_handle(client).respond("Hi")
+    assert asked == ["predict", *["getOrLoad", "predict"] * 3]
+    assert error.value.retryable
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_an_unloaded_model_whose_response_was_seen_is_not_retryable(
+    make_client: Callable[..., Any], *, together: bool
+) -> None:
+    unloaded = packet({**END, "stats": {"stopReason": "modelUnloaded"}})
+
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        await receive(socket)
+        send_together(socket, [fragment("a"), *([unloaded] if together else [])])
+        await read.wait()
+        send_together(socket, [] if together else [unloaded])
+
+    read = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    async with fake_server(behave) as address, make_client(address) as client:
+        stream = loaded_handle(client).respond_stream("Hi", on_first_token=lambda: loop.call_soon_threadsafe(read.set))
+        with pytest.raises(lms.LMStudioModelUnloadedError) as caught:
+            await joined(stream)
+    assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("name", ["get_info", "get_load_config", "get_processing_state", "get_context_length"])
+async def test_the_info_of_an_unloaded_model_does_not_load_it(client: Any, server: Emulator, name: str) -> None:
+    model = await client.llm.model("chatty")
+    server.unload("chatty")
+    with pytest.raises(lms.LMStudioModelNotFoundError):
+        await getattr(model, name)()
+    assert server.loaded() == []
+
+
+async def test_unloading_loads_nothing(client: Any, server: Emulator) -> None:
+    with pytest.raises(lms.LMStudioModelNotFoundError):
+        await client.llm.lazy_model("chatty").unload()
+    await client.llm.model("other")
+    await client.llm.lazy_model().unload()
+    assert server.loaded() == []
+
+
+async def test_a_stream_that_failed_gives_its_error_as_its_result(client: Any) -> None:
+    stream = (await client.llm.model("chatty")).respond_stream("break")
+    with pytest.raises(lms.LMStudioServerError, match="the engine gave up") as caught:
+        await stream.wait_for_result()
+    with pytest.raises(lms.LMStudioServerError) as again:
+        stream.result()
+    assert again.value is caught.value
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_on_message_is_called_only_with_a_valid_message(make_client: Callable[..., Any], together: bool) -> None:
+    failed = {**END, "stats": {"stopReason": "failed"}}
+
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        await receive(socket)
+        send_together(socket, [fragment("a"), *([packet(failed)] if together else [])])
+        await read.wait()
+        send_together(socket, [] if together else [packet(failed)])
+
+    messages: list[Any] = []
+    fragments: list[str] = []
+    read = asyncio.Event()
+    async with fake_server(behave) as address, make_client(address) as client:
+        stream = loaded_handle(client).respond_stream("Hi", on_message=messages.append)
+        fragments.append((await anext(stream)).content)
+        read.set()
+        with pytest.raises(lms.LMStudioPredictionError, match="the generation failed"):
+            await stream.wait_for_result()
+        with pytest.raises(lms.LMStudioPredictionError, match="the generation failed"):
+            stream.result()
+    assert (messages, fragments) == ([], ["a"])
+
+
+@pytest.mark.parametrize(
+    "rest", [lambda stream: stream, lambda stream: stream.events(), lambda stream: stream.batches()]
+)
+async def test_ways_of_reading_a_stream_can_be_mixed(
+    make_client: Callable[..., Any], rest: Callable[[Any], Any]
+) -> None:
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        await receive(socket)
+        send_together(socket, [*map(fragment, "abcdefg"), packet(END)])
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        stream = loaded_handle(client).respond_stream("Hi")
+        events = stream.events()
+        seen = [await anext(stream), await anext(events), await anext(stream)]
+        async for each in rest(stream):
+            seen += each if isinstance(each, list) else [each]
+    assert "".join(event.content for event in seen if isinstance(event, lms.LlmPredictionFragment)) == "abcdefg"
+
+
+def test_a_warning_points_to_the_line_of_the_program(server: Emulator) -> None:
+    with lms.Client(server.address) as client:
+        client.llm.model("chatty", config={"contextLength": 1000})
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            client.llm.model("chatty", config={"contextLength": 2000})
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+async def test_a_warning_points_to_the_line_of_the_coroutine(server: Emulator) -> None:
+    async with lms.AsyncClient(server.address) as client:
+        await client.llm.model("chatty", config={"contextLength": 1000})
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            await client.llm.model("chatty", config={"contextLength": 2000})
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+async def test_the_sync_client_works_where_a_loop_is_running(server: Emulator) -> None:
+    asyncio.get_running_loop()  # as in a notebook
+    with lms.Client(server.address) as client:
+        model = client.llm.model("chatty")
+        assert model.respond("count").content.endswith("199")
+        assert sum(1 for _fragment in model.respond_stream("count")) == 200
+
+
+def test_a_stream_may_be_cancelled_from_another_thread(server: Emulator) -> None:
+    with lms.Client(server.address) as client:
+        stream = client.llm.model("chatty").respond_stream("for ever")
+        next(stream)
+        canceller = threading.Thread(target=stream.cancel)
+        canceller.start()
+        result = stream.wait_for_result()
+        canceller.join(5)
+    assert result.stats.stop_reason == "userStopped"
+    assert result.content.startswith("on and")
+
+
+async def test_a_tool_call_that_cannot_be_read_reaches_the_handler_and_ends_the_loop(
+    make_client: Callable[..., Any],
+) -> None:
+    told: list[tuple[Exception, Any]] = []
+
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        await receive(socket)
+        await send(socket, packet({"type": "toolCallGenerationStart"}))
+        failed = {"type": "toolCallGenerationFailed", "error": {"title": "Cut off"}, "rawContent": '{"a": '}
+        await send(socket, packet(failed))
+        await send(socket, packet(END))
+
+    def add(a: int) -> int:
+        """Add."""
+        return a
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        with pytest.raises(lms.LMStudioToolCallError, match="Cut off") as caught:
+            await loaded_handle(client).act(
+                "Hi", [add], handle_invalid_tool_request=lambda error, request: told.append((error, request))
+            )
+    assert told == [(caught.value, None)]
+    assert caught.value.raw_content == '{"a": '

@@ -1,0 +1,120 @@
+"""When a call is repeated: after which errors, how often, and after which pause."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client._retries import RELOAD_PAUSES, Retries
+from tests.client.fake import Socket, fake_server, let_in, send
+from tests.client.frames import END, fragment, loaded_handle, packet
+from tests.pauses import replace_pauses
+
+LOST, UNLOADED = lms.LMStudioConnectionLostError("lost"), lms.LMStudioModelUnloadedError("unloaded")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lms.LMStudioUnreachableError("nobody"),
+        LOST,
+        lms.LMStudioTimeoutError("late", timeout_name="connect_timeout"),
+    ],
+)
+def test_pauses_after_a_failed_connection_are_doubled_up_to_8_seconds(error: lms.LMStudioError) -> None:
+    retries = Retries(6)
+    assert [retries.pause_after(error) for _ in range(7)] == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, None]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lms.LMStudioConnectionLostError("closed here", retryable=False),
+        lms.LMStudioTimeoutError("late", timeout_name="idle_timeout"),
+        lms.LMStudioServerError("no"),
+    ],
+)
+def test_other_errors_are_not_retried(error: lms.LMStudioError) -> None:
+    assert Retries(6).pause_after(error) is None
+
+
+def test_an_unloaded_model_is_reloaded_three_times_without_any_retries() -> None:
+    retries = Retries()
+    pauses = [retries.pause_after(UNLOADED) for _ in range(4)]
+    assert [pause is not None for pause in pauses] == [True, True, True, False]
+    for pause, mean in zip(pauses, RELOAD_PAUSES, strict=False):
+        assert pause is not None
+        assert mean / 2 <= pause <= mean * 1.5
+
+
+@pytest.mark.parametrize("count", [-1, True, 1.0, None])
+async def test_an_invalid_number_of_retries_is_rejected(client: Any, count: Any) -> None:
+    with pytest.raises(lms.LMStudioValueError, match="max_retries must be 0 or more"):
+        client.llm.lazy_model("chatty").with_retries(count)
+
+
+class Fickle:
+    """A server that cuts the connection in the middle of the first responses."""
+
+    def __init__(self, cuts: int, frames: list[dict[str, Any]]) -> None:
+        self.cuts = cuts
+        self.frames = frames
+        self.calls = 0
+
+    async def __call__(self, socket: Socket) -> None:
+        await let_in(socket)
+        async for text in socket:
+            self.calls += 1
+            if self.calls <= self.cuts:
+                await self.respond(socket, text, *self.frames)
+                await socket.close()
+                return
+            await self.respond(socket, text, fragment("ok"), packet(END))
+
+    @staticmethod
+    async def respond(socket: Socket, text: str | bytes, *frames: dict[str, Any]) -> None:
+        for frame in frames:
+            await send(socket, {**frame, "channelId": json.loads(text)["channelId"]})
+
+
+@pytest.mark.parametrize("cuts", [1, 2, 3])
+async def test_a_lost_connection_is_retried_while_the_caller_has_seen_nothing(
+    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, cuts: int
+) -> None:
+    pauses: list[float] = []
+    replace_pauses(monkeypatch, pauses.append)
+    server = Fickle(cuts, [fragment("seen")])
+    async with fake_server(server) as address, make_client(address) as client:
+        model = loaded_handle(client).with_retries(2)
+        if cuts <= 2:
+            assert (await model.respond("Hi")).content == "ok"
+        else:
+            with pytest.raises(lms.LMStudioConnectionLostError):
+                await model.respond("Hi")
+    assert pauses == [0.5, 1.0][:cuts]
+    assert server.calls == min(cuts, 2) + 1
+
+
+async def test_all_events_are_those_of_the_attempt_that_succeeded(
+    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_pauses(monkeypatch, lambda _: None)
+    async with fake_server(Fickle(1, [fragment("lost")])) as address, make_client(address) as client:
+        events = await loaded_handle(client).with_retries(1).respond_stream("Hi").read_all()
+    assert [event.content for event in events if isinstance(event, lms.LlmPredictionFragment)] == ["ok"]
+    assert isinstance(events[-1], lms.PredictionEnd)
+
+
+async def test_a_lost_connection_is_not_retried_once_a_fragment_was_read(
+    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    replace_pauses(monkeypatch, pauses.append)
+    async with fake_server(Fickle(1, [fragment("seen")])) as address, make_client(address) as client:
+        stream = loaded_handle(client).with_retries(2).respond_stream("Hi")
+        assert (await anext(stream)).content == "seen"
+        with pytest.raises(lms.LMStudioConnectionLostError):
+            await anext(stream)
+    assert pauses == []

@@ -1,0 +1,136 @@
+"""Which timeout expires when, and what is cancelled on the server then."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.client._binding import Binding
+from lmstudio_integrations.client._models import embed
+from lmstudio_integrations.client.transport.flows import MAX_IN_FLIGHT
+from lmstudio_integrations.emulator import Emulator, ManualClock
+from lmstudio_integrations.protocol.endpoints import rpc
+from tests.client.fake import Socket, answer, fake_server, let_in, receive, send
+from tests.client.frames import END, fragment, loaded_handle, packet
+
+TIMEOUTS: list[tuple[str, list[dict[str, Any]], Callable[[Any], Any]]] = [
+    ("load_timeout", [], lambda client: client.llm.model("chatty")),
+    ("load_timeout", [packet({"type": "loadProgress", "progress": 0.5})], lambda client: client.llm.model("chatty")),
+    (
+        "first_token_timeout",
+        [packet({"type": "promptProcessingProgress", "progress": 0.5})],
+        lambda client: loaded_handle(client).respond("Hi"),
+    ),
+    ("idle_timeout", [fragment("a")], lambda client: loaded_handle(client).respond("Hi")),
+    ("timeout", [], lambda client: loaded_handle(client).respond("Hi")),
+    ("timeout", [fragment("a")], lambda client: loaded_handle(client).respond("Hi")),
+    ("idle_timeout", [], lambda client: client.llm.list_loaded()),
+]
+
+
+@pytest.mark.parametrize(("name", "frames", "call"), TIMEOUTS)
+async def test_each_timeout_expires_in_its_turn_and_cancels_on_the_server(
+    make_client: Callable[..., Any], name: str, frames: list[dict[str, Any]], call: Callable[[Any], Any]
+) -> None:
+    told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        started = await receive(socket)
+        for frame in frames:
+            await send(socket, frame)
+        if started["type"] == "channelCreate":
+            await told.put(await receive(socket))
+
+    others = dict.fromkeys(("load_timeout", "first_token_timeout", "idle_timeout", "timeout"))
+    async with fake_server(behave) as address, make_client(address, **{**others, name: 0.2}) as client:
+        with pytest.raises(lms.LMStudioTimeoutError, match=f"{name} expired") as caught:
+            await call(client)
+        assert caught.value.timeout_name == name
+        if frames or name != "idle_timeout":
+            assert (await asyncio.wait_for(told.get(), 5))["message"] == {"type": "cancel"}
+
+
+@pytest.mark.parametrize("name", ["load_timeout", "timeout"])
+async def test_the_timeouts_of_a_prediction_apply_while_its_model_loads(
+    make_client: Callable[..., Any], name: str
+) -> None:
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        await receive(socket)
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        with pytest.raises(lms.LMStudioTimeoutError, match=f"Model get/load: .* {name} expired"):
+            await client.llm.lazy_model("chatty").respond("Hi", **{name: 0.2})
+
+
+async def test_the_total_timeout_covers_all_requests_of_a_call() -> None:
+    async with lms.AsyncClient("127.0.0.1:1", timeout=9) as client:
+        whole = client._dispatcher.for_operation({"idle_timeout": 3.0})
+        await asyncio.sleep(0)
+        calls = [whole.start("llm", rpc("llm", "listLoaded")) for _ in range(2)]
+        first, second = (call._exchange for call in calls)
+        assert first.started == second.started < first.since < second.since
+        assert (first.timeouts["timeout"], first.timeouts["idle_timeout"]) == (9, 3.0)
+        assert client._dispatcher.timeouts["idle_timeout"] == 60.0
+
+
+async def test_the_total_timeout_covers_all_texts_of_a_call() -> None:
+    async with lms.AsyncClient("127.0.0.1:1") as client:
+        flow = embed(client._dispatcher, Binding("embedding", "vectors", "vectors"), ["text"] * (2 * MAX_IN_FLIGHT))
+        calls = [next(flow)]
+        for _ in range(2 * MAX_IN_FLIGHT - 1):
+            await asyncio.sleep(0)
+            calls.append(flow.send([{"embedding": [1.0]}]))
+        assert len({call._exchange.started for call in calls}) == 1
+        assert calls[0]._exchange.since < calls[-1]._exchange.since
+        flow.close()
+
+
+async def test_a_handle_may_have_timeouts_of_its_own(make_client: Callable[..., Any]) -> None:
+    with Emulator(["chatty"], latency=60, clock=ManualClock()) as server:
+        async with make_client(server.address) as client:
+            model = client.llm.lazy_model("chatty").with_timeouts(timeout=0.05)
+            with pytest.raises(lms.LMStudioTimeoutError, match="timeout expired"):
+                await model.count_tokens("a")
+            with pytest.raises(lms.LMStudioValueError, match="patience"):
+                model.with_timeouts(patience=5)
+            with pytest.raises(lms.LMStudioValueError, match=r"timeout .* 0"):
+                model.with_timeouts(timeout=0)
+
+
+async def test_while_a_prediction_is_queued_only_the_total_timeout_runs(make_client: Callable[..., Any]) -> None:
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        await receive(socket)
+        await answer(socket, [])  # of a client that has been patient for longer than the timeouts of the first allow
+        await send(socket, fragment("a"))
+        await send(socket, packet(END))
+        await send(socket, {"type": "channelClose", "channelId": 1})
+
+    timeouts = {"first_token_timeout": 0.1, "load_timeout": 0.1, "idle_timeout": 0.1}
+    async with fake_server(behave) as address, make_client(address, **timeouts) as client:
+        answering = asyncio.ensure_future(loaded_handle(client).respond("Hi"))
+        await asyncio.wait([answering], timeout=0.3)
+        assert not answering.done()
+        assert await make_client(address).llm.list_loaded() == []
+        assert (await answering).content == "a"
+
+
+async def test_a_load_whose_timeout_expires_is_cancelled_on_the_server() -> None:
+    told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def behave(socket: Socket) -> None:
+        await let_in(socket)
+        await told.put(await receive(socket))
+        await told.put(await receive(socket))
+
+    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
+        loading = asyncio.ensure_future(client.llm.load_new_instance("chatty"))
+        assert (await asyncio.wait_for(told.get(), 5))["endpoint"] == "loadModel"
+        loading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await loading
+        assert (await asyncio.wait_for(told.get(), 5))["message"] == {"type": "cancel"}
