@@ -11,7 +11,7 @@ from pydantic import SecretStr, ValidationError
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._secrets import holds_secret, is_secret_name, redact, without_secrets
-from lmstudio_integrations.cli._catalog import ServeOptions
+from lmstudio_integrations.cli._serve_config import ServeOptions
 from lmstudio_integrations.client.transport.addresses import Credentials, Target
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM

@@ -19,8 +19,8 @@ app.command()(serve)
 app.command()(demo)
 
 
-def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
-    if wanted:
+def _print_version(requested: bool) -> None:  # noqa: FBT001 - typer calls it
+    if requested:
         typer.echo(version("lmstudio-integrations"))
         raise typer.Exit
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from lmstudio_integrations.cli._selection import SIZE_LIMIT, Choice, choose
+from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice, choose
 from lmstudio_integrations.client.sync import Client, EmbeddingNamespace, LlmNamespace
 from lmstudio_integrations.errors import LMStudioTimeoutError, LMStudioUnreachableError
 from lmstudio_integrations.types.config import LoadPolicy
@@ -109,18 +109,18 @@ def run(console: Console, place: Place) -> None:
 
     Each model is loaded right before its use, since the server may unload one to make room for the other.
     """
-    from lmstudio_integrations.cli import _retrieval  # noqa: PLC0415 - needs an extra, and takes half a second
+    from lmstudio_integrations.cli import _documents  # noqa: PLC0415 - needs an extra, and takes half a second
     from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings  # noqa: PLC0415
 
-    question = _retrieval.QUESTION
+    question = _documents.QUESTION
     secret = None if place.token is None else SecretStr(place.token)
     with Client(place.host, place.token) as client:
         embedder = load(console, client.embedding, place.embedding)
         embeddings = LMStudioEmbeddings(model=embedder.identifier, host=place.host, api_token=secret)
-        title, text = _retrieval.find(question, embeddings)
+        title, text = _documents.find(question, embeddings)
         answerer = load(console, client.llm, place.chat)
     console.print(f"\nQuestion: {question}", markup=False)
-    console.print(f"Found:    {text} ({title}; 1 of {len(_retrieval.DOCUMENTS)} documents)", markup=False)
+    console.print(f"Found:    {text} ({title}; 1 of {len(_documents.DOCUMENTS)} documents)", markup=False)
     model = ChatLMStudio(
         model=answerer.identifier,
         host=place.host,
@@ -129,7 +129,7 @@ def run(console: Console, place: Place) -> None:
         max_tokens=MAX_TOKENS,
         repeat_penalty=1.0,  # the answer is to repeat words of the text
     )
-    answer = stream(console, _retrieval.PROMPT | model, {"text": text, "question": question})
+    answer = stream(console, _documents.PROMPT | model, {"text": text, "question": question})
     console.print(figures(answer, answerer))
 
 
@@ -189,8 +189,8 @@ def figures(answer: "AIMessageChunk", info: ModelInstanceInfo) -> Table:
 def describe(info: ModelInstanceInfo) -> str:
     """Return the name of a model with what it really is: a server may offer any weights under any key."""
     quantization = info.quantization.name if info.quantization else None
-    facts = [fact for fact in (info.architecture, info.params_string, quantization) if fact]
-    return f"{info.model_key} ({', '.join(facts)})" if facts else info.model_key
+    details = [detail for detail in (info.architecture, info.params_string, quantization) if detail]
+    return f"{info.model_key} ({', '.join(details)})" if details else info.model_key
 
 
 def _number(value: float | None, form: str, unit: str = "") -> str:

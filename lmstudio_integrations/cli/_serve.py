@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lmstudio_integrations.cli._catalog import ServeOptions, build
+from lmstudio_integrations.cli._serve_config import ServeOptions, build
 from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
 from lmstudio_integrations.client.transport.addresses import Address
 from lmstudio_integrations.emulator import Emulator, Limits

@@ -16,9 +16,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from lmstudio_integrations._typeguards import is_mapping, is_object
-from lmstudio_integrations.emulator.engines._loading import header_of, is_embedding
-from lmstudio_integrations.emulator.engines._scripted.rules import parse_rules
-from lmstudio_integrations.emulator.engines.base import EngineError, ModelFacts
+from lmstudio_integrations.emulator.engines.base import ModelMetadata
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.llama_cpp import header_of, is_embedding
+from lmstudio_integrations.emulator.engines.scripted import parse_rules
 from lmstudio_integrations.emulator.regular_files import why_unreadable
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._settings import Settings
@@ -89,7 +90,7 @@ class ModelEntry(_Strict):
     def _can_be_followed(cls, rules: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
         for rule in parse_rules(rules):
             if info.data.get("kind") == "embedding":
-                rule.require_silence("an embedding model")
+                rule.require_no_output("an embedding model")
         return rules
 
     @property
@@ -149,9 +150,9 @@ class Catalog:
 
     def preset(self, name: str) -> Preset | None:
         """Return the preset of an identifier or a name, upper and lower case alike."""
-        wanted = name.casefold()
+        requested = name.casefold()
         for preset in self.presets:
-            if wanted in {preset.identifier.casefold(), (preset.name or preset.identifier).casefold()}:
+            if requested in {preset.identifier.casefold(), (preset.name or preset.identifier).casefold()}:
                 return preset
         return None
 
@@ -169,28 +170,28 @@ def _has_path(entry: ModelEntry, name: str) -> bool:
     return "/" in name and entry.full_path.casefold().startswith(name.casefold())
 
 
-def describe(entry: ModelEntry, facts: ModelFacts) -> dict[str, Any]:
+def describe(entry: ModelEntry, metadata: ModelMetadata) -> dict[str, Any]:
     """Return what clients are told of a downloaded model: every field that strict ones require (protocol §6.6)."""
     path = entry.full_path
-    quantization = entry.quantization or facts.quantization
+    quantization = entry.quantization or metadata.quantization
     info: dict[str, Any] = {
         "type": entry.kind,
         "modelKey": entry.key,
-        "format": facts.format,
+        "format": metadata.format,
         "displayName": entry.display_name or entry.key,
         "publisher": entry.publisher or path.split("/", maxsplit=1)[0],
         "path": path,
-        "sizeBytes": facts.size_bytes if entry.size_bytes is None else entry.size_bytes,
+        "sizeBytes": metadata.size_bytes if entry.size_bytes is None else entry.size_bytes,
         "indexedModelIdentifier": path,
         "deviceIdentifier": None,
-        "paramsString": entry.params or facts.params,
-        "architecture": entry.architecture or facts.architecture,
+        "paramsString": entry.params or metadata.params,
+        "architecture": entry.architecture or metadata.architecture,
         "quantization": {"name": quantization[0], "bits": quantization[1]} if quantization else None,
-        "maxContextLength": entry.max_context_length or facts.max_context_length,
+        "maxContextLength": entry.max_context_length or metadata.max_context_length,
     }
     if entry.kind == "llm":
-        info["vision"] = facts.vision if entry.vision is None else entry.vision
-        info["trainedForToolUse"] = facts.tools if entry.tools is None else entry.tools
+        info["vision"] = metadata.vision if entry.vision is None else entry.vision
+        info["trainedForToolUse"] = metadata.tools if entry.tools is None else entry.tools
     return {name: value for name, value in info.items() if value is not None or name == "deviceIdentifier"}
 
 
@@ -199,7 +200,7 @@ def guess_kind(name: str) -> ModelKind:
     return BUNDLED.get(name) or ("embedding" if "embed" in name.casefold() else "llm")
 
 
-_BUNDLED_FACTS: dict[str, dict[str, Any]] = {
+_BUNDLED_METADATA: dict[str, dict[str, Any]] = {
     "smollm2-135m-instruct": {
         "path": "HuggingFaceTB/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf",
         "display_name": "SmolLM2 135M Instruct",
@@ -240,9 +241,9 @@ def parse_model(text: str, *, scripted: bool = False) -> ModelEntry:
                 f"{', '.join(BUNDLED)}, or make it a scripted one"
             )
         weights = key
-    facts = _BUNDLED_FACTS.get(weights, {})
+    metadata = _BUNDLED_METADATA.get(weights, {})
     kind = BUNDLED.get(weights) or kind_of_file(Path(weights))
-    return ModelEntry(key=key, kind=kind, engine="llama_cpp", weights=weights, **facts)
+    return ModelEntry(key=key, kind=kind, engine="llama_cpp", weights=weights, **metadata)
 
 
 def scan(folder: Path) -> tuple[ModelEntry, ...]:

@@ -11,13 +11,13 @@ from typing import Any, Protocol
 
 from lmstudio_integrations.emulator.clock import Clock
 from lmstudio_integrations.emulator.engines.base import FaultKind
-from lmstudio_integrations.emulator.ledger import Ledger
+from lmstudio_integrations.emulator.errors import file_not_found, limit_reached
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, Limits
 from lmstudio_integrations.emulator.logs import Logs
-from lmstudio_integrations.emulator.models import Library
-from lmstudio_integrations.emulator.refusals import file_not_found, limit_reached
-from lmstudio_integrations.emulator.uploads import SpillFolder, Upload, with_namespace
-from lmstudio_integrations.emulator.work import Scope
+from lmstudio_integrations.emulator.records import Records
+from lmstudio_integrations.emulator.registry import ModelRegistry
+from lmstudio_integrations.emulator.scheduling import CancelScope
+from lmstudio_integrations.emulator.uploads import Upload, UploadFolder, with_namespace
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.types.config import ModelKind
 
@@ -85,7 +85,7 @@ class Client:
             raise file_not_found(identifier)
         return found
 
-    def path(self, identifier: str, folder: SpillFolder) -> Path:
+    def path(self, identifier: str, folder: UploadFolder) -> Path:
         """Return the path of a file, which is written to the folder if it is not there yet.
 
         Raises:
@@ -114,20 +114,20 @@ class LinkSettings:
 
 
 @dataclass(slots=True, eq=False)
-class Hub:
+class ServerState:
     """The state that all connections of a server share. `latency` is the seconds that each request is on its way."""
 
-    library: Library
+    registry: ModelRegistry
     clock: Clock
-    ledger: Ledger
+    records: Records
     logs: Logs
     latency: float = 0.0
     limits: Limits = DEFAULT_LIMITS
     flags: set[str] = field(default_factory=set[str])
-    spill: SpillFolder = field(default_factory=SpillFolder)
+    upload_folder: UploadFolder = field(default_factory=UploadFolder)
     link: LinkSettings = field(default_factory=LinkSettings)
 
-    async def travel(self) -> None:
+    async def simulate_latency(self) -> None:
         """Wait as long as a request is on its way."""
         if self.latency:
             arrived = asyncio.Event()
@@ -139,7 +139,7 @@ class Hub:
 class Context:
     """Who asks, and where."""
 
-    hub: Hub
+    state: ServerState
     client: Client
     namespace: Namespace
 
@@ -152,13 +152,13 @@ class Context:
 class Channel(Protocol):
     """The server's end of a channel. `scope` holds its work; a client that asks to stop stops it."""
 
-    scope: Scope
+    scope: CancelScope
 
     def send(self, packet: Mapping[str, Any]) -> None:
         """Send a packet. It never waits: a slow reader is the connection's business."""
         ...
 
-    def break_line(self, kind: FaultKind) -> None:
+    def inject_fault(self, kind: FaultKind) -> None:
         """Carry out a fault of the line that a scripted model orders."""
         ...
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from lmstudio_integrations.emulator import weights
 from lmstudio_integrations.emulator.catalog import ModelEntry
-from lmstudio_integrations.emulator.engines._refusals import without_directories
-from lmstudio_integrations.emulator.refusals import RefusedError
+from lmstudio_integrations.emulator.engines.errors import without_directories
+from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.regular_files import open_regular
 
 CHUNK = 1 << 20
@@ -38,7 +38,7 @@ class Downloads:
         self._copies: dict[Path, Path] = {}
         self._copying: dict[Path, asyncio.Lock] = {}
 
-    async def bring(self, entry: ModelEntry, on_bytes: OnBytes) -> str | None:
+    async def fetch(self, entry: ModelEntry, on_bytes: OnBytes) -> str | None:
         """Bring the weights of an entry, and return by which name they are to be loaded.
 
         Raises:
@@ -54,7 +54,7 @@ class Downloads:
         try:
             return str(await self._copy_once(Path(entry.weights), on_bytes))
         except OSError as error:
-            raise _not_brought(entry.key, error) from error
+            raise _download_failed(entry.key, error) from error
 
     def close(self) -> None:
         """Remove the copies."""
@@ -65,12 +65,12 @@ class Downloads:
 
     async def _fetch(self, bundle: weights.Bundle, on_bytes: OnBytes) -> None:
         """Have the package manager fetch a bundle; it tells nothing on the way."""
-        total = bundle.facts.size_bytes
+        total = bundle.metadata.size_bytes
         on_bytes(0, total)
         try:
             await asyncio.to_thread(weights.locate, bundle, offline=self._offline)
         except weights.WeightsError as error:
-            raise _not_brought(bundle.name, error) from error
+            raise _download_failed(bundle.name, error) from error
         on_bytes(total, total)
 
     async def _copy_once(self, source: Path, on_bytes: OnBytes) -> Path:
@@ -90,11 +90,11 @@ class Downloads:
         target = Path(tempfile.mkdtemp(dir=self._folder)) / source.name
         loop, stop = asyncio.get_running_loop(), threading.Event()
 
-        def tell(done: int, total: int) -> None:
+        def report(done: int, total: int) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(on_bytes, done, total)
 
-        copying = asyncio.ensure_future(asyncio.to_thread(copy, source, target, tell, stop))
+        copying = asyncio.ensure_future(asyncio.to_thread(copy, source, target, report, stop))
         try:
             await asyncio.shield(copying)
         except BaseException:
@@ -105,12 +105,12 @@ class Downloads:
         return target
 
 
-def _not_brought(name: str, error: Exception) -> RefusedError:
+def _download_failed(name: str, error: Exception) -> WireError:
     cause = without_directories(str(error))
-    return RefusedError(f'The weights of "{name}" cannot be downloaded', cause=cause)
+    return WireError(f'The weights of "{name}" cannot be downloaded', cause=cause)
 
 
-def copy(source: Path, target: Path, tell: OnBytes, stop: threading.Event) -> None:
+def copy(source: Path, target: Path, report: OnBytes, stop: threading.Event) -> None:
     """Copy a file, unless stopped, and tell after every chunk how far it is.
 
     Raises:
@@ -122,4 +122,4 @@ def copy(source: Path, target: Path, tell: OnBytes, stop: threading.Event) -> No
         while not stop.is_set() and (chunk := reader.read(CHUNK)):
             writer.write(chunk)
             done += len(chunk)
-            tell(done, total)
+            report(done, total)

@@ -7,14 +7,16 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from copy import copy
 from typing import Any, Literal
 
 from lmstudio_integrations.emulator.catalog import ModelEntry
 from lmstudio_integrations.emulator.clock import Clock, Timer
-from lmstudio_integrations.emulator.engines.base import EngineError, LoadedModel
-from lmstudio_integrations.emulator.ledger import Entry, LoadRecord, LoadState
-from lmstudio_integrations.emulator.refusals import from_engine, model_unloaded
-from lmstudio_integrations.emulator.work import FairQueue, Scope
+from lmstudio_integrations.emulator.engines.base import LoadedModel
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.errors import model_unloaded
+from lmstudio_integrations.emulator.records import Entry, LoadRecord, LoadState
+from lmstudio_integrations.emulator.scheduling import CancelScope, FairQueue
 
 Activity = Literal["processingPrompt", "generating", "computingEmbedding"]
 MODEL_UNLOADED = "modelUnloaded"
@@ -63,7 +65,7 @@ class Instance:
         self.jit = jit
         self.load = load
         self.last_used_ms: int | None = None
-        self.farewell: asyncio.Task[None] | None = None
+        self.unloading: asyncio.Task[None] | None = None
         """What unloads it, as soon as it is to go; nobody can use it from then on."""
         self.on_end: Callable[[LoadState], object] = lambda _state: None
         """Called when its TTL has expired, or it has crashed."""
@@ -71,7 +73,7 @@ class Instance:
         self._info = info
         self._clock = clock
         self._queue = FairQueue(slots)
-        self._users: dict[Scope, Activity | None] = {}
+        self._users: dict[CancelScope, Activity | None] = {}
         self._timer: Timer | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -97,7 +99,7 @@ class Instance:
         return {"status": activity, "queued": self._queue.queued + self._queue.running}
 
     @asynccontextmanager
-    async def use(self, client: str, scope: Scope, activity: Activity) -> AsyncGenerator[None, None]:
+    async def use(self, client: str, scope: CancelScope, activity: Activity) -> AsyncGenerator[None, None]:
         """Wait for a turn and hold it; unloading stops the scope.
 
         Raises:
@@ -111,28 +113,28 @@ class Instance:
             finally:
                 self._queue.leave()
 
-    def hold(self, scope: Scope) -> "_Hold":
+    def hold(self, scope: CancelScope) -> "_Hold":
         """Keep the model from idling, without a turn: for what costs no time. Unloading stops the scope."""
         return _Hold(self, scope)
 
-    def doing(self, scope: Scope, activity: Activity) -> None:
+    def doing(self, scope: CancelScope, activity: Activity) -> None:
         """Take note of what a user of it does now."""
         self._users[scope] = activity
 
-    def begin(self, scope: Scope) -> None:
+    def begin(self, scope: CancelScope) -> None:
         """Count a user in.
 
         Raises:
             RefusedError: If the model is gone.
         """
-        if self.farewell is not None:
+        if self.unloading is not None:
             raise model_unloaded()
         self.last_used_ms = self._clock.unix_ms()
         self._users[scope] = None
         self._idle.clear()
         self._disarm()
 
-    def end(self, scope: Scope) -> None:
+    def end(self, scope: CancelScope) -> None:
         """Count a user out."""
         del self._users[scope]
         self.last_used_ms = self._clock.unix_ms()
@@ -152,12 +154,12 @@ class Instance:
             RefusedError: With the error of the crash.
         """
         if self._crash is not None:
-            raise from_engine(self._crash)
+            raise copy(self._crash)
 
     def arm(self) -> None:
         """Start the time to live, if there is one and nobody uses the model."""
         self._disarm()
-        if self.ttl_ms is not None and self.farewell is None and not self._users:
+        if self.ttl_ms is not None and self.unloading is None and not self._users:
             self._timer = self._clock.call_later(self.ttl_ms / 1000, self._expire)
 
     async def dismiss(self) -> None:
@@ -180,7 +182,7 @@ class Instance:
 class _Hold:
     """Counts a user in and out."""
 
-    def __init__(self, instance: Instance, scope: Scope) -> None:
+    def __init__(self, instance: Instance, scope: CancelScope) -> None:
         self._instance = instance
         self._scope = scope
 

@@ -20,7 +20,7 @@ class Logs:
         self._listeners: list[Listener] = []
 
     @property
-    def wanted(self) -> bool:
+    def requested(self) -> bool:
         """Whether anybody listens; without, an entry need not be made."""
         return bool(self._listeners)
 

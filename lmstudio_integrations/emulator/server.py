@@ -12,9 +12,9 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from lmstudio_integrations._redacting_logger import server_logger
-from lmstudio_integrations.emulator.admission import Admission
-from lmstudio_integrations.emulator.connection import Connection
-from lmstudio_integrations.emulator.context import Hub
+from lmstudio_integrations.emulator.authentication import Authenticator
+from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
+from lmstudio_integrations.emulator.context import ServerState
 from lmstudio_integrations.emulator.handlers import SERVED
 from lmstudio_integrations.emulator.handlers.system import version
 from lmstudio_integrations.emulator.sockets import CLOSE_TIMEOUT, Socket, SocketPool, affordable
@@ -45,8 +45,8 @@ class Server:
 
     def __init__(
         self,
-        hub: Hub,
-        admission: Admission,
+        state: ServerState,
+        authenticator: Authenticator,
         *,
         host: str = "127.0.0.1",
         port: int | Sequence[int] = 0,
@@ -54,12 +54,12 @@ class Server:
     ) -> None:
         self.host = host
         self.port: int = 0
-        self.connections: set[Connection] = set()
+        self.connections: set[ConnectionHandler] = set()
         self._ports = (port,) if isinstance(port, int) else tuple(port)
-        self._hub = hub
-        self._admission = admission
+        self._state = state
+        self._authenticator = authenticator
         self._origins = frozenset(origins)
-        self._pool = SocketPool(affordable(hub.limits.connections))
+        self._pool = SocketPool(affordable(state.limits.connections))
         self._listener: WebSocketServer | None = None
 
     async def open(self) -> None:
@@ -78,7 +78,7 @@ class Server:
         """Close all sockets, and wait until the work for them has ended."""
         assert self._listener is not None, "the server listens"
         for connection in self.connections:
-            connection.hang_up()
+            connection.abort_unread()
         self._listener.close()
         await self._listener.wait_closed()
         await self._close_latecomers()
@@ -93,7 +93,7 @@ class Server:
             await asyncio.wait([asyncio.ensure_future(socket.wait_closed()) for socket in late], timeout=CLOSE_TIMEOUT)
 
     def _accept(self, *arguments: Any, **settings: Any) -> ServerConnection:
-        return Socket(*arguments, pool=self._pool, limits=self._hub.limits, **settings)
+        return Socket(*arguments, pool=self._pool, limits=self._state.limits, **settings)
 
     async def _listen(self, port: int) -> None:
         self._listener = await serve(
@@ -102,10 +102,10 @@ class Server:
             port,
             process_request=self._process_request,
             compression=None,
-            open_timeout=self._hub.limits.handshake_timeout,
+            open_timeout=self._state.limits.handshake_timeout,
             ping_interval=None,
             close_timeout=CLOSE_TIMEOUT,
-            max_size=self._hub.limits.message_bytes,
+            max_size=self._state.limits.message_bytes,
             create_connection=self._accept,  # type: ignore[arg-type]  # any maker will do, it is only called
             server_header=None,
             logger=server_logger,
@@ -139,14 +139,14 @@ class Server:
         assert isinstance(socket, Socket), "_accept made it"
         assert socket.request is not None, "the handshake is done"
         namespace = _NAMESPACES[socket.request.path.partition("?")[0]]
-        connection = Connection(socket, namespace, self._hub, self._admission)
+        connection = ConnectionHandler(socket, namespace, self._state, self._authenticator)
         self.connections.add(connection)
-        self._hub.ledger.announce()
+        self._state.records.announce()
         try:
             await connection.run()
         finally:
             self.connections.discard(connection)
-            self._hub.ledger.announce()
+            self._state.records.announce()
 
 
 def _json(socket: ServerConnection, value: object) -> Response:

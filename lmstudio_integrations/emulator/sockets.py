@@ -1,6 +1,6 @@
 """Sockets that bound what a peer can make the server hold, and the pool that bounds their number.
 
-Above is the `websockets` library, which reads frames; below is `Connection`, which knows what they mean.
+Above is the `websockets` library, which reads frames; below is `ConnectionHandler`, which knows what they mean.
 Everything here belongs to the emulator's event loop.
 """
 
@@ -19,7 +19,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 CLOSE_TIMEOUT = 2.0
 """Seconds that a client has to answer when its socket is closed."""
 
-MAX_BYTES_BEFORE_ADMISSION = 128 * 1024
+MAX_BYTES_BEFORE_AUTHENTICATION = 128 * 1024
 """What a client may send before it is authenticated, its HTTP request included."""
 
 MAX_FRAGMENTS = 4096
@@ -48,10 +48,10 @@ class Socket(ServerConnection):
         super().__init__(*arguments, **settings)
         self._pool = pool
         self._limits = limits
-        self._admitted = False
+        self._authenticated = False
         self._received = 0
         self._fragments = 0
-        self._last_heard = self.loop.time()
+        self._last_received = self.loop.time()
         self._keepalive: asyncio.TimerHandle | None = None
         self._closing: asyncio.TimerHandle | None = None
 
@@ -60,10 +60,10 @@ class Socket(ServerConnection):
         """Whether what is written may still arrive."""
         return self.protocol.state is State.OPEN and not self.transport.is_closing()
 
-    def admit(self) -> None:
+    def mark_authenticated(self) -> None:
         """Lift the restrictions on clients that have not authenticated."""
-        self._admitted = True
-        self._pool.admit(self)
+        self._authenticated = True
+        self._pool.mark_authenticated(self)
 
     def write(self, frames: list[str]) -> None:
         """Send frames in one write, unless too many earlier ones are still unread."""
@@ -92,7 +92,7 @@ class Socket(ServerConnection):
         interval, timeout = self._limits.ping_interval, self._limits.ping_timeout
         if interval is None or self.transport.is_closing():
             return
-        silent = self.loop.time() - self._last_heard
+        silent = self.loop.time() - self._last_received
         if silent >= interval + timeout:
             self.drop("it did not answer a ping")
             return
@@ -115,9 +115,9 @@ class Socket(ServerConnection):
 
     def data_received(self, data: bytes) -> None:
         """Receive bytes within the limits; an HTTP method that the library drops silently gets a response."""
-        self._last_heard = self.loop.time()
+        self._last_received = self.loop.time()
         self._received += len(data)
-        if not self._admitted and self._received > MAX_BYTES_BEFORE_ADMISSION:
+        if not self._authenticated and self._received > MAX_BYTES_BEFORE_AUTHENTICATION:
             self.drop("it sent too much before it was authenticated")
         elif self.protocol.state is State.CONNECTING and data.startswith(_OTHER_METHODS):
             self.transport.write(_NOT_FOUND)
@@ -167,18 +167,18 @@ class SocketPool:
     def __init__(self, connections: int) -> None:
         self._connections = connections
         self._waiting: dict[Socket, None] = {}
-        self._admitted: set[Socket] = set()
+        self._authenticated: set[Socket] = set()
         self._closed = False
 
     @property
     def is_full(self) -> bool:
         """Whether no further client can be admitted."""
-        return len(self._admitted) >= self._connections
+        return len(self._authenticated) >= self._connections
 
     @property
     def sockets(self) -> list[Socket]:
         """All that are open."""
-        return [*self._waiting, *self._admitted]
+        return [*self._waiting, *self._authenticated]
 
     def close(self) -> None:
         """Close all sockets at once, and those that are still to come."""
@@ -191,21 +191,21 @@ class SocketPool:
         self._waiting[socket] = None
         if self._closed:
             socket.transport.abort()
-        elif len(self._waiting) > max(SPARE_SOCKETS, self._connections - len(self._admitted)):
+        elif len(self._waiting) > max(SPARE_SOCKETS, self._connections - len(self._authenticated)):
             oldest = next(iter(self._waiting))
             del self._waiting[oldest]
             oldest.drop("there are too many connections, and it has waited longest to authenticate")
 
-    def admit(self, socket: Socket) -> None:
+    def mark_authenticated(self, socket: Socket) -> None:
         """Count a socket as authenticated."""
         if socket in self._waiting:  # it may be closed, and this its last message
             del self._waiting[socket]
-            self._admitted.add(socket)
+            self._authenticated.add(socket)
 
     def discard(self, socket: Socket) -> None:
         """Count a socket no longer."""
         self._waiting.pop(socket, None)
-        self._admitted.discard(socket)
+        self._authenticated.discard(socket)
 
 
 def affordable(connections: int) -> int:

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 
-from lmstudio_integrations.emulator.refusals import RefusedError
+from lmstudio_integrations.emulator.errors import WireError
 
 _OVERHEAD = 512
 """Bytes that the server needs for each upload besides its name and data."""
@@ -40,7 +40,7 @@ class Upload:
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,16}")
 
 
-class SpillFolder:
+class UploadFolder:
     """A private temporary folder for uploads that somebody wants as files; made on first use, gone with the server."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class SpillFolder:
             path = Path(self._folder.name).resolve() / name
             path.write_bytes(upload.data)
         except OSError as error:
-            raise RefusedError(f'The file "{upload.name}" cannot be written', cause=error.strerror) from error
+            raise WireError(f'The file "{upload.name}" cannot be written', cause=error.strerror) from error
         return path
 
     def remove(self) -> None:

@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from lmstudio_integrations._secrets import redact
-from lmstudio_integrations.emulator.engines.base import ModelFacts
+from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.types.config import ModelKind
 
 CACHE_VARIABLE = "LMSTUDIO_INTEGRATIONS_CACHE"
@@ -62,7 +62,7 @@ class Bundle:
     wheel_sha256: str
     wheel_bytes: int
     files: tuple[tuple[str, str], ...]
-    facts: ModelFacts
+    metadata: ModelMetadata
 
 
 BUNDLES = {
@@ -83,7 +83,7 @@ BUNDLES = {
                     "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
                 ),
             ),
-            facts=ModelFacts(
+            metadata=ModelMetadata(
                 architecture="llama",
                 params="135M",
                 size_bytes=98_362_432,
@@ -111,7 +111,7 @@ BUNDLES = {
                     "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
                 ),
             ),
-            facts=ModelFacts(
+            metadata=ModelMetadata(
                 architecture="bert",
                 params="23M",
                 size_bytes=90_868_376,

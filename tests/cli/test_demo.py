@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lmstudio_integrations.cli import _demo
-from lmstudio_integrations.cli._retrieval import DOCUMENTS, QUESTION
-from lmstudio_integrations.cli._selection import SIZE_LIMIT, Choice
+from lmstudio_integrations.cli._documents import DOCUMENTS, QUESTION
+from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 

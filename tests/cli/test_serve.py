@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations._environment import TOKEN_VARIABLES
-from lmstudio_integrations.cli import _catalog
-from lmstudio_integrations.cli._catalog import SCRIPTED_PACE, ServeOptions, build, build_catalog, load_rules
+from lmstudio_integrations.cli import _serve_config
 from lmstudio_integrations.cli._serve import announce, is_exposed, limits_of
+from lmstudio_integrations.cli._serve_config import SCRIPTED_PACE, ServeOptions, build, build_catalog, load_rules
 from lmstudio_integrations.cli._tokens import accepted_tokens
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator, Limits
@@ -61,7 +61,7 @@ def serving() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
 
 def test_the_memory_of_workers_is_given_in_mebibytes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(_catalog, "Emulator", lambda **options: asked.append(options["worker_memory"]))
+    monkeypatch.setattr(_serve_config, "Emulator", lambda **options: asked.append(options["worker_memory"]))
     build(ServeOptions(worker_memory=2000))
     build(ServeOptions())
     assert asked == [2000 * MIB, None]
@@ -162,7 +162,7 @@ def test_by_default_the_port_is_the_first_free_one_where_clients_look(
     scripted: Emulator, nobody: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = int(nobody.rpartition(":")[2])
-    monkeypatch.setattr(_catalog, "DISCOVERY_PORTS", (scripted.port, free))
+    monkeypatch.setattr(_serve_config, "DISCOVERY_PORTS", (scripted.port, free))
     with build(ServeOptions(scripted=True)) as server:
         assert server.port == free
 

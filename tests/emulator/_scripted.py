@@ -68,7 +68,7 @@ async def events_of(model: ScriptedModel, request: GenerateRequest) -> list[Engi
 
 
 @dataclass(frozen=True)
-class Answer:
+class ResponseReader:
     """The events of a prediction, seen from several sides."""
 
     events: list[EngineEvent]
@@ -90,6 +90,6 @@ class Answer:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-async def answer(rules: Rules = (), question: str | Chat = "Why?", **request: Any) -> Answer:
+async def answer(rules: Rules = (), question: str | Chat = "Why?", **request: Any) -> ResponseReader:
     """Load a model with rules and ask it."""
-    return Answer(await events_of(await load(rules), asking(question, **request)))
+    return ResponseReader(await events_of(await load(rules), asking(question, **request)))

@@ -92,7 +92,7 @@ class Relay:
         self._sockets: list[socket.socket] = [self._listener]
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
 
-    def cut(self) -> None:
+    def truncate(self) -> None:
         """Stop forwarding."""
         self._cut.set()
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.emulator.engines import _offload
-from lmstudio_integrations.emulator.engines._scripted import budget
+from lmstudio_integrations.emulator.engines import offload
+from lmstudio_integrations.emulator.engines.scripted import schema
 from tests.emulator.wire import STACK, Wire, asking, named, stack, wire
 
 PATIENCE = 50.0
@@ -17,7 +17,7 @@ MOST_GROWTH = 1 << 30
 """Bytes by which the whole test process, server and attacker, may grow."""
 
 LONG = "word " * 700_000
-TOO_LONG = "w" * (_offload.LONGEST_PROMPT + 1)
+TOO_LONG = "w" * (offload.LONGEST_PROMPT + 1)
 RULES = ({"when": {"last": "(a+)+$"}, "then": [{"text": "never"}]},)
 
 
@@ -62,11 +62,7 @@ SCHEMAS: dict[str, tuple[Any, str]] = {
     "a long pattern": (string(pattern="a" * 1001), "more than 1000 characters"),
     "a long string": (string(minLength=10**9), "1000000000 characters"),
     "many long strings": (nested(1, 1000) | {"items": string(minLength=100_000)}, "5000000 characters"),
-    "different long strings": (
-        {"type": "array", "items": string(minLength=50_000), "minItems": 500, "uniqueItems": True},
-        "5000000 characters",
-    ),
-    "references that double": (doubled(30), "more than 100000 parts"),
+    "references that double": (doubled(20), "more than 100000 parts"),
     "a reference to itself": ({"$ref": "#"}, "contains itself"),
     "a long chain of references": (
         {"$ref": "#/$defs/a0", "$defs": {f"a{at}": {"$ref": f"#/$defs/a{at + 1}"} for at in range(5000)}},
@@ -74,18 +70,10 @@ SCHEMAS: dict[str, tuple[Any, str]] = {
     ),
     "arrays of arrays": (nested(10, 1000), "5000000 characters"),
     "objects in objects": (deep(70), "nested more than 60 levels"),
-    "many values": ({"enum": list(range(budget.MOST_PARTS + 1))}, "more than 100000 parts"),
-    "values that must be in two lists": (
-        {"allOf": [{"enum": list(range(2000))}, {"enum": list(range(2000, 4000))}]},
-        "more than 1000000 pairs",
-    ),
+    "many values": ({"enum": list(range(schema.MAX_PARTS + 1))}, "more than 100000 parts"),
     "many merges": (
-        {"allOf": [{"properties": {f"{one}.{two}": {} for two in range(50)}} for one in range(1000)]},
+        {"allOf": [{f"{one}.{two}": {} for two in range(50)} for one in range(1000)]},
         "more than 100000 parts",
-    ),
-    "large factors": (
-        {"allOf": [{"type": "integer", "multipleOf": 10**4000 + at} for at in range(2)]},
-        "too large to be met together",
     ),
 }
 
@@ -172,7 +160,7 @@ def test_what_lies_too_deep_is_not_needed_where_another_branch_does(server: Emul
 
 
 def test_a_schema_that_takes_long_is_given_up(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "MOST_SECONDS", 0.0)
+    monkeypatch.setattr(schema, "MAX_SECONDS", 0.0)
     end = attack(server, asking("chat", fields={"structured": {"type": "json", "jsonSchema": doubled(3)}}))
     assert "takes more than 0 s" in end["error"]["title"]
 
@@ -183,7 +171,7 @@ def tools(schema: dict[str, Any], count: int = 1) -> dict[str, Any]:
 
 
 def test_the_parameters_of_a_tool_are_bounded_as_well(server: Emulator) -> None:
-    end = attack(server, asking("chat", fields=tools(doubled(30))))
+    end = attack(server, asking("chat", fields=tools(doubled(20))))
     assert "more than 100000 parts" in end["error"]["title"]
 
 
@@ -212,7 +200,7 @@ def test_the_prefixes_of_a_template_cannot_fill_the_memory(server: Emulator, end
             "predictionConfigStack": stack({"promptTemplate": template}),
         }
         end = call(server, "llm", endpoint, settings | history)
-    assert end["error"]["title"] == f"The prompt is longer than {_offload.LONGEST_PROMPT} characters"
+    assert end["error"]["title"] == f"The prompt is longer than {offload.LONGEST_PROMPT} characters"
 
 
 @pytest.mark.parametrize(
@@ -251,7 +239,7 @@ def test_a_long_text_holds_nobody(server: Emulator) -> None:
 @pytest.mark.parametrize("endpoint", TEXTS)
 def test_a_text_beyond_the_bound_is_refused(server: Emulator, endpoint: str) -> None:
     end = text_call(server, endpoint, TOO_LONG)
-    assert end["error"]["title"] == f"The text is longer than {_offload.LONGEST_PROMPT} characters"
+    assert end["error"]["title"] == f"The text is longer than {offload.LONGEST_PROMPT} characters"
 
 
 def test_a_long_raw_prompt_is_refused(server: Emulator) -> None:

@@ -24,8 +24,16 @@ from lmstudio_integrations.emulator.catalog import (
     preset,
     scan,
 )
-from lmstudio_integrations.emulator.engines._scripted.rules import Break, Error, Reasoning, Text, ToolCall, Wait, When
-from lmstudio_integrations.emulator.engines.base import ModelFacts
+from lmstudio_integrations.emulator.engines.base import ModelMetadata
+from lmstudio_integrations.emulator.engines.scripted.rules import (
+    Error,
+    InjectFault,
+    Reasoning,
+    Text,
+    ToolCall,
+    Wait,
+    When,
+)
 from lmstudio_integrations.errors import LMStudioValueError
 from tests.emulator.test_llama_cpp_gguf import gguf
 from tests.emulator.wire import STACK, wire
@@ -258,12 +266,12 @@ def test_a_name_is_a_key_before_it_is_an_alias_or_a_path() -> None:
 
 
 def test_what_an_entry_says_goes_before_what_its_weights_say() -> None:
-    facts = ModelFacts(architecture="llama", params="1B", size_bytes=7, quantization=("Q4_1", 4), vision=True)
-    info = describe(ModelEntry(key="a", params="2B", size_bytes=0, vision=False), facts)
+    metadata = ModelMetadata(architecture="llama", params="1B", size_bytes=7, quantization=("Q4_1", 4), vision=True)
+    info = describe(ModelEntry(key="a", params="2B", size_bytes=0, vision=False), metadata)
     assert (info["paramsString"], info["sizeBytes"], info["architecture"]) == ("2B", 0, "llama")
     assert (info["vision"], info["trainedForToolUse"]) == (False, False)
     assert info["quantization"] == {"name": "Q4_1", "bits": 4}
-    assert "paramsString" not in describe(ModelEntry(key="a"), ModelFacts())
+    assert "paramsString" not in describe(ModelEntry(key="a"), ModelMetadata())
 
 
 def test_kinds_are_guessed_from_names() -> None:
@@ -303,4 +311,6 @@ def test_the_documentation_names_every_field_condition_and_step() -> None:
     )
     assert fields == {field.alias or name for name, field in ModelEntry.model_fields.items()}
     assert conditions == set(When.model_fields)
-    assert steps == {name for step in (Text, Reasoning, ToolCall, Error, Break, Wait) for name in step.model_fields}
+    assert steps == {
+        name for step in (Text, Reasoning, ToolCall, Error, InjectFault, Wait) for name in step.model_fields
+    }

@@ -12,9 +12,8 @@ import pytest
 
 from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry, Preset, downloads, retrieval
 from lmstudio_integrations.emulator.downloads import CHUNK, OnBytes, copy
-from lmstudio_integrations.emulator.engines import scripted
-from lmstudio_integrations.emulator.engines.base import EngineEvent, ModelFacts
-from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
+from lmstudio_integrations.emulator.engines.base import EngineEvent, ModelMetadata
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel, engine
 from lmstudio_integrations.emulator.weights import WeightsError
 from lmstudio_integrations.types.results import ToolCallArguments, ToolCallName, ToolCallStart
 from tests.emulator.wire import STACK, TIMEOUT, Wire, asking, named, stack, wire
@@ -111,14 +110,14 @@ def test_downloaded_models_are_listed_with_every_required_field(server: Emulator
 
 
 def test_reading_headers_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    reading, go_on, facts = threading.Event(), threading.Event(), ScriptedEngine.facts
+    reading, go_on, metadata = threading.Event(), threading.Event(), ScriptedEngine.metadata
 
-    def slow(*arguments: Any) -> ModelFacts:
+    def slow(*arguments: Any) -> ModelMetadata:
         reading.set()
         assert go_on.wait(TIMEOUT)
-        return facts(*arguments)
+        return metadata(*arguments)
 
-    monkeypatch.setattr(ScriptedEngine, "facts", slow)
+    monkeypatch.setattr(ScriptedEngine, "metadata", slow)
     with Emulator(["a", "b"]) as server, wire(server, "system") as slowed, wire(server) as other:
         slowed.say({"type": "rpcCall", "endpoint": "listDownloadedModels", "callId": 1})
         assert reading.wait(TIMEOUT)
@@ -456,12 +455,12 @@ def test_what_cannot_be_shown_is_refused(me: Wire, identifier: str, file_type: s
 @proves("S-FILES-PARSE")
 def test_a_document_becomes_text(files: Wire) -> None:
     identifier = upload(files, "a.md", encoded("\ufeff# Title"))["identifier"]
-    library = files.result("getDocumentParsingLibrary", {"fileIdentifier": identifier})
-    packets = files.stream("parseDocument", {"fileIdentifier": identifier, "parseOpts": {"parserId": library}})
+    registry = files.result("getDocumentParsingLibrary", {"fileIdentifier": identifier})
+    packets = files.stream("parseDocument", {"fileIdentifier": identifier, "parseOpts": {"parserId": registry}})
     assert packets == [
-        {"type": "parserLoaded", "parser": library},
+        {"type": "parserLoaded", "parser": registry},
         {"type": "progress", "progress": 1},
-        {"type": "result", "content": "# Title", "parser": library},
+        {"type": "result", "content": "# Title", "parser": registry},
     ]
 
 
@@ -540,7 +539,7 @@ class Held(ScriptedModel):
 
 
 def test_a_search_hears_a_stop_between_two_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scripted, "ScriptedModel", Held)
+    monkeypatch.setattr(engine, "ScriptedModel", Held)
     with Emulator([VECTORS], load=["vectors"]) as other, wire(other, "files") as files:
         identifier = upload(files, "a.txt", encoded("word " * 20_000))["identifier"]
         asked = {"query": "x", "fileIdentifiers": [identifier], "config": {"fields": []}}
@@ -770,9 +769,9 @@ def test_a_download_that_is_cancelled_leaves_nothing(tmp_path: Path, monkeypatch
     copies.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(copies))
 
-    def halting(source: Path, target: Path, tell: OnBytes, stop: threading.Event) -> None:
+    def halting(source: Path, target: Path, report: OnBytes, stop: threading.Event) -> None:
         def tell_and_halt(done: int, total: int) -> None:
-            tell(done, total)
+            report(done, total)
             assert stop.wait(TIMEOUT)
 
         copy(source, target, tell_and_halt, stop)
@@ -791,11 +790,11 @@ def test_a_copy_stops_when_it_is_told_to(tmp_path: Path) -> None:
     source, told, stop = tmp_path / "a", list[int](), threading.Event()
     source.write_bytes(bytes(3 * CHUNK))
 
-    def tell(done: int, _total: int) -> None:
+    def report(done: int, _total: int) -> None:
         told.append(done)
         stop.set()
 
-    copy(source, tmp_path / "b", tell, stop)
+    copy(source, tmp_path / "b", report, stop)
     assert told == [CHUNK]
 
 

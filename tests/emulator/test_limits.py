@@ -344,7 +344,7 @@ def test_a_client_behind_a_dead_line_is_dropped_with_all_it_holds(caplog: pytest
         files.result("uploadFileBase64", {"name": "a", "contentBase64": "AAAA"})
         me.open("predict", asking(MODEL, "Wait"))
         server.wait_for(lambda: len(server.predictions) == 1 and server.predictions[0].fragments == 1)
-        relay.cut()
+        relay.truncate()
         server.wait_for(lambda: len(server.connections) == 1, timeout=10)
         server.wait_for(lambda: server.predictions[0].stop_reason == "disconnected")
         assert still_serves(other)
@@ -360,7 +360,7 @@ def test_a_dead_line_is_found_in_the_middle_of_a_long_answer() -> None:
         Relay(server) as relay,
         through(relay, "llm") as me,
     ):
-        relay.cut()
+        relay.truncate()
         me.open("predict", asking(MODEL))
         server.wait_for(lambda: len(server.connections) == 1, timeout=10)
         assert still_serves(other)
@@ -409,7 +409,7 @@ def test_a_socket_that_is_gone_already_takes_no_connection() -> None:
     gone = cast("sockets.Socket", object())
     pool.add(gone)
     pool.discard(gone)
-    pool.admit(gone)  # its credentials were still in the queue of messages
+    pool.mark_authenticated(gone)  # its credentials were still in the queue of messages
     assert not pool.is_full
 
 

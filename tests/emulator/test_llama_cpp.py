@@ -9,13 +9,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from lmstudio_integrations.emulator.engines.base import (
-    EngineError,
-    EngineEvent,
-    Finished,
-    GenerateRequest,
-    Image,
-)
+from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished, GenerateRequest, Image
+from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppModel
 from lmstudio_integrations.types.chat import Chat, ChatHistory
 from lmstudio_integrations.types.files import FileHandle

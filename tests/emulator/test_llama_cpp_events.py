@@ -7,21 +7,20 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.engines._events import (
-    Answer,
+from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished
+from lmstudio_integrations.emulator.engines.llama_cpp.responses import (
+    Delta,
     ForcedCall,
     NativeCalls,
-    Piece,
     PlainText,
-    ThinkingText,
-    call_head,
+    ReasoningText,
+    ResponseReader,
     parse_object,
     read_chat,
     read_completion,
     reasoning_tags,
-    text_reader,
+    text_parser,
 )
-from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -66,7 +65,7 @@ PARTED = [
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 100])
 def test_thoughts_are_told_apart_however_the_text_is_cut(size: int) -> None:
     texts = [THOUGHT[at : at + size] for at in range(0, len(THOUGHT), size)]
-    events = feed_all(ThinkingText("<think>", "</think>"), texts)
+    events = feed_all(ReasoningText("<think>", "</think>"), texts)
     assert kinds_of(events) == PARTED
     fragments = [event for event in events if isinstance(event, LlmPredictionFragment)]
     assert sum(fragment.tokens_count for fragment in fragments) == len(texts)
@@ -74,11 +73,11 @@ def test_thoughts_are_told_apart_however_the_text_is_cut(size: int) -> None:
 
 
 def test_the_start_of_a_tag_that_never_comes_is_text() -> None:
-    assert kinds_of(feed_all(ThinkingText("<think>", "</think>"), ["a <thi", "n", " <"])) == [("none", "a <thin <")]
+    assert kinds_of(feed_all(ReasoningText("<think>", "</think>"), ["a <thi", "n", " <"])) == [("none", "a <thin <")]
 
 
 def test_tokens_with_probabilities_stay_with_their_text() -> None:
-    reader = ThinkingText("<think>", "</think>")
+    reader = ReasoningText("<think>", "</think>")
     first = list(reader.feed(LlmPredictionFragment("<th", tokens=[{"id": 1}])))
     second = list(reader.feed(LlmPredictionFragment("ink>x", tokens=[{"id": 2}])))
     assert first == []
@@ -91,18 +90,18 @@ def test_settings_choose_how_thoughts_are_told_apart() -> None:
     assert reasoning_tags(LlmPredictionConfig(reasoning_parsing=other)) == ("[[", "]]")
     assert reasoning_tags(LlmPredictionConfig()) == ("<think>", "</think>")
     assert reasoning_tags(LlmPredictionConfig(reasoning_parsing={"enabled": False})) is None
-    assert isinstance(text_reader(LlmPredictionConfig(reasoning_parsing={"enabled": False})), PlainText)
-    assert isinstance(text_reader(LlmPredictionConfig()), ThinkingText)
+    assert isinstance(text_parser(LlmPredictionConfig(reasoning_parsing={"enabled": False})), PlainText)
+    assert isinstance(text_parser(LlmPredictionConfig()), ReasoningText)
 
 
 def test_thoughts_that_the_engine_has_parted_get_their_tags_back() -> None:
-    answer = Answer(PlainText(), 5)
+    answer = ResponseReader(PlainText(), 5)
     pieces = [
         read_chat(chat_chunk(reasoning_content="hm")),
         read_chat(chat_chunk(content="Yes")),
-        Piece(end=END),
+        Delta(end=END),
     ]
-    events = [event for piece in pieces for event in answer.take(piece)]
+    events = [event for piece in pieces for event in answer.read(piece)]
     assert kinds_of(events) == [
         ("reasoningStartTag", "<think>"),
         ("reasoning", "hm"),
@@ -144,10 +143,13 @@ def test_a_call_of_no_text_at_all_fails_exactly_once() -> None:
     assert [type(event) for event in events] == [ToolCallStart, ToolCallFailed]
 
 
-def test_the_head_of_a_call_waits_for_its_arguments() -> None:
-    assert call_head('{"name": "a", "arguments": ') is None
-    assert call_head('{"name": "a", "arguments": {') == ("a", 27)
-    assert call_head('{"other": 1') is None
+def test_the_name_of_a_call_waits_for_its_arguments() -> None:
+    call = ForcedCall()
+    (start,) = call.feed(LlmPredictionFragment('{"name": "a", "arguments": '))
+    assert isinstance(start, ToolCallStart)
+    assert list(call.feed(LlmPredictionFragment("{"))) == [ToolCallName("a"), ToolCallArguments("{")]
+    for text in ('{"other": 1', '{"name": "\\x", "arguments": 1'):
+        assert not any(isinstance(event, ToolCallName) for event in feed_all(ForcedCall(), [text]))
 
 
 def test_native_calls_come_one_after_the_other() -> None:
@@ -171,9 +173,9 @@ def test_native_calls_come_one_after_the_other() -> None:
 
 
 def test_a_native_call_goes_through_an_answer() -> None:
-    answer = Answer(PlainText(), 5)
+    answer = ResponseReader(PlainText(), 5)
     call = {"index": 0, "id": "x1", "function": {"name": "add", "arguments": "{}"}}
-    events = [*answer.take(read_chat(chat_chunk(tool_calls=[call]))), *answer.take(Piece(end=END))]
+    events = [*answer.read(read_chat(chat_chunk(tool_calls=[call]))), *answer.read(Delta(end=END))]
     names = [type(event).__name__ for event in events]
     assert names == ["PromptProgress", "ToolCallStart", "ToolCallName", "ToolCallArguments", "ToolCallEnd", "Finished"]
 
@@ -190,8 +192,8 @@ def test_a_native_call_goes_through_an_answer() -> None:
     ],
 )
 def test_each_end_has_its_reason(end: dict[str, Any], reason: str, stop: str | None) -> None:
-    answer = Answer(PlainText(), 5, max_tokens=9, call_stops=["CALL"])
-    last = list(answer.take(Piece(end=end)))[-1]
+    answer = ResponseReader(PlainText(), 5, max_tokens=9, call_stops=["CALL"])
+    last = list(answer.read(Delta(end=end)))[-1]
     assert last == Finished(reason, 5, end.get("tokens_predicted", 0), stop)
 
 
@@ -200,37 +202,37 @@ def timed(chunk: dict[str, Any], tokens: int) -> dict[str, Any]:
 
 
 def test_the_engine_says_how_many_tokens_a_piece_took_and_how_fast_they_came() -> None:
-    answer = Answer(PlainText(), 5)
+    answer = ResponseReader(PlainText(), 5)
     chunks = [timed(chat_chunk(content=text), tokens) for text, tokens in (("鷲", 3), ("鶴", 6), ("a", 7))]
-    fragments = [event for chunk in chunks for event in answer.take(read_chat(chunk))][1:]
+    fragments = [event for chunk in chunks for event in answer.read(read_chat(chunk))][1:]
     assert [fragment.tokens_count for fragment in fragments if isinstance(fragment, LlmPredictionFragment)] == [3, 3, 1]
     for tokens, stats in ((7, {"tokensPerSecond": 7.5}), (1, {})):
         end = timed({"content": "", "stop": True, "tokens_predicted": tokens}, tokens)
-        finished = list(Answer(PlainText(), 5).take(read_completion(end)))[-1]
+        finished = list(ResponseReader(PlainText(), 5).read(read_completion(end)))[-1]
         assert isinstance(finished, Finished)
         assert finished.stats == stats
 
 
 def test_a_limit_without_a_wish_is_the_windows() -> None:
-    end = list(Answer(PlainText(), 5).take(Piece(end={"stop_type": "limit", "tokens_predicted": 9})))[-1]
+    end = list(ResponseReader(PlainText(), 5).read(Delta(end={"stop_type": "limit", "tokens_predicted": 9})))[-1]
     assert isinstance(end, Finished)
     assert end.stop_reason == "contextLengthReached"
 
 
 def test_progress_is_complete_even_if_the_engine_leaves_steps_out() -> None:
-    answer = Answer(PlainText(), 10)
+    answer = ResponseReader(PlainText(), 10)
     events: list[EngineEvent] = [answer.begin()]
     for state in ({"total": 10, "cache": 4, "processed": 4}, {"total": 10, "cache": 4, "processed": 8}):
-        events += answer.take(Piece(progress=state))
-    events += answer.take(Piece(text="a"))
-    events += answer.take(Piece(text="b"))
+        events += answer.read(Delta(progress=state))
+    events += answer.read(Delta(text="a"))
+    events += answer.read(Delta(text="b"))
     values = [event.progress for event in events if isinstance(event, PromptProgress)]
     assert values == [0, 0.8, 1]
     assert kinds_of(events) == [("none", "ab")]
 
 
 def test_a_prompt_of_nothing_is_read_at_once() -> None:
-    assert Answer(PlainText(), 0).begin().progress == 1
+    assert ResponseReader(PlainText(), 0).begin().progress == 1
 
 
 def test_chunks_of_both_kinds_bring_the_same_probabilities() -> None:
@@ -243,9 +245,9 @@ def test_chunks_of_both_kinds_bring_the_same_probabilities() -> None:
 
 
 def test_chunks_without_content_bring_nothing() -> None:
-    assert read_chat({"choices": [], "usage": {}}) == Piece()
-    assert read_chat(chat_chunk(role="assistant", content=None)) == Piece()
-    assert read_completion({"content": "", "stop": False}) == Piece()
+    assert read_chat({"choices": [], "usage": {}}) == Delta()
+    assert read_chat(chat_chunk(role="assistant", content=None)) == Delta()
+    assert read_completion({"content": "", "stop": False}) == Delta()
 
 
 def test_only_objects_are_arguments() -> None:

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import weights
-from lmstudio_integrations.emulator.engines import _loading, _minilm
-from lmstudio_integrations.emulator.engines._gguf import (
+from lmstudio_integrations.emulator.engines.base import LoadRequest
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, load_parameters, minilm
+from lmstudio_integrations.emulator.engines.llama_cpp.gguf import (
     GgufError,
     GgufHeader,
-    people_number,
+    format_parameter_count,
     read_header,
-    to_facts,
+    to_metadata,
 )
-from lmstudio_integrations.emulator.engines.base import EngineError, LoadRequest
-from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 
 METADATA: dict[str, Any] = {
@@ -77,20 +77,20 @@ def test_a_header_says_what_a_listing_needs(tmp_path: Path) -> None:
     assert header.parameters == 96_000
     assert "tokenizer.ggml.tokens" not in header.metadata
     assert header.metadata["tokenizer.ggml.add_bos_token"] is True
-    facts = LlamaCppEngine(threads=1).facts(str(path), "llm")
-    assert facts.architecture == "llama"
-    assert facts.quantization == ("Q4_K_M", 4)
-    assert facts.max_context_length == 8192
-    assert facts.embedding_length == 64
-    assert facts.size_bytes == path.stat().st_size
-    assert facts.tools
-    assert not facts.vision
+    metadata = LlamaCppEngine(threads=1).metadata(str(path), "llm")
+    assert metadata.architecture == "llama"
+    assert metadata.quantization == ("Q4_K_M", 4)
+    assert metadata.max_context_length == 8192
+    assert metadata.embedding_length == 64
+    assert metadata.size_bytes == path.stat().st_size
+    assert metadata.tools
+    assert not metadata.vision
 
 
 def test_a_projector_beside_a_model_gives_it_eyes(tmp_path: Path) -> None:
     path = write(tmp_path / "m.gguf", gguf(METADATA, TENSORS))
     projector = write(tmp_path / "mmproj-model.gguf", b"")
-    assert LlamaCppEngine(threads=1).facts(str(path), "llm").vision
+    assert LlamaCppEngine(threads=1).metadata(str(path), "llm").vision
     assert parameters(path).projector == str(projector)
     given = parameters(path, options={"projector": "/elsewhere.gguf"})
     assert given.projector == "/elsewhere.gguf"
@@ -134,8 +134,8 @@ def test_what_is_no_gguf_is_named_as_such(tmp_path: Path, data: bytes, words: st
 def test_a_text_in_place_of_a_number_is_passed_over(tmp_path: Path) -> None:
     metadata = METADATA | {"llama.context_length": "long", "general.file_type": "x"}
     path = write(tmp_path / "m.gguf", gguf(metadata, TENSORS))
-    facts = LlamaCppEngine(threads=1).facts(str(path), "llm")
-    assert (facts.max_context_length, facts.quantization) == (4096, None)
+    found = LlamaCppEngine(threads=1).metadata(str(path), "llm")
+    assert (found.max_context_length, found.quantization) == (4096, None)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="has no FIFOs")
@@ -145,7 +145,7 @@ def test_what_is_no_regular_file_is_never_waited_for(tmp_path: Path) -> None:
     with pytest.raises(GgufError, match="is not a regular file"):
         read_header(tmp_path / "fifo.gguf")
     path = write(tmp_path / "m.gguf", gguf(METADATA, TENSORS))
-    assert not LlamaCppEngine(threads=1).facts(str(path), "llm").vision
+    assert not LlamaCppEngine(threads=1).metadata(str(path), "llm").vision
 
 
 @pytest.mark.parametrize("name", ["missing.gguf", "", None, "."])
@@ -154,16 +154,16 @@ def test_weights_that_are_not_there_are_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(EngineError, match="Failed to load model") as caught:
-        LlamaCppEngine(threads=1).facts(name, "llm")
+        LlamaCppEngine(threads=1).metadata(name, "llm")
     assert caught.value.cause
     assert caught.value.suggestion
 
 
 def test_quantizations_have_their_bits() -> None:
     header = GgufHeader({"general.file_type": 32}, 1, 0)
-    assert to_facts(header, 1, vision=False).quantization == ("BF16", 16)
-    assert to_facts(GgufHeader({"general.file_type": 4711}, 1, 0), 1, vision=False).quantization is None
-    assert to_facts(GgufHeader({}, 1, 0), 1, vision=True).architecture == "unknown"
+    assert to_metadata(header, 1, vision=False).quantization == ("BF16", 16)
+    assert to_metadata(GgufHeader({"general.file_type": 4711}, 1, 0), 1, vision=False).quantization is None
+    assert to_metadata(GgufHeader({}, 1, 0), 1, vision=True).architecture == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_quantizations_have_their_bits() -> None:
     ],
 )
 def test_parameters_are_written_as_people_do(parameters: int, words: str) -> None:
-    assert people_number(parameters) == words
+    assert format_parameter_count(parameters) == words
 
 
 @pytest.mark.parametrize("name", list(weights.BUNDLES))
@@ -187,10 +187,10 @@ def test_the_known_facts_of_bundled_weights_are_those_of_the_files(name: str, tm
     path = first
     if first.suffix != ".gguf":
         path = tmp_path / "converted.gguf"
-        _minilm.convert(first, others[0], path)
-    found = to_facts(read_header(path), first.stat().st_size, vision=False)
-    assert found == LlamaCppEngine(threads=1).facts(name, bundle.kind)
-    assert _loading.is_embedding(read_header(path)) == (bundle.kind == "embedding")
+        minilm.convert(first, others[0], path)
+    found = to_metadata(read_header(path), first.stat().st_size, vision=False)
+    assert found == LlamaCppEngine(threads=1).metadata(name, bundle.kind)
+    assert load_parameters.is_embedding(read_header(path)) == (bundle.kind == "embedding")
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_the_known_facts_of_bundled_weights_are_those_of_the_files(name: str, tm
     ],
 )
 def test_each_tensor_gets_llama_cpps_name(name: str, expected: str) -> None:
-    assert _minilm.tensor_name(name) == expected
+    assert minilm.tensor_name(name) == expected
 
 
 @pytest.mark.parametrize(
@@ -215,12 +215,14 @@ def test_each_tensor_gets_llama_cpps_name(name: str, expected: str) -> None:
     [("[CLS]", ("[CLS]", 3)), ("[unused7]", ("[unused7]", 5)), ("##ing", ("ing", 1)), ("run", ("\u2581run", 1))],
 )
 def test_each_word_piece_gets_llama_cpps_spelling(word: str, expected: tuple[str, int]) -> None:
-    assert _minilm.piece(word) == expected
+    assert minilm.vocabulary_entry(word) == expected
 
 
 def parameters(path: Path, **changes: Any) -> Any:
     settings: dict[str, Any] = {"key": "m", "kind": "llm", "context_length": 1024, "slots": 2}
-    return _loading.parameters_of(LoadRequest(**(settings | changes)), path, read_header(path), threads=3, memory=5)
+    return load_parameters.parameters_of(
+        LoadRequest(**(settings | changes)), path, read_header(path), threads=3, memory=5
+    )
 
 
 def test_load_settings_reach_the_worker(tmp_path: Path) -> None:
@@ -243,7 +245,7 @@ def test_load_settings_reach_the_worker(tmp_path: Path) -> None:
     assert told.rope_frequency == (5000.0, 0.0)
     assert told.cache_types == ("q8_0", "f16")
     assert told.chat_template == "T"
-    assert _loading.seed_of(LoadRequest("m", "llm", fields=config.to_fields())) == 5
+    assert load_parameters.seed_of(LoadRequest("m", "llm", fields=config.to_fields())) == 5
 
 
 @pytest.mark.parametrize(("ratio", "layers"), [("max", None), ("off", 0), (1, 4), (None, None)])
@@ -285,9 +287,9 @@ def test_a_draft_model_is_refused_at_load(tmp_path: Path, settings: dict[str, An
 
 def test_one_core_stays_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-    assert _loading.spare_threads() == 3
+    assert load_parameters.spare_threads() == 3
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
-    assert _loading.spare_threads() == 1
+    assert load_parameters.spare_threads() == 1
     monkeypatch.delattr("os.sched_getaffinity")
     monkeypatch.setattr("os.cpu_count", lambda: None)
-    assert _loading.spare_threads() == 1
+    assert load_parameters.spare_threads() == 1

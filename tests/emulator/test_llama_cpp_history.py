@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.engines import _history, _window
-from lmstudio_integrations.emulator.engines.base import EngineError, Image
+from lmstudio_integrations.emulator.engines.base import Image
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.llama_cpp import context_window
+from lmstudio_integrations.emulator.engines.llama_cpp import messages as converter
 from lmstudio_integrations.types.chat import Chat, ChatHistory
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.tools import Tool, ToolCallRequest, ToolCallResultPart
@@ -27,7 +29,7 @@ def conversation() -> ChatHistory:
 
 
 def test_calls_go_to_a_template_that_knows_them() -> None:
-    messages = _history.to_messages(conversation(), native_tools=True)
+    messages = converter.to_messages(conversation(), native_tools=True)
     assert [message["role"] for message in messages] == [
         *("system", "user", "assistant", "tool", "assistant", "tool", "tool", "user")
     ]
@@ -39,7 +41,7 @@ def test_calls_go_to_a_template_that_knows_them() -> None:
 
 
 def test_calls_become_text_for_a_template_that_does_not() -> None:
-    messages = _history.to_messages(conversation(), native_tools=False)
+    messages = converter.to_messages(conversation(), native_tools=False)
     assert messages == [
         {"role": "system", "content": "Be terse."},
         {"role": "user", "content": "1+2?"},
@@ -65,7 +67,7 @@ def test_neighbours_of_one_role_become_one_message() -> None:
             ]
         }
     )
-    assert _history.to_messages(history, native_tools=False) == [
+    assert converter.to_messages(history, native_tools=False) == [
         {"role": "system", "content": "a\n\nb"},
         {"role": "user", "content": "c\n\nd"},
     ]
@@ -74,7 +76,7 @@ def test_neighbours_of_one_role_become_one_message() -> None:
 def test_neighbours_keep_their_calls() -> None:
     part = {"type": "toolCallRequest", "toolCallRequest": {"type": "function", "name": "add"}}
     history = ChatHistory.from_dict({"messages": [{"role": "assistant", "content": [part]}] * 2})
-    (message,) = _history.to_messages(history, native_tools=True)
+    (message,) = converter.to_messages(history, native_tools=True)
     assert len(message["tool_calls"]) == 2
 
 
@@ -90,7 +92,7 @@ def test_neighbours_keep_their_calls() -> None:
 def test_a_picture_travels_inside_its_message(data: bytes, media: str) -> None:
     chat = Chat("Look.")
     chat.add_user_message("What?", images=[CAT])
-    messages = _history.to_messages(chat.to_history(), native_tools=False, images={"c1": Image("cat", data)})
+    messages = converter.to_messages(chat.to_history(), native_tools=False, images={"c1": Image("cat", data)})
     url = f"data:{media};base64,{base64.b64encode(data).decode()}"
     assert messages[1]["content"] == [
         {"type": "text", "text": "What?"},
@@ -108,29 +110,31 @@ def test_neighbours_with_pictures_keep_them_in_order() -> None:
             ]
         }
     )
-    (message,) = _history.to_messages(history, native_tools=False, images={"c1": Image("cat", b"\x89PNG")})
+    (message,) = converter.to_messages(history, native_tools=False, images={"c1": Image("cat", b"\x89PNG")})
     assert [part["type"] for part in message["content"]] == ["text", "image_url", "text"]
 
 
 def test_a_picture_that_was_never_uploaded_is_refused() -> None:
     chat = Chat()
     chat.add_user_message("What?", images=[CAT])
-    with pytest.raises(EngineError, match="'cat' is not an uploaded picture"):
-        _history.to_messages(chat.to_history(), native_tools=False, images={})
+    with pytest.raises(EngineError, match="'cat' is not an uploaded image"):
+        converter.to_messages(chat.to_history(), native_tools=False, images={})
 
 
 def test_instructions_and_a_system_prompt_find_their_place() -> None:
-    with_system = _history.to_messages(conversation(), native_tools=False, system_prompt="unused", instructions="Do.")
+    with_system = converter.to_messages(conversation(), native_tools=False, system_prompt="unused", instructions="Do.")
     assert with_system[0] == {"role": "system", "content": "Be terse.\n\nDo."}
     chat = Chat()
     chat.add_user_message("Hi")
-    messages = _history.to_messages(chat.to_history(), native_tools=False, system_prompt="Be kind.", instructions="Do.")
+    messages = converter.to_messages(
+        chat.to_history(), native_tools=False, system_prompt="Be kind.", instructions="Do."
+    )
     assert [message["content"] for message in messages] == ["Be kind.\n\nDo.", "Hi"]
-    assert _history.to_messages(chat.to_history(), native_tools=False) == [{"role": "user", "content": "Hi"}]
+    assert converter.to_messages(chat.to_history(), native_tools=False) == [{"role": "user", "content": "Hi"}]
 
 
 def test_the_model_is_told_of_each_tool() -> None:
-    text = _history.instruct([TOOL])
+    text = converter.tool_instructions([TOOL])
     assert '{"name": "add", "description": "Adds"}' in text
     assert "JSON" in text
 
@@ -155,25 +159,25 @@ LONG = ("system", "user", "assistant", "tool", "assistant", "user", "assistant",
 
 
 def test_the_middle_goes_first_and_calls_go_with_their_answers() -> None:
-    choices = [numbers(choice()) for choice in _window.shortened(chat_of(*LONG).messages, keep_first=True)]
+    choices = [numbers(choice()) for choice in context_window.shortened(chat_of(*LONG).messages, keep_first=True)]
     assert choices == [[0, 1, 4, 5, 6, 7], [0, 1, 5, 6, 7], [0, 1, 6, 7], [0, 1, 7]]
 
 
 def test_the_oldest_goes_first() -> None:
-    choices = [numbers(choice()) for choice in _window.shortened(chat_of(*LONG).messages, keep_first=False)]
+    choices = [numbers(choice()) for choice in context_window.shortened(chat_of(*LONG).messages, keep_first=False)]
     assert choices == [[0, 5, 6, 7], [0, 7]]
 
 
 def test_without_a_later_question_what_is_left_begins_with_an_answer() -> None:
     messages = chat_of("user", "assistant", "tool", "assistant").messages
-    choices = [numbers(choice()) for choice in _window.shortened(messages, keep_first=False)]
+    choices = [numbers(choice()) for choice in context_window.shortened(messages, keep_first=False)]
     assert choices == [[1, 2, 3], [3]]
 
 
 def test_nothing_can_be_left_out_of_one_question() -> None:
-    assert _window.shortened(chat_of("system", "user").messages, keep_first=True) == []
-    assert _window.shortened(chat_of("user").messages, keep_first=False) == []
-    assert _window.shortened(chat_of("system").messages, keep_first=False) == []
+    assert context_window.shortened(chat_of("system", "user").messages, keep_first=True) == []
+    assert context_window.shortened(chat_of("user").messages, keep_first=False) == []
+    assert context_window.shortened(chat_of("system").messages, keep_first=False) == []
 
 
 async def ten_each(history: ChatHistory) -> int:
@@ -193,7 +197,7 @@ async def ten_each(history: ChatHistory) -> int:
     ],
 )
 async def test_as_much_as_fits_is_kept(window: int, policy: str | None, kept: list[int]) -> None:
-    history, tokens = await _window.fit(chat_of(*LONG), ten_each, window, policy)
+    history, tokens = await context_window.fit(chat_of(*LONG), ten_each, window, policy)
     assert numbers(history) == kept
     assert tokens == 10 * len(kept)
 
@@ -201,25 +205,25 @@ async def test_as_much_as_fits_is_kept(window: int, policy: str | None, kept: li
 @pytest.mark.parametrize(("window", "policy"), [(80, "stopAtLimit"), (30, "truncateMiddle"), (20, "rollingWindow")])
 async def test_what_does_not_fit_is_refused(window: int, policy: str) -> None:
     with pytest.raises(EngineError, match=f"length of only {window} tokens"):
-        await _window.fit(chat_of(*LONG), ten_each, window, policy)
+        await context_window.fit(chat_of(*LONG), ten_each, window, policy)
 
 
 def test_raw_text_is_cut_as_the_policy_says() -> None:
     tokens = list(range(100))
-    assert _window.cut(tokens, 101, "stopAtLimit") == tokens
-    assert _window.cut(tokens, 16, "truncateMiddle") == [*range(7), *range(93, 100)]
-    assert _window.cut(tokens, 16, "rollingWindow") == list(range(86, 100))
+    assert context_window.truncate(tokens, 101, "stopAtLimit") == tokens
+    assert context_window.truncate(tokens, 16, "truncateMiddle") == [*range(7), *range(93, 100)]
+    assert context_window.truncate(tokens, 16, "rollingWindow") == list(range(86, 100))
     with pytest.raises(EngineError, match="first 100 tokens"):
-        _window.cut(tokens, 100, "stopAtLimit")
+        context_window.truncate(tokens, 100, "stopAtLimit")
     with pytest.raises(EngineError, match="only 1 tokens"):
-        _window.cut(tokens, 1, "rollingWindow")
+        context_window.truncate(tokens, 1, "rollingWindow")
 
 
 def test_a_hundred_thousand_messages_are_neither_copied_nor_joined_again_and_again() -> None:
     chat = chat_of(*["user"] * 100_000)
-    (message,) = _history.to_messages(chat, native_tools=False)
+    (message,) = converter.to_messages(chat, native_tools=False)
     assert message["content"].count("\n\n") == 99_999
-    choices = _window.shortened(chat.messages, keep_first=False)
+    choices = context_window.shortened(chat.messages, keep_first=False)
     assert numbers(choices[-1]()) == [99_999]
 
 
@@ -227,7 +231,7 @@ def test_texts_and_pictures_of_neighbours_stay_in_order() -> None:
     before, after = ({"role": "user", "content": [{"type": "text", "text": text}]} for text in ("a", "z"))
     picture = {"role": "user", "content": [CAT.to_dict()]}
     history = ChatHistory.from_dict({"messages": [before, before, picture, after]})
-    (message,) = _history.to_messages(history, native_tools=False, images={"c1": Image("cat", b"\x89PNG")})
+    (message,) = converter.to_messages(history, native_tools=False, images={"c1": Image("cat", b"\x89PNG")})
     assert [part.get("text", "picture") for part in message["content"]] == ["a\n\na", "picture", "z"]
 
 
@@ -252,12 +256,12 @@ LONG_TEXT = "x" * 2_000_000
     ids=["text", "result", "call"],
 )
 def test_a_conversation_that_would_hold_the_worker_is_refused(message: dict[str, Any]) -> None:
-    assert _history.to_messages(ChatHistory.from_dict({"messages": [message] * 8}), native_tools=True)
+    assert converter.to_messages(ChatHistory.from_dict({"messages": [message] * 8}), native_tools=True)
     with pytest.raises(EngineError, match="prompt is longer than 16777216 characters"):
-        _history.to_messages(ChatHistory.from_dict({"messages": [message] * 9}), native_tools=True)
+        converter.to_messages(ChatHistory.from_dict({"messages": [message] * 9}), native_tools=True)
 
 
 def test_a_template_of_prefixes_cannot_fill_the_memory() -> None:
     messages = [{"role": "user", "content": "x"}] * 1000
     with pytest.raises(EngineError, match="prompt is longer than 16777216 characters"):
-        _history.render_manual({"beforeUser": "p" * 1_000_000}, messages)
+        converter.render_manual({"beforeUser": "p" * 1_000_000}, messages)

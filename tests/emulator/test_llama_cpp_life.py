@@ -11,13 +11,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from lmstudio_integrations.emulator.engines import worker
-from lmstudio_integrations.emulator.engines._process import Worker
-from lmstudio_integrations.emulator.engines.base import (
-    EngineError,
-    GenerateRequest,
-)
-from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, LlamaCppModel
+from lmstudio_integrations.emulator.engines.base import GenerateRequest
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, LlamaCppModel, worker
+from lmstudio_integrations.emulator.engines.llama_cpp.worker_process import Worker
 from lmstudio_integrations.emulator.weights import BUNDLES, CACHE_VARIABLE, locate
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,

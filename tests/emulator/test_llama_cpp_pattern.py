@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from lmstudio_integrations.emulator.engines._pattern import followed
+from lmstudio_integrations.emulator.engines.llama_cpp.patterns import supported_pattern
 
 
 def as_grammar_reads_it(pattern: str) -> "re.Pattern[str]":
@@ -33,7 +33,7 @@ def as_grammar_reads_it(pattern: str) -> "re.Pattern[str]":
     ],
 )
 def test_a_pattern_allows_in_json_what_it_allows_in_a_text(pattern: str, good: list[str], bad: list[str]) -> None:
-    found = followed(pattern)
+    found = supported_pattern(pattern)
     assert found is not None
     reader = as_grammar_reads_it(found)
     assert all(reader.match(json.dumps(text, ensure_ascii=False)[1:-1]) for text in good)
@@ -42,7 +42,7 @@ def test_a_pattern_allows_in_json_what_it_allows_in_a_text(pattern: str, good: l
 
 @pytest.mark.parametrize("pattern", [r"^.$", r"^\S$", r"^[^a]$", r"^\W$", r'^["\\\n!]$'])
 def test_what_json_must_escape_is_in_no_set(pattern: str) -> None:
-    reader = as_grammar_reads_it(followed(pattern) or "")
+    reader = as_grammar_reads_it(supported_pattern(pattern) or "")
     assert reader.match("!")
     assert not any(reader.match(character) for character in '"\\\n\x00')
 
@@ -52,4 +52,4 @@ def test_what_json_must_escape_is_in_no_set(pattern: str) -> None:
     ["a", "^a", "a$", r"^a\$", "^(?=a)a$", "^(?!a)b$", r"^\bx$", r"^(a)\1$", r"^\p{L}$", "^(^a$)$", '^["]$', "^[]$"],
 )
 def test_a_pattern_that_cannot_be_followed_is_none(pattern: str) -> None:
-    assert followed(pattern) is None
+    assert supported_pattern(pattern) is None

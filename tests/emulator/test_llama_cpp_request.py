@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.engines import _request
-from lmstudio_integrations.emulator.engines.base import EngineError
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.llama_cpp import constraints, request_body
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.tools import Tool
 
@@ -35,7 +35,7 @@ def test_each_setting_gets_llama_cpps_name() -> None:
         seed=9,
         reasoning_budget=64,
     )
-    assert _request.sampling(config) == {
+    assert request_body.sampling(config) == {
         "temperature": 0.3,
         "top_k": 5,
         "top_p": 0.9,
@@ -65,13 +65,13 @@ OFF: dict[str, Any] = {
 def test_what_is_switched_off_gets_a_neutral_value() -> None:
     names = ("topPSampling", "minPSampling", "repeatPenalty", "seed", "llama.presencePenalty", "reasoning.budgetTokens")
     config = from_fields(**{name: {"checked": False, "value": 0.5} for name in names})
-    assert _request.sampling(config) == OFF
+    assert request_body.sampling(config) == OFF
     config = LlmPredictionConfig(top_p_sampling=False, min_p_sampling=False, seed=False)
-    assert _request.sampling(config) == OFF
+    assert request_body.sampling(config) == OFF
 
 
 def test_what_is_zero_is_not_switched_off() -> None:
-    body = _request.sampling(LlmPredictionConfig(temperature=0, top_p_sampling=0, seed=0))
+    body = request_body.sampling(LlmPredictionConfig(temperature=0, top_p_sampling=0, seed=0))
     assert (body["temperature"], body["top_p"], body["seed"]) == (0, 0, 0)
 
 
@@ -84,7 +84,7 @@ def test_settings_without_a_field_of_their_own_count_too() -> None:
             "llm.prediction.unheardOf": 1,
         }
     )
-    assert _request.sampling(config) == OFF | {
+    assert request_body.sampling(config) == OFF | {
         "mirostat": 2,
         "mirostat_eta": 0.2,
         "mirostat_tau": 4,
@@ -95,13 +95,13 @@ def test_settings_without_a_field_of_their_own_count_too() -> None:
         "llm.prediction.llama.mirostatSampling": {"version": 0},
         "llm.prediction.llama.locallyTypicalSampling": {"checked": False, "value": 0.7},
     }
-    assert _request.sampling(LlmPredictionConfig(raw=off)) == OFF
+    assert request_body.sampling(LlmPredictionConfig(raw=off)) == OFF
 
 
 @pytest.mark.parametrize("bias", [[[1]], [1], [[1, 2, 3]]])
 def test_a_bias_that_is_none_is_refused(bias: Any) -> None:
     with pytest.raises(EngineError, match="Invalid logit bias"):
-        _request.sampling(LlmPredictionConfig(raw={"llm.prediction.llama.logitBias": bias}))
+        request_body.sampling(LlmPredictionConfig(raw={"llm.prediction.llama.logitBias": bias}))
 
 
 def test_the_defaults_of_lm_studio_become_a_request() -> None:
@@ -112,23 +112,23 @@ def test_the_defaults_of_lm_studio_become_a_request() -> None:
         logProbs={"checked": False, "value": 0},
         seed={"checked": False, "value": -1},
     )
-    assert _request.sampling(config) == OFF | {"temperature": 0.8, "top_k": 40, "repeat_penalty": 1.1}
-    assert _request.log_probs(config) is None
-    assert _request.constraint(config) == {}
-    assert _request.manual_template(config) is None
-    assert _request.stop_strings(config) == []
+    assert request_body.sampling(config) == OFF | {"temperature": 0.8, "top_k": 40, "repeat_penalty": 1.1}
+    assert request_body.candidate_count(config) is None
+    assert constraints.structured_output(config) == {}
+    assert request_body.manual_template(config) is None
+    assert request_body.stop_strings(config) == []
 
 
 def test_all_stop_strings_count() -> None:
     config = LlmPredictionConfig(
         stop_strings=["a"], tool_call_stop_strings=["b"], prompt_template={"type": "manual", "stopStrings": ["c"]}
     )
-    assert _request.stop_strings(config) == ["a", "b", "c"]
+    assert request_body.stop_strings(config) == ["a", "b", "c"]
 
 
 def test_thinking_is_the_templates_business() -> None:
-    assert _request.template_arguments(LlmPredictionConfig()) == {}
-    assert _request.template_arguments(LlmPredictionConfig(enable_thinking=False)) == {
+    assert request_body.template_arguments(LlmPredictionConfig()) == {}
+    assert request_body.template_arguments(LlmPredictionConfig(enable_thinking=False)) == {
         "chat_template_kwargs": {"enable_thinking": False}
     }
 
@@ -136,15 +136,15 @@ def test_thinking_is_the_templates_business() -> None:
 @pytest.mark.parametrize("schema", [False, True, None, "object", []])
 def test_a_schema_that_would_be_ignored_is_refused(schema: Any) -> None:
     with pytest.raises(EngineError, match="must be an object"):
-        _request.constraint(LlmPredictionConfig(structured={"type": "json", "jsonSchema": schema}))
+        constraints.structured_output(LlmPredictionConfig(structured={"type": "json", "jsonSchema": schema}))
 
 
 def test_a_schema_that_is_too_deep_is_refused() -> None:
-    assert _request.checked_schema(nested(59))
+    assert constraints.checked_schema(nested(59))
     with pytest.raises(EngineError, match="levels deep"):
-        _request.checked_schema(nested(200))
+        constraints.checked_schema(nested(200))
     with pytest.raises(EngineError, match="levels deep"):
-        _request.checked_schema(nested(5000))
+        constraints.checked_schema(nested(5000))
 
 
 @pytest.mark.parametrize(
@@ -159,44 +159,44 @@ def test_a_schema_that_is_too_deep_is_refused() -> None:
 )
 def test_a_schema_that_the_engine_would_work_on_for_minutes_is_refused(schema: dict[str, Any], bound: str) -> None:
     with pytest.raises(EngineError, match=bound) as caught:
-        _request.checked_schema(schema)
+        constraints.checked_schema(schema)
     assert caught.value.display_data is not None
     assert caught.value.display_data["code"] == "generic.engineDoesNotSupportFeature"
 
 
 def test_large_but_reasonable_schemas_are_followed() -> None:
     names = [str(at) for at in range(1500)]
-    assert _request.checked_schema({"properties": {name: {} for name in names}, "required": names})
-    assert _request.checked_schema({"enum": list(range(1000))})
+    assert constraints.checked_schema({"properties": {name: {} for name in names}, "required": names})
+    assert constraints.checked_schema({"enum": list(range(1000))})
 
 
 def test_the_schemas_of_all_tools_count_together() -> None:
-    _request.check_tools([])
-    _request.check_tools([tool(f"f{at}") for at in range(1000)])
+    constraints.check_tools([])
+    constraints.check_tools([tool(f"f{at}") for at in range(1000)])
     with pytest.raises(EngineError, match="more than 1000 alternatives"):
-        _request.check_tools([tool(f"f{at}") for at in range(1001)])
+        constraints.check_tools([tool(f"f{at}") for at in range(1001)])
     with pytest.raises(EngineError, match="levels deep"):
-        _request.check_tools([tool("f", nested(200))])
+        constraints.check_tools([tool("f", nested(200))])
     with pytest.raises(EngineError, match="longer than 16777216 characters"):
-        _request.check_tools([tool("f", {"description": "d" * 17_000_000})])
+        constraints.check_tools([tool("f", {"description": "d" * 17_000_000})])
 
 
 def test_a_grammar_that_would_end_the_engines_stack_is_refused() -> None:
     grammar = f'root ::= {"(" * 200}"((" [(\\]] {")" * 200} # ((('
-    assert _request.checked_grammar(grammar) == grammar
+    assert constraints.checked_grammar(grammar) == grammar
     for bad in (f'root ::= {"(" * 201}"a"{")" * 201}', "a" * 100_001):
         with pytest.raises(EngineError, match="100000 characters or 200 nested parentheses"):
-            _request.checked_grammar(bad)
+            constraints.checked_grammar(bad)
 
 
 def test_a_grammar_with_open_ends_is_looked_through_once() -> None:
     for sign in ('"', "[", '"[', "\\"):
-        assert _request.checked_grammar("r" + sign * 40_000)
+        assert constraints.checked_grammar("r" + sign * 40_000)
 
 
 def test_an_object_behind_a_reference_is_a_schema() -> None:
     schema = {"$ref": "#/$defs/P", "$defs": {"P": {"type": "object"}}}
-    assert _request.checked_schema(schema) == schema
+    assert constraints.checked_schema(schema) == schema
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_an_object_behind_a_reference_is_a_schema() -> None:
 )
 def test_bounds_that_nothing_fits_are_refused(bounds: dict[str, int], words: str) -> None:
     with pytest.raises(EngineError, match=words):
-        _request.checked_schema({"properties": {"a": bounds}})
+        constraints.checked_schema({"properties": {"a": bounds}})
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_bounds_that_nothing_fits_are_refused(bounds: dict[str, int], words: str
 def test_what_is_ignored_in_a_schema_is_spoken_of_once(
     caplog: pytest.LogCaptureFixture, schema: dict[str, Any], lost: str
 ) -> None:
-    _request.checked_schema({"properties": {"a": schema}})
+    constraints.checked_schema({"properties": {"a": schema}})
     (record,) = caplog.records
     assert (record.levelname, lost in record.message) == ("WARNING", True)
 
@@ -242,20 +242,20 @@ def test_what_is_followed_is_not_spoken_of(caplog: pytest.LogCaptureFixture) -> 
         "a": {"const": {"pattern": "x"}, "uniqueItems": False},
     }
     schema = {"type": "object", "properties": properties}
-    assert _request.checked_schema(schema) == schema
+    assert constraints.checked_schema(schema) == schema
     assert caplog.text == ""
 
 
 def test_a_text_whose_pattern_is_ignored_ends_all_the_same() -> None:
     parameters = {"type": "object", "properties": {"a": {"type": "string", "pattern": "x"}}}
-    found = _request.call_schema([tool("f", parameters)])["$defs"]["tool0"]["properties"]["a"]
-    assert found == {"type": "string", "maxLength": _request.LONGEST_TEXT}
+    found = constraints.call_schema([tool("f", parameters)])["$defs"]["tool0"]["properties"]["a"]
+    assert found == {"type": "string", "maxLength": constraints.MAX_TEXT_LENGTH}
 
 
 @pytest.mark.parametrize("grammar", [None, "", "  ", 3])
 def test_a_grammar_of_nothing_is_refused(grammar: Any) -> None:
     with pytest.raises(EngineError, match="gbnfGrammar"):
-        _request.constraint(LlmPredictionConfig(structured={"type": "gbnf", "gbnfGrammar": grammar}))
+        constraints.structured_output(LlmPredictionConfig(structured={"type": "gbnf", "gbnfGrammar": grammar}))
 
 
 def tool(name: str, parameters: dict[str, Any] | None = None) -> Tool:
@@ -263,7 +263,7 @@ def tool(name: str, parameters: dict[str, Any] | None = None) -> Tool:
 
 
 def test_a_call_to_one_tool_needs_no_choice() -> None:
-    schema = _request.call_schema([tool("now")])
+    schema = constraints.call_schema([tool("now")])
     assert "anyOf" not in schema
     assert schema["properties"]["name"] == {"const": "now"}
     assert schema["$defs"]["tool0"] == {"type": "object", "properties": {}, "additionalProperties": False}
@@ -275,7 +275,7 @@ def test_each_tool_keeps_its_own_definitions() -> None:
         "properties": {"p": {"$ref": "#/$defs/P"}, "self": {"$ref": "#"}},
         "$defs": {"P": {"type": "string"}},
     }
-    schema = _request.call_schema([tool("a", parameters), tool("b", parameters)])
+    schema = constraints.call_schema([tool("a", parameters), tool("b", parameters)])
     assert [choice["properties"]["name"]["const"] for choice in schema["anyOf"]] == ["a", "b"]
     for number, definition in enumerate(schema["$defs"].values()):
         properties = definition["properties"]
@@ -284,7 +284,7 @@ def test_each_tool_keeps_its_own_definitions() -> None:
 
 
 def test_arguments_without_bounds_get_some() -> None:
-    schema = _request.bounded(
+    schema = constraints.bounded(
         {
             "type": "object",
             "properties": {
@@ -300,16 +300,16 @@ def test_arguments_without_bounds_get_some() -> None:
         "#",
     )
     properties = schema["properties"]
-    assert properties["free"]["maxLength"] == _request.LONGEST_TEXT
+    assert properties["free"]["maxLength"] == constraints.MAX_TEXT_LENGTH
     assert properties["own"]["maxLength"] == 5
     assert "maxLength" not in properties["one_of"]
-    assert properties["list"]["maxItems"] == _request.MOST_ITEMS
-    assert properties["list"]["items"]["maxLength"] == _request.LONGEST_TEXT
-    assert properties["title"]["maxLength"] == _request.LONGEST_TEXT
+    assert properties["list"]["maxItems"] == constraints.MAX_ITEMS
+    assert properties["list"]["items"]["maxLength"] == constraints.MAX_TEXT_LENGTH
+    assert properties["title"]["maxLength"] == constraints.MAX_TEXT_LENGTH
     assert properties["type"] == {"type": "integer", "default": {"type": "string"}}
-    assert schema["additionalProperties"] == {"type": "string", "maxLength": _request.LONGEST_TEXT}
+    assert schema["additionalProperties"] == {"type": "string", "maxLength": constraints.MAX_TEXT_LENGTH}
 
 
 def test_a_forced_call_is_not_punished_for_repeating_the_question() -> None:
-    forced = _request.forced_call([tool("now")])
+    forced = constraints.forced_call([tool("now")])
     assert (forced["repeat_penalty"], forced["presence_penalty"], forced["frequency_penalty"]) == (1.0, 0.0, 0.0)

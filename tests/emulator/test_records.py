@@ -11,7 +11,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Catalog, Emulator, Limits, ModelEntry, Preset
-from lmstudio_integrations.emulator.ledger import EmbeddingRecord, Log, PredictionRecord, size_of
+from lmstudio_integrations.emulator.records import EmbeddingRecord, Log, PredictionRecord, size_of
 from lmstudio_integrations.errors import LMStudioServerError
 from tests.emulator.wire import Wire, asking, named, stack, wire
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmstudio_integrations.emulator.engines._scripted import words
-from lmstudio_integrations.emulator.engines.base import EngineError, EngineEvent, GenerateRequest, LoadRequest
-from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
+from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest, LoadRequest
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, tokenizer
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
@@ -22,9 +22,9 @@ from tests.emulator._scripted import Naps, answer, asking, load, says, tool
 def test_a_scripted_model_says_in_its_architecture_that_it_is_one() -> None:
     engine = ScriptedEngine()
     assert engine.name == "scripted"
-    assert engine.facts(None, "llm").architecture == "scripted"
-    assert engine.facts(None, "llm").embedding_length is None
-    assert engine.facts("anything", "embedding").embedding_length == 768
+    assert engine.metadata(None, "llm").architecture == "scripted"
+    assert engine.metadata(None, "llm").embedding_length is None
+    assert engine.metadata("anything", "embedding").embedding_length == 768
 
 
 async def test_a_load_tells_its_progress_in_steps_and_takes_as_long_as_it_is_told() -> None:
@@ -84,18 +84,18 @@ async def test_a_raw_prompt_is_read_as_it_is() -> None:
 @settings(deadline=None)
 @given(st.text())
 def test_the_tokens_of_a_text_joined_are_the_text(text: str) -> None:
-    assert "".join(words.split(text)) == text
+    assert "".join(tokenizer.split(text)) == text
 
 
 def test_a_token_has_the_same_number_in_every_process() -> None:
-    assert words.token_id("hello") == 3 + 0x3610A686 % (2**31 - 3)
+    assert tokenizer.token_id("hello") == 3 + 0x3610A686 % (2**31 - 3)
 
 
 async def test_an_embedding_model_puts_two_marks_around_the_tokens() -> None:
     plain, marked = await load(), await load(kind="embedding")
     tokens = await plain.tokenize("some words here")
     assert len(tokens) == 3
-    assert await marked.tokenize("some words here") == [words.START_MARK, *tokens, words.END_MARK]
+    assert await marked.tokenize("some words here") == [tokenizer.START_TOKEN, *tokens, tokenizer.END_TOKEN]
 
 
 @pytest.mark.parametrize("text", ["The cat sat on the mat.", "", "…", "\ud800", "ß" * 10_000])
@@ -129,7 +129,7 @@ async def test_the_template_shows_roles_tools_files_calls_and_results_and_opens_
     chat = Chat("Be brief.")
     chat.add_user_message(
         "What is this?",
-        images=[_picture()],
+        images=[_image_part()],
     )
     chat.append(
         {
@@ -160,7 +160,7 @@ async def test_the_template_shows_roles_tools_files_calls_and_results_and_opens_
     assert text.endswith("<|assistant|>\n")
 
 
-def _picture() -> Any:
+def _image_part() -> Any:
     return {"type": "file", "name": "cat.png", "identifier": "never-uploaded", "sizeBytes": 3, "fileType": "image"}
 
 
@@ -204,15 +204,15 @@ async def test_other_work_has_a_turn_before_every_token_even_without_a_pace(stop
 
 async def test_a_prediction_can_be_closed_between_any_two_tokens() -> None:
     model = await load(says("word " * 1000))
-    for wanted in (0, 1, 7):
+    for requested in (0, 1, 7):
         generation = cast("AsyncGenerator[EngineEvent, None]", model.generate(asking()))
         got: list[EngineEvent] = []
         async with aclosing(generation) as events:
             async for event in events:
                 got.extend([event] if isinstance(event, LlmPredictionFragment) else [])
-                if len(got) == wanted:
+                if len(got) == requested:
                     break
-        assert len(got) == wanted
+        assert len(got) == requested
         assert [event async for event in generation] == []
 
 

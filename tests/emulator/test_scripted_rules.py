@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.engines.base import EngineError, Finished, GenerateRequest, LoadRequest
+from lmstudio_integrations.emulator.engines.base import Finished, GenerateRequest, LoadRequest
+from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.scripted import (
     Reasoning,
     Rule,
@@ -27,7 +28,7 @@ from lmstudio_integrations.types.results import (
     ToolCallStart,
 )
 from lmstudio_integrations.types.tools import Tool
-from tests.emulator._scripted import Answer, Naps, answer, asking, events_of, load, tool
+from tests.emulator._scripted import Naps, ResponseReader, answer, asking, events_of, load, tool
 
 PICTURE = FileHandle(name="cat.png", identifier="f1", size_bytes=3, file_type="image")
 
@@ -96,7 +97,7 @@ async def test_several_answers_of_tools_in_a_row_belong_to_one_round() -> None:
     messages = [{"role": "user", "content": []}, {"role": "assistant", "content": [call, call]}, *results]
     request = GenerateRequest(LlmPredictionConfig(), history=ChatHistory.from_dict({"messages": messages}))
     model = await load([Rule({"round": 2, "last": "^4$"}, [{"text": "second"}])])
-    assert Answer(await events_of(model, request)).content == "second"
+    assert ResponseReader(await events_of(model, request)).content == "second"
 
 
 async def test_a_conversation_without_a_user_message_can_be_answered() -> None:

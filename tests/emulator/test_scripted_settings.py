@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmstudio_integrations.emulator.engines._scripted.writer import StopFinder
-from lmstudio_integrations.emulator.engines.base import EngineError, GenerateRequest
+from lmstudio_integrations.emulator.engines.base import GenerateRequest
+from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.scripted import Rule
+from lmstudio_integrations.emulator.engines.scripted.writer import StopFinder
 from lmstudio_integrations.errors import LMStudioContextOverflowError
 from lmstudio_integrations.protocol.errors import to_exception
 from lmstudio_integrations.types.chat import Chat
@@ -20,7 +21,7 @@ from lmstudio_integrations.types.results import (
     ToolCallFailed,
     ToolCallStart,
 )
-from tests.emulator._scripted import Answer, answer, events_of, load, says, tool
+from tests.emulator._scripted import ResponseReader, answer, events_of, load, says, tool
 
 FIVE_WORDS = "one two three four five"
 
@@ -222,7 +223,7 @@ async def test_a_conversation_without_a_user_message_loses_its_oldest_messages()
 async def test_words_of_a_raw_prompt_are_dropped_until_it_fits(policy: str) -> None:
     model = await load(says("on"))
     config = LlmPredictionConfig.parse({"context_overflow_policy": policy})
-    got = Answer(await events_of(model, GenerateRequest(config, prompt="word " * 50, context_length=10)))
+    got = ResponseReader(await events_of(model, GenerateRequest(config, prompt="word " * 50, context_length=10)))
     assert (got.content, got.end.prompt_tokens) == ("on", 9)
 
 
@@ -236,7 +237,7 @@ async def test_a_raw_prompt_that_is_too_long_is_refused_if_nothing_may_be_droppe
 THINKING = [Rule(then=[{"reasoning": "hm hm hm"}, {"text": "yes"}])]
 
 
-def kinds_of(got: Answer) -> list[tuple[str, str, bool]]:
+def kinds_of(got: ResponseReader) -> list[tuple[str, str, bool]]:
     return [(fragment.content, fragment.reasoning_type, fragment.is_structural) for fragment in got.fragments]
 
 
@@ -335,33 +336,11 @@ async def test_no_candidates_are_named_if_none_are_asked_for() -> None:
     assert set(fragment.tokens[0]) == {"text", "id", "logProb"}
 
 
-DRAFT = "speculative_decoding_num_draft_tokens_exact"
-
-
-@pytest.mark.parametrize("settings", [{}, {DRAFT: 1}, {DRAFT: 4}, {DRAFT: 0}])
-async def test_the_counts_of_drafted_tokens_add_up(settings: dict[str, Any]) -> None:
-    got = await answer(says("word " * 40), draft_model="a-draft", **settings)
-    stats = got.end.stats
-    accepted = stats["acceptedDraftTokensCount"]
-    assert stats["usedDraftModelKey"] == "a-draft"
-    assert stats["totalDraftTokensCount"] == (
-        accepted + stats["rejectedDraftTokensCount"] + stats["ignoredDraftTokensCount"]
-    )
-    assert sum(fragment.contains_drafted for fragment in got.fragments) == accepted
-    assert (accepted > 0) == (settings.get(DRAFT) != 0)
-    assert min(stats[name] for name in stats if name.endswith("Count")) >= 0
-
-
-async def test_drafts_that_are_too_short_to_consider_are_ignored() -> None:
-    settings: dict[str, Any] = {DRAFT: 2, "speculative_decoding_min_draft_length_to_consider": 3}
-    got = await answer(says(FIVE_WORDS), draft_model="d", **settings)
-    assert got.end.stats["ignoredDraftTokensCount"] == got.end.stats["totalDraftTokensCount"] == 10
+@pytest.mark.parametrize("draft_model", ["", None, "a-draft"])
+async def test_a_scripted_model_counts_no_draft_tokens(draft_model: str | None) -> None:
+    got = await answer(says(FIVE_WORDS), draft_model=draft_model)
+    assert got.end.stats == {}
     assert not any(fragment.contains_drafted for fragment in got.fragments)
-
-
-@pytest.mark.parametrize("draft_model", ["", None])
-async def test_without_a_draft_model_there_are_no_such_counts(draft_model: str | None) -> None:
-    assert (await answer(says(FIVE_WORDS), draft_model=draft_model)).end.stats == {}
 
 
 async def test_settings_hold_for_a_required_tool_too() -> None:

@@ -17,9 +17,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from lmstudio_integrations.emulator import Emulator, Limits, ManualClock, ModelEntry, admission
+from lmstudio_integrations.emulator import Emulator, Limits, ManualClock, ModelEntry, authentication
 from lmstudio_integrations.emulator.clock import Timer
-from lmstudio_integrations.emulator.embedded import netloc
+from lmstudio_integrations.emulator.emulator import netloc
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioTimeoutError, LMStudioValueError
 from tests.emulator.hostile import UPGRADE, frame, lazy
@@ -229,9 +229,9 @@ def test_every_token_is_compared_in_constant_time_whatever_is_wrong(monkeypatch:
         compared.append((given, expected))
         return given == expected
 
-    monkeypatch.setattr(admission, "compare_digest", compare)
+    monkeypatch.setattr(authentication, "compare_digest", compare)
     tokens = [TOKEN, "sk-lm-zyxwvuts:0123456789abcdefghij"]
-    authenticator = admission.Admission(tokens)
+    authenticator = authentication.Authenticator(tokens)
     for identifier, passkey, known in (
         ("abcdefgh", "0" * 20, False),
         ("x", "y", False),
@@ -240,7 +240,7 @@ def test_every_token_is_compared_in_constant_time_whatever_is_wrong(monkeypatch:
         compared.clear()
         assert (authenticator.refusal(identifier, passkey) is None) is known
         assert [expected for _, expected in compared] == [token[6:].encode() for token in tokens]
-    guests = admission.Admission()
+    guests = authentication.Authenticator()
     guests.enter("me", "mine")
     compared.clear()
     assert guests.refusal("me", "yours")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations.emulator import weights
-from lmstudio_integrations.emulator.engines import _loading
-from lmstudio_integrations.emulator.engines.base import EngineError, LoadRequest
-from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine
+from lmstudio_integrations.emulator.engines.base import LoadRequest
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, load_parameters
 from lmstudio_integrations.emulator.weights import Bundle, WeightsError
 
 CONTENT = b"GGUF of sorts"
@@ -231,7 +231,7 @@ async def test_a_load_without_weights_says_why(tmp_path: Path, monkeypatch: pyte
 async def test_a_conversion_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(EngineError) as caught:
-        await _loading.file_of("text-embedding-all-minilm-l6-v2", offline=True, announce=lambda _: None)
+        await load_parameters.file_of("text-embedding-all-minilm-l6-v2", offline=True, announce=lambda _: None)
     assert 'pip install "lmstudio-integrations[emulator]"' in str(caught.value.cause)
 
 
@@ -247,21 +247,21 @@ def test_a_change_that_keeps_size_and_time_is_noticed(tmp_path: Path) -> None:
 
 async def test_a_converted_file_that_was_changed_is_converted_again(cache: Path) -> None:
     name = "text-embedding-all-minilm-l6-v2"
-    path = await _loading.file_of(name, offline=True, announce=lambda _: None)
+    path = await load_parameters.file_of(name, offline=True, announce=lambda _: None)
     assert path.is_relative_to(cache)
     content = path.read_bytes()
-    assert hashlib.sha256(content).hexdigest() == _loading.CONVERTED_SHA256
+    assert hashlib.sha256(content).hexdigest() == load_parameters.CONVERTED_SHA256
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert await _loading.file_of(name, offline=True, announce=lambda _: None) == path
+    assert await load_parameters.file_of(name, offline=True, announce=lambda _: None) == path
     assert path.read_bytes() == content
 
 
 async def test_a_conversion_is_done_once(cache: Path) -> None:
     name = "text-embedding-all-minilm-l6-v2"
-    first = await _loading.file_of(name, offline=True, announce=lambda _: None)
+    first = await load_parameters.file_of(name, offline=True, announce=lambda _: None)
     time = first.stat().st_mtime_ns
     assert first.is_relative_to(cache)
-    assert await _loading.file_of(name, offline=True, announce=lambda _: None) == first
+    assert await load_parameters.file_of(name, offline=True, announce=lambda _: None) == first
     assert first.stat().st_mtime_ns == time
     assert [path.name for path in first.parent.iterdir()] == [first.name], "no half-written file stays"
 
@@ -277,7 +277,7 @@ def test_the_table_is_whole() -> None:
 def test_importing_the_engine_needs_none_of_its_packages() -> None:
     code = (
         "import sys\n"
-        "import lmstudio_integrations.emulator.engines.llama_cpp, lmstudio_integrations.emulator.weights\n"
+        "import lmstudio_integrations.emulator.engines.llama_cpp.engine, lmstudio_integrations.emulator.weights\n"
         "print({'xllamacpp', 'gguf', 'safetensors', 'httpx', 'platformdirs', 'numpy'} & set(sys.modules))\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)

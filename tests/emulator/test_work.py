@@ -7,9 +7,9 @@ import pytest
 
 from lmstudio_integrations.emulator.clock import ManualClock, SystemClock
 from lmstudio_integrations.emulator.engines.base import Finished
-from lmstudio_integrations.emulator.meter import Meter
+from lmstudio_integrations.emulator.prediction_stats import StatsCollector
 from lmstudio_integrations.emulator.retrieval import Config, chunk, cosine
-from lmstudio_integrations.emulator.work import FairQueue, Scope
+from lmstudio_integrations.emulator.scheduling import CancelScope, FairQueue
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PromptProgress,
@@ -26,7 +26,7 @@ async def forever() -> None:
 
 
 async def test_a_scope_is_stopped_without_an_error_and_keeps_the_first_reason() -> None:
-    scope = Scope()
+    scope = CancelScope()
 
     async def work() -> str:
         with scope:
@@ -43,7 +43,7 @@ async def test_a_scope_is_stopped_without_an_error_and_keeps_the_first_reason() 
 
 
 async def test_a_scope_that_was_stopped_before_it_began_does_not_begin() -> None:
-    scope = Scope()
+    scope = CancelScope()
     scope.stop("early")
     with scope:
         await forever()
@@ -51,7 +51,7 @@ async def test_a_scope_that_was_stopped_before_it_began_does_not_begin() -> None
 
 
 async def test_cancelling_the_task_goes_through_a_scope() -> None:
-    scope = Scope()
+    scope = CancelScope()
 
     async def work() -> None:
         with scope:
@@ -66,7 +66,7 @@ async def test_cancelling_the_task_goes_through_a_scope() -> None:
 
 
 async def test_errors_go_through_a_stopped_scope() -> None:
-    scope = Scope()
+    scope = CancelScope()
 
     async def work() -> None:
         with scope:
@@ -161,7 +161,7 @@ async def test_the_real_clock_runs() -> None:
 
 def test_figures_follow_from_the_clock() -> None:
     clock = ManualClock()
-    meter = Meter(clock)
+    meter = StatsCollector(clock)
     clock.advance(1)
     meter.start()
     list(meter.take(PromptProgress(0.5, {"totalPromptTokenCount": 8})))
@@ -187,7 +187,7 @@ def test_figures_follow_from_the_clock() -> None:
 def rate(*fragments: LlmPredictionFragment, predicted: int) -> object:
     """Return the speed of a prediction whose fragments come a second apart."""
     clock = ManualClock()
-    meter = Meter(clock)
+    meter = StatsCollector(clock)
     for fragment in fragments:
         list(meter.take(fragment))
         clock.advance(1)
@@ -204,7 +204,7 @@ def test_a_speed_counts_the_tokens_after_the_first_fragment_and_in_a_short_respo
 
 
 def test_a_call_that_is_broken_off_fails_with_what_there_is_of_it() -> None:
-    meter = Meter(ManualClock())
+    meter = StatsCollector(ManualClock())
     for event in (ToolCallStart("7"), ToolCallName("add"), ToolCallArguments('{"a"'), ToolCallArguments(": 1")):
         list(meter.take(event))
     finished = meter.stopped("userStopped")
@@ -217,20 +217,20 @@ def test_a_call_that_is_broken_off_fails_with_what_there_is_of_it() -> None:
 
 @pytest.mark.parametrize("last", [ToolCallEnd("7", "add"), ToolCallFailed({})])
 def test_a_call_that_has_ended_ends_once(last: ToolCallEnd | ToolCallFailed) -> None:
-    meter = Meter(ManualClock())
+    meter = StatsCollector(ManualClock())
     for event in (ToolCallStart("7"), last):
         list(meter.take(event))
     assert list(meter.rest(Finished("eosFound", 1, 1))) == []
 
 
 def test_progress_that_an_engine_leaves_out_is_sent_all_the_same() -> None:
-    meter = Meter(ManualClock())
+    meter = StatsCollector(ManualClock())
     sent = [*meter.take(PromptProgress(0.5)), *meter.take(LlmPredictionFragment("x"))]
     assert [event.progress for event in sent if isinstance(event, PromptProgress)] == [0, 0.5, 1]
 
 
 def test_progress_without_figures_is_sent_before_the_first_token() -> None:
-    sent = list(Meter(ManualClock()).take(LlmPredictionFragment("x")))
+    sent = list(StatsCollector(ManualClock()).take(LlmPredictionFragment("x")))
     assert [event.progress for event in sent if isinstance(event, PromptProgress)] == [0, 1]
 
 

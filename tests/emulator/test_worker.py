@@ -17,12 +17,13 @@ import pytest
 import xllamacpp
 
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.emulator.engines import _memory, _process, worker
-from lmstudio_integrations.emulator.engines._process import Lines, Worker, decode, encode, read_line
-from lmstudio_integrations.emulator.engines._refusals import from_engine, not_loaded, unsupported
-from lmstudio_integrations.emulator.engines.base import EngineError, GenerateRequest, Image
-from lmstudio_integrations.emulator.engines.llama_cpp import Abilities, LlamaCppModel
-from lmstudio_integrations.emulator.engines.worker import WorkerParameters
+from lmstudio_integrations.emulator.engines.base import GenerateRequest, Image
+from lmstudio_integrations.emulator.engines.errors import EngineError, load_failed
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppModel, memory, worker, worker_process
+from lmstudio_integrations.emulator.engines.llama_cpp.engine import Abilities
+from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import error_from_response, unsupported
+from lmstudio_integrations.emulator.engines.llama_cpp.worker import WorkerParameters
+from lmstudio_integrations.emulator.engines.llama_cpp.worker_process import Lines, Worker, decode, encode, read_line
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -132,14 +133,14 @@ def test_a_missing_engine_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     server, answer = worker._load(FULL.to_json().encode())
     assert server is None
     assert answer["kind"] == "engine_missing"
-    error = _process._refused(answer, FULL)
+    error = worker_process._load_error(answer, FULL)
     assert 'pip install "lmstudio-integrations[emulator]"' in error.title
 
 
 def test_a_template_of_ones_own_may_be_what_cannot_be_loaded() -> None:
     answer = {"error": "RuntimeError: Failed to init server", "kind": "load_failed"}
-    assert "promptTemplate" in str(_process._refused(answer, FULL).suggestion)
-    assert "promptTemplate" not in str(_process._refused(answer, replace(FULL, chat_template="")).suggestion)
+    assert "promptTemplate" in str(worker_process._load_error(answer, FULL).suggestion)
+    assert "promptTemplate" not in str(worker_process._load_error(answer, replace(FULL, chat_template="")).suggestion)
 
 
 class FakeServer:
@@ -264,13 +265,13 @@ def test_a_stricter_limit_of_the_system_stays() -> None:
 
 
 def test_by_default_a_worker_may_take_three_quarters_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_memory, "memory_of_machine", lambda: 4000)
-    monkeypatch.setattr(_memory, "sys", SimpleNamespace(platform="linux"))
-    assert [_memory.memory_limit(None), _memory.memory_limit(7)] == [3000, 7]
+    monkeypatch.setattr(memory, "memory_of_machine", lambda: 4000)
+    monkeypatch.setattr(memory, "sys", SimpleNamespace(platform="linux"))
+    assert [memory.memory_limit(None), memory.memory_limit(7)] == [3000, 7]
     with pytest.raises(LMStudioValueError, match="above 0, got 0"):
         Emulator(worker_memory=0)
-    monkeypatch.setattr(_memory, "sys", SimpleNamespace(platform="darwin"))
-    assert _memory.memory_limit(None) == 0
+    monkeypatch.setattr(memory, "sys", SimpleNamespace(platform="darwin"))
+    assert memory.memory_limit(None) == 0
     with pytest.raises(LMStudioValueError, match="on Linux only"):
         Emulator(worker_memory=7)
 
@@ -278,12 +279,12 @@ def test_by_default_a_worker_may_take_three_quarters_of_the_memory(monkeypatch: 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems tell it otherwise")
 def test_the_memory_of_a_container_is_what_counts_in_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     group = tmp_path / "memory.max"
-    monkeypatch.setattr(_memory, "_CONTROL_GROUP", group)
-    whole = _memory.memory_of_machine()
+    monkeypatch.setattr(memory, "_CONTROL_GROUP", group)
+    whole = memory.memory_of_machine()
     assert whole > 1_000_000
     for text, expected in (("max\n", whole), ("4096\n", 4096)):
         group.write_text(text)
-        assert _memory.memory_of_machine() == expected
+        assert memory.memory_of_machine() == expected
 
 
 def test_text_that_is_no_json_stays_text() -> None:
@@ -309,7 +310,7 @@ def test_halves_of_characters_do_not_stop_a_request() -> None:
 )
 def test_the_engines_errors_are_said_as_the_server_says_them(error: dict[str, Any], words: str) -> None:
     with pytest.raises(EngineError, match=words):
-        raise from_engine({"error": error})
+        raise error_from_response({"error": error})
 
 
 def test_a_refusal_names_the_engines_version(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +329,7 @@ def test_a_refusal_names_the_engines_version(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_an_error_of_no_form_is_quoted() -> None:
-    assert from_engine("<html>").title == "<html>"
+    assert error_from_response("<html>").title == "<html>"
 
 
 async def fake_worker(script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, seconds: float = 30) -> Worker:
@@ -369,7 +370,7 @@ signal.pause()
 
 
 async def test_a_worker_that_will_not_leave_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(_process, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(worker_process, "GRACE_SECONDS", 0.1)
     stubborn = await fake_worker(STUBBORN, monkeypatch, tmp_path)
     await stubborn.close()
     assert stubborn._process.returncode == -9
@@ -378,7 +379,7 @@ async def test_a_worker_that_will_not_leave_is_killed(monkeypatch: pytest.Monkey
 async def test_a_worker_that_lives_but_does_not_answer_is_killed_as_crashed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(_process, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(worker_process, "GRACE_SECONDS", 0.1)
     mute = await fake_worker(STUBBORN, monkeypatch, tmp_path)
     try:
         with pytest.raises(EngineError, match=r"has crashed .* \(Exit code: -9\)") as caught:
@@ -401,7 +402,7 @@ async def test_a_worker_that_lives_but_does_not_answer_is_killed_as_crashed(
     ],
 )
 def test_why_a_load_fails_is_told_without_the_servers_directories(text: str, shown: str) -> None:
-    assert not_loaded(text).cause == shown
+    assert load_failed(text).cause == shown
 
 
 @pytest.fixture
@@ -409,7 +410,7 @@ async def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterat
     """A worker whose HTTP answers are made up."""
     fake = await fake_worker(STUBBORN.replace("SIG_IGN", "SIG_DFL"), monkeypatch, tmp_path)
     yield fake
-    monkeypatch.setattr(_process, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(worker_process, "GRACE_SECONDS", 0.1)
     await fake.close()
 
 
@@ -443,7 +444,7 @@ async def test_large_calls_wait_for_each_other_before_their_time_runs(served: Wo
 
     await served._client.aclose()
     served._client = httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://fake")
-    large = {"content": "a" * _process.LARGE_CALL}
+    large = {"content": "a" * worker_process.LARGE_CALL}
     await asyncio.gather(*(served.call("/tokenize", large) for _ in range(3)))
     assert most == 1
     await asyncio.gather(*(served.call("/tokenize", {"content": "a"}) for _ in range(3)))
@@ -455,8 +456,8 @@ async def test_a_call_that_takes_too_long_ends_the_worker(served: Worker, monkey
         await asyncio.Event().wait()
         raise AssertionError
 
-    monkeypatch.setattr(_process, "GRACE_SECONDS", 0.1)
-    monkeypatch.setattr(_process, "CALL_SECONDS", 0.1)
+    monkeypatch.setattr(worker_process, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(worker_process, "CALL_SECONDS", 0.1)
     await served._client.aclose()
     served._client = httpx.AsyncClient(transport=httpx.MockTransport(trickle), base_url="http://fake")
     with pytest.raises(EngineError, match=r"has crashed .* \(Exit code: -9\)") as caught:
@@ -494,7 +495,7 @@ def look(**config: Any) -> GenerateRequest:
 
 async def test_a_model_with_eyes_gets_the_picture_and_the_seed_of_its_load() -> None:
     fake = BrokenOff()
-    with pytest.raises(EngineError, match="broke off"):
+    with pytest.raises(EngineError, match="ended before it was complete"):
         [event async for event in with_eyes(fake).generate(look())]
     body = fake.asked["/v1/chat/completions"]
     assert [part["type"] for part in body["messages"][0]["content"]] == ["text", "image_url"]
@@ -518,7 +519,7 @@ async def test_an_answer_without_an_end_is_an_error() -> None:
         async for event in model.generate(GenerateRequest(LlmPredictionConfig(), prompt="x", context_length=64)):
             events.append(event)  # noqa: PERF401 - what came before the error counts
 
-    with pytest.raises(EngineError, match="broke off"):
+    with pytest.raises(EngineError, match="ended before it was complete"):
         await collect()
     assert any(isinstance(event, LlmPredictionFragment) and event.content == "Once" for event in events)
 

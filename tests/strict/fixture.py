@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import pytest
 
-from lmstudio_integrations.emulator.connection import Connection
+from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
 from tests.strict.listener import Direction, StrictError, StrictListener
 
 
@@ -24,9 +24,9 @@ class Judge:
 
     findings: list[str] = field(default_factory=list[str])
     frames: int = 0
-    _listeners: WeakKeyDictionary[Connection, StrictListener] = field(default_factory=WeakKeyDictionary)
+    _listeners: WeakKeyDictionary[ConnectionHandler, StrictListener] = field(default_factory=WeakKeyDictionary)
 
-    def hear(self, connection: Connection, direction: Direction, text: str | bytes) -> None:
+    def hear(self, connection: ConnectionHandler, direction: Direction, text: str | bytes) -> None:
         """Take in a frame of one socket."""
         listener = self._listeners.setdefault(connection, StrictListener())
         self.frames += direction == "client"
@@ -40,20 +40,20 @@ class Judge:
 def overhearing() -> Iterator[Judge]:
     """Listen to all emulators, also to those that serve several tests."""
     judge = Judge()
-    receive, write = Connection._receive, Connection._write
+    receive, write = ConnectionHandler._receive, ConnectionHandler._write
 
-    def receive_and_tell(self: Connection, data: bytes) -> None:
+    def receive_and_tell(self: ConnectionHandler, data: bytes) -> None:
         judge.hear(self, "client", data)
         receive(self, data)
 
-    def write_and_tell(self: Connection, frames: list[str]) -> None:
+    def write_and_tell(self: ConnectionHandler, frames: list[str]) -> None:
         for frame in frames:
             judge.hear(self, "server", frame)
         write(self, frames)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Connection, "_receive", receive_and_tell)
-        patch.setattr(Connection, "_write", write_and_tell)
+        patch.setattr(ConnectionHandler, "_receive", receive_and_tell)
+        patch.setattr(ConnectionHandler, "_write", write_and_tell)
         yield judge
 
 

@@ -22,36 +22,8 @@ from lmstudio_integrations.types.results import (
 from lmstudio_integrations.types.tools import Tool
 
 
-class EngineError(Exception):
-    """An engine cannot do what it was asked.
-
-    Args:
-        title: What is wrong, as a real server would say it.
-        cause: What lies behind it.
-        suggestion: What would help.
-        display_data: The machine-readable part, with a `code` of protocol §3.7.
-        fatal: Whether the model is gone with it.
-    """
-
-    def __init__(
-        self,
-        title: str,
-        *,
-        cause: str | None = None,
-        suggestion: str | None = None,
-        display_data: Mapping[str, Any] | None = None,
-        fatal: bool = False,
-    ) -> None:
-        super().__init__(title)
-        self.title = title
-        self.cause = cause
-        self.suggestion = suggestion
-        self.display_data = display_data
-        self.fatal = fatal
-
-
 @dataclass(frozen=True, slots=True)
-class ModelFacts:
+class ModelMetadata:
     """What the weights say of a model; the catalog may override each.
 
     Attributes:
@@ -212,7 +184,7 @@ class Engine(Protocol):
 
     name: str
 
-    def facts(self, weights: str | None, kind: ModelKind) -> ModelFacts:
+    def metadata(self, weights: str | None, kind: ModelKind) -> ModelMetadata:
         """Return what the weights say, without loading them; cheap enough for a listing."""
         ...
 

@@ -1,7 +1,7 @@
 """What is served: one small function per endpoint, in a table by namespace and name.
 
 A call's handler returns its result, `None` for a void one. A channel's handler sends packets and returns at the
-end. Both fail by raising `RefusedError` or `EngineError`. The table has every endpoint of the official interfaces.
+end. Both fail by raising `WireError` or `EngineError`. The table has every endpoint of the official interfaces.
 Another name gets the warning for an unknown endpoint, which ends no call.
 """
 

@@ -13,8 +13,8 @@ async def stream_logs(context: Context, channel: Channel, _parameter: None) -> N
         channel.send({"type": "log", "log": entry})
 
     with channel.scope:
-        context.hub.logs.add(listen)
+        context.state.logs.add(listen)
         try:
             await asyncio.get_running_loop().create_future()
         finally:
-            context.hub.logs.remove(listen)
+            context.state.logs.remove(listen)

@@ -11,7 +11,7 @@ from typing import Any
 from lmstudio_integrations.emulator import retrieval
 from lmstudio_integrations.emulator.context import Channel, Context
 from lmstudio_integrations.emulator.engines.base import LoadedModel
-from lmstudio_integrations.emulator.refusals import RefusedError, limit_reached
+from lmstudio_integrations.emulator.errors import WireError, limit_reached
 from lmstudio_integrations.emulator.uploads import Upload
 from lmstudio_integrations.protocol.requests import LocalFile, ParseDocument, Retrieve, UploadedFile, UploadFile
 from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier, by_identifier
@@ -40,9 +40,9 @@ async def upload_file_base64(context: Context, parameter: UploadFile) -> dict[st
     try:
         data = base64.b64decode(parameter["contentBase64"], validate=True)
     except ValueError as error:  # among them letters beyond ASCII
-        raise RefusedError(f'The content of "{parameter["name"]}" is not base64', cause=str(error)) from error
+        raise WireError(f'The content of "{parameter["name"]}" is not base64', cause=str(error)) from error
     file_type = _type_of(parameter["name"], data)
-    identifier = context.client.store(Upload(parameter["name"], data, file_type), context.hub.limits)
+    identifier = context.client.store(Upload(parameter["name"], data, file_type), context.state.limits)
     return {"identifier": identifier, "fileType": file_type, "sizeBytes": len(data)}
 
 
@@ -60,7 +60,7 @@ def _type_of(name: str, data: bytes) -> str:
 
 async def get_local_file_absolute_path(context: Context, parameter: LocalFile) -> dict[str, Any]:
     """Return where an upload lies on this machine, until its client disconnects."""
-    return {"path": str(context.client.path(parameter["fileName"], context.hub.spill))}
+    return {"path": str(context.client.path(parameter["fileName"], context.state.upload_folder))}
 
 
 async def get_document_parsing_library(context: Context, parameter: UploadedFile) -> dict[str, Any]:
@@ -77,21 +77,21 @@ def _text(context: Context, identifier: str) -> str:
     """
     upload = context.client.upload(identifier)
     if upload.file_type not in _PARSABLE:
-        raise RefusedError(
+        raise WireError(
             f'The file "{upload.name}" of type {upload.file_type} cannot be parsed',
             suggestion="Upload plain text or Markdown.",
         )
     try:
         return upload.data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise RefusedError(f'The file "{upload.name}" is not UTF-8 text', cause=str(error)) from error
+        raise WireError(f'The file "{upload.name}" is not UTF-8 text', cause=str(error)) from error
 
 
 async def parse_document(context: Context, channel: Channel, parameter: ParseDocument) -> None:
     """Turn an upload into text."""
     asked = parameter["parseOpts"].get("parserId")
     if asked is not None and asked["library"] != PARSER["library"]:
-        raise RefusedError(f'This server has no parser "{asked["library"]}"')
+        raise WireError(f'This server has no parser "{asked["library"]}"')
     text = _text(context, parameter["fileIdentifier"])
     channel.send({"type": "parserLoaded", "parser": PARSER})
     channel.send({"type": "progress", "progress": 1})
@@ -102,12 +102,12 @@ async def retrieve(context: Context, channel: Channel, parameter: Retrieve) -> N
     """Search uploads for what is near a query, by the vectors of an embedding model that is loaded."""
     config = retrieval.Config.read(parameter["config"].as_mapping())
     specifier = by_identifier(config.model) if config.model else QuerySpecifier(query=ModelQuery())
-    instance = context.hub.library.find("embedding", specifier)
+    instance = context.state.registry.find("embedding", specifier)
     with channel.scope as scope:
         async with instance.use(context.client.identifier, scope, "computingEmbedding"):
             channel.send({"type": "onFileProcessList", "indices": list(range(len(parameter["fileIdentifiers"])))})
             chunks: list[_Embedded] = []
-            limit = context.hub.limits.retrieval_chunks
+            limit = context.state.limits.retrieval_chunks
             for index, identifier in enumerate(parameter["fileIdentifiers"]):
                 text = _text(context, identifier)
                 found = await asyncio.to_thread(retrieval.chunk, text, index, config, limit - len(chunks))
@@ -120,7 +120,7 @@ async def retrieve(context: Context, channel: Channel, parameter: Retrieve) -> N
             channel.send({"type": "onSearchingEnd"})
             channel.send({"type": "result", "result": {"entries": [entry.to_dict() for entry in entries]}})
     if scope.reason:
-        raise RefusedError("The retrieval was stopped.")
+        raise WireError("The retrieval was stopped.")
 
 
 async def _process(channel: Channel, model: LoadedModel, chunks: list[retrieval.Chunk], index: int) -> list[_Embedded]:

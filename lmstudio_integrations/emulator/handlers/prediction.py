@@ -7,23 +7,17 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
 
-from lmstudio_integrations.emulator import settings
+from lmstudio_integrations.emulator import prediction_settings
 from lmstudio_integrations.emulator.context import Channel, Client, Context
-from lmstudio_integrations.emulator.engines.base import (
-    EngineError,
-    EngineEvent,
-    Fault,
-    Finished,
-    GenerateRequest,
-    Image,
-)
+from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest, Image
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.errors import WireError, file_not_found
 from lmstudio_integrations.emulator.instance import Instance
-from lmstudio_integrations.emulator.ledger import Entry, PredictionRecord
-from lmstudio_integrations.emulator.meter import Meter
-from lmstudio_integrations.emulator.recording import Images, Response, record_of
-from lmstudio_integrations.emulator.refusals import RefusedError, file_not_found
+from lmstudio_integrations.emulator.prediction_records import Images, Response, record_of
+from lmstudio_integrations.emulator.prediction_stats import StatsCollector
+from lmstudio_integrations.emulator.records import Entry, PredictionRecord
+from lmstudio_integrations.emulator.scheduling import CancelScope
 from lmstudio_integrations.emulator.uploads import INLINE, Upload
-from lmstudio_integrations.emulator.work import Scope
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.prediction import encode
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
@@ -39,13 +33,13 @@ from lmstudio_integrations.types.results import (
 
 async def predict(context: Context, channel: Channel, parameter: Predict) -> None:
     """Generate the next message; with the layer of older clients, continue a text instead."""
-    library = context.hub.library
-    instance = library.find("llm", parameter["modelSpecifier"])
+    registry = context.state.registry
+    instance = registry.find("llm", parameter["modelSpecifier"])
     stack = parameter["predictionConfigStack"]
-    fields = settings.requested(library.catalog, stack, parameter.get("fuzzyPresetIdentifier"))
+    fields = prediction_settings.requested(registry.catalog, stack, parameter.get("fuzzyPresetIdentifier"))
     images: list[tuple[FileHandle, Upload]] = []
-    if settings.is_completion(stack):
-        request = _request(instance, fields, prompt=settings.text_of(parameter["history"]))
+    if prediction_settings.is_completion(stack):
+        request = _request(instance, fields, prompt=prediction_settings.text_of(parameter["history"]))
     else:
         images = _images(context.client, instance, parameter["history"])
         shown = {handle.identifier: Image(handle.name, upload.data) for handle, upload in images}
@@ -55,21 +49,21 @@ async def predict(context: Context, channel: Channel, parameter: Predict) -> Non
 
 async def complete_raw_text(context: Context, channel: Channel, parameter: CompleteRawText) -> None:
     """Continue a text as it stands."""
-    library = context.hub.library
-    instance = library.find("llm", parameter["modelSpecifier"])
-    fields = settings.requested(
-        library.catalog, parameter["predictionConfigStack"], parameter.get("fuzzyPresetIdentifier")
+    registry = context.state.registry
+    instance = registry.find("llm", parameter["modelSpecifier"])
+    fields = prediction_settings.requested(
+        registry.catalog, parameter["predictionConfigStack"], parameter.get("fuzzyPresetIdentifier")
     )
     request = _request(instance, fields, prompt=parameter["rawPrompt"])
     await _generate(context, channel, instance, request, fields)
 
 
 def _request(instance: Instance, fields: dict[str, Any], **what: Any) -> GenerateRequest:
-    effective = settings.in_effect(fields)
+    effective = prediction_settings.in_effect(fields)
     return GenerateRequest(
         config=LlmPredictionConfig.from_fields(effective),
-        tools=settings.tools_of(effective),
-        tool_choice=settings.tool_choice_of(effective),
+        tools=prediction_settings.tools_of(effective),
+        tool_choice=prediction_settings.tool_choice_of(effective),
         context_length=instance.context_length,
         **what,
     )
@@ -87,12 +81,12 @@ def _images(client: Client, instance: Instance, history: ChatHistory) -> list[tu
 
 def _image(client: Client, instance: Instance, handle: FileHandle) -> Upload:
     if handle.file_type != "image":
-        raise RefusedError(
+        raise WireError(
             f'The file "{handle.name}" of type {handle.file_type} cannot be part of a prompt',
             suggestion="Put its text into the message, or retrieve from it.",
         )
     if not instance.describe().get("vision"):
-        raise RefusedError(
+        raise WireError(
             f'The model "{instance.identifier}" does not support images',
             suggestion="Use a model that sees images, or leave the image out.",
         )
@@ -117,7 +111,7 @@ class _Prediction:
     instance: Instance
     request: GenerateRequest
     fields: dict[str, Any]
-    meter: Meter
+    meter: StatsCollector
     entry: Entry[PredictionRecord]
     response: Response
     is_logged: bool = False
@@ -129,13 +123,13 @@ class _Prediction:
             await self._log_input()
             finished = await self._generate()
             outcome = {"stop_reason": finished.stop_reason, "stats": self._send_end(finished)}
-        except (EngineError, RefusedError) as error:
+        except (EngineError, WireError) as error:
             outcome = {"stop_reason": "error", "error": str(error)}
             raise
         finally:
-            ledger = self.context.hub.ledger
-            ledger.predictions.complete(self.entry, state="ended", **outcome, **self.response.members())
-            ledger.announce()
+            records = self.context.state.records
+            records.predictions.complete(self.entry, state="ended", **outcome, **self.response.members())
+            records.announce()
 
     async def _generate(self) -> Finished:
         """Return how the generation ended: by itself, or because somebody stopped it."""
@@ -151,7 +145,7 @@ class _Prediction:
     async def _follow(self) -> Finished | None:
         """Send what the engine yields, up to its last event."""
         self.entry.update(state="running")
-        self.context.hub.ledger.announce()
+        self.context.state.records.announce()
         self.meter.start()
         generation = cast("AsyncGenerator[EngineEvent, None]", self.instance.model.generate(self.request))
         async with aclosing(generation) as events:
@@ -165,7 +159,7 @@ class _Prediction:
 
     def _take(self, event: PredictionEvent | Fault) -> None:
         if isinstance(event, Fault):
-            self.channel.break_line(event.kind)
+            self.channel.inject_fault(event.kind)
             return
         for ready in self.meter.take(event):
             self.channel.send(encode(ready))
@@ -184,7 +178,7 @@ class _Prediction:
             # As real servers send it: the time of use is known to listings only.
             self.instance.describe() | {"lastUsedTime": None},
             fields_of(self.instance.fields),
-            fields_of(settings.in_effect(self.fields)),
+            fields_of(prediction_settings.in_effect(self.fields)),
         )
         self.channel.send(encode(end))
         if self.is_logged:
@@ -192,18 +186,18 @@ class _Prediction:
         return stats
 
     async def _log_input(self) -> None:
-        if not self.context.hub.logs.wanted:
+        if not self.context.state.logs.requested:
             return
         self.is_logged = True
         request, model = self.request, self.instance.model
         text = request.prompt or ""
         if request.history is not None:
-            with self.instance.hold(Scope()):
+            with self.instance.hold(CancelScope()):
                 text = await model.apply_template(request.history, request.tools, request.config)
         self._log({"type": "llm.prediction.input", "input": text, "modelPath": self.instance.entry.full_path})
 
     def _log(self, entry: dict[str, Any]) -> None:
-        self.context.hub.logs.write(entry | {"modelIdentifier": self.instance.identifier})
+        self.context.state.logs.write(entry | {"modelIdentifier": self.instance.identifier})
 
 
 async def _generate(
@@ -216,9 +210,9 @@ async def _generate(
     images: Images = (),
 ) -> None:
     if request.config.draft_model:
-        context.hub.library.check_draft_model(request.config.draft_model)
-    hub, client = context.hub, context.client.identifier
-    entry = hub.ledger.predictions.add(record_of(instance.identifier, client, request, fields, images))
-    hub.ledger.announce()
-    meter = Meter(hub.clock)
+        context.state.registry.check_draft_model(request.config.draft_model)
+    state, client = context.state, context.client.identifier
+    entry = state.records.predictions.add(record_of(instance.identifier, client, request, fields, images))
+    state.records.announce()
+    meter = StatsCollector(state.clock)
     await _Prediction(context, channel, instance, request, fields, meter, entry, Response()).run()

@@ -9,7 +9,7 @@ from copy import deepcopy
 from typing import Any
 
 from lmstudio_integrations.emulator.context import Handler
-from lmstudio_integrations.emulator.refusals import RefusedError
+from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.protocol.endpoints import Namespace
 
 EMPTY: Mapping[Namespace, Mapping[str, Any]] = {
@@ -54,6 +54,6 @@ def _reply(result: Any) -> Handler:
 
 def _reject(namespace: Namespace, name: str) -> Handler:
     async def reject(*_request: object) -> None:
-        raise RefusedError(f"This server does not support {namespace}.{name}", cause=REASONS[namespace])
+        raise WireError(f"This server does not support {namespace}.{name}", cause=REASONS[namespace])
 
     return reject

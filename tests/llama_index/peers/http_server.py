@@ -9,12 +9,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from lmstudio_integrations.emulator.engines.base import (
-    EngineError,
     EngineEvent,
     GenerateRequest,
     LoadRequest,
     Progress,
 )
+from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from tests.llama_index.peers import ollama_form, openai_form

@@ -1,0 +1,217 @@
+"""The header of a GGUF file: what the weights say of themselves, read without loading them.
+
+Standard library only, and quick enough for a listing; the tensors' data is never touched.
+"""
+
+import os
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lmstudio_integrations.emulator.engines.base import ModelMetadata
+from lmstudio_integrations.emulator.regular_files import open_regular
+
+MAGIC = b"GGUF"
+_VERSIONS = {2, 3}
+_MOST_ENTRIES = 1 << 22
+"""Metadata, tensors, or elements of an array; the largest vocabularies have an eighth of this."""
+
+_MOST_LETTERS = 1 << 24
+"""Of one text; chat templates have a few thousand."""
+
+_MOST_DIMENSIONS = 8
+_MOST_LEVELS = 4
+"""How deeply arrays may be nested."""
+
+_STRING, _ARRAY = 8, 9
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+
+_FILE_TYPES = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S",
+    12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS",
+    20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M",
+    28: "IQ2_S", 29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4",
+}  # fmt: skip
+"""llama.cpp's numbers of `general.file_type`."""
+
+
+class GgufError(ValueError):
+    """A file is not a usable GGUF file; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class GgufHeader:
+    """The metadata without its arrays, the number of parameters, and where the last tensor must begin."""
+
+    metadata: dict[str, Any]
+    parameters: int
+    last_tensor: int
+
+    @property
+    def architecture(self) -> str:
+        """For example `llama`."""
+        return str(self.metadata.get("general.architecture", "unknown"))
+
+    @property
+    def bytes_per_token(self) -> int:
+        """What a token takes in the cache of keys and values, at 16 bits; 0 if that is unknown."""
+        heads = self.of_architecture("attention.head_count", 1)
+        width = self.of_architecture("embedding_length") // max(1, heads)
+        of_both = self.of_architecture("attention.key_length", width) + self.of_architecture(
+            "attention.value_length", width
+        )
+        return (
+            self.of_architecture("block_count") * self.of_architecture("attention.head_count_kv", heads) * of_both * 2
+        )
+
+    def of_architecture(self, name: str, default: int = 0) -> int:
+        """Return a number that stands under the architecture's own prefix."""
+        return self.whole(f"{self.architecture}.{name}", default)
+
+    def whole(self, name: str, default: int) -> int:
+        """Return a number; where a file has something else in its place, the default."""
+        value = self.metadata.get(name)
+        return value if isinstance(value, int) else default
+
+
+def read_header(path: Path) -> GgufHeader:
+    """Read the header of a GGUF file.
+
+    Raises:
+        GgufError: If there is no such file, or it is not GGUF, or it is cut off.
+    """
+    try:
+        with open_regular(path) as file:
+            header = _read(file)
+            size = os.fstat(file.fileno()).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        raise GgufError(f"there is no file {path}") from None
+    except GgufError:
+        raise
+    except (OSError, ValueError, ArithmeticError) as error:
+        raise GgufError(f"{path} cannot be read as GGUF: {error}") from error
+    if size <= header.last_tensor:
+        raise GgufError(f"{path} is cut off: it has {size} bytes and its last tensor begins at {header.last_tensor}")
+    return header
+
+
+def to_metadata(header: GgufHeader, size: int, *, vision: bool) -> ModelMetadata:
+    """Return what a header says of the model."""
+    quantization = _FILE_TYPES.get(header.whole("general.file_type", -1))
+    return ModelMetadata(
+        architecture=header.architecture,
+        params=format_parameter_count(header.parameters),
+        size_bytes=size,
+        quantization=(quantization, _bits(quantization)) if quantization else None,
+        max_context_length=header.of_architecture("context_length", 4096),
+        embedding_length=header.of_architecture("embedding_length") or None,
+        vision=vision,
+        tools="tools" in str(header.metadata.get("tokenizer.chat_template", "")),
+    )
+
+
+def format_parameter_count(parameters: int) -> str:
+    """Write a number of parameters as people do: `135M`, `1.2B`, `7B`."""
+    if parameters >= 1_000_000_000:
+        billions = parameters / 1_000_000_000
+        return f"{billions:.0f}B" if billions >= 10 else f"{billions:.1f}B".replace(".0B", "B")
+    return f"{parameters / 1_000_000:.0f}M"
+
+
+def _bits(quantization: str) -> int:
+    found = re.search(r"\d+", quantization)
+    return int(found.group()) if found else 0
+
+
+def _read(file: BinaryIO) -> GgufHeader:
+    if file.read(4) != MAGIC:
+        raise GgufError(f"{file.name} is not a GGUF file: it does not begin with the letters GGUF")
+    version, tensors, entries = _unpack(file, "IQQ")
+    if version not in _VERSIONS or max(tensors, entries) > _MOST_ENTRIES:
+        raise GgufError(f"{file.name} has a GGUF header of a kind that is unknown here (version {version})")
+    metadata: dict[str, Any] = {}
+    for _ in range(entries):
+        key = _string(file)
+        value = _value(file, _unpack(file, "I")[0])
+        if value is not None:
+            metadata[key] = value
+    parameters, last = _tensors(file, tensors)
+    alignment = int(metadata.get("general.alignment", 32))
+    data = -(-file.tell() // alignment) * alignment
+    return GgufHeader(metadata, parameters, data + last if tensors else 0)
+
+
+def _tensors(file: BinaryIO, count: int) -> tuple[int, int]:
+    """Return how many parameters there are, and the highest offset."""
+    parameters = last = 0
+    for _ in range(count):
+        _string(file)
+        size = 1
+        for extent in _unpack(file, f"{_number(file, 'I', _MOST_DIMENSIONS)}Q"):
+            size *= extent
+        parameters += size
+        last = max(last, _unpack(file, "IQ")[1])
+    return parameters, last
+
+
+def _value(file: BinaryIO, kind: int) -> Any:
+    if kind == _STRING:
+        return _string(file)
+    if kind == _ARRAY:
+        _skip_array(file)
+        return None
+    return _unpack(file, _SCALARS[kind])[0] if kind in _SCALARS else _unknown(file, kind)
+
+
+def _skip_array(file: BinaryIO, levels: int = _MOST_LEVELS) -> None:
+    kind, count = _unpack(file, "I")[0], _number(file, "Q", _MOST_ENTRIES)
+    if kind in _SCALARS:
+        file.seek(count * struct.calcsize(f"<{_SCALARS[kind]}"), 1)
+        return
+    for _ in range(count):
+        if kind == _STRING:
+            _skip_string(file)
+        elif kind == _ARRAY and levels > 1:
+            _skip_array(file, levels - 1)
+        else:
+            _unknown(file, kind)
+
+
+def _skip_string(file: BinaryIO) -> None:
+    file.seek(_unpack(file, "Q")[0], 1)
+
+
+def _string(file: BinaryIO) -> str:
+    return _exactly(file, _number(file, "Q", _MOST_LETTERS)).decode("utf-8", "replace")
+
+
+def _number(file: BinaryIO, layout: str, limit: int) -> int:
+    """Return a number that says how much follows.
+
+    Raises:
+        GgufError: If that would be more than any model has.
+    """
+    (number,) = _unpack(file, layout)
+    if number > limit:
+        raise GgufError(
+            f"{file.name} cannot be read as GGUF: its header says {number} where at most {limit} makes sense"
+        )
+    return int(number)
+
+
+def _unpack(file: BinaryIO, layout: str) -> tuple[Any, ...]:
+    layout = f"<{layout}"
+    return struct.unpack(layout, _exactly(file, struct.calcsize(layout)))
+
+
+def _exactly(file: BinaryIO, count: int) -> bytes:
+    data = file.read(count)
+    if len(data) != count:
+        raise GgufError(f"{file.name} is cut off inside its header")
+    return data
+
+
+def _unknown(file: BinaryIO, kind: int) -> Any:
+    raise GgufError(f"{file.name} has metadata of the unknown kind {kind}")
