@@ -1,6 +1,6 @@
-"""What the demo asks: three short documents, a question about one of them, and the chain that answers it.
+"""The documents of the demo, a question about one of them, the retrieval of it, and the prompt.
 
-Knows LangChain and nothing of LM Studio: any chat model and any embeddings will do.
+Uses LangChain and nothing of LM Studio: any chat model and any embeddings will do.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ DOCUMENTS = {
     "pool": "The swimming pool costs four euros for adults. Children under six swim for free.",
     "ferry": "The ferry to the island leaves every hour from the north pier. The crossing takes twenty minutes.",
 }
-"""The texts by their titles."""
+"""The texts by title."""
 
 QUESTION = "How long does the ferry to the island take?"
 
@@ -27,7 +27,7 @@ PROMPT = ChatPromptTemplate.from_messages(
 
 
 def find(question: str, embeddings: Embeddings) -> tuple[str, str]:
-    """Return title and text of the document that is nearest to a question."""
+    """Return title and text of the document most similar to a question."""
     metadata: list[dict[str, Any]] = [{"title": title} for title in DOCUMENTS]
     store = InMemoryVectorStore.from_texts(list(DOCUMENTS.values()), embeddings, metadatas=metadata)
     (document,) = store.similarity_search(question, k=1)

@@ -1,4 +1,4 @@
-"""Which of a server's models to use when the user named none. Pure; it asks no server."""
+"""Chooses among the models of a server when the user named none. Pure functions."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo
 
 SIZE_LIMIT = 2_000_000_000
-"""Bytes on disk from which on a model is too large to be loaded unasked."""
+"""Bytes on disk; a larger model is never loaded without being requested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Choice:
 def choose(loaded: Iterable[ModelInstanceInfo], downloaded: Iterable[ModelInfo]) -> Choice | None:
     """Return a loaded model, else the smallest downloaded one below `SIZE_LIMIT`, else `None`.
 
-    Of several loaded models the one that was used last is taken. All must be of the same kind.
+    Of several loaded models, the last used one is chosen. All must be of the same kind.
     """
     instances = sorted(loaded, key=lambda info: info.last_used_time or 0, reverse=True)
     if instances:

@@ -1,4 +1,4 @@
-"""From the flags of `serve` to the emulator that they ask for. Starts nothing."""
+"""Builds the emulator from the options of `serve`, without starting it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ from lmstudio_integrations.emulator.limits import MIB
 from lmstudio_integrations.errors import LMStudioValueError
 
 SCRIPTED_PACE = 200.0
-"""Tokens per second of a scripted model for which the catalog says nothing."""
+"""The default speed of scripted models, in tokens per second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServeOptions:
-    """What stands on the command line of `serve`."""
+class ServeConfig:
+    """The command line of `serve`."""
 
     host: str = "127.0.0.1"
     port: int | None = None
@@ -34,39 +34,39 @@ class ServeOptions:
     limits: Limits = field(default_factory=Limits)
 
 
-def build(options: ServeOptions) -> Emulator:
+def build(config: ServeConfig) -> Emulator:
     """Return the emulator, not yet started.
 
     Raises:
-        LMStudioValueError: If a flag or a file has a value that cannot be; the message names it.
+        LMStudioValueError: If an option or a file has an invalid value; the message names it.
     """
     return Emulator(
-        catalog=build_catalog(options),
-        host=options.host,
-        port=DISCOVERY_PORTS if options.port is None else options.port,
-        tokens=options.tokens,
-        load=options.load,
-        offline=options.offline,
-        worker_memory=None if options.worker_memory is None else options.worker_memory * MIB,
-        limits=options.limits,
+        catalog=build_catalog(config),
+        host=config.host,
+        port=DISCOVERY_PORTS if config.port is None else config.port,
+        tokens=config.tokens,
+        load=config.load,
+        offline=config.offline,
+        worker_memory=None if config.worker_memory is None else config.worker_memory * MIB,
+        limits=config.limits,
     )
 
 
-def build_catalog(options: ServeOptions) -> Catalog:
-    """Return the models of the catalog file and of the flags; the bundled ones where neither names any.
+def build_catalog(config: ServeConfig) -> Catalog:
+    """Return the models of the catalog file and of the options; the bundled ones if there are none.
 
     Raises:
-        LMStudioValueError: If a flag or a file has a value that cannot be; the message names it.
+        LMStudioValueError: If an option or a file has an invalid value; the message names it.
     """
-    base = load(options.catalog) if options.catalog else Catalog()
-    names = options.models or (() if options.catalog else tuple(BUNDLED))
-    entries = [*base.models, *(parse_model(name, scripted=options.scripted) for name in names)]
-    rules = load_rules(options.rules) if options.rules else ()
+    base = load(config.catalog) if config.catalog else Catalog()
+    names = config.models or (() if config.catalog else tuple(BUNDLED))
+    entries = [*base.models, *(parse_model(name, scripted=config.scripted) for name in names)]
+    rules = load_rules(config.rules) if config.rules else ()
     return Catalog(models=tuple(_complete(entry, rules) for entry in entries), presets=base.presets)
 
 
 def _complete(entry: ModelEntry, rules: tuple[Any, ...]) -> ModelEntry:
-    """Give a scripted model a pace, and an LLM rules, where it has none of its own."""
+    """Set the speed and the rules of a scripted model that has none of its own."""
     if entry.engine != "scripted":
         return entry
     return entry.model_copy(
@@ -81,7 +81,7 @@ def load_rules(path: Path) -> tuple[Any, ...]:
     """Read the `[[rule]]` tables of a TOML file.
 
     Raises:
-        LMStudioValueError: If the file cannot be read, or a rule is not valid; the message names it.
+        LMStudioValueError: If the file cannot be read, or a rule is invalid; the message names it.
     """
     tables = read_toml(path, "rules")
     try:

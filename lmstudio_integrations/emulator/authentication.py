@@ -1,4 +1,4 @@
-"""Who may come in, and what is kept for whom (protocol §2)."""
+"""Decides which clients may connect, and keeps one record per client (docs/protocol.md#authentication)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -16,51 +16,51 @@ class _Known:
 
 
 class Authenticator:
-    """Decides on credentials.
+    """Checks credentials.
 
     Without tokens, the first socket of a client fixes its passkey; with tokens, only they count.
 
     Args:
-        tokens: API tokens of the form `sk-lm-xxxxxxxx:yyyyyyyyyyyyyyyyyyyy`; none lets guests in.
+        tokens: API tokens of the form `sk-lm-xxxxxxxx:yyyyyyyyyyyyyyyyyyyy`; without any, guests may connect.
 
     Raises:
-        LMStudioValueError: If a token has another form. The message does not show it.
+        LMStudioValueError: If a token has another form. The message does not contain it.
     """
 
     def __init__(self, tokens: Iterable[str] = ()) -> None:
         self._tokens = tuple(_credentials(token) for token in tokens)
         self._known: dict[str, _Known] = {}
 
-    def refusal(self, identifier: str, passkey: str) -> str | None:
-        """Return why a client may not come in, or `None`. Takes as long whichever part of a token is wrong."""
+    def why_rejected(self, identifier: str, passkey: str) -> str | None:
+        """Return why credentials are rejected, or `None`. The time does not depend on which part is wrong."""
         if self._tokens:
-            # Joined as in a token: an identifier of one has no colon, so no other pair reads the same.
+            # Joined as in a token: its identifier has no colon, so no other pair gives the same text.
             given = f"{identifier}:{passkey}"
-            known = [_same(given, f"{known}:{key}") for known, key in self._tokens]
-            if any(known):
+            matches = [_is_equal(given, f"{known}:{key}") for known, key in self._tokens]
+            if any(matches):
                 return None
             return "An LM Studio API token is required to make requests to this server, and this is none it knows"
         guest = self._known.get(identifier)
-        if guest is None or _same(passkey, guest.passkey):
+        if guest is None or _is_equal(passkey, guest.passkey):
             return None
         return f'Invalid client passkey for client "{identifier}"'
 
-    def enter(self, identifier: str, passkey: str) -> Client:
-        """Count a socket in."""
+    def connect(self, identifier: str, passkey: str) -> Client:
+        """Return the client of a new socket, which counts until `disconnect`."""
         known = self._known.setdefault(identifier, _Known(Client(identifier), passkey))
         known.client.sockets += 1
         return known.client
 
-    def leave(self, client: Client) -> None:
-        """Count a socket out; with its last one, the client and its uploads are forgotten."""
+    def disconnect(self, client: Client) -> None:
+        """Count a socket no longer; with the last one, the client and its uploads are dropped."""
         client.sockets -= 1
         if not client.sockets:
             del self._known[client.identifier]
-            client.forget_uploads()
+            client.drop_uploads()
 
 
-def _same(given: str, expected: str) -> bool:
-    """Compare in a time that does not depend on how much of it is right."""
+def _is_equal(given: str, expected: str) -> bool:
+    """Compare in constant time."""
     return compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode("utf-8", "surrogatepass"))
 
 

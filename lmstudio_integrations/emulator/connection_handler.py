@@ -1,7 +1,7 @@
-"""One socket: frames in, work for each request, frames out.
+"""One socket: frames in, a task for each request, frames out.
 
-Frames that come together leave in one write. Nothing waits for a slow reader: its output is buffered up to a limit,
-then its socket is closed.
+Frames of one turn of the event loop are sent in one write. Nothing waits for a slow reader: its output is buffered up
+to a limit, then its socket is closed. `server` is above; `sockets` and the protocol's `ServerSession` are below.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ AUTHENTICATION_TIMEOUT = 10.0
 """Seconds that a client has to authenticate."""
 
 _FLUSH_AT = 1024 * 1024
-"""Output that is written at once, so that the limit on unread output sees it; less waits for the end of the turn."""
+"""Bytes of output that are written at once, so that the limit on unread output applies; less is sent with the turn."""
 
 
 class ServerChannel:
@@ -41,13 +41,13 @@ class ServerChannel:
         self._id = channel_id
 
     def send(self, packet: Mapping[str, Any]) -> None:
-        """Send a packet, as long as there is somebody to receive it."""
+        """Send a packet, unless the connection is lost."""
         if self._connection.writable:
             self._connection.session.send(self._id, packet)
             self._connection.flush_soon()
 
     def inject_fault(self, kind: FaultKind) -> None:
-        """Carry out a fault of the line."""
+        """Break the connection as a scripted model orders."""
         if kind == "unknown_packet":
             self.send({"type": "unheardOf"})
         else:
@@ -59,9 +59,9 @@ class ConnectionHandler:
 
     Args:
         socket: The socket, opened.
-        namespace: What it is for.
-        hub: The server's state.
-        admission: Who may come in.
+        namespace: Its namespace.
+        state: The server's state.
+        authenticator: Checks the client's credentials.
     """
 
     def __init__(self, socket: Socket, namespace: Namespace, state: ServerState, authenticator: Authenticator) -> None:
@@ -75,7 +75,7 @@ class ConnectionHandler:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._flush_is_due = False
-        self._mute = False
+        self._is_half_closed = False
 
     @property
     def client(self) -> str | None:
@@ -84,13 +84,13 @@ class ConnectionHandler:
 
     @property
     def writable(self) -> bool:
-        """Whether what is sent may still arrive."""
-        return self._socket.writable and not self._mute
+        """Whether frames can still be sent."""
+        return self._socket.writable and not self._is_half_closed
 
     async def run(self) -> None:
-        """Serve the socket until it is closed; then stop all work for it."""
+        """Serve the socket until it is closed; then cancel all its requests."""
         deadline = self._state.clock.call_later(AUTHENTICATION_TIMEOUT, self._time_out)
-        self._socket.watch()
+        self._socket.start_pings()
         try:
             while not self.session.refused:
                 message = await self._socket.recv(decode=False)
@@ -104,17 +104,17 @@ class ConnectionHandler:
                 logger.warning("closed the connection of %s: %s", self._socket.remote_address, ours.reason)
         finally:
             deadline.cancel()
-            await self._stop_work()
+            await self._cancel_requests()
             if self._client is not None:
-                self._authenticator.leave(self._client)
+                self._authenticator.disconnect(self._client)
 
-    def abort_unread(self) -> None:
-        """Abort the socket if its client does not read: it would not take a close frame either."""
-        if self._mute or self._socket.paused:
+    def abort_if_unread(self) -> None:
+        """Abort the socket if its client does not read: it would not read a close frame either."""
+        if self._is_half_closed or self._socket.paused:
             self._socket.transport.abort()
 
     def flush_soon(self) -> None:
-        """Write all that is due, after all that happens in this turn of the loop; at once if it is much."""
+        """Send pending frames at the end of this turn of the event loop; large output at once."""
         if self.session.pending_size >= _FLUSH_AT:
             self._flush()
         elif not self._flush_is_due:
@@ -122,13 +122,13 @@ class ConnectionHandler:
             self._loop.call_soon(self._flush)
 
     def inject_fault(self, kind: FaultKind) -> None:
-        """Drop the socket, close its writing side, or send what is no JSON."""
+        """Drop the socket, close its writing side, or send invalid JSON."""
         self._flush()
         if kind == "drop":
             self._socket.transport.abort()
         elif kind == "half_close":
             self._socket.half_close()
-            self._mute = True
+            self._is_half_closed = True
         else:
             self._write(['{"type":"channelSend",'])
 
@@ -136,23 +136,23 @@ class ConnectionHandler:
         match self.session.receive(data):
             case CallReceived() as call:
                 self._begin(
-                    len(data), lambda: self._answer(call), lambda error: self.session.refuse(call.call_id, error)
+                    len(data), lambda: self._reply(call), lambda error: self.session.refuse(call.call_id, error)
                 )
             case ChannelOpened() as opened:
                 self._begin(
                     len(data), lambda: self._open(opened), lambda error: self.session.fail(opened.channel_id, error)
                 )
             case PacketReceived(channel_id=channel_id):
-                self._channels[channel_id].scope.stop(USER_STOPPED)
+                self._channels[channel_id].scope.cancel(USER_STOPPED)
             case _:
                 pass
-        # Also what the session itself has to say: the answer to credentials, a warning.
+        # Includes frames of the session itself: the authentication result and warnings.
         self._flush()
 
     def _begin(
         self, size: int, work: Callable[[], Coroutine[Any, Any, None]], reject: Callable[[Mapping[str, Any]], None]
     ) -> None:
-        """Start the work for a request, if its client may have one more."""
+        """Start the task of a request, if its client may have one more."""
         client = self._client
         assert client is not None, "requests come after authentication"
         try:
@@ -163,13 +163,13 @@ class ConnectionHandler:
             self._start(work()).add_done_callback(lambda _: client.end_request(size))
 
     def _authenticate(self, identifier: str, passkey: str) -> str | None:
-        refusal = self._authenticator.refusal(identifier, passkey)
-        if refusal is not None:
-            return refusal
-        client = self._client = self._authenticator.enter(identifier, passkey)
+        reason = self._authenticator.why_rejected(identifier, passkey)
+        if reason is not None:
+            return reason
+        client = self._client = self._authenticator.connect(identifier, passkey)
         if client.sockets > self._state.limits.client_connections:
             return f"This server allows {self._state.limits.client_connections:,} connections of one client"
-        self._socket.mark_authenticated()
+        self._socket.on_authenticated()
         return None
 
     def _time_out(self) -> None:
@@ -178,17 +178,17 @@ class ConnectionHandler:
         if self.session.refused:
             self._start(self._socket.close())
 
-    async def _answer(self, call: CallReceived) -> None:
+    async def _reply(self, call: CallReceived) -> None:
         try:
             await self._state.simulate_latency()
             result = await HANDLERS[self.namespace][call.endpoint.name](self._context(), call.parameter)
             self.session.reply(call.call_id, result)
-        except Exception as error:  # noqa: BLE001 - a handler that fails must not take the socket with it
+        except Exception as error:  # noqa: BLE001 - a handler that fails must not close the socket
             self.session.refuse(call.call_id, _error(error, call.endpoint.name))
         self.flush_soon()
 
     def _open(self, opened: ChannelOpened) -> Coroutine[Any, Any, None]:
-        """Return the work for a channel; its packets find it before it runs."""
+        """Return the task of a channel; packets may arrive before it runs."""
         channel = self._channels[opened.channel_id] = ServerChannel(self, opened.channel_id)
         return self._serve(opened, channel)
 
@@ -215,7 +215,7 @@ class ConnectionHandler:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _stop_work(self) -> None:
+    async def _cancel_requests(self) -> None:
         tasks = set(self._tasks)
         for task in tasks:
             task.cancel()
@@ -234,7 +234,7 @@ class ConnectionHandler:
 
 
 def _error(error: Exception, endpoint: str) -> Mapping[str, Any]:
-    """Return what goes over the wire for what a handler raised; a failure of our own is logged."""
+    """Return the wire form of what a handler raised; a defect of the emulator is logged."""
     if not isinstance(error, WireError):
         logger.error("the handler of %s failed", endpoint, exc_info=error)
         error = WireError("Internal error of the emulator", cause=repr(error))

@@ -1,4 +1,7 @@
-"""The emulator as a program uses it: a server on a thread of its own, or in the foreground."""
+"""The emulator as programs use it: a server on its own thread, or in the foreground.
+
+The command line and the pytest fixtures are above; `server` and `registry` are below.
+"""
 
 import asyncio
 import contextlib
@@ -17,7 +20,6 @@ from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, bundled,
 from lmstudio_integrations.emulator.catalog import load as load_catalog
 from lmstudio_integrations.emulator.clock import Clock, SystemClock
 from lmstudio_integrations.emulator.context import ServerState
-from lmstudio_integrations.emulator.downloads import Downloads
 from lmstudio_integrations.emulator.engines.base import Engine
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, memory_limit
@@ -41,14 +43,14 @@ from lmstudio_integrations.types.models import INSTANCE_INFO_TYPES, ModelInstanc
 T = TypeVar("T")
 
 _START_TIMEOUT = 600.0
-"""Seconds until the server must listen; models that are loaded at the start may be large."""
+"""Seconds until the server must listen; models to load at the start may be large."""
 
 _STOP_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRecord:
-    """One open socket: its namespace, and its client once that was let in."""
+    """One open socket: its namespace, and its client once it is authenticated."""
 
     namespace: Namespace
     client: str | None
@@ -57,25 +59,25 @@ class ConnectionRecord:
 class Emulator:
     """A server that speaks LM Studio's native protocol, without LM Studio.
 
-    A context manager, plain or async: inside the block the server listens, on a thread of its own.
+    A sync and async context manager: inside the block the server listens, on its own thread.
 
     Args:
-        models: Keys or entries; a mere key is a scripted model, `KEY=WEIGHTS` one with real weights. With neither
-            this nor a catalog, the server has the two bundled models.
-        catalog: A catalog, its tables, or the path of a TOML file or of a folder of GGUF files; `models` come on
-            top of it.
+        models: Keys or entries; a key is a scripted model, `KEY=WEIGHTS` one with real weights. Without `models`
+            and `catalog`, the server has the two bundled models.
+        catalog: A catalog, its tables, or the path of a TOML file or of a folder of GGUF files; `models` are
+            added to it.
         host: The address to listen on.
-        port: The port; 0 takes a free one, and of several the first free one is taken.
-        tokens: API tokens; with any, only clients that have one of them may come in.
-        load: Identifiers or keys of models to load at the start, besides those that the catalog says.
-        engines: Engines by name, instead of the usual ones.
-        clock: The time, for times to live and figures.
-        auto_evict: Whether a just-in-time load unloads what earlier ones brought.
-        latency: Seconds that each request is on its way, as to a server that is far away.
+        port: The port; 0 for any free one, of several the first free one.
+        tokens: API tokens; with any, only clients that send one of them may connect.
+        load: Keys of models to load at the start, besides those with `preload` in the catalog.
+        engines: Engines by name, instead of the default ones.
+        clock: The time, for TTLs and stats.
+        auto_evict: Whether a just-in-time load unloads models that were loaded just in time.
+        latency: Seconds of network latency to simulate for each request.
         offline: Never fetch weights that are not on this machine.
         origins: Browser origins that may connect.
         limits: What the server accepts from its clients, and how many records of them it keeps.
-        worker_memory: The most bytes that the process of one model may take; weights that it maps from their file
+        worker_memory: The memory limit of the process of one model, in bytes; weights that it maps from their file
             do not count. By default three quarters of the machine's memory, on Linux; other systems have no limit.
 
     Raises:
@@ -101,7 +103,7 @@ class Emulator:
         worker_memory: int | None = None,
     ) -> None:
         if not latency >= 0:
-            raise LMStudioValueError(f"the latency is 0 or more seconds, got {latency!r}")
+            raise LMStudioValueError(f"the latency must be 0 or more seconds, got {latency!r}")
         self.catalog: Catalog = _catalog(models, catalog)
         if engines is None:
             check_weights(self.catalog)
@@ -119,7 +121,7 @@ class Emulator:
         self._limits = limits
         self._records = Records(limits)
         self._thread: threading.Thread | None = None
-        self._life: _Life | None = None
+        self._lifetime: _Lifetime | None = None
         self._running: _Running | None = None
 
     @property
@@ -134,9 +136,9 @@ class Emulator:
 
     @property
     def predictions(self) -> tuple[PredictionRecord, ...]:
-        """The predictions so far, oldest first: what was requested, and what came of it.
+        """The predictions so far, oldest first: the request and the outcome of each.
 
-        The last 10,000 are kept, fewer if they are large, unless `limits` says otherwise.
+        The last 10,000 are kept, fewer if they are large; `limits` sets other bounds.
         """
         return self._records.predictions.records
 
@@ -164,24 +166,24 @@ class Emulator:
         """Wait until a condition on this server holds, for example on `predictions` or `loaded()`.
 
         Raises:
-            LMStudioTimeoutError: If it does not within `timeout` seconds.
+            LMStudioTimeoutError: If it does not hold within `timeout` seconds.
         """
         self._records.wait_for(predicate, timeout)
 
     def load(self, key: str, *, identifier: str | None = None, ttl: float | None = None) -> ModelInstanceInfo:
-        """Load a model, as somebody at the server would. `ttl` is in seconds.
+        """Load a model, as a user of LM Studio would in its window. `ttl` is in seconds.
 
         Raises:
-            LMStudioModelLoadError: If that is not possible.
+            LMStudioModelLoadError: If that fails.
         """
         info = self._call(self._started.load(key, identifier=identifier, ttl=ttl))
         return INSTANCE_INFO_TYPES[info["type"]].from_dict(info)
 
     def unload(self, identifier: str) -> None:
-        """Unload a model, as somebody at the server would.
+        """Unload a model, as a user of LM Studio would in its window.
 
         Raises:
-            LMStudioModelLoadError: If there is none with this identifier.
+            LMStudioModelLoadError: If no model has this identifier.
         """
         self._call(self._started.unload(identifier))
 
@@ -190,33 +192,33 @@ class Emulator:
 
         Raises:
             LMStudioOSError: If the port is taken.
-            LMStudioModelLoadError: If a model that is to be loaded at the start cannot be.
-            LMStudioRuntimeError: If it runs already, or is stopped while it starts.
+            LMStudioModelLoadError: If a model cannot be loaded at the start.
+            LMStudioRuntimeError: If the server is already running, or is stopped while it starts.
         """
         self._require_stopped()
         try:
             self._launch().result(_START_TIMEOUT)
         except BaseException:
-            self._give_up()
+            self._abort_start()
             raise
         return self
 
     def stop(self) -> None:
-        """Stop the server: close all sockets, end all work, unload all models. Nothing happens if it does not run."""
-        if self._life is not None:
-            self._life.end()
+        """Stop the server: close all sockets, cancel all requests, unload all models. Does nothing if it is stopped."""
+        if self._lifetime is not None:
+            self._lifetime.end()
         self._join()
 
     def serve_forever(self, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Serve in this thread until interrupted or told to terminate.
+        """Serve in this thread until SIGINT or SIGTERM.
 
         Raises:
             LMStudioOSError: If the port is taken.
-            LMStudioModelLoadError: If a model that is to be loaded at the start cannot be.
+            LMStudioModelLoadError: If a model cannot be loaded at the start.
         """
-        self._life = _Life()
+        self._lifetime = _Lifetime()
         with contextlib.suppress(KeyboardInterrupt):
-            self._live(self._life, on_ready, foreground=True)
+            self._run_loop(self._lifetime, on_ready, foreground=True)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -231,7 +233,7 @@ class Emulator:
         try:
             await asyncio.wait_for(asyncio.wrap_future(self._launch()), _START_TIMEOUT)
         except BaseException:
-            await asyncio.shield(asyncio.to_thread(self._give_up))
+            await asyncio.shield(asyncio.to_thread(self._abort_start))
             raise
         return self
 
@@ -243,7 +245,7 @@ class Emulator:
     @property
     def _started(self) -> "_Running":
         if self._running is None:
-            raise LMStudioRuntimeError("this emulator does not run; use it in a with block, or call start()")
+            raise LMStudioRuntimeError("this emulator is not running; use it in a with block, or call start()")
         return self._running
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
@@ -251,22 +253,22 @@ class Emulator:
 
     def _require_stopped(self) -> None:
         if self._thread is not None:
-            raise LMStudioRuntimeError("this emulator runs already")
+            raise LMStudioRuntimeError("this emulator is already running")
 
     def _launch(self) -> "Future[None]":
-        """Start the thread; the result says that the server listens, or why it does not."""
+        """Start the thread; the future completes when the server listens, or fails with the reason."""
         ready: Future[None] = Future()
-        ready.set_running_or_notify_cancel()  # from now on, who waits for it cannot cancel it
-        self._life = _Life()
+        ready.set_running_or_notify_cancel()  # from now on, waiters cannot cancel it
+        self._lifetime = _Lifetime()
         self._thread = threading.Thread(
-            target=self._run, args=(self._life, ready), name="lmstudio-emulator", daemon=True
+            target=self._run, args=(self._lifetime, ready), name="lmstudio-emulator", daemon=True
         )
         self._thread.start()
         return ready
 
-    def _run(self, life: "_Life", ready: "Future[None]") -> None:
+    def _run(self, lifetime: "_Lifetime", ready: "Future[None]") -> None:
         try:
-            self._live(life, lambda: ready.set_result(None))
+            self._run_loop(lifetime, lambda: ready.set_result(None))
         except BaseException as error:
             if ready.done():
                 raise
@@ -274,12 +276,12 @@ class Emulator:
         if not ready.done():
             ready.set_exception(LMStudioRuntimeError("this emulator was stopped while it started"))
 
-    def _live(self, life: "_Life", on_ready: Callable[[], None], *, foreground: bool = False) -> None:
-        with asyncio.Runner(loop_factory=lambda: life.loop) as runner:
-            runner.run(self._main(life, on_ready, foreground=foreground))
+    def _run_loop(self, lifetime: "_Lifetime", on_ready: Callable[[], None], *, foreground: bool = False) -> None:
+        with asyncio.Runner(loop_factory=lambda: lifetime.loop) as runner:
+            runner.run(self._main(lifetime, on_ready, foreground=foreground))
 
-    def _give_up(self) -> None:
-        """Stop what has not started; what went wrong is told already."""
+    def _abort_start(self) -> None:
+        """Stop a server that did not start; its own error is already being raised."""
         with contextlib.suppress(LMStudioRuntimeError):
             self.stop()
 
@@ -290,28 +292,28 @@ class Emulator:
             if thread.is_alive():
                 raise LMStudioRuntimeError(f"the emulator did not stop within {_STOP_TIMEOUT} s")
 
-    async def _main(self, life: "_Life", on_ready: Callable[[], None], *, foreground: bool) -> None:
+    async def _main(self, lifetime: "_Lifetime", on_ready: Callable[[], None], *, foreground: bool) -> None:
         if foreground:
-            life.end_on_signal()
+            lifetime.end_on_signal()
         async with self._serving() as running:
-            with life.scope:
+            with lifetime.scope:
                 for key in (*(entry.key for entry in self.catalog.models if entry.preload), *self._load):
                     await running.load(key)
                 self._running = running
                 try:
                     on_ready()
-                    await life.loop.create_future()
+                    await lifetime.loop.create_future()
                 finally:
                     self._running = None
 
     @asynccontextmanager
     async def _serving(self) -> AsyncGenerator["_Running", None]:
-        """Open the library, then the door; close them the other way round."""
+        """Open the registry, then the server; close them in reverse order."""
         registry = ModelRegistry(
             self.catalog,
             self._engines or _engines(self.catalog, offline=self._offline, worker_memory=self._worker_memory),
             self._clock,
-            downloads=Downloads(offline=self._offline),
+            offline=self._offline,
             auto_evict=self._auto_evict,
             max_loaded=self._limits.loaded_models,
             records=self._records,
@@ -326,26 +328,26 @@ class Emulator:
             state.upload_folder.remove()
 
 
-class _Life:
-    """How long a server runs: its event loop, and the scope of its work, which any thread may end at any time."""
+class _Lifetime:
+    """The event loop of a running server, and the scope that stops it, from any thread and at any time."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.scope = CancelScope()
 
     def end(self) -> None:
-        """Stop the work, now or before it starts."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended already
-            self.loop.call_soon_threadsafe(self.scope.stop, "stopped")
+        """Stop the server, now or before it starts."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so the server has stopped
+            self.loop.call_soon_threadsafe(self.scope.cancel, "stopped")
 
     def end_on_signal(self) -> None:
-        """Stop when the process is told to terminate, where the system can tell."""
+        """Stop on SIGTERM, where the system supports signals."""
         with contextlib.suppress(NotImplementedError):
-            self.loop.add_signal_handler(signal.SIGTERM, self.scope.stop, "terminated")
+            self.loop.add_signal_handler(signal.SIGTERM, self.scope.cancel, "terminated")
 
 
 class _Running:
-    """What there is while the server runs; belongs to its event loop."""
+    """The parts of a running server; belongs to its event loop."""
 
     def __init__(self, state: ServerState, server: Server) -> None:
         self.state = state
@@ -372,7 +374,7 @@ class _Running:
             if instance.identifier == identifier:
                 await registry.unload(instance)
                 return
-        raise LMStudioModelLoadError(f"no model is loaded as {identifier!r}")
+        raise LMStudioModelLoadError(f"no model is loaded with the identifier {identifier!r}")
 
 
 @asynccontextmanager
@@ -388,7 +390,7 @@ async def _listening(server: Server) -> AsyncGenerator[None, None]:
 
 
 def netloc(host: str, port: int) -> str:
-    """Return host and port as they stand in a URL."""
+    """Return host and port as in a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -396,7 +398,7 @@ def _catalog(
     models: Iterable[str | ModelEntry | Mapping[str, Any]] | None,
     catalog: Catalog | Mapping[str, Any] | str | Path | None,
 ) -> Catalog:
-    """Return all models together; the two bundled ones if nothing is said at all."""
+    """Return all models; the two bundled ones if neither argument is given."""
     if models is None and catalog is None:
         return Catalog(models=bundled())
     if isinstance(catalog, str | Path):

@@ -1,6 +1,7 @@
-"""Errors that go over the wire: their texts and their machine-readable part (protocol §3.7).
+"""Errors that are sent to clients: their texts and their machine-readable part (docs/protocol.md#errors).
 
-One function per code, so that no handler composes an error by hand.
+`WireError` is the base of all errors of the emulator; `engines/errors.py` has those of engines. One function per code,
+so that no handler composes an error by hand.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,15 +10,15 @@ from typing import Any
 from lmstudio_integrations.types.config import ModelKind
 
 SAMPLE = 20
-"""How many names an error lists at most."""
+"""The most names that an error lists."""
 
 
 class WireError(Exception):
-    """A request cannot be served; holds the error of protocol §3.7.
+    """A request fails; the client gets this error.
 
     Args:
         title: What is wrong, in one sentence.
-        cause: What lies behind it.
+        cause: The reason behind it.
         suggestion: What would help.
         display_data: The machine-readable part, with its `code`.
     """
@@ -49,12 +50,12 @@ class WireError(Exception):
 
 
 def model_unloaded() -> WireError:
-    """The loading of a model that a request means is gone."""
+    """Return the error for a loaded model that was unloaded."""
     return WireError("Model is unloaded.", display_data={"code": "generic.specificModelUnloaded"})
 
 
 def no_model_matching(query: Mapping[str, Any], loaded: Sequence[str]) -> WireError:
-    """No loaded model fits a query."""
+    """Return the error for a query that no loaded model matches."""
     if query.get("identifier"):
         title = f'No loaded model matches the identifier "{query["identifier"]}"'
     elif query.get("path"):
@@ -63,7 +64,7 @@ def no_model_matching(query: Mapping[str, Any], loaded: Sequence[str]) -> WireEr
         title = "No models loaded. Please load a model in the developer page or use the 'lms load' command."
     return WireError(
         title,
-        suggestion="Load the model first, or ask for it by get-or-load.",
+        suggestion="Load the model first, or request it by get-or-load.",
         display_data={
             "code": "generic.noModelMatchingQuery",
             "query": dict(query),
@@ -74,12 +75,12 @@ def no_model_matching(query: Mapping[str, Any], loaded: Sequence[str]) -> WireEr
 
 
 def path_not_found(path: str, available: Sequence[str]) -> WireError:
-    """No downloaded model has this key or path."""
+    """Return the error for a key or path that no downloaded model has."""
     return _not_found(f'Cannot find a model with the key or path "{path}"', path, available)
 
 
 def draft_model_not_found(path: str, available: Sequence[str]) -> WireError:
-    """No downloaded model has this key or path, which a prediction names as its draft model."""
+    """Return the error for a draft model that is not downloaded."""
     return _not_found(f'Cannot find model "{path}"', path, available)
 
 
@@ -100,7 +101,7 @@ _KINDS: dict[ModelKind, str] = {"llm": "an LLM", "embedding": "an embedding mode
 
 
 def domain_mismatch(path: str, actual: ModelKind, expected: ModelKind) -> WireError:
-    """The model is of the other kind."""
+    """Return the error for a model of the other kind."""
     return WireError(
         f'Model "{path}" is not {_KINDS[expected]}',
         cause=f"Model is not {expected}. Its kind is {actual}.",
@@ -114,7 +115,7 @@ def domain_mismatch(path: str, actual: ModelKind, expected: ModelKind) -> WireEr
 
 
 def preset_not_found(name: str, presets: Iterable[tuple[str, str]]) -> WireError:
-    """No preset fits; `presets` are identifiers and names."""
+    """Return the error for an unknown preset; `presets` are identifiers and names."""
     known = list(presets)
     return WireError(
         f'Cannot find a preset with the identifier "{name}"',
@@ -130,13 +131,13 @@ def preset_not_found(name: str, presets: Iterable[tuple[str, str]]) -> WireError
 
 
 def identifier_exists(identifier: str) -> WireError:
-    """A new instance cannot take an identifier that another one has."""
-    # The official suite matches "Model load error.*already exists" on one line (protocol §9.2).
+    """Return the error for an identifier that another instance has."""
+    # The official suite matches "Model load error.*already exists" on one line.
     return WireError(f'A model with the identifier "{identifier}" already exists')
 
 
 def too_many_loaded(limit: int) -> WireError:
-    """No further model may be loaded."""
+    """Return the error for a load beyond the limit."""
     return WireError(
         "Model loading was stopped due to insufficient system resources",
         cause=f"This server has at most {limit} models loaded at once: the limit loaded_models is reached.",
@@ -145,7 +146,7 @@ def too_many_loaded(limit: int) -> WireError:
 
 
 def file_not_found(identifier: str) -> WireError:
-    """An uploaded file is not, or no longer, there."""
+    """Return the error for an unknown upload."""
     return WireError(
         f'Cannot find an uploaded file with the identifier "{identifier}"',
         suggestion="Upload it again: uploads are dropped when their client disconnects.",
@@ -153,14 +154,14 @@ def file_not_found(identifier: str) -> WireError:
 
 
 def load_cancelled() -> WireError:
-    """A load was stopped before it was done."""
+    """Return the error for a cancelled load."""
     return WireError("Model loading was cancelled.")
 
 
 def limit_reached(what: str, name: str, limit: int) -> WireError:
-    """A client would exceed a limit of the server; `name` is the attribute of `Limits`."""
+    """Return the error for a client that exceeds a limit; `name` is the attribute of `Limits`."""
     return WireError(
         f"This server allows {limit:,} {what}",
         cause=f"The limit {name} is reached.",
-        suggestion=f"Need less, or start the server with a higher limit: Limits({name}=…).",
+        suggestion=f"Use less, or start the server with a higher limit: Limits({name}=…).",
     )

@@ -1,4 +1,4 @@
-"""Plain data of a prediction for its record: the request, and the response as it comes."""
+"""Plain data of a prediction for its record: the request, and the accumulated response."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,7 +19,7 @@ Images = Iterable[tuple[FileHandle, Upload]]
 def record_of(
     model: str, client: str, request: GenerateRequest, fields: Mapping[str, Any], images: Images
 ) -> PredictionRecord:
-    """Return the record of a request. `fields` are the settings that were requested, by their wire keys."""
+    """Return the record of a request. `fields` are the requested settings, by their wire keys."""
     return PredictionRecord(
         model=model,
         client=client,
@@ -37,7 +37,7 @@ def _messages(history: ChatHistory) -> list[dict[str, Any]]:
 
 
 def _content(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
-    """Return the text if there is nothing else, else the parts without the files that their identifiers contain."""
+    """Return the text if there is nothing else, else the parts; identifiers that contain the file are shortened."""
     if [part["type"] for part in parts] == ["text"]:
         text: str = parts[0]["text"]
         return text
@@ -58,11 +58,11 @@ def _name(identifier: str) -> str:
 
 
 class Response:
-    """Accumulates what a model responds.
+    """Accumulates the response of a model.
 
     Attributes:
-        fragments: How many fragments of text came.
-        written: All of it in order, the tags around reasoning and the text of tool calls included.
+        fragments: The number of text fragments.
+        written: The complete text in order, including reasoning tags and the text of tool calls.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Response:
         self._texts: dict[str, list[str]] = {"none": [], "reasoning": []}
         self._tool_calls: list[dict[str, Any]] = []
 
-    def take(self, event: PredictionEvent) -> None:
+    def add(self, event: PredictionEvent) -> None:
         """Add an event."""
         if isinstance(event, LlmPredictionFragment):
             self.fragments += 1

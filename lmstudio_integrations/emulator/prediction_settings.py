@@ -1,4 +1,4 @@
-"""From the layers of a request to the settings of a prediction (protocol §5.3, §5.6)."""
+"""From the layers of a request to the settings of a prediction (docs/protocol.md#config-stacks)."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -20,7 +20,7 @@ def collapse(catalog: Catalog, stack: KvConfigStack, preset_name: str | None) ->
     """Return the settings in effect: the defaults, then the preset, then the request's layers.
 
     Raises:
-        RefusedError: If there is no such preset.
+        WireError: If there is no such preset.
     """
     return in_effect(requested(catalog, stack, preset_name))
 
@@ -31,10 +31,10 @@ def in_effect(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def requested(catalog: Catalog, stack: KvConfigStack, preset_name: str | None) -> dict[str, Any]:
-    """Return the settings that were requested: the preset, then the request's layers.
+    """Return the requested settings: the preset, then the request's layers.
 
     Raises:
-        RefusedError: If there is no such preset.
+        WireError: If there is no such preset.
     """
     fields: Mapping[str, Any] = {}
     if preset_name is not None:
@@ -47,12 +47,12 @@ def requested(catalog: Catalog, stack: KvConfigStack, preset_name: str | None) -
 
 
 def is_completion(stack: KvConfigStack) -> bool:
-    """Return whether an older client asks, in its way, to continue a text."""
+    """Return whether an older client requests raw completion (docs/protocol.md#legacy-completion)."""
     return any(layer.layer_name == "completeModeFormatting" for layer in stack.layers)
 
 
 def text_of(history: ChatHistory) -> str:
-    """Return all text of a conversation, as the template for continuing a text does."""
+    """Return the text of a conversation, as the template of raw completion does."""
     return "".join(part.text for message in history.messages for part in message.content if isinstance(part, TextPart))
 
 
@@ -60,7 +60,7 @@ def tools_of(settings: Mapping[str, Any]) -> tuple[Tool, ...]:
     """Return the tools that may be called.
 
     Raises:
-        RefusedError: If one of them is none.
+        WireError: If a tool is invalid.
     """
     use = settings["llm.prediction.tools"]
     tools = use.get("tools") if is_object(use) and use.get("type") == "toolArray" else None
@@ -73,7 +73,7 @@ def tools_of(settings: Mapping[str, Any]) -> tuple[Tool, ...]:
 
 
 def tool_choice_of(settings: Mapping[str, Any]) -> ToolMode:
-    """Return whether a tool must be called; older clients say it with the tools."""
+    """Return whether a tool must be called; older clients set this together with the tools."""
     choice, use = settings["llm.prediction.toolChoice"], settings["llm.prediction.tools"]
     if is_object(use) and use.get("force") is True:
         return "required"

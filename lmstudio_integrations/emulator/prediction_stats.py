@@ -1,4 +1,4 @@
-"""The figures of a prediction, and the packets that strict clients expect even where an engine gives none."""
+"""The stats of a prediction, and packets that clients require even if an engine yields none."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,11 +16,11 @@ from lmstudio_integrations.types.results import (
 )
 
 _FEWEST_FOR_A_RATE = 2
-"""Tokens that must follow the first one shown, to tell the speed from them alone."""
+"""Tokens after the first one that are enough to compute the speed from them alone."""
 
 
 class StatsCollector:
-    """Watches the events of one prediction.
+    """Collects the stats of one prediction from its events.
 
     Args:
         clock: The time.
@@ -33,15 +33,15 @@ class StatsCollector:
         self._prompt_tokens = 0
         self._predicted_tokens = 0
         self._generating = False
-        self._shown_first = 0
+        self._first_tokens = 0
         self._open_call: list[str] | None = None
 
     def start(self) -> None:
-        """Take note that the prediction's turn has come."""
+        """Record that the prediction has started."""
         self._started = self._first = self._clock.now()
 
-    def take(self, event: PredictionEvent) -> Iterator[PredictionEvent]:
-        """Take note of an event, and yield what is to be sent for it."""
+    def add(self, event: PredictionEvent) -> Iterator[PredictionEvent]:
+        """Record an event, and yield the packets for it."""
         if isinstance(event, PromptProgress):
             yield from self._prompt(event)
             return
@@ -49,13 +49,13 @@ class StatsCollector:
             yield from self._prompt_done()
             self._generating = True
             self._first = self._clock.now()
-            self._shown_first = _tokens_of(event)
+            self._first_tokens = _tokens_of(event)
         self._predicted_tokens += _tokens_of(event)
-        self._follow_call(event)
+        self._track_call(event)
         yield event
 
-    def rest(self, finished: Finished) -> Iterator[PredictionEvent]:
-        """Yield what is still to be sent before the end: of a call that was broken off, or where no token came."""
+    def remaining(self, finished: Finished) -> Iterator[PredictionEvent]:
+        """Yield the packets before the last one: for an incomplete tool call, or if no token came."""
         if self._open_call is not None:
             yield ToolCallFailed({"title": "The tool call was broken off."}, "".join(self._open_call))
             self._open_call = None
@@ -64,11 +64,11 @@ class StatsCollector:
             yield from self._prompt_done()
 
     def stopped(self, reason: str) -> Finished:
-        """Return the end of a prediction that was stopped from outside."""
+        """Return the end of a prediction that was cancelled."""
         return Finished(reason, self._prompt_tokens, self._predicted_tokens)
 
     def stats(self, finished: Finished) -> dict[str, Any]:
-        """Return the statistics (protocol §6.5); what has no sensible value is left out."""
+        """Return the stats (docs/protocol.md#prediction-stats); values that are not known are omitted."""
         now = self._clock.now()
         stats: dict[str, Any] = {
             "stopReason": finished.stop_reason,
@@ -84,13 +84,13 @@ class StatsCollector:
         return {name: value for name, value in (stats | dict(finished.stats)).items() if value is not None}
 
     def _rate(self, predicted: int, now: float) -> float | None:
-        """Return the speed since the first event, whose tokens came before it; of a short response, the whole speed."""
-        tokens, seconds = predicted - self._shown_first, now - self._first
+        """Return the speed since the first event, without its tokens; for a short response, the speed of all tokens."""
+        tokens, seconds = predicted - self._first_tokens, now - self._first
         if tokens < _FEWEST_FOR_A_RATE:
             tokens, seconds = predicted, now - self._started
         return tokens / seconds if self._generating and seconds > 0 else None
 
-    def _follow_call(self, event: PredictionEvent) -> None:
+    def _track_call(self, event: PredictionEvent) -> None:
         if isinstance(event, ToolCallStart):
             self._open_call = []
         elif isinstance(event, ToolCallEnd | ToolCallFailed):
@@ -107,7 +107,7 @@ class StatsCollector:
         yield PromptProgress(event.progress, details)
 
     def _prompt_done(self) -> Iterator[PredictionEvent]:
-        """Complete the progress: at least 0 and 1 are sent per prediction (protocol §4.3)."""
+        """Complete the progress: at least 0 and 1 are sent per prediction (docs/protocol.md#predict-packets)."""
         if self._progress is None:
             yield PromptProgress(0, _details(self._prompt_tokens, 0))
         if self._progress != 1:
@@ -116,7 +116,7 @@ class StatsCollector:
 
 
 def _tokens_of(event: PredictionEvent) -> int:
-    """Return how many tokens an event stands for; a piece of arguments is about one."""
+    """Return how many tokens an event stands for; a fragment of arguments is about one."""
     if isinstance(event, LlmPredictionFragment):
         return event.tokens_count
     return 1 if isinstance(event, ToolCallArguments) else 0

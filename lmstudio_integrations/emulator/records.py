@@ -1,4 +1,4 @@
-"""What has happened on the server, for tests to look at from their own thread."""
+"""Records of what happened on the server, which tests read from their own thread."""
 
 import threading
 from collections import deque
@@ -10,11 +10,11 @@ from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, Limits
 from lmstudio_integrations.errors import LMStudioTimeoutError
 
-_LOOK_AGAIN = 0.02
-"""Seconds after which a condition is looked at even if nothing was announced; tokens are not."""
+_RECHECK_SECONDS = 0.02
+"""Seconds after which a condition is checked again without a notification; tokens send none."""
 
 _OVERHEAD = 64
-"""Bytes that a value takes besides its characters and its members, about."""
+"""Approximate bytes of a value besides its characters and members."""
 
 LoadMode = Literal["just_in_time", "explicit"]
 LoadState = Literal["loading", "loaded", "failed", "cancelled", "evicted", "expired", "crashed", "unloaded"]
@@ -22,28 +22,28 @@ LoadState = Literal["loading", "loaded", "failed", "cancelled", "evicted", "expi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionRecord:
-    """One prediction, as it stands at the moment of reading: what was requested, and what came of it.
+    """One prediction, as of the moment of reading: the request and the outcome.
 
-    All values are plain data: `dataclasses.asdict` makes JSON of a record.
+    All values are plain data: `dataclasses.asdict` returns JSON.
 
     Attributes:
         model: The identifier of the model that responds.
         client: The identifier of its client.
-        messages: The conversation. A content that is one text is a string, any other one the list of its parts in
-            wire form; files are named, not contained. Empty if a text is continued.
+        messages: The conversation. Content that is one text is a string, other content a list of parts in wire
+            form; files are listed without their content. Empty for raw completion.
         prompt: The text to continue; `None` for a conversation.
         tools: The tools that the model may call, in wire form.
         tool_choice: Whether it must call one.
-        config: The settings of the request and its preset, as the native client takes them, but for the tools. `False`
+        config: The settings of the request and its preset, in the form of the native client, without tools. `False`
             is a setting that is switched off; settings without a name are in `raw`.
         images: The images of the conversation in order: `name`, `identifier`, `sizeBytes` and `sha256`.
-        state: Whether it waits for its turn, runs, or has ended.
-        fragments: How many fragments of text were sent.
-        text: The response without reasoning, once the prediction has ended, also if it was stopped or failed.
+        state: Whether it is queued, runs, or has ended.
+        fragments: The number of text fragments that were sent.
+        text: The response without reasoning, once the prediction has ended, even if it was cancelled or failed.
         reasoning: The reasoning before it.
         tool_calls: The tool calls of the response: `id`, `name` and `arguments`.
-        stop_reason: Why it ended: a reason of protocol §6.5, `error`, or `disconnected`.
-        stats: The statistics that were sent at the end, in wire form.
+        stop_reason: Why it ended: one of docs/protocol.md#prediction-stats, `error`, or `disconnected`.
+        stats: The stats that were sent at the end, in wire form.
         error: The title of the error that ended it.
     """
 
@@ -66,7 +66,7 @@ class PredictionRecord:
 
     @property
     def raw(self) -> bool:
-        """Whether a text is continued, without a chat template."""
+        """Whether it is a raw completion, without a chat template."""
         return self.prompt is not None
 
 
@@ -87,14 +87,14 @@ class EmbeddingRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRecord:
-    """One load of a model, as it stands at the moment of reading.
+    """One load of a model, as of the moment of reading.
 
     Attributes:
         key: The model's key in the catalog.
         identifier: The identifier of the instance.
-        mode: `just_in_time` for a load on first use, which the next one of its kind may evict; `explicit` for a load
-            by request, at the start of the server or by `Emulator.load`.
-        config: The load settings that were requested, as the native client takes them.
+        mode: `just_in_time` for a load on first use, which the next such load may evict; `explicit` for a load by
+            request, at the start of the server or by `Emulator.load`.
+        config: The requested load settings, in the form of the native client.
         state: `loading` and `loaded`; `failed` and `cancelled` for a load that did not succeed; and how the instance
             ended: `evicted` by another model's just-in-time load, `expired` after its idle TTL, `model_crashed`, or
             `unloaded` by request or with the server.
@@ -110,11 +110,11 @@ class LoadRecord:
 RecordT = TypeVar("RecordT", PredictionRecord, EmbeddingRecord, LoadRecord)
 
 
-class Entry(Generic[RecordT]):
-    """The place of one record, which is replaced as things go on: readers see the state of one moment.
+class RecordEntry(Generic[RecordT]):
+    """Holds one record, which is replaced on every change, so that readers see a consistent state.
 
     Attributes:
-        live: Members that change with every token, for which a new record would cost too much.
+        live: Members that change with every token; a new record for each would cost too much.
     """
 
     def __init__(self, record: RecordT) -> None:
@@ -125,8 +125,8 @@ class Entry(Generic[RecordT]):
 
     @property
     def record(self) -> RecordT:
-        """The record as it stands now."""
-        live = self.live  # read before the record, as `update` writes them the other way round
+        """The current record."""
+        live = self.live  # read before the record, as `update` writes them in the opposite order
         return replace(self._record, **live) if live else self._record
 
     def update(self, **changes: Any) -> None:
@@ -135,28 +135,28 @@ class Entry(Generic[RecordT]):
         self.live = {}
 
 
-class Log(Generic[RecordT]):
-    """Records of one kind, oldest first. The oldest are dropped if there are too many, or too large ones."""
+class RecordLog(Generic[RecordT]):
+    """Records of one kind, oldest first. The oldest are dropped when there are too many, or they are too large."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._entries: deque[Entry[RecordT]] = deque()
+        self._entries: deque[RecordEntry[RecordT]] = deque()
         self._size = 0
 
     @property
     def records(self) -> tuple[RecordT, ...]:
-        """The records, as they stand now."""
+        """The current records."""
         return tuple(entry.record for entry in tuple(self._entries))
 
-    def add(self, record: RecordT) -> Entry[RecordT]:
+    def add(self, record: RecordT) -> RecordEntry[RecordT]:
         """Add a record."""
-        entry = Entry(record)
+        entry = RecordEntry(record)
         self._entries.append(entry)
         self._size += entry.size
         self._drop()
         return entry
 
-    def complete(self, entry: Entry[RecordT], **changes: Any) -> None:
+    def complete(self, entry: RecordEntry[RecordT], **changes: Any) -> None:
         """Replace members of a record by larger ones."""
         entry.update(**changes)
         growth = size_of(changes)
@@ -166,7 +166,7 @@ class Log(Generic[RecordT]):
             self._drop()
 
     def _drop(self) -> None:
-        """Drop what is beyond the limits; the newest record always stays."""
+        """Drop the oldest records beyond the limits; the newest record always stays."""
         limits = self._limits
         while len(self._entries) > 1 and (len(self._entries) > limits.records or self._size > limits.record_bytes):
             dropped = self._entries.popleft()
@@ -175,16 +175,16 @@ class Log(Generic[RecordT]):
 
 
 class Records:
-    """Records, and a way to wait for them. Written by the server's thread, read by any."""
+    """All records, and a way to wait for them. Written by the server's thread, read by any."""
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
-        self.predictions: Log[PredictionRecord] = Log(limits)
-        self.embeddings: Log[EmbeddingRecord] = Log(limits)
-        self.loads: Log[LoadRecord] = Log(limits)
+        self.predictions: RecordLog[PredictionRecord] = RecordLog(limits)
+        self.embeddings: RecordLog[EmbeddingRecord] = RecordLog(limits)
+        self.loads: RecordLog[LoadRecord] = RecordLog(limits)
         self._changed = threading.Condition()
 
-    def announce(self) -> None:
-        """Wake all who wait, because something has changed."""
+    def notify(self) -> None:
+        """Wake all waiters, because something has changed."""
         with self._changed:
             self._changed.notify_all()
 
@@ -192,21 +192,21 @@ class Records:
         """Wait until a condition holds.
 
         Raises:
-            LMStudioTimeoutError: If it does not in time, in seconds.
+            LMStudioTimeoutError: If it does not hold in time, in seconds.
         """
-        for _ in range(max(1, round(timeout / _LOOK_AGAIN))):
+        for _ in range(max(1, round(timeout / _RECHECK_SECONDS))):
             if predicate():
                 return
-            # The lock is not held while the condition is looked at: the server's thread must never wait for a test.
+            # The condition is checked without the lock: the server's thread must never wait for a test.
             with self._changed:
-                self._changed.wait(_LOOK_AGAIN)
+                self._changed.wait(_RECHECK_SECONDS)
         if predicate():
             return
         raise LMStudioTimeoutError(f"the condition did not hold within {timeout} s", elapsed=timeout)
 
 
 def size_of(value: object) -> int:
-    """Return about how many bytes plain data takes."""
+    """Return the approximate size of plain data in bytes."""
     if isinstance(value, str):
         return _OVERHEAD + len(value)
     if is_object(value):

@@ -1,6 +1,7 @@
-"""The models of the emulator: which there are, which are loaded, and how they come and go (protocol §5.1, §9.3).
+"""The models of the emulator: which exist, which are loaded, and when they are loaded and unloaded.
 
-Everything here belongs to the emulator's event loop.
+See docs/protocol.md#model-specifiers and docs/protocol.md#product-behavior. The handlers are above; `instance` and the
+engines are below. Everything here belongs to the emulator's event loop.
 """
 
 import asyncio
@@ -13,11 +14,11 @@ from typing import Any
 from lmstudio_integrations.emulator import defaults, errors
 from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, describe
 from lmstudio_integrations.emulator.clock import Clock
-from lmstudio_integrations.emulator.downloads import Downloads, OnBytes
+from lmstudio_integrations.emulator.downloads import OnBytes, download
 from lmstudio_integrations.emulator.engines.base import Engine, LoadRequest, ModelMetadata, Progress
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.instance import Instance
-from lmstudio_integrations.emulator.records import Entry, LoadMode, LoadRecord, LoadState, Records
+from lmstudio_integrations.emulator.records import LoadMode, LoadRecord, LoadState, RecordEntry, Records
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, ModelSpecifier, by_identifier
@@ -27,14 +28,14 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ModelEvicted:
-    """A model that was loaded just in time makes way."""
+    """A model that was loaded just in time is unloaded for this load."""
 
     info: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class LoadStarted:
-    """The load began."""
+    """The load has started."""
 
     identifier: str
     info: dict[str, Any]
@@ -42,7 +43,7 @@ class LoadStarted:
 
 @dataclass(frozen=True, slots=True)
 class LoadProgressed:
-    """So much of the model is loaded, 0 to 1."""
+    """The progress of the load, 0 to 1."""
 
     progress: float
 
@@ -53,7 +54,7 @@ OnLoadEvent = Callable[[LoadEvent], None]
 
 @dataclass(eq=False)
 class _SharedLoad:
-    """A just-in-time load, and all who wait for it; the last one to leave stops it."""
+    """A just-in-time load and its waiting clients; it is cancelled when the last one cancels."""
 
     task: "asyncio.Task[Instance] | None" = None
     events: list[LoadEvent] = field(default_factory=list[LoadEvent])
@@ -61,17 +62,17 @@ class _SharedLoad:
 
     @property
     def stopping(self) -> bool:
-        """Whether nobody can join any more."""
+        """Whether it has ended or is being cancelled, so that no client can join."""
         return self.task is not None and (self.task.done() or self.task.cancelling() > 0)
 
     def report(self, event: LoadEvent) -> None:
-        """Tell all who wait."""
+        """Report an event to all waiting clients."""
         self.events.append(event)
         for listener in self.listeners:
             listener(event)
 
     async def wait(self, listener: OnLoadEvent) -> Instance:
-        """Wait for the model; who comes late is told what happened before."""
+        """Wait for the model; earlier events are reported first."""
         assert self.task is not None, "the load has been started"
         for event in self.events:
             listener(event)
@@ -88,13 +89,13 @@ class ModelRegistry:
     """All models of one server.
 
     Args:
-        catalog: What there is.
-        engines: What runs it, by name.
+        catalog: The models that exist.
+        engines: The engines by name.
         clock: The time.
-        downloads: What brings weights.
-        auto_evict: Whether a just-in-time load unloads the models that came by earlier ones.
-        max_loaded: How many models may be loaded at once; `None` does not limit them.
-        ledger: Where loads are recorded.
+        offline: Never fetch bundled weights.
+        auto_evict: Whether a just-in-time load unloads models that were loaded just in time.
+        max_loaded: How many models may be loaded at once; `None` for no limit.
+        records: Where loads are recorded.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class ModelRegistry:
         engines: Mapping[str, Engine],
         clock: Clock,
         *,
-        downloads: Downloads,
+        offline: bool = False,
         auto_evict: bool = True,
         max_loaded: int | None = None,
         records: Records,
@@ -111,11 +112,10 @@ class ModelRegistry:
         self.catalog = catalog
         self._engines = engines
         self._clock = clock
-        self._downloads = downloads
+        self._offline = offline
         self._auto_evict = auto_evict
         self._max_loaded = max_loaded
         self._records = records
-        self._weights: dict[str, str | None] = {entry.key: entry.weights for entry in catalog.models}
         self._metadata: dict[str, ModelMetadata] = {}
         self._downloaded = {entry.key for entry in catalog.models if entry.downloaded}
         self._instances: dict[str, Instance] = {}
@@ -125,8 +125,8 @@ class ModelRegistry:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def loaded(self, kind: ModelKind | None = None) -> list[Instance]:
-        """Return the loaded models, in the order of loading. Any thread may ask."""
-        instances = list(self._instances.values())  # in one step, so that no load comes between
+        """Return the loaded models, in the order of loading. Any thread may call this."""
+        instances = list(self._instances.values())  # one atomic step
         return [instance for instance in instances if kind in {None, instance.entry.kind}]
 
     def downloaded(self) -> list[ModelEntry]:
@@ -138,42 +138,41 @@ class ModelRegistry:
         return entry.key in self._downloaded
 
     async def download(self, entry: ModelEntry, on_bytes: OnBytes) -> None:
-        """Get the weights of an entry, so that it can be loaded.
+        """Download the weights of an entry, so that it can be loaded.
 
         Raises:
-            RefusedError: If they cannot be had.
+            WireError: If that fails.
         """
-        weights = await self._downloads.fetch(entry, on_bytes)
-        self._weights[entry.key] = weights
+        await download(entry, on_bytes, offline=self._offline)
         self._downloaded.add(entry.key)
         self._metadata.pop(entry.key, None)
-        self._records.announce()
+        self._records.notify()
 
     async def read_metadata(self, entries: Iterable[ModelEntry]) -> None:
-        """Find out what the weights say, where that is not known yet; large headers keep nobody else waiting."""
+        """Read and cache the metadata of weights, in a thread: a large header takes long."""
         for entry in entries:
             if entry.key not in self._metadata:
                 await asyncio.to_thread(self.metadata, entry)
 
     def info(self, entry: ModelEntry) -> dict[str, Any]:
-        """Return what clients are told of an entry."""
+        """Return the wire form of an entry."""
         return describe(entry, self.metadata(entry))
 
     def metadata(self, entry: ModelEntry) -> ModelMetadata:
-        """Return what the weights say; nothing, where they cannot be read. Any thread may ask."""
+        """Return the metadata of weights; empty metadata if they cannot be read. Any thread may call this."""
         known = self._metadata.get(entry.key)
         if known is None:
             try:
-                known = self._metadata[entry.key] = self._engine(entry).metadata(self._weights[entry.key], entry.kind)
+                known = self._metadata[entry.key] = self._engine(entry).metadata(entry.weights, entry.kind)
             except EngineError:
                 return ModelMetadata()
         return known
 
     def find(self, kind: ModelKind, specifier: ModelSpecifier) -> Instance:
-        """Return the loaded model that a request means.
+        """Return the loaded model of a specifier.
 
         Raises:
-            RefusedError: If there is none.
+            WireError: If there is none.
         """
         if isinstance(specifier, InstanceSpecifier):
             for instance in self.loaded(kind):
@@ -187,10 +186,10 @@ class ModelRegistry:
         return found
 
     def find_only(self, kind: ModelKind, name: str) -> Instance:
-        """Return the loaded model that a name means and no other: by its identifier, else if it alone fits.
+        """Return the loaded model of a name: by its identifier, else if no other one matches.
 
         Raises:
-            RefusedError: If there is none, or there are several.
+            WireError: If there is none, or there are several.
         """
         found = self._all_named(self.loaded(kind), name)
         if not found or (len(found) > 1 and found[0].identifier != name):
@@ -198,8 +197,8 @@ class ModelRegistry:
         return found[0]
 
     def loaded_as(self, kind: ModelKind, name: str) -> Instance | None:
-        """Return the loaded model that an identifier, a key, an alias or a path names."""
-        return self._named(self.loaded(kind), name)
+        """Return the loaded model of an identifier, a key, an alias or a path."""
+        return next(iter(self._all_named(self.loaded(kind), name)), None)
 
     def resolve(
         self,
@@ -207,26 +206,26 @@ class ModelRegistry:
         name: str,
         not_found: Callable[[str, Sequence[str]], errors.WireError] = errors.path_not_found,
     ) -> list[ModelEntry]:
-        """Return the entries that a name may mean, the best first.
+        """Return the entries that a name may stand for, the best first.
 
         Raises:
-            RefusedError: If there is none, or none of this kind.
+            WireError: If there is none, or none of this kind.
         """
         found = [entry for entry in self.catalog.find(name) if self.is_downloaded(entry)]
-        fitting = [entry for entry in found if entry.kind == kind]
+        matching = [entry for entry in found if entry.kind == kind]
         if not found:
             self._reject_other_kind(kind, name)
             known = [entry.full_path for entry in self.downloaded() if entry.kind == kind]
             raise not_found(name, known)
-        if not fitting:
+        if not matching:
             raise errors.domain_mismatch(found[0].full_path, found[0].kind, kind)
-        return fitting
+        return matching
 
     def check_draft_model(self, name: str) -> None:
         """Check that a language model can serve as a draft model.
 
         Raises:
-            RefusedError: If there is none of this name.
+            WireError: If there is none with this name.
         """
         self.resolve("llm", name, errors.draft_model_not_found)
 
@@ -245,7 +244,7 @@ class ModelRegistry:
         """Load a new instance. Without an `identifier`, the requested `name` decides on one.
 
         Raises:
-            RefusedError: If the identifier is taken or cannot be one, or too many models are loaded.
+            WireError: If the identifier is taken or invalid, or too many models are loaded.
             EngineError: If the engine cannot load it.
         """
         settings = settings or {}
@@ -270,36 +269,36 @@ class ModelRegistry:
         )
         instance.on_end = lambda state: self.drop(instance, state)
         self._instances[instance.identifier] = instance
-        instance.arm()
-        self._enter(load, "loaded")
+        instance.start_ttl()
+        self._record_state(load, "loaded")
         return instance
 
     @contextmanager
     def _recorded(
         self, entry: ModelEntry, default: str, identifier: str | None, settings: Mapping[str, Any], *, jit: bool
-    ) -> Generator[Entry[LoadRecord]]:
-        """Record a load, and reserve its identifier until the end, when the instance has it."""
+    ) -> Generator[RecordEntry[LoadRecord]]:
+        """Record a load, and reserve its identifier until the instance has it."""
         config = _CONFIGS[entry.kind].describe(settings)
         identifier = self._reserve(default, identifier)
         mode: LoadMode = "just_in_time" if jit else "explicit"
         load = self._records.loads.add(LoadRecord(key=entry.key, identifier=identifier, mode=mode, config=config))
-        self._records.announce()
+        self._records.notify()
         try:
             yield load
         except BaseException as error:
-            self._enter(load, "cancelled" if isinstance(error, asyncio.CancelledError) else "failed")
+            self._record_state(load, "cancelled" if isinstance(error, asyncio.CancelledError) else "failed")
             raise
         finally:
             self._reserved.discard(identifier)
 
-    def _enter(self, load: Entry[LoadRecord], state: LoadState) -> None:
+    def _record_state(self, load: RecordEntry[LoadRecord], state: LoadState) -> None:
         load.update(state=state)
-        self._records.announce()
+        self._records.notify()
 
     async def load_just_in_time(
         self, entry: ModelEntry, name: str, listener: OnLoadEvent, *, ttl_ms: int | None, settings: Mapping[str, Any]
     ) -> Instance:
-        """Load a model for whoever asks for it now; all who ask meanwhile share the load.
+        """Load a model on first use; clients that request it meanwhile share the load.
 
         Raises:
             EngineError: If the engine cannot load it.
@@ -316,17 +315,16 @@ class ModelRegistry:
                 del self._shared[entry.key]
 
     async def unload(self, instance: Instance, state: LoadState = "unloaded") -> None:
-        """Unload an instance; what runs on it ends first."""
+        """Unload an instance after its predictions were stopped."""
         await asyncio.shield(self.drop(instance, state))
 
     def drop(self, instance: Instance, state: LoadState = "unloaded") -> "asyncio.Task[None]":
-        """Unload an instance in the background, once; it can be found no more. `state` says why."""
-        unloading = instance.unloading
-        if unloading is None:
+        """Unload an instance in the background, once; it is no longer found. `state` is the reason."""
+        if instance.unloading is None:
             del self._instances[instance.identifier]
-            unloading = instance.unloading = self._spawn(instance.dismiss())
-            self._enter(instance.load, state)
-        return unloading
+            instance.unloading = self._spawn(instance.unload())
+            self._record_state(instance.load, state)
+        return instance.unloading
 
     async def close(self) -> None:
         """Stop all loads and unload everything."""
@@ -337,7 +335,6 @@ class ModelRegistry:
             self.drop(instance)
         while self._tasks:
             await asyncio.wait(self._tasks)
-        self._downloads.close()
 
     async def _load_shared(
         self, shared: _SharedLoad, entry: ModelEntry, name: str, ttl_ms: int, settings: Mapping[str, Any]
@@ -364,10 +361,10 @@ class ModelRegistry:
         )
 
     def _reserve(self, default: str, identifier: str | None) -> str:
-        """Return the identifier of a new instance, so that no other load takes it.
+        """Reserve and return the identifier of a new instance.
 
         Raises:
-            RefusedError: If the requested one is taken or cannot be requested again, or too many models are loaded.
+            WireError: If the requested one is taken or invalid, or too many models are loaded.
         """
         taken = self._instances.keys() | self._reserved
         if self._max_loaded is not None and len(taken) >= self._max_loaded:
@@ -387,55 +384,51 @@ class ModelRegistry:
         return identifier
 
     def _load_request(self, entry: ModelEntry, settings: Mapping[str, Any]) -> LoadRequest:
-        asked = _CONFIGS[entry.kind].from_fields(settings)
+        requested = _CONFIGS[entry.kind].from_fields(settings)
         limit = entry.max_context_length or self.metadata(entry).max_context_length
-        context_length = min(asked.context_length or entry.context_length or defaults.CONTEXT_LENGTH, limit)
+        context_length = min(requested.context_length or entry.context_length or defaults.CONTEXT_LENGTH, limit)
         slots = entry.slots or defaults.PARALLEL_SESSIONS
-        if isinstance(asked, LlmLoadModelConfig) and asked.max_parallel_predictions:
-            slots = asked.max_parallel_predictions
+        if isinstance(requested, LlmLoadModelConfig) and requested.max_parallel_predictions:
+            slots = requested.max_parallel_predictions
         actual: dict[str, Any] = {f"{entry.kind}.load.contextLength": context_length}
         if entry.kind == "llm":
             actual["llm.load.numParallelSessions"] = slots
         return LoadRequest(
             key=entry.key,
             kind=entry.kind,
-            weights=self._weights[entry.key],
+            weights=entry.weights,
             fields=defaults.effective(defaults.LOAD[entry.kind], settings, actual),
             context_length=context_length,
             slots=slots,
-            options=entry.options(),
+            options=entry.engine_options(),
         )
 
     def _query(self, instances: list[Instance], query: ModelQuery) -> Instance | None:
-        fitting = [instance for instance in instances if _fits(instance, query)]
+        matching = [instance for instance in instances if _matches(instance, query)]
         if query.identifier is not None:
-            return self._named(fitting, query.identifier)
-        return fitting[0] if fitting else None
-
-    def _named(self, instances: list[Instance], name: str) -> Instance | None:
-        """Return the instance that a name means."""
-        return next(iter(self._all_named(instances, name)), None)
+            return next(iter(self._all_named(matching, query.identifier)), None)
+        return matching[0] if matching else None
 
     def _all_named(self, instances: list[Instance], name: str) -> list[Instance]:
-        """Return the instances that a name may mean, best first: by identifier, then as the catalog finds models."""
+        """Return the instances that a name may stand for, the best first: by identifier, then as in the catalog."""
         exact = [instance for instance in instances if instance.identifier == name]
         return exact + [
             instance for entry in self.catalog.find(name) for instance in instances if instance.entry is entry
         ]
 
     def _nothing_loaded(self, kind: ModelKind, query: Mapping[str, Any]) -> errors.WireError:
-        """Return why no loaded model fits a query.
+        """Return the error for a query that no loaded model matches.
 
         Raises:
-            RefusedError: If the model is loaded, but of the other kind.
+            WireError: If the model is loaded, but of the other kind.
         """
         if query.get("identifier"):
             self._reject_other_kind(kind, query["identifier"])
         return errors.no_model_matching(query, [each.identifier for each in self.loaded(kind)])
 
     def _reject_other_kind(self, kind: ModelKind, name: str) -> None:
-        """Say so if the model that is asked for is loaded, but of the other kind."""
-        other = self._named(self.loaded(), name)
+        """Raise an error if the requested model is loaded, but of the other kind."""
+        other = next(iter(self._all_named(self.loaded(), name)), None)
         if other is not None and other.entry.kind != kind:
             raise errors.domain_mismatch(other.entry.full_path, other.entry.kind, kind)
 
@@ -455,7 +448,7 @@ class ModelRegistry:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            logger.debug("a model did not come or go as it should: %r", error)
+            logger.debug("a model could not be loaded or unloaded: %r", error)
 
 
 _CONFIGS: dict[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadModelConfig]] = {
@@ -464,17 +457,17 @@ _CONFIGS: dict[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadModelConf
 }
 
 
-def _fits(instance: Instance, query: ModelQuery) -> bool:
-    """Return whether an instance has all that a query asks for, its identifier left aside."""
+def _matches(instance: Instance, query: ModelQuery) -> bool:
+    """Return whether an instance matches a query, apart from the identifier."""
     entry = instance.entry
     return (
         query.domain in {None, entry.kind}
         and query.device_identifier is None
         and (query.vision is None or query.vision == instance.describe().get("vision", False))
-        and (query.path is None or _path_fits(entry.full_path, query.path))
+        and (query.path is None or _path_matches(entry.full_path, query.path))
     )
 
 
-def _path_fits(path: str, requested: str) -> bool:
+def _path_matches(path: str, requested: str) -> bool:
     path, requested = path.casefold(), requested.casefold().rstrip("/")
     return path == requested or path.startswith(f"{requested}/")

@@ -1,4 +1,4 @@
-"""Work that can be stopped from outside, and the queue in which it waits for its turn.
+"""A cancel scope with a reason, and a fair queue for slots.
 
 Everything here belongs to one event loop.
 """
@@ -10,18 +10,18 @@ from typing import Self
 
 
 class CancelScope:
-    """A block of work that others may stop, giving a reason.
+    """A block that others may cancel, with a reason.
 
-    Used as a context manager. Stopping interrupts the block at whatever it awaits; the block ends without an
-    error, and `reason` says why.
+    Used as a context manager. Cancelling interrupts the block at whatever it awaits; the block ends without an
+    error, and `reason` is set.
     """
 
     def __init__(self) -> None:
         self.reason: str | None = None
         self._task: asyncio.Task[object] | None = None
 
-    def stop(self, reason: str) -> None:
-        """Stop the work, now or before it starts. The first reason stays."""
+    def cancel(self, reason: str) -> None:
+        """Cancel the block, now or before it starts. The first reason stays."""
         if self.reason is None:
             self.reason = reason
             if self._task is not None:
@@ -42,45 +42,45 @@ class CancelScope:
         assert task is not None, "the block was entered"
         if self.reason is None:
             return False
-        # The stop took one cancellation; another one means that the whole task is to go.
+        # This scope requested one cancellation; another one means that the whole task is cancelled.
         return task.uncancel() == 0 and (kind is None or issubclass(kind, asyncio.CancelledError))
 
 
-_Line = OrderedDict[asyncio.Future[None], None]
-"""Those who wait, in order. Any of them can give up quickly, as all do when a client with very many disconnects."""
+_Waiters = OrderedDict[asyncio.Future[None], None]
+"""Waiters in order, with quick removal of any: a client with very many of them may disconnect."""
 
 
 class FairQueue:
-    """A number of places, given in turn to the clients that wait, so that none waits behind all work of another.
+    """A number of slots, given to waiting clients in turn, so that no client waits behind all requests of another.
 
     Args:
-        places: How many may work at once.
+        slots: How many requests may run at once.
     """
 
-    def __init__(self, places: int) -> None:
-        self._free = places
-        self._waiting: OrderedDict[str, _Line] = OrderedDict()
+    def __init__(self, slots: int) -> None:
+        self._free = slots
+        self._waiting: OrderedDict[str, _Waiters] = OrderedDict()
         self.running: int = 0
-        """How many work."""
+        """How many requests run."""
 
     @property
     def queued(self) -> int:
-        """How many wait."""
-        return sum(len(line) for line in self._waiting.values())
+        """How many requests wait."""
+        return sum(len(waiters) for waiters in self._waiting.values())
 
-    async def enter(self, client: str) -> None:
-        """Wait for a place; `leave` gives it back."""
+    async def acquire(self, client: str) -> None:
+        """Wait for a slot; `release` gives it back."""
         if self._free and not self._waiting:
             self._free -= 1
         else:
             await self._wait(client)
         self.running += 1
 
-    def leave(self) -> None:
-        """Give a place back."""
+    def release(self) -> None:
+        """Give a slot back."""
         self.running -= 1
         self._free += 1
-        self._admit()
+        self._grant()
 
     async def _wait(self, client: str) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -89,26 +89,26 @@ class FairQueue:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._forget(client, turn)
-            else:  # the place came in the same moment
+                self._remove(client, turn)
+            else:  # the slot was granted at the same moment
                 self._free += 1
-                self._admit()
+                self._grant()
             raise
 
-    def _admit(self) -> None:
-        """Give free places to the first of each client, one client after the other."""
+    def _grant(self) -> None:
+        """Grant free slots to the first waiter of each client, one client after the other."""
         while self._free and self._waiting:
-            client, line = self._waiting.popitem(last=False)
-            turn, _ = line.popitem(last=False)
-            if line:
-                self._waiting[client] = line
+            client, waiters = self._waiting.popitem(last=False)
+            turn, _ = waiters.popitem(last=False)
+            if waiters:
+                self._waiting[client] = waiters
             if not turn.cancelled():
                 self._free -= 1
                 turn.set_result(None)
 
-    def _forget(self, client: str, turn: asyncio.Future[None]) -> None:
-        line = self._waiting.get(client)
-        if line is not None and turn in line:
-            del line[turn]
-            if not line:
+    def _remove(self, client: str, turn: asyncio.Future[None]) -> None:
+        waiters = self._waiting.get(client)
+        if waiters is not None and turn in waiters:
+            del waiters[turn]
+            if not waiters:
                 del self._waiting[client]

@@ -23,8 +23,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, scripted: Emulator) -> Emulator:
     """Put a scripted server in the place of the embedded one."""
 
     @contextlib.contextmanager
-    def embedded() -> Iterator[_demo.Place]:
-        yield _demo.Place(scripted.address, None, Choice(CHAT, loaded=False), Choice(EMBEDDING, loaded=False))
+    def embedded() -> Iterator[_demo.DemoServer]:
+        yield _demo.DemoServer(scripted.address, None, Choice(CHAT, loaded=False), Choice(EMBEDDING, loaded=False))
 
     monkeypatch.setattr(_demo, "embedded", embedded)
     return scripted

@@ -17,7 +17,7 @@ MOST_GROWTH = 1 << 30
 """Bytes by which the whole test process, server and attacker, may grow."""
 
 LONG = "word " * 700_000
-TOO_LONG = "w" * (offload.LONGEST_PROMPT + 1)
+TOO_LONG = "w" * (offload.MAX_PROMPT_LENGTH + 1)
 RULES = ({"when": {"last": "(a+)+$"}, "then": [{"text": "never"}]},)
 
 
@@ -200,7 +200,7 @@ def test_the_prefixes_of_a_template_cannot_fill_the_memory(server: Emulator, end
             "predictionConfigStack": stack({"promptTemplate": template}),
         }
         end = call(server, "llm", endpoint, settings | history)
-    assert end["error"]["title"] == f"The prompt is longer than {offload.LONGEST_PROMPT} characters"
+    assert end["error"]["title"] == f"The prompt is longer than {offload.MAX_PROMPT_LENGTH} characters"
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_a_long_text_holds_nobody(server: Emulator) -> None:
 @pytest.mark.parametrize("endpoint", TEXTS)
 def test_a_text_beyond_the_bound_is_refused(server: Emulator, endpoint: str) -> None:
     end = text_call(server, endpoint, TOO_LONG)
-    assert end["error"]["title"] == f"The text is longer than {offload.LONGEST_PROMPT} characters"
+    assert end["error"]["title"] == f"The text is longer than {offload.MAX_PROMPT_LENGTH} characters"
 
 
 def test_a_long_raw_prompt_is_refused(server: Emulator) -> None:

@@ -113,7 +113,7 @@ def test_a_catalog_is_read_from_toml(tmp_path: Path) -> None:
     )
     found = load_toml(path)
     (model,) = found.models
-    assert model.options() == {
+    assert model.engine_options() == {
         "rules": ({"when": {"last": "^Hello"}, "then": [{"text": "Hi"}]},),
         "tokens_per_second": 50,
     }
@@ -140,10 +140,10 @@ def test_a_catalog_is_read_from_toml(tmp_path: Path) -> None:
         ({"preset": [{"identifier": 5}]}, "preset 5: identifier"),
         ({"model": {"key": "a", "kind": "llm"}}, r"'model' must be a list of tables, each headed \[\[model\]\]"),
         ({"model": 5}, "'model' must be a list"),
-        ({"model": [5]}, "a model is a table or a key, got 5"),
+        ({"model": [5]}, "a model must be a table or a key, got 5"),
         ({"preset": {"identifier": "a"}}, "'preset' must be a list"),
         ({"preset": "x"}, "'preset' must be a list"),
-        ({"preset": ["x"]}, "a preset is a table, got 'x'"),
+        ({"preset": ["x"]}, "a preset must be a table, got 'x'"),
         ({"model": [{"key": "a", "rule": [{"whn": {}}]}]}, "model 'a': rule: .*rule 1.*did you mean 'when'"),
         ({"model": [{"key": "a", "kind": "embedding", "rule": [{"then": [{"text": "x"}]}]}]}, "an embedding model can"),
         ({"model": [{"key": "a", "weights": "/no/such.gguf"}]}, "model 'a': there is no file .*/no/such.gguf"),

@@ -350,7 +350,7 @@ def test_a_client_behind_a_dead_line_is_dropped_with_all_it_holds(caplog: pytest
         assert still_serves(other)
         with wire(server, client="guest:far", passkey="another") as again:
             assert still_serves(again), "the client and its uploads are forgotten"
-    assert "did not answer a ping" in caplog.text
+    assert "did not reply to a ping" in caplog.text
 
 
 def test_a_dead_line_is_found_in_the_middle_of_a_long_answer() -> None:
@@ -409,7 +409,7 @@ def test_a_socket_that_is_gone_already_takes_no_connection() -> None:
     gone = cast("sockets.Socket", object())
     pool.add(gone)
     pool.discard(gone)
-    pool.mark_authenticated(gone)  # its credentials were still in the queue of messages
+    pool.on_authenticated(gone)  # its credentials were still in the queue of messages
     assert not pool.is_full
 
 

@@ -619,7 +619,7 @@ def test_a_model_that_cannot_be_loaded_at_the_start_is_an_error() -> None:
 
 
 def test_what_is_not_loaded_cannot_be_unloaded(server: Emulator) -> None:
-    with pytest.raises(LMStudioModelLoadError, match="no model is loaded as 'x'"):
+    with pytest.raises(LMStudioModelLoadError, match="no model is loaded with the identifier 'x'"):
         server.unload("x")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Catalog, Emulator, Limits, ModelEntry, Preset
-from lmstudio_integrations.emulator.records import EmbeddingRecord, Log, PredictionRecord, size_of
+from lmstudio_integrations.emulator.records import EmbeddingRecord, PredictionRecord, RecordLog, size_of
 from lmstudio_integrations.errors import LMStudioServerError
 from tests.emulator.wire import Wire, asking, named, stack, wire
 
@@ -224,7 +224,7 @@ def text(length: int) -> EmbeddingRecord:
 
 
 def test_the_newest_record_stays_however_large_it_is() -> None:
-    log: Log[EmbeddingRecord] = Log(Limits(record_bytes=1000))
+    log: RecordLog[EmbeddingRecord] = RecordLog(Limits(record_bytes=1000))
     log.add(text(10))
     log.add(text(10_000))
     assert [len(record.text) for record in log.records] == [10_000]
@@ -233,7 +233,7 @@ def test_the_newest_record_stays_however_large_it_is() -> None:
 
 
 def test_a_response_counts_towards_the_size_also_if_its_record_is_gone() -> None:
-    log: Log[PredictionRecord] = Log(Limits(record_bytes=8000))
+    log: RecordLog[PredictionRecord] = RecordLog(Limits(record_bytes=8000))
     first, second, third = (log.add(PredictionRecord(model=name, client="c")) for name in "abc")
     log.complete(first, text="x" * 5000)
     assert [record.model for record in log.records] == ["b", "c"]

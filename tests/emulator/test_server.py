@@ -238,12 +238,12 @@ def test_every_token_is_compared_in_constant_time_whatever_is_wrong(monkeypatch:
         (TOKEN[6:14], TOKEN[15:], True),
     ):
         compared.clear()
-        assert (authenticator.refusal(identifier, passkey) is None) is known
+        assert (authenticator.why_rejected(identifier, passkey) is None) is known
         assert [expected for _, expected in compared] == [token[6:].encode() for token in tokens]
     guests = authentication.Authenticator()
-    guests.enter("me", "mine")
+    guests.connect("me", "mine")
     compared.clear()
-    assert guests.refusal("me", "yours")
+    assert guests.why_rejected("me", "yours")
     assert compared == [(b"yours", b"mine")]
 
 
@@ -291,7 +291,7 @@ def test_with_a_latency_nothing_is_answered_before_that_time(request_: dict[str,
 
 @pytest.mark.parametrize("seconds", [-1.0, float("nan")])
 def test_a_latency_that_cannot_be_is_refused(seconds: float) -> None:
-    with pytest.raises(LMStudioValueError, match="latency is 0 or more"):
+    with pytest.raises(LMStudioValueError, match="latency must be 0 or more"):
         Emulator([MODEL], latency=seconds)
 
 
@@ -634,14 +634,14 @@ def test_a_server_that_is_stopped_while_it_starts_says_so() -> None:
 
 
 def test_an_emulator_starts_once(server: Emulator) -> None:
-    with pytest.raises(LMStudioRuntimeError, match="runs already"):
+    with pytest.raises(LMStudioRuntimeError, match="already running"):
         server.start()
 
 
 def test_an_emulator_that_does_not_run_says_so() -> None:
     emulator = Emulator([MODEL])
     emulator.stop()
-    with pytest.raises(LMStudioRuntimeError, match="does not run"):
+    with pytest.raises(LMStudioRuntimeError, match="is not running"):
         emulator.loaded()
 
 

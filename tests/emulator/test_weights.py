@@ -141,7 +141,7 @@ def test_fetched_weights_that_are_others_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
     install_manager(tmp_path, monkeypatch, content=b"others")
-    with pytest.raises(WeightsError, match="not what they should be"):
+    with pytest.raises(WeightsError, match="do not match their digests"):
         weights.locate(BUNDLE, announce=said.append)
 
 
@@ -190,7 +190,7 @@ def test_a_cache_that_cannot_be_written_is_named(
     root.parent.mkdir(parents=True)
     root.write_text("in the way", encoding="utf-8")
     install_manager(tmp_path, monkeypatch)
-    with pytest.raises(WeightsError, match="cannot be put into"):
+    with pytest.raises(WeightsError, match="cannot be moved to"):
         weights.locate(BUNDLE, announce=said.append)
 
 

@@ -8,7 +8,7 @@ import pytest
 from lmstudio_integrations.emulator.clock import ManualClock, SystemClock
 from lmstudio_integrations.emulator.engines.base import Finished
 from lmstudio_integrations.emulator.prediction_stats import StatsCollector
-from lmstudio_integrations.emulator.retrieval import Config, chunk, cosine
+from lmstudio_integrations.emulator.retrieval import RetrievalConfig, chunk, cosine
 from lmstudio_integrations.emulator.scheduling import CancelScope, FairQueue
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -36,15 +36,15 @@ async def test_a_scope_is_stopped_without_an_error_and_keeps_the_first_reason() 
 
     task = asyncio.create_task(work())
     await asyncio.sleep(0)
-    scope.stop("one")
-    scope.stop("two")
+    scope.cancel("one")
+    scope.cancel("two")
     assert await task == "went on"
     assert scope.reason == "one"
 
 
 async def test_a_scope_that_was_stopped_before_it_began_does_not_begin() -> None:
     scope = CancelScope()
-    scope.stop("early")
+    scope.cancel("early")
     with scope:
         await forever()
     await asyncio.sleep(0)
@@ -59,7 +59,7 @@ async def test_cancelling_the_task_goes_through_a_scope() -> None:
 
     task = asyncio.create_task(work())
     await asyncio.sleep(0)
-    scope.stop("stopped")
+    scope.cancel("stopped")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -77,7 +77,7 @@ async def test_errors_go_through_a_stopped_scope() -> None:
 
     task = asyncio.create_task(work())
     await asyncio.sleep(0)
-    scope.stop("stopped")
+    scope.cancel("stopped")
     with pytest.raises(ValueError, match="cleaning up"):
         await task
 
@@ -86,15 +86,15 @@ async def test_places_are_given_to_clients_in_turn() -> None:
     queue, order = FairQueue(1), list[str]()
 
     async def work(client: str) -> None:
-        await queue.enter(client)
+        await queue.acquire(client)
         order.append(client)
-        queue.leave()
+        queue.release()
 
-    await queue.enter("first")
+    await queue.acquire("first")
     tasks = [asyncio.create_task(work(client)) for client in ("a", "a", "a", "b", "c")]
     await asyncio.sleep(0)
     assert (queue.running, queue.queued) == (1, 5)
-    queue.leave()
+    queue.release()
     await asyncio.gather(*tasks)
     assert order == ["a", "b", "c", "a", "a"]
     assert (queue.running, queue.queued) == (0, 0)
@@ -102,36 +102,36 @@ async def test_places_are_given_to_clients_in_turn() -> None:
 
 async def test_nobody_overtakes_those_who_wait() -> None:
     queue = FairQueue(1)
-    await queue.enter("a")
-    waiting = asyncio.create_task(queue.enter("b"))
+    await queue.acquire("a")
+    waiting = asyncio.create_task(queue.acquire("b"))
     await asyncio.sleep(0)
-    queue.leave()
-    late = asyncio.create_task(queue.enter("a"))
+    queue.release()
+    late = asyncio.create_task(queue.acquire("a"))
     await waiting
     await asyncio.sleep(0)
     assert not late.done()
-    queue.leave()
+    queue.release()
     await late
 
 
 async def test_who_leaves_the_queue_takes_no_place() -> None:
     queue = FairQueue(1)
-    await queue.enter("a")
-    waiting = [asyncio.create_task(queue.enter("b")) for _ in range(2)]
+    await queue.acquire("a")
+    waiting = [asyncio.create_task(queue.acquire("b")) for _ in range(2)]
     await asyncio.sleep(0)
     waiting[0].cancel()
     await asyncio.sleep(0)
-    queue.leave()
+    queue.release()
     await waiting[1]
     assert (queue.running, queue.queued) == (1, 0)
 
 
 async def test_a_place_that_comes_as_its_taker_leaves_goes_to_the_next() -> None:
     queue = FairQueue(1)
-    await queue.enter("a")
-    first, second = (asyncio.create_task(queue.enter("b")) for _ in range(2))
+    await queue.acquire("a")
+    first, second = (asyncio.create_task(queue.acquire("b")) for _ in range(2))
     await asyncio.sleep(0)
-    queue.leave()
+    queue.release()
     first.cancel()
     await second
     assert first.cancelled()
@@ -164,10 +164,10 @@ def test_figures_follow_from_the_clock() -> None:
     meter = StatsCollector(clock)
     clock.advance(1)
     meter.start()
-    list(meter.take(PromptProgress(0.5, {"totalPromptTokenCount": 8})))
+    list(meter.add(PromptProgress(0.5, {"totalPromptTokenCount": 8})))
     clock.advance(2)
     for _ in range(4):
-        list(meter.take(LlmPredictionFragment("x")))
+        list(meter.add(LlmPredictionFragment("x")))
         clock.advance(0.5)
     stats = meter.stats(Finished("eosFound", 8, 5, stats={"usedDraftModelKey": "small"}))
     assert stats == {
@@ -189,7 +189,7 @@ def rate(*fragments: LlmPredictionFragment, predicted: int) -> object:
     clock = ManualClock()
     meter = StatsCollector(clock)
     for fragment in fragments:
-        list(meter.take(fragment))
+        list(meter.add(fragment))
         clock.advance(1)
     return meter.stats(Finished("eosFound", 1, predicted)).get("tokensPerSecond")
 
@@ -206,31 +206,31 @@ def test_a_speed_counts_the_tokens_after_the_first_fragment_and_in_a_short_respo
 def test_a_call_that_is_broken_off_fails_with_what_there_is_of_it() -> None:
     meter = StatsCollector(ManualClock())
     for event in (ToolCallStart("7"), ToolCallName("add"), ToolCallArguments('{"a"'), ToolCallArguments(": 1")):
-        list(meter.take(event))
+        list(meter.add(event))
     finished = meter.stopped("userStopped")
     assert finished.predicted_tokens == 2
-    (failed,) = meter.rest(finished)
+    (failed,) = meter.remaining(finished)
     assert isinstance(failed, ToolCallFailed)
     assert failed.raw_content == '{"a": 1'
-    assert list(meter.rest(finished)) == []
+    assert list(meter.remaining(finished)) == []
 
 
 @pytest.mark.parametrize("last", [ToolCallEnd("7", "add"), ToolCallFailed({})])
 def test_a_call_that_has_ended_ends_once(last: ToolCallEnd | ToolCallFailed) -> None:
     meter = StatsCollector(ManualClock())
     for event in (ToolCallStart("7"), last):
-        list(meter.take(event))
-    assert list(meter.rest(Finished("eosFound", 1, 1))) == []
+        list(meter.add(event))
+    assert list(meter.remaining(Finished("eosFound", 1, 1))) == []
 
 
 def test_progress_that_an_engine_leaves_out_is_sent_all_the_same() -> None:
     meter = StatsCollector(ManualClock())
-    sent = [*meter.take(PromptProgress(0.5)), *meter.take(LlmPredictionFragment("x"))]
+    sent = [*meter.add(PromptProgress(0.5)), *meter.add(LlmPredictionFragment("x"))]
     assert [event.progress for event in sent if isinstance(event, PromptProgress)] == [0, 0.5, 1]
 
 
 def test_progress_without_figures_is_sent_before_the_first_token() -> None:
-    sent = list(StatsCollector(ManualClock()).take(LlmPredictionFragment("x")))
+    sent = list(StatsCollector(ManualClock()).add(LlmPredictionFragment("x")))
     assert [event.progress for event in sent if isinstance(event, PromptProgress)] == [0, 1]
 
 
@@ -238,7 +238,7 @@ TEXT = "\nOne one\n\nTwo two\nThree three three\n\n"
 
 
 def test_texts_are_cut_at_paragraphs_lines_and_words_with_their_lines() -> None:
-    chunks = chunk(TEXT, 7, Config(chunk_size=12, overlap=0))
+    chunks = chunk(TEXT, 7, RetrievalConfig(chunk_size=12, overlap=0))
     assert [(each.content, each.lines) for each in chunks] == [
         ("One one", (2, 2)),
         ("Two two", (4, 4)),
@@ -249,18 +249,22 @@ def test_texts_are_cut_at_paragraphs_lines_and_words_with_their_lines() -> None:
 
 
 def test_pieces_overlap_and_a_word_that_is_too_long_is_cut() -> None:
-    assert [each.content for each in chunk("abcdefgh", 0, Config(chunk_size=4, overlap=2))] == ["abcd", "cdef", "efgh"]
-    assert chunk("  \n ", 0, Config()) == []
+    assert [each.content for each in chunk("abcdefgh", 0, RetrievalConfig(chunk_size=4, overlap=2))] == [
+        "abcd",
+        "cdef",
+        "efgh",
+    ]
+    assert chunk("  \n ", 0, RetrievalConfig()) == []
 
 
 def test_a_large_overlap_does_not_make_a_piece_of_every_character() -> None:
-    chunks = chunk("x" * 1000, 0, Config(chunk_size=100, overlap=99))
+    chunks = chunk("x" * 1000, 0, RetrievalConfig(chunk_size=100, overlap=99))
     assert "".join(each.content[:25] for each in chunks[:-1]) + chunks[-1].content == "x" * 1000
     assert len(chunks) == 37
 
 
 def test_cutting_ends_soon_after_the_limit() -> None:
-    assert len(chunk("x" * 1000, 0, Config(chunk_size=1, overlap=0), 10)) == 11
+    assert len(chunk("x" * 1000, 0, RetrievalConfig(chunk_size=1, overlap=0), 10)) == 11
 
 
 def test_no_line_of_a_text_is_counted_twice() -> None:
@@ -273,22 +277,24 @@ def test_no_line_of_a_text_is_counted_twice() -> None:
             return super().count(x, start, end)
 
     text = Text("a line\n" * 500)
-    assert chunk(text, 0, Config())[-1].lines[1] == 500
+    assert chunk(text, 0, RetrievalConfig())[-1].lines[1] == 500
     assert Text.seen <= len(text)
 
 
 @pytest.mark.parametrize(
     ("fields", "config"),
     [
-        ({}, Config()),
-        ({"retrieval.limit": float("inf")}, Config()),
-        ({"retrieval.limit": 3.0, "retrieval.embeddingModel": "v"}, Config(limit=3, model="v")),
-        ({"retrieval.chunkingMethod": {"chunkSize": 10}}, Config(chunk_size=10, overlap=9)),
-        ({"retrieval.chunkingMethod": {"chunkSize": 0, "chunkOverlap": -1}, "retrieval.limit": "x"}, Config()),
+        ({}, RetrievalConfig()),
+        ({"retrieval.limit": float("inf")}, RetrievalConfig()),
+        ({"retrieval.limit": 3.0, "retrieval.embeddingModel": "v"}, RetrievalConfig(limit=3, model="v")),
+        ({"retrieval.chunkingMethod": {"chunkSize": 10}}, RetrievalConfig(chunk_size=10, overlap=9)),
+        ({"retrieval.chunkingMethod": {"chunkSize": 0, "chunkOverlap": -1}, "retrieval.limit": "x"}, RetrievalConfig()),
     ],
 )
-def test_settings_of_a_search_that_cannot_be_have_their_defaults(fields: dict[str, object], config: Config) -> None:
-    assert Config.read(fields) == config
+def test_settings_of_a_search_that_cannot_be_have_their_defaults(
+    fields: dict[str, object], config: RetrievalConfig
+) -> None:
+    assert RetrievalConfig.read(fields) == config
 
 
 def test_nothing_is_near_a_vector_of_zeros() -> None:

@@ -1,4 +1,4 @@
-"""Work whose size a client chooses: it leaves the event loop to others, and stays within a bound."""
+"""Work whose size a client chooses: large work runs in a thread, and input has a limit."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -11,27 +11,27 @@ from lmstudio_integrations.types.tools import ToolCallResultPart
 
 T = TypeVar("T")
 
-LONGEST_PROMPT = 16 * 1024 * 1024
-"""The most characters of a text, and of a conversation once a template is applied: prefixes and suffixes multiply."""
+MAX_PROMPT_LENGTH = 16 * 1024 * 1024
+"""The most characters of a text, and of a conversation under its template, whose prefixes and suffixes add up."""
 
 LONG_TEXT = 100_000
 MANY_MESSAGES = 500
 MANY_TOOLS = 100
-"""Up to these sizes, work takes a few milliseconds, less than other requests notice."""
+"""Up to these sizes, work takes a few milliseconds and does not delay other requests."""
 
 
 async def offload(work: Callable[[], T], *, large: bool) -> T:
-    """Return the result of pure Python work; large work runs in a thread, where other requests interrupt it."""
+    """Return the result of pure Python work; large work runs in a thread, so that other requests continue."""
     return await asyncio.to_thread(work) if large else work()
 
 
 def is_long(text: str) -> bool:
-    """Whether work on a text may hold the event loop."""
+    """Return whether work on a text could block the event loop."""
     return len(text) > LONG_TEXT
 
 
 def is_large(messages: Iterable[Message], tools: int = 0) -> bool:
-    """Whether work on a conversation may hold the event loop; looks at no more than it must."""
+    """Return whether work on a conversation could block the event loop; stops as soon as that is known."""
     characters = 0
     for number, message in enumerate(messages):
         characters += sum(map(_length, message.content))
@@ -41,7 +41,7 @@ def is_large(messages: Iterable[Message], tools: int = 0) -> bool:
 
 
 def is_large_request(request: GenerateRequest) -> bool:
-    """Whether planning a prediction may hold the event loop. A short schema may still take long to follow."""
+    """Return whether preparing a prediction could block the event loop. Even a short schema may take long."""
     if request.tool_choice == "required" or (request.config.structured or {}).get("type") == "json":
         return True
     if request.history is None:
@@ -53,7 +53,7 @@ def join(parts: Iterable[str]) -> str:
     """Return the parts of a prompt as one text.
 
     Raises:
-        EngineError: If it is too long; nothing beyond the bound is kept in memory.
+        EngineError: If it is too long; nothing beyond the limit is stored.
     """
     kept: list[str] = []
     length = 0
@@ -65,24 +65,24 @@ def join(parts: Iterable[str]) -> str:
 
 
 def require_length(text: str) -> str:
-    """Return a text that is not too long.
+    """Return a text unless it is too long.
 
     Raises:
-        EngineError: If it is.
+        EngineError: If it is too long.
     """
     require_lengths("text", [len(text)])
     return text
 
 
 def require_lengths(what: str, lengths: Iterable[int]) -> None:
-    """Reject what is too long all together.
+    """Check that the total length is not too long.
 
     Raises:
-        EngineError: If it is.
+        EngineError: If it is too long.
     """
-    if sum(lengths) > LONGEST_PROMPT:
+    if sum(lengths) > MAX_PROMPT_LENGTH:
         raise EngineError(
-            f"The {what} is longer than {LONGEST_PROMPT} characters",
+            f"The {what} is longer than {MAX_PROMPT_LENGTH} characters",
             suggestion="Send less at once; prefixes and suffixes of a prompt template count, too.",
         )
 

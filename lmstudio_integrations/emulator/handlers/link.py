@@ -1,6 +1,6 @@
-"""LM Link, which joins the devices of an account (protocol §4.7).
+"""LM Link, which connects the devices of an account (docs/protocol.md#lm-link).
 
-This server has no account, so it is never online. It keeps the settings that clients change, and reports them.
+This server has no account, so it is never online. It stores the settings that clients change, and returns them.
 """
 
 from typing import Any
@@ -37,11 +37,11 @@ async def update_device_name(context: Context, parameter: DeviceName) -> None:
 
 
 async def set_preferred_device(context: Context, parameter: DeviceIdentifier) -> None:
-    """Choose the device whose models come first."""
+    """Set the device whose models are preferred."""
     context.state.link.preferred_device = _bounded(parameter["deviceIdentifier"])
 
 
 def _bounded(name: str) -> str:
     if len(name) > MAX_NAME_LENGTH:
-        raise WireError(f"A name of a device has at most {MAX_NAME_LENGTH} characters")
+        raise WireError(f"The name of a device has at most {MAX_NAME_LENGTH} characters")
     return name

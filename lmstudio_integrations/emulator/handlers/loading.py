@@ -1,4 +1,4 @@
-"""Endpoints on models as such: load, find, list, unload (protocol §4.2)."""
+"""Endpoints that load, find, list and unload models (docs/protocol.md#model-endpoints)."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from lmstudio_integrations.protocol.requests import (
 
 
 async def load_model(context: Context, channel: Channel, parameter: LoadModel) -> None:
-    """Load a new instance, always."""
+    """Load a new instance, even if the model is loaded."""
     registry = context.state.registry
     entries = registry.resolve(context.kind, parameter["modelKey"])
     await registry.read_metadata(entries[:1])
@@ -46,7 +46,7 @@ async def get_or_load(context: Context, channel: Channel, parameter: GetOrLoad) 
     registry = context.state.registry
     instance = registry.loaded_as(context.kind, parameter["identifier"])
     if instance is not None:
-        with instance.hold(channel.scope):  # which starts its time to live again
+        with instance.hold(channel.scope):  # restarts its idle TTL
             channel.send({"type": "alreadyLoaded", "info": instance.describe()})
         return
     entry = registry.resolve(context.kind, parameter["identifier"])[0]
@@ -83,7 +83,7 @@ async def list_loaded(context: Context, _parameter: None) -> list[dict[str, Any]
 
 
 async def get_model_info(context: Context, parameter: Lookup) -> dict[str, Any] | None:
-    """Describe a loaded instance; whether its absence is an error, the client says."""
+    """Return a loaded instance; the client decides whether its absence is an error."""
     try:
         return context.state.registry.find(context.kind, parameter["specifier"]).describe()
     except WireError:
@@ -98,13 +98,13 @@ async def get_load_config(context: Context, parameter: Specified) -> dict[str, A
 
 
 async def get_base_prediction_config(context: Context, parameter: BasePredictionConfig) -> dict[str, Any]:
-    """Return the prediction settings that hold where a request sets none."""
+    """Return the default settings of predictions."""
     context.state.registry.find(context.kind, parameter["specifier"])
     return fields_of(defaults.PREDICTION if context.kind == "llm" else {})
 
 
 async def get_instance_processing_state(context: Context, parameter: Lookup) -> dict[str, Any] | None:
-    """Return what an instance does now, and how many wait."""
+    """Return the current activity of an instance, and how many requests wait."""
     try:
         return context.state.registry.find(context.kind, parameter["specifier"]).state()
     except WireError:
@@ -114,14 +114,14 @@ async def get_instance_processing_state(context: Context, parameter: Lookup) -> 
 
 
 async def estimate_model_usage(context: Context, parameter: EstimateModelUsage) -> dict[str, Any]:
-    """Estimate the memory that a load would take: the weights, and a rough figure for the context."""
+    """Estimate the memory of a load: the weights, and a rough number for the context."""
     registry = context.state.registry
     entry = registry.resolve(context.kind, parameter["modelKey"])[0]
     await registry.read_metadata([entry])
     weights = int(registry.info(entry)["sizeBytes"])
-    asked = parameter["loadConfigStack"].collapse().get(f"{context.kind}.load.contextLength")
-    window = asked if isinstance(asked, int) else entry.context_length or defaults.CONTEXT_LENGTH
-    state = window * _BYTES_PER_TOKEN
+    requested = parameter["loadConfigStack"].collapse().get(f"{context.kind}.load.contextLength")
+    context_length = requested if isinstance(requested, int) else entry.context_length or defaults.CONTEXT_LENGTH
+    context_bytes = context_length * _BYTES_PER_TOKEN
     return {
         "memory": {
             "confidence": "low",
@@ -129,12 +129,12 @@ async def estimate_model_usage(context: Context, parameter: EstimateModelUsage) 
             "contextVramBytes": 0,
             "totalVramBytes": 0,
             "modelBytes": weights,
-            "contextBytes": state,
-            "totalBytes": weights + state,
+            "contextBytes": context_bytes,
+            "totalBytes": weights + context_bytes,
         },
         "passesGuardrails": True,
     }
 
 
 _BYTES_PER_TOKEN = 48 * 1024
-"""Of context, for a small model; an estimate of low confidence."""
+"""Memory per token of context for a small model; a rough estimate."""

@@ -1,4 +1,4 @@
-"""Search for models and download them, all out of the catalog (protocol §4.7)."""
+"""Search for models of the catalog and download them (docs/protocol.md#repository-endpoints)."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.protocol.requests import DownloadModel, DownloadOptions, SearchModels
 
 RESULTS = 10
-"""How many results a search returns unless it asks for another number."""
+"""The default number of search results."""
 
 
 async def search_models(context: Context, parameter: SearchModels) -> dict[str, Any]:
-    """Return the entries of the catalog that a term names; all of them without one."""
+    """Return the entries of the catalog that contain a term; all of them without one."""
     term = (parameter["opts"].get("searchTerm") or "").casefold()
     compatible = parameter["opts"].get("compatibilityTypes")
     registry = context.state.registry
@@ -35,7 +35,7 @@ def _result(entry: ModelEntry, term: str) -> dict[str, Any]:
 
 
 async def get_model_download_options(context: Context, parameter: DownloadOptions) -> dict[str, Any]:
-    """Return the one form in which an entry can be had."""
+    """Return the only download option of an entry."""
     entry = _entry(context, parameter["modelSearchResultIdentifier"]["identifier"])
     await context.state.registry.read_metadata([entry])
     info = context.state.registry.info(entry)
@@ -54,7 +54,7 @@ async def get_model_download_options(context: Context, parameter: DownloadOption
 
 
 async def download_model(context: Context, channel: Channel, parameter: DownloadModel) -> None:
-    """Get the weights of an entry, so that it can be loaded."""
+    """Download the weights of an entry, so that it can be loaded."""
     entry = _entry(context, parameter["downloadIdentifier"])
     registry = context.state.registry
     clock = context.state.clock

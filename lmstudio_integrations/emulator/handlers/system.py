@@ -1,4 +1,4 @@
-"""Endpoints on the server itself (protocol §4.5)."""
+"""Endpoints of the server itself (docs/protocol.md#system-endpoints)."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ MAX_FLAG_LENGTH = 256
 
 
 def version() -> str:
-    """Return the version of this package, which is what the emulator says it is."""
+    """Return the version of this package, which the emulator reports as its own."""
     return metadata.version("lmstudio-integrations")
 
 
@@ -26,7 +26,7 @@ async def list_downloaded_models(context: Context, _parameter: None) -> list[dic
 
 
 async def list_downloaded_model_variants(context: Context, parameter: ModelKey) -> list[dict[str, Any]]:
-    """Refuse: no model of the emulator has variants."""
+    """Fail: no model of the emulator has variants."""
     registry = context.state.registry
     if not any(entry.key == parameter["modelKey"] for entry in registry.downloaded()):
         raise path_not_found(parameter["modelKey"], [entry.full_path for entry in registry.downloaded()])
@@ -39,19 +39,19 @@ async def get_version(_context: Context, _parameter: None) -> dict[str, Any]:
 
 
 async def info(_context: Context, _parameter: None) -> dict[str, Any]:
-    """Return what process this is."""
+    """Return the process of the server."""
     return {"pid": os.getpid(), "isDaemon": True, "version": version()}
 
 
 async def notify(context: Context, parameter: Notify) -> None:
-    """Put a notification into the log, since there is nobody to show it to."""
+    """Write a notification to the log, as there is no window to show it in."""
     title, description = parameter["title"], parameter.get("description")
     text = f"{title}: {description}" if description else title
     context.state.logs.write({"type": "server.log", "level": "info", "content": text})
 
 
 async def set_experiment_flag(context: Context, parameter: ExperimentFlag) -> None:
-    """Switch an experiment on or off. The flags change nothing but their own list, which all clients share."""
+    """Switch an experiment on or off. The flags only change their own list, which all clients share."""
     flags, code = context.state.flags, parameter["code"]
     if not parameter["value"]:
         flags.discard(code)
@@ -67,7 +67,7 @@ async def get_experiment_flags(context: Context, _parameter: None) -> list[str]:
 
 
 async def start_http_server(_context: Context, _parameter: StartHttpServer) -> None:
-    """Refuse: the emulator has no HTTP API to start."""
+    """Fail: the emulator has no HTTP API."""
     raise WireError("This server has no HTTP API besides its native one")
 
 
@@ -76,10 +76,10 @@ async def stop_http_server(_context: Context, _parameter: None) -> None:
 
 
 async def request_shutdown(_context: Context, _parameter: None) -> None:
-    """Refuse: who started the emulator stops it."""
+    """Fail: clients cannot stop the emulator."""
     raise WireError("Only privileged clients may shut this server down")
 
 
 async def alive(_context: Context, _channel: Channel, _parameter: None) -> None:
-    """Stay open until the client goes."""
+    """Stay open until the client disconnects."""
     await asyncio.get_running_loop().create_future()

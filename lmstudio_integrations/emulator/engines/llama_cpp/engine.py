@@ -90,7 +90,7 @@ class LlamaCppEngine:
         llama.cpp reports no progress while it loads, so the progress is 0 and then 1.
 
         Raises:
-            EngineError: If that is not possible, with a readable reason.
+            EngineError: If that fails, with a readable reason.
         """
         on_progress(0.0)
         try:

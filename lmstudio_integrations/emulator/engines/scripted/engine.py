@@ -76,21 +76,21 @@ class ScriptedEngine:
             EngineError: If a rule says so, or the rules are not valid.
         """
         try:
-            options = _ModelOptions.of(request)
+            config = _ModelConfig.of(request)
         except LMStudioValueError as error:
             raise load_failed(str(error)) from error
         self._loads[request.key] += 1
         on_progress(0.0)
-        for wait in play_silently(options.rules, Situation(load=True, round=self._loads[request.key])):
+        for wait in play_silently(config.rules, Situation(load=True, round=self._loads[request.key])):
             await _wait(wait, self._sleep)
         for step in range(1, _PROGRESS_STEPS + 1):
-            await self._sleep(options.load_seconds / _PROGRESS_STEPS)
+            await self._sleep(config.load_seconds / _PROGRESS_STEPS)
             on_progress(step / _PROGRESS_STEPS)
-        return ScriptedModel(options, self._sleep)
+        return ScriptedModel(config, self._sleep)
 
 
 @dataclass(frozen=True, slots=True)
-class _ModelOptions:
+class _ModelConfig:
     """What the catalog sets for one scripted model."""
 
     kind: ModelKind
@@ -121,12 +121,12 @@ class ScriptedModel:
     """A loaded scripted model.
 
     Args:
-        options: Its rules and its pace.
+        config: Its rules and its pace.
         sleep: Waits for a number of seconds.
     """
 
-    def __init__(self, options: _ModelOptions, sleep: Sleep) -> None:
-        self._options = options
+    def __init__(self, config: _ModelConfig, sleep: Sleep) -> None:
+        self._config = config
         self._sleep = sleep
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
@@ -135,7 +135,7 @@ class ScriptedModel:
         Raises:
             EngineError: If a rule says so, the prompt does not fit, or only a rule could serve the request.
         """
-        begin = partial(_start, self._options.rules, request)
+        begin = partial(_start, self._config.rules, request)
         for event in await offload(begin, large=is_large_request(request)):
             if isinstance(event, Wait | Stall):
                 await _wait(event, self._sleep)
@@ -146,8 +146,8 @@ class ScriptedModel:
 
     async def _pause(self, event: EngineEvent | None) -> None:
         """Keep the pace; without one, let other tasks run."""
-        if self._options.pause and not isinstance(event, PromptProgress):
-            await self._sleep(self._options.pause)
+        if self._config.pause and not isinstance(event, PromptProgress):
+            await self._sleep(self._config.pause)
         else:
             await asyncio.sleep(0)
 
@@ -157,10 +157,10 @@ class ScriptedModel:
         Raises:
             EngineError: If a rule says so, or it is too long.
         """
-        for wait in play_silently(self._options.rules, Situation(last=text)):
+        for wait in play_silently(self._config.rules, Situation(last=text)):
             await _wait(wait, self._sleep)
         require_length(text)
-        return await offload(partial(tokenizer.embed, text, self._options.embedding_length), large=is_long(text))
+        return await offload(partial(tokenizer.embed, text, self._config.embedding_length), large=is_long(text))
 
     async def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text.
@@ -172,7 +172,7 @@ class ScriptedModel:
         tokens = await offload(
             lambda: [tokenizer.token_id(token) for token in tokenizer.split(text)], large=is_long(text)
         )
-        return [tokenizer.START_TOKEN, *tokens, tokenizer.END_TOKEN] if self._options.kind == "embedding" else tokens
+        return [tokenizer.START_TOKEN, *tokens, tokenizer.END_TOKEN] if self._config.kind == "embedding" else tokens
 
     async def apply_template(self, history: ChatHistory, tools: Sequence[Tool], config: LlmPredictionConfig) -> str:
         """Return the conversation in the plain template of `chat_template.py`.
