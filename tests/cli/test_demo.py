@@ -42,7 +42,7 @@ def models_asked(server: Emulator) -> list[str]:
     return [info.model_key for info in server.loaded()]
 
 
-def test_the_demo_finds_the_document_streams_an_answer_and_prints_figures(
+def test_the_demo_finds_the_document_streams_a_response_and_prints_stats(
     run: Run, scripted: Emulator, capsys: Capture
 ) -> None:
     assert run("demo", "--host", scripted.address) == 0
@@ -115,14 +115,14 @@ def test_without_a_server_the_embedded_one_is_started_and_named(run: Run, nobody
     assert "Stop reason" in out
 
 
-def test_something_that_never_answers_is_not_used() -> None:
+def test_a_server_that_never_responds_is_not_used() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host = f"127.0.0.1:{silent.getsockname()[1]}"
         with Client(host, connect_timeout=0.05) as client:
             assert _demo.survey(client, "It") == "It did not answer (connect_timeout)."
 
 
-def test_a_server_that_asks_for_a_token_gets_the_one_given(run: Run, capsys: Capture) -> None:
+def test_a_server_that_requires_a_token_gets_it(run: Run, capsys: Capture) -> None:
     models = [ModelEntry(key="chatty"), ModelEntry(key="embedder", kind="embedding")]
     with Emulator(models, tokens=[TOKEN]) as server:
         assert run("demo", "--host", server.address, "--token", TOKEN) == 0
@@ -133,10 +133,10 @@ def test_a_server_that_asks_for_a_token_gets_the_one_given(run: Run, capsys: Cap
 
 
 @pytest.mark.real_model
-def test_without_a_server_a_real_model_answers(run: Run, nobody: str, capsys: Capture) -> None:
+def test_without_a_server_a_real_model_responds(run: Run, nobody: str, capsys: Capture) -> None:
     assert run("demo", "--host", nobody) == 0
     out = capsys.readouterr().out
     assert DOCUMENTS["ferry"] in out
     assert f"{CHAT} (llama, 135M, Q4_1" in out
-    answer = out.partition("Answer:")[2].partition("┌")[0]
-    assert len(answer.split()) > 2
+    response = out.partition("Answer:")[2].partition("┌")[0]
+    assert len(response.split()) > 2

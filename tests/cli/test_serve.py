@@ -67,7 +67,7 @@ def test_the_memory_of_workers_is_given_in_mebibytes(monkeypatch: pytest.MonkeyP
     assert asked == [2000 * MIB, None]
 
 
-def test_flags_for_limits_leave_room_for_a_file_of_the_largest_size() -> None:
+def test_limits_allow_a_file_of_the_largest_size() -> None:
     assert limits_of(Limits().connections, Limits().file_bytes, Limits().upload_bytes) == Limits()
     limits = limits_of(5, 200 * MIB, 1)
     assert (limits.connections, limits.file_bytes) == (5, 200 * MIB)
@@ -110,7 +110,7 @@ def test_a_key_without_weights_needs_the_scripted_switch() -> None:
     assert model.engine == "scripted"
 
 
-def test_scripted_models_have_a_pace_unless_the_catalog_says_another(write: Callable[[str], Path]) -> None:
+def test_scripted_models_have_a_default_speed(write: Callable[[str], Path]) -> None:
     path = write('[[model]]\nkey = "slow"\ntokens_per_second = 5\n[[model]]\nkey = "usual"\n')
     paces = {model.key: model.tokens_per_second for model in build_catalog(ServeConfig(catalog=path)).models}
     assert paces == {"slow": 5, "usual": SCRIPTED_PACE}
@@ -146,14 +146,14 @@ def test_a_scripted_model_is_announced_as_one(capsys: pytest.CaptureFixture[str]
         ('[[rule]]\nwhenn = {last = "x"}\nthen = [{text = "x"}]\n', "rule 1"),
     ],
 )
-def test_a_bad_rules_file_is_refused_by_name(write: Callable[[str], Path], text: str, complaint: str) -> None:
+def test_a_bad_rules_file_is_rejected_by_name(write: Callable[[str], Path], text: str, complaint: str) -> None:
     path = write(text)
     with pytest.raises(LMStudioValueError, match=complaint) as caught:
         load_rules(path)
     assert path.name in str(caught.value)
 
 
-def test_a_missing_rules_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_missing_rules_file_is_rejected_by_name(tmp_path: Path) -> None:
     with pytest.raises(LMStudioValueError, match=r"missing\.toml"):
         load_rules(tmp_path / "missing.toml")
 
@@ -270,7 +270,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("brief")
-def test_the_first_line_is_the_address_and_the_models_follow(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_line_is_the_address_then_come_the_models(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("serve", "--port", "0", "--scripted", "--model", "talker") == 0
     address, model = capsys.readouterr().out.splitlines()
     assert address.startswith("ws://127.0.0.1:")
@@ -296,7 +296,7 @@ def test_a_bad_flag_value_is_one_message(run: Run) -> None:
     )
 
 
-def test_a_served_process_answers_and_ends_cleanly_when_interrupted(
+def test_a_served_process_responds_and_exits_cleanly_when_interrupted(
     serving: Callable[..., "subprocess.Popen[str]"],
 ) -> None:
     process = serving("--port", "0", "--scripted")

@@ -1,4 +1,4 @@
-"""What a hostile or broken client is made of: raw bytes, sockets that are not read, and a line that goes dead."""
+"""Parts of hostile or broken clients: raw bytes, sockets that are not read, and connections that go dead."""
 
 import contextlib
 import json

@@ -35,7 +35,7 @@ from lmstudio_integrations.emulator.engines.scripted.rules import (
     When,
 )
 from lmstudio_integrations.errors import LMStudioValueError
-from tests.emulator.test_llama_cpp_gguf import gguf
+from tests.emulator.engines.llama_cpp.gguf_files import gguf
 from tests.emulator.wire import STACK, wire
 
 CHAT, VECTORS = BUNDLED
@@ -49,7 +49,7 @@ def test_the_bundled_models_have_the_names_of_their_weights() -> None:
     assert all(each.full_path.count("/") == 2 for each in bundled())
 
 
-def test_an_emulator_has_the_bundled_models_unless_told_otherwise() -> None:
+def test_an_emulator_has_the_bundled_models_by_default() -> None:
     assert Emulator().catalog.models == bundled()
     assert Emulator([]).catalog.models == ()
 
@@ -78,14 +78,14 @@ def test_weights_are_named_for_what_they_are_under_any_key() -> None:
     assert parse_model("mine=/models/other.gguf").full_path == "local/mine"
 
 
-def test_a_key_without_weights_is_scripted_if_asked_for() -> None:
+def test_a_key_without_weights_is_scripted_on_request() -> None:
     found = parse_model("text-embedding-mine", scripted=True)
     assert (found.kind, found.engine, found.full_path) == ("embedding", "scripted", "scripted/text-embedding-mine")
     assert parse_model(CHAT, scripted=True).engine == "scripted"
 
 
 @pytest.mark.parametrize("text", ["", "=x", "key=", "mine"])
-def test_a_model_that_is_not_complete_is_refused(text: str) -> None:
+def test_an_incomplete_model_entry_is_rejected(text: str) -> None:
     with pytest.raises(LMStudioValueError, match=r"KEY or KEY=WEIGHTS|has no weights"):
         parse_model(text)
 
@@ -157,7 +157,7 @@ def test_what_is_wrong_in_a_catalog_is_named(tables: dict[str, Any], message: st
 
 
 @pytest.mark.parametrize("content", [None, b"[[model", '[[model]]\nkey = "é"'.encode("latin-1")])
-def test_a_catalog_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_an_unreadable_catalog_is_an_error(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "models.toml"
     if content is not None:
         path.write_bytes(content)
@@ -228,12 +228,12 @@ def test_a_model_that_became_a_fifo_keeps_nobody_waiting(tmp_path: Path) -> None
         assert me.stream("loadModel", {"modelKey": "chat", "loadConfigStack": STACK})[-1]["type"] == "error"
 
 
-def test_the_header_of_a_file_says_what_it_is_for(tmp_path: Path) -> None:
+def test_the_header_of_a_file_decides_its_kind(tmp_path: Path) -> None:
     assert parse_model(f"mine={put(tmp_path, 'v.gguf', 'nomic-bert')}").kind == "embedding"
     assert parse_model(f"mine={put(tmp_path, 'embed.gguf', 'llama')}").kind == "llm"
 
 
-def test_a_folder_without_models_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_models_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LMStudioValueError, match="no GGUF files"):
         scan(tmp_path)
 
@@ -265,7 +265,7 @@ def test_a_name_is_a_key_before_it_is_an_alias_or_a_path() -> None:
     assert Catalog(models=(one,)).find("two") == [one]
 
 
-def test_what_an_entry_says_goes_before_what_its_weights_say() -> None:
+def test_fields_of_an_entry_override_the_metadata_of_its_weights() -> None:
     metadata = ModelMetadata(architecture="llama", params="1B", size_bytes=7, quantization=("Q4_1", 4), vision=True)
     info = describe(ModelEntry(key="a", params="2B", size_bytes=0, vision=False), metadata)
     assert (info["paramsString"], info["sizeBytes"], info["architecture"]) == ("2B", 0, "llama")

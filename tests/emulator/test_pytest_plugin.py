@@ -81,7 +81,7 @@ def test_the_models_can_be_overridden(run: Run) -> None:
     result.assert_outcomes(passed=1)
 
 
-def test_the_host_option_replaces_the_emulator(run: Run, emulator: Emulator) -> None:
+def test_lmstudio_host_replaces_the_emulator(run: Run, emulator: Emulator) -> None:
     result = run(
         f"""
         import threading

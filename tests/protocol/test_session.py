@@ -56,7 +56,7 @@ def test_requests_that_waited_are_sent_in_the_order_in_which_they_were_made() ->
     assert [frame["endpoint"] for frame in frames] == names
 
 
-@proves("C-AUTH-REFUSED")
+@proves("C-AUTH-REJECTED")
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [({"success": False, "error": "bad passkey"}, "bad passkey"), ({"success": False}, "no reason")],
