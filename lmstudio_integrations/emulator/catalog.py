@@ -97,7 +97,7 @@ class ModelEntry(_Strict):
             return self.path
         return f"{self.publisher or ('scripted' if self.engine == 'scripted' else 'local')}/{self.key}"
 
-    def engine_options(self) -> dict[str, Any]:
+    def engine_settings(self) -> dict[str, Any]:
         """Return the fields that only the engine uses."""
         values = {
             "rules": self.rules,

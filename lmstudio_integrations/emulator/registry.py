@@ -400,7 +400,7 @@ class ModelRegistry:
             fields=defaults.effective(defaults.LOAD[entry.kind], settings, actual),
             context_length=context_length,
             slots=slots,
-            options=entry.engine_options(),
+            engine_settings=entry.engine_settings(),
         )
 
     def _query(self, instances: list[Instance], query: ModelQuery) -> Instance | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lmstudio_integrations.cli import _demo
-from lmstudio_integrations.cli._documents import DOCUMENTS, QUESTION
+from lmstudio_integrations.cli._demo_documents import DOCUMENTS, QUESTION
 from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
@@ -38,7 +38,7 @@ def large_only() -> Iterator[Emulator]:
         yield server
 
 
-def models_asked(server: Emulator) -> list[str]:
+def requested_models(server: Emulator) -> list[str]:
     return [info.model_key for info in server.loaded()]
 
 
@@ -88,7 +88,7 @@ def test_a_large_model_is_not_loaded_unasked(
     out = capsys.readouterr().out
     assert "has no chat model that is loaded, or downloaded and below 2 GB" in out
     assert "Starting the built-in emulator" in out
-    assert models_asked(large_only) == []
+    assert requested_models(large_only) == []
     assert stand_in.predictions
 
 
@@ -126,10 +126,10 @@ def test_a_server_that_requires_a_token_gets_it(run: Run, capsys: Capture) -> No
     models = [ModelEntry(key="chatty"), ModelEntry(key="embedder", kind="embedding")]
     with Emulator(models, tokens=[TOKEN]) as server:
         assert run("demo", "--host", server.address, "--token", TOKEN) == 0
-        refused = run("demo", "--host", server.address)
+        rejected = run("demo", "--host", server.address)
     assert "Stop reason" in capsys.readouterr().out
-    assert isinstance(refused, str)
-    assert refused.startswith("Error: ")
+    assert isinstance(rejected, str)
+    assert rejected.startswith("Error: ")
 
 
 @pytest.mark.real_model

@@ -60,11 +60,11 @@ def serving() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
 
 
 def test_the_memory_of_workers_is_given_in_mebibytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-    monkeypatch.setattr(_serve_config, "Emulator", lambda **options: asked.append(options["worker_memory"]))
+    requested: list[Any] = []
+    monkeypatch.setattr(_serve_config, "Emulator", lambda **settings: requested.append(settings["worker_memory"]))
     build(ServeConfig(worker_memory=2000))
     build(ServeConfig())
-    assert asked == [2000 * MIB, None]
+    assert requested == [2000 * MIB, None]
 
 
 def test_limits_allow_a_file_of_the_largest_size() -> None:
@@ -125,8 +125,8 @@ def test_a_catalog_replaces_the_bundled_models_and_flags_add_to_it(write: Callab
 
 def test_rules_go_to_scripted_llms_that_have_none(write: Callable[[str], Path]) -> None:
     path = write('[[rule]]\nwhen = {last = "ping"}\nthen = [{text = "pong"}]\n')
-    options = ServeConfig(port=0, models=("talker", "embedder"), scripted=True, rules=path)
-    with build(options) as server, Client(server.address) as client:
+    settings = ServeConfig(port=0, models=("talker", "embedder"), scripted=True, rules=path)
+    with build(settings) as server, Client(server.address) as client:
         assert client.llm.model("talker").respond("ping").content == "pong"
         assert client.embedding.model("embedder", load_policy="explicit").embed("ping")
 
@@ -246,7 +246,7 @@ def test_named_models_are_loaded_at_the_start() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "exposed"),
+    ("settings", "exposed"),
     [
         (ServeConfig(), False),
         (ServeConfig(host="localhost"), False),
@@ -254,8 +254,8 @@ def test_named_models_are_loaded_at_the_start() -> None:
         (ServeConfig(host="0.0.0.0", tokens=(TOKEN,)), False),
     ],
 )
-def test_a_server_is_exposed_if_others_reach_it_without_a_token(options: ServeConfig, exposed: bool) -> None:
-    assert is_exposed(options) is exposed
+def test_a_server_is_exposed_if_others_reach_it_without_a_token(settings: ServeConfig, exposed: bool) -> None:
+    assert is_exposed(settings) is exposed
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def test_a_catalog_is_read_from_toml(tmp_path: Path) -> None:
     )
     found = load_toml(path)
     (model,) = found.models
-    assert model.engine_options() == {
+    assert model.engine_settings() == {
         "rules": ({"when": {"last": "^Hello"}, "then": [{"text": "Hi"}]},),
         "tokens_per_second": 50,
     }

@@ -47,7 +47,7 @@ def still_serves(me: Wire) -> bool:
     return bool(me.result("listLoaded"))
 
 
-def wait_until_answered(me: Wire) -> None:
+def wait_until_replied(me: Wire) -> None:
     """Wait for the answer to a keep-alive, whatever comes before it."""
     me.send_frame({"type": "keepAlive"})
     while me.receive() != {"type": "keepAliveAck"}:
@@ -142,7 +142,7 @@ def test_deep_nesting_costs_a_warning_at_most(server: Emulator, other: Wire, dep
             me.send_frame(
                 f'{{"type":"channelCreate","endpoint":"{endpoint}","channelId":1,"creationParameter":{parameter}}}'
             )
-            wait_until_answered(me)
+            wait_until_replied(me)
     assert other.stream("predict", prediction_request(MODEL))[-1]["type"] == "success"
 
 
@@ -151,7 +151,7 @@ def test_an_id_beyond_all_numbers_is_none(server: Emulator) -> None:
         for number in ("9" * 20, "-" + "9" * 20, "9" * 4000, "1e999", "true"):
             me.send_frame(f'{{"type":"rpcCall","endpoint":"listLoaded","callId":{number}}}')
             me.send_frame(f'{{"type":"channelCreate","endpoint":"predict","channelId":{number}}}')
-        wait_until_answered(me)
+        wait_until_replied(me)
         me.send_frame({"type": "rpcCall", "endpoint": "listLoaded", "callId": -(2**53) + 1})
         assert me.receive()["callId"] == -(2**53) + 1
 
@@ -171,7 +171,7 @@ def test_warnings_neither_way_repeat_what_a_client_sends_at_length(
         assert len(me.receive()["warning"]) < 10_000
         for number in range(20):
             me.send_frame({"type": "communicationWarning", "warning": f"number {number}\n" + "x" * MIB})
-        wait_until_answered(me)
+        wait_until_replied(me)
     reported = [record.getMessage() for record in caplog.records if "the client warns" in record.getMessage()]
     assert len(reported) == 5
     assert max(map(len, reported)) < 10_000

@@ -68,9 +68,9 @@ def server() -> Iterator[Emulator]:
 def test_the_server_survives_all_frames(server: Emulator, namespace: str, caplog: pytest.LogCaptureFixture) -> None:
     @settings(max_examples=40, deadline=None)
     @given(st.lists(frames, max_size=8))
-    def converse(said: list[dict[str, Any]]) -> None:
+    def converse(output: list[dict[str, Any]]) -> None:
         with wire(server, namespace) as me:
-            for frame in said:
+            for frame in output:
                 me.send_frame(frame)
             me.send_frame(KEEP_ALIVE)
             while me.receive() != {"type": "keepAliveAck"}:
@@ -83,9 +83,9 @@ def test_the_server_survives_all_frames(server: Emulator, namespace: str, caplog
 def test_the_server_survives_all_bytes(server: Emulator, caplog: pytest.LogCaptureFixture) -> None:
     @settings(max_examples=150, deadline=None)
     @given(st.sampled_from(["http", "websocket"]), st.lists(pieces, max_size=8))
-    def send(level: str, said: list[bytes]) -> None:
+    def send(level: str, output: list[bytes]) -> None:
         with raw(server) if level == "http" else raw_websocket(server) as line, contextlib.suppress(ConnectionError):
-            line.sendall(b"".join(said))
+            line.sendall(b"".join(output))
             line.shutdown(socket.SHUT_WR)
             assert is_closed(line)
         assert len(other.result("listLoaded")) == 1

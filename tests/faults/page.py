@@ -48,10 +48,10 @@ fault is over. A dash means that the fault cannot happen there, or that nothing 
 
 def written(old: str) -> str:
     """Return the page, with the part of an older one that is written by hand."""
-    by_hand = old[old.index(KEPT) :] if KEPT in old else KEPT
+    written_by_hand = old[old.index(KEPT) :] if KEPT in old else KEPT
     sections = "\n".join("\n".join(_section(phase)) for phase in Phase)
     surfaces = "\n".join(_surfaces(family) for family in ("native", "LangChain", "LlamaIndex"))
-    return f"{_HEAD.format(count=len(TABLE), surfaces=surfaces)}\n{sections}\n{by_hand}"
+    return f"{_HEAD.format(count=len(TABLE), surfaces=surfaces)}\n{sections}\n{written_by_hand}"
 
 
 def _surfaces(family: str) -> str:

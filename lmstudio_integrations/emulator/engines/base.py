@@ -68,7 +68,7 @@ class LoadRequest:
         fields: The effective load settings by their full wire keys.
         context_length: Tokens that one prediction may use.
         slots: Predictions that run at once.
-        options: Fields of the catalog for this engine alone (rules, pace, …).
+        engine_settings: Fields of the catalog for this engine alone (rules, pace, …).
     """
 
     key: str
@@ -77,7 +77,7 @@ class LoadRequest:
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
     context_length: int = 4096
     slots: int = 4
-    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    engine_settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)

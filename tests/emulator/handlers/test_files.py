@@ -85,10 +85,10 @@ def test_invalid_base64_is_rejected(files: Wire, content: str) -> None:
 
 
 def image_request(model: str, identifier: str, file_type: str = "image") -> dict[str, Any]:
-    asked = prediction_request(model, "What is this?")
+    requested = prediction_request(model, "What is this?")
     part = {"type": "file", "name": "a.png", "identifier": identifier, "sizeBytes": 1, "fileType": file_type}
-    asked["history"]["messages"][0]["content"].append(part)
-    return asked
+    requested["history"]["messages"][0]["content"].append(part)
+    return requested
 
 
 @proves("S-FILES-OTHER-SOCKET")
@@ -146,8 +146,8 @@ def test_a_document_that_cannot_be_parsed_is_rejected(files: Wire, name: str, da
 
 def test_another_parser_is_rejected(files: Wire) -> None:
     identifier = upload(files, "a.md", encoded("x"))["identifier"]
-    options = {"parserId": {"library": "other", "version": "1"}}
-    (packet,) = files.stream("parseDocument", {"fileIdentifier": identifier, "parseOpts": options})
+    settings = {"parserId": {"library": "other", "version": "1"}}
+    (packet,) = files.stream("parseDocument", {"fileIdentifier": identifier, "parseOpts": settings})
     assert "other" in packet["error"]["title"]
 
 
@@ -215,8 +215,8 @@ def test_a_retrieval_can_be_cancelled_between_two_chunks(monkeypatch: pytest.Mon
     monkeypatch.setattr(engine, "ScriptedModel", Held)
     with Emulator([VECTORS], load=["vectors"]) as other, wire(other, "files") as files:
         identifier = upload(files, "a.txt", encoded("word " * 20_000))["identifier"]
-        asked = {"query": "x", "fileIdentifiers": [identifier], "config": {"fields": []}}
-        channel = files.open("retrieve", asked)
+        requested = {"query": "x", "fileIdentifiers": [identifier], "config": {"fields": []}}
+        channel = files.open("retrieve", requested)
         assert Held.reached.wait(TIMEOUT)
         files.send(channel, {"type": "stop"})
         Held.go_on.set()

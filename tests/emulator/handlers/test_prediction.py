@@ -172,8 +172,8 @@ def test_settings_of_layers_are_merged(me: Wire) -> None:
 @pytest.mark.parametrize("name", ["@me/brief", "brief", "BRIEF"])
 def test_a_preset_ranks_below_the_request(me: Wire, name: str) -> None:
     fields = {"maxPredictedTokens": {"checked": True, "value": 2}}
-    for asked, count in ((prediction_request("chat"), 1), (prediction_request("chat", fields=fields), 2)):
-        end = me.stream("predict", asked | {"fuzzyPresetIdentifier": name})[-1]
+    for requested, count in ((prediction_request("chat"), 1), (prediction_request("chat", fields=fields), 2)):
+        end = me.stream("predict", requested | {"fuzzyPresetIdentifier": name})[-1]
         assert end["stats"]["predictedTokensCount"] == count
 
 

@@ -17,7 +17,7 @@ from lmstudio_integrations.emulator.engines.offload import require_length
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.tools import Tool
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 

@@ -105,7 +105,7 @@ def to_metadata(header: GgufHeader, size: int, *, vision: bool) -> ModelMetadata
         architecture=header.architecture,
         params=format_parameter_count(header.parameters),
         size_bytes=size,
-        quantization=(quantization, _bit_width(quantization)) if quantization else None,
+        quantization=(quantization, _quantization_width(quantization)) if quantization else None,
         max_context_length=header.of_architecture("context_length", 4096),
         embedding_length=header.of_architecture("embedding_length") or None,
         vision=vision,
@@ -121,7 +121,7 @@ def format_parameter_count(parameters: int) -> str:
     return f"{parameters / 1_000_000:.0f}M"
 
 
-def _bit_width(quantization: str) -> int:
+def _quantization_width(quantization: str) -> int:
     found = re.search(r"\d+", quantization)
     return int(found.group()) if found else 0
 
@@ -173,15 +173,11 @@ def _skip_array(file: BinaryIO, depth: int = _MAX_DEPTH) -> None:
         return
     for _ in range(count):
         if kind == _STRING:
-            _skip_string(file)
+            file.seek(_unpack(file, "Q")[0], 1)
         elif kind == _ARRAY and depth > 1:
             _skip_array(file, depth - 1)
         else:
             _unknown(file, kind)
-
-
-def _skip_string(file: BinaryIO) -> None:
-    file.seek(_unpack(file, "Q")[0], 1)
 
 
 def _string(file: BinaryIO) -> str:

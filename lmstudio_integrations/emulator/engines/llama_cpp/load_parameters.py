@@ -136,7 +136,7 @@ def parameters_of(
         return WorkerParameters(**common, embedding=True, **_of_both(request.fields, header, EmbeddingLoadModelConfig))
     config = LlmLoadModelConfig.from_fields(request.fields)
     _reject_draft_models(config)
-    projector = request.options.get("projector") or projector_of(path)
+    projector = request.engine_settings.get("projector") or projector_of(path)
     return WorkerParameters(
         **common,
         **_of_both(request.fields, header, LlmLoadModelConfig),

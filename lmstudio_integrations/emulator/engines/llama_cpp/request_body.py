@@ -3,7 +3,6 @@
 Settings arrive complete, with LM Studio's defaults; llama.cpp's own defaults differ and make small models ramble.
 """
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,8 +10,6 @@ from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
 from lmstudio_integrations.types.config import LlmPredictionConfig
-
-logger = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 

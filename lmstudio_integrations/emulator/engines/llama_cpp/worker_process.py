@@ -20,7 +20,7 @@ from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import err
 from lmstudio_integrations.emulator.weights import INSTALL_HINT
 from lmstudio_integrations.protocol.envelope import without_surrogates
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 STALL_SECONDS = 600.0
 """The idle timeout of a stream: the engine sends something after each part of a prompt."""

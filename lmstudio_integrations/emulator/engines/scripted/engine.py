@@ -102,9 +102,9 @@ class _ModelConfig:
     @classmethod
     def of(cls, request: LoadRequest) -> Self:
         """Read the options; those that are not set have defaults."""
-        options = request.options
-        rate = options.get("tokens_per_second")
-        rules = parse_rules(options.get("rules") or ())
+        engine_settings = request.engine_settings
+        rate = engine_settings.get("tokens_per_second")
+        rules = parse_rules(engine_settings.get("rules") or ())
         if request.kind == "embedding":
             for rule in rules:
                 rule.require_no_output("an embedding model")
@@ -112,8 +112,8 @@ class _ModelConfig:
             kind=request.kind,
             rules=rules,
             pause=1 / rate if rate else 0.0,
-            load_seconds=options.get("load_seconds") or 0.0,
-            embedding_length=options.get("embedding_length") or _EMBEDDING_LENGTH,
+            load_seconds=engine_settings.get("load_seconds") or 0.0,
+            embedding_length=engine_settings.get("embedding_length") or _EMBEDDING_LENGTH,
         )
 
 

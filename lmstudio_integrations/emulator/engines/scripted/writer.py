@@ -124,8 +124,8 @@ class Writer:
     """
 
     def __init__(self, config: LlmPredictionConfig, prompt_tokens: int, remaining: int | None) -> None:
-        self.tags = Tags.of(config)
-        self.written = 0
+        self.tags: Tags = Tags.of(config)
+        self.written: int = 0
         self.stop_reason: str | None = None
         self._prompt_tokens = prompt_tokens
         limits = ((config.max_tokens or None, "maxPredictedTokensReached"), (remaining, "contextLengthReached"))

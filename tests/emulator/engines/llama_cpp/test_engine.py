@@ -152,8 +152,8 @@ async def test_unusual_text_gets_a_response(chat_model: LlamaCppModel, prompt: s
 
 @pytest.mark.parametrize("raw", [True, False])
 async def test_probabilities_come_with_each_token(chat_model: LlamaCppModel, raw: bool) -> None:
-    asked: dict[str, Any] = {"prompt": "Once upon"} if raw else {"history": history_of("Say hello.")}
-    events = await run(chat_model, **asked, config=settings(max_tokens=3, log_probs=2))
+    requested: dict[str, Any] = {"prompt": "Once upon"} if raw else {"history": history_of("Say hello.")}
+    events = await run(chat_model, **requested, config=settings(max_tokens=3, log_probs=2))
     fragments = [event for event in events if isinstance(event, LlmPredictionFragment)]
     assert fragments
     for fragment in fragments:

@@ -137,8 +137,8 @@ async def test_cancelling_a_load_ends_its_worker(monkeypatch: pytest.MonkeyPatch
     started: asyncio.Queue[asyncio.subprocess.Process] = asyncio.Queue()
     create = asyncio.create_subprocess_exec
 
-    async def spy(*arguments: Any, **options: Any) -> asyncio.subprocess.Process:
-        process = await create(*arguments, **options)
+    async def spy(*arguments: Any, **settings: Any) -> asyncio.subprocess.Process:
+        process = await create(*arguments, **settings)
         started.put_nowait(process)
         return process
 

@@ -19,13 +19,13 @@ class BrokenOff:
     """A worker whose answers have no end; remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.asked: dict[str, dict[str, Any]] = {}
+        self.requested: dict[str, dict[str, Any]] = {}
 
     async def call(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return {"tokens": [1, 2], "input_tokens": 2}
 
     async def stream(self, path: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        self.asked[path] = body
+        self.requested[path] = body
         yield {"content": "Once", "stop": False}
 
 
@@ -46,7 +46,7 @@ async def test_a_vision_model_gets_the_image_and_the_seed_of_its_load() -> None:
     fake = BrokenOff()
     with pytest.raises(EngineError, match="ended before it was complete"):
         [event async for event in vision_model(fake).generate(image_request())]
-    body = fake.asked["/v1/chat/completions"]
+    body = fake.requested["/v1/chat/completions"]
     assert [part["type"] for part in body["messages"][0]["content"]] == ["text", "image_url"]
     assert body["seed"] == 5
     assert body["max_tokens"] == 62

@@ -25,10 +25,10 @@ class FakeSleep:
 
 
 async def load(
-    rules: Rules = (), *, kind: ModelKind = "llm", engine: ScriptedEngine | None = None, **options: Any
+    rules: Rules = (), *, kind: ModelKind = "llm", engine: ScriptedEngine | None = None, **settings: Any
 ) -> ScriptedModel:
     """Load a model with rules."""
-    request = LoadRequest("a-model", kind, options={"rules": list(rules), **options})
+    request = LoadRequest("a-model", kind, engine_settings={"rules": list(rules), **settings})
     return await (engine or ScriptedEngine(FakeSleep())).load(request, lambda _: None)
 
 

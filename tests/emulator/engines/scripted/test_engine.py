@@ -30,7 +30,7 @@ def test_the_architecture_of_a_scripted_model_is_scripted() -> None:
 async def test_a_load_reports_progress_in_steps_and_takes_load_seconds() -> None:
     fake_sleep = FakeSleep()
     seen: list[float] = []
-    await ScriptedEngine(fake_sleep).load(LoadRequest("m", "llm", options={"load_seconds": 2.0}), seen.append)
+    await ScriptedEngine(fake_sleep).load(LoadRequest("m", "llm", engine_settings={"load_seconds": 2.0}), seen.append)
     assert seen[0] == 0.0
     assert seen[-1] == 1.0
     assert seen == sorted(seen)

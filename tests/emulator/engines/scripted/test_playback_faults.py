@@ -25,7 +25,7 @@ async def events_until_error(steps: list[dict[str, Any]]) -> tuple[list[EngineEv
     events: list[EngineEvent] = []
     try:
         async for event in model.generate(generate_request("x")):
-            events.append(event)  # noqa: PERF401 - what came before the error is wanted
+            events.append(event)  # noqa: PERF401 - the events before the error are the result
     except EngineError as error:
         return events, error
     raise AssertionError("nothing broke")
@@ -159,7 +159,7 @@ async def test_a_load_may_take_its_time_before_it_crashes() -> None:
     fake_sleep, seen = FakeSleep(), list[float]()
     rules = [{"when": {"load": True}, "then": [{"wait": 30}, {"fault": "crash", "exit_code": 1}]}]
     with pytest.raises(EngineError, match=r"crashed .*Exit code: 1\)"):
-        await ScriptedEngine(fake_sleep).load(LoadRequest("m", "llm", options={"rules": rules}), seen.append)
+        await ScriptedEngine(fake_sleep).load(LoadRequest("m", "llm", engine_settings={"rules": rules}), seen.append)
     assert fake_sleep.seconds == [30]
     assert seen == [0.0]
 
@@ -167,7 +167,7 @@ async def test_a_load_may_take_its_time_before_it_crashes() -> None:
 async def test_a_stalled_load_ends_when_it_is_cancelled() -> None:
     started = asyncio.Event()
     rules = [Rule({"load": True}, [{"fault": "stall"}])]
-    request = LoadRequest("m", "llm", options={"rules": rules})
+    request = LoadRequest("m", "llm", engine_settings={"rules": rules})
     task = asyncio.create_task(ScriptedEngine(FakeSleep()).load(request, lambda _: started.set()))
     await asyncio.wait_for(started.wait(), 5)
     task.cancel()

@@ -251,7 +251,7 @@ def test_an_invalid_rule_is_an_error_with_place_and_reason(rule: dict[str, Any],
 
 
 async def test_invalid_rules_fail_the_load() -> None:
-    request = LoadRequest("m", "llm", options={"rules": [{"then": []}, {"than": []}]})
+    request = LoadRequest("m", "llm", engine_settings={"rules": [{"then": []}, {"than": []}]})
     with pytest.raises(EngineError, match="Failed to load model") as caught:
         await ScriptedEngine(FakeSleep()).load(request, lambda _: None)
     assert "rule 2: unknown key 'than'; did you mean 'then'" in (caught.value.cause or "")

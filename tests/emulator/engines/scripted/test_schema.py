@@ -283,7 +283,7 @@ class Dog(BaseModel):
 
 class Home(BaseModel):
     pets: list[Cat | Dog] = Field(min_length=2)
-    colours: set[Literal["red", "green"]] = Field(min_length=2)
+    colors: set[Literal["red", "green"]] = Field(min_length=2)
     size: tuple[int, float] = Field()
     share: float = Field(gt=0, lt=1)
     notes: dict[str, int] = Field(min_length=1)
@@ -293,5 +293,5 @@ class Home(BaseModel):
 def test_schemas_of_pydantic_are_met() -> None:
     home = Home.model_validate(shortest_instance(Home.model_json_schema()))
     assert home.next is None
-    assert home.colours == {"red", "green"}
+    assert home.colors == {"red", "green"}
     Dog.model_validate(shortest_instance(Dog.model_json_schema()))
