@@ -180,6 +180,17 @@ def test_references_are_resolved(parts: list[Checked]) -> None:
         ({"type": "array", "prefixItems": [{"const": 1}, {"const": 2}], "minItems": 1}, [1]),
         ({"type": "array", "items": {"enum": ["b", "c"]}, "minItems": 2, "uniqueItems": True}, ["b", "c"]),
         ({"type": "array", "items": True, "minItems": 1, "uniqueItems": True}, [0]),
+        (
+            {
+                "type": "array",
+                "items": {"$ref": "#/$defs/color"},
+                "minItems": 2,
+                "uniqueItems": True,
+                "$defs": {"color": {"enum": ["red", "green"]}},
+            },
+            ["red", "green"],
+        ),
+        ({"allOf": [True, {"type": "null"}]}, None),
         ({"type": "string", "format": "date"}, "2000-01-01"),
         ({"type": "string", "format": "no-such-format"}, ""),
         ({"type": "string", "pattern": "b+", "minLength": 4}, "bbbb"),
