@@ -1,7 +1,7 @@
-"""Fixtures for tests of code that talks to LM Studio.
+"""Fixtures for tests of programs that use LM Studio.
 
-The plugin is loaded in every pytest run of everybody who has the package installed, so it imports nothing of it
-until a fixture is used.
+Every pytest run loads the plugin where the package is installed, so it imports nothing else of the package until a
+fixture is used.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from lmstudio_integrations.emulator import Emulator
 
 MODELS = ("qwen2.5-7b-instruct", "text-embedding-nomic-embed-text-v1.5")
-"""What the emulator has unless `lmstudio_models` says otherwise: a scripted model of each kind."""
+"""The default models of the emulator: a scripted model of each kind."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option that names a real LM Studio."""
+    """Add the option for the address of a real LM Studio."""
     parser.getgroup("lmstudio").addoption(
         "--lmstudio-host",
         metavar="HOST:PORT",
@@ -28,31 +28,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def lmstudio_models() -> Sequence[Any]:
-    """The models of the emulators, as `Emulator` takes them; override it to have others."""
+    """The models of the emulators, in the form that `Emulator` accepts; override the fixture for other models."""
     return MODELS
 
 
 @pytest.fixture
 def lmstudio_emulator(lmstudio_models: Sequence[Any]) -> "Iterator[Emulator]":
-    """A running emulator of this test's own."""
+    """A running emulator for this test alone."""
     yield from _emulator(lmstudio_models)
 
 
 @pytest.fixture(scope="session")
 def lmstudio_session_emulator(lmstudio_models: Sequence[Any]) -> "Iterator[Emulator]":
-    """A running emulator that all tests share; what one test loads is there for the next."""
+    """A running emulator that all tests share, including the models that they load."""
     yield from _emulator(lmstudio_models)
 
 
 @pytest.fixture
 def lmstudio_host(request: pytest.FixtureRequest) -> str:
-    """The address of the server to test with: that of `--lmstudio-host`, else of this test's own emulator."""
+    """The address of the server for this test: `--lmstudio-host`, else an emulator for this test alone."""
     return _host(request, "lmstudio_emulator")
 
 
 @pytest.fixture(scope="session")
 def lmstudio_session_host(request: pytest.FixtureRequest) -> str:
-    """The address of the server to test with: that of `--lmstudio-host`, else of the emulator that all tests share."""
+    """The address of the server for all tests: `--lmstudio-host`, else an emulator that they share."""
     return _host(request, "lmstudio_session_emulator")
 
 

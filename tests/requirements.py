@@ -1,4 +1,4 @@
-"""How a test says which requirements it proves, and how tables of requirements are held against the tests.
+"""Requirements that tests prove: a decorator for tests, and a check of the tables of requirements against the tests.
 
 The tables are `requirements_client.py` (ids `C-…`) and `requirements_server.py` (ids `S-…`). The tests are read, not
 imported, so that a table can be checked without running anything.
@@ -16,7 +16,7 @@ TESTS = Path(__file__).parent
 
 
 class Requirement(NamedTuple):
-    """One thing that must hold: where it is written, and what it says."""
+    """A requirement: its section of docs/protocol.md, and one sentence."""
 
     section: str
     sentence: str
@@ -26,10 +26,10 @@ def proves(*ids: str) -> Callable[[Test], Test]:
     """Name the requirements that a test proves."""
     assert ids, "name at least one requirement"
 
-    def mark(test: Test) -> Test:
+    def unchanged(test: Test) -> Test:
         return test
 
-    return mark
+    return unchanged
 
 
 @cache

@@ -109,6 +109,20 @@ def test_every_module_imports_only_the_layers_below_it(path: Path) -> None:
     assert {part_of(name) for name in inner} <= LAYERS[part] | {part}
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_nothing_imports_a_module_of_an_engine_from_outside_of_its_folder(path: Path) -> None:
+    engines = f"{NAME}.emulator.engines."
+    here = ".".join([NAME, *path.relative_to(PACKAGE).with_suffix("").parts])
+    for engine in ("llama_cpp", "scripted"):
+        modules = {
+            f"{engines}{engine}.{module.stem}" for module in (PACKAGE / "emulator/engines" / engine).glob("*.py")
+        }
+        assert len(modules) > 5, "the files were not found"
+        if not here.startswith(f"{engines}{engine}."):
+            assert not modules.intersection(name.rpartition(".")[0] for name in imported_modules(path))
+            assert not modules.intersection(imported_modules(path))
+
+
 def test_the_protocol_does_no_input_or_output() -> None:
     imported = {name.split(".")[0] for path in (PACKAGE / "protocol").rglob("*.py") for name in imported_modules(path)}
     assert "json" in imported or "pydantic" in imported, "the files were not read"

@@ -18,7 +18,7 @@ def test_no_test_proves_what_is_not_required() -> None:
 def test_every_requirement_is_a_sentence_with_its_section() -> None:
     for name, requirement in REQUIREMENTS.items():
         assert re.fullmatch(r"C(-[A-Z]+)+", name)
-        assert requirement.section.startswith("§")
+        assert requirement.section.startswith("#")
         assert requirement.sentence.endswith(".")
     assert len({requirement.sentence for requirement in REQUIREMENTS.values()}) == len(REQUIREMENTS)
 

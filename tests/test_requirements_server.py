@@ -17,6 +17,6 @@ def test_no_test_proves_what_is_not_required() -> None:
 def test_every_requirement_is_a_sentence_with_its_section() -> None:
     for name, requirement in REQUIREMENTS.items():
         assert re.fullmatch(r"S(-[A-Z]+)+", name)
-        assert re.fullmatch(r"§\d(\.\d)?(, §\d(\.\d)?)*", requirement.section)
+        assert re.fullmatch(r"#[a-z0-9-]+(, #[a-z0-9-]+)*", requirement.section)
         assert requirement.sentence.endswith(".")
     assert len({requirement.sentence for requirement in REQUIREMENTS.values()}) == len(REQUIREMENTS)

@@ -1,6 +1,6 @@
 """The command line: `lmstudio-integrations serve`, `lmstudio-integrations demo`.
 
-This module imports nothing that the `cli` extra brings, so that it can say when the extra is missing.
+This module imports nothing of the `cli` extra, so that it can report that the extra is missing.
 """
 
 import sys
@@ -12,7 +12,7 @@ _EXTRA = {"typer", "rich"}
 
 
 def main() -> None:
-    """Run the command that `sys.argv` names. What goes wrong becomes one message and the exit status 1."""
+    """Run the command in `sys.argv`. An error becomes one message and the exit status 1."""
     try:
         from lmstudio_integrations.cli._app import app  # noqa: PLC0415 - see the module's docstring
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The commands, in one table. Needs the `cli` extra."""
+"""The application with all commands. Needs the `cli` extra."""
 
 from importlib.metadata import version
 from typing import Annotated
@@ -19,8 +19,8 @@ app.command()(serve)
 app.command()(demo)
 
 
-def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
-    if wanted:
+def _print_version(requested: bool) -> None:  # noqa: FBT001 - typer calls it
+    if requested:
         typer.echo(version("lmstudio-integrations"))
         raise typer.Exit
 
@@ -31,4 +31,4 @@ def _common(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """LM Studio from the command line, and a stand-in for it."""
+    """LM Studio from the command line, and an emulator of it."""

@@ -1,4 +1,4 @@
-"""`demo`: a question about three short documents, answered by retrieval, on whatever server there is."""
+"""`demo`: answers a question about three short documents by retrieval, on LM Studio or the emulator."""
 
 import contextlib
 from collections.abc import Generator
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from lmstudio_integrations.cli._selection import SIZE_LIMIT, Choice, choose
+from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice, choose
 from lmstudio_integrations.client.sync import Client, EmbeddingNamespace, LlmNamespace
 from lmstudio_integrations.errors import LMStudioTimeoutError, LMStudioUnreachableError
 from lmstudio_integrations.types.config import LoadPolicy
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from langchain_core.messages import AIMessageChunk
 
 TTL = 600
-"""Seconds after which a model that the demo loaded goes."""
+"""Idle seconds after which a model that the demo loaded is unloaded."""
 
 MAX_TOKENS = 1000
-"""Thoughts count, too."""
+"""Includes reasoning."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DemoServer:
     """A server, and the models to use there. A `host` of `None` is the LM Studio of this machine."""
 
     host: str | None
@@ -53,27 +53,27 @@ def demo(
     Without any, starts the emulator with a small real model.
     """
     console = Console(highlight=False)
-    with find_place(console, host, token) as place:
-        run(console, place)
+    with find_server(console, host, token) as server:
+        run(console, server)
 
 
 @contextlib.contextmanager
-def find_place(console: Console, host: str | None, token: str | None) -> Generator[Place, None, None]:
-    """Give a server with two models: the one that is there, else an embedded one, and say which."""
+def find_server(console: Console, host: str | None, token: str | None) -> Generator[DemoServer, None, None]:
+    """Provide a server with two models, LM Studio or else an emulator, and print which."""
     with Client(host, token) as client:
         name = f"LM Studio at {client.api_host}" if client.api_host else "LM Studio on this machine"
         found = survey(client, name)
     if not isinstance(found, str):
         console.print(f"Using {name}.", markup=False)
-        yield Place(host, token, *found)
+        yield DemoServer(host, token, *found)
         return
     console.print(f"{found} Starting the built-in emulator with small models that really run.", markup=False)
-    with embedded() as place:
-        yield place
+    with embedded() as server:
+        yield server
 
 
 def survey(client: Client, name: str) -> tuple[Choice, Choice] | str:
-    """Return a chat model and an embedding model of the server, or a sentence that says why it cannot be used."""
+    """Return a chat model and an embedding model of the server, or why it cannot be used."""
     try:
         chat = choose(
             [handle.get_info() for handle in client.llm.list_loaded()],
@@ -94,47 +94,47 @@ def survey(client: Client, name: str) -> tuple[Choice, Choice] | str:
 
 
 @contextlib.contextmanager
-def embedded() -> Generator[Place, None, None]:
+def embedded() -> Generator[DemoServer, None, None]:
     """Run the emulator with the two bundled models."""
-    from lmstudio_integrations.emulator import Emulator  # noqa: PLC0415 - who has a server does not need it
+    from lmstudio_integrations.emulator import Emulator  # noqa: PLC0415 - only without LM Studio
     from lmstudio_integrations.emulator.catalog import BUNDLED  # noqa: PLC0415
 
     keys = {kind: Choice(key, loaded=False) for key, kind in BUNDLED.items()}
     with Emulator() as emulator:
-        yield Place(emulator.address, None, keys["llm"], keys["embedding"])
+        yield DemoServer(emulator.address, None, keys["llm"], keys["embedding"])
 
 
-def run(console: Console, place: Place) -> None:
-    """Find the document, answer the question from it, and print the figures.
+def run(console: Console, server: DemoServer) -> None:
+    """Find the document, answer the question from it, and print the stats.
 
-    Each model is loaded right before its use, since the server may unload one to make room for the other.
+    Each model is loaded right before its use, as the server may unload one for the other.
     """
-    from lmstudio_integrations.cli import _retrieval  # noqa: PLC0415 - needs an extra, and takes half a second
+    from lmstudio_integrations.cli import _demo_documents  # noqa: PLC0415 - needs an extra, and takes half a second
     from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings  # noqa: PLC0415
 
-    question = _retrieval.QUESTION
-    secret = None if place.token is None else SecretStr(place.token)
-    with Client(place.host, place.token) as client:
-        embedder = load(console, client.embedding, place.embedding)
-        embeddings = LMStudioEmbeddings(model=embedder.identifier, host=place.host, api_token=secret)
-        title, text = _retrieval.find(question, embeddings)
-        answerer = load(console, client.llm, place.chat)
+    question = _demo_documents.QUESTION
+    secret = None if server.token is None else SecretStr(server.token)
+    with Client(server.host, server.token) as client:
+        embedder = load(console, client.embedding, server.embedding)
+        embeddings = LMStudioEmbeddings(model=embedder.identifier, host=server.host, api_token=secret)
+        title, text = _demo_documents.find(question, embeddings)
+        chat_model = load(console, client.llm, server.chat)
     console.print(f"\nQuestion: {question}", markup=False)
-    console.print(f"Found:    {text} ({title}; 1 of {len(_retrieval.DOCUMENTS)} documents)", markup=False)
+    console.print(f"Found:    {text} ({title}; 1 of {len(_demo_documents.DOCUMENTS)} documents)", markup=False)
     model = ChatLMStudio(
-        model=answerer.identifier,
-        host=place.host,
+        model=chat_model.identifier,
+        host=server.host,
         api_token=secret,
         temperature=0,
         max_tokens=MAX_TOKENS,
-        repeat_penalty=1.0,  # the answer is to repeat words of the text
+        repeat_penalty=1.0,  # the response should repeat words of the text
     )
-    answer = stream(console, _retrieval.PROMPT | model, {"text": text, "question": question})
-    console.print(figures(answer, answerer))
+    response = stream(console, _demo_documents.PROMPT | model, {"text": text, "question": question})
+    console.print(stats_table(response, chat_model))
 
 
 def load(console: Console, models: LlmNamespace | EmbeddingNamespace, choice: Choice) -> ModelInstanceInfo:
-    """Return what the server knows of a model, loading it under a progress bar if it is not loaded.
+    """Return the info of a model; if it is not loaded, load it with a progress bar.
 
     Args:
         console: Where the bar is shown.
@@ -150,7 +150,7 @@ def load(console: Console, models: LlmNamespace | EmbeddingNamespace, choice: Ch
         def show(part: float) -> None:
             progress.update(task, completed=part)
 
-        # The language model would evict an embedding model that was loaded just in time.
+        # Loading the chat model would evict an embedding model that was loaded just in time.
         policy: LoadPolicy = "explicit" if models.kind == "embedding" else "get_or_load"
         handle = models.model(choice.name, ttl=TTL, load_policy=policy, on_load_progress=show)
         show(1.0)
@@ -158,20 +158,20 @@ def load(console: Console, models: LlmNamespace | EmbeddingNamespace, choice: Ch
 
 
 def stream(console: Console, chain: Any, inputs: dict[str, str]) -> "AIMessageChunk":
-    """Print an answer as it comes, and return the whole."""
+    """Print a response as it arrives, and return the complete message."""
     console.print("Answer:   ", end="")
-    whole: AIMessageChunk | None = None
+    message: AIMessageChunk | None = None
     for chunk in chain.stream(inputs):
         console.print(chunk.text, end="", markup=False, soft_wrap=True)
-        whole = chunk if whole is None else whole + chunk
+        message = chunk if message is None else message + chunk
     console.print("\n")
-    assert whole is not None, "a stream ends with its statistics, or with an exception"
-    return whole
+    assert message is not None, "a stream ends with its statistics, or with an exception"
+    return message
 
 
-def figures(answer: "AIMessageChunk", info: ModelInstanceInfo) -> Table:
-    """Return the table of what is known of an answer."""
-    metadata, usage = answer.response_metadata, answer.usage_metadata
+def stats_table(response: "AIMessageChunk", info: ModelInstanceInfo) -> Table:
+    """Return a table with the stats of a response."""
+    metadata, usage = response.response_metadata, response.usage_metadata
     rows = {
         "Model": describe(info),
         "Weights": info.path,
@@ -187,10 +187,10 @@ def figures(answer: "AIMessageChunk", info: ModelInstanceInfo) -> Table:
 
 
 def describe(info: ModelInstanceInfo) -> str:
-    """Return the name of a model with what it really is: a server may offer any weights under any key."""
+    """Return the key of a model with its real architecture: a server may offer any weights under any key."""
     quantization = info.quantization.name if info.quantization else None
-    facts = [fact for fact in (info.architecture, info.params_string, quantization) if fact]
-    return f"{info.model_key} ({', '.join(facts)})" if facts else info.model_key
+    details = [detail for detail in (info.architecture, info.params_string, quantization) if detail]
+    return f"{info.model_key} ({', '.join(details)})" if details else info.model_key
 
 
 def _number(value: float | None, form: str, unit: str = "") -> str:

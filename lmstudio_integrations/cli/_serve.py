@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lmstudio_integrations.cli._catalog import ServeOptions, build
+from lmstudio_integrations.cli._serve_config import ServeConfig, build
 from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
 from lmstudio_integrations.client.transport.addresses import Address
 from lmstudio_integrations.emulator import Emulator, Limits
@@ -32,7 +32,7 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
             metavar="PORT",
             min=0,
             max=65535,
-            help="The port; 0 takes any. By default the first free one of those where clients look for LM Studio.",
+            help="The port; 0 for any free one. By default the first free one of LM Studio's discovery ports.",
             show_default=False,
         ),
     ] = None,
@@ -47,7 +47,7 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         ),
     ] = None,
     scripted: Annotated[  # noqa: FBT002 - a flag
-        bool, typer.Option("--scripted", help="Models without weights are scripted: they answer by rule, at once.")
+        bool, typer.Option("--scripted", help="Models without weights are scripted: they follow rules.")
     ] = False,
     rules: Annotated[
         Path | None,
@@ -57,8 +57,8 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         list[str] | None,
         typer.Option(
             metavar="TOKEN",
-            help="An API token to accept; with any, guests are rejected. May be repeated. Others on this machine see "
-            "it in the process list: use --token-file, or the variable LM_API_TOKEN.",
+            help="An API token to accept; with any, guests are rejected. May be repeated. Other users of this machine "
+            "see it in the process list: use --token-file, or the variable LM_API_TOKEN.",
         ),
     ] = None,
     token_file: Annotated[
@@ -71,7 +71,7 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         typer.Option(
             metavar="MIB",
             min=1,
-            help="Memory of the process of one model, in MiB, on Linux. By default three quarters of all.",
+            help="Memory limit of the process of one model, in MiB, on Linux. By default three quarters of the memory.",
             show_default=False,
         ),
     ] = None,
@@ -85,12 +85,12 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         int, typer.Option(metavar="MIB", min=1, help="Size of all files of one client together, in MiB.")
     ] = _DEFAULT.upload_bytes // MIB,
 ) -> None:
-    """Run a server that speaks LM Studio's protocol, without LM Studio. Ctrl-C ends it.
+    """Run a server that speaks LM Studio's protocol, without LM Studio. Ctrl-C stops it.
 
     The first line of the output is the address.
     """
     tokens = accepted_tokens(token or (), token_file)
-    options = ServeOptions(
+    config = ServeConfig(
         host=host,
         port=port,
         models=tuple(model or ()),
@@ -103,16 +103,18 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
         worker_memory=worker_memory,
         limits=limits_of(max_connections, max_file * MIB, max_uploads * MIB),
     )
-    emulator = build(options)
-    if is_exposed(options):
-        typer.echo(f"Warning: whoever reaches {host} may use this server; --token-file keeps others out.", err=True)
+    emulator = build(config)
+    if is_exposed(config):
+        typer.echo(
+            f"Warning: everyone who can reach {host} can use this server; restrict it with --token-file.", err=True
+        )
     if tokens and not token and token_file is None:
-        typer.echo(f"Clients need the API token of {token_variable()}.", err=True)
+        typer.echo(f"Clients need the API token in {token_variable()}.", err=True)
     emulator.serve_forever(lambda: announce(emulator))
 
 
 def limits_of(connections: int, file_bytes: int, upload_bytes: int) -> Limits:
-    """Return the limits for these three; a file of the largest size fits into a message and among the uploads."""
+    """Return limits with these three; a file of the largest size fits into a message and the uploads."""
     message_bytes = max(_DEFAULT.message_bytes, 2 * file_bytes)
     return Limits(
         connections=connections,
@@ -123,13 +125,13 @@ def limits_of(connections: int, file_bytes: int, upload_bytes: int) -> Limits:
     )
 
 
-def is_exposed(options: ServeOptions) -> bool:
-    """Whether other machines may use the server without a token."""
-    return not options.tokens and not Address(options.host, 0).is_loopback
+def is_exposed(config: ServeConfig) -> bool:
+    """Return whether other machines can use the server without a token."""
+    return not config.tokens and not Address(config.host, 0).is_loopback
 
 
 def announce(emulator: Emulator) -> None:
-    """Print where the server listens, then what it offers."""
+    """Print the address of the server, then its models."""
     typer.echo(f"ws://{Address(emulator.host, emulator.port).netloc}")
     for entry in emulator.catalog.models:
         typer.echo(f"  {entry.key} ({entry.kind}, {entry.engine if entry.engine == 'scripted' else entry.weights})")

@@ -1,4 +1,4 @@
-"""The API tokens that `serve` accepts: from flags, from a file, or from the environment. None is ever printed."""
+"""The API tokens that `serve` accepts: from options, a file or the environment. None is ever printed."""
 
 import os
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from lmstudio_integrations.protocol.credentials import TOKEN_FORM, split_token
 
 
 def accepted_tokens(given: Sequence[str], file: Path | None) -> tuple[str, ...]:
-    """Return the tokens of the flags and of the file; without either, that of the environment.
+    """Return the tokens of the options and of the file; without any, the one of the environment.
 
     Raises:
-        LMStudioValueError: If the file cannot be used, or a token is malformed; the message says where it stands.
+        LMStudioValueError: If the file cannot be used, or a token is malformed; the message contains its place.
     """
     tokens = [(token, "--token") for token in given]
     if file is not None:
@@ -28,12 +28,12 @@ def accepted_tokens(given: Sequence[str], file: Path | None) -> tuple[str, ...]:
 
 
 def token_variable() -> str | None:
-    """Return the environment variable that holds a token, as clients look for it."""
+    """Return the environment variable that contains a token, as for clients."""
     return next((name for name in TOKEN_VARIABLES if os.environ.get(name)), None)
 
 
 def _read(file: Path) -> list[tuple[str, str]]:
-    """Return the tokens of a file, each with where it stands. What follows a `#` is a comment."""
+    """Return the tokens of a file, each with its line. `#` begins a comment."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -42,5 +42,5 @@ def _read(file: Path) -> list[tuple[str, str]]:
     found = [(line.partition("#")[0].strip(), f"{file}, line {number}") for number, line in enumerate(lines, 1)]
     tokens = [(token, where) for token, where in found if token]
     if not tokens:
-        raise LMStudioValueError(f"the token file {str(file)!r} holds no token, and every guest would be accepted")
+        raise LMStudioValueError(f"the token file {str(file)!r} contains no token, and every guest would be accepted")
     return tokens

@@ -2,9 +2,9 @@
 
 from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, Preset
 from lmstudio_integrations.emulator.clock import Clock, ManualClock, SystemClock
-from lmstudio_integrations.emulator.embedded import ConnectionRecord, Emulator
-from lmstudio_integrations.emulator.ledger import EmbeddingRecord, LoadRecord, PredictionRecord
+from lmstudio_integrations.emulator.emulator import ConnectionRecord, Emulator
 from lmstudio_integrations.emulator.limits import Limits
+from lmstudio_integrations.emulator.records import EmbeddingRecord, LoadRecord, PredictionRecord
 
 __all__ = [
     "Catalog",

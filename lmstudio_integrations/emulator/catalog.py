@@ -1,7 +1,6 @@
-"""What models the emulator has: entries, presets, and the files and flags that they come from.
+"""The models that the emulator offers: entries, presets, and the files and flags that define them.
 
-An entry says what cannot be known from the weights; everything else is asked of the engine. Nothing here
-loads a model.
+An entry sets what the weights do not contain; the engine reads everything else. Nothing here loads a model.
 """
 
 import logging
@@ -16,10 +15,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from lmstudio_integrations._typeguards import is_mapping, is_object
-from lmstudio_integrations.emulator.engines._loading import header_of, is_embedding
-from lmstudio_integrations.emulator.engines._scripted.rules import parse_rules
-from lmstudio_integrations.emulator.engines.base import EngineError, ModelFacts
+from lmstudio_integrations.emulator.engines.base import ModelMetadata
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.llama_cpp import header_of, is_embedding
+from lmstudio_integrations.emulator.engines.scripted import parse_rules
 from lmstudio_integrations.emulator.regular_files import why_unreadable
+from lmstudio_integrations.emulator.weights import BUNDLES
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._settings import Settings
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
@@ -28,15 +29,12 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 EngineName = Literal["scripted", "llama_cpp"]
 
-BUNDLED: dict[str, ModelKind] = {
-    "smollm2-135m-instruct": "llm",
-    "text-embedding-all-minilm-l6-v2": "embedding",
-}
-"""The weights that the package knows how to get, by name, and what they are for."""
+BUNDLED: dict[str, ModelKind] = {name: bundle.kind for name, bundle in BUNDLES.items()}
+"""The names of the bundled weights, and the kind of each."""
 
 
 class _Strict(BaseModel):
-    """A table of the catalog: a name that is not known is an error."""
+    """A table of the catalog; unknown names are an error."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid", frozen=True, populate_by_name=True, defer_build=True
@@ -44,14 +42,14 @@ class _Strict(BaseModel):
 
 
 class ModelEntry(_Strict):
-    """One model of the catalog. What is not set comes from the weights.
+    """One model of the catalog. Fields that are not set are read from the weights.
 
-    `key` is what clients ask for; `aliases` are further names. `path` is `publisher/repository/file`. `weights` is
-    a bundled name or a path; with them, the engine is `llama_cpp` unless another is named. `params` is the number
-    of parameters as people write it. `context_length` is the window that a load gets unless it asks for another, in
-    tokens. `preload` loads it at the start. `downloaded = false` lets it be found and downloaded. `load_seconds` and
-    `tokens_per_second` are the pace of a scripted model, `slots` the predictions that run at once, `rules` what a
-    scripted model answers.
+    `key` is the key that clients request; `aliases` are further names. `path` is `publisher/repository/file`.
+    `weights` is a bundled name or a path; with weights, the default engine is `llama_cpp`. `params` is the number of
+    parameters, for example `7B`. `context_length` is the default context length of a load, in tokens. `preload` loads
+    the model at the start. With `downloaded = false`, clients must download it first. `load_seconds` and
+    `tokens_per_second` are the pace of a scripted model, `slots` the predictions that run at once, `rules` the rules
+    of a scripted model.
     """
 
     key: Annotated[str, Field(min_length=1, max_length=1024)]
@@ -81,26 +79,26 @@ class ModelEntry(_Strict):
     @model_validator(mode="before")
     @classmethod
     def _with_engine(cls, table: Any) -> Any:
-        """Never let scripted answers pass for those of weights."""
+        """Use real weights by default, where there are any."""
         return {"engine": "llama_cpp", **table} if is_object(table) and table.get("weights") else table
 
     @field_validator("rules")
     @classmethod
-    def _can_be_followed(cls, rules: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+    def _check_rules(cls, rules: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
         for rule in parse_rules(rules):
             if info.data.get("kind") == "embedding":
-                rule.require_silence("an embedding model")
+                rule.require_no_output("an embedding model")
         return rules
 
     @property
     def full_path(self) -> str:
-        """The path under which clients see the model; a scripted one says so."""
+        """The path of the model for clients; that of a scripted model begins with `scripted/`."""
         if self.path is not None:
             return self.path
         return f"{self.publisher or ('scripted' if self.engine == 'scripted' else 'local')}/{self.key}"
 
-    def options(self) -> dict[str, Any]:
-        """Return what concerns the engine alone."""
+    def engine_settings(self) -> dict[str, Any]:
+        """Return the fields that only the engine uses."""
         values = {
             "rules": self.rules,
             "tokens_per_second": self.tokens_per_second,
@@ -113,12 +111,12 @@ class ModelEntry(_Strict):
 
 
 class Preset(_Strict):
-    """A named set of prediction settings; ranks below what a request sets itself."""
+    """A named set of prediction settings; those of a request override it."""
 
     identifier: Annotated[str, Field(min_length=1)]
     name: str | None = None
     fields: dict[str, Any] = Field(default_factory=dict[str, Any])
-    """The settings by their full wire keys."""
+    """The settings by their wire keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,18 +138,18 @@ class Catalog:
             seen.add(entry.key)
 
     def find(self, name: str) -> list[ModelEntry]:
-        """Return the entries that a key, an alias or the beginning of a path names, best first (protocol §5.1)."""
-        for fits in (_has_key, _has_alias, _has_path):
-            found = [entry for entry in self.models if fits(entry, name)]
+        """Return the entries for a name, best first: a key, an alias or a path (docs/protocol.md#model-matching)."""
+        for matches in (_has_key, _has_alias, _has_path):
+            found = [entry for entry in self.models if matches(entry, name)]
             if found:
                 return found
         return []
 
     def preset(self, name: str) -> Preset | None:
-        """Return the preset of an identifier or a name, upper and lower case alike."""
-        wanted = name.casefold()
+        """Return the preset of an identifier or a name, ignoring case."""
+        requested = name.casefold()
         for preset in self.presets:
-            if wanted in {preset.identifier.casefold(), (preset.name or preset.identifier).casefold()}:
+            if requested in {preset.identifier.casefold(), (preset.name or preset.identifier).casefold()}:
                 return preset
         return None
 
@@ -165,52 +163,38 @@ def _has_alias(entry: ModelEntry, name: str) -> bool:
 
 
 def _has_path(entry: ModelEntry, name: str) -> bool:
-    # Without a slash, the beginning of a publisher's name would do, and one letter would name a model.
+    # Without a slash, one letter of a publisher's name would match.
     return "/" in name and entry.full_path.casefold().startswith(name.casefold())
 
 
-def describe(entry: ModelEntry, facts: ModelFacts) -> dict[str, Any]:
-    """Return what clients are told of a downloaded model: every field that strict ones require (protocol §6.6)."""
+def describe(entry: ModelEntry, metadata: ModelMetadata) -> dict[str, Any]:
+    """Return the wire form of a downloaded model, with every required field (docs/protocol.md#model-info)."""
     path = entry.full_path
-    quantization = entry.quantization or facts.quantization
+    quantization = entry.quantization or metadata.quantization
     info: dict[str, Any] = {
         "type": entry.kind,
         "modelKey": entry.key,
-        "format": facts.format,
+        "format": metadata.format,
         "displayName": entry.display_name or entry.key,
         "publisher": entry.publisher or path.split("/", maxsplit=1)[0],
         "path": path,
-        "sizeBytes": facts.size_bytes if entry.size_bytes is None else entry.size_bytes,
+        "sizeBytes": metadata.size_bytes if entry.size_bytes is None else entry.size_bytes,
         "indexedModelIdentifier": path,
         "deviceIdentifier": None,
-        "paramsString": entry.params or facts.params,
-        "architecture": entry.architecture or facts.architecture,
+        "paramsString": entry.params or metadata.params,
+        "architecture": entry.architecture or metadata.architecture,
         "quantization": {"name": quantization[0], "bits": quantization[1]} if quantization else None,
-        "maxContextLength": entry.max_context_length or facts.max_context_length,
+        "maxContextLength": entry.max_context_length or metadata.max_context_length,
     }
     if entry.kind == "llm":
-        info["vision"] = facts.vision if entry.vision is None else entry.vision
-        info["trainedForToolUse"] = facts.tools if entry.tools is None else entry.tools
+        info["vision"] = metadata.vision if entry.vision is None else entry.vision
+        info["trainedForToolUse"] = metadata.tools if entry.tools is None else entry.tools
     return {name: value for name, value in info.items() if value is not None or name == "deviceIdentifier"}
 
 
 def guess_kind(name: str) -> ModelKind:
-    """Return what a model of this name is for; LM Studio's keys of embedding models say so."""
+    """Return the kind of a model by its name; LM Studio's keys of embedding models contain `embed`."""
     return BUNDLED.get(name) or ("embedding" if "embed" in name.casefold() else "llm")
-
-
-_BUNDLED_FACTS: dict[str, dict[str, Any]] = {
-    "smollm2-135m-instruct": {
-        "path": "HuggingFaceTB/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf",
-        "display_name": "SmolLM2 135M Instruct",
-        "params": "135M",
-    },
-    "text-embedding-all-minilm-l6-v2": {
-        "path": "sentence-transformers/all-MiniLM-L6-v2-GGUF/all-MiniLM-L6-v2.F32.gguf",
-        "display_name": "all-MiniLM-L6-v2",
-        "params": "23M",
-    },
-}
 
 
 def bundled() -> tuple[ModelEntry, ...]:
@@ -222,15 +206,15 @@ def parse_model(text: str, *, scripted: bool = False) -> ModelEntry:
     """Read `KEY` or `KEY=WEIGHTS`, where the weights are a bundled name or a path.
 
     Args:
-        text: What stands on the command line.
+        text: The text on the command line.
         scripted: Whether a key without weights is a scripted model, even a bundled one's.
 
     Raises:
-        LMStudioValueError: If a key without weights is neither bundled nor to be scripted.
+        LMStudioValueError: If a key without weights is neither bundled nor scripted.
     """
     key, found, weights = text.partition("=")
     if not key or (found and not weights):
-        raise LMStudioValueError(f"a model is given as KEY or KEY=WEIGHTS, got {text!r}")
+        raise LMStudioValueError(f"a model must be KEY or KEY=WEIGHTS, got {text!r}")
     if not found:
         if scripted:
             return ModelEntry(key=key, kind=guess_kind(key))
@@ -240,19 +224,25 @@ def parse_model(text: str, *, scripted: bool = False) -> ModelEntry:
                 f"{', '.join(BUNDLED)}, or make it a scripted one"
             )
         weights = key
-    facts = _BUNDLED_FACTS.get(weights, {})
-    kind = BUNDLED.get(weights) or kind_of_file(Path(weights))
-    return ModelEntry(key=key, kind=kind, engine="llama_cpp", weights=weights, **facts)
+    bundle = BUNDLES.get(weights)
+    return ModelEntry(
+        key=key,
+        kind=bundle.kind if bundle else kind_of_file(Path(weights)),
+        engine="llama_cpp",
+        weights=weights,
+        path=bundle.path if bundle else None,
+        display_name=bundle.title if bundle else None,
+    )
 
 
 def scan(folder: Path) -> tuple[ModelEntry, ...]:
     """Return an entry for each GGUF file of a folder in LM Studio's own layout, `publisher/repository/file`.
 
-    A key is the file's name in small letters without the quantization, unless two files would have the same.
-    What cannot be read, or is no regular file, is skipped with a warning in the log.
+    A key is the file's name in lower case without the quantization, unless two files would have the same key.
+    Files that cannot be read, or are not regular files, are skipped with a warning in the log.
 
     Raises:
-        LMStudioValueError: If there is no such folder, or no GGUF file in it.
+        LMStudioValueError: If there is no such folder, or it has no GGUF file.
     """
     candidates = sorted(path for path in folder.rglob("*.gguf") if not path.name.startswith("mmproj"))
     files = [path for path in candidates if _is_usable(path)]
@@ -288,7 +278,7 @@ def _from_file(folder: Path, path: Path, *, unique: bool) -> ModelEntry:
 
 
 def kind_of_file(path: Path) -> ModelKind:
-    """Return what a GGUF file is for, by its header; by its name, if it has none that can be read."""
+    """Return the kind of a GGUF file, from its header; if that cannot be read, from its name."""
     try:
         return "embedding" if is_embedding(header_of(path.expanduser())) else "llm"
     except EngineError:
@@ -299,7 +289,7 @@ def load(path: Path) -> Catalog:
     """Read a catalog from a TOML file, or from a folder of GGUF files.
 
     Raises:
-        LMStudioValueError: If it cannot be read, or something in it is wrong; the message names it.
+        LMStudioValueError: If it cannot be read, or something in it is invalid; the message names it.
     """
     return Catalog(models=scan(path)) if path.is_dir() else load_toml(path)
 
@@ -308,7 +298,7 @@ def load_toml(path: Path) -> Catalog:
     """Read a catalog from a TOML file with `[[model]]` and `[[preset]]` tables.
 
     Raises:
-        LMStudioValueError: If the file cannot be read, or a table has a wrong field; the message names it.
+        LMStudioValueError: If the file cannot be read, or a table has an invalid field; the message names it.
     """
     return from_tables(read_toml(path, "catalog"))
 
@@ -317,7 +307,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     """Return the tables of a TOML file.
 
     Raises:
-        LMStudioValueError: If it cannot be read; the message says what was to be read.
+        LMStudioValueError: If it cannot be read; the message contains `what`.
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -341,7 +331,7 @@ def from_tables(tables: Mapping[str, Any]) -> Catalog:
     """Build a catalog from the tables of a TOML file.
 
     Raises:
-        LMStudioValueError: If a table has a wrong field; the message names it.
+        LMStudioValueError: If a table has an invalid field; the message names it.
     """
     unknown = tables.keys() - {"model", "preset"}
     if unknown:
@@ -355,10 +345,10 @@ def from_tables(tables: Mapping[str, Any]) -> Catalog:
 
 
 def check_weights(catalog: Catalog) -> None:
-    """Refuse models whose weights are not there.
+    """Check that the weights of all models exist.
 
     Raises:
-        LMStudioValueError: Naming the first such model.
+        LMStudioValueError: Naming the first model whose weights are missing.
     """
     for model in catalog.models:
         if model.engine == "scripted" or not model.downloaded or model.weights in BUNDLED:
@@ -368,17 +358,17 @@ def check_weights(catalog: Catalog) -> None:
 
 
 def entry(value: object) -> ModelEntry:
-    """Return the entry of a table, or of a mere key, which stands for a scripted model.
+    """Return the entry of a table, or of a key, which stands for a scripted model.
 
     Raises:
-        LMStudioValueError: If it is something else, or a field is unknown or has a value that cannot be.
+        LMStudioValueError: If it is something else, or a field is unknown or invalid.
     """
     if isinstance(value, ModelEntry):
         return value
     if isinstance(value, str):
         return parse_model(value, scripted="=" not in value)
     if not is_mapping(value):
-        raise LMStudioValueError(f"a model is a table or a key, got {value!r}")
+        raise LMStudioValueError(f"a model must be a table or a key, got {value!r}")
     try:
         return ModelEntry.model_validate(value)
     except ValidationError as error:
@@ -386,13 +376,13 @@ def entry(value: object) -> ModelEntry:
 
 
 def preset(table: object) -> Preset:
-    """Return the preset of a table: `identifier`, maybe `name`, and settings by the names of `LlmPredictionConfig`.
+    """Return the preset of a table: `identifier`, optional `name`, and settings by the names of `LlmPredictionConfig`.
 
     Raises:
-        LMStudioValueError: If a setting is unknown, or has a value that cannot be.
+        LMStudioValueError: If a setting is unknown or invalid.
     """
     if not is_mapping(table):
-        raise LMStudioValueError(f"a preset is a table, got {table!r}")
+        raise LMStudioValueError(f"a preset must be a table, got {table!r}")
     settings = {name: value for name, value in table.items() if name not in {"identifier", "name"}}
     try:
         config: Settings = LlmPredictionConfig.parse(settings)

@@ -1,4 +1,4 @@
-"""Time as the emulator sees it: real, or moved by a test."""
+"""The emulator's time: real, or moved by a test."""
 
 import asyncio
 import heapq
@@ -10,18 +10,18 @@ from typing import Protocol
 
 
 class Timer(Protocol):
-    """A call that is to come."""
+    """A scheduled call."""
 
     def cancel(self) -> None:
-        """Let it not come."""
+        """Cancel the call."""
         ...
 
 
 class Clock(Protocol):
-    """What the emulator needs to know of time. `call_later` is called on the emulator's loop, and calls there."""
+    """The time as the emulator uses it. `call_later` is called on the emulator's event loop, and calls back there."""
 
     def now(self) -> float:
-        """Return seconds from an arbitrary start; they never run backwards."""
+        """Return seconds from an arbitrary start, never decreasing."""
         ...
 
     def unix_ms(self) -> int:
@@ -64,7 +64,7 @@ class ManualClock:
         self._timers: list[tuple[float, int, _ManualTimer]] = []
 
     def now(self) -> float:
-        """Return the seconds that the clock was moved so far."""
+        """Return the seconds that the clock was moved."""
         return self._now
 
     def unix_ms(self) -> int:
@@ -79,7 +79,7 @@ class ManualClock:
         return timer
 
     def advance(self, seconds: float) -> None:
-        """Move the clock; what is due by then is called on its own loop, in order."""
+        """Move the clock; calls that are due run on their own event loop, in order."""
         with self._lock:
             self._now += seconds
             due: list[_ManualTimer] = []
@@ -90,7 +90,7 @@ class ManualClock:
 
 
 class _ManualTimer:
-    """A call that waits for a test to move the clock."""
+    """A call that is due when a test moves the clock."""
 
     def __init__(self, callback: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
         self._callback = callback
@@ -98,11 +98,11 @@ class _ManualTimer:
         self._cancelled = False
 
     def cancel(self) -> None:
-        """Let the call not come."""
+        """Cancel the call."""
         self._cancelled = True
 
     def fire(self) -> None:
-        """Call on the loop, from whichever thread this is."""
+        """Call on the loop; may be called from any thread."""
         self._loop.call_soon_threadsafe(self._run)
 
     def _run(self) -> None:

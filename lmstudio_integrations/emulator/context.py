@@ -1,4 +1,4 @@
-"""What handlers work with: the server's state, the client that asks, the channel that answers."""
+"""What handlers get with a request: the server's state, the client, and the channel."""
 
 import asyncio
 import platform
@@ -11,33 +11,33 @@ from typing import Any, Protocol
 
 from lmstudio_integrations.emulator.clock import Clock
 from lmstudio_integrations.emulator.engines.base import FaultKind
-from lmstudio_integrations.emulator.ledger import Ledger
+from lmstudio_integrations.emulator.errors import file_not_found, limit_reached
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, Limits
 from lmstudio_integrations.emulator.logs import Logs
-from lmstudio_integrations.emulator.models import Library
-from lmstudio_integrations.emulator.refusals import file_not_found, limit_reached
-from lmstudio_integrations.emulator.uploads import SpillFolder, Upload, with_namespace
-from lmstudio_integrations.emulator.work import Scope
+from lmstudio_integrations.emulator.records import Records
+from lmstudio_integrations.emulator.registry import ModelRegistry
+from lmstudio_integrations.emulator.scheduling import CancelScope
+from lmstudio_integrations.emulator.uploads import Upload, UploadFolder, with_namespace
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.types.config import ModelKind
 
 USER_STOPPED = "userStopped"
-"""Why a channel's work ends when its client asks for it."""
+"""The stop reason when the client cancels."""
 
 
 @dataclass(slots=True, eq=False)
 class Client:
-    """One client, over all its sockets; its uploads go when the last socket does (protocol §2.3)."""
+    """One client with all its sockets; its uploads are dropped with the last socket (docs/protocol.md#credentials)."""
 
     identifier: str
     sockets: int = 0
     uploads: dict[str, Upload] = field(default_factory=dict[str, Upload])
     paths: dict[str, Path] = field(default_factory=dict[str, Path])
-    """Where uploads lie that were spilled, by their identifiers."""
+    """Paths of uploads that were written to disk, by identifier."""
     upload_bytes: int = 0
-    """What its uploads cost together."""
+    """The total cost of its uploads."""
     requests: int = 0
-    """Its calls and channels that have not ended."""
+    """Its open calls and channels."""
     request_bytes: int = 0
     """The size of the messages that opened them."""
 
@@ -45,7 +45,7 @@ class Client:
         """Count a request.
 
         Raises:
-            RefusedError: If it has too many, or they are too large together.
+            WireError: If it has too many requests, or they are too large together.
         """
         if self.requests >= limits.requests:
             raise limit_reached("requests at once of one client", "requests", limits.requests)
@@ -60,10 +60,10 @@ class Client:
         self.request_bytes -= size
 
     def store(self, upload: Upload, limits: Limits) -> str:
-        """Keep a file; return its identifier, which is new each time.
+        """Store a file and return its identifier, which is new each time.
 
         Raises:
-            RefusedError: If the file is too large, or all files of this client are.
+            WireError: If the file is too large, or all files of this client are.
         """
         if len(upload.data) > limits.file_bytes:
             raise limit_reached("bytes of one uploaded file", "file_bytes", limits.file_bytes)
@@ -78,26 +78,26 @@ class Client:
         """Return a file.
 
         Raises:
-            RefusedError: If there is none.
+            WireError: If there is none.
         """
         found = self.uploads.get(with_namespace(identifier))
         if found is None:
             raise file_not_found(identifier)
         return found
 
-    def path(self, identifier: str, folder: SpillFolder) -> Path:
-        """Return the path of a file, which is written to the folder if it is not there yet.
+    def path(self, identifier: str, folder: UploadFolder) -> Path:
+        """Return the path of a file, which is written to the folder on first use.
 
         Raises:
-            RefusedError: If there is none, or it cannot be written.
+            WireError: If there is no such file, or it cannot be written.
         """
         upload, full = self.upload(identifier), with_namespace(identifier)
         if full not in self.paths:
             self.paths[full] = folder.write(upload)
         return self.paths[full]
 
-    def forget_uploads(self) -> None:
-        """Drop all files, as the client is gone."""
+    def drop_uploads(self) -> None:
+        """Drop all files, as the client has disconnected."""
         self.uploads.clear()
         for path in self.paths.values():
             with suppress(OSError):
@@ -114,21 +114,21 @@ class LinkSettings:
 
 
 @dataclass(slots=True, eq=False)
-class Hub:
-    """The state that all connections of a server share. `latency` is the seconds that each request is on its way."""
+class ServerState:
+    """The state that all connections of a server share. `latency` is simulated for each request, in seconds."""
 
-    library: Library
+    registry: ModelRegistry
     clock: Clock
-    ledger: Ledger
+    records: Records
     logs: Logs
     latency: float = 0.0
     limits: Limits = DEFAULT_LIMITS
     flags: set[str] = field(default_factory=set[str])
-    spill: SpillFolder = field(default_factory=SpillFolder)
+    upload_folder: UploadFolder = field(default_factory=UploadFolder)
     link: LinkSettings = field(default_factory=LinkSettings)
 
-    async def travel(self) -> None:
-        """Wait as long as a request is on its way."""
+    async def simulate_latency(self) -> None:
+        """Wait for the latency of a request."""
         if self.latency:
             arrived = asyncio.Event()
             self.clock.call_later(self.latency, arrived.set)
@@ -137,9 +137,9 @@ class Hub:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Who asks, and where."""
+    """The client of a request, and its namespace."""
 
-    hub: Hub
+    state: ServerState
     client: Client
     namespace: Namespace
 
@@ -150,18 +150,18 @@ class Context:
 
 
 class Channel(Protocol):
-    """The server's end of a channel. `scope` holds its work; a client that asks to stop stops it."""
+    """The server's end of a channel. `scope` holds its work; a cancel packet of the client cancels it."""
 
-    scope: Scope
+    scope: CancelScope
 
     def send(self, packet: Mapping[str, Any]) -> None:
-        """Send a packet. It never waits: a slow reader is the connection's business."""
+        """Send a packet without waiting; the connection handles slow readers."""
         ...
 
-    def break_line(self, kind: FaultKind) -> None:
-        """Carry out a fault of the line that a scripted model orders."""
+    def inject_fault(self, kind: FaultKind) -> None:
+        """Break the connection as a scripted model orders."""
         ...
 
 
 Handler = Callable[..., Awaitable[Any]]
-"""Serves one endpoint. Takes the context, for a channel also the channel, and the parameter."""
+"""Serves one endpoint. Called with the context, for a channel also the channel, and the parameter."""

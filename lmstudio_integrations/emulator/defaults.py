@@ -1,4 +1,4 @@
-"""The settings that LM Studio uses where nobody set any, by their full keys (protocol §5.5, §5.6)."""
+"""LM Studio's default settings, by their wire keys (docs/protocol.md#load-keys, docs/protocol.md#prediction-keys)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,11 +7,11 @@ from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.types.config import ModelKind
 
 CONTEXT_LENGTH = 4096
-"""The window of a load that asks for none, in tokens, where the model holds as many."""
+"""The default context length of a load, in tokens, unless the model has a shorter one."""
 
 PARALLEL_SESSIONS = 4
 JIT_TTL_MS = 3_600_000
-"""The time to live of a model that was loaded just in time, without a word on it."""
+"""The default idle TTL of a model that is loaded just in time."""
 
 
 def _off(value: Any) -> dict[str, Any]:
@@ -71,16 +71,16 @@ PREDICTION: dict[str, Any] = {
 
 
 def effective(defaults: Mapping[str, Any], *layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults with settings laid over them, later ones last, each in the form of the protocol."""
+    """Return the defaults with settings merged over them, later ones last, each in wire form."""
     merged = dict(defaults)
     for layer in layers:
         for key, value in layer.items():
-            merged[key] = _mended(value, defaults.get(key))
+            merged[key] = _normalized(value, defaults.get(key))
     return merged
 
 
-def _mended(value: Any, default: Any) -> Any:
-    """Bring the official Python SDK's own spellings into form: an "off" that is on, an integer with a fraction."""
+def _normalized(value: Any, default: Any) -> Any:
+    """Return the wire form of the official Python SDK's own spellings: `False` for "off", and floats for integers."""
     if is_object(value) and value.get("checked") is True and value.get("value") is False:
         return _off(default["value"] if is_object(default) else 0)
     if isinstance(value, float) and isinstance(default, int) and value.is_integer():

@@ -1,4 +1,4 @@
-"""One loaded model: who uses it, when it was last used, how long it may idle.
+"""One loaded model: its users, its queue, and its idle TTL.
 
 Everything here belongs to the emulator's event loop.
 """
@@ -7,18 +7,20 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from copy import copy
 from typing import Any, Literal
 
 from lmstudio_integrations.emulator.catalog import ModelEntry
 from lmstudio_integrations.emulator.clock import Clock, Timer
-from lmstudio_integrations.emulator.engines.base import EngineError, LoadedModel
-from lmstudio_integrations.emulator.ledger import Entry, LoadRecord, LoadState
-from lmstudio_integrations.emulator.refusals import from_engine, model_unloaded
-from lmstudio_integrations.emulator.work import FairQueue, Scope
+from lmstudio_integrations.emulator.engines.base import LoadedModel
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.errors import model_unloaded
+from lmstudio_integrations.emulator.records import LoadRecord, LoadState, RecordEntry
+from lmstudio_integrations.emulator.scheduling import CancelScope, FairQueue
 
 Activity = Literal["processingPrompt", "generating", "computingEmbedding"]
 MODEL_UNLOADED = "modelUnloaded"
-"""Why work ends when its model goes away."""
+"""The stop reason of a prediction whose model is unloaded."""
 
 
 class Instance:
@@ -26,15 +28,15 @@ class Instance:
 
     Args:
         entry: What was loaded.
-        identifier: Its name among the loaded ones.
-        model: The engine's side of it.
-        info: What clients are told of the model.
+        identifier: Its name among the loaded models.
+        model: The engine's loaded model.
+        info: The wire form of the model.
         fields: The load settings in effect, by their full keys.
         context_length: Tokens that one prediction may use.
         slots: How many predictions run at once.
         ttl_ms: How long it may idle; `None` for ever.
         jit: Whether it was loaded just in time, so that the next such load evicts it.
-        load: The load that it came by, in the ledger.
+        load: The record of its load.
         clock: The time.
     """
 
@@ -50,7 +52,7 @@ class Instance:
         slots: int,
         ttl_ms: int | None,
         jit: bool,
-        load: Entry[LoadRecord],
+        load: RecordEntry[LoadRecord],
         clock: Clock,
     ) -> None:
         self.entry = entry
@@ -63,21 +65,21 @@ class Instance:
         self.jit = jit
         self.load = load
         self.last_used_ms: int | None = None
-        self.farewell: asyncio.Task[None] | None = None
-        """What unloads it, as soon as it is to go; nobody can use it from then on."""
+        self.unloading: asyncio.Task[None] | None = None
+        """The task that unloads it; from then on it cannot be used."""
         self.on_end: Callable[[LoadState], object] = lambda _state: None
         """Called when its TTL has expired, or it has crashed."""
         self._crash: EngineError | None = None
         self._info = info
         self._clock = clock
         self._queue = FairQueue(slots)
-        self._users: dict[Scope, Activity | None] = {}
+        self._users: dict[CancelScope, Activity | None] = {}
         self._timer: Timer | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
     def describe(self) -> dict[str, Any]:
-        """Return what clients are told (protocol §6.6)."""
+        """Return the wire form (docs/protocol.md#model-info)."""
         return self._info | {
             "identifier": self.identifier,
             "instanceReference": self.reference,
@@ -87,100 +89,100 @@ class Instance:
         }
 
     def state(self) -> dict[str, Any]:
-        """Return what it does, and for how many it works or is to work."""
-        doing = set(self._users.values())
+        """Return its activity, and how many requests run or wait."""
+        activities = set(self._users.values())
         for activity in ("generating", "processingPrompt", "computingEmbedding"):
-            if activity in doing:
+            if activity in activities:
                 break
         else:
             activity = "idle"
         return {"status": activity, "queued": self._queue.queued + self._queue.running}
 
     @asynccontextmanager
-    async def use(self, client: str, scope: Scope, activity: Activity) -> AsyncGenerator[None, None]:
-        """Wait for a turn and hold it; unloading stops the scope.
+    async def use(self, client: str, scope: CancelScope, activity: Activity) -> AsyncGenerator[None, None]:
+        """Wait for a slot and keep it; unloading cancels the scope.
 
         Raises:
-            RefusedError: If the model is gone.
+            WireError: If the model is unloaded.
         """
         with self.hold(scope):
-            await self._queue.enter(client)
+            await self._queue.acquire(client)
             try:
                 self._users[scope] = activity
                 yield
             finally:
-                self._queue.leave()
+                self._queue.release()
 
-    def hold(self, scope: Scope) -> "_Hold":
-        """Keep the model from idling, without a turn: for what costs no time. Unloading stops the scope."""
+    def hold(self, scope: CancelScope) -> "_Hold":
+        """Keep the model from being idle, without a slot: for quick calls. Unloading cancels the scope."""
         return _Hold(self, scope)
 
-    def doing(self, scope: Scope, activity: Activity) -> None:
-        """Take note of what a user of it does now."""
+    def set_activity(self, scope: CancelScope, activity: Activity) -> None:
+        """Record the current activity of a user."""
         self._users[scope] = activity
 
-    def begin(self, scope: Scope) -> None:
-        """Count a user in.
+    def begin(self, scope: CancelScope) -> None:
+        """Add a user.
 
         Raises:
-            RefusedError: If the model is gone.
+            WireError: If the model is unloaded.
         """
-        if self.farewell is not None:
+        if self.unloading is not None:
             raise model_unloaded()
         self.last_used_ms = self._clock.unix_ms()
         self._users[scope] = None
         self._idle.clear()
-        self._disarm()
+        self._stop_ttl()
 
-    def end(self, scope: Scope) -> None:
-        """Count a user out."""
+    def end(self, scope: CancelScope) -> None:
+        """Remove a user."""
         del self._users[scope]
         self.last_used_ms = self._clock.unix_ms()
         if not self._users:
             self._idle.set()
-            self.arm()
+            self.start_ttl()
 
     def crash(self, error: EngineError) -> None:
-        """Take note that the model is gone, and why; all who still use it, or wait for it, fail with that."""
+        """Record a crash; everyone who uses or waits for the model fails with its error."""
         self._crash = self._crash or error
         self.on_end("crashed")
 
     def raise_crash(self) -> None:
-        """Fail if the model is gone because it has crashed.
+        """Raise the error of the crash, if there was one.
 
         Raises:
-            RefusedError: With the error of the crash.
+            EngineError: If the model has crashed.
         """
         if self._crash is not None:
-            raise from_engine(self._crash)
+            raise copy(self._crash)
 
-    def arm(self) -> None:
-        """Start the time to live, if there is one and nobody uses the model."""
-        self._disarm()
-        if self.ttl_ms is not None and self.farewell is None and not self._users:
+    def start_ttl(self) -> None:
+        """Start the idle TTL, if there is one and nobody uses the model."""
+        self._stop_ttl()
+        if self.ttl_ms is not None and self.unloading is None and not self._users:
             self._timer = self._clock.call_later(self.ttl_ms / 1000, self._expire)
 
-    async def dismiss(self) -> None:
-        """Stop all users, wait until they have left, and give the model back to its engine."""
-        self._disarm()
+    async def unload(self) -> None:
+        """Cancel all users, wait until they have finished, and close the model."""
+        self._stop_ttl()
         for scope in list(self._users):
-            scope.stop(MODEL_UNLOADED)
+            scope.cancel(MODEL_UNLOADED)
         await self._idle.wait()
         await self.model.close()
 
     def _expire(self) -> None:
         self.on_end("expired")
 
-    def _disarm(self) -> None:
+    def _stop_ttl(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
 
 class _Hold:
-    """Counts a user in and out."""
+    """Adds a user, and removes it at the end."""
 
-    def __init__(self, instance: Instance, scope: Scope) -> None:
+    def __init__(self, instance: Instance, scope: CancelScope) -> None:
         self._instance = instance
         self._scope = scope
 

@@ -1,6 +1,6 @@
-"""What the server accepts from its clients before it rejects a request or closes a connection, and what it records.
+"""The limits of what the server accepts from its clients, and of its records.
 
-Values only, and pure checks against them; `sockets`, `connection` and the handlers apply them.
+Values and pure checks; `sockets`, `connection_handler` and the handlers apply them.
 """
 
 import re
@@ -16,25 +16,25 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the server accepts from its clients.
+    """The limits of what the server accepts from its clients.
 
     Attributes:
-        connections: Connections at once, of all clients. The files that the process may open limit them, too.
+        connections: Connections at once, of all clients. The number of open files of the process limits them, too.
         client_connections: Connections of one client.
         handshake_timeout: Seconds for the HTTP request that opens a connection.
         message_bytes: Size of one message. An image is one message, in base64.
         message_values: JSON values and separators in one message; they take far more memory than their text.
-        requests: Calls and channels of one client that have not ended.
-        request_bytes: Size of the messages that opened them, together.
-        backlog_bytes: Output that a connection has not read when more is to be sent.
+        requests: Open calls and channels of one client.
+        request_bytes: Total size of the messages that opened them.
+        backlog_bytes: Unread output of a connection.
         file_bytes: Size of one uploaded file.
         upload_bytes: Size of all uploaded files of one client, their names included.
         retrieval_chunks: Chunks of text in one retrieval.
         loaded_models: Models that are loaded at once.
         records: Records of each kind: predictions, embeddings, loads. The oldest are dropped.
-        record_bytes: About how much memory the records of each kind may take, but for the newest one.
-        ping_interval: Seconds without a message after which a client is pinged; `None` never pings.
-        ping_timeout: Seconds that it then has to send anything.
+        record_bytes: Approximate memory of the records of each kind, without the newest one.
+        ping_interval: Seconds without a message after which a client is pinged; `None` to never ping.
+        ping_timeout: Seconds after a ping within which the client must send something.
 
     Raises:
         LMStudioValueError: If a limit is not positive.
@@ -71,7 +71,7 @@ _TOKEN = re.compile(rb"[\[{,]|" + STRING, re.DOTALL)
 
 def has_more_values(message: bytes, limit: int) -> bool:
     """Return whether a JSON text has more values and separators than this, without parsing it."""
-    # Quick upper bounds: the second also counts what stands inside strings.
+    # Quick upper bounds; the second one also counts characters inside strings.
     if len(message) <= limit or len(message) - len(message.translate(None, b'",[{')) <= limit:
         return False
     tokens: Iterator[object] = _TOKEN.finditer(message)

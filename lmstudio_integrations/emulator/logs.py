@@ -1,4 +1,4 @@
-"""The server's log as clients can stream it (protocol §4.8)."""
+"""The server's log, which clients can stream (docs/protocol.md#diagnostics-endpoints)."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,10 +9,10 @@ Listener = Callable[[dict[str, Any]], None]
 
 
 class Logs:
-    """Hands each entry to all who listen; keeps none.
+    """Sends each entry to all listeners, and stores none.
 
     Args:
-        clock: The time, for the stamps.
+        clock: The time, for timestamps.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -20,20 +20,20 @@ class Logs:
         self._listeners: list[Listener] = []
 
     @property
-    def wanted(self) -> bool:
-        """Whether anybody listens; without, an entry need not be made."""
+    def has_listeners(self) -> bool:
+        """Whether there are listeners; without any, entries need not be built."""
         return bool(self._listeners)
 
     def add(self, listener: Listener) -> None:
-        """Let somebody listen."""
+        """Add a listener."""
         self._listeners.append(listener)
 
     def remove(self, listener: Listener) -> None:
-        """Let somebody listen no more."""
+        """Remove a listener."""
         self._listeners.remove(listener)
 
     def write(self, data: Mapping[str, Any]) -> None:
-        """Hand an entry to all who listen."""
+        """Send an entry to all listeners."""
         entry = {"timestamp": self._clock.unix_ms(), "data": dict(data)}
         for listener in list(self._listeners):
             listener(entry)

@@ -1,4 +1,4 @@
-"""Opening files that may be something else: a model folder can contain a FIFO, a socket, a device or a dead link."""
+"""Opens only regular files: a model folder can contain a FIFO, a socket, a device or a dead symbolic link."""
 
 import os
 import stat
@@ -7,19 +7,19 @@ from typing import BinaryIO
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for reading. Never waits, as opening a FIFO would.
+    """Open a regular file for reading, without blocking as a FIFO would.
 
     Raises:
         OSError: If it is not a regular file, or cannot be read.
     """
-    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - Path.open takes no opener
+    file = open(path, "rb", opener=_without_blocking)  # noqa: SIM115 - Path.open takes no opener
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
     file.close()
     raise OSError(f"{path} is not a regular file")
 
 
-def _without_waiting(path: str, flags: int) -> int:
+def _without_blocking(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 

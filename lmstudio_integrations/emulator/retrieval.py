@@ -1,4 +1,4 @@
-"""Search in documents: texts cut into pieces, pieces ranked by the nearness of their vectors to the query's."""
+"""Search in documents: splits texts into chunks and ranks these by the similarity of their vectors to the query."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,13 @@ from lmstudio_integrations._typeguards import is_object
 
 _CHUNK_SIZE, _OVERLAP, _LIMIT = 512, 100, 5
 
-_MOST_REPEATS = 4
-"""No part of a text is in more pieces than so many, however large an overlap is asked for."""
+_MAX_REPEATS = 4
+"""No part of a text is in more chunks, even with a large overlap."""
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
-    """How to cut (lengths in characters), how much to return, and the embedding model, any if none is named."""
+class RetrievalConfig:
+    """How to split texts (in characters), how much to return, and the embedding model; `None` for any loaded one."""
 
     chunk_size: int = _CHUNK_SIZE
     overlap: int = _OVERLAP
@@ -23,8 +23,8 @@ class Config:
     model: str | None = None
 
     @classmethod
-    def read(cls, fields: Mapping[str, Any]) -> "Config":
-        """Read the settings of a request (protocol §5.6); what is not set or cannot be has its default."""
+    def read(cls, fields: Mapping[str, Any]) -> "RetrievalConfig":
+        """Read the settings of a request; missing and invalid ones have defaults."""
         method = fields.get("retrieval.chunkingMethod")
         method = method if is_object(method) else {}
         size = _positive(method.get("chunkSize"), _CHUNK_SIZE)
@@ -42,8 +42,8 @@ def _positive(value: object, default: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """A piece of a document, with the lines that it spans, counted from 1."""
+class TextChunk:
+    """A chunk of a document, with the lines that it spans, counted from 1."""
 
     source: int
     content: str
@@ -51,10 +51,10 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
-    """A piece that was found, and how well it fits, at most 1."""
+class Match:
+    """A chunk that was found, and its similarity, at most 1."""
 
-    chunk: Chunk
+    chunk: TextChunk
     score: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,24 +68,24 @@ class Hit:
         }
 
 
-def chunk(text: str, source: int, config: Config, limit: float = math.inf) -> list[Chunk]:
-    """Cut a text into overlapping chunks, at the end of a paragraph, line or word where there is one.
+def chunk(text: str, source: int, config: RetrievalConfig, limit: float = math.inf) -> list[TextChunk]:
+    """Split a text into overlapping chunks, at the end of a paragraph, line or word where possible.
 
     Stops when there are more than `limit`.
     """
-    chunks: list[Chunk] = []
+    chunks: list[TextChunk] = []
     start = counted = 0
     line = 1
-    step = max(1, config.chunk_size // _MOST_REPEATS)
+    step = max(1, config.chunk_size // _MAX_REPEATS)
     while start < len(text) and len(chunks) <= limit:
         end = _end(text, start, config.chunk_size)
-        piece = text[start:end].lstrip()
-        if piece:
-            begin = end - len(piece)
+        content = text[start:end].lstrip()
+        if content:
+            begin = end - len(content)
             line += text.count("\n", counted, begin)
             counted = begin
-            piece = piece.rstrip()
-            chunks.append(Chunk(source, piece, (line, line + piece.count("\n"))))
+            content = content.rstrip()
+            chunks.append(TextChunk(source, content, (line, line + content.count("\n"))))
         if end >= len(text):
             break
         start = max(end - config.overlap, start + step)
@@ -102,14 +102,14 @@ def _end(text: str, start: int, size: int) -> int:
     return start + size
 
 
-def rank(query: Sequence[float], chunks: Sequence[tuple[Chunk, Sequence[float]]], limit: int) -> list[Hit]:
-    """Return the pieces nearest to a query, best first."""
-    hits = [Hit(chunk, cosine(query, vector)) for chunk, vector in chunks]
-    return sorted(hits, key=lambda hit: -hit.score)[:limit]
+def rank(query: Sequence[float], chunks: Sequence[tuple[TextChunk, Sequence[float]]], limit: int) -> list[Match]:
+    """Return the chunks most similar to a query, best first."""
+    matches = [Match(chunk, cosine(query, vector)) for chunk, vector in chunks]
+    return sorted(matches, key=lambda match: -match.score)[:limit]
 
 
 def cosine(left: Sequence[float], right: Sequence[float]) -> float:
-    """Return how near two vectors are, at most 1; nothing is near a vector of zeros."""
+    """Return the cosine similarity of two vectors, at most 1; 0 for a vector of zeros."""
     product = sum(one * other for one, other in zip(left, right, strict=True))
     length = math.hypot(*left) * math.hypot(*right)
     return product / length if length else 0.0

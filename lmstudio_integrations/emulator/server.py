@@ -1,4 +1,7 @@
-"""The listening server: HTTP requests, namespaces, connections (protocol §1, §2.5)."""
+"""The listening server: HTTP requests, namespaces, connections (docs/protocol.md#transport).
+
+`emulator` is above; each socket gets a `ConnectionHandler`.
+"""
 
 import asyncio
 import contextlib
@@ -12,16 +15,16 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from lmstudio_integrations._redacting_logger import server_logger
-from lmstudio_integrations.emulator.admission import Admission
-from lmstudio_integrations.emulator.connection import Connection
-from lmstudio_integrations.emulator.context import Hub
+from lmstudio_integrations.emulator.authentication import Authenticator
+from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
+from lmstudio_integrations.emulator.context import ServerState
 from lmstudio_integrations.emulator.handlers import SERVED
 from lmstudio_integrations.emulator.handlers.system import version
 from lmstudio_integrations.emulator.sockets import CLOSE_TIMEOUT, Socket, SocketPool, affordable
 from lmstudio_integrations.protocol.endpoints import Namespace
 
 _TURNS_OF_ACCEPTING = 4
-"""Turns of the event loop from accepting a socket to its handler."""
+"""Turns of the event loop between accepting a socket and its handler."""
 
 _NAMESPACES: dict[str, Namespace] = {f"/{name}": name for name in get_args(Namespace) if name in SERVED}
 
@@ -29,24 +32,24 @@ _PAGES: dict[str, Callable[[], object]] = {
     "/lmstudio-greeting": lambda: {"lmstudio": True},
     "/lms-status": lambda: {"package": "lmstudio", "version": version()},
 }
-"""What a plain GET gets (protocol §1.3)."""
+"""The responses to plain GET requests (docs/protocol.md#discovery)."""
 
 
 class Server:
-    """Serves one hub on one port, from `open` to `close`.
+    """Serves on one port, from `open` to `close`.
 
     Args:
-        hub: The state that all connections share.
-        admission: Who may come in.
+        state: The state that all connections share.
+        authenticator: Checks the credentials of clients.
         host: The address to listen on.
-        port: The port; 0 takes a free one, and of several the first free one is taken.
-        origins: Browser origins that may connect; every other one is refused.
+        port: The port; 0 for any free one, of several the first free one.
+        origins: Browser origins that may connect; every other one is rejected.
     """
 
     def __init__(
         self,
-        hub: Hub,
-        admission: Admission,
+        state: ServerState,
+        authenticator: Authenticator,
         *,
         host: str = "127.0.0.1",
         port: int | Sequence[int] = 0,
@@ -54,12 +57,12 @@ class Server:
     ) -> None:
         self.host = host
         self.port: int = 0
-        self.connections: set[Connection] = set()
+        self.connections: set[ConnectionHandler] = set()
         self._ports = (port,) if isinstance(port, int) else tuple(port)
-        self._hub = hub
-        self._admission = admission
+        self._state = state
+        self._authenticator = authenticator
         self._origins = frozenset(origins)
-        self._pool = SocketPool(affordable(hub.limits.connections))
+        self._pool = SocketPool(affordable(state.limits.connections))
         self._listener: WebSocketServer | None = None
 
     async def open(self) -> None:
@@ -75,16 +78,16 @@ class Server:
         return await self._listen(last)
 
     async def close(self) -> None:
-        """Close all sockets, and wait until the work for them has ended."""
+        """Close all sockets, and wait until their requests have ended."""
         assert self._listener is not None, "the server listens"
         for connection in self.connections:
-            connection.hang_up()
+            connection.abort_if_unread()
         self._listener.close()
         await self._listener.wait_closed()
         await self._close_latecomers()
 
     async def _close_latecomers(self) -> None:
-        """Close sockets that were accepted while the listener was closing, which nobody would close after it."""
+        """Close sockets that were accepted while the listener was closing, which it does not close."""
         self._pool.close()
         for _ in range(_TURNS_OF_ACCEPTING):
             await asyncio.sleep(0)
@@ -93,7 +96,7 @@ class Server:
             await asyncio.wait([asyncio.ensure_future(socket.wait_closed()) for socket in late], timeout=CLOSE_TIMEOUT)
 
     def _accept(self, *arguments: Any, **settings: Any) -> ServerConnection:
-        return Socket(*arguments, pool=self._pool, limits=self._hub.limits, **settings)
+        return Socket(*arguments, pool=self._pool, limits=self._state.limits, **settings)
 
     async def _listen(self, port: int) -> None:
         self._listener = await serve(
@@ -102,26 +105,26 @@ class Server:
             port,
             process_request=self._process_request,
             compression=None,
-            open_timeout=self._hub.limits.handshake_timeout,
+            open_timeout=self._state.limits.handshake_timeout,
             ping_interval=None,
             close_timeout=CLOSE_TIMEOUT,
-            max_size=self._hub.limits.message_bytes,
-            create_connection=self._accept,  # type: ignore[arg-type]  # any maker will do, it is only called
+            max_size=self._state.limits.message_bytes,
+            create_connection=self._accept,  # type: ignore[arg-type]  # a callable that returns one is enough
             server_header=None,
             logger=server_logger,
         )
         self.port = self._listener.sockets[0].getsockname()[1]
 
     def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
-        """Answer what is not for a namespace; `None` lets the socket be opened."""
+        """Return the response to a request that opens no WebSocket, else `None`."""
         path = request.path.partition("?")[0]
-        refusal = self._refusal(request, path)
-        if refusal is not None:
-            status, reason = refusal
+        error = self._http_error(request, path)
+        if error is not None:
+            status, reason = error
             return socket.respond(status, f"{reason}\n")
         return _json(socket, _PAGES[path]()) if path in _PAGES else None
 
-    def _refusal(self, request: Request, path: str) -> tuple[http.HTTPStatus, str] | None:
+    def _http_error(self, request: Request, path: str) -> tuple[http.HTTPStatus, str] | None:
         origin = request.headers.get("Origin")
         if origin is not None and origin not in self._origins:
             return http.HTTPStatus.FORBIDDEN, f"the origin {origin} is not allowed"
@@ -136,17 +139,17 @@ class Server:
         return None
 
     async def _serve(self, socket: ServerConnection) -> None:
-        assert isinstance(socket, Socket), "_accept made it"
+        assert isinstance(socket, Socket), "_accept created it"
         assert socket.request is not None, "the handshake is done"
         namespace = _NAMESPACES[socket.request.path.partition("?")[0]]
-        connection = Connection(socket, namespace, self._hub, self._admission)
+        connection = ConnectionHandler(socket, namespace, self._state, self._authenticator)
         self.connections.add(connection)
-        self._hub.ledger.announce()
+        self._state.records.notify()
         try:
             await connection.run()
         finally:
             self.connections.discard(connection)
-            self._hub.ledger.announce()
+            self._state.records.notify()
 
 
 def _json(socket: ServerConnection, value: object) -> Response:

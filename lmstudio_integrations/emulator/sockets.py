@@ -1,6 +1,6 @@
-"""Sockets that bound what a peer can make the server hold, and the pool that bounds their number.
+"""Sockets with limits on what a peer can make the server buffer, and the pool that limits their number.
 
-Above is the `websockets` library, which reads frames; below is `Connection`, which knows what they mean.
+`ConnectionHandler` is above, which understands the frames; the `websockets` library is below, which reads them.
 Everything here belongs to the emulator's event loop.
 """
 
@@ -17,16 +17,16 @@ from lmstudio_integrations.emulator.limits import Limits
 logger: logging.Logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 2.0
-"""Seconds that a client has to answer when its socket is closed."""
+"""Seconds that a client has to reply to a close frame."""
 
-MAX_BYTES_BEFORE_ADMISSION = 128 * 1024
-"""What a client may send before it is authenticated, its HTTP request included."""
+MAX_BYTES_BEFORE_AUTHENTICATION = 128 * 1024
+"""Bytes that a client may send before it is authenticated, including its HTTP request."""
 
 MAX_FRAGMENTS = 4096
-"""Fragments of one message. Empty ones count as nothing towards its size, but each takes memory."""
+"""Fragments of one message. Empty ones do not add to its size, but each takes memory."""
 
 SPARE_SOCKETS = 16
-"""Sockets that may wait for authentication although all connections are taken; they get an HTTP error."""
+"""Sockets that may wait for authentication when all connections are in use; they get an HTTP error."""
 
 RESERVED_FILES = 128
 """Files that the process needs besides its connections: weights, pipes to workers, logs."""
@@ -39,34 +39,34 @@ class Socket(ServerConnection):
     """One TCP connection.
 
     Args:
-        pool: Where it counts.
-        limits: What its peer may do.
-        arguments: What the library passes, as `settings`.
+        pool: The pool that counts it.
+        limits: The limits of its peer.
+        arguments: Passed by the library, as `settings`.
     """
 
     def __init__(self, *arguments: Any, pool: "SocketPool", limits: Limits, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._pool = pool
         self._limits = limits
-        self._admitted = False
+        self._authenticated = False
         self._received = 0
         self._fragments = 0
-        self._last_heard = self.loop.time()
+        self._last_received = self.loop.time()
         self._keepalive: asyncio.TimerHandle | None = None
         self._closing: asyncio.TimerHandle | None = None
 
     @property
     def writable(self) -> bool:
-        """Whether what is written may still arrive."""
+        """Whether data can still be written."""
         return self.protocol.state is State.OPEN and not self.transport.is_closing()
 
-    def admit(self) -> None:
+    def on_authenticated(self) -> None:
         """Lift the restrictions on clients that have not authenticated."""
-        self._admitted = True
-        self._pool.admit(self)
+        self._authenticated = True
+        self._pool.on_authenticated(self)
 
     def write(self, frames: list[str]) -> None:
-        """Send frames in one write, unless too many earlier ones are still unread."""
+        """Send frames in one write, unless too much earlier output is still unread."""
         if not self.writable or self._has_backlog():
             return
         for frame in frames:
@@ -74,7 +74,7 @@ class Socket(ServerConnection):
         self.transport.write(b"".join(self.protocol.data_to_send()))
 
     def half_close(self) -> None:
-        """End the output; nothing may be written from now on."""
+        """Close the writing side; nothing may be written afterwards."""
         _cancel(self._keepalive)
         self.transport.write_eof()
 
@@ -84,22 +84,22 @@ class Socket(ServerConnection):
             logger.warning("closed the connection of %s: %s", self.remote_address, reason)
             self.transport.abort()
 
-    def watch(self) -> None:
-        """Ping the peer from now on while it is silent, and drop it if it stays so.
+    def start_pings(self) -> None:
+        """Ping the peer while it is silent, and drop it if it does not reply.
 
-        The library's own pings wait until the peer reads; one that is gone in the middle of a prediction never does.
+        The library's own pings wait until the peer reads, which a peer that was lost during a prediction never does.
         """
         interval, timeout = self._limits.ping_interval, self._limits.ping_timeout
         if interval is None or self.transport.is_closing():
             return
-        silent = self.loop.time() - self._last_heard
+        silent = self.loop.time() - self._last_received
         if silent >= interval + timeout:
-            self.drop("it did not answer a ping")
+            self.drop("it did not reply to a ping")
             return
         if silent >= interval and self.writable:
             self.protocol.send_ping(b"")
             self.send_data()
-        self._keepalive = self.loop.call_later(min(interval, interval + timeout - silent), self.watch)
+        self._keepalive = self.loop.call_later(min(interval, interval + timeout - silent), self.start_pings)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count the socket."""
@@ -107,7 +107,7 @@ class Socket(ServerConnection):
         self._pool.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop counting it."""
+        """Count the socket no longer."""
         for timer in (self._keepalive, self._closing):
             _cancel(timer)
         self._pool.discard(self)
@@ -115,20 +115,20 @@ class Socket(ServerConnection):
 
     def data_received(self, data: bytes) -> None:
         """Receive bytes within the limits; an HTTP method that the library drops silently gets a response."""
-        self._last_heard = self.loop.time()
+        self._last_received = self.loop.time()
         self._received += len(data)
-        if not self._admitted and self._received > MAX_BYTES_BEFORE_ADMISSION:
+        if not self._authenticated and self._received > MAX_BYTES_BEFORE_AUTHENTICATION:
             self.drop("it sent too much before it was authenticated")
         elif self.protocol.state is State.CONNECTING and data.startswith(_OTHER_METHODS):
             self.transport.write(_NOT_FOUND)
             self.transport.close()
         else:
             super().data_received(data)
-            self._has_backlog()  # the library answers pings whether or not the peer reads
+            self._has_backlog()  # the library replies to pings even if the peer does not read
             self._close_in_time()
 
     def process_event(self, event: Event) -> None:
-        """Pass a frame on, unless its message has too many fragments."""
+        """Process a frame, unless its message has too many fragments."""
         if isinstance(event, Frame) and event.opcode in {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}:
             self._fragments = 0 if event.fin else self._fragments + 1
             if self._fragments > MAX_FRAGMENTS:
@@ -137,14 +137,14 @@ class Socket(ServerConnection):
         super().process_event(event)
 
     def _has_backlog(self) -> bool:
-        """Drop a peer that does not read; return whether it was."""
+        """Drop a peer that does not read; return whether it was dropped."""
         if self.transport.get_write_buffer_size() <= self._limits.backlog_bytes:
             return False
         self.drop("it does not read its output")
         return True
 
     def _close_in_time(self) -> None:
-        """Bound how long the peer may keep its end open once a close frame was sent."""
+        """Limit how long the peer may keep its end open after a close frame was sent."""
         if self._closing is None and self.protocol.close_expected():
             self._closing = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
 
@@ -157,31 +157,31 @@ def _cancel(timer: asyncio.TimerHandle | None) -> None:
 class SocketPool:
     """The open sockets of a server.
 
-    When there are too many, the one that has waited longest for authentication gives way: a client that means well
+    When there are too many, the one that has waited longest for authentication is dropped: a well-behaved client
     authenticates at once.
 
     Args:
-        connections: How many may be authenticated.
+        connections: How many sockets may be authenticated.
     """
 
     def __init__(self, connections: int) -> None:
         self._connections = connections
         self._waiting: dict[Socket, None] = {}
-        self._admitted: set[Socket] = set()
+        self._authenticated: set[Socket] = set()
         self._closed = False
 
     @property
     def is_full(self) -> bool:
-        """Whether no further client can be admitted."""
-        return len(self._admitted) >= self._connections
+        """Whether no further client can connect."""
+        return len(self._authenticated) >= self._connections
 
     @property
     def sockets(self) -> list[Socket]:
-        """All that are open."""
-        return [*self._waiting, *self._admitted]
+        """All open sockets."""
+        return [*self._waiting, *self._authenticated]
 
     def close(self) -> None:
-        """Close all sockets at once, and those that are still to come."""
+        """Close all sockets at once, including later ones."""
         self._closed = True
         for socket in self.sockets:
             socket.transport.abort()
@@ -191,25 +191,25 @@ class SocketPool:
         self._waiting[socket] = None
         if self._closed:
             socket.transport.abort()
-        elif len(self._waiting) > max(SPARE_SOCKETS, self._connections - len(self._admitted)):
+        elif len(self._waiting) > max(SPARE_SOCKETS, self._connections - len(self._authenticated)):
             oldest = next(iter(self._waiting))
             del self._waiting[oldest]
             oldest.drop("there are too many connections, and it has waited longest to authenticate")
 
-    def admit(self, socket: Socket) -> None:
+    def on_authenticated(self, socket: Socket) -> None:
         """Count a socket as authenticated."""
-        if socket in self._waiting:  # it may be closed, and this its last message
+        if socket in self._waiting:  # it may be closed already, and this its last message
             del self._waiting[socket]
-            self._admitted.add(socket)
+            self._authenticated.add(socket)
 
     def discard(self, socket: Socket) -> None:
         """Count a socket no longer."""
         self._waiting.pop(socket, None)
-        self._admitted.discard(socket)
+        self._authenticated.discard(socket)
 
 
 def affordable(connections: int) -> int:
-    """Return how many of so many connections the process can have, as each of them is an open file."""
+    """Return how many of the connections the process can have, as each is an open file."""
     try:
         import resource  # noqa: PLC0415 - not on Windows
     except ImportError:

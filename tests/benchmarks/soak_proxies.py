@@ -149,7 +149,7 @@ class _Host:
 
     def reject(self) -> None:
         """Let one port reject connections."""
-        self._dice.choice(self.proxies).refuse()
+        self._dice.choice(self.proxies).reject_connections()
 
     def accept(self) -> None:
         """Let all ports accept connections."""

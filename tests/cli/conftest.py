@@ -41,8 +41,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int | str | None]:
 
     def run_command(*arguments: str) -> int | str | None:
         monkeypatch.setattr(sys, "argv", ["lmstudio-integrations", *arguments])
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as remaining:
             main()
-        return left.value.code
+        return remaining.value.code
 
     return run_command

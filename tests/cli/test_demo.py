@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lmstudio_integrations.cli import _demo
-from lmstudio_integrations.cli._retrieval import DOCUMENTS, QUESTION
-from lmstudio_integrations.cli._selection import SIZE_LIMIT, Choice
+from lmstudio_integrations.cli._demo_documents import DOCUMENTS, QUESTION
+from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 
@@ -23,8 +23,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, scripted: Emulator) -> Emulator:
     """Put a scripted server in the place of the embedded one."""
 
     @contextlib.contextmanager
-    def embedded() -> Iterator[_demo.Place]:
-        yield _demo.Place(scripted.address, None, Choice(CHAT, loaded=False), Choice(EMBEDDING, loaded=False))
+    def embedded() -> Iterator[_demo.DemoServer]:
+        yield _demo.DemoServer(scripted.address, None, Choice(CHAT, loaded=False), Choice(EMBEDDING, loaded=False))
 
     monkeypatch.setattr(_demo, "embedded", embedded)
     return scripted
@@ -38,11 +38,11 @@ def large_only() -> Iterator[Emulator]:
         yield server
 
 
-def models_asked(server: Emulator) -> list[str]:
+def requested_models(server: Emulator) -> list[str]:
     return [info.model_key for info in server.loaded()]
 
 
-def test_the_demo_finds_the_document_streams_an_answer_and_prints_figures(
+def test_the_demo_finds_the_document_streams_a_response_and_prints_stats(
     run: Run, scripted: Emulator, capsys: Capture
 ) -> None:
     assert run("demo", "--host", scripted.address) == 0
@@ -88,7 +88,7 @@ def test_a_large_model_is_not_loaded_unasked(
     out = capsys.readouterr().out
     assert "has no chat model that is loaded, or downloaded and below 2 GB" in out
     assert "Starting the built-in emulator" in out
-    assert models_asked(large_only) == []
+    assert requested_models(large_only) == []
     assert stand_in.predictions
 
 
@@ -115,28 +115,28 @@ def test_without_a_server_the_embedded_one_is_started_and_named(run: Run, nobody
     assert "Stop reason" in out
 
 
-def test_something_that_never_answers_is_not_used() -> None:
+def test_a_server_that_never_responds_is_not_used() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host = f"127.0.0.1:{silent.getsockname()[1]}"
         with Client(host, connect_timeout=0.05) as client:
             assert _demo.survey(client, "It") == "It did not answer (connect_timeout)."
 
 
-def test_a_server_that_asks_for_a_token_gets_the_one_given(run: Run, capsys: Capture) -> None:
+def test_a_server_that_requires_a_token_gets_it(run: Run, capsys: Capture) -> None:
     models = [ModelEntry(key="chatty"), ModelEntry(key="embedder", kind="embedding")]
     with Emulator(models, tokens=[TOKEN]) as server:
         assert run("demo", "--host", server.address, "--token", TOKEN) == 0
-        refused = run("demo", "--host", server.address)
+        rejected = run("demo", "--host", server.address)
     assert "Stop reason" in capsys.readouterr().out
-    assert isinstance(refused, str)
-    assert refused.startswith("Error: ")
+    assert isinstance(rejected, str)
+    assert rejected.startswith("Error: ")
 
 
 @pytest.mark.real_model
-def test_without_a_server_a_real_model_answers(run: Run, nobody: str, capsys: Capture) -> None:
+def test_without_a_server_a_real_model_responds(run: Run, nobody: str, capsys: Capture) -> None:
     assert run("demo", "--host", nobody) == 0
     out = capsys.readouterr().out
     assert DOCUMENTS["ferry"] in out
     assert f"{CHAT} (llama, 135M, Q4_1" in out
-    answer = out.partition("Answer:")[2].partition("┌")[0]
-    assert len(answer.split()) > 2
+    response = out.partition("Answer:")[2].partition("┌")[0]
+    assert len(response.split()) > 2

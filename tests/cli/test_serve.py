@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations._environment import TOKEN_VARIABLES
-from lmstudio_integrations.cli import _catalog
-from lmstudio_integrations.cli._catalog import SCRIPTED_PACE, ServeOptions, build, build_catalog, load_rules
+from lmstudio_integrations.cli import _serve_config
 from lmstudio_integrations.cli._serve import announce, is_exposed, limits_of
+from lmstudio_integrations.cli._serve_config import SCRIPTED_PACE, ServeConfig, build, build_catalog, load_rules
 from lmstudio_integrations.cli._tokens import accepted_tokens
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator, Limits
@@ -60,14 +60,14 @@ def serving() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
 
 
 def test_the_memory_of_workers_is_given_in_mebibytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-    monkeypatch.setattr(_catalog, "Emulator", lambda **options: asked.append(options["worker_memory"]))
-    build(ServeOptions(worker_memory=2000))
-    build(ServeOptions())
-    assert asked == [2000 * MIB, None]
+    requested: list[Any] = []
+    monkeypatch.setattr(_serve_config, "Emulator", lambda **settings: requested.append(settings["worker_memory"]))
+    build(ServeConfig(worker_memory=2000))
+    build(ServeConfig())
+    assert requested == [2000 * MIB, None]
 
 
-def test_flags_for_limits_leave_room_for_a_file_of_the_largest_size() -> None:
+def test_limits_allow_a_file_of_the_largest_size() -> None:
     assert limits_of(Limits().connections, Limits().file_bytes, Limits().upload_bytes) == Limits()
     limits = limits_of(5, 200 * MIB, 1)
     assert (limits.connections, limits.file_bytes) == (5, 200 * MIB)
@@ -87,46 +87,46 @@ def test_limits_reach_the_server(serving: Callable[..., "subprocess.Popen[str]"]
 
 
 def test_without_flags_the_bundled_models_are_served_with_real_weights() -> None:
-    models = build_catalog(ServeOptions()).models
+    models = build_catalog(ServeConfig()).models
     assert {model.key for model in models} == set(BUNDLED)
     assert {model.engine for model in models} == {"llama_cpp"}
 
 
 def test_the_scripted_switch_alone_serves_scripted_models_under_the_bundled_keys() -> None:
-    models = build_catalog(ServeOptions(scripted=True)).models
+    models = build_catalog(ServeConfig(scripted=True)).models
     assert {model.key: model.kind for model in models} == BUNDLED
     assert {model.engine for model in models} == {"scripted"}
 
 
 def test_any_key_can_be_declared_over_bundled_weights() -> None:
-    (model,) = build_catalog(ServeOptions(models=("qwen2.5-7b-instruct=smollm2-135m-instruct",))).models
+    (model,) = build_catalog(ServeConfig(models=("qwen2.5-7b-instruct=smollm2-135m-instruct",))).models
     assert (model.key, model.engine, model.weights) == ("qwen2.5-7b-instruct", "llama_cpp", "smollm2-135m-instruct")
 
 
 def test_a_key_without_weights_needs_the_scripted_switch() -> None:
     with pytest.raises(LMStudioValueError, match="no-such-weights"):
-        build_catalog(ServeOptions(models=("no-such-weights",)))
-    (model,) = build_catalog(ServeOptions(models=("no-such-weights",), scripted=True)).models
+        build_catalog(ServeConfig(models=("no-such-weights",)))
+    (model,) = build_catalog(ServeConfig(models=("no-such-weights",), scripted=True)).models
     assert model.engine == "scripted"
 
 
-def test_scripted_models_have_a_pace_unless_the_catalog_says_another(write: Callable[[str], Path]) -> None:
+def test_scripted_models_have_a_default_speed(write: Callable[[str], Path]) -> None:
     path = write('[[model]]\nkey = "slow"\ntokens_per_second = 5\n[[model]]\nkey = "usual"\n')
-    paces = {model.key: model.tokens_per_second for model in build_catalog(ServeOptions(catalog=path)).models}
+    paces = {model.key: model.tokens_per_second for model in build_catalog(ServeConfig(catalog=path)).models}
     assert paces == {"slow": 5, "usual": SCRIPTED_PACE}
 
 
 def test_a_catalog_replaces_the_bundled_models_and_flags_add_to_it(write: Callable[[str], Path]) -> None:
     path = write('[[model]]\nkey = "one"\n')
-    assert [model.key for model in build_catalog(ServeOptions(catalog=path)).models] == ["one"]
-    more = build_catalog(ServeOptions(catalog=path, models=("two",), scripted=True))
+    assert [model.key for model in build_catalog(ServeConfig(catalog=path)).models] == ["one"]
+    more = build_catalog(ServeConfig(catalog=path, models=("two",), scripted=True))
     assert [model.key for model in more.models] == ["one", "two"]
 
 
 def test_rules_go_to_scripted_llms_that_have_none(write: Callable[[str], Path]) -> None:
     path = write('[[rule]]\nwhen = {last = "ping"}\nthen = [{text = "pong"}]\n')
-    options = ServeOptions(port=0, models=("talker", "embedder"), scripted=True, rules=path)
-    with build(options) as server, Client(server.address) as client:
+    settings = ServeConfig(port=0, models=("talker", "embedder"), scripted=True, rules=path)
+    with build(settings) as server, Client(server.address) as client:
         assert client.llm.model("talker").respond("ping").content == "pong"
         assert client.embedding.model("embedder", load_policy="explicit").embed("ping")
 
@@ -146,14 +146,14 @@ def test_a_scripted_model_is_announced_as_one(capsys: pytest.CaptureFixture[str]
         ('[[rule]]\nwhenn = {last = "x"}\nthen = [{text = "x"}]\n', "rule 1"),
     ],
 )
-def test_a_bad_rules_file_is_refused_by_name(write: Callable[[str], Path], text: str, complaint: str) -> None:
+def test_a_bad_rules_file_is_rejected_by_name(write: Callable[[str], Path], text: str, complaint: str) -> None:
     path = write(text)
     with pytest.raises(LMStudioValueError, match=complaint) as caught:
         load_rules(path)
     assert path.name in str(caught.value)
 
 
-def test_a_missing_rules_file_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_missing_rules_file_is_rejected_by_name(tmp_path: Path) -> None:
     with pytest.raises(LMStudioValueError, match=r"missing\.toml"):
         load_rules(tmp_path / "missing.toml")
 
@@ -162,13 +162,13 @@ def test_by_default_the_port_is_the_first_free_one_where_clients_look(
     scripted: Emulator, nobody: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = int(nobody.rpartition(":")[2])
-    monkeypatch.setattr(_catalog, "DISCOVERY_PORTS", (scripted.port, free))
-    with build(ServeOptions(scripted=True)) as server:
+    monkeypatch.setattr(_serve_config, "DISCOVERY_PORTS", (scripted.port, free))
+    with build(ServeConfig(scripted=True)) as server:
         assert server.port == free
 
 
 def test_a_token_keeps_guests_outside() -> None:
-    with build(ServeOptions(port=0, scripted=True, tokens=(TOKEN,))) as server:
+    with build(ServeConfig(port=0, scripted=True, tokens=(TOKEN,))) as server:
         with Client(server.address) as guest, pytest.raises(LMStudioAuthenticationError):
             guest.list_downloaded_models()
         with Client(server.address, TOKEN) as member:
@@ -195,7 +195,7 @@ def test_without_flag_and_file_the_environment_holds_the_token(name: str, monkey
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("# nothing\n", "holds no token, and every guest would be accepted"),
+        ("# nothing\n", "contains no token, and every guest would be accepted"),
         (f"{TOKEN}\n{TOKEN[:-1]}\n", "the API token of .*file.toml, line 2 is malformed"),
     ],
 )
@@ -231,7 +231,7 @@ def test_a_server_with_a_token_prints_none(
     out, err = capsys.readouterr()
     assert TOKEN[6:14] not in out + err
     assert TOKEN[15:] not in out + err
-    assert err == ("Clients need the API token of LM_API_TOKEN.\n" if way == "environment" else "")
+    assert err == ("Clients need the API token in LM_API_TOKEN.\n" if way == "environment" else "")
 
 
 def test_a_token_in_the_place_of_the_token_file_is_not_shown(run: Run) -> None:
@@ -241,21 +241,21 @@ def test_a_token_in_the_place_of_the_token_file_is_not_shown(run: Run) -> None:
 
 
 def test_named_models_are_loaded_at_the_start() -> None:
-    with build(ServeOptions(port=0, scripted=True, load=("smollm2-135m-instruct",))) as server:
+    with build(ServeConfig(port=0, scripted=True, load=("smollm2-135m-instruct",))) as server:
         assert [info.identifier for info in server.loaded()] == ["smollm2-135m-instruct"]
 
 
 @pytest.mark.parametrize(
-    ("options", "exposed"),
+    ("settings", "exposed"),
     [
-        (ServeOptions(), False),
-        (ServeOptions(host="localhost"), False),
-        (ServeOptions(host="0.0.0.0"), True),
-        (ServeOptions(host="0.0.0.0", tokens=(TOKEN,)), False),
+        (ServeConfig(), False),
+        (ServeConfig(host="localhost"), False),
+        (ServeConfig(host="0.0.0.0"), True),
+        (ServeConfig(host="0.0.0.0", tokens=(TOKEN,)), False),
     ],
 )
-def test_a_server_is_exposed_if_others_reach_it_without_a_token(options: ServeOptions, exposed: bool) -> None:
-    assert is_exposed(options) is exposed
+def test_a_server_is_exposed_if_others_reach_it_without_a_token(settings: ServeConfig, exposed: bool) -> None:
+    assert is_exposed(settings) is exposed
 
 
 @pytest.fixture
@@ -270,7 +270,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("brief")
-def test_the_first_line_is_the_address_and_the_models_follow(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_line_is_the_address_then_come_the_models(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("serve", "--port", "0", "--scripted", "--model", "talker") == 0
     address, model = capsys.readouterr().out.splitlines()
     assert address.startswith("ws://127.0.0.1:")
@@ -296,7 +296,7 @@ def test_a_bad_flag_value_is_one_message(run: Run) -> None:
     )
 
 
-def test_a_served_process_answers_and_ends_cleanly_when_interrupted(
+def test_a_served_process_responds_and_exits_cleanly_when_interrupted(
     serving: Callable[..., "subprocess.Popen[str]"],
 ) -> None:
     process = serving("--port", "0", "--scripted")
@@ -315,5 +315,5 @@ def test_a_served_process_answers_and_ends_cleanly_when_interrupted(
 
 def test_a_folder_offers_its_files(tmp_path: Path) -> None:
     (tmp_path / "Some-Model.gguf").write_bytes(b"GGUF")
-    (model,) = build_catalog(ServeOptions(catalog=tmp_path)).models
+    (model,) = build_catalog(ServeConfig(catalog=tmp_path)).models
     assert (model.key, model.engine) == ("some-model", "llama_cpp")

@@ -8,9 +8,9 @@ import pytest
 from lmstudio_integrations.client.asynchronous import AsyncClient
 from lmstudio_integrations.emulator import Emulator
 from tests.client.both import sync_client
-from tests.strict.fixture import overhearing, strict
+from tests.strict.fixture import strict, strict_findings
 
-__all__ = ["overhearing", "strict"]
+__all__ = ["strict", "strict_findings"]
 
 MODELS: list[dict[str, Any]] = [
     {

@@ -166,7 +166,7 @@ async def test_without_a_host_the_default_ports_are_tried(
             await client.llm.model("chatty")
 
 
-@proves("C-TOKEN-HALVES", "C-AUTH-REFUSED")
+@proves("C-TOKEN-HALVES", "C-AUTH-REJECTED")
 async def test_a_token_opens_the_door_and_a_wrong_one_does_not(make_client: Callable[..., Any]) -> None:
     with Emulator(MODELS, tokens=[TOKEN]) as server:
         async with make_client(server.address, TOKEN) as client:

@@ -1,4 +1,4 @@
-"""What a hostile or broken client is made of: raw bytes, sockets that are not read, and a line that goes dead."""
+"""Parts of hostile or broken clients: raw bytes, sockets that are not read, and connections that go dead."""
 
 import contextlib
 import json
@@ -92,7 +92,7 @@ class Relay:
         self._sockets: list[socket.socket] = [self._listener]
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
 
-    def cut(self) -> None:
+    def truncate(self) -> None:
         """Stop forwarding."""
         self._cut.set()
 

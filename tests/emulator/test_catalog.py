@@ -24,10 +24,18 @@ from lmstudio_integrations.emulator.catalog import (
     preset,
     scan,
 )
-from lmstudio_integrations.emulator.engines._scripted.rules import Break, Error, Reasoning, Text, ToolCall, Wait, When
-from lmstudio_integrations.emulator.engines.base import ModelFacts
+from lmstudio_integrations.emulator.engines.base import ModelMetadata
+from lmstudio_integrations.emulator.engines.scripted.rules import (
+    Error,
+    InjectFault,
+    Reasoning,
+    Text,
+    ToolCall,
+    Wait,
+    When,
+)
 from lmstudio_integrations.errors import LMStudioValueError
-from tests.emulator.test_llama_cpp_gguf import gguf
+from tests.emulator.engines.llama_cpp.gguf_files import gguf
 from tests.emulator.wire import STACK, wire
 
 CHAT, VECTORS = BUNDLED
@@ -41,7 +49,7 @@ def test_the_bundled_models_have_the_names_of_their_weights() -> None:
     assert all(each.full_path.count("/") == 2 for each in bundled())
 
 
-def test_an_emulator_has_the_bundled_models_unless_told_otherwise() -> None:
+def test_an_emulator_has_the_bundled_models_by_default() -> None:
     assert Emulator().catalog.models == bundled()
     assert Emulator([]).catalog.models == ()
 
@@ -70,14 +78,14 @@ def test_weights_are_named_for_what_they_are_under_any_key() -> None:
     assert parse_model("mine=/models/other.gguf").full_path == "local/mine"
 
 
-def test_a_key_without_weights_is_scripted_if_asked_for() -> None:
+def test_a_key_without_weights_is_scripted_on_request() -> None:
     found = parse_model("text-embedding-mine", scripted=True)
     assert (found.kind, found.engine, found.full_path) == ("embedding", "scripted", "scripted/text-embedding-mine")
     assert parse_model(CHAT, scripted=True).engine == "scripted"
 
 
 @pytest.mark.parametrize("text", ["", "=x", "key=", "mine"])
-def test_a_model_that_is_not_complete_is_refused(text: str) -> None:
+def test_an_incomplete_model_entry_is_rejected(text: str) -> None:
     with pytest.raises(LMStudioValueError, match=r"KEY or KEY=WEIGHTS|has no weights"):
         parse_model(text)
 
@@ -105,7 +113,7 @@ def test_a_catalog_is_read_from_toml(tmp_path: Path) -> None:
     )
     found = load_toml(path)
     (model,) = found.models
-    assert model.options() == {
+    assert model.engine_settings() == {
         "rules": ({"when": {"last": "^Hello"}, "then": [{"text": "Hi"}]},),
         "tokens_per_second": 50,
     }
@@ -132,10 +140,10 @@ def test_a_catalog_is_read_from_toml(tmp_path: Path) -> None:
         ({"preset": [{"identifier": 5}]}, "preset 5: identifier"),
         ({"model": {"key": "a", "kind": "llm"}}, r"'model' must be a list of tables, each headed \[\[model\]\]"),
         ({"model": 5}, "'model' must be a list"),
-        ({"model": [5]}, "a model is a table or a key, got 5"),
+        ({"model": [5]}, "a model must be a table or a key, got 5"),
         ({"preset": {"identifier": "a"}}, "'preset' must be a list"),
         ({"preset": "x"}, "'preset' must be a list"),
-        ({"preset": ["x"]}, "a preset is a table, got 'x'"),
+        ({"preset": ["x"]}, "a preset must be a table, got 'x'"),
         ({"model": [{"key": "a", "rule": [{"whn": {}}]}]}, "model 'a': rule: .*rule 1.*did you mean 'when'"),
         ({"model": [{"key": "a", "kind": "embedding", "rule": [{"then": [{"text": "x"}]}]}]}, "an embedding model can"),
         ({"model": [{"key": "a", "weights": "/no/such.gguf"}]}, "model 'a': there is no file .*/no/such.gguf"),
@@ -149,7 +157,7 @@ def test_what_is_wrong_in_a_catalog_is_named(tables: dict[str, Any], message: st
 
 
 @pytest.mark.parametrize("content", [None, b"[[model", '[[model]]\nkey = "é"'.encode("latin-1")])
-def test_a_catalog_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_an_unreadable_catalog_is_an_error(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "models.toml"
     if content is not None:
         path.write_bytes(content)
@@ -220,12 +228,12 @@ def test_a_model_that_became_a_fifo_keeps_nobody_waiting(tmp_path: Path) -> None
         assert me.stream("loadModel", {"modelKey": "chat", "loadConfigStack": STACK})[-1]["type"] == "error"
 
 
-def test_the_header_of_a_file_says_what_it_is_for(tmp_path: Path) -> None:
+def test_the_header_of_a_file_decides_its_kind(tmp_path: Path) -> None:
     assert parse_model(f"mine={put(tmp_path, 'v.gguf', 'nomic-bert')}").kind == "embedding"
     assert parse_model(f"mine={put(tmp_path, 'embed.gguf', 'llama')}").kind == "llm"
 
 
-def test_a_folder_without_models_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_models_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LMStudioValueError, match="no GGUF files"):
         scan(tmp_path)
 
@@ -257,13 +265,13 @@ def test_a_name_is_a_key_before_it_is_an_alias_or_a_path() -> None:
     assert Catalog(models=(one,)).find("two") == [one]
 
 
-def test_what_an_entry_says_goes_before_what_its_weights_say() -> None:
-    facts = ModelFacts(architecture="llama", params="1B", size_bytes=7, quantization=("Q4_1", 4), vision=True)
-    info = describe(ModelEntry(key="a", params="2B", size_bytes=0, vision=False), facts)
+def test_fields_of_an_entry_override_the_metadata_of_its_weights() -> None:
+    metadata = ModelMetadata(architecture="llama", params="1B", size_bytes=7, quantization=("Q4_1", 4), vision=True)
+    info = describe(ModelEntry(key="a", params="2B", size_bytes=0, vision=False), metadata)
     assert (info["paramsString"], info["sizeBytes"], info["architecture"]) == ("2B", 0, "llama")
     assert (info["vision"], info["trainedForToolUse"]) == (False, False)
     assert info["quantization"] == {"name": "Q4_1", "bits": 4}
-    assert "paramsString" not in describe(ModelEntry(key="a"), ModelFacts())
+    assert "paramsString" not in describe(ModelEntry(key="a"), ModelMetadata())
 
 
 def test_kinds_are_guessed_from_names() -> None:
@@ -303,4 +311,6 @@ def test_the_documentation_names_every_field_condition_and_step() -> None:
     )
     assert fields == {field.alias or name for name, field in ModelEntry.model_fields.items()}
     assert conditions == set(When.model_fields)
-    assert steps == {name for step in (Text, Reasoning, ToolCall, Error, Break, Wait) for name in step.model_fields}
+    assert steps == {
+        name for step in (Text, Reasoning, ToolCall, Error, InjectFault, Wait) for name in step.model_fields
+    }

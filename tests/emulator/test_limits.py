@@ -28,7 +28,7 @@ from tests.emulator.hostile import (
     raw_websocket,
     send_until_closed,
 )
-from tests.emulator.wire import STACK, TIMEOUT, Wire, asking, bare, named, wire
+from tests.emulator.wire import STACK, TIMEOUT, Wire, bare, named, prediction_request, wire
 
 MODEL = "chat"
 WAITING = {"when": {"last": "^Wait"}, "then": [{"text": "One"}, {"fault": "stall"}]}
@@ -47,10 +47,10 @@ def still_serves(me: Wire) -> bool:
     return bool(me.result("listLoaded"))
 
 
-def wait_until_answered(me: Wire) -> None:
+def wait_until_replied(me: Wire) -> None:
     """Wait for the answer to a keep-alive, whatever comes before it."""
-    me.say({"type": "keepAlive"})
-    while me.hear() != {"type": "keepAliveAck"}:
+    me.send_frame({"type": "keepAlive"})
+    while me.receive() != {"type": "keepAliveAck"}:
         pass
 
 
@@ -100,9 +100,9 @@ def test_a_limit_that_is_not_positive_is_rejected(limits: dict[str, Any]) -> Non
 def test_a_message_that_is_too_large_closes_its_connection_only(message: str, caplog: pytest.LogCaptureFixture) -> None:
     with limited(message_bytes=10_000, message_values=100) as server, wire(server, client="guest:other") as other:
         with wire(server) as me:
-            me.say(message)
+            me.send_frame(message)
             with pytest.raises(ConnectionClosed) as caught:
-                me.hear()
+                me.receive()
         assert caught.value.rcvd is not None
         assert caught.value.rcvd.code == 1009
         server.wait_for(lambda: len(server.connections) == 1)
@@ -110,11 +110,11 @@ def test_a_message_that_is_too_large_closes_its_connection_only(message: str, ca
     assert "closed the connection of" in caplog.text
 
 
-def test_a_client_that_does_not_leave_after_an_oversize_message_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_close_after_an_oversize_message_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "CLOSE_TIMEOUT", 0.05)
     with limited(message_bytes=10_000) as server, raw_websocket(server) as line:
         opening: dict[str, Any] = {"type": "channelCreate", "endpoint": "predict", "channelId": 1}
-        opening["creationParameter"] = asking(MODEL, "Wait")
+        opening["creationParameter"] = prediction_request(MODEL, "Wait")
         line.sendall(frame(json.dumps(opening).encode()))
         server.wait_for(lambda: len(server.predictions) == 1 and server.predictions[0].fragments == 1)
         line.sendall(frame(bytes(10_001)))
@@ -135,59 +135,61 @@ def test_deep_nesting_costs_a_warning_at_most(server: Emulator, other: Wire, dep
     config = f'{{"layers":[{{"layerName":"apiOverride","config":{{"fields":[{{"key":"a","value":{nested}}}]}}}}]}}'
     with wire(server) as me:
         for endpoint, parameter in (
-            ("predict", json.dumps(asking(MODEL)).replace(json.dumps(STACK), config)),
+            ("predict", json.dumps(prediction_request(MODEL)).replace(json.dumps(STACK), config)),
             ("loadModel", f'{{"modelKey":"{MODEL}","loadConfigStack":{config}}}'),
             ("predict", nested),
         ):
-            me.say(f'{{"type":"channelCreate","endpoint":"{endpoint}","channelId":1,"creationParameter":{parameter}}}')
-            wait_until_answered(me)
-    assert other.stream("predict", asking(MODEL))[-1]["type"] == "success"
+            me.send_frame(
+                f'{{"type":"channelCreate","endpoint":"{endpoint}","channelId":1,"creationParameter":{parameter}}}'
+            )
+            wait_until_replied(me)
+    assert other.stream("predict", prediction_request(MODEL))[-1]["type"] == "success"
 
 
 def test_an_id_beyond_all_numbers_is_none(server: Emulator) -> None:
     with wire(server) as me:
         for number in ("9" * 20, "-" + "9" * 20, "9" * 4000, "1e999", "true"):
-            me.say(f'{{"type":"rpcCall","endpoint":"listLoaded","callId":{number}}}')
-            me.say(f'{{"type":"channelCreate","endpoint":"predict","channelId":{number}}}')
-        wait_until_answered(me)
-        me.say({"type": "rpcCall", "endpoint": "listLoaded", "callId": -(2**53) + 1})
-        assert me.hear()["callId"] == -(2**53) + 1
+            me.send_frame(f'{{"type":"rpcCall","endpoint":"listLoaded","callId":{number}}}')
+            me.send_frame(f'{{"type":"channelCreate","endpoint":"predict","channelId":{number}}}')
+        wait_until_replied(me)
+        me.send_frame({"type": "rpcCall", "endpoint": "listLoaded", "callId": -(2**53) + 1})
+        assert me.receive()["callId"] == -(2**53) + 1
 
 
 def test_a_parameter_with_very_many_errors_gets_a_short_warning(server: Emulator) -> None:
-    parameter = asking(MODEL) | {"history": {"messages": [1] * 50_000}}
+    parameter = prediction_request(MODEL) | {"history": {"messages": [1] * 50_000}}
     with wire(server) as me:
         me.open("predict", parameter)
-        assert "50000 errors" in me.hear()["warning"]
+        assert "50000 errors" in me.receive()["warning"]
 
 
 def test_warnings_neither_way_repeat_what_a_client_sends_at_length(
     server: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     with wire(server) as me:
-        me.say({"type": "rpcCall", "endpoint": "x" * MIB, "callId": 1})
-        assert len(me.hear()["warning"]) < 10_000
+        me.send_frame({"type": "rpcCall", "endpoint": "x" * MIB, "callId": 1})
+        assert len(me.receive()["warning"]) < 10_000
         for number in range(20):
-            me.say({"type": "communicationWarning", "warning": f"number {number}\n" + "x" * MIB})
-        wait_until_answered(me)
-    told = [record.getMessage() for record in caplog.records if "warning from the client" in record.getMessage()]
-    assert len(told) == 5
-    assert max(map(len, told)) < 10_000
-    assert "\n" not in told[0]
+            me.send_frame({"type": "communicationWarning", "warning": f"number {number}\n" + "x" * MIB})
+        wait_until_replied(me)
+    reported = [record.getMessage() for record in caplog.records if "warning from the client" in record.getMessage()]
+    assert len(reported) == 5
+    assert max(map(len, reported)) < 10_000
+    assert "\n" not in reported[0]
 
 
 def test_a_load_setting_that_json_cannot_carry_back_hurts_nobody(server: Emulator, other: Wire) -> None:
     setting = '{"key":"llm.load.x","value":["\\ud800",1e999]}'
     config = f'{{"layers":[{{"layerName":"apiOverride","config":{{"fields":[{setting}]}}}}]}}'
     with wire(server) as me:
-        me.say(
+        me.send_frame(
             '{"type":"channelCreate","endpoint":"loadModel","channelId":9,"creationParameter":'
             f'{{"modelKey":"{MODEL}","identifier":"odd","loadConfigStack":{config}}}}}'
         )
         assert [packet["type"] for packet in me.packets(9)][-1] == "success"
     fields = other.result("getLoadConfig", {"specifier": named("odd")})["fields"]
     assert {"key": "llm.load.x", "value": ["\ud800", None]} in fields
-    assert other.stream("predict", asking("odd"))[-1]["type"] == "success"
+    assert other.stream("predict", prediction_request("odd"))[-1]["type"] == "success"
 
 
 # Requests that have not ended
@@ -195,16 +197,16 @@ def test_a_load_setting_that_json_cannot_carry_back_hurts_nobody(server: Emulato
 
 def test_a_client_has_so_many_requests_at_once() -> None:
     with limited(requests=3) as server, wire(server) as me, wire(server, client="guest:other") as other:
-        channels = [me.open("predict", asking(MODEL, "Wait")) for _ in range(3)]
+        channels = [me.open("predict", prediction_request(MODEL, "Wait")) for _ in range(3)]
         server.wait_for(lambda: sum(each.fragments for each in server.predictions) == 3)
         with wire(server, "embedding") as mine:
-            error = mine.refusal("listLoaded")
+            error = mine.rpc_error("listLoaded")
         assert "3 requests" in error["title"]
         assert "limit requests" in error["cause"]
         assert still_serves(other)
         for _ in range(9):
-            me.hear()
-        assert "3 requests" in me.stream("predict", asking(MODEL))[-1]["error"]["title"]
+            me.receive()
+        assert "3 requests" in me.stream("predict", prediction_request(MODEL))[-1]["error"]["title"]
         me.send(channels[0], {"type": "cancel"})
         assert list(me.packets(channels[0]))[-1]["type"] == "success"
         server.wait_for(lambda: server.predictions[0].state == "ended")
@@ -213,10 +215,10 @@ def test_a_client_has_so_many_requests_at_once() -> None:
 
 def test_the_requests_of_a_client_have_so_many_bytes_together() -> None:
     with limited(request_bytes=10_000) as server, wire(server) as me, wire(server, client="guest:other") as other:
-        me.open("predict", asking(MODEL, "Wait" + "x" * 8000))
+        me.open("predict", prediction_request(MODEL, "Wait" + "x" * 8000))
         server.wait_for(lambda: len(server.predictions) == 1 and server.predictions[0].fragments == 1)
         with wire(server) as mine:
-            error = mine.refusal("tokenize", {"specifier": named(MODEL), "inputString": "x" * 8000})
+            error = mine.rpc_error("tokenize", {"specifier": named(MODEL), "inputString": "x" * 8000})
             assert "request_bytes" in error["cause"]
             assert still_serves(mine)
         assert still_serves(other)
@@ -232,22 +234,22 @@ def encoded(size: int) -> str:
 def test_uploads_have_a_size_each_and_together() -> None:
     limits: dict[str, int] = {"file_bytes": 5000, "upload_bytes": 10_000}
     with limited(**limits) as server, wire(server, "files") as me, wire(server, "files", "guest:other") as other:
-        error = me.refusal("uploadFileBase64", {"name": "a", "contentBase64": encoded(5001)})
+        error = me.rpc_error("uploadFileBase64", {"name": "a", "contentBase64": encoded(5001)})
         assert "5,000 bytes of one uploaded file" in error["title"]
         assert "file_bytes" in error["suggestion"]
         for number in range(2):
             me.result("uploadFileBase64", {"name": str(number), "contentBase64": encoded(4400)})
-        error = me.refusal("uploadFileBase64", {"name": "2", "contentBase64": encoded(4400)})
+        error = me.rpc_error("uploadFileBase64", {"name": "2", "contentBase64": encoded(4400)})
         assert "10,000 bytes of uploaded files" in error["title"]
         assert other.result("uploadFileBase64", {"name": "a", "contentBase64": encoded(4400)})["sizeBytes"] == 4400
 
 
 def test_empty_files_and_long_names_count_too() -> None:
     with limited(upload_bytes=10_000) as server, wire(server, "files") as me:
-        assert "upload_bytes" in me.refusal("uploadFileBase64", {"name": "x" * 10_000, "contentBase64": ""})["cause"]
-        answers = [me.call("uploadFileBase64", {"name": "a", "contentBase64": ""})["type"] for _ in range(30)]
-        assert answers[0] == "rpcResult"
-        assert answers[-1] == "rpcError"
+        assert "upload_bytes" in me.rpc_error("uploadFileBase64", {"name": "x" * 10_000, "contentBase64": ""})["cause"]
+        responses = [me.call("uploadFileBase64", {"name": "a", "contentBase64": ""})["type"] for _ in range(30)]
+        assert responses[0] == "rpcResult"
+        assert responses[-1] == "rpcError"
 
 
 def test_uploads_make_room_when_their_client_disconnects() -> None:
@@ -286,7 +288,7 @@ def test_a_hundred_predictions_that_nobody_reads_cost_one_backlog() -> None:
     ):
         with suppress(ConnectionClosed):  # it may be closed before it has asked for all
             for _ in range(100):
-                me.open("predict", asking(MODEL))
+                me.open("predict", prediction_request(MODEL))
         assert still_serves(other)
         server.wait_for(lambda: len(server.connections) == 1, timeout=30)
         assert still_serves(other)
@@ -305,7 +307,7 @@ def test_large_results_that_nobody_reads_do_not_pile_up() -> None:
             assert still_serves(other)
 
 
-def test_what_follows_a_closed_connection_is_not_even_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_after_a_closed_connection_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[int] = []
 
     def count(channel_id: int, message: str) -> str:
@@ -316,15 +318,15 @@ def test_what_follows_a_closed_connection_is_not_even_written_out(monkeypatch: p
     with limited(backlog_bytes=MIB) as server, lazy(server, "diagnostics") as me, wire(server, "system") as other:
         for _ in range(200):
             me.open("streamLogs")
-        me.say({"type": "keepAlive"})
-        assert me.hear() == {"type": "keepAliveAck"}
+        me.send_frame({"type": "keepAlive"})
+        assert me.receive() == {"type": "keepAliveAck"}
         monkeypatch.setattr(envelope, "channel_send", count)
         other.result("notify", {"title": "x" * MIB})
         server.wait_for(lambda: len(server.connections) == 1)
     assert len(written) < 20
 
 
-def test_answers_to_pings_that_nobody_reads_have_a_bound_too() -> None:
+def test_unread_replies_to_pings_are_limited() -> None:
     with limited(backlog_bytes=100_000) as server, wire(server) as other, raw_websocket(server) as line:
         assert send_until_closed(line, frame(bytes(125), opcode=PING) * 1000, 1000)
         assert still_serves(other)
@@ -333,7 +335,7 @@ def test_answers_to_pings_that_nobody_reads_have_a_bound_too() -> None:
 # Lines that are dead
 
 
-def test_a_client_behind_a_dead_line_is_dropped_with_all_it_holds(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_behind_a_dead_connection_is_dropped_with_its_uploads(caplog: pytest.LogCaptureFixture) -> None:
     with (
         limited(CHAT, ping_interval=0.05, ping_timeout=1.0) as server,
         wire(server, client="guest:other") as other,
@@ -342,26 +344,26 @@ def test_a_client_behind_a_dead_line_is_dropped_with_all_it_holds(caplog: pytest
         through(relay, "files") as files,
     ):
         files.result("uploadFileBase64", {"name": "a", "contentBase64": "AAAA"})
-        me.open("predict", asking(MODEL, "Wait"))
+        me.open("predict", prediction_request(MODEL, "Wait"))
         server.wait_for(lambda: len(server.predictions) == 1 and server.predictions[0].fragments == 1)
-        relay.cut()
+        relay.truncate()
         server.wait_for(lambda: len(server.connections) == 1, timeout=10)
         server.wait_for(lambda: server.predictions[0].stop_reason == "disconnected")
         assert still_serves(other)
         with wire(server, client="guest:far", passkey="another") as again:
             assert still_serves(again), "the client and its uploads are forgotten"
-    assert "did not answer a ping" in caplog.text
+    assert "did not reply to a ping" in caplog.text
 
 
-def test_a_dead_line_is_found_in_the_middle_of_a_long_answer() -> None:
+def test_a_dead_connection_is_detected_during_a_long_response() -> None:
     with (
         limited(LONG, ping_interval=0.05, ping_timeout=1.0) as server,
         wire(server, client="guest:other") as other,
         Relay(server) as relay,
         through(relay, "llm") as me,
     ):
-        relay.cut()
-        me.open("predict", asking(MODEL))
+        relay.truncate()
+        me.open("predict", prediction_request(MODEL))
         server.wait_for(lambda: len(server.connections) == 1, timeout=10)
         assert still_serves(other)
 
@@ -371,12 +373,12 @@ def through(relay: Relay, namespace: str) -> Iterator[Wire]:
     """Open a socket through a relay, authenticated."""
     with connect(f"ws://{relay.address}/{namespace}", compression=None, close_timeout=0.1) as opened:
         me = Wire(opened)
-        me.say({"authVersion": 1, "clientIdentifier": "guest:far", "clientPasskey": "secret"})
-        assert me.hear() == {"success": True}
+        me.send_frame({"authVersion": 1, "clientIdentifier": "guest:far", "clientPasskey": "secret"})
+        assert me.receive() == {"success": True}
         yield me
 
 
-def test_a_silent_client_that_answers_pings_stays() -> None:
+def test_a_silent_client_that_replies_to_pings_stays() -> None:
     with limited(ping_interval=0.01, ping_timeout=TIMEOUT) as server, raw_websocket(server) as line:
         for _ in range(3):
             assert line.recv(2) == b"\x89\x00"
@@ -401,15 +403,15 @@ def test_clients_that_never_authenticate_give_way() -> None:
             assert still_serves(first)
         assert is_closed(idle[0])
         with pytest.raises(ConnectionClosed):
-            half[0].hear()
+            half[0].receive()
 
 
-def test_a_socket_that_is_gone_already_takes_no_connection() -> None:
+def test_a_socket_that_is_closed_already_takes_no_connection() -> None:
     pool = sockets.SocketPool(1)
-    gone = cast("sockets.Socket", object())
-    pool.add(gone)
-    pool.discard(gone)
-    pool.admit(gone)  # its credentials were still in the queue of messages
+    closed = cast("sockets.Socket", object())
+    pool.add(closed)
+    pool.discard(closed)
+    pool.on_authenticated(closed)  # its credentials were still in the queue of messages
     assert not pool.is_full
 
 
@@ -426,10 +428,10 @@ def test_a_socket_that_is_accepted_while_the_server_closes_is_closed() -> None:
 
 def test_one_client_cannot_take_all_connections() -> None:
     with limited(client_connections=2) as server, wire(server), wire(server, "files"), bare(server) as third:
-        third.say({"authVersion": 1, "clientIdentifier": "guest:me", "clientPasskey": "secret"})
-        assert third.hear()["error"] == "Failed to validate client: This server allows 2 connections of one client"
+        third.send_frame({"authVersion": 1, "clientIdentifier": "guest:me", "clientPasskey": "secret"})
+        assert third.receive()["error"] == "Failed to validate client: This server allows 2 connections of one client"
         with pytest.raises(ConnectionClosed):
-            third.hear()
+            third.receive()
         with wire(server, client="guest:other") as other:
             assert still_serves(other)
 
@@ -483,9 +485,9 @@ def test_a_huge_body_is_not_kept(server: Emulator, other: Wire, method: bytes) -
 
 def test_a_client_that_is_not_authenticated_cannot_send_much(server: Emulator, other: Wire) -> None:
     with bare(server) as me:
-        me.say("x" * 200_000)
+        me.send_frame("x" * 200_000)
         with pytest.raises(ConnectionClosed):
-            me.hear()
+            me.receive()
         assert still_serves(other)
 
 
@@ -494,8 +496,8 @@ def test_a_client_that_is_not_authenticated_cannot_send_much(server: Emulator, o
 
 def test_a_client_cannot_stop_the_server(server: Emulator, other: Wire) -> None:
     with wire(server, "system") as me:
-        assert "privileged" in me.refusal("requestShutdown")["title"]
-        assert "HTTP API" in me.refusal("startHttpServer", {})["title"]
+        assert "privileged" in me.rpc_error("requestShutdown")["title"]
+        assert "HTTP API" in me.rpc_error("startHttpServer", {})["title"]
         assert me.result("stopHttpServer") is None
         assert still_serves(other)
 
@@ -505,9 +507,9 @@ def test_experiment_flags_have_a_number_and_a_length(server: Emulator) -> None:
         for number in range(100):
             me.result("setExperimentFlag", {"code": f"f{number}", "value": True})
         assert me.result("setExperimentFlag", {"code": "f1", "value": True}) is None
-        assert "100 experiment flags" in me.refusal("setExperimentFlag", {"code": "more", "value": True})["title"]
+        assert "100 experiment flags" in me.rpc_error("setExperimentFlag", {"code": "more", "value": True})["title"]
         me.result("setExperimentFlag", {"code": "f1", "value": False})
-        assert me.refusal("setExperimentFlag", {"code": "x" * 257, "value": True})
+        assert me.rpc_error("setExperimentFlag", {"code": "x" * 257, "value": True})
         assert len(me.result("getExperimentFlags")) == 99
 
 

@@ -17,9 +17,9 @@ Run: TypeAlias = Callable[..., pytest.RunResult]
 def run(pytester: pytest.Pytester) -> Run:
     """Run a test file in a fresh process, with the plugin as it is installed."""
 
-    def _run(source: str, *options: str) -> pytest.RunResult:
+    def _run(source: str, *settings: str) -> pytest.RunResult:
         pytester.makepyfile(source)
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *settings]
         if "lmstudio_integrations" not in installed_plugins():
             command += ["-p", "lmstudio_integrations.pytest_plugin"]
         return pytester.run(*command, timeout=60)
@@ -81,7 +81,7 @@ def test_the_models_can_be_overridden(run: Run) -> None:
     result.assert_outcomes(passed=1)
 
 
-def test_the_host_option_replaces_the_emulator(run: Run, emulator: Emulator) -> None:
+def test_lmstudio_host_replaces_the_emulator(run: Run, emulator: Emulator) -> None:
     result = run(
         f"""
         import threading

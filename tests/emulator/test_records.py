@@ -11,9 +11,9 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Catalog, Emulator, Limits, ModelEntry, Preset
-from lmstudio_integrations.emulator.ledger import EmbeddingRecord, Log, PredictionRecord, size_of
+from lmstudio_integrations.emulator.records import EmbeddingRecord, PredictionRecord, RecordLog, size_of
 from lmstudio_integrations.errors import LMStudioServerError
-from tests.emulator.wire import Wire, asking, named, stack, wire
+from tests.emulator.wire import Wire, named, prediction_request, stack, wire
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 PNG = b"\x89PNG\r\n\x1a\n and more"
@@ -58,7 +58,7 @@ def only(server: Emulator) -> PredictionRecord:
 
 
 def predict(me: Wire, text: str, **fields: Any) -> dict[str, Any]:
-    return me.stream("predict", asking("chat", text, fields=fields))[-1]
+    return me.stream("predict", prediction_request("chat", text, fields=fields))[-1]
 
 
 def test_a_record_has_the_conversation_the_settings_and_the_response(server: Emulator) -> None:
@@ -88,7 +88,7 @@ def test_settings_are_those_of_the_request_and_its_preset(server: Emulator, me: 
         "minPSampling": {"checked": True, "value": False},
         "unheardOf": [1],
     }
-    me.stream("predict", asking("chat", fields=fields) | {"fuzzyPresetIdentifier": "@me/cool"})
+    me.stream("predict", prediction_request("chat", fields=fields) | {"fuzzyPresetIdentifier": "@me/cool"})
     assert only(server).config == {
         "temperature": 0.5,
         "topKSampling": 7,
@@ -125,7 +125,7 @@ def test_tools_their_calls_and_their_results_are_there(server: Emulator, me: Wir
     parts = [{"type": "toolCallRequest", "toolCallRequest": request}]
     result = {"type": "toolCallResult", "toolCallId": "c1", "content": "Rain"}
     messages = [{"role": "assistant", "content": parts}, {"role": "tool", "content": [result]}]
-    me.stream("predict", asking("chat") | {"history": {"messages": messages}})
+    me.stream("predict", prediction_request("chat") | {"history": {"messages": messages}})
     assert server.predictions[-1].messages == messages
 
 
@@ -151,7 +151,7 @@ def test_images_are_named_and_not_contained(server: Emulator, me: Wire) -> None:
             described | {"name": "b.png", "identifier": f"base64:{content}"},
         ]
         history = {"messages": [{"role": "user", "content": parts}]}
-        me.stream("predict", asking("chat") | {"history": history})
+        me.stream("predict", prediction_request("chat") | {"history": history})
     record = only(server)
     digest = {"sizeBytes": len(PNG), "sha256": hashlib.sha256(PNG).hexdigest()}
     assert record.images == [
@@ -164,7 +164,7 @@ def test_images_are_named_and_not_contained(server: Emulator, me: Wire) -> None:
 
 def test_a_response_that_failed_or_was_stopped_is_there_as_far_as_it_came(server: Emulator, me: Wire) -> None:
     predict(me, "Fail")
-    channel = me.open("predict", asking("chat", "Wait"))
+    channel = me.open("predict", prediction_request("chat", "Wait"))
     server.wait_for(lambda: len(server.predictions) == 2 and server.predictions[1].fragments == 1)
     running = server.predictions[1]
     assert (running.state, running.text, running.stats) == ("running", "", {})
@@ -224,7 +224,7 @@ def text(length: int) -> EmbeddingRecord:
 
 
 def test_the_newest_record_stays_however_large_it_is() -> None:
-    log: Log[EmbeddingRecord] = Log(Limits(record_bytes=1000))
+    log: RecordLog[EmbeddingRecord] = RecordLog(Limits(record_bytes=1000))
     log.add(text(10))
     log.add(text(10_000))
     assert [len(record.text) for record in log.records] == [10_000]
@@ -232,8 +232,8 @@ def test_the_newest_record_stays_however_large_it_is() -> None:
     assert [len(record.text) for record in log.records] == [20]
 
 
-def test_a_response_counts_towards_the_size_also_if_its_record_is_gone() -> None:
-    log: Log[PredictionRecord] = Log(Limits(record_bytes=8000))
+def test_a_response_counts_towards_the_size_even_if_its_record_was_dropped() -> None:
+    log: RecordLog[PredictionRecord] = RecordLog(Limits(record_bytes=8000))
     first, second, third = (log.add(PredictionRecord(model=name, client="c")) for name in "abc")
     log.complete(first, text="x" * 5000)
     assert [record.model for record in log.records] == ["b", "c"]

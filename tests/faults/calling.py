@@ -81,7 +81,7 @@ async def _restart(tunnel: Tunnel, unit: Unit) -> None:
 
 
 def _go_away(cell: Cell) -> None:
-    cell.proxy.refuse()
+    cell.proxy.reject_connections()
     _applied(reset)(cell)
 
 

@@ -59,7 +59,7 @@ class Cell:
         self.model = str(surface)
         self.pauses = 0
         """How often an adapter has waited before it tried again."""
-        self.patience = 1
+        self.timeout = 1
         """By how much the timeout that is meant to expire is longer than it need be."""
         self._begin()
 
@@ -90,7 +90,7 @@ class Cell:
         try:
             self._run()
         except EarlyTimeoutError:
-            self.patience = 10
+            self.timeout = 10
             self._begin()
             self._run()
 
@@ -139,13 +139,13 @@ class Cell:
         error: BaseException | None = None
         began = time.monotonic()
         try:
-            self.subject.call(text, _timeouts(outcome, self.fault.keepalive, self.patience), parts)
+            self.subject.call(text, _timeouts(outcome, self.fault.keepalive, self.timeout), parts)
         except Exception as raised:  # noqa: BLE001 - whatever it is, it is compared
             error = raised
         elapsed = time.monotonic() - began
-        _require(elapsed < self.patience * SHORT_FROM_START + MARGIN, f"the {verb} call took {elapsed:.1f} s")
+        _require(elapsed < self.timeout * SHORT_FROM_START + MARGIN, f"the {verb} call took {elapsed:.1f} s")
         early = verb == "fault" and isinstance(error, LMStudioTimeoutError) and not self.proxy.happened.is_set()
-        if early and self.fault.inject and self.patience == 1:
+        if early and self.fault.inject and self.timeout == 1:
             raise EarlyTimeoutError
         right = expected(self.surface.kind, text)
         if outcome.error is not None:
@@ -199,11 +199,11 @@ class Cell:
             _require(self.proxy.happened.wait(MARGIN), "the fault never happened")
 
 
-def _timeouts(outcome: Outcome, keepalive: float, patience: int) -> Timeouts:
+def _timeouts(outcome: Outcome, keepalive: float, timeout: int) -> Timeouts:
     limits = {**dict.fromkeys(TIMEOUT_NAMES - {"timeout"}, LONG), "keepalive": keepalive}
     if outcome.timeout_name in TIMEOUT_NAMES:
         from_start = outcome.timeout_name in {"connect_timeout", "timeout"}
-        limits[outcome.timeout_name] = patience * (SHORT_FROM_START if from_start else SHORT)
+        limits[outcome.timeout_name] = timeout * (SHORT_FROM_START if from_start else SHORT)
     return limits
 
 

@@ -122,7 +122,7 @@ class FrameReader:
         next(self._parser)
 
     def feed(self, data: bytes, conversation: Conversation) -> list[Unit]:
-        """Take in bytes; return the frames that are complete."""
+        """Receive bytes; return the frames that are complete."""
         self._stream.feed_data(data)
         next(self._parser)
         frames, self._frames = self._frames, []

@@ -75,7 +75,7 @@ class Proxy:
         spare: The same of the server that takes its place after a restart.
         injections: What goes wrong, until it is healed.
         tls: The certificate, if clients connect with TLS; the server is always reached without.
-        listening: Whether the port accepts connections from the start; otherwise they are refused until it is healed.
+        listening: Whether the port accepts connections from the start; otherwise they are rejected until it is healed.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Proxy:
         self._thread = thread
         self.upstream = upstream
         self.spare = spare
-        self._left = {injection: injection.times for injection in injections}
+        self._remaining = {injection: injection.times for injection in injections}
         self._tls = tls
         self._listening = listening
         self._server: asyncio.Server | None = None
@@ -131,15 +131,15 @@ class Proxy:
         """Do something to every open connection now."""
         self._thread.run(self._apply(action))
 
-    def refuse(self) -> None:
-        """Refuse new connections until it is healed."""
-        self._thread.run(self._refuse())
+    def reject_connections(self) -> None:
+        """Reject new connections until it is healed."""
+        self._thread.run(self._reject_connections())
 
-    def take(self, point: str) -> "Action | None":
+    def consume(self, point: str) -> "Action | None":
         """Return what is to happen at a point, and record it (on the thread)."""
-        for injection, left in self._left.items():
-            if injection.point == point and left:
-                self._left[injection] = left - 1
+        for injection, remaining in self._remaining.items():
+            if injection.point == point and remaining:
+                self._remaining[injection] = remaining - 1
                 self.happened.set()
                 return injection.action
         return None
@@ -158,7 +158,7 @@ class Proxy:
             self.tunnels.discard(tunnel)
 
     async def _heal(self) -> None:
-        self._left.clear()
+        self._remaining.clear()
         self.thawed.set()
         if self._server is None:
             await self._listen()
@@ -168,8 +168,8 @@ class Proxy:
             await action(tunnel, Unit("server", b""))
         self.happened.set()
 
-    async def _refuse(self) -> None:
-        assert self._server is not None, "a port that refuses connections cannot be closed"
+    async def _reject_connections(self) -> None:
+        assert self._server is not None, "a port that rejects connections cannot be closed"
         port = self._socket.getsockname()[1]
         self._server.close()
         self._server = None
@@ -304,7 +304,7 @@ class Tunnel:
             self.proxy.used.append(self)
         if self.is_closing and unit.frame is not None and unit.frame.opcode is Opcode.CLOSE:
             await self.finish()
-        action = next((due for label in sorted(unit.labels) if (due := self.proxy.take(label))), forward)
+        action = next((due for label in sorted(unit.labels) if (due := self.proxy.consume(label))), forward)
         await action(self, unit)
         # An action may freeze the proxy at accept: the connection is then open, and nothing happens on it.
         await self.proxy.thawed.wait()
@@ -322,7 +322,7 @@ async def forward(tunnel: Tunnel, unit: Unit) -> None:
 
 
 def _bound(port: int) -> socket.socket:
-    """Return a socket that has its port, but refuses connections until it listens."""
+    """Return a socket that has its port, but rejects connections until it listens."""
     # asyncio switches the delay of small packets off for sockets that name their protocol.
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -87,4 +87,4 @@ def test_a_timeout_that_expires_before_the_fault_shows_nothing(
     with Servers.of(proxies, slow) as servers:
         cell = Cell(slow, embed, servers, 0)
         assert not run_all([("a cell", cell, cell.run)])
-        assert cell.patience > 1
+        assert cell.timeout > 1

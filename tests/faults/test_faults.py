@@ -12,9 +12,7 @@ from tests.faults.table import TABLE
 
 
 @pytest.mark.parametrize("fault", TABLE, ids=lambda fault: f"{fault.phase.name}: {fault.name}")
-def test_every_surface_does_what_the_table_says(
-    fault: Fault, proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_surface_matches_the_table(fault: Fault, proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE) if fault.trusted else os.devnull)
     monkeypatch.setenv("SSL_CERT_DIR", os.devnull)
     surfaces = [surface for surface in SURFACES if fault.outcome(surface.kind) is not None]

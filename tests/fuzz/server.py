@@ -141,10 +141,10 @@ class FuzzServer:
             socket.send('{"success":true}')
             for text in socket:
                 request = json.loads(text)
-                for frame in self._answers(request, self.random):
+                for frame in self._responses(request, self.random):
                     socket.send(json.dumps(frame))
 
-    def _answers(self, request: dict[str, Any], random: Random) -> Iterator[dict[str, Any]]:
+    def _responses(self, request: dict[str, Any], random: Random) -> Iterator[dict[str, Any]]:
         fails = random.random() < 0.08
         error = mutated(random.choice(ERRORS), random)
         if request["type"] == "rpcCall":

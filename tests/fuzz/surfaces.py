@@ -132,7 +132,7 @@ def _langchain(address: str, run: Run) -> dict[str, Call]:
     def tools() -> Any:
         return chat().bind_tools([weather])
 
-    def answers(**given: Any) -> Any:
+    def responses(**given: Any) -> Any:
         return chat().with_structured_output(Person, **given)
 
     def vectors(**more: Any) -> LMStudioEmbeddings:
@@ -148,11 +148,11 @@ def _langchain(address: str, run: Run) -> dict[str, Call]:
         "tools": lambda: tools().invoke("hi"),
         "tools stream": lambda: _sum(tools().stream("hi")),
         "again": lambda: chat().invoke(["hi", tools().invoke("hi"), "go on"]),
-        "structured": lambda: answers().invoke("hi"),
-        "structured stream": lambda: list(answers().stream("hi")),
-        "structured raw": lambda: answers(include_raw=True).invoke("hi"),
-        "structured call": lambda: answers(method="function_calling").invoke("hi"),
-        "json_mode": lambda: answers(method="json_mode").invoke("hi"),
+        "structured": lambda: responses().invoke("hi"),
+        "structured stream": lambda: list(responses().stream("hi")),
+        "structured raw": lambda: responses(include_raw=True).invoke("hi"),
+        "structured call": lambda: responses(method="function_calling").invoke("hi"),
+        "json_mode": lambda: responses(method="json_mode").invoke("hi"),
         "tokens": lambda: [chat().get_num_tokens("hi"), chat().get_token_ids("hi")],
         "message tokens": lambda: chat().get_num_tokens_from_messages([HumanMessage("hi")]),
         "profile": lambda: chat().load_profile(),

@@ -11,9 +11,9 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
 from tests.requested import Requested
-from tests.strict.fixture import overhearing, strict
+from tests.strict.fixture import strict, strict_findings
 
-__all__ = ["overhearing", "strict"]
+__all__ = ["strict", "strict_findings"]
 
 CHAT, OTHER, PLAIN, EMBEDDING = "chatty", "other-model", "no-tools", "vectors"
 

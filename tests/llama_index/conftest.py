@@ -11,9 +11,9 @@ from pydantic import Field
 from lmstudio_integrations.llama_index import _context_windows
 from lmstudio_integrations.llama_index.llms import LMStudio
 from tests.llama_index.server import Server
-from tests.strict.fixture import overhearing, strict
+from tests.strict.fixture import strict, strict_findings
 
-__all__ = ["overhearing", "strict"]
+__all__ = ["strict", "strict_findings"]
 
 
 @pytest.fixture

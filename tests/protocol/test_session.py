@@ -56,7 +56,7 @@ def test_requests_held_back_until_authentication_are_sent_in_order() -> None:
     assert [frame["endpoint"] for frame in frames] == names
 
 
-@proves("C-AUTH-REFUSED")
+@proves("C-AUTH-REJECTED")
 @pytest.mark.parametrize(
     ("result", "reason"),
     [({"success": False, "error": "bad passkey"}, "bad passkey"), ({"success": False}, "no reason")],

@@ -1,6 +1,6 @@
-"""The strict judge of what a client sends.
+"""A strict check of what a client sends.
 
 Written from the description of the protocol alone: nothing here imports the package's own idea of the wire, so that
-one mistake cannot sit on both sides. `listener.py` judges the frames of one socket, `fixture.py` listens to every
+one mistake cannot sit on both sides. `listener.py` checks the frames of one socket, `fixture.py` listens to every
 emulator of a test.
 """

@@ -1,4 +1,4 @@
-"""The fixtures that let the strict judge listen to every emulator of this process.
+"""Fixtures that check the frames of all clients of every emulator in this process.
 
 A folder of tests turns them on by importing both names in its `conftest.py`; they then act by themselves.
 """
@@ -9,25 +9,25 @@ from weakref import WeakKeyDictionary
 
 import pytest
 
-from lmstudio_integrations.emulator.connection import Connection
+from lmstudio_integrations.emulator.connection_handler import ConnectionHandler
 from tests.strict.listener import Direction, StrictError, StrictListener
 
 
 @dataclass
-class Judge:
+class Findings:
     """What the listeners on all sockets have found.
 
     Attributes:
         findings: One text per frame that a client must not send; a test that fails on purpose clears them.
-        frames: How many frames of clients were heard.
+        frames: The number of frames of clients.
     """
 
     findings: list[str] = field(default_factory=list[str])
     frames: int = 0
-    _listeners: WeakKeyDictionary[Connection, StrictListener] = field(default_factory=WeakKeyDictionary)
+    _listeners: WeakKeyDictionary[ConnectionHandler, StrictListener] = field(default_factory=WeakKeyDictionary)
 
-    def hear(self, connection: Connection, direction: Direction, text: str | bytes) -> None:
-        """Take in a frame of one socket."""
+    def receive_frame(self, connection: ConnectionHandler, direction: Direction, text: str | bytes) -> None:
+        """Check a frame of one socket."""
         listener = self._listeners.setdefault(connection, StrictListener())
         self.frames += direction == "client"
         try:
@@ -37,30 +37,30 @@ class Judge:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def overhearing() -> Iterator[Judge]:
+def strict_findings() -> Iterator[Findings]:
     """Listen to all emulators, also to those that serve several tests."""
-    judge = Judge()
-    receive, write = Connection._receive, Connection._write
+    found = Findings()
+    receive, write = ConnectionHandler._receive, ConnectionHandler._write
 
-    def receive_and_tell(self: Connection, data: bytes) -> None:
-        judge.hear(self, "client", data)
+    def receive_and_check(self: ConnectionHandler, data: bytes) -> None:
+        found.receive_frame(self, "client", data)
         receive(self, data)
 
-    def write_and_tell(self: Connection, frames: list[str]) -> None:
+    def write_and_check(self: ConnectionHandler, frames: list[str]) -> None:
         for frame in frames:
-            judge.hear(self, "server", frame)
+            found.receive_frame(self, "server", frame)
         write(self, frames)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Connection, "_receive", receive_and_tell)
-        patch.setattr(Connection, "_write", write_and_tell)
-        yield judge
+        patch.setattr(ConnectionHandler, "_receive", receive_and_check)
+        patch.setattr(ConnectionHandler, "_write", write_and_check)
+        yield found
 
 
 @pytest.fixture(autouse=True)
-def strict(overhearing: Judge) -> Iterator[Judge]:
+def strict(strict_findings: Findings) -> Iterator[Findings]:
     """Fail the test if a client sends what it must not."""
-    overhearing.findings.clear()
-    overhearing.frames = 0
-    yield overhearing
-    assert not overhearing.findings, "\n".join(overhearing.findings)
+    strict_findings.findings.clear()
+    strict_findings.frames = 0
+    yield strict_findings
+    assert not strict_findings.findings, "\n".join(strict_findings.findings)

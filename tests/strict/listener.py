@@ -1,4 +1,4 @@
-"""One socket, overheard: every frame of the client is held against the description of the protocol."""
+"""Checks every frame of a client on one socket against the description of the protocol."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -18,37 +18,37 @@ class StrictError(AssertionError):
 
 @dataclass
 class StrictListener:
-    """Hears both sides of one socket. It judges the client and only follows the server."""
+    """Receives the frames of both sides of one socket. It checks those of the client only."""
 
     _introduced: bool = False
-    _let_in: bool = False
+    _authenticated: bool = False
     _warnings: int = 0
     _calls: set[int] = field(default_factory=set[int])
     _channels: dict[int, Stream] = field(default_factory=dict[int, Stream])
     _stopped: set[int] = field(default_factory=set[int])
 
     def feed(self, direction: Direction, namespace: str, text: str | bytes) -> None:
-        """Take in one frame.
+        """Check one frame.
 
         Raises:
             StrictError: If a client must not send this.
         """
         if direction == "server":
-            self._follow(text)
+            self._receive_from_server(text)
             return
-        findings = list(self._judge(namespace, text))
+        findings = list(self._check(namespace, text))
         if findings:
             raise StrictError(f"on /{namespace}: {'; '.join(findings)}; the frame was {_shown(text)}")
 
-    def _follow(self, text: str | bytes) -> None:
+    def _receive_from_server(self, text: str | bytes) -> None:
         try:
             frame = json.loads(text)
         except ValueError:
             return
         if isinstance(frame, dict) and frame.get("success") is True:
-            self._let_in = True
+            self._authenticated = True
 
-    def _judge(self, namespace: str, text: str | bytes) -> Iterator[str]:
+    def _check(self, namespace: str, text: str | bytes) -> Iterator[str]:
         try:
             frame = _read(text)
         except (ValueError, RecursionError) as error:
@@ -57,18 +57,18 @@ class StrictListener:
         if not isinstance(frame, dict):
             yield "a frame must be an object"
         elif not self._introduced:
-            yield from self._judge_introduction(frame)
-        elif not self._let_in:
-            yield "nothing may be sent between the first frame and the server's answer to it"
+            yield from self._check_first_frame(frame)
+        elif not self._authenticated:
+            yield "nothing may be sent between the first frame and the server's reply to it"
         else:
             findings = list(Tagged("type", FRAMES).check(frame, "the frame"))
-            yield from findings or _JUDGES[frame["type"]](self, namespace, frame)
+            yield from findings or _CHECKS[frame["type"]](self, namespace, frame)
 
-    def _judge_introduction(self, frame: dict[str, Any]) -> Iterator[str]:
+    def _check_first_frame(self, frame: dict[str, Any]) -> Iterator[str]:
         self._introduced = True
         yield from AUTHENTICATION.check(frame, "the first frame")
 
-    def _judge_call(self, namespace: str, frame: dict[str, Any]) -> Iterator[str]:
+    def _check_call(self, namespace: str, frame: dict[str, Any]) -> Iterator[str]:
         if frame["callId"] in self._calls:
             yield f"the call id {frame['callId']} was used before"
         self._calls.add(frame["callId"])
@@ -76,9 +76,9 @@ class StrictListener:
         if not isinstance(endpoint, Call):
             yield f"there is no RPC {frame['endpoint']!r}"
         else:
-            yield from _judge_parameter(endpoint.parameter, frame, "parameter")
+            yield from _check_parameter(endpoint.parameter, frame, "parameter")
 
-    def _judge_create(self, namespace: str, frame: dict[str, Any]) -> Iterator[str]:
+    def _check_create(self, namespace: str, frame: dict[str, Any]) -> Iterator[str]:
         if frame["channelId"] in self._channels:
             yield f"the channel id {frame['channelId']} was used before"
         endpoint = ENDPOINTS[namespace].get(frame["endpoint"])
@@ -86,21 +86,21 @@ class StrictListener:
             yield f"there is no channel {frame['endpoint']!r}"
             return
         self._channels[frame["channelId"]] = endpoint
-        yield from _judge_parameter(endpoint.parameter, frame, "creationParameter")
+        yield from _check_parameter(endpoint.parameter, frame, "creationParameter")
 
-    def _judge_send(self, _namespace: str, frame: dict[str, Any]) -> Iterator[str]:
+    def _check_send(self, _namespace: str, frame: dict[str, Any]) -> Iterator[str]:
         channel = self._channels.get(frame["channelId"])
         if channel is None:
             yield f"the channel {frame['channelId']} was never opened"
         elif channel.message is None:
-            yield "a client has nothing to say on this channel"
+            yield "a client must not send on this channel"
         else:
             yield from channel.message.check(frame["message"], "message")
             if frame["channelId"] in self._stopped:
-                yield f"the channel {frame['channelId']} was asked to stop before"
+                yield f"the channel {frame['channelId']} was cancelled before"
             self._stopped.add(frame["channelId"])
 
-    def _judge_warning(self, _namespace: str, _frame: dict[str, Any]) -> Iterator[str]:
+    def _check_warning(self, _namespace: str, _frame: dict[str, Any]) -> Iterator[str]:
         self._warnings += 1
         if self._warnings > MAX_WARNINGS:
             yield f"a side sends {MAX_WARNINGS} warnings at most"
@@ -109,17 +109,17 @@ class StrictListener:
         yield from ()
 
 
-_JUDGES: dict[str, Callable[[StrictListener, str, dict[str, Any]], Iterator[str]]] = {
-    "rpcCall": StrictListener._judge_call,
-    "channelCreate": StrictListener._judge_create,
-    "channelSend": StrictListener._judge_send,
-    "communicationWarning": StrictListener._judge_warning,
+_CHECKS: dict[str, Callable[[StrictListener, str, dict[str, Any]], Iterator[str]]] = {
+    "rpcCall": StrictListener._check_call,
+    "channelCreate": StrictListener._check_create,
+    "channelSend": StrictListener._check_send,
+    "communicationWarning": StrictListener._check_warning,
     "channelAck": StrictListener._pass,
     "keepAlive": StrictListener._pass,
 }
 
 
-def _judge_parameter(shape: Shape | None, frame: dict[str, Any], name: str) -> Iterator[str]:
+def _check_parameter(shape: Shape | None, frame: dict[str, Any], name: str) -> Iterator[str]:
     if shape is None:
         if name in frame:
             yield f"{frame['endpoint']} takes nothing, so {name!r} must be absent"
@@ -131,7 +131,7 @@ def _judge_parameter(shape: Shape | None, frame: dict[str, Any], name: str) -> I
 
 def _read(text: str | bytes) -> object:
     """Read JSON more strictly than Python does: no constants, no key twice."""
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+    return json.loads(text, object_pairs_hook=_unique, parse_constant=_reject_constant)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _refuse(constant: str) -> None:
+def _reject_constant(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
 
 

@@ -1,4 +1,4 @@
-"""The keys of §5.5 and §5.6, each with the shape of its value (§5.4)."""
+"""The keys of settings, and the shapes of their values (docs/protocol.md#prediction-keys)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -208,12 +208,12 @@ OURS = ("llm.load.", "embedding.load.", "load.", "envVars", "llm.prediction.", "
 """Beginnings of keys that the description lists in full; any other key is a user's own."""
 
 LAYERS = one_of("apiOverride", "completeModeFormatting")
-"""The layers that a client has to say anything on (§5.3)."""
+"""The layers that a client may send (docs/protocol.md#config-stacks)."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """A list of settings (§5.3) out of one of the tables above; no key twice."""
+    """A list of settings from one of the tables above, without duplicate keys."""
 
     keys: dict[str, Shape]
 

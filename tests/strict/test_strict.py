@@ -1,4 +1,4 @@
-"""The judge itself: it lets every frame of the description pass, and finds every kind of fault."""
+"""The strict listener itself: it accepts every frame of the description, and finds every kind of error."""
 
 import importlib
 import json
@@ -8,10 +8,10 @@ import pytest
 
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator
-from tests.strict.fixture import Judge, overhearing, strict
+from tests.strict.fixture import Findings, strict, strict_findings
 from tests.strict.listener import StrictError, StrictListener
 
-__all__ = ["overhearing", "strict"]
+__all__ = ["strict", "strict_findings"]
 
 AUTH = {"authVersion": 1, "clientIdentifier": "guest:1", "clientPasskey": "secret"}
 QUERY = {"type": "query", "query": {"identifier": "m1"}}
@@ -22,10 +22,10 @@ REQUEST = {"type": "toolCallRequest", "toolCallRequest": {"type": "function", "n
 RESULT = {"type": "toolCallResult", "content": "3", "toolCallId": "a"}
 
 
-def listening(*, let_in: bool = True) -> StrictListener:
-    """Return a listener on a socket whose client was let in."""
+def listening(*, authenticated: bool = True) -> StrictListener:
+    """Return a listener on a socket whose client is authenticated."""
     listener = StrictListener()
-    if let_in:
+    if authenticated:
         listener.feed("client", "llm", json.dumps(AUTH))
         listener.feed("server", "llm", '{"success":true}')
     return listener
@@ -288,13 +288,13 @@ BAD: dict[str, tuple[str, Any, str]] = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_the_judge_lets_what_the_description_says_pass(name: str) -> None:
+def test_the_listener_accepts_what_the_description_allows(name: str) -> None:
     namespace, frame = GOOD[name]
     listening().feed("client", namespace, json.dumps(frame))
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_the_judge_finds_every_kind_of_fault_and_says_where_it_is(name: str) -> None:
+def test_the_listener_finds_every_kind_of_error_and_its_place(name: str) -> None:
     namespace, frame, finding = BAD[name]
     with pytest.raises(StrictError) as caught:
         listening().feed("client", namespace, json.dumps(frame))
@@ -311,7 +311,7 @@ def test_the_judge_finds_every_kind_of_fault_and_says_where_it_is(name: str) -> 
         (b'{"type":"\xff"}', "no JSON"),
     ],
 )
-def test_the_judge_reads_json_strictly(text: str | bytes, finding: str) -> None:
+def test_the_listener_parses_json_strictly(text: str | bytes, finding: str) -> None:
     with pytest.raises(StrictError, match=finding):
         listening().feed("client", "llm", text)
 
@@ -327,47 +327,47 @@ def test_the_judge_reads_json_strictly(text: str | bytes, finding: str) -> None:
         {"type": "auth"},
     ],
 )
-def test_the_judge_finds_faults_of_the_first_frame(change: dict[str, Any]) -> None:
+def test_the_listener_finds_errors_in_the_first_frame(change: dict[str, Any]) -> None:
     with pytest.raises(StrictError, match="the first frame"):
-        listening(let_in=False).feed("client", "llm", json.dumps({**AUTH, **change}))
+        listening(authenticated=False).feed("client", "llm", json.dumps({**AUTH, **change}))
 
 
-def test_the_judge_wants_the_answer_to_the_first_frame_awaited() -> None:
-    listener = listening(let_in=False)
+def test_the_listener_requires_waiting_for_the_authentication_result() -> None:
+    listener = listening(authenticated=False)
     listener.feed("client", "llm", json.dumps(AUTH))
-    with pytest.raises(StrictError, match="between the first frame and the server's answer"):
+    with pytest.raises(StrictError, match="between the first frame and the server's reply"):
         listener.feed("client", "llm", json.dumps(rpc("listLoaded")))
 
 
-def test_the_judge_wants_each_id_used_once() -> None:
+def test_the_listener_requires_each_id_to_be_used_once() -> None:
     listener = listening()
     listener.feed("client", "llm", json.dumps(rpc("listLoaded")))
     with pytest.raises(StrictError, match="call id 1 was used before"):
         listener.feed("client", "llm", json.dumps(rpc("listLoaded")))
 
 
-def test_the_judge_wants_each_channel_opened_and_stopped_once() -> None:
+def test_the_listener_requires_each_channel_to_be_opened_and_cancelled_once() -> None:
     listener = listening()
     cancel = {"type": "channelSend", "channelId": 1, "message": {"type": "cancel"}}
     listener.feed("client", "llm", json.dumps(load()))
     listener.feed("client", "llm", json.dumps(cancel))
-    with pytest.raises(StrictError, match="asked to stop before"):
+    with pytest.raises(StrictError, match="was cancelled before"):
         listener.feed("client", "llm", json.dumps(cancel))
     with pytest.raises(StrictError, match="channel id 1 was used before"):
         listener.feed("client", "llm", json.dumps(load()))
 
 
-def test_the_judge_knows_what_may_be_said_on_which_channel() -> None:
+def test_the_listener_checks_packets_of_each_channel() -> None:
     listener = listening()
     listener.feed("client", "files", json.dumps(GOOD["a retrieval"][1]))
     with pytest.raises(StrictError, match="must be one of stop"):
         listener.feed("client", "files", '{"type":"channelSend","channelId":1,"message":{"type":"cancel"}}')
     listener.feed("client", "system", json.dumps(create("alive", channel_id=2)))
-    with pytest.raises(StrictError, match="nothing to say"):
+    with pytest.raises(StrictError, match="must not send on this channel"):
         listener.feed("client", "system", '{"type":"channelSend","channelId":2,"message":{"type":"cancel"}}')
 
 
-def test_the_judge_counts_warnings() -> None:
+def test_the_listener_counts_warnings() -> None:
     listener, warning = listening(), json.dumps({"type": "communicationWarning", "warning": "hm"})
     for _ in range(5):
         listener.feed("client", "llm", warning)
@@ -375,7 +375,7 @@ def test_the_judge_counts_warnings() -> None:
         listener.feed("client", "llm", warning)
 
 
-def test_the_judge_only_follows_the_server() -> None:
+def test_the_listener_does_not_check_the_server() -> None:
     listener = listening()
     for text in ("{", "[]", '{"type":"unheardOf"}'):
         listener.feed("server", "llm", text)
@@ -384,19 +384,19 @@ def test_the_judge_only_follows_the_server() -> None:
 @pytest.mark.parametrize("folder", ["client", "langchain", "llama_index"])
 def test_every_test_of_a_client_over_an_emulator_is_overheard(folder: str) -> None:
     conftest = importlib.import_module(f"tests.{folder}.conftest")
-    assert (conftest.overhearing, conftest.strict) == (overhearing, strict)
+    assert (conftest.strict_findings, conftest.strict) == (strict_findings, strict)
 
 
-def test_the_judge_hears_what_a_client_sends_to_an_emulator(emulator: Emulator, strict: Judge) -> None:
+def test_the_listener_receives_what_a_client_sends_to_an_emulator(emulator: Emulator, strict: Findings) -> None:
     with Client(emulator.address) as client:
         client.llm.list_loaded()
     assert strict.frames == 2
     assert not strict.findings
 
 
-def test_a_finding_in_an_emulator_reaches_the_test(emulator: Emulator, strict: Judge) -> None:
+def test_a_finding_in_an_emulator_reaches_the_test(emulator: Emulator, strict: Findings) -> None:
     connection = next(iter(_opened(emulator)))
-    strict.hear(connection, "client", "{")
+    strict.receive_frame(connection, "client", "{")
     assert len(strict.findings) == 1
     strict.findings.clear()
 

@@ -1,4 +1,4 @@
-"""The shapes of §2, §3, §4 and §6 that a client sends, by namespace and endpoint."""
+"""The shapes of what a client sends, by namespace and endpoint."""
 
 import unicodedata
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from tests.strict.shapes import (
 
 @dataclass(frozen=True)
 class Name:
-    """An identifier or a path of a query (§5.1)."""
+    """An identifier or a path of a query (docs/protocol.md#model-specifiers)."""
 
     def check(self, value: object, path: str) -> Iterator[str]:
         yield from Text(1, 1024).check(value, path)
@@ -238,7 +238,7 @@ ENDPOINTS: dict[str, dict[str, Call | Stream]] = {
     "runtime": {"listEngines": Call()},
     "plugins": {},
 }
-"""Every endpoint of §4 that a client of this kind may use."""
+"""Every endpoint that a client of this kind may use (docs/protocol.md#endpoint-table)."""
 
 CREDENTIAL = Text(1, 256)
 AUTHENTICATION = Object(
@@ -254,4 +254,4 @@ FRAMES = {
     "keepAlive": Object(),
     "communicationWarning": Object({"warning": TEXT}, {"kind": TEXT}),
 }
-"""What a client may send after it was let in. No endpoint declares a signal, so there is nothing to subscribe to."""
+"""What a client may send after authentication. No endpoint declares a signal, so there is nothing to subscribe to."""

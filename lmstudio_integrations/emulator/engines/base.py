@@ -1,7 +1,7 @@
-"""What an engine must offer: loading a model, and the loaded model's abilities.
+"""The interface of an engine: it loads models, and a loaded model generates, embeds and tokenizes.
 
-An engine knows nothing of the wire: it yields the events of `types/results.py` and raises `EngineError`.
-Queues, time to live and identifiers are the emulator's business.
+An engine does not know the wire: it yields the events of `types/results.py` and raises `EngineError`. The emulator
+handles queues, TTLs and identifiers.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -22,48 +22,20 @@ from lmstudio_integrations.types.results import (
 from lmstudio_integrations.types.tools import Tool
 
 
-class EngineError(Exception):
-    """An engine cannot do what it was asked.
-
-    Args:
-        title: What is wrong, as a real server would say it.
-        cause: What lies behind it.
-        suggestion: What would help.
-        display_data: The machine-readable part, with a `code` of protocol §3.7.
-        fatal: Whether the model is gone with it.
-    """
-
-    def __init__(
-        self,
-        title: str,
-        *,
-        cause: str | None = None,
-        suggestion: str | None = None,
-        display_data: Mapping[str, Any] | None = None,
-        fatal: bool = False,
-    ) -> None:
-        super().__init__(title)
-        self.title = title
-        self.cause = cause
-        self.suggestion = suggestion
-        self.display_data = display_data
-        self.fatal = fatal
-
-
 @dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """What the weights say of a model; the catalog may override each.
+class ModelMetadata:
+    """The metadata in the weights of a model; the catalog may override each field.
 
     Attributes:
         architecture: For example `llama`.
-        params: The number of parameters as people write it, for example `135M`.
+        params: The number of parameters, for example `135M`.
         size_bytes: Size on disk.
         quantization: Name and bits, for example `("Q4_1", 4)`.
-        max_context_length: The most tokens the model was made for.
+        max_context_length: The longest supported context in tokens.
         embedding_length: Length of a vector, for embedding models.
         format: `gguf` and the like.
-        vision: Whether it sees images.
-        tools: Whether it was taught tools.
+        vision: Whether it supports images.
+        tools: Whether it was trained to use tools.
     """
 
     architecture: str | None = None
@@ -79,7 +51,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An uploaded picture that a message shows; `data` is the file's content."""
+    """An uploaded image in a message; `data` is the content of the file."""
 
     name: str
     data: bytes
@@ -87,16 +59,16 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class LoadRequest:
-    """What to load and how.
+    """A model to load, and its settings.
 
     Attributes:
-        key: The model key under which the catalog knows it.
-        kind: What it is for.
+        key: The key of the model in the catalog.
+        kind: The kind of the model.
         weights: A bundled name or a path; `None` for a scripted model.
         fields: The effective load settings by their full wire keys.
         context_length: Tokens that one prediction may use.
         slots: Predictions that run at once.
-        options: What the catalog says for this engine alone (rules, pace, …).
+        engine_settings: Fields of the catalog for this engine alone (rules, pace, …).
     """
 
     key: str
@@ -105,7 +77,7 @@ class LoadRequest:
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
     context_length: int = 4096
     slots: int = 4
-    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    engine_settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +87,11 @@ class GenerateRequest:
     Attributes:
         history: The conversation; `None` for raw completion.
         prompt: The text to continue, for raw completion.
-        config: The effective settings; those that nobody set have LM Studio's defaults (protocol §5.6).
+        config: The effective settings; those that are not set have LM Studio's defaults.
         tools: The tools that may be called.
-        tool_choice: Whether one must be.
-        images: Uploaded pictures by the identifiers in the history.
-        context_length: Tokens that prompt and answer may use together.
+        tool_choice: Whether one must be called.
+        images: Uploaded images by the identifiers in the history.
+        context_length: Tokens that prompt and response may use together.
     """
 
     config: LlmPredictionConfig
@@ -136,11 +108,11 @@ class Finished:
     """The last event of an engine's prediction.
 
     Attributes:
-        stop_reason: One of protocol §6.5.
-        prompt_tokens: Tokens that were read.
-        predicted_tokens: Tokens that were written, the one that ends the sequence included.
+        stop_reason: One of docs/protocol.md#prediction-stats.
+        prompt_tokens: Tokens of the prompt.
+        predicted_tokens: Tokens that were generated, including the one that ends the sequence.
         stop_string: The stop string that was found.
-        stats: Further members of the statistics, by their wire names (draft counts).
+        stats: Further stats, by their wire names.
     """
 
     stop_reason: str
@@ -155,11 +127,11 @@ FaultKind = Literal["drop", "half_close", "corrupt", "unknown_packet"]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The line to the client shall break here; the server carries it out, and no packet is sent for it.
+    """An order to the server to break the connection at this point; no packet is sent for it.
 
-    `drop`: abort the client's socket, without a close frame. `half_close`: send nothing more on the socket, end the
-    writing side, go on reading. `corrupt`: send a frame that is not JSON, then go on. `unknown_packet`: send a packet
-    of a type that no client knows on the prediction's channel, then go on.
+    `drop`: abort the client's socket without a close frame. `half_close`: close the writing side and continue reading.
+    `corrupt`: send a frame that is not JSON, then continue. `unknown_packet`: send a packet of an unknown type on the
+    prediction's channel, then continue.
     """
 
     kind: FaultKind
@@ -176,15 +148,15 @@ EngineEvent = (
     | Finished
     | Fault
 )
-"""What a prediction yields. All but `Finished` and `Fault` are packets as they are (`protocol.prediction.encode`);
-`Finished` becomes the success packet; a `Fault` (scripted models only) is an order to the server."""
+"""The events of a prediction. `protocol.prediction.encode` turns them into packets, except for `Finished`, which
+ends up in the success packet, and `Fault` (scripted models only), which is an order to the server."""
 
 Progress = Callable[[float], None]
-"""Takes how much of a model is loaded, 0.0 to 1.0."""
+"""Called with the progress of a load, 0.0 to 1.0."""
 
 
 class LoadedModel(Protocol):
-    """One loaded model. Everything is async and may be cancelled; `generate` is cancelled by `aclose()`."""
+    """One loaded model. All methods are async and may be cancelled; `aclose()` cancels `generate`."""
 
     def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
         """Yield the events of one prediction; the last is `Finished`."""
@@ -195,15 +167,15 @@ class LoadedModel(Protocol):
         ...
 
     async def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of a text; embedding models add their start and end marks."""
+        """Return the tokens of a text; embedding models add their start and end tokens."""
         ...
 
     async def apply_template(self, history: ChatHistory, tools: Sequence[Tool], config: LlmPredictionConfig) -> str:
-        """Return the conversation as the model would read it, with the start of the next answer."""
+        """Return the conversation as the model would read it, with the start of the next message."""
         ...
 
     async def close(self) -> None:
-        """Give everything back."""
+        """Release all resources."""
         ...
 
 
@@ -212,14 +184,14 @@ class Engine(Protocol):
 
     name: str
 
-    def facts(self, weights: str | None, kind: ModelKind) -> ModelFacts:
-        """Return what the weights say, without loading them; cheap enough for a listing."""
+    def metadata(self, weights: str | None, kind: ModelKind) -> ModelMetadata:
+        """Return the metadata of weights without loading them; cheap enough for a listing."""
         ...
 
     async def load(self, request: LoadRequest, on_progress: Progress) -> LoadedModel:
         """Load a model.
 
         Raises:
-            EngineError: If that is not possible, with a readable reason.
+            EngineError: If that fails, with a readable reason.
         """
         ...

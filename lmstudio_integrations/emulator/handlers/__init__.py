@@ -1,8 +1,8 @@
-"""What is served: one small function per endpoint, in a table by namespace and name.
+"""The handlers of all endpoints: one small function each, in a table by namespace and name.
 
-A call's handler returns its result, `None` for a void one. A channel's handler sends packets and returns at the
-end. Both fail by raising `RefusedError` or `EngineError`. The table has every endpoint of the official interfaces.
-Another name gets the warning for an unknown endpoint, which ends no call.
+The handler of a call returns its result, `None` for a void one. The handler of a channel sends packets and returns at
+the end. Both raise `WireError` on failure. The table has every endpoint of the official interfaces. A call of any other
+one gets a warning and no response (docs/protocol.md#rule-unanswered-calls).
 """
 
 from collections.abc import Mapping
@@ -79,7 +79,7 @@ _IMPLEMENTED: Mapping[Namespace, Mapping[str, Handler]] = {
 SERVED: Mapping[Namespace, Mapping[str, Endpoint]] = {
     namespace: {**endpoints, **NAMED_ENDPOINTS[namespace]} for namespace, endpoints in ENDPOINTS.items()
 }
-"""Every endpoint that gets an answer."""
+"""Every endpoint that gets a response."""
 
 HANDLERS: Mapping[Namespace, Mapping[str, Handler]] = {
     namespace: {
@@ -88,4 +88,4 @@ HANDLERS: Mapping[Namespace, Mapping[str, Handler]] = {
     }
     for namespace in SERVED
 }
-"""What answers it."""
+"""The handler of each endpoint."""

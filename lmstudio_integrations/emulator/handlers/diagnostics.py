@@ -1,4 +1,4 @@
-"""The log as a stream (protocol §4.8)."""
+"""The log as a stream (docs/protocol.md#diagnostics-endpoints)."""
 
 import asyncio
 from typing import Any
@@ -7,14 +7,14 @@ from lmstudio_integrations.emulator.context import Channel, Context
 
 
 async def stream_logs(context: Context, channel: Channel, _parameter: None) -> None:
-    """Send each entry of the log from now on, until the client asks to stop or goes."""
+    """Send each new entry of the log, until the client cancels or disconnects."""
 
-    def listen(entry: dict[str, Any]) -> None:
+    def send(entry: dict[str, Any]) -> None:
         channel.send({"type": "log", "log": entry})
 
     with channel.scope:
-        context.hub.logs.add(listen)
+        context.state.logs.add(send)
         try:
             await asyncio.get_running_loop().create_future()
         finally:
-            context.hub.logs.remove(listen)
+            context.state.logs.remove(send)

@@ -1,4 +1,4 @@
-"""Uploaded files: keep them, read text out of them, search in them (protocol §4.6)."""
+"""Uploaded files: store them, parse them, search in them (docs/protocol.md#file-endpoints)."""
 
 import asyncio
 import base64
@@ -11,7 +11,7 @@ from typing import Any
 from lmstudio_integrations.emulator import retrieval
 from lmstudio_integrations.emulator.context import Channel, Context
 from lmstudio_integrations.emulator.engines.base import LoadedModel
-from lmstudio_integrations.emulator.refusals import RefusedError, limit_reached
+from lmstudio_integrations.emulator.errors import WireError, limit_reached
 from lmstudio_integrations.emulator.uploads import Upload
 from lmstudio_integrations.protocol.requests import LocalFile, ParseDocument, Retrieve, UploadedFile, UploadFile
 from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier, by_identifier
@@ -31,7 +31,7 @@ _TYPES = {
 _PARSABLE = {"text/plain", "text/other"}
 
 
-_Embedded = tuple[retrieval.Chunk, Sequence[float]]
+_Embedded = tuple[retrieval.TextChunk, Sequence[float]]
 """A chunk and its vector."""
 
 
@@ -39,15 +39,15 @@ async def upload_file_base64(context: Context, parameter: UploadFile) -> dict[st
     """Store a file for this client; the same content gets a new identifier each time."""
     try:
         data = base64.b64decode(parameter["contentBase64"], validate=True)
-    except ValueError as error:  # among them letters beyond ASCII
-        raise RefusedError(f'The content of "{parameter["name"]}" is not base64', cause=str(error)) from error
+    except ValueError as error:  # also for characters beyond ASCII
+        raise WireError(f'The content of "{parameter["name"]}" is not base64', cause=str(error)) from error
     file_type = _type_of(parameter["name"], data)
-    identifier = context.client.store(Upload(parameter["name"], data, file_type), context.hub.limits)
+    identifier = context.client.store(Upload(parameter["name"], data, file_type), context.state.limits)
     return {"identifier": identifier, "fileType": file_type, "sizeBytes": len(data)}
 
 
 def _type_of(name: str, data: bytes) -> str:
-    """Return the type of a file: images by content, else by extension, anything else `unknown`."""
+    """Return the type of a file: `image` by content, else by extension, else `unknown`."""
     if data.startswith(_IMAGE_STARTS) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
         return "image"
     found = _TYPES.get(PurePath(name).suffix.lower())
@@ -59,12 +59,12 @@ def _type_of(name: str, data: bytes) -> str:
 
 
 async def get_local_file_absolute_path(context: Context, parameter: LocalFile) -> dict[str, Any]:
-    """Return where an upload lies on this machine, until its client disconnects."""
-    return {"path": str(context.client.path(parameter["fileName"], context.hub.spill))}
+    """Return the path of an upload on this machine, valid until its client disconnects."""
+    return {"path": str(context.client.path(parameter["fileName"], context.state.upload_folder))}
 
 
 async def get_document_parsing_library(context: Context, parameter: UploadedFile) -> dict[str, Any]:
-    """Return which parser would read a file."""
+    """Return the parser for a file."""
     _text(context, parameter["fileIdentifier"])
     return PARSER
 
@@ -73,25 +73,25 @@ def _text(context: Context, identifier: str) -> str:
     """Return the text of an upload.
 
     Raises:
-        RefusedError: If it is not there, or not text.
+        WireError: If there is no such upload, or it is not text.
     """
     upload = context.client.upload(identifier)
     if upload.file_type not in _PARSABLE:
-        raise RefusedError(
+        raise WireError(
             f'The file "{upload.name}" of type {upload.file_type} cannot be parsed',
             suggestion="Upload plain text or Markdown.",
         )
     try:
         return upload.data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise RefusedError(f'The file "{upload.name}" is not UTF-8 text', cause=str(error)) from error
+        raise WireError(f'The file "{upload.name}" is not UTF-8 text', cause=str(error)) from error
 
 
 async def parse_document(context: Context, channel: Channel, parameter: ParseDocument) -> None:
-    """Turn an upload into text."""
-    asked = parameter["parseOpts"].get("parserId")
-    if asked is not None and asked["library"] != PARSER["library"]:
-        raise RefusedError(f'This server has no parser "{asked["library"]}"')
+    """Return the text of an upload."""
+    requested = parameter["parseOpts"].get("parserId")
+    if requested is not None and requested["library"] != PARSER["library"]:
+        raise WireError(f'This server has no parser "{requested["library"]}"')
     text = _text(context, parameter["fileIdentifier"])
     channel.send({"type": "parserLoaded", "parser": PARSER})
     channel.send({"type": "progress", "progress": 1})
@@ -99,15 +99,15 @@ async def parse_document(context: Context, channel: Channel, parameter: ParseDoc
 
 
 async def retrieve(context: Context, channel: Channel, parameter: Retrieve) -> None:
-    """Search uploads for what is near a query, by the vectors of an embedding model that is loaded."""
-    config = retrieval.Config.read(parameter["config"].as_mapping())
+    """Search uploads for the chunks most similar to a query, with a loaded embedding model."""
+    config = retrieval.RetrievalConfig.read(parameter["config"].as_mapping())
     specifier = by_identifier(config.model) if config.model else QuerySpecifier(query=ModelQuery())
-    instance = context.hub.library.find("embedding", specifier)
+    instance = context.state.registry.find("embedding", specifier)
     with channel.scope as scope:
         async with instance.use(context.client.identifier, scope, "computingEmbedding"):
             channel.send({"type": "onFileProcessList", "indices": list(range(len(parameter["fileIdentifiers"])))})
             chunks: list[_Embedded] = []
-            limit = context.hub.limits.retrieval_chunks
+            limit = context.state.limits.retrieval_chunks
             for index, identifier in enumerate(parameter["fileIdentifiers"]):
                 text = _text(context, identifier)
                 found = await asyncio.to_thread(retrieval.chunk, text, index, config, limit - len(chunks))
@@ -120,10 +120,12 @@ async def retrieve(context: Context, channel: Channel, parameter: Retrieve) -> N
             channel.send({"type": "onSearchingEnd"})
             channel.send({"type": "result", "result": {"entries": [entry.to_dict() for entry in entries]}})
     if scope.reason:
-        raise RefusedError("The retrieval was stopped.")
+        raise WireError("The retrieval was cancelled.")
 
 
-async def _process(channel: Channel, model: LoadedModel, chunks: list[retrieval.Chunk], index: int) -> list[_Embedded]:
+async def _process(
+    channel: Channel, model: LoadedModel, chunks: list[retrieval.TextChunk], index: int
+) -> list[_Embedded]:
     """Return the chunks of one file with their vectors, and report progress."""
     channel.send({"type": "onFileProcessingStart", "index": index})
     for step in ("loading", "chunking"):
@@ -137,7 +139,7 @@ async def _process(channel: Channel, model: LoadedModel, chunks: list[retrieval.
         pairs.append((chunk, array("d", await model.embed(chunk.content))))
         progress = {"index": index, "step": step, "progress": done / len(chunks)}
         channel.send({"type": "onFileProcessingStepProgress", **progress})
-        # The packet leaves now, and a stop is heard before the next piece, even if the model never waits.
+        # Send the packet and handle a cancel before the next chunk, even if the model never waits.
         await asyncio.sleep(0)
     channel.send({"type": "onFileProcessingStepEnd", "index": index, "step": step})
     channel.send({"type": "onFileProcessingEnd", "index": index})

@@ -1,12 +1,12 @@
-"""LM Link, which joins the devices of an account (protocol §4.7).
+"""LM Link, which connects the devices of an account (docs/protocol.md#lm-link).
 
-This server has no account, so it is never online. It keeps the settings that clients change, and reports them.
+This server has no account, so it is never online. It stores the settings that clients change, and returns them.
 """
 
 from typing import Any
 
 from lmstudio_integrations.emulator.context import Context
-from lmstudio_integrations.emulator.refusals import RefusedError
+from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.protocol.requests import DeviceIdentifier, DeviceName, LinkDisabled
 
 MAX_NAME_LENGTH = 256
@@ -14,7 +14,7 @@ MAX_NAME_LENGTH = 256
 
 async def status(context: Context, _parameter: None) -> dict[str, Any]:
     """Return that this device is offline, and why."""
-    link = context.hub.link
+    link = context.state.link
     result = {
         "status": "offline",
         "issues": ["deviceDisabled" if link.disabled else "notLoggedIn"],
@@ -28,20 +28,20 @@ async def status(context: Context, _parameter: None) -> dict[str, Any]:
 
 async def set_disabled(context: Context, parameter: LinkDisabled) -> None:
     """Disable or enable the link; without an account it is offline either way."""
-    context.hub.link.disabled = parameter["disabled"]
+    context.state.link.disabled = parameter["disabled"]
 
 
 async def update_device_name(context: Context, parameter: DeviceName) -> None:
     """Name this device."""
-    context.hub.link.device_name = _bounded(parameter["deviceName"])
+    context.state.link.device_name = _bounded(parameter["deviceName"])
 
 
 async def set_preferred_device(context: Context, parameter: DeviceIdentifier) -> None:
-    """Choose the device whose models come first."""
-    context.hub.link.preferred_device = _bounded(parameter["deviceIdentifier"])
+    """Set the device whose models are preferred."""
+    context.state.link.preferred_device = _bounded(parameter["deviceIdentifier"])
 
 
 def _bounded(name: str) -> str:
     if len(name) > MAX_NAME_LENGTH:
-        raise RefusedError(f"A name of a device has at most {MAX_NAME_LENGTH} characters")
+        raise WireError(f"The name of a device has at most {MAX_NAME_LENGTH} characters")
     return name

@@ -1,11 +1,11 @@
-"""Endpoints on models as such: load, find, list, unload (protocol §4.2)."""
+"""Endpoints that load, find, list and unload models (docs/protocol.md#model-endpoints)."""
 
 from typing import Any
 
 from lmstudio_integrations.emulator import defaults
 from lmstudio_integrations.emulator.context import Channel, Context
-from lmstudio_integrations.emulator.models import Evicting, Notice, Started
-from lmstudio_integrations.emulator.refusals import RefusedError, load_cancelled
+from lmstudio_integrations.emulator.errors import WireError, load_cancelled
+from lmstudio_integrations.emulator.registry import LoadEvent, LoadStarted, ModelEvicted
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import (
     BasePredictionConfig,
@@ -19,15 +19,15 @@ from lmstudio_integrations.protocol.requests import (
 
 
 async def load_model(context: Context, channel: Channel, parameter: LoadModel) -> None:
-    """Load a new instance, always."""
-    library = context.hub.library
-    entries = library.resolve(context.kind, parameter["modelKey"])
-    await library.learn(entries[:1])
-    resolved: dict[str, Any] = {"type": "resolved", "info": library.info(entries[0])}
+    """Load a new instance, even if the model is loaded."""
+    registry = context.state.registry
+    entries = registry.resolve(context.kind, parameter["modelKey"])
+    await registry.read_metadata(entries[:1])
+    resolved: dict[str, Any] = {"type": "resolved", "info": registry.info(entries[0])}
     if len(entries) > 1:
         resolved["ambiguous"] = [entry.key for entry in entries]
     with channel.scope:
-        instance = await library.load(
+        instance = await registry.load(
             entries[0],
             name=parameter["modelKey"],
             identifier=parameter.get("identifier"),
@@ -43,18 +43,18 @@ async def load_model(context: Context, channel: Channel, parameter: LoadModel) -
 
 async def get_or_load(context: Context, channel: Channel, parameter: GetOrLoad) -> None:
     """Return a loaded instance, or load one just in time."""
-    library = context.hub.library
-    instance = library.loaded_as(context.kind, parameter["identifier"])
+    registry = context.state.registry
+    instance = registry.loaded_as(context.kind, parameter["identifier"])
     if instance is not None:
-        with instance.hold(channel.scope):  # which starts its time to live again
+        with instance.hold(channel.scope):  # restarts its idle TTL
             channel.send({"type": "alreadyLoaded", "info": instance.describe()})
         return
-    entry = library.resolve(context.kind, parameter["identifier"])[0]
+    entry = registry.resolve(context.kind, parameter["identifier"])[0]
     with channel.scope:
-        instance = await library.load_just_in_time(
+        instance = await registry.load_just_in_time(
             entry,
             parameter["identifier"],
-            lambda notice: channel.send(_packet(notice)),
+            lambda event: channel.send(_packet(event)),
             ttl_ms=parameter.get("loadTtlMs"),
             settings=parameter["loadConfigStack"].collapse(),
         )
@@ -63,30 +63,30 @@ async def get_or_load(context: Context, channel: Channel, parameter: GetOrLoad) 
         raise load_cancelled()
 
 
-def _packet(notice: Notice) -> dict[str, Any]:
-    if isinstance(notice, Evicting):
-        return {"type": "unloadingOtherJITModel", "info": notice.info}
-    if isinstance(notice, Started):
-        return {"type": "startLoading", "identifier": notice.identifier, "info": notice.info}
-    return {"type": "loadProgress", "progress": notice.progress}
+def _packet(event: LoadEvent) -> dict[str, Any]:
+    if isinstance(event, ModelEvicted):
+        return {"type": "unloadingOtherJITModel", "info": event.info}
+    if isinstance(event, LoadStarted):
+        return {"type": "startLoading", "identifier": event.identifier, "info": event.info}
+    return {"type": "loadProgress", "progress": event.progress}
 
 
 async def unload_model(context: Context, parameter: UnloadModel) -> None:
     """Unload an instance."""
-    library = context.hub.library
-    await library.unload(library.find_only(context.kind, parameter["identifier"]))
+    registry = context.state.registry
+    await registry.unload(registry.find_only(context.kind, parameter["identifier"]))
 
 
 async def list_loaded(context: Context, _parameter: None) -> list[dict[str, Any]]:
     """List the loaded instances of this kind."""
-    return [instance.describe() for instance in context.hub.library.loaded(context.kind)]
+    return [instance.describe() for instance in context.state.registry.loaded(context.kind)]
 
 
 async def get_model_info(context: Context, parameter: Lookup) -> dict[str, Any] | None:
-    """Describe a loaded instance; whether its absence is an error, the client says."""
+    """Return a loaded instance; the client decides whether its absence is an error."""
     try:
-        return context.hub.library.find(context.kind, parameter["specifier"]).describe()
-    except RefusedError:
+        return context.state.registry.find(context.kind, parameter["specifier"]).describe()
+    except WireError:
         if parameter["throwIfNotFound"]:
             raise
         return None
@@ -94,34 +94,34 @@ async def get_model_info(context: Context, parameter: Lookup) -> dict[str, Any] 
 
 async def get_load_config(context: Context, parameter: Specified) -> dict[str, Any]:
     """Return the load settings in effect."""
-    return fields_of(context.hub.library.find(context.kind, parameter["specifier"]).fields)
+    return fields_of(context.state.registry.find(context.kind, parameter["specifier"]).fields)
 
 
 async def get_base_prediction_config(context: Context, parameter: BasePredictionConfig) -> dict[str, Any]:
-    """Return the prediction settings that hold where a request sets none."""
-    context.hub.library.find(context.kind, parameter["specifier"])
+    """Return the default settings of predictions."""
+    context.state.registry.find(context.kind, parameter["specifier"])
     return fields_of(defaults.PREDICTION if context.kind == "llm" else {})
 
 
 async def get_instance_processing_state(context: Context, parameter: Lookup) -> dict[str, Any] | None:
-    """Return what an instance does now, and how many wait."""
+    """Return the current activity of an instance, and how many requests wait."""
     try:
-        return context.hub.library.find(context.kind, parameter["specifier"]).state()
-    except RefusedError:
+        return context.state.registry.find(context.kind, parameter["specifier"]).state()
+    except WireError:
         if parameter["throwIfNotFound"]:
             raise
         return None
 
 
 async def estimate_model_usage(context: Context, parameter: EstimateModelUsage) -> dict[str, Any]:
-    """Estimate the memory that a load would take: the weights, and a rough figure for the context."""
-    library = context.hub.library
-    entry = library.resolve(context.kind, parameter["modelKey"])[0]
-    await library.learn([entry])
-    weights = int(library.info(entry)["sizeBytes"])
-    asked = parameter["loadConfigStack"].collapse().get(f"{context.kind}.load.contextLength")
-    window = asked if isinstance(asked, int) else entry.context_length or defaults.CONTEXT_LENGTH
-    state = window * _BYTES_PER_TOKEN
+    """Estimate the memory of a load: the weights, and a rough number for the context."""
+    registry = context.state.registry
+    entry = registry.resolve(context.kind, parameter["modelKey"])[0]
+    await registry.read_metadata([entry])
+    weights = int(registry.info(entry)["sizeBytes"])
+    requested = parameter["loadConfigStack"].collapse().get(f"{context.kind}.load.contextLength")
+    context_length = requested if isinstance(requested, int) else entry.context_length or defaults.CONTEXT_LENGTH
+    context_bytes = context_length * _BYTES_PER_TOKEN
     return {
         "memory": {
             "confidence": "low",
@@ -129,12 +129,12 @@ async def estimate_model_usage(context: Context, parameter: EstimateModelUsage) 
             "contextVramBytes": 0,
             "totalVramBytes": 0,
             "modelBytes": weights,
-            "contextBytes": state,
-            "totalBytes": weights + state,
+            "contextBytes": context_bytes,
+            "totalBytes": weights + context_bytes,
         },
         "passesGuardrails": True,
     }
 
 
 _BYTES_PER_TOKEN = 48 * 1024
-"""Of context, for a small model; an estimate of low confidence."""
+"""Memory per token of context for a small model; a rough estimate."""

@@ -1,4 +1,4 @@
-"""The two endpoints that generate: `predict` and `completeRawText` (protocol §4.3)."""
+"""The endpoints that generate: `predict` and `completeRawText` (docs/protocol.md#predict)."""
 
 import asyncio
 import base64
@@ -7,23 +7,17 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
 
-from lmstudio_integrations.emulator import settings
+from lmstudio_integrations.emulator import prediction_settings
 from lmstudio_integrations.emulator.context import Channel, Client, Context
-from lmstudio_integrations.emulator.engines.base import (
-    EngineError,
-    EngineEvent,
-    Fault,
-    Finished,
-    GenerateRequest,
-    Image,
-)
+from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest, Image
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.errors import WireError, file_not_found
 from lmstudio_integrations.emulator.instance import Instance
-from lmstudio_integrations.emulator.ledger import Entry, PredictionRecord
-from lmstudio_integrations.emulator.meter import Meter
-from lmstudio_integrations.emulator.recording import Images, Response, record_of
-from lmstudio_integrations.emulator.refusals import RefusedError, file_not_found
+from lmstudio_integrations.emulator.prediction_records import Images, Response, record_of
+from lmstudio_integrations.emulator.prediction_stats import StatsCollector
+from lmstudio_integrations.emulator.records import PredictionRecord, RecordEntry
+from lmstudio_integrations.emulator.scheduling import CancelScope
 from lmstudio_integrations.emulator.uploads import INLINE, Upload
-from lmstudio_integrations.emulator.work import Scope
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.prediction import encode
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
@@ -38,14 +32,14 @@ from lmstudio_integrations.types.results import (
 
 
 async def predict(context: Context, channel: Channel, parameter: Predict) -> None:
-    """Generate the next message; with the layer of older clients, continue a text instead."""
-    library = context.hub.library
-    instance = library.find("llm", parameter["modelSpecifier"])
+    """Generate the next message; for older clients with a certain layer, continue a text instead."""
+    registry = context.state.registry
+    instance = registry.find("llm", parameter["modelSpecifier"])
     stack = parameter["predictionConfigStack"]
-    fields = settings.requested(library.catalog, stack, parameter.get("fuzzyPresetIdentifier"))
+    fields = prediction_settings.requested(registry.catalog, stack, parameter.get("fuzzyPresetIdentifier"))
     images: list[tuple[FileHandle, Upload]] = []
-    if settings.is_completion(stack):
-        request = _request(instance, fields, prompt=settings.text_of(parameter["history"]))
+    if prediction_settings.is_completion(stack):
+        request = _request(instance, fields, prompt=prediction_settings.text_of(parameter["history"]))
     else:
         images = _images(context.client, instance, parameter["history"])
         shown = {handle.identifier: Image(handle.name, upload.data) for handle, upload in images}
@@ -54,22 +48,22 @@ async def predict(context: Context, channel: Channel, parameter: Predict) -> Non
 
 
 async def complete_raw_text(context: Context, channel: Channel, parameter: CompleteRawText) -> None:
-    """Continue a text as it stands."""
-    library = context.hub.library
-    instance = library.find("llm", parameter["modelSpecifier"])
-    fields = settings.requested(
-        library.catalog, parameter["predictionConfigStack"], parameter.get("fuzzyPresetIdentifier")
+    """Continue a text without a chat template."""
+    registry = context.state.registry
+    instance = registry.find("llm", parameter["modelSpecifier"])
+    fields = prediction_settings.requested(
+        registry.catalog, parameter["predictionConfigStack"], parameter.get("fuzzyPresetIdentifier")
     )
     request = _request(instance, fields, prompt=parameter["rawPrompt"])
     await _generate(context, channel, instance, request, fields)
 
 
 def _request(instance: Instance, fields: dict[str, Any], **what: Any) -> GenerateRequest:
-    effective = settings.in_effect(fields)
+    effective = prediction_settings.in_effect(fields)
     return GenerateRequest(
         config=LlmPredictionConfig.from_fields(effective),
-        tools=settings.tools_of(effective),
-        tool_choice=settings.tool_choice_of(effective),
+        tools=prediction_settings.tools_of(effective),
+        tool_choice=prediction_settings.tool_choice_of(effective),
         context_length=instance.context_length,
         **what,
     )
@@ -79,7 +73,7 @@ def _images(client: Client, instance: Instance, history: ChatHistory) -> list[tu
     """Return the images of a conversation in order.
 
     Raises:
-        RefusedError: If the model sees no images, or a file is not there or is no image.
+        WireError: If the model does not support images, or a file is missing or not an image.
     """
     handles = [part for message in history.messages for part in message.content if isinstance(part, FileHandle)]
     return [(handle, _image(client, instance, handle)) for handle in handles]
@@ -87,14 +81,14 @@ def _images(client: Client, instance: Instance, history: ChatHistory) -> list[tu
 
 def _image(client: Client, instance: Instance, handle: FileHandle) -> Upload:
     if handle.file_type != "image":
-        raise RefusedError(
+        raise WireError(
             f'The file "{handle.name}" of type {handle.file_type} cannot be part of a prompt',
-            suggestion="Put its text into the message, or retrieve from it.",
+            suggestion="Put its text into the message, or use retrieval.",
         )
     if not instance.describe().get("vision"):
-        raise RefusedError(
+        raise WireError(
             f'The model "{instance.identifier}" does not support images',
-            suggestion="Use a model that sees images, or leave the image out.",
+            suggestion="Use a vision model, or omit the image.",
         )
     if handle.identifier.startswith(INLINE):
         return Upload(handle.name, _inline(handle.identifier), handle.file_type)
@@ -110,15 +104,15 @@ def _inline(identifier: str) -> bytes:
 
 @dataclass(slots=True)
 class _Prediction:
-    """One prediction, from its turn in the queue to its last packet."""
+    """One prediction, from the queue to its last packet."""
 
     context: Context
     channel: Channel
     instance: Instance
     request: GenerateRequest
     fields: dict[str, Any]
-    meter: Meter
-    entry: Entry[PredictionRecord]
+    collector: StatsCollector
+    entry: RecordEntry[PredictionRecord]
     response: Response
     is_logged: bool = False
 
@@ -129,62 +123,62 @@ class _Prediction:
             await self._log_input()
             finished = await self._generate()
             outcome = {"stop_reason": finished.stop_reason, "stats": self._send_end(finished)}
-        except (EngineError, RefusedError) as error:
+        except (EngineError, WireError) as error:
             outcome = {"stop_reason": "error", "error": str(error)}
             raise
         finally:
-            ledger = self.context.hub.ledger
-            ledger.predictions.complete(self.entry, state="ended", **outcome, **self.response.members())
-            ledger.announce()
+            records = self.context.state.records
+            records.predictions.complete(self.entry, state="ended", **outcome, **self.response.members())
+            records.notify()
 
     async def _generate(self) -> Finished:
-        """Return how the generation ended: by itself, or because somebody stopped it."""
+        """Return how the generation ended: by itself, or because it was cancelled."""
         finished: Finished | None = None
         with self.channel.scope as scope:
             async with self.instance.use(self.context.client.identifier, scope, "processingPrompt"):
-                finished = await self._follow()
+                finished = await self._forward_events()
         if finished is None:
             assert scope.reason is not None, "an engine's last event is Finished"
-            finished = self.meter.stopped(scope.reason)
+            finished = self.collector.stopped(scope.reason)
         return finished
 
-    async def _follow(self) -> Finished | None:
-        """Send what the engine yields, up to its last event."""
+    async def _forward_events(self) -> Finished | None:
+        """Send the events of the engine, up to the last one."""
         self.entry.update(state="running")
-        self.context.hub.ledger.announce()
-        self.meter.start()
+        self.context.state.records.notify()
+        self.collector.start()
         generation = cast("AsyncGenerator[EngineEvent, None]", self.instance.model.generate(self.request))
         async with aclosing(generation) as events:
             async for event in events:
                 if isinstance(event, Finished):
                     return event
-                self._take(event)
-                # The packet leaves now, and a stop is heard before the next token (protocol §9.2).
+                self._forward(event)
+                # Send the packet and handle a cancel before the next token (docs/protocol.md#check-cancel-points).
                 await asyncio.sleep(0)
         return None
 
-    def _take(self, event: PredictionEvent | Fault) -> None:
+    def _forward(self, event: PredictionEvent | Fault) -> None:
         if isinstance(event, Fault):
-            self.channel.break_line(event.kind)
+            self.channel.inject_fault(event.kind)
             return
-        for ready in self.meter.take(event):
+        for ready in self.collector.add(event):
             self.channel.send(encode(ready))
-        self.response.take(event)
+        self.response.add(event)
         if isinstance(event, LlmPredictionFragment):
             self.entry.live["fragments"] = self.response.fragments
-            self.instance.doing(self.channel.scope, "generating")
+            self.instance.set_activity(self.channel.scope, "generating")
 
     def _send_end(self, finished: Finished) -> dict[str, Any]:
-        """Send the last packets; return the statistics in them."""
-        for ready in self.meter.rest(finished):
+        """Send the last packets; return their stats."""
+        for ready in self.collector.remaining(finished):
             self.channel.send(encode(ready))
-        stats = self.meter.stats(finished)
+        stats = self.collector.stats(finished)
         end = PredictionEnd(
             stats,
-            # As real servers send it: the time of use is known to listings only.
+            # As LM Studio sends it: only listings contain the time of use.
             self.instance.describe() | {"lastUsedTime": None},
             fields_of(self.instance.fields),
-            fields_of(settings.in_effect(self.fields)),
+            fields_of(prediction_settings.in_effect(self.fields)),
         )
         self.channel.send(encode(end))
         if self.is_logged:
@@ -192,18 +186,18 @@ class _Prediction:
         return stats
 
     async def _log_input(self) -> None:
-        if not self.context.hub.logs.wanted:
+        if not self.context.state.logs.has_listeners:
             return
         self.is_logged = True
         request, model = self.request, self.instance.model
         text = request.prompt or ""
         if request.history is not None:
-            with self.instance.hold(Scope()):
+            with self.instance.hold(CancelScope()):
                 text = await model.apply_template(request.history, request.tools, request.config)
         self._log({"type": "llm.prediction.input", "input": text, "modelPath": self.instance.entry.full_path})
 
     def _log(self, entry: dict[str, Any]) -> None:
-        self.context.hub.logs.write(entry | {"modelIdentifier": self.instance.identifier})
+        self.context.state.logs.write(entry | {"modelIdentifier": self.instance.identifier})
 
 
 async def _generate(
@@ -216,9 +210,9 @@ async def _generate(
     images: Images = (),
 ) -> None:
     if request.config.draft_model:
-        context.hub.library.check_draft_model(request.config.draft_model)
-    hub, client = context.hub, context.client.identifier
-    entry = hub.ledger.predictions.add(record_of(instance.identifier, client, request, fields, images))
-    hub.ledger.announce()
-    meter = Meter(hub.clock)
-    await _Prediction(context, channel, instance, request, fields, meter, entry, Response()).run()
+        context.state.registry.check_draft_model(request.config.draft_model)
+    state, client = context.state, context.client.identifier
+    entry = state.records.predictions.add(record_of(instance.identifier, client, request, fields, images))
+    state.records.notify()
+    collector = StatsCollector(state.clock)
+    await _Prediction(context, channel, instance, request, fields, collector, entry, Response()).run()

@@ -1,27 +1,27 @@
-"""Search for models and download them, all out of the catalog (protocol §4.7)."""
+"""Search for models of the catalog and download them (docs/protocol.md#repository-endpoints)."""
 
 from typing import Any
 
 from lmstudio_integrations.emulator.catalog import ModelEntry
 from lmstudio_integrations.emulator.context import Channel, Context
-from lmstudio_integrations.emulator.refusals import RefusedError
+from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.protocol.requests import DownloadModel, DownloadOptions, SearchModels
 
 RESULTS = 10
-"""How many results a search returns unless it asks for another number."""
+"""The default number of search results."""
 
 
 async def search_models(context: Context, parameter: SearchModels) -> dict[str, Any]:
-    """Return the entries of the catalog that a term names; all of them without one."""
+    """Return the entries of the catalog that contain a term; all of them without one."""
     term = (parameter["opts"].get("searchTerm") or "").casefold()
     compatible = parameter["opts"].get("compatibilityTypes")
-    library = context.hub.library
-    await library.learn(library.catalog.models if compatible else ())
+    registry = context.state.registry
+    await registry.read_metadata(registry.catalog.models if compatible else ())
     found = [
         entry
-        for entry in library.catalog.models
+        for entry in registry.catalog.models
         if term in f"{entry.key} {entry.display_name or ''} {entry.full_path}".casefold()
-        and (not compatible or library.facts(entry).format in compatible)
+        and (not compatible or registry.metadata(entry).format in compatible)
     ]
     return {"results": [_result(entry, term) for entry in found[: parameter["opts"].get("limit") or RESULTS]]}
 
@@ -35,10 +35,10 @@ def _result(entry: ModelEntry, term: str) -> dict[str, Any]:
 
 
 async def get_model_download_options(context: Context, parameter: DownloadOptions) -> dict[str, Any]:
-    """Return the one form in which an entry can be had."""
+    """Return the only download option of an entry."""
     entry = _entry(context, parameter["modelSearchResultIdentifier"]["identifier"])
-    await context.hub.library.learn([entry])
-    info = context.hub.library.info(entry)
+    await context.state.registry.read_metadata([entry])
+    info = context.state.registry.info(entry)
     option: dict[str, Any] = {
         "name": info["displayName"],
         "sizeBytes": info["sizeBytes"],
@@ -54,10 +54,10 @@ async def get_model_download_options(context: Context, parameter: DownloadOption
 
 
 async def download_model(context: Context, channel: Channel, parameter: DownloadModel) -> None:
-    """Get the weights of an entry, so that it can be loaded."""
+    """Download the weights of an entry, so that it can be loaded."""
     entry = _entry(context, parameter["downloadIdentifier"])
-    library = context.hub.library
-    clock = context.hub.clock
+    registry = context.state.registry
+    clock = context.state.clock
     started = clock.now()
 
     def on_bytes(done: int, total: int) -> None:
@@ -66,15 +66,15 @@ async def download_model(context: Context, channel: Channel, parameter: Download
         channel.send({"type": "downloadProgress", "update": update})
 
     with channel.scope:
-        await library.download(entry, on_bytes)
+        await registry.download(entry, on_bytes)
         channel.send({"type": "startFinalizing"})
         channel.send({"type": "success", "defaultIdentifier": entry.key})
     if channel.scope.reason:
-        raise RefusedError("The download was cancelled.")
+        raise WireError("The download was cancelled.")
 
 
 def _entry(context: Context, identifier: str) -> ModelEntry:
-    found = context.hub.library.catalog.find(identifier)
+    found = context.state.registry.catalog.find(identifier)
     if not found:
-        raise RefusedError(f'Cannot find a model to download with the identifier "{identifier}"')
+        raise WireError(f'Cannot find a model to download with the identifier "{identifier}"')
     return found[0]

@@ -1,4 +1,4 @@
-"""Endpoints on the server itself (protocol §4.5)."""
+"""Endpoints of the server itself (docs/protocol.md#system-endpoints)."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ from importlib import metadata
 from typing import Any
 
 from lmstudio_integrations.emulator.context import Channel, Context
-from lmstudio_integrations.emulator.refusals import RefusedError, path_not_found
+from lmstudio_integrations.emulator.errors import WireError, path_not_found
 from lmstudio_integrations.protocol.requests import ExperimentFlag, ModelKey, Notify, StartHttpServer
 
 MAX_FLAGS = 100
@@ -14,23 +14,23 @@ MAX_FLAG_LENGTH = 256
 
 
 def version() -> str:
-    """Return the version of this package, which is what the emulator says it is."""
+    """Return the version of this package, which the emulator reports as its own."""
     return metadata.version("lmstudio-integrations")
 
 
 async def list_downloaded_models(context: Context, _parameter: None) -> list[dict[str, Any]]:
     """List all models that can be loaded."""
-    library = context.hub.library
-    await library.learn(library.downloaded())
-    return [library.info(entry) for entry in library.downloaded()]
+    registry = context.state.registry
+    await registry.read_metadata(registry.downloaded())
+    return [registry.info(entry) for entry in registry.downloaded()]
 
 
 async def list_downloaded_model_variants(context: Context, parameter: ModelKey) -> list[dict[str, Any]]:
-    """Refuse: no model of the emulator has variants."""
-    library = context.hub.library
-    if not any(entry.key == parameter["modelKey"] for entry in library.downloaded()):
-        raise path_not_found(parameter["modelKey"], [entry.full_path for entry in library.downloaded()])
-    raise RefusedError(f'The model "{parameter["modelKey"]}" has no variants')
+    """Fail: no model of the emulator has variants."""
+    registry = context.state.registry
+    if not any(entry.key == parameter["modelKey"] for entry in registry.downloaded()):
+        raise path_not_found(parameter["modelKey"], [entry.full_path for entry in registry.downloaded()])
+    raise WireError(f'The model "{parameter["modelKey"]}" has no variants')
 
 
 async def get_version(_context: Context, _parameter: None) -> dict[str, Any]:
@@ -39,38 +39,36 @@ async def get_version(_context: Context, _parameter: None) -> dict[str, Any]:
 
 
 async def info(_context: Context, _parameter: None) -> dict[str, Any]:
-    """Return what process this is."""
+    """Return the process of the server."""
     return {"pid": os.getpid(), "isDaemon": True, "version": version()}
 
 
 async def notify(context: Context, parameter: Notify) -> None:
-    """Put a notification into the log, since there is nobody to show it to."""
+    """Write a notification to the log, as there is no window to show it in."""
     title, description = parameter["title"], parameter.get("description")
     text = f"{title}: {description}" if description else title
-    context.hub.logs.write({"type": "server.log", "level": "info", "content": text})
+    context.state.logs.write({"type": "server.log", "level": "info", "content": text})
 
 
 async def set_experiment_flag(context: Context, parameter: ExperimentFlag) -> None:
-    """Switch an experiment on or off. The flags change nothing but their own list, which all clients share."""
-    flags, code = context.hub.flags, parameter["code"]
+    """Switch an experiment on or off. The flags only change their own list, which all clients share."""
+    flags, code = context.state.flags, parameter["code"]
     if not parameter["value"]:
         flags.discard(code)
     elif len(code) > MAX_FLAG_LENGTH or len(flags | {code}) > MAX_FLAGS:
-        raise RefusedError(
-            f"This server has at most {MAX_FLAGS} experiment flags of at most {MAX_FLAG_LENGTH} characters"
-        )
+        raise WireError(f"This server has at most {MAX_FLAGS} experiment flags of at most {MAX_FLAG_LENGTH} characters")
     else:
         flags.add(code)
 
 
 async def get_experiment_flags(context: Context, _parameter: None) -> list[str]:
     """Return the experiments that are on."""
-    return sorted(context.hub.flags)
+    return sorted(context.state.flags)
 
 
 async def start_http_server(_context: Context, _parameter: StartHttpServer) -> None:
-    """Refuse: the emulator has no HTTP API to start."""
-    raise RefusedError("This server has no HTTP API besides its native one")
+    """Fail: the emulator has no HTTP API."""
+    raise WireError("This server has no HTTP API besides its native one")
 
 
 async def stop_http_server(_context: Context, _parameter: None) -> None:
@@ -78,10 +76,10 @@ async def stop_http_server(_context: Context, _parameter: None) -> None:
 
 
 async def request_shutdown(_context: Context, _parameter: None) -> None:
-    """Refuse: who started the emulator stops it."""
-    raise RefusedError("Only privileged clients may shut this server down")
+    """Fail: clients cannot stop the emulator."""
+    raise WireError("Only privileged clients may shut this server down")
 
 
 async def alive(_context: Context, _channel: Channel, _parameter: None) -> None:
-    """Stay open until the client goes."""
+    """Stay open until the client disconnects."""
     await asyncio.get_running_loop().create_future()

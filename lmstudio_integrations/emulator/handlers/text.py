@@ -1,23 +1,23 @@
-"""Endpoints that take a text and return at once: tokens, templates, vectors (protocol §4.3, §4.4)."""
+"""Endpoints for texts: tokens, templates, vectors (docs/protocol.md#llm-endpoints)."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from lmstudio_integrations.emulator import settings
+from lmstudio_integrations.emulator import prediction_settings
 from lmstudio_integrations.emulator.context import Context
 from lmstudio_integrations.emulator.engines.base import LoadedModel
+from lmstudio_integrations.emulator.errors import model_unloaded
 from lmstudio_integrations.emulator.instance import Activity
-from lmstudio_integrations.emulator.ledger import EmbeddingRecord
-from lmstudio_integrations.emulator.refusals import model_unloaded
-from lmstudio_integrations.emulator.work import Scope
+from lmstudio_integrations.emulator.records import EmbeddingRecord
+from lmstudio_integrations.emulator.scheduling import CancelScope
 from lmstudio_integrations.protocol.requests import ApplyPromptTemplate, EmbedString, PreloadDraftModel, Tokenize
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.models import ModelSpecifier
 
 T = TypeVar("T")
 
-_MARKS = 2
-"""Tokens that an embedding model adds to a text."""
+_ADDED_TOKENS = 2
+"""Start and end token that an embedding model adds to a text."""
 
 
 async def _use(
@@ -26,9 +26,9 @@ async def _use(
     work: Callable[[LoadedModel], Awaitable[T]],
     activity: Activity | None = None,
 ) -> T:
-    """Let a loaded model do something, in its turn if that is an activity of its own."""
-    instance = context.hub.library.find(context.kind, specifier)
-    scope = Scope()
+    """Use a loaded model; with an activity, wait for a slot first."""
+    instance = context.state.registry.find(context.kind, specifier)
+    scope = CancelScope()
     with scope:
         if activity is None:
             with instance.hold(scope):
@@ -44,9 +44,9 @@ async def tokenize(context: Context, parameter: Tokenize) -> dict[str, Any]:
 
 
 async def count_tokens(context: Context, parameter: Tokenize) -> dict[str, Any]:
-    """Return how many tokens a text has; those that mark start and end for an embedding model do not count."""
-    marks = _MARKS if context.kind == "embedding" else 0
-    return {"tokenCount": max(len(await _tokens(context, parameter)) - marks, 0)}
+    """Return the number of tokens; the start and end token of an embedding model do not count."""
+    added = _ADDED_TOKENS if context.kind == "embedding" else 0
+    return {"tokenCount": max(len(await _tokens(context, parameter)) - added, 0)}
 
 
 async def _tokens(context: Context, parameter: Tokenize) -> list[int]:
@@ -55,10 +55,10 @@ async def _tokens(context: Context, parameter: Tokenize) -> list[int]:
 
 async def embed_string(context: Context, parameter: EmbedString) -> dict[str, Any]:
     """Return the vector of a text."""
-    instance = context.hub.library.find(context.kind, parameter["modelSpecifier"])
-    ledger, client = context.hub.ledger, context.client.identifier
-    ledger.embeddings.add(EmbeddingRecord(model=instance.identifier, client=client, text=parameter["inputString"]))
-    ledger.announce()
+    instance = context.state.registry.find(context.kind, parameter["modelSpecifier"])
+    records, client = context.state.records, context.client.identifier
+    records.embeddings.add(EmbeddingRecord(model=instance.identifier, client=client, text=parameter["inputString"]))
+    records.notify()
     vector = await _use(
         context,
         parameter["modelSpecifier"],
@@ -69,10 +69,10 @@ async def embed_string(context: Context, parameter: EmbedString) -> dict[str, An
 
 
 async def apply_prompt_template(context: Context, parameter: ApplyPromptTemplate) -> dict[str, Any]:
-    """Return a conversation as the model would read it; files in it need not be there (protocol §9.2)."""
-    effective = settings.collapse(context.hub.library.catalog, parameter["predictionConfigStack"], None)
+    """Return a conversation as the model would read it. Its files need not exist."""
+    effective = prediction_settings.collapse(context.state.registry.catalog, parameter["predictionConfigStack"], None)
     config = LlmPredictionConfig.from_fields(effective)
-    tools = parameter["opts"].get("toolDefinitions") or settings.tools_of(effective)
+    tools = parameter["opts"].get("toolDefinitions") or prediction_settings.tools_of(effective)
     formatted = await _use(
         context,
         parameter["specifier"],
@@ -82,6 +82,6 @@ async def apply_prompt_template(context: Context, parameter: ApplyPromptTemplate
 
 
 async def preload_draft_model(context: Context, parameter: PreloadDraftModel) -> None:
-    """Check that a draft model is there; the engine takes it when a prediction asks for it."""
-    context.hub.library.find(context.kind, parameter["specifier"])
-    context.hub.library.check_draft_model(parameter["draftModelKey"])
+    """Check that a draft model exists; a prediction that requests it loads it."""
+    context.state.registry.find(context.kind, parameter["specifier"])
+    context.state.registry.check_draft_model(parameter["draftModelKey"])

@@ -1,7 +1,7 @@
-"""Endpoints for what this server does not have: accounts, a hub, selectable engines, plugins (protocol §4.7, §4.8).
+"""Endpoints that this server does not support: accounts, a hub, selectable engines, plugins.
 
-Each gets an answer, because a client that waits for one would hang: an empty result where nothing is the truth, else an
-error.
+Each gets a response, as a client without one would hang: an empty result where that is correct, else an error. See
+docs/protocol.md#repository-endpoints and docs/protocol.md#other-endpoints.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from copy import deepcopy
 from typing import Any
 
 from lmstudio_integrations.emulator.context import Handler
-from lmstudio_integrations.emulator.refusals import RefusedError
+from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.protocol.endpoints import Namespace
 
 EMPTY: Mapping[Namespace, Mapping[str, Any]] = {
@@ -23,7 +23,7 @@ EMPTY: Mapping[Namespace, Mapping[str, Any]] = {
     },
     "runtime": {
         "listEngines": [],
-        # A map, as superjson writes it (protocol §3.8).
+        # A map, as superjson writes it (docs/protocol.md#serialization).
         "getEngineSelections": {"json": [], "meta": {"values": ["map"]}},
         "surveyHardware": {"status": "noCompatibleBackends", "engines": []},
         "searchRuntimeExtensions": {"extensions": []},
@@ -36,7 +36,7 @@ REASONS: Mapping[Namespace, str] = {
     "runtime": "Its engines are part of it and cannot be selected, added or removed.",
     "plugins": "It runs no plugins.",
 }
-"""Why an endpoint of a namespace fails if it has no result in `EMPTY`."""
+"""Why an endpoint of a namespace fails without a result in `EMPTY`."""
 
 
 def handlers(namespace: Namespace, names: Mapping[str, object]) -> dict[str, Handler]:
@@ -54,6 +54,6 @@ def _reply(result: Any) -> Handler:
 
 def _reject(namespace: Namespace, name: str) -> Handler:
     async def reject(*_request: object) -> None:
-        raise RefusedError(f"This server does not support {namespace}.{name}", cause=REASONS[namespace])
+        raise WireError(f"This server does not support {namespace}.{name}", cause=REASONS[namespace])
 
     return reject

@@ -9,12 +9,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from lmstudio_integrations.emulator.engines.base import (
-    EngineError,
     EngineEvent,
     GenerateRequest,
     LoadRequest,
     Progress,
 )
+from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, ScriptedModel
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from tests.llama_index.peers import ollama_format, openai_format
@@ -117,7 +117,7 @@ class HttpServer:
     async def _serve(self, ready: "Future[None]") -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         for entry in MODELS:
-            request = LoadRequest(entry.key, entry.kind, options=entry.options())
+            request = LoadRequest(entry.key, entry.kind, engine_settings=entry.engine_settings())
             self._models[entry.key] = await self._engine.load(request, lambda _: None)
         server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
         self.address = "127.0.0.1:{1}".format(*server.sockets[0].getsockname())

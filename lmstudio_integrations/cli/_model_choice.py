@@ -1,0 +1,31 @@
+"""Chooses among the models of a server when the user named none. Pure functions."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo
+
+SIZE_LIMIT = 2_000_000_000
+"""Bytes on disk; a larger model is never loaded without being requested."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A model to use: `name` is its identifier if it is loaded, else its key."""
+
+    name: str
+    loaded: bool
+
+
+def choose(loaded: Iterable[ModelInstanceInfo], downloaded: Iterable[ModelInfo]) -> Choice | None:
+    """Return a loaded model, else the smallest downloaded one below `SIZE_LIMIT`, else `None`.
+
+    Of several loaded models, the last used one is chosen. All must be of the same kind.
+    """
+    instances = sorted(loaded, key=lambda info: info.last_used_time or 0, reverse=True)
+    if instances:
+        return Choice(instances[0].identifier, loaded=True)
+    small = [info for info in downloaded if info.size_bytes < SIZE_LIMIT]
+    if small:
+        return Choice(min(small, key=lambda info: info.size_bytes).model_key, loaded=False)
+    return None

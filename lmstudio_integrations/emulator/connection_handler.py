@@ -1,0 +1,241 @@
+"""One socket: frames in, a task for each request, frames out.
+
+Frames of one turn of the event loop are sent in one write. Nothing waits for a slow reader: its output is buffered up
+to a limit, then its socket is closed. `server` is above; `sockets` and the protocol's `ServerSession` are below.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+
+from lmstudio_integrations.emulator.authentication import Authenticator
+from lmstudio_integrations.emulator.context import USER_STOPPED, Client, Context, ServerState
+from lmstudio_integrations.emulator.engines.base import FaultKind
+from lmstudio_integrations.emulator.errors import WireError
+from lmstudio_integrations.emulator.handlers import HANDLERS, SERVED
+from lmstudio_integrations.emulator.limits import has_more_values
+from lmstudio_integrations.emulator.scheduling import CancelScope
+from lmstudio_integrations.emulator.sockets import Socket
+from lmstudio_integrations.protocol.endpoints import Namespace
+from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened, PacketReceived, ServerSession
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+AUTHENTICATION_TIMEOUT = 10.0
+"""Seconds that a client has to authenticate."""
+
+_FLUSH_AT = 1024 * 1024
+"""Bytes of output that are written at once, so that the limit on unread output applies; less is sent with the turn."""
+
+
+class ServerChannel:
+    """The server's end of one channel."""
+
+    def __init__(self, connection: "ConnectionHandler", channel_id: int) -> None:
+        self.scope: CancelScope = CancelScope()
+        self._connection = connection
+        self._id = channel_id
+
+    def send(self, packet: Mapping[str, Any]) -> None:
+        """Send a packet, unless the connection is lost."""
+        if self._connection.writable:
+            self._connection.session.send(self._id, packet)
+            self._connection.flush_soon()
+
+    def inject_fault(self, kind: FaultKind) -> None:
+        """Break the connection as a scripted model orders."""
+        if kind == "unknown_packet":
+            self.send({"type": "unheardOf"})
+        else:
+            self._connection.inject_fault(kind)
+
+
+class ConnectionHandler:
+    """One socket of one client.
+
+    Args:
+        socket: The socket, opened.
+        namespace: Its namespace.
+        state: The server's state.
+        authenticator: Checks the client's credentials.
+    """
+
+    def __init__(self, socket: Socket, namespace: Namespace, state: ServerState, authenticator: Authenticator) -> None:
+        self.namespace: Namespace = namespace
+        self.session: ServerSession = ServerSession(SERVED[namespace], self._authenticate)
+        self._socket = socket
+        self._state = state
+        self._authenticator = authenticator
+        self._client: Client | None = None
+        self._channels: dict[int, ServerChannel] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+        self._flush_is_due = False
+        self._is_half_closed = False
+
+    @property
+    def client(self) -> str | None:
+        """The identifier of the client, once it is authenticated."""
+        return None if self._client is None else self._client.identifier
+
+    @property
+    def writable(self) -> bool:
+        """Whether frames can still be sent."""
+        return self._socket.writable and not self._is_half_closed
+
+    async def run(self) -> None:
+        """Serve the socket until it is closed; then cancel all its requests."""
+        deadline = self._state.clock.call_later(AUTHENTICATION_TIMEOUT, self._time_out)
+        self._socket.start_pings()
+        try:
+            while not self.session.rejected:
+                message = await self._socket.recv(decode=False)
+                if has_more_values(message, self._state.limits.message_values):
+                    await self._socket.close(CloseCode.MESSAGE_TOO_BIG, "the message has too many values")
+                else:
+                    self._receive(message)
+        except ConnectionClosed as closed:
+            ours = None if closed.rcvd_then_sent else closed.sent
+            if ours is not None and ours.code == CloseCode.MESSAGE_TOO_BIG:
+                logger.warning("closed the connection of %s: %s", self._socket.remote_address, ours.reason)
+        finally:
+            deadline.cancel()
+            await self._cancel_requests()
+            if self._client is not None:
+                self._authenticator.disconnect(self._client)
+
+    def abort_if_unread(self) -> None:
+        """Abort the socket if its client does not read: it would not read a close frame either."""
+        if self._is_half_closed or self._socket.paused:
+            self._socket.transport.abort()
+
+    def flush_soon(self) -> None:
+        """Send pending frames at the end of this turn of the event loop; large output at once."""
+        if self.session.pending_size >= _FLUSH_AT:
+            self._flush()
+        elif not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+
+    def inject_fault(self, kind: FaultKind) -> None:
+        """Drop the socket, close its writing side, or send invalid JSON."""
+        self._flush()
+        if kind == "drop":
+            self._socket.transport.abort()
+        elif kind == "half_close":
+            self._socket.half_close()
+            self._is_half_closed = True
+        else:
+            self._write(['{"type":"channelSend",'])
+
+    def _receive(self, data: bytes) -> None:
+        match self.session.receive(data):
+            case CallReceived() as call:
+                self._begin(
+                    len(data), lambda: self._reply(call), lambda error: self.session.reject(call.call_id, error)
+                )
+            case ChannelOpened() as opened:
+                self._begin(
+                    len(data), lambda: self._open(opened), lambda error: self.session.fail(opened.channel_id, error)
+                )
+            case PacketReceived(channel_id=channel_id):
+                self._channels[channel_id].scope.cancel(USER_STOPPED)
+            case _:
+                pass
+        # Includes frames of the session itself: the authentication result and warnings.
+        self._flush()
+
+    def _begin(
+        self, size: int, work: Callable[[], Coroutine[Any, Any, None]], reject: Callable[[Mapping[str, Any]], None]
+    ) -> None:
+        """Start the task of a request, if its client may have one more."""
+        client = self._client
+        assert client is not None, "requests come after authentication"
+        try:
+            client.begin_request(size, self._state.limits)
+        except WireError as error:
+            reject(error.to_dict())
+        else:
+            self._start(work()).add_done_callback(lambda _: client.end_request(size))
+
+    def _authenticate(self, identifier: str, passkey: str) -> str | None:
+        reason = self._authenticator.why_rejected(identifier, passkey)
+        if reason is not None:
+            return reason
+        client = self._client = self._authenticator.connect(identifier, passkey)
+        if client.sockets > self._state.limits.client_connections:
+            return f"This server allows {self._state.limits.client_connections:,} connections of one client"
+        self._socket.on_authenticated()
+        return None
+
+    def _time_out(self) -> None:
+        self.session.time_out()
+        self._flush()
+        if self.session.rejected:
+            self._start(self._socket.close())
+
+    async def _reply(self, call: CallReceived) -> None:
+        try:
+            await self._state.simulate_latency()
+            result = await HANDLERS[self.namespace][call.endpoint.name](self._context(), call.parameter)
+            self.session.reply(call.call_id, result)
+        except Exception as error:  # noqa: BLE001 - a handler that fails must not close the socket
+            self.session.reject(call.call_id, _error(error, call.endpoint.name))
+        self.flush_soon()
+
+    def _open(self, opened: ChannelOpened) -> Coroutine[Any, Any, None]:
+        """Return the task of a channel; packets may arrive before it runs."""
+        channel = self._channels[opened.channel_id] = ServerChannel(self, opened.channel_id)
+        return self._serve(opened, channel)
+
+    async def _serve(self, opened: ChannelOpened, channel: ServerChannel) -> None:
+        handler = HANDLERS[self.namespace][opened.endpoint.name]
+        try:
+            await self._state.simulate_latency()
+            await handler(self._context(), channel, opened.parameter)
+        except Exception as error:  # noqa: BLE001 - as above
+            self.session.fail(opened.channel_id, _error(error, opened.endpoint.name))
+        else:
+            self.session.close(opened.channel_id)
+        finally:
+            del self._channels[opened.channel_id]
+        self.flush_soon()
+
+    def _context(self) -> Context:
+        assert self._client is not None, "requests come after authentication"
+        return Context(self._state, self._client, self.namespace)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _cancel_requests(self) -> None:
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        frames = self.session.data_to_send()
+        if frames:
+            self._write(frames)
+
+    def _write(self, frames: list[str]) -> None:
+        if self.writable:
+            self._socket.write(frames)
+
+
+def _error(error: Exception, endpoint: str) -> Mapping[str, Any]:
+    """Return the wire form of what a handler raised; a defect of the emulator is logged."""
+    if not isinstance(error, WireError):
+        logger.error("the handler of %s failed", endpoint, exc_info=error)
+        error = WireError("Internal error of the emulator", cause=repr(error))
+    return error.to_dict()

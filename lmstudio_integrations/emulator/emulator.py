@@ -1,0 +1,421 @@
+"""The emulator as programs use it: a server on its own thread, or in the foreground.
+
+The command line and the pytest fixtures are above; `server` and `registry` are below.
+"""
+
+import asyncio
+import contextlib
+import signal
+import threading
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from lmstudio_integrations.emulator.authentication import Authenticator
+from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, bundled, check_weights, entry, from_tables
+from lmstudio_integrations.emulator.catalog import load as load_catalog
+from lmstudio_integrations.emulator.clock import Clock, SystemClock
+from lmstudio_integrations.emulator.context import ServerState
+from lmstudio_integrations.emulator.engines.base import Engine
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, memory_limit
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
+from lmstudio_integrations.emulator.errors import WireError
+from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, Limits
+from lmstudio_integrations.emulator.logs import Logs
+from lmstudio_integrations.emulator.records import EmbeddingRecord, LoadRecord, PredictionRecord, Records
+from lmstudio_integrations.emulator.registry import ModelRegistry
+from lmstudio_integrations.emulator.scheduling import CancelScope
+from lmstudio_integrations.emulator.server import Server
+from lmstudio_integrations.errors import (
+    LMStudioModelLoadError,
+    LMStudioOSError,
+    LMStudioRuntimeError,
+    LMStudioValueError,
+)
+from lmstudio_integrations.protocol.endpoints import Namespace
+from lmstudio_integrations.types.models import INSTANCE_INFO_TYPES, ModelInstanceInfo
+
+T = TypeVar("T")
+
+_START_TIMEOUT = 600.0
+"""Seconds until the server must listen; models to load at the start may be large."""
+
+_STOP_TIMEOUT = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRecord:
+    """One open socket: its namespace, and its client once it is authenticated."""
+
+    namespace: Namespace
+    client: str | None
+
+
+class Emulator:
+    """A server that speaks LM Studio's native protocol, without LM Studio.
+
+    A sync and async context manager: inside the block the server listens, on its own thread.
+
+    Args:
+        models: Keys or entries; a key is a scripted model, `KEY=WEIGHTS` one with real weights. Without `models`
+            and `catalog`, the server has the two bundled models.
+        catalog: A catalog, its tables, or the path of a TOML file or of a folder of GGUF files; `models` are
+            added to it.
+        host: The address to listen on.
+        port: The port; 0 for any free one, of several the first free one.
+        tokens: API tokens; with any, only clients that send one of them may connect.
+        load: Keys of models to load at the start, besides those with `preload` in the catalog.
+        engines: Engines by name, instead of the default ones.
+        clock: The time, for TTLs and stats.
+        auto_evict: Whether a just-in-time load unloads models that were loaded just in time.
+        latency: Seconds of network latency to simulate for each request.
+        offline: Never fetch weights that are not on this machine.
+        origins: Browser origins that may connect.
+        limits: What the server accepts from its clients, and how many records of them it keeps.
+        worker_memory: The memory limit of the process of one model, in bytes; weights that it maps from their file
+            do not count. By default three quarters of the machine's memory, on Linux; other systems have no limit.
+
+    Raises:
+        LMStudioValueError: If the catalog, a token, the latency or the memory is not valid.
+    """
+
+    def __init__(
+        self,
+        models: Iterable[str | ModelEntry | Mapping[str, Any]] | None = None,
+        *,
+        catalog: Catalog | Mapping[str, Any] | str | Path | None = None,
+        host: str = "127.0.0.1",
+        port: int | Sequence[int] = 0,
+        tokens: Iterable[str] = (),
+        load: Iterable[str] = (),
+        engines: Mapping[str, Engine] | None = None,
+        clock: Clock | None = None,
+        auto_evict: bool = True,
+        latency: float = 0.0,
+        offline: bool = False,
+        origins: Collection[str] = (),
+        limits: Limits = DEFAULT_LIMITS,
+        worker_memory: int | None = None,
+    ) -> None:
+        if not latency >= 0:
+            raise LMStudioValueError(f"the latency must be 0 or more seconds, got {latency!r}")
+        self.catalog: Catalog = _catalog(models, catalog)
+        if engines is None:
+            check_weights(self.catalog)
+        self.host = host
+        self._ports = port
+        self._authenticator = Authenticator(tokens)
+        self._load = tuple(load)
+        self._engines = engines
+        self._clock = clock or SystemClock()
+        self._auto_evict = auto_evict
+        self._latency = latency
+        self._offline = offline
+        self._worker_memory = memory_limit(worker_memory)
+        self._origins = origins
+        self._limits = limits
+        self._records = Records(limits)
+        self._thread: threading.Thread | None = None
+        self._lifetime: _Lifetime | None = None
+        self._running: _Running | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that the server listens on."""
+        return self._started.server.port
+
+    @property
+    def address(self) -> str:
+        """Host and port as clients take them, for example `127.0.0.1:41343`."""
+        return netloc(self.host, self.port)
+
+    @property
+    def predictions(self) -> tuple[PredictionRecord, ...]:
+        """The predictions so far, oldest first: the request and the outcome of each.
+
+        The last 10,000 are kept, fewer if they are large; `limits` sets other bounds.
+        """
+        return self._records.predictions.records
+
+    @property
+    def embedded_texts(self) -> tuple[EmbeddingRecord, ...]:
+        """The texts that clients embedded, oldest first; kept like `predictions`."""
+        return self._records.embeddings.records
+
+    @property
+    def loads(self) -> tuple[LoadRecord, ...]:
+        """The loads so far, oldest first; kept like `predictions`."""
+        return self._records.loads.records
+
+    @property
+    def connections(self) -> tuple[ConnectionRecord, ...]:
+        """The sockets that are open now."""
+        return tuple(ConnectionRecord(each.namespace, each.client) for each in tuple(self._started.server.connections))
+
+    def loaded(self) -> list[ModelInstanceInfo]:
+        """Return the loaded models, in the order of loading."""
+        described = [instance.describe() for instance in self._started.state.registry.loaded()]
+        return [INSTANCE_INFO_TYPES[info["type"]].from_dict(info) for info in described]
+
+    def wait_for(self, predicate: Callable[[], bool], timeout: float = 5.0) -> None:
+        """Wait until a condition on this server holds, for example on `predictions` or `loaded()`.
+
+        Raises:
+            LMStudioTimeoutError: If it does not hold within `timeout` seconds.
+        """
+        self._records.wait_for(predicate, timeout)
+
+    def load(self, key: str, *, identifier: str | None = None, ttl: float | None = None) -> ModelInstanceInfo:
+        """Load a model, as a user of LM Studio would in its window. `ttl` is in seconds.
+
+        Raises:
+            LMStudioModelLoadError: If that fails.
+        """
+        info = self._call(self._started.load(key, identifier=identifier, ttl=ttl))
+        return INSTANCE_INFO_TYPES[info["type"]].from_dict(info)
+
+    def unload(self, identifier: str) -> None:
+        """Unload a model, as a user of LM Studio would in its window.
+
+        Raises:
+            LMStudioModelLoadError: If no model has this identifier.
+        """
+        self._call(self._started.unload(identifier))
+
+    def start(self) -> Self:
+        """Start the server and return when it listens.
+
+        Raises:
+            LMStudioOSError: If the port is taken.
+            LMStudioModelLoadError: If a model cannot be loaded at the start.
+            LMStudioRuntimeError: If the server is already running, or is stopped while it starts.
+        """
+        self._require_stopped()
+        try:
+            self._launch().result(_START_TIMEOUT)
+        except BaseException:
+            self._abort_start()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stop the server: close all sockets, cancel all requests, unload all models. Does nothing if it is stopped."""
+        if self._lifetime is not None:
+            self._lifetime.end()
+        self._join()
+
+    def serve_forever(self, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Serve in this thread until SIGINT or SIGTERM.
+
+        Raises:
+            LMStudioOSError: If the port is taken.
+            LMStudioModelLoadError: If a model cannot be loaded at the start.
+        """
+        self._lifetime = _Lifetime()
+        with contextlib.suppress(KeyboardInterrupt):
+            self._run_loop(self._lifetime, on_ready, foreground=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        self._require_stopped()
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(self._launch()), _START_TIMEOUT)
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(self._abort_start))
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
+    @property
+    def _started(self) -> "_Running":
+        if self._running is None:
+            raise LMStudioRuntimeError("this emulator is not running; use it in a with block, or call start()")
+        return self._running
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._started.loop).result(_START_TIMEOUT)
+
+    def _require_stopped(self) -> None:
+        if self._thread is not None:
+            raise LMStudioRuntimeError("this emulator is already running")
+
+    def _launch(self) -> "Future[None]":
+        """Start the thread; the future completes when the server listens, or fails with the reason."""
+        ready: Future[None] = Future()
+        ready.set_running_or_notify_cancel()  # from now on, waiters cannot cancel it
+        self._lifetime = _Lifetime()
+        self._thread = threading.Thread(
+            target=self._run, args=(self._lifetime, ready), name="lmstudio-emulator", daemon=True
+        )
+        self._thread.start()
+        return ready
+
+    def _run(self, lifetime: "_Lifetime", ready: "Future[None]") -> None:
+        try:
+            self._run_loop(lifetime, lambda: ready.set_result(None))
+        except BaseException as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+        if not ready.done():
+            ready.set_exception(LMStudioRuntimeError("this emulator was stopped while it started"))
+
+    def _run_loop(self, lifetime: "_Lifetime", on_ready: Callable[[], None], *, foreground: bool = False) -> None:
+        with asyncio.Runner(loop_factory=lambda: lifetime.loop) as runner:
+            runner.run(self._main(lifetime, on_ready, foreground=foreground))
+
+    def _abort_start(self) -> None:
+        """Stop a server that did not start; its own error is already being raised."""
+        with contextlib.suppress(LMStudioRuntimeError):
+            self.stop()
+
+    def _join(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join(_STOP_TIMEOUT)
+            if thread.is_alive():
+                raise LMStudioRuntimeError(f"the emulator did not stop within {_STOP_TIMEOUT} s")
+
+    async def _main(self, lifetime: "_Lifetime", on_ready: Callable[[], None], *, foreground: bool) -> None:
+        if foreground:
+            lifetime.end_on_signal()
+        async with self._serving() as running:
+            with lifetime.scope:
+                for key in (*(entry.key for entry in self.catalog.models if entry.preload), *self._load):
+                    await running.load(key)
+                self._running = running
+                try:
+                    on_ready()
+                    await lifetime.loop.create_future()
+                finally:
+                    self._running = None
+
+    @asynccontextmanager
+    async def _serving(self) -> AsyncGenerator["_Running", None]:
+        """Open the registry, then the server; close them in reverse order."""
+        registry = ModelRegistry(
+            self.catalog,
+            self._engines or _engines(self.catalog, offline=self._offline, worker_memory=self._worker_memory),
+            self._clock,
+            offline=self._offline,
+            auto_evict=self._auto_evict,
+            max_loaded=self._limits.loaded_models,
+            records=self._records,
+        )
+        state = ServerState(registry, self._clock, self._records, Logs(self._clock), self._latency, self._limits)
+        server = Server(state, self._authenticator, host=self.host, port=self._ports, origins=self._origins)
+        try:
+            async with _listening(server):
+                yield _Running(state, server)
+        finally:
+            await registry.close()
+            state.upload_folder.remove()
+
+
+class _Lifetime:
+    """The event loop of a running server, and the scope that stops it, from any thread and at any time."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.scope = CancelScope()
+
+    def end(self) -> None:
+        """Stop the server, now or before it starts."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so the server has stopped
+            self.loop.call_soon_threadsafe(self.scope.cancel, "stopped")
+
+    def end_on_signal(self) -> None:
+        """Stop on SIGTERM, where the system supports signals."""
+        with contextlib.suppress(NotImplementedError):
+            self.loop.add_signal_handler(signal.SIGTERM, self.scope.cancel, "terminated")
+
+
+class _Running:
+    """The parts of a running server; belongs to its event loop."""
+
+    def __init__(self, state: ServerState, server: Server) -> None:
+        self.state = state
+        self.server = server
+        self.loop = asyncio.get_running_loop()
+
+    async def load(self, key: str, *, identifier: str | None = None, ttl: float | None = None) -> dict[str, Any]:
+        """Load a model of either kind."""
+        registry = self.state.registry
+        found = registry.catalog.find(key)
+        try:
+            entry = registry.resolve(found[0].kind if found else "llm", key)[0]
+            ttl_ms = None if ttl is None else round(ttl * 1000)
+            instance = await registry.load(entry, name=key, identifier=identifier, ttl_ms=ttl_ms)
+        except (EngineError, WireError) as error:
+            cause = f": {error.cause}" if isinstance(error, EngineError) and error.cause else ""
+            raise LMStudioModelLoadError(f"cannot load {key!r}: {error}{cause}") from error
+        return instance.describe()
+
+    async def unload(self, identifier: str) -> None:
+        """Unload a model of either kind."""
+        registry = self.state.registry
+        for instance in registry.loaded():
+            if instance.identifier == identifier:
+                await registry.unload(instance)
+                return
+        raise LMStudioModelLoadError(f"no model is loaded with the identifier {identifier!r}")
+
+
+@asynccontextmanager
+async def _listening(server: Server) -> AsyncGenerator[None, None]:
+    try:
+        await server.open()
+    except OSError as error:
+        raise LMStudioOSError(f"cannot listen on {server.host}: {error}; choose another port, or 0 for any") from error
+    try:
+        yield
+    finally:
+        await server.close()
+
+
+def netloc(host: str, port: int) -> str:
+    """Return host and port as in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _catalog(
+    models: Iterable[str | ModelEntry | Mapping[str, Any]] | None,
+    catalog: Catalog | Mapping[str, Any] | str | Path | None,
+) -> Catalog:
+    """Return all models; the two bundled ones if neither argument is given."""
+    if models is None and catalog is None:
+        return Catalog(models=bundled())
+    if isinstance(catalog, str | Path):
+        catalog = load_catalog(Path(catalog))
+    elif isinstance(catalog, Mapping):
+        catalog = from_tables(catalog)
+    base = catalog or Catalog()
+    return Catalog(
+        models=(*base.models, *(entry(model) for model in models or ())),
+        presets=base.presets,
+    )
+
+
+def _engines(catalog: Catalog, *, offline: bool, worker_memory: int) -> dict[str, Engine]:
+    """Return the engines of the catalog's models."""
+    engines: dict[str, Engine] = {
+        "scripted": ScriptedEngine(),
+        "llama_cpp": LlamaCppEngine(offline=offline, worker_memory=worker_memory),
+    }
+    return {name: engines[name] for name in {entry.engine for entry in catalog.models}}

@@ -1,0 +1,63 @@
+"""The errors of engines, and the texts that all engines share.
+
+`EngineError` is a `WireError`: whatever an engine raises goes to the client as it is.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lmstudio_integrations.emulator.errors import WireError
+
+
+class EngineError(WireError):
+    """An engine cannot do what was requested.
+
+    Args:
+        title: What is wrong, in the words of a real server.
+        cause: The reason behind it.
+        suggestion: What would help.
+        display_data: The machine-readable part; its `code` is one of docs/protocol.md#error-codes.
+        fatal: Whether the model has crashed and must be loaded again.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        *,
+        cause: str | None = None,
+        suggestion: str | None = None,
+        display_data: Mapping[str, Any] | None = None,
+        fatal: bool = False,
+    ) -> None:
+        super().__init__(title, cause=cause, suggestion=suggestion, display_data=display_data)
+        self.fatal = fatal
+
+
+def context_overflow(tokens: int, context_length: int) -> EngineError:
+    """Return the error for a prompt that does not fit into the context window."""
+    # LM Studio's own text, typing error included: programs match it.
+    return EngineError(
+        f"Trying to keep the first {tokens} tokens when context the overflows. However, the model is loaded with "
+        f"context length of only {context_length} tokens, which is not enough. Try to load the model with a larger "
+        "context length, or provide a shorter input"
+    )
+
+
+def model_crashed(exit_code: int | None, cause: str | None = None) -> EngineError:
+    """Return the error for a worker process that died."""
+    title = f"The model has crashed without additional information. (Exit code: {exit_code})"
+    return EngineError(title, cause=cause, fatal=True)
+
+
+def load_failed(cause: str, suggestion: str | None = None) -> EngineError:
+    """Return the error for a model that could not be loaded."""
+    return EngineError("Failed to load model", cause=without_directories(cause), suggestion=suggestion)
+
+
+def without_directories(text: str) -> str:
+    """Return a text with each absolute path cut down to its last name: clients must not learn the server's paths."""
+    return _DIRECTORIES.sub("", text)
+
+
+_DIRECTORIES = re.compile(r"""(?<![\w.:/\\~])(?:[A-Za-z]:|~|\\)?[\\/](?:[^\\/\s'"<>|:;,()]+[\\/])*""")

@@ -1,0 +1,286 @@
+"""What constrains the output of llama.cpp: a JSON schema, a grammar, or a required tool call.
+
+llama.cpp drops constraints that it cannot follow without an error, so unsupported ones are rejected or logged here.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from lmstudio_integrations._typeguards import is_list, is_object
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.llama_cpp import patterns
+from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
+from lmstudio_integrations.emulator.engines.offload import require_length
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.tools import Tool
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+Json = dict[str, Any]
+
+MAX_SCHEMA_DEPTH = 120
+"""JSON nesting (60 nested objects) that always becomes a grammar; llama.cpp drops much deeper schemas."""
+
+MAX_OBJECTS = 4_000
+"""Objects in the schemas of one request. llama.cpp recurses into them, and its stack overflows at 8,000."""
+
+MAX_ALTERNATIVES = 1_000
+"""Alternatives (values, branches and optional members) in the schemas of one request. Each one makes every token
+slower: a token takes 0.2 s with a thousand, 4 s with five thousand."""
+
+MAX_PATTERN_LENGTH = 1_000
+MAX_GRAMMAR_LENGTH = 100_000
+MAX_GRAMMAR_DEPTH = 200
+"""Characters of a pattern and of a grammar, and nested parentheses; with many more, llama.cpp's stack overflows."""
+
+MAX_TEXT_LENGTH = 256
+MAX_ITEMS = 16
+"""Bounds for arguments of tools that have none: without them a small model never ends."""
+
+
+def output_constraint(config: LlmPredictionConfig, forced: Sequence[Tool]) -> Json:
+    """Return what constrains the output: a call to one of the tools, if one is forced, else the settings.
+
+    Raises:
+        EngineError: If both are requested, or llama.cpp would ignore the constraint.
+    """
+    structured = structured_output(config)
+    if forced and structured:
+        raise EngineError("A required tool call cannot be combined with structured output")
+    return forced_call(forced) if forced else structured
+
+
+def structured_output(config: LlmPredictionConfig) -> Json:
+    """Return the constraint of the settings, as `json_schema` or `grammar`; both work for chat and for raw text.
+
+    Raises:
+        EngineError: If llama.cpp would generate without the constraint, and without an error.
+    """
+    structured = config.structured or {}
+    kind = structured.get("type", "none")
+    if kind == "json":
+        return {"json_schema": checked_schema(structured.get("jsonSchema", {}))}
+    if kind == "gbnf":
+        return {"grammar": checked_grammar(structured.get("gbnfGrammar"))}
+    return {}
+
+
+def checked_schema(schema: object) -> Json:
+    """Return the schema in the form that llama.cpp supports.
+
+    Raises:
+        EngineError: If it is not an object, or too large, or has bounds that contradict each other.
+    """
+    if not is_object(schema):
+        raise unsupported("structured", f"a JSON schema must be an object, not {schema!r}")
+    _check_size(schema, "structured")
+    for part in _objects(schema):
+        _check_bounds(part)
+    complete: Json = supported_schema(schema)
+    return complete
+
+
+def check_tools(tools: Sequence[Tool]) -> None:
+    """Check that the tools together are not too large.
+
+    Raises:
+        EngineError: If they are.
+    """
+    _check_size({"anyOf": [{"parameters": tool.function.parameters or {}} for tool in tools]}, "tools")
+    require_length(json.dumps([tool.to_dict() for tool in tools]))
+
+
+def _check_size(schema: object, feature: str) -> None:
+    """Check that a schema is small enough to become a grammar in reasonable time.
+
+    Raises:
+        EngineError: If it is not.
+    """
+    for size, most, what in (
+        (depth(schema), MAX_SCHEMA_DEPTH, "nested more than {} levels deep"),
+        (sum(1 for _ in _objects(schema)), MAX_OBJECTS, "with more than {} objects"),
+        (sum(map(_alternatives, _objects(schema))), MAX_ALTERNATIVES, "with more than {} alternatives"),
+    ):
+        if size > most:
+            raise unsupported(feature, f"JSON schemas {what.format(most)}")
+
+
+def _alternatives(part: Json) -> int:
+    """Return how many alternatives a schema has, without those of inner schemas."""
+    properties, required = part.get("properties"), part.get("required")
+    optional = _count(properties) - _count(required) if is_object(properties) else 0
+    return max(optional, 0) + sum(_count(part.get(keyword)) for keyword in ("enum", "anyOf", "oneOf"))
+
+
+def _count(value: object) -> int:
+    return len(value) if is_list(value) or is_object(value) else 0
+
+
+def checked_grammar(grammar: object) -> str:
+    """Return the grammar if llama.cpp supports it.
+
+    Raises:
+        EngineError: If it is empty, or not in GBNF.
+    """
+    if not isinstance(grammar, str) or not grammar.strip():
+        raise EngineError("Invalid structured output setting: gbnfGrammar must be a grammar, and not empty")
+    if grammar.lstrip().startswith("%llguidance"):
+        raise unsupported("structured", "a grammar in Lark form; write it in GBNF")
+    if len(grammar) > MAX_GRAMMAR_LENGTH or _parentheses(grammar) > MAX_GRAMMAR_DEPTH:
+        raise unsupported(
+            "structured",
+            f"a grammar of more than {MAX_GRAMMAR_LENGTH} characters or {MAX_GRAMMAR_DEPTH} nested parentheses",
+        )
+    return grammar
+
+
+def _parentheses(grammar: str) -> int:
+    """Return how deeply parentheses are nested, except in texts and character classes."""
+    level = deepest = 0
+    for sign in _GRAMMAR_TOKEN.findall(grammar):
+        level += {"(": 1, ")": -1}.get(sign, 0)
+        deepest = max(deepest, level)
+    return deepest
+
+
+_GRAMMAR_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"?|\[(?:\\.|[^\]\\])*\]?|\#[^\n]*|[()]', re.DOTALL)
+
+
+def depth(value: object) -> int:
+    """Return how deeply a JSON value is nested; without recursion, because input may be hostile."""
+    level, deepest = [value], 0
+    while level:
+        deepest += 1
+        level = [inner for outer in level for inner in _inside(outer)]
+    return deepest - 1
+
+
+def forced_call(tools: Sequence[Tool]) -> Json:
+    """Return the settings that force a call to one of the tools.
+
+    Without penalties: arguments repeat words of the question, and a repeat penalty would make the model avoid them.
+    """
+    penalties = {"repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+    return {"json_schema": call_schema(tools), **penalties}
+
+
+def call_schema(tools: Sequence[Tool]) -> Json:
+    """Return the schema of a call to one of the tools: `{"name": …, "arguments": …}`.
+
+    The parameters of each tool are moved to `$defs`, together with their own references.
+    """
+    parameters = supported_schema([tool.function.parameters or {"type": "object", "properties": {}} for tool in tools])
+    definitions = {f"tool{number}": bounded(part, f"#/$defs/tool{number}") for number, part in enumerate(parameters)}
+    calls = [
+        {
+            "type": "object",
+            "properties": {"name": {"const": tool.function.name}, "arguments": {"$ref": f"#/$defs/tool{number}"}},
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for number, tool in enumerate(tools)
+    ]
+    return {"anyOf": calls, "$defs": definitions} if len(calls) > 1 else {**calls[0], "$defs": definitions}
+
+
+def bounded(schema: Any, root: str) -> Any:
+    """Return a schema with bounded texts and lists, closed objects, and references that start at `root`."""
+    return _rewritten(schema, lambda part: _bounded_part(part, root))
+
+
+def _bounded_part(part: Json, root: str) -> Json:
+    reference = part.get("$ref")
+    if isinstance(reference, str) and reference.startswith("#"):
+        part["$ref"] = root + reference[1:]
+    for key, value in _BOUNDS.get(str(part.get("type")), {}).items():
+        if not _BOUNDED_BY.intersection(part):
+            part.setdefault(key, value)
+    return part
+
+
+def supported_schema(schema: Any) -> Any:
+    """Return a schema, or a list of them, with patterns that llama.cpp supports; what it ignores is logged."""
+    ignored: list[str] = []
+    result = _rewritten(schema, lambda part: _supported_part(part, ignored))
+    if ignored:
+        logger.warning("llama.cpp ignores these parts of a schema: %s", ", ".join(ignored))
+    return result
+
+
+def _supported_part(part: Json, ignored: list[str]) -> Json:
+    pattern = part.get("pattern")
+    if isinstance(pattern, str):
+        if len(pattern) > MAX_PATTERN_LENGTH:
+            raise unsupported("structured", f"a pattern of more than {MAX_PATTERN_LENGTH} characters")
+        part["pattern"] = patterns.supported_pattern(pattern)
+        if part["pattern"] is None:
+            del part["pattern"]
+            ignored.append(f"the pattern {pattern!r}")
+    ignored += sorted(key for key in _ignored(part) & part.keys() if part[key] is not False)
+    return part
+
+
+def _ignored(part: Json) -> set[str]:
+    """Return the keywords that llama.cpp ignores in a schema."""
+    kinds = part.get("type")
+    of_numbers = "number" in (kinds if is_list(kinds) else [kinds])
+    return _IGNORED.union(_RANGES if of_numbers else (), _LENGTHS if "pattern" in part else ())
+
+
+def _rewritten(schema: Any, change: Callable[[Json], Json]) -> Any:
+    """Return a copy of a schema with every schema in it changed, inner ones first; plain values stay as they are."""
+    if is_list(schema):
+        return [_rewritten(item, change) for item in schema]
+    if not is_object(schema):
+        return schema
+    return change({key: _rewritten_part(key, value, change) for key, value in schema.items()})
+
+
+def _rewritten_part(key: str, value: Any, change: Callable[[Json], Json]) -> Any:
+    """Return the copy of a keyword's value: named schemas, a schema, or a plain value."""
+    if key in _NAMED and is_object(value):
+        return {name: _rewritten(schema, change) for name, schema in value.items()}
+    return value if key in _LITERALS else _rewritten(value, change)
+
+
+_NAMED = {"properties", "patternProperties", "$defs", "definitions"}
+_LITERALS = {"const", "enum", "default", "examples"}
+_BOUNDED_BY = {"const", "enum", "pattern", "format"}
+_IGNORED = {
+    *("multipleOf", "not", "if", "contains", "uniqueItems", "minProperties", "maxProperties"),
+    *("patternProperties", "propertyNames", "dependentRequired"),
+}
+_RANGES = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+_LENGTHS = {"minLength", "maxLength"}
+_BOUNDS: dict[str, Json] = {
+    "string": {"maxLength": MAX_TEXT_LENGTH},
+    "array": {"maxItems": MAX_ITEMS},
+    "object": {"additionalProperties": False},
+}
+
+
+def _objects(schema: object) -> Iterator[Json]:
+    """Yield every object of a schema."""
+    waiting: list[Any] = [schema]
+    while waiting:
+        value = waiting.pop()
+        if is_object(value):
+            yield value
+        waiting.extend(_inside(value))
+
+
+def _check_bounds(part: Json) -> None:
+    """Reject bounds that contradict each other: llama.cpp would write white space forever."""
+    for least, most in (("minimum", "maximum"), ("minLength", "maxLength"), ("minItems", "maxItems")):
+        low, high = part.get(least), part.get(most)
+        if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
+            raise EngineError(f"Invalid structured output setting: {least} {low} is more than {most} {high}")
+
+
+def _inside(value: object) -> Sequence[Any]:
+    if is_object(value):
+        return list(value.values())
+    return value if is_list(value) else ()

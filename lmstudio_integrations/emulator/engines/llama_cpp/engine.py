@@ -1,0 +1,333 @@
+"""The engine with real weights: llama.cpp in one worker process per loaded model.
+
+A crash or a hang of the engine is an error of one model and never of the emulator; unloading releases all memory;
+cancelling closes a connection. Below are `worker_process`, which runs `worker.py`, and pure translations:
+`load_parameters`, `request_body`, `messages`, `context_window` and `responses`.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations.emulator import weights
+from lmstudio_integrations.emulator.engines.base import (
+    EngineEvent,
+    Finished,
+    GenerateRequest,
+    LoadRequest,
+    ModelMetadata,
+    Progress,
+)
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.llama_cpp import (
+    constraints,
+    context_window,
+    load_parameters,
+    messages,
+    request_body,
+    responses,
+)
+from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
+from lmstudio_integrations.emulator.engines.llama_cpp.worker_process import Worker
+from lmstudio_integrations.emulator.engines.offload import is_large, is_large_request, offload, require_length
+from lmstudio_integrations.types.chat import ChatHistory
+from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
+from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.tools import Tool
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+LOAD_SECONDS = 600.0
+"""The timeout of a load."""
+
+Json = dict[str, Any]
+
+
+class LlamaCppEngine:
+    """Loads GGUF models, the two bundled ones by their names.
+
+    Args:
+        threads: Threads of the computation; by default one less than there are cores.
+        offline: Never fetch bundled weights.
+        load_seconds: The timeout of a load.
+        announce: Called with a line about what is being fetched; by default it is written to standard error.
+        worker_memory: The memory limit of the process of one model, in bytes; 0 for no limit.
+    """
+
+    name = "llama_cpp"
+
+    def __init__(
+        self,
+        *,
+        threads: int | None = None,
+        offline: bool = False,
+        load_seconds: float = LOAD_SECONDS,
+        announce: Callable[[str], None] = weights.announce_on_stderr,
+        worker_memory: int = 0,
+    ) -> None:
+        self._threads = threads or load_parameters.spare_threads()
+        self._offline = offline
+        self._load_seconds = load_seconds
+        self._announce = announce
+        self._memory = worker_memory
+
+    def metadata(self, weights: str | None, kind: ModelKind) -> ModelMetadata:  # noqa: ARG002 - the file knows its kind
+        """Return the metadata in the header of the file.
+
+        Raises:
+            EngineError: If the weights do not exist.
+        """
+        return load_parameters.metadata_of(weights)
+
+    async def load(self, request: LoadRequest, on_progress: Progress) -> "LlamaCppModel":
+        """Load a model; cancelling ends the worker.
+
+        llama.cpp reports no progress while it loads, so the progress is 0 and then 1.
+
+        Raises:
+            EngineError: If that fails, with a readable reason.
+        """
+        on_progress(0.0)
+        try:
+            path = await load_parameters.file_of(request.weights, offline=self._offline, announce=self._announce)
+            header = await asyncio.to_thread(load_parameters.header_of, path)
+        except EngineError as error:
+            # The log has the path, for whoever runs the server; clients get the key.
+            logger.warning("the model %s cannot be loaded: %s", request.key, error.__cause__ or error.cause)
+            error.cause = f"{request.key}: {error.cause}"
+            raise
+        parameters = load_parameters.parameters_of(request, path, header, threads=self._threads, memory=self._memory)
+        worker = await Worker.start(parameters, seconds=self._load_seconds)
+        try:
+            properties = await worker.call("/props")
+        except BaseException:
+            await worker.close()
+            raise
+        on_progress(1.0)
+        return LlamaCppModel(
+            worker,
+            context_length=parameters.context_length,
+            slots=parameters.slots,
+            embedding=parameters.embedding,
+            abilities=Abilities.of(properties),
+            seed=load_parameters.seed_of(request),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What the loaded model supports beyond text."""
+
+    tools: bool
+    vision: bool
+
+    @classmethod
+    def of(cls, properties: Mapping[str, Any]) -> "Abilities":
+        """Read llama.cpp's `/props`."""
+        template, modalities = properties.get("chat_template_caps"), properties.get("modalities")
+        return cls(
+            tools=is_object(template) and bool(template.get("supports_tools")),
+            vision=is_object(modalities) and bool(modalities.get("vision")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One prediction: the request to llama.cpp, and how its response is read."""
+
+    path: str
+    body: Json
+    reader: responses.ResponseReader
+    read_chunk: Callable[[Mapping[str, Any]], responses.Delta]
+
+
+class LlamaCppModel:
+    """One loaded model. Belongs to the event loop that loaded it."""
+
+    def __init__(
+        self,
+        worker: Worker,
+        *,
+        context_length: int,
+        slots: int,
+        embedding: bool,
+        abilities: Abilities,
+        seed: int | None = None,
+    ) -> None:
+        self._worker = worker
+        self._seed = seed
+        self.context_length = context_length
+        self.abilities = abilities
+        self._embedding = embedding
+        # A call that waits inside the engine cannot be seen, so no more are sent than it processes at once.
+        self._free = asyncio.Semaphore(slots)
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
+        """Yield the events of one prediction; the last is `Finished`. Closing the generator stops the engine.
+
+        Generation ends when the context window is full, whatever the policy: llama.cpp's own way of dropping old
+        tokens is switched off.
+
+        Raises:
+            EngineError: If the engine rejects the request, or has crashed.
+        """
+        async with self._free:
+            plan = await self._plan(request)
+            yield plan.reader.begin()
+            async with aclosing(self._worker.stream(plan.path, plan.body)) as chunks:
+                async for chunk in chunks:
+                    for event in plan.reader.read(plan.read_chunk(chunk)):
+                        yield event
+                        if isinstance(event, Finished):
+                            return
+        raise EngineError("The model's response ended before it was complete")
+
+    async def embed(self, text: str) -> list[float]:
+        """Return the vector of a text; a text that is longer than the context is cut off, as in training."""
+        tokens = await self.tokenize(text)
+        if len(tokens) > self.context_length:
+            logger.warning(
+                "a text of %d tokens is cut to the %d that the model reads", len(tokens), self.context_length
+            )
+            tokens = [*tokens[: self.context_length - 1], tokens[-1]]
+        async with self._free:
+            response = await self._worker.call("/v1/embeddings", {"input": tokens})
+        vector: list[float] = response["data"][0]["embedding"]
+        return vector
+
+    async def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of a text.
+
+        The special tokens of a chat template are recognized, so that a formatted prompt is counted correctly; embedding
+        models add their start and end tokens.
+        """
+        special = self._embedding
+        body = {"content": require_length(text), "add_special": special, "parse_special": not special}
+        tokens: list[int] = (await self._worker.call("/tokenize", body))["tokens"]
+        return tokens
+
+    async def apply_template(self, history: ChatHistory, tools: Sequence[Tool], config: LlmPredictionConfig) -> str:
+        """Return the conversation as the model would read it, without images.
+
+        Raises:
+            EngineError: If the template fails on the conversation, or it is too long.
+        """
+        large = is_large(history.messages, len(tools))
+        await offload(partial(constraints.check_tools, tools if self.abilities.tools else ()), large=large)
+        converted = await offload(partial(self._messages, history, config), large=large)
+        manual = request_body.manual_template(config)
+        if manual is not None:
+            return await offload(partial(messages.render_manual, manual, converted), large=large)
+        return str((await self._worker.call("/apply-template", self._chat(converted, tools, config)))["prompt"])
+
+    async def close(self) -> None:
+        """End the worker; predictions that still run fail."""
+        await self._worker.close()
+
+    async def _plan(self, request: GenerateRequest) -> Plan:
+        if request.history is None:
+            return await self._plan_text(request, request.prompt or "")
+        return await self._plan_chat(request, request.history)
+
+    async def _plan_text(self, request: GenerateRequest, prompt: str, *, forced: Sequence[Tool] = ()) -> Plan:
+        body = {"content": require_length(prompt), "add_special": True, "parse_special": True}
+        tokens = (await self._worker.call("/tokenize", body))["tokens"]
+        tokens = context_window.truncate(tokens, self._limit(request), request.config.context_overflow_policy)
+        body = {"prompt": tokens or prompt, **await self._constraint(request, forced)}
+        return self._finish_plan(request, "/completions", body, len(tokens), forced=bool(forced))
+
+    async def _plan_chat(self, request: GenerateRequest, history: ChatHistory) -> Plan:
+        config = request.config
+        forced = list(request.tools) if request.tool_choice == "required" else []
+        offered = list(request.tools) if request.tool_choice == "auto" and self.abilities.tools else []
+        large = is_large_request(request)
+        await offload(partial(constraints.check_tools, [*forced, *offered]), large=large)
+        instructions = messages.tool_instructions(forced) if forced else ""
+        manual = request_body.manual_template(config)
+        self._check_images(history, manual=manual is not None)
+
+        async def converted(some: ChatHistory) -> list[Json]:
+            return await offload(partial(self._messages, some, config, request, instructions), large=large)
+
+        if manual is not None:
+            render = partial(messages.render_manual, manual, await converted(history))
+            return await self._plan_text(request, await offload(render, large=large), forced=forced)
+
+        async def body(some: ChatHistory) -> Json:
+            return self._chat(await converted(some), offered, config)
+
+        async def count(some: ChatHistory) -> int:
+            response = await self._worker.call("/v1/chat/completions/input_tokens", await body(some))
+            return int(response["input_tokens"])
+
+        history, tokens = await context_window.fit(history, count, self._limit(request), config.context_overflow_policy)
+        complete = {**await body(history), **await self._constraint(request, forced)}
+        return self._finish_plan(request, "/v1/chat/completions", complete, tokens, forced=bool(forced))
+
+    async def _constraint(self, request: GenerateRequest, forced: Sequence[Tool]) -> Json:
+        build = partial(constraints.output_constraint, request.config, forced)
+        return await offload(build, large=is_large_request(request))
+
+    def _finish_plan(
+        self, request: GenerateRequest, path: str, body: Json, tokens: int, *, forced: bool = False
+    ) -> Plan:
+        config, chat = request.config, path != "/completions"
+        limit, remaining = config.max_tokens or None, self._limit(request) - tokens
+        candidates = request_body.candidate_count(config)
+        tags = responses.reasoning_tags(config)
+        complete = {
+            **({} if self._seed is None else {"seed": self._seed}),
+            **request_body.sampling(config),
+            **body,
+            "stop": request_body.stop_strings(config),
+            "max_tokens" if chat else "n_predict": min(limit or remaining, remaining),
+            "stream": True,
+            "return_progress": True,
+            "timings_per_token": True,
+            **request_body.log_probs(candidates, chat=chat),
+            # The engine separates reasoning where it knows the model's format; our own parser only knows tags.
+            **({"verbose": True, "reasoning_format": "auto" if tags else "none"} if chat else {}),
+        }
+        reader = responses.ResponseReader(
+            responses.ForcedCall() if forced else responses.text_parser(config),
+            tokens,
+            max_tokens=limit if limit is not None and limit <= remaining else None,
+            call_stops=config.tool_call_stop_strings or (),
+            tags=tags or (responses.START_TAG, responses.END_TAG),
+            log_probs=candidates,
+        )
+        return Plan(path, complete, reader, responses.read_chat if chat else responses.read_completion)
+
+    def _messages(
+        self,
+        history: ChatHistory,
+        config: LlmPredictionConfig,
+        request: GenerateRequest | None = None,
+        instructions: str = "",
+    ) -> list[Json]:
+        return messages.to_messages(
+            history,
+            native_tools=self.abilities.tools,
+            images=request.images if request else None,
+            system_prompt=str((config.raw or {}).get("llm.prediction.systemPrompt") or ""),
+            instructions=instructions,
+        )
+
+    def _chat(self, converted: Sequence[Json], tools: Sequence[Tool], config: LlmPredictionConfig) -> Json:
+        offered = {"tools": [tool.to_dict() for tool in tools]} if tools and self.abilities.tools else {}
+        return {"messages": converted, **offered, **request_body.template_arguments(config)}
+
+    def _limit(self, request: GenerateRequest) -> int:
+        return min(request.context_length, self.context_length)
+
+    def _check_images(self, history: ChatHistory, *, manual: bool) -> None:
+        shown = any(isinstance(part, FileHandle) for message in history.messages for part in message.content)
+        if shown and not self.abilities.vision:
+            raise unsupported("vision", "the model cannot see images", "Load a vision model, or leave the image out.")
+        if shown and manual:
+            raise unsupported("promptTemplate", "images under a manual template", "Leave promptTemplate out.")

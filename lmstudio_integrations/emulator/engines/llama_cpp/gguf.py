@@ -1,0 +1,214 @@
+"""Reads the header of a GGUF file: the metadata of a model, without loading it.
+
+Own code, because `gguf.GGUFReader` is too slow for a listing: for a vocabulary of 150,000 tokens it takes 8.8 s and
+740 MB, this module 0.13 s and less than 0.1 MB. It only reads regular files and never the data of tensors.
+"""
+
+import os
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lmstudio_integrations.emulator.engines.base import ModelMetadata
+from lmstudio_integrations.emulator.regular_files import open_regular
+
+MAGIC = b"GGUF"
+_VERSIONS = {2, 3}
+_MAX_ENTRIES = 1 << 22
+"""Metadata entries, tensors, or items of an array; the largest vocabularies have an eighth of this."""
+
+_MAX_TEXT_LENGTH = 1 << 24
+"""Bytes of one text; chat templates have a few thousand."""
+
+_MAX_DIMENSIONS = 8
+_MAX_DEPTH = 4
+"""How deeply arrays may be nested."""
+
+_STRING, _ARRAY = 8, 9
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+
+_FILE_TYPES = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S",
+    12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS",
+    20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M",
+    28: "IQ2_S", 29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4",
+}  # fmt: skip
+"""llama.cpp's values of `general.file_type`."""
+
+
+class GgufError(ValueError):
+    """A file is not a usable GGUF file; the message contains the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class GgufHeader:
+    """The metadata without arrays, the number of parameters, and the offset of the last tensor in the file."""
+
+    metadata: dict[str, Any]
+    parameters: int
+    last_tensor: int
+
+    @property
+    def architecture(self) -> str:
+        """For example `llama`."""
+        return str(self.metadata.get("general.architecture", "unknown"))
+
+    @property
+    def bytes_per_token(self) -> int:
+        """The size of a token in the KV cache, at 16 bits; 0 if unknown."""
+        heads = self.of_architecture("attention.head_count", 1)
+        width = self.of_architecture("embedding_length") // max(1, heads)
+        of_both = self.of_architecture("attention.key_length", width) + self.of_architecture(
+            "attention.value_length", width
+        )
+        return (
+            self.of_architecture("block_count") * self.of_architecture("attention.head_count_kv", heads) * of_both * 2
+        )
+
+    def of_architecture(self, name: str, default: int = 0) -> int:
+        """Return a number under the prefix of the architecture."""
+        return self.whole(f"{self.architecture}.{name}", default)
+
+    def whole(self, name: str, default: int) -> int:
+        """Return a number, or the default if the value is missing or not a number."""
+        value = self.metadata.get(name)
+        return value if isinstance(value, int) else default
+
+
+def read_header(path: Path) -> GgufHeader:
+    """Read the header of a GGUF file.
+
+    Raises:
+        GgufError: If the file does not exist, is not GGUF, or is truncated.
+    """
+    try:
+        with open_regular(path) as file:
+            header = _read(file)
+            size = os.fstat(file.fileno()).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        raise GgufError(f"there is no file {path}") from None
+    except GgufError:
+        raise
+    except (OSError, ValueError, ArithmeticError) as error:
+        raise GgufError(f"{path} cannot be read as GGUF: {error}") from error
+    if size <= header.last_tensor:
+        raise GgufError(f"{path} is cut off: it has {size} bytes and its last tensor begins at {header.last_tensor}")
+    return header
+
+
+def to_metadata(header: GgufHeader, size: int, *, vision: bool) -> ModelMetadata:
+    """Return the metadata of the model."""
+    quantization = _FILE_TYPES.get(header.whole("general.file_type", -1))
+    return ModelMetadata(
+        architecture=header.architecture,
+        params=format_parameter_count(header.parameters),
+        size_bytes=size,
+        quantization=(quantization, _quantization_width(quantization)) if quantization else None,
+        max_context_length=header.of_architecture("context_length", 4096),
+        embedding_length=header.of_architecture("embedding_length") or None,
+        vision=vision,
+        tools="tools" in str(header.metadata.get("tokenizer.chat_template", "")),
+    )
+
+
+def format_parameter_count(parameters: int) -> str:
+    """Return a number of parameters in short form: `135M`, `1.2B`, `7B`."""
+    if parameters >= 1_000_000_000:
+        billions = parameters / 1_000_000_000
+        return f"{billions:.0f}B" if billions >= 10 else f"{billions:.1f}B".replace(".0B", "B")
+    return f"{parameters / 1_000_000:.0f}M"
+
+
+def _quantization_width(quantization: str) -> int:
+    found = re.search(r"\d+", quantization)
+    return int(found.group()) if found else 0
+
+
+def _read(file: BinaryIO) -> GgufHeader:
+    if file.read(4) != MAGIC:
+        raise GgufError(f"{file.name} is not a GGUF file: it does not begin with the letters GGUF")
+    version, tensors, entries = _unpack(file, "IQQ")
+    if version not in _VERSIONS or max(tensors, entries) > _MAX_ENTRIES:
+        raise GgufError(f"{file.name} has a GGUF header of a kind that is unknown here (version {version})")
+    metadata: dict[str, Any] = {}
+    for _ in range(entries):
+        key = _string(file)
+        value = _value(file, _unpack(file, "I")[0])
+        if value is not None:
+            metadata[key] = value
+    parameters, last = _tensors(file, tensors)
+    alignment = int(metadata.get("general.alignment", 32))
+    data = -(-file.tell() // alignment) * alignment
+    return GgufHeader(metadata, parameters, data + last if tensors else 0)
+
+
+def _tensors(file: BinaryIO, count: int) -> tuple[int, int]:
+    """Return the number of parameters, and the highest offset."""
+    parameters = last = 0
+    for _ in range(count):
+        _string(file)
+        size = 1
+        for extent in _unpack(file, f"{_number(file, 'I', _MAX_DIMENSIONS)}Q"):
+            size *= extent
+        parameters += size
+        last = max(last, _unpack(file, "IQ")[1])
+    return parameters, last
+
+
+def _value(file: BinaryIO, kind: int) -> Any:
+    if kind == _STRING:
+        return _string(file)
+    if kind == _ARRAY:
+        _skip_array(file)
+        return None
+    return _unpack(file, _SCALARS[kind])[0] if kind in _SCALARS else _unknown(file, kind)
+
+
+def _skip_array(file: BinaryIO, depth: int = _MAX_DEPTH) -> None:
+    kind, count = _unpack(file, "I")[0], _number(file, "Q", _MAX_ENTRIES)
+    if kind in _SCALARS:
+        file.seek(count * struct.calcsize(f"<{_SCALARS[kind]}"), 1)
+        return
+    for _ in range(count):
+        if kind == _STRING:
+            file.seek(_unpack(file, "Q")[0], 1)
+        elif kind == _ARRAY and depth > 1:
+            _skip_array(file, depth - 1)
+        else:
+            _unknown(file, kind)
+
+
+def _string(file: BinaryIO) -> str:
+    return _exactly(file, _number(file, "Q", _MAX_TEXT_LENGTH)).decode("utf-8", "replace")
+
+
+def _number(file: BinaryIO, layout: str, limit: int) -> int:
+    """Return the length of what follows.
+
+    Raises:
+        GgufError: If it is more than any model has.
+    """
+    (number,) = _unpack(file, layout)
+    if number > limit:
+        raise GgufError(
+            f"{file.name} cannot be read as GGUF: its header says {number} where at most {limit} makes sense"
+        )
+    return int(number)
+
+
+def _unpack(file: BinaryIO, layout: str) -> tuple[Any, ...]:
+    layout = f"<{layout}"
+    return struct.unpack(layout, _exactly(file, struct.calcsize(layout)))
+
+
+def _exactly(file: BinaryIO, count: int) -> bytes:
+    data = file.read(count)
+    if len(data) != count:
+        raise GgufError(f"{file.name} is cut off inside its header")
+    return data
+
+
+def _unknown(file: BinaryIO, kind: int) -> Any:
+    raise GgufError(f"{file.name} has metadata of the unknown kind {kind}")

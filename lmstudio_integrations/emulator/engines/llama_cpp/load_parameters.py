@@ -1,0 +1,201 @@
+"""From a load request to the worker's parameters: which file, its metadata, its settings."""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations.emulator import weights
+from lmstudio_integrations.emulator.engines.base import LoadRequest, ModelMetadata
+from lmstudio_integrations.emulator.engines.errors import EngineError, load_failed
+from lmstudio_integrations.emulator.engines.llama_cpp import minilm
+from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
+from lmstudio_integrations.emulator.engines.llama_cpp.gguf import GgufError, GgufHeader, read_header, to_metadata
+from lmstudio_integrations.emulator.engines.llama_cpp.worker import MAX_SLOTS, WorkerParameters
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
+
+CONVERTED = "all-MiniLM-L6-v2.F32.gguf"
+
+CONVERTED_SHA256 = "f69f5e0c8ca7bc6553635630e859585aa94d762c13f261f0d755b343d4db5cfa"
+"""The digest of the converted file. Every release of `gguf` that the extra allows writes the same bytes."""
+
+CACHE_BYTES = 1 << 30
+"""Up to this size each slot has a cache of its own, even with a unified one: then no prediction can run out of space
+because of another."""
+
+Announce = Callable[[str], None]
+
+
+def metadata_of(name: str | None) -> ModelMetadata:
+    """Return the metadata of weights; that of a bundled model is known before it is fetched.
+
+    Raises:
+        EngineError: If the weights do not exist.
+    """
+    bundle = weights.BUNDLES.get(name or "")
+    if bundle is not None:
+        return bundle.metadata
+    path = path_of(name)
+    header = header_of(path)
+    return to_metadata(header, path.stat().st_size, vision=projector_of(path) is not None)
+
+
+def path_of(name: str | None) -> Path:
+    """Return the path of weights that are not bundled.
+
+    Raises:
+        EngineError: If no weights are named.
+    """
+    if not name:
+        raise load_failed(
+            "no weights are named", f"Give the path of a GGUF file, or one of {', '.join(weights.BUNDLES)}."
+        )
+    return Path(name).expanduser()
+
+
+def header_of(path: Path) -> GgufHeader:
+    """Return the header of a GGUF file.
+
+    Raises:
+        EngineError: If the file cannot be used.
+    """
+    try:
+        return read_header(path)
+    except GgufError as error:
+        raise load_failed(str(error), "Give the path of a complete GGUF file.") from error
+
+
+def projector_of(path: Path) -> Path | None:
+    """Return the projector, the file that lets a model see images: `mmproj*.gguf` in the same folder."""
+    return next((found for found in sorted(path.parent.glob("mmproj*.gguf")) if found.is_file()), None)
+
+
+async def file_of(name: str | None, *, offline: bool, announce: Announce) -> Path:
+    """Return the GGUF file of bundled weights, or of a path; fetch and convert it if it is missing.
+
+    Raises:
+        EngineError: If that fails.
+    """
+    bundle = weights.BUNDLES.get(name or "")
+    if bundle is None:
+        return path_of(name)
+    try:
+        return await asyncio.to_thread(_ready, bundle, offline=offline, announce=announce)
+    except weights.WeightsError as error:
+        raise load_failed(str(error)) from error
+    except ImportError as error:
+        raise load_failed(
+            f"the weights must be converted, which needs more packages: {weights.INSTALL_HINT}"
+        ) from error
+
+
+def _ready(bundle: weights.Bundle, *, offline: bool, announce: Announce) -> Path:
+    first, *others = weights.locate(bundle, offline=offline, announce=announce)
+    if first.suffix == ".gguf":
+        return first
+    target = weights.bundle_directory(bundle).with_suffix(".converted") / CONVERTED
+    # A later release of `gguf` may write other bytes. Then each load converts again, from verified weights.
+    if not target.is_file() or weights.sha256_of(target) != CONVERTED_SHA256:
+        minilm.convert(first, others[0], target)
+    return target
+
+
+def parameters_of(
+    request: LoadRequest, path: Path, header: GgufHeader, *, threads: int, memory: int
+) -> WorkerParameters:
+    """Return the parameters of the worker.
+
+    The engine decides on settings that only move work between memory, disk and processor.
+
+    Raises:
+        EngineError: If the model is of the other kind, or a setting is not supported.
+    """
+    actual: ModelKind = "embedding" if is_embedding(header) else "llm"
+    if actual != request.kind:
+        raise EngineError(
+            "Failed to load model",
+            cause=f"Model is not {request.kind}.",
+            display_data={
+                "code": "generic.domainMismatch",
+                "path": request.key,
+                "actualDomain": actual,
+                "expectedDomain": request.kind,
+            },
+        )
+    context_length = min(request.context_length, header.of_architecture("context_length", request.context_length))
+    common: dict[str, Any] = {
+        "model": str(path),
+        "context_length": context_length,
+        "slots": min(request.slots, MAX_SLOTS),
+        "threads": threads,
+        "memory_bytes": memory,
+    }
+    if request.kind == "embedding":
+        return WorkerParameters(**common, embedding=True, **_of_both(request.fields, header, EmbeddingLoadModelConfig))
+    config = LlmLoadModelConfig.from_fields(request.fields)
+    _reject_draft_models(config)
+    projector = request.engine_settings.get("projector") or projector_of(path)
+    return WorkerParameters(
+        **common,
+        **_of_both(request.fields, header, LlmLoadModelConfig),
+        projector=str(projector or ""),
+        chat_template=_template(config),
+        cache_length=_cache_length(
+            context_length, request.slots, header, shared=config.use_unified_kv_cache is not False
+        ),
+        flash_attention=config.flash_attention or None,
+        cache_types=(config.llama_k_cache_quantization_type or "f16", config.llama_v_cache_quantization_type or "f16"),
+    )
+
+
+def seed_of(request: LoadRequest) -> int | None:
+    """Return the default seed of predictions."""
+    return LlmLoadModelConfig.from_fields(request.fields).seed or None
+
+
+def is_embedding(header: GgufHeader) -> bool:
+    """Return whether the weights are an embedding model: they name a pooling type, or are a BERT architecture."""
+    return f"{header.architecture}.pooling_type" in header.metadata or "bert" in header.architecture
+
+
+def spare_threads() -> int:
+    """Return one thread less than there are cores: with all cores, a second busy process slows both down a lot."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (cores or 2) - 1)
+
+
+def _of_both(
+    fields: Mapping[str, Any], header: GgufHeader, kind: type[LlmLoadModelConfig | EmbeddingLoadModelConfig]
+) -> dict[str, Any]:
+    """Return the parameters that both kinds of model have."""
+    config = kind.from_fields(fields)
+    ratio = config.gpu.ratio if config.gpu else None
+    base, scale = config.rope_frequency_base or 0.0, config.rope_frequency_scale or 0.0
+    return {"gpu_layers": _layers(ratio, header), "rope_frequency": (base, scale)}
+
+
+def _layers(ratio: float | str | None, header: GgufHeader) -> int | None:
+    """Return how many layers are offloaded to the GPU; `None` lets the engine offload as many as fit."""
+    if ratio is None or ratio == "max":
+        return None
+    if isinstance(ratio, str):
+        return 0
+    return round(ratio * header.of_architecture("block_count"))
+
+
+def _cache_length(context_length: int, slots: int, header: GgufHeader, *, shared: bool) -> int:
+    """Return the size of a cache that all slots share, in tokens; 0 for one cache each."""
+    affordable = context_length * slots * header.bytes_per_token <= CACHE_BYTES
+    return context_length if shared and not affordable else 0
+
+
+def _template(config: LlmLoadModelConfig) -> str:
+    template = (config.prompt_template or {}).get("jinjaPromptTemplate")
+    return str(template.get("template", "")) if is_object(template) else ""
+
+
+def _reject_draft_models(config: LlmLoadModelConfig) -> None:
+    if config.speculative_draft_simple or config.speculative_draft_mtp or config.speculative_draft_model:
+        raise unsupported("speculativeDecoding", "speculative decoding", "Omit the speculativeDraft… settings.")

@@ -1,0 +1,178 @@
+"""Conversations in llama.cpp's form: messages, images, and tool calls as text for templates without tools."""
+
+import base64
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, groupby
+from typing import Any
+
+from lmstudio_integrations.emulator.engines.base import Image
+from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
+from lmstudio_integrations.emulator.engines.offload import join, require_lengths
+from lmstudio_integrations.types.chat import (
+    AssistantMessage,
+    ChatHistory,
+    Message,
+    SystemMessage,
+    TextPart,
+    ToolMessage,
+    UserMessage,
+)
+from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.tools import Tool, ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
+
+Json = dict[str, Any]
+
+_MEDIA_TYPES = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"), (b"GIF8", "image/gif"))
+
+
+def to_messages(
+    history: ChatHistory,
+    *,
+    native_tools: bool,
+    images: Mapping[str, Image] | None = None,
+    system_prompt: str = "",
+    instructions: str = "",
+) -> list[Json]:
+    """Return the messages of a conversation.
+
+    Adjacent messages of one role become one, because many templates require alternating roles.
+
+    Args:
+        history: The conversation.
+        native_tools: Whether the template supports tool calls and results; else they are written as text.
+        images: Uploaded images by identifier; `None` omits images.
+        system_prompt: Used if the conversation has no system message.
+        instructions: Added to the system message.
+
+    Raises:
+        EngineError: If a message contains a file that is not an image, or the conversation is too long.
+    """
+    translated = (
+        one for message in history.messages for one in _translate(message, native_tools=native_tools, images=images)
+    )
+    messages = _with_system(_merged(translated), system_prompt, instructions)
+    require_lengths("prompt", map(_length, messages))
+    return messages
+
+
+def tool_instructions(tools: Sequence[Tool]) -> str:
+    """Return the part of a system prompt that describes tools to a model whose template does not support them."""
+    lines = "\n".join(json.dumps(tool.function.to_dict(), ensure_ascii=False) for tool in tools)
+    form = '{"name": <tool>, "arguments": {…}}'
+    return f"You can call these tools:\n{lines}\nAnswer only with a tool call as JSON: {form}"
+
+
+def render_manual(template: Mapping[str, str], messages: Sequence[Json]) -> str:
+    """Return a conversation under a template of prefixes and suffixes (docs/protocol.md#value-encodings).
+
+    Raises:
+        EngineError: If it is too long.
+    """
+    parts = (
+        f"{template.get(f'before{role}', '')}{message['content']}{template.get(f'after{role}', '')}"
+        for message in messages
+        if (role := str(message["role"]).capitalize())
+    )
+    return join(chain(parts, [str(template.get("beforeAssistant", ""))]))
+
+
+def _translate(message: Message, *, native_tools: bool, images: Mapping[str, Image] | None) -> list[Json]:
+    if isinstance(message, ToolMessage):
+        return [_result(part) for part in message.content] if native_tools else [_results_as_text(message)]
+    if isinstance(message, AssistantMessage):
+        return [_assistant(message, native_tools=native_tools)]
+    return [_user_or_system(message, images)]
+
+
+def _user_or_system(message: SystemMessage | UserMessage, images: Mapping[str, Image] | None) -> Json:
+    text = _text(message)
+    files = [part for part in message.content if isinstance(part, FileHandle)]
+    if not files or images is None or isinstance(message, SystemMessage):
+        return {"role": message.role, "content": text}
+    parts: list[Json] = [{"type": "text", "text": text}] if text else []
+    return {"role": message.role, "content": [*parts, *(_image_part(file, images) for file in files)]}
+
+
+def _image_part(file: FileHandle, images: Mapping[str, Image]) -> Json:
+    image = images.get(file.identifier)
+    if image is None:
+        raise unsupported(file.file_type, f"{file.name!r} is not an uploaded image")
+    media = next((kind for magic, kind in _MEDIA_TYPES if image.data.startswith(magic)), "application/octet-stream")
+    encoded = base64.b64encode(image.data).decode("ascii")
+    return {"type": "image_url", "image_url": {"url": f"data:{media};base64,{encoded}"}}
+
+
+def _assistant(message: AssistantMessage, *, native_tools: bool) -> Json:
+    calls = [part.tool_call_request for part in message.content if isinstance(part, ToolCallRequestPart)]
+    text = _text(message)
+    if calls and native_tools:
+        return {"role": "assistant", "content": text, "tool_calls": [_call(call) for call in calls]}
+    return {"role": "assistant", "content": "\n".join(filter(None, [text, *map(_call_as_text, calls)]))}
+
+
+def _call(call: ToolCallRequest) -> Json:
+    arguments = json.dumps(call.arguments or {}, ensure_ascii=False)
+    return {"type": "function", "id": call.id or call.name, "function": {"name": call.name, "arguments": arguments}}
+
+
+def _result(part: ToolCallResultPart) -> Json:
+    named = {"name": part.name} if part.name else {}
+    return {"role": "tool", "content": part.content, "tool_call_id": part.tool_call_id or "", **named}
+
+
+def _call_as_text(call: ToolCallRequest) -> str:
+    content = json.dumps({"name": call.name, "arguments": call.arguments or {}}, ensure_ascii=False)
+    return f"[TOOL_REQUEST]{content}[END_TOOL_REQUEST]"
+
+
+def _results_as_text(message: ToolMessage) -> Json:
+    results = [f"[TOOL_RESULT]{part.content}[END_TOOL_RESULT]" for part in message.content]
+    return {"role": "user", "content": "\n".join(results)}
+
+
+def _text(message: SystemMessage | UserMessage | AssistantMessage) -> str:
+    return "".join(part.text for part in message.content if isinstance(part, TextPart))
+
+
+def _merged(messages: Iterable[Json]) -> list[Json]:
+    """Return the messages with adjacent ones of one role merged, except for tools."""
+    merged: list[Json] = []
+    for role, group in groupby(messages, key=lambda message: str(message["role"])):
+        adjacent = list(group)
+        merged += adjacent if role == "tool" else [_one(role, adjacent)]
+    return merged
+
+
+def _one(role: str, messages: Sequence[Json]) -> Json:
+    calls = [call for message in messages for call in message.get("tool_calls", ())]
+    content = _join([message["content"] for message in messages])
+    return {"role": role, "content": content, **({"tool_calls": calls} if calls else {})}
+
+
+def _join(contents: Sequence[str | list[Json]]) -> str | list[Json]:
+    """Return contents as one: a string, or parts if one of them has parts."""
+    parts = next((at for at, content in enumerate(contents) if not isinstance(content, str)), len(contents))
+    text = "\n\n".join(str(content) for content in contents[:parts] if content)
+    if parts == len(contents):
+        return text
+    before = _as_parts(text) if parts else []
+    return [*before, *(part for content in contents[parts:] for part in _as_parts(content))]
+
+
+def _length(message: Json) -> int:
+    """Return how many characters of a message the model reads, without images."""
+    texts = sum(len(part.get("text", "")) for part in _as_parts(message["content"]))
+    return texts + sum(len(call["function"]["arguments"]) for call in message.get("tool_calls", ()))
+
+
+def _as_parts(content: str | list[Json]) -> list[Json]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _with_system(messages: list[Json], system_prompt: str, instructions: str) -> list[Json]:
+    has_system = bool(messages) and messages[0]["role"] == "system"
+    before = messages[0]["content"] if has_system else system_prompt
+    content = "\n\n".join(filter(None, [before, instructions]))
+    rest = messages[1:] if has_system else messages
+    return [{"role": "system", "content": content}, *rest] if content or has_system else rest

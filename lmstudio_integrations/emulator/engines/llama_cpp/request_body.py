@@ -1,0 +1,125 @@
+"""Prediction settings in llama.cpp's form: sampling, stop strings, templates, log-probabilities.
+
+Settings arrive complete, with LM Studio's defaults; llama.cpp's own defaults differ and make small models ramble.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lmstudio_integrations._typeguards import is_list, is_object
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import unsupported
+from lmstudio_integrations.types.config import LlmPredictionConfig
+
+Json = dict[str, Any]
+
+_SAMPLING: tuple[tuple[str, str, Any], ...] = (
+    ("temperature", "temperature", None),
+    ("top_k_sampling", "top_k", None),
+    ("top_p_sampling", "top_p", 1.0),
+    ("min_p_sampling", "min_p", 0.0),
+    ("repeat_penalty", "repeat_penalty", 1.0),
+    ("presence_penalty", "presence_penalty", 0.0),
+    ("frequency_penalty", "frequency_penalty", 0.0),
+    ("xtc_probability", "xtc_probability", 0.0),
+    ("xtc_threshold", "xtc_threshold", 0.1),
+    ("seed", "seed", None),
+    ("reasoning_budget", "thinking_budget_tokens", None),
+)
+"""Our name, llama.cpp's name, and its value for "off" and for settings that are not set; `None` omits the setting."""
+
+
+def sampling(config: LlmPredictionConfig) -> Json:
+    """Return the sampling settings.
+
+    Raises:
+        EngineError: If a draft model is requested, or a logit bias is invalid.
+    """
+    if config.draft_model:
+        raise unsupported("speculativeDecoding", "speculative decoding with a draft model", "Leave draftModel out.")
+    body: Json = {}
+    for ours, theirs, off in _SAMPLING:
+        value = getattr(config, ours)
+        if value is None or value is False:  # not 0, which equals False
+            value = off
+        if value is not None:
+            body[theirs] = value
+    for key, value in (config.raw or {}).items():
+        translate = _RAW.get(key)
+        if translate is not None:
+            body |= translate(value)
+    return body
+
+
+def stop_strings(config: LlmPredictionConfig) -> list[str]:
+    """Return everything at which generation stops."""
+    template = config.prompt_template or {}
+    of_template: Sequence[str] = template.get("stopStrings") or ()
+    return [*(config.stop_strings or ()), *(config.tool_call_stop_strings or ()), *of_template]
+
+
+def candidate_count(config: LlmPredictionConfig) -> int | None:
+    """Return how many candidates to list for each token; `None` for no log-probabilities at all."""
+    return None if config.log_probs is None or config.log_probs is False else config.log_probs
+
+
+def log_probs(candidates: int | None, *, chat: bool) -> Json:
+    """Return the settings for log-probabilities with so many alternatives per token; `None` for none at all."""
+    if candidates is None:
+        return {}
+    number = max(1, candidates)
+    return {"logprobs": True, "top_logprobs": number} if chat else {"n_probs": number}
+
+
+def template_arguments(config: LlmPredictionConfig) -> Json:
+    """Return the arguments of the chat template."""
+    return (
+        {} if config.enable_thinking is None else {"chat_template_kwargs": {"enable_thinking": config.enable_thinking}}
+    )
+
+
+def manual_template(config: LlmPredictionConfig) -> Mapping[str, str] | None:
+    """Return the template of prefixes and suffixes, if one is set.
+
+    Raises:
+        EngineError: If a Jinja template is set: llama.cpp accepts one only when it loads a model.
+    """
+    template = config.prompt_template or {}
+    if template.get("type") == "jinja":
+        raise unsupported(
+            "promptTemplate",
+            "a Jinja template for a single prediction",
+            "Set promptTemplate in the load config instead.",
+        )
+    manual = template.get("manualPromptTemplate")
+    return manual if is_object(manual) else None
+
+
+def _mirostat(value: Any) -> Json:
+    if not is_object(value) or not value.get("version"):
+        return {}
+    return {
+        "mirostat": value["version"],
+        "mirostat_eta": value.get("learningRate", 0.1),
+        "mirostat_tau": value.get("targetEntropy", 5),
+    }
+
+
+def _logit_bias(value: Any) -> Json:
+    pairs = value if is_list(value) else []
+    if not all(is_list(pair) and len(pair) == 2 for pair in pairs):
+        raise EngineError(f"Invalid logit bias: it must be a list of pairs of token and bias, got {value!r}")
+    return {"logit_bias": [[token, False if bias == "-inf" else bias] for token, bias in pairs]}
+
+
+def _typical(value: Any) -> Json:
+    is_on = is_object(value) and value.get("checked") and value.get("value") not in (None, False)
+    return {"typical_p": value["value"]} if is_on else {}
+
+
+_RAW: dict[str, Callable[[Any], Json]] = {
+    "llm.prediction.llama.mirostatSampling": _mirostat,
+    "llm.prediction.llama.logitBias": _logit_bias,
+    "llm.prediction.llama.locallyTypicalSampling": _typical,
+}
+"""Settings that have no field of their own."""

@@ -1,0 +1,395 @@
+"""llama.cpp's response chunks as the events of a prediction, without I/O.
+
+The chunks of a chat and of raw text differ; `read_chat` and `read_completion` make a `Delta` of either. A
+`ResponseReader` turns deltas into events: it separates reasoning and tool calls from text, and counts tokens.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    PromptProgress,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallFailed,
+    ToolCallName,
+    ToolCallStart,
+)
+
+Json = dict[str, Any]
+Fragments = Iterator[LlmPredictionFragment]
+
+START_TAG, END_TAG = "<think>", "</think>"
+
+
+@dataclass(slots=True)
+class Delta:
+    """The content of one chunk."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: Sequence[Json] = ()
+    tokens: list[Json] | None = None
+    progress: Json | None = None
+    timings: Json | None = None
+    end: Json | None = None
+
+
+def read_chat(chunk: Mapping[str, Any]) -> Delta:
+    """Return the content of a chunk of `/v1/chat/completions`."""
+    choices: Sequence[Json] = chunk.get("choices") or [{}]
+    choice = choices[0]
+    delta: Json = choice.get("delta") or {}
+    probabilities: Json = choice.get("logprobs") or {}
+    return Delta(
+        text=delta.get("content") or "",
+        reasoning=delta.get("reasoning_content") or "",
+        calls=delta.get("tool_calls") or (),
+        tokens=_tokens(probabilities.get("content"), "top_logprobs"),
+        progress=chunk.get("prompt_progress"),
+        timings=chunk.get("timings"),
+        end=chunk.get("__verbose"),
+    )
+
+
+def read_completion(chunk: Mapping[str, Any]) -> Delta:
+    """Return the content of a chunk of `/completions`."""
+    return Delta(
+        text=chunk.get("content") or "",
+        tokens=_tokens(chunk.get("completion_probabilities"), "top_logprobs"),
+        progress=chunk.get("prompt_progress"),
+        timings=chunk.get("timings"),
+        end=dict(chunk) if chunk.get("stop") else None,
+    )
+
+
+class TextParser(Protocol):
+    """Turns the generated text into events."""
+
+    def feed(self, fragment: LlmPredictionFragment) -> Iterator[EngineEvent]:
+        """Yield the events of a fragment."""
+        ...
+
+    def end(self) -> Iterator[EngineEvent]:
+        """Yield the events of the text that is still held back."""
+        ...
+
+
+class PlainText:
+    """Text without reasoning."""
+
+    def feed(self, fragment: LlmPredictionFragment) -> Iterator[EngineEvent]:
+        """Yield the fragment itself."""
+        yield fragment
+
+    def end(self) -> Iterator[EngineEvent]:
+        """Yield nothing, as nothing is held back."""
+        return iter(())
+
+
+class ReasoningText:
+    """Text with reasoning between tags. What may become a tag is held back until more text comes."""
+
+    def __init__(self, start: str, end: str) -> None:
+        self._tags = {False: start, True: end}
+        self._inside = False
+        self._held = LlmPredictionFragment("", 0)
+
+    def feed(self, fragment: LlmPredictionFragment) -> Iterator[EngineEvent]:
+        """Yield the events of a fragment."""
+        held = self._held
+        held.content += fragment.content
+        held.tokens_count += fragment.tokens_count
+        if fragment.tokens:
+            held.tokens = [*(held.tokens or ()), *fragment.tokens]
+        while (at := held.content.find(self._tags[self._inside])) >= 0:
+            yield from self._release(at)
+            yield from self._release(len(self._tags[self._inside]), tag=True)
+            self._inside = not self._inside
+        yield from self._release(len(held.content) - _overlap(held.content, self._tags[self._inside]))
+
+    def end(self) -> Iterator[EngineEvent]:
+        """Yield the events of the text that is still held back."""
+        yield from self._release(len(self._held.content))
+
+    def _release(self, length: int, *, tag: bool = False) -> Fragments:
+        """Cut a fragment off the text that is held; the first one after a token counts the token."""
+        if length == 0:
+            return
+        held = self._held
+        kind = ("reasoningEndTag" if self._inside else "reasoningStartTag") if tag else "none"
+        yield LlmPredictionFragment(
+            held.content[:length],
+            held.tokens_count,
+            reasoning_type="reasoning" if self._inside and not tag else kind,
+            is_structural=tag,
+            tokens=held.tokens,
+        )
+        self._held.content = held.content[length:]
+        self._held.tokens_count, self._held.tokens = 0, None
+
+
+_CALL_HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*"(?:[^"\\]|\\.)*"\s*,\s*"arguments"\s*:\s*(?=\S)', re.DOTALL)
+"""A tool call up to the beginning of its arguments."""
+
+
+class ForcedCall:
+    """Text that a schema forces to be one tool call, `{"name": …, "arguments": …}`.
+
+    Closing brackets at the end are held back, as the last one closes the call and not its arguments.
+    """
+
+    def __init__(self) -> None:
+        self._id = new_call_id()
+        self._text = ""
+        self._start = self._sent = 0
+        self._started = False
+
+    def feed(self, fragment: LlmPredictionFragment) -> Iterator[EngineEvent]:
+        """Yield the events of a fragment."""
+        self._text += fragment.content
+        if not self._started:
+            self._started = True
+            yield ToolCallStart(self._id)
+        if not self._start:
+            head = _CALL_HEAD.match(self._text)
+            call = parse_object(f"{head[0]}null}}") if head else None
+            if head is None or call is None:
+                return
+            self._start = self._sent = head.end()
+            yield ToolCallName(str(call["name"]))
+        yield from self._send(len(self._text.rstrip("} \n")))
+
+    def end(self) -> Iterator[EngineEvent]:
+        """Yield the rest of the arguments, and how the call ended."""
+        if not self._started:
+            yield ToolCallStart(self._id)
+        if self._start:
+            yield from self._send(_end_of_value(self._text, self._start))
+        yield end_call(self._id, self._text, parse_object(self._text))
+
+    def _send(self, end: int) -> Iterator[EngineEvent]:
+        if end > self._sent:
+            yield ToolCallArguments(self._text[self._sent : end])
+            self._sent = end
+
+
+class NativeCalls:
+    """Tool calls that the engine has parsed itself, as OpenAI's deltas."""
+
+    def __init__(self) -> None:
+        self._index: int | None = None
+        self._id: str | None = None
+        self._name = ""
+        self._arguments: list[str] = []
+
+    def feed(self, deltas: Sequence[Json]) -> Iterator[EngineEvent]:
+        """Yield the events of the next deltas."""
+        for delta in deltas:
+            if delta.get("index", 0) != self._index:
+                yield from self.end()
+                self._index, self._id = delta.get("index", 0), delta.get("id") or new_call_id()
+                yield ToolCallStart(self._id)
+            function: Json = delta.get("function") or {}
+            if function.get("name"):
+                self._name = function["name"]
+                yield ToolCallName(self._name)
+            if function.get("arguments"):
+                self._arguments.append(function["arguments"])
+                yield ToolCallArguments(function["arguments"])
+
+    def end(self) -> Iterator[EngineEvent]:
+        """End the open call, if there is one."""
+        if self._index is None:
+            return
+        raw = "".join(self._arguments)
+        arguments = parse_object(raw or "{}")
+        yield end_call(self._id, raw, None if arguments is None else {"name": self._name, "arguments": arguments})
+        self._index, self._name, self._arguments = None, "", []
+
+
+@dataclass(slots=True)
+class ResponseReader:
+    """Turns the deltas of one prediction into its events.
+
+    Attributes:
+        text: Turns the text into events.
+        prompt_tokens: The length of the prompt.
+        max_tokens: The limit of the settings; `None` if the context window ends first.
+        call_stops: The stop strings that end a tool call.
+        tags: The tags around reasoning that the engine has separated itself.
+        log_probs: The number of alternatives for each token.
+    """
+
+    text: TextParser
+    prompt_tokens: int
+    max_tokens: int | None = None
+    call_stops: Sequence[str] = ()
+    tags: tuple[str, str] = (START_TAG, END_TAG)
+    log_probs: int | None = None
+    _calls: NativeCalls = field(default_factory=NativeCalls)
+    _is_prompt_read: bool = False
+    _in_reasoning: bool = False
+    _predicted: int = 0
+
+    def begin(self) -> PromptProgress:
+        """Return the first event."""
+        return progress(0, 0, self.prompt_tokens)
+
+    def read(self, delta: Delta) -> Iterator[EngineEvent]:
+        """Yield the events of a delta; with the engine's last one comes `Finished`."""
+        if delta.progress is not None:
+            yield from self._progress(delta.progress)
+        if delta.text or delta.reasoning or delta.calls or delta.end is not None:
+            if not self._is_prompt_read:
+                yield from self._progress({"total": self.prompt_tokens, "processed": self.prompt_tokens})
+            yield from self._content(delta)
+        if delta.end is not None:
+            yield from self.text.end()
+            yield from self._calls.end()
+            yield self._finished(delta.end)
+
+    def _progress(self, state: Mapping[str, Any]) -> Iterator[EngineEvent]:
+        total, cached, processed = (int(state.get(name, 0)) for name in ("total", "cache", "processed"))
+        if processed > cached or processed >= total:
+            self._is_prompt_read = processed >= total
+            yield progress(min(cached, processed), processed, total)
+
+    def _content(self, delta: Delta) -> Iterator[EngineEvent]:
+        tokens = self._limited(delta.tokens)
+        count = self._count(delta)
+        if delta.reasoning:
+            yield from self._write_tag(inside=True)
+            yield LlmPredictionFragment(delta.reasoning, count, reasoning_type="reasoning", tokens=tokens)
+        if delta.text:
+            yield from self._write_tag(inside=False)
+            yield from self.text.feed(LlmPredictionFragment(delta.text, count, tokens=tokens))
+        if delta.calls:
+            yield from self._write_tag(inside=False)
+            yield from self._calls.feed(delta.calls)
+
+    def _count(self, delta: Delta) -> int:
+        """Return how many tokens a delta stands for: one character may take several."""
+        if delta.timings is None:
+            return len(delta.tokens) if delta.tokens else 1
+        before, self._predicted = self._predicted, int(delta.timings["predicted_n"])
+        return self._predicted - before
+
+    def _write_tag(self, *, inside: bool) -> Fragments:
+        """Yield the tag that the engine has removed."""
+        if inside == self._in_reasoning:
+            return
+        self._in_reasoning = inside
+        kind = "reasoningStartTag" if inside else "reasoningEndTag"
+        yield LlmPredictionFragment(self.tags[0 if inside else 1], reasoning_type=kind, is_structural=True)
+
+    def _limited(self, tokens: list[Json] | None) -> list[Json] | None:
+        if self.log_probs is None or tokens is None:
+            return None
+        return [{**token, "candidates": token["candidates"][: self.log_probs]} for token in tokens]
+
+    def _finished(self, end: Mapping[str, Any]) -> Finished:
+        kind, word = end.get("stop_type"), end.get("stopping_word") or ""
+        predicted = int(end.get("tokens_predicted", 0))
+        # Only the engine knows how many tokens an image takes.
+        read = int(end.get("tokens_evaluated", self.prompt_tokens))
+        if kind == "word" and word:
+            called = word in self.call_stops
+            reason = "toolCalls" if called else "stopStringFound"
+            return Finished(reason, read, predicted, None if called else word, stats=_speed(end))
+        reason = "eosFound"
+        if kind == "limit":
+            full = self.max_tokens is None or predicted < self.max_tokens
+            reason = "contextLengthReached" if full else "maxPredictedTokensReached"
+        return Finished(reason, read, predicted, stats=_speed(end))
+
+
+def _speed(end: Mapping[str, Any]) -> Json:
+    """Return the engine's own speed, which includes text that was held back; it has none for a single token."""
+    timings: Json = end.get("timings") or {}
+    speed = timings.get("predicted_per_second")
+    return {"tokensPerSecond": speed} if speed else {}
+
+
+def text_parser(config: LlmPredictionConfig) -> TextParser:
+    """Return the parser for the settings of reasoning."""
+    tags = reasoning_tags(config)
+    return ReasoningText(*tags) if tags else PlainText()
+
+
+def reasoning_tags(config: LlmPredictionConfig) -> tuple[str, str] | None:
+    """Return the tags around reasoning; `None` if reasoning is not to be separated."""
+    parsing = config.reasoning_parsing or {}
+    if parsing.get("enabled") is False:
+        return None
+    start, end = parsing.get("startString", START_TAG), parsing.get("endString", END_TAG)
+    return (start, end) if start and end else None
+
+
+def progress(cached: int, processed: int, total: int) -> PromptProgress:
+    """Return the progress of reading a prompt; `processed` includes what was in the cache."""
+    return PromptProgress(
+        processed / total if total else 1.0,
+        {
+            "cachedTokenCount": cached,
+            "totalPromptTokenCount": total,
+            "processedPromptTokenCount": processed - cached,
+            "unprocessedPromptTokenCount": total - processed,
+        },
+    )
+
+
+def parse_object(text: str) -> Json | None:
+    """Return the JSON object of a text, or `None` if it is not one."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if is_object(value) else None
+
+
+def end_call(call_id: str | None, raw: str, call: Json | None) -> ToolCallEnd | ToolCallFailed:
+    """Return how a call ended: with its arguments, or as text that cannot be parsed."""
+    arguments = call.get("arguments") if call else None
+    if call is None or not is_object(arguments):
+        return ToolCallFailed({"title": "Failed to parse tool call: Unexpected end of content."}, raw)
+    return ToolCallEnd(call_id, str(call["name"]), arguments, raw)
+
+
+def new_call_id() -> str:
+    """Return an identifier for a call: nine digits, which every client and template accepts."""
+    return str(100_000_000 + secrets.randbelow(900_000_000))
+
+
+def _end_of_value(text: str, start: int) -> int:
+    """Return where the JSON value that begins at `start` ends; the end of the text if the value is incomplete."""
+    try:
+        return json.JSONDecoder().raw_decode(text, start)[1]
+    except ValueError:
+        return len(text)
+
+
+def _overlap(text: str, tag: str) -> int:
+    """Return how many characters at the end of the text may be the start of the tag."""
+    return next((size for size in range(min(len(text), len(tag) - 1), 0, -1) if text.endswith(tag[:size])), 0)
+
+
+def _tokens(entries: Sequence[Json] | None, alternatives: str) -> list[Json] | None:
+    if not entries:
+        return None
+    return [
+        {**_token(entry), "candidates": [_token(other) for other in entry.get(alternatives) or ()]} for entry in entries
+    ]
+
+
+def _token(entry: Mapping[str, Any]) -> Json:
+    known: Json = {"text": entry.get("token", ""), "id": entry.get("id", -1)}
+    return known if entry.get("logprob") is None else {**known, "logProb": entry["logprob"]}

@@ -1,0 +1,34 @@
+"""The scripted engine: a model that follows rules, the same way every time.
+
+Other modules of the package import from here only. Below: `engine` loads models and paces them, `playback` turns a
+rule into events, `writer` writes tokens, `rules` checks and matches rules.
+"""
+
+from lmstudio_integrations.emulator.engines.scripted.engine import ScriptedEngine, ScriptedModel
+from lmstudio_integrations.emulator.engines.scripted.rules import (
+    Error,
+    InjectFault,
+    Reasoning,
+    Rule,
+    Step,
+    Text,
+    ToolCall,
+    Wait,
+    When,
+    parse_rules,
+)
+
+__all__ = [
+    "Error",
+    "InjectFault",
+    "Reasoning",
+    "Rule",
+    "ScriptedEngine",
+    "ScriptedModel",
+    "Step",
+    "Text",
+    "ToolCall",
+    "Wait",
+    "When",
+    "parse_rules",
+]

@@ -1,0 +1,198 @@
+"""The scripted engine: it loads models that follow rules and paces their predictions.
+
+Rules are written in Python or, with the same names, as TOML tables:
+
+```python
+Rule(when={"last": "weather", "tools": ["forecast"], "round": 1}, then=[{"tool": "forecast", "arguments": {"day": 1}}])
+Rule(when={"role": "tool"}, then=[{"reasoning": "Good news."}, {"text": "It will be {last}."}])
+Rule(when={"last": "bad day"}, then=[{"text": "Well, "}, {"wait": 2.0}, {"fault": "drop"}])
+Rule(when={"load": True, "round": 1}, then=[{"fault": "out_of_memory"}])
+```
+
+Tokens are words, vectors are bags of words. Grammars and Jinja templates raise an error unless a rule applies. Pass
+another `sleep`, and nothing waits.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Self
+
+from lmstudio_integrations.emulator.engines.base import (
+    EngineEvent,
+    GenerateRequest,
+    LoadRequest,
+    ModelMetadata,
+    Progress,
+)
+from lmstudio_integrations.emulator.engines.errors import load_failed
+from lmstudio_integrations.emulator.engines.offload import is_large, is_large_request, is_long, offload, require_length
+from lmstudio_integrations.emulator.engines.scripted import chat_template, tokenizer
+from lmstudio_integrations.emulator.engines.scripted.error_codes import ENGINE
+from lmstudio_integrations.emulator.engines.scripted.playback import Playback, Stall, play, play_silently
+from lmstudio_integrations.emulator.engines.scripted.rules import Rule, Situation, Wait, parse_rules
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.chat import ChatHistory
+from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
+from lmstudio_integrations.types.results import PromptProgress
+from lmstudio_integrations.types.tools import Tool
+
+Sleep = Callable[[float], Awaitable[None]]
+
+_PROGRESS_STEPS = 10
+_CONTEXT_LENGTH = 32768
+_EMBEDDING_LENGTH = 768
+
+
+class ScriptedEngine:
+    """Loads scripted models.
+
+    Args:
+        sleep: Waits for a number of seconds.
+    """
+
+    name = ENGINE
+
+    def __init__(self, sleep: Sleep = asyncio.sleep) -> None:
+        self._sleep = sleep
+        self._loads: Counter[str] = Counter()
+
+    def metadata(self, weights: str | None, kind: ModelKind) -> ModelMetadata:  # noqa: ARG002 - there are no weights
+        """Return the metadata of every scripted model; its architecture is `scripted`."""
+        return ModelMetadata(
+            architecture=ENGINE,
+            max_context_length=_CONTEXT_LENGTH,
+            embedding_length=_EMBEDDING_LENGTH if kind == "embedding" else None,
+            tools=kind == "llm",
+        )
+
+    async def load(self, request: LoadRequest, on_progress: Progress) -> "ScriptedModel":
+        """Load a model, in `load_seconds` and with the faults of its rules for loads.
+
+        Raises:
+            EngineError: If a rule says so, or the rules are not valid.
+        """
+        try:
+            config = _ModelConfig.of(request)
+        except LMStudioValueError as error:
+            raise load_failed(str(error)) from error
+        self._loads[request.key] += 1
+        on_progress(0.0)
+        for wait in play_silently(config.rules, Situation(load=True, round=self._loads[request.key])):
+            await _wait(wait, self._sleep)
+        for step in range(1, _PROGRESS_STEPS + 1):
+            await self._sleep(config.load_seconds / _PROGRESS_STEPS)
+            on_progress(step / _PROGRESS_STEPS)
+        return ScriptedModel(config, self._sleep)
+
+
+@dataclass(frozen=True, slots=True)
+class _ModelConfig:
+    """What the catalog sets for one scripted model."""
+
+    kind: ModelKind
+    rules: tuple[Rule, ...]
+    pause: float
+    load_seconds: float
+    embedding_length: int
+
+    @classmethod
+    def of(cls, request: LoadRequest) -> Self:
+        """Read the options; those that are not set have defaults."""
+        engine_settings = request.engine_settings
+        rate = engine_settings.get("tokens_per_second")
+        rules = parse_rules(engine_settings.get("rules") or ())
+        if request.kind == "embedding":
+            for rule in rules:
+                rule.require_no_output("an embedding model")
+        return cls(
+            kind=request.kind,
+            rules=rules,
+            pause=1 / rate if rate else 0.0,
+            load_seconds=engine_settings.get("load_seconds") or 0.0,
+            embedding_length=engine_settings.get("embedding_length") or _EMBEDDING_LENGTH,
+        )
+
+
+class ScriptedModel:
+    """A loaded scripted model.
+
+    Args:
+        config: Its rules and its pace.
+        sleep: Waits for a number of seconds.
+    """
+
+    def __init__(self, config: _ModelConfig, sleep: Sleep) -> None:
+        self._config = config
+        self._sleep = sleep
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[EngineEvent]:
+        """Yield the events of one prediction; it can be cancelled before every token.
+
+        Raises:
+            EngineError: If a rule says so, the prompt does not fit, or only a rule could serve the request.
+        """
+        begin = partial(_start, self._config.rules, request)
+        for event in await offload(begin, large=is_large_request(request)):
+            if isinstance(event, Wait | Stall):
+                await _wait(event, self._sleep)
+            else:
+                await self._pause(event)
+                if event is not None:
+                    yield event
+
+    async def _pause(self, event: EngineEvent | None) -> None:
+        """Keep the pace; without one, let other tasks run."""
+        if self._config.pause and not isinstance(event, PromptProgress):
+            await self._sleep(self._config.pause)
+        else:
+            await asyncio.sleep(0)
+
+    async def embed(self, text: str) -> list[float]:
+        """Return the vector of a text.
+
+        Raises:
+            EngineError: If a rule says so, or it is too long.
+        """
+        for wait in play_silently(self._config.rules, Situation(last=text)):
+            await _wait(wait, self._sleep)
+        require_length(text)
+        return await offload(partial(tokenizer.embed, text, self._config.embedding_length), large=is_long(text))
+
+    async def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of a text.
+
+        Raises:
+            EngineError: If it is too long.
+        """
+        require_length(text)
+        tokens = await offload(
+            lambda: [tokenizer.token_id(token) for token in tokenizer.split(text)], large=is_long(text)
+        )
+        return [tokenizer.START_TOKEN, *tokens, tokenizer.END_TOKEN] if self._config.kind == "embedding" else tokens
+
+    async def apply_template(self, history: ChatHistory, tools: Sequence[Tool], config: LlmPredictionConfig) -> str:
+        """Return the conversation in the plain template of `chat_template.py`.
+
+        Raises:
+            EngineError: If the settings name a Jinja template.
+        """
+        render = partial(chat_template.render, history.messages, tools, config.prompt_template)
+        return await offload(render, large=is_large(history.messages, len(tools)))
+
+    async def close(self) -> None:
+        """Do nothing, as there is nothing to release."""
+
+
+def _start(rules: Sequence[Rule], request: GenerateRequest) -> Playback:
+    """Return what a model does; the slow part, choosing a rule and reading the prompt, is done."""
+    events = play(rules, request)
+    return chain([next(events)], events)
+
+
+async def _wait(wait: Wait | Stall, sleep: Sleep) -> None:
+    """Wait as a rule says; a stall ends when the task is cancelled."""
+    await (asyncio.Event().wait() if isinstance(wait, Stall) else sleep(wait.wait))

@@ -1,0 +1,199 @@
+"""A prediction of a scripted model: which rule applies, and the events that its steps become.
+
+Plain generators without a clock. Waits are yielded like events; `engine` does the waiting. Below, `writer` turns text
+and tool calls into tokens.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest
+from lmstudio_integrations.emulator.engines.errors import EngineError, model_crashed
+from lmstudio_integrations.emulator.engines.scripted import chat_template, tokenizer
+from lmstudio_integrations.emulator.engines.scripted.error_codes import display_data, out_of_memory, unsupported
+from lmstudio_integrations.emulator.engines.scripted.rules import (
+    Error,
+    InjectFault,
+    Reasoning,
+    Rule,
+    Situation,
+    Step,
+    Text,
+    ToolCall,
+    Wait,
+    first_match,
+    offered,
+)
+from lmstudio_integrations.emulator.engines.scripted.schema import shortest_instance
+from lmstudio_integrations.emulator.engines.scripted.writer import Writer
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.results import PromptProgress
+
+_ANY_OBJECT = {"type": "object"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """Nothing happens from here on, until the prediction or load is cancelled."""
+
+
+Playback = Iterator[EngineEvent | Wait | Stall | None]
+"""Events, waits, a stall, and `None` for a token that is held back."""
+
+
+def play(rules: Sequence[Rule], request: GenerateRequest) -> Playback:
+    """Return what a model with these rules does for a prediction.
+
+    Raises:
+        EngineError: If its first step is an error, or it needs a rule and has none. Later errors are raised while the
+            playback is read.
+    """
+    situation = Situation.of(request)
+    rule = first_match(rules, situation)
+    steps = rule.steps(situation.last) if rule else _default_steps(request, situation.last)
+    if steps and isinstance(steps[0], Error):
+        raise _error(steps[0])
+    events = _perform(request, steps)
+    faults = [step for step in steps if isinstance(step, InjectFault) and step.packet is not None]
+    return _interrupted(events, faults) if faults else events
+
+
+def play_silently(rules: Sequence[Rule], situation: Situation) -> Iterator[Wait | Stall]:
+    """Return what a model does where it writes nothing: on a load, or for an embedding.
+
+    Raises:
+        EngineError: While it is read, if a rule says so.
+    """
+    rule = first_match(rules, situation)
+    for step in rule.steps(situation.last) if rule else ():
+        if isinstance(step, Wait):
+            yield step
+        elif isinstance(step, Error):
+            raise _error(step)
+        else:
+            assert isinstance(step, InjectFault), "no other step is silent"
+            fault = _fault(step)
+            assert isinstance(fault, Stall), "there is no connection to break"
+            yield fault
+
+
+def _perform(request: GenerateRequest, steps: Sequence[Step]) -> Playback:
+    """Perform the steps until something ends the response."""
+    tokens, remaining = _read(request)
+    for progress, processed in ((0.0, 0), (1.0, tokens)):
+        yield PromptProgress(progress, _details(tokens, processed))
+    writer = Writer(request.config, tokens, remaining)
+    reasoning = _ReasoningWriter(request.config, writer)
+    for step in steps:
+        yield from _perform_step(step, writer, reasoning)
+        if writer.stop_reason is not None:
+            break
+    yield from writer.finish()
+
+
+def _perform_step(step: Step, writer: Writer, reasoning: "_ReasoningWriter") -> Playback:
+    match step:
+        case Text():
+            yield from writer.write(step.text)
+        case Reasoning():
+            yield from reasoning.write(step.reasoning)
+        case ToolCall():
+            yield from writer.call(step)
+        case Error():
+            raise _error(step)
+        case Wait():
+            yield step
+        case InjectFault(packet=None):
+            yield _fault(step)
+        case InjectFault():
+            pass  # injected after a number of packets, see _interrupted
+
+
+class _ReasoningWriter:
+    """Writes reasoning between tags, as far as the settings allow it."""
+
+    def __init__(self, config: LlmPredictionConfig, writer: Writer) -> None:
+        self._writer = writer
+        self._is_enabled = config.enable_thinking is not False
+        self._budget = None if config.reasoning_budget is False else config.reasoning_budget
+
+    def write(self, text: str) -> Playback:
+        if not self._is_enabled:
+            return
+        tokens = list(tokenizer.split(text))[: self._budget]
+        if self._budget is not None:
+            self._budget -= len(tokens)
+        tags = self._writer.tags
+        yield from self._writer.write(f"{tags.start}{''.join(tokens)}{tags.end}")
+
+
+def _interrupted(events: Playback, faults: Sequence[InjectFault]) -> Playback:
+    """Inject each fault after the number of packets that it names, at the latest before the success packet."""
+    waiting = sorted(faults, key=lambda step: step.packet or 0)
+    packets = 0
+    for event in events:
+        is_packet = not isinstance(event, Wait | Stall | Fault | None)
+        while waiting and is_packet and (packets >= (waiting[0].packet or 0) or isinstance(event, Finished)):
+            yield _fault(waiting.pop(0))
+        packets += is_packet
+        yield event
+
+
+def _fault(step: InjectFault) -> Fault | Stall:
+    """Return the order to the server, or the stall; raise a fault of the model."""
+    if step.fault == "crash":
+        raise model_crashed(step.exit_code)
+    if step.fault == "out_of_memory":
+        raise out_of_memory()
+    return Stall() if step.fault == "stall" else Fault(step.fault)
+
+
+def _error(step: Error) -> EngineError:
+    return EngineError(
+        step.error,
+        cause=step.cause,
+        suggestion=step.suggestion,
+        display_data=None if step.code is None else display_data(step.code, step.data),
+    )
+
+
+def _read(request: GenerateRequest) -> tuple[int, int | None]:
+    """Return the tokens of the prompt, and how many more fit into the context window (`None`: old ones are dropped)."""
+    limit, policy = request.context_length, request.config.context_overflow_policy or "truncateMiddle"
+    if request.history is None:
+        tokens = chat_template.fit_text(request.prompt or "", limit=limit, policy=policy)
+    else:
+        tokens = chat_template.fit_history(
+            request.history,
+            offered(request),
+            limit=limit,
+            policy=policy,
+            prompt_template=request.config.prompt_template,
+        )
+    return tokens, limit - tokens if policy == "stopAtLimit" else None
+
+
+def _details(total: int, processed: int) -> dict[str, int]:
+    return {
+        "cachedTokenCount": 0,
+        "totalPromptTokenCount": total,
+        "processedPromptTokenCount": processed,
+        "unprocessedPromptTokenCount": total - processed,
+    }
+
+
+def _default_steps(request: GenerateRequest, last: str) -> Sequence[Step]:
+    """Return what the model does when no rule applies."""
+    structured = request.config.structured or {}
+    if structured.get("type") == "gbnf":
+        raise unsupported("GBNF grammars")
+    if structured.get("type") == "json":
+        instance = shortest_instance(structured.get("jsonSchema", _ANY_OBJECT))
+        return [Text(text=json.dumps(instance, ensure_ascii=False))]
+    if request.tool_choice == "required":
+        if not request.tools:
+            raise EngineError("A tool call is required, but no tools are given", suggestion="Offer at least one tool.")
+        tool = request.tools[0].function
+        return [ToolCall(tool=tool.name, arguments=shortest_instance({**(tool.parameters or {}), **_ANY_OBJECT}))]
+    return [Text(text=f'You said "{last}". What shall we talk about next?')]

@@ -1,0 +1,335 @@
+"""The rules of a scripted model: when one applies, and the steps that the model then performs.
+
+A rule is written in Python or in TOML, with the same names. This module checks and matches rules; `playback` performs
+the steps.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from lmstudio_integrations._suggestions import hint, near
+from lmstudio_integrations._typeguards import is_list, is_object
+from lmstudio_integrations.emulator.engines.base import FaultKind, GenerateRequest
+from lmstudio_integrations.emulator.engines.scripted.chat_template import text_of
+from lmstudio_integrations.emulator.engines.scripted.error_codes import MEMBERS
+from lmstudio_integrations.emulator.engines.scripted.regex import Pattern, PatternError
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.tools import Tool
+
+_LAST = "{last}"
+
+
+class _Part(BaseModel):
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+_PartT = TypeVar("_PartT", bound=_Part)
+
+
+_compiled = lru_cache(maxsize=256)(Pattern)
+
+
+class When(_Part):
+    """The conditions of a rule; those that are not set always hold.
+
+    Attributes:
+        last: A regular expression that matches somewhere in the last message, in the syntax of Rust's `regex`: without
+            look-around and back-references, so that no message takes long to search. Only the first 1,000,000
+            characters of a message are searched.
+        role: Who wrote the last message.
+        tools: Names of tools that must all be offered.
+        structured: Whether JSON or a grammar is requested.
+        image: Whether the last user message contains a file.
+        round: The number of the model's turn since the last user message, counted from 1; for a load, the attempt.
+        load: Whether the model is being loaded. A rule without it never applies to a load, a rule with it to
+            nothing else.
+    """
+
+    last: str | None = None
+    role: Literal["user", "tool"] | None = None
+    tools: list[str] | None = None
+    structured: bool | None = None
+    image: bool | None = None
+    round: Annotated[int, Field(ge=1)] | None = None
+    load: bool = False
+
+    @field_validator("last")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        try:
+            _compiled(pattern or "")
+        except PatternError as error:
+            raise ValueError(f"not a regular expression: {error}") from error
+        return pattern
+
+    def matches(self, situation: "Situation") -> bool:
+        """Return whether all conditions hold."""
+        return (
+            self.load == situation.load
+            and (self.last is None or _compiled(self.last).is_found_in(situation.last))
+            and self.role in {None, situation.role}
+            and situation.tools.issuperset(self.tools or ())
+            and self.structured in {None, situation.structured}
+            and self.image in {None, situation.image}
+            and self.round in {None, situation.round}
+        )
+
+
+class Text(_Part):
+    """The model writes text; `{last}` stands for the last message, here and in every other step."""
+
+    text: str
+
+
+class Reasoning(_Part):
+    """The model writes reasoning, between the tags of the settings."""
+
+    reasoning: str
+
+
+class ToolCall(_Part):
+    """The model calls a tool.
+
+    Attributes:
+        tool: Its name.
+        arguments: Its arguments.
+        id: The call's identifier; generated if not given.
+        malformed: What the model writes instead of the arguments, so that the call cannot be parsed.
+    """
+
+    tool: str
+    arguments: dict[str, Any] = Field(default_factory=dict[str, Any])
+    id: str | None = None
+    malformed: str | None = None
+
+
+class Error(_Part):
+    """The prediction, or the load, fails.
+
+    Attributes:
+        error: The title.
+        code: One of docs/protocol.md#error-codes.
+        cause: The reason behind it.
+        suggestion: What would help.
+        data: Members beside the code; those not given have harmless values.
+    """
+
+    error: str
+    code: str | None = None
+    cause: str | None = None
+    suggestion: str | None = None
+    data: dict[str, Any] = Field(default_factory=dict[str, Any])
+
+    @field_validator("code")
+    @classmethod
+    def _known(cls, code: str | None) -> str | None:
+        if code is not None and code not in MEMBERS:
+            raise ValueError(f"no such code{_nearest(code, MEMBERS)}")
+        return code
+
+
+class InjectFault(_Part):
+    """The connection or the model breaks.
+
+    Attributes:
+        fault: `drop`, `half_close`, `corrupt` and `unknown_packet` as in `base.Fault`; `stall`: nothing more is sent
+            until the client cancels; `crash`: the model's process dies; `out_of_memory`: a load fails.
+        packet: The number of packets of the prediction after which it happens, instead of at this place among the
+            steps; at the latest before the success packet.
+        exit_code: The exit code of a crash.
+    """
+
+    fault: Literal[FaultKind, "stall", "crash", "out_of_memory"]
+    packet: Annotated[int, Field(ge=0)] | None = None
+    exit_code: int = 139
+
+
+class Wait(_Part):
+    """The model does nothing for this many seconds."""
+
+    wait: Annotated[float, Field(ge=0)]
+
+
+_FAULTS_OF_MODELS = frozenset({"stall", "crash", "out_of_memory"})
+
+Step: TypeAlias = Text | Reasoning | ToolCall | Error | InjectFault | Wait
+
+_STEPS: dict[str, type[Step]] = {
+    "text": Text,
+    "reasoning": Reasoning,
+    "tool": ToolCall,
+    "error": Error,
+    "fault": InjectFault,
+    "wait": Wait,
+}
+
+
+class Rule:
+    """When all conditions in `when` hold, the model performs the steps in `then`, in order.
+
+    Args:
+        when: The conditions; without any, the rule applies to every request.
+        then: The steps; without any, the response is empty.
+
+    Raises:
+        LMStudioValueError: If a name is unknown (a similar one is suggested) or a value is invalid.
+    """
+
+    def __init__(
+        self, when: When | Mapping[str, Any] | None = None, then: Iterable[Step | Mapping[str, Any]] = ()
+    ) -> None:
+        self.when: When = when if isinstance(when, When) else _build(When, when or {}, "when")
+        self.then: tuple[Step, ...] = tuple(_step(step, f"then[{index}]") for index, step in enumerate(then))
+        if self.when.load:
+            self.require_no_output("a model that is being loaded")
+
+    def require_no_output(self, who: str) -> None:
+        """Reject steps that only a prediction can perform.
+
+        Raises:
+            LMStudioValueError: Naming the first such step.
+        """
+        step = next((step for step in self.then if not _is_silent(step)), None)
+        if step is not None:
+            raise LMStudioValueError(f"{who} can wait, fail, stall or crash, but not do {step!r}")
+
+    @classmethod
+    def parse(cls, value: "Rule | Mapping[str, Any]") -> "Rule":
+        """Accept a rule, or its form in TOML: `{when = {…}, then = [{…}, …]}`."""
+        if isinstance(value, Rule):
+            return value
+        if not is_object(value):
+            raise LMStudioValueError(f"a rule must be a table with when and then, got {value!r}")
+        unknown = next((name for name in value if name not in {"when", "then"}), None)
+        if unknown is not None:
+            raise LMStudioValueError(f"unknown key {unknown!r}{_nearest(unknown, ('when', 'then'))}")
+        when, then = value.get("when", {}), value.get("then")
+        if not (isinstance(when, When) or is_object(when)):
+            raise LMStudioValueError(f"when must be a table of conditions, got {when!r}")
+        if not is_list(then):
+            raise LMStudioValueError(f"then must be a list of steps, got {then!r}")
+        return cls(when, then)
+
+    def steps(self, last: str) -> tuple[Step, ...]:
+        """Return the steps, with `{last}` replaced by the last message."""
+        return tuple(
+            step.model_copy(update={name: _fill(getattr(step, name), last) for name in step.model_fields_set})
+            for step in self.then
+        )
+
+    def __repr__(self) -> str:
+        return f"Rule(when={self.when!r}, then={list(self.then)!r})"
+
+
+def parse_rules(values: Sequence[Rule | Mapping[str, Any]]) -> tuple[Rule, ...]:
+    """Check a list of rules.
+
+    Raises:
+        LMStudioValueError: Naming the rule, counted from 1, and what is wrong with it.
+    """
+    if not isinstance(values, list | tuple):
+        raise LMStudioValueError(f"rules must be a list of tables, got {values!r}")
+    return tuple(_numbered(value, number) for number, value in enumerate(values, 1))
+
+
+def _numbered(value: Rule | Mapping[str, Any], number: int) -> Rule:
+    try:
+        return Rule.parse(value)
+    except LMStudioValueError as error:
+        raise LMStudioValueError(f"rule {number}: {error}") from error
+
+
+def _step(value: Step | Mapping[str, Any], place: str) -> Step:
+    if isinstance(value, _Part):
+        return value
+    if not is_object(value):
+        raise LMStudioValueError(f"{place} must be a table, got {value!r}")
+    kinds = [name for name in _STEPS if name in value]
+    if len(kinds) != 1:
+        found = f"both {kinds[0]!r} and {kinds[1]!r}" if kinds else "none of them"
+        guess = next((_nearest(str(name), _STEPS) for name in value), "")
+        raise LMStudioValueError(
+            f"{place} needs exactly one of {', '.join(_STEPS)}, and has {found}{'' if kinds else guess}"
+        )
+    return _build(_STEPS[kinds[0]], value, place)
+
+
+def _is_silent(step: Step) -> bool:
+    return isinstance(step, Wait | Error) or (
+        isinstance(step, InjectFault) and step.packet is None and step.fault in _FAULTS_OF_MODELS
+    )
+
+
+def _build(kind: type[_PartT], value: Mapping[str, Any], place: str) -> _PartT:
+    for name in value:
+        if name not in kind.model_fields:
+            raise LMStudioValueError(f"{place}: unknown key {name!r}{_nearest(name, kind.model_fields)}")
+    try:
+        return kind.model_validate(dict(value))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join([place, *(str(part) for part in problem["loc"])])
+        raise LMStudioValueError(f"{where}={problem['input']!r}: {problem['msg']}") from error
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    return f"; {hint(names, near(name, names))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What the conditions of a rule are checked against."""
+
+    last: str = ""
+    role: str = "user"
+    tools: frozenset[str] = frozenset()
+    structured: bool = False
+    image: bool = False
+    round: int = 1
+    load: bool = False
+
+    @classmethod
+    def of(cls, request: GenerateRequest) -> "Situation":
+        """Describe a request. A raw prompt counts as a user message."""
+        structured = (request.config.structured or {}).get("type") in {"json", "gbnf"}
+        tools = frozenset(tool.function.name for tool in offered(request))
+        if request.history is None:
+            return cls(last=request.prompt or "", tools=tools, structured=structured)
+        messages = request.history.messages
+        users = [index for index, message in enumerate(messages) if message.role == "user"]
+        turn = messages[users[-1] :] if users else messages
+        return cls(
+            last=text_of(messages[-1]) if messages else "",
+            role=messages[-1].role if messages else "user",
+            tools=tools,
+            structured=structured,
+            image=bool(users) and any(isinstance(part, FileHandle) for part in turn[0].content),
+            round=1 + sum(before != "tool" == after for before, after in pairwise(message.role for message in turn)),
+        )
+
+
+def offered(request: GenerateRequest) -> Sequence[Tool]:
+    """Return the tools that the model may call."""
+    return () if request.tool_choice == "none" else request.tools
+
+
+def first_match(rules: Sequence[Rule], situation: Situation) -> Rule | None:
+    """Return the first rule that applies."""
+    return next((rule for rule in rules if rule.when.matches(situation)), None)
+
+
+def _fill(value: Any, last: str) -> Any:
+    if isinstance(value, str):
+        return value.replace(_LAST, last)
+    if is_object(value):
+        return {name: _fill(member, last) for name, member in value.items()}
+    if is_list(value):
+        return [_fill(item, last) for item in value]
+    return value

@@ -1,0 +1,359 @@
+"""The shortest instance of a JSON schema, for structured output and required tool calls without a rule.
+
+Supports what pydantic writes: references, unions, values, bounds, patterns, arrays and objects. A schema that says
+more raises an error that names the keyword. The work for one schema is bounded, whoever wrote it.
+"""
+
+import contextlib
+import itertools
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import partial, reduce
+from typing import Any
+
+from lmstudio_integrations._typeguards import is_list, is_object
+from lmstudio_integrations.emulator.engines.scripted.error_codes import unsupported
+from lmstudio_integrations.emulator.engines.scripted.regex import Pattern, PatternError
+from lmstudio_integrations.emulator.engines.scripted.regex_sample import (
+    LargePatternError,
+    UnsupportedPatternError,
+    sample,
+)
+
+Schema = Mapping[str, Any]
+Instance = tuple[Any, int]
+"""A value, and the length of its JSON text. The length is computed, as items that repeat share one value."""
+
+MAX_PARTS = 100_000
+"""Schemas and their keywords that are looked at; one that is referred to twice counts twice."""
+
+MAX_SECONDS = 10.0
+
+MAX_CHARACTERS = 5_000_000
+"""The longest JSON text of an instance."""
+
+MAX_DEPTH = 60
+"""Schemas within each other, references included."""
+
+MAX_LENGTH = 100_000
+"""The longest string and array, and the most members of an object."""
+
+_MAX_REPEATS = 64
+_MAX_REASON_LENGTH = 500
+_UNSUPPORTED = ("not", "if", "contains", "dependentRequired", "dependentSchemas", "$dynamicRef", "$recursiveRef")
+_ANNOTATIONS = frozenset({"title", "description", "default", "examples", "deprecated", "$defs", "definitions"})
+_FORMATS: Mapping[str, str] = {
+    "date": "2000-01-01",
+    "date-time": "2000-01-01T00:00:00Z",
+    "duration": "P0D",
+    "email": "a@example.com",
+    "hostname": "a",
+    "ipv4": "0.0.0.0",  # noqa: S104 - an example of an address, nothing is bound to it
+    "ipv6": "::",
+    "time": "00:00:00Z",
+    "uri": "http://example.com",
+    "uuid": "00000000-0000-4000-8000-000000000000",
+}
+
+
+class NoInstanceError(Exception):
+    """A schema allows nothing, or uses a keyword that is not supported. Another alternative may do."""
+
+
+class SchemaLimitError(Exception):
+    """A schema exceeds a limit; no other alternative is tried."""
+
+
+def shortest_instance(schema: object) -> Any:
+    """Return the shortest instance of a schema.
+
+    Raises:
+        EngineError: If the schema has none, or is not supported.
+    """
+    try:
+        return _Builder(schema).build(schema, _Path())[0]
+    except (NoInstanceError, SchemaLimitError) as error:
+        raise unsupported(f"this JSON schema: {str(error)[:_MAX_REASON_LENGTH]}") from error
+    except RecursionError as error:
+        raise unsupported(f"this JSON schema: it is nested more than {MAX_DEPTH} levels deep") from error
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        # A client may send anything as a schema.
+        raise unsupported(f"this JSON schema, which is not a valid one: {str(error)[:_MAX_REASON_LENGTH]}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """The way from the root to a schema: its depth, and the references on the way."""
+
+    depth: int = 0
+    references: tuple[str, ...] = ()
+
+    def inner(self) -> "_Path":
+        """Return the path one level deeper.
+
+        Raises:
+            NoInstanceError: If that is too deep.
+        """
+        if self.depth == MAX_DEPTH:
+            raise NoInstanceError(f"it is nested more than {MAX_DEPTH} levels deep, its references followed")
+        return _Path(self.depth + 1, self.references)
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Builds instances of one schema, and counts the work."""
+
+    root: object
+    parts: int = MAX_PARTS
+    deadline: float = field(default_factory=lambda: time.monotonic() + MAX_SECONDS)
+
+    def build(self, schema: object, path: _Path) -> Instance:
+        """Return the shortest instance of a part of the schema."""
+        path = path.inner()
+        schema = {} if schema is True else schema
+        if not is_object(schema):
+            raise NoInstanceError("it allows nothing")
+        self._count(1 + len(schema))
+        keyword = next((name for name in _UNSUPPORTED if name in schema), None)
+        if keyword is not None:
+            raise NoInstanceError(f"{keyword!r} is not supported")
+        for keyword, combine in _COMBINING.items():
+            if keyword in schema:
+                rest = {name: value for name, value in schema.items() if name != keyword}
+                return combine(self, schema[keyword], rest, path)
+        if "const" in schema:
+            return _leaf(schema["const"])
+        if "enum" in schema:
+            return self._enum(schema["enum"])[0]
+        return self._shortest(partial(_BUILDERS[kind], self, schema, path) for kind in _types(schema))
+
+    def reference(self, reference: str, rest: Schema, path: _Path) -> Instance:
+        """Return an instance of what a reference points to."""
+        if reference in path.references:
+            # The shortest instance never contains itself.
+            raise NoInstanceError(f"{reference!r} contains itself without end")
+        return self.build(
+            self._merge(rest, self._target(reference)), replace(path, references=(*path.references, reference))
+        )
+
+    def all_of(self, schemas: Sequence[object], rest: Schema, path: _Path) -> Instance:
+        """Return an instance of all schemas together."""
+        return self.build(reduce(self._merge, schemas, rest), path)
+
+    def any_of(self, schemas: Sequence[object], rest: Schema, path: _Path) -> Instance:
+        """Return the shortest instance of one of the schemas."""
+
+        def build(schema: object) -> Instance:
+            return self.build(self._merge(rest, schema), path)
+
+        return self._shortest(partial(build, schema) for schema in schemas)
+
+    def build_object(self, schema: Schema, path: _Path) -> Instance:
+        """Return the object with the fewest members."""
+        properties: Mapping[str, Any] = schema.get("properties", {})
+        required = dict.fromkeys(schema.get("required", ()))
+        optional = [name for name in properties if name not in required]
+        missing = _at_most(MAX_LENGTH, int(schema.get("minProperties", 0))) - len(required)
+        names = [*required, *[*optional, *(f"member{number}" for number in range(missing))][: max(missing, 0)]]
+        _at_most(schema.get("maxProperties", MAX_LENGTH), len(names))
+        other = schema.get("additionalProperties", True)
+        members = {name: self.build(properties.get(name, other), path) for name in names}
+        length = sum(len(json.dumps(name)) + size for name, (_, size) in members.items())
+        return _bounded({name: value for name, (value, _) in members.items()}, length)
+
+    def build_array(self, schema: Schema, path: _Path) -> Instance:
+        """Return the array with the fewest items."""
+        count = _at_most(schema.get("maxItems", MAX_LENGTH), schema.get("minItems", 0))
+        items = [self.build(item, path) for item in schema.get("prefixItems", ())[:count]]
+        further, missing = schema.get("items", True), count - len(items)
+        if missing > 1 and schema.get("uniqueItems"):
+            items += self._different(further, missing)
+        elif missing:
+            items += [self.build(further, path)] * missing
+        return _bounded([value for value, _ in items], sum(size for _, size in items))
+
+    def _different(self, schema: object, count: int) -> list[Instance]:
+        """Return different items for a set; only enumerations have them."""
+        while is_object(schema) and "$ref" in schema:
+            self._count(1)
+            schema = self._target(schema["$ref"])
+        values = self._enum(schema["enum"]) if is_object(schema) and "enum" in schema else []
+        if len(values) < count:
+            raise NoInstanceError(f"{count} different items need an 'enum' of as many values")
+        return values[:count]
+
+    def _enum(self, values: Sequence[object]) -> list[Instance]:
+        """Return the values of an enumeration, the shortest first."""
+        self._count(len(values))
+        if not values:
+            raise NoInstanceError("it allows nothing")
+        return sorted(map(_leaf, values), key=_length)
+
+    def _target(self, reference: str) -> object:
+        if not reference.startswith("#"):
+            raise NoInstanceError(f"{reference!r} lies outside of it")
+        target = self.root
+        for name in reference[1:].split("/")[1:]:
+            key = name.replace("~1", "/").replace("~0", "~")
+            if not is_object(target) or key not in target:
+                raise NoInstanceError(f"{reference!r} points nowhere")
+            target = target[key]
+        return target
+
+    def _merge(self, first: Schema, second: object) -> Schema:
+        """Return the schema that allows what both allow.
+
+        Raises:
+            NoInstanceError: If both set a keyword to different values.
+        """
+        if second is True:
+            return first
+        if not is_object(second):
+            raise NoInstanceError("it allows nothing")
+        self._count(len(first) + len(second))
+        for keyword in (first.keys() & second.keys()) - _ANNOTATIONS:
+            if first[keyword] != second[keyword]:
+                raise NoInstanceError(f"{keyword!r} stands at two places with different values")
+        return {**first, **second}
+
+    def _shortest(self, alternatives: Iterable[Callable[[], Instance]]) -> Instance:
+        """Return the shortest instance that the alternatives build; those that fail do not count.
+
+        Raises:
+            NoInstanceError: If all fail; the reason is that of the last.
+        """
+        found: list[Instance] = []
+        problem = NoInstanceError("it allows nothing")
+        for build in alternatives:
+            try:
+                found.append(build())
+            except NoInstanceError as error:
+                problem = error
+        if not found:
+            raise problem
+        return min(found, key=_length)
+
+    def _count(self, parts: int) -> None:
+        self.parts -= parts
+        if self.parts < 0:
+            raise SchemaLimitError(f"it has more than {MAX_PARTS} parts, its references followed")
+        if time.monotonic() > self.deadline:
+            raise SchemaLimitError(f"it takes more than {MAX_SECONDS:g} s to follow")
+
+
+_COMBINING: Mapping[str, Callable[[_Builder, Any, Schema, _Path], Instance]] = {
+    "$ref": _Builder.reference,
+    "allOf": _Builder.all_of,
+    "anyOf": _Builder.any_of,
+    "oneOf": _Builder.any_of,
+}
+"""Keywords that combine other schemas with the rest of their own."""
+
+_BUILDERS: Mapping[str, Callable[[_Builder, Schema, _Path], Instance]] = {
+    "integer": lambda _builder, schema, _path: _leaf(_number(schema, whole=True)),
+    "number": lambda _builder, schema, _path: _leaf(_number(schema, whole=False)),
+    "string": lambda _builder, schema, _path: _leaf(_string(schema)),
+    "array": _Builder.build_array,
+    "object": _Builder.build_object,
+    "boolean": lambda _builder, _schema, _path: _leaf(value=True),
+    "null": lambda _builder, _schema, _path: _leaf(None),
+}
+
+
+_KEYWORD_TYPES: Mapping[str, str] = {
+    **dict.fromkeys(("properties", "required", "minProperties"), "object"),
+    **dict.fromkeys(("items", "prefixItems", "minItems"), "array"),
+    **dict.fromkeys(("pattern", "format", "minLength"), "string"),
+}
+
+
+def _types(schema: Schema) -> list[str]:
+    """Return the types that a schema allows; if it names none, the type that its keywords are about."""
+    named = schema.get("type")
+    if named is None:
+        return [next((kind for keyword, kind in _KEYWORD_TYPES.items() if keyword in schema), "integer")]
+    return [name for name in (named if is_list(named) else [named]) if name in _BUILDERS]
+
+
+def _leaf(value: Any) -> Instance:
+    return value, len(json.dumps(value))
+
+
+def _length(instance: Instance) -> int:
+    return instance[1]
+
+
+def _bounded(value: list[Any] | dict[str, Any], length: int) -> Instance:
+    """Return an array or object, unless it is too long; `length` is that of its items or members."""
+    length += 2 + 2 * len(value)
+    if length > MAX_CHARACTERS:
+        raise SchemaLimitError(f"its instances take more than {MAX_CHARACTERS} characters")
+    return value, length
+
+
+def _at_most(limit: int, count: int) -> int:
+    if count > limit:
+        raise NoInstanceError(f"{count} parts are more than {limit}")
+    return count
+
+
+def _number(schema: Schema, *, whole: bool) -> int | float:
+    """Return the number nearest to zero, as far as its bounds are simple; the middle if nothing else lies between."""
+    low = max(_bounds(schema, "minimum", "exclusiveMinimum"), default=None)
+    high = min(_bounds(schema, "maximum", "exclusiveMaximum"), default=None)
+    step = Fraction(str(schema.get("multipleOf", 1)))
+    if step <= 0:
+        raise NoInstanceError(f"multipleOf is {schema['multipleOf']!r}")
+    step = Fraction(step.numerator) if whole else step
+    below_zero = high is not None and high < 0
+    nearest = step * (
+        math.floor(high / step) if high is not None and below_zero else math.ceil(max(low or 0, 0) / step)
+    )
+    candidates = [nearest, nearest - step, nearest + step] if below_zero else [nearest, nearest + step, nearest - step]
+    if not whole and "multipleOf" not in schema and low is not None and high is not None:
+        candidates.append((low + high) / 2)
+    excluded = _bounds(schema, "exclusiveMinimum", "exclusiveMaximum")
+    for number in candidates:
+        if (low is None or low <= number) and (high is None or number <= high) and number not in excluded:
+            return int(number) if number.denominator == 1 else float(number)
+    raise NoInstanceError("no number lies within the bounds")
+
+
+def _bounds(schema: Schema, *keywords: str) -> list[Fraction]:
+    """Return bounds as they are written, not as they are stored: 0.1 is a tenth. Older drafts have boolean ones."""
+    values = [schema.get(keyword) for keyword in keywords]
+    return [Fraction(str(value)) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+
+
+def _string(schema: Schema) -> str:
+    least, most = int(schema.get("minLength", 0)), schema.get("maxLength", math.inf)
+    if least > min(most, MAX_LENGTH):
+        raise NoInstanceError(f"a string must be of {least} characters")
+    if "pattern" in schema:
+        return _matching_string(str(schema["pattern"]), least, most)
+    text = _FORMATS.get(schema.get("format", ""), "a" * least)
+    if not least <= len(text) <= most:
+        raise NoInstanceError(f"no string of its length fits {schema['format']!r}")
+    return text
+
+
+def _matching_string(pattern: str, least: int, most: float) -> str:
+    """Return a text that a pattern matches; more and more repeats make it long enough."""
+    try:
+        shortest = sample(pattern)
+        search = Pattern(pattern).is_found_in
+    except LargePatternError as error:
+        raise SchemaLimitError(str(error)) from error
+    except (PatternError, UnsupportedPatternError) as error:
+        raise NoInstanceError(f"the pattern {pattern!r} is not supported") from error
+    with contextlib.suppress(LargePatternError):
+        longer = (sample(pattern, repeats) for repeats in range(_MAX_REPEATS))
+        padded = (shortest + "a" * length for length in range(_MAX_REPEATS))
+        for text in itertools.chain(longer, padded):
+            if least <= len(text) <= most and search(text):
+                return text
+    raise NoInstanceError(f"no string of its length fits {pattern!r}")

@@ -1,0 +1,249 @@
+"""The tokens of a scripted response, and the settings that label or end them: limits, stop strings, reasoning tags.
+
+The plain state of one response, without a clock or I/O. A token that is held back, because a stop string may have
+begun, is yielded as `None`, so that the caller can pace and cancel between any two tokens.
+"""
+
+import json
+import re
+import zlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from lmstudio_integrations._typeguards import is_list
+from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished
+from lmstudio_integrations.emulator.engines.scripted import tokenizer
+from lmstudio_integrations.emulator.engines.scripted.chat_template import call_parts
+from lmstudio_integrations.emulator.engines.scripted.error_codes import unsupported
+from lmstudio_integrations.emulator.engines.scripted.logprobs import logprobs_of
+from lmstudio_integrations.emulator.engines.scripted.rules import ToolCall
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallFailed,
+    ToolCallName,
+    ToolCallStart,
+)
+
+_CUT_OFF = {"title": "Failed to parse tool call: Unexpected end of content."}
+_MALFORMED = {"title": "Failed to parse tool call: The arguments are not a JSON object."}
+
+
+class StopFinder:
+    """Finds the first stop string in a response that arrives token by token.
+
+    A token is released once no stop string can begin in it.
+
+    Args:
+        stops: The strings to look for.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self.found: str | None = None
+        self._stops = stops
+        self._longest = max((len(stop) for stop in stops), default=0)
+        self._held: deque[LlmPredictionFragment] = deque()
+
+    def feed(self, token: LlmPredictionFragment) -> list[LlmPredictionFragment]:
+        """Receive a token; return those that are released. A stop string and what follows it are cut off."""
+        if not self._stops:
+            return [token]
+        self._held.append(token)
+        text = "".join(held.content for held in self._held)
+        matches = [(start, -len(stop), stop) for stop in self._stops if (start := text.find(stop)) >= 0]
+        if not matches:
+            return self._release(len(text) - self._overlap(text))
+        end, _, self.found = min(matches)
+        released = self._release(end)
+        rest = end - sum(len(token.content) for token in released)
+        if rest:
+            released.append(replace(self._held[0], content=self._held[0].content[:rest]))
+        self._held.clear()
+        return released
+
+    def flush(self) -> list[LlmPredictionFragment]:
+        """Return what was held back, as nothing more follows."""
+        held = list(self._held)
+        self._held.clear()
+        return held
+
+    def _release(self, length: int) -> list[LlmPredictionFragment]:
+        """Return the held tokens that lie completely within the first `length` characters."""
+        released: list[LlmPredictionFragment] = []
+        while self._held and len(self._held[0].content) <= length:
+            released.append(self._held.popleft())
+            length -= len(released[-1].content)
+        return released
+
+    def _overlap(self, text: str) -> int:
+        """Return how many characters at the end of the text may be the start of a stop string."""
+        for length in range(min(self._longest - 1, len(text)), 0, -1):
+            tail = text[-length:]
+            if any(stop.startswith(tail) for stop in self._stops):
+                return length
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """The tags around reasoning, and whether they are looked for."""
+
+    start: str
+    end: str
+    enabled: bool
+
+    @classmethod
+    def of(cls, config: LlmPredictionConfig) -> Self:
+        """Read the settings. An empty tag cannot be looked for."""
+        parsing = config.reasoning_parsing or {}
+        start, end = str(parsing.get("startString", "<think>")), str(parsing.get("endString", "</think>"))
+        _check([start, end], "tags around reasoning")
+        return cls(start, end, bool(parsing.get("enabled", True) and start and end))
+
+    def split(self, text: str) -> Iterator[str]:
+        """Yield the tokens of a text; a tag is a token of its own."""
+        if not self.enabled or (self.start not in text and self.end not in text):
+            yield from tokenizer.split(text)
+            return
+        tags = {self.start, self.end}
+        for part in re.split(f"({re.escape(self.start)}|{re.escape(self.end)})", text):
+            yield from [part] if part in tags else tokenizer.split(part)
+
+
+class Writer:
+    """Writes one response and records how it ended.
+
+    Args:
+        config: The settings of the prediction.
+        prompt_tokens: Tokens of the prompt.
+        remaining: Tokens of the context window that remain for the response; `None` if old ones are dropped.
+    """
+
+    def __init__(self, config: LlmPredictionConfig, prompt_tokens: int, remaining: int | None) -> None:
+        self.tags: Tags = Tags.of(config)
+        self.written: int = 0
+        self.stop_reason: str | None = None
+        self._prompt_tokens = prompt_tokens
+        limits = ((config.max_tokens or None, "maxPredictedTokensReached"), (remaining, "contextLengthReached"))
+        self._limits = [(limit, reason) for limit, reason in limits if limit is not None]
+        self._tool_stops = config.tool_call_stop_strings or []
+        stops = [*_stop_strings(config), *self._tool_stops]
+        _check(stops, "stop strings")
+        self._finder = StopFinder(stops)
+        self._candidates = None if config.log_probs is None or config.log_probs is False else config.log_probs
+        self._in_reasoning = False
+        self._calls = 0
+
+    def write(self, text: str) -> Iterator[LlmPredictionFragment | None]:
+        """Write text, until it or the response ends."""
+        for token in self.tags.split(text):
+            if not self._count_token():
+                return
+            yield from self._finder.feed(self._fragment(token)) or (None,)
+            if self._finder.found is not None:
+                self.stop_reason = "toolCalls" if self._finder.found in self._tool_stops else "stopStringFound"
+                return
+
+    def call(self, call: ToolCall) -> Iterator[EngineEvent]:
+        """Write a tool call, until it or the response ends."""
+        yield from self._finder.flush()
+        self._calls += 1
+        call_id = call.id or _call_id(self._prompt_tokens, self._calls)
+        raw = ""
+        for event, text in _call_tokens(call, call_id):
+            if not self._count_token():
+                if raw:
+                    yield ToolCallFailed(_CUT_OFF, raw)
+                return
+            raw += text
+            if event is not None:
+                yield event
+        if call.malformed is None:
+            yield ToolCallEnd(call_id, call.tool, call.arguments, raw)
+        else:
+            yield ToolCallFailed(_MALFORMED, raw)
+        if any(stop in raw for stop in self._tool_stops):
+            self.stop_reason = "toolCalls"
+
+    def finish(self) -> Iterator[LlmPredictionFragment | Finished]:
+        """Write the end of the sequence, unless something else has ended the response."""
+        yield from self._finder.flush()
+        if self.stop_reason is None and self._count_token():
+            self.stop_reason = "eosFound"
+        assert self.stop_reason is not None, "a response ends with the end of the sequence or at a limit"
+        yield Finished(
+            self.stop_reason,
+            self._prompt_tokens,
+            self.written,
+            stop_string=self._finder.found if self.stop_reason == "stopStringFound" else None,
+        )
+
+    def _count_token(self) -> bool:
+        """Count one more token, unless a limit is reached; the end of the sequence is a token, too."""
+        for limit, reason in self._limits:
+            if self.written >= limit:
+                self.stop_reason = reason
+                return False
+        self.written += 1
+        return True
+
+    def _fragment(self, token: str) -> LlmPredictionFragment:
+        logprobs = None if self._candidates is None else [logprobs_of(token, self._candidates)]
+        kind = self._reasoning_type(token)
+        return LlmPredictionFragment(token, 1, reasoning_type=kind, is_structural=kind in _TAG_TYPES, tokens=logprobs)
+
+    def _reasoning_type(self, token: str) -> str:
+        if not self.tags.enabled:
+            return "none"
+        if self._in_reasoning:
+            self._in_reasoning = token != self.tags.end
+            return "reasoning" if self._in_reasoning else "reasoningEndTag"
+        self._in_reasoning = token == self.tags.start
+        return "reasoningStartTag" if self._in_reasoning else "none"
+
+
+_TAG_TYPES = frozenset({"reasoningStartTag", "reasoningEndTag"})
+
+
+MAX_STRINGS = 64
+MAX_STRING_LENGTH = 1_000
+"""Limits of what is looked for in each token."""
+
+
+def _check(strings: Sequence[str], what: str) -> None:
+    """Reject more, or longer, strings than can be looked for in each token.
+
+    Raises:
+        EngineError: If there are.
+    """
+    if len(strings) > MAX_STRINGS or any(len(string) > MAX_STRING_LENGTH for string in strings):
+        raise unsupported(f"more than {MAX_STRINGS} {what}, or longer ones than {MAX_STRING_LENGTH} characters")
+
+
+def _stop_strings(config: LlmPredictionConfig) -> list[str]:
+    """Return the stop strings of the settings and of their prompt template."""
+    of_template = (config.prompt_template or {}).get("stopStrings")
+    return [
+        *(config.stop_strings or ()),
+        *(str(stop) for stop in (of_template if is_list(of_template) else ()) if stop),
+    ]
+
+
+def _call_tokens(call: ToolCall, call_id: str) -> Iterator[tuple[EngineEvent | None, str]]:
+    """Yield the tokens of a tool call, each with its event; the last has none, as it comes before the end event."""
+    written = json.dumps(call.arguments, ensure_ascii=False) if call.malformed is None else call.malformed
+    head, name, tail = call_parts(call.tool)
+    yield ToolCallStart(call_id), head
+    yield ToolCallName(call.tool), name
+    for token in tokenizer.split(written):
+        yield ToolCallArguments(token), token
+    yield None, tail
+
+
+def _call_id(prompt_tokens: int, number: int) -> str:
+    """Return nine digits, unique within a conversation, as its prompt grows from turn to turn."""
+    return f"{zlib.crc32(f'{prompt_tokens}.{number}'.encode()) % 10**9:09d}"

@@ -1,0 +1,167 @@
+"""Errors that are sent to clients: their texts and their machine-readable part (docs/protocol.md#errors).
+
+`WireError` is the base of all errors of the emulator; `engines/errors.py` has those of engines. One function per code,
+so that no handler composes an error by hand.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lmstudio_integrations.types.config import ModelKind
+
+SAMPLE = 20
+"""The most names that an error lists."""
+
+
+class WireError(Exception):
+    """A request fails; the client gets this error.
+
+    Args:
+        title: What is wrong, in one sentence.
+        cause: The reason behind it.
+        suggestion: What would help.
+        display_data: The machine-readable part, with its `code`.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        *,
+        cause: str | None = None,
+        suggestion: str | None = None,
+        display_data: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(title)
+        self.title = title
+        self.cause = cause
+        self.suggestion = suggestion
+        self.display_data = display_data
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the wire form."""
+        members = {
+            "title": self.title,
+            "rootTitle": self.title,
+            "cause": self.cause,
+            "suggestion": self.suggestion,
+            "displayData": self.display_data,
+        }
+        return {name: value for name, value in members.items() if value is not None}
+
+
+def model_unloaded() -> WireError:
+    """Return the error for a loaded model that was unloaded."""
+    return WireError("Model is unloaded.", display_data={"code": "generic.specificModelUnloaded"})
+
+
+def no_model_matching(query: Mapping[str, Any], loaded: Sequence[str]) -> WireError:
+    """Return the error for a query that no loaded model matches."""
+    if query.get("identifier"):
+        title = f'No loaded model matches the identifier "{query["identifier"]}"'
+    elif query.get("path"):
+        title = f'No loaded model matches the path "{query["path"]}"'
+    else:
+        title = "No models loaded. Please load a model in the developer page or use the 'lms load' command."
+    return WireError(
+        title,
+        suggestion="Load the model first, or request it by get-or-load.",
+        display_data={
+            "code": "generic.noModelMatchingQuery",
+            "query": dict(query),
+            "loadedModelsSample": list(loaded[:SAMPLE]),
+            "totalLoadedModels": len(loaded),
+        },
+    )
+
+
+def path_not_found(path: str, available: Sequence[str]) -> WireError:
+    """Return the error for a key or path that no downloaded model has."""
+    return _not_found(f'Cannot find a model with the key or path "{path}"', path, available)
+
+
+def draft_model_not_found(path: str, available: Sequence[str]) -> WireError:
+    """Return the error for a draft model that is not downloaded."""
+    return _not_found(f'Cannot find model "{path}"', path, available)
+
+
+def _not_found(title: str, path: str, available: Sequence[str]) -> WireError:
+    return WireError(
+        title,
+        suggestion="Check the key against the list of downloaded models.",
+        display_data={
+            "code": "generic.pathNotFound",
+            "path": path,
+            "availablePathsSample": list(available[:SAMPLE]),
+            "totalModels": len(available),
+        },
+    )
+
+
+_KINDS: dict[ModelKind, str] = {"llm": "an LLM", "embedding": "an embedding model"}
+
+
+def domain_mismatch(path: str, actual: ModelKind, expected: ModelKind) -> WireError:
+    """Return the error for a model of the other kind."""
+    return WireError(
+        f'Model "{path}" is not {_KINDS[expected]}',
+        cause=f"Model is not {expected}. Its kind is {actual}.",
+        display_data={
+            "code": "generic.domainMismatch",
+            "path": path,
+            "actualDomain": actual,
+            "expectedDomain": expected,
+        },
+    )
+
+
+def preset_not_found(name: str, presets: Iterable[tuple[str, str]]) -> WireError:
+    """Return the error for an unknown preset; `presets` are identifiers and names."""
+    known = list(presets)
+    return WireError(
+        f'Cannot find a preset with the identifier "{name}"',
+        display_data={
+            "code": "generic.presetNotFound",
+            "specifiedFuzzyPresetIdentifier": name,
+            "availablePresetsSample": [
+                {"identifier": identifier, "name": title} for identifier, title in known[:SAMPLE]
+            ],
+            "totalAvailablePresets": len(known),
+        },
+    )
+
+
+def identifier_exists(identifier: str) -> WireError:
+    """Return the error for an identifier that another instance has."""
+    # The official suite matches "Model load error.*already exists" on one line.
+    return WireError(f'A model with the identifier "{identifier}" already exists')
+
+
+def too_many_loaded(limit: int) -> WireError:
+    """Return the error for a load beyond the limit."""
+    return WireError(
+        "Model loading was stopped due to insufficient system resources",
+        cause=f"This server has at most {limit} models loaded at once: the limit loaded_models is reached.",
+        suggestion="Unload a model first.",
+    )
+
+
+def file_not_found(identifier: str) -> WireError:
+    """Return the error for an unknown upload."""
+    return WireError(
+        f'Cannot find an uploaded file with the identifier "{identifier}"',
+        suggestion="Upload it again: uploads are dropped when their client disconnects.",
+    )
+
+
+def load_cancelled() -> WireError:
+    """Return the error for a cancelled load."""
+    return WireError("Model loading was cancelled.")
+
+
+def limit_reached(what: str, name: str, limit: int) -> WireError:
+    """Return the error for a client that exceeds a limit; `name` is the attribute of `Limits`."""
+    return WireError(
+        f"This server allows {limit:,} {what}",
+        cause=f"The limit {name} is reached.",
+        suggestion=f"Use less, or start the server with a higher limit: Limits({name}=…).",
+    )

@@ -1,0 +1,473 @@
+"""The models of the emulator: which exist, which are loaded, and when they are loaded and unloaded.
+
+See docs/protocol.md#model-specifiers and docs/protocol.md#product-behavior. The handlers are above; `instance` and the
+engines are below. Everything here belongs to the emulator's event loop.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from lmstudio_integrations.emulator import defaults, errors
+from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, describe
+from lmstudio_integrations.emulator.clock import Clock
+from lmstudio_integrations.emulator.downloads import OnBytes, download
+from lmstudio_integrations.emulator.engines.base import Engine, LoadRequest, ModelMetadata, Progress
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.instance import Instance
+from lmstudio_integrations.emulator.records import LoadMode, LoadRecord, LoadState, RecordEntry, Records
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
+from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, ModelSpecifier, by_identifier
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEvicted:
+    """A model that was loaded just in time is unloaded for this load."""
+
+    info: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadStarted:
+    """The load has started."""
+
+    identifier: str
+    info: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgressed:
+    """The progress of the load, 0 to 1."""
+
+    progress: float
+
+
+LoadEvent = ModelEvicted | LoadStarted | LoadProgressed
+OnLoadEvent = Callable[[LoadEvent], None]
+
+
+@dataclass(eq=False)
+class _SharedLoad:
+    """A just-in-time load and its waiting clients; it is cancelled when the last one cancels."""
+
+    task: "asyncio.Task[Instance] | None" = None
+    events: list[LoadEvent] = field(default_factory=list[LoadEvent])
+    listeners: list[OnLoadEvent] = field(default_factory=list[OnLoadEvent])
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it has ended or is being cancelled, so that no client can join."""
+        return self.task is not None and (self.task.done() or self.task.cancelling() > 0)
+
+    def report(self, event: LoadEvent) -> None:
+        """Report an event to all waiting clients."""
+        self.events.append(event)
+        for listener in self.listeners:
+            listener(event)
+
+    async def wait(self, listener: OnLoadEvent) -> Instance:
+        """Wait for the model; earlier events are reported first."""
+        assert self.task is not None, "the load has been started"
+        for event in self.events:
+            listener(event)
+        self.listeners.append(listener)
+        try:
+            return await asyncio.shield(self.task)
+        finally:
+            self.listeners.remove(listener)
+            if not self.listeners:
+                self.task.cancel()
+
+
+class ModelRegistry:
+    """All models of one server.
+
+    Args:
+        catalog: The models that exist.
+        engines: The engines by name.
+        clock: The time.
+        offline: Never fetch bundled weights.
+        auto_evict: Whether a just-in-time load unloads models that were loaded just in time.
+        max_loaded: How many models may be loaded at once; `None` for no limit.
+        records: Where loads are recorded.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        engines: Mapping[str, Engine],
+        clock: Clock,
+        *,
+        offline: bool = False,
+        auto_evict: bool = True,
+        max_loaded: int | None = None,
+        records: Records,
+    ) -> None:
+        self.catalog = catalog
+        self._engines = engines
+        self._clock = clock
+        self._offline = offline
+        self._auto_evict = auto_evict
+        self._max_loaded = max_loaded
+        self._records = records
+        self._metadata: dict[str, ModelMetadata] = {}
+        self._downloaded = {entry.key for entry in catalog.models if entry.downloaded}
+        self._instances: dict[str, Instance] = {}
+        self._reserved: set[str] = set()
+        self._shared: dict[str, _SharedLoad] = {}
+        self._one_at_a_time = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def loaded(self, kind: ModelKind | None = None) -> list[Instance]:
+        """Return the loaded models, in the order of loading. Any thread may call this."""
+        instances = list(self._instances.values())  # one atomic step
+        return [instance for instance in instances if kind in {None, instance.entry.kind}]
+
+    def downloaded(self) -> list[ModelEntry]:
+        """Return the entries that can be loaded."""
+        return [entry for entry in self.catalog.models if entry.key in self._downloaded]
+
+    def is_downloaded(self, entry: ModelEntry) -> bool:
+        """Return whether an entry can be loaded."""
+        return entry.key in self._downloaded
+
+    async def download(self, entry: ModelEntry, on_bytes: OnBytes) -> None:
+        """Download the weights of an entry, so that it can be loaded.
+
+        Raises:
+            WireError: If that fails.
+        """
+        await download(entry, on_bytes, offline=self._offline)
+        self._downloaded.add(entry.key)
+        self._metadata.pop(entry.key, None)
+        self._records.notify()
+
+    async def read_metadata(self, entries: Iterable[ModelEntry]) -> None:
+        """Read and cache the metadata of weights, in a thread: a large header takes long."""
+        for entry in entries:
+            if entry.key not in self._metadata:
+                await asyncio.to_thread(self.metadata, entry)
+
+    def info(self, entry: ModelEntry) -> dict[str, Any]:
+        """Return the wire form of an entry."""
+        return describe(entry, self.metadata(entry))
+
+    def metadata(self, entry: ModelEntry) -> ModelMetadata:
+        """Return the metadata of weights; empty metadata if they cannot be read. Any thread may call this."""
+        known = self._metadata.get(entry.key)
+        if known is None:
+            try:
+                known = self._metadata[entry.key] = self._engine(entry).metadata(entry.weights, entry.kind)
+            except EngineError:
+                return ModelMetadata()
+        return known
+
+    def find(self, kind: ModelKind, specifier: ModelSpecifier) -> Instance:
+        """Return the loaded model of a specifier.
+
+        Raises:
+            WireError: If there is none.
+        """
+        if isinstance(specifier, InstanceSpecifier):
+            for instance in self.loaded(kind):
+                if instance.reference == specifier.instance_reference:
+                    return instance
+            raise errors.model_unloaded()
+        query = specifier.query
+        found = self._query(self.loaded(kind), query)
+        if found is None:
+            raise self._nothing_loaded(kind, query.to_dict())
+        return found
+
+    def find_only(self, kind: ModelKind, name: str) -> Instance:
+        """Return the loaded model of a name: by its identifier, else if no other one matches.
+
+        Raises:
+            WireError: If there is none, or there are several.
+        """
+        found = self._all_named(self.loaded(kind), name)
+        if not found or (len(found) > 1 and found[0].identifier != name):
+            raise self._nothing_loaded(kind, {"identifier": name})
+        return found[0]
+
+    def loaded_as(self, kind: ModelKind, name: str) -> Instance | None:
+        """Return the loaded model of an identifier, a key, an alias or a path."""
+        return next(iter(self._all_named(self.loaded(kind), name)), None)
+
+    def resolve(
+        self,
+        kind: ModelKind,
+        name: str,
+        not_found: Callable[[str, Sequence[str]], errors.WireError] = errors.path_not_found,
+    ) -> list[ModelEntry]:
+        """Return the entries that a name may stand for, the best first.
+
+        Raises:
+            WireError: If there is none, or none of this kind.
+        """
+        found = [entry for entry in self.catalog.find(name) if self.is_downloaded(entry)]
+        matching = [entry for entry in found if entry.kind == kind]
+        if not found:
+            self._reject_other_kind(kind, name)
+            known = [entry.full_path for entry in self.downloaded() if entry.kind == kind]
+            raise not_found(name, known)
+        if not matching:
+            raise errors.domain_mismatch(found[0].full_path, found[0].kind, kind)
+        return matching
+
+    def check_draft_model(self, name: str) -> None:
+        """Check that a language model can serve as a draft model.
+
+        Raises:
+            WireError: If there is none with this name.
+        """
+        self.resolve("llm", name, errors.draft_model_not_found)
+
+    async def load(
+        self,
+        entry: ModelEntry,
+        *,
+        name: str | None = None,
+        identifier: str | None = None,
+        ttl_ms: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        jit: bool = False,
+        on_start: Callable[[str], None] = lambda _identifier: None,
+        on_progress: Progress = lambda _progress: None,
+    ) -> Instance:
+        """Load a new instance. Without an `identifier`, the requested `name` decides on one.
+
+        Raises:
+            WireError: If the identifier is taken or invalid, or too many models are loaded.
+            EngineError: If the engine cannot load it.
+        """
+        settings = settings or {}
+        default = entry.full_path if name == entry.full_path else entry.key
+        with self._recorded(entry, default, identifier, settings, jit=jit) as load:
+            await self.read_metadata([entry])
+            on_start(load.record.identifier)
+            request = self._load_request(entry, settings)
+            model = await self._engine(entry).load(request, on_progress)
+        instance = Instance(
+            entry=entry,
+            identifier=load.record.identifier,
+            model=model,
+            info=self.info(entry),
+            fields=dict(request.fields),
+            context_length=request.context_length,
+            slots=request.slots,
+            ttl_ms=ttl_ms,
+            jit=jit,
+            load=load,
+            clock=self._clock,
+        )
+        instance.on_end = lambda state: self.drop(instance, state)
+        self._instances[instance.identifier] = instance
+        instance.start_ttl()
+        self._record_state(load, "loaded")
+        return instance
+
+    @contextmanager
+    def _recorded(
+        self, entry: ModelEntry, default: str, identifier: str | None, settings: Mapping[str, Any], *, jit: bool
+    ) -> Generator[RecordEntry[LoadRecord]]:
+        """Record a load, and reserve its identifier until the instance has it."""
+        config = _CONFIGS[entry.kind].describe(settings)
+        identifier = self._reserve(default, identifier)
+        mode: LoadMode = "just_in_time" if jit else "explicit"
+        load = self._records.loads.add(LoadRecord(key=entry.key, identifier=identifier, mode=mode, config=config))
+        self._records.notify()
+        try:
+            yield load
+        except BaseException as error:
+            self._record_state(load, "cancelled" if isinstance(error, asyncio.CancelledError) else "failed")
+            raise
+        finally:
+            self._reserved.discard(identifier)
+
+    def _record_state(self, load: RecordEntry[LoadRecord], state: LoadState) -> None:
+        load.update(state=state)
+        self._records.notify()
+
+    async def load_just_in_time(
+        self, entry: ModelEntry, name: str, listener: OnLoadEvent, *, ttl_ms: int | None, settings: Mapping[str, Any]
+    ) -> Instance:
+        """Load a model on first use; clients that request it meanwhile share the load.
+
+        Raises:
+            EngineError: If the engine cannot load it.
+        """
+        shared = self._shared.get(entry.key)
+        if shared is None or shared.stopping:
+            shared = self._shared[entry.key] = _SharedLoad()
+            ttl = defaults.JIT_TTL_MS if ttl_ms is None else ttl_ms
+            shared.task = self._spawn(self._load_shared(shared, entry, name, ttl, settings))
+        try:
+            return await shared.wait(listener)
+        finally:
+            if not shared.listeners and self._shared.get(entry.key) is shared:
+                del self._shared[entry.key]
+
+    async def unload(self, instance: Instance, state: LoadState = "unloaded") -> None:
+        """Unload an instance after its predictions were stopped."""
+        await asyncio.shield(self.drop(instance, state))
+
+    def drop(self, instance: Instance, state: LoadState = "unloaded") -> "asyncio.Task[None]":
+        """Unload an instance in the background, once; it is no longer found. `state` is the reason."""
+        if instance.unloading is None:
+            del self._instances[instance.identifier]
+            instance.unloading = self._spawn(instance.unload())
+            self._record_state(instance.load, state)
+        return instance.unloading
+
+    async def close(self) -> None:
+        """Stop all loads and unload everything."""
+        for shared in list(self._shared.values()):
+            if shared.task is not None:
+                shared.task.cancel()
+        for instance in self.loaded():
+            self.drop(instance)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _load_shared(
+        self, shared: _SharedLoad, entry: ModelEntry, name: str, ttl_ms: int, settings: Mapping[str, Any]
+    ) -> Instance:
+        if not self._auto_evict:
+            return await self._load_and_report(shared, entry, name, ttl_ms, settings)
+        async with self._one_at_a_time:
+            for other in [instance for instance in self.loaded() if instance.jit]:
+                shared.report(ModelEvicted(other.describe()))
+                await self.unload(other, "evicted")
+            return await self._load_and_report(shared, entry, name, ttl_ms, settings)
+
+    async def _load_and_report(
+        self, shared: _SharedLoad, entry: ModelEntry, name: str, ttl_ms: int, settings: Mapping[str, Any]
+    ) -> Instance:
+        return await self.load(
+            entry,
+            name=name,
+            ttl_ms=ttl_ms,
+            settings=settings,
+            jit=True,
+            on_start=lambda identifier: shared.report(LoadStarted(identifier, self.info(entry))),
+            on_progress=lambda progress: shared.report(LoadProgressed(progress)),
+        )
+
+    def _reserve(self, default: str, identifier: str | None) -> str:
+        """Reserve and return the identifier of a new instance.
+
+        Raises:
+            WireError: If the requested one is taken or invalid, or too many models are loaded.
+        """
+        taken = self._instances.keys() | self._reserved
+        if self._max_loaded is not None and len(taken) >= self._max_loaded:
+            raise errors.too_many_loaded(self._max_loaded)
+        if identifier is None:
+            identifier, number = default, 1
+            while identifier in taken:
+                number += 1
+                identifier = f"{default}:{number}"
+        elif identifier in taken:
+            raise errors.identifier_exists(identifier)
+        try:
+            by_identifier(identifier)
+        except LMStudioValueError as error:
+            raise errors.WireError("The identifier cannot name a model", cause=str(error)) from error
+        self._reserved.add(identifier)
+        return identifier
+
+    def _load_request(self, entry: ModelEntry, settings: Mapping[str, Any]) -> LoadRequest:
+        requested = _CONFIGS[entry.kind].from_fields(settings)
+        limit = entry.max_context_length or self.metadata(entry).max_context_length
+        context_length = min(requested.context_length or entry.context_length or defaults.CONTEXT_LENGTH, limit)
+        slots = entry.slots or defaults.PARALLEL_SESSIONS
+        if isinstance(requested, LlmLoadModelConfig) and requested.max_parallel_predictions:
+            slots = requested.max_parallel_predictions
+        actual: dict[str, Any] = {f"{entry.kind}.load.contextLength": context_length}
+        if entry.kind == "llm":
+            actual["llm.load.numParallelSessions"] = slots
+        return LoadRequest(
+            key=entry.key,
+            kind=entry.kind,
+            weights=entry.weights,
+            fields=defaults.effective(defaults.LOAD[entry.kind], settings, actual),
+            context_length=context_length,
+            slots=slots,
+            engine_settings=entry.engine_settings(),
+        )
+
+    def _query(self, instances: list[Instance], query: ModelQuery) -> Instance | None:
+        matching = [instance for instance in instances if _matches(instance, query)]
+        if query.identifier is not None:
+            return next(iter(self._all_named(matching, query.identifier)), None)
+        return matching[0] if matching else None
+
+    def _all_named(self, instances: list[Instance], name: str) -> list[Instance]:
+        """Return the instances that a name may stand for, the best first: by identifier, then as in the catalog."""
+        exact = [instance for instance in instances if instance.identifier == name]
+        return exact + [
+            instance for entry in self.catalog.find(name) for instance in instances if instance.entry is entry
+        ]
+
+    def _nothing_loaded(self, kind: ModelKind, query: Mapping[str, Any]) -> errors.WireError:
+        """Return the error for a query that no loaded model matches.
+
+        Raises:
+            WireError: If the model is loaded, but of the other kind.
+        """
+        if query.get("identifier"):
+            self._reject_other_kind(kind, query["identifier"])
+        return errors.no_model_matching(query, [each.identifier for each in self.loaded(kind)])
+
+    def _reject_other_kind(self, kind: ModelKind, name: str) -> None:
+        """Raise an error if the requested model is loaded, but of the other kind."""
+        other = next(iter(self._all_named(self.loaded(), name)), None)
+        if other is not None and other.entry.kind != kind:
+            raise errors.domain_mismatch(other.entry.full_path, other.entry.kind, kind)
+
+    def _engine(self, entry: ModelEntry) -> Engine:
+        engine = self._engines.get(entry.engine)
+        if engine is None:
+            raise EngineError(f"This server has no engine {entry.engine!r}, which the model {entry.key!r} needs.")
+        return engine
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            logger.debug("a model could not be loaded or unloaded: %r", error)
+
+
+_CONFIGS: dict[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadModelConfig]] = {
+    "llm": LlmLoadModelConfig,
+    "embedding": EmbeddingLoadModelConfig,
+}
+
+
+def _matches(instance: Instance, query: ModelQuery) -> bool:
+    """Return whether an instance matches a query, apart from the identifier."""
+    entry = instance.entry
+    return (
+        query.domain in {None, entry.kind}
+        and query.device_identifier is None
+        and (query.vision is None or query.vision == instance.describe().get("vision", False))
+        and (query.path is None or _path_matches(entry.full_path, query.path))
+    )
+
+
+def _path_matches(path: str, requested: str) -> bool:
+    path, requested = path.casefold(), requested.casefold().rstrip("/")
+    return path == requested or path.startswith(f"{requested}/")

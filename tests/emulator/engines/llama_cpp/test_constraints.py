@@ -1,0 +1,197 @@
+"""Schemas, grammars and required tools in llama.cpp's form."""
+
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.llama_cpp import constraints
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.tools import Tool
+
+
+def nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object"}
+    for _ in range(levels):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
+@pytest.mark.parametrize("schema", [False, True, None, "object", []])
+def test_a_schema_that_would_be_ignored_is_rejected(schema: Any) -> None:
+    with pytest.raises(EngineError, match="must be an object"):
+        constraints.structured_output(LlmPredictionConfig(structured={"type": "json", "jsonSchema": schema}))
+
+
+def test_a_schema_that_is_too_deep_is_rejected() -> None:
+    assert constraints.checked_schema(nested(59))
+    with pytest.raises(EngineError, match="levels deep"):
+        constraints.checked_schema(nested(200))
+    with pytest.raises(EngineError, match="levels deep"):
+        constraints.checked_schema(nested(5000))
+
+
+@pytest.mark.parametrize(
+    ("schema", "bound"),
+    [
+        ({"$defs": {str(at): {} for at in range(4000)}}, "more than 4000 objects"),
+        ({"enum": list(range(1001))}, "more than 1000 alternatives"),
+        ({"anyOf": [{"oneOf": [{}] * 50}] * 21}, "more than 1000 alternatives"),
+        ({"properties": {str(at): {} for at in range(1001)}}, "more than 1000 alternatives"),
+        ({"type": "string", "pattern": f"^{'a' * 1000}$"}, "pattern of more than 1000 characters"),
+    ],
+)
+def test_a_schema_that_would_take_the_engine_minutes_is_rejected(schema: dict[str, Any], bound: str) -> None:
+    with pytest.raises(EngineError, match=bound) as caught:
+        constraints.checked_schema(schema)
+    assert caught.value.display_data is not None
+    assert caught.value.display_data["code"] == "generic.engineDoesNotSupportFeature"
+
+
+def test_large_but_reasonable_schemas_are_accepted() -> None:
+    names = [str(at) for at in range(1500)]
+    assert constraints.checked_schema({"properties": {name: {} for name in names}, "required": names})
+    assert constraints.checked_schema({"enum": list(range(1000))})
+
+
+def test_the_schemas_of_all_tools_count_together() -> None:
+    constraints.check_tools([])
+    constraints.check_tools([tool(f"f{at}") for at in range(1000)])
+    with pytest.raises(EngineError, match="more than 1000 alternatives"):
+        constraints.check_tools([tool(f"f{at}") for at in range(1001)])
+    with pytest.raises(EngineError, match="levels deep"):
+        constraints.check_tools([tool("f", nested(200))])
+    with pytest.raises(EngineError, match="longer than 16777216 characters"):
+        constraints.check_tools([tool("f", {"description": "d" * 17_000_000})])
+
+
+def test_a_grammar_that_would_overflow_the_engines_stack_is_rejected() -> None:
+    grammar = f'root ::= {"(" * 200}"((" [(\\]] {")" * 200} # ((('
+    assert constraints.checked_grammar(grammar) == grammar
+    for bad in (f'root ::= {"(" * 201}"a"{")" * 201}', "a" * 100_001):
+        with pytest.raises(EngineError, match="100000 characters or 200 nested parentheses"):
+            constraints.checked_grammar(bad)
+
+
+def test_a_grammar_with_open_ends_is_looked_through_once() -> None:
+    for sign in ('"', "[", '"[', "\\"):
+        assert constraints.checked_grammar("r" + sign * 40_000)
+
+
+def test_an_object_behind_a_reference_is_a_schema() -> None:
+    schema = {"$ref": "#/$defs/P", "$defs": {"P": {"type": "object"}}}
+    assert constraints.checked_schema(schema) == schema
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ({"minimum": 2, "maximum": 1}, "minimum 2 is more than maximum 1"),
+        ({"minLength": 2, "maxLength": 1}, "minLength"),
+        ({"minItems": 2, "maxItems": 1}, "minItems"),
+    ],
+)
+def test_contradictory_bounds_are_rejected(bounds: dict[str, int], words: str) -> None:
+    with pytest.raises(EngineError, match=words):
+        constraints.checked_schema({"properties": {"a": bounds}})
+
+
+@pytest.mark.parametrize(
+    ("schema", "lost"),
+    [
+        ({"type": "string", "pattern": "[0-9]"}, "the pattern '[0-9]'"),
+        ({"type": "string", "pattern": "^(?=a)b$"}, "the pattern '^(?=a)b$'"),
+        ({"type": "string", "pattern": "^a$", "maxLength": 3}, "maxLength"),
+        ({"type": ["number", "null"], "minimum": 1, "exclusiveMaximum": 2}, "exclusiveMaximum, minimum"),
+        ({"type": "integer", "multipleOf": 5, "minimum": 1}, "multipleOf"),
+        ({"not": {"type": "null"}, "if": {}, "then": {}}, "if, not"),
+        (
+            {"type": "array", "items": {"type": "string"}, "uniqueItems": True, "contains": {}},
+            "contains, uniqueItems",
+        ),
+    ],
+)
+def test_ignored_keywords_are_logged_once(caplog: pytest.LogCaptureFixture, schema: dict[str, Any], lost: str) -> None:
+    constraints.checked_schema({"properties": {"a": schema}})
+    (record,) = caplog.records
+    assert (record.levelname, lost in record.message) == ("WARNING", True)
+
+
+def test_supported_keywords_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    properties = {
+        "pattern": {"type": "string", "pattern": "^x$"},
+        "not": {"type": "integer", "minimum": 1},
+        "a": {"const": {"pattern": "x"}, "uniqueItems": False},
+    }
+    schema = {"type": "object", "properties": properties}
+    assert constraints.checked_schema(schema) == schema
+    assert caplog.text == ""
+
+
+def test_a_text_whose_pattern_is_ignored_ends_all_the_same() -> None:
+    parameters = {"type": "object", "properties": {"a": {"type": "string", "pattern": "x"}}}
+    found = constraints.call_schema([tool("f", parameters)])["$defs"]["tool0"]["properties"]["a"]
+    assert found == {"type": "string", "maxLength": constraints.MAX_TEXT_LENGTH}
+
+
+@pytest.mark.parametrize("grammar", [None, "", "  ", 3])
+def test_an_empty_grammar_is_rejected(grammar: Any) -> None:
+    with pytest.raises(EngineError, match="gbnfGrammar"):
+        constraints.structured_output(LlmPredictionConfig(structured={"type": "gbnf", "gbnfGrammar": grammar}))
+
+
+def tool(name: str, parameters: dict[str, Any] | None = None) -> Tool:
+    return Tool.from_dict({"function": {"name": name, "parameters": parameters}})
+
+
+def test_a_call_to_one_tool_needs_no_choice() -> None:
+    schema = constraints.call_schema([tool("now")])
+    assert "anyOf" not in schema
+    assert schema["properties"]["name"] == {"const": "now"}
+    assert schema["$defs"]["tool0"] == {"type": "object", "properties": {}, "additionalProperties": False}
+
+
+def test_each_tool_keeps_its_own_definitions() -> None:
+    parameters = {
+        "type": "object",
+        "properties": {"p": {"$ref": "#/$defs/P"}, "self": {"$ref": "#"}},
+        "$defs": {"P": {"type": "string"}},
+    }
+    schema = constraints.call_schema([tool("a", parameters), tool("b", parameters)])
+    assert [choice["properties"]["name"]["const"] for choice in schema["anyOf"]] == ["a", "b"]
+    for number, definition in enumerate(schema["$defs"].values()):
+        properties = definition["properties"]
+        assert properties["p"]["$ref"] == f"#/$defs/tool{number}/$defs/P"
+        assert properties["self"]["$ref"] == f"#/$defs/tool{number}"
+
+
+def test_arguments_without_bounds_get_some() -> None:
+    schema = constraints.bounded(
+        {
+            "type": "object",
+            "properties": {
+                "free": {"type": "string"},
+                "own": {"type": "string", "maxLength": 5},
+                "one_of": {"type": "string", "enum": ["a"]},
+                "list": {"type": "array", "items": {"type": "string"}},
+                "type": {"type": "integer", "default": {"type": "string"}},
+                "title": {"type": "string"},
+            },
+            "additionalProperties": {"type": "string"},
+        },
+        "#",
+    )
+    properties = schema["properties"]
+    assert properties["free"]["maxLength"] == constraints.MAX_TEXT_LENGTH
+    assert properties["own"]["maxLength"] == 5
+    assert "maxLength" not in properties["one_of"]
+    assert properties["list"]["maxItems"] == constraints.MAX_ITEMS
+    assert properties["list"]["items"]["maxLength"] == constraints.MAX_TEXT_LENGTH
+    assert properties["title"]["maxLength"] == constraints.MAX_TEXT_LENGTH
+    assert properties["type"] == {"type": "integer", "default": {"type": "string"}}
+    assert schema["additionalProperties"] == {"type": "string", "maxLength": constraints.MAX_TEXT_LENGTH}
+
+
+def test_a_forced_call_is_not_punished_for_repeating_the_question() -> None:
+    forced = constraints.forced_call([tool("now")])
+    assert (forced["repeat_penalty"], forced["presence_penalty"], forced["frequency_penalty"]) == (1.0, 0.0, 0.0)

@@ -1,0 +1,79 @@
+"""The memory limit of a worker."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.llama_cpp import memory, worker
+from lmstudio_integrations.errors import LMStudioValueError
+from tests.emulator.engines.llama_cpp.fake_worker import FULL, fake_worker
+
+HUNGRY = """
+import sys
+sys.path.insert(0, {directory!r})
+import worker
+worker.limit_memory(worker.WorkerParameters(**worker.json.loads(sys.stdin.readline())).memory_bytes)
+try:
+    bytearray(1 << 30)
+except MemoryError:
+    sys.exit(9)
+print('{{"error": "has a gigabyte", "kind": "load_failed"}}', flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps the limit")
+@pytest.mark.parametrize(("memory", "end"), [(256_000_000, r"\(Exit code: 9\)"), (0, "has a gigabyte")])
+async def test_a_worker_gets_no_more_memory_than_its_limit(
+    memory: int, end: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = HUNGRY.format(directory=str(Path(worker.__file__).parent))
+    with pytest.raises(EngineError) as caught:
+        await fake_worker(script, monkeypatch, tmp_path, parameters=replace(FULL, memory_bytes=memory))
+    assert re.search(end, str(caught.value.cause))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps the limit")
+def test_a_stricter_limit_of_the_system_stays() -> None:
+    script = (
+        "import resource, worker; resource.setrlimit(resource.RLIMIT_DATA, (10**9, 10**9)); "
+        "worker.limit_memory(2 * 10**9); print(resource.getrlimit(resource.RLIMIT_DATA))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(worker.__file__).parent,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert result.stdout == "(1000000000, 1000000000)\n"
+
+
+def test_by_default_a_worker_may_take_three_quarters_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "memory_of_machine", lambda: 4000)
+    monkeypatch.setattr(memory, "sys", SimpleNamespace(platform="linux"))
+    assert [memory.memory_limit(None), memory.memory_limit(7)] == [3000, 7]
+    with pytest.raises(LMStudioValueError, match="above 0, got 0"):
+        Emulator(worker_memory=0)
+    monkeypatch.setattr(memory, "sys", SimpleNamespace(platform="darwin"))
+    assert memory.memory_limit(None) == 0
+    with pytest.raises(LMStudioValueError, match="on Linux only"):
+        Emulator(worker_memory=7)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems tell it otherwise")
+def test_the_memory_of_a_container_is_what_counts_in_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    group = tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "_CONTROL_GROUP", group)
+    whole = memory.memory_of_machine()
+    assert whole > 1_000_000
+    for text, expected in (("max\n", whole), ("4096\n", 4096)):
+        group.write_text(text)
+        assert memory.memory_of_machine() == expected

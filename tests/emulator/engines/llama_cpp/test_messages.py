@@ -1,0 +1,180 @@
+"""Conversations in llama.cpp's form."""
+
+import base64
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator.engines.base import Image
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.llama_cpp import messages as converter
+from lmstudio_integrations.types.chat import Chat, ChatHistory
+from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.tools import Tool, ToolCallRequest, ToolCallResultPart
+
+CAT = FileHandle(name="cat", identifier="c1", size_bytes=9, file_type="image")
+
+
+TOOL = Tool.from_dict({"function": {"name": "add", "description": "Adds"}})
+
+
+def conversation() -> ChatHistory:
+    chat = Chat("Be terse.")
+    chat.add_user_message("1+2?")
+    chat.add_assistant_response("Let me see.", [ToolCallRequest(id="7", name="add", arguments={"a": 1, "b": 2})])
+    chat.add_tool_results([ToolCallResultPart(content="3", tool_call_id="7", name="add")])
+    chat.add_assistant_response("", [ToolCallRequest(name="done")])
+    chat.add_tool_results([ToolCallResultPart(content="ok"), ToolCallResultPart(content="good")])
+    chat.add_user_message("And now?")
+    return chat.to_history()
+
+
+def test_calls_go_to_a_template_that_knows_them() -> None:
+    messages = converter.to_messages(conversation(), native_tools=True)
+    assert [message["role"] for message in messages] == [
+        *("system", "user", "assistant", "tool", "assistant", "tool", "tool", "user")
+    ]
+    call = {"type": "function", "id": "7", "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'}}
+    assert messages[2] == {"role": "assistant", "content": "Let me see.", "tool_calls": [call]}
+    assert messages[3] == {"role": "tool", "content": "3", "tool_call_id": "7", "name": "add"}
+    assert messages[4]["tool_calls"][0]["id"] == "done"
+    assert messages[5] == {"role": "tool", "content": "ok", "tool_call_id": ""}
+
+
+def test_calls_become_text_for_a_template_that_does_not() -> None:
+    messages = converter.to_messages(conversation(), native_tools=False)
+    assert messages == [
+        {"role": "system", "content": "Be terse."},
+        {"role": "user", "content": "1+2?"},
+        {
+            "role": "assistant",
+            "content": 'Let me see.\n[TOOL_REQUEST]{"name": "add", "arguments": {"a": 1, "b": 2}}[END_TOOL_REQUEST]',
+        },
+        {"role": "user", "content": "[TOOL_RESULT]3[END_TOOL_RESULT]"},
+        {"role": "assistant", "content": '[TOOL_REQUEST]{"name": "done", "arguments": {}}[END_TOOL_REQUEST]'},
+        {
+            "role": "user",
+            "content": "[TOOL_RESULT]ok[END_TOOL_RESULT]\n[TOOL_RESULT]good[END_TOOL_RESULT]\n\nAnd now?",
+        },
+    ]
+
+
+def test_adjacent_messages_of_one_role_become_one() -> None:
+    history = ChatHistory.from_dict(
+        {
+            "messages": [
+                {"role": role, "content": [{"type": "text", "text": text}]}
+                for role, text in (("system", "a"), ("system", "b"), ("user", "c"), ("user", ""), ("user", "d"))
+            ]
+        }
+    )
+    assert converter.to_messages(history, native_tools=False) == [
+        {"role": "system", "content": "a\n\nb"},
+        {"role": "user", "content": "c\n\nd"},
+    ]
+
+
+def test_adjacent_messages_keep_their_tool_calls() -> None:
+    part = {"type": "toolCallRequest", "toolCallRequest": {"type": "function", "name": "add"}}
+    history = ChatHistory.from_dict({"messages": [{"role": "assistant", "content": [part]}] * 2})
+    (message,) = converter.to_messages(history, native_tools=True)
+    assert len(message["tool_calls"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "media"),
+    [
+        (b"\x89PNG\r\n", "image/png"),
+        (b"\xff\xd8\xff", "image/jpeg"),
+        (b"RIFF0000WEBP", "image/webp"),
+        (b"?", "application/octet-stream"),
+    ],
+)
+def test_an_image_is_sent_inside_its_message(data: bytes, media: str) -> None:
+    chat = Chat("Look.")
+    chat.add_user_message("What?", images=[CAT])
+    messages = converter.to_messages(chat.to_history(), native_tools=False, images={"c1": Image("cat", data)})
+    url = f"data:{media};base64,{base64.b64encode(data).decode()}"
+    assert messages[1]["content"] == [
+        {"type": "text", "text": "What?"},
+        {"type": "image_url", "image_url": {"url": url}},
+    ]
+
+
+def test_adjacent_messages_keep_their_images_in_order() -> None:
+    history = ChatHistory.from_dict(
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "a"}]},
+                {"role": "user", "content": [CAT.to_dict()]},
+                {"role": "user", "content": [{"type": "text", "text": "b"}]},
+            ]
+        }
+    )
+    (message,) = converter.to_messages(history, native_tools=False, images={"c1": Image("cat", b"\x89PNG")})
+    assert [part["type"] for part in message["content"]] == ["text", "image_url", "text"]
+
+
+def test_an_image_that_was_never_uploaded_is_rejected() -> None:
+    chat = Chat()
+    chat.add_user_message("What?", images=[CAT])
+    with pytest.raises(EngineError, match="'cat' is not an uploaded image"):
+        converter.to_messages(chat.to_history(), native_tools=False, images={})
+
+
+def test_instructions_and_a_system_prompt_find_their_place() -> None:
+    with_system = converter.to_messages(conversation(), native_tools=False, system_prompt="unused", instructions="Do.")
+    assert with_system[0] == {"role": "system", "content": "Be terse.\n\nDo."}
+    chat = Chat()
+    chat.add_user_message("Hi")
+    messages = converter.to_messages(
+        chat.to_history(), native_tools=False, system_prompt="Be kind.", instructions="Do."
+    )
+    assert [message["content"] for message in messages] == ["Be kind.\n\nDo.", "Hi"]
+    assert converter.to_messages(chat.to_history(), native_tools=False) == [{"role": "user", "content": "Hi"}]
+
+
+def test_instructions_contain_each_tool() -> None:
+    text = converter.tool_instructions([TOOL])
+    assert '{"name": "add", "description": "Adds"}' in text
+    assert "JSON" in text
+
+
+def test_texts_and_images_of_adjacent_messages_stay_in_order() -> None:
+    before, after = ({"role": "user", "content": [{"type": "text", "text": text}]} for text in ("a", "z"))
+    image = {"role": "user", "content": [CAT.to_dict()]}
+    history = ChatHistory.from_dict({"messages": [before, before, image, after]})
+    (message,) = converter.to_messages(history, native_tools=False, images={"c1": Image("cat", b"\x89PNG")})
+    assert [part.get("text", "picture") for part in message["content"]] == ["a\n\na", "picture", "z"]
+
+
+LONG_TEXT = "x" * 2_000_000
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": [{"type": "text", "text": LONG_TEXT}]},
+        {"role": "tool", "content": [{"type": "toolCallResult", "content": LONG_TEXT}]},
+        {
+            "role": "assistant",
+            "content": [
+                {
+                    "type": "toolCallRequest",
+                    "toolCallRequest": {"type": "function", "name": "f", "arguments": {"a": LONG_TEXT}},
+                }
+            ],
+        },
+    ],
+    ids=["text", "result", "call"],
+)
+def test_a_conversation_that_is_too_long_is_rejected(message: dict[str, Any]) -> None:
+    assert converter.to_messages(ChatHistory.from_dict({"messages": [message] * 8}), native_tools=True)
+    with pytest.raises(EngineError, match="prompt is longer than 16777216 characters"):
+        converter.to_messages(ChatHistory.from_dict({"messages": [message] * 9}), native_tools=True)
+
+
+def test_a_template_of_prefixes_cannot_fill_the_memory() -> None:
+    messages = [{"role": "user", "content": "x"}] * 1000
+    with pytest.raises(EngineError, match="prompt is longer than 16777216 characters"):
+        converter.render_manual({"beforeUser": "p" * 1_000_000}, messages)

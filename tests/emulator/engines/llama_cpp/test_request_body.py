@@ -1,0 +1,125 @@
+"""Prediction settings in llama.cpp's form."""
+
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.llama_cpp import constraints, request_body
+from lmstudio_integrations.types.config import LlmPredictionConfig
+
+
+def from_fields(**fields: Any) -> LlmPredictionConfig:
+    return LlmPredictionConfig.from_fields({f"llm.prediction.{key}": value for key, value in fields.items()})
+
+
+def test_each_setting_gets_llama_cpps_name() -> None:
+    config = LlmPredictionConfig(
+        temperature=0.3,
+        top_k_sampling=5,
+        top_p_sampling=0.9,
+        min_p_sampling=0.1,
+        repeat_penalty=1.2,
+        presence_penalty=0.4,
+        frequency_penalty=0.6,
+        xtc_probability=0.2,
+        xtc_threshold=0.3,
+        seed=9,
+        reasoning_budget=64,
+    )
+    assert request_body.sampling(config) == {
+        "temperature": 0.3,
+        "top_k": 5,
+        "top_p": 0.9,
+        "min_p": 0.1,
+        "repeat_penalty": 1.2,
+        "presence_penalty": 0.4,
+        "frequency_penalty": 0.6,
+        "xtc_probability": 0.2,
+        "xtc_threshold": 0.3,
+        "seed": 9,
+        "thinking_budget_tokens": 64,
+    }
+
+
+OFF: dict[str, Any] = {
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "repeat_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "xtc_probability": 0.0,
+    "xtc_threshold": 0.1,
+}
+"""The settings that llama.cpp gets when everything is off."""
+
+
+def test_what_is_switched_off_gets_a_neutral_value() -> None:
+    names = ("topPSampling", "minPSampling", "repeatPenalty", "seed", "llama.presencePenalty", "reasoning.budgetTokens")
+    config = from_fields(**{name: {"checked": False, "value": 0.5} for name in names})
+    assert request_body.sampling(config) == OFF
+    config = LlmPredictionConfig(top_p_sampling=False, min_p_sampling=False, seed=False)
+    assert request_body.sampling(config) == OFF
+
+
+def test_what_is_zero_is_not_switched_off() -> None:
+    body = request_body.sampling(LlmPredictionConfig(temperature=0, top_p_sampling=0, seed=0))
+    assert (body["temperature"], body["top_p"], body["seed"]) == (0, 0, 0)
+
+
+def test_settings_without_a_field_of_their_own_count_too() -> None:
+    config = LlmPredictionConfig(
+        raw={
+            "llm.prediction.llama.mirostatSampling": {"version": 2, "learningRate": 0.2, "targetEntropy": 4},
+            "llm.prediction.llama.logitBias": [[1, 2.5], [3, "-inf"]],
+            "llm.prediction.llama.locallyTypicalSampling": {"checked": True, "value": 0.7},
+            "llm.prediction.unheardOf": 1,
+        }
+    )
+    assert request_body.sampling(config) == OFF | {
+        "mirostat": 2,
+        "mirostat_eta": 0.2,
+        "mirostat_tau": 4,
+        "logit_bias": [[1, 2.5], [3, False]],
+        "typical_p": 0.7,
+    }
+    off = {
+        "llm.prediction.llama.mirostatSampling": {"version": 0},
+        "llm.prediction.llama.locallyTypicalSampling": {"checked": False, "value": 0.7},
+    }
+    assert request_body.sampling(LlmPredictionConfig(raw=off)) == OFF
+
+
+@pytest.mark.parametrize("bias", [[[1]], [1], [[1, 2, 3]]])
+def test_an_invalid_logit_bias_is_rejected(bias: Any) -> None:
+    with pytest.raises(EngineError, match="Invalid logit bias"):
+        request_body.sampling(LlmPredictionConfig(raw={"llm.prediction.llama.logitBias": bias}))
+
+
+def test_the_defaults_of_lm_studio_become_a_request() -> None:
+    config = from_fields(
+        temperature=0.8,
+        topKSampling=40,
+        repeatPenalty={"checked": True, "value": 1.1},
+        logProbs={"checked": False, "value": 0},
+        seed={"checked": False, "value": -1},
+    )
+    assert request_body.sampling(config) == OFF | {"temperature": 0.8, "top_k": 40, "repeat_penalty": 1.1}
+    assert request_body.candidate_count(config) is None
+    assert constraints.structured_output(config) == {}
+    assert request_body.manual_template(config) is None
+    assert request_body.stop_strings(config) == []
+
+
+def test_all_stop_strings_count() -> None:
+    config = LlmPredictionConfig(
+        stop_strings=["a"], tool_call_stop_strings=["b"], prompt_template={"type": "manual", "stopStrings": ["c"]}
+    )
+    assert request_body.stop_strings(config) == ["a", "b", "c"]
+
+
+def test_enable_thinking_is_an_argument_of_the_template() -> None:
+    assert request_body.template_arguments(LlmPredictionConfig()) == {}
+    assert request_body.template_arguments(LlmPredictionConfig(enable_thinking=False)) == {
+        "chat_template_kwargs": {"enable_thinking": False}
+    }

@@ -1,0 +1,272 @@
+"""Rules of scripted models: how they are written, when they apply, what the model then does."""
+
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator.engines.base import Finished, GenerateRequest, LoadRequest
+from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.scripted import (
+    Reasoning,
+    Rule,
+    ScriptedEngine,
+    Text,
+    Wait,
+    When,
+    parse_rules,
+)
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.chat import Chat, ChatHistory
+from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.results import (
+    LlmPredictionFragment,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallFailed,
+    ToolCallName,
+    ToolCallStart,
+)
+from lmstudio_integrations.types.tools import Tool
+from tests.emulator.engines.scripted.models import FakeSleep, Response, events_of, generate_request, load, respond, tool
+
+IMAGE = FileHandle(name="cat.png", identifier="f1", size_bytes=3, file_type="image")
+
+
+def after_tool_results(*results: str) -> Chat:
+    """A conversation in which tools have answered, one round each."""
+    chat = Chat.from_history("Add")
+    for result in results:
+        call = {"type": "toolCallRequest", "toolCallRequest": {"name": "add", "arguments": {}}}
+        chat.append({"role": "assistant", "content": [call]})
+        chat.append({"role": "tool", "content": [{"type": "toolCallResult", "content": result}]})
+    return chat
+
+
+async def test_the_first_rule_that_fits_wins() -> None:
+    rules: list[dict[str, Any]] = [
+        {"when": {"last": "dog"}, "then": [{"text": "woof"}]},
+        {"when": {"last": "(?i)CAT"}, "then": [{"text": "meow"}]},
+        {"then": [{"text": "silence"}]},
+    ]
+    assert (await respond(rules, "a cat and a dog")).content == "woof"
+    assert (await respond(rules, "a cat")).content == "meow"
+    assert (await respond(rules, "a fish")).content == "silence"
+
+
+ADD, MUL = tool("add"), tool("mul")
+JSON = {"type": "json", "jsonSchema": {"type": "object"}}
+
+
+@pytest.mark.parametrize(
+    ("when", "fitting", "other"),
+    [
+        ({"role": "tool"}, {"question": after_tool_results("3")}, {}),
+        ({"role": "user"}, {}, {"question": after_tool_results("3")}),
+        ({"tools": ["add", "mul"]}, {"tools": [MUL, ADD]}, {"tools": [ADD]}),
+        ({"tools": ["add"]}, {"tools": [ADD]}, {"tools": [ADD], "tool_choice": "none"}),
+        ({"structured": True}, {"structured": JSON}, {}),
+        ({"structured": True}, {"structured": {"type": "gbnf", "gbnfGrammar": ""}}, {"structured": {"type": "none"}}),
+        ({"structured": False}, {}, {"structured": JSON}),
+        ({"image": True}, {"question": Chat.from_history({"messages": [{"role": "user", "content": [IMAGE]}]})}, {}),
+        ({"image": False}, {}, {"question": Chat.from_history({"messages": [{"role": "user", "content": [IMAGE]}]})}),
+        ({"round": 1}, {}, {"question": after_tool_results("3")}),
+        ({"round": 3}, {"question": after_tool_results("3", "4")}, {"question": after_tool_results("3")}),
+        ({"last": "^7$", "role": "tool"}, {"question": after_tool_results("3", "7")}, {"question": "7"}),
+    ],
+)
+async def test_a_rule_applies_only_where_its_conditions_hold(
+    when: dict[str, Any], fitting: dict[str, Any], other: dict[str, Any]
+) -> None:
+    rules = [Rule(when, [{"text": "yes"}]), Rule(then=[{"text": "no"}])]
+    assert (await respond(rules, **fitting)).content == "yes"
+    assert (await respond(rules, **other)).content == "no"
+
+
+async def test_a_new_user_message_begins_a_new_first_round_and_hides_older_images() -> None:
+    chat = after_tool_results("3")
+    chat.append({"role": "assistant", "content": "Three."})
+    chat.add_user_message("And now?")
+    rules = [Rule({"round": 1, "image": False}, [{"text": "first"}])]
+    assert (await respond(rules, chat)).content == "first"
+
+
+async def test_several_tool_results_in_a_row_belong_to_one_round() -> None:
+    call = {"type": "toolCallRequest", "toolCallRequest": {"name": "add", "arguments": {}}}
+    results = [{"role": "tool", "content": [{"type": "toolCallResult", "content": text}]} for text in ("3", "4")]
+    messages = [{"role": "user", "content": []}, {"role": "assistant", "content": [call, call]}, *results]
+    request = GenerateRequest(LlmPredictionConfig(), history=ChatHistory.from_dict({"messages": messages}))
+    model = await load([Rule({"round": 2, "last": "^4$"}, [{"text": "second"}])])
+    assert Response(await events_of(model, request)).content == "second"
+
+
+async def test_a_conversation_without_a_user_message_gets_a_response() -> None:
+    assert (await respond([Rule({"image": False}, [{"text": "ok"}])], Chat("Only a system prompt."))).content == "ok"
+
+
+async def test_steps_are_done_in_order_with_the_last_message_put_in() -> None:
+    fake_sleep = FakeSleep()
+    rule = Rule(
+        then=[
+            {"reasoning": "They said {last}."},
+            {"text": "You said {last}."},
+            {"wait": 1.5},
+            {"tool": "add", "arguments": {"a": 1, "b": ["{last}", {"c": "{last}!"}]}, "id": "call-1"},
+        ]
+    )
+    model = await load([rule], engine=ScriptedEngine(fake_sleep))
+    fake_sleep.seconds.clear()
+    events = await events_of(model, generate_request("hi"))
+    fragments = [event for event in events if isinstance(event, LlmPredictionFragment)]
+    assert "".join(fragment.content for fragment in fragments) == "<think>They said hi.</think>You said hi."
+    assert fake_sleep.seconds == [1.5]
+    assert [type(event) for event in events[len(fragments) + 2 : -1]] == [
+        ToolCallStart,
+        ToolCallName,
+        *[ToolCallArguments] * 6,
+        ToolCallEnd,
+    ]
+    end = events[-2]
+    assert isinstance(end, ToolCallEnd)
+    assert (end.id, end.name, end.arguments) == ("call-1", "add", {"a": 1, "b": ["hi", {"c": "hi!"}]})
+
+
+async def test_the_fragments_of_the_arguments_make_up_the_raw_content() -> None:
+    got = await respond([Rule(then=[{"tool": "add", "arguments": {"a": 1, "b": "ä b"}}])])
+    parts = "".join(event.content for event in got.of_type(ToolCallArguments))
+    (end,) = got.of_type(ToolCallEnd)
+    assert parts == '{"a": 1, "b": "ä b"}'
+    assert end.raw_content == f'<tool_call>\n{{"name": "add", "arguments": {parts}}}\n</tool_call>'
+    assert got.of_type(ToolCallStart)[0].id == end.id
+    assert got.of_type(ToolCallName)[0].name == "add"
+    assert got.end.stop_reason == "eosFound"
+
+
+async def test_two_tool_calls_in_one_response_have_different_identifiers() -> None:
+    got = await respond([Rule(then=[{"tool": "add"}, {"tool": "add"}])])
+    ids = [event.id for event in got.of_type(ToolCallEnd)]
+    assert len(set(ids)) == 2
+    assert all(identifier is not None and len(identifier) == 9 for identifier in ids)
+
+
+async def test_a_malformed_call_fails_and_keeps_what_was_written() -> None:
+    got = await respond([Rule(then=[{"tool": "add", "malformed": '{"a": '}])])
+    (failed,) = got.of_type(ToolCallFailed)
+    assert failed.error["title"].startswith("Failed to parse tool call")
+    assert '{"a": ' in (failed.raw_content or "")
+    assert not got.of_type(ToolCallEnd)
+    assert got.end.stop_reason == "eosFound"
+
+
+async def test_a_rule_without_steps_is_an_empty_response() -> None:
+    got = await respond([Rule()])
+    assert got.content == ""
+    assert got.end == Finished("eosFound", got.end.prompt_tokens, 1)
+
+
+async def test_rules_can_be_written_with_objects() -> None:
+    rule = Rule(When(last="x"), [Reasoning(reasoning="r"), Text(text="t"), Wait(wait=0)])
+    assert (await respond([rule], "x")).content == "<think>r</think>t"
+    assert Rule.parse(rule) is rule
+    assert "last='x'" in repr(rule)
+
+
+async def test_a_required_tool_is_called_with_the_smallest_arguments() -> None:
+    chosen = tool("pick", count={"type": "integer", "minimum": 3}, name={"type": "string", "minLength": 2})
+    got = await respond(tools=[chosen, tool("other")], tool_choice="required")
+    (end,) = got.of_type(ToolCallEnd)
+    assert (end.name, end.arguments) == ("pick", {"count": 3, "name": "aa"})
+
+
+@pytest.mark.parametrize("parameters", [None, {}, {"description": "nothing"}])
+async def test_a_required_tool_without_parameters_is_called_with_none(parameters: Any) -> None:
+    bare = Tool.from_dict({"function": {"name": "now", "parameters": parameters}})
+    got = await respond(tools=[bare], tool_choice="required")
+    assert got.of_type(ToolCallEnd)[0].arguments == {}
+
+
+async def test_a_required_tool_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(EngineError, match="no tools are given"):
+        await respond(tool_choice="required")
+
+
+async def test_optional_tools_are_not_called() -> None:
+    assert not (await respond(tools=[ADD])).of_type(ToolCallStart)
+
+
+async def test_a_structured_request_gets_the_smallest_instance() -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    assert (await respond(structured={"type": "json", "jsonSchema": schema})).content == '{"n": 0}'
+    assert (await respond(structured={"type": "json"})).content == "{}"
+
+
+async def test_a_grammar_is_rejected_unless_a_rule_applies() -> None:
+    grammar = {"type": "gbnf", "gbnfGrammar": 'root ::= "yes"'}
+    with pytest.raises(EngineError, match="GBNF") as caught:
+        await respond(structured=grammar)
+    assert caught.value.suggestion is not None
+    assert (await respond([Rule({"structured": True}, [{"text": "yes"}])], structured=grammar)).content == "yes"
+
+
+async def test_rules_of_an_embedding_model_can_fail() -> None:
+    fake_sleep = FakeSleep()
+    rules = [Rule({"last": "bad"}, [{"wait": 2}, {"error": "no vector for {last}"}])]
+    model = await load(rules, kind="embedding", engine=ScriptedEngine(fake_sleep))
+    assert await model.embed("good")
+    with pytest.raises(EngineError, match="no vector for bad"):
+        await model.embed("bad")
+    assert fake_sleep.seconds[-1] == 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"wenn": {}, "then": []}, r"rule 1: unknown key 'wenn'; did you mean 'when'"),
+        ({"when": {}}, r"rule 1: then must be a list"),
+        ({"then": "text"}, r"rule 1: then must be a list"),
+        ({"when": "x", "then": []}, r"rule 1: when must be a table"),
+        ({"when": {"lst": "x"}, "then": []}, r"rule 1: when: unknown key 'lst'; did you mean 'last'"),
+        ({"when": {"zzz": "x"}, "then": []}, r"rule 1: when: unknown key 'zzz'; known are image, last"),
+        ({"when": {"role": "system"}, "then": []}, r"rule 1: when\.role='system': .*'user' or 'tool'"),
+        ({"when": {"structured": 1}, "then": []}, r"rule 1: when\.structured=1: "),
+        ({"when": {"round": 0}, "then": []}, r"rule 1: when\.round=0: "),
+        ({"when": {"tools": "add"}, "then": []}, r"rule 1: when\.tools='add': "),
+        ({"when": {"last": "("}, "then": []}, r"rule 1: when\.last='\(': .*not a regular expression"),
+        ({"then": [{"txt": "x"}]}, r"rule 1: then\[0\] needs exactly one of text, .*; did you mean 'text'"),
+        ({"then": [{}]}, r"rule 1: then\[0\] needs exactly one of .* and has none of them"),
+        ({"then": [{"text": "a"}, {"text": "x", "tool": "y"}]}, r"rule 1: then\[1\] .* both 'text' and 'tool'"),
+        ({"then": ["text"]}, r"rule 1: then\[0\] must be a table"),
+        ({"then": [{"tool": "x", "argument": {}}]}, r"rule 1: then\[0\]: unknown key 'argument'; did you mean 'argum"),
+        ({"then": [{"text": 3}]}, r"rule 1: then\[0\]\.text=3: "),
+        ({"then": [{"wait": -1}]}, r"rule 1: then\[0\]\.wait=-1: "),
+        ({"then": [{"fault": "fire"}]}, r"rule 1: then\[0\]\.fault='fire': .*'drop'"),
+        ({"then": [{"error": "x", "code": "generic.pathNotFond"}]}, r"no such code; did you mean 'generic.pathNotF"),
+        ({"when": {"load": True}, "then": [{"text": "x"}]}, r"rule 1: a model that is being loaded can wait, fail"),
+        ({"when": {"load": True}, "then": [{"fault": "drop"}]}, r"rule 1: a model that is being loaded can wait"),
+    ],
+)
+def test_an_invalid_rule_is_an_error_with_place_and_reason(rule: dict[str, Any], message: str) -> None:
+    with pytest.raises(LMStudioValueError, match=message):
+        parse_rules([rule])
+
+
+async def test_invalid_rules_fail_the_load() -> None:
+    request = LoadRequest("m", "llm", engine_settings={"rules": [{"then": []}, {"than": []}]})
+    with pytest.raises(EngineError, match="Failed to load model") as caught:
+        await ScriptedEngine(FakeSleep()).load(request, lambda _: None)
+    assert "rule 2: unknown key 'than'; did you mean 'then'" in (caught.value.cause or "")
+
+
+async def test_an_embedding_model_with_text_steps_is_rejected() -> None:
+    with pytest.raises(EngineError) as caught:
+        await load([Rule(then=[{"text": "hello"}])], kind="embedding")
+    assert "an embedding model can wait, fail" in (caught.value.cause or "")
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [(3, "rules must be a list of tables, got 3"), (["text"], "rule 1: a rule must be a table with when and then")],
+)
+def test_rules_that_are_not_a_list_of_tables_are_rejected(rules: Any, message: str) -> None:
+    with pytest.raises(LMStudioValueError, match=message):
+        parse_rules(rules)

@@ -1,0 +1,139 @@
+"""The endpoints that search and download models."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator import Catalog, Emulator
+from lmstudio_integrations.emulator.weights import WeightsError
+from tests.emulator.handlers.models import ABSENT, BLIND, CHAT, PRESET, VECTORS, absent
+from tests.emulator.wire import TIMEOUT, Wire, wire
+from tests.requirements import proves
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    """A server with three loaded models and one that is to be downloaded."""
+    catalog = Catalog(models=(CHAT, BLIND, VECTORS, ABSENT), presets=(PRESET,))
+    with Emulator(catalog=catalog, load=["chat", "blind", "vectors"]) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def me(server: Emulator) -> Iterator[Wire]:
+    """A socket for language models."""
+    with wire(server) as opened:
+        yield opened
+
+
+@proves("S-REPOSITORY-SEARCH")
+def test_the_catalog_is_searched(server: Emulator) -> None:
+    with wire(server, "repository") as me:
+
+        def names(**opts: Any) -> list[str]:
+            return [found["name"] for found in me.result("searchModels", {"opts": opts})["results"]]
+
+        assert names() == ["chat", "blind", "vectors", "Not here"]
+        assert names(limit=2) == ["chat", "blind"]
+        assert names(searchTerm="NOT HERE") == names(searchTerm="absent") == ["Not here"]
+        assert names(searchTerm="nothing like it") == []
+        assert names(compatibilityTypes=["safetensors"]) == []
+        (found,) = me.result("searchModels", {"opts": {"searchTerm": "absent"}})["results"]
+        assert found["identifier"] == {"type": "catalog", "identifier": "absent"}
+        assert found["exact"] is True
+
+
+@proves("S-REPOSITORY-OPTIONS", "S-REPOSITORY-DOWNLOAD")
+def test_a_model_is_downloaded_and_then_loaded(server: Emulator, me: Wire) -> None:
+    assert me.get("absent")[-1]["type"] == "error"
+    with wire(server, "repository") as shop:
+        identifier = {"type": "catalog", "identifier": "absent"}
+        (option,) = shop.result("getModelDownloadOptions", {"modelSearchResultIdentifier": identifier})["results"]
+        assert option["sizeBytes"] == 10
+        assert option["fitEstimation"] == "fitWithoutGPU"
+        packets = shop.stream("downloadModel", {"downloadIdentifier": option["downloadIdentifier"]})
+        assert [packet["type"] for packet in packets] == ["downloadProgress", "startFinalizing", "success"]
+        update = packets[0]["update"]
+        assert update.keys() == {"downloadedBytes", "totalBytes", "speedBytesPerSecond"}
+        assert me.get(packets[-1]["defaultIdentifier"])[-1]["type"] == "loadSuccess"
+
+
+def test_a_download_option_names_the_quantization(server: Emulator) -> None:
+    with wire(server, "repository") as shop:
+        parameter = {"modelSearchResultIdentifier": {"type": "catalog", "identifier": "blind"}}
+        assert shop.result("getModelDownloadOptions", parameter)["results"][0]["quantization"] == "Q4_K_M"
+
+
+def test_what_is_not_in_the_catalog_cannot_be_downloaded(server: Emulator) -> None:
+    with wire(server, "repository") as shop:
+        assert "nothing" in shop.stream("downloadModel", {"downloadIdentifier": "nothing"})[-1]["error"]["title"]
+
+
+def reported_bytes(packets: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    return [
+        (packet["update"]["downloadedBytes"], packet["update"]["totalBytes"])
+        for packet in packets
+        if packet["type"] == "downloadProgress"
+    ]
+
+
+def test_a_file_is_downloaded_with_progress_and_used_where_it_is(tmp_path: Path) -> None:
+    source = tmp_path / "model.gguf"
+    source.write_bytes(b"GGUF" + bytes(996))
+    with absent(str(source)) as server, wire(server, "repository") as shop, wire(server, "system") as system:
+        packets = shop.stream("downloadModel", {"downloadIdentifier": "absent"})
+        assert reported_bytes(packets) == [(step * 100, 1000) for step in range(11)]
+        assert packets[-1] == {"type": "success", "defaultIdentifier": "absent"}
+        assert [info["modelKey"] for info in system.result("listDownloadedModels")] == ["absent"]
+    assert list(tmp_path.iterdir()) == [source]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no FIFOs")
+def test_a_fifo_cannot_be_downloaded(tmp_path: Path) -> None:
+    source = tmp_path / "model.gguf"
+    os.mkfifo(source)
+    with absent(str(source)) as server, wire(server, "repository") as shop:
+        error = shop.stream("downloadModel", {"downloadIdentifier": "absent"})[-1]["error"]
+        assert "not a regular file" in error["cause"]
+
+
+def test_a_file_that_is_not_there_cannot_be_downloaded(tmp_path: Path) -> None:
+    with absent(str(tmp_path / "nothing.gguf")) as server, wire(server, "repository") as shop:
+        error = shop.stream("downloadModel", {"downloadIdentifier": "absent"})[-1]["error"]
+        assert "nothing.gguf" in error["cause"]
+
+
+def test_bundled_weights_are_not_fetched_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def located(*_: object, offline: bool, **__: object) -> None:
+        assert offline
+        raise WeightsError("they are not here")
+
+    monkeypatch.setattr("lmstudio_integrations.emulator.weights.locate", located)
+    with absent("smollm2-135m-instruct") as server, wire(server, "repository") as shop:
+        packets = shop.stream("downloadModel", {"downloadIdentifier": "absent"})
+        assert reported_bytes(packets)[0][0] == 0
+        assert packets[-1]["error"]["cause"] == "they are not here"
+
+
+def test_bundled_weights_are_downloaded_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmstudio_integrations.emulator.weights.locate", lambda *_, **__: ())
+    with absent("smollm2-135m-instruct") as server, wire(server, "repository") as shop:
+        packets = shop.stream("downloadModel", {"downloadIdentifier": "absent"})
+        (none, total), (done, same) = reported_bytes(packets)
+        assert none == 0 < total == done == same
+        assert packets[-1]["type"] == "success"
+
+
+def test_a_download_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr("lmstudio_integrations.emulator.weights.locate", lambda *_, **__: go_on.wait(TIMEOUT))
+    with absent("smollm2-135m-instruct") as server, wire(server, "repository") as shop:
+        channel = shop.open("downloadModel", {"downloadIdentifier": "absent"})
+        shop.receive()
+        shop.send(channel, {"type": "cancel"})
+        assert "cancelled" in list(shop.packets(channel))[-1]["error"]["title"]
+        go_on.set()

@@ -1,0 +1,57 @@
+"""The endpoints of the server itself."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from lmstudio_integrations.emulator import Catalog, Emulator
+from tests.emulator.handlers.models import ABSENT, BLIND, CHAT, PRESET, VECTORS
+from tests.emulator.wire import Wire, wire
+from tests.requirements import proves
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    """A server with three loaded models and one that is to be downloaded."""
+    catalog = Catalog(models=(CHAT, BLIND, VECTORS, ABSENT), presets=(PRESET,))
+    with Emulator(catalog=catalog, load=["chat", "blind", "vectors"]) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def me(server: Emulator) -> Iterator[Wire]:
+    """A socket for language models."""
+    with wire(server) as opened:
+        yield opened
+
+
+@proves("S-SYSTEM-VERSION")
+def test_the_system_reports_version_and_process(server: Emulator) -> None:
+    with wire(server, "system") as me:
+        version, info = me.result("version"), me.result("info")
+        assert version == {"version": info["version"], "build": 1}
+        assert type(info["pid"]) is int
+        assert info["isDaemon"] is True
+
+
+@proves("S-SYSTEM-ALIVE")
+def test_alive_stays_open_without_packets(server: Emulator) -> None:
+    with wire(server, "system") as me:
+        me.open("alive")
+        assert me.result("getExperimentFlags") == []
+
+
+def test_experiments_are_switched(server: Emulator) -> None:
+    with wire(server, "system") as me:
+        for code, value in (("b", True), ("a", True), ("b", False), ("c", False)):
+            assert me.call("setExperimentFlag", {"code": code, "value": value}) == {"type": "rpcResult"}
+        assert me.result("getExperimentFlags") == ["a"]
+
+
+def test_unsupported_system_endpoints_fail(server: Emulator) -> None:
+    with wire(server, "system") as me:
+        assert me.rpc_error("startHttpServer", {})
+        assert me.rpc_error("requestShutdown")
+        assert "variants" in me.rpc_error("listDownloadedModelVariants", {"modelKey": "chat"})["title"]
+        assert me.rpc_error("listDownloadedModelVariants", {"modelKey": "x"})["displayData"]["totalModels"] == 3
+        assert me.call("stopHttpServer") == {"type": "rpcResult"}

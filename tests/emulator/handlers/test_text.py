@@ -1,0 +1,79 @@
+"""The endpoints for tokens, templates and vectors."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from lmstudio_integrations.emulator import Catalog, Emulator
+from tests.emulator.handlers.models import ABSENT, BLIND, CHAT, PRESET, VECTORS
+from tests.emulator.wire import STACK, Wire, named, prediction_request, wire
+from tests.requirements import proves
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    """A server with three loaded models and one that is to be downloaded."""
+    catalog = Catalog(models=(CHAT, BLIND, VECTORS, ABSENT), presets=(PRESET,))
+    with Emulator(catalog=catalog, load=["chat", "blind", "vectors"]) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def me(server: Emulator) -> Iterator[Wire]:
+    """A socket for language models."""
+    with wire(server) as opened:
+        yield opened
+
+
+@proves("S-TEXT-TOKENS")
+def test_the_count_is_the_number_of_tokens(me: Wire) -> None:
+    parameter = {"specifier": named("chat"), "inputString": "one two three"}
+    assert len(me.result("tokenize", parameter)["tokens"]) == me.result("countTokens", parameter)["tokenCount"] == 3
+
+
+@proves("S-TEXT-MARKS")
+@pytest.mark.parametrize(("text", "count"), [("one two", 2), ("", 0)])
+def test_added_tokens_of_an_embedding_model_do_not_count(server: Emulator, text: str, count: int) -> None:
+    parameter = {"specifier": named("vectors"), "inputString": text}
+    with wire(server, "embedding") as me:
+        assert len(me.result("tokenize", parameter)["tokens"]) == count + 2
+        assert me.result("countTokens", parameter) == {"tokenCount": count}
+
+
+@proves("S-TEXT-EMBED")
+def test_a_text_becomes_a_vector(server: Emulator) -> None:
+    with wire(server, "embedding") as me:
+        found = me.result("embedString", {"modelSpecifier": named("vectors"), "inputString": "Hello"})
+    assert [type(number) for number in found["embedding"]] == [float] * 8
+
+
+@proves("S-TEXT-TEMPLATE")
+def test_a_template_takes_files_that_are_not_there_and_two_system_messages(me: Wire) -> None:
+    file = {"type": "file", "name": "x.txt", "identifier": "nowhere", "sizeBytes": 1, "fileType": "text/plain"}
+    messages = [
+        {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+        {"role": "user", "content": [{"type": "text", "text": "Hello"}, file]},
+        {"role": "system", "content": [{"type": "text", "text": "Be kind."}]},
+    ]
+    parameter = {
+        "specifier": named("chat"),
+        "history": {"messages": messages},
+        "predictionConfigStack": STACK,
+        "opts": {},
+    }
+    formatted = me.result("applyPromptTemplate", parameter)["formatted"]
+    assert all(text in formatted for text in ("Be brief.", "Hello", "Be kind."))
+
+
+def test_preloading_requires_an_existing_draft_model(me: Wire) -> None:
+    assert me.call("preloadDraftModel", {"specifier": named("chat"), "draftModelKey": "blind"}) == {"type": "rpcResult"}
+    error = me.rpc_error("preloadDraftModel", {"specifier": named("chat"), "draftModelKey": "nothing"})
+    assert error["title"] == 'Cannot find model "nothing"'
+    assert error["displayData"]["code"] == "generic.pathNotFound"
+
+
+def test_a_prediction_requires_an_existing_draft_model(me: Wire) -> None:
+    fields = {"speculativeDecoding.draftModel": "nothing"}
+    error = me.stream("predict", prediction_request("chat", fields=fields))[-1]["error"]
+    assert error["title"] == 'Cannot find model "nothing"'
+    assert error["displayData"]["code"] == "generic.pathNotFound"

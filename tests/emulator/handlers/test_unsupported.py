@@ -1,0 +1,102 @@
+"""What this server does not have gets an answer all the same: nobody waits for it in vain."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.handlers import HANDLERS, SERVED, unsupported
+from lmstudio_integrations.protocol.endpoints import ENDPOINTS, NAMED_ENDPOINTS, Namespace, Rpc
+from tests.emulator.wire import Wire, wire
+from tests.requirements import proves
+
+NAMED = [(namespace, name) for namespace, endpoints in NAMED_ENDPOINTS.items() for name in endpoints]
+FAILING = [(namespace, name) for namespace, name in NAMED if name not in unsupported.EMPTY.get(namespace, {})]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    with Emulator(["chat"]) as running:
+        yield running
+
+
+@pytest.fixture
+def repository() -> Iterator[Wire]:
+    with Emulator(["chat"]) as running, wire(running, "repository") as opened:
+        yield opened
+
+
+@proves("S-UNSUPPORTED")
+def test_every_endpoint_is_served() -> None:
+    for namespace, endpoints in ENDPOINTS.items():
+        known = endpoints.keys() | NAMED_ENDPOINTS[namespace].keys()
+        assert HANDLERS[namespace].keys() == SERVED[namespace].keys() == known
+        assert not endpoints.keys() & NAMED_ENDPOINTS[namespace].keys()
+
+
+@proves("S-UNSUPPORTED")
+@pytest.mark.parametrize("parameter", [None, {"any": ["thing"]}], ids=["void", "any"])
+@pytest.mark.parametrize(("namespace", "name"), FAILING)
+def test_what_the_server_does_not_have_fails_by_name(
+    server: Emulator, namespace: Namespace, name: str, parameter: Any
+) -> None:
+    with wire(server, namespace) as me:
+        if isinstance(SERVED[namespace][name], Rpc):
+            error = me.rpc_error(name, parameter)
+        else:
+            (packet,) = me.stream(name, parameter)
+            error = packet["error"]
+    assert error["title"] == f"This server does not support {namespace}.{name}"
+    assert error["cause"]
+
+
+@proves("S-UNSUPPORTED")
+@pytest.mark.parametrize(
+    ("namespace", "name", "result"),
+    [(namespace, name, result) for namespace, results in unsupported.EMPTY.items() for name, result in results.items()],
+)
+def test_endpoints_without_content_return_empty_results(
+    server: Emulator, namespace: str, name: str, result: Any
+) -> None:
+    with wire(server, namespace) as me:
+        assert me.result(name, *([{}] if name == "fuzzyFindStaffPicks" else [])) == result
+
+
+@proves("S-REPOSITORY-LINK")
+def test_lm_link_is_offline_and_stores_its_settings(repository: Wire) -> None:
+    before = repository.result("lmLinkStatus")
+    assert isinstance(before.pop("deviceName"), str)
+    assert before == {"status": "offline", "issues": ["deviceDisabled"], "peers": [], "deviceIdentifier": None}
+    for name, parameter in {
+        "lmLinkSetDisabled": {"disabled": False},
+        "lmLinkUpdateDeviceName": {"deviceName": "my desk"},
+        "lmLinkSetPreferredDevice": {"deviceIdentifier": "d1"},
+    }.items():
+        assert repository.call(name, parameter) == {"type": "rpcResult"}
+    assert repository.result("lmLinkStatus") == {
+        "status": "offline",
+        "issues": ["notLoggedIn"],
+        "peers": [],
+        "deviceIdentifier": None,
+        "deviceName": "my desk",
+        "preferredDeviceIdentifier": "d1",
+    }
+
+
+def test_a_name_of_a_device_is_bounded(repository: Wire) -> None:
+    before = repository.result("lmLinkStatus")
+    long = "x" * 257
+    assert "256" in repository.rpc_error("lmLinkUpdateDeviceName", {"deviceName": long})["title"]
+    assert "256" in repository.rpc_error("lmLinkSetPreferredDevice", {"deviceIdentifier": long})["title"]
+    assert repository.result("lmLinkStatus") == before
+
+
+@proves("S-BAD-SIGNAL")
+@pytest.mark.parametrize("kind", ["signal", "writableSignal"])
+def test_a_signal_gets_one_warning(server: Emulator, kind: str) -> None:
+    with wire(server) as me:
+        me.send_frame({"type": f"{kind}Subscribe", "endpoint": "models", "subscribeId": 0})
+        assert me.receive()["kind"] == f"{kind}EndpointUnknown"
+        me.send_frame({"type": "keepAlive"})
+        assert me.receive() == {"type": "keepAliveAck"}

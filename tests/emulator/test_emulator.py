@@ -1,0 +1,207 @@
+"""Starting, stopping and waiting for the emulator, on a thread and in the foreground."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator.emulator import netloc
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
+from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioTimeoutError
+from tests.emulator.hostile import lazy
+from tests.emulator.stalling_model import LONG, MODEL, WAITING, credentials
+from tests.emulator.wire import TIMEOUT, Wire, prediction_request, wire
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    """A server with one scripted model, loaded, that stalls on request."""
+    with Emulator([ModelEntry(key=MODEL, rules=(WAITING,), preload=True)]) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def me(server: Emulator) -> Iterator[Wire]:
+    """A socket for language models."""
+    with wire(server) as opened:
+        yield opened
+
+
+def test_the_server_stops_with_open_streams() -> None:
+    with Emulator([ModelEntry(key=MODEL, rules=(WAITING,), preload=True)]) as server, wire(server) as me:
+        me.open("predict", prediction_request(MODEL, "Wait"))
+        me.receive()
+        server.stop()
+        with pytest.raises(ConnectionClosed) as caught:
+            me.receive_until_closed()
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 1001
+
+
+def test_the_server_stops_though_a_client_does_not_read() -> None:
+    with Emulator([LONG]) as server, lazy(server) as other:
+        other.open("predict", prediction_request(MODEL))
+        server.wait_for(lambda: bool(server.predictions) and server.predictions[0].state == "ended", timeout=20)
+        server.stop()
+
+
+def test_a_taken_port_is_a_clear_error(server: Emulator) -> None:
+    with pytest.raises(LMStudioOSError, match="choose another port"):
+        Emulator([MODEL], port=server.port).start()
+
+
+def test_the_first_free_port_is_taken(server: Emulator) -> None:
+    with Emulator([MODEL], port=[server.port, 0]) as other:
+        assert other.port not in {0, server.port}
+
+
+def test_an_emulator_starts_again_after_a_stop() -> None:
+    emulator = Emulator([MODEL])
+    for _ in range(2):
+        with emulator as server, wire(server) as me:
+            assert me.result("listLoaded") == []
+
+
+def loading(on_load: Callable[[], object]) -> Emulator:
+    """Return a server whose start does something while a model loads, and then waits for ever."""
+
+    async def wait(_seconds: float) -> None:
+        on_load()
+        await asyncio.get_running_loop().create_future()
+
+    slow = ModelEntry(key=MODEL, preload=True, rules=({"when": {"load": True}, "then": [{"wait": 1.0}]},))
+    return Emulator([slow], engines={"scripted": ScriptedEngine(wait)})
+
+
+def emulators() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "lmstudio-emulator"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal to a thread")
+def test_ctrl_c_during_the_start_ends_the_server() -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    with pytest.raises(KeyboardInterrupt):
+        loading(lambda: signal.pthread_kill(main, signal.SIGINT)).start()
+    assert emulators() == []
+
+
+async def test_a_start_that_is_cancelled_ends_the_server() -> None:
+    async def enter() -> None:
+        async with emulator:
+            raise AssertionError("it started")
+
+    loop = asyncio.get_running_loop()
+    emulator = loading(lambda: loop.call_soon_threadsafe(entering.cancel))
+    entering = loop.create_task(enter())
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    assert emulators() == []
+
+
+def test_stopping_a_server_while_it_starts_is_an_error() -> None:
+    emulator = loading(lambda: threading.Thread(target=emulator.stop).start())
+    with pytest.raises(LMStudioRuntimeError, match="stopped while it started"):
+        emulator.start()
+    assert emulators() == []
+
+
+def test_an_emulator_starts_once(server: Emulator) -> None:
+    with pytest.raises(LMStudioRuntimeError, match="already running"):
+        server.start()
+
+
+def test_using_an_emulator_that_is_not_running_is_an_error() -> None:
+    emulator = Emulator([MODEL])
+    emulator.stop()
+    with pytest.raises(LMStudioRuntimeError, match="is not running"):
+        emulator.loaded()
+
+
+async def test_an_emulator_is_an_async_context_manager() -> None:
+    async with Emulator([MODEL]) as server:
+        assert server.address == f"127.0.0.1:{server.port}"
+
+
+@pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "127.0.0.1:1"), ("::1", "[::1]:1")])
+def test_an_address_can_stand_in_a_url(host: str, address: str) -> None:
+    assert netloc(host, 1) == address
+
+
+def test_waiting_for_a_condition_times_out(server: Emulator) -> None:
+    with pytest.raises(LMStudioTimeoutError, match="did not hold"):
+        server.wait_for(lambda: False, timeout=0.05)
+
+
+FOREGROUND = """
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+
+rule = {"when": {"last": "^Wait"}, "then": [{"text": "One"}, {"fault": "stall"}]}
+emulator = Emulator([ModelEntry(key="chat", rules=(rule,), preload=True)])
+emulator.serve_forever(lambda: print(emulator.port, flush=True))
+print("stopped", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT] if os.name == "posix" else [])
+def test_a_server_in_the_foreground_stops_with_a_signal(number: signal.Signals) -> None:
+    command = [sys.executable, "-c", FOREGROUND]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        with connect(f"ws://127.0.0.1:{port}/llm", compression=None) as opened:
+            me = Wire(opened)
+            me.send_frame(credentials())
+            assert me.receive() == {"success": True}
+            me.open("predict", prediction_request(MODEL, "Wait"))
+            me.receive()
+            process.send_signal(number)
+            with pytest.raises(ConnectionClosed) as caught:
+                me.receive_until_closed()
+            assert caught.value.rcvd is not None
+            assert caught.value.rcvd.code == 1001
+        assert process.stdout.read() == "stopped\n"
+        assert process.wait(TIMEOUT) == 0
+
+
+LOADING = """
+import asyncio
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
+
+async def wait(seconds):
+    print("loading", flush=True)
+    await asyncio.Event().wait()
+
+rule = {"when": {"load": True}, "then": [{"wait": 1.0}]}
+engines = {"scripted": ScriptedEngine(wait)}
+Emulator([ModelEntry(key="chat", rules=(rule,), preload=True)], engines=engines).serve_forever()
+print("stopped", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT] if os.name == "posix" else [])
+def test_a_server_in_the_foreground_stops_with_a_signal_while_it_loads(number: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", LOADING], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(number)
+        assert process.stdout.read() == "stopped\n"
+        assert process.wait(TIMEOUT) == 0
+
+
+def test_a_server_in_the_foreground_that_cannot_start_has_a_reason(server: Emulator) -> None:
+    with pytest.raises(LMStudioOSError, match="choose another port"):
+        Emulator([MODEL], port=server.port).serve_forever()
+
+
+def test_a_condition_may_itself_use_the_server(server: Emulator) -> None:
+    server.wait_for(lambda: server.load(MODEL).identifier == f"{MODEL}:3")

@@ -1,0 +1,247 @@
+"""Expensive requests of an authenticated client: they end with a response or an error, and never block others."""
+
+import resource
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.emulator.engines import offload
+from lmstudio_integrations.emulator.engines.scripted import schema
+from tests.emulator.wire import STACK, Wire, named, prediction_request, stack, wire
+
+LONG_TIMEOUT = 50.0
+MAX_GROWTH = 1 << 30
+"""Bytes by which the whole test process, server and attacker, may grow."""
+
+LONG = "word " * 700_000
+TOO_LONG = "w" * (offload.MAX_PROMPT_LENGTH + 1)
+RULES = ({"when": {"last": "(a+)+$"}, "then": [{"text": "never"}]},)
+
+
+def nested(levels: int, items: int) -> dict[str, Any]:
+    """A schema whose smallest instance has `items ** levels` parts."""
+    schema: dict[str, Any] = {"type": "null"}
+    for _ in range(levels):
+        schema = {"type": "array", "items": schema, "minItems": items}
+    return schema
+
+
+def doubled(levels: int) -> dict[str, Any]:
+    """A schema in which every level refers twice to the next."""
+    twice = {
+        f"a{level}": {
+            "properties": {name: {"$ref": f"#/$defs/a{level + 1}"} for name in "xy"},
+            "required": ["x", "y"],
+        }
+        for level in range(levels)
+    }
+    return {"$ref": "#/$defs/a0", "$defs": {**twice, f"a{levels}": {"type": "null"}}}
+
+
+def deep(levels: int) -> dict[str, Any]:
+    """A schema with objects in each other."""
+    schema: dict[str, Any] = {"type": "null"}
+    for _ in range(levels):
+        schema = {"properties": {"a": schema}, "required": ["a"]}
+    return schema
+
+
+def string(**keywords: Any) -> dict[str, Any]:
+    return {"type": "string", **keywords}
+
+
+SCHEMAS: dict[str, tuple[Any, str]] = {
+    "a pattern that backtracks": (string(pattern="^(a+)+$b"), "no string of its length"),
+    "a long repeat": (string(pattern="a{1000000}"), "more than 10000 parts"),
+    "repeats of repeats": (string(pattern="(a{1000}){1000}"), "more than 10000 parts"),
+    "many repeats side by side": (string(pattern="a{9999}" * 100), "more than 10000 parts"),
+    "a slow search": (string(pattern="(a?){5000}a{4000}$"), "too long for a pattern of 9001 parts"),
+    "a long pattern": (string(pattern="a" * 1001), "more than 1000 characters"),
+    "a long string": (string(minLength=10**9), "1000000000 characters"),
+    "many long strings": (nested(1, 1000) | {"items": string(minLength=100_000)}, "5000000 characters"),
+    "references that double": (doubled(20), "more than 100000 parts"),
+    "a reference to itself": ({"$ref": "#"}, "contains itself"),
+    "a long chain of references": (
+        {"$ref": "#/$defs/a0", "$defs": {f"a{at}": {"$ref": f"#/$defs/a{at + 1}"} for at in range(5000)}},
+        "nested more than 60 levels",
+    ),
+    "arrays of arrays": (nested(10, 1000), "5000000 characters"),
+    "objects in objects": (deep(70), "nested more than 60 levels"),
+    "many values": ({"enum": list(range(schema.MAX_PARTS + 1))}, "more than 100000 parts"),
+    "many merges": (
+        {"allOf": [{f"{one}.{two}": {} for two in range(50)} for one in range(1000)]},
+        "more than 100000 parts",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Emulator]:
+    models = [ModelEntry(key="chat", rules=RULES), ModelEntry(key="vectors", kind="embedding")]
+    with Emulator(models, load=["chat", "vectors"]) as emulator:
+        yield emulator
+
+
+@pytest.fixture(autouse=True)
+def longer_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machines may be slow; a server that is held answers never."""
+    monkeypatch.setattr(Wire, "timeout", LONG_TIMEOUT)
+
+
+@pytest.fixture(autouse=True)
+def bounded_memory() -> Iterator[None]:
+    before = peak()
+    yield
+    assert peak() - before < MAX_GROWTH
+
+
+def peak() -> int:
+    """The most memory that this process has had, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def require_service(server: Emulator) -> None:
+    """Another client is answered: a call, a list, a prediction."""
+    with wire(server, "system", client="guest:other") as system, wire(server, client="guest:other") as other:
+        assert "version" in system.result("version")
+        assert [info["identifier"] for info in other.result("listLoaded")] == ["chat"]
+        assert other.stream("predict", prediction_request("chat", "Hello"))[-1]["type"] == "success"
+
+
+def outcome(attacker: Wire) -> dict[str, Any]:
+    """Return the last packet, or the answer, of the one request that was sent."""
+    while True:
+        frame: dict[str, Any] = attacker.receive()
+        if frame["type"] in {"rpcResult", "rpcError", "channelError"}:
+            return frame
+        if frame["type"] == "channelSend" and frame["message"]["type"] == "success":
+            return frame
+
+
+def attack(server: Emulator, parameter: dict[str, Any], endpoint: str = "predict") -> dict[str, Any]:
+    """Open a channel; while it is served, another client is; return the end of it."""
+    with wire(server) as attacker:
+        attacker.open(endpoint, parameter)
+        require_service(server)
+        end = outcome(attacker)
+    require_service(server)
+    return end
+
+
+def call(server: Emulator, namespace: str, endpoint: str, parameter: dict[str, Any]) -> dict[str, Any]:
+    """Call; meanwhile another client is served; return the answer."""
+    with wire(server, namespace) as attacker:
+        attacker.send_frame({"type": "rpcCall", "endpoint": endpoint, "callId": 1, "parameter": parameter})
+        require_service(server)
+        return outcome(attacker)
+
+
+def test_a_message_cannot_make_a_rule_search_for_ever(server: Emulator) -> None:
+    end = attack(server, prediction_request("chat", "a" * 50_000 + "!"))
+    assert end["message"]["stats"]["stopReason"] == "eosFound"
+
+
+@pytest.mark.parametrize(("schema", "bound"), SCHEMAS.values(), ids=SCHEMAS)
+def test_a_schema_cannot_grow_without_end(server: Emulator, schema: Any, bound: str) -> None:
+    end = attack(server, prediction_request("chat", fields={"structured": {"type": "json", "jsonSchema": schema}}))
+    assert end["type"] == "channelError"
+    assert bound in end["error"]["title"]
+    assert end["error"]["displayData"]["code"] == "generic.engineDoesNotSupportFeature"
+
+
+def test_what_lies_too_deep_is_not_needed_where_another_branch_does(server: Emulator) -> None:
+    schema = {"anyOf": [deep(70), {"type": "null"}]}
+    end = attack(server, prediction_request("chat", fields={"structured": {"type": "json", "jsonSchema": schema}}))
+    assert end["message"]["type"] == "success"
+
+
+def test_a_schema_that_takes_long_is_given_up(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "MAX_SECONDS", 0.0)
+    end = attack(server, prediction_request("chat", fields={"structured": {"type": "json", "jsonSchema": doubled(3)}}))
+    assert "takes more than 0 s" in end["error"]["title"]
+
+
+def tools(schema: dict[str, Any], count: int = 1) -> dict[str, Any]:
+    offered = [{"type": "function", "function": {"name": f"f{at}", "parameters": schema}} for at in range(count)]
+    return {"tools": {"type": "toolArray", "tools": offered, "force": True}}
+
+
+def test_the_parameters_of_a_tool_are_bounded_as_well(server: Emulator) -> None:
+    end = attack(server, prediction_request("chat", fields=tools(doubled(20))))
+    assert "more than 100000 parts" in end["error"]["title"]
+
+
+def test_very_many_tools_hold_nobody(server: Emulator) -> None:
+    end = attack(server, prediction_request("chat", fields=tools({"type": "object", "properties": {}}, 10_000)))
+    assert "Trying to keep the first" in end["error"]["title"]
+
+
+def test_very_many_messages_hold_nobody(server: Emulator) -> None:
+    message = {"role": "user", "content": [{"type": "text", "text": "Hello"}]}
+    end = attack(server, prediction_request("chat") | {"history": {"messages": [message] * 30_000}})
+    assert end["message"]["stats"]["promptTokensCount"] < 32768
+
+
+@pytest.mark.parametrize("endpoint", ["predict", "applyPromptTemplate"])
+def test_the_prefixes_of_a_template_cannot_fill_the_memory(server: Emulator, endpoint: str) -> None:
+    message = {"role": "user", "content": [{"type": "text", "text": "x"}]}
+    template = {"type": "manual", "manualPromptTemplate": {"beforeUser": "p" * 1_000_000}, "stopStrings": []}
+    history = {"history": {"messages": [message] * 10_000}}
+    if endpoint == "predict":
+        end = attack(server, prediction_request("chat", fields={"promptTemplate": template}) | history)
+    else:
+        settings = {
+            "specifier": named("chat"),
+            "opts": {},
+            "predictionConfigStack": stack({"promptTemplate": template}),
+        }
+        end = call(server, "llm", endpoint, settings | history)
+    assert end["error"]["title"] == f"The prompt is longer than {offload.MAX_PROMPT_LENGTH} characters"
+
+
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({"stopStrings": ["a" * 1001]}, "stop strings"),
+        ({"stopStrings": ["a"] * 65}, "stop strings"),
+        (
+            {"reasoning.parsing": {"enabled": True, "startString": "a" * 1001, "endString": "b"}},
+            "tags around reasoning",
+        ),
+    ],
+)
+def test_stop_strings_and_reasoning_tags_are_limited(server: Emulator, fields: dict[str, Any], what: str) -> None:
+    assert what in attack(server, prediction_request("chat", fields=fields))["error"]["title"]
+
+
+TEXTS = {
+    "tokenize": ("llm", "chat", "specifier"),
+    "countTokens": ("llm", "chat", "specifier"),
+    "embedString": ("embedding", "vectors", "modelSpecifier"),
+}
+
+
+def text_call(server: Emulator, endpoint: str, text: str) -> dict[str, Any]:
+    namespace, model, member = TEXTS[endpoint]
+    return call(server, namespace, endpoint, {member: named(model), "inputString": text})
+
+
+def test_a_long_text_holds_nobody(server: Emulator) -> None:
+    assert text_call(server, "countTokens", LONG)["result"]["tokenCount"] == 700_001
+    assert len(text_call(server, "tokenize", LONG)["result"]["tokens"]) == 700_001
+    assert len(text_call(server, "embedString", LONG)["result"]["embedding"]) == 768
+
+
+@pytest.mark.parametrize("endpoint", TEXTS)
+def test_a_text_beyond_the_limit_is_rejected(server: Emulator, endpoint: str) -> None:
+    end = text_call(server, endpoint, TOO_LONG)
+    assert end["error"]["title"] == f"The text is longer than {offload.MAX_PROMPT_LENGTH} characters"
+
+
+def test_a_long_raw_prompt_is_rejected(server: Emulator) -> None:
+    prompt = {"modelSpecifier": named("chat"), "rawPrompt": TOO_LONG, "predictionConfigStack": STACK}
+    assert "The text is longer" in attack(server, prompt, "completeRawText")["error"]["title"]
