@@ -145,11 +145,9 @@ class Channel(Protocol):
 
     def send(self, packet: Mapping[str, Any]) -> None:
         """Send a packet without waiting; the connection handles slow readers."""
-        ...
 
     def inject_fault(self, kind: FaultKind) -> None:
         """Break the connection as a scripted model orders."""
-        ...
 
 
 Handler = Callable[..., Awaitable[Any]]
