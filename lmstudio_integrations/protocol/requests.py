@@ -265,21 +265,3 @@ class StaffPicks(TypedDict):
     searchTerm: NotRequired[str]
     limit: NotRequired[Annotated[Whole, Field(ge=1)]]
     compatibilityTypes: NotRequired[list[str]]
-
-
-class LinkDisabled(TypedDict):
-    """Switch LM Link off or on for this device."""
-
-    disabled: Flag
-
-
-class DeviceName(TypedDict):
-    """Name this device for LM Link."""
-
-    deviceName: str
-
-
-class DeviceIdentifier(TypedDict):
-    """Choose a device of LM Link."""
-
-    deviceIdentifier: str
