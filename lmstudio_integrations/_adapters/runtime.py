@@ -296,7 +296,7 @@ def _client_arguments(identity: ServerIdentity) -> dict[str, Any]:
     given: dict[str, Any] = {
         "api_host": host,
         "api_token": token,
-        "headers": dict(headers),
+        "headers": dict(headers) or None,
         "keep_idle": _KEEP_IDLE,
     }
     if ca_file is not None:

@@ -23,9 +23,8 @@ from llama_index.core.tools import BaseTool
 from pydantic import ConfigDict
 from pydantic_core import from_json
 
-from lmstudio_integrations._adapters import images
+from lmstudio_integrations._adapters.conversation import to_history
 from lmstudio_integrations._adapters.generation_settings import ChatSettings, RequestFormats, ResolvedCall
-from lmstudio_integrations._adapters.outcome import ToolCallOptions
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index import _context_windows, _messages, _tools
@@ -217,22 +216,20 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
             LlamaIndexToolCallError: If a tool call failed, or was required and did not come.
         """
         request = self._chat_request(messages, kwargs)
-        return chat_response(self._generate(request), _options(request.call))
+        return chat_response(self._generate(request), request.call.tool_use)
 
     @observed_chat
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Generate the next message of a conversation; see `chat`."""
         request = self._chat_request(messages, kwargs)
-        return chat_response(await self._agenerate(request), _options(request.call))
+        return chat_response(await self._agenerate(request), request.call.tool_use)
 
     @observed_chat
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Stream the next message of a conversation; see `chat`. Closing the stream stops the server."""
         request = self._chat_request(messages, kwargs)
         end = partial(self._record_end, request.call)
-        return chunks(
-            self._open(request, request.call.model()), _options(request.call), ResponseBuilder.chat_chunk, end
-        )
+        return chunks(self._open(request, request.call.model()), request.call.tool_use, ResponseBuilder.chat_chunk, end)
 
     @observed_chat
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
@@ -240,7 +237,7 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
         request = self._chat_request(messages, kwargs)
         end = partial(self._record_end, request.call)
         return AsyncChunks(
-            self._open(request, request.call.async_model()), _options(request.call), ResponseBuilder.chat_chunk, end
+            self._open(request, request.call.async_model()), request.call.tool_use, ResponseBuilder.chat_chunk, end
         )
 
     # Completion -----------------------------------------------------------------------------------------------------
@@ -260,13 +257,13 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
             LMStudioServerError: If the server fails.
         """
         request = self._completion_request(prompt, formatted, kwargs)
-        return completion_response(self._generate(request), _options(request.call))
+        return completion_response(self._generate(request), request.call.tool_use)
 
     @observed_completion
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - core's
         """Respond to a prompt; see `complete`."""
         request = self._completion_request(prompt, formatted, kwargs)
-        return completion_response(await self._agenerate(request), _options(request.call))
+        return completion_response(await self._agenerate(request), request.call.tool_use)
 
     @observed_completion
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:  # noqa: FBT001, FBT002 - core's
@@ -274,7 +271,7 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
         request = self._completion_request(prompt, formatted, kwargs)
         end = partial(self._record_end, request.call)
         return chunks(
-            self._open(request, request.call.model()), _options(request.call), ResponseBuilder.completion_chunk, end
+            self._open(request, request.call.model()), request.call.tool_use, ResponseBuilder.completion_chunk, end
         )
 
     @observed_completion
@@ -289,7 +286,7 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
         end = partial(self._record_end, request.call)
         return AsyncChunks(
             self._open(request, request.call.async_model()),
-            _options(request.call),
+            request.call.tool_use,
             ResponseBuilder.completion_chunk,
             end,
         )
@@ -299,7 +296,7 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
     def _chat_request(self, messages: Sequence[ChatMessage], given: Mapping[str, Any]) -> _Request:
         call = self._resolve_call(given)
         pending = _messages.to_pending(messages, send_reasoning=call.values["send_reasoning"])
-        return _Request(call, images.to_history(pending, call.values))
+        return _Request(call, to_history(pending, call.values))
 
     def _completion_request(self, prompt: str, formatted: bool, given: Mapping[str, Any]) -> _Request:  # noqa: FBT001 - core's
         if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
@@ -383,12 +380,6 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
             )
             for call in calls
         ]
-
-
-def _options(call: ResolvedCall) -> ToolCallOptions:
-    """Return how the responses of a call are built."""
-    required, parallel, names = call.tool_use
-    return ToolCallOptions(required=required, parallel=parallel, names=names)
 
 
 def _partial_arguments(arguments: dict[str, Any] | str) -> dict[str, Any]:
