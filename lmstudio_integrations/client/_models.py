@@ -9,8 +9,7 @@ from lmstudio_integrations._typeguards import is_count, is_list, is_mapping
 from lmstudio_integrations.client import _loading
 from lmstudio_integrations.client._arguments import check_names, list_of, text_of
 from lmstudio_integrations.client._binding import Binding, Specifier
-from lmstudio_integrations.client._operations import on_model, with_model
-from lmstudio_integrations.client._policies import resolve
+from lmstudio_integrations.client._operations import on_model, resolve, with_model
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, call_rpc, call_rpcs, decode_errors
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError

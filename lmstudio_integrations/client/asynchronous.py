@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self, cast, overload
 from typing_extensions import Unpack
 
 from lmstudio_integrations.client import _files, _fitting, _images, _models, _repository, _requests
-from lmstudio_integrations.client._act import Act, ActOptions, ActResult
+from lmstudio_integrations.client._act import Act, ActParameters, ActResult
 from lmstudio_integrations.client._base import (
     BaseAvailableModel,
     BaseClient,
@@ -22,16 +22,16 @@ from lmstudio_integrations.client._base import (
     BaseStream,
     HandleT,
     LoadConfig,
-    ModelOptions,
+    ModelParameters,
     checked_kind,
 )
-from lmstudio_integrations.client._files import FileInput, RetrievalOptions
+from lmstudio_integrations.client._files import FileInput, RetrievalParameters
 from lmstudio_integrations.client._models import TemplateOpts, Tools
 from lmstudio_integrations.client._operations import prepare
 from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._prediction_run import PredictionRun
 from lmstudio_integrations.client._repository import OnDownload
-from lmstudio_integrations.client._requests import History, PredictionOptions, Texts
+from lmstudio_integrations.client._requests import History, PredictionParameters, Texts
 from lmstudio_integrations.client._retries import repeated
 from lmstudio_integrations.client.transport.discovery import locate
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
@@ -163,10 +163,6 @@ class AsyncPredictionStream(BaseStream):
         """Read the stream to its end and return the result."""
         return await arun(self._run.to_end())
 
-    async def read_all(self) -> list[PredictionEvent]:
-        """Read the stream to its end and return all of its events; those of a failed attempt are dropped."""
-        return await arun(self._run.all_events())
-
     def cancel(self) -> Awaitable[None]:
         """Stop the generation on the server. Works with and without `await`. See `PredictionStream.cancel`."""
         self._run.cancel()
@@ -227,24 +223,24 @@ class AsyncModelHandle(BaseHandle):
 class AsyncLLM(AsyncModelHandle):
     """A language model."""
 
-    async def respond(self, history: History, **options: Unpack[PredictionOptions]) -> PredictionResult:
+    async def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
         """Return the next message of a conversation.
 
         Args:
             history: A prompt, a `Chat`, or `{"messages": […]}`.
-            options: See `PredictionOptions`.
+            parameters: See `PredictionParameters`.
 
         Raises:
             LMStudioValueError: If the history is empty or a setting unknown.
             LMStudioServerError: If the server reports an error.
         """
-        return await arun(_requests.respond(self._dispatcher, self.binding, history, options).to_end())
+        return await arun(_requests.respond(self._dispatcher, self.binding, history, parameters).to_end())
 
     def respond_stream(
-        self, history: History | PendingHistory, **options: Unpack[PredictionOptions]
+        self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
     ) -> AsyncPredictionStream:
         """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
-        return AsyncPredictionStream(_requests.respond(self._dispatcher, self.binding, history, options))
+        return AsyncPredictionStream(_requests.respond(self._dispatcher, self.binding, history, parameters))
 
     async def prepare_images(
         self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
@@ -253,21 +249,21 @@ class AsyncLLM(AsyncModelHandle):
         upload = partial(_images.prepare_images, images=images, allow_private_hosts=allow_private_image_hosts)
         return await arun(repeated(self._dispatcher, upload))
 
-    async def complete(self, prompt: str, **options: Unpack[PredictionOptions]) -> PredictionResult:
+    async def complete(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
         """Continue a text, without a chat template."""
-        return await arun(_requests.complete(self._dispatcher, self.binding, prompt, options).to_end())
+        return await arun(_requests.complete(self._dispatcher, self.binding, prompt, parameters).to_end())
 
-    def complete_stream(self, prompt: str, **options: Unpack[PredictionOptions]) -> AsyncPredictionStream:
+    def complete_stream(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> AsyncPredictionStream:
         """Stream the continuation of a text. The first read, or `start()`, sends the request."""
-        return AsyncPredictionStream(_requests.complete(self._dispatcher, self.binding, prompt, options))
+        return AsyncPredictionStream(_requests.complete(self._dispatcher, self.binding, prompt, parameters))
 
-    async def act(self, chat: History, tools: Iterable[ToolInput], **options: Unpack[ActOptions]) -> ActResult:
+    async def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
         """Let the model call tools until it responds without a call.
 
         Args:
             chat: A prompt, a `Chat` (which is copied), or `{"messages": […]}`.
             tools: Functions with type hints and a docstring, or `ToolFunctionDef`s; sync or async.
-            options: See `ActOptions`.
+            parameters: See `ActParameters`.
 
         Raises:
             LMStudioValueError: If a tool cannot be used.
@@ -276,7 +272,7 @@ class AsyncLLM(AsyncModelHandle):
         """
         from lmstudio_integrations.client._run_tools import arun_jobs  # noqa: PLC0415 - needs asyncio, see `dispatcher.py`
 
-        act = Act(self._dispatcher, self.binding, chat, tools, options)
+        act = Act(self._dispatcher, self.binding, chat, tools, parameters)
         while jobs := await arun(act.predict()):
             await arun_jobs(jobs, act.parallel)
             act.add_results(jobs)
@@ -355,27 +351,27 @@ class AsyncModelNamespace(BaseNamespace[HandleT]):
 
     _downloaded: "type[AsyncDownloadedModel[HandleT]]"
 
-    async def model(self, model_key: str | None = None, /, **options: Unpack[ModelOptions]) -> HandleT:
+    async def model(self, model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> HandleT:
         """Get a model, and load it if necessary; without a key, get any loaded one.
 
         Args:
             model_key: Key or identifier.
-            options: See `ModelOptions`.
+            parameters: See `ModelParameters`.
 
         Raises:
             LMStudioModelNotFoundError: If there is no such model, or none is loaded.
             LMStudioWrongModelKindError: If it is of the other kind.
         """
-        options.setdefault("ttl", DEFAULT_TTL)
-        handle = self.lazy_model(model_key, **options)
+        parameters.setdefault("ttl", DEFAULT_TTL)
+        handle = self.lazy_model(model_key, **parameters)
         await arun(prepare(self._dispatcher, handle.binding))
         return handle
 
     async def load_new_instance(
-        self, model_key: str, instance_identifier: str | None = None, **options: Unpack[ModelOptions]
+        self, model_key: str, instance_identifier: str | None = None, **parameters: Unpack[ModelParameters]
     ) -> HandleT:
         """Load another instance; without an identifier the server chooses one."""
-        handle = self._new_instance(model_key, instance_identifier, options)
+        handle = self._new_instance(model_key, instance_identifier, parameters)
         await arun(prepare(self._dispatcher, handle.binding))
         return handle
 
@@ -411,15 +407,15 @@ class AsyncDownloadedModel(BaseDownloaded[HandleT]):
 
     _namespace: AsyncModelNamespace[HandleT]
 
-    async def model(self, **options: Unpack[ModelOptions]) -> HandleT:
+    async def model(self, **parameters: Unpack[ModelParameters]) -> HandleT:
         """Get the model, and load it if necessary."""
-        return await self._namespace.model(self.model_key, **options)
+        return await self._namespace.model(self.model_key, **parameters)
 
     async def load_new_instance(
-        self, instance_identifier: str | None = None, **options: Unpack[ModelOptions]
+        self, instance_identifier: str | None = None, **parameters: Unpack[ModelParameters]
     ) -> HandleT:
         """Load another instance of the model."""
-        return await self._namespace.load_new_instance(self.model_key, instance_identifier, **options)
+        return await self._namespace.load_new_instance(self.model_key, instance_identifier, **parameters)
 
 
 class AsyncDownloadedLlm(AsyncDownloadedModel[AsyncLLM]):
@@ -494,10 +490,10 @@ class AsyncFilesNamespace:
         return await arun(_files.parse_document(self._dispatcher, file, on_progress))
 
     async def retrieve(
-        self, query: str, files: Sequence[FileHandle], **options: Unpack[RetrievalOptions]
+        self, query: str, files: Sequence[FileHandle], **parameters: Unpack[RetrievalParameters]
     ) -> RetrievalResult:
-        """Return the passages of uploaded documents that are relevant to a query. See `RetrievalOptions`."""
-        return await arun(_files.retrieve(self._dispatcher, query, files, options))
+        """Return the passages of uploaded documents that are relevant to a query. See `RetrievalParameters`."""
+        return await arun(_files.retrieve(self._dispatcher, query, files, parameters))
 
 
 class AsyncDownloadOption(BaseDownloadOption):
