@@ -27,7 +27,7 @@ class Replay(BaseChatModel):
     """Responds to every input with the same events."""
 
     events: Sequence[Any]
-    options: Any = ChunkOptions()
+    parameters: Any = ChunkOptions()
 
     @property
     def _llm_type(self) -> str:
@@ -36,21 +36,21 @@ class Replay(BaseChatModel):
     def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
         prediction = Accumulator()
         prediction.add_all(self.events)
-        message = to_message(prediction.result(), self.options)
+        message = to_message(prediction.result(), self.parameters)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _stream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
-        yield from ChunkStream(self.options).chunks(self.events)
+        yield from ChunkStream(self.parameters).chunks(self.events)
 
     async def _astream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> AsyncIterator[ChatGenerationChunk]:
         for chunk in self._stream(messages):
             yield chunk
 
 
-def streamed(events: Iterable[PredictionEvent], format_: str, **options: Any) -> AIMessage:
+def streamed(events: Iterable[PredictionEvent], format_: str, **parameters: Any) -> AIMessage:
     """Return the message that a stream of chunks becomes."""
     version = "v1" if format_ == "v1" else "v0"
-    model = Replay(events=list(events), options=ChunkOptions(**options), output_version=version)
+    model = Replay(events=list(events), parameters=ChunkOptions(**parameters), output_version=version)
     if format_ == "v3":
         message = model.stream_events("q", version="v3").output
         assert isinstance(message, AIMessage)
@@ -62,9 +62,9 @@ def streamed(events: Iterable[PredictionEvent], format_: str, **options: Any) ->
     return whole
 
 
-def invoked(events: Iterable[PredictionEvent], **options: Any) -> AIMessage:
+def invoked(events: Iterable[PredictionEvent], **parameters: Any) -> AIMessage:
     """Return the message of a non-streaming call."""
-    return Replay(events=list(events), options=ChunkOptions(**options)).invoke("q")
+    return Replay(events=list(events), parameters=ChunkOptions(**parameters)).invoke("q")
 
 
 def text(*fragments: str) -> list[PredictionEvent]:

@@ -262,8 +262,8 @@ PREDICTIONS: dict[str, list[PredictionEvent]] = {
 @pytest.mark.parametrize("parallel", [True, False])
 @pytest.mark.parametrize("name", PREDICTIONS)
 def test_the_sum_of_the_chunks_is_the_non_streaming_message(name: str, parallel: bool) -> None:
-    options: dict[str, Any] = {"parallel": parallel, "alternatives": 1}
-    message, whole = streamed(PREDICTIONS[name], "v0", **options), invoked(PREDICTIONS[name], **options)
+    parameters: dict[str, Any] = {"parallel": parallel, "alternatives": 1}
+    message, whole = streamed(PREDICTIONS[name], "v0", **parameters), invoked(PREDICTIONS[name], **parameters)
     assert (message.content, message.additional_kwargs) == (whole.content, whole.additional_kwargs)
     assert message.response_metadata == whole.response_metadata
     assert message.usage_metadata == whole.usage_metadata
@@ -274,9 +274,9 @@ def test_the_sum_of_the_chunks_is_the_non_streaming_message(name: str, parallel:
     assert invalid == also_invalid
 
 
-def non_streaming(events: list[PredictionEvent], _format: str, **options: Any) -> AIMessage:
+def non_streaming(events: list[PredictionEvent], _format: str, **parameters: Any) -> AIMessage:
     """Return the non-streaming message; the arguments are those of `streamed`."""
-    return invoked(events, **options)
+    return invoked(events, **parameters)
 
 
 on_both_paths = pytest.mark.parametrize("respond", [non_streaming, streamed])
@@ -355,7 +355,7 @@ def test_log_probabilities_are_on_every_chunk_and_add_up() -> None:
         end(),
     ]
     logged = {"token": "a", "logprob": -0.5, "top_logprobs": [{"token": "b", "logprob": -1.5}]}
-    chunks = list(Replay(events=events, options=ChunkOptions(alternatives=1)).stream("q"))
+    chunks = list(Replay(events=events, parameters=ChunkOptions(alternatives=1)).stream("q"))
     assert chunks[0].response_metadata["logprobs"] == {"content": [logged]}
     assert streamed(events, "v0", alternatives=1).response_metadata["logprobs"] == {"content": [logged, logged]}
     assert invoked(events, alternatives=1).response_metadata["logprobs"] == {"content": [logged, logged]}

@@ -47,8 +47,8 @@ def call(call_id: str | None = "c1", name: str = "add", *fragments: str, **argum
     return [ToolCallStart(call_id), ToolCallName(name), *written, ToolCallEnd(call_id, name, arguments)]
 
 
-def chunks(events: Iterable[PredictionEvent], options: ToolCallOptions | None = None) -> list[ChatResponse]:
-    builder = ResponseBuilder(options or ToolCallOptions())
+def chunks(events: Iterable[PredictionEvent], parameters: ToolCallOptions | None = None) -> list[ChatResponse]:
+    builder = ResponseBuilder(parameters or ToolCallOptions())
     steps = ((builder, builder.add(event)) for event in events)
     return [builder.chat_chunk(step) for builder, step in steps if step is not None]
 
@@ -59,8 +59,8 @@ def finished(events: Iterable[PredictionEvent]) -> PredictionResult:
     return prediction.result()
 
 
-def whole(events: Iterable[PredictionEvent], options: ToolCallOptions | None = None) -> ChatResponse:
-    return chat_response(finished(events), options or ToolCallOptions())
+def whole(events: Iterable[PredictionEvent], parameters: ToolCallOptions | None = None) -> ChatResponse:
+    return chat_response(finished(events), parameters or ToolCallOptions())
 
 
 def calls_of(response: ChatResponse) -> list[tuple[str | None, str, Any]]:
@@ -255,9 +255,9 @@ def test_a_surplus_call_may_fail() -> None:
     assert len(calls_of(whole([*call("c1"), *surplus, end()], ALONE))) == 1
 
 
-def error_of(events: Iterable[PredictionEvent], options: ToolCallOptions | None = None) -> LlamaIndexToolCallError:
+def error_of(events: Iterable[PredictionEvent], parameters: ToolCallOptions | None = None) -> LlamaIndexToolCallError:
     with pytest.raises(LlamaIndexToolCallError) as caught:
-        whole(events, options)
+        whole(events, parameters)
     return caught.value
 
 
@@ -376,11 +376,11 @@ PREDICTIONS: dict[str, list[PredictionEvent]] = {
 }
 
 
-@pytest.mark.parametrize("options", [ToolCallOptions(), ALONE])
+@pytest.mark.parametrize("parameters", [ToolCallOptions(), ALONE])
 @pytest.mark.parametrize("name", PREDICTIONS)
-def test_the_last_chunk_is_the_non_streaming_response(name: str, options: ToolCallOptions) -> None:
-    *earlier, last = chunks(PREDICTIONS[name], options)
-    response = whole(PREDICTIONS[name], options)
+def test_the_last_chunk_is_the_non_streaming_response(name: str, parameters: ToolCallOptions) -> None:
+    *earlier, last = chunks(PREDICTIONS[name], parameters)
+    response = whole(PREDICTIONS[name], parameters)
     assert (last.message, last.raw) == (response.message, response.raw)
     assert last.additional_kwargs == response.additional_kwargs
     assert [each for chunk in earlier for each in chunk.logprobs or ()] == (response.logprobs or [])
