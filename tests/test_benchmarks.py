@@ -5,6 +5,7 @@ No test measures time.
 
 import asyncio
 import math
+import random
 from collections.abc import AsyncIterator
 
 import pytest
@@ -15,7 +16,9 @@ from tests.benchmarks.script import response_of, vector
 from tests.benchmarks.server.connection import Connection
 from tests.benchmarks.server.frames import TEXT, frame, received
 from tests.benchmarks.server.play import Cancellations
+from tests.benchmarks.soak_proxies import FAULTS, MisbehavingProxy
 from tests.benchmarks.table import Measurements, render
+from tests.faults.proxy import ProxyThread
 
 ROW = Row("native", "stream", "stream", "µs", 7, {"floor": 5, "peer": 80})
 
@@ -111,3 +114,17 @@ def test_a_ratio_is_compared_with_the_floor() -> None:
         ("native", "long", OURS): [13.0],
     }
     assert "| 1.20 | 1.30 | - | the floor's | 1.20 | no |" in render([row], measurements, 1)
+
+
+class LoadedDice(random.Random):
+    """Always shows zero, which is below every probability."""
+
+    def random(self) -> float:
+        return 0.0
+
+
+@pytest.mark.parametrize("point", FAULTS)
+def test_the_proxies_of_the_soak_inject_faults(point: str) -> None:
+    with ProxyThread() as thread, MisbehavingProxy(thread, "127.0.0.1:9", LoadedDice()) as proxy:
+        assert proxy.consume(point) in FAULTS[point]
+        assert proxy.consume("nowhere") is None

@@ -47,14 +47,14 @@ class Framework:
     def make(self, server: Server, **settings: Any) -> Any:
         return self.model(**{"model": CHAT, "host": server.address, "allow_image_download": True, **settings})
 
-    def ask(self, llm: Any, url: str, text: str) -> None:
+    def run(self, llm: Any, url: str, text: str) -> None:
         getattr(llm, self.call)(self.question(url, text))
 
-    async def aask(self, llm: Any, url: str, text: str) -> None:
+    async def arun(self, llm: Any, url: str, text: str) -> None:
         await getattr(llm, self.acall)(self.question(url, text))
 
-    def ask_in_loop(self, llm: Any, url: str, text: str) -> None:
-        asyncio.run(self.aask(llm, url, text))
+    def run_in_loop(self, llm: Any, url: str, text: str) -> None:
+        asyncio.run(self.arun(llm, url, text))
 
 
 FRAMEWORKS = {
@@ -87,11 +87,11 @@ class Show:
     def __init__(self, framework: Framework, server: Server, *, in_loop: bool) -> None:
         self.framework = framework
         self.server = server
-        self.ask = framework.ask_in_loop if in_loop else framework.ask
+        self.run = framework.run_in_loop if in_loop else framework.run
 
     def __call__(self, url: str, text: str = "what is it?", **settings: Any) -> list[str]:
         with self.framework.make(self.server, **settings) as llm:
-            self.ask(llm, url, text)
+            self.run(llm, url, text)
         return self.server.last_request.images
 
     def error(self, url: str, kind: type[Exception] = errors.LMStudioImageDownloadError, **settings: Any) -> str:
@@ -238,7 +238,7 @@ def test_five_redirects_are_followed_and_no_more(show: Show, web: Web) -> None:
 # What is sent ---------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_sent_that_tells_who_asks(
+def test_no_cookies_credentials_or_other_identifying_headers_are_sent(
     show: Show, web: Web, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     netrc = tmp_path / "netrc"
@@ -270,7 +270,7 @@ def test_a_password_in_a_url_is_neither_sent_nor_shown(show: Show, web: Web) -> 
 
 
 @pytest.mark.parametrize(
-    "ask",
+    "run",
     [
         lambda server, url: server.chat().invoke([HumanMessage([{"type": "image", "url": url}])]),
         lambda server, url: server.chat().invoke([HumanMessage([{"type": "text-plain", "url": url}])]),
@@ -278,9 +278,9 @@ def test_a_password_in_a_url_is_neither_sent_nor_shown(show: Show, web: Web) -> 
         lambda server, url: FRAMEWORKS["llama_index"].make(server).chat([ChatMessage(blocks=[DocumentBlock(url=url)])]),
     ],
 )
-def test_a_password_in_a_url_of_another_kind_is_not_shown(server: Server, ask: Callable[[Server, str], Any]) -> None:
+def test_a_password_in_a_url_of_another_kind_is_not_shown(server: Server, run: Callable[[Server, str], Any]) -> None:
     with pytest.raises(errors.LMStudioValueError) as caught:
-        ask(server, "ftp://me:hunter2@example.com/a.txt?key=hunter2")
+        run(server, "ftp://me:hunter2@example.com/a.txt?key=hunter2")
     assert "hunter2" not in str(caught.value)
 
 
@@ -302,11 +302,11 @@ def test_a_url_that_is_not_valid_is_an_error(server: Server, url: str) -> None:
 
 
 def page(content: bytes, **headers: str) -> Callable[[Request], Any]:
-    return lambda request: request.answer(content, **headers)
+    return lambda request: request.respond(content, **headers)
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("respond", "reason"),
     [
         (page(b"<!doctype html><p>Log in", Content_Type="text/html; charset=utf-8"), "as 'text/html', is not a JPEG"),
         (page(b"<p>", Content_Type="image/png"), "as 'image/png', is not a JPEG"),
@@ -318,8 +318,8 @@ def page(content: bytes, **headers: str) -> Callable[[Request], Any]:
         (lambda request: None, "the connection failed"),
     ],
 )
-def test_what_is_no_image_is_rejected(show: Show, web: Web, answer: Callable[[Request], Any], reason: str) -> None:
-    web.pages["/x"] = answer
+def test_what_is_no_image_is_rejected(show: Show, web: Web, respond: Callable[[Request], Any], reason: str) -> None:
+    web.pages["/x"] = respond
     assert reason in show.trusted_error(web.url("/x"))
 
 
@@ -340,11 +340,11 @@ def test_a_response_of_unknown_length_may_not_be_huge(show: Show, web: Web, monk
                 request.wfile.write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
                 content = bytes(2**16)
         except OSError:
-            web.gone.set()
+            web.client_closed.set()
 
     web.pages["/x"] = endless
     assert "larger than 1 MB" in show.trusted_error(web.url("/x"))
-    assert web.gone.wait(WAIT)
+    assert web.client_closed.wait(WAIT)
 
 
 # Time -----------------------------------------------------------------------------------------------------------------
@@ -358,7 +358,7 @@ def test_the_timeout_of_a_call_holds_for_the_download(show: Show, web: Web, path
     assert caught.value.elapsed is not None
     assert caught.value.elapsed >= 0.3
     # On a busy machine, the time may be up before the request is sent.
-    assert web.gone.wait(WAIT) or not web.reached.is_set()
+    assert web.client_closed.wait(WAIT) or not web.reached.is_set()
 
 
 def test_a_download_has_a_limit_even_if_the_call_has_none(
@@ -366,7 +366,7 @@ def test_a_download_has_a_limit_even_if_the_call_has_none(
 ) -> None:
     monkeypatch.setattr(_images, "DOWNLOAD_TIMEOUT", 0.2)
     assert "did not arrive within 0.2 s; set timeout" in show.trusted_error(web.url("/drip"))
-    assert web.gone.wait(WAIT)
+    assert web.client_closed.wait(WAIT)
 
 
 class _Past:
@@ -379,7 +379,7 @@ class _Past:
         return time.monotonic() - self.seconds
 
 
-def test_the_timeout_of_a_call_covers_the_download_and_what_follows(
+def test_the_timeout_of_a_call_covers_the_download_and_the_prediction(
     show: Show, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits: list[float] = []
@@ -403,32 +403,32 @@ async def test_a_cancelled_call_returns_at_once_and_ends_the_download(
     framework: Framework, server: Server, web: Web
 ) -> None:
     with framework.make(server, allow_private_image_hosts=True) as llm:
-        call = asyncio.ensure_future(framework.aask(llm, web.url("/silent"), "what is it?"))
+        call = asyncio.ensure_future(framework.arun(llm, web.url("/silent"), "what is it?"))
         assert await asyncio.to_thread(web.reached.wait, WAIT)
         call.cancel()
         async with asyncio.timeout(WAIT):
             await asyncio.wait([call])
         assert call.cancelled()
-        assert await asyncio.to_thread(web.gone.wait, WAIT)
+        assert await asyncio.to_thread(web.client_closed.wait, WAIT)
 
 
 def test_closing_the_model_ends_its_downloads(show: Show, web: Web) -> None:
     with show.framework.make(show.server, allow_private_image_hosts=True) as llm:
         raised: list[BaseException] = []
 
-        def ask() -> None:
+        def run() -> None:
             try:
-                show.ask(llm, web.url("/silent"), "what is it?")
+                show.run(llm, web.url("/silent"), "what is it?")
             except errors.LMStudioConnectionLostError as error:
                 raised.append(error)
 
-        thread = threading.Thread(target=ask)
+        thread = threading.Thread(target=run)
         thread.start()
         assert web.reached.wait(WAIT)
         llm.close()
         thread.join(WAIT)
         assert raised
-        assert web.gone.wait(WAIT)
+        assert web.client_closed.wait(WAIT)
 
 
 # TLS ------------------------------------------------------------------------------------------------------------------
@@ -472,7 +472,7 @@ def test_a_certificate_that_nobody_vouches_for_is_an_error(show: Show, tls_web: 
 # Schemas --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_reference_to_the_web_in_a_schema_is_not_followed(server: Server, web: Web) -> None:
+def test_a_reference_to_the_web_in_a_schema_is_not_fetched(server: Server, web: Web) -> None:
     schema: dict[str, Any] = {"title": "look", "description": "Look.", "type": "object"}
     schema["properties"] = {"name": {"type": "string"}, "age": {"$ref": web.url("/schema.json")}}
     tool = {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": schema}}

@@ -27,9 +27,9 @@ FRAMEWORKS_OWN = {"structured", "raw_tools", "tool_choice", "log_probs", "prompt
 
 NATIVE = {str(field.alias): name for name, field in LlmPredictionConfig.model_fields.items()}
 SETTINGS = {
-    OTHER_NAMES.get(NATIVE[option], NATIVE[option]): (option, value)
-    for option, (value, _, _) in PREDICTION_SETTINGS.items()
-    if NATIVE[option] not in FRAMEWORKS_OWN
+    OTHER_NAMES.get(NATIVE[alias], NATIVE[alias]): (alias, value)
+    for alias, (value, _, _) in PREDICTION_SETTINGS.items()
+    if NATIVE[alias] not in FRAMEWORKS_OWN
 }
 """The settings by their names in the frameworks: the name in the record of a request, and a value."""
 
@@ -90,19 +90,19 @@ def test_the_rows_are_all_settings() -> None:
 def test_a_setting_reaches_the_server_as_field_and_as_argument(
     server: Emulator, setting: str, adapter: Any, way: Way
 ) -> None:
-    option, value = SETTINGS[setting]
+    alias, value = SETTINGS[setting]
     way(adapter(model=MODEL, host=server.address, **{setting: value}), {})
     way(adapter(model=MODEL, host=server.address), {setting: value})
     field, argument = (prediction.config for prediction in server.predictions[-2:])
-    assert field == argument == {option: value}
+    assert field == argument == {alias: value}
 
 
 @pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM, LMStudio])
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_field_has_the_description_of_the_setting(adapter: Any, setting: str) -> None:
-    option, _ = SETTINGS[setting]
+    alias, _ = SETTINGS[setting]
     assert adapter.model_fields[setting].description
-    if setting == NATIVE[option]:
+    if setting == NATIVE[alias]:
         assert adapter.model_fields[setting].description == LlmPredictionConfig.model_fields[setting].description
 
 

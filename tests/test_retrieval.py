@@ -33,7 +33,7 @@ from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 USERS = 12
 QUESTIONS = 3
 SLOWLY: dict[str, Any] = {"when": {}, "then": [{"text": "Because "}, {"wait": 0.02}, {"text": "of the light."}]}
-ANSWER = "Because of the light."
+TEXT = "Because of the light."
 MODELS = (
     ModelEntry(key="chat", context_length=8192, rules=(SLOWLY,), load_seconds=0.05),
     ModelEntry(key="reviewer", context_length=8192, rules=(SLOWLY,), load_seconds=0.05),
@@ -82,7 +82,7 @@ def in_threads(call: Callable[[], Any]) -> list[Any]:
 
     with ThreadPoolExecutor(USERS) as pool:
         futures = [pool.submit(user) for _ in range(USERS)]
-        return [answer for future in futures for answer in future.result(60)]
+        return [response for future in futures for response in future.result(60)]
 
 
 async def in_tasks(call: Callable[[], Awaitable[Any]]) -> list[Any]:
@@ -91,7 +91,7 @@ async def in_tasks(call: Callable[[], Awaitable[Any]]) -> list[Any]:
     async def user() -> list[Any]:
         return [await call() for _ in range(QUESTIONS)]
 
-    return [answer for answers in await asyncio.gather(*(user() for _ in range(USERS))) for answer in answers]
+    return [response for responses in await asyncio.gather(*(user() for _ in range(USERS))) for response in responses]
 
 
 # An embedding model and a chat model ---------------------------------------------------------------------------------
@@ -99,31 +99,31 @@ async def in_tasks(call: Callable[[], Awaitable[Any]]) -> list[Any]:
 
 def test_a_langchain_chain_loads_each_model_once(server: Emulator) -> None:
     chain = langchain_chain(server)
-    assert set(in_threads(partial(chain.invoke, "Why?"))) == {ANSWER}
+    assert set(in_threads(partial(chain.invoke, "Why?"))) == {TEXT}
     assert loads(server) == {"vectors": 1, "chat": 1}
 
 
 async def test_an_async_langchain_chain_loads_each_model_once(server: Emulator) -> None:
     chain = await asyncio.to_thread(langchain_chain, server)
-    assert set(await in_tasks(partial(chain.ainvoke, "Why?"))) == {ANSWER}
+    assert set(await in_tasks(partial(chain.ainvoke, "Why?"))) == {TEXT}
     assert loads(server) == {"vectors": 1, "chat": 1}
 
 
 def test_users_with_chains_of_their_own_load_each_model_once(server: Emulator) -> None:
-    answers = in_threads(lambda: langchain_chain(server).invoke("Why?"))
-    assert set(answers) == {ANSWER}
+    responses = in_threads(lambda: langchain_chain(server).invoke("Why?"))
+    assert set(responses) == {TEXT}
     assert loads(server) == {"vectors": 1, "chat": 1}
 
 
 def test_a_query_engine_loads_each_model_once(server: Emulator) -> None:
     engine = index_engine(server)
-    assert {str(answer) for answer in in_threads(partial(engine.query, "Why?"))} == {ANSWER}
+    assert {str(response) for response in in_threads(partial(engine.query, "Why?"))} == {TEXT}
     assert loads(server) == {"vectors": 1, "chat": 1}
 
 
 async def test_an_async_query_engine_loads_each_model_once(server: Emulator) -> None:
     engine = await asyncio.to_thread(index_engine, server)
-    assert {str(answer) for answer in await in_tasks(partial(engine.aquery, "Why?"))} == {ANSWER}
+    assert {str(response) for response in await in_tasks(partial(engine.aquery, "Why?"))} == {TEXT}
     assert loads(server) == {"vectors": 1, "chat": 1}
 
 
@@ -149,27 +149,27 @@ def test_an_embedding_model_that_was_loaded_just_in_time_is_evicted_once(server:
 
 
 def test_two_chat_models_evict_each_other_with_one_warning_and_no_failure(server: Emulator) -> None:
-    answering, reviewing = (ChatLMStudio(model=key, host=server.address) for key in ("chat", "reviewer"))
-    chain = answering | StrOutputParser() | reviewing | StrOutputParser()
+    writing, reviewing = (ChatLMStudio(model=key, host=server.address) for key in ("chat", "reviewer"))
+    chain = writing | StrOutputParser() | reviewing | StrOutputParser()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        answers = in_threads(partial(chain.invoke, "Why?"))
-    assert set(answers) == {ANSWER}
+        responses = in_threads(partial(chain.invoke, "Why?"))
+    assert set(responses) == {TEXT}
     assert [warning.category for warning in caught] == [LMStudioEvictionWarning]
     assert sum(loads(server).values()) <= 2 * USERS * QUESTIONS / 3
     assert not [record for record in server.predictions[2 * USERS :] if record.stop_reason == "modelUnloaded"]
 
 
 async def test_two_async_chat_models_evict_each_other_with_one_warning_and_no_failure(server: Emulator) -> None:
-    answering, reviewing = (LMStudio(model=key, host=server.address) for key in ("chat", "reviewer"))
+    writing, reviewing = (LMStudio(model=key, host=server.address) for key in ("chat", "reviewer"))
 
-    async def ask() -> str:
-        return str(await reviewing.acomplete(str(await answering.acomplete("Why?"))))
+    async def write_and_review() -> str:
+        return str(await reviewing.acomplete(str(await writing.acomplete("Why?"))))
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        answers = await in_tasks(ask)
-    assert set(answers) == {ANSWER}
+        responses = await in_tasks(write_and_review)
+    assert set(responses) == {TEXT}
     assert [warning.category for warning in caught] == [LMStudioEvictionWarning]
     assert sum(loads(server).values()) <= 2 * USERS * QUESTIONS / 3
 
@@ -220,13 +220,13 @@ def programs_at_once(server: Emulator, keys: tuple[str, ...], rounds: int) -> li
 
 
 def test_programs_that_start_at_once_share_one_instance_of_each_model(server: Emulator) -> None:
-    assert programs_at_once(server, ("chat", "chat"), rounds=3) == [ANSWER] * 6
+    assert programs_at_once(server, ("chat", "chat"), rounds=3) == [TEXT] * 6
     assert loads(server) == {"vectors": 1, "chat": 1}
 
 
 def test_programs_that_evict_each_others_models_fail_only_with_retryable_errors(server: Emulator) -> None:
     outcomes = programs_at_once(server, ("chat", "reviewer"), rounds=10)
-    failures = [outcome for outcome in outcomes if outcome != ANSWER]
+    failures = [outcome for outcome in outcomes if outcome != TEXT]
     assert all(name == "LMStudioModelUnloadedError" and retryable for name, retryable, _ in failures)
     assert loads(server)["vectors"] == 1
     assert len(failures) < len(outcomes) / 2

@@ -29,7 +29,7 @@ def server(gate: Gate) -> Iterator[Emulator]:
         yield running
 
 
-def _asked(text: str) -> list[ChatMessage]:
+def _messages(text: str) -> list[ChatMessage]:
     return [ChatMessage(role="user", content=text)]
 
 
@@ -38,23 +38,23 @@ async def _joined(chunks: Any) -> str:
 
 
 Make = Callable[..., Any]
-Ask = Callable[[Any], Awaitable[Any]]
-WHOLE: dict[str, tuple[Make, Ask]] = {
+Call = Callable[[Any], Awaitable[Any]]
+WHOLE: dict[str, tuple[Make, Call]] = {
     "ChatLMStudio.invoke": (ChatLMStudio, lambda llm: asyncio.to_thread(llm.invoke, "Hi")),
     "ChatLMStudio.ainvoke": (ChatLMStudio, lambda llm: llm.ainvoke("Hi")),
     "ChatLMStudio.abatch": (ChatLMStudio, lambda llm: llm.abatch(["Hi"])),
     "LMStudioLLM.invoke": (LMStudioLLM, lambda llm: asyncio.to_thread(llm.invoke, "Hi")),
     "LMStudioLLM.ainvoke": (LMStudioLLM, lambda llm: llm.ainvoke("Hi")),
-    "LMStudio.chat": (LMStudio, lambda llm: asyncio.to_thread(llm.chat, _asked("Hi"))),
-    "LMStudio.achat": (LMStudio, lambda llm: llm.achat(_asked("Hi"))),
+    "LMStudio.chat": (LMStudio, lambda llm: asyncio.to_thread(llm.chat, _messages("Hi"))),
+    "LMStudio.achat": (LMStudio, lambda llm: llm.achat(_messages("Hi"))),
     "LMStudio.complete": (LMStudio, lambda llm: asyncio.to_thread(llm.complete, "Hi")),
     "LMStudio.acomplete": (LMStudio, lambda llm: llm.acomplete("Hi")),
 }
-STREAMS: dict[str, tuple[Make, Ask]] = {
+STREAMS: dict[str, tuple[Make, Call]] = {
     "ChatLMStudio.stream": (ChatLMStudio, lambda llm: asyncio.to_thread(lambda: list(llm.stream("Hi")))),
     "ChatLMStudio.astream": (ChatLMStudio, lambda llm: _joined(llm.astream("Hi"))),
     "LMStudioLLM.astream": (LMStudioLLM, lambda llm: _joined(llm.astream("Hi"))),
-    "LMStudio.stream_chat": (LMStudio, lambda llm: asyncio.to_thread(lambda: list(llm.stream_chat(_asked("Hi"))))),
+    "LMStudio.stream_chat": (LMStudio, lambda llm: asyncio.to_thread(lambda: list(llm.stream_chat(_messages("Hi"))))),
 }
 
 
@@ -68,8 +68,8 @@ async def _unloaded_while_generating(server: Emulator, gate: Gate, call: Awaitab
 
 @pytest.mark.parametrize("name", WHOLE)
 async def test_a_response_that_nobody_saw_is_generated_again(server: Emulator, gate: Gate, name: str) -> None:
-    make, ask = WHOLE[name]
-    response = await _unloaded_while_generating(server, gate, ask(make(model="chatty", host=server.address)))
+    make, call = WHOLE[name]
+    response = await _unloaded_while_generating(server, gate, call(make(model="chatty", host=server.address)))
     assert "so slow" in str(response)
     assert [load.state for load in server.loads] == ["unloaded", "loaded"]
     assert len(server.predictions) == 2
@@ -79,10 +79,10 @@ async def test_a_response_that_nobody_saw_is_generated_again(server: Emulator, g
 async def test_a_response_whose_progress_was_reported_is_not_generated_again(
     server: Emulator, gate: Gate, name: str
 ) -> None:
-    make, ask = WHOLE[name]
+    make, call = WHOLE[name]
     llm = make(model="chatty", host=server.address, on_prompt_progress=lambda _progress: None)
     with pytest.raises(LMStudioModelUnloadedError, match="'chatty' was unloaded") as caught:
-        await _unloaded_while_generating(server, gate, ask(llm))
+        await _unloaded_while_generating(server, gate, call(llm))
     assert len(server.predictions) == 1
     assert not isinstance(caught.value, ModelError) or caught.value.is_retryable  # by whoever has shown the progress
 
@@ -90,18 +90,18 @@ async def test_a_response_whose_progress_was_reported_is_not_generated_again(
 @pytest.mark.parametrize("name", WHOLE)
 async def test_a_model_that_must_be_loaded_is_not_waited_for(server: Emulator, gate: Gate, name: str) -> None:
     server.load("chatty")
-    make, ask = WHOLE[name]
+    make, call = WHOLE[name]
     llm = make(model="chatty", host=server.address, load_policy="require_loaded")
     with pytest.raises(LMStudioModelUnloadedError):
-        await _unloaded_while_generating(server, gate, ask(llm))
+        await _unloaded_while_generating(server, gate, call(llm))
     assert len(server.predictions) == 1
 
 
 @pytest.mark.parametrize("name", STREAMS)
 async def test_a_stream_whose_chunks_were_seen_is_not_generated_again(server: Emulator, gate: Gate, name: str) -> None:
-    make, ask = STREAMS[name]
+    make, call = STREAMS[name]
     with pytest.raises(LMStudioModelUnloadedError):
-        await _unloaded_while_generating(server, gate, ask(make(model="chatty", host=server.address)))
+        await _unloaded_while_generating(server, gate, call(make(model="chatty", host=server.address)))
     assert len(server.predictions) == 1
 
 
@@ -148,7 +148,7 @@ async def test_closing_unloads_what_the_object_loaded(
 
 
 @pytest.mark.parametrize("name", EMBED | CHAT)
-def test_closing_leaves_what_was_found(server: Emulator, gate: Gate, name: str) -> None:
+def test_closing_unloads_no_model_that_was_already_loaded(server: Emulator, gate: Gate, name: str) -> None:
     gate.open()
     make, use = (EMBED | CHAT)[name]
     key = "vectors" if name in EMBED else "chatty"

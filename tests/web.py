@@ -36,7 +36,7 @@ class Request(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
 
-    def answer(self, content: bytes, **headers: str) -> None:
+    def respond(self, content: bytes, **headers: str) -> None:
         """Send a whole response."""
         self.head(200, **headers)
         self.wfile.write(content)
@@ -61,9 +61,9 @@ class Web(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Request)
         self.requests: list[Request] = []
-        self.reached, self.gone, self.closing = threading.Event(), threading.Event(), threading.Event()
+        self.reached, self.client_closed, self.closing = threading.Event(), threading.Event(), threading.Event()
         self.pages: dict[str, Page] = {
-            "/a.png": lambda request: request.answer(PIXEL, Content_Type="image/png"),
+            "/a.png": lambda request: request.respond(PIXEL, Content_Type="image/png"),
             "/silent": self._silent,
             "/drip": partial(self._dripping, b"HTTP/1.0 200 OK\r\n\r\n" + PIXEL),
             "/drip-head": partial(self._dripping, b"HTTP/1.0 200 OK\r\nX-Long: "),
@@ -84,7 +84,7 @@ class Web(ThreadingHTTPServer):
         self.reached.set()
         request.connection.settimeout(WAIT)
         assert request.rfile.read(1) == b"", "the client only closes"
-        self.gone.set()
+        self.client_closed.set()
 
     def _dripping(self, start: bytes, request: Request) -> None:
         self.reached.set()
@@ -93,7 +93,7 @@ class Web(ThreadingHTTPServer):
             while not self.closing.wait(0.01):
                 request.wfile.write(b"x")
         except OSError:
-            self.gone.set()
+            self.client_closed.set()
 
 
 @contextmanager

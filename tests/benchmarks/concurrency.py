@@ -25,12 +25,12 @@ async def main() -> int:
     parser.add_argument("--connections", type=int, default=500)
     parser.add_argument("--predictions", type=int, default=1000)
     parser.add_argument("--words", type=int, default=50, help="per prediction")
-    options = parser.parse_args()
-    text = " ".join(f"w{number}" for number in range(options.words))
+    arguments = parser.parse_args()
+    text = " ".join(f"w{number}" for number in range(arguments.words))
     async with server(CATALOG) as process, AsyncExitStack() as stack:
         lines = [
             await stack.enter_async_context(line(process.address, "llm", f"guest:{number}"))
-            for number in range(options.connections)
+            for number in range(arguments.connections)
         ]
         # This one reads nothing until the others are done.
         lazy = await stack.enter_async_context(line(process.address, "llm", "guest:lazy"))
@@ -40,10 +40,10 @@ async def main() -> int:
         started, cpu = time.perf_counter(), process.cpu_seconds
         opened = [
             await lines[number % len(lines)].open("predict", predict_parameter("steady", text))
-            for number in range(options.predictions)
+            for number in range(arguments.predictions)
         ]
         reading = asyncio.gather(*(read(frames) for _, frames in opened))
-        peak = await most_at_once(lines[0], options.predictions)
+        peak = await most_at_once(lines[0], arguments.predictions)
         responses = await reading
         seconds, cpu = time.perf_counter() - started, process.cpu_seconds - cpu
         lazy.socket.transport.resume_reading()
@@ -51,15 +51,16 @@ async def main() -> int:
         lazy_lost = await read(lazy_frames) != lazy_text
         warnings = sum(each.warnings for each in [*lines, lazy])
         print(f"connections                {len(lines)}")
-        print(f"predictions                {options.predictions}, {peak} open at once")
-        print(f"words                      {options.predictions * options.words} in {seconds:.1f} s")
+        print(f"predictions                {arguments.predictions}, {peak} open at once")
+        print(f"words                      {arguments.predictions * arguments.words} in {seconds:.1f} s")
         print(
-            f"server's computing time    {cpu:.1f} s, {cpu / options.predictions / options.words * 1e6:.0f} µs a word"
+            f"server's computing time    {cpu:.1f} s, "
+            f"{cpu / arguments.predictions / arguments.words * 1e6:.0f} µs a word"
         )
         print(f"responses with a gap         {lost}")
         print(f"the slow reader's response  {'has a gap' if lazy_lost else 'complete'}, {LAZY_WORDS} words")
         print(f"warnings                   {warnings}")
-        return int(lost > 0 or lazy_lost or warnings > 0 or peak < options.predictions)
+        return int(lost > 0 or lazy_lost or warnings > 0 or peak < arguments.predictions)
 
 
 async def most_at_once(probe: Line, requested: int) -> int:

@@ -27,9 +27,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.run", description=__doc__)
     parser.add_argument("--only", choices=GROUPS, help="one group of rows instead of all")
     parser.add_argument("--rounds", type=int, default=7, help="how often each case is measured; default: %(default)s")
-    options = parser.parse_args()
-    rows = [row for row in ROWS if options.only in {None, row.group}]
-    print(render(rows, _measured(environment.prepare(), rows, options.rounds), options.rounds))
+    arguments = parser.parse_args()
+    rows = [row for row in ROWS if arguments.only in {None, row.group}]
+    print(render(rows, _measured(environment.prepare(), rows, arguments.rounds), arguments.rounds))
 
 
 def _measured(python: Path, rows: list[Row], rounds: int) -> Measurements:

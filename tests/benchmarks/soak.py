@@ -184,10 +184,10 @@ def main() -> int:
     parser.add_argument("side", choices=["client", "server"])
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
-    options = parser.parse_args()
-    if options.side == "client":
-        return soak_client.run(options.minutes, options.seed)
-    return asyncio.run(soak_server(options.minutes, options.seed))
+    arguments = parser.parse_args()
+    if arguments.side == "client":
+        return soak_client.run(arguments.minutes, arguments.seed)
+    return asyncio.run(soak_server(arguments.minutes, arguments.seed))
 
 
 async def soak_server(minutes: float, seed: int) -> int:

@@ -111,7 +111,7 @@ class MisbehavingProxy(Proxy):
         super().__init__(thread, upstream)
         self._dice = dice
 
-    def take(self, point: str) -> Action | None:
+    def consume(self, point: str) -> Action | None:
         """Return a fault, or nothing."""
         if self._dice.random() >= _PROBABILITY:
             return None

@@ -1,7 +1,7 @@
-"""One test body for both clients: the sync client in the clothes of the async one.
+"""One test body for both clients: an adapter that gives the sync client the interface of the async one.
 
 `Awaited` wraps a sync client, a handle or a stream: its methods are awaited and run in a thread, its streams are
-iterated with `async for`. What is not a call is passed on as it is.
+iterated with `async for`. Attributes that are not calls are returned unchanged.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ _AT_ONCE = {
     "with_timeouts",
     "with_retries",
 }
-"""Methods that do not wait; the async client has them as plain methods too."""
+"""Methods that do not block; they are plain methods of the async client, too."""
 
 _END = object()
 
 
 class Awaited:
-    """A sync object that is awaited."""
+    """Wraps a sync object; its methods are awaited."""
 
     def __init__(self, sync: Any) -> None:
         self.sync = sync
@@ -61,7 +61,7 @@ class Awaited:
 
 
 class AwaitedStream(Awaited):
-    """A sync stream that is iterated with `async for`."""
+    """Wraps a sync stream, which is iterated with `async for`."""
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return _in_thread(iter(self.sync))
@@ -87,7 +87,7 @@ async def _in_thread(iterator: Iterator[Any]) -> AsyncIterator[Any]:
 
 
 def dress(value: Any) -> Any:
-    """Wrap what has methods that wait."""
+    """Wrap objects whose methods block; return others unchanged."""
     if isinstance(value, PredictionStream):
         return AwaitedStream(value)
     if isinstance(value, _WRAPPED):
@@ -98,5 +98,5 @@ def dress(value: Any) -> Any:
 
 
 def sync_client(*args: Any, **kwargs: Any) -> Awaited:
-    """Return the sync client, to be awaited."""
+    """Return a sync client whose methods are awaited."""
     return Awaited(Client(*args, **kwargs))

@@ -36,19 +36,19 @@ MODELS: list[dict[str, Any]] = [
 
 @pytest.fixture
 def server() -> Iterator[Emulator]:
-    """A scripted server of one's own."""
+    """A scripted server for this test alone."""
     with Emulator(MODELS) as running:
         yield running
 
 
 @pytest.fixture(params=["sync", "async"])
 def make_client(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    """Each client in turn, as a factory with the client's arguments."""
+    """A factory of clients, sync and async in turn; its arguments are the client's."""
     return sync_client if request.param == "sync" else AsyncClient
 
 
 @pytest.fixture
 async def client(make_client: Callable[..., Any], server: Emulator) -> Any:
-    """Each client in turn, connected to the server."""
+    """A client of the server, sync and async in turn."""
     async with make_client(server.address) as made:
         yield made

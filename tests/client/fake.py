@@ -1,4 +1,4 @@
-"""A server of a few lines, for what no proper server does: it says what a test tells it to, frame by frame."""
+"""A minimal server for misbehavior that no real server shows: a test decides frame by frame what it sends."""
 
 import asyncio
 import contextlib
@@ -26,20 +26,20 @@ async def send(socket: Socket, frame: object) -> None:
 
 
 def send_together(socket: Socket, frames: Iterable[object]) -> None:
-    """Send frames in one write, so that they come as one portion."""
+    """Send frames in one write, so that the client receives them together."""
     for frame in frames:
         socket.protocol.send_text(json.dumps(frame).encode())
     socket.transport.write(b"".join(socket.protocol.data_to_send()))
 
 
-async def let_in(socket: Socket) -> None:
-    """Take the client's credentials, whatever they are."""
+async def authenticate(socket: Socket) -> None:
+    """Accept any credentials of the client."""
     assert (await receive(socket))["authVersion"] == 1
     await send(socket, {"success": True})
 
 
-async def answer(socket: Socket, result: object) -> None:
-    """Answer the next call."""
+async def send_result(socket: Socket, result: object) -> None:
+    """Receive the next call and send its result."""
     call = await receive(socket)
     await send(socket, {"type": "rpcResult", "callId": call["callId"], "result": result})
 
@@ -70,9 +70,12 @@ async def on_io_thread(function: Callable[[], object]) -> None:
     await asyncio.wait_for(done.wait(), 5)
 
 
-async def settle(condition: Callable[[], bool]) -> None:
-    """Wait until something is true that the I/O thread brings about; asked there, so that the turns are its own."""
-    answers = [False]
+async def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds.
+
+    It is evaluated on the I/O thread, once per turn of its loop, because that thread makes it true.
+    """
+    holds = [False]
     async with asyncio.timeout(5):
-        while not answers[-1]:
-            await on_io_thread(lambda: answers.append(condition()))
+        while not holds[-1]:
+            await on_io_thread(lambda: holds.append(condition()))

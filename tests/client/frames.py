@@ -1,4 +1,4 @@
-"""Frames of a prediction that scripted servers send, and a handle that needs no request to know its instance."""
+"""The frames that fake servers send for a prediction, and a handle whose instance is already known."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def fragment(text: str) -> dict[str, Any]:
 
 
 def loaded_handle(client: Any) -> Any:
-    """Return a handle that needs no call to know its instance."""
+    """Return a handle whose instance is already known, so that it loads nothing."""
     handle = client.llm.lazy_model("chatty")
     handle.binding.identifier = "chatty"
     return handle

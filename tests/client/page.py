@@ -1,4 +1,4 @@
-"""A server that reads its part of a conversation from a page, and compares the client's part with it."""
+"""A server that plays its side of a transcript and compares the client's frames with the other side."""
 
 import http
 import json
@@ -18,10 +18,10 @@ WAIT = 5.0
 
 
 class Reader:
-    """The other end: says the server's lines, and notes where the client departs from its own."""
+    """Sends the server's frames of a transcript and records where the client's frames differ."""
 
     def __init__(self, lines: list[Line]) -> None:
-        self.departures: list[str] = []
+        self.differences: list[str] = []
         self.done = threading.Event()
         self._lines = lines
         self._ids = Ids()
@@ -35,31 +35,31 @@ class Reader:
     def converse(self, socket: ServerConnection) -> None:
         try:
             for line in self._lines:
-                self._take_turn(socket, line)
+                self._exchange(socket, line)
         except (AssertionError, TimeoutError, LookupError, ValueError, WebSocketException) as error:
-            self.departures.append(repr(error))
+            self.differences.append(repr(error))
         self.done.set()
-        for said in socket:  # until the client goes
-            self.departures.append(f"said {said!r} after the end of the page")
+        for received in socket:  # until the client closes the connection
+            self.differences.append(f"sent {received!r} after the end of the transcript")
 
-    def _take_turn(self, socket: ServerConnection, line: Line) -> None:
+    def _exchange(self, socket: ServerConnection, line: Line) -> None:
         if line.by == "server":
             text = json.dumps(self._ids.translate(line.frame))
             self._strict.feed("server", "llm", text)
             socket.send(text)
             return
-        said = socket.recv(timeout=WAIT)
-        assert isinstance(said, str), "a client sends text frames"
-        self._strict.feed("client", "llm", said)
-        frame = self._ids.record(line.frame, json.loads(said))
+        received = socket.recv(timeout=WAIT)
+        assert isinstance(received, str), "a client sends text frames"
+        self._strict.feed("client", "llm", received)
+        frame = self._ids.record(line.frame, json.loads(received))
         if "authVersion" in line.frame:
             assert frame.keys() == line.frame.keys()
         elif _bare(frame) != line.frame:
-            self.departures.append(f"said {frame}, on the page stands {line.frame}")
+            self.differences.append(f"sent {frame}, the transcript has {line.frame}")
 
 
 def _bare(value: Any) -> Any:
-    """Return a frame without what a schema may say besides."""
+    """Return a frame without the keys of a JSON schema that may differ."""
     if isinstance(value, dict):
         return {name: _bare(each) for name, each in value.items() if name not in {"title", "additionalProperties"}}
     return [_bare(each) for each in value] if isinstance(value, list) else value
@@ -67,15 +67,15 @@ def _bare(value: Any) -> Any:
 
 @contextmanager
 def reading(lines: list[Line]) -> Iterator[str]:
-    """Give the address of a server that reads from a page; at the end everything on it must have been said."""
+    """Yield the address of a server that plays a transcript; at the end, all of its frames must have been exchanged."""
     reader = Reader(lines)
     with serve(reader.converse, "127.0.0.1", 0, process_request=reader.greet) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
             yield f"127.0.0.1:{server.socket.getsockname()[1]}"
-            assert reader.done.wait(WAIT), "the client says less than is on the page"
+            assert reader.done.wait(WAIT), "the client sends fewer frames than the transcript has"
         finally:
             server.shutdown()
             thread.join(WAIT)
-    assert not reader.departures, reader.departures
+    assert not reader.differences, reader.differences

@@ -1,6 +1,6 @@
 """A client and its session in simulated time: flows run, packets come late or never, and every end is recorded.
 
-Nothing is awaited and no thread runs: whoever waits makes the time pass, tick by tick.
+Nothing is awaited and no thread runs: each wait advances the time, tick by tick.
 """
 
 import heapq
@@ -20,16 +20,16 @@ from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
 from lmstudio_integrations.protocol.session import ClientSession
 
 Frames = Iterable[tuple[float, dict[str, Any]]]
-"""What a server answers to one request: each frame, and the seconds since the one before."""
+"""A server's response to one request: each frame, with the seconds since the one before."""
 React = Callable[[str], Frames]
-"""Answers a request to an endpoint; frames lack the id, which the simulation adds."""
+"""Returns the response to a request to an endpoint; the simulation adds the id to each frame."""
 
 ENDLESS = 2_000.0
-"""Seconds after which a call counts as hung."""
+"""Seconds after which a call is considered hung."""
 
 
 class _IO:
-    """The I/O thread that there is none of."""
+    """Stands for the I/O thread, which does not run here."""
 
     stopped = forked = False
 
@@ -37,7 +37,7 @@ class _IO:
         raise AssertionError("no caller sleeps in simulated time")
 
     def end_daemon(self) -> None:
-        """Do nothing: the process goes on."""
+        """Do nothing: the process continues."""
 
     def submit(self, function: Callable[..., Any], *args: Any) -> None:
         raise AssertionError("calls are cancelled in place")
@@ -49,9 +49,9 @@ class Record:
 
     Attributes:
         exchange: The request.
-        fed_at: When its timeout began, or was last restarted, as the documentation says.
-        limit: The timeout that runs, in seconds, as the documentation says.
-        ended_at: When whoever waits was woken for the last time.
+        fed_at: When its timeout started or was last restarted, according to the documentation.
+        limit: The timeout that runs, in seconds, according to the documentation.
+        ended_at: When its waiter was woken for the last time.
     """
 
     exchange: Exchange
@@ -61,7 +61,7 @@ class Record:
 
 
 class SimulatedCall(Call[Waiter]):
-    """A call whose cancellation is carried out at once."""
+    """A call that is cancelled synchronously."""
 
     def __init__(self, world: "World", exchange: Exchange, waiter: Waiter) -> None:
         super().__init__(_IO(), (Target.of("localhost:1", None), "llm"), exchange, waiter)  # type: ignore[arg-type]
@@ -87,7 +87,7 @@ class SimulatedCall(Call[Waiter]):
 
 
 class _Waiter(Waiter):
-    """Makes time pass for whoever waits, and records when its call ended."""
+    """Advances the time during a wait and records when its call ended."""
 
     __slots__ = ("record", "world")
 
@@ -97,7 +97,7 @@ class _Waiter(Waiter):
         self.record: Record | None = None
 
     def wait(self) -> list[Any]:
-        """Let time pass until something comes; return it."""
+        """Advance the time until an item arrives; return it."""
         while (batch := self.pop_all()) is None:
             self.world.step()
         return batch
@@ -117,7 +117,7 @@ class _Pause:
         self._until = world.now + seconds
 
     def wait(self) -> list[None]:
-        """Let the time pass."""
+        """Advance the time."""
         while self._world.now < self._until:
             self._world.step()
         return [None]
@@ -169,11 +169,11 @@ class SimulatedDispatcher(Dispatcher[Waiter]):
 
 @dataclass
 class World:
-    """The time, a session, and a server that reacts.
+    """The simulated time, a session and a simulated server.
 
     Attributes:
         react: The server.
-        limit_of: The timeout that runs after a request, or after a packet of a type, by the documentation.
+        limit_of: Returns the timeout that runs after a request or a type of packet, according to the documentation.
     """
 
     react: React
@@ -200,7 +200,7 @@ class World:
         started: float,
         operation: str,
     ) -> Call[Waiter]:
-        """Send a request, and let the server decide on its answer."""
+        """Send a request, and let the server choose its response."""
         waiter = _Waiter(self)
         text = None if parameter is None else json.dumps(parameter)
         exchange = Exchange(endpoint, text, waiter, timeouts, started, operation, since=self.now)
@@ -223,12 +223,12 @@ class World:
                 continue
             name = "callId" if frame["type"] == "rpcCall" else "channelId"
             at = self.now
-            for delay, answer in self.react(frame["endpoint"]):
+            for delay, response in self.react(frame["endpoint"]):
                 at += delay
-                heapq.heappush(self._due, (at, next(self._order), {**answer, name: frame[name]}))
+                heapq.heappush(self._due, (at, next(self._order), {**response, name: frame[name]}))
 
     def step(self) -> None:
-        """Let time pass to the next frame or tick."""
+        """Advance the time to the next frame or tick."""
         tick = (self._ticks + 1) * TICK
         if self._due and self._due[0][0] <= tick:
             at, _, frame = heapq.heappop(self._due)
@@ -242,12 +242,12 @@ class World:
         assert self.now < ENDLESS, "a call hangs"
 
     def end(self, exchange: Exchange) -> None:
-        """Record that nobody waits for a request any more: its result is there."""
+        """Record that a request has its result, so nobody waits for it any more."""
         record = self._by_id[exchange.id]
         record.ended_at = self.now if record.ended_at is None else record.ended_at
 
     def _feed(self, frame: dict[str, Any]) -> None:
-        """Record what a frame restarts: its own call's timeout, and those of calls that wait for the same."""
+        """Restart the timeouts that a frame affects: its own call's, and those of calls that wait for the same."""
         record = self._by_id.get(frame.get("callId", frame.get("channelId", 0)))
         if record is None or record.ended_at is not None:
             return

@@ -16,7 +16,7 @@ from tests.client.both import sync_client
 from tests.requirements import proves
 
 MANY = 40
-"""More tools than a pool of threads has room for, which is 32 at most unless it is told otherwise."""
+"""More tools than a pool of threads has room for, which is 32 at most by default."""
 
 RULES: list[dict[str, Any]] = [
     {"when": {"role": "tool"}, "then": [{"text": "I heard: {last}"}]},
@@ -59,7 +59,7 @@ def wrapped(**arguments: Any) -> Any:
 
 
 def fail(a: int, b: int = 0) -> int:
-    """Add two numbers, or rather not."""
+    """Add two numbers; fails."""
     raise ZeroDivisionError("never")
 
 
@@ -98,7 +98,7 @@ async def test_replies_come_in_the_order_of_the_requests(model: Any, parallel: i
 
 @pytest.mark.parametrize("implementation", [shout, Loud(), wrapped])
 @pytest.mark.parametrize("parallel", [1, None])
-async def test_whatever_a_tool_returns_is_awaited_if_it_must_be(
+async def test_an_awaitable_result_of_a_tool_is_awaited(
     model: Any, implementation: Callable[..., Any], parallel: int | None
 ) -> None:
     messages: list[Any] = []
@@ -135,7 +135,7 @@ async def test_all_tools_of_a_round_run_at_once_however_many_they_are(model: Any
     assert [part.content for part in messages[1].content] == ["true"] * MANY
 
 
-async def test_callbacks_get_the_round(model: Any) -> None:
+async def test_callbacks_receive_the_index_of_the_round(model: Any) -> None:
     order: list[Any] = []
     await model.act(
         "add",
@@ -159,14 +159,14 @@ async def test_callbacks_get_the_round(model: Any) -> None:
     assert ("I", 1) in order
 
 
-async def test_a_tool_that_fails_is_told_to_the_model(model: Any) -> None:
+async def test_an_error_of_a_tool_is_sent_to_the_model(model: Any) -> None:
     messages: list[Any] = []
     tool = lms.ToolFunctionDef.from_callable(fail, name="add")
     await model.act("add", [tool], on_message=messages.append)
     assert "ZeroDivisionError('never')" in messages[1].content[0].content
 
 
-async def test_a_tool_may_fail_with_the_end_of_an_iterator(model: Any) -> None:
+async def test_a_tool_may_raise_stop_iteration(model: Any) -> None:
     messages: list[Any] = []
     tool = lms.ToolFunctionDef("add", "Add.", {"a": int, "b": int}, lambda a, b: next(iter([])))
     await model.act("add", [tool], on_message=messages.append)
@@ -175,15 +175,15 @@ async def test_a_tool_may_fail_with_the_end_of_an_iterator(model: Any) -> None:
 
 @proves("C-ACT-INVALID")
 @pytest.mark.parametrize(
-    ("prompt", "told"), [("nobody", "Cannot find tool with name nobody."), ("wrong", "Failed to parse arguments")]
+    ("prompt", "expected"), [("nobody", "Cannot find tool with name nobody."), ("wrong", "Failed to parse arguments")]
 )
-async def test_an_invalid_request_is_told_to_the_model(model: Any, prompt: str, told: str) -> None:
+async def test_an_invalid_tool_request_is_reported_to_the_model(model: Any, prompt: str, expected: str) -> None:
     messages: list[Any] = []
     await model.act(prompt, [add], on_message=messages.append)
-    assert told in messages[1].content[0].content
+    assert expected in messages[1].content[0].content
 
 
-async def test_the_handler_of_invalid_requests_may_replace_or_end(model: Any) -> None:
+async def test_the_handler_of_invalid_tool_requests_may_replace_the_result_or_end_the_loop(model: Any) -> None:
     messages: list[Any] = []
     await model.act(
         "nobody",
@@ -200,18 +200,18 @@ async def test_the_handler_of_invalid_requests_may_replace_or_end(model: Any) ->
         await model.act("nobody", [add], handle_invalid_tool_request=end)
 
 
-async def test_the_handler_is_asked_about_a_tool_that_failed_as_well(model: Any) -> None:
+async def test_the_handler_of_invalid_tool_requests_is_also_called_for_a_tool_that_failed(model: Any) -> None:
     messages: list[Any] = []
-    asked: list[Any] = []
+    calls: list[Any] = []
 
-    def answer(error: Exception, request: Any) -> str | None:
-        asked.append((error, request.name))
-        return 'Try "later".' if len(asked) == 1 else None
+    def handle_error(error: Exception, request: Any) -> str | None:
+        calls.append((error, request.name))
+        return 'Try "later".' if len(calls) == 1 else None
 
     tool = lms.ToolFunctionDef.from_callable(fail, name="add")
     for _ in range(2):
-        await model.act("add", [tool], on_message=messages.append, handle_invalid_tool_request=answer)
-    (error, name), _ = asked
+        await model.act("add", [tool], on_message=messages.append, handle_invalid_tool_request=handle_error)
+    (error, name), _ = calls
     assert isinstance(error, lms.LMStudioPredictionError)
     assert isinstance(error.__cause__, ZeroDivisionError)
     assert name == "add"
@@ -230,7 +230,7 @@ async def test_the_handler_may_end_the_loop_when_a_tool_failed(model: Any) -> No
 
 
 @pytest.mark.parametrize("prompt", ["nobody", "add"])
-async def test_a_handler_must_return_text(model: Any, prompt: str) -> None:
+async def test_a_handler_must_return_a_string(model: Any, prompt: str) -> None:
     tool = lms.ToolFunctionDef.from_callable(fail, name="add")
     with pytest.raises(lms.LMStudioValueError, match="handle_invalid_tool_request must return a string or None; got 5"):
         await model.act(prompt, [tool], handle_invalid_tool_request=lambda _error, _request: 5)
@@ -250,12 +250,12 @@ async def test_the_last_round_has_no_tools(model: Any) -> None:
 async def test_the_last_round_requires_no_tool(model: Any) -> None:
     results: list[Any] = []
     required = {"type": "generic", "mode": "required"}
-    options = {"config": {"toolChoice": required}, "on_prediction_completed": results.append}
-    await model.act("add", [add], max_prediction_rounds=2, **options)
+    parameters = {"config": {"toolChoice": required}, "on_prediction_completed": results.append}
+    await model.act("add", [add], max_prediction_rounds=2, **parameters)
     assert [each.prediction_config.tool_choice["mode"] for each in results] == ["required", "auto"]
 
 
-async def test_the_chat_that_was_given_is_left_alone(model: Any) -> None:
+async def test_the_callers_chat_is_not_changed(model: Any) -> None:
     chat = lms.Chat()
     chat.add_user_message("add")
     await model.act(chat, [add])
@@ -267,22 +267,22 @@ def texts_of(messages: Iterable[Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(("begun", "rounds"), [("hello ", 1), ("add ", 2)])
-async def test_a_chat_that_begins_the_answer_can_take_what_follows(model: Any, begun: str, rounds: int) -> None:
+async def test_a_chat_that_ends_with_an_assistant_message_can_be_continued(model: Any, begun: str, rounds: int) -> None:
     chat = lms.Chat()
     chat.add_user_message("Do.")
     chat.add_assistant_response(begun)
-    said: list[Any] = []
+    added: list[Any] = []
 
-    def hear(message: Any) -> None:
-        said.append(message)
+    def add_message(message: Any) -> None:
+        added.append(message)
         chat.append(message)
 
-    assert (await model.act(chat, [add], on_message=hear)).rounds == rounds
-    assert len(texts_of(said)) == rounds
-    assert texts_of(chat.messages[1:]) == [begun, *texts_of(said)]
+    assert (await model.act(chat, [add], on_message=add_message)).rounds == rounds
+    assert len(texts_of(added)) == rounds
+    assert texts_of(chat.messages[1:]) == [begun, *texts_of(added)]
 
 
-async def test_the_model_is_told_the_tools_schema(model: Any) -> None:
+async def test_the_schema_of_a_tool_is_sent_to_the_model(model: Any) -> None:
     results: list[Any] = []
     await model.act("hello", [add], on_prediction_completed=results.append)
     (tool,) = results[0].prediction_config.raw_tools["tools"]
@@ -299,12 +299,12 @@ def undocumented(a: int) -> int:
 
 
 def unhinted(a) -> int:  # type: ignore[no-untyped-def]  # what is tested
-    """Have no hint."""
+    """Lack type hints."""
     return int(a)
 
 
 @pytest.mark.parametrize(
-    ("tools", "told"),
+    ("tools", "expected"),
     [
         ([], "at least one tool"),
         ([add, add], "duplicate"),
@@ -314,16 +314,20 @@ def unhinted(a) -> int:  # type: ignore[no-untyped-def]  # what is tested
         ([{"name": "x"}], "needs name"),
     ],
 )
-async def test_unusable_tools_are_refused_before_sending(model: Any, tools: Any, told: str, server: Emulator) -> None:
-    with pytest.raises(lms.LMStudioValueError, match=told):
+async def test_unusable_tools_are_rejected_before_sending(
+    model: Any, tools: Any, expected: str, server: Emulator
+) -> None:
+    with pytest.raises(lms.LMStudioValueError, match=expected):
         await model.act("add", tools)
     assert server.predictions == ()
 
 
-@pytest.mark.parametrize("options", [{"max_prediction_rounds": 0}, {"max_parallel_tool_calls": 0}, {"on_mesage": None}])
-async def test_senseless_options_are_refused(model: Any, options: dict[str, Any]) -> None:
-    with pytest.raises(lms.LMStudioValueError, match=next(iter(options))):
-        await model.act("add", [add], **options)
+@pytest.mark.parametrize(
+    "parameters", [{"max_prediction_rounds": 0}, {"max_parallel_tool_calls": 0}, {"on_mesage": None}]
+)
+async def test_invalid_parameters_of_act_are_rejected(model: Any, parameters: dict[str, Any]) -> None:
+    with pytest.raises(lms.LMStudioValueError, match=next(iter(parameters))):
+        await model.act("add", [add], **parameters)
 
 
 @pytest.mark.parametrize("parallel", [1, None])
@@ -361,7 +365,7 @@ def end_cancelled_at_once(**_numbers: int) -> None:
 
 @pytest.mark.parametrize("parallel", [1, None])
 @pytest.mark.parametrize("implementation", [cancel_itself, end_cancelled, end_cancelled_at_once])
-async def test_a_tool_that_is_cancelled_has_failed_like_any_other(
+async def test_a_cancelled_tool_counts_as_failed(
     model: Any, implementation: Callable[..., Any], parallel: int | None
 ) -> None:
     messages: list[Any] = []

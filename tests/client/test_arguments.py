@@ -1,4 +1,4 @@
-"""Arguments that cannot be: each is refused with its name and its value, before anything is sent."""
+"""Invalid arguments: each is rejected with its name and its value before anything is sent."""
 
 import io
 from collections.abc import Callable
@@ -77,24 +77,26 @@ def _tool() -> None:
 
 
 async def _async_callback(_message: object) -> None:
-    """Is never awaited."""
+    """Never awaited: callbacks must be plain functions."""
 
 
 @pytest.mark.parametrize(("text", "arguments"), CONSTRUCTING)
-def test_a_client_that_cannot_be_is_refused(text: str, arguments: dict[str, Any]) -> None:
+def test_invalid_arguments_of_a_client_are_rejected(text: str, arguments: dict[str, Any]) -> None:
     with pytest.raises(lms.LMStudioValueError, match=text):
         lms.Client(**arguments)
 
 
 @pytest.mark.parametrize(("text", "call"), CALLS)
-async def test_a_call_that_cannot_be_is_refused(client: Any, server: Emulator, text: str, call: Any) -> None:
+async def test_invalid_arguments_of_a_client_call_are_rejected(
+    client: Any, server: Emulator, text: str, call: Any
+) -> None:
     with pytest.raises(lms.LMStudioValueError, match=text):
         await call(client)
     assert not server.connections
 
 
 @pytest.mark.parametrize(("text", "call"), ON_A_MODEL)
-async def test_a_request_to_a_model_that_cannot_be_is_refused(
+async def test_invalid_arguments_of_a_model_call_are_rejected(
     client: Any, server: Emulator, text: str, call: Any
 ) -> None:
     with pytest.raises(lms.LMStudioValueError, match=text):
@@ -102,40 +104,40 @@ async def test_a_request_to_a_model_that_cannot_be_is_refused(
     assert not server.connections
 
 
-async def test_a_path_that_cannot_be_is_an_error_of_the_system(client: Any) -> None:
+async def test_an_invalid_path_raises_an_os_error(client: Any) -> None:
     with pytest.raises(lms.LMStudioOSError, match="null byte"):
         await client.files.prepare_file("a\0b")
 
 
 @pytest.mark.parametrize("host", ["ftp://host", "", "host:port", 5])
-async def test_what_is_no_address_is_no_valid_host(make_client: Callable[..., Any], host: Any) -> None:
+async def test_an_invalid_address_is_not_a_valid_host(make_client: Callable[..., Any], host: Any) -> None:
     assert not await make_client("localhost:1").is_valid_api_host(host)
 
 
-async def test_a_token_may_be_a_secret_of_pydantics(make_client: Callable[..., Any]) -> None:
+async def test_a_token_may_be_a_pydantic_secret(make_client: Callable[..., Any]) -> None:
     with Emulator([{"key": "chatty", "engine": "scripted"}], tokens=[TOKEN]) as server:
         async with make_client(server.address, SecretStr(TOKEN)) as client:
             assert await client.llm.list_loaded() == []
 
 
 @pytest.mark.parametrize("value", ["x", -1])
-def test_the_default_timeout_must_be_a_time(value: Any) -> None:
+def test_an_invalid_default_timeout_is_rejected(value: Any) -> None:
     with pytest.raises(lms.LMStudioValueError, match=f"idle_timeout .* {value!r}"):
         lms.set_sync_api_timeout(value)
 
 
-def test_the_default_client_goes_to_an_address() -> None:
+def test_an_invalid_address_of_the_default_client_is_rejected() -> None:
     reset_default_client()
     with pytest.raises(lms.LMStudioValueError, match="ftp://"):
         lms.configure_default_client("ftp://host")
 
 
-def test_images_come_in_a_list() -> None:
+def test_images_must_be_a_list() -> None:
     with pytest.raises(lms.LMStudioValueError, match=r"images .* 5"):
         lms.Chat().add_user_message("Look", images=5)  # type: ignore[arg-type]  # what is tested
 
 
-async def test_an_error_of_a_callback_is_the_callers_own(client: Any) -> None:
+async def test_an_error_raised_by_a_callback_reaches_the_caller(client: Any) -> None:
     def fail(_progress: float) -> None:
         raise KeyError("mine")
 

@@ -1,4 +1,4 @@
-"""Streams that are left before their end: from elsewhere, by their reader, while the model loads."""
+"""Streams that are cancelled or closed before their end: elsewhere, by their reader, while the model loads."""
 
 import asyncio
 import gc
@@ -12,10 +12,10 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
-from tests.client.fake import Socket, answer, fake_server, let_in, receive, send, settle
+from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result, wait_until
 from tests.requirements import proves
 
-LEFT = "closed before its end"
+CLOSED = "closed before its end"
 LOADED = {"type": "success", "info": {"identifier": "chatty", "modelKey": "chatty"}}
 END = {"type": "success", "stats": {"stopReason": "eosFound"}}
 
@@ -26,7 +26,7 @@ async def model(client: Any) -> Any:
 
 
 async def _stopped(server: Emulator) -> None:
-    """Wait until the last generation was stopped on the server, without standing in the way of this loop."""
+    """Wait, without blocking this loop, until the server has stopped the last generation."""
     await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped")
 
 
@@ -39,15 +39,15 @@ async def _wait_for_result(stream: Any) -> Any:
 
 
 async def _waits(stream: Any) -> None:
-    """Wait until the reader of a stream waits for something."""
+    """Wait until the reader of a stream waits for an event."""
     prediction = stream._run
-    await settle(lambda: prediction._step is not None and prediction._step.waiter._waiting)
+    await wait_until(lambda: prediction._step is not None and prediction._step.waiter._waiting)
 
 
 async def _stalls(stream: Any) -> None:
-    """Wait until the reader of a stream has read all there is, and waits for more."""
+    """Wait until the reader of a stream has read everything and waits for more."""
     prediction = stream._run
-    await settle(
+    await wait_until(
         lambda: (
             [each.content for each in prediction._accumulator.fragments[-1:]] == [" "]
             and prediction._step.waiter._waiting
@@ -55,7 +55,7 @@ async def _stalls(stream: Any) -> None:
     )
 
 
-# From elsewhere
+# Elsewhere
 
 
 @proves("C-ABANDON")
@@ -67,9 +67,9 @@ async def test_the_reader_of_a_stream_that_is_closed_elsewhere_gets_an_error(
     reader = asyncio.ensure_future(read(stream))
     await _stalls(stream)
     await stream.aclose()
-    with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+    with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
         await asyncio.wait_for(reader, 5)
-    with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+    with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
         stream.result()
     await _stopped(server)
 
@@ -80,7 +80,7 @@ async def test_reading_on_after_a_stream_was_closed_elsewhere_is_an_error(model:
     closing = threading.Thread(target=stream._run.close)
     closing.start()
     await asyncio.to_thread(closing.join)
-    with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+    with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
         await _read(stream)
 
 
@@ -91,7 +91,7 @@ async def test_a_second_reader_is_rejected_and_does_not_disturb_the_first(model:
     for second in (_wait_for_result, _read, lambda stream: _read(stream.events())):
         with pytest.raises(lms.LMStudioRuntimeError, match="read from one stream"):
             await second(stream)
-    await _goes_on(stream, reader, server)
+    await _continues(stream, reader, server)
 
 
 async def test_an_iterator_that_was_never_read_may_be_dropped(model: Any, server: Emulator) -> None:
@@ -102,10 +102,10 @@ async def test_an_iterator_that_was_never_read_may_be_dropped(model: Any, server
     gc.collect()
     reader = asyncio.ensure_future(_read(stream))
     await _stalls(stream)
-    await _goes_on(stream, reader, server)
+    await _continues(stream, reader, server)
 
 
-async def _goes_on(stream: Any, reader: "asyncio.Future[str]", server: Emulator) -> None:
+async def _continues(stream: Any, reader: "asyncio.Future[str]", server: Emulator) -> None:
     """Check that a stream is still read: it ends when it is cancelled, and has its result."""
     assert server.predictions[-1].state == "running"
     stream.cancel()
@@ -122,7 +122,7 @@ def test_the_thread_that_closes_a_stream_reads_its_end(server: Emulator) -> None
         for _fragment in stream:
             stream.close()
         assert list(stream) == []
-        with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+        with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
             stream.result()
 
 
@@ -132,7 +132,7 @@ async def test_the_task_that_closes_a_stream_reads_its_end(server: Emulator) -> 
         async for _fragment in stream:
             await stream.aclose()
         assert await _read(stream) == ""
-        with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+        with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
             stream.result()
 
 
@@ -140,12 +140,12 @@ async def test_reading_on_after_the_reading_task_was_cancelled_is_an_error(serve
     async with lms.AsyncClient(server.address) as client:
         stream = (await client.llm.model("chatty")).respond_stream("stall")
         fragments = aiter(stream)
-        reader = asyncio.ensure_future(_read(fragments))  # as `asyncio.wait_for` has it, when its time is up
+        reader = asyncio.ensure_future(_read(fragments))  # as `asyncio.wait_for` does when its timeout expires
         await _stalls(stream)
         reader.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reader
-        with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+        with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
             await anext(fragments)
 
 
@@ -154,7 +154,7 @@ async def test_reading_on_after_ending_the_loop_early_is_an_error(model: Any, se
     async for _fragment in stream:
         break
     await _stopped(server)
-    with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+    with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
         await _read(stream)
 
 
@@ -172,7 +172,7 @@ async def test_reading_on_after_a_failure_fails_again(model: Any) -> None:
             await _read(stream)
 
 
-# Before anything has come
+# Before the first fragment
 
 
 def _loaded(client: Any) -> Any:
@@ -192,30 +192,30 @@ async def test_a_stream_that_is_cancelled_before_the_client_is_accepted_ends(mak
         await _waits(stream)
         stream.cancel()
         assert await asyncio.wait_for(reader, 5) == ""
-        with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+        with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
             stream.result()
 
 
 async def test_a_cancelled_stream_is_not_requested_in_another_way(make_client: Callable[..., Any]) -> None:
     frames: list[str] = []
-    asked = asyncio.Event()
-    refusal = {"title": "no", "displayData": {"code": "generic.engineDoesNotSupportFeature"}}
+    requested = asyncio.Event()
+    unsupported = {"title": "no", "displayData": {"code": "generic.engineDoesNotSupportFeature"}}
 
     async def behave(socket: Socket) -> None:
-        await let_in(socket)
+        await authenticate(socket)
         frames.append((await receive(socket))["endpoint"])
-        asked.set()
+        requested.set()
         frames.append((await receive(socket))["message"]["type"])
-        await send(socket, {"type": "channelError", "channelId": 1, "error": refusal})
+        await send(socket, {"type": "channelError", "channelId": 1, "error": unsupported})
         frames.extend([str(text) async for text in socket])
 
     async with fake_server(behave) as address, make_client(address) as client:
         stream = _loaded(client).complete_stream("Once")
         reader = asyncio.ensure_future(_read(stream))
-        await asyncio.wait_for(asked.wait(), 5)
+        await asyncio.wait_for(requested.wait(), 5)
         stream.cancel()
         assert await asyncio.wait_for(reader, 5) == ""
-        with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+        with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
             stream.result()
     assert frames == ["completeRawText", "cancel"]
 
@@ -225,8 +225,8 @@ async def test_a_stream_that_is_closed_just_as_its_request_is_sent_is_stopped(ma
     stopped = asyncio.Event()
 
     async def behave(socket: Socket) -> None:
-        await let_in(socket)
-        await answer(socket, [])
+        await authenticate(socket)
+        await send_result(socket, [])
         frames.extend([(await receive(socket))["endpoint"], (await receive(socket))["message"]["type"]])
         stopped.set()
 
@@ -239,7 +239,7 @@ async def test_a_stream_that_is_closed_just_as_its_request_is_sent_is_stopped(ma
             return make_waiter(io)
 
         client._dispatcher._make_waiter = close_meanwhile
-        with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+        with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
             await stream.wait_for_result()
         await asyncio.wait_for(stopped.wait(), 5)
     assert frames == ["predict", "cancel"]
@@ -248,9 +248,9 @@ async def test_a_stream_that_is_closed_just_as_its_request_is_sent_is_stopped(ma
 # While the model loads
 
 
-async def _load_for_ever(frames: list[str], loading: asyncio.Event, socket: Socket) -> None:
-    """Note what is asked, and what is told after that."""
-    await let_in(socket)
+async def _never_load(frames: list[str], loading: asyncio.Event, socket: Socket) -> None:
+    """Record the endpoint that the client calls and the message that it sends next."""
+    await authenticate(socket)
     frames.append((await receive(socket))["endpoint"])
     loading.set()
     frames.append((await receive(socket))["message"]["type"])
@@ -261,14 +261,14 @@ async def _load_for_ever(frames: list[str], loading: asyncio.Event, socket: Sock
 async def test_closing_a_stream_stops_the_loading_of_its_model(make_client: Callable[..., Any], policy: str) -> None:
     frames: list[str] = []
     loading = asyncio.Event()
-    behave = partial(_load_for_ever, frames, loading)
+    behave = partial(_never_load, frames, loading)
     async with fake_server(behave) as address, make_client(address) as client:
         stream = client.llm.lazy_model("chatty", load_policy=policy).respond_stream("Hi")
         reader = asyncio.ensure_future(_read(stream))
         await asyncio.wait_for(loading.wait(), 5)
         await _waits(stream)
         await stream.aclose()
-        with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+        with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
             await asyncio.wait_for(reader, 5)
     assert frames == [{"get_or_load": "getOrLoad", "new_instance": "loadModel"}[policy], "cancel"]
 
@@ -277,14 +277,14 @@ async def test_closing_a_stream_stops_the_loading_of_its_model(make_client: Call
 async def test_cancelling_a_stream_stops_the_loading_of_its_model(make_client: Callable[..., Any]) -> None:
     frames: list[str] = []
     loading = asyncio.Event()
-    behave = partial(_load_for_ever, frames, loading)
+    behave = partial(_never_load, frames, loading)
     async with fake_server(behave) as address, make_client(address) as client:
         stream = client.llm.lazy_model("chatty").respond_stream("Hi")
         reader = asyncio.ensure_future(_read(stream))
         await asyncio.wait_for(loading.wait(), 5)
         stream.cancel()
         assert await asyncio.wait_for(reader, 5) == ""
-        with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+        with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
             await stream.wait_for_result()
     assert frames == ["getOrLoad", "cancel"]
 
@@ -292,40 +292,40 @@ async def test_cancelling_a_stream_stops_the_loading_of_its_model(make_client: C
 async def test_closing_a_stream_while_it_starts_is_an_error_of_start(make_client: Callable[..., Any]) -> None:
     frames: list[str] = []
     loading = asyncio.Event()
-    behave = partial(_load_for_ever, frames, loading)
+    behave = partial(_never_load, frames, loading)
     async with fake_server(behave) as address, make_client(address) as client:
         stream = client.llm.lazy_model("chatty").respond_stream("Hi")
         starting = asyncio.ensure_future(stream.start())
         await asyncio.wait_for(loading.wait(), 5)
         await stream.aclose()
-        with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+        with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
             await asyncio.wait_for(starting, 5)
     assert frames == ["getOrLoad", "cancel"]
 
 
-@pytest.mark.parametrize("leave", ["cancel", "close"])
+@pytest.mark.parametrize("method", ["cancel", "close"])
 async def test_a_stream_that_is_stopped_once_its_model_is_loaded_sends_no_request(
-    client: Any, server: Emulator, leave: str
+    client: Any, server: Emulator, method: str
 ) -> None:
-    def tell(progress: float) -> None:
+    def stop(progress: float) -> None:
         if progress == 1.0:
-            getattr(stream._run, leave)()
+            getattr(stream._run, method)()
 
-    stream = client.llm.lazy_model("chatty", on_load_progress=tell).respond_stream("Hi")
-    with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
+    stream = client.llm.lazy_model("chatty", on_load_progress=stop).respond_stream("Hi")
+    with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
         await stream.wait_for_result()
     assert [info.identifier for info in server.loaded()] == ["chatty"]
     assert server.predictions == ()
 
 
-@pytest.mark.parametrize("leaver", [0, 1])
+@pytest.mark.parametrize("closed_index", [0, 1])
 async def test_one_of_two_streams_that_wait_for_a_new_instance_may_be_closed(
-    make_client: Callable[..., Any], leaver: int
+    make_client: Callable[..., Any], closed_index: int
 ) -> None:
     frames: asyncio.Queue[tuple[Socket, dict[str, Any]]] = asyncio.Queue()
 
     async def behave(socket: Socket) -> None:
-        await let_in(socket)
+        await authenticate(socket)
         async for text in socket:
             await frames.put((socket, json.loads(text)))
 
@@ -342,13 +342,13 @@ async def test_one_of_two_streams_that_wait_for_a_new_instance_may_be_closed(
             readers.append(asyncio.ensure_future(_read(stream)))
             await _waits(stream)
         socket, channel = await next_frame("loadModel")
-        await streams[leaver].aclose()
-        with pytest.raises(lms.LMStudioCancelledError, match=LEFT):
-            await asyncio.wait_for(readers[leaver], 5)
-        if leaver == 0:
+        await streams[closed_index].aclose()
+        with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
+            await asyncio.wait_for(readers[closed_index], 5)
+        if closed_index == 0:
             await next_frame("cancel")
             socket, channel = await next_frame("loadModel")
         await send(socket, {"type": "channelSend", "channelId": channel, "message": LOADED})
         socket, channel = await next_frame("predict")
         await send(socket, {"type": "channelSend", "channelId": channel, "message": END})
-        assert await asyncio.wait_for(readers[1 - leaver], 5) == ""
+        assert await asyncio.wait_for(readers[1 - closed_index], 5) == ""

@@ -1,4 +1,4 @@
-"""Reaching the server, being let in, losing it, and finding it again."""
+"""Connecting: addresses, tokens, lost connections and reconnecting."""
 
 import asyncio
 import contextlib
@@ -31,8 +31,8 @@ async def _drain(stream: AsyncIterator[Any]) -> None:
 
 
 @contextlib.contextmanager
-def _something_else(answer: bytes | None) -> Iterator[str]:
-    """Listen like a server that is not LM Studio: send the answer to every request, or never say anything."""
+def _another_server(response: bytes | None) -> Iterator[str]:
+    """Listen like a server that is not LM Studio: send one response to every request, or stay silent."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         opened: list[socket.socket] = []
 
@@ -41,9 +41,9 @@ def _something_else(answer: bytes | None) -> Iterator[str]:
                 while True:
                     connection, _ = listener.accept()
                     opened.append(connection)
-                    if answer is not None:
+                    if response is not None:
                         connection.recv(65536)
-                        connection.sendall(answer)
+                        connection.sendall(response)
                         connection.close()
 
         thread = threading.Thread(target=serve, daemon=True)
@@ -56,7 +56,7 @@ def _something_else(answer: bytes | None) -> Iterator[str]:
 
 
 @proves("C-UNREACHABLE")
-async def test_a_server_that_is_not_there_is_named(make_client: Callable[..., Any]) -> None:
+async def test_an_unreachable_server_is_named_in_the_error(make_client: Callable[..., Any]) -> None:
     address = f"127.0.0.1:{_free_port()}"
     async with make_client(address) as client:
         for _ in range(2):  # the failure leaves the client usable
@@ -76,7 +76,7 @@ async def test_a_client_works_once_its_server_has_come_up(make_client: Callable[
 
 @proves("C-GREETING")
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
         b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
@@ -84,16 +84,16 @@ async def test_a_client_works_once_its_server_has_come_up(make_client: Callable[
         b"220 mail ready\r\n",
     ],
 )
-async def test_something_else_at_the_port_is_told_apart(make_client: Callable[..., Any], answer: bytes) -> None:
-    with _something_else(answer) as address:
+async def test_another_server_at_the_port_is_recognized(make_client: Callable[..., Any], response: bytes) -> None:
+    with _another_server(response) as address:
         async with make_client(address) as client:
             with pytest.raises(lms.LMStudioUnreachableError, match="something"):
                 await client.llm.model("chatty")
 
 
 @proves("C-CONNECT-TIMEOUT")
-async def test_a_server_that_says_nothing_runs_into_the_connect_timeout(make_client: Callable[..., Any]) -> None:
-    with _something_else(None) as address:
+async def test_a_silent_server_runs_into_the_connect_timeout(make_client: Callable[..., Any]) -> None:
+    with _another_server(None) as address:
         async with make_client(address, connect_timeout=0.2) as client:
             with pytest.raises(lms.LMStudioTimeoutError, match="connect_timeout") as caught:
                 await client.llm.model("chatty")
@@ -101,7 +101,9 @@ async def test_a_server_that_says_nothing_runs_into_the_connect_timeout(make_cli
     assert isinstance(caught.value, TimeoutError)
 
 
-async def test_tls_where_the_server_has_none_says_so(make_client: Callable[..., Any], server: Emulator) -> None:
+async def test_tls_to_a_server_without_tls_is_named_in_the_error(
+    make_client: Callable[..., Any], server: Emulator
+) -> None:
     async with make_client(f"wss://{server.address}") as client:
         with pytest.raises(lms.LMStudioUnreachableError, match="TLS failed"):
             await client.llm.model("chatty")
@@ -117,7 +119,7 @@ async def test_an_address_may_be_written_in_many_ways(
 
 
 @pytest.mark.parametrize("host", ["ftp://host", "host:port", "host:99999", "ws://user:secret@host", "ws://h?x=1", "//"])
-def test_what_is_no_address_is_refused_in_the_constructor(host: str) -> None:
+def test_an_invalid_address_is_rejected_in_the_constructor(host: str) -> None:
     with pytest.raises(lms.LMStudioValueError, match="host") as caught:
         lms.Client(host)
     assert "secret" not in str(caught.value)
@@ -167,7 +169,7 @@ async def test_without_a_host_the_default_ports_are_tried(
 
 
 @proves("C-TOKEN-HALVES", "C-AUTH-REJECTED")
-async def test_a_token_opens_the_door_and_a_wrong_one_does_not(make_client: Callable[..., Any]) -> None:
+async def test_a_valid_token_authenticates_and_a_wrong_one_does_not(make_client: Callable[..., Any]) -> None:
     with Emulator(MODELS, tokens=[TOKEN]) as server:
         async with make_client(server.address, TOKEN) as client:
             assert (await client.llm.model("chatty")).identifier == "chatty"
@@ -190,7 +192,9 @@ async def test_the_environment_names_the_token(
 
 
 @proves("C-TOKEN-FORMAT")
-async def test_a_malformed_token_is_told_without_showing_it(make_client: Callable[..., Any], server: Emulator) -> None:
+async def test_a_malformed_token_is_reported_without_showing_it(
+    make_client: Callable[..., Any], server: Emulator
+) -> None:
     async with make_client(server.address, "sk-lm-secret") as client:
         with pytest.raises(lms.LMStudioAuthenticationError, match="malformed") as caught:
             await client.llm.model("chatty")
@@ -252,7 +256,7 @@ async def test_a_socket_that_breaks_in_mid_stream_is_a_lost_connection(client: A
     assert str(await model.respond("hello"))
 
 
-async def test_a_call_that_takes_too_long_in_all_is_stopped(client: Any, server: Emulator) -> None:
+async def test_a_call_that_exceeds_its_total_timeout_is_cancelled_on_the_server(client: Any, server: Emulator) -> None:
     model = await client.llm.model("chatty")
     with pytest.raises(lms.LMStudioTimeoutError, match="timeout") as caught:
         await model.respond("for ever", timeout=0.3)
@@ -295,7 +299,7 @@ async def test_an_adapters_connection_closes_when_it_has_been_idle(server: Emula
     assert str(await model.respond("hello"))
 
 
-async def test_the_placeholder_of_programs_for_openai_means_no_token(
+async def test_the_placeholder_token_of_openai_programs_means_no_token(
     make_client: Callable[..., Any], server: Emulator
 ) -> None:
     async with make_client(server.address, "lm-studio") as client:

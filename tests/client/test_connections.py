@@ -1,4 +1,4 @@
-"""The life of a connection: who waits for it and how long, when it goes, and that nothing is left of it."""
+"""The life of a connection: who waits for it and how long, when it closes, and that nothing remains of it."""
 
 import asyncio
 import socket
@@ -20,67 +20,67 @@ from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.waiters import LoopWaiter, ThreadWaiter
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.protocol.endpoints import rpc
-from tests.client.fake import Socket, answer, fake_server, let_in, on_io_thread, receive, settle
+from tests.client.fake import Socket, authenticate, fake_server, on_io_thread, receive, send_result, wait_until
 
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
 
 
 def connections_to(address: str) -> list[Connection]:
-    """Return what the process holds of a server."""
+    """Return the connections of this process to a server."""
     pool = Pool.of(IOThread.current())
     return [made for (target, _), made in list(pool._connections.items()) if target == Target.of(address, None)]
 
 
 async def test_each_caller_has_its_own_connect_timeout(make_client: Callable[..., Any]) -> None:
-    open_the_door = asyncio.Event()
+    accepting = asyncio.Event()
 
     async def behave(socket: Socket) -> None:
-        await open_the_door.wait()
-        await let_in(socket)
-        await answer(socket, [])
+        await accepting.wait()
+        await authenticate(socket)
+        await send_result(socket, [])
 
     async with (
         fake_server(behave) as address,
-        make_client(address, connect_timeout=None) as patient,
-        make_client(address, connect_timeout=0.2) as hasty,
+        make_client(address, connect_timeout=None) as unlimited,
+        make_client(address, connect_timeout=0.2) as limited,
     ):
-        listing = asyncio.ensure_future(patient.llm.list_loaded())
-        await settle(lambda: bool(connections_to(address)))
+        listing = asyncio.ensure_future(unlimited.llm.list_loaded())
+        await wait_until(lambda: bool(connections_to(address)))
         with pytest.raises(lms.LMStudioTimeoutError, match=f"LM Studio at ws://{address}") as caught:
-            await hasty.llm.list_loaded()
+            await limited.llm.list_loaded()
         assert caught.value.timeout_name == "connect_timeout"
         assert not listing.done()
-        open_the_door.set()
+        accepting.set()
         assert await listing == []
 
 
 async def test_a_short_connect_timeout_of_one_caller_does_not_affect_another(make_client: Callable[..., Any]) -> None:
-    open_the_door = asyncio.Event()
+    accepting = asyncio.Event()
     sockets = 0
 
     async def behave(socket: Socket) -> None:
         nonlocal sockets
         sockets += 1
-        await open_the_door.wait()
-        await let_in(socket)
-        await answer(socket, [])
+        await accepting.wait()
+        await authenticate(socket)
+        await send_result(socket, [])
 
     async with (
         fake_server(behave) as address,
-        make_client(address, connect_timeout=0.2) as hasty,
-        make_client(address) as patient,
+        make_client(address, connect_timeout=0.2) as limited,
+        make_client(address) as by_default,
     ):
-        first = asyncio.ensure_future(hasty.llm.list_loaded())
-        await settle(lambda: bool(connections_to(address)))
-        second = asyncio.ensure_future(patient.llm.list_loaded())
+        first = asyncio.ensure_future(limited.llm.list_loaded())
+        await wait_until(lambda: bool(connections_to(address)))
+        second = asyncio.ensure_future(by_default.llm.list_loaded())
         with pytest.raises(lms.LMStudioTimeoutError):
             await first
-        open_the_door.set()
+        accepting.set()
         assert await second == []
         assert sockets == 1
 
 
-async def test_no_connection_is_made_for_a_cancelled_call() -> None:
+async def test_no_connection_is_opened_for_a_cancelled_call() -> None:
     closed = asyncio.Event()
 
     async def behave(socket: Socket) -> None:
@@ -113,22 +113,22 @@ async def test_a_call_that_comes_as_an_idle_connection_closes_gets_a_new_one(ser
         assert await asyncio.to_thread(calls[0].waiter.wait) == [[]]
 
 
-async def test_nothing_is_left_of_a_server_that_went_before_its_client(make_client: Callable[..., Any]) -> None:
+async def test_nothing_remains_of_a_server_that_closed_before_its_client(make_client: Callable[..., Any]) -> None:
     async def behave(socket: Socket) -> None:
-        await let_in(socket)
-        await answer(socket, [])
+        await authenticate(socket)
+        await send_result(socket, [])
         await socket.close()
 
     async with fake_server(behave) as address:
         async with make_client(address) as client:
             await client.llm.list_loaded()
-            await settle(lambda: not any(each._current for each in connections_to(address)))
-        await settle(lambda: not connections_to(address))
+            await wait_until(lambda: not any(each._current for each in connections_to(address)))
+        await wait_until(lambda: not connections_to(address))
 
 
-async def test_cancelling_what_is_over_makes_no_connection() -> None:
+async def test_cancelling_a_finished_call_opens_no_connection() -> None:
     async def behave(socket: Socket) -> None:
-        await let_in(socket)
+        await authenticate(socket)
         await receive(socket)
         await socket.close()
 
@@ -148,12 +148,12 @@ async def test_a_stream_that_the_server_never_ends_does_not_keep_the_connection(
 ) -> None:
     monkeypatch.setattr(connections, "LINGER", 0.0)
     frames: list[dict[str, Any]] = []
-    asked, closed = asyncio.Event(), asyncio.Event()
+    requested, closed = asyncio.Event(), asyncio.Event()
 
     async def behave(socket: Socket) -> None:
-        await let_in(socket)
+        await authenticate(socket)
         frames.append(await receive(socket))
-        asked.set()
+        requested.set()
         frames.append(await receive(socket))
         await socket.wait_closed()
         closed.set()
@@ -161,14 +161,14 @@ async def test_a_stream_that_the_server_never_ends_does_not_keep_the_connection(
     async with fake_server(behave) as address:
         async with lms.AsyncClient(address) as client:
             loading = asyncio.ensure_future(client.llm.model("chatty"))
-            await asyncio.wait_for(asked.wait(), 5)
+            await asyncio.wait_for(requested.wait(), 5)
             loading.cancel()
             await asyncio.wait([loading])
         await asyncio.wait_for(closed.wait(), 5)
     assert [frame["type"] for frame in frames] == ["channelCreate", "channelSend"]
 
 
-async def test_a_call_on_its_way_when_its_client_is_closed_is_told(server: Emulator) -> None:
+async def test_a_pending_call_fails_when_its_client_is_closed(server: Emulator) -> None:
     def close_meanwhile(io: IOThread) -> LoopWaiter:
         dispatcher.close()
         return LoopWaiter(io)
@@ -181,26 +181,26 @@ async def test_a_call_on_its_way_when_its_client_is_closed_is_told(server: Emula
 
 
 @pytest.mark.parametrize("error", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label too long")])
-async def test_a_name_that_cannot_be_resolved_says_so(
+async def test_a_host_name_that_cannot_be_resolved_is_named_in_the_error(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def refuse(*_args: object, **_options: object) -> None:
+    def fail(*_args: object, **_kwargs: object) -> None:
         raise error
 
     async with make_client("no-such-host.invalid") as client:
-        monkeypatch.setattr(socket, "getaddrinfo", refuse)
+        monkeypatch.setattr(socket, "getaddrinfo", fail)
         with pytest.raises(lms.LMStudioUnreachableError, match=r"'no-such-host\.invalid' cannot be resolved"):
             await client.llm.list_loaded()
 
 
-async def test_a_certificate_may_be_checked_in_ones_own_way(make_client: Callable[..., Any]) -> None:
+async def test_a_custom_ssl_context_may_check_the_certificate(make_client: Callable[..., Any]) -> None:
     theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     theirs.load_cert_chain(CERTIFICATE)
     ours = ssl.create_default_context(cafile=CERTIFICATE)
 
     async def behave(socket: Socket) -> None:
-        await let_in(socket)
-        await answer(socket, [])
+        await authenticate(socket)
+        await send_result(socket, [])
 
     async with fake_server(behave, theirs) as address:
         async with make_client(f"wss://{address}") as client:
@@ -210,12 +210,12 @@ async def test_a_certificate_may_be_checked_in_ones_own_way(make_client: Callabl
             assert await client.llm.list_loaded() == []
 
 
-def test_a_context_for_certificates_needs_an_encrypted_host() -> None:
+def test_an_ssl_context_needs_an_encrypted_host() -> None:
     with pytest.raises(lms.LMStudioValueError, match=r"ssl_context .* 'localhost:1'"):
         lms.Client("localhost:1", ssl_context=ssl.create_default_context())
 
 
-def test_a_call_after_the_end_of_the_process_has_begun_is_refused() -> None:
+def test_a_call_during_the_shutdown_of_the_process_is_rejected() -> None:
     code = """
 import atexit
 

@@ -1,4 +1,4 @@
-"""What LM Studio's documentation promises and no other file of these tests shows."""
+"""Features that LM Studio's documentation promises and no other file of these tests covers."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from lmstudio_integrations.client.transport import discovery
 from lmstudio_integrations.client.transport.addresses import Address
 from lmstudio_integrations.emulator import Emulator, Preset
 from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry
-from tests.client.fake import Socket, fake_server, let_in, receive, send
+from tests.client.fake import Socket, authenticate, fake_server, receive, send
 
 
-async def test_the_server_of_this_machine_can_be_asked_for(
+async def test_a_local_server_is_discovered(
     make_client: Callable[..., Any], server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = make_client(server.address)
@@ -36,26 +36,26 @@ async def test_a_preset_sets_what_the_call_does_not(make_client: Callable[..., A
             assert longer.stats.predicted_tokens_count == 3
 
 
-async def test_a_draft_model_travels_and_its_figures_come_back(make_client: Callable[..., Any]) -> None:
-    asked: list[dict[str, Any]] = []
+async def test_a_draft_model_is_sent_and_its_stats_are_returned(make_client: Callable[..., Any]) -> None:
+    requests: list[dict[str, Any]] = []
     stats = {"stopReason": "eosFound", "usedDraftModelKey": "small", "acceptedDraftTokensCount": 5}
     end = {"type": "success", "stats": stats, "modelInfo": {}, "loadModelConfig": {}, "predictionConfig": {}}
 
     async def behave(socket: Socket) -> None:
-        await let_in(socket)
-        asked.append(await receive(socket))
+        await authenticate(socket)
+        requests.append(await receive(socket))
         await send(socket, {"type": "channelSend", "channelId": 1, "message": end})
 
     async with fake_server(behave) as address, make_client(address) as client:
         model = client.llm.lazy_model("large")
         model.binding.identifier = "large"
         result = await model.respond("Hi", config={"draftModel": "small"})
-    (layer,) = asked[0]["creationParameter"]["predictionConfigStack"]["layers"]
+    (layer,) = requests[0]["creationParameter"]["predictionConfigStack"]["layers"]
     assert {"key": "llm.prediction.speculativeDecoding.draftModel", "value": "small"} in layer["config"]["fields"]
     assert result.stats.accepted_draft_tokens_count == 5
 
 
-async def test_a_limit_of_asyncio_stops_the_server_too(server: Emulator) -> None:
+async def test_an_asyncio_timeout_stops_the_server_too(server: Emulator) -> None:
     async with lms.AsyncClient(server.address) as client:
         model = await client.llm.model("chatty")
         stream = model.respond_stream("for ever")
@@ -65,14 +65,14 @@ async def test_a_limit_of_asyncio_stops_the_server_too(server: Emulator) -> None
     server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
 
 
-async def test_it_can_be_asked_how_much_of_the_window_a_chat_takes(client: Any) -> None:
+async def test_the_tokens_of_a_chat_are_compared_with_the_context_length(client: Any) -> None:
     model = await client.llm.load_new_instance("chatty", config={"contextLength": 100})
     short, long = await model.get_context_use("Hi"), await model.get_context_use("word " * 200)
     assert (short.limit, short.fits, long.fits) == (100, True, False)
     assert 0 < short.used < 100 < long.used
 
 
-async def test_the_server_tells_its_version_what_a_model_does_and_what_it_would_take(client: Any) -> None:
+async def test_the_server_reports_its_version_processing_state_memory_estimates_and_models(client: Any) -> None:
     model = await client.llm.model("chatty")
     assert (await client.system.get_version()).version
     state = await model.get_processing_state()

@@ -1,4 +1,4 @@
-"""Whole programs, as LM Studio's documentation has people write them: each call of those pages, in all three styles."""
+"""Complete programs in the style of LM Studio's documentation: each call of those pages, in all three styles."""
 
 import ast
 import asyncio
@@ -14,7 +14,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations._environment import HOST_VARIABLE
 from lmstudio_integrations.client.convenience import reset_default_client
 from lmstudio_integrations.emulator import Emulator
-from tests.client.fake import Socket, answer, fake_server, let_in
+from tests.client.fake import Socket, authenticate, fake_server, send_result
 
 SMALL, LARGE = "llama-3.2-1b-instruct", "qwen/qwen3-4b-2507"
 INFO = {
@@ -122,7 +122,7 @@ SCOPED = {
 
 @pytest.fixture(autouse=True)
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """A server with the models of the pages, one of them loaded; it is found by the environment alone."""
+    """A server with the models of the pages, one of them loaded; only the environment names its address."""
     models: list[dict[str, Any]] = [
         {"key": SMALL, "preload": True, "engine": "scripted"},
         {"key": LARGE, "engine": "scripted"},
@@ -192,9 +192,9 @@ def test_a_chat_bot_talks_until_the_input_ends(
 
 async def test_information_is_printed_as_the_pages_show_it(capsys: pytest.CaptureFixture[str]) -> None:
     async def behave(socket: Socket) -> None:
-        await let_in(socket)
-        await answer(socket, INFO)
-        await answer(socket, INFO)
+        await authenticate(socket)
+        await send_result(socket, INFO)
+        await send_result(socket, INFO)
 
     async with fake_server(behave) as address, lms.AsyncClient(address) as client:
         print(await (await client.llm.model()).get_info())

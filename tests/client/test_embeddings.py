@@ -9,7 +9,7 @@ from tests.requirements import proves
 
 
 @proves("C-EMBED")
-async def test_one_text_gives_one_vector_and_a_list_a_list(client: Any) -> None:
+async def test_a_text_gives_a_vector_and_a_list_gives_a_list(client: Any) -> None:
     model = await client.embedding.model("vectors")
     one = await model.embed("a text")
     many = await model.embed([f"text {number}" for number in range(100)] + ["a text"])
@@ -30,7 +30,7 @@ async def test_tokens_of_one_text_and_of_several(client: Any) -> None:
     assert await model.count_tokens(["one two", "three"]) == [2, 1]
 
 
-async def test_anything_but_text_is_refused_before_sending(client: Any) -> None:
+async def test_anything_but_a_string_is_rejected_before_sending(client: Any) -> None:
     model = await client.embedding.model("vectors")
     with pytest.raises(lms.LMStudioValueError, match="got 5"):
         await model.embed(["text", 5])
@@ -43,7 +43,7 @@ async def test_what_is_not_a_list_of_strings_is_rejected(client: Any, texts: Any
         await model.embed(texts)
 
 
-async def test_an_embedding_model_knows_itself(client: Any) -> None:
+async def test_an_embedding_model_reports_its_info_and_load_config(client: Any) -> None:
     model = await client.embedding.model("vectors", config={"contextLength": 256})
     info = await model.get_info()
     assert (info.type, info.context_length) == ("embedding", 256)

@@ -42,7 +42,7 @@ def _sources(tmp_path: Path) -> list[Any]:
 
 
 @proves("C-UPLOAD")
-async def test_a_picture_may_come_from_anywhere(client: Any, tmp_path: Path) -> None:
+async def test_an_image_may_be_a_path_bytes_a_file_or_a_data_url(client: Any, tmp_path: Path) -> None:
     model = await client.llm.model("seeing")
     for source in _sources(tmp_path):
         handle = await client.files.prepare_image(source)
@@ -68,7 +68,7 @@ class Torn:
         raise OSError(errno.EIO, "the disk is gone")
 
 
-async def test_what_cannot_be_a_picture_is_refused(client: Any, tmp_path: Path) -> None:
+async def test_an_invalid_image_is_rejected(client: Any, tmp_path: Path) -> None:
     closed = io.BytesIO(PNG)
     closed.close()
     for source, error in (
@@ -85,7 +85,7 @@ async def test_what_cannot_be_a_picture_is_refused(client: Any, tmp_path: Path) 
             await client.files.prepare_image(source)
 
 
-async def test_a_model_without_eyes_says_so(client: Any) -> None:
+async def test_an_image_for_a_model_without_vision_is_an_error(client: Any) -> None:
     model = await client.llm.model("blind")
     chat = lms.Chat()
     chat.add_user_message("what is it?", images=[await client.files.prepare_image(PNG)])
@@ -101,7 +101,9 @@ def _free_port() -> int:
 
 
 @proves("C-FILE-LIFETIME")
-async def test_a_file_is_uploaded_again_after_a_loss(make_client: Callable[..., Any], tmp_path: Path) -> None:
+async def test_a_file_is_uploaded_again_after_a_lost_connection(
+    make_client: Callable[..., Any], tmp_path: Path
+) -> None:
     port, path = _free_port(), tmp_path / "dot.png"
     path.write_bytes(PNG)
     async with make_client(f"127.0.0.1:{port}") as client:
@@ -162,7 +164,7 @@ async def test_a_document_that_cannot_be_read_is_an_error(client: Any) -> None:
         await client.files.parse_document(handle)
 
 
-async def test_senseless_searches_are_refused(client: Any) -> None:
+async def test_invalid_document_searches_are_rejected(client: Any) -> None:
     handle = await client.files.prepare_file(b"text", "a.txt")
     with pytest.raises(lms.LMStudioValueError, match="query"):
         await client.files.retrieve(" ", [handle])
@@ -177,22 +179,22 @@ async def test_a_model_is_found_and_downloaded(client: Any) -> None:
     if hasattr(client, "sync"):
         client = client.sync
         (found,) = client.repository.search_models("elsewhere", limit=5)
-        options = found.get_download_options()
+        download_options = found.get_download_options()
         progress: list[Any] = []
         done: list[bool] = []
-        key = options[0].download(progress.append, lambda: done.append(True))
+        key = download_options[0].download(progress.append, lambda: done.append(True))
     else:
         (found,) = await client.repository.search_models("elsewhere", limit=5)
-        options = await found.get_download_options()
+        download_options = await found.get_download_options()
         progress, done = [], []
-        key = await options[0].download(progress.append, lambda: done.append(True))
+        key = await download_options[0].download(progress.append, lambda: done.append(True))
     assert found.name
     assert key == "elsewhere"
     assert done == [True]
     assert all(update.downloaded_bytes <= update.total_bytes for update in progress)
 
 
-def test_a_search_with_a_senseless_limit_is_refused(server: Emulator) -> None:
+def test_a_model_search_with_an_invalid_limit_is_rejected(server: Emulator) -> None:
     with lms.Client(server.address) as client, pytest.raises(lms.LMStudioValueError, match="limit"):
         client.repository.search_models(limit=26)
 
@@ -207,7 +209,7 @@ async def test_a_file_is_uploaded_again_for_a_server_that_does_not_know_it(
                 assert "ferry" in (await client.files.parse_document(note)).content
 
 
-async def test_copies_of_a_handle_share_its_origin_and_pickles_leave_it_behind(client: Any) -> None:
+async def test_copies_of_a_handle_share_its_origin_and_pickles_drop_it(client: Any) -> None:
     note = await client.files.prepare_file(b"text", "note.txt")
     chat = lms.Chat()
     chat.add_user_message("Look", images=[note])

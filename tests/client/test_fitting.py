@@ -14,7 +14,7 @@ Fitting = Generator[Sequence[str], list[int], list[str]]
 
 
 def start(request: EmbeddingRequest, context_window: int) -> Fitting:
-    """Start to fit texts: yields texts whose tokens are to be counted."""
+    """Start to fit texts; the generator yields the texts whose tokens it needs counted."""
 
     def count(texts: Sequence[str]) -> Generator[Sequence[str], list[int], list[int]]:
         return (yield texts)
@@ -23,7 +23,7 @@ def start(request: EmbeddingRequest, context_window: int) -> Fitting:
 
 
 def count_words(fitting: Fitting) -> list[str]:
-    """Return what is embedded where a word is a token."""
+    """Return the texts that are embedded if each word is one token."""
     try:
         question = next(fitting)
         while True:

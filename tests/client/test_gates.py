@@ -8,7 +8,7 @@ from lmstudio_integrations.client._gates import Gates, _Ticket
 
 
 async def enter(gates: Gates, name: str = "model") -> tuple[_Ticket, "asyncio.Task[None]"]:
-    """Let an operation ask for admission, as far as it gets."""
+    """Let an operation request its place, as far as that is possible without waiting."""
     ticket = _Ticket(name)
     task = asyncio.ensure_future(gates.enter(ticket, 1))
     await asyncio.sleep(0)

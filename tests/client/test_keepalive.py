@@ -1,4 +1,4 @@
-"""Silence on the line: dead sockets are noticed and replaced, and a frozen server ends only what times out."""
+"""Keepalive: dead sockets are detected and replaced, and a frozen server ends only calls that time out."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport import connections
-from tests.client.fake import Socket, fake_server, let_in, receive, send, settle
+from tests.client.fake import Socket, authenticate, fake_server, receive, send, wait_until
 from tests.client.frames import END, fragment, loaded_handle, packet
 from tests.client.test_connections import connections_to
 
@@ -20,12 +20,12 @@ LONG = {"queue_timeout": 50.0, "first_token_timeout": 50.0, "idle_timeout": 50.0
 
 
 class Server:
-    """What a fake server does on its sockets: the first may go deaf, which answers nothing, not even pings.
+    """A fake server whose first socket may stop reading, so that it responds to nothing, not even to pings.
 
     Attributes:
         sockets: Every socket that was accepted.
         requested: Set when a prediction was requested on the first.
-        awake: While it is cleared, new sockets are not accepted.
+        awake: New sockets are accepted only while this is set.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Server:
 
     async def behave(self, socket: Socket) -> None:
         await self.awake.wait()
-        await let_in(socket)
+        await authenticate(socket)
         self.sockets.append(socket)
         with contextlib.suppress(ConnectionClosed):
             while True:
@@ -47,23 +47,23 @@ class Server:
                     self.requested.set()
 
     async def serving(self, client: Any) -> "asyncio.Task[Any]":
-        """Return a prediction of a client, once it was requested."""
+        """Start a prediction; return it once the server has received the request."""
         waiting: asyncio.Task[Any] = asyncio.ensure_future(loaded_handle(client).respond("Hi"))
         await asyncio.wait_for(self.requested.wait(), 5)
         return waiting
 
     def deafen(self, socket: Socket) -> None:
-        """Read nothing more from a socket: it is open, and silent."""
+        """Stop reading from a socket: it stays open and silent."""
         socket.transport.pause_reading()
 
     def freeze(self) -> None:
-        """Answer nothing, on no socket, old or new."""
+        """Respond to nothing, on existing and new sockets."""
         self.awake.clear()
         for socket in self.sockets:
             self.deafen(socket)
 
     async def wake(self) -> None:
-        """Go on as if nothing had been, on all sockets."""
+        """Resume on all sockets."""
         self.awake.set()
         for socket in self.sockets:
             socket.transport.resume_reading()
@@ -71,7 +71,7 @@ class Server:
 
 @pytest.fixture(autouse=True)
 def short_pings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A silence of any length counts, and a ping is given up soon."""
+    """Send a ping after any silence, and give up on it quickly."""
     monkeypatch.setattr(connections, "QUIET", 0.0)
     monkeypatch.setattr(connections, "PING_TIMEOUT", 0.1)
 
@@ -81,14 +81,14 @@ def quiet_server() -> Server:
     return Server()
 
 
-async def test_a_socket_that_answers_pings_is_used_again(make_client: Callable[..., Any], quiet_server: Server) -> None:
+async def test_a_socket_that_responds_to_pings_is_reused(make_client: Callable[..., Any], quiet_server: Server) -> None:
     async with fake_server(quiet_server.behave) as address, make_client(address) as client:
         for _ in range(3):
             assert await client.llm.list_loaded() == []
     assert len(quiet_server.sockets) == 1
 
 
-async def test_a_call_after_a_silence_gets_a_new_socket_where_the_old_one_is_dead(
+async def test_a_call_after_a_silence_gets_a_new_socket_if_the_old_one_is_dead(
     make_client: Callable[..., Any], quiet_server: Server
 ) -> None:
     async with fake_server(quiet_server.behave) as address, make_client(address) as client:
@@ -130,7 +130,7 @@ async def test_an_expired_timeout_reveals_a_dead_socket_to_all_who_wait_on_it(
     assert len(quiet_server.sockets) == 2
 
 
-async def test_a_frozen_server_ends_new_calls_only_and_goes_on_when_it_wakes(
+async def test_a_frozen_server_ends_new_calls_only_and_continues_when_it_wakes(
     make_client: Callable[..., Any], quiet_server: Server
 ) -> None:
     async with fake_server(quiet_server.behave) as address, make_client(address, **LONG) as client:
@@ -155,7 +155,7 @@ async def test_a_call_that_is_held_back_is_sent_when_the_server_wakes(
         await client.llm.list_loaded()
         quiet_server.freeze()
         listing = asyncio.ensure_future(client.llm.list_loaded())
-        await settle(lambda: connections_to(address)[0]._check is not None)
+        await wait_until(lambda: connections_to(address)[0]._check is not None)
         await quiet_server.wake()
         assert await asyncio.wait_for(listing, 5) == []
 
@@ -175,13 +175,13 @@ async def test_keepalive_keeps_a_stream_that_is_only_slow(
 ) -> None:
     async with fake_server(quiet_server.behave) as address, make_client(address, keepalive=0.1, **LONG) as client:
         waiting = await quiet_server.serving(client)
-        await settle(several_pongs(address))
+        await wait_until(several_pongs(address))
         assert not waiting.done()
         waiting.cancel()
     assert len(quiet_server.sockets) == 1
 
 
-async def test_without_any_other_limit_a_frozen_server_is_waited_for_as_long_as_the_idle_timeout_says(
+async def test_without_any_other_timeout_the_idle_timeout_limits_the_wait_for_a_frozen_server(
     make_client: Callable[..., Any], quiet_server: Server
 ) -> None:
     limits = {"queue_timeout": None, "idle_timeout": 0.4, "keepalive": 0.1}
@@ -199,7 +199,7 @@ async def test_a_silent_socket_that_nobody_waits_on_is_closed(
     async with fake_server(quiet_server.behave) as address, make_client(address, keepalive=0.1) as client:
         await client.llm.list_loaded()
         quiet_server.freeze()
-        await settle(lambda: not any(each._current for each in connections_to(address)))
+        await wait_until(lambda: not any(each._current for each in connections_to(address)))
         quiet_server.awake.set()
         assert await client.llm.list_loaded() == []
 
@@ -207,25 +207,25 @@ async def test_a_silent_socket_that_nobody_waits_on_is_closed(
 async def test_an_idle_connection_is_kept_alive_by_pings(make_client: Callable[..., Any], quiet_server: Server) -> None:
     async with fake_server(quiet_server.behave) as address, make_client(address, keepalive=0.1) as client:
         await client.llm.list_loaded()
-        await settle(several_pongs(address))
+        await wait_until(several_pongs(address))
     assert len(quiet_server.sockets) == 1
 
 
 def several_pongs(address: str) -> Callable[[], bool]:
-    """Return a condition: the only connection to a server has heard several times from it."""
-    heard: set[float] = set()
+    """Return a condition: the only connection to a server has received data several times."""
+    received: set[float] = set()
 
     def condition() -> bool:
         current = connections_to(address)[0]._current
         assert current is not None
         assert current._socket is not None
-        heard.add(current._socket.received_at)
-        return len(heard) > 3
+        received.add(current._socket.received_at)
+        return len(received) > 3
 
     return condition
 
 
-async def test_a_call_that_is_held_back_says_that_nothing_listens_any_more(
+async def test_a_call_that_is_held_back_reports_that_nothing_listens_any_more(
     make_client: Callable[..., Any], quiet_server: Server
 ) -> None:
     async with serve(quiet_server.behave, "127.0.0.1", 0, close_timeout=0.2) as server:
@@ -250,7 +250,7 @@ async def test_a_call_that_is_held_back_when_the_socket_breaks_goes_to_a_new_one
         await client.llm.list_loaded()
         quiet_server.freeze()
         listing = asyncio.ensure_future(client.llm.list_loaded())
-        await settle(lambda: connections_to(address)[0]._check is not None)
+        await wait_until(lambda: connections_to(address)[0]._check is not None)
         quiet_server.sockets[0].transport.abort()
         quiet_server.awake.set()
         assert await asyncio.wait_for(listing, 5) == []

@@ -1,4 +1,4 @@
-"""Loads on a server that does what no proper server does, and what the client remembers of a server."""
+"""Loads on a server that misbehaves, and the client's caches of names and instances."""
 
 import asyncio
 import contextlib
@@ -13,21 +13,21 @@ from lmstudio_integrations.client._server_models import ServerModels
 from lmstudio_integrations.client._single_flight import Flight, run_or_wait
 from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.client.fake import Socket, fake_server, let_in, receive, send
+from tests.client.fake import Socket, authenticate, fake_server, receive, send
 
 INFO = {"identifier": "m", "modelKey": "m", "path": "maker/m", "instanceReference": "r1", "contextLength": 8}
 NO_MEMORY = {"title": "Model loading was stopped due to insufficient system resources"}
 
 
 class Server:
-    """Answers calls and channels as it is told, on every socket."""
+    """Responds to calls and channels as the test specifies, on every socket."""
 
-    def __init__(self, answers: dict[str, list[list[dict[str, Any]]]]) -> None:
-        self.answers = {name: iter(each) for name, each in answers.items()}
+    def __init__(self, responses: dict[str, list[list[dict[str, Any]]]]) -> None:
+        self.responses = {name: iter(each) for name, each in responses.items()}
         self.parameters: list[tuple[str, Any]] = []
 
     async def __call__(self, socket: Socket) -> None:
-        await let_in(socket)
+        await authenticate(socket)
         with contextlib.suppress(ConnectionClosed):
             await self._serve(socket)
 
@@ -38,8 +38,8 @@ class Server:
                 continue
             self.parameters.append((frame["endpoint"], frame.get("creationParameter")))
             ids: dict[str, Any] = {name: frame[name] for name in ("callId", "channelId") if name in frame}
-            for answer in next(self.answers[frame["endpoint"]]):
-                await send(socket, {**answer, **ids})
+            for response in next(self.responses[frame["endpoint"]]):
+                await send(socket, {**response, **ids})
 
 
 def result(value: object) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Servers that answer nonsense: every call ends with an error of ours, soon, and the client goes on."""
+"""Servers that respond with nonsense: every call ends promptly with a package error, and the client stays usable."""
 
 import contextlib
 import http
@@ -44,10 +44,10 @@ PACKETS: list[Any] = [
 
 
 class Nonsense:
-    """A server whose answers a test chooses; it knows one model, so that there are handles."""
+    """A server whose responses a test chooses; it knows one model, so that there are handles."""
 
     def __init__(self) -> None:
-        self.answer: Any = None
+        self.response: Any = None
         self.honest = True
 
     def greet(self, socket: ServerConnection, request: Request) -> Response | None:
@@ -60,21 +60,21 @@ class Nonsense:
         socket.send('{"success":true}')
         with contextlib.suppress(OSError):
             for text in socket:
-                for frame in self._answers(json.loads(text)):
+                for frame in self._responses(json.loads(text)):
                     socket.send(json.dumps(frame))
 
-    def _answers(self, frame: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _responses(self, frame: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if frame["type"] == "rpcCall":
-            result = LLM_INSTANCE if self.honest else self.answer
+            result = LLM_INSTANCE if self.honest else self.response
             yield {"type": "rpcResult", "callId": frame["callId"], "result": result}
         elif frame["type"] == "channelCreate":
-            yield {"type": "channelSend", "channelId": frame["channelId"], "message": self.answer}
+            yield {"type": "channelSend", "channelId": frame["channelId"], "message": self.response}
             yield {"type": "channelClose", "channelId": frame["channelId"]}
 
 
 @pytest.fixture(scope="module")
 def nonsense() -> Iterator[tuple[Nonsense, Client]]:
-    """A server of nonsense and one client of it, for all tests: it must outlive every answer."""
+    """A server of nonsense and one client for all tests: the client must survive every response."""
     server = Nonsense()
     with serve(server.serve, "127.0.0.1", 0, process_request=server.greet) as listening:
         thread = threading.Thread(target=listening.serve_forever)
@@ -118,7 +118,7 @@ HANDLE_CALLS: dict[str, Callable[[lms.LLM], Any]] = {
 
 
 def _ends_well(call: Callable[[], Any]) -> bool:
-    """Make a call: it returns, where the nonsense happens to be an answer, or raises an error of ours at once."""
+    """Make a call: it returns if the nonsense happens to be valid, or raises a package error at once."""
     try:
         str(call())
     except lms.LMStudioError as error:
@@ -127,35 +127,35 @@ def _ends_well(call: Callable[[], Any]) -> bool:
 
 
 @proves("C-ROBUST")
-@pytest.mark.parametrize("answer", PACKETS, ids=lambda value: json.dumps(value)[:40])
+@pytest.mark.parametrize("response", PACKETS, ids=lambda value: json.dumps(value)[:40])
 @pytest.mark.parametrize("name", CALLS)
-def test_a_senseless_answer_to_a_client_is_an_error_of_ours(
-    nonsense: tuple[Nonsense, Client], name: str, answer: Any
+def test_a_malformed_response_to_a_client_raises_a_package_error(
+    nonsense: tuple[Nonsense, Client], name: str, response: Any
 ) -> None:
     server, client = nonsense
-    server.honest, server.answer = False, answer
+    server.honest, server.response = False, response
     assert _ends_well(lambda: CALLS[name](client))
 
 
 @proves("C-ROBUST")
-@pytest.mark.parametrize("answer", PACKETS, ids=lambda value: json.dumps(value)[:40])
+@pytest.mark.parametrize("response", PACKETS, ids=lambda value: json.dumps(value)[:40])
 @pytest.mark.parametrize("name", HANDLE_CALLS)
-def test_a_senseless_answer_to_a_handle_is_an_error_of_ours(
-    nonsense: tuple[Nonsense, Client], name: str, answer: Any
+def test_a_malformed_response_to_a_handle_raises_a_package_error(
+    nonsense: tuple[Nonsense, Client], name: str, response: Any
 ) -> None:
     server, client = nonsense
     server.honest = True
     model = client.llm.model()
-    server.honest, server.answer = False, answer
+    server.honest, server.response = False, response
     assert _ends_well(lambda: HANDLE_CALLS[name](model))
 
 
-@pytest.mark.parametrize("answer", JUNK, ids=lambda value: json.dumps(value)[:40])
-def test_a_senseless_vector_is_an_error_of_ours(nonsense: tuple[Nonsense, Client], answer: Any) -> None:
+@pytest.mark.parametrize("response", JUNK, ids=lambda value: json.dumps(value)[:40])
+def test_a_malformed_vector_raises_a_package_error(nonsense: tuple[Nonsense, Client], response: Any) -> None:
     server, client = nonsense
     server.honest = True
     model = client.embedding.model()
-    server.honest, server.answer = False, answer
+    server.honest, server.response = False, response
     with pytest.raises(lms.LMStudioError):
         model.embed("hi")
     with pytest.raises(lms.LMStudioError):
@@ -191,15 +191,15 @@ MALFORMED: dict[str, tuple[Callable[[Client], Any], list[Any]]] = {
 
 
 @pytest.mark.parametrize(
-    ("name", "answer"),
-    [(name, answer) for name, (_, answers) in MALFORMED.items() for answer in answers],
+    ("name", "response"),
+    [(name, response) for name, (_, responses) in MALFORMED.items() for response in responses],
     ids=lambda value: str(value)[:40],
 )
 def test_a_value_of_the_wrong_type_is_a_protocol_error(
-    nonsense: tuple[Nonsense, Client], name: str, answer: Any
+    nonsense: tuple[Nonsense, Client], name: str, response: Any
 ) -> None:
     server, client = nonsense
-    server.answer = {"type": "alreadyLoaded", "info": LLM_INSTANCE, **answer}
+    server.response = {"type": "alreadyLoaded", "info": LLM_INSTANCE, **response}
     server.honest = False
     with pytest.raises(lms.LMStudioProtocolError):
         MALFORMED[name][0](client)

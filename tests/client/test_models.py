@@ -22,7 +22,7 @@ async def test_a_model_is_loaded_once_and_found_again(client: Any, server: Emula
 
 
 @proves("C-LOAD-PROGRESS")
-async def test_loading_tells_its_progress_from_nothing_to_all(client: Any) -> None:
+async def test_loading_reports_its_progress_from_zero_to_one(client: Any) -> None:
     seen: list[float] = []
     await client.llm.model("chatty", on_load_progress=seen.append)
     assert seen[0] == 0.0
@@ -34,21 +34,21 @@ async def test_loading_tells_its_progress_from_nothing_to_all(client: Any) -> No
 
 
 @proves("C-TTL-MS")
-async def test_the_time_to_live_travels_in_milliseconds(client: Any, server: Emulator) -> None:
+async def test_the_ttl_is_sent_in_milliseconds(client: Any, server: Emulator) -> None:
     await client.llm.model("chatty", ttl=90)
     await client.embedding.load_new_instance("vectors", ttl=None)
     assert {info.identifier: info.ttl_ms for info in server.loaded()} == {"chatty": 90_000, "vectors": None}
 
 
 @proves("C-TTL-DEFAULT")
-async def test_a_model_stays_an_hour_unless_told_otherwise(client: Any, server: Emulator) -> None:
+async def test_a_model_stays_loaded_for_an_hour_by_default(client: Any, server: Emulator) -> None:
     await client.llm.load_new_instance("chatty")
     assert [info.ttl_ms for info in server.loaded()] == [3_600_000]
 
 
 @proves("C-TTL-MS")
 @pytest.mark.parametrize("ttl", [0, -1, float("nan"), float("inf"), True])
-async def test_a_senseless_time_to_live_is_refused_before_sending(client: Any, ttl: Any, server: Emulator) -> None:
+async def test_an_invalid_ttl_is_rejected_before_sending(client: Any, ttl: Any, server: Emulator) -> None:
     with pytest.raises(lms.LMStudioValueError, match="ttl"):
         await client.llm.model("chatty", ttl=ttl)
     assert server.loaded() == []
@@ -61,7 +61,7 @@ async def test_load_settings_reach_the_server(client: Any) -> None:
 
 
 @proves("C-CONFIG-MISMATCH")
-async def test_other_settings_than_the_loaded_ones_are_told(client: Any) -> None:
+async def test_settings_that_differ_from_the_loaded_ones_are_reported(client: Any) -> None:
     await client.llm.model("chatty", config={"contextLength": 1000})
     with pytest.warns(lms.LMStudioConfigWarning, match=r"contextLength: requested 2000, actual 1000"):
         await client.llm.model("chatty", config={"contextLength": 2000})
@@ -92,7 +92,7 @@ async def test_a_cache_that_is_not_quantized_on_both_sides_is_no_mismatch(client
 
 
 @proves("C-NEW-INSTANCE")
-async def test_new_instances_get_suffixes_and_a_taken_identifier_is_refused(client: Any) -> None:
+async def test_new_instances_get_suffixes_and_an_identifier_in_use_is_rejected(client: Any) -> None:
     first = await client.llm.load_new_instance("chatty")
     second = await client.llm.load_new_instance("chatty")
     named = await client.llm.load_new_instance("chatty", "mine")
@@ -106,12 +106,12 @@ async def test_clients_of_both_kinds_can_share_a_new_instance(server: Emulator) 
         handle = client.llm.lazy_model("chatty", load_policy="new_instance")
         async with lms.AsyncClient(server.address) as other:
             same = other.llm.bound(handle.binding)
-            answers = await asyncio.gather(same.respond("hello"), asyncio.to_thread(handle.respond, "hello"))
-    assert answers[0].content == answers[1].content
+            results = await asyncio.gather(same.respond("hello"), asyncio.to_thread(handle.respond, "hello"))
+    assert results[0].content == results[1].content
     assert [info.identifier for info in server.loaded()] == ["chatty"]
 
 
-async def test_a_call_that_would_wait_for_a_load_of_its_own_event_loop_is_refused() -> None:
+async def test_a_call_that_would_wait_for_a_load_of_its_own_event_loop_is_rejected() -> None:
     stuck = {"key": "stuck", "rules": [{"when": {"load": True}, "then": [{"fault": "stall"}]}]}
     with Emulator([stuck]) as server, lms.Client(server.address) as client:
         async with lms.AsyncClient(server.address) as other:
@@ -126,14 +126,14 @@ async def test_a_call_that_would_wait_for_a_load_of_its_own_event_loop_is_refuse
 
 
 @proves("C-ANY-MODEL")
-async def test_any_loaded_model_will_do_when_none_is_named(client: Any, server: Emulator) -> None:
+async def test_any_loaded_model_is_used_when_none_is_named(client: Any, server: Emulator) -> None:
     with pytest.raises(lms.LMStudioModelNotFoundError, match=r"(?i)no model is loaded"):
         await client.llm.model()
     server.load("other")
     assert (await client.llm.model()).identifier == "other"
 
 
-async def test_a_model_that_must_be_loaded_is_never_loaded(client: Any, server: Emulator) -> None:
+async def test_require_loaded_never_loads_a_model(client: Any, server: Emulator) -> None:
     with pytest.raises(lms.LMStudioModelNotFoundError):
         await client.llm.model("chatty", load_policy="require_loaded")
     server.load("chatty")
@@ -155,7 +155,7 @@ async def test_an_unknown_model_is_named_with_close_matches(client: Any) -> None
     await client.llm.model("chatty")
 
 
-async def test_a_model_of_the_wrong_kind_is_told_what_it_is(client: Any) -> None:
+async def test_a_model_of_the_wrong_kind_is_an_error_that_names_its_kind(client: Any) -> None:
     with pytest.raises(lms.LMStudioWrongModelKindError, match="embedding"):
         await client.llm.model("vectors")
     with pytest.raises(lms.LMStudioWrongModelKindError, match="llm"):
@@ -182,7 +182,7 @@ async def test_a_handle_does_not_load_again_after_its_own_unload(client: Any, se
 
 
 @proves("C-HANDLE-BY-IDENTIFIER")
-async def test_a_model_that_has_gone_is_got_again(client: Any, server: Emulator) -> None:
+async def test_an_unloaded_model_is_loaded_again_with_the_same_settings(client: Any, server: Emulator) -> None:
     model = await client.llm.model("chatty", ttl=77, config={"contextLength": 999})
     server.unload("chatty")
     assert str(await model.respond("hello"))
@@ -191,18 +191,18 @@ async def test_a_model_that_has_gone_is_got_again(client: Any, server: Emulator)
     assert await model.count_tokens("a b") == 2
 
 
-@pytest.mark.parametrize("options", [{"load_policy": "require_loaded"}, {"load_policy": "new_instance"}])
-async def test_only_get_or_load_gets_a_model_again(client: Any, server: Emulator, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("parameters", [{"load_policy": "require_loaded"}, {"load_policy": "new_instance"}])
+async def test_only_get_or_load_loads_an_unloaded_model_again(
+    client: Any, server: Emulator, parameters: dict[str, Any]
+) -> None:
     server.load("chatty")
-    model = await client.llm.model("chatty", **options)
+    model = await client.llm.model("chatty", **parameters)
     server.unload(model.identifier)
     with pytest.raises(lms.LMStudioModelNotFoundError):
         await model.respond("hello")
 
 
-async def test_unloading_a_new_instance_that_was_never_loaded_leaves_others_alone(
-    client: Any, server: Emulator
-) -> None:
+async def test_unloading_a_new_instance_that_was_never_loaded_unloads_no_other(client: Any, server: Emulator) -> None:
     server.load("chatty")
     await client.llm.lazy_model("chatty", load_policy="new_instance").unload()
     assert [info.identifier for info in server.loaded()] == ["chatty"]
@@ -232,12 +232,12 @@ async def test_info_prints_what_the_server_sent(client: Any) -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"load_policy": "sometimes"}, {"on_config_mismatch": "shout"}])
-async def test_a_choice_that_does_not_exist_is_refused(client: Any, arguments: dict[str, Any]) -> None:
+async def test_an_unknown_load_policy_or_mismatch_policy_is_rejected(client: Any, arguments: dict[str, Any]) -> None:
     with pytest.raises(lms.LMStudioValueError, match=str(next(iter(arguments.values())))):
         await client.llm.model("chatty", **arguments)
 
 
-async def test_an_empty_key_is_refused(client: Any) -> None:
+async def test_an_empty_model_key_is_rejected(client: Any) -> None:
     with pytest.raises(lms.LMStudioValueError, match="key is empty"):
         await client.llm.model("  ")
 
@@ -247,7 +247,7 @@ async def test_an_unknown_load_setting_suggests_the_nearest(client: Any) -> None
         await client.llm.model("chatty", config={"contextLenght": 5})
 
 
-async def test_a_closed_client_raises_and_others_go_on(make_client: Callable[..., Any], server: Emulator) -> None:
+async def test_a_closed_client_raises_and_others_continue(make_client: Callable[..., Any], server: Emulator) -> None:
     first, second = make_client(server.address), make_client(server.address)
     await first.llm.model("chatty")
     model = await second.llm.model("chatty")
@@ -309,13 +309,13 @@ async def test_every_call_on_a_closed_client_is_an_error_of_the_client(
 
 
 @pytest.mark.parametrize("identifier", ["nobody", "__proto__x"])
-async def test_unloading_what_is_not_there_is_told(client: Any, identifier: str) -> None:
+async def test_unloading_an_unknown_model_is_an_error(client: Any, identifier: str) -> None:
     with pytest.raises(lms.LMStudioModelNotFoundError):
         await client.llm.unload(identifier)
 
 
 def plain(dressed: Any) -> Any:
-    """Return a handle or namespace itself, whichever of the tests' clients it is of."""
+    """Return a handle or namespace itself, unwrapped for either client of the tests."""
     return getattr(dressed, "sync", dressed)
 
 

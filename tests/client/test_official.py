@@ -1,4 +1,4 @@
-"""What came over from the official SDK by name; that nothing is missing is judged beside that SDK itself."""
+"""Features of the official SDK under their own names. The conformance tests compare the whole interface with it."""
 
 import inspect
 from typing import Any
@@ -63,7 +63,7 @@ def test_a_parameter_of_a_tool_may_have_its_default_beside_its_type() -> None:
 
 async def test_the_results_of_the_tool_loop_know_their_round(client: Any) -> None:
     async def weather(city: str) -> str:
-        """Tell the weather."""
+        """Report the weather."""
         return f"sunny in {city}"
 
     results: list[lms.PredictionRoundResult] = []
@@ -74,7 +74,7 @@ async def test_the_results_of_the_tool_loop_know_their_round(client: Any) -> Non
     assert results[1].stats.stop_reason == "eosFound"
 
 
-async def test_the_tokens_that_begin_a_prompt_may_be_left_out(client: Any) -> None:
+async def test_the_bos_token_of_a_prompt_may_be_omitted(client: Any) -> None:
     model = await client.llm.model("chatty")
     whole = await model.apply_prompt_template("Hi")
     assert await model.apply_prompt_template("Hi", {"omitBosToken": True}) in whole

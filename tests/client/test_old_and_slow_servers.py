@@ -1,4 +1,4 @@
-"""What a client owes a server, and what it makes of servers that are old, hasty or slow."""
+"""What a client sends to servers that are old or slow, or that close a channel too early."""
 
 import asyncio
 from contextlib import closing
@@ -19,10 +19,10 @@ from tests.protocol.transcripts import (
 from tests.requirements import proves
 
 LOADED = [*lines_of(AUTHENTICATION), *lines_of(LIST_LOAD_RESPOND_UNLOAD)[2:7]]
-"""A model is got or loaded."""
+"""The frames of a client that connects and gets a model."""
 
 PREDICT = lines_of(LIST_LOAD_RESPOND_UNLOAD)[7:13]
-"""It is asked, and answers."""
+"""The frames of one prediction."""
 
 CANCEL = """
 > {"type":"channelSend","channelId":1,"message":{"type":"cancel"}}
@@ -30,7 +30,7 @@ CANCEL = """
 
 
 @proves("C-COMPLETE-FALLBACK")
-def test_a_server_that_knows_no_raw_completion_is_asked_in_the_old_way() -> None:
+def test_a_server_without_raw_completion_gets_the_old_request() -> None:
     with reading([*LOADED, *lines_of(COMPLETE_ON_AN_OLD_SERVER)]) as host, Client(host) as client:
         assert client.llm.model("m1").complete("once upon").content == "Hello"
 

@@ -1,4 +1,4 @@
-"""The load policy `explicit`, and what becomes of a model that was unloaded; the same bodies for both clients."""
+"""The load policy `explicit`, and calls on a model that was unloaded; the same bodies for both clients."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client import _retries
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.limits import Limits
-from tests.client.fake import settle
+from tests.client.fake import wait_until
 from tests.gate import AT_THE_GATE, Gate
 
 SLOW_LOAD: dict[str, Any] = {"when": {"load": True}, "then": [{"wait": 0.3}]}
@@ -70,7 +70,7 @@ async def test_a_loaded_instance_is_used_whatever_it_is_called(client: Any, serv
     assert len(server.loads) == 1
 
 
-async def test_the_instance_with_the_very_identifier_comes_first(client: Any, server: Emulator) -> None:
+async def test_the_instance_with_the_exact_identifier_comes_first(client: Any, server: Emulator) -> None:
     server.load("chatty", identifier="mine")
     server.load("chatty")
     assert (await client.llm.model("chatty", load_policy="explicit")).identifier == "chatty"
@@ -82,11 +82,13 @@ async def test_the_publisher_alone_names_no_model(client: Any, server: Emulator)
         await client.llm.model("maker", load_policy="explicit")
 
 
-async def test_a_mismatch_fails_only_the_caller_who_minds(make_client: Callable[..., Any], server: Emulator) -> None:
+async def test_a_config_mismatch_fails_only_the_caller_that_requested_an_error(
+    make_client: Callable[..., Any], server: Emulator
+) -> None:
     async with make_client(server.address) as client:
-        options: dict[str, Any] = {"config": {"contextLength": 8192}, "load_policy": "explicit"}
-        strict = client.embedding.lazy_model("vectors", **options, on_config_mismatch="raise")
-        lenient = client.embedding.lazy_model("vectors", **options, on_config_mismatch="ignore")
+        parameters: dict[str, Any] = {"config": {"contextLength": 8192}, "load_policy": "explicit"}
+        strict = client.embedding.lazy_model("vectors", **parameters, on_config_mismatch="raise")
+        lenient = client.embedding.lazy_model("vectors", **parameters, on_config_mismatch="ignore")
         waiting = asyncio.create_task(strict.embed("a"))
         assert len(await lenient.embed("a")) == 8
         with pytest.raises(lms.LMStudioConfigMismatchError):
@@ -101,7 +103,7 @@ async def test_a_client_that_is_closed_while_it_loads_fails_no_other(
             first = asyncio.create_task(closing.llm.model("slow", load_policy="explicit"))
             await asyncio.to_thread(server.wait_for, lambda: len(server.loads) == 1)
             second = asyncio.create_task(other.llm.model("slow", load_policy="explicit"))
-            await settle(lambda: any("Flight.wait" in repr(task) for task in asyncio.all_tasks()))
+            await wait_until(lambda: any("Flight.wait" in repr(task) for task in asyncio.all_tasks()))
         with pytest.raises(lms.LMStudioClientError):
             await first
         assert (await second).identifier == "slow"
@@ -181,13 +183,13 @@ async def test_a_blocking_call_does_not_wait_for_a_load_of_its_own_event_loop(se
 
 
 @pytest.mark.parametrize(
-    ("options", "ttl_ms"),
+    ("parameters", "ttl_ms"),
     [({}, 3_600_000), ({"ttl": None}, 3_600_000), ({"ttl": 90}, 90_000), ({"ttl": math.inf}, None)],
 )
-async def test_an_explicit_load_stays_an_hour_unless_told_otherwise(
-    client: Any, server: Emulator, options: dict[str, Any], ttl_ms: int | None
+async def test_an_explicit_load_stays_for_an_hour_by_default(
+    client: Any, server: Emulator, parameters: dict[str, Any], ttl_ms: int | None
 ) -> None:
-    await client.llm.lazy_model("chatty", load_policy="explicit", **options).respond("Hi")
+    await client.llm.lazy_model("chatty", load_policy="explicit", **parameters).respond("Hi")
     assert [info.ttl_ms for info in server.loaded()] == [ttl_ms]
 
 
@@ -204,16 +206,16 @@ async def test_a_new_instance_with_an_infinite_time_to_live_stays(client: Any, s
 
 async def test_progress_and_mismatches_are_reported_as_with_get_or_load(client: Any) -> None:
     seen: list[float] = []
-    options: dict[str, Any] = {"load_policy": "explicit", "on_load_progress": seen.append}
-    await client.llm.model("chatty", config={"contextLength": 1000}, **options)
+    parameters: dict[str, Any] = {"load_policy": "explicit", "on_load_progress": seen.append}
+    await client.llm.model("chatty", config={"contextLength": 1000}, **parameters)
     assert seen[-1] == 1.0
     assert seen == sorted(set(seen))
     seen.clear()
     with pytest.warns(lms.LMStudioConfigWarning, match=r"contextLength: requested 2000, actual 1000"):
-        await client.llm.model("chatty", config={"contextLength": 2000}, **options)
+        await client.llm.model("chatty", config={"contextLength": 2000}, **parameters)
     assert seen == [1.0]
     with pytest.raises(lms.LMStudioConfigMismatchError):
-        await client.llm.model("chatty", config={"contextLength": 2000}, on_config_mismatch="raise", **options)
+        await client.llm.model("chatty", config={"contextLength": 2000}, on_config_mismatch="raise", **parameters)
 
 
 @pytest.mark.parametrize("policy", ["explicit", "get_or_load", "new_instance"])
@@ -231,20 +233,20 @@ async def test_a_context_length_above_the_models_maximum_is_reported(
     assert len(server.loaded()) == (0 if policy == "new_instance" else 1)
 
 
-async def test_listed_handles_mark_what_this_program_loaded_explicitly(client: Any, server: Emulator) -> None:
+async def test_listed_handles_show_what_this_program_loaded_explicitly(client: Any, server: Emulator) -> None:
     server.load("other")
     model = await client.embedding.model("vectors", load_policy="explicit")
     await client.llm.load_new_instance("chatty")
     assert model.loaded_explicitly
-    marks = {each.identifier: each.loaded_explicitly for each in await client.list_loaded_models()}
-    assert marks == {"other": False, "chatty": True, "vectors": True}
+    explicit = {each.identifier: each.loaded_explicitly for each in await client.list_loaded_models()}
+    assert explicit == {"other": False, "chatty": True, "vectors": True}
 
 
 # Between programs -----------------------------------------------------------------------------------------------------
 
 
 async def _while_another_loads(make_client: Callable[..., Any], server: Emulator, key: str) -> tuple[Any, Any]:
-    """Load a model explicitly while a client that shares nothing with this one loads it under the same identifier."""
+    """Load a model explicitly while an independent client loads it under the same identifier."""
     async with make_client(server.address) as client, lms.AsyncClient(server.address) as another:
         loading = asyncio.create_task(another.llm.load_new_instance(key, key))
         await asyncio.to_thread(server.wait_for, lambda: len(server.loads) == 1)
@@ -279,7 +281,7 @@ async def test_waiting_for_another_program_ends_with_the_load_timeout(
     assert caught.value.timeout_name == "load_timeout"
 
 
-async def test_an_identifier_that_another_model_has_is_an_error_that_says_so(client: Any, server: Emulator) -> None:
+async def test_an_identifier_that_another_model_uses_is_an_error(client: Any, server: Emulator) -> None:
     server.load("chatty", identifier="vectors")
     with pytest.raises(lms.LMStudioModelLoadError, match=r"llm model 'chatty'.*client\.llm\.unload\('vectors'\)"):
         await client.embedding.model("vectors", load_policy="explicit")
@@ -333,7 +335,7 @@ async def test_what_is_not_loaded_again_is_unloaded_not_unknown(client: Any, ser
         assert not caught.value.retryable
 
 
-async def test_a_handle_says_that_it_unloaded_its_model_itself(client: Any) -> None:
+async def test_a_handle_reports_that_it_unloaded_its_model_itself(client: Any) -> None:
     model = await client.llm.model("chatty")
     await model.unload()
     with pytest.raises(lms.LMStudioModelUnloadedError, match="this handle unloaded it"):
@@ -349,7 +351,7 @@ async def test_an_unknown_draft_model_is_not_taken_for_the_model_itself(client: 
 
 
 def _have_begun(server: Emulator, count: int) -> bool:
-    """Whether so many predictions have sent a fragment."""
+    """Return whether this many predictions have sent a fragment."""
     return len([record for record in server.predictions if record.fragments]) >= count
 
 
@@ -474,7 +476,7 @@ def _in_another_process(server: Emulator, code: str) -> None:
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-async def test_asking_about_a_model_loads_it_only_on_request(client: Any, server: Emulator) -> None:
+async def test_reading_the_info_of_a_model_loads_it_only_on_request(client: Any, server: Emulator) -> None:
     model = await client.llm.model("chatty")
     server.unload("chatty")
     with pytest.raises(lms.LMStudioModelUnloadedError):

@@ -12,7 +12,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client import _retries
 from lmstudio_integrations.emulator import Emulator
-from tests.client.fake import Socket, fake_server, let_in, receive, send, send_together
+from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_together
 from tests.client.frames import END, INFO, fragment, joined, loaded_handle, packet
 
 
@@ -40,16 +40,16 @@ async def test_an_unloaded_model_is_reloaded_three_times_and_no_more(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_retries, "RELOAD_PAUSES", (0.0, 0.01, 0.01))
-    asked: list[str] = []
-    gone = {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}}
+    endpoints: list[str] = []
+    unloaded = {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}}
 
     async def behave(socket: Socket) -> None:
-        await let_in(socket)
+        await authenticate(socket)
         for channel in range(1, 8):
             frame = await receive(socket)
-            asked.append(frame["endpoint"])
+            endpoints.append(frame["endpoint"])
             if frame["endpoint"] == "predict":
-                await send(socket, {"type": "channelError", "channelId": channel, "error": gone})
+                await send(socket, {"type": "channelError", "channelId": channel, "error": unloaded})
             else:
                 await send(socket, {**packet({"type": "loadSuccess", "info": INFO}), "channelId": channel})
                 await send(socket, {"type": "channelClose", "channelId": channel})
@@ -59,7 +59,7 @@ async def test_an_unloaded_model_is_reloaded_three_times_and_no_more(
             lms.LMStudioModelUnloadedError, match="model 'chatty' was unloaded: its TTL expired"
         ) as error:
             await loaded_handle(client).respond("Hi")
-    assert asked == ["predict", *["getOrLoad", "predict"] * 3]
+    assert endpoints == ["predict", *["getOrLoad", "predict"] * 3]
     assert error.value.retryable
 
 
@@ -70,7 +70,7 @@ async def test_an_unloaded_model_whose_response_was_seen_is_not_retryable(
     unloaded = packet({**END, "stats": {"stopReason": "modelUnloaded"}})
 
     async def behave(socket: Socket) -> None:
-        await let_in(socket)
+        await authenticate(socket)
         await receive(socket)
         send_together(socket, [fragment("a"), *([unloaded] if together else [])])
         await read.wait()
@@ -116,7 +116,7 @@ async def test_on_message_is_called_only_with_a_valid_message(make_client: Calla
     failed = {**END, "stats": {"stopReason": "failed"}}
 
     async def behave(socket: Socket) -> None:
-        await let_in(socket)
+        await authenticate(socket)
         await receive(socket)
         send_together(socket, [fragment("a"), *([packet(failed)] if together else [])])
         await read.wait()
@@ -139,11 +139,11 @@ async def test_on_message_is_called_only_with_a_valid_message(make_client: Calla
 @pytest.mark.parametrize(
     "rest", [lambda stream: stream, lambda stream: stream.events(), lambda stream: stream.batches()]
 )
-async def test_ways_of_reading_a_stream_can_be_mixed(
+async def test_different_ways_of_reading_a_stream_can_be_combined(
     make_client: Callable[..., Any], rest: Callable[[Any], Any]
 ) -> None:
     async def behave(socket: Socket) -> None:
-        await let_in(socket)
+        await authenticate(socket)
         await receive(socket)
         send_together(socket, [*map(fragment, "abcdefg"), packet(END)])
 
@@ -197,10 +197,10 @@ def test_a_stream_may_be_cancelled_from_another_thread(server: Emulator) -> None
 async def test_a_tool_call_that_cannot_be_read_reaches_the_handler_and_ends_the_loop(
     make_client: Callable[..., Any],
 ) -> None:
-    told: list[tuple[Exception, Any]] = []
+    reported: list[tuple[Exception, Any]] = []
 
     async def behave(socket: Socket) -> None:
-        await let_in(socket)
+        await authenticate(socket)
         await receive(socket)
         await send(socket, packet({"type": "toolCallGenerationStart"}))
         failed = {"type": "toolCallGenerationFailed", "error": {"title": "Cut off"}, "rawContent": '{"a": '}
@@ -214,7 +214,7 @@ async def test_a_tool_call_that_cannot_be_read_reaches_the_handler_and_ends_the_
     async with fake_server(behave) as address, make_client(address) as client:
         with pytest.raises(lms.LMStudioToolCallError, match="Cut off") as caught:
             await loaded_handle(client).act(
-                "Hi", [add], handle_invalid_tool_request=lambda error, request: told.append((error, request))
+                "Hi", [add], handle_invalid_tool_request=lambda error, request: reported.append((error, request))
             )
-    assert told == [(caught.value, None)]
+    assert reported == [(caught.value, None)]
     assert caught.value.raw_content == '{"a": '

@@ -17,7 +17,7 @@ CIRCULAR.append(CIRCULAR)
 
 
 async def _stopped(server: Emulator) -> None:
-    """Wait until the last generation was stopped on the server, without standing in the way of this loop."""
+    """Wait, without blocking this loop, until the server has stopped the last generation."""
     await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped")
 
 
@@ -80,7 +80,7 @@ async def test_a_stream_yields_one_fragment_a_token_and_then_the_result(model: A
     assert stream.model_info.model_key == "chatty"
 
 
-async def test_a_tool_call_in_the_place_of_a_structured_answer_is_no_failure(client: Any) -> None:
+async def test_a_tool_call_instead_of_structured_output_is_no_error(client: Any) -> None:
     tool = {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
     config = {"raw_tools": {"type": "toolArray", "tools": [{"type": "function", "function": tool}]}}
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
@@ -90,7 +90,7 @@ async def test_a_tool_call_in_the_place_of_a_structured_answer_is_no_failure(cli
     assert (result.parsed, result.structured) == ("", False)
 
 
-async def test_events_tell_everything_in_order(model: Any) -> None:
+async def test_events_report_everything_in_order(model: Any) -> None:
     events = [event async for event in model.respond_stream("weather").events()]
     kinds = [type(event) for event in events]
     calls = [kind for kind in kinds if kind.__name__.startswith("ToolCall")]
@@ -119,7 +119,7 @@ async def test_settings_of_a_call_reach_the_model(model: Any) -> None:
 
 
 @proves("C-REASONING")
-async def test_reasoning_is_kept_apart(model: Any) -> None:
+async def test_reasoning_is_kept_apart_from_the_content(model: Any) -> None:
     result = await model.respond("think")
     assert result.content.strip() == "Done."
     assert result.reasoning_content.strip() == "Let me see."
@@ -216,7 +216,7 @@ async def test_dropping_a_stream_that_has_begun_stops_the_server(
     stream = model.respond_stream("for ever")
     await begin(stream)
     await asyncio.to_thread(server.wait_for, lambda: any(each.fragments > 0 for each in server.predictions))
-    gc.disable()  # it must not take the collector
+    gc.disable()  # without the garbage collector
     try:
         del stream
         await _stopped(server)
@@ -284,18 +284,18 @@ async def test_a_preset_that_does_not_exist_is_named(model: Any) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["", "  \n", {"messages": []}, lms.Chat(), lms.Chat("")])
-async def test_an_empty_prompt_is_refused_before_sending(model: Any, prompt: Any, server: Emulator) -> None:
+async def test_an_empty_prompt_is_rejected_before_sending(model: Any, prompt: Any, server: Emulator) -> None:
     with pytest.raises(lms.LMStudioValueError, match="empty"):
         await model.respond(prompt)
     assert server.predictions == ()
 
 
-async def test_an_empty_text_to_continue_is_refused(model: Any) -> None:
+async def test_an_empty_text_to_continue_is_rejected(model: Any) -> None:
     with pytest.raises(lms.LMStudioValueError, match="empty"):
         await model.complete("")
 
 
-async def test_an_unknown_setting_and_an_unknown_argument_are_refused(model: Any) -> None:
+async def test_an_unknown_setting_and_an_unknown_argument_are_rejected(model: Any) -> None:
     with pytest.raises(lms.LMStudioValueError, match="did you mean 'max_tokens'"):
         await model.respond("hello", config={"maxToken": 1})
     with pytest.raises(lms.LMStudioValueError, match="did you mean 'config'"):
@@ -303,7 +303,7 @@ async def test_an_unknown_setting_and_an_unknown_argument_are_refused(model: Any
 
 
 @pytest.mark.parametrize("value", [object(), {"a": object()}, CIRCULAR])
-async def test_what_json_has_no_form_for_is_refused(model: Any, value: object) -> None:
+async def test_a_value_without_a_json_form_is_rejected(model: Any, value: object) -> None:
     with pytest.raises(lms.LMStudioValueError, match="JSON"):
         await model.respond("hi", config={"raw": {"ext.virtualModel.customField.x": value}})
     assert (await model.respond("hi")).content, "the model is as it was"
@@ -343,7 +343,7 @@ def test_breaking_out_of_a_loop_stops_the_server_at_once(server: Emulator) -> No
         server.wait_for(lambda: len(server.predictions) == 2 and server.predictions[-1].stop_reason == "userStopped")
 
 
-async def test_completing_goes_on_when_an_old_server_has_said_all_its_warnings(
+async def test_completion_continues_after_all_warnings_of_an_old_server(
     client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = {name: endpoint for name, endpoint in SERVED["llm"].items() if name != "completeRawText"}
@@ -353,7 +353,7 @@ async def test_completing_goes_on_when_an_old_server_has_said_all_its_warnings(
         assert (await model.complete("count", config={"max_tokens": 1}, timeout=5.0)).content == "0"
 
 
-async def test_a_stream_that_was_started_is_asked_for_again_in_another_way_or_of_a_model_that_was_got_again(
+async def test_a_started_stream_is_requested_again_in_the_old_way_or_after_its_model_was_reloaded(
     client: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = {name: endpoint for name, endpoint in SERVED["llm"].items() if name != "completeRawText"}

@@ -8,7 +8,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client._retries import RELOAD_PAUSES, Retries
-from tests.client.fake import Socket, fake_server, let_in, send
+from tests.client.fake import Socket, authenticate, fake_server, send
 from tests.client.frames import END, fragment, loaded_handle, packet
 from tests.pauses import replace_pauses
 
@@ -56,7 +56,7 @@ async def test_an_invalid_number_of_retries_is_rejected(client: Any, count: Any)
 
 
 class Fickle:
-    """A server that cuts the connection in the middle of the first responses."""
+    """A server that closes the connection in the middle of the first responses."""
 
     def __init__(self, cuts: int, frames: list[dict[str, Any]]) -> None:
         self.cuts = cuts
@@ -64,7 +64,7 @@ class Fickle:
         self.calls = 0
 
     async def __call__(self, socket: Socket) -> None:
-        await let_in(socket)
+        await authenticate(socket)
         async for text in socket:
             self.calls += 1
             if self.calls <= self.cuts:

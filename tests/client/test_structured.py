@@ -1,4 +1,4 @@
-"""Answers of a given form; the same bodies for both clients."""
+"""Structured output; the same bodies for both clients."""
 
 import socketserver
 from collections.abc import Callable, Iterator
@@ -137,7 +137,7 @@ async def test_a_list_may_be_read_as_one(model: Any) -> None:
 
 
 @pytest.mark.parametrize("prompt", ["marked", "thoughtful"])
-async def test_thoughts_and_markers_never_reach_the_parser(model: Any, prompt: str) -> None:
+async def test_reasoning_and_special_tokens_never_reach_the_parser(model: Any, prompt: str) -> None:
     result = await model.respond(prompt, response_format=City)
     assert result.parsed == {"name": "Oslo", "people": 1}
     assert result.parsed_as(City) == City(name="Oslo", people=1)
@@ -151,7 +151,7 @@ async def test_an_object_of_another_form_is_a_dict_and_no_instance(model: Any) -
     assert "Oslo" in (caught.value.text or "")
 
 
-async def test_a_response_that_was_cut_off_says_so(model: Any) -> None:
+async def test_a_truncated_response_is_text_and_parsing_it_is_an_error(model: Any) -> None:
     result = await model.respond("good", response_format=City, config={"max_tokens": 2})
     assert result.parsed == result.content
     with pytest.raises(lms.LMStudioStructuredOutputError, match="raise max_tokens"):
@@ -177,7 +177,7 @@ class Unfinished(BaseModel):
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("response_format", "expected"),
     [
         (int, "response_format class int has no model_json_schema"),
         (5, "response_format must be a class with a JSON schema, or a dict; got 5"),
@@ -191,10 +191,12 @@ class Unfinished(BaseModel):
         ({"properties": {1, 2}}, "structured output needs a JSON schema"),
     ],
 )
-async def test_what_is_no_format_is_refused_before_sending(model: Any, asked: Any, told: str, server: Emulator) -> None:
+async def test_an_invalid_response_format_is_rejected_before_sending(
+    model: Any, response_format: Any, expected: str, server: Emulator
+) -> None:
     with pytest.raises(lms.LMStudioValueError) as caught:
-        await model.respond("good", response_format=asked)
-    assert told in str(caught.value)
+        await model.respond("good", response_format=response_format)
+    assert expected in str(caught.value)
     assert server.predictions == ()
 
 

@@ -36,11 +36,11 @@ def test_many_threads_share_one_client(server: Emulator) -> None:
 def test_one_async_client_works_in_successive_loops(server: Emulator) -> None:
     client = lms.AsyncClient(server.address)
 
-    async def ask() -> str:
+    async def request() -> str:
         model = await client.llm.model("chatty")
         return str(await model.respond("hello"))
 
-    assert asyncio.run(ask()) == asyncio.run(ask())
+    assert asyncio.run(request()) == asyncio.run(request())
 
 
 def test_a_loop_that_closes_under_a_stream_stops_the_server(server: Emulator) -> None:
@@ -52,7 +52,7 @@ def test_a_loop_that_closes_under_a_stream_stops_the_server(server: Emulator) ->
         await anext(stream)
         return stream
 
-    kept = asyncio.run(begin())  # alive, but its loop is gone
+    kept = asyncio.run(begin())  # alive, but its loop is closed
     server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
     del kept
 
@@ -97,7 +97,7 @@ def test_a_generator_that_is_abandoned_with_its_loop_stops_the_server(server: Em
     server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped")
 
 
-def test_a_blocking_call_on_the_io_thread_is_refused(server: Emulator) -> None:
+def test_a_blocking_call_on_the_io_thread_is_rejected(server: Emulator) -> None:
     client = lms.Client(server.address)
     outcome: Future[None] = Future()
 
@@ -147,7 +147,7 @@ def _python(code: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_parent_and_forked_child_go_on_each_for_itself() -> None:
+def test_parent_and_forked_child_continue_independently() -> None:
     # A slow stream: one without pause would keep two processors busy all the while.
     slow = {"key": "slow", "tokens_per_second": 50, "rules": [{"then": [{"text": "on and on " * 10_000}]}]}
     with Emulator([*MODELS, slow]) as server:
@@ -232,7 +232,7 @@ except KeyboardInterrupt:
     "act",
     ["act(wait, 1)", "act(wait, None)", "act(block, 1)", "act(block, None)", "asyncio.run(aact(block))"],
 )
-def test_ctrl_c_ends_a_tool_or_leaves_it_behind(server: Emulator, act: str) -> None:
+def test_ctrl_c_ends_or_abandons_a_tool(server: Emulator, act: str) -> None:
     process = _python(_TOOLS, server.address, act)
     assert process.stdout is not None
     assert process.stdout.readline().strip() == "in the tool"
@@ -261,8 +261,8 @@ async def test_coroutines_that_share_a_handle_share_its_failure_and_may_try_agai
         outcomes = await asyncio.gather(*(handle.respond("hello") for _ in range(4)), return_exceptions=True)
         assert {type(outcome) for outcome in outcomes} == {lms.LMStudioModelNotFoundError}
         handle.binding.key = "chatty"
-        answers = await asyncio.gather(*(handle.respond("hello") for _ in range(4)))
-        assert len({answer.content for answer in answers}) == 1
+        results = await asyncio.gather(*(handle.respond("hello") for _ in range(4)))
+        assert len({result.content for result in results}) == 1
     assert [info.identifier for info in server.loaded()] == ["chatty"]
 
 
@@ -276,7 +276,7 @@ async def test_a_cancelled_load_is_taken_over_by_the_next_caller(server: Emulato
         assert first.cancelled()
 
 
-def test_clients_and_handles_are_copied_by_reference_and_say_why_they_cannot_be_pickled(server: Emulator) -> None:
+def test_clients_and_handles_are_copied_by_reference_and_explain_why_they_cannot_be_pickled(server: Emulator) -> None:
     with lms.Client(server.address) as client:
         model = copy.deepcopy(client.llm.model("chatty"))
         assert model.respond("hello").content

@@ -12,7 +12,7 @@ from lmstudio_integrations.client._models import embed
 from lmstudio_integrations.client.transport.flows import MAX_IN_FLIGHT
 from lmstudio_integrations.emulator import Emulator, ManualClock
 from lmstudio_integrations.protocol.endpoints import rpc
-from tests.client.fake import Socket, answer, fake_server, let_in, receive, send
+from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result
 from tests.client.frames import END, fragment, loaded_handle, packet
 
 TIMEOUTS: list[tuple[str, list[dict[str, Any]], Callable[[Any], Any]]] = [
@@ -34,15 +34,15 @@ TIMEOUTS: list[tuple[str, list[dict[str, Any]], Callable[[Any], Any]]] = [
 async def test_each_timeout_expires_in_its_turn_and_cancels_on_the_server(
     make_client: Callable[..., Any], name: str, frames: list[dict[str, Any]], call: Callable[[Any], Any]
 ) -> None:
-    told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     async def behave(socket: Socket) -> None:
-        await let_in(socket)
+        await authenticate(socket)
         started = await receive(socket)
         for frame in frames:
             await send(socket, frame)
         if started["type"] == "channelCreate":
-            await told.put(await receive(socket))
+            await received.put(await receive(socket))
 
     others = dict.fromkeys(("load_timeout", "first_token_timeout", "idle_timeout", "timeout"))
     async with fake_server(behave) as address, make_client(address, **{**others, name: 0.2}) as client:
@@ -50,7 +50,7 @@ async def test_each_timeout_expires_in_its_turn_and_cancels_on_the_server(
             await call(client)
         assert caught.value.timeout_name == name
         if frames or name != "idle_timeout":
-            assert (await asyncio.wait_for(told.get(), 5))["message"] == {"type": "cancel"}
+            assert (await asyncio.wait_for(received.get(), 5))["message"] == {"type": "cancel"}
 
 
 @pytest.mark.parametrize("name", ["load_timeout", "timeout"])
@@ -58,7 +58,7 @@ async def test_the_timeouts_of_a_prediction_apply_while_its_model_loads(
     make_client: Callable[..., Any], name: str
 ) -> None:
     async def behave(socket: Socket) -> None:
-        await let_in(socket)
+        await authenticate(socket)
         await receive(socket)
 
     async with fake_server(behave) as address, make_client(address) as client:
@@ -95,42 +95,43 @@ async def test_a_handle_may_have_timeouts_of_its_own(make_client: Callable[..., 
             model = client.llm.lazy_model("chatty").with_timeouts(timeout=0.05)
             with pytest.raises(lms.LMStudioTimeoutError, match="timeout expired"):
                 await model.count_tokens("a")
-            with pytest.raises(lms.LMStudioValueError, match="patience"):
-                model.with_timeouts(patience=5)
+            with pytest.raises(lms.LMStudioValueError, match="waiting_time"):
+                model.with_timeouts(waiting_time=5)
             with pytest.raises(lms.LMStudioValueError, match=r"timeout .* 0"):
                 model.with_timeouts(timeout=0)
 
 
 async def test_while_a_prediction_is_queued_only_the_total_timeout_runs(make_client: Callable[..., Any]) -> None:
     async def behave(socket: Socket) -> None:
-        await let_in(socket)
+        await authenticate(socket)
         await receive(socket)
-        await answer(socket, [])  # of a client that has been patient for longer than the timeouts of the first allow
+        # The first request is silent for longer than its timeouts allow. This result is for its keepalive call.
+        await send_result(socket, [])
         await send(socket, fragment("a"))
         await send(socket, packet(END))
         await send(socket, {"type": "channelClose", "channelId": 1})
 
     timeouts = {"first_token_timeout": 0.1, "load_timeout": 0.1, "idle_timeout": 0.1}
     async with fake_server(behave) as address, make_client(address, **timeouts) as client:
-        answering = asyncio.ensure_future(loaded_handle(client).respond("Hi"))
-        await asyncio.wait([answering], timeout=0.3)
-        assert not answering.done()
+        responding = asyncio.ensure_future(loaded_handle(client).respond("Hi"))
+        await asyncio.wait([responding], timeout=0.3)
+        assert not responding.done()
         assert await make_client(address).llm.list_loaded() == []
-        assert (await answering).content == "a"
+        assert (await responding).content == "a"
 
 
 async def test_a_load_whose_timeout_expires_is_cancelled_on_the_server() -> None:
-    told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     async def behave(socket: Socket) -> None:
-        await let_in(socket)
-        await told.put(await receive(socket))
-        await told.put(await receive(socket))
+        await authenticate(socket)
+        await received.put(await receive(socket))
+        await received.put(await receive(socket))
 
     async with fake_server(behave) as address, lms.AsyncClient(address) as client:
         loading = asyncio.ensure_future(client.llm.load_new_instance("chatty"))
-        assert (await asyncio.wait_for(told.get(), 5))["endpoint"] == "loadModel"
+        assert (await asyncio.wait_for(received.get(), 5))["endpoint"] == "loadModel"
         loading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await loading
-        assert (await asyncio.wait_for(told.get(), 5))["message"] == {"type": "cancel"}
+        assert (await asyncio.wait_for(received.get(), 5))["message"] == {"type": "cancel"}

@@ -16,10 +16,10 @@ from tests.client.simulation import Frames, SimulatedDispatcher, World
 from tests.protocol.samples import SUCCESS, fragment, progress
 from tests.requirements import proves
 
-GONE = {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}}
+UNLOADED = {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}}
 INFO = {"identifier": "m1", "modelKey": "m1"}
 DELAYS = st.sampled_from([0.0, 0.05, 0.9, 1.9, 2.1, 3.1, 4.9, 5.1, 30.0])
-"""Seconds between packets, on both sides of the timeouts."""
+"""Seconds between packets, shorter and longer than the timeouts."""
 
 TIMEOUTS = st.fixed_dictionaries(
     {
@@ -51,7 +51,7 @@ _UNTIL_THE_FIRST_PACKET = {
 
 
 def running_timeout(endpoint: str, packet: str | None, before: str | None) -> str | None:
-    """Return the timeout that the documentation says runs after a request, or after a packet."""
+    """Return the timeout that runs after a request or a packet, according to the documentation."""
     if packet is None:
         return _UNTIL_THE_FIRST_PACKET.get(endpoint, "idle_timeout")
     if endpoint != "predict" or packet == "unheardOf":
@@ -62,13 +62,13 @@ def running_timeout(endpoint: str, packet: str | None, before: str | None) -> st
 
 
 class Server:
-    """Answers each request with some packets of the right answer, some time apart, or says that the model is gone."""
+    """Responds to each request with some valid packets at drawn intervals, or reports that the model is unloaded."""
 
     def __init__(self, data: st.DataObject) -> None:
         self._data = data
 
     def react(self, endpoint: str) -> Frames:
-        if endpoint != "getOrLoad" and self._data.draw(st.integers(0, 3), "gone") == 0:
+        if endpoint != "getOrLoad" and self._data.draw(st.integers(0, 3), "unloaded") == 0:
             return self._some([self._error(endpoint)])
         if endpoint in _RPC_RESULTS:
             return self._some([{"type": "rpcResult", "result": _RPC_RESULTS[endpoint]}])
@@ -78,7 +78,7 @@ class Server:
 
     def _error(self, endpoint: str) -> dict[str, Any]:
         kind = "rpcError" if endpoint in _RPC_RESULTS else "channelError"
-        return {"type": kind, "error": GONE}
+        return {"type": kind, "error": UNLOADED}
 
     def _some(self, frames: list[dict[str, Any]]) -> Frames:
         draw = self._data.draw

@@ -1,4 +1,4 @@
-"""Who gets the credentials: only the address that was named. And what is said when TLS cannot be had."""
+"""Redirects and TLS: only the named address receives the credentials, and failures are explained."""
 
 import asyncio
 import contextlib
@@ -26,18 +26,18 @@ PLAIN_ON_TLS = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
 
 
 @pytest.fixture(autouse=True)
-def time_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a busy machine answer in time."""
+def time_to_respond(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a busy machine enough time to respond."""
     monkeypatch.setattr(greeting, "PROBE_TIMEOUT", 2.0)
 
 
 @contextlib.contextmanager
-def listening(answer: bytes, context: ssl.SSLContext | None = None, *, reset: bool = False) -> Iterator[str]:
-    """Listen in a thread, answer every request, and close; yields the address.
+def listening(response: bytes, context: ssl.SSLContext | None = None, *, reset: bool = False) -> Iterator[str]:
+    """Listen in a thread, respond to every request, and close; yields the address.
 
     Args:
-        answer: What to send; if there is nothing to send, requests are not read.
-        context: The server's side of TLS.
+        response: The bytes to send; if empty, requests are not read.
+        context: The server's TLS context.
         reset: Whether to close with a reset.
     """
 
@@ -56,10 +56,10 @@ def listening(answer: bytes, context: ssl.SSLContext | None = None, *, reset: bo
         elif context is not None:
             with context.wrap_socket(connection, server_side=True) as encrypted:
                 encrypted.recv(65536)
-                encrypted.sendall(answer)
-        elif answer:
+                encrypted.sendall(response)
+        elif response:
             connection.recv(65536)
-            connection.sendall(answer)
+            connection.sendall(response)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve, daemon=True)
@@ -70,14 +70,14 @@ def listening(answer: bytes, context: ssl.SSLContext | None = None, *, reset: bo
 
 
 def certified(name: str) -> ssl.SSLContext:
-    """Return the server's side of TLS, with a certificate of the tests."""
+    """Return a TLS context of a server, with one of the test certificates."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(HERE / name)
     return context
 
 
 def trusting(name: str) -> ssl.SSLContext:
-    """Return the client's side of TLS, where a certificate is trusted if it is valid."""
+    """Return a TLS context of a client that trusts the test certificates that are valid."""
     return ssl.create_default_context(cafile=HERE / name)
 
 
@@ -86,7 +86,7 @@ def redirect(location: str, status: str = "302 Found") -> bytes:
 
 
 async def unreachable(client: Any) -> lms.LMStudioUnreachableError:
-    """Return the error of a call that reaches nobody."""
+    """Return the error of a call that cannot connect."""
     async with client:
         with pytest.raises(lms.LMStudioUnreachableError) as caught:
             await client.llm.list_loaded()
@@ -108,7 +108,7 @@ async def test_a_redirect_to_another_path_is_shown_whole(make_client: Callable[.
         assert f"it redirects to ws://{address}/elsewhere/;" in str(await unreachable(make_client(address)))
 
 
-async def test_a_redirect_to_what_is_no_address_is_shown_as_it_came(make_client: Callable[..., Any]) -> None:
+async def test_a_redirect_to_an_invalid_address_is_shown_unchanged(make_client: Callable[..., Any]) -> None:
     with listening(redirect("http://[oops/")) as address:
         assert "it redirects to http://[oops/;" in str(await unreachable(make_client(address)))
 
@@ -149,19 +149,19 @@ async def test_tls_to_a_plain_server_is_reported(make_client: Callable[..., Any]
     assert "the server speaks plain http; use ws:// in place of wss://" in str(error)
 
 
-@pytest.mark.parametrize(("answer", "detected"), [(PLAIN_ON_TLS, True), (b"220 mail ready\r\n\r\n", False)])
-async def test_no_tls_to_a_server_of_tls_is_reported(
-    make_client: Callable[..., Any], answer: bytes, detected: bool
+@pytest.mark.parametrize(("response", "detected"), [(PLAIN_ON_TLS, True), (b"220 mail ready\r\n\r\n", False)])
+async def test_a_plain_connection_to_a_tls_server_is_reported(
+    make_client: Callable[..., Any], response: bytes, detected: bool
 ) -> None:
-    with listening(answer, certified("localhost.pem")) as address:
+    with listening(response, certified("localhost.pem")) as address:
         error = await unreachable(make_client(address))
     assert ("the server speaks TLS; use wss:// in place of ws://" in str(error)) is detected
 
 
-async def test_a_proxy_that_asks_for_tls_in_plain_http_is_reported(
+async def test_a_proxy_that_requires_tls_in_plain_http_is_reported(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some servers of TLS answer plain requests, in plain HTTP, that they want TLS."""
+    """Some TLS servers respond to plain requests with an HTTP error that demands TLS."""
     with listening(PLAIN_ON_TLS) as plain, listening(PLAIN_ON_TLS, certified("localhost.pem")) as secure:
         connect, ports = asyncio.open_connection, {True: secure.rpartition(":")[2], False: plain.rpartition(":")[2]}
 
@@ -172,7 +172,7 @@ async def test_a_proxy_that_asks_for_tls_in_plain_http_is_reported(
         assert "the server speaks TLS; use wss://" in str(await unreachable(make_client(plain)))
 
 
-async def test_tls_to_a_server_that_speaks_neither_says_why_it_failed(make_client: Callable[..., Any]) -> None:
+async def test_tls_to_a_server_that_speaks_neither_names_the_cause(make_client: Callable[..., Any]) -> None:
     with listening(b"") as address:
         error = await unreachable(make_client(f"wss://{address}"))
     assert "TLS failed (" in str(error)
@@ -191,11 +191,11 @@ async def test_a_server_that_greets_and_rejects_the_handshake_is_reported(make_c
 
 
 @pytest.mark.parametrize(
-    ("answer", "expected"),
+    ("response", "expected"),
     [(b"220 mail ready\r\n\r\n", "does not speak HTTP"), (PLAIN_ON_TLS, "something else listens there")],
 )
-async def test_another_server_without_tls_is_not_taken_for_one_with(answer: bytes, expected: str) -> None:
-    with listening(answer) as address:
+async def test_another_server_without_tls_is_not_mistaken_for_one_with_tls(response: bytes, expected: str) -> None:
+    with listening(response) as address:
         assert expected in str(await greeting.diagnose(Address.parse(address)))
 
 
@@ -204,7 +204,7 @@ async def test_a_connection_that_is_cut_is_reported() -> None:
         assert await greeting.diagnose(Address.parse(address)) == "the connection was cut"
 
 
-async def test_a_server_that_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_does_not_respond_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(greeting, "PROBE_TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = Address("127.0.0.1", silent.getsockname()[1])

@@ -1,4 +1,4 @@
-"""The conversations of §10, held by the whole client over a socket."""
+"""The transcripts of docs/protocol.md (#transcripts), held by the whole client over a socket."""
 
 import json
 from typing import Any
@@ -18,18 +18,18 @@ from tests.requirements import proves
 
 @proves("C-TRANSCRIPTS", "C-TEXT-FRAMES")
 def test_the_client_lists_loads_responds_and_unloads_word_for_word() -> None:
-    told: list[float] = []
+    reported: list[float] = []
     with reading(lines_of(AUTHENTICATION + LIST_LOAD_RESPOND_UNLOAD)) as host, Client(host) as client:
         assert client.llm.list_loaded() == []
-        model = client.llm.model("m1", on_load_progress=told.append)
+        model = client.llm.model("m1", on_load_progress=reported.append)
         result = model.respond("hi")
         model.unload()
-    assert told == [0.0, 0.5, 1.0]
+    assert reported == [0.0, 0.5, 1.0]
     assert (result.content, result.stats.stop_reason) == ("Hello", "eosFound")
 
 
-def _as_we_say_it(line: Line) -> Line | None:
-    """Return a line of the TypeScript SDK as ours has it: it names models by identifier, and unloads without a look."""
+def _as_this_client_sends_it(line: Line) -> Line | None:
+    """Translate a frame of the TypeScript SDK: this client names models by identifier and unloads without a lookup."""
     if line.frame.get("callId") == 2:
         return None
     text = json.dumps(line.frame)
@@ -41,8 +41,8 @@ def _as_we_say_it(line: Line) -> Line | None:
 
 
 @proves("C-TRANSCRIPTS", "C-CANCEL")
-def test_the_client_takes_any_model_cancels_and_unloads() -> None:
-    lines = [_as_we_say_it(line) for line in lines_of(AUTHENTICATION + ANY_MODEL_CANCEL_UNLOAD)]
+def test_the_client_uses_any_loaded_model_cancels_and_unloads() -> None:
+    lines = [_as_this_client_sends_it(line) for line in lines_of(AUTHENTICATION + ANY_MODEL_CANCEL_UNLOAD)]
     with reading([line for line in lines if line is not None]) as host, Client(host) as client:
         model = client.llm.model()
         stream = model.respond_stream("hi")
@@ -73,5 +73,5 @@ def test_the_client_plays_a_round_of_tools_word_for_word() -> None:
 
 
 def _later(lines: list[Line]) -> list[Line]:
-    """Return lines with ids behind those of a conversation before them."""
+    """Return frames whose ids come after those of an earlier transcript."""
     return [Line(by, {**frame, "channelId": frame["channelId"] + 10}) for by, frame in lines]

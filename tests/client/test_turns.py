@@ -1,4 +1,4 @@
-"""Turns between models that evict each other: fair, cancellable, bounded, and only as long as they are needed."""
+"""Turns of models that evict each other: fair, cancellable, bounded, and dropped when no longer needed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,14 +12,14 @@ from lmstudio_integrations.client._turns import Turn, Turns
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioTimeoutError
-from tests.client.fake import settle
+from tests.client.fake import wait_until
 from tests.gate import AT_THE_GATE, Gate
 
-# The line itself ------------------------------------------------------------------------------------------------------
+# The queue itself -----------------------------------------------------------------------------------------------------
 
 
 class Line:
-    """Turns, and in which order they were granted."""
+    """Turns, and the order in which they were granted."""
 
     def __init__(self) -> None:
         self.side_by_side: list[tuple[str, str]] = []
@@ -27,28 +27,28 @@ class Line:
         self.granted: list[str] = []
         self.waits: dict[str, tuple[Turn, asyncio.Task[None]]] = {}
 
-    async def ask(self, name: str, *, queue_timeout: float | None = 5.0, time_left: float | None = None) -> Turn:
-        """Ask for a turn on the model that the first letter of a name says."""
+    async def enter(self, name: str, *, queue_timeout: float | None = 5.0, remaining: float | None = None) -> Turn:
+        """Request a turn on the model that the first letter of the name stands for."""
         turn = Turn(name[0])
-        task = asyncio.create_task(self.turns.wait(turn, queue_timeout, time_left))
+        task = asyncio.create_task(self.turns.wait(turn, queue_timeout, remaining))
         task.add_done_callback(lambda task: self._record(name, task))
         self.waits[name] = turn, task
-        await self.settle()
+        await self.run_pending()
         return turn
 
     def _record(self, name: str, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is None:
             self.granted.append(name)
 
-    async def leave(self, name: str, *, used: bool = True, loaded: bool = True) -> None:
+    async def end(self, name: str, *, used: bool = True, loaded: bool = True) -> None:
         """End the operation."""
         turn, _ = self.waits[name]
         turn.used, turn.loaded = used, loaded
         self.turns.end(turn)
-        await self.settle()
+        await self.run_pending()
 
-    async def settle(self) -> None:
-        """Let everything happen that can."""
+    async def run_pending(self) -> None:
+        """Run everything that is ready to run."""
         for _ in range(10):
             await asyncio.sleep(0)
 
@@ -73,53 +73,53 @@ class Sink:
 async def test_calls_of_one_model_run_together_and_others_wait() -> None:
     line = Line()
     for name in ("a1", "a2", "b1"):
-        await line.ask(name)
+        await line.enter(name)
     assert line.granted == ["a1", "a2"]
-    await line.leave("a1")
+    await line.end("a1")
     assert line.granted == ["a1", "a2"]
-    await line.leave("a2")
+    await line.end("a2")
     assert line.granted == ["a1", "a2", "b1"]
 
 
 async def test_nobody_joins_the_running_model_while_another_waits() -> None:
     line = Line()
     for name in ("a1", "b1", "a2", "c1", "b2", "a3"):
-        await line.ask(name)
+        await line.enter(name)
     for name in ("a1", "b1", "b2", "a2", "a3", "c1"):
         assert name in line.granted
-        await line.leave(name)
+        await line.end(name)
     assert line.granted == ["a1", "b1", "b2", "a2", "a3", "c1"]
 
 
-async def test_whoever_gives_up_in_line_holds_up_nobody() -> None:
+async def test_a_cancelled_wait_in_the_queue_delays_nobody() -> None:
     line = Line()
     for name in ("a1", "b1", "a2"):
-        await line.ask(name)
+        await line.enter(name)
     line.waits["b1"][1].cancel()
-    await line.leave("b1")
-    await line.leave("a1")
+    await line.end("b1")
+    await line.end("a1")
     assert line.granted == ["a1", "a2"]
-    await line.leave("a2")
-    await line.leave("a2")
-    await line.ask("c1")
+    await line.end("a2")
+    await line.end("a2")
+    await line.enter("c1")
     assert line.granted[-1] == "c1"
 
 
-async def test_an_operation_that_ended_before_it_asked_gets_no_turn() -> None:
+async def test_an_operation_that_ended_before_its_request_gets_no_turn() -> None:
     line = Line()
     turn = Turn("a")
     line.turns.end(turn)
     await line.turns.wait(turn, None, None)
-    await line.ask("b1")
+    await line.enter("b1")
     assert line.granted == ["b1"]
 
 
 @pytest.mark.parametrize(("limits", "name"), [((0.05, None), "queue_timeout"), ((None, 0.05), "timeout")])
 async def test_waiting_is_bounded(limits: tuple[float | None, float | None], name: str) -> None:
     line = Line()
-    await line.ask("a1")
-    queue_timeout, time_left = limits
-    await line.ask("b1", queue_timeout=queue_timeout, time_left=time_left)
+    await line.enter("a1")
+    queue_timeout, remaining = limits
+    await line.enter("b1", queue_timeout=queue_timeout, remaining=remaining)
     with pytest.raises(LMStudioTimeoutError, match=f"'b' waits for calls of 'a'.*{name} expired") as caught:
         await asyncio.wait_for(line.waits["b1"][1], 5)
     assert caught.value.timeout_name == name
@@ -127,28 +127,28 @@ async def test_waiting_is_bounded(limits: tuple[float | None, float | None], nam
 
 async def test_a_packet_of_the_running_model_restarts_the_queue_timeout() -> None:
     line = Line()
-    turn = await line.ask("a1")
+    turn = await line.enter("a1")
     sink = line.turns.shared_by(turn, Sink())
-    await line.ask("b1", queue_timeout=0.5)
+    await line.enter("b1", queue_timeout=0.5)
     for _ in range(6):
         done, _waiting = await asyncio.wait([line.waits["b1"][1]], timeout=0.1)
         assert not done
         sink.put("packet")
     sink.finish(None)
-    await line.leave("a1")
+    await line.end("a1")
     assert line.granted == ["a1", "b1"]
 
 
 async def test_a_call_keeps_the_turn_of_the_operation_that_started_it() -> None:
     line = Line()
-    turn, sink = await line.ask("a1"), Sink()
+    turn, sink = await line.enter("a1"), Sink()
     kept = line.turns.shared_by(turn, sink)
-    await line.ask("b1")
-    await line.leave("a1")
+    await line.enter("b1")
+    await line.end("a1")
     assert line.granted == ["a1"]
     kept.put("packet")
     kept.finish(None)
-    await line.settle()
+    await line.run_pending()
     assert (sink.items, sink.ended, kept.is_alive()) == (["packet"], True, True)
     assert line.granted == ["a1", "b1"]
 
@@ -156,13 +156,13 @@ async def test_a_call_keeps_the_turn_of_the_operation_that_started_it() -> None:
 async def test_models_that_turn_out_to_be_loaded_side_by_side_are_reported() -> None:
     line = Line()
     for name in ("a1", "b1", "a2", "c1"):
-        await line.ask(name)
-    await line.leave("a1", loaded=True)
-    await line.leave("b1", loaded=True)
+        await line.enter(name)
+    await line.end("a1", loaded=True)
+    await line.end("b1", loaded=True)
     assert line.side_by_side == []
-    await line.leave("a2", loaded=False)
+    await line.end("a2", loaded=False)
     assert line.side_by_side == [("b", "a")]
-    await line.leave("c1", used=False, loaded=False)
+    await line.end("c1", used=False, loaded=False)
     assert line.side_by_side == [("b", "a")]
 
 
@@ -183,12 +183,12 @@ async def server(gate: Gate) -> AsyncIterator[Emulator]:
 
 
 async def waiting_in_line(count: int) -> None:
-    """Wait until so many operations wait for their turn."""
-    await settle(lambda: sum(len(models.turns._line) for models in IOThread.current().shared.values()) == count)
+    """Wait until this many operations wait for their turn."""
+    await wait_until(lambda: sum(len(models.turns._line) for models in IOThread.current().shared.values()) == count)
 
 
 async def generating(model: Any, server: Emulator) -> "asyncio.Task[Any]":
-    """Return a call that the gate holds up, once the server has it; it is the third."""
+    """Return a call that the gate blocks, once the server has received it; it is the third call."""
     running = asyncio.create_task(model.respond("slowly"))
     await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 3)
     return running
@@ -196,7 +196,7 @@ async def generating(model: Any, server: Emulator) -> "asyncio.Task[Any]":
 
 @pytest.fixture
 async def pair(client: Any, server: Emulator) -> tuple[Any, Any]:
-    """Two models that are known to evict each other; the second is loaded."""
+    """Two models that are known to evict each other, the second of them loaded."""
     one, two = client.llm.lazy_model("one"), client.llm.lazy_model("two")
     await one.respond("Hi")
     with pytest.warns(lms.LMStudioEvictionWarning):
@@ -238,7 +238,7 @@ async def test_getting_or_describing_a_model_waits_for_its_turn_too(
     assert len(server.predictions) == 3
 
 
-async def test_a_cancelled_wait_for_a_turn_holds_up_nobody(pair: tuple[Any, Any], server: Emulator, gate: Gate) -> None:
+async def test_a_cancelled_wait_for_a_turn_delays_nobody(pair: tuple[Any, Any], server: Emulator, gate: Gate) -> None:
     one, two = pair
     running = await generating(two, server)
     stream = one.respond_stream("Hi")
@@ -246,7 +246,7 @@ async def test_a_cancelled_wait_for_a_turn_holds_up_nobody(pair: tuple[Any, Any]
     await waiting_in_line(1)
     stream.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    await settle(lambda: not any("Turns.wait" in repr(task) for task in asyncio.all_tasks()))
+    await wait_until(lambda: not any("Turns.wait" in repr(task) for task in asyncio.all_tasks()))
     assert (await asyncio.wait_for(two.respond("Hi"), 5)).content
     gate.open()
     assert (await running).content == "so slow"

@@ -1,17 +1,17 @@
-"""The socket: frames reach the session in the order in which they were sent, however they were cut."""
+"""The socket: frames reach the session in the order in which they were sent, however they were fragmented."""
 
 import json
 from collections.abc import Callable
 from typing import Any
 
 import lmstudio_integrations as lms
-from tests.client.fake import Socket, fake_server, let_in, receive
+from tests.client.fake import Socket, authenticate, fake_server, receive
 from tests.client.frames import END, fragment, packet
 
 
 async def test_fragmented_and_whole_messages_keep_their_order(make_client: Callable[..., Any]) -> None:
     async def behave(socket: Socket) -> None:
-        await let_in(socket)
+        await authenticate(socket)
         await receive(socket)
         loaded = packet({"type": "alreadyLoaded", "info": {"identifier": "chatty"}})
         await socket.send(json.dumps(loaded))

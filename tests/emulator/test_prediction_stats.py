@@ -52,12 +52,12 @@ def rate(*fragments: LlmPredictionFragment, predicted: int) -> object:
 
 
 def test_a_speed_counts_the_tokens_after_the_first_fragment_and_in_a_short_response_all() -> None:
-    piece = LlmPredictionFragment("x")
-    assert rate(LlmPredictionFragment("held back", 50), piece, piece, predicted=52) == pytest.approx(2 / 3)
-    assert rate(piece, predicted=1) == 1.0
+    fragment = LlmPredictionFragment("x")
+    assert rate(LlmPredictionFragment("held back", 50), fragment, fragment, predicted=52) == pytest.approx(2 / 3)
+    assert rate(fragment, predicted=1) == 1.0
     assert rate(LlmPredictionFragment("held back", 3), predicted=4) == 4.0
     assert rate(predicted=1) is None
-    assert rate(piece, predicted=2) == 2.0
+    assert rate(fragment, predicted=2) == 2.0
 
 
 def test_an_incomplete_tool_call_fails_with_its_text() -> None:

@@ -47,7 +47,7 @@ frames = st.fixed_dictionaries(
 
 nested = st.integers(1, 3000).map(lambda depth: '{"type":' + '[{"a":' * depth + "1" + "}]" * depth + "}")
 payloads = st.binary(max_size=300) | nested.map(str.encode) | frames.map(lambda each: json.dumps(each).encode())
-pieces = st.binary(max_size=300) | st.builds(
+writes = st.binary(max_size=300) | st.builds(
     lambda payload, opcode, final: frame(payload, opcode=opcode, final=final),
     payloads,
     st.sampled_from([0, 1, 2, 8, 9, 10, 15]),
@@ -82,7 +82,7 @@ def test_the_server_survives_all_frames(server: Emulator, namespace: str, caplog
 
 def test_the_server_survives_all_bytes(server: Emulator, caplog: pytest.LogCaptureFixture) -> None:
     @settings(max_examples=150, deadline=None)
-    @given(st.sampled_from(["http", "websocket"]), st.lists(pieces, max_size=8))
+    @given(st.sampled_from(["http", "websocket"]), st.lists(writes, max_size=8))
     def send(level: str, output: list[bytes]) -> None:
         with raw(server) if level == "http" else raw_websocket(server) as line, contextlib.suppress(ConnectionError):
             line.sendall(b"".join(output))

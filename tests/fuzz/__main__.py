@@ -13,8 +13,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="the one surface to call")
     parser.add_argument("--first", type=int, default=0, help="the number of the first call")
-    options = parser.parse_args()
-    report = fuzz(options.seed, options.calls, only=options.only, first=options.first)
+    arguments = parser.parse_args()
+    report = fuzz(arguments.seed, arguments.calls, only=arguments.only, first=arguments.first)
     for name, calls in report.calls.items():
         print(f"{name}: {calls} calls")
         for (surface, outcome), count in report.outcomes.most_common():

@@ -50,8 +50,8 @@ MODELS = [
 class Server(Emulator):
     """An emulator, and what it was asked. Models do not evict each other unless a test wants that."""
 
-    def __init__(self, models: Sequence[ModelEntry] | None = MODELS, **options: Any) -> None:
-        super().__init__(models, **{"auto_evict": False, **options})
+    def __init__(self, models: Sequence[ModelEntry] | None = MODELS, **settings: Any) -> None:
+        super().__init__(models, **{"auto_evict": False, **settings})
 
     @property
     def last_request(self) -> Requested:
@@ -71,14 +71,14 @@ class Server(Emulator):
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let langchain-core say that its v3 events are in beta, and leave out what a module says is beyond its model."""
     here = Path(__file__).parent
-    left_out: list[pytest.Item] = []
+    deselected: list[pytest.Item] = []
     for item in [item for item in items if here in item.path.parents]:
         item.add_marker(pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning"))
         module = item.getparent(pytest.Module)
         if module is not None and item.name.partition("[")[0] in getattr(module.obj, "BEYOND_THE_MODEL", ()):
-            left_out.append(item)
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+            deselected.append(item)
+    config.hook.pytest_deselected(items=deselected)
+    items[:] = [item for item in items if item not in deselected]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from lmstudio_integrations.errors import LMStudioServerError
 from tests.langchain.conftest import Server
 
 MODEL, GPT = "agent-model", "gpt-4o-like-model"
-WINDOW = 2000
+CONTEXT_LENGTH = 2000
 
 LOOK = {"tool": "look_up", "arguments": {"city": "Oslo"}}
 FINAL = {"tool": "Report", "arguments": {"city": "Oslo", "degrees": 3}}
@@ -35,8 +35,8 @@ RULES: list[dict[str, Any]] = [
     {"when": {"role": "tool"}, "then": [{"text": "It is like this: {last}."}]},
 ]
 MODELS = [
-    ModelEntry(key=MODEL, context_length=WINDOW, rules=tuple(RULES)),
-    ModelEntry(key=GPT, context_length=WINDOW, rules=tuple(RULES)),
+    ModelEntry(key=MODEL, context_length=CONTEXT_LENGTH, rules=tuple(RULES)),
+    ModelEntry(key=GPT, context_length=CONTEXT_LENGTH, rules=tuple(RULES)),
 ]
 
 
@@ -111,7 +111,7 @@ async def test_an_agent_streams_tokens(agents: Server, look_up: Any, looked: lis
 def test_an_agent_does_not_execute_a_broken_call(
     agents: Server, look_up: Any, looked: list[str], version: str, streamed: bool
 ) -> None:
-    """Core repairs half arguments of a stream into a valid call, unless they are spoilt."""
+    """Core repairs half arguments of a stream into a valid call, unless they are invalidated."""
     agent = create_agent(agents.chat(model=MODEL, output_version=version), [look_up])
     if streamed:
         for _ in agent.stream(generate("broken"), stream_mode="messages"):
@@ -170,7 +170,7 @@ def test_a_name_that_looks_like_another_provider_gets_its_response_by_grammar(ag
 
 @pytest.mark.parametrize("known_by", ["context_length", "load_profile"])
 def test_summarizing_by_a_fraction_of_the_context_window_works(agents: Server, known_by: str) -> None:
-    llm = agents.chat(model=MODEL, **({"context_length": WINDOW} if known_by == "context_length" else {}))
+    llm = agents.chat(model=MODEL, **({"context_length": CONTEXT_LENGTH} if known_by == "context_length" else {}))
     if known_by == "load_profile":
         llm.load_profile()
     middleware: Any = SummarizationMiddleware(llm, trigger=("fraction", 0.25), keep=("messages", 1))
@@ -183,7 +183,7 @@ def test_summarizing_by_a_fraction_of_the_context_window_works(agents: Server, k
 
 def test_a_summary_that_overflows_is_tried_again_with_less(agents: Server) -> None:
     """The middleware looks for langchain-core's `ContextOverflowError`, which ours is."""
-    llm = agents.chat(model=MODEL, context_length=WINDOW, context_overflow_policy="stopAtLimit")
+    llm = agents.chat(model=MODEL, context_length=CONTEXT_LENGTH, context_overflow_policy="stopAtLimit")
     middleware: Any = SummarizationMiddleware(
         llm, trigger=("messages", 3), keep=("messages", 1), trim_tokens_to_summarize=None
     )

@@ -73,8 +73,10 @@ def test_generating_for_several_conversations_sums_their_tokens(server: Server, 
     llm = server.chat()
 
     def generate(*questions: str, **given: Any) -> tuple[LLMResult, list[AIMessage]]:
-        asked: list[Any] = [[HumanMessage(question)] for question in questions]
-        result = asyncio.run(llm.agenerate(asked, **given)) if asynchronous else llm.generate(asked, **given)
+        conversations: list[Any] = [[HumanMessage(question)] for question in questions]
+        result = (
+            asyncio.run(llm.agenerate(conversations, **given)) if asynchronous else llm.generate(conversations, **given)
+        )
         return result, [generations[0].message for generations in result.generations]  # type: ignore[union-attr,misc]
 
     result, messages = generate("count", "think", "count")
@@ -199,12 +201,12 @@ def test_log_probabilities_come_when_requested(server: Server, generate: Invoke)
 
 
 def test_without_a_ttl_none_is_sent_and_the_servers_own_default_stays(server: Server) -> None:
-    by_default, asked = server.chat(), server.chat(ttl=1)
+    by_default, with_ttl = server.chat(), server.chat(ttl=1)
     assert by_default._resolve_call({}).model_spec.ttl is None
     by_default.invoke("count")
     (instance,) = server.loaded()
     assert instance.ttl_ms != 1_000
-    asked.invoke("count")
+    with_ttl.invoke("count")
     assert server.loaded()[0].ttl_ms == instance.ttl_ms
 
 
@@ -382,22 +384,22 @@ def test_a_model_that_went_away_is_loaded_again(server: Server, generate: Invoke
 
 def test_one_object_serves_threads_and_successive_event_loops(server: Server) -> None:
     llm = server.chat()
-    answers: list[Any] = []
+    responses: list[Any] = []
     barrier = threading.Barrier(3, timeout=5)
 
     def work() -> None:
         barrier.wait()
-        answers.append(llm.invoke("count").content)
+        responses.append(llm.invoke("count").content)
 
     threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
         thread.start()
     barrier.wait()
-    answers.append(asyncio.run(llm.ainvoke("count")).content)
-    answers.append(asyncio.run(llm.ainvoke("count")).content)
+    responses.append(asyncio.run(llm.ainvoke("count")).content)
+    responses.append(asyncio.run(llm.ainvoke("count")).content)
     for thread in threads:
         thread.join(5)
-    assert answers == [COUNTED] * 4
+    assert responses == [COUNTED] * 4
 
 
 async def test_one_object_serves_the_sync_and_the_async_api_in_one_loop(server: Server) -> None:
@@ -462,7 +464,7 @@ async def test_closing_in_a_loop_works_too(server: Server) -> None:
 
 
 class Counter(BaseCallbackHandler):
-    """Counts what it is told."""
+    """Records the callbacks that it receives."""
 
     def __init__(self) -> None:
         self.tokens: list[str] = []

@@ -46,10 +46,10 @@ def test_what_the_template_rejects_is_counted_text_by_text(server: Server, monke
     from lmstudio_integrations.client.sync import LLM
     from lmstudio_integrations.errors import LMStudioPromptTemplateError
 
-    def refuse(*_: Any, **__: Any) -> str:
+    def fail(*_: Any, **__: Any) -> str:
         raise LMStudioPromptTemplateError("roles must alternate")
 
-    monkeypatch.setattr(LLM, "apply_prompt_template", refuse)
+    monkeypatch.setattr(LLM, "apply_prompt_template", fail)
     call = AIMessage("I look.", tool_calls=[{"name": "f", "args": {}, "id": "1"}])
     parts: list[Any] = [call, ToolMessage("it rains", tool_call_id="1")]
     counted = server.chat().get_num_tokens_from_messages(parts)
@@ -77,16 +77,16 @@ def test_making_the_object_makes_no_request() -> None:
 
 
 async def test_the_profile_comes_when_requested_or_with_the_first_response(server: Server) -> None:
-    asked, asked_async, answered = server.chat(), server.chat(), server.chat()
-    assert asked.load_profile() == asked.profile
-    assert await asked_async.aload_profile() == asked.profile
-    answered.invoke("count")
-    assert answered.profile == asked.profile
-    assert asked.profile is not None
-    assert asked.profile["max_input_tokens"] == 4096
-    assert asked.profile["image_inputs"] is True
-    assert asked.profile["tool_calling"] is True
-    assert "structured_output" not in asked.profile
+    loaded, loaded_async, used = server.chat(), server.chat(), server.chat()
+    assert loaded.load_profile() == loaded.profile
+    assert await loaded_async.aload_profile() == loaded.profile
+    used.invoke("count")
+    assert used.profile == loaded.profile
+    assert loaded.profile is not None
+    assert loaded.profile["max_input_tokens"] == 4096
+    assert loaded.profile["image_inputs"] is True
+    assert loaded.profile["tool_calling"] is True
+    assert "structured_output" not in loaded.profile
 
 
 async def test_the_profile_can_be_requested_when_the_model_was_unloaded(server: Server) -> None:

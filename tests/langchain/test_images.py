@@ -1,4 +1,4 @@
-"""Pictures: uploaded, fetched only when that is allowed, rejected by models that cannot see."""
+"""Images: uploaded, downloaded only when that is allowed, rejected by models without vision."""
 
 import base64
 from collections.abc import Iterator

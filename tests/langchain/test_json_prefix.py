@@ -101,10 +101,10 @@ def test_an_invalidated_beginning_is_a_valid_call_for_no_parser(
 ) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only)
     shown = text[: data.draw(st.integers(0, len(text)))]
-    spoilt = shown + invalidator(shown)
+    invalid = shown + invalidator(shown)
     with pytest.raises(ValueError, match="char"):
-        json.loads(spoilt)
-    assert parse_partial_json(spoilt) is None
-    chunk = AIMessageChunk(content="", tool_call_chunks=[tool_call_chunk(name="f", args=spoilt, id="1", index=0)])
+        json.loads(invalid)
+    assert parse_partial_json(invalid) is None
+    chunk = AIMessageChunk(content="", tool_call_chunks=[tool_call_chunk(name="f", args=invalid, id="1", index=0)])
     assert chunk.tool_calls == []
     assert [call["id"] for call in chunk.invalid_tool_calls] == ["1"]

@@ -174,13 +174,13 @@ def test_an_equal_object_is_made_of_a_dump(adapter: Any) -> None:
 
 def test_a_cached_response_is_not_given_to_another_model_or_setting(server: Server) -> None:
     llm = server.chat(cache=InMemoryCache(), temperature=0.5)
-    asked = len(server.predictions)
+    count = len(server.predictions)
 
     def is_new(model: Any, **given: Any) -> bool:
-        nonlocal asked
-        before, _ = asked, model.invoke("Hello", **given)
-        asked = len(server.predictions)
-        return asked > before
+        nonlocal count
+        before, _ = count, model.invoke("Hello", **given)
+        count = len(server.predictions)
+        return count > before
 
     assert is_new(llm)
     assert not is_new(llm)

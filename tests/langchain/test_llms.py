@@ -44,7 +44,7 @@ def complete(request: pytest.FixtureRequest) -> Complete:
 
 
 class Counter(BaseCallbackHandler):
-    """Counts what it is told."""
+    """Records the callbacks that it receives."""
 
     def __init__(self) -> None:
         self.tokens: list[str] = []

@@ -26,9 +26,9 @@ IMAGE = b"\x89PNG\r\n\x1a\npicture"
 BASE64 = base64.b64encode(IMAGE).decode()
 
 
-def wire(messages: Sequence[BaseMessage], **options: Any) -> list[dict[str, Any]]:
+def wire(messages: Sequence[BaseMessage], **parameters: Any) -> list[dict[str, Any]]:
     """Return the wire form, with every image uploaded under its place in the order."""
-    pending = to_pending(messages, **options)
+    pending = to_pending(messages, **parameters)
     handles = {
         source: FileHandle(name="i.png", identifier=f"file-{n}", size_bytes=1, file_type="image")
         for n, source in enumerate(images(pending))
@@ -253,16 +253,16 @@ def test_cache_points_of_other_providers_are_skipped() -> None:
     assert wire([HumanMessage(["hi", {"cachePoint": {"type": "default"}}])]) == [text("user", "hi")]
 
 
-@pytest.mark.parametrize("follow_up", [[], [HumanMessage("what is it?")], [AIMessage("a dog")]])
-def test_images_that_a_tool_returned_move_to_the_next_user_turn(follow_up: list[BaseMessage]) -> None:
+@pytest.mark.parametrize("later", [[], [HumanMessage("what is it?")], [AIMessage("a dog")]])
+def test_images_that_a_tool_returned_move_to_the_next_user_turn(later: list[BaseMessage]) -> None:
     shown: list[Any] = [{"type": "text", "text": "here"}, {"type": "image", "base64": BASE64}]
     messages = [HumanMessage("q"), ToolMessage(shown, tool_call_id="1"), ToolMessage("done", tool_call_id="2")]
-    sent = wire([*messages, *follow_up])
+    sent = wire([*messages, *later])
     assert sent[1]["content"] == [result("here", "1"), result("done", "2")]
     assert sent[2]["role"] == "user"
     assert sent[2]["content"][0]["identifier"] == "file-0"
     assert [message["role"] for message in sent[3:]] == (
-        ["assistant"] if follow_up and isinstance(follow_up[0], AIMessage) else []
+        ["assistant"] if later and isinstance(later[0], AIMessage) else []
     )
 
 

@@ -50,15 +50,15 @@ MODELS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def standard_server() -> Iterator[None]:
-    """One server for all; the suites make models from plain parameters, so it is told by the environment."""
+    """One server for all; the suites make models from plain parameters, so the environment names its address."""
     with Server(MODELS) as running, pytest.MonkeyPatch.context() as patch:
         patch.setenv("LMSTUDIO_HOST", running.address)
         yield
 
 
 @pytest.fixture(autouse=True)
-def local_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give the suite a image of ours instead of one from the web."""
+def local_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the suite a local image instead of one from the web."""
 
     def get(url: str, **_: Any) -> httpx.Response:
         return httpx.Response(200, content=PIXEL, request=httpx.Request("GET", url))

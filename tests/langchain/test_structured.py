@@ -188,7 +188,7 @@ def test_a_call_whose_arguments_do_not_fit_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-async def test_streams_tell_what_there_is_so_far_and_raw_ones_their_errors(server: Server, method: Any) -> None:
+async def test_streams_yield_the_partial_object_and_raw_ones_their_errors(server: Server, method: Any) -> None:
     schema = {**SCHEMA, "required": ["name", "age"]}
     model = server.chat().with_structured_output(schema, method=method)
     parts = list(model.stream("json"))
@@ -292,8 +292,8 @@ def test_a_streamed_call_reports_only_what_is_new() -> None:
 def test_the_first_whole_call_of_the_tool_counts() -> None:
     """What the server took back is followed by what it understood; other tools, and later calls, are not the answer."""
     invented = calling('{"x": 1}', index=0, name="invented")
-    spoilt = calling(begun := '{"name": "Bob"', invalidator(begun), index=1)
-    chunks = [*invented, *spoilt, *calling('{"name": "Ann"}', index=2), *calling('{"name": "Eve"}', index=3), LAST]
+    invalid = calling(begun := '{"name": "Bob"', invalidator(begun), index=1)
+    chunks = [*invented, *invalid, *calling('{"name": "Ann"}', index=2), *calling('{"name": "Eve"}', index=3), LAST]
     parts = list(call_parser(SCHEMA, "person").transform(iter(chunks)))
     assert parts == [{"name": "Bob"}, {"name": "Ann"}]
 
@@ -326,9 +326,9 @@ def test_long_responses_are_not_read_again_for_every_fragment(method: str, monke
     parser = text_parser(SCHEMA) if method == "json_schema" else call_parser(SCHEMA, "person")
     read: list[str] = []
 
-    def counted(text: str, **options: Any) -> Any:
+    def counted(text: str, **parameters: Any) -> Any:
         read.append(text)
-        return from_json(text, **options)
+        return from_json(text, **parameters)
 
     monkeypatch.setattr("lmstudio_integrations.langchain._structured.from_json", counted)
     chunks = [*(by_text if method == "json_schema" else calling(*fragments)), LAST]

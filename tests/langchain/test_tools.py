@@ -60,7 +60,7 @@ def calls_back(back: Callable[[int], int]) -> None:
     """Call back."""
 
 
-def takes_strange(thing: Strange) -> None:
+def use_strange(thing: Strange) -> None:
     """Take a thing."""
 
 
@@ -88,8 +88,8 @@ def plant(tree: Tree) -> str:
     return repr(tree)
 
 
-def sent(*tools: Any, choice: Any = None, **options: Any) -> list[dict[str, Any]]:
-    offered: list[dict[str, Any]] = tool_settings(openai_tools(tools, **options), choice)["raw_tools"]["tools"]
+def sent(*tools: Any, choice: Any = None, **parameters: Any) -> list[dict[str, Any]]:
+    offered: list[dict[str, Any]] = tool_settings(openai_tools(tools, **parameters), choice)["raw_tools"]["tools"]
     return offered
 
 
@@ -236,7 +236,7 @@ def test_a_choice_may_be_a_dict(choice: Any) -> None:
         ([Strange()], None, "Strange object at .* cannot be a tool"),
         ([partial(shout, text="a")], None, "shout.* cannot be a tool"),
         ([calls_back], None, "calls_back .* cannot be a tool"),
-        ([takes_strange], None, "takes_strange .* cannot be a tool"),
+        ([use_strange], None, "use_strange .* cannot be a tool"),
         ([unresolved], None, "unresolved .* cannot be a tool"),
         ([{"type": "function", "function": {}}], None, "needs a string as name"),
         ([{"type": "function", "function": {"name": ""}}], None, "needs a string as name"),

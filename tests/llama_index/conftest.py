@@ -1,4 +1,4 @@
-"""A server for each test, and a process that has learnt nothing of windows."""
+"""A server for each test, in a process that has cached no context lengths."""
 
 from collections.abc import Iterator
 from typing import Any

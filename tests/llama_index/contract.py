@@ -35,7 +35,7 @@ from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 
 from tests.llama_index.listening import silence
-from tests.llama_index.server import WINDOW
+from tests.llama_index.server import CONTEXT_LENGTH
 from tests.requested import Requested, digest
 
 NUMBERS = "0 1 2 3 4 5 6 7 8 9"
@@ -314,7 +314,7 @@ def _metadata(integration: Integration) -> None:
 def _context_window(integration: Integration) -> None:
     llm = llm_of(integration)
     llm.chat(user_messages("count"))
-    assert llm.metadata.context_window == WINDOW
+    assert llm.metadata.context_window == CONTEXT_LENGTH
 
 
 @contract("`class_name` is specific to the integration")

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 @contextmanager
 def silence() -> Iterator[None]:
     """Fail if something is warned of or logged as a warning."""
-    said: list[str] = []
+    messages: list[str] = []
 
     class Ear(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            said.append(record.getMessage())
+            messages.append(record.getMessage())
 
     ear = Ear(logging.WARNING)
     logging.getLogger().addHandler(ear)
@@ -23,4 +23,4 @@ def silence() -> Iterator[None]:
             yield
     finally:
         logging.getLogger().removeHandler(ear)
-    assert not said, said
+    assert not messages, messages

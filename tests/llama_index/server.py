@@ -10,7 +10,7 @@ from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from tests.requested import Requested
 
 CHAT, SMALL, EMBEDDING = "chatty", "small", "vectors"
-WINDOW, SMALL_WINDOW = 8192, 1024
+CONTEXT_LENGTH, SMALL_CONTEXT_LENGTH = 8192, 1024
 
 CITY = {"tool": "weather", "arguments": {"city": "Oslo"}, "id": "c1"}
 BROKEN = {**CITY, "malformed": '{"city": "Os'}
@@ -40,8 +40,8 @@ RULES: tuple[dict[str, Any], ...] = (
 )  # fmt: skip
 SLOWLY: dict[str, Any] = {"when": {"last": "^slow"}, "then": [{"wait": 0.05}]}
 MODELS = (
-    ModelEntry(key=CHAT, vision=True, context_length=WINDOW, rules=RULES),
-    ModelEntry(key=SMALL, context_length=SMALL_WINDOW, rules=RULES),
+    ModelEntry(key=CHAT, vision=True, context_length=CONTEXT_LENGTH, rules=RULES),
+    ModelEntry(key=SMALL, context_length=SMALL_CONTEXT_LENGTH, rules=RULES),
     ModelEntry(key=EMBEDDING, kind="embedding", embedding_length=16, rules=(SLOWLY,)),
 )
 
@@ -49,8 +49,8 @@ MODELS = (
 class Server(Emulator):
     """An emulator, and what it was asked. Models do not evict each other unless a test wants that."""
 
-    def __init__(self, models: Sequence[ModelEntry] = MODELS, **options: Any) -> None:
-        super().__init__(models, **{"auto_evict": False, **options})
+    def __init__(self, models: Sequence[ModelEntry] = MODELS, **settings: Any) -> None:
+        super().__init__(models, **{"auto_evict": False, **settings})
 
     @property
     def last_request(self) -> Requested:

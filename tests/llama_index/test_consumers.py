@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio, LMStudioEmbedding, LMStudioTokenizer
-from tests.llama_index.server import CHAT, WINDOW, Server
+from tests.llama_index.server import CHAT, CONTEXT_LENGTH, Server
 from tests.llama_index.test_structured import Listener, listener
 
 __all__ = ["listener"]
@@ -45,9 +45,9 @@ class Report(BaseModel):
     city: str
 
 
-def following(*rules: Mapping[str, Any], window: int = 8192) -> Server:
+def server_with(*rules: Mapping[str, Any], context_length: int = 8192) -> Server:
     """Return a server whose model follows these rules."""
-    return Server([ModelEntry(key=CHAT, rules=rules, context_length=window)])
+    return Server([ModelEntry(key=CHAT, rules=rules, context_length=context_length)])
 
 
 @pytest.fixture
@@ -81,10 +81,10 @@ async def test_a_query_engine_responds_from_documents(server: Server, llm: LMStu
 def test_a_query_engine_has_room_for_its_prompt_beside_the_longest_response(
     server: Server, index: VectorStoreIndex
 ) -> None:
-    with server.llm(max_tokens=WINDOW) as llm:
+    with server.llm(max_tokens=CONTEXT_LENGTH) as llm:
         llm.load()
         index.as_query_engine(llm=llm).query("count")
-    assert server.last_request.config.max_tokens == WINDOW
+    assert server.last_request.config.max_tokens == CONTEXT_LENGTH
 
 
 async def test_a_query_engine_streams(llm: LMStudio, index: VectorStoreIndex) -> None:
@@ -128,7 +128,7 @@ def test_a_router_chooses_an_engine(llm: LMStudio, index: VectorStoreIndex) -> N
         QueryEngineTool.from_defaults(index.as_query_engine(llm=llm), name="cats", description="about cats"),
     ]
     chosen = {"tool": "SingleSelection", "arguments": {"index": 1, "reason": "it fits"}}
-    with following({"when": {"tools": ["SingleSelection"]}, "then": [chosen]}) as other:
+    with server_with({"when": {"tools": ["SingleSelection"]}, "then": [chosen]}) as other:
         chooser = other.llm()
         with chooser:
             engine = RouterQueryEngine.from_defaults(
@@ -143,7 +143,7 @@ def test_a_router_chooses_an_engine(llm: LMStudio, index: VectorStoreIndex) -> N
 
 def test_a_router_chooses_by_plain_text(index: VectorStoreIndex) -> None:
     choice = {"when": {"last": "choices"}, "then": [{"text": '[{"choice": 2, "reason": "cats"}]'}]}
-    with following(choice) as other, other.llm() as llm:
+    with server_with(choice) as other, other.llm() as llm:
         tools = [
             QueryEngineTool.from_defaults(index.as_query_engine(llm=llm), name=name, description=f"about {name}")
             for name in ("weather", "cats")
@@ -157,7 +157,7 @@ def test_a_router_chooses_by_plain_text(index: VectorStoreIndex) -> None:
 def test_sub_questions_are_sent(index: VectorStoreIndex) -> None:
     text = '```json\n{"items": [{"sub_question": "Did it rain?", "tool_name": "weather"}]}\n```'
     rule = {"when": {"last": "(?i)sub.question"}, "then": [{"text": text}]}
-    with following(rule) as other, other.llm() as llm:
+    with server_with(rule) as other, other.llm() as llm:
         tool = QueryEngineTool.from_defaults(index.as_query_engine(llm=llm), name="weather", description="weather")
         engine = SubQuestionQueryEngine.from_defaults(
             [tool],
@@ -173,7 +173,7 @@ def test_sub_questions_are_sent(index: VectorStoreIndex) -> None:
 
 async def test_parallel_predictions_summarize_a_tree() -> None:
     short = {"when": {}, "then": [{"text": "In short: rain."}]}
-    with following(short, window=1024) as server, server.llm() as llm:
+    with server_with(short, context_length=1024) as server, server.llm() as llm:
         llm.load()
         texts = [f"part {number}: " + "word " * 300 for number in range(6)]
         helper = PromptHelper.from_llm_metadata(llm.metadata)
@@ -182,7 +182,7 @@ async def test_parallel_predictions_summarize_a_tree() -> None:
         assert len(server.predictions) > 3
 
 
-def test_a_summary_index_summarises(llm: LMStudio) -> None:
+def test_a_summary_index_summarizes(llm: LMStudio) -> None:
     index = SummaryIndex.from_documents([Document(text=RAIN)])
     engine = index.as_query_engine(llm=llm, response_mode=ResponseMode.TREE_SUMMARIZE)
     assert str(engine.query(QUESTION))
@@ -205,7 +205,7 @@ async def test_a_function_agent_calls_tools_and_responds(server: Server, llm: LM
 async def test_a_function_agent_shows_reasoning(llm: LMStudio) -> None:
     handler = FunctionAgent(llm=llm).run("think")
     reasoning = [event.thinking_delta async for event in handler.stream_events() if isinstance(event, AgentStream)]
-    assert "".join(thought for thought in reasoning if thought) == "Let me see."
+    assert "".join(delta for delta in reasoning if delta) == "Let me see."
     assert str(await handler) == "Done now."
 
 
@@ -227,22 +227,22 @@ async def test_a_tool_may_end_the_run(llm: LMStudio) -> None:
 
 
 async def test_a_react_agent_calls_tools_and_responds() -> None:
-    wanted: list[dict[str, Any]] = [
+    rules: list[dict[str, Any]] = [
         {"when": {"last": "^Observation"}, "then": [{"text": "Thought: I know.\nAnswer: Rain in Oslo."}]},
         {"when": {}, "then": [{"text": 'Thought: I look.\nAction: weather\nAction Input: {"city": "Oslo"}'}]},
     ]
-    with following(*wanted) as other, other.llm() as llm:
+    with server_with(*rules) as other, other.llm() as llm:
         assert str(await ReActAgent(tools=[weather], llm=llm).run("weather?")) == "Rain in Oslo."
 
 
 async def test_agents_delegate_and_report_an_instance() -> None:
     handoff = {"tool": "handoff", "arguments": {"to_agent": "writer", "reason": "it writes"}}
-    wanted: list[dict[str, Any]] = [
+    rules: list[dict[str, Any]] = [
         {"when": {"structured": True}, "then": [{"text": '{"city": "Oslo"}'}]},
         {"when": {"tools": ["handoff", "weather"]}, "then": [handoff]},
         {"when": {}, "then": [{"text": "It rains in Oslo."}]},
     ]
-    with following(*wanted) as other, other.llm() as llm:
+    with server_with(*rules) as other, other.llm() as llm:
         first = FunctionAgent(
             name="asker", description="asks", tools=[weather], llm=llm, can_handoff_to=["writer"], system_prompt="Ask."
         )
@@ -315,7 +315,7 @@ def test_tokens_are_counted_once(server: Server) -> None:
 
 def announced(listener: Listener) -> list[str]:
     """Return what was said of beginnings and ends."""
-    names = [type(event).__name__ for event in listener.heard]
+    names = [type(event).__name__ for event in listener.events]
     return [name for name in names if name.endswith(("StartEvent", "EndEvent"))]
 
 
@@ -328,9 +328,9 @@ def both_ends_of(path: str) -> list[str]:
 @pytest.mark.parametrize("path", ["chat", "stream_chat", "complete", "stream_complete"])
 def test_every_call_is_announced_once(llm: LMStudio, listener: Listener, path: str) -> None:
     given = "count" if "complete" in path else [ChatMessage(content="count")]
-    answer = getattr(llm, path)(given)
+    response = getattr(llm, path)(given)
     if "stream" in path:
-        chunks = list(answer)
+        chunks = list(response)
         assert len(listener.names("InProgress")) == len(chunks)
     assert announced(listener) == both_ends_of(path)
 
@@ -338,9 +338,9 @@ def test_every_call_is_announced_once(llm: LMStudio, listener: Listener, path: s
 @pytest.mark.parametrize("path", ["achat", "astream_chat", "acomplete", "astream_complete"])
 async def test_every_awaited_call_is_announced_once(llm: LMStudio, listener: Listener, path: str) -> None:
     given = "count" if "complete" in path else [ChatMessage(content="count")]
-    answer = await getattr(llm, path)(given)
+    response = await getattr(llm, path)(given)
     if "stream" in path:
-        chunks = [chunk async for chunk in answer]
+        chunks = [chunk async for chunk in response]
         assert len(listener.names("InProgress")) == len(chunks)
     assert announced(listener) == both_ends_of(path)
 

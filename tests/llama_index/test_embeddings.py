@@ -131,8 +131,8 @@ def test_the_model_has_two_names(name: str) -> None:
 def test_a_copy_has_one_model_under_both_names(name: str) -> None:
     copied = LMStudioEmbedding(model="m").model_copy(update={name: "n", "ttl": 9})
     assert (copied.model, copied.model_name, copied.ttl) == ("n", "n", 9)
-    travelled = pickle.loads(pickle.dumps(copied))
-    assert (travelled.model, travelled.model_name) == ("n", "n")
+    unpickled = pickle.loads(pickle.dumps(copied))
+    assert (unpickled.model, unpickled.model_name) == ("n", "n")
     assert LMStudioEmbedding(model="m").model_copy(update={"ttl": 9}).model == "m"
 
 
@@ -172,11 +172,11 @@ def test_an_unknown_setting_is_rejected_with_the_nearest_name() -> None:
 
 
 async def test_load_loads_and_reports_progress(server: Server) -> None:
-    told: list[float] = []
-    with server.embedding(on_load_progress=told.append, ttl=60, load_config={"contextLength": 512}) as model:
+    reported: list[float] = []
+    with server.embedding(on_load_progress=reported.append, ttl=60, load_config={"contextLength": 512}) as model:
         assert model.load() is model
         assert await model.aload() is model
-    assert (told[0], told[-1]) == (0.0, 1.0)
+    assert (reported[0], reported[-1]) == (0.0, 1.0)
     (info,) = server.loaded()
     assert (info.identifier, info.ttl_ms, info.context_length) == (EMBEDDING, 60_000, 512)
 

@@ -25,7 +25,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
-from tests.llama_index.server import CHAT, SMALL, SMALL_WINDOW, WINDOW, Server, raw
+from tests.llama_index.server import CHAT, CONTEXT_LENGTH, SMALL, SMALL_CONTEXT_LENGTH, Server, raw
 from tests.llama_index.test_messages import PNG
 from tests.pauses import replace_pauses
 from tests.requested import digest
@@ -99,10 +99,10 @@ async def test_completions_can_be_awaited(llm: LMStudio, formatted: bool) -> Non
 
 
 def test_reasoning_is_a_block(llm: LMStudio) -> None:
-    thinking, said = llm.chat(generating("think")).message.blocks
-    assert isinstance(thinking, ThinkingBlock)
-    assert thinking.content == "Let me see."
-    assert said == TextBlock(text="Done now.")
+    reasoning, text = llm.chat(generating("think")).message.blocks
+    assert isinstance(reasoning, ThinkingBlock)
+    assert reasoning.content == "Let me see."
+    assert text == TextBlock(text="Done now.")
 
 
 def test_empty_output_is_one_chunk(llm: LMStudio) -> None:
@@ -331,7 +331,7 @@ def test_metadata_makes_no_request() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "window"),
+    ("settings", "context_length"),
     [
         ({"context_length": 2000}, 2000),
         ({"load_config": {"contextLength": 3000}}, 3000),
@@ -339,8 +339,10 @@ def test_metadata_makes_no_request() -> None:
         ({"context_length": 2000, "context_window": 1000}, 1000),
     ],
 )
-def test_the_users_setting_of_the_context_window_counts_before_any_call(settings: dict[str, Any], window: int) -> None:
-    assert LMStudio(model="m", **settings).metadata.context_window == window
+def test_the_users_setting_of_the_context_window_counts_before_any_call(
+    settings: dict[str, Any], context_length: int
+) -> None:
+    assert LMStudio(model="m", **settings).metadata.context_window == context_length
 
 
 @pytest.mark.parametrize(
@@ -360,33 +362,35 @@ def test_the_output_is_at_most_half_of_the_context_window(settings: dict[str, An
 
 def test_load_records_the_context_window(llm: LMStudio) -> None:
     assert llm.load() is llm
-    assert llm.metadata.context_window == WINDOW
+    assert llm.metadata.context_window == CONTEXT_LENGTH
 
 
 async def test_aload_records_the_context_window(llm: LMStudio) -> None:
     assert await llm.aload() is llm
-    assert llm.metadata.context_window == WINDOW
+    assert llm.metadata.context_window == CONTEXT_LENGTH
 
 
 def test_the_first_response_reports_the_context_window(llm: LMStudio) -> None:
     llm.chat(generating("count"))
-    assert llm.metadata.context_window == WINDOW
+    assert llm.metadata.context_window == CONTEXT_LENGTH
 
 
 def test_the_context_window_is_known_to_all_objects_of_the_process(server: Server, llm: LMStudio) -> None:
     llm.load()
     other = LMStudio(model=CHAT, host=f"http://{server.address}/v1")
-    assert other.metadata.context_window == WINDOW
+    assert other.metadata.context_window == CONTEXT_LENGTH
     assert LMStudio(model=SMALL, host=server.address).metadata.context_window == 3900
 
 
 def test_a_context_window_that_turns_out_smaller_than_advertised_is_warned_of_once(server: Server) -> None:
     with server.llm(model=SMALL) as llm:
         assert llm.metadata.context_window == 3900
-        with pytest.warns(LMStudioConfigWarning, match=f"{SMALL_WINDOW} tokens, but LlamaIndex already got 3900"):
+        with pytest.warns(
+            LMStudioConfigWarning, match=f"{SMALL_CONTEXT_LENGTH} tokens, but LlamaIndex already got 3900"
+        ):
             llm.chat(generating("count"))
         llm.chat(generating("count"))
-        assert llm.metadata.context_window == SMALL_WINDOW
+        assert llm.metadata.context_window == SMALL_CONTEXT_LENGTH
 
 
 def test_a_context_window_that_the_user_promised_and_is_not_there_is_warned_of_with_the_remedy(server: Server) -> None:
@@ -419,7 +423,7 @@ def test_tokens_are_the_models_own(llm: LMStudio) -> None:
     assert asyncio.run(llm.atokenize("one two three")) == llm.tokenize("one two three")
 
 
-# Pictures -------------------------------------------------------------------------------------------------------------
+# Images ---------------------------------------------------------------------------------------------------------------
 
 
 def showing(**source: Any) -> list[ChatMessage]:
@@ -486,7 +490,7 @@ def test_a_prompt_that_does_not_fit_is_an_overflow(server: Server) -> None:
         server.llm(model=SMALL, context_overflow_policy="stopAtLimit") as llm,
         pytest.raises(LMStudioContextOverflowError),
     ):
-        llm.chat(generating("word " * 2 * SMALL_WINDOW))
+        llm.chat(generating("word " * 2 * SMALL_CONTEXT_LENGTH))
 
 
 def test_the_servers_words_are_kept(llm: LMStudio) -> None:

@@ -33,9 +33,9 @@ PNG = base64.b64decode(
 PNG_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
 
 
-def wire(*messages: ChatMessage, **options: Any) -> list[dict[str, Any]]:
+def wire(*messages: ChatMessage, **parameters: Any) -> list[dict[str, Any]]:
     """Return messages in wire form."""
-    found: list[dict[str, Any]] = to_wire(to_pending(messages, **options), {}).to_dict()["messages"]
+    found: list[dict[str, Any]] = to_wire(to_pending(messages, **parameters), {}).to_dict()["messages"]
     return found
 
 

@@ -147,9 +147,9 @@ def test_a_token_stays_where_it_is(kind: type[Any], monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("LM_API_TOKEN", raising=False)
     monkeypatch.delenv("LMSTUDIO_API_TOKEN", raising=False)
     model = kind(model="m", host="127.0.0.1:9", api_token=TOKEN)
-    left = pickle.dumps(model) + json.dumps(model.to_dict()).encode() + repr(model).encode()
-    left += json.dumps(model.to_payload()).encode()
-    assert TOKEN.encode() not in left
+    exposed = pickle.dumps(model) + json.dumps(model.to_dict()).encode() + repr(model).encode()
+    exposed += json.dumps(model.to_payload()).encode()
+    assert TOKEN.encode() not in exposed
     assert copy.deepcopy(model).api_token == model.model_copy().api_token == SecretStr(TOKEN)
 
 
@@ -215,17 +215,17 @@ def test_the_tokenizer_gives_the_models_tokens(llm: LMStudio) -> None:
 
 
 def test_the_tokenizer_requests_once_for_each_text(llm: LMStudio, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    texts: list[str] = []
 
     def tokenize(_llm: LMStudio, text: str) -> list[int]:
-        asked.append(text)
+        texts.append(text)
         return [1]
 
     monkeypatch.setattr(LMStudio, "tokenize", tokenize)
     tokenizer = LMStudioTokenizer(llm)
     tokenizer("a").append(2)
     assert tokenizer("a") == [1]
-    assert asked == ["a"]
+    assert texts == ["a"]
 
 
 # The package ----------------------------------------------------------------------------------------------------------
@@ -245,16 +245,16 @@ def test_without_llama_index_one_sentence_names_the_remedy() -> None:
         "try: package.LMStudio\n"
         "except ModuleNotFoundError as error: print(error)"
     )
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
-    assert said.stdout.strip() == (
+    completed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    assert completed.stdout.strip() == (
         'LMStudio needs llama-index-core; run: pip install "lmstudio-integrations[llama-index]"'
     )
 
 
 def test_importing_the_package_imports_no_framework() -> None:
     script = "import sys, lmstudio_integrations.llama_index; print('llama_index.core' in sys.modules)"
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
-    assert said.stdout.strip() == "False"
+    completed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    assert completed.stdout.strip() == "False"
 
 
 def test_a_missing_part_of_llama_index_is_not_mistaken_for_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ class Report(BaseModel):
     city: str
 
 
-def following(written: object) -> list[ModelEntry]:
+def models_that_write(written: object) -> list[ModelEntry]:
     """Return a model that writes this JSON about texts with the word, and half of it about others."""
     text = json.dumps(written)
     rules: tuple[dict[str, Any], ...] = (
@@ -49,7 +49,7 @@ def following(written: object) -> list[ModelEntry]:
 
 @pytest.fixture
 def llm(request: pytest.FixtureRequest) -> Iterator[LMStudio]:
-    with Server(following(request.param)) as server, server.llm() as model:
+    with Server(models_that_write(request.param)) as server, server.llm() as model:
         yield model
 
 
@@ -67,7 +67,7 @@ def test_one_truncated_response_does_not_end_an_ingestion(
 
 
 @pytest.mark.parametrize("llm", [{"summary": "Boats.", "columns": []}], indirect=True)
-def test_a_parser_summarises_in_plain_text_what_it_cannot_in_json(llm: LMStudio) -> None:
+def test_a_parser_summarizes_in_plain_text_what_it_cannot_in_json(llm: LMStudio) -> None:
     tables = [Element(id=name, type="table", element=name) for name in (f"{WHOLE} | a |", "| b |")]
     MarkdownElementNodeParser(llm=llm).extract_table_summaries(tables)
     assert [table.table_output.summary for table in tables if table.table_output] == ["Boats.", "A table of boats."]

@@ -36,17 +36,17 @@ PROMPT = PromptTemplate("{who}")
 class Listener(BaseEventHandler):
     """Keeps what is announced."""
 
-    heard: list[Any] = Field(default_factory=list[Any])
+    events: list[Any] = Field(default_factory=list[Any])
 
     @classmethod
     def class_name(cls) -> str:
         return "Listener"
 
     def handle(self, event: Any, **_: Any) -> None:
-        self.heard.append(event)
+        self.events.append(event)
 
     def names(self, part: str) -> list[str]:
-        return [type(event).__name__ for event in self.heard if part in type(event).__name__]
+        return [type(event).__name__ for event in self.events if part in type(event).__name__]
 
 
 @pytest.fixture
@@ -99,17 +99,17 @@ def test_reasoning_is_no_part_of_the_instance(llm: LMStudio) -> None:
 
 async def test_the_system_prompt_is_kept_on_every_path(server: Server) -> None:
     with server.llm(system_prompt="Be terse.") as llm:
-        asked = []
+        conversations = []
         llm.structured_predict(Person, PROMPT, who="person")
-        asked.append(server.conversation)
+        conversations.append(server.conversation)
         await llm.astructured_predict(Person, PROMPT, who="person")
-        asked.append(server.conversation)
+        conversations.append(server.conversation)
         list(llm.stream_structured_predict(Person, PROMPT, who="person"))
-        asked.append(server.conversation)
+        conversations.append(server.conversation)
         [each async for each in await llm.astream_structured_predict(Person, PROMPT, who="person")]
-        asked.append(server.conversation)
+        conversations.append(server.conversation)
     assert (
-        asked
+        conversations
         == [[("system", [{"type": "text", "text": "Be terse."}]), ("user", [{"type": "text", "text": "person"}])]] * 4
     )
 
@@ -198,9 +198,9 @@ async def test_as_structured_llm_can_be_awaited(llm: LMStudio) -> None:
 @pytest.mark.filterwarnings("ignore:The `json` method is deprecated")
 async def test_as_structured_llm_streams(llm: LMStudio) -> None:
     structured = llm.as_structured_llm(Person)
-    asked = [ChatMessage(role=MessageRole.USER, content="person")]
-    assert list(structured.stream_chat(asked))[-1].raw == ANN
-    assert [each async for each in await structured.astream_chat(asked)][-1].raw == ANN
+    messages = [ChatMessage(role=MessageRole.USER, content="person")]
+    assert list(structured.stream_chat(messages))[-1].raw == ANN
+    assert [each async for each in await structured.astream_chat(messages)][-1].raw == ANN
 
 
 # Events ---------------------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def test_every_path_announces_what_core_would(llm: LMStudio, listener: Listener,
     assert (first, last) == ("LLMStructuredPredictStartEvent", "LLMStructuredPredictEndEvent")
     assert bool(between) == ("stream" in path)
     assert set(between) <= {"LLMStructuredPredictInProgressEvent"}
-    ended = [event for event in listener.heard if type(event).__name__ == last]
+    ended = [event for event in listener.events if type(event).__name__ == last]
     assert [event.output for event in ended] == [ANN]
     assert listener.names("LLMChatStart") == ["LLMChatStartEvent"]
 

@@ -181,7 +181,7 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
 
 
 @pytest.mark.parametrize(
-    ("wanted", "structured"),
+    ("requested", "structured"),
     [
         ({"type": "json_object"}, {"type": "json", "jsonSchema": {"type": "object"}}),
         (SCHEMA, {"type": "json", "jsonSchema": SCHEMA}),
@@ -196,13 +196,13 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
         (Node, {"type": "json", "jsonSchema": Node.model_json_schema()}),
     ],
 )
-def test_response_formats_of_every_form_are_understood(wanted: Any, structured: dict[str, Any]) -> None:
-    assert response_settings(wanted) == {"structured": structured}
+def test_response_formats_of_every_form_are_understood(requested: Any, structured: dict[str, Any]) -> None:
+    assert response_settings(requested) == {"structured": structured}
 
 
-@pytest.mark.parametrize("wanted", [None, {"type": "text"}])
-def test_plain_text_is_no_format(wanted: Any) -> None:
-    assert response_settings(wanted) == {}
+@pytest.mark.parametrize("requested", [None, {"type": "text"}])
+def test_plain_text_is_no_format(requested: Any) -> None:
+    assert response_settings(requested) == {}
 
 
 @pytest.mark.parametrize("wrong", ["json", 3, int, {"type": "json_schema", "schema": "N"}])
@@ -318,8 +318,8 @@ def test_predict_and_call_does_not_stumble_over_a_second_call(llm: LMStudio) -> 
 def test_the_results_of_tools_go_back(server: Server, llm: LMStudio) -> None:
     response = llm.chat_with_tools([WEATHER], user_msg="weather please")
     result = ChatMessage(role=MessageRole.TOOL, content="rain", additional_kwargs={"tool_call_id": "c1"})
-    answer = llm.chat_with_tools([WEATHER], chat_history=[user("weather please"), response.message, result])
-    assert answer.message.content == "The tool said rain."
+    reply = llm.chat_with_tools([WEATHER], chat_history=[user("weather please"), response.message, result])
+    assert reply.message.content == "The tool said rain."
     assert [role for role, _ in server.conversation] == ["user", "assistant", "tool"]
     assert server.conversation[2][1][0]["name"] == "weather"
 
@@ -352,13 +352,13 @@ def until_error(stream: Iterator[ChatResponse]) -> ChatResponse:
 
 @pytest.mark.parametrize("prompt", ["broken", "silent"])
 async def test_a_failed_or_missing_call_is_an_error_on_every_path(llm: LMStudio, prompt: str) -> None:
-    wanted: Any = {"tools": [WEATHER], "user_msg": prompt, "tool_required": True}
+    requested: Any = {"tools": [WEATHER], "user_msg": prompt, "tool_required": True}
     with pytest.raises(LlamaIndexToolCallError):
-        llm.chat_with_tools(**wanted)
+        llm.chat_with_tools(**requested)
     with pytest.raises(LlamaIndexToolCallError):
-        await llm.achat_with_tools(**wanted)
-    assert raw(until_error(llm.stream_chat_with_tools(**wanted)))["usage"]["completion_tokens"] > 0
-    stream = await llm.astream_chat_with_tools(**wanted)
+        await llm.achat_with_tools(**requested)
+    assert raw(until_error(llm.stream_chat_with_tools(**requested)))["usage"]["completion_tokens"] > 0
+    stream = await llm.astream_chat_with_tools(**requested)
     with pytest.raises(LlamaIndexToolCallError):
         [chunk async for chunk in stream]
 

@@ -1,4 +1,4 @@
-"""The conversations of §10, replayed to the client session."""
+"""The transcripts of docs/protocol.md (#transcripts), replayed to the client session."""
 
 import json
 from typing import Any

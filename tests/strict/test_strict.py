@@ -63,7 +63,7 @@ def load(**fields: Any) -> dict[str, Any]:
     return create("getOrLoad", {"identifier": "m", "loadConfigStack": EMPTY_STACK, **fields})
 
 
-def says(role: str, *parts: Any) -> dict[str, Any]:
+def entry(role: str, *parts: Any) -> dict[str, Any]:
     """Return a message."""
     return {"role": role, "content": list(parts)}
 
@@ -80,12 +80,17 @@ GOOD: dict[str, tuple[str, dict[str, Any]]] = {
     "a load": ("llm", load(loadTtlMs=3600000)),
     "a conversation": (
         "llm",
-        predict(says("system", TEXT), says("user", TEXT, FILE), says("assistant", TEXT, REQUEST), says("tool", RESULT)),
+        predict(
+            entry("system", TEXT),
+            entry("user", TEXT, FILE),
+            entry("assistant", TEXT, REQUEST),
+            entry("tool", RESULT),
+        ),
     ),
     "settings": (
         "llm",
         predict(
-            says("user", TEXT),
+            entry("user", TEXT),
             temperature=0.5,
             topKSampling=40,
             maxPredictedTokens={"checked": False, "value": 1},
@@ -171,13 +176,13 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "time to live under another name": ("llm", load(ttlMs=1), "unknown field 'ttlMs'"),
     "null for a time to live": ("llm", load(loadTtlMs=None), "loadTtlMs is null"),
     "plain text as content": ("llm", predict({"role": "user", "content": "hi"}), "must be a list"),
-    "unknown role": ("llm", predict(says("developer", TEXT)), "role must be one of"),
-    "tool call of a user": ("llm", predict(says("user", REQUEST)), "type must be one of text, file"),
-    "text of a tool": ("llm", predict(says("tool", TEXT)), "type must be one of toolCallResult"),
+    "unknown role": ("llm", predict(entry("developer", TEXT)), "role must be one of"),
+    "tool call of a user": ("llm", predict(entry("user", REQUEST)), "type must be one of text, file"),
+    "text of a tool": ("llm", predict(entry("tool", TEXT)), "type must be one of toolCallResult"),
     "arguments as text": (
         "llm",
         predict(
-            says(
+            entry(
                 "assistant",
                 {
                     "type": "toolCallRequest",
@@ -187,7 +192,11 @@ BAD: dict[str, tuple[str, Any, str]] = {
         ),
         "arguments must be an object",
     ),
-    "unknown kind of file": ("llm", predict(says("user", {**FILE, "fileType": "picture"})), "fileType must be one of"),
+    "unknown kind of file": (
+        "llm",
+        predict(entry("user", {**FILE, "fileType": "picture"})),
+        "fileType must be one of",
+    ),
     "unknown layer": (
         "llm",
         create(
@@ -208,7 +217,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
         ),
         "nothing but a list of fields",
     ),
-    "mistyped key": ("llm", predict(says("user", TEXT), temprature=1), "has no place here"),
+    "mistyped key": ("llm", predict(entry("user", TEXT), temprature=1), "has no place here"),
     "load key in a prediction": (
         "embedding",
         create(
@@ -227,16 +236,20 @@ BAD: dict[str, tuple[str, Any, str]] = {
         ),
         "has no place here",
     ),
-    "float for an integer setting": ("llm", predict(says("user", TEXT), topKSampling=4.0), "must be an integer"),
-    "null for a setting": ("llm", predict(says("user", TEXT), temperature=None), "must be a number"),
+    "float for an integer setting": (
+        "llm",
+        predict(entry("user", TEXT), topKSampling=4.0),
+        "must be an integer",
+    ),
+    "null for a setting": ("llm", predict(entry("user", TEXT), temperature=None), "must be a number"),
     "bare value of a checkbox": (
         "llm",
-        predict(says("user", TEXT), maxPredictedTokens=5),
+        predict(entry("user", TEXT), maxPredictedTokens=5),
         "must be an object",
     ),
     "off as the Python SDK writes it": (
         "llm",
-        predict(says("user", TEXT), maxPredictedTokens={"checked": True, "value": False}),
+        predict(entry("user", TEXT), maxPredictedTokens={"checked": True, "value": False}),
         "must be an integer, is False",
     ),
     "field twice": (
@@ -265,7 +278,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "tool without properties": (
         "llm",
         predict(
-            says("user", TEXT),
+            entry("user", TEXT),
             tools={
                 "type": "toolArray",
                 "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
@@ -273,14 +286,14 @@ BAD: dict[str, tuple[str, Any, str]] = {
         ),
         "lacks 'properties'",
     ),
-    "pair of another length": ("llm", predict(says("user", TEXT), llama__logitBias=[[1]]), "list of two"),
+    "pair of another length": ("llm", predict(entry("user", TEXT), llama__logitBias=[[1]]), "list of two"),
     "packet on no channel": ("llm", {"type": "channelSend", "channelId": 9, "message": {"type": "cancel"}}, "never"),
     "limit out of range": ("repository", rpc("searchModels", {"opts": {"limit": 26}}), "between 1 and 25"),
     "truth value that is none": ("llm", rpc("getModelInfo", {"specifier": QUERY, "throwIfNotFound": 1}), "true or"),
     "text that is none": ("llm", rpc("unloadModel", {"identifier": 1}), "must be text"),
     "schema that is none": (
         "llm",
-        predict(says("user", TEXT), structured={"type": "json", "jsonSchema": "{}"}),
+        predict(entry("user", TEXT), structured={"type": "json", "jsonSchema": "{}"}),
         "jsonSchema must be an object",
     ),
     "specifier that is none": ("llm", rpc("getLoadConfig", {"specifier": "m"}), "specifier must be an object"),

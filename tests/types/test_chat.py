@@ -28,7 +28,7 @@ from tests.strict.wire import HISTORY as DESCRIBED
 
 CALL = {"type": "toolCallRequest", "toolCallRequest": TOOL_CALL}
 CALL_PART = ToolCallRequestPart(tool_call_request=ToolCallRequest.from_dict(TOOL_CALL))
-PICTURE = FileHandle(name="cat.png", identifier="abc", size_bytes=31358, file_type="image")
+IMAGE = FileHandle(name="cat.png", identifier="abc", size_bytes=31358, file_type="image")
 
 
 def text(value: str) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def test_consecutive_messages_of_one_role_become_one() -> None:
     chat = Chat("Be terse.")
     chat.add_system_prompt("Be kind.")
     chat.add_user_message("a")
-    chat.add_user_message("b", images=[PICTURE])
+    chat.add_user_message("b", images=[IMAGE])
     chat.add_assistant_response("c")
     chat.add_assistant_response("d")
     chat.add_user_message("e")
@@ -65,7 +65,7 @@ def test_consecutive_messages_of_one_role_become_one() -> None:
 def test_every_role_has_its_parts() -> None:
     chat = Chat()
     chat.add_system_prompt([text("You are terse.")])
-    chat.add_user_message(["What is this?", PICTURE])
+    chat.add_user_message(["What is this?", IMAGE])
     chat.add_assistant_response("Let me compute.", [ToolCallRequest.from_dict(TOOL_CALL)])
     chat.add_tool_results([ToolCallResultPart(content="3", tool_call_id="abc", name="add")])
     assert chat.to_history().to_dict() == HISTORY
@@ -84,7 +84,7 @@ def test_calls_and_results_without_an_id_are_sent_without_one() -> None:
 
 def test_a_message_of_any_role_may_be_added_by_its_name() -> None:
     chat = Chat()
-    chat.add_entry("user", ["What is this?", PICTURE])
+    chat.add_entry("user", ["What is this?", IMAGE])
     chat.add_tool_result({"type": "toolCallResult", "content": "3"})
     chat.add_tool_result(ToolCallResultPart(content="4"))
     assert wire(chat) == [
@@ -256,7 +256,7 @@ def _with_more(role: str, **more: Any) -> Callable[[], Any]:
         ),
         (lambda: Untyped().add_tool_results(5), "results must be a list of tool results; got 5"),
         (lambda: Untyped().add_tool_results({"a": 1}), "results must be a list of tool results; got {'a': 1}"),
-        (lambda: Untyped().add_user_message("hi", images=PICTURE), "images must be a list of prepared files; got File"),
+        (lambda: Untyped().add_user_message("hi", images=IMAGE), "images must be a list of prepared files; got File"),
         (lambda: Untyped().add_user_message("hi", images=["cat.png"]), "content does not fit a message of UserMessage"),
         (lambda: Untyped().add_user_message("hi", images=5), "images must be a list of prepared files; got 5"),
         (lambda: Untyped().to_history(), "the chat is empty"),
@@ -293,14 +293,14 @@ def test_any_text_can_be_written_and_read_again(value: str) -> None:
 
 def test_a_file_keeps_its_origin_on_the_way_through_a_chat() -> None:
     origin = Origin("cat.png", bytes, "abc")
-    bound = PICTURE.with_origin(origin)
+    bound = IMAGE.with_origin(origin)
     chat = Chat()
     chat.add_user_message("a", images=[bound])
     chat.add_user_message("b")
     part = chat.copy().messages[0].content[1]
     assert isinstance(part, FileHandle)
     assert part.origin is origin
-    assert PICTURE.origin is None
+    assert IMAGE.origin is None
     assert part.to_dict() == FILE, "the server is told nothing of it"
 
 

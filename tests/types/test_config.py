@@ -139,8 +139,8 @@ TABLES: list[tuple[type[Settings], Table, dict[str, Shape]]] = [
     (EmbeddingLoadModelConfig, EMBEDDING_LOAD_SETTINGS, EMBEDDING_LOAD),
     (LlmPredictionConfig, PREDICTION_SETTINGS, PREDICTION),
 ]
-ROWS = [(kind, option, *row) for kind, table, _ in TABLES for option, row in table.items()]
-IDS = [f"{kind.__name__}-{option}" for kind, option, *_ in ROWS]
+ROWS = [(kind, alias, *row) for kind, table, _ in TABLES for alias, row in table.items()]
+IDS = [f"{kind.__name__}-{alias}" for kind, alias, *_ in ROWS]
 
 
 SIDECARS = {
@@ -153,16 +153,16 @@ IMPLIED = dict.fromkeys(("speculativeDraftMtp", "speculativeDraftSimple", "specu
 
 
 @proves("C-SETTINGS-LOAD", "C-SETTINGS-PREDICTION")
-@pytest.mark.parametrize(("kind", "option", "value", "key", "wire"), ROWS, ids=IDS)
+@pytest.mark.parametrize(("kind", "alias", "value", "key", "wire"), ROWS, ids=IDS)
 def test_every_setting_has_its_key_and_comes_back_from_it(
-    kind: type[Settings], option: str, value: Any, key: str, wire: Any
+    kind: type[Settings], alias: str, value: Any, key: str, wire: Any
 ) -> None:
-    field = next(name for name, info in kind.model_fields.items() if info.alias == option)
-    for name in (option, field):
+    field = next(name for name, info in kind.model_fields.items() if info.alias == alias)
+    for name in (alias, field):
         settings = kind.model_validate({name: value})
-        assert settings.to_fields() == {key: wire, **IMPLIED.get(option, {})}
-        assert settings.to_dict() == {option: value}
-    assert kind.from_fields({key: wire}) == kind.model_validate({option: value})
+        assert settings.to_fields() == {key: wire, **IMPLIED.get(alias, {})}
+        assert settings.to_dict() == {alias: value}
+    assert kind.from_fields({key: wire}) == kind.model_validate({alias: value})
 
 
 @pytest.mark.parametrize(("kind", "table", "described"), TABLES, ids=lambda value: getattr(value, "__name__", ""))
@@ -175,27 +175,27 @@ def test_the_tables_of_these_tests_have_every_setting_and_every_value_passes_the
 
 
 CHECKBOXES = [
-    (kind, name, mark)
+    (kind, name, kv)
     for kind, _, _ in TABLES
     for name, field in kind.model_fields.items()
-    for mark in field.metadata
-    if isinstance(mark, Kv) and mark.checkbox
+    for kv in field.metadata
+    if isinstance(kv, Kv) and kv.checkbox
 ]
 
 
 @proves("C-SETTINGS-OFF")
-@pytest.mark.parametrize(("kind", "name", "mark"), CHECKBOXES, ids=lambda value: str(getattr(value, "key", "")))
-def test_false_switches_a_setting_off_and_both_forms_of_off_are_read(kind: type[Settings], name: str, mark: Kv) -> None:
+@pytest.mark.parametrize(("kind", "name", "kv"), CHECKBOXES, ids=lambda value: str(getattr(value, "key", "")))
+def test_false_switches_a_setting_off_and_both_forms_of_off_are_read(kind: type[Settings], name: str, kv: Kv) -> None:
     fields = kind.parse({name: False}).to_fields()
-    assert fields == {mark.key: {"checked": False, "value": mark.off}}
+    assert fields == {kv.key: {"checked": False, "value": kv.off}}
     described = next(described for each, _, described in TABLES if each is kind)
-    assert not list(described[mark.key].check(fields[mark.key], mark.key))
-    for off in (fields[mark.key], {"checked": True, "value": False}):
-        assert getattr(kind.from_fields({mark.key: off}), name) is None
+    assert not list(described[kv.key].check(fields[kv.key], kv.key))
+    for off in (fields[kv.key], {"checked": True, "value": False}):
+        assert getattr(kind.from_fields({kv.key: off}), name) is None
 
 
 @pytest.mark.parametrize(
-    ("option", "off"),
+    ("alias", "off"),
     [
         ("maxTokens", 1),
         ("repeatPenalty", 1.1),
@@ -203,14 +203,14 @@ def test_false_switches_a_setting_off_and_both_forms_of_off_are_read(kind: type[
         ("minPSampling", 0.05),
     ],
 )
-def test_off_carries_the_values_of_the_typescript_client(option: str, off: float) -> None:
-    (wire,) = LlmPredictionConfig.parse({option: False}).to_fields().values()
+def test_off_carries_the_values_of_the_typescript_client(alias: str, off: float) -> None:
+    (wire,) = LlmPredictionConfig.parse({alias: False}).to_fields().values()
     assert wire == {"checked": False, "value": off}
 
 
-@pytest.mark.parametrize("option", ["presencePenalty", "topPSampling", "seed", "logProbs", "reasoningBudget"])
-def test_nought_is_a_value_and_not_off(option: str) -> None:
-    (wire,) = LlmPredictionConfig.parse({option: 0}).to_fields().values()
+@pytest.mark.parametrize("alias", ["presencePenalty", "topPSampling", "seed", "logProbs", "reasoningBudget"])
+def test_nought_is_a_value_and_not_off(alias: str) -> None:
+    (wire,) = LlmPredictionConfig.parse({alias: 0}).to_fields().values()
     assert wire == {"checked": True, "value": 0}
 
 

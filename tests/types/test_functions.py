@@ -1,4 +1,4 @@
-"""Python functions as tools: what the model is told of them, and how their arguments are checked."""
+"""Python functions as tools: how they are described to the model, and how their arguments are checked."""
 
 import functools
 from collections.abc import Callable
@@ -132,7 +132,7 @@ def test_a_function_without_a_readable_signature_can_be_described_by_hand() -> N
     assert tool.check({"values": [1]}) == {"values": [1]}
 
 
-class Patience:
+class AsyncCallable:
     """A tool that is an object."""
 
     async def __call__(self) -> None:
@@ -141,7 +141,7 @@ class Patience:
 
 @pytest.mark.parametrize(
     ("function", "awaited"),
-    [(add, False), (wait, True), (functools.partial(wait), True), (Patience(), True), (Patience, False)],
+    [(add, False), (wait, True), (functools.partial(wait), True), (AsyncCallable(), True), (AsyncCallable, False)],
 )
 def test_it_is_known_which_functions_must_be_awaited(function: Callable[..., Any], awaited: bool) -> None:
     assert ToolFunctionDef("f", "Do.", {}, function).is_async is awaited

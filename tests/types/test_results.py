@@ -78,7 +78,7 @@ def test_settings_without_sense_are_none(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("data", [{}, {"stopReason": 5}, {"stopReason": "eosFound", "totalTimeSec": "long"}])
-def test_invalid_stats_are_an_error_that_says_so(data: dict[str, Any]) -> None:
+def test_invalid_stats_raise_a_descriptive_error(data: dict[str, Any]) -> None:
     result = PredictionResult("", "", PredictionEnd(data, {}, {}, {}))
     with pytest.raises(LMStudioProtocolError, match="malformed LlmPredictionStats"):
         _ = result.stats

@@ -31,17 +31,17 @@ def main() -> int:
     parser.add_argument("--sdist", type=Path, required=True, help="the source distribution of the SDK")
     parser.add_argument("--python", type=Path, required=True, help="an interpreter that has the SDK and pytest")
     parser.add_argument("--into", type=Path, required=True, help="an empty folder to unpack into")
-    options = parser.parse_args()
+    arguments = parser.parse_args()
     taken = [port for port in PORTS if listens(port)]
     if taken:
         print(f"Something listens on port {taken[0]}. Stop it first: the suite would load and unload its models.")
         return 2
-    with tarfile.open(options.sdist) as archive:
+    with tarfile.open(arguments.sdist) as archive:
         archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and later have it
-        archive.extractall(options.into)
-    (folder,) = options.into.iterdir()
+        archive.extractall(arguments.into)
+    (folder,) = arguments.into.iterdir()
     with Emulator(catalog=CATALOG, port=PORTS[0], latency=LATENCY):
-        return run_suite(options.python.absolute(), folder)
+        return run_suite(arguments.python.absolute(), folder)
 
 
 def listens(port: int) -> bool:

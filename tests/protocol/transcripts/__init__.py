@@ -1,4 +1,4 @@
-"""The conversations of §10, line by line: `>` the client, `<` the server."""
+"""The transcripts of docs/protocol.md (#transcripts), line by line: `>` is the client, `<` the server."""
 
 import json
 from pathlib import Path
@@ -57,20 +57,23 @@ def _read(name: str) -> str:
 
 AUTHENTICATION = _read("authentication")
 LIST_LOAD_RESPOND_UNLOAD = _read("list_load_respond_unload")
-"""§10.1, as the official Python SDK holds it."""
+"""docs/protocol.md#transcript-get-or-load, as the official Python SDK sends it."""
 
 ANY_MODEL_CANCEL_UNLOAD = _read("any_model_cancel_unload")
-"""§10.2, as the official TypeScript SDK holds it."""
+"""docs/protocol.md#transcript-cancel, as the official TypeScript SDK sends it."""
 
 TOOL_ROUND = _read("tool_round")
-"""§10.3, both rounds; the tool message names its tool, as newer clients do."""
+"""docs/protocol.md#transcript-tools, both rounds; the tool message names its tool, as newer clients do."""
 
 COMPLETE_ON_AN_OLD_SERVER = _read("complete_on_an_old_server")
-"""A raw completion, asked in the new way and, since the server does not know it, in the old one (§5.6, §8)."""
+"""A raw completion, requested in the new form and, because the server rejects it, in the old one.
+
+See docs/protocol.md#prediction-keys and docs/protocol.md#client-versions.
+"""
 
 
 class Line(NamedTuple):
-    """One frame, and who says it."""
+    """One frame and its sender."""
 
     by: Literal["client", "server"]
     frame: dict[str, Any]

@@ -110,11 +110,11 @@ def test_a_template_without_end_is_a_crash_of_its_own_model(limited: Emulator, m
 def test_a_schema_beyond_the_bounds_is_an_error_that_names_them(limited: Emulator) -> None:
     with Client(limited.address) as client:
         model = client.llm.load_new_instance(CHAT, config=SMALL)
-        links = {
+        definitions = {
             f"a{at}": {"properties": {"x": {"$ref": f"#/$defs/a{at + 1}"}}, "required": ["x"]} for at in range(5000)
         }
         for schema, bound in (
-            ({"$ref": "#/$defs/a0", "$defs": links}, "objects"),
+            ({"$ref": "#/$defs/a0", "$defs": definitions}, "objects"),
             ({"enum": [*range(5000)]}, "alternat"),
         ):
             with pytest.raises(LMStudioServerError, match=f"more than [0-9]+ {bound}"):
