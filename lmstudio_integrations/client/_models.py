@@ -21,7 +21,7 @@ from lmstudio_integrations.protocol.requests import (
     EstimateModelUsage,
     Lookup,
     Specified,
-    TemplateOptions,
+    TemplateParameters,
     Tokenize,
     UnloadModel,
 )
@@ -187,14 +187,14 @@ def apply_prompt_template(
     tools: Tools = (),
 ) -> Flow[str]:
     """Return a conversation, with the tools, as the prompt that the model would get."""
-    options = _template_flags(opts, tools)
+    flags = _template_flags(opts, tools)
 
     def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[str]":
         parameter = ApplyPromptTemplate(
             specifier=specifier,
             history=history.to_dict(),
             predictionConfigStack={"layers": []},
-            opts=options,
+            opts=flags,
         )
         result = yield from call_rpc(dispatcher, "llm", "applyPromptTemplate", parameter, operation="Prompt template")
         with decode_errors("Prompt template"):
@@ -213,17 +213,17 @@ def _per_text(
     return (yield from with_model(dispatcher, binding, work))
 
 
-def _template_flags(opts: TemplateOpts, tools: Tools) -> TemplateOptions:
+def _template_flags(opts: TemplateOpts, tools: Tools) -> TemplateParameters:
     if not is_mapping(opts):
         raise LMStudioValueError(f"opts must be a dict of {', '.join(_TEMPLATE_FLAGS)}; got {opts!r}")
     check_names(opts, {*_TEMPLATE_FLAGS, *_TEMPLATE_FLAGS.values()})
-    options: dict[str, Any] = {}
+    flags: dict[str, Any] = {}
     for name, value in opts.items():
         if not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise LMStudioValueError(f"{name} must be True or False; got {value!r}")
-        options[_TEMPLATE_FLAGS.get(name, name)] = value
+        flags[_TEMPLATE_FLAGS.get(name, name)] = value
     definitions = [_tool(tool) for tool in list_of(tools, "tools")]
-    return cast("TemplateOptions", options | ({"toolDefinitions": definitions} if definitions else {}))
+    return cast("TemplateParameters", flags | ({"toolDefinitions": definitions} if definitions else {}))
 
 
 def _tool(tool: object) -> dict[str, Any]:

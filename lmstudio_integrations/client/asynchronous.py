@@ -518,8 +518,8 @@ class AsyncAvailableModel(BaseAvailableModel):
 
     async def get_download_options(self) -> list[AsyncDownloadOption]:
         """Return its download options."""
-        options = await arun(_repository.download_options(self._dispatcher, self._info))
-        return [AsyncDownloadOption(option, self._dispatcher) for option in options]
+        found = await arun(_repository.download_options(self._dispatcher, self._info))
+        return [AsyncDownloadOption(option, self._dispatcher) for option in found]
 
 
 class AsyncRepositoryNamespace:

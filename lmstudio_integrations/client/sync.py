@@ -469,8 +469,8 @@ class AvailableModel(BaseAvailableModel):
 
     def get_download_options(self) -> list[DownloadOption]:
         """Return its download options."""
-        options = run(_repository.download_options(self._dispatcher, self._info))
-        return [DownloadOption(option, self._dispatcher) for option in options]
+        found = run(_repository.download_options(self._dispatcher, self._info))
+        return [DownloadOption(option, self._dispatcher) for option in found]
 
 
 class RepositoryNamespace:
