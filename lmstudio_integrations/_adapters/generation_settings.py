@@ -94,12 +94,12 @@ class ResolvedCall(NamedTuple):
 
     def model(self) -> "LLM":
         """Return the model, for threads."""
-        model = self.runtime.llm(self.server, self.model_spec, self.load_config)
+        model: LLM = self.runtime.model(self.server, self.model_spec, self.load_config)
         return model.with_retries(self.values["max_retries"]) if self.values["max_retries"] else model
 
     def async_model(self) -> "AsyncLLM":
         """Return the model, for coroutines."""
-        model = self.runtime.async_llm(self.server, self.model_spec, self.load_config)
+        model: AsyncLLM = self.runtime.async_model(self.server, self.model_spec, self.load_config)
         return model.with_retries(self.values["max_retries"]) if self.values["max_retries"] else model
 
     def request_arguments(self) -> "PredictionParameters":

@@ -17,8 +17,8 @@ from lmstudio_integrations.client._prediction_run import Callbacks, PredictionRu
 from lmstudio_integrations.client._requests import (
     History,
     PredictionSettings,
-    RoundParameters,
-    respond_in_loop,
+    TimeoutParameters,
+    respond_with,
     to_chat,
 )
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
@@ -41,7 +41,7 @@ class ActResult:
     total_time_seconds: float
 
 
-class ActParameters(RoundParameters, total=False):
+class ActParameters(TimeoutParameters, total=False):
     """The keyword arguments of `act`. The timeouts apply to each round.
 
     Attributes:
@@ -65,6 +65,7 @@ class ActParameters(RoundParameters, total=False):
     max_parallel_tool_calls: int | None
     handle_invalid_tool_request: HandleInvalid | None
     config: PredictionSettings | None
+    preset: str | None
     on_message: Callable[[AssistantMessage | ToolMessage], Any] | None
     on_first_token: Callable[[int], Any] | None
     on_prediction_fragment: Callable[[LlmPredictionFragment, int], Any] | None
@@ -166,7 +167,7 @@ class Act:
         if self._is_last:
             choice = settings.tool_choice and {"type": "generic", "mode": "auto"}  # there are no tools to choose from
             settings = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=choice))
-        prediction = respond_in_loop(self._dispatcher, self._binding, self._chat, settings, parameters)
+        prediction = respond_with(self._dispatcher, self._binding, self._chat, settings, parameters)
         prediction.on_failed_call = self._reject_unreadable
         prediction.callbacks = Callbacks(
             on_first_token=None if first is None else lambda: first(number),

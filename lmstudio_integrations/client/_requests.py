@@ -113,12 +113,6 @@ class PredictionParameters(TimeoutParameters, total=False):
     on_prompt_processing_progress: Callable[[float], Any] | None
 
 
-class RoundParameters(TimeoutParameters, total=False):
-    """The keyword arguments of the tool loop that apply to each of its rounds."""
-
-    preset: str | None
-
-
 def checked_timeouts(parameters: Mapping[str, Any]) -> Timeouts:
     """Return the timeouts among keyword arguments.
 
@@ -162,29 +156,22 @@ def respond(
 ) -> PredictionRun:
     """Prepare the model's next message of a conversation."""
     settings = _settings(parameters)
-    run = _respond(dispatcher, binding, history, settings, parameters)
+    run = respond_with(dispatcher, binding, history, settings, parameters)
     _set_callbacks(run, settings, parameters)
     return run
 
 
-def respond_in_loop(
-    dispatcher: Dispatcher[Any],
-    binding: Binding,
-    history: History,
-    settings: LlmPredictionConfig,
-    parameters: RoundParameters,
-) -> PredictionRun:
-    """Prepare one round of the tool loop, which sets the callbacks itself."""
-    return _respond(dispatcher, binding, history, settings, parameters)
-
-
-def _respond(
+def respond_with(
     dispatcher: Dispatcher[Any],
     binding: Binding,
     history: History | PendingHistory,
     settings: LlmPredictionConfig,
-    parameters: PredictionParameters | RoundParameters,
+    parameters: Mapping[str, Any],
 ) -> PredictionRun:
+    """Prepare the model's next message with resolved settings, and without callbacks: a round of the tool loop.
+
+    Of the keyword arguments, this reads the preset and the timeouts.
+    """
     pending = history if isinstance(history, PendingHistory) else None
     wire = WireHistory([]) if isinstance(history, PendingHistory) else to_wire(history)
     stack, preset = stack_of(settings), optional_text(parameters.get("preset"), "preset")

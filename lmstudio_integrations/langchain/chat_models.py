@@ -297,12 +297,11 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         return "chat-lmstudio"
 
     def _generate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
-        generate = BaseChatModel._generate_with_cache  # noqa: SLF001 - the overridden method, which reads `cache`
-        return generate(self._as_cached(kwargs), *args, **kwargs)
+        # The overridden method reads `cache` of the object that it gets.
+        return BaseChatModel._generate_with_cache(self._as_cached(kwargs), *args, **kwargs)  # noqa: SLF001
 
     async def _agenerate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
-        agenerate = BaseChatModel._agenerate_with_cache  # noqa: SLF001 - the overridden method, which reads `cache`
-        return await agenerate(self._as_cached(kwargs), *args, **kwargs)
+        return await BaseChatModel._agenerate_with_cache(self._as_cached(kwargs), *args, **kwargs)  # noqa: SLF001
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         return self._cache_key(stop, kwargs)
@@ -326,8 +325,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
         The first error or Ctrl-C stops the generations that still run.
         """
-        calls, limit = calls_of(self.invoke, inputs, self._bounded(config), kwargs)
-        return results(calls, limit, keep_errors=return_exceptions)
+        return results(*calls_of(self.invoke, inputs, self._bounded(config), kwargs), keep_errors=return_exceptions)
 
     async def abatch(
         self,
@@ -341,8 +339,9 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
         The first error, or cancelling the task, stops the generations that still run.
         """
-        calls, limit = calls_of(self.ainvoke, inputs, self._bounded(config), kwargs)
-        return await aresults(calls, limit, keep_errors=return_exceptions)
+        return await aresults(
+            *calls_of(self.ainvoke, inputs, self._bounded(config), kwargs), keep_errors=return_exceptions
+        )
 
     def batch_as_completed(
         self,
@@ -353,8 +352,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[tuple[int, Any]]:
         """Yield the index and the response of each input, as they finish. See `batch`; closing this stops the rest."""
-        calls, limit = calls_of(self.invoke, inputs, self._bounded(config), kwargs)
-        return completed(calls, limit, keep_errors=return_exceptions)
+        return completed(*calls_of(self.invoke, inputs, self._bounded(config), kwargs), keep_errors=return_exceptions)
 
     def abatch_as_completed(
         self,
@@ -365,8 +363,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[tuple[int, Any]]:
         """Yield the index and the response of each input, as they finish. See `abatch`; closing this stops the rest."""
-        calls, limit = calls_of(self.ainvoke, inputs, self._bounded(config), kwargs)
-        return acompleted(calls, limit, keep_errors=return_exceptions)
+        return acompleted(*calls_of(self.ainvoke, inputs, self._bounded(config), kwargs), keep_errors=return_exceptions)
 
 
 def _profile(info: Mapping[str, Any]) -> ModelProfile:
