@@ -237,14 +237,18 @@ class BaseHandle:
         return f"{type(self).__name__}(identifier={self.identifier!r})"
 
 
-class BaseNamespace(Generic[HandleT]):
+class BaseNamespace:
+    """A part of a client: `client.llm`, `client.files` and others."""
+
+    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
+        self._dispatcher = dispatcher
+
+
+class BaseModelNamespace(BaseNamespace, Generic[HandleT]):
     """The models of one kind."""
 
     kind: ClassVar[ModelKind]
     _handle: type[HandleT]
-
-    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
-        self._dispatcher = dispatcher
 
     def lazy_model(self, model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> HandleT:
         """Return a handle that gets or loads its model on first use. Nothing is sent now.
@@ -339,7 +343,7 @@ class BaseStream:
 class BaseDownloaded(Generic[HandleT]):
     """A model on the server's disk."""
 
-    def __init__(self, info: ModelInfo, namespace: BaseNamespace[HandleT]) -> None:
+    def __init__(self, info: ModelInfo, namespace: BaseModelNamespace[HandleT]) -> None:
         self._info = info
         self._namespace = namespace
 

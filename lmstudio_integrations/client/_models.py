@@ -87,11 +87,9 @@ def unload_own(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[None]:
 
 def get_info(dispatcher: Dispatcher[Any], binding: Binding, *, load: bool = False) -> Flow[ModelInstanceInfo]:
     """Return the info of the instance; with `load`, load the model first if it was unloaded."""
-
-    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[ModelInstanceInfo]":
-        return (yield from look_up(dispatcher, binding.kind, specifier))
-
-    return (yield from (with_model if load else on_model)(dispatcher, binding, work))
+    return (with_model if load else on_model)(
+        dispatcher, binding, lambda dispatcher, specifier: look_up(dispatcher, binding.kind, specifier)
+    )
 
 
 def look_up(dispatcher: Dispatcher[Any], kind: ModelKind, specifier: ModelReference) -> Flow[ModelInstanceInfo]:
@@ -157,14 +155,12 @@ def context_use(dispatcher: Dispatcher[Any], binding: Binding, history: WireHist
 
 def tokenize(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[int]]]:
     """Return the tokens of each text."""
-    return (
-        yield from _per_text(dispatcher, binding, "tokenize", texts, lambda result: _array(result["tokens"], {int}))
-    )
+    return _tokens(dispatcher, binding, "tokenize", texts, lambda result: _array(result["tokens"], {int}))
 
 
 def count_tokens(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[int]]:
     """Return the number of tokens of each text."""
-    return (yield from _per_text(dispatcher, binding, "countTokens", texts, _token_count))
+    return _tokens(dispatcher, binding, "countTokens", texts, _token_count)
 
 
 def embed(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[float]]]:
@@ -172,11 +168,9 @@ def embed(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -
 
     def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[list[list[float]]]":
         parameters = [EmbedString(modelSpecifier=specifier, inputString=text) for text in texts]
-        return (
-            yield from call_rpcs(dispatcher, "embedding", "embedString", parameters, _vector, operation="Embedding")
-        )
+        return call_rpcs(dispatcher, "embedding", "embedString", parameters, _vector, operation="Embedding")
 
-    return (yield from with_model(dispatcher, binding, work))
+    return with_model(dispatcher, binding, work)
 
 
 def apply_prompt_template(
@@ -203,14 +197,14 @@ def apply_prompt_template(
     return (yield from with_model(dispatcher, binding, work))
 
 
-def _per_text(
+def _tokens(
     dispatcher: Dispatcher[Any], binding: Binding, name: str, texts: Sequence[str], read: Callable[[Any], T]
 ) -> Flow[list[T]]:
     def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[list[T]]":
         parameters = [Tokenize(specifier=specifier, inputString=text) for text in texts]
-        return (yield from call_rpcs(dispatcher, binding.kind, name, parameters, read, operation="Tokenization"))
+        return call_rpcs(dispatcher, binding.kind, name, parameters, read, operation="Tokenization")
 
-    return (yield from with_model(dispatcher, binding, work))
+    return with_model(dispatcher, binding, work)
 
 
 def _template_flags(opts: TemplateOpts, tools: Tools) -> TemplateParameters:

@@ -18,6 +18,7 @@ from lmstudio_integrations.client._base import (
     BaseDownloaded,
     BaseDownloadOption,
     BaseHandle,
+    BaseModelNamespace,
     BaseNamespace,
     BaseStream,
     HandleT,
@@ -34,7 +35,6 @@ from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import History, PredictionParameters, Texts
 from lmstudio_integrations.client._retries import repeated
 from lmstudio_integrations.client.transport.discovery import locate
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.client.transport.waiters import DONE, LoopWaiter, Waiter
 from lmstudio_integrations.errors import LMStudioValueError
@@ -212,8 +212,7 @@ class AsyncModelHandle(BaseHandle):
 
     async def get_context_length(self) -> int:
         """Return the context length that the instance was loaded with, in tokens."""
-        info = await arun(_models.get_info(self._dispatcher, self.binding))
-        return info.context_length
+        return (await arun(_models.get_info(self._dispatcher, self.binding))).context_length
 
     async def get_processing_state(self) -> InstanceProcessingState:
         """Return what the instance is doing, and how many requests are queued."""
@@ -346,7 +345,7 @@ class AsyncEmbeddingModel(AsyncModelHandle):
         return EmbeddingLoadModelConfig.from_fields(await arun(_models.get_load_fields(self._dispatcher, self.binding)))
 
 
-class AsyncModelNamespace(BaseNamespace[HandleT]):
+class AsyncModelNamespace(BaseModelNamespace[HandleT]):
     """The models of one kind."""
 
     _downloaded: "type[AsyncDownloadedModel[HandleT]]"
@@ -385,13 +384,11 @@ class AsyncModelNamespace(BaseNamespace[HandleT]):
 
     async def list_loaded(self) -> list[HandleT]:
         """Return handles to all loaded instances."""
-        infos = await arun(_models.list_loaded(self._dispatcher, self.kind))
-        return [self._loaded(info) for info in infos]
+        return [self._loaded(info) for info in await arun(_models.list_loaded(self._dispatcher, self.kind))]
 
     async def list_downloaded(self) -> list["AsyncDownloadedModel[HandleT]"]:
         """Return all models of this kind on the server's disk."""
-        infos = await arun(_models.list_downloaded(self._dispatcher, self.kind))
-        return [self.as_downloaded(info) for info in infos]
+        return [self.as_downloaded(info) for info in await arun(_models.list_downloaded(self._dispatcher, self.kind))]
 
     def as_downloaded(self, info: ModelInfo) -> "AsyncDownloadedModel[HandleT]":
         """Return a downloaded model as an object that can load it."""
@@ -442,29 +439,24 @@ class AsyncEmbeddingNamespace(AsyncModelNamespace[AsyncEmbeddingModel]):
     _downloaded = AsyncDownloadedEmbeddingModel
 
 
-class AsyncSystemNamespace:
+class AsyncSystemNamespace(BaseNamespace):
     """The server itself: `client.system`."""
-
-    def __init__(self, client: "AsyncClient", dispatcher: Dispatcher[Any]) -> None:
-        self._client = client
-        self._dispatcher = dispatcher
 
     async def list_downloaded_models(
         self, namespace: ModelKind | None = None
     ) -> list[AsyncDownloadedModel[AsyncLLM] | AsyncDownloadedModel[AsyncEmbeddingModel]]:
         """Return all models on the server's disk, of one kind or of both."""
-        return await self._client.list_downloaded_models(namespace)
+        infos = await arun(_models.list_downloaded(self._dispatcher, checked_kind(namespace)))
+        llm, embedding = AsyncLlmNamespace(self._dispatcher), AsyncEmbeddingNamespace(self._dispatcher)
+        return [llm.as_downloaded(info) if info.type == "llm" else embedding.as_downloaded(info) for info in infos]
 
     async def get_version(self) -> ServerVersion:
         """Return the version of LM Studio."""
         return await arun(_models.version(self._dispatcher))
 
 
-class AsyncFilesNamespace:
+class AsyncFilesNamespace(BaseNamespace):
     """Images for the model, and documents to search: `client.files`."""
-
-    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
-        self._dispatcher = dispatcher
 
     async def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload an image for use in a chat.
@@ -522,11 +514,8 @@ class AsyncAvailableModel(BaseAvailableModel):
         return [AsyncDownloadOption(option, self._dispatcher) for option in found]
 
 
-class AsyncRepositoryNamespace:
+class AsyncRepositoryNamespace(BaseNamespace):
     """Models to download: `client.repository`."""
-
-    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
-        self._dispatcher = dispatcher
 
     async def search_models(
         self,
@@ -557,7 +546,7 @@ class AsyncClient(BaseClient):
     @property
     def system(self) -> AsyncSystemNamespace:
         """The server itself."""
-        return AsyncSystemNamespace(self, self._dispatcher)
+        return AsyncSystemNamespace(self._dispatcher)
 
     @property
     def files(self) -> AsyncFilesNamespace:
@@ -571,22 +560,15 @@ class AsyncClient(BaseClient):
 
     async def list_loaded_models(self, namespace: ModelKind | None = None) -> list[AsyncLLM | AsyncEmbeddingModel]:
         """Return handles to all loaded instances, of one kind or of both."""
-        models: list[AsyncLLM | AsyncEmbeddingModel] = []
         kind = checked_kind(namespace)
-        if kind != "embedding":
-            models += await self.llm.list_loaded()
-        if kind != "llm":
-            models += await self.embedding.list_loaded()
-        return models
+        llms = [] if kind == "embedding" else await self.llm.list_loaded()
+        return [*llms, *([] if kind == "llm" else await self.embedding.list_loaded())]
 
     async def list_downloaded_models(
         self, namespace: ModelKind | None = None
     ) -> list[AsyncDownloadedModel[AsyncLLM] | AsyncDownloadedModel[AsyncEmbeddingModel]]:
         """Return all models on the server's disk, of one kind or of both."""
-        infos = await arun(_models.list_downloaded(self._dispatcher, checked_kind(namespace)))
-        return [
-            self.llm.as_downloaded(info) if info.type == "llm" else self.embedding.as_downloaded(info) for info in infos
-        ]
+        return await self.system.list_downloaded_models(namespace)
 
     async def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload an image for use in a chat: `client.files.prepare_image`."""

@@ -18,6 +18,7 @@ from lmstudio_integrations.client._base import (
     BaseDownloaded,
     BaseDownloadOption,
     BaseHandle,
+    BaseModelNamespace,
     BaseNamespace,
     BaseStream,
     HandleT,
@@ -33,7 +34,6 @@ from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import TIMEOUTS, History, PredictionParameters, Texts
 from lmstudio_integrations.client._retries import repeated
 from lmstudio_integrations.client.transport.discovery import locate
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
 from lmstudio_integrations.errors import LMStudioValueError
@@ -163,8 +163,7 @@ class SyncModelHandle(BaseHandle):
 
     def get_context_length(self) -> int:
         """Return the context length that the instance was loaded with, in tokens."""
-        info = run(_models.get_info(self._dispatcher, self.binding))
-        return info.context_length
+        return run(_models.get_info(self._dispatcher, self.binding)).context_length
 
     def get_processing_state(self) -> InstanceProcessingState:
         """Return what the instance is doing, and how many requests are queued."""
@@ -303,7 +302,7 @@ class EmbeddingModel(SyncModelHandle):
         return EmbeddingLoadModelConfig.from_fields(run(_models.get_load_fields(self._dispatcher, self.binding)))
 
 
-class ModelNamespace(BaseNamespace[HandleT]):
+class ModelNamespace(BaseModelNamespace[HandleT]):
     """The models of one kind."""
 
     _downloaded: "type[DownloadedModel[HandleT]]"
@@ -342,13 +341,11 @@ class ModelNamespace(BaseNamespace[HandleT]):
 
     def list_loaded(self) -> list[HandleT]:
         """Return handles to all loaded instances."""
-        infos = run(_models.list_loaded(self._dispatcher, self.kind))
-        return [self._loaded(info) for info in infos]
+        return [self._loaded(info) for info in run(_models.list_loaded(self._dispatcher, self.kind))]
 
     def list_downloaded(self) -> list["DownloadedModel[HandleT]"]:
         """Return all models of this kind on the server's disk."""
-        infos = run(_models.list_downloaded(self._dispatcher, self.kind))
-        return [self.as_downloaded(info) for info in infos]
+        return [self.as_downloaded(info) for info in run(_models.list_downloaded(self._dispatcher, self.kind))]
 
     def as_downloaded(self, info: ModelInfo) -> "DownloadedModel[HandleT]":
         """Return a downloaded model as an object that can load it."""
@@ -399,29 +396,24 @@ class EmbeddingNamespace(ModelNamespace[EmbeddingModel]):
     _downloaded = DownloadedEmbeddingModel
 
 
-class SystemNamespace:
+class SystemNamespace(BaseNamespace):
     """The server itself: `client.system`."""
-
-    def __init__(self, client: "Client", dispatcher: Dispatcher[Any]) -> None:
-        self._client = client
-        self._dispatcher = dispatcher
 
     def list_downloaded_models(
         self, namespace: ModelKind | None = None
     ) -> list[DownloadedModel[LLM] | DownloadedModel[EmbeddingModel]]:
         """Return all models on the server's disk, of one kind or of both."""
-        return self._client.list_downloaded_models(namespace)
+        infos = run(_models.list_downloaded(self._dispatcher, checked_kind(namespace)))
+        llm, embedding = LlmNamespace(self._dispatcher), EmbeddingNamespace(self._dispatcher)
+        return [llm.as_downloaded(info) if info.type == "llm" else embedding.as_downloaded(info) for info in infos]
 
     def get_version(self) -> ServerVersion:
         """Return the version of LM Studio."""
         return run(_models.version(self._dispatcher))
 
 
-class FilesNamespace:
+class FilesNamespace(BaseNamespace):
     """Images for the model, and documents to search: `client.files`."""
-
-    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
-        self._dispatcher = dispatcher
 
     def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload an image for use in a chat.
@@ -473,11 +465,8 @@ class AvailableModel(BaseAvailableModel):
         return [DownloadOption(option, self._dispatcher) for option in found]
 
 
-class RepositoryNamespace:
+class RepositoryNamespace(BaseNamespace):
     """Models to download: `client.repository`."""
-
-    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
-        self._dispatcher = dispatcher
 
     def search_models(
         self,
@@ -510,7 +499,7 @@ class Client(BaseClient):
     @property
     def system(self) -> SystemNamespace:
         """The server itself."""
-        return SystemNamespace(self, self._dispatcher)
+        return SystemNamespace(self._dispatcher)
 
     @property
     def files(self) -> FilesNamespace:
@@ -524,22 +513,15 @@ class Client(BaseClient):
 
     def list_loaded_models(self, namespace: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
         """Return handles to all loaded instances, of one kind or of both."""
-        models: list[LLM | EmbeddingModel] = []
         kind = checked_kind(namespace)
-        if kind != "embedding":
-            models += self.llm.list_loaded()
-        if kind != "llm":
-            models += self.embedding.list_loaded()
-        return models
+        llms = [] if kind == "embedding" else self.llm.list_loaded()
+        return [*llms, *([] if kind == "llm" else self.embedding.list_loaded())]
 
     def list_downloaded_models(
         self, namespace: ModelKind | None = None
     ) -> list[DownloadedModel[LLM] | DownloadedModel[EmbeddingModel]]:
         """Return all models on the server's disk, of one kind or of both."""
-        infos = run(_models.list_downloaded(self._dispatcher, checked_kind(namespace)))
-        return [
-            self.llm.as_downloaded(info) if info.type == "llm" else self.embedding.as_downloaded(info) for info in infos
-        ]
+        return self.system.list_downloaded_models(namespace)
 
     def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload an image for use in a chat: `client.files.prepare_image`."""

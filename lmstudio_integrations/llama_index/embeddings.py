@@ -14,6 +14,7 @@ from lmstudio_integrations.llama_index._callbacks import without_span
 from lmstudio_integrations.llama_index._names import with_timeouts
 from lmstudio_integrations.llama_index._pickling import PickleMixin
 from lmstudio_integrations.types._numbers import Int
+from lmstudio_integrations.types.config import LoadPolicy
 from lmstudio_integrations.types.embeddings import EmbeddingRequest
 
 _NAMES = ("model", "model_name")
@@ -74,6 +75,10 @@ class LMStudioEmbedding(PickleMixin, EmbeddingSettings, BaseEmbedding):
 
     embed_batch_size: Annotated[Int, Field(ge=1, le=2048)] = 100
     """How many texts are in a batch. Core's progress bar moves with each batch."""
+
+    load_policy: LoadPolicy = "explicit"  # declared again, because the default of the first base would win
+    """`explicit` by default: an embedding model is small, and the just-in-time load of a language model beside it
+    would evict it. The others are as for language models."""
 
     query_instruction: str = ""
     """Prepended to every query. The model card says what the model expects."""

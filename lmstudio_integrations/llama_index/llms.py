@@ -21,10 +21,10 @@ from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW, DEFAULT_NUM_OUTPU
 from llama_index.core.llms.llm import ToolSelection, default_completion_to_prompt
 from llama_index.core.tools import BaseTool
 from pydantic import ConfigDict
-from pydantic_core import from_json
 
 from lmstudio_integrations._adapters.conversation import to_history
 from lmstudio_integrations._adapters.generation_settings import ChatSettings, RequestFormats, ResolvedCall
+from lmstudio_integrations._adapters.growing import partial_json
 from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError
@@ -375,8 +375,5 @@ def _partial_arguments(arguments: dict[str, Any] | str) -> dict[str, Any]:
     """Return the arguments of a call, of an unfinished one as far as possible."""
     if not isinstance(arguments, str):
         return arguments
-    try:
-        found = from_json(arguments, allow_partial="trailing-strings")
-    except ValueError:
-        return {}
+    found = partial_json(arguments)
     return found if is_object(found) else {}

@@ -36,7 +36,7 @@ class IOThread:
         """Objects that all clients of one server share, see `Dispatcher.shared`; empty again in a forked child."""
         self._on_exit: list[Callable[[], Any]] = []
         self._held: list[Callable[[], None]] | None = None
-        self.thread = threading.Thread(target=self._run, name="lmstudio-io", daemon=True)
+        self.thread: threading.Thread = threading.Thread(target=self._run, name="lmstudio-io", daemon=True)
         self.thread.start()
 
     @classmethod
