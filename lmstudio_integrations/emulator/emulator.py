@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -320,12 +320,17 @@ class Emulator:
         )
         state = ServerState(registry, self._clock, self._records, Logs(self._clock), self._latency, self._limits)
         server = Server(state, self._authenticator, host=self.host, port=self._ports, origins=self._origins)
-        try:
-            async with _listening(server):
-                yield _Running(state, server)
-        finally:
-            await registry.close()
-            state.upload_folder.remove()
+        async with AsyncExitStack() as stack:
+            stack.callback(state.upload_folder.remove)
+            stack.push_async_callback(registry.close)
+            try:
+                await server.open()
+            except OSError as error:
+                raise LMStudioOSError(
+                    f"cannot listen on {self.host}: {error}; choose another port, or 0 for any"
+                ) from error
+            stack.push_async_callback(server.close)
+            yield _Running(state, server)
 
 
 class _Lifetime:
@@ -370,23 +375,10 @@ class _Running:
     async def unload(self, identifier: str) -> None:
         """Unload a model of either kind."""
         registry = self.state.registry
-        for instance in registry.loaded():
-            if instance.identifier == identifier:
-                await registry.unload(instance)
-                return
-        raise LMStudioModelLoadError(f"no model is loaded with the identifier {identifier!r}")
-
-
-@asynccontextmanager
-async def _listening(server: Server) -> AsyncGenerator[None, None]:
-    try:
-        await server.open()
-    except OSError as error:
-        raise LMStudioOSError(f"cannot listen on {server.host}: {error}; choose another port, or 0 for any") from error
-    try:
-        yield
-    finally:
-        await server.close()
+        instance = next((each for each in registry.loaded() if each.identifier == identifier), None)
+        if instance is None:
+            raise LMStudioModelLoadError(f"no model is loaded with the identifier {identifier!r}")
+        await registry.unload(instance)
 
 
 def netloc(host: str, port: int) -> str:

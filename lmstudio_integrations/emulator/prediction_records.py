@@ -6,9 +6,10 @@ from typing import Any
 from lmstudio_integrations.emulator.engines.base import GenerateRequest
 from lmstudio_integrations.emulator.records import PredictionRecord
 from lmstudio_integrations.emulator.uploads import INLINE, Upload
+from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.files import FileHandle
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, ToolCallEnd, ToolCallFailed
+from lmstudio_integrations.types.results import PredictionEnd
 
 _TOOL_SETTINGS = {"llm.prediction.tools", "llm.prediction.toolChoice"}
 
@@ -55,36 +56,19 @@ def _name(identifier: str) -> str:
     return INLINE if identifier.startswith(INLINE) else identifier
 
 
-class Response:
-    """Accumulates the response of a model.
+def outcome_of(received: Accumulator) -> dict[str, Any]:
+    """Return the members of a record that are known at the end, even if the prediction was cancelled or failed."""
+    received.end = received.end or PredictionEnd({}, {}, {}, {})
+    result, calls = received.result(), [call.end for call in received.tool_calls if call.end]
+    return {
+        "text": result.content,
+        "reasoning": result.reasoning_content,
+        "tool_calls": [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in calls],
+    }
 
-    Attributes:
-        fragments: The number of text fragments.
-        written: The complete text in order, including reasoning tags and the text of tool calls.
-    """
 
-    def __init__(self) -> None:
-        self.fragments: int = 0
-        self.written: list[str] = []
-        self._texts: dict[str, list[str]] = {"none": [], "reasoning": []}
-        self._tool_calls: list[dict[str, Any]] = []
-
-    def add(self, event: PredictionEvent) -> None:
-        """Add an event."""
-        if isinstance(event, LlmPredictionFragment):
-            self.fragments += 1
-            self.written.append(event.content)
-            if event.reasoning_type in self._texts:
-                self._texts[event.reasoning_type].append(event.content)
-        elif isinstance(event, ToolCallEnd | ToolCallFailed):
-            self.written.append(event.raw_content or "")
-            if isinstance(event, ToolCallEnd):
-                self._tool_calls.append({"id": event.id, "name": event.name, "arguments": event.arguments})
-
-    def members(self) -> dict[str, Any]:
-        """Return the members of the record."""
-        return {
-            "text": "".join(self._texts["none"]),
-            "reasoning": "".join(self._texts["reasoning"]),
-            "tool_calls": self._tool_calls,
-        }
+def written_text(received: Accumulator) -> str:
+    """Return everything that the model wrote, including reasoning tags; tool calls follow the rest."""
+    calls = [call.end or call.failure for call in received.tool_calls]
+    texts = [fragment.content for fragment in received.fragments]
+    return "".join([*texts, *(call.raw_content or "" for call in calls if call)])

@@ -5,14 +5,13 @@ from typing import Any
 
 from lmstudio_integrations.emulator.clock import Clock
 from lmstudio_integrations.emulator.engines.base import Finished
+from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEvent,
     PromptProgress,
     ToolCallArguments,
-    ToolCallEnd,
     ToolCallFailed,
-    ToolCallStart,
 )
 
 _FEWEST_FOR_A_RATE = 2
@@ -34,7 +33,8 @@ class StatsCollector:
         self._predicted_tokens = 0
         self._generating = False
         self._first_tokens = 0
-        self._open_call: list[str] | None = None
+        self.received: Accumulator = Accumulator()
+        """The events so far."""
 
     def start(self) -> None:
         """Record that the prediction has started."""
@@ -42,6 +42,7 @@ class StatsCollector:
 
     def add(self, event: PredictionEvent) -> Iterator[PredictionEvent]:
         """Record an event, and yield the packets for it."""
+        self.received.add(event)
         if isinstance(event, PromptProgress):
             yield from self._prompt(event)
             return
@@ -51,14 +52,15 @@ class StatsCollector:
             self._first = self._clock.now()
             self._first_tokens = _tokens_of(event)
         self._predicted_tokens += _tokens_of(event)
-        self._track_call(event)
         yield event
 
     def remaining(self, finished: Finished) -> Iterator[PredictionEvent]:
         """Yield the packets before the last one: for an incomplete tool call, or if no token came."""
-        if self._open_call is not None:
-            yield ToolCallFailed({"title": "The tool call was broken off."}, "".join(self._open_call))
-            self._open_call = None
+        call = self.received.open_call
+        if call is not None:
+            failed = ToolCallFailed({"title": "The tool call was broken off."}, "".join(call.fragments))
+            self.received.add(failed)
+            yield failed
         if not self._generating and finished.stop_reason not in {"userStopped", "modelUnloaded"}:
             self._prompt_tokens = self._prompt_tokens or finished.prompt_tokens
             yield from self._prompt_done()
@@ -89,14 +91,6 @@ class StatsCollector:
         if tokens < _FEWEST_FOR_A_RATE:
             tokens, seconds = predicted, now - self._started
         return tokens / seconds if self._generating and seconds > 0 else None
-
-    def _track_call(self, event: PredictionEvent) -> None:
-        if isinstance(event, ToolCallStart):
-            self._open_call = []
-        elif isinstance(event, ToolCallEnd | ToolCallFailed):
-            self._open_call = None
-        elif isinstance(event, ToolCallArguments) and self._open_call is not None:
-            self._open_call.append(event.content)
 
     def _prompt(self, event: PromptProgress) -> Iterator[PredictionEvent]:
         details = event.details or _details(self._prompt_tokens, event.progress)

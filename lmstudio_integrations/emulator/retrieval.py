@@ -1,8 +1,10 @@
 """Search in documents: splits texts into chunks and ranks these by the similarity of their vectors to the query."""
 
+import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from lmstudio_integrations._typeguards import is_object
@@ -49,21 +51,13 @@ class TextChunk:
     content: str
     lines: tuple[int, int]
 
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A chunk that was found, and its similarity, at most 1."""
-
-    chunk: TextChunk
-    score: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the wire form."""
-        first, last = self.chunk.lines
+    def to_dict(self, score: float) -> dict[str, Any]:
+        """Return the wire form of a chunk that was found, with its similarity, at most 1."""
+        first, last = self.lines
         return {
-            "content": self.chunk.content,
-            "score": self.score,
-            "sourceIndex": self.chunk.source,
+            "content": self.content,
+            "score": score,
+            "sourceIndex": self.source,
             "lineNumber": first if first == last else [first, last],
         }
 
@@ -102,10 +96,12 @@ def _end(text: str, start: int, size: int) -> int:
     return start + size
 
 
-def rank(query: Sequence[float], chunks: Sequence[tuple[TextChunk, Sequence[float]]], limit: int) -> list[Match]:
-    """Return the chunks most similar to a query, best first."""
-    matches = [Match(chunk, cosine(query, vector)) for chunk, vector in chunks]
-    return sorted(matches, key=lambda match: -match.score)[:limit]
+def rank(
+    query: Sequence[float], chunks: Sequence[tuple[TextChunk, Sequence[float]]], limit: int
+) -> list[dict[str, Any]]:
+    """Return the chunks most similar to a query, best first, in wire form."""
+    entries = [chunk.to_dict(cosine(query, vector)) for chunk, vector in chunks]
+    return heapq.nlargest(limit, entries, key=itemgetter("score"))
 
 
 def cosine(left: Sequence[float], right: Sequence[float]) -> float:

@@ -125,7 +125,9 @@ class Socket(ServerConnection):
         else:
             super().data_received(data)
             self._has_backlog()  # the library replies to pings even if the peer does not read
-            self._close_in_time()
+            # The peer may keep its end open for so long after a close frame was sent.
+            if self._closing is None and self.protocol.close_expected():
+                self._closing = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
 
     def process_event(self, event: Event) -> None:
         """Process a frame, unless its message has too many fragments."""
@@ -142,11 +144,6 @@ class Socket(ServerConnection):
             return False
         self.drop("it does not read its output")
         return True
-
-    def _close_in_time(self) -> None:
-        """Limit how long the peer may keep its end open after a close frame was sent."""
-        if self._closing is None and self.protocol.close_expected():
-            self._closing = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

@@ -118,7 +118,7 @@ async def retrieve(context: Context, channel: Channel, parameter: Retrieve) -> N
             query = await instance.model.embed(parameter["query"])
             entries = await asyncio.to_thread(retrieval.rank, query, chunks, config.limit)
             channel.send({"type": "onSearchingEnd"})
-            channel.send({"type": "result", "result": {"entries": [entry.to_dict() for entry in entries]}})
+            channel.send({"type": "result", "result": {"entries": entries}})
     if scope.reason:
         raise WireError("The retrieval was cancelled.")
 

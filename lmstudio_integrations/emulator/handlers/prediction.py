@@ -13,7 +13,7 @@ from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Fini
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.errors import WireError, file_not_found
 from lmstudio_integrations.emulator.instance import Instance
-from lmstudio_integrations.emulator.prediction_records import Images, Response, record_of
+from lmstudio_integrations.emulator.prediction_records import Images, outcome_of, record_of, written_text
 from lmstudio_integrations.emulator.prediction_stats import StatsCollector
 from lmstudio_integrations.emulator.records import PredictionRecord, RecordEntry
 from lmstudio_integrations.emulator.scheduling import CancelScope
@@ -21,7 +21,6 @@ from lmstudio_integrations.emulator.uploads import INLINE, Upload
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.prediction import encode
 from lmstudio_integrations.protocol.requests import CompleteRawText, Predict
-from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.results import (
@@ -41,7 +40,9 @@ async def predict(context: Context, channel: Channel, parameter: Predict) -> Non
     if prediction_settings.is_completion(stack):
         request = _request(instance, fields, prompt=prediction_settings.text_of(parameter["history"]))
     else:
-        images = _images(context.client, instance, parameter["history"])
+        parts = [part for message in parameter["history"].messages for part in message.content]
+        handles = [part for part in parts if isinstance(part, FileHandle)]
+        images = [(handle, _image(context.client, instance, handle)) for handle in handles]
         shown = {handle.identifier: Image(handle.name, upload.data) for handle, upload in images}
         request = _request(instance, fields, history=parameter["history"], images=shown)
     await _generate(context, channel, instance, request, fields, images=images)
@@ -69,17 +70,12 @@ def _request(instance: Instance, fields: dict[str, Any], **what: Any) -> Generat
     )
 
 
-def _images(client: Client, instance: Instance, history: ChatHistory) -> list[tuple[FileHandle, Upload]]:
-    """Return the images of a conversation in order.
+def _image(client: Client, instance: Instance, handle: FileHandle) -> Upload:
+    """Return an image of a conversation.
 
     Raises:
-        WireError: If the model does not support images, or a file is missing or not an image.
+        WireError: If the model does not support images, or the file is missing or not an image.
     """
-    handles = [part for message in history.messages for part in message.content if isinstance(part, FileHandle)]
-    return [(handle, _image(client, instance, handle)) for handle in handles]
-
-
-def _image(client: Client, instance: Instance, handle: FileHandle) -> Upload:
     if handle.file_type != "image":
         raise WireError(
             f'The file "{handle.name}" of type {handle.file_type} cannot be part of a prompt',
@@ -113,7 +109,6 @@ class _Prediction:
     fields: dict[str, Any]
     collector: StatsCollector
     entry: RecordEntry[PredictionRecord]
-    response: Response
     is_logged: bool = False
 
     async def run(self) -> None:
@@ -128,7 +123,8 @@ class _Prediction:
             raise
         finally:
             records = self.context.state.records
-            records.predictions.complete(self.entry, state="ended", **outcome, **self.response.members())
+            outcome |= outcome_of(self.collector.received)
+            records.predictions.complete(self.entry, state="ended", **outcome)
             records.notify()
 
     async def _generate(self) -> Finished:
@@ -163,9 +159,8 @@ class _Prediction:
             return
         for ready in self.collector.add(event):
             self.channel.send(encode(ready))
-        self.response.add(event)
         if isinstance(event, LlmPredictionFragment):
-            self.entry.live["fragments"] = self.response.fragments
+            self.entry.live["fragments"] = len(self.collector.received.fragments)
             self.instance.set_activity(self.channel.scope, "generating")
 
     def _send_end(self, finished: Finished) -> dict[str, Any]:
@@ -182,7 +177,8 @@ class _Prediction:
         )
         self.channel.send(encode(end))
         if self.is_logged:
-            self._log({"type": "llm.prediction.output", "output": "".join(self.response.written), "stats": stats})
+            output = written_text(self.collector.received)
+            self._log({"type": "llm.prediction.output", "output": output, "stats": stats})
         return stats
 
     async def _log_input(self) -> None:
@@ -215,4 +211,4 @@ async def _generate(
     entry = state.records.predictions.add(record_of(instance.identifier, client, request, fields, images))
     state.records.notify()
     collector = StatsCollector(state.clock)
-    await _Prediction(context, channel, instance, request, fields, collector, entry, Response()).run()
+    await _Prediction(context, channel, instance, request, fields, collector, entry).run()

@@ -40,17 +40,15 @@ async def _use(
 
 async def tokenize(context: Context, parameter: Tokenize) -> dict[str, Any]:
     """Return the tokens of a text."""
-    return {"tokens": await _tokens(context, parameter)}
+    tokens = await _use(context, parameter["specifier"], lambda model: model.tokenize(parameter["inputString"]))
+    return {"tokens": tokens}
 
 
 async def count_tokens(context: Context, parameter: Tokenize) -> dict[str, Any]:
     """Return the number of tokens; the start and end token of an embedding model do not count."""
     added = _ADDED_TOKENS if context.kind == "embedding" else 0
-    return {"tokenCount": max(len(await _tokens(context, parameter)) - added, 0)}
-
-
-async def _tokens(context: Context, parameter: Tokenize) -> list[int]:
-    return await _use(context, parameter["specifier"], lambda model: model.tokenize(parameter["inputString"]))
+    result = await tokenize(context, parameter)
+    return {"tokenCount": max(len(result["tokens"]) - added, 0)}
 
 
 async def embed_string(context: Context, parameter: EmbedString) -> dict[str, Any]:

@@ -177,7 +177,10 @@ class LlamaCppModel:
             EngineError: If the engine rejects the request, or has crashed.
         """
         async with self._free:
-            plan = await self._plan(request)
+            if request.history is None:
+                plan = await self._plan_text(request, request.prompt or "")
+            else:
+                plan = await self._plan_chat(request, request.history)
             yield plan.reader.begin()
             async with aclosing(self._worker.stream(plan.path, plan.body)) as chunks:
                 async for chunk in chunks:
@@ -228,11 +231,6 @@ class LlamaCppModel:
     async def close(self) -> None:
         """End the worker; predictions that still run fail."""
         await self._worker.close()
-
-    async def _plan(self, request: GenerateRequest) -> Plan:
-        if request.history is None:
-            return await self._plan_text(request, request.prompt or "")
-        return await self._plan_chat(request, request.history)
 
     async def _plan_text(self, request: GenerateRequest, prompt: str, *, forced: Sequence[Tool] = ()) -> Plan:
         body = {"content": require_length(prompt), "add_special": True, "parse_special": True}
