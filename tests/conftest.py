@@ -8,7 +8,7 @@ from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.gate import Gate
 
-collect_ignore_glob = ["judges/*", "benchmarks/*"]
+collect_ignore_glob = ["conformance/*", "benchmarks/*"]
 """Both need software of others, or a quiet machine; they have commands of their own."""
 
 CHAT_MODEL = "qwen2.5-7b-instruct"

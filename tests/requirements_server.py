@@ -199,9 +199,7 @@ REQUIREMENTS: dict[str, Requirement] = {
         "#repository-endpoints",
         "downloadModel sends progress, startFinalizing, success, and the model can then be loaded.",
     ),
-    "S-REPOSITORY-LINK": R(
-        "#repository-endpoints", "lmLinkStatus is offline, says why, and reports the settings that clients changed."
-    ),
+    "S-REPOSITORY-LINK": R("#repository-endpoints", "lmLinkStatus is offline and says why."),
     "S-UNSUPPORTED": R(
         "#repository-endpoints",
         "An endpoint that is known but not served gets an empty result where that is the truth, else an error.",

@@ -1,9 +1,9 @@
-"""A conversation on its way to the wire (docs/protocol.md#chat-history).
+"""A conversation on its way to the wire (docs/protocol.md#chat-history), and its images.
 
 The converters of both frameworks (`langchain/_messages.py`, `llama_index/_messages.py`) add turns to a `Conversation`,
 which brings them into the form that chat templates expect: one system message first, neighbors of one role merged, and
 images that a tool returned, for which the wire has no place, in the next user turn. Pure: images are only listed here.
-The adapters upload them, and `to_wire` puts the file handles in their places.
+The client downloads and uploads those of `to_history`, and `to_wire` puts the file handles in their places.
 """
 
 import base64
@@ -18,6 +18,7 @@ from lmstudio_integrations._urls import redacted_url
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.types.chat import TextPart, WireHistory
 from lmstudio_integrations.types.files import FileHandle
+from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
@@ -189,6 +190,33 @@ def _append(messages: list[PendingMessage], message: PendingMessage) -> None:
 def images(messages: Iterable[PendingMessage]) -> list[ImageSource]:
     """Return the images that must be uploaded, each once."""
     return list(dict.fromkeys(part for each in messages for part in each.parts if isinstance(part, ImageSource)))
+
+
+def to_history(pending: Sequence[PendingMessage], values: Mapping[str, Any]) -> WireHistory | PendingHistory:
+    """Return a conversation as the client sends it, after it has uploaded the images.
+
+    Args:
+        pending: The messages.
+        values: The settings of the call.
+
+    Raises:
+        LMStudioValueError: If an image would have to be downloaded, and may not.
+    """
+    sources = images(pending)
+    if not sources:
+        return to_wire(pending, {})
+    for source in sources:
+        if source.url and not values["allow_image_download"]:
+            raise LMStudioValueError(
+                f"the image {redacted_url(source.url)} is on the web; set allow_image_download=True to download it, "
+                "or pass its data"
+            )
+
+    def with_handles(handles: Sequence[FileHandle]) -> WireHistory:
+        return to_wire(pending, dict(zip(sources, handles, strict=True)))
+
+    contents = [source.data if source.url is None else source.url for source in sources]
+    return PendingHistory(contents, with_handles, bool(values["allow_private_image_hosts"]))
 
 
 def to_wire(messages: Iterable[PendingMessage], handles: Mapping[ImageSource, FileHandle]) -> WireHistory:

@@ -20,7 +20,7 @@ from lmstudio_integrations._adapters.settings import (
     own_names,
     reject_secrets,
 )
-from lmstudio_integrations._adapters.tool_settings import is_required, original_names, tool_settings
+from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
 from lmstudio_integrations.types._numbers import Fraction, LogProbs, OrOff, TopK
 from lmstudio_integrations.types.config import (
@@ -32,7 +32,7 @@ from lmstudio_integrations.types.config import (
 )
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client._requests import PredictionOptions
+    from lmstudio_integrations.client._requests import PredictionParameters
     from lmstudio_integrations.client.asynchronous import AsyncLLM
     from lmstudio_integrations.client.sync import LLM
 
@@ -57,20 +57,6 @@ def alternatives(values: Mapping[str, Any]) -> int | None:
     if number is None or number is False:
         return 0 if values["logprobs"] else None
     return number
-
-
-class ToolUse(NamedTuple):
-    """How a call uses tools.
-
-    Attributes:
-        required: Whether the response must contain a tool call.
-        parallel: Whether it may contain several.
-        names: The tools' own names by the names that are sent, where the two differ.
-    """
-
-    required: bool = False
-    parallel: bool = True
-    names: Mapping[str, str] = {}
 
 
 class RequestFormats(Protocol):
@@ -108,18 +94,18 @@ class ResolvedCall(NamedTuple):
 
     def model(self) -> "LLM":
         """Return the model, for threads."""
-        model = self.runtime.llm(self.server, self.model_spec, self.load_config)
+        model: LLM = self.runtime.model(self.server, self.model_spec, self.load_config)
         return model.with_retries(self.values["max_retries"]) if self.values["max_retries"] else model
 
     def async_model(self) -> "AsyncLLM":
         """Return the model, for coroutines."""
-        model = self.runtime.async_llm(self.server, self.model_spec, self.load_config)
+        model: AsyncLLM = self.runtime.async_model(self.server, self.model_spec, self.load_config)
         return model.with_retries(self.values["max_retries"]) if self.values["max_retries"] else model
 
-    def request_arguments(self) -> "PredictionOptions":
+    def request_arguments(self) -> "PredictionParameters":
         """Return the arguments of the request besides the prompt. An unset callback is left out: it costs time."""
         # The frameworks' parsers check responses, also those that do not fit.
-        arguments: PredictionOptions = {"config": self.config, "check_response": False}
+        arguments: PredictionParameters = {"config": self.config, "check_response": False}
         if self.values["preset"] is not None:
             arguments["preset"] = self.values["preset"]
         if self.values["on_prompt_progress"] is not None:
@@ -287,5 +273,4 @@ class ChatSettings(GenerationSettings):
         tools = self._formats.openai_tools(request.get("tools") or ())
         settings |= tool_settings(tools, request.get("tool_choice"))
         settings |= self._formats.response_settings(request.get("response_format"))
-        parallel = request.get("parallel_tool_calls") is not False
-        return ToolUse(is_required(settings), parallel, original_names(tools))
+        return ToolUse.of(tools, settings, parallel=request.get("parallel_tool_calls") is not False)

@@ -1,12 +1,23 @@
-"""Limits how often a growing text is parsed again. Pure."""
+"""Parses JSON that is still being generated, and limits how often a growing text is parsed again. Pure."""
 
 from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_core import from_json
 
 _SMALL = 4096
 """Characters up to which the text is parsed after every fragment; for a long text, that would take quadratic time."""
 
 _GROWTH = 1.01
 """The growth after which a longer text is parsed again."""
+
+
+def partial_json(text: str) -> Any:
+    """Return as much of a JSON value as there is; `None` if there is none."""
+    try:
+        return from_json(text, allow_partial="trailing-strings")
+    except ValueError:
+        return None
 
 
 @dataclass(slots=True)

@@ -5,11 +5,10 @@ framework's own objects. Does no I/O but logging.
 """
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionEnd, PredictionResult, ToolCallRecord
 
@@ -36,42 +35,23 @@ _STATS = {
 """The server's statistics by wire name, without the token counts, for which each framework has a place of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCallOptions:
-    """What the caller expects of tool calls.
-
-    Attributes:
-        required: Whether there must be one.
-        parallel: Whether there may be more than one; otherwise the first is kept.
-        names: The tools' own names by the names that were sent, where the two differ.
-    """
-
-    required: bool = False
-    parallel: bool = True
-    names: Mapping[str, str] = field(default_factory=dict[str, str])
-
-    def own_name(self, name: str) -> str:
-        """Return a tool's own name."""
-        return self.names.get(name, name)
-
-
 class Outcome:
     """A finished prediction, with its tool calls sorted out.
 
     Attributes:
         result: The prediction.
-        options: What the caller expects of tool calls.
+        tool_use: How the call uses tools.
         calls: The complete tool calls that are kept.
         failed: The other tool calls, each with the reason.
     """
 
-    def __init__(self, result: PredictionResult, options: ToolCallOptions) -> None:
+    def __init__(self, result: PredictionResult, tool_use: ToolUse) -> None:
         self.result = result
-        self.options = options
+        self.tool_use = tool_use
         self.calls: list[ToolCallRecord] = []
         self.failed: list[tuple[ToolCallRecord, str]] = []
         for record in result.tool_calls:
-            if self.calls and not options.parallel:
+            if self.calls and not tool_use.parallel:
                 break
             if record.end is not None:
                 self.calls.append(record)
@@ -95,7 +75,7 @@ class Outcome:
     @property
     def lacks_call(self) -> bool:
         """Whether a tool call was required and the model began none."""
-        return self.options.required and not (self.calls or self.failed)
+        return self.tool_use.required and not (self.calls or self.failed)
 
     @property
     def model(self) -> dict[str, Any]:

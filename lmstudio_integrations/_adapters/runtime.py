@@ -12,15 +12,15 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 from lmstudio_integrations.errors import LMStudioError
 from lmstudio_integrations.types.config import LoadSettings, ModelKind
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client._binding import Binding
-    from lmstudio_integrations.client.asynchronous import AsyncClient, AsyncEmbeddingModel, AsyncLLM
-    from lmstudio_integrations.client.sync import LLM, Client, EmbeddingModel
+    from lmstudio_integrations.client.asynchronous import AsyncClient
+    from lmstudio_integrations.client.sync import Client
 
 logger = logging.getLogger(__name__)
 
@@ -224,21 +224,13 @@ class Runtime:
         warned = known is not None and known.warned
         return self._model_info.put((server.identity, spec), LoadedModelInfo(info, parallel(), warned))
 
-    def llm(self, server: Server, spec: ModelSpec, config: LoadSettings | None) -> "LLM":
-        """Return the language model, for threads."""
-        return cast("LLM", self._sync.handle(server, spec, config))
+    def model(self, server: Server, spec: ModelSpec, config: LoadSettings | None) -> Any:
+        """Return the handle of a model of either kind, for threads."""
+        return self._sync.handle(server, spec, config)
 
-    def async_llm(self, server: Server, spec: ModelSpec, config: LoadSettings | None) -> "AsyncLLM":
-        """Return the language model, for coroutines."""
-        return cast("AsyncLLM", self._async.handle(server, spec, config))
-
-    def embedding(self, server: Server, spec: ModelSpec, config: LoadSettings | None) -> "EmbeddingModel":
-        """Return the embedding model, for threads."""
-        return cast("EmbeddingModel", self._sync.handle(server, spec, config))
-
-    def async_embedding(self, server: Server, spec: ModelSpec, config: LoadSettings | None) -> "AsyncEmbeddingModel":
-        """Return the embedding model, for coroutines."""
-        return cast("AsyncEmbeddingModel", self._async.handle(server, spec, config))
+    def async_model(self, server: Server, spec: ModelSpec, config: LoadSettings | None) -> Any:
+        """Return the handle of a model of either kind, for coroutines."""
+        return self._async.handle(server, spec, config)
 
     def unload(self) -> None:
         """Unload the models that this adapter loaded."""
@@ -296,7 +288,7 @@ def _client_arguments(identity: ServerIdentity) -> dict[str, Any]:
     given: dict[str, Any] = {
         "api_host": host,
         "api_token": token,
-        "headers": dict(headers),
+        "headers": dict(headers) or None,
         "keep_idle": _KEEP_IDLE,
     }
     if ca_file is not None:

@@ -1,11 +1,11 @@
 """Converts tools and a tool choice to settings of a prediction. Pure.
 
 The frameworks' adapters pass their tools as OpenAI dicts. Names are changed to what every server accepts;
-`original_names` maps them back. The wire: `docs/protocol.md#tool-definitions`.
+`ToolUse` maps them back. The wire: `docs/protocol.md#tool-definitions`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from lmstudio_integrations._adapters.schemas import wire_name, wire_tool
 from lmstudio_integrations._typeguards import is_object
@@ -23,6 +23,32 @@ _MODES = {
     False: "auto",
 }
 """The wire's modes for the choices of OpenAI and the frameworks; any other string is the name of a tool."""
+
+
+class ToolUse(NamedTuple):
+    """How a call uses tools.
+
+    Attributes:
+        required: Whether the response must contain a tool call.
+        parallel: Whether it may contain several; otherwise the first is kept.
+        names: The tools' own names by the names that are sent, where the two differ.
+    """
+
+    required: bool = False
+    parallel: bool = True
+    names: Mapping[str, str] = {}
+
+    @classmethod
+    def of(cls, tools: Sequence[OpenAITool], settings: Mapping[str, Any], *, parallel: bool) -> Self:
+        """Return how a call with these tools uses them, as its `tool_settings` say."""
+        names = (function["name"] for function in _functions(tools))
+        changed = {wire_name(name): name for name in names if wire_name(name) != name}
+        choice = settings.get("tool_choice")
+        return cls(is_object(choice) and choice.get("mode") == "required", parallel, changed)
+
+    def own_name(self, name: str) -> str:
+        """Return a tool's own name."""
+        return self.names.get(name, name)
 
 
 def choice_of(tool_choice: object) -> tuple[str | None, str | None]:
@@ -85,18 +111,6 @@ def wire_tools(tools: Sequence[OpenAITool]) -> list[dict[str, Any]]:
         LMStudioValueError: If one is not an OpenAI function.
     """
     return [_wire_form(function) for function in _functions(tools)]
-
-
-def original_names(tools: Sequence[OpenAITool]) -> dict[str, str]:
-    """Return the tools' own names by the names that are sent, where the two differ."""
-    names = (function["name"] for function in _functions(tools))
-    return {wire_name(name): name for name in names if wire_name(name) != name}
-
-
-def is_required(settings: Mapping[str, Any]) -> bool:
-    """Whether the settings require a tool call."""
-    choice = settings.get("tool_choice")
-    return is_object(choice) and choice.get("mode") == "required"
 
 
 def _functions(tools: Sequence[OpenAITool]) -> list[dict[str, Any]]:

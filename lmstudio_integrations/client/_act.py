@@ -17,8 +17,8 @@ from lmstudio_integrations.client._prediction_run import Callbacks, PredictionRu
 from lmstudio_integrations.client._requests import (
     History,
     PredictionSettings,
-    RoundOptions,
-    respond_in_loop,
+    TimeoutParameters,
+    respond_with,
     to_chat,
 )
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
@@ -41,7 +41,7 @@ class ActResult:
     total_time_seconds: float
 
 
-class ActOptions(RoundOptions, total=False):
+class ActParameters(TimeoutParameters, total=False):
     """The keyword arguments of `act`. The timeouts apply to each round.
 
     Attributes:
@@ -65,6 +65,7 @@ class ActOptions(RoundOptions, total=False):
     max_parallel_tool_calls: int | None
     handle_invalid_tool_request: HandleInvalid | None
     config: PredictionSettings | None
+    preset: str | None
     on_message: Callable[[AssistantMessage | ToolMessage], Any] | None
     on_first_token: Callable[[int], Any] | None
     on_prediction_fragment: Callable[[LlmPredictionFragment, int], Any] | None
@@ -110,17 +111,17 @@ class Act:
         binding: Binding,
         history: History,
         tools: Iterable[ToolInput],
-        options: ActOptions,
+        parameters: ActParameters,
     ) -> None:
-        check_names(options, ActOptions.__annotations__)
+        check_names(parameters, ActParameters.__annotations__)
         self._dispatcher = dispatcher
         self._binding = binding
-        self._options = options
+        self._parameters = parameters
         self._chat = to_chat(history)
         self._tools = parse_tools(list_of(tools, "tools"))
-        self._settings = _settings(options, self._tools.values())
-        self._limit = whole_number(options.get("max_prediction_rounds"), "max_prediction_rounds")
-        self.parallel = whole_number(options.get("max_parallel_tool_calls", 1), "max_parallel_tool_calls")
+        self._settings = _settings(parameters, self._tools.values())
+        self._limit = whole_number(parameters.get("max_prediction_rounds"), "max_prediction_rounds")
+        self.parallel = whole_number(parameters.get("max_parallel_tool_calls", 1), "max_parallel_tool_calls")
         self._started = time.monotonic()
         self._round = -1
         self._message: AssistantMessage | None = None
@@ -159,14 +160,14 @@ class Act:
         return self._limit is not None and self._round + 1 >= self._limit
 
     def _prediction(self) -> PredictionRun:
-        number, options = self._round, self._options
-        first, fragment = options.get("on_first_token"), options.get("on_prediction_fragment")
-        progress = options.get("on_prompt_processing_progress")
+        number, parameters = self._round, self._parameters
+        first, fragment = parameters.get("on_first_token"), parameters.get("on_prediction_fragment")
+        progress = parameters.get("on_prompt_processing_progress")
         settings = self._settings
         if self._is_last:
             choice = settings.tool_choice and {"type": "generic", "mode": "auto"}  # there are no tools to choose from
             settings = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=choice))
-        prediction = respond_in_loop(self._dispatcher, self._binding, self._chat, settings, options)
+        prediction = respond_with(self._dispatcher, self._binding, self._chat, settings, parameters)
         prediction.on_failed_call = self._reject_unreadable
         prediction.callbacks = Callbacks(
             on_first_token=None if first is None else lambda: first(number),
@@ -176,7 +177,7 @@ class Act:
         return prediction
 
     def _reject_unreadable(self, error: LMStudioToolCallError) -> None:
-        handler = self._options.get("handle_invalid_tool_request")
+        handler = self._parameters.get("handle_invalid_tool_request")
         if handler is not None:
             handler(error, None)
         raise error
@@ -204,7 +205,7 @@ class Act:
 
     def _error_text(self, error: LMStudioPredictionError, request: ToolCallRequest) -> str:
         """Return the text for the model about a request that failed."""
-        handler = self._options.get("handle_invalid_tool_request")
+        handler = self._parameters.get("handle_invalid_tool_request")
         text = handler(error, request) if handler is not None else None
         if text is None:
             return str(error)
@@ -213,13 +214,13 @@ class Act:
         return text
 
     def _call_back(self, name: str, *arguments: Any) -> None:
-        callback: Any = self._options.get(name)
+        callback: Any = self._parameters.get(name)
         if callback is not None:
             callback(*arguments)
 
 
-def _settings(options: ActOptions, tools: Iterable[ToolFunctionDef]) -> LlmPredictionConfig:
-    settings = LlmPredictionConfig.parse(options.get("config"))
+def _settings(parameters: ActParameters, tools: Iterable[ToolFunctionDef]) -> LlmPredictionConfig:
+    settings = LlmPredictionConfig.parse(parameters.get("config"))
     if settings.structured is not None:
         raise LMStudioValueError("act() has no structured output; call respond() with a response_format afterwards")
     definitions = [tool.to_tool().to_dict() for tool in tools]

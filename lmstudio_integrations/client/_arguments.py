@@ -11,26 +11,26 @@ from lmstudio_integrations.errors import LMStudioValueError
 _NO_CALLBACKS = {"on_config_mismatch"}
 
 
-def check_names(options: Mapping[str, Any], known: Iterable[str]) -> None:
+def check_names(arguments: Mapping[str, Any], known: Iterable[str]) -> None:
     """Reject unknown arguments, and callbacks that cannot be called.
 
     Raises:
         LMStudioValueError: If a name is unknown; the nearest known one is suggested.
     """
     names = list(known)
-    for name in options:
+    for name in arguments:
         if name not in names:
             raise LMStudioValueError(f"unknown argument {name!r}; {hint(names, near(name, names))}")
-    check_callbacks(**options)
+    check_callbacks(**arguments)
 
 
-def check_callbacks(**options: Any) -> None:
+def check_callbacks(**arguments: Any) -> None:
     """Reject callbacks (`on_…`, `handle_…`) that cannot be called, or that are async: they are never awaited.
 
     Raises:
         LMStudioValueError: If there is one.
     """
-    for name, value in options.items():
+    for name, value in arguments.items():
         is_callback = name.startswith(("on_", "handle_")) and name not in _NO_CALLBACKS
         if is_callback and value is not None and (not callable(value) or inspect.iscoroutinefunction(value)):
             raise LMStudioValueError(f"{name} must be a function that is not async, or None; got {value!r}")

@@ -16,7 +16,7 @@ from lmstudio_integrations.client._binding import Binding, OnProgress
 from lmstudio_integrations.client._loading import milliseconds
 from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._prediction_run import PredictionRun
-from lmstudio_integrations.client._requests import TIMEOUTS, TimeoutOptions, checked_timeouts
+from lmstudio_integrations.client._requests import TIMEOUTS, TimeoutParameters, checked_timeouts
 from lmstudio_integrations.client._server_models import models_of
 from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.dispatcher import FOR_EVER, Dispatcher
@@ -70,7 +70,7 @@ def _idle_time(keep_idle: object) -> float:
     return keep_idle
 
 
-class ModelOptions(TypedDict, total=False):
+class ModelParameters(TypedDict, total=False):
     """The keyword arguments that say how to get or load a model.
 
     Attributes:
@@ -116,7 +116,7 @@ class BaseClient:
         headers: Additional HTTP headers of the WebSocket handshake, for proxies.
         ssl_context: Checks the server's certificate, for wss and https hosts that the system does not trust.
         keep_idle: Seconds for which idle connections are kept open for this client.
-        timeouts: `connect_timeout`, `load_timeout` and the others of `TimeoutOptions`.
+        timeouts: `connect_timeout`, `load_timeout` and the others of `TimeoutParameters`.
 
     Raises:
         LMStudioValueError: If an argument is invalid.
@@ -133,7 +133,7 @@ class BaseClient:
         headers: Mapping[str, str] | None = None,
         ssl_context: "ssl.SSLContext | None" = None,
         keep_idle: float = FOR_EVER,
-        **timeouts: Unpack[TimeoutOptions],
+        **timeouts: Unpack[TimeoutParameters],
     ) -> None:
         check_names(timeouts, TIMEOUTS)
         token = api_token.get_secret_value() if isinstance(api_token, SecretStr) else api_token
@@ -147,11 +147,11 @@ class BaseClient:
         address = self._dispatcher.target.address
         return address.netloc if address else None
 
-    def with_timeouts(self, **timeouts: Unpack[TimeoutOptions]) -> Self:
+    def with_timeouts(self, **timeouts: Unpack[TimeoutParameters]) -> Self:
         """Return this client with other timeouts. Both are closed together.
 
         Args:
-            timeouts: See `TimeoutOptions`; in seconds, and `None` switches one off.
+            timeouts: See `TimeoutParameters`; in seconds, and `None` switches one off.
 
         Raises:
             LMStudioValueError: If a timeout is unknown, or not positive.
@@ -188,11 +188,11 @@ class BaseHandle:
         """Whether this program loaded the instance with `explicit` or `new_instance`, so that it is never evicted."""
         return self.binding.reference is not None and self.binding.reference in models_of(self._dispatcher).explicit
 
-    def with_timeouts(self, **timeouts: Unpack[TimeoutOptions]) -> Self:
+    def with_timeouts(self, **timeouts: Unpack[TimeoutParameters]) -> Self:
         """Return a handle to the same model with other timeouts.
 
         Args:
-            timeouts: See `TimeoutOptions`; in seconds, and `None` switches one off.
+            timeouts: See `TimeoutParameters`; in seconds, and `None` switches one off.
 
         Raises:
             LMStudioValueError: If a timeout is unknown, or not positive.
@@ -237,29 +237,33 @@ class BaseHandle:
         return f"{type(self).__name__}(identifier={self.identifier!r})"
 
 
-class BaseNamespace(Generic[HandleT]):
+class BaseNamespace:
+    """A part of a client: `client.llm`, `client.files` and others."""
+
+    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
+        self._dispatcher = dispatcher
+
+
+class BaseModelNamespace(BaseNamespace, Generic[HandleT]):
     """The models of one kind."""
 
     kind: ClassVar[ModelKind]
     _handle: type[HandleT]
 
-    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
-        self._dispatcher = dispatcher
-
-    def lazy_model(self, model_key: str | None = None, /, **options: Unpack[ModelOptions]) -> HandleT:
+    def lazy_model(self, model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> HandleT:
         """Return a handle that gets or loads its model on first use. Nothing is sent now.
 
         Args:
             model_key: Key or identifier; `None` is any loaded model.
-            options: See `ModelOptions`; without `ttl`, no TTL is sent.
+            parameters: See `ModelParameters`; without `ttl`, no TTL is sent.
 
         Raises:
             LMStudioValueError: If an argument is invalid.
         """
-        check_names(options, ModelOptions.__annotations__)
+        check_names(parameters, ModelParameters.__annotations__)
         optional_text(model_key, "model_key")
-        policy: LoadPolicy = _choice(options.get("load_policy", "get_or_load"), LoadPolicy, "load_policy")
-        ttl = _checked_ttl(options.get("ttl"), policy)
+        policy: LoadPolicy = _choice(parameters.get("load_policy", "get_or_load"), LoadPolicy, "load_policy")
+        ttl = _checked_ttl(parameters.get("ttl"), policy)
         if policy == "new_instance" and model_key is None:
             raise LMStudioValueError("load_policy='new_instance' needs a model_key")
         binding = Binding(
@@ -267,11 +271,11 @@ class BaseNamespace(Generic[HandleT]):
             model_key,
             policy=policy,
             ttl=ttl,
-            config=self._load_config(options.get("config")),
+            config=self._load_config(parameters.get("config")),
             on_config_mismatch=_choice(
-                options.get("on_config_mismatch", "warn"), OnConfigMismatch, "on_config_mismatch"
+                parameters.get("on_config_mismatch", "warn"), OnConfigMismatch, "on_config_mismatch"
             ),
-            on_load_progress=options.get("on_load_progress") or options.get("on_progress"),
+            on_load_progress=parameters.get("on_load_progress") or parameters.get("on_progress"),
         )
         return self.bound(binding)
 
@@ -286,10 +290,10 @@ class BaseNamespace(Generic[HandleT]):
         kind = _LOAD_CONFIGS[self.kind]
         return None if config is None else kind.parse(cast("Any", config))
 
-    def _new_instance(self, model_key: str, identifier: str | None, options: ModelOptions) -> HandleT:
-        options["load_policy"] = "new_instance"
-        options.setdefault("ttl", DEFAULT_TTL)
-        handle = self.lazy_model(text_of(model_key, "model_key"), **options)
+    def _new_instance(self, model_key: str, identifier: str | None, parameters: ModelParameters) -> HandleT:
+        parameters["load_policy"] = "new_instance"
+        parameters.setdefault("ttl", DEFAULT_TTL)
+        handle = self.lazy_model(text_of(model_key, "model_key"), **parameters)
         handle.binding.requested_identifier = optional_text(identifier, "instance_identifier")
         return handle
 
@@ -339,7 +343,7 @@ class BaseStream:
 class BaseDownloaded(Generic[HandleT]):
     """A model on the server's disk."""
 
-    def __init__(self, info: ModelInfo, namespace: BaseNamespace[HandleT]) -> None:
+    def __init__(self, info: ModelInfo, namespace: BaseModelNamespace[HandleT]) -> None:
         self._info = info
         self._namespace = namespace
 

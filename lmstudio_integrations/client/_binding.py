@@ -5,14 +5,12 @@
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
 from lmstudio_integrations.client._single_flight import Flight, Flights
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.types.config import LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
-from lmstudio_integrations.types.models import by_identifier
 
 T = TypeVar("T")
 Specifier: TypeAlias = Mapping[str, Any]
@@ -67,9 +65,3 @@ class Binding:
     def name(self) -> str:
         """The identifier if it is known, else what the user gave."""
         return self.identifier or self.key or "any loaded model"
-
-
-@lru_cache(maxsize=256)
-def named(identifier: str) -> Specifier:
-    """Return the specifier of an instance."""
-    return by_identifier(identifier).to_dict()

@@ -43,7 +43,7 @@ SIGNATURE_SIZE = max(at + len(sign) for sign, at, _ in _SIGNATURES)
 _EXTENSIONS = {"jpg": ("jpg", "jpeg"), "png": ("png",), "webp": ("webp",)}
 
 
-class RetrievalOptions(TypedDict, total=False):
+class RetrievalParameters(TypedDict, total=False):
     """The keyword arguments of `retrieve`.
 
     Attributes:
@@ -215,13 +215,13 @@ def parse_document(
 
 
 def retrieve(
-    dispatcher: Dispatcher[Any], query: str, files: Sequence[FileHandle], options: RetrievalOptions
+    dispatcher: Dispatcher[Any], query: str, files: Sequence[FileHandle], parameters: RetrievalParameters
 ) -> Flow[RetrievalResult]:
     """Search uploaded documents."""
-    check_names(options, RetrievalOptions.__annotations__)
+    check_names(parameters, RetrievalParameters.__annotations__)
     text_of(query, "query")
-    whole_number(options.get("limit"), "limit")
-    optional_text(options.get("embedding_model"), "embedding_model")
+    whole_number(parameters.get("limit"), "limit")
+    optional_text(parameters.get("embedding_model"), "embedding_model")
     files = list_of(files, "files")
     if not files:
         raise LMStudioValueError("retrieval needs at least one file")
@@ -229,10 +229,10 @@ def retrieve(
     for handle in files:
         fresh = yield from renew(dispatcher, handle)
         known += [fresh.identifier]
-    given: Mapping[str, Any] = options
+    given: Mapping[str, Any] = parameters
     fields: dict[str, Any] = {key: given[name] for name, key in _RETRIEVAL_KEYS.items() if given.get(name) is not None}
     parameter = Retrieve(query=query, fileIdentifiers=known, config=fields_of(fields))
-    on_progress = options.get("on_progress")
+    on_progress = parameters.get("on_progress")
 
     def read(packet: dict[str, Any]) -> CallbackEffect | RetrievalResult | None:
         if packet["type"] == "onFileProcessingStepProgress" and on_progress is not None:

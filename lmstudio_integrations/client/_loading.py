@@ -5,15 +5,14 @@
 
 import logging
 import math
-import warnings
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, get_args
 
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.client._arguments import seconds_of
-from lmstudio_integrations.client._binding import Binding, named
-from lmstudio_integrations.client._server_models import models_of
-from lmstudio_integrations.client._user_frames import user_stacklevel
+from lmstudio_integrations.client._binding import Binding, Specifier
+from lmstudio_integrations.client._server_models import models_of, warn_user
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, call_rpc, decode_errors, open_channel
 from lmstudio_integrations.errors import (
@@ -26,6 +25,7 @@ from lmstudio_integrations.protocol.errors import details_of
 from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
 from lmstudio_integrations.protocol.requests import GetOrLoad, LoadModel, Specified
 from lmstudio_integrations.types.config import ModelKind
+from lmstudio_integrations.types.models import by_identifier
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,12 @@ def load(
     info = yield from _load(dispatcher, binding, "loadModel", parameter, _LoadPackets(binding))
     models_of(dispatcher).record_explicit(info)
     return info
+
+
+@lru_cache(maxsize=256)
+def named(identifier: str) -> Specifier:
+    """Return the specifier of an instance."""
+    return by_identifier(identifier).to_dict()
 
 
 def bind(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, loaded: bool) -> str:
@@ -205,7 +211,7 @@ def check_config(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, l
     text = f"model {identifier!r} {_explain(info, loaded=loaded).format(listed)}"
     if binding.on_config_mismatch == "raise":
         raise LMStudioConfigMismatchError(text, differences=differences)
-    warnings.warn(text, LMStudioConfigWarning, stacklevel=user_stacklevel())
+    warn_user(text, LMStudioConfigWarning)
 
 
 def _explain(info: Info, *, loaded: bool) -> str:
@@ -231,8 +237,8 @@ def milliseconds(ttl: float | None) -> int | None:
     return None if math.isinf(ttl) else max(1, round(ttl * 1000))
 
 
-def _identifier(info: object) -> str:
-    if not is_object(info) or not isinstance(info.get("identifier"), str):
+def _identifier(info: Info) -> str:
+    identifier: object = info["identifier"]
+    if not isinstance(identifier, str):
         raise TypeError(f"a model without identifier: {info!r}")
-    identifier: str = info["identifier"]
     return identifier

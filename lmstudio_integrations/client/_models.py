@@ -9,8 +9,7 @@ from lmstudio_integrations._typeguards import is_count, is_list, is_mapping
 from lmstudio_integrations.client import _loading
 from lmstudio_integrations.client._arguments import check_names, list_of, text_of
 from lmstudio_integrations.client._binding import Binding, Specifier
-from lmstudio_integrations.client._operations import on_model, with_model
-from lmstudio_integrations.client._policies import resolve
+from lmstudio_integrations.client._operations import on_model, resolve, with_model
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, call_rpc, call_rpcs, decode_errors
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
@@ -22,7 +21,7 @@ from lmstudio_integrations.protocol.requests import (
     EstimateModelUsage,
     Lookup,
     Specified,
-    TemplateOptions,
+    TemplateParameters,
     Tokenize,
     UnloadModel,
 )
@@ -88,11 +87,9 @@ def unload_own(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[None]:
 
 def get_info(dispatcher: Dispatcher[Any], binding: Binding, *, load: bool = False) -> Flow[ModelInstanceInfo]:
     """Return the info of the instance; with `load`, load the model first if it was unloaded."""
-
-    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[ModelInstanceInfo]":
-        return (yield from look_up(dispatcher, binding.kind, specifier))
-
-    return (yield from (with_model if load else on_model)(dispatcher, binding, work))
+    return (with_model if load else on_model)(
+        dispatcher, binding, lambda dispatcher, specifier: look_up(dispatcher, binding.kind, specifier)
+    )
 
 
 def look_up(dispatcher: Dispatcher[Any], kind: ModelKind, specifier: ModelReference) -> Flow[ModelInstanceInfo]:
@@ -158,14 +155,12 @@ def context_use(dispatcher: Dispatcher[Any], binding: Binding, history: WireHist
 
 def tokenize(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[int]]]:
     """Return the tokens of each text."""
-    return (
-        yield from _per_text(dispatcher, binding, "tokenize", texts, lambda result: _array(result["tokens"], {int}))
-    )
+    return _tokens(dispatcher, binding, "tokenize", texts, lambda result: _array(result["tokens"], {int}))
 
 
 def count_tokens(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[int]]:
     """Return the number of tokens of each text."""
-    return (yield from _per_text(dispatcher, binding, "countTokens", texts, _token_count))
+    return _tokens(dispatcher, binding, "countTokens", texts, _token_count)
 
 
 def embed(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[float]]]:
@@ -173,11 +168,9 @@ def embed(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -
 
     def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[list[list[float]]]":
         parameters = [EmbedString(modelSpecifier=specifier, inputString=text) for text in texts]
-        return (
-            yield from call_rpcs(dispatcher, "embedding", "embedString", parameters, _vector, operation="Embedding")
-        )
+        return call_rpcs(dispatcher, "embedding", "embedString", parameters, _vector, operation="Embedding")
 
-    return (yield from with_model(dispatcher, binding, work))
+    return with_model(dispatcher, binding, work)
 
 
 def apply_prompt_template(
@@ -188,14 +181,14 @@ def apply_prompt_template(
     tools: Tools = (),
 ) -> Flow[str]:
     """Return a conversation, with the tools, as the prompt that the model would get."""
-    options = _template_flags(opts, tools)
+    flags = _template_flags(opts, tools)
 
     def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[str]":
         parameter = ApplyPromptTemplate(
             specifier=specifier,
             history=history.to_dict(),
             predictionConfigStack={"layers": []},
-            opts=options,
+            opts=flags,
         )
         result = yield from call_rpc(dispatcher, "llm", "applyPromptTemplate", parameter, operation="Prompt template")
         with decode_errors("Prompt template"):
@@ -204,27 +197,27 @@ def apply_prompt_template(
     return (yield from with_model(dispatcher, binding, work))
 
 
-def _per_text(
+def _tokens(
     dispatcher: Dispatcher[Any], binding: Binding, name: str, texts: Sequence[str], read: Callable[[Any], T]
 ) -> Flow[list[T]]:
     def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[list[T]]":
         parameters = [Tokenize(specifier=specifier, inputString=text) for text in texts]
-        return (yield from call_rpcs(dispatcher, binding.kind, name, parameters, read, operation="Tokenization"))
+        return call_rpcs(dispatcher, binding.kind, name, parameters, read, operation="Tokenization")
 
-    return (yield from with_model(dispatcher, binding, work))
+    return with_model(dispatcher, binding, work)
 
 
-def _template_flags(opts: TemplateOpts, tools: Tools) -> TemplateOptions:
+def _template_flags(opts: TemplateOpts, tools: Tools) -> TemplateParameters:
     if not is_mapping(opts):
         raise LMStudioValueError(f"opts must be a dict of {', '.join(_TEMPLATE_FLAGS)}; got {opts!r}")
     check_names(opts, {*_TEMPLATE_FLAGS, *_TEMPLATE_FLAGS.values()})
-    options: dict[str, Any] = {}
+    flags: dict[str, Any] = {}
     for name, value in opts.items():
         if not isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
             raise LMStudioValueError(f"{name} must be True or False; got {value!r}")
-        options[_TEMPLATE_FLAGS.get(name, name)] = value
+        flags[_TEMPLATE_FLAGS.get(name, name)] = value
     definitions = [_tool(tool) for tool in list_of(tools, "tools")]
-    return cast("TemplateOptions", options | ({"toolDefinitions": definitions} if definitions else {}))
+    return cast("TemplateParameters", flags | ({"toolDefinitions": definitions} if definitions else {}))
 
 
 def _tool(tool: object) -> dict[str, Any]:

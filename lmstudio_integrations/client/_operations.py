@@ -10,8 +10,9 @@ from copy import copy
 from functools import partial
 from typing import Any, TypeVar
 
-from lmstudio_integrations.client._binding import Binding, ModelWork, named
-from lmstudio_integrations.client._policies import resolve
+from lmstudio_integrations.client._binding import Binding, ModelWork
+from lmstudio_integrations.client._loading import named
+from lmstudio_integrations.client._policies import POLICIES
 from lmstudio_integrations.client._retries import Retries, repeated
 from lmstudio_integrations.client._server_models import models_of
 from lmstudio_integrations.client._turns import Turn, Turns
@@ -31,6 +32,11 @@ _UNLOADED = {"generic.noModelMatchingQuery", "generic.identifierNotFound", "gene
 def prepare(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     """Find or load the model, as its load policy says; return its identifier."""
     return _in_turn(dispatcher.for_operation(), binding, resolve)
+
+
+def resolve(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
+    """Find or load the instance that a handle means, according to its load policy; return its identifier."""
+    return POLICIES["require_loaded" if binding.key is None else binding.policy](dispatcher, binding)
 
 
 def on_model(dispatcher: Dispatcher[Any], binding: Binding, work: ModelWork[T]) -> Flow[T]:

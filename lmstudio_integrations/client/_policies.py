@@ -1,6 +1,6 @@
 """How each load policy finds or loads the instance that a handle means.
 
-`_operations.py` calls `resolve` before it runs work on the instance. Below are the requests of `_loading.py`.
+`_operations.py` runs one of `POLICIES` before it runs work on the instance. Below are the requests of `_loading.py`.
 """
 
 import time
@@ -43,12 +43,6 @@ DEFAULT_TTL = 3600.0
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 """Seconds between two checks of a load of another process; doubled each time, up to the longest."""
-
-
-def resolve(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
-    """Find or load the instance that a handle means, according to its load policy; return its identifier."""
-    policy = _find if binding.key is None else _POLICIES[binding.policy]
-    return policy(dispatcher, binding)
 
 
 def _find(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
@@ -262,9 +256,10 @@ def _ttl_ms(binding: Binding) -> int | None:
     return milliseconds(DEFAULT_TTL if binding.ttl is None else binding.ttl)
 
 
-_POLICIES: dict[LoadPolicy, Callable[[Dispatcher[Any], Binding], Flow[str]]] = {
+POLICIES: dict[LoadPolicy, Callable[[Dispatcher[Any], Binding], Flow[str]]] = {
     "get_or_load": get_or_load,
     "explicit": _explicit,
     "require_loaded": _find,
     "new_instance": _new_instance,
 }
+"""The flow of each load policy. It returns the identifier of the instance."""

@@ -196,26 +196,15 @@ class PredictionRun:
 
     def to_end(self) -> Flow[PredictionResult]:
         """Read to the end and return the result."""
-        yield from self._read_all(keep=False)
-        return self.result()
-
-    def all_events(self) -> Flow[list[PredictionEvent]]:
-        """Read to the end and return all events; those of an attempt that failed are dropped."""
-        yield from self._read_all(keep=True)
-        events = list(self.ready)
-        self.ready.clear()
-        return events
-
-    def _read_all(self, *, keep: bool) -> Flow[None]:
         self._undelivered_to_end = not self._delivered
         more = True
         try:
             while more:
                 more = yield from self.advance()
-                if not keep:
-                    self.ready.clear()
+                self.ready.clear()
         finally:
             self._undelivered_to_end, self._delivered = False, True
+        return self.result()
 
     def result(self) -> PredictionResult:
         """Return the result, without waiting.
@@ -438,7 +427,7 @@ class PredictionRun:
     def _finish(self, end: PredictionEnd) -> None:
         """Build the result, or raise what the stop reason means."""
         assert self._call is not None, "a prediction ends after its request"
-        self._call.set_ended()
+        self._call.ended = True
         stop_reason = end.stats.get("stopReason")
         if stop_reason == "failed":
             raise LMStudioPredictionError(f"{self._operation} error: the generation failed on the server")

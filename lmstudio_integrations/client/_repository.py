@@ -10,7 +10,7 @@ from lmstudio_integrations.protocol.requests import (
     DownloadModel,
     DownloadOptions,
     SearchModels,
-    SearchOptions,
+    SearchParameters,
     SearchResultIdentifier,
 )
 from lmstudio_integrations.types.downloads import DownloadOptionInfo, DownloadProgressUpdate, SearchResultInfo
@@ -30,9 +30,9 @@ def search(
         "limit": whole_number(limit, "limit", most=MAX_RESULTS),
         "compatibilityTypes": None if types is None else [text_of(each, "compatibility_types") for each in types],
     }
-    options = cast("SearchOptions", {name: value for name, value in given.items() if value is not None})
+    parameters = cast("SearchParameters", {name: value for name, value in given.items() if value is not None})
     result = yield from call_rpc(
-        dispatcher, "repository", "searchModels", SearchModels(opts=options), operation="Model search"
+        dispatcher, "repository", "searchModels", SearchModels(opts=parameters), operation="Model search"
     )
     with decode_errors("Model search"):
         return [SearchResultInfo.from_dict(each) for each in result["results"]]

@@ -64,7 +64,7 @@ _LEGACY_LAYER = layer_of("completeModeFormatting", {"llm.prediction.promptTempla
 """Makes servers without `completeRawText` continue a text."""
 
 
-class TimeoutOptions(TypedDict, total=False):
+class TimeoutParameters(TypedDict, total=False):
     """The timeouts in seconds; `None` switches one off.
 
     Attributes:
@@ -88,7 +88,7 @@ class TimeoutOptions(TypedDict, total=False):
     keepalive: float | None
 
 
-class PredictionOptions(TimeoutOptions, total=False):
+class PredictionParameters(TimeoutParameters, total=False):
     """The keyword arguments of `respond`, `complete` and their streams.
 
     Attributes:
@@ -113,19 +113,13 @@ class PredictionOptions(TimeoutOptions, total=False):
     on_prompt_processing_progress: Callable[[float], Any] | None
 
 
-class RoundOptions(TimeoutOptions, total=False):
-    """The keyword arguments of the tool loop that apply to each of its rounds."""
-
-    preset: str | None
-
-
-def checked_timeouts(options: Mapping[str, Any]) -> Timeouts:
+def checked_timeouts(parameters: Mapping[str, Any]) -> Timeouts:
     """Return the timeouts among keyword arguments.
 
     Raises:
         LMStudioValueError: If a timeout is not positive.
     """
-    timeouts = {name: options[name] for name in TIMEOUTS if name in options}
+    timeouts = {name: parameters[name] for name in TIMEOUTS if name in parameters}
     for name, limit in timeouts.items():
         seconds_of(limit, name)
     return timeouts
@@ -158,36 +152,29 @@ def to_wire(history: History) -> WireHistory:
 
 
 def respond(
-    dispatcher: Dispatcher[Any], binding: Binding, history: History | PendingHistory, options: PredictionOptions
+    dispatcher: Dispatcher[Any], binding: Binding, history: History | PendingHistory, parameters: PredictionParameters
 ) -> PredictionRun:
     """Prepare the model's next message of a conversation."""
-    settings = _settings(options)
-    run = _respond(dispatcher, binding, history, settings, options)
-    _set_callbacks(run, settings, options)
+    settings = _settings(parameters)
+    run = respond_with(dispatcher, binding, history, settings, parameters)
+    _set_callbacks(run, settings, parameters)
     return run
 
 
-def respond_in_loop(
-    dispatcher: Dispatcher[Any],
-    binding: Binding,
-    history: History,
-    settings: LlmPredictionConfig,
-    options: RoundOptions,
-) -> PredictionRun:
-    """Prepare one round of the tool loop, which sets the callbacks itself."""
-    return _respond(dispatcher, binding, history, settings, options)
-
-
-def _respond(
+def respond_with(
     dispatcher: Dispatcher[Any],
     binding: Binding,
     history: History | PendingHistory,
     settings: LlmPredictionConfig,
-    options: PredictionOptions | RoundOptions,
+    parameters: Mapping[str, Any],
 ) -> PredictionRun:
+    """Prepare the model's next message with resolved settings, and without callbacks: a round of the tool loop.
+
+    Of the keyword arguments, this reads the preset and the timeouts.
+    """
     pending = history if isinstance(history, PendingHistory) else None
     wire = WireHistory([]) if isinstance(history, PendingHistory) else to_wire(history)
-    stack, preset = stack_of(settings), optional_text(options.get("preset"), "preset")
+    stack, preset = stack_of(settings), optional_text(parameters.get("preset"), "preset")
 
     def upload(dispatcher: Dispatcher[Any], pending: PendingHistory) -> "Flow[None]":
         nonlocal wire
@@ -204,12 +191,14 @@ def _respond(
         binding,
         [Request(_PREDICT, make)],
         operation="Chat response",
-        timeouts=checked_timeouts(options),
+        timeouts=checked_timeouts(parameters),
         upload=None if pending is None else partial(upload, pending=pending),
     )
 
 
-def complete(dispatcher: Dispatcher[Any], binding: Binding, prompt: str, options: PredictionOptions) -> PredictionRun:
+def complete(
+    dispatcher: Dispatcher[Any], binding: Binding, prompt: str, parameters: PredictionParameters
+) -> PredictionRun:
     """Prepare the continuation of a text.
 
     Servers without `completeRawText` get a chat request with [a template that only shows the
@@ -219,8 +208,8 @@ def complete(dispatcher: Dispatcher[Any], binding: Binding, prompt: str, options
         raise LMStudioValueError(f"the prompt must be a string; got {prompt!r}")
     if not prompt and not isinstance(prompt, WirePrompt):
         raise LMStudioValueError("the prompt is empty; give the model a text to continue")
-    settings = _settings(options)
-    stack, preset = stack_of(settings), optional_text(options.get("preset"), "preset")
+    settings = _settings(parameters)
+    stack, preset = stack_of(settings), optional_text(parameters.get("preset"), "preset")
 
     def make(specifier: Specifier) -> "Flow[CompleteRawText]":
         yield from ()
@@ -235,29 +224,31 @@ def complete(dispatcher: Dispatcher[Any], binding: Binding, prompt: str, options
         return _with_preset(parameter, preset)
 
     requests = [Request(_COMPLETE, make), Request(_PREDICT, make_legacy)]
-    run = PredictionRun(dispatcher, binding, requests, operation="Completion", timeouts=checked_timeouts(options))
-    _set_callbacks(run, settings, options)
+    run = PredictionRun(dispatcher, binding, requests, operation="Completion", timeouts=checked_timeouts(parameters))
+    _set_callbacks(run, settings, parameters)
     return run
 
 
-def _set_callbacks(run: PredictionRun, settings: LlmPredictionConfig, options: PredictionOptions) -> None:
-    run.structured = settings.structured is not None and options.get("check_response", True) and is_requested(settings)
-    if not _CALLBACKS.isdisjoint(options):
+def _set_callbacks(run: PredictionRun, settings: LlmPredictionConfig, parameters: PredictionParameters) -> None:
+    run.structured = (
+        settings.structured is not None and parameters.get("check_response", True) and is_requested(settings)
+    )
+    if not _CALLBACKS.isdisjoint(parameters):
         run.callbacks = Callbacks(
-            options.get("on_first_token"),
-            options.get("on_prediction_fragment"),
-            options.get("on_message"),
-            options.get("on_prompt_processing_progress"),
+            parameters.get("on_first_token"),
+            parameters.get("on_prediction_fragment"),
+            parameters.get("on_message"),
+            parameters.get("on_prompt_processing_progress"),
         )
 
 
-def _settings(options: PredictionOptions) -> LlmPredictionConfig:
+def _settings(parameters: PredictionParameters) -> LlmPredictionConfig:
     """Return the settings of a prediction, including the format of its response."""
-    check_names(options, PredictionOptions.__annotations__)
-    settings, response_format = LlmPredictionConfig.parse(options.get("config")), options.get("response_format")
+    check_names(parameters, PredictionParameters.__annotations__)
+    settings, response_format = LlmPredictionConfig.parse(parameters.get("config")), parameters.get("response_format")
     if response_format is None and settings.structured is None:
         return settings
-    return with_format(response_format, settings, check=options.get("check_response", True))
+    return with_format(response_format, settings, check=parameters.get("check_response", True))
 
 
 def _with_preset(parameter: ParameterT, preset: str | None) -> ParameterT:

@@ -4,6 +4,7 @@
 shared by all clients and new after a fork. Any thread may call it, because each function changes one dict in one step.
 """
 
+import inspect
 import warnings
 from collections.abc import Hashable, Mapping
 from functools import cached_property
@@ -12,10 +13,11 @@ from typing import Any
 from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.client._single_flight import Flights
 from lmstudio_integrations.client._turns import Turn, Turns
-from lmstudio_integrations.client._user_frames import user_stacklevel
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.errors import LMStudioEvictionWarning
 from lmstudio_integrations.types.config import ModelKind
+
+_PACKAGE = __name__.partition(".")[0]
 
 _MAX_RECORDED = 256
 """Instances, and names of models, that are recorded at most."""
@@ -98,7 +100,7 @@ class ServerModels:
         """Warn of an eviction that happened or may happen, once per subject."""
         token = object()
         if self._warned.setdefault(subject, token) is token:
-            warnings.warn(text, LMStudioEvictionWarning, stacklevel=user_stacklevel())
+            warn_user(text, LMStudioEvictionWarning)
 
     def is_evicted(self, reference: str | None) -> bool:
         """Whether a load of this process evicted an instance."""
@@ -132,6 +134,14 @@ class ServerModels:
         """Return the models whose loads evict a model, or that its loads evict."""
         pairs = list(self._pairs)  # in one step: another thread may add one
         return sorted(key for pair in pairs if model_key in pair for key in pair if key != model_key)
+
+
+def warn_user(text: str, category: type[Warning]) -> None:
+    """Warn at the line of the user's program that made the call."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, category, stacklevel=level)
 
 
 def _put(cache: dict[Any, Any], key: object, value: object) -> None:

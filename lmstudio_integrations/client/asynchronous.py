@@ -11,30 +11,30 @@ from typing import Any, ClassVar, Self, cast, overload
 from typing_extensions import Unpack
 
 from lmstudio_integrations.client import _files, _fitting, _images, _models, _repository, _requests
-from lmstudio_integrations.client._act import Act, ActOptions, ActResult
+from lmstudio_integrations.client._act import Act, ActParameters, ActResult
 from lmstudio_integrations.client._base import (
     BaseAvailableModel,
     BaseClient,
     BaseDownloaded,
     BaseDownloadOption,
     BaseHandle,
+    BaseModelNamespace,
     BaseNamespace,
     BaseStream,
     HandleT,
     LoadConfig,
-    ModelOptions,
+    ModelParameters,
     checked_kind,
 )
-from lmstudio_integrations.client._files import FileInput, RetrievalOptions
+from lmstudio_integrations.client._files import FileInput, RetrievalParameters
 from lmstudio_integrations.client._models import TemplateOpts, Tools
 from lmstudio_integrations.client._operations import prepare
 from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._prediction_run import PredictionRun
 from lmstudio_integrations.client._repository import OnDownload
-from lmstudio_integrations.client._requests import History, PredictionOptions, Texts
+from lmstudio_integrations.client._requests import History, PredictionParameters, Texts
 from lmstudio_integrations.client._retries import repeated
 from lmstudio_integrations.client.transport.discovery import locate
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.client.transport.waiters import DONE, LoopWaiter, Waiter
 from lmstudio_integrations.errors import LMStudioValueError
@@ -163,10 +163,6 @@ class AsyncPredictionStream(BaseStream):
         """Read the stream to its end and return the result."""
         return await arun(self._run.to_end())
 
-    async def read_all(self) -> list[PredictionEvent]:
-        """Read the stream to its end and return all of its events; those of a failed attempt are dropped."""
-        return await arun(self._run.all_events())
-
     def cancel(self) -> Awaitable[None]:
         """Stop the generation on the server. Works with and without `await`. See `PredictionStream.cancel`."""
         self._run.cancel()
@@ -216,8 +212,7 @@ class AsyncModelHandle(BaseHandle):
 
     async def get_context_length(self) -> int:
         """Return the context length that the instance was loaded with, in tokens."""
-        info = await arun(_models.get_info(self._dispatcher, self.binding))
-        return info.context_length
+        return (await arun(_models.get_info(self._dispatcher, self.binding))).context_length
 
     async def get_processing_state(self) -> InstanceProcessingState:
         """Return what the instance is doing, and how many requests are queued."""
@@ -227,24 +222,24 @@ class AsyncModelHandle(BaseHandle):
 class AsyncLLM(AsyncModelHandle):
     """A language model."""
 
-    async def respond(self, history: History, **options: Unpack[PredictionOptions]) -> PredictionResult:
+    async def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
         """Return the next message of a conversation.
 
         Args:
             history: A prompt, a `Chat`, or `{"messages": […]}`.
-            options: See `PredictionOptions`.
+            parameters: See `PredictionParameters`.
 
         Raises:
             LMStudioValueError: If the history is empty or a setting unknown.
             LMStudioServerError: If the server reports an error.
         """
-        return await arun(_requests.respond(self._dispatcher, self.binding, history, options).to_end())
+        return await arun(_requests.respond(self._dispatcher, self.binding, history, parameters).to_end())
 
     def respond_stream(
-        self, history: History | PendingHistory, **options: Unpack[PredictionOptions]
+        self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
     ) -> AsyncPredictionStream:
         """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
-        return AsyncPredictionStream(_requests.respond(self._dispatcher, self.binding, history, options))
+        return AsyncPredictionStream(_requests.respond(self._dispatcher, self.binding, history, parameters))
 
     async def prepare_images(
         self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
@@ -253,21 +248,21 @@ class AsyncLLM(AsyncModelHandle):
         upload = partial(_images.prepare_images, images=images, allow_private_hosts=allow_private_image_hosts)
         return await arun(repeated(self._dispatcher, upload))
 
-    async def complete(self, prompt: str, **options: Unpack[PredictionOptions]) -> PredictionResult:
+    async def complete(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
         """Continue a text, without a chat template."""
-        return await arun(_requests.complete(self._dispatcher, self.binding, prompt, options).to_end())
+        return await arun(_requests.complete(self._dispatcher, self.binding, prompt, parameters).to_end())
 
-    def complete_stream(self, prompt: str, **options: Unpack[PredictionOptions]) -> AsyncPredictionStream:
+    def complete_stream(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> AsyncPredictionStream:
         """Stream the continuation of a text. The first read, or `start()`, sends the request."""
-        return AsyncPredictionStream(_requests.complete(self._dispatcher, self.binding, prompt, options))
+        return AsyncPredictionStream(_requests.complete(self._dispatcher, self.binding, prompt, parameters))
 
-    async def act(self, chat: History, tools: Iterable[ToolInput], **options: Unpack[ActOptions]) -> ActResult:
+    async def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
         """Let the model call tools until it responds without a call.
 
         Args:
             chat: A prompt, a `Chat` (which is copied), or `{"messages": […]}`.
             tools: Functions with type hints and a docstring, or `ToolFunctionDef`s; sync or async.
-            options: See `ActOptions`.
+            parameters: See `ActParameters`.
 
         Raises:
             LMStudioValueError: If a tool cannot be used.
@@ -276,7 +271,7 @@ class AsyncLLM(AsyncModelHandle):
         """
         from lmstudio_integrations.client._run_tools import arun_jobs  # noqa: PLC0415 - needs asyncio, see `dispatcher.py`
 
-        act = Act(self._dispatcher, self.binding, chat, tools, options)
+        act = Act(self._dispatcher, self.binding, chat, tools, parameters)
         while jobs := await arun(act.predict()):
             await arun_jobs(jobs, act.parallel)
             act.add_results(jobs)
@@ -350,32 +345,32 @@ class AsyncEmbeddingModel(AsyncModelHandle):
         return EmbeddingLoadModelConfig.from_fields(await arun(_models.get_load_fields(self._dispatcher, self.binding)))
 
 
-class AsyncModelNamespace(BaseNamespace[HandleT]):
+class AsyncModelNamespace(BaseModelNamespace[HandleT]):
     """The models of one kind."""
 
     _downloaded: "type[AsyncDownloadedModel[HandleT]]"
 
-    async def model(self, model_key: str | None = None, /, **options: Unpack[ModelOptions]) -> HandleT:
+    async def model(self, model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> HandleT:
         """Get a model, and load it if necessary; without a key, get any loaded one.
 
         Args:
             model_key: Key or identifier.
-            options: See `ModelOptions`.
+            parameters: See `ModelParameters`.
 
         Raises:
             LMStudioModelNotFoundError: If there is no such model, or none is loaded.
             LMStudioWrongModelKindError: If it is of the other kind.
         """
-        options.setdefault("ttl", DEFAULT_TTL)
-        handle = self.lazy_model(model_key, **options)
+        parameters.setdefault("ttl", DEFAULT_TTL)
+        handle = self.lazy_model(model_key, **parameters)
         await arun(prepare(self._dispatcher, handle.binding))
         return handle
 
     async def load_new_instance(
-        self, model_key: str, instance_identifier: str | None = None, **options: Unpack[ModelOptions]
+        self, model_key: str, instance_identifier: str | None = None, **parameters: Unpack[ModelParameters]
     ) -> HandleT:
         """Load another instance; without an identifier the server chooses one."""
-        handle = self._new_instance(model_key, instance_identifier, options)
+        handle = self._new_instance(model_key, instance_identifier, parameters)
         await arun(prepare(self._dispatcher, handle.binding))
         return handle
 
@@ -389,13 +384,11 @@ class AsyncModelNamespace(BaseNamespace[HandleT]):
 
     async def list_loaded(self) -> list[HandleT]:
         """Return handles to all loaded instances."""
-        infos = await arun(_models.list_loaded(self._dispatcher, self.kind))
-        return [self._loaded(info) for info in infos]
+        return [self._loaded(info) for info in await arun(_models.list_loaded(self._dispatcher, self.kind))]
 
     async def list_downloaded(self) -> list["AsyncDownloadedModel[HandleT]"]:
         """Return all models of this kind on the server's disk."""
-        infos = await arun(_models.list_downloaded(self._dispatcher, self.kind))
-        return [self.as_downloaded(info) for info in infos]
+        return [self.as_downloaded(info) for info in await arun(_models.list_downloaded(self._dispatcher, self.kind))]
 
     def as_downloaded(self, info: ModelInfo) -> "AsyncDownloadedModel[HandleT]":
         """Return a downloaded model as an object that can load it."""
@@ -411,15 +404,15 @@ class AsyncDownloadedModel(BaseDownloaded[HandleT]):
 
     _namespace: AsyncModelNamespace[HandleT]
 
-    async def model(self, **options: Unpack[ModelOptions]) -> HandleT:
+    async def model(self, **parameters: Unpack[ModelParameters]) -> HandleT:
         """Get the model, and load it if necessary."""
-        return await self._namespace.model(self.model_key, **options)
+        return await self._namespace.model(self.model_key, **parameters)
 
     async def load_new_instance(
-        self, instance_identifier: str | None = None, **options: Unpack[ModelOptions]
+        self, instance_identifier: str | None = None, **parameters: Unpack[ModelParameters]
     ) -> HandleT:
         """Load another instance of the model."""
-        return await self._namespace.load_new_instance(self.model_key, instance_identifier, **options)
+        return await self._namespace.load_new_instance(self.model_key, instance_identifier, **parameters)
 
 
 class AsyncDownloadedLlm(AsyncDownloadedModel[AsyncLLM]):
@@ -446,29 +439,24 @@ class AsyncEmbeddingNamespace(AsyncModelNamespace[AsyncEmbeddingModel]):
     _downloaded = AsyncDownloadedEmbeddingModel
 
 
-class AsyncSystemNamespace:
+class AsyncSystemNamespace(BaseNamespace):
     """The server itself: `client.system`."""
-
-    def __init__(self, client: "AsyncClient", dispatcher: Dispatcher[Any]) -> None:
-        self._client = client
-        self._dispatcher = dispatcher
 
     async def list_downloaded_models(
         self, namespace: ModelKind | None = None
     ) -> list[AsyncDownloadedModel[AsyncLLM] | AsyncDownloadedModel[AsyncEmbeddingModel]]:
         """Return all models on the server's disk, of one kind or of both."""
-        return await self._client.list_downloaded_models(namespace)
+        infos = await arun(_models.list_downloaded(self._dispatcher, checked_kind(namespace)))
+        llm, embedding = AsyncLlmNamespace(self._dispatcher), AsyncEmbeddingNamespace(self._dispatcher)
+        return [llm.as_downloaded(info) if info.type == "llm" else embedding.as_downloaded(info) for info in infos]
 
     async def get_version(self) -> ServerVersion:
         """Return the version of LM Studio."""
         return await arun(_models.version(self._dispatcher))
 
 
-class AsyncFilesNamespace:
+class AsyncFilesNamespace(BaseNamespace):
     """Images for the model, and documents to search: `client.files`."""
-
-    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
-        self._dispatcher = dispatcher
 
     async def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload an image for use in a chat.
@@ -494,10 +482,10 @@ class AsyncFilesNamespace:
         return await arun(_files.parse_document(self._dispatcher, file, on_progress))
 
     async def retrieve(
-        self, query: str, files: Sequence[FileHandle], **options: Unpack[RetrievalOptions]
+        self, query: str, files: Sequence[FileHandle], **parameters: Unpack[RetrievalParameters]
     ) -> RetrievalResult:
-        """Return the passages of uploaded documents that are relevant to a query. See `RetrievalOptions`."""
-        return await arun(_files.retrieve(self._dispatcher, query, files, options))
+        """Return the passages of uploaded documents that are relevant to a query. See `RetrievalParameters`."""
+        return await arun(_files.retrieve(self._dispatcher, query, files, parameters))
 
 
 class AsyncDownloadOption(BaseDownloadOption):
@@ -522,15 +510,12 @@ class AsyncAvailableModel(BaseAvailableModel):
 
     async def get_download_options(self) -> list[AsyncDownloadOption]:
         """Return its download options."""
-        options = await arun(_repository.download_options(self._dispatcher, self._info))
-        return [AsyncDownloadOption(option, self._dispatcher) for option in options]
+        found = await arun(_repository.download_options(self._dispatcher, self._info))
+        return [AsyncDownloadOption(option, self._dispatcher) for option in found]
 
 
-class AsyncRepositoryNamespace:
+class AsyncRepositoryNamespace(BaseNamespace):
     """Models to download: `client.repository`."""
-
-    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
-        self._dispatcher = dispatcher
 
     async def search_models(
         self,
@@ -561,7 +546,7 @@ class AsyncClient(BaseClient):
     @property
     def system(self) -> AsyncSystemNamespace:
         """The server itself."""
-        return AsyncSystemNamespace(self, self._dispatcher)
+        return AsyncSystemNamespace(self._dispatcher)
 
     @property
     def files(self) -> AsyncFilesNamespace:
@@ -575,22 +560,15 @@ class AsyncClient(BaseClient):
 
     async def list_loaded_models(self, namespace: ModelKind | None = None) -> list[AsyncLLM | AsyncEmbeddingModel]:
         """Return handles to all loaded instances, of one kind or of both."""
-        models: list[AsyncLLM | AsyncEmbeddingModel] = []
         kind = checked_kind(namespace)
-        if kind != "embedding":
-            models += await self.llm.list_loaded()
-        if kind != "llm":
-            models += await self.embedding.list_loaded()
-        return models
+        llms = [] if kind == "embedding" else await self.llm.list_loaded()
+        return [*llms, *([] if kind == "llm" else await self.embedding.list_loaded())]
 
     async def list_downloaded_models(
         self, namespace: ModelKind | None = None
     ) -> list[AsyncDownloadedModel[AsyncLLM] | AsyncDownloadedModel[AsyncEmbeddingModel]]:
         """Return all models on the server's disk, of one kind or of both."""
-        infos = await arun(_models.list_downloaded(self._dispatcher, checked_kind(namespace)))
-        return [
-            self.llm.as_downloaded(info) if info.type == "llm" else self.embedding.as_downloaded(info) for info in infos
-        ]
+        return await self.system.list_downloaded_models(namespace)
 
     async def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload an image for use in a chat: `client.files.prepare_image`."""

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from typing_extensions import Unpack
 
 from lmstudio_integrations.client._arguments import seconds_of
-from lmstudio_integrations.client._base import ModelOptions
+from lmstudio_integrations.client._base import ModelParameters
 from lmstudio_integrations.client._files import FileInput
 from lmstudio_integrations.client.sync import LLM, Client, DownloadedModel, EmbeddingModel
 from lmstudio_integrations.errors import LMStudioClientError
@@ -91,14 +91,14 @@ def reset_default_client() -> None:
         client.close()
 
 
-def llm(model_key: str | None = None, /, **options: Unpack[ModelOptions]) -> LLM:
+def llm(model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> LLM:
     """Get a language model with the default client: `client.llm.model`."""
-    return get_default_client().llm.model(model_key, **options)
+    return get_default_client().llm.model(model_key, **parameters)
 
 
-def embedding_model(model_key: str | None = None, /, **options: Unpack[ModelOptions]) -> EmbeddingModel:
+def embedding_model(model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> EmbeddingModel:
     """Get an embedding model with the default client: `client.embedding.model`."""
-    return get_default_client().embedding.model(model_key, **options)
+    return get_default_client().embedding.model(model_key, **parameters)
 
 
 def list_loaded_models(namespace: ModelKind | None = None) -> list[LLM | EmbeddingModel]:

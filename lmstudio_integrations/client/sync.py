@@ -11,29 +11,29 @@ from typing import Any, ClassVar, Self, cast, overload
 from typing_extensions import Unpack
 
 from lmstudio_integrations.client import _files, _fitting, _images, _models, _repository, _requests
-from lmstudio_integrations.client._act import Act, ActOptions, ActResult
+from lmstudio_integrations.client._act import Act, ActParameters, ActResult
 from lmstudio_integrations.client._base import (
     BaseAvailableModel,
     BaseClient,
     BaseDownloaded,
     BaseDownloadOption,
     BaseHandle,
+    BaseModelNamespace,
     BaseNamespace,
     BaseStream,
     HandleT,
     LoadConfig,
-    ModelOptions,
+    ModelParameters,
     checked_kind,
 )
-from lmstudio_integrations.client._files import FileInput, RetrievalOptions
+from lmstudio_integrations.client._files import FileInput, RetrievalParameters
 from lmstudio_integrations.client._models import TemplateOpts, Tools
 from lmstudio_integrations.client._operations import prepare
 from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._repository import OnDownload
-from lmstudio_integrations.client._requests import TIMEOUTS, History, PredictionOptions, Texts
+from lmstudio_integrations.client._requests import TIMEOUTS, History, PredictionParameters, Texts
 from lmstudio_integrations.client._retries import repeated
 from lmstudio_integrations.client.transport.discovery import locate
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
 from lmstudio_integrations.errors import LMStudioValueError
@@ -112,10 +112,6 @@ class PredictionStream(BaseStream):
         """Read the stream to its end and return the result."""
         return run(self._run.to_end())
 
-    def read_all(self) -> list[PredictionEvent]:
-        """Read the stream to its end and return all of its events; those of a failed attempt are dropped."""
-        return run(self._run.all_events())
-
     def cancel(self) -> None:
         """Stop the generation on the server, without waiting. Read on to get what has arrived, then call `result()`.
 
@@ -167,8 +163,7 @@ class SyncModelHandle(BaseHandle):
 
     def get_context_length(self) -> int:
         """Return the context length that the instance was loaded with, in tokens."""
-        info = run(_models.get_info(self._dispatcher, self.binding))
-        return info.context_length
+        return run(_models.get_info(self._dispatcher, self.binding)).context_length
 
     def get_processing_state(self) -> InstanceProcessingState:
         """Return what the instance is doing, and how many requests are queued."""
@@ -178,24 +173,24 @@ class SyncModelHandle(BaseHandle):
 class LLM(SyncModelHandle):
     """A language model."""
 
-    def respond(self, history: History, **options: Unpack[PredictionOptions]) -> PredictionResult:
+    def respond(self, history: History, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
         """Return the next message of a conversation.
 
         Args:
             history: A prompt, a `Chat`, or `{"messages": […]}`.
-            options: See `PredictionOptions`.
+            parameters: See `PredictionParameters`.
 
         Raises:
             LMStudioValueError: If the history is empty or a setting unknown.
             LMStudioServerError: If the server reports an error.
         """
-        return run(_requests.respond(self._dispatcher, self.binding, history, options).to_end())
+        return run(_requests.respond(self._dispatcher, self.binding, history, parameters).to_end())
 
     def respond_stream(
-        self, history: History | PendingHistory, **options: Unpack[PredictionOptions]
+        self, history: History | PendingHistory, **parameters: Unpack[PredictionParameters]
     ) -> PredictionStream:
         """Stream the next message of a conversation. The first read, or `start()`, sends the request."""
-        return PredictionStream(_requests.respond(self._dispatcher, self.binding, history, options))
+        return PredictionStream(_requests.respond(self._dispatcher, self.binding, history, parameters))
 
     def prepare_images(
         self, images: Sequence[FileInput], *, allow_private_image_hosts: bool = False
@@ -214,21 +209,21 @@ class LLM(SyncModelHandle):
         upload = partial(_images.prepare_images, images=images, allow_private_hosts=allow_private_image_hosts)
         return run(repeated(self._dispatcher, upload))
 
-    def complete(self, prompt: str, **options: Unpack[PredictionOptions]) -> PredictionResult:
+    def complete(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
         """Continue a text, without a chat template."""
-        return run(_requests.complete(self._dispatcher, self.binding, prompt, options).to_end())
+        return run(_requests.complete(self._dispatcher, self.binding, prompt, parameters).to_end())
 
-    def complete_stream(self, prompt: str, **options: Unpack[PredictionOptions]) -> PredictionStream:
+    def complete_stream(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionStream:
         """Stream the continuation of a text. The first read, or `start()`, sends the request."""
-        return PredictionStream(_requests.complete(self._dispatcher, self.binding, prompt, options))
+        return PredictionStream(_requests.complete(self._dispatcher, self.binding, prompt, parameters))
 
-    def act(self, chat: History, tools: Iterable[ToolInput], **options: Unpack[ActOptions]) -> ActResult:
+    def act(self, chat: History, tools: Iterable[ToolInput], **parameters: Unpack[ActParameters]) -> ActResult:
         """Let the model call tools until it responds without a call.
 
         Args:
             chat: A prompt, a `Chat` (which is copied), or `{"messages": […]}`.
             tools: Functions with type hints and a docstring, or `ToolFunctionDef`s; sync or async.
-            options: See `ActOptions`.
+            parameters: See `ActParameters`.
 
         Raises:
             LMStudioValueError: If a tool cannot be used.
@@ -237,7 +232,7 @@ class LLM(SyncModelHandle):
         """
         from lmstudio_integrations.client._run_tools import run_jobs  # noqa: PLC0415 - needs asyncio, see `dispatcher.py`
 
-        act = Act(self._dispatcher, self.binding, chat, tools, options)
+        act = Act(self._dispatcher, self.binding, chat, tools, parameters)
         while jobs := run(act.predict()):
             run_jobs(jobs, act.parallel)
             act.add_results(jobs)
@@ -307,32 +302,32 @@ class EmbeddingModel(SyncModelHandle):
         return EmbeddingLoadModelConfig.from_fields(run(_models.get_load_fields(self._dispatcher, self.binding)))
 
 
-class ModelNamespace(BaseNamespace[HandleT]):
+class ModelNamespace(BaseModelNamespace[HandleT]):
     """The models of one kind."""
 
     _downloaded: "type[DownloadedModel[HandleT]]"
 
-    def model(self, model_key: str | None = None, /, **options: Unpack[ModelOptions]) -> HandleT:
+    def model(self, model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> HandleT:
         """Get a model, and load it if necessary; without a key, get any loaded one.
 
         Args:
             model_key: Key or identifier.
-            options: See `ModelOptions`.
+            parameters: See `ModelParameters`.
 
         Raises:
             LMStudioModelNotFoundError: If there is no such model, or none is loaded.
             LMStudioWrongModelKindError: If it is of the other kind.
         """
-        options.setdefault("ttl", DEFAULT_TTL)
-        handle = self.lazy_model(model_key, **options)
+        parameters.setdefault("ttl", DEFAULT_TTL)
+        handle = self.lazy_model(model_key, **parameters)
         run(prepare(self._dispatcher, handle.binding))
         return handle
 
     def load_new_instance(
-        self, model_key: str, instance_identifier: str | None = None, **options: Unpack[ModelOptions]
+        self, model_key: str, instance_identifier: str | None = None, **parameters: Unpack[ModelParameters]
     ) -> HandleT:
         """Load another instance; without an identifier the server chooses one."""
-        handle = self._new_instance(model_key, instance_identifier, options)
+        handle = self._new_instance(model_key, instance_identifier, parameters)
         run(prepare(self._dispatcher, handle.binding))
         return handle
 
@@ -346,13 +341,11 @@ class ModelNamespace(BaseNamespace[HandleT]):
 
     def list_loaded(self) -> list[HandleT]:
         """Return handles to all loaded instances."""
-        infos = run(_models.list_loaded(self._dispatcher, self.kind))
-        return [self._loaded(info) for info in infos]
+        return [self._loaded(info) for info in run(_models.list_loaded(self._dispatcher, self.kind))]
 
     def list_downloaded(self) -> list["DownloadedModel[HandleT]"]:
         """Return all models of this kind on the server's disk."""
-        infos = run(_models.list_downloaded(self._dispatcher, self.kind))
-        return [self.as_downloaded(info) for info in infos]
+        return [self.as_downloaded(info) for info in run(_models.list_downloaded(self._dispatcher, self.kind))]
 
     def as_downloaded(self, info: ModelInfo) -> "DownloadedModel[HandleT]":
         """Return a downloaded model as an object that can load it."""
@@ -368,13 +361,15 @@ class DownloadedModel(BaseDownloaded[HandleT]):
 
     _namespace: ModelNamespace[HandleT]
 
-    def model(self, **options: Unpack[ModelOptions]) -> HandleT:
+    def model(self, **parameters: Unpack[ModelParameters]) -> HandleT:
         """Get the model, and load it if necessary."""
-        return self._namespace.model(self.model_key, **options)
+        return self._namespace.model(self.model_key, **parameters)
 
-    def load_new_instance(self, instance_identifier: str | None = None, **options: Unpack[ModelOptions]) -> HandleT:
+    def load_new_instance(
+        self, instance_identifier: str | None = None, **parameters: Unpack[ModelParameters]
+    ) -> HandleT:
         """Load another instance of the model."""
-        return self._namespace.load_new_instance(self.model_key, instance_identifier, **options)
+        return self._namespace.load_new_instance(self.model_key, instance_identifier, **parameters)
 
 
 class DownloadedLlm(DownloadedModel[LLM]):
@@ -401,29 +396,24 @@ class EmbeddingNamespace(ModelNamespace[EmbeddingModel]):
     _downloaded = DownloadedEmbeddingModel
 
 
-class SystemNamespace:
+class SystemNamespace(BaseNamespace):
     """The server itself: `client.system`."""
-
-    def __init__(self, client: "Client", dispatcher: Dispatcher[Any]) -> None:
-        self._client = client
-        self._dispatcher = dispatcher
 
     def list_downloaded_models(
         self, namespace: ModelKind | None = None
     ) -> list[DownloadedModel[LLM] | DownloadedModel[EmbeddingModel]]:
         """Return all models on the server's disk, of one kind or of both."""
-        return self._client.list_downloaded_models(namespace)
+        infos = run(_models.list_downloaded(self._dispatcher, checked_kind(namespace)))
+        llm, embedding = LlmNamespace(self._dispatcher), EmbeddingNamespace(self._dispatcher)
+        return [llm.as_downloaded(info) if info.type == "llm" else embedding.as_downloaded(info) for info in infos]
 
     def get_version(self) -> ServerVersion:
         """Return the version of LM Studio."""
         return run(_models.version(self._dispatcher))
 
 
-class FilesNamespace:
+class FilesNamespace(BaseNamespace):
     """Images for the model, and documents to search: `client.files`."""
-
-    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
-        self._dispatcher = dispatcher
 
     def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload an image for use in a chat.
@@ -446,9 +436,11 @@ class FilesNamespace:
         """Return the text of an uploaded document. The callback takes values from 0.0 to 1.0."""
         return run(_files.parse_document(self._dispatcher, file, on_progress))
 
-    def retrieve(self, query: str, files: Sequence[FileHandle], **options: Unpack[RetrievalOptions]) -> RetrievalResult:
-        """Return the passages of uploaded documents that are relevant to a query. See `RetrievalOptions`."""
-        return run(_files.retrieve(self._dispatcher, query, files, options))
+    def retrieve(
+        self, query: str, files: Sequence[FileHandle], **parameters: Unpack[RetrievalParameters]
+    ) -> RetrievalResult:
+        """Return the passages of uploaded documents that are relevant to a query. See `RetrievalParameters`."""
+        return run(_files.retrieve(self._dispatcher, query, files, parameters))
 
 
 class DownloadOption(BaseDownloadOption):
@@ -469,15 +461,12 @@ class AvailableModel(BaseAvailableModel):
 
     def get_download_options(self) -> list[DownloadOption]:
         """Return its download options."""
-        options = run(_repository.download_options(self._dispatcher, self._info))
-        return [DownloadOption(option, self._dispatcher) for option in options]
+        found = run(_repository.download_options(self._dispatcher, self._info))
+        return [DownloadOption(option, self._dispatcher) for option in found]
 
 
-class RepositoryNamespace:
+class RepositoryNamespace(BaseNamespace):
     """Models to download: `client.repository`."""
-
-    def __init__(self, dispatcher: Dispatcher[Any]) -> None:
-        self._dispatcher = dispatcher
 
     def search_models(
         self,
@@ -510,7 +499,7 @@ class Client(BaseClient):
     @property
     def system(self) -> SystemNamespace:
         """The server itself."""
-        return SystemNamespace(self, self._dispatcher)
+        return SystemNamespace(self._dispatcher)
 
     @property
     def files(self) -> FilesNamespace:
@@ -524,22 +513,15 @@ class Client(BaseClient):
 
     def list_loaded_models(self, namespace: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
         """Return handles to all loaded instances, of one kind or of both."""
-        models: list[LLM | EmbeddingModel] = []
         kind = checked_kind(namespace)
-        if kind != "embedding":
-            models += self.llm.list_loaded()
-        if kind != "llm":
-            models += self.embedding.list_loaded()
-        return models
+        llms = [] if kind == "embedding" else self.llm.list_loaded()
+        return [*llms, *([] if kind == "llm" else self.embedding.list_loaded())]
 
     def list_downloaded_models(
         self, namespace: ModelKind | None = None
     ) -> list[DownloadedModel[LLM] | DownloadedModel[EmbeddingModel]]:
         """Return all models on the server's disk, of one kind or of both."""
-        infos = run(_models.list_downloaded(self._dispatcher, checked_kind(namespace)))
-        return [
-            self.llm.as_downloaded(info) if info.type == "llm" else self.embedding.as_downloaded(info) for info in infos
-        ]
+        return self.system.list_downloaded_models(namespace)
 
     def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
         """Upload an image for use in a chat: `client.files.prepare_image`."""

@@ -131,40 +131,25 @@ class Catalog:
     presets: tuple[Preset, ...] = ()
 
     def __post_init__(self) -> None:
-        seen: set[str] = set()
-        for entry in self.models:
-            if entry.key in seen:
-                raise LMStudioValueError(f"the catalog has the model key {entry.key!r} twice")
-            seen.add(entry.key)
+        for key, times in Counter(entry.key for entry in self.models).most_common(1):
+            if times > 1:
+                raise LMStudioValueError(f"the catalog has the model key {key!r} twice")
 
     def find(self, name: str) -> list[ModelEntry]:
         """Return the entries for a name, best first: a key, an alias or a path (docs/protocol.md#model-matching)."""
-        for matches in (_has_key, _has_alias, _has_path):
-            found = [entry for entry in self.models if matches(entry, name)]
-            if found:
-                return found
-        return []
+        path = name.casefold()
+        return (
+            [entry for entry in self.models if entry.key == name]
+            or [entry for entry in self.models if name in entry.aliases]
+            # Without a slash, one letter of a publisher's name would match.
+            or [entry for entry in self.models if "/" in path and entry.full_path.casefold().startswith(path)]
+        )
 
     def preset(self, name: str) -> Preset | None:
         """Return the preset of an identifier or a name, ignoring case."""
         requested = name.casefold()
-        for preset in self.presets:
-            if requested in {preset.identifier.casefold(), (preset.name or preset.identifier).casefold()}:
-                return preset
-        return None
-
-
-def _has_key(entry: ModelEntry, name: str) -> bool:
-    return entry.key == name
-
-
-def _has_alias(entry: ModelEntry, name: str) -> bool:
-    return name in entry.aliases
-
-
-def _has_path(entry: ModelEntry, name: str) -> bool:
-    # Without a slash, one letter of a publisher's name would match.
-    return "/" in name and entry.full_path.casefold().startswith(name.casefold())
+        names = ((preset, {preset.identifier, preset.name or preset.identifier}) for preset in self.presets)
+        return next((preset for preset, known in names if requested in map(str.casefold, known)), None)
 
 
 def describe(entry: ModelEntry, metadata: ModelMetadata) -> dict[str, Any]:
@@ -286,21 +271,12 @@ def kind_of_file(path: Path) -> ModelKind:
 
 
 def load(path: Path) -> Catalog:
-    """Read a catalog from a TOML file, or from a folder of GGUF files.
+    """Read a catalog from a TOML file with `[[model]]` and `[[preset]]` tables, or from a folder of GGUF files.
 
     Raises:
         LMStudioValueError: If it cannot be read, or something in it is invalid; the message names it.
     """
-    return Catalog(models=scan(path)) if path.is_dir() else load_toml(path)
-
-
-def load_toml(path: Path) -> Catalog:
-    """Read a catalog from a TOML file with `[[model]]` and `[[preset]]` tables.
-
-    Raises:
-        LMStudioValueError: If the file cannot be read, or a table has an invalid field; the message names it.
-    """
-    return from_tables(read_toml(path, "catalog"))
+    return Catalog(models=scan(path)) if path.is_dir() else from_tables(read_toml(path, "catalog"))
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:

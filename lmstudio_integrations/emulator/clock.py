@@ -14,7 +14,6 @@ class Timer(Protocol):
 
     def cancel(self) -> None:
         """Cancel the call."""
-        ...
 
 
 class Clock(Protocol):

@@ -1,7 +1,6 @@
 """What handlers get with a request: the server's state, the client, and the channel."""
 
 import asyncio
-import platform
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -105,15 +104,6 @@ class Client:
 
 
 @dataclass(slots=True, eq=False)
-class LinkSettings:
-    """The settings of LM Link, which all clients share."""
-
-    disabled: bool = True
-    device_name: str = field(default_factory=platform.node)
-    preferred_device: str | None = None
-
-
-@dataclass(slots=True, eq=False)
 class ServerState:
     """The state that all connections of a server share. `latency` is simulated for each request, in seconds."""
 
@@ -125,7 +115,6 @@ class ServerState:
     limits: Limits = DEFAULT_LIMITS
     flags: set[str] = field(default_factory=set[str])
     upload_folder: UploadFolder = field(default_factory=UploadFolder)
-    link: LinkSettings = field(default_factory=LinkSettings)
 
     async def simulate_latency(self) -> None:
         """Wait for the latency of a request."""
@@ -156,11 +145,9 @@ class Channel(Protocol):
 
     def send(self, packet: Mapping[str, Any]) -> None:
         """Send a packet without waiting; the connection handles slow readers."""
-        ...
 
     def inject_fault(self, kind: FaultKind) -> None:
         """Break the connection as a scripted model orders."""
-        ...
 
 
 Handler = Callable[..., Awaitable[Any]]

@@ -43,7 +43,10 @@ async def download(entry: ModelEntry, on_bytes: OnBytes, *, offline: bool = Fals
             await asyncio.to_thread(weights.locate, bundle, offline=offline)
             on_bytes(bundle.metadata.size_bytes, bundle.metadata.size_bytes)
         else:
-            await _report_progress(_readable_size(Path(entry.weights)), on_bytes)
+            size = _readable_size(Path(entry.weights))
+            for step in range(STEPS + 1):
+                on_bytes(size * step // STEPS, size)
+                await asyncio.sleep(0)  # a client may cancel between two steps
     except (OSError, weights.WeightsError) as error:
         cause = without_directories(str(error))
         raise WireError(f'The weights of "{entry.key}" cannot be downloaded', cause=cause) from error
@@ -52,10 +55,3 @@ async def download(entry: ModelEntry, on_bytes: OnBytes, *, offline: bool = Fals
 def _readable_size(path: Path) -> int:
     with open_regular(path.expanduser()) as file:
         return os.fstat(file.fileno()).st_size
-
-
-async def _report_progress(size: int, on_bytes: OnBytes) -> None:
-    """Report a download step by step; a client may cancel between two steps."""
-    for step in range(STEPS + 1):
-        on_bytes(size * step // STEPS, size)
-        await asyncio.sleep(0)

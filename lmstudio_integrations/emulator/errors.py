@@ -20,7 +20,8 @@ class WireError(Exception):
         title: What is wrong, in one sentence.
         cause: The reason behind it.
         suggestion: What would help.
-        display_data: The machine-readable part, with its `code`.
+        display_data: The machine-readable part; its `code` is one of docs/protocol.md#error-codes.
+        fatal: Whether the model has crashed and must be loaded again.
     """
 
     def __init__(
@@ -30,12 +31,14 @@ class WireError(Exception):
         cause: str | None = None,
         suggestion: str | None = None,
         display_data: Mapping[str, Any] | None = None,
+        fatal: bool = False,
     ) -> None:
         super().__init__(title)
         self.title = title
         self.cause = cause
         self.suggestion = suggestion
         self.display_data = display_data
+        self.fatal = fatal
 
     def to_dict(self) -> dict[str, Any]:
         """Return the wire form."""

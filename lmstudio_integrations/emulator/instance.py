@@ -5,8 +5,8 @@ Everything here belongs to the emulator's event loop.
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from copy import copy
 from typing import Any, Literal
 
@@ -91,12 +91,9 @@ class Instance:
     def state(self) -> dict[str, Any]:
         """Return its activity, and how many requests run or wait."""
         activities = set(self._users.values())
-        for activity in ("generating", "processingPrompt", "computingEmbedding"):
-            if activity in activities:
-                break
-        else:
-            activity = "idle"
-        return {"status": activity, "queued": self._queue.queued + self._queue.running}
+        known = ("generating", "processingPrompt", "computingEmbedding")
+        status = next((activity for activity in known if activity in activities), "idle")
+        return {"status": status, "queued": self._queue.queued + self._queue.running}
 
     @asynccontextmanager
     async def use(self, client: str, scope: CancelScope, activity: Activity) -> AsyncGenerator[None, None]:
@@ -113,19 +110,13 @@ class Instance:
             finally:
                 self._queue.release()
 
-    def hold(self, scope: CancelScope) -> "_Hold":
-        """Keep the model from being idle, without a slot: for quick calls. Unloading cancels the scope."""
-        return _Hold(self, scope)
-
-    def set_activity(self, scope: CancelScope, activity: Activity) -> None:
-        """Record the current activity of a user."""
-        self._users[scope] = activity
-
-    def begin(self, scope: CancelScope) -> None:
-        """Add a user.
+    @contextmanager
+    def hold(self, scope: CancelScope) -> Generator[None]:
+        """Keep the model from being idle, without a slot: for quick calls. Unloading cancels the scope.
 
         Raises:
             WireError: If the model is unloaded.
+            EngineError: If another user of it met a crash.
         """
         if self.unloading is not None:
             raise model_unloaded()
@@ -133,28 +124,27 @@ class Instance:
         self._users[scope] = None
         self._idle.clear()
         self._stop_ttl()
+        try:
+            yield
+        except EngineError as error:
+            if error.fatal:
+                self._crash = self._crash or error
+                self.on_end("crashed")
+            raise
+        except asyncio.CancelledError:
+            if self._crash is not None and scope.reason == MODEL_UNLOADED:
+                raise copy(self._crash) from None
+            raise
+        finally:
+            del self._users[scope]
+            self.last_used_ms = self._clock.unix_ms()
+            if not self._users:
+                self._idle.set()
+                self.start_ttl()
 
-    def end(self, scope: CancelScope) -> None:
-        """Remove a user."""
-        del self._users[scope]
-        self.last_used_ms = self._clock.unix_ms()
-        if not self._users:
-            self._idle.set()
-            self.start_ttl()
-
-    def crash(self, error: EngineError) -> None:
-        """Record a crash; everyone who uses or waits for the model fails with its error."""
-        self._crash = self._crash or error
-        self.on_end("crashed")
-
-    def raise_crash(self) -> None:
-        """Raise the error of the crash, if there was one.
-
-        Raises:
-            EngineError: If the model has crashed.
-        """
-        if self._crash is not None:
-            raise copy(self._crash)
+    def set_activity(self, scope: CancelScope, activity: Activity) -> None:
+        """Record the current activity of a user."""
+        self._users[scope] = activity
 
     def start_ttl(self) -> None:
         """Start the idle TTL, if there is one and nobody uses the model."""
@@ -177,21 +167,3 @@ class Instance:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-class _Hold:
-    """Adds a user, and removes it at the end."""
-
-    def __init__(self, instance: Instance, scope: CancelScope) -> None:
-        self._instance = instance
-        self._scope = scope
-
-    def __enter__(self) -> None:
-        self._instance.begin(self._scope)
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        self._instance.end(self._scope)
-        if isinstance(error, EngineError) and error.fatal:
-            self._instance.crash(error)
-        elif isinstance(error, asyncio.CancelledError) and self._scope.reason == MODEL_UNLOADED:
-            self._instance.raise_crash()

@@ -6,7 +6,6 @@ from typing import Any
 from lmstudio_integrations.emulator.engines.base import GenerateRequest
 from lmstudio_integrations.emulator.records import PredictionRecord
 from lmstudio_integrations.emulator.uploads import INLINE, Upload
-from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, ToolCallEnd, ToolCallFailed
@@ -23,17 +22,16 @@ def record_of(
     return PredictionRecord(
         model=model,
         client=client,
-        messages=[] if request.history is None else _messages(request.history),
+        messages=[
+            message | {"content": _content(message["content"])}
+            for message in (request.history.to_dict()["messages"] if request.history else ())
+        ],
         prompt=request.prompt,
         tools=[tool.to_dict() for tool in request.tools],
         tool_choice=request.tool_choice,
         config=LlmPredictionConfig.describe({key: fields[key] for key in fields.keys() - _TOOL_SETTINGS}),
         images=[_image(handle, upload) for handle, upload in images],
     )
-
-
-def _messages(history: ChatHistory) -> list[dict[str, Any]]:
-    return [message | {"content": _content(message["content"])} for message in history.to_dict()["messages"]]
 
 
 def _content(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:

@@ -7,7 +7,7 @@ engines are below. Everything here belongs to the emulator's event loop.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,30 +26,8 @@ from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, Mo
 logger: logging.Logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class ModelEvicted:
-    """A model that was loaded just in time is unloaded for this load."""
-
-    info: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class LoadStarted:
-    """The load has started."""
-
-    identifier: str
-    info: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class LoadProgressed:
-    """The progress of the load, 0 to 1."""
-
-    progress: float
-
-
-LoadEvent = ModelEvicted | LoadStarted | LoadProgressed
-OnLoadEvent = Callable[[LoadEvent], None]
+OnPacket = Callable[[Mapping[str, Any]], None]
+"""Called with each packet of a just-in-time load (docs/protocol.md#get-or-load)."""
 
 
 @dataclass(eq=False)
@@ -57,25 +35,25 @@ class _SharedLoad:
     """A just-in-time load and its waiting clients; it is cancelled when the last one cancels."""
 
     task: "asyncio.Task[Instance] | None" = None
-    events: list[LoadEvent] = field(default_factory=list[LoadEvent])
-    listeners: list[OnLoadEvent] = field(default_factory=list[OnLoadEvent])
+    packets: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    listeners: list[OnPacket] = field(default_factory=list[OnPacket])
 
     @property
     def stopping(self) -> bool:
         """Whether it has ended or is being cancelled, so that no client can join."""
         return self.task is not None and (self.task.done() or self.task.cancelling() > 0)
 
-    def report(self, event: LoadEvent) -> None:
-        """Report an event to all waiting clients."""
-        self.events.append(event)
+    def send(self, **packet: Any) -> None:
+        """Send a packet to all waiting clients."""
+        self.packets.append(packet)
         for listener in self.listeners:
-            listener(event)
+            listener(packet)
 
-    async def wait(self, listener: OnLoadEvent) -> Instance:
-        """Wait for the model; earlier events are reported first."""
+    async def wait(self, listener: OnPacket) -> Instance:
+        """Wait for the model; earlier packets are sent first."""
         assert self.task is not None, "the load has been started"
-        for event in self.events:
-            listener(event)
+        for packet in self.packets:
+            listener(packet)
         self.listeners.append(listener)
         try:
             return await asyncio.shield(self.task)
@@ -180,10 +158,12 @@ class ModelRegistry:
                     return instance
             raise errors.model_unloaded()
         query = specifier.query
-        found = self._query(self.loaded(kind), query)
-        if found is None:
+        matching = [instance for instance in self.loaded(kind) if _matches(instance, query)]
+        if query.identifier is not None:
+            matching = self._all_named(matching, query.identifier)
+        if not matching:
             raise self._nothing_loaded(kind, query.to_dict())
-        return found
+        return matching[0]
 
     def find_only(self, kind: ModelKind, name: str) -> Instance:
         """Return the loaded model of a name: by its identifier, else if no other one matches.
@@ -296,7 +276,7 @@ class ModelRegistry:
         self._records.notify()
 
     async def load_just_in_time(
-        self, entry: ModelEntry, name: str, listener: OnLoadEvent, *, ttl_ms: int | None, settings: Mapping[str, Any]
+        self, entry: ModelEntry, name: str, listener: OnPacket, *, ttl_ms: int | None, settings: Mapping[str, Any]
     ) -> Instance:
         """Load a model on first use; clients that request it meanwhile share the load.
 
@@ -339,26 +319,21 @@ class ModelRegistry:
     async def _load_shared(
         self, shared: _SharedLoad, entry: ModelEntry, name: str, ttl_ms: int, settings: Mapping[str, Any]
     ) -> Instance:
-        if not self._auto_evict:
-            return await self._load_and_report(shared, entry, name, ttl_ms, settings)
-        async with self._one_at_a_time:
-            for other in [instance for instance in self.loaded() if instance.jit]:
-                shared.report(ModelEvicted(other.describe()))
+        async with self._one_at_a_time if self._auto_evict else nullcontext():
+            for other in [instance for instance in self.loaded() if instance.jit and self._auto_evict]:
+                shared.send(type="unloadingOtherJITModel", info=other.describe())
                 await self.unload(other, "evicted")
-            return await self._load_and_report(shared, entry, name, ttl_ms, settings)
-
-    async def _load_and_report(
-        self, shared: _SharedLoad, entry: ModelEntry, name: str, ttl_ms: int, settings: Mapping[str, Any]
-    ) -> Instance:
-        return await self.load(
-            entry,
-            name=name,
-            ttl_ms=ttl_ms,
-            settings=settings,
-            jit=True,
-            on_start=lambda identifier: shared.report(LoadStarted(identifier, self.info(entry))),
-            on_progress=lambda progress: shared.report(LoadProgressed(progress)),
-        )
+            return await self.load(
+                entry,
+                name=name,
+                ttl_ms=ttl_ms,
+                settings=settings,
+                jit=True,
+                on_start=lambda identifier: shared.send(
+                    type="startLoading", identifier=identifier, info=self.info(entry)
+                ),
+                on_progress=lambda progress: shared.send(type="loadProgress", progress=progress),
+            )
 
     def _reserve(self, default: str, identifier: str | None) -> str:
         """Reserve and return the identifier of a new instance.
@@ -402,12 +377,6 @@ class ModelRegistry:
             slots=slots,
             engine_settings=entry.engine_settings(),
         )
-
-    def _query(self, instances: list[Instance], query: ModelQuery) -> Instance | None:
-        matching = [instance for instance in instances if _matches(instance, query)]
-        if query.identifier is not None:
-            return next(iter(self._all_named(matching, query.identifier)), None)
-        return matching[0] if matching else None
 
     def _all_named(self, instances: list[Instance], name: str) -> list[Instance]:
         """Return the instances that a name may stand for, the best first: by identifier, then as in the catalog."""
@@ -459,15 +428,10 @@ _CONFIGS: dict[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadModelConf
 
 def _matches(instance: Instance, query: ModelQuery) -> bool:
     """Return whether an instance matches a query, apart from the identifier."""
-    entry = instance.entry
+    entry, path = instance.entry, (query.path or "").casefold().rstrip("/")
     return (
         query.domain in {None, entry.kind}
         and query.device_identifier is None
         and (query.vision is None or query.vision == instance.describe().get("vision", False))
-        and (query.path is None or _path_matches(entry.full_path, query.path))
+        and (query.path is None or f"{entry.full_path.casefold()}/".startswith(f"{path}/"))
     )
-
-
-def _path_matches(path: str, requested: str) -> bool:
-    path, requested = path.casefold(), requested.casefold().rstrip("/")
-    return path == requested or path.startswith(f"{requested}/")

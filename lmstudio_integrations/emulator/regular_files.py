@@ -12,15 +12,13 @@ def open_regular(path: Path) -> BinaryIO:
     Raises:
         OSError: If it is not a regular file, or cannot be read.
     """
-    file = open(path, "rb", opener=_without_blocking)  # noqa: SIM115 - Path.open takes no opener
+    non_blocking = getattr(os, "O_NONBLOCK", 0)
+    # Path.open takes no opener.
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | non_blocking))  # noqa: SIM115
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
     file.close()
     raise OSError(f"{path} is not a regular file")
-
-
-def _without_blocking(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def why_unreadable(path: Path) -> str | None:

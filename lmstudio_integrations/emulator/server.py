@@ -8,7 +8,8 @@ import contextlib
 import http
 import json
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, get_args
+from functools import partial
+from typing import get_args
 
 from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection, serve
@@ -95,9 +96,6 @@ class Server:
         if late:
             await asyncio.wait([asyncio.ensure_future(socket.wait_closed()) for socket in late], timeout=CLOSE_TIMEOUT)
 
-    def _accept(self, *arguments: Any, **settings: Any) -> ServerConnection:
-        return Socket(*arguments, pool=self._pool, limits=self._state.limits, **settings)
-
     async def _listen(self, port: int) -> None:
         self._listener = await serve(
             self._serve,
@@ -109,7 +107,8 @@ class Server:
             ping_interval=None,
             close_timeout=CLOSE_TIMEOUT,
             max_size=self._state.limits.message_bytes,
-            create_connection=self._accept,  # type: ignore[arg-type]  # a callable that returns one is enough
+            # A callable that returns one is enough.
+            create_connection=partial(Socket, pool=self._pool, limits=self._state.limits),  # type: ignore[arg-type]
             server_header=None,
             logger=server_logger,
         )
@@ -139,7 +138,7 @@ class Server:
         return None
 
     async def _serve(self, socket: ServerConnection) -> None:
-        assert isinstance(socket, Socket), "_accept created it"
+        assert isinstance(socket, Socket), "create_connection creates it"
         assert socket.request is not None, "the handshake is done"
         namespace = _NAMESPACES[socket.request.path.partition("?")[0]]
         connection = ConnectionHandler(socket, namespace, self._state, self._authenticator)

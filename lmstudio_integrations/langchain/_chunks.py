@@ -22,7 +22,8 @@ from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, Us
 from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 
-from lmstudio_integrations._adapters.outcome import Outcome, ToolCallOptions, new_call_id, token_counts
+from lmstudio_integrations._adapters.outcome import Outcome, new_call_id, token_counts
+from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix, invalidator
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import (
@@ -47,42 +48,35 @@ _TOKEN_USAGE = ("prompt_tokens", "completion_tokens", "total_tokens")
 """OpenAI's names of the token counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkOptions(ToolCallOptions):
-    """What the caller expects of a response.
-
-    Attributes:
-        usage: Whether the last chunk of a stream has the token counts.
-        alternatives: How many other tokens the log-probabilities list for each token.
-    """
-
-    usage: bool = True
-    alternatives: int = 0
-
-
 # The whole message --------------------------------------------------------------------------------------------------
 
 
-def to_message(result: PredictionResult, options: ChunkOptions) -> AIMessage:
-    """Return the message of a finished prediction."""
-    outcome = Outcome(result, options)
+def to_message(result: PredictionResult, tool_use: ToolUse, alternatives: int = 0) -> AIMessage:
+    """Return the message of a finished prediction.
+
+    Args:
+        result: The prediction.
+        tool_use: How the call uses tools.
+        alternatives: How many other tokens the log-probabilities list for each token.
+    """
+    outcome = Outcome(result, tool_use)
     outcome.log_gaps()
     metadata = response_metadata(outcome)
     if result.tokens:
-        metadata["logprobs"] = {"content": _logprobs(result.tokens, options.alternatives)}
+        metadata["logprobs"] = {"content": _logprobs(result.tokens, alternatives)}
     reasoning = result.reasoning_content
     return AIMessage(
         content=result.content,
         additional_kwargs={"reasoning_content": reasoning} if reasoning else {},
         response_metadata=metadata,
         tool_calls=[
-            tool_call(name=options.own_name(end.name), args=end.arguments or {}, id=record.id or new_call_id())
+            tool_call(name=tool_use.own_name(end.name), args=end.arguments or {}, id=record.id or new_call_id())
             for record in outcome.calls
             if (end := record.end)
         ],
         invalid_tool_calls=[
             invalid_tool_call(
-                name=record.name and options.own_name(record.name),
+                name=record.name and tool_use.own_name(record.name),
                 args="".join(record.fragments) or (record.failure and record.failure.raw_content) or "",
                 id=record.id or new_call_id(),
                 error=reason,
@@ -196,10 +190,18 @@ class _StreamedCall:
 
 
 class ChunkStream:
-    """Turns the events of one prediction into chunks, one for each fragment."""
+    """Turns the events of one prediction into chunks, one for each fragment.
 
-    def __init__(self, options: ChunkOptions) -> None:
-        self._options = options
+    Args:
+        tool_use: How the call uses tools.
+        alternatives: How many other tokens the log-probabilities list for each token.
+        with_usage: Whether the last chunk has the token counts.
+    """
+
+    def __init__(self, tool_use: ToolUse, alternatives: int = 0, *, with_usage: bool = True) -> None:
+        self._tool_use = tool_use
+        self._alternatives = alternatives
+        self._with_usage = with_usage
         self._prediction = Accumulator()
         self._call: _StreamedCall | None = None
         self._next_index = FIRST_TOOL_INDEX
@@ -237,7 +239,7 @@ class ChunkStream:
     def _fragment(self, event: LlmPredictionFragment) -> ChatGenerationChunk | None:
         metadata: dict[str, Any] = {"model_provider": PROVIDER}
         if event.tokens:
-            metadata["logprobs"] = {"content": _logprobs(event.tokens, self._options.alternatives)}
+            metadata["logprobs"] = {"content": _logprobs(event.tokens, self._alternatives)}
         if event.reasoning_type == "reasoning":
             kwargs = {"reasoning_content": event.content}
             message = AIMessageChunk(content="", additional_kwargs=kwargs, response_metadata=metadata)
@@ -248,8 +250,8 @@ class ChunkStream:
         return ChatGenerationChunk(message=message)
 
     def _last_chunk(self) -> ChatGenerationChunk:
-        result, with_usage = self._prediction.result(), self._options.usage
-        outcome = Outcome(result, self._options)
+        result, with_usage = self._prediction.result(), self._with_usage
+        outcome = Outcome(result, self._tool_use)
         outcome.log_gaps()
         message = AIMessageChunk(
             content="",
@@ -261,7 +263,7 @@ class ChunkStream:
 
     def _tool_chunks(self, event: PredictionEvent) -> list[ToolCallChunk]:
         """Return what an event adds to the tool calls."""
-        if self._has_call and not self._options.parallel:
+        if self._has_call and not self._tool_use.parallel:
             return []  # the first call is kept, later ones are dropped
         call, chunks = self._call, list[ToolCallChunk]()
         match event:
@@ -269,7 +271,7 @@ class ChunkStream:
                 chunks = self._invalidate()
                 self._call = self._new_call(call_id)
             case ToolCallName(name=name) if call and not call.begun:
-                call.name = self._options.own_name(name)
+                call.name = self._tool_use.own_name(name)
                 chunks = call.send_valid("".join(call.held))
             case ToolCallArguments(content=content) if call and content:
                 if call.name is None or call.held:
@@ -299,7 +301,7 @@ class ChunkStream:
 
     def _end(self, call: _StreamedCall, event: ToolCallEnd) -> list[ToolCallChunk]:
         """Return the rest of a call. If the server understood it otherwise than it was sent, send it again."""
-        arguments, name = event.arguments or {}, self._options.own_name(event.name)
+        arguments, name = event.arguments or {}, self._tool_use.own_name(event.name)
         rest = _completion(call.sent, arguments)
         if rest is None or (call.begun and call.name != name):
             again = self._new_call(call.id, name)

@@ -12,85 +12,39 @@ from langchain_core import exceptions as core
 
 from lmstudio_integrations import errors
 
-
-class LangChainError(errors.LMStudioError, core.ModelError):
-    """Any other error."""
-
-
-class LangChainContextOverflowError(errors.LMStudioContextOverflowError, core.ContextOverflowError):
-    """The prompt does not fit into the context window; summarisation middleware may shorten it."""
-
-
-class LangChainModelNotFoundError(errors.LMStudioModelNotFoundError, core.ModelNotFoundError):
-    """No model fits the key or identifier."""
-
-
-class LangChainPresetNotFoundError(errors.LMStudioPresetNotFoundError, core.ModelInvalidRequestError):
-    """The preset does not exist."""
-
-
-class LangChainAuthenticationError(errors.LMStudioAuthenticationError, core.ModelAuthenticationError):
-    """The server rejected the API token."""
-
-
-class LangChainUnreachableError(errors.LMStudioUnreachableError, core.ModelConnectionError):
-    """No LM Studio answers; a retry may help."""
-
-
-class LangChainConnectionLostError(errors.LMStudioConnectionLostError, core.ModelConnectionError):
-    """The connection broke; a retry may help."""
-
-
-class LangChainWebsocketError(errors.LMStudioWebsocketError, core.ModelConnectionError):
-    """The WebSocket failed; a retry may help."""
-
-
-class LangChainClientClosedError(errors.LMStudioClientClosedError, core.ModelError):
-    """The client was closed before the call; a retry cannot help."""
-
-
-class LangChainTimeoutError(errors.LMStudioTimeoutError, core.ModelTimeoutError):
-    """A timeout expired; a retry may help."""
-
-
-class LangChainModelUnloadedError(errors.LMStudioModelUnloadedError, core.ModelAPIError):
-    """The model was unloaded during the call; a retry loads it again."""
-
-
-class LangChainModelCrashedError(errors.LMStudioModelCrashedError, core.ModelAPIError):
-    """The engine died; a retry may help."""
-
-
-class LangChainChannelClosedError(errors.LMStudioChannelClosedError, core.ModelAPIError):
-    """The server ended the response early; a retry may help."""
-
-
-class LangChainWrongModelKindError(errors.LMStudioWrongModelKindError, core.ModelInvalidRequestError):
-    """A model of the other kind was named."""
-
-
-class LangChainPromptTemplateError(errors.LMStudioPromptTemplateError, core.ModelInvalidRequestError):
-    """The prompt template rejected the conversation."""
-
-
-class LangChainUnsupportedError(errors.LMStudioUnsupportedError, core.ModelInvalidRequestError):
-    """The engine lacks a requested feature."""
-
-
-class LangChainFileExpiredError(errors.LMStudioFileExpiredError, core.ModelInvalidRequestError):
-    """An uploaded file has expired."""
-
-
-class LangChainInsufficientResourcesError(errors.LMStudioInsufficientResourcesError, core.ModelError):
-    """There is no memory for the model."""
-
-
-class LangChainModelLoadError(errors.LMStudioModelLoadError, core.ModelError):
-    """The model cannot be loaded."""
-
-
-class LangChainToolCallError(errors.LMStudioToolCallError, core.ModelError):
-    """A tool call failed."""
+_BASES: dict[type[errors.LMStudioError], type[core.ModelError]] = {
+    errors.LMStudioError: core.ModelError,
+    errors.LMStudioContextOverflowError: core.ContextOverflowError,
+    errors.LMStudioModelNotFoundError: core.ModelNotFoundError,
+    errors.LMStudioPresetNotFoundError: core.ModelInvalidRequestError,
+    errors.LMStudioAuthenticationError: core.ModelAuthenticationError,
+    errors.LMStudioUnreachableError: core.ModelConnectionError,
+    errors.LMStudioConnectionLostError: core.ModelConnectionError,
+    errors.LMStudioWebsocketError: core.ModelConnectionError,
+    errors.LMStudioClientClosedError: core.ModelError,
+    errors.LMStudioTimeoutError: core.ModelTimeoutError,
+    errors.LMStudioModelUnloadedError: core.ModelAPIError,
+    errors.LMStudioModelCrashedError: core.ModelAPIError,
+    errors.LMStudioChannelClosedError: core.ModelAPIError,
+    errors.LMStudioWrongModelKindError: core.ModelInvalidRequestError,
+    errors.LMStudioPromptTemplateError: core.ModelInvalidRequestError,
+    errors.LMStudioUnsupportedError: core.ModelInvalidRequestError,
+    errors.LMStudioFileExpiredError: core.ModelInvalidRequestError,
+    errors.LMStudioInsufficientResourcesError: core.ModelError,
+    errors.LMStudioModelLoadError: core.ModelError,
+    errors.LMStudioToolCallError: core.ModelError,
+    errors.LMStudioPredictionError: core.ModelAPIError,
+    errors.LMStudioServerError: core.ModelAPIError,
+    errors.LMStudioConfigMismatchError: core.ModelInvalidRequestError,
+    errors.LMStudioProtocolError: core.ModelError,
+    errors.LMStudioCancelledError: core.ModelError,
+    errors.LMStudioClientError: core.ModelError,
+    errors.LMStudioValueError: core.ModelInvalidRequestError,
+    errors.LMStudioRuntimeError: core.ModelError,
+    errors.LMStudioOSError: core.ModelInvalidRequestError,
+    errors.LMStudioImageDownloadError: core.ModelInvalidRequestError,
+}
+"""The class of langchain-core for each of ours. It says whether a retry can help."""
 
 
 class LangChainStructuredOutputError(errors.LMStudioStructuredOutputError, core.ModelError, core.OutputParserException):
@@ -105,52 +59,16 @@ class LangChainStructuredOutputError(errors.LMStudioStructuredOutputError, core.
         self.llm_output = text
 
 
-class LangChainPredictionError(errors.LMStudioPredictionError, core.ModelAPIError):
-    """The prediction failed on the server; a retry may help."""
-
-
-class LangChainServerError(errors.LMStudioServerError, core.ModelAPIError):
-    """The server failed; a retry may help."""
-
-
-class LangChainConfigMismatchError(errors.LMStudioConfigMismatchError, core.ModelInvalidRequestError):
-    """The model is loaded with another configuration."""
-
-
-class LangChainProtocolError(errors.LMStudioProtocolError, core.ModelError):
-    """The server sent an invalid message."""
-
-
-class LangChainCancelledError(errors.LMStudioCancelledError, core.ModelError):
-    """A result was requested of a prediction that was cancelled before it had one."""
-
-
-class LangChainClientError(errors.LMStudioClientError, core.ModelError):
-    """An error of the client."""
-
-
-class LangChainValueError(errors.LMStudioValueError, core.ModelInvalidRequestError):
-    """An argument is invalid; nothing was sent."""
-
-
-class LangChainRuntimeError(errors.LMStudioRuntimeError, core.ModelError):
-    """A call was made at the wrong time."""
-
-
-class LangChainOSError(errors.LMStudioOSError, core.ModelInvalidRequestError):
-    """A file could not be read."""
-
-
-class LangChainImageDownloadError(errors.LMStudioImageDownloadError, core.ModelInvalidRequestError):
-    """An image could not be downloaded, or is not allowed to be."""
-
-
 _CLASSES: dict[type[BaseException], type[errors.LMStudioError]] = {
-    kind.__bases__[0]: kind
-    for kind in list(globals().values())
-    if isinstance(kind, type) and issubclass(kind, errors.LMStudioError) and issubclass(kind, core.ModelError)
+    errors.LMStudioStructuredOutputError: LangChainStructuredOutputError,
+    **{
+        own: type(own.__name__.replace("LMStudio", "LangChain"), (own, base), {"__module__": __name__})
+        for own, base in _BASES.items()
+    },
 }
 """The class with both bases, by our class."""
+
+globals().update({kind.__name__: kind for kind in _CLASSES.values()})  # where pickle looks for them
 
 
 def both(error: errors.LMStudioError) -> errors.LMStudioError:

@@ -77,6 +77,9 @@ def _system(message: BaseMessage, target: _Target) -> None:
 
 def _human(message: BaseMessage, target: _Target) -> None:
     """Add a user's turn. In Anthropic's form it also holds the results of tools."""
+    if isinstance(message.content, str):
+        target.conversation.add("user", [TextPart(text=message.content)])
+        return
     rest: list[Any] = []
     has_result = False
     for block in _blocks(message.content):

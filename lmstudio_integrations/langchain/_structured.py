@@ -14,9 +14,8 @@ from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import BaseModel
-from pydantic_core import from_json
 
-from lmstudio_integrations._adapters.growing import GrowingText
+from lmstudio_integrations._adapters.growing import GrowingText, partial_json
 from lmstudio_integrations._shortening import beginning, shortened
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
@@ -105,7 +104,7 @@ class _StreamedText:
     def _add_calls(self, calls: Sequence[ToolCallChunk]) -> None:
         """Add the arguments of the tool's first call, or of a later one if those before have no valid arguments."""
         for call in calls:
-            if call["name"] == self._tool and (self._call_index is None or _partial_json(self.text.read()) is None):
+            if call["name"] == self._tool and (self._call_index is None or partial_json(self.text.read()) is None):
                 self._call_index, self.text = call["index"], GrowingText()
             if self._call_index is not None and call["index"] == self._call_index:
                 self.text.add(call["args"] or "")
@@ -133,7 +132,7 @@ class StrictParser(BaseCumulativeTransformOutputParser[Any]):
         return self._partial_value(text) if partial else _instance(self.pydantic_object, _json_value(result), text)
 
     def _partial_value(self, text: str) -> Any:
-        return _partial_instance(self.pydantic_object, _partial_json(text))
+        return _partial_instance(self.pydantic_object, partial_json(text))
 
     def _new_text(self) -> _StreamedText:
         return _StreamedText()
@@ -290,14 +289,6 @@ def _validated(kind: Any, value: Any) -> Any:
     if kind is None:
         return value
     return kind.model_validate(value) if issubclass(kind, BaseModel) else kind.parse_obj(value)
-
-
-def _partial_json(text: str) -> Any:
-    """Return as much of a JSON value as there is; `None` if there is none."""
-    try:
-        return from_json(text, allow_partial="trailing-strings")
-    except ValueError:
-        return None
 
 
 def text_parser(schema: Any) -> StrictParser:

@@ -13,7 +13,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import ConfigDict, PrivateAttr, model_validator
 
-from lmstudio_integrations._adapters import images
+from lmstudio_integrations._adapters.conversation import to_history
 from lmstudio_integrations._adapters.generation_settings import (
     ChatSettings,
     RequestFormats,
@@ -25,7 +25,6 @@ from lmstudio_integrations._adapters.tool_settings import tool_settings, wire_to
 from lmstudio_integrations.langchain import _counting, _messages, _structured, _tools
 from lmstudio_integrations.langchain._batching import acompleted, aresults, calls_of, completed, in_batch, results
 from lmstudio_integrations.langchain._chunks import (
-    ChunkOptions,
     ChunkStream,
     combined_output,
     llm_output_of,
@@ -109,7 +108,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
                 return self._result(call, await stream.wait_for_result())
 
     def _result(self, call: ResolvedCall, result: PredictionResult) -> ChatResult:
-        message = to_message(result, _options(call))
+        message = to_message(result, call.tool_use, alternatives(call.values) or 0)
         self._record_end(call, result.end)
         generations = [ChatGeneration(message=message)]
         return ChatResult(generations=generations, llm_output=llm_output_of(message.response_metadata))
@@ -128,7 +127,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         with translated():
             call = self._resolve(stop, kwargs)
-            stream = ChunkStream(_options(call))
+            stream = self._chunk_stream(call)
             with in_batch(self._open(call, call.model(), messages)) as source:
                 for batch in source.batches():
                     for chunk in stream.chunks(batch):
@@ -146,7 +145,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         with translated():
             call = self._resolve(stop, kwargs)
-            stream = ChunkStream(_options(call))
+            stream = self._chunk_stream(call)
             async with self._open(call, call.async_model(), messages) as source:
                 async for batch in source.batches():
                     for chunk in stream.chunks(batch):
@@ -154,6 +153,9 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
                             await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                         yield chunk
             self._record_end(call, stream.end)
+
+    def _chunk_stream(self, call: ResolvedCall) -> ChunkStream:
+        return ChunkStream(call.tool_use, alternatives(call.values) or 0, with_usage=bool(call.values["stream_usage"]))
 
     # Requests -------------------------------------------------------------------------------------------------------
 
@@ -167,7 +169,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         self, call: ResolvedCall, model: "LLM | AsyncLLM", messages: Sequence[BaseMessage]
     ) -> "PredictionStream | AsyncPredictionStream":
         pending = _messages.to_pending(messages, send_reasoning=call.values["send_reasoning"])
-        return model.respond_stream(images.to_history(pending, call.values), **call.request_arguments())
+        return model.respond_stream(to_history(pending, call.values), **call.request_arguments())
 
     # Model profile --------------------------------------------------------------------------------------------------
 
@@ -295,12 +297,11 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         return "chat-lmstudio"
 
     def _generate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
-        generate = BaseChatModel._generate_with_cache  # noqa: SLF001 - the overridden method, which reads `cache`
-        return generate(self._as_cached(kwargs), *args, **kwargs)
+        # The overridden method reads `cache` of the object that it gets.
+        return BaseChatModel._generate_with_cache(self._as_cached(kwargs), *args, **kwargs)  # noqa: SLF001
 
     async def _agenerate_with_cache(self, *args: Any, **kwargs: Any) -> ChatResult:
-        agenerate = BaseChatModel._agenerate_with_cache  # noqa: SLF001 - the overridden method, which reads `cache`
-        return await agenerate(self._as_cached(kwargs), *args, **kwargs)
+        return await BaseChatModel._agenerate_with_cache(self._as_cached(kwargs), *args, **kwargs)  # noqa: SLF001
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         return self._cache_key(stop, kwargs)
@@ -324,8 +325,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
         The first error or Ctrl-C stops the generations that still run.
         """
-        calls, limit = calls_of(self.invoke, inputs, self._bounded(config), kwargs)
-        return results(calls, limit, keep_errors=return_exceptions)
+        return results(*calls_of(self.invoke, inputs, self._bounded(config), kwargs), keep_errors=return_exceptions)
 
     async def abatch(
         self,
@@ -339,8 +339,9 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
         The first error, or cancelling the task, stops the generations that still run.
         """
-        calls, limit = calls_of(self.ainvoke, inputs, self._bounded(config), kwargs)
-        return await aresults(calls, limit, keep_errors=return_exceptions)
+        return await aresults(
+            *calls_of(self.ainvoke, inputs, self._bounded(config), kwargs), keep_errors=return_exceptions
+        )
 
     def batch_as_completed(
         self,
@@ -351,8 +352,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[tuple[int, Any]]:
         """Yield the index and the response of each input, as they finish. See `batch`; closing this stops the rest."""
-        calls, limit = calls_of(self.invoke, inputs, self._bounded(config), kwargs)
-        return completed(calls, limit, keep_errors=return_exceptions)
+        return completed(*calls_of(self.invoke, inputs, self._bounded(config), kwargs), keep_errors=return_exceptions)
 
     def abatch_as_completed(
         self,
@@ -363,20 +363,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[tuple[int, Any]]:
         """Yield the index and the response of each input, as they finish. See `abatch`; closing this stops the rest."""
-        calls, limit = calls_of(self.ainvoke, inputs, self._bounded(config), kwargs)
-        return acompleted(calls, limit, keep_errors=return_exceptions)
-
-
-def _options(call: ResolvedCall) -> ChunkOptions:
-    """Return how the chunks of a call are built."""
-    required, parallel, names = call.tool_use
-    return ChunkOptions(
-        usage=call.values["stream_usage"],
-        required=required,
-        parallel=parallel,
-        alternatives=alternatives(call.values) or 0,
-        names=names,
-    )
+        return acompleted(*calls_of(self.ainvoke, inputs, self._bounded(config), kwargs), keep_errors=return_exceptions)
 
 
 def _profile(info: Mapping[str, Any]) -> ModelProfile:

@@ -7,19 +7,17 @@ from typing import ClassVar
 from langchain_core.embeddings import Embeddings
 from pydantic import ConfigDict
 
+from lmstudio_integrations._adapters.embedding_settings import EmbeddingSettings, prefixed
 from lmstudio_integrations._adapters.progress import ProgressBar
-from lmstudio_integrations._adapters.settings import ConnectionSettings, EmbeddingLoadConfig
-from lmstudio_integrations._adapters.texts import prefixed
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.types._numbers import Count
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadPolicy, LoadSettings, ModelKind
-from lmstudio_integrations.types.embeddings import EmbeddingRequest, LengthPolicy
+from lmstudio_integrations.types.embeddings import EmbeddingRequest
 
 _CHUNK_SIZE = "the text splitter's chunk size"
 
 
-class LMStudioEmbeddings(ConnectionSettings, Embeddings):
+class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
     """Embed texts with a model in LM Studio.
 
     The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
@@ -36,25 +34,12 @@ class LMStudioEmbeddings(ConnectionSettings, Embeddings):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
-    _kind: ClassVar[ModelKind] = "embedding"
-    _load_settings: ClassVar[type[LoadSettings]] = EmbeddingLoadModelConfig
-
-    load_config: EmbeddingLoadConfig = None
-    """How to load the model, if a call of this object loads it: `EmbeddingLoadModelConfig` or a dict of its fields."""
 
     query_prefix: str = ""
     """Prepended to the text of `embed_query`. The model card says what the model expects."""
 
     document_prefix: str = ""
     """Prepended to each text of `embed_documents`."""
-
-    load_policy: LoadPolicy = "explicit"
-    """`explicit` by default: an embedding model is small, and the just-in-time load of a language model beside it
-    would evict it. The others are as for language models."""
-
-    length_policy: LengthPolicy = "error"
-    """What to do with a text that is too long for the model: `error` raises, `truncate` embeds its beginning, `pass`
-    leaves it to the server, which may cut it silently."""
 
     dimensions: Count | None = None
     """Shorten vectors to this many numbers and normalize them again. Only for models that were trained for it."""
@@ -80,18 +65,16 @@ class LMStudioEmbeddings(ConnectionSettings, Embeddings):
             texts = prefixed(prefix, given)
             if not texts:
                 return []
-            model = self._runtime.embedding(*self._resolve_model()).with_retries(self.max_retries)
             request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE)
-            return self._shaped(model.embed_texts(request, on_progress=self._progress_bar(texts)))
+            return self._shaped(self._model().embed_texts(request, on_progress=self._progress_bar(texts)))
 
     async def _aembed(self, prefix: str, given: list[str]) -> list[list[float]]:
         with translated():
             texts = prefixed(prefix, given)
             if not texts:
                 return []
-            model = self._runtime.async_embedding(*self._resolve_model()).with_retries(self.max_retries)
             request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE)
-            return self._shaped(await model.embed_texts(request, on_progress=self._progress_bar(texts)))
+            return self._shaped(await self._async_model().embed_texts(request, on_progress=self._progress_bar(texts)))
 
     def _progress_bar(self, texts: Sequence[str]) -> ProgressBar | None:
         return ProgressBar(f"Embedding {len(texts)} texts") if self.show_progress else None

@@ -11,7 +11,8 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from pydantic import ConfigDict, model_validator
 
 from lmstudio_integrations._adapters.generation_settings import ResolvedCall
-from lmstudio_integrations._adapters.outcome import Outcome, ToolCallOptions
+from lmstudio_integrations._adapters.outcome import Outcome
+from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations.langchain._batching import aresults, in_batch, results
 from lmstudio_integrations.langchain._chunks import combined_output, response_metadata, usage_metadata
 from lmstudio_integrations.langchain._errors import translated
@@ -204,7 +205,7 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
     def _generation(self, call: ResolvedCall, text: str, result: PredictionResult) -> GenerationChunk:
         """Return a generation with the metadata of its prediction."""
         self._record_info(call, result.end)
-        metadata = response_metadata(Outcome(result, ToolCallOptions()))
+        metadata = response_metadata(Outcome(result, ToolUse()))
         return GenerationChunk(text=text, generation_info={**metadata, "usage_metadata": usage_metadata(result)})
 
     @property

@@ -28,7 +28,8 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
-from lmstudio_integrations._adapters.outcome import REQUIRED, Outcome, ToolCallOptions, new_call_id, token_counts
+from lmstudio_integrations._adapters.outcome import REQUIRED, Outcome, new_call_id, token_counts
+from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations._typeguards import is_count
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
@@ -50,17 +51,17 @@ LogProbs: TypeAlias = list[list[LogProb]]
 # Whole responses ----------------------------------------------------------------------------------------------------
 
 
-def chat_response(result: PredictionResult, options: ToolCallOptions) -> ChatResponse:
+def chat_response(result: PredictionResult, tool_use: ToolUse) -> ChatResponse:
     """Return the chat response of a finished prediction.
 
     Raises:
         LlamaIndexToolCallError: If a tool call failed, or was required and is missing.
     """
-    outcome = _checked(result, options)
+    outcome = _checked(result, tool_use)
     calls: list[ToolCallBlock] = []
     for record in outcome.calls:
         assert record.end is not None, "what is kept is complete"
-        calls.append(_call_block(record.end, options, _unique_id(record.id, calls)))
+        calls.append(_call_block(record.end, tool_use, _unique_id(record.id, calls)))
     return ChatResponse(
         message=_message(result.content, _reasoning_block_of(result), calls),
         raw=_raw(outcome),
@@ -69,7 +70,7 @@ def chat_response(result: PredictionResult, options: ToolCallOptions) -> ChatRes
     )
 
 
-def completion_response(result: PredictionResult, options: ToolCallOptions) -> CompletionResponse:
+def completion_response(result: PredictionResult, tool_use: ToolUse) -> CompletionResponse:
     """Return the completion response of a finished prediction.
 
     Raises:
@@ -77,14 +78,14 @@ def completion_response(result: PredictionResult, options: ToolCallOptions) -> C
     """
     return CompletionResponse(
         text=result.content,
-        raw=_raw(_checked(result, options)),
+        raw=_raw(_checked(result, tool_use)),
         logprobs=[_logprobs(token) for token in result.tokens] or None,
         additional_kwargs=_completion_kwargs(result),
     )
 
 
-def _checked(result: PredictionResult, options: ToolCallOptions) -> Outcome:
-    outcome = Outcome(result, options)
+def _checked(result: PredictionResult, tool_use: ToolUse) -> Outcome:
+    outcome = Outcome(result, tool_use)
     outcome.log_gaps(missing_call=False)
     _check(outcome)
     return outcome
@@ -98,7 +99,7 @@ def _check(outcome: Outcome) -> None:
         return
     reasons, written = list[str](), list[str]()
     for record, reason in outcome.failed:
-        reasons.append(f"{outcome.options.own_name(record.name)}: {reason}" if record.name else reason)
+        reasons.append(f"{outcome.tool_use.own_name(record.name)}: {reason}" if record.name else reason)
         written.append((record.failure and record.failure.raw_content) or "".join(record.fragments))
     raw = "\n".join(filter(None, written)) or None
     details = f"; the model wrote {shortened(raw)!r}" if raw else ""
@@ -137,8 +138,8 @@ def _legacy(call: ToolCallBlock) -> dict[str, Any]:
     }
 
 
-def _call_block(end: ToolCallEnd, options: ToolCallOptions, call_id: str) -> ToolCallBlock:
-    return ToolCallBlock(tool_call_id=call_id, tool_name=options.own_name(end.name), tool_kwargs=end.arguments or {})
+def _call_block(end: ToolCallEnd, tool_use: ToolUse, call_id: str) -> ToolCallBlock:
+    return ToolCallBlock(tool_call_id=call_id, tool_name=tool_use.own_name(end.name), tool_kwargs=end.arguments or {})
 
 
 def _unique_id(call_id: str | None, calls: Sequence[ToolCallBlock]) -> str:
@@ -216,8 +217,8 @@ class _OpenCall:
 class ResponseBuilder:
     """A response as it grows, for streams."""
 
-    def __init__(self, options: ToolCallOptions) -> None:
-        self._options = options
+    def __init__(self, tool_use: ToolUse) -> None:
+        self._tool_use = tool_use
         self._prediction = Accumulator()
         self._text = self._reasoning = ""
         self._reasoning_block: ThinkingBlock | None = None
@@ -255,7 +256,7 @@ class ResponseBuilder:
         result = self._prediction.result()
         self._call = None
         self._reasoning_block = _reasoning_block_of(result)
-        self._outcome = Outcome(result, self._options)
+        self._outcome = Outcome(result, self._tool_use)
         self._outcome.log_gaps(missing_call=False)
         return Step(outcome=self._outcome)
 
@@ -270,21 +271,21 @@ class ResponseBuilder:
 
     def _adds_to_calls(self, event: PredictionEvent) -> bool:
         """Record what an event adds to the tool calls; return whether a chunk can show it."""
-        if self._calls and not self._options.parallel:
+        if self._calls and not self._tool_use.parallel:
             return False  # the first call is kept, later ones are dropped
         call = self._call
         match event:
             case ToolCallStart(id=call_id):
                 self._call = _OpenCall(_unique_id(call_id, self._calls))
             case ToolCallName(name=name) if call:
-                call.name = self._options.own_name(name)
+                call.name = self._tool_use.own_name(name)
                 return True
             case ToolCallArguments(content=content) if call:
                 call.arguments += content
                 return call.name is not None
             case ToolCallEnd():
                 call_id = call.id if call else _unique_id(event.id, self._calls)
-                self._calls.append(_call_block(event, self._options, call_id))
+                self._calls.append(_call_block(event, self._tool_use, call_id))
                 self._call = None
                 return True
             case ToolCallFailed():

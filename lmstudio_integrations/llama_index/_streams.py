@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from lmstudio_integrations._adapters.outcome import ToolCallOptions
+from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations.llama_index._chunks import ResponseBuilder, Step
 from lmstudio_integrations.types.results import PredictionEnd, PredictionEvent
 
@@ -23,11 +23,9 @@ OnEnd = Callable[[PredictionEnd], None]
 Batch = list[PredictionEvent]
 
 
-def chunks(
-    stream: "PredictionStream", options: ToolCallOptions, make: MakeChunk[ChunkT], on_end: OnEnd
-) -> Generator[ChunkT]:
+def chunks(stream: "PredictionStream", tool_use: ToolUse, make: MakeChunk[ChunkT], on_end: OnEnd) -> Generator[ChunkT]:
     """Yield the chunks of a response. An error about its tool calls is raised after the last one."""
-    builder = ResponseBuilder(options)
+    builder = ResponseBuilder(tool_use)
     with stream:
         for batch in stream.batches():
             for event in batch:
@@ -43,10 +41,10 @@ class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
     """The chunks of a response. An error about its tool calls is raised after the last one."""
 
     def __init__(
-        self, stream: "AsyncPredictionStream", options: ToolCallOptions, make: MakeChunk[ChunkT], on_end: OnEnd
+        self, stream: "AsyncPredictionStream", tool_use: ToolUse, make: MakeChunk[ChunkT], on_end: OnEnd
     ) -> None:
         self._source: AsyncBatches | None = stream.batches()
-        self._builder = ResponseBuilder(options)
+        self._builder = ResponseBuilder(tool_use)
         self._make = make
         self._on_end = on_end
         self._ready: deque[PredictionEvent] = deque()

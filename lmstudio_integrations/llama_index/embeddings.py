@@ -8,15 +8,14 @@ from typing import Annotated, Any, ClassVar, Self
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._adapters.settings import EmbeddingLoadConfig
-from lmstudio_integrations._adapters.texts import prefixed
+from lmstudio_integrations._adapters.embedding_settings import EmbeddingSettings, prefixed
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.llama_index._callbacks import without_span
 from lmstudio_integrations.llama_index._names import with_timeouts
 from lmstudio_integrations.llama_index._pickling import PickleMixin
 from lmstudio_integrations.types._numbers import Int
-from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadPolicy, LoadSettings, ModelKind
-from lmstudio_integrations.types.embeddings import EmbeddingRequest, LengthPolicy
+from lmstudio_integrations.types.config import LoadPolicy
+from lmstudio_integrations.types.embeddings import EmbeddingRequest
 
 _NAMES = ("model", "model_name")
 _UNNAMED = "unknown"
@@ -52,7 +51,7 @@ def _under_both_names(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": models[0], "model_name": models[0]} if models else {"model": None, "model_name": _UNNAMED}
 
 
-class LMStudioEmbedding(PickleMixin, BaseEmbedding):
+class LMStudioEmbedding(PickleMixin, EmbeddingSettings, BaseEmbedding):
     """Embed texts with a model in LM Studio.
 
     The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
@@ -70,8 +69,6 @@ class LMStudioEmbedding(PickleMixin, BaseEmbedding):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
-    _kind: ClassVar[ModelKind] = "embedding"
-    _load_settings: ClassVar[type[LoadSettings]] = EmbeddingLoadModelConfig
 
     model_name: str = Field(default=_UNNAMED)
     """Core's name of `model`."""
@@ -79,22 +76,15 @@ class LMStudioEmbedding(PickleMixin, BaseEmbedding):
     embed_batch_size: Annotated[Int, Field(ge=1, le=2048)] = 100
     """How many texts are in a batch. Core's progress bar moves with each batch."""
 
-    load_config: EmbeddingLoadConfig = None
-    """How to load the model, if a call of this object loads it: `EmbeddingLoadModelConfig` or a dict of its fields."""
+    load_policy: LoadPolicy = "explicit"  # declared again, because the default of the first base would win
+    """`explicit` by default: an embedding model is small, and the just-in-time load of a language model beside it
+    would evict it. The others are as for language models."""
 
     query_instruction: str = ""
     """Prepended to every query. The model card says what the model expects."""
 
     text_instruction: str = ""
     """Prepended to every text that is stored."""
-
-    load_policy: LoadPolicy = "explicit"
-    """`explicit` by default: an embedding model is small, and the just-in-time load of a language model beside it
-    would evict it. The others are as for language models."""
-
-    length_policy: LengthPolicy = "error"
-    """What to do with a text that is too long for the model: `error` raises, `truncate` embeds its beginning, `pass`
-    leaves it to the server, which may cut it silently."""
 
     @classmethod
     def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -127,8 +117,7 @@ class LMStudioEmbedding(PickleMixin, BaseEmbedding):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        server, spec, config = self._resolve_model()
-        self._runtime.embedding(server, spec, config).get_info(load=True)
+        self._runtime.model(*self._resolve_model()).get_info(load=True)
         return self
 
     async def aload(self) -> Self:
@@ -137,8 +126,7 @@ class LMStudioEmbedding(PickleMixin, BaseEmbedding):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        server, spec, config = self._resolve_model()
-        await self._runtime.async_embedding(server, spec, config).get_info(load=True)
+        await self._runtime.async_model(*self._resolve_model()).get_info(load=True)
         return self
 
     # Instructions are prepended here, before core's cache: otherwise it would return the vector of a text for a query
@@ -215,12 +203,10 @@ class LMStudioEmbedding(PickleMixin, BaseEmbedding):
         return await self._aembed(texts)
 
     def _embed(self, texts: list[str]) -> list[list[float]]:
-        model = self._runtime.embedding(*self._resolve_model()).with_retries(self.max_retries)
-        return _counted(model.embed_texts(self._request(texts), most=BATCHES_AT_ONCE), texts)
+        return _counted(self._model().embed_texts(self._request(texts), most=BATCHES_AT_ONCE), texts)
 
     async def _aembed(self, texts: list[str]) -> list[list[float]]:
-        model = self._runtime.async_embedding(*self._resolve_model()).with_retries(self.max_retries)
-        return _counted(await model.embed_texts(self._request(texts), most=BATCHES_AT_ONCE), texts)
+        return _counted(await self._async_model().embed_texts(self._request(texts), most=BATCHES_AT_ONCE), texts)
 
     def _request(self, texts: list[str]) -> EmbeddingRequest:
         return EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, _given_texts.get())

@@ -1,6 +1,6 @@
 """`LMStudio`: a LlamaIndex language model over LM Studio's native protocol."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
@@ -21,11 +21,11 @@ from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW, DEFAULT_NUM_OUTPU
 from llama_index.core.llms.llm import ToolSelection, default_completion_to_prompt
 from llama_index.core.tools import BaseTool
 from pydantic import ConfigDict
-from pydantic_core import from_json
 
-from lmstudio_integrations._adapters import images
+from lmstudio_integrations._adapters.conversation import to_history
 from lmstudio_integrations._adapters.generation_settings import ChatSettings, RequestFormats, ResolvedCall
-from lmstudio_integrations._adapters.outcome import ToolCallOptions
+from lmstudio_integrations._adapters.growing import partial_json
+from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.llama_index import _context_windows, _messages, _tools
@@ -39,7 +39,7 @@ from lmstudio_integrations.llama_index._chunks import ResponseBuilder, chat_resp
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
 from lmstudio_integrations.llama_index._names import with_timeouts
 from lmstudio_integrations.llama_index._pickling import PickleMixin
-from lmstudio_integrations.llama_index._streams import AsyncChunks, chunks
+from lmstudio_integrations.llama_index._streams import AsyncChunks, ChunkT, MakeChunk, chunks
 from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.chat import WireHistory, WirePrompt
@@ -216,32 +216,22 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
             LMStudioServerError: If the server fails.
             LlamaIndexToolCallError: If a tool call failed, or was required and did not come.
         """
-        request = self._chat_request(messages, kwargs)
-        return chat_response(self._generate(request), _options(request.call))
+        return chat_response(*self._generate(self._chat_request(messages, kwargs)))
 
     @observed_chat
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Generate the next message of a conversation; see `chat`."""
-        request = self._chat_request(messages, kwargs)
-        return chat_response(await self._agenerate(request), _options(request.call))
+        return chat_response(*await self._agenerate(self._chat_request(messages, kwargs)))
 
     @observed_chat
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Stream the next message of a conversation; see `chat`. Closing the stream stops the server."""
-        request = self._chat_request(messages, kwargs)
-        end = partial(self._record_end, request.call)
-        return chunks(
-            self._open(request, request.call.model()), _options(request.call), ResponseBuilder.chat_chunk, end
-        )
+        return self._chunks(self._chat_request(messages, kwargs), ResponseBuilder.chat_chunk)
 
     @observed_chat
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Stream the next message of a conversation; see `chat`. Closing the stream stops the server."""
-        request = self._chat_request(messages, kwargs)
-        end = partial(self._record_end, request.call)
-        return AsyncChunks(
-            self._open(request, request.call.async_model()), _options(request.call), ResponseBuilder.chat_chunk, end
-        )
+        return self._achunks(self._chat_request(messages, kwargs), ResponseBuilder.chat_chunk)
 
     # Completion -----------------------------------------------------------------------------------------------------
 
@@ -259,23 +249,17 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
             LMStudioValueError: If a setting is unknown, or the prompt is not a string.
             LMStudioServerError: If the server fails.
         """
-        request = self._completion_request(prompt, formatted, kwargs)
-        return completion_response(self._generate(request), _options(request.call))
+        return completion_response(*self._generate(self._completion_request(prompt, formatted, kwargs)))
 
     @observed_completion
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:  # noqa: FBT001, FBT002 - core's
         """Respond to a prompt; see `complete`."""
-        request = self._completion_request(prompt, formatted, kwargs)
-        return completion_response(await self._agenerate(request), _options(request.call))
+        return completion_response(*await self._agenerate(self._completion_request(prompt, formatted, kwargs)))
 
     @observed_completion
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:  # noqa: FBT001, FBT002 - core's
         """Stream the response to a prompt; see `complete`. Closing the stream stops the server."""
-        request = self._completion_request(prompt, formatted, kwargs)
-        end = partial(self._record_end, request.call)
-        return chunks(
-            self._open(request, request.call.model()), _options(request.call), ResponseBuilder.completion_chunk, end
-        )
+        return self._chunks(self._completion_request(prompt, formatted, kwargs), ResponseBuilder.completion_chunk)
 
     @observed_completion
     async def astream_complete(
@@ -285,21 +269,14 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
         **kwargs: Any,
     ) -> CompletionResponseAsyncGen:
         """Stream the response to a prompt; see `complete`. Closing the stream stops the server."""
-        request = self._completion_request(prompt, formatted, kwargs)
-        end = partial(self._record_end, request.call)
-        return AsyncChunks(
-            self._open(request, request.call.async_model()),
-            _options(request.call),
-            ResponseBuilder.completion_chunk,
-            end,
-        )
+        return self._achunks(self._completion_request(prompt, formatted, kwargs), ResponseBuilder.completion_chunk)
 
     # Requests. Nothing here is decorated, so that callbacks see each call once --------------------------------------
 
     def _chat_request(self, messages: Sequence[ChatMessage], given: Mapping[str, Any]) -> _Request:
         call = self._resolve_call(given)
         pending = _messages.to_pending(messages, send_reasoning=call.values["send_reasoning"])
-        return _Request(call, images.to_history(pending, call.values))
+        return _Request(call, to_history(pending, call.values))
 
     def _completion_request(self, prompt: str, formatted: bool, given: Mapping[str, Any]) -> _Request:  # noqa: FBT001 - core's
         if not isinstance(prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
@@ -311,17 +288,26 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
             return self._chat_request([ChatMessage(role=MessageRole.USER, content=prompt)], given)
         return _Request(self._resolve_call(given), prompt=prompt)
 
-    def _generate(self, request: _Request) -> PredictionResult:
+    def _generate(self, request: _Request) -> tuple[PredictionResult, ToolUse]:
         with self._open(request, request.call.model()) as stream:
             result = stream.wait_for_result()
         self._record_end(request.call, result.end)
-        return result
+        return result, request.call.tool_use
 
-    async def _agenerate(self, request: _Request) -> PredictionResult:
+    async def _agenerate(self, request: _Request) -> tuple[PredictionResult, ToolUse]:
         async with self._open(request, request.call.async_model()) as stream:
             result = await stream.wait_for_result()
         self._record_end(request.call, result.end)
-        return result
+        return result, request.call.tool_use
+
+    def _chunks(self, request: _Request, make: MakeChunk[ChunkT]) -> Generator[ChunkT]:
+        call = request.call
+        return chunks(self._open(request, call.model()), call.tool_use, make, partial(self._record_end, call))
+
+    def _achunks(self, request: _Request, make: MakeChunk[ChunkT]) -> AsyncChunks[ChunkT]:
+        call = request.call
+        stream = self._open(request, call.async_model())
+        return AsyncChunks(stream, call.tool_use, make, partial(self._record_end, call))
 
     @overload
     def _open(self, request: _Request, model: "LLM") -> "PredictionStream": ...
@@ -385,18 +371,9 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
         ]
 
 
-def _options(call: ResolvedCall) -> ToolCallOptions:
-    """Return how the responses of a call are built."""
-    required, parallel, names = call.tool_use
-    return ToolCallOptions(required=required, parallel=parallel, names=names)
-
-
 def _partial_arguments(arguments: dict[str, Any] | str) -> dict[str, Any]:
     """Return the arguments of a call, of an unfinished one as far as possible."""
     if not isinstance(arguments, str):
         return arguments
-    try:
-        found = from_json(arguments, allow_partial="trailing-strings")
-    except ValueError:
-        return {}
+    found = partial_json(arguments)
     return found if is_object(found) else {}

@@ -14,15 +14,12 @@ from lmstudio_integrations.protocol.requests import (
     ApplyPromptTemplate,
     BasePredictionConfig,
     CompleteRawText,
-    DeviceIdentifier,
-    DeviceName,
     DownloadModel,
     DownloadOptions,
     EmbedString,
     EstimateModelUsage,
     ExperimentFlag,
     GetOrLoad,
-    LinkDisabled,
     LoadModel,
     LocalFile,
     Lookup,
@@ -148,9 +145,6 @@ _BY_NAMESPACE: dict[Namespace, tuple[Endpoint, ...]] = {
         Rpc("getModelCatalog"),
         Rpc("fuzzyFindStaffPicks", StaffPicks),
         Rpc("lmLinkStatus"),
-        Rpc("lmLinkSetDisabled", LinkDisabled),
-        Rpc("lmLinkUpdateDeviceName", DeviceName),
-        Rpc("lmLinkSetPreferredDevice", DeviceIdentifier),
         Channel("downloadModel", DownloadModel, "cancel"),
     ),
     # Open-ended: a quiet log is no stall (docs/protocol.md#diagnostics-endpoints).
@@ -163,6 +157,7 @@ _NAMED_RPCS: dict[Namespace, str] = {
     "repository": """
         deauthenticate loginAsComputeDevice loginWithPreAuthenticatedKeys
         installPluginDependencies installLocalPlugin getLocalArtifactFiles
+        lmLinkSetDisabled lmLinkUpdateDeviceName lmLinkSetPreferredDevice
     """,
     "runtime": "getEngineSelections selectEngine removeEngine surveyHardware searchRuntimeExtensions",
     "plugins": """

@@ -123,7 +123,7 @@ class CompleteRawText(PredictionRequest):
     rawPrompt: str
 
 
-class TemplateOptions(TypedDict):
+class TemplateParameters(TypedDict):
     """Details of rendering a conversation."""
 
     omitBosToken: NotRequired[Flag]
@@ -136,7 +136,7 @@ class ApplyPromptTemplate(Specified):
 
     history: History
     predictionConfigStack: Stack
-    opts: TemplateOptions  # required, but may be empty
+    opts: TemplateParameters  # required, but may be empty
 
 
 class Tokenize(Specified):
@@ -206,7 +206,7 @@ class Parser(TypedDict):
     version: str
 
 
-class ParseOptions(TypedDict):
+class ParseParameters(TypedDict):
     """Details of parsing a document."""
 
     parserId: NotRequired[Parser]
@@ -215,7 +215,7 @@ class ParseOptions(TypedDict):
 class ParseDocument(UploadedFile):
     """Turn an uploaded document into text."""
 
-    parseOpts: ParseOptions
+    parseOpts: ParseParameters
 
 
 class Retrieve(TypedDict):
@@ -226,7 +226,7 @@ class Retrieve(TypedDict):
     config: Fields
 
 
-class SearchOptions(TypedDict):
+class SearchParameters(TypedDict):
     """What to search for. Without a term the server recommends models."""
 
     searchTerm: NotRequired[str]
@@ -237,7 +237,7 @@ class SearchOptions(TypedDict):
 class SearchModels(TypedDict):
     """Search models to download."""
 
-    opts: SearchOptions
+    opts: SearchParameters
 
 
 class SearchResultIdentifier(TypedDict):
@@ -265,21 +265,3 @@ class StaffPicks(TypedDict):
     searchTerm: NotRequired[str]
     limit: NotRequired[Annotated[Whole, Field(ge=1)]]
     compatibilityTypes: NotRequired[list[str]]
-
-
-class LinkDisabled(TypedDict):
-    """Switch LM Link off or on for this device."""
-
-    disabled: Flag
-
-
-class DeviceName(TypedDict):
-    """Name this device for LM Link."""
-
-    deviceName: str
-
-
-class DeviceIdentifier(TypedDict):
-    """Choose a device of LM Link."""
-
-    deviceIdentifier: str

@@ -118,7 +118,7 @@ class ClientSession:
     def resume(self, now: float) -> None:
         """Send what was held back: the server has accepted this client, and is alive."""
         self.paused, self.unanswered_since = False, None
-        for exchange in self.take_backlog():
+        for exchange in self.pop_backlog():
             self._send(exchange, now)
 
     def adopt(self, exchanges: list[Exchange], now: float) -> None:
@@ -126,7 +126,7 @@ class ClientSession:
         self._backlog += exchanges
         self.resume(now)
 
-    def take_backlog(self) -> list[Exchange]:
+    def pop_backlog(self) -> list[Exchange]:
         """Return the requests that were not sent yet, and drop them here."""
         backlog, self._backlog = self._backlog, []
         return backlog

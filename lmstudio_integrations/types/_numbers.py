@@ -19,10 +19,6 @@ def _number(value: object) -> object:
     return value
 
 
-def _tag(value: object) -> str:
-    return "off" if value is False else OR_FALSE
-
-
 Int = Annotated[int, BeforeValidator(_number)]
 Float = Annotated[float, BeforeValidator(_number), AllowInfNan(allow_inf_nan=False)]
 Fraction = Annotated[Float, Field(ge=0, le=1)]
@@ -32,5 +28,8 @@ LogProbs = Annotated[Int, Field(ge=0, le=100)]
 TopK = Annotated[Int, Field(ge=-1, le=500)]
 Seconds = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 
-OrOff = Annotated[Annotated[ValueT, Tag(OR_FALSE)] | Annotated[Literal[False], Tag("off")], Discriminator(_tag)]
+OrOff = Annotated[
+    Annotated[ValueT, Tag(OR_FALSE)] | Annotated[Literal[False], Tag("off")],
+    Discriminator(lambda value: "off" if value is False else OR_FALSE),
+]
 """A value, or `False` for off. A tag chooses before validation, so a wrong value is one error and is never off."""

@@ -70,9 +70,15 @@ class SimulatedCall(Call[Waiter]):
     def cancel(self) -> None:
         self._world.session.cancel(self._exchange)
 
-    def set_ended(self) -> None:
-        super().set_ended()
-        self._world.end(self._exchange)
+    @property
+    def ended(self) -> bool:
+        return self._ended
+
+    @ended.setter
+    def ended(self, value: bool) -> None:
+        self._ended = value
+        if value:
+            self._world.end(self._exchange)
 
     def close(self, error: BaseException | None = None) -> None:
         if not (self._ended or self.waiter.done):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lmstudio_integrations.client import _models, _requests
 from lmstudio_integrations.client._binding import Binding
-from lmstudio_integrations.client._policies import resolve
+from lmstudio_integrations.client._operations import resolve
 from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.errors import LMStudioError
 from tests.client.simulation import Frames, SimulatedDispatcher, World

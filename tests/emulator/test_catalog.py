@@ -19,7 +19,7 @@ from lmstudio_integrations.emulator.catalog import (
     entry,
     from_tables,
     guess_kind,
-    load_toml,
+    load,
     parse_model,
     preset,
     scan,
@@ -111,7 +111,7 @@ def test_a_catalog_is_read_from_toml(tmp_path: Path) -> None:
         """,
         encoding="utf-8",
     )
-    found = load_toml(path)
+    found = load(path)
     (model,) = found.models
     assert model.engine_settings() == {
         "rules": ({"when": {"last": "^Hello"}, "then": [{"text": "Hi"}]},),
@@ -162,7 +162,7 @@ def test_an_unreadable_catalog_is_an_error(tmp_path: Path, content: bytes | None
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(LMStudioValueError, match="cannot read the catalog"):
-        load_toml(path)
+        load(path)
 
 
 def put(folder: Path, name: str, architecture: str | None = None) -> Path:

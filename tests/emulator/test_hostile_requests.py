@@ -54,11 +54,11 @@ def string(**keywords: Any) -> dict[str, Any]:
 
 
 SCHEMAS: dict[str, tuple[Any, str]] = {
-    "a pattern that backtracks": (string(pattern="^(a+)+$b"), "no string of its length"),
-    "a long repeat": (string(pattern="a{1000000}"), "more than 10000 parts"),
-    "repeats of repeats": (string(pattern="(a{1000}){1000}"), "more than 10000 parts"),
-    "many repeats side by side": (string(pattern="a{9999}" * 100), "more than 10000 parts"),
-    "a slow search": (string(pattern="(a?){5000}a{4000}$"), "too long for a pattern of 9001 parts"),
+    "a pattern that backtracks": (string(pattern="^(a+)+$b"), "needs a 'default' or 'examples'"),
+    "a long repeat": (string(pattern="a{1000000}"), "is not supported"),
+    "repeats of repeats": (string(pattern="(a{1000}){1000}"), "is not supported"),
+    "many repeats side by side": (string(pattern="a{9999}" * 100), "is not supported"),
+    "a slow search": (string(pattern="(a?){50000}b", examples=["a" * 100] * 100), "needs a 'default' or 'examples'"),
     "a long pattern": (string(pattern="a" * 1001), "more than 1000 characters"),
     "a long string": (string(minLength=10**9), "1000000000 characters"),
     "many long strings": (nested(1, 1000) | {"items": string(minLength=100_000)}, "5000000 characters"),

@@ -7,7 +7,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-from lmstudio_integrations.langchain._chunks import ChunkOptions, ChunkStream, to_message
+from lmstudio_integrations._adapters.tool_settings import ToolUse
+from lmstudio_integrations.langchain._chunks import ChunkStream, to_message
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -27,7 +28,10 @@ class Replay(BaseChatModel):
     """Responds to every input with the same events."""
 
     events: Sequence[Any]
-    parameters: Any = ChunkOptions()
+    required: bool = False
+    parallel: bool = True
+    alternatives: int = 0
+    with_usage: bool = True
 
     @property
     def _llm_type(self) -> str:
@@ -36,21 +40,22 @@ class Replay(BaseChatModel):
     def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
         prediction = Accumulator()
         prediction.add_all(self.events)
-        message = to_message(prediction.result(), self.parameters)
+        message = to_message(prediction.result(), ToolUse(self.required, self.parallel), self.alternatives)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _stream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
-        yield from ChunkStream(self.parameters).chunks(self.events)
+        tool_use = ToolUse(self.required, self.parallel)
+        yield from ChunkStream(tool_use, self.alternatives, with_usage=self.with_usage).chunks(self.events)
 
     async def _astream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> AsyncIterator[ChatGenerationChunk]:
         for chunk in self._stream(messages):
             yield chunk
 
 
-def streamed(events: Iterable[PredictionEvent], format_: str, **parameters: Any) -> AIMessage:
+def streamed(events: Iterable[PredictionEvent], format_: str, **settings: Any) -> AIMessage:
     """Return the message that a stream of chunks becomes."""
     version = "v1" if format_ == "v1" else "v0"
-    model = Replay(events=list(events), parameters=ChunkOptions(**parameters), output_version=version)
+    model = Replay(events=list(events), **settings, output_version=version)
     if format_ == "v3":
         message = model.stream_events("q", version="v3").output
         assert isinstance(message, AIMessage)
@@ -62,9 +67,9 @@ def streamed(events: Iterable[PredictionEvent], format_: str, **parameters: Any)
     return whole
 
 
-def invoked(events: Iterable[PredictionEvent], **parameters: Any) -> AIMessage:
+def invoked(events: Iterable[PredictionEvent], **settings: Any) -> AIMessage:
     """Return the message of a non-streaming call."""
-    return Replay(events=list(events), parameters=ChunkOptions(**parameters)).invoke("q")
+    return Replay(events=list(events), **settings).invoke("q")
 
 
 def text(*fragments: str) -> list[PredictionEvent]:

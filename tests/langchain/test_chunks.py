@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, AIMessageChunk
 
-from lmstudio_integrations.langchain._chunks import FIRST_TOOL_INDEX, ChunkOptions, ChunkStream
+from lmstudio_integrations._adapters.tool_settings import ToolUse
+from lmstudio_integrations.langchain._chunks import FIRST_TOOL_INDEX, ChunkStream
 from lmstudio_integrations.langchain._settings import _parallel_predictions
 from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PromptProgress
 from tests.langchain.replay import FORMATS, Replay, call, end, failed, invoked, opened, reasoning, streamed, text
@@ -262,8 +263,8 @@ PREDICTIONS: dict[str, list[PredictionEvent]] = {
 @pytest.mark.parametrize("parallel", [True, False])
 @pytest.mark.parametrize("name", PREDICTIONS)
 def test_the_sum_of_the_chunks_is_the_non_streaming_message(name: str, parallel: bool) -> None:
-    parameters: dict[str, Any] = {"parallel": parallel, "alternatives": 1}
-    message, whole = streamed(PREDICTIONS[name], "v0", **parameters), invoked(PREDICTIONS[name], **parameters)
+    settings: dict[str, Any] = {"parallel": parallel, "alternatives": 1}
+    message, whole = streamed(PREDICTIONS[name], "v0", **settings), invoked(PREDICTIONS[name], **settings)
     assert (message.content, message.additional_kwargs) == (whole.content, whole.additional_kwargs)
     assert message.response_metadata == whole.response_metadata
     assert message.usage_metadata == whole.usage_metadata
@@ -274,9 +275,9 @@ def test_the_sum_of_the_chunks_is_the_non_streaming_message(name: str, parallel:
     assert invalid == also_invalid
 
 
-def non_streaming(events: list[PredictionEvent], _format: str, **parameters: Any) -> AIMessage:
+def non_streaming(events: list[PredictionEvent], _format: str, **settings: Any) -> AIMessage:
     """Return the non-streaming message; the arguments are those of `streamed`."""
-    return invoked(events, **parameters)
+    return invoked(events, **settings)
 
 
 on_both_paths = pytest.mark.parametrize("respond", [non_streaming, streamed])
@@ -344,7 +345,7 @@ def test_usage_is_absent_if_it_is_not_requested_or_not_sent() -> None:
     silent.stats = {"stopReason": "eosFound"}
     assert invoked([*text("a"), silent]).usage_metadata is None
     assert streamed([*text("a"), silent], "v0").usage_metadata is None
-    assert streamed([*text("a"), end()], "v0", usage=False).usage_metadata is None
+    assert streamed([*text("a"), end()], "v0", with_usage=False).usage_metadata is None
 
 
 def test_log_probabilities_are_on_every_chunk_and_add_up() -> None:
@@ -355,7 +356,7 @@ def test_log_probabilities_are_on_every_chunk_and_add_up() -> None:
         end(),
     ]
     logged = {"token": "a", "logprob": -0.5, "top_logprobs": [{"token": "b", "logprob": -1.5}]}
-    chunks = list(Replay(events=events, parameters=ChunkOptions(alternatives=1)).stream("q"))
+    chunks = list(Replay(events=events, alternatives=1).stream("q"))
     assert chunks[0].response_metadata["logprobs"] == {"content": [logged]}
     assert streamed(events, "v0", alternatives=1).response_metadata["logprobs"] == {"content": [logged, logged]}
     assert invoked(events, alternatives=1).response_metadata["logprobs"] == {"content": [logged, logged]}
@@ -381,7 +382,7 @@ def test_tool_events_without_a_call_are_ignored() -> None:
 
 
 def test_chunks_are_validated_messages() -> None:
-    (chunk,) = ChunkStream(ChunkOptions()).chunks([LlmPredictionFragment("a")])
+    (chunk,) = ChunkStream(ToolUse()).chunks([LlmPredictionFragment("a")])
     assert isinstance(chunk.message, AIMessageChunk)
     assert chunk.text == "a"
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from llama_index.core.base.llms.types import ChatResponse, TextBlock, ThinkingBlock, ToolCallBlock
 
-from lmstudio_integrations._adapters.outcome import ToolCallOptions
+from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError
 from lmstudio_integrations.llama_index._chunks import ResponseBuilder, chat_response, completion_response
 from lmstudio_integrations.protocol.prediction import Accumulator
@@ -24,8 +24,8 @@ from lmstudio_integrations.types.results import (
 )
 from tests.llama_index.server import raw
 
-ALONE = ToolCallOptions(parallel=False)
-MUST = ToolCallOptions(required=True)
+ALONE = ToolUse(parallel=False)
+MUST = ToolUse(required=True)
 
 
 def text(content: str, **more: Any) -> LlmPredictionFragment:
@@ -47,8 +47,8 @@ def call(call_id: str | None = "c1", name: str = "add", *fragments: str, **argum
     return [ToolCallStart(call_id), ToolCallName(name), *written, ToolCallEnd(call_id, name, arguments)]
 
 
-def chunks(events: Iterable[PredictionEvent], parameters: ToolCallOptions | None = None) -> list[ChatResponse]:
-    builder = ResponseBuilder(parameters or ToolCallOptions())
+def chunks(events: Iterable[PredictionEvent], tool_use: ToolUse | None = None) -> list[ChatResponse]:
+    builder = ResponseBuilder(tool_use or ToolUse())
     steps = ((builder, builder.add(event)) for event in events)
     return [builder.chat_chunk(step) for builder, step in steps if step is not None]
 
@@ -59,8 +59,8 @@ def finished(events: Iterable[PredictionEvent]) -> PredictionResult:
     return prediction.result()
 
 
-def whole(events: Iterable[PredictionEvent], parameters: ToolCallOptions | None = None) -> ChatResponse:
-    return chat_response(finished(events), parameters or ToolCallOptions())
+def whole(events: Iterable[PredictionEvent], tool_use: ToolUse | None = None) -> ChatResponse:
+    return chat_response(finished(events), tool_use or ToolUse())
 
 
 def calls_of(response: ChatResponse) -> list[tuple[str | None, str, Any]]:
@@ -227,7 +227,7 @@ def test_null_arguments_are_an_empty_dict() -> None:
 
 
 def test_names_that_were_changed_for_the_wire_are_restored() -> None:
-    response = whole([*call("c1", "Box_int_", value=3), end()], ToolCallOptions(names={"Box_int_": "Box[int]"}))
+    response = whole([*call("c1", "Box_int_", value=3), end()], ToolUse(names={"Box_int_": "Box[int]"}))
     assert calls_of(response) == [("c1", "Box[int]", {"value": 3})]
 
 
@@ -255,9 +255,9 @@ def test_a_surplus_call_may_fail() -> None:
     assert len(calls_of(whole([*call("c1"), *surplus, end()], ALONE))) == 1
 
 
-def error_of(events: Iterable[PredictionEvent], parameters: ToolCallOptions | None = None) -> LlamaIndexToolCallError:
+def error_of(events: Iterable[PredictionEvent], tool_use: ToolUse | None = None) -> LlamaIndexToolCallError:
     with pytest.raises(LlamaIndexToolCallError) as caught:
-        whole(events, parameters)
+        whole(events, tool_use)
     return caught.value
 
 
@@ -296,7 +296,7 @@ def test_a_required_call_that_came_is_no_error() -> None:
 
 
 def test_the_last_chunk_does_not_show_a_call_that_failed() -> None:
-    builder = ResponseBuilder(ToolCallOptions())
+    builder = ResponseBuilder(ToolUse())
     steps = [builder.add(event) for event in (ToolCallStart("c1"), ToolCallName("add"), end())]
     last = steps[-1]
     assert last is not None
@@ -334,7 +334,7 @@ def test_chunks_share_no_message() -> None:
 
 
 def test_completions_are_cumulative_as_well() -> None:
-    builder = ResponseBuilder(ToolCallOptions())
+    builder = ResponseBuilder(ToolUse())
     events: list[PredictionEvent] = [reasoning("hm"), text("a"), text("b"), end()]
     found = []
     for event in events:
@@ -345,7 +345,7 @@ def test_completions_are_cumulative_as_well() -> None:
     assert found[0].additional_kwargs == {"thinking_delta": "hm"}
     assert raw(found[-1])["usage"]["completion_tokens"] == 3
     assert found[-1].additional_kwargs["thinking"] == "hm"
-    response = completion_response(finished(events), ToolCallOptions())
+    response = completion_response(finished(events), ToolUse())
     assert (response.text, response.raw, response.additional_kwargs) == (
         "ab",
         found[-1].raw,
@@ -376,11 +376,11 @@ PREDICTIONS: dict[str, list[PredictionEvent]] = {
 }
 
 
-@pytest.mark.parametrize("parameters", [ToolCallOptions(), ALONE])
+@pytest.mark.parametrize("tool_use", [ToolUse(), ALONE])
 @pytest.mark.parametrize("name", PREDICTIONS)
-def test_the_last_chunk_is_the_non_streaming_response(name: str, parameters: ToolCallOptions) -> None:
-    *earlier, last = chunks(PREDICTIONS[name], parameters)
-    response = whole(PREDICTIONS[name], parameters)
+def test_the_last_chunk_is_the_non_streaming_response(name: str, tool_use: ToolUse) -> None:
+    *earlier, last = chunks(PREDICTIONS[name], tool_use)
+    response = whole(PREDICTIONS[name], tool_use)
     assert (last.message, last.raw) == (response.message, response.raw)
     assert last.additional_kwargs == response.additional_kwargs
     assert [each for chunk in earlier for each in chunk.logprobs or ()] == (response.logprobs or [])

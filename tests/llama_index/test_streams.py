@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
 
-from lmstudio_integrations._adapters.outcome import ToolCallOptions
+from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.llama_index._chunks import ResponseBuilder
 from lmstudio_integrations.llama_index._streams import AsyncChunks
@@ -17,7 +17,7 @@ from tests.llama_index.server import Server
 def streaming(llm: LMStudio, text: str) -> AsyncChunks[ChatResponse]:
     request = llm._chat_request([ChatMessage(role=MessageRole.USER, content=text)], {})
     stream = llm._open(request, request.call.async_model())
-    return AsyncChunks(stream, ToolCallOptions(), ResponseBuilder.chat_chunk, lambda _: None)
+    return AsyncChunks(stream, ToolUse(), ResponseBuilder.chat_chunk, lambda _: None)
 
 
 def stopped(server: Server) -> bool:

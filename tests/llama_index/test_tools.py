@@ -10,7 +10,7 @@ from llama_index.core.tools import BaseTool, FunctionTool, ToolMetadata
 from pydantic import BaseModel
 
 from lmstudio_integrations._adapters.schemas import wire_name
-from lmstudio_integrations._adapters.tool_settings import is_required, tool_settings
+from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioToolCallError, LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
@@ -144,14 +144,14 @@ def test_choices_have_their_modes(choice: Any, mode: str) -> None:
     settings = tool_settings(openai_tools([WEATHER, NOW]), choice)
     assert settings["tool_choice"] == {"type": "generic", "mode": mode}
     assert len(offered(settings)) == 2
-    assert is_required(settings) == (mode == "required")
+    assert ToolUse.of((), settings, parallel=True).required == (mode == "required")
 
 
 @pytest.mark.parametrize("choice", ["now", {"type": "function", "function": {"name": "now"}}, {"name": "now"}])
 def test_a_named_tool_is_offered_alone_and_required(choice: Any) -> None:
     settings = tool_settings(openai_tools([WEATHER, NOW]), choice)
     assert [found["name"] for found in offered(settings)] == ["now"]
-    assert is_required(settings)
+    assert ToolUse.of((), settings, parallel=True).required
 
 
 def test_without_a_choice_nothing_is_sent() -> None:

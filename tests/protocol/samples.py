@@ -110,9 +110,6 @@ PARAMETERS: dict[str, list[dict[str, Any]]] = {
     ],
     "downloadModel": [{"downloadIdentifier": "d"}],
     "fuzzyFindStaffPicks": [{}, {"searchTerm": "s", "limit": 3, "compatibilityTypes": ["gguf"]}],
-    "lmLinkSetDisabled": [{"disabled": True}],
-    "lmLinkUpdateDeviceName": [{"deviceName": "d"}],
-    "lmLinkSetPreferredDevice": [{"deviceIdentifier": "d"}],
 }
 """What opens each endpoint that takes something: with the least that it needs, and with all that it knows."""
 

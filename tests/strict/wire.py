@@ -229,9 +229,6 @@ ENDPOINTS: dict[str, dict[str, Call | Stream]] = {
             Object({}, {"searchTerm": TEXT, "limit": integer(1), "compatibilityTypes": Array(TEXT)})
         ),
         "lmLinkStatus": Call(),
-        "lmLinkSetDisabled": Call(Object({"disabled": BOOLEAN})),
-        "lmLinkUpdateDeviceName": Call(Object({"deviceName": TEXT})),
-        "lmLinkSetPreferredDevice": Call(Object({"deviceIdentifier": TEXT})),
         "downloadModel": Stream(Object({"downloadIdentifier": TEXT}), CANCEL),
     },
     "diagnostics": {"streamLogs": Stream(None, STOP)},

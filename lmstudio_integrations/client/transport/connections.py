@@ -139,7 +139,7 @@ class Connection:
         if self._current is not ended:
             return
         was_lost = ended.session.ready and ended.error is not closed_here
-        held = ended.session.take_backlog() if was_lost else []
+        held = ended.session.pop_backlog() if was_lost else []
         self._detach()
         if held:
             self.start(held)
@@ -219,13 +219,13 @@ class Connection:
         second.on_ended = self._on_ended
         self._current, self._check = second, None
         self._expire_uploads()
-        second.session.adopt(current.session.take_backlog(), time.monotonic())
+        second.session.adopt(current.session.pop_backlog(), time.monotonic())
         second.flush()
         current.close(dead)
 
     def _fail_backlog(self, current: SocketSession, error: Callable[[], BaseException]) -> bool:
         """Fail the requests that were not sent; drop the silent socket if no caller waits for a response on it."""
-        for exchange in current.session.take_backlog():
+        for exchange in current.session.pop_backlog():
             exchange.finish(error())
         if current.session.in_flight:
             return False

@@ -47,14 +47,15 @@ class Call(Generic[WaiterT_co]):
         waiter: Receives the response.
     """
 
-    __slots__ = ("_ended", "_exchange", "_io", "_place", "waiter")
+    __slots__ = ("_exchange", "_io", "_place", "ended", "waiter")
 
     def __init__(self, io: "IOThread", place: Place, exchange: Exchange, waiter: WaiterT_co) -> None:
         self.waiter: WaiterT_co = waiter
         self._io = io
         self._place = place
         self._exchange = exchange
-        self._ended = False
+        self.ended: bool = False
+        """Whether the caller has received the packet that ends the call: there is nothing to stop."""
 
     def cancel(self) -> None:
         """Ask the server to stop; what still arrives is delivered."""
@@ -62,13 +63,9 @@ class Call(Generic[WaiterT_co]):
 
     def close(self, error: BaseException | None = None) -> None:
         """Ask the server to stop and discard what still arrives. The error wakes a waiting caller."""
-        if not (self._ended or self.waiter.done):
-            self._ended = True
+        if not (self.ended or self.waiter.done):
+            self.ended = True
             self._io.submit(_close, self._io, self._place, self._exchange, error)
-
-    def set_ended(self) -> None:
-        """Record that the caller has received the packet that ends the call: there is nothing to stop."""
-        self._ended = True
 
     def __enter__(self) -> Self:
         return self

@@ -139,7 +139,7 @@ def open_channel(
                 if isinstance(result, CallbackEffect):
                     result()
                 elif result is not None:
-                    call.set_ended()
+                    call.ended = True
                     return result
         raise closed_early(operation)
 

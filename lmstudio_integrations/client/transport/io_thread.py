@@ -13,8 +13,6 @@ import threading
 from collections.abc import Callable
 from typing import Any, Self
 
-from lmstudio_integrations.errors import LMStudioRuntimeError
-
 EXIT_DEADLINE = 1.0
 """Seconds within which sockets must close when the process ends."""
 
@@ -30,14 +28,16 @@ class IOThread:
         self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
         self.forked = False
         """Whether this thread belongs to the parent of a fork."""
+        self.stopped: bool = False
+        """Whether nothing runs here any more: after a fork, or when the process ends."""
         self.ending = False
         """Whether the process ends."""
         self.shared: dict[Any, Any] = {}
         """Objects that all clients of one server share, see `Dispatcher.shared`; empty again in a forked child."""
         self._on_exit: list[Callable[[], Any]] = []
         self._held: list[Callable[[], None]] | None = None
-        self._thread = threading.Thread(target=self._run, name="lmstudio-io", daemon=True)
-        self._thread.start()
+        self.thread: threading.Thread = threading.Thread(target=self._run, name="lmstudio-io", daemon=True)
+        self.thread.start()
 
     @classmethod
     def current(cls) -> Self:
@@ -61,14 +61,9 @@ class IOThread:
         """Forget the parent's thread, which does not exist in the child."""
         cls._lock = threading.Lock()
         if cls._current is not None:
-            cls._current.forked = True
+            cls._current.forked = cls._current.stopped = True
             cls._abandoned.append(cls._current)
             cls._current = None
-
-    @property
-    def stopped(self) -> bool:
-        """Whether nothing runs here any more: after a fork, or when the process ends."""
-        return self.forked or self.loop.is_closed()
 
     def submit(self, function: Callable[..., Any], *args: Any) -> None:
         """Run a function on the thread, soon. May be called from any thread, from finalizers too."""
@@ -93,15 +88,6 @@ class IOThread:
         else:
             self._held.append(wake)
 
-    def check_caller(self) -> None:
-        """Reject a wait on the I/O thread itself.
-
-        Raises:
-            LMStudioRuntimeError: If called on the I/O thread, which would wait forever.
-        """
-        if threading.current_thread() is self._thread:
-            raise LMStudioRuntimeError("a blocking call was made on the I/O thread; make it from another thread")
-
     def end_daemon(self) -> None:
         """End a daemon thread silently when the process ends, instead of with an error that prints a traceback.
 
@@ -120,10 +106,10 @@ class IOThread:
 
     def stop(self) -> None:
         """Close everything within `EXIT_DEADLINE`, and end the thread."""
-        if self.stopped or not self._thread.is_alive():
+        if self.stopped or not self.thread.is_alive():
             return
         self.loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self._close(), loop=self.loop))
-        self._thread.join(EXIT_DEADLINE * 2)
+        self.thread.join(EXIT_DEADLINE * 2)
 
     async def _close(self) -> None:
         closing = [asyncio.ensure_future(closer()) for closer in self._on_exit]
@@ -137,6 +123,7 @@ class IOThread:
             self.loop.run_forever()
         finally:
             self._drain()
+            self.stopped = True
             self.loop.close()
 
     def _drain(self) -> None:

@@ -142,11 +142,16 @@ class ThreadWaiter(Waiter):
         self._signal: queue.SimpleQueue[None] | None = None
 
     def wait(self) -> list[Any]:
-        """Return what has arrived, at least one item; an empty list at the end."""
+        """Return what has arrived, at least one item; an empty list at the end.
+
+        Raises:
+            LMStudioRuntimeError: If called on the I/O thread, which would wait forever.
+        """
         batch = self.pop_all()
         if batch is not None:
             return batch
-        self._io.check_caller()
+        if current_thread() is self._io.thread:
+            raise LMStudioRuntimeError("a blocking call was made on the I/O thread; make it from another thread")
         # Made late, because most calls of a batch get their response while the caller waits for another one. Finalizers
         # may call SimpleQueue.put, but not queue.Queue.put.
         signal = self._signal = self._signal or queue.SimpleQueue()

@@ -176,7 +176,6 @@ class LoadedModel(Protocol):
 
     async def close(self) -> None:
         """Release all resources."""
-        ...
 
 
 class Engine(Protocol):

@@ -4,34 +4,12 @@
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from lmstudio_integrations.emulator.errors import WireError
 
 
 class EngineError(WireError):
-    """An engine cannot do what was requested.
-
-    Args:
-        title: What is wrong, in the words of a real server.
-        cause: The reason behind it.
-        suggestion: What would help.
-        display_data: The machine-readable part; its `code` is one of docs/protocol.md#error-codes.
-        fatal: Whether the model has crashed and must be loaded again.
-    """
-
-    def __init__(
-        self,
-        title: str,
-        *,
-        cause: str | None = None,
-        suggestion: str | None = None,
-        display_data: Mapping[str, Any] | None = None,
-        fatal: bool = False,
-    ) -> None:
-        super().__init__(title, cause=cause, suggestion=suggestion, display_data=display_data)
-        self.fatal = fatal
+    """An engine cannot do what was requested; the title is in the words of a real server."""
 
 
 def context_overflow(tokens: int, context_length: int) -> EngineError:

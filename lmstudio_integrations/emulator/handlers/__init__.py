@@ -11,7 +11,6 @@ from lmstudio_integrations.emulator.context import Handler
 from lmstudio_integrations.emulator.handlers import (
     diagnostics,
     files,
-    link,
     loading,
     prediction,
     repository,
@@ -68,10 +67,6 @@ _IMPLEMENTED: Mapping[Namespace, Mapping[str, Handler]] = {
         "searchModels": repository.search_models,
         "getModelDownloadOptions": repository.get_model_download_options,
         "downloadModel": repository.download_model,
-        "lmLinkStatus": link.status,
-        "lmLinkSetDisabled": link.set_disabled,
-        "lmLinkUpdateDeviceName": link.update_device_name,
-        "lmLinkSetPreferredDevice": link.set_preferred_device,
     },
     "diagnostics": {"streamLogs": diagnostics.stream_logs},
 }

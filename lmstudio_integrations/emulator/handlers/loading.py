@@ -5,7 +5,7 @@ from typing import Any
 from lmstudio_integrations.emulator import defaults
 from lmstudio_integrations.emulator.context import Channel, Context
 from lmstudio_integrations.emulator.errors import WireError, load_cancelled
-from lmstudio_integrations.emulator.registry import LoadEvent, LoadStarted, ModelEvicted
+from lmstudio_integrations.emulator.instance import Instance
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import (
     BasePredictionConfig,
@@ -54,21 +54,13 @@ async def get_or_load(context: Context, channel: Channel, parameter: GetOrLoad) 
         instance = await registry.load_just_in_time(
             entry,
             parameter["identifier"],
-            lambda event: channel.send(_packet(event)),
+            channel.send,
             ttl_ms=parameter.get("loadTtlMs"),
             settings=parameter["loadConfigStack"].collapse(),
         )
         channel.send({"type": "loadSuccess", "info": instance.describe()})
     if channel.scope.reason:
         raise load_cancelled()
-
-
-def _packet(event: LoadEvent) -> dict[str, Any]:
-    if isinstance(event, ModelEvicted):
-        return {"type": "unloadingOtherJITModel", "info": event.info}
-    if isinstance(event, LoadStarted):
-        return {"type": "startLoading", "identifier": event.identifier, "info": event.info}
-    return {"type": "loadProgress", "progress": event.progress}
 
 
 async def unload_model(context: Context, parameter: UnloadModel) -> None:
@@ -84,8 +76,13 @@ async def list_loaded(context: Context, _parameter: None) -> list[dict[str, Any]
 
 async def get_model_info(context: Context, parameter: Lookup) -> dict[str, Any] | None:
     """Return a loaded instance; the client decides whether its absence is an error."""
+    instance = _look_up(context, parameter)
+    return None if instance is None else instance.describe()
+
+
+def _look_up(context: Context, parameter: Lookup) -> Instance | None:
     try:
-        return context.state.registry.find(context.kind, parameter["specifier"]).describe()
+        return context.state.registry.find(context.kind, parameter["specifier"])
     except WireError:
         if parameter["throwIfNotFound"]:
             raise
@@ -105,12 +102,8 @@ async def get_base_prediction_config(context: Context, parameter: BasePrediction
 
 async def get_instance_processing_state(context: Context, parameter: Lookup) -> dict[str, Any] | None:
     """Return the current activity of an instance, and how many requests wait."""
-    try:
-        return context.state.registry.find(context.kind, parameter["specifier"]).state()
-    except WireError:
-        if parameter["throwIfNotFound"]:
-            raise
-        return None
+    instance = _look_up(context, parameter)
+    return None if instance is None else instance.state()
 
 
 async def estimate_model_usage(context: Context, parameter: EstimateModelUsage) -> dict[str, Any]:

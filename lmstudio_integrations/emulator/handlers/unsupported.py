@@ -1,9 +1,10 @@
-"""Endpoints that this server does not support: accounts, a hub, selectable engines, plugins.
+"""Endpoints that this server does not support: accounts, linked devices, a hub, selectable engines, plugins.
 
 Each gets a response, as a client without one would hang: an empty result where that is correct, else an error. See
 docs/protocol.md#repository-endpoints and docs/protocol.md#other-endpoints.
 """
 
+import platform
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -20,6 +21,13 @@ EMPTY: Mapping[Namespace, Mapping[str, Any]] = {
         "getWritableArtifactOwners": {"owners": []},
         "getModelCatalog": {"models": []},
         "fuzzyFindStaffPicks": {"results": []},
+        "lmLinkStatus": {
+            "status": "offline",
+            "issues": ["deviceDisabled"],
+            "peers": [],
+            "deviceIdentifier": None,
+            "deviceName": platform.node(),
+        },
     },
     "runtime": {
         "listEngines": [],
@@ -32,7 +40,7 @@ EMPTY: Mapping[Namespace, Mapping[str, Any]] = {
 """Results by namespace and endpoint."""
 
 REASONS: Mapping[Namespace, str] = {
-    "repository": "It has no accounts, no artifacts and no plugins; its models come from its catalog.",
+    "repository": "It has no accounts, linked devices, artifacts and plugins; its models come from its catalog.",
     "runtime": "Its engines are part of it and cannot be selected, added or removed.",
     "plugins": "It runs no plugins.",
 }

@@ -46,10 +46,6 @@ def error_from_response(payload: object) -> EngineError:
     return EngineError(message)
 
 
-def _schema_failed(message: str) -> EngineError:
-    return EngineError(f"Invalid structured output setting: {message[message.index('JSON schema error') :]}")
-
-
 _KNOWN: tuple[tuple[str, Callable[[str], EngineError]], ...] = (
     (
         "bad_alloc",
@@ -58,7 +54,12 @@ _KNOWN: tuple[tuple[str, Callable[[str], EngineError]], ...] = (
             suggestion="Send less at once, or start the server with more memory for its workers (worker_memory).",
         ),
     ),
-    ("json schema error", _schema_failed),
+    (
+        "json schema error",
+        lambda message: EngineError(
+            f"Invalid structured output setting: {message[message.index('JSON schema error') :]}"
+        ),
+    ),
     (
         "failed to parse grammar",
         lambda _: EngineError("Invalid structured output setting: the grammar cannot be parsed"),

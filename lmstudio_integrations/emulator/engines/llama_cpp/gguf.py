@@ -105,7 +105,7 @@ def to_metadata(header: GgufHeader, size: int, *, vision: bool) -> ModelMetadata
         architecture=header.architecture,
         params=format_parameter_count(header.parameters),
         size_bytes=size,
-        quantization=(quantization, _quantization_width(quantization)) if quantization else None,
+        quantization=(quantization, int(re.sub(r"\D*(\d+).*", r"\1", quantization))) if quantization else None,
         max_context_length=header.of_architecture("context_length", 4096),
         embedding_length=header.of_architecture("embedding_length") or None,
         vision=vision,
@@ -119,11 +119,6 @@ def format_parameter_count(parameters: int) -> str:
         billions = parameters / 1_000_000_000
         return f"{billions:.0f}B" if billions >= 10 else f"{billions:.1f}B".replace(".0B", "B")
     return f"{parameters / 1_000_000:.0f}M"
-
-
-def _quantization_width(quantization: str) -> int:
-    found = re.search(r"\d+", quantization)
-    return int(found.group()) if found else 0
 
 
 def _read(file: BinaryIO) -> GgufHeader:

@@ -135,13 +135,15 @@ def parameters_of(
     if request.kind == "embedding":
         return WorkerParameters(**common, embedding=True, **_of_both(request.fields, header, EmbeddingLoadModelConfig))
     config = LlmLoadModelConfig.from_fields(request.fields)
-    _reject_draft_models(config)
+    if config.speculative_draft_simple or config.speculative_draft_mtp or config.speculative_draft_model:
+        raise unsupported("speculativeDecoding", "speculative decoding", "Omit the speculativeDraft… settings.")
+    template = (config.prompt_template or {}).get("jinjaPromptTemplate")
     projector = request.engine_settings.get("projector") or projector_of(path)
     return WorkerParameters(
         **common,
         **_of_both(request.fields, header, LlmLoadModelConfig),
         projector=str(projector or ""),
-        chat_template=_template(config),
+        chat_template=str(template.get("template", "")) if is_object(template) else "",
         cache_length=_cache_length(
             context_length, request.slots, header, shared=config.use_unified_kv_cache is not False
         ),
@@ -189,13 +191,3 @@ def _cache_length(context_length: int, slots: int, header: GgufHeader, *, shared
     """Return the size of a cache that all slots share, in tokens; 0 for one cache each."""
     affordable = context_length * slots * header.bytes_per_token <= CACHE_BYTES
     return context_length if shared and not affordable else 0
-
-
-def _template(config: LlmLoadModelConfig) -> str:
-    template = (config.prompt_template or {}).get("jinjaPromptTemplate")
-    return str(template.get("template", "")) if is_object(template) else ""
-
-
-def _reject_draft_models(config: LlmLoadModelConfig) -> None:
-    if config.speculative_draft_simple or config.speculative_draft_mtp or config.speculative_draft_model:
-        raise unsupported("speculativeDecoding", "speculative decoding", "Omit the speculativeDraft… settings.")

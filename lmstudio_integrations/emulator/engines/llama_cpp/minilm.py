@@ -11,8 +11,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-BLOCKS, HEADS, WIDTH, FEED_FORWARD, CONTEXT = 6, 12, 384, 1536, 512
-NORM_EPSILON = 1e-12
+_METADATA = {
+    "name": "all-MiniLM-L6-v2",
+    "license": "apache-2.0",
+    "file_type": 0,
+    "block_count": 6,
+    "context_length": 512,
+    "embedding_length": 384,
+    "feed_forward_length": 1536,
+    "head_count": 12,
+    "layer_norm_eps": 1e-12,
+    "causal_attention": False,
+}
+"""The metadata of the model, by the names of the writer's methods."""
 _MEAN_POOLING = 1
 _NORMAL, _CONTROL, _UNUSED = 1, 3, 5
 _SPECIAL = {"[PAD]": "padding", "[UNK]": "unknown", "[CLS]": "bos", "[SEP]": "eos", "[MASK]": "mask"}
@@ -54,7 +65,9 @@ def convert(weights: Path, vocabulary: Path, target: Path) -> None:
     os.close(handle)
     try:
         writer = gguf.GGUFWriter(scratch, "bert")
-        _describe(writer)
+        for name, value in _METADATA.items():
+            getattr(writer, f"add_{name}")(value)
+        writer.add_uint32("bert.pooling_type", _MEAN_POOLING)
         _add_vocabulary(writer, words)
         for name, tensor in tensors.items():
             if not name.startswith("pooler.") and not name.endswith("position_ids"):
@@ -89,20 +102,6 @@ def vocabulary_entry(word: str) -> tuple[str, int]:
     if word.startswith("[unused"):
         return word, _UNUSED
     return (word[2:] if word.startswith("##") else f"\u2581{word}"), _NORMAL
-
-
-def _describe(writer: Any) -> None:
-    writer.add_name("all-MiniLM-L6-v2")
-    writer.add_license("apache-2.0")
-    writer.add_file_type(0)
-    writer.add_block_count(BLOCKS)
-    writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(WIDTH)
-    writer.add_feed_forward_length(FEED_FORWARD)
-    writer.add_head_count(HEADS)
-    writer.add_layer_norm_eps(NORM_EPSILON)
-    writer.add_causal_attention(False)  # noqa: FBT003 - the writer's own signature
-    writer.add_uint32("bert.pooling_type", _MEAN_POOLING)
 
 
 def _add_vocabulary(writer: Any, words: Iterable[str]) -> None:

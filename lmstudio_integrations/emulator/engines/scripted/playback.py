@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest
 from lmstudio_integrations.emulator.engines.errors import EngineError, model_crashed
-from lmstudio_integrations.emulator.engines.scripted import chat_template, tokenizer
+from lmstudio_integrations.emulator.engines.scripted import chat_template
 from lmstudio_integrations.emulator.engines.scripted.error_codes import display_data, out_of_memory, unsupported
 from lmstudio_integrations.emulator.engines.scripted.rules import (
     Error,
@@ -27,7 +27,6 @@ from lmstudio_integrations.emulator.engines.scripted.rules import (
 )
 from lmstudio_integrations.emulator.engines.scripted.schema import shortest_instance
 from lmstudio_integrations.emulator.engines.scripted.writer import Writer
-from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import PromptProgress
 
 _ANY_OBJECT = {"type": "object"}
@@ -84,20 +83,19 @@ def _perform(request: GenerateRequest, steps: Sequence[Step]) -> Playback:
     for progress, processed in ((0.0, 0), (1.0, tokens)):
         yield PromptProgress(progress, _details(tokens, processed))
     writer = Writer(request.config, tokens, remaining)
-    reasoning = _ReasoningWriter(request.config, writer)
     for step in steps:
-        yield from _perform_step(step, writer, reasoning)
+        yield from _perform_step(step, writer)
         if writer.stop_reason is not None:
             break
     yield from writer.finish()
 
 
-def _perform_step(step: Step, writer: Writer, reasoning: "_ReasoningWriter") -> Playback:
+def _perform_step(step: Step, writer: Writer) -> Playback:
     match step:
         case Text():
             yield from writer.write(step.text)
         case Reasoning():
-            yield from reasoning.write(step.reasoning)
+            yield from writer.write_reasoning(step.reasoning)
         case ToolCall():
             yield from writer.call(step)
         case Error():
@@ -108,24 +106,6 @@ def _perform_step(step: Step, writer: Writer, reasoning: "_ReasoningWriter") -> 
             yield _fault(step)
         case InjectFault():
             pass  # injected after a number of packets, see _interrupted
-
-
-class _ReasoningWriter:
-    """Writes reasoning between tags, as far as the settings allow it."""
-
-    def __init__(self, config: LlmPredictionConfig, writer: Writer) -> None:
-        self._writer = writer
-        self._is_enabled = config.enable_thinking is not False
-        self._budget = None if config.reasoning_budget is False else config.reasoning_budget
-
-    def write(self, text: str) -> Playback:
-        if not self._is_enabled:
-            return
-        tokens = list(tokenizer.split(text))[: self._budget]
-        if self._budget is not None:
-            self._budget -= len(tokens)
-        tags = self._writer.tags
-        yield from self._writer.write(f"{tags.start}{''.join(tokens)}{tags.end}")
 
 
 def _interrupted(events: Playback, faults: Sequence[InjectFault]) -> Playback:

@@ -1,11 +1,10 @@
 """The shortest instance of a JSON schema, for structured output and required tool calls without a rule.
 
-Supports what pydantic writes: references, unions, values, bounds, patterns, arrays and objects. A schema that says
-more raises an error that names the keyword. The work for one schema is bounded, whoever wrote it.
+Supports what pydantic writes: references, unions, values, bounds, arrays and objects, and a pattern that an example of
+the schema matches. A schema that says more raises an error that names the keyword. The work for one schema is bounded,
+whoever wrote it.
 """
 
-import contextlib
-import itertools
 import json
 import math
 import time
@@ -18,11 +17,6 @@ from typing import Any
 from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines.scripted.error_codes import unsupported
 from lmstudio_integrations.emulator.engines.scripted.regex import Pattern, PatternError
-from lmstudio_integrations.emulator.engines.scripted.regex_sample import (
-    LargePatternError,
-    UnsupportedPatternError,
-    sample,
-)
 
 Schema = Mapping[str, Any]
 Instance = tuple[Any, int]
@@ -42,7 +36,12 @@ MAX_DEPTH = 60
 MAX_LENGTH = 100_000
 """The longest string and array, and the most members of an object."""
 
-_MAX_REPEATS = 64
+MAX_PATTERN_LENGTH = 1_000
+
+MAX_EXAMPLES = 10
+MAX_MATCHED = 100
+"""The texts that are searched for a pattern: even a search in linear time takes long for a large pattern."""
+
 _MAX_REASON_LENGTH = 500
 _UNSUPPORTED = ("not", "if", "contains", "dependentRequired", "dependentSchemas", "$dynamicRef", "$recursiveRef")
 _ANNOTATIONS = frozenset({"title", "description", "default", "examples", "deprecated", "$defs", "definitions"})
@@ -334,26 +333,23 @@ def _string(schema: Schema) -> str:
     if least > min(most, MAX_LENGTH):
         raise NoInstanceError(f"a string must be of {least} characters")
     if "pattern" in schema:
-        return _matching_string(str(schema["pattern"]), least, most)
+        return _matching_string(schema, least, most)
     text = _FORMATS.get(schema.get("format", ""), "a" * least)
     if not least <= len(text) <= most:
         raise NoInstanceError(f"no string of its length fits {schema['format']!r}")
     return text
 
 
-def _matching_string(pattern: str, least: int, most: float) -> str:
-    """Return a text that a pattern matches; more and more repeats make it long enough."""
+def _matching_string(schema: Schema, least: int, most: float) -> str:
+    """Return a string that matches the pattern: the shortest one, or one that the schema itself gives."""
+    pattern = str(schema["pattern"])
+    if len(pattern) > MAX_PATTERN_LENGTH:
+        raise SchemaLimitError(f"a pattern has more than {MAX_PATTERN_LENGTH} characters")
     try:
-        shortest = sample(pattern)
-        search = Pattern(pattern).is_found_in
-    except LargePatternError as error:
-        raise SchemaLimitError(str(error)) from error
-    except (PatternError, UnsupportedPatternError) as error:
-        raise NoInstanceError(f"the pattern {pattern!r} is not supported") from error
-    with contextlib.suppress(LargePatternError):
-        longer = (sample(pattern, repeats) for repeats in range(_MAX_REPEATS))
-        padded = (shortest + "a" * length for length in range(_MAX_REPEATS))
-        for text in itertools.chain(longer, padded):
-            if least <= len(text) <= most and search(text):
-                return text
-    raise NoInstanceError(f"no string of its length fits {pattern!r}")
+        matches = Pattern(pattern).is_found_in
+    except PatternError as error:
+        raise NoInstanceError(f"this pattern is not supported: {pattern!r}") from error
+    for text in ("a" * least, schema.get("default"), *schema.get("examples", ())[:MAX_EXAMPLES]):
+        if isinstance(text, str) and least <= len(text) <= min(most, MAX_MATCHED) and matches(text):
+            return text
+    raise NoInstanceError(f"its pattern needs a 'default' or 'examples' that match it: {pattern!r}")

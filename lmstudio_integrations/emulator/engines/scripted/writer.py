@@ -136,6 +136,8 @@ class Writer:
         self._finder = StopFinder(stops)
         self._candidates = None if config.log_probs is None or config.log_probs is False else config.log_probs
         self._in_reasoning = False
+        self._may_reason = config.enable_thinking is not False
+        self._budget = None if config.reasoning_budget is False else config.reasoning_budget
         self._calls = 0
 
     def write(self, text: str) -> Iterator[LlmPredictionFragment | None]:
@@ -148,11 +150,21 @@ class Writer:
                 self.stop_reason = "toolCalls" if self._finder.found in self._tool_stops else "stopStringFound"
                 return
 
+    def write_reasoning(self, text: str) -> Iterator[LlmPredictionFragment | None]:
+        """Write reasoning between tags, as far as the settings allow it."""
+        if not self._may_reason:
+            return
+        tokens = list(tokenizer.split(text))[: self._budget]
+        if self._budget is not None:
+            self._budget -= len(tokens)
+        yield from self.write(f"{self.tags.start}{''.join(tokens)}{self.tags.end}")
+
     def call(self, call: ToolCall) -> Iterator[EngineEvent]:
         """Write a tool call, until it or the response ends."""
         yield from self._finder.flush()
         self._calls += 1
-        call_id = call.id or _call_id(self._prompt_tokens, self._calls)
+        # Nine digits, unique within a conversation, as its prompt grows from turn to turn.
+        call_id = call.id or f"{zlib.crc32(f'{self._prompt_tokens}.{self._calls}'.encode()) % 10**9:09d}"
         raw = ""
         for event, text in _call_tokens(call, call_id):
             if not self._count_token():
@@ -242,8 +254,3 @@ def _call_tokens(call: ToolCall, call_id: str) -> Iterator[tuple[EngineEvent | N
     for token in tokenizer.split(written):
         yield ToolCallArguments(token), token
     yield None, tail
-
-
-def _call_id(prompt_tokens: int, number: int) -> str:
-    """Return nine digits, unique within a conversation, as its prompt grows from turn to turn."""
-    return f"{zlib.crc32(f'{prompt_tokens}.{number}'.encode()) % 10**9:09d}"

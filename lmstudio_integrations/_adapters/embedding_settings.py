@@ -1,0 +1,54 @@
+"""How to embed: the fields that the adapters of embedding models share, and the check of their texts."""
+
+from typing import TYPE_CHECKING, ClassVar
+
+from lmstudio_integrations._adapters.settings import ConnectionSettings, EmbeddingLoadConfig
+from lmstudio_integrations.client._arguments import list_of
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadPolicy, LoadSettings, ModelKind
+from lmstudio_integrations.types.embeddings import LengthPolicy
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel
+    from lmstudio_integrations.client.sync import EmbeddingModel
+
+
+class EmbeddingSettings(ConnectionSettings):
+    """How to embed."""
+
+    _kind: ClassVar[ModelKind] = "embedding"
+    _load_settings: ClassVar[type[LoadSettings]] = EmbeddingLoadModelConfig
+
+    load_config: EmbeddingLoadConfig = None
+    """How to load the model, if a call of this object loads it: `EmbeddingLoadModelConfig` or a dict of its fields."""
+
+    load_policy: LoadPolicy = "explicit"
+    """`explicit` by default: an embedding model is small, and the just-in-time load of a language model beside it
+    would evict it. The others are as for language models."""
+
+    length_policy: LengthPolicy = "error"
+    """What to do with a text that is too long for the model: `error` raises, `truncate` embeds its beginning, `pass`
+    leaves it to the server, which may cut it silently."""
+
+    def _model(self) -> "EmbeddingModel":
+        """Return the model, for threads."""
+        model: EmbeddingModel = self._runtime.model(*self._resolve_model())
+        return model.with_retries(self.max_retries)
+
+    def _async_model(self) -> "AsyncEmbeddingModel":
+        """Return the model, for coroutines."""
+        model: AsyncEmbeddingModel = self._runtime.async_model(*self._resolve_model())
+        return model.with_retries(self.max_retries)
+
+
+def prefixed(prefix: str, texts: object) -> list[str]:
+    """Return texts, each with a prefix.
+
+    Raises:
+        LMStudioValueError: If they are not a list of strings. A single string would be embedded letter by letter.
+    """
+    found = list_of(texts, "texts")
+    for index, text in enumerate(found):
+        if not isinstance(text, str):
+            raise LMStudioValueError(f"text {index} must be a string; got {text!r}")
+    return [prefix + text for text in found] if prefix else found
