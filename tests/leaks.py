@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 TOKEN = "sk-lm-KqWzHmPx:RtYbNhGvXsLkJwQzMnPy"
-"""No six characters of it are in a number, a UUID or a word."""
+"""No six characters of it occur in a number, a UUID or a word."""
 
 
 def shows_token(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""What a model was asked, with the types of the native client, so that tests read it by attribute."""
+"""The requests that a model received, as the native client's types, so that tests read them by attribute."""
 
 import hashlib
 from collections.abc import Sequence

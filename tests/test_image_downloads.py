@@ -19,11 +19,11 @@ from lmstudio_integrations.client import _fetch, _images
 from lmstudio_integrations.client.transport import dispatcher
 from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.llama_index import LMStudio
+from tests.certificates import LOCALHOST
 from tests.langchain.conftest import CHAT, Server
 from tests.requested import digest
 from tests.web import PIXEL, WAIT, Request, Web, web_server
 
-CERTIFICATE = Path(__file__).parent / "client" / "localhost.pem"
 BLOCKED = "is not at a public address"
 
 
@@ -37,7 +37,7 @@ def llama_index_question(url: str, text: str) -> list[ChatMessage]:
 
 @dataclass(frozen=True)
 class Framework:
-    """How a framework's model is made, and asked about an image."""
+    """How to create a framework's model and send it an image."""
 
     model: type[Any]
     question: Callable[[str, str], Any]
@@ -82,7 +82,7 @@ def web() -> Iterator[Web]:
 
 
 class Show:
-    """Asks a new model about the image at a URL; returns the digest of what reached the server."""
+    """Sends the image at a URL to a new model; returns the digest of what reached the server."""
 
     def __init__(self, framework: Framework, server: Server, *, in_loop: bool) -> None:
         self.framework = framework
@@ -117,7 +117,7 @@ def show(request: pytest.FixtureRequest, framework: Framework, server: Server) -
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """Names that resolve as a test wants it, each once per request; all others resolve as usual."""
+    """Host names that resolve as a test specifies, each once per request; all others resolve as usual."""
     found: dict[str, list[str]] = {}
     resolve = _fetch.resolve
 
@@ -145,7 +145,7 @@ HOSTS = ["localhost", "2130706433", "0x7f.1", "0177.0.0.1", "127.1", "0.0.0.0", 
 @pytest.mark.parametrize("host", HOSTS)
 def test_this_machine_is_rejected_under_all_its_names(show: Show, web: Web, host: str) -> None:
     message = show.error(web.url(host=host))
-    assert BLOCKED in message or "the URL is not valid" in message  # as httpx says of 0177.0.0.1
+    assert BLOCKED in message or "the URL is not valid" in message  # the message of httpx for 0177.0.0.1
     assert not web.requests
 
 
@@ -168,7 +168,7 @@ def test_the_connection_goes_to_the_address_that_was_checked(
         return True
 
     monkeypatch.setattr(_fetch, "is_public_address", is_public)
-    names["images.test"] = ["127.0.0.1"]  # a second look-up would fail
+    names["images.test"] = ["127.0.0.1"]  # a second lookup would fail
     assert show(web.url(host="images.test")) == [digest(PIXEL)]
     assert checked == ["127.0.0.1"]
     assert [request.headers["Host"] for request in web.requests] == [f"images.test:{web.port}"]
@@ -436,14 +436,14 @@ def test_closing_the_model_ends_its_downloads(show: Show, web: Web) -> None:
 
 @pytest.fixture
 def tls_names() -> list[str | None]:
-    """The server names that clients asked for."""
+    """The server names that clients requested."""
     return []
 
 
 @pytest.fixture
 def tls_web(tls_names: list[str | None]) -> Iterator[Web]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(CERTIFICATE)
+    context.load_cert_chain(LOCALHOST)
     context.sni_callback = lambda _socket, name, _context: tls_names.append(name)
     with web_server(context) as running:
         yield running
@@ -452,7 +452,7 @@ def tls_web(tls_names: list[str | None]) -> Iterator[Web]:
 def test_tls_is_spoken_with_the_name_of_the_host(
     show: Show, tls_web: Web, tls_names: list[str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    monkeypatch.setenv("SSL_CERT_FILE", str(LOCALHOST))
     assert show.trusted(tls_web.url(host="localhost", scheme="https")) == [digest(PIXEL)]
     assert tls_names == ["localhost"]
 
@@ -460,7 +460,7 @@ def test_tls_is_spoken_with_the_name_of_the_host(
 def test_a_certificate_for_another_name_is_an_error(
     show: Show, tls_web: Web, names: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    monkeypatch.setenv("SSL_CERT_FILE", str(LOCALHOST))
     names["images.test"] = ["127.0.0.1"]
     assert "CERTIFICATE_VERIFY_FAILED" in show.trusted_error(tls_web.url(host="images.test", scheme="https"))
 

@@ -18,7 +18,7 @@ PACKAGE = Path(lmstudio_integrations.__file__).parent
 NAME = PACKAGE.name
 
 TOOLS = {"errors", "_suggestions", "_typeguards", "_secrets", "_shortening", "_urls"}
-"""What every part may use; none of them knows anything of this package but its errors."""
+"""What every part may use; of this package they import only the errors."""
 
 LAYERS: dict[str, set[str]] = {
     "errors": {"_secrets"},
@@ -73,7 +73,7 @@ PUBLIC = {
         PredictionRecord Preset SystemClock
     """,
 }
-"""The public names, but for the errors, which are all public. Taking one away breaks somebody's program."""
+"""The public names, but for the errors, which are all public. Removing one breaks programs of users."""
 
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 

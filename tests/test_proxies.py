@@ -18,12 +18,12 @@ from lmstudio_integrations.client.transport.certificates import context_trusting
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+from tests.certificates import CERTIFICATES, LOCALHOST
 from tests.faults.frames import Unit
 from tests.faults.proxy import Injection, Proxy, ProxyThread, Tunnel, forward
 from tests.langchain.conftest import CHAT, EMBEDDING, MODELS
 
-CERTIFICATES = Path(__file__).parent / "client"
-TRUSTED, OTHER = CERTIFICATES / "localhost.pem", CERTIFICATES / "elsewhere.pem"
+TRUSTED, OTHER = LOCALHOST, CERTIFICATES / "elsewhere.pem"
 
 Call = Callable[..., Any]
 CALLS: dict[str, tuple[Any, str, Call]] = {

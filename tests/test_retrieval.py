@@ -73,7 +73,7 @@ def loads(server: Emulator) -> Counter[str]:
 
 
 def in_threads(call: Callable[[], Any]) -> list[Any]:
-    """Let several users ask at once, each some questions in a row."""
+    """Let several users call at once, each several times in a row."""
     barrier = Barrier(USERS)
 
     def user() -> list[Any]:
@@ -86,7 +86,7 @@ def in_threads(call: Callable[[], Any]) -> list[Any]:
 
 
 async def in_tasks(call: Callable[[], Awaitable[Any]]) -> list[Any]:
-    """Let several users ask at once, each some questions in a row."""
+    """Let several users call at once, each several times in a row."""
 
     async def user() -> list[Any]:
         return [await call() for _ in range(QUESTIONS)]

@@ -21,7 +21,7 @@ Page = Callable[["Request"], Any]
 
 
 class Request(BaseHTTPRequestHandler):
-    """A request, and the means to answer it."""
+    """A request, with methods that respond to it."""
 
     server: "Web"
 
@@ -37,7 +37,7 @@ class Request(BaseHTTPRequestHandler):
         self.end_headers()
 
     def respond(self, content: bytes, **headers: str) -> None:
-        """Send a whole response."""
+        """Send a complete response."""
         self.head(200, **headers)
         self.wfile.write(content)
 
@@ -49,10 +49,10 @@ class Web(ThreadingHTTPServer):
     """The server. Pages may be added while it runs.
 
     Attributes:
-        pages: What answers, by path.
+        pages: What responds, by path.
         requests: All requests so far.
-        reached: Set when a page that never ends is asked for.
-        gone: Set when the client of such a page has gone.
+        reached: Set when a page that never ends is requested.
+        client_closed: Set when the client of such a page closes the connection.
         closing: Set when the server is about to stop.
     """
 

@@ -41,7 +41,7 @@ def add(a: int, b: int = 0) -> int:
 
 
 async def shout(text: str) -> str:
-    """Say it loudly."""
+    """Repeat it in capitals."""
     await asyncio.sleep(0)
     return text.upper()
 

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.convenience import reset_default_client
 from lmstudio_integrations.emulator import Emulator
-from tests.client.test_connecting import TOKEN
+from tests.client.transport.test_connecting import TOKEN
 
 HANDLE = lms.FileHandle(name="a.txt", identifier="1", size_bytes=1, file_type="text/plain")
 

@@ -215,7 +215,7 @@ def block(**_arguments):
     threading.Event().wait()
 
 def act(tool, parallel, client=lms.Client):
-    tool = lms.ToolFunctionDef("weather", "Tell the weather.", {"city": str}, tool)
+    tool = lms.ToolFunctionDef("weather", "Report the weather.", {"city": str}, tool)
     return client(sys.argv[1]).llm.lazy_model("chatty").act("weather", [tool], max_parallel_tool_calls=parallel)
 
 async def aact(tool):

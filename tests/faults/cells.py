@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from lmstudio_integrations.client.transport.addresses import Target
@@ -13,6 +12,7 @@ from lmstudio_integrations.client.transport.connections import Connection, Pool
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError
+from tests.certificates import LOCALHOST
 from tests.faults.model import WORKS, Fault, Outcome, Phase
 from tests.faults.proxy import Proxy, ProxyThread
 from tests.faults.surfaces import (
@@ -36,8 +36,6 @@ MARGIN = 10.0
 """Seconds beyond its own limits after which a call counts as hung."""
 
 PROMPT = "alpha beta gamma delta epsilon"
-
-CERTIFICATE = Path(__file__).parents[1] / "client" / "localhost.pem"
 
 
 class CellError(AssertionError):
@@ -69,7 +67,7 @@ class Cell:
         tls = None
         if fault.tls:
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            tls.load_cert_chain(CERTIFICATE)
+            tls.load_cert_chain(LOCALHOST)
         self.proxy = Proxy(
             servers.thread,
             servers.main.address,

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from tests.faults.cells import CERTIFICATE, Cell, Servers, run_all
+from tests.certificates import LOCALHOST
+from tests.faults.cells import Cell, Servers, run_all
 from tests.faults.model import Fault
 from tests.faults.proxy import ProxyThread
 from tests.faults.surfaces import SURFACES
@@ -13,7 +14,7 @@ from tests.faults.table import TABLE
 
 @pytest.mark.parametrize("fault", TABLE, ids=lambda fault: f"{fault.phase.name}: {fault.name}")
 def test_every_surface_matches_the_table(fault: Fault, proxies: ProxyThread, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE) if fault.trusted else os.devnull)
+    monkeypatch.setenv("SSL_CERT_FILE", str(LOCALHOST) if fault.trusted else os.devnull)
     monkeypatch.setenv("SSL_CERT_DIR", os.devnull)
     surfaces = [surface for surface in SURFACES if fault.outcome(surface.kind) is not None]
     with Servers.of(proxies, fault) as servers:

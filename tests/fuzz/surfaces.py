@@ -27,7 +27,7 @@ class Person(BaseModel):
 
 
 def weather(city: str, days: list[Any] | None = None) -> str:
-    """Tell the weather."""
+    """Report the weather."""
     return f"sunny in {city} {days}"
 
 

@@ -1,4 +1,4 @@
-"""A scripted server, and what it was asked."""
+"""A scripted server and the requests that it received."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -48,7 +48,7 @@ MODELS = [
 
 
 class Server(Emulator):
-    """An emulator, and what it was asked. Models do not evict each other unless a test wants that."""
+    """An emulator that records its requests. Models evict each other only if a test enables it."""
 
     def __init__(self, models: Sequence[ModelEntry] | None = MODELS, **settings: Any) -> None:
         super().__init__(models, **{"auto_evict": False, **settings})
@@ -88,7 +88,7 @@ def server() -> Iterator[Server]:
         yield running
 
 
-# Ways to ask ----------------------------------------------------------------------------------------------------------
+# Call paths -----------------------------------------------------------------------------------------------------------
 
 Invoke = Callable[..., AIMessage]
 
@@ -129,5 +129,5 @@ WAYS: dict[str, Invoke] = {"invoke": _invoke, "ainvoke": _ainvoke, "stream": _st
 
 @pytest.fixture(params=WAYS)
 def generate(request: pytest.FixtureRequest) -> Invoke:
-    """Each way to ask, with the whole message as result."""
+    """Each call path, with the complete message as result."""
     return WAYS[request.param]

@@ -140,7 +140,7 @@ def test_an_agent_gives_a_structured_response_beside_its_tools(agents: Server, l
 
 @pytest.mark.parametrize("streamed", [True, False])
 def test_an_agent_recovers_from_a_response_without_the_required_call(agents: Server, streamed: bool) -> None:
-    """`ToolStrategy` requires a call; LangChain asks again when a model writes text instead."""
+    """`ToolStrategy` requires a call; LangChain calls the model again when it writes text instead."""
     agent = create_agent(agents.chat(model=MODEL), [], response_format=ToolStrategy(Report))
     if streamed:
         state: dict[str, Any] = {}
@@ -163,7 +163,7 @@ def test_an_agent_with_tools_ends_with_the_text_where_the_required_call_is_missi
 
 
 def test_a_name_that_looks_like_another_provider_gets_its_response_by_grammar(agents: Server) -> None:
-    """`create_agent` knows some names by heart and sends `bind_tools([], response_format=…)`."""
+    """`create_agent` has a list of model names, for which it sends `bind_tools([], response_format=…)`."""
     agent = create_agent(agents.chat(model=GPT), [], response_format=Report)
     assert agent.invoke(generate("weather?"))["structured_response"] == Report(city="Oslo", degrees=3)
 
@@ -182,7 +182,7 @@ def test_summarizing_by_a_fraction_of_the_context_window_works(agents: Server, k
 
 
 def test_a_summary_that_overflows_is_tried_again_with_less(agents: Server) -> None:
-    """The middleware looks for langchain-core's `ContextOverflowError`, which ours is."""
+    """The middleware looks for langchain-core's `ContextOverflowError`, of which this package's error is a subclass."""
     llm = agents.chat(model=MODEL, context_length=CONTEXT_LENGTH, context_overflow_policy="stopAtLimit")
     middleware: Any = SummarizationMiddleware(
         llm, trigger=("messages", 3), keep=("messages", 1), trim_tokens_to_summarize=None

@@ -38,7 +38,7 @@ from tests.pauses import replace_pauses
 COUNTED = " ".join(str(n) for n in range(30))
 
 
-# Answers --------------------------------------------------------------------------------------------------------------
+# Responses ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_response_has_text_usage_and_metadata(server: Server, generate: Invoke) -> None:
@@ -59,7 +59,7 @@ def test_a_response_has_text_usage_and_metadata(server: Server, generate: Invoke
 
 
 def test_a_stream_reports_the_same_as_a_plain_call(server: Server) -> None:
-    """Usage and metadata are not a matter of how one asks; `ls_provider` is what usage is trusted by."""
+    """Usage and metadata are the same on every call path; tracers attribute usage by `ls_provider`."""
     llm = server.chat()
     llm.invoke("count")
     plain, streamed = llm.invoke("count"), WAYS["stream"](llm, "count")
@@ -507,7 +507,7 @@ class AsyncCounter(AsyncCallbackHandler):
     ],
 )
 def test_callbacks_fire_once_on_every_path(server: Server, ways: str, settings: dict[str, Any], tokens: int) -> None:
-    """Three words and the last chunk; a call that does not stream tells no tokens."""
+    """Three words and the last chunk; a non-streaming call reports no tokens."""
     counter = Counter()
     llm = server.chat(max_tokens=3, **settings)
     config: Any = {"callbacks": [counter]}

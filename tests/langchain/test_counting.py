@@ -1,4 +1,4 @@
-"""Tokens and the profile: from the server, offline where the user told us."""
+"""Tokens and the profile: from the server, offline if the user has set the context length."""
 
 from typing import Any
 

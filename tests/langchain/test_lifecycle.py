@@ -406,7 +406,7 @@ async def test_batches_run_as_many_at_once_as_the_model_does(server: Server, mon
 
 async def test_every_kind_of_batch_is_bounded() -> None:
     class Echo(ChatLMStudio):
-        """Says how many may run at once."""
+        """Reports how many calls may run at once."""
 
         def invoke(self, input: Any, config: RunnableConfig | None = None, **_: Any) -> AIMessage:  # noqa: A002
             return AIMessage(f"{input}{(config or {}).get('max_concurrency')}")

@@ -39,7 +39,7 @@ RULES: list[dict[str, Any]] = [
     {"when": {"last": "joke", "structured": True}, "then": [{"text": JOKE}]},
     {"when": {"last": "^Think"}, "then": [{"reasoning": "One, two, three."}, {"text": "Four."}]},
 ]
-"""What a model would do in the places where the suites look at more than the form of an answer."""
+"""The responses of a model where the suites check more than the form of a response."""
 
 MODELS = [
     ModelEntry(key=MODEL, vision=True, context_length=32768, rules=tuple(RULES)),
@@ -83,7 +83,7 @@ def known_to_core(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def generate(model: BaseChatModel, question: str, *, stream: bool) -> AIMessage:
-    """Return the answer, at once or put together from chunks."""
+    """Return the response, non-streaming or summed from chunks."""
     if not stream:
         return model.invoke(question)
     chunks = list(model.stream(question))

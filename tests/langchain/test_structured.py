@@ -1,4 +1,4 @@
-"""`with_structured_output`: every kind of schema, every method, and answers that do not fit."""
+"""`with_structured_output`: every kind of schema, every method, and responses that do not fit."""
 
 import json
 from collections.abc import AsyncIterator
@@ -22,21 +22,21 @@ from tests.langchain.conftest import CHAT, MODELS, Server
 
 
 class Person(BaseModel):
-    """Somebody."""
+    """A person."""
 
     name: str
     age: int
 
 
 class PersonV1(BaseModelV1):
-    """Somebody."""
+    """A person."""
 
     name: str
     age: int
 
 
 class PersonDict(TypedDict):
-    """Somebody."""
+    """A person."""
 
     name: Annotated[str, ..., "Who"]
     age: Annotated[int, ..., "Years"]
@@ -205,7 +205,7 @@ async def test_streams_yield_the_partial_object_and_raw_ones_their_errors(server
 
 
 class Hasty(BaseModel):
-    """Somebody, and a validator that does not expect half an answer."""
+    """A person with a validator that fails on partial responses."""
 
     name: str
     age: int
@@ -228,7 +228,7 @@ async def test_a_validator_that_fails_over_half_a_response_does_not_break_the_st
 
 
 class Picky(BaseModel):
-    """Somebody, and a validator that knows nobody."""
+    """A person with a validator that always fails."""
 
     name: str
 
@@ -268,7 +268,7 @@ def test_a_call_of_a_tool_that_was_not_offered_is_an_error(schema: Any) -> None:
 
 
 def calling(*fragments: str, index: int = 0, name: str = "person") -> list[AIMessageChunk]:
-    """Return a tool call in pieces."""
+    """Return a tool call in fragments."""
     names = [name, *[None] * (len(fragments) - 1)]
     return [
         AIMessageChunk(content="", tool_call_chunks=[ToolCallChunk(name=name, args=fragment, id=None, index=index)])

@@ -1,4 +1,4 @@
-"""Tools and answer formats: what is sent, and what comes back."""
+"""Tools and response formats: what is sent and what is returned."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,13 +19,13 @@ from tests.langchain.conftest import CHAT, PLAIN, Invoke, Server
 
 @tool
 def weather(city: Annotated[str, "Where"]) -> str:
-    """Tell the weather."""
+    """Report the weather."""
     return f"rain in {city}"
 
 
 @tool
 def now() -> str:
-    """Tell the time."""
+    """Report the time."""
     return "noon"
 
 
@@ -52,7 +52,7 @@ class Address(BaseModel):
 
 class Strange:
     def __call__(self, text: str) -> str:
-        """Say it."""
+        """Repeat it."""
         return text
 
 
@@ -109,7 +109,7 @@ def test_tools_of_every_kind_become_definitions() -> None:
         "type": "function",
         "function": {
             "name": "weather",
-            "description": "Tell the weather.",
+            "description": "Report the weather.",
             "parameters": {
                 "type": "object",
                 "properties": {"city": {"type": "string", "description": "Where"}},

@@ -1,4 +1,4 @@
-"""A scripted server, and what it was asked."""
+"""A scripted server and the requests that it received."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -47,7 +47,7 @@ MODELS = (
 
 
 class Server(Emulator):
-    """An emulator, and what it was asked. Models do not evict each other unless a test wants that."""
+    """An emulator that records its requests. Models evict each other only if a test enables it."""
 
     def __init__(self, models: Sequence[ModelEntry] = MODELS, **settings: Any) -> None:
         super().__init__(models, **{"auto_evict": False, **settings})
@@ -85,6 +85,6 @@ class Server(Emulator):
 
 
 def raw(response: ChatResponse | CompletionResponse) -> dict[str, Any]:
-    """Return what a response tells besides its message."""
+    """Return the fields of a response other than its message."""
     assert isinstance(response.raw, dict)
     return response.raw

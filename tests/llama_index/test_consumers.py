@@ -62,7 +62,7 @@ def index(embedding: LMStudioEmbedding) -> VectorStoreIndex:
 
 
 def weather(city: str) -> str:
-    """Tell the weather of a city."""
+    """Report the weather of a city."""
     return f"rain in {city}"
 
 

@@ -252,7 +252,7 @@ def test_vectors_that_are_missing_are_not_passed_over(server: Server, monkeypatc
 
 
 LONG = "word " * 600
-"""Longer than the window that the model is loaded with below."""
+"""Longer than the context length that the model is loaded with below."""
 
 
 async def test_a_text_that_is_too_long_is_rejected(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""`LMStudio` on the emulator: chat, completion, streams, settings, windows."""
+"""`LMStudio` on the emulator: chat, completion, streams, settings, context lengths."""
 
 import asyncio
 import gc
@@ -41,7 +41,7 @@ async def gathered(stream: Any) -> list[Any]:
     return [chunk async for chunk in stream]
 
 
-# The eight ways to ask ------------------------------------------------------------------------------------------------
+# The eight call paths -------------------------------------------------------------------------------------------------
 
 
 def test_chat_responds(llm: LMStudio) -> None:
@@ -319,7 +319,7 @@ def test_log_probabilities_are_requested(server: Server) -> None:
     assert response.logprobs is None or len(response.logprobs) > 0
 
 
-# What LlamaIndex wants to know ----------------------------------------------------------------------------------------
+# What LlamaIndex reads -----------------------------------------------------------------------------------------------
 
 
 def test_metadata_makes_no_request() -> None:

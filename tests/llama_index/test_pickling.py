@@ -1,4 +1,4 @@
-"""Copies, pickles, dicts, worker processes; and what the package says when LlamaIndex is missing."""
+"""Copies, pickles, dicts, worker processes, and the error when LlamaIndex is not installed."""
 
 import copy
 import json

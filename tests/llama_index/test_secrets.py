@@ -115,7 +115,7 @@ async def finish(result: Any) -> None:
 
 
 def call(llm: LMStudio, name: str, given: dict[str, Any]) -> Any:
-    """Call a method with settings where it takes them."""
+    """Call a method, with settings if it accepts them."""
     if name in STRUCTURED:
         return getattr(llm, name)(Person, PROMPT, llm_kwargs=given)
     return getattr(llm, name)(*CALLS[name], **given)

@@ -1,4 +1,4 @@
-"""Structured answers: by grammar, as core's programs, as they grow."""
+"""Structured output: by grammar, through core's programs, and as partial objects of a stream."""
 
 import asyncio
 from typing import Any
@@ -23,7 +23,7 @@ UNREADABLE = {"too deep": "[" * 100_000, "too many digits": '{"name": "Ann", "ag
 
 
 class Person(BaseModel):
-    """Somebody."""
+    """A person."""
 
     name: str
     age: int
@@ -137,13 +137,13 @@ async def test_a_response_that_is_no_instance_is_never_repaired(llm: LMStudio) -
 
 
 class Tags(BaseModel):
-    """Its schema wants every tag once; pydantic takes them more often."""
+    """Its schema requires unique tags; pydantic accepts repeated ones."""
 
     tags: set[str]
 
 
 class Word(BaseModel):
-    """Its pattern is none that Python knows; pydantic's own engine does."""
+    """Its pattern is invalid in Python's `re` and valid in pydantic's own engine."""
 
     word: str = Field(pattern=r"^\p{L}+$")
 
@@ -169,7 +169,7 @@ async def test_what_pydantic_accepts_is_accepted(output_cls: type[BaseModel], wr
 
 
 MARKER = "__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_ab12__"
-"""What LM Studio leaves in the answers of some reasoning models."""
+"""A tag that LM Studio does not remove from the responses of some reasoning models."""
 
 
 @pytest.mark.parametrize("written", [f"{MARKER}\n{ANN.model_dump_json()}", ANN.model_dump_json() + MARKER])

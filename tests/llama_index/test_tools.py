@@ -33,12 +33,12 @@ class Node(BaseModel):
 
 
 def weather(city: str) -> str:
-    """Tell the weather of a city."""
+    """Report the weather of a city."""
     return f"rain in {city}"
 
 
 def now() -> str:
-    """Tell the time."""
+    """Report the time."""
     return "noon"
 
 
@@ -64,7 +64,7 @@ def user(text: str) -> ChatMessage:
 def test_a_tool_is_offered_with_name_description_and_parameters() -> None:
     (found,) = offered(tool_settings(openai_tools([WEATHER]), None))
     assert found["name"] == "weather"
-    assert "Tell the weather of a city." in found["description"]
+    assert "Report the weather of a city." in found["description"]
     assert found["parameters"]["properties"]["city"]["type"] == "string"
     assert found["parameters"]["required"] == ["city"]
 

@@ -36,7 +36,7 @@ class JsonObject:
 
 @dataclass(frozen=True)
 class Free:
-    """Whatever JSON can say."""
+    """Any value that JSON can express."""
 
     def check(self, value: object, path: str) -> Iterator[str]:
         yield from ()

@@ -112,7 +112,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Stream:
-    """A channel: its creation parameter, `None` where it is void, and what the client may say on it."""
+    """A channel: its creation parameter, `None` where it is void, and what the client may send on it."""
 
     parameter: Shape | None = None
     message: Shape | None = None

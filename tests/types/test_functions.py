@@ -27,7 +27,7 @@ def add(a: int, b: int = 2) -> int:
 def weather(
     city: City, unit: Literal["C", "F"], days: Annotated[int, Field(ge=1)] = 1, *, why: str | None = None
 ) -> str:
-    """Tell the weather."""
+    """Report the weather."""
     return f"{city.name} {unit} {days} {why}"
 
 

@@ -1,4 +1,4 @@
-"""Ways to say which loaded model is meant."""
+"""Ways to reference a loaded model."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Finished predictions and the pieces that they come in."""
+"""Finished predictions and the fragments that they arrive in."""
 
 from typing import Any
 

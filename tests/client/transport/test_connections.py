@@ -6,7 +6,6 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +19,8 @@ from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.waiters import LoopWaiter, ThreadWaiter
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.protocol.endpoints import rpc
+from tests.certificates import LOCALHOST
 from tests.client.fake import Socket, authenticate, fake_server, on_io_thread, receive, send_result, wait_until
-
-CERTIFICATE = Path(__file__).with_name("localhost.pem")
 
 
 def connections_to(address: str) -> list[Connection]:
@@ -195,8 +193,8 @@ async def test_a_host_name_that_cannot_be_resolved_is_named_in_the_error(
 
 async def test_a_custom_ssl_context_may_check_the_certificate(make_client: Callable[..., Any]) -> None:
     theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    theirs.load_cert_chain(CERTIFICATE)
-    ours = ssl.create_default_context(cafile=CERTIFICATE)
+    theirs.load_cert_chain(LOCALHOST)
+    ours = ssl.create_default_context(cafile=LOCALHOST)
 
     async def behave(socket: Socket) -> None:
         await authenticate(socket)

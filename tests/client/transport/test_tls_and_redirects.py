@@ -7,7 +7,6 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +16,11 @@ from lmstudio_integrations.client.transport import greeting, opening
 from lmstudio_integrations.client.transport.addresses import Address
 from lmstudio_integrations.client.transport.greeting import first_greeting
 from lmstudio_integrations.emulator import Emulator
+from tests.certificates import CERTIFICATES
 from tests.client.conftest import MODELS
 from tests.client.fake import Socket, fake_server
 from tests.leaks import TOKEN, shown_by, shows_token
 
-HERE = Path(__file__).parent
 PLAIN_ON_TLS = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -72,13 +71,13 @@ def listening(response: bytes, context: ssl.SSLContext | None = None, *, reset: 
 def certified(name: str) -> ssl.SSLContext:
     """Return a TLS context of a server, with one of the test certificates."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(HERE / name)
+    context.load_cert_chain(CERTIFICATES / name)
     return context
 
 
 def trusting(name: str) -> ssl.SSLContext:
     """Return a TLS context of a client that trusts the test certificates that are valid."""
-    return ssl.create_default_context(cafile=HERE / name)
+    return ssl.create_default_context(cafile=CERTIFICATES / name)
 
 
 def redirect(location: str, status: str = "302 Found") -> bytes:
