@@ -161,8 +161,8 @@ class ConnectionSettings(BaseModel):
     with a frozen server, only the timeouts end calls."""
 
     max_retries: Natural = 0
-    """How often a call is repeated if no server responds, or if the connection is lost before the caller has seen
-    anything of the response. Nothing else is repeated."""
+    """How often a call is retried if no server responds, or if the connection is lost before the caller has received
+    any of the response. Independently of this, a call whose model was unloaded is retried up to three times."""
 
     _runtime: Runtime = PrivateAttr(default_factory=Runtime)
 

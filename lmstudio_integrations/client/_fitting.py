@@ -38,7 +38,7 @@ def embed_texts(
     """Return the vectors of texts.
 
     Args:
-        dispatcher: The way to the server.
+        dispatcher: Sends requests to the server.
         binding: The model.
         request: The texts.
         on_progress: Called with growing values from 0.0 to 1.0.

@@ -54,7 +54,7 @@ def load(
     """Load a new instance; return its info.
 
     Args:
-        dispatcher: The way to the server.
+        dispatcher: Sends requests to the server.
         binding: How to load it.
         name: The model key, or another name of the model.
         identifier: The identifier of the instance; `None` lets the server choose it.
@@ -80,7 +80,7 @@ def bind(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, loaded: b
     """Record which instance a handle means from now on; return its identifier.
 
     Args:
-        dispatcher: The way to the server.
+        dispatcher: Sends requests to the server.
         binding: The handle's model.
         info: The instance.
         loaded: Whether the handle loaded it; otherwise it found it.

@@ -1,7 +1,7 @@
-"""Run an operation on a handle's model: in its turn, and again after the model was unloaded.
+"""Run an operation on a handle's model: wait for its turn, and retry if the model was unloaded.
 
-The flows of `_models.py` and `_prediction_run.py` call it. Below are `_policies.py`, which finds or loads the model,
-and `_server_models.py`, which knows the models that evict each other.
+Used by `_models.py` and `_prediction_run.py`. Built on `_policies.py`, which finds or loads the model, and on
+`_server_models.py`, which knows the models that evict each other.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from lmstudio_integrations.client._binding import Binding, ModelWork
 from lmstudio_integrations.client._loading import named
 from lmstudio_integrations.client._policies import POLICIES
-from lmstudio_integrations.client._retries import Retries, repeated
+from lmstudio_integrations.client._retries import Retries, retried
 from lmstudio_integrations.client._server_models import models_of
 from lmstudio_integrations.client._turns import Turn, Turns
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _UNLOADED = {"generic.noModelMatchingQuery", "generic.identifierNotFound", "generic.specificModelUnloaded"}
-"""Codes of errors about the instance that a request is for."""
+"""Error codes that mean: the requested instance is not loaded."""
 
 
 def prepare(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
@@ -40,14 +40,17 @@ def resolve(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
 
 
 def on_model(dispatcher: Dispatcher[Any], binding: Binding, work: ModelWork[T]) -> Flow[T]:
-    """Run work that does not use the model; find or load it if the handle has never been used."""
+    """Run a request about an instance, such as its info. It needs no turn and does not load the model again.
+
+    A handle that has never been used finds or loads its model first.
+    """
 
     def attempt(dispatcher: Dispatcher[Any]) -> "Flow[T]":
         if binding.identifier is not None:
             return _run(dispatcher, binding, work, binding.identifier)
         return _in_turn(dispatcher, binding, partial(_resolve_and_run, work=work, reload=False))
 
-    return repeated(dispatcher, attempt)
+    return retried(dispatcher, attempt)
 
 
 def with_model(dispatcher: Dispatcher[Any], binding: Binding, work: ModelWork[T]) -> Flow[T]:
@@ -55,7 +58,7 @@ def with_model(dispatcher: Dispatcher[Any], binding: Binding, work: ModelWork[T]
 
     The work must not raise the errors that mean "unloaded" once it has delivered something.
     """
-    return repeated(dispatcher, lambda dispatcher: run_with_model(dispatcher, binding, work, Retries()))
+    return retried(dispatcher, lambda dispatcher: run_with_model(dispatcher, binding, work, Retries()))
 
 
 def run_with_model(
@@ -64,7 +67,7 @@ def run_with_model(
     """Run work that uses the model, as one attempt of an operation that counts its own retries. See `with_model`.
 
     Args:
-        dispatcher: The way to the server, for this operation.
+        dispatcher: Sends the requests of this operation.
         binding: The model.
         work: What to run.
         retries: Counts how often the operation loads the model again.
@@ -74,7 +77,7 @@ def run_with_model(
         try:
             return (yield from _in_turn(dispatcher, binding, partial(_resolve_and_run, work=work, reload=reload)))
         except LMStudioModelUnloadedError as error:
-            seconds = retries.pause_after(error) if binding.renewable else None
+            seconds = retries.next_delay(error) if binding.renewable else None
             if seconds is None:
                 raise
         logger.info("model %r was unloaded; loading it again", binding.identifier)

@@ -1,6 +1,6 @@
-"""How each load policy finds or loads the instance that a handle means.
+"""How each load policy finds or loads the instance that a handle refers to.
 
-`_operations.py` runs one of `POLICIES` before it runs work on the instance. Below are the requests of `_loading.py`.
+`_operations.py` runs one of `POLICIES` before it runs work on the instance. Built on the requests of `_loading.py`.
 """
 
 import time
@@ -64,7 +64,7 @@ def _new_instance(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
             binding.flights,
             "load",
             lambda: _load_new(dispatcher, binding),
-            blocked=lambda: _reject_wait(binding),
+            on_deadlock=lambda: _reject_wait(binding),
             shared=Exception,
         )
     return binding.identifier
@@ -84,8 +84,8 @@ def _load_new(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[None]:
 
 def _reject_wait(binding: Binding) -> Flow[None]:
     raise LMStudioRuntimeError(
-        f"a task of this event loop is loading {binding.key!r}, and a call that blocks the loop would wait for it "
-        "forever; await the async call, or make this call in another thread"
+        f"this thread, or a task of its event loop, is loading {binding.key!r}, so this call would wait forever; "
+        "await the async call, or make this call after the load or in another thread"
     )
     yield  # makes this a flow
 
@@ -103,7 +103,8 @@ def _explicit(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     info = yield from _find_loaded(dispatcher, binding, None)
     if info is None:
         flights, key = models_of(dispatcher).flights, (binding.kind, binding.key)
-        yield from run_or_wait(dispatcher, flights, key, load_it, blocked=load_it, shared=LMStudioServerError)
+        # A second load is safe: it has the same identifier, so the server rejects it and `_load_or_wait` waits.
+        yield from run_or_wait(dispatcher, flights, key, load_it, on_deadlock=load_it, shared=LMStudioServerError)
         if not identifiers:  # another caller has loaded it
             info = yield from _find_loaded(dispatcher, binding, None)
     if info is not None:
@@ -134,7 +135,7 @@ def _load_or_wait(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     """Load a model; if another program is loading it, wait for that instance."""
     assert binding.key is not None, "a model is found or loaded by its key"
     model_key = yield from _model_key(dispatcher, binding)
-    # A path may select one file of a model; another spelling of the key selects nothing more than the key.
+    # A path is passed on unchanged, because it may select one file of a model. A key in other case is normalized.
     name = model_key if binding.key.lower() == model_key.lower() else binding.key
     started, seconds = time.monotonic(), _FIRST_PAUSE
     while True:
@@ -175,7 +176,7 @@ def _find_loaded(dispatcher: Dispatcher[Any], binding: Binding, model_key: str |
 def _matches(name: str, info: Info) -> bool:
     """Whether a name matches a model: its identifier, its key, its path, or the first parts of its path."""
     lowered = name.lower().rstrip("/")
-    if name == info.get("identifier") or lowered in {str(info.get(field)).lower() for field in _NAMES}:
+    if name == info.get("identifier") or lowered in {str(info[field]).lower() for field in _NAMES if info.get(field)}:
         return True
     return "/" in lowered and f"{info['path']}/".lower().startswith(f"{lowered}/")
 

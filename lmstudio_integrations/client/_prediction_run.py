@@ -1,7 +1,7 @@
 """One prediction: it gets the model, sends the request, receives events, and builds the result.
 
 The streams and `respond`, `complete` and `act` of both clients run its flows. `_requests.py` makes it from a call's
-parameters. Below are `_operations.py`, which runs work on a model, and the accumulator of the protocol.
+parameters. Built on `_operations.py`, which runs work on a model, and on the accumulator of the protocol.
 """
 
 import logging
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.client._binding import Binding, ModelWork, Specifier
 from lmstudio_integrations.client._operations import as_unloaded, run_with_model, unloaded_error
-from lmstudio_integrations.client._retries import Retries, pause
+from lmstudio_integrations.client._retries import Retries
 from lmstudio_integrations.client.transport.dispatcher import NO_TIMEOUTS, Call, Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, wait_for
 from lmstudio_integrations.client.transport.waiters import caller
@@ -98,7 +98,7 @@ class PredictionRun:
     """One prediction. One thread or task reads it at a time; any thread may stop it.
 
     Args:
-        dispatcher: The way to the server.
+        dispatcher: Sends requests to the server.
         binding: The model.
         requests: How to request the prediction, best first.
         operation: The operation, for error messages.
@@ -294,14 +294,14 @@ class PredictionRun:
             try:
                 return self._receive((yield from self._next_batch()))
             except LMStudioError as error:
-                seconds = self._retries.pause_after(error) if self._may_start_over(error) else None
+                seconds = self._retries.next_delay(error) if self._may_start_over(error) else None
                 if seconds is None:
                     raise
                 self._unloaded = isinstance(error, LMStudioModelUnloadedError)
             logger.info("%s of model %r failed; generating again", self._operation, self._binding.name)
             self._prepared = self._unloaded  # after a failed connection, images are uploaded again
             reload_pause = wait_for(self._dispatcher.pause(seconds)) if self._unloaded else None
-            yield from self._tracked(reload_pause or pause(self._client, seconds))
+            yield from self._tracked(reload_pause or wait_for(self._client.pause(seconds)))
             self._call, self._opened, self._accumulator = None, False, Accumulator()
             self.ready.clear()
 

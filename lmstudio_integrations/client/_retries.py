@@ -1,7 +1,7 @@
-"""When a failed call is repeated, and after which pause. `_operations.py` and `_prediction_run.py` repeat calls.
+"""Whether a failed call is retried, and after what delay. Used by `_operations.py` and `_prediction_run.py`.
 
-A call is repeated only while the caller has seen nothing of the response: always after its model was unloaded, which
-loads the model again; and up to `max_retries` times when no server answers or the connection is lost.
+A call is retried only while the caller has received nothing of the response: up to `max_retries` times if no server
+responds or the connection is lost, and independently of that up to three times if its model was unloaded.
 """
 
 import random
@@ -21,42 +21,42 @@ from lmstudio_integrations.errors import (
 
 T = TypeVar("T")
 
-RELOAD_PAUSES = (0.0, 0.2, 1.0)
+RELOAD_DELAYS = (0.0, 0.2, 1.0)
 """Mean seconds before each reload. They vary, so that programs that evict each other's models get out of step."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
-"""Seconds before the first repetition after a failed connection; doubled each time, up to the longest."""
+INITIAL_DELAY, MAX_DELAY = 0.5, 8.0
+"""Seconds before the first retry after a failed connection; doubled each time, up to the maximum."""
 
 
 @dataclass(slots=True)
 class Retries:
-    """Counts the repetitions of one call.
+    """Counts the retries of one call.
 
     Attributes:
-        max_retries: How often it may be repeated after a failed connection.
-        failed: How often it was.
-        reloaded: How often its model was loaded again.
+        max_retries: How often it may be retried after a failed connection.
+        connection_retries: How many of these were used.
+        reloads: How often its model was loaded again.
     """
 
     max_retries: int = 0
-    failed: int = 0
-    reloaded: int = 0
+    connection_retries: int = 0
+    reloads: int = 0
 
-    def pause_after(self, error: LMStudioError) -> float | None:
-        """Return the seconds to wait before the call is repeated; `None` if it must not be."""
+    def next_delay(self, error: LMStudioError) -> float | None:
+        """Count a retry, and return the seconds to wait before it; `None` if the call must not be retried."""
         if isinstance(error, LMStudioModelUnloadedError):
-            if self.reloaded == len(RELOAD_PAUSES):
+            if self.reloads == len(RELOAD_DELAYS):
                 return None
-            self.reloaded += 1
-            return random.uniform(0.5, 1.5) * RELOAD_PAUSES[self.reloaded - 1]  # noqa: S311 - no secret
-        if self.failed >= self.max_retries or not is_connection_failure(error):
+            self.reloads += 1
+            return random.uniform(0.5, 1.5) * RELOAD_DELAYS[self.reloads - 1]  # noqa: S311 - no secret
+        if self.connection_retries >= self.max_retries or not is_retryable(error):
             return None
-        self.failed += 1
-        return min(FIRST_PAUSE * 2.0 ** (self.failed - 1), LONGEST_PAUSE)
+        self.connection_retries += 1
+        return min(INITIAL_DELAY * 2.0 ** (self.connection_retries - 1), MAX_DELAY)
 
 
-def is_connection_failure(error: LMStudioError) -> bool:
-    """Whether an error means that the call may be repeated on a new connection."""
+def is_retryable(error: LMStudioError) -> bool:
+    """Whether an error means that the call may be retried on a new connection."""
     match error:
         case LMStudioUnreachableError():
             return True
@@ -68,23 +68,19 @@ def is_connection_failure(error: LMStudioError) -> bool:
             return False
 
 
-def pause(dispatcher: Dispatcher[Any], seconds: float) -> Flow[None]:
-    """Wait before a call is repeated after a failed connection."""
-    yield from wait_for(dispatcher.pause(seconds))
+def retried(dispatcher: Dispatcher[Any], attempt: Callable[[Dispatcher[Any]], Flow[T]]) -> Flow[T]:
+    """Run an operation; retry it after a failed connection. Each attempt has the whole `timeout`, if not shared."""
+    return _retry(dispatcher, attempt) if dispatcher.max_retries else attempt(dispatcher.for_operation())
 
 
-def repeated(dispatcher: Dispatcher[Any], attempt: Callable[[Dispatcher[Any]], Flow[T]]) -> Flow[T]:
-    """Run an operation, again after a failed connection. Each attempt has the whole `timeout`, unless it is shared."""
-    return _repeat(dispatcher, attempt) if dispatcher.max_retries else attempt(dispatcher.for_operation())
-
-
-def _repeat(dispatcher: Dispatcher[Any], attempt: Callable[[Dispatcher[Any]], Flow[T]]) -> Flow[T]:
+def _retry(dispatcher: Dispatcher[Any], attempt: Callable[[Dispatcher[Any]], Flow[T]]) -> Flow[T]:
     retries = Retries(dispatcher.max_retries)
     while True:
         try:
             return (yield from attempt(dispatcher.for_operation()))
         except LMStudioError as error:
-            seconds = retries.pause_after(error) if is_connection_failure(error) else None
+            # `run_with_model` has retried an unloaded model already.
+            seconds = retries.next_delay(error) if is_retryable(error) else None
             if seconds is None:
                 raise
-        yield from pause(dispatcher, seconds)
+        yield from wait_for(dispatcher.pause(seconds))

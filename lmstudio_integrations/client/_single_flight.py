@@ -1,4 +1,7 @@
-"""Work that several callers need at once: one of them does it, and the others wait. `_policies.py` loads models so."""
+"""Work that several callers need at once: one of them does it, and the others wait.
+
+`_policies.py` uses it, so that concurrent callers load a model once.
+"""
 
 from collections.abc import Callable, Hashable
 from copy import copy
@@ -6,7 +9,7 @@ from typing import Any, TypeAlias
 
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, wait_for
-from lmstudio_integrations.client.transport.waiters import Waiter
+from lmstudio_integrations.client.transport.waiters import Waiter, caller
 from lmstudio_integrations.errors import LMStudioTimeoutError
 
 
@@ -21,11 +24,16 @@ class Flight:
         from asyncio import Event  # noqa: PLC0415 - the first call has loaded it
 
         self.leader = leader
+        self._thread_or_task = caller()
         self._ended = Event()
         self._error: Exception | None = None
 
+    def would_deadlock(self, waiter: Waiter) -> bool:
+        """Whether waiting would block the leader: its event loop, or itself in a callback of its load."""
+        return waiter.would_block(self.leader) or self._thread_or_task is caller()
+
     async def wait(self, remaining_time: float | None) -> None:
-        """Wait until it has ended; fail if it failed (on the I/O thread).
+        """Wait until it has ended; fail if it failed. Must run on the I/O thread.
 
         Raises:
             LMStudioTimeoutError: If that takes longer than the caller has.
@@ -38,14 +46,14 @@ class Flight:
                 await self._ended.wait()
         except TimeoutError:
             raise LMStudioTimeoutError(
-                "Model load: another call loads the model, and timeout expired; raise timeout, or set it to None",
+                "Model load: timed out waiting for another call that loads the model; raise timeout, or set it to None",
                 timeout_name="timeout",
             ) from None
         if self._error is not None:
-            raise copy(self._error)
+            raise _copied(self._error)
 
     def end(self, error: Exception | None) -> None:
-        """Wake those who wait (on the I/O thread)."""
+        """Wake the waiting callers. Must run on the I/O thread."""
         self._error = error
         self._ended.set()
 
@@ -55,33 +63,39 @@ Work: TypeAlias = Callable[[], Flow[None]]
 
 
 def run_or_wait(
-    dispatcher: Dispatcher[Any], flights: Flights, key: Hashable, work: Work, *, blocked: Work, shared: type[Exception]
+    dispatcher: Dispatcher[Any],
+    flights: Flights,
+    key: Hashable,
+    work: Work,
+    *,
+    on_deadlock: Work,
+    shared: type[Exception],
 ) -> Flow[None]:
     """Run some work, or wait for the caller who runs the same.
 
-    After a wait, check whether the work is done: its leader may have been cancelled, or may have failed with an error
-    that is not shared.
+    Returns without a result. A caller that waited checks whether the work is done: the leader may have been cancelled,
+    or may have failed with an error that is not shared.
 
     Args:
-        dispatcher: The way to the server.
+        dispatcher: Sends requests to the server.
         flights: The work that is running.
         key: Names the work.
         work: The work.
-        blocked: Runs in place of a wait that would block the event loop which the leader needs.
+        on_deadlock: Runs instead of waiting if the wait would block the leader.
         shared: The errors of the leader that the waiting callers raise as well.
     """
     waiter = dispatcher.make_waiter()
     own = Flight(waiter)
-    flight = flights.setdefault(key, own)  # one step, so no lock is needed: a finalizer could deadlock on one
+    # `setdefault` is atomic. No lock: a finalizer may run this while its own thread holds the lock.
+    flight = flights.setdefault(key, own)
     if flight.leader.is_lost:
         flight = flights[key] = own
     if flight is not own:
-        remaining = dispatcher.remaining_time
-        yield from (
-            blocked()
-            if waiter.would_block(flight.leader)
-            else wait_for(dispatcher.run_task(lambda: flight.wait(remaining)))
-        )
+        if flight.would_deadlock(waiter):
+            yield from on_deadlock()
+        else:
+            remaining = dispatcher.remaining_time
+            yield from wait_for(dispatcher.run_task(lambda: flight.wait(remaining)))
         return
     error: Exception | None = None
     try:
@@ -90,5 +104,16 @@ def run_or_wait(
         error = failure
         raise
     finally:
-        del flights[key]
+        if flights.get(key) is own:  # after a fork, several threads may take over from a lost leader
+            del flights[key]
         dispatcher.submit(own.end, error)
+
+
+def _copied(error: Exception) -> Exception:
+    """Return a copy, because each caller needs a traceback of its own; the error itself if it cannot be copied."""
+    try:
+        copied = copy(error)
+    except TypeError:  # its constructor needs other arguments than `args`
+        return error
+    copied.__cause__ = error.__cause__
+    return copied

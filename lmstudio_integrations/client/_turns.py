@@ -50,10 +50,12 @@ class _Group:
 
 
 class Turns:
-    """The turns on one server. First come, first served: no operation joins the running model while another one waits.
+    """The turns on one server, in batches by model.
+
+    The model that has waited longest goes next, with all its waiting operations. None joins while another model waits.
 
     Args:
-        on_no_eviction: Called with two models that do not evict each other any more.
+        on_no_eviction: Called with two models that turned out to fit side by side.
     """
 
     def __init__(self, on_no_eviction: Callable[[str, str], object]) -> None:

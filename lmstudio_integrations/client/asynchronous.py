@@ -33,7 +33,7 @@ from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._prediction_run import PredictionRun
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import History, PredictionParameters, Texts
-from lmstudio_integrations.client._retries import repeated
+from lmstudio_integrations.client._retries import retried
 from lmstudio_integrations.client.transport.discovery import locate
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.client.transport.waiters import DONE, LoopWaiter, Waiter
@@ -246,7 +246,7 @@ class AsyncLLM(AsyncModelHandle):
     ) -> list[FileHandle]:
         """Upload images for a conversation with this model; see `LLM.prepare_images`."""
         upload = partial(_images.prepare_images, images=images, allow_private_hosts=allow_private_image_hosts)
-        return await arun(repeated(self._dispatcher, upload))
+        return await arun(retried(self._dispatcher, upload))
 
     async def complete(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
         """Continue a text, without a chat template."""

@@ -32,7 +32,7 @@ from lmstudio_integrations.client._operations import prepare
 from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import TIMEOUTS, History, PredictionParameters, Texts
-from lmstudio_integrations.client._retries import repeated
+from lmstudio_integrations.client._retries import retried
 from lmstudio_integrations.client.transport.discovery import locate
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
@@ -207,7 +207,7 @@ class LLM(SyncModelHandle):
             LMStudioValueError: If it is not an image of a type that LM Studio supports.
         """
         upload = partial(_images.prepare_images, images=images, allow_private_hosts=allow_private_image_hosts)
-        return run(repeated(self._dispatcher, upload))
+        return run(retried(self._dispatcher, upload))
 
     def complete(self, prompt: str, **parameters: Unpack[PredictionParameters]) -> PredictionResult:
         """Continue a text, without a chat template."""

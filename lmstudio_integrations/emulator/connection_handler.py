@@ -1,7 +1,8 @@
 """One socket: frames in, a task for each request, frames out.
 
 Frames of one turn of the event loop are sent in one write. Nothing waits for a slow reader: its output is buffered up
-to a limit, then its socket is closed. `server` is above; `sockets` and the protocol's `ServerSession` are below.
+to a limit, then its socket is closed. Used by `server`; built on `sockets` and the
+protocol's `ServerSession`.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The emulator as programs use it: a server on its own thread, or in the foreground.
 
-The command line and the pytest fixtures are above; `server` and `registry` are below.
+Used by the command line and the pytest fixtures; built on `server` and `registry`.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The models of the emulator: which exist, which are loaded, and when they are loaded and unloaded.
 
-See docs/protocol.md#model-specifiers and docs/protocol.md#product-behavior. The handlers are above; `instance` and the
-engines are below. Everything here belongs to the emulator's event loop.
+See docs/protocol.md#model-specifiers and docs/protocol.md#product-behavior. Used by the handlers; built on `instance`
+and the engines. Everything here runs on the emulator's event loop, unless stated otherwise.
 """
 
 import asyncio
@@ -166,7 +166,7 @@ class ModelRegistry:
         return matching[0]
 
     def find_only(self, kind: ModelKind, name: str) -> Instance:
-        """Return the loaded model of a name: by its identifier, else if no other one matches.
+        """Return the loaded model with this identifier, else the only loaded model with this name.
 
         Raises:
             WireError: If there is none, or there are several.
@@ -234,23 +234,23 @@ class ModelRegistry:
             on_start(load.record.identifier)
             request = self._load_request(entry, settings)
             model = await self._engine(entry).load(request, on_progress)
-        instance = Instance(
-            entry=entry,
-            identifier=load.record.identifier,
-            model=model,
-            info=self.info(entry),
-            fields=dict(request.fields),
-            context_length=request.context_length,
-            slots=request.slots,
-            ttl_ms=ttl_ms,
-            jit=jit,
-            load=load,
-            clock=self._clock,
-        )
-        instance.on_end = lambda state: self.drop(instance, state)
-        self._instances[instance.identifier] = instance
-        instance.start_ttl()
-        self._record_state(load, "loaded")
+            instance = Instance(
+                entry=entry,
+                identifier=load.record.identifier,
+                model=model,
+                info=self.info(entry),
+                fields=dict(request.fields),
+                context_length=request.context_length,
+                slots=request.slots,
+                ttl_ms=ttl_ms,
+                jit=jit,
+                load=load,
+                clock=self._clock,
+            )
+            instance.on_end = lambda state: self.drop(instance, state)
+            self._instances[instance.identifier] = instance
+            instance.start_ttl()
+            self._record_state(load, "loaded")
         return instance
 
     @contextmanager

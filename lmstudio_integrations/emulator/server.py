@@ -1,6 +1,6 @@
 """The listening server: HTTP requests, namespaces, connections (docs/protocol.md#transport).
 
-`emulator` is above; each socket gets a `ConnectionHandler`.
+Used by `emulator`. Each socket gets a `ConnectionHandler`.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Sockets with limits on what a peer can make the server buffer, and the pool that limits their number.
 
-`ConnectionHandler` is above, which understands the frames; the `websockets` library is below, which reads them.
+Used by `ConnectionHandler`, which understands the frames; the `websockets` library reads them.
 Everything here belongs to the emulator's event loop.
 """
 

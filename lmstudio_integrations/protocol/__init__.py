@@ -1,1 +1,1 @@
-"""The wire protocol without I/O, shared by client and emulator: docs/protocol.md. Above `types/`, below both."""
+"""The wire protocol without I/O, shared by client and emulator: docs/protocol.md. Built on `types/`."""

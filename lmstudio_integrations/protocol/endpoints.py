@@ -1,6 +1,6 @@
 """The table of endpoints: by namespace and name, what a request carries and what comes back.
 
-See docs/protocol.md#endpoint-table. Above `requests.py` and `prediction.py`; both sessions look endpoints up here.
+See docs/protocol.md#endpoint-table. Built on `requests.py` and `prediction.py`; both sessions look endpoints up here.
 Packets of channels are dicts, except those of predictions, which `prediction.py` turns into events.
 """
 

@@ -1,7 +1,7 @@
 """Frames: one JSON object each, composed of text that is serialized already (docs/protocol.md#framing).
 
 A caller turns its own parameter into JSON, because that may be megabytes; the thread that owns the session only puts
-the envelope around it. Below both sessions.
+the envelope around it. Used by both sessions.
 """
 
 import json

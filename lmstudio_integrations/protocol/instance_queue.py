@@ -4,7 +4,7 @@ An instance runs a few calls at once and queues the others, without a packet unt
 restarts `queue_timeout`: a long queue is no stall, a stuck one is. A queue moves when a call of this process on that
 instance receives a packet, or when the server reports that it has become shorter.
 
-Below `session.py`. Plain functions and state; the time is passed in.
+Used by `session.py`. Plain functions and state; the time is passed in.
 """
 
 from collections.abc import Iterable, MutableMapping

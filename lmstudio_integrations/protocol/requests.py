@@ -1,7 +1,7 @@
 """What a request carries, endpoint by endpoint, in wire form (docs/protocol.md#endpoints).
 
 Typed dicts: the client writes them as they are, and type checkers ensure their form; the emulator has pydantic check
-what it receives. Below `endpoints.py`.
+what it receives. Used by `endpoints.py`.
 """
 
 from typing import Annotated, Any, Literal, NotRequired

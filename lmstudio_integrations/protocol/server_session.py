@@ -1,7 +1,7 @@
 """The server's side of one connection, without I/O (docs/protocol.md#server-rules).
 
 The mirror of `session.py`: frames in, requests out; replies in, frames out. Invalid input gets a warning, five at most,
-and never an error (docs/protocol.md#invalid-input). Above it is the emulator's connection.
+and never an error (docs/protocol.md#invalid-input). Used by the emulator's connections.
 """
 
 import logging

@@ -2,7 +2,7 @@
 
 A session turns calls into frames, and frames into what the callers wait for. One thread owns it; it holds no lock,
 reads no clock and touches no socket: the time is passed in, frames are fetched with `data_to_send`.
-Above it are the client's connections. `timeouts.py` and `instance_queue.py` hold its rules about time.
+Used by the client's connections. `timeouts.py` and `instance_queue.py` hold its rules about time.
 """
 
 import logging
@@ -72,7 +72,7 @@ class ClientSession:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is open, closed calls that still run on the server included."""
+        """Whether nothing is open. A closed call counts as open while the server still runs it."""
         return not (self._calls or self._channels or self._backlog)
 
     @property
@@ -174,7 +174,7 @@ class ClientSession:
         exchange.finish(error)
         self.cancel(exchange)
         if self._calls.get(exchange.id) is exchange:
-            # An RPC cannot be canceled; its late result finds no entry and is dropped (docs/protocol.md#rpc).
+            # An RPC cannot be cancelled; its late result finds no entry and is dropped (docs/protocol.md#rpc).
             del self._calls[exchange.id]
 
     def close_owner(self, owner: int) -> None:
@@ -365,7 +365,7 @@ class ClientSession:
         unknown = "unknown endpoint" in text
         if unknown:
             self._unknown_endpoints[affected[0].endpoint.name] = text
-        # An unknown endpoint fails all its calls. A bad parameter is that of the newest call.
+        # An unknown endpoint fails all its calls. A bad parameter names no call: assume the newest one.
         for exchange in affected if unknown else affected[-1:]:
             table = self._calls if isinstance(exchange.endpoint, Rpc) else self._channels
             del table[exchange.id]

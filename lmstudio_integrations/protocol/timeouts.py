@@ -1,6 +1,6 @@
 """Which timeout of a call runs, what restarts it, and the error of one that expired.
 
-Below `session.py`, which owns the calls and checks them once per tick. Plain functions; the time is passed in. Why
+Used by `session.py`, which owns the calls and checks them once per tick. Plain functions; the time is passed in. Why
 calls need timeouts at all: docs/protocol.md#rule-unanswered-calls.
 """
 

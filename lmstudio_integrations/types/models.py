@@ -41,7 +41,7 @@ class QuerySpecifier(TaggedModel):
 
 
 class InstanceSpecifier(TaggedModel):
-    """Specify one loaded instance. Invalid once that is unloaded."""
+    """Specify one loaded instance. Invalid once the instance is unloaded."""
 
     type: Literal["instanceReference"] = "instanceReference"
     instance_reference: str
@@ -193,5 +193,5 @@ class ContextUse(WireModel):
 
     @property
     def fits(self) -> bool:
-        """Whether there is room for it, and for at least one token of an answer."""
+        """Whether the conversation fits, with at least one token to spare for the response."""
         return self.used < self.limit

@@ -142,7 +142,7 @@ def test_work_that_a_parent_process_had_begun_is_done_again_after_a_fork(server:
 
     flights: Any = {"key": Flight(Lost())}  # type: ignore[arg-type]
     with lms.Client(server.address) as client:
-        run(run_or_wait(client._dispatcher, flights, "key", work, blocked=work, shared=Exception))
+        run(run_or_wait(client._dispatcher, flights, "key", work, on_deadlock=work, shared=Exception))
     assert (done, flights) == (["work"], {})
 
 
@@ -151,3 +151,55 @@ async def test_whoever_waits_for_failing_work_fails_with_the_same_error(server: 
         handle = client.llm.lazy_model("nowhere", load_policy="new_instance")
         errors = await asyncio.gather(*(handle.respond("Hi") for _ in range(3)), return_exceptions=True)
     assert [type(error) for error in errors] == [lms.LMStudioModelNotFoundError] * 3
+
+
+class _UncopyableError(Exception):
+    def __init__(self, text: str, *, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+async def test_an_error_that_cannot_be_copied_reaches_every_waiting_call(server: Emulator) -> None:
+    async with lms.AsyncClient(server.address) as client:
+
+        def fail(_progress: float) -> None:
+            raise _UncopyableError("no more progress", code=7)
+
+        handle = client.llm.lazy_model("chatty", load_policy="new_instance", on_load_progress=fail)
+        errors = await asyncio.gather(*(handle.respond("Hi") for _ in range(3)), return_exceptions=True)
+    assert [type(error) for error in errors] == [_UncopyableError] * 3
+
+
+def test_a_callback_that_uses_the_model_it_loads_is_an_error_instead_of_a_deadlock(server: Emulator) -> None:
+    with lms.Client(server.address) as client:
+        handle = client.llm.lazy_model(
+            "chatty", load_policy="new_instance", on_load_progress=lambda _: handle.count_tokens("Hi")
+        )
+        with pytest.raises(lms.LMStudioRuntimeError, match="is loading 'chatty', so this call would wait forever"):
+            handle.count_tokens("Hi")
+
+
+async def test_a_model_without_a_path_or_key_matches_no_name(make_client: Callable[..., Any]) -> None:
+    nameless = {"identifier": "other", "path": "maker/other", "instanceReference": "r1", "contextLength": 8}
+    server = Server(
+        {
+            "listLoaded": [[result([nameless])], [result([nameless])]],
+            "listDownloadedModels": [[result([{"modelKey": "none", "path": "maker/none", "type": "llm"}])]],
+            "loadModel": [LOADED],
+        }
+    )
+    async with fake_server(server) as address, make_client(address) as client:
+        assert (await client.llm.model("none", load_policy="explicit")).identifier == "m"
+
+
+def test_two_threads_may_take_over_the_work_of_a_parent_process(server: Emulator) -> None:
+    flights: Any = {}
+
+    def work() -> Flow[None]:
+        flights["key"] = other  # another thread takes over meanwhile
+        yield from ()
+
+    with lms.Client(server.address) as client:
+        other = Flight(client._dispatcher.make_waiter())
+        run(run_or_wait(client._dispatcher, flights, "key", work, on_deadlock=work, shared=Exception))
+    assert flights == {"key": other}

@@ -430,7 +430,7 @@ async def test_a_stream_that_was_cancelled_is_not_generated_again(client: Any, s
 async def test_a_model_that_is_always_evicted_is_reloaded_three_times(
     client: Any, server: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_retries, "RELOAD_PAUSES", (0.0, 0.01, 0.01))
+    monkeypatch.setattr(_retries, "RELOAD_DELAYS", (0.0, 0.01, 0.01))
     model = await client.llm.model("chatty")
     call = asyncio.create_task(model.respond("slowly"))
     for count in range(1, 5):

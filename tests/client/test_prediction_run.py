@@ -1,4 +1,4 @@
-"""Predictions: what is repeated, what callbacks and readers get, and where warnings point to."""
+"""Predictions: what is retried, what callbacks and readers get, and where warnings point to."""
 
 import asyncio
 import gc
@@ -39,7 +39,7 @@ async def test_a_generation_that_has_started_is_never_repeated(client: Any, serv
 async def test_an_unloaded_model_is_reloaded_three_times_and_no_more(
     make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_retries, "RELOAD_PAUSES", (0.0, 0.01, 0.01))
+    monkeypatch.setattr(_retries, "RELOAD_DELAYS", (0.0, 0.01, 0.01))
     endpoints: list[str] = []
     unloaded = {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}}
 

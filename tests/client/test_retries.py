@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.client._retries import RELOAD_PAUSES, Retries
+from lmstudio_integrations.client._retries import RELOAD_DELAYS, Retries
 from tests.client.fake import Socket, authenticate, fake_server, send
 from tests.client.frames import END, fragment, loaded_handle, packet
 from tests.pauses import replace_pauses
@@ -25,7 +25,7 @@ LOST, UNLOADED = lms.LMStudioConnectionLostError("lost"), lms.LMStudioModelUnloa
 )
 def test_pauses_after_a_failed_connection_are_doubled_up_to_8_seconds(error: lms.LMStudioError) -> None:
     retries = Retries(6)
-    assert [retries.pause_after(error) for _ in range(7)] == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, None]
+    assert [retries.next_delay(error) for _ in range(7)] == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, None]
 
 
 @pytest.mark.parametrize(
@@ -37,14 +37,14 @@ def test_pauses_after_a_failed_connection_are_doubled_up_to_8_seconds(error: lms
     ],
 )
 def test_other_errors_are_not_retried(error: lms.LMStudioError) -> None:
-    assert Retries(6).pause_after(error) is None
+    assert Retries(6).next_delay(error) is None
 
 
 def test_an_unloaded_model_is_reloaded_three_times_without_any_retries() -> None:
     retries = Retries()
-    pauses = [retries.pause_after(UNLOADED) for _ in range(4)]
+    pauses = [retries.next_delay(UNLOADED) for _ in range(4)]
     assert [pause is not None for pause in pauses] == [True, True, True, False]
-    for pause, mean in zip(pauses, RELOAD_PAUSES, strict=False):
+    for pause, mean in zip(pauses, RELOAD_DELAYS, strict=False):
         assert pause is not None
         assert mean / 2 <= pause <= mean * 1.5
 

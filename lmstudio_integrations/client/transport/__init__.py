@@ -5,5 +5,5 @@ Outward, a flow (`flows.py`) starts calls with a `Dispatcher` (`dispatcher.py`),
 `websocket.py`). Inward, the session of the protocol delivers to the `Waiter` of the call (`waiters.py`), which wakes
 the caller. `addresses.py`, `certificates.py`, `greeting.py` and `discovery.py` know servers and how to find them.
 
-Above is `client/`, which this folder never imports. Below are `protocol/` and `types/`.
+Used by `client/`, which this folder never imports. Built on `protocol/` and `types/`.
 """

@@ -2,7 +2,7 @@
 
 Everything that touches a session or a socket runs here. Callers submit work with `submit`, which never blocks. No user
 code runs here. A forked child gets a thread of its own; it neither writes to the parent's sockets nor closes them.
-Below everything else in this folder: `dispatcher.py` starts the thread, `waiters.py` is woken by it.
+Used by everything else in this folder: `dispatcher.py` starts the thread, `waiters.py` is woken by it.
 """
 
 import asyncio

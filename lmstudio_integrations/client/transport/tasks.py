@@ -1,6 +1,6 @@
 """Coroutines on the I/O thread that callers await like calls: pauses, downloads, turns.
 
-`dispatcher.py` starts them; a flow waits for one with `wait_for`. Below are the waiters and the I/O thread.
+`dispatcher.py` starts them; a flow waits for one with `wait_for`. Built on the waiters and the I/O thread.
 """
 
 from collections.abc import Callable, Coroutine

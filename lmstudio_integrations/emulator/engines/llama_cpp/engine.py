@@ -1,7 +1,7 @@
 """The engine with real weights: llama.cpp in one worker process per loaded model.
 
 A crash or a hang of the engine is an error of one model and never of the emulator; unloading releases all memory;
-cancelling closes a connection. Below are `worker_process`, which runs `worker.py`, and pure translations:
+cancelling closes a connection. Built on `worker_process`, which runs `worker.py`, and pure translations:
 `load_parameters`, `request_body`, `messages`, `context_window` and `responses`.
 """
 

@@ -1,6 +1,6 @@
 """The scripted engine: a model that follows rules, the same way every time.
 
-Other modules of the package import from here only. Below: `engine` loads models and paces them, `playback` turns a
+Other modules of the package import from here only: `engine` loads models and paces them, `playback` turns a
 rule into events, `writer` writes tokens, `rules` checks and matches rules.
 """
 

@@ -1,6 +1,6 @@
 """A prediction of a scripted model: which rule applies, and the events that its steps become.
 
-Plain generators without a clock. Waits are yielded like events; `engine` does the waiting. Below, `writer` turns text
+Plain generators without a clock. Waits are yielded like events; `engine` does the waiting. `writer` turns text
 and tool calls into tokens.
 """
 
