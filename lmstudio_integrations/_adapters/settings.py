@@ -114,13 +114,13 @@ class ConnectionSettings(BaseModel):
     """How the model is found or loaded. `get_or_load` (default of language models) uses a loaded instance, else loads
     one just in time, which other just-in-time loads evict while Auto-Evict is on. `explicit` (default of embedding
     models) uses a loaded instance, else loads one that is never evicted. `require_loaded` never loads. `new_instance`
-    loads an instance for this object alone. Every copy then loads its own, so prefer `bind` to what copies the object
-    for each call, such as `configurable_fields`."""
+    loads an instance for this object alone. Each copy loads its own, so use `bind` rather than APIs that copy the
+    object for each call, such as `configurable_fields`."""
 
     ttl: Seconds | None = None
     """Unload the model after this many seconds without use. Takes effect only if a call of this object loads it. `None`
-    means the server's default under `get_or_load`, 3,600 under `explicit`, and that a new instance stays. `math.inf`
-    keeps an explicit load or a new instance."""
+    means the server's default under `get_or_load`, 3,600 under `explicit`, and no limit under `new_instance`.
+    `math.inf` means no limit under `explicit`, too."""
 
     unload_on_close: bool = False
     """Whether `close` also unloads the models that this object loaded. Models that were loaded before stay."""
@@ -167,7 +167,7 @@ class ConnectionSettings(BaseModel):
     _runtime: Runtime = PrivateAttr(default_factory=Runtime)
 
     def model_post_init(self, context: Any, /) -> None:
-        """Call the hook of the framework's base class; pydantic's own for private attributes would end the chain."""
+        """Call the framework's hook, which pydantic's own hook for private attributes does not call."""
         super().model_post_init(context)
 
     @model_validator(mode="before")
@@ -370,7 +370,7 @@ def reject_secrets(given: Mapping[str, Any], known: Collection[str]) -> None:
         known: The known names; the values of unknown ones are searched for secrets.
 
     Raises:
-        LMStudioValueError: If a token or a header is no `SecretStr`, a host holds credentials, or an unknown argument a
+        LMStudioValueError: If a token or a header is not a `SecretStr`, or if a host or an unknown argument contains a
             secret.
     """
     for name, value in given.items():

@@ -201,8 +201,8 @@ def _first_to_expire(*timeouts: tuple[str, float, float | None]) -> tuple[str, f
 def _expired(name: str, turn: Turn, group: _Group | None, elapsed: float) -> LMStudioTimeoutError:
     running = "another model" if group is None else repr(group.model_key)
     return LMStudioTimeoutError(
-        f"{turn.model_key!r} waits for calls of {running}, which its load would evict: {name} expired after "
-        f"{elapsed:.1f} s; raise {name}, or set it to None",
+        f"timed out waiting to load {turn.model_key!r}: it would evict {running}, which still has running calls; "
+        f"{name} expired after {elapsed:.1f} s; raise {name}, or set it to None",
         timeout_name=name,
         elapsed=elapsed,
     )

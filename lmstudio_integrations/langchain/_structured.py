@@ -1,4 +1,4 @@
-"""`with_structured_output`: requests responses that fit a schema, and parses them. Knows no model.
+"""`with_structured_output`: requests responses that fit a schema, and parses them.
 
 The parsers are strict where langchain-core's are lenient: a response that was cut off is an error, not repaired.
 """
@@ -45,14 +45,14 @@ def request(schema: Any, method: str, *, strict: bool | None) -> dict[str, Any]:
         response_schema = json_schema(schema, strict=strict)
     except Exception as error:  # a schema's annotations may raise anything
         raise LMStudioValueError(
-            f"{schema!r} is no schema for structured output by {method}: {error}; pass a pydantic class, a TypedDict, "
-            "an OpenAI dict or a JSON schema; function_calling needs one of an object, with a title"
+            f"{schema!r} is not a valid schema for structured output by {method}: {error}; pass a pydantic class, a "
+            "TypedDict, an OpenAI dict or a JSON schema; function_calling needs an object schema with a title"
         ) from error
     return {"response_format": {"type": "json_schema", "json_schema": {"schema": response_schema}}}
 
 
 def traced(schema: Any, method: str, *, strict: bool | None) -> dict[str, Any]:
-    """Return what core traces of the requested format; nothing if core's own conversion would fail in each call."""
+    """Return what langchain-core traces of the requested format; nothing if its conversion would fail in each call."""
     try:
         convert_to_json_schema(schema)
     except Exception:  # noqa: BLE001 - whatever the schema's annotations lead to
@@ -77,7 +77,7 @@ def _stop_reason(generation: Generation) -> str:
     if not isinstance(generation, ChatGeneration):
         return "unknown"
     metadata: dict[str, Any] = generation.message.response_metadata
-    return str(metadata.get("stop_reason"))
+    return str(metadata.get("stop_reason") or "unknown")
 
 
 class _StreamedText:
@@ -248,7 +248,7 @@ def _no_call(tool: str, calls: Sequence[ToolCall], result: list[Generation]) -> 
     """Return the error about a response without a complete call of the tool."""
     if calls:
         called = ", ".join(repr(call["name"]) for call in calls)
-        problem = f"the response calls {called} and not {tool!r}; use a model that was trained for tools"
+        problem = f"the model called {called} instead of {tool!r}; use a model that was trained for tool use"
         return _error(problem, json.dumps(calls[0]["args"]))
     invalid: Any = getattr(_message(result), "invalid_tool_calls", None)
     problem = (

@@ -13,13 +13,16 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._base import TaggedModel, WireModel
 
 
-def _is_nameable(value: str) -> str:
+def _check_name(value: str) -> str:
+    # LM Studio is JavaScript, where __proto__ is no ordinary key.
     if value == "__proto__" or any(unicodedata.category(character).startswith("C") for character in value):
-        raise ValueError("a name must not be __proto__ nor have control or unassigned characters")
+        raise ValueError(
+            "a name must not be __proto__ or contain control, format, private-use or unassigned characters"
+        )
     return value
 
 
-Name = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_is_nameable)]
+Name = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_check_name)]
 """An identifier or a path in a query."""
 
 

@@ -25,7 +25,7 @@ async def model(client: Any) -> Any:
     return await client.llm.model("chatty")
 
 
-async def _stopped(server: Emulator) -> None:
+async def _wait_until_stopped(server: Emulator) -> None:
     """Wait, without blocking this loop, until the server has stopped the last generation."""
     await asyncio.to_thread(server.wait_for, lambda: server.predictions[-1].stop_reason == "userStopped")
 
@@ -38,13 +38,13 @@ async def _wait_for_result(stream: Any) -> Any:
     return await stream.wait_for_result()
 
 
-async def _waits(stream: Any) -> None:
+async def _wait_until_reading(stream: Any) -> None:
     """Wait until the reader of a stream waits for an event."""
     prediction = stream._run
     await wait_until(lambda: prediction._step is not None and prediction._step.waiter._waiting)
 
 
-async def _stalls(stream: Any) -> None:
+async def _wait_until_stalled(stream: Any) -> None:
     """Wait until the reader of a stream has read everything and waits for more."""
     prediction = stream._run
     await wait_until(
@@ -65,13 +65,13 @@ async def test_the_reader_of_a_stream_that_is_closed_elsewhere_gets_an_error(
 ) -> None:
     stream = model.respond_stream("stall")
     reader = asyncio.ensure_future(read(stream))
-    await _stalls(stream)
+    await _wait_until_stalled(stream)
     await stream.aclose()
     with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
         await asyncio.wait_for(reader, 5)
     with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
         stream.result()
-    await _stopped(server)
+    await _wait_until_stopped(server)
 
 
 async def test_reading_on_after_a_stream_was_closed_elsewhere_is_an_error(model: Any) -> None:
@@ -87,7 +87,7 @@ async def test_reading_on_after_a_stream_was_closed_elsewhere_is_an_error(model:
 async def test_a_second_reader_is_rejected_and_does_not_disturb_the_first(model: Any, server: Emulator) -> None:
     stream = model.respond_stream("stall")
     reader = asyncio.ensure_future(_read(stream))
-    await _stalls(stream)
+    await _wait_until_stalled(stream)
     for second in (_wait_for_result, _read, lambda stream: _read(stream.events())):
         with pytest.raises(lms.LMStudioRuntimeError, match="read from one stream"):
             await second(stream)
@@ -101,7 +101,7 @@ async def test_an_iterator_that_was_never_read_may_be_dropped(model: Any, server
         make(stream)
     gc.collect()
     reader = asyncio.ensure_future(_read(stream))
-    await _stalls(stream)
+    await _wait_until_stalled(stream)
     await _continues(stream, reader, server)
 
 
@@ -141,7 +141,7 @@ async def test_reading_on_after_the_reading_task_was_cancelled_is_an_error(serve
         stream = (await client.llm.model("chatty")).respond_stream("stall")
         fragments = aiter(stream)
         reader = asyncio.ensure_future(_read(fragments))  # as `asyncio.wait_for` does when its timeout expires
-        await _stalls(stream)
+        await _wait_until_stalled(stream)
         reader.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reader
@@ -153,7 +153,7 @@ async def test_reading_on_after_ending_the_loop_early_is_an_error(model: Any, se
     stream = model.respond_stream("for ever")
     async for _fragment in stream:
         break
-    await _stopped(server)
+    await _wait_until_stopped(server)
     with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
         await _read(stream)
 
@@ -162,7 +162,7 @@ async def test_closing_an_iterator_stops_the_server(model: Any, server: Emulator
     events = model.respond_stream("for ever").events()
     await anext(events)
     await events.aclose()
-    await _stopped(server)
+    await _wait_until_stopped(server)
 
 
 async def test_reading_on_after_a_failure_fails_again(model: Any) -> None:
@@ -189,7 +189,7 @@ async def test_a_stream_that_is_cancelled_before_the_client_is_accepted_ends(mak
     async with fake_server(behave) as address, make_client(address) as client:
         stream = _loaded(client).respond_stream("Hi")
         reader = asyncio.ensure_future(_read(stream))
-        await _waits(stream)
+        await _wait_until_reading(stream)
         stream.cancel()
         assert await asyncio.wait_for(reader, 5) == ""
         with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
@@ -266,7 +266,7 @@ async def test_closing_a_stream_stops_the_loading_of_its_model(make_client: Call
         stream = client.llm.lazy_model("chatty", load_policy=policy).respond_stream("Hi")
         reader = asyncio.ensure_future(_read(stream))
         await asyncio.wait_for(loading.wait(), 5)
-        await _waits(stream)
+        await _wait_until_reading(stream)
         await stream.aclose()
         with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
             await asyncio.wait_for(reader, 5)
@@ -340,7 +340,7 @@ async def test_one_of_two_streams_that_wait_for_a_new_instance_may_be_closed(
         readers: list[asyncio.Future[str]] = []
         for stream in streams:
             readers.append(asyncio.ensure_future(_read(stream)))
-            await _waits(stream)
+            await _wait_until_reading(stream)
         socket, channel = await next_frame("loadModel")
         await streams[closed_index].aclose()
         with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):

@@ -120,7 +120,9 @@ async def test_waiting_is_bounded(limits: tuple[float | None, float | None], nam
     await line.enter("a1")
     queue_timeout, remaining = limits
     await line.enter("b1", queue_timeout=queue_timeout, remaining=remaining)
-    with pytest.raises(LMStudioTimeoutError, match=f"'b' waits for calls of 'a'.*{name} expired") as caught:
+    with pytest.raises(
+        LMStudioTimeoutError, match=f"timed out waiting to load 'b': it would evict 'a'.*{name} expired"
+    ) as caught:
         await asyncio.wait_for(line.waits["b1"][1], 5)
     assert caught.value.timeout_name == name
 
@@ -270,7 +272,9 @@ async def test_the_queue_timeout_bounds_the_wait_for_a_turn(
 ) -> None:
     one, two = pair
     running = await generating(two, server)
-    with pytest.raises(lms.LMStudioTimeoutError, match="'one' waits for calls of 'two'") as caught:
+    with pytest.raises(
+        lms.LMStudioTimeoutError, match="timed out waiting to load 'one': it would evict 'two'"
+    ) as caught:
         await one.with_timeouts(queue_timeout=0.05).respond("Hi")
     assert caught.value.timeout_name == "queue_timeout"
     gate.open()

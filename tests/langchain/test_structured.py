@@ -259,7 +259,7 @@ def test_a_call_of_a_tool_that_was_not_offered_is_an_error(schema: Any) -> None:
     invented = ModelEntry(key="invents", rules=({"then": [{"tool": "Invented", "arguments": {"a": 1}}]},))
     with Server([invented]) as own:
         model = own.chat(model="invents").with_structured_output(schema, method="function_calling")
-        with pytest.raises(LMStudioStructuredOutputError, match=r"calls 'Invented' and not '[Pp]erson") as caught:
+        with pytest.raises(LMStudioStructuredOutputError, match=r"called 'Invented' instead of '[Pp]erson") as caught:
             model.invoke("Who?")
         assert isinstance(caught.value, OutputParserException)
         assert caught.value.text == '{"a": 1}'
@@ -490,19 +490,19 @@ class Unfinished(BaseModel):
     [
         (Person, "xml", "method must be one of"),
         (None, "json_schema", "needs a schema"),
-        (3, "json_schema", "3 is no schema"),
-        (3, "function_calling", "3 is no schema"),
-        (Color, "json_schema", "Color'> is no schema .*: it is an enum; make it the type of a field"),
-        (Color, "function_calling", "Color'> is no schema .*: it is an enum"),
-        (Color, "json_mode", "Color'> is no schema .*: it is an enum"),
-        (int, "function_calling", "'int'> is no schema"),
-        (Literal["a"], "json_schema", "'a'.* is no schema"),
-        (Literal["a"], "function_calling", "'a'.* is no schema"),
-        (Person | PersonV1, "function_calling", "Person.* is no schema"),
-        (BARE, "function_calling", "is no schema .*has no name.* with a title"),
-        (COLOR, "function_calling", "'red'.* is no schema .* needs one of an object"),
-        (Unfinished, "json_schema", "Unfinished'> is no schema"),
-        (Unfinished, "function_calling", "Unfinished'> is no schema"),
+        (3, "json_schema", "3 is not a valid schema"),
+        (3, "function_calling", "3 is not a valid schema"),
+        (Color, "json_schema", "Color'> is not a valid schema .*: it is an enum; make it the type of a field"),
+        (Color, "function_calling", "Color'> is not a valid schema .*: it is an enum"),
+        (Color, "json_mode", "Color'> is not a valid schema .*: it is an enum"),
+        (int, "function_calling", "'int'> is not a valid schema"),
+        (Literal["a"], "json_schema", "'a'.* is not a valid schema"),
+        (Literal["a"], "function_calling", "'a'.* is not a valid schema"),
+        (Person | PersonV1, "function_calling", "Person.* is not a valid schema"),
+        (BARE, "function_calling", "is not a valid schema .*has no name.* with a title"),
+        (COLOR, "function_calling", "'red'.* is not a valid schema .* needs an object schema"),
+        (Unfinished, "json_schema", "Unfinished'> is not a valid schema"),
+        (Unfinished, "function_calling", "Unfinished'> is not a valid schema"),
     ],
 )
 def test_impossible_wishes_are_rejected(server: Server, schema: Any, method: Any, match: str) -> None:

@@ -163,7 +163,7 @@ class Writer:
         """Write a tool call, until it or the response ends."""
         yield from self._finder.flush()
         self._calls += 1
-        # Nine digits, unique within a conversation, as its prompt grows from turn to turn.
+        # Nine digits, as some chat templates require. The prompt grows with the conversation, so ids rarely collide.
         call_id = call.id or f"{zlib.crc32(f'{self._prompt_tokens}.{self._calls}'.encode()) % 10**9:09d}"
         raw = ""
         for event, text in _call_tokens(call, call_id):
@@ -233,7 +233,7 @@ def _check(strings: Sequence[str], what: str) -> None:
         EngineError: If there are.
     """
     if len(strings) > MAX_STRINGS or any(len(string) > MAX_STRING_LENGTH for string in strings):
-        raise unsupported(f"more than {MAX_STRINGS} {what}, or longer ones than {MAX_STRING_LENGTH} characters")
+        raise unsupported(f"more than {MAX_STRINGS} {what}, or any longer than {MAX_STRING_LENGTH} characters")
 
 
 def _stop_strings(config: LlmPredictionConfig) -> list[str]:
