@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.client._binding import Binding, ModelWork, Specifier
 from lmstudio_integrations.client._operations import as_unloaded, run_with_model, unloaded_error
-from lmstudio_integrations.client._retries import Retries
+from lmstudio_integrations.client._retries import Retries, pause
 from lmstudio_integrations.client.transport.dispatcher import NO_TIMEOUTS, Call, Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, wait_for
 from lmstudio_integrations.client.transport.waiters import caller
@@ -301,7 +301,7 @@ class PredictionRun:
             logger.info("%s of model %r failed; generating again", self._operation, self._binding.name)
             self._prepared = self._unloaded  # after a failed connection, images are uploaded again
             reload_pause = wait_for(self._dispatcher.pause(seconds)) if self._unloaded else None
-            yield from self._tracked(reload_pause or wait_for(self._client.pause(seconds)))
+            yield from self._tracked(reload_pause or pause(self._client, seconds))
             self._call, self._opened, self._accumulator = None, False, Accumulator()
             self.ready.clear()
 

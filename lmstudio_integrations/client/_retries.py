@@ -68,6 +68,11 @@ def is_retryable(error: LMStudioError) -> bool:
             return False
 
 
+def pause(dispatcher: Dispatcher[Any], seconds: float) -> Flow[None]:
+    """Wait before a retry after a failed connection."""
+    yield from wait_for(dispatcher.pause(seconds))
+
+
 def retried(dispatcher: Dispatcher[Any], attempt: Callable[[Dispatcher[Any]], Flow[T]]) -> Flow[T]:
     """Run an operation; retry it after a failed connection. Each attempt has the whole `timeout`, if not shared."""
     return _retry(dispatcher, attempt) if dispatcher.max_retries else attempt(dispatcher.for_operation())
@@ -83,4 +88,4 @@ def _retry(dispatcher: Dispatcher[Any], attempt: Callable[[Dispatcher[Any]], Flo
             seconds = retries.next_delay(error) if is_retryable(error) else None
             if seconds is None:
                 raise
-        yield from wait_for(dispatcher.pause(seconds))
+        yield from pause(dispatcher, seconds)

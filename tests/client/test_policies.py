@@ -116,7 +116,7 @@ async def test_waiting_for_a_load_of_another_caller_ends_with_the_timeout(
     async with make_client(server.address) as client, make_client(server.address, timeout=0.3) as hasty:
         first = asyncio.create_task(client.llm.model("stuck", load_policy="explicit"))
         await asyncio.to_thread(server.wait_for, lambda: len(server.loads) == 1)
-        with pytest.raises(lms.LMStudioTimeoutError, match="another call loads the model") as caught:
+        with pytest.raises(lms.LMStudioTimeoutError, match="another call that loads the model") as caught:
             await hasty.llm.model("stuck", load_policy="explicit")
         assert caught.value.timeout_name == "timeout"
         server.stop()

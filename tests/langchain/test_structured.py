@@ -263,7 +263,7 @@ def test_a_call_of_a_tool_that_was_not_offered_is_an_error(schema: Any) -> None:
             model.invoke("Who?")
         assert isinstance(caught.value, OutputParserException)
         assert caught.value.text == '{"a": 1}'
-        with pytest.raises(LMStudioStructuredOutputError, match="calls 'Invented'"):
+        with pytest.raises(LMStudioStructuredOutputError, match="called 'Invented'"):
             list(model.stream("Who?"))
 
 
