@@ -1,28 +1,8 @@
 """The endpoint that streams the log."""
 
-from collections.abc import Iterator
-
-import pytest
-
-from lmstudio_integrations.emulator import Catalog, Emulator
-from tests.emulator.handlers.models import ABSENT, BLIND, CHAT, PRESET, VECTORS
+from lmstudio_integrations.emulator import Emulator
 from tests.emulator.wire import STACK, Wire, named, prediction_request, wire
 from tests.requirements import proves
-
-
-@pytest.fixture
-def server() -> Iterator[Emulator]:
-    """A server with three loaded models and one that is to be downloaded."""
-    catalog = Catalog(models=(CHAT, BLIND, VECTORS, ABSENT), presets=(PRESET,))
-    with Emulator(catalog=catalog, load=["chat", "blind", "vectors"]) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def me(server: Emulator) -> Iterator[Wire]:
-    """A socket for language models."""
-    with wire(server) as opened:
-        yield opened
 
 
 @proves("S-DIAGNOSTICS-LOGS")

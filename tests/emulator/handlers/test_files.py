@@ -7,28 +7,13 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator import Catalog, Emulator, ModelEntry, retrieval
+from lmstudio_integrations.emulator import Emulator, ModelEntry, retrieval
 from lmstudio_integrations.emulator.engines.scripted import ScriptedModel, engine
-from tests.emulator.handlers.models import ABSENT, BLIND, CHAT, PRESET, TEXT, VECTORS
+from tests.emulator.handlers.models import TEXT, VECTORS
 from tests.emulator.wire import TIMEOUT, Wire, prediction_request, wire
 from tests.requirements import proves
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n and more").decode()
-
-
-@pytest.fixture
-def server() -> Iterator[Emulator]:
-    """A server with three loaded models and one that is to be downloaded."""
-    catalog = Catalog(models=(CHAT, BLIND, VECTORS, ABSENT), presets=(PRESET,))
-    with Emulator(catalog=catalog, load=["chat", "blind", "vectors"]) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def me(server: Emulator) -> Iterator[Wire]:
-    """A socket for language models."""
-    with wire(server) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -1,32 +1,16 @@
 """The wire form of models, and endpoints about loaded ones."""
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator import Catalog, Emulator
+from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
-from tests.emulator.handlers.models import ABSENT, BLIND, CHAT, INSTANCE, LIBRARY, LLM, OPTIONAL, PRESET, VECTORS
+from tests.emulator.handlers.models import INSTANCE, LIBRARY, LLM, OPTIONAL
 from tests.emulator.wire import STACK, TIMEOUT, Wire, named, wire
 from tests.requirements import proves
-
-
-@pytest.fixture
-def server() -> Iterator[Emulator]:
-    """A server with three loaded models and one that is to be downloaded."""
-    catalog = Catalog(models=(CHAT, BLIND, VECTORS, ABSENT), presets=(PRESET,))
-    with Emulator(catalog=catalog, load=["chat", "blind", "vectors"]) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def me(server: Emulator) -> Iterator[Wire]:
-    """A socket for language models."""
-    with wire(server) as opened:
-        yield opened
 
 
 @proves("S-INFO-FIELDS", "S-INFO-INTS")

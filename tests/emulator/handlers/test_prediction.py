@@ -1,42 +1,22 @@
 """The endpoints that generate: packets, settings, raw completion, images."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator import Catalog, Emulator
+from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.base import EngineEvent
 from lmstudio_integrations.emulator.engines.scripted import ScriptedModel
 from lmstudio_integrations.types.results import ToolCallArguments, ToolCallName, ToolCallStart
 from tests.emulator.handlers.models import (
-    ABSENT,
-    BLIND,
-    CHAT,
     INSTANCE,
     LLM,
     OPTIONAL,
-    PRESET,
-    VECTORS,
 )
 from tests.emulator.wire import STACK, Wire, named, prediction_request, stack, wire
 from tests.requirements import proves
-
-
-@pytest.fixture
-def server() -> Iterator[Emulator]:
-    """A server with three loaded models and one that is to be downloaded."""
-    catalog = Catalog(models=(CHAT, BLIND, VECTORS, ABSENT), presets=(PRESET,))
-    with Emulator(catalog=catalog, load=["chat", "blind", "vectors"]) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def me(server: Emulator) -> Iterator[Wire]:
-    """A socket for language models."""
-    with wire(server) as opened:
-        yield opened
 
 
 @proves("S-PREDICT-PROGRESS", "S-PREDICT-FRAGMENT", "S-PREDICT-SUCCESS", "S-PREDICT-STATS")

@@ -2,32 +2,16 @@
 
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator import Catalog, Emulator
+from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.weights import WeightsError
-from tests.emulator.handlers.models import ABSENT, BLIND, CHAT, PRESET, VECTORS, absent
+from tests.emulator.handlers.models import absent
 from tests.emulator.wire import TIMEOUT, Wire, wire
 from tests.requirements import proves
-
-
-@pytest.fixture
-def server() -> Iterator[Emulator]:
-    """A server with three loaded models and one that is to be downloaded."""
-    catalog = Catalog(models=(CHAT, BLIND, VECTORS, ABSENT), presets=(PRESET,))
-    with Emulator(catalog=catalog, load=["chat", "blind", "vectors"]) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def me(server: Emulator) -> Iterator[Wire]:
-    """A socket for language models."""
-    with wire(server) as opened:
-        yield opened
 
 
 @proves("S-REPOSITORY-SEARCH")
