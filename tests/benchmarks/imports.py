@@ -38,10 +38,12 @@ class Importer:
     Args:
         python: The interpreter.
         role: Whose imports.
+        checkout: The checkout whose code is imported, for ours.
     """
 
-    def __init__(self, python: Path, role: str) -> None:
+    def __init__(self, python: Path, role: str, *, checkout: Path = ROOT) -> None:
         self._python = python
+        self._checkout = checkout
         self._statements = STATEMENTS[role]
         self.cases: list[str] = list(self._statements)
         """What it can measure."""
@@ -53,5 +55,7 @@ class Importer:
             "print((time.process_time() - started) * 1e3)"
         )
         command = [str(self._python), "-c", program]
-        done = subprocess.run(command, cwd=ROOT, env=variables(), check=True, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            command, cwd=self._checkout, env=variables(), check=True, stdout=subprocess.PIPE, text=True
+        )
         return float(done.stdout)

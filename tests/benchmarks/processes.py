@@ -16,15 +16,16 @@ class Process:
         python: The interpreter.
         module: What it runs.
         arguments: With what.
+        checkout: The checkout whose code it runs.
     """
 
-    def __init__(self, python: Path, module: str, *arguments: str) -> None:
-        self._name = " ".join((module, *arguments[:1]))
+    def __init__(self, python: Path, module: str, *arguments: str, checkout: Path = ROOT) -> None:
+        self._name = " ".join((*([] if checkout == ROOT else [checkout.name]), module, *arguments[:1]))
         self._log = FOLDER / f"{self._name.replace(' ', '-')}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [str(python), "-m", module, *arguments],
-                cwd=ROOT,
+                cwd=checkout,
                 env=variables(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -73,8 +74,8 @@ class Server(Process):
 class Worker(Process):
     """A measured program."""
 
-    def __init__(self, python: Path, program: str, address: str) -> None:
-        super().__init__(python, "tests.benchmarks.worker", program, address)
+    def __init__(self, python: Path, program: str, address: str, *, checkout: Path = ROOT) -> None:
+        super().__init__(python, "tests.benchmarks.worker", program, address, checkout=checkout)
         self.cases: list[str] = json.loads(self.read())
         """What it can measure."""
 

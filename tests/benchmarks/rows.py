@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 Group: TypeAlias = Literal["native", "langchain", "llama_index", "imports"]
 
-FLOOR, OURS = "floor", "ours"
+FLOOR, OURS, BEFORE = "floor", "ours", "before"
 BASE64, FLOATS = "base64", "lists of floats, as LM Studio sends"
 """Variants of a case: how a server sends vectors."""
 

@@ -1,7 +1,8 @@
 """Measure the client CPU of this package beside that of its peers, in one run, and print a table.
 
-`python -m tests.benchmarks.run [--only native|langchain|llama_index|imports] [--rounds N]`
+`python -m tests.benchmarks.run [--only native|langchain|llama_index|imports] [--rounds N] [--against CHECKOUT]`
 
+With `--against`, this package of another checkout runs in the same rounds and is shown among the peers as `before`.
 It never fails for being slow. Ctrl-C ends it early, with the table of what has been measured by then. How
 measurements are made is described in `docs/speed.md`.
 """
@@ -14,9 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.benchmarks import environment
+from tests.benchmarks.environment import ROOT
 from tests.benchmarks.imports import STATEMENTS, Importer
 from tests.benchmarks.processes import Server, Worker
-from tests.benchmarks.rows import PROGRAMS, ROWS, Group, Row, cases
+from tests.benchmarks.rows import BEFORE, OURS, PROGRAMS, ROWS, Group, Row, cases
 from tests.benchmarks.table import Measurements, render
 
 GROUPS: tuple[Group, ...] = ("native", "langchain", "llama_index", "imports")
@@ -27,31 +29,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.run", description=__doc__)
     parser.add_argument("--only", choices=GROUPS, help="one group of rows instead of all")
     parser.add_argument("--rounds", type=int, default=7, help="how often each case is measured; default: %(default)s")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="measure the package of this checkout as well")
     arguments = parser.parse_args()
     rows = [row for row in ROWS if arguments.only in {None, row.group}]
-    print(render(rows, _measured(environment.prepare(), rows, arguments.rounds), arguments.rounds))
+    before = None if arguments.against is None else arguments.against.resolve()
+    print(render(rows, _measured(environment.prepare(), rows, arguments.rounds, before), arguments.rounds))
 
 
-def _measured(python: Path, rows: list[Row], rounds: int) -> Measurements:
+def _measured(python: Path, rows: list[Row], rounds: int, before: Path | None) -> Measurements:
     measurements: Measurements = defaultdict(list)
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as processes:
         server = processes.enter_context(Server(python))
         for group in dict.fromkeys(row.group for row in rows):
             requested = list(dict.fromkeys(case for row in rows if row.group == group for case in cases(row)))
             with contextlib.ExitStack() as stack:
-                _rounds(group, requested, _workers(python, server, group, stack), rounds, measurements)
+                _rounds(group, requested, _workers(python, server, group, stack, before), rounds, measurements)
     return measurements
 
 
 def _workers(
-    python: Path, server: Server, group: Group, stack: contextlib.ExitStack
+    python: Path, server: Server, group: Group, stack: contextlib.ExitStack, before: Path | None
 ) -> Mapping[str, Worker | Importer]:
     """Return who measures, by role."""
+    workers: dict[str, Worker | Importer] = {}
+    for role in STATEMENTS if group == "imports" else PROGRAMS[group]:
+        for name, checkout in ((role, ROOT), (BEFORE, before if role == OURS else None)):
+            if checkout is not None:
+                workers[name] = _worker(python, server, group, stack, role, checkout)
+    return workers
+
+
+def _worker(
+    python: Path, server: Server, group: Group, stack: contextlib.ExitStack, role: str, checkout: Path
+) -> Worker | Importer:
     if group == "imports":
-        return {role: Importer(python, role) for role in STATEMENTS}
-    return {
-        role: stack.enter_context(Worker(python, program, server.address)) for role, program in PROGRAMS[group].items()
-    }
+        return Importer(python, role, checkout=checkout)
+    return stack.enter_context(Worker(python, PROGRAMS[group][role], server.address, checkout=checkout))
 
 
 def _rounds(

@@ -124,6 +124,8 @@ def _rpc(kind: str, message: dict[str, Any]) -> bytes:
         result = info(kind, message["parameter"]["specifier"]["query"].get("identifier", "burst-1"))
     elif endpoint == "listLoaded":
         result = [info(kind, "burst-1")]
+    elif endpoint == "listDownloadedModels":
+        result = [info("embedding", "vector")]
     return _text({"type": "rpcResult", "callId": call, "result": result})
 
 
