@@ -102,7 +102,7 @@ class Exchange:
     instance: InstanceState | None = None
 
     @property
-    def waiting(self) -> bool:
+    def has_caller(self) -> bool:
         """Whether a caller waits for it. After `close` none does, although the server may still work on it."""
         return self.sink is not _CLOSED
 

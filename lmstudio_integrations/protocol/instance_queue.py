@@ -77,7 +77,7 @@ def queries(exchanges: Iterable[Exchange], now: float) -> list[Query]:
     due: list[Query] = []
     for exchange in exchanges:
         instance, limit = exchange.instance, exchange.timeouts.get("queue_timeout")
-        if instance is None or limit is None or exchange.timeout_name != "queue_timeout" or not exchange.waiting:
+        if instance is None or limit is None or exchange.timeout_name != "queue_timeout" or not exchange.has_caller:
             continue
         interval = min(max(limit / 4, _SHORTEST_INTERVAL), _LONGEST_INTERVAL)
         if now - max(exchange.since, instance.queried_at) >= interval:

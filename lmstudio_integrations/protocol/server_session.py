@@ -29,7 +29,7 @@ MAX_ID = 2**53 - 1
 """The largest integer that is exact in JavaScript; the smallest id is its negative."""
 
 MAX_DEPTH = 200
-"""How deeply a frame may be nested. The quick parser has the same limit; the slow one has none."""
+"""How deeply a frame may be nested. The first parser has the same limit; the fallback has none."""
 
 MAX_LISTED_ERRORS = 20
 """Errors in a parameter that a warning lists. If there are more, it has only their number."""
@@ -133,8 +133,8 @@ class ServerSession:
         return None
 
     def _read(self, data: str | bytes) -> dict[str, Any] | None:
-        frame, slow = envelope.parse(data, max_depth=MAX_DEPTH)
-        if frame is None and slow and self.client is not None and envelope.is_deeper(data, MAX_DEPTH):
+        frame, used_fallback = envelope.parse(data, max_depth=MAX_DEPTH)
+        if frame is None and used_fallback and self.client is not None and envelope.is_deeper(data, MAX_DEPTH):
             self.warn(f"Received a frame that is nested more than {MAX_DEPTH} levels deep", "unknown")
         return frame
 

@@ -184,7 +184,7 @@ class Connection:
         ping_timeout = PING_TIMEOUT if connect_timeout is None else min(PING_TIMEOUT, connect_timeout / 2)
         while not await current.responds_to_ping(ping_timeout):
             session.unanswered_since = session.unanswered_since or pinged_at
-            if not session.has_waiting:
+            if not session.has_callers:
                 self._retire()
                 return
             if await self._is_replaced(current, limit):
@@ -252,12 +252,12 @@ class Connection:
         session = current.session
         timed_out = session.tick(now)
         current.flush()
-        has_waiting = session.has_waiting
-        keepalive = session.keepalive if has_waiting else self._timeouts.get("keepalive")
+        has_callers = session.has_callers
+        keepalive = session.keepalive if has_callers else self._timeouts.get("keepalive")
         quiet = current.quiet_for()
         if timed_out or (keepalive is not None and quiet >= keepalive):
             self._start_check(current)
-        if has_waiting:
+        if has_callers:
             self._idle_since = 0.0
             self._arm()
             return
