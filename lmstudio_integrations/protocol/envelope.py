@@ -38,8 +38,8 @@ def parse(data: str | bytes, *, max_depth: int | None = None) -> tuple[dict[str,
         max_depth: How deeply it may be nested, if that is limited.
 
     Returns:
-        The object, or `None` if the frame is anything else; and whether the fallback parser was needed, which is slow, and
-        alone accepts lone surrogates and deep nesting.
+        The object, or `None` if the frame is anything else; and whether the fallback parser was needed. It is slow, and
+        it alone accepts lone surrogates and deep nesting.
     """
     try:
         value, used_fallback = from_json(data), False

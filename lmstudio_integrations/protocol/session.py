@@ -27,7 +27,7 @@ from lmstudio_integrations.protocol import envelope, instance_queue
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Channel, Rpc
 from lmstudio_integrations.protocol.errors import error_object, to_exception
 from lmstudio_integrations.protocol.exchange import Exchange, InstanceState
-from lmstudio_integrations.protocol.instance_queue import Instances, no_instances
+from lmstudio_integrations.protocol.instance_queue import PROCESSING_STATE, Instances
 from lmstudio_integrations.protocol.prediction import LegacyPredictionError
 from lmstudio_integrations.protocol.timeouts import expired_timeout, timeout_after
 
@@ -51,7 +51,7 @@ class ClientSession:
         self, identifier: str, passkey: str, peer: str = "LM Studio", instances: Instances | None = None
     ) -> None:
         self._peer = peer
-        self._instances: Instances = no_instances() if instances is None else instances
+        self._instances: Instances = Instances() if instances is None else instances
         # Nothing else may be sent before the server accepts it (docs/protocol.md#rule-authenticate-first).
         self._outbox: list[str] = [envelope.auth(identifier, passkey)]
         self._credentials = (identifier, passkey)
@@ -212,13 +212,11 @@ class ClientSession:
 
     def _query_queues(self, now: float) -> None:
         """Request the lengths of the queues in which callers wait."""
-        endpoint = instance_queue.PROCESSING_STATE
         # Servers before August 2025 do not know the endpoint (docs/protocol.md#client-versions).
-        if not self.ready or self.paused or endpoint.name in self._unknown_endpoints:
+        if not self.ready or self.paused or PROCESSING_STATE.name in self._unknown_endpoints:
             return
-        limits = {"idle_timeout": instance_queue.REPLY_TIMEOUT}
         for query in instance_queue.queries(self._exchanges(), now):
-            self._send(Exchange(endpoint, query.parameter, query.sink, limits, now, "Queue length"), now)
+            self._send(query, now)
 
     # Replies --------------------------------------------------------------------------------------------------------
 
@@ -284,7 +282,7 @@ class ClientSession:
         try:
             message = frame["message"]
             if used_fallback or exchange.high_surrogate:
-                # Only the fallback parser accepts lone surrogates, so only its frames, and those after them, need joining.
+                # Only the fallback parser accepts lone surrogates: only its frames, and those after them, need joining.
                 message = _join_surrogates(exchange, message)
             item = endpoint.decode(message)
         except LegacyPredictionError as error:

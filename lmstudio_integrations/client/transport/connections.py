@@ -18,7 +18,7 @@ from lmstudio_integrations.client.transport.socket_session import SocketSession,
 from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
-from lmstudio_integrations.protocol.instance_queue import Instances, no_instances
+from lmstudio_integrations.protocol.instance_queue import Instances
 from lmstudio_integrations.types.files import Origin
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -296,7 +296,7 @@ class Pool:
         key = target, namespace
         connection = self._connections.get(key)
         if connection is None:
-            instances = self._instances.setdefault((target.address, namespace), no_instances())
+            instances = self._instances.setdefault((target.address, namespace), Instances())
             connection = Connection(target, namespace, instances, lambda: self._forget(key))
             self._connections[key] = connection
         return connection
