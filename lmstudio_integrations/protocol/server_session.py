@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypeIs
 
-from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations._typeguards import SAFE_INTEGER, is_object
 from lmstudio_integrations.protocol import envelope
 from lmstudio_integrations.protocol.endpoints import Channel, Endpoint, Rpc
 
@@ -24,9 +24,6 @@ Authenticate = Callable[[str, str], str | None]
 
 MAX_CREDENTIAL_LENGTH = 256
 """Characters of an identifier or passkey (docs/protocol.md#first-frame)."""
-
-MAX_ID = 2**53 - 1
-"""The largest integer that is exact in JavaScript; the smallest id is its negative."""
 
 MAX_DEPTH = 200
 """How deeply a frame may be nested. The first parser has the same limit; the fallback has none."""
@@ -265,8 +262,8 @@ class ServerSession:
 
 
 def _is_id(value: object) -> TypeIs[int]:
-    # In Python, true is 1; in JSON it is no id.
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_ID
+    # Exact in JavaScript; and in Python, true is 1, but in JSON it is no id.
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < SAFE_INTEGER
 
 
 def _is_credential(value: object) -> bool:
