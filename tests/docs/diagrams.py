@@ -26,7 +26,7 @@ def sources() -> list[Path]:
     return sorted(DIAGRAMS.glob("*.mmd"))
 
 
-def mark_of(source: Path) -> str:
+def hash_line(source: Path) -> str:
     """Return the last line of the SVG that belongs to a source as it is now."""
     digest = hashlib.sha256(source.read_text(encoding="utf-8").encode()).hexdigest()
     return f"<!-- {source.name}: {digest} -->\n"
@@ -36,15 +36,15 @@ def draw(source: Path, browser: str) -> None:
     """Draw one diagram."""
     with tempfile.TemporaryDirectory() as folder:
         drawn = Path(folder, "drawn.svg")
-        options = ["-i", str(source), "-o", str(drawn), "-b", "white"]
-        for option, content in (("-c", CONFIG), ("-p", BROWSER)):
-            file = Path(folder, f"{option}.json")
+        arguments = ["-i", str(source), "-o", str(drawn), "-b", "white"]
+        for flag, content in (("-c", CONFIG), ("-p", BROWSER)):
+            file = Path(folder, f"{flag}.json")
             file.write_text(json.dumps(content), encoding="utf-8")
-            options += [option, str(file)]
+            arguments += [flag, str(file)]
         environment = {**os.environ, "PUPPETEER_SKIP_DOWNLOAD": "1", "PUPPETEER_EXECUTABLE_PATH": browser}
-        subprocess.run(["npx", "--yes", "--package", MERMAID, "mmdc", *options], check=True, env=environment)
-        picture = drawn.read_text(encoding="utf-8").rstrip()
-    source.with_suffix(".svg").write_text(f"{picture}\n{mark_of(source)}", encoding="utf-8")
+        subprocess.run(["npx", "--yes", "--package", MERMAID, "mmdc", *arguments], check=True, env=environment)
+        svg = drawn.read_text(encoding="utf-8").rstrip()
+    source.with_suffix(".svg").write_text(f"{svg}\n{hash_line(source)}", encoding="utf-8")
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.diagrams import DIAGRAMS, mark_of, sources
+from tests.docs.diagrams import DIAGRAMS, hash_line, sources
 from tests.test_package import LAYERS, NAME, PACKAGE, SOURCES, imported_modules, part_of
 
 NODE = re.compile(r'(\w+)\["([\w./, ]+?)<br/>')
@@ -18,20 +18,20 @@ BELOW_ENGINES = {f"{NAME}.emulator.{module}" for module in ("errors", "regular_f
 
 
 @pytest.mark.parametrize("source", sources(), ids=lambda source: source.name)
-def test_the_picture_was_drawn_from_the_source(source: Path) -> None:
-    picture = source.with_suffix(".svg").read_text(encoding="utf-8")
-    assert picture.endswith(mark_of(source)), "run python -m tests.docs.diagrams"
+def test_the_svg_was_drawn_from_the_source(source: Path) -> None:
+    svg = source.with_suffix(".svg").read_text(encoding="utf-8")
+    assert svg.endswith(hash_line(source)), "run python -m tests.docs.diagrams"
 
 
-def test_a_changed_source_has_another_mark(tmp_path: Path) -> None:
+def test_a_changed_source_has_another_hash(tmp_path: Path) -> None:
     source = tmp_path / "a.mmd"
     source.write_text("flowchart TD", encoding="utf-8")
-    before = mark_of(source)
+    before = hash_line(source)
     source.write_text("flowchart LR", encoding="utf-8")
-    assert mark_of(source) != before
+    assert hash_line(source) != before
 
 
-def test_every_picture_has_a_source() -> None:
+def test_every_svg_has_a_source() -> None:
     assert {path.stem for path in DIAGRAMS.glob("*.svg")} == {path.stem for path in sources()} >= {"folders", "message"}
 
 
