@@ -35,7 +35,15 @@ MAX_WARNING_LENGTH = 4096
 
 
 class _Form(NamedTuple):
-    """What sets calls and channels apart when they begin: names of members, words of the warnings."""
+    """The frame that begins a call or a channel.
+
+    Attributes:
+        endpoint: The type of its endpoints.
+        id: The member with the id.
+        parameter: The member with the parameter.
+        subject: What warnings call it.
+        invalid: The kind of the warning about an invalid parameter.
+    """
 
     endpoint: type[Rpc | Channel]
     id: str

@@ -321,13 +321,14 @@ class ClientSession:
         exchange = self._find(Rpc, frame.get("callId"))
         if exchange is None:
             return
-        del self._sent[exchange.id]
         self._last_replies[exchange.endpoint.name] = now
         if exchange.instance is not None:
             exchange.instance.last_packet = now
         if frame["type"] == "rpcResult":
             # An absent result is void, or means "not found" (docs/protocol.md#serialization).
             exchange.sink.put(frame.get("result"))
+        # After `put`: if the sink fails, `connection_lost` still wakes the caller.
+        self._sent.pop(exchange.id, None)
         exchange.finish(_error_in(frame, "rpcError", exchange))
 
     def _on_channel_end(self, frame: dict[str, Any]) -> None:

@@ -217,9 +217,12 @@ class _FailingSink(RecordingSink):
 def test_the_error_of_a_sink_is_not_taken_for_a_malformed_frame(name: str, frame: dict[str, Any]) -> None:
     session = ClientSession("me", "secret")
     session.receive('{"success":true}', 0.0)
-    session.start(Exchange(ENDPOINTS["llm"][name], "{}", _FailingSink(), {}, 0.0))
+    sink = _FailingSink()
+    session.start(Exchange(ENDPOINTS["llm"][name], "{}", sink, {}, 0.0))
     with pytest.raises(LookupError, match="a defect of the sink"):
         session.receive(json.dumps(frame), 0.0)
+    session.connection_lost(lambda: LMStudioConnectionLostError("gone"))
+    assert isinstance(sink.error, LMStudioConnectionLostError)
 
 
 def test_requests_are_not_sent_before_authentication_even_by_resume() -> None:
