@@ -41,7 +41,7 @@ MIDDLE = "five"
 RULE: dict[str, Any] = {"when": {}, "then": [{"text": f"one two three four {MIDDLE} six seven eight"}]}
 """What the model writes, in two batches."""
 
-LAST_FRAMES = re.compile(rb'"type":"(rpcResult|channelClose)"|"content":" ?' + MIDDLE.encode())
+LAST_FRAMES = re.compile(rb'"type":"(rpcResult|rpcError|channelClose|channelError)"|"content":" ?' + MIDDLE.encode())
 """Frames that end a batch."""
 
 LIMIT = 30.0
