@@ -13,13 +13,12 @@ def redacted_url(url: str) -> str:
     scheme = url.partition(":")[0].lower()
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        host, port, path = parts.hostname, parts.port, parts.path
     except ValueError:
-        host = port = None
-        parts = None
-    if parts is None or not host:
+        host, port, path = None, None, ""
+    if not host:
         return f"{scheme}:…" if scheme.isalnum() and len(scheme) < len(url) else "…"
     netloc = f"[{host}]" if ":" in host else host
-    shown = f"{scheme}://{netloc}{'' if port is None else f':{port}'}{parts.path}"
+    shown = f"{scheme}://{netloc}{'' if port is None else f':{port}'}{path}"
     printable = "".join(character if character.isprintable() else "�" for character in shown)
     return printable if len(printable) <= _LONGEST else f"{printable[:_LONGEST]}…"

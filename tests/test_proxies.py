@@ -19,8 +19,8 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from tests.certificates import CERTIFICATES, LOCALHOST
-from tests.faults.frames import Unit
 from tests.faults.proxy import Injection, Proxy, ProxyThread, Tunnel, forward
+from tests.faults.units import Unit
 from tests.langchain.conftest import CHAT, EMBEDDING, MODELS
 
 TRUSTED, OTHER = LOCALHOST, CERTIFICATES / "elsewhere.pem"

@@ -6,7 +6,7 @@ from lmstudio_integrations._adapters.settings import ConnectionSettings, Embeddi
 from lmstudio_integrations.client._arguments import list_of
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadPolicy, LoadSettings, ModelKind
-from lmstudio_integrations.types.embeddings import LengthPolicy
+from lmstudio_integrations.types.embedding_request import LengthPolicy
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncEmbeddingModel

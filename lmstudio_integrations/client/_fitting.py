@@ -16,7 +16,7 @@ from lmstudio_integrations.client._models import count_tokens, embed, get_info
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.errors import LMStudioContextOverflowError
-from lmstudio_integrations.types.embeddings import EmbeddingRequest
+from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 
 SPECIAL_TOKENS = 2
 """Tokens that a model adds around a text."""

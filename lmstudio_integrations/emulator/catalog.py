@@ -22,7 +22,7 @@ from lmstudio_integrations.emulator.engines.scripted import parse_rules
 from lmstudio_integrations.emulator.regular_files import why_unreadable
 from lmstudio_integrations.emulator.weights import BUNDLES
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._settings import Settings
+from lmstudio_integrations.types._config_base import Settings
 from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 
 logger: logging.Logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from lmstudio_integrations._adapters.progress import ProgressBar
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.types._numbers import Count
-from lmstudio_integrations.types.embeddings import EmbeddingRequest
+from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 
 _CHUNK_SIZE = "the text splitter's chunk size"
 

@@ -15,7 +15,7 @@ from lmstudio_integrations.llama_index._names import with_timeouts
 from lmstudio_integrations.llama_index._pickling import PickleMixin
 from lmstudio_integrations.types._numbers import Int
 from lmstudio_integrations.types.config import LoadPolicy
-from lmstudio_integrations.types.embeddings import EmbeddingRequest
+from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 
 _NAMES = ("model", "model_name")
 _UNNAMED = "unknown"

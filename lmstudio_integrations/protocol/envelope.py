@@ -38,20 +38,23 @@ def parse(data: str | bytes, *, max_depth: int | None = None) -> tuple[dict[str,
         max_depth: How deeply it may be nested, if that is limited.
 
     Returns:
-        The object, or `None` if the frame is anything else; and whether the slow parser was needed, which alone accepts
-        lone surrogates and deep nesting.
+        The object, or `None` if the frame is anything else; and whether the fallback parser was needed. It is slow, and
+        it alone accepts lone surrogates and deep nesting.
     """
     try:
-        value, slow = from_json(data), False
+        value, used_fallback = from_json(data), False
     except (ValueError, TypeError):  # the latter for text that UTF-8 cannot represent
         if max_depth is not None and is_deeper(data, max_depth):
-            return None, True  # the slow parser is recursive, and ends the process where the recursion limit is high
+            return (
+                None,
+                True,
+            )  # the fallback parser is recursive, and ends the process where the recursion limit is high
         try:
-            value, slow = json.loads(data), True
+            value, used_fallback = json.loads(data), True
         except (ValueError, RecursionError):
             return None, True
     # JSON that is not an object is no frame, and is dropped without a reply (docs/protocol.md#unreadable-frames).
-    return (value if is_object(value) else None), slow
+    return (value if is_object(value) else None), used_fallback
 
 
 _ID = re.compile(rb'"(channelId|callId)"\s*:\s*(\d{1,15})\b')
@@ -99,7 +102,7 @@ def readable(value: dict[str, Any]) -> dict[str, Any]:
         TypeError: If it is nested too deeply.
     """
     try:
-        to_json(value)  # the quickest check of the whole object; what only the slow parser accepts fails
+        to_json(value)  # the quickest check of the whole object; what only the fallback parser accepts fails
     except ValueError:
         written: dict[str, Any] = rebuilt(value)
         return written

@@ -97,7 +97,10 @@ def to_exception(
     # Every field is optional, and the title has this default (docs/protocol.md#errors).
     title = _text(error, "title") or root_title or "Unknown error"
     display, data = _object(error, "displayData"), _object(error, "errorData")
-    kind = _kind(display, f"{title}\n{root_title}\n{cause}", default)
+    texts = f"{title}\n{root_title}\n{cause}"
+    kind = _BY_CODE.get(_text(display or {}, "code") or "") or next(
+        (kind for pattern, kind in _BY_TEXT if pattern.search(texts)), default
+    )
     # As the official Python SDK writes it, so that programs that match its texts keep working.
     header = title if root_title in {None, title} else f"{root_title}: {title}"
     advice = " ".join(text for text in (suggestion, _advice(display)) if text) or None
@@ -119,13 +122,6 @@ def details_of(error: LMStudioServerError) -> dict[str, Any]:
     """Return the server's part of an error, as arguments of another error about the same failure."""
     names = ("title", "root_title", "cause", "suggestion", "display_data", "error_data")
     return {name: getattr(error, name) for name in names}
-
-
-def _kind(
-    display: Mapping[str, Any] | None, text: str, default: type[LMStudioServerError]
-) -> type[LMStudioServerError]:
-    by_code = _BY_CODE.get(_text(display, "code") or "") if display else None
-    return by_code or next((kind for pattern, kind in _BY_TEXT if pattern.search(text)), default)
 
 
 def _advice(display: Mapping[str, Any] | None) -> str | None:

@@ -28,20 +28,22 @@ class Sink(Protocol):
         ...
 
 
-class _ClosedSink:
-    """The sink of a call whose caller has received the end already."""
+class SilentSink:
+    """A sink that ignores everything."""
 
     def put(self, item: Any) -> None:
-        pass
+        """Do nothing."""
 
     def finish(self, error: BaseException | None) -> None:
-        pass
+        """Do nothing."""
 
     def is_alive(self) -> bool:
+        """Return true."""
         return True
 
 
-_CLOSED = _ClosedSink()
+_CLOSED = SilentSink()
+"""The sink of a call whose caller has received the end already."""
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -102,7 +104,7 @@ class Exchange:
     instance: InstanceState | None = None
 
     @property
-    def waiting(self) -> bool:
+    def has_caller(self) -> bool:
         """Whether a caller waits for it. After `close` none does, although the server may still work on it."""
         return self.sink is not _CLOSED
 

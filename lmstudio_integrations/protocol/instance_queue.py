@@ -7,13 +7,13 @@ instance receives a packet, or when the server reports that it has become shorte
 Used by `session.py`. Plain functions and state; the time is passed in.
 """
 
-from collections.abc import Iterable, MutableMapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any
 from weakref import WeakValueDictionary
 
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.protocol.endpoints import rpc
-from lmstudio_integrations.protocol.exchange import Exchange, InstanceState
+from lmstudio_integrations.protocol.exchange import Exchange, InstanceState, SilentSink
 
 PROCESSING_STATE = rpc("llm", "getInstanceProcessingState")
 """The call that returns the length of a queue, alike in both namespaces. New since August 2025
@@ -26,24 +26,15 @@ REPLY_TIMEOUT = 10.0
 _SHORTEST_INTERVAL, _LONGEST_INTERVAL = 0.25, 30.0
 """Seconds between two such calls for one instance: a quarter of `queue_timeout`, within these bounds."""
 
-Instances = MutableMapping[str, InstanceState]
-"""The instances that calls wait for, by model specifier as JSON text."""
+Instances = WeakValueDictionary[str, InstanceState]
+"""The instances that calls wait for, by model specifier as JSON text. One is dropped when the last call on it ends."""
 
 
-def no_instances() -> Instances:
-    """Return an empty table, which drops an instance when the last call on it ends."""
-    return WeakValueDictionary()
+class QueueSink(SilentSink):
+    """Records the length of a queue from the reply.
 
-
-class Query(NamedTuple):
-    """A call that requests the length of an instance's queue."""
-
-    parameter: str
-    sink: "QueueSink"
-
-
-class QueueSink:
-    """Records the length of a queue from the reply. An error is ignored: the call that waits reports its own."""
+    An error is ignored: the call that waits reports its own, and the next query depends on the time alone.
+    """
 
     def __init__(self, instance: InstanceState) -> None:
         self._instance = instance
@@ -56,13 +47,6 @@ class QueueSink:
             before, self._instance.queued = self._instance.queued, queued
             self._instance.fell = before is not None and queued < before
 
-    def finish(self, error: BaseException | None) -> None:
-        """Do nothing: the next query depends on the time alone."""
-
-    def is_alive(self) -> bool:
-        """Return true."""
-        return True
-
 
 def moved_at(instance: InstanceState, now: float) -> float:
     """Return when the queue of an instance last moved."""
@@ -72,17 +56,19 @@ def moved_at(instance: InstanceState, now: float) -> float:
     return instance.last_packet
 
 
-def queries(exchanges: Iterable[Exchange], now: float) -> list[Query]:
-    """Return the queries that are due: one for each queue in which a call waits, if it has not moved lately."""
-    due: list[Query] = []
+def queries(exchanges: Iterable[Exchange], now: float) -> Iterator[Exchange]:
+    """Yield the calls that are due to request the lengths of queues.
+
+    One for each queue in which a call waits, if the queue has not moved lately.
+    """
     for exchange in exchanges:
         instance, limit = exchange.instance, exchange.timeouts.get("queue_timeout")
-        if instance is None or limit is None or exchange.timeout_name != "queue_timeout" or not exchange.waiting:
+        if instance is None or limit is None or exchange.timeout_name != "queue_timeout" or not exchange.has_caller:
             continue
         interval = min(max(limit / 4, _SHORTEST_INTERVAL), _LONGEST_INTERVAL)
         if now - max(exchange.since, instance.queried_at) >= interval:
             instance.queried_at = now  # before the reply: one query per interval, however many calls wait
             # Not found is no error here: the call that waits reports it itself.
             parameter = f'{{"specifier":{exchange.specifier},"throwIfNotFound":false}}'
-            due.append(Query(parameter, QueueSink(instance)))
-    return due
+            timeouts = {"idle_timeout": REPLY_TIMEOUT}
+            yield Exchange(PROCESSING_STATE, parameter, QueueSink(instance), timeouts, now, "Queue length")

@@ -6,8 +6,8 @@ The fields in `types/config.py` name the keys. Used by `requests.py` and both se
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from lmstudio_integrations.types._base import WireModel
-from lmstudio_integrations.types._settings import Settings
+from lmstudio_integrations.types._config_base import Settings
+from lmstudio_integrations.types._wire_model import WireModel
 
 # The server rejects a request with any other name (docs/protocol.md#config-stacks).
 LayerName = Literal[

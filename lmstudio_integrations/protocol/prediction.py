@@ -59,16 +59,11 @@ def _fragment(packet: Packet) -> LlmPredictionFragment:
     if type(kind) is not str:  # unknown strings are kept (docs/protocol.md#one-client-for-all)
         kind = _ignored("reasoningType", "none")
     if tokens is not None:
-        tokens = _tokens(tokens)
+        valid = is_list(tokens) and all(map(_is_token, tokens))
+        tokens = [readable(token) for token in tokens] if valid else _ignored("tokens", None)
     return LlmPredictionFragment(
         content, count, get("containsDrafted") is True, kind, get("isStructural") is True, tokens
     )
-
-
-def _tokens(value: object) -> list[dict[str, Any]] | None:
-    if not is_list(value) or not all(map(_is_token, value)):
-        return _ignored("tokens", None)
-    return [readable(token) for token in value]
 
 
 def _is_token(value: object) -> bool:
@@ -139,10 +134,6 @@ def _progress(packet: Packet) -> PromptProgress | None:
     return PromptProgress(progress, counts)
 
 
-def _legacy_error(packet: Packet) -> PredictionEvent:
-    raise LegacyPredictionError(error_object(packet.get("error")))
-
-
 def _ignored(name: str, default: DefaultT) -> DefaultT:
     logger.debug("ignored a malformed %s", name)
     return default
@@ -198,7 +189,6 @@ _EVENTS: dict[str, Callable[[Packet], PredictionEvent | None]] = {
         _config(_description(packet, "loadModelConfig")),
         _config(_description(packet, "predictionConfig")),
     ),
-    "error": _legacy_error,  # from older servers only
 }
 
 
@@ -209,6 +199,8 @@ def decode(packet: Packet) -> PredictionEvent | None:
         LegacyPredictionError: For the in-band error packet of older servers.
         LookupError, TypeError, AttributeError: If the text or a tool call cannot be read.
     """
+    if packet["type"] == "error":  # from older servers only
+        raise LegacyPredictionError(error_object(packet.get("error")))
     read = _EVENTS.get(packet["type"])
     # Newer servers may add types of packets (docs/protocol.md#one-client-for-all).
     return None if read is None else read(packet)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import BeforeValidator, Field, GetPydanticSchema, Strict
 from typing_extensions import TypedDict
 
+from lmstudio_integrations._typeguards import SAFE_INTEGER
 from lmstudio_integrations.protocol.kv_config import KvConfig, KvConfigStack
 from lmstudio_integrations.types.chat import ChatHistory
 from lmstudio_integrations.types.models import ModelSpecifier
@@ -27,15 +28,15 @@ Fields = Annotated[Any, _read_as(KvConfig)]
 Tools = Annotated[Any, _read_as(list[Tool])]
 
 
-def _without_fraction(value: object) -> object:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 # As strict as the reference server: a number is no string, but JSON's 1.0 is 1 (docs/protocol.md#invalid-input).
 Flag = Annotated[bool, Strict()]
-Whole = Annotated[int, Strict(), BeforeValidator(_without_fraction)]
+Whole = Annotated[
+    int,
+    Strict(),
+    BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value),
+]
 # At least 1, and exact in JavaScript (docs/protocol.md#ttl).
-Milliseconds = Annotated[Whole, Field(ge=1, le=2**53 - 1)]
+Milliseconds = Annotated[Whole, Field(ge=1, lt=SAFE_INTEGER)]
 
 
 class OnDevice(TypedDict):

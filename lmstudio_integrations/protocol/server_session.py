@@ -8,12 +8,12 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypeIs
 
-from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations._typeguards import SAFE_INTEGER, is_object
 from lmstudio_integrations.protocol import envelope
 from lmstudio_integrations.protocol.endpoints import Channel, Endpoint, Rpc
 
@@ -25,16 +25,37 @@ Authenticate = Callable[[str, str], str | None]
 MAX_CREDENTIAL_LENGTH = 256
 """Characters of an identifier or passkey (docs/protocol.md#first-frame)."""
 
-MAX_ID = 2**53 - 1
-"""The largest integer that is exact in JavaScript; the smallest id is its negative."""
-
 MAX_DEPTH = 200
-"""How deeply a frame may be nested. The quick parser has the same limit; the slow one has none."""
+"""How deeply a frame may be nested. The first parser has the same limit; the fallback has none."""
 
 MAX_LISTED_ERRORS = 20
 """Errors in a parameter that a warning lists. If there are more, it has only their number."""
 
 MAX_WARNING_LENGTH = 4096
+
+
+class _Form(NamedTuple):
+    """The frame that begins a call or a channel.
+
+    Attributes:
+        endpoint: The type of its endpoints.
+        id: The member with the id.
+        parameter: The member with the parameter.
+        subject: What warnings call it.
+        invalid: The kind of the warning about an invalid parameter.
+    """
+
+    endpoint: type[Rpc | Channel]
+    id: str
+    parameter: str
+    subject: str
+    invalid: str
+
+
+_FORMS = {
+    "rpcCall": _Form(Rpc, "callId", "parameter", "rpcCall", "rpcParameterTypeError"),
+    "channelCreate": _Form(Channel, "channelId", "creationParameter", "channel", "channelCreationParameterTypeError"),
+}
 
 _UNKNOWN = {
     "rpcCall": "rpcEndpointUnknown",
@@ -116,14 +137,14 @@ class ServerSession:
             self._on_auth(frame)
             return None
         match frame.get("type"):
-            case "rpcCall":
-                return self._on_call(frame)
-            case "channelCreate":
-                return self._on_create(frame)
+            case "rpcCall" | "channelCreate" as frame_type:
+                return self._on_request(frame_type, frame)
             case "channelSend":
                 return self._on_packet(frame)
-            case "signalSubscribe" | "writableSignalSubscribe" as kind:
-                self._on_subscribe(kind, frame)
+            case "signalSubscribe" | "writableSignalSubscribe" as frame_type:
+                # No endpoint of the protocol is a signal (docs/protocol.md#signals).
+                if isinstance(frame.get("endpoint"), str) and _is_id(frame.get("subscribeId")):
+                    self._warn_unknown(frame_type, frame["endpoint"])
             case "keepAlive":
                 self._put(envelope.KEEP_ALIVE_ACK)  # in reply only (docs/protocol.md#keep-alive)
             case "communicationWarning":
@@ -133,8 +154,8 @@ class ServerSession:
         return None
 
     def _read(self, data: str | bytes) -> dict[str, Any] | None:
-        frame, slow = envelope.parse(data, max_depth=MAX_DEPTH)
-        if frame is None and slow and self.client is not None and envelope.is_deeper(data, MAX_DEPTH):
+        frame, used_fallback = envelope.parse(data, max_depth=MAX_DEPTH)
+        if frame is None and used_fallback and self.client is not None and envelope.is_deeper(data, MAX_DEPTH):
             self.warn(f"Received a frame that is nested more than {MAX_DEPTH} levels deep", "unknown")
         return frame
 
@@ -201,52 +222,34 @@ class ServerSession:
         if self._warnings_received <= envelope.MAX_WARNINGS:
             logger.warning("warning from the client: %s", ascii(str(frame.get("warning"))[:MAX_WARNING_LENGTH]))
 
-    def _on_call(self, frame: Mapping[str, Any]) -> CallReceived | None:
-        name, call_id = frame.get("endpoint"), frame.get("callId")
-        if not isinstance(name, str) or not _is_id(call_id):
+    def _on_request(self, frame_type: str, frame: Mapping[str, Any]) -> CallReceived | ChannelOpened | None:
+        form = _FORMS[frame_type]
+        name, request_id = frame.get("endpoint"), frame.get(form.id)
+        if not isinstance(name, str) or not _is_id(request_id):
             return None  # no reply could reach its caller (docs/protocol.md#unreadable-frames)
-        endpoint = self._endpoints.get(name)
-        if not isinstance(endpoint, Rpc):
-            # A warning and no rpcError: the official tests assert it (docs/protocol.md#invalid-input).
-            self._warn_unknown("rpcCall", name)
-            return None
-        try:
-            parameter = _validated(endpoint.parameter, frame, "parameter")
-        except ValueError as error:
-            # The wording is part of the protocol: clients find the endpoint in it (docs/protocol.md#invalid-input).
-            self.warn(
-                f"Received invalid parameter for rpcCall, endpointName = {name}, parameter = {error}",
-                "rpcParameterTypeError",
-            )
-            return None
-        return CallReceived(endpoint, call_id, parameter)
-
-    def _on_create(self, frame: Mapping[str, Any]) -> ChannelOpened | None:
         # In the order of the reference server: endpoint, id, parameter.
-        name, channel_id = frame.get("endpoint"), frame.get("channelId")
-        if not isinstance(name, str) or not _is_id(channel_id):
-            return None
         endpoint = self._endpoints.get(name)
-        if not isinstance(endpoint, Channel):
-            self._warn_unknown("channelCreate", name)
+        if not isinstance(endpoint, form.endpoint):
+            # A warning and no error: the official tests assert it (docs/protocol.md#invalid-input).
+            self._warn_unknown(frame_type, name)
             return None
-        if channel_id in self._channels:
+        if isinstance(endpoint, Channel) and request_id in self._channels:
             # Calls have a table of their own: one with this id may be open (docs/protocol.md#rule-two-id-tables).
             self.warn(
-                f"Received channelCreate for already open channel, channelId = {channel_id}",
-                "channelAlreadyOpen",
+                f"Received channelCreate for already open channel, channelId = {request_id}", "channelAlreadyOpen"
             )
             return None
         try:
-            parameter = _validated(endpoint.parameter, frame, "creationParameter")
+            parameter = _validated(endpoint.parameter, frame, form.parameter)
         except ValueError as error:
-            self.warn(
-                f"Received invalid creationParameter for channel, endpointName = {name}, creationParameter = {error}",
-                "channelCreationParameterTypeError",
-            )
+            # The wording is part of the protocol: clients find the endpoint in it (docs/protocol.md#invalid-input).
+            text = f"Received invalid {form.parameter} for {form.subject}, endpointName = {name}"
+            self.warn(f"{text}, {form.parameter} = {error}", form.invalid)
             return None
-        self._channels[channel_id] = endpoint
-        return ChannelOpened(endpoint, channel_id, parameter)
+        if isinstance(endpoint, Rpc):
+            return CallReceived(endpoint, request_id, parameter)
+        self._channels[request_id] = endpoint
+        return ChannelOpened(endpoint, request_id, parameter)
 
     def _on_packet(self, frame: Mapping[str, Any]) -> PacketReceived | None:
         channel_id, packet = frame.get("channelId"), frame.get("message")
@@ -262,19 +265,13 @@ class ServerSession:
             return PacketReceived(channel_id, packet)
         return None
 
-    def _on_subscribe(self, kind: str, frame: Mapping[str, Any]) -> None:
-        """Send a warning: no endpoint of the protocol is a signal (docs/protocol.md#signals)."""
-        name = frame.get("endpoint")
-        if isinstance(name, str) and _is_id(frame.get("subscribeId")):
-            self._warn_unknown(kind, name)
-
     def _warn_unknown(self, frame_type: str, name: str) -> None:
         self.warn(f"Received {frame_type} for unknown endpoint, endpoint = {name}", _UNKNOWN[frame_type])
 
 
 def _is_id(value: object) -> TypeIs[int]:
-    # In Python, true is 1; in JSON it is no id.
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_ID
+    # Exact in JavaScript; and in Python, true is 1, but in JSON it is no id.
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < SAFE_INTEGER
 
 
 def _is_credential(value: object) -> bool:

@@ -7,6 +7,7 @@ Used by the client's connections. `timeouts.py` and `instance_queue.py` hold its
 
 import logging
 import re
+import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,13 +20,14 @@ from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioPredictionError,
     LMStudioProtocolError,
+    LMStudioServerError,
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol import envelope, instance_queue
 from lmstudio_integrations.protocol.endpoints import LAST_PACKETS, Channel, Rpc
 from lmstudio_integrations.protocol.errors import error_object, to_exception
 from lmstudio_integrations.protocol.exchange import Exchange, InstanceState
-from lmstudio_integrations.protocol.instance_queue import Instances, no_instances
+from lmstudio_integrations.protocol.instance_queue import PROCESSING_STATE, Instances
 from lmstudio_integrations.protocol.prediction import LegacyPredictionError
 from lmstudio_integrations.protocol.timeouts import expired_timeout, timeout_after
 
@@ -49,20 +51,19 @@ class ClientSession:
         self, identifier: str, passkey: str, peer: str = "LM Studio", instances: Instances | None = None
     ) -> None:
         self._peer = peer
-        self._instances: Instances = no_instances() if instances is None else instances
+        self._instances: Instances = Instances() if instances is None else instances
         # Nothing else may be sent before the server accepts it (docs/protocol.md#rule-authenticate-first).
         self._outbox: list[str] = [envelope.auth(identifier, passkey)]
         self._credentials = (identifier, passkey)
         self._backlog: list[Exchange] = []
-        self._calls: dict[int, Exchange] = {}
-        self._channels: dict[int, Exchange] = {}
+        # One counter and one table for calls and channels, from 1: the ids suit servers with one table and with two
+        # (docs/protocol.md#ids).
+        self._next_id = 0
+        self._sent: dict[int, Exchange] = {}
         self._unknown_endpoints: dict[str, str] = {}
         """The server's warning by endpoint. It stays true for the whole connection."""
         self._last_replies: dict[str, float] = {}
         """When an RPC of each endpoint was last answered."""
-        # One counter for calls and channels, from 1: it suits servers with one table and with two
-        # (docs/protocol.md#ids).
-        self._next_id = 0
         self.ready: bool = False
         """Whether the server has accepted this client."""
         self.paused: bool = False
@@ -73,31 +74,27 @@ class ClientSession:
     @property
     def idle(self) -> bool:
         """Whether nothing is open. A closed call counts as open while the server still runs it."""
-        return not (self._calls or self._channels or self._backlog)
+        return not (self._sent or self._backlog)
 
     @property
-    def has_waiting(self) -> bool:
+    def has_callers(self) -> bool:
         """Whether a caller waits. The server may take long to end what was closed, and no caller waits for that."""
-        return any(exchange.waiting for exchange in self._exchanges())
+        return any(exchange.has_caller for exchange in self._exchanges())
 
     @property
     def in_flight(self) -> bool:
         """Whether a caller waits for the reply to a request that was sent."""
-        return any(exchange.waiting for exchange in self._sent())
+        return any(exchange.has_caller for exchange in self._sent.values())
 
     @property
     def keepalive(self) -> float | None:
         """The shortest interval, in seconds, at which the waiting callers have a silent server pinged."""
-        intervals = [exchange.timeouts.get("keepalive") for exchange in self._exchanges() if exchange.waiting]
+        intervals = [exchange.timeouts.get("keepalive") for exchange in self._exchanges() if exchange.has_caller]
         return min((interval for interval in intervals if interval is not None), default=None)
 
     def _exchanges(self) -> list[Exchange]:
         """Return all open requests, sent or held back."""
-        return [*self._sent(), *self._backlog]
-
-    def _sent(self) -> list[Exchange]:
-        """Return all requests that were sent and have not ended."""
-        return [*self._calls.values(), *self._channels.values()]
+        return [*self._sent.values(), *self._backlog]
 
     def data_to_send(self) -> list[str]:
         """Return the frames that are due, once."""
@@ -116,13 +113,14 @@ class ClientSession:
             self._backlog.append(exchange)
 
     def resume(self, now: float) -> None:
-        """Send what was held back: the server has accepted this client, and is alive."""
+        """Send what was held back. The server must have accepted this client, and have proven to be alive."""
+        assert self.ready, "nothing may be sent before authentication"
         self.paused, self.unanswered_since = False, None
         for exchange in self.pop_backlog():
             self._send(exchange, now)
 
     def adopt(self, exchanges: list[Exchange], now: float) -> None:
-        """Send requests that another session has held back."""
+        """Send requests that another session has held back; what `resume` requires holds here, too."""
         self._backlog += exchanges
         self.resume(now)
 
@@ -143,12 +141,9 @@ class ClientSession:
         exchange.since, exchange.timeout_name = now, endpoint.timeout_name
         if exchange.specifier is not None:
             exchange.instance = self._instances.setdefault(exchange.specifier, InstanceState())
-        if isinstance(endpoint, Rpc):
-            self._calls[exchange.id] = exchange
-            self._outbox.append(envelope.rpc_call(endpoint.name, exchange.id, exchange.parameter))
-        else:
-            self._channels[exchange.id] = exchange
-            self._outbox.append(envelope.channel_create(endpoint.name, exchange.id, exchange.parameter))
+        self._sent[exchange.id] = exchange
+        frame_of = envelope.rpc_call if isinstance(endpoint, Rpc) else envelope.channel_create
+        self._outbox.append(frame_of(endpoint.name, exchange.id, exchange.parameter))
         exchange.parameter = None  # it may be megabytes
         if exchange.timeout_name is not None and exchange.timeouts.get(exchange.timeout_name) == 0:
             # Not with the next tick: the response would come before it.
@@ -159,35 +154,34 @@ class ClientSession:
         if exchange in self._backlog:
             self._backlog.remove(exchange)
             exchange.finish(None)
-        elif self._channels.get(exchange.id) is exchange and not exchange.cancelled:
-            # Once, and only while the channel is open: later it would draw a warning (docs/protocol.md#channels).
-            exchange.cancelled = True
-            assert isinstance(exchange.endpoint, Channel)
-            if exchange.endpoint.stop:
+        elif self._sent.get(exchange.id) is exchange and isinstance(exchange.endpoint, Channel):
+            if exchange.endpoint.stop and not exchange.cancelled:
                 # The channel stays in the table: only the server ends it (docs/protocol.md#rule-cancel-and-read-on).
                 message = f'{{"type":"{exchange.endpoint.stop}"}}'
                 self._outbox.append(envelope.channel_send(exchange.id, message))
+            # Once, and only while the channel is open: later it would draw a warning (docs/protocol.md#channels).
+            exchange.cancelled = True
 
     def close(self, exchange: Exchange, error: BaseException | None = None) -> None:
         """Ask the server to stop, and discard what still arrives. Wakes the caller, with the error if there is one."""
         # The error first: `cancel` would finish a request that was held back without one.
         exchange.finish(error)
         self.cancel(exchange)
-        if self._calls.get(exchange.id) is exchange:
+        if isinstance(exchange.endpoint, Rpc) and self._sent.get(exchange.id) is exchange:
             # An RPC cannot be cancelled; its late result finds no entry and is dropped (docs/protocol.md#rpc).
-            del self._calls[exchange.id]
+            del self._sent[exchange.id]
 
     def close_owner(self, owner: int) -> None:
         """Close everything that a client has open, and fail its waiting callers."""
         for exchange in self._exchanges():
-            if exchange.owner == owner and exchange.waiting:
+            if exchange.owner == owner and exchange.has_caller:
                 self.close(exchange, client_closed())
 
-    def lost(self, error: Callable[[], BaseException]) -> None:
+    def connection_lost(self, error: Callable[[], BaseException]) -> None:
         """Fail all waiting callers, once, each with its own exception."""
-        waiting = self._exchanges()
-        self._calls, self._channels, self._backlog = {}, {}, []
-        for exchange in waiting:
+        exchanges = self._exchanges()
+        self._sent, self._backlog = {}, []
+        for exchange in exchanges:
             exchange.finish(error())
 
     # Time -----------------------------------------------------------------------------------------------------------
@@ -201,7 +195,7 @@ class ClientSession:
         silent = False
         for exchange in self._exchanges():
             self._restart_timeout(exchange, now)
-            expired = expired_timeout(exchange, now, self._peer, self.unanswered_since) if exchange.waiting else None
+            expired = expired_timeout(exchange, now, self._peer, self.unanswered_since) if exchange.has_caller else None
             if expired is not None or not exchange.sink.is_alive():
                 silent = silent or (expired is not None and exchange.id > 0)
                 self.close(exchange, expired)
@@ -218,13 +212,11 @@ class ClientSession:
 
     def _query_queues(self, now: float) -> None:
         """Request the lengths of the queues in which callers wait."""
-        endpoint = instance_queue.PROCESSING_STATE
         # Servers before August 2025 do not know the endpoint (docs/protocol.md#client-versions).
-        if not self.ready or self.paused or endpoint.name in self._unknown_endpoints:
+        if not self.ready or self.paused or PROCESSING_STATE.name in self._unknown_endpoints:
             return
-        limits = {"idle_timeout": instance_queue.REPLY_TIMEOUT}
         for query in instance_queue.queries(self._exchanges(), now):
-            self._send(Exchange(endpoint, query.parameter, query.sink, limits, now, "Queue length"), now)
+            self._send(query, now)
 
     # Replies --------------------------------------------------------------------------------------------------------
 
@@ -234,28 +226,21 @@ class ClientSession:
         Raises:
             LMStudioAuthenticationError: If the server rejects this client; the connection is then of no use.
         """
-        frame, slow = envelope.parse(data)
+        frame, used_fallback = envelope.parse(data)
         if frame is None:
             self._on_damaged_frame(data)
         elif not self.ready:
             # The result of authentication has no type (docs/protocol.md#authentication-result).
             self._on_authentication(frame, now)
         else:
-            try:
-                if frame.get("type") == "channelSend":
-                    self._on_packet(frame, now, slow=slow)
-                else:
-                    self._on_frame(frame, now)
-            except (LookupError, TypeError, AttributeError, RecursionError) as error:
-                # A frame without its id belongs to no call (docs/protocol.md#unreadable-frames).
-                logger.debug("dropped a malformed frame: %r", error)
+            self._on_frame(frame, now, used_fallback=used_fallback)
 
     def _on_authentication(self, frame: dict[str, Any], now: float) -> None:
         if frame.get("success") is True:
             self.ready = True
             self.resume(now)
         elif frame.get("success") is False:
-            reason = str(frame.get("error", "no reason given"))
+            reason = _text(frame.get("error", "no reason given"))
             for credential in filter(None, self._credentials):  # servers name the identifier, half of a token
                 reason = reason.replace(credential, HIDDEN)
             raise LMStudioAuthenticationError(
@@ -264,8 +249,31 @@ class ClientSession:
                 cause=reason,
             )
 
-    def _on_packet(self, frame: dict[str, Any], now: float, *, slow: bool) -> None:
-        exchange = self._channels.get(frame["channelId"])
+    def _on_frame(self, frame: dict[str, Any], now: float, *, used_fallback: bool) -> None:
+        match frame.get("type"):
+            case "channelSend":
+                self._on_packet(frame, now, used_fallback=used_fallback)
+            case "rpcResult" | "rpcError":
+                self._on_reply(frame, now)
+            case "channelClose" | "channelError":
+                self._on_channel_end(frame)
+            case "communicationWarning":
+                self._on_warning(_text(frame.get("warning")), _text(frame.get("kind")))
+            case "channelAck" | "keepAliveAck":
+                pass  # unused by LM Studio, and harmless (docs/protocol.md#acks)
+            case other:
+                logger.debug("skipped a frame of unknown type %s", _text(other))
+
+    def _find(self, endpoint_type: type[Rpc | Channel], exchange_id: Any) -> Exchange | None:
+        """Return the open call or channel of a frame. Frames without one are legal, most of them late."""
+        try:
+            exchange = self._sent.get(exchange_id)
+        except TypeError:  # an id that is an object or a list (docs/protocol.md#unreadable-frames)
+            exchange = None
+        return exchange if exchange is not None and isinstance(exchange.endpoint, endpoint_type) else None
+
+    def _on_packet(self, frame: dict[str, Any], now: float, *, used_fallback: bool) -> None:
+        exchange = self._find(Channel, frame.get("channelId"))
         if exchange is None:
             return  # late packets are legal (docs/protocol.md#channels)
         endpoint, instance = exchange.endpoint, exchange.instance
@@ -273,12 +281,12 @@ class ClientSession:
         exchange.packets += 1
         try:
             message = frame["message"]
-            if slow or exchange.high_surrogate:
-                # Only the slow parser accepts lone surrogates, so only its frames, and those after them, need joining.
+            if used_fallback or exchange.high_surrogate:
+                # Only the fallback parser accepts lone surrogates: only its frames, and those after them, need joining.
                 message = _join_surrogates(exchange, message)
             item = endpoint.decode(message)
         except LegacyPredictionError as error:
-            del self._channels[exchange.id]
+            del self._sent[exchange.id]
             exchange.finish(to_exception(error.error, exchange.operation, LMStudioPredictionError))
             return
         except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
@@ -304,49 +312,31 @@ class ClientSession:
         if damage is None or not self.ready:
             logger.debug("dropped a frame that is not a JSON object")
             return
-        table = self._calls if damage.kind == "callId" else self._channels
-        affected = self._sent() if damage.id is None else [table[damage.id]] if damage.id in table else []
-        for exchange in affected:
+        found = self._find(Rpc if damage.kind == "callId" else Channel, damage.id)
+        for exchange in list(self._sent.values()) if damage.id is None else filter(None, [found]):
             exchange.packets += 1
             self.close(exchange, _unreadable(exchange, damage.position))
 
-    def _on_frame(self, frame: dict[str, Any], now: float) -> None:
-        match frame.get("type"):
-            case "rpcResult":
-                exchange = self._end_call(frame["callId"], now)
-                if exchange is not None:
-                    # An absent result is void, or means "not found" (docs/protocol.md#serialization).
-                    exchange.sink.put(frame.get("result"))
-                    exchange.finish(None)
-            case "rpcError":
-                exchange = self._end_call(frame["callId"], now)
-                if exchange is not None:
-                    exchange.finish(to_exception(error_object(frame.get("error")), exchange.operation))
-            case "channelClose":
-                self._end_channel(frame["channelId"], None)
-            case "channelError":
-                self._end_channel(frame["channelId"], error_object(frame.get("error")))
-            case "communicationWarning":
-                self._on_warning(str(frame.get("warning")), str(frame.get("kind")))
-            case "channelAck" | "keepAliveAck":
-                pass  # unused by LM Studio, and harmless (docs/protocol.md#acks)
-            case other:
-                logger.debug("skipped a frame of unknown type %r", other)
+    def _on_reply(self, frame: dict[str, Any], now: float) -> None:
+        exchange = self._find(Rpc, frame.get("callId"))
+        if exchange is None:
+            return
+        self._last_replies[exchange.endpoint.name] = now
+        if exchange.instance is not None:
+            exchange.instance.last_packet = now
+        if frame["type"] == "rpcResult":
+            # An absent result is void, or means "not found" (docs/protocol.md#serialization).
+            exchange.sink.put(frame.get("result"))
+        # After `put`: if the sink fails, `connection_lost` still wakes the caller.
+        self._sent.pop(exchange.id, None)
+        exchange.finish(_error_in(frame, "rpcError", exchange))
 
-    def _end_call(self, call_id: int, now: float) -> Exchange | None:
-        """Remove a call that was answered, and record the reply for those that wait their turn."""
-        exchange = self._calls.pop(call_id, None)
+    def _on_channel_end(self, frame: dict[str, Any]) -> None:
+        exchange = self._find(Channel, frame.get("channelId"))
         if exchange is not None:
-            self._last_replies[exchange.endpoint.name] = now
-            if exchange.instance is not None:
-                exchange.instance.last_packet = now
-        return exchange
-
-    def _end_channel(self, channel_id: int, error: Mapping[str, Any] | None) -> None:
-        exchange = self._channels.pop(channel_id, None)
-        if exchange is not None:
+            del self._sent[exchange.id]
             # The caller checks that it received the terminal packet (docs/protocol.md#rule-finish-channels).
-            exchange.finish(None if error is None else to_exception(error, exchange.operation))
+            exchange.finish(_error_in(frame, "channelError", exchange))
 
     def _on_warning(self, text: str, kind: str) -> None:
         """Log it, or fail the call that it is about: the server never replies to that.
@@ -356,7 +346,9 @@ class ClientSession:
         found = _ENDPOINT_IN_WARNING.search(text)
         name = found and found.group(1)
         # A call that has received packets was accepted, so the warning is not about it.
-        affected = [exchange for exchange in self._sent() if exchange.endpoint.name == name and not exchange.packets]
+        affected = [
+            exchange for exchange in self._sent.values() if exchange.endpoint.name == name and not exchange.packets
+        ]
         if not affected:
             # A cancel may cross the end of its channel on the wire (docs/protocol.md#channels).
             level = logging.DEBUG if kind == "channelUnknown" else logging.WARNING
@@ -367,10 +359,20 @@ class ClientSession:
             self._unknown_endpoints[affected[0].endpoint.name] = text
         # An unknown endpoint fails all its calls. A bad parameter names no call: assume the newest one.
         for exchange in affected if unknown else affected[-1:]:
-            table = self._calls if isinstance(exchange.endpoint, Rpc) else self._channels
-            del table[exchange.id]
+            # It may be closed already, by the caller of the one before it.
+            self._sent.pop(exchange.id, None)
             kind_of_error = LMStudioUnsupportedError if unknown else LMStudioProtocolError
             exchange.finish(_not_accepted(exchange, kind_of_error, text))
+
+
+def _text(value: object) -> str:
+    """Return what should be a string; anything else, however deeply it is nested, as a short representation."""
+    return value if isinstance(value, str) else reprlib.repr(value)
+
+
+def _error_in(frame: Mapping[str, Any], error_type: str, exchange: Exchange) -> LMStudioServerError | None:
+    """Return the error in a frame that ends a call or channel, if the frame is of the type that has one."""
+    return to_exception(error_object(frame.get("error")), exchange.operation) if frame["type"] == error_type else None
 
 
 def _not_accepted(exchange: Exchange, kind: type[LMStudioError], warning: str) -> LMStudioError:

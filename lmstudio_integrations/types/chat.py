@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from lmstudio_integrations._typeguards import is_iterable, is_list, is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._base import TaggedModel, WireModel
+from lmstudio_integrations.types._wire_model import TaggedModel, WireModel
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.results import PredictionResult
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart

@@ -1,6 +1,6 @@
 """Load and prediction settings: names, bounds, meaning and wire keys.
 
-Each setting is one field. Its annotation holds the wire key and the encoding, which `_settings.py` applies without
+Each setting is one field. Its annotation holds the wire key and the encoding, which `_config_base.py` applies without
 knowing a single setting. The client and the emulator read and write these configs; the adapters of the frameworks
 inherit `SharedPredictionSettings`. `config_dicts.py` is generated from the fields.
 
@@ -15,8 +15,8 @@ from pydantic.alias_generators import to_camel
 
 from lmstudio_integrations._typeguards import is_list, is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._config_base import Kv, Settings, WrittenModel, reject_unknown_names
 from lmstudio_integrations.types._numbers import Count, Float, Fraction, Int, LogProbs, Natural, OrOff, TopK
-from lmstudio_integrations.types._settings import Kv, Settings, WrittenModel, reject_unknown_names
 
 ModelKind = Literal["llm", "embedding"]
 """The two kinds of model that this package handles; each has a namespace of its name."""
@@ -126,10 +126,34 @@ class GpuSetting(WrittenModel):
 
 
 class LoadSettings(Settings):
-    """Settings that take effect when a model is loaded."""
+    """Settings that take effect when a model is loaded, those that both kinds of model have."""
 
-    prefix: ClassVar[str]
     gpu: Annotated[GpuSetting | None, Field(description="How the model is spread over graphics cards.")] = None
+    context_length: Annotated[
+        Count | None,
+        Field(description="Context length in tokens. Unset: the server's default for the model."),
+        Kv(".contextLength"),
+    ] = None
+    rope_frequency_base: Annotated[
+        OrOff[Float] | None,
+        Field(description="Base frequency of the rotary position embedding. `False`: the model's own."),
+        Kv(".llama.ropeFrequencyBase", checkbox=True, off=0),
+    ] = None
+    rope_frequency_scale: Annotated[
+        OrOff[Float] | None,
+        Field(description="Factor of the rotary frequencies, for longer contexts. `False`: the model's own."),
+        Kv(".llama.ropeFrequencyScale", checkbox=True, off=0),
+    ] = None
+    keep_model_in_memory: Annotated[
+        bool | None,
+        Field(description="Whether to keep the model from being swapped to disk. LM Studio's default is true."),
+        Kv(".llama.keepModelInMemory"),
+    ] = None
+    try_mmap: Annotated[
+        bool | None,
+        Field(description="Whether to map the file into memory if possible. LM Studio's default is true."),
+        Kv(".llama.tryMmap"),
+    ] = None
 
     def to_fields(self) -> dict[str, Any]:
         """Return the wire fields of the settings that are set."""
@@ -163,32 +187,6 @@ class EmbeddingLoadModelConfig(LoadSettings):
             raise ValueError("num_cpu_expert_layers_ratio is a setting of language models only; leave it unset")
         return gpu
 
-    context_length: Annotated[
-        Count | None,
-        Field(description="Context length in tokens. Unset: the server's default for the model."),
-        Kv("embedding.load.contextLength"),
-    ] = None
-    rope_frequency_base: Annotated[
-        OrOff[Float] | None,
-        Field(description="Base frequency of the rotary position embedding. `False`: the model's own."),
-        Kv("embedding.load.llama.ropeFrequencyBase", checkbox=True, off=0),
-    ] = None
-    rope_frequency_scale: Annotated[
-        OrOff[Float] | None,
-        Field(description="Factor of the rotary frequencies, for longer contexts. `False`: the model's own."),
-        Kv("embedding.load.llama.ropeFrequencyScale", checkbox=True, off=0),
-    ] = None
-    keep_model_in_memory: Annotated[
-        bool | None,
-        Field(description="Whether to keep the model from being swapped to disk. LM Studio's default is true."),
-        Kv("embedding.load.llama.keepModelInMemory"),
-    ] = None
-    try_mmap: Annotated[
-        bool | None,
-        Field(description="Whether to map the file into memory if possible. LM Studio's default is true."),
-        Kv("embedding.load.llama.tryMmap"),
-    ] = None
-
 
 class LlmLoadModelConfig(LoadSettings):
     """How to load a language model. Takes effect only if the call loads it.
@@ -202,11 +200,6 @@ class LlmLoadModelConfig(LoadSettings):
         bool | None,
         Field(description="Whether to use dedicated graphics memory only. LM Studio's default is false."),
         Kv("load.gpuStrictVramCap"),
-    ] = None
-    context_length: Annotated[
-        Count | None,
-        Field(description="Context length in tokens. Unset: the server's default for the model."),
-        Kv("llm.load.contextLength"),
     ] = None
     seed: Annotated[
         OrOff[Int] | None,
@@ -276,21 +269,6 @@ class LlmLoadModelConfig(LoadSettings):
         Field(description="Text that ends the reasoning when `reasoning_budget` is used up. Unset: none."),
         Kv("llm.load.llama.reasoningBudgetMessage"),
     ] = None
-    rope_frequency_base: Annotated[
-        OrOff[Float] | None,
-        Field(description="Base frequency of the rotary position embedding. `False`: the model's own."),
-        Kv("llm.load.llama.ropeFrequencyBase", checkbox=True, off=0),
-    ] = None
-    rope_frequency_scale: Annotated[
-        OrOff[Float] | None,
-        Field(description="Factor of the rotary frequencies, for longer contexts. `False`: the model's own."),
-        Kv("llm.load.llama.ropeFrequencyScale", checkbox=True, off=0),
-    ] = None
-    keep_model_in_memory: Annotated[
-        bool | None,
-        Field(description="Whether to keep the model from being swapped to disk. LM Studio's default is true."),
-        Kv("llm.load.llama.keepModelInMemory"),
-    ] = None
     use_fp16_for_kv_cache: Annotated[
         bool | None,
         Field(
@@ -298,11 +276,6 @@ class LlmLoadModelConfig(LoadSettings):
             description="Whether the key-value cache holds 16-bit numbers. LM Studio's default is true.",
         ),
         Kv("llm.load.llama.useFp16ForKVCache"),
-    ] = None
-    try_mmap: Annotated[
-        bool | None,
-        Field(description="Whether to map the file into memory if possible. LM Studio's default is true."),
-        Kv("llm.load.llama.tryMmap"),
     ] = None
     try_direct_io: Annotated[
         bool | None,

@@ -20,8 +20,8 @@ class GpuSettingDict(TypedDict, total=False):
     disabled_gpus: list[int]
 
 
-class EmbeddingLoadModelConfigDict(TypedDict, total=False):
-    """`EmbeddingLoadModelConfig` as a dict, with either spelling of a name."""
+class LoadSettingsDict(TypedDict, total=False):
+    """`LoadSettings` as a dict, with either spelling of a name."""
 
     raw: dict[str, Any]
     gpu: GpuSettingDict
@@ -37,15 +37,15 @@ class EmbeddingLoadModelConfigDict(TypedDict, total=False):
     try_mmap: bool
 
 
-class LlmLoadModelConfigDict(TypedDict, total=False):
+class EmbeddingLoadModelConfigDict(LoadSettingsDict, total=False):
+    """`EmbeddingLoadModelConfig` as a dict, with either spelling of a name."""
+
+
+class LlmLoadModelConfigDict(LoadSettingsDict, total=False):
     """`LlmLoadModelConfig` as a dict, with either spelling of a name."""
 
-    raw: dict[str, Any]
-    gpu: GpuSettingDict
     gpuStrictVramCap: bool
     gpu_strict_vram_cap: bool
-    contextLength: int
-    context_length: int
     seed: int | Literal[False]
     numExperts: int
     num_experts: int
@@ -69,16 +69,8 @@ class LlmLoadModelConfigDict(TypedDict, total=False):
     context_checkpoints: int
     reasoningBudgetMessage: str
     reasoning_budget_message: str
-    ropeFrequencyBase: float | Literal[False]
-    rope_frequency_base: float | Literal[False]
-    ropeFrequencyScale: float | Literal[False]
-    rope_frequency_scale: float | Literal[False]
-    keepModelInMemory: bool
-    keep_model_in_memory: bool
     useFp16ForKVCache: bool
     use_fp16_for_kv_cache: bool
-    tryMmap: bool
-    try_mmap: bool
     tryDirectIO: bool
     try_direct_io: bool
     llamaKCacheQuantizationType: Literal["f32", "f16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1", False]

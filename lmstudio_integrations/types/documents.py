@@ -1,6 +1,6 @@
 """Parsed documents and retrieved passages (`docs/protocol.md#file-endpoints`)."""
 
-from lmstudio_integrations.types._base import WireModel
+from lmstudio_integrations.types._wire_model import WireModel
 
 
 class DocumentParser(WireModel):

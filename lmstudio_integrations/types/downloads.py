@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lmstudio_integrations.types._base import WireModel
+from lmstudio_integrations.types._wire_model import WireModel
 
 
 class DownloadProgressUpdate(WireModel):

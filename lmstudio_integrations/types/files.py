@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import PrivateAttr
 
-from lmstudio_integrations.types._base import TaggedModel
+from lmstudio_integrations.types._wire_model import TaggedModel
 
 FileType = Literal["image", "text/plain", "application/pdf", "application/word", "text/other", "unknown"]
 

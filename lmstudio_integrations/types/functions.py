@@ -142,8 +142,8 @@ class ToolFunctionDef:
 ToolInput: TypeAlias = ToolFunctionDef | ToolFunctionDefDict | Callable[..., Any]
 
 _MEMBERS: dict[str, tuple[Callable[[object], bool], str]] = {
-    "name": (lambda value: isinstance(value, str), "text"),
-    "description": (lambda value: isinstance(value, str), "text"),
+    "name": (lambda value: isinstance(value, str), "a string"),
+    "description": (lambda value: isinstance(value, str), "a string"),
     "parameters": (
         lambda value: is_mapping(value) and all(isinstance(name, str) for name in value),
         "a dict of types by name",

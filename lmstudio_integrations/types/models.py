@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, ValidationError
 
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._base import TaggedModel, WireModel
+from lmstudio_integrations.types._wire_model import TaggedModel, WireModel
 
 
 def _check_name(value: str) -> str:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioProtocolError
-from lmstudio_integrations.types._base import WireModel
+from lmstudio_integrations.types._wire_model import WireModel
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
 from lmstudio_integrations.types.structured import read_as
 from lmstudio_integrations.types.tools import ToolCallRequest

@@ -5,7 +5,7 @@ See `docs/protocol.md#tool-call-requests` and `docs/protocol.md#tool-definitions
 
 from typing import Any, Literal
 
-from lmstudio_integrations.types._base import TaggedModel, WireModel
+from lmstudio_integrations.types._wire_model import TaggedModel, WireModel
 
 
 class ToolCallRequest(TaggedModel):

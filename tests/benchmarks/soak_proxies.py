@@ -33,10 +33,10 @@ from tests.faults.actions import (
     replace,
     reset,
 )
-from tests.faults.frames import Unit
 from tests.faults.messages import NOISE, without_content
 from tests.faults.proxy import Action, Proxy, ProxyThread, Tunnel, forward
 from tests.faults.surfaces import DIMENSIONS
+from tests.faults.units import Unit
 
 PROXIES = 6
 CHAT_MODELS, EMBEDDING_MODELS = ("chat-0", "chat-1"), ("vectors-0", "vectors-1")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lmstudio_integrations.client._fitting import SPECIAL_TOKENS, fit, overflow_error, size
 from lmstudio_integrations.errors import LMStudioContextOverflowError
-from lmstudio_integrations.types.embeddings import EmbeddingRequest, LengthPolicy
+from lmstudio_integrations.types.embedding_request import EmbeddingRequest, LengthPolicy
 
 Fitting = Generator[Sequence[str], list[int], list[str]]
 

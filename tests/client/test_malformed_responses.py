@@ -13,6 +13,8 @@ from websockets.sync.server import ServerConnection, serve
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.sync import Client
+from lmstudio_integrations.types.embedding_request import EmbeddingRequest
+from tests.client.public_calls import calls, made_calls
 from tests.protocol.transcripts import LLM_INSTANCE
 from tests.requirements import proves
 
@@ -89,23 +91,46 @@ def _file() -> lms.FileHandle:
     return lms.FileHandle(name="a.txt", identifier="a", size_bytes=1, file_type="text/plain")
 
 
+def _tool() -> None:
+    """Do nothing."""
+
+
+_IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(16)
+
 CALLS: dict[str, Callable[[Client], Any]] = {
     "list_loaded": lambda client: client.llm.list_loaded(),
     "list_downloaded": lambda client: client.llm.list_downloaded(),
+    "list_loaded_models": lambda client: client.list_loaded_models(),
+    "list_downloaded_models": lambda client: client.list_downloaded_models(),
+    "list_downloaded_models of the system": lambda client: client.system.list_downloaded_models(),
+    "get_model_info": lambda client: client.llm.get_model_info("m1"),
+    "unload": lambda client: client.llm.unload("m1"),
     "any_model": lambda client: client.llm.model(),
     "model": lambda client: client.llm.model("m1"),
     "load_new_instance": lambda client: client.llm.load_new_instance("m1"),
     "version": lambda client: client.system.get_version(),
     "estimate": lambda client: client.llm.estimate_usage("m1"),
-    "prepare_image": lambda client: client.files.prepare_image(b"\x89PNG\r\n\x1a\n" + bytes(16)),
+    "prepare_image": lambda client: client.prepare_image(_IMAGE),
+    "prepare_image of files": lambda client: client.files.prepare_image(_IMAGE),
+    "prepare_file": lambda client: client.files.prepare_file(b"a", "a.txt"),
     "parse_document": lambda client: client.files.parse_document(_file()),
     "retrieve": lambda client: client.files.retrieve("q", [_file()]),
     "search": lambda client: client.repository.search_models("m"),
+    "embed": lambda client: client.embedding.lazy_model("m1").embed("hi"),
+    "embed_texts": lambda client: client.embedding.lazy_model("m1").embed_texts(
+        EmbeddingRequest(["hi"], "error", "chunk_size")
+    ),
 }
 
 HANDLE_CALLS: dict[str, Callable[[lms.LLM], Any]] = {
     "respond": lambda model: model.respond("hi"),
+    "respond_stream": lambda model: model.respond_stream("hi").wait_for_result(),
     "complete": lambda model: model.complete("hi"),
+    "complete_stream": lambda model: list(model.complete_stream("hi")),
+    "act": lambda model: model.act("hi", [_tool]),
+    "prepare_images": lambda model: model.prepare_images([_IMAGE]),
+    "unload": lambda model: model.unload(),
+    "unload_if_loaded_here": lambda model: model.unload_if_loaded_here(),
     "tokenize": lambda model: model.tokenize("hi"),
     "count_tokens": lambda model: model.count_tokens(["hi", "ho"]),
     "get_info": lambda model: model.get_info(),
@@ -124,6 +149,10 @@ def _ends_well(call: Callable[[], Any]) -> bool:
     except lms.LMStudioError as error:
         return bool(str(error)) and not isinstance(error, lms.LMStudioTimeoutError)
     return True
+
+
+def test_every_call_gets_malformed_responses() -> None:
+    assert not calls() - made_calls(CALLS.values(), "") - made_calls(HANDLE_CALLS.values(), "model")
 
 
 @proves("C-ROBUST")

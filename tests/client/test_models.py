@@ -9,7 +9,9 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from tests.client.conftest import MODELS
+from tests.client.public_calls import calls, made_calls
 from tests.requirements import proves
 
 
@@ -258,6 +260,8 @@ async def test_a_closed_client_raises_and_others_continue(make_client: Callable[
     await second.aclose()
 
 
+FILE = lms.FileHandle(name="a.txt", identifier="a", size_bytes=1, file_type="text/plain")
+
 CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "respond": lambda _, model, __: model.respond("Hi"),
     "reading": lambda _, model, __: model.respond_stream("Hi").wait_for_result(),
@@ -273,7 +277,10 @@ CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "get_context_length": lambda _, model, __: model.get_context_length(),
     "get_processing_state": lambda _, model, __: model.get_processing_state(),
     "unload": lambda _, model, __: model.unload(),
+    "prepare_images": lambda _, model, __: model.prepare_images([b"\x89PNG\r\n\x1a\n"]),
+    "unload_if_loaded_here": lambda _, model, __: model.unload_if_loaded_here(),
     "embed": lambda _, __, embedder: embedder.embed("Hi"),
+    "embed_texts": lambda _, __, embedder: embedder.embed_texts(EmbeddingRequest(["Hi"], "error", "chunk_size")),
     "lazy_model": lambda client, _, __: client.llm.lazy_model("chatty").respond("Hi"),
     "a new instance, lazily": lambda client, _, __: client.llm.lazy_model("chatty", load_policy="new_instance").respond(
         "Hi"
@@ -284,14 +291,23 @@ CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "unload by identifier": lambda client, _, __: client.llm.unload("chatty"),
     "get_model_info": lambda client, _, __: client.llm.get_model_info("chatty"),
     "list_loaded": lambda client, _, __: client.llm.list_loaded(),
+    "list_downloaded": lambda client, _, __: client.llm.list_downloaded(),
     "list_loaded_models": lambda client, _, __: client.list_loaded_models(),
     "list_downloaded_models": lambda client, _, __: client.list_downloaded_models(),
+    "list_downloaded_models of the system": lambda client, _, __: client.system.list_downloaded_models(),
     "estimate_usage": lambda client, _, __: client.llm.estimate_usage("chatty"),
     "get_version": lambda client, _, __: client.system.get_version(),
     "prepare_image": lambda client, _, __: client.prepare_image(b"\x89PNG\r\n\x1a\n"),
+    "prepare_image of files": lambda client, _, __: client.files.prepare_image(b"\x89PNG\r\n\x1a\n"),
     "prepare_file": lambda client, _, __: client.files.prepare_file(b"a", "a.txt"),
+    "parse_document": lambda client, _, __: client.files.parse_document(FILE),
+    "retrieve": lambda client, _, __: client.files.retrieve("a", [FILE]),
     "search_models": lambda client, _, __: client.repository.search_models("a"),
 }
+
+
+def test_every_call_is_made_on_a_closed_client() -> None:
+    assert not calls() - made_calls(CALLS.values(), "", "model", "model")
 
 
 @pytest.mark.parametrize("name", CALLS)

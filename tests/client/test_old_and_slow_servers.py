@@ -9,7 +9,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client.asynchronous import AsyncClient
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator
-from tests.client.page import reading
+from tests.client.transcript_server import reading
 from tests.protocol.transcripts import (
     AUTHENTICATION,
     COMPLETE_ON_AN_OLD_SERVER,

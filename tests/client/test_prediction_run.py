@@ -13,7 +13,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client import _retries
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_together
-from tests.client.frames import END, INFO, fragment, joined, loaded_handle, packet
+from tests.client.prediction_frames import END, INFO, fragment, joined, loaded_handle, packet
 
 
 async def test_a_stream_outlives_the_names_of_its_client_and_its_model(server: Emulator) -> None:

@@ -13,7 +13,7 @@ from lmstudio_integrations.client.transport.flows import MAX_IN_FLIGHT
 from lmstudio_integrations.emulator import Emulator, ManualClock
 from lmstudio_integrations.protocol.endpoints import rpc
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result
-from tests.client.frames import END, fragment, loaded_handle, packet
+from tests.client.prediction_frames import END, fragment, loaded_handle, packet
 
 TIMEOUTS: list[tuple[str, list[dict[str, Any]], Callable[[Any], Any]]] = [
     ("load_timeout", [], lambda client: client.llm.model("chatty")),

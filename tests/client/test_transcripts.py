@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from lmstudio_integrations.client.sync import Client
-from tests.client.page import reading
+from tests.client.transcript_server import reading
 from tests.protocol.transcripts import (
     ANY_MODEL_CANCEL_UNLOAD,
     AUTHENTICATION,

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Self
 
 from lmstudio_integrations.emulator import Emulator
-from tests.emulator.wire import TIMEOUT, Wire, wire
+from tests.emulator.bare_client import TIMEOUT, Wire, wire
 
 UPGRADE = (
     b"GET /%s HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -3,7 +3,7 @@
 from typing import Any
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.emulator.wire import Wire, prediction_request
+from tests.emulator.bare_client import Wire, prediction_request
 
 WAITING = {"when": {"last": "^Wait"}, "then": [{"text": "One"}, {"fault": "stall"}]}
 

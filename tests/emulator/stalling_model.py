@@ -4,7 +4,7 @@ import urllib.error
 import urllib.request
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.emulator.wire import TIMEOUT
+from tests.emulator.bare_client import TIMEOUT
 
 MODEL = "chat"
 

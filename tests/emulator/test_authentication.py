@@ -7,8 +7,8 @@ from websockets.exceptions import ConnectionClosed
 
 from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry, authentication
 from lmstudio_integrations.errors import LMStudioValueError
+from tests.emulator.bare_client import TIMEOUT, Wire, bare, wire
 from tests.emulator.stalling_model import MODEL, WAITING, credentials
-from tests.emulator.wire import TIMEOUT, Wire, bare, wire
 from tests.requirements import proves
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"

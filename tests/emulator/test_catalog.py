@@ -35,8 +35,8 @@ from lmstudio_integrations.emulator.engines.scripted.rules import (
     When,
 )
 from lmstudio_integrations.errors import LMStudioValueError
+from tests.emulator.bare_client import STACK, wire
 from tests.emulator.engines.llama_cpp.gguf_files import gguf
-from tests.emulator.wire import STACK, wire
 
 CHAT, VECTORS = BUNDLED
 

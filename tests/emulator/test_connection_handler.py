@@ -12,9 +12,9 @@ from websockets.exceptions import ConnectionClosed
 from lmstudio_integrations.emulator import Emulator, Limits, ManualClock, ModelEntry
 from lmstudio_integrations.emulator.clock import Timer
 from lmstudio_integrations.errors import LMStudioValueError
+from tests.emulator.bare_client import TIMEOUT, Wire, named, prediction_request, wire
 from tests.emulator.hostile import UPGRADE, frame, lazy
 from tests.emulator.stalling_model import LONG, MODEL, WAITING, credentials
-from tests.emulator.wire import TIMEOUT, Wire, named, prediction_request, wire
 from tests.requirements import proves
 
 LATENCY = 60.0

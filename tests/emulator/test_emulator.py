@@ -16,9 +16,9 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.emulator import netloc
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.errors import LMStudioOSError, LMStudioRuntimeError, LMStudioTimeoutError
+from tests.emulator.bare_client import TIMEOUT, Wire, prediction_request, wire
 from tests.emulator.hostile import lazy
 from tests.emulator.stalling_model import LONG, MODEL, WAITING, credentials
-from tests.emulator.wire import TIMEOUT, Wire, prediction_request, wire
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines import offload
 from lmstudio_integrations.emulator.engines.scripted import schema
-from tests.emulator.wire import STACK, Wire, named, prediction_request, stack, wire
+from tests.emulator.bare_client import STACK, Wire, named, prediction_request, stack, wire
 
 LONG_TIMEOUT = 50.0
 MAX_GROWTH = 1 << 30

@@ -8,6 +8,7 @@ import pytest
 
 from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
+from tests.emulator.bare_client import STACK, Wire, named, prediction_request, wire
 from tests.emulator.registry_models import (
     CHAT,
     ENTRIES,
@@ -16,7 +17,6 @@ from tests.emulator.registry_models import (
     loaded,
     predict,
 )
-from tests.emulator.wire import STACK, Wire, named, prediction_request, wire
 from tests.requirements import proves
 
 

@@ -16,6 +16,7 @@ from lmstudio_integrations.emulator import Emulator, Limits, ModelEntry, sockets
 from lmstudio_integrations.emulator.limits import MIB, has_more_values
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol import envelope
+from tests.emulator.bare_client import STACK, TIMEOUT, Wire, bare, named, prediction_request, wire
 from tests.emulator.hostile import (
     CONTINUATION,
     PING,
@@ -28,7 +29,6 @@ from tests.emulator.hostile import (
     raw_websocket,
     send_until_closed,
 )
-from tests.emulator.wire import STACK, TIMEOUT, Wire, bare, named, prediction_request, wire
 
 MODEL = "chat"
 WAITING = {"when": {"last": "^Wait"}, "then": [{"text": "One"}, {"fault": "stall"}]}

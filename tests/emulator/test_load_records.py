@@ -8,7 +8,7 @@ import pytest
 
 from lmstudio_integrations.emulator import Emulator, Limits, ManualClock, ModelEntry
 from lmstudio_integrations.errors import LMStudioModelLoadError
-from tests.emulator.wire import STACK, Wire, prediction_request, wire
+from tests.emulator.bare_client import STACK, Wire, prediction_request, wire
 
 CRASH = {"when": {"last": "^Crash"}, "then": [{"fault": "crash"}]}
 STUCK = {"when": {"load": True}, "then": [{"fault": "stall"}]}

@@ -13,7 +13,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Catalog, Emulator, Limits, ModelEntry, Preset
 from lmstudio_integrations.emulator.records import EmbeddingRecord, PredictionRecord, RecordLog, size_of
 from lmstudio_integrations.errors import LMStudioServerError
-from tests.emulator.wire import Wire, named, prediction_request, stack, wire
+from tests.emulator.bare_client import Wire, named, prediction_request, stack, wire
 
 TOKEN = "sk-lm-abcdefgh:0123456789abcdefghij"
 PNG = b"\x89PNG\r\n\x1a\n and more"

@@ -8,8 +8,8 @@ import pytest
 from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.errors import LMStudioModelLoadError, LMStudioValueError
+from tests.emulator.bare_client import STACK, Wire, named, prediction_request, wire
 from tests.emulator.registry_models import ABSENT, CHAT, EMBEDDING, ENTRIES, OTHER, SLOW, kinds, loaded
-from tests.emulator.wire import STACK, Wire, named, prediction_request, wire
 from tests.requirements import proves
 
 

@@ -9,8 +9,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from lmstudio_integrations.emulator import Emulator, Limits, ModelEntry
+from tests.emulator.bare_client import TIMEOUT, Wire, bare, wire
 from tests.emulator.stalling_model import MODEL, WAITING, get
-from tests.emulator.wire import TIMEOUT, Wire, bare, wire
 from tests.requirements import proves
 
 NAMESPACES = ("llm", "embedding", "system", "files", "repository", "diagnostics", "runtime", "plugins")

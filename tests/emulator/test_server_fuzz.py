@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS
+from tests.emulator.bare_client import STACK, named, prediction_request, wire
 from tests.emulator.hostile import frame, is_closed, raw, raw_websocket
-from tests.emulator.wire import STACK, named, prediction_request, wire
 
 NAMES = sorted({name for endpoints in ENDPOINTS.values() for name in endpoints})
 KEEP_ALIVE = {"type": "keepAlive"}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.emulator import Emulator
-from tests.emulator.wire import Wire, wire
+from tests.emulator.bare_client import Wire, wire
 
 CONTENT = b"The sky is blue."
 

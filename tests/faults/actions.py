@@ -7,8 +7,8 @@ from typing import Any
 
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
-from tests.faults.frames import Sender, Unit, serialized, text_frame
 from tests.faults.proxy import Action, Tunnel, forward
+from tests.faults.units import Sender, Unit, serialized, text_frame
 
 Message = dict[str, Any]
 

@@ -22,7 +22,6 @@ from tests.faults.actions import (
     reset,
 )
 from tests.faults.cells import Cell, pretend_silence, until_ended, until_noticed
-from tests.faults.frames import Unit
 from tests.faults.messages import (
     NOISE,
     PINGS,
@@ -49,6 +48,7 @@ from tests.faults.model import (
     expires,
 )
 from tests.faults.proxy import Action, Tunnel
+from tests.faults.units import Unit
 
 # What happens between two calls ------------------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ from typing import Any
 from websockets.frames import Frame, Opcode
 
 from tests.faults.actions import Message, replace
-from tests.faults.frames import serialized
 from tests.faults.proxy import Action
+from tests.faults.units import serialized
 
 NOISE: tuple[str | bytes, ...] = (
     "[1, 2]",

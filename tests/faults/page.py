@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.faults.fault_table import TABLE
 from tests.faults.model import WORKS, Fault, Outcome, Phase
 from tests.faults.surfaces import SURFACES, Kind
-from tests.faults.table import TABLE
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 

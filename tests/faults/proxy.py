@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 
 from websockets.frames import Opcode
 
-from tests.faults.frames import Conversation, FrameReader, Sender, Unit
+from tests.faults.units import Conversation, FrameReader, Sender, Unit
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.scripted import tokenizer
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
-from tests.faults.frames import TEXTS
+from tests.faults.units import TEXTS
 
 Family = Literal["native", "LangChain", "LlamaIndex"]
 Kind = Literal["chat", "embedding"]

@@ -6,10 +6,10 @@ import pytest
 
 from tests.certificates import LOCALHOST
 from tests.faults.cells import Cell, Servers, run_all
+from tests.faults.fault_table import TABLE
 from tests.faults.model import Fault
 from tests.faults.proxy import ProxyThread
 from tests.faults.surfaces import SURFACES
-from tests.faults.table import TABLE
 
 
 @pytest.mark.parametrize("fault", TABLE, ids=lambda fault: f"{fault.phase.name}: {fault.name}")

@@ -1,7 +1,7 @@
 """The page on reliability says what the table says."""
 
+from tests.faults.fault_table import TABLE
 from tests.faults.page import PAGE, written
-from tests.faults.table import TABLE
 
 
 def test_the_page_is_generated_from_the_table() -> None:

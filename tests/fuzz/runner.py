@@ -11,7 +11,7 @@ from itertools import count, islice
 from random import Random
 
 import lmstudio_integrations as lms
-from tests.fuzz.server import FuzzServer
+from tests.fuzz.mutating_server import FuzzServer
 from tests.fuzz.surfaces import TIMEOUTS, Surface, surfaces, use
 
 

@@ -35,7 +35,7 @@ from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 
 from tests.llama_index.listening import silence
-from tests.llama_index.server import CONTEXT_LENGTH
+from tests.llama_index.scripted_server import CONTEXT_LENGTH
 from tests.requested import Requested, digest
 
 NUMBERS = "0 1 2 3 4 5 6 7 8 9"

@@ -22,7 +22,7 @@ from lmstudio_integrations.types.results import (
     ToolCallName,
     ToolCallStart,
 )
-from tests.llama_index.server import raw
+from tests.llama_index.scripted_server import raw
 
 ALONE = ToolUse(parallel=False)
 MUST = ToolUse(required=True)

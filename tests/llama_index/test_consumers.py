@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio, LMStudioEmbedding, LMStudioTokenizer
-from tests.llama_index.server import CHAT, CONTEXT_LENGTH, Server
+from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, Server
 from tests.llama_index.test_structured import Listener, listener
 
 __all__ = ["listener"]

@@ -8,7 +8,7 @@ import pytest
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from tests.llama_index import contract
-from tests.llama_index.server import Server
+from tests.llama_index.scripted_server import Server
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pydantic.warnings.PydanticDeprecationWarning", "ignore:is_running called from within a step"

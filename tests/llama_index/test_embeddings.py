@@ -28,7 +28,7 @@ from lmstudio_integrations.errors import (
     LMStudioWrongModelKindError,
 )
 from lmstudio_integrations.llama_index import LMStudioEmbedding, embeddings
-from tests.llama_index.server import CHAT, EMBEDDING, Server
+from tests.llama_index.scripted_server import CHAT, EMBEDDING, Server
 
 TEXTS = [f"text number {number}" for number in range(250)]
 

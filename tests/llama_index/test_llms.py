@@ -25,7 +25,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
-from tests.llama_index.server import CHAT, CONTEXT_LENGTH, SMALL, SMALL_CONTEXT_LENGTH, Server, raw
+from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, SMALL, SMALL_CONTEXT_LENGTH, Server, raw
 from tests.llama_index.test_messages import PNG
 from tests.pauses import replace_pauses
 from tests.requested import digest

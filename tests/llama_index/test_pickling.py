@@ -19,7 +19,7 @@ from pydantic import SecretStr
 import lmstudio_integrations.llama_index as package
 from lmstudio_integrations.errors import LMStudioAuthenticationError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio, LMStudioEmbedding, LMStudioTokenizer
-from tests.llama_index.server import Server
+from tests.llama_index.scripted_server import Server
 
 TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"  # the shape of one
 

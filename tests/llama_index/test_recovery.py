@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.llama_index import LMStudio
-from tests.llama_index.server import CHAT, Server
+from tests.llama_index.scripted_server import CHAT, Server
 
 TRIPLET = {
     "subject": {"type": "PERSON", "name": "Ann"},

@@ -11,7 +11,7 @@ from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.llama_index._chunks import ResponseBuilder
 from lmstudio_integrations.llama_index._streams import AsyncChunks
-from tests.llama_index.server import Server
+from tests.llama_index.scripted_server import Server
 
 
 def streaming(llm: LMStudio, text: str) -> AsyncChunks[ChatResponse]:

@@ -16,7 +16,7 @@ from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioStructuredOutputError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
 from lmstudio_integrations.llama_index._partial import PartialParser, complete_instance, flexible
-from tests.llama_index.server import CHAT, LONG, Server
+from tests.llama_index.scripted_server import CHAT, LONG, Server
 
 UNREADABLE = {"too deep": "[" * 100_000, "too many digits": '{"name": "Ann", "age": ' + "9" * 10_000 + "}"}
 """Responses that no JSON parser reads, the first with a `RecursionError`."""

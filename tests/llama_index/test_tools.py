@@ -15,7 +15,7 @@ from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioToolCallError, LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
 from lmstudio_integrations.llama_index._tools import openai_tools, response_settings
-from tests.llama_index.server import CHAT, Server, raw
+from tests.llama_index.scripted_server import CHAT, Server, raw
 
 T = TypeVar("T")
 

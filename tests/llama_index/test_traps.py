@@ -12,7 +12,7 @@ from llama_index.core.schema import ImageDocument
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioEvictionWarning, LMStudioServerError, LMStudioTimeoutError
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
-from tests.llama_index.server import CHAT, EMBEDDING, Server, raw
+from tests.llama_index.scripted_server import CHAT, EMBEDDING, Server, raw
 from tests.llama_index.test_messages import PNG
 from tests.requested import digest
 

@@ -10,12 +10,12 @@ from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.protocol import envelope
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, Channel, Namespace, Rpc, channel, rpc
 from lmstudio_integrations.protocol.server_session import ChannelOpened, ServerSession
-from lmstudio_integrations.types._base import WireModel
+from lmstudio_integrations.types._wire_model import WireModel
 from tests.protocol.pair import SessionPair
 from tests.protocol.samples import EMPTY_STACK, HELLO, PARAMETERS, QUERY, VOID
 from tests.requirements import proves
-from tests.strict.wire import ENDPOINTS as DESCRIBED
-from tests.strict.wire import Call
+from tests.strict.endpoint_shapes import ENDPOINTS as DESCRIBED
+from tests.strict.endpoint_shapes import Call
 
 EVERY = [(namespace, name) for namespace, endpoints in ENDPOINTS.items() for name in endpoints]
 RPCS = [(namespace, name) for namespace, name in EVERY if isinstance(ENDPOINTS[namespace][name], Rpc)]

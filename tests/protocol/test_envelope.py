@@ -68,7 +68,7 @@ def test_a_frame_can_always_be_encoded_as_utf8() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "value", "slow"),
+    ("data", "value", "used_fallback"),
     [
         ('{"a":1}', {"a": 1}, False),
         (b'{"a":1}', {"a": 1}, False),
@@ -83,16 +83,16 @@ def test_a_frame_can_always_be_encoded_as_utf8() -> None:
         ("[" * 100_000, None, True),
     ],
 )
-def test_parsing_never_raises_and_reports_the_slow_parser(
-    data: str | bytes, value: dict[str, Any] | None, slow: bool
+def test_parsing_never_raises_and_reports_the_fallback_parser(
+    data: str | bytes, value: dict[str, Any] | None, used_fallback: bool
 ) -> None:
-    assert envelope.parse(data) == (value, slow)
+    assert envelope.parse(data) == (value, used_fallback)
 
 
-def test_deep_nesting_is_parsed_by_the_slow_parser() -> None:
-    frame, slow = envelope.parse('{"a":' * 300 + "1" + "}" * 300)
+def test_deep_nesting_is_parsed_by_the_fallback_parser() -> None:
+    frame, used_fallback = envelope.parse('{"a":' * 300 + "1" + "}" * 300)
     assert frame is not None
-    assert slow
+    assert used_fallback
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations._suggestions import near
+from lmstudio_integrations.emulator.engines.scripted import error_codes
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
     LMStudioContextOverflowError,
@@ -74,6 +75,11 @@ DISPLAY: dict[str, tuple[dict[str, Any], type[LMStudioServerError], str]] = {
     ),
 }
 """Every code of the description with its members, its exception, and what of it must help people."""
+
+
+def test_every_error_code_has_a_sample_here_and_in_the_emulator() -> None:
+    assert errors._BY_CODE.keys() == DISPLAY.keys() == error_codes.MEMBERS.keys()
+    assert errors._ADVICE.keys() <= DISPLAY.keys()
 
 
 @proves("C-ERROR-CODES")

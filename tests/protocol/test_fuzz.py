@@ -138,7 +138,7 @@ class Client:
 
     def lose(self) -> None:
         """Lose the connection, which wakes every caller."""
-        self.session.lost(lambda: LMStudioConnectionLostError("gone"))
+        self.session.connection_lost(lambda: LMStudioConnectionLostError("gone"))
         assert self.session.idle
 
 

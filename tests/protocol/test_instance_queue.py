@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations.errors import LMStudioTimeoutError
-from lmstudio_integrations.protocol.instance_queue import no_instances
+from lmstudio_integrations.protocol.instance_queue import Instances
 from tests.protocol.pair import SessionPair
 from tests.protocol.samples import PREDICT_HELLO, QUERY, fragment
 from tests.requirements import proves
@@ -32,7 +32,7 @@ def test_a_packet_for_another_call_on_the_instance_restarts_the_queue_timeout() 
 
 
 def test_a_packet_on_another_connection_restarts_the_queue_timeout_too() -> None:
-    instances = no_instances()
+    instances = Instances()
     here, there = SessionPair(instances=instances), SessionPair(instances=instances)
     _, waiting = here.call("predict", PREDICT_HELLO, timeouts={"queue_timeout": 600.0}, specifier=SPECIFIER)
     running, _ = there.call("predict", PREDICT_HELLO, specifier=SPECIFIER)
@@ -44,7 +44,7 @@ def test_a_packet_on_another_connection_restarts_the_queue_timeout_too() -> None
 
 
 def test_the_state_of_an_instance_is_dropped_with_its_last_call() -> None:
-    instances = no_instances()
+    instances = Instances()
     pair = SessionPair(instances=instances)
     exchange, _ = pair.call("predict", PREDICT_HELLO, specifier=SPECIFIER)
     assert len(instances) == 1

@@ -259,7 +259,7 @@ def test_a_warning_about_very_many_errors_has_only_their_number() -> None:
 @pytest.mark.parametrize("levels", [199, 200])
 def test_the_nesting_of_a_frame_is_limited(levels: int) -> None:
     made = session()
-    # The lone surrogate leads to the slow parser, which reads any depth.
+    # The lone surrogate leads to the fallback parser, which reads any depth.
     nested = (
         '{"a":' * (levels // 2)
         + "[" * (levels - levels // 2)

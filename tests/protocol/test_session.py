@@ -182,6 +182,8 @@ def test_late_and_duplicate_frames_are_ignored() -> None:
         {"type": "rpcResult", "callId": {}},
         {"type": "rpcError", "callId": []},
         {"type": "channelClose", "channelId": None},
+        {"type": "rpcResult", "callId": 1, "result": "of a channel"},
+        '{"type":"communicationWarning","warning":' + "[" * 900 + "]" * 900 + "}",
         "[]",
         '{"type":"channelSend","channelId":2,"mess',
         b'{"callId":7,"result":"\xff',
@@ -196,6 +198,37 @@ def test_frames_of_unknown_type_or_id_are_ignored(frame: Any) -> None:
     pair.send(exchange, fragment("a"))
     pair.close(exchange)
     assert (sink.texts, sink.ends) == (["a"], [None])
+
+
+class _FailingSink(RecordingSink):
+    """A sink with a defect."""
+
+    def put(self, item: Any) -> None:
+        raise LookupError(f"a defect of the sink, not of the frame: {item!r}")
+
+
+@pytest.mark.parametrize(
+    ("name", "frame"),
+    [
+        ("listLoaded", {"type": "rpcResult", "callId": 1, "result": []}),
+        ("predict", {"type": "channelSend", "channelId": 1, "message": fragment("a")}),
+    ],
+)
+def test_the_error_of_a_sink_is_not_taken_for_a_malformed_frame(name: str, frame: dict[str, Any]) -> None:
+    session = ClientSession("me", "secret")
+    session.receive('{"success":true}', 0.0)
+    sink = _FailingSink()
+    session.start(Exchange(ENDPOINTS["llm"][name], "{}", sink, {}, 0.0))
+    with pytest.raises(LookupError, match="a defect of the sink"):
+        session.receive(json.dumps(frame), 0.0)
+    session.connection_lost(lambda: LMStudioConnectionLostError("gone"))
+    assert isinstance(sink.error, LMStudioConnectionLostError)
+
+
+def test_requests_are_not_sent_before_authentication_even_by_resume() -> None:
+    session = ClientSession("me", "secret")
+    with pytest.raises(AssertionError, match="before authentication"):
+        session.adopt([], 0.0)
 
 
 UNREADABLE: list[Any] = [
@@ -367,7 +400,7 @@ def test_nothing_is_cancelled_after_the_last_packet(
 def test_closing_a_stream_cancels_it_on_the_server_and_ends_it_once() -> None:
     pair = SessionPair()
     exchange, sink = pair.call("predict", PREDICT_HELLO)
-    assert pair.client.has_waiting
+    assert pair.client.has_callers
     pair.send(exchange, fragment("a"))
     error = LMStudioCancelledError("enough")
     pair.client.close(exchange, error)
@@ -376,7 +409,7 @@ def test_closing_a_stream_cancels_it_on_the_server_and_ends_it_once() -> None:
     assert [request.packet for request in pair.client_packets] == [CANCEL]
     pair.send(exchange, fragment("b"), SUCCESS)
     assert not pair.client.idle, "the channel is open until the server closes it"
-    assert not pair.client.has_waiting
+    assert not pair.client.has_callers
     pair.close(exchange)
     assert (sink.texts, sink.ends) == (["a"], [error])
     assert pair.client.idle
@@ -433,8 +466,8 @@ def test_closing_a_client_before_authentication_wakes_its_callers_once() -> None
 def test_a_lost_connection_fails_each_call_once_with_its_own_error() -> None:
     pair = SessionPair()
     sinks = [pair.call("predict", PREDICT_HELLO)[1], pair.call("listLoaded")[1]]
-    pair.client.lost(lambda: LMStudioConnectionLostError("gone"))
-    pair.client.lost(lambda: LMStudioConnectionLostError("gone again"))
+    pair.client.connection_lost(lambda: LMStudioConnectionLostError("gone"))
+    pair.client.connection_lost(lambda: LMStudioConnectionLostError("gone again"))
     errors = [sink.error for sink in sinks]
     assert [str(error) for error in errors] == ["gone", "gone"]
     assert errors[0] is not errors[1]
@@ -444,7 +477,7 @@ def test_a_lost_connection_fails_each_call_once_with_its_own_error() -> None:
 def test_a_connection_lost_before_authentication_fails_the_waiting_calls() -> None:
     session, sink = ClientSession("me", "secret"), RecordingSink()
     session.start(Exchange(ENDPOINTS["llm"]["predict"], "{}", sink, {}, 0.0))
-    session.lost(lambda: LMStudioConnectionLostError("gone"))
+    session.connection_lost(lambda: LMStudioConnectionLostError("gone"))
     assert isinstance(sink.error, LMStudioConnectionLostError)
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tests.strict.endpoint_shapes import AUTHENTICATION, ENDPOINTS, FRAMES, Call, Stream
 from tests.strict.shapes import Shape, Tagged
-from tests.strict.wire import AUTHENTICATION, ENDPOINTS, FRAMES, Call, Stream
 
 Direction = Literal["client", "server"]
 MAX_WARNINGS = 5

@@ -6,9 +6,8 @@ chunk (cold), a second one (warm), and a token in the middle of a stream: one th
 before and after.
 
 Each way runs in a process of its own, together with a scripted emulator, which uses other threads. The numbers are the
-same in each run: the model is loaded already, a request takes so long that the caller always waits for the response,
-and a caller who is woken pauses until everything has arrived, so that all of it is one batch. The garbage collector is
-off meanwhile.
+same in each run, however slow the machine is: the model is loaded already, and what belongs together is delivered at
+once, while the caller waits for it. The garbage collector is off meanwhile.
 """
 
 import argparse
@@ -17,33 +16,37 @@ import gc
 import json
 import os
 import queue
+import re
 import selectors
 import subprocess
 import sys
-import time
-from collections import Counter
+import threading
+from collections import Counter, deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator, ModelEntry
+from lmstudio_integrations.protocol.session import ClientSession
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = f"{ROOT / 'lmstudio_integrations'}{os.sep}"
 MODEL = "a-model"
-ARRIVAL = 0.3
-"""Seconds within which everything that belongs together has arrived."""
+MIDDLE = "five"
+"""The last word of the first batch."""
 
-RULE: dict[str, Any] = {
-    "when": {},
-    "then": [{"text": "one two three four five"}, {"wait": 4 * ARRIVAL}, {"text": " six seven eight"}],
-}
-"""What the model writes: two batches of fragments."""
+RULE: dict[str, Any] = {"when": {}, "then": [{"text": f"one two three four {MIDDLE} six seven eight"}]}
+"""What the model writes, in two batches."""
 
-LATENCY = 0.2
-"""Seconds that a request takes, far longer than a caller needs to begin to wait."""
+LAST_FRAMES = re.compile(rb'"type":"(rpcResult|rpcError|channelClose|channelError)"|"content":" ?' + MIDDLE.encode())
+"""Frames that end a batch."""
+
+LIMIT = 30.0
+"""Seconds of one wait."""
+IN_VAIN = f"nothing was delivered to a caller who has waited for {LIMIT} s"
 
 SUBMITTED, WOKEN = "submitted", "woken"
 """Entries of a trace that are no files: the caller gives something to the I/O thread; the caller stops waiting."""
@@ -156,25 +159,82 @@ class _Current:
     trace = Trace()
 
 
+class _Delivery:
+    """What the I/O thread has received and not delivered yet. The caller and the I/O thread take turns."""
+
+    lock = threading.Lock()
+    """Held while a batch is delivered, so that a caller who is woken goes on after the whole of it."""
+    caller_waits = False
+    frames: ClassVar[dict[ClientSession, list[str | bytes]]] = {}
+    """What each session has received of its next batch."""
+    batches: ClassVar[deque[tuple[ClientSession, list[str | bytes], float]]] = deque()
+    """The batches that are complete, each with its session and its time."""
+    io_loop: asyncio.AbstractEventLoop | None = None
+
+
+def _deliver() -> None:
+    """Deliver a batch if the caller waits and there is one (on the I/O thread)."""
+    with _Delivery.lock:
+        if _Delivery.caller_waits and _Delivery.batches:
+            _Delivery.caller_waits = False  # the next batch is for the next wait
+            session, frames, now = _Delivery.batches.popleft()
+            for frame in frames:
+                _receive(session, frame, now)
+
+
+_receive = ClientSession.receive
+
+
+def _receive_batch(session: ClientSession, data: str | bytes, now: float) -> None:
+    """Receive whole batches, each while the caller waits; in the place of `ClientSession.receive`."""
+    if not session.ready:  # the result of authentication wakes no caller
+        _receive(session, data, now)
+        return
+    _Delivery.io_loop = asyncio.get_running_loop()
+    _Delivery.frames.setdefault(session, []).append(data)
+    if LAST_FRAMES.search(data if isinstance(data, bytes) else data.encode()):
+        _Delivery.batches.append((session, _Delivery.frames.pop(session), now))
+        _deliver()
+
+
+@contextmanager
+def _wait() -> Iterator[None]:
+    """Let the I/O thread deliver a batch while the block runs, in which the caller waits."""
+    profile = sys.getprofile()
+    sys.setprofile(None)  # the call below is none of the package's
+    _Delivery.caller_waits = True
+    if _Delivery.io_loop is not None:
+        _Delivery.io_loop.call_soon_threadsafe(_deliver)
+    yield
+    with _Delivery.lock:
+        _Delivery.caller_waits = False
+    _Current.trace.entries.append(WOKEN)
+    sys.setprofile(profile)
+
+
 class _WholeBatches(queue.SimpleQueue[Any]):
-    """The queue on which threads wait: never for a short time only, and until everything has arrived."""
+    """The queue on which threads wait: the caller's never for a short time only."""
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        item = super().get(timeout=30)
-        time.sleep(ARRIVAL)
-        _Current.trace.entries.append(WOKEN)
-        return item
+        if threading.current_thread() is not threading.main_thread():
+            return super().get(block, timeout)
+        with _wait():
+            try:
+                return super().get(timeout=LIMIT)
+            except queue.Empty:
+                raise TimeoutError(IN_VAIN) from None
 
 
 class _WholeBatchesSelector(selectors.DefaultSelector):
-    """How an event loop waits: until everything has arrived."""
+    """How the caller's event loop waits."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout <= 0:
             return super().select(timeout)
-        ready = super().select(30)
-        time.sleep(ARRIVAL)
-        _Current.trace.entries.append(WOKEN)
+        with _wait():
+            ready = super().select(LIMIT)
+        if not ready:
+            raise TimeoutError(IN_VAIN)
         return ready
 
 
@@ -306,7 +366,8 @@ SURFACES: dict[str, Callable[[str], dict[str, Trace]]] = {
 
 def measure_here(surface: str) -> dict[str, Numbers]:
     """Trace one way to stream in this process, which must not have used the package before."""
-    with Emulator([ModelEntry(key=MODEL, rules=(RULE,))], load=[MODEL], latency=LATENCY) as server:
+    ClientSession.receive = _receive_batch  # type: ignore[method-assign, assignment]
+    with Emulator([ModelEntry(key=MODEL, rules=(RULE,))], load=[MODEL]) as server:
         traces = SURFACES[surface](server.address)
     return {phase: numbers(trace) for phase, trace in traces.items()}
 

@@ -3,22 +3,29 @@
 Run `python -m tests.types.config_dicts` after a setting was added or changed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from lmstudio_integrations import types
-from lmstudio_integrations.types._base import WireModel
+from lmstudio_integrations.types._wire_model import WireModel
 from lmstudio_integrations.types.config import (
     EmbeddingLoadModelConfig,
     GpuSetting,
     LlmLoadModelConfig,
     LlmPredictionConfig,
+    LoadSettings,
 )
 
 PATH = Path(types.__file__).with_name("config_dicts.py")
-CONFIGS: list[type[WireModel]] = [GpuSetting, EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig]
+CONFIGS: list[type[WireModel]] = [
+    GpuSetting,
+    LoadSettings,
+    EmbeddingLoadModelConfig,
+    LlmLoadModelConfig,
+    LlmPredictionConfig,
+]
 
 HEADER = '''"""The configs as dicts, for type checkers: every setting in camelCase and in snake_case.
 
@@ -36,18 +43,20 @@ def generated() -> str:
 
 def _typed_dict(config: type[WireModel]) -> str:
     name = config.__name__
+    base = next((each for each in config.__mro__[1:] if each in CONFIGS), None)
     lines = [
-        f"class {name}Dict(TypedDict, total=False):",
+        f"class {name}Dict({f'{base.__name__}Dict' if base else 'TypedDict'}, total=False):",
         f'    """`{name}` as a dict, with either spelling of a name."""',
-        "",
     ]
-    return "\n".join([*lines, *_entries(config), ""])
+    entries = list(_entries(config, base.model_fields.keys() if base else ()))
+    return "\n".join([*lines, *([""] if entries else ()), *entries, ""])
 
 
-def _entries(config: type[WireModel]) -> Iterator[str]:
+def _entries(config: type[WireModel], inherited: Collection[str]) -> Iterator[str]:
     for name, field in config.model_fields.items():
-        for spelling in dict.fromkeys((str(field.alias), name)):
-            yield f"    {spelling}: {_type(field.annotation)}"
+        if name not in inherited:
+            for spelling in dict.fromkeys((str(field.alias), name)):
+                yield f"    {spelling}: {_type(field.annotation)}"
 
 
 def _type(annotation: Any) -> str:

@@ -24,7 +24,7 @@ from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
 from lmstudio_integrations.types.tools import ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
 from tests.protocol.samples import FILE, HISTORY, TOOL_CALL
 from tests.requirements import proves
-from tests.strict.wire import HISTORY as DESCRIBED
+from tests.strict.endpoint_shapes import HISTORY as DESCRIBED
 
 CALL = {"type": "toolCallRequest", "toolCallRequest": TOOL_CALL}
 CALL_PART = ToolCallRequestPart(tool_call_request=ToolCallRequest.from_dict(TOOL_CALL))

@@ -7,8 +7,8 @@ import pytest
 
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types import config_dicts as generated_dicts
-from lmstudio_integrations.types._base import WireModel
-from lmstudio_integrations.types._settings import Kv, Settings
+from lmstudio_integrations.types._config_base import Kv, Settings, wire_keys
+from lmstudio_integrations.types._wire_model import WireModel
 from lmstudio_integrations.types.config import (
     EmbeddingLoadModelConfig,
     GpuSetting,
@@ -174,13 +174,7 @@ def test_the_tables_of_these_tests_have_every_setting_and_every_value_passes_the
         assert not list(described[key].check(wire, key))
 
 
-CHECKBOXES = [
-    (kind, name, kv)
-    for kind, _, _ in TABLES
-    for name, field in kind.model_fields.items()
-    for kv in field.metadata
-    if isinstance(kv, Kv) and kv.checkbox
-]
+CHECKBOXES = [(kind, name, kv) for kind, _, _ in TABLES for name, kv in wire_keys(kind).items() if kv.checkbox]
 
 
 @proves("C-SETTINGS-OFF")

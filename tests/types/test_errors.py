@@ -25,6 +25,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
         "display_data": {"code": "x"},
         "error_data": {"a": 1},
     },
+    "LMStudioModelUnloadedError": {"retryable": False},
     "LMStudioContextOverflowError": {"used": 9000, "limit": 4096},
     "LMStudioToolCallError": {"raw_content": "<tool"},
     "LMStudioStructuredOutputError": {"text": "{"},
@@ -74,6 +75,17 @@ def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
 def test_every_name_is_ours_and_has_a_meaning(name: str) -> None:
     assert name.startswith("LMStudio")
     assert CLASSES[name].__doc__
+
+
+def test_every_attribute_has_an_example() -> None:
+    own = {name: inspect.signature(kind.__init__) for name, kind in CLASSES.items() if "__init__" in vars(kind)}
+    parameters = {
+        name: {each for each, parameter in signature.parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+        for name, signature in own.items()
+    }
+    assert {name: set(attributes) for name, attributes in ATTRIBUTES.items()} == {
+        name: names for name, names in parameters.items() if names
+    }
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -9,7 +9,7 @@ from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, by_identifier
 from lmstudio_integrations.types.references import specifier_of
 from tests.requirements import proves
-from tests.strict.wire import SPECIFIER
+from tests.strict.endpoint_shapes import SPECIFIER
 
 M1 = {"type": "query", "query": {"identifier": "m1"}}
 REF = {"type": "instanceReference", "instanceReference": "ref"}

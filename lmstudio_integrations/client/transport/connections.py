@@ -18,7 +18,7 @@ from lmstudio_integrations.client.transport.socket_session import SocketSession,
 from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
-from lmstudio_integrations.protocol.instance_queue import Instances, no_instances
+from lmstudio_integrations.protocol.instance_queue import Instances
 from lmstudio_integrations.types.files import Origin
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ class Connection:
         ping_timeout = PING_TIMEOUT if connect_timeout is None else min(PING_TIMEOUT, connect_timeout / 2)
         while not await current.responds_to_ping(ping_timeout):
             session.unanswered_since = session.unanswered_since or pinged_at
-            if not session.has_waiting:
+            if not session.has_callers:
                 self._retire()
                 return
             if await self._is_replaced(current, limit):
@@ -252,12 +252,12 @@ class Connection:
         session = current.session
         timed_out = session.tick(now)
         current.flush()
-        has_waiting = session.has_waiting
-        keepalive = session.keepalive if has_waiting else self._timeouts.get("keepalive")
+        has_callers = session.has_callers
+        keepalive = session.keepalive if has_callers else self._timeouts.get("keepalive")
         quiet = current.quiet_for()
         if timed_out or (keepalive is not None and quiet >= keepalive):
             self._start_check(current)
-        if has_waiting:
+        if has_callers:
             self._idle_since = 0.0
             self._arm()
             return
@@ -296,7 +296,7 @@ class Pool:
         key = target, namespace
         connection = self._connections.get(key)
         if connection is None:
-            instances = self._instances.setdefault((target.address, namespace), no_instances())
+            instances = self._instances.setdefault((target.address, namespace), Instances())
             connection = Connection(target, namespace, instances, lambda: self._forget(key))
             self._connections[key] = connection
         return connection

@@ -99,7 +99,7 @@ class SocketSession:
             self.error = _lost(problem)
         finally:
             self.on_ended(self)
-            session.lost(self.error)
+            session.connection_lost(self.error)
             if socket is not None:
                 with contextlib.suppress(Exception):
                     await socket.close()

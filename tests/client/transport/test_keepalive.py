@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport import connections
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, wait_until
-from tests.client.frames import END, fragment, loaded_handle, packet
+from tests.client.prediction_frames import END, fragment, loaded_handle, packet
 from tests.client.transport.test_connections import connections_to
 
 LONG = {"queue_timeout": 50.0, "first_token_timeout": 50.0, "idle_timeout": 50.0}

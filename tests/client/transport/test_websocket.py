@@ -6,7 +6,7 @@ from typing import Any
 
 import lmstudio_integrations as lms
 from tests.client.fake import Socket, authenticate, fake_server, receive
-from tests.client.frames import END, fragment, packet
+from tests.client.prediction_frames import END, fragment, packet
 
 
 async def test_fragmented_and_whole_messages_keep_their_order(make_client: Callable[..., Any]) -> None:

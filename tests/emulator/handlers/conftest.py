@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from lmstudio_integrations.emulator import Catalog, Emulator
+from tests.emulator.bare_client import Wire, wire
 from tests.emulator.handlers.models import ABSENT, BLIND, CHAT, PRESET, VECTORS
-from tests.emulator.wire import Wire, wire
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The endpoint that streams the log."""
 
 from lmstudio_integrations.emulator import Emulator
-from tests.emulator.wire import STACK, Wire, named, prediction_request, wire
+from tests.emulator.bare_client import STACK, Wire, named, prediction_request, wire
 from tests.requirements import proves
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry, retrieval
 from lmstudio_integrations.emulator.engines.scripted import ScriptedModel, engine
+from tests.emulator.bare_client import TIMEOUT, Wire, prediction_request, wire
 from tests.emulator.handlers.models import TEXT, VECTORS
-from tests.emulator.wire import TIMEOUT, Wire, prediction_request, wire
 from tests.requirements import proves
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n and more").decode()

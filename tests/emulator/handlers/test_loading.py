@@ -8,8 +8,8 @@ import pytest
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
+from tests.emulator.bare_client import STACK, TIMEOUT, Wire, named, wire
 from tests.emulator.handlers.models import INSTANCE, LIBRARY, LLM, OPTIONAL
-from tests.emulator.wire import STACK, TIMEOUT, Wire, named, wire
 from tests.requirements import proves
 
 

@@ -10,12 +10,12 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.engines.base import EngineEvent
 from lmstudio_integrations.emulator.engines.scripted import ScriptedModel
 from lmstudio_integrations.types.results import ToolCallArguments, ToolCallName, ToolCallStart
+from tests.emulator.bare_client import STACK, Wire, named, prediction_request, stack, wire
 from tests.emulator.handlers.models import (
     INSTANCE,
     LLM,
     OPTIONAL,
 )
-from tests.emulator.wire import STACK, Wire, named, prediction_request, stack, wire
 from tests.requirements import proves
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.weights import WeightsError
+from tests.emulator.bare_client import TIMEOUT, Wire, wire
 from tests.emulator.handlers.models import absent
-from tests.emulator.wire import TIMEOUT, Wire, wire
 from tests.requirements import proves
 
 

@@ -1,7 +1,7 @@
 """The endpoints of the server itself."""
 
 from lmstudio_integrations.emulator import Emulator
-from tests.emulator.wire import wire
+from tests.emulator.bare_client import wire
 from tests.requirements import proves
 
 

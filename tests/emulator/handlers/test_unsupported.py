@@ -8,7 +8,7 @@ import pytest
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.handlers import HANDLERS, SERVED, unsupported
 from lmstudio_integrations.protocol.endpoints import ENDPOINTS, NAMED_ENDPOINTS, Namespace, Rpc
-from tests.emulator.wire import Wire, wire
+from tests.emulator.bare_client import Wire, wire
 from tests.requirements import proves
 
 NAMED = [(namespace, name) for namespace, endpoints in NAMED_ENDPOINTS.items() for name in endpoints]

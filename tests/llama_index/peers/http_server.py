@@ -19,7 +19,7 @@ from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, Scri
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from tests.llama_index.peers import ollama_format, openai_format
 from tests.llama_index.peers.wire_formats import BadRequestError, ParsedRequest, ResponseWriter
-from tests.llama_index.server import CHAT, EMBEDDING, MODELS
+from tests.llama_index.scripted_server import CHAT, EMBEDDING, MODELS
 from tests.requested import Requested, digest
 
 _HEAD_END = b"\r\n\r\n"

@@ -7,7 +7,7 @@ from typing import Any
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from tests.llama_index.contract import Integration
 from tests.llama_index.peers.http_server import HttpServer
-from tests.llama_index.server import CHAT, EMBEDDING, Server
+from tests.llama_index.scripted_server import CHAT, EMBEDDING, Server
 
 _UNREACHABLE = "127.0.0.1:9"
 

@@ -4,7 +4,7 @@ The fields, with their keys, are in `config.py`. How values are encoded: `docs/p
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated, Any, ClassVar, Self, cast
 
@@ -15,13 +15,13 @@ from lmstudio_integrations._secrets import without_secrets
 from lmstudio_integrations._suggestions import hint, near
 from lmstudio_integrations._typeguards import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.types._base import WireModel
 from lmstudio_integrations.types._numbers import OR_FALSE
+from lmstudio_integrations.types._wire_model import WireModel
 
 
 @dataclass(frozen=True, slots=True)
 class Kv:
-    """The wire key of a setting.
+    """The wire key of a setting. One that begins with a dot follows the `prefix` of the config.
 
     With `checkbox`, the value is sent as `{"checked": true, "value": …}`. With `off`, `False` switches the setting off,
     and `off` is sent: alone, or as the value that even an unchecked checkbox must have.
@@ -50,14 +50,15 @@ class WrittenModel(WireModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False, extra="forbid")
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, /, **fields: Any) -> None:
         try:
             super().__init__(**fields)
         except ValidationError as error:
             problems = without_secrets(error)
         else:
             return
-        raise self._input_error(fields, problems) from problems
+        self._reject_unknown_names(fields)
+        raise LMStudioValueError(_explain(problems)) from problems
 
     # Pydantic builds nested values without this constructor, so its errors keep the location of the wrong value.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # pyright: ignore[reportFunctionMemberAccess]
@@ -72,16 +73,8 @@ class WrittenModel(WireModel):
         fields: object = data
         if not is_mapping(fields):
             raise LMStudioValueError(f"expected a {cls.__name__} or a dict, got {data!r}")
-        try:
-            return super().from_dict(fields)
-        except ValidationError as error:
-            problems = without_secrets(error)
-        raise cls._input_error(fields, problems) from problems
-
-    @classmethod
-    def _input_error(cls, fields: Mapping[str, Any], error: ValidationError) -> LMStudioValueError:
-        cls._reject_unknown_names(fields)
-        return LMStudioValueError(_explain(error))
+        cls._reject_unknown_names(fields)  # first, because a name that is no string could not be passed on
+        return cls(**fields)
 
     @classmethod
     def _reject_unknown_names(cls, fields: Mapping[str, Any]) -> None:
@@ -93,6 +86,9 @@ class Settings(WrittenModel):
 
     def model_post_init(self, _context: Any, /) -> None:
         """Keep an explicit `None`: it unsets the setting of another config in `merged`."""
+
+    prefix: ClassVar[str] = ""
+    """The beginning of the wire keys that differ between the kinds of model."""
 
     raw: Annotated[
         dict[str, Any] | None,
@@ -135,7 +131,7 @@ class Settings(WrittenModel):
         if not self.model_fields_set:
             return {}
         fields = dict(self.raw or {})
-        for name, kv in _keys(type(self)).items():
+        for name, kv in wire_keys(type(self)).items():
             value = getattr(self, name)
             if value is not None:
                 fields[kv.key] = kv.encode(value)
@@ -162,7 +158,7 @@ class Settings(WrittenModel):
         """
         settings = cls.from_fields(fields)
         described = settings.to_dict()
-        for name, kv in _keys(cls).items():
+        for name, kv in wire_keys(cls).items():
             if kv.key not in fields or name in settings.model_fields_set:
                 continue
             if kv.checkbox and kv.decode(fields[kv.key]) is None:
@@ -175,7 +171,7 @@ class Settings(WrittenModel):
     def _pop_values(cls, fields: dict[str, Any]) -> dict[str, Any]:
         """Pop the wire fields that are settings here, and return their values by name."""
         values: dict[str, Any] = {}
-        for name, kv in _keys(cls).items():
+        for name, kv in wire_keys(cls).items():
             if kv.key in fields:
                 value = kv.decode(fields.pop(kv.key))
                 if value is not None and cls._is_valid(name, value):
@@ -228,7 +224,11 @@ def _unset(settings: type[Settings]) -> Any:
 
 
 @cache
-def _keys(settings: type[Settings]) -> dict[str, Kv]:
+def wire_keys(settings: type[Settings]) -> dict[str, Kv]:
     """Return the wire keys of a config's fields, by name."""
-    fields = settings.model_fields.items()
-    return {name: item for name, field in fields for item in field.metadata if isinstance(item, Kv)}
+    return {
+        name: replace(item, key=settings.prefix + item.key) if item.key.startswith(".") else item
+        for name, field in settings.model_fields.items()
+        for item in field.metadata
+        if isinstance(item, Kv)
+    }

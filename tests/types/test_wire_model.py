@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 from pydantic import ValidationError
 
-from lmstudio_integrations.types._base import TaggedModel, WireModel
+from lmstudio_integrations.types._wire_model import TaggedModel, WireModel
 
 
 class Point(WireModel):

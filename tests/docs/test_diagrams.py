@@ -1,0 +1,82 @@
+"""The diagrams: each SVG is drawn from its source, and the folders are drawn as they import each other."""
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from tests.docs.diagrams import DIAGRAMS, hash_line, sources
+from tests.test_package import LAYERS, NAME, PACKAGE, SOURCES, imported_modules, part_of
+
+NODE = re.compile(r'(\w+)\["([\w./, ]+?)<br/>')
+EDGE = re.compile(r"^ +(\w+)(?:\[.*\])? --> (.*)$", re.MULTILINE)
+TOOLS = {part for part in LAYERS if part.startswith("_") and part != "_adapters"}
+ENGINES = "emulator/engines"
+BELOW_ENGINES = {f"{NAME}.emulator.{module}" for module in ("errors", "regular_files", "weights")}
+"""Modules of the emulator that its engines use. No box of their own: they only import what is below the emulator."""
+
+
+@pytest.mark.parametrize("source", sources(), ids=lambda source: source.name)
+def test_the_svg_was_drawn_from_the_source(source: Path) -> None:
+    svg = source.with_suffix(".svg").read_text(encoding="utf-8")
+    assert svg.endswith(hash_line(source)), "run python -m tests.docs.diagrams"
+
+
+def test_a_changed_source_has_another_hash(tmp_path: Path) -> None:
+    source = tmp_path / "a.mmd"
+    source.write_text("flowchart TD", encoding="utf-8")
+    before = hash_line(source)
+    source.write_text("flowchart LR", encoding="utf-8")
+    assert hash_line(source) != before
+
+
+def test_every_svg_has_a_source() -> None:
+    assert {path.stem for path in DIAGRAMS.glob("*.svg")} == {path.stem for path in sources()} >= {"folders", "message"}
+
+
+def folder_of(module: str) -> str:
+    """Return the part of the package as the diagram names it."""
+    part = part_of(module).replace(".", "/")
+    if any(module == each or module.startswith(f"{each}.") for each in BELOW_ENGINES):
+        return ENGINES
+    return ENGINES if module.startswith(f"{NAME}.emulator.engines.") else part
+
+
+def imports() -> dict[str, set[str]]:
+    """Return what each folder imports of the others."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for path in SOURCES:
+        here = folder_of(".".join([NAME, *path.relative_to(PACKAGE).with_suffix("").parts]))
+        inner = {folder_of(name) for name in imported_modules(path) if name.split(".")[0] == NAME}
+        found[here] |= inner - {here} - TOOLS
+    return {folder: imported for folder, imported in found.items() if folder not in TOOLS}
+
+
+def drawn() -> dict[str, set[str]]:
+    """Return the arrows of the diagram of the folders, by the names of the folders."""
+    text = (DIAGRAMS / "folders.mmd").read_text(encoding="utf-8")
+    names = {
+        node: [part.strip(" /").removesuffix(".py") for part in label.split(",")] for node, label in NODE.findall(text)
+    }
+    arrows: dict[str, set[str]] = {part: set() for parts in names.values() for part in parts}
+    for start, ends in EDGE.findall(text):
+        for part in names[start]:
+            arrows[part] |= {name for end in re.split(r" & ", ends) for name in names[end.strip()]}
+    arrows["types"] |= {"errors"}  # one box
+    return arrows
+
+
+def reached(arrows: dict[str, set[str]], start: str) -> set[str]:
+    """Return everything below a folder."""
+    return arrows[start].union(*(reached(arrows, end) for end in arrows[start]))
+
+
+def test_the_folders_are_those_of_the_package() -> None:
+    assert drawn().keys() == imports().keys()
+
+
+def test_every_arrow_is_an_import_and_every_import_leads_along_arrows() -> None:
+    arrows, real = drawn(), imports()
+    assert {(start, end) for start in arrows for end in arrows[start] - real[start]} == set()
+    assert {(start, end) for start in real for end in real[start] - reached(arrows, start)} == set()

@@ -1,0 +1,105 @@
+"""What the pages name exists: files, folders, identifiers, modules that run; and the table of folders is true."""
+
+import re
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.test_package import LAYERS, NAME
+
+ROOT = Path(__file__).parents[2]
+GENERATED = {"protocol.md", "changelog.md"}
+"""The specification names what clients and servers of others have; the changelog includes another page."""
+
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "cookbook/*.md", "docs/*.md", "docs/how-to/*.md")
+    for path in ROOT.glob(pattern)
+    if path.name not in GENERATED and path.name != "CHANGELOG.md"
+)
+CODE = ("lmstudio_integrations/**/*.py", "tests/**/*.py", "cookbook/*", "pyproject.toml", "mkdocs.yml")
+
+FENCE = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
+SPAN = re.compile(r"`([^`]+)`")
+PATH = re.compile(r"[\w.<>-]*(?:/[\w.<>-]+)*(?:\.(?:py|md|toml|mmd|svg)|/)")
+IDENTIFIER = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)(?:\(.*\))?")
+COMMAND = re.compile(r"python -m (tests[.\w]*\w)")
+
+FOREIGN = {
+    "num_gpu": "a parameter of ChatOllama",
+    "http_client": "a parameter of ChatOpenAI",
+    "ps": "a command of Unix",
+}
+"""Names in the pages that nothing here contains, and what they are."""
+
+
+def spans(page: str) -> Iterator[str]:
+    """Yield what a page has in backticks, without its code blocks."""
+    for span in SPAN.findall(FENCE.sub("", (ROOT / page).read_text(encoding="utf-8"))):
+        yield " ".join(span.split())
+
+
+def exists(path: str) -> bool:
+    """Whether a path of a page exists: from the root, or from any folder below it; `<name>` stands for any name."""
+    pattern = re.sub(r"<\w+>", "*", path.strip("/"))
+    return any(any((ROOT / start).glob(f"**/{pattern}")) for start in (NAME, "tests", "docs", "cookbook")) or any(
+        ROOT.glob(pattern)
+    )
+
+
+def known_words() -> set[str]:
+    files = (path for pattern in CODE for path in ROOT.glob(pattern) if path.is_file())
+    return {
+        word
+        for path in files
+        if path != Path(__file__)
+        for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))
+    }
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_on_a_page_exists(page: str) -> None:
+    assert [span for span in spans(page) if PATH.fullmatch(span) and not exists(span)] == []
+
+
+def test_a_path_that_does_not_exist_is_noticed() -> None:
+    assert exists("client/sync.py")
+    assert exists("<name>/chat_models.py")
+    assert exists("types/")
+    assert not exists("client/asink.py")
+
+
+def test_every_name_on_the_pages_exists() -> None:
+    known = known_words()
+    unknown = {
+        word
+        for page in PAGES
+        for span in spans(page)
+        if not PATH.fullmatch(span) and (found := IDENTIFIER.fullmatch(span))
+        for word in found[1].split(".")
+        if word not in known
+    }
+    assert unknown == FOREIGN.keys()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_module_that_a_page_runs_exists(page: str) -> None:
+    modules = COMMAND.findall((ROOT / page).read_text(encoding="utf-8"))
+    assert [module for module in modules if find_spec(module) is None] == []
+
+
+def test_the_table_of_folders_names_everyone_who_may_import_them() -> None:
+    row = re.compile(r"^\| `([\w/.]+)` \|.*\| (.*) \|$", re.MULTILINE)
+    written = {
+        part_of(folder): set(map(part_of, SPAN.findall(readers)))
+        for folder, readers in row.findall((ROOT / "docs/design.md").read_text(encoding="utf-8"))
+    }
+    folders = {part for part in LAYERS if not part.startswith("_")} - {"errors", "types"} | {"_adapters"}
+    allowed = {part: {reader for reader in LAYERS if part in LAYERS[reader]} for part in folders}
+    assert written == {**allowed, "emulator.engines": {"emulator"}}
+
+
+def part_of(folder: str) -> str:
+    return folder.strip("/").removesuffix(".py").replace("/", ".")
