@@ -194,7 +194,7 @@ async def _image(response: httpx.Response) -> bytes:
 def _check_head(response: httpx.Response) -> None:
     if not response.is_success:
         status = f"{response.status_code} {httpx.codes.get_reason_phrase(response.status_code)}".rstrip()
-        raise _HopError(f"the server answered {status}; check the URL")
+        raise _HopError(f"the server responded with {status}; check the URL")
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding != "identity":
         raise _HopError(f"the server compressed it ({encoding[:40]!r}), unasked; pass the image's data")

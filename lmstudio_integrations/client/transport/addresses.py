@@ -10,7 +10,7 @@ import os
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
@@ -126,7 +126,6 @@ class Credentials:
 
     identifier: str = field(repr=False)
     passkey: str = field(repr=False)
-    is_token: bool = False
 
     @classmethod
     def from_token(cls, token: str) -> Self:
@@ -140,7 +139,7 @@ class Credentials:
             raise LMStudioAuthenticationError(
                 f"the API token is malformed; it must be {TOKEN_FORM}; copy it again from LM Studio"
             )
-        return cls(*parts, is_token=True)
+        return cls(*parts)
 
 
 class _Guest:
@@ -207,10 +206,6 @@ class Target:
             LMStudioAuthenticationError: If the token is malformed.
         """
         return Credentials.from_token(self.token) if self.token else _guest.credentials
-
-    def at(self, address: Address) -> Self:
-        """Return the target with an address."""
-        return replace(self, address=address)
 
 
 def checked_headers(headers: object) -> tuple[tuple[str, str], ...]:

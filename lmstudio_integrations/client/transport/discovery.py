@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lmstudio_integrations.client.transport.addresses import Address, local_candidates
 from lmstudio_integrations.client.transport.dispatcher import io_thread
-from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.flows import Flow, wait_for
 from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.client.transport.waiters import Waiter
 
@@ -15,18 +15,17 @@ if TYPE_CHECKING:
 
 
 async def _search(addresses: tuple[Address, ...]) -> Address | None:
-    from lmstudio_integrations.client.transport.greeting import first_greeting  # noqa: PLC0415 - see `dispatcher.py`
+    from lmstudio_integrations.client.transport.greeting import first_greeting  # noqa: PLC0415 - lazy: keeps import cheap
 
     found, _ = await first_greeting(addresses)
     return found
 
 
 def locate(api_host: str | None, make_waiter: "Callable[[IOThread], Waiter]") -> Flow[str | None]:
-    """Return where an LM Studio answers: at the given address, else on this machine."""
+    """Return where an LM Studio responds: at the given address, else on this machine."""
     addresses = local_candidates() if api_host is None else (Address.parse(api_host),)
     io = io_thread()
-    search: Any = IOTask(io, make_waiter(io), partial(_search, addresses))
+    search = IOTask(io, make_waiter(io), partial(_search, addresses))
     io.submit(search.begin)
-    with search:
-        (found,) = yield search
+    found = yield from wait_for(search)
     return found.netloc if found else None

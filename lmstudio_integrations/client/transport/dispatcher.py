@@ -10,7 +10,6 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -21,18 +20,15 @@ from lmstudio_integrations.errors import LMStudioClientClosedError, LMStudioValu
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.envelope import dumps
 from lmstudio_integrations.protocol.exchange import Exchange, Sink, Timeouts
-from lmstudio_integrations.protocol.session import client_closed
+from lmstudio_integrations.protocol.session import ClientSession, client_closed
 from lmstudio_integrations.types.files import Origin
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.transport.connections import Connection, Pool
+    from lmstudio_integrations.client.transport.connections import Place
     from lmstudio_integrations.client.transport.io_thread import IOThread
 
 T = TypeVar("T")
 WaiterT_co = TypeVar("WaiterT_co", bound=Waiter, covariant=True)
-Place = tuple[Target, Namespace]
-"""Which connection a call is made on."""
-
 FOR_EVER = math.inf
 
 NO_TIMEOUTS: Timeouts = {}
@@ -49,7 +45,7 @@ class Call(Generic[WaiterT_co]):
 
     __slots__ = ("_exchange", "_io", "_place", "ended", "waiter")
 
-    def __init__(self, io: "IOThread", place: Place, exchange: Exchange, waiter: WaiterT_co) -> None:
+    def __init__(self, io: "IOThread", place: "Place", exchange: Exchange, waiter: WaiterT_co) -> None:
         self.waiter: WaiterT_co = waiter
         self._io = io
         self._place = place
@@ -59,13 +55,13 @@ class Call(Generic[WaiterT_co]):
 
     def cancel(self) -> None:
         """Ask the server to stop; what still arrives is delivered."""
-        self._io.submit(_cancel, self._io, self._place, self._exchange)
+        self._io.submit(self._io.pool.change_session, self._place, ClientSession.cancel, self._exchange)
 
     def close(self, error: BaseException | None = None) -> None:
         """Ask the server to stop and discard what still arrives. The error wakes a waiting caller."""
         if not (self.ended or self.waiter.done):
             self.ended = True
-            self._io.submit(_close, self._io, self._place, self._exchange, error)
+            self._io.submit(self._io.pool.change_session, self._place, ClientSession.close, self._exchange, error)
 
     def __enter__(self) -> Self:
         return self
@@ -186,8 +182,9 @@ class Dispatcher(Generic[WaiterT_co]):
         exchanges: list[Exchange] = []
         for parameter in parameters:
             waiter, text = self._make_waiter(io), None if parameter is None else _to_json(parameter, operation)
-            exchange = Exchange(endpoint, text, waiter, self.timeouts, started, operation, self._owner, since=now)
-            exchange.specifier = specifier
+            exchange = Exchange(
+                endpoint, text, waiter, self.timeouts, started, operation, self._owner, since=now, specifier=specifier
+            )
             exchanges.append(exchange)
             calls.append(Call(io, place, exchange, waiter))
         if self._wrap_sink is not None:
@@ -209,20 +206,22 @@ class Dispatcher(Generic[WaiterT_co]):
 
     def pause(self, seconds: float) -> IOTask[None]:
         """Start a pause, no longer than the operation may take; closing the client ends it."""
+        from asyncio import sleep  # noqa: PLC0415 - lazy: keeps import cheap
+
         remaining = self.remaining_time
-        return self.run_task(lambda: _sleep(seconds if remaining is None else max(0.0, min(seconds, remaining))))
+        return self.run_task(lambda: sleep(seconds if remaining is None else max(0.0, min(seconds, remaining))))
 
     def submit(self, function: Callable[..., Any], *args: Any) -> None:
         """Run a function on the I/O thread."""
-        _threads().current().submit(function, *args)
+        io_thread().submit(function, *args)
 
     def make_waiter(self) -> WaiterT_co:
         """Return a waiter that belongs to no call."""
-        return self._make_waiter(_threads().current())
+        return self._make_waiter(io_thread())
 
     def shared(self, kind: type[T]) -> T:
         """Return the object of a type that all clients of this process share for this server."""
-        objects, key = _threads().current().shared, (self.target.address, kind)
+        objects, key = io_thread().shared, (self.target.address, kind)
         found: T = objects.get(key) or objects.setdefault(key, kind())
         return found
 
@@ -235,7 +234,7 @@ class Dispatcher(Generic[WaiterT_co]):
         """Keep the connection for files open while an uploaded file is in use; mark the file if it is lost."""
         origin.expired, origin.home = False, self.identity
         io, owner = io_thread(), next(_owners)
-        io.submit(_guard, io, (self.target, "files"), origin, owner)
+        io.submit(io.pool.watch, (self.target, "files"), owner, origin)
         weakref.finalize(origin, _close_owner, {io}, owner).atexit = False
 
     def close(self) -> None:
@@ -246,7 +245,7 @@ class Dispatcher(Generic[WaiterT_co]):
         """Return the I/O thread, to be used by this client from now on."""
         if self.closed:
             raise LMStudioClientClosedError("the client is closed; make a new one")
-        io = _threads().current()
+        io = io_thread()
         if io not in self._used:
             self.target.credentials()  # raises here, in the caller, if the token is malformed
             self._used.add(io)
@@ -277,32 +276,14 @@ def _to_json(parameter: Mapping[str, Any], operation: str) -> str:
         raise LMStudioValueError(f"{operation}: an argument cannot be written as JSON: {error}") from error
 
 
-@cache
-def _threads() -> "type[IOThread]":
-    from lmstudio_integrations.client.transport.io_thread import IOThread  # noqa: PLC0415 - with the first call
-
-    return IOThread
-
-
 def io_thread() -> "IOThread":
     """Return the thread that owns the sockets; the first call starts it."""
-    return _threads().current()
+    from lmstudio_integrations.client.transport.io_thread import IOThread  # noqa: PLC0415 - lazy: keeps import cheap
+
+    return IOThread.current()
 
 
 # On the I/O thread --------------------------------------------------------------------------------------------------
-
-
-@cache
-def _pools() -> "type[Pool]":
-    from lmstudio_integrations.client.transport.connections import Pool  # noqa: PLC0415 - with the first call
-
-    return Pool
-
-
-async def _sleep(seconds: float) -> None:
-    from asyncio import sleep  # noqa: PLC0415 - with the first call
-
-    await sleep(seconds)
 
 
 def _wrap_sinks(wrap: Callable[[Sink], Sink], exchanges: Sequence[Exchange]) -> None:
@@ -311,10 +292,10 @@ def _wrap_sinks(wrap: Callable[[Sink], Sink], exchanges: Sequence[Exchange]) -> 
 
 
 def _start(
-    io: "IOThread", place: Place, exchanges: Sequence[Exchange], keep: float, client: "weakref.finalize[..., Any]"
+    io: "IOThread", place: "Place", exchanges: Sequence[Exchange], keep: float, client: "weakref.finalize[..., Any]"
 ) -> None:
     if client.alive:
-        _connection(io, place, exchanges[0].owner, keep).start(exchanges)
+        io.pool.get(place, exchanges[0].owner, keep).start(exchanges)
         return
     for exchange in exchanges:  # the client was closed, or collected, before this ran
         exchange.finish(client_closed())
@@ -322,36 +303,10 @@ def _start(
 
 def _start_task(io: "IOThread", task: IOTask[Any], client: "weakref.finalize[..., Any]") -> None:
     if client.alive:
-        _pools().of(io).tasks.add(task)
+        io.pool.tasks.add(task)
         task.begin()
     else:  # the client was closed, or collected, before this ran
         task.waiter.finish(client_closed())
-
-
-def _guard(io: "IOThread", place: Place, origin: Origin, owner: int) -> None:
-    _connection(io, place, owner, FOR_EVER).watch(origin)
-
-
-def _connection(io: "IOThread", place: Place, user: int, keep: float) -> "Connection":
-    connection = _pools().of(io).get(*place)
-    connection.users[user] = keep
-    return connection
-
-
-def _cancel(io: "IOThread", place: Place, exchange: Exchange) -> None:
-    connection = _pools().of(io).find(*place)
-    if connection is not None:
-        connection.cancel(exchange)
-
-
-def _close(io: "IOThread", place: Place, exchange: Exchange, error: BaseException | None) -> None:
-    connection = _pools().of(io).find(*place)
-    if connection is not None:
-        connection.close(exchange, error)
-
-
-def _close_in_pool(io: "IOThread", owner: int) -> None:
-    _pools().of(io).close_owner(owner)
 
 
 # From any thread ----------------------------------------------------------------------------------------------------
@@ -359,4 +314,4 @@ def _close_in_pool(io: "IOThread", owner: int) -> None:
 
 def _close_owner(used: "set[IOThread]", owner: int) -> None:
     for io in tuple(used):  # another thread may be making its first call
-        io.submit(_close_in_pool, io, owner)
+        io.submit(io.pool.close_owner, owner)

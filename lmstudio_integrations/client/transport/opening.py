@@ -29,7 +29,8 @@ async def open_socket(target: Target, namespace: Namespace) -> "Socket":
         LMStudioUnreachableError: If that fails; the message says why.
     """
     address = target.address or await _locate()
-    _warn_of_clear_text(address, target)
+    if target.token and not address.tls and not address.is_loopback:
+        logger.warning("the API token is sent unencrypted to %s; put a TLS proxy in front of it", address.netloc)
     return await _handshake(address, namespace, target)
 
 
@@ -46,7 +47,7 @@ async def _locate() -> Address:
 
 
 async def _handshake(address: Address, namespace: Namespace, target: Target) -> "Socket":
-    from lmstudio_integrations.client.transport.websocket import Connect, Socket, redirect_of  # noqa: PLC0415 - on first use
+    from lmstudio_integrations.client.transport.websocket import Connect, Socket, redirect_of  # noqa: PLC0415 - lazy: keeps import cheap
 
     try:
         socket = await Connect(
@@ -77,8 +78,3 @@ async def _handshake(address: Address, namespace: Namespace, target: Target) -> 
         f"LM Studio is not reachable at {address}: {reason}. Is it running, and is that its port?",
         tried=(f"{address}: {reason}",),
     ) from (None if holds_secret(problem) else problem)  # for example a proxy URL with a password
-
-
-def _warn_of_clear_text(address: Address, target: Target) -> None:
-    if target.token and not address.tls and not address.is_loopback:
-        logger.warning("the API token is sent unencrypted to %s; put a TLS proxy in front of it", address.netloc)

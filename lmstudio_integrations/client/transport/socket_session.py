@@ -28,18 +28,24 @@ class SocketSession:
         target: Which server, and with which credentials.
         namespace: The namespace.
         instances: The state of the model instances there.
+        on_ended: Called with this when the socket is lost or closed.
     """
 
-    def __init__(self, target: Target, namespace: Namespace, instances: Instances) -> None:
+    def __init__(
+        self,
+        target: Target,
+        namespace: Namespace,
+        instances: Instances,
+        on_ended: "Callable[[SocketSession], None]",
+    ) -> None:
         who, address = target.credentials(), target.address
         peer = "LM Studio on this machine" if address is None else f"LM Studio at {address}"
         self.session: ClientSession = ClientSession(who.identifier, who.passkey, peer, instances)
-        self.on_ended: Callable[[SocketSession], None] = lambda _: None
-        """Called with this when the socket is lost or closed."""
         self.accepted: asyncio.Event = asyncio.Event()
         """Set when the server has accepted this client."""
         self.error: Callable[[], BaseException] = closed_here
         """Makes the exceptions that waiting callers get when it ends."""
+        self._on_ended = on_ended
         self._target = target
         self._namespace: Namespace = namespace
         self._socket: Socket | None = None
@@ -98,7 +104,7 @@ class SocketSession:
         except Exception as problem:  # noqa: BLE001 - any failure of the socket is the error of all waiting callers
             self.error = _lost(problem)
         finally:
-            self.on_ended(self)
+            self._on_ended(self)
             session.lost(self.error)
             if socket is not None:
                 with contextlib.suppress(Exception):

@@ -35,7 +35,6 @@ class IOTask(Generic[T]):
         self._io = io
         self._work = work
         self._task: asyncio.Task[T] | None = None
-        self._ended = False
 
     def begin(self) -> None:
         """Start the coroutine (on the I/O thread)."""
@@ -48,7 +47,6 @@ class IOTask(Generic[T]):
             self._task.cancel()
 
     def _finish(self, task: "asyncio.Task[T]") -> None:
-        self._ended = True
         error = client_closed() if task.cancelled() else task.exception()
         if error is None:
             self.waiter.put(task.result())
@@ -58,5 +56,5 @@ class IOTask(Generic[T]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._ended:  # not `waiter.done`: closing a stream ends its wait early
+        if self._task is None or not self._task.done():  # not `waiter.done`: closing a stream ends its wait early
             self._io.submit(self.cancel)
