@@ -3,6 +3,7 @@
 `sync.py` and `asynchronous.py` subclass these classes and add the methods that run flows.
 """
 
+import math
 from collections import ChainMap
 from collections.abc import Mapping
 from copy import copy
@@ -11,9 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypedDict, TypeV
 from pydantic import SecretStr
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client._arguments import check_names, optional_text, text_of
+from lmstudio_integrations.client._arguments import check_names, optional_text, seconds_of, text_of
 from lmstudio_integrations.client._binding import Binding, OnProgress
-from lmstudio_integrations.client._loading import milliseconds
 from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._prediction_run import PredictionRun
 from lmstudio_integrations.client._requests import TIMEOUTS, TimeoutParameters, checked_timeouts
@@ -56,7 +56,7 @@ def _choice(value: ChoiceT, choices: Any, name: str) -> ChoiceT:
 
 
 def _checked_ttl(ttl: float | None, policy: LoadPolicy) -> float | None:
-    if ttl is not None and milliseconds(ttl) is None and policy not in {"explicit", "new_instance"}:
+    if seconds_of(ttl, "ttl") == math.inf and policy not in {"explicit", "new_instance"}:
         raise LMStudioValueError(
             f"ttl={ttl!r} cannot be sent under load_policy={policy!r}; load_policy='explicit' keeps a model for ever, "
             "and None leaves the server's default"

@@ -57,7 +57,7 @@ class Binding:
     context_window: tuple[int, int | None] | None = None
 
     @property
-    def renewable(self) -> bool:
+    def reloadable(self) -> bool:
         """Whether the model may be loaded again after it was unloaded."""
         return self.policy in {"get_or_load", "explicit"} and self.key is not None and not self.unloaded_by_user
 

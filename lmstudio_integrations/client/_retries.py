@@ -84,7 +84,7 @@ def _retry(dispatcher: Dispatcher[Any], attempt: Callable[[Dispatcher[Any]], Flo
         try:
             return (yield from attempt(dispatcher.for_operation()))
         except LMStudioError as error:
-            # `run_with_model` has retried an unloaded model already.
+            # `attempt_with_model` has retried an unloaded model already.
             seconds = retries.next_delay(error) if is_retryable(error) else None
             if seconds is None:
                 raise

@@ -4,13 +4,14 @@
 """
 
 from collections.abc import Callable, Hashable
-from copy import copy
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, wait_for
-from lmstudio_integrations.client.transport.waiters import Waiter, caller
+from lmstudio_integrations.client.transport.waiters import Waiter, caller, copied
 from lmstudio_integrations.errors import LMStudioTimeoutError
+
+T = TypeVar("T")
 
 
 class Flight:
@@ -21,7 +22,7 @@ class Flight:
     """
 
     def __init__(self, leader: Waiter) -> None:
-        from asyncio import Event  # noqa: PLC0415 - the first call has loaded it
+        from asyncio import Event  # noqa: PLC0415 - lazy: keeps import cheap
 
         self.leader = leader
         self._thread_or_task = caller()
@@ -39,7 +40,7 @@ class Flight:
             LMStudioTimeoutError: If that takes longer than the caller has.
             Exception: The error of the leader, if it is shared.
         """
-        from asyncio import timeout  # noqa: PLC0415 - the first call has loaded it
+        from asyncio import timeout  # noqa: PLC0415 - lazy: keeps import cheap
 
         try:
             async with timeout(remaining_time):
@@ -50,7 +51,7 @@ class Flight:
                 timeout_name="timeout",
             ) from None
         if self._error is not None:
-            raise _copied(self._error)
+            raise copied(self._error)
 
     def end(self, error: Exception | None) -> None:
         """Wake the waiting callers. Must run on the I/O thread."""
@@ -59,22 +60,22 @@ class Flight:
 
 
 Flights: TypeAlias = dict[Hashable, Flight]
-Work: TypeAlias = Callable[[], Flow[None]]
+Work: TypeAlias = Callable[[], Flow[T]]
 
 
 def run_or_wait(
     dispatcher: Dispatcher[Any],
     flights: Flights,
     key: Hashable,
-    work: Work,
+    work: Work[T],
     *,
-    on_deadlock: Work,
+    on_deadlock: Work[T],
     shared: type[Exception],
-) -> Flow[None]:
-    """Run some work, or wait for the caller who runs the same.
+) -> Flow[T | None]:
+    """Run some work and return its result, or wait for the caller who runs the same, and return `None`.
 
-    Returns without a result. A caller that waited checks whether the work is done: the leader may have been cancelled,
-    or may have failed with an error that is not shared.
+    A caller that waited checks whether the work is done: the leader may have been cancelled, or may have failed with an
+    error that is not shared.
 
     Args:
         dispatcher: Sends requests to the server.
@@ -92,14 +93,13 @@ def run_or_wait(
         flight = flights[key] = own
     if flight is not own:
         if flight.would_deadlock(waiter):
-            yield from on_deadlock()
-        else:
-            remaining = dispatcher.remaining_time
-            yield from wait_for(dispatcher.run_task(lambda: flight.wait(remaining)))
-        return
+            return (yield from on_deadlock())
+        remaining = dispatcher.remaining_time
+        yield from wait_for(dispatcher.run_task(lambda: flight.wait(remaining)))
+        return None
     error: Exception | None = None
     try:
-        yield from work()
+        return (yield from work())
     except shared as failure:
         error = failure
         raise
@@ -107,13 +107,3 @@ def run_or_wait(
         if flights.get(key) is own:  # after a fork, several threads may take over from a lost leader
             del flights[key]
         dispatcher.submit(own.end, error)
-
-
-def _copied(error: Exception) -> Exception:
-    """Return a copy, because each caller needs a traceback of its own; the error itself if it cannot be copied."""
-    try:
-        copied = copy(error)
-    except TypeError:  # its constructor needs other arguments than `args`
-        return error
-    copied.__cause__ = error.__cause__
-    return copied

@@ -96,7 +96,7 @@ class Dispatcher(Generic[WaiterT_co]):
         self.target = target
         self.timeouts = timeouts
         self.max_retries = 0
-        """How often a failed call is repeated; the flows of the client do that."""
+        """How often a failed call is retried; the flows of the client do that."""
         self.load_times: list[float] = []
         """Seconds that each model load of this operation took."""
         self._make_waiter = make_waiter
@@ -119,7 +119,7 @@ class Dispatcher(Generic[WaiterT_co]):
         return self._copy(timeouts=_merged(self.timeouts, timeouts))
 
     def with_retries(self, max_retries: int) -> Self:
-        """Return a dispatcher whose failed calls are repeated."""
+        """Return a dispatcher whose failed calls are retried."""
         return self._copy(max_retries=max_retries)
 
     def with_sinks(self, wrap: Callable[[Sink], Sink]) -> Self:
@@ -177,11 +177,17 @@ class Dispatcher(Generic[WaiterT_co]):
         """Start several calls of one endpoint on one model, which are sent in one write. See `start`."""
         io, now = self._io(), time.monotonic()
         place: Place = self.target, namespace
-        started, specifier = self._since or now, _queue_specifier(endpoint, parameters[0])
+        started, first, specifier = self._since or now, parameters[0], None
+        if first is not None and endpoint.timeout_name == "queue_timeout":  # it waits in the queue of this instance
+            specifier = dumps(first.get("modelSpecifier") or first.get("specifier"))
         calls: list[Call[WaiterT_co]] = []
         exchanges: list[Exchange] = []
         for parameter in parameters:
-            waiter, text = self._make_waiter(io), None if parameter is None else _to_json(parameter, operation)
+            try:
+                text = None if parameter is None else dumps(parameter)
+            except (TypeError, ValueError) as error:
+                raise LMStudioValueError(f"{operation}: an argument cannot be written as JSON: {error}") from error
+            waiter = self._make_waiter(io)
             exchange = Exchange(
                 endpoint, text, waiter, self.timeouts, started, operation, self._owner, since=now, specifier=specifier
             )
@@ -260,20 +266,6 @@ class Dispatcher(Generic[WaiterT_co]):
 
 def _merged(timeouts: Timeouts, changes: Timeouts) -> Timeouts:
     return {**timeouts, **changes} if changes else timeouts
-
-
-def _queue_specifier(endpoint: Endpoint, parameter: Mapping[str, Any] | None) -> str | None:
-    """Return the model instance in whose queue a request waits, as JSON text."""
-    if endpoint.timeout_name != "queue_timeout" or parameter is None:
-        return None
-    return dumps(parameter.get("modelSpecifier") or parameter.get("specifier"))
-
-
-def _to_json(parameter: Mapping[str, Any], operation: str) -> str:
-    try:
-        return dumps(parameter)
-    except (TypeError, ValueError) as error:
-        raise LMStudioValueError(f"{operation}: an argument cannot be written as JSON: {error}") from error
 
 
 def io_thread() -> "IOThread":

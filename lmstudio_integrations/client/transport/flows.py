@@ -66,18 +66,24 @@ async def arun(flow: Flow[T]) -> T:
         return result
 
 
+def _as_is(result: Any) -> Any:
+    return result
+
+
 def call_rpc(
     dispatcher: Dispatcher[Any],
     namespace: Namespace,
     name: str,
     parameter: Mapping[str, Any] | None = None,
+    read: Callable[[Any], T] = _as_is,
     *,
     operation: str = "RPC",
-) -> Flow[Any]:
-    """Make a call and return its result."""
+) -> Flow[T]:
+    """Make a call and return its decoded result."""
     with dispatcher.start(namespace, rpc(namespace, name), parameter, operation=operation) as call:
         (result,) = yield call
-        return result
+        with decode_errors(operation):
+            return read(result)
 
 
 def call_rpcs(

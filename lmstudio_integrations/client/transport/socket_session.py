@@ -8,10 +8,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.opening import open_socket
+from lmstudio_integrations.client.transport.waiters import copied
 from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioError
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.instance_queue import Instances
@@ -100,9 +102,9 @@ class SocketSession:
         except asyncio.CancelledError:
             pass
         except LMStudioError as problem:
-            self.error = _copies_of(problem)
+            self.error = partial(copied, problem)
         except Exception as problem:  # noqa: BLE001 - any failure of the socket is the error of all waiting callers
-            self.error = _lost(problem)
+            self.error = partial(_lost, problem)
         finally:
             self._on_ended(self)
             session.lost(self.error)
@@ -124,24 +126,9 @@ def dead() -> BaseException:
     )
 
 
-def _lost(cause: Exception) -> Callable[[], BaseException]:
-    def error() -> BaseException:
-        lost = LMStudioConnectionLostError(
-            f"the connection to LM Studio was lost ({str(cause) or type(cause).__name__}); the next call reconnects"
-        )
-        lost.__cause__ = cause
-        return lost
-
-    return error
-
-
-def _copies_of(problem: LMStudioError) -> Callable[[], BaseException]:
-    """Return a factory of copies, so that no two threads raise the same exception object."""
-
-    def error() -> BaseException:
-        like = type(problem)(*problem.args)
-        like.__dict__.update(problem.__dict__)
-        like.__cause__ = problem.__cause__
-        return like
-
-    return error
+def _lost(cause: Exception) -> BaseException:
+    lost = LMStudioConnectionLostError(
+        f"the connection to LM Studio was lost ({str(cause) or type(cause).__name__}); the next call reconnects"
+    )
+    lost.__cause__ = cause
+    return lost

@@ -10,6 +10,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator
+from copy import copy
 from threading import current_thread
 from typing import TYPE_CHECKING, Any, cast
 
@@ -47,6 +48,16 @@ def caller() -> object:
     """Return the current task, or the current thread where no task runs."""
     loop = running_loop()
     return (loop and sys.modules["asyncio"].current_task(loop)) or current_thread()
+
+
+def copied(error: Exception) -> Exception:
+    """Return a copy of an error, because each caller needs a traceback of its own; itself if it cannot be copied."""
+    try:
+        like = copy(error)
+    except TypeError:  # its constructor needs other arguments than `args`
+        return error
+    like.__cause__ = error.__cause__
+    return like
 
 
 class Waiter(ABC):
