@@ -64,12 +64,6 @@ def _checked_ttl(ttl: float | None, policy: LoadPolicy) -> float | None:
     return ttl
 
 
-def _idle_time(keep_idle: object) -> float:
-    if isinstance(keep_idle, bool) or not isinstance(keep_idle, int | float) or not keep_idle >= 0:
-        raise LMStudioValueError(f"keep_idle must be a number of seconds; got {keep_idle!r}")
-    return keep_idle
-
-
 class ModelParameters(TypedDict, total=False):
     """The keyword arguments that say how to get or load a model.
 
@@ -136,10 +130,12 @@ class BaseClient:
         **timeouts: Unpack[TimeoutParameters],
     ) -> None:
         check_names(timeouts, TIMEOUTS)
+        if seconds_of(keep_idle, "keep_idle", or_zero=True) is None:
+            raise LMStudioValueError("keep_idle must be a number of seconds, or math.inf; got None")
         token = api_token.get_secret_value() if isinstance(api_token, SecretStr) else api_token
         target = Target.of(api_host, token, headers, ssl_context)
         limits = ChainMap(dict(checked_timeouts(timeouts)), self.default_timeouts)
-        self._dispatcher: Dispatcher[Any] = Dispatcher(target, limits, self.make_waiter, _idle_time(keep_idle))
+        self._dispatcher: Dispatcher[Any] = Dispatcher(target, limits, self.make_waiter, keep_idle)
 
     @property
     def api_host(self) -> str | None:
@@ -344,53 +340,49 @@ class BaseDownloaded(Generic[HandleT]):
     """A model on the server's disk."""
 
     def __init__(self, info: ModelInfo, namespace: BaseModelNamespace[HandleT]) -> None:
-        self._info = info
-        self._namespace = namespace
-
-    @property
-    def info(self) -> ModelInfo:
+        self.info = info
         """Its info."""
-        return self._info
+        self._namespace = namespace
 
     @property
     def type(self) -> str:
         """Its kind, `llm` or `embedding`."""
-        return self._info.type
+        return self.info.type
 
     @property
     def model_key(self) -> str:
         """The key to load it with."""
-        return self._info.model_key
+        return self.info.model_key
 
     @property
     def path(self) -> str:
         """Its path in the models folder."""
-        return self._info.path
+        return self.info.path
 
     @property
     def display_name(self) -> str:
         """Its display name."""
-        return self._info.display_name
+        return self.info.display_name
 
     @property
     def architecture(self) -> str | None:
         """For example `llama`, if it is known."""
-        return self._info.architecture
+        return self.info.architecture
 
     @property
     def size_bytes(self) -> int:
         """Its size on disk."""
-        return self._info.size_bytes
+        return self.info.size_bytes
 
     @property
     def vision(self) -> bool:
         """Whether it accepts images."""
-        return isinstance(self._info, LlmInfo) and self._info.vision
+        return isinstance(self.info, LlmInfo) and self.info.vision
 
     @property
     def trained_for_tool_use(self) -> bool:
         """Whether it was trained for tool use."""
-        return isinstance(self._info, LlmInfo) and self._info.trained_for_tool_use
+        return isinstance(self.info, LlmInfo) and self.info.trained_for_tool_use
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(model_key={self.model_key!r})"
@@ -401,17 +393,13 @@ class BaseAvailableModel:
 
     def __init__(self, info: SearchResultInfo, dispatcher: Dispatcher[Any]) -> None:
         self._dispatcher = dispatcher
-        self._info = info
-
-    @property
-    def search_result(self) -> SearchResultInfo:
+        self.search_result = info
         """Its info, from the server."""
-        return self._info
 
     @property
     def name(self) -> str:
         """Its display name."""
-        return self._info.name
+        return self.search_result.name
 
 
 class BaseDownloadOption:
@@ -419,9 +407,5 @@ class BaseDownloadOption:
 
     def __init__(self, info: DownloadOptionInfo, dispatcher: Dispatcher[Any]) -> None:
         self._dispatcher = dispatcher
-        self._info = info
-
-    @property
-    def info(self) -> DownloadOptionInfo:
+        self.info = info
         """Its info, from the server."""
-        return self._info

@@ -1,17 +1,17 @@
 """The flows of model handles, except predictions, and of the models of a client. Both clients run them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, cast
 
 from pydantic import ValidationError
 
 from lmstudio_integrations._typeguards import is_count, is_list, is_mapping
 from lmstudio_integrations.client import _loading
-from lmstudio_integrations.client._arguments import check_names, list_of, text_of
+from lmstudio_integrations.client._arguments import check_names, list_of, text_of, texts_of
 from lmstudio_integrations.client._binding import Binding, Specifier
 from lmstudio_integrations.client._operations import inspect_instance, resolve, use_model
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow, call_rpc, call_rpcs, decode_errors
+from lmstudio_integrations.client.transport.flows import Flow, T, call_rpc, call_rpcs, decode_errors
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.protocol.requests import (
@@ -38,7 +38,7 @@ from lmstudio_integrations.types.models import (
 from lmstudio_integrations.types.references import ModelReference, specifier_of
 from lmstudio_integrations.types.tools import Tool
 
-T = TypeVar("T")
+Texts: TypeAlias = list[str] | tuple[str, ...]
 Tools: TypeAlias = Sequence[Tool | Mapping[str, Any]]
 TemplateOpts: TypeAlias = Mapping[str, bool]
 
@@ -136,29 +136,34 @@ def context_use(dispatcher: Dispatcher[Any], binding: Binding, history: WireHist
     """Return how many tokens of the context window a conversation takes."""
     dispatcher = dispatcher.for_operation()
     text = yield from apply_prompt_template(dispatcher, binding, history)
-    (used,) = yield from count_tokens(dispatcher, binding, [text])
+    used = cast("int", (yield from count_tokens(dispatcher, binding, text)))
     info = yield from get_info(dispatcher, binding)
     return ContextUse(used=used, limit=info.context_length)
 
 
-def tokenize(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[int]]]:
-    """Return the tokens of each text."""
-    return _tokens(dispatcher, binding, "tokenize", texts, lambda result: _array(result["tokens"], {int}))
+def tokenize(dispatcher: Dispatcher[Any], binding: Binding, texts: str | Texts) -> Flow[list[int] | list[list[int]]]:
+    """Return the tokens of a text, or of each of several."""
+
+    def read(result: Any) -> list[int]:
+        return _array(result["tokens"], {int})
+
+    return _call_for_each(dispatcher, binding, "tokenize", texts, make=_tokenize, read=read, operation="Tokenization")
 
 
-def count_tokens(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[int]]:
-    """Return the number of tokens of each text."""
-    return _tokens(dispatcher, binding, "countTokens", texts, _token_count)
+def count_tokens(dispatcher: Dispatcher[Any], binding: Binding, texts: str | Texts) -> Flow[int | list[int]]:
+    """Return the number of tokens of a text, or of each of several."""
+    return _call_for_each(
+        dispatcher, binding, "countTokens", texts, make=_tokenize, read=_token_count, operation="Tokenization"
+    )
 
 
-def embed(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[float]]]:
-    """Return the vector of each text."""
+def embed(dispatcher: Dispatcher[Any], binding: Binding, texts: str | Texts) -> Flow[list[float] | list[list[float]]]:
+    """Return the vector of a text, or of each of several."""
 
-    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[list[list[float]]]":
-        parameters = [EmbedString(modelSpecifier=specifier, inputString=text) for text in texts]
-        return call_rpcs(dispatcher, "embedding", "embedString", parameters, _vector, operation="Embedding")
+    def make(specifier: Specifier, text: str) -> EmbedString:
+        return EmbedString(modelSpecifier=specifier, inputString=text)
 
-    return use_model(dispatcher, binding, work)
+    return _call_for_each(dispatcher, binding, "embedString", texts, make=make, read=_vector, operation="Embedding")
 
 
 def apply_prompt_template(
@@ -183,14 +188,29 @@ def apply_prompt_template(
     return (yield from use_model(dispatcher, binding, work))
 
 
-def _tokens(
-    dispatcher: Dispatcher[Any], binding: Binding, name: str, texts: Sequence[str], read: Callable[[Any], T]
-) -> Flow[list[T]]:
-    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[list[T]]":
-        parameters = [Tokenize(specifier=specifier, inputString=text) for text in texts]
-        return call_rpcs(dispatcher, binding.kind, name, parameters, read, operation="Tokenization")
+def _call_for_each(
+    dispatcher: Dispatcher[Any],
+    binding: Binding,
+    name: str,
+    value: str | Texts,
+    *,
+    make: Callable[[Specifier, str], Mapping[str, Any]],
+    read: Callable[[Any], T],
+    operation: str,
+) -> Flow[Any]:
+    """Make a call for each text; return the result for one text, or a list for a list."""
+    texts = texts_of(value, "input")
 
-    return use_model(dispatcher, binding, work)
+    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[list[T]]":
+        parameters = [make(specifier, text) for text in texts]
+        return call_rpcs(dispatcher, binding.kind, name, parameters, read, operation=operation)
+
+    results = yield from use_model(dispatcher, binding, work)
+    return results[0] if isinstance(value, str) else results
+
+
+def _tokenize(specifier: Specifier, text: str) -> Tokenize:
+    return Tokenize(specifier=specifier, inputString=text)
 
 
 def _template_flags(opts: TemplateOpts, tools: Tools) -> TemplateParameters:

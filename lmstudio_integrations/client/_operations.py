@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from copy import copy
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from lmstudio_integrations.client._binding import Binding, ModelWork
 from lmstudio_integrations.client._loading import named
@@ -17,13 +17,12 @@ from lmstudio_integrations.client._retries import Retries, retried
 from lmstudio_integrations.client._server_models import ServerModels, models_of
 from lmstudio_integrations.client._turns import Turn, Turns
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow, wait_for
+from lmstudio_integrations.client.transport.flows import Flow, T, wait_for
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioModelUnloadedError
 from lmstudio_integrations.protocol.errors import details_of
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 
 _UNLOADED = {"generic.noModelMatchingQuery", "generic.identifierNotFound", "generic.specificModelUnloaded"}
 """Error codes that mean: the requested instance is not loaded."""

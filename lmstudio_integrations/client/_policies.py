@@ -131,7 +131,7 @@ def _load_explicitly(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]
 def _load_or_wait(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     """Load a model; if another program is loading it, wait for that instance."""
     assert binding.key is not None, "a model is found or loaded by its key"
-    model_key = yield from _model_key(dispatcher, binding)
+    model_key = yield from _model_key(dispatcher, binding, binding.key)
     # A path is passed on unchanged, because it may select one file of a model. A key in other case is normalized.
     name = model_key if binding.key.lower() == model_key.lower() else binding.key
     started, seconds = time.monotonic(), _FIRST_PAUSE
@@ -180,30 +180,27 @@ _NAMES = ("modelKey", "path", "selectedVariant", "indexedModelIdentifier")
 """Fields of a model's info that contain a name of it."""
 
 
-def _model_key(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
+def _model_key(dispatcher: Dispatcher[Any], binding: Binding, name: str) -> Flow[str]:
     """Return the model key of a name, so that two spellings do not load two copies."""
-    assert binding.key is not None, "a model is found or loaded by its key"
-    kind, name = binding.kind, binding.key
-    known = models_of(dispatcher).model_key(kind, name)
+    known = models_of(dispatcher).model_key(binding.kind, name)
     if known is not None:
         return known
 
     def read(infos: Any) -> str | None:
-        keys = (str(info["modelKey"]) for info in infos if info.get("type") == kind and _matches(name, info))
+        keys = (str(info["modelKey"]) for info in infos if info.get("type") == binding.kind and _matches(name, info))
         return next(keys, None)
 
     found = yield from call_rpc(dispatcher, "system", "listDownloadedModels", None, read, operation="Model list")
-    return found or (yield from _resolve_on_server(dispatcher, binding))
+    return found or (yield from _resolve_on_server(dispatcher, binding, name))
 
 
-def _resolve_on_server(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
+def _resolve_on_server(dispatcher: Dispatcher[Any], binding: Binding, name: str) -> Flow[str]:
     """Let the server resolve a name that no downloaded model has: start to load it, and cancel once the key is known.
 
     No endpoint only resolves a name, and the names that the server accepts are not all in its list of models. The
     channel is read to its end. If the load was faster than its cancellation, the new instance is used.
     """
-    assert binding.key is not None, "a model is found or loaded by its key"
-    parameter = load_parameter(binding, binding.key, _ttl_ms(binding))
+    parameter = load_parameter(binding, name, _ttl_ms(binding))
     model_key: str | None = None
     with dispatcher.start(binding.kind, channel(binding.kind, "loadModel"), parameter, operation="Model load") as call:
         try:

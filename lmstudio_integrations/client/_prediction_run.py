@@ -9,14 +9,14 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.client._binding import Binding, ModelWork, Specifier
 from lmstudio_integrations.client._operations import as_unloaded, attempt_with_model, unloaded_error
 from lmstudio_integrations.client._retries import Retries, pause
 from lmstudio_integrations.client.transport.dispatcher import NO_TIMEOUTS, Call, Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.waiters import caller
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
@@ -47,7 +47,6 @@ from lmstudio_integrations.types.structured import json_object
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 Upload = Callable[[Dispatcher[Any]], Flow[None]]
 """Uploads what the request refers to."""
 

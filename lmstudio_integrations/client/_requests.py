@@ -3,12 +3,12 @@
 The clients call it; the flows of `_prediction_run.py` send what it makes. Everything is checked before it is sent.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Any, TypeAlias, TypedDict, TypeVar
 
-from lmstudio_integrations.client._arguments import check_names, list_of, optional_text, seconds_of
+from lmstudio_integrations.client._arguments import check_names, optional_text, seconds_of
 from lmstudio_integrations.client._binding import Binding, Specifier
 from lmstudio_integrations.client._files import renewed
 from lmstudio_integrations.client._images import prepare_images
@@ -28,7 +28,6 @@ from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.results import LlmPredictionFragment
 
 History: TypeAlias = str | Chat | ChatHistory | WireHistory | Mapping[str, Any]
-Texts: TypeAlias = list[str] | tuple[str, ...]
 PredictionSettings: TypeAlias = LlmPredictionConfig | LlmPredictionConfigDict | Mapping[str, Any]
 
 TIMEOUTS: Timeouts = {
@@ -255,16 +254,3 @@ def _with_preset(parameter: ParameterT, preset: str | None) -> ParameterT:
     if preset is not None:
         parameter["fuzzyPresetIdentifier"] = preset
     return parameter
-
-
-def texts_of(value: str | Iterable[str], what: str) -> list[str]:
-    """Return a list of texts.
-
-    Raises:
-        LMStudioValueError: If it contains anything but strings.
-    """
-    texts = [value] if isinstance(value, str) else list_of(value, what)
-    for text in texts:
-        if not isinstance(text, str):
-            raise LMStudioValueError(f"{what} must be a string or a list of strings, got {text!r}")
-    return texts

@@ -7,10 +7,10 @@ responds or the connection is lost, and independently of that up to three times 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow, wait_for
+from lmstudio_integrations.client.transport.flows import Flow, T, wait_for
 from lmstudio_integrations.errors import (
     LMStudioConnectionLostError,
     LMStudioError,
@@ -18,8 +18,6 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
     LMStudioUnreachableError,
 )
-
-T = TypeVar("T")
 
 RELOAD_DELAYS = (0.0, 0.2, 1.0)
 """Mean seconds before each reload. They vary, so that programs that evict each other's models get out of step."""

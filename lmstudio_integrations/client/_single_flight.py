@@ -4,14 +4,12 @@
 """
 
 from collections.abc import Callable, Hashable
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow, wait_for
+from lmstudio_integrations.client.transport.flows import Flow, T, wait_for
 from lmstudio_integrations.client.transport.waiters import Waiter, caller, copied
 from lmstudio_integrations.errors import LMStudioTimeoutError
-
-T = TypeVar("T")
 
 
 class Flight:

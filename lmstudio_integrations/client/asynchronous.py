@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, cast, overload
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client import _files, _fitting, _images, _models, _repository, _requests
+from lmstudio_integrations.client import _files, _images, _long_texts, _models, _repository, _requests
 from lmstudio_integrations.client._act import Act, ActParameters, ActResult
 from lmstudio_integrations.client._base import (
     BaseAvailableModel,
@@ -27,17 +27,16 @@ from lmstudio_integrations.client._base import (
     checked_kind,
 )
 from lmstudio_integrations.client._files import FileInput, RetrievalParameters
-from lmstudio_integrations.client._models import TemplateOpts, Tools
+from lmstudio_integrations.client._models import TemplateOpts, Texts, Tools
 from lmstudio_integrations.client._operations import prepare
 from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._prediction_run import PredictionRun
 from lmstudio_integrations.client._repository import OnDownload
-from lmstudio_integrations.client._requests import History, PredictionParameters, Texts
+from lmstudio_integrations.client._requests import History, PredictionParameters
 from lmstudio_integrations.client._retries import retried
-from lmstudio_integrations.client.transport.discovery import locate
+from lmstudio_integrations.client.transport.discovery import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.client.transport.waiters import DONE, LoopWaiter, Waiter
-from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.embeddings import EmbeddingRequest
@@ -198,8 +197,7 @@ class AsyncModelHandle(BaseHandle):
     async def tokenize(self, input: Texts) -> list[list[int]]: ...
     async def tokenize(self, input: str | Texts) -> list[int] | list[list[int]]:  # noqa: A002 - the official name
         """Return the tokens of a text, or of each of several."""
-        tokens = await arun(_models.tokenize(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
-        return tokens[0] if isinstance(input, str) else tokens
+        return await arun(_models.tokenize(self._dispatcher, self.binding, input))
 
     @overload
     async def count_tokens(self, input: str) -> int: ...
@@ -207,8 +205,7 @@ class AsyncModelHandle(BaseHandle):
     async def count_tokens(self, input: Texts) -> list[int]: ...
     async def count_tokens(self, input: str | Texts) -> int | list[int]:  # noqa: A002 - the official name
         """Return the number of tokens of a text, or of each of several."""
-        counts = await arun(_models.count_tokens(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
-        return counts[0] if isinstance(input, str) else counts
+        return await arun(_models.count_tokens(self._dispatcher, self.binding, input))
 
     async def get_context_length(self) -> int:
         """Return the context length that the instance was loaded with, in tokens."""
@@ -269,7 +266,7 @@ class AsyncLLM(AsyncModelHandle):
             LMStudioPredictionError: If the model still calls tools in the last round.
             LMStudioToolCallError: If a tool call of the model cannot be read.
         """
-        from lmstudio_integrations.client._run_tools import arun_jobs  # noqa: PLC0415 - needs asyncio, see `dispatcher.py`
+        from lmstudio_integrations.client._run_tools import arun_jobs  # noqa: PLC0415 - lazy: keeps import cheap
 
         act = Act(self._dispatcher, self.binding, chat, tools, parameters)
         while jobs := await arun(act.predict()):
@@ -312,27 +309,28 @@ class AsyncEmbeddingModel(AsyncModelHandle):
     async def embed(self, input: Texts) -> list[list[float]]: ...
     async def embed(self, input: str | Texts) -> list[float] | list[list[float]]:  # noqa: A002 - the official name
         """Return the vector of a text, or of each of several, in their order."""
-        vectors = await arun(_models.embed(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
-        return vectors[0] if isinstance(input, str) else vectors
+        return await arun(_models.embed(self._dispatcher, self.binding, input))
 
     async def embed_texts(
         self,
         request: EmbeddingRequest,
         *,
         on_progress: Callable[[float], Any] | None = None,
-        most: int | None = None,
+        max_concurrency: int | None = None,
     ) -> list[list[float]]:
         """Return the vectors of texts, of which some may be too long for the model.
 
         Args:
             request: The texts, and what to do with those that are too long.
             on_progress: Takes growing values from 0.0 to 1.0.
-            most: How many such calls on this model run at once; the others wait. `None` sets no limit.
+            max_concurrency: How many such calls on this model run at once; the others wait. `None` sets no limit.
 
         Raises:
             LMStudioContextOverflowError: If a text is too long and the policy is `error`.
         """
-        return await arun(_fitting.embed_texts(self._dispatcher, self.binding, request, on_progress, most))
+        return await arun(
+            _long_texts.embed_texts(self._dispatcher, self.binding, request, on_progress, max_concurrency)
+        )
 
     async def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""
@@ -510,7 +508,7 @@ class AsyncAvailableModel(BaseAvailableModel):
 
     async def get_download_options(self) -> list[AsyncDownloadOption]:
         """Return its download options."""
-        found = await arun(_repository.download_options(self._dispatcher, self._info))
+        found = await arun(_repository.download_options(self._dispatcher, self.search_result))
         return [AsyncDownloadOption(option, self._dispatcher) for option in found]
 
 
@@ -576,11 +574,8 @@ class AsyncClient(BaseClient):
 
     @classmethod
     async def is_valid_api_host(cls, api_host: str) -> bool:
-        """Return whether an LM Studio answers at an address; false if it is not a valid address."""
-        try:
-            return await arun(locate(api_host, cls.make_waiter)) is not None
-        except LMStudioValueError:
-            return False
+        """Return whether an LM Studio responds at an address; false if it is not a valid address."""
+        return await arun(is_reachable(api_host, cls.make_waiter))
 
     @classmethod
     async def find_default_local_api_host(cls) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, cast, overload
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client import _files, _fitting, _images, _models, _repository, _requests
+from lmstudio_integrations.client import _files, _images, _long_texts, _models, _repository, _requests
 from lmstudio_integrations.client._act import Act, ActParameters, ActResult
 from lmstudio_integrations.client._base import (
     BaseAvailableModel,
@@ -27,16 +27,15 @@ from lmstudio_integrations.client._base import (
     checked_kind,
 )
 from lmstudio_integrations.client._files import FileInput, RetrievalParameters
-from lmstudio_integrations.client._models import TemplateOpts, Tools
+from lmstudio_integrations.client._models import TemplateOpts, Texts, Tools
 from lmstudio_integrations.client._operations import prepare
 from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._repository import OnDownload
-from lmstudio_integrations.client._requests import TIMEOUTS, History, PredictionParameters, Texts
+from lmstudio_integrations.client._requests import TIMEOUTS, History, PredictionParameters
 from lmstudio_integrations.client._retries import retried
-from lmstudio_integrations.client.transport.discovery import locate
+from lmstudio_integrations.client.transport.discovery import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
-from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.embeddings import EmbeddingRequest
@@ -149,8 +148,7 @@ class SyncModelHandle(BaseHandle):
     def tokenize(self, input: Texts) -> list[list[int]]: ...
     def tokenize(self, input: str | Texts) -> list[int] | list[list[int]]:  # noqa: A002 - the official name
         """Return the tokens of a text, or of each of several."""
-        tokens = run(_models.tokenize(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
-        return tokens[0] if isinstance(input, str) else tokens
+        return run(_models.tokenize(self._dispatcher, self.binding, input))
 
     @overload
     def count_tokens(self, input: str) -> int: ...
@@ -158,8 +156,7 @@ class SyncModelHandle(BaseHandle):
     def count_tokens(self, input: Texts) -> list[int]: ...
     def count_tokens(self, input: str | Texts) -> int | list[int]:  # noqa: A002 - the official name
         """Return the number of tokens of a text, or of each of several."""
-        counts = run(_models.count_tokens(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
-        return counts[0] if isinstance(input, str) else counts
+        return run(_models.count_tokens(self._dispatcher, self.binding, input))
 
     def get_context_length(self) -> int:
         """Return the context length that the instance was loaded with, in tokens."""
@@ -230,7 +227,7 @@ class LLM(SyncModelHandle):
             LMStudioPredictionError: If the model still calls tools in the last round.
             LMStudioToolCallError: If a tool call of the model cannot be read.
         """
-        from lmstudio_integrations.client._run_tools import run_jobs  # noqa: PLC0415 - needs asyncio, see `dispatcher.py`
+        from lmstudio_integrations.client._run_tools import run_jobs  # noqa: PLC0415 - lazy: keeps import cheap
 
         act = Act(self._dispatcher, self.binding, chat, tools, parameters)
         while jobs := run(act.predict()):
@@ -271,27 +268,26 @@ class EmbeddingModel(SyncModelHandle):
     def embed(self, input: Texts) -> list[list[float]]: ...
     def embed(self, input: str | Texts) -> list[float] | list[list[float]]:  # noqa: A002 - the official name
         """Return the vector of a text, or of each of several, in their order."""
-        vectors = run(_models.embed(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
-        return vectors[0] if isinstance(input, str) else vectors
+        return run(_models.embed(self._dispatcher, self.binding, input))
 
     def embed_texts(
         self,
         request: EmbeddingRequest,
         *,
         on_progress: Callable[[float], Any] | None = None,
-        most: int | None = None,
+        max_concurrency: int | None = None,
     ) -> list[list[float]]:
         """Return the vectors of texts, of which some may be too long for the model.
 
         Args:
             request: The texts, and what to do with those that are too long.
             on_progress: Takes growing values from 0.0 to 1.0.
-            most: How many such calls on this model run at once; the others wait. `None` sets no limit.
+            max_concurrency: How many such calls on this model run at once; the others wait. `None` sets no limit.
 
         Raises:
             LMStudioContextOverflowError: If a text is too long and the policy is `error`.
         """
-        return run(_fitting.embed_texts(self._dispatcher, self.binding, request, on_progress, most))
+        return run(_long_texts.embed_texts(self._dispatcher, self.binding, request, on_progress, max_concurrency))
 
     def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""
@@ -461,7 +457,7 @@ class AvailableModel(BaseAvailableModel):
 
     def get_download_options(self) -> list[DownloadOption]:
         """Return its download options."""
-        found = run(_repository.download_options(self._dispatcher, self._info))
+        found = run(_repository.download_options(self._dispatcher, self.search_result))
         return [DownloadOption(option, self._dispatcher) for option in found]
 
 
@@ -529,11 +525,8 @@ class Client(BaseClient):
 
     @classmethod
     def is_valid_api_host(cls, api_host: str) -> bool:
-        """Return whether an LM Studio answers at an address; false if it is not a valid address."""
-        try:
-            return run(locate(api_host, cls.make_waiter)) is not None
-        except LMStudioValueError:
-            return False
+        """Return whether an LM Studio responds at an address; false if it is not a valid address."""
+        return run(is_reachable(api_host, cls.make_waiter))
 
     @classmethod
     def find_default_local_api_host(cls) -> str | None:

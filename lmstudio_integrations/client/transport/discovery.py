@@ -9,6 +9,7 @@ from lmstudio_integrations.client.transport.dispatcher import io_thread
 from lmstudio_integrations.client.transport.flows import Flow, wait_for
 from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.client.transport.waiters import Waiter
+from lmstudio_integrations.errors import LMStudioValueError
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.transport.io_thread import IOThread
@@ -19,6 +20,14 @@ async def _search(addresses: tuple[Address, ...]) -> Address | None:
 
     found, _ = await first_greeting(addresses)
     return found
+
+
+def is_reachable(api_host: str, make_waiter: "Callable[[IOThread], Waiter]") -> Flow[bool]:
+    """Return whether an LM Studio responds at an address; false if it is not a valid address."""
+    try:
+        return (yield from locate(api_host, make_waiter)) is not None
+    except LMStudioValueError:
+        return False
 
 
 def locate(api_host: str | None, make_waiter: "Callable[[IOThread], Waiter]") -> Flow[str | None]:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from lmstudio_integrations.client.transport.addresses import Target
-from lmstudio_integrations.client.transport.tasks import IOTask
+from lmstudio_integrations.client.transport.tasks import IOTask, T
 from lmstudio_integrations.client.transport.waiters import Waiter
 from lmstudio_integrations.errors import LMStudioClientClosedError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from lmstudio_integrations.client.transport.connections import Place
     from lmstudio_integrations.client.transport.io_thread import IOThread
 
-T = TypeVar("T")
 WaiterT_co = TypeVar("WaiterT_co", bound=Waiter, covariant=True)
 FOR_EVER = math.inf
 

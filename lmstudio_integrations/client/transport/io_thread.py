@@ -52,11 +52,6 @@ class IOThread:
         return thread
 
     @classmethod
-    def existing(cls) -> "IOThread | None":
-        """Return the thread of this process if it was started."""
-        return cls._current
-
-    @classmethod
     def after_fork(cls) -> None:
         """Forget the parent's thread, which does not exist in the child."""
         cls._lock = threading.Lock()
@@ -100,10 +95,13 @@ class IOThread:
             threading.Event().wait(EXIT_DEADLINE)
             raise SystemExit
 
-    def stop(self) -> None:
-        """Close everything within `EXIT_DEADLINE`, and end the thread."""
-        if self.stopped or not self.thread.is_alive():
+    @classmethod
+    def end_with_process(cls) -> None:
+        """Close everything within `EXIT_DEADLINE`, and end the thread, if it was started."""
+        self = cls._current
+        if self is None or self.stopped or not self.thread.is_alive():
             return
+        self.ending = True
         self.loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self._close(), loop=self.loop))
         self.thread.join(EXIT_DEADLINE * 2)
 
@@ -130,13 +128,6 @@ class IOThread:
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
 
 
-def _stop_current() -> None:
-    thread = IOThread.existing()
-    if thread is not None:
-        thread.ending = True
-        thread.stop()
-
-
-atexit.register(_stop_current)
+atexit.register(IOThread.end_with_process)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=IOThread.after_fork)
