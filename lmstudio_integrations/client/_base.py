@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypedDict, TypeV
 from pydantic import SecretStr
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client._arguments import check_names, optional_text, seconds_of, text_of
+from lmstudio_integrations.client._arguments import check_names, optional_text, seconds_of
 from lmstudio_integrations.client._binding import Binding, OnProgress
+from lmstudio_integrations.client._operations import prepare
 from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._prediction_run import PredictionRun
 from lmstudio_integrations.client._requests import TIMEOUTS, TimeoutParameters, checked_timeouts
 from lmstudio_integrations.client._server_models import models_of
 from lmstudio_integrations.client.transport.addresses import Target
-from lmstudio_integrations.client.transport.dispatcher import FOR_EVER, Dispatcher
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.waiters import Waiter
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import (
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     import ssl
 
 HandleT = TypeVar("HandleT", bound="BaseHandle")
+DownloadedT = TypeVar("DownloadedT", bound="BaseDownloaded[Any]")
 LoadConfig = LlmLoadModelConfig | EmbeddingLoadModelConfig | LlmLoadModelConfigDict | EmbeddingLoadModelConfigDict
 
 _LOAD_CONFIGS: dict[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadModelConfig]] = {
@@ -126,7 +129,7 @@ class BaseClient:
         *,
         headers: Mapping[str, str] | None = None,
         ssl_context: "ssl.SSLContext | None" = None,
-        keep_idle: float = FOR_EVER,
+        keep_idle: float = math.inf,
         **timeouts: Unpack[TimeoutParameters],
     ) -> None:
         check_names(timeouts, TIMEOUTS)
@@ -240,11 +243,12 @@ class BaseNamespace:
         self._dispatcher = dispatcher
 
 
-class BaseModelNamespace(BaseNamespace, Generic[HandleT]):
+class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
     """The models of one kind."""
 
     kind: ClassVar[ModelKind]
     _handle: type[HandleT]
+    _downloaded: type[DownloadedT]
 
     def lazy_model(self, model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> HandleT:
         """Return a handle that gets or loads its model on first use. Nothing is sent now.
@@ -282,15 +286,19 @@ class BaseModelNamespace(BaseNamespace, Generic[HandleT]):
         """
         return self._handle(self._dispatcher, binding)
 
-    def _load_config(self, config: LoadConfig | None) -> LoadSettings | None:
-        kind = _LOAD_CONFIGS[self.kind]
-        return None if config is None else kind.parse(cast("Any", config))
+    def as_downloaded(self, info: ModelInfo) -> DownloadedT:
+        """Return a downloaded model as an object that can load it."""
+        return self._downloaded(info, self)
 
-    def _new_instance(self, model_key: str, identifier: str | None, parameters: ModelParameters) -> HandleT:
-        parameters["load_policy"] = "new_instance"
+    def _load_config(self, config: LoadConfig | None) -> LoadSettings | None:
+        return None if config is None else _LOAD_CONFIGS[self.kind].parse(cast("Any", config))
+
+    def _get(self, model_key: str | None, parameters: ModelParameters, identifier: str | None = None) -> Flow[HandleT]:
+        """Return a handle whose model is loaded. Only a new instance may be given an identifier."""
         parameters.setdefault("ttl", DEFAULT_TTL)
-        handle = self.lazy_model(text_of(model_key, "model_key"), **parameters)
+        handle = self.lazy_model(model_key, **parameters)
         handle.binding.requested_identifier = optional_text(identifier, "instance_identifier")
+        yield from prepare(self._dispatcher, handle.binding)
         return handle
 
     def _loaded(self, info: ModelInstanceInfo) -> HandleT:
@@ -339,7 +347,7 @@ class BaseStream:
 class BaseDownloaded(Generic[HandleT]):
     """A model on the server's disk."""
 
-    def __init__(self, info: ModelInfo, namespace: BaseModelNamespace[HandleT]) -> None:
+    def __init__(self, info: ModelInfo, namespace: BaseModelNamespace[HandleT, Any]) -> None:
         self.info = info
         """Its info."""
         self._namespace = namespace

@@ -223,8 +223,7 @@ def retrieve(
         raise LMStudioValueError("retrieval needs at least one file")
     known: list[str] = []
     for handle in files:
-        fresh = yield from renew(dispatcher, handle)
-        known += [fresh.identifier]
+        known += [(yield from renew(dispatcher, handle)).identifier]
     given: Mapping[str, Any] = parameters
     fields: dict[str, Any] = {key: given[name] for name, key in _RETRIEVAL_KEYS.items() if given.get(name) is not None}
     parameter = Retrieve(query=query, fileIdentifiers=known, config=fields_of(fields))

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.client._binding import Binding, Specifier
@@ -140,8 +140,7 @@ class _LoadPackets:
             case "alreadyLoaded" | "loadSuccess" | "success" as kind:
                 self.was_loaded = kind == "alreadyLoaded"
                 _identifier(packet["info"])
-                info: Info = packet["info"]
-                return info
+                return cast("Info", packet["info"])
             case other:
                 logger.debug("skipped a packet of unknown type %r while loading", other)
         return None

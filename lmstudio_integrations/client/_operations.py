@@ -120,9 +120,8 @@ def _run_in_turn(
 def _resolve_and_run(
     dispatcher: Dispatcher[Any], binding: Binding, *, models: ServerModels, work: ModelWork[T], reload: bool
 ) -> Flow[T]:
-    reload = reload or (models.is_evicted(binding.reference) and binding.reloadable)
-    identifier = None if reload else binding.identifier
-    if identifier is None:
+    identifier = binding.identifier
+    if identifier is None or reload or (models.is_evicted(binding.reference) and binding.reloadable):
         identifier = yield from resolve(dispatcher, binding)
     return (yield from _run(dispatcher, binding, work, identifier))
 

@@ -72,8 +72,7 @@ def _load_new_instance(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[st
 
 def _load_under_own_identifier(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     assert binding.key is not None, "a new instance is loaded by its key"
-    ttl_ms = milliseconds(binding.ttl)
-    info = yield from load(dispatcher, binding, binding.key, binding.requested_identifier, ttl_ms)
+    info = yield from load(dispatcher, binding, binding.key, binding.requested_identifier, milliseconds(binding.ttl))
     try:
         return (yield from bind(dispatcher, binding, info, loaded=True))
     except LMStudioConfigMismatchError:  # no other program uses the instance yet

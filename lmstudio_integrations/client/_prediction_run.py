@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.client._binding import Binding, ModelWork, Specifier
@@ -100,6 +100,7 @@ class PredictionRun:
         binding: The model.
         requests: How to request the prediction, best first.
         operation: The operation, for error messages.
+        preset: A preset on the server, by its (fuzzy) identifier.
         timeouts: Timeouts that differ from the client's.
         upload: Uploads images before the request, once per attempt.
     """
@@ -111,6 +112,7 @@ class PredictionRun:
         requests: Sequence[Request],
         *,
         operation: str,
+        preset: str | None = None,
         timeouts: Timeouts = NO_TIMEOUTS,
         upload: Upload | None = None,
     ) -> None:
@@ -118,6 +120,7 @@ class PredictionRun:
         self._binding = binding
         self._requests = requests
         self._operation = operation
+        self._preset: Mapping[str, str] = {} if preset is None else {"fuzzyPresetIdentifier": preset}
         self._timeouts = timeouts
         self._upload = upload
         self.callbacks = _NO_CALLBACKS
@@ -358,8 +361,7 @@ class PredictionRun:
             try:
                 step = resume()
             except StopIteration as stop:
-                result: T = stop.value
-                return result
+                return cast("T", stop.value)
             self._record_step(step)
             try:
                 resume = partial(flow.send, (yield step))
@@ -378,7 +380,7 @@ class PredictionRun:
 
     def _send(self, request: Request, dispatcher: Dispatcher[Any], specifier: Specifier) -> Flow[Call[Any]]:
         """Request the prediction."""
-        parameter = yield from request.make(specifier)
+        parameter = {**(yield from request.make(specifier)), **self._preset}
         if self._cancelled or self._failure is not None:  # it was stopped meanwhile
             raise _ClosedError
         self._call = dispatcher.start(self._binding.kind, request.endpoint, parameter, operation=self._operation)

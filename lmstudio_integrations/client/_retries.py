@@ -55,15 +55,11 @@ class Retries:
 
 def is_retryable(error: LMStudioError) -> bool:
     """Whether an error means that the call may be retried on a new connection."""
-    match error:
-        case LMStudioUnreachableError():
-            return True
-        case LMStudioConnectionLostError():
-            return error.retryable
-        case LMStudioTimeoutError():
-            return error.timeout_name == "connect_timeout"  # nothing was sent
-        case _:
-            return False
+    return (
+        isinstance(error, LMStudioUnreachableError)
+        or (isinstance(error, LMStudioConnectionLostError) and error.retryable)
+        or (isinstance(error, LMStudioTimeoutError) and error.timeout_name == "connect_timeout")  # nothing was sent
+    )
 
 
 def pause(dispatcher: Dispatcher[Any], seconds: float) -> Flow[None]:

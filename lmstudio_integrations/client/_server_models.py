@@ -7,7 +7,6 @@ shared by all clients and new after a fork. Any thread may call it, because each
 import inspect
 import warnings
 from collections.abc import Hashable, Mapping
-from functools import cached_property
 from typing import Any
 
 from lmstudio_integrations._shortening import shortened
@@ -46,11 +45,8 @@ class ServerModels:
         self._evicted: dict[str, None] = {}
         self._pairs: dict[frozenset[str], None] = {}
         self._warned: dict[Hashable, object] = {}
-
-    @cached_property
-    def turns(self) -> Turns:
+        self.turns: Turns = Turns(lambda one, other: self._pairs.pop(frozenset((one, other)), None))
         """The turns of models that evict each other."""
-        return Turns(lambda one, other: self._pairs.pop(frozenset((one, other)), None))
 
     def record(self, kind: ModelKind, name: str | None, info: Mapping[str, Any]) -> None:
         """Record an instance that this process uses.

@@ -176,13 +176,13 @@ class Turns:
         self._previous = ended
 
 
+@dataclass
 class _TurnSink:
-    """The sink of a call that shares a turn until the server has ended the call, even if its reader is slow."""
+    """The sink of a call that holds a turn until the server has ended the call, even if its reader is slow."""
 
-    def __init__(self, sink: Sink, turns: Turns, turn: Turn) -> None:
-        self._sink = sink
-        self._turns = turns
-        self._turn = turn
+    _sink: Sink
+    _turns: Turns
+    _turn: Turn
 
     def put(self, item: Any) -> None:
         """Forward a packet."""

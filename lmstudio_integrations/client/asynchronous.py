@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 
 from lmstudio_integrations.client import _files, _images, _long_texts, _models, _repository, _requests
 from lmstudio_integrations.client._act import Act, ActParameters, ActResult
+from lmstudio_integrations.client._arguments import text_of
 from lmstudio_integrations.client._base import (
     BaseAvailableModel,
     BaseClient,
@@ -21,6 +22,7 @@ from lmstudio_integrations.client._base import (
     BaseModelNamespace,
     BaseNamespace,
     BaseStream,
+    DownloadedT,
     HandleT,
     LoadConfig,
     ModelParameters,
@@ -28,8 +30,6 @@ from lmstudio_integrations.client._base import (
 )
 from lmstudio_integrations.client._files import FileInput, RetrievalParameters
 from lmstudio_integrations.client._models import TemplateOpts, Texts, Tools
-from lmstudio_integrations.client._operations import prepare
-from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._prediction_run import PredictionRun
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import History, PredictionParameters
@@ -47,7 +47,6 @@ from lmstudio_integrations.types.models import (
     EmbeddingModelInstanceInfo,
     InstanceProcessingState,
     LlmInstanceInfo,
-    ModelInfo,
     ModelInstanceInfo,
     ModelUsageEstimate,
     ServerVersion,
@@ -284,8 +283,9 @@ class AsyncLLM(AsyncModelHandle):
             opts: `omit_bos_token`, `omit_eos_token`: whether to omit the special tokens at its begin and end.
             tools: The definitions of the tools.
         """
-        wire = _requests.to_wire(history)
-        return await arun(_models.apply_prompt_template(self._dispatcher, self.binding, wire, opts or {}, tools))
+        return await arun(
+            _models.apply_prompt_template(self._dispatcher, self.binding, _requests.to_wire(history), opts or {}, tools)
+        )
 
     async def get_context_use(self, history: History) -> ContextUse:
         """Return how many tokens of the context window a conversation takes, and whether it fits."""
@@ -343,10 +343,8 @@ class AsyncEmbeddingModel(AsyncModelHandle):
         return EmbeddingLoadModelConfig.from_fields(await arun(_models.get_load_fields(self._dispatcher, self.binding)))
 
 
-class AsyncModelNamespace(BaseModelNamespace[HandleT]):
+class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
     """The models of one kind."""
-
-    _downloaded: "type[AsyncDownloadedModel[HandleT]]"
 
     async def model(self, model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> HandleT:
         """Get a model, and load it if necessary; without a key, get any loaded one.
@@ -359,18 +357,14 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT]):
             LMStudioModelNotFoundError: If there is no such model, or none is loaded.
             LMStudioWrongModelKindError: If it is of the other kind.
         """
-        parameters.setdefault("ttl", DEFAULT_TTL)
-        handle = self.lazy_model(model_key, **parameters)
-        await arun(prepare(self._dispatcher, handle.binding))
-        return handle
+        return await arun(self._get(model_key, parameters))
 
     async def load_new_instance(
         self, model_key: str, instance_identifier: str | None = None, **parameters: Unpack[ModelParameters]
     ) -> HandleT:
         """Load another instance; without an identifier the server chooses one."""
-        handle = self._new_instance(model_key, instance_identifier, parameters)
-        await arun(prepare(self._dispatcher, handle.binding))
-        return handle
+        parameters["load_policy"] = "new_instance"
+        return await arun(self._get(text_of(model_key, "model_key"), parameters, instance_identifier))
 
     async def unload(self, model_identifier: str) -> None:
         """Unload an instance."""
@@ -384,13 +378,9 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT]):
         """Return handles to all loaded instances."""
         return [self._loaded(info) for info in await arun(_models.list_loaded(self._dispatcher, self.kind))]
 
-    async def list_downloaded(self) -> list["AsyncDownloadedModel[HandleT]"]:
+    async def list_downloaded(self) -> list[DownloadedT]:
         """Return all models of this kind on the server's disk."""
         return [self.as_downloaded(info) for info in await arun(_models.list_downloaded(self._dispatcher, self.kind))]
-
-    def as_downloaded(self, info: ModelInfo) -> "AsyncDownloadedModel[HandleT]":
-        """Return a downloaded model as an object that can load it."""
-        return self._downloaded(info, self)
 
     async def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
         """Return how much memory a model would take. Not every server knows."""
@@ -400,7 +390,7 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT]):
 class AsyncDownloadedModel(BaseDownloaded[HandleT]):
     """A model on the server's disk."""
 
-    _namespace: AsyncModelNamespace[HandleT]
+    _namespace: AsyncModelNamespace[HandleT, Any]
 
     async def model(self, **parameters: Unpack[ModelParameters]) -> HandleT:
         """Get the model, and load it if necessary."""
@@ -421,7 +411,7 @@ class AsyncDownloadedEmbeddingModel(AsyncDownloadedModel[AsyncEmbeddingModel]):
     """An embedding model on the server's disk."""
 
 
-class AsyncLlmNamespace(AsyncModelNamespace[AsyncLLM]):
+class AsyncLlmNamespace(AsyncModelNamespace[AsyncLLM, AsyncDownloadedLlm]):
     """The language models: `client.llm`."""
 
     kind: ClassVar[ModelKind] = "llm"
@@ -429,7 +419,7 @@ class AsyncLlmNamespace(AsyncModelNamespace[AsyncLLM]):
     _downloaded = AsyncDownloadedLlm
 
 
-class AsyncEmbeddingNamespace(AsyncModelNamespace[AsyncEmbeddingModel]):
+class AsyncEmbeddingNamespace(AsyncModelNamespace[AsyncEmbeddingModel, AsyncDownloadedEmbeddingModel]):
     """The embedding models: `client.embedding`."""
 
     kind: ClassVar[ModelKind] = "embedding"

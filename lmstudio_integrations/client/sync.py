@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 
 from lmstudio_integrations.client import _files, _images, _long_texts, _models, _repository, _requests
 from lmstudio_integrations.client._act import Act, ActParameters, ActResult
+from lmstudio_integrations.client._arguments import text_of
 from lmstudio_integrations.client._base import (
     BaseAvailableModel,
     BaseClient,
@@ -21,6 +22,7 @@ from lmstudio_integrations.client._base import (
     BaseModelNamespace,
     BaseNamespace,
     BaseStream,
+    DownloadedT,
     HandleT,
     LoadConfig,
     ModelParameters,
@@ -28,8 +30,6 @@ from lmstudio_integrations.client._base import (
 )
 from lmstudio_integrations.client._files import FileInput, RetrievalParameters
 from lmstudio_integrations.client._models import TemplateOpts, Texts, Tools
-from lmstudio_integrations.client._operations import prepare
-from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import TIMEOUTS, History, PredictionParameters
 from lmstudio_integrations.client._retries import retried
@@ -46,7 +46,6 @@ from lmstudio_integrations.types.models import (
     EmbeddingModelInstanceInfo,
     InstanceProcessingState,
     LlmInstanceInfo,
-    ModelInfo,
     ModelInstanceInfo,
     ModelUsageEstimate,
     ServerVersion,
@@ -243,8 +242,9 @@ class LLM(SyncModelHandle):
             opts: `omit_bos_token`, `omit_eos_token`: whether to omit the special tokens at its begin and end.
             tools: The definitions of the tools.
         """
-        wire = _requests.to_wire(history)
-        return run(_models.apply_prompt_template(self._dispatcher, self.binding, wire, opts or {}, tools))
+        return run(
+            _models.apply_prompt_template(self._dispatcher, self.binding, _requests.to_wire(history), opts or {}, tools)
+        )
 
     def get_context_use(self, history: History) -> ContextUse:
         """Return how many tokens of the context window a conversation takes, and whether it fits."""
@@ -298,10 +298,8 @@ class EmbeddingModel(SyncModelHandle):
         return EmbeddingLoadModelConfig.from_fields(run(_models.get_load_fields(self._dispatcher, self.binding)))
 
 
-class ModelNamespace(BaseModelNamespace[HandleT]):
+class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
     """The models of one kind."""
-
-    _downloaded: "type[DownloadedModel[HandleT]]"
 
     def model(self, model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> HandleT:
         """Get a model, and load it if necessary; without a key, get any loaded one.
@@ -314,18 +312,14 @@ class ModelNamespace(BaseModelNamespace[HandleT]):
             LMStudioModelNotFoundError: If there is no such model, or none is loaded.
             LMStudioWrongModelKindError: If it is of the other kind.
         """
-        parameters.setdefault("ttl", DEFAULT_TTL)
-        handle = self.lazy_model(model_key, **parameters)
-        run(prepare(self._dispatcher, handle.binding))
-        return handle
+        return run(self._get(model_key, parameters))
 
     def load_new_instance(
         self, model_key: str, instance_identifier: str | None = None, **parameters: Unpack[ModelParameters]
     ) -> HandleT:
         """Load another instance; without an identifier the server chooses one."""
-        handle = self._new_instance(model_key, instance_identifier, parameters)
-        run(prepare(self._dispatcher, handle.binding))
-        return handle
+        parameters["load_policy"] = "new_instance"
+        return run(self._get(text_of(model_key, "model_key"), parameters, instance_identifier))
 
     def unload(self, model_identifier: str) -> None:
         """Unload an instance."""
@@ -339,13 +333,9 @@ class ModelNamespace(BaseModelNamespace[HandleT]):
         """Return handles to all loaded instances."""
         return [self._loaded(info) for info in run(_models.list_loaded(self._dispatcher, self.kind))]
 
-    def list_downloaded(self) -> list["DownloadedModel[HandleT]"]:
+    def list_downloaded(self) -> list[DownloadedT]:
         """Return all models of this kind on the server's disk."""
         return [self.as_downloaded(info) for info in run(_models.list_downloaded(self._dispatcher, self.kind))]
-
-    def as_downloaded(self, info: ModelInfo) -> "DownloadedModel[HandleT]":
-        """Return a downloaded model as an object that can load it."""
-        return self._downloaded(info, self)
 
     def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
         """Return how much memory a model would take. Not every server knows."""
@@ -355,7 +345,7 @@ class ModelNamespace(BaseModelNamespace[HandleT]):
 class DownloadedModel(BaseDownloaded[HandleT]):
     """A model on the server's disk."""
 
-    _namespace: ModelNamespace[HandleT]
+    _namespace: ModelNamespace[HandleT, Any]
 
     def model(self, **parameters: Unpack[ModelParameters]) -> HandleT:
         """Get the model, and load it if necessary."""
@@ -376,7 +366,7 @@ class DownloadedEmbeddingModel(DownloadedModel[EmbeddingModel]):
     """An embedding model on the server's disk."""
 
 
-class LlmNamespace(ModelNamespace[LLM]):
+class LlmNamespace(ModelNamespace[LLM, DownloadedLlm]):
     """The language models: `client.llm`."""
 
     kind: ClassVar[ModelKind] = "llm"
@@ -384,7 +374,7 @@ class LlmNamespace(ModelNamespace[LLM]):
     _downloaded = DownloadedLlm
 
 
-class EmbeddingNamespace(ModelNamespace[EmbeddingModel]):
+class EmbeddingNamespace(ModelNamespace[EmbeddingModel, DownloadedEmbeddingModel]):
     """The embedding models: `client.embedding`."""
 
     kind: ClassVar[ModelKind] = "embedding"

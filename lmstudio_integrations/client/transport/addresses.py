@@ -5,6 +5,7 @@ imports no other module of this folder. The rules: [discovery](docs/protocol.md#
 [credentials](docs/protocol.md#credentials).
 """
 
+import contextlib
 import ipaddress
 import os
 import re
@@ -60,9 +61,8 @@ class Address:
             raise LMStudioValueError(
                 "host must not contain credentials, a query or a fragment; pass the token as api_token"
             )
-        has_scheme = "://" in text
         try:
-            parts = urlsplit(text if has_scheme else f"//{text}")
+            parts = urlsplit(text if "://" in text else f"//{text}")
             host, port = parts.hostname, parts.port
         except ValueError as error:
             raise LMStudioValueError(f"host {text!r} is not an address: {error}; write host:port") from error
@@ -80,16 +80,13 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Whether it is this machine."""
-        if self.host == "localhost":
-            return True
-        try:
+        with contextlib.suppress(ValueError):
             return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return self.host == "localhost"
 
     def url(self, namespace: str) -> str:
         """Return the WebSocket URL of a namespace."""
-        return f"{'wss' if self.tls else 'ws'}://{self.netloc}{self.prefix}/{namespace}"
+        return f"{self}/{namespace}"
 
     def __str__(self) -> str:
         return f"{'wss' if self.tls else 'ws'}://{self.netloc}{self.prefix}"

@@ -10,6 +10,7 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from lmstudio_integrations.client.transport.addresses import Address, Target
@@ -260,14 +261,17 @@ class Connection:
             self._arm(delay)
 
 
+@dataclass(eq=False)
 class Pool:
-    """All connections of the process. It lives on the I/O thread and ends with it."""
+    """All connections of the process. It lives on the I/O thread and ends with it.
 
-    def __init__(self) -> None:
-        self._connections: dict[Place, Connection] = {}
-        self._instances: dict[tuple[Address | None, Namespace], Instances] = {}
-        self.tasks: weakref.WeakSet[IOTask[Any]] = weakref.WeakSet()
-        """Coroutines that clients wait for; the event loop holds the running ones."""
+    Attributes:
+        tasks: Coroutines that clients wait for; the event loop holds the running ones.
+    """
+
+    tasks: weakref.WeakSet[IOTask[Any]] = field(default_factory=weakref.WeakSet[IOTask[Any]])
+    _connections: dict[Place, Connection] = field(default_factory=dict[Place, Connection])
+    _instances: dict[tuple[Address | None, Namespace], Instances] = field(default_factory=dict[Any, Instances])
 
     def get(self, place: Place, user: int, keep: float) -> Connection:
         """Return the connection to a namespace, for a user who keeps it open for some idle seconds."""

@@ -15,13 +15,6 @@ if TYPE_CHECKING:
     from lmstudio_integrations.client.transport.io_thread import IOThread
 
 
-async def _search(addresses: tuple[Address, ...]) -> Address | None:
-    from lmstudio_integrations.client.transport.greeting import first_greeting  # noqa: PLC0415 - lazy: keeps import cheap
-
-    found, _ = await first_greeting(addresses)
-    return found
-
-
 def is_reachable(api_host: str, make_waiter: "Callable[[IOThread], Waiter]") -> Flow[bool]:
     """Return whether an LM Studio responds at an address; false if it is not a valid address."""
     try:
@@ -32,9 +25,11 @@ def is_reachable(api_host: str, make_waiter: "Callable[[IOThread], Waiter]") -> 
 
 def locate(api_host: str | None, make_waiter: "Callable[[IOThread], Waiter]") -> Flow[str | None]:
     """Return where an LM Studio responds: at the given address, else on this machine."""
+    from lmstudio_integrations.client.transport.greeting import first_greeting  # noqa: PLC0415 - lazy: keeps import cheap
+
     addresses = local_candidates() if api_host is None else (Address.parse(api_host),)
     io = io_thread()
-    search = IOTask(io, make_waiter(io), partial(_search, addresses))
+    search = IOTask(io, make_waiter(io), partial(first_greeting, addresses))
     io.submit(search.begin)
-    found = yield from wait_for(search)
+    found, _ = yield from wait_for(search)
     return found.netloc if found else None

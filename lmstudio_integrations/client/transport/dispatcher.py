@@ -10,8 +10,9 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.tasks import IOTask, T
@@ -24,12 +25,10 @@ from lmstudio_integrations.protocol.session import ClientSession, client_closed
 from lmstudio_integrations.types.files import Origin
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.transport.connections import Place
+    from lmstudio_integrations.client.transport.connections import Place, Pool
     from lmstudio_integrations.client.transport.io_thread import IOThread
 
 WaiterT_co = TypeVar("WaiterT_co", bound=Waiter, covariant=True)
-FOR_EVER = math.inf
-
 NO_TIMEOUTS: Timeouts = {}
 
 _owners = itertools.count(1)
@@ -90,7 +89,7 @@ class Dispatcher(Generic[WaiterT_co]):
         target: Target,
         timeouts: Timeouts,
         make_waiter: "Callable[[IOThread], WaiterT_co]",
-        keep: float = FOR_EVER,
+        keep: float = math.inf,
     ) -> None:
         self.target = target
         self.timeouts = timeouts
@@ -107,11 +106,6 @@ class Dispatcher(Generic[WaiterT_co]):
         self._used: set[IOThread] = set()
         self._finalizer = weakref.finalize(self, _close_owner, self._used, self._owner)
         self._finalizer.atexit = False
-
-    @property
-    def closed(self) -> bool:
-        """Whether the client was closed."""
-        return not self._finalizer.alive
 
     def with_timeouts(self, timeouts: Timeouts) -> Self:
         """Return a dispatcher with other timeouts."""
@@ -162,8 +156,7 @@ class Dispatcher(Generic[WaiterT_co]):
             LMStudioAuthenticationError: If the token is malformed.
             LMStudioValueError: If the parameter cannot be written as JSON.
         """
-        (call,) = self.start_all(namespace, endpoint, (parameter,), operation=operation)
-        return call
+        return self.start_all(namespace, endpoint, (parameter,), operation=operation)[0]
 
     def start_all(
         self,
@@ -192,9 +185,9 @@ class Dispatcher(Generic[WaiterT_co]):
             )
             exchanges.append(exchange)
             calls.append(Call(io, place, exchange, waiter))
-        if self._wrap_sink is not None:
-            io.submit(_wrap_sinks, self._wrap_sink, exchanges)
-        io.submit(_start, io, place, exchanges, self._keep, self._finalizer)
+        io.submit(
+            partial(_start, io.pool, place, exchanges, keep=self._keep, client=self._finalizer, wrap=self._wrap_sink)
+        )
         return calls
 
     def run_task(self, work: Callable[[], Coroutine[Any, Any, T]]) -> IOTask[T]:
@@ -206,7 +199,7 @@ class Dispatcher(Generic[WaiterT_co]):
         """
         io = self._io()
         task = IOTask(io, self._make_waiter(io), work, self._owner)
-        io.submit(_start_task, io, task, self._finalizer)
+        io.submit(_start_task, io.pool, task, self._finalizer)
         return task
 
     def pause(self, seconds: float) -> IOTask[None]:
@@ -227,8 +220,7 @@ class Dispatcher(Generic[WaiterT_co]):
     def shared(self, kind: type[T]) -> T:
         """Return the object of a type that all clients of this process share for this server."""
         objects, key = io_thread().shared, (self.target.address, kind)
-        found: T = objects.get(key) or objects.setdefault(key, kind())
-        return found
+        return cast("T", objects.get(key) or objects.setdefault(key, kind()))
 
     @property
     def identity(self) -> object:
@@ -248,7 +240,7 @@ class Dispatcher(Generic[WaiterT_co]):
 
     def _io(self) -> "IOThread":
         """Return the I/O thread, to be used by this client from now on."""
-        if self.closed:
+        if not self._finalizer.alive:
             raise LMStudioClientClosedError("the client is closed; make a new one")
         io = io_thread()
         if io not in self._used:
@@ -277,24 +269,28 @@ def io_thread() -> "IOThread":
 # On the I/O thread --------------------------------------------------------------------------------------------------
 
 
-def _wrap_sinks(wrap: Callable[[Sink], Sink], exchanges: Sequence[Exchange]) -> None:
-    for exchange in exchanges:
-        exchange.sink = wrap(exchange.sink)
-
-
 def _start(
-    io: "IOThread", place: "Place", exchanges: Sequence[Exchange], keep: float, client: "weakref.finalize[..., Any]"
+    pool: "Pool",
+    place: "Place",
+    exchanges: Sequence[Exchange],
+    *,
+    keep: float,
+    client: "weakref.finalize[..., Any]",
+    wrap: Callable[[Sink], Sink] | None,
 ) -> None:
+    if wrap is not None:
+        for exchange in exchanges:
+            exchange.sink = wrap(exchange.sink)
     if client.alive:
-        io.pool.get(place, exchanges[0].owner, keep).start(exchanges)
+        pool.get(place, exchanges[0].owner, keep).start(exchanges)
         return
     for exchange in exchanges:  # the client was closed, or collected, before this ran
         exchange.finish(client_closed())
 
 
-def _start_task(io: "IOThread", task: IOTask[Any], client: "weakref.finalize[..., Any]") -> None:
+def _start_task(pool: "Pool", task: IOTask[Any], client: "weakref.finalize[..., Any]") -> None:
     if client.alive:
-        io.pool.tasks.add(task)
+        pool.tasks.add(task)
         task.begin()
     else:  # the client was closed, or collected, before this ran
         task.waiter.finish(client_closed())

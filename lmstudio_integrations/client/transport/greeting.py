@@ -18,7 +18,6 @@ from urllib.parse import urljoin
 from pydantic_core import from_json
 
 from lmstudio_integrations._secrets import redact
-from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.client.transport.addresses import Address
 
 PROBE_TIMEOUT = 1.0
@@ -163,8 +162,6 @@ async def _get(address: Address, tls: ssl.SSLContext | None) -> tuple[bytes, byt
 
 
 def _is_greeting(body: bytes) -> bool:
-    try:
-        value = from_json(body)
-    except ValueError:
-        return False
-    return is_object(value) and value.get("lmstudio") is True
+    with contextlib.suppress(ValueError, LookupError, TypeError):  # it is not JSON, or another object
+        return from_json(body)["lmstudio"] is True
+    return False

@@ -28,22 +28,18 @@ async def open_socket(target: Target, namespace: Namespace) -> "Socket":
     Raises:
         LMStudioUnreachableError: If that fails; the message says why.
     """
-    address = target.address or await _locate()
+    address = target.address
+    if address is None:
+        address, tried = await first_greeting(local_candidates())
+        if address is None:
+            raise LMStudioUnreachableError(
+                "no LM Studio found on this machine; start it (or `lms server start`), or pass host=. "
+                f"Tried {'; '.join(tried)}",
+                tried=tried,
+            )
     if target.token and not address.tls and not address.is_loopback:
         logger.warning("the API token is sent unencrypted to %s; put a TLS proxy in front of it", address.netloc)
     return await _handshake(address, namespace, target)
-
-
-async def _locate() -> Address:
-    """Return the LM Studio of this machine."""
-    found, tried = await first_greeting(local_candidates())
-    if found is None:
-        raise LMStudioUnreachableError(
-            "no LM Studio found on this machine; start it (or `lms server start`), or pass host=. "
-            f"Tried {'; '.join(tried)}",
-            tried=tried,
-        )
-    return found
 
 
 async def _handshake(address: Address, namespace: Namespace, target: Target) -> "Socket":

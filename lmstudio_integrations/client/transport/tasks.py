@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from lmstudio_integrations.client.transport.waiters import Waiter
@@ -17,28 +18,26 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@dataclass(eq=False)
 class IOTask(Generic[T]):
     """A coroutine on the I/O thread. The end of its `with` block cancels it, unless it has ended.
 
-    Args:
+    Attributes:
         io: The thread.
         waiter: How the caller waits; it receives the result.
         work: Makes the coroutine.
         owner: The number of the client whose closing cancels it.
     """
 
-    def __init__(
-        self, io: "IOThread", waiter: Waiter, work: Callable[[], Coroutine[Any, Any, T]], owner: int = 0
-    ) -> None:
-        self.waiter = waiter
-        self.owner = owner
-        self._io = io
-        self._work = work
-        self._task: asyncio.Task[T] | None = None
+    io: "IOThread"
+    waiter: Waiter
+    work: Callable[[], Coroutine[Any, Any, T]]
+    owner: int = 0
+    _task: "asyncio.Task[T] | None" = None
 
     def begin(self) -> None:
         """Start the coroutine (on the I/O thread)."""
-        self._task = self._io.loop.create_task(self._work())
+        self._task = self.io.loop.create_task(self.work())
         self._task.add_done_callback(self._finish)
 
     def cancel(self) -> None:
@@ -57,4 +56,4 @@ class IOTask(Generic[T]):
 
     def __exit__(self, *_: object) -> None:
         if self._task is None or not self._task.done():  # not `waiter.done`: closing a stream ends its wait early
-            self._io.submit(self.cancel)
+            self.io.submit(self.cancel)
