@@ -1,4 +1,4 @@
-"""Checks of arguments from untyped callers: unknown or unusable ones are rejected before anything is sent."""
+"""Check arguments from untyped callers: unknown or unusable ones are rejected before anything is sent."""
 
 import inspect
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""What both clients share: everything that does not wait.
+"""What the sync and the async client share: arguments, settings and properties, everything that does not wait.
 
 `sync.py` and `asynchronous.py` subclass these classes and add the methods that run flows.
 """
@@ -200,12 +200,12 @@ class BaseHandle:
         return type(self)(self._dispatcher.with_timeouts(checked_timeouts(timeouts)), self.binding)
 
     def with_retries(self, max_retries: int) -> Self:
-        """Return a handle to the same model, whose calls are repeated after a failed connection.
+        """Return a handle to the same model, whose calls are retried after a failed connection.
 
-        A call is repeated only if the caller has seen nothing of its response. The pauses grow from 0.5 to 8 seconds.
+        A call is retried only if the caller has seen nothing of its response. The pauses grow from 0.5 to 8 seconds.
 
         Args:
-            max_retries: How often a call is repeated, when no server answers or the connection is lost.
+            max_retries: How often a call is retried, when no server responds or the connection is lost.
 
         Raises:
             LMStudioValueError: If it is not 0 or more.

@@ -1,4 +1,4 @@
-"""The two requests that load a model, their packets, and the comparison of the actual config with the requested one.
+"""Load a model with one of two requests, read their packets, and compare the actual config with the requested one.
 
 `_policies.py` decides which request is made.
 """

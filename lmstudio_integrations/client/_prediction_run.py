@@ -181,7 +181,7 @@ class PredictionRun:
 
         If it ends with an error, events that arrived before the error are delivered first.
         """
-        if self._over:
+        if self._result is not None or self._failure is not None:  # `_over`, without a call for each batch
             return self._end()
         self._begin_reading()
         try:

@@ -1,4 +1,4 @@
-"""Whether a failed call is retried, and after what delay. Used by `_operations.py` and `_prediction_run.py`.
+"""Decide whether a failed call is retried, and after what delay. Used by `_operations.py` and `_prediction_run.py`.
 
 A call is retried only while the caller has received nothing of the response: up to `max_retries` times if no server
 responds or the connection is lost, and independently of that up to three times if its model was unloaded.

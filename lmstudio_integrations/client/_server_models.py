@@ -1,4 +1,4 @@
-"""The models of one server as this process knows them: the ones it uses, which evict each other, whose turn it is.
+"""What this process knows of the models of one server: which it uses, which evict each other, whose turn it is.
 
 `_policies.py` and `_loading.py` record instances here, `_operations.py` asks for turns. There is one object per server,
 shared by all clients and new after a fork. Any thread may call it, because each function changes one dict in one step.

@@ -1,4 +1,4 @@
-"""Work that several callers need at once: one of them does it, and the others wait.
+"""Do work once that several callers need at once: one of them, the leader, does it, and the others wait.
 
 `_policies.py` uses it, so that concurrent callers load a model once.
 """

@@ -1,4 +1,4 @@
-"""Turns on a server: calls of one model finish before another model is loaded that evicts it.
+"""Turns of models that evict each other: calls of one model finish before another model is loaded.
 
 This is group mutual exclusion. `_operations.py` gets a turn for each operation, but only on models that are known to
 evict each other. The operation and its calls hold the turn until they end. `Turns` runs on the I/O thread.

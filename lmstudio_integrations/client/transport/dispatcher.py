@@ -1,8 +1,8 @@
 """A client's way to the server: it starts calls, stops them, and closes all of them together.
 
-The flows of the client call it, from any thread; nothing here blocks. It submits the work to `connections.py` on the
-I/O thread. That module and its event loop are imported with the first call, because importing asyncio takes as long as
-importing the rest of the client.
+The flows of the client call it, from any thread; nothing here blocks. It submits the work to the pool of
+`connections.py` on the I/O thread. That module and its event loop are imported with the first call, because importing
+asyncio takes as long as importing the rest of the client.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""Coroutines on the I/O thread that callers await like calls: pauses, downloads, turns.
+"""Coroutines on the I/O thread that callers await like calls: pauses, downloads, waits for a turn.
 
 `dispatcher.py` starts them; a flow waits for one with `wait_for`. Built on the waiters and the I/O thread.
 """
