@@ -118,9 +118,11 @@ def _checked(text: str) -> httpx.URL:
 async def _get(url: httpx.URL, *, allow_private: bool, connect_limit: float | None) -> bytes | str:
     """Return the image, or the URL to which the server redirects."""
     addresses = await _addresses(url, allow_private=allow_private)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # unused by http; httpx's own default loads certificates
-    if url.scheme == "https":
-        tls = await asyncio.to_thread(ssl.create_default_context)  # reads files, which would block the I/O thread
+    tls = (
+        await asyncio.to_thread(ssl.create_default_context)  # reads files, which would block the I/O thread
+        if url.scheme == "https"
+        else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # unused; httpx's own default loads certificates
+    )
     try:
         # A transport, because a client adds cookies, redirects, and proxies and credentials of the environment.
         async with httpx.AsyncHTTPTransport(verify=tls, trust_env=False) as transport:

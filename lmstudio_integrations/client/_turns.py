@@ -56,23 +56,23 @@ class _RunningModel:
     loaded: bool = False
 
 
+@dataclass(eq=False)
 class Turns:
     """The turns on one server, by model.
 
     The model that has waited longest goes next, with all its waiting operations. No other operation joins them while
     another model waits.
 
-    Args:
+    Attributes:
         on_coexist: Called with two models that turned out to be loaded side by side.
+        _progressed_at: When a call of the running model last received a packet, or a model last ended its turn.
     """
 
-    def __init__(self, on_coexist: Callable[[str, str], object]) -> None:
-        self._on_coexist = on_coexist
-        self._running: _RunningModel | None = None
-        self._previous: _RunningModel | None = None
-        self._queue: deque[Turn] = deque()
-        self._progressed_at = 0.0
-        """When a call of the running model last received a packet, or a model last ended its turn."""
+    on_coexist: Callable[[str, str], object]
+    _running: _RunningModel | None = None
+    _previous: _RunningModel | None = None
+    _queue: deque[Turn] = field(default_factory=deque[Turn])
+    _progressed_at: float = 0.0
 
     async def wait(self, turn: Turn, queue_timeout: float | None, remaining_time: float | None) -> None:
         """Wait for a turn.
@@ -172,7 +172,7 @@ class Turns:
         if not ended.succeeded:
             return
         if before is not None and before.model_key != ended.model_key and not ended.loaded:
-            self._on_coexist(before.model_key, ended.model_key)
+            self.on_coexist(before.model_key, ended.model_key)
         self._previous = ended
 
 

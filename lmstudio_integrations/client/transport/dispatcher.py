@@ -10,7 +10,7 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
@@ -259,11 +259,16 @@ def _merged(timeouts: Timeouts, changes: Timeouts) -> Timeouts:
     return {**timeouts, **changes} if changes else timeouts
 
 
-def io_thread() -> "IOThread":
-    """Return the thread that owns the sockets; the first call starts it."""
+@cache
+def _io_thread_type() -> "type[IOThread]":
     from lmstudio_integrations.client.transport.io_thread import IOThread  # noqa: PLC0415 - lazy: keeps import cheap
 
-    return IOThread.current()
+    return IOThread
+
+
+def io_thread() -> "IOThread":
+    """Return the thread that owns the sockets; the first call starts it."""
+    return _io_thread_type().current()
 
 
 # On the I/O thread --------------------------------------------------------------------------------------------------
