@@ -348,7 +348,7 @@ class BaseDownloaded(Generic[HandleT]):
     """A model on the server's disk."""
 
     def __init__(self, info: ModelInfo, namespace: BaseModelNamespace[HandleT, Any]) -> None:
-        self.info = info
+        self.info: ModelInfo = info
         """Its info."""
         self._namespace = namespace
 
@@ -401,7 +401,7 @@ class BaseAvailableModel:
 
     def __init__(self, info: SearchResultInfo, dispatcher: Dispatcher[Any]) -> None:
         self._dispatcher = dispatcher
-        self.search_result = info
+        self.search_result: SearchResultInfo = info
         """Its info, from the server."""
 
     @property
@@ -415,5 +415,5 @@ class BaseDownloadOption:
 
     def __init__(self, info: DownloadOptionInfo, dispatcher: Dispatcher[Any]) -> None:
         self._dispatcher = dispatcher
-        self.info = info
+        self.info: DownloadOptionInfo = info
         """Its info, from the server."""

@@ -176,8 +176,7 @@ def list_all_loaded(dispatcher: Dispatcher[Any]) -> Flow[list[tuple[ModelKind, I
     """Return the info of all loaded instances, each with its kind."""
     loaded: list[tuple[ModelKind, Info]] = []
     for kind in get_args(ModelKind):
-        infos = yield from list_loaded(dispatcher, kind)
-        loaded += [(kind, info) for info in infos]
+        loaded += [(kind, info) for info in (yield from list_loaded(dispatcher, kind))]
     return loaded
 
 

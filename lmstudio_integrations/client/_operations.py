@@ -23,7 +23,6 @@ from lmstudio_integrations.protocol.errors import details_of
 
 logger = logging.getLogger(__name__)
 
-
 _UNLOADED = {"generic.noModelMatchingQuery", "generic.identifierNotFound", "generic.specificModelUnloaded"}
 """Error codes that mean: the requested instance is not loaded."""
 
@@ -105,6 +104,9 @@ def _run_in_turn(
     turns: Turns,
     turn: Turn,
 ) -> Flow[T]:
+    turn.waiter = dispatcher.make_waiter()
+    if turns.would_deadlock(turn.waiter):  # better to evict a model than to wait for ever
+        return (yield from work(dispatcher, binding))
     loads_before = len(dispatcher.load_times)
     queue_timeout, remaining = dispatcher.timeouts.get("queue_timeout"), dispatcher.remaining_time
     try:

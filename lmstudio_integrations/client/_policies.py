@@ -63,14 +63,14 @@ def _load_new_instance(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[st
             dispatcher,
             binding.flights,
             "load",
-            lambda: _load_under_own_identifier(dispatcher, binding),
+            lambda: _load_instance(dispatcher, binding),
             on_deadlock=lambda: _reject_wait(binding),
             shared=Exception,
         )
     return binding.identifier
 
 
-def _load_under_own_identifier(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
+def _load_instance(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     assert binding.key is not None, "a new instance is loaded by its key"
     info = yield from load(dispatcher, binding, binding.key, binding.requested_identifier, milliseconds(binding.ttl))
     try:

@@ -116,10 +116,7 @@ def checked_timeouts(parameters: Mapping[str, Any]) -> Timeouts:
     Raises:
         LMStudioValueError: If a timeout is not positive.
     """
-    timeouts = {name: parameters[name] for name in TIMEOUTS if name in parameters}
-    for name, limit in timeouts.items():
-        seconds_of(limit, name)
-    return timeouts
+    return {name: seconds_of(parameters[name], name) for name in TIMEOUTS if name in parameters}
 
 
 def to_chat(history: History) -> Chat:

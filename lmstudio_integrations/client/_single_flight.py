@@ -25,7 +25,8 @@ class Flight:
         self.leader = leader
         self._thread_or_task = caller()
         self._ended = Event()
-        self._error: Exception | None = None
+        self.error: Exception | None = None
+        """The error of the leader, if the waiting callers share it."""
 
     def would_deadlock(self, waiter: Waiter) -> bool:
         """Whether waiting would block the leader: its event loop, or itself in a callback of its load."""
@@ -48,12 +49,11 @@ class Flight:
                 "Model load: timed out waiting for another call that loads the model; raise timeout, or set it to None",
                 timeout_name="timeout",
             ) from None
-        if self._error is not None:
-            raise copied(self._error)
+        if self.error is not None:
+            raise copied(self.error)
 
-    def end(self, error: Exception | None) -> None:
+    def end(self) -> None:
         """Wake the waiting callers. Must run on the I/O thread."""
-        self._error = error
         self._ended.set()
 
 
@@ -95,13 +95,12 @@ def run_or_wait(
         remaining = dispatcher.remaining_time
         yield from wait_for(dispatcher.run_task(lambda: flight.wait(remaining)))
         return None
-    error: Exception | None = None
     try:
         return (yield from work())
     except shared as failure:
-        error = failure
+        own.error = failure
         raise
     finally:
         if flights.get(key) is own:  # after a fork, several threads may take over from a lost leader
             del flights[key]
-        dispatcher.submit(own.end, error)
+        dispatcher.submit(own.end)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lmstudio_integrations.client.transport.waiters import Waiter
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.exchange import Sink
 
@@ -29,6 +30,7 @@ class Turn:
         ended: Whether the operation has ended.
         succeeded: Whether the operation succeeded.
         loaded: Whether the operation had to load the model.
+        waiter: How the caller of the operation waits.
     """
 
     model_key: str
@@ -37,6 +39,7 @@ class Turn:
     ended: bool = False
     succeeded: bool = False
     loaded: bool = False
+    waiter: Waiter | None = None
 
 
 @dataclass(eq=False)
@@ -104,6 +107,15 @@ class Turns:
             if expires <= now:
                 raise _expired(name, turn, self._running, now - begun)
             await asyncio.wait([turn.granted], timeout=None if expires == math.inf else expires - now)
+
+    def would_deadlock(self, waiter: Waiter) -> bool:
+        """Whether a wait would block the event loop of an operation that has or awaits a turn, which never ends then.
+
+        Called by the thread that would wait, which is why no operation of its loop can begin or end meanwhile.
+        """
+        running = self._running
+        turns = [*self._queue, *(running.turns if running else ())]  # copied in one step each
+        return any(not turn.ended and turn.waiter is not None and waiter.would_block(turn.waiter) for turn in turns)
 
     def shared_by(self, turn: Turn, sink: Sink) -> Sink:
         """Return the sink of a call that holds the turn until it ends, which may be after its operation."""

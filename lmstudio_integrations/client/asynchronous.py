@@ -548,9 +548,8 @@ class AsyncClient(BaseClient):
 
     async def list_loaded_models(self, namespace: ModelKind | None = None) -> list[AsyncLLM | AsyncEmbeddingModel]:
         """Return handles to all loaded instances, of one kind or of both."""
-        kind = checked_kind(namespace)
-        llms = [] if kind == "embedding" else await self.llm.list_loaded()
-        return [*llms, *([] if kind == "llm" else await self.embedding.list_loaded())]
+        llms = [] if checked_kind(namespace) == "embedding" else await self.llm.list_loaded()
+        return [*llms, *([] if namespace == "llm" else await self.embedding.list_loaded())]
 
     async def list_downloaded_models(
         self, namespace: ModelKind | None = None

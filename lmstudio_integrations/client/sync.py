@@ -499,9 +499,8 @@ class Client(BaseClient):
 
     def list_loaded_models(self, namespace: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
         """Return handles to all loaded instances, of one kind or of both."""
-        kind = checked_kind(namespace)
-        llms = [] if kind == "embedding" else self.llm.list_loaded()
-        return [*llms, *([] if kind == "llm" else self.embedding.list_loaded())]
+        llms = [] if checked_kind(namespace) == "embedding" else self.llm.list_loaded()
+        return [*llms, *([] if namespace == "llm" else self.embedding.list_loaded())]
 
     def list_downloaded_models(
         self, namespace: ModelKind | None = None

@@ -310,3 +310,18 @@ async def test_without_auto_evict_the_turns_end(make_client: Any, gate: Gate) ->
             assert [record.state for record in server.predictions[-2:]] == ["running", "ended"]
             gate.open()
             await running
+
+
+async def test_a_thread_that_blocks_the_loop_of_a_call_with_a_turn_does_not_wait_for_that_call(
+    server: Emulator, gate: Gate
+) -> None:
+    # The call has its turn until its task has read the first fragment, which it cannot while its loop is blocked.
+    with lms.Client(server.address, queue_timeout=5.0) as blocking:
+        async with lms.AsyncClient(server.address) as client:
+            blocking.llm.lazy_model("one").respond("Hi")
+            with pytest.warns(lms.LMStudioEvictionWarning):
+                blocking.llm.lazy_model("two").respond("Hi")
+            running = await generating(client.llm.lazy_model("two"), server)
+            gate.open()
+            assert blocking.llm.lazy_model("one").respond("Hi").content
+            assert (await running).content == "so slow"
