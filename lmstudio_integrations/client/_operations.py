@@ -104,8 +104,8 @@ def _run_in_turn(
     turns: Turns,
     turn: Turn,
 ) -> Flow[T]:
-    turn.waiter = dispatcher.make_waiter()
-    if turns.would_deadlock(turn.waiter):  # better to evict a model than to wait for ever
+    waiter = turn.waiter = dispatcher.make_waiter()
+    if turns.would_deadlock(waiter):  # better to evict a model than to wait for ever
         return (yield from work(dispatcher, binding))
     loads_before = len(dispatcher.load_times)
     queue_timeout, remaining = dispatcher.timeouts.get("queue_timeout"), dispatcher.remaining_time

@@ -67,7 +67,7 @@ class Waiter(ABC):
 
     def __init__(self, io: "IOThread", loop: "asyncio.AbstractEventLoop | None" = None) -> None:
         self._io = io
-        self.loop = loop
+        self.loop: asyncio.AbstractEventLoop | None = loop
         """The event loop in which the caller waits; `None` for a thread."""
         self._items: deque[Any] = deque()
         self._error: BaseException | None = None
