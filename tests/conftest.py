@@ -40,6 +40,6 @@ def gate() -> Gate:
 def _forget_servers() -> Iterator[None]:
     """Forget which models evicted each other on which server: the next server may have the port of an earlier one."""
     yield
-    thread = IOThread.existing()
+    thread = IOThread._current
     if thread is not None:
         thread.shared.clear()

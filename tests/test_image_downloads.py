@@ -287,7 +287,10 @@ def test_a_password_in_a_url_of_another_kind_is_not_shown(server: Server, run: C
 def test_the_query_of_a_url_is_sent_and_not_shown(show: Show, web: Web) -> None:
     web.pages["/b.png"] = lambda request: request.head(404)
     message = show.trusted_error(web.url("/b.png?key=hunter2"))
-    assert message == f"cannot download the image {web.url('/b.png')}: the server answered 404 Not Found; check the URL"
+    assert (
+        message
+        == f"cannot download the image {web.url('/b.png')}: the server responded with 404 Not Found; check the URL"
+    )
     assert [request.path for request in web.requests] == ["/b.png?key=hunter2"]
 
 

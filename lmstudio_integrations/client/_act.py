@@ -177,9 +177,7 @@ class Act:
         return prediction
 
     def _reject_unreadable(self, error: LMStudioToolCallError) -> None:
-        handler = self._parameters.get("handle_invalid_tool_request")
-        if handler is not None:
-            handler(error, None)
+        self._call_back("handle_invalid_tool_request", error, None)
         raise error
 
     def _job(self, request: ToolCallRequest) -> ToolJob:
@@ -205,18 +203,16 @@ class Act:
 
     def _error_text(self, error: LMStudioPredictionError, request: ToolCallRequest) -> str:
         """Return the text for the model about a request that failed."""
-        handler = self._parameters.get("handle_invalid_tool_request")
-        text = handler(error, request) if handler is not None else None
+        text = self._call_back("handle_invalid_tool_request", error, request)
         if text is None:
             return str(error)
-        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may be untyped
+        if not isinstance(text, str):
             raise LMStudioValueError(f"handle_invalid_tool_request must return a string or None; got {text!r}")
         return text
 
-    def _call_back(self, name: str, *arguments: Any) -> None:
+    def _call_back(self, name: str, *arguments: Any) -> Any:
         callback: Any = self._parameters.get(name)
-        if callback is not None:
-            callback(*arguments)
+        return None if callback is None else callback(*arguments)
 
 
 def _settings(parameters: ActParameters, tools: Iterable[ToolFunctionDef]) -> LlmPredictionConfig:

@@ -1,4 +1,4 @@
-"""Checks of arguments from untyped callers: unknown or unusable ones are rejected before anything is sent."""
+"""Check arguments from untyped callers: unknown or unusable ones are rejected before anything is sent."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -95,3 +95,16 @@ def list_of(value: object, name: str) -> list[Any]:
     if not is_iterable(value) or is_mapping(value) or isinstance(value, str | bytes):
         raise LMStudioValueError(f"{name} must be a list; got {value!r}")
     return list(value)
+
+
+def texts_of(value: str | Iterable[str], what: str) -> list[str]:
+    """Return a list of texts.
+
+    Raises:
+        LMStudioValueError: If it contains anything but strings.
+    """
+    texts = [value] if isinstance(value, str) else list_of(value, what)
+    for text in texts:
+        if not isinstance(text, str):
+            raise LMStudioValueError(f"{what} must be a string or a list of strings, got {text!r}")
+    return texts

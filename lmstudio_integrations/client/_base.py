@@ -1,8 +1,9 @@
-"""What both clients share: everything that does not wait.
+"""What the sync and the async client share: arguments, settings and properties, everything that does not wait.
 
 `sync.py` and `asynchronous.py` subclass these classes and add the methods that run flows.
 """
 
+import math
 from collections import ChainMap
 from collections.abc import Mapping
 from copy import copy
@@ -11,15 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypedDict, TypeV
 from pydantic import SecretStr
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client._arguments import check_names, optional_text, text_of
+from lmstudio_integrations.client._arguments import check_names, optional_text, seconds_of
 from lmstudio_integrations.client._binding import Binding, OnProgress
-from lmstudio_integrations.client._loading import milliseconds
+from lmstudio_integrations.client._operations import prepare
 from lmstudio_integrations.client._policies import DEFAULT_TTL
 from lmstudio_integrations.client._prediction_run import PredictionRun
 from lmstudio_integrations.client._requests import TIMEOUTS, TimeoutParameters, checked_timeouts
 from lmstudio_integrations.client._server_models import models_of
 from lmstudio_integrations.client.transport.addresses import Target
-from lmstudio_integrations.client.transport.dispatcher import FOR_EVER, Dispatcher
+from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.waiters import Waiter
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import (
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     import ssl
 
 HandleT = TypeVar("HandleT", bound="BaseHandle")
+DownloadedT = TypeVar("DownloadedT", bound="BaseDownloaded[Any]")
 LoadConfig = LlmLoadModelConfig | EmbeddingLoadModelConfig | LlmLoadModelConfigDict | EmbeddingLoadModelConfigDict
 
 _LOAD_CONFIGS: dict[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadModelConfig]] = {
@@ -56,18 +59,12 @@ def _choice(value: ChoiceT, choices: Any, name: str) -> ChoiceT:
 
 
 def _checked_ttl(ttl: float | None, policy: LoadPolicy) -> float | None:
-    if ttl is not None and milliseconds(ttl) is None and policy not in {"explicit", "new_instance"}:
+    if seconds_of(ttl, "ttl") == math.inf and policy not in {"explicit", "new_instance"}:
         raise LMStudioValueError(
             f"ttl={ttl!r} cannot be sent under load_policy={policy!r}; load_policy='explicit' keeps a model for ever, "
             "and None leaves the server's default"
         )
     return ttl
-
-
-def _idle_time(keep_idle: object) -> float:
-    if isinstance(keep_idle, bool) or not isinstance(keep_idle, int | float) or not keep_idle >= 0:
-        raise LMStudioValueError(f"keep_idle must be a number of seconds; got {keep_idle!r}")
-    return keep_idle
 
 
 class ModelParameters(TypedDict, total=False):
@@ -132,14 +129,16 @@ class BaseClient:
         *,
         headers: Mapping[str, str] | None = None,
         ssl_context: "ssl.SSLContext | None" = None,
-        keep_idle: float = FOR_EVER,
+        keep_idle: float = math.inf,
         **timeouts: Unpack[TimeoutParameters],
     ) -> None:
         check_names(timeouts, TIMEOUTS)
+        if seconds_of(keep_idle, "keep_idle", or_zero=True) is None:
+            raise LMStudioValueError("keep_idle must be a number of seconds, or math.inf; got None")
         token = api_token.get_secret_value() if isinstance(api_token, SecretStr) else api_token
         target = Target.of(api_host, token, headers, ssl_context)
         limits = ChainMap(dict(checked_timeouts(timeouts)), self.default_timeouts)
-        self._dispatcher: Dispatcher[Any] = Dispatcher(target, limits, self.make_waiter, _idle_time(keep_idle))
+        self._dispatcher: Dispatcher[Any] = Dispatcher(target, limits, self.make_waiter, keep_idle)
 
     @property
     def api_host(self) -> str | None:
@@ -201,12 +200,12 @@ class BaseHandle:
         return type(self)(self._dispatcher.with_timeouts(checked_timeouts(timeouts)), self.binding)
 
     def with_retries(self, max_retries: int) -> Self:
-        """Return a handle to the same model, whose calls are repeated after a failed connection.
+        """Return a handle to the same model, whose calls are retried after a failed connection.
 
-        A call is repeated only if the caller has seen nothing of its response. The pauses grow from 0.5 to 8 seconds.
+        A call is retried only if the caller has seen nothing of its response. The pauses grow from 0.5 to 8 seconds.
 
         Args:
-            max_retries: How often a call is repeated, when no server answers or the connection is lost.
+            max_retries: How often a call is retried, when no server responds or the connection is lost.
 
         Raises:
             LMStudioValueError: If it is not 0 or more.
@@ -244,11 +243,12 @@ class BaseNamespace:
         self._dispatcher = dispatcher
 
 
-class BaseModelNamespace(BaseNamespace, Generic[HandleT]):
+class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
     """The models of one kind."""
 
     kind: ClassVar[ModelKind]
     _handle: type[HandleT]
+    _downloaded: type[DownloadedT]
 
     def lazy_model(self, model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> HandleT:
         """Return a handle that gets or loads its model on first use. Nothing is sent now.
@@ -286,15 +286,19 @@ class BaseModelNamespace(BaseNamespace, Generic[HandleT]):
         """
         return self._handle(self._dispatcher, binding)
 
-    def _load_config(self, config: LoadConfig | None) -> LoadSettings | None:
-        kind = _LOAD_CONFIGS[self.kind]
-        return None if config is None else kind.parse(cast("Any", config))
+    def as_downloaded(self, info: ModelInfo) -> DownloadedT:
+        """Return a downloaded model as an object that can load it."""
+        return self._downloaded(info, self)
 
-    def _new_instance(self, model_key: str, identifier: str | None, parameters: ModelParameters) -> HandleT:
-        parameters["load_policy"] = "new_instance"
+    def _load_config(self, config: LoadConfig | None) -> LoadSettings | None:
+        return None if config is None else _LOAD_CONFIGS[self.kind].parse(cast("Any", config))
+
+    def _get(self, model_key: str | None, parameters: ModelParameters, identifier: str | None = None) -> Flow[HandleT]:
+        """Return a handle whose model is loaded. Only a new instance may be given an identifier."""
         parameters.setdefault("ttl", DEFAULT_TTL)
-        handle = self.lazy_model(text_of(model_key, "model_key"), **parameters)
+        handle = self.lazy_model(model_key, **parameters)
         handle.binding.requested_identifier = optional_text(identifier, "instance_identifier")
+        yield from prepare(self._dispatcher, handle.binding)
         return handle
 
     def _loaded(self, info: ModelInstanceInfo) -> HandleT:
@@ -343,54 +347,50 @@ class BaseStream:
 class BaseDownloaded(Generic[HandleT]):
     """A model on the server's disk."""
 
-    def __init__(self, info: ModelInfo, namespace: BaseModelNamespace[HandleT]) -> None:
-        self._info = info
-        self._namespace = namespace
-
-    @property
-    def info(self) -> ModelInfo:
+    def __init__(self, info: ModelInfo, namespace: BaseModelNamespace[HandleT, Any]) -> None:
+        self.info: ModelInfo = info
         """Its info."""
-        return self._info
+        self._namespace = namespace
 
     @property
     def type(self) -> str:
         """Its kind, `llm` or `embedding`."""
-        return self._info.type
+        return self.info.type
 
     @property
     def model_key(self) -> str:
         """The key to load it with."""
-        return self._info.model_key
+        return self.info.model_key
 
     @property
     def path(self) -> str:
         """Its path in the models folder."""
-        return self._info.path
+        return self.info.path
 
     @property
     def display_name(self) -> str:
         """Its display name."""
-        return self._info.display_name
+        return self.info.display_name
 
     @property
     def architecture(self) -> str | None:
         """For example `llama`, if it is known."""
-        return self._info.architecture
+        return self.info.architecture
 
     @property
     def size_bytes(self) -> int:
         """Its size on disk."""
-        return self._info.size_bytes
+        return self.info.size_bytes
 
     @property
     def vision(self) -> bool:
         """Whether it accepts images."""
-        return isinstance(self._info, LlmInfo) and self._info.vision
+        return isinstance(self.info, LlmInfo) and self.info.vision
 
     @property
     def trained_for_tool_use(self) -> bool:
         """Whether it was trained for tool use."""
-        return isinstance(self._info, LlmInfo) and self._info.trained_for_tool_use
+        return isinstance(self.info, LlmInfo) and self.info.trained_for_tool_use
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(model_key={self.model_key!r})"
@@ -401,17 +401,13 @@ class BaseAvailableModel:
 
     def __init__(self, info: SearchResultInfo, dispatcher: Dispatcher[Any]) -> None:
         self._dispatcher = dispatcher
-        self._info = info
-
-    @property
-    def search_result(self) -> SearchResultInfo:
+        self.search_result: SearchResultInfo = info
         """Its info, from the server."""
-        return self._info
 
     @property
     def name(self) -> str:
         """Its display name."""
-        return self._info.name
+        return self.search_result.name
 
 
 class BaseDownloadOption:
@@ -419,9 +415,5 @@ class BaseDownloadOption:
 
     def __init__(self, info: DownloadOptionInfo, dispatcher: Dispatcher[Any]) -> None:
         self._dispatcher = dispatcher
-        self._info = info
-
-    @property
-    def info(self) -> DownloadOptionInfo:
+        self.info: DownloadOptionInfo = info
         """Its info, from the server."""
-        return self._info

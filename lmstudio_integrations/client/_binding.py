@@ -1,28 +1,34 @@
-"""Which model a handle means, and how to load it.
+"""The state of a model handle: which model it means, how to load it, and the instance that it found or loaded.
 
 `_policies.py` finds or loads the instance; `_operations.py` runs work on it.
 """
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 from lmstudio_integrations.client._single_flight import Flight, Flights
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow
+from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.types.config import LoadPolicy, LoadSettings, ModelKind, OnConfigMismatch
 
-T = TypeVar("T")
 Specifier: TypeAlias = Mapping[str, Any]
 """Which model a request is for, in [wire form](docs/protocol.md#model-specifiers)."""
 ModelWork: TypeAlias = Callable[[Dispatcher[Any], Specifier], Flow[T]]
-"""Work that needs a model. The dispatcher's total timeout includes the time to get the model."""
+"""Makes the requests of an operation on an instance. Their total `timeout` includes the time to get the model."""
 OnProgress = Callable[[float], Any]
+
+
+class ContextWindow(NamedTuple):
+    """The context window of an instance in tokens, and the longest that its model can have, if it is known."""
+
+    length: int
+    maximum: int | None = None
 
 
 @dataclass(slots=True)
 class Binding:
-    """Which model a handle means.
+    """Which model a handle means, and the instance once there is one. Several handles may share it.
 
     Attributes:
         kind: Language model or embedding model.
@@ -37,8 +43,8 @@ class Binding:
         requested_identifier: The identifier of a new instance.
         unloaded_by_user: Whether the user has unloaded it with this handle.
         own_reference: The reference of the instance that this binding loaded last.
-        flights: The running load of a new instance.
-        context_window: The context window of the instance in tokens, and its maximum, once it was requested.
+        flights: The running load of a new instance, if there is one; other callers wait for it.
+        context_window: The context window of the instance, once it was requested.
     """
 
     kind: ModelKind
@@ -54,10 +60,10 @@ class Binding:
     reference: str | None = None
     own_reference: str | None = None
     flights: Flights = field(default_factory=dict[Hashable, Flight], repr=False)
-    context_window: tuple[int, int | None] | None = None
+    context_window: ContextWindow | None = None
 
     @property
-    def renewable(self) -> bool:
+    def reloadable(self) -> bool:
         """Whether the model may be loaded again after it was unloaded."""
         return self.policy in {"get_or_load", "explicit"} and self.key is not None and not self.unloaded_by_user
 

@@ -118,9 +118,14 @@ def _checked(text: str) -> httpx.URL:
 async def _get(url: httpx.URL, *, allow_private: bool, connect_limit: float | None) -> bytes | str:
     """Return the image, or the URL to which the server redirects."""
     addresses = await _addresses(url, allow_private=allow_private)
+    tls = (
+        await asyncio.to_thread(ssl.create_default_context)  # reads files, which would block the I/O thread
+        if url.scheme == "https"
+        else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # unused; httpx's own default loads certificates
+    )
     try:
         # A transport, because a client adds cookies, redirects, and proxies and credentials of the environment.
-        async with httpx.AsyncHTTPTransport(verify=await _tls(url), trust_env=False) as transport:
+        async with httpx.AsyncHTTPTransport(verify=tls, trust_env=False) as transport:
             response = await _connected(transport, url, addresses, connect_limit)
             try:
                 if response.has_redirect_location:
@@ -146,12 +151,6 @@ async def _addresses(url: httpx.URL, *, allow_private: bool) -> list[str]:
         f"{host!r} is not at a public address; set allow_private_image_hosts=True if you trust whoever writes "
         "the messages, or pass the image's data"
     )
-
-
-async def _tls(url: httpx.URL) -> ssl.SSLContext:
-    if url.scheme == "http":
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # unused; httpx's own default loads certificates
-    return await asyncio.to_thread(ssl.create_default_context)  # reads files, which would block the I/O thread
 
 
 async def _connected(
@@ -194,7 +193,7 @@ async def _image(response: httpx.Response) -> bytes:
 def _check_head(response: httpx.Response) -> None:
     if not response.is_success:
         status = f"{response.status_code} {httpx.codes.get_reason_phrase(response.status_code)}".rstrip()
-        raise _HopError(f"the server answered {status}; check the URL")
+        raise _HopError(f"the server responded with {status}; check the URL")
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding != "identity":
         raise _HopError(f"the server compressed it ({encoding[:40]!r}), unasked; pass the image's data")

@@ -21,7 +21,7 @@ from lmstudio_integrations.client._arguments import (
     whole_number,
 )
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, call_rpc, decode_errors, open_channel
+from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, call_rpc, open_channel
 from lmstudio_integrations.errors import LMStudioFileExpiredError, LMStudioOSError, LMStudioValueError
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import ParseDocument, Retrieve, UploadFile
@@ -73,16 +73,17 @@ def prepare_image(dispatcher: Dispatcher[Any], source: FileInput, name: str | No
     if kind is None:
         shown = name or given or "the given bytes"
         raise LMStudioValueError(f"{shown} is not a JPEG, PNG or WebP image; convert it first")
-    again = (lambda: read(source)[0]) if isinstance(source, str | PathLike) else (lambda: content)
-    return (yield from _upload(dispatcher, _with_extension(name or given, kind), content, again))
+    name = name or given or str(uuid.uuid4())
+    if Path(name).suffix.lower().lstrip(".") not in _EXTENSIONS[kind]:
+        name = f"{name}.{kind}"
+    return (yield from _upload(dispatcher, source, content, name))
 
 
 def prepare_file(dispatcher: Dispatcher[Any], source: FileInput, name: str | None) -> Flow[FileHandle]:
     """Upload a file of any type."""
     content, given = read(source)
-    name = optional_text(name, "name")
-    again = (lambda: read(source)[0]) if isinstance(source, str | PathLike) else (lambda: content)
-    return (yield from _upload(dispatcher, name or given or str(uuid.uuid4()), content, again))
+    name = optional_text(name, "name") or given or str(uuid.uuid4())
+    return (yield from _upload(dispatcher, source, content, name))
 
 
 def read(source: FileInput) -> tuple[bytes, str | None]:
@@ -124,30 +125,26 @@ def _from_data_url(url: str) -> bytes:
         raise LMStudioValueError(f"the data URL's content is not base64: {error}") from error
 
 
-def _with_extension(name: str | None, kind: str) -> str:
-    if name is None:
-        return f"{uuid.uuid4()}.{kind}"
-    return name if Path(name).suffix.lower().lstrip(".") in _EXTENSIONS[kind] else f"{name}.{kind}"
-
-
-def _upload(dispatcher: Dispatcher[Any], name: str, content: bytes, again: Callable[[], bytes]) -> Flow[FileHandle]:
+def _upload(dispatcher: Dispatcher[Any], source: FileInput, content: bytes, name: str) -> Flow[FileHandle]:
     """Upload a file. Its origin keeps the connection open as long as a handle exists."""
-    result = yield from _send(dispatcher, name, content)
-    with decode_errors("File upload"):
-        handle = FileHandle(
-            name=name,
-            identifier=result["identifier"],
-            size_bytes=result["sizeBytes"],
-            file_type=result["fileType"],
-        )
+    handle = yield from _send(dispatcher, name, content)
+    again = (lambda: read(source)[0]) if isinstance(source, str | PathLike) else (lambda: content)
     origin = Origin(name, again, handle.identifier)
     dispatcher.guard(origin)
     return handle.with_origin(origin)
 
 
-def _send(dispatcher: Dispatcher[Any], name: str, content: bytes) -> Flow[Any]:
+def _send(dispatcher: Dispatcher[Any], name: str, content: bytes) -> Flow[FileHandle]:
+    def read(result: Any) -> FileHandle:
+        return FileHandle(
+            name=name,
+            identifier=result["identifier"],
+            size_bytes=result["sizeBytes"],
+            file_type=result["fileType"],
+        )
+
     parameter = UploadFile(name=name, contentBase64=base64.b64encode(content).decode())
-    return (yield from call_rpc(dispatcher, "files", "uploadFileBase64", parameter, operation="File upload"))
+    return call_rpc(dispatcher, "files", "uploadFileBase64", parameter, read, operation="File upload")
 
 
 def renew(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[FileHandle]:
@@ -168,9 +165,8 @@ def renew(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[FileHandle]:
             raise LMStudioFileExpiredError(
                 f"the server has dropped the file {handle.name!r}, and it cannot be read again: {error}"
             ) from error
-        result = yield from _send(dispatcher, origin.name, content)
-        with decode_errors("File upload"):
-            origin.identifier = str(result["identifier"])
+        fresh = yield from _send(dispatcher, origin.name, content)
+        origin.identifier = fresh.identifier
         dispatcher.guard(origin)
     return (
         handle
@@ -227,8 +223,7 @@ def retrieve(
         raise LMStudioValueError("retrieval needs at least one file")
     known: list[str] = []
     for handle in files:
-        fresh = yield from renew(dispatcher, handle)
-        known += [fresh.identifier]
+        known += [(yield from renew(dispatcher, handle)).identifier]
     given: Mapping[str, Any] = parameters
     fields: dict[str, Any] = {key: given[name] for name, key in _RETRIEVAL_KEYS.items() if given.get(name) is not None}
     parameter = Retrieve(query=query, fileIdentifiers=known, config=fields_of(fields))

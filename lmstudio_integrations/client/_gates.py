@@ -1,47 +1,54 @@
-"""A limit on how many operations run on one model at once. `_fitting.py` uses it for batches of texts.
+"""A limit on how many operations run on one model at once. `_long_texts.py` uses it for batches of texts.
 
 Threads share one limit, and the tasks of each event loop have their own: a thread that blocks an event loop must not
 wait for tasks of that loop.
 """
 
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from lmstudio_integrations.client._binding import Binding
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow, wait_for
+from lmstudio_integrations.client.transport.flows import Flow, T, wait_for
 
 if TYPE_CHECKING:
     import asyncio
 
-T = TypeVar("T")
 
-
+@dataclass
 class _Ticket:
-    """One operation. It may end before it was admitted."""
+    """One operation on a model, from its request to enter until its end. It may end before it was admitted.
 
-    def __init__(self, key: Hashable) -> None:
-        self.key = key
-        self.semaphore: asyncio.Semaphore | None = None
-        """What admitted it, until it ends."""
-        self.ended = False
+    Attributes:
+        key: The model, and the event loop of the caller.
+        semaphore: What admitted it, until it ends.
+        ended: Whether it has ended.
+    """
+
+    key: Hashable
+    semaphore: "asyncio.Semaphore | None" = None
+    ended: bool = False
 
 
 class Gates:
-    """The limits of one server, on the I/O thread; those without operations are dropped."""
+    """The limits of one server, one for each model and kind of caller, on the I/O thread.
+
+    A ticket keeps its semaphore alive; a semaphore without tickets is dropped.
+    """
 
     def __init__(self) -> None:
         self._semaphores: WeakValueDictionary[Hashable, asyncio.Semaphore] = WeakValueDictionary()
 
-    async def enter(self, ticket: _Ticket, most: int) -> None:
-        """Wait until fewer than `most` operations run, and admit this one."""
-        from asyncio import Semaphore  # noqa: PLC0415 - the I/O thread has loaded it
+    async def enter(self, ticket: _Ticket, max_concurrency: int) -> None:
+        """Wait until fewer than `max_concurrency` operations run, and admit this one."""
+        from asyncio import Semaphore  # noqa: PLC0415 - lazy: keeps import cheap
 
-        semaphore = self._semaphores.setdefault(ticket.key, Semaphore(most))
+        semaphore = self._semaphores.setdefault(ticket.key, Semaphore(max_concurrency))
         await semaphore.acquire()
         ticket.semaphore = semaphore
-        if ticket.ended:
+        if ticket.ended:  # it was cancelled meanwhile, and nobody else releases what it got
             self.exit(ticket)
 
     def exit(self, ticket: _Ticket) -> None:
@@ -52,11 +59,14 @@ class Gates:
             semaphore.release()
 
 
-def in_gate(dispatcher: Dispatcher[Any], binding: Binding, most: int, work: Callable[[], Flow[T]]) -> Flow[T]:
-    """Run an operation when fewer than `most` run on the model."""
-    gates, ticket = dispatcher.shared(Gates), _Ticket((binding.kind, binding.key, dispatcher.make_waiter().loop))
+def in_gate(
+    dispatcher: Dispatcher[Any], binding: Binding, max_concurrency: int, work: Callable[[], Flow[T]]
+) -> Flow[T]:
+    """Run an operation when fewer than `max_concurrency` run on the model."""
+    gates = dispatcher.shared(Gates)
+    ticket = _Ticket((binding.kind, binding.key, dispatcher.make_waiter().loop))
     try:
-        yield from wait_for(dispatcher.run_task(lambda: gates.enter(ticket, most)))
+        yield from wait_for(dispatcher.run_task(lambda: gates.enter(ticket, max_concurrency)))
         return (yield from work())
     finally:
         dispatcher.submit(gates.exit, ticket)

@@ -37,7 +37,7 @@ def prepare_images(
 
 def _download(dispatcher: Dispatcher[Any], url: str, *, allow_private: bool) -> Flow[bytes]:
     """Download an image within the rest of the call's `timeout`."""
-    from lmstudio_integrations.client._fetch import fetch  # noqa: PLC0415 - imports httpx
+    from lmstudio_integrations.client._fetch import fetch  # noqa: PLC0415 - lazy: keeps import cheap
 
     total = dispatcher.timeouts.get("timeout")
     limit = DOWNLOAD_TIMEOUT if total is None else max(0.0, total - dispatcher.elapsed)

@@ -1,4 +1,4 @@
-"""The two requests that load a model, their packets, and the comparison of the actual config with the requested one.
+"""Load a model with one of two requests, read their packets, and compare the actual config with the requested one.
 
 `_policies.py` decides which request is made.
 """
@@ -7,10 +7,9 @@ import logging
 import math
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from lmstudio_integrations._typeguards import is_object
-from lmstudio_integrations.client._arguments import seconds_of
 from lmstudio_integrations.client._binding import Binding, Specifier
 from lmstudio_integrations.client._server_models import models_of, warn_user
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
@@ -21,6 +20,7 @@ from lmstudio_integrations.errors import (
     LMStudioError,
     LMStudioInsufficientResourcesError,
 )
+from lmstudio_integrations.protocol.envelope import readable
 from lmstudio_integrations.protocol.errors import details_of
 from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
 from lmstudio_integrations.protocol.requests import GetOrLoad, LoadModel, Specified
@@ -44,8 +44,7 @@ def get_or_load(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     info = yield from _load(dispatcher, binding, "getOrLoad", parameter, packets)
     for evicted in packets.evicted:
         models_of(dispatcher).record_eviction(str(info.get("modelKey", binding.key)), evicted)
-    yield from check_config(dispatcher, binding, info, loaded=not packets.was_loaded)
-    return bind(dispatcher, binding, info, loaded=not packets.was_loaded)
+    return (yield from bind(dispatcher, binding, info, loaded=not packets.was_loaded))
 
 
 def load(
@@ -60,14 +59,20 @@ def load(
         identifier: The identifier of the instance; `None` lets the server choose it.
         ttl_ms: Its TTL in milliseconds; `None` sends none.
     """
-    parameter = LoadModel(modelKey=name, loadConfigStack=stack_of(binding.config))
-    if ttl_ms is not None:
-        parameter["ttlMs"] = ttl_ms
+    parameter = load_parameter(binding, name, ttl_ms)
     if identifier is not None:
         parameter["identifier"] = identifier
     info = yield from _load(dispatcher, binding, "loadModel", parameter, _LoadPackets(binding))
     models_of(dispatcher).record_explicit(info)
     return info
+
+
+def load_parameter(binding: Binding, name: str, ttl_ms: int | None) -> LoadModel:
+    """Return the parameter of `loadModel`."""
+    parameter = LoadModel(modelKey=name, loadConfigStack=stack_of(binding.config))
+    if ttl_ms is not None:
+        parameter["ttlMs"] = ttl_ms
+    return parameter
 
 
 @lru_cache(maxsize=256)
@@ -76,8 +81,8 @@ def named(identifier: str) -> Specifier:
     return by_identifier(identifier).to_dict()
 
 
-def bind(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, loaded: bool) -> str:
-    """Record which instance a handle means from now on; return its identifier.
+def bind(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, loaded: bool) -> Flow[str]:
+    """Compare the config of an instance; record that a handle means it from now on; return its identifier.
 
     Args:
         dispatcher: Sends requests to the server.
@@ -87,6 +92,7 @@ def bind(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, loaded: b
     """
     with decode_errors("Model get"):
         identifier = _identifier(info)
+    yield from _check_config(dispatcher, binding, info, loaded=loaded)
     reference = info.get("instanceReference")
     binding.reference = reference if isinstance(reference, str) else None
     if loaded:
@@ -134,8 +140,7 @@ class _LoadPackets:
             case "alreadyLoaded" | "loadSuccess" | "success" as kind:
                 self.was_loaded = kind == "alreadyLoaded"
                 _identifier(packet["info"])
-                info: Info = packet["info"]
-                return info
+                return cast("Info", packet["info"])
             case other:
                 logger.debug("skipped a packet of unknown type %r while loading", other)
         return None
@@ -171,19 +176,29 @@ def list_all_loaded(dispatcher: Dispatcher[Any]) -> Flow[list[tuple[ModelKind, I
     """Return the info of all loaded instances, each with its kind."""
     loaded: list[tuple[ModelKind, Info]] = []
     for kind in get_args(ModelKind):
-        infos = yield from list_loaded(dispatcher, kind)
-        loaded += [(kind, info) for info in infos]
+        loaded += [(kind, info) for info in (yield from list_loaded(dispatcher, kind))]
     return loaded
 
 
 def list_loaded(dispatcher: Dispatcher[Any], kind: ModelKind) -> Flow[list[Info]]:
     """Return the info of the loaded instances of one kind."""
-    items = yield from call_rpc(dispatcher, kind, "listLoaded", operation="Model list")
-    with decode_errors("Model list"):
+
+    def read(items: Any) -> list[Info]:
         return [item for item in items if _identifier(item)]
 
+    return call_rpc(dispatcher, kind, "listLoaded", None, read, operation="Model list")
 
-def check_config(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, loaded: bool) -> Flow[None]:
+
+def load_fields(dispatcher: Dispatcher[Any], kind: ModelKind, specifier: Specifier) -> Flow[dict[str, Any]]:
+    """Return the settings that an instance was loaded with, by their wire keys."""
+
+    def read(config: Any) -> dict[str, Any]:
+        return KvConfig.from_dict(readable(config)).as_mapping()
+
+    return call_rpc(dispatcher, kind, "getLoadConfig", Specified(specifier=specifier), read, operation="Load config")
+
+
+def _check_config(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, loaded: bool) -> Flow[None]:
     """Compare the requested config with the actual one.
 
     A model that was loaded before keeps its config. A model that this call loaded has the requested config, except that
@@ -191,15 +206,12 @@ def check_config(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, l
     """
     if binding.config is None or binding.on_config_mismatch == "ignore":
         return
-    requested = binding.config.to_fields()
-    if loaded:
-        requested = {key: value for key, value in requested.items() if key.endswith(".contextLength")}
+    fields = binding.config.to_fields()
+    requested = {key: value for key, value in fields.items() if not loaded or key.endswith(".contextLength")}
     if not requested:
         return
     identifier = _identifier(info)
-    config = yield from call_rpc(dispatcher, binding.kind, "getLoadConfig", Specified(specifier=named(identifier)))
-    with decode_errors("Load config"):
-        actual = KvConfig.from_dict(config).as_mapping()
+    actual = yield from load_fields(dispatcher, binding.kind, named(identifier))
     differences = {
         key.rpartition(".")[2]: (value, actual[key])
         for key, value in requested.items()
@@ -208,16 +220,13 @@ def check_config(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, l
     if not differences:
         return
     listed = ", ".join(f"{name}: requested {value!r}, actual {real!r}" for name, (value, real) in differences.items())
-    text = f"model {identifier!r} {_explain(info, loaded=loaded).format(listed)}"
+    advice = "unload it first, load a new instance, or set on_config_mismatch"
+    if loaded:
+        advice = f"the model's maximum is {info.get('maxContextLength')} tokens"
+    text = f"model {identifier!r} {'was' if loaded else 'is already'} loaded with other settings ({listed}); {advice}"
     if binding.on_config_mismatch == "raise":
         raise LMStudioConfigMismatchError(text, differences=differences)
     warn_user(text, LMStudioConfigWarning)
-
-
-def _explain(info: Info, *, loaded: bool) -> str:
-    if loaded:
-        return f"was loaded with other settings ({{}}); the model's maximum is {info.get('maxContextLength')} tokens"
-    return "is already loaded with other settings ({}); unload it first, load a new instance, or set on_config_mismatch"
 
 
 def _is_off(value: object) -> bool:
@@ -226,15 +235,8 @@ def _is_off(value: object) -> bool:
 
 
 def milliseconds(ttl: float | None) -> int | None:
-    """Return a TTL in milliseconds, as it is sent; `None` if none is sent.
-
-    Raises:
-        LMStudioValueError: If it is not a positive number of seconds.
-    """
-    if ttl is None:
-        return None
-    seconds_of(ttl, "ttl")
-    return None if math.isinf(ttl) else max(1, round(ttl * 1000))
+    """Return a TTL in milliseconds, as it is sent; `None` if none is sent."""
+    return None if ttl is None or math.isinf(ttl) else max(1, round(ttl * 1000))
 
 
 def _identifier(info: Info) -> str:

@@ -1,26 +1,24 @@
 """The flows of model handles, except predictions, and of the models of a client. Both clients run them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, cast
 
 from pydantic import ValidationError
 
 from lmstudio_integrations._typeguards import is_count, is_list, is_mapping
 from lmstudio_integrations.client import _loading
-from lmstudio_integrations.client._arguments import check_names, list_of, text_of
+from lmstudio_integrations.client._arguments import check_names, list_of, text_of, texts_of
 from lmstudio_integrations.client._binding import Binding, Specifier
-from lmstudio_integrations.client._operations import on_model, resolve, with_model
+from lmstudio_integrations.client._operations import inspect_instance, resolve, use_model
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow, call_rpc, call_rpcs, decode_errors
+from lmstudio_integrations.client.transport.flows import Flow, T, call_rpc, call_rpcs, decode_errors
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
-from lmstudio_integrations.protocol.envelope import readable
-from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
+from lmstudio_integrations.protocol.kv_config import stack_of
 from lmstudio_integrations.protocol.requests import (
     ApplyPromptTemplate,
     EmbedString,
     EstimateModelUsage,
     Lookup,
-    Specified,
     TemplateParameters,
     Tokenize,
     UnloadModel,
@@ -40,7 +38,7 @@ from lmstudio_integrations.types.models import (
 from lmstudio_integrations.types.references import ModelReference, specifier_of
 from lmstudio_integrations.types.tools import Tool
 
-T = TypeVar("T")
+Texts: TypeAlias = list[str] | tuple[str, ...]
 Tools: TypeAlias = Sequence[Tool | Mapping[str, Any]]
 TemplateOpts: TypeAlias = Mapping[str, bool]
 
@@ -57,9 +55,11 @@ def list_loaded(dispatcher: Dispatcher[Any], kind: ModelKind) -> Flow[list[Model
 
 def list_downloaded(dispatcher: Dispatcher[Any], kind: ModelKind | None) -> Flow[list[ModelInfo]]:
     """Return the downloaded models, of one kind or of both."""
-    items = yield from call_rpc(dispatcher, "system", "listDownloadedModels", operation="Model list")
-    with decode_errors("Model list"):
+
+    def read(items: Any) -> list[ModelInfo]:
         return [info for info in parse_infos(items) if kind in {None, info.type}]
+
+    return call_rpc(dispatcher, "system", "listDownloadedModels", None, read, operation="Model list")
 
 
 def unload(dispatcher: Dispatcher[Any], kind: ModelKind, identifier: str) -> Flow[None]:
@@ -87,7 +87,7 @@ def unload_own(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[None]:
 
 def get_info(dispatcher: Dispatcher[Any], binding: Binding, *, load: bool = False) -> Flow[ModelInstanceInfo]:
     """Return the info of the instance; with `load`, load the model first if it was unloaded."""
-    return (with_model if load else on_model)(
+    return (use_model if load else inspect_instance)(
         dispatcher, binding, lambda dispatcher, specifier: look_up(dispatcher, binding.kind, specifier)
     )
 
@@ -95,36 +95,27 @@ def get_info(dispatcher: Dispatcher[Any], binding: Binding, *, load: bool = Fals
 def look_up(dispatcher: Dispatcher[Any], kind: ModelKind, specifier: ModelReference) -> Flow[ModelInstanceInfo]:
     """Return the info of the loaded instance that matches a description."""
     lookup = Lookup(specifier=specifier_of(specifier).to_dict(), throwIfNotFound=True)
-    info = yield from call_rpc(dispatcher, kind, "getModelInfo", lookup, operation="Model info")
-    with decode_errors("Model info"):
-        return INSTANCE_INFO_TYPES[kind].from_dict(info)
+    read: Callable[[Any], ModelInstanceInfo] = INSTANCE_INFO_TYPES[kind].from_dict
+    return (yield from call_rpc(dispatcher, kind, "getModelInfo", lookup, read, operation="Model info"))
 
 
 def get_load_fields(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[dict[str, Any]]:
     """Return the settings that the instance was loaded with, by their wire keys."""
-
-    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[dict[str, Any]]":
-        config = yield from call_rpc(
-            dispatcher, binding.kind, "getLoadConfig", Specified(specifier=specifier), operation="Load config"
-        )
-        with decode_errors("Load config"):
-            return KvConfig.from_dict(readable(config)).as_mapping()
-
-    return (yield from on_model(dispatcher, binding, work))
+    return inspect_instance(
+        dispatcher, binding, lambda dispatcher, specifier: _loading.load_fields(dispatcher, binding.kind, specifier)
+    )
 
 
 def get_processing_state(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[InstanceProcessingState]:
     """Return what the instance is doing."""
 
     def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[InstanceProcessingState]":
-        lookup = Lookup(specifier=specifier, throwIfNotFound=True)
-        state = yield from call_rpc(
-            dispatcher, binding.kind, "getInstanceProcessingState", lookup, operation="Processing state"
+        lookup, read = Lookup(specifier=specifier, throwIfNotFound=True), InstanceProcessingState.from_dict
+        return call_rpc(
+            dispatcher, binding.kind, "getInstanceProcessingState", lookup, read, operation="Processing state"
         )
-        with decode_errors("Processing state"):
-            return InstanceProcessingState.from_dict(state)
 
-    return (yield from on_model(dispatcher, binding, work))
+    return inspect_instance(dispatcher, binding, work)
 
 
 def estimate_usage(
@@ -132,45 +123,47 @@ def estimate_usage(
 ) -> Flow[ModelUsageEstimate]:
     """Return how much memory loading a model would take."""
     parameter = EstimateModelUsage(modelKey=text_of(key, "model_key"), loadConfigStack=stack_of(config))
-    result = yield from call_rpc(dispatcher, kind, "estimateModelUsage", parameter, operation="Usage estimate")
-    with decode_errors("Usage estimate"):
-        return ModelUsageEstimate.from_dict(result)
+    read = ModelUsageEstimate.from_dict
+    return (yield from call_rpc(dispatcher, kind, "estimateModelUsage", parameter, read, operation="Usage estimate"))
 
 
 def version(dispatcher: Dispatcher[Any]) -> Flow[ServerVersion]:
     """Return the version of the server."""
-    result = yield from call_rpc(dispatcher, "system", "version", operation="Version")
-    with decode_errors("Version"):
-        return ServerVersion.from_dict(result)
+    return call_rpc(dispatcher, "system", "version", None, ServerVersion.from_dict, operation="Version")
 
 
 def context_use(dispatcher: Dispatcher[Any], binding: Binding, history: WireHistory) -> Flow[ContextUse]:
     """Return how many tokens of the context window a conversation takes."""
     dispatcher = dispatcher.for_operation()
     text = yield from apply_prompt_template(dispatcher, binding, history)
-    (used,) = yield from count_tokens(dispatcher, binding, [text])
+    used = cast("int", (yield from count_tokens(dispatcher, binding, text)))
     info = yield from get_info(dispatcher, binding)
     return ContextUse(used=used, limit=info.context_length)
 
 
-def tokenize(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[int]]]:
-    """Return the tokens of each text."""
-    return _tokens(dispatcher, binding, "tokenize", texts, lambda result: _array(result["tokens"], {int}))
+def tokenize(dispatcher: Dispatcher[Any], binding: Binding, texts: str | Texts) -> Flow[list[int] | list[list[int]]]:
+    """Return the tokens of a text, or of each of several."""
+
+    def read(result: Any) -> list[int]:
+        return _array(result["tokens"], {int})
+
+    return _call_for_each(dispatcher, binding, "tokenize", texts, make=_tokenize, read=read, operation="Tokenization")
 
 
-def count_tokens(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[int]]:
-    """Return the number of tokens of each text."""
-    return _tokens(dispatcher, binding, "countTokens", texts, _token_count)
+def count_tokens(dispatcher: Dispatcher[Any], binding: Binding, texts: str | Texts) -> Flow[int | list[int]]:
+    """Return the number of tokens of a text, or of each of several."""
+    return _call_for_each(
+        dispatcher, binding, "countTokens", texts, make=_tokenize, read=_token_count, operation="Tokenization"
+    )
 
 
-def embed(dispatcher: Dispatcher[Any], binding: Binding, texts: Sequence[str]) -> Flow[list[list[float]]]:
-    """Return the vector of each text."""
+def embed(dispatcher: Dispatcher[Any], binding: Binding, texts: str | Texts) -> Flow[list[float] | list[list[float]]]:
+    """Return the vector of a text, or of each of several."""
 
-    def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[list[list[float]]]":
-        parameters = [EmbedString(modelSpecifier=specifier, inputString=text) for text in texts]
-        return call_rpcs(dispatcher, "embedding", "embedString", parameters, _vector, operation="Embedding")
+    def make(specifier: Specifier, text: str) -> EmbedString:
+        return EmbedString(modelSpecifier=specifier, inputString=text)
 
-    return with_model(dispatcher, binding, work)
+    return _call_for_each(dispatcher, binding, "embedString", texts, make=make, read=_vector, operation="Embedding")
 
 
 def apply_prompt_template(
@@ -190,21 +183,34 @@ def apply_prompt_template(
             predictionConfigStack={"layers": []},
             opts=flags,
         )
-        result = yield from call_rpc(dispatcher, "llm", "applyPromptTemplate", parameter, operation="Prompt template")
-        with decode_errors("Prompt template"):
-            return _string(result["formatted"])
+        return call_rpc(dispatcher, "llm", "applyPromptTemplate", parameter, _formatted, operation="Prompt template")
 
-    return (yield from with_model(dispatcher, binding, work))
+    return (yield from use_model(dispatcher, binding, work))
 
 
-def _tokens(
-    dispatcher: Dispatcher[Any], binding: Binding, name: str, texts: Sequence[str], read: Callable[[Any], T]
-) -> Flow[list[T]]:
+def _call_for_each(
+    dispatcher: Dispatcher[Any],
+    binding: Binding,
+    name: str,
+    value: str | Texts,
+    *,
+    make: Callable[[Specifier, str], Mapping[str, Any]],
+    read: Callable[[Any], T],
+    operation: str,
+) -> Flow[Any]:
+    """Make a call for each text; return the result for one text, or a list for a list."""
+    texts = texts_of(value, "input")
+
     def work(dispatcher: Dispatcher[Any], specifier: Specifier) -> "Flow[list[T]]":
-        parameters = [Tokenize(specifier=specifier, inputString=text) for text in texts]
-        return call_rpcs(dispatcher, binding.kind, name, parameters, read, operation="Tokenization")
+        parameters = [make(specifier, text) for text in texts]
+        return call_rpcs(dispatcher, binding.kind, name, parameters, read, operation=operation)
 
-    return with_model(dispatcher, binding, work)
+    results = yield from use_model(dispatcher, binding, work)
+    return results[0] if isinstance(value, str) else results
+
+
+def _tokenize(specifier: Specifier, text: str) -> Tokenize:
+    return Tokenize(specifier=specifier, inputString=text)
 
 
 def _template_flags(opts: TemplateOpts, tools: Tools) -> TemplateParameters:
@@ -227,10 +233,11 @@ def _tool(tool: object) -> dict[str, Any]:
         raise LMStudioValueError(f"tools contains an invalid tool definition: {tool!r}") from error
 
 
-def _string(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected a string; got {type(value).__name__}")
-    return value
+def _formatted(result: Any) -> str:
+    prompt = result["formatted"]
+    if not isinstance(prompt, str):
+        raise TypeError(f"expected a string; got {type(prompt).__name__}")
+    return prompt
 
 
 def _token_count(result: Any) -> int:

@@ -1,4 +1,4 @@
-"""Run an operation on a handle's model: wait for its turn, and retry if the model was unloaded.
+"""Run an operation on a handle's model: wait for its turn, and retry it if the model was unloaded.
 
 Used by `_models.py` and `_prediction_run.py`. Built on `_policies.py`, which finds or loads the model, and on
 `_server_models.py`, which knows the models that evict each other.
@@ -8,22 +8,20 @@ import logging
 from collections.abc import Callable
 from copy import copy
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from lmstudio_integrations.client._binding import Binding, ModelWork
 from lmstudio_integrations.client._loading import named
 from lmstudio_integrations.client._policies import POLICIES
 from lmstudio_integrations.client._retries import Retries, retried
-from lmstudio_integrations.client._server_models import models_of
+from lmstudio_integrations.client._server_models import ServerModels, models_of
 from lmstudio_integrations.client._turns import Turn, Turns
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow, wait_for
+from lmstudio_integrations.client.transport.flows import Flow, T, wait_for
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioModelUnloadedError
 from lmstudio_integrations.protocol.errors import details_of
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _UNLOADED = {"generic.noModelMatchingQuery", "generic.identifierNotFound", "generic.specificModelUnloaded"}
 """Error codes that mean: the requested instance is not loaded."""
@@ -31,7 +29,7 @@ _UNLOADED = {"generic.noModelMatchingQuery", "generic.identifierNotFound", "gene
 
 def prepare(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     """Find or load the model, as its load policy says; return its identifier."""
-    return _in_turn(dispatcher.for_operation(), binding, resolve)
+    return _in_turn(dispatcher.for_operation(), binding, models_of(dispatcher), resolve)
 
 
 def resolve(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
@@ -39,7 +37,7 @@ def resolve(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     return POLICIES["require_loaded" if binding.key is None else binding.policy](dispatcher, binding)
 
 
-def on_model(dispatcher: Dispatcher[Any], binding: Binding, work: ModelWork[T]) -> Flow[T]:
+def inspect_instance(dispatcher: Dispatcher[Any], binding: Binding, work: ModelWork[T]) -> Flow[T]:
     """Run a request about an instance, such as its info. It needs no turn and does not load the model again.
 
     A handle that has never been used finds or loads its model first.
@@ -48,23 +46,24 @@ def on_model(dispatcher: Dispatcher[Any], binding: Binding, work: ModelWork[T]) 
     def attempt(dispatcher: Dispatcher[Any]) -> "Flow[T]":
         if binding.identifier is not None:
             return _run(dispatcher, binding, work, binding.identifier)
-        return _in_turn(dispatcher, binding, partial(_resolve_and_run, work=work, reload=False))
+        models = models_of(dispatcher)
+        return _in_turn(dispatcher, binding, models, partial(_resolve_and_run, models=models, work=work, reload=False))
 
     return retried(dispatcher, attempt)
 
 
-def with_model(dispatcher: Dispatcher[Any], binding: Binding, work: ModelWork[T]) -> Flow[T]:
+def use_model(dispatcher: Dispatcher[Any], binding: Binding, work: ModelWork[T]) -> Flow[T]:
     """Run work that uses the model; find it, or load it again if it was unloaded.
 
     The work must not raise the errors that mean "unloaded" once it has delivered something.
     """
-    return retried(dispatcher, lambda dispatcher: run_with_model(dispatcher, binding, work, Retries()))
+    return retried(dispatcher, lambda dispatcher: attempt_with_model(dispatcher, binding, work, Retries()))
 
 
-def run_with_model(
+def attempt_with_model(
     dispatcher: Dispatcher[Any], binding: Binding, work: ModelWork[T], retries: Retries, *, reload: bool = False
 ) -> Flow[T]:
-    """Run work that uses the model, as one attempt of an operation that counts its own retries. See `with_model`.
+    """Run work that uses the model, as one attempt of an operation that counts its own retries. See `use_model`.
 
     Args:
         dispatcher: Sends the requests of this operation.
@@ -73,11 +72,13 @@ def run_with_model(
         retries: Counts how often the operation loads the model again.
         reload: Whether the model is known to be unloaded.
     """
+    models = models_of(dispatcher)
     while True:
         try:
-            return (yield from _in_turn(dispatcher, binding, partial(_resolve_and_run, work=work, reload=reload)))
+            run = partial(_resolve_and_run, models=models, work=work, reload=reload)
+            return (yield from _in_turn(dispatcher, binding, models, run))
         except LMStudioModelUnloadedError as error:
-            seconds = retries.next_delay(error) if binding.renewable else None
+            seconds = retries.next_delay(error) if binding.reloadable else None
             if seconds is None:
                 raise
         logger.info("model %r was unloaded; loading it again", binding.identifier)
@@ -86,10 +87,12 @@ def run_with_model(
 
 
 def _in_turn(
-    dispatcher: Dispatcher[Any], binding: Binding, work: Callable[[Dispatcher[Any], Binding], Flow[T]]
+    dispatcher: Dispatcher[Any],
+    binding: Binding,
+    models: ServerModels,
+    work: Callable[[Dispatcher[Any], Binding], Flow[T]],
 ) -> Flow[T]:
     """Run work that needs the model; where models evict each other, wait until no call of another one runs."""
-    models = models_of(dispatcher)
     turn = models.turn_for(binding.kind, binding.key, binding.reference)
     return work(dispatcher, binding) if turn is None else _run_in_turn(dispatcher, binding, work, models.turns, turn)
 
@@ -101,22 +104,26 @@ def _run_in_turn(
     turns: Turns,
     turn: Turn,
 ) -> Flow[T]:
-    loads = len(dispatcher.load_times)
+    waiter = turn.waiter = dispatcher.make_waiter()
+    if turns.would_deadlock(waiter):  # better to evict a model than to wait for ever
+        return (yield from work(dispatcher, binding))
+    loads_before = len(dispatcher.load_times)
     queue_timeout, remaining = dispatcher.timeouts.get("queue_timeout"), dispatcher.remaining_time
     try:
         yield from wait_for(dispatcher.run_task(lambda: turns.wait(turn, queue_timeout, remaining)))
         result = yield from work(dispatcher.with_sinks(partial(turns.shared_by, turn)), binding)
-        turn.used = True
+        turn.succeeded = True
         return result
     finally:
-        turn.loaded = len(dispatcher.load_times) > loads
+        turn.loaded = len(dispatcher.load_times) > loads_before  # each load of the operation adds its time
         dispatcher.submit(turns.end, turn)
 
 
-def _resolve_and_run(dispatcher: Dispatcher[Any], binding: Binding, *, work: ModelWork[T], reload: bool) -> Flow[T]:
-    reload = reload or (models_of(dispatcher).is_evicted(binding.reference) and binding.renewable)
-    identifier = None if reload else binding.identifier
-    if identifier is None:
+def _resolve_and_run(
+    dispatcher: Dispatcher[Any], binding: Binding, *, models: ServerModels, work: ModelWork[T], reload: bool
+) -> Flow[T]:
+    identifier = binding.identifier
+    if identifier is None or reload or (models.is_evicted(binding.reference) and binding.reloadable):
         identifier = yield from resolve(dispatcher, binding)
     return (yield from _run(dispatcher, binding, work, identifier))
 
@@ -136,7 +143,10 @@ def as_unloaded(
     A request may name a second model, such as the draft model. If that is the one not found, the error stays.
     """
     code = (error.display_data or {}).get("code")
-    if code not in _UNLOADED if code else "cannot find" in str(error).lower():
+    # Without a code, the text decides: `Model "x" not found` means the requested instance, `Cannot find model "x"` a
+    # model on the disk, such as the draft model.
+    is_unloaded = code in _UNLOADED if code else "cannot find" not in str(error).lower()
+    if not is_unloaded:
         return copy(error)  # an error cannot be its own cause
     return unloaded_error(dispatcher, binding, **details_of(error))
 
@@ -148,4 +158,4 @@ def unloaded_error(dispatcher: Dispatcher[Any], binding: Binding, **details: Any
     else:
         reason = models_of(dispatcher).why_unloaded(binding.kind, binding.key, binding.reference)
     text = f"model {binding.name!r} was unloaded: {reason}"
-    return LMStudioModelUnloadedError(text, retryable=binding.renewable, **details)
+    return LMStudioModelUnloadedError(text, retryable=binding.reloadable, **details)

@@ -5,17 +5,18 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from lmstudio_integrations.client._binding import Binding
 from lmstudio_integrations.client._loading import (
     Info,
     bind,
-    check_config,
     get_or_load,
     list_all_loaded,
     list_loaded,
     load,
+    load_parameter,
     milliseconds,
 )
 from lmstudio_integrations.client._server_models import models_of
@@ -32,8 +33,7 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
 )
 from lmstudio_integrations.protocol.endpoints import channel
-from lmstudio_integrations.protocol.kv_config import stack_of
-from lmstudio_integrations.protocol.requests import LoadModel, Lookup, UnloadModel
+from lmstudio_integrations.protocol.requests import Lookup, UnloadModel
 from lmstudio_integrations.protocol.session import closed_early
 from lmstudio_integrations.types.config import LoadPolicy
 from lmstudio_integrations.types.models import ModelQuery, QuerySpecifier
@@ -45,44 +45,42 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 """Seconds between two checks of a load of another process; doubled each time, up to the longest."""
 
 
-def _find(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
+def _find_instance(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     """Find a loaded instance: the one that the user named, else any."""
     query = ModelQuery() if binding.key is None else ModelQuery(identifier=binding.key)
     lookup = Lookup(specifier=QuerySpecifier(query=query).to_dict(), throwIfNotFound=True)
-    info = yield from call_rpc(dispatcher, binding.kind, "getModelInfo", lookup, operation="Model get")
-    return bind(dispatcher, binding, info, loaded=False)
+    info: Info = yield from call_rpc(dispatcher, binding.kind, "getModelInfo", lookup, operation="Model get")
+    return (yield from bind(dispatcher, binding, info, loaded=False))
 
 
 # A new instance ------------------------------------------------------------------------------------------------------
 
 
-def _new_instance(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
+def _load_new_instance(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     """Load a new instance once, even if several callers use the handle at the same time."""
     while binding.identifier is None:
         yield from run_or_wait(
             dispatcher,
             binding.flights,
             "load",
-            lambda: _load_new(dispatcher, binding),
+            lambda: _load_instance(dispatcher, binding),
             on_deadlock=lambda: _reject_wait(binding),
             shared=Exception,
         )
     return binding.identifier
 
 
-def _load_new(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[None]:
+def _load_instance(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     assert binding.key is not None, "a new instance is loaded by its key"
-    ttl_ms = milliseconds(binding.ttl)
-    info = yield from load(dispatcher, binding, binding.key, binding.requested_identifier, ttl_ms)
+    info = yield from load(dispatcher, binding, binding.key, binding.requested_identifier, milliseconds(binding.ttl))
     try:
-        yield from check_config(dispatcher, binding, info, loaded=True)
+        return (yield from bind(dispatcher, binding, info, loaded=True))
     except LMStudioConfigMismatchError:  # no other program uses the instance yet
         yield from call_rpc(dispatcher, binding.kind, "unloadModel", UnloadModel(identifier=info["identifier"]))
         raise
-    bind(dispatcher, binding, info, loaded=True)
 
 
-def _reject_wait(binding: Binding) -> Flow[None]:
+def _reject_wait(binding: Binding) -> Flow[str]:
     raise LMStudioRuntimeError(
         f"this thread, or a task of its event loop, is loading {binding.key!r}, so this call would wait forever; "
         "await the async call, or make this call after the load or in another thread"
@@ -93,25 +91,22 @@ def _reject_wait(binding: Binding) -> Flow[None]:
 # An explicit load ----------------------------------------------------------------------------------------------------
 
 
-def _explicit(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
+def _find_or_load_explicitly(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     """Find a loaded instance, no matter how it was loaded, or load one that is never evicted."""
-
-    def load_it() -> Flow[None]:
-        identifiers.append((yield from _load_explicitly(dispatcher, binding)))
-
-    identifiers: list[str] = []
     info = yield from _find_loaded(dispatcher, binding, None)
     if info is None:
         flights, key = models_of(dispatcher).flights, (binding.kind, binding.key)
+        load_it = partial(_load_explicitly, dispatcher, binding)
         # A second load is safe: it has the same identifier, so the server rejects it and `_load_or_wait` waits.
-        yield from run_or_wait(dispatcher, flights, key, load_it, on_deadlock=load_it, shared=LMStudioServerError)
-        if not identifiers:  # another caller has loaded it
-            info = yield from _find_loaded(dispatcher, binding, None)
-    if info is not None:
-        return (yield from _use(dispatcher, binding, info))
-    if not identifiers:  # the other caller was cancelled
-        yield from load_it()
-    return identifiers[0]
+        identifier = yield from run_or_wait(
+            dispatcher, flights, key, load_it, on_deadlock=load_it, shared=LMStudioServerError
+        )
+        if identifier is not None:
+            return identifier
+        info = yield from _find_loaded(dispatcher, binding, None)
+        if info is None:  # the other caller was cancelled
+            return (yield from load_it())
+    return (yield from _use(dispatcher, binding, info))
 
 
 def _load_explicitly(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
@@ -119,6 +114,7 @@ def _load_explicitly(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]
     try:
         return (yield from _load_or_wait(dispatcher, binding))
     except LMStudioServerError as error:
+        # Too little memory counts as well: unlike an explicit load, a just-in-time load evicts other models.
         denied = isinstance(error, LMStudioInsufficientResourcesError | LMStudioAuthenticationError)
         if not denied and "permission" not in str(error).lower():
             raise
@@ -134,7 +130,7 @@ def _load_explicitly(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]
 def _load_or_wait(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     """Load a model; if another program is loading it, wait for that instance."""
     assert binding.key is not None, "a model is found or loaded by its key"
-    model_key = yield from _model_key(dispatcher, binding)
+    model_key = yield from _model_key(dispatcher, binding, binding.key)
     # A path is passed on unchanged, because it may select one file of a model. A key in other case is normalized.
     name = model_key if binding.key.lower() == model_key.lower() else binding.key
     started, seconds = time.monotonic(), _FIRST_PAUSE
@@ -149,8 +145,7 @@ def _load_or_wait(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
                 raise
             yield from _reject_other_owner(dispatcher, model_key, error)
         else:
-            yield from check_config(dispatcher, binding, info, loaded=True)
-            return bind(dispatcher, binding, info, loaded=True)
+            return (yield from bind(dispatcher, binding, info, loaded=True))
         _check_load_timeout(dispatcher, model_key, time.monotonic() - started)
         yield from wait_for(dispatcher.pause(seconds))
         seconds = min(2 * seconds, _LONGEST_PAUSE)
@@ -160,8 +155,7 @@ def _use(dispatcher: Dispatcher[Any], binding: Binding, info: Info) -> Flow[str]
     """Use an instance that was found."""
     if binding.on_load_progress is not None:
         binding.on_load_progress(1.0)
-    yield from check_config(dispatcher, binding, info, loaded=False)
-    return bind(dispatcher, binding, info, loaded=False)
+    return (yield from bind(dispatcher, binding, info, loaded=False))
 
 
 def _find_loaded(dispatcher: Dispatcher[Any], binding: Binding, model_key: str | None) -> Flow[Info | None]:
@@ -185,29 +179,27 @@ _NAMES = ("modelKey", "path", "selectedVariant", "indexedModelIdentifier")
 """Fields of a model's info that contain a name of it."""
 
 
-def _model_key(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
+def _model_key(dispatcher: Dispatcher[Any], binding: Binding, name: str) -> Flow[str]:
     """Return the model key of a name, so that two spellings do not load two copies."""
-    assert binding.key is not None, "a model is found or loaded by its key"
-    known = models_of(dispatcher).model_key(binding.kind, binding.key)
+    known = models_of(dispatcher).model_key(binding.kind, name)
     if known is not None:
         return known
-    infos = yield from call_rpc(dispatcher, "system", "listDownloadedModels", operation="Model list")
-    with decode_errors("Model list"):
-        found = [info for info in infos if info.get("type") == binding.kind and _matches(binding.key, info)]
-        if found:
-            return str(found[0]["modelKey"])
-    return (yield from _key_by_server(dispatcher, binding))
+
+    def read(infos: Any) -> str | None:
+        keys = (str(info["modelKey"]) for info in infos if info.get("type") == binding.kind and _matches(name, info))
+        return next(keys, None)
+
+    found = yield from call_rpc(dispatcher, "system", "listDownloadedModels", None, read, operation="Model list")
+    return found or (yield from _resolve_on_server(dispatcher, binding, name))
 
 
-def _key_by_server(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
-    """Ask the server which model a name means: start to load it, and cancel the load once the key is known.
+def _resolve_on_server(dispatcher: Dispatcher[Any], binding: Binding, name: str) -> Flow[str]:
+    """Let the server resolve a name that no downloaded model has: start to load it, and cancel once the key is known.
 
-    The channel is read to its end. If the load was faster than its cancellation, the new instance is used.
+    No endpoint only resolves a name, and the names that the server accepts are not all in its list of models. The
+    channel is read to its end. If the load was faster than its cancellation, the new instance is used.
     """
-    assert binding.key is not None, "a model is found or loaded by its key"
-    parameter = LoadModel(modelKey=binding.key, loadConfigStack=stack_of(binding.config))
-    if (ttl_ms := _ttl_ms(binding)) is not None:
-        parameter["ttlMs"] = ttl_ms
+    parameter = load_parameter(binding, name, _ttl_ms(binding))
     model_key: str | None = None
     with dispatcher.start(binding.kind, channel(binding.kind, "loadModel"), parameter, operation="Model load") as call:
         try:
@@ -259,8 +251,8 @@ def _ttl_ms(binding: Binding) -> int | None:
 
 POLICIES: dict[LoadPolicy, Callable[[Dispatcher[Any], Binding], Flow[str]]] = {
     "get_or_load": get_or_load,
-    "explicit": _explicit,
-    "require_loaded": _find,
-    "new_instance": _new_instance,
+    "explicit": _find_or_load_explicitly,
+    "require_loaded": _find_instance,
+    "new_instance": _load_new_instance,
 }
 """The flow of each load policy. It returns the identifier of the instance."""

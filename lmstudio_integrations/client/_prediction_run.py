@@ -9,14 +9,14 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, cast
 
 from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.client._binding import Binding, ModelWork, Specifier
-from lmstudio_integrations.client._operations import as_unloaded, run_with_model, unloaded_error
+from lmstudio_integrations.client._operations import as_unloaded, attempt_with_model, unloaded_error
 from lmstudio_integrations.client._retries import Retries, pause
 from lmstudio_integrations.client.transport.dispatcher import NO_TIMEOUTS, Call, Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow, wait_for
+from lmstudio_integrations.client.transport.flows import Flow, T
 from lmstudio_integrations.client.transport.waiters import caller
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
@@ -34,7 +34,7 @@ from lmstudio_integrations.protocol.endpoints import Channel
 from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.protocol.session import closed_early
-from lmstudio_integrations.types.chat import AssistantMessage, TextPart
+from lmstudio_integrations.types.chat import AssistantMessage, Chat
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
@@ -44,11 +44,9 @@ from lmstudio_integrations.types.results import (
     ToolCallFailed,
 )
 from lmstudio_integrations.types.structured import json_object
-from lmstudio_integrations.types.tools import ToolCallRequestPart
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
 Upload = Callable[[Dispatcher[Any]], Flow[None]]
 """Uploads what the request refers to."""
 
@@ -102,6 +100,7 @@ class PredictionRun:
         binding: The model.
         requests: How to request the prediction, best first.
         operation: The operation, for error messages.
+        preset: A preset on the server, by its (fuzzy) identifier.
         timeouts: Timeouts that differ from the client's.
         upload: Uploads images before the request, once per attempt.
     """
@@ -113,6 +112,7 @@ class PredictionRun:
         requests: Sequence[Request],
         *,
         operation: str,
+        preset: str | None = None,
         timeouts: Timeouts = NO_TIMEOUTS,
         upload: Upload | None = None,
     ) -> None:
@@ -120,6 +120,7 @@ class PredictionRun:
         self._binding = binding
         self._requests = requests
         self._operation = operation
+        self._preset: Mapping[str, str] = {} if preset is None else {"fuzzyPresetIdentifier": preset}
         self._timeouts = timeouts
         self._upload = upload
         self.callbacks = _NO_CALLBACKS
@@ -180,7 +181,7 @@ class PredictionRun:
 
         If it ends with an error, events that arrived before the error are delivered first.
         """
-        if self._over:
+        if self._result is not None or self._failure is not None:  # `_over`, without a call for each batch
             return self._end()
         self._begin_reading()
         try:
@@ -274,7 +275,7 @@ class PredictionRun:
         return self._end()
 
     def _record_failure(self, error: Exception) -> None:
-        """Record the error. If a callback has seen a part of the response, the call must not be repeated."""
+        """Record the error. If a callback has seen a part of the response, the call must not be retried."""
         if isinstance(error, LMStudioConnectionLostError | LMStudioModelUnloadedError) and self._called_back:
             error.retryable = False
         self._failure = self._failure or error
@@ -298,17 +299,17 @@ class PredictionRun:
                 if seconds is None:
                     raise
                 self._unloaded = isinstance(error, LMStudioModelUnloadedError)
-            logger.info("%s of model %r failed; generating again", self._operation, self._binding.name)
+            logger.info("%s of model %r failed; retrying", self._operation, self._binding.name)
             self._prepared = self._unloaded  # after a failed connection, images are uploaded again
-            reload_pause = wait_for(self._dispatcher.pause(seconds)) if self._unloaded else None
-            yield from self._tracked(reload_pause or pause(self._client, seconds))
+            # A reload is part of the operation and its `timeout`; a retry after a failed connection starts a new one.
+            yield from self._tracked(pause(self._dispatcher if self._unloaded else self._client, seconds))
             self._call, self._opened, self._accumulator = None, False, Accumulator()
             self.ready.clear()
 
     def _may_start_over(self, error: LMStudioError) -> bool:
         """Whether no part of the response has reached the caller, and the model may be loaded again if necessary."""
         seen = self._delivered or self._called_back or self._cancelled or self._failure is not None
-        return not seen and (self._binding.renewable or not isinstance(error, LMStudioModelUnloadedError))
+        return not seen and (self._binding.reloadable or not isinstance(error, LMStudioModelUnloadedError))
 
     def _next_batch(self) -> "Flow[list[PredictionEvent]]":
         if not self._opened:
@@ -339,7 +340,8 @@ class PredictionRun:
             self._record_failure(failure)
             return batch[:-1]
         if callbacks.on_message is not None:
-            callbacks.on_message(_message(self.result()))
+            result = self.result()
+            callbacks.on_message(Chat().add_assistant_response(result, result.tool_call_requests))
         return batch
 
     def _on_model(self, work: ModelWork[T]) -> Flow[T]:
@@ -349,7 +351,7 @@ class PredictionRun:
             if self._upload is not None:
                 yield from self._tracked(self._upload(self._dispatcher))
             self._prepared = True
-        flow = run_with_model(self._dispatcher, self._binding, work, self._retries, reload=self._unloaded)
+        flow = attempt_with_model(self._dispatcher, self._binding, work, self._retries, reload=self._unloaded)
         return (yield from self._tracked(flow))
 
     def _tracked(self, flow: Flow[T]) -> Flow[T]:
@@ -359,8 +361,7 @@ class PredictionRun:
             try:
                 step = resume()
             except StopIteration as stop:
-                result: T = stop.value
-                return result
+                return cast("T", stop.value)
             self._record_step(step)
             try:
                 resume = partial(flow.send, (yield step))
@@ -379,7 +380,7 @@ class PredictionRun:
 
     def _send(self, request: Request, dispatcher: Dispatcher[Any], specifier: Specifier) -> Flow[Call[Any]]:
         """Request the prediction."""
-        parameter = yield from request.make(specifier)
+        parameter = {**(yield from request.make(specifier)), **self._preset}
         if self._cancelled or self._failure is not None:  # it was stopped meanwhile
             raise _ClosedError
         self._call = dispatcher.start(self._binding.kind, request.endpoint, parameter, operation=self._operation)
@@ -443,11 +444,6 @@ class PredictionRun:
                     self.on_failed_call(_failed_call(call.failure))
         parsed = json_object(result.content) if self.structured and stop_reason != "userStopped" else None
         self._result = result if parsed is None else replace(result, parsed=parsed, structured=True)
-
-
-def _message(result: PredictionResult) -> AssistantMessage:
-    calls = [ToolCallRequestPart(tool_call_request=call) for call in result.tool_call_requests]
-    return AssistantMessage(content=[TextPart(text=result.content), *calls])
 
 
 def _failed_call(call: ToolCallFailed) -> LMStudioToolCallError:

@@ -31,11 +31,12 @@ def search(
         "compatibilityTypes": None if types is None else [text_of(each, "compatibility_types") for each in types],
     }
     parameters = cast("SearchParameters", {name: value for name, value in given.items() if value is not None})
-    result = yield from call_rpc(
-        dispatcher, "repository", "searchModels", SearchModels(opts=parameters), operation="Model search"
-    )
-    with decode_errors("Model search"):
+
+    def read(result: Any) -> list[SearchResultInfo]:
         return [SearchResultInfo.from_dict(each) for each in result["results"]]
+
+    parameter = SearchModels(opts=parameters)
+    return (yield from call_rpc(dispatcher, "repository", "searchModels", parameter, read, operation="Model search"))
 
 
 def download_options(dispatcher: Dispatcher[Any], found: SearchResultInfo) -> Flow[list[DownloadOptionInfo]]:
@@ -43,11 +44,15 @@ def download_options(dispatcher: Dispatcher[Any], found: SearchResultInfo) -> Fl
     with decode_errors("Download options"):
         identifier = SearchResultIdentifier(type=found.identifier["type"], identifier=found.identifier["identifier"])
     parameter = DownloadOptions(modelSearchResultIdentifier=identifier)
-    result = yield from call_rpc(
-        dispatcher, "repository", "getModelDownloadOptions", parameter, operation="Download options"
-    )
-    with decode_errors("Download options"):
+
+    def read(result: Any) -> list[DownloadOptionInfo]:
         return [DownloadOptionInfo.from_dict(each) for each in result["results"]]
+
+    return (
+        yield from call_rpc(
+            dispatcher, "repository", "getModelDownloadOptions", parameter, read, operation="Download options"
+        )
+    )
 
 
 def download(
@@ -65,8 +70,7 @@ def download(
             case "success":
                 return str(packet["defaultIdentifier"])
             case _:
-                pass
-        return None
+                return None
 
     parameter = DownloadModel(downloadIdentifier=identifier)
     return (

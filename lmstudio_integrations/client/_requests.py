@@ -3,12 +3,12 @@
 The clients call it; the flows of `_prediction_run.py` send what it makes. Everything is checked before it is sent.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
-from typing import Any, TypeAlias, TypedDict, TypeVar
+from typing import Any, TypeAlias, TypedDict
 
-from lmstudio_integrations.client._arguments import check_names, list_of, optional_text, seconds_of
+from lmstudio_integrations.client._arguments import check_names, optional_text, seconds_of
 from lmstudio_integrations.client._binding import Binding, Specifier
 from lmstudio_integrations.client._files import renewed
 from lmstudio_integrations.client._images import prepare_images
@@ -28,7 +28,6 @@ from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.results import LlmPredictionFragment
 
 History: TypeAlias = str | Chat | ChatHistory | WireHistory | Mapping[str, Any]
-Texts: TypeAlias = list[str] | tuple[str, ...]
 PredictionSettings: TypeAlias = LlmPredictionConfig | LlmPredictionConfigDict | Mapping[str, Any]
 
 TIMEOUTS: Timeouts = {
@@ -41,8 +40,6 @@ TIMEOUTS: Timeouts = {
     "keepalive": 20.0,
 }
 """The default timeouts in seconds."""
-
-ParameterT = TypeVar("ParameterT", Predict, CompleteRawText)
 
 _PREDICT, _COMPLETE = channel("llm", "predict"), channel("llm", "completeRawText")
 
@@ -119,10 +116,7 @@ def checked_timeouts(parameters: Mapping[str, Any]) -> Timeouts:
     Raises:
         LMStudioValueError: If a timeout is not positive.
     """
-    timeouts = {name: parameters[name] for name in TIMEOUTS if name in parameters}
-    for name, limit in timeouts.items():
-        seconds_of(limit, name)
-    return timeouts
+    return {name: seconds_of(parameters[name], name) for name in TIMEOUTS if name in parameters}
 
 
 def to_chat(history: History) -> Chat:
@@ -174,7 +168,7 @@ def respond_with(
     """
     pending = history if isinstance(history, PendingHistory) else None
     wire = WireHistory([]) if isinstance(history, PendingHistory) else to_wire(history)
-    stack, preset = stack_of(settings), optional_text(parameters.get("preset"), "preset")
+    stack = stack_of(settings)
 
     def upload(dispatcher: Dispatcher[Any], pending: PendingHistory) -> "Flow[None]":
         nonlocal wire
@@ -183,14 +177,14 @@ def respond_with(
 
     def make(specifier: Specifier) -> "Flow[Predict]":
         current = (yield from renewed(dispatcher, wire)) if wire.files else wire
-        parameter = Predict(modelSpecifier=specifier, history=current.to_dict(), predictionConfigStack=stack)
-        return _with_preset(parameter, preset)
+        return Predict(modelSpecifier=specifier, history=current.to_dict(), predictionConfigStack=stack)
 
     return PredictionRun(
         dispatcher,
         binding,
         [Request(_PREDICT, make)],
         operation="Chat response",
+        preset=optional_text(parameters.get("preset"), "preset"),
         timeouts=checked_timeouts(parameters),
         upload=None if pending is None else partial(upload, pending=pending),
     )
@@ -209,22 +203,26 @@ def complete(
     if not prompt and not isinstance(prompt, WirePrompt):
         raise LMStudioValueError("the prompt is empty; give the model a text to continue")
     settings = _settings(parameters)
-    stack, preset = stack_of(settings), optional_text(parameters.get("preset"), "preset")
+    stack = stack_of(settings)
 
     def make(specifier: Specifier) -> "Flow[CompleteRawText]":
         yield from ()
-        parameter = CompleteRawText(modelSpecifier=specifier, rawPrompt=prompt, predictionConfigStack=stack)
-        return _with_preset(parameter, preset)
+        return CompleteRawText(modelSpecifier=specifier, rawPrompt=prompt, predictionConfigStack=stack)
 
     def make_legacy(specifier: Specifier) -> "Flow[Predict]":
         yield from ()
         history = WireHistory.of_prompt(prompt).to_dict()
         layers = {"layers": [*stack["layers"], _LEGACY_LAYER]}
-        parameter = Predict(modelSpecifier=specifier, history=history, predictionConfigStack=layers)
-        return _with_preset(parameter, preset)
+        return Predict(modelSpecifier=specifier, history=history, predictionConfigStack=layers)
 
-    requests = [Request(_COMPLETE, make), Request(_PREDICT, make_legacy)]
-    run = PredictionRun(dispatcher, binding, requests, operation="Completion", timeouts=checked_timeouts(parameters))
+    run = PredictionRun(
+        dispatcher,
+        binding,
+        [Request(_COMPLETE, make), Request(_PREDICT, make_legacy)],
+        operation="Completion",
+        preset=optional_text(parameters.get("preset"), "preset"),
+        timeouts=checked_timeouts(parameters),
+    )
     _set_callbacks(run, settings, parameters)
     return run
 
@@ -249,22 +247,3 @@ def _settings(parameters: PredictionParameters) -> LlmPredictionConfig:
     if response_format is None and settings.structured is None:
         return settings
     return with_format(response_format, settings, check=parameters.get("check_response", True))
-
-
-def _with_preset(parameter: ParameterT, preset: str | None) -> ParameterT:
-    if preset is not None:
-        parameter["fuzzyPresetIdentifier"] = preset
-    return parameter
-
-
-def texts_of(value: str | Iterable[str], what: str) -> list[str]:
-    """Return a list of texts.
-
-    Raises:
-        LMStudioValueError: If it contains anything but strings.
-    """
-    texts = [value] if isinstance(value, str) else list_of(value, what)
-    for text in texts:
-        if not isinstance(text, str):
-            raise LMStudioValueError(f"{what} must be a string or a list of strings, got {text!r}")
-    return texts

@@ -1,4 +1,4 @@
-"""Whether a failed call is retried, and after what delay. Used by `_operations.py` and `_prediction_run.py`.
+"""Decide whether a failed call is retried, and after what delay. Used by `_operations.py` and `_prediction_run.py`.
 
 A call is retried only while the caller has received nothing of the response: up to `max_retries` times if no server
 responds or the connection is lost, and independently of that up to three times if its model was unloaded.
@@ -7,10 +7,10 @@ responds or the connection is lost, and independently of that up to three times 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow, wait_for
+from lmstudio_integrations.client.transport.flows import Flow, T, wait_for
 from lmstudio_integrations.errors import (
     LMStudioConnectionLostError,
     LMStudioError,
@@ -18,8 +18,6 @@ from lmstudio_integrations.errors import (
     LMStudioTimeoutError,
     LMStudioUnreachableError,
 )
-
-T = TypeVar("T")
 
 RELOAD_DELAYS = (0.0, 0.2, 1.0)
 """Mean seconds before each reload. They vary, so that programs that evict each other's models get out of step."""
@@ -57,15 +55,11 @@ class Retries:
 
 def is_retryable(error: LMStudioError) -> bool:
     """Whether an error means that the call may be retried on a new connection."""
-    match error:
-        case LMStudioUnreachableError():
-            return True
-        case LMStudioConnectionLostError():
-            return error.retryable
-        case LMStudioTimeoutError():
-            return error.timeout_name == "connect_timeout"  # nothing was sent
-        case _:
-            return False
+    return (
+        isinstance(error, LMStudioUnreachableError)
+        or (isinstance(error, LMStudioConnectionLostError) and error.retryable)
+        or (isinstance(error, LMStudioTimeoutError) and error.timeout_name == "connect_timeout")  # nothing was sent
+    )
 
 
 def pause(dispatcher: Dispatcher[Any], seconds: float) -> Flow[None]:
@@ -84,7 +78,7 @@ def _retry(dispatcher: Dispatcher[Any], attempt: Callable[[Dispatcher[Any]], Flo
         try:
             return (yield from attempt(dispatcher.for_operation()))
         except LMStudioError as error:
-            # `run_with_model` has retried an unloaded model already.
+            # `attempt_with_model` has retried an unloaded model already.
             seconds = retries.next_delay(error) if is_retryable(error) else None
             if seconds is None:
                 raise

@@ -1,4 +1,4 @@
-"""The models of one server as this process knows them: the ones it uses, which evict each other, whose turn it is.
+"""What this process knows of the models of one server: which it uses, which evict each other, whose turn it is.
 
 `_policies.py` and `_loading.py` record instances here, `_operations.py` asks for turns. There is one object per server,
 shared by all clients and new after a fork. Any thread may call it, because each function changes one dict in one step.
@@ -7,7 +7,6 @@ shared by all clients and new after a fork. Any thread may call it, because each
 import inspect
 import warnings
 from collections.abc import Hashable, Mapping
-from functools import cached_property
 from typing import Any
 
 from lmstudio_integrations._shortening import shortened
@@ -46,11 +45,8 @@ class ServerModels:
         self._evicted: dict[str, None] = {}
         self._pairs: dict[frozenset[str], None] = {}
         self._warned: dict[Hashable, object] = {}
-
-    @cached_property
-    def turns(self) -> Turns:
+        self.turns: Turns = Turns(lambda one, other: self._pairs.pop(frozenset((one, other)), None))
         """The turns of models that evict each other."""
-        return Turns(lambda one, other: self._pairs.pop(frozenset((one, other)), None))
 
     def record(self, kind: ModelKind, name: str | None, info: Mapping[str, Any]) -> None:
         """Record an instance that this process uses.

@@ -1,15 +1,14 @@
-"""Work that several callers need at once: one of them does it, and the others wait.
+"""Do work once that several callers need at once: one of them, the leader, does it, and the others wait.
 
 `_policies.py` uses it, so that concurrent callers load a model once.
 """
 
 from collections.abc import Callable, Hashable
-from copy import copy
 from typing import Any, TypeAlias
 
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import Flow, wait_for
-from lmstudio_integrations.client.transport.waiters import Waiter, caller
+from lmstudio_integrations.client.transport.flows import Flow, T, wait_for
+from lmstudio_integrations.client.transport.waiters import Waiter, caller, copied
 from lmstudio_integrations.errors import LMStudioTimeoutError
 
 
@@ -21,12 +20,13 @@ class Flight:
     """
 
     def __init__(self, leader: Waiter) -> None:
-        from asyncio import Event  # noqa: PLC0415 - the first call has loaded it
+        from asyncio import Event  # noqa: PLC0415 - lazy: keeps import cheap
 
         self.leader = leader
         self._thread_or_task = caller()
         self._ended = Event()
-        self._error: Exception | None = None
+        self.error: Exception | None = None
+        """The error of the leader, if the waiting callers share it."""
 
     def would_deadlock(self, waiter: Waiter) -> bool:
         """Whether waiting would block the leader: its event loop, or itself in a callback of its load."""
@@ -39,7 +39,7 @@ class Flight:
             LMStudioTimeoutError: If that takes longer than the caller has.
             Exception: The error of the leader, if it is shared.
         """
-        from asyncio import timeout  # noqa: PLC0415 - the first call has loaded it
+        from asyncio import timeout  # noqa: PLC0415 - lazy: keeps import cheap
 
         try:
             async with timeout(remaining_time):
@@ -49,32 +49,31 @@ class Flight:
                 "Model load: timed out waiting for another call that loads the model; raise timeout, or set it to None",
                 timeout_name="timeout",
             ) from None
-        if self._error is not None:
-            raise _copied(self._error)
+        if self.error is not None:
+            raise copied(self.error)
 
-    def end(self, error: Exception | None) -> None:
+    def end(self) -> None:
         """Wake the waiting callers. Must run on the I/O thread."""
-        self._error = error
         self._ended.set()
 
 
 Flights: TypeAlias = dict[Hashable, Flight]
-Work: TypeAlias = Callable[[], Flow[None]]
+Work: TypeAlias = Callable[[], Flow[T]]
 
 
 def run_or_wait(
     dispatcher: Dispatcher[Any],
     flights: Flights,
     key: Hashable,
-    work: Work,
+    work: Work[T],
     *,
-    on_deadlock: Work,
+    on_deadlock: Work[T],
     shared: type[Exception],
-) -> Flow[None]:
-    """Run some work, or wait for the caller who runs the same.
+) -> Flow[T | None]:
+    """Run some work and return its result, or wait for the caller who runs the same, and return `None`.
 
-    Returns without a result. A caller that waited checks whether the work is done: the leader may have been cancelled,
-    or may have failed with an error that is not shared.
+    A caller that waited checks whether the work is done: the leader may have been cancelled, or may have failed with an
+    error that is not shared.
 
     Args:
         dispatcher: Sends requests to the server.
@@ -92,28 +91,16 @@ def run_or_wait(
         flight = flights[key] = own
     if flight is not own:
         if flight.would_deadlock(waiter):
-            yield from on_deadlock()
-        else:
-            remaining = dispatcher.remaining_time
-            yield from wait_for(dispatcher.run_task(lambda: flight.wait(remaining)))
-        return
-    error: Exception | None = None
+            return (yield from on_deadlock())
+        remaining = dispatcher.remaining_time
+        yield from wait_for(dispatcher.run_task(lambda: flight.wait(remaining)))
+        return None
     try:
-        yield from work()
+        return (yield from work())
     except shared as failure:
-        error = failure
+        own.error = failure
         raise
     finally:
         if flights.get(key) is own:  # after a fork, several threads may take over from a lost leader
             del flights[key]
-        dispatcher.submit(own.end, error)
-
-
-def _copied(error: Exception) -> Exception:
-    """Return a copy, because each caller needs a traceback of its own; the error itself if it cannot be copied."""
-    try:
-        copied = copy(error)
-    except TypeError:  # its constructor needs other arguments than `args`
-        return error
-    copied.__cause__ = error.__cause__
-    return copied
+        dispatcher.submit(own.end)

@@ -1,14 +1,17 @@
-"""Turns on a server: calls of one model finish before another model is loaded that evicts it.
+"""Turns of models that evict each other: calls of one model finish before another model is loaded.
 
 This is group mutual exclusion. `_operations.py` gets a turn for each operation, but only on models that are known to
-evict each other. The calls of the operation share the turn until they end. `Turns` runs on the I/O thread.
+evict each other. The operation and its calls hold the turn until they end. `Turns` runs on the I/O thread.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lmstudio_integrations.client.transport.waiters import Waiter
 from lmstudio_integrations.errors import LMStudioTimeoutError
 from lmstudio_integrations.protocol.exchange import Sink
 
@@ -16,54 +19,63 @@ if TYPE_CHECKING:
     import asyncio
 
 
+@dataclass(eq=False)
 class Turn:
     """One operation's turn on a model. Its caller creates it; the I/O thread grants it.
 
-    Args:
+    Attributes:
         model_key: The model.
+        holders: How many still hold it: the operation itself, and each call that it started. 0 before it is granted.
+        granted: Set when it is granted; made by an operation that has to wait.
+        ended: Whether the operation has ended.
+        succeeded: Whether the operation succeeded.
+        loaded: Whether the operation had to load the model.
+        waiter: How the caller of the operation waits.
+    """
+
+    model_key: str
+    holders: int = 0
+    granted: "asyncio.Future[None] | None" = None
+    ended: bool = False
+    succeeded: bool = False
+    loaded: bool = False
+    waiter: Waiter | None = None
+
+
+@dataclass(eq=False)
+class _RunningModel:
+    """The model that has its turn.
 
     Attributes:
-        shares: How many still use it: the operation itself, and each call that it started. 0 before it is granted.
-        granted: Set when it is granted.
-        ended: Whether the operation has ended.
-        used: Whether the operation succeeded.
-        loaded: Whether the operation had to load the model.
+        model_key: The model.
+        turns: The turns of its operations that have holders.
+        succeeded: Whether any of its operations succeeded.
+        loaded: Whether any of them had to load it.
     """
 
-    def __init__(self, model_key: str) -> None:
-        self.model_key = model_key
-        self.shares = 0
-        self.granted: asyncio.Future[None] | None = None
-        self.ended = False
-        self.used = False
-        self.loaded = False
+    model_key: str
+    turns: set[Turn] = field(default_factory=set[Turn])
+    succeeded: bool = False
+    loaded: bool = False
 
 
-class _Group:
-    """The operations that run on one model, until another model has its turn."""
-
-    def __init__(self, model_key: str) -> None:
-        self.model_key = model_key
-        self.turns: set[Turn] = set()
-        self.used = False
-        self.loaded = False
-
-
+@dataclass(eq=False)
 class Turns:
-    """The turns on one server, in batches by model.
+    """The turns on one server, by model.
 
-    The model that has waited longest goes next, with all its waiting operations. None joins while another model waits.
+    The model that has waited longest goes next, with all its waiting operations. No other operation joins them while
+    another model waits.
 
-    Args:
-        on_no_eviction: Called with two models that turned out to fit side by side.
+    Attributes:
+        on_coexist: Called with two models that turned out to be loaded side by side.
+        _progressed_at: When a call of the running model last received a packet, or a model last ended its turn.
     """
 
-    def __init__(self, on_no_eviction: Callable[[str, str], object]) -> None:
-        self._on_no_eviction = on_no_eviction
-        self._group: _Group | None = None
-        self._previous: _Group | None = None
-        self._line: deque[Turn] = deque()
-        self._moved_at = 0.0
+    on_coexist: Callable[[str, str], object]
+    _running: _RunningModel | None = None
+    _previous: _RunningModel | None = None
+    _queue: deque[Turn] = field(default_factory=deque[Turn])
+    _progressed_at: float = 0.0
 
     async def wait(self, turn: Turn, queue_timeout: float | None, remaining_time: float | None) -> None:
         """Wait for a turn.
@@ -76,102 +88,113 @@ class Turns:
         Raises:
             LMStudioTimeoutError: If either expired.
         """
-        import asyncio  # noqa: PLC0415 - the I/O thread has loaded it
+        import asyncio  # noqa: PLC0415 - lazy: keeps import cheap
 
-        if turn.ended or self._joins(turn):
+        # An operation that was cancelled may have ended before this begins; its turn would never end.
+        if turn.ended or self._try_grant(turn):
             return
         turn.granted = asyncio.get_running_loop().create_future()
-        self._line.append(turn)
+        self._queue.append(turn)  # `_advance` removes it when it grants the turn, `end` if this is given up
         begun = time.monotonic()
         while not turn.granted.done():
-            since = max(begun, self._moved_at)
-            name, expires = _first_to_expire(
-                ("queue_timeout", since, queue_timeout), ("timeout", begun, remaining_time)
+            since = max(begun, self._progressed_at)
+            # Which timeout expires first, and when.
+            expires, name = min(
+                (math.inf if limit is None else start + limit, name)
+                for name, start, limit in (("queue_timeout", since, queue_timeout), ("timeout", begun, remaining_time))
             )
             now = time.monotonic()
             if expires <= now:
-                raise _expired(name, turn, self._group, now - begun)
-            await asyncio.wait([turn.granted], timeout=None if expires == _NEVER else expires - now)
+                raise _expired(name, turn, self._running, now - begun)
+            await asyncio.wait([turn.granted], timeout=None if expires == math.inf else expires - now)
+
+    def would_deadlock(self, waiter: Waiter) -> bool:
+        """Whether a wait would block the event loop of an operation that has or awaits a turn, which never ends then.
+
+        Called by the thread that would wait, which is why no operation of its loop can begin or end meanwhile.
+        """
+        running = self._running
+        turns = [*self._queue, *(running.turns if running else ())]  # copied in one step each
+        return any(not turn.ended and turn.waiter is not None and waiter.would_block(turn.waiter) for turn in turns)
 
     def shared_by(self, turn: Turn, sink: Sink) -> Sink:
-        """Return the sink of a call that shares the turn until it ends, which may be after its operation."""
-        turn.shares += 1
+        """Return the sink of a call that holds the turn until it ends, which may be after its operation."""
+        turn.holders += 1
         return _TurnSink(sink, self, turn)
 
     def release(self, turn: Turn) -> None:
-        """Give back one share of a turn; the last one ends the turn, and the next model gets its turn."""
-        turn.shares -= 1
-        if turn.shares == 0 and self._group is not None:
-            self._group.turns.discard(turn)
-            self._next()
+        """Let one holder release a turn. The last one ends it; after the last turn, the next model gets its turn."""
+        turn.holders -= 1
+        if turn.holders == 0:
+            assert self._running is not None, "a turn with holders keeps its model running"
+            self._running.turns.discard(turn)
+            self._advance()
 
     def end(self, turn: Turn) -> None:
         """Record that the operation has ended, with its turn or while it waits for one."""
         if turn.ended:
             return
         turn.ended = True
-        if turn in self._line:
-            self._line.remove(turn)
-            self._next()
-        elif turn.shares and self._group is not None:
-            self._group.used |= turn.used
-            self._group.loaded |= turn.loaded
+        if turn in self._queue:
+            self._queue.remove(turn)
+            self._advance()
+        elif turn.holders:
+            assert self._running is not None, "a turn with holders keeps its model running"
+            self._running.succeeded |= turn.succeeded
+            self._running.loaded |= turn.loaded
             self.release(turn)
 
     def record_packet(self) -> None:
         """Restart `queue_timeout` of the waiting operations: the running one is not stuck."""
-        self._moved_at = time.monotonic()
+        self._progressed_at = time.monotonic()
 
-    def _joins(self, turn: Turn) -> bool:
+    def _try_grant(self, turn: Turn) -> bool:
         """Grant a turn at once, if no other model is running or waiting."""
-        if self._group is None:
-            self._group = _Group(turn.model_key)
-        elif self._line or self._group.model_key != turn.model_key:
+        if self._running is None:
+            self._running = _RunningModel(turn.model_key)
+        elif self._queue or self._running.model_key != turn.model_key:
             return False
-        self._grant(self._group, turn)
+        self._grant(self._running, turn)
         return True
 
-    def _grant(self, group: _Group, turn: Turn) -> None:
-        turn.shares += 1
-        group.turns.add(turn)
+    def _grant(self, running: _RunningModel, turn: Turn) -> None:
+        turn.holders += 1
+        running.turns.add(turn)
         if turn.granted is not None and not turn.granted.done():
             turn.granted.set_result(None)
 
-    def _next(self) -> None:
+    def _advance(self) -> None:
         """Once the running model has no turns, grant one to the first that waits, and to all for the same model."""
-        ended = self._group
+        ended = self._running
         if ended is None or ended.turns:
             return
         self.record_packet()
-        self._check(ended)
-        if not self._line:
-            self._group = None
-            return
-        group = self._group = _Group(self._line[0].model_key)
-        waiting, self._line = self._line, deque()
+        self._detect_coexistence(ended)
+        self._running = _RunningModel(self._queue[0].model_key) if self._queue else None
+        waiting, self._queue = self._queue, deque()
         for turn in waiting:
-            if turn.model_key == group.model_key:
-                self._grant(group, turn)
+            if self._running is not None and turn.model_key == self._running.model_key:
+                self._grant(self._running, turn)
             else:
-                self._line.append(turn)
+                self._queue.append(turn)
 
-    def _check(self, ended: _Group) -> None:
+    def _detect_coexistence(self, ended: _RunningModel) -> None:
         """Report two models that were used in turn without a load in between: they no longer evict each other."""
         before = self._previous
-        if not ended.used:
+        if not ended.succeeded:
             return
         if before is not None and before.model_key != ended.model_key and not ended.loaded:
-            self._on_no_eviction(before.model_key, ended.model_key)
+            self.on_coexist(before.model_key, ended.model_key)
         self._previous = ended
 
 
+@dataclass
 class _TurnSink:
-    """The sink of a call that shares a turn until the server has ended the call, even if its reader is slow."""
+    """The sink of a call that holds a turn until the server has ended the call, even if its reader is slow."""
 
-    def __init__(self, sink: Sink, turns: Turns, turn: Turn) -> None:
-        self._sink = sink
-        self._turns = turns
-        self._turn = turn
+    _sink: Sink
+    _turns: Turns
+    _turn: Turn
 
     def put(self, item: Any) -> None:
         """Forward a packet."""
@@ -188,20 +211,10 @@ class _TurnSink:
         return self._sink.is_alive()
 
 
-_NEVER = float("inf")
-
-
-def _first_to_expire(*timeouts: tuple[str, float, float | None]) -> tuple[str, float]:
-    """Return which timeout expires first, and when."""
-    due = [(_NEVER if limit is None else since + limit, name) for name, since, limit in timeouts]
-    expires, name = min(due)
-    return name, expires
-
-
-def _expired(name: str, turn: Turn, group: _Group | None, elapsed: float) -> LMStudioTimeoutError:
-    running = "another model" if group is None else repr(group.model_key)
+def _expired(name: str, turn: Turn, running: _RunningModel | None, elapsed: float) -> LMStudioTimeoutError:
+    other = "another model" if running is None else repr(running.model_key)
     return LMStudioTimeoutError(
-        f"timed out waiting to load {turn.model_key!r}: it would evict {running}, which still has running calls; "
+        f"timed out waiting to load {turn.model_key!r}: it would evict {other}, which still has running calls; "
         f"{name} expired after {elapsed:.1f} s; raise {name}, or set it to None",
         timeout_name=name,
         elapsed=elapsed,

@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Self, cast, overload
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client import _files, _fitting, _images, _models, _repository, _requests
+from lmstudio_integrations.client import _files, _images, _long_texts, _models, _repository, _requests
 from lmstudio_integrations.client._act import Act, ActParameters, ActResult
+from lmstudio_integrations.client._arguments import text_of
 from lmstudio_integrations.client._base import (
     BaseAvailableModel,
     BaseClient,
@@ -21,23 +22,21 @@ from lmstudio_integrations.client._base import (
     BaseModelNamespace,
     BaseNamespace,
     BaseStream,
+    DownloadedT,
     HandleT,
     LoadConfig,
     ModelParameters,
     checked_kind,
 )
 from lmstudio_integrations.client._files import FileInput, RetrievalParameters
-from lmstudio_integrations.client._models import TemplateOpts, Tools
-from lmstudio_integrations.client._operations import prepare
-from lmstudio_integrations.client._policies import DEFAULT_TTL
+from lmstudio_integrations.client._models import TemplateOpts, Texts, Tools
 from lmstudio_integrations.client._prediction_run import PredictionRun
 from lmstudio_integrations.client._repository import OnDownload
-from lmstudio_integrations.client._requests import History, PredictionParameters, Texts
+from lmstudio_integrations.client._requests import History, PredictionParameters
 from lmstudio_integrations.client._retries import retried
-from lmstudio_integrations.client.transport.discovery import locate
+from lmstudio_integrations.client.transport.discovery import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import arun
 from lmstudio_integrations.client.transport.waiters import DONE, LoopWaiter, Waiter
-from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
@@ -48,7 +47,6 @@ from lmstudio_integrations.types.models import (
     EmbeddingModelInstanceInfo,
     InstanceProcessingState,
     LlmInstanceInfo,
-    ModelInfo,
     ModelInstanceInfo,
     ModelUsageEstimate,
     ServerVersion,
@@ -198,8 +196,7 @@ class AsyncModelHandle(BaseHandle):
     async def tokenize(self, input: Texts) -> list[list[int]]: ...
     async def tokenize(self, input: str | Texts) -> list[int] | list[list[int]]:  # noqa: A002 - the official name
         """Return the tokens of a text, or of each of several."""
-        tokens = await arun(_models.tokenize(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
-        return tokens[0] if isinstance(input, str) else tokens
+        return await arun(_models.tokenize(self._dispatcher, self.binding, input))
 
     @overload
     async def count_tokens(self, input: str) -> int: ...
@@ -207,8 +204,7 @@ class AsyncModelHandle(BaseHandle):
     async def count_tokens(self, input: Texts) -> list[int]: ...
     async def count_tokens(self, input: str | Texts) -> int | list[int]:  # noqa: A002 - the official name
         """Return the number of tokens of a text, or of each of several."""
-        counts = await arun(_models.count_tokens(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
-        return counts[0] if isinstance(input, str) else counts
+        return await arun(_models.count_tokens(self._dispatcher, self.binding, input))
 
     async def get_context_length(self) -> int:
         """Return the context length that the instance was loaded with, in tokens."""
@@ -269,7 +265,7 @@ class AsyncLLM(AsyncModelHandle):
             LMStudioPredictionError: If the model still calls tools in the last round.
             LMStudioToolCallError: If a tool call of the model cannot be read.
         """
-        from lmstudio_integrations.client._run_tools import arun_jobs  # noqa: PLC0415 - needs asyncio, see `dispatcher.py`
+        from lmstudio_integrations.client._run_tools import arun_jobs  # noqa: PLC0415 - lazy: keeps import cheap
 
         act = Act(self._dispatcher, self.binding, chat, tools, parameters)
         while jobs := await arun(act.predict()):
@@ -287,8 +283,9 @@ class AsyncLLM(AsyncModelHandle):
             opts: `omit_bos_token`, `omit_eos_token`: whether to omit the special tokens at its begin and end.
             tools: The definitions of the tools.
         """
-        wire = _requests.to_wire(history)
-        return await arun(_models.apply_prompt_template(self._dispatcher, self.binding, wire, opts or {}, tools))
+        return await arun(
+            _models.apply_prompt_template(self._dispatcher, self.binding, _requests.to_wire(history), opts or {}, tools)
+        )
 
     async def get_context_use(self, history: History) -> ContextUse:
         """Return how many tokens of the context window a conversation takes, and whether it fits."""
@@ -312,27 +309,28 @@ class AsyncEmbeddingModel(AsyncModelHandle):
     async def embed(self, input: Texts) -> list[list[float]]: ...
     async def embed(self, input: str | Texts) -> list[float] | list[list[float]]:  # noqa: A002 - the official name
         """Return the vector of a text, or of each of several, in their order."""
-        vectors = await arun(_models.embed(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
-        return vectors[0] if isinstance(input, str) else vectors
+        return await arun(_models.embed(self._dispatcher, self.binding, input))
 
     async def embed_texts(
         self,
         request: EmbeddingRequest,
         *,
         on_progress: Callable[[float], Any] | None = None,
-        most: int | None = None,
+        max_concurrency: int | None = None,
     ) -> list[list[float]]:
         """Return the vectors of texts, of which some may be too long for the model.
 
         Args:
             request: The texts, and what to do with those that are too long.
             on_progress: Takes growing values from 0.0 to 1.0.
-            most: How many such calls on this model run at once; the others wait. `None` sets no limit.
+            max_concurrency: How many such calls on this model run at once; the others wait. `None` sets no limit.
 
         Raises:
             LMStudioContextOverflowError: If a text is too long and the policy is `error`.
         """
-        return await arun(_fitting.embed_texts(self._dispatcher, self.binding, request, on_progress, most))
+        return await arun(
+            _long_texts.embed_texts(self._dispatcher, self.binding, request, on_progress, max_concurrency)
+        )
 
     async def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""
@@ -345,10 +343,8 @@ class AsyncEmbeddingModel(AsyncModelHandle):
         return EmbeddingLoadModelConfig.from_fields(await arun(_models.get_load_fields(self._dispatcher, self.binding)))
 
 
-class AsyncModelNamespace(BaseModelNamespace[HandleT]):
+class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
     """The models of one kind."""
-
-    _downloaded: "type[AsyncDownloadedModel[HandleT]]"
 
     async def model(self, model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> HandleT:
         """Get a model, and load it if necessary; without a key, get any loaded one.
@@ -361,18 +357,14 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT]):
             LMStudioModelNotFoundError: If there is no such model, or none is loaded.
             LMStudioWrongModelKindError: If it is of the other kind.
         """
-        parameters.setdefault("ttl", DEFAULT_TTL)
-        handle = self.lazy_model(model_key, **parameters)
-        await arun(prepare(self._dispatcher, handle.binding))
-        return handle
+        return await arun(self._get(model_key, parameters))
 
     async def load_new_instance(
         self, model_key: str, instance_identifier: str | None = None, **parameters: Unpack[ModelParameters]
     ) -> HandleT:
         """Load another instance; without an identifier the server chooses one."""
-        handle = self._new_instance(model_key, instance_identifier, parameters)
-        await arun(prepare(self._dispatcher, handle.binding))
-        return handle
+        parameters["load_policy"] = "new_instance"
+        return await arun(self._get(text_of(model_key, "model_key"), parameters, instance_identifier))
 
     async def unload(self, model_identifier: str) -> None:
         """Unload an instance."""
@@ -386,13 +378,9 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT]):
         """Return handles to all loaded instances."""
         return [self._loaded(info) for info in await arun(_models.list_loaded(self._dispatcher, self.kind))]
 
-    async def list_downloaded(self) -> list["AsyncDownloadedModel[HandleT]"]:
+    async def list_downloaded(self) -> list[DownloadedT]:
         """Return all models of this kind on the server's disk."""
         return [self.as_downloaded(info) for info in await arun(_models.list_downloaded(self._dispatcher, self.kind))]
-
-    def as_downloaded(self, info: ModelInfo) -> "AsyncDownloadedModel[HandleT]":
-        """Return a downloaded model as an object that can load it."""
-        return self._downloaded(info, self)
 
     async def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
         """Return how much memory a model would take. Not every server knows."""
@@ -402,7 +390,7 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT]):
 class AsyncDownloadedModel(BaseDownloaded[HandleT]):
     """A model on the server's disk."""
 
-    _namespace: AsyncModelNamespace[HandleT]
+    _namespace: AsyncModelNamespace[HandleT, Any]
 
     async def model(self, **parameters: Unpack[ModelParameters]) -> HandleT:
         """Get the model, and load it if necessary."""
@@ -423,7 +411,7 @@ class AsyncDownloadedEmbeddingModel(AsyncDownloadedModel[AsyncEmbeddingModel]):
     """An embedding model on the server's disk."""
 
 
-class AsyncLlmNamespace(AsyncModelNamespace[AsyncLLM]):
+class AsyncLlmNamespace(AsyncModelNamespace[AsyncLLM, AsyncDownloadedLlm]):
     """The language models: `client.llm`."""
 
     kind: ClassVar[ModelKind] = "llm"
@@ -431,7 +419,7 @@ class AsyncLlmNamespace(AsyncModelNamespace[AsyncLLM]):
     _downloaded = AsyncDownloadedLlm
 
 
-class AsyncEmbeddingNamespace(AsyncModelNamespace[AsyncEmbeddingModel]):
+class AsyncEmbeddingNamespace(AsyncModelNamespace[AsyncEmbeddingModel, AsyncDownloadedEmbeddingModel]):
     """The embedding models: `client.embedding`."""
 
     kind: ClassVar[ModelKind] = "embedding"
@@ -510,7 +498,7 @@ class AsyncAvailableModel(BaseAvailableModel):
 
     async def get_download_options(self) -> list[AsyncDownloadOption]:
         """Return its download options."""
-        found = await arun(_repository.download_options(self._dispatcher, self._info))
+        found = await arun(_repository.download_options(self._dispatcher, self.search_result))
         return [AsyncDownloadOption(option, self._dispatcher) for option in found]
 
 
@@ -560,9 +548,8 @@ class AsyncClient(BaseClient):
 
     async def list_loaded_models(self, namespace: ModelKind | None = None) -> list[AsyncLLM | AsyncEmbeddingModel]:
         """Return handles to all loaded instances, of one kind or of both."""
-        kind = checked_kind(namespace)
-        llms = [] if kind == "embedding" else await self.llm.list_loaded()
-        return [*llms, *([] if kind == "llm" else await self.embedding.list_loaded())]
+        llms = [] if checked_kind(namespace) == "embedding" else await self.llm.list_loaded()
+        return [*llms, *([] if namespace == "llm" else await self.embedding.list_loaded())]
 
     async def list_downloaded_models(
         self, namespace: ModelKind | None = None
@@ -576,11 +563,8 @@ class AsyncClient(BaseClient):
 
     @classmethod
     async def is_valid_api_host(cls, api_host: str) -> bool:
-        """Return whether an LM Studio answers at an address; false if it is not a valid address."""
-        try:
-            return await arun(locate(api_host, cls.make_waiter)) is not None
-        except LMStudioValueError:
-            return False
+        """Return whether an LM Studio responds at an address; false if it is not a valid address."""
+        return await arun(is_reachable(api_host, cls.make_waiter))
 
     @classmethod
     async def find_default_local_api_host(cls) -> str | None:

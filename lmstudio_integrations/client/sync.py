@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Self, cast, overload
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client import _files, _fitting, _images, _models, _repository, _requests
+from lmstudio_integrations.client import _files, _images, _long_texts, _models, _repository, _requests
 from lmstudio_integrations.client._act import Act, ActParameters, ActResult
+from lmstudio_integrations.client._arguments import text_of
 from lmstudio_integrations.client._base import (
     BaseAvailableModel,
     BaseClient,
@@ -21,22 +22,20 @@ from lmstudio_integrations.client._base import (
     BaseModelNamespace,
     BaseNamespace,
     BaseStream,
+    DownloadedT,
     HandleT,
     LoadConfig,
     ModelParameters,
     checked_kind,
 )
 from lmstudio_integrations.client._files import FileInput, RetrievalParameters
-from lmstudio_integrations.client._models import TemplateOpts, Tools
-from lmstudio_integrations.client._operations import prepare
-from lmstudio_integrations.client._policies import DEFAULT_TTL
+from lmstudio_integrations.client._models import TemplateOpts, Texts, Tools
 from lmstudio_integrations.client._repository import OnDownload
-from lmstudio_integrations.client._requests import TIMEOUTS, History, PredictionParameters, Texts
+from lmstudio_integrations.client._requests import TIMEOUTS, History, PredictionParameters
 from lmstudio_integrations.client._retries import retried
-from lmstudio_integrations.client.transport.discovery import locate
+from lmstudio_integrations.client.transport.discovery import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
-from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, ModelKind
 from lmstudio_integrations.types.documents import ParsedDocument, RetrievalResult
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
@@ -47,7 +46,6 @@ from lmstudio_integrations.types.models import (
     EmbeddingModelInstanceInfo,
     InstanceProcessingState,
     LlmInstanceInfo,
-    ModelInfo,
     ModelInstanceInfo,
     ModelUsageEstimate,
     ServerVersion,
@@ -149,8 +147,7 @@ class SyncModelHandle(BaseHandle):
     def tokenize(self, input: Texts) -> list[list[int]]: ...
     def tokenize(self, input: str | Texts) -> list[int] | list[list[int]]:  # noqa: A002 - the official name
         """Return the tokens of a text, or of each of several."""
-        tokens = run(_models.tokenize(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
-        return tokens[0] if isinstance(input, str) else tokens
+        return run(_models.tokenize(self._dispatcher, self.binding, input))
 
     @overload
     def count_tokens(self, input: str) -> int: ...
@@ -158,8 +155,7 @@ class SyncModelHandle(BaseHandle):
     def count_tokens(self, input: Texts) -> list[int]: ...
     def count_tokens(self, input: str | Texts) -> int | list[int]:  # noqa: A002 - the official name
         """Return the number of tokens of a text, or of each of several."""
-        counts = run(_models.count_tokens(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
-        return counts[0] if isinstance(input, str) else counts
+        return run(_models.count_tokens(self._dispatcher, self.binding, input))
 
     def get_context_length(self) -> int:
         """Return the context length that the instance was loaded with, in tokens."""
@@ -230,7 +226,7 @@ class LLM(SyncModelHandle):
             LMStudioPredictionError: If the model still calls tools in the last round.
             LMStudioToolCallError: If a tool call of the model cannot be read.
         """
-        from lmstudio_integrations.client._run_tools import run_jobs  # noqa: PLC0415 - needs asyncio, see `dispatcher.py`
+        from lmstudio_integrations.client._run_tools import run_jobs  # noqa: PLC0415 - lazy: keeps import cheap
 
         act = Act(self._dispatcher, self.binding, chat, tools, parameters)
         while jobs := run(act.predict()):
@@ -246,8 +242,9 @@ class LLM(SyncModelHandle):
             opts: `omit_bos_token`, `omit_eos_token`: whether to omit the special tokens at its begin and end.
             tools: The definitions of the tools.
         """
-        wire = _requests.to_wire(history)
-        return run(_models.apply_prompt_template(self._dispatcher, self.binding, wire, opts or {}, tools))
+        return run(
+            _models.apply_prompt_template(self._dispatcher, self.binding, _requests.to_wire(history), opts or {}, tools)
+        )
 
     def get_context_use(self, history: History) -> ContextUse:
         """Return how many tokens of the context window a conversation takes, and whether it fits."""
@@ -271,27 +268,26 @@ class EmbeddingModel(SyncModelHandle):
     def embed(self, input: Texts) -> list[list[float]]: ...
     def embed(self, input: str | Texts) -> list[float] | list[list[float]]:  # noqa: A002 - the official name
         """Return the vector of a text, or of each of several, in their order."""
-        vectors = run(_models.embed(self._dispatcher, self.binding, _requests.texts_of(input, "input")))
-        return vectors[0] if isinstance(input, str) else vectors
+        return run(_models.embed(self._dispatcher, self.binding, input))
 
     def embed_texts(
         self,
         request: EmbeddingRequest,
         *,
         on_progress: Callable[[float], Any] | None = None,
-        most: int | None = None,
+        max_concurrency: int | None = None,
     ) -> list[list[float]]:
         """Return the vectors of texts, of which some may be too long for the model.
 
         Args:
             request: The texts, and what to do with those that are too long.
             on_progress: Takes growing values from 0.0 to 1.0.
-            most: How many such calls on this model run at once; the others wait. `None` sets no limit.
+            max_concurrency: How many such calls on this model run at once; the others wait. `None` sets no limit.
 
         Raises:
             LMStudioContextOverflowError: If a text is too long and the policy is `error`.
         """
-        return run(_fitting.embed_texts(self._dispatcher, self.binding, request, on_progress, most))
+        return run(_long_texts.embed_texts(self._dispatcher, self.binding, request, on_progress, max_concurrency))
 
     def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""
@@ -302,10 +298,8 @@ class EmbeddingModel(SyncModelHandle):
         return EmbeddingLoadModelConfig.from_fields(run(_models.get_load_fields(self._dispatcher, self.binding)))
 
 
-class ModelNamespace(BaseModelNamespace[HandleT]):
+class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
     """The models of one kind."""
-
-    _downloaded: "type[DownloadedModel[HandleT]]"
 
     def model(self, model_key: str | None = None, /, **parameters: Unpack[ModelParameters]) -> HandleT:
         """Get a model, and load it if necessary; without a key, get any loaded one.
@@ -318,18 +312,14 @@ class ModelNamespace(BaseModelNamespace[HandleT]):
             LMStudioModelNotFoundError: If there is no such model, or none is loaded.
             LMStudioWrongModelKindError: If it is of the other kind.
         """
-        parameters.setdefault("ttl", DEFAULT_TTL)
-        handle = self.lazy_model(model_key, **parameters)
-        run(prepare(self._dispatcher, handle.binding))
-        return handle
+        return run(self._get(model_key, parameters))
 
     def load_new_instance(
         self, model_key: str, instance_identifier: str | None = None, **parameters: Unpack[ModelParameters]
     ) -> HandleT:
         """Load another instance; without an identifier the server chooses one."""
-        handle = self._new_instance(model_key, instance_identifier, parameters)
-        run(prepare(self._dispatcher, handle.binding))
-        return handle
+        parameters["load_policy"] = "new_instance"
+        return run(self._get(text_of(model_key, "model_key"), parameters, instance_identifier))
 
     def unload(self, model_identifier: str) -> None:
         """Unload an instance."""
@@ -343,13 +333,9 @@ class ModelNamespace(BaseModelNamespace[HandleT]):
         """Return handles to all loaded instances."""
         return [self._loaded(info) for info in run(_models.list_loaded(self._dispatcher, self.kind))]
 
-    def list_downloaded(self) -> list["DownloadedModel[HandleT]"]:
+    def list_downloaded(self) -> list[DownloadedT]:
         """Return all models of this kind on the server's disk."""
         return [self.as_downloaded(info) for info in run(_models.list_downloaded(self._dispatcher, self.kind))]
-
-    def as_downloaded(self, info: ModelInfo) -> "DownloadedModel[HandleT]":
-        """Return a downloaded model as an object that can load it."""
-        return self._downloaded(info, self)
 
     def estimate_usage(self, model_key: str, *, config: LoadConfig | None = None) -> ModelUsageEstimate:
         """Return how much memory a model would take. Not every server knows."""
@@ -359,7 +345,7 @@ class ModelNamespace(BaseModelNamespace[HandleT]):
 class DownloadedModel(BaseDownloaded[HandleT]):
     """A model on the server's disk."""
 
-    _namespace: ModelNamespace[HandleT]
+    _namespace: ModelNamespace[HandleT, Any]
 
     def model(self, **parameters: Unpack[ModelParameters]) -> HandleT:
         """Get the model, and load it if necessary."""
@@ -380,7 +366,7 @@ class DownloadedEmbeddingModel(DownloadedModel[EmbeddingModel]):
     """An embedding model on the server's disk."""
 
 
-class LlmNamespace(ModelNamespace[LLM]):
+class LlmNamespace(ModelNamespace[LLM, DownloadedLlm]):
     """The language models: `client.llm`."""
 
     kind: ClassVar[ModelKind] = "llm"
@@ -388,7 +374,7 @@ class LlmNamespace(ModelNamespace[LLM]):
     _downloaded = DownloadedLlm
 
 
-class EmbeddingNamespace(ModelNamespace[EmbeddingModel]):
+class EmbeddingNamespace(ModelNamespace[EmbeddingModel, DownloadedEmbeddingModel]):
     """The embedding models: `client.embedding`."""
 
     kind: ClassVar[ModelKind] = "embedding"
@@ -461,7 +447,7 @@ class AvailableModel(BaseAvailableModel):
 
     def get_download_options(self) -> list[DownloadOption]:
         """Return its download options."""
-        found = run(_repository.download_options(self._dispatcher, self._info))
+        found = run(_repository.download_options(self._dispatcher, self.search_result))
         return [DownloadOption(option, self._dispatcher) for option in found]
 
 
@@ -513,9 +499,8 @@ class Client(BaseClient):
 
     def list_loaded_models(self, namespace: ModelKind | None = None) -> list[LLM | EmbeddingModel]:
         """Return handles to all loaded instances, of one kind or of both."""
-        kind = checked_kind(namespace)
-        llms = [] if kind == "embedding" else self.llm.list_loaded()
-        return [*llms, *([] if kind == "llm" else self.embedding.list_loaded())]
+        llms = [] if checked_kind(namespace) == "embedding" else self.llm.list_loaded()
+        return [*llms, *([] if namespace == "llm" else self.embedding.list_loaded())]
 
     def list_downloaded_models(
         self, namespace: ModelKind | None = None
@@ -529,11 +514,8 @@ class Client(BaseClient):
 
     @classmethod
     def is_valid_api_host(cls, api_host: str) -> bool:
-        """Return whether an LM Studio answers at an address; false if it is not a valid address."""
-        try:
-            return run(locate(api_host, cls.make_waiter)) is not None
-        except LMStudioValueError:
-            return False
+        """Return whether an LM Studio responds at an address; false if it is not a valid address."""
+        return run(is_reachable(api_host, cls.make_waiter))
 
     @classmethod
     def find_default_local_api_host(cls) -> str | None:

@@ -203,10 +203,12 @@ class LMStudioEmbedding(PickleMixin, EmbeddingSettings, BaseEmbedding):
         return await self._aembed(texts)
 
     def _embed(self, texts: list[str]) -> list[list[float]]:
-        return _counted(self._model().embed_texts(self._request(texts), most=BATCHES_AT_ONCE), texts)
+        return _counted(self._model().embed_texts(self._request(texts), max_concurrency=BATCHES_AT_ONCE), texts)
 
     async def _aembed(self, texts: list[str]) -> list[list[float]]:
-        return _counted(await self._async_model().embed_texts(self._request(texts), most=BATCHES_AT_ONCE), texts)
+        return _counted(
+            await self._async_model().embed_texts(self._request(texts), max_concurrency=BATCHES_AT_ONCE), texts
+        )
 
     def _request(self, texts: list[str]) -> EmbeddingRequest:
         return EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE, _given_texts.get())

@@ -14,11 +14,11 @@ class EmbeddingRequest:
     Attributes:
         texts: The texts.
         policy: Texts that are too long are an error, are embedded by their beginning, or are sent as they are.
-        chunk_size: The name of the setting that makes texts shorter, for errors.
+        splitter_setting: The name of the setting of the framework that makes texts shorter, for errors.
         given: The caller's whole list, of which a framework makes batches; empty if `texts` is all of it.
     """
 
     texts: list[str]
     policy: LengthPolicy
-    chunk_size: str
+    splitter_setting: str
     given: Sequence[str] = ()

@@ -102,6 +102,9 @@ class _Waiter(Waiter):
             self.world.step()
         return batch
 
+    def _wake(self) -> None:
+        raise AssertionError("`wait` advances the time itself")
+
     def finish(self, error: BaseException | None) -> None:
         super().finish(error)
         if self.record is not None:

@@ -1,4 +1,8 @@
-"""Streams that are cancelled or closed before their end: elsewhere, by their reader, while the model loads."""
+"""Streams that are cancelled or closed before their end: elsewhere, by their reader, while the model loads.
+
+No test sleeps. The scripted model stalls after "stall", and writes for very long after "for ever". Before it stops a
+stream, a test waits for an event that the server sets, or for the moment at which the reader of the stream waits.
+"""
 
 import asyncio
 import gc
@@ -40,12 +44,15 @@ async def _wait_for_result(stream: Any) -> Any:
 
 async def _wait_until_reading(stream: Any) -> None:
     """Wait until the reader of a stream waits for an event."""
+    # `_step` is what the reader waits for, `_waiting` says that it has begun to. Both are set before the reader blocks,
+    # so whatever happens after this wakes it.
     prediction = stream._run
     await wait_until(lambda: prediction._step is not None and prediction._step.waiter._waiting)
 
 
 async def _wait_until_stalled(stream: Any) -> None:
     """Wait until the reader of a stream has read everything and waits for more."""
+    # The last fragment before the model stalls is a space. A reader that waits before it arrived would be woken again.
     prediction = stream._run
     await wait_until(
         lambda: (
@@ -77,6 +84,7 @@ async def test_the_reader_of_a_stream_that_is_closed_elsewhere_gets_an_error(
 async def test_reading_on_after_a_stream_was_closed_elsewhere_is_an_error(model: Any) -> None:
     stream = model.respond_stream("stall")
     await anext(stream)
+    # In another thread, because the task that closes a stream itself would read its end. `aclose` needs a loop.
     closing = threading.Thread(target=stream._run.close)
     closing.start()
     await asyncio.to_thread(closing.join)
@@ -99,7 +107,7 @@ async def test_an_iterator_that_was_never_read_may_be_dropped(model: Any, server
     await anext(stream)
     for make in (aiter, lambda stream: stream.events(), lambda stream: stream.batches()):
         make(stream)
-    gc.collect()
+    gc.collect()  # runs `__del__` of the iterators now, which would stop a stream that they had read from
     reader = asyncio.ensure_future(_read(stream))
     await _wait_until_stalled(stream)
     await _continues(stream, reader, server)
@@ -184,7 +192,7 @@ def _loaded(client: Any) -> Any:
 
 async def test_a_stream_that_is_cancelled_before_the_client_is_accepted_ends(make_client: Callable[..., Any]) -> None:
     async def behave(socket: Socket) -> None:
-        await receive(socket)
+        await receive(socket)  # and never accept the client, so that its request is held back
 
     async with fake_server(behave) as address, make_client(address) as client:
         stream = _loaded(client).respond_stream("Hi")
@@ -213,6 +221,7 @@ async def test_a_cancelled_stream_is_not_requested_in_another_way(make_client: C
         stream = _loaded(client).complete_stream("Once")
         reader = asyncio.ensure_future(_read(stream))
         await asyncio.wait_for(requested.wait(), 5)
+        # The server rejects the endpoint after the cancel. Without the cancel, the stream would try the next request.
         stream.cancel()
         assert await asyncio.wait_for(reader, 5) == ""
         with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
@@ -231,9 +240,10 @@ async def test_a_stream_that_is_closed_just_as_its_request_is_sent_is_stopped(ma
         stopped.set()
 
     async with fake_server(behave) as address, make_client(address) as client:
-        await client.llm.list_loaded()
+        await client.llm.list_loaded()  # opens the connection, so that the request is not held back
         stream, make_waiter = _loaded(client).respond_stream("Hi"), client._dispatcher._make_waiter
 
+        # The waiter is made after the last check of whether the stream was closed, and before the request is sent.
         def close_meanwhile(io: object) -> Any:
             stream._run.close()
             return make_waiter(io)
@@ -265,8 +275,8 @@ async def test_closing_a_stream_stops_the_loading_of_its_model(make_client: Call
     async with fake_server(behave) as address, make_client(address) as client:
         stream = client.llm.lazy_model("chatty", load_policy=policy).respond_stream("Hi")
         reader = asyncio.ensure_future(_read(stream))
-        await asyncio.wait_for(loading.wait(), 5)
-        await _wait_until_reading(stream)
+        await asyncio.wait_for(loading.wait(), 5)  # the server has received the request
+        await _wait_until_reading(stream)  # and the reader waits for progress
         await stream.aclose()
         with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
             await asyncio.wait_for(reader, 5)
@@ -308,7 +318,7 @@ async def test_a_stream_that_is_stopped_once_its_model_is_loaded_sends_no_reques
     client: Any, server: Emulator, method: str
 ) -> None:
     def stop(progress: float) -> None:
-        if progress == 1.0:
+        if progress == 1.0:  # after the load, before the prediction is requested
             getattr(stream._run, method)()
 
     stream = client.llm.lazy_model("chatty", on_load_progress=stop).respond_stream("Hi")
@@ -340,12 +350,12 @@ async def test_one_of_two_streams_that_wait_for_a_new_instance_may_be_closed(
         readers: list[asyncio.Future[str]] = []
         for stream in streams:
             readers.append(asyncio.ensure_future(_read(stream)))
-            await _wait_until_reading(stream)
+            await _wait_until_reading(stream)  # so that the first stream loads, and the second waits for that load
         socket, channel = await next_frame("loadModel")
         await streams[closed_index].aclose()
         with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
             await asyncio.wait_for(readers[closed_index], 5)
-        if closed_index == 0:
+        if closed_index == 0:  # the other stream takes over with a load of its own
             await next_frame("cancel")
             socket, channel = await next_frame("loadModel")
         await send(socket, {"type": "channelSend", "channelId": channel, "message": LOADED})

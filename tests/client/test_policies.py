@@ -218,6 +218,17 @@ async def test_progress_and_mismatches_are_reported_as_with_get_or_load(client: 
         await client.llm.model("chatty", config={"contextLength": 2000}, on_config_mismatch="raise", **parameters)
 
 
+async def test_a_required_instance_with_another_config_is_reported(client: Any, server: Emulator) -> None:
+    server.load("chatty")
+    parameters: dict[str, Any] = {"load_policy": "require_loaded", "config": {"contextLength": 2000}}
+    with pytest.warns(lms.LMStudioConfigWarning, match=r"contextLength: requested 2000"):
+        await client.llm.model("chatty", **parameters)
+    with pytest.raises(lms.LMStudioConfigMismatchError):
+        await client.llm.model("chatty", **parameters, on_config_mismatch="raise")
+    with pytest.raises(lms.LMStudioConfigMismatchError):
+        await client.llm.model(**parameters, on_config_mismatch="raise")
+
+
 @pytest.mark.parametrize("policy", ["explicit", "get_or_load", "new_instance"])
 async def test_a_context_length_above_the_models_maximum_is_reported(
     client: Any, server: Emulator, policy: Any

@@ -1,4 +1,4 @@
-"""When a call is repeated: after which errors, how often, and after which pause."""
+"""When a call is retried: after which errors, how often, and after which pause."""
 
 import json
 from collections.abc import Callable

@@ -102,7 +102,7 @@ def test_every_call_ends_within_its_timeouts(
     data: st.DataObject, timeouts: dict[str, float | None], name: str, *, known: bool
 ) -> None:
     world = World(Server(data).react, running_timeout)
-    binding = Binding("llm", "m1", "m1" if known else None)
+    binding = Binding("embedding" if name == "embed" else "llm", "m1", "m1" if known else None)
     began = world.now
     with contextlib.suppress(LMStudioError):
         run(OPERATIONS[name](SimulatedDispatcher(world, timeouts), binding))

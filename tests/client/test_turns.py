@@ -18,7 +18,7 @@ from tests.gate import AT_THE_GATE, Gate
 # The queue itself -----------------------------------------------------------------------------------------------------
 
 
-class Line:
+class Queue:
     """Turns, and the order in which they were granted."""
 
     def __init__(self) -> None:
@@ -40,10 +40,10 @@ class Line:
         if not task.cancelled() and task.exception() is None:
             self.granted.append(name)
 
-    async def end(self, name: str, *, used: bool = True, loaded: bool = True) -> None:
+    async def end(self, name: str, *, succeeded: bool = True, loaded: bool = True) -> None:
         """End the operation."""
         turn, _ = self.waits[name]
-        turn.used, turn.loaded = used, loaded
+        turn.succeeded, turn.loaded = succeeded, loaded
         self.turns.end(turn)
         await self.run_pending()
 
@@ -71,101 +71,101 @@ class Sink:
 
 
 async def test_calls_of_one_model_run_together_and_others_wait() -> None:
-    line = Line()
+    queue = Queue()
     for name in ("a1", "a2", "b1"):
-        await line.enter(name)
-    assert line.granted == ["a1", "a2"]
-    await line.end("a1")
-    assert line.granted == ["a1", "a2"]
-    await line.end("a2")
-    assert line.granted == ["a1", "a2", "b1"]
+        await queue.enter(name)
+    assert queue.granted == ["a1", "a2"]
+    await queue.end("a1")
+    assert queue.granted == ["a1", "a2"]
+    await queue.end("a2")
+    assert queue.granted == ["a1", "a2", "b1"]
 
 
 async def test_nobody_joins_the_running_model_while_another_waits() -> None:
-    line = Line()
+    queue = Queue()
     for name in ("a1", "b1", "a2", "c1", "b2", "a3"):
-        await line.enter(name)
+        await queue.enter(name)
     for name in ("a1", "b1", "b2", "a2", "a3", "c1"):
-        assert name in line.granted
-        await line.end(name)
-    assert line.granted == ["a1", "b1", "b2", "a2", "a3", "c1"]
+        assert name in queue.granted
+        await queue.end(name)
+    assert queue.granted == ["a1", "b1", "b2", "a2", "a3", "c1"]
 
 
 async def test_a_cancelled_wait_in_the_queue_delays_nobody() -> None:
-    line = Line()
+    queue = Queue()
     for name in ("a1", "b1", "a2"):
-        await line.enter(name)
-    line.waits["b1"][1].cancel()
-    await line.end("b1")
-    await line.end("a1")
-    assert line.granted == ["a1", "a2"]
-    await line.end("a2")
-    await line.end("a2")
-    await line.enter("c1")
-    assert line.granted[-1] == "c1"
+        await queue.enter(name)
+    queue.waits["b1"][1].cancel()
+    await queue.end("b1")
+    await queue.end("a1")
+    assert queue.granted == ["a1", "a2"]
+    await queue.end("a2")
+    await queue.end("a2")
+    await queue.enter("c1")
+    assert queue.granted[-1] == "c1"
 
 
 async def test_an_operation_that_ended_before_its_request_gets_no_turn() -> None:
-    line = Line()
+    queue = Queue()
     turn = Turn("a")
-    line.turns.end(turn)
-    await line.turns.wait(turn, None, None)
-    await line.enter("b1")
-    assert line.granted == ["b1"]
+    queue.turns.end(turn)
+    await queue.turns.wait(turn, None, None)
+    await queue.enter("b1")
+    assert queue.granted == ["b1"]
 
 
 @pytest.mark.parametrize(("limits", "name"), [((0.05, None), "queue_timeout"), ((None, 0.05), "timeout")])
 async def test_waiting_is_bounded(limits: tuple[float | None, float | None], name: str) -> None:
-    line = Line()
-    await line.enter("a1")
+    queue = Queue()
+    await queue.enter("a1")
     queue_timeout, remaining = limits
-    await line.enter("b1", queue_timeout=queue_timeout, remaining=remaining)
+    await queue.enter("b1", queue_timeout=queue_timeout, remaining=remaining)
     with pytest.raises(
         LMStudioTimeoutError, match=f"timed out waiting to load 'b': it would evict 'a'.*{name} expired"
     ) as caught:
-        await asyncio.wait_for(line.waits["b1"][1], 5)
+        await asyncio.wait_for(queue.waits["b1"][1], 5)
     assert caught.value.timeout_name == name
 
 
 async def test_a_packet_of_the_running_model_restarts_the_queue_timeout() -> None:
-    line = Line()
-    turn = await line.enter("a1")
-    sink = line.turns.shared_by(turn, Sink())
-    await line.enter("b1", queue_timeout=0.5)
+    queue = Queue()
+    turn = await queue.enter("a1")
+    sink = queue.turns.shared_by(turn, Sink())
+    await queue.enter("b1", queue_timeout=0.5)
     for _ in range(6):
-        done, _waiting = await asyncio.wait([line.waits["b1"][1]], timeout=0.1)
+        done, _waiting = await asyncio.wait([queue.waits["b1"][1]], timeout=0.1)
         assert not done
         sink.put("packet")
     sink.finish(None)
-    await line.end("a1")
-    assert line.granted == ["a1", "b1"]
+    await queue.end("a1")
+    assert queue.granted == ["a1", "b1"]
 
 
 async def test_a_call_keeps_the_turn_of_the_operation_that_started_it() -> None:
-    line = Line()
-    turn, sink = await line.enter("a1"), Sink()
-    kept = line.turns.shared_by(turn, sink)
-    await line.enter("b1")
-    await line.end("a1")
-    assert line.granted == ["a1"]
+    queue = Queue()
+    turn, sink = await queue.enter("a1"), Sink()
+    kept = queue.turns.shared_by(turn, sink)
+    await queue.enter("b1")
+    await queue.end("a1")
+    assert queue.granted == ["a1"]
     kept.put("packet")
     kept.finish(None)
-    await line.run_pending()
+    await queue.run_pending()
     assert (sink.items, sink.ended, kept.is_alive()) == (["packet"], True, True)
-    assert line.granted == ["a1", "b1"]
+    assert queue.granted == ["a1", "b1"]
 
 
 async def test_models_that_turn_out_to_be_loaded_side_by_side_are_reported() -> None:
-    line = Line()
+    queue = Queue()
     for name in ("a1", "b1", "a2", "c1"):
-        await line.enter(name)
-    await line.end("a1", loaded=True)
-    await line.end("b1", loaded=True)
-    assert line.side_by_side == []
-    await line.end("a2", loaded=False)
-    assert line.side_by_side == [("b", "a")]
-    await line.end("c1", used=False, loaded=False)
-    assert line.side_by_side == [("b", "a")]
+        await queue.enter(name)
+    await queue.end("a1", loaded=True)
+    await queue.end("b1", loaded=True)
+    assert queue.side_by_side == []
+    await queue.end("a2", loaded=False)
+    assert queue.side_by_side == [("b", "a")]
+    await queue.end("c1", succeeded=False, loaded=False)
+    assert queue.side_by_side == [("b", "a")]
 
 
 # Through the clients --------------------------------------------------------------------------------------------------
@@ -184,9 +184,9 @@ async def server(gate: Gate) -> AsyncIterator[Emulator]:
         yield running
 
 
-async def waiting_in_line(count: int) -> None:
+async def waiting_in_queue(count: int) -> None:
     """Wait until this many operations wait for their turn."""
-    await wait_until(lambda: sum(len(models.turns._line) for models in IOThread.current().shared.values()) == count)
+    await wait_until(lambda: sum(len(models.turns._queue) for models in IOThread.current().shared.values()) == count)
 
 
 async def generating(model: Any, server: Emulator) -> "asyncio.Task[Any]":
@@ -232,7 +232,7 @@ async def test_getting_or_describing_a_model_waits_for_its_turn_too(
     running = await generating(two, server)
     getting = asyncio.create_task(client.llm.model("one"))
     describing = asyncio.create_task(client.llm.lazy_model("one").get_info())
-    await waiting_in_line(2)
+    await waiting_in_queue(2)
     gate.open()
     handle, lazy = await getting, await describing
     assert handle.identifier == lazy.identifier == "one"
@@ -245,7 +245,7 @@ async def test_a_cancelled_wait_for_a_turn_delays_nobody(pair: tuple[Any, Any], 
     running = await generating(two, server)
     stream = one.respond_stream("Hi")
     waiting = asyncio.create_task(stream.wait_for_result())
-    await waiting_in_line(1)
+    await waiting_in_queue(1)
     stream.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     await wait_until(lambda: not any("Turns.wait" in repr(task) for task in asyncio.all_tasks()))
@@ -260,7 +260,7 @@ async def test_closing_the_client_ends_the_wait_for_a_turn(pair: tuple[Any, Any]
     running = await generating(two, server)
     async with lms.AsyncClient(server.address) as another:
         waiting = asyncio.create_task(another.llm.lazy_model("one").respond("Hi"))
-        await waiting_in_line(1)
+        await waiting_in_queue(1)
     with pytest.raises(lms.LMStudioError, match="closed"):
         await waiting
     gate.open()
@@ -310,3 +310,18 @@ async def test_without_auto_evict_the_turns_end(make_client: Any, gate: Gate) ->
             assert [record.state for record in server.predictions[-2:]] == ["running", "ended"]
             gate.open()
             await running
+
+
+async def test_a_thread_that_blocks_the_loop_of_a_call_with_a_turn_does_not_wait_for_that_call(
+    server: Emulator, gate: Gate
+) -> None:
+    # The call has its turn until its task has read the first fragment, which it cannot while its loop is blocked.
+    with lms.Client(server.address, queue_timeout=5.0) as blocking:
+        async with lms.AsyncClient(server.address) as client:
+            blocking.llm.lazy_model("one").respond("Hi")
+            with pytest.warns(lms.LMStudioEvictionWarning):
+                blocking.llm.lazy_model("two").respond("Hi")
+            running = await generating(client.llm.lazy_model("two"), server)
+            gate.open()
+            assert blocking.llm.lazy_model("one").respond("Hi").content
+            assert (await running).content == "so slow"

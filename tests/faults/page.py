@@ -38,10 +38,10 @@ Four rules cover most rows.
 The tables use the native client's error names. The LangChain adapters raise subclasses that are LangChain errors as
 well; see [LangChain](reference/langchain.md#errors).
 
-`max_retries` is a setting of the adapters. It repeats a call only if the server is unreachable, or if the connection is
+`max_retries` is a setting of the adapters. It retries a call only if the server is unreachable, or if the connection is
 lost before your program has received any of the response. A non-streaming response counts as received when the call
 returns, a stream as soon as it starts. "Next call" is the next call on the same client or adapter, after the fault is
-over. A dash means that the fault cannot occur there, or that the call is not repeated.
+over. A dash means that the fault cannot occur there, or that the call is not retried.
 """
 
 

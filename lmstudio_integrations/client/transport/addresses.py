@@ -5,12 +5,13 @@ imports no other module of this folder. The rules: [discovery](docs/protocol.md#
 [credentials](docs/protocol.md#credentials).
 """
 
+import contextlib
 import ipaddress
 import os
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
@@ -60,9 +61,8 @@ class Address:
             raise LMStudioValueError(
                 "host must not contain credentials, a query or a fragment; pass the token as api_token"
             )
-        has_scheme = "://" in text
         try:
-            parts = urlsplit(text if has_scheme else f"//{text}")
+            parts = urlsplit(text if "://" in text else f"//{text}")
             host, port = parts.hostname, parts.port
         except ValueError as error:
             raise LMStudioValueError(f"host {text!r} is not an address: {error}; write host:port") from error
@@ -80,16 +80,13 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Whether it is this machine."""
-        if self.host == "localhost":
-            return True
-        try:
+        with contextlib.suppress(ValueError):
             return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return self.host == "localhost"
 
     def url(self, namespace: str) -> str:
         """Return the WebSocket URL of a namespace."""
-        return f"{'wss' if self.tls else 'ws'}://{self.netloc}{self.prefix}/{namespace}"
+        return f"{self}/{namespace}"
 
     def __str__(self) -> str:
         return f"{'wss' if self.tls else 'ws'}://{self.netloc}{self.prefix}"
@@ -126,7 +123,6 @@ class Credentials:
 
     identifier: str = field(repr=False)
     passkey: str = field(repr=False)
-    is_token: bool = False
 
     @classmethod
     def from_token(cls, token: str) -> Self:
@@ -140,7 +136,7 @@ class Credentials:
             raise LMStudioAuthenticationError(
                 f"the API token is malformed; it must be {TOKEN_FORM}; copy it again from LM Studio"
             )
-        return cls(*parts, is_token=True)
+        return cls(*parts)
 
 
 class _Guest:
@@ -207,10 +203,6 @@ class Target:
             LMStudioAuthenticationError: If the token is malformed.
         """
         return Credentials.from_token(self.token) if self.token else _guest.credentials
-
-    def at(self, address: Address) -> Self:
-        """Return the target with an address."""
-        return replace(self, address=address)
 
 
 def checked_headers(headers: object) -> tuple[tuple[str, str], ...]:

@@ -10,18 +10,22 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from lmstudio_integrations.client.transport.addresses import Address, Target
-from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.socket_session import SocketSession, closed_here, dead
 from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
 from lmstudio_integrations.protocol.instance_queue import Instances
+from lmstudio_integrations.protocol.session import ClientSession
 from lmstudio_integrations.types.files import Origin
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+Place = tuple[Target, Namespace]
+"""Which connection a call is made on."""
 
 TICK = 0.1
 """Seconds between two checks of the timeouts."""
@@ -74,7 +78,7 @@ class Connection:
         """Send requests, connecting or checking the socket first where needed."""
         if self._current is not None and self._current.is_closing:
             self._detach()
-        current = self._current or self._open()
+        current = self._current = self._current or self._open_socket()
         session = current.session
         self._timeouts = exchanges[0].timeouts
         must_check = self._check is not None or current.quiet_for() > QUIET
@@ -87,24 +91,17 @@ class Connection:
         self._idle_since = 0.0
         self._arm()
 
-    def cancel(self, exchange: Exchange) -> None:
-        """Ask the server to stop."""
+    def change_session(self, change: Callable[..., None], *arguments: object) -> None:
+        """Call a method of the session, such as `cancel`, and send the frames that result from it."""
         if self._current is not None:
-            self._current.session.cancel(exchange)
-            self._current.flush()
-
-    def close(self, exchange: Exchange, error: BaseException | None) -> None:
-        """Ask the server to stop and discard what still arrives; the error wakes the caller."""
-        if self._current is not None:
-            self._current.session.close(exchange, error)
+            change(self._current.session, *arguments)
             self._current.flush()
 
     def close_owner(self, owner: int) -> None:
         """Close everything that a user has open; they do not return."""
         self.users.pop(owner, None)
         if self._current is not None:
-            self._current.session.close_owner(owner)
-            self._current.flush()
+            self.change_session(ClientSession.close_owner, owner)
             self._idle_since = 0.0
             self._arm()
 
@@ -122,20 +119,17 @@ class Connection:
 
     async def shut_down(self) -> None:
         """Close the socket; waiting callers get an error."""
-        check, current = self._check, self._current
-        tasks = [task for task in (check, current.task if current else None) if task is not None]
+        tasks = [task for task in (self._check, self._current.task if self._current else None) if task]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
-    def _open(self) -> SocketSession:
-        opened = self._current = SocketSession(self._target, self._namespace, self._instances)
-        opened.on_ended = self._on_ended
-        return opened
+    def _open_socket(self) -> SocketSession:
+        return SocketSession(self._target, self._namespace, self._instances, self._on_ended)
 
     def _on_ended(self, ended: SocketSession) -> None:
-        """Drop a socket that ended. Requests that it held back were not sent and go to a new one."""
+        """Drop the current socket if it ended. Requests that it held back were not sent and go to a new one."""
         if self._current is not ended:
             return
         was_lost = ended.session.ready and ended.error is not closed_here
@@ -146,13 +140,10 @@ class Connection:
 
     def _detach(self) -> None:
         """Drop the socket and its session; the next call opens new ones."""
-        self._current = None
-        if self._check is not None:
-            self._check.cancel()
-            self._check = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for pending in (self._check, self._timer):
+            if pending is not None:
+                pending.cancel()
+        self._current = self._check = self._timer = None
         self._expire_uploads()
         self._on_closed()
 
@@ -196,7 +187,7 @@ class Connection:
 
     async def _is_replaced(self, current: SocketSession, limit: float) -> bool:
         """Try a second socket while the first is silent; return whether the first is dropped."""
-        second = SocketSession(self._target, self._namespace, self._instances)
+        second = self._open_socket()
         accepted = asyncio.ensure_future(second.accepted.wait())
         pong = asyncio.ensure_future(current.responds_to_ping(limit))
         try:
@@ -216,7 +207,6 @@ class Connection:
     def _replace(self, current: SocketSession, second: SocketSession) -> None:
         """Replace a dead socket by a second one."""
         logger.info("a connection to %s is dead; a new one takes its place", self._target.address)
-        second.on_ended = self._on_ended
         self._current, self._check = second, None
         self._expire_uploads()
         second.session.adopt(current.session.pop_backlog(), time.monotonic())
@@ -271,53 +261,52 @@ class Connection:
             self._arm(delay)
 
 
+@dataclass(eq=False)
 class Pool:
-    """All connections of the process. It lives on the I/O thread and ends with it."""
+    """All connections of the process. It lives on the I/O thread and ends with it.
 
-    _pools: "dict[IOThread, Pool]" = {}  # noqa: RUF012 - one table for the process
+    Attributes:
+        tasks: Coroutines that clients wait for; the event loop holds the running ones.
+    """
 
-    def __init__(self) -> None:
-        self._connections: dict[tuple[Target, Namespace], Connection] = {}
-        self._instances: dict[tuple[Address | None, Namespace], Instances] = {}
-        self.tasks: weakref.WeakSet[IOTask[Any]] = weakref.WeakSet()
-        """Coroutines that clients wait for; the event loop holds the running ones."""
+    tasks: weakref.WeakSet[IOTask[Any]] = field(default_factory=weakref.WeakSet[IOTask[Any]])
+    _connections: dict[Place, Connection] = field(default_factory=dict[Place, Connection])
+    _instances: dict[tuple[Address | None, Namespace], Instances] = field(default_factory=dict[Any, Instances])
 
-    @classmethod
-    def of(cls, io: IOThread) -> "Pool":
-        """Return the pool of an I/O thread."""
-        pool = cls._pools.get(io)
-        if pool is None:
-            pool = cls._pools[io] = cls()
-            io.at_exit(pool.close)
-        return pool
-
-    def get(self, target: Target, namespace: Namespace) -> Connection:
-        """Return the connection to a namespace."""
-        key = target, namespace
-        connection = self._connections.get(key)
+    def get(self, place: Place, user: int, keep: float) -> Connection:
+        """Return the connection to a namespace, for a user who keeps it open for some idle seconds."""
+        connection = self._connections.get(place)
         if connection is None:
+            target, namespace = place
             instances = self._instances.setdefault((target.address, namespace), Instances())
-            connection = Connection(target, namespace, instances, lambda: self._forget(key))
-            self._connections[key] = connection
+            connection = Connection(target, namespace, instances, lambda: self._forget(place))
+            self._connections[place] = connection
+        connection.users[user] = keep
         return connection
 
-    def find(self, target: Target, namespace: Namespace) -> Connection | None:
-        """Return the connection to a namespace, if there is one."""
-        return self._connections.get((target, namespace))
+    def change_session(self, place: Place, change: Callable[..., None], *arguments: object) -> None:
+        """Call a method of the session with a namespace, unless its connection was dropped meanwhile."""
+        connection = self._connections.get(place)
+        if connection is not None:
+            connection.change_session(change, *arguments)
+
+    def watch(self, place: Place, user: int, origin: Origin) -> None:
+        """Keep a connection open, and mark an uploaded file as expired when it is lost."""
+        self.get(place, user, math.inf).watch(origin)
 
     def close_owner(self, owner: int) -> None:
         """Close everything that a client has open, and drop its references to connections."""
         for task in [task for task in self.tasks if task.owner == owner]:
             task.cancel()
-        for key, connection in list(self._connections.items()):
+        for place, connection in list(self._connections.items()):
             connection.close_owner(owner)
-            self._forget(key)
+            self._forget(place)
 
     async def close(self) -> None:
         """Close every socket."""
         await asyncio.gather(*(connection.shut_down() for connection in list(self._connections.values())))
 
-    def _forget(self, key: tuple[Target, Namespace]) -> None:
-        connection = self._connections.get(key)
+    def _forget(self, place: Place) -> None:
+        connection = self._connections.get(place)
         if connection is not None and connection.unused:
-            del self._connections[key]
+            del self._connections[place]

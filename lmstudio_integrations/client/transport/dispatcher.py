@@ -1,8 +1,8 @@
 """A client's way to the server: it starts calls, stops them, and closes all of them together.
 
-The flows of the client call it, from any thread; nothing here blocks. It submits the work to `connections.py` on the
-I/O thread. That module and its event loop are imported with the first call, because importing asyncio takes as long as
-importing the rest of the client.
+The flows of the client call it, from any thread; nothing here blocks. It submits the work to the pool of
+`connections.py` on the I/O thread. That module and its event loop are imported with the first call, because importing
+asyncio takes as long as importing the rest of the client.
 """
 
 import itertools
@@ -10,31 +10,25 @@ import math
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from lmstudio_integrations.client.transport.addresses import Target
-from lmstudio_integrations.client.transport.tasks import IOTask
+from lmstudio_integrations.client.transport.tasks import IOTask, T
 from lmstudio_integrations.client.transport.waiters import Waiter
 from lmstudio_integrations.errors import LMStudioClientClosedError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.envelope import dumps
 from lmstudio_integrations.protocol.exchange import Exchange, Sink, Timeouts
-from lmstudio_integrations.protocol.session import client_closed
+from lmstudio_integrations.protocol.session import ClientSession, client_closed
 from lmstudio_integrations.types.files import Origin
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.transport.connections import Connection, Pool
+    from lmstudio_integrations.client.transport.connections import Place, Pool
     from lmstudio_integrations.client.transport.io_thread import IOThread
 
-T = TypeVar("T")
 WaiterT_co = TypeVar("WaiterT_co", bound=Waiter, covariant=True)
-Place = tuple[Target, Namespace]
-"""Which connection a call is made on."""
-
-FOR_EVER = math.inf
-
 NO_TIMEOUTS: Timeouts = {}
 
 _owners = itertools.count(1)
@@ -49,7 +43,7 @@ class Call(Generic[WaiterT_co]):
 
     __slots__ = ("_exchange", "_io", "_place", "ended", "waiter")
 
-    def __init__(self, io: "IOThread", place: Place, exchange: Exchange, waiter: WaiterT_co) -> None:
+    def __init__(self, io: "IOThread", place: "Place", exchange: Exchange, waiter: WaiterT_co) -> None:
         self.waiter: WaiterT_co = waiter
         self._io = io
         self._place = place
@@ -59,13 +53,13 @@ class Call(Generic[WaiterT_co]):
 
     def cancel(self) -> None:
         """Ask the server to stop; what still arrives is delivered."""
-        self._io.submit(_cancel, self._io, self._place, self._exchange)
+        self._io.submit(self._io.pool.change_session, self._place, ClientSession.cancel, self._exchange)
 
     def close(self, error: BaseException | None = None) -> None:
         """Ask the server to stop and discard what still arrives. The error wakes a waiting caller."""
         if not (self.ended or self.waiter.done):
             self.ended = True
-            self._io.submit(_close, self._io, self._place, self._exchange, error)
+            self._io.submit(self._io.pool.change_session, self._place, ClientSession.close, self._exchange, error)
 
     def __enter__(self) -> Self:
         return self
@@ -95,12 +89,12 @@ class Dispatcher(Generic[WaiterT_co]):
         target: Target,
         timeouts: Timeouts,
         make_waiter: "Callable[[IOThread], WaiterT_co]",
-        keep: float = FOR_EVER,
+        keep: float = math.inf,
     ) -> None:
         self.target = target
         self.timeouts = timeouts
         self.max_retries = 0
-        """How often a failed call is repeated; the flows of the client do that."""
+        """How often a failed call is retried; the flows of the client do that."""
         self.load_times: list[float] = []
         """Seconds that each model load of this operation took."""
         self._make_waiter = make_waiter
@@ -113,17 +107,12 @@ class Dispatcher(Generic[WaiterT_co]):
         self._finalizer = weakref.finalize(self, _close_owner, self._used, self._owner)
         self._finalizer.atexit = False
 
-    @property
-    def closed(self) -> bool:
-        """Whether the client was closed."""
-        return not self._finalizer.alive
-
     def with_timeouts(self, timeouts: Timeouts) -> Self:
         """Return a dispatcher with other timeouts."""
         return self._copy(timeouts=_merged(self.timeouts, timeouts))
 
     def with_retries(self, max_retries: int) -> Self:
-        """Return a dispatcher whose failed calls are repeated."""
+        """Return a dispatcher whose failed calls are retried."""
         return self._copy(max_retries=max_retries)
 
     def with_sinks(self, wrap: Callable[[Sink], Sink]) -> Self:
@@ -167,8 +156,7 @@ class Dispatcher(Generic[WaiterT_co]):
             LMStudioAuthenticationError: If the token is malformed.
             LMStudioValueError: If the parameter cannot be written as JSON.
         """
-        (call,) = self.start_all(namespace, endpoint, (parameter,), operation=operation)
-        return call
+        return self.start_all(namespace, endpoint, (parameter,), operation=operation)[0]
 
     def start_all(
         self,
@@ -181,18 +169,25 @@ class Dispatcher(Generic[WaiterT_co]):
         """Start several calls of one endpoint on one model, which are sent in one write. See `start`."""
         io, now = self._io(), time.monotonic()
         place: Place = self.target, namespace
-        started, specifier = self._since or now, _queue_specifier(endpoint, parameters[0])
+        started, first, specifier = self._since or now, parameters[0], None
+        if first is not None and endpoint.timeout_name == "queue_timeout":  # it waits in the queue of this instance
+            specifier = dumps(first.get("modelSpecifier") or first.get("specifier"))
         calls: list[Call[WaiterT_co]] = []
         exchanges: list[Exchange] = []
         for parameter in parameters:
-            waiter, text = self._make_waiter(io), None if parameter is None else _to_json(parameter, operation)
-            exchange = Exchange(endpoint, text, waiter, self.timeouts, started, operation, self._owner, since=now)
-            exchange.specifier = specifier
+            try:
+                text = None if parameter is None else dumps(parameter)
+            except (TypeError, ValueError) as error:
+                raise LMStudioValueError(f"{operation}: an argument cannot be written as JSON: {error}") from error
+            waiter = self._make_waiter(io)
+            exchange = Exchange(
+                endpoint, text, waiter, self.timeouts, started, operation, self._owner, since=now, specifier=specifier
+            )
             exchanges.append(exchange)
             calls.append(Call(io, place, exchange, waiter))
-        if self._wrap_sink is not None:
-            io.submit(_wrap_sinks, self._wrap_sink, exchanges)
-        io.submit(_start, io, place, exchanges, self._keep, self._finalizer)
+        io.submit(
+            partial(_start, io.pool, place, exchanges, keep=self._keep, client=self._finalizer, wrap=self._wrap_sink)
+        )
         return calls
 
     def run_task(self, work: Callable[[], Coroutine[Any, Any, T]]) -> IOTask[T]:
@@ -204,27 +199,28 @@ class Dispatcher(Generic[WaiterT_co]):
         """
         io = self._io()
         task = IOTask(io, self._make_waiter(io), work, self._owner)
-        io.submit(_start_task, io, task, self._finalizer)
+        io.submit(_start_task, io.pool, task, self._finalizer)
         return task
 
     def pause(self, seconds: float) -> IOTask[None]:
         """Start a pause, no longer than the operation may take; closing the client ends it."""
+        from asyncio import sleep  # noqa: PLC0415 - lazy: keeps import cheap
+
         remaining = self.remaining_time
-        return self.run_task(lambda: _sleep(seconds if remaining is None else max(0.0, min(seconds, remaining))))
+        return self.run_task(lambda: sleep(seconds if remaining is None else max(0.0, min(seconds, remaining))))
 
     def submit(self, function: Callable[..., Any], *args: Any) -> None:
         """Run a function on the I/O thread."""
-        _threads().current().submit(function, *args)
+        io_thread().submit(function, *args)
 
     def make_waiter(self) -> WaiterT_co:
         """Return a waiter that belongs to no call."""
-        return self._make_waiter(_threads().current())
+        return self._make_waiter(io_thread())
 
     def shared(self, kind: type[T]) -> T:
         """Return the object of a type that all clients of this process share for this server."""
-        objects, key = _threads().current().shared, (self.target.address, kind)
-        found: T = objects.get(key) or objects.setdefault(key, kind())
-        return found
+        objects, key = io_thread().shared, (self.target.address, kind)
+        return cast("T", objects.get(key) or objects.setdefault(key, kind()))
 
     @property
     def identity(self) -> object:
@@ -235,7 +231,7 @@ class Dispatcher(Generic[WaiterT_co]):
         """Keep the connection for files open while an uploaded file is in use; mark the file if it is lost."""
         origin.expired, origin.home = False, self.identity
         io, owner = io_thread(), next(_owners)
-        io.submit(_guard, io, (self.target, "files"), origin, owner)
+        io.submit(io.pool.watch, (self.target, "files"), owner, origin)
         weakref.finalize(origin, _close_owner, {io}, owner).atexit = False
 
     def close(self) -> None:
@@ -244,9 +240,9 @@ class Dispatcher(Generic[WaiterT_co]):
 
     def _io(self) -> "IOThread":
         """Return the I/O thread, to be used by this client from now on."""
-        if self.closed:
+        if not self._finalizer.alive:
             raise LMStudioClientClosedError("the client is closed; make a new one")
-        io = _threads().current()
+        io = io_thread()
         if io not in self._used:
             self.target.credentials()  # raises here, in the caller, if the token is malformed
             self._used.add(io)
@@ -263,95 +259,46 @@ def _merged(timeouts: Timeouts, changes: Timeouts) -> Timeouts:
     return {**timeouts, **changes} if changes else timeouts
 
 
-def _queue_specifier(endpoint: Endpoint, parameter: Mapping[str, Any] | None) -> str | None:
-    """Return the model instance in whose queue a request waits, as JSON text."""
-    if endpoint.timeout_name != "queue_timeout" or parameter is None:
-        return None
-    return dumps(parameter.get("modelSpecifier") or parameter.get("specifier"))
-
-
-def _to_json(parameter: Mapping[str, Any], operation: str) -> str:
-    try:
-        return dumps(parameter)
-    except (TypeError, ValueError) as error:
-        raise LMStudioValueError(f"{operation}: an argument cannot be written as JSON: {error}") from error
-
-
 @cache
-def _threads() -> "type[IOThread]":
-    from lmstudio_integrations.client.transport.io_thread import IOThread  # noqa: PLC0415 - with the first call
+def _io_thread_type() -> "type[IOThread]":
+    from lmstudio_integrations.client.transport.io_thread import IOThread  # noqa: PLC0415 - lazy: keeps import cheap
 
     return IOThread
 
 
 def io_thread() -> "IOThread":
     """Return the thread that owns the sockets; the first call starts it."""
-    return _threads().current()
+    return _io_thread_type().current()
 
 
 # On the I/O thread --------------------------------------------------------------------------------------------------
 
 
-@cache
-def _pools() -> "type[Pool]":
-    from lmstudio_integrations.client.transport.connections import Pool  # noqa: PLC0415 - with the first call
-
-    return Pool
-
-
-async def _sleep(seconds: float) -> None:
-    from asyncio import sleep  # noqa: PLC0415 - with the first call
-
-    await sleep(seconds)
-
-
-def _wrap_sinks(wrap: Callable[[Sink], Sink], exchanges: Sequence[Exchange]) -> None:
-    for exchange in exchanges:
-        exchange.sink = wrap(exchange.sink)
-
-
 def _start(
-    io: "IOThread", place: Place, exchanges: Sequence[Exchange], keep: float, client: "weakref.finalize[..., Any]"
+    pool: "Pool",
+    place: "Place",
+    exchanges: Sequence[Exchange],
+    *,
+    keep: float,
+    client: "weakref.finalize[..., Any]",
+    wrap: Callable[[Sink], Sink] | None,
 ) -> None:
+    if wrap is not None:
+        for exchange in exchanges:
+            exchange.sink = wrap(exchange.sink)
     if client.alive:
-        _connection(io, place, exchanges[0].owner, keep).start(exchanges)
+        pool.get(place, exchanges[0].owner, keep).start(exchanges)
         return
     for exchange in exchanges:  # the client was closed, or collected, before this ran
         exchange.finish(client_closed())
 
 
-def _start_task(io: "IOThread", task: IOTask[Any], client: "weakref.finalize[..., Any]") -> None:
+def _start_task(pool: "Pool", task: IOTask[Any], client: "weakref.finalize[..., Any]") -> None:
     if client.alive:
-        _pools().of(io).tasks.add(task)
+        pool.tasks.add(task)
         task.begin()
     else:  # the client was closed, or collected, before this ran
         task.waiter.finish(client_closed())
-
-
-def _guard(io: "IOThread", place: Place, origin: Origin, owner: int) -> None:
-    _connection(io, place, owner, FOR_EVER).watch(origin)
-
-
-def _connection(io: "IOThread", place: Place, user: int, keep: float) -> "Connection":
-    connection = _pools().of(io).get(*place)
-    connection.users[user] = keep
-    return connection
-
-
-def _cancel(io: "IOThread", place: Place, exchange: Exchange) -> None:
-    connection = _pools().of(io).find(*place)
-    if connection is not None:
-        connection.cancel(exchange)
-
-
-def _close(io: "IOThread", place: Place, exchange: Exchange, error: BaseException | None) -> None:
-    connection = _pools().of(io).find(*place)
-    if connection is not None:
-        connection.close(exchange, error)
-
-
-def _close_in_pool(io: "IOThread", owner: int) -> None:
-    _pools().of(io).close_owner(owner)
 
 
 # From any thread ----------------------------------------------------------------------------------------------------
@@ -359,4 +306,4 @@ def _close_in_pool(io: "IOThread", owner: int) -> None:
 
 def _close_owner(used: "set[IOThread]", owner: int) -> None:
     for io in tuple(used):  # another thread may be making its first call
-        io.submit(_close_in_pool, io, owner)
+        io.submit(io.pool.close_owner, owner)

@@ -8,7 +8,7 @@ made of the steps below: `call_rpc`, `call_rpcs`, `open_channel` and `wait_for`.
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.client.transport.dispatcher import Call, Dispatcher
@@ -46,8 +46,7 @@ def run(flow: Flow[T]) -> T:
             else:
                 call = flow.send(batch)
     except StopIteration as stop:
-        result: T = stop.value
-        return result
+        return cast("T", stop.value)
 
 
 async def arun(flow: Flow[T]) -> T:
@@ -62,8 +61,11 @@ async def arun(flow: Flow[T]) -> T:
             else:
                 call = flow.send(batch)
     except StopIteration as stop:
-        result: T = stop.value
-        return result
+        return cast("T", stop.value)
+
+
+def _as_is(result: Any) -> Any:
+    return result
 
 
 def call_rpc(
@@ -71,13 +73,15 @@ def call_rpc(
     namespace: Namespace,
     name: str,
     parameter: Mapping[str, Any] | None = None,
+    read: Callable[[Any], T] = _as_is,
     *,
     operation: str = "RPC",
-) -> Flow[Any]:
-    """Make a call and return its result."""
+) -> Flow[T]:
+    """Make a call and return its decoded result."""
     with dispatcher.start(namespace, rpc(namespace, name), parameter, operation=operation) as call:
         (result,) = yield call
-        return result
+        with decode_errors(operation):
+            return read(result)
 
 
 def call_rpcs(
@@ -114,9 +118,8 @@ def call_rpcs(
 def wait_for(task: IOTask[T]) -> Flow[T]:
     """Wait for a coroutine on the I/O thread; ending the wait early cancels it."""
     with task:
-        step: Any = task
-        results: list[T] = yield step
-        return results[0]
+        (result,) = yield cast("Any", task)
+        return cast("T", result)
 
 
 def open_channel(
@@ -132,10 +135,8 @@ def open_channel(
     with dispatcher.start(namespace, channel(namespace, name), parameter, operation=operation) as call:
         while batch := (yield call):
             for packet in batch:
-                try:
+                with decode_errors(operation):
                     result = read(packet)
-                except _DECODE_ERRORS as error:
-                    raise _unreadable(operation, error) from error
                 if isinstance(result, CallbackEffect):
                     result()
                 elif result is not None:

@@ -1,4 +1,4 @@
-"""Check whether an LM Studio answers at an address, by its [greeting](docs/protocol.md#discovery), on the I/O thread.
+"""Check whether an LM Studio responds at an address, by its [greeting](docs/protocol.md#discovery), on the I/O thread.
 
 Called by `opening.py`, when a handshake failed, and by `discovery.py`. No redirect is followed, here or in the
 handshake, because only the address that the user gave may get credentials.
@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import urljoin
@@ -18,11 +18,10 @@ from urllib.parse import urljoin
 from pydantic_core import from_json
 
 from lmstudio_integrations._secrets import redact
-from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.client.transport.addresses import Address
 
 PROBE_TIMEOUT = 1.0
-"""Seconds within which a server must answer."""
+"""Seconds within which a server must respond."""
 
 _MAX_BODY = 65536
 _STATUS = re.compile(rb"HTTP/\S+ (\d{3})")
@@ -48,24 +47,17 @@ class _Finding(NamedTuple):
     wrong_scheme: bool = False
 
 
-async def greet(address: Address, context: ssl.SSLContext | None = None) -> str | None:
-    """Request the greeting.
+async def diagnose(address: Address, context: ssl.SSLContext | None = None) -> str | None:
+    """Request the greeting; if that fails, check whether the scheme is wrong, with TLS or without.
+
+    For an address that the user gave, because this may open a second connection.
 
     Args:
         address: The address.
         context: Checks the certificate; `None` uses the system's certificates.
 
     Returns:
-        `None` if an LM Studio answered, else what happened instead, as a clause.
-    """
-    finding = await _find(address, context)
-    return finding and finding.reason
-
-
-async def diagnose(address: Address, context: ssl.SSLContext | None = None) -> str | None:
-    """Request the greeting; if that fails, check whether the scheme is wrong, with TLS or without.
-
-    For an address that the user gave, because this may open a second connection.
+        `None` if an LM Studio responded, else what happened instead, as a clause.
     """
     finding = await _find(address, context)
     if finding is None:
@@ -77,13 +69,11 @@ async def diagnose(address: Address, context: ssl.SSLContext | None = None) -> s
     return finding.reason
 
 
-async def first_greeting(addresses: Iterable[Address]) -> tuple[Address | None, tuple[str, ...]]:
+async def first_greeting(addresses: Sequence[Address]) -> tuple[Address | None, tuple[str, ...]]:
     """Request all greetings at once; return the first address of an LM Studio, and what happened at the others."""
-    candidates = tuple(addresses)
-    problems = await asyncio.gather(*(greet(address) for address in candidates))
-    results = list(zip(candidates, problems, strict=True))
-    found = next((address for address, problem in results if problem is None), None)
-    return found, tuple(f"{address}: {problem}" for address, problem in results if problem)
+    results = list(zip(addresses, await asyncio.gather(*map(_find, addresses)), strict=True))
+    found = next((address for address, finding in results if finding is None), None)
+    return found, tuple(f"{address}: {finding.reason}" for address, finding in results if finding)
 
 
 def redirected(url: str, location: str) -> str:
@@ -93,14 +83,14 @@ def redirected(url: str, location: str) -> str:
     return f"it redirects to {redact(location)}; set host to that address if LM Studio is there"
 
 
-async def _find(address: Address, context: ssl.SSLContext | None) -> _Finding | None:
+async def _find(address: Address, context: ssl.SSLContext | None = None) -> _Finding | None:
     """Return what happened instead of a greeting; `None` if an LM Studio greeted."""
     tls = (context or ssl.create_default_context()) if address.tls else None
     try:
         async with asyncio.timeout(PROBE_TIMEOUT):
             return _check(address, *await _get(address, tls))
     except TimeoutError:
-        return _Finding(f"no answer within {PROBE_TIMEOUT:g} s")
+        return _Finding(f"no response within {PROBE_TIMEOUT:g} s")
     except (ssl.SSLError, ConnectionResetError, BrokenPipeError) as error:
         return _failed_connection(address, error)
     except (socket.gaierror, UnicodeError) as error:
@@ -145,10 +135,8 @@ async def _speaks_http(address: Address) -> bool:
     """Return whether a server answers in HTTP; under TLS, with any certificate."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if address.tls else None
     if tls is not None:
-        tls.check_hostname, tls.verify_mode = (
-            False,
-            ssl.CERT_NONE,
-        )  # nothing secret is sent, and the response is not trusted
+        # Nothing secret is sent, and the response is not trusted.
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
     with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         async with asyncio.timeout(PROBE_TIMEOUT):
             head, _ = await _get(address, tls)
@@ -174,8 +162,6 @@ async def _get(address: Address, tls: ssl.SSLContext | None) -> tuple[bytes, byt
 
 
 def _is_greeting(body: bytes) -> bool:
-    try:
-        value = from_json(body)
-    except ValueError:
-        return False
-    return is_object(value) and value.get("lmstudio") is True
+    with contextlib.suppress(ValueError, LookupError, TypeError):  # it is not JSON, or another object
+        return from_json(body)["lmstudio"] is True
+    return False

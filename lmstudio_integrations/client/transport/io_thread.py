@@ -11,7 +11,9 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
+
+from lmstudio_integrations.client.transport.connections import Pool
 
 EXIT_DEADLINE = 1.0
 """Seconds within which sockets must close when the process ends."""
@@ -32,29 +34,22 @@ class IOThread:
         """Whether nothing runs here any more: after a fork, or when the process ends."""
         self.ending = False
         """Whether the process ends."""
+        self.pool: Pool = Pool()
+        """The connections; only the thread itself uses them."""
         self.shared: dict[Any, Any] = {}
         """Objects that all clients of one server share, see `Dispatcher.shared`; empty again in a forked child."""
-        self._on_exit: list[Callable[[], Any]] = []
         self._held: list[Callable[[], None]] | None = None
         self.thread: threading.Thread = threading.Thread(target=self._run, name="lmstudio-io", daemon=True)
         self.thread.start()
 
     @classmethod
-    def current(cls) -> Self:
+    def current(cls) -> "IOThread":
         """Return the thread of this process."""
         thread = cls._current
         if thread is None:
             with cls._lock:
-                thread = cls._current
-                if thread is None:
-                    thread = cls._current = cls()
-        assert isinstance(thread, cls)
+                thread = cls._current = cls._current or cls()
         return thread
-
-    @classmethod
-    def existing(cls) -> "IOThread | None":
-        """Return the thread of this process if it was started."""
-        return cls._current
 
     @classmethod
     def after_fork(cls) -> None:
@@ -100,21 +95,18 @@ class IOThread:
             threading.Event().wait(EXIT_DEADLINE)
             raise SystemExit
 
-    def at_exit(self, closer: Callable[[], Any]) -> None:
-        """Register a coroutine function that closes what is open."""
-        self._on_exit.append(closer)
-
-    def stop(self) -> None:
-        """Close everything within `EXIT_DEADLINE`, and end the thread."""
-        if self.stopped or not self.thread.is_alive():
+    @classmethod
+    def end_with_process(cls) -> None:
+        """Close everything within `EXIT_DEADLINE`, and end the thread, if it was started."""
+        self = cls._current
+        if self is None or self.stopped or not self.thread.is_alive():
             return
+        self.ending = True
         self.loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self._close(), loop=self.loop))
         self.thread.join(EXIT_DEADLINE * 2)
 
     async def _close(self) -> None:
-        closing = [asyncio.ensure_future(closer()) for closer in self._on_exit]
-        if closing:
-            await asyncio.wait(closing, timeout=EXIT_DEADLINE)
+        await asyncio.wait([asyncio.ensure_future(self.pool.close())], timeout=EXIT_DEADLINE)
         self.loop.stop()
 
     def _run(self) -> None:
@@ -136,13 +128,6 @@ class IOThread:
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
 
 
-def _stop_current() -> None:
-    thread = IOThread.existing()
-    if thread is not None:
-        thread.ending = True
-        thread.stop()
-
-
-atexit.register(_stop_current)
+atexit.register(IOThread.end_with_process)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=IOThread.after_fork)

@@ -28,25 +28,22 @@ async def open_socket(target: Target, namespace: Namespace) -> "Socket":
     Raises:
         LMStudioUnreachableError: If that fails; the message says why.
     """
-    address = target.address or await _locate()
-    _warn_of_clear_text(address, target)
+    address = target.address
+    if address is None:
+        address, tried = await first_greeting(local_candidates())
+        if address is None:
+            raise LMStudioUnreachableError(
+                "no LM Studio found on this machine; start it (or `lms server start`), or pass host=. "
+                f"Tried {'; '.join(tried)}",
+                tried=tried,
+            )
+    if target.token and not address.tls and not address.is_loopback:
+        logger.warning("the API token is sent unencrypted to %s; put a TLS proxy in front of it", address.netloc)
     return await _handshake(address, namespace, target)
 
 
-async def _locate() -> Address:
-    """Return the LM Studio of this machine."""
-    found, tried = await first_greeting(local_candidates())
-    if found is None:
-        raise LMStudioUnreachableError(
-            "no LM Studio found on this machine; start it (or `lms server start`), or pass host=. "
-            f"Tried {'; '.join(tried)}",
-            tried=tried,
-        )
-    return found
-
-
 async def _handshake(address: Address, namespace: Namespace, target: Target) -> "Socket":
-    from lmstudio_integrations.client.transport.websocket import Connect, Socket, redirect_of  # noqa: PLC0415 - on first use
+    from lmstudio_integrations.client.transport.websocket import Connect, Socket, redirect_of  # noqa: PLC0415 - lazy: keeps import cheap
 
     try:
         socket = await Connect(
@@ -77,8 +74,3 @@ async def _handshake(address: Address, namespace: Namespace, target: Target) -> 
         f"LM Studio is not reachable at {address}: {reason}. Is it running, and is that its port?",
         tried=(f"{address}: {reason}",),
     ) from (None if holds_secret(problem) else problem)  # for example a proxy URL with a password
-
-
-def _warn_of_clear_text(address: Address, target: Target) -> None:
-    if target.token and not address.tls and not address.is_loopback:
-        logger.warning("the API token is sent unencrypted to %s; put a TLS proxy in front of it", address.netloc)

@@ -8,10 +8,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.opening import open_socket
+from lmstudio_integrations.client.transport.waiters import copied
 from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioError
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.instance_queue import Instances
@@ -28,18 +30,24 @@ class SocketSession:
         target: Which server, and with which credentials.
         namespace: The namespace.
         instances: The state of the model instances there.
+        on_ended: Called with this when the socket is lost or closed.
     """
 
-    def __init__(self, target: Target, namespace: Namespace, instances: Instances) -> None:
+    def __init__(
+        self,
+        target: Target,
+        namespace: Namespace,
+        instances: Instances,
+        on_ended: "Callable[[SocketSession], None]",
+    ) -> None:
         who, address = target.credentials(), target.address
         peer = "LM Studio on this machine" if address is None else f"LM Studio at {address}"
         self.session: ClientSession = ClientSession(who.identifier, who.passkey, peer, instances)
-        self.on_ended: Callable[[SocketSession], None] = lambda _: None
-        """Called with this when the socket is lost or closed."""
         self.accepted: asyncio.Event = asyncio.Event()
         """Set when the server has accepted this client."""
         self.error: Callable[[], BaseException] = closed_here
         """Makes the exceptions that waiting callers get when it ends."""
+        self._on_ended = on_ended
         self._target = target
         self._namespace: Namespace = namespace
         self._socket: Socket | None = None
@@ -94,11 +102,11 @@ class SocketSession:
         except asyncio.CancelledError:
             pass
         except LMStudioError as problem:
-            self.error = _copies_of(problem)
+            self.error = partial(copied, problem)
         except Exception as problem:  # noqa: BLE001 - any failure of the socket is the error of all waiting callers
-            self.error = _lost(problem)
+            self.error = partial(_lost, problem)
         finally:
-            self.on_ended(self)
+            self._on_ended(self)
             session.connection_lost(self.error)
             if socket is not None:
                 with contextlib.suppress(Exception):
@@ -118,24 +126,9 @@ def dead() -> BaseException:
     )
 
 
-def _lost(cause: Exception) -> Callable[[], BaseException]:
-    def error() -> BaseException:
-        lost = LMStudioConnectionLostError(
-            f"the connection to LM Studio was lost ({str(cause) or type(cause).__name__}); the next call reconnects"
-        )
-        lost.__cause__ = cause
-        return lost
-
-    return error
-
-
-def _copies_of(problem: LMStudioError) -> Callable[[], BaseException]:
-    """Return a factory of copies, so that no two threads raise the same exception object."""
-
-    def error() -> BaseException:
-        like = type(problem)(*problem.args)
-        like.__dict__.update(problem.__dict__)
-        like.__cause__ = problem.__cause__
-        return like
-
-    return error
+def _lost(cause: Exception) -> BaseException:
+    lost = LMStudioConnectionLostError(
+        f"the connection to LM Studio was lost ({str(cause) or type(cause).__name__}); the next call reconnects"
+    )
+    lost.__cause__ = cause
+    return lost

@@ -1,9 +1,10 @@
-"""Coroutines on the I/O thread that callers await like calls: pauses, downloads, turns.
+"""Coroutines on the I/O thread that callers await like calls: pauses, downloads, waits for a turn.
 
 `dispatcher.py` starts them; a flow waits for one with `wait_for`. Built on the waiters and the I/O thread.
 """
 
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from lmstudio_integrations.client.transport.waiters import Waiter
@@ -17,29 +18,26 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@dataclass(eq=False)
 class IOTask(Generic[T]):
     """A coroutine on the I/O thread. The end of its `with` block cancels it, unless it has ended.
 
-    Args:
+    Attributes:
         io: The thread.
         waiter: How the caller waits; it receives the result.
         work: Makes the coroutine.
         owner: The number of the client whose closing cancels it.
     """
 
-    def __init__(
-        self, io: "IOThread", waiter: Waiter, work: Callable[[], Coroutine[Any, Any, T]], owner: int = 0
-    ) -> None:
-        self.waiter = waiter
-        self.owner = owner
-        self._io = io
-        self._work = work
-        self._task: asyncio.Task[T] | None = None
-        self._ended = False
+    io: "IOThread"
+    waiter: Waiter
+    work: Callable[[], Coroutine[Any, Any, T]]
+    owner: int = 0
+    _task: "asyncio.Task[T] | None" = None
 
     def begin(self) -> None:
         """Start the coroutine (on the I/O thread)."""
-        self._task = self._io.loop.create_task(self._work())
+        self._task = self.io.loop.create_task(self.work())
         self._task.add_done_callback(self._finish)
 
     def cancel(self) -> None:
@@ -48,7 +46,6 @@ class IOTask(Generic[T]):
             self._task.cancel()
 
     def _finish(self, task: "asyncio.Task[T]") -> None:
-        self._ended = True
         error = client_closed() if task.cancelled() else task.exception()
         if error is None:
             self.waiter.put(task.result())
@@ -58,5 +55,5 @@ class IOTask(Generic[T]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._ended:  # not `waiter.done`: closing a stream ends its wait early
-            self._io.submit(self.cancel)
+        if self._task is None or not self._task.done():  # not `waiter.done`: closing a stream ends its wait early
+            self.io.submit(self.cancel)

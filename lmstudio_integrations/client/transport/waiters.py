@@ -7,10 +7,12 @@ drivers of flows (`flows.py`) call `wait`; the sessions of the protocol deliver 
 import contextlib
 import queue
 import sys
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator
+from copy import copy
 from threading import current_thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioRuntimeError
 
@@ -33,23 +35,40 @@ class _Done:
 DONE = _Done()
 
 
-def caller() -> object:
-    """Return the current task, or the current thread where no task runs."""
+def running_loop() -> "asyncio.AbstractEventLoop | None":
+    """Return the event loop that runs in this thread."""
     asyncio: Any = sys.modules.get("asyncio")  # an import would fail while the interpreter shuts down
     try:
-        task = asyncio.current_task() if asyncio else None
+        return cast("asyncio.AbstractEventLoop", asyncio.get_running_loop()) if asyncio else None
     except RuntimeError:  # no loop runs here
-        task = None
-    return task or current_thread()
+        return None
 
 
-class Waiter:
+def caller() -> object:
+    """Return the current task, or the current thread where no task runs."""
+    loop = running_loop()
+    return (loop and sys.modules["asyncio"].current_task(loop)) or current_thread()
+
+
+def copied(error: Exception) -> Exception:
+    """Return a copy of an error, because each caller needs a traceback of its own; itself if it cannot be copied."""
+    try:
+        like = copy(error)
+    except TypeError:  # its constructor needs other arguments than `args`
+        return error
+    like.__cause__ = error.__cause__
+    return like
+
+
+class Waiter(ABC):
     """The sink of one call: collects what arrives until the caller fetches it."""
 
-    __slots__ = ("_error", "_io", "_items", "_waiting", "done")
+    __slots__ = ("_error", "_io", "_items", "_waiting", "done", "loop")
 
-    def __init__(self, io: "IOThread") -> None:
+    def __init__(self, io: "IOThread", loop: "asyncio.AbstractEventLoop | None" = None) -> None:
         self._io = io
+        self.loop: asyncio.AbstractEventLoop | None = loop
+        """The event loop in which the caller waits; `None` for a thread."""
         self._items: deque[Any] = deque()
         self._error: BaseException | None = None
         self._waiting = False
@@ -92,26 +111,29 @@ class Waiter:
             )
         return None
 
-    @property
-    def loop(self) -> "asyncio.AbstractEventLoop | None":
-        """The event loop in which the caller waits; `None` for a thread."""
-        return None
-
     def check_reader(self) -> None:
-        """Reject a caller who cannot wait for this."""
+        """Reject a wait in another event loop.
+
+        Raises:
+            LMStudioRuntimeError: If the running loop is not the one in which the call was made.
+        """
+        if self.loop is not None and not self._items and running_loop() is not self.loop:
+            raise LMStudioRuntimeError(
+                "this stream was started in another event loop; read it there, or make a new stream in this loop"
+            )
 
     def is_alive(self) -> bool:
-        """Whether the caller can still be woken."""
-        return True
+        """Whether the caller can still be woken: a thread always can, a coroutine until its loop is closed."""
+        return self.loop is None or not self.loop.is_closed()
 
     @property
     def is_lost(self) -> bool:
         """Whether the caller belongs to the parent of a fork."""
         return self._io.forked
 
-    def would_block(self, other: "Waiter") -> bool:  # noqa: ARG002 - used by subclasses
-        """Whether waiting here blocks another caller."""
-        return False
+    def would_block(self, other: "Waiter") -> bool:
+        """Whether waiting here blocks another caller: one in the event loop that this thread runs."""
+        return self.loop is None and other.loop is not None and other.loop is running_loop()
 
     def _must_wait(self) -> bool:
         """Announce that the caller waits; return whether it must.
@@ -128,8 +150,9 @@ class Waiter:
             self._waiting = False
             self._io.wake(self._wake)
 
+    @abstractmethod
     def _wake(self) -> None:
-        raise NotImplementedError
+        """Wake the caller (on the I/O thread)."""
 
 
 class ThreadWaiter(Waiter):
@@ -163,10 +186,6 @@ class ThreadWaiter(Waiter):
             batch = self.pop_all()
         return batch
 
-    def would_block(self, other: Waiter) -> bool:
-        """Whether waiting here blocks another caller: one in the event loop that this thread runs."""
-        return isinstance(other, LoopWaiter) and other.runs_here()
-
     def _wake(self) -> None:
         assert self._signal is not None, "only a caller who waits is woken"
         self._signal.put(None)
@@ -175,14 +194,13 @@ class ThreadWaiter(Waiter):
 class LoopWaiter(Waiter):
     """For a coroutine in the loop that is running when the call is made."""
 
-    __slots__ = ("_future", "_get_running_loop", "_loop")
+    __slots__ = ("_future", "_loop")
 
     def __init__(self, io: "IOThread") -> None:
-        from asyncio import get_running_loop  # noqa: PLC0415 - a caller who runs a loop has loaded it
+        from asyncio import get_running_loop  # noqa: PLC0415 - lazy: keeps import cheap
 
-        super().__init__(io)
-        self._get_running_loop = get_running_loop
         self._loop = get_running_loop()
+        super().__init__(io, self._loop)
         self._future: asyncio.Future[None] | None = None
 
     async def wait(self) -> list[Any]:
@@ -201,33 +219,6 @@ class LoopWaiter(Waiter):
         # The loop may be closed, or closing; the session then finds out by `is_alive`.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._notify)
-
-    @property
-    def loop(self) -> "asyncio.AbstractEventLoop":
-        """The event loop in which the caller waits."""
-        return self._loop
-
-    def check_reader(self) -> None:
-        """Reject a wait in another event loop.
-
-        Raises:
-            LMStudioRuntimeError: If the running loop is not the one in which the call was made.
-        """
-        if not self._items and self._get_running_loop() is not self._loop:
-            raise LMStudioRuntimeError(
-                "this stream was started in another event loop; read it there, or make a new stream in this loop"
-            )
-
-    def is_alive(self) -> bool:
-        """Whether the caller's event loop can still run."""
-        return not self._loop.is_closed()
-
-    def runs_here(self) -> bool:
-        """Whether this thread runs the caller's loop."""
-        try:
-            return self._get_running_loop() is self._loop
-        except RuntimeError:
-            return False
 
     def _notify(self) -> None:
         if self._future is not None and not self._future.done():

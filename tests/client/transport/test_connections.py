@@ -13,7 +13,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport import connections
 from lmstudio_integrations.client.transport.addresses import Target
-from lmstudio_integrations.client.transport.connections import Connection, Pool
+from lmstudio_integrations.client.transport.connections import Connection
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.waiters import LoopWaiter, ThreadWaiter
@@ -25,7 +25,7 @@ from tests.client.fake import Socket, authenticate, fake_server, on_io_thread, r
 
 def connections_to(address: str) -> list[Connection]:
     """Return the connections of this process to a server."""
-    pool = Pool.of(IOThread.current())
+    pool = IOThread.current().pool
     return [made for (target, _), made in list(pool._connections.items()) if target == Target.of(address, None)]
 
 

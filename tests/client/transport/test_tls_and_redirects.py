@@ -207,7 +207,7 @@ async def test_a_server_that_does_not_respond_is_reported(monkeypatch: pytest.Mo
     monkeypatch.setattr(greeting, "PROBE_TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = Address("127.0.0.1", silent.getsockname()[1])
-        assert await greeting.diagnose(address) == "no answer within 0.05 s"
+        assert await greeting.diagnose(address) == "no response within 0.05 s"
 
 
 @pytest.mark.parametrize(

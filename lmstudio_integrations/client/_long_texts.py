@@ -1,16 +1,18 @@
-"""Embed texts that may be too long: a text is rejected or cut before it is sent, and batches of one model are limited.
+"""Embed texts that may be too long for the model: reject or truncate them, and limit how many batches run at once.
 
 The embedding models of both clients call `embed_texts`, for the adapters. The requests are those of `_models.py`.
 
-The context window is requested once, and again before a text is rejected or cut, because the model may have been loaded
-with another one meanwhile. Tokens are counted only where the number of bytes does not decide.
+The context window is requested once, and again before a text is rejected or truncated, because the model may have been
+loaded with another one meanwhile. Tokens are counted only where the number of bytes does not decide. That assumes that
+no tokenizer makes more tokens of a text than it has bytes in UTF-8: one token for each byte is the last resort of
+byte-level BPE and of SentencePiece, and WordPiece has one token for a whole unknown word.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 from lmstudio_integrations._typeguards import is_count
-from lmstudio_integrations.client._binding import Binding
+from lmstudio_integrations.client._binding import Binding, ContextWindow
 from lmstudio_integrations.client._gates import in_gate
 from lmstudio_integrations.client._models import count_tokens, embed, get_info
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
@@ -22,7 +24,7 @@ SPECIAL_TOKENS = 2
 """Tokens that a model adds around a text."""
 
 ALWAYS_FITS = 60
-"""A text of this many bytes has at most as many tokens, and every model takes them."""
+"""A text of at most this many bytes is never too long: every model takes as many tokens."""
 
 BATCH = 64
 """Texts between two reports of progress."""
@@ -33,7 +35,7 @@ def embed_texts(
     binding: Binding,
     request: EmbeddingRequest,
     on_progress: Callable[[float], Any] | None = None,
-    most: int | None = None,
+    max_concurrency: int | None = None,
 ) -> Flow[list[list[float]]]:
     """Return the vectors of texts.
 
@@ -42,23 +44,23 @@ def embed_texts(
         binding: The model.
         request: The texts.
         on_progress: Called with growing values from 0.0 to 1.0.
-        most: How many such calls on the model run at once; the others wait. `None` sets no limit.
+        max_concurrency: How many such calls on the model run at once; the others wait. `None` sets no limit.
 
     Raises:
         LMStudioContextOverflowError: If a text is too long and the policy is `error`.
     """
-    if most is not None:
-        return in_gate(dispatcher, binding, most, lambda: _embed(dispatcher, binding, request, on_progress))
+    if max_concurrency is not None:
+        return in_gate(dispatcher, binding, max_concurrency, lambda: _embed(dispatcher, binding, request, on_progress))
     return _embed(dispatcher, binding, request, on_progress)
 
 
 def _embed(
     dispatcher: Dispatcher[Any], binding: Binding, request: EmbeddingRequest, on_progress: Callable[[float], Any] | None
 ) -> Flow[list[list[float]]]:
-    texts = yield from _fit(dispatcher, binding, request)
+    texts = yield from _texts_that_fit(dispatcher, binding, request)
     if on_progress is None:
-        return (yield from embed(dispatcher, binding, texts))
-    vectors: list[list[float]] = []
+        return cast("list[list[float]]", (yield from embed(dispatcher, binding, texts)))
+    vectors: list[Any] = []
     for start in range(0, len(texts), BATCH):
         on_progress(start / len(texts))
         vectors += yield from embed(dispatcher, binding, texts[start : start + BATCH])
@@ -66,64 +68,63 @@ def _embed(
     return vectors
 
 
-def _fit(dispatcher: Dispatcher[Any], binding: Binding, request: EmbeddingRequest) -> Flow[list[str]]:
+def _texts_that_fit(dispatcher: Dispatcher[Any], binding: Binding, request: EmbeddingRequest) -> Flow[list[str]]:
     """Return what is embedded in place of the texts."""
-    longest = max(map(size, request.texts), default=0)
+    longest = max(map(utf8_length, request.texts), default=0)
     if request.policy == "pass" or longest <= ALWAYS_FITS:
         return request.texts
-    context_window = binding.context_window
-    if context_window is None or longest > context_window[0] - SPECIAL_TOKENS:
+    if binding.context_window is None or longest > binding.context_window.length - SPECIAL_TOKENS:
         info = yield from get_info(dispatcher, binding, load=True)
         maximum = info.max_context_length
-        context_window = binding.context_window = info.context_length, maximum if is_count(maximum) else None
+        binding.context_window = ContextWindow(info.context_length, maximum if is_count(maximum) else None)
 
-    def count(texts: Sequence[str]) -> "Flow[list[int]]":
-        return count_tokens(dispatcher, binding, texts)
+    def count(texts: list[str]) -> "Flow[list[int]]":
+        return cast("Flow[list[int]]", count_tokens(dispatcher, binding, texts))
 
-    return (yield from fit(request, count, *context_window))
+    return (yield from truncate_or_reject(request, count, binding.context_window))
 
 
-def fit(
-    request: EmbeddingRequest, count: Callable[[Sequence[str]], Flow[list[int]]], limit: int, maximum: int | None = None
+def truncate_or_reject(
+    request: EmbeddingRequest, count: Callable[[list[str]], Flow[list[int]]], context_window: ContextWindow
 ) -> Flow[list[str]]:
-    """Return the texts, each of them no longer than a limit of tokens.
+    """Return the texts, each of them no longer than the context window.
 
     Args:
         request: The texts.
         count: Counts the tokens of texts.
-        limit: The context window of the loaded model, in tokens.
-        maximum: The longest context window that the model can be loaded with, if it is known.
+        context_window: The context window of the loaded model.
 
     Raises:
         LMStudioContextOverflowError: If a text is too long and the policy is `error`.
     """
-    texts, room = list(request.texts), max(limit - SPECIAL_TOKENS, 0)
-    suspects: list[int] = [index for index, text in enumerate(texts) if size(text) > limit - SPECIAL_TOKENS]
+    texts, room = list(request.texts), max(context_window.length - SPECIAL_TOKENS, 0)
+    suspects: list[int] = [index for index, text in enumerate(texts) if utf8_length(text) > room]
     while suspects:
         counts = yield from count([texts[index] for index in suspects])
         too_long = {index: tokens for index, tokens in zip(suspects, counts, strict=True) if tokens > room}
         for index, tokens in too_long.items():
-            if request.policy == "error" or not texts[index]:  # an empty text cannot be cut
-                raise overflow_error(request, index, tokens + SPECIAL_TOKENS, limit, maximum)
-        for index, tokens in too_long.items():
             text = texts[index]
+            if request.policy == "error" or not text:  # an empty text cannot be cut
+                raise overflow_error(request, index, tokens + SPECIAL_TOKENS, context_window)
+            # In proportion, and by one character at least. The next count shows whether that is enough.
             texts[index] = text[: min(len(text) * room // tokens, len(text) - 1)]
         suspects = list(too_long)
     return texts
 
 
-def size(text: str) -> int:
-    """Return the bytes of a text, which has at most as many tokens."""
+def utf8_length(text: str) -> int:
+    """Return the number of bytes of a text in UTF-8."""
     # A text from a document may contain half of a surrogate pair.
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def overflow_error(
-    request: EmbeddingRequest, index: int, used: int, limit: int, maximum: int | None
+    request: EmbeddingRequest, index: int, used: int, context_window: ContextWindow
 ) -> LMStudioContextOverflowError:
-    text = request.texts[index]
+    """Return the error of a text that is too long."""
+    text, (limit, maximum) = request.texts[index], context_window
     place = request.given.index(text) if text in request.given else index
-    bound, advice = f"{limit}", [f"lower {request.chunk_size} below {limit}"]
+    bound, advice = f"{limit}", [f"lower {request.splitter_setting} below {limit}"]
     if maximum is not None:
         bound += ", its max_context_length" if maximum <= limit else f" of its max_context_length of {maximum}"
     if maximum is None or used <= maximum:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmstudio_integrations.client._fitting import SPECIAL_TOKENS, fit, overflow_error, size
+from lmstudio_integrations.client._binding import ContextWindow
+from lmstudio_integrations.client._long_texts import SPECIAL_TOKENS, overflow_error, truncate_or_reject, utf8_length
 from lmstudio_integrations.errors import LMStudioContextOverflowError
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest, LengthPolicy
 
@@ -19,7 +20,7 @@ def start(request: EmbeddingRequest, context_window: int) -> Fitting:
     def count(texts: Sequence[str]) -> Generator[Sequence[str], list[int], list[int]]:
         return (yield texts)
 
-    return fit(request, count, context_window)  # type: ignore[arg-type,return-value]  # yields texts, not calls
+    return truncate_or_reject(request, count, ContextWindow(context_window))  # type: ignore[arg-type,return-value]  # yields texts, not calls
 
 
 def count_words(fitting: Fitting) -> list[str]:
@@ -50,7 +51,7 @@ def test_the_tokens_of_short_texts_are_not_counted(policy: LengthPolicy) -> None
         next(start(EmbeddingRequest(["a", "é" * 200, "b" * 510], policy, "chunk_size"), 512))
     assert done.value.value == ["a", "é" * 200, "b" * 510]
     assert next(start(EmbeddingRequest(["b" * 511], policy, "chunk_size"), 512)) == ["b" * 511]
-    assert [size("a" * 4), size("€€"), size("\ud835")] == [4, 6, 3]
+    assert [utf8_length("a" * 4), utf8_length("€€"), utf8_length("\ud835")] == [4, 6, 3]
 
 
 @pytest.mark.parametrize("context_window", [-5, 0, SPECIAL_TOKENS])
@@ -72,7 +73,7 @@ def test_a_text_without_tokens_fits_any_context_window() -> None:
 @pytest.mark.parametrize("maximum", [None, 9])
 def test_advice_does_not_repeat_what_was_done(maximum: int | None) -> None:
     request = EmbeddingRequest(["b"], "truncate", "chunk_size", given=["a", "b"])
-    message = str(overflow_error(request, 0, 7, 2, maximum))
+    message = str(overflow_error(request, 0, 7, ContextWindow(2, maximum)))
     assert "text 1 has 7 tokens" in message
     assert "or load the model with a context_length of 7 or more" in message
     assert "length_policy" not in message
