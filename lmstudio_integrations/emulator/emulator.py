@@ -215,7 +215,9 @@ class Emulator:
         Raises:
             LMStudioOSError: If the port is taken.
             LMStudioModelLoadError: If a model cannot be loaded at the start.
+            LMStudioRuntimeError: If the server is already running.
         """
+        self._require_stopped()
         self._lifetime = _Lifetime()
         with contextlib.suppress(KeyboardInterrupt):
             self._run_loop(self._lifetime, on_ready, foreground=True)

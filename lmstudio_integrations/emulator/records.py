@@ -1,6 +1,7 @@
 """Records of what happened on the server, which tests read from their own thread."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
@@ -96,7 +97,7 @@ class LoadRecord:
             request, at the start of the server or by `Emulator.load`.
         config: The requested load settings, in the form of the native client.
         state: `loading` and `loaded`; `failed` and `cancelled` for a load that did not succeed; and how the instance
-            ended: `evicted` by another model's just-in-time load, `expired` after its idle TTL, `model_crashed`, or
+            ended: `evicted` by another model's just-in-time load, `expired` after its idle TTL, `crashed`, or
             `unloaded` by request or with the server.
     """
 
@@ -194,15 +195,13 @@ class Records:
         Raises:
             LMStudioTimeoutError: If it does not hold in time, in seconds.
         """
-        for _ in range(max(1, round(timeout / _RECHECK_SECONDS))):
-            if predicate():
-                return
+        deadline = time.monotonic() + timeout
+        while not predicate():
+            if time.monotonic() >= deadline:
+                raise LMStudioTimeoutError(f"the condition did not hold within {timeout} s", elapsed=timeout)
             # The condition is checked without the lock: the server's thread must never wait for a test.
             with self._changed:
                 self._changed.wait(_RECHECK_SECONDS)
-        if predicate():
-            return
-        raise LMStudioTimeoutError(f"the condition did not hold within {timeout} s", elapsed=timeout)
 
 
 def size_of(value: object) -> int:
