@@ -1,13 +1,14 @@
 """`serve`: the emulator in the foreground."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lmstudio_integrations.cli._serve_config import ServeConfig, build
+from lmstudio_integrations.cli._served_models import build_catalog
 from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
-from lmstudio_integrations.client.transport.addresses import Address
+from lmstudio_integrations.client.transport.addresses import DISCOVERY_PORTS, Address
 from lmstudio_integrations.emulator import Emulator, Limits
 from lmstudio_integrations.emulator.limits import MIB
 
@@ -90,21 +91,17 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     The first line of the output is the address.
     """
     tokens = accepted_tokens(token or (), token_file)
-    config = ServeConfig(
+    emulator = Emulator(
+        catalog=build_catalog(model or (), catalog, rules, scripted=scripted),
         host=host,
-        port=port,
-        models=tuple(model or ()),
-        load=tuple(load or ()),
-        catalog=catalog,
-        rules=rules,
+        port=DISCOVERY_PORTS if port is None else port,
         tokens=tokens,
-        scripted=scripted,
+        load=load or (),
         offline=offline,
-        worker_memory=worker_memory,
+        worker_memory=None if worker_memory is None else worker_memory * MIB,
         limits=limits_of(max_connections, max_file * MIB, max_uploads * MIB),
     )
-    emulator = build(config)
-    if is_exposed(config):
+    if is_exposed(host, tokens):
         typer.echo(
             f"Warning: everyone who can reach {host} can use this server; restrict it with --token-file.", err=True
         )
@@ -125,13 +122,13 @@ def limits_of(connections: int, file_bytes: int, upload_bytes: int) -> Limits:
     )
 
 
-def is_exposed(config: ServeConfig) -> bool:
+def is_exposed(host: str, tokens: Collection[str]) -> bool:
     """Return whether other machines can use the server without a token."""
-    return not config.tokens and not Address(config.host, 0).is_loopback
+    return not tokens and not Address(host, 0).is_loopback
 
 
 def announce(emulator: Emulator) -> None:
     """Print the address of the server, then its models."""
     typer.echo(f"ws://{Address(emulator.host, emulator.port).netloc}")
     for entry in emulator.catalog.models:
-        typer.echo(f"  {entry.key} ({entry.kind}, {entry.engine if entry.engine == 'scripted' else entry.weights})")
+        typer.echo(f"  {entry.key} ({entry.kind}, {entry.weights if entry.needs_weights else entry.engine})")

@@ -28,6 +28,7 @@ from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 logger: logging.Logger = logging.getLogger(__name__)
 
 EngineName = Literal["scripted", "llama_cpp"]
+"""The names of the engines, as their classes have them."""
 
 BUNDLED: dict[str, ModelKind] = {name: bundle.kind for name, bundle in BUNDLES.items()}
 """The names of the bundled weights, and the kind of each."""
@@ -91,11 +92,14 @@ class ModelEntry(_Strict):
         return rules
 
     @property
+    def needs_weights(self) -> bool:
+        """Whether its engine reads weights."""
+        return self.engine != "scripted"
+
+    @property
     def full_path(self) -> str:
         """The path of the model for clients; that of a scripted model begins with `scripted/`."""
-        if self.path is not None:
-            return self.path
-        return f"{self.publisher or ('scripted' if self.engine == 'scripted' else 'local')}/{self.key}"
+        return self.path or f"{self.publisher or ('local' if self.needs_weights else self.engine)}/{self.key}"
 
     def engine_settings(self) -> dict[str, Any]:
         """Return the fields that only the engine uses."""
@@ -213,7 +217,6 @@ def parse_model(text: str, *, scripted: bool = False) -> ModelEntry:
     return ModelEntry(
         key=key,
         kind=bundle.kind if bundle else kind_of_file(Path(weights)),
-        engine="llama_cpp",
         weights=weights,
         path=bundle.path if bundle else None,
         display_name=bundle.title if bundle else None,
@@ -256,7 +259,6 @@ def _from_file(folder: Path, path: Path, *, unique: bool) -> ModelEntry:
     return ModelEntry(
         key=_short_key(path) if unique else relative.removesuffix(path.suffix).lower(),
         kind=kind_of_file(path),
-        engine="llama_cpp",
         weights=str(path),
         path=relative if "/" in relative else f"local/{relative}",
     )
@@ -327,7 +329,7 @@ def check_weights(catalog: Catalog) -> None:
         LMStudioValueError: Naming the first model whose weights are missing.
     """
     for model in catalog.models:
-        if model.engine == "scripted" or not model.downloaded or model.weights in BUNDLED:
+        if not model.needs_weights or not model.downloaded or model.weights in BUNDLED:
             continue
         if not model.weights or not Path(model.weights).expanduser().is_file():
             raise LMStudioValueError(f"model {model.key!r}: there is no file with the weights {model.weights!r}")

