@@ -15,6 +15,7 @@ from typing import Any
 
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.emulator import weights
+from lmstudio_integrations.emulator.engines import generation
 from lmstudio_integrations.emulator.engines.base import (
     EngineEvent,
     Finished,
@@ -276,27 +277,27 @@ class LlamaCppModel:
     ) -> Plan:
         config, chat = request.config, path != "/completions"
         limit, remaining = config.max_tokens or None, self._limit(request) - tokens
-        candidates = request_body.candidate_count(config)
-        tags = responses.reasoning_tags(config)
+        candidates = generation.candidate_count(config)
+        tags = generation.reasoning_tags(config)
         complete = {
             **({} if self._seed is None else {"seed": self._seed}),
             **request_body.sampling(config),
             **body,
-            "stop": request_body.stop_strings(config),
+            "stop": generation.stop_strings(config),
             "max_tokens" if chat else "n_predict": min(limit or remaining, remaining),
             "stream": True,
             "return_progress": True,
             "timings_per_token": True,
             **request_body.log_probs(candidates, chat=chat),
             # The engine separates reasoning where it knows the model's format; our own parser only knows tags.
-            **({"verbose": True, "reasoning_format": "auto" if tags else "none"} if chat else {}),
+            **({"verbose": True, "reasoning_format": "auto" if tags.enabled else "none"} if chat else {}),
         }
         reader = responses.ResponseReader(
-            responses.ForcedCall() if forced else responses.text_parser(config),
+            responses.ForcedCall() if forced else responses.TextParser(tags),
             tokens,
             max_tokens=limit if limit is not None and limit <= remaining else None,
             call_stops=config.tool_call_stop_strings or (),
-            tags=tags or (responses.START_TAG, responses.END_TAG),
+            tags=tags,
             log_probs=candidates,
         )
         return Plan(path, complete, reader, responses.read_chat if chat else responses.read_completion)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest
 from lmstudio_integrations.emulator.engines.errors import EngineError, model_crashed
+from lmstudio_integrations.emulator.engines.generation import progress_details
 from lmstudio_integrations.emulator.engines.scripted import chat_template
 from lmstudio_integrations.emulator.engines.scripted.error_codes import display_data, out_of_memory, unsupported
 from lmstudio_integrations.emulator.engines.scripted.rules import (
@@ -81,7 +82,7 @@ def _perform(request: GenerateRequest, steps: Sequence[Step]) -> Playback:
     """Perform the steps until something ends the response."""
     tokens, remaining = _read(request)
     for progress, processed in ((0.0, 0), (1.0, tokens)):
-        yield PromptProgress(progress, _details(tokens, processed))
+        yield PromptProgress(progress, progress_details(tokens, processed))
     writer = Writer(request.config, tokens, remaining)
     for step in steps:
         yield from _perform_step(step, writer)
@@ -97,7 +98,7 @@ def _perform_step(step: Step, writer: Writer) -> Playback:
         case Reasoning():
             yield from writer.write_reasoning(step.reasoning)
         case ToolCall():
-            yield from writer.call(step)
+            yield from writer.write_call(step)
         case Error():
             raise _error(step)
         case Wait():
@@ -152,15 +153,6 @@ def _read(request: GenerateRequest) -> tuple[int, int | None]:
             prompt_template=request.config.prompt_template,
         )
     return tokens, limit - tokens if policy == "stopAtLimit" else None
-
-
-def _details(total: int, processed: int) -> dict[str, int]:
-    return {
-        "cachedTokenCount": 0,
-        "totalPromptTokenCount": total,
-        "processedPromptTokenCount": processed,
-        "unprocessedPromptTokenCount": total - processed,
-    }
 
 
 def _default_steps(request: GenerateRequest, last: str) -> Sequence[Step]:
