@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from lmstudio_integrations.emulator.authentication import Authenticator
-from lmstudio_integrations.emulator.context import USER_STOPPED, Client, Context, ServerState
+from lmstudio_integrations.emulator.context import USER_STOPPED, ConnectedClient, Context, ServerState
 from lmstudio_integrations.emulator.engines.base import FaultKind
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.handlers import HANDLERS, SERVED
@@ -71,7 +71,7 @@ class ConnectionHandler:
         self._socket = socket
         self._state = state
         self._authenticator = authenticator
-        self._client: Client | None = None
+        self._client: ConnectedClient | None = None
         self._channels: dict[int, ServerChannel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()

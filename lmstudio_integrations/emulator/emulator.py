@@ -26,7 +26,6 @@ from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, mem
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, Limits
-from lmstudio_integrations.emulator.logs import Logs
 from lmstudio_integrations.emulator.records import EmbeddingRecord, LoadRecord, PredictionRecord, Records
 from lmstudio_integrations.emulator.registry import ModelRegistry
 from lmstudio_integrations.emulator.scheduling import CancelScope
@@ -320,7 +319,7 @@ class Emulator:
             max_loaded=self._limits.loaded_models,
             records=self._records,
         )
-        state = ServerState(registry, self._clock, self._records, Logs(self._clock), self._latency, self._limits)
+        state = ServerState(registry, self._clock, self._records, self._latency, self._limits)
         server = Server(state, self._authenticator, host=self.host, port=self._ports, origins=self._origins)
         async with AsyncExitStack() as stack:
             stack.callback(state.upload_folder.remove)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from lmstudio_integrations.emulator import defaults
-from lmstudio_integrations.emulator.context import Channel, Context
+from lmstudio_integrations.emulator.context import Context, OpenChannel
 from lmstudio_integrations.emulator.errors import WireError, load_cancelled
 from lmstudio_integrations.emulator.instance import Instance
 from lmstudio_integrations.protocol.kv_config import fields_of
@@ -18,7 +18,7 @@ from lmstudio_integrations.protocol.requests import (
 )
 
 
-async def load_model(context: Context, channel: Channel, parameter: LoadModel) -> None:
+async def load_model(context: Context, channel: OpenChannel, parameter: LoadModel) -> None:
     """Load a new instance, even if the model is loaded."""
     registry = context.state.registry
     entries = registry.resolve(context.kind, parameter["modelKey"])
@@ -41,7 +41,7 @@ async def load_model(context: Context, channel: Channel, parameter: LoadModel) -
         raise load_cancelled()
 
 
-async def get_or_load(context: Context, channel: Channel, parameter: GetOrLoad) -> None:
+async def get_or_load(context: Context, channel: OpenChannel, parameter: GetOrLoad) -> None:
     """Return a loaded instance, or load one just in time."""
     registry = context.state.registry
     instance = registry.loaded_as(context.kind, parameter["identifier"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from lmstudio_integrations.emulator import prediction_settings
-from lmstudio_integrations.emulator.context import Channel, Client, Context
+from lmstudio_integrations.emulator.context import ConnectedClient, Context, OpenChannel
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest, Image
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.errors import WireError, file_not_found
@@ -30,7 +30,7 @@ from lmstudio_integrations.types.results import (
 )
 
 
-async def predict(context: Context, channel: Channel, parameter: Predict) -> None:
+async def predict(context: Context, channel: OpenChannel, parameter: Predict) -> None:
     """Generate the next message; for older clients with a certain layer, continue a text instead."""
     registry = context.state.registry
     instance = registry.find("llm", parameter["modelSpecifier"])
@@ -48,7 +48,7 @@ async def predict(context: Context, channel: Channel, parameter: Predict) -> Non
     await _generate(context, channel, instance, request, fields, images=images)
 
 
-async def complete_raw_text(context: Context, channel: Channel, parameter: CompleteRawText) -> None:
+async def complete_raw_text(context: Context, channel: OpenChannel, parameter: CompleteRawText) -> None:
     """Continue a text without a chat template."""
     registry = context.state.registry
     instance = registry.find("llm", parameter["modelSpecifier"])
@@ -70,7 +70,7 @@ def _request(instance: Instance, fields: dict[str, Any], **what: Any) -> Generat
     )
 
 
-def _image(client: Client, instance: Instance, handle: FileHandle) -> Upload:
+def _image(client: ConnectedClient, instance: Instance, handle: FileHandle) -> Upload:
     """Return an image of a conversation.
 
     Raises:
@@ -103,7 +103,7 @@ class _Prediction:
     """One prediction, from the queue to its last packet."""
 
     context: Context
-    channel: Channel
+    channel: OpenChannel
     instance: Instance
     request: GenerateRequest
     fields: dict[str, Any]
@@ -182,7 +182,7 @@ class _Prediction:
         return stats
 
     async def _log_input(self) -> None:
-        if not self.context.state.logs.has_listeners:
+        if not self.context.state.log_listeners:
             return
         self.is_logged = True
         request, model = self.request, self.instance.model
@@ -193,12 +193,12 @@ class _Prediction:
         self._log({"type": "llm.prediction.input", "input": text, "modelPath": self.instance.entry.full_path})
 
     def _log(self, entry: dict[str, Any]) -> None:
-        self.context.state.logs.write(entry | {"modelIdentifier": self.instance.identifier})
+        self.context.state.log(entry | {"modelIdentifier": self.instance.identifier})
 
 
 async def _generate(
     context: Context,
-    channel: Channel,
+    channel: OpenChannel,
     instance: Instance,
     request: GenerateRequest,
     fields: dict[str, Any],

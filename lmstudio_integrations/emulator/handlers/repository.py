@@ -3,7 +3,7 @@
 from typing import Any
 
 from lmstudio_integrations.emulator.catalog import ModelEntry
-from lmstudio_integrations.emulator.context import Channel, Context
+from lmstudio_integrations.emulator.context import Context, OpenChannel
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.protocol.requests import DownloadModel, DownloadOptions, SearchModels
 
@@ -53,7 +53,7 @@ async def get_model_download_options(context: Context, parameter: DownloadOption
     return {"results": [option]}
 
 
-async def download_model(context: Context, channel: Channel, parameter: DownloadModel) -> None:
+async def download_model(context: Context, channel: OpenChannel, parameter: DownloadModel) -> None:
     """Download the weights of an entry, so that it can be loaded."""
     entry = _entry(context, parameter["downloadIdentifier"])
     registry = context.state.registry

@@ -5,7 +5,7 @@ import os
 from importlib import metadata
 from typing import Any
 
-from lmstudio_integrations.emulator.context import Channel, Context
+from lmstudio_integrations.emulator.context import Context, OpenChannel
 from lmstudio_integrations.emulator.errors import WireError, path_not_found
 from lmstudio_integrations.protocol.requests import ExperimentFlag, ModelKey, Notify, StartHttpServer
 
@@ -47,7 +47,7 @@ async def notify(context: Context, parameter: Notify) -> None:
     """Write a notification to the log, as there is no window to show it in."""
     title, description = parameter["title"], parameter.get("description")
     text = f"{title}: {description}" if description else title
-    context.state.logs.write({"type": "server.log", "level": "info", "content": text})
+    context.state.log({"type": "server.log", "level": "info", "content": text})
 
 
 async def set_experiment_flag(context: Context, parameter: ExperimentFlag) -> None:
@@ -80,6 +80,6 @@ async def request_shutdown(_context: Context, _parameter: None) -> None:
     raise WireError("Only privileged clients may shut this server down")
 
 
-async def alive(_context: Context, _channel: Channel, _parameter: None) -> None:
+async def alive(_context: Context, _channel: OpenChannel, _parameter: None) -> None:
     """Stay open until the client disconnects."""
     await asyncio.get_running_loop().create_future()
