@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from lmstudio_integrations.emulator import defaults, errors
 from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, describe
@@ -25,7 +25,6 @@ from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, Mo
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-
 OnPacket = Callable[[Mapping[str, Any]], None]
 """Called with each packet of a just-in-time load (docs/protocol.md#get-or-load)."""
 
@@ -34,14 +33,14 @@ OnPacket = Callable[[Mapping[str, Any]], None]
 class _SharedLoad:
     """A just-in-time load and its waiting clients; it is cancelled when the last one cancels."""
 
-    task: "asyncio.Task[Instance] | None" = None
+    task: "asyncio.Task[Instance]" = field(init=False)
     packets: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
     listeners: list[OnPacket] = field(default_factory=list[OnPacket])
 
     @property
-    def stopping(self) -> bool:
-        """Whether it has ended or is being cancelled, so that no client can join."""
-        return self.task is not None and (self.task.done() or self.task.cancelling() > 0)
+    def joinable(self) -> bool:
+        """Whether a client can join: it has not ended, and is not being cancelled."""
+        return not self.task.done() and not self.task.cancelling()
 
     def send(self, **packet: Any) -> None:
         """Send a packet to all waiting clients."""
@@ -51,13 +50,13 @@ class _SharedLoad:
 
     async def wait(self, listener: OnPacket) -> Instance:
         """Wait for the model; earlier packets are sent first."""
-        assert self.task is not None, "the load has been started"
         for packet in self.packets:
             listener(packet)
         self.listeners.append(listener)
         try:
             return await asyncio.shield(self.task)
         finally:
+            # No await between the two: a client that joins meanwhile would wait for a load that is cancelled.
             self.listeners.remove(listener)
             if not self.listeners:
                 self.task.cancel()
@@ -99,21 +98,17 @@ class ModelRegistry:
         self._instances: dict[str, Instance] = {}
         self._reserved: set[str] = set()
         self._shared: dict[str, _SharedLoad] = {}
-        self._one_at_a_time = asyncio.Lock()
+        self._jit_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def loaded(self, kind: ModelKind | None = None) -> list[Instance]:
         """Return the loaded models, in the order of loading. Any thread may call this."""
-        instances = list(self._instances.values())  # one atomic step
+        instances = list(self._instances.values())  # one step, so that no other thread changes it meanwhile
         return [instance for instance in instances if kind in {None, instance.entry.kind}]
 
     def downloaded(self) -> list[ModelEntry]:
         """Return the entries that can be loaded."""
         return [entry for entry in self.catalog.models if entry.key in self._downloaded]
-
-    def is_downloaded(self, entry: ModelEntry) -> bool:
-        """Return whether an entry can be loaded."""
-        return entry.key in self._downloaded
 
     async def download(self, entry: ModelEntry, on_bytes: OnBytes) -> None:
         """Download the weights of an entry, so that it can be loaded.
@@ -162,10 +157,10 @@ class ModelRegistry:
         if query.identifier is not None:
             matching = self._all_named(matching, query.identifier)
         if not matching:
-            raise self._nothing_loaded(kind, query.to_dict())
+            self._raise_nothing_loaded(kind, query.to_dict())
         return matching[0]
 
-    def find_only(self, kind: ModelKind, name: str) -> Instance:
+    def find_unambiguous(self, kind: ModelKind, name: str) -> Instance:
         """Return the loaded model with this identifier, else the only loaded model with this name.
 
         Raises:
@@ -173,7 +168,7 @@ class ModelRegistry:
         """
         found = self._all_named(self.loaded(kind), name)
         if not found or (len(found) > 1 and found[0].identifier != name):
-            raise self._nothing_loaded(kind, {"identifier": name})
+            self._raise_nothing_loaded(kind, {"identifier": name})
         return found[0]
 
     def loaded_as(self, kind: ModelKind, name: str) -> Instance | None:
@@ -191,7 +186,7 @@ class ModelRegistry:
         Raises:
             WireError: If there is none, or none of this kind.
         """
-        found = [entry for entry in self.catalog.find(name) if self.is_downloaded(entry)]
+        found = [entry for entry in self.catalog.find(name) if entry.key in self._downloaded]
         matching = [entry for entry in found if entry.kind == kind]
         if not found:
             self._reject_other_kind(kind, name)
@@ -247,6 +242,7 @@ class ModelRegistry:
                 load=load,
                 clock=self._clock,
             )
+            # No await from here on: the identifier is reserved until the instance has it.
             instance.on_end = lambda state: self.drop(instance, state)
             self._instances[instance.identifier] = instance
             instance.start_ttl()
@@ -283,8 +279,9 @@ class ModelRegistry:
         Raises:
             EngineError: If the engine cannot load it.
         """
+        # No await up to `shared.wait`: a second client must find the load, and nobody may cancel it meanwhile.
         shared = self._shared.get(entry.key)
-        if shared is None or shared.stopping:
+        if shared is None or not shared.joinable:
             shared = self._shared[entry.key] = _SharedLoad()
             ttl = defaults.JIT_TTL_MS if ttl_ms is None else ttl_ms
             shared.task = self._spawn(self._load_shared(shared, entry, name, ttl, settings))
@@ -309,8 +306,7 @@ class ModelRegistry:
     async def close(self) -> None:
         """Stop all loads and unload everything."""
         for shared in list(self._shared.values()):
-            if shared.task is not None:
-                shared.task.cancel()
+            shared.task.cancel()
         for instance in self.loaded():
             self.drop(instance)
         while self._tasks:
@@ -319,7 +315,7 @@ class ModelRegistry:
     async def _load_shared(
         self, shared: _SharedLoad, entry: ModelEntry, name: str, ttl_ms: int, settings: Mapping[str, Any]
     ) -> Instance:
-        async with self._one_at_a_time if self._auto_evict else nullcontext():
+        async with self._jit_lock if self._auto_evict else nullcontext():
             for other in [instance for instance in self.loaded() if instance.jit and self._auto_evict]:
                 shared.send(type="unloadingOtherJITModel", info=other.describe())
                 await self.unload(other, "evicted")
@@ -385,15 +381,11 @@ class ModelRegistry:
             instance for entry in self.catalog.find(name) for instance in instances if instance.entry is entry
         ]
 
-    def _nothing_loaded(self, kind: ModelKind, query: Mapping[str, Any]) -> errors.WireError:
-        """Return the error for a query that no loaded model matches.
-
-        Raises:
-            WireError: If the model is loaded, but of the other kind.
-        """
+    def _raise_nothing_loaded(self, kind: ModelKind, query: Mapping[str, Any]) -> NoReturn:
+        """Raise the error for a query that no loaded model matches; one of the other kind has its own error."""
         if query.get("identifier"):
             self._reject_other_kind(kind, query["identifier"])
-        return errors.no_model_matching(query, [each.identifier for each in self.loaded(kind)])
+        raise errors.no_model_matching(query, [each.identifier for each in self.loaded(kind)])
 
     def _reject_other_kind(self, kind: ModelKind, name: str) -> None:
         """Raise an error if the requested model is loaded, but of the other kind."""

@@ -29,13 +29,6 @@ def server() -> Iterator[Emulator]:
         yield emulator
 
 
-@pytest.fixture
-def me(server: Emulator) -> Iterator[Wire]:
-    """A socket for language models."""
-    with wire(server) as opened:
-        yield opened
-
-
 def test_the_server_stops_with_open_streams() -> None:
     with Emulator([ModelEntry(key=MODEL, rules=(WAITING,), preload=True)]) as server, wire(server) as me:
         me.open("predict", prediction_request(MODEL, "Wait"))

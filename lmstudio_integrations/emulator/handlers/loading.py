@@ -44,6 +44,7 @@ async def load_model(context: Context, channel: OpenChannel, parameter: LoadMode
 async def get_or_load(context: Context, channel: OpenChannel, parameter: GetOrLoad) -> None:
     """Return a loaded instance, or load one just in time."""
     registry = context.state.registry
+    # No await between the search and the load: another client might load the model meanwhile.
     instance = registry.loaded_as(context.kind, parameter["identifier"])
     if instance is not None:
         with instance.hold(channel.scope):  # restarts its idle TTL
@@ -66,7 +67,7 @@ async def get_or_load(context: Context, channel: OpenChannel, parameter: GetOrLo
 async def unload_model(context: Context, parameter: UnloadModel) -> None:
     """Unload an instance."""
     registry = context.state.registry
-    await registry.unload(registry.find_only(context.kind, parameter["identifier"]))
+    await registry.unload(registry.find_unambiguous(context.kind, parameter["identifier"]))
 
 
 async def list_loaded(context: Context, _parameter: None) -> list[dict[str, Any]]:
