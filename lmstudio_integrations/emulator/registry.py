@@ -6,7 +6,7 @@ and the engines. Everything here runs on the emulator's event loop, unless state
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -179,9 +179,9 @@ class ModelRegistry:
         self,
         kind: ModelKind,
         name: str,
-        not_found: Callable[[str, Sequence[str]], errors.WireError] = errors.path_not_found,
+        what: str = "a model with the key or path",
     ) -> list[ModelEntry]:
-        """Return the entries that a name may stand for, the best first.
+        """Return the entries that a name may stand for, the best first; errors call it `what`.
 
         Raises:
             WireError: If there is none, or none of this kind.
@@ -191,7 +191,7 @@ class ModelRegistry:
         if not found:
             self._reject_other_kind(kind, name)
             known = [entry.full_path for entry in self.downloaded() if entry.kind == kind]
-            raise not_found(name, known)
+            raise errors.path_not_found(name, known, what)
         if not matching:
             raise errors.domain_mismatch(found[0].full_path, found[0].kind, kind)
         return matching
@@ -202,7 +202,7 @@ class ModelRegistry:
         Raises:
             WireError: If there is none with this name.
         """
-        self.resolve("llm", name, errors.draft_model_not_found)
+        self.resolve("llm", name, "model")
 
     async def load(
         self,

@@ -28,8 +28,7 @@ async def _use(
 ) -> T:
     """Use a loaded model; with an activity, wait for a slot first."""
     instance = context.state.registry.find(context.kind, specifier)
-    scope = CancelScope()
-    with scope:
+    with CancelScope() as scope:
         if activity is None:
             with instance.hold(scope):
                 return await work(instance.model)
@@ -68,7 +67,7 @@ async def embed_string(context: Context, parameter: EmbedString) -> dict[str, An
 
 async def apply_prompt_template(context: Context, parameter: ApplyPromptTemplate) -> dict[str, Any]:
     """Return a conversation as the model would read it. Its files need not exist."""
-    effective = prediction_settings.collapse(context.state.registry.catalog, parameter["predictionConfigStack"], None)
+    effective = prediction_settings.in_effect(parameter["predictionConfigStack"].collapse())
     config = LlmPredictionConfig.from_fields(effective)
     tools = parameter["opts"].get("toolDefinitions") or prediction_settings.tools_of(effective)
     formatted = await _use(

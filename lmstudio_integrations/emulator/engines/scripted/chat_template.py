@@ -47,7 +47,8 @@ def render(messages: Sequence[Message], tools: Sequence[Tool], prompt_template: 
     around = _around(prompt_template)
     offered = [tool.function.to_dict() for tool in tools]
     head = f"<|tools|>\n{json.dumps(offered, ensure_ascii=False)}\n" if offered else ""
-    body = (f"{around[message.role][0]}{_content(message)}{around[message.role][1]}" for message in messages)
+    contents = ((message.role, "\n".join(map(_part, message.content))) for message in messages)
+    body = (f"{around[role][0]}{content}{around[role][1]}" for role, content in contents)
     return join(chain([head], body, [around["assistant"][0]]))
 
 
@@ -63,10 +64,6 @@ def _around(prompt_template: Mapping[str, Any] | None) -> Mapping[str, tuple[str
         for role in ("system", "user", "assistant")
     }
     return {**_PLAIN, **given}
-
-
-def _content(message: Message) -> str:
-    return "\n".join(map(_part, message.content))
 
 
 def _part(part: TextPart | FileHandle | ToolCallRequestPart | ToolCallResultPart) -> str:

@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Self
 
 from lmstudio_integrations.emulator.engines.base import (
@@ -32,7 +31,7 @@ from lmstudio_integrations.emulator.engines.errors import load_failed
 from lmstudio_integrations.emulator.engines.offload import is_large, is_large_request, is_long, offload, require_length
 from lmstudio_integrations.emulator.engines.scripted import chat_template, tokenizer
 from lmstudio_integrations.emulator.engines.scripted.error_codes import ENGINE
-from lmstudio_integrations.emulator.engines.scripted.playback import Playback, Stall, play, play_silently
+from lmstudio_integrations.emulator.engines.scripted.playback import Stall, play, play_silently
 from lmstudio_integrations.emulator.engines.scripted.rules import Rule, Situation, Wait, parse_rules
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import ChatHistory
@@ -135,21 +134,16 @@ class ScriptedModel:
         Raises:
             EngineError: If a rule says so, the prompt does not fit, or only a rule could serve the request.
         """
-        begin = partial(_start, self._config.rules, request)
+        begin = partial(play, self._config.rules, request)
         for event in await offload(begin, large=is_large_request(request)):
             if isinstance(event, Wait | Stall):
                 await _wait(event, self._sleep)
-            else:
-                await self._pause(event)
-                if event is not None:
-                    yield event
-
-    async def _pause(self, event: EngineEvent | None) -> None:
-        """Keep the pace; without one, let other tasks run."""
-        if self._config.pause and not isinstance(event, PromptProgress):
-            await self._sleep(self._config.pause)
-        else:
-            await asyncio.sleep(0)
+                continue
+            # Keep the pace; without one, let other tasks run.
+            is_token = not isinstance(event, PromptProgress)
+            await (self._sleep(self._config.pause) if is_token and self._config.pause else asyncio.sleep(0))
+            if event is not None:
+                yield event
 
     async def embed(self, text: str) -> list[float]:
         """Return the vector of a text.
@@ -185,12 +179,6 @@ class ScriptedModel:
 
     async def close(self) -> None:
         """Do nothing, as there is nothing to release."""
-
-
-def _start(rules: Sequence[Rule], request: GenerateRequest) -> Playback:
-    """Return what a model does; the slow part, choosing a rule and reading the prompt, is done."""
-    events = play(rules, request)
-    return chain([next(events)], events)
 
 
 async def _wait(wait: Wait | Stall, sleep: Sleep) -> None:

@@ -45,6 +45,8 @@ Playback = Iterator[EngineEvent | Wait | Stall | None]
 def play(rules: Sequence[Rule], request: GenerateRequest) -> Playback:
     """Return what a model with these rules does for a prediction.
 
+    The slow part is done: a rule is chosen, and the prompt is read.
+
     Raises:
         EngineError: If its first step is an error, or it needs a rule and has none. Later errors are raised while the
             playback is read.
@@ -54,7 +56,7 @@ def play(rules: Sequence[Rule], request: GenerateRequest) -> Playback:
     steps = rule.steps(situation.last) if rule else _default_steps(request, situation.last)
     if steps and isinstance(steps[0], Error):
         raise _error(steps[0])
-    events = _perform(request, steps)
+    events = _perform(request, steps, *_read(request))
     faults = [step for step in steps if isinstance(step, InjectFault) and step.packet is not None]
     return _interrupted(events, faults) if faults else events
 
@@ -78,9 +80,8 @@ def play_silently(rules: Sequence[Rule], situation: Situation) -> Iterator[Wait 
             yield fault
 
 
-def _perform(request: GenerateRequest, steps: Sequence[Step]) -> Playback:
+def _perform(request: GenerateRequest, steps: Sequence[Step], tokens: int, remaining: int | None) -> Playback:
     """Perform the steps until something ends the response."""
-    tokens, remaining = _read(request)
     for progress, processed in ((0.0, 0), (1.0, tokens)):
         yield PromptProgress(progress, progress_details(tokens, processed))
     writer = Writer(request.config, tokens, remaining)

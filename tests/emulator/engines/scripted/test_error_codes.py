@@ -35,7 +35,6 @@ def test_clients_know_every_documented_code() -> None:
         errors.model_unloaded(),
         errors.no_model_matching({}, []),
         errors.path_not_found("a", []),
-        errors.draft_model_not_found("a", []),
         errors.domain_mismatch("a", "llm", "embedding"),
         errors.preset_not_found("a", []),
         unsupported("a"),
