@@ -108,8 +108,6 @@ class ModelEntry(_Strict):
             "tokens_per_second": self.tokens_per_second,
             "load_seconds": self.load_seconds,
             "embedding_length": self.embedding_length,
-            "vision": self.vision,
-            "tools": self.tools,
         }
         return {name: value for name, value in values.items() if value not in (None, ())}
 

@@ -219,15 +219,11 @@ def _supported_part(part: Json, ignored: list[str]) -> Json:
         if part["pattern"] is None:
             del part["pattern"]
             ignored.append(f"the pattern {pattern!r}")
-    ignored += sorted(key for key in _ignored(part) & part.keys() if part[key] is not False)
-    return part
-
-
-def _ignored(part: Json) -> set[str]:
-    """Return the keywords that llama.cpp ignores in a schema."""
     kinds = part.get("type")
     of_numbers = "number" in (kinds if is_list(kinds) else [kinds])
-    return _IGNORED.union(_RANGES if of_numbers else (), _LENGTHS if "pattern" in part else ())
+    never = _IGNORED.union(_RANGES if of_numbers else (), _LENGTHS if "pattern" in part else ())
+    ignored += sorted(key for key in never & part.keys() if part[key] is not False)
+    return part
 
 
 def _rewritten(schema: Any, change: Callable[[Json], Json]) -> Any:
@@ -236,14 +232,13 @@ def _rewritten(schema: Any, change: Callable[[Json], Json]) -> Any:
         return [_rewritten(item, change) for item in schema]
     if not is_object(schema):
         return schema
-    return change({key: _rewritten_part(key, value, change) for key, value in schema.items()})
-
-
-def _rewritten_part(key: str, value: Any, change: Callable[[Json], Json]) -> Any:
-    """Return the copy of a keyword's value: named schemas, a schema, or a plain value."""
-    if key in _NAMED and is_object(value):
-        return {name: _rewritten(schema, change) for name, schema in value.items()}
-    return value if key in _LITERALS else _rewritten(value, change)
+    copied: Json = {}
+    for key, value in schema.items():
+        if key in _NAMED and is_object(value):
+            copied[key] = {name: _rewritten(named, change) for name, named in value.items()}
+        else:
+            copied[key] = value if key in _LITERALS else _rewritten(value, change)
+    return change(copied)
 
 
 _NAMED = {"properties", "patternProperties", "$defs", "definitions"}
