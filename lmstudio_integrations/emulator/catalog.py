@@ -19,7 +19,7 @@ from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import header_of, is_embedding
 from lmstudio_integrations.emulator.engines.scripted import parse_rules
-from lmstudio_integrations.emulator.regular_files import why_unreadable
+from lmstudio_integrations.emulator.regular_files import open_regular
 from lmstudio_integrations.emulator.weights import BUNDLES
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._settings import Settings
@@ -239,10 +239,12 @@ def scan(folder: Path) -> tuple[ModelEntry, ...]:
 
 
 def _is_usable(path: Path) -> bool:
-    reason = why_unreadable(path)
-    if reason is not None:
-        logger.warning("skipped the model file %s: %s", path, reason)
-    return reason is None
+    try:
+        open_regular(path).close()
+    except (OSError, ValueError) as error:
+        logger.warning("skipped the model file %s: %s", path, error)
+        return False
+    return True
 
 
 _QUANTIZATION = re.compile(r"[-._](i?q\d\w*|[fb]f?\d\d)$", re.IGNORECASE)
@@ -327,9 +329,8 @@ def check_weights(catalog: Catalog) -> None:
         LMStudioValueError: Naming the first model whose weights are missing.
     """
     for model in catalog.models:
-        if not model.needs_weights or not model.downloaded or model.weights in BUNDLED:
-            continue
-        if not model.weights or not Path(model.weights).expanduser().is_file():
+        is_there = model.weights in BUNDLED or (model.weights and Path(model.weights).expanduser().is_file())
+        if model.needs_weights and model.downloaded and not is_there:
             raise LMStudioValueError(f"model {model.key!r}: there is no file with the weights {model.weights!r}")
 
 

@@ -76,7 +76,6 @@ class ConnectionHandler:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._flush_is_due = False
-        self._is_half_closed = False
 
     @property
     def client(self) -> str | None:
@@ -86,7 +85,7 @@ class ConnectionHandler:
     @property
     def writable(self) -> bool:
         """Whether frames can still be sent."""
-        return self._socket.writable and not self._is_half_closed
+        return self._socket.writable
 
     async def run(self) -> None:
         """Serve the socket until it is closed; then cancel all its requests."""
@@ -111,7 +110,7 @@ class ConnectionHandler:
 
     def abort_if_unread(self) -> None:
         """Abort the socket if its client does not read: it would not read a close frame either."""
-        if self._is_half_closed or self._socket.paused:
+        if self._socket.is_half_closed or self._socket.paused:
             self._socket.transport.abort()
 
     def flush_soon(self) -> None:
@@ -129,7 +128,6 @@ class ConnectionHandler:
             self._socket.transport.abort()
         elif kind == "half_close":
             self._socket.half_close()
-            self._is_half_closed = True
         else:
             self._write(['{"type":"channelSend",'])
 
@@ -230,8 +228,7 @@ class ConnectionHandler:
             self._write(frames)
 
     def _write(self, frames: list[str]) -> None:
-        if self.writable:
-            self._socket.write(frames)
+        self._socket.write(frames)
 
 
 def _error(error: Exception, endpoint: str) -> Mapping[str, Any]:

@@ -140,6 +140,11 @@ class Context:
     namespace: Namespace
 
     @property
+    def registry(self) -> ModelRegistry:
+        """The models of the server."""
+        return self.state.registry
+
+    @property
     def kind(self) -> ModelKind:
         """The kind of model that this namespace is for."""
         return "embedding" if self.namespace == "embedding" else "llm"

@@ -227,7 +227,7 @@ class ModelRegistry:
         with self._recorded(entry, default, identifier, settings, jit=jit) as load:
             await self.read_metadata([entry])
             on_start(load.record.identifier)
-            request = self._load_request(entry, settings)
+            request = self.load_request(entry, settings)
             model = await self._engine(entry).load(request, on_progress)
             instance = Instance(
                 entry=entry,
@@ -354,7 +354,8 @@ class ModelRegistry:
         self._reserved.add(identifier)
         return identifier
 
-    def _load_request(self, entry: ModelEntry, settings: Mapping[str, Any]) -> LoadRequest:
+    def load_request(self, entry: ModelEntry, settings: Mapping[str, Any]) -> LoadRequest:
+        """Return what the engine loads: the requested settings over those of the entry and the defaults."""
         requested = _CONFIGS[entry.kind].from_fields(settings)
         limit = entry.max_context_length or self.metadata(entry).max_context_length
         context_length = min(requested.context_length or entry.context_length or defaults.CONTEXT_LENGTH, limit)

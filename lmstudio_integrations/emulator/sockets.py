@@ -48,6 +48,7 @@ class Socket(ServerConnection):
         super().__init__(*arguments, **settings)
         self._pool = pool
         self._limits = limits
+        self.is_half_closed: bool = False
         self._authenticated = False
         self._received = 0
         self._fragments = 0
@@ -58,7 +59,7 @@ class Socket(ServerConnection):
     @property
     def writable(self) -> bool:
         """Whether data can still be written."""
-        return self.protocol.state is State.OPEN and not self.transport.is_closing()
+        return self.protocol.state is State.OPEN and not self.is_half_closed and not self.transport.is_closing()
 
     def on_authenticated(self) -> None:
         """Lift the restrictions on clients that have not authenticated."""
@@ -76,6 +77,7 @@ class Socket(ServerConnection):
     def half_close(self) -> None:
         """Close the writing side; nothing may be written afterwards."""
         _cancel(self._keepalive)
+        self.is_half_closed = True
         self.transport.write_eof()
 
     def drop(self, reason: str) -> None:

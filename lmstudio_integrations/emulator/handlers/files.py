@@ -102,7 +102,7 @@ async def retrieve(context: Context, channel: OpenChannel, parameter: Retrieve) 
     """Search uploads for the chunks most similar to a query, with a loaded embedding model."""
     config = retrieval.RetrievalConfig.read(parameter["config"].as_mapping())
     specifier = by_identifier(config.model) if config.model else QuerySpecifier(query=ModelQuery())
-    instance = context.state.registry.find("embedding", specifier)
+    instance = context.registry.find("embedding", specifier)
     with channel.scope as scope:
         async with instance.use(context.client.identifier, scope, "computingEmbedding"):
             channel.send({"type": "onFileProcessList", "indices": list(range(len(parameter["fileIdentifiers"])))})

@@ -32,10 +32,9 @@ from lmstudio_integrations.types.results import (
 
 async def predict(context: Context, channel: OpenChannel, parameter: Predict) -> None:
     """Generate the next message; for older clients with a certain layer, continue a text instead."""
-    registry = context.state.registry
-    instance = registry.find("llm", parameter["modelSpecifier"])
+    instance = context.registry.find("llm", parameter["modelSpecifier"])
     stack = parameter["predictionConfigStack"]
-    fields = prediction_settings.requested(registry.catalog, stack, parameter.get("fuzzyPresetIdentifier"))
+    fields = prediction_settings.requested(context.registry.catalog, stack, parameter.get("fuzzyPresetIdentifier"))
     images: list[tuple[FileHandle, Upload]] = []
     if prediction_settings.is_completion(stack):
         request = _request(instance, fields, prompt=prediction_settings.text_of(parameter["history"]))
@@ -50,10 +49,9 @@ async def predict(context: Context, channel: OpenChannel, parameter: Predict) ->
 
 async def complete_raw_text(context: Context, channel: OpenChannel, parameter: CompleteRawText) -> None:
     """Continue a text without a chat template."""
-    registry = context.state.registry
-    instance = registry.find("llm", parameter["modelSpecifier"])
+    instance = context.registry.find("llm", parameter["modelSpecifier"])
     fields = prediction_settings.requested(
-        registry.catalog, parameter["predictionConfigStack"], parameter.get("fuzzyPresetIdentifier")
+        context.registry.catalog, parameter["predictionConfigStack"], parameter.get("fuzzyPresetIdentifier")
     )
     request = _request(instance, fields, prompt=parameter["rawPrompt"])
     await _generate(context, channel, instance, request, fields)
@@ -206,7 +204,7 @@ async def _generate(
     images: Images = (),
 ) -> None:
     if request.config.draft_model:
-        context.state.registry.check_draft_model(request.config.draft_model)
+        context.registry.check_draft_model(request.config.draft_model)
     state, client = context.state, context.client.identifier
     entry = state.records.predictions.add(record_of(instance.identifier, client, request, fields, images))
     state.records.notify()

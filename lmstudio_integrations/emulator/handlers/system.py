@@ -20,16 +20,14 @@ def version() -> str:
 
 async def list_downloaded_models(context: Context, _parameter: None) -> list[dict[str, Any]]:
     """List all models that can be loaded."""
-    registry = context.state.registry
-    await registry.read_metadata(registry.downloaded())
-    return [registry.info(entry) for entry in registry.downloaded()]
+    await context.registry.read_metadata(context.registry.downloaded())
+    return [context.registry.info(entry) for entry in context.registry.downloaded()]
 
 
 async def list_downloaded_model_variants(context: Context, parameter: ModelKey) -> list[dict[str, Any]]:
     """Fail: no model of the emulator has variants."""
-    registry = context.state.registry
-    if not any(entry.key == parameter["modelKey"] for entry in registry.downloaded()):
-        raise path_not_found(parameter["modelKey"], [entry.full_path for entry in registry.downloaded()])
+    if not any(entry.key == parameter["modelKey"] for entry in context.registry.downloaded()):
+        raise path_not_found(parameter["modelKey"], [entry.full_path for entry in context.registry.downloaded()])
     raise WireError(f'The model "{parameter["modelKey"]}" has no variants')
 
 

@@ -27,7 +27,7 @@ async def _use(
     activity: Activity | None = None,
 ) -> T:
     """Use a loaded model; with an activity, wait for a slot first."""
-    instance = context.state.registry.find(context.kind, specifier)
+    instance = context.registry.find(context.kind, specifier)
     with CancelScope() as scope:
         if activity is None:
             with instance.hold(scope):
@@ -52,7 +52,7 @@ async def count_tokens(context: Context, parameter: Tokenize) -> dict[str, Any]:
 
 async def embed_string(context: Context, parameter: EmbedString) -> dict[str, Any]:
     """Return the vector of a text."""
-    instance = context.state.registry.find(context.kind, parameter["modelSpecifier"])
+    instance = context.registry.find(context.kind, parameter["modelSpecifier"])
     records, client = context.state.records, context.client.identifier
     records.embeddings.add(EmbeddingRecord(model=instance.identifier, client=client, text=parameter["inputString"]))
     records.notify()
@@ -80,5 +80,5 @@ async def apply_prompt_template(context: Context, parameter: ApplyPromptTemplate
 
 async def preload_draft_model(context: Context, parameter: PreloadDraftModel) -> None:
     """Check that a draft model exists; a prediction that requests it loads it."""
-    context.state.registry.find(context.kind, parameter["specifier"])
-    context.state.registry.check_draft_model(parameter["draftModelKey"])
+    context.registry.find(context.kind, parameter["specifier"])
+    context.registry.check_draft_model(parameter["draftModelKey"])
