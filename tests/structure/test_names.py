@@ -37,7 +37,6 @@ FILES: Repetitions = {
     "files": ({"emulator/handlers", "types"}, "uploaded files: the objects, and the emulator's endpoints"),
     "llms": ({"langchain", "llama_index"}, BOTH_FRAMEWORKS),
     "prediction": ({"emulator/handlers", "protocol"}, "predictions: the packets, and the emulator's endpoints"),
-    "tokenizer": ({"emulator/engines/scripted", "llama_index"}, "a tokenizer of the model beside it"),
 }
 
 

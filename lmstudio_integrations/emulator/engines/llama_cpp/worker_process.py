@@ -184,7 +184,7 @@ class Worker:
             return model_crashed(self._process.returncode)
         await self._kill()
         return model_crashed(
-            self._process.returncode, f"It did not answer in time: {type(error).__name__} {error}".rstrip()
+            self._process.returncode, f"It did not respond in time: {type(error).__name__} {error}".rstrip()
         )
 
     async def _has_exited(self) -> bool:

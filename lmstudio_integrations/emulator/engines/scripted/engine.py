@@ -29,7 +29,7 @@ from lmstudio_integrations.emulator.engines.base import (
 )
 from lmstudio_integrations.emulator.engines.errors import load_failed
 from lmstudio_integrations.emulator.engines.offload import is_large, is_large_request, is_long, offload, require_length
-from lmstudio_integrations.emulator.engines.scripted import chat_template, tokenizer
+from lmstudio_integrations.emulator.engines.scripted import chat_template, words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import ENGINE
 from lmstudio_integrations.emulator.engines.scripted.playback import Stall, play, play_silently
 from lmstudio_integrations.emulator.engines.scripted.rules import Rule, Situation, Wait, parse_rules
@@ -154,7 +154,7 @@ class ScriptedModel:
         for wait in play_silently(self._config.rules, Situation(last=text)):
             await _wait(wait, self._sleep)
         require_length(text)
-        return await offload(partial(tokenizer.embed, text, self._config.embedding_length), large=is_long(text))
+        return await offload(partial(words.embed, text, self._config.embedding_length), large=is_long(text))
 
     async def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text.
@@ -163,10 +163,8 @@ class ScriptedModel:
             EngineError: If it is too long.
         """
         require_length(text)
-        tokens = await offload(
-            lambda: [tokenizer.token_id(token) for token in tokenizer.split(text)], large=is_long(text)
-        )
-        return [tokenizer.START_TOKEN, *tokens, tokenizer.END_TOKEN] if self._config.kind == "embedding" else tokens
+        tokens = await offload(lambda: [words.token_id(token) for token in words.split(text)], large=is_long(text))
+        return [words.START_TOKEN, *tokens, words.END_TOKEN] if self._config.kind == "embedding" else tokens
 
     async def apply_template(self, history: ChatHistory, tools: Sequence[Tool], config: LlmPredictionConfig) -> str:
         """Return the conversation in the plain template of `chat_template.py`.

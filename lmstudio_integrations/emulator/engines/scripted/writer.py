@@ -20,7 +20,7 @@ from lmstudio_integrations.emulator.engines.generation import (
     reasoning_tags,
     stop_strings,
 )
-from lmstudio_integrations.emulator.engines.scripted import tokenizer
+from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.emulator.engines.scripted.chat_template import call_parts
 from lmstudio_integrations.emulator.engines.scripted.error_codes import unsupported
 from lmstudio_integrations.emulator.engines.scripted.logprobs import logprobs_of
@@ -125,7 +125,7 @@ class Writer:
         """Write reasoning between tags, as far as the settings allow it."""
         if not self._may_reason:
             return
-        tokens = list(tokenizer.split(text))[: self._budget]
+        tokens = list(words.split(text))[: self._budget]
         if self._budget is not None:
             self._budget -= len(tokens)
         yield from self.write(f"{self._tags.start}{''.join(tokens)}{self._tags.end}")
@@ -207,10 +207,10 @@ def _check(strings: Sequence[str], what: str) -> None:
 def _split(text: str, tags: Tags) -> Iterator[str]:
     """Yield the tokens of a text; a tag is a token of its own."""
     if not tags.enabled or (tags.start not in text and tags.end not in text):
-        yield from tokenizer.split(text)
+        yield from words.split(text)
         return
     for part in re.split(f"({re.escape(tags.start)}|{re.escape(tags.end)})", text):
-        yield from [part] if part in {tags.start, tags.end} else tokenizer.split(part)
+        yield from [part] if part in {tags.start, tags.end} else words.split(part)
 
 
 def _call_tokens(call: ToolCall, call_id: str) -> Iterator[tuple[EngineEvent | None, str]]:
@@ -219,6 +219,6 @@ def _call_tokens(call: ToolCall, call_id: str) -> Iterator[tuple[EngineEvent | N
     head, name, tail = call_parts(call.tool)
     yield ToolCallStart(call_id), head
     yield ToolCallName(call.tool), name
-    for token in tokenizer.split(written):
+    for token in words.split(written):
         yield ToolCallArguments(token), token
     yield None, tail

@@ -59,7 +59,7 @@ async def test_a_chat_response_has_progress_text_and_token_counts(chat_model: Ll
     assert end.stop_reason == "eosFound"
     formatted = await chat_model.apply_template(history_of("What is the capital of France?"), [], STEADY)
     assert end.prompt_tokens == len(await chat_model.tokenize(formatted))
-    # One fragment a token, and the token that ends the answer counts, too.
+    # One fragment a token, and the token that ends the response counts, too.
     assert end.predicted_tokens == count_of(events, LlmPredictionFragment) + 1
 
 

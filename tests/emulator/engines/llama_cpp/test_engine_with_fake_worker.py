@@ -16,7 +16,7 @@ from lmstudio_integrations.types.results import LlmPredictionFragment
 
 
 class BrokenOff:
-    """A worker whose answers have no end; remembers what it was asked."""
+    """A worker whose responses have no end; it records its requests."""
 
     def __init__(self) -> None:
         self.requested: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""The scripted model's tokens and vectors: words with the spaces before them, and bags of words.
+"""Tokens and vectors of scripted models: words with the spaces before them, and bags of words.
 
 Pure functions of the text, the same in every process and on every machine.
 """
