@@ -86,9 +86,7 @@ class ModelEntry(_Strict):
     @field_validator("rules")
     @classmethod
     def _check_rules(cls, rules: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
-        for rule in parse_rules(rules):
-            if info.data.get("kind") == "embedding":
-                rule.require_no_output("an embedding model")
+        parse_rules(rules, info.data.get("kind", "llm"))
         return rules
 
     @property

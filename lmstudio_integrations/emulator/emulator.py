@@ -331,7 +331,7 @@ class Emulator:
                     f"cannot listen on {self.host}: {error}; choose another port, or 0 for any"
                 ) from error
             stack.push_async_callback(server.close)
-            yield _Running(state, server)
+            yield _Running(state, server, asyncio.get_running_loop())
 
 
 class _Lifetime:
@@ -352,13 +352,13 @@ class _Lifetime:
             self.loop.add_signal_handler(signal.SIGTERM, self.scope.cancel, "terminated")
 
 
+@dataclass(frozen=True, slots=True)
 class _Running:
     """The parts of a running server; belongs to its event loop."""
 
-    def __init__(self, state: ServerState, server: Server) -> None:
-        self.state = state
-        self.server = server
-        self.loop = asyncio.get_running_loop()
+    state: ServerState
+    server: Server
+    loop: asyncio.AbstractEventLoop
 
     async def load(self, key: str, *, identifier: str | None = None, ttl: float | None = None) -> dict[str, Any]:
         """Load a model of either kind."""
@@ -368,7 +368,7 @@ class _Running:
             entry = registry.resolve(found[0].kind if found else "llm", key)[0]
             ttl_ms = None if ttl is None else round(ttl * 1000)
             instance = await registry.load(entry, name=key, identifier=identifier, ttl_ms=ttl_ms)
-        except (EngineError, WireError) as error:
+        except WireError as error:
             cause = f": {error.cause}" if isinstance(error, EngineError) and error.cause else ""
             raise LMStudioModelLoadError(f"cannot load {key!r}: {error}{cause}") from error
         return instance.describe()

@@ -11,12 +11,11 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from lmstudio_integrations.emulator import defaults, errors
+from lmstudio_integrations.emulator import defaults, errors, weights
 from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, describe
 from lmstudio_integrations.emulator.clock import Clock
-from lmstudio_integrations.emulator.downloads import OnBytes, download
 from lmstudio_integrations.emulator.engines.base import Engine, LoadRequest, ModelMetadata, Progress
-from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.errors import EngineError, without_directories
 from lmstudio_integrations.emulator.instance import Instance
 from lmstudio_integrations.emulator.records import LoadMode, LoadRecord, LoadState, RecordEntry, Records
 from lmstudio_integrations.errors import LMStudioValueError
@@ -110,13 +109,17 @@ class ModelRegistry:
         """Return the entries that can be loaded."""
         return [entry for entry in self.catalog.models if entry.key in self._downloaded]
 
-    async def download(self, entry: ModelEntry, on_bytes: OnBytes) -> None:
+    async def download(self, entry: ModelEntry, on_bytes: weights.OnBytes) -> None:
         """Download the weights of an entry, so that it can be loaded.
 
         Raises:
             WireError: If that fails.
         """
-        await download(entry, on_bytes, offline=self._offline)
+        try:
+            await weights.download(entry.weights if entry.needs_weights else None, on_bytes, offline=self._offline)
+        except (OSError, weights.WeightsError) as error:
+            cause = without_directories(str(error))
+            raise errors.WireError(f'The weights of "{entry.key}" cannot be downloaded', cause=cause) from error
         self._downloaded.add(entry.key)
         self._metadata.pop(entry.key, None)
         self._records.notify()

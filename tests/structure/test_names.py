@@ -30,7 +30,6 @@ FILES: Repetitions = {
     "_settings": ({"langchain", "types"}, "private: what the classes beside it do with their settings"),
     "_structured": ({"client", "langchain", "llama_index"}, "structured output, and " + BOTH_FRAMEWORKS),
     "_tools": ({"langchain", "llama_index"}, BOTH_FRAMEWORKS),
-    "downloads": ({"emulator", "types"}, "model downloads: the objects, and the emulator's work with them"),
     "embeddings": ({"langchain", "llama_index", "types"}, "what is embedded, and " + BOTH_FRAMEWORKS),
     "engine": ({"emulator/engines/llama_cpp", "emulator/engines/scripted"}, "the same idea for another engine"),
     "errors": ({"", "emulator", "emulator/engines", "protocol"}, "the errors of each layer"),

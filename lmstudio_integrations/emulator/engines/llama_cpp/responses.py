@@ -271,22 +271,16 @@ class ResponseReader:
         predicted = int(end.get("tokens_predicted", 0))
         # Only the engine knows how many tokens an image takes.
         read = int(end.get("tokens_evaluated", self.prompt_tokens))
+        reason, stop_string = "eosFound", None
         if kind == "word" and word:
-            called = word in self.call_stops
-            reason = "toolCalls" if called else "stopStringFound"
-            return Finished(reason, read, predicted, None if called else word, stats=_speed(end))
-        reason = "eosFound"
-        if kind == "limit":
+            reason, stop_string = ("toolCalls", None) if word in self.call_stops else ("stopStringFound", word)
+        elif kind == "limit":
             full = self.max_tokens is None or predicted < self.max_tokens
             reason = "contextLengthReached" if full else "maxPredictedTokensReached"
-        return Finished(reason, read, predicted, stats=_speed(end))
-
-
-def _speed(end: Mapping[str, Any]) -> Json:
-    """Return the engine's own speed, which includes text that was held back; it has none for a single token."""
-    timings: Json = end.get("timings") or {}
-    speed = timings.get("predicted_per_second")
-    return {"tokensPerSecond": speed} if speed else {}
+        # The engine's own speed includes text that was held back; it has none for a single token.
+        timings: Json = end.get("timings") or {}
+        speed = timings.get("predicted_per_second")
+        return Finished(reason, read, predicted, stop_string, {"tokensPerSecond": speed} if speed else {})
 
 
 def _progress(cached: int, processed: int, total: int) -> PromptProgress:

@@ -103,13 +103,9 @@ class _ModelConfig:
         """Read the options; those that are not set have defaults."""
         engine_settings = request.engine_settings
         rate = engine_settings.get("tokens_per_second")
-        rules = parse_rules(engine_settings.get("rules") or ())
-        if request.kind == "embedding":
-            for rule in rules:
-                rule.require_no_output("an embedding model")
         return cls(
             kind=request.kind,
-            rules=rules,
+            rules=parse_rules(engine_settings.get("rules") or (), request.kind),
             pause=1 / rate if rate else 0.0,
             load_seconds=engine_settings.get("load_seconds") or 0.0,
             embedding_length=engine_settings.get("embedding_length") or _EMBEDDING_LENGTH,

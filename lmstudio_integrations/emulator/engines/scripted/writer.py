@@ -71,9 +71,7 @@ class StopStringMatcher:
 
     def flush(self) -> list[LlmPredictionFragment]:
         """Return what was held back, as nothing more follows."""
-        held = list(self._held)
-        self._held.clear()
-        return held
+        return self._release(sum(len(token.content) for token in self._held))
 
     def _release(self, length: int) -> list[LlmPredictionFragment]:
         """Return the held tokens that lie completely within the first `length` characters."""
