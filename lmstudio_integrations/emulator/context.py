@@ -2,15 +2,15 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lmstudio_integrations.emulator.clock import Clock
 from lmstudio_integrations.emulator.engines.base import FaultKind
-from lmstudio_integrations.emulator.errors import file_not_found, limit_reached
+from lmstudio_integrations.emulator.errors import WireError, file_not_found, limit_reached
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, Limits
 from lmstudio_integrations.emulator.records import Records
 from lmstudio_integrations.emulator.registry import ModelRegistry
@@ -150,16 +150,27 @@ class Context:
         return "embedding" if self.namespace == "embedding" else "llm"
 
 
-class OpenChannel(Protocol):
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenChannel:
     """The server's end of a channel. `scope` holds its work; a cancel packet of the client cancels it."""
 
-    scope: CancelScope
+    send: Callable[[Mapping[str, Any]], None]
+    """Send a packet without waiting; the connection handles slow readers."""
+    inject_fault: Callable[[FaultKind], None]
+    """Break the connection as a scripted model orders."""
+    scope: CancelScope = field(default_factory=CancelScope)
 
-    def send(self, packet: Mapping[str, Any]) -> None:
-        """Send a packet without waiting; the connection handles slow readers."""
+    @contextmanager
+    def cancellable(self, title: str) -> Generator[None]:
+        """Hold the work of the channel, like `scope`; a cancel is an error with this title.
 
-    def inject_fault(self, kind: FaultKind) -> None:
-        """Break the connection as a scripted model orders."""
+        Raises:
+            WireError: If the client has cancelled the work.
+        """
+        with self.scope:
+            yield
+        if self.scope.reason:
+            raise WireError(title)
 
 
 Handler = Callable[..., Awaitable[Any]]

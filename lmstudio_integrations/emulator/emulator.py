@@ -9,7 +9,6 @@ import signal
 import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -307,7 +306,7 @@ class Emulator:
                 finally:
                     self._running = None
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _serving(self) -> AsyncGenerator["_Running", None]:
         """Open the registry, then the server; close them in reverse order."""
         registry = ModelRegistry(
@@ -321,7 +320,7 @@ class Emulator:
         )
         state = ServerState(registry, self._clock, self._records, self._latency, self._limits)
         server = Server(state, self._authenticator, host=self.host, port=self._ports, origins=self._origins)
-        async with AsyncExitStack() as stack:
+        async with contextlib.AsyncExitStack() as stack:
             stack.callback(state.upload_folder.remove)
             stack.push_async_callback(registry.close)
             try:

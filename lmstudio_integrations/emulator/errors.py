@@ -147,11 +147,6 @@ def file_not_found(identifier: str) -> WireError:
     )
 
 
-def load_cancelled() -> WireError:
-    """Return the error for a cancelled load."""
-    return WireError("Model loading was cancelled.")
-
-
 def limit_reached(what: str, name: str, limit: int) -> WireError:
     """Return the error for a client that exceeds a limit; `name` is the attribute of `Limits`."""
     return WireError(

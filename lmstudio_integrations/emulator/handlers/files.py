@@ -103,8 +103,8 @@ async def retrieve(context: Context, channel: OpenChannel, parameter: Retrieve) 
     config = retrieval.RetrievalConfig.read(parameter["config"].as_mapping())
     specifier = by_identifier(config.model) if config.model else QuerySpecifier(query=ModelQuery())
     instance = context.registry.find("embedding", specifier)
-    with channel.scope as scope:
-        async with instance.use(context.client.identifier, scope, "computingEmbedding"):
+    with channel.cancellable("The retrieval was cancelled."):
+        async with instance.use(context.client.identifier, channel.scope, "computingEmbedding"):
             channel.send({"type": "onFileProcessList", "indices": list(range(len(parameter["fileIdentifiers"])))})
             chunks: list[_Embedded] = []
             limit = context.state.limits.retrieval_chunks
@@ -119,8 +119,6 @@ async def retrieve(context: Context, channel: OpenChannel, parameter: Retrieve) 
             entries = await asyncio.to_thread(retrieval.rank, query, chunks, config.limit)
             channel.send({"type": "onSearchingEnd"})
             channel.send({"type": "result", "result": {"entries": entries}})
-    if scope.reason:
-        raise WireError("The retrieval was cancelled.")
 
 
 async def _process(

@@ -4,7 +4,7 @@ from typing import Any
 
 from lmstudio_integrations.emulator import defaults
 from lmstudio_integrations.emulator.context import Context, OpenChannel
-from lmstudio_integrations.emulator.errors import WireError, load_cancelled
+from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.instance import Instance
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import (
@@ -17,6 +17,8 @@ from lmstudio_integrations.protocol.requests import (
     UnloadModel,
 )
 
+LOAD_CANCELLED = "Model loading was cancelled."
+
 
 async def load_model(context: Context, channel: OpenChannel, parameter: LoadModel) -> None:
     """Load a new instance, even if the model is loaded."""
@@ -25,7 +27,7 @@ async def load_model(context: Context, channel: OpenChannel, parameter: LoadMode
     resolved: dict[str, Any] = {"type": "resolved", "info": context.registry.info(entries[0])}
     if len(entries) > 1:
         resolved["ambiguous"] = [entry.key for entry in entries]
-    with channel.scope:
+    with channel.cancellable(LOAD_CANCELLED):
         instance = await context.registry.load(
             entries[0],
             name=parameter["modelKey"],
@@ -36,8 +38,6 @@ async def load_model(context: Context, channel: OpenChannel, parameter: LoadMode
             on_progress=lambda progress: channel.send({"type": "progress", "progress": progress}),
         )
         channel.send({"type": "success", "info": instance.describe()})
-    if channel.scope.reason:
-        raise load_cancelled()
 
 
 async def get_or_load(context: Context, channel: OpenChannel, parameter: GetOrLoad) -> None:
@@ -49,7 +49,7 @@ async def get_or_load(context: Context, channel: OpenChannel, parameter: GetOrLo
             channel.send({"type": "alreadyLoaded", "info": instance.describe()})
         return
     entry = context.registry.resolve(context.kind, parameter["identifier"])[0]
-    with channel.scope:
+    with channel.cancellable(LOAD_CANCELLED):
         instance = await context.registry.load_just_in_time(
             entry,
             parameter["identifier"],
@@ -58,8 +58,6 @@ async def get_or_load(context: Context, channel: OpenChannel, parameter: GetOrLo
             settings=parameter["loadConfigStack"].collapse(),
         )
         channel.send({"type": "loadSuccess", "info": instance.describe()})
-    if channel.scope.reason:
-        raise load_cancelled()
 
 
 async def unload_model(context: Context, parameter: UnloadModel) -> None:

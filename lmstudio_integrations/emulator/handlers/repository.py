@@ -63,12 +63,10 @@ async def download_model(context: Context, channel: OpenChannel, parameter: Down
         update = {"downloadedBytes": done, "totalBytes": total, "speedBytesPerSecond": done / seconds if seconds else 0}
         channel.send({"type": "downloadProgress", "update": update})
 
-    with channel.scope:
+    with channel.cancellable("The download was cancelled."):
         await context.registry.download(entry, on_bytes)
         channel.send({"type": "startFinalizing"})
         channel.send({"type": "success", "defaultIdentifier": entry.key})
-    if channel.scope.reason:
-        raise WireError("The download was cancelled.")
 
 
 def _entry(context: Context, identifier: str) -> ModelEntry:

@@ -100,7 +100,7 @@ def _check_size(schema: object, feature: str) -> None:
         EngineError: If it is not.
     """
     for size, most, what in (
-        (depth(schema), MAX_SCHEMA_DEPTH, "nested more than {} levels deep"),
+        (sum(1 for _ in _levels(schema)) - 1, MAX_SCHEMA_DEPTH, "nested more than {} levels deep"),
         (sum(1 for _ in _objects(schema)), MAX_OBJECTS, "with more than {} objects"),
         (sum(map(_alternatives, _objects(schema))), MAX_ALTERNATIVES, "with more than {} alternatives"),
     ):
@@ -147,15 +147,6 @@ def _parentheses(grammar: str) -> int:
 
 
 _GRAMMAR_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"?|\[(?:\\.|[^\]\\])*\]?|\#[^\n]*|[()]', re.DOTALL)
-
-
-def depth(value: object) -> int:
-    """Return how deeply a JSON value is nested; without recursion, because input may be hostile."""
-    level, deepest = [value], 0
-    while level:
-        deepest += 1
-        level = [inner for outer in level for inner in _inside(outer)]
-    return deepest - 1
 
 
 def forced_call(tools: Sequence[Tool]) -> Json:
@@ -257,14 +248,17 @@ _BOUNDS: dict[str, Json] = {
 }
 
 
+def _levels(schema: object) -> Iterator[Sequence[Any]]:
+    """Yield the values of a schema level by level; without recursion, because input may be hostile."""
+    level = [schema]
+    while level:
+        yield level
+        level = [inner for outer in level for inner in _inside(outer)]
+
+
 def _objects(schema: object) -> Iterator[Json]:
     """Yield every object of a schema."""
-    waiting: list[Any] = [schema]
-    while waiting:
-        value = waiting.pop()
-        if is_object(value):
-            yield value
-        waiting.extend(_inside(value))
+    return (value for level in _levels(schema) for value in level if is_object(value))
 
 
 def _check_bounds(part: Json) -> None:

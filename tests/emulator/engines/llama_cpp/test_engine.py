@@ -428,7 +428,7 @@ async def test_a_template_given_at_load_knows_tools() -> None:
     template = {"type": "jinja", "jinjaPromptTemplate": {"template": TOOLS_TEMPLATE}}
     model = await load(context_length=512, slots=1, fields={"llm.load.promptTemplate": template})
     try:
-        assert model.abilities.tools
+        assert model.tools
         chat = chat_of("17 plus 25?")
         chat.add_assistant_response("", [ToolCallRequest(id="7", name="add", arguments={"a": 17, "b": 25})])
         chat.add_tool_results([ToolCallResultPart(content="42", tool_call_id="7")])
