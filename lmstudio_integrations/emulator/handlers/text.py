@@ -53,13 +53,12 @@ async def count_tokens(context: Context, parameter: Tokenize) -> dict[str, Any]:
 async def embed_string(context: Context, parameter: EmbedString) -> dict[str, Any]:
     """Return the vector of a text."""
     instance = context.registry.find(context.kind, parameter["modelSpecifier"])
-    records, client = context.state.records, context.client.identifier
-    records.embeddings.add(EmbeddingRecord(model=instance.identifier, client=client, text=parameter["inputString"]))
-    records.notify()
+    client, text = context.client.identifier, parameter["inputString"]
+    context.state.records.embeddings.add(EmbeddingRecord(model=instance.identifier, client=client, text=text))
     vector = await _use(
         context,
         parameter["modelSpecifier"],
-        lambda model: model.embed(parameter["inputString"]),
+        lambda model: model.embed(text),
         "computingEmbedding",
     )
     return {"embedding": vector}

@@ -23,7 +23,6 @@ from lmstudio_integrations.emulator.engines.generation import (
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.emulator.engines.scripted.chat_template import call_parts
 from lmstudio_integrations.emulator.engines.scripted.error_codes import unsupported
-from lmstudio_integrations.emulator.engines.scripted.logprobs import logprobs_of
 from lmstudio_integrations.emulator.engines.scripted.rules import ToolCall
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import (
@@ -173,7 +172,7 @@ class Writer:
         return True
 
     def _fragment(self, token: str) -> LlmPredictionFragment:
-        logprobs = None if self._candidates is None else [logprobs_of(token, self._candidates)]
+        logprobs = None if self._candidates is None else [words.log_probs(token, self._candidates)]
         kind = self._reasoning_type(token)
         return LlmPredictionFragment(token, 1, reasoning_type=kind, is_structural=kind.endswith("Tag"), tokens=logprobs)
 
