@@ -315,8 +315,8 @@ def from_tables(tables: Mapping[str, Any]) -> Catalog:
             f"the catalog has the unknown table {min(unknown)!r}; it may have [[model]] and [[preset]]"
         )
     return Catalog(
-        models=tuple(entry(table) for table in _listed(tables, "model")),
-        presets=tuple(preset(table) for table in _listed(tables, "preset")),
+        models=tuple(parse_entry(table) for table in _listed(tables, "model")),
+        presets=tuple(parse_preset(table) for table in _listed(tables, "preset")),
     )
 
 
@@ -332,7 +332,7 @@ def check_weights(catalog: Catalog) -> None:
             raise LMStudioValueError(f"model {model.key!r}: there is no file with the weights {model.weights!r}")
 
 
-def entry(value: object) -> ModelEntry:
+def parse_entry(value: object) -> ModelEntry:
     """Return the entry of a table, or of a key, which stands for a scripted model.
 
     Raises:
@@ -350,7 +350,7 @@ def entry(value: object) -> ModelEntry:
         raise LMStudioValueError(f"model {value.get('key', '?')!r}: {_explain(error)}") from error
 
 
-def preset(table: object) -> Preset:
+def parse_preset(table: object) -> Preset:
     """Return the preset of a table: `identifier`, optional `name`, and settings by the names of `LlmPredictionConfig`.
 
     Raises:

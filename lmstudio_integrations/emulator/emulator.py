@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from lmstudio_integrations.emulator.authentication import Authenticator
-from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, bundled, check_weights, entry, from_tables
+from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, bundled, check_weights, from_tables, parse_entry
 from lmstudio_integrations.emulator.catalog import load as load_catalog
 from lmstudio_integrations.emulator.clock import Clock, SystemClock
 from lmstudio_integrations.emulator.context import ServerState
@@ -399,7 +399,7 @@ def _catalog(
         catalog = from_tables(catalog)
     base = catalog or Catalog()
     return Catalog(
-        models=(*base.models, *(entry(model) for model in models or ())),
+        models=(*base.models, *(parse_entry(model) for model in models or ())),
         presets=base.presets,
     )
 

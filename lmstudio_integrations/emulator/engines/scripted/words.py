@@ -41,7 +41,9 @@ def token_id(token: str) -> int:
 
 
 def log_probs(token: str, candidates: int) -> dict[str, Any]:
-    """Return an entry of `fragment.tokens` (docs/protocol.md#fragments), with probabilities that add up to at most 1.
+    """Return an entry of `fragment.tokens` (docs/protocol.md#fragments), made up of the token alone.
+
+    Two runs agree, and the probabilities add up to at most 1.
 
     Args:
         token: Its text.
