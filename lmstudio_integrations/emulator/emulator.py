@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -106,8 +107,7 @@ class Emulator:
         if engines is None:
             check_weights(self.catalog)
         self.host = host
-        self._ports = port
-        self._authenticator = Authenticator(tokens)
+        self._new_server = partial(Server, authenticator=Authenticator(tokens), host=host, port=port, origins=origins)
         self._load = tuple(load)
         self._engines = engines
         self._clock = clock or SystemClock()
@@ -115,7 +115,6 @@ class Emulator:
         self._latency = latency
         self._offline = offline
         self._worker_memory = memory_limit(worker_memory)
-        self._origins = origins
         self._limits = limits
         self._records = Records(limits)
         self._thread: threading.Thread | None = None
@@ -319,7 +318,7 @@ class Emulator:
             records=self._records,
         )
         state = ServerState(registry, self._clock, self._records, self._latency, self._limits)
-        server = Server(state, self._authenticator, host=self.host, port=self._ports, origins=self._origins)
+        server = self._new_server(state)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(state.upload_folder.remove)
             stack.push_async_callback(registry.close)

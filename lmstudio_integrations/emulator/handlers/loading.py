@@ -87,7 +87,7 @@ def _look_up(context: Context, parameter: Lookup) -> Instance | None:
 
 async def get_load_config(context: Context, parameter: Specified) -> dict[str, Any]:
     """Return the load settings in effect."""
-    return fields_of(context.registry.find(context.kind, parameter["specifier"]).fields)
+    return fields_of(context.registry.find(context.kind, parameter["specifier"]).request.fields)
 
 
 async def get_base_prediction_config(context: Context, parameter: BasePredictionConfig) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def _request(instance: Instance, fields: dict[str, Any], **what: Any) -> Generat
         config=LlmPredictionConfig.from_fields(effective),
         tools=prediction_settings.tools_of(effective),
         tool_choice=prediction_settings.tool_choice_of(effective),
-        context_length=instance.context_length,
+        context_length=instance.request.context_length,
         **what,
     )
 
@@ -167,7 +167,7 @@ class _Prediction:
             stats,
             # As LM Studio sends it: only listings contain the time of use.
             self.instance.describe() | {"lastUsedTime": None},
-            fields_of(self.instance.fields),
+            fields_of(self.instance.request.fields),
             fields_of(prediction_settings.in_effect(self.fields)),
         )
         self.channel.send(encode(end))
