@@ -8,11 +8,13 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import lmstudio_integrations
 from lmstudio_integrations import errors
+from lmstudio_integrations.emulator.catalog import EngineName
 
 PACKAGE = Path(lmstudio_integrations.__file__).parent
 NAME = PACKAGE.name
@@ -113,7 +115,7 @@ def test_every_module_imports_only_the_layers_below_it(path: Path) -> None:
 def test_nothing_imports_a_module_of_an_engine_from_outside_of_its_folder(path: Path) -> None:
     engines = f"{NAME}.emulator.engines."
     here = ".".join([NAME, *path.relative_to(PACKAGE).with_suffix("").parts])
-    for engine in ("llama_cpp", "scripted"):
+    for engine in get_args(EngineName):
         modules = {
             f"{engines}{engine}.{module.stem}" for module in (PACKAGE / "emulator/engines" / engine).glob("*.py")
         }

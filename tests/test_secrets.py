@@ -11,7 +11,6 @@ from pydantic import SecretStr, ValidationError
 
 import lmstudio_integrations as lms
 from lmstudio_integrations._secrets import holds_secret, is_secret_name, redact, without_secrets
-from lmstudio_integrations.cli._serve_config import ServeConfig
 from lmstudio_integrations.client.transport.addresses import Credentials, Target
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
@@ -221,7 +220,6 @@ def test_headers_that_are_assigned_later_are_hidden(adapter: Any) -> None:
         lms.AsyncClient("127.0.0.1:1", TOKEN),
         Target.of("127.0.0.1:1", TOKEN, {"Authorization": f"Bearer {TOKEN}"}),
         Credentials.from_token(TOKEN),
-        ServeConfig(tokens=(TOKEN,)),
         Emulator(tokens=[TOKEN]),
     ],
     ids=lambda made: type(made).__name__,

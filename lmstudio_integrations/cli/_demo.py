@@ -68,7 +68,7 @@ def find_server(console: Console, host: str | None, token: str | None) -> Genera
         yield DemoServer(host, token, *found)
         return
     console.print(f"{found} Starting the built-in emulator with small models that really run.", markup=False)
-    with embedded() as server:
+    with bundled_emulator() as server:
         yield server
 
 
@@ -86,7 +86,7 @@ def survey(client: Client, name: str) -> tuple[Choice, Choice] | str:
     except LMStudioUnreachableError:
         return f"There is no {name}."
     except LMStudioTimeoutError as error:
-        return f"{name} did not answer ({error.timeout_name})."
+        return f"{name} did not respond ({error.timeout_name})."
     if chat and embedding:
         return chat, embedding
     missing = "chat" if embedding else "embedding" if chat else "chat and no embedding"
@@ -94,7 +94,7 @@ def survey(client: Client, name: str) -> tuple[Choice, Choice] | str:
 
 
 @contextlib.contextmanager
-def embedded() -> Generator[DemoServer, None, None]:
+def bundled_emulator() -> Generator[DemoServer, None, None]:
     """Run the emulator with the two bundled models."""
     from lmstudio_integrations.emulator import Emulator  # noqa: PLC0415 - only without LM Studio
     from lmstudio_integrations.emulator.catalog import BUNDLED  # noqa: PLC0415

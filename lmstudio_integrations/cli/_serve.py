@@ -1,15 +1,19 @@
 """`serve`: the emulator in the foreground."""
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lmstudio_integrations.cli._serve_config import ServeConfig, build
 from lmstudio_integrations.cli._tokens import accepted_tokens, token_variable
-from lmstudio_integrations.client.transport.addresses import Address
-from lmstudio_integrations.emulator import Emulator, Limits
-from lmstudio_integrations.emulator.limits import MIB
+from lmstudio_integrations.client.transport.addresses import DISCOVERY_PORTS, Address
+from lmstudio_integrations.emulator import Catalog, Emulator, Limits, ModelEntry
+from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model, read_toml
+from lmstudio_integrations.emulator.catalog import load as load_catalog
+from lmstudio_integrations.emulator.engines.scripted import Rule, parse_rules
+from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, MIB
+from lmstudio_integrations.errors import LMStudioValueError
 
 Models = Annotated[
     list[str] | None,
@@ -21,7 +25,8 @@ Models = Annotated[
     ),
 ]
 
-_DEFAULT = Limits()
+SCRIPTED_PACE = 200.0
+"""The default speed of scripted models, in tokens per second."""
 
 
 def serve(  # noqa: PLR0917 - one parameter for each flag
@@ -77,34 +82,30 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
     ] = None,
     max_connections: Annotated[
         int, typer.Option(metavar="N", min=1, help="Connections at once, of all clients.")
-    ] = _DEFAULT.connections,
+    ] = DEFAULT_LIMITS.connections,
     max_file: Annotated[
         int, typer.Option(metavar="MIB", min=1, help="Size of one file that a client uploads, in MiB.")
-    ] = _DEFAULT.file_bytes // MIB,
+    ] = DEFAULT_LIMITS.file_bytes // MIB,
     max_uploads: Annotated[
         int, typer.Option(metavar="MIB", min=1, help="Size of all files of one client together, in MiB.")
-    ] = _DEFAULT.upload_bytes // MIB,
+    ] = DEFAULT_LIMITS.upload_bytes // MIB,
 ) -> None:
     """Run a server that speaks LM Studio's protocol, without LM Studio. Ctrl-C stops it.
 
     The first line of the output is the address.
     """
     tokens = accepted_tokens(token or (), token_file)
-    config = ServeConfig(
+    emulator = Emulator(
+        catalog=build_catalog(model or (), catalog, rules, scripted=scripted),
         host=host,
-        port=port,
-        models=tuple(model or ()),
-        load=tuple(load or ()),
-        catalog=catalog,
-        rules=rules,
+        port=DISCOVERY_PORTS if port is None else port,
         tokens=tokens,
-        scripted=scripted,
+        load=load or (),
         offline=offline,
-        worker_memory=worker_memory,
+        worker_memory=None if worker_memory is None else worker_memory * MIB,
         limits=limits_of(max_connections, max_file * MIB, max_uploads * MIB),
     )
-    emulator = build(config)
-    if is_exposed(config):
+    if is_exposed(host, tokens):
         typer.echo(
             f"Warning: everyone who can reach {host} can use this server; restrict it with --token-file.", err=True
         )
@@ -115,23 +116,74 @@ def serve(  # noqa: PLR0917 - one parameter for each flag
 
 def limits_of(connections: int, file_bytes: int, upload_bytes: int) -> Limits:
     """Return limits with these three; a file of the largest size fits into a message and the uploads."""
-    message_bytes = max(_DEFAULT.message_bytes, 2 * file_bytes)
+    message_bytes = max(DEFAULT_LIMITS.message_bytes, 2 * file_bytes)
     return Limits(
         connections=connections,
         file_bytes=file_bytes,
         message_bytes=message_bytes,
-        request_bytes=max(_DEFAULT.request_bytes, message_bytes),
+        request_bytes=max(DEFAULT_LIMITS.request_bytes, message_bytes),
         upload_bytes=max(upload_bytes, file_bytes),
     )
 
 
-def is_exposed(config: ServeConfig) -> bool:
+def is_exposed(host: str, tokens: Collection[str]) -> bool:
     """Return whether other machines can use the server without a token."""
-    return not config.tokens and not Address(config.host, 0).is_loopback
+    return not tokens and not Address(host, 0).is_loopback
 
 
 def announce(emulator: Emulator) -> None:
     """Print the address of the server, then its models."""
     typer.echo(f"ws://{Address(emulator.host, emulator.port).netloc}")
     for entry in emulator.catalog.models:
-        typer.echo(f"  {entry.key} ({entry.kind}, {entry.engine if entry.engine == 'scripted' else entry.weights})")
+        typer.echo(f"  {entry.key} ({entry.kind}, {entry.weights if entry.needs_weights else entry.engine})")
+
+
+def build_catalog(
+    names: Iterable[str] = (), path: Path | None = None, rules: Path | None = None, *, scripted: bool = False
+) -> Catalog:
+    """Return the models of a catalog and of the command line; the bundled ones if there are none.
+
+    Args:
+        names: Models as `KEY` or `KEY=WEIGHTS`.
+        path: A catalog, or a folder of GGUF files.
+        rules: A file with rules for scripted LLMs.
+        scripted: Whether keys without weights are scripted models.
+
+    Raises:
+        LMStudioValueError: If an option or a file has an invalid value; the message names it.
+    """
+    base = load_catalog(path) if path else Catalog()
+    names = tuple(names) or (() if path else tuple(BUNDLED))
+    entries = [*base.models, *(parse_model(name, scripted=scripted) for name in names)]
+    default_rules = load_rules(rules) if rules else ()
+    return Catalog(models=tuple(_complete(entry, default_rules) for entry in entries), presets=base.presets)
+
+
+def _complete(entry: ModelEntry, rules: tuple[Rule, ...]) -> ModelEntry:
+    """Set the speed and the rules of a scripted model that has none of its own."""
+    if entry.needs_weights:
+        return entry
+    return entry.model_copy(
+        update={
+            "tokens_per_second": entry.tokens_per_second or SCRIPTED_PACE,
+            "rules": entry.rules or (rules if entry.kind == "llm" else ()),
+        }
+    )
+
+
+def load_rules(path: Path) -> tuple[Rule, ...]:
+    """Read the `[[rule]]` tables of a TOML file.
+
+    Raises:
+        LMStudioValueError: If the file cannot be read, or a rule is invalid; the message names it.
+    """
+    tables = read_toml(path, "rules")
+    unknown = tables.keys() - {"rule"}
+    if unknown:
+        raise LMStudioValueError(
+            f"the rules {str(path)!r}: unknown table {min(unknown)!r}; the file may have [[rule]] only"
+        )
+    try:
+        return parse_rules(tables.get("rule", []))
+    except LMStudioValueError as error:
+        raise LMStudioValueError(f"the rules {str(path)!r}: {error}") from error

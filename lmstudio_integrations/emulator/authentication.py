@@ -1,18 +1,11 @@
 """Decides which clients may connect, and keeps one record per client (docs/protocol.md#authentication)."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from hmac import compare_digest
 
-from lmstudio_integrations.emulator.context import Client
+from lmstudio_integrations.emulator.context import ConnectedClient
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.protocol.credentials import TOKEN_FORM, split_token
-
-
-@dataclass(slots=True)
-class _Known:
-    client: Client
-    passkey: str = field(repr=False)
 
 
 class Authenticator:
@@ -29,7 +22,7 @@ class Authenticator:
 
     def __init__(self, tokens: Iterable[str] = ()) -> None:
         self._tokens = tuple(_credentials(token) for token in tokens)
-        self._known: dict[str, _Known] = {}
+        self._clients: dict[str, ConnectedClient] = {}
 
     def why_rejected(self, identifier: str, passkey: str) -> str | None:
         """Return why credentials are rejected, or `None`. The time does not depend on which part is wrong."""
@@ -40,22 +33,22 @@ class Authenticator:
             if any(matches):
                 return None
             return "An LM Studio API token is required to make requests to this server, and this is none it knows"
-        guest = self._known.get(identifier)
+        guest = self._clients.get(identifier)
         if guest is None or _is_equal(passkey, guest.passkey):
             return None
         return f'Invalid client passkey for client "{identifier}"'
 
-    def connect(self, identifier: str, passkey: str) -> Client:
+    def connect(self, identifier: str, passkey: str) -> ConnectedClient:
         """Return the client of a new socket, which counts until `disconnect`."""
-        known = self._known.setdefault(identifier, _Known(Client(identifier), passkey))
-        known.client.sockets += 1
-        return known.client
+        client = self._clients.setdefault(identifier, ConnectedClient(identifier, passkey))
+        client.sockets += 1
+        return client
 
-    def disconnect(self, client: Client) -> None:
+    def disconnect(self, client: ConnectedClient) -> None:
         """Count a socket no longer; with the last one, the client and its uploads are dropped."""
         client.sockets -= 1
         if not client.sockets:
-            del self._known[client.identifier]
+            del self._clients[client.identifier]
             client.drop_uploads()
 
 

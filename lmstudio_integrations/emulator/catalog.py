@@ -19,7 +19,7 @@ from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import header_of, is_embedding
 from lmstudio_integrations.emulator.engines.scripted import parse_rules
-from lmstudio_integrations.emulator.regular_files import why_unreadable
+from lmstudio_integrations.emulator.regular_files import open_regular
 from lmstudio_integrations.emulator.weights import BUNDLES
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._config_base import Settings
@@ -28,6 +28,7 @@ from lmstudio_integrations.types.config import LlmPredictionConfig, ModelKind
 logger: logging.Logger = logging.getLogger(__name__)
 
 EngineName = Literal["scripted", "llama_cpp"]
+"""The names of the engines, as their classes have them."""
 
 BUNDLED: dict[str, ModelKind] = {name: bundle.kind for name, bundle in BUNDLES.items()}
 """The names of the bundled weights, and the kind of each."""
@@ -85,17 +86,18 @@ class ModelEntry(_Strict):
     @field_validator("rules")
     @classmethod
     def _check_rules(cls, rules: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
-        for rule in parse_rules(rules):
-            if info.data.get("kind") == "embedding":
-                rule.require_no_output("an embedding model")
+        parse_rules(rules, info.data.get("kind", "llm"))
         return rules
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether its engine reads weights."""
+        return self.engine != "scripted"
 
     @property
     def full_path(self) -> str:
         """The path of the model for clients; that of a scripted model begins with `scripted/`."""
-        if self.path is not None:
-            return self.path
-        return f"{self.publisher or ('scripted' if self.engine == 'scripted' else 'local')}/{self.key}"
+        return self.path or f"{self.publisher or ('local' if self.needs_weights else self.engine)}/{self.key}"
 
     def engine_settings(self) -> dict[str, Any]:
         """Return the fields that only the engine uses."""
@@ -104,8 +106,6 @@ class ModelEntry(_Strict):
             "tokens_per_second": self.tokens_per_second,
             "load_seconds": self.load_seconds,
             "embedding_length": self.embedding_length,
-            "vision": self.vision,
-            "tools": self.tools,
         }
         return {name: value for name, value in values.items() if value not in (None, ())}
 
@@ -213,7 +213,6 @@ def parse_model(text: str, *, scripted: bool = False) -> ModelEntry:
     return ModelEntry(
         key=key,
         kind=bundle.kind if bundle else kind_of_file(Path(weights)),
-        engine="llama_cpp",
         weights=weights,
         path=bundle.path if bundle else None,
         display_name=bundle.title if bundle else None,
@@ -238,10 +237,12 @@ def scan(folder: Path) -> tuple[ModelEntry, ...]:
 
 
 def _is_usable(path: Path) -> bool:
-    reason = why_unreadable(path)
-    if reason is not None:
-        logger.warning("skipped the model file %s: %s", path, reason)
-    return reason is None
+    try:
+        open_regular(path).close()
+    except (OSError, ValueError) as error:
+        logger.warning("skipped the model file %s: %s", path, error)
+        return False
+    return True
 
 
 _QUANTIZATION = re.compile(r"[-._](i?q\d\w*|[fb]f?\d\d)$", re.IGNORECASE)
@@ -256,7 +257,6 @@ def _from_file(folder: Path, path: Path, *, unique: bool) -> ModelEntry:
     return ModelEntry(
         key=_short_key(path) if unique else relative.removesuffix(path.suffix).lower(),
         kind=kind_of_file(path),
-        engine="llama_cpp",
         weights=str(path),
         path=relative if "/" in relative else f"local/{relative}",
     )
@@ -315,8 +315,8 @@ def from_tables(tables: Mapping[str, Any]) -> Catalog:
             f"the catalog has the unknown table {min(unknown)!r}; it may have [[model]] and [[preset]]"
         )
     return Catalog(
-        models=tuple(entry(table) for table in _listed(tables, "model")),
-        presets=tuple(preset(table) for table in _listed(tables, "preset")),
+        models=tuple(parse_entry(table) for table in _listed(tables, "model")),
+        presets=tuple(parse_preset(table) for table in _listed(tables, "preset")),
     )
 
 
@@ -327,13 +327,12 @@ def check_weights(catalog: Catalog) -> None:
         LMStudioValueError: Naming the first model whose weights are missing.
     """
     for model in catalog.models:
-        if model.engine == "scripted" or not model.downloaded or model.weights in BUNDLED:
-            continue
-        if not model.weights or not Path(model.weights).expanduser().is_file():
+        is_there = model.weights in BUNDLED or (model.weights and Path(model.weights).expanduser().is_file())
+        if model.needs_weights and model.downloaded and not is_there:
             raise LMStudioValueError(f"model {model.key!r}: there is no file with the weights {model.weights!r}")
 
 
-def entry(value: object) -> ModelEntry:
+def parse_entry(value: object) -> ModelEntry:
     """Return the entry of a table, or of a key, which stands for a scripted model.
 
     Raises:
@@ -351,7 +350,7 @@ def entry(value: object) -> ModelEntry:
         raise LMStudioValueError(f"model {value.get('key', '?')!r}: {_explain(error)}") from error
 
 
-def preset(table: object) -> Preset:
+def parse_preset(table: object) -> Preset:
     """Return the preset of a table: `identifier`, optional `name`, and settings by the names of `LlmPredictionConfig`.
 
     Raises:

@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -85,25 +86,22 @@ class ManualClock:
             while self._timers and self._timers[0][0] <= self._now:
                 due.append(heapq.heappop(self._timers)[2])
         for timer in due:
-            timer.fire()
+            timer.loop.call_soon_threadsafe(timer.run)
 
 
+@dataclass(slots=True, eq=False)
 class _ManualTimer:
     """A call that is due when a test moves the clock."""
 
-    def __init__(self, callback: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
-        self._callback = callback
-        self._loop = loop
-        self._cancelled = False
+    callback: Callable[[], None]
+    loop: asyncio.AbstractEventLoop
+    cancelled: bool = False
 
     def cancel(self) -> None:
         """Cancel the call."""
-        self._cancelled = True
+        self.cancelled = True
 
-    def fire(self) -> None:
-        """Call on the loop; may be called from any thread."""
-        self._loop.call_soon_threadsafe(self._run)
-
-    def _run(self) -> None:
-        if not self._cancelled:
-            self._callback()
+    def run(self) -> None:
+        """Call, unless it was cancelled; belongs to the loop."""
+        if not self.cancelled:
+            self.callback()

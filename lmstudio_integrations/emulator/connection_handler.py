@@ -8,18 +8,18 @@ protocol's `ServerSession`.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from lmstudio_integrations.emulator.authentication import Authenticator
-from lmstudio_integrations.emulator.context import USER_STOPPED, Client, Context, ServerState
+from lmstudio_integrations.emulator.context import USER_STOPPED, ConnectedClient, Context, OpenChannel, ServerState
 from lmstudio_integrations.emulator.engines.base import FaultKind
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.handlers import HANDLERS, SERVED
 from lmstudio_integrations.emulator.limits import has_more_values
-from lmstudio_integrations.emulator.scheduling import CancelScope
 from lmstudio_integrations.emulator.sockets import Socket
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.server_session import CallReceived, ChannelOpened, PacketReceived, ServerSession
@@ -31,28 +31,6 @@ AUTHENTICATION_TIMEOUT = 10.0
 
 _FLUSH_AT = 1024 * 1024
 """Bytes of output that are written at once, so that the limit on unread output applies; less is sent with the turn."""
-
-
-class ServerChannel:
-    """The server's end of one channel."""
-
-    def __init__(self, connection: "ConnectionHandler", channel_id: int) -> None:
-        self.scope: CancelScope = CancelScope()
-        self._connection = connection
-        self._id = channel_id
-
-    def send(self, packet: Mapping[str, Any]) -> None:
-        """Send a packet, unless the connection is lost."""
-        if self._connection.writable:
-            self._connection.session.send(self._id, packet)
-            self._connection.flush_soon()
-
-    def inject_fault(self, kind: FaultKind) -> None:
-        """Break the connection as a scripted model orders."""
-        if kind == "unknown_packet":
-            self.send({"type": "unheardOf"})
-        else:
-            self._connection.inject_fault(kind)
 
 
 class ConnectionHandler:
@@ -71,22 +49,16 @@ class ConnectionHandler:
         self._socket = socket
         self._state = state
         self._authenticator = authenticator
-        self._client: Client | None = None
-        self._channels: dict[int, ServerChannel] = {}
+        self._client: ConnectedClient | None = None
+        self._channels: dict[int, OpenChannel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         self._flush_is_due = False
-        self._is_half_closed = False
 
     @property
     def client(self) -> str | None:
         """The identifier of the client, once it is authenticated."""
         return None if self._client is None else self._client.identifier
-
-    @property
-    def writable(self) -> bool:
-        """Whether frames can still be sent."""
-        return self._socket.writable and not self._is_half_closed
 
     async def run(self) -> None:
         """Serve the socket until it is closed; then cancel all its requests."""
@@ -111,10 +83,16 @@ class ConnectionHandler:
 
     def abort_if_unread(self) -> None:
         """Abort the socket if its client does not read: it would not read a close frame either."""
-        if self._is_half_closed or self._socket.paused:
+        if self._socket.is_half_closed or self._socket.paused:
             self._socket.transport.abort()
 
-    def flush_soon(self) -> None:
+    def _send(self, channel_id: int, packet: Mapping[str, Any]) -> None:
+        """Send a packet of a channel, unless the connection is lost."""
+        if self._socket.writable:
+            self.session.send(channel_id, packet)
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
         """Send pending frames at the end of this turn of the event loop; large output at once."""
         if self.session.pending_size >= _FLUSH_AT:
             self._flush()
@@ -122,14 +100,16 @@ class ConnectionHandler:
             self._flush_is_due = True
             self._loop.call_soon(self._flush)
 
-    def inject_fault(self, kind: FaultKind) -> None:
-        """Drop the socket, close its writing side, or send invalid JSON."""
+    def _inject_fault(self, channel_id: int, kind: FaultKind) -> None:
+        """Send an unknown packet or invalid JSON, drop the socket, or close its writing side."""
+        if kind == "unknown_packet":
+            self._send(channel_id, {"type": "unheardOf"})
+            return
         self._flush()
         if kind == "drop":
             self._socket.transport.abort()
         elif kind == "half_close":
             self._socket.half_close()
-            self._is_half_closed = True
         else:
             self._write(['{"type":"channelSend",'])
 
@@ -186,14 +166,16 @@ class ConnectionHandler:
             self.session.reply(call.call_id, result)
         except Exception as error:  # noqa: BLE001 - a handler that fails must not close the socket
             self.session.reject(call.call_id, _error(error, call.endpoint.name))
-        self.flush_soon()
+        self._flush_soon()
 
     def _open(self, opened: ChannelOpened) -> Coroutine[Any, Any, None]:
         """Return the task of a channel; packets may arrive before it runs."""
-        channel = self._channels[opened.channel_id] = ServerChannel(self, opened.channel_id)
+        channel_id = opened.channel_id
+        channel = OpenChannel(partial(self._send, channel_id), partial(self._inject_fault, channel_id))
+        self._channels[channel_id] = channel
         return self._serve(opened, channel)
 
-    async def _serve(self, opened: ChannelOpened, channel: ServerChannel) -> None:
+    async def _serve(self, opened: ChannelOpened, channel: OpenChannel) -> None:
         handler = HANDLERS[self.namespace][opened.endpoint.name]
         try:
             await self._state.simulate_latency()
@@ -204,7 +186,7 @@ class ConnectionHandler:
             self.session.close(opened.channel_id)
         finally:
             del self._channels[opened.channel_id]
-        self.flush_soon()
+        self._flush_soon()
 
     def _context(self) -> Context:
         assert self._client is not None, "requests come after authentication"
@@ -230,8 +212,7 @@ class ConnectionHandler:
             self._write(frames)
 
     def _write(self, frames: list[str]) -> None:
-        if self.writable:
-            self._socket.write(frames)
+        self._socket.write(frames)
 
 
 def _error(error: Exception, endpoint: str) -> Mapping[str, Any]:

@@ -2,17 +2,16 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lmstudio_integrations.emulator.clock import Clock
 from lmstudio_integrations.emulator.engines.base import FaultKind
-from lmstudio_integrations.emulator.errors import file_not_found, limit_reached
+from lmstudio_integrations.emulator.errors import WireError, file_not_found, limit_reached
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, Limits
-from lmstudio_integrations.emulator.logs import Logs
 from lmstudio_integrations.emulator.records import Records
 from lmstudio_integrations.emulator.registry import ModelRegistry
 from lmstudio_integrations.emulator.scheduling import CancelScope
@@ -23,16 +22,17 @@ from lmstudio_integrations.types.config import ModelKind
 USER_STOPPED = "userStopped"
 """The stop reason when the client cancels."""
 
+LogListener = Callable[[dict[str, Any]], None]
+
 
 @dataclass(slots=True, eq=False)
-class Client:
+class ConnectedClient:
     """One client with all its sockets; its uploads are dropped with the last socket (docs/protocol.md#credentials)."""
 
     identifier: str
+    passkey: str = field(repr=False)
     sockets: int = 0
     uploads: dict[str, Upload] = field(default_factory=dict[str, Upload])
-    paths: dict[str, Path] = field(default_factory=dict[str, Path])
-    """Paths of uploads that were written to disk, by identifier."""
     upload_bytes: int = 0
     """The total cost of its uploads."""
     requests: int = 0
@@ -90,17 +90,17 @@ class Client:
         Raises:
             WireError: If there is no such file, or it cannot be written.
         """
-        upload, full = self.upload(identifier), with_namespace(identifier)
-        if full not in self.paths:
-            self.paths[full] = folder.write(upload)
-        return self.paths[full]
+        upload = self.upload(identifier)
+        upload.path = upload.path or folder.write(upload)
+        return upload.path
 
     def drop_uploads(self) -> None:
         """Drop all files, as the client has disconnected."""
+        for upload in self.uploads.values():
+            if upload.path is not None:
+                with suppress(OSError):
+                    upload.path.unlink()
         self.uploads.clear()
-        for path in self.paths.values():
-            with suppress(OSError):
-                path.unlink()
 
 
 @dataclass(slots=True, eq=False)
@@ -110,11 +110,18 @@ class ServerState:
     registry: ModelRegistry
     clock: Clock
     records: Records
-    logs: Logs
     latency: float = 0.0
     limits: Limits = DEFAULT_LIMITS
     flags: set[str] = field(default_factory=set[str])
     upload_folder: UploadFolder = field(default_factory=UploadFolder)
+    log_listeners: list[LogListener] = field(default_factory=list[LogListener])
+    """Called with each entry of the log, which is stored nowhere (docs/protocol.md#diagnostics-endpoints)."""
+
+    def log(self, data: Mapping[str, Any]) -> None:
+        """Send an entry of the log to all listeners."""
+        entry = {"timestamp": self.clock.unix_ms(), "data": dict(data)}
+        for listener in list(self.log_listeners):
+            listener(entry)
 
     async def simulate_latency(self) -> None:
         """Wait for the latency of a request."""
@@ -129,8 +136,13 @@ class Context:
     """The client of a request, and its namespace."""
 
     state: ServerState
-    client: Client
+    client: ConnectedClient
     namespace: Namespace
+
+    @property
+    def registry(self) -> ModelRegistry:
+        """The models of the server."""
+        return self.state.registry
 
     @property
     def kind(self) -> ModelKind:
@@ -138,16 +150,27 @@ class Context:
         return "embedding" if self.namespace == "embedding" else "llm"
 
 
-class Channel(Protocol):
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenChannel:
     """The server's end of a channel. `scope` holds its work; a cancel packet of the client cancels it."""
 
-    scope: CancelScope
+    send: Callable[[Mapping[str, Any]], None]
+    """Send a packet without waiting; the connection handles slow readers."""
+    inject_fault: Callable[[FaultKind], None]
+    """Break the connection as a scripted model orders."""
+    scope: CancelScope = field(default_factory=CancelScope)
 
-    def send(self, packet: Mapping[str, Any]) -> None:
-        """Send a packet without waiting; the connection handles slow readers."""
+    @contextmanager
+    def cancellable(self, title: str) -> Generator[None]:
+        """Hold the work of the channel, like `scope`; a cancel is an error with this title.
 
-    def inject_fault(self, kind: FaultKind) -> None:
-        """Break the connection as a scripted model orders."""
+        Raises:
+            WireError: If the client has cancelled the work.
+        """
+        with self.scope:
+            yield
+        if self.scope.reason:
+            raise WireError(title)
 
 
 Handler = Callable[..., Awaitable[Any]]

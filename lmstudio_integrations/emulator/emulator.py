@@ -9,14 +9,14 @@ import signal
 import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from lmstudio_integrations.emulator.authentication import Authenticator
-from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, bundled, check_weights, entry, from_tables
+from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, bundled, check_weights, from_tables, parse_entry
 from lmstudio_integrations.emulator.catalog import load as load_catalog
 from lmstudio_integrations.emulator.clock import Clock, SystemClock
 from lmstudio_integrations.emulator.context import ServerState
@@ -26,7 +26,6 @@ from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppEngine, mem
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.limits import DEFAULT_LIMITS, Limits
-from lmstudio_integrations.emulator.logs import Logs
 from lmstudio_integrations.emulator.records import EmbeddingRecord, LoadRecord, PredictionRecord, Records
 from lmstudio_integrations.emulator.registry import ModelRegistry
 from lmstudio_integrations.emulator.scheduling import CancelScope
@@ -108,8 +107,7 @@ class Emulator:
         if engines is None:
             check_weights(self.catalog)
         self.host = host
-        self._ports = port
-        self._authenticator = Authenticator(tokens)
+        self._new_server = partial(Server, authenticator=Authenticator(tokens), host=host, port=port, origins=origins)
         self._load = tuple(load)
         self._engines = engines
         self._clock = clock or SystemClock()
@@ -117,7 +115,6 @@ class Emulator:
         self._latency = latency
         self._offline = offline
         self._worker_memory = memory_limit(worker_memory)
-        self._origins = origins
         self._limits = limits
         self._records = Records(limits)
         self._thread: threading.Thread | None = None
@@ -215,7 +212,9 @@ class Emulator:
         Raises:
             LMStudioOSError: If the port is taken.
             LMStudioModelLoadError: If a model cannot be loaded at the start.
+            LMStudioRuntimeError: If the server is already running.
         """
+        self._require_stopped()
         self._lifetime = _Lifetime()
         with contextlib.suppress(KeyboardInterrupt):
             self._run_loop(self._lifetime, on_ready, foreground=True)
@@ -306,7 +305,7 @@ class Emulator:
                 finally:
                     self._running = None
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _serving(self) -> AsyncGenerator["_Running", None]:
         """Open the registry, then the server; close them in reverse order."""
         registry = ModelRegistry(
@@ -318,9 +317,9 @@ class Emulator:
             max_loaded=self._limits.loaded_models,
             records=self._records,
         )
-        state = ServerState(registry, self._clock, self._records, Logs(self._clock), self._latency, self._limits)
-        server = Server(state, self._authenticator, host=self.host, port=self._ports, origins=self._origins)
-        async with AsyncExitStack() as stack:
+        state = ServerState(registry, self._clock, self._records, self._latency, self._limits)
+        server = self._new_server(state)
+        async with contextlib.AsyncExitStack() as stack:
             stack.callback(state.upload_folder.remove)
             stack.push_async_callback(registry.close)
             try:
@@ -330,7 +329,7 @@ class Emulator:
                     f"cannot listen on {self.host}: {error}; choose another port, or 0 for any"
                 ) from error
             stack.push_async_callback(server.close)
-            yield _Running(state, server)
+            yield _Running(state, server, asyncio.get_running_loop())
 
 
 class _Lifetime:
@@ -351,13 +350,13 @@ class _Lifetime:
             self.loop.add_signal_handler(signal.SIGTERM, self.scope.cancel, "terminated")
 
 
+@dataclass(frozen=True, slots=True)
 class _Running:
     """The parts of a running server; belongs to its event loop."""
 
-    def __init__(self, state: ServerState, server: Server) -> None:
-        self.state = state
-        self.server = server
-        self.loop = asyncio.get_running_loop()
+    state: ServerState
+    server: Server
+    loop: asyncio.AbstractEventLoop
 
     async def load(self, key: str, *, identifier: str | None = None, ttl: float | None = None) -> dict[str, Any]:
         """Load a model of either kind."""
@@ -367,7 +366,7 @@ class _Running:
             entry = registry.resolve(found[0].kind if found else "llm", key)[0]
             ttl_ms = None if ttl is None else round(ttl * 1000)
             instance = await registry.load(entry, name=key, identifier=identifier, ttl_ms=ttl_ms)
-        except (EngineError, WireError) as error:
+        except WireError as error:
             cause = f": {error.cause}" if isinstance(error, EngineError) and error.cause else ""
             raise LMStudioModelLoadError(f"cannot load {key!r}: {error}{cause}") from error
         return instance.describe()
@@ -399,15 +398,13 @@ def _catalog(
         catalog = from_tables(catalog)
     base = catalog or Catalog()
     return Catalog(
-        models=(*base.models, *(entry(model) for model in models or ())),
+        models=(*base.models, *(parse_entry(model) for model in models or ())),
         presets=base.presets,
     )
 
 
 def _engines(catalog: Catalog, *, offline: bool, worker_memory: int) -> dict[str, Engine]:
     """Return the engines of the catalog's models."""
-    engines: dict[str, Engine] = {
-        "scripted": ScriptedEngine(),
-        "llama_cpp": LlamaCppEngine(offline=offline, worker_memory=worker_memory),
-    }
-    return {name: engines[name] for name in {entry.engine for entry in catalog.models}}
+    engines: tuple[Engine, ...] = (ScriptedEngine(), LlamaCppEngine(offline=offline, worker_memory=worker_memory))
+    used = {entry.engine for entry in catalog.models}
+    return {engine.name: engine for engine in engines if engine.name in used}

@@ -77,19 +77,10 @@ def no_model_matching(query: Mapping[str, Any], loaded: Sequence[str]) -> WireEr
     )
 
 
-def path_not_found(path: str, available: Sequence[str]) -> WireError:
-    """Return the error for a key or path that no downloaded model has."""
-    return _not_found(f'Cannot find a model with the key or path "{path}"', path, available)
-
-
-def draft_model_not_found(path: str, available: Sequence[str]) -> WireError:
-    """Return the error for a draft model that is not downloaded."""
-    return _not_found(f'Cannot find model "{path}"', path, available)
-
-
-def _not_found(title: str, path: str, available: Sequence[str]) -> WireError:
+def path_not_found(path: str, available: Sequence[str], what: str = "a model with the key or path") -> WireError:
+    """Return the error for a key or path that no downloaded model has; `what` is the title's name for it."""
     return WireError(
-        title,
+        f'Cannot find {what} "{path}"',
         suggestion="Check the key against the list of downloaded models.",
         display_data={
             "code": "generic.pathNotFound",
@@ -154,11 +145,6 @@ def file_not_found(identifier: str) -> WireError:
         f'Cannot find an uploaded file with the identifier "{identifier}"',
         suggestion="Upload it again: uploads are dropped when their client disconnects.",
     )
-
-
-def load_cancelled() -> WireError:
-    """Return the error for a cancelled load."""
-    return WireError("Model loading was cancelled.")
 
 
 def limit_reached(what: str, name: str, limit: int) -> WireError:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from lmstudio_integrations.emulator.catalog import ModelEntry
 from lmstudio_integrations.emulator.clock import Clock, Timer
-from lmstudio_integrations.emulator.engines.base import LoadedModel
+from lmstudio_integrations.emulator.engines.base import LoadedModel, LoadRequest
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.errors import model_unloaded
 from lmstudio_integrations.emulator.records import LoadRecord, LoadState, RecordEntry
@@ -31,9 +31,7 @@ class Instance:
         identifier: Its name among the loaded models.
         model: The engine's loaded model.
         info: The wire form of the model.
-        fields: The load settings in effect, by their full keys.
-        context_length: Tokens that one prediction may use.
-        slots: How many predictions run at once.
+        request: What the engine has loaded: the settings in effect.
         ttl_ms: How long it may idle; `None` for ever.
         jit: Whether it was loaded just in time, so that the next such load evicts it.
         load: The record of its load.
@@ -47,9 +45,7 @@ class Instance:
         identifier: str,
         model: LoadedModel,
         info: dict[str, Any],
-        fields: dict[str, Any],
-        context_length: int,
-        slots: int,
+        request: LoadRequest,
         ttl_ms: int | None,
         jit: bool,
         load: RecordEntry[LoadRecord],
@@ -59,8 +55,7 @@ class Instance:
         self.identifier = identifier
         self.reference: str = secrets.token_urlsafe(18)
         self.model = model
-        self.fields = fields
-        self.context_length = context_length
+        self.request = request
         self.ttl_ms = ttl_ms
         self.jit = jit
         self.load = load
@@ -72,7 +67,7 @@ class Instance:
         self._crash: EngineError | None = None
         self._info = info
         self._clock = clock
-        self._queue = FairQueue(slots)
+        self._queue = FairQueue(request.slots)
         self._users: dict[CancelScope, Activity | None] = {}
         self._timer: Timer | None = None
         self._idle = asyncio.Event()
@@ -85,7 +80,7 @@ class Instance:
             "instanceReference": self.reference,
             "ttlMs": self.ttl_ms,
             "lastUsedTime": self.last_used_ms,
-            "contextLength": self.context_length,
+            "contextLength": self.request.context_length,
         }
 
     def state(self) -> dict[str, Any]:

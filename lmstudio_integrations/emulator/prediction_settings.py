@@ -16,15 +16,6 @@ from lmstudio_integrations.types.tools import Tool
 ToolMode = Literal["none", "auto", "required"]
 
 
-def collapse(catalog: Catalog, stack: KvConfigStack, preset_name: str | None) -> dict[str, Any]:
-    """Return the settings in effect: the defaults, then the preset, then the request's layers.
-
-    Raises:
-        WireError: If there is no such preset.
-    """
-    return in_effect(requested(catalog, stack, preset_name))
-
-
 def in_effect(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings in effect: the defaults, then what was requested."""
     return defaults.effective(defaults.PREDICTION, fields)

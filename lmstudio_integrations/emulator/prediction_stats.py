@@ -5,6 +5,7 @@ from typing import Any
 
 from lmstudio_integrations.emulator.clock import Clock
 from lmstudio_integrations.emulator.engines.base import Finished
+from lmstudio_integrations.emulator.engines.generation import progress_details
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -93,20 +94,20 @@ class StatsCollector:
         return tokens / seconds if self._generating and seconds > 0 else None
 
     def _prompt(self, event: PromptProgress) -> Iterator[PredictionEvent]:
-        details = event.details or _details(self._prompt_tokens, event.progress)
+        details = event.details or progress_details(self._prompt_tokens, round(self._prompt_tokens * event.progress))
         self._prompt_tokens = details["totalPromptTokenCount"]
         if self._progress is None and event.progress > 0:
-            yield PromptProgress(0, _details(self._prompt_tokens, 0))
+            yield PromptProgress(0, progress_details(self._prompt_tokens, 0))
         self._progress = event.progress
         yield PromptProgress(event.progress, details)
 
     def _prompt_done(self) -> Iterator[PredictionEvent]:
         """Complete the progress: at least 0 and 1 are sent per prediction (docs/protocol.md#predict-packets)."""
         if self._progress is None:
-            yield PromptProgress(0, _details(self._prompt_tokens, 0))
+            yield PromptProgress(0, progress_details(self._prompt_tokens, 0))
         if self._progress != 1:
             self._progress = 1
-            yield PromptProgress(1, _details(self._prompt_tokens, 1))
+            yield PromptProgress(1, progress_details(self._prompt_tokens, self._prompt_tokens))
 
 
 def _tokens_of(event: PredictionEvent) -> int:
@@ -114,13 +115,3 @@ def _tokens_of(event: PredictionEvent) -> int:
     if isinstance(event, LlmPredictionFragment):
         return event.tokens_count
     return 1 if isinstance(event, ToolCallArguments) else 0
-
-
-def _details(total: int, progress: float) -> dict[str, int]:
-    processed = round(total * progress)
-    return {
-        "cachedTokenCount": 0,
-        "totalPromptTokenCount": total,
-        "processedPromptTokenCount": processed,
-        "unprocessedPromptTokenCount": total - processed,
-    }

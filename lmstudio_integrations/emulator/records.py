@@ -1,6 +1,7 @@
 """Records of what happened on the server, which tests read from their own thread."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
@@ -96,7 +97,7 @@ class LoadRecord:
             request, at the start of the server or by `Emulator.load`.
         config: The requested load settings, in the form of the native client.
         state: `loading` and `loaded`; `failed` and `cancelled` for a load that did not succeed; and how the instance
-            ended: `evicted` by another model's just-in-time load, `expired` after its idle TTL, `model_crashed`, or
+            ended: `evicted` by another model's just-in-time load, `expired` after its idle TTL, `crashed`, or
             `unloaded` by request or with the server.
     """
 
@@ -117,10 +118,11 @@ class RecordEntry(Generic[RecordT]):
         live: Members that change with every token; a new record for each would cost too much.
     """
 
-    def __init__(self, record: RecordT) -> None:
+    def __init__(self, record: RecordT, on_change: Callable[[], None]) -> None:
         self.live: dict[str, Any] = {}
         self.is_recorded: bool = True
         self._record: RecordT = record
+        self._on_change = on_change
         self.size: int = size_of({each.name: getattr(record, each.name) for each in fields(record)})
 
     @property
@@ -133,13 +135,15 @@ class RecordEntry(Generic[RecordT]):
         """Replace members of the record by others of about the same size."""
         self._record = replace(self._record, **(self.live | changes))
         self.live = {}
+        self._on_change()
 
 
 class RecordLog(Generic[RecordT]):
     """Records of one kind, oldest first. The oldest are dropped when there are too many, or they are too large."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, on_change: Callable[[], None] = lambda: None) -> None:
         self._limits = limits
+        self._on_change = on_change
         self._entries: deque[RecordEntry[RecordT]] = deque()
         self._size = 0
 
@@ -150,10 +154,11 @@ class RecordLog(Generic[RecordT]):
 
     def add(self, record: RecordT) -> RecordEntry[RecordT]:
         """Add a record."""
-        entry = RecordEntry(record)
+        entry = RecordEntry(record, self._on_change)
         self._entries.append(entry)
         self._size += entry.size
         self._drop()
+        self._on_change()
         return entry
 
     def complete(self, entry: RecordEntry[RecordT], **changes: Any) -> None:
@@ -178,10 +183,10 @@ class Records:
     """All records, and a way to wait for them. Written by the server's thread, read by any."""
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
-        self.predictions: RecordLog[PredictionRecord] = RecordLog(limits)
-        self.embeddings: RecordLog[EmbeddingRecord] = RecordLog(limits)
-        self.loads: RecordLog[LoadRecord] = RecordLog(limits)
         self._changed = threading.Condition()
+        self.predictions: RecordLog[PredictionRecord] = RecordLog(limits, self.notify)
+        self.embeddings: RecordLog[EmbeddingRecord] = RecordLog(limits, self.notify)
+        self.loads: RecordLog[LoadRecord] = RecordLog(limits, self.notify)
 
     def notify(self) -> None:
         """Wake all waiters, because something has changed."""
@@ -194,15 +199,13 @@ class Records:
         Raises:
             LMStudioTimeoutError: If it does not hold in time, in seconds.
         """
-        for _ in range(max(1, round(timeout / _RECHECK_SECONDS))):
-            if predicate():
-                return
+        deadline = time.monotonic() + timeout
+        while not predicate():
+            if time.monotonic() >= deadline:
+                raise LMStudioTimeoutError(f"the condition did not hold within {timeout} s", elapsed=timeout)
             # The condition is checked without the lock: the server's thread must never wait for a test.
             with self._changed:
                 self._changed.wait(_RECHECK_SECONDS)
-        if predicate():
-            return
-        raise LMStudioTimeoutError(f"the condition did not hold within {timeout} s", elapsed=timeout)
 
 
 def size_of(value: object) -> int:

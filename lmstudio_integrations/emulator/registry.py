@@ -6,17 +6,16 @@ and the engines. Everything here runs on the emulator's event loop, unless state
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
-from lmstudio_integrations.emulator import defaults, errors
+from lmstudio_integrations.emulator import defaults, errors, weights
 from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, describe
 from lmstudio_integrations.emulator.clock import Clock
-from lmstudio_integrations.emulator.downloads import OnBytes, download
 from lmstudio_integrations.emulator.engines.base import Engine, LoadRequest, ModelMetadata, Progress
-from lmstudio_integrations.emulator.engines.errors import EngineError
+from lmstudio_integrations.emulator.engines.errors import EngineError, without_directories
 from lmstudio_integrations.emulator.instance import Instance
 from lmstudio_integrations.emulator.records import LoadMode, LoadRecord, LoadState, RecordEntry, Records
 from lmstudio_integrations.errors import LMStudioValueError
@@ -24,7 +23,6 @@ from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoad
 from lmstudio_integrations.types.models import InstanceSpecifier, ModelQuery, ModelSpecifier, by_identifier
 
 logger: logging.Logger = logging.getLogger(__name__)
-
 
 OnPacket = Callable[[Mapping[str, Any]], None]
 """Called with each packet of a just-in-time load (docs/protocol.md#get-or-load)."""
@@ -34,14 +32,14 @@ OnPacket = Callable[[Mapping[str, Any]], None]
 class _SharedLoad:
     """A just-in-time load and its waiting clients; it is cancelled when the last one cancels."""
 
-    task: "asyncio.Task[Instance] | None" = None
+    task: "asyncio.Task[Instance]" = field(init=False)
     packets: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
     listeners: list[OnPacket] = field(default_factory=list[OnPacket])
 
     @property
-    def stopping(self) -> bool:
-        """Whether it has ended or is being cancelled, so that no client can join."""
-        return self.task is not None and (self.task.done() or self.task.cancelling() > 0)
+    def joinable(self) -> bool:
+        """Whether a client can join: it has not ended, and is not being cancelled."""
+        return not self.task.done() and not self.task.cancelling()
 
     def send(self, **packet: Any) -> None:
         """Send a packet to all waiting clients."""
@@ -51,13 +49,13 @@ class _SharedLoad:
 
     async def wait(self, listener: OnPacket) -> Instance:
         """Wait for the model; earlier packets are sent first."""
-        assert self.task is not None, "the load has been started"
         for packet in self.packets:
             listener(packet)
         self.listeners.append(listener)
         try:
             return await asyncio.shield(self.task)
         finally:
+            # No await between the two: a client that joins meanwhile would wait for a load that is cancelled.
             self.listeners.remove(listener)
             if not self.listeners:
                 self.task.cancel()
@@ -99,29 +97,29 @@ class ModelRegistry:
         self._instances: dict[str, Instance] = {}
         self._reserved: set[str] = set()
         self._shared: dict[str, _SharedLoad] = {}
-        self._one_at_a_time = asyncio.Lock()
+        self._jit_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def loaded(self, kind: ModelKind | None = None) -> list[Instance]:
         """Return the loaded models, in the order of loading. Any thread may call this."""
-        instances = list(self._instances.values())  # one atomic step
+        instances = list(self._instances.values())  # one step, so that no other thread changes it meanwhile
         return [instance for instance in instances if kind in {None, instance.entry.kind}]
 
     def downloaded(self) -> list[ModelEntry]:
         """Return the entries that can be loaded."""
         return [entry for entry in self.catalog.models if entry.key in self._downloaded]
 
-    def is_downloaded(self, entry: ModelEntry) -> bool:
-        """Return whether an entry can be loaded."""
-        return entry.key in self._downloaded
-
-    async def download(self, entry: ModelEntry, on_bytes: OnBytes) -> None:
+    async def download(self, entry: ModelEntry, on_bytes: weights.OnBytes) -> None:
         """Download the weights of an entry, so that it can be loaded.
 
         Raises:
             WireError: If that fails.
         """
-        await download(entry, on_bytes, offline=self._offline)
+        try:
+            await weights.download(entry.weights if entry.needs_weights else None, on_bytes, offline=self._offline)
+        except (OSError, weights.WeightsError) as error:
+            cause = without_directories(str(error))
+            raise errors.WireError(f'The weights of "{entry.key}" cannot be downloaded', cause=cause) from error
         self._downloaded.add(entry.key)
         self._metadata.pop(entry.key, None)
         self._records.notify()
@@ -162,10 +160,10 @@ class ModelRegistry:
         if query.identifier is not None:
             matching = self._all_named(matching, query.identifier)
         if not matching:
-            raise self._nothing_loaded(kind, query.to_dict())
+            self._raise_nothing_loaded(kind, query.to_dict())
         return matching[0]
 
-    def find_only(self, kind: ModelKind, name: str) -> Instance:
+    def find_unambiguous(self, kind: ModelKind, name: str) -> Instance:
         """Return the loaded model with this identifier, else the only loaded model with this name.
 
         Raises:
@@ -173,7 +171,7 @@ class ModelRegistry:
         """
         found = self._all_named(self.loaded(kind), name)
         if not found or (len(found) > 1 and found[0].identifier != name):
-            raise self._nothing_loaded(kind, {"identifier": name})
+            self._raise_nothing_loaded(kind, {"identifier": name})
         return found[0]
 
     def loaded_as(self, kind: ModelKind, name: str) -> Instance | None:
@@ -184,19 +182,19 @@ class ModelRegistry:
         self,
         kind: ModelKind,
         name: str,
-        not_found: Callable[[str, Sequence[str]], errors.WireError] = errors.path_not_found,
+        what: str = "a model with the key or path",
     ) -> list[ModelEntry]:
-        """Return the entries that a name may stand for, the best first.
+        """Return the entries that a name may stand for, the best first; errors call it `what`.
 
         Raises:
             WireError: If there is none, or none of this kind.
         """
-        found = [entry for entry in self.catalog.find(name) if self.is_downloaded(entry)]
+        found = [entry for entry in self.catalog.find(name) if entry.key in self._downloaded]
         matching = [entry for entry in found if entry.kind == kind]
         if not found:
             self._reject_other_kind(kind, name)
             known = [entry.full_path for entry in self.downloaded() if entry.kind == kind]
-            raise not_found(name, known)
+            raise errors.path_not_found(name, known, what)
         if not matching:
             raise errors.domain_mismatch(found[0].full_path, found[0].kind, kind)
         return matching
@@ -207,7 +205,7 @@ class ModelRegistry:
         Raises:
             WireError: If there is none with this name.
         """
-        self.resolve("llm", name, errors.draft_model_not_found)
+        self.resolve("llm", name, "model")
 
     async def load(
         self,
@@ -232,25 +230,24 @@ class ModelRegistry:
         with self._recorded(entry, default, identifier, settings, jit=jit) as load:
             await self.read_metadata([entry])
             on_start(load.record.identifier)
-            request = self._load_request(entry, settings)
+            request = self.load_request(entry, settings)
             model = await self._engine(entry).load(request, on_progress)
             instance = Instance(
                 entry=entry,
                 identifier=load.record.identifier,
                 model=model,
                 info=self.info(entry),
-                fields=dict(request.fields),
-                context_length=request.context_length,
-                slots=request.slots,
+                request=request,
                 ttl_ms=ttl_ms,
                 jit=jit,
                 load=load,
                 clock=self._clock,
             )
+            # No await from here on: the identifier is reserved until the instance has it.
             instance.on_end = lambda state: self.drop(instance, state)
             self._instances[instance.identifier] = instance
             instance.start_ttl()
-            self._record_state(load, "loaded")
+            load.update(state="loaded")
         return instance
 
     @contextmanager
@@ -262,18 +259,13 @@ class ModelRegistry:
         identifier = self._reserve(default, identifier)
         mode: LoadMode = "just_in_time" if jit else "explicit"
         load = self._records.loads.add(LoadRecord(key=entry.key, identifier=identifier, mode=mode, config=config))
-        self._records.notify()
         try:
             yield load
         except BaseException as error:
-            self._record_state(load, "cancelled" if isinstance(error, asyncio.CancelledError) else "failed")
+            load.update(state="cancelled" if isinstance(error, asyncio.CancelledError) else "failed")
             raise
         finally:
             self._reserved.discard(identifier)
-
-    def _record_state(self, load: RecordEntry[LoadRecord], state: LoadState) -> None:
-        load.update(state=state)
-        self._records.notify()
 
     async def load_just_in_time(
         self, entry: ModelEntry, name: str, listener: OnPacket, *, ttl_ms: int | None, settings: Mapping[str, Any]
@@ -283,8 +275,9 @@ class ModelRegistry:
         Raises:
             EngineError: If the engine cannot load it.
         """
+        # No await up to `shared.wait`: a second client must find the load, and nobody may cancel it meanwhile.
         shared = self._shared.get(entry.key)
-        if shared is None or shared.stopping:
+        if shared is None or not shared.joinable:
             shared = self._shared[entry.key] = _SharedLoad()
             ttl = defaults.JIT_TTL_MS if ttl_ms is None else ttl_ms
             shared.task = self._spawn(self._load_shared(shared, entry, name, ttl, settings))
@@ -303,14 +296,13 @@ class ModelRegistry:
         if instance.unloading is None:
             del self._instances[instance.identifier]
             instance.unloading = self._spawn(instance.unload())
-            self._record_state(instance.load, state)
+            instance.load.update(state=state)
         return instance.unloading
 
     async def close(self) -> None:
         """Stop all loads and unload everything."""
         for shared in list(self._shared.values()):
-            if shared.task is not None:
-                shared.task.cancel()
+            shared.task.cancel()
         for instance in self.loaded():
             self.drop(instance)
         while self._tasks:
@@ -319,7 +311,7 @@ class ModelRegistry:
     async def _load_shared(
         self, shared: _SharedLoad, entry: ModelEntry, name: str, ttl_ms: int, settings: Mapping[str, Any]
     ) -> Instance:
-        async with self._one_at_a_time if self._auto_evict else nullcontext():
+        async with self._jit_lock if self._auto_evict else nullcontext():
             for other in [instance for instance in self.loaded() if instance.jit and self._auto_evict]:
                 shared.send(type="unloadingOtherJITModel", info=other.describe())
                 await self.unload(other, "evicted")
@@ -358,7 +350,8 @@ class ModelRegistry:
         self._reserved.add(identifier)
         return identifier
 
-    def _load_request(self, entry: ModelEntry, settings: Mapping[str, Any]) -> LoadRequest:
+    def load_request(self, entry: ModelEntry, settings: Mapping[str, Any]) -> LoadRequest:
+        """Return what the engine loads: the requested settings over those of the entry and the defaults."""
         requested = _CONFIGS[entry.kind].from_fields(settings)
         limit = entry.max_context_length or self.metadata(entry).max_context_length
         context_length = min(requested.context_length or entry.context_length or defaults.CONTEXT_LENGTH, limit)
@@ -385,15 +378,11 @@ class ModelRegistry:
             instance for entry in self.catalog.find(name) for instance in instances if instance.entry is entry
         ]
 
-    def _nothing_loaded(self, kind: ModelKind, query: Mapping[str, Any]) -> errors.WireError:
-        """Return the error for a query that no loaded model matches.
-
-        Raises:
-            WireError: If the model is loaded, but of the other kind.
-        """
+    def _raise_nothing_loaded(self, kind: ModelKind, query: Mapping[str, Any]) -> NoReturn:
+        """Raise the error for a query that no loaded model matches; one of the other kind has its own error."""
         if query.get("identifier"):
             self._reject_other_kind(kind, query["identifier"])
-        return errors.no_model_matching(query, [each.identifier for each in self.loaded(kind)])
+        raise errors.no_model_matching(query, [each.identifier for each in self.loaded(kind)])
 
     def _reject_other_kind(self, kind: ModelKind, name: str) -> None:
         """Raise an error if the requested model is loaded, but of the other kind."""

@@ -19,12 +19,3 @@ def open_regular(path: Path) -> BinaryIO:
         return file
     file.close()
     raise OSError(f"{path} is not a regular file")
-
-
-def why_unreadable(path: Path) -> str | None:
-    """Return why a file cannot be read, or `None` if it can."""
-    try:
-        open_regular(path).close()
-    except (OSError, ValueError) as error:
-        return str(error)
-    return None

@@ -89,7 +89,10 @@ class FairQueue:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._remove(client, turn)
+                waiters = self._waiting.get(client, OrderedDict())
+                waiters.pop(turn, None)
+                if not waiters:
+                    self._waiting.pop(client, None)
             else:  # the slot was granted at the same moment
                 self._free += 1
                 self._grant()
@@ -105,10 +108,3 @@ class FairQueue:
             if not turn.cancelled():
                 self._free -= 1
                 turn.set_result(None)
-
-    def _remove(self, client: str, turn: asyncio.Future[None]) -> None:
-        waiters = self._waiting.get(client)
-        if waiters is not None and turn in waiters:
-            del waiters[turn]
-            if not waiters:
-                del self._waiting[client]

@@ -48,6 +48,7 @@ class Socket(ServerConnection):
         super().__init__(*arguments, **settings)
         self._pool = pool
         self._limits = limits
+        self.is_half_closed: bool = False
         self._authenticated = False
         self._received = 0
         self._fragments = 0
@@ -58,7 +59,7 @@ class Socket(ServerConnection):
     @property
     def writable(self) -> bool:
         """Whether data can still be written."""
-        return self.protocol.state is State.OPEN and not self.transport.is_closing()
+        return self.protocol.state is State.OPEN and not self.is_half_closed and not self.transport.is_closing()
 
     def on_authenticated(self) -> None:
         """Lift the restrictions on clients that have not authenticated."""
@@ -75,7 +76,7 @@ class Socket(ServerConnection):
 
     def half_close(self) -> None:
         """Close the writing side; nothing may be written afterwards."""
-        _cancel(self._keepalive)
+        self.is_half_closed = True
         self.transport.write_eof()
 
     def drop(self, reason: str) -> None:
@@ -90,7 +91,7 @@ class Socket(ServerConnection):
         The library's own pings wait until the peer reads, which a peer that was lost during a prediction never does.
         """
         interval, timeout = self._limits.ping_interval, self._limits.ping_timeout
-        if interval is None or self.transport.is_closing():
+        if interval is None or self.is_half_closed or self.transport.is_closing():
             return
         silent = self.loop.time() - self._last_received
         if silent >= interval + timeout:
@@ -109,7 +110,8 @@ class Socket(ServerConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """Count the socket no longer."""
         for timer in (self._keepalive, self._closing):
-            _cancel(timer)
+            if timer is not None:
+                timer.cancel()
         self._pool.discard(self)
         super().connection_lost(exc)
 
@@ -144,11 +146,6 @@ class Socket(ServerConnection):
             return False
         self.drop("it does not read its output")
         return True
-
-
-def _cancel(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
 
 
 class SocketPool:

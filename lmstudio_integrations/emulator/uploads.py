@@ -18,13 +18,15 @@ INLINE = "base64:"
 """The prefix of file identifiers that contain the file itself."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Upload:
     """A temporary file of a client."""
 
     name: str
     data: bytes
     file_type: str
+    path: Path | None = None
+    """Where it was written, if a client has requested its path."""
 
     @property
     def cost(self) -> int:

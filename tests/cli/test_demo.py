@@ -20,13 +20,13 @@ TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch, scripted: Emulator) -> Emulator:
-    """Put a scripted server in the place of the embedded one."""
+    """Put a scripted server in the place of the emulator with bundled models."""
 
     @contextlib.contextmanager
-    def embedded() -> Iterator[_demo.DemoServer]:
+    def bundled_emulator() -> Iterator[_demo.DemoServer]:
         yield _demo.DemoServer(scripted.address, None, Choice(CHAT, loaded=False), Choice(EMBEDDING, loaded=False))
 
-    monkeypatch.setattr(_demo, "embedded", embedded)
+    monkeypatch.setattr(_demo, "bundled_emulator", bundled_emulator)
     return scripted
 
 
@@ -108,7 +108,7 @@ def test_a_server_without_models_of_both_kinds_is_not_used(models: list[ModelEnt
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_without_a_server_the_embedded_one_is_started_and_named(run: Run, nobody: str, capsys: Capture) -> None:
+def test_without_a_server_the_emulator_is_started_and_named(run: Run, nobody: str, capsys: Capture) -> None:
     assert run("demo", "--host", nobody) == 0
     out = capsys.readouterr().out
     assert f"There is no LM Studio at {nobody}. Starting the built-in emulator" in out
@@ -119,7 +119,7 @@ def test_a_server_that_never_responds_is_not_used() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host = f"127.0.0.1:{silent.getsockname()[1]}"
         with Client(host, connect_timeout=0.05) as client:
-            assert _demo.survey(client, "It") == "It did not answer (connect_timeout)."
+            assert _demo.survey(client, "It") == "It did not respond (connect_timeout)."
 
 
 def test_a_server_that_requires_a_token_gets_it(run: Run, capsys: Capture) -> None:

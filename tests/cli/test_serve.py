@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from lmstudio_integrations._environment import TOKEN_VARIABLES
-from lmstudio_integrations.cli import _serve_config
-from lmstudio_integrations.cli._serve import announce, is_exposed, limits_of
-from lmstudio_integrations.cli._serve_config import SCRIPTED_PACE, ServeConfig, build, build_catalog, load_rules
+from lmstudio_integrations.cli import _serve
+from lmstudio_integrations.cli._serve import SCRIPTED_PACE, announce, build_catalog, is_exposed, limits_of, load_rules
 from lmstudio_integrations.cli._tokens import accepted_tokens
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator, Limits
@@ -59,11 +58,32 @@ def serving() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
         process.communicate(timeout=10)
 
 
-def test_the_memory_of_workers_is_given_in_mebibytes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def serve(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run `serve` with flags in this process until a function, which gets the running server, returns."""
+
+    def serve_while(check: Callable[[Emulator], object], *flags: str) -> None:
+        def serve_briefly(emulator: Emulator, on_ready: Callable[[], None]) -> None:
+            with emulator:
+                on_ready()
+                check(emulator)
+
+        monkeypatch.setattr(Emulator, "serve_forever", serve_briefly)
+        assert run("serve", *flags) == 0
+
+    return serve_while
+
+
+def test_the_memory_of_workers_is_given_in_mebibytes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     requested: list[Any] = []
-    monkeypatch.setattr(_serve_config, "Emulator", lambda **settings: requested.append(settings["worker_memory"]))
-    build(ServeConfig(worker_memory=2000))
-    build(ServeConfig())
+
+    def record(**settings: Any) -> Emulator:
+        requested.append(settings["worker_memory"])
+        raise LMStudioValueError("recorded")
+
+    monkeypatch.setattr(_serve, "Emulator", record)
+    for flags in (["--worker-memory", "2000"], []):
+        assert run("serve", *flags) == "Error: recorded"
     assert requested == [2000 * MIB, None]
 
 
@@ -87,48 +107,52 @@ def test_limits_reach_the_server(serving: Callable[..., "subprocess.Popen[str]"]
 
 
 def test_without_flags_the_bundled_models_are_served_with_real_weights() -> None:
-    models = build_catalog(ServeConfig()).models
+    models = build_catalog().models
     assert {model.key for model in models} == set(BUNDLED)
     assert {model.engine for model in models} == {"llama_cpp"}
 
 
 def test_the_scripted_switch_alone_serves_scripted_models_under_the_bundled_keys() -> None:
-    models = build_catalog(ServeConfig(scripted=True)).models
+    models = build_catalog(scripted=True).models
     assert {model.key: model.kind for model in models} == BUNDLED
     assert {model.engine for model in models} == {"scripted"}
 
 
 def test_any_key_can_be_declared_over_bundled_weights() -> None:
-    (model,) = build_catalog(ServeConfig(models=("qwen2.5-7b-instruct=smollm2-135m-instruct",))).models
+    (model,) = build_catalog(["qwen2.5-7b-instruct=smollm2-135m-instruct"]).models
     assert (model.key, model.engine, model.weights) == ("qwen2.5-7b-instruct", "llama_cpp", "smollm2-135m-instruct")
 
 
 def test_a_key_without_weights_needs_the_scripted_switch() -> None:
     with pytest.raises(LMStudioValueError, match="no-such-weights"):
-        build_catalog(ServeConfig(models=("no-such-weights",)))
-    (model,) = build_catalog(ServeConfig(models=("no-such-weights",), scripted=True)).models
+        build_catalog(["no-such-weights"])
+    (model,) = build_catalog(["no-such-weights"], scripted=True).models
     assert model.engine == "scripted"
 
 
 def test_scripted_models_have_a_default_speed(write: Callable[[str], Path]) -> None:
     path = write('[[model]]\nkey = "slow"\ntokens_per_second = 5\n[[model]]\nkey = "usual"\n')
-    paces = {model.key: model.tokens_per_second for model in build_catalog(ServeConfig(catalog=path)).models}
+    paces = {model.key: model.tokens_per_second for model in build_catalog(path=path).models}
     assert paces == {"slow": 5, "usual": SCRIPTED_PACE}
 
 
 def test_a_catalog_replaces_the_bundled_models_and_flags_add_to_it(write: Callable[[str], Path]) -> None:
     path = write('[[model]]\nkey = "one"\n')
-    assert [model.key for model in build_catalog(ServeConfig(catalog=path)).models] == ["one"]
-    more = build_catalog(ServeConfig(catalog=path, models=("two",), scripted=True))
+    assert [model.key for model in build_catalog(path=path).models] == ["one"]
+    more = build_catalog(["two"], path, scripted=True)
     assert [model.key for model in more.models] == ["one", "two"]
 
 
-def test_rules_go_to_scripted_llms_that_have_none(write: Callable[[str], Path]) -> None:
+def test_rules_go_to_scripted_llms_that_have_none(write: Callable[[str], Path], serve: Callable[..., None]) -> None:
     path = write('[[rule]]\nwhen = {last = "ping"}\nthen = [{text = "pong"}]\n')
-    settings = ServeConfig(port=0, models=("talker", "embedder"), scripted=True, rules=path)
-    with build(settings) as server, Client(server.address) as client:
-        assert client.llm.model("talker").respond("ping").content == "pong"
-        assert client.embedding.model("embedder", load_policy="explicit").embed("ping")
+
+    def check(server: Emulator) -> None:
+        with Client(server.address) as client:
+            assert client.llm.model("talker").respond("ping").content == "pong"
+            assert client.embedding.model("embedder", load_policy="explicit").embed("ping")
+
+    flags = ["--port", "0", "--scripted", "--rules", str(path)]
+    serve(check, *flags, "--model", "talker", "--model", "embedder")
 
 
 def test_a_scripted_model_is_announced_as_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,20 +183,23 @@ def test_a_missing_rules_file_is_rejected_by_name(tmp_path: Path) -> None:
 
 
 def test_by_default_the_port_is_the_first_free_one_where_clients_look(
-    scripted: Emulator, nobody: str, monkeypatch: pytest.MonkeyPatch
+    scripted: Emulator, nobody: str, monkeypatch: pytest.MonkeyPatch, serve: Callable[..., None]
 ) -> None:
     free = int(nobody.rpartition(":")[2])
-    monkeypatch.setattr(_serve_config, "DISCOVERY_PORTS", (scripted.port, free))
-    with build(ServeConfig(scripted=True)) as server:
-        assert server.port == free
+    monkeypatch.setattr(_serve, "DISCOVERY_PORTS", (scripted.port, free))
+    ports: list[int] = []
+    serve(lambda server: ports.append(server.port), "--scripted")
+    assert ports == [free]
 
 
-def test_a_token_keeps_guests_outside() -> None:
-    with build(ServeConfig(port=0, scripted=True, tokens=(TOKEN,))) as server:
+def test_a_token_keeps_guests_outside(serve: Callable[..., None]) -> None:
+    def check(server: Emulator) -> None:
         with Client(server.address) as guest, pytest.raises(LMStudioAuthenticationError):
             guest.list_downloaded_models()
         with Client(server.address, TOKEN) as member:
             assert len(member.list_downloaded_models()) == len(BUNDLED)
+
+    serve(check, "--port", "0", "--scripted", "--token", TOKEN)
 
 
 OTHER_TOKEN = "sk-lm-zyxwvuts:0123456789abcdefghij"
@@ -215,10 +242,9 @@ def test_a_token_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         accepted_tokens((), tmp_path / "binary")
 
 
-@pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("way", ["flag", "file", "environment"])
 def test_a_server_with_a_token_prints_none(
-    run: Run,
+    serve: Callable[..., None],
     write: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -227,7 +253,7 @@ def test_a_server_with_a_token_prints_none(
     if way == "environment":
         monkeypatch.setenv("LM_API_TOKEN", TOKEN)
     flags = {"flag": ["--token", TOKEN], "file": ["--token-file", str(write(TOKEN))]}.get(way, [])
-    assert run("serve", "--host", "0.0.0.0", "--port", "0", "--scripted", *flags) == 0
+    serve(lambda _server: None, "--host", "0.0.0.0", "--port", "0", "--scripted", *flags)
     out, err = capsys.readouterr()
     assert TOKEN[6:14] not in out + err
     assert TOKEN[15:] not in out + err
@@ -240,46 +266,41 @@ def test_a_token_in_the_place_of_the_token_file_is_not_shown(run: Run) -> None:
     assert TOKEN[15:] not in code
 
 
-def test_named_models_are_loaded_at_the_start() -> None:
-    with build(ServeConfig(port=0, scripted=True, load=("smollm2-135m-instruct",))) as server:
-        assert [info.identifier for info in server.loaded()] == ["smollm2-135m-instruct"]
+def test_named_models_are_loaded_at_the_start(serve: Callable[..., None]) -> None:
+    loaded: list[str] = []
+    serve(
+        lambda server: loaded.extend(info.identifier for info in server.loaded()),
+        *("--port", "0", "--scripted", "--load", "smollm2-135m-instruct"),
+    )
+    assert loaded == ["smollm2-135m-instruct"]
 
 
 @pytest.mark.parametrize(
-    ("settings", "exposed"),
+    ("host", "tokens", "exposed"),
     [
-        (ServeConfig(), False),
-        (ServeConfig(host="localhost"), False),
-        (ServeConfig(host="0.0.0.0"), True),
-        (ServeConfig(host="0.0.0.0", tokens=(TOKEN,)), False),
+        ("127.0.0.1", (), False),
+        ("localhost", (), False),
+        ("0.0.0.0", (), True),
+        ("0.0.0.0", (TOKEN,), False),
     ],
 )
-def test_a_server_is_exposed_if_others_reach_it_without_a_token(settings: ServeConfig, exposed: bool) -> None:
-    assert is_exposed(settings) is exposed
+def test_a_server_is_exposed_if_others_reach_it_without_a_token(
+    host: str, tokens: tuple[str, ...], exposed: bool
+) -> None:
+    assert is_exposed(host, tokens) is exposed
 
 
-@pytest.fixture
-def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `serve` end by itself as soon as it has started."""
-
-    def serve_briefly(emulator: Emulator, on_ready: Callable[[], None]) -> None:
-        with emulator:
-            on_ready()
-
-    monkeypatch.setattr(Emulator, "serve_forever", serve_briefly)
-
-
-@pytest.mark.usefixtures("brief")
-def test_the_first_line_is_the_address_then_come_the_models(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("serve", "--port", "0", "--scripted", "--model", "talker") == 0
+def test_the_first_line_is_the_address_then_come_the_models(
+    serve: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve(lambda _server: None, "--port", "0", "--scripted", "--model", "talker")
     address, model = capsys.readouterr().out.splitlines()
     assert address.startswith("ws://127.0.0.1:")
     assert model == "  talker (llm, scripted)"
 
 
-@pytest.mark.usefixtures("brief")
-def test_an_exposed_server_is_warned_of(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("serve", "--host", "0.0.0.0", "--port", "0", "--scripted") == 0
+def test_an_exposed_server_is_warned_of(serve: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    serve(lambda _server: None, "--host", "0.0.0.0", "--port", "0", "--scripted")
     assert "--token" in capsys.readouterr().err
 
 
@@ -315,5 +336,5 @@ def test_a_served_process_responds_and_exits_cleanly_when_interrupted(
 
 def test_a_folder_offers_its_files(tmp_path: Path) -> None:
     (tmp_path / "Some-Model.gguf").write_bytes(b"GGUF")
-    (model,) = build_catalog(ServeConfig(catalog=tmp_path)).models
+    (model,) = build_catalog(path=tmp_path).models
     assert (model.key, model.engine) == ("some-model", "llama_cpp")

@@ -40,7 +40,7 @@ def raw(server: Emulator) -> Iterator[socket.socket]:
 
 @contextmanager
 def raw_websocket(server: Emulator, namespace: str = "llm", client: str = "guest:raw") -> Iterator[socket.socket]:
-    """Open an authenticated WebSocket as a plain TCP connection, which answers no ping and no close frame."""
+    """Open an authenticated WebSocket as a plain TCP connection, which replies to no ping and no close frame."""
     with raw(server) as line:
         line.sendall(UPGRADE % namespace.encode())
         assert line.recv(4096).startswith(b"HTTP/1.1 101")

@@ -21,13 +21,6 @@ def server() -> Iterator[Emulator]:
         yield emulator
 
 
-@pytest.fixture
-def me(server: Emulator) -> Iterator[Wire]:
-    """A socket for language models."""
-    with wire(server) as opened:
-        yield opened
-
-
 @proves("S-AUTH-FIRST")
 def test_a_guest_is_authenticated(server: Emulator) -> None:
     with bare(server) as me:

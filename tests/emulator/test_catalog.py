@@ -16,12 +16,12 @@ from lmstudio_integrations.emulator.catalog import (
     Catalog,
     bundled,
     describe,
-    entry,
     from_tables,
     guess_kind,
     load,
+    parse_entry,
     parse_model,
-    preset,
+    parse_preset,
     scan,
 )
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
@@ -239,13 +239,13 @@ def test_a_folder_without_models_is_an_error(tmp_path: Path) -> None:
 
 
 def test_entries_are_tables_keys_or_entries() -> None:
-    assert entry({"key": "a"}) == entry("a") == entry(ModelEntry(key="a"))
-    assert entry(f"a={CHAT}").weights == CHAT
+    assert parse_entry({"key": "a"}) == parse_entry("a") == parse_entry(ModelEntry(key="a"))
+    assert parse_entry(f"a={CHAT}").weights == CHAT
 
 
 def test_weights_are_never_played_by_a_script() -> None:
-    assert entry({"key": "a", "weights": CHAT}).engine == "llama_cpp"
-    assert entry({"key": "a", "weights": CHAT, "engine": "scripted"}).engine == "scripted"
+    assert parse_entry({"key": "a", "weights": CHAT}).engine == "llama_cpp"
+    assert parse_entry({"key": "a", "weights": CHAT, "engine": "scripted"}).engine == "scripted"
     assert ModelEntry(key="a").engine == "scripted"
 
 
@@ -281,7 +281,7 @@ def test_kinds_are_guessed_from_names() -> None:
 
 def test_a_preset_without_a_name_is_found_by_its_identifier() -> None:
     found = from_tables({"preset": [{"identifier": "a"}]})
-    assert found.preset("A") == preset({"identifier": "a"})
+    assert found.preset("A") == parse_preset({"identifier": "a"})
     assert found.preset("") is None
 
 

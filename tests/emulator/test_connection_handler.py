@@ -27,13 +27,6 @@ def server() -> Iterator[Emulator]:
         yield emulator
 
 
-@pytest.fixture
-def me(server: Emulator) -> Iterator[Wire]:
-    """A socket for language models."""
-    with wire(server) as opened:
-        yield opened
-
-
 class WatchedClock(ManualClock):
     """A clock that stands still, and tells when a latency begins."""
 

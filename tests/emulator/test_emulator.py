@@ -1,6 +1,7 @@
 """Starting, stopping and waiting for the emulator, on a thread and in the foreground."""
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
@@ -26,13 +27,6 @@ def server() -> Iterator[Emulator]:
     """A server with one scripted model, loaded, that stalls on request."""
     with Emulator([ModelEntry(key=MODEL, rules=(WAITING,), preload=True)]) as emulator:
         yield emulator
-
-
-@pytest.fixture
-def me(server: Emulator) -> Iterator[Wire]:
-    """A socket for language models."""
-    with wire(server) as opened:
-        yield opened
 
 
 def test_the_server_stops_with_open_streams() -> None:
@@ -119,6 +113,14 @@ def test_an_emulator_starts_once(server: Emulator) -> None:
         server.start()
 
 
+def test_a_running_emulator_does_not_serve_in_the_foreground_too(server: Emulator) -> None:
+    def reached() -> None:
+        raise AssertionError("it started")
+
+    with pytest.raises(LMStudioRuntimeError, match="already running"):
+        server.serve_forever(reached)
+
+
 def test_using_an_emulator_that_is_not_running_is_an_error() -> None:
     emulator = Emulator([MODEL])
     emulator.stop()
@@ -139,6 +141,16 @@ def test_an_address_can_stand_in_a_url(host: str, address: str) -> None:
 def test_waiting_for_a_condition_times_out(server: Emulator) -> None:
     with pytest.raises(LMStudioTimeoutError, match="did not hold"):
         server.wait_for(lambda: False, timeout=0.05)
+
+
+def test_a_busy_server_does_not_shorten_the_wait(server: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    def notified_at_once(_condition: threading.Condition, timeout: float | None = None) -> bool:
+        return timeout is not None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Condition, "wait", notified_at_once)
+        checks = itertools.count()
+        server.wait_for(lambda: next(checks) > 1000, timeout=TIMEOUT)
 
 
 FOREGROUND = """

@@ -87,7 +87,7 @@ def server() -> Iterator[Emulator]:
 
 @pytest.fixture(autouse=True)
 def longer_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Machines may be slow; a server that is held answers never."""
+    """Machines may be slow; a blocked server never responds."""
     monkeypatch.setattr(Wire, "timeout", LONG_TIMEOUT)
 
 
@@ -105,7 +105,7 @@ def peak() -> int:
 
 
 def require_service(server: Emulator) -> None:
-    """Another client is answered: a call, a list, a prediction."""
+    """Another client gets its responses: a call, a list, a prediction."""
     with wire(server, "system", client="guest:other") as system, wire(server, client="guest:other") as other:
         assert "version" in system.result("version")
         assert [info["identifier"] for info in other.result("listLoaded")] == ["chat"]
@@ -113,7 +113,7 @@ def require_service(server: Emulator) -> None:
 
 
 def outcome(attacker: Wire) -> dict[str, Any]:
-    """Return the last packet, or the answer, of the one request that was sent."""
+    """Return the last packet, or the response, of the one request that was sent."""
     while True:
         frame: dict[str, Any] = attacker.receive()
         if frame["type"] in {"rpcResult", "rpcError", "channelError"}:
@@ -133,7 +133,7 @@ def attack(server: Emulator, parameter: dict[str, Any], endpoint: str = "predict
 
 
 def call(server: Emulator, namespace: str, endpoint: str, parameter: dict[str, Any]) -> dict[str, Any]:
-    """Call; meanwhile another client is served; return the answer."""
+    """Call; meanwhile another client is served; return the response."""
     with wire(server, namespace) as attacker:
         attacker.send_frame({"type": "rpcCall", "endpoint": endpoint, "callId": 1, "parameter": parameter})
         require_service(server)

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,26 +17,6 @@ from tests.emulator.registry_models import (
     predict,
 )
 from tests.requirements import proves
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    """Time that the test moves."""
-    return ManualClock()
-
-
-@pytest.fixture
-def server(clock: ManualClock) -> Iterator[Emulator]:
-    """A server with models of both kinds, none loaded."""
-    with Emulator(ENTRIES, clock=clock) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def me(server: Emulator) -> Iterator[Wire]:
-    """A socket for language models."""
-    with wire(server) as opened:
-        yield opened
 
 
 @proves("S-TTL-IDLE")

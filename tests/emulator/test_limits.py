@@ -43,12 +43,12 @@ def limited(*models: ModelEntry, **limits: Any) -> Emulator:
 
 
 def still_serves(me: Wire) -> bool:
-    """Whether a client is answered."""
+    """Whether a client gets a response."""
     return bool(me.result("listLoaded"))
 
 
 def wait_until_replied(me: Wire) -> None:
-    """Wait for the answer to a keep-alive, whatever comes before it."""
+    """Wait for the reply to a keep-alive, whatever comes before it."""
     me.send_frame({"type": "keepAlive"})
     while me.receive() != {"type": "keepAliveAck"}:
         pass

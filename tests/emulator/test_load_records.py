@@ -32,12 +32,6 @@ def server(clock: ManualClock) -> Iterator[Emulator]:
         yield running
 
 
-@pytest.fixture
-def me(server: Emulator) -> Iterator[Wire]:
-    with wire(server) as opened:
-        yield opened
-
-
 def states(server: Emulator) -> list[tuple[str, str, str]]:
     return [(load.identifier, load.mode, load.state) for load in server.loads]
 

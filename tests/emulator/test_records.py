@@ -45,12 +45,6 @@ def server() -> Iterator[Emulator]:
         yield running
 
 
-@pytest.fixture
-def me(server: Emulator) -> Iterator[Wire]:
-    with wire(server) as opened:
-        yield opened
-
-
 def only(server: Emulator) -> PredictionRecord:
     (record,) = server.predictions
     json.dumps(dataclasses.asdict(record))

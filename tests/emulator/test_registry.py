@@ -1,36 +1,15 @@
 """The registry: loads, just-in-time loads, names, unloading."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator import Emulator, ManualClock, ModelEntry
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
 from lmstudio_integrations.errors import LMStudioModelLoadError, LMStudioValueError
 from tests.emulator.bare_client import STACK, Wire, named, prediction_request, wire
 from tests.emulator.registry_models import ABSENT, CHAT, EMBEDDING, ENTRIES, OTHER, SLOW, kinds, loaded
 from tests.requirements import proves
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    """Time that the test moves."""
-    return ManualClock()
-
-
-@pytest.fixture
-def server(clock: ManualClock) -> Iterator[Emulator]:
-    """A server with models of both kinds, none loaded."""
-    with Emulator(ENTRIES, clock=clock) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def me(server: Emulator) -> Iterator[Wire]:
-    """A socket for language models."""
-    with wire(server) as opened:
-        yield opened
 
 
 @proves("S-LOAD-SEQUENCE", "S-LOAD-NO-TTL")

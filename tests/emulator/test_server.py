@@ -23,13 +23,6 @@ def server() -> Iterator[Emulator]:
         yield emulator
 
 
-@pytest.fixture
-def me(server: Emulator) -> Iterator[Wire]:
-    """A socket for language models."""
-    with wire(server) as opened:
-        yield opened
-
-
 @proves("S-HTTP-GREETING")
 def test_the_greeting_is_that_of_lm_studio(server: Emulator) -> None:
     assert get(server, "/lmstudio-greeting") == (200, "application/json", '{"lmstudio":true}')

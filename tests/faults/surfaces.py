@@ -14,7 +14,7 @@ from langchain_core.exceptions import ModelError
 from llama_index.core.base.llms.types import ChatMessage
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.emulator.engines.scripted import tokenizer
+from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from tests.faults.units import TEXTS
@@ -130,11 +130,7 @@ def texts_of(text: str) -> list[str]:
 
 def expected(kind: Kind, text: str) -> list[Any]:
     """Return the right response: the words of the prompt, or the vectors of the texts."""
-    return (
-        list(tokenizer.split(text))
-        if kind == "chat"
-        else [tokenizer.embed(each, DIMENSIONS) for each in texts_of(text)]
-    )
+    return list(words.split(text)) if kind == "chat" else [words.embed(each, DIMENSIONS) for each in texts_of(text)]
 
 
 def joined(kind: Kind, parts: list[Any]) -> Any:

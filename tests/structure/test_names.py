@@ -17,8 +17,6 @@ Repetitions = Mapping[str, tuple[set[str], str]]
 BOTH_FRAMEWORKS = "the same idea for another framework"
 
 CLASSES: Repetitions = {
-    "Channel": ({"emulator/context", "protocol/endpoints"}, "an open channel; the description of an endpoint"),
-    "Client": ({"client/sync", "emulator/context"}, "a client; what the emulator knows of a client"),
     "Server": ({"_adapters/runtime", "emulator/server"}, "how to reach a server; the emulator's server"),
     "Socket": ({"client/transport/websocket", "emulator/sockets"}, "each end's class for the library's connection"),
 }
@@ -29,14 +27,12 @@ FILES: Repetitions = {
     "_messages": ({"langchain", "llama_index"}, BOTH_FRAMEWORKS),
     "_structured": ({"client", "langchain", "llama_index"}, "structured output, and " + BOTH_FRAMEWORKS),
     "_tools": ({"langchain", "llama_index"}, BOTH_FRAMEWORKS),
-    "downloads": ({"emulator", "types"}, "model downloads: the objects, and the emulator's work with them"),
     "embeddings": ({"langchain", "llama_index"}, BOTH_FRAMEWORKS),
     "engine": ({"emulator/engines/llama_cpp", "emulator/engines/scripted"}, "the same idea for another engine"),
     "errors": ({"", "emulator", "emulator/engines", "protocol"}, "the errors of each layer"),
     "files": ({"emulator/handlers", "types"}, "uploaded files: the objects, and the emulator's endpoints"),
     "llms": ({"langchain", "llama_index"}, BOTH_FRAMEWORKS),
     "prediction": ({"emulator/handlers", "protocol"}, "predictions: the packets, and the emulator's endpoints"),
-    "tokenizer": ({"emulator/engines/scripted", "llama_index"}, "a tokenizer of the model beside it"),
 }
 
 

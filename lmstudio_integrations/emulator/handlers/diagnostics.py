@@ -3,18 +3,18 @@
 import asyncio
 from typing import Any
 
-from lmstudio_integrations.emulator.context import Channel, Context
+from lmstudio_integrations.emulator.context import Context, OpenChannel
 
 
-async def stream_logs(context: Context, channel: Channel, _parameter: None) -> None:
+async def stream_logs(context: Context, channel: OpenChannel, _parameter: None) -> None:
     """Send each new entry of the log, until the client cancels or disconnects."""
 
     def send(entry: dict[str, Any]) -> None:
         channel.send({"type": "log", "log": entry})
 
     with channel.scope:
-        context.state.logs.add(send)
+        context.state.log_listeners.append(send)
         try:
             await asyncio.get_running_loop().create_future()
         finally:
-            context.state.logs.remove(send)
+            context.state.log_listeners.remove(send)

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from lmstudio_integrations.emulator import retrieval
-from lmstudio_integrations.emulator.context import Channel, Context
+from lmstudio_integrations.emulator.context import Context, OpenChannel
 from lmstudio_integrations.emulator.engines.base import LoadedModel
 from lmstudio_integrations.emulator.errors import WireError, limit_reached
 from lmstudio_integrations.emulator.uploads import Upload
@@ -87,7 +87,7 @@ def _text(context: Context, identifier: str) -> str:
         raise WireError(f'The file "{upload.name}" is not UTF-8 text', cause=str(error)) from error
 
 
-async def parse_document(context: Context, channel: Channel, parameter: ParseDocument) -> None:
+async def parse_document(context: Context, channel: OpenChannel, parameter: ParseDocument) -> None:
     """Return the text of an upload."""
     requested = parameter["parseOpts"].get("parserId")
     if requested is not None and requested["library"] != PARSER["library"]:
@@ -98,13 +98,13 @@ async def parse_document(context: Context, channel: Channel, parameter: ParseDoc
     channel.send({"type": "result", "content": text, "parser": PARSER})
 
 
-async def retrieve(context: Context, channel: Channel, parameter: Retrieve) -> None:
+async def retrieve(context: Context, channel: OpenChannel, parameter: Retrieve) -> None:
     """Search uploads for the chunks most similar to a query, with a loaded embedding model."""
     config = retrieval.RetrievalConfig.read(parameter["config"].as_mapping())
     specifier = by_identifier(config.model) if config.model else QuerySpecifier(query=ModelQuery())
-    instance = context.state.registry.find("embedding", specifier)
-    with channel.scope as scope:
-        async with instance.use(context.client.identifier, scope, "computingEmbedding"):
+    instance = context.registry.find("embedding", specifier)
+    with channel.cancellable("The retrieval was cancelled."):
+        async with instance.use(context.client.identifier, channel.scope, "computingEmbedding"):
             channel.send({"type": "onFileProcessList", "indices": list(range(len(parameter["fileIdentifiers"])))})
             chunks: list[_Embedded] = []
             limit = context.state.limits.retrieval_chunks
@@ -119,12 +119,10 @@ async def retrieve(context: Context, channel: Channel, parameter: Retrieve) -> N
             entries = await asyncio.to_thread(retrieval.rank, query, chunks, config.limit)
             channel.send({"type": "onSearchingEnd"})
             channel.send({"type": "result", "result": {"entries": entries}})
-    if scope.reason:
-        raise WireError("The retrieval was cancelled.")
 
 
 async def _process(
-    channel: Channel, model: LoadedModel, chunks: list[retrieval.TextChunk], index: int
+    channel: OpenChannel, model: LoadedModel, chunks: list[retrieval.TextChunk], index: int
 ) -> list[_Embedded]:
     """Return the chunks of one file with their vectors, and report progress."""
     channel.send({"type": "onFileProcessingStart", "index": index})

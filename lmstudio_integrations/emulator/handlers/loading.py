@@ -3,8 +3,8 @@
 from typing import Any
 
 from lmstudio_integrations.emulator import defaults
-from lmstudio_integrations.emulator.context import Channel, Context
-from lmstudio_integrations.emulator.errors import WireError, load_cancelled
+from lmstudio_integrations.emulator.context import Context, OpenChannel
+from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.emulator.instance import Instance
 from lmstudio_integrations.protocol.kv_config import fields_of
 from lmstudio_integrations.protocol.requests import (
@@ -17,17 +17,18 @@ from lmstudio_integrations.protocol.requests import (
     UnloadModel,
 )
 
+LOAD_CANCELLED = "Model loading was cancelled."
 
-async def load_model(context: Context, channel: Channel, parameter: LoadModel) -> None:
+
+async def load_model(context: Context, channel: OpenChannel, parameter: LoadModel) -> None:
     """Load a new instance, even if the model is loaded."""
-    registry = context.state.registry
-    entries = registry.resolve(context.kind, parameter["modelKey"])
-    await registry.read_metadata(entries[:1])
-    resolved: dict[str, Any] = {"type": "resolved", "info": registry.info(entries[0])}
+    entries = context.registry.resolve(context.kind, parameter["modelKey"])
+    await context.registry.read_metadata(entries[:1])
+    resolved: dict[str, Any] = {"type": "resolved", "info": context.registry.info(entries[0])}
     if len(entries) > 1:
         resolved["ambiguous"] = [entry.key for entry in entries]
-    with channel.scope:
-        instance = await registry.load(
+    with channel.cancellable(LOAD_CANCELLED):
+        instance = await context.registry.load(
             entries[0],
             name=parameter["modelKey"],
             identifier=parameter.get("identifier"),
@@ -37,21 +38,19 @@ async def load_model(context: Context, channel: Channel, parameter: LoadModel) -
             on_progress=lambda progress: channel.send({"type": "progress", "progress": progress}),
         )
         channel.send({"type": "success", "info": instance.describe()})
-    if channel.scope.reason:
-        raise load_cancelled()
 
 
-async def get_or_load(context: Context, channel: Channel, parameter: GetOrLoad) -> None:
+async def get_or_load(context: Context, channel: OpenChannel, parameter: GetOrLoad) -> None:
     """Return a loaded instance, or load one just in time."""
-    registry = context.state.registry
-    instance = registry.loaded_as(context.kind, parameter["identifier"])
+    # No await between the search and the load: another client might load the model meanwhile.
+    instance = context.registry.loaded_as(context.kind, parameter["identifier"])
     if instance is not None:
         with instance.hold(channel.scope):  # restarts its idle TTL
             channel.send({"type": "alreadyLoaded", "info": instance.describe()})
         return
-    entry = registry.resolve(context.kind, parameter["identifier"])[0]
-    with channel.scope:
-        instance = await registry.load_just_in_time(
+    entry = context.registry.resolve(context.kind, parameter["identifier"])[0]
+    with channel.cancellable(LOAD_CANCELLED):
+        instance = await context.registry.load_just_in_time(
             entry,
             parameter["identifier"],
             channel.send,
@@ -59,19 +58,16 @@ async def get_or_load(context: Context, channel: Channel, parameter: GetOrLoad) 
             settings=parameter["loadConfigStack"].collapse(),
         )
         channel.send({"type": "loadSuccess", "info": instance.describe()})
-    if channel.scope.reason:
-        raise load_cancelled()
 
 
 async def unload_model(context: Context, parameter: UnloadModel) -> None:
     """Unload an instance."""
-    registry = context.state.registry
-    await registry.unload(registry.find_only(context.kind, parameter["identifier"]))
+    await context.registry.unload(context.registry.find_unambiguous(context.kind, parameter["identifier"]))
 
 
 async def list_loaded(context: Context, _parameter: None) -> list[dict[str, Any]]:
     """List the loaded instances of this kind."""
-    return [instance.describe() for instance in context.state.registry.loaded(context.kind)]
+    return [instance.describe() for instance in context.registry.loaded(context.kind)]
 
 
 async def get_model_info(context: Context, parameter: Lookup) -> dict[str, Any] | None:
@@ -82,7 +78,7 @@ async def get_model_info(context: Context, parameter: Lookup) -> dict[str, Any] 
 
 def _look_up(context: Context, parameter: Lookup) -> Instance | None:
     try:
-        return context.state.registry.find(context.kind, parameter["specifier"])
+        return context.registry.find(context.kind, parameter["specifier"])
     except WireError:
         if parameter["throwIfNotFound"]:
             raise
@@ -91,12 +87,12 @@ def _look_up(context: Context, parameter: Lookup) -> Instance | None:
 
 async def get_load_config(context: Context, parameter: Specified) -> dict[str, Any]:
     """Return the load settings in effect."""
-    return fields_of(context.state.registry.find(context.kind, parameter["specifier"]).fields)
+    return fields_of(context.registry.find(context.kind, parameter["specifier"]).request.fields)
 
 
 async def get_base_prediction_config(context: Context, parameter: BasePredictionConfig) -> dict[str, Any]:
     """Return the default settings of predictions."""
-    context.state.registry.find(context.kind, parameter["specifier"])
+    context.registry.find(context.kind, parameter["specifier"])
     return fields_of(defaults.PREDICTION if context.kind == "llm" else {})
 
 
@@ -108,13 +104,11 @@ async def get_instance_processing_state(context: Context, parameter: Lookup) -> 
 
 async def estimate_model_usage(context: Context, parameter: EstimateModelUsage) -> dict[str, Any]:
     """Estimate the memory of a load: the weights, and a rough number for the context."""
-    registry = context.state.registry
-    entry = registry.resolve(context.kind, parameter["modelKey"])[0]
-    await registry.read_metadata([entry])
-    weights = int(registry.info(entry)["sizeBytes"])
-    requested = parameter["loadConfigStack"].collapse().get(f"{context.kind}.load.contextLength")
-    context_length = requested if isinstance(requested, int) else entry.context_length or defaults.CONTEXT_LENGTH
-    context_bytes = context_length * _BYTES_PER_TOKEN
+    entry = context.registry.resolve(context.kind, parameter["modelKey"])[0]
+    await context.registry.read_metadata([entry])
+    weights = int(context.registry.info(entry)["sizeBytes"])
+    request = context.registry.load_request(entry, parameter["loadConfigStack"].collapse())
+    context_bytes = request.context_length * BYTES_PER_TOKEN
     return {
         "memory": {
             "confidence": "low",
@@ -129,5 +123,5 @@ async def estimate_model_usage(context: Context, parameter: EstimateModelUsage) 
     }
 
 
-_BYTES_PER_TOKEN = 48 * 1024
+BYTES_PER_TOKEN = 48 * 1024
 """Memory per token of context for a small model; a rough estimate."""

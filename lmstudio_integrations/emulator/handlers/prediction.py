@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from lmstudio_integrations.emulator import prediction_settings
-from lmstudio_integrations.emulator.context import Channel, Client, Context
+from lmstudio_integrations.emulator.context import ConnectedClient, Context, OpenChannel
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest, Image
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.errors import WireError, file_not_found
@@ -30,12 +30,11 @@ from lmstudio_integrations.types.results import (
 )
 
 
-async def predict(context: Context, channel: Channel, parameter: Predict) -> None:
+async def predict(context: Context, channel: OpenChannel, parameter: Predict) -> None:
     """Generate the next message; for older clients with a certain layer, continue a text instead."""
-    registry = context.state.registry
-    instance = registry.find("llm", parameter["modelSpecifier"])
+    instance = context.registry.find("llm", parameter["modelSpecifier"])
     stack = parameter["predictionConfigStack"]
-    fields = prediction_settings.requested(registry.catalog, stack, parameter.get("fuzzyPresetIdentifier"))
+    fields = prediction_settings.requested(context.registry.catalog, stack, parameter.get("fuzzyPresetIdentifier"))
     images: list[tuple[FileHandle, Upload]] = []
     if prediction_settings.is_completion(stack):
         request = _request(instance, fields, prompt=prediction_settings.text_of(parameter["history"]))
@@ -48,12 +47,11 @@ async def predict(context: Context, channel: Channel, parameter: Predict) -> Non
     await _generate(context, channel, instance, request, fields, images=images)
 
 
-async def complete_raw_text(context: Context, channel: Channel, parameter: CompleteRawText) -> None:
+async def complete_raw_text(context: Context, channel: OpenChannel, parameter: CompleteRawText) -> None:
     """Continue a text without a chat template."""
-    registry = context.state.registry
-    instance = registry.find("llm", parameter["modelSpecifier"])
+    instance = context.registry.find("llm", parameter["modelSpecifier"])
     fields = prediction_settings.requested(
-        registry.catalog, parameter["predictionConfigStack"], parameter.get("fuzzyPresetIdentifier")
+        context.registry.catalog, parameter["predictionConfigStack"], parameter.get("fuzzyPresetIdentifier")
     )
     request = _request(instance, fields, prompt=parameter["rawPrompt"])
     await _generate(context, channel, instance, request, fields)
@@ -65,12 +63,12 @@ def _request(instance: Instance, fields: dict[str, Any], **what: Any) -> Generat
         config=LlmPredictionConfig.from_fields(effective),
         tools=prediction_settings.tools_of(effective),
         tool_choice=prediction_settings.tool_choice_of(effective),
-        context_length=instance.context_length,
+        context_length=instance.request.context_length,
         **what,
     )
 
 
-def _image(client: Client, instance: Instance, handle: FileHandle) -> Upload:
+def _image(client: ConnectedClient, instance: Instance, handle: FileHandle) -> Upload:
     """Return an image of a conversation.
 
     Raises:
@@ -103,7 +101,7 @@ class _Prediction:
     """One prediction, from the queue to its last packet."""
 
     context: Context
-    channel: Channel
+    channel: OpenChannel
     instance: Instance
     request: GenerateRequest
     fields: dict[str, Any]
@@ -122,10 +120,8 @@ class _Prediction:
             outcome = {"stop_reason": "error", "error": str(error)}
             raise
         finally:
-            records = self.context.state.records
             outcome |= outcome_of(self.collector.received)
-            records.predictions.complete(self.entry, state="ended", **outcome)
-            records.notify()
+            self.context.state.records.predictions.complete(self.entry, state="ended", **outcome)
 
     async def _generate(self) -> Finished:
         """Return how the generation ended: by itself, or because it was cancelled."""
@@ -141,7 +137,6 @@ class _Prediction:
     async def _forward_events(self) -> Finished | None:
         """Send the events of the engine, up to the last one."""
         self.entry.update(state="running")
-        self.context.state.records.notify()
         self.collector.start()
         generation = cast("AsyncGenerator[EngineEvent, None]", self.instance.model.generate(self.request))
         async with aclosing(generation) as events:
@@ -172,7 +167,7 @@ class _Prediction:
             stats,
             # As LM Studio sends it: only listings contain the time of use.
             self.instance.describe() | {"lastUsedTime": None},
-            fields_of(self.instance.fields),
+            fields_of(self.instance.request.fields),
             fields_of(prediction_settings.in_effect(self.fields)),
         )
         self.channel.send(encode(end))
@@ -182,7 +177,7 @@ class _Prediction:
         return stats
 
     async def _log_input(self) -> None:
-        if not self.context.state.logs.has_listeners:
+        if not self.context.state.log_listeners:
             return
         self.is_logged = True
         request, model = self.request, self.instance.model
@@ -193,12 +188,12 @@ class _Prediction:
         self._log({"type": "llm.prediction.input", "input": text, "modelPath": self.instance.entry.full_path})
 
     def _log(self, entry: dict[str, Any]) -> None:
-        self.context.state.logs.write(entry | {"modelIdentifier": self.instance.identifier})
+        self.context.state.log(entry | {"modelIdentifier": self.instance.identifier})
 
 
 async def _generate(
     context: Context,
-    channel: Channel,
+    channel: OpenChannel,
     instance: Instance,
     request: GenerateRequest,
     fields: dict[str, Any],
@@ -206,9 +201,8 @@ async def _generate(
     images: Images = (),
 ) -> None:
     if request.config.draft_model:
-        context.state.registry.check_draft_model(request.config.draft_model)
+        context.registry.check_draft_model(request.config.draft_model)
     state, client = context.state, context.client.identifier
     entry = state.records.predictions.add(record_of(instance.identifier, client, request, fields, images))
-    state.records.notify()
     collector = StatsCollector(state.clock)
     await _Prediction(context, channel, instance, request, fields, collector, entry).run()

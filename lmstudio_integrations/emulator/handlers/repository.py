@@ -3,7 +3,7 @@
 from typing import Any
 
 from lmstudio_integrations.emulator.catalog import ModelEntry
-from lmstudio_integrations.emulator.context import Channel, Context
+from lmstudio_integrations.emulator.context import Context, OpenChannel
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.protocol.requests import DownloadModel, DownloadOptions, SearchModels
 
@@ -15,13 +15,12 @@ async def search_models(context: Context, parameter: SearchModels) -> dict[str, 
     """Return the entries of the catalog that contain a term; all of them without one."""
     term = (parameter["opts"].get("searchTerm") or "").casefold()
     compatible = parameter["opts"].get("compatibilityTypes")
-    registry = context.state.registry
-    await registry.read_metadata(registry.catalog.models if compatible else ())
+    await context.registry.read_metadata(context.registry.catalog.models if compatible else ())
     found = [
         entry
-        for entry in registry.catalog.models
+        for entry in context.registry.catalog.models
         if term in f"{entry.key} {entry.display_name or ''} {entry.full_path}".casefold()
-        and (not compatible or registry.metadata(entry).format in compatible)
+        and (not compatible or context.registry.metadata(entry).format in compatible)
     ]
     return {"results": [_result(entry, term) for entry in found[: parameter["opts"].get("limit") or RESULTS]]}
 
@@ -37,8 +36,8 @@ def _result(entry: ModelEntry, term: str) -> dict[str, Any]:
 async def get_model_download_options(context: Context, parameter: DownloadOptions) -> dict[str, Any]:
     """Return the only download option of an entry."""
     entry = _entry(context, parameter["modelSearchResultIdentifier"]["identifier"])
-    await context.state.registry.read_metadata([entry])
-    info = context.state.registry.info(entry)
+    await context.registry.read_metadata([entry])
+    info = context.registry.info(entry)
     option: dict[str, Any] = {
         "name": info["displayName"],
         "sizeBytes": info["sizeBytes"],
@@ -53,10 +52,9 @@ async def get_model_download_options(context: Context, parameter: DownloadOption
     return {"results": [option]}
 
 
-async def download_model(context: Context, channel: Channel, parameter: DownloadModel) -> None:
+async def download_model(context: Context, channel: OpenChannel, parameter: DownloadModel) -> None:
     """Download the weights of an entry, so that it can be loaded."""
     entry = _entry(context, parameter["downloadIdentifier"])
-    registry = context.state.registry
     clock = context.state.clock
     started = clock.now()
 
@@ -65,16 +63,14 @@ async def download_model(context: Context, channel: Channel, parameter: Download
         update = {"downloadedBytes": done, "totalBytes": total, "speedBytesPerSecond": done / seconds if seconds else 0}
         channel.send({"type": "downloadProgress", "update": update})
 
-    with channel.scope:
-        await registry.download(entry, on_bytes)
+    with channel.cancellable("The download was cancelled."):
+        await context.registry.download(entry, on_bytes)
         channel.send({"type": "startFinalizing"})
         channel.send({"type": "success", "defaultIdentifier": entry.key})
-    if channel.scope.reason:
-        raise WireError("The download was cancelled.")
 
 
 def _entry(context: Context, identifier: str) -> ModelEntry:
-    found = context.state.registry.catalog.find(identifier)
+    found = context.registry.catalog.find(identifier)
     if not found:
         raise WireError(f'Cannot find a model to download with the identifier "{identifier}"')
     return found[0]

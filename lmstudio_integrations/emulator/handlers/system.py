@@ -5,7 +5,7 @@ import os
 from importlib import metadata
 from typing import Any
 
-from lmstudio_integrations.emulator.context import Channel, Context
+from lmstudio_integrations.emulator.context import Context, OpenChannel
 from lmstudio_integrations.emulator.errors import WireError, path_not_found
 from lmstudio_integrations.protocol.requests import ExperimentFlag, ModelKey, Notify, StartHttpServer
 
@@ -20,16 +20,14 @@ def version() -> str:
 
 async def list_downloaded_models(context: Context, _parameter: None) -> list[dict[str, Any]]:
     """List all models that can be loaded."""
-    registry = context.state.registry
-    await registry.read_metadata(registry.downloaded())
-    return [registry.info(entry) for entry in registry.downloaded()]
+    await context.registry.read_metadata(context.registry.downloaded())
+    return [context.registry.info(entry) for entry in context.registry.downloaded()]
 
 
 async def list_downloaded_model_variants(context: Context, parameter: ModelKey) -> list[dict[str, Any]]:
     """Fail: no model of the emulator has variants."""
-    registry = context.state.registry
-    if not any(entry.key == parameter["modelKey"] for entry in registry.downloaded()):
-        raise path_not_found(parameter["modelKey"], [entry.full_path for entry in registry.downloaded()])
+    if not any(entry.key == parameter["modelKey"] for entry in context.registry.downloaded()):
+        raise path_not_found(parameter["modelKey"], [entry.full_path for entry in context.registry.downloaded()])
     raise WireError(f'The model "{parameter["modelKey"]}" has no variants')
 
 
@@ -47,7 +45,7 @@ async def notify(context: Context, parameter: Notify) -> None:
     """Write a notification to the log, as there is no window to show it in."""
     title, description = parameter["title"], parameter.get("description")
     text = f"{title}: {description}" if description else title
-    context.state.logs.write({"type": "server.log", "level": "info", "content": text})
+    context.state.log({"type": "server.log", "level": "info", "content": text})
 
 
 async def set_experiment_flag(context: Context, parameter: ExperimentFlag) -> None:
@@ -80,6 +78,6 @@ async def request_shutdown(_context: Context, _parameter: None) -> None:
     raise WireError("Only privileged clients may shut this server down")
 
 
-async def alive(_context: Context, _channel: Channel, _parameter: None) -> None:
+async def alive(_context: Context, _channel: OpenChannel, _parameter: None) -> None:
     """Stay open until the client disconnects."""
     await asyncio.get_running_loop().create_future()

@@ -27,9 +27,8 @@ async def _use(
     activity: Activity | None = None,
 ) -> T:
     """Use a loaded model; with an activity, wait for a slot first."""
-    instance = context.state.registry.find(context.kind, specifier)
-    scope = CancelScope()
-    with scope:
+    instance = context.registry.find(context.kind, specifier)
+    with CancelScope() as scope:
         if activity is None:
             with instance.hold(scope):
                 return await work(instance.model)
@@ -53,14 +52,13 @@ async def count_tokens(context: Context, parameter: Tokenize) -> dict[str, Any]:
 
 async def embed_string(context: Context, parameter: EmbedString) -> dict[str, Any]:
     """Return the vector of a text."""
-    instance = context.state.registry.find(context.kind, parameter["modelSpecifier"])
-    records, client = context.state.records, context.client.identifier
-    records.embeddings.add(EmbeddingRecord(model=instance.identifier, client=client, text=parameter["inputString"]))
-    records.notify()
+    instance = context.registry.find(context.kind, parameter["modelSpecifier"])
+    client, text = context.client.identifier, parameter["inputString"]
+    context.state.records.embeddings.add(EmbeddingRecord(model=instance.identifier, client=client, text=text))
     vector = await _use(
         context,
         parameter["modelSpecifier"],
-        lambda model: model.embed(parameter["inputString"]),
+        lambda model: model.embed(text),
         "computingEmbedding",
     )
     return {"embedding": vector}
@@ -68,7 +66,7 @@ async def embed_string(context: Context, parameter: EmbedString) -> dict[str, An
 
 async def apply_prompt_template(context: Context, parameter: ApplyPromptTemplate) -> dict[str, Any]:
     """Return a conversation as the model would read it. Its files need not exist."""
-    effective = prediction_settings.collapse(context.state.registry.catalog, parameter["predictionConfigStack"], None)
+    effective = prediction_settings.in_effect(parameter["predictionConfigStack"].collapse())
     config = LlmPredictionConfig.from_fields(effective)
     tools = parameter["opts"].get("toolDefinitions") or prediction_settings.tools_of(effective)
     formatted = await _use(
@@ -81,5 +79,5 @@ async def apply_prompt_template(context: Context, parameter: ApplyPromptTemplate
 
 async def preload_draft_model(context: Context, parameter: PreloadDraftModel) -> None:
     """Check that a draft model exists; a prediction that requests it loads it."""
-    context.state.registry.find(context.kind, parameter["specifier"])
-    context.state.registry.check_draft_model(parameter["draftModelKey"])
+    context.registry.find(context.kind, parameter["specifier"])
+    context.registry.check_draft_model(parameter["draftModelKey"])

@@ -1,4 +1,4 @@
-"""The server and the socket that the tests of the handlers share."""
+"""The server that the tests of the handlers share."""
 
 from collections.abc import Iterator
 
@@ -15,10 +15,3 @@ def server() -> Iterator[Emulator]:
     catalog = Catalog(models=(CHAT, BLIND, VECTORS, ABSENT), presets=(PRESET,))
     with Emulator(catalog=catalog, load=["chat", "blind", "vectors"]) as emulator:
         yield emulator
-
-
-@pytest.fixture
-def me(server: Emulator) -> Iterator[Wire]:
-    """A socket for language models."""
-    with wire(server) as opened:
-        yield opened

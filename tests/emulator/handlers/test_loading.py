@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine
+from lmstudio_integrations.emulator.handlers import loading
 from tests.emulator.bare_client import STACK, TIMEOUT, Wire, named, wire
 from tests.emulator.handlers.models import INSTANCE, LIBRARY, LLM, OPTIONAL
 from tests.requirements import proves
@@ -73,3 +74,11 @@ def test_the_state_of_nothing_is_nothing(me: Wire) -> None:
     parameter = {"specifier": named("nothing"), "throwIfNotFound": False}
     assert me.call("getInstanceProcessingState", parameter) == {"type": "rpcResult"}
     assert me.rpc_error("getInstanceProcessingState", parameter | {"throwIfNotFound": True})
+
+
+def test_a_memory_estimate_is_of_the_context_that_a_load_would_have() -> None:
+    with Emulator([ModelEntry(key="short", max_context_length=64)]) as server, wire(server) as me:
+        memory = me.result("estimateModelUsage", {"modelKey": "short", "loadConfigStack": STACK})["memory"]
+        context_length = me.load("short")["contextLength"]
+    assert context_length == 64
+    assert memory["contextBytes"] == loading.BYTES_PER_TOKEN * context_length

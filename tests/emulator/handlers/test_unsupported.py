@@ -1,4 +1,4 @@
-"""What this server does not have gets an answer all the same: nobody waits for it in vain."""
+"""What this server does not have gets a response all the same, so that no client hangs."""
 
 from collections.abc import Iterator
 from typing import Any

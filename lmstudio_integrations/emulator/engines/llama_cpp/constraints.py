@@ -100,7 +100,7 @@ def _check_size(schema: object, feature: str) -> None:
         EngineError: If it is not.
     """
     for size, most, what in (
-        (depth(schema), MAX_SCHEMA_DEPTH, "nested more than {} levels deep"),
+        (sum(1 for _ in _levels(schema)) - 1, MAX_SCHEMA_DEPTH, "nested more than {} levels deep"),
         (sum(1 for _ in _objects(schema)), MAX_OBJECTS, "with more than {} objects"),
         (sum(map(_alternatives, _objects(schema))), MAX_ALTERNATIVES, "with more than {} alternatives"),
     ):
@@ -147,15 +147,6 @@ def _parentheses(grammar: str) -> int:
 
 
 _GRAMMAR_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"?|\[(?:\\.|[^\]\\])*\]?|\#[^\n]*|[()]', re.DOTALL)
-
-
-def depth(value: object) -> int:
-    """Return how deeply a JSON value is nested; without recursion, because input may be hostile."""
-    level, deepest = [value], 0
-    while level:
-        deepest += 1
-        level = [inner for outer in level for inner in _inside(outer)]
-    return deepest - 1
 
 
 def forced_call(tools: Sequence[Tool]) -> Json:
@@ -219,15 +210,11 @@ def _supported_part(part: Json, ignored: list[str]) -> Json:
         if part["pattern"] is None:
             del part["pattern"]
             ignored.append(f"the pattern {pattern!r}")
-    ignored += sorted(key for key in _ignored(part) & part.keys() if part[key] is not False)
-    return part
-
-
-def _ignored(part: Json) -> set[str]:
-    """Return the keywords that llama.cpp ignores in a schema."""
     kinds = part.get("type")
     of_numbers = "number" in (kinds if is_list(kinds) else [kinds])
-    return _IGNORED.union(_RANGES if of_numbers else (), _LENGTHS if "pattern" in part else ())
+    never = _IGNORED.union(_RANGES if of_numbers else (), _LENGTHS if "pattern" in part else ())
+    ignored += sorted(key for key in never & part.keys() if part[key] is not False)
+    return part
 
 
 def _rewritten(schema: Any, change: Callable[[Json], Json]) -> Any:
@@ -236,14 +223,13 @@ def _rewritten(schema: Any, change: Callable[[Json], Json]) -> Any:
         return [_rewritten(item, change) for item in schema]
     if not is_object(schema):
         return schema
-    return change({key: _rewritten_part(key, value, change) for key, value in schema.items()})
-
-
-def _rewritten_part(key: str, value: Any, change: Callable[[Json], Json]) -> Any:
-    """Return the copy of a keyword's value: named schemas, a schema, or a plain value."""
-    if key in _NAMED and is_object(value):
-        return {name: _rewritten(schema, change) for name, schema in value.items()}
-    return value if key in _LITERALS else _rewritten(value, change)
+    copied: Json = {}
+    for key, value in schema.items():
+        if key in _NAMED and is_object(value):
+            copied[key] = {name: _rewritten(named, change) for name, named in value.items()}
+        else:
+            copied[key] = value if key in _LITERALS else _rewritten(value, change)
+    return change(copied)
 
 
 _NAMED = {"properties", "patternProperties", "$defs", "definitions"}
@@ -262,14 +248,17 @@ _BOUNDS: dict[str, Json] = {
 }
 
 
+def _levels(schema: object) -> Iterator[Sequence[Any]]:
+    """Yield the values of a schema level by level; without recursion, because input may be hostile."""
+    level = [schema]
+    while level:
+        yield level
+        level = [inner for outer in level for inner in _inside(outer)]
+
+
 def _objects(schema: object) -> Iterator[Json]:
     """Yield every object of a schema."""
-    waiting: list[Any] = [schema]
-    while waiting:
-        value = waiting.pop()
-        if is_object(value):
-            yield value
-        waiting.extend(_inside(value))
+    return (value for level in _levels(schema) for value in level if is_object(value))
 
 
 def _check_bounds(part: Json) -> None:

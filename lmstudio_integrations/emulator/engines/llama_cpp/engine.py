@@ -15,6 +15,7 @@ from typing import Any
 
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.emulator import weights
+from lmstudio_integrations.emulator.engines import generation
 from lmstudio_integrations.emulator.engines.base import (
     EngineEvent,
     Finished,
@@ -109,30 +110,15 @@ class LlamaCppEngine:
             await worker.close()
             raise
         on_progress(1.0)
+        template, modalities = properties.get("chat_template_caps"), properties.get("modalities")
         return LlamaCppModel(
             worker,
             context_length=parameters.context_length,
             slots=parameters.slots,
             embedding=parameters.embedding,
-            abilities=Abilities.of(properties),
-            seed=load_parameters.seed_of(request),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Abilities:
-    """What the loaded model supports beyond text."""
-
-    tools: bool
-    vision: bool
-
-    @classmethod
-    def of(cls, properties: Mapping[str, Any]) -> "Abilities":
-        """Read llama.cpp's `/props`."""
-        template, modalities = properties.get("chat_template_caps"), properties.get("modalities")
-        return cls(
             tools=is_object(template) and bool(template.get("supports_tools")),
             vision=is_object(modalities) and bool(modalities.get("vision")),
+            seed=load_parameters.seed_of(request),
         )
 
 
@@ -156,13 +142,15 @@ class LlamaCppModel:
         context_length: int,
         slots: int,
         embedding: bool,
-        abilities: Abilities,
+        tools: bool,
+        vision: bool,
         seed: int | None = None,
     ) -> None:
         self._worker = worker
         self._seed = seed
         self.context_length = context_length
-        self.abilities = abilities
+        self.tools = tools
+        self.vision = vision
         self._embedding = embedding
         # A call that waits inside the engine cannot be seen, so no more are sent than it processes at once.
         self._free = asyncio.Semaphore(slots)
@@ -221,7 +209,7 @@ class LlamaCppModel:
             EngineError: If the template fails on the conversation, or it is too long.
         """
         large = is_large(history.messages, len(tools))
-        await offload(partial(constraints.check_tools, tools if self.abilities.tools else ()), large=large)
+        await offload(partial(constraints.check_tools, tools if self.tools else ()), large=large)
         converted = await offload(partial(self._messages, history, config), large=large)
         manual = request_body.manual_template(config)
         if manual is not None:
@@ -242,7 +230,7 @@ class LlamaCppModel:
     async def _plan_chat(self, request: GenerateRequest, history: ChatHistory) -> Plan:
         config = request.config
         forced = list(request.tools) if request.tool_choice == "required" else []
-        offered = list(request.tools) if request.tool_choice == "auto" and self.abilities.tools else []
+        offered = list(request.tools) if request.tool_choice == "auto" and self.tools else []
         large = is_large_request(request)
         await offload(partial(constraints.check_tools, [*forced, *offered]), large=large)
         instructions = messages.tool_instructions(forced) if forced else ""
@@ -276,27 +264,27 @@ class LlamaCppModel:
     ) -> Plan:
         config, chat = request.config, path != "/completions"
         limit, remaining = config.max_tokens or None, self._limit(request) - tokens
-        candidates = request_body.candidate_count(config)
-        tags = responses.reasoning_tags(config)
+        candidates = generation.candidate_count(config)
+        tags = generation.reasoning_tags(config)
         complete = {
             **({} if self._seed is None else {"seed": self._seed}),
             **request_body.sampling(config),
             **body,
-            "stop": request_body.stop_strings(config),
+            "stop": generation.stop_strings(config),
             "max_tokens" if chat else "n_predict": min(limit or remaining, remaining),
             "stream": True,
             "return_progress": True,
             "timings_per_token": True,
             **request_body.log_probs(candidates, chat=chat),
             # The engine separates reasoning where it knows the model's format; our own parser only knows tags.
-            **({"verbose": True, "reasoning_format": "auto" if tags else "none"} if chat else {}),
+            **({"verbose": True, "reasoning_format": "auto" if tags.enabled else "none"} if chat else {}),
         }
         reader = responses.ResponseReader(
-            responses.ForcedCall() if forced else responses.text_parser(config),
+            responses.ForcedCall() if forced else responses.TextParser(tags),
             tokens,
             max_tokens=limit if limit is not None and limit <= remaining else None,
             call_stops=config.tool_call_stop_strings or (),
-            tags=tags or (responses.START_TAG, responses.END_TAG),
+            tags=tags,
             log_probs=candidates,
         )
         return Plan(path, complete, reader, responses.read_chat if chat else responses.read_completion)
@@ -310,14 +298,14 @@ class LlamaCppModel:
     ) -> list[Json]:
         return messages.to_messages(
             history,
-            native_tools=self.abilities.tools,
+            native_tools=self.tools,
             images=request.images if request else None,
             system_prompt=str((config.raw or {}).get("llm.prediction.systemPrompt") or ""),
             instructions=instructions,
         )
 
     def _chat(self, converted: Sequence[Json], tools: Sequence[Tool], config: LlmPredictionConfig) -> Json:
-        offered = {"tools": [tool.to_dict() for tool in tools]} if tools and self.abilities.tools else {}
+        offered = {"tools": [tool.to_dict() for tool in tools]} if tools and self.tools else {}
         return {"messages": converted, **offered, **request_body.template_arguments(config)}
 
     def _limit(self, request: GenerateRequest) -> int:
@@ -325,7 +313,7 @@ class LlamaCppModel:
 
     def _check_images(self, history: ChatHistory, *, manual: bool) -> None:
         shown = any(isinstance(part, FileHandle) for message in history.messages for part in message.content)
-        if shown and not self.abilities.vision:
+        if shown and not self.vision:
             raise unsupported("vision", "the model cannot see images", "Load a vision model, or leave the image out.")
         if shown and manual:
             raise unsupported("promptTemplate", "images under a manual template", "Leave promptTemplate out.")

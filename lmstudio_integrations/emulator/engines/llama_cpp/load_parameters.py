@@ -138,15 +138,13 @@ def parameters_of(
     if config.speculative_draft_simple or config.speculative_draft_mtp or config.speculative_draft_model:
         raise unsupported("speculativeDecoding", "speculative decoding", "Omit the speculativeDraft… settings.")
     template = (config.prompt_template or {}).get("jinjaPromptTemplate")
-    projector = request.engine_settings.get("projector") or projector_of(path)
+    is_affordable = context_length * request.slots * header.bytes_per_token <= CACHE_BYTES
     return WorkerParameters(
         **common,
         **_of_both(request.fields, header, LlmLoadModelConfig),
-        projector=str(projector or ""),
+        projector=str(projector_of(path) or ""),
         chat_template=str(template.get("template", "")) if is_object(template) else "",
-        cache_length=_cache_length(
-            context_length, request.slots, header, shared=config.use_unified_kv_cache is not False
-        ),
+        cache_length=0 if config.use_unified_kv_cache is False or is_affordable else context_length,
         flash_attention=config.flash_attention or None,
         cache_types=(config.llama_k_cache_quantization_type or "f16", config.llama_v_cache_quantization_type or "f16"),
     )
@@ -185,9 +183,3 @@ def _layers(ratio: float | str | None, header: GgufHeader) -> int | None:
     if isinstance(ratio, str):
         return 0
     return round(ratio * header.of_architecture("block_count"))
-
-
-def _cache_length(context_length: int, slots: int, header: GgufHeader, *, shared: bool) -> int:
-    """Return the size of a cache that all slots share, in tokens; 0 for one cache each."""
-    affordable = context_length * slots * header.bytes_per_token <= CACHE_BYTES
-    return context_length if shared and not affordable else 0

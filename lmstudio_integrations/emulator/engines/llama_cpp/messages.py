@@ -19,7 +19,7 @@ from lmstudio_integrations.types.chat import (
     UserMessage,
 )
 from lmstudio_integrations.types.files import FileHandle
-from lmstudio_integrations.types.tools import Tool, ToolCallRequest, ToolCallRequestPart, ToolCallResultPart
+from lmstudio_integrations.types.tools import Tool, ToolCallRequest, ToolCallRequestPart
 
 Json = dict[str, Any]
 
@@ -48,8 +48,8 @@ def to_messages(
     Raises:
         EngineError: If a message contains a file that is not an image, or the conversation is too long.
     """
-    translated = (
-        one for message in history.messages for one in _translate(message, native_tools=native_tools, images=images)
+    translated = chain.from_iterable(
+        _translate(message, native_tools=native_tools, images=images) for message in history.messages
     )
     messages = _with_system(_merged(translated), system_prompt, instructions)
     require_lengths("prompt", map(_length, messages))
@@ -78,11 +78,20 @@ def render_manual(template: Mapping[str, str], messages: Sequence[Json]) -> str:
 
 
 def _translate(message: Message, *, native_tools: bool, images: Mapping[str, Image] | None) -> list[Json]:
-    if isinstance(message, ToolMessage):
-        return [_result(part) for part in message.content] if native_tools else [_results_as_text(message)]
-    if isinstance(message, AssistantMessage):
-        return [_assistant(message, native_tools=native_tools)]
-    return [_user_or_system(message, images)]
+    match message:
+        case ToolMessage() if native_tools:
+            return [
+                {"role": "tool", "content": part.content, "tool_call_id": part.tool_call_id or ""}
+                | ({"name": part.name} if part.name else {})
+                for part in message.content
+            ]
+        case ToolMessage():
+            results = [f"[TOOL_RESULT]{part.content}[END_TOOL_RESULT]" for part in message.content]
+            return [{"role": "user", "content": "\n".join(results)}]
+        case AssistantMessage():
+            return [_assistant(message, native_tools=native_tools)]
+        case _:
+            return [_user_or_system(message, images)]
 
 
 def _user_or_system(message: SystemMessage | UserMessage, images: Mapping[str, Image] | None) -> Json:
@@ -90,8 +99,8 @@ def _user_or_system(message: SystemMessage | UserMessage, images: Mapping[str, I
     files = [part for part in message.content if isinstance(part, FileHandle)]
     if not files or images is None or isinstance(message, SystemMessage):
         return {"role": message.role, "content": text}
-    parts: list[Json] = [{"type": "text", "text": text}] if text else []
-    return {"role": message.role, "content": [*parts, *(_image_part(file, images) for file in files)]}
+    before = _as_parts(text) if text else []
+    return {"role": message.role, "content": [*before, *(_image_part(file, images) for file in files)]}
 
 
 def _image_part(file: FileHandle, images: Mapping[str, Image]) -> Json:
@@ -104,31 +113,18 @@ def _image_part(file: FileHandle, images: Mapping[str, Image]) -> Json:
 
 
 def _assistant(message: AssistantMessage, *, native_tools: bool) -> Json:
-    calls = [part.tool_call_request for part in message.content if isinstance(part, ToolCallRequestPart)]
+    requests = [part.tool_call_request for part in message.content if isinstance(part, ToolCallRequestPart)]
     text = _text(message)
-    if calls and native_tools:
-        return {"role": "assistant", "content": text, "tool_calls": [_call(call) for call in calls]}
-    return {"role": "assistant", "content": "\n".join(filter(None, [text, *map(_call_as_text, calls)]))}
+    if requests and native_tools:
+        return {"role": "assistant", "content": text, "tool_calls": [_native_call(request) for request in requests]}
+    bodies = [{"name": request.name, "arguments": request.arguments or {}} for request in requests]
+    calls = [f"[TOOL_REQUEST]{json.dumps(body, ensure_ascii=False)}[END_TOOL_REQUEST]" for body in bodies]
+    return {"role": "assistant", "content": "\n".join(filter(None, [text, *calls]))}
 
 
-def _call(call: ToolCallRequest) -> Json:
+def _native_call(call: ToolCallRequest) -> Json:
     arguments = json.dumps(call.arguments or {}, ensure_ascii=False)
     return {"type": "function", "id": call.id or call.name, "function": {"name": call.name, "arguments": arguments}}
-
-
-def _result(part: ToolCallResultPart) -> Json:
-    named = {"name": part.name} if part.name else {}
-    return {"role": "tool", "content": part.content, "tool_call_id": part.tool_call_id or "", **named}
-
-
-def _call_as_text(call: ToolCallRequest) -> str:
-    content = json.dumps({"name": call.name, "arguments": call.arguments or {}}, ensure_ascii=False)
-    return f"[TOOL_REQUEST]{content}[END_TOOL_REQUEST]"
-
-
-def _results_as_text(message: ToolMessage) -> Json:
-    results = [f"[TOOL_RESULT]{part.content}[END_TOOL_RESULT]" for part in message.content]
-    return {"role": "user", "content": "\n".join(results)}
 
 
 def _text(message: SystemMessage | UserMessage | AssistantMessage) -> str:
@@ -140,14 +136,12 @@ def _merged(messages: Iterable[Json]) -> list[Json]:
     merged: list[Json] = []
     for role, group in groupby(messages, key=lambda message: str(message["role"])):
         adjacent = list(group)
-        merged += adjacent if role == "tool" else [_one(role, adjacent)]
+        if role != "tool":
+            calls = [call for message in adjacent for call in message.get("tool_calls", ())]
+            content = _join([message["content"] for message in adjacent])
+            adjacent = [{"role": role, "content": content} | ({"tool_calls": calls} if calls else {})]
+        merged += adjacent
     return merged
-
-
-def _one(role: str, messages: Sequence[Json]) -> Json:
-    calls = [call for message in messages for call in message.get("tool_calls", ())]
-    content = _join([message["content"] for message in messages])
-    return {"role": role, "content": content, **({"tool_calls": calls} if calls else {})}
 
 
 def _join(contents: Sequence[str | list[Json]]) -> str | list[Json]:

@@ -7,7 +7,6 @@ which are imported on use.
 import importlib
 import os
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +103,7 @@ def vocabulary_entry(word: str) -> tuple[str, int]:
     return (word[2:] if word.startswith("##") else f"\u2581{word}"), _NORMAL
 
 
-def _add_vocabulary(writer: Any, words: Iterable[str]) -> None:
-    words = list(words)
+def _add_vocabulary(writer: Any, words: list[str]) -> None:
     entries = [vocabulary_entry(word) for word in words]
     writer.add_tokenizer_model("bert")
     writer.add_tokenizer_pre("default")

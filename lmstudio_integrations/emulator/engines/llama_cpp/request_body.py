@@ -3,7 +3,7 @@
 Settings arrive complete, with LM Studio's defaults; llama.cpp's own defaults differ and make small models ramble.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmstudio_integrations._typeguards import is_list, is_object
@@ -49,18 +49,6 @@ def sampling(config: LlmPredictionConfig) -> Json:
         if translate is not None:
             body |= translate(value)
     return body
-
-
-def stop_strings(config: LlmPredictionConfig) -> list[str]:
-    """Return everything at which generation stops."""
-    template = config.prompt_template or {}
-    of_template: Sequence[str] = template.get("stopStrings") or ()
-    return [*(config.stop_strings or ()), *(config.tool_call_stop_strings or ()), *of_template]
-
-
-def candidate_count(config: LlmPredictionConfig) -> int | None:
-    """Return how many candidates to list for each token; `None` for no log-probabilities at all."""
-    return None if config.log_probs is None or config.log_probs is False else config.log_probs
 
 
 def log_probs(candidates: int | None, *, chat: bool) -> Json:

@@ -9,11 +9,11 @@ import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished
-from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.emulator.engines.generation import CUT_OFF, DEFAULT_TAGS, Tags, overlap, progress_details
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PromptProgress,
@@ -26,8 +26,6 @@ from lmstudio_integrations.types.results import (
 
 Json = dict[str, Any]
 Fragments = Iterator[LlmPredictionFragment]
-
-START_TAG, END_TAG = "<think>", "</think>"
 
 
 @dataclass(slots=True)
@@ -71,40 +69,20 @@ def read_completion(chunk: Mapping[str, Any]) -> Delta:
     )
 
 
-class TextParser(Protocol):
-    """Turns the generated text into events."""
+class TextParser:
+    """Separates reasoning between tags from the text. What may become a tag is held back until more text comes."""
 
-    def feed(self, fragment: LlmPredictionFragment) -> Iterator[EngineEvent]:
-        """Yield the events of a fragment."""
-        ...
-
-    def end(self) -> Iterator[EngineEvent]:
-        """Yield the events of the text that is still held back."""
-        ...
-
-
-class PlainText:
-    """Text without reasoning."""
-
-    def feed(self, fragment: LlmPredictionFragment) -> Iterator[EngineEvent]:
-        """Yield the fragment itself."""
-        yield fragment
-
-    def end(self) -> Iterator[EngineEvent]:
-        """Yield nothing, as nothing is held back."""
-        return iter(())
-
-
-class ReasoningText:
-    """Text with reasoning between tags. What may become a tag is held back until more text comes."""
-
-    def __init__(self, start: str, end: str) -> None:
-        self._tags = {False: start, True: end}
+    def __init__(self, tags: Tags) -> None:
+        self._tags = {False: tags.start, True: tags.end}
+        self._enabled = tags.enabled
         self._inside = False
         self._held = LlmPredictionFragment("", 0)
 
     def feed(self, fragment: LlmPredictionFragment) -> Iterator[EngineEvent]:
         """Yield the events of a fragment."""
+        if not self._enabled:
+            yield fragment
+            return
         held = self._held
         held.content += fragment.content
         held.tokens_count += fragment.tokens_count
@@ -114,7 +92,7 @@ class ReasoningText:
             yield from self._release(at)
             yield from self._release(len(self._tags[self._inside]), tag=True)
             self._inside = not self._inside
-        yield from self._release(len(held.content) - _overlap(held.content, self._tags[self._inside]))
+        yield from self._release(len(held.content) - overlap(held.content, [self._tags[self._inside]]))
 
     def end(self) -> Iterator[EngineEvent]:
         """Yield the events of the text that is still held back."""
@@ -225,46 +203,41 @@ class ResponseReader:
         prompt_tokens: The length of the prompt.
         max_tokens: The limit of the settings; `None` if the context window ends first.
         call_stops: The stop strings that end a tool call.
-        tags: The tags around reasoning that the engine has separated itself.
+        tags: What stands around reasoning that the engine has separated itself.
         log_probs: The number of alternatives for each token.
     """
 
-    text: TextParser
+    text: TextParser | ForcedCall
     prompt_tokens: int
     max_tokens: int | None = None
     call_stops: Sequence[str] = ()
-    tags: tuple[str, str] = (START_TAG, END_TAG)
+    tags: Tags = DEFAULT_TAGS
     log_probs: int | None = None
     _calls: NativeCalls = field(default_factory=NativeCalls)
-    _is_prompt_read: bool = False
     _in_reasoning: bool = False
     _predicted: int = 0
 
     def begin(self) -> PromptProgress:
         """Return the first event."""
-        return progress(0, 0, self.prompt_tokens)
+        return _progress(0, 0, self.prompt_tokens)
 
     def read(self, delta: Delta) -> Iterator[EngineEvent]:
         """Yield the events of a delta; with the engine's last one comes `Finished`."""
         if delta.progress is not None:
-            yield from self._progress(delta.progress)
-        if delta.text or delta.reasoning or delta.calls or delta.end is not None:
-            if not self._is_prompt_read:
-                yield from self._progress({"total": self.prompt_tokens, "processed": self.prompt_tokens})
+            total, cached, processed = (int(delta.progress.get(name, 0)) for name in ("total", "cache", "processed"))
+            if processed > cached or processed >= total:
+                yield _progress(min(cached, processed), processed, total)
+        if delta.text or delta.reasoning or delta.calls:
             yield from self._content(delta)
         if delta.end is not None:
             yield from self.text.end()
             yield from self._calls.end()
             yield self._finished(delta.end)
 
-    def _progress(self, state: Mapping[str, Any]) -> Iterator[EngineEvent]:
-        total, cached, processed = (int(state.get(name, 0)) for name in ("total", "cache", "processed"))
-        if processed > cached or processed >= total:
-            self._is_prompt_read = processed >= total
-            yield progress(min(cached, processed), processed, total)
-
     def _content(self, delta: Delta) -> Iterator[EngineEvent]:
-        tokens = self._limited(delta.tokens)
+        tokens = None
+        if self.log_probs is not None and delta.tokens is not None:
+            tokens = [{**token, "candidates": token["candidates"][: self.log_probs]} for token in delta.tokens]
         count = self._count(delta)
         if delta.reasoning:
             yield from self._write_tag(inside=True)
@@ -289,62 +262,30 @@ class ResponseReader:
             return
         self._in_reasoning = inside
         kind = "reasoningStartTag" if inside else "reasoningEndTag"
-        yield LlmPredictionFragment(self.tags[0 if inside else 1], reasoning_type=kind, is_structural=True)
-
-    def _limited(self, tokens: list[Json] | None) -> list[Json] | None:
-        if self.log_probs is None or tokens is None:
-            return None
-        return [{**token, "candidates": token["candidates"][: self.log_probs]} for token in tokens]
+        yield LlmPredictionFragment(
+            self.tags.start if inside else self.tags.end, reasoning_type=kind, is_structural=True
+        )
 
     def _finished(self, end: Mapping[str, Any]) -> Finished:
         kind, word = end.get("stop_type"), end.get("stopping_word") or ""
         predicted = int(end.get("tokens_predicted", 0))
         # Only the engine knows how many tokens an image takes.
         read = int(end.get("tokens_evaluated", self.prompt_tokens))
+        reason, stop_string = "eosFound", None
         if kind == "word" and word:
-            called = word in self.call_stops
-            reason = "toolCalls" if called else "stopStringFound"
-            return Finished(reason, read, predicted, None if called else word, stats=_speed(end))
-        reason = "eosFound"
-        if kind == "limit":
+            reason, stop_string = ("toolCalls", None) if word in self.call_stops else ("stopStringFound", word)
+        elif kind == "limit":
             full = self.max_tokens is None or predicted < self.max_tokens
             reason = "contextLengthReached" if full else "maxPredictedTokensReached"
-        return Finished(reason, read, predicted, stats=_speed(end))
+        # The engine's own speed includes text that was held back; it has none for a single token.
+        timings: Json = end.get("timings") or {}
+        speed = timings.get("predicted_per_second")
+        return Finished(reason, read, predicted, stop_string, {"tokensPerSecond": speed} if speed else {})
 
 
-def _speed(end: Mapping[str, Any]) -> Json:
-    """Return the engine's own speed, which includes text that was held back; it has none for a single token."""
-    timings: Json = end.get("timings") or {}
-    speed = timings.get("predicted_per_second")
-    return {"tokensPerSecond": speed} if speed else {}
-
-
-def text_parser(config: LlmPredictionConfig) -> TextParser:
-    """Return the parser for the settings of reasoning."""
-    tags = reasoning_tags(config)
-    return ReasoningText(*tags) if tags else PlainText()
-
-
-def reasoning_tags(config: LlmPredictionConfig) -> tuple[str, str] | None:
-    """Return the tags around reasoning; `None` if reasoning is not to be separated."""
-    parsing = config.reasoning_parsing or {}
-    if parsing.get("enabled") is False:
-        return None
-    start, end = parsing.get("startString", START_TAG), parsing.get("endString", END_TAG)
-    return (start, end) if start and end else None
-
-
-def progress(cached: int, processed: int, total: int) -> PromptProgress:
+def _progress(cached: int, processed: int, total: int) -> PromptProgress:
     """Return the progress of reading a prompt; `processed` includes what was in the cache."""
-    return PromptProgress(
-        processed / total if total else 1.0,
-        {
-            "cachedTokenCount": cached,
-            "totalPromptTokenCount": total,
-            "processedPromptTokenCount": processed - cached,
-            "unprocessedPromptTokenCount": total - processed,
-        },
-    )
+    return PromptProgress(processed / total if total else 1.0, progress_details(total, processed, cached))
 
 
 def parse_object(text: str) -> Json | None:
@@ -360,7 +301,7 @@ def end_call(call_id: str | None, raw: str, call: Json | None) -> ToolCallEnd | 
     """Return how a call ended: with its arguments, or as text that cannot be parsed."""
     arguments = call.get("arguments") if call else None
     if call is None or not is_object(arguments):
-        return ToolCallFailed({"title": "Failed to parse tool call: Unexpected end of content."}, raw)
+        return ToolCallFailed(CUT_OFF, raw)
     return ToolCallEnd(call_id, str(call["name"]), arguments, raw)
 
 
@@ -375,11 +316,6 @@ def _end_of_value(text: str, start: int) -> int:
         return json.JSONDecoder().raw_decode(text, start)[1]
     except ValueError:
         return len(text)
-
-
-def _overlap(text: str, tag: str) -> int:
-    """Return how many characters at the end of the text may be the start of the tag."""
-    return next((size for size in range(min(len(text), len(tag) - 1), 0, -1) if text.endswith(tag[:size])), 0)
 
 
 def _tokens(entries: Sequence[Json] | None, alternatives: str) -> list[Json] | None:

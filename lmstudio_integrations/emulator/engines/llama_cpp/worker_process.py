@@ -93,19 +93,16 @@ class Worker:
         method, content = ("GET", None) if body is None else ("POST", encode(body))
         # Large calls run one after the other, so that none waits for the others within its timeout.
         async with self._large_calls if content and len(content) > LARGE_CALL else contextlib.nullcontext():
-            response = await self._request(method, path, content)
+            self._check_open()
+            try:
+                async with asyncio.timeout(CALL_SECONDS):
+                    response = await self._client.request(method, path, content=content, timeout=None)
+            except (self._transport_error, TimeoutError) as error:
+                raise await self._lost(error) from error
         payload = decode(response.text)
         if response.status_code >= 400:
             raise error_from_response(payload)
         return payload
-
-    async def _request(self, method: str, path: str, content: bytes | None) -> Any:
-        self._check_open()
-        try:
-            async with asyncio.timeout(CALL_SECONDS):
-                return await self._client.request(method, path, content=content, timeout=None)
-        except (self._transport_error, TimeoutError) as error:
-            raise await self._lost(error) from error
 
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the chunks of a streamed response. Closing the generator closes the connection, which cancels.
@@ -184,7 +181,7 @@ class Worker:
             return model_crashed(self._process.returncode)
         await self._kill()
         return model_crashed(
-            self._process.returncode, f"It did not answer in time: {type(error).__name__} {error}".rstrip()
+            self._process.returncode, f"It did not respond in time: {type(error).__name__} {error}".rstrip()
         )
 
     async def _has_exited(self) -> bool:

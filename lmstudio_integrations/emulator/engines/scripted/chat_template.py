@@ -13,7 +13,7 @@ from typing import Any
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.emulator.engines.errors import context_overflow
 from lmstudio_integrations.emulator.engines.offload import join, require_length
-from lmstudio_integrations.emulator.engines.scripted import tokenizer
+from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import unsupported
 from lmstudio_integrations.types.chat import ChatHistory, Message, TextPart
 from lmstudio_integrations.types.files import FileHandle
@@ -47,7 +47,8 @@ def render(messages: Sequence[Message], tools: Sequence[Tool], prompt_template: 
     around = _around(prompt_template)
     offered = [tool.function.to_dict() for tool in tools]
     head = f"<|tools|>\n{json.dumps(offered, ensure_ascii=False)}\n" if offered else ""
-    body = (f"{around[message.role][0]}{_content(message)}{around[message.role][1]}" for message in messages)
+    contents = ((message.role, "\n".join(map(_part, message.content))) for message in messages)
+    body = (f"{around[role][0]}{content}{around[role][1]}" for role, content in contents)
     return join(chain([head], body, [around["assistant"][0]]))
 
 
@@ -63,10 +64,6 @@ def _around(prompt_template: Mapping[str, Any] | None) -> Mapping[str, tuple[str
         for role in ("system", "user", "assistant")
     }
     return {**_PLAIN, **given}
-
-
-def _content(message: Message) -> str:
-    return "\n".join(map(_part, message.content))
 
 
 def _part(part: TextPart | FileHandle | ToolCallRequestPart | ToolCallResultPart) -> str:
@@ -102,7 +99,7 @@ def fit_history(
     first = roles.index("user") + 1 if policy == "truncateMiddle" and "user" in roles else 0
 
     def tokens_without(dropped: int) -> int:
-        return tokenizer.count(render([*messages[:first], *messages[first + dropped :]], tools, prompt_template))
+        return words.count(render([*messages[:first], *messages[first + dropped :]], tools, prompt_template))
 
     tokens = tokens_without(0)
     if tokens < limit:
@@ -120,7 +117,7 @@ def fit_text(prompt: str, *, limit: int, policy: str) -> int:
     Raises:
         EngineError: If it does not fit and nothing may be dropped, or is too long.
     """
-    tokens = tokenizer.count(require_length(prompt))
+    tokens = words.count(require_length(prompt))
     if tokens >= limit and policy == "stopAtLimit":
         raise context_overflow(tokens, limit)
     return min(tokens, limit - 1)

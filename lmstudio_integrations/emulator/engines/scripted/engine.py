@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Self
 
 from lmstudio_integrations.emulator.engines.base import (
@@ -30,9 +29,9 @@ from lmstudio_integrations.emulator.engines.base import (
 )
 from lmstudio_integrations.emulator.engines.errors import load_failed
 from lmstudio_integrations.emulator.engines.offload import is_large, is_large_request, is_long, offload, require_length
-from lmstudio_integrations.emulator.engines.scripted import chat_template, tokenizer
+from lmstudio_integrations.emulator.engines.scripted import chat_template, words
 from lmstudio_integrations.emulator.engines.scripted.error_codes import ENGINE
-from lmstudio_integrations.emulator.engines.scripted.playback import Playback, Stall, play, play_silently
+from lmstudio_integrations.emulator.engines.scripted.playback import Stall, play, play_silently
 from lmstudio_integrations.emulator.engines.scripted.rules import Rule, Situation, Wait, parse_rules
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.chat import ChatHistory
@@ -104,13 +103,9 @@ class _ModelConfig:
         """Read the options; those that are not set have defaults."""
         engine_settings = request.engine_settings
         rate = engine_settings.get("tokens_per_second")
-        rules = parse_rules(engine_settings.get("rules") or ())
-        if request.kind == "embedding":
-            for rule in rules:
-                rule.require_no_output("an embedding model")
         return cls(
             kind=request.kind,
-            rules=rules,
+            rules=parse_rules(engine_settings.get("rules") or (), request.kind),
             pause=1 / rate if rate else 0.0,
             load_seconds=engine_settings.get("load_seconds") or 0.0,
             embedding_length=engine_settings.get("embedding_length") or _EMBEDDING_LENGTH,
@@ -135,21 +130,16 @@ class ScriptedModel:
         Raises:
             EngineError: If a rule says so, the prompt does not fit, or only a rule could serve the request.
         """
-        begin = partial(_start, self._config.rules, request)
+        begin = partial(play, self._config.rules, request)
         for event in await offload(begin, large=is_large_request(request)):
             if isinstance(event, Wait | Stall):
                 await _wait(event, self._sleep)
-            else:
-                await self._pause(event)
-                if event is not None:
-                    yield event
-
-    async def _pause(self, event: EngineEvent | None) -> None:
-        """Keep the pace; without one, let other tasks run."""
-        if self._config.pause and not isinstance(event, PromptProgress):
-            await self._sleep(self._config.pause)
-        else:
-            await asyncio.sleep(0)
+                continue
+            # Keep the pace; without one, let other tasks run.
+            is_token = not isinstance(event, PromptProgress)
+            await (self._sleep(self._config.pause) if is_token and self._config.pause else asyncio.sleep(0))
+            if event is not None:
+                yield event
 
     async def embed(self, text: str) -> list[float]:
         """Return the vector of a text.
@@ -160,7 +150,7 @@ class ScriptedModel:
         for wait in play_silently(self._config.rules, Situation(last=text)):
             await _wait(wait, self._sleep)
         require_length(text)
-        return await offload(partial(tokenizer.embed, text, self._config.embedding_length), large=is_long(text))
+        return await offload(partial(words.embed, text, self._config.embedding_length), large=is_long(text))
 
     async def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text.
@@ -169,10 +159,8 @@ class ScriptedModel:
             EngineError: If it is too long.
         """
         require_length(text)
-        tokens = await offload(
-            lambda: [tokenizer.token_id(token) for token in tokenizer.split(text)], large=is_long(text)
-        )
-        return [tokenizer.START_TOKEN, *tokens, tokenizer.END_TOKEN] if self._config.kind == "embedding" else tokens
+        tokens = await offload(lambda: [words.token_id(token) for token in words.split(text)], large=is_long(text))
+        return [words.START_TOKEN, *tokens, words.END_TOKEN] if self._config.kind == "embedding" else tokens
 
     async def apply_template(self, history: ChatHistory, tools: Sequence[Tool], config: LlmPredictionConfig) -> str:
         """Return the conversation in the plain template of `chat_template.py`.
@@ -185,12 +173,6 @@ class ScriptedModel:
 
     async def close(self) -> None:
         """Do nothing, as there is nothing to release."""
-
-
-def _start(rules: Sequence[Rule], request: GenerateRequest) -> Playback:
-    """Return what a model does; the slow part, choosing a rule and reading the prompt, is done."""
-    events = play(rules, request)
-    return chain([next(events)], events)
 
 
 async def _wait(wait: Wait | Stall, sleep: Sleep) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished, GenerateRequest
 from lmstudio_integrations.emulator.engines.errors import EngineError, model_crashed
+from lmstudio_integrations.emulator.engines.generation import progress_details
 from lmstudio_integrations.emulator.engines.scripted import chat_template
 from lmstudio_integrations.emulator.engines.scripted.error_codes import display_data, out_of_memory, unsupported
 from lmstudio_integrations.emulator.engines.scripted.rules import (
@@ -44,6 +45,8 @@ Playback = Iterator[EngineEvent | Wait | Stall | None]
 def play(rules: Sequence[Rule], request: GenerateRequest) -> Playback:
     """Return what a model with these rules does for a prediction.
 
+    The slow part is done: a rule is chosen, and the prompt is read.
+
     Raises:
         EngineError: If its first step is an error, or it needs a rule and has none. Later errors are raised while the
             playback is read.
@@ -53,7 +56,7 @@ def play(rules: Sequence[Rule], request: GenerateRequest) -> Playback:
     steps = rule.steps(situation.last) if rule else _default_steps(request, situation.last)
     if steps and isinstance(steps[0], Error):
         raise _error(steps[0])
-    events = _perform(request, steps)
+    events = _perform(request, steps, *_read(request))
     faults = [step for step in steps if isinstance(step, InjectFault) and step.packet is not None]
     return _interrupted(events, faults) if faults else events
 
@@ -77,11 +80,10 @@ def play_silently(rules: Sequence[Rule], situation: Situation) -> Iterator[Wait 
             yield fault
 
 
-def _perform(request: GenerateRequest, steps: Sequence[Step]) -> Playback:
+def _perform(request: GenerateRequest, steps: Sequence[Step], tokens: int, remaining: int | None) -> Playback:
     """Perform the steps until something ends the response."""
-    tokens, remaining = _read(request)
     for progress, processed in ((0.0, 0), (1.0, tokens)):
-        yield PromptProgress(progress, _details(tokens, processed))
+        yield PromptProgress(progress, progress_details(tokens, processed))
     writer = Writer(request.config, tokens, remaining)
     for step in steps:
         yield from _perform_step(step, writer)
@@ -97,7 +99,7 @@ def _perform_step(step: Step, writer: Writer) -> Playback:
         case Reasoning():
             yield from writer.write_reasoning(step.reasoning)
         case ToolCall():
-            yield from writer.call(step)
+            yield from writer.write_call(step)
         case Error():
             raise _error(step)
         case Wait():
@@ -152,15 +154,6 @@ def _read(request: GenerateRequest) -> tuple[int, int | None]:
             prompt_template=request.config.prompt_template,
         )
     return tokens, limit - tokens if policy == "stopAtLimit" else None
-
-
-def _details(total: int, processed: int) -> dict[str, int]:
-    return {
-        "cachedTokenCount": 0,
-        "totalPromptTokenCount": total,
-        "processedPromptTokenCount": processed,
-        "unprocessedPromptTokenCount": total - processed,
-    }
 
 
 def _default_steps(request: GenerateRequest, last: str) -> Sequence[Step]:

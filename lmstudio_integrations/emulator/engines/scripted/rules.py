@@ -19,6 +19,7 @@ from lmstudio_integrations.emulator.engines.scripted.chat_template import text_o
 from lmstudio_integrations.emulator.engines.scripted.error_codes import MEMBERS
 from lmstudio_integrations.emulator.engines.scripted.regex import Pattern, PatternError
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.tools import Tool
 
@@ -227,22 +228,25 @@ class Rule:
         return f"Rule(when={self.when!r}, then={list(self.then)!r})"
 
 
-def parse_rules(values: Sequence[Rule | Mapping[str, Any]]) -> tuple[Rule, ...]:
-    """Check a list of rules.
+def parse_rules(values: Sequence[Rule | Mapping[str, Any]], kind: ModelKind = "llm") -> tuple[Rule, ...]:
+    """Check the rules of a model of this kind.
 
     Raises:
         LMStudioValueError: Naming the rule, counted from 1, and what is wrong with it.
     """
     if not isinstance(values, list | tuple):
         raise LMStudioValueError(f"rules must be a list of tables, got {values!r}")
-    return tuple(_numbered(value, number) for number, value in enumerate(values, 1))
+    return tuple(_parse_rule(value, number, kind) for number, value in enumerate(values, 1))
 
 
-def _numbered(value: Rule | Mapping[str, Any], number: int) -> Rule:
+def _parse_rule(value: Rule | Mapping[str, Any], number: int, kind: ModelKind) -> Rule:
     try:
-        return Rule.parse(value)
+        rule = Rule.parse(value)
+        if kind == "embedding":
+            rule.require_no_output("an embedding model")
     except LMStudioValueError as error:
         raise LMStudioValueError(f"rule {number}: {error}") from error
+    return rule
 
 
 def _step(value: Step | Mapping[str, Any], place: str) -> Step:

@@ -9,18 +9,21 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial, reduce
+from functools import reduce
 from typing import Any
 
 from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines.scripted.error_codes import unsupported
 from lmstudio_integrations.emulator.engines.scripted.regex import Pattern, PatternError
 
-Schema = Mapping[str, Any]
+Schema = dict[str, Any]
 Instance = tuple[Any, int]
 """A value, and the length of its JSON text. The length is computed, as items that repeat share one value."""
+
+_Path = tuple[object, ...]
+"""The way from the root to a schema: for each schema around it the reference that was followed, or `None`."""
 
 MAX_PARTS = 100_000
 """Schemas and their keywords that are looked at; one that is referred to twice counts twice."""
@@ -74,7 +77,7 @@ def shortest_instance(schema: object) -> Any:
         EngineError: If the schema has none, or is not supported.
     """
     try:
-        return _Builder(schema).build(schema, _Path())[0]
+        return _Builder(schema).build(schema)[0]
     except (NoInstanceError, SchemaLimitError) as error:
         raise unsupported(f"this JSON schema: {str(error)[:_MAX_REASON_LENGTH]}") from error
     except RecursionError as error:
@@ -82,24 +85,6 @@ def shortest_instance(schema: object) -> Any:
     except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         # A client may send anything as a schema.
         raise unsupported(f"this JSON schema, which is not a valid one: {str(error)[:_MAX_REASON_LENGTH]}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class _Path:
-    """The way from the root to a schema: its depth, and the references on the way."""
-
-    depth: int = 0
-    references: tuple[str, ...] = ()
-
-    def inner(self) -> "_Path":
-        """Return the path one level deeper.
-
-        Raises:
-            NoInstanceError: If that is too deep.
-        """
-        if self.depth == MAX_DEPTH:
-            raise NoInstanceError(f"it is nested more than {MAX_DEPTH} levels deep, its references followed")
-        return _Path(self.depth + 1, self.references)
 
 
 @dataclass(slots=True)
@@ -110,9 +95,10 @@ class _Builder:
     parts: int = MAX_PARTS
     deadline: float = field(default_factory=lambda: time.monotonic() + MAX_SECONDS)
 
-    def build(self, schema: object, path: _Path) -> Instance:
+    def build(self, schema: object, path: _Path = ()) -> Instance:
         """Return the shortest instance of a part of the schema."""
-        path = path.inner()
+        if len(path) == MAX_DEPTH:
+            raise NoInstanceError(f"it is nested more than {MAX_DEPTH} levels deep, its references followed")
         schema = {} if schema is True else schema
         if not is_object(schema):
             raise NoInstanceError("it allows nothing")
@@ -120,36 +106,26 @@ class _Builder:
         keyword = next((name for name in _UNSUPPORTED if name in schema), None)
         if keyword is not None:
             raise NoInstanceError(f"{keyword!r} is not supported")
-        for keyword, combine in _COMBINING.items():
-            if keyword in schema:
-                rest = {name: value for name, value in schema.items() if name != keyword}
-                return combine(self, schema[keyword], rest, path)
-        if "const" in schema:
-            return _leaf(schema["const"])
-        if "enum" in schema:
-            return self._enum(schema["enum"])[0]
-        return self._shortest(partial(_BUILDERS[kind], self, schema, path) for kind in _types(schema))
+        return self._build_supported(schema, path)
 
-    def reference(self, reference: str, rest: Schema, path: _Path) -> Instance:
-        """Return an instance of what a reference points to."""
-        if reference in path.references:
-            # The shortest instance never contains itself.
-            raise NoInstanceError(f"{reference!r} contains itself without end")
-        return self.build(
-            self._merge(rest, self._target(reference)), replace(path, references=(*path.references, reference))
-        )
-
-    def all_of(self, schemas: Sequence[object], rest: Schema, path: _Path) -> Instance:
-        """Return an instance of all schemas together."""
-        return self.build(reduce(self._merge, schemas, rest), path)
-
-    def any_of(self, schemas: Sequence[object], rest: Schema, path: _Path) -> Instance:
-        """Return the shortest instance of one of the schemas."""
-
-        def build(schema: object) -> Instance:
-            return self.build(self._merge(rest, schema), path)
-
-        return self._shortest(partial(build, schema) for schema in schemas)
+    def _build_supported(self, schema: Schema, path: _Path) -> Instance:
+        inner = (*path, None)
+        match schema:
+            case {"$ref": reference, **rest}:
+                if reference in path:
+                    # The shortest instance never contains itself.
+                    raise NoInstanceError(f"{reference!r} contains itself without end")
+                return self.build(self._merge(rest, self._target(reference)), (*path, reference))
+            case {"allOf": schemas, **rest}:
+                return self.build(reduce(self._merge, schemas, rest), inner)
+            case {"anyOf": schemas, **rest} | {"oneOf": schemas, **rest}:
+                return self._shortest(lambda each: self.build(self._merge(rest, each), inner), schemas)
+            case {"const": value}:
+                return _leaf(value)
+            case {"enum": values}:
+                return self._enum(values)[0]
+            case _:
+                return self._shortest(lambda kind: _BUILDERS[kind](self, schema, inner), _types(schema))
 
     def build_object(self, schema: Schema, path: _Path) -> Instance:
         """Return the object with the fewest members."""
@@ -219,17 +195,17 @@ class _Builder:
                 raise NoInstanceError(f"{keyword!r} stands at two places with different values")
         return {**first, **second}
 
-    def _shortest(self, alternatives: Iterable[Callable[[], Instance]]) -> Instance:
-        """Return the shortest instance that the alternatives build; those that fail do not count.
+    def _shortest(self, build: Callable[[Any], Instance], alternatives: Iterable[object]) -> Instance:
+        """Return the shortest instance of the alternatives; those that have none do not count.
 
         Raises:
-            NoInstanceError: If all fail; the reason is that of the last.
+            NoInstanceError: If none has one; the reason is that of the last.
         """
         found: list[Instance] = []
         problem = NoInstanceError("it allows nothing")
-        for build in alternatives:
+        for alternative in alternatives:
             try:
-                found.append(build())
+                found.append(build(alternative))
             except NoInstanceError as error:
                 problem = error
         if not found:
@@ -243,14 +219,6 @@ class _Builder:
         if time.monotonic() > self.deadline:
             raise SchemaLimitError(f"it takes more than {MAX_SECONDS:g} s to follow")
 
-
-_COMBINING: Mapping[str, Callable[[_Builder, Any, Schema, _Path], Instance]] = {
-    "$ref": _Builder.reference,
-    "allOf": _Builder.all_of,
-    "anyOf": _Builder.any_of,
-    "oneOf": _Builder.any_of,
-}
-"""Keywords that combine other schemas with the rest of their own."""
 
 _BUILDERS: Mapping[str, Callable[[_Builder, Schema, _Path], Instance]] = {
     "integer": lambda _builder, schema, _path: _leaf(_number(schema, whole=True)),

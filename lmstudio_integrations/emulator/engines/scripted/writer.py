@@ -9,15 +9,20 @@ import re
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import replace
 
-from lmstudio_integrations._typeguards import is_list
 from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished
-from lmstudio_integrations.emulator.engines.scripted import tokenizer
+from lmstudio_integrations.emulator.engines.generation import (
+    CUT_OFF,
+    Tags,
+    candidate_count,
+    overlap,
+    reasoning_tags,
+    stop_strings,
+)
+from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.emulator.engines.scripted.chat_template import call_parts
 from lmstudio_integrations.emulator.engines.scripted.error_codes import unsupported
-from lmstudio_integrations.emulator.engines.scripted.logprobs import logprobs_of
 from lmstudio_integrations.emulator.engines.scripted.rules import ToolCall
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import (
@@ -29,11 +34,10 @@ from lmstudio_integrations.types.results import (
     ToolCallStart,
 )
 
-_CUT_OFF = {"title": "Failed to parse tool call: Unexpected end of content."}
 _MALFORMED = {"title": "Failed to parse tool call: The arguments are not a JSON object."}
 
 
-class StopFinder:
+class StopStringMatcher:
     """Finds the first stop string in a response that arrives token by token.
 
     A token is released once no stop string can begin in it.
@@ -45,7 +49,6 @@ class StopFinder:
     def __init__(self, stops: Sequence[str]) -> None:
         self.found: str | None = None
         self._stops = stops
-        self._longest = max((len(stop) for stop in stops), default=0)
         self._held: deque[LlmPredictionFragment] = deque()
 
     def feed(self, token: LlmPredictionFragment) -> list[LlmPredictionFragment]:
@@ -56,7 +59,7 @@ class StopFinder:
         text = "".join(held.content for held in self._held)
         matches = [(start, -len(stop), stop) for stop in self._stops if (start := text.find(stop)) >= 0]
         if not matches:
-            return self._release(len(text) - self._overlap(text))
+            return self._release(len(text) - overlap(text, self._stops))
         end, _, self.found = min(matches)
         released = self._release(end)
         rest = end - sum(len(token.content) for token in released)
@@ -67,9 +70,7 @@ class StopFinder:
 
     def flush(self) -> list[LlmPredictionFragment]:
         """Return what was held back, as nothing more follows."""
-        held = list(self._held)
-        self._held.clear()
-        return held
+        return self._release(sum(len(token.content) for token in self._held))
 
     def _release(self, length: int) -> list[LlmPredictionFragment]:
         """Return the held tokens that lie completely within the first `length` characters."""
@@ -78,40 +79,6 @@ class StopFinder:
             released.append(self._held.popleft())
             length -= len(released[-1].content)
         return released
-
-    def _overlap(self, text: str) -> int:
-        """Return how many characters at the end of the text may be the start of a stop string."""
-        for length in range(min(self._longest - 1, len(text)), 0, -1):
-            tail = text[-length:]
-            if any(stop.startswith(tail) for stop in self._stops):
-                return length
-        return 0
-
-
-@dataclass(frozen=True, slots=True)
-class Tags:
-    """The tags around reasoning, and whether they are looked for."""
-
-    start: str
-    end: str
-    enabled: bool
-
-    @classmethod
-    def of(cls, config: LlmPredictionConfig) -> Self:
-        """Read the settings. An empty tag cannot be looked for."""
-        parsing = config.reasoning_parsing or {}
-        start, end = str(parsing.get("startString", "<think>")), str(parsing.get("endString", "</think>"))
-        _check([start, end], "tags around reasoning")
-        return cls(start, end, bool(parsing.get("enabled", True) and start and end))
-
-    def split(self, text: str) -> Iterator[str]:
-        """Yield the tokens of a text; a tag is a token of its own."""
-        if not self.enabled or (self.start not in text and self.end not in text):
-            yield from tokenizer.split(text)
-            return
-        tags = {self.start, self.end}
-        for part in re.split(f"({re.escape(self.start)}|{re.escape(self.end)})", text):
-            yield from [part] if part in tags else tokenizer.split(part)
 
 
 class Writer:
@@ -124,17 +91,18 @@ class Writer:
     """
 
     def __init__(self, config: LlmPredictionConfig, prompt_tokens: int, remaining: int | None) -> None:
-        self.tags: Tags = Tags.of(config)
         self.written: int = 0
         self.stop_reason: str | None = None
+        self._tags = reasoning_tags(config)
+        _check([self._tags.start, self._tags.end], "tags around reasoning")
+        stops = stop_strings(config)
+        _check(stops, "stop strings")
+        self._matcher = StopStringMatcher(stops)
+        self._tool_stops = config.tool_call_stop_strings or []
         self._prompt_tokens = prompt_tokens
         limits = ((config.max_tokens or None, "maxPredictedTokensReached"), (remaining, "contextLengthReached"))
         self._limits = [(limit, reason) for limit, reason in limits if limit is not None]
-        self._tool_stops = config.tool_call_stop_strings or []
-        stops = [*_stop_strings(config), *self._tool_stops]
-        _check(stops, "stop strings")
-        self._finder = StopFinder(stops)
-        self._candidates = None if config.log_probs is None or config.log_probs is False else config.log_probs
+        self._candidates = candidate_count(config)
         self._in_reasoning = False
         self._may_reason = config.enable_thinking is not False
         self._budget = None if config.reasoning_budget is False else config.reasoning_budget
@@ -142,26 +110,26 @@ class Writer:
 
     def write(self, text: str) -> Iterator[LlmPredictionFragment | None]:
         """Write text, until it or the response ends."""
-        for token in self.tags.split(text):
+        for token in _split(text, self._tags):
             if not self._count_token():
                 return
-            yield from self._finder.feed(self._fragment(token)) or (None,)
-            if self._finder.found is not None:
-                self.stop_reason = "toolCalls" if self._finder.found in self._tool_stops else "stopStringFound"
+            yield from self._matcher.feed(self._fragment(token)) or (None,)
+            if self._matcher.found is not None:
+                self.stop_reason = "toolCalls" if self._matcher.found in self._tool_stops else "stopStringFound"
                 return
 
     def write_reasoning(self, text: str) -> Iterator[LlmPredictionFragment | None]:
         """Write reasoning between tags, as far as the settings allow it."""
         if not self._may_reason:
             return
-        tokens = list(tokenizer.split(text))[: self._budget]
+        tokens = list(words.split(text))[: self._budget]
         if self._budget is not None:
             self._budget -= len(tokens)
-        yield from self.write(f"{self.tags.start}{''.join(tokens)}{self.tags.end}")
+        yield from self.write(f"{self._tags.start}{''.join(tokens)}{self._tags.end}")
 
-    def call(self, call: ToolCall) -> Iterator[EngineEvent]:
+    def write_call(self, call: ToolCall) -> Iterator[EngineEvent]:
         """Write a tool call, until it or the response ends."""
-        yield from self._finder.flush()
+        yield from self._matcher.flush()
         self._calls += 1
         # Nine digits, as some chat templates require. The prompt grows with the conversation, so ids rarely collide.
         call_id = call.id or f"{zlib.crc32(f'{self._prompt_tokens}.{self._calls}'.encode()) % 10**9:09d}"
@@ -169,7 +137,7 @@ class Writer:
         for event, text in _call_tokens(call, call_id):
             if not self._count_token():
                 if raw:
-                    yield ToolCallFailed(_CUT_OFF, raw)
+                    yield ToolCallFailed(CUT_OFF, raw)
                 return
             raw += text
             if event is not None:
@@ -183,7 +151,7 @@ class Writer:
 
     def finish(self) -> Iterator[LlmPredictionFragment | Finished]:
         """Write the end of the sequence, unless something else has ended the response."""
-        yield from self._finder.flush()
+        yield from self._matcher.flush()
         if self.stop_reason is None and self._count_token():
             self.stop_reason = "eosFound"
         assert self.stop_reason is not None, "a response ends with the end of the sequence or at a limit"
@@ -191,7 +159,7 @@ class Writer:
             self.stop_reason,
             self._prompt_tokens,
             self.written,
-            stop_string=self._finder.found if self.stop_reason == "stopStringFound" else None,
+            stop_string=self._matcher.found if self.stop_reason == "stopStringFound" else None,
         )
 
     def _count_token(self) -> bool:
@@ -204,21 +172,18 @@ class Writer:
         return True
 
     def _fragment(self, token: str) -> LlmPredictionFragment:
-        logprobs = None if self._candidates is None else [logprobs_of(token, self._candidates)]
+        logprobs = None if self._candidates is None else [words.log_probs(token, self._candidates)]
         kind = self._reasoning_type(token)
-        return LlmPredictionFragment(token, 1, reasoning_type=kind, is_structural=kind in _TAG_TYPES, tokens=logprobs)
+        return LlmPredictionFragment(token, 1, reasoning_type=kind, is_structural=kind.endswith("Tag"), tokens=logprobs)
 
     def _reasoning_type(self, token: str) -> str:
-        if not self.tags.enabled:
+        if not self._tags.enabled:
             return "none"
         if self._in_reasoning:
-            self._in_reasoning = token != self.tags.end
+            self._in_reasoning = token != self._tags.end
             return "reasoning" if self._in_reasoning else "reasoningEndTag"
-        self._in_reasoning = token == self.tags.start
+        self._in_reasoning = token == self._tags.start
         return "reasoningStartTag" if self._in_reasoning else "none"
-
-
-_TAG_TYPES = frozenset({"reasoningStartTag", "reasoningEndTag"})
 
 
 MAX_STRINGS = 64
@@ -236,13 +201,13 @@ def _check(strings: Sequence[str], what: str) -> None:
         raise unsupported(f"more than {MAX_STRINGS} {what}, or any longer than {MAX_STRING_LENGTH} characters")
 
 
-def _stop_strings(config: LlmPredictionConfig) -> list[str]:
-    """Return the stop strings of the settings and of their prompt template."""
-    of_template = (config.prompt_template or {}).get("stopStrings")
-    return [
-        *(config.stop_strings or ()),
-        *(str(stop) for stop in (of_template if is_list(of_template) else ()) if stop),
-    ]
+def _split(text: str, tags: Tags) -> Iterator[str]:
+    """Yield the tokens of a text; a tag is a token of its own."""
+    if not tags.enabled or (tags.start not in text and tags.end not in text):
+        yield from words.split(text)
+        return
+    for part in re.split(f"({re.escape(tags.start)}|{re.escape(tags.end)})", text):
+        yield from [part] if part in {tags.start, tags.end} else words.split(part)
 
 
 def _call_tokens(call: ToolCall, call_id: str) -> Iterator[tuple[EngineEvent | None, str]]:
@@ -251,6 +216,6 @@ def _call_tokens(call: ToolCall, call_id: str) -> Iterator[tuple[EngineEvent | N
     head, name, tail = call_parts(call.tool)
     yield ToolCallStart(call_id), head
     yield ToolCallName(call.tool), name
-    for token in tokenizer.split(written):
+    for token in words.split(written):
         yield ToolCallArguments(token), token
     yield None, tail

@@ -59,7 +59,7 @@ async def test_a_chat_response_has_progress_text_and_token_counts(chat_model: Ll
     assert end.stop_reason == "eosFound"
     formatted = await chat_model.apply_template(history_of("What is the capital of France?"), [], STEADY)
     assert end.prompt_tokens == len(await chat_model.tokenize(formatted))
-    # One fragment a token, and the token that ends the answer counts, too.
+    # One fragment a token, and the token that ends the response counts, too.
     assert end.predicted_tokens == count_of(events, LlmPredictionFragment) + 1
 
 
@@ -428,7 +428,7 @@ async def test_a_template_given_at_load_knows_tools() -> None:
     template = {"type": "jinja", "jinjaPromptTemplate": {"template": TOOLS_TEMPLATE}}
     model = await load(context_length=512, slots=1, fields={"llm.load.promptTemplate": template})
     try:
-        assert model.abilities.tools
+        assert model.tools
         chat = chat_of("17 plus 25?")
         chat.add_assistant_response("", [ToolCallRequest(id="7", name="add", arguments={"a": 17, "b": 25})])
         chat.add_tool_results([ToolCallResultPart(content="42", tool_call_id="7")])

@@ -162,7 +162,7 @@ async def test_a_worker_that_fails_after_its_start_is_ended(monkeypatch: pytest.
     close = Worker.close
 
     async def fail(self: Worker, path: str) -> None:
-        raise EngineError(f"no answer to {path}")
+        raise EngineError(f"no response to {path}")
 
     async def spy(self: Worker) -> None:
         await close(self)
@@ -170,7 +170,7 @@ async def test_a_worker_that_fails_after_its_start_is_ended(monkeypatch: pytest.
 
     monkeypatch.setattr(Worker, "call", fail)
     monkeypatch.setattr(Worker, "close", spy)
-    with pytest.raises(EngineError, match="no answer to /props"):
+    with pytest.raises(EngineError, match="no response to /props"):
         await load(context_length=128, slots=1)
     assert [process._process.returncode for process in ended] == [0]
 

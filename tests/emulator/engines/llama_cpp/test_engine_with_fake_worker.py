@@ -8,7 +8,6 @@ import pytest
 from lmstudio_integrations.emulator.engines.base import GenerateRequest, Image
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import LlamaCppModel
-from lmstudio_integrations.emulator.engines.llama_cpp.engine import Abilities
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.files import FileHandle
@@ -16,7 +15,7 @@ from lmstudio_integrations.types.results import LlmPredictionFragment
 
 
 class BrokenOff:
-    """A worker whose answers have no end; remembers what it was asked."""
+    """A worker whose responses have no end; it records its requests."""
 
     def __init__(self) -> None:
         self.requested: dict[str, dict[str, Any]] = {}
@@ -30,8 +29,7 @@ class BrokenOff:
 
 
 def vision_model(fake: Any) -> LlamaCppModel:
-    abilities = Abilities(tools=True, vision=True)
-    return LlamaCppModel(fake, context_length=64, slots=1, embedding=False, abilities=abilities, seed=5)
+    return LlamaCppModel(fake, context_length=64, slots=1, embedding=False, tools=True, vision=True, seed=5)
 
 
 def image_request(**config: Any) -> GenerateRequest:
@@ -60,8 +58,7 @@ async def test_an_image_under_a_manual_template_is_rejected() -> None:
 
 async def test_a_response_without_an_end_is_an_error() -> None:
     fake: Any = BrokenOff()
-    abilities = Abilities(tools=False, vision=False)
-    model = LlamaCppModel(fake, context_length=64, slots=1, embedding=False, abilities=abilities)
+    model = LlamaCppModel(fake, context_length=64, slots=1, embedding=False, tools=False, vision=False)
     events: list[object] = []
 
     async def collect() -> None:

@@ -20,8 +20,6 @@ def test_a_projector_beside_a_model_gives_it_vision(tmp_path: Path) -> None:
     projector = write(tmp_path / "mmproj-model.gguf", b"")
     assert LlamaCppEngine(threads=1).metadata(str(path), "llm").vision
     assert parameters(path).projector == str(projector)
-    given = parameters(path, engine_settings={"projector": "/elsewhere.gguf"})
-    assert given.projector == "/elsewhere.gguf"
 
 
 @pytest.mark.parametrize("name", ["missing.gguf", "", None, "."])

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from lmstudio_integrations.emulator.engines import generation
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import constraints, request_body
 from lmstudio_integrations.types.config import LlmPredictionConfig
@@ -105,17 +106,10 @@ def test_the_defaults_of_lm_studio_become_a_request() -> None:
         seed={"checked": False, "value": -1},
     )
     assert request_body.sampling(config) == OFF | {"temperature": 0.8, "top_k": 40, "repeat_penalty": 1.1}
-    assert request_body.candidate_count(config) is None
+    assert generation.candidate_count(config) is None
     assert constraints.structured_output(config) == {}
     assert request_body.manual_template(config) is None
-    assert request_body.stop_strings(config) == []
-
-
-def test_all_stop_strings_count() -> None:
-    config = LlmPredictionConfig(
-        stop_strings=["a"], tool_call_stop_strings=["b"], prompt_template={"type": "manual", "stopStrings": ["c"]}
-    )
-    assert request_body.stop_strings(config) == ["a", "b", "c"]
+    assert generation.stop_strings(config) == []
 
 
 def test_enable_thinking_is_an_argument_of_the_template() -> None:

@@ -7,21 +7,20 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator.engines.base import EngineEvent, Finished
+from lmstudio_integrations.emulator.clock import ManualClock
+from lmstudio_integrations.emulator.engines.base import EngineEvent, Fault, Finished
+from lmstudio_integrations.emulator.engines.generation import DEFAULT_TAGS, Tags, progress_details
 from lmstudio_integrations.emulator.engines.llama_cpp.responses import (
     Delta,
     ForcedCall,
     NativeCalls,
-    PlainText,
-    ReasoningText,
     ResponseReader,
+    TextParser,
     parse_object,
     read_chat,
     read_completion,
-    reasoning_tags,
-    text_parser,
 )
-from lmstudio_integrations.types.config import LlmPredictionConfig
+from lmstudio_integrations.emulator.prediction_stats import StatsCollector
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PromptProgress,
@@ -53,6 +52,10 @@ def kinds_of(events: Iterable[EngineEvent]) -> list[tuple[str, str]]:
     ]
 
 
+def plain_text() -> TextParser:
+    return TextParser(Tags("<think>", "</think>", enabled=False))
+
+
 REASONING = "<think>so 1 < 2</think>Yes <b>"
 PARTED = [
     ("reasoningStartTag", "<think>"),
@@ -65,7 +68,7 @@ PARTED = [
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 100])
 def test_reasoning_is_separated_however_the_text_is_split(size: int) -> None:
     texts = [REASONING[at : at + size] for at in range(0, len(REASONING), size)]
-    events = feed_all(ReasoningText("<think>", "</think>"), texts)
+    events = feed_all(TextParser(DEFAULT_TAGS), texts)
     assert kinds_of(events) == PARTED
     fragments = [event for event in events if isinstance(event, LlmPredictionFragment)]
     assert sum(fragment.tokens_count for fragment in fragments) == len(texts)
@@ -73,11 +76,11 @@ def test_reasoning_is_separated_however_the_text_is_split(size: int) -> None:
 
 
 def test_the_start_of_a_tag_that_never_comes_is_text() -> None:
-    assert kinds_of(feed_all(ReasoningText("<think>", "</think>"), ["a <thi", "n", " <"])) == [("none", "a <thin <")]
+    assert kinds_of(feed_all(TextParser(DEFAULT_TAGS), ["a <thi", "n", " <"])) == [("none", "a <thin <")]
 
 
 def test_tokens_with_probabilities_stay_with_their_text() -> None:
-    reader = ReasoningText("<think>", "</think>")
+    reader = TextParser(DEFAULT_TAGS)
     first = list(reader.feed(LlmPredictionFragment("<th", tokens=[{"id": 1}])))
     second = list(reader.feed(LlmPredictionFragment("ink>x", tokens=[{"id": 2}])))
     assert first == []
@@ -85,17 +88,14 @@ def test_tokens_with_probabilities_stay_with_their_text() -> None:
     assert [fragment.tokens for fragment in fragments] == [[{"id": 1}, {"id": 2}], None]
 
 
-def test_settings_choose_how_reasoning_is_separated() -> None:
-    other = {"enabled": True, "startString": "[[", "endString": "]]"}
-    assert reasoning_tags(LlmPredictionConfig(reasoning_parsing=other)) == ("[[", "]]")
-    assert reasoning_tags(LlmPredictionConfig()) == ("<think>", "</think>")
-    assert reasoning_tags(LlmPredictionConfig(reasoning_parsing={"enabled": False})) is None
-    assert isinstance(text_parser(LlmPredictionConfig(reasoning_parsing={"enabled": False})), PlainText)
-    assert isinstance(text_parser(LlmPredictionConfig()), ReasoningText)
+def test_text_without_separation_is_forwarded_as_it_is() -> None:
+    fragment = LlmPredictionFragment("<think>so")
+    assert list(plain_text().feed(fragment)) == [fragment]
+    assert list(plain_text().end()) == []
 
 
 def test_reasoning_that_the_engine_has_separated_gets_its_tags_back() -> None:
-    response = ResponseReader(PlainText(), 5)
+    response = ResponseReader(plain_text(), 5)
     fragments = [
         read_chat(chat_chunk(reasoning_content="hm")),
         read_chat(chat_chunk(content="Yes")),
@@ -173,11 +173,11 @@ def test_native_calls_come_one_after_the_other() -> None:
 
 
 def test_a_native_tool_call_is_part_of_a_response() -> None:
-    response = ResponseReader(PlainText(), 5)
+    response = ResponseReader(plain_text(), 5)
     call = {"index": 0, "id": "x1", "function": {"name": "add", "arguments": "{}"}}
     events = [*response.read(read_chat(chat_chunk(tool_calls=[call]))), *response.read(Delta(end=END))]
     names = [type(event).__name__ for event in events]
-    assert names == ["PromptProgress", "ToolCallStart", "ToolCallName", "ToolCallArguments", "ToolCallEnd", "Finished"]
+    assert names == ["ToolCallStart", "ToolCallName", "ToolCallArguments", "ToolCallEnd", "Finished"]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_native_tool_call_is_part_of_a_response() -> None:
     ],
 )
 def test_each_end_has_its_reason(end: dict[str, Any], reason: str, stop: str | None) -> None:
-    response = ResponseReader(PlainText(), 5, max_tokens=9, call_stops=["CALL"])
+    response = ResponseReader(plain_text(), 5, max_tokens=9, call_stops=["CALL"])
     last = list(response.read(Delta(end=end)))[-1]
     assert last == Finished(reason, 5, end.get("tokens_predicted", 0), stop)
 
@@ -202,37 +202,40 @@ def timed(chunk: dict[str, Any], tokens: int) -> dict[str, Any]:
 
 
 def test_token_counts_and_speed_are_those_of_the_engine() -> None:
-    response = ResponseReader(PlainText(), 5)
+    response = ResponseReader(plain_text(), 5)
     chunks = [timed(chat_chunk(content=text), tokens) for text, tokens in (("鷲", 3), ("鶴", 6), ("a", 7))]
-    fragments = [event for chunk in chunks for event in response.read(read_chat(chunk))][1:]
+    fragments = [event for chunk in chunks for event in response.read(read_chat(chunk))]
     assert [fragment.tokens_count for fragment in fragments if isinstance(fragment, LlmPredictionFragment)] == [3, 3, 1]
     for tokens, stats in ((7, {"tokensPerSecond": 7.5}), (1, {})):
         end = timed({"content": "", "stop": True, "tokens_predicted": tokens}, tokens)
-        finished = list(ResponseReader(PlainText(), 5).read(read_completion(end)))[-1]
+        finished = list(ResponseReader(plain_text(), 5).read(read_completion(end)))[-1]
         assert isinstance(finished, Finished)
         assert finished.stats == stats
 
 
 def test_the_default_token_limit_is_the_context_length() -> None:
-    end = list(ResponseReader(PlainText(), 5).read(Delta(end={"stop_type": "limit", "tokens_predicted": 9})))[-1]
+    end = list(ResponseReader(plain_text(), 5).read(Delta(end={"stop_type": "limit", "tokens_predicted": 9})))[-1]
     assert isinstance(end, Finished)
     assert end.stop_reason == "contextLengthReached"
 
 
 def test_progress_is_complete_even_if_the_engine_omits_steps() -> None:
-    response = ResponseReader(PlainText(), 10)
+    response, collector = ResponseReader(plain_text(), 10), StatsCollector(ManualClock())
     events: list[EngineEvent] = [response.begin()]
     for state in ({"total": 10, "cache": 4, "processed": 4}, {"total": 10, "cache": 4, "processed": 8}):
         events += response.read(Delta(progress=state))
     events += response.read(Delta(text="a"))
     events += response.read(Delta(text="b"))
-    values = [event.progress for event in events if isinstance(event, PromptProgress)]
-    assert values == [0, 0.8, 1]
+    assert [event.progress for event in events if isinstance(event, PromptProgress)] == [0, 0.8]
+    sent = [ready for event in events if not isinstance(event, Finished | Fault) for ready in collector.add(event)]
+    progress = [event for event in sent if isinstance(event, PromptProgress)]
+    assert [event.progress for event in progress] == [0, 0.8, 1]
+    assert progress[-1].details == progress_details(10, 10)
     assert kinds_of(events) == [("none", "ab")]
 
 
 def test_a_prompt_of_nothing_is_read_at_once() -> None:
-    assert ResponseReader(PlainText(), 0).begin().progress == 1
+    assert ResponseReader(plain_text(), 0).begin().progress == 1
 
 
 def test_chunks_of_both_kinds_bring_the_same_probabilities() -> None:

@@ -92,7 +92,7 @@ async def test_a_worker_that_hangs_is_killed_as_crashed(monkeypatch: pytest.Monk
         with pytest.raises(EngineError, match=r"has crashed .* \(Exit code: -9\)") as caught:
             await mute.call("/props")
         assert caught.value.fatal
-        assert "did not answer" in str(caught.value.cause)
+        assert "did not respond" in str(caught.value.cause)
     finally:
         await mute.close()
     with pytest.raises(EngineError, match="unloaded"):
@@ -101,7 +101,7 @@ async def test_a_worker_that_hangs_is_killed_as_crashed(monkeypatch: pytest.Monk
 
 @pytest.fixture
 async def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Worker]:
-    """A worker whose HTTP answers are made up."""
+    """A worker whose HTTP responses are made up."""
     fake = await fake_worker(STUBBORN.replace("SIG_IGN", "SIG_DFL"), monkeypatch, tmp_path)
     yield fake
     monkeypatch.setattr(worker_process, "GRACE_SECONDS", 0.1)

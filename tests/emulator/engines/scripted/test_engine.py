@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lmstudio_integrations.emulator.engines.base import EngineEvent, GenerateRequest, LoadRequest
 from lmstudio_integrations.emulator.engines.errors import EngineError
-from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, tokenizer
+from lmstudio_integrations.emulator.engines.scripted import ScriptedEngine, words
 from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
@@ -84,18 +84,18 @@ async def test_a_raw_prompt_is_read_as_it_is() -> None:
 @settings(deadline=None)
 @given(st.text())
 def test_the_tokens_of_a_text_joined_are_the_text(text: str) -> None:
-    assert "".join(tokenizer.split(text)) == text
+    assert "".join(words.split(text)) == text
 
 
 def test_a_token_has_the_same_number_in_every_process() -> None:
-    assert tokenizer.token_id("hello") == 3 + 0x3610A686 % (2**31 - 3)
+    assert words.token_id("hello") == 3 + 0x3610A686 % (2**31 - 3)
 
 
 async def test_an_embedding_model_adds_a_start_and_an_end_token() -> None:
     plain, marked = await load(), await load(kind="embedding")
     tokens = await plain.tokenize("some words here")
     assert len(tokens) == 3
-    assert await marked.tokenize("some words here") == [tokenizer.START_TOKEN, *tokens, tokenizer.END_TOKEN]
+    assert await marked.tokenize("some words here") == [words.START_TOKEN, *tokens, words.END_TOKEN]
 
 
 @pytest.mark.parametrize("text", ["The cat sat on the mat.", "", "…", "\ud800", "ß" * 10_000])

@@ -34,7 +34,7 @@ IMAGE = FileHandle(name="cat.png", identifier="f1", size_bytes=3, file_type="ima
 
 
 def after_tool_results(*results: str) -> Chat:
-    """A conversation in which tools have answered, one round each."""
+    """A conversation with the results of tools, one round each."""
     chat = Chat.from_history("Add")
     for result in results:
         call = {"type": "toolCallRequest", "toolCallRequest": {"name": "add", "arguments": {}}}

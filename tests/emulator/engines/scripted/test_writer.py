@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lmstudio_integrations.emulator.engines.base import GenerateRequest
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.scripted import Rule
-from lmstudio_integrations.emulator.engines.scripted.writer import StopFinder
+from lmstudio_integrations.emulator.engines.scripted.writer import StopStringMatcher
 from lmstudio_integrations.errors import LMStudioContextOverflowError
 from lmstudio_integrations.protocol.errors import to_exception
 from lmstudio_integrations.types.chat import Chat
@@ -115,33 +115,33 @@ STOPS = st.lists(st.text(alphabet="ab ", min_size=1, max_size=4), min_size=1, ma
 @given(parts=st.lists(TEXTS), stops=STOPS)
 def test_the_first_stop_string_is_found_however_the_text_is_cut_into_tokens(parts: list[str], stops: list[str]) -> None:
     text = "".join(parts)
-    finder = StopFinder(stops)
+    matcher = StopStringMatcher(stops)
     shown = ""
     for part in parts:
-        shown += "".join(token.content for token in finder.feed(LlmPredictionFragment(part)))
+        shown += "".join(token.content for token in matcher.feed(LlmPredictionFragment(part)))
         assert not any(stop in shown for stop in stops)
-        if finder.found is not None:
+        if matcher.found is not None:
             break
-    if finder.found is None:
-        shown += "".join(token.content for token in finder.flush())
+    if matcher.found is None:
+        shown += "".join(token.content for token in matcher.flush())
         assert shown == text
         assert not any(stop in text for stop in stops)
     else:
-        assert text.startswith(shown + finder.found)
-    assert finder.flush() == []
+        assert text.startswith(shown + matcher.found)
+    assert matcher.flush() == []
 
 
 @settings(deadline=None)
 @given(parts=st.lists(TEXTS), stop=st.text(alphabet="ab ", min_size=1, max_size=4))
 def test_with_one_stop_string_exactly_what_stands_before_it_is_shown(parts: list[str], stop: str) -> None:
-    finder = StopFinder([stop])
-    shown = "".join(token.content for part in parts for token in _until_found(finder, part))
-    shown += "".join(token.content for token in finder.flush())
+    matcher = StopStringMatcher([stop])
+    shown = "".join(token.content for part in parts for token in _until_found(matcher, part))
+    shown += "".join(token.content for token in matcher.flush())
     assert shown == "".join(parts).split(stop)[0]
 
 
-def _until_found(finder: StopFinder, part: str) -> list[LlmPredictionFragment]:
-    return [] if finder.found is not None else finder.feed(LlmPredictionFragment(part))
+def _until_found(matcher: StopStringMatcher, part: str) -> list[LlmPredictionFragment]:
+    return [] if matcher.found is not None else matcher.feed(LlmPredictionFragment(part))
 
 
 async def test_a_tool_call_stop_string_ends_the_response_as_a_tool_call() -> None:

@@ -1,4 +1,4 @@
-"""The scripted model's tokens and vectors: words with the spaces before them, and bags of words.
+"""Tokens, vectors and log-probabilities of scripted models: words with the spaces before them, and bags of words.
 
 Pure functions of the text, the same in every process and on every machine.
 """
@@ -8,6 +8,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 _WORD = re.compile(r"\s*\S+|\s+")
 _NAME = re.compile(r"\w+")
@@ -17,6 +18,9 @@ START_TOKEN, END_TOKEN = 1, 2
 
 _FIRST_WORD = 3
 _TOKENS = 2**31 - _FIRST_WORD
+
+_OTHERS = (" the", " a", " of", " and", " to", " in", " is", " it", " that", " not")
+"""The other candidates of a token."""
 
 _SHORT_WORD_WEIGHT, _TRIGRAM_WEIGHT = 0.3, 0.3
 
@@ -34,6 +38,28 @@ def count(text: str) -> int:
 def token_id(token: str) -> int:
     """Return the number of a token."""
     return _FIRST_WORD + _hash(token) % _TOKENS
+
+
+def log_probs(token: str, candidates: int) -> dict[str, Any]:
+    """Return an entry of `fragment.tokens` (docs/protocol.md#fragments), made up of the token alone.
+
+    Two runs agree, and the probabilities add up to at most 1.
+
+    Args:
+        token: Its text.
+        candidates: How many of the most probable tokens to list, the written one first. There are eleven.
+    """
+    number = token_id(token)
+    probability = 0.5 + number % 499 / 1000
+    written: dict[str, Any] = {"text": token, "id": number, "logProb": math.log(probability)}
+    if not candidates:
+        return written
+    others = [other for other in _OTHERS if other != token][: candidates - 1]
+    rest = [
+        {"text": other, "id": token_id(other), "logProb": math.log((1 - probability) / 2**rank)}
+        for rank, other in enumerate(others, 1)
+    ]
+    return {**written, "candidates": [written, *rest]}
 
 
 def embed(text: str, length: int) -> list[float]:

@@ -1,0 +1,30 @@
+"""What all engines read alike from the settings of a prediction."""
+
+from lmstudio_integrations.emulator.engines.generation import Tags, overlap, reasoning_tags, stop_strings
+from lmstudio_integrations.types.config import LlmPredictionConfig
+
+
+def test_settings_choose_how_reasoning_is_separated() -> None:
+    other = {"enabled": True, "startString": "[[", "endString": "]]"}
+    assert reasoning_tags(LlmPredictionConfig(reasoning_parsing=other)) == Tags("[[", "]]")
+    assert reasoning_tags(LlmPredictionConfig()) == Tags("<think>", "</think>")
+    assert not reasoning_tags(LlmPredictionConfig(reasoning_parsing={"enabled": False})).enabled
+    assert not reasoning_tags(LlmPredictionConfig(reasoning_parsing={"enabled": True, "startString": ""})).enabled
+
+
+def test_all_stop_strings_count() -> None:
+    config = LlmPredictionConfig(
+        stop_strings=["a"], tool_call_stop_strings=["b"], prompt_template={"type": "manual", "stopStrings": ["c"]}
+    )
+    assert stop_strings(config) == ["a", "b", "c"]
+
+
+def test_malformed_stop_strings_of_a_template_do_not_count() -> None:
+    config = LlmPredictionConfig(stop_strings=["a"], prompt_template={"type": "manual", "stopStrings": ["", 7]})
+    assert stop_strings(config) == ["a", "7"]
+    assert stop_strings(LlmPredictionConfig(prompt_template={"type": "manual", "stopStrings": 7})) == []
+
+
+def test_the_longest_possible_start_of_a_string_overlaps() -> None:
+    assert overlap("one <th", ["<think>", "<t", "h!"]) == 3
+    assert overlap("one", ["<think>"]) == overlap("one", []) == overlap("", ["a"]) == 0
