@@ -33,7 +33,7 @@ from lmstudio_integrations.langchain._chunks import (
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._settings import LangChainSettings, ls_params, own_version
 from lmstudio_integrations.types.config import LlmLoadModelConfig
-from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
+from lmstudio_integrations.types.results import PredictionResult
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncLLM, AsyncPredictionStream
@@ -108,8 +108,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
                 return self._result(call, await stream.wait_for_result())
 
     def _result(self, call: ResolvedCall, result: PredictionResult) -> ChatResult:
-        message = to_message(result, call.tool_use, alternatives(call.values) or 0)
-        self._record_end(call, result.end)
+        message = to_message(self._recorded(call, result), call.tool_use, alternatives(call.values) or 0)
         generations = [ChatGeneration(message=message)]
         return ChatResult(generations=generations, llm_output=llm_output_of(message.response_metadata))
 
@@ -127,14 +126,13 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         with translated():
             call = self._resolve(stop, kwargs)
-            stream = self._chunk_stream(call)
             with in_batch(self._open(call, call.model(), messages)) as source:
+                stream = self._chunk_stream(call, source)
                 for batch in source.batches():
                     for chunk in stream.chunks(batch):
                         if run_manager is not None:
                             run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                         yield chunk
-            self._record_end(call, stream.end)
 
     async def _astream(
         self,
@@ -145,17 +143,21 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         with translated():
             call = self._resolve(stop, kwargs)
-            stream = self._chunk_stream(call)
             async with self._open(call, call.async_model(), messages) as source:
+                stream = self._chunk_stream(call, source)
                 async for batch in source.batches():
                     for chunk in stream.chunks(batch):
                         if run_manager is not None:
                             await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                         yield chunk
-            self._record_end(call, stream.end)
 
-    def _chunk_stream(self, call: ResolvedCall) -> ChunkStream:
-        return ChunkStream(call.tool_use, alternatives(call.values) or 0, with_usage=bool(call.values["stream_usage"]))
+    def _chunk_stream(self, call: ResolvedCall, source: "PredictionStream | AsyncPredictionStream") -> ChunkStream:
+        return ChunkStream(
+            call.tool_use,
+            lambda: self._recorded(call, source.result()),
+            alternatives(call.values) or 0,
+            with_usage=bool(call.values["stream_usage"]),
+        )
 
     # Requests -------------------------------------------------------------------------------------------------------
 
@@ -173,14 +175,13 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
     # Model profile --------------------------------------------------------------------------------------------------
 
-    def _record_end(self, call: ResolvedCall, end: PredictionEnd | None) -> None:
-        """Record what the server reported about the model, also in the profile if it is this object's own model."""
-        if end is None:
-            return
-        loaded, runtime = self._record_info(call, end), call.runtime
+    def _recorded(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
+        """Record what a prediction reports about the model, also in the profile of its own object; return it."""
+        loaded, runtime = self._record_info(call, result.end), call.runtime
         if loaded is not runtime.profiled and (call.values["model"], call.values["host"]) == (self.model, self.host):
             runtime.profiled = loaded
             self._complete_profile(loaded.info)
+        return result
 
     def _complete_profile(self, info: Mapping[str, Any]) -> ModelProfile:
         """Complete the profile from the info of a model. The user's own entries stay, those of another model do not."""

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLLM
@@ -17,7 +17,6 @@ from lmstudio_integrations.langchain._batching import aresults, in_batch, result
 from lmstudio_integrations.langchain._chunks import combined_output, response_metadata, usage_metadata
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.langchain._settings import LangChainSettings, ls_params, own_version
-from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.chat import WirePrompt
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -25,6 +24,10 @@ from lmstudio_integrations.types.results import (
     PredictionEvent,
     PredictionResult,
 )
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
+    from lmstudio_integrations.client.sync import PredictionStream
 
 
 class LMStudioLLM(LangChainSettings, BaseLLM):
@@ -170,10 +173,9 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
     def _chunks(
         self, call: ResolvedCall, manager: CallbackManagerForLLMRun | None, prompt: str
     ) -> Iterator[GenerationChunk]:
-        prediction = Accumulator()
         with in_batch(call.model().complete_stream(WirePrompt(prompt), **call.request_arguments())) as stream:
             for events in stream.batches():
-                for chunk in self._chunks_of(call, events, prediction):
+                for chunk in self._chunks_of(call, events, stream):
                     if manager is not None:
                         manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
@@ -181,26 +183,25 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
     async def _achunks(
         self, call: ResolvedCall, manager: AsyncCallbackManagerForLLMRun | None, prompt: str
     ) -> AsyncIterator[GenerationChunk]:
-        prediction = Accumulator()
         async with call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
             async for events in stream.batches():
-                for chunk in self._chunks_of(call, events, prediction):
+                for chunk in self._chunks_of(call, events, stream):
                     if manager is not None:
                         await manager.on_llm_new_token(chunk.text, chunk=chunk)
                     yield chunk
 
     def _chunks_of(
-        self, call: ResolvedCall, events: Iterable[PredictionEvent], prediction: Accumulator
+        self,
+        call: ResolvedCall,
+        events: Iterable[PredictionEvent],
+        stream: "PredictionStream | AsyncPredictionStream",
     ) -> Iterator[GenerationChunk]:
         """Yield the chunks of events; the last one has the metadata."""
         for event in events:
             if type(event) is LlmPredictionFragment:
-                prediction.fragments.append(event)
                 yield GenerationChunk(text=event.content)
-            else:
-                prediction.add(event)
-                if type(event) is PredictionEnd:
-                    yield self._generation(call, "", prediction.result())
+            elif type(event) is PredictionEnd:
+                yield self._generation(call, "", stream.result())
 
     def _generation(self, call: ResolvedCall, text: str, result: PredictionResult) -> GenerationChunk:
         """Return a generation with the metadata of its prediction."""

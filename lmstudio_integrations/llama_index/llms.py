@@ -2,7 +2,6 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 
 from llama_index.core.base.llms.types import (
@@ -45,7 +44,7 @@ from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.chat import WireHistory, WirePrompt
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.pending import PendingHistory
-from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
+from lmstudio_integrations.types.results import PredictionResult
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncLLM, AsyncPredictionStream
@@ -191,14 +190,15 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
         _context_windows.record(self._context_key(), info.context_length)
         return self
 
-    def _record_end(self, call: ResolvedCall, end: PredictionEnd) -> None:
-        """Record what the server reported about the model at the end of a prediction."""
-        info = end.model_info
+    def _recorded(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
+        """Record what a prediction reports about the model, and return it."""
+        info = result.end.model_info
         context_length = info.get("contextLength")
         if isinstance(context_length, int):
             key = _context_windows.key_of(call.values["host"], call.values["model"])
             _context_windows.record(key, context_length)
         call.record_info(info)
+        return result
 
     # Chat -----------------------------------------------------------------------------------------------------------
 
@@ -290,24 +290,22 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
 
     def _generate(self, request: _Request) -> tuple[PredictionResult, ToolUse]:
         with self._open(request, request.call.model()) as stream:
-            result = stream.wait_for_result()
-        self._record_end(request.call, result.end)
-        return result, request.call.tool_use
+            return self._recorded(request.call, stream.wait_for_result()), request.call.tool_use
 
     async def _agenerate(self, request: _Request) -> tuple[PredictionResult, ToolUse]:
         async with self._open(request, request.call.async_model()) as stream:
-            result = await stream.wait_for_result()
-        self._record_end(request.call, result.end)
-        return result, request.call.tool_use
+            return self._recorded(request.call, await stream.wait_for_result()), request.call.tool_use
 
     def _chunks(self, request: _Request, make: MakeChunk[ChunkT]) -> Generator[ChunkT]:
-        call = request.call
-        return chunks(self._open(request, call.model()), call.tool_use, make, partial(self._record_end, call))
+        stream = self._open(request, request.call.model())
+        return chunks(stream, self._builder(request.call, stream), make)
 
     def _achunks(self, request: _Request, make: MakeChunk[ChunkT]) -> AsyncChunks[ChunkT]:
-        call = request.call
-        stream = self._open(request, call.async_model())
-        return AsyncChunks(stream, call.tool_use, make, partial(self._record_end, call))
+        stream = self._open(request, request.call.async_model())
+        return AsyncChunks(stream, self._builder(request.call, stream), make)
+
+    def _builder(self, call: ResolvedCall, stream: "PredictionStream | AsyncPredictionStream") -> ResponseBuilder:
+        return ResponseBuilder(call.tool_use, lambda: self._recorded(call, stream.result()))
 
     @overload
     def _open(self, request: _Request, model: "LLM") -> "PredictionStream": ...
