@@ -265,12 +265,14 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
             LMStudioValueError: If the method is unknown, or the schema is missing or invalid.
         """
         with translated():
-            request = _structured.request(schema, method, strict=strict)
-            tools = [*request.pop("tools", ()), *_tools.openai_tools(kwargs.pop("tools", None) or ())]
-        given = {**request, **_structured.traced(schema, method, strict=strict), **kwargs}
+            requested = _structured.bind_kwargs(schema, method, strict=strict)
+            tools = [*requested.pop("tools", ()), *_tools.openai_tools(kwargs.pop("tools", None) or ())]
+        given = {**requested, **_structured.tracing_kwargs(schema, method, strict=strict), **kwargs}
         model = self.bind_tools(tools, strict=strict, **given) if tools else self.bind(**given)
         by_call = method == "function_calling"
-        parser = _structured.call_parser(schema, request["tool_choice"]) if by_call else _structured.text_parser(schema)
+        parser = (
+            _structured.call_parser(schema, requested["tool_choice"]) if by_call else _structured.text_parser(schema)
+        )
         return _structured.with_parser(model, parser, include_raw=include_raw)
 
     # Tokens ---------------------------------------------------------------------------------------------------------

@@ -11,8 +11,7 @@ from pydantic import ConfigDict, Field
 from lmstudio_integrations._adapters.embedding_settings import EmbeddingSettings, prefixed
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.llama_index._callbacks import without_span
-from lmstudio_integrations.llama_index._names import with_timeouts
-from lmstudio_integrations.llama_index._pickling import PickleMixin
+from lmstudio_integrations.llama_index._settings import LlamaIndexSettings
 from lmstudio_integrations.types._numbers import Int
 from lmstudio_integrations.types.config import LoadPolicy
 from lmstudio_integrations.types.embeddings import EmbeddingRequest
@@ -51,7 +50,7 @@ def _under_both_names(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": models[0], "model_name": models[0]} if models else {"model": None, "model_name": _UNNAMED}
 
 
-class LMStudioEmbedding(PickleMixin, EmbeddingSettings, BaseEmbedding):
+class LMStudioEmbedding(LlamaIndexSettings, EmbeddingSettings, BaseEmbedding):
     """Embed texts with a model in LM Studio.
 
     The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
@@ -90,7 +89,7 @@ class LMStudioEmbedding(PickleMixin, EmbeddingSettings, BaseEmbedding):
     def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept the names of our fields in other integrations; `model` and `model_name` are one setting."""
         others = {name: value for name, value in values.items() if name not in _NAMES}
-        return {**super()._under_own_names(with_timeouts(others)), **_under_both_names(values)}
+        return {**super()._under_own_names(others), **_under_both_names(values)}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with some settings changed; `model` and `model_name` are one setting."""

@@ -36,8 +36,7 @@ from lmstudio_integrations.llama_index._callbacks import (
 )
 from lmstudio_integrations.llama_index._chunks import ResponseBuilder, chat_response, completion_response
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
-from lmstudio_integrations.llama_index._names import with_timeouts
-from lmstudio_integrations.llama_index._pickling import PickleMixin
+from lmstudio_integrations.llama_index._settings import LlamaIndexSettings
 from lmstudio_integrations.llama_index._streams import AsyncChunks, ChunkT, MakeChunk, chunks
 from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types._numbers import Count
@@ -68,7 +67,7 @@ class _Request:
 
 
 @checked_before_spans
-class LMStudio(PickleMixin, ChatSettings, Structured):
+class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
     """A language model in LM Studio.
 
     The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
@@ -111,7 +110,7 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
         more: Any = given.pop("additional_kwargs", None) or {}
         if not is_object(more):
             raise LMStudioValueError(f"additional_kwargs must be a dict of settings, got {more!r}")
-        return super()._under_own_names(with_timeouts({**more, **given}))
+        return super()._under_own_names({**more, **given})
 
     @classmethod
     def class_name(cls) -> str:

@@ -310,6 +310,12 @@ def test_the_parsers_parse_the_beginning_of_a_response() -> None:
         by_call.invoke(begun)
 
 
+def test_tags_in_the_text_do_not_delay_partial_values() -> None:
+    marker = "__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_ab12__"
+    chunks = [AIMessageChunk(content=text) for text in (marker, '{"name": "Ann"', ', "age": 7}')]
+    assert list(text_parser(SCHEMA).transform(iter([*chunks, LAST]))) == [{"name": "Ann"}, ANN]
+
+
 async def test_bare_texts_are_read_once_they_are_whole() -> None:
     async def halves() -> AsyncIterator[str]:
         for half in ('{"name": "Ann"', ', "age": 7}'):

@@ -29,7 +29,7 @@ FILES: Repetitions = {
     "_chunks": ({"langchain", "llama_index"}, BOTH_FRAMEWORKS),
     "_errors": ({"langchain", "llama_index"}, BOTH_FRAMEWORKS),
     "_messages": ({"langchain", "llama_index"}, BOTH_FRAMEWORKS),
-    "_settings": ({"langchain", "types"}, "private: what the classes beside it do with their settings"),
+    "_settings": ({"langchain", "llama_index", "types"}, "private: the base of the settings, and " + BOTH_FRAMEWORKS),
     "_structured": ({"client", "langchain", "llama_index"}, "structured output, and " + BOTH_FRAMEWORKS),
     "_tools": ({"langchain", "llama_index"}, BOTH_FRAMEWORKS),
     "downloads": ({"emulator", "types"}, "model downloads: the objects, and the emulator's work with them"),
