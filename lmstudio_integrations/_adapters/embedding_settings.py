@@ -32,13 +32,13 @@ class EmbeddingSettings(ConnectionSettings):
 
     def _model(self) -> "EmbeddingModel":
         """Return the model, for threads."""
-        model: EmbeddingModel = self._runtime.model(*self._resolve_model())
-        return model.with_retries(self.max_retries)
+        model: EmbeddingModel = self._runtime.model(self._resolve_model(vars(self)))
+        return model
 
     def _async_model(self) -> "AsyncEmbeddingModel":
         """Return the model, for coroutines."""
-        model: AsyncEmbeddingModel = self._runtime.async_model(*self._resolve_model())
-        return model.with_retries(self.max_retries)
+        model: AsyncEmbeddingModel = self._runtime.async_model(self._resolve_model(vars(self)))
+        return model
 
 
 def prefixed(prefix: str, texts: object) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import BeforeValidator, Field
 
-from lmstudio_integrations._adapters.runtime import LoadedModelInfo, ModelSpec, Runtime, Server
+from lmstudio_integrations._adapters.runtime import HandleSpec, LoadedModelInfo, Runtime
 from lmstudio_integrations._adapters.settings import (
     ALIASES,
     ConnectionSettings,
@@ -21,7 +21,7 @@ from lmstudio_integrations._adapters.settings import (
     reject_secrets,
 )
 from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings
-from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.types._numbers import Fraction, LogProbs, OrOff, TopK
 from lmstudio_integrations.types.config import (
     LlmLoadModelConfig,
@@ -77,30 +77,26 @@ class ResolvedCall(NamedTuple):
     Attributes:
         values: The settings by the names of the adapters' fields.
         runtime: The clients of the adapter.
-        server: The server.
-        model_spec: The model.
-        load_config: How to load it.
+        handle: The model.
         config: How to generate.
         tool_use: How it uses tools.
     """
 
     values: Mapping[str, Any]
     runtime: Runtime
-    server: Server
-    model_spec: ModelSpec
-    load_config: LoadSettings | None
+    handle: HandleSpec
     config: LlmPredictionConfig
     tool_use: ToolUse
 
     def model(self) -> "LLM":
         """Return the model, for threads."""
-        model: LLM = self.runtime.model(self.server, self.model_spec, self.load_config)
-        return model.with_retries(self.values["max_retries"]) if self.values["max_retries"] else model
+        model: LLM = self.runtime.model(self.handle)
+        return model
 
     def async_model(self) -> "AsyncLLM":
         """Return the model, for coroutines."""
-        model: AsyncLLM = self.runtime.async_model(self.server, self.model_spec, self.load_config)
-        return model.with_retries(self.values["max_retries"]) if self.values["max_retries"] else model
+        model: AsyncLLM = self.runtime.async_model(self.handle)
+        return model
 
     def request_arguments(self) -> "PredictionParameters":
         """Return the arguments of the request besides the prompt. An unset callback is left out: it costs time."""
@@ -119,7 +115,7 @@ class ResolvedCall(NamedTuple):
 
         Warns once if the call offers tools to a model that was not trained for them.
         """
-        recorded = self.runtime.record_info(self.server, self.model_spec, info, parallel)
+        recorded = self.runtime.record_info(self.handle.model, info, parallel)
         if self.config.raw_tools and not recorded.warned and info.get("trainedForToolUse") is False:
             recorded.warned = True
             warnings.warn(
@@ -216,17 +212,12 @@ class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
         """
         request = {name: given[name] for name in self._request_arguments if name in given}
         values = self._merged({name: given[name] for name in given if name not in request} if request else given)
-        retries: object = values["max_retries"]
-        if type(retries) is not int or retries < 0:
-            raise LMStudioValueError(f"max_retries must be 0 or more; got {retries!r}")
         settings = {native: values[name] for name, native in _NATIVE_NAMES.items() if values[name] is not None}
         if "stop_strings" in settings:
             settings["stop_strings"] = _listed(settings["stop_strings"])
         tool_use = self._add_request(settings, values, request)
         config = LlmPredictionConfig.parse(settings or None)
-        load_config, runtime = self._load_config(values), self._runtime
-        server, model_spec = self._server(values, runtime), self._model_spec(values, load_config)
-        return ResolvedCall(values, runtime, server, model_spec, load_config, config, tool_use)
+        return ResolvedCall(values, self._runtime, self._resolve_model(values), config, tool_use)
 
     def _add_request(
         self,

@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from lmstudio_integrations._adapters.progress import ProgressBar
-from lmstudio_integrations._adapters.runtime import ModelSpec, Runtime, Server
+from lmstudio_integrations._adapters.runtime import HandleSpec, ModelSpec, Runtime, ServerSpec
 from lmstudio_integrations._environment import TOKEN_VARIABLES
 from lmstudio_integrations._secrets import holds_credentials, holds_secret, without_secrets
 from lmstudio_integrations._suggestions import hint, near
@@ -208,25 +208,13 @@ class ConnectionSettings(BaseModel):
 
     # Which model ----------------------------------------------------------------------------------------------------
 
-    def _server(self, values: Mapping[str, Any], runtime: Runtime) -> Server:
-        """Return the server of a call."""
-        for name in runtime.dropped_secrets:
-            if values[name] is None:
-                raise LMStudioAuthenticationError(_DROPPED[name].format(type(self).__name__))
-        token: SecretStr | None = values["api_token"]
-        headers: Mapping[str, SecretStr] = values["headers"] or {}
-        return Server(
-            host_of(values["host"]),
-            None if token is None else token.get_secret_value(),
-            tuple([(name, value.get_secret_value()) for name, value in headers.items()]),
-            values["ca_file"],
-            tuple([(name, values[name]) for name in TIMEOUTS]),
-        )
-
-    def _model_spec(self, values: Mapping[str, Any], config: LoadSettings | None) -> ModelSpec:
-        """Return the model of a call."""
-        progress = _hashable(values["on_load_progress"])
-        return ModelSpec(
+    def _resolve_model(self, values: Mapping[str, Any]) -> HandleSpec:
+        """Return the model of a call with these settings."""
+        if type(values["max_retries"]) is not int or values["max_retries"] < 0:
+            raise LMStudioValueError(f"max_retries must be 0 or more; got {values['max_retries']!r}")
+        config, progress = self._load_config(values), _hashable(values["on_load_progress"])
+        model = ModelSpec(
+            self._server(values),
             self._kind,
             values["model"],
             values["ttl"],
@@ -234,6 +222,25 @@ class ConnectionSettings(BaseModel):
             values["load_policy"],
             values["on_config_mismatch"],
             ProgressBar(f"Loading {values['model']}", progress) if values["show_progress"] else progress,
+        )
+        return HandleSpec(model, tuple([(name, values[name]) for name in TIMEOUTS]), values["max_retries"])
+
+    def _server(self, values: Mapping[str, Any]) -> ServerSpec:
+        """Return the server of a call.
+
+        Raises:
+            LMStudioAuthenticationError: If a secret is missing that was left out when this object was pickled.
+        """
+        for name in self._runtime.dropped_secrets:
+            if values[name] is None:
+                raise LMStudioAuthenticationError(_DROPPED[name].format(type(self).__name__))
+        token: SecretStr | None = values["api_token"]
+        headers: Mapping[str, SecretStr] = values["headers"] or {}
+        return ServerSpec(
+            host_of(values["host"]),
+            None if token is None else token.get_secret_value(),
+            tuple([(name, value.get_secret_value()) for name, value in headers.items()]),
+            values["ca_file"],
         )
 
     def _load_config(self, values: Mapping[str, Any]) -> LoadSettings | None:
@@ -245,12 +252,6 @@ class ConnectionSettings(BaseModel):
         if context_length is None:
             return settings
         return settings.merged(self._load_settings.parse({"context_length": context_length}))
-
-    def _resolve_model(self) -> tuple[Server, ModelSpec, LoadSettings | None]:
-        """Return the server, the model and its load settings, from the fields."""
-        values = vars(self)
-        config = self._load_config(values)
-        return self._server(values, self._runtime), self._model_spec(values, config), config
 
     # Life cycle -----------------------------------------------------------------------------------------------------
 

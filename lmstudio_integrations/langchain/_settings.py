@@ -124,8 +124,8 @@ class LangChainSettings(GenerationSettings):
 
     def _concurrency(self) -> int:
         """Return how many predictions the model runs at once: as reported, else as configured, else the default."""
-        server, spec, _ = self._resolve_model()
-        loaded, config = self._runtime.model_info(server, spec), self.load_config
+        spec = self._resolve_model(vars(self)).model
+        loaded, config = self._runtime.model_info(spec), self.load_config
         configured = config.max_parallel_predictions if isinstance(config, LlmLoadModelConfig) else None
         return (loaded.parallel if loaded else None) or configured or DEFAULT_CONCURRENCY
 

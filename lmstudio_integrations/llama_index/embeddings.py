@@ -116,7 +116,7 @@ class LMStudioEmbedding(LlamaIndexSettings, EmbeddingSettings, BaseEmbedding):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        self._runtime.model(*self._resolve_model()).get_info(load=True)
+        self._model().get_info(load=True)
         return self
 
     async def aload(self) -> Self:
@@ -125,7 +125,7 @@ class LMStudioEmbedding(LlamaIndexSettings, EmbeddingSettings, BaseEmbedding):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        await self._runtime.async_model(*self._resolve_model()).get_info(load=True)
+        await self._async_model().get_info(load=True)
         return self
 
     # Instructions are prepended here, before core's cache: otherwise it would return the vector of a text for a query

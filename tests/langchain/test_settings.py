@@ -59,7 +59,7 @@ def test_log_probabilities_come_when_requested(server: Server, generate: Invoke)
 
 def test_without_a_ttl_none_is_sent_and_the_servers_own_default_stays(server: Server) -> None:
     by_default, with_ttl = server.chat(), server.chat(ttl=1)
-    assert by_default._resolve_call({}).model_spec.ttl is None
+    assert by_default._resolve_call({}).handle.model.ttl is None
     by_default.invoke("count")
     (instance,) = server.loaded()
     assert instance.ttl_ms != 1_000

@@ -19,7 +19,6 @@ BOTH_FRAMEWORKS = "the same idea for another framework"
 CLASSES: Repetitions = {
     "Channel": ({"emulator/context", "protocol/endpoints"}, "an open channel; the description of an endpoint"),
     "Client": ({"client/sync", "emulator/context"}, "a client; what the emulator knows of a client"),
-    "Server": ({"_adapters/runtime", "emulator/server"}, "how to reach a server; the emulator's server"),
     "Socket": ({"client/transport/websocket", "emulator/sockets"}, "each end's class for the library's connection"),
     "_Group": ({"client/_turns", "langchain/_batching"}, "private: operations of a model; streams of a batch"),
 }
