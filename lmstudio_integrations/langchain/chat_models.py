@@ -1,17 +1,16 @@
 """`ChatLMStudio`: a LangChain chat model over LM Studio's native protocol."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, overload
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
-from pydantic import ConfigDict, PrivateAttr, model_validator
+from pydantic import ConfigDict, PrivateAttr
 
 from lmstudio_integrations._adapters.conversation import to_history
 from lmstudio_integrations._adapters.generation_settings import (
@@ -31,7 +30,7 @@ from lmstudio_integrations.langchain._chunks import (
     to_message,
 )
 from lmstudio_integrations.langchain._errors import translated
-from lmstudio_integrations.langchain._settings import LangChainSettings, ls_params, own_version
+from lmstudio_integrations.langchain._settings import LangChainSettings
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.results import PredictionResult
 
@@ -57,6 +56,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
+    _ls_model_type: ClassVar[Literal["chat", "llm"]] = "chat"
     _request_arguments: ClassVar[frozenset[str]] = ChatSettings._request_arguments | {"n", "stream"}  # noqa: SLF001
     _framework_arguments: ClassVar[frozenset[str]] = frozenset({"ls_structured_output_format"})
     _formats: ClassVar[RequestFormats] = _tools
@@ -67,11 +67,6 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
     _own_profile: ModelProfile = PrivateAttr(default_factory=ModelProfile)
     _completed_profile: ModelProfile | None = PrivateAttr(default=None)
-
-    @model_validator(mode="after")
-    def _set_lmstudio_chat_version(self) -> Self:
-        self._add_version(*own_version())
-        return self
 
     def _should_stream(self, *, async_api: bool, run_manager: Any = None, **kwargs: Any) -> bool:
         """Return whether to generate as a stream. In a call, core's own name for `streaming` is `stream`."""
@@ -308,11 +303,6 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         return self._cache_key(stop, kwargs)
-
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        with translated():  # langchain-core calls this before its tracers get the arguments
-            self._reject_secrets(kwargs)
-        return cast("LangSmithParams", ls_params(vars(self), "chat", stop, kwargs))
 
     # Batches --------------------------------------------------------------------------------------------------------
 

@@ -2,13 +2,12 @@
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLLM
-from langchain_core.language_models.base import LangSmithParams
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
-from pydantic import ConfigDict, model_validator
+from pydantic import ConfigDict
 
 from lmstudio_integrations._adapters.generation_settings import ResolvedCall
 from lmstudio_integrations._adapters.outcome import Outcome
@@ -16,7 +15,7 @@ from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations.langchain._batching import aresults, in_batch, results
 from lmstudio_integrations.langchain._chunks import combined_output, response_metadata, usage_metadata
 from lmstudio_integrations.langchain._errors import translated
-from lmstudio_integrations.langchain._settings import LangChainSettings, ls_params, own_version
+from lmstudio_integrations.langchain._settings import LangChainSettings
 from lmstudio_integrations.types.chat import WirePrompt
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -46,13 +45,9 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
+    _ls_model_type: ClassVar[Literal["chat", "llm"]] = "llm"
     _request_arguments: ClassVar[frozenset[str]] = frozenset({"n", "stream"})
     _framework_arguments: ClassVar[frozenset[str]] = frozenset({"tags", "metadata", "run_name", "run_id"})
-
-    @model_validator(mode="after")
-    def _set_lmstudio_llm_version(self) -> Self:
-        self._add_version(*own_version())
-        return self
 
     def generate(
         self,
@@ -212,11 +207,6 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
     @property
     def _llm_type(self) -> str:
         return "lmstudio"
-
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        with translated():  # langchain-core calls this before its tracers get the arguments
-            self._reject_secrets(kwargs)
-        return cast("LangSmithParams", ls_params(vars(self), "llm", stop, kwargs))
 
 
 def _joined(chunks: list[GenerationChunk]) -> GenerationChunk:

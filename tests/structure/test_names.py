@@ -20,7 +20,6 @@ CLASSES: Repetitions = {
     "Channel": ({"emulator/context", "protocol/endpoints"}, "an open channel; the description of an endpoint"),
     "Client": ({"client/sync", "emulator/context"}, "a client; what the emulator knows of a client"),
     "Socket": ({"client/transport/websocket", "emulator/sockets"}, "each end's class for the library's connection"),
-    "_Group": ({"client/_turns", "langchain/_batching"}, "private: operations of a model; streams of a batch"),
 }
 
 FILES: Repetitions = {
