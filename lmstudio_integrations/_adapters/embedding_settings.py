@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, ClassVar
 
-from lmstudio_integrations._adapters.settings import ConnectionSettings, EmbeddingLoadConfig
+from lmstudio_integrations._adapters.connection_settings import ConnectionSettings, EmbeddingLoadConfig
 from lmstudio_integrations.client._arguments import list_of
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadPolicy, LoadSettings, ModelKind

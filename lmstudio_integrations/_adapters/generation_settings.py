@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import BeforeValidator, Field
 
-from lmstudio_integrations._adapters.runtime import HandleSpec, LoadedModelInfo, Runtime
-from lmstudio_integrations._adapters.settings import (
+from lmstudio_integrations._adapters.connection_settings import (
     ALIASES,
     ConnectionSettings,
     LlmLoadConfig,
     checked,
-    own_names,
     reject_secrets,
+    resolve_aliases,
 )
+from lmstudio_integrations._adapters.runtime import HandleSpec, LoadedModelInfo, Runtime
+from lmstudio_integrations._adapters.schemas import response_settings
 from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings
 from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.types._numbers import Fraction, LogProbs, OrOff, TopK
@@ -66,8 +67,8 @@ class RequestFormats(Protocol):
         """Return tools as OpenAI dicts."""
         ...
 
-    def response_settings(self, response_format: Any) -> dict[str, Any]:
-        """Return the wire setting of a response format; empty for plain text."""
+    def response_schema(self, response_format: Any) -> dict[str, Any]:
+        """Return the JSON schema of a response format."""
         ...
 
 
@@ -178,7 +179,7 @@ class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
         fields = vars(self)
         if not given:
             return fields
-        named = checked(own_names(given, self._call_names()))
+        named = checked(resolve_aliases(given, self._call_names()))
         values = {**fields, **named}
         if named.get("extra") and fields["extra"]:
             values["extra"] = {**fields["extra"], **named["extra"]}
@@ -263,5 +264,5 @@ class ChatSettings(GenerationSettings):
             return ToolUse()
         tools = self._formats.openai_tools(request.get("tools") or ())
         settings |= tool_settings(tools, request.get("tool_choice"))
-        settings |= self._formats.response_settings(request.get("response_format"))
+        settings |= response_settings(request.get("response_format"), self._formats.response_schema)
         return ToolUse.of(tools, settings, parallel=request.get("parallel_tool_calls") is not False)

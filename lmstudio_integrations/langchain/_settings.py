@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 from langchain_core.runnables import RunnableConfig, ensure_config
 from pydantic import model_validator
 
+from lmstudio_integrations._adapters.connection_settings import ALIASES, TIMEOUTS
 from lmstudio_integrations._adapters.generation_settings import GenerationSettings, ResolvedCall
 from lmstudio_integrations._adapters.runtime import LoadedModelInfo
-from lmstudio_integrations._adapters.settings import ALIASES, TIMEOUTS
 from lmstudio_integrations._typeguards import is_count
 from lmstudio_integrations.client.transport.addresses import resolved_host
 from lmstudio_integrations.errors import LMStudioValueError

@@ -359,29 +359,27 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         return acompleted(*calls_of(self.ainvoke, inputs, self._bounded(config), kwargs), keep_errors=return_exceptions)
 
 
-def _profile(info: Mapping[str, Any]) -> ModelProfile:
-    """Return the info of a model as a langchain-core profile.
+_ABILITIES = ModelProfile(
+    text_inputs=True,
+    text_outputs=True,
+    image_url_inputs=False,
+    audio_inputs=False,
+    video_inputs=False,
+    pdf_inputs=False,
+    tool_choice=True,
+    tool_call_streaming=True,
+    temperature=True,
+    open_weights=True,
+)
+"""What every model can do. `structured_output` stays unset: it would make agents send a grammar and tools at once."""
 
-    `structured_output` stays unset, because it would make agents send a grammar and tools at once.
-    """
-    profile = ModelProfile(
-        text_inputs=True,
-        text_outputs=True,
-        image_url_inputs=False,
-        audio_inputs=False,
-        video_inputs=False,
-        pdf_inputs=False,
-        tool_choice=True,
-        tool_call_streaming=True,
-        temperature=True,
-        open_weights=True,
-    )
-    if info.get("contextLength"):
-        profile["max_input_tokens"] = info["contextLength"]
-    if info.get("displayName"):
-        profile["name"] = info["displayName"]
-    if "vision" in info:
-        profile["image_inputs"] = profile["image_tool_message"] = bool(info["vision"])
-    if "trainedForToolUse" in info:
-        profile["tool_calling"] = bool(info["trainedForToolUse"])
-    return profile
+_REPORTED = {"max_input_tokens": "contextLength", "name": "displayName"}
+_REPORTED_ABILITIES = {"image_inputs": "vision", "image_tool_message": "vision", "tool_calling": "trainedForToolUse"}
+"""Members of a profile, and the members of the model's info that they come from."""
+
+
+def _profile(info: Mapping[str, Any]) -> ModelProfile:
+    """Return the info of a model as a langchain-core profile."""
+    reported = {name: info[member] for name, member in _REPORTED.items() if info.get(member)}
+    abilities = {name: bool(info[member]) for name, member in _REPORTED_ABILITIES.items() if member in info}
+    return cast("ModelProfile", {**_ABILITIES, **reported, **abilities})

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import Field, SecretStr
 
-from lmstudio_integrations._adapters.settings import SECRETS, ConnectionSettings, token_from_environment
+from lmstudio_integrations._adapters.connection_settings import SECRETS, ConnectionSettings, token_from_environment
 from lmstudio_integrations.errors import LMStudioValueError
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class LlamaIndexSettings(ConnectionSettings):
     Never in `repr`, pickles or `to_dict`. An alias is `api_key`."""
 
     @classmethod
-    def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept `request_timeout`, and the result of `model_dump`, which core extends by the name of the class."""
         settings = {name: value for name, value in values.items() if name != "class_name"}
         if "request_timeout" in settings:
@@ -35,7 +35,7 @@ class LlamaIndexSettings(ConnectionSettings):
             if doubled:
                 raise LMStudioValueError(f"'request_timeout' is another name of {doubled[0]!r}; give one of them")
             settings |= dict.fromkeys(_SILENCE_TIMEOUTS, settings.pop("request_timeout"))
-        return super()._under_own_names(settings)
+        return super()._resolve_aliases(settings)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """Copy the settings; all copies share the rate limiter, which cannot be copied."""

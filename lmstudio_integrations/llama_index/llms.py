@@ -104,13 +104,13 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
     """Whether LlamaIndex may pass tools. `False` makes it choose ReAct agents and programs in plain text."""
 
     @classmethod
-    def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept the names of our fields in other LlamaIndex integrations."""
         given = dict(values)
         more: Any = given.pop("additional_kwargs", None) or {}
         if not is_object(more):
             raise LMStudioValueError(f"additional_kwargs must be a dict of settings, got {more!r}")
-        return super()._under_own_names({**more, **given})
+        return super()._resolve_aliases({**more, **given})
 
     @classmethod
     def class_name(cls) -> str:

@@ -54,8 +54,8 @@ TIMEOUTS = (
 ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
 """Names of our fields in other adapters, accepted here as well."""
 
-_TOKENS = {"api_token", *(name for name, own in ALIASES.items() if own == "api_token")}
-_HOSTS = {"host", *(name for name, own in ALIASES.items() if own == "host")}
+_TOKEN_NAMES = {"api_token", *(name for name, own in ALIASES.items() if own == "api_token")}
+_HOST_NAMES = {"host", *(name for name, own in ALIASES.items() if own == "host")}
 
 SECRETS = ("api_token", "headers")
 """Fields that are never pickled."""
@@ -172,8 +172,8 @@ class ConnectionSettings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _lmstudio_names(cls, values: Any) -> Any:
-        return cls._under_own_names(checked(values)) if is_object(values) else values
+    def _check_input(cls, values: Any) -> Any:
+        return cls._resolve_aliases(checked(values)) if is_object(values) else values
 
     @model_validator(mode="wrap")
     @classmethod
@@ -185,10 +185,10 @@ class ConnectionSettings(BaseModel):
             raise without_secrets(error) from None
 
     @classmethod
-    def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Return the input under the names of our fields."""
+    def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the input under the names of our fields. The adapters accept more names."""
         known = cls.model_fields
-        return values if values.keys() <= known.keys() else own_names(values, known)
+        return values if values.keys() <= known.keys() else resolve_aliases(values, known)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Assign a setting; a secret is wrapped in `SecretStr`.
@@ -204,7 +204,7 @@ class ConnectionSettings(BaseModel):
         Raises:
             LMStudioValueError: If a setting is unknown, a secret or a host is invalid, or `ca_file` cannot be read.
         """
-        return super().model_copy(update=own_names(checked(update or {}), type(self).model_fields), deep=deep)
+        return super().model_copy(update=resolve_aliases(checked(update or {}), type(self).model_fields), deep=deep)
 
     # Which model ----------------------------------------------------------------------------------------------------
 
@@ -233,7 +233,7 @@ class ConnectionSettings(BaseModel):
         """
         for name in self._runtime.dropped_secrets:
             if values[name] is None:
-                raise LMStudioAuthenticationError(_DROPPED[name].format(type(self).__name__))
+                raise LMStudioAuthenticationError(_DROPPED_ERRORS[name].format(type(self).__name__))
         token: SecretStr | None = values["api_token"]
         headers: Mapping[str, SecretStr] = values["headers"] or {}
         return ServerSpec(
@@ -304,7 +304,7 @@ class ConnectionSettings(BaseModel):
         )
 
 
-_DROPPED = {
+_DROPPED_ERRORS = {
     "api_token": f"the API token was left out when this {{}} was pickled; set {TOKEN_VARIABLES[0]} in this process",
     "headers": "the headers were left out when this {} was pickled; assign them again, or {{}} for none",
 }
@@ -355,8 +355,8 @@ def _checked_ca_file(name: str, path: object) -> str:
 
 
 _CHECKS: dict[str, Callable[[str, object], Any]] = {
-    **dict.fromkeys(_TOKENS, _secret_token),
-    **dict.fromkeys(_HOSTS, _without_credentials),
+    **dict.fromkeys(_TOKEN_NAMES, _secret_token),
+    **dict.fromkeys(_HOST_NAMES, _without_credentials),
     "headers": _secret_headers,
     "ca_file": _checked_ca_file,
 }
@@ -375,23 +375,26 @@ def reject_secrets(given: Mapping[str, Any], known: Collection[str]) -> None:
             secret.
     """
     for name, value in given.items():
-        if name in _TOKENS:
-            if not (value is None or isinstance(value, SecretStr)):
-                raise LMStudioValueError("pass api_token to a call as a pydantic.SecretStr; call arguments are traced")
-        elif name == "headers":
-            hidden = is_mapping(value) and all(isinstance(each, SecretStr) for each in value.values())
-            if not (value is None or hidden):
-                raise LMStudioValueError(
-                    "pass headers to a call as a dict with pydantic.SecretStr as values; call arguments are traced"
-                )
-        elif name in _HOSTS:
+        if name in _TOKEN_NAMES and not _is_hidden(value):
+            raise LMStudioValueError("pass api_token to a call as a pydantic.SecretStr; call arguments are traced")
+        if name == "headers" and not _is_hidden(value):
+            raise LMStudioValueError(
+                "pass headers to a call as a dict with pydantic.SecretStr as values; call arguments are traced"
+            )
+        if name in _HOST_NAMES:
             _without_credentials(name, value)
-        elif name not in known and holds_secret(value, name):
-            own_names({name: value}, known)
+        if name not in known and holds_secret(value, name):
+            resolve_aliases({name: value}, known)
 
 
-def own_names(values: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """Return settings under our names.
+def _is_hidden(value: object) -> bool:
+    """Whether a trace shows nothing of a token or of headers."""
+    values = value.values() if is_mapping(value) else [value]
+    return value is None or all(isinstance(each, SecretStr) for each in values)
+
+
+def resolve_aliases(values: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Return settings under the names of our fields, for which `ALIASES` has other names.
 
     Raises:
         LMStudioValueError: If a name is unknown; the nearest known one is suggested.
