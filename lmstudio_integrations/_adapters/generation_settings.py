@@ -7,7 +7,7 @@ inherit these classes and resolve each call with `_resolve_call`.
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol, cast
 
 from pydantic import BeforeValidator, Field
 
@@ -91,13 +91,11 @@ class ResolvedCall(NamedTuple):
 
     def model(self) -> "LLM":
         """Return the model, for threads."""
-        model: LLM = self.runtime.model(self.handle)
-        return model
+        return cast("LLM", self.runtime.model(self.handle))
 
     def async_model(self) -> "AsyncLLM":
         """Return the model, for coroutines."""
-        model: AsyncLLM = self.runtime.async_model(self.handle)
-        return model
+        return cast("AsyncLLM", self.runtime.async_model(self.handle))
 
     def request_arguments(self) -> "PredictionParameters":
         """Return the arguments of the request besides the prompt. An unset callback is left out: it costs time."""

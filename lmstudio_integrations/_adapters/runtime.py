@@ -175,7 +175,7 @@ class _ClientPool(Generic[ClientT]):
 class Runtime:
     """The clients of one adapter. Thread-safe, and bound to no event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, dropped_secrets: frozenset[str] = frozenset()) -> None:
         bindings: _Bindings = _BoundedCache()
         self._bindings = bindings
         self._sync: _ClientPool[Client] = _ClientPool(_make_client, bindings)
@@ -183,7 +183,7 @@ class Runtime:
         self._model_info: _BoundedCache[ModelSpec, LoadedModelInfo] = _BoundedCache()
         self.profiled: LoadedModelInfo | None = None
         """The info that the adapter's `profile` was completed with."""
-        self.dropped_secrets: frozenset[str] = frozenset()
+        self.dropped_secrets = dropped_secrets
         """The secrets that were left out when the adapter was pickled."""
 
     def model_info(self, spec: ModelSpec) -> LoadedModelInfo | None:
@@ -240,16 +240,8 @@ class Runtime:
     def __hash__(self) -> int:
         return hash(Runtime)
 
-    def __deepcopy__(self, _memo: object) -> "Runtime":
-        return self.__copy__()
-
-    def __copy__(self) -> "Runtime":
-        fresh = Runtime()
-        fresh.dropped_secrets = self.dropped_secrets
-        return fresh
-
-    def __reduce__(self) -> tuple[type["Runtime"], tuple[()]]:
-        return Runtime, ()
+    def __reduce__(self) -> tuple[type["Runtime"], tuple[frozenset[str]]]:
+        return Runtime, (self.dropped_secrets,)
 
 
 @contextmanager

@@ -100,8 +100,9 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
     ) -> LLMResult:
         with translated():
             call = self._resolve(stop, kwargs)
-            manager = run_manager if call.values["streaming"] and len(prompts) == 1 else None
-            calls = [partial(self._complete, call, manager, prompt) for prompt in prompts]
+            if call.values["streaming"] and run_manager is not None and len(prompts) == 1:
+                return self._result([_joined(list(self._stream(prompts[0], stop, run_manager, **kwargs)))])
+            calls = [partial(self._complete, call, prompt) for prompt in prompts]
             return self._result(results(calls, self._concurrency()))
 
     async def _agenerate(
@@ -113,8 +114,11 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
     ) -> LLMResult:
         with translated():
             call = self._resolve(stop, kwargs)
-            manager = run_manager if call.values["streaming"] and len(prompts) == 1 else None
-            calls = [partial(self._acomplete, call, manager, prompt) for prompt in prompts]
+            if call.values["streaming"] and run_manager is not None and len(prompts) == 1:
+                return self._result(
+                    [_joined([chunk async for chunk in self._astream(prompts[0], stop, run_manager, **kwargs)])]
+                )
+            calls = [partial(self._acomplete, call, prompt) for prompt in prompts]
             return self._result(await aresults(calls, self._concurrency()))
 
     def _result(self, completions: list[GenerationChunk]) -> LLMResult:
@@ -133,7 +137,12 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
     ) -> Iterator[GenerationChunk]:
         with translated():
             call = self._resolve(stop, kwargs)
-            yield from self._chunks(call, run_manager, prompt)
+            with in_batch(call.model().complete_stream(WirePrompt(prompt), **call.request_arguments())) as stream:
+                for events in stream.batches():
+                    for chunk in self._chunks(call, events, stream):
+                        if run_manager is not None:
+                            run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                        yield chunk
 
     async def _astream(
         self,
@@ -144,48 +153,26 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
     ) -> AsyncIterator[GenerationChunk]:
         with translated():
             call = self._resolve(stop, kwargs)
-            async for chunk in self._achunks(call, run_manager, prompt):
-                yield chunk
+            async with call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
+                async for events in stream.batches():
+                    for chunk in self._chunks(call, events, stream):
+                        if run_manager is not None:
+                            await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                        yield chunk
 
-    def _complete(self, call: ResolvedCall, manager: CallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
-        """Continue a text. A manager gets each token."""
-        if manager is not None:
-            return _joined(list(self._chunks(call, manager, prompt)))
+    def _complete(self, call: ResolvedCall, prompt: str) -> GenerationChunk:
+        """Continue a text."""
         with in_batch(call.model().complete_stream(WirePrompt(prompt), **call.request_arguments())) as stream:
             result = stream.wait_for_result()
         return self._generation(call, result.raw_content, result)
 
-    async def _acomplete(
-        self, call: ResolvedCall, manager: AsyncCallbackManagerForLLMRun | None, prompt: str
-    ) -> GenerationChunk:
-        """Continue a text. A manager gets each token."""
-        if manager is not None:
-            return _joined([chunk async for chunk in self._achunks(call, manager, prompt)])
+    async def _acomplete(self, call: ResolvedCall, prompt: str) -> GenerationChunk:
+        """Continue a text."""
         async with call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
             result = await stream.wait_for_result()
         return self._generation(call, result.raw_content, result)
 
     def _chunks(
-        self, call: ResolvedCall, manager: CallbackManagerForLLMRun | None, prompt: str
-    ) -> Iterator[GenerationChunk]:
-        with in_batch(call.model().complete_stream(WirePrompt(prompt), **call.request_arguments())) as stream:
-            for events in stream.batches():
-                for chunk in self._chunks_of(call, events, stream):
-                    if manager is not None:
-                        manager.on_llm_new_token(chunk.text, chunk=chunk)
-                    yield chunk
-
-    async def _achunks(
-        self, call: ResolvedCall, manager: AsyncCallbackManagerForLLMRun | None, prompt: str
-    ) -> AsyncIterator[GenerationChunk]:
-        async with call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
-            async for events in stream.batches():
-                for chunk in self._chunks_of(call, events, stream):
-                    if manager is not None:
-                        await manager.on_llm_new_token(chunk.text, chunk=chunk)
-                    yield chunk
-
-    def _chunks_of(
         self,
         call: ResolvedCall,
         events: Iterable[PredictionEvent],

@@ -292,8 +292,6 @@ class ResponseBuilder:
                 return True
             case ToolCallFailed():
                 self._call = None
-            case _:
-                pass
         return False
 
     def chat_chunk(self, step: Step) -> ChatResponse:

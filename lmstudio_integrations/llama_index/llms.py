@@ -157,8 +157,7 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        model = self._resolve_call({}).model()
-        return self._record_context_window(model.get_info(load=True))
+        return self._record_context_window(self._resolve_call({}).model().get_info(load=True))
 
     async def aload(self) -> Self:
         """Record the context window of the model, which is loaded if necessary; return this object.
@@ -166,8 +165,7 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        model = self._resolve_call({}).async_model()
-        return self._record_context_window(await model.get_info(load=True))
+        return self._record_context_window(await self._resolve_call({}).async_model().get_info(load=True))
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text, from the model's own tokenizer.
@@ -194,8 +192,7 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         info = result.end.model_info
         context_length = info.get("contextLength")
         if isinstance(context_length, int):
-            key = _context_windows.key_of(call.values["host"], call.values["model"])
-            _context_windows.record(key, context_length)
+            _context_windows.record(_context_windows.key_of(call.values["host"], call.values["model"]), context_length)
         call.record_info(info)
         return result
 
@@ -330,8 +327,7 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         """Return the arguments of `chat` with the tools; the history is copied."""
         messages = list(chat_history or ())
         if user_msg is not None:
-            message = ChatMessage(role=MessageRole.USER, content=user_msg) if isinstance(user_msg, str) else user_msg
-            messages.append(message)
+            messages.append(ChatMessage(content=user_msg) if isinstance(user_msg, str) else user_msg)
         choice = kwargs.pop("tool_choice", None)
         if choice is None and tool_required:
             choice = "required"
