@@ -345,7 +345,7 @@ def _secret_headers(_name: str, headers: object) -> dict[str, SecretStr]:
 
 
 def _checked_ca_file(name: str, path: object) -> str:
-    from lmstudio_integrations.client.transport.certificates import context_trusting  # noqa: PLC0415 - only where there is one
+    from lmstudio_integrations.client.transport.certificates import context_trusting  # noqa: PLC0415 - lazy: keeps import cheap
 
     if not isinstance(path, str | os.PathLike):
         raise LMStudioValueError(f"{name} must be a path; got {path!r}")

@@ -265,19 +265,19 @@ def _client_arguments(server: ServerSpec) -> dict[str, Any]:
         "keep_idle": _KEEP_IDLE,
     }
     if server.ca_file is not None:
-        from lmstudio_integrations.client.transport.certificates import context_trusting  # noqa: PLC0415 - with the first call
+        from lmstudio_integrations.client.transport.certificates import context_trusting  # noqa: PLC0415 - lazy: keeps import cheap
 
         given["ssl_context"] = context_trusting(server.ca_file)
     return given
 
 
 def _make_client(**arguments: Any) -> "Client":
-    from lmstudio_integrations.client.sync import Client  # noqa: PLC0415 - with the first call
+    from lmstudio_integrations.client.sync import Client  # noqa: PLC0415 - lazy: keeps import cheap
 
     return Client(**arguments)
 
 
 def _make_async_client(**arguments: Any) -> "AsyncClient":
-    from lmstudio_integrations.client.asynchronous import AsyncClient  # noqa: PLC0415 - with the first call
+    from lmstudio_integrations.client.asynchronous import AsyncClient  # noqa: PLC0415 - lazy: keeps import cheap
 
     return AsyncClient(**arguments)

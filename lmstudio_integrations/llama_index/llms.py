@@ -210,7 +210,7 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         Raises:
             LMStudioValueError: If a setting is unknown, or a message cannot be sent.
             LMStudioServerError: If the server fails.
-            LlamaIndexToolCallError: If a tool call failed, or was required and did not come.
+            LlamaIndexToolCallError: If a tool call failed, or was required and is missing.
         """
         return chat_response(*self._generate(self._chat_request(messages, kwargs)))
 
@@ -327,7 +327,9 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         """Return the arguments of `chat` with the tools; the history is copied."""
         messages = list(chat_history or ())
         if user_msg is not None:
-            messages.append(ChatMessage(content=user_msg) if isinstance(user_msg, str) else user_msg)
+            messages.append(
+                ChatMessage(role=MessageRole.USER, content=user_msg) if isinstance(user_msg, str) else user_msg
+            )
         choice = kwargs.pop("tool_choice", None)
         if choice is None and tool_required:
             choice = "required"

@@ -98,9 +98,7 @@ def test_nobody_listening_is_one_clear_error_and_a_retry_may_help(generate: Invo
     assert caught.value.is_retryable
 
 
-def test_only_a_failed_connection_is_tried_again(
-    server: Server, generate: Invoke, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_a_failed_connection_is_retried(server: Server, generate: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     replace_pauses(monkeypatch, pauses.append)
     with pytest.raises(errors.LMStudioUnreachableError):

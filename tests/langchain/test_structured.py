@@ -290,7 +290,7 @@ def test_a_streamed_call_reports_only_what_is_new() -> None:
 
 
 def test_the_first_whole_call_of_the_tool_counts() -> None:
-    """What the server took back is followed by what it understood; other tools, and later calls, are not the answer."""
+    """What the server took back is followed by what it understood; other tools and later calls are no response."""
     invented = calling('{"x": 1}', index=0, name="invented")
     invalid = calling(begun := '{"name": "Bob"', invalidator(begun), index=1)
     chunks = [*invented, *invalid, *calling('{"name": "Ann"}', index=2), *calling('{"name": "Eve"}', index=3), LAST]
