@@ -1,6 +1,5 @@
 """The adapters of both frameworks, and a call of each. Whatever holds for all adapters is tested with this list."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -19,52 +18,32 @@ class Adapter:
         make: The class.
         framework: The framework.
         kind: What its models do.
-        call: Makes a call with a text and the settings of the call.
-        acall: Makes the same call without blocking.
+        method: The method that makes a call with a text.
+        async_method: The same for coroutines.
     """
 
     make: Any
     framework: Framework
     kind: Kind
-    call: Callable[..., Any]
-    acall: Callable[..., Awaitable[Any]]
+    method: str
+    async_method: str
+
+    def call(self, model: Any, text: str, **given: Any) -> Any:
+        """Make a call with settings of its own."""
+        return getattr(model, self.method)(text, **given)
+
+    async def acall(self, model: Any, text: str, **given: Any) -> Any:
+        """Make the same call without blocking."""
+        return await getattr(model, self.async_method)(text, **given)
 
 
 ADAPTERS = {
-    "ChatLMStudio": Adapter(
-        ChatLMStudio,
-        "LangChain",
-        "chat",
-        lambda llm, text, **given: llm.invoke(text, **given),
-        lambda llm, text, **given: llm.ainvoke(text, **given),
-    ),
-    "LMStudioLLM": Adapter(
-        LMStudioLLM,
-        "LangChain",
-        "text",
-        lambda llm, text, **given: llm.invoke(text, **given),
-        lambda llm, text, **given: llm.ainvoke(text, **given),
-    ),
-    "LMStudioEmbeddings": Adapter(
-        LMStudioEmbeddings,
-        "LangChain",
-        "embedding",
-        lambda model, text: model.embed_query(text),
-        lambda model, text: model.aembed_query(text),
-    ),
-    "LMStudio": Adapter(
-        LMStudio,
-        "LlamaIndex",
-        "chat",
-        lambda llm, text, **given: llm.complete(text, **given),
-        lambda llm, text, **given: llm.acomplete(text, **given),
-    ),
+    "ChatLMStudio": Adapter(ChatLMStudio, "LangChain", "chat", "invoke", "ainvoke"),
+    "LMStudioLLM": Adapter(LMStudioLLM, "LangChain", "text", "invoke", "ainvoke"),
+    "LMStudioEmbeddings": Adapter(LMStudioEmbeddings, "LangChain", "embedding", "embed_query", "aembed_query"),
+    "LMStudio": Adapter(LMStudio, "LlamaIndex", "chat", "complete", "acomplete"),
     "LMStudioEmbedding": Adapter(
-        LMStudioEmbedding,
-        "LlamaIndex",
-        "embedding",
-        lambda model, text: model.get_query_embedding(text),
-        lambda model, text: model.aget_query_embedding(text),
+        LMStudioEmbedding, "LlamaIndex", "embedding", "get_query_embedding", "aget_query_embedding"
     ),
 }
 """Every adapter by its name. A new one is added here."""

@@ -34,10 +34,7 @@ def _key(adapter: Adapter) -> str:
 
 
 def _awaited(adapter: Adapter) -> Call:
-    async def call(model: Any, **given: Any) -> Any:
-        return await adapter.acall(model, "count", **given)
-
-    return lambda model, **given: asyncio.run(call(model, **given))
+    return lambda model, **given: asyncio.run(adapter.acall(model, "count", **given))
 
 
 CALLS: dict[str, tuple[Any, str, Call]] = {

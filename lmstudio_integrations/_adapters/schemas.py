@@ -1,4 +1,4 @@
-"""Brings JSON schemas into the form of the wire. Pure.
+"""Brings JSON schemas and response formats into the form of the wire. Pure.
 
 See `docs/protocol.md#tool-definitions` and `docs/protocol.md#structured-output`.
 """

@@ -15,7 +15,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import BaseModel
 
-from lmstudio_integrations._adapters.growing import GrowingText, partial_json
+from lmstudio_integrations._adapters.partial_json import GrowingText, partial_json
 from lmstudio_integrations._shortening import beginning, shortened
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError

@@ -17,7 +17,7 @@ from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate, Pro
 from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel
 
-from lmstudio_integrations._adapters.growing import GrowingText
+from lmstudio_integrations._adapters.partial_json import GrowingText
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.llama_index._callbacks import without_span
 from lmstudio_integrations.llama_index._tools import format_of

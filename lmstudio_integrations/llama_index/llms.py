@@ -23,7 +23,7 @@ from pydantic import ConfigDict
 
 from lmstudio_integrations._adapters.conversation import to_history
 from lmstudio_integrations._adapters.generation_settings import ChatSettings, RequestFormats, ResolvedCall
-from lmstudio_integrations._adapters.growing import partial_json
+from lmstudio_integrations._adapters.partial_json import partial_json
 from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError

@@ -1,4 +1,4 @@
-"""Parses JSON that is still being generated, and limits how often a growing text is parsed again. Pure."""
+"""Parses JSON that is still being generated; a long text only when it has grown. Pure."""
 
 from dataclasses import dataclass, field
 from typing import Any
