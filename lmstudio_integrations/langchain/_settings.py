@@ -48,6 +48,7 @@ DEFAULT_CONCURRENCY = 4
 """How many predictions LM Studio runs at once by default."""
 
 _PACKAGE = "lmstudio-integrations"
+_version = cache(version)
 _PARALLEL = "llm.load.numParallelSessions"
 _MAX_PARALLEL = 1023
 
@@ -62,7 +63,8 @@ class LangChainSettings(GenerationSettings):
     """Whether `invoke` generates as a stream, so that callbacks see the tokens; `False` forbids streams."""
 
     @model_validator(mode="after")
-    def _set_lmstudio_version(self) -> Self:  # by the name of one of core's, it would replace that one
+    def _set_lmstudio_version(self) -> Self:
+        # Its name is none of core's: pydantic would replace core's validator of that name.
         cast("Any", self)._add_version(_PACKAGE, _version(_PACKAGE))  # noqa: SLF001 - core's, for partner packages
         return self
 
@@ -234,9 +236,6 @@ def _server(host: str | None) -> str | None:
         return resolved_host(host)
     except LMStudioValueError:  # the call itself raises it
         return host
-
-
-_version = cache(version)
 
 
 def _parallel_predictions(end: PredictionEnd) -> int | None:
