@@ -285,6 +285,8 @@ class ChunkStream:
                 chunks = self._invalidate()
             case PredictionEnd():
                 chunks = self._invalidate()
+            case _:
+                pass
         return chunks
 
     def _new_call(self, call_id: str | None, name: str | None = None) -> _StreamedCall:

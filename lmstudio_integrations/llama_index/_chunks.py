@@ -292,6 +292,8 @@ class ResponseBuilder:
                 return True
             case ToolCallFailed():
                 self._call = None
+            case _:
+                pass
         return False
 
     def chat_chunk(self, step: Step) -> ChatResponse:

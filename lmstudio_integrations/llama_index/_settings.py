@@ -53,10 +53,9 @@ class LlamaIndexSettings(ConnectionSettings):
         return {"__dict__": {**fields, **self._secrets_set()}}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        pickled = dict(state["__dict__"])
-        fields = {name: value for name, value in pickled.items() if name not in SECRETS}
+        fields = {name: value for name, value in state["__dict__"].items() if name not in SECRETS}
         self.__init__(**fields)  # type: ignore[misc]  # sets the private attributes as well
-        self._record_dropped_secrets(pickled)
+        self._record_dropped_secrets(state["__dict__"])
 
 
 def _can_be_pickled(value: object) -> bool:
