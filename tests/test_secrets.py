@@ -319,3 +319,10 @@ def test_of_several_problems_only_the_secret_ones_are_hidden() -> None:
         "seed": "**********",
     }
     assert {each["type"] for each in caught.value.errors()} == {"greater_than_equal", "int_parsing"}
+
+
+def test_the_spec_of_a_handle_does_not_show_a_secret() -> None:
+    llm = ChatLMStudio(model="m", host="h:1", api_token=SecretStr(TOKEN), headers={"X-Key": TOKEN})
+    shown = repr(llm._resolve_call({}).handle)
+    assert "h:1" in shown
+    assert not shows_token(shown)
