@@ -12,9 +12,10 @@ from llama_index.core.llms import ChatMessage
 from pydantic import ValidationError
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
+from tests.adapters import LANGUAGE_MODELS, classes
 from tests.langchain.conftest import CHAT, Server
 
 ERROR = "error"
@@ -105,8 +106,8 @@ BOUND: dict[str, Way] = {
 }
 SURFACES = [
     pytest.param(lambda host, way=way, make=make, **given: way(make, host, **given), id=f"{make.__name__}-{name}")
-    for make, ways in ((ChatLMStudio, OF_ADAPTERS | BOUND), (LMStudioLLM, OF_ADAPTERS | BOUND), (LMStudio, OF_ADAPTERS))
-    for name, way in ways.items()
+    for make in (adapter.make for adapter in LANGUAGE_MODELS.values())
+    for name, way in (OF_ADAPTERS | (BOUND if hasattr(make, "bind") else {})).items()
 ]
 SURFACES += [
     pytest.param(native_dict, id="native dict"),
@@ -169,7 +170,7 @@ LOG_PROBS: list[tuple[dict[str, Any], int | None]] = [
 ]
 
 
-@pytest.mark.parametrize("make", [ChatLMStudio, LMStudio])
+@pytest.mark.parametrize("make", classes(kind="chat"))
 @pytest.mark.parametrize(("given", "requested"), LOG_PROBS, ids=str)
 def test_no_alternatives_are_a_number_of_alternatives(server: Server, make: Any, given: Any, requested: Any) -> None:
     """LangChain's adapter asks for one where the caller wants none, because 0 might mean no log-probabilities."""

@@ -8,9 +8,8 @@ import pytest
 from llama_index.core.llms import ChatMessage
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
-from lmstudio_integrations.llama_index import LMStudio
 from lmstudio_integrations.types.config import LlmPredictionConfig
+from tests.adapters import LANGUAGE_MODELS
 from tests.types.test_config import PREDICTION_SETTINGS
 
 MODEL = "model"
@@ -62,15 +61,11 @@ LLAMA_INDEX: dict[str, Way] = {
     "astream_chat": lambda llm, given: asyncio.run(_drain_awaited(llm.astream_chat(_messages(), **given))),
     "complete": lambda llm, given: llm.complete("Hello", **given),
 }
-ADAPTERS: list[tuple[Any, dict[str, Way]]] = [
-    (ChatLMStudio, LANGCHAIN),
-    (LMStudioLLM, LANGCHAIN),
-    (LMStudio, LLAMA_INDEX),
-]
+WAYS_OF = {"LangChain": LANGCHAIN, "LlamaIndex": LLAMA_INDEX}
 WAYS = [
-    pytest.param(adapter, way, id=f"{adapter.__name__}-{name}")
-    for adapter, ways in ADAPTERS
-    for name, way in ways.items()
+    pytest.param(adapter.make, way, id=f"{adapter_name}-{name}")
+    for adapter_name, adapter in LANGUAGE_MODELS.items()
+    for name, way in WAYS_OF[adapter.framework].items()
 ]
 
 
@@ -97,13 +92,13 @@ def test_a_setting_reaches_the_server_as_field_and_as_argument(
     assert field == argument == {alias: value}
 
 
-@pytest.mark.parametrize("adapter", [ChatLMStudio, LMStudioLLM, LMStudio])
+@pytest.mark.parametrize("adapter", [adapter.make for adapter in LANGUAGE_MODELS.values()])
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_field_has_the_description_of_the_setting(adapter: Any, setting: str) -> None:
     alias, _ = SETTINGS[setting]
     assert adapter.model_fields[setting].description
-    if setting == NATIVE[alias]:
-        assert adapter.model_fields[setting].description == LlmPredictionConfig.model_fields[setting].description
+    if setting != "stop":
+        assert adapter.model_fields[setting].description == LlmPredictionConfig.model_fields[NATIVE[alias]].description
 
 
 @pytest.mark.parametrize(("adapter", "way"), WAYS)

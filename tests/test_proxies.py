@@ -6,6 +6,7 @@ import os
 import pickle
 import ssl
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from pydantic import SecretStr, ValidationError
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.certificates import context_trusting
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
-from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
+from tests.adapters import ADAPTERS, Adapter, classes
 from tests.certificates import CERTIFICATES, LOCALHOST
 from tests.faults.proxy import Injection, Proxy, ProxyThread, Tunnel, forward
 from tests.faults.units import Unit
@@ -26,28 +27,25 @@ from tests.langchain.conftest import CHAT, EMBEDDING, MODELS
 TRUSTED, OTHER = LOCALHOST, CERTIFICATES / "elsewhere.pem"
 
 Call = Callable[..., Any]
+
+
+def _key(adapter: Adapter) -> str:
+    return EMBEDDING if adapter.kind == "embedding" else CHAT
+
+
+def _awaited(adapter: Adapter) -> Call:
+    return lambda model, **given: asyncio.run(adapter.acall(model, "count", **given))
+
+
 CALLS: dict[str, tuple[Any, str, Call]] = {
-    "ChatLMStudio": (ChatLMStudio, CHAT, lambda llm, **given: llm.invoke("count", **given)),
-    "ChatLMStudio async": (ChatLMStudio, CHAT, lambda llm, **given: asyncio.run(llm.ainvoke("count", **given))),
-    "LMStudioLLM": (LMStudioLLM, CHAT, lambda llm, **given: llm.invoke("count", **given)),
-    "LMStudioLLM async": (LMStudioLLM, CHAT, lambda llm, **given: asyncio.run(llm.ainvoke("count", **given))),
-    "LMStudioEmbeddings": (LMStudioEmbeddings, EMBEDDING, lambda model: model.embed_query("a")),
-    "LMStudioEmbeddings async": (LMStudioEmbeddings, EMBEDDING, lambda model: asyncio.run(model.aembed_query("a"))),
-    "LMStudio": (LMStudio, CHAT, lambda llm, **given: llm.complete("count", **given)),
-    "LMStudio async": (LMStudio, CHAT, lambda llm, **given: asyncio.run(llm.acomplete("count", **given))),
-    "LMStudioEmbedding": (LMStudioEmbedding, EMBEDDING, lambda model: model.get_query_embedding("a")),
-    "LMStudioEmbedding async": (
-        LMStudioEmbedding,
-        EMBEDDING,
-        lambda model: asyncio.run(model.aget_query_embedding("a")),
-    ),
+    **{name: (each.make, _key(each), partial(each.call, text="count")) for name, each in ADAPTERS.items()},
+    **{f"{name} async": (each.make, _key(each), _awaited(each)) for name, each in ADAPTERS.items()},
 }
-ADAPTERS = [ChatLMStudio, LMStudioLLM, LMStudioEmbeddings, LMStudio, LMStudioEmbedding]
 
 OF_LANGUAGE_MODELS = {name: row for name, row in CALLS.items() if row[1] == CHAT}
 
 every_call = pytest.mark.parametrize(("make", "model", "call"), CALLS.values(), ids=CALLS)
-every_adapter = pytest.mark.parametrize("make", ADAPTERS)
+every_adapter = pytest.mark.parametrize("make", classes())
 
 
 @pytest.fixture(scope="module")

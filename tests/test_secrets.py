@@ -13,12 +13,11 @@ import lmstudio_integrations as lms
 from lmstudio_integrations._secrets import holds_secret, is_secret_name, redact, without_secrets
 from lmstudio_integrations.client.transport.addresses import Credentials, Target
 from lmstudio_integrations.emulator import Emulator
-from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
-from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LlmLoadModelConfig, LlmPredictionConfig
+from tests.adapters import classes
 from tests.leaks import TOKEN, error_of, shown_by, shows_token
 
-ADAPTERS: list[Any] = [ChatLMStudio, LMStudioLLM, LMStudioEmbeddings, LMStudio, LMStudioEmbedding]
 CLIENTS: list[Any] = [lms.Client, lms.AsyncClient]
 CONFIGS: list[Any] = [LlmLoadModelConfig, LlmPredictionConfig, EmbeddingLoadModelConfig]
 Way = Callable[[Any, dict[str, Any]], Any]
@@ -92,7 +91,7 @@ def rows(*tables: tuple[dict[str, Way], dict[str, dict[str, Any]]]) -> list[Any]
     ]
 
 
-@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("adapter", classes())
 @pytest.mark.parametrize(
     ("way", "values"),
     rows((CREATING, {**MISTAKES, **WRONG_VALUES}), (CHANGING, MISTAKES)),
@@ -101,14 +100,14 @@ def test_a_wrong_setting_does_not_show_a_secret(adapter: Any, way: Way, values: 
     assert not shows_token(shown_by(error_of(lambda: way(adapter, values))))
 
 
-@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("adapter", classes())
 def test_a_wrong_setting_without_a_secret_is_shown(adapter: Any) -> None:
     with pytest.raises(ValidationError, match="input_value=-5") as caught:
         adapter(model="m", api_token=TOKEN, ttl=-5)
     assert caught.value.errors()[0]["input"] == -5
 
 
-@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("adapter", classes())
 def test_an_unknown_setting_of_a_copy_is_an_error(adapter: Any) -> None:
     with pytest.raises(lms.LMStudioValueError, match="unknown setting 'idle_timeuot'; did you mean 'idle_timeout'"):
         adapter(model="m").model_copy(update={"idle_timeuot": 5})
@@ -154,7 +153,7 @@ def test_a_wrong_native_setting_does_not_show_a_secret(config: Any, values: dict
     assert not shows_token(shown_by(caught.value))
 
 
-MADE = [pytest.param(adapter, id=adapter.__name__) for adapter in ADAPTERS]
+MADE = [pytest.param(adapter, id=adapter.__name__) for adapter in classes()]
 
 SHOWING: dict[str, Callable[[Any], object]] = {
     "repr": repr,
@@ -190,7 +189,7 @@ def test_what_shows_an_adapter_does_not_show_its_secrets(
     assert not shows_token(shown.decode("latin-1") if isinstance(shown, bytes) else repr(shown))
 
 
-@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("adapter", classes())
 def test_a_token_that_is_assigned_later_is_hidden(adapter: Any) -> None:
     made = adapter(model="m")
     made.api_token = TOKEN
@@ -201,7 +200,7 @@ def test_a_token_that_is_assigned_later_is_hidden(adapter: Any) -> None:
     assert made.api_token is None
 
 
-@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("adapter", classes())
 def test_headers_that_are_assigned_later_are_hidden(adapter: Any) -> None:
     made = adapter(model="m")
     made.headers = {"X-Key": TOKEN[15:]}
@@ -262,7 +261,7 @@ def test_a_name_near_that_of_a_secret_is_one(name: str) -> None:
 
 
 def test_no_other_setting_has_the_name_of_a_secret() -> None:
-    names = {name for kind in (*ADAPTERS, *CONFIGS) for name in kind.model_fields}
+    names = {name for kind in (*classes(), *CONFIGS) for name in kind.model_fields}
     assert {name for name in names if is_secret_name(name)} == {"api_token", "headers"}
 
 
@@ -318,3 +317,10 @@ def test_of_several_problems_only_the_secret_ones_are_hidden() -> None:
         "seed": "**********",
     }
     assert {each["type"] for each in caught.value.errors()} == {"greater_than_equal", "int_parsing"}
+
+
+def test_the_spec_of_a_handle_does_not_show_a_secret() -> None:
+    llm = ChatLMStudio(model="m", host="h:1", api_token=SecretStr(TOKEN), headers={"X-Key": TOKEN})
+    shown = repr(llm._resolve_call({}).handle)
+    assert "h:1" in shown
+    assert not shows_token(shown)

@@ -12,7 +12,8 @@ from llama_index.core.base.llms.types import ChatMessage
 from lmstudio_integrations import LMStudioModelUnloadedError, LMStudioValueError
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
-from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+from lmstudio_integrations.llama_index import LMStudio
+from tests.adapters import ADAPTERS, EMBEDDING_MODELS, LANGUAGE_MODELS
 from tests.gate import AT_THE_GATE, Gate
 
 SLOWLY: dict[str, Any] = {"when": {}, "then": [{"text": "so "}, AT_THE_GATE, {"text": "slow"}]}
@@ -67,7 +68,7 @@ async def _unloaded_while_generating(server: Emulator, gate: Gate, call: Awaitab
 
 
 @pytest.mark.parametrize("name", WHOLE)
-async def test_a_response_that_nobody_saw_is_generated_again(server: Emulator, gate: Gate, name: str) -> None:
+async def test_a_response_that_nobody_saw_is_retried(server: Emulator, gate: Gate, name: str) -> None:
     make, call = WHOLE[name]
     response = await _unloaded_while_generating(server, gate, call(make(model="chatty", host=server.address)))
     assert "so slow" in str(response)
@@ -76,9 +77,7 @@ async def test_a_response_that_nobody_saw_is_generated_again(server: Emulator, g
 
 
 @pytest.mark.parametrize("name", WHOLE)
-async def test_a_response_whose_progress_was_reported_is_not_generated_again(
-    server: Emulator, gate: Gate, name: str
-) -> None:
+async def test_a_response_whose_progress_was_reported_is_not_retried(server: Emulator, gate: Gate, name: str) -> None:
     make, call = WHOLE[name]
     llm = make(model="chatty", host=server.address, on_prompt_progress=lambda _progress: None)
     with pytest.raises(LMStudioModelUnloadedError, match="'chatty' was unloaded") as caught:
@@ -98,47 +97,38 @@ async def test_a_model_that_must_be_loaded_is_not_waited_for(server: Emulator, g
 
 
 @pytest.mark.parametrize("name", STREAMS)
-async def test_a_stream_whose_chunks_were_seen_is_not_generated_again(server: Emulator, gate: Gate, name: str) -> None:
+async def test_a_stream_whose_chunks_were_seen_is_not_retried(server: Emulator, gate: Gate, name: str) -> None:
     make, call = STREAMS[name]
     with pytest.raises(LMStudioModelUnloadedError):
         await _unloaded_while_generating(server, gate, call(make(model="chatty", host=server.address)))
     assert len(server.predictions) == 1
 
 
-EMBED: dict[str, tuple[Make, Callable[[Any], Any]]] = {
-    "LMStudioEmbeddings": (LMStudioEmbeddings, lambda model: model.embed_query("Hi")),
-    "LMStudioEmbedding": (LMStudioEmbedding, lambda model: model.get_text_embedding("Hi")),
-}
-CHAT: dict[str, tuple[Make, Callable[[Any], Any]]] = {
-    "ChatLMStudio": (ChatLMStudio, lambda llm: llm.invoke("Hi")),
-    "LMStudioLLM": (LMStudioLLM, lambda llm: llm.invoke("Hi")),
-    "LMStudio": (LMStudio, lambda llm: llm.complete("Hi")),
-}
-
-
-@pytest.mark.parametrize(("name", "mode"), [*((n, "explicit") for n in EMBED), *((n, "just_in_time") for n in CHAT)])
+@pytest.mark.parametrize(
+    ("name", "mode"), [*((n, "explicit") for n in EMBEDDING_MODELS), *((n, "just_in_time") for n in LANGUAGE_MODELS)]
+)
 def test_embedding_models_are_loaded_explicitly_and_language_models_just_in_time(
     server: Emulator, gate: Gate, name: str, mode: str
 ) -> None:
     gate.open()
-    make, use = (EMBED | CHAT)[name]
-    with make(model="vectors" if name in EMBED else "chatty", host=server.address) as model:
-        use(model)
+    adapter = ADAPTERS[name]
+    with adapter.make(model="vectors" if name in EMBEDDING_MODELS else "chatty", host=server.address) as model:
+        adapter.call(model, "Hi")
     assert [(load.mode, load.state) for load in server.loads] == [(mode, "loaded")]
 
 
 @pytest.mark.parametrize("policy", ["explicit", "get_or_load", "new_instance"])
 @pytest.mark.parametrize("aclose", [False, True])
-@pytest.mark.parametrize("name", EMBED | CHAT)
+@pytest.mark.parametrize("name", ADAPTERS)
 async def test_closing_unloads_what_the_object_loaded(
     server: Emulator, gate: Gate, name: str, aclose: bool, policy: str
 ) -> None:
     gate.open()
-    make, use = (EMBED | CHAT)[name]
-    key = "vectors" if name in EMBED else "chatty"
-    model = make(model=key, host=server.address, load_policy=policy, unload_on_close=True)
+    adapter = ADAPTERS[name]
+    key = "vectors" if name in EMBEDDING_MODELS else "chatty"
+    model = adapter.make(model=key, host=server.address, load_policy=policy, unload_on_close=True)
     for _ in range(2):
-        await asyncio.to_thread(use, model)
+        await asyncio.to_thread(adapter.call, model, "Hi")
         assert len(server.loaded()) == 1
         if aclose:
             await model.aclose()
@@ -147,16 +137,16 @@ async def test_closing_unloads_what_the_object_loaded(
         assert server.loaded() == []
 
 
-@pytest.mark.parametrize("name", EMBED | CHAT)
+@pytest.mark.parametrize("name", ADAPTERS)
 def test_closing_unloads_no_model_that_was_already_loaded(server: Emulator, gate: Gate, name: str) -> None:
     gate.open()
-    make, use = (EMBED | CHAT)[name]
-    key = "vectors" if name in EMBED else "chatty"
+    adapter = ADAPTERS[name]
+    key = "vectors" if name in EMBEDDING_MODELS else "chatty"
     server.load(key)
-    with make(model=key, host=server.address, unload_on_close=True) as model:
-        use(model)
-    with make(model=key, host=server.address, unload_on_close=True, load_policy="explicit") as model:
-        use(model)
+    with adapter.make(model=key, host=server.address, unload_on_close=True) as model:
+        adapter.call(model, "Hi")
+    with adapter.make(model=key, host=server.address, unload_on_close=True, load_policy="explicit") as model:
+        adapter.call(model, "Hi")
     assert len(server.loaded()) == 1
 
 
@@ -173,22 +163,22 @@ async def test_a_model_that_cannot_be_unloaded_is_logged(caplog: pytest.LogCaptu
     assert caplog.text.count("could not be unloaded") == 2
 
 
-@pytest.mark.parametrize("name", EMBED | CHAT)
+@pytest.mark.parametrize("name", ADAPTERS)
 def test_an_infinite_time_to_live_keeps_an_explicit_load(server: Emulator, gate: Gate, name: str) -> None:
     gate.open()
-    make, use = (EMBED | CHAT)[name]
-    key = "vectors" if name in EMBED else "chatty"
-    with make(model=key, host=server.address, load_policy="explicit", ttl=math.inf) as model:
-        use(model)
+    adapter = ADAPTERS[name]
+    key = "vectors" if name in EMBEDDING_MODELS else "chatty"
+    with adapter.make(model=key, host=server.address, load_policy="explicit", ttl=math.inf) as model:
+        adapter.call(model, "Hi")
     assert [info.ttl_ms for info in server.loaded()] == [None]
-    model = make(model=key, host=server.address, load_policy="get_or_load", ttl=math.inf)
+    model = adapter.make(model=key, host=server.address, load_policy="get_or_load", ttl=math.inf)
     with pytest.raises(LMStudioValueError, match="load_policy='explicit' keeps a model"):
-        use(model)
+        adapter.call(model, "Hi")
 
 
-@pytest.mark.parametrize("name", CHAT)
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
 def test_what_concerns_the_object_alone_is_no_argument_of_a_call(server: Emulator, name: str) -> None:
-    make, _ = CHAT[name]
-    llm = make(model="chatty", host=server.address)
+    adapter = ADAPTERS[name]
+    llm = adapter.make(model="chatty", host=server.address)
     with pytest.raises(LMStudioValueError, match="unload_on_close"):
-        (llm.complete if name == "LMStudio" else llm.invoke)("Hi", unload_on_close=True)
+        adapter.call(llm, "Hi", unload_on_close=True)

@@ -1,8 +1,8 @@
 """How to embed: the fields that the adapters of embedding models share, and the check of their texts."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
-from lmstudio_integrations._adapters.settings import ConnectionSettings, EmbeddingLoadConfig
+from lmstudio_integrations._adapters.connection_settings import ConnectionSettings, EmbeddingLoadConfig
 from lmstudio_integrations.client._arguments import list_of
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadPolicy, LoadSettings, ModelKind
@@ -32,13 +32,11 @@ class EmbeddingSettings(ConnectionSettings):
 
     def _model(self) -> "EmbeddingModel":
         """Return the model, for threads."""
-        model: EmbeddingModel = self._runtime.model(*self._resolve_model())
-        return model.with_retries(self.max_retries)
+        return cast("EmbeddingModel", self._runtime.model(self._resolve_model(vars(self))))
 
     def _async_model(self) -> "AsyncEmbeddingModel":
         """Return the model, for coroutines."""
-        model: AsyncEmbeddingModel = self._runtime.async_model(*self._resolve_model())
-        return model.with_retries(self.max_retries)
+        return cast("AsyncEmbeddingModel", self._runtime.async_model(self._resolve_model(vars(self))))
 
 
 def prefixed(prefix: str, texts: object) -> list[str]:

@@ -7,21 +7,22 @@ inherit these classes and resolve each call with `_resolve_call`.
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol, cast
 
 from pydantic import BeforeValidator, Field
 
-from lmstudio_integrations._adapters.runtime import LoadedModelInfo, ModelSpec, Runtime, Server
-from lmstudio_integrations._adapters.settings import (
+from lmstudio_integrations._adapters.connection_settings import (
     ALIASES,
     ConnectionSettings,
     LlmLoadConfig,
     checked,
-    own_names,
     reject_secrets,
+    resolve_aliases,
 )
+from lmstudio_integrations._adapters.runtime import HandleSpec, LoadedModelInfo, Runtime
+from lmstudio_integrations._adapters.schemas import response_settings
 from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings
-from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
+from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.types._numbers import Fraction, LogProbs, OrOff, TopK
 from lmstudio_integrations.types.config import (
     LlmLoadModelConfig,
@@ -66,8 +67,8 @@ class RequestFormats(Protocol):
         """Return tools as OpenAI dicts."""
         ...
 
-    def response_settings(self, response_format: Any) -> dict[str, Any]:
-        """Return the wire setting of a response format; empty for plain text."""
+    def response_schema(self, response_format: Any) -> dict[str, Any]:
+        """Return the JSON schema of a response format."""
         ...
 
 
@@ -77,30 +78,24 @@ class ResolvedCall(NamedTuple):
     Attributes:
         values: The settings by the names of the adapters' fields.
         runtime: The clients of the adapter.
-        server: The server.
-        model_spec: The model.
-        load_config: How to load it.
+        handle: The model.
         config: How to generate.
         tool_use: How it uses tools.
     """
 
     values: Mapping[str, Any]
     runtime: Runtime
-    server: Server
-    model_spec: ModelSpec
-    load_config: LoadSettings | None
+    handle: HandleSpec
     config: LlmPredictionConfig
     tool_use: ToolUse
 
     def model(self) -> "LLM":
         """Return the model, for threads."""
-        model: LLM = self.runtime.model(self.server, self.model_spec, self.load_config)
-        return model.with_retries(self.values["max_retries"]) if self.values["max_retries"] else model
+        return cast("LLM", self.runtime.model(self.handle))
 
     def async_model(self) -> "AsyncLLM":
         """Return the model, for coroutines."""
-        model: AsyncLLM = self.runtime.async_model(self.server, self.model_spec, self.load_config)
-        return model.with_retries(self.values["max_retries"]) if self.values["max_retries"] else model
+        return cast("AsyncLLM", self.runtime.async_model(self.handle))
 
     def request_arguments(self) -> "PredictionParameters":
         """Return the arguments of the request besides the prompt. An unset callback is left out: it costs time."""
@@ -119,7 +114,7 @@ class ResolvedCall(NamedTuple):
 
         Warns once if the call offers tools to a model that was not trained for them.
         """
-        recorded = self.runtime.record_info(self.server, self.model_spec, info, parallel)
+        recorded = self.runtime.record_info(self.handle.model, info, parallel)
         if self.config.raw_tools and not recorded.warned and info.get("trainedForToolUse") is False:
             recorded.warned = True
             warnings.warn(
@@ -182,7 +177,7 @@ class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
         fields = vars(self)
         if not given:
             return fields
-        named = checked(own_names(given, self._call_names()))
+        named = checked(resolve_aliases(given, self._call_names()))
         values = {**fields, **named}
         if named.get("extra") and fields["extra"]:
             values["extra"] = {**fields["extra"], **named["extra"]}
@@ -216,17 +211,12 @@ class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
         """
         request = {name: given[name] for name in self._request_arguments if name in given}
         values = self._merged({name: given[name] for name in given if name not in request} if request else given)
-        retries: object = values["max_retries"]
-        if type(retries) is not int or retries < 0:
-            raise LMStudioValueError(f"max_retries must be 0 or more; got {retries!r}")
         settings = {native: values[name] for name, native in _NATIVE_NAMES.items() if values[name] is not None}
         if "stop_strings" in settings:
             settings["stop_strings"] = _listed(settings["stop_strings"])
         tool_use = self._add_request(settings, values, request)
         config = LlmPredictionConfig.parse(settings or None)
-        load_config, runtime = self._load_config(values), self._runtime
-        server, model_spec = self._server(values, runtime), self._model_spec(values, load_config)
-        return ResolvedCall(values, runtime, server, model_spec, load_config, config, tool_use)
+        return ResolvedCall(values, self._runtime, self._resolve_model(values), config, tool_use)
 
     def _add_request(
         self,
@@ -272,5 +262,5 @@ class ChatSettings(GenerationSettings):
             return ToolUse()
         tools = self._formats.openai_tools(request.get("tools") or ())
         settings |= tool_settings(tools, request.get("tool_choice"))
-        settings |= self._formats.response_settings(request.get("response_format"))
+        settings |= response_settings(request.get("response_format"), self._formats.response_schema)
         return ToolUse.of(tools, settings, parallel=request.get("parallel_tool_calls") is not False)

@@ -25,7 +25,7 @@ class ProgressBar:
             self.callback(progress)
         bar = _bars.get(self.label)
         if bar is None:
-            from tqdm import tqdm  # noqa: PLC0415 - only where a bar is drawn
+            from tqdm import tqdm  # noqa: PLC0415 - lazy: keeps import cheap
 
             bar = _bars[self.label] = tqdm(total=100, desc=self.label, bar_format="{desc}: {percentage:3.0f}%|{bar}|")
         bar.n = round(progress * 100)

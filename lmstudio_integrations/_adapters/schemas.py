@@ -1,10 +1,10 @@
-"""Brings JSON schemas into the form of the wire. Pure.
+"""Brings JSON schemas and response formats into the form of the wire. Pure.
 
 See `docs/protocol.md#tool-definitions` and `docs/protocol.md#structured-output`.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmstudio_integrations._typeguards import is_list, is_object
@@ -37,6 +37,25 @@ def wire_tool(name: str, description: str | None, parameters: Mapping[str, Any] 
     if description:
         function["description"] = description
     return {"type": "function", "function": function}
+
+
+def response_settings(response_format: Any, schema_of: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """Return the setting of a response format; empty for plain text.
+
+    Args:
+        response_format: An OpenAI dict, the wire's own form, or what `schema_of` accepts.
+        schema_of: Returns the JSON schema in any other form of a response format.
+    """
+    match response_format:
+        case None | {"type": "text"}:
+            return {}
+        case {"type": "gbnf" | "json"}:  # the wire's own form
+            structured = dict[str, Any](response_format)
+        case {"type": "json_object"}:
+            structured = {"type": "json", "jsonSchema": {"type": "object"}}
+        case _:
+            structured = {"type": "json", "jsonSchema": schema_of(response_format)}
+    return {"structured": structured}
 
 
 def inlined(schema: Mapping[str, Any]) -> dict[str, Any]:

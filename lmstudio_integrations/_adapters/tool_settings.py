@@ -117,16 +117,12 @@ def _functions(tools: Sequence[OpenAITool]) -> list[dict[str, Any]]:
     """Return the `function` members of OpenAI dicts, checked."""
     functions: list[dict[str, Any]] = [tool["function"] for tool in tools]
     for function in functions:
-        _check_function(function)
+        name, parameters = function.get("name"), function.get("parameters")
+        if not isinstance(name, str) or not name or not (parameters is None or is_object(parameters)):
+            raise LMStudioValueError(
+                f"a tool's function needs a string as name, and a JSON schema (a dict) as parameters; got {function!r}"
+            )
     return functions
-
-
-def _check_function(function: Mapping[str, Any]) -> None:
-    name, parameters = function.get("name"), function.get("parameters")
-    if not isinstance(name, str) or not name or not (parameters is None or is_object(parameters)):
-        raise LMStudioValueError(
-            f"a tool's function needs a string as name, and a JSON schema (a dict) as parameters; got {function!r}"
-        )
 
 
 def _wire_form(function: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 InputT = TypeVar("InputT")
 
 
-class _Group:
+class _BatchStreams:
     """The streams of the threads of one batch, which are closed together."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class _Group:
         """Add a stream that was not read yet.
 
         Raises:
-            LMStudioCancelledError: If the group was closed.
+            LMStudioCancelledError: If the batch was stopped.
         """
         with self._lock:
             if self._closed:
@@ -51,12 +51,12 @@ class _Group:
             stream.close()
 
     def run(self, call: Callable[[], T]) -> T:
-        """Make a call whose streams belong to this group."""
+        """Make a call whose streams belong to this batch."""
         _current.set(self)  # each task of the executor has a context of its own
         return call()
 
 
-_current: ContextVar[_Group | None] = ContextVar("lmstudio_batch", default=None)
+_current: ContextVar[_BatchStreams | None] = ContextVar("lmstudio_batch", default=None)
 
 
 def in_batch(stream: "PredictionStream") -> "PredictionStream":
@@ -65,9 +65,9 @@ def in_batch(stream: "PredictionStream") -> "PredictionStream":
     Raises:
         LMStudioCancelledError: If the batch was stopped.
     """
-    group = _current.get()
-    if group is not None:
-        group.add(stream)
+    streams = _current.get()
+    if streams is not None:
+        streams.add(stream)
     return stream
 
 
@@ -94,19 +94,26 @@ def completed(
         limit: How many may run at once.
         keep_errors: Whether an `Exception` counts as a result.
     """
-    attempts = [partial(_attempt, call, keep_errors=keep_errors) for call in calls]
-    if len(attempts) == 1:
-        yield 0, attempts[0]()
+    kept = (Exception,) if keep_errors else ()
+
+    def attempt(call: Callable[[], T]) -> T | Exception:
+        try:
+            return call()
+        except kept as error:
+            return error
+
+    if len(calls) == 1:
+        yield 0, attempt(calls[0])
         return
-    group = _Group()
+    streams = _BatchStreams()
     with ContextThreadPoolExecutor(max_workers=limit) as pool:
         try:
-            indexs = {pool.submit(group.run, attempt): index for index, attempt in enumerate(attempts)}
+            indexs = {pool.submit(streams.run, partial(attempt, call)): index for index, call in enumerate(calls)}
             for future in as_completed(indexs):
                 yield indexs[future], future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            group.close()
+            streams.close()
             raise
 
 
@@ -115,10 +122,14 @@ async def acompleted(
 ) -> AsyncIterator[tuple[int, T | Exception]]:
     """Make calls in tasks; yield the index and the result of each as it ends. See `completed`."""
     at_once = asyncio.Semaphore(limit or max(1, len(calls)))
+    kept = (Exception,) if keep_errors else ()
 
     async def attempt(index: int, call: Callable[[], Awaitable[T]]) -> tuple[int, T | Exception]:
         async with at_once:
-            return index, await _aattempt(call, keep_errors=keep_errors)
+            try:
+                return index, await call()
+            except kept as error:
+                return index, error
 
     tasks = [asyncio.ensure_future(attempt(index, call)) for index, call in enumerate(calls)]
     try:
@@ -144,21 +155,3 @@ async def aresults(
 
 def _in_order(found: Mapping[int, Any]) -> list[Any]:
     return [found[index] for index in range(len(found))]
-
-
-def _attempt(call: Callable[[], T], *, keep_errors: bool) -> T | Exception:
-    try:
-        return call()
-    except Exception as error:
-        if keep_errors:
-            return error
-        raise
-
-
-async def _aattempt(call: Callable[[], Awaitable[T]], *, keep_errors: bool) -> T | Exception:
-    try:
-        return await call()
-    except Exception as error:
-        if keep_errors:
-            return error
-        raise

@@ -13,7 +13,7 @@ What langchain-core does with chunks decides their form:
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,6 @@ from langchain_core.outputs import ChatGenerationChunk
 from lmstudio_integrations._adapters.outcome import Outcome, new_call_id, token_counts
 from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations.langchain._json_prefix import JsonPrefix, invalidator
-from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
@@ -194,30 +193,31 @@ class ChunkStream:
 
     Args:
         tool_use: How the call uses tools.
+        result: Returns the prediction, which the client accumulates; called with the last event.
         alternatives: How many other tokens the log-probabilities list for each token.
         with_usage: Whether the last chunk has the token counts.
     """
 
-    def __init__(self, tool_use: ToolUse, alternatives: int = 0, *, with_usage: bool = True) -> None:
+    def __init__(
+        self,
+        tool_use: ToolUse,
+        result: Callable[[], PredictionResult],
+        alternatives: int = 0,
+        *,
+        with_usage: bool = True,
+    ) -> None:
         self._tool_use = tool_use
+        self._result = result
         self._alternatives = alternatives
         self._with_usage = with_usage
-        self._prediction = Accumulator()
         self._call: _StreamedCall | None = None
         self._next_index = FIRST_TOOL_INDEX
         self._has_call = False
 
-    @property
-    def end(self) -> PredictionEnd | None:
-        """The last event, once it was converted."""
-        return self._prediction.end
-
     def chunks(self, events: Iterable[PredictionEvent]) -> Iterator[ChatGenerationChunk]:
         """Yield the chunks of events; most have one."""
-        fragments = self._prediction.fragments
         for event in events:
             if type(event) is LlmPredictionFragment:
-                fragments.append(event)
                 if event.reasoning_type == "none" and event.tokens is None:
                     # Nearly all events are like this one, so it is converted without a further call.
                     if not event.is_structural:
@@ -226,7 +226,6 @@ class ChunkStream:
                 elif (chunk := self._fragment(event)) is not None:
                     yield chunk
             else:
-                self._prediction.add(event)
                 tool_chunks = self._tool_chunks(event)
                 if tool_chunks:
                     message = AIMessageChunk(
@@ -250,7 +249,7 @@ class ChunkStream:
         return ChatGenerationChunk(message=message)
 
     def _last_chunk(self) -> ChatGenerationChunk:
-        result, with_usage = self._prediction.result(), self._with_usage
+        result, with_usage = self._result(), self._with_usage
         outcome = Outcome(result, self._tool_use)
         outcome.log_gaps()
         message = AIMessageChunk(

@@ -28,6 +28,7 @@ The state of a number is its form only: `12.5` and `7.25` are both `1.1`.
 """
 _WHOLE_WORDS = {"true", "false", "null", "0", "1", "1.1", "1e1"}
 _EQUIVALENT = dict.fromkeys("23456789", "1") | {"E": "e"}
+_AFTER_HEX = {"hex4": "hex3", "hex3": "hex2", "hex2": "hex1", "hex1": "string"}
 _CLOSING = {"{": "}", "[": "]"}
 
 
@@ -45,7 +46,6 @@ class JsonPrefix:
     _stack: list[str] = field(default_factory=list[str])
     _expects: str = "object"
     _word: str = ""
-    _hex: int = 0
 
     def feed(self, fragment: str) -> bool:
         """Read a fragment; return whether the text is still the beginning of a JSON object."""
@@ -60,9 +60,11 @@ class JsonPrefix:
             case "string":
                 return self._in_string(char)
             case "escape":
-                return self._in_escape(char)
-            case "hex":
-                return self._in_hex(char)
+                self._expects = "hex4" if char == "u" else "string"
+                return char in '"\\/bfnrtu'
+            case "hex1" | "hex2" | "hex3" | "hex4":
+                self._expects = _AFTER_HEX[self._expects]
+                return char in "0123456789abcdefABCDEF"
             case "word" if char not in ",]}" and char not in _SPACE:
                 self._word = _longer(self._word, char)
                 return bool(self._word)
@@ -78,16 +80,6 @@ class JsonPrefix:
         elif char == "\\":
             self._expects = "escape"
         return char >= " "
-
-    def _in_escape(self, char: str) -> bool:
-        self._expects, self._hex = ("hex", 4) if char == "u" else ("string", 0)
-        return char in '"\\/bfnrtu'
-
-    def _in_hex(self, char: str) -> bool:
-        self._hex -= 1
-        if not self._hex:
-            self._expects = "string"
-        return char in "0123456789abcdefABCDEF"
 
     def _between(self, char: str) -> bool:
         """Read a character outside strings and words. The stack holds `{`, `[`, and `key` while a key is read."""

@@ -6,13 +6,14 @@ The settings and the resolution of a call are in `_adapters/generation_settings.
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 from langchain_core.runnables import RunnableConfig, ensure_config
+from pydantic import model_validator
 
+from lmstudio_integrations._adapters.connection_settings import ALIASES, TIMEOUTS
 from lmstudio_integrations._adapters.generation_settings import GenerationSettings, ResolvedCall
 from lmstudio_integrations._adapters.runtime import LoadedModelInfo
-from lmstudio_integrations._adapters.settings import ALIASES, TIMEOUTS
 from lmstudio_integrations._typeguards import is_count
 from lmstudio_integrations.client.transport.addresses import resolved_host
 from lmstudio_integrations.errors import LMStudioValueError
@@ -47,6 +48,7 @@ DEFAULT_CONCURRENCY = 4
 """How many predictions LM Studio runs at once by default."""
 
 _PACKAGE = "lmstudio-integrations"
+_version = cache(version)
 _PARALLEL = "llm.load.numParallelSessions"
 _MAX_PARALLEL = 1023
 
@@ -55,9 +57,16 @@ class LangChainSettings(GenerationSettings):
     """The generation settings with what langchain-core needs of them: cache keys, serialization, token counts."""
 
     _not_in_call: ClassVar[frozenset[str]] = _PER_OBJECT
+    _ls_model_type: ClassVar[Literal["chat", "llm"]]
 
     streaming: bool | None = None
     """Whether `invoke` generates as a stream, so that callbacks see the tokens; `False` forbids streams."""
+
+    @model_validator(mode="after")
+    def _set_lmstudio_version(self) -> Self:
+        # Its name is none of core's: pydantic would replace core's validator of that name.
+        cast("Any", self)._add_version(_PACKAGE, _version(_PACKAGE))  # noqa: SLF001 - core's, for partner packages
+        return self
 
     def _arguments(self, stop: list[str] | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the arguments of a call; `stop` replaces the field if it is given.
@@ -99,6 +108,21 @@ class LangChainSettings(GenerationSettings):
                     )
             return super().configurable_fields(**kwargs)
 
+        def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+            """Return what LangSmith shows of a call. Core calls this before its tracers get the arguments."""
+            with translated():
+                self._reject_secrets(kwargs)
+            current = {**vars(self), **{ALIASES.get(name, name): value for name, value in kwargs.items()}}
+            parameters = {
+                "ls_provider": PROVIDER,
+                "ls_model_type": self._ls_model_type,
+                "ls_model_name": current["model"],
+                "ls_temperature": current["temperature"],
+                "ls_max_tokens": current["max_tokens"] or None,
+                "ls_stop": stop or current["stop"] or None,
+            }
+            return {name: value for name, value in parameters.items() if value is not None}
+
     # Tokens ---------------------------------------------------------------------------------------------------------
 
     def get_token_ids(self, text: str) -> list[int]:
@@ -124,8 +148,8 @@ class LangChainSettings(GenerationSettings):
 
     def _concurrency(self) -> int:
         """Return how many predictions the model runs at once: as reported, else as configured, else the default."""
-        server, spec, _ = self._resolve_model()
-        loaded, config = self._runtime.model_info(server, spec), self.load_config
+        spec = self._resolve_model(vars(self)).model
+        loaded, config = self._runtime.model_info(spec), self.load_config
         configured = config.max_parallel_predictions if isinstance(config, LlmLoadModelConfig) else None
         return (loaded.parallel if loaded else None) or configured or DEFAULT_CONCURRENCY
 
@@ -212,25 +236,6 @@ def _server(host: str | None) -> str | None:
         return resolved_host(host)
     except LMStudioValueError:  # the call itself raises it
         return host
-
-
-def ls_params(values: Mapping[str, Any], kind: str, stop: list[str] | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of a call that LangSmith shows."""
-    current = {**values, **{ALIASES.get(name, name): value for name, value in given.items()}}
-    parameters = {
-        "ls_model_name": current["model"],
-        "ls_temperature": current["temperature"],
-        "ls_max_tokens": current["max_tokens"] or None,
-        "ls_stop": stop or current["stop"] or None,
-    }
-    known = {name: value for name, value in parameters.items() if value is not None}
-    return {"ls_provider": PROVIDER, "ls_model_type": kind, **known}
-
-
-@cache
-def own_version() -> tuple[str, str]:
-    """Return the name and the version of this package, for traces."""
-    return _PACKAGE, version(_PACKAGE)
 
 
 def _parallel_predictions(end: PredictionEnd) -> int | None:

@@ -15,7 +15,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.utils.function_calling import convert_to_json_schema
 from pydantic import BaseModel
 
-from lmstudio_integrations._adapters.growing import GrowingText, partial_json
+from lmstudio_integrations._adapters.partial_json import GrowingText, partial_json
 from lmstudio_integrations._shortening import beginning, shortened
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
@@ -25,7 +25,7 @@ from lmstudio_integrations.types.structured import read_response
 METHODS = ("json_schema", "function_calling", "json_mode")
 
 
-def request(schema: Any, method: str, *, strict: bool | None) -> dict[str, Any]:
+def bind_kwargs(schema: Any, method: str, *, strict: bool | None) -> dict[str, Any]:
     """Return the call arguments of a method: a response format, or one required tool.
 
     Raises:
@@ -51,7 +51,7 @@ def request(schema: Any, method: str, *, strict: bool | None) -> dict[str, Any]:
     return {"response_format": {"type": "json_schema", "json_schema": {"schema": response_schema}}}
 
 
-def traced(schema: Any, method: str, *, strict: bool | None) -> dict[str, Any]:
+def tracing_kwargs(schema: Any, method: str, *, strict: bool | None) -> dict[str, Any]:
     """Return what langchain-core traces of the requested format; nothing if its conversion would fail in each call."""
     try:
         convert_to_json_schema(schema)
@@ -80,46 +80,6 @@ def _stop_reason(generation: Generation) -> str:
     return str(metadata.get("stop_reason") or "unknown")
 
 
-class _StreamedText:
-    """The text of a streamed response so far; with a tool, the arguments of its call."""
-
-    def __init__(self, tool: str | None = None) -> None:
-        self._tool = tool
-        self._call_index: int | None = None
-        self._chunks: list[Any] = []
-        self.text = GrowingText()
-        self.last_value: Any = None
-
-    def add(self, chunk: str | BaseMessage) -> bool:
-        """Add a chunk; return whether the text so far is to be parsed, because it has grown and is not complete."""
-        self._chunks.append(chunk)
-        if not isinstance(chunk, AIMessageChunk) or chunk.chunk_position is not None:
-            return False
-        if self._tool is None:
-            self.text.add(chunk.text)
-        else:
-            self._add_calls(chunk.tool_call_chunks)
-        return self.text.is_due()
-
-    def _add_calls(self, calls: Sequence[ToolCallChunk]) -> None:
-        """Add the arguments of the tool's first call, or of a later one if those before have no valid arguments."""
-        for call in calls:
-            if call["name"] == self._tool and (self._call_index is None or partial_json(self.text.read()) is None):
-                self._call_index, self.text = call["index"], GrowingText()
-            if self._call_index is not None and call["index"] == self._call_index:
-                self.text.add(call["args"] or "")
-
-    def generation(self) -> Generation:
-        """Return all chunks as one generation."""
-        first, rest = self._chunks[0], self._chunks[1:]
-        if isinstance(first, str):
-            return Generation(text="".join(self._chunks))
-        return ChatGeneration(message=first + rest if rest else first)
-
-    def __bool__(self) -> bool:
-        return bool(self._chunks)
-
-
 class StrictParser(BaseCumulativeTransformOutputParser[Any]):
     """Yields partial values while a response is streamed, and parses the complete response strictly."""
 
@@ -129,41 +89,75 @@ class StrictParser(BaseCumulativeTransformOutputParser[Any]):
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
         """Return the value; with `partial`, as much of it as there is, or `None`."""
         text = result[0].text
-        return self._partial_value(text) if partial else _instance(self.pydantic_object, _json_value(result), text)
-
-    def _partial_value(self, text: str) -> Any:
-        return _partial_instance(self.pydantic_object, partial_json(text))
-
-    def _new_text(self) -> _StreamedText:
-        return _StreamedText()
+        if partial:
+            return _partial_instance(self.pydantic_object, partial_json(text))
+        return _instance(self.pydantic_object, _json_value(result), text)
 
     def _transform(self, input: Iterator[str | BaseMessage]) -> Iterator[Any]:  # noqa: A002 - core's name
-        streamed = self._new_text()
+        streamed = _StreamedValue(self)
         for chunk in input:
-            if streamed.add(chunk):
-                yield from self._changed_value(streamed)
-        yield from self._final_value(streamed)
+            yield from streamed.add(chunk)
+        yield from streamed.finish()
 
     async def _atransform(self, input: AsyncIterator[str | BaseMessage]) -> AsyncIterator[Any]:  # noqa: A002 - core's
-        streamed = self._new_text()
+        streamed = _StreamedValue(self)
         async for chunk in input:
-            if streamed.add(chunk):
-                for value in self._changed_value(streamed):
-                    yield value
-        for value in self._final_value(streamed):
-            yield value
-
-    def _changed_value(self, streamed: _StreamedText) -> Iterator[Any]:
-        value = self._partial_value(streamed.text.read())
-        if value is not None and value != streamed.last_value:
-            streamed.last_value = value
-            yield value
-
-    def _final_value(self, streamed: _StreamedText) -> Iterator[Any]:
-        if streamed:
-            value = self.parse_result([streamed.generation()])
-            if value != streamed.last_value:
+            for value in streamed.add(chunk):
                 yield value
+        for value in streamed.finish():
+            yield value
+
+
+class _StreamedValue:
+    """The value of a streamed response: from its text or, for a `StrictCallParser`, from the call of the tool."""
+
+    def __init__(self, parser: StrictParser) -> None:
+        self._parser = parser
+        self._tool = parser.tool if isinstance(parser, StrictCallParser) else None
+        self._call_index: int | None = None
+        self._chunks: list[Any] = []
+        self._text = GrowingText()
+        self._last_value: Any = None
+
+    def add(self, given: Any) -> Iterator[Any]:
+        """Add a chunk; yield the partial value if it has changed. The last chunk is left to `finish`."""
+        chunk = given.chunk if isinstance(given, _ArgumentsChunk) else given
+        self._chunks.append(chunk)
+        if isinstance(chunk, AIMessageChunk) and chunk.chunk_position is None:
+            if self._tool is None:
+                self._text.add(chunk.text)
+            else:
+                self._add_calls(chunk.tool_call_chunks)
+            yield from self._changed(_partial_instance(self._parser.pydantic_object, self._text.partial_value()))
+
+    def finish(self) -> Iterator[Any]:
+        """Yield the complete value, unless the last partial one is the same or there was no chunk.
+
+        Raises:
+            LangChainStructuredOutputError: If the response does not fit.
+        """
+        if self._chunks:
+            yield from self._changed(self._parser.parse_result([self._generation()]))
+
+    def _add_calls(self, calls: Sequence[ToolCallChunk]) -> None:
+        """Add the arguments of the tool's first call, or of a later one if those before have no valid arguments."""
+        for call in calls:
+            if call["name"] == self._tool and (self._call_index is None or partial_json(str(self._text)) is None):
+                self._call_index, self._text = call["index"], GrowingText()
+            if self._call_index is not None and call["index"] == self._call_index:
+                self._text.add(call["args"] or "")
+
+    def _generation(self) -> Generation:
+        """Return all chunks as one generation."""
+        first, rest = self._chunks[0], self._chunks[1:]
+        if isinstance(first, str):
+            return Generation(text="".join(self._chunks))
+        return ChatGeneration(message=first + rest if rest else first)
+
+    def _changed(self, value: Any) -> Iterator[Any]:
+        if value is not None and value != self._last_value:
+            self._last_value = value
+            yield value
 
 
 class StrictJsonParser(StrictParser, JsonOutputParser):
@@ -228,15 +222,6 @@ class StrictCallParser(StrictParser):
         """Parse a streamed response."""
         async for value in super().atransform((_ArgumentsChunk(chunk) async for chunk in input), config, **kwargs):
             yield value
-
-    def _new_text(self) -> _StreamedText:
-        return _StreamedText(self.tool)
-
-    def _transform(self, input: Iterator[Any]) -> Iterator[Any]:  # noqa: A002 - core's name
-        return super()._transform(each.chunk for each in input)
-
-    def _atransform(self, input: AsyncIterator[Any]) -> AsyncIterator[Any]:  # noqa: A002 - core's name
-        return super()._atransform(each.chunk async for each in input)
 
 
 def _message(result: list[Generation]) -> BaseMessage | None:

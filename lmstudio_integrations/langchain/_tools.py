@@ -1,4 +1,4 @@
-"""Converts LangChain's tools to OpenAI dicts, and response formats to settings of a prediction. Pure.
+"""Converts LangChain's tools to OpenAI dicts, and response formats to JSON schemas. Pure.
 
 langchain-core's own conversion drops recursive schemas and those of no object. So it is only used for what it alone
 knows: `TypedDict`s, and the dicts of other providers.
@@ -164,26 +164,14 @@ def is_pydantic(schema: object) -> bool:
     return isinstance(schema, type) and issubclass(schema, BaseModel | BaseModelV1)
 
 
-def response_settings(response_format: Any) -> dict[str, Any]:
-    """Return the setting of a response format: an OpenAI dict, or a schema of any kind.
+def response_schema(response_format: Any) -> dict[str, Any]:
+    """Return the JSON schema of a response format: a schema of any kind, or an OpenAI dict.
 
     Raises:
         LMStudioValueError: If it is something else.
     """
-    structured = _structured(response_format)
-    return {"structured": structured} if structured else {}
-
-
-def _structured(response_format: Any) -> dict[str, Any] | None:
-    kind = response_format.get("type") if is_object(response_format) else None
-    if response_format is None or kind == "text":
-        return None
-    if kind == "json_object":
-        return {"type": "json", "jsonSchema": {"type": "object"}}
-    if kind in {"gbnf", "json"}:  # the wire's own form
-        return dict(response_format)
     try:
-        return {"type": "json", "jsonSchema": json_schema(response_format)}
+        return json_schema(response_format)
     except Exception as error:  # a schema's annotations may raise anything
         raise LMStudioValueError(
             f"response_format must be a schema or an OpenAI dict, got {response_format!r}: {error}"

@@ -1,17 +1,16 @@
 """`ChatLMStudio`: a LangChain chat model over LM Studio's native protocol."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, overload
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
-from pydantic import ConfigDict, PrivateAttr, model_validator
+from pydantic import ConfigDict, PrivateAttr
 
 from lmstudio_integrations._adapters.conversation import to_history
 from lmstudio_integrations._adapters.generation_settings import (
@@ -31,9 +30,9 @@ from lmstudio_integrations.langchain._chunks import (
     to_message,
 )
 from lmstudio_integrations.langchain._errors import translated
-from lmstudio_integrations.langchain._settings import LangChainSettings, ls_params, own_version
+from lmstudio_integrations.langchain._settings import LangChainSettings
 from lmstudio_integrations.types.config import LlmLoadModelConfig
-from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
+from lmstudio_integrations.types.results import PredictionResult
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncLLM, AsyncPredictionStream
@@ -57,6 +56,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
+    _ls_model_type: ClassVar[Literal["chat", "llm"]] = "chat"
     _request_arguments: ClassVar[frozenset[str]] = ChatSettings._request_arguments | {"n", "stream"}  # noqa: SLF001
     _framework_arguments: ClassVar[frozenset[str]] = frozenset({"ls_structured_output_format"})
     _formats: ClassVar[RequestFormats] = _tools
@@ -67,11 +67,6 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
     _own_profile: ModelProfile = PrivateAttr(default_factory=ModelProfile)
     _completed_profile: ModelProfile | None = PrivateAttr(default=None)
-
-    @model_validator(mode="after")
-    def _set_lmstudio_chat_version(self) -> Self:
-        self._add_version(*own_version())
-        return self
 
     def _should_stream(self, *, async_api: bool, run_manager: Any = None, **kwargs: Any) -> bool:
         """Return whether to generate as a stream. In a call, core's own name for `streaming` is `stream`."""
@@ -108,8 +103,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
                 return self._result(call, await stream.wait_for_result())
 
     def _result(self, call: ResolvedCall, result: PredictionResult) -> ChatResult:
-        message = to_message(result, call.tool_use, alternatives(call.values) or 0)
-        self._record_end(call, result.end)
+        message = to_message(self._recorded(call, result), call.tool_use, alternatives(call.values) or 0)
         generations = [ChatGeneration(message=message)]
         return ChatResult(generations=generations, llm_output=llm_output_of(message.response_metadata))
 
@@ -127,14 +121,13 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         with translated():
             call = self._resolve(stop, kwargs)
-            stream = self._chunk_stream(call)
             with in_batch(self._open(call, call.model(), messages)) as source:
+                stream = self._chunk_stream(call, source)
                 for batch in source.batches():
                     for chunk in stream.chunks(batch):
                         if run_manager is not None:
                             run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                         yield chunk
-            self._record_end(call, stream.end)
 
     async def _astream(
         self,
@@ -145,17 +138,21 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         with translated():
             call = self._resolve(stop, kwargs)
-            stream = self._chunk_stream(call)
             async with self._open(call, call.async_model(), messages) as source:
+                stream = self._chunk_stream(call, source)
                 async for batch in source.batches():
                     for chunk in stream.chunks(batch):
                         if run_manager is not None:
                             await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                         yield chunk
-            self._record_end(call, stream.end)
 
-    def _chunk_stream(self, call: ResolvedCall) -> ChunkStream:
-        return ChunkStream(call.tool_use, alternatives(call.values) or 0, with_usage=bool(call.values["stream_usage"]))
+    def _chunk_stream(self, call: ResolvedCall, source: "PredictionStream | AsyncPredictionStream") -> ChunkStream:
+        return ChunkStream(
+            call.tool_use,
+            lambda: self._recorded(call, source.result()),
+            alternatives(call.values) or 0,
+            with_usage=bool(call.values["stream_usage"]),
+        )
 
     # Requests -------------------------------------------------------------------------------------------------------
 
@@ -173,14 +170,13 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
     # Model profile --------------------------------------------------------------------------------------------------
 
-    def _record_end(self, call: ResolvedCall, end: PredictionEnd | None) -> None:
-        """Record what the server reported about the model, also in the profile if it is this object's own model."""
-        if end is None:
-            return
-        loaded, runtime = self._record_info(call, end), call.runtime
+    def _recorded(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
+        """Record what a prediction reports about the model, also in the profile of its own object; return it."""
+        loaded, runtime = self._record_info(call, result.end), call.runtime
         if loaded is not runtime.profiled and (call.values["model"], call.values["host"]) == (self.model, self.host):
             runtime.profiled = loaded
             self._complete_profile(loaded.info)
+        return result
 
     def _complete_profile(self, info: Mapping[str, Any]) -> ModelProfile:
         """Complete the profile from the info of a model. The user's own entries stay, those of another model do not."""
@@ -264,12 +260,14 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
             LMStudioValueError: If the method is unknown, or the schema is missing or invalid.
         """
         with translated():
-            request = _structured.request(schema, method, strict=strict)
-            tools = [*request.pop("tools", ()), *_tools.openai_tools(kwargs.pop("tools", None) or ())]
-        given = {**request, **_structured.traced(schema, method, strict=strict), **kwargs}
+            requested = _structured.bind_kwargs(schema, method, strict=strict)
+            tools = [*requested.pop("tools", ()), *_tools.openai_tools(kwargs.pop("tools", None) or ())]
+        given = {**requested, **_structured.tracing_kwargs(schema, method, strict=strict), **kwargs}
         model = self.bind_tools(tools, strict=strict, **given) if tools else self.bind(**given)
         by_call = method == "function_calling"
-        parser = _structured.call_parser(schema, request["tool_choice"]) if by_call else _structured.text_parser(schema)
+        parser = (
+            _structured.call_parser(schema, requested["tool_choice"]) if by_call else _structured.text_parser(schema)
+        )
         return _structured.with_parser(model, parser, include_raw=include_raw)
 
     # Tokens ---------------------------------------------------------------------------------------------------------
@@ -305,11 +303,6 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         return self._cache_key(stop, kwargs)
-
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        with translated():  # langchain-core calls this before its tracers get the arguments
-            self._reject_secrets(kwargs)
-        return cast("LangSmithParams", ls_params(vars(self), "chat", stop, kwargs))
 
     # Batches --------------------------------------------------------------------------------------------------------
 
@@ -366,29 +359,27 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         return acompleted(*calls_of(self.ainvoke, inputs, self._bounded(config), kwargs), keep_errors=return_exceptions)
 
 
-def _profile(info: Mapping[str, Any]) -> ModelProfile:
-    """Return the info of a model as a langchain-core profile.
+_ABILITIES = ModelProfile(
+    text_inputs=True,
+    text_outputs=True,
+    image_url_inputs=False,
+    audio_inputs=False,
+    video_inputs=False,
+    pdf_inputs=False,
+    tool_choice=True,
+    tool_call_streaming=True,
+    temperature=True,
+    open_weights=True,
+)
+"""What every model can do. `structured_output` stays unset: it would make agents send a grammar and tools at once."""
 
-    `structured_output` stays unset, because it would make agents send a grammar and tools at once.
-    """
-    profile = ModelProfile(
-        text_inputs=True,
-        text_outputs=True,
-        image_url_inputs=False,
-        audio_inputs=False,
-        video_inputs=False,
-        pdf_inputs=False,
-        tool_choice=True,
-        tool_call_streaming=True,
-        temperature=True,
-        open_weights=True,
-    )
-    if info.get("contextLength"):
-        profile["max_input_tokens"] = info["contextLength"]
-    if info.get("displayName"):
-        profile["name"] = info["displayName"]
-    if "vision" in info:
-        profile["image_inputs"] = profile["image_tool_message"] = bool(info["vision"])
-    if "trainedForToolUse" in info:
-        profile["tool_calling"] = bool(info["trainedForToolUse"])
-    return profile
+_REPORTED = {"max_input_tokens": "contextLength", "name": "displayName"}
+_REPORTED_ABILITIES = {"image_inputs": "vision", "image_tool_message": "vision", "tool_calling": "trainedForToolUse"}
+"""Members of a profile, and the members of the model's info that they come from."""
+
+
+def _profile(info: Mapping[str, Any]) -> ModelProfile:
+    """Return the info of a model as a langchain-core profile."""
+    reported = {name: info[member] for name, member in _REPORTED.items() if info.get(member)}
+    abilities = {name: bool(info[member]) for name, member in _REPORTED_ABILITIES.items() if member in info}
+    return cast("ModelProfile", {**_ABILITIES, **reported, **abilities})

@@ -2,13 +2,12 @@
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLLM
-from langchain_core.language_models.base import LangSmithParams
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
-from pydantic import ConfigDict, model_validator
+from pydantic import ConfigDict
 
 from lmstudio_integrations._adapters.generation_settings import ResolvedCall
 from lmstudio_integrations._adapters.outcome import Outcome
@@ -16,8 +15,7 @@ from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations.langchain._batching import aresults, in_batch, results
 from lmstudio_integrations.langchain._chunks import combined_output, response_metadata, usage_metadata
 from lmstudio_integrations.langchain._errors import translated
-from lmstudio_integrations.langchain._settings import LangChainSettings, ls_params, own_version
-from lmstudio_integrations.protocol.prediction import Accumulator
+from lmstudio_integrations.langchain._settings import LangChainSettings
 from lmstudio_integrations.types.chat import WirePrompt
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
@@ -25,6 +23,10 @@ from lmstudio_integrations.types.results import (
     PredictionEvent,
     PredictionResult,
 )
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
+    from lmstudio_integrations.client.sync import PredictionStream
 
 
 class LMStudioLLM(LangChainSettings, BaseLLM):
@@ -43,13 +45,9 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
+    _ls_model_type: ClassVar[Literal["chat", "llm"]] = "llm"
     _request_arguments: ClassVar[frozenset[str]] = frozenset({"n", "stream"})
     _framework_arguments: ClassVar[frozenset[str]] = frozenset({"tags", "metadata", "run_name", "run_id"})
-
-    @model_validator(mode="after")
-    def _set_lmstudio_llm_version(self) -> Self:
-        self._add_version(*own_version())
-        return self
 
     def generate(
         self,
@@ -102,8 +100,9 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
     ) -> LLMResult:
         with translated():
             call = self._resolve(stop, kwargs)
-            manager = run_manager if call.values["streaming"] and len(prompts) == 1 else None
-            calls = [partial(self._complete, call, manager, prompt) for prompt in prompts]
+            if call.values["streaming"] and run_manager is not None and len(prompts) == 1:
+                return self._result([_joined(list(self._stream(prompts[0], stop, run_manager, **kwargs)))])
+            calls = [partial(self._complete, call, prompt) for prompt in prompts]
             return self._result(results(calls, self._concurrency()))
 
     async def _agenerate(
@@ -115,8 +114,11 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
     ) -> LLMResult:
         with translated():
             call = self._resolve(stop, kwargs)
-            manager = run_manager if call.values["streaming"] and len(prompts) == 1 else None
-            calls = [partial(self._acomplete, call, manager, prompt) for prompt in prompts]
+            if call.values["streaming"] and run_manager is not None and len(prompts) == 1:
+                return self._result(
+                    [_joined([chunk async for chunk in self._astream(prompts[0], stop, run_manager, **kwargs)])]
+                )
+            calls = [partial(self._acomplete, call, prompt) for prompt in prompts]
             return self._result(await aresults(calls, self._concurrency()))
 
     def _result(self, completions: list[GenerationChunk]) -> LLMResult:
@@ -135,7 +137,12 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
     ) -> Iterator[GenerationChunk]:
         with translated():
             call = self._resolve(stop, kwargs)
-            yield from self._chunks(call, run_manager, prompt)
+            with in_batch(call.model().complete_stream(WirePrompt(prompt), **call.request_arguments())) as stream:
+                for events in stream.batches():
+                    for chunk in self._chunks(call, events, stream):
+                        if run_manager is not None:
+                            run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                        yield chunk
 
     async def _astream(
         self,
@@ -146,61 +153,37 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
     ) -> AsyncIterator[GenerationChunk]:
         with translated():
             call = self._resolve(stop, kwargs)
-            async for chunk in self._achunks(call, run_manager, prompt):
-                yield chunk
+            async with call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
+                async for events in stream.batches():
+                    for chunk in self._chunks(call, events, stream):
+                        if run_manager is not None:
+                            await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                        yield chunk
 
-    def _complete(self, call: ResolvedCall, manager: CallbackManagerForLLMRun | None, prompt: str) -> GenerationChunk:
-        """Continue a text. A manager gets each token."""
-        if manager is not None:
-            return _joined(list(self._chunks(call, manager, prompt)))
+    def _complete(self, call: ResolvedCall, prompt: str) -> GenerationChunk:
+        """Continue a text."""
         with in_batch(call.model().complete_stream(WirePrompt(prompt), **call.request_arguments())) as stream:
             result = stream.wait_for_result()
         return self._generation(call, result.raw_content, result)
 
-    async def _acomplete(
-        self, call: ResolvedCall, manager: AsyncCallbackManagerForLLMRun | None, prompt: str
-    ) -> GenerationChunk:
-        """Continue a text. A manager gets each token."""
-        if manager is not None:
-            return _joined([chunk async for chunk in self._achunks(call, manager, prompt)])
+    async def _acomplete(self, call: ResolvedCall, prompt: str) -> GenerationChunk:
+        """Continue a text."""
         async with call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
             result = await stream.wait_for_result()
         return self._generation(call, result.raw_content, result)
 
     def _chunks(
-        self, call: ResolvedCall, manager: CallbackManagerForLLMRun | None, prompt: str
-    ) -> Iterator[GenerationChunk]:
-        prediction = Accumulator()
-        with in_batch(call.model().complete_stream(WirePrompt(prompt), **call.request_arguments())) as stream:
-            for events in stream.batches():
-                for chunk in self._chunks_of(call, events, prediction):
-                    if manager is not None:
-                        manager.on_llm_new_token(chunk.text, chunk=chunk)
-                    yield chunk
-
-    async def _achunks(
-        self, call: ResolvedCall, manager: AsyncCallbackManagerForLLMRun | None, prompt: str
-    ) -> AsyncIterator[GenerationChunk]:
-        prediction = Accumulator()
-        async with call.async_model().complete_stream(WirePrompt(prompt), **call.request_arguments()) as stream:
-            async for events in stream.batches():
-                for chunk in self._chunks_of(call, events, prediction):
-                    if manager is not None:
-                        await manager.on_llm_new_token(chunk.text, chunk=chunk)
-                    yield chunk
-
-    def _chunks_of(
-        self, call: ResolvedCall, events: Iterable[PredictionEvent], prediction: Accumulator
+        self,
+        call: ResolvedCall,
+        events: Iterable[PredictionEvent],
+        stream: "PredictionStream | AsyncPredictionStream",
     ) -> Iterator[GenerationChunk]:
         """Yield the chunks of events; the last one has the metadata."""
         for event in events:
             if type(event) is LlmPredictionFragment:
-                prediction.fragments.append(event)
                 yield GenerationChunk(text=event.content)
-            else:
-                prediction.add(event)
-                if type(event) is PredictionEnd:
-                    yield self._generation(call, "", prediction.result())
+            elif type(event) is PredictionEnd:
+                yield self._generation(call, "", stream.result())
 
     def _generation(self, call: ResolvedCall, text: str, result: PredictionResult) -> GenerationChunk:
         """Return a generation with the metadata of its prediction."""
@@ -211,11 +194,6 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
     @property
     def _llm_type(self) -> str:
         return "lmstudio"
-
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        with translated():  # langchain-core calls this before its tracers get the arguments
-            self._reject_secrets(kwargs)
-        return cast("LangSmithParams", ls_params(vars(self), "llm", stop, kwargs))
 
 
 def _joined(chunks: list[GenerationChunk]) -> GenerationChunk:

@@ -13,7 +13,7 @@ What LlamaIndex does with responses decides their form:
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -33,7 +33,6 @@ from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations._typeguards import is_count
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
-from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
@@ -215,11 +214,16 @@ class _OpenCall:
 
 
 class ResponseBuilder:
-    """A response as it grows, for streams."""
+    """A response as it grows, for streams.
 
-    def __init__(self, tool_use: ToolUse) -> None:
+    Args:
+        tool_use: How the call uses tools.
+        result: Returns the prediction, which the client accumulates; called with the last event.
+    """
+
+    def __init__(self, tool_use: ToolUse, result: Callable[[], PredictionResult]) -> None:
         self._tool_use = tool_use
-        self._prediction = Accumulator()
+        self._result = result
         self._text = self._reasoning = ""
         self._reasoning_block: ThinkingBlock | None = None
         self._reasoning_tokens = 0
@@ -231,13 +235,11 @@ class ResponseBuilder:
         """Record an event; return what is new, if a chunk can show it."""
         if type(event) is LlmPredictionFragment:
             return self._add_fragment(event)
-        self._prediction.add(event)
         if type(event) is PredictionEnd:
             return self._finish()
         return Step() if self._adds_to_calls(event) else None
 
     def _add_fragment(self, event: LlmPredictionFragment) -> Step | None:
-        self._prediction.fragments.append(event)
         logprobs = [_logprobs(token) for token in event.tokens] if event.tokens else None
         if event.reasoning_type == "none":
             if event.is_structural:
@@ -253,7 +255,7 @@ class ResponseBuilder:
         return Step("", logprobs, {"thinking_delta": event.content})
 
     def _finish(self) -> Step:
-        result = self._prediction.result()
+        result = self._result()
         self._call = None
         self._reasoning_block = _reasoning_block_of(result)
         self._outcome = Outcome(result, self._tool_use)

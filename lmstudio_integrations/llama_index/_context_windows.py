@@ -5,6 +5,7 @@ number is recorded, and the user gets one warning if the server reports a smalle
 """
 
 import warnings
+from collections import defaultdict
 from dataclasses import dataclass
 
 from lmstudio_integrations.client.transport.addresses import resolved_host
@@ -21,7 +22,7 @@ class _ContextWindow:
     warned: bool = False
 
 
-_context_windows: dict[Key, _ContextWindow] = {}
+_context_windows: defaultdict[Key, _ContextWindow] = defaultdict(_ContextWindow)
 
 
 def key_of(host: str | None, model: str | None) -> Key:
@@ -31,20 +32,19 @@ def key_of(host: str | None, model: str | None) -> Key:
 
 def recorded(key: Key) -> int | None:
     """Return the context window of the loaded instance, in tokens, if it is known."""
-    known = _context_windows.get(key)
-    return known.reported if known else None
+    return _context_windows[key].reported
 
 
 def advertise(key: Key, tokens: int) -> int:
     """Record that LlamaIndex gets this context window, and return it."""
-    known = _context_windows.setdefault(key, _ContextWindow())
+    known = _context_windows[key]
     known.advertised = max(known.advertised, tokens)
     return tokens
 
 
 def record(key: Key, tokens: int) -> None:
     """Record the context window of the loaded instance; warn once if a larger one was advertised before."""
-    known = _context_windows.setdefault(key, _ContextWindow())
+    known = _context_windows[key]
     if known.reported == tokens:
         return
     known.reported = tokens

@@ -6,7 +6,7 @@ from lmstudio_integrations.errors import LMStudioToolCallError
 
 
 class LlamaIndexToolCallError(LMStudioToolCallError, ValueError):
-    """A tool call failed, was cut off, or was required and did not come. LlamaIndex's callers expect `ValueError`.
+    """A tool call failed, was cut off, or was required and is missing. LlamaIndex's callers expect `ValueError`.
 
     Args:
         message: The complete text, for people.

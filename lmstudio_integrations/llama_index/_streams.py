@@ -9,9 +9,8 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations.llama_index._chunks import ResponseBuilder, Step
-from lmstudio_integrations.types.results import PredictionEnd, PredictionEvent
+from lmstudio_integrations.types.results import PredictionEvent
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncBatches, AsyncPredictionStream
@@ -19,20 +18,16 @@ if TYPE_CHECKING:
 
 ChunkT = TypeVar("ChunkT")
 MakeChunk = Callable[[ResponseBuilder, Step], ChunkT]
-OnEnd = Callable[[PredictionEnd], None]
 Batch = list[PredictionEvent]
 
 
-def chunks(stream: "PredictionStream", tool_use: ToolUse, make: MakeChunk[ChunkT], on_end: OnEnd) -> Generator[ChunkT]:
+def chunks(stream: "PredictionStream", builder: ResponseBuilder, make: MakeChunk[ChunkT]) -> Generator[ChunkT]:
     """Yield the chunks of a response. An error about its tool calls is raised after the last one."""
-    builder = ResponseBuilder(tool_use)
     with stream:
         for batch in stream.batches():
             for event in batch:
                 step = builder.add(event)
                 if step is not None:
-                    if step.outcome is not None:
-                        on_end(step.outcome.result.end)
                     yield make(builder, step)
     builder.check()
 
@@ -40,13 +35,10 @@ def chunks(stream: "PredictionStream", tool_use: ToolUse, make: MakeChunk[ChunkT
 class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
     """The chunks of a response. An error about its tool calls is raised after the last one."""
 
-    def __init__(
-        self, stream: "AsyncPredictionStream", tool_use: ToolUse, make: MakeChunk[ChunkT], on_end: OnEnd
-    ) -> None:
+    def __init__(self, stream: "AsyncPredictionStream", builder: ResponseBuilder, make: MakeChunk[ChunkT]) -> None:
         self._source: AsyncBatches | None = stream.batches()
-        self._builder = ResponseBuilder(tool_use)
+        self._builder = builder
         self._make = make
-        self._on_end = on_end
         self._ready: deque[PredictionEvent] = deque()
 
     async def __anext__(self) -> ChunkT:
@@ -57,8 +49,6 @@ class AsyncChunks(AsyncGenerator[ChunkT, None], Generic[ChunkT]):
             if not self._ready:
                 self._ready.extend(await self._next_batch(self._source))
             step = self._builder.add(self._ready.popleft())
-        if step.outcome is not None:
-            self._on_end(step.outcome.result.end)
         return self._make(self._builder, step)
 
     async def _next_batch(self, source: "AsyncBatches") -> Batch:

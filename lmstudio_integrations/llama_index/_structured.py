@@ -4,22 +4,24 @@ Core dispatches the events of `structured_predict` in the methods that are overr
 them, too. The spans come from the base class. The streams are core's, except for the call itself.
 """
 
-from collections.abc import AsyncGenerator, Generator, Mapping
-from typing import Any, TypeVar, cast
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, Generic, TypeVar, cast
 
 import llama_index.core.instrumentation as instrument
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.instrumentation.events.llm import LLMStructuredPredictEndEvent, LLMStructuredPredictStartEvent
 from llama_index.core.llms.function_calling import FunctionCallingLLM
-from llama_index.core.program.utils import FlexibleModel
+from llama_index.core.program.utils import FlexibleModel, create_flexible_model
 from llama_index.core.prompts import BasePromptTemplate, ChatPromptTemplate, PromptTemplate
 from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel
 
+from lmstudio_integrations._adapters.partial_json import GrowingText
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.llama_index._callbacks import without_span
-from lmstudio_integrations.llama_index._partial import PartialParser, complete_instance
 from lmstudio_integrations.llama_index._tools import format_of
+from lmstudio_integrations.types.structured import read_response
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -89,7 +91,7 @@ class Structured(FunctionCallingLLM):
         if not self._by_grammar:
             return super()._structured_stream_call(output_cls, prompt, llm_kwargs, **prompt_args)
         stream = self.stream_chat(self._messages_of(prompt, prompt_args), **_call_arguments(output_cls, llm_kwargs))
-        return _objects(output_cls, stream)
+        return _instances(output_cls, stream)
 
     async def _structured_astream_call(
         self,
@@ -102,7 +104,7 @@ class Structured(FunctionCallingLLM):
             return await super()._structured_astream_call(output_cls, prompt, llm_kwargs, **prompt_args)
         messages = self._messages_of(prompt, prompt_args)
         stream = await self.astream_chat(messages, **_call_arguments(output_cls, llm_kwargs))
-        return _aobjects(output_cls, stream)
+        return _ainstances(output_cls, stream)
 
     @property
     def _by_grammar(self) -> bool:
@@ -137,7 +139,7 @@ def _dispatch_end(result: ModelT) -> ModelT:
 
 
 def _instance(output_cls: type[ModelT], response: ChatResponse) -> ModelT:
-    return complete_instance(output_cls, response.message.content or "", _stop_reason(response))
+    return read_response(output_cls.model_validate_json, response.message.content or "", _stop_reason(response))
 
 
 def _stop_reason(response: ChatResponse) -> str:
@@ -146,27 +148,62 @@ def _stop_reason(response: ChatResponse) -> str:
     return str(stats.get("stop_reason")) if is_object(stats) else "unknown"
 
 
-def _objects(
+# Streams --------------------------------------------------------------------------------------------------------------
+
+
+class StreamedInstance(Generic[ModelT]):
+    """An instance of a pydantic class as its response is generated."""
+
+    def __init__(self, output_cls: type[ModelT]) -> None:
+        self._output_cls = output_cls
+        self._text = GrowingText()
+        self._stop_reason = "unknown"
+
+    def add(self, chunk: ChatResponse) -> Iterator[ModelT | FlexibleModel]:
+        """Add a chunk; yield the instance so far, if the text was parsed again and is an object."""
+        self._stop_reason = _stop_reason(chunk)
+        self._text.add(chunk.delta or "")
+        value = self._text.partial_value()
+        if is_object(value):
+            yield self._partial_instance(value)
+
+    def finish(self) -> ModelT:
+        """Return the complete instance.
+
+        Raises:
+            LMStudioStructuredOutputError: If the response is no instance of the class.
+        """
+        return read_response(self._output_cls.model_validate_json, str(self._text), self._stop_reason)
+
+    def _partial_instance(self, value: dict[str, Any]) -> ModelT | FlexibleModel:
+        try:
+            return self._output_cls.model_validate(value)
+        except Exception:  # noqa: BLE001 - a user's validator may raise anything if fields are missing
+            return flexible(self._output_cls).model_validate(value)
+
+
+@lru_cache(maxsize=256)
+def flexible(output_cls: type[BaseModel]) -> type[FlexibleModel]:
+    """Return the class of partial instances: the same fields, all optional, of any type."""
+    return create_flexible_model(output_cls)
+
+
+def _instances(
     output_cls: type[ModelT], stream: Generator[ChatResponse, None, None]
 ) -> Generator[ModelT | FlexibleModel, None, None]:
     """Yield the partial instance as it grows, then the instance."""
-    parser = PartialParser(output_cls)
-    reason = "unknown"
+    streamed = StreamedInstance(output_cls)
     for chunk in stream:
-        reason = _stop_reason(chunk)
-        if chunk.delta and (found := parser.feed(chunk.delta)) is not None:
-            yield found
-    yield complete_instance(output_cls, parser.text, reason)
+        yield from streamed.add(chunk)
+    yield streamed.finish()
 
 
-async def _aobjects(
+async def _ainstances(
     output_cls: type[ModelT], stream: AsyncGenerator[ChatResponse, None]
 ) -> AsyncGenerator[ModelT | FlexibleModel, None]:
     """Yield the partial instance as it grows, then the instance."""
-    parser = PartialParser(output_cls)
-    reason = "unknown"
+    streamed = StreamedInstance(output_cls)
     async for chunk in stream:
-        reason = _stop_reason(chunk)
-        if chunk.delta and (found := parser.feed(chunk.delta)) is not None:
-            yield found
-    yield complete_instance(output_cls, parser.text, reason)
+        for instance in streamed.add(chunk):
+            yield instance
+    yield streamed.finish()

@@ -1,4 +1,4 @@
-"""Converts LlamaIndex's tools to OpenAI dicts, and response formats to settings of a prediction. Pure."""
+"""Converts LlamaIndex's tools to OpenAI dicts, and response formats to JSON schemas. Pure."""
 
 from typing import Any
 
@@ -56,24 +56,12 @@ def format_of(output_cls: type[BaseModel]) -> dict[str, Any]:
     }
 
 
-def response_settings(response_format: object) -> dict[str, Any]:
-    """Return the setting of a response format: a pydantic class, a JSON schema, or an OpenAI dict.
+def response_schema(response_format: object) -> dict[str, Any]:
+    """Return the JSON schema of a response format: a pydantic class, a JSON schema, or an OpenAI dict.
 
     Raises:
         LMStudioValueError: If it is something else.
     """
-    match response_format:
-        case None | {"type": "text"}:
-            return {}
-        case {"type": "json" | "gbnf"}:
-            structured = response_format
-        case _:
-            structured = {"type": "json", "jsonSchema": _schema(response_format)}
-    return {"structured": structured}
-
-
-def _schema(response_format: object) -> dict[str, Any]:
-    """Return the JSON schema of a response format."""
     schema = _unpacked(response_format) if is_object(response_format) else response_format
     if is_object(schema):
         return schema
@@ -84,8 +72,6 @@ def _schema(response_format: object) -> dict[str, Any]:
 
 def _unpacked(response_format: dict[str, Any]) -> object:
     """Return the schema of an OpenAI dict. In the form of the Responses API, the schema is not nested."""
-    kind = response_format.get("type")
-    if kind == "json_object":
-        return {"type": "object"}
-    nested = response_format.get("json_schema", response_format if kind == "json_schema" else None)
+    is_unnested = response_format.get("type") == "json_schema"
+    nested = response_format.get("json_schema", response_format if is_unnested else None)
     return nested.get("schema") or {} if is_object(nested) else response_format

@@ -11,8 +11,7 @@ from pydantic import ConfigDict, Field
 from lmstudio_integrations._adapters.embedding_settings import EmbeddingSettings, prefixed
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.llama_index._callbacks import without_span
-from lmstudio_integrations.llama_index._names import with_timeouts
-from lmstudio_integrations.llama_index._pickling import PickleMixin
+from lmstudio_integrations.llama_index._settings import LlamaIndexSettings
 from lmstudio_integrations.types._numbers import Int
 from lmstudio_integrations.types.config import LoadPolicy
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
@@ -51,7 +50,7 @@ def _under_both_names(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": models[0], "model_name": models[0]} if models else {"model": None, "model_name": _UNNAMED}
 
 
-class LMStudioEmbedding(PickleMixin, EmbeddingSettings, BaseEmbedding):
+class LMStudioEmbedding(LlamaIndexSettings, EmbeddingSettings, BaseEmbedding):
     """Embed texts with a model in LM Studio.
 
     The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
@@ -87,10 +86,10 @@ class LMStudioEmbedding(PickleMixin, EmbeddingSettings, BaseEmbedding):
     """Prepended to every text that is stored."""
 
     @classmethod
-    def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept the names of our fields in other integrations; `model` and `model_name` are one setting."""
         others = {name: value for name, value in values.items() if name not in _NAMES}
-        return {**super()._under_own_names(with_timeouts(others)), **_under_both_names(values)}
+        return {**super()._resolve_aliases(others), **_under_both_names(values)}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with some settings changed; `model` and `model_name` are one setting."""
@@ -117,7 +116,7 @@ class LMStudioEmbedding(PickleMixin, EmbeddingSettings, BaseEmbedding):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        self._runtime.model(*self._resolve_model()).get_info(load=True)
+        self._model().get_info(load=True)
         return self
 
     async def aload(self) -> Self:
@@ -126,7 +125,7 @@ class LMStudioEmbedding(PickleMixin, EmbeddingSettings, BaseEmbedding):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        await self._runtime.async_model(*self._resolve_model()).get_info(load=True)
+        await self._async_model().get_info(load=True)
         return self
 
     # Instructions are prepended here, before core's cache: otherwise it would return the vector of a text for a query

@@ -2,7 +2,6 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, overload
 
 from llama_index.core.base.llms.types import (
@@ -24,7 +23,7 @@ from pydantic import ConfigDict
 
 from lmstudio_integrations._adapters.conversation import to_history
 from lmstudio_integrations._adapters.generation_settings import ChatSettings, RequestFormats, ResolvedCall
-from lmstudio_integrations._adapters.growing import partial_json
+from lmstudio_integrations._adapters.partial_json import partial_json
 from lmstudio_integrations._adapters.tool_settings import ToolUse
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.errors import LMStudioValueError
@@ -37,15 +36,14 @@ from lmstudio_integrations.llama_index._callbacks import (
 )
 from lmstudio_integrations.llama_index._chunks import ResponseBuilder, chat_response, completion_response
 from lmstudio_integrations.llama_index._errors import LlamaIndexToolCallError
-from lmstudio_integrations.llama_index._names import with_timeouts
-from lmstudio_integrations.llama_index._pickling import PickleMixin
+from lmstudio_integrations.llama_index._settings import LlamaIndexSettings
 from lmstudio_integrations.llama_index._streams import AsyncChunks, ChunkT, MakeChunk, chunks
 from lmstudio_integrations.llama_index._structured import Structured
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.chat import WireHistory, WirePrompt
 from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.pending import PendingHistory
-from lmstudio_integrations.types.results import PredictionEnd, PredictionResult
+from lmstudio_integrations.types.results import PredictionResult
 
 if TYPE_CHECKING:
     from lmstudio_integrations.client.asynchronous import AsyncLLM, AsyncPredictionStream
@@ -69,7 +67,7 @@ class _Request:
 
 
 @checked_before_spans
-class LMStudio(PickleMixin, ChatSettings, Structured):
+class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
     """A language model in LM Studio.
 
     The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
@@ -106,13 +104,13 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
     """Whether LlamaIndex may pass tools. `False` makes it choose ReAct agents and programs in plain text."""
 
     @classmethod
-    def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Accept the names of our fields in other LlamaIndex integrations."""
         given = dict(values)
         more: Any = given.pop("additional_kwargs", None) or {}
         if not is_object(more):
             raise LMStudioValueError(f"additional_kwargs must be a dict of settings, got {more!r}")
-        return super()._under_own_names(with_timeouts({**more, **given}))
+        return super()._resolve_aliases({**more, **given})
 
     @classmethod
     def class_name(cls) -> str:
@@ -159,8 +157,7 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        model = self._resolve_call({}).model()
-        return self._record_context_window(model.get_info(load=True))
+        return self._record_context_window(self._resolve_call({}).model().get_info(load=True))
 
     async def aload(self) -> Self:
         """Record the context window of the model, which is loaded if necessary; return this object.
@@ -168,8 +165,7 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
         Raises:
             LMStudioServerError: If the server fails.
         """
-        model = self._resolve_call({}).async_model()
-        return self._record_context_window(await model.get_info(load=True))
+        return self._record_context_window(await self._resolve_call({}).async_model().get_info(load=True))
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of a text, from the model's own tokenizer.
@@ -191,14 +187,14 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
         _context_windows.record(self._context_key(), info.context_length)
         return self
 
-    def _record_end(self, call: ResolvedCall, end: PredictionEnd) -> None:
-        """Record what the server reported about the model at the end of a prediction."""
-        info = end.model_info
+    def _recorded(self, call: ResolvedCall, result: PredictionResult) -> PredictionResult:
+        """Record what a prediction reports about the model, and return it."""
+        info = result.end.model_info
         context_length = info.get("contextLength")
         if isinstance(context_length, int):
-            key = _context_windows.key_of(call.values["host"], call.values["model"])
-            _context_windows.record(key, context_length)
+            _context_windows.record(_context_windows.key_of(call.values["host"], call.values["model"]), context_length)
         call.record_info(info)
+        return result
 
     # Chat -----------------------------------------------------------------------------------------------------------
 
@@ -214,7 +210,7 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
         Raises:
             LMStudioValueError: If a setting is unknown, or a message cannot be sent.
             LMStudioServerError: If the server fails.
-            LlamaIndexToolCallError: If a tool call failed, or was required and did not come.
+            LlamaIndexToolCallError: If a tool call failed, or was required and is missing.
         """
         return chat_response(*self._generate(self._chat_request(messages, kwargs)))
 
@@ -290,24 +286,22 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
 
     def _generate(self, request: _Request) -> tuple[PredictionResult, ToolUse]:
         with self._open(request, request.call.model()) as stream:
-            result = stream.wait_for_result()
-        self._record_end(request.call, result.end)
-        return result, request.call.tool_use
+            return self._recorded(request.call, stream.wait_for_result()), request.call.tool_use
 
     async def _agenerate(self, request: _Request) -> tuple[PredictionResult, ToolUse]:
         async with self._open(request, request.call.async_model()) as stream:
-            result = await stream.wait_for_result()
-        self._record_end(request.call, result.end)
-        return result, request.call.tool_use
+            return self._recorded(request.call, await stream.wait_for_result()), request.call.tool_use
 
     def _chunks(self, request: _Request, make: MakeChunk[ChunkT]) -> Generator[ChunkT]:
-        call = request.call
-        return chunks(self._open(request, call.model()), call.tool_use, make, partial(self._record_end, call))
+        stream = self._open(request, request.call.model())
+        return chunks(stream, self._builder(request.call, stream), make)
 
     def _achunks(self, request: _Request, make: MakeChunk[ChunkT]) -> AsyncChunks[ChunkT]:
-        call = request.call
-        stream = self._open(request, call.async_model())
-        return AsyncChunks(stream, call.tool_use, make, partial(self._record_end, call))
+        stream = self._open(request, request.call.async_model())
+        return AsyncChunks(stream, self._builder(request.call, stream), make)
+
+    def _builder(self, call: ResolvedCall, stream: "PredictionStream | AsyncPredictionStream") -> ResponseBuilder:
+        return ResponseBuilder(call.tool_use, lambda: self._recorded(call, stream.result()))
 
     @overload
     def _open(self, request: _Request, model: "LLM") -> "PredictionStream": ...
@@ -333,8 +327,9 @@ class LMStudio(PickleMixin, ChatSettings, Structured):
         """Return the arguments of `chat` with the tools; the history is copied."""
         messages = list(chat_history or ())
         if user_msg is not None:
-            message = ChatMessage(role=MessageRole.USER, content=user_msg) if isinstance(user_msg, str) else user_msg
-            messages.append(message)
+            messages.append(
+                ChatMessage(role=MessageRole.USER, content=user_msg) if isinstance(user_msg, str) else user_msg
+            )
         choice = kwargs.pop("tool_choice", None)
         if choice is None and tool_required:
             choice = "required"

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from lmstudio_integrations.emulator import Emulator, ManualClock
+from tests.emulator.bare_client import Wire, wire
 from tests.emulator.registry_models import ENTRIES
-from tests.emulator.wire import Wire, wire
 
 
 @pytest.fixture

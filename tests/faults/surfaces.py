@@ -17,6 +17,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.emulator.engines.scripted import words
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+from tests.adapters import classes
 from tests.faults.units import TEXTS
 
 Family = Literal["native", "LangChain", "LlamaIndex"]
@@ -83,7 +84,8 @@ class Subject:
             namespace = self._client.llm if surface.kind == "chat" else self._client.embedding
             self._model = namespace.lazy_model(model)
         else:
-            self._model = _ADAPTERS[surface.family, surface.kind](host=host, model=model, max_retries=retries)
+            (make,) = classes(surface.family, surface.kind)
+            self._model = make(host=host, model=model, max_retries=retries)
 
     def call(self, text: str, timeouts: Timeouts, received: list[Any]) -> None:
         """Ask about a text; append what is delivered."""
@@ -225,13 +227,6 @@ async def _aget_text_embedding_batch(model: LMStudioEmbedding, text: str) -> Asy
     for vector in await model.aget_text_embedding_batch(texts_of(text)):
         yield vector
 
-
-_ADAPTERS: dict[tuple[Family, Kind], Callable[..., Any]] = {
-    ("LangChain", "chat"): ChatLMStudio,
-    ("LangChain", "embedding"): LMStudioEmbeddings,
-    ("LlamaIndex", "chat"): LMStudio,
-    ("LlamaIndex", "embedding"): LMStudioEmbedding,
-}
 
 SURFACES = (
     Surface("respond", "native", "chat", _respond),

@@ -17,9 +17,12 @@ __all__ = ["strict", "strict_findings"]
 
 CHAT, OTHER, PLAIN, EMBEDDING = "chatty", "other-model", "no-tools", "vectors"
 
+COUNTED = " ".join(str(n) for n in range(30))
+"""The response to "count"."""
+
 CITY = {"tool": "weather", "arguments": {"city": "Oslo"}, "id": "c1"}
 RULES: list[dict[str, Any]] = [
-    {"when": {"last": "^count"}, "then": [{"text": " ".join(str(n) for n in range(30))}]},
+    {"when": {"last": "^count"}, "then": [{"text": COUNTED}]},
     {"when": {"last": "^for ever"}, "then": [{"text": "on and on " * 100_000}]},
     {"when": {"last": "^think on"}, "then": [{"reasoning": "Let me see, let me see."}, {"text": "Done."}]},
     {"when": {"last": "^think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done."}]},

@@ -14,6 +14,7 @@ from lmstudio_integrations.types.results import (
     LlmPredictionFragment,
     PredictionEnd,
     PredictionEvent,
+    PredictionResult,
     ToolCallArguments,
     ToolCallEnd,
     ToolCallFailed,
@@ -38,14 +39,18 @@ class Replay(BaseChatModel):
         return "replay"
 
     def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
-        prediction = Accumulator()
-        prediction.add_all(self.events)
-        message = to_message(prediction.result(), ToolUse(self.required, self.parallel), self.alternatives)
+        message = to_message(self._result(), ToolUse(self.required, self.parallel), self.alternatives)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _stream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
         tool_use = ToolUse(self.required, self.parallel)
-        yield from ChunkStream(tool_use, self.alternatives, with_usage=self.with_usage).chunks(self.events)
+        stream = ChunkStream(tool_use, self._result, self.alternatives, with_usage=self.with_usage)
+        yield from stream.chunks(self.events)
+
+    def _result(self) -> PredictionResult:
+        prediction = Accumulator()
+        prediction.add_all(self.events)
+        return prediction.result()
 
     async def _astream(self, messages: list[BaseMessage], *_: Any, **__: Any) -> AsyncIterator[ChatGenerationChunk]:
         for chunk in self._stream(messages):

@@ -13,7 +13,7 @@ from langchain_core.exceptions import ModelError
 from langchain_core.runnables import RunnableLambda
 
 from lmstudio_integrations.errors import LMStudioCancelledError
-from lmstudio_integrations.langchain._batching import _Group, acompleted, calls_of, completed, results
+from lmstudio_integrations.langchain._batching import _BatchStreams, acompleted, calls_of, completed, results
 from tests.langchain.conftest import Server
 
 Batch = Callable[[Any, list[str]], Any]
@@ -163,7 +163,7 @@ def test_configs_and_settings_reach_each_call(server: Server) -> None:
 
 
 def test_a_stream_that_comes_after_the_end_of_its_batch_is_rejected() -> None:
-    group = _Group()
+    group = _BatchStreams()
     group.close()
     with pytest.raises(LMStudioCancelledError, match="before this call began"):
         group.add(object())  # type: ignore[arg-type]

@@ -382,7 +382,7 @@ def test_tool_events_without_a_call_are_ignored() -> None:
 
 
 def test_chunks_are_validated_messages() -> None:
-    (chunk,) = ChunkStream(ToolUse()).chunks([LlmPredictionFragment("a")])
+    (chunk,) = ChunkStream(ToolUse(), lambda: pytest.fail("it has not ended")).chunks([LlmPredictionFragment("a")])
     assert isinstance(chunk.message, AIMessageChunk)
     assert chunk.text == "a"
 

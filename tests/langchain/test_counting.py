@@ -89,6 +89,23 @@ async def test_the_profile_comes_when_requested_or_with_the_first_response(serve
     assert "structured_output" not in loaded.profile
 
 
+def test_the_profile_is_complete_before_the_last_chunk_because_readers_may_stop_there(server: Server) -> None:
+    llm = server.chat()
+    stream = llm.stream("count")
+    assert any(chunk.chunk_position == "last" for chunk in stream)
+    assert llm.profile is not None
+    assert llm.profile["max_input_tokens"] == 4096
+
+
+async def test_the_profile_is_complete_before_the_last_chunk_of_an_async_stream(server: Server) -> None:
+    llm = server.chat()
+    async for chunk in llm.astream("count"):
+        if chunk.chunk_position == "last":
+            break
+    assert llm.profile is not None
+    assert llm.profile["max_input_tokens"] == 4096
+
+
 async def test_the_profile_can_be_requested_when_the_model_was_unloaded(server: Server) -> None:
     llm = server.chat()
     llm.load_profile()

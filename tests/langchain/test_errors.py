@@ -4,9 +4,13 @@ import pickle
 
 import pytest
 from langchain_core import exceptions as core
+from langchain_core.messages import HumanMessage
 
 from lmstudio_integrations import errors
+from lmstudio_integrations.langchain import ChatLMStudio
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError, both, translated
+from tests.langchain.conftest import COUNTED, EMBEDDING, Invoke, Server
+from tests.pauses import replace_pauses
 
 
 @pytest.mark.parametrize(
@@ -82,3 +86,92 @@ def test_a_structured_output_error_is_an_output_parser_exception_with_the_respon
     assert error.llm_output == error.text == "{"
     again = pickle.loads(pickle.dumps(error))
     assert again.llm_output == "{"
+
+
+# Calls ----------------------------------------------------------------------------------------------------------------
+
+
+def test_nobody_listening_is_one_clear_error_and_a_retry_may_help(generate: Invoke) -> None:
+    with pytest.raises(errors.LMStudioUnreachableError, match=r"127\.0\.0\.1:1") as caught:
+        generate(ChatLMStudio(model="m", host="127.0.0.1:1"), "Hello")
+    assert isinstance(caught.value, core.ModelConnectionError)
+    assert caught.value.is_retryable
+
+
+def test_only_a_failed_connection_is_retried(server: Server, generate: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    replace_pauses(monkeypatch, pauses.append)
+    with pytest.raises(errors.LMStudioUnreachableError):
+        generate(ChatLMStudio(model="m", host="127.0.0.1:1", max_retries=6), "Hello")
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
+    with pytest.raises(core.ModelError, match="gave up"):
+        generate(server.chat(max_retries=6), "break")
+    assert len(pauses) == 6
+    assert len(server.predictions) == 1
+
+
+def test_an_unknown_model_is_named(server: Server, generate: Invoke) -> None:
+    with pytest.raises(core.ModelNotFoundError, match="no-such-model"):
+        generate(server.chat(model="no-such-model"), "Hello")
+
+
+def test_an_embedding_model_cannot_chat(server: Server, generate: Invoke) -> None:
+    with pytest.raises(errors.LMStudioWrongModelKindError, match="embedding"):
+        generate(server.chat(model=EMBEDDING), "Hello")
+
+
+def test_an_empty_list_of_messages_is_rejected(server: Server, generate: Invoke) -> None:
+    with pytest.raises(errors.LMStudioValueError, match="empty"):
+        generate(server.chat(), [])
+    assert generate(server.chat(), "count").content == COUNTED
+
+
+@pytest.mark.parametrize("question", ["", "  \n"])
+def test_an_empty_message_is_the_servers_to_handle(server: Server, generate: Invoke, question: str) -> None:
+    assert generate(server.chat(), question).content
+    assert server.last_request.history is not None
+    (message,) = server.last_request.history.to_dict()["messages"]
+    assert message["content"] == [{"type": "text", "text": question}]
+    assert [message.text != "" for message in server.chat().batch([question])] == [True]
+
+
+def test_a_failure_in_the_middle_is_raised_and_no_part_passes_for_a_response(server: Server, generate: Invoke) -> None:
+    with pytest.raises(core.ModelError, match="gave up"):
+        generate(server.chat(), "break")
+    with pytest.raises(errors.LMStudioConnectionLostError):
+        generate(server.chat(), "drop")
+    assert generate(server.chat(), "count").content == COUNTED
+
+
+def test_what_came_before_a_failure_has_been_streamed(server: Server) -> None:
+    seen: list[str] = []
+    with pytest.raises(core.ModelError):
+        seen.extend(str(chunk.content) for chunk in server.chat().stream("break"))
+    assert seen[0].startswith("so")
+
+
+def test_a_prompt_that_does_not_fit_is_a_context_overflow(server: Server, generate: Invoke) -> None:
+    with pytest.raises(errors.LMStudioContextOverflowError) as caught:
+        generate(server.chat(context_overflow_policy="stopAtLimit"), "word " * 5000)
+    assert isinstance(caught.value, core.ContextOverflowError)
+    assert caught.value.limit == 4096
+
+
+def test_a_stalled_server_raises_an_error_that_names_the_timeout(server: Server, generate: Invoke) -> None:
+    with pytest.raises(errors.LMStudioTimeoutError) as caught:
+        generate(server.chat(timeout=0.3), "stall")
+    assert caught.value.timeout_name == "timeout"
+    assert isinstance(caught.value, core.ModelTimeoutError)
+    server.wait_for(lambda: server.predictions[0].state == "ended")
+
+
+def test_a_schema_that_the_engine_rejects_is_one_typed_error(server: Server, generate: Invoke) -> None:
+    rejected = {"type": "object", "properties": {"a": {"type": "nonsense"}}, "required": ["a"]}
+    with pytest.raises(errors.LMStudioUnsupportedError, match="schema") as caught:
+        generate(server.chat(), "Hello", response_format=rejected)
+    assert isinstance(caught.value, core.ModelInvalidRequestError)
+
+
+def test_blocks_that_cannot_be_sent_are_rejected(server: Server, generate: Invoke) -> None:
+    with pytest.raises(errors.LMStudioValueError, match="audio"):
+        generate(server.chat(), [HumanMessage([{"type": "audio", "base64": "x", "mime_type": "audio/wav"}])])

@@ -20,11 +20,11 @@ from langchain_core.tracers.schemas import Run
 from pydantic import SecretStr
 
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
-from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
+from tests.adapters import classes
 from tests.langchain.conftest import CHAT, OTHER, Invoke, Server
 
 TOKEN = "sk-lm-abcdefgh:abcdefghijklmnopqrst"
-ADAPTERS = [ChatLMStudio, LMStudioLLM, LMStudioEmbeddings]
 COPIES = [copy.copy, copy.deepcopy, lambda llm: llm.model_copy(), lambda llm: pickle.loads(pickle.dumps(llm))]
 
 
@@ -47,7 +47,7 @@ def test_a_copy_after_use_works_and_shares_nothing(server: Server, duplicate: An
     assert other.load_config == llm.load_config
 
 
-@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("adapter", classes("LangChain"))
 def test_a_copy_takes_other_adapters_names_of_our_settings(adapter: Any) -> None:
     copied = adapter(model="m").model_copy(update={"model_name": "n", "base_url": "h:1", "api_key": TOKEN})
     assert (copied.model, copied.host, copied.api_token.get_secret_value()) == ("n", "h:1", TOKEN)
@@ -64,7 +64,7 @@ def test_an_adapter_works_in_another_process(server: Server) -> None:
     assert _fresh(code) == "0 1 2 16"
 
 
-@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("adapter", classes("LangChain"))
 def test_the_token_is_never_shown_or_pickled_and_kept_by_copies(adapter: Any) -> None:
     made = adapter(model="m", api_token=TOKEN)
     assert TOKEN not in repr(made) + str(made)
@@ -74,7 +74,7 @@ def test_the_token_is_never_shown_or_pickled_and_kept_by_copies(adapter: Any) ->
     assert pickle.loads(pickle.dumps(made)).api_token is None
 
 
-@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("adapter", classes("LangChain"))
 def test_the_token_is_read_from_the_environment_of_the_other_process(
     adapter: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +156,7 @@ def test_a_model_and_a_chain_are_loaded_as_documented(adapter: Any, monkeypatch:
         assert again.invoke({"topic": "it"})
 
 
-@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("adapter", classes("LangChain"))
 def test_an_equal_object_is_made_of_a_dump(adapter: Any) -> None:
     settings = {name: value for name, value in NUMBERS.items() if name in adapter.model_fields}
     made = adapter(model="m", host="h:1", ttl=9, load_config={"contextLength": 300}, **settings)
@@ -334,7 +334,7 @@ def test_what_identifies_the_object_holds_no_secret_and_no_timeout() -> None:
     assert llm.asdict()["_type"] == "chat-lmstudio"
 
 
-# What an object learns and keeps -------------------------------------------------------------------------------------
+# What an object records and keeps ------------------------------------------------------------------------------------
 
 
 async def test_an_instance_of_its_own_is_loaded_once(server: Server) -> None:

@@ -11,8 +11,7 @@ from langchain_core.outputs import GenerationChunk, LLMResult
 
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain import LMStudioLLM
-from tests.langchain.conftest import CHAT, OTHER, Server
-from tests.langchain.test_chat_models import COUNTED
+from tests.langchain.conftest import CHAT, COUNTED, OTHER, Server
 
 Complete = Callable[..., str]
 

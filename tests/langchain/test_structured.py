@@ -290,7 +290,7 @@ def test_a_streamed_call_reports_only_what_is_new() -> None:
 
 
 def test_the_first_whole_call_of_the_tool_counts() -> None:
-    """What the server took back is followed by what it understood; other tools, and later calls, are not the answer."""
+    """What the server took back is followed by what it understood; other tools and later calls are no response."""
     invented = calling('{"x": 1}', index=0, name="invented")
     invalid = calling(begun := '{"name": "Bob"', invalidator(begun), index=1)
     chunks = [*invented, *invalid, *calling('{"name": "Ann"}', index=2), *calling('{"name": "Eve"}', index=3), LAST]
@@ -308,6 +308,12 @@ def test_the_parsers_parse_the_beginning_of_a_response() -> None:
     assert by_call.parse_result([Generation(text=begun)], partial=True) is None
     with pytest.raises(LMStudioStructuredOutputError, match="no complete tool call"):
         by_call.invoke(begun)
+
+
+def test_tags_in_the_text_do_not_delay_partial_values() -> None:
+    marker = "__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_ab12__"
+    chunks = [AIMessageChunk(content=text) for text in (marker, '{"name": "Ann"', ', "age": 7}')]
+    assert list(text_parser(SCHEMA).transform(iter([*chunks, LAST]))) == [{"name": "Ann"}, ANN]
 
 
 async def test_bare_texts_are_read_once_they_are_whole() -> None:
@@ -330,7 +336,7 @@ def test_long_responses_are_not_read_again_for_every_fragment(method: str, monke
         read.append(text)
         return from_json(text, **parameters)
 
-    monkeypatch.setattr("lmstudio_integrations._adapters.growing.from_json", counted)
+    monkeypatch.setattr("lmstudio_integrations._adapters.partial_json.from_json", counted)
     chunks = [*(by_text if method == "json_schema" else calling(*fragments)), LAST]
     assert list(parser.transform(iter(chunks)))[-1] == json.loads(text)
     assert 500 < len(read) < 1000

@@ -11,9 +11,10 @@ from langchain_core.tools import tool
 from pydantic import BaseModel, Field, RootModel
 from pydantic.v1 import BaseModel as BaseModelV1
 
+from lmstudio_integrations._adapters.schemas import response_settings
 from lmstudio_integrations._adapters.tool_settings import tool_settings
 from lmstudio_integrations.errors import LMStudioValueError
-from lmstudio_integrations.langchain._tools import openai_tools, response_settings
+from lmstudio_integrations.langchain._tools import openai_tools, response_schema
 from tests.langchain.conftest import CHAT, PLAIN, Invoke, Server
 
 
@@ -94,7 +95,7 @@ def sent(*tools: Any, choice: Any = None, **parameters: Any) -> list[dict[str, A
 
 
 def structured(response_format: Any) -> dict[str, Any]:
-    found: dict[str, Any] = response_settings(response_format)["structured"]
+    found: dict[str, Any] = response_settings(response_format, response_schema)["structured"]
     return found
 
 
@@ -298,12 +299,12 @@ def test_response_formats_become_schemas(given: Any, schema: dict[str, Any]) -> 
 
 
 def test_other_response_formats() -> None:
-    assert response_settings(None) == response_settings({"type": "text"}) == {}
+    assert response_settings(None, response_schema) == response_settings({"type": "text"}, response_schema) == {}
     grammar = {"type": "gbnf", "gbnfGrammar": "root ::= 'a'"}
     assert structured(grammar) == grammar
     assert structured(Street)["jsonSchema"]["required"] == ["name"]
     with pytest.raises(LMStudioValueError, match="response_format"):
-        response_settings(3)
+        response_settings(3, response_schema)
 
 
 # What comes back ------------------------------------------------------------------------------------------------------

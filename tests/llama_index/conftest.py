@@ -1,5 +1,6 @@
 """A server for each test, in a process that has cached no context lengths."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,4 +48,4 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _nothing_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_context_windows, "_context_windows", {})
+    monkeypatch.setattr(_context_windows, "_context_windows", defaultdict(_context_windows._ContextWindow))

@@ -1,6 +1,6 @@
 """Events of a prediction as LlamaIndex's responses."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -47,16 +47,20 @@ def call(call_id: str | None = "c1", name: str = "add", *fragments: str, **argum
     return [ToolCallStart(call_id), ToolCallName(name), *written, ToolCallEnd(call_id, name, arguments)]
 
 
-def chunks(events: Iterable[PredictionEvent], tool_use: ToolUse | None = None) -> list[ChatResponse]:
-    builder = ResponseBuilder(tool_use or ToolUse())
-    steps = ((builder, builder.add(event)) for event in events)
-    return [builder.chat_chunk(step) for builder, step in steps if step is not None]
-
-
 def finished(events: Iterable[PredictionEvent]) -> PredictionResult:
     prediction = Accumulator()
     prediction.add_all(events)
     return prediction.result()
+
+
+def builder_of(events: Iterable[PredictionEvent], tool_use: ToolUse | None = None) -> ResponseBuilder:
+    return ResponseBuilder(tool_use or ToolUse(), lambda: finished(events))
+
+
+def chunks(events: Sequence[PredictionEvent], tool_use: ToolUse | None = None) -> list[ChatResponse]:
+    builder = builder_of(events, tool_use)
+    steps = ((builder, builder.add(event)) for event in events)
+    return [builder.chat_chunk(step) for builder, step in steps if step is not None]
 
 
 def whole(events: Iterable[PredictionEvent], tool_use: ToolUse | None = None) -> ChatResponse:
@@ -296,8 +300,9 @@ def test_a_required_call_that_came_is_no_error() -> None:
 
 
 def test_the_last_chunk_does_not_show_a_call_that_failed() -> None:
-    builder = ResponseBuilder(ToolUse())
-    steps = [builder.add(event) for event in (ToolCallStart("c1"), ToolCallName("add"), end())]
+    events: list[PredictionEvent] = [ToolCallStart("c1"), ToolCallName("add"), end()]
+    builder = builder_of(events)
+    steps = [builder.add(event) for event in events]
     last = steps[-1]
     assert last is not None
     assert calls_of(builder.chat_chunk(last)) == []
@@ -334,8 +339,8 @@ def test_chunks_share_no_message() -> None:
 
 
 def test_completions_are_cumulative_as_well() -> None:
-    builder = ResponseBuilder(ToolUse())
     events: list[PredictionEvent] = [reasoning("hm"), text("a"), text("b"), end()]
+    builder = builder_of(events)
     found = []
     for event in events:
         step = builder.add(event)
@@ -402,4 +407,4 @@ def test_a_call_that_failed_is_no_longer_shown() -> None:
 
 
 def test_a_stream_that_was_closed_before_its_end_is_not_checked() -> None:
-    ResponseBuilder(MUST).check()
+    builder_of([], MUST).check()

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 import lmstudio_integrations.llama_index as package
 from lmstudio_integrations.errors import LMStudioAuthenticationError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio, LMStudioEmbedding, LMStudioTokenizer
+from tests.adapters import classes
 from tests.llama_index.scripted_server import Server
 
 TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"  # the shape of one
@@ -142,7 +143,7 @@ def test_a_mistyped_name_in_a_dump_is_still_an_error() -> None:
         LMStudio(**dict[str, Any](clas_name="LMStudio"))
 
 
-@pytest.mark.parametrize("kind", [LMStudio, LMStudioEmbedding])
+@pytest.mark.parametrize("kind", classes("LlamaIndex"))
 def test_a_token_stays_where_it_is(kind: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LM_API_TOKEN", raising=False)
     monkeypatch.delenv("LMSTUDIO_API_TOKEN", raising=False)
@@ -190,7 +191,7 @@ def test_a_cache_that_cannot_be_pickled_is_dropped_with_a_warning(caplog: pytest
     assert caplog.messages == ["this LMStudioEmbedding is pickled without embeddings_cache, which cannot be"]
 
 
-@pytest.mark.parametrize("kind", [LMStudio, LMStudioEmbedding])
+@pytest.mark.parametrize("kind", classes("LlamaIndex"))
 def test_deep_copies_share_their_rate_limiter(kind: type[Any]) -> None:
     limiter = TokenBucketRateLimiter(requests_per_minute=600)
     model = kind(model="m", rate_limiter=limiter)

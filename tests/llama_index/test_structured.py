@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.program.utils import FlexibleModel
 from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, model_validator
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioStructuredOutputError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
-from lmstudio_integrations.llama_index._partial import PartialParser, complete_instance, flexible
+from lmstudio_integrations.llama_index._structured import StreamedInstance, flexible
 from tests.llama_index.scripted_server import CHAT, LONG, Server
 
 UNREADABLE = {"too deep": "[" * 100_000, "too many digits": '{"name": "Ann", "age": ' + "9" * 10_000 + "}"}
@@ -284,10 +284,15 @@ def test_a_chat_prompt_may_hold_braces(llm: LMStudio) -> None:
 # As it grows ----------------------------------------------------------------------------------------------------------
 
 
+def partial_instances(*deltas: str) -> list[Person | FlexibleModel]:
+    streamed = StreamedInstance(Person)
+    chunks = (ChatResponse(message=ChatMessage(role="assistant"), delta=delta) for delta in deltas)
+    return [instance for chunk in chunks for instance in streamed.add(chunk)]
+
+
 def test_every_fragment_of_a_small_response_is_read() -> None:
-    parser = PartialParser(Person)
-    found = [parser.feed(fragment) for fragment in ('{"na', 'me": "An', 'n", "ag', 'e": 7', "}")]
-    assert [None if each is None else each.model_dump() for each in found] == [
+    found = partial_instances('{"na', 'me": "An', 'n", "ag', 'e": 7', "}")
+    assert [each.model_dump() for each in found] == [
         {"name": None, "age": None},
         {"name": "An", "age": None},
         {"name": "Ann", "age": None},
@@ -309,17 +314,12 @@ def test_a_validator_that_trips_over_what_is_not_there_yet_does_not_end_the_stre
 
 
 def test_what_is_no_object_yet_is_nothing() -> None:
-    parser = PartialParser(Person)
-    assert parser.feed("Sure: ") is None
-    assert PartialParser(Person).feed("[1, 2") is None
+    assert partial_instances("Sure: ") == []
+    assert partial_instances("[1, 2") == []
 
 
 def test_a_long_response_is_read_once_per_hundredth_of_growth() -> None:
-    parser = PartialParser(Person)
-    parser.feed('{"name": "' + "x" * 5000)
-    fragments = 20_000
-    read = sum(parser.feed("y") is not None for _ in range(fragments))
-    assert 100 < read < 170
+    assert 100 < len(partial_instances('{"name": "' + "x" * 5000, *"y" * 20_000)) - 1 < 170
 
 
 def test_a_long_response_ends_with_all_of_it(llm: LMStudio) -> None:
@@ -333,8 +333,10 @@ def test_the_class_of_unfinished_instances_is_made_once() -> None:
 
 
 def test_errors_name_the_field_and_keep_the_text() -> None:
+    streamed = StreamedInstance(Person)
+    assert list(streamed.add(ChatResponse(message=ChatMessage(), delta='{"name": "Ann", "age": "old"}')))
     with pytest.raises(LMStudioStructuredOutputError, match=r"age: .*integer") as caught:
-        complete_instance(Person, '{"name": "Ann", "age": "old"}', "eosFound")
+        streamed.finish()
     assert caught.value.text == '{"name": "Ann", "age": "old"}'
 
 

@@ -9,12 +9,12 @@ from llama_index.core.program.function_program import get_function_tool
 from llama_index.core.tools import BaseTool, FunctionTool, ToolMetadata
 from pydantic import BaseModel
 
-from lmstudio_integrations._adapters.schemas import wire_name
+from lmstudio_integrations._adapters.schemas import response_settings, wire_name
 from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioToolCallError, LMStudioValueError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio
-from lmstudio_integrations.llama_index._tools import openai_tools, response_settings
+from lmstudio_integrations.llama_index._tools import openai_tools, response_schema
 from tests.llama_index.scripted_server import CHAT, Server, raw
 
 T = TypeVar("T")
@@ -197,18 +197,18 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
     ],
 )
 def test_response_formats_of_every_form_are_understood(requested: Any, structured: dict[str, Any]) -> None:
-    assert response_settings(requested) == {"structured": structured}
+    assert response_settings(requested, response_schema) == {"structured": structured}
 
 
 @pytest.mark.parametrize("requested", [None, {"type": "text"}])
 def test_plain_text_is_no_format(requested: Any) -> None:
-    assert response_settings(requested) == {}
+    assert response_settings(requested, response_schema) == {}
 
 
 @pytest.mark.parametrize("wrong", ["json", 3, int, {"type": "json_schema", "schema": "N"}])
 def test_what_is_no_format_is_rejected(wrong: Any) -> None:
     with pytest.raises(LMStudioValueError, match="response_format must be"):
-        response_settings(wrong)
+        response_settings(wrong, response_schema)
 
 
 # On the server --------------------------------------------------------------------------------------------------------

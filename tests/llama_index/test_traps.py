@@ -102,7 +102,7 @@ def test_a_silence_is_ended_by_its_timeout_and_the_server_stops() -> None:
         server.wait_for(lambda: server.predictions[0].state == "ended")
 
 
-def test_a_generation_that_failed_is_not_repeated(server: Server) -> None:
+def test_a_generation_that_failed_is_not_retried(server: Server) -> None:
     with server.llm(max_retries=3) as llm, pytest.raises(LMStudioServerError):
         llm.chat(generating("fail"))
     assert len(server.predictions) == 1

@@ -17,7 +17,6 @@ Repetitions = Mapping[str, tuple[set[str], str]]
 BOTH_FRAMEWORKS = "the same idea for another framework"
 
 CLASSES: Repetitions = {
-    "Server": ({"_adapters/runtime", "emulator/server"}, "how to reach a server; the emulator's server"),
     "Socket": ({"client/transport/websocket", "emulator/sockets"}, "each end's class for the library's connection"),
 }
 
@@ -25,6 +24,7 @@ FILES: Repetitions = {
     "_chunks": ({"langchain", "llama_index"}, BOTH_FRAMEWORKS),
     "_errors": ({"langchain", "llama_index"}, BOTH_FRAMEWORKS),
     "_messages": ({"langchain", "llama_index"}, BOTH_FRAMEWORKS),
+    "_settings": ({"langchain", "llama_index"}, BOTH_FRAMEWORKS),
     "_structured": ({"client", "langchain", "llama_index"}, "structured output, and " + BOTH_FRAMEWORKS),
     "_tools": ({"langchain", "llama_index"}, BOTH_FRAMEWORKS),
     "embeddings": ({"langchain", "llama_index"}, BOTH_FRAMEWORKS),

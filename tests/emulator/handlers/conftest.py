@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 
 from lmstudio_integrations.emulator import Catalog, Emulator
-from tests.emulator.bare_client import Wire, wire
 from tests.emulator.handlers.models import ABSENT, BLIND, CHAT, PRESET, VECTORS
 
 

@@ -1,6 +1,7 @@
-"""`to_dict`, pickling and copying of the LlamaIndex adapters, without secrets and connections.
+"""What `LMStudio` and `LMStudioEmbedding` share: names from other integrations, `to_dict`, pickling and copying.
 
-Core's own pickling deletes from the original object what cannot be pickled; this one does not touch the original.
+Nothing here shows or pickles secrets and connections. Core's own pickling deletes from the original object what cannot
+be pickled; this one does not touch the original.
 """
 
 import logging
@@ -9,22 +10,32 @@ from typing import Any, Self
 
 from pydantic import Field, SecretStr
 
-from lmstudio_integrations._adapters.settings import SECRETS, ConnectionSettings, token_from_environment
+from lmstudio_integrations._adapters.connection_settings import SECRETS, ConnectionSettings, token_from_environment
+from lmstudio_integrations.errors import LMStudioValueError
 
 logger = logging.getLogger(__name__)
 
+_SILENCE_TIMEOUTS = ("queue_timeout", "first_token_timeout", "idle_timeout")
+"""The meaning of `request_timeout` elsewhere: the longest silence of the server, not the duration of a call."""
 
-class PickleMixin(ConnectionSettings):
-    """Makes the settings picklable."""
+
+class LlamaIndexSettings(ConnectionSettings):
+    """The connection settings with what llama-index-core needs of them."""
 
     api_token: SecretStr | None = Field(default_factory=token_from_environment, exclude=True)
     """An LM Studio API token. Unset: `LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, read when the object is made.
     Never in `repr`, pickles or `to_dict`. An alias is `api_key`."""
 
     @classmethod
-    def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Accept the result of `model_dump`, which core extends by the name of the class."""
-        return super()._under_own_names({name: value for name, value in values.items() if name != "class_name"})
+    def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Accept `request_timeout`, and the result of `model_dump`, which core extends by the name of the class."""
+        settings = {name: value for name, value in values.items() if name != "class_name"}
+        if "request_timeout" in settings:
+            doubled = [name for name in _SILENCE_TIMEOUTS if name in settings]
+            if doubled:
+                raise LMStudioValueError(f"'request_timeout' is another name of {doubled[0]!r}; give one of them")
+            settings |= dict.fromkeys(_SILENCE_TIMEOUTS, settings.pop("request_timeout"))
+        return super()._resolve_aliases(settings)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """Copy the settings; all copies share the rate limiter, which cannot be copied."""
@@ -42,10 +53,9 @@ class PickleMixin(ConnectionSettings):
         return {"__dict__": {**fields, **self._secrets_set()}}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        pickled = dict(state["__dict__"])
-        fields = {name: value for name, value in pickled.items() if name not in SECRETS}
+        fields = {name: value for name, value in state["__dict__"].items() if name not in SECRETS}
         self.__init__(**fields)  # type: ignore[misc]  # sets the private attributes as well
-        self._record_dropped_secrets(pickled)
+        self._record_dropped_secrets(state["__dict__"])
 
 
 def _can_be_pickled(value: object) -> bool:

@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from lmstudio_integrations._adapters.progress import ProgressBar
-from lmstudio_integrations._adapters.runtime import ModelSpec, Runtime, Server
+from lmstudio_integrations._adapters.runtime import HandleSpec, ModelSpec, Runtime, ServerSpec
 from lmstudio_integrations._environment import TOKEN_VARIABLES
 from lmstudio_integrations._secrets import holds_credentials, holds_secret, without_secrets
 from lmstudio_integrations._suggestions import hint, near
@@ -54,8 +54,8 @@ TIMEOUTS = (
 ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
 """Names of our fields in other adapters, accepted here as well."""
 
-_TOKENS = {"api_token", *(name for name, own in ALIASES.items() if own == "api_token")}
-_HOSTS = {"host", *(name for name, own in ALIASES.items() if own == "host")}
+_TOKEN_NAMES = {"api_token", *(name for name, own in ALIASES.items() if own == "api_token")}
+_HOST_NAMES = {"host", *(name for name, own in ALIASES.items() if own == "host")}
 
 SECRETS = ("api_token", "headers")
 """Fields that are never pickled."""
@@ -172,8 +172,8 @@ class ConnectionSettings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _lmstudio_names(cls, values: Any) -> Any:
-        return cls._under_own_names(checked(values)) if is_object(values) else values
+    def _check_input(cls, values: Any) -> Any:
+        return cls._resolve_aliases(checked(values)) if is_object(values) else values
 
     @model_validator(mode="wrap")
     @classmethod
@@ -185,10 +185,10 @@ class ConnectionSettings(BaseModel):
             raise without_secrets(error) from None
 
     @classmethod
-    def _under_own_names(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Return the input under the names of our fields."""
+    def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the input under the names of our fields. The adapters accept more names."""
         known = cls.model_fields
-        return values if values.keys() <= known.keys() else own_names(values, known)
+        return values if values.keys() <= known.keys() else resolve_aliases(values, known)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Assign a setting; a secret is wrapped in `SecretStr`.
@@ -204,29 +204,17 @@ class ConnectionSettings(BaseModel):
         Raises:
             LMStudioValueError: If a setting is unknown, a secret or a host is invalid, or `ca_file` cannot be read.
         """
-        return super().model_copy(update=own_names(checked(update or {}), type(self).model_fields), deep=deep)
+        return super().model_copy(update=resolve_aliases(checked(update or {}), type(self).model_fields), deep=deep)
 
     # Which model ----------------------------------------------------------------------------------------------------
 
-    def _server(self, values: Mapping[str, Any], runtime: Runtime) -> Server:
-        """Return the server of a call."""
-        for name in runtime.dropped_secrets:
-            if values[name] is None:
-                raise LMStudioAuthenticationError(_DROPPED[name].format(type(self).__name__))
-        token: SecretStr | None = values["api_token"]
-        headers: Mapping[str, SecretStr] = values["headers"] or {}
-        return Server(
-            host_of(values["host"]),
-            None if token is None else token.get_secret_value(),
-            tuple([(name, value.get_secret_value()) for name, value in headers.items()]),
-            values["ca_file"],
-            tuple([(name, values[name]) for name in TIMEOUTS]),
-        )
-
-    def _model_spec(self, values: Mapping[str, Any], config: LoadSettings | None) -> ModelSpec:
-        """Return the model of a call."""
-        progress = _hashable(values["on_load_progress"])
-        return ModelSpec(
+    def _resolve_model(self, values: Mapping[str, Any]) -> HandleSpec:
+        """Return the model of a call with these settings."""
+        if type(values["max_retries"]) is not int or values["max_retries"] < 0:
+            raise LMStudioValueError(f"max_retries must be 0 or more; got {values['max_retries']!r}")
+        config, progress = self._load_config(values), _hashable(values["on_load_progress"])
+        model = ModelSpec(
+            self._server(values),
             self._kind,
             values["model"],
             values["ttl"],
@@ -234,6 +222,25 @@ class ConnectionSettings(BaseModel):
             values["load_policy"],
             values["on_config_mismatch"],
             ProgressBar(f"Loading {values['model']}", progress) if values["show_progress"] else progress,
+        )
+        return HandleSpec(model, tuple([(name, values[name]) for name in TIMEOUTS]), values["max_retries"])
+
+    def _server(self, values: Mapping[str, Any]) -> ServerSpec:
+        """Return the server of a call.
+
+        Raises:
+            LMStudioAuthenticationError: If a secret is missing that was left out when this object was pickled.
+        """
+        for name in self._runtime.dropped_secrets:
+            if values[name] is None:
+                raise LMStudioAuthenticationError(_DROPPED_ERRORS[name].format(type(self).__name__))
+        token: SecretStr | None = values["api_token"]
+        headers: Mapping[str, SecretStr] = values["headers"] or {}
+        return ServerSpec(
+            host_of(values["host"]),
+            None if token is None else token.get_secret_value(),
+            tuple([(name, value.get_secret_value()) for name, value in headers.items()]),
+            values["ca_file"],
         )
 
     def _load_config(self, values: Mapping[str, Any]) -> LoadSettings | None:
@@ -245,12 +252,6 @@ class ConnectionSettings(BaseModel):
         if context_length is None:
             return settings
         return settings.merged(self._load_settings.parse({"context_length": context_length}))
-
-    def _resolve_model(self) -> tuple[Server, ModelSpec, LoadSettings | None]:
-        """Return the server, the model and its load settings, from the fields."""
-        values = vars(self)
-        config = self._load_config(values)
-        return self._server(values, self._runtime), self._model_spec(values, config), config
 
     # Life cycle -----------------------------------------------------------------------------------------------------
 
@@ -303,7 +304,7 @@ class ConnectionSettings(BaseModel):
         )
 
 
-_DROPPED = {
+_DROPPED_ERRORS = {
     "api_token": f"the API token was left out when this {{}} was pickled; set {TOKEN_VARIABLES[0]} in this process",
     "headers": "the headers were left out when this {} was pickled; assign them again, or {{}} for none",
 }
@@ -344,7 +345,7 @@ def _secret_headers(_name: str, headers: object) -> dict[str, SecretStr]:
 
 
 def _checked_ca_file(name: str, path: object) -> str:
-    from lmstudio_integrations.client.transport.certificates import context_trusting  # noqa: PLC0415 - only where there is one
+    from lmstudio_integrations.client.transport.certificates import context_trusting  # noqa: PLC0415 - lazy: keeps import cheap
 
     if not isinstance(path, str | os.PathLike):
         raise LMStudioValueError(f"{name} must be a path; got {path!r}")
@@ -354,8 +355,8 @@ def _checked_ca_file(name: str, path: object) -> str:
 
 
 _CHECKS: dict[str, Callable[[str, object], Any]] = {
-    **dict.fromkeys(_TOKENS, _secret_token),
-    **dict.fromkeys(_HOSTS, _without_credentials),
+    **dict.fromkeys(_TOKEN_NAMES, _secret_token),
+    **dict.fromkeys(_HOST_NAMES, _without_credentials),
     "headers": _secret_headers,
     "ca_file": _checked_ca_file,
 }
@@ -374,23 +375,26 @@ def reject_secrets(given: Mapping[str, Any], known: Collection[str]) -> None:
             secret.
     """
     for name, value in given.items():
-        if name in _TOKENS:
-            if not (value is None or isinstance(value, SecretStr)):
-                raise LMStudioValueError("pass api_token to a call as a pydantic.SecretStr; call arguments are traced")
-        elif name == "headers":
-            hidden = is_mapping(value) and all(isinstance(each, SecretStr) for each in value.values())
-            if not (value is None or hidden):
-                raise LMStudioValueError(
-                    "pass headers to a call as a dict with pydantic.SecretStr as values; call arguments are traced"
-                )
-        elif name in _HOSTS:
+        if name in _TOKEN_NAMES and not _is_hidden(value):
+            raise LMStudioValueError("pass api_token to a call as a pydantic.SecretStr; call arguments are traced")
+        if name == "headers" and not _is_hidden(value):
+            raise LMStudioValueError(
+                "pass headers to a call as a dict with pydantic.SecretStr as values; call arguments are traced"
+            )
+        if name in _HOST_NAMES:
             _without_credentials(name, value)
-        elif name not in known and holds_secret(value, name):
-            own_names({name: value}, known)
+        if name not in known and holds_secret(value, name):
+            resolve_aliases({name: value}, known)
 
 
-def own_names(values: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """Return settings under our names.
+def _is_hidden(value: object) -> bool:
+    """Whether a trace shows nothing of a token or of headers."""
+    values = value.values() if is_mapping(value) else [value]
+    return value is None or all(isinstance(each, SecretStr) for each in values)
+
+
+def resolve_aliases(values: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Return settings under the names of our fields, for which `ALIASES` has other names.
 
     Raises:
         LMStudioValueError: If a name is unknown; the nearest known one is suggested.

@@ -1,0 +1,236 @@
+"""Settings of `ChatLMStudio`, as fields and as call arguments, and how they load a model."""
+
+import threading
+from typing import Any
+
+import pytest
+from langchain_core.exceptions import (
+    ModelInvalidRequestError,
+    ModelNotFoundError,
+)
+
+from lmstudio_integrations.emulator.catalog import Catalog, Preset
+from lmstudio_integrations.errors import (
+    LMStudioConfigMismatchError,
+    LMStudioPresetNotFoundError,
+    LMStudioValueError,
+)
+from lmstudio_integrations.langchain import ChatLMStudio
+from tests.langchain.conftest import CHAT, COUNTED, MODELS, OTHER, Invoke, Server
+
+# Settings -------------------------------------------------------------------------------------------------------------
+
+
+def test_settings_reach_the_model(server: Server, generate: Invoke) -> None:
+    llm = server.chat(
+        temperature=0.5,
+        max_tokens=5,
+        top_k=3,
+        top_p=0.5,
+        min_p=False,
+        repeat_penalty=1.2,
+        presence_penalty=0.1,
+        stop=["9"],
+        seed=4,
+        context_overflow_policy="stopAtLimit",
+        enable_thinking=False,
+        reasoning_budget=9,
+        extra={"llm.prediction.llama.cpuThreads": 2},
+    )
+    message = generate(llm, "count")
+    assert message.content == "0 1 2 3 4"
+    assert message.response_metadata["finish_reason"] == "length"
+    config = server.last_request.config
+    assert (config.temperature, config.max_tokens, config.top_k_sampling, config.top_p_sampling) == (0.5, 5, 3, 0.5)
+    assert (config.repeat_penalty, config.presence_penalty, config.stop_strings, config.seed) == (1.2, 0.1, ["9"], 4)
+    assert config.context_overflow_policy == "stopAtLimit"
+    assert (config.enable_thinking, config.reasoning_budget, config.cpu_threads) == (False, 9, 2)
+    assert not config.min_p_sampling
+
+
+def test_log_probabilities_come_when_requested(server: Server, generate: Invoke) -> None:
+    assert "logprobs" not in generate(server.chat(), "count").response_metadata
+    reported = generate(server.chat(logprobs=True, max_tokens=2), "count").response_metadata["logprobs"]["content"]
+    assert [token["token"] for token in reported] == ["0", " 1"]
+    assert all(token["logprob"] <= 0 and token["top_logprobs"] == [] for token in reported)
+    reported = generate(server.chat(max_tokens=2), "count", top_logprobs=2).response_metadata["logprobs"]["content"]
+    assert [len(token["top_logprobs"]) for token in reported] == [2, 2]
+
+
+def test_without_a_ttl_none_is_sent_and_the_servers_own_default_stays(server: Server) -> None:
+    by_default, with_ttl = server.chat(), server.chat(ttl=1)
+    assert by_default._resolve_call({}).handle.model.ttl is None
+    by_default.invoke("count")
+    (instance,) = server.loaded()
+    assert instance.ttl_ms != 1_000
+    with_ttl.invoke("count")
+    assert server.loaded()[0].ttl_ms == instance.ttl_ms
+
+
+def test_a_preset_ranks_below_what_is_set(generate: Invoke) -> None:
+    preset = Preset(
+        identifier="mine",
+        fields={"llm.prediction.temperature": 0.9, "llm.prediction.topKSampling": 7},
+    )
+    with Server(catalog=Catalog(models=tuple(MODELS), presets=(preset,)), models=None) as server:
+        generate(server.chat(preset="mine", temperature=0.1), "count")
+        assert (server.last_request.config.temperature, server.last_request.config.top_k_sampling) == (0.1, 7)
+        with pytest.raises(LMStudioPresetNotFoundError):
+            generate(server.chat(preset="yours"), "count")
+
+
+def test_a_call_ranks_above_bind_and_bind_above_the_field(server: Server) -> None:
+    llm = server.chat(temperature=0.1, stop=["5"])
+    llm.invoke("count")
+    assert server.last_request.config.temperature == 0.1
+    assert server.last_request.config.stop_strings == ["5"]
+    bound = llm.bind(temperature=0.2, stop=["6"])
+    bound.invoke("count")
+    assert server.last_request.config.temperature == 0.2
+    assert server.last_request.config.stop_strings == ["6"]
+    bound.invoke("count", temperature=0.3, stop=["7"])
+    assert server.last_request.config.temperature == 0.3
+    assert server.last_request.config.stop_strings == ["7"]
+
+
+def test_one_stop_text_needs_no_list(server: Server, generate: Invoke) -> None:
+    assert generate(server.chat(stop=" 5"), "count").text == "0 1 2 3 4"
+    assert generate(server.chat(), "count", stop=" 4").text == "0 1 2 3"
+    assert generate(server.chat().bind(stop=" 3"), "count").text == "0 1 2"
+
+
+def test_none_unsets_and_assignment_after_use_counts(server: Server) -> None:
+    llm = server.chat(temperature=0.1)
+    assert llm.invoke("count", temperature=None).response_metadata["model_name"] == CHAT
+    assert server.last_request.config.temperature != 0.1
+    llm.temperature = 0.7
+    llm.invoke("count")
+    assert server.last_request.config.temperature == 0.7
+
+
+def test_extra_keys_are_merged(server: Server) -> None:
+    llm = server.chat(
+        extra={"llm.prediction.llama.cpuThreads": 2, "llm.prediction.seed": {"checked": True, "value": 1}}
+    )
+    llm.invoke("count", extra={"llm.prediction.llama.cpuThreads": 3})
+    assert server.last_request.config.cpu_threads == 3
+    assert server.last_request.config.seed == 1
+
+
+def test_the_model_can_be_changed_by_the_call(server: Server, generate: Invoke) -> None:
+    llm = server.chat()
+    assert generate(llm, "count", model=OTHER).response_metadata["model_name"] == OTHER
+    assert generate(llm.bind(model=OTHER), "count").response_metadata["model_name"] == OTHER
+    assert generate(llm, "count").response_metadata["model_name"] == CHAT
+
+
+def test_no_model_means_any_that_is_loaded(server: Server, generate: Invoke) -> None:
+    server.load(OTHER)
+    assert generate(server.chat(model=None), "Hello").response_metadata["model_name"] == OTHER
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"temprature": 1}, "did you mean 'temperature'"),
+        ({"num_ctx": 1}, "did you mean 'context_length'"),
+        ({"zzz": 1}, "known are"),
+        ({"host": "a", "base_url": "b"}, "another name of 'host'"),
+        ({"load_config": {"contextLenght": 3}}, "contextLength|context_length"),
+        ({"temperature": -1}, "temperature"),
+        ({"timeout": 0}, "timeout"),
+    ],
+)
+def test_unknown_and_impossible_settings_are_rejected_at_once(given: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        ChatLMStudio(model="m", **given)
+
+
+def test_unknown_settings_of_a_call_are_rejected_before_anything_is_sent(server: Server, generate: Invoke) -> None:
+    with pytest.raises(LMStudioValueError, match="did you mean 'temperature'") as caught:
+        generate(server.chat(), "count", temprature=1)
+    assert isinstance(caught.value, ModelInvalidRequestError)
+    wrong: Any
+    for wrong in (2, [1]):
+        with pytest.raises(LMStudioValueError, match="n must be 1"):
+            generate(server.chat(), "count", n=wrong)
+    for wrong in (None, "2", -1, True):
+        with pytest.raises(LMStudioValueError, match="max_retries must be 0 or more"):
+            generate(server.chat(), "count", max_retries=wrong)
+    assert generate(server.chat(), "count", n=1).content == COUNTED
+    assert len(server.predictions) == 1
+
+
+def test_other_adapters_names_of_our_settings_work() -> None:
+    llm = ChatLMStudio(model_name="m", base_url="http://localhost:1234/v1", api_key="secret")  # type: ignore[call-arg]
+    assert (llm.model, llm.host) == ("m", "http://localhost:1234/v1")
+    assert llm.api_token is not None
+    assert llm.api_token.get_secret_value() == "secret"
+
+
+# Loading --------------------------------------------------------------------------------------------------------------
+
+
+def test_ttl_and_load_config_act_when_the_call_loads(server: Server, generate: Invoke) -> None:
+    llm = server.chat(ttl=77, context_length=2048, load_config={"flashAttention": True}, on_config_mismatch="ignore")
+    assert generate(llm, "count").response_metadata["context_length"] == 2048
+    (instance,) = server.loaded()
+    assert instance.ttl_ms == 77_000
+    assert instance.context_length == 2048
+    assert server.loads[0].config["flashAttention"] is True
+
+
+def test_load_config_is_merged_by_key(server: Server) -> None:
+    llm = server.chat(load_config={"flashAttention": True, "tryMmap": False})
+    llm.invoke("count", load_config={"try_mmap": True})
+    assert server.loads[0].config == {"flashAttention": True, "tryMmap": True}
+
+
+def test_the_context_window_of_a_call_ranks_above_the_fields(server: Server) -> None:
+    llm = server.chat(context_length=1024)
+    llm.invoke("count", load_config={"context_length": 2048})
+    assert server.loaded()[0].context_length == 2048
+    server.unload(CHAT)
+    llm.invoke("count", context_length=512, on_config_mismatch="ignore")
+    assert server.loaded()[0].context_length == 512
+
+
+def test_another_configuration_than_requested_warns_or_raises(server: Server, generate: Invoke) -> None:
+    server.load(CHAT)
+    with pytest.warns(UserWarning, match="2048"):
+        generate(server.chat(context_length=2048), "count")
+    with pytest.raises(LMStudioConfigMismatchError, match="2048"):
+        generate(server.chat(context_length=2048, on_config_mismatch="raise"), "count")
+    assert generate(server.chat(context_length=2048, on_config_mismatch="ignore"), "count").content == COUNTED
+
+
+def test_progress_is_reported_by_the_caller_of_the_model(
+    server: Server, generate: Invoke, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded: list[float] = []
+    read: list[float] = []
+    threads: set[int] = set()
+
+    def note(progress: float) -> None:
+        loaded.append(progress)
+        threads.add(threading.get_ident())
+
+    generate(server.chat(on_load_progress=note, on_prompt_progress=read.append, show_progress=True), "count")
+    assert loaded == sorted(set(loaded))
+    assert (loaded[0], loaded[-1]) == (0.0, 1.0)
+    assert (read[0], read[-1]) == (0.0, 1.0)
+    assert threads == {threading.get_ident()}
+    assert f"Loading {CHAT}" in capsys.readouterr().err
+
+
+def test_require_loaded_never_loads(server: Server, generate: Invoke) -> None:
+    with pytest.raises(ModelNotFoundError):
+        generate(server.chat(load_policy="require_loaded"), "count")
+    assert server.loaded() == []
+
+
+def test_a_model_that_went_away_is_loaded_again(server: Server, generate: Invoke) -> None:
+    llm = server.chat()
+    generate(llm, "count")
+    server.unload(CHAT)
+    assert generate(llm, "count").content == COUNTED
