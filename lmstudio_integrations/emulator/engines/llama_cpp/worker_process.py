@@ -23,18 +23,30 @@ from lmstudio_integrations.protocol.envelope import without_surrogates
 logger: logging.Logger = logging.getLogger(__name__)
 
 STALL_SECONDS = 600.0
-"""The idle timeout of a stream: the engine sends something after each part of a prompt."""
+"""The idle timeout of a stream: the engine sends something after each prompt batch."""
 
 CALL_SECONDS = 120.0
-"""The total timeout of a call without a stream: tokens, templates, vectors."""
+"""The total timeout of a call without a stream: tokens, templates, vectors.
 
-LARGE_CALL = 1_000_000
-"""A call of more bytes may take seconds."""
+A worker that exceeds it is killed with all its streams: the engine cannot abort such a call, and a template without end
+would occupy one of its few threads forever.
+"""
+
+LARGE_BODY_BYTES = 1_000_000
+"""Bodies above this size are sent one at a time."""
 
 GRACE_SECONDS = 2.0
 """How long a worker may take to exit."""
 
+KILL_SECONDS = 10.0
+"""How long to wait for the exit of a killed worker; longer would not help."""
+
 _DATA, _ERROR = "data: ", "error: "
+"""Prefixes of lines; the second is not of the standard: llama.cpp writes errors with it."""
+
+_DONE = "[DONE]"
+"""The data of the last line of a stream."""
+
 _OUTPUT_KEPT = 4096
 """Bytes of the engine's last output that are kept, for the error of a failed load."""
 
@@ -45,7 +57,7 @@ class Worker:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self._output = b""
-        self._listener = asyncio.create_task(self._listen())
+        self._stderr_reader = asyncio.create_task(self._drain_stderr())
         self._client: Any = None
         self._large_calls = asyncio.Lock()
         self._transport_error: type[Exception] = OSError
@@ -58,7 +70,10 @@ class Worker:
         Raises:
             EngineError: If the model cannot be loaded, or not in time.
         """
-        # As a script and without the current directory: it imports nothing of the package, which starts faster.
+        # First: without it, a load that takes minutes would be in vain.
+        httpx = await asyncio.to_thread(_http_library)
+        # As a script, which imports nothing of the package and starts faster. Because of -P, the modules beside it
+        # (`gguf`, `patterns`) do not shadow others.
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",
@@ -69,8 +84,7 @@ class Worker:
         )
         worker = cls(process)
         try:
-            reply = await asyncio.wait_for(worker._send_parameters(parameters), seconds)
-            worker._connect(await asyncio.to_thread(_http_library), reply)
+            worker._connect(httpx, await asyncio.wait_for(worker._send_parameters(parameters), seconds))
         except TimeoutError:
             await worker._kill()
             raise load_failed(f"the model did not load within {seconds:g} s") from None
@@ -91,14 +105,14 @@ class Worker:
             EngineError: If the engine returns an error, or has crashed.
         """
         method, content = ("GET", None) if body is None else ("POST", encode(body))
-        # Large calls run one after the other, so that none waits for the others within its timeout.
-        async with self._large_calls if content and len(content) > LARGE_CALL else contextlib.nullcontext():
+        # One at a time: the wait for other large calls does not count against the timeout of this one.
+        async with self._large_calls if content and len(content) > LARGE_BODY_BYTES else contextlib.nullcontext():
             self._check_open()
             try:
                 async with asyncio.timeout(CALL_SECONDS):
                     response = await self._client.request(method, path, content=content, timeout=None)
             except (self._transport_error, TimeoutError) as error:
-                raise await self._lost(error) from error
+                raise await self._kill_and_describe(error) from error
         payload = decode(response.text)
         if response.status_code >= 400:
             raise error_from_response(payload)
@@ -115,26 +129,28 @@ class Worker:
             async with self._client.stream("POST", path, content=encode(body)) as response:
                 if response.status_code >= 400:
                     raise error_from_response(decode((await response.aread()).decode("utf-8", "replace")))
-                lines = Lines()
+                lines = LineDecoder()
                 async for data in response.aiter_bytes():
                     for line in lines.feed(data):
                         chunk = read_line(line)
                         if chunk is not None:
                             yield chunk
         except self._transport_error as error:
-            raise await self._lost(error) from error
+            raise await self._kill_and_describe(error) from error
 
     async def close(self) -> None:
         """Stop the worker: close its input, wait, terminate, kill."""
         self._closed = True
-        await self._client.aclose()
-        assert self._process.stdin is not None, "the process was started with pipes"
-        self._process.stdin.close()
-        if not await self._has_exited():
-            with contextlib.suppress(ProcessLookupError):
-                self._process.terminate()
-            await self._has_exited()
-        await self._kill()
+        try:
+            await self._client.aclose()
+            assert self._process.stdin is not None, "the process was started with pipes"
+            self._process.stdin.close()
+            if not await self._exits_within(GRACE_SECONDS):
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.terminate()
+                await self._exits_within(GRACE_SECONDS)
+        finally:  # also if this is cancelled
+            await self._kill()
 
     async def _send_parameters(self, parameters: worker_script.WorkerParameters) -> dict[str, Any]:
         assert self._process.stdin is not None, "the process was started with pipes"
@@ -144,11 +160,11 @@ class Worker:
             await self._process.stdin.drain()
         line = await self._process.stdout.readline()
         if not line:
-            code = await self._process.wait()
-            await self._listener
+            await self._exits_within(GRACE_SECONDS)
+            # LM Studio's own text: programs match it.
             raise load_failed(
-                f"Error loading model. (Exit code: {code}). Unknown error. Try a different model and/or config.\n"
-                + self._output.decode("utf-8", "replace").strip()
+                f"Error loading model. (Exit code: {self._process.returncode}). Unknown error. Try a different model "
+                f"and/or config.\n{self._output.decode('utf-8', 'replace').strip()}"
             )
         reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
@@ -170,29 +186,31 @@ class Worker:
         if self._closed:
             raise EngineError("Model is unloaded.", fatal=True)
 
-    async def _lost(self, error: Exception) -> EngineError:
+    async def _kill_and_describe(self, error: Exception) -> EngineError:
         """Return the error for a lost connection: the worker crashed, or hangs and is killed.
 
         Raises:
             EngineError: If the worker was closed meanwhile.
         """
         self._check_open()
-        if await self._has_exited():
+        if await self._exits_within(GRACE_SECONDS):
             return model_crashed(self._process.returncode)
         await self._kill()
         return model_crashed(
             self._process.returncode, f"It did not respond in time: {type(error).__name__} {error}".rstrip()
         )
 
-    async def _has_exited(self) -> bool:
-        """Return whether the process exits in time."""
-        try:
-            await asyncio.wait_for(self._process.wait(), GRACE_SECONDS)
-        except TimeoutError:
-            return False
-        return True
+    async def _exits_within(self, seconds: float) -> bool:
+        """Return whether the process exits in time. Waits for the end of its output, too."""
+        # A child of the worker may outlive it and keep its output open. Before Python 3.13, `Process.wait` then waits,
+        # too. The reader is not awaited itself: that would cancel it on timeout, and it has several waiters.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._process.wait()
+                await asyncio.wait([self._stderr_reader])
+        return self._process.returncode is not None
 
-    async def _listen(self) -> None:
+    async def _drain_stderr(self) -> None:
         """Read what the engine prints: a full pipe would block it."""
         assert self._process.stderr is not None, "the process was started with pipes"
         while data := await self._process.stderr.read(_OUTPUT_KEPT):
@@ -203,8 +221,7 @@ class Worker:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
-        await self._process.wait()
-        await self._listener
+        await self._exits_within(KILL_SECONDS)
 
 
 def _http_library() -> Any:
@@ -215,7 +232,7 @@ def _http_library() -> Any:
         raise EngineError(f"the llama.cpp engine needs more packages: {INSTALL_HINT}") from None
 
 
-class Lines:
+class LineDecoder:
     """Splits a stream of bytes into lines, at line feeds only: JSON may contain other line separators of Unicode."""
 
     def __init__(self) -> None:
@@ -248,15 +265,18 @@ def read_line(line: str) -> dict[str, Any] | None:
     """Return the chunk in a line of an event stream, if there is one.
 
     Raises:
-        EngineError: If the line reports an error of the engine.
+        EngineError: If the line reports an error of the engine, or cannot be read.
     """
     if line.startswith(_ERROR):
         raise error_from_response({"error": decode(line.removeprefix(_ERROR))})
     if not line.startswith(_DATA):
         return None
-    chunk = decode(line.removeprefix(_DATA))
-    if not is_object(chunk):
-        return None  # [DONE], which ends the stream
+    data = line.removeprefix(_DATA)
+    if data == _DONE:
+        return None
+    chunk = decode(data)
+    if not is_object(chunk):  # dropping it would leave a gap in the response
+        raise EngineError("The engine sent an unreadable chunk", cause=data[:_OUTPUT_KEPT])
     if "error" in chunk:
         raise error_from_response(chunk)
     return chunk
@@ -265,10 +285,10 @@ def read_line(line: str) -> dict[str, Any] | None:
 def _load_error(reply: Mapping[str, Any], parameters: worker_script.WorkerParameters) -> EngineError:
     if reply.get("kind") == "engine_missing":
         return EngineError(f"the llama.cpp engine needs more packages: {INSTALL_HINT}", cause=str(reply["error"]))
-    # The engine does not report which of them it is.
-    doubts = [
+    # The engine does not say which of these failed.
+    possible_causes = [
         *(["the template in llm.load.promptTemplate is valid Jinja"] if parameters.chat_template else []),
         "the file is a complete GGUF model that this version of llama.cpp knows",
         *([f"{parameters.memory_bytes} bytes are enough memory for it"] if parameters.memory_bytes else []),
     ]
-    return load_failed(str(reply["error"]), f"Check that {', and that '.join(doubts)}.")
+    return load_failed(str(reply["error"]), f"Check that {', and that '.join(possible_causes)}.")

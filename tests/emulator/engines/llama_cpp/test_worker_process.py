@@ -2,17 +2,26 @@
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from lmstudio_integrations.emulator.engines.errors import EngineError
 from lmstudio_integrations.emulator.engines.llama_cpp import worker_process
-from lmstudio_integrations.emulator.engines.llama_cpp.worker_process import Lines, Worker, decode, encode, read_line
+from lmstudio_integrations.emulator.engines.llama_cpp.worker_process import (
+    LineDecoder,
+    Worker,
+    decode,
+    encode,
+    read_line,
+)
 from tests.emulator.engines.llama_cpp.fake_worker import FULL, fake_worker
 
 
@@ -23,7 +32,7 @@ def test_a_template_of_ones_own_may_be_what_cannot_be_loaded() -> None:
 
 
 def test_lines_end_at_line_feeds_only() -> None:
-    lines = Lines()
+    lines = LineDecoder()
     text = 'data: {"a":"\u2028\x85 \u00e9"}\n'.encode()
     assert lines.feed(text[:14]) == []
     assert lines.feed(text[14:] + b"\r\nrest") == ['data: {"a":"\u2028\x85 \u00e9"}', ""]
@@ -38,6 +47,12 @@ def test_lines_of_a_stream_are_chunks_ends_or_errors() -> None:
         read_line('data: {"error": {"message": "bad"}}')
     with pytest.raises(EngineError, match="bad"):
         read_line('error: {"message": "bad"}')
+
+
+@pytest.mark.parametrize("data", ['{"content": "to', "", "[1]", "null", "[DONE] "])
+def test_a_chunk_that_is_no_object_is_an_error_and_not_a_gap_in_the_response(data: str) -> None:
+    with pytest.raises(EngineError, match="unreadable chunk"):
+        read_line(f"data: {data}")
 
 
 def test_text_that_is_no_json_stays_text() -> None:
@@ -65,9 +80,10 @@ async def test_a_worker_that_sends_nothing_times_out(monkeypatch: pytest.MonkeyP
 
 async def test_a_missing_http_library_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "httpx", None)
-    script = 'import sys; print(\'{"url": "http://127.0.0.1:1", "key": "k"}\', flush=True); sys.stdin.read()'
+    script = f"open({str(tmp_path / 'started')!r}, 'w')"
     with pytest.raises(EngineError, match=r'needs more packages: pip install "lmstudio-integrations\[emulator\]"'):
         await fake_worker(script, monkeypatch, tmp_path)
+    assert not (tmp_path / "started").exists(), "no model is loaded in vain"
 
 
 STUBBORN = """
@@ -83,6 +99,79 @@ async def test_a_worker_that_does_not_exit_is_killed(monkeypatch: pytest.MonkeyP
     stubborn = await fake_worker(STUBBORN, monkeypatch, tmp_path)
     await stubborn.close()
     assert stubborn._process.returncode == -9
+
+
+async def test_a_worker_whose_close_is_cancelled_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stubborn = await fake_worker(STUBBORN, monkeypatch, tmp_path)
+    closing = asyncio.create_task(stubborn.close())
+    assert stubborn._process.stdin is not None
+    await asyncio.wait_for(stubborn._process.stdin.wait_closed(), 10)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert stubborn._process.returncode == -9
+
+
+async def test_a_worker_whose_client_cannot_be_closed_is_killed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def aclose() -> None:
+        raise OSError("no")
+
+    stubborn = await fake_worker(STUBBORN, monkeypatch, tmp_path)
+    client = stubborn._client
+    monkeypatch.setattr(stubborn, "_client", SimpleNamespace(aclose=aclose))
+    with pytest.raises(OSError, match="no"):
+        await stubborn.close()
+    assert stubborn._process.returncode == -9
+    await client.aclose()
+
+
+GRANDCHILD = """
+import os, signal, sys
+if not os.fork():
+    with open({path!r}, "w") as file:
+        file.write(str(os.getpid()))
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    os.dup2(0, 1)
+    signal.pause()
+"""
+
+
+@pytest.fixture
+async def grandchild(tmp_path: Path) -> AsyncIterator[str]:
+    """A script whose child outlives it and keeps its standard error open."""
+    path = tmp_path / "grandchild"
+    yield GRANDCHILD.format(path=str(path))
+    os.kill(int(path.read_text(encoding="utf-8")), signal.SIGKILL)
+    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()}, timeout=10)  # they read the error output
+
+
+async def test_a_worker_that_dies_while_its_child_runs_is_reported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, grandchild: str
+) -> None:
+    monkeypatch.setattr(worker_process, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(worker_process, "KILL_SECONDS", 0.1)
+    with pytest.raises(EngineError) as caught:
+        await fake_worker(f"{grandchild}\nsys.exit(7)", monkeypatch, tmp_path, seconds=10)
+    assert "(Exit code: 7)" in str(caught.value.cause)
+
+
+async def test_cancelling_what_waits_for_the_last_output_cancels_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, grandchild: str
+) -> None:
+    worker = await fake_worker(grandchild + STUBBORN, monkeypatch, tmp_path)
+    killing = asyncio.create_task(worker._kill())
+    await asyncio.wait({killing}, timeout=0.5)
+    assert not killing.done()
+    killing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await killing
+    monkeypatch.setattr(worker_process, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(worker_process, "KILL_SECONDS", 0.1)
+    async with asyncio.timeout(10):
+        await worker.close()
+    assert worker._process.returncode == -9
 
 
 async def test_a_worker_that_hangs_is_killed_as_crashed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -138,7 +227,7 @@ async def test_large_calls_wait_for_each_other_before_their_time_runs(served: Wo
 
     await served._client.aclose()
     served._client = httpx.AsyncClient(transport=httpx.MockTransport(response), base_url="http://fake")
-    large = {"content": "a" * worker_process.LARGE_CALL}
+    large = {"content": "a" * worker_process.LARGE_BODY_BYTES}
     await asyncio.gather(*(served.call("/tokenize", large) for _ in range(3)))
     assert most == 1
     await asyncio.gather(*(served.call("/tokenize", {"content": "a"}) for _ in range(3)))
