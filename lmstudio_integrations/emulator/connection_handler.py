@@ -154,7 +154,7 @@ class ConnectionHandler:
         return None
 
     def _time_out(self) -> None:
-        self.session.time_out()
+        self.session.reject_unauthenticated()
         self._flush()
         if self.session.rejected:
             self._start(self._socket.close())

@@ -30,25 +30,30 @@ def dumps(value: Any) -> str:
         return json.dumps(finite, separators=(",", ":"))
 
 
+class NestingError(ValueError):
+    """A frame is nested too deeply."""
+
+
 def parse(data: str | bytes, *, max_depth: int | None = None) -> tuple[dict[str, Any] | None, bool]:
     """Read a frame.
 
     Args:
         data: The JSON text.
-        max_depth: How deeply it may be nested, if that is limited.
+        max_depth: Nesting limit of what the fallback parser reads, if there is one.
 
     Returns:
         The object, or `None` if the frame is anything else; and whether the fallback parser was needed. It is slow, and
         it alone accepts lone surrogates and deep nesting.
+
+    Raises:
+        NestingError: If the frame is nested more deeply than `max_depth`.
     """
     try:
         value, used_fallback = from_json(data), False
     except (ValueError, TypeError):  # the latter for text that UTF-8 cannot represent
         if max_depth is not None and is_deeper(data, max_depth):
-            return (
-                None,
-                True,
-            )  # the fallback parser is recursive, and ends the process where the recursion limit is high
+            # The fallback parser is recursive, and ends the process where the recursion limit is high.
+            raise NestingError from None
         try:
             value, used_fallback = json.loads(data), True
         except (ValueError, RecursionError):

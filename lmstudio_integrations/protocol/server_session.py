@@ -1,6 +1,6 @@
 """The server's side of one connection, without I/O (docs/protocol.md#server-rules).
 
-The mirror of `session.py`: frames in, requests out; replies in, frames out. Invalid input gets a warning, five at most,
+The mirror of `session.py`: frames in, events out; replies in, frames out. Invalid input gets a warning, five at most,
 and never an error (docs/protocol.md#invalid-input). Used by the emulator's connections.
 """
 
@@ -26,44 +26,58 @@ MAX_CREDENTIAL_LENGTH = 256
 """Characters of an identifier or passkey (docs/protocol.md#first-frame)."""
 
 MAX_DEPTH = 200
-"""How deeply a frame may be nested. The first parser has the same limit; the fallback has none."""
+"""Nesting limit of a frame. pydantic_core's parser has the same limit, so only frames that it rejects are checked."""
 
 MAX_LISTED_ERRORS = 20
 """Errors in a parameter that a warning lists. If there are more, it has only their number."""
 
 MAX_WARNING_LENGTH = 4096
+"""Characters of a warning, sent or logged; the rest is cut off."""
 
 
-class _Form(NamedTuple):
-    """The frame that begins a call or a channel.
+class _RequestFrame(NamedTuple):
+    """The frame that starts a call or a channel.
 
     Attributes:
-        endpoint: The type of its endpoints.
-        id: The member with the id.
-        parameter: The member with the parameter.
-        subject: What warnings call it.
-        invalid: The kind of the warning about an invalid parameter.
+        endpoint_type: Class of the endpoints that this frame may name.
+        id_key: The key of the id.
+        parameter_key: The key of the parameter.
+        warning_subject: What warnings call it.
+        invalid_parameter_kind: The kind of the warning about an invalid parameter.
     """
 
-    endpoint: type[Rpc | Channel]
-    id: str
-    parameter: str
-    subject: str
-    invalid: str
+    endpoint_type: type[Rpc | Channel]
+    id_key: str
+    parameter_key: str
+    warning_subject: str
+    invalid_parameter_kind: str
 
 
-_FORMS = {
-    "rpcCall": _Form(Rpc, "callId", "parameter", "rpcCall", "rpcParameterTypeError"),
-    "channelCreate": _Form(Channel, "channelId", "creationParameter", "channel", "channelCreationParameterTypeError"),
+_REQUEST_FRAMES = {
+    "rpcCall": _RequestFrame(Rpc, "callId", "parameter", "rpcCall", "rpcParameterTypeError"),
+    "channelCreate": _RequestFrame(
+        Channel, "channelId", "creationParameter", "channel", "channelCreationParameterTypeError"
+    ),
 }
 
-_UNKNOWN = {
+_UNKNOWN_ENDPOINT_KINDS = {
     "rpcCall": "rpcEndpointUnknown",
     "channelCreate": "channelEndpointUnknown",
     "signalSubscribe": "signalEndpointUnknown",
     "writableSignalSubscribe": "writableSignalEndpointUnknown",
 }
 """The kind of the warning about an unknown endpoint, by the frame that names it."""
+
+_JSON_TYPES = {
+    type(None): "null",
+    bool: "boolean",
+    int: "number",
+    float: "number",
+    str: "string",
+    list: "array",
+    dict: "object",
+}
+"""What warnings call a value: the reference server's names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +106,14 @@ class PacketReceived:
     packet: Mapping[str, Any]
 
 
-Request = CallReceived | ChannelOpened | PacketReceived
+Event = CallReceived | ChannelOpened | PacketReceived
 
 
 class ServerSession:
     """State of one connection.
 
     Args:
-        endpoints: What is served, by name.
+        endpoints: Served endpoints by name.
         authenticate: Accepts or rejects the client.
     """
 
@@ -127,8 +141,8 @@ class ServerSession:
         self._pending_size = 0
         return outbox
 
-    def receive(self, data: str | bytes) -> Request | None:
-        """Receive one frame; return the request in it, if it is a valid one."""
+    def receive(self, data: str | bytes) -> Event | None:
+        """Receive one frame; return the event that it causes, or `None`."""
         frame = self._read(data)
         if frame is None:
             return None
@@ -146,7 +160,7 @@ class ServerSession:
                 if isinstance(frame.get("endpoint"), str) and _is_id(frame.get("subscribeId")):
                     self._warn_unknown(frame_type, frame["endpoint"])
             case "keepAlive":
-                self._put(envelope.KEEP_ALIVE_ACK)  # in reply only (docs/protocol.md#keep-alive)
+                self._enqueue(envelope.KEEP_ALIVE_ACK)  # in reply only (docs/protocol.md#keep-alive)
             case "communicationWarning":
                 self._on_warning(frame)
             case _:
@@ -154,46 +168,49 @@ class ServerSession:
         return None
 
     def _read(self, data: str | bytes) -> dict[str, Any] | None:
-        frame, used_fallback = envelope.parse(data, max_depth=MAX_DEPTH)
-        if frame is None and used_fallback and self.client is not None and envelope.is_deeper(data, MAX_DEPTH):
-            self.warn(f"Received a frame that is nested more than {MAX_DEPTH} levels deep", "unknown")
-        return frame
+        try:
+            return envelope.parse(data, max_depth=MAX_DEPTH)[0]
+        except envelope.NestingError:
+            # Before authentication, the only reply is its result (docs/protocol.md#authentication-result).
+            if self.client is not None:
+                self.warn(f"Received a frame that is nested more than {MAX_DEPTH} levels deep", "unknown")
+            return None
 
-    def time_out(self) -> None:
-        """Reject a client that has not authenticated in time, in the words of the reference server."""
+    def reject_unauthenticated(self) -> None:
+        """Reject a client that has not authenticated in time, with the reference server's error text."""
         if self.client is None and not self.rejected:
             self._reject_client("Authentication timed out")
 
     def reply(self, call_id: int, result: Any = None) -> None:
         """Reply to a call. `None` is a void result, which also means "not found" (docs/protocol.md#rule-omit-void)."""
-        self._put(envelope.rpc_result(call_id, None if result is None else envelope.dumps(result)))
+        self._enqueue(envelope.rpc_result(call_id, None if result is None else envelope.dumps(result)))
 
     def reject(self, call_id: int, error: Mapping[str, Any]) -> None:
         """Reply to a call with an error."""
-        self._put(envelope.rpc_error(call_id, envelope.dumps(error)))
+        self._enqueue(envelope.rpc_error(call_id, envelope.dumps(error)))
 
     def send(self, channel_id: int, packet: Mapping[str, Any]) -> None:
         """Send a packet, unless the channel has ended while its handler still ran."""
         if channel_id in self._channels:
-            self._put(envelope.channel_send(channel_id, envelope.dumps(packet)))
+            self._enqueue(envelope.channel_send(channel_id, envelope.dumps(packet)))
 
     def close(self, channel_id: int) -> None:
         """End a channel normally, unless it has ended."""
         if self._channels.pop(channel_id, None):
-            self._put(envelope.channel_close(channel_id))
+            self._enqueue(envelope.channel_close(channel_id))
 
     def fail(self, channel_id: int, error: Mapping[str, Any]) -> None:
         """End a channel with an error, unless it has ended."""
         if self._channels.pop(channel_id, None):
-            self._put(envelope.channel_error(channel_id, envelope.dumps(error)))
+            self._enqueue(envelope.channel_error(channel_id, envelope.dumps(error)))
 
     def warn(self, text: str, kind: str) -> None:
-        """Send a warning, unless this connection had its five (docs/protocol.md#warnings)."""
+        """Send a warning, unless `MAX_WARNINGS` were already sent (docs/protocol.md#warnings)."""
         if self._warnings < envelope.MAX_WARNINGS:
             self._warnings += 1
-            self._put(envelope.warning(text[:MAX_WARNING_LENGTH], kind))
+            self._enqueue(envelope.warning(text[:MAX_WARNING_LENGTH], kind))
 
-    def _put(self, frame: str) -> None:
+    def _enqueue(self, frame: str) -> None:
         self._outbox.append(frame)
         self._pending_size += len(frame)
 
@@ -208,13 +225,13 @@ class ServerSession:
         error = self._authenticate(str(identifier), str(passkey))
         if error is None:
             self.client = str(identifier)
-            self._put(envelope.auth_result(None))
+            self._enqueue(envelope.auth_result(None))
         else:
             self._reject_client(f"Failed to validate client: {error}")
 
     def _reject_client(self, error: str) -> None:
         self.rejected = True
-        self._put(envelope.auth_result(error))
+        self._enqueue(envelope.auth_result(error))
 
     def _on_warning(self, frame: Mapping[str, Any]) -> None:
         """Log a warning from the client, up to the number that a side may send, so that it cannot fill the log."""
@@ -223,13 +240,13 @@ class ServerSession:
             logger.warning("warning from the client: %s", ascii(str(frame.get("warning"))[:MAX_WARNING_LENGTH]))
 
     def _on_request(self, frame_type: str, frame: Mapping[str, Any]) -> CallReceived | ChannelOpened | None:
-        form = _FORMS[frame_type]
-        name, request_id = frame.get("endpoint"), frame.get(form.id)
+        request = _REQUEST_FRAMES[frame_type]
+        name, request_id = frame.get("endpoint"), frame.get(request.id_key)
         if not isinstance(name, str) or not _is_id(request_id):
             return None  # no reply could reach its caller (docs/protocol.md#unreadable-frames)
         # In the order of the reference server: endpoint, id, parameter.
         endpoint = self._endpoints.get(name)
-        if not isinstance(endpoint, form.endpoint):
+        if not isinstance(endpoint, request.endpoint_type):
             # A warning and no error: the official tests assert it (docs/protocol.md#invalid-input).
             self._warn_unknown(frame_type, name)
             return None
@@ -240,11 +257,11 @@ class ServerSession:
             )
             return None
         try:
-            parameter = _validated(endpoint.parameter, frame, form.parameter)
+            parameter = _validated(endpoint.parameter, frame, request.parameter_key)
         except ValueError as error:
             # The wording is part of the protocol: clients find the endpoint in it (docs/protocol.md#invalid-input).
-            text = f"Received invalid {form.parameter} for {form.subject}, endpointName = {name}"
-            self.warn(f"{text}, {form.parameter} = {error}", form.invalid)
+            text = f"Received invalid {request.parameter_key} for {request.warning_subject}, endpointName = {name}"
+            self.warn(f"{text}, {request.parameter_key} = {error}", request.invalid_parameter_kind)
             return None
         if isinstance(endpoint, Rpc):
             return CallReceived(endpoint, request_id, parameter)
@@ -257,8 +274,9 @@ class ServerSession:
             return None
         endpoint = self._channels.get(channel_id)
         if endpoint is None:
+            # Also for a cancel that crosses the end of its channel: the id is gone (docs/protocol.md#channels).
             self.warn(f"Received channelSend for unknown channel, channelId = {channel_id}", "channelUnknown")
-        elif not is_object(packet) or packet.get("type") is None or packet["type"] != endpoint.stop:
+        elif not is_object(packet) or endpoint.stop is None or packet.get("type") != endpoint.stop:
             # The channel stays open (docs/protocol.md#invalid-input).
             self.warn(f"Received invalid message for channel {endpoint.name}", "channelMessageTypeError")
         else:
@@ -266,7 +284,7 @@ class ServerSession:
         return None
 
     def _warn_unknown(self, frame_type: str, name: str) -> None:
-        self.warn(f"Received {frame_type} for unknown endpoint, endpoint = {name}", _UNKNOWN[frame_type])
+        self.warn(f"Received {frame_type} for unknown endpoint, endpoint = {name}", _UNKNOWN_ENDPOINT_KINDS[frame_type])
 
 
 def _is_id(value: object) -> TypeIs[int]:
@@ -291,7 +309,7 @@ def _validated(parameter: Any, frame: Mapping[str, Any], key: str) -> Any:
     """
     if parameter is None:
         if key in frame:  # null is not void (docs/protocol.md#serialization)
-            raise ValueError(f"Expected void, received {type(frame[key]).__name__}")
+            raise ValueError(f"Expected void, received {_JSON_TYPES[type(frame[key])]}")
         return None
     try:
         return _validator(parameter).validate_python(frame.get(key), by_alias=True, by_name=False)

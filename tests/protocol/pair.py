@@ -11,8 +11,8 @@ from lmstudio_integrations.protocol.instance_queue import Instances
 from lmstudio_integrations.protocol.server_session import (
     CallReceived,
     ChannelOpened,
+    Event,
     PacketReceived,
-    Request,
     ServerSession,
 )
 from lmstudio_integrations.protocol.session import ClientSession
@@ -75,7 +75,7 @@ class SessionPair:
         self.server = ServerSession(ENDPOINTS[namespace], lambda _identifier, _passkey: rejection)
         self.strict = StrictListener() if checked else None
         self.now = 0.0
-        self.requests: list[Request] = []
+        self.events: list[Event] = []
         self.to_server: list[dict[str, Any]] = []
         self.to_client: list[dict[str, Any]] = []
         if authenticated:
@@ -106,9 +106,9 @@ class SessionPair:
             for frame in frames:
                 self.to_server.append(json.loads(frame))
                 self._check("client", frame)
-                request = self.server.receive(frame)
-                if request is not None:
-                    self.requests.append(request)
+                event = self.server.receive(frame)
+                if event is not None:
+                    self.events.append(event)
             self.pump_to_client()
 
     def pump_to_client(self) -> None:
@@ -146,14 +146,14 @@ class SessionPair:
     @property
     def opened(self) -> list[ChannelOpened]:
         """The channels that the client opened."""
-        return [request for request in self.requests if isinstance(request, ChannelOpened)]
+        return [event for event in self.events if isinstance(event, ChannelOpened)]
 
     @property
     def called(self) -> list[CallReceived]:
         """The RPCs of the client."""
-        return [request for request in self.requests if isinstance(request, CallReceived)]
+        return [event for event in self.events if isinstance(event, CallReceived)]
 
     @property
     def client_packets(self) -> list[PacketReceived]:
         """The packets of the client."""
-        return [request for request in self.requests if isinstance(request, PacketReceived)]
+        return [event for event in self.events if isinstance(event, PacketReceived)]

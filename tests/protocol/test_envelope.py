@@ -110,4 +110,5 @@ def test_a_frame_beyond_the_depth_limit_never_reaches_the_recursive_parser(monke
         raise AssertionError("the process may end here, where its recursion limit is high")
 
     monkeypatch.setattr(json, "loads", meet)
-    assert envelope.parse('{"a":' * 100_000 + "}" * 100_000, max_depth=200) == (None, True)
+    with pytest.raises(envelope.NestingError):
+        envelope.parse('{"a":' * 100_000 + "}" * 100_000, max_depth=200)

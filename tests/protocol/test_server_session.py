@@ -73,20 +73,20 @@ def test_a_malformed_first_frame_is_ignored_and_may_be_repeated(frame: Any) -> N
 
 def test_authentication_times_out_once() -> None:
     made = session(authenticated=False)
-    made.time_out()
-    made.time_out()
+    made.reject_unauthenticated()
+    made.reject_unauthenticated()
     assert made.rejected
     assert sent(made) == [{"success": False, "error": "Authentication timed out"}]
 
 
 def test_an_authenticated_client_does_not_time_out() -> None:
     made = session()
-    made.time_out()
+    made.reject_unauthenticated()
     assert not made.rejected
     assert sent(made) == []
 
 
-def test_each_frame_becomes_a_request_of_its_type() -> None:
+def test_each_frame_becomes_an_event_of_its_type() -> None:
     made = session()
     call = made.receive('{"type":"rpcCall","endpoint":"listLoaded","callId":7}')
     opened = made.receive(json.dumps(create(7)))
@@ -197,7 +197,15 @@ def test_a_malformed_frame_is_dropped_without_a_warning(frame: Any) -> None:
         (
             {"type": "rpcCall", "endpoint": "listLoaded", "callId": 1, "parameter": None},
             "rpcParameterTypeError",
-            "Expected void, received NoneType",
+            "Expected void, received null",
+        ),
+        *(
+            (
+                {"type": "rpcCall", "endpoint": "listLoaded", "callId": 1, "parameter": parameter},
+                "rpcParameterTypeError",
+                f"Expected void, received {name}",
+            )
+            for parameter, name in (({}, "object"), ([], "array"), ("a", "string"), (True, "boolean"), (1.5, "number"))
         ),
         (
             {"type": "rpcCall", "endpoint": "tokenize", "callId": 1, "parameter": {"inputString": "a"}},
@@ -271,6 +279,12 @@ def test_the_nesting_of_a_frame_is_limited(levels: int) -> None:
     assert [frame["warning"] for frame in sent(made)] == (
         [] if levels == 199 else ["Received a frame that is nested more than 200 levels deep"]
     )
+
+
+def test_a_deep_frame_before_authentication_is_dropped_without_a_warning() -> None:
+    made = session(authenticated=False)
+    assert made.receive("[" * 201 + '"\\ud800"' + "]" * 201) is None
+    assert sent(made) == []
 
 
 @pytest.mark.parametrize("number", [2**53, -(2**53), 10**400])
