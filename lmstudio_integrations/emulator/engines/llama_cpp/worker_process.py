@@ -33,19 +33,16 @@ would occupy one of its few threads forever.
 """
 
 LARGE_BODY_BYTES = 1_000_000
-"""Bodies above this size are sent one at a time."""
+"""Bodies above this size are sent one at a time: each may take seconds."""
 
 GRACE_SECONDS = 2.0
 """How long a worker may take to exit."""
 
 KILL_SECONDS = 10.0
-"""How long to wait for the exit of a killed worker; longer would not help."""
+"""How long a killed worker may take to exit. After that, only a child of it can keep its pipes open."""
 
 _DATA, _ERROR = "data: ", "error: "
-"""Prefixes of lines; the second is not of the standard: llama.cpp writes errors with it."""
-
-_DONE = "[DONE]"
-"""The data of the last line of a stream."""
+"""Fields of an event stream. The second is not standard: llama.cpp reports errors with it."""
 
 _OUTPUT_KEPT = 4096
 """Bytes of the engine's last output that are kept, for the error of a failed load."""
@@ -70,7 +67,7 @@ class Worker:
         Raises:
             EngineError: If the model cannot be loaded, or not in time.
         """
-        # First: without it, a load that takes minutes would be in vain.
+        # Before the model is loaded: an error after a load of minutes would come late.
         httpx = await asyncio.to_thread(_http_library)
         # As a script, which imports nothing of the package and starts faster. Because of -P, the modules beside it
         # (`gguf`, `patterns`) do not shadow others.
@@ -202,8 +199,8 @@ class Worker:
 
     async def _exits_within(self, seconds: float) -> bool:
         """Return whether the process exits in time. Waits for the end of its output, too."""
-        # A child of the worker may outlive it and keep its output open. Before Python 3.13, `Process.wait` then waits,
-        # too. The reader is not awaited itself: that would cancel it on timeout, and it has several waiters.
+        # A child of the worker may outlive it and keep its output open; before Python 3.13, `Process.wait` then blocks,
+        # too. `asyncio.wait`, because a timeout here must not cancel the reader, which others await.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._process.wait()
@@ -272,8 +269,8 @@ def read_line(line: str) -> dict[str, Any] | None:
     if not line.startswith(_DATA):
         return None
     data = line.removeprefix(_DATA)
-    if data == _DONE:
-        return None
+    if data == "[DONE]":
+        return None  # the last line of a stream
     chunk = decode(data)
     if not is_object(chunk):  # dropping it would leave a gap in the response
         raise EngineError("The engine sent an unreadable chunk", cause=data[:_OUTPUT_KEPT])
