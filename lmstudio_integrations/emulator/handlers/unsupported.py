@@ -1,23 +1,22 @@
-"""Endpoints that this server does not support: accounts, linked devices, a hub, selectable engines, plugins.
+"""Endpoints that this server does not support: accounts, linked devices, LM Studio Hub, engine selection, plugins.
 
-Each gets a response, as a client without one would hang: an empty result where that is correct, else an error. See
+Each gets a response, because the client would wait forever: an empty result where that is correct, else an error. See
 docs/protocol.md#repository-endpoints and docs/protocol.md#other-endpoints.
 """
 
 import platform
-from collections.abc import Mapping
-from copy import deepcopy
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lmstudio_integrations.emulator.context import Handler
 from lmstudio_integrations.emulator.errors import WireError
 from lmstudio_integrations.protocol.endpoints import Namespace
 
-EMPTY: Mapping[Namespace, Mapping[str, Any]] = {
+FIXED_RESULTS: Mapping[Namespace, Mapping[str, Any]] = {
     "repository": {
         "isAuthenticated": {"authenticated": False},
         "getAuthenticationStatus": {"authenticationStatus": {"type": "none"}},
-        "deauthenticate": None,
+        "deauthenticate": None,  # a void result
         "getWritableArtifactOwners": {"owners": []},
         "getModelCatalog": {"models": []},
         "fuzzyFindStaffPicks": {"results": []},
@@ -40,28 +39,28 @@ EMPTY: Mapping[Namespace, Mapping[str, Any]] = {
 """Results by namespace and endpoint."""
 
 REASONS: Mapping[Namespace, str] = {
-    "repository": "It has no accounts, linked devices, artifacts and plugins; its models come from its catalog.",
+    "repository": "It has no accounts, linked devices, artifacts or plugins; its models come from its catalog.",
     "runtime": "Its engines are part of it and cannot be selected, added or removed.",
     "plugins": "It runs no plugins.",
 }
-"""Why an endpoint of a namespace fails without a result in `EMPTY`."""
+"""The error cause of the endpoints of a namespace that have no entry in `FIXED_RESULTS`."""
 
 
-def handlers(namespace: Namespace, names: Mapping[str, object]) -> dict[str, Handler]:
+def handlers(namespace: Namespace, names: Iterable[str]) -> dict[str, Handler]:
     """Return a handler for each name, and for each result of the namespace."""
-    results = {name: _reply(result) for name, result in EMPTY.get(namespace, {}).items()}
-    return {name: _reject(namespace, name) for name in names} | results
+    results = {name: _reply(result) for name, result in FIXED_RESULTS.get(namespace, {}).items()}
+    return results | {name: _reject(f"{namespace}.{name}", REASONS[namespace]) for name in names if name not in results}
 
 
 def _reply(result: Any) -> Handler:
     async def reply(*_request: object) -> Any:
-        return deepcopy(result)
+        return result
 
     return reply
 
 
-def _reject(namespace: Namespace, name: str) -> Handler:
+def _reject(name: str, cause: str) -> Handler:
     async def reject(*_request: object) -> None:
-        raise WireError(f"This server does not support {namespace}.{name}", cause=REASONS[namespace])
+        raise WireError(f"This server does not support {name}", cause=cause)
 
     return reject

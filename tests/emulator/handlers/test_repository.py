@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator import Emulator, ManualClock
 from lmstudio_integrations.emulator.weights import WeightsError
 from tests.emulator.bare_client import TIMEOUT, Wire, wire
-from tests.emulator.handlers.models import absent
+from tests.emulator.handlers.models import ABSENT, absent
 from tests.requirements import proves
 
 
@@ -29,6 +29,12 @@ def test_the_catalog_is_searched(server: Emulator) -> None:
         (found,) = me.result("searchModels", {"opts": {"searchTerm": "absent"}})["results"]
         assert found["identifier"] == {"type": "catalog", "identifier": "absent"}
         assert found["exact"] is True
+
+
+def test_the_limit_of_a_search_keeps_the_exact_match() -> None:
+    with Emulator(["chat-large", "chat"]) as server, wire(server, "repository") as me:
+        (found,) = me.result("searchModels", {"opts": {"searchTerm": "Chat", "limit": 1}})["results"]
+        assert found["identifier"]["identifier"] == "chat"
 
 
 @proves("S-REPOSITORY-OPTIONS", "S-REPOSITORY-DOWNLOAD")
@@ -110,6 +116,20 @@ def test_bundled_weights_are_downloaded_by_name(monkeypatch: pytest.MonkeyPatch)
         (none, total), (done, same) = reported_bytes(packets)
         assert none == 0 < total == done == same
         assert packets[-1]["type"] == "success"
+
+
+def test_a_download_that_is_cancelled_before_it_starts_reports_no_success() -> None:
+    clock = ManualClock()
+    with Emulator([ABSENT], clock=clock, latency=1.0) as server, wire(server, "repository") as shop:
+        channel = shop.open("downloadModel", {"downloadIdentifier": "absent"})
+        shop.send(channel, {"type": "cancel"})
+        for _ in range(2):  # after the second round trip, the server's task waits for its latency
+            shop.send_frame({"type": "keepAlive"})
+            assert shop.receive() == {"type": "keepAliveAck"}
+        clock.advance(1.0)
+        packets = list(shop.packets(channel))
+        assert "success" not in [packet["type"] for packet in packets]
+        assert "cancelled" in packets[-1]["error"]["title"]
 
 
 def test_a_download_can_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from tests.emulator.bare_client import Wire, wire
 from tests.requirements import proves
 
 NAMED = [(namespace, name) for namespace, endpoints in NAMED_ENDPOINTS.items() for name in endpoints]
-FAILING = [(namespace, name) for namespace, name in NAMED if name not in unsupported.EMPTY.get(namespace, {})]
+FAILING = [(namespace, name) for namespace, name in NAMED if name not in unsupported.FIXED_RESULTS.get(namespace, {})]
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +54,22 @@ def test_what_the_server_does_not_have_fails_by_name(
 @proves("S-UNSUPPORTED")
 @pytest.mark.parametrize(
     ("namespace", "name", "result"),
-    [(namespace, name, result) for namespace, results in unsupported.EMPTY.items() for name, result in results.items()],
+    [
+        (namespace, name, result)
+        for namespace, results in unsupported.FIXED_RESULTS.items()
+        for name, result in results.items()
+    ],
 )
 def test_endpoints_without_content_return_empty_results(
     server: Emulator, namespace: str, name: str, result: Any
 ) -> None:
     with wire(server, namespace) as me:
         assert me.result(name, *([{}] if name == "fuzzyFindStaffPicks" else [])) == result
+
+
+def test_an_unsupported_endpoint_needs_a_reason_before_it_is_called() -> None:
+    with pytest.raises(KeyError, match="system"):
+        unsupported.handlers("system", ["unheardOf"])
 
 
 @proves("S-REPOSITORY-LINK")
