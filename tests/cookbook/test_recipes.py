@@ -11,13 +11,13 @@ from lmstudio_integrations.emulator.catalog import BUNDLED
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pydantic.warnings.PydanticDeprecationWarning", "ignore:is_running called from within a step"
 )
-"""LlamaIndex's agents read all of their attributes, including those deprecated by pydantic and workflows."""
+"""LlamaIndex's agents iterate over all of their attributes, which triggers these warnings of pydantic and workflows."""
 
 COOKBOOK = Path(__file__).parents[2] / "cookbook"
 DOCS = COOKBOOK.parent / "docs"
 SOURCES = {path.name: path.read_text(encoding="utf-8") for path in sorted(COOKBOOK.glob("*.py"))}
 RECIPES = list(SOURCES)
-REAL = [name for name, source in SOURCES.items() if any(f'"{key}"' in source for key in BUNDLED)]
+ON_BUNDLED_MODELS = [name for name, source in SOURCES.items() if any(f'"{key}"' in source for key in BUNDLED)]
 """The recipes that run on the bundled models."""
 
 
@@ -26,6 +26,7 @@ def test_the_index_and_the_site_list_every_recipe() -> None:
     table = (DOCS / "recipes.md").read_text(encoding="utf-8")
     pages = [path.read_text(encoding="utf-8") for path in DOCS.rglob("*.md")]
     assert RECIPES
+    assert ON_BUNDLED_MODELS, "without any, the test on real models would be skipped"
     for name in RECIPES:
         assert f"]({name})" in index
         assert f"| `{name}` |" in table
@@ -36,16 +37,16 @@ def test_the_index_and_the_site_list_every_recipe() -> None:
 def test_a_recipe_runs_on_scripted_models(name: str, scripted: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(COOKBOOK / name), run_name="__main__")
     assert capsys.readouterr().out.strip()
-    assert scripted.loaded()
+    assert scripted.loaded(), "the recipe reached this server"
 
 
 @pytest.mark.real_model
 @pytest.mark.filterwarnings("ignore:.* was not trained for tool use")
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", ON_BUNDLED_MODELS)
 def test_a_recipe_runs_on_real_models(name: str, real: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(COOKBOOK / name), run_name="__main__")
     assert capsys.readouterr().out.strip()
-    assert real.loaded()
+    assert real.loaded(), "the recipe reached this server"
 
 
 @pytest.mark.live
