@@ -19,20 +19,20 @@ class CancelScope:
     def __init__(self) -> None:
         self.reason: str | None = None
         self._task: asyncio.Task[object] | None = None
+        self._interrupted = False
 
     def cancel(self, reason: str) -> None:
         """Cancel the block, now or before it starts. The first reason stays."""
         if self.reason is None:
             self.reason = reason
-            if self._task is not None:
-                self._task.cancel()
+            self._interrupt()
 
     def __enter__(self) -> Self:
         assert self._task is None, "a scope holds one block at a time"
         self._task = asyncio.current_task()
         assert self._task is not None, "work runs in a task"
         if self.reason is not None:
-            self._task.cancel()
+            self._interrupt()
         return self
 
     def __exit__(
@@ -40,10 +40,20 @@ class CancelScope:
     ) -> bool:
         task, self._task = self._task, None
         assert task is not None, "the block was entered"
-        if self.reason is None:
+        interrupted, self._interrupted = self._interrupted, False
+        if not interrupted:
             return False
         # This scope requested one cancellation; another one means that the whole task is cancelled.
         return task.uncancel() == 0 and (kind is None or issubclass(kind, asyncio.CancelledError))
+
+    def _interrupt(self) -> None:
+        """Interrupt the block, if there is one; while it runs, wait until it awaits something."""
+        # Before Python 3.13, a task that does not await again in the block would keep the cancellation after it.
+        if self._task is not None and self._task is asyncio.current_task():
+            asyncio.get_running_loop().call_soon(self._interrupt)
+        elif self._task is not None and not self._interrupted:
+            self._interrupted = True
+            self._task.cancel()
 
 
 _Waiters = OrderedDict[asyncio.Future[None], None]

@@ -18,22 +18,62 @@ async def test_a_scope_is_cancelled_without_an_error_and_keeps_the_first_reason(
         with scope:
             await forever()
         await asyncio.sleep(0)
-        return "went on"
+        return "continued"
 
     task = asyncio.create_task(work())
     await asyncio.sleep(0)
     scope.cancel("one")
     scope.cancel("two")
-    assert await task == "went on"
+    assert await task == "continued"
     assert scope.reason == "one"
 
 
-async def test_a_scope_that_was_cancelled_before_it_began_does_not_begin() -> None:
+async def test_a_scope_that_was_cancelled_before_it_began_ends_at_its_first_await() -> None:
+    scope, reached = CancelScope(), list[str]()
+    scope.cancel("early")
+    with scope:
+        reached.append("before")
+        await asyncio.sleep(0)
+        reached.append("after")
+    await asyncio.sleep(0)
+    assert reached == ["before"]
+
+
+async def test_a_cancelled_block_that_awaits_nothing_is_not_cancelled_after_its_end() -> None:
     scope = CancelScope()
     scope.cancel("early")
     with scope:
-        await forever()
+        pass
     await asyncio.sleep(0)
+    assert scope.reason == "early"
+
+
+async def test_a_block_that_cancels_its_own_scope_ends_at_its_next_await() -> None:
+    scope, reached = CancelScope(), list[str]()
+    with scope:
+        scope.cancel("inside")
+        reached.append("before")
+        await asyncio.sleep(0)
+        reached.append("after")
+    assert reached == ["before"]
+    with CancelScope() as last:
+        last.cancel("inside")
+    await asyncio.sleep(0)
+
+
+async def test_cancelling_the_task_passes_through_a_scope_that_cancelled_nothing() -> None:
+    scope = CancelScope()
+
+    async def work() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        with scope:
+            scope.cancel("inside")
+            task.cancel()
+        await asyncio.sleep(0)
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(work())
 
 
 async def test_cancelling_the_task_passes_through_a_scope() -> None:
@@ -86,7 +126,7 @@ async def test_slots_are_granted_to_clients_in_turn() -> None:
     assert (queue.running, queue.queued) == (0, 0)
 
 
-async def test_waiters_are_served_in_order() -> None:
+async def test_a_newcomer_does_not_overtake_a_granted_waiter() -> None:
     queue = FairQueue(1)
     await queue.acquire("a")
     waiting = asyncio.create_task(queue.acquire("b"))
