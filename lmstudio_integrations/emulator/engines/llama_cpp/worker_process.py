@@ -199,8 +199,8 @@ class Worker:
 
     async def _exits_within(self, seconds: float) -> bool:
         """Return whether the process exits in time. Waits for the end of its output, too."""
-        # A child of the worker may outlive it and keep its output open; before Python 3.13, `Process.wait` then blocks,
-        # too. `asyncio.wait`, because a timeout here must not cancel the reader, which others await.
+        # A child of the worker may outlive it and keep its output open; `Process.wait` then blocks, too.
+        # `asyncio.wait`, because a timeout here must not cancel the reader, which others await.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._process.wait()
