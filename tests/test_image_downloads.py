@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -362,6 +363,12 @@ def test_the_timeout_of_a_call_holds_for_the_download(show: Show, web: Web, path
     assert caught.value.elapsed >= 0.3
     # On a busy machine, the time may be up before the request is sent.
     assert web.client_closed.wait(WAIT) or not web.reached.is_set()
+
+
+def test_a_download_without_httpx_names_what_to_install(show: Show, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    monkeypatch.delitem(sys.modules, "lmstudio_integrations.client._fetch")
+    assert "this needs httpx; run: pip install httpx" in show.trusted_error(web.url("/pixel.png"))
 
 
 def test_a_download_has_a_limit_even_if_the_call_has_none(

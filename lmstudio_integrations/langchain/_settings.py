@@ -16,7 +16,7 @@ from lmstudio_integrations._adapters.generation_settings import GenerationSettin
 from lmstudio_integrations._adapters.runtime import LoadedModelInfo
 from lmstudio_integrations._typeguards import is_count
 from lmstudio_integrations.client.transport.addresses import resolved_host
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
 from lmstudio_integrations.langchain._chunks import PROVIDER
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LoadSettings
@@ -26,7 +26,7 @@ _PER_OBJECT = frozenset(
     {"name", "cache", "verbose", "callbacks", "tags", "metadata", "custom_get_token_ids", "rate_limiter"}
     | {"disable_streaming", "output_version", "profile", "unload_on_close"}
 )
-"""Fields of the object itself, most of them langchain-core's; they are no call arguments."""
+"""Fields of the object itself, most of them langchain-core's; not call arguments."""
 
 _NOT_IN_KEY = frozenset(
     {
@@ -49,8 +49,9 @@ DEFAULT_CONCURRENCY = 4
 
 _PACKAGE = "lmstudio-integrations"
 _version = cache(version)
-_PARALLEL = "llm.load.numParallelSessions"
+_PARALLEL_KEY = "llm.load.numParallelSessions"
 _MAX_PARALLEL = 1023
+"""The bound of `LlmLoadModelConfig.max_parallel_predictions`. A reported value counts only if it is a number."""
 
 
 class LangChainSettings(GenerationSettings):
@@ -60,11 +61,12 @@ class LangChainSettings(GenerationSettings):
     _ls_model_type: ClassVar[Literal["chat", "llm"]]
 
     streaming: bool | None = None
-    """Whether `invoke` generates as a stream, so that callbacks see the tokens; `False` forbids streams."""
+    """Whether `invoke` generates as a stream, so that callbacks see the tokens; `False` forbids streams. `None`: a chat
+    model does so if something reads the tokens, such as `astream_events`; other models do not."""
 
     @model_validator(mode="after")
     def _set_lmstudio_version(self) -> Self:
-        # Its name is none of core's: pydantic would replace core's validator of that name.
+        # Must not share a name with a validator of langchain-core: pydantic would replace it.
         cast("Any", self)._add_version(_PACKAGE, _version(_PACKAGE))  # noqa: SLF001 - core's, for partner packages
         return self
 
@@ -124,6 +126,7 @@ class LangChainSettings(GenerationSettings):
             return {name: value for name, value in parameters.items() if value is not None}
 
     # Tokens ---------------------------------------------------------------------------------------------------------
+    # `vars` reads `custom_get_token_ids`: it is a field of core's base classes, which this class does not inherit.
 
     def get_token_ids(self, text: str) -> list[int]:
         """Return the tokens of a text, from the model's own tokenizer."""
@@ -146,20 +149,24 @@ class LangChainSettings(GenerationSettings):
         """Record what the end of a prediction reports about the model."""
         return call.record_info(end.model_info, partial(_parallel_predictions, end))
 
-    def _concurrency(self) -> int:
-        """Return how many predictions the model runs at once: as reported, else as configured, else the default."""
-        spec = self._resolve_model(vars(self)).model
-        loaded, config = self._runtime.model_info(spec), self.load_config
+    def _concurrency(self, values: Mapping[str, Any]) -> int:
+        """Return how many predictions the model of a call runs at once: as reported, as configured, or the default."""
+        spec = self._resolve_model(values).model
+        loaded, config = self._runtime.model_info(spec), values["load_config"]
         configured = config.max_parallel_predictions if isinstance(config, LlmLoadModelConfig) else None
         return (loaded.parallel if loaded else None) or configured or DEFAULT_CONCURRENCY
 
-    def _bounded(self, config: RunnableConfig | Sequence[RunnableConfig] | None) -> Any:
-        """Return configs that start no more predictions at once than the model runs, unless they set a limit."""
+    def _bounded(self, config: RunnableConfig | Sequence[RunnableConfig] | None, given: Mapping[str, Any]) -> Any:
+        """Return configs that start no more predictions at once than the calls' model runs, unless they set a limit."""
         if isinstance(config, Sequence):
-            return [self._bounded(one) for one in config]
+            return [self._bounded(one, given) for one in config]
         if ensure_config(config).get("max_concurrency") is not None:  # given, or inherited from the calling runnable
             return config
-        return {**(config or {}), "max_concurrency": self._concurrency()}
+        try:
+            limit = self._concurrency(self._call_values(None, given))
+        except LMStudioError:  # each call raises it, and a batch may keep the errors of its calls
+            limit = DEFAULT_CONCURRENCY
+        return {**(config or {}), "max_concurrency": limit}
 
     # Identity -------------------------------------------------------------------------------------------------------
 
@@ -168,12 +175,18 @@ class LangChainSettings(GenerationSettings):
         """All settings that change the response; the cache key is built from them."""
         return identity(vars(self), _identifying(type(self)))
 
+    def _call_values(self, stop: list[str] | None, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the resolved settings of a call, without what it requests besides settings, such as tools."""
+        others = self._request_arguments | self._framework_arguments
+        return self._merged(self._arguments(stop, {name: given[name] for name in given.keys() - others}))
+
     def _cache_key(self, stop: list[str] | None, given: Mapping[str, Any]) -> str:
         """Return the cache key of a call: its resolved settings, whether they are fields or arguments."""
-        others = self._request_arguments | self._framework_arguments
-        extras = {name: value for name, value in given.items() if name in others - {"stream"}}
+        # `stream` changes how a response arrives, not the response.
+        others = (self._request_arguments | self._framework_arguments) - {"stream"}
+        extras = {name: value for name, value in given.items() if name in others}
         with translated():
-            values = self._merged(self._arguments(stop, {name: given[name] for name in given.keys() - others}))
+            values = self._call_values(stop, given)
         parts = {
             "class": type(self).__name__,
             "output_version": values.get("output_version"),
@@ -183,7 +196,7 @@ class LangChainSettings(GenerationSettings):
         return repr(parts)
 
     def _as_cached(self, given: Mapping[str, Any]) -> Any:
-        """Return the object whose `cache` core reads for a call; without a model key, one without a cache."""
+        """Return the object whose `cache` core reads for a call: a stand-in without a cache if no model is named."""
         named = {ALIASES.get(name, name): value for name, value in given.items()}
         return _Uncached(self) if named.get("model", self.model) is None else self
 
@@ -205,7 +218,7 @@ class LangChainSettings(GenerationSettings):
 
 
 class _Uncached:
-    """An adapter without a cache, because no key can name whichever model is loaded."""
+    """Stands in for an adapter without `model`: any loaded model may respond, so responses must not be cached."""
 
     cache = False
 
@@ -225,13 +238,13 @@ def _identifying(kind: type[LangChainSettings]) -> tuple[str, ...]:
 def identity(values: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
     """Return the fields that are set, as plain data, with the resolved address as host."""
     found: dict[str, Any] = {"model": values["model"]}
-    for name, value in {**{name: values[name] for name in fields}, "host": _server(values["host"])}.items():
+    for name, value in {**{name: values[name] for name in fields}, "host": _resolved_or_given(values["host"])}.items():
         if value is not None:
             found[name] = value.to_dict() if isinstance(value, LoadSettings) else value
     return found
 
 
-def _server(host: str | None) -> str | None:
+def _resolved_or_given(host: str | None) -> str | None:
     try:
         return resolved_host(host)
     except LMStudioValueError:  # the call itself raises it
@@ -240,7 +253,7 @@ def _server(host: str | None) -> str | None:
 
 def _parallel_predictions(end: PredictionEnd) -> int | None:
     for field in end.load_model_config.get("fields", ()):
-        if field["key"] == _PARALLEL:
+        if field["key"] == _PARALLEL_KEY:
             value = field.get("value")
             return value if is_count(value) and 0 < value <= _MAX_PARALLEL else None
     return None

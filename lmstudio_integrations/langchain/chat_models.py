@@ -318,7 +318,9 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
         The first error or Ctrl-C stops the generations that still run.
         """
-        return results(*calls_of(self.invoke, inputs, self._bounded(config), kwargs), keep_errors=return_exceptions)
+        return results(
+            *calls_of(self.invoke, inputs, self._bounded(config, kwargs), kwargs), keep_errors=return_exceptions
+        )
 
     async def abatch(
         self,
@@ -333,7 +335,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         The first error, or cancelling the task, stops the generations that still run.
         """
         return await aresults(
-            *calls_of(self.ainvoke, inputs, self._bounded(config), kwargs), keep_errors=return_exceptions
+            *calls_of(self.ainvoke, inputs, self._bounded(config, kwargs), kwargs), keep_errors=return_exceptions
         )
 
     def batch_as_completed(
@@ -345,7 +347,9 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[tuple[int, Any]]:
         """Yield the index and the response of each input, as they finish. See `batch`; closing this stops the rest."""
-        return completed(*calls_of(self.invoke, inputs, self._bounded(config), kwargs), keep_errors=return_exceptions)
+        return completed(
+            *calls_of(self.invoke, inputs, self._bounded(config, kwargs), kwargs), keep_errors=return_exceptions
+        )
 
     def abatch_as_completed(
         self,
@@ -356,7 +360,9 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[tuple[int, Any]]:
         """Yield the index and the response of each input, as they finish. See `abatch`; closing this stops the rest."""
-        return acompleted(*calls_of(self.ainvoke, inputs, self._bounded(config), kwargs), keep_errors=return_exceptions)
+        return acompleted(
+            *calls_of(self.ainvoke, inputs, self._bounded(config, kwargs), kwargs), keep_errors=return_exceptions
+        )
 
 
 _ABILITIES = ModelProfile(

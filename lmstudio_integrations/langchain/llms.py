@@ -103,7 +103,7 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
             if call.values["streaming"] and run_manager is not None and len(prompts) == 1:
                 return self._result([_joined(list(self._stream(prompts[0], stop, run_manager, **kwargs)))])
             calls = [partial(self._complete, call, prompt) for prompt in prompts]
-            return self._result(results(calls, self._concurrency()))
+            return self._result(results(calls, self._concurrency(call.values)))
 
     async def _agenerate(
         self,
@@ -119,7 +119,7 @@ class LMStudioLLM(LangChainSettings, BaseLLM):
                     [_joined([chunk async for chunk in self._astream(prompts[0], stop, run_manager, **kwargs)])]
                 )
             calls = [partial(self._acomplete, call, prompt) for prompt in prompts]
-            return self._result(await aresults(calls, self._concurrency()))
+            return self._result(await aresults(calls, self._concurrency(call.values)))
 
     def _result(self, completions: list[GenerationChunk]) -> LLMResult:
         infos = [each.generation_info for each in completions]

@@ -51,15 +51,21 @@ def parse(data: str | bytes, *, max_depth: int | None = None) -> tuple[dict[str,
     try:
         value, used_fallback = from_json(data), False
     except (ValueError, TypeError):  # the latter for text that UTF-8 cannot represent
+        # The fallback parser is recursive, and ends the process where the recursion limit is high.
         if max_depth is not None and is_deeper(data, max_depth):
-            # The fallback parser is recursive, and ends the process where the recursion limit is high.
             raise NestingError from None
         try:
-            value, used_fallback = json.loads(data), True
+            value, used_fallback = _fallback_parsed(data), True
         except (ValueError, RecursionError):
             return None, True
     # JSON that is not an object is no frame, and is dropped without a reply (docs/protocol.md#unreadable-frames).
     return (value if is_object(value) else None), used_fallback
+
+
+def _fallback_parsed(data: str | bytes) -> Any:
+    # `json.loads` itself would also read bytes as UTF-16 and UTF-32, in which `is_deeper` and the server's limit of
+    # values see other strings than the parser.
+    return json.loads(data if isinstance(data, str) else data.decode("utf-8-sig", "surrogatepass"))
 
 
 _ID = re.compile(rb'"(channelId|callId)"\s*:\s*(\d{1,15})\b')
@@ -85,7 +91,7 @@ def damage(data: str | bytes) -> Damage | None:
     """Return what is wrong with a frame that is not a JSON object; `None` if it is other JSON."""
     text = data if isinstance(data, bytes) else data.encode(errors="replace")
     try:
-        json.loads(text)
+        _fallback_parsed(text)
     except UnicodeDecodeError as error:
         position = f"not UTF-8 at byte {error.start}"
     except json.JSONDecodeError as error:

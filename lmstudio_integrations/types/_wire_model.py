@@ -1,4 +1,4 @@
-"""The base of every pydantic type: snake_case in Python, camelCase on the wire, lenient input."""
+"""The base of the protocol's pydantic types: snake_case in Python, camelCase on the wire, lenient input."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,8 @@ class WireModel(BaseModel):
     """A value of the protocol.
 
     Reads both spellings and ignores unknown fields, because servers are updated before clients. Writes only what was
-    set, with the wire's names. `None` counts as unset, except in the fields of `nullable`.
+    set, with the wire's names. `None` counts as unset, except in the fields of `nullable`. In `Settings`
+    an explicit `None` is kept, so that `merged` can unset a setting; their `to_fields` leaves it out.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
@@ -27,10 +28,12 @@ class WireModel(BaseModel):
     )
 
     nullable: ClassVar[frozenset[str]] = frozenset({"device_identifier"})
-    """Fields in which the wire uses null; any other field is left out instead."""
+    """Fields in which the wire uses null; any other field is left out instead. The base names one of them:
+    several types have it, and null is the server's own machine (`docs/protocol.md#model-specifiers`)."""
 
     def model_post_init(self, _context: Any, /) -> None:
         """Count fields that are `None` as unset."""
+        # `model_copy(update=…)` does not run this: a `None` in an update would be written as null.
         for name, value in self.__dict__.items():
             if value is None and name not in self.nullable:
                 self.__pydantic_fields_set__.discard(name)
@@ -49,7 +52,9 @@ class WireModel(BaseModel):
         try:
             return self.model_dump_json(by_alias=True, exclude_unset=True)
         except PydanticSerializationError:  # a lone surrogate, which JSON can only hold as an escape
-            return json.dumps(self.to_dict(), separators=(",", ":"), allow_nan=False)
+            # Infinity and NaN become null, as pydantic writes them: `json.dumps` cannot, so a round trip replaces them.
+            finite = json.loads(json.dumps(self.to_dict()), parse_constant=lambda _: None)
+            return json.dumps(finite, separators=(",", ":"))
 
     def __str__(self) -> str:
         fields = json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False)

@@ -18,13 +18,13 @@ _MARKER = re.compile(r"__LM_STUDIO_INTERNAL_LSEP_SYNTHETIC_REASONING_END_[0-9a-f
 
 _HINTS = {
     "maxPredictedTokensReached": "; raise max_tokens",
-    "contextLengthReached": "; load the model with a larger context length, or ask for less",
+    "contextLengthReached": "; load the model with a larger context length, or shorten the prompt",
 }
 """Remedies for a response that was cut off."""
 
 
 def json_object(text: str) -> dict[str, Any] | None:
-    """Return the JSON object of a response; `None` for anything else, such as a list or the text of a grammar."""
+    """Return the JSON object of a response; `None` for anything else, such as a list or text that a grammar shaped."""
     try:
         value = from_json(_cleaned(text))
     except ValueError:
@@ -41,7 +41,7 @@ def read_response(parse: Callable[[str], T], text: str, stop_reason: str) -> T:
         stop_reason: Why it ended.
 
     Raises:
-        LMStudioStructuredOutputError: If the text does not fit.
+        LMStudioStructuredOutputError: If the text does not match the format.
     """
     try:
         return parse(_cleaned(text))
@@ -57,7 +57,7 @@ def read_as(model: type[T], text: str, stop_reason: str) -> T:
     """Return a response as an instance of a type.
 
     Raises:
-        LMStudioStructuredOutputError: If the text does not fit.
+        LMStudioStructuredOutputError: If the text does not match the type.
         LMStudioValueError: If pydantic cannot validate the type.
     """
     try:
@@ -81,4 +81,4 @@ def _reason(error: ValueError | RecursionError) -> str:
             f"{'.'.join(map(str, each['loc'])) or 'the value'}: {each['msg']}"
             for each in error.errors(include_url=False)
         )
-    return "it nests too deep" if isinstance(error, RecursionError) else str(error)
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)

@@ -88,10 +88,34 @@ def test_values_and_separators_are_counted_outside_strings_only(message: bytes, 
     assert not has_more_values(message, values)
 
 
-@pytest.mark.parametrize("limits", [{"connections": 0}, {"upload_bytes": -1}, {"ping_timeout": float("nan")}])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"connections": 0},
+        {"upload_bytes": -1},
+        {"ping_timeout": float("nan")},
+        {"ping_interval": 0},
+        {"message_bytes": None},
+        {"ping_timeout": None},
+    ],
+)
 def test_a_limit_that_is_not_positive_is_rejected(limits: dict[str, Any]) -> None:
     with pytest.raises(LMStudioValueError, match=next(iter(limits))):
         Limits(**limits)
+
+
+def test_only_the_pings_can_be_switched_off() -> None:
+    assert Limits(ping_interval=None).ping_interval is None
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_a_message_that_is_not_utf8_is_not_parsed(server: Emulator, other: Wire, encoding: str) -> None:
+    # An escaped quote hides the values that follow from a count of bytes, if the message is not UTF-8.
+    values = '["\\"",' + ",".join(["1"] * 1000) + "]"
+    with wire(server) as me:
+        me.send_frame(f'{{"type":"keepAlive","unused":{values}}}'.encode(encoding))
+        assert still_serves(me)  # the next frame is its reply: the keep-alive had none
+    assert still_serves(other)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,11 +156,32 @@ def test_a_failing_package_manager_is_quoted_without_secrets(
     assert list((cache / "models").iterdir()) == []
 
 
+@pytest.fixture
+def typed_input() -> Iterator[None]:
+    """Standard input on which a name waits for a prompt."""
+    original = os.dup(0)
+    reader, writer = os.pipe()
+    os.write(writer, b"me\n")
+    os.close(writer)
+    os.dup2(reader, 0)
+    os.close(reader)
+    yield
+    os.dup2(original, 0)
+    os.close(original)
+
+
+@pytest.mark.usefixtures("typed_input")
+def test_a_package_manager_cannot_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]) -> None:
+    install_manager(tmp_path, monkeypatch, act="sys.exit(f'read {name!r}') if (name := sys.stdin.read()) else None")
+    (path,) = weights.locate(BUNDLE, announce=output.append)
+    assert path.read_bytes() == CONTENT
+
+
 def test_a_package_manager_that_hangs_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]
 ) -> None:
     install_manager(tmp_path, monkeypatch, act="sys.stdin.read() if False else __import__('threading').Event().wait()")
-    monkeypatch.setattr(weights, "FETCH_SECONDS", 0.2)
+    monkeypatch.setattr(weights, "FETCH_TIMEOUT", 0.2)
     with pytest.raises(WeightsError, match=r"longer than 0\.2 s"):
         weights.locate(BUNDLE, announce=output.append)
 
@@ -201,6 +223,7 @@ def test_pip_is_used_where_uv_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     name, command = weights._installer()
     assert name == "pip"
     assert command[:4] == [sys.executable, "-m", "pip", "install"]
+    assert "--no-input" in command  # pip would read an index's password from the terminal, past standard input
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(WeightsError, match="neither uv nor pip"):
         weights.fetch(BUNDLE)
@@ -226,6 +249,30 @@ async def test_a_load_without_weights_has_a_reason(tmp_path: Path, monkeypatch: 
         await engine.load(LoadRequest("m", "llm", BUNDLE.name), lambda _: None)
     assert caught.value.title == "Failed to load model"
     assert "--offline" in str(caught.value.cause)
+
+
+@pytest.fixture
+def blocked_cache(cache: Path) -> Path:
+    """A file where the cache should be."""
+    cache.write_text("in the way", encoding="utf-8")
+    return cache
+
+
+@pytest.mark.parametrize("name", list(weights.BUNDLES))
+async def test_a_load_whose_cache_is_not_a_directory_has_a_reason(
+    tmp_path: Path, blocked_cache: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # The language model is fetched into the cache, the embedding model is converted into it.
+    missing = replace(weights.BUNDLES[name], distribution="no-such-distribution")
+    if missing.kind == "llm":
+        install_manager(tmp_path, monkeypatch)
+        monkeypatch.setitem(weights.BUNDLES, name, missing)
+    with pytest.raises(EngineError) as caught:
+        await load_parameters.file_of(name, offline=False, announce=lambda _: None)
+    assert caught.value.title == "Failed to load model"
+    assert "cannot be read or stored" in str(caught.value.cause)
+    assert str(blocked_cache.parent) not in str(caught.value.cause)
+    assert weights.CACHE_VARIABLE in str(caught.value.suggestion)
 
 
 async def test_a_conversion_without_its_packages_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,19 @@ def test_parsing_never_raises_and_reports_the_fallback_parser(
     assert envelope.parse(data) == (value, used_fallback)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_only_utf8_is_json(encoding: str) -> None:
+    data = '{"callId":1,"a":["\\"",1,1]}'.encode(encoding)
+    assert envelope.parse(data) == (None, True)
+    assert envelope.damage(data) is not None
+
+
+def test_utf8_may_begin_with_a_bom() -> None:
+    data = '{"a":"ä"}'.encode("utf-8-sig")
+    assert envelope.parse(data) == ({"a": "ä"}, True)
+    assert envelope.damage(data) is None
+
+
 def test_deep_nesting_is_parsed_by_the_fallback_parser() -> None:
     frame, used_fallback = envelope.parse('{"a":' * 300 + "1" + "}" * 300)
     assert frame is not None

@@ -75,7 +75,7 @@ def test_a_response_that_was_cut_off_names_the_remedy() -> None:
 
 
 def test_a_parser_that_recurses_too_deep_finds_no_value() -> None:
-    with pytest.raises(LMStudioStructuredOutputError, match="nests too deep"):
+    with pytest.raises(LMStudioStructuredOutputError, match="nested too deeply"):
         read_response(json.loads, "[" * 100_000, "eosFound")
 
 

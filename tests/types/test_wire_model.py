@@ -1,7 +1,7 @@
 """The base of all types: both spellings in, one spelling out."""
 
 import json
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from pydantic import ValidationError
@@ -15,6 +15,8 @@ class Point(WireModel):
     x_axis: int
     label_text: str | None = None
     device_identifier: str | None = None
+    score: float = 0.0
+    anything: Any = None
 
 
 class Tagged(TaggedModel):
@@ -55,6 +57,13 @@ def test_any_text_becomes_json(text: str) -> None:
     written = Point(x_axis=1, label_text=text).to_json()
     assert json.loads(written) == {"xAxis": 1, "labelText": text}
     assert written.encode()
+
+
+@pytest.mark.parametrize("text", ["a", "\ud83d"])
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan")])
+def test_infinity_and_nan_become_null_beside_any_text(text: str, number: float) -> None:
+    written = Point(x_axis=1, label_text=text, score=number, anything=[number]).to_json()
+    assert json.loads(written) == {"xAxis": 1, "labelText": text, "score": None, "anything": [None]}
 
 
 def test_a_value_is_shown_as_the_call_that_builds_it() -> None:

@@ -85,6 +85,11 @@ async def file_of(name: str | None, *, offline: bool, announce: Announce) -> Pat
         return await asyncio.to_thread(_ready, bundle, offline=offline, announce=announce)
     except weights.WeightsError as error:
         raise load_failed(str(error)) from error
+    except OSError as error:
+        raise load_failed(
+            f"the weights cannot be read or stored: {error}",
+            f"Set {weights.CACHE_VARIABLE} to a directory that the server can write.",
+        ) from error
     except ImportError as error:
         raise load_failed(
             f"the weights must be converted, which needs more packages: {weights.INSTALL_HINT}"
