@@ -137,6 +137,24 @@ async def test_closing_unloads_what_the_object_loaded(
         assert server.loaded() == []
 
 
+@pytest.mark.parametrize("policy", ["explicit", "get_or_load", "new_instance"])
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_closing_unloads_a_model_although_the_callback_of_its_load_failed(
+    server: Emulator, gate: Gate, name: str, policy: str
+) -> None:
+    def fail_at_the_end(progress: float) -> None:
+        if progress == 1.0:
+            raise KeyError("the bar is full")
+
+    gate.open()
+    adapter = ADAPTERS[name]
+    key = "vectors" if name in EMBEDDING_MODELS else "chatty"
+    given: dict[str, Any] = {"load_policy": policy, "on_load_progress": fail_at_the_end, "unload_on_close": True}
+    with adapter.make(model=key, host=server.address, **given) as model, pytest.raises(KeyError, match="bar is full"):
+        adapter.call(model, "Hi")
+    assert server.loaded() == []
+
+
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_closing_unloads_no_model_that_was_already_loaded(server: Emulator, gate: Gate, name: str) -> None:
     gate.open()
