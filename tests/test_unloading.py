@@ -168,6 +168,30 @@ def test_closing_unloads_no_model_that_was_already_loaded(server: Emulator, gate
     assert len(server.loaded()) == 1
 
 
+@pytest.mark.parametrize("aclose", [False, True])
+@pytest.mark.parametrize("name", ADAPTERS)
+async def test_closing_closes_the_connections_although_the_unload_is_interrupted(
+    server: Emulator, gate: Gate, name: str, aclose: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class InterruptError(BaseException):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise InterruptError
+
+    gate.open()
+    adapter = ADAPTERS[name]
+    key = "vectors" if name in EMBEDDING_MODELS else "chatty"
+    model = adapter.make(model=key, host=server.address, unload_on_close=True)
+    await asyncio.to_thread(adapter.call, model, "Hi")
+    assert server.connections
+    monkeypatch.setattr("lmstudio_integrations.client.transport.connections.LINGER", 0.0)
+    monkeypatch.setattr("lmstudio_integrations.client._models.unload_own", interrupt)
+    with pytest.raises(InterruptError):
+        await model.aclose() if aclose else model.close()
+    await asyncio.to_thread(server.wait_for, lambda: not server.connections)
+
+
 async def test_a_model_that_cannot_be_unloaded_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with Emulator(MODELS) as server:
         model = LMStudioEmbeddings(model="vectors", host=server.address, unload_on_close=True, connect_timeout=0.2)
