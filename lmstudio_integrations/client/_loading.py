@@ -45,10 +45,11 @@ def get_or_load(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     packets = _LoadPackets(binding)
     try:
         info = yield from _load(dispatcher, binding, "getOrLoad", parameter, packets)
-        if not packets.was_loaded:
-            binding.own_reference = _reference(info)
     finally:  # a load may evict others and then fail
-        _record_evictions(dispatcher, binding, packets)
+        models = models_of(dispatcher)
+        for evicted in packets.evicted:
+            model_key = (packets.info or {}).get("modelKey") or models.model_key(binding.kind, binding.key)
+            models.record_eviction(str(model_key or binding.key), evicted)
     packets.report()
     return (yield from bind(dispatcher, binding, info, loaded=not packets.was_loaded))
 
@@ -70,7 +71,7 @@ def load(
         parameter["identifier"] = identifier
     packets = _LoadPackets(binding)
     info = yield from _load(dispatcher, binding, "loadModel", parameter, packets)
-    record_explicit(dispatcher, binding, info)
+    models_of(dispatcher).record_explicit(info)
     packets.report()
     return info
 
@@ -81,12 +82,6 @@ def load_parameter(binding: Binding, name: str, ttl_ms: int | None) -> LoadModel
     if ttl_ms is not None:
         parameter["ttlMs"] = ttl_ms
     return parameter
-
-
-def record_explicit(dispatcher: Dispatcher[Any], binding: Binding, info: Info) -> None:
-    """Record an instance that a handle loaded explicitly. Runs before callbacks, so that none can hide the instance."""
-    binding.own_reference = _reference(info)
-    models_of(dispatcher).record_explicit(info)
 
 
 @lru_cache(maxsize=256)
@@ -115,30 +110,25 @@ def bind(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, loaded: b
 def _load(
     dispatcher: Dispatcher[Any], binding: Binding, endpoint: str, parameter: Mapping[str, Any], packets: "_LoadPackets"
 ) -> Flow[Info]:
-    """Return the info of the instance. The last progress is not reported yet: the caller records the instance first."""
+    """Return the info of the instance. Its last progress is not reported yet: the instance must be recorded first."""
+    operation = "Model load" if endpoint == "loadModel" else "Model get/load"
     started = dispatcher.elapsed
     try:
-        info = yield from _read_channel(dispatcher, binding.kind, endpoint, parameter, packets)
+        with dispatcher.start(binding.kind, channel(binding.kind, endpoint), parameter, operation=operation) as call:
+            while packets.info is None:
+                packets.report()
+                batch = yield call
+                if not batch:
+                    raise closed_early(operation)
+                with decode_errors(operation):
+                    packets.read(batch)
+            call.ended = True
     except LMStudioInsufficientResourcesError as error:
         raise (yield from _with_unload_advice(dispatcher, error)) from error
     if not packets.was_loaded:
+        binding.own_reference = _reference(packets.info)
         dispatcher.load_times.append(dispatcher.elapsed - started)
-    return info
-
-
-def _read_channel(
-    dispatcher: Dispatcher[Any], kind: ModelKind, endpoint: str, parameter: Mapping[str, Any], packets: "_LoadPackets"
-) -> Flow[Info]:
-    operation = "Model load" if endpoint == "loadModel" else "Model get/load"
-    with dispatcher.start(kind, channel(kind, endpoint), parameter, operation=operation) as call:
-        while batch := (yield call):
-            with decode_errors(operation):
-                info = packets.read(batch)
-            if info is not None:
-                call.ended = True
-                return info
-            packets.report()
-        raise closed_early(operation)
+    return packets.info
 
 
 class _LoadPackets:
@@ -160,8 +150,8 @@ class _LoadPackets:
         self.evicted: list[Info] = []
         """The instances that the load evicted."""
 
-    def read(self, batch: Iterable[dict[str, Any]]) -> Info | None:
-        """Read packets up to the success; return the info of the instance if it is loaded."""
+    def read(self, batch: Iterable[dict[str, Any]]) -> None:
+        """Read packets up to the success."""
         for packet in batch:
             match packet["type"]:
                 case "startLoading":
@@ -176,10 +166,9 @@ class _LoadPackets:
                     self.was_loaded = kind == "alreadyLoaded"
                     self._unreported.append(1.0)
                     self.info = packet["info"]
-                    return self.info
+                    return
                 case other:
                     logger.debug("skipped a packet of unknown type %r while loading", other)
-        return None
 
     def report(self) -> None:
         """Call the callback with each value by which the progress has grown."""
@@ -188,13 +177,6 @@ class _LoadPackets:
             if self._on_progress is not None and progress > self._last and (progress < 1.0 or self.info is not None):
                 self._last = progress
                 self._on_progress(progress)
-
-
-def _record_evictions(dispatcher: Dispatcher[Any], binding: Binding, packets: _LoadPackets) -> None:
-    models = models_of(dispatcher)
-    loaded_key = None if packets.info is None else packets.info.get("modelKey")
-    for evicted in packets.evicted:
-        models.record_eviction(str(loaded_key or models.model_key(binding.kind, binding.key) or binding.key), evicted)
 
 
 def _with_unload_advice(

@@ -19,7 +19,6 @@ from lmstudio_integrations.client._loading import (
     load,
     load_parameter,
     milliseconds,
-    record_explicit,
 )
 from lmstudio_integrations.client._server_models import models_of
 from lmstudio_integrations.client._single_flight import run_or_wait
@@ -85,17 +84,12 @@ def _load_instance(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
         identifier = models_of(dispatcher).explicit.get(binding.own_reference or "")
         if identifier is not None and binding.own_reference != previous:
             with suppress(LMStudioError):  # the first error says more
-                yield from _unload(dispatcher, binding, identifier, wait=isinstance(error, Exception))
+                unload = rpc(binding.kind, "unloadModel")
+                with dispatcher.start(binding.kind, unload, UnloadModel(identifier=identifier)) as call:
+                    if isinstance(error, Exception):  # a caller that was cancelled does not wait
+                        yield call
+                    call.ended = True  # not to be cancelled
         raise
-
-
-def _unload(dispatcher: Dispatcher[Any], binding: Binding, identifier: str, *, wait: bool) -> Flow[None]:
-    """Unload an instance. A caller that was cancelled does not wait for the response."""
-    parameter = UnloadModel(identifier=identifier)
-    with dispatcher.start(binding.kind, rpc(binding.kind, "unloadModel"), parameter, operation="Model unload") as call:
-        if wait:
-            yield call
-        call.ended = True
 
 
 def _reject_wait(binding: Binding) -> Flow[str]:
@@ -228,7 +222,8 @@ def _resolve_on_server(dispatcher: Dispatcher[Any], binding: Binding, name: str)
                             model_key = str(packet["info"]["modelKey"])
                             call.cancel()
                         elif packet["type"] == "success":
-                            record_explicit(dispatcher, binding, packet["info"])
+                            models_of(dispatcher).record_explicit(packet["info"])
+                            binding.own_reference = packet["info"].get("instanceReference")
         except LMStudioServerError:
             if model_key is None:
                 raise

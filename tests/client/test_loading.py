@@ -16,6 +16,7 @@ from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_together, wait_until
 
 INFO = {"identifier": "m", "modelKey": "m", "path": "maker/m", "instanceReference": "r1", "contextLength": 8}
+FULL_INFO = {**INFO, "format": "gguf", "displayName": "M", "sizeBytes": 1, "maxContextLength": 8}
 NO_MEMORY = {"title": "Model loading was stopped due to insufficient system resources"}
 
 
@@ -249,21 +250,22 @@ async def test_an_instance_is_owned_although_a_warning_is_an_error(
         assert server.loaded() == []
 
 
-@pytest.mark.parametrize("unloaded", [[result(None)], [failed("rpcError", {"title": "no unloads today"})]])
-async def test_a_new_instance_whose_config_cannot_be_read_is_unloaded(
-    make_client: Callable[..., Any], unloaded: list[dict[str, Any]]
-) -> None:
+async def test_a_new_instance_whose_config_cannot_be_read_is_unloaded(make_client: Callable[..., Any]) -> None:
     server = Server(
         {
             "loadModel": [LOADED],
             "getLoadConfig": [[failed("rpcError", {"title": "no config today"})]],
-            "unloadModel": [unloaded],
+            "unloadModel": [[failed("rpcError", {"title": "no unloads today"})], [result(None)]],
+            "listLoaded": [[result([FULL_INFO])]],
         }
     )
     async with fake_server(server) as address, make_client(address) as client:
+        handle = client.llm.lazy_model("m", load_policy="new_instance", config={"contextLength": 8})
         with pytest.raises(lms.LMStudioServerError, match="no config today"):
-            await client.llm.load_new_instance("m", config={"contextLength": 8})
-    assert server.parameters[-1] == ("unloadModel", None)
+            await handle.count_tokens("Hi")
+        assert [name for name, _ in server.parameters] == ["loadModel", "getLoadConfig", "unloadModel"]
+        await handle.unload()
+    assert [name for name, _ in server.parameters[3:]] == ["listLoaded", "unloadModel"]
 
 
 async def test_a_new_instance_of_a_cancelled_call_is_unloaded() -> None:
@@ -302,12 +304,11 @@ async def test_a_callback_that_fails_does_not_hide_a_success_of_the_same_batch(
 
 
 async def test_an_instance_of_a_load_that_was_cancelled_too_late_is_owned(make_client: Callable[..., Any]) -> None:
-    info = {**INFO, "format": "gguf", "displayName": "M", "sizeBytes": 1, "maxContextLength": 8}
     server = Server(
         {
-            "listLoaded": [[result([])], [result([info])], [result([info])]],
+            "listLoaded": [[result([])], [result([FULL_INFO])], [result([FULL_INFO])]],
             "listDownloadedModels": [[result([])]],
-            "loadModel": [[packet({"type": "resolved", "info": info}), *LOADED]],
+            "loadModel": [[packet({"type": "resolved", "info": FULL_INFO}), *LOADED]],
             "countTokens": [[result({"tokenCount": 1})]],
             "unloadModel": [[result(None)]],
         }
