@@ -137,6 +137,24 @@ async def test_closing_unloads_what_the_object_loaded(
         assert server.loaded() == []
 
 
+@pytest.mark.parametrize("policy", ["explicit", "get_or_load", "new_instance"])
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_closing_unloads_a_model_although_the_callback_of_its_load_failed(
+    server: Emulator, gate: Gate, name: str, policy: str
+) -> None:
+    def fail_at_the_end(progress: float) -> None:
+        if progress == 1.0:
+            raise KeyError("the bar is full")
+
+    gate.open()
+    adapter = ADAPTERS[name]
+    key = "vectors" if name in EMBEDDING_MODELS else "chatty"
+    given: dict[str, Any] = {"load_policy": policy, "on_load_progress": fail_at_the_end, "unload_on_close": True}
+    with adapter.make(model=key, host=server.address, **given) as model, pytest.raises(KeyError, match="bar is full"):
+        adapter.call(model, "Hi")
+    assert server.loaded() == []
+
+
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_closing_unloads_no_model_that_was_already_loaded(server: Emulator, gate: Gate, name: str) -> None:
     gate.open()
@@ -148,6 +166,30 @@ def test_closing_unloads_no_model_that_was_already_loaded(server: Emulator, gate
     with adapter.make(model=key, host=server.address, unload_on_close=True, load_policy="explicit") as model:
         adapter.call(model, "Hi")
     assert len(server.loaded()) == 1
+
+
+@pytest.mark.parametrize("aclose", [False, True])
+@pytest.mark.parametrize("name", ADAPTERS)
+async def test_closing_closes_the_connections_although_the_unload_is_interrupted(
+    server: Emulator, gate: Gate, name: str, aclose: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class InterruptError(BaseException):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise InterruptError
+
+    gate.open()
+    adapter = ADAPTERS[name]
+    key = "vectors" if name in EMBEDDING_MODELS else "chatty"
+    model = adapter.make(model=key, host=server.address, unload_on_close=True)
+    await asyncio.to_thread(adapter.call, model, "Hi")
+    assert server.connections
+    monkeypatch.setattr("lmstudio_integrations.client.transport.connections.LINGER", 0.0)
+    monkeypatch.setattr("lmstudio_integrations.client._models.unload_own", interrupt)
+    with pytest.raises(InterruptError):
+        await model.aclose() if aclose else model.close()
+    await asyncio.to_thread(server.wait_for, lambda: not server.connections)
 
 
 async def test_a_model_that_cannot_be_unloaded_is_logged(caplog: pytest.LogCaptureFixture) -> None:

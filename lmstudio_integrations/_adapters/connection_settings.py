@@ -50,9 +50,10 @@ TIMEOUTS = (
     "timeout",
     "keepalive",
 )
+"""The timeouts, and the interval of the pings. A handle has its own."""
 
 ALIASES = {"base_url": "host", "api_key": "api_token", "model_name": "model"}
-"""Names of our fields in other adapters, accepted here as well."""
+"""Names that other packages give to our fields, accepted here as well."""
 
 _TOKEN_NAMES = {"api_token", *(name for name, own in ALIASES.items() if own == "api_token")}
 _HOST_NAMES = {"host", *(name for name, own in ALIASES.items() if own == "host")}
@@ -74,7 +75,7 @@ _FOREIGN_NAMES = {
     "stop_sequences": "stop",
     "validate_model_on_init": "load_profile()",
 }
-"""Names in other adapters for what is similar here. Errors suggest ours."""
+"""Settings of other packages. The error about one suggests our equivalent: a field, or a method."""
 
 
 def token_from_environment() -> SecretStr | None:
@@ -86,10 +87,10 @@ def token_from_environment() -> SecretStr | None:
 class ConnectionSettings(BaseModel):
     """Which server and which model."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(defer_build=True)  # with the first object: keeps import cheap
 
     _kind: ClassVar[ModelKind]
-    _load_settings: ClassVar[type[LoadSettings]]
+    _load_config_type: ClassVar[type[LoadSettings]]
 
     model: str | None = None
     """Key or identifier of the model; `None` is any loaded model. An alias is `model_name`."""
@@ -126,7 +127,8 @@ class ConnectionSettings(BaseModel):
     """Whether `close` also unloads the models that this object loaded. Models that were loaded before stay."""
 
     context_length: Count | None = None
-    """Context length in tokens to load the model with; a shortcut for the one in `load_config`."""
+    """Context length in tokens to load the model with; a shortcut for the one in `load_config`, over which it takes
+    precedence."""
 
     on_config_mismatch: OnConfigMismatch = "warn"
     """What to do when the loaded model has other settings than `load_config`."""
@@ -138,8 +140,8 @@ class ConnectionSettings(BaseModel):
     """Whether to draw progress bars on the error stream, with tqdm."""
 
     connect_timeout: Seconds | None = 5.0
-    """Seconds until the server accepts the client, or responds to a ping after a silence. `None` switches a timeout
-    off."""
+    """Seconds until the server accepts the client, or responds to a ping after a silence. `None` switches it
+    off, as it does for each timeout below."""
 
     load_timeout: Seconds | None = 300.0
     """Seconds without progress while the model loads."""
@@ -167,7 +169,7 @@ class ConnectionSettings(BaseModel):
     _runtime: Runtime = PrivateAttr(default_factory=Runtime)
 
     def model_post_init(self, context: Any, /) -> None:
-        """Call the framework's hook, which pydantic's own hook for private attributes does not call."""
+        """Call the framework's hook: for a class with private attributes, pydantic replaces an inherited one."""
         super().model_post_init(context)
 
     @model_validator(mode="before")
@@ -208,64 +210,73 @@ class ConnectionSettings(BaseModel):
 
     # Which model ----------------------------------------------------------------------------------------------------
 
-    def _resolve_model(self, values: Mapping[str, Any]) -> HandleSpec:
-        """Return the model of a call with these settings."""
-        if type(values["max_retries"]) is not int or values["max_retries"] < 0:
-            raise LMStudioValueError(f"max_retries must be 0 or more; got {values['max_retries']!r}")
-        config, progress = self._load_config(values), _hashable(values["on_load_progress"])
-        model = ModelSpec(
-            self._server(values),
-            self._kind,
-            values["model"],
-            values["ttl"],
-            None if config is None else config.to_json(),
-            values["load_policy"],
-            values["on_config_mismatch"],
-            ProgressBar(f"Loading {values['model']}", progress) if values["show_progress"] else progress,
-        )
-        return HandleSpec(model, tuple([(name, values[name]) for name in TIMEOUTS]), values["max_retries"])
+    def _resolve_model(self, call_settings: Mapping[str, Any]) -> HandleSpec:
+        """Return the model of a call.
 
-    def _server(self, values: Mapping[str, Any]) -> ServerSpec:
+        Args:
+            call_settings: The fields, and over them the arguments of the call. Each adapter declares `load_config`.
+        """
+        if type(call_settings["max_retries"]) is not int or call_settings["max_retries"] < 0:
+            raise LMStudioValueError(f"max_retries must be 0 or more; got {call_settings['max_retries']!r}")
+        config, progress = self._merged_load_config(call_settings), _hashable(call_settings["on_load_progress"])
+        model = ModelSpec(
+            self._server(call_settings),
+            self._kind,
+            call_settings["model"],
+            call_settings["ttl"],
+            None if config is None else config.to_json(),
+            call_settings["load_policy"],
+            call_settings["on_config_mismatch"],
+            ProgressBar(f"Loading {call_settings['model']}", progress) if call_settings["show_progress"] else progress,
+        )
+        timeouts = tuple([(name, call_settings[name]) for name in TIMEOUTS])  # faster than a generator
+        return HandleSpec(model, timeouts, call_settings["max_retries"])
+
+    def _server(self, call_settings: Mapping[str, Any]) -> ServerSpec:
         """Return the server of a call.
 
         Raises:
             LMStudioAuthenticationError: If a secret is missing that was left out when this object was pickled.
         """
         for name in self._runtime.dropped_secrets:
-            if values[name] is None:
+            if call_settings[name] is None:
                 raise LMStudioAuthenticationError(_DROPPED_ERRORS[name].format(type(self).__name__))
-        token: SecretStr | None = values["api_token"]
-        headers: Mapping[str, SecretStr] = values["headers"] or {}
+        token: SecretStr | None = call_settings["api_token"]
+        headers: Mapping[str, SecretStr] = call_settings["headers"] or {}
         return ServerSpec(
-            host_of(values["host"]),
+            host_of(call_settings["host"]),
             None if token is None else token.get_secret_value(),
             tuple([(name, value.get_secret_value()) for name, value in headers.items()]),
-            values["ca_file"],
+            call_settings["ca_file"],
         )
 
-    def _load_config(self, values: Mapping[str, Any]) -> LoadSettings | None:
+    def _merged_load_config(self, call_settings: Mapping[str, Any]) -> LoadSettings | None:
         """Return the load settings of a call; `None` if none is set."""
-        config, context_length = values["load_config"], values["context_length"]
+        config, context_length = call_settings["load_config"], call_settings["context_length"]
         if config is None and context_length is None:
             return None
-        settings = self._load_settings.parse(config)
+        parsed = self._load_config_type.parse(config)
         if context_length is None:
-            return settings
-        return settings.merged(self._load_settings.parse({"context_length": context_length}))
+            return parsed
+        return parsed.merged(self._load_config_type.parse({"context_length": context_length}))
 
     # Life cycle -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Close the running calls and the connections of this object. It can be used again after that."""
-        if self.unload_on_close:
-            self._runtime.unload()
-        self._runtime.close()
+        try:
+            if self.unload_on_close:
+                self._runtime.unload()
+        finally:
+            self._runtime.close()
 
     async def aclose(self) -> None:
         """Do the same as `close`, without blocking. Only `unload_on_close` takes time."""
-        if self.unload_on_close:
-            await self._runtime.aunload()
-        self._runtime.close()
+        try:
+            if self.unload_on_close:
+                await self._runtime.aunload()
+        finally:
+            self._runtime.close()
 
     def __enter__(self) -> Self:
         return self
@@ -350,7 +361,7 @@ def _checked_ca_file(name: str, path: object) -> str:
     if not isinstance(path, str | os.PathLike):
         raise LMStudioValueError(f"{name} must be a path; got {path!r}")
     text = os.fsdecode(cast("str | os.PathLike[str]", path))
-    context_trusting(text)
+    context_trusting(text)  # raises if it cannot be read
     return text
 
 
@@ -384,7 +395,7 @@ def reject_secrets(given: Mapping[str, Any], known: Collection[str]) -> None:
         if name in _HOST_NAMES:
             _without_credentials(name, value)
         if name not in known and holds_secret(value, name):
-            resolve_aliases({name: value}, known)
+            raise _unknown_setting(name, known)
 
 
 def _is_hidden(value: object) -> bool:
@@ -403,12 +414,16 @@ def resolve_aliases(values: Mapping[str, Any], known: Collection[str]) -> dict[s
     for name, value in values.items():
         own = name if name in known else ALIASES.get(name, name)
         if own not in known:
-            nearest = [_FOREIGN_NAMES[name]] if name in _FOREIGN_NAMES else near(name, known)
-            raise LMStudioValueError(f"unknown setting {name!r}; {hint(known, nearest)}")
+            raise _unknown_setting(name, known)
         if own in named:
             raise LMStudioValueError(f"{name!r} is another name of {own!r}; give one of them")
         named[own] = value
     return named
+
+
+def _unknown_setting(name: str, known: Collection[str]) -> LMStudioValueError:
+    nearest = [_FOREIGN_NAMES[name]] if name in _FOREIGN_NAMES else near(name, known)
+    return LMStudioValueError(f"unknown setting {name!r}; {hint(known, nearest)}")
 
 
 class _ByIdentity:
@@ -428,6 +443,7 @@ class _ByIdentity:
 
 
 def _hashable(call: Callable[[float], Any] | None) -> Callable[[float], Any] | None:
+    """Return a callback that can be part of a `ModelSpec`, which is a key of caches."""
     try:
         hash(call)
     except TypeError:
@@ -442,7 +458,7 @@ def _dumped(config: LoadSettings | None, info: SerializationInfo) -> dict[str, A
 
 
 @dataclass(frozen=True)
-class _LoadConfig:
+class _LoadConfigValidator:
     """Parses a field with load settings.
 
     It keeps their schema out of the adapter's own, where it would take a third of the time of the first construction.
@@ -457,10 +473,10 @@ class _LoadConfig:
         )
 
 
-LlmLoadConfig = Annotated[LlmLoadModelConfig | Mapping[str, Any] | None, _LoadConfig(LlmLoadModelConfig)]
+LlmLoadConfigField = Annotated[LlmLoadModelConfig | Mapping[str, Any] | None, _LoadConfigValidator(LlmLoadModelConfig)]
 """Load settings of a language model, as an object or a dict with either spelling."""
 
-EmbeddingLoadConfig = Annotated[
-    EmbeddingLoadModelConfig | Mapping[str, Any] | None, _LoadConfig(EmbeddingLoadModelConfig)
+EmbeddingLoadConfigField = Annotated[
+    EmbeddingLoadModelConfig | Mapping[str, Any] | None, _LoadConfigValidator(EmbeddingLoadModelConfig)
 ]
 """Load settings of an embedding model, as an object or a dict with either spelling."""

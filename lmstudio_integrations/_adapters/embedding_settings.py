@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, ClassVar, cast
 
-from lmstudio_integrations._adapters.connection_settings import ConnectionSettings, EmbeddingLoadConfig
+from lmstudio_integrations._adapters.connection_settings import ConnectionSettings, EmbeddingLoadConfigField
 from lmstudio_integrations.client._arguments import list_of
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.config import EmbeddingLoadModelConfig, LoadPolicy, LoadSettings, ModelKind
@@ -17,9 +17,9 @@ class EmbeddingSettings(ConnectionSettings):
     """How to embed."""
 
     _kind: ClassVar[ModelKind] = "embedding"
-    _load_settings: ClassVar[type[LoadSettings]] = EmbeddingLoadModelConfig
+    _load_config_type: ClassVar[type[LoadSettings]] = EmbeddingLoadModelConfig
 
-    load_config: EmbeddingLoadConfig = None
+    load_config: EmbeddingLoadConfigField = None
     """How to load the model, if a call of this object loads it: `EmbeddingLoadModelConfig` or a dict of its fields."""
 
     load_policy: LoadPolicy = "explicit"

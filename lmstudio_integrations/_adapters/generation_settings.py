@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 from lmstudio_integrations._adapters.connection_settings import (
     ALIASES,
     ConnectionSettings,
-    LlmLoadConfig,
+    LlmLoadConfigField,
     checked,
     reject_secrets,
     resolve_aliases,
@@ -129,7 +129,7 @@ class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
     """How to generate. An unset setting is left to the preset, else to the server's default for the model."""
 
     _kind: ClassVar[ModelKind] = "llm"
-    _load_settings: ClassVar[type[LoadSettings]] = LlmLoadModelConfig
+    _load_config_type: ClassVar[type[LoadSettings]] = LlmLoadModelConfig
     _not_in_call: ClassVar[frozenset[str]] = frozenset()
     """Fields that are no call arguments."""
     _request_arguments: ClassVar[frozenset[str]] = frozenset()
@@ -137,7 +137,7 @@ class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
     _framework_arguments: ClassVar[frozenset[str]] = frozenset()
     """Call arguments that only the framework reads."""
 
-    load_config: LlmLoadConfig = None
+    load_config: LlmLoadConfigField = None
     """How to load the model, if a call of this object loads it: `LlmLoadModelConfig` or a dict of its fields."""
 
     preset: str | None = None

@@ -12,6 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Any, TypedDict
 
+from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.client._arguments import (
     check_callbacks,
     check_names,
@@ -67,13 +68,13 @@ _RETRIEVAL_KEYS = {
 
 
 def prepare_image(dispatcher: Dispatcher[Any], source: FileInput, name: str | None) -> Flow[FileHandle]:
-    """Upload an image. Its name gets the extension of its real type, because some models depend on that."""
-    content, given = read(source)
+    """Upload an image. Its name gets the extension of its real type: servers may decide by the name what a file is."""
+    content, default_name = read_source(source)
     name, kind = optional_text(name, "name"), image_kind(content)
     if kind is None:
-        shown = name or given or "the given bytes"
+        shown = shortened(name or default_name or "the given bytes")
         raise LMStudioValueError(f"{shown} is not a JPEG, PNG or WebP image; convert it first")
-    name = name or given or str(uuid.uuid4())
+    name = name or default_name or str(uuid.uuid4())
     if Path(name).suffix.lower().lstrip(".") not in _EXTENSIONS[kind]:
         name = f"{name}.{kind}"
     return (yield from _upload(dispatcher, source, content, name))
@@ -81,12 +82,12 @@ def prepare_image(dispatcher: Dispatcher[Any], source: FileInput, name: str | No
 
 def prepare_file(dispatcher: Dispatcher[Any], source: FileInput, name: str | None) -> Flow[FileHandle]:
     """Upload a file of any type."""
-    content, given = read(source)
-    name = optional_text(name, "name") or given or str(uuid.uuid4())
+    content, default_name = read_source(source)
+    name = optional_text(name, "name") or default_name or str(uuid.uuid4())
     return (yield from _upload(dispatcher, source, content, name))
 
 
-def read(source: FileInput) -> tuple[bytes, str | None]:
+def read_source(source: FileInput) -> tuple[bytes, str | None]:
     """Return the content of a source, and its name if it has one.
 
     Raises:
@@ -95,17 +96,18 @@ def read(source: FileInput) -> tuple[bytes, str | None]:
     """
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source), None
-    if isinstance(source, str) and source.startswith("data:"):
+    if isinstance(source, str) and source[:5].lower() == "data:":
         return _from_data_url(source), None
     try:
         if isinstance(source, str | PathLike):
             return Path(source).read_bytes(), Path(source).name
         content = source.read() if hasattr(source, "read") else None
     except (OSError, ValueError) as error:
-        shown = str(source) if isinstance(source, PathLike) else source
-        raise LMStudioOSError(f"cannot read {shown!r}: {getattr(error, 'strerror', None) or error}") from error
+        shown = shortened(repr(str(source) if isinstance(source, PathLike) else source))
+        raise LMStudioOSError(f"cannot read {shown}: {getattr(error, 'strerror', None) or error}") from error
     if not isinstance(content, bytes):
-        raise LMStudioValueError(f"a file is a path, bytes, a data URL or a file open in binary mode; got {source!r}")
+        shown = shortened(repr(source))
+        raise LMStudioValueError(f"a file is a path, bytes, a data URL or a file open in binary mode; got {shown}")
     name = getattr(source, "name", None)
     return content, Path(name).name if isinstance(name, str) else None
 
@@ -126,16 +128,16 @@ def _from_data_url(url: str) -> bytes:
 
 
 def _upload(dispatcher: Dispatcher[Any], source: FileInput, content: bytes, name: str) -> Flow[FileHandle]:
-    """Upload a file. Its origin keeps the connection open as long as a handle exists."""
+    """Upload a file; its handle can upload it again."""
     handle = yield from _send(dispatcher, name, content)
-    again = (lambda: read(source)[0]) if isinstance(source, str | PathLike) else (lambda: content)
-    origin = Origin(name, again, handle.identifier)
-    dispatcher.guard(origin)
+    reread = (lambda: read_source(source)[0]) if isinstance(source, str | PathLike) else (lambda: content)
+    origin = Origin(name, reread, handle.identifier)
+    dispatcher.guard(origin)  # keeps the connection open as long as a handle exists
     return handle.with_origin(origin)
 
 
 def _send(dispatcher: Dispatcher[Any], name: str, content: bytes) -> Flow[FileHandle]:
-    def read(result: Any) -> FileHandle:
+    def decode_result(result: Any) -> FileHandle:
         return FileHandle(
             name=name,
             identifier=result["identifier"],
@@ -144,10 +146,10 @@ def _send(dispatcher: Dispatcher[Any], name: str, content: bytes) -> Flow[FileHa
         )
 
     parameter = UploadFile(name=name, contentBase64=base64.b64encode(content).decode())
-    return call_rpc(dispatcher, "files", "uploadFileBase64", parameter, read, operation="File upload")
+    return call_rpc(dispatcher, "files", "uploadFileBase64", parameter, decode_result, operation="File upload")
 
 
-def renew(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[FileHandle]:
+def ensure_uploaded(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[FileHandle]:
     """Return a valid handle; upload the file again if the connection was lost meanwhile.
 
     Raises:
@@ -158,6 +160,7 @@ def renew(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[FileHandle]:
     origin = handle.origin
     if origin is None:
         return handle
+    identifier = origin.identifier  # read before the check: another thread may upload the file to another server
     if origin.expired or origin.home != dispatcher.identity:
         try:
             content = origin.read()
@@ -165,28 +168,25 @@ def renew(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[FileHandle]:
             raise LMStudioFileExpiredError(
                 f"the server has dropped the file {handle.name!r}, and it cannot be read again: {error}"
             ) from error
-        fresh = yield from _send(dispatcher, origin.name, content)
-        origin.identifier = fresh.identifier
+        identifier = (yield from _send(dispatcher, origin.name, content)).identifier
+        origin.expired = True  # until its new home is recorded, too
+        origin.identifier = identifier
         dispatcher.guard(origin)
-    return (
-        handle
-        if handle.identifier == origin.identifier
-        else handle.model_copy(update={"identifier": origin.identifier})
-    )
+    return handle if handle.identifier == identifier else handle.model_copy(update={"identifier": identifier})
 
 
-def renewed(dispatcher: Dispatcher[Any], history: WireHistory) -> Flow[WireHistory]:
+def with_valid_files(dispatcher: Dispatcher[Any], history: WireHistory) -> Flow[WireHistory]:
     """Return a conversation with valid file handles."""
-    fresh: dict[str, dict[str, Any]] = {}
+    uploaded: dict[str, dict[str, Any]] = {}
     for handle in {handle.identifier: handle for handle in history.files if handle.origin is not None}.values():
-        known = yield from renew(dispatcher, handle)
-        if known.identifier != handle.identifier:
-            fresh[handle.identifier] = known.to_dict()
-    if not fresh:
+        valid = yield from ensure_uploaded(dispatcher, handle)
+        if valid.identifier != handle.identifier:
+            uploaded[handle.identifier] = valid.to_dict()
+    if not uploaded:
         return history
     return WireHistory(
         [
-            {**message, "content": [fresh.get(part.get("identifier"), part) for part in message["content"]]}
+            {**message, "content": [uploaded.get(part.get("identifier"), part) for part in message["content"]]}
             for message in history.messages
         ]
     )
@@ -197,16 +197,18 @@ def parse_document(
 ) -> Flow[ParsedDocument]:
     """Return the text of an uploaded document."""
     check_callbacks(on_progress=on_progress)
-    known = yield from renew(dispatcher, handle)
-    parameter = ParseDocument(fileIdentifier=known.identifier, parseOpts={})
+    valid = yield from ensure_uploaded(dispatcher, handle)
+    parameter = ParseDocument(fileIdentifier=valid.identifier, parseOpts={})
 
-    def read(packet: dict[str, Any]) -> CallbackEffect | ParsedDocument | None:
+    def decode_packet(packet: dict[str, Any]) -> CallbackEffect | ParsedDocument | None:
         if packet["type"] == "progress" and on_progress is not None:
             return CallbackEffect(on_progress, float(packet["progress"]))
         return ParsedDocument.from_dict(packet) if packet["type"] == "result" else None
 
     return (
-        yield from open_channel(dispatcher, "files", "parseDocument", parameter, read, operation="Document parsing")
+        yield from open_channel(
+            dispatcher, "files", "parseDocument", parameter, decode_packet, operation="Document parsing"
+        )
     )
 
 
@@ -221,17 +223,19 @@ def retrieve(
     files = list_of(files, "files")
     if not files:
         raise LMStudioValueError("retrieval needs at least one file")
-    known: list[str] = []
+    valid: list[str] = []
     for handle in files:
-        known += [(yield from renew(dispatcher, handle)).identifier]
-    given: Mapping[str, Any] = parameters
-    fields: dict[str, Any] = {key: given[name] for name, key in _RETRIEVAL_KEYS.items() if given.get(name) is not None}
-    parameter = Retrieve(query=query, fileIdentifiers=known, config=fields_of(fields))
+        valid += [(yield from ensure_uploaded(dispatcher, handle)).identifier]
+    arguments: Mapping[str, Any] = parameters
+    fields: dict[str, Any] = {
+        key: arguments[name] for name, key in _RETRIEVAL_KEYS.items() if arguments.get(name) is not None
+    }
+    parameter = Retrieve(query=query, fileIdentifiers=valid, config=fields_of(fields))
     on_progress = parameters.get("on_progress")
 
-    def read(packet: dict[str, Any]) -> CallbackEffect | RetrievalResult | None:
+    def decode_packet(packet: dict[str, Any]) -> CallbackEffect | RetrievalResult | None:
         if packet["type"] == "onFileProcessingStepProgress" and on_progress is not None:
             return CallbackEffect(on_progress, int(packet["index"]), str(packet["step"]), float(packet["progress"]))
         return RetrievalResult.from_dict(packet["result"]) if packet["type"] == "result" else None
 
-    return (yield from open_channel(dispatcher, "files", "retrieve", parameter, read, operation="Retrieval"))
+    return (yield from open_channel(dispatcher, "files", "retrieve", parameter, decode_packet, operation="Retrieval"))

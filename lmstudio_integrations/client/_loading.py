@@ -5,25 +5,27 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.client._binding import Binding, Specifier
 from lmstudio_integrations.client._server_models import models_of, warn_user
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
-from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, call_rpc, decode_errors, open_channel
+from lmstudio_integrations.client.transport.flows import Flow, call_rpc, decode_errors
 from lmstudio_integrations.errors import (
     LMStudioConfigMismatchError,
     LMStudioConfigWarning,
     LMStudioError,
     LMStudioInsufficientResourcesError,
 )
+from lmstudio_integrations.protocol.endpoints import channel
 from lmstudio_integrations.protocol.envelope import readable
 from lmstudio_integrations.protocol.errors import details_of
 from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
 from lmstudio_integrations.protocol.requests import GetOrLoad, LoadModel, Specified
+from lmstudio_integrations.protocol.session import closed_early
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.models import by_identifier
 
@@ -35,15 +37,20 @@ Info = Mapping[str, Any]
 
 def get_or_load(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     """Get a loaded instance, or load one just in time; return its identifier."""
-    assert binding.key is not None, "a model is got or loaded by its key"
+    assert binding.key is not None, "get_or_load needs a key"
     parameter = GetOrLoad(identifier=binding.key, loadConfigStack=stack_of(binding.config))
     ttl_ms = milliseconds(binding.ttl)
     if ttl_ms is not None:
         parameter["loadTtlMs"] = ttl_ms
     packets = _LoadPackets(binding)
-    info = yield from _load(dispatcher, binding, "getOrLoad", parameter, packets)
-    for evicted in packets.evicted:
-        models_of(dispatcher).record_eviction(str(info.get("modelKey", binding.key)), evicted)
+    try:
+        info = yield from _load(dispatcher, binding, "getOrLoad", parameter, packets)
+    finally:  # a load may evict others and then fail
+        models = models_of(dispatcher)
+        for evicted in packets.evicted:
+            model_key = (packets.info or {}).get("modelKey") or models.model_key(binding.kind, binding.key)
+            models.record_eviction(str(model_key or binding.key), evicted)
+    packets.report()
     return (yield from bind(dispatcher, binding, info, loaded=not packets.was_loaded))
 
 
@@ -62,8 +69,10 @@ def load(
     parameter = load_parameter(binding, name, ttl_ms)
     if identifier is not None:
         parameter["identifier"] = identifier
-    info = yield from _load(dispatcher, binding, "loadModel", parameter, _LoadPackets(binding))
+    packets = _LoadPackets(binding)
+    info = yield from _load(dispatcher, binding, "loadModel", parameter, packets)
     models_of(dispatcher).record_explicit(info)
+    packets.report()
     return info
 
 
@@ -76,83 +85,101 @@ def load_parameter(binding: Binding, name: str, ttl_ms: int | None) -> LoadModel
 
 
 @lru_cache(maxsize=256)
-def named(identifier: str) -> Specifier:
-    """Return the specifier of an instance."""
+def instance_specifier(identifier: str) -> Specifier:
+    """Return the specifier of an instance. All callers get the same dict and must not change it."""
     return by_identifier(identifier).to_dict()
 
 
 def bind(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, loaded: bool) -> Flow[str]:
-    """Compare the config of an instance; record that a handle means it from now on; return its identifier.
+    """Compare the config of an instance; bind the handle to the instance; return its identifier.
 
     Args:
         dispatcher: Sends requests to the server.
         binding: The handle's model.
         info: The instance.
-        loaded: Whether the handle loaded it; otherwise it found it.
+        loaded: Whether the handle loaded it; otherwise the instance already existed.
     """
-    with decode_errors("Model get"):
+    with decode_errors("Model get"):  # the infos of loads and lists were checked before
         identifier = _identifier(info)
-    yield from _check_config(dispatcher, binding, info, loaded=loaded)
-    reference = info.get("instanceReference")
-    binding.reference = reference if isinstance(reference, str) else None
-    if loaded:
-        binding.own_reference = binding.reference
     models_of(dispatcher).record(binding.kind, binding.key, info)
-    binding.identifier = identifier
+    yield from _check_config(dispatcher, binding, info, loaded=loaded)
+    binding.reference, binding.identifier = _reference(info), identifier
     return identifier
 
 
 def _load(
     dispatcher: Dispatcher[Any], binding: Binding, endpoint: str, parameter: Mapping[str, Any], packets: "_LoadPackets"
 ) -> Flow[Info]:
+    """Return the info of the instance. Its last progress is not reported yet: the instance must be recorded first."""
     operation = "Model load" if endpoint == "loadModel" else "Model get/load"
     started = dispatcher.elapsed
     try:
-        info = yield from open_channel(dispatcher, binding.kind, endpoint, parameter, packets, operation=operation)
+        with dispatcher.start(binding.kind, channel(binding.kind, endpoint), parameter, operation=operation) as call:
+            while packets.info is None:
+                packets.report()
+                batch = yield call
+                if not batch:
+                    raise closed_early(operation)
+                with decode_errors(operation):
+                    packets.read(batch)
+            call.ended = True
     except LMStudioInsufficientResourcesError as error:
-        raise (yield from _with_remedy(dispatcher, error)) from error
+        raise (yield from _with_unload_advice(dispatcher, error)) from error
     if not packets.was_loaded:
+        binding.own_reference = _reference(packets.info)
         dispatcher.load_times.append(dispatcher.elapsed - started)
-    packets.report(1.0)
-    return info
+    return packets.info
 
 
 class _LoadPackets:
-    """Reads the packets of a load; reports strictly growing progress that ends with 1.0."""
+    """Reads the packets of a load; reports strictly growing progress that ends with 1.0.
+
+    A batch is read to its end before its progress is reported, and 1.0 is reported only after the success: otherwise a
+    callback that raises would hide an instance that the server has loaded.
+    """
 
     def __init__(self, binding: Binding) -> None:
         self._key = binding.key
         self._on_progress = binding.on_load_progress
+        self._unreported: list[float] = []
         self._last = -1.0
+        self.info: Info | None = None
+        """The instance, once it is loaded."""
         self.was_loaded = False
         """Whether the model was already loaded."""
         self.evicted: list[Info] = []
         """The instances that the load evicted."""
 
-    def __call__(self, packet: dict[str, Any]) -> CallbackEffect | Info | None:
-        match packet["type"]:
-            case "startLoading" | "loadProgress" | "progress" as kind:
-                progress = 0.0 if kind == "startLoading" else float(packet["progress"])
-                return None if self._on_progress is None else CallbackEffect(self.report, progress)
-            case "unloadingOtherJITModel":
-                logger.info("loading %r unloads %r", self._key, packet["info"]["modelKey"])
-                self.evicted.append(packet["info"])
-            case "alreadyLoaded" | "loadSuccess" | "success" as kind:
-                self.was_loaded = kind == "alreadyLoaded"
-                _identifier(packet["info"])
-                return cast("Info", packet["info"])
-            case other:
-                logger.debug("skipped a packet of unknown type %r while loading", other)
-        return None
+    def read(self, batch: Iterable[dict[str, Any]]) -> None:
+        """Read packets up to the success."""
+        for packet in batch:
+            match packet["type"]:
+                case "startLoading":
+                    self._unreported.append(0.0)
+                case "loadProgress" | "progress":
+                    self._unreported.append(float(packet["progress"]))
+                case "unloadingOtherJITModel":
+                    logger.info("loading %r unloads %r", self._key, packet["info"]["modelKey"])
+                    self.evicted.append(packet["info"])
+                case "alreadyLoaded" | "loadSuccess" | "success" as kind:
+                    _identifier(packet["info"])
+                    self.was_loaded = kind == "alreadyLoaded"
+                    self._unreported.append(1.0)
+                    self.info = packet["info"]
+                    return
+                case other:
+                    logger.debug("skipped a packet of unknown type %r while loading", other)
 
-    def report(self, progress: float) -> None:
-        """Call the callback if the progress has grown."""
-        if self._on_progress is not None and progress > self._last:
-            self._last = progress
-            self._on_progress(progress)
+    def report(self) -> None:
+        """Call the callback with each value by which the progress has grown."""
+        values, self._unreported = self._unreported, []
+        for progress in values:
+            if self._on_progress is not None and progress > self._last and (progress < 1.0 or self.info is not None):
+                self._last = progress
+                self._on_progress(progress)
 
 
-def _with_remedy(
+def _with_unload_advice(
     dispatcher: Dispatcher[Any], error: LMStudioInsufficientResourcesError
 ) -> Flow[LMStudioInsufficientResourcesError]:
     """Return the error of a load without enough memory, with advice if this process keeps models loaded."""
@@ -161,9 +188,7 @@ def _with_remedy(
         loaded = (yield from list_all_loaded(dispatcher)) if own else []
     except LMStudioError:  # the error of the load says more
         return error
-    explicit = [
-        f"client.{kind}.unload({_identifier(info)!r})" for kind, info in loaded if info.get("instanceReference") in own
-    ]
+    explicit = [f"client.{kind}.unload({_identifier(info)!r})" for kind, info in loaded if _reference(info) in own]
     if not explicit:
         return error
     advice = f"this program loaded models explicitly, so they stay loaded; unload them: {', '.join(explicit)}"
@@ -184,12 +209,14 @@ def list_loaded(dispatcher: Dispatcher[Any], kind: ModelKind) -> Flow[list[Info]
     """Return the info of the loaded instances of one kind."""
 
     def read(items: Any) -> list[Info]:
-        return [item for item in items if _identifier(item)]
+        for item in items:
+            _identifier(item)
+        return list(items)
 
     return call_rpc(dispatcher, kind, "listLoaded", None, read, operation="Model list")
 
 
-def load_fields(dispatcher: Dispatcher[Any], kind: ModelKind, specifier: Specifier) -> Flow[dict[str, Any]]:
+def get_load_config(dispatcher: Dispatcher[Any], kind: ModelKind, specifier: Specifier) -> Flow[dict[str, Any]]:
     """Return the settings that an instance was loaded with, by their wire keys."""
 
     def read(config: Any) -> dict[str, Any]:
@@ -211,7 +238,8 @@ def _check_config(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, 
     if not requested:
         return
     identifier = _identifier(info)
-    actual = yield from load_fields(dispatcher, binding.kind, named(identifier))
+    actual = yield from get_load_config(dispatcher, binding.kind, instance_specifier(identifier))
+    # A setting that the server does not report cannot be compared.
     differences = {
         key.rpartition(".")[2]: (value, actual[key])
         for key, value in requested.items()
@@ -244,3 +272,8 @@ def _identifier(info: Info) -> str:
     if not isinstance(identifier, str):
         raise TypeError(f"a model without identifier: {info!r}")
     return identifier
+
+
+def _reference(info: Info) -> str | None:
+    reference = info.get("instanceReference")
+    return reference if isinstance(reference, str) else None

@@ -72,7 +72,8 @@ def unload_bound(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[None]:
     """Unload the handle's instance; the handle does not load it again automatically."""
     binding.unloaded_by_user = True
     if binding.identifier is None and binding.policy == "new_instance":
-        return  # it has loaded none yet; a loaded instance with this key is not its own
+        yield from unload_own(dispatcher, binding)  # a loaded instance with this key may belong to another program
+        return
     if binding.identifier is None and binding.key is None:
         yield from resolve(dispatcher.for_operation(), binding)
     yield from unload(dispatcher, binding.kind, binding.name)
@@ -102,7 +103,7 @@ def look_up(dispatcher: Dispatcher[Any], kind: ModelKind, specifier: ModelRefere
 def get_load_fields(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[dict[str, Any]]:
     """Return the settings that the instance was loaded with, by their wire keys."""
     return inspect_instance(
-        dispatcher, binding, lambda dispatcher, specifier: _loading.load_fields(dispatcher, binding.kind, specifier)
+        dispatcher, binding, lambda dispatcher, specifier: _loading.get_load_config(dispatcher, binding.kind, specifier)
     )
 
 

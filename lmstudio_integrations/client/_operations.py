@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from lmstudio_integrations.client._binding import Binding, ModelWork
-from lmstudio_integrations.client._loading import named
+from lmstudio_integrations.client._loading import instance_specifier
 from lmstudio_integrations.client._policies import POLICIES
 from lmstudio_integrations.client._retries import Retries, retried
 from lmstudio_integrations.client._server_models import ServerModels, models_of
@@ -130,7 +130,7 @@ def _resolve_and_run(
 
 def _run(dispatcher: Dispatcher[Any], binding: Binding, work: ModelWork[T], identifier: str) -> Flow[T]:
     try:
-        return (yield from work(dispatcher, named(identifier)))
+        return (yield from work(dispatcher, instance_specifier(identifier)))
     except LMStudioModelNotFoundError as error:
         raise as_unloaded(dispatcher, binding, error) from error
 

@@ -5,6 +5,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -25,14 +26,14 @@ from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, call_rpc, decode_errors, wait_for
 from lmstudio_integrations.errors import (
     LMStudioAuthenticationError,
-    LMStudioConfigMismatchError,
+    LMStudioError,
     LMStudioInsufficientResourcesError,
     LMStudioModelLoadError,
     LMStudioRuntimeError,
     LMStudioServerError,
     LMStudioTimeoutError,
 )
-from lmstudio_integrations.protocol.endpoints import channel
+from lmstudio_integrations.protocol.endpoints import channel, rpc
 from lmstudio_integrations.protocol.requests import Lookup, UnloadModel
 from lmstudio_integrations.protocol.session import closed_early
 from lmstudio_integrations.types.config import LoadPolicy
@@ -71,12 +72,23 @@ def _load_new_instance(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[st
 
 
 def _load_instance(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
+    """Load a new instance; unload it again if the call fails later, because no other program uses it yet."""
     assert binding.key is not None, "a new instance is loaded by its key"
-    info = yield from load(dispatcher, binding, binding.key, binding.requested_identifier, milliseconds(binding.ttl))
+    previous = binding.own_reference
     try:
+        info = yield from load(
+            dispatcher, binding, binding.key, binding.requested_identifier, milliseconds(binding.ttl)
+        )
         return (yield from bind(dispatcher, binding, info, loaded=True))
-    except LMStudioConfigMismatchError:  # no other program uses the instance yet
-        yield from call_rpc(dispatcher, binding.kind, "unloadModel", UnloadModel(identifier=info["identifier"]))
+    except BaseException as error:
+        identifier = models_of(dispatcher).explicit.get(binding.own_reference or "")
+        if identifier is not None and binding.own_reference != previous:
+            with suppress(LMStudioError):  # the first error says more
+                unload = rpc(binding.kind, "unloadModel")
+                with dispatcher.start(binding.kind, unload, UnloadModel(identifier=identifier)) as call:
+                    if isinstance(error, Exception):  # a caller that was cancelled does not wait
+                        yield call
+                    call.ended = True  # not to be cancelled
         raise
 
 
@@ -211,6 +223,7 @@ def _resolve_on_server(dispatcher: Dispatcher[Any], binding: Binding, name: str)
                             call.cancel()
                         elif packet["type"] == "success":
                             models_of(dispatcher).record_explicit(packet["info"])
+                            binding.own_reference = packet["info"].get("instanceReference")
         except LMStudioServerError:
             if model_key is None:
                 raise

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypedDict
 
 from lmstudio_integrations.client._arguments import check_names, optional_text, seconds_of
 from lmstudio_integrations.client._binding import Binding, Specifier
-from lmstudio_integrations.client._files import renewed
+from lmstudio_integrations.client._files import with_valid_files
 from lmstudio_integrations.client._images import prepare_images
 from lmstudio_integrations.client._prediction_run import Callbacks, PredictionRun, Request
 from lmstudio_integrations.client._structured import ResponseFormat, is_requested, with_format
@@ -176,7 +176,7 @@ def respond_with(
         wire = pending.to_wire(handles)
 
     def make(specifier: Specifier) -> "Flow[Predict]":
-        current = (yield from renewed(dispatcher, wire)) if wire.files else wire
+        current = (yield from with_valid_files(dispatcher, wire)) if wire.files else wire
         return Predict(modelSpecifier=specifier, history=current.to_dict(), predictionConfigStack=stack)
 
     return PredictionRun(

@@ -447,7 +447,7 @@ class AsyncFilesNamespace(BaseNamespace):
     """Images for the model, and documents to search: `client.files`."""
 
     async def prepare_image(self, src: FileInput, name: str | None = None) -> FileHandle:
-        """Upload an image for use in a chat.
+        """Upload an image for use in a chat. Reading and encoding a file blocks the event loop.
 
         Args:
             src: A path, bytes, an open binary file or a data URL; JPEG, PNG or WebP.
@@ -460,7 +460,10 @@ class AsyncFilesNamespace(BaseNamespace):
         return await arun(_files.prepare_image(self._dispatcher, src, name))
 
     async def prepare_file(self, src: FileInput, name: str | None = None) -> FileHandle:
-        """Upload a file of any type. The extension of its name decides whether it is a document."""
+        """Upload a file of any type. The extension of its name decides whether it is a document.
+
+        Reading and encoding a file blocks the event loop.
+        """
         return await arun(_files.prepare_file(self._dispatcher, src, name))
 
     async def parse_document(

@@ -190,7 +190,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
     def _resolve_model_profile(self) -> ModelProfile | None:
         """Return what the settings say; `load_profile` or the first response completes it."""
-        config = self._load_config(vars(self))
+        config = self._merged_load_config(vars(self))
         context_length = config.context_length if isinstance(config, LlmLoadModelConfig) else None
         return ModelProfile(max_input_tokens=context_length) if context_length else None
 

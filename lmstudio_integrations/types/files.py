@@ -37,7 +37,7 @@ class FileHandle(TaggedModel):
     """An uploaded file, for a user message. `size_bytes` is the size of the decoded content.
 
     The server keeps it while the handle is alive. If the connection is lost meanwhile, the file is uploaded again
-    before its next use.
+    before its next use. If it was given by its path, it is then read again, so do not change it on the disk.
     """
 
     type: Literal["file"] = "file"

@@ -15,6 +15,7 @@ import pytest
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.types.files import Origin
 from tests.requirements import proves
 
 PNG = base64.b64decode(
@@ -207,6 +208,53 @@ async def test_a_file_is_uploaded_again_for_a_server_that_does_not_know_it(
             note = await here.files.prepare_file(b"The ferry takes twenty minutes.", "note.txt")
             for client in (there, here):
                 assert "ferry" in (await client.files.parse_document(note)).content
+
+
+class _Contended(Origin):
+    """An origin that another thread uploads to another server at the worst moment: after each upload."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name == "home":
+            self.identifier = "on another server"
+
+
+async def test_each_server_receives_its_own_identifier_of_a_file(client: Any) -> None:
+    note = await client.files.prepare_file(b"The ferry takes twenty minutes.", "note.txt")
+    contended = note.with_origin(_Contended("note.txt", lambda: b"The train takes an hour.", "unknown"))
+    assert "train" in (await client.files.parse_document(contended)).content
+
+
+class _Watched(Origin):
+    """An origin that records at each change of its identifier whether it counted as valid."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name == "identifier":
+            self.__dict__.setdefault("was_valid", []).append(not self.expired)
+
+
+async def test_a_new_identifier_is_not_valid_before_its_server_is_recorded(
+    make_client: Callable[..., Any], server: Emulator
+) -> None:
+    with Emulator(MODELS) as elsewhere:
+        async with make_client(server.address) as here, make_client(elsewhere.address) as there:
+            note = await here.files.prepare_file(b"The ferry takes twenty minutes.", "note.txt")
+            watched = _Watched("note.txt", note.origin.read, note.identifier, home=note.origin.home)
+            await there.files.parse_document(note.with_origin(watched))
+    assert vars(watched)["was_valid"] == [True, False]
+
+
+async def test_an_error_about_a_file_shows_no_megabytes(client: Any) -> None:
+    for source in ("A" * 1_000_000, ["A" * 1_000_000]):
+        with pytest.raises((lms.LMStudioOSError, lms.LMStudioValueError)) as caught:
+            await client.files.prepare_image(source)
+        assert len(str(caught.value)) < 10_000
+
+
+async def test_the_scheme_of_a_data_url_may_be_in_capitals(client: Any) -> None:
+    handle = await client.files.prepare_image("DATA:image/png;base64," + base64.b64encode(PNG).decode())
+    assert handle.size_bytes == len(PNG)
 
 
 async def test_copies_of_a_handle_share_its_origin_and_pickles_drop_it(client: Any) -> None:

@@ -13,9 +13,10 @@ from lmstudio_integrations.client._server_models import ServerModels
 from lmstudio_integrations.client._single_flight import Flight, run_or_wait
 from lmstudio_integrations.client.transport.flows import Flow, run
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.client.fake import Socket, authenticate, fake_server, receive, send
+from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_together, wait_until
 
 INFO = {"identifier": "m", "modelKey": "m", "path": "maker/m", "instanceReference": "r1", "contextLength": 8}
+FULL_INFO = {**INFO, "format": "gguf", "displayName": "M", "sizeBytes": 1, "maxContextLength": 8}
 NO_MEMORY = {"title": "Model loading was stopped due to insufficient system resources"}
 
 
@@ -203,3 +204,136 @@ def test_two_threads_may_take_over_the_work_of_a_parent_process(server: Emulator
         other = Flight(client._dispatcher.make_waiter())
         run(run_or_wait(client._dispatcher, flights, "key", work, on_deadlock=work, shared=Exception))
     assert flights == {"key": other}
+
+
+# After the success ----------------------------------------------------------------------------------------------------
+
+
+class _CallbackError(Exception):
+    pass
+
+
+def _fail_at_the_end(progress: float) -> None:
+    if progress == 1.0:
+        raise _CallbackError
+
+
+def _fail(_progress: float) -> None:
+    raise _CallbackError
+
+
+@pytest.mark.parametrize("policy", ["get_or_load", "explicit", "new_instance"])
+async def test_an_instance_is_owned_although_the_callback_fails(
+    make_client: Callable[..., Any], server: Emulator, policy: Any
+) -> None:
+    async with make_client(server.address) as client:
+        handle = client.llm.lazy_model("chatty", load_policy=policy, on_load_progress=_fail_at_the_end)
+        with pytest.raises(_CallbackError):
+            await handle.count_tokens("Hi")
+        assert len(server.loaded()) == (0 if policy == "new_instance" else 1)
+        await handle.unload_if_loaded_here()
+        assert server.loaded() == []
+
+
+@pytest.mark.filterwarnings("error::lmstudio_integrations.LMStudioConfigWarning")
+@pytest.mark.parametrize("policy", ["get_or_load", "explicit", "new_instance"])
+async def test_an_instance_is_owned_although_a_warning_is_an_error(
+    make_client: Callable[..., Any], server: Emulator, policy: Any
+) -> None:
+    config = {"contextLength": 2**30}
+    async with make_client(server.address) as client:
+        handle = client.llm.lazy_model("chatty", load_policy=policy, config=config)
+        with pytest.raises(lms.LMStudioConfigWarning):
+            await handle.count_tokens("Hi")
+        assert len(server.loaded()) == (0 if policy == "new_instance" else 1)
+        await handle.unload_if_loaded_here()
+        assert server.loaded() == []
+
+
+async def test_a_new_instance_whose_config_cannot_be_read_is_unloaded(make_client: Callable[..., Any]) -> None:
+    server = Server(
+        {
+            "loadModel": [LOADED],
+            "getLoadConfig": [[failed("rpcError", {"title": "no config today"})]],
+            "unloadModel": [[failed("rpcError", {"title": "no unloads today"})], [result(None)]],
+            "listLoaded": [[result([FULL_INFO])]],
+        }
+    )
+    async with fake_server(server) as address, make_client(address) as client:
+        handle = client.llm.lazy_model("m", load_policy="new_instance", config={"contextLength": 8})
+        with pytest.raises(lms.LMStudioServerError, match="no config today"):
+            await handle.count_tokens("Hi")
+        assert [name for name, _ in server.parameters] == ["loadModel", "getLoadConfig", "unloadModel"]
+        await handle.unload()
+    assert [name for name, _ in server.parameters[3:]] == ["listLoaded", "unloadModel"]
+
+
+async def test_a_new_instance_of_a_cancelled_call_is_unloaded() -> None:
+    server = Server({"loadModel": [LOADED], "getLoadConfig": [[]], "unloadModel": [[]]})
+
+    def received() -> list[str]:
+        return [name for name, _ in server.parameters]
+
+    async with fake_server(server) as address, lms.AsyncClient(address) as client:
+        loading = asyncio.create_task(client.llm.load_new_instance("m", config={"contextLength": 8}))
+        await wait_until(lambda: "getLoadConfig" in received())
+        loading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await loading
+        await wait_until(lambda: "unloadModel" in received())
+
+
+async def test_a_callback_that_fails_does_not_hide_a_success_of_the_same_batch(
+    make_client: Callable[..., Any],
+) -> None:
+    unloaded: list[Any] = []
+
+    async def behave(socket: Socket) -> None:
+        await authenticate(socket)
+        load = await receive(socket)
+        frames = [packet({"type": "startLoading"}), *LOADED]
+        send_together(socket, [{**frame, "channelId": load["channelId"]} for frame in frames])
+        unload = await asyncio.wait_for(receive(socket), 5)
+        unloaded.append((unload["endpoint"], unload["parameter"]))
+        await send(socket, {**result(None), "callId": unload["callId"]})
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        with pytest.raises(_CallbackError):
+            await client.llm.load_new_instance("m", on_load_progress=_fail)
+    assert unloaded == [("unloadModel", {"identifier": "m"})]
+
+
+async def test_an_instance_of_a_load_that_was_cancelled_too_late_is_owned(make_client: Callable[..., Any]) -> None:
+    server = Server(
+        {
+            "listLoaded": [[result([])], [result([FULL_INFO])], [result([FULL_INFO])]],
+            "listDownloadedModels": [[result([])]],
+            "loadModel": [[packet({"type": "resolved", "info": FULL_INFO}), *LOADED]],
+            "countTokens": [[result({"tokenCount": 1})]],
+            "unloadModel": [[result(None)]],
+        }
+    )
+    async with fake_server(server) as address, make_client(address) as client:
+        handle = client.llm.lazy_model("fuzzy", load_policy="explicit")
+        assert await handle.count_tokens("Hi") == 1
+        await handle.unload_if_loaded_here()
+    assert server.parameters[-1] == ("unloadModel", None)
+
+
+async def test_an_eviction_is_recorded_although_its_load_fails(make_client: Callable[..., Any]) -> None:
+    evicting = packet({"type": "unloadingOtherJITModel", "info": INFO})
+    server = Server(
+        {
+            "getOrLoad": [
+                [packet({"type": "loadSuccess", "info": INFO}), CLOSE],
+                [evicting, failed("channelError", NO_MEMORY)],
+            ]
+        }
+    )
+    async with fake_server(server) as address, make_client(address) as client:
+        await client.llm.model("m")
+        with (
+            pytest.warns(lms.LMStudioEvictionWarning, match="loading 'n' evicted 'm'"),
+            pytest.raises(lms.LMStudioInsufficientResourcesError),
+        ):
+            await client.llm.model("n")
