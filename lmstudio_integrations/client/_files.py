@@ -127,10 +127,11 @@ def _from_data_url(url: str) -> bytes:
 
 def _upload(dispatcher: Dispatcher[Any], source: FileInput, content: bytes, name: str) -> Flow[FileHandle]:
     """Upload a file. Its origin keeps the connection open as long as a handle exists."""
+    scope = dispatcher.upload_scope  # before the upload: see there
     handle = yield from _send(dispatcher, name, content)
     again = (lambda: read(source)[0]) if isinstance(source, str | PathLike) else (lambda: content)
-    origin = Origin(name, again, handle.identifier)
-    dispatcher.guard(origin)
+    origin = Origin(name, again, handle.identifier, scope)
+    dispatcher.keep_upload_alive(origin)
     return handle.with_origin(origin)
 
 
@@ -158,7 +159,8 @@ def renew(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[FileHandle]:
     origin = handle.origin
     if origin is None:
         return handle
-    if origin.expired or origin.home != dispatcher.identity:
+    scope = dispatcher.upload_scope
+    if origin.scope != scope:
         try:
             content = origin.read()
         except (OSError, LMStudioOSError) as error:
@@ -166,8 +168,8 @@ def renew(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[FileHandle]:
                 f"the server has dropped the file {handle.name!r}, and it cannot be read again: {error}"
             ) from error
         fresh = yield from _send(dispatcher, origin.name, content)
-        origin.identifier = fresh.identifier
-        dispatcher.guard(origin)
+        origin.identifier, origin.scope = fresh.identifier, scope
+        dispatcher.keep_upload_alive(origin)
     return (
         handle
         if handle.identifier == origin.identifier

@@ -19,15 +19,13 @@ class Origin:
         name: The file's name.
         read: Returns the content.
         identifier: What the server calls it now.
-        expired: Whether the server has forgotten it.
-        home: As whom the server knows it.
+        scope: Where the server knows it, see `Dispatcher.upload_scope`.
     """
 
     name: str
     read: Callable[[], bytes] = field(repr=False)
     identifier: str
-    expired: bool = False
-    home: object = field(default=None, repr=False)
+    scope: object = field(default=None, repr=False)
 
     def __deepcopy__(self, _memo: object) -> "Origin":
         return self
