@@ -112,13 +112,9 @@ class Connection:
 
     async def shut_down(self) -> None:
         """Close the socket; waiting callers get an error."""
-        current, check = self._current, self._check
-        if current is None:
-            return
-        current.close()
-        if check is not None:
-            check.cancel()
-        await asyncio.wait([current.task, *filter(None, [check])])
+        if self._current is not None:
+            self._current.close()
+            await asyncio.wait([self._current.task])
 
     def _open_socket(self) -> SocketSession:
         return SocketSession(self._target, self._namespace, self._instances, self._on_ended)

@@ -101,8 +101,7 @@ class Dispatcher(Generic[WaiterT_co]):
         self._keep_idle = keep_idle
         self._owner = next(_owners)
         self._started_at: float | None = None
-        # The copies refer to the dispatcher that they were made from: when it is collected, its finalizer closes their
-        # calls, too. Nothing reads the reference.
+        # Never read. It keeps the original alive as long as a copy, because its finalizer closes the calls of both.
         self._original: Self | None = None
         self._wrap_sink: Callable[[Sink], Sink] | None = None
         self._used: set[IOThread] = set()
@@ -240,18 +239,15 @@ class Dispatcher(Generic[WaiterT_co]):
 
         Read it before an upload: if the socket is lost during that, the file is uploaded once more than necessary.
         """
-        io, place = io_thread(), self._files_place
+        io = io_thread()
+        place: Place = self.target, "files"
         return place, io, io.pool.losses[place]
 
     def keep_upload_alive(self, origin: Origin) -> None:
         """Keep the connection for files open while an uploaded file is in use."""
         io, owner = io_thread(), next(_owners)
-        io.submit(io.pool.get, self._files_place, owner, math.inf)
+        io.submit(io.pool.get, (self.target, "files"), owner, math.inf)
         weakref.finalize(origin, _close_owner, {io}, owner).atexit = False
-
-    @property
-    def _files_place(self) -> "Place":
-        return self.target, "files"
 
     def close(self) -> None:
         """Close everything that this client has open, and drop its references to connections."""

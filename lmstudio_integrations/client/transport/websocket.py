@@ -8,7 +8,6 @@ else that happens to a fragment, and one iteration of the event loop per packet.
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
@@ -78,7 +77,7 @@ class Socket(ClientConnection):
             await asyncio.wait([pong], timeout=remaining)
         return True
 
-    def write_frames(self, frames: Iterable[str]) -> None:
+    def write_frames(self, frames: list[str]) -> None:
         """Send text frames: like `send`, but in one write and without `drain`, because nothing here may wait."""
         with contextlib.suppress(OSError, RuntimeError, WebSocketException):  # the reader notices a broken socket
             for frame in frames:
