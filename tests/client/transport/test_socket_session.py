@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from websockets.client import ClientProtocol
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.socket_session import SocketSession
-from lmstudio_integrations.client.transport.websocket import Socket as ClientSocket
 from lmstudio_integrations.protocol.endpoints import rpc
 from lmstudio_integrations.protocol.exchange import Exchange, SilentSink
 from lmstudio_integrations.protocol.instance_queue import Instances
@@ -59,13 +59,13 @@ async def test_a_request_that_cannot_be_written_fails_at_once(
         await authenticate(socket)
         await send_result(socket, [])
 
-    def fail(_socket: ClientSocket, _frames: object) -> None:
+    def fail(_protocol: ClientProtocol, _data: bytes) -> None:
         raise ValueError("an extension failed")
 
     async with fake_server(behave) as address, make_client(address) as client:
         assert await client.llm.list_loaded() == []
         with monkeypatch.context() as patch:
-            patch.setattr(ClientSocket, "write_frames", fail)
+            patch.setattr(ClientProtocol, "send_text", fail)
             with pytest.raises(lms.LMStudioConnectionLostError, match="an extension failed"):
                 await client.llm.list_loaded()
         assert await client.llm.list_loaded() == []
