@@ -129,10 +129,11 @@ def _from_data_url(url: str) -> bytes:
 
 def _upload(dispatcher: Dispatcher[Any], source: FileInput, content: bytes, name: str) -> Flow[FileHandle]:
     """Upload a file; its handle can upload it again."""
+    scope = dispatcher.upload_scope  # before the upload: see there
     handle = yield from _send(dispatcher, name, content)
     reread = (lambda: read_source(source)[0]) if isinstance(source, str | PathLike) else (lambda: content)
-    origin = Origin(name, reread, handle.identifier)
-    dispatcher.guard(origin)  # keeps the connection open as long as a handle exists
+    origin = Origin(name, reread, (handle.identifier, scope))
+    dispatcher.keep_upload_alive(origin)
     return handle.with_origin(origin)
 
 
@@ -160,8 +161,9 @@ def ensure_uploaded(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[Fil
     origin = handle.origin
     if origin is None:
         return handle
-    identifier = origin.identifier  # read before the check: another thread may upload the file to another server
-    if origin.expired or origin.home != dispatcher.identity:
+    identifier, uploaded_to = origin.upload
+    scope = dispatcher.upload_scope
+    if uploaded_to != scope:
         try:
             content = origin.read()
         except (OSError, LMStudioOSError) as error:
@@ -169,9 +171,8 @@ def ensure_uploaded(dispatcher: Dispatcher[Any], handle: FileHandle) -> Flow[Fil
                 f"the server has dropped the file {handle.name!r}, and it cannot be read again: {error}"
             ) from error
         identifier = (yield from _send(dispatcher, origin.name, content)).identifier
-        origin.expired = True  # until its new home is recorded, too
-        origin.identifier = identifier
-        dispatcher.guard(origin)
+        origin.upload = identifier, scope
+        dispatcher.keep_upload_alive(origin)
     return handle if handle.identifier == identifier else handle.model_copy(update={"identifier": identifier})
 
 

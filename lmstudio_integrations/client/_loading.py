@@ -122,7 +122,7 @@ def _load(
                     raise closed_early(operation)
                 with decode_errors(operation):
                     packets.read(batch)
-            call.ended = True
+            call.nothing_to_stop = True
     except LMStudioInsufficientResourcesError as error:
         raise (yield from _with_unload_advice(dispatcher, error)) from error
     if not packets.was_loaded:

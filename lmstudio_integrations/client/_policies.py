@@ -88,7 +88,7 @@ def _load_instance(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
                 with dispatcher.start(binding.kind, unload, UnloadModel(identifier=identifier)) as call:
                     if isinstance(error, Exception):  # a caller that was cancelled does not wait
                         yield call
-                    call.ended = True  # not to be cancelled
+                    call.nothing_to_stop = True  # not to be cancelled
         raise
 
 

@@ -428,7 +428,7 @@ class PredictionRun:
     def _finish(self, end: PredictionEnd) -> None:
         """Build the result, or raise what the stop reason means."""
         assert self._call is not None, "a prediction ends after its request"
-        self._call.ended = True
+        self._call.nothing_to_stop = True
         stop_reason = end.stats.get("stopReason")
         if stop_reason == "failed":
             raise LMStudioPredictionError(f"{self._operation} error: the generation failed on the server")

@@ -18,16 +18,13 @@ class Origin:
     Attributes:
         name: The file's name.
         read: Returns the content.
-        identifier: What the server calls it now.
-        expired: Whether the server has forgotten it.
-        home: As whom the server knows it.
+        upload: Its identifier, and where a server knows it by that (`Dispatcher.upload_scope`). Replaced as one: threads
+            may use a file with several servers at the same time.
     """
 
     name: str
     read: Callable[[], bytes] = field(repr=False)
-    identifier: str
-    expired: bool = False
-    home: object = field(default=None, repr=False)
+    upload: tuple[str, object] = field(repr=False)
 
     def __deepcopy__(self, _memo: object) -> "Origin":
         return self

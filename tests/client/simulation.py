@@ -31,12 +31,12 @@ ENDLESS = 2_000.0
 class _IO:
     """Stands for the I/O thread, which does not run here."""
 
-    stopped = forked = False
+    stopped = belongs_to_parent = False
 
-    def wake(self, _wake: Callable[[], None]) -> None:
+    def wake_or_hold(self, _wake: Callable[[], None]) -> None:
         raise AssertionError("no caller sleeps in simulated time")
 
-    def end_daemon(self) -> None:
+    def exit_calling_daemon_thread(self) -> None:
         """Do nothing: the process continues."""
 
     def submit(self, function: Callable[..., Any], *args: Any) -> None:
@@ -71,18 +71,18 @@ class SimulatedCall(Call[Waiter]):
         self._world.session.cancel(self._exchange)
 
     @property
-    def ended(self) -> bool:
-        return self._ended
+    def nothing_to_stop(self) -> bool:
+        return self._nothing_to_stop
 
-    @ended.setter
-    def ended(self, value: bool) -> None:
-        self._ended = value
+    @nothing_to_stop.setter
+    def nothing_to_stop(self, value: bool) -> None:
+        self._nothing_to_stop = value
         if value:
             self._world.end(self._exchange)
 
     def close(self, error: BaseException | None = None) -> None:
-        if not (self._ended or self.waiter.done):
-            self._ended = True
+        if not (self._nothing_to_stop or self.waiter.done):
+            self._nothing_to_stop = True
             self._world.session.close(self._exchange, error)
 
 
@@ -140,7 +140,7 @@ class SimulatedDispatcher(Dispatcher[Waiter]):
         self.timeouts = timeouts
         self.max_retries = 0
         self.load_times = []
-        self._since: float | None = None
+        self._started_at: float | None = None
 
     def shared(self, kind: type[Any]) -> Any:
         assert kind is ServerModels
@@ -148,14 +148,14 @@ class SimulatedDispatcher(Dispatcher[Waiter]):
 
     @property
     def elapsed(self) -> float:
-        return 0.0 if self._since is None else self.world.now - self._since
+        return 0.0 if self._started_at is None else self.world.now - self._started_at
 
     def pause(self, seconds: float) -> Any:
         return _Pause(self.world, seconds if self.remaining_time is None else min(seconds, self.remaining_time))
 
     def for_operation(self, timeouts: Timeouts = {}) -> "SimulatedDispatcher":  # noqa: B006 - as in `Dispatcher`
         like = SimulatedDispatcher(self.world, {**self.timeouts, **timeouts})
-        like._since = self._since if self._since is not None else self.world.now
+        like._started_at = self._started_at if self._started_at is not None else self.world.now
         return like
 
     def start_all(
@@ -166,7 +166,7 @@ class SimulatedDispatcher(Dispatcher[Waiter]):
         *,
         operation: str = "RPC",
     ) -> list[Call[Waiter]]:
-        started = self.world.now if self._since is None else self._since
+        started = self.world.now if self._started_at is None else self._started_at
         return [self.world.start(endpoint, parameter, self.timeouts, started, operation) for parameter in parameters]
 
 

@@ -292,7 +292,7 @@ def test_any_text_can_be_written_and_read_again(value: str) -> None:
 
 
 def test_a_file_keeps_its_origin_on_the_way_through_a_chat() -> None:
-    origin = Origin("cat.png", bytes, "abc")
+    origin = Origin("cat.png", bytes, ("abc", None))
     bound = IMAGE.with_origin(origin)
     chat = Chat()
     chat.add_user_message("a", images=[bound])

@@ -9,18 +9,19 @@ import logging
 import math
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from lmstudio_integrations.client.transport.addresses import Address, Target
-from lmstudio_integrations.client.transport.socket_session import SocketSession, closed_here, dead
+from lmstudio_integrations.client.transport.socket_session import SocketSession, closed_locally_error, dead_socket_error
 from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.protocol.endpoints import Namespace
 from lmstudio_integrations.protocol.exchange import Exchange, Timeouts
 from lmstudio_integrations.protocol.instance_queue import Instances
 from lmstudio_integrations.protocol.session import ClientSession
-from lmstudio_integrations.types.files import Origin
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -55,22 +56,21 @@ class Connection:
         target: Which server, and with which credentials.
         namespace: The namespace.
         instances: The state of the model instances there.
-        on_closed: Called when the connection has no socket any more.
+        on_socket_lost: Called when the socket was lost or closed.
     """
 
     def __init__(
-        self, target: Target, namespace: Namespace, instances: Instances, on_closed: Callable[[], None]
+        self, target: Target, namespace: Namespace, instances: Instances, on_socket_lost: Callable[[], None]
     ) -> None:
         self._target = target
         self._namespace: Namespace = namespace
         self._instances = instances
-        self._on_closed = on_closed
+        self._on_socket_lost = on_socket_lost
         self._current: SocketSession | None = None
         self._check: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
         self._timeouts: Timeouts = {}
-        self._uploads: weakref.WeakSet[Origin] = weakref.WeakSet()
         self.users: dict[int, float] = {}
         """Who may use it again, each with the seconds for which an idle connection is kept open for them."""
 
@@ -110,20 +110,11 @@ class Connection:
         """Whether it has neither a socket nor users."""
         return self._current is None and not self.users
 
-    def watch(self, origin: Origin) -> None:
-        """Mark an uploaded file as expired when this connection is lost, because the server then drops the file."""
-        if self._current is None:
-            origin.expired = True
-        else:
-            self._uploads.add(origin)
-
     async def shut_down(self) -> None:
         """Close the socket; waiting callers get an error."""
-        tasks = [task for task in (self._check, self._current.task if self._current else None) if task]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        if self._current is not None:
+            self._current.close()
+            await asyncio.wait([self._current.task])
 
     def _open_socket(self) -> SocketSession:
         return SocketSession(self._target, self._namespace, self._instances, self._on_ended)
@@ -132,7 +123,7 @@ class Connection:
         """Drop the current socket if it ended. Requests that it held back were not sent and go to a new one."""
         if self._current is not ended:
             return
-        was_lost = ended.session.ready and ended.error is not closed_here
+        was_lost = ended.session.ready and ended.make_error is not closed_locally_error
         held = ended.session.pop_backlog() if was_lost else []
         self._detach()
         if held:
@@ -144,13 +135,7 @@ class Connection:
             if pending is not None:
                 pending.cancel()
         self._current = self._check = self._timer = None
-        self._expire_uploads()
-        self._on_closed()
-
-    def _expire_uploads(self) -> None:
-        for origin in self._uploads:
-            origin.expired = True
-        self._uploads.clear()
+        self._on_socket_lost()
 
     def _retire(self) -> None:
         """Close an unused socket. It is dropped first, because a call may come before it has closed."""
@@ -197,7 +182,7 @@ class Connection:
             if accepted.done():
                 self._replace(current, second)
                 return True
-            return second.task.done() and self._fail_backlog(current, second.error)
+            return second.task.done() and self._fail_backlog(current, second.make_error)
         finally:
             accepted.cancel()
             pong.cancel()
@@ -208,15 +193,15 @@ class Connection:
         """Replace a dead socket by a second one."""
         logger.info("a connection to %s is dead; a new one takes its place", self._target.address)
         self._current, self._check = second, None
-        self._expire_uploads()
+        self._on_socket_lost()
         second.session.adopt(current.session.pop_backlog(), time.monotonic())
         second.flush()
-        current.close(dead)
+        current.close(dead_socket_error)
 
-    def _fail_backlog(self, current: SocketSession, error: Callable[[], BaseException]) -> bool:
+    def _fail_backlog(self, current: SocketSession, make_error: Callable[[], BaseException]) -> bool:
         """Fail the requests that were not sent; drop the silent socket if no caller waits for a response on it."""
         for exchange in current.session.pop_backlog():
-            exchange.finish(error())
+            exchange.finish(make_error())
         if current.session.in_flight:
             return False
         self._retire()
@@ -267,21 +252,23 @@ class Pool:
 
     Attributes:
         tasks: Coroutines that clients wait for; the event loop holds the running ones.
+        losses: How many sockets of a place were lost or closed. Any thread may read it.
     """
 
     tasks: weakref.WeakSet[IOTask[Any]] = field(default_factory=weakref.WeakSet[IOTask[Any]])
+    losses: Counter[Place] = field(default_factory=Counter[Place])
     _connections: dict[Place, Connection] = field(default_factory=dict[Place, Connection])
     _instances: dict[tuple[Address | None, Namespace], Instances] = field(default_factory=dict[Any, Instances])
 
-    def get(self, place: Place, user: int, keep: float) -> Connection:
+    def get(self, place: Place, user: int, keep_idle: float) -> Connection:
         """Return the connection to a namespace, for a user who keeps it open for some idle seconds."""
         connection = self._connections.get(place)
         if connection is None:
             target, namespace = place
             instances = self._instances.setdefault((target.address, namespace), Instances())
-            connection = Connection(target, namespace, instances, lambda: self._forget(place))
+            connection = Connection(target, namespace, instances, partial(self._on_socket_lost, place))
             self._connections[place] = connection
-        connection.users[user] = keep
+        connection.users[user] = keep_idle
         return connection
 
     def change_session(self, place: Place, change: Callable[..., None], *arguments: object) -> None:
@@ -289,10 +276,6 @@ class Pool:
         connection = self._connections.get(place)
         if connection is not None:
             connection.change_session(change, *arguments)
-
-    def watch(self, place: Place, user: int, origin: Origin) -> None:
-        """Keep a connection open, and mark an uploaded file as expired when it is lost."""
-        self.get(place, user, math.inf).watch(origin)
 
     def close_owner(self, owner: int) -> None:
         """Close everything that a client has open, and drop its references to connections."""
@@ -305,6 +288,10 @@ class Pool:
     async def close(self) -> None:
         """Close every socket."""
         await asyncio.gather(*(connection.shut_down() for connection in list(self._connections.values())))
+
+    def _on_socket_lost(self, place: Place) -> None:
+        self.losses[place] += 1
+        self._forget(place)
 
     def _forget(self, place: Place) -> None:
         connection = self._connections.get(place)

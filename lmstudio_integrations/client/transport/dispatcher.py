@@ -1,4 +1,4 @@
-"""A client's way to the server: it starts calls, stops them, and closes all of them together.
+"""Starts, cancels and closes the calls of a client.
 
 The flows of the client call it, from any thread; nothing here blocks. It submits the work to the pool of
 `connections.py` on the I/O thread. That module and its event loop are imported with the first call, because importing
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.tasks import IOTask, T
-from lmstudio_integrations.client.transport.waiters import Waiter
+from lmstudio_integrations.client.transport.waiters import Waiter, copied
 from lmstudio_integrations.errors import LMStudioClientClosedError, LMStudioValueError
 from lmstudio_integrations.protocol.endpoints import Endpoint, Namespace
 from lmstudio_integrations.protocol.envelope import dumps
@@ -41,15 +41,15 @@ class Call(Generic[WaiterT_co]):
         waiter: Receives the response.
     """
 
-    __slots__ = ("_exchange", "_io", "_place", "ended", "waiter")
+    __slots__ = ("_exchange", "_io", "_place", "nothing_to_stop", "waiter")
 
     def __init__(self, io: "IOThread", place: "Place", exchange: Exchange, waiter: WaiterT_co) -> None:
         self.waiter: WaiterT_co = waiter
         self._io = io
         self._place = place
         self._exchange = exchange
-        self.ended: bool = False
-        """Whether the caller has received the packet that ends the call: there is nothing to stop."""
+        self.nothing_to_stop: bool = False
+        """Whether the call is closed, or its caller has received the packet that ends it."""
 
     def cancel(self) -> None:
         """Ask the server to stop; what still arrives is delivered."""
@@ -57,8 +57,8 @@ class Call(Generic[WaiterT_co]):
 
     def close(self, error: BaseException | None = None) -> None:
         """Ask the server to stop and discard what still arrives. The error wakes a waiting caller."""
-        if not (self.ended or self.waiter.done):
-            self.ended = True
+        if not (self.nothing_to_stop or self.waiter.done):
+            self.nothing_to_stop = True
             self._io.submit(self._io.pool.change_session, self._place, ClientSession.close, self._exchange, error)
 
     def __enter__(self) -> Self:
@@ -81,7 +81,7 @@ class Dispatcher(Generic[WaiterT_co]):
         target: Which server, and with which credentials.
         timeouts: The timeouts of every call that has none of its own.
         make_waiter: How this client's callers wait.
-        keep: Seconds for which an idle connection is kept open for this client.
+        keep_idle: Seconds for which an idle connection is kept open for this client.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Dispatcher(Generic[WaiterT_co]):
         target: Target,
         timeouts: Timeouts,
         make_waiter: "Callable[[IOThread], WaiterT_co]",
-        keep: float = math.inf,
+        keep_idle: float = math.inf,
     ) -> None:
         self.target = target
         self.timeouts = timeouts
@@ -98,14 +98,15 @@ class Dispatcher(Generic[WaiterT_co]):
         self.load_times: list[float] = []
         """Seconds that each model load of this operation took."""
         self._make_waiter = make_waiter
-        self._keep = keep
+        self._keep_idle = keep_idle
         self._owner = next(_owners)
-        self._since: float | None = None
+        self._started_at: float | None = None
+        # Never read. It keeps the original alive as long as a copy, because its finalizer closes the calls of both.
         self._original: Self | None = None
         self._wrap_sink: Callable[[Sink], Sink] | None = None
         self._used: set[IOThread] = set()
         self._finalizer = weakref.finalize(self, _close_owner, self._used, self._owner)
-        self._finalizer.atexit = False
+        self._finalizer.atexit = False  # `IOThread` closes everything then
 
     def with_timeouts(self, timeouts: Timeouts) -> Self:
         """Return a dispatcher with other timeouts."""
@@ -121,19 +122,19 @@ class Dispatcher(Generic[WaiterT_co]):
 
     def for_operation(self, timeouts: Timeouts = NO_TIMEOUTS) -> Self:
         """Return a dispatcher for one operation of several calls, whose total timeout starts now."""
-        if self._since is None:
-            return self._copy(timeouts=_merged(self.timeouts, timeouts), _since=time.monotonic(), load_times=[])
+        if self._started_at is None:
+            return self._copy(timeouts=_merged(self.timeouts, timeouts), _started_at=time.monotonic(), load_times=[])
         return self.with_timeouts(timeouts) if timeouts else self  # it is part of an operation already
 
     def _copy(self, **changes: Any) -> Self:
-        like = object.__new__(type(self))
-        like.__dict__.update(self.__dict__, _original=self, **changes)
-        return like
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__, _original=self, **changes)
+        return copy
 
     @property
     def elapsed(self) -> float:
         """Seconds since the current operation began; 0 outside of one."""
-        return 0.0 if self._since is None else time.monotonic() - self._since
+        return 0.0 if self._started_at is None else time.monotonic() - self._started_at
 
     @property
     def remaining_time(self) -> float | None:
@@ -166,11 +167,13 @@ class Dispatcher(Generic[WaiterT_co]):
         *,
         operation: str = "RPC",
     ) -> list[Call[WaiterT_co]]:
-        """Start several calls of one endpoint on one model, which are sent in one write. See `start`."""
+        """Start several calls, at least one, of one endpoint on one model; they are sent in one write. See `start`."""
         io, now = self._io(), time.monotonic()
         place: Place = self.target, namespace
-        started, first, specifier = self._since or now, parameters[0], None
-        if first is not None and endpoint.timeout_name == "queue_timeout":  # it waits in the queue of this instance
+        first, specifier = parameters[0], None
+        started = now if self._started_at is None else self._started_at
+        # Calls with this timeout wait in the queue of a model instance; the session restarts it when the queue moves.
+        if first is not None and endpoint.timeout_name == "queue_timeout":
             specifier = dumps(first.get("modelSpecifier") or first.get("specifier"))
         calls: list[Call[WaiterT_co]] = []
         exchanges: list[Exchange] = []
@@ -186,7 +189,15 @@ class Dispatcher(Generic[WaiterT_co]):
             exchanges.append(exchange)
             calls.append(Call(io, place, exchange, waiter))
         io.submit(
-            partial(_start, io.pool, place, exchanges, keep=self._keep, client=self._finalizer, wrap=self._wrap_sink)
+            partial(
+                _start,
+                io.pool,
+                place,
+                exchanges,
+                keep_idle=self._keep_idle,
+                client=self._finalizer,
+                wrap=self._wrap_sink,
+            )
         )
         return calls
 
@@ -203,7 +214,7 @@ class Dispatcher(Generic[WaiterT_co]):
         return task
 
     def pause(self, seconds: float) -> IOTask[None]:
-        """Start a pause, no longer than the operation may take; closing the client ends it."""
+        """Start a pause, capped by the remaining time of the operation; closing the client ends it."""
         from asyncio import sleep  # noqa: PLC0415 - lazy: keeps import cheap
 
         remaining = self.remaining_time
@@ -223,15 +234,19 @@ class Dispatcher(Generic[WaiterT_co]):
         return cast("T", objects.get(key) or objects.setdefault(key, kind()))
 
     @property
-    def identity(self) -> object:
-        """By what the server knows the files that this client uploads."""
-        return self.target, io_thread()
+    def upload_scope(self) -> object:
+        """The server, the process and the socket that uploads belong to. In another scope, upload a file again.
 
-    def guard(self, origin: Origin) -> None:
-        """Keep the connection for files open while an uploaded file is in use; mark the file if it is lost."""
-        origin.expired, origin.home = False, self.identity
+        Read it before an upload: if the socket is lost during that, the file is uploaded once more than necessary.
+        """
+        io = io_thread()
+        place: Place = self.target, "files"
+        return place, io, io.pool.losses[place]
+
+    def keep_upload_alive(self, origin: Origin) -> None:
+        """Keep the connection for files open while an uploaded file is in use."""
         io, owner = io_thread(), next(_owners)
-        io.submit(io.pool.watch, (self.target, "files"), owner, origin)
+        io.submit(io.pool.get, (self.target, "files"), owner, math.inf)
         weakref.finalize(origin, _close_owner, {io}, owner).atexit = False
 
     def close(self) -> None:
@@ -279,18 +294,22 @@ def _start(
     place: "Place",
     exchanges: Sequence[Exchange],
     *,
-    keep: float,
+    keep_idle: float,
     client: "weakref.finalize[..., Any]",
     wrap: Callable[[Sink], Sink] | None,
 ) -> None:
-    if wrap is not None:
-        for exchange in exchanges:
-            exchange.sink = wrap(exchange.sink)
-    if client.alive:
-        pool.get(place, exchanges[0].owner, keep).start(exchanges)
-        return
-    for exchange in exchanges:  # the client was closed, or collected, before this ran
-        exchange.finish(client_closed())
+    try:
+        if wrap is not None:
+            for exchange in exchanges:
+                exchange.sink = wrap(exchange.sink)
+        if client.alive:
+            pool.get(place, exchanges[0].owner, keep_idle).start(exchanges)
+            return
+        error: Exception = client_closed()  # the client was closed, or collected, before this ran
+    except Exception as problem:  # noqa: BLE001 - the callers wait for it; the event loop would only log it
+        error = problem
+    for exchange in exchanges:
+        exchange.finish(copied(error))
 
 
 def _start_task(pool: "Pool", task: IOTask[Any], client: "weakref.finalize[..., Any]") -> None:

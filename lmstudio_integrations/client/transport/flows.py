@@ -140,7 +140,7 @@ def open_channel(
                 if isinstance(result, CallbackEffect):
                     result()
                 elif result is not None:
-                    call.ended = True
+                    call.nothing_to_stop = True
                     return result
         raise closed_early(operation)
 

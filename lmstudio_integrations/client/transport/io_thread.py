@@ -2,7 +2,7 @@
 
 Everything that touches a session or a socket runs here. Callers submit work with `submit`, which never blocks. No user
 code runs here. A forked child gets a thread of its own; it neither writes to the parent's sockets nor closes them.
-Used by everything else in this folder: `dispatcher.py` starts the thread, `waiters.py` is woken by it.
+`dispatcher.py` starts the thread; it runs `connections.py` and wakes the callers in `waiters.py`.
 """
 
 import asyncio
@@ -10,13 +10,14 @@ import atexit
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 from lmstudio_integrations.client.transport.connections import Pool
 
 EXIT_DEADLINE = 1.0
-"""Seconds within which sockets must close when the process ends."""
+"""Seconds that the sockets have to close when the process exits; what remains then has as long to be cancelled."""
 
 
 class IOThread:
@@ -24,16 +25,17 @@ class IOThread:
 
     _current: "IOThread | None" = None
     _lock = threading.Lock()
-    _abandoned: "list[IOThread]" = []  # noqa: RUF012 - one list for the process, so that nothing in it is finalized
+    _from_parent: "list[IOThread]" = []  # noqa: RUF012 - one list for the process
+    """The parent's thread, kept alive in a forked child: closing its loop would close file descriptors of both."""
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
-        self.forked = False
-        """Whether this thread belongs to the parent of a fork."""
+        self.belongs_to_parent = False
+        """Whether this thread runs in the parent of a fork, and not in this process."""
         self.stopped: bool = False
-        """Whether nothing runs here any more: after a fork, or when the process ends."""
-        self.ending = False
-        """Whether the process ends."""
+        """Whether nothing runs here any more: after a fork, or when the process exits."""
+        self.process_exiting = False
+        """Whether the process exits, although something may still run here."""
         self.pool: Pool = Pool()
         """The connections; only the thread itself uses them."""
         self.shared: dict[Any, Any] = {}
@@ -56,8 +58,8 @@ class IOThread:
         """Forget the parent's thread, which does not exist in the child."""
         cls._lock = threading.Lock()
         if cls._current is not None:
-            cls._current.forked = cls._current.stopped = True
-            cls._abandoned.append(cls._current)
+            cls._current.belongs_to_parent = cls._current.stopped = True
+            cls._from_parent.append(cls._current)
             cls._current = None
 
     def submit(self, function: Callable[..., Any], *args: Any) -> None:
@@ -67,7 +69,7 @@ class IOThread:
                 self.loop.call_soon_threadsafe(function, *args)
 
     def hold_wakes(self) -> None:
-        """Wake no caller before `release_wakes`, so that a batch wakes each of them once (on the thread)."""
+        """Wake no caller before `release_wakes`, so that each wakes once per batch (on the thread)."""
         self._held = []
 
     def release_wakes(self) -> None:
@@ -76,33 +78,33 @@ class IOThread:
         for wake in held:
             wake()
 
-    def wake(self, wake: Callable[[], None]) -> None:
-        """Wake a caller, now or at `release_wakes` (on the thread)."""
+    def wake_or_hold(self, wake: Callable[[], None]) -> None:
+        """Wake a caller, now or at `release_wakes`; `wake` must not raise (on the thread)."""
         if self._held is None:
             wake()
         else:
             self._held.append(wake)
 
-    def end_daemon(self) -> None:
-        """End a daemon thread silently when the process ends, instead of with an error that prints a traceback.
+    def exit_calling_daemon_thread(self) -> None:
+        """End the calling thread silently if it is a daemon and the process exits: an error would print a traceback.
 
-        The process normally ends during the pause. If something joins the thread, the thread ends with `SystemExit`.
+        Normally the process exits during the sleep. If something joins the thread, the thread ends with `SystemExit`.
 
         Raises:
-            SystemExit: In a daemon thread when the process ends.
+            SystemExit: In a daemon thread when the process exits.
         """
-        if self.ending and threading.current_thread().daemon:
-            threading.Event().wait(EXIT_DEADLINE)
+        if self.process_exiting and threading.current_thread().daemon:
+            time.sleep(EXIT_DEADLINE)
             raise SystemExit
 
     @classmethod
-    def end_with_process(cls) -> None:
-        """Close everything within `EXIT_DEADLINE`, and end the thread, if it was started."""
+    def close_at_exit(cls) -> None:
+        """Close everything and end the thread, if it was started; takes at most twice `EXIT_DEADLINE`."""
         self = cls._current
         if self is None or self.stopped or not self.thread.is_alive():
             return
-        self.ending = True
-        self.loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self._close(), loop=self.loop))
+        self.process_exiting = True
+        asyncio.run_coroutine_threadsafe(self._close(), self.loop)
         self.thread.join(EXIT_DEADLINE * 2)
 
     async def _close(self) -> None:
@@ -114,9 +116,11 @@ class IOThread:
         try:
             self.loop.run_forever()
         finally:
-            self._drain()
-            self.stopped = True
-            self.loop.close()
+            try:
+                self._drain()
+            finally:
+                self.stopped = True
+                self.loop.close()
 
     def _drain(self) -> None:
         """Cancel and await the remaining tasks, so that none is destroyed while it is pending."""
@@ -128,6 +132,6 @@ class IOThread:
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
 
 
-atexit.register(IOThread.end_with_process)
+atexit.register(IOThread.close_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=IOThread.after_fork)

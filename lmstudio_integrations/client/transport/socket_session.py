@@ -1,6 +1,6 @@
 """One socket and the protocol session on it, from connecting to the loss. Runs on the I/O thread.
 
-`connections.py` opens and replaces it. It opens the socket with `opening.py`, and moves text between the socket
+`connections.py` makes and replaces it. This class opens the socket with `opening.py`, and moves text between the socket
 (`websocket.py`) and the session (`protocol/session.py`).
 """
 
@@ -30,7 +30,7 @@ class SocketSession:
         target: Which server, and with which credentials.
         namespace: The namespace.
         instances: The state of the model instances there.
-        on_ended: Called with this when the socket is lost or closed.
+        on_ended: Called with this object when the socket is lost or closed.
     """
 
     def __init__(
@@ -40,13 +40,13 @@ class SocketSession:
         instances: Instances,
         on_ended: "Callable[[SocketSession], None]",
     ) -> None:
-        who, address = target.credentials(), target.address
+        credentials, address = target.credentials(), target.address
         peer = "LM Studio on this machine" if address is None else f"LM Studio at {address}"
-        self.session: ClientSession = ClientSession(who.identifier, who.passkey, peer, instances)
+        self.session: ClientSession = ClientSession(credentials.identifier, credentials.passkey, peer, instances)
         self.accepted: asyncio.Event = asyncio.Event()
         """Set when the server has accepted this client."""
-        self.error: Callable[[], BaseException] = closed_here
-        """Makes the exceptions that waiting callers get when it ends."""
+        self.make_error: Callable[[], BaseException] = closed_locally_error
+        """Makes the exceptions that waiting callers get when it ends, one for each."""
         self._on_ended = on_ended
         self._target = target
         self._namespace: Namespace = namespace
@@ -63,7 +63,7 @@ class SocketSession:
         return self._socket is not None and self._socket.transport.is_closing()
 
     async def responds_to_ping(self, limit: float) -> bool:
-        """Send a ping; return whether anything is read within a limit of seconds."""
+        """Send a ping; return whether a complete frame arrives within a limit of seconds."""
         assert self._socket is not None, "only a server that has accepted this client is pinged"
         return await self._socket.responds_to_ping(limit)
 
@@ -75,15 +75,15 @@ class SocketSession:
         frames = self.session.data_to_send()
         if not frames:
             return
-        # As `socket.send` does, but for several frames at once, and without waiting: a client sends little.
-        with contextlib.suppress(Exception):  # `_run` notices a broken socket
-            for frame in frames:
-                socket.protocol.send_text(frame.encode())
-            socket.transport.write(b"".join(socket.protocol.data_to_send()))
+        try:
+            socket.write_frames(frames)
+        except Exception as problem:  # noqa: BLE001 - the frames are lost, so their callers must not wait
+            self.close(partial(_lost_error, problem))
 
-    def close(self, error: Callable[[], BaseException] | None = None) -> None:
+    def close(self, make_error: Callable[[], BaseException] | None = None) -> None:
         """Close the socket; waiting callers get an exception."""
-        self.error = error or self.error
+        self.make_error = make_error or self.make_error
+        self.session.connection_lost(self.make_error)  # here, too: `_run` does nothing if it has not begun
         self.task.cancel()
 
     async def _run(self) -> None:
@@ -102,23 +102,25 @@ class SocketSession:
         except asyncio.CancelledError:
             pass
         except LMStudioError as problem:
-            self.error = partial(copied, problem)
+            self.make_error = partial(copied, problem)
         except Exception as problem:  # noqa: BLE001 - any failure of the socket is the error of all waiting callers
-            self.error = partial(_lost, problem)
+            self.make_error = partial(_lost_error, problem)
         finally:
-            self._on_ended(self)
-            session.connection_lost(self.error)
-            if socket is not None:
-                with contextlib.suppress(Exception):
-                    await socket.close()
+            try:
+                self._on_ended(self)  # first, because it moves unsent requests to the next socket
+            finally:
+                session.connection_lost(self.make_error)
+                if socket is not None:
+                    with contextlib.suppress(Exception):
+                        await socket.close()
 
 
-def closed_here() -> BaseException:
+def closed_locally_error() -> BaseException:
     """Return the error of calls on a socket that this side closes."""
     return LMStudioConnectionLostError("the connection was closed on this side", retryable=False)
 
 
-def dead() -> BaseException:
+def dead_socket_error() -> BaseException:
     """Return the error of calls on a dead socket that another one replaces."""
     return LMStudioConnectionLostError(
         "the connection to LM Studio was lost (the server answers on a new connection, but not on this one); "
@@ -126,7 +128,7 @@ def dead() -> BaseException:
     )
 
 
-def _lost(cause: Exception) -> BaseException:
+def _lost_error(cause: Exception) -> BaseException:
     lost = LMStudioConnectionLostError(
         f"the connection to LM Studio was lost ({str(cause) or type(cause).__name__}); the next call reconnects"
     )

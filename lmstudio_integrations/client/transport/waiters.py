@@ -91,21 +91,21 @@ class Waiter(ABC):
 
         Raises:
             BaseException: The error of the call, once everything before it was returned.
-            SystemExit: In a daemon thread when the process ends.
+            SystemExit: In a daemon thread when the process exits.
         """
         done, items = self.done, self._items
         if items:
             return [items.popleft() for _ in range(len(items))]
         if done:
             if self._error is not None:
-                self._io.end_daemon()
+                self._io.exit_calling_daemon_thread()
                 raise self._error
             return []
         if self._io.stopped:
-            self._io.end_daemon()
+            self._io.exit_calling_daemon_thread()
             raise LMStudioConnectionLostError(
                 "the process was forked while this call was open; make it again"
-                if self._io.forked
+                if self._io.belongs_to_parent
                 else "the process is ending; make calls before that",
                 retryable=False,
             )
@@ -129,7 +129,7 @@ class Waiter(ABC):
     @property
     def is_lost(self) -> bool:
         """Whether the caller belongs to the parent of a fork."""
-        return self._io.forked
+        return self._io.belongs_to_parent
 
     def would_block(self, other: "Waiter") -> bool:
         """Whether waiting here blocks another caller: one in the event loop that this thread runs."""
@@ -148,11 +148,11 @@ class Waiter(ABC):
         """Wake the caller once; a caller that is busy checks again by itself."""
         if self._waiting:
             self._waiting = False
-            self._io.wake(self._wake)
+            self._io.wake_or_hold(self._wake)
 
     @abstractmethod
     def _wake(self) -> None:
-        """Wake the caller (on the I/O thread)."""
+        """Wake the caller; must not raise (on the I/O thread)."""
 
 
 class ThreadWaiter(Waiter):
@@ -216,8 +216,9 @@ class LoopWaiter(Waiter):
         return batch
 
     def _wake(self) -> None:
-        # The loop may be closed, or closing; the session then finds out by `is_alive`.
-        with contextlib.suppress(RuntimeError):
+        # The loop may be closed, or closing; the session then finds out by `is_alive`. Other libraries' loops raise
+        # anything then, which must not keep the I/O thread from waking other callers.
+        with contextlib.suppress(Exception):
             self._loop.call_soon_threadsafe(self._notify)
 
     def _notify(self) -> None:

@@ -1,6 +1,7 @@
 """The life of a connection: who waits for it and how long, when it closes, and that nothing remains of it."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import subprocess
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client._files import ensure_uploaded, prepare_file
 from lmstudio_integrations.client.transport import connections
 from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.connections import Connection
-from lmstudio_integrations.client.transport.dispatcher import Dispatcher
+from lmstudio_integrations.client.transport.dispatcher import Call, Dispatcher
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.waiters import LoopWaiter, ThreadWaiter
 from lmstudio_integrations.emulator import Emulator
@@ -234,3 +236,40 @@ except lms.LMStudioUnreachableError:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert run.stdout.startswith("the process is ending")
     assert run.stderr == ""
+
+
+async def test_a_call_that_cannot_be_started_fails_at_once(
+    make_client: Callable[..., Any], server: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object) -> None:
+        raise LookupError("no connection can be made")
+
+    async with make_client(server.address) as client:
+        monkeypatch.setattr(Connection, "start", fail)
+        with pytest.raises(LookupError, match="no connection can be made"):
+            await client.llm.list_loaded()
+
+
+async def test_a_file_is_uploaded_again_if_its_socket_was_replaced_before_the_caller_read_the_reply() -> None:
+    sockets = 0
+
+    async def behave(socket: Socket) -> None:
+        nonlocal sockets
+        sockets += 1
+        await authenticate(socket)
+        await send_result(socket, {"identifier": f"file {sockets}", "sizeBytes": 4, "fileType": "text/plain"})
+        if sockets == 1:
+            await socket.close()
+
+    async with fake_server(behave) as address, lms.AsyncClient(address) as client:
+        dispatcher = client._dispatcher
+        upload = prepare_file(dispatcher, b"text", "note.txt")
+        reply = await next(upload).waiter.wait()
+        await wait_until(lambda: not any(each._current for each in connections_to(address)))
+        other = await client.files.prepare_file(b"else", "other.txt")
+        with pytest.raises(StopIteration) as end:
+            upload.send(reply)
+        await on_io_thread(lambda: None)
+        assert other.identifier == "file 2"
+        with contextlib.closing(ensure_uploaded(dispatcher, end.value.value)) as renewal:
+            assert isinstance(next(renewal), Call)
