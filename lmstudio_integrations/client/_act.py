@@ -45,11 +45,11 @@ class ActParameters(TimeoutParameters, total=False):
     """The keyword arguments of `act`. The timeouts apply to each round.
 
     Attributes:
-        max_prediction_rounds: The most predictions; the last one gets no tools.
-        max_parallel_tool_calls: How many tools run at once; `None` for all calls of a round.
-        handle_invalid_tool_request: Called with the error and the request, or `None` if the request cannot be read. If
-            the tool raised an exception, that is the error's `__cause__`. A returned string replaces the standard text
-            for the model; an exception ends `act`.
+        max_prediction_rounds: Maximum number of rounds; unlimited by default. The last round has no tools.
+        max_parallel_tool_calls: How many tools run at once: 1 by default, `None` for all calls of a round.
+        handle_invalid_tool_request: Called with the error and the request. If the tool raised an exception, that is the
+            error's `__cause__`. A returned string replaces the standard text for the model; an exception ends `act`. If
+            it cannot be read, the request is `None`: the returned value is ignored, and `act` raises the error.
         config: Settings of the predictions.
         preset: A preset on the server.
         on_message: Called with each assistant message and each message of tool results, suitable for `Chat.append`.
@@ -84,7 +84,7 @@ class ToolJob:
         tool: The function; `None` if the request is invalid, so there is nothing to run.
         arguments: Its checked arguments.
         outcome: The text for the model.
-        failure: The exception that the function raised; replaces the outcome.
+        failure: The exception of the function, or of writing its result as JSON; replaces the outcome.
     """
 
     request: ToolCallRequest
@@ -151,6 +151,7 @@ class Act:
     def add_results(self, jobs: Sequence[ToolJob]) -> None:
         """Add the results of the tools to the chat, in the order of the requests."""
         reply = self._chat.add_tool_results([self._reply(job) for job in jobs])
+        # Both messages only now, so that the caller's chat never holds tool calls without results.
         self._call_back("on_message", self._message)
         self._call_back("on_message", reply)
         self._call_back("on_round_end", self._round)
@@ -165,7 +166,8 @@ class Act:
         progress = parameters.get("on_prompt_processing_progress")
         settings = self._settings
         if self._is_last:
-            choice = settings.tool_choice and {"type": "generic", "mode": "auto"}  # there are no tools to choose from
+            # Without tools, only "auto" is possible; a choice that was not set stays unset.
+            choice = settings.tool_choice and {"type": "generic", "mode": "auto"}
             settings = settings.merged(LlmPredictionConfig(raw_tools=None, tool_choice=choice))
         prediction = respond_with(self._dispatcher, self._binding, self._chat, settings, parameters)
         prediction.on_failed_call = self._reject_unreadable
@@ -198,6 +200,7 @@ class Act:
         if job.failure is not None:
             error = LMStudioPredictionError(f"Unhandled Python exception: {job.failure!r}")
             error.__cause__ = job.failure
+            # As in Python's SDK, this text is JSON, that of an invalid request is not (docs/protocol.md#tool-loop).
             text = json.dumps(self._error_text(error, request), ensure_ascii=False)
         return ToolCallResultPart(content=text, name=request.name, tool_call_id=request.id)
 

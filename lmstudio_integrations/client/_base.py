@@ -23,7 +23,7 @@ from lmstudio_integrations.client.transport.addresses import Target
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow
 from lmstudio_integrations.client.transport.waiters import Waiter
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.errors import LMStudioRuntimeError, LMStudioValueError
 from lmstudio_integrations.types.config import (
     EmbeddingLoadModelConfig,
     LlmLoadModelConfig,
@@ -72,15 +72,16 @@ class ModelParameters(TypedDict, total=False):
 
     Attributes:
         ttl: Unload the model after this many seconds without use. Takes effect only if this call loads it. `model` and
-            `load_new_instance` send 3,600 by default. `None` means the server's default under `get_or_load`, 3,600
-            under `explicit`, and that a new instance stays. `math.inf` keeps an explicit load or a new instance.
+            `load_new_instance` send 3,600 by default. `None`: the server's default (`get_or_load`), 3,600
+            (`explicit`), never unloaded (`new_instance`). `math.inf`: never unloaded; only for `explicit` and
+            `new_instance`.
         config: Load settings, if this call loads it.
         load_policy: `get_or_load` loads just in time, so other just-in-time loads may evict the model; `explicit` uses
             any loaded instance, or loads one that is never evicted; `require_loaded` never loads; `new_instance`
             always does.
         on_config_mismatch: Whether to `warn`, `raise` or `ignore` if it is loaded with other settings.
         on_load_progress: Called with growing values from 0.0 to 1.0.
-        on_progress: Another name of `on_load_progress`.
+        on_progress: Another name of `on_load_progress`; not both.
     """
 
     ttl: float | None
@@ -101,7 +102,7 @@ def checked_kind(kind: ModelKind | None) -> ModelKind | None:
 
 
 class BaseClient:
-    """The settings of a client, and its way to the server.
+    """The settings of a client, including those of its connections.
 
     Nothing is sent before the first call. All clients of the process with the same server and the same credentials
     share their connections.
@@ -137,8 +138,9 @@ class BaseClient:
             raise LMStudioValueError("keep_idle must be a number of seconds, or math.inf; got None")
         token = api_token.get_secret_value() if isinstance(api_token, SecretStr) else api_token
         target = Target.of(api_host, token, headers, ssl_context)
-        limits = ChainMap(dict(checked_timeouts(timeouts)), self.default_timeouts)
-        self._dispatcher: Dispatcher[Any] = Dispatcher(target, limits, self.make_waiter, keep_idle)
+        # Not a merged dict: later changes of `default_timeouts` (`set_sync_api_timeout`) must reach existing clients.
+        all_timeouts = ChainMap(dict(checked_timeouts(timeouts)), self.default_timeouts)
+        self._dispatcher: Dispatcher[Any] = Dispatcher(target, all_timeouts, self.make_waiter, keep_idle)
 
     @property
     def api_host(self) -> str | None:
@@ -149,6 +151,8 @@ class BaseClient:
     def with_timeouts(self, **timeouts: Unpack[TimeoutParameters]) -> Self:
         """Return this client with other timeouts. Both are closed together.
 
+        The other timeouts of the new client stay as they are now, even if the defaults change later.
+
         Args:
             timeouts: See `TimeoutParameters`; in seconds, and `None` switches one off.
 
@@ -157,7 +161,7 @@ class BaseClient:
         """
         check_names(timeouts, TIMEOUTS)
         like = copy(self)
-        like._dispatcher = self._dispatcher.with_timeouts(checked_timeouts(timeouts))  # noqa: SLF001 - it is one of us
+        like._dispatcher = self._dispatcher.with_timeouts(checked_timeouts(timeouts))  # noqa: SLF001 - same class
         return like
 
     def __repr__(self) -> str:
@@ -179,8 +183,15 @@ class BaseHandle:
 
     @property
     def identifier(self) -> str:
-        """The identifier of the loaded instance; before it is known, the given key."""
-        return self.binding.name
+        """The identifier of the loaded instance; before it is known, the given key.
+
+        Raises:
+            LMStudioRuntimeError: If it means any loaded model, and was not used yet.
+        """
+        identifier = self.binding.identifier or self.binding.key
+        if identifier is None:
+            raise LMStudioRuntimeError("the handle means any loaded model; its identifier is known after its first use")
+        return identifier
 
     @property
     def loaded_explicitly(self) -> bool:
@@ -203,6 +214,7 @@ class BaseHandle:
         """Return a handle to the same model, whose calls are retried after a failed connection.
 
         A call is retried only if the caller has seen nothing of its response. The pauses grow from 0.5 to 8 seconds.
+        `start` of a stream is not retried, but reading it is.
 
         Args:
             max_retries: How often a call is retried, when no server responds or the connection is lost.
@@ -215,7 +227,7 @@ class BaseHandle:
         return type(self)(self._dispatcher.with_retries(max_retries), self.binding)
 
     @property
-    def _place(self) -> tuple[object, ModelKind]:
+    def _server_and_kind(self) -> tuple[object, ModelKind]:
         return self._dispatcher.target.address, self.binding.kind
 
     def __eq__(self, other: object) -> bool:
@@ -223,17 +235,17 @@ class BaseHandle:
             return NotImplemented
         mine, theirs = self.binding, other.binding
         same = mine is theirs or (mine.identifier is not None and mine.identifier == theirs.identifier)
-        return same and self._place == other._place
+        return same and self._server_and_kind == other._server_and_kind
 
     def __hash__(self) -> int:
         # Not of the identifier, which the first use and a reload may change.
-        return hash(self._place)
+        return hash(self._server_and_kind)
 
     def __deepcopy__(self, _memo: object) -> Self:
         return self
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(identifier={self.identifier!r})"
+        return f"{type(self).__name__}(identifier={self.binding.name!r})"
 
 
 class BaseNamespace:
@@ -266,6 +278,8 @@ class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
         ttl = _checked_ttl(parameters.get("ttl"), policy)
         if policy == "new_instance" and model_key is None:
             raise LMStudioValueError("load_policy='new_instance' needs a model_key")
+        if parameters.get("on_load_progress") and parameters.get("on_progress"):
+            raise LMStudioValueError("give on_load_progress or on_progress, not both; they are two names of one")
         binding = Binding(
             self.kind,
             model_key,
@@ -280,7 +294,7 @@ class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
         return self.bound(binding)
 
     def bound(self, binding: Binding) -> HandleT:
-        """Return a handle that shares the `binding` of another handle, also of another client.
+        """Return a handle that shares the `binding` of another handle, even one of another client.
 
         An instance that either of them loads is used by both.
         """

@@ -82,12 +82,13 @@ class Callbacks:
 
 
 _NO_CALLBACKS = Callbacks()
+_CLOSED = "closed before its end; to stop it and keep what has arrived, call cancel() and read on"
 
 
 class _ClosedError(BaseException):
     """Raised in a pending reader when the stream is closed elsewhere.
 
-    It is no `Exception`, because the call that it interrupts has not failed: other callers that wait for the same model
+    Not an `Exception`, because the call that it interrupts has not failed: other callers that wait for the same model
     load must not raise it.
     """
 
@@ -124,8 +125,8 @@ class PredictionRun:
         self._timeouts = timeouts
         self._upload = upload
         self.callbacks = _NO_CALLBACKS
-        self.structured = False
-        """Whether the response must be a JSON object."""
+        self.parse_json = False
+        """Whether to parse the response as a JSON object, if it is one."""
         self.on_failed_call: Callable[[LMStudioToolCallError], Any] | None = None
         """Called with a tool call that cannot be read; without it, only the events show such calls."""
         self.ready: deque[PredictionEvent] = deque()
@@ -163,6 +164,8 @@ class PredictionRun:
     def start(self) -> Flow[None]:
         """Send the request now, once the model is loaded; reading continues from there.
 
+        A failed connection ends the stream: `max_retries` applies to reading only.
+
         Raises:
             LMStudioRuntimeError: If it was started, read or stopped before.
         """
@@ -170,7 +173,7 @@ class PredictionRun:
             raise LMStudioRuntimeError(f"{self._operation}: start() works once, before the stream is read or stopped")
         self._begin_reading()
         try:
-            yield from self._on_model(partial(self._send, self._requests[0]))
+            yield from self._on_model(self._send)
         except BaseException as error:  # noqa: BLE001 - `_fail` raises it again
             self._fail(error)
         finally:
@@ -191,7 +194,7 @@ class PredictionRun:
         finally:
             self._reading = False
         if not self._delivered:
-            self._delivered = not (self._undelivered_to_end or all(type(event) is PromptProgress for event in events))
+            self._delivered = not (self._undelivered_to_end or _only_progress(events))
         self.ready.extend(events)
         return True
 
@@ -232,7 +235,7 @@ class PredictionRun:
             self._call.cancel()
 
     def close(self) -> None:
-        """Stop and discard the rest: for the caller it ends here, all other readers get an error."""
+        """Stop and discard the rest: the thread or task that closes it reads a normal end, others get an error."""
         self._closed_by = caller()
         self._discard()
 
@@ -244,10 +247,8 @@ class PredictionRun:
     def _discard(self) -> None:
         """Ask the server to stop and receive nothing more; a pending reader is woken."""
         if not self._over:
-            self._failure = LMStudioCancelledError(
-                f"{self._operation}: the stream was closed before its end; to stop it and keep what has arrived, "
-                "call cancel() and read on"
-            )
+            reason = "cancelled before its result arrived" if self._cancelled else _CLOSED
+            self._failure = LMStudioCancelledError(f"{self._operation}: the stream was {reason}")
             self._failure.__suppress_context__ = True  # `_ClosedError` is an internal detail
         step = self._step
         if isinstance(step, Call):
@@ -290,7 +291,7 @@ class PredictionRun:
     # Receiving ------------------------------------------------------------------------------------------------------
 
     def _next_events(self) -> "Flow[list[PredictionEvent]]":
-        """Return the next events; start over after a failure that the caller has not noticed."""
+        """Return the next events; start over after a failure if the caller has received nothing of the response."""
         while True:
             try:
                 return self._receive((yield from self._next_batch()))
@@ -301,10 +302,11 @@ class PredictionRun:
                 self._unloaded = isinstance(error, LMStudioModelUnloadedError)
             logger.info("%s of model %r failed; retrying", self._operation, self._binding.name)
             self._prepared = self._unloaded  # after a failed connection, images are uploaded again
-            # A reload is part of the operation and its `timeout`; a retry after a failed connection starts a new one.
-            yield from self._tracked(pause(self._dispatcher if self._unloaded else self._client, seconds))
+            # Before the pause: `cancel` discards a prediction without a call, which ends the pause.
             self._call, self._opened, self._accumulator = None, False, Accumulator()
             self.ready.clear()
+            # A reload is part of the operation and its `timeout`; a retry after a failed connection starts a new one.
+            yield from self._tracked(pause(self._dispatcher if self._unloaded else self._client, seconds))
 
     def _may_start_over(self, error: LMStudioError) -> bool:
         """Whether no part of the response has reached the caller, and the model may be loaded again if necessary."""
@@ -312,14 +314,14 @@ class PredictionRun:
         return not seen and (self._binding.reloadable or not isinstance(error, LMStudioModelUnloadedError))
 
     def _next_batch(self) -> "Flow[list[PredictionEvent]]":
-        if not self._opened:
-            batch = yield from self._on_model(self._open)
-            self._opened = True
-            return batch
         try:
-            return (yield self._step)
+            if self._opened:
+                return (yield self._step)
+            # After `start`, the response needs neither a turn nor the model, which may be evicted by now.
+            batch = None if self._call is None else (yield from self._first_batch(self._call))
         except LMStudioModelNotFoundError as error:
             raise as_unloaded(self._dispatcher, self._binding, error) from error
+        return (yield from self._on_model(self._open)) if batch is None else batch
 
     def _receive(self, batch: list[PredictionEvent]) -> list[PredictionEvent]:
         """Accumulate events, run callbacks, and build the result at the end; return the events to deliver."""
@@ -335,11 +337,14 @@ class PredictionRun:
         try:
             self._finish(self._accumulator.end)
         except LMStudioError as failure:
-            if self._undelivered_to_end or len(batch) == 1:
+            # Progress does not prevent a reload, whether it arrives before the failure or together with it.
+            is_early = isinstance(failure, LMStudioModelUnloadedError) and _only_progress(batch[:-1])
+            if self._undelivered_to_end or len(batch) == 1 or (is_early and self._may_start_over(failure)):
                 raise
             self._record_failure(failure)
             return batch[:-1]
         if callbacks.on_message is not None:
+            self._called_back = True
             result = self.result()
             callbacks.on_message(Chat().add_assistant_response(result, result.tool_call_requests))
         return batch
@@ -372,32 +377,44 @@ class PredictionRun:
         """Record what is waited for.
 
         The order matters: this stores the step and then checks for a failure, while `_discard` stores the failure and
-        then reads the step. So at least one of them sees the other.
+        then reads the step. So at least one of them sees the other. The same holds for `cancel`, which stores its flag
+        and then reads the call, and for a retry, which resets the call before its next step.
         """
         self._step = step
-        if self._failure is not None:
+        if self._failure is not None or (self._cancelled and self._call is None):
             self._discard()
 
-    def _send(self, request: Request, dispatcher: Dispatcher[Any], specifier: Specifier) -> Flow[Call[Any]]:
-        """Request the prediction."""
-        parameter = {**(yield from request.make(specifier)), **self._preset}
+    def _send(self, dispatcher: Dispatcher[Any], specifier: Specifier) -> Flow[Call[Any]]:
+        """Request the prediction in the best remaining way."""
+        parameter = {**(yield from self._requests[0].make(specifier)), **self._preset}
         if self._cancelled or self._failure is not None:  # it was stopped meanwhile
             raise _ClosedError
-        self._call = dispatcher.start(self._binding.kind, request.endpoint, parameter, operation=self._operation)
+        self._call = dispatcher.start(
+            self._binding.kind, self._requests[0].endpoint, parameter, operation=self._operation
+        )
         self._record_step(self._call)
         return self._call
 
     def _open(self, dispatcher: Dispatcher[Any], specifier: Specifier) -> Flow[list[PredictionEvent]]:
-        """Request the prediction, unless that is done, and return the first events."""
-        for request in self._requests:
-            call = self._call or (yield from self._send(request, dispatcher, specifier))
-            try:
-                return (yield call)
-            except LMStudioServerError as error:
-                self._call = None
-                if not isinstance(error, LMStudioUnsupportedError) or request is self._requests[-1]:
-                    raise
-        raise AssertionError("the last request returns or raises")
+        """Request the prediction in the first way that the server knows, and return the first events."""
+        call = yield from self._send(dispatcher, specifier)
+        batch = yield from self._first_batch(call)
+        return (yield from self._open(dispatcher, specifier)) if batch is None else batch
+
+    def _first_batch(self, call: Call[Any]) -> "Flow[list[PredictionEvent] | None]":
+        """Return the first events; `None` if the server does not know the endpoint and another request remains."""
+        try:
+            batch = yield call
+        except LMStudioServerError as error:
+            self._call = None
+            if self._cancelled and isinstance(error, LMStudioModelNotFoundError):  # or the model would be loaded
+                raise _ClosedError from error
+            if not isinstance(error, LMStudioUnsupportedError) or len(self._requests) == 1:
+                raise
+            self._requests = self._requests[1:]
+            return None
+        self._opened = True
+        return batch
 
     # Reporting ------------------------------------------------------------------------------------------------------
 
@@ -441,9 +458,14 @@ class PredictionRun:
         if self.on_failed_call is not None:
             for call in result.tool_calls:
                 if call.failure is not None:
+                    self._called_back = True
                     self.on_failed_call(_failed_call(call.failure))
-        parsed = json_object(result.content) if self.structured and stop_reason != "userStopped" else None
+        parsed = json_object(result.content) if self.parse_json and stop_reason != "userStopped" else None
         self._result = result if parsed is None else replace(result, parsed=parsed, structured=True)
+
+
+def _only_progress(events: list[PredictionEvent]) -> bool:
+    return all(type(event) is PromptProgress for event in events)
 
 
 def _failed_call(call: ToolCallFailed) -> LMStudioToolCallError:

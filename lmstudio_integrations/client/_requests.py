@@ -89,9 +89,10 @@ class PredictionParameters(TimeoutParameters, total=False):
     """The keyword arguments of `respond`, `complete` and their streams.
 
     Attributes:
-        response_format: A pydantic class, a JSON schema, or a grammar; `parsed` of the result is then a JSON object.
-        check_response: Whether a structured response that is not a JSON object is an error (the default). `False`
-            leaves schema and response unchecked.
+        response_format: A pydantic class, a JSON schema, or a grammar. `parsed` of the result is then a dict, if
+            the response is a JSON object.
+        check_response: Whether to check the schema or grammar before it is sent, and to parse a structured response
+            (the default). A response that is not a JSON object is no error: `parsed` is then its text.
         config: Settings of this prediction.
         preset: A preset on the server, by its (fuzzy) identifier; ranks below `config`.
         on_message: Called with the complete assistant message, suitable for `Chat.append`.
@@ -228,7 +229,7 @@ def complete(
 
 
 def _set_callbacks(run: PredictionRun, settings: LlmPredictionConfig, parameters: PredictionParameters) -> None:
-    run.structured = (
+    run.parse_json = (
         settings.structured is not None and parameters.get("check_response", True) and is_requested(settings)
     )
     if not _CALLBACKS.isdisjoint(parameters):

@@ -36,6 +36,7 @@ CALLS: list[tuple[str, Callable[[Any], Any]]] = [
     ("instance_identifier .* 5", lambda client: client.llm.load_new_instance("chatty", 5)),
     ("ttl .* '5'", lambda client: client.llm.model("chatty", ttl="5")),
     ("on_load_progress .* 5", lambda client: client.llm.model("chatty", on_load_progress=5)),
+    ("on_load_progress or on_progress", lambda client: client.llm.model(on_load_progress=print, on_progress=print)),
     ("load_policy .* \\[\\]", lambda client: client.llm.model("chatty", load_policy=[])),
     ("model_identifier .* 5", lambda client: client.llm.unload(5)),
     ("model_identifier is empty", lambda client: client.llm.unload("")),

@@ -15,11 +15,15 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
+from lmstudio_integrations.client import _retries
+from lmstudio_integrations.client._retries import Retries
+from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.emulator import Emulator
 from tests.client.fake import Socket, authenticate, fake_server, receive, send, send_result, wait_until
 from tests.requirements import proves
 
 CLOSED = "closed before its end"
+CANCELLED = "cancelled before its result arrived"
 LOADED = {"type": "success", "info": {"identifier": "chatty", "modelKey": "chatty"}}
 END = {"type": "success", "stats": {"stopReason": "eosFound"}}
 
@@ -200,33 +204,83 @@ async def test_a_stream_that_is_cancelled_before_the_client_is_accepted_ends(mak
         await _wait_until_reading(stream)
         stream.cancel()
         assert await asyncio.wait_for(reader, 5) == ""
-        with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
+        with pytest.raises(lms.LMStudioCancelledError, match=CANCELLED):
             stream.result()
 
 
-async def test_a_cancelled_stream_is_not_requested_in_another_way(make_client: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(
+    ("method", "endpoint", "code"),
+    [
+        ("complete_stream", "completeRawText", "generic.engineDoesNotSupportFeature"),
+        ("respond_stream", "predict", "generic.noModelMatchingQuery"),
+    ],
+)
+async def test_a_cancelled_stream_is_not_requested_again(
+    make_client: Callable[..., Any], method: str, endpoint: str, code: str
+) -> None:
     frames: list[str] = []
     requested = asyncio.Event()
-    unsupported = {"title": "no", "displayData": {"code": "generic.engineDoesNotSupportFeature"}}
+    rejected = {"title": "no", "displayData": {"code": code}}
 
     async def behave(socket: Socket) -> None:
         await authenticate(socket)
         frames.append((await receive(socket))["endpoint"])
         requested.set()
         frames.append((await receive(socket))["message"]["type"])
-        await send(socket, {"type": "channelError", "channelId": 1, "error": unsupported})
+        await send(socket, {"type": "channelError", "channelId": 1, "error": rejected})
         frames.extend([str(text) async for text in socket])
 
     async with fake_server(behave) as address, make_client(address) as client:
-        stream = _loaded(client).complete_stream("Once")
+        stream = getattr(_loaded(client), method)("Once")
         reader = asyncio.ensure_future(_read(stream))
         await asyncio.wait_for(requested.wait(), 5)
-        # The server rejects the endpoint after the cancel. Without the cancel, the stream would try the next request.
+        # The server rejects the request after the cancel. Without the cancel, the stream would try the next request, or
+        # load the model.
         stream.cancel()
         assert await asyncio.wait_for(reader, 5) == ""
-        with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
+        with pytest.raises(lms.LMStudioCancelledError, match=CANCELLED):
             stream.result()
-    assert frames == ["completeRawText", "cancel"]
+    assert frames == [endpoint, "cancel"]
+
+
+async def _disconnect(socket: Socket) -> None:
+    await authenticate(socket)
+    await receive(socket)
+    await socket.close()
+
+
+async def test_cancelling_a_stream_ends_the_pause_before_a_retry(
+    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_retries, "INITIAL_DELAY", 60.0)
+    monkeypatch.setattr(_retries, "MAX_DELAY", 60.0)
+
+    async with fake_server(_disconnect) as address, make_client(address) as client:
+        stream = _loaded(client).with_retries(1).respond_stream("Hi")
+        reader = asyncio.ensure_future(_read(stream))
+        run = stream._run
+        await wait_until(lambda: isinstance(run._step, IOTask) and run._step.waiter._waiting)
+        stream.cancel()
+        assert await asyncio.wait_for(reader, 5) == ""
+        with pytest.raises(lms.LMStudioCancelledError, match=CANCELLED):
+            stream.result()
+
+
+async def test_cancelling_a_stream_just_before_a_retry_ends_the_pause(
+    make_client: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fake_server(_disconnect) as address, make_client(address) as client:
+        stream = _loaded(client).with_retries(1).respond_stream("Hi")
+
+        # The delay is chosen after the check of whether the stream was cancelled, and before the failed call is reset.
+        def cancel_meanwhile(_retries: object, _error: object) -> float:
+            stream.cancel()
+            return 60.0
+
+        monkeypatch.setattr(Retries, "next_delay", cancel_meanwhile)
+        assert await asyncio.wait_for(_read(stream), 5) == ""
+        with pytest.raises(lms.LMStudioCancelledError, match=CANCELLED):
+            stream.result()
 
 
 async def test_a_stream_that_is_closed_just_as_its_request_is_sent_is_stopped(make_client: Callable[..., Any]) -> None:
@@ -294,7 +348,7 @@ async def test_cancelling_a_stream_stops_the_loading_of_its_model(make_client: C
         await asyncio.wait_for(loading.wait(), 5)
         stream.cancel()
         assert await asyncio.wait_for(reader, 5) == ""
-        with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
+        with pytest.raises(lms.LMStudioCancelledError, match=CANCELLED):
             await stream.wait_for_result()
     assert frames == ["getOrLoad", "cancel"]
 
@@ -313,16 +367,16 @@ async def test_closing_a_stream_while_it_starts_is_an_error_of_start(make_client
     assert frames == ["getOrLoad", "cancel"]
 
 
-@pytest.mark.parametrize("method", ["cancel", "close"])
+@pytest.mark.parametrize(("method", "reason"), [("cancel", CANCELLED), ("close", CLOSED)])
 async def test_a_stream_that_is_stopped_once_its_model_is_loaded_sends_no_request(
-    client: Any, server: Emulator, method: str
+    client: Any, server: Emulator, method: str, reason: str
 ) -> None:
     def stop(progress: float) -> None:
         if progress == 1.0:  # after the load, before the prediction is requested
             getattr(stream._run, method)()
 
     stream = client.llm.lazy_model("chatty", on_load_progress=stop).respond_stream("Hi")
-    with pytest.raises(lms.LMStudioCancelledError, match=CLOSED):
+    with pytest.raises(lms.LMStudioCancelledError, match=reason):
         await stream.wait_for_result()
     assert [info.identifier for info in server.loaded()] == ["chatty"]
     assert server.predictions == ()

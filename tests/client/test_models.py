@@ -260,6 +260,18 @@ async def test_a_closed_client_raises_and_others_continue(make_client: Callable[
     await second.aclose()
 
 
+async def test_a_handle_to_any_loaded_model_has_no_identifier_before_its_first_use(
+    client: Any, server: Emulator
+) -> None:
+    server.load("chatty")
+    model = client.llm.lazy_model()
+    with pytest.raises(lms.LMStudioRuntimeError, match="any loaded model"):
+        _ = model.identifier
+    assert "any loaded model" in repr(getattr(model, "sync", model))
+    await model.respond("Hi")
+    assert model.identifier == "chatty"
+
+
 FILE = lms.FileHandle(name="a.txt", identifier="a", size_bytes=1, file_type="text/plain")
 
 CALLS: dict[str, Callable[[Any, Any, Any], Any]] = {

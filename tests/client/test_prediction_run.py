@@ -64,6 +64,38 @@ async def test_an_unloaded_model_is_reloaded_three_times_and_no_more(
 
 
 @pytest.mark.parametrize("together", [True, False])
+async def test_a_model_that_is_unloaded_while_it_reads_the_prompt_is_reloaded(
+    make_client: Callable[..., Any], *, together: bool
+) -> None:
+    progress = packet({"type": "promptProcessingProgress", "progress": 0.5})
+    unloaded = packet({**END, "stats": {"stopReason": "modelUnloaded"}})
+    reading = asyncio.Event()
+
+    async def behave(socket: Socket) -> None:
+        await authenticate(socket)
+        await receive(socket)
+        if together:
+            send_together(socket, [progress, unloaded])
+        else:
+            await send(socket, progress)
+            await reading.wait()
+            await send(socket, unloaded)
+        assert (await receive(socket))["endpoint"] == "getOrLoad"
+        await send(socket, {**packet({"type": "loadSuccess", "info": INFO}), "channelId": 2})
+        await receive(socket)
+        send_together(socket, [{**frame, "channelId": 3} for frame in (fragment("ok"), packet(END))])
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        events = loaded_handle(client).respond_stream("Hi").events()
+        text = ""
+        async with asyncio.timeout(5):
+            async for event in events:
+                text += event.content if isinstance(event, lms.LlmPredictionFragment) else ""
+                reading.set()
+        assert text == "ok"
+
+
+@pytest.mark.parametrize("together", [True, False])
 async def test_an_unloaded_model_whose_response_was_seen_is_not_retryable(
     make_client: Callable[..., Any], *, together: bool
 ) -> None:
@@ -92,6 +124,83 @@ async def test_the_info_of_an_unloaded_model_does_not_load_it(client: Any, serve
     with pytest.raises(lms.LMStudioModelNotFoundError):
         await getattr(model, name)()
     assert server.loaded() == []
+
+
+async def test_an_error_of_on_message_does_not_repeat_the_prediction(client: Any, server: Emulator) -> None:
+    messages: list[Any] = []
+
+    def save(message: Any) -> None:
+        messages.append(message)
+        raise lms.LMStudioModelUnloadedError("another model was unloaded")
+
+    model = await client.llm.model("chatty")
+    with pytest.raises(lms.LMStudioModelUnloadedError, match="another model was unloaded"):
+        await model.respond("think", on_message=save)
+    assert (len(messages), len(server.predictions)) == (1, 1)
+
+
+async def test_an_error_of_the_handler_of_an_unreadable_tool_call_does_not_repeat_the_prediction(
+    make_client: Callable[..., Any],
+) -> None:
+    frames: list[str | bytes] = []
+    failed = {"type": "toolCallGenerationFailed", "error": {"title": "Cut off"}, "rawContent": '{"a": '}
+
+    async def behave(socket: Socket) -> None:
+        await authenticate(socket)
+        await receive(socket)
+        send_together(socket, [packet(failed), packet(END)])
+        frames.extend([text async for text in socket])
+
+    def handle(_error: Exception, _request: object) -> None:
+        raise lms.LMStudioModelUnloadedError("another model was unloaded")
+
+    def add(a: int) -> int:
+        """Add."""
+        return a
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        act = loaded_handle(client).act("Hi", [add], handle_invalid_tool_request=handle)
+        with pytest.raises(lms.LMStudioModelUnloadedError, match="another model was unloaded"):
+            await asyncio.wait_for(act, 5)
+    assert frames == []
+
+
+async def test_a_stream_that_was_started_on_an_unloaded_model_loads_it_again(make_client: Callable[..., Any]) -> None:
+    unloaded = {"title": "No model", "displayData": {"code": "generic.noModelMatchingQuery"}}
+
+    async def behave(socket: Socket) -> None:
+        await authenticate(socket)
+        await receive(socket)
+        await send(socket, {"type": "channelError", "channelId": 1, "error": unloaded})
+        assert (await receive(socket))["endpoint"] == "getOrLoad"
+        await send(socket, {**packet({"type": "loadSuccess", "info": INFO}), "channelId": 2})
+        await receive(socket)
+        send_together(socket, [{**frame, "channelId": 3} for frame in (fragment("ok"), packet(END))])
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        stream = loaded_handle(client).respond_stream("Hi")
+        await stream.start()
+        assert await asyncio.wait_for(joined(stream), 5) == "ok"
+
+
+async def test_a_completion_that_was_started_on_an_older_server_is_requested_in_another_way(
+    make_client: Callable[..., Any],
+) -> None:
+    endpoints: list[str] = []
+    unsupported = {"title": "no", "displayData": {"code": "generic.engineDoesNotSupportFeature"}}
+
+    async def behave(socket: Socket) -> None:
+        await authenticate(socket)
+        endpoints.append((await receive(socket))["endpoint"])
+        await send(socket, {"type": "channelError", "channelId": 1, "error": unsupported})
+        endpoints.append((await receive(socket))["endpoint"])
+        send_together(socket, [{**frame, "channelId": 2} for frame in (fragment("ok"), packet(END))])
+
+    async with fake_server(behave) as address, make_client(address) as client:
+        stream = loaded_handle(client).complete_stream("Once")
+        await stream.start()
+        assert await asyncio.wait_for(joined(stream), 5) == "ok"
+    assert endpoints == ["completeRawText", "predict"]
 
 
 async def test_unloading_loads_nothing(client: Any, server: Emulator) -> None:

@@ -225,6 +225,21 @@ async def test_a_stream_that_is_read_slowly_keeps_nobody_waiting(pair: tuple[Any
     assert "".join([first.content, *rest]) == "so slow"
 
 
+async def test_reading_a_response_that_has_arrived_needs_neither_a_turn_nor_the_model(
+    pair: tuple[Any, Any], server: Emulator, gate: Gate
+) -> None:
+    one, two = pair
+    stream = two.respond_stream("Hi")
+    await stream.start()
+    await asyncio.to_thread(server.wait_for, lambda: [each.state for each in server.predictions] == ["ended"] * 3)
+    running = asyncio.create_task(one.respond("slowly"))  # evicts the model of the stream
+    await asyncio.to_thread(server.wait_for, lambda: len(server.predictions) == 4)
+    assert (await asyncio.wait_for(stream.wait_for_result(), 5)).content
+    assert [info.identifier for info in server.loaded()] == ["one"]
+    gate.open()
+    assert (await running).content == "so slow"
+
+
 async def test_getting_or_describing_a_model_waits_for_its_turn_too(
     pair: tuple[Any, Any], client: Any, server: Emulator, gate: Gate
 ) -> None:

@@ -20,10 +20,11 @@ from lmstudio_integrations.protocol.session import closed_early
 
 T = TypeVar("T")
 Flow: TypeAlias = Generator[Call[Any], list[Any], T]
-"""Quoted in nested functions, because evaluating the subscript takes as long as building a request."""
+"""The type of a flow. Nested functions quote it in annotations, because evaluating the subscript whenever they are
+defined takes as long as building a request."""
 
 MAX_IN_FLIGHT = 32
-"""Calls of one batch that are in flight at once."""
+"""Maximum number of calls in flight at once, for each `call_rpcs`."""
 
 
 _DECODE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
@@ -95,7 +96,8 @@ def call_rpcs(
 ) -> Flow[list[T]]:
     """Make many calls, at most `MAX_IN_FLIGHT` at once; return the decoded results in their order.
 
-    They are started in halves of that, because sending several costs little more than sending one.
+    Whenever at most half of that are still in flight, the next ones are started together, because one write for several
+    calls costs little more than for one.
     """
     endpoint = rpc(namespace, name)
     calls: list[Call[Any]] = []
@@ -131,7 +133,11 @@ def open_channel(
     *,
     operation: str,
 ) -> Flow[T]:
-    """Open a channel and read its packets until one of them gives the result; run the callbacks of the others."""
+    """Open a channel and read its packets until one of them gives the result; run the callbacks of the others.
+
+    `read` returns `None` to ignore a packet, a `CallbackEffect` to run it, and anything else to end the channel with
+    that result. So `T` must not include `None`.
+    """
     with dispatcher.start(namespace, channel(namespace, name), parameter, operation=operation) as call:
         while batch := (yield call):
             for packet in batch:
