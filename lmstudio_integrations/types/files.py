@@ -18,8 +18,8 @@ class Origin:
     Attributes:
         name: The file's name.
         read: Returns the content.
-        upload: Its identifier, and where a server knows it by that (`Dispatcher.upload_scope`). Replaced as one: threads
-            may use a file with several servers at the same time.
+        upload: Its identifier, and where a server knows it by that (`Dispatcher.upload_scope`). Replaced as one:
+            threads may use a file with several servers.
     """
 
     name: str

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lmstudio_integrations.client.transport.addresses import Target
-from lmstudio_integrations.client.transport.connections import Connection
+from lmstudio_integrations.client.transport.connections import Connection, Pool
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.errors import LMStudioError, LMStudioTimeoutError
@@ -327,5 +327,7 @@ def _connections(io: IOThread, host: str) -> list[Connection]:
     """Return the connections to a host on which models are used."""
     used, target = {"llm", "embedding"}, Target.of(host, None)
     return [
-        connection for (of, namespace), connection in io.pool._connections.items() if of == target and namespace in used
+        connection
+        for (of, namespace), connection in Pool.of(io)._connections.items()
+        if of == target and namespace in used
     ]

@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from lmstudio_integrations.client.transport.addresses import Address, Target
+from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.socket_session import SocketSession, closed_locally_error, dead_socket_error
 from lmstudio_integrations.client.transport.tasks import IOTask
 from lmstudio_integrations.protocol.endpoints import Namespace
@@ -259,6 +260,15 @@ class Pool:
     losses: Counter[Place] = field(default_factory=Counter[Place])
     _connections: dict[Place, Connection] = field(default_factory=dict[Place, Connection])
     _instances: dict[tuple[Address | None, Namespace], Instances] = field(default_factory=dict[Any, Instances])
+
+    @classmethod
+    def of(cls, io: IOThread) -> "Pool":
+        """Return the pool of an I/O thread, which closes it when the process exits."""
+        pool = io.shared.get(cls)
+        if pool is None:
+            pool = io.shared.setdefault(cls, cls())  # in one step: two threads may make the first call
+            io.on_exit = pool.close
+        return cast("Pool", pool)
 
     def get(self, place: Place, user: int, keep_idle: float) -> Connection:
         """Return the connection to a namespace, for a user who keeps it open for some idle seconds."""

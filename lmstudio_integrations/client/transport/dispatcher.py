@@ -53,13 +53,13 @@ class Call(Generic[WaiterT_co]):
 
     def cancel(self) -> None:
         """Ask the server to stop; what still arrives is delivered."""
-        self._io.submit(self._io.pool.change_session, self._place, ClientSession.cancel, self._exchange)
+        self._io.submit(pool_of(self._io).change_session, self._place, ClientSession.cancel, self._exchange)
 
     def close(self, error: BaseException | None = None) -> None:
         """Ask the server to stop and discard what still arrives. The error wakes a waiting caller."""
         if not (self.nothing_to_stop or self.waiter.done):
             self.nothing_to_stop = True
-            self._io.submit(self._io.pool.change_session, self._place, ClientSession.close, self._exchange, error)
+            self._io.submit(pool_of(self._io).change_session, self._place, ClientSession.close, self._exchange, error)
 
     def __enter__(self) -> Self:
         return self
@@ -191,7 +191,7 @@ class Dispatcher(Generic[WaiterT_co]):
         io.submit(
             partial(
                 _start,
-                io.pool,
+                pool_of(io),
                 place,
                 exchanges,
                 keep_idle=self._keep_idle,
@@ -210,7 +210,7 @@ class Dispatcher(Generic[WaiterT_co]):
         """
         io = self._io()
         task = IOTask(io, self._make_waiter(io), work, self._owner)
-        io.submit(_start_task, io.pool, task, self._finalizer)
+        io.submit(_start_task, pool_of(io), task, self._finalizer)
         return task
 
     def pause(self, seconds: float) -> IOTask[None]:
@@ -241,12 +241,12 @@ class Dispatcher(Generic[WaiterT_co]):
         """
         io = io_thread()
         place: Place = self.target, "files"
-        return place, io, io.pool.losses[place]
+        return place, io, pool_of(io).losses[place]
 
     def keep_upload_alive(self, origin: Origin) -> None:
         """Keep the connection for files open while an uploaded file is in use."""
         io, owner = io_thread(), next(_owners)
-        io.submit(io.pool.get, (self.target, "files"), owner, math.inf)
+        io.submit(pool_of(io).get, (self.target, "files"), owner, math.inf)
         weakref.finalize(origin, _close_owner, {io}, owner).atexit = False
 
     def close(self) -> None:
@@ -275,15 +275,21 @@ def _merged(timeouts: Timeouts, changes: Timeouts) -> Timeouts:
 
 
 @cache
-def _io_thread_type() -> "type[IOThread]":
+def _io_types() -> "tuple[type[IOThread], type[Pool]]":
+    from lmstudio_integrations.client.transport.connections import Pool  # noqa: PLC0415 - lazy: keeps import cheap
     from lmstudio_integrations.client.transport.io_thread import IOThread  # noqa: PLC0415 - lazy: keeps import cheap
 
-    return IOThread
+    return IOThread, Pool
 
 
 def io_thread() -> "IOThread":
     """Return the thread that owns the sockets; the first call starts it."""
-    return _io_thread_type().current()
+    return _io_types()[0].current()
+
+
+def pool_of(io: "IOThread") -> "Pool":
+    """Return the connections of an I/O thread. Only the thread itself uses them."""
+    return _io_types()[1].of(io)
 
 
 # On the I/O thread --------------------------------------------------------------------------------------------------
@@ -325,4 +331,4 @@ def _start_task(pool: "Pool", task: IOTask[Any], client: "weakref.finalize[..., 
 
 def _close_owner(used: "set[IOThread]", owner: int) -> None:
     for io in tuple(used):  # another thread may be making its first call
-        io.submit(io.pool.close_owner, owner)
+        io.submit(pool_of(io).close_owner, owner)

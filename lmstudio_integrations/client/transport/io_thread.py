@@ -11,10 +11,8 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
-
-from lmstudio_integrations.client.transport.connections import Pool
 
 EXIT_DEADLINE = 1.0
 """Seconds that the sockets have to close when the process exits; what remains then has as long to be cancelled."""
@@ -36,10 +34,10 @@ class IOThread:
         """Whether nothing runs here any more: after a fork, or when the process exits."""
         self.process_exiting = False
         """Whether the process exits, although something may still run here."""
-        self.pool: Pool = Pool()
-        """The connections; only the thread itself uses them."""
         self.shared: dict[Any, Any] = {}
-        """Objects that all clients of one server share, see `Dispatcher.shared`; empty again in a forked child."""
+        """Objects that live as long as the thread: `Pool.of`, and what all clients of one server share."""
+        self.on_exit: Callable[[], Coroutine[Any, Any, None]] | None = None
+        """Called when the process exits, to close the connections."""
         self._held: list[Callable[[], None]] | None = None
         self.thread: threading.Thread = threading.Thread(target=self._run, name="lmstudio-io", daemon=True)
         self.thread.start()
@@ -108,7 +106,8 @@ class IOThread:
         self.thread.join(EXIT_DEADLINE * 2)
 
     async def _close(self) -> None:
-        await asyncio.wait([asyncio.ensure_future(self.pool.close())], timeout=EXIT_DEADLINE)
+        if self.on_exit is not None:
+            await asyncio.wait([asyncio.ensure_future(self.on_exit())], timeout=EXIT_DEADLINE)
         self.loop.stop()
 
     def _run(self) -> None:

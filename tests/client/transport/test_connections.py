@@ -15,7 +15,7 @@ import lmstudio_integrations as lms
 from lmstudio_integrations.client._files import ensure_uploaded, prepare_file
 from lmstudio_integrations.client.transport import connections
 from lmstudio_integrations.client.transport.addresses import Target
-from lmstudio_integrations.client.transport.connections import Connection
+from lmstudio_integrations.client.transport.connections import Connection, Pool
 from lmstudio_integrations.client.transport.dispatcher import Call, Dispatcher
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.client.transport.waiters import LoopWaiter, ThreadWaiter
@@ -27,7 +27,7 @@ from tests.client.fake import Socket, authenticate, fake_server, on_io_thread, r
 
 def connections_to(address: str) -> list[Connection]:
     """Return the connections of this process to a server."""
-    pool = IOThread.current().pool
+    pool = Pool.of(IOThread.current())
     return [made for (target, _), made in list(pool._connections.items()) if target == Target.of(address, None)]
 
 
