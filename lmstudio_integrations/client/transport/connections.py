@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from lmstudio_integrations.client.transport.addresses import Address, Target
 from lmstudio_integrations.client.transport.io_thread import IOThread
@@ -264,11 +264,11 @@ class Pool:
     @classmethod
     def of(cls, io: IOThread) -> "Pool":
         """Return the pool of an I/O thread, which closes it when the process exits."""
-        pool = io.shared.get(cls)
+        pool = _pools.get(io)
         if pool is None:
-            pool = io.shared.setdefault(cls, cls())  # in one step: two threads may make the first call
+            pool = _pools.setdefault(io, cls())  # in one step: two threads may make the first call
             io.on_exit = pool.close
-        return cast("Pool", pool)
+        return pool
 
     def get(self, place: Place, user: int, keep_idle: float) -> Connection:
         """Return the connection to a namespace, for a user who keeps it open for some idle seconds."""
@@ -307,3 +307,7 @@ class Pool:
         connection = self._connections.get(place)
         if connection is not None and connection.unused:
             del self._connections[place]
+
+
+_pools: dict[IOThread, Pool] = {}
+"""One for each I/O thread: after a fork, the child has another one."""

@@ -35,7 +35,7 @@ class IOThread:
         self.process_exiting = False
         """Whether the process exits, although something may still run here."""
         self.shared: dict[Any, Any] = {}
-        """Objects that live as long as the thread: `Pool.of`, and what all clients of one server share."""
+        """Objects that all clients of one server share, see `Dispatcher.shared`; empty again in a forked child."""
         self.on_exit: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Called when the process exits, to close the connections."""
         self._held: list[Callable[[], None]] | None = None
