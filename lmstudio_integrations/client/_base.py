@@ -7,6 +7,7 @@ import math
 from collections import ChainMap
 from collections.abc import Mapping
 from copy import copy
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypedDict, TypeVar, cast, get_args
 
 from pydantic import SecretStr
@@ -358,13 +359,13 @@ class BaseStream:
         return self.result().prediction_config
 
 
+@dataclass(frozen=True, eq=False, slots=True)
 class BaseDownloaded(Generic[HandleT]):
     """A model on the server's disk."""
 
-    def __init__(self, info: ModelInfo, namespace: BaseModelNamespace[HandleT, Any]) -> None:
-        self.info: ModelInfo = info
-        """Its info."""
-        self._namespace = namespace
+    info: ModelInfo
+    """Its info."""
+    _namespace: BaseModelNamespace[HandleT, Any] = field(repr=False)
 
     @property
     def type(self) -> str:
@@ -410,13 +411,13 @@ class BaseDownloaded(Generic[HandleT]):
         return f"{self.__class__.__name__}(model_key={self.model_key!r})"
 
 
+@dataclass(frozen=True, eq=False, slots=True)
 class BaseAvailableModel:
     """A model that a search found."""
 
-    def __init__(self, info: SearchResultInfo, dispatcher: Dispatcher[Any]) -> None:
-        self._dispatcher = dispatcher
-        self.search_result: SearchResultInfo = info
-        """Its info, from the server."""
+    search_result: SearchResultInfo
+    """Its info, from the server."""
+    _dispatcher: Dispatcher[Any] = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -424,10 +425,10 @@ class BaseAvailableModel:
         return self.search_result.name
 
 
+@dataclass(frozen=True, eq=False, slots=True)
 class BaseDownloadOption:
     """One way to download a model, such as a quantization."""
 
-    def __init__(self, info: DownloadOptionInfo, dispatcher: Dispatcher[Any]) -> None:
-        self._dispatcher = dispatcher
-        self.info: DownloadOptionInfo = info
-        """Its info, from the server."""
+    info: DownloadOptionInfo
+    """Its info, from the server."""
+    _dispatcher: Dispatcher[Any] = field(repr=False)
