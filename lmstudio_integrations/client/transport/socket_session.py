@@ -60,7 +60,7 @@ class SocketSession:
     @property
     def is_closing(self) -> bool:
         """Whether nothing can be sent any more, although the end is not reported yet."""
-        return self._socket is not None and self._socket.transport.is_closing()
+        return self.task.cancelling() > 0 or (self._socket is not None and self._socket.transport.is_closing())
 
     async def responds_to_ping(self, limit: float) -> bool:
         """Send a ping; return whether a complete frame arrives within a limit of seconds."""

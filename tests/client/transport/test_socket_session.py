@@ -48,6 +48,7 @@ async def test_a_socket_that_is_closed_before_it_connects_wakes_its_callers() ->
     sink = _Sink()
     ended = _connecting(sink, lambda _ended: None)
     ended.close()
+    assert ended.is_closing, "a call that is made before the task ends needs another socket"
     await asyncio.wait([ended.task])
     assert [str(error) for error in sink.errors] == ["the connection was closed on this side"]
 
