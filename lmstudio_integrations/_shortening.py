@@ -1,4 +1,4 @@
-"""Shorten texts for error messages."""
+"""Short texts for messages: shortened ones, and counts."""
 
 _HEAD, _TAIL = 6_144, 2_048
 """Characters of the beginning and the end of a long text that stay."""
@@ -16,3 +16,8 @@ def shortened(text: str) -> str:
 def beginning(text: str) -> str:
     """Return the quoted beginning of what a model wrote, for an error message."""
     return repr(text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…")
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, for example `2 models`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -63,7 +63,7 @@ class LMStudioServerError(LMStudioError):
         title: The server's headline.
         root_title: The headline of the innermost cause, if it differs.
         cause: The reason, in the server's words.
-        suggestion: The server's advice.
+        suggestion: What to do: the server's advice, and ours.
         display_data: The machine-readable part; its `code` decides the class of the exception.
         error_data: Further data without a fixed schema.
     """
@@ -303,7 +303,7 @@ class LMStudioImageDownloadError(LMStudioOSError):
 
 
 class LMStudioConfigWarning(UserWarning):
-    """The model is loaded with another configuration than the requested one."""
+    """The loaded model has other settings than requested or was not trained for tools, or a tool lacks its types."""
 
 
 class LMStudioEvictionWarning(UserWarning):

@@ -113,7 +113,7 @@ class Act:
         tools: Iterable[ToolInput],
         parameters: ActParameters,
     ) -> None:
-        check_names(parameters, ActParameters.__annotations__)
+        check_names(parameters, ActParameters.__annotations__, in_config=LlmPredictionConfig.model_fields)
         self._dispatcher = dispatcher
         self._binding = binding
         self._parameters = parameters

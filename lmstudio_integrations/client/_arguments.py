@@ -1,18 +1,42 @@
 """Check arguments from untyped callers: unknown or unusable ones are rejected before anything is sent."""
 
 import inspect
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar
 
-from lmstudio_integrations._suggestions import hint, near
+from lmstudio_integrations._shortening import beginning
+from lmstudio_integrations._suggestions import hint
 from lmstudio_integrations._typeguards import is_iterable, is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._numbers import SECONDS, seconds_remedy
 
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 _NO_CALLBACKS = {"on_config_mismatch"}
 
 
-def check_names(arguments: Mapping[str, Any], known: Iterable[str]) -> None:
+def with_named_keywords(keywords: type, defaults: Mapping[str, Any]) -> Callable[[FunctionT], FunctionT]:
+    """Return a decorator that lets `inspect` show the keywords of `**arguments: Unpack[keywords]` by name (PEP 362)."""
+
+    def decorated(function: FunctionT) -> FunctionT:
+        signature = inspect.signature(function)
+        named = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation)
+            for name, annotation in keywords.__annotations__.items()
+        ]
+        declared = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        vars(function)["__signature__"] = signature.replace(parameters=[*declared, *named])
+        return function
+
+    return decorated
+
+
+def check_names(arguments: Mapping[str, Any], known: Iterable[str], *, in_config: Collection[str] = ()) -> None:
     """Reject unknown arguments, and callbacks that cannot be called.
+
+    Args:
+        arguments: The arguments.
+        known: The known names.
+        in_config: The settings of the argument `config`, if there is one.
 
     Raises:
         LMStudioValueError: If a name is unknown; the nearest known one is suggested.
@@ -20,7 +44,8 @@ def check_names(arguments: Mapping[str, Any], known: Iterable[str]) -> None:
     names = list(known)
     for name in arguments:
         if name not in names:
-            raise LMStudioValueError(f"unknown argument {name!r}; {hint(names, near(name, names))}")
+            remedy = f"write config={{{name!r}: …}}" if name in in_config else hint(name, names, arguments)
+            raise LMStudioValueError(f"unknown argument {name!r}; {remedy}")
     check_callbacks(**arguments)
 
 
@@ -68,8 +93,8 @@ def seconds_of(value: object, name: str, *, or_zero: bool = False) -> float | No
         return None
     if isinstance(value, int | float) and not isinstance(value, bool) and (value > 0 or (or_zero and value == 0)):
         return value
-    required = "0 or a positive number" if or_zero else "a positive number"
-    raise LMStudioValueError(f"{name} must be {required} of seconds, or None; got {value!r}")
+    required = f"0 or {SECONDS}" if or_zero else SECONDS
+    raise LMStudioValueError(f"{name} must be {required}; got {value!r}; {seconds_remedy(name, value)}")
 
 
 def whole_number(value: object, name: str, *, most: int | None = None) -> int | None:
@@ -86,14 +111,15 @@ def whole_number(value: object, name: str, *, most: int | None = None) -> int | 
     return value
 
 
-def list_of(value: object, name: str) -> list[Any]:
-    """Return an argument that must be a list or another iterable.
+def list_of(value: object, name: str, *, of_texts: bool = False) -> list[Any]:
+    """Return an argument that must be a list or another iterable; `of_texts` adds to the error how to list one text.
 
     Raises:
         LMStudioValueError: If it is not; a string is rejected, too.
     """
     if not is_iterable(value) or is_mapping(value) or isinstance(value, str | bytes):
-        raise LMStudioValueError(f"{name} must be a list; got {value!r}")
+        remedy = f"; write [{beginning(value)}]" if of_texts and isinstance(value, str) else ""
+        raise LMStudioValueError(f"{name} must be a list; got {value!r}{remedy}")
     return list(value)
 
 

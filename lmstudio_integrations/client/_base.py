@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypedDict, TypeV
 from pydantic import SecretStr
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client._arguments import check_names, optional_text, seconds_of
+from lmstudio_integrations.client._arguments import check_names, optional_text, seconds_of, with_named_keywords
 from lmstudio_integrations.client._binding import Binding, OnProgress
 from lmstudio_integrations.client._operations import prepare
 from lmstudio_integrations.client._policies import DEFAULT_TTL
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     import ssl
 
 HandleT = TypeVar("HandleT", bound="BaseHandle")
-DownloadedT = TypeVar("DownloadedT", bound="BaseDownloaded[Any]")
+InfoT = TypeVar("InfoT", bound=ModelInfo)
+DownloadedT = TypeVar("DownloadedT", bound="BaseDownloaded[Any, Any]")
 LoadConfig = LlmLoadModelConfig | EmbeddingLoadModelConfig | LlmLoadModelConfigDict | EmbeddingLoadModelConfigDict
 
 _LOAD_CONFIGS: dict[ModelKind, type[LlmLoadModelConfig] | type[EmbeddingLoadModelConfig]] = {
@@ -124,6 +125,7 @@ class BaseClient:
     make_waiter: ClassVar[type[Waiter]]
     default_timeouts: ClassVar[dict[str, float | None]] = dict(TIMEOUTS)
 
+    @with_named_keywords(TimeoutParameters, TIMEOUTS)
     def __init__(
         self,
         api_host: str | None = None,
@@ -134,7 +136,8 @@ class BaseClient:
         keep_idle: float = math.inf,
         **timeouts: Unpack[TimeoutParameters],
     ) -> None:
-        check_names(timeouts, TIMEOUTS)
+        known = (*TIMEOUTS, "api_host", "api_token", "headers", "ssl_context", "keep_idle")
+        check_names({"api_host": api_host, **timeouts}, known)
         if seconds_of(keep_idle, "keep_idle", or_zero=True) is None:
             raise LMStudioValueError("keep_idle must be a number of seconds, or math.inf; got None")
         token = api_token.get_secret_value() if isinstance(api_token, SecretStr) else api_token
@@ -255,6 +258,9 @@ class BaseNamespace:
     def __init__(self, dispatcher: Dispatcher[Any]) -> None:
         self._dispatcher = dispatcher
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {self._dispatcher.target}>"
+
 
 class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
     """The models of one kind."""
@@ -273,12 +279,12 @@ class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
         Raises:
             LMStudioValueError: If an argument is invalid.
         """
-        check_names(parameters, ModelParameters.__annotations__)
-        optional_text(model_key, "model_key")
+        check_names(parameters, ModelParameters.__annotations__, in_config=_LOAD_CONFIGS[self.kind].model_fields)
+        optional_text(model_key, "model")
         policy: LoadPolicy = _choice(parameters.get("load_policy", "get_or_load"), LoadPolicy, "load_policy")
         ttl = _checked_ttl(parameters.get("ttl"), policy)
         if policy == "new_instance" and model_key is None:
-            raise LMStudioValueError("load_policy='new_instance' needs a model_key")
+            raise LMStudioValueError("load_policy='new_instance' needs a model")
         if parameters.get("on_load_progress") and parameters.get("on_progress"):
             raise LMStudioValueError("give on_load_progress or on_progress, not both; they are two names of one")
         binding = Binding(
@@ -319,7 +325,9 @@ class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
     def _loaded(self, info: ModelInstanceInfo) -> HandleT:
         """Return a handle to a loaded instance."""
         name, reference = info.identifier, info.instance_reference
-        return self.bound(Binding(self.kind, name, name, policy="require_loaded", reference=reference))
+        binding = Binding(self.kind, name, name, policy="require_loaded", reference=reference)
+        binding.max_context_length = info.max_context_length
+        return self.bound(binding)
 
 
 class BaseStream:
@@ -327,6 +335,9 @@ class BaseStream:
 
     def __init__(self, run: PredictionRun) -> None:
         self._run = run
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._run.summary}>"
 
     def result(self) -> PredictionResult:
         """Return the result of a stream that was read to its end, without waiting.
@@ -360,10 +371,10 @@ class BaseStream:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class BaseDownloaded(Generic[HandleT]):
+class BaseDownloaded(Generic[HandleT, InfoT]):
     """A model on the server's disk."""
 
-    info: ModelInfo
+    info: InfoT
     """Its info."""
     _namespace: BaseModelNamespace[HandleT, Any] = field(repr=False)
 
@@ -424,6 +435,9 @@ class BaseAvailableModel:
         """Its display name."""
         return self.search_result.name
 
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}(name={self.name!r})"
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class BaseDownloadOption:
@@ -432,3 +446,8 @@ class BaseDownloadOption:
     info: DownloadOptionInfo
     """Its info, from the server."""
     _dispatcher: Dispatcher[Any] = field(repr=False)
+
+    def __repr__(self) -> str:
+        shown = {"name": self.info.name, "quantization": self.info.quantization, "size_bytes": self.info.size_bytes}
+        set_values = (f"{name}={value!r}" for name, value in shown.items() if value is not None)
+        return f"{self.__class__.__name__}({', '.join(set_values)})"

@@ -45,6 +45,8 @@ class Binding:
         own_reference: The reference of the instance that this binding loaded last.
         flights: The running load of a new instance, if there is one; other callers wait for it.
         context_window: The context window of the instance, once it was requested.
+        max_context_length: The longest context length of the model, once it is known.
+        counterpart: What to call with the key of a model of the other kind; `None` is the native client.
     """
 
     kind: ModelKind
@@ -61,6 +63,8 @@ class Binding:
     own_reference: str | None = None
     flights: Flights = field(default_factory=dict[Hashable, Flight], repr=False)
     context_window: ContextWindow | None = None
+    max_context_length: int | None = None
+    counterpart: str | None = None
 
     @property
     def reloadable(self) -> bool:

@@ -59,10 +59,9 @@ def _download(dispatcher: Dispatcher[Any], url: str, *, allow_private: bool) -> 
                 "seconds, or pass the image's data",
                 url=shown,
             ) from error
-        elapsed = dispatcher.elapsed
         raise LMStudioTimeoutError(
-            f"Image download: {shown} did not arrive: timeout expired after {elapsed:.1f} s; raise timeout, or "
+            f"Image download: {shown} did not arrive: timeout expired after {total:.12g} s; raise timeout, or "
             "pass the image's data",
             timeout_name="timeout",
-            elapsed=elapsed,
+            elapsed=dispatcher.elapsed,
         ) from error

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, get_args
 
-from lmstudio_integrations._typeguards import is_object
+from lmstudio_integrations._typeguards import is_count, is_object
 from lmstudio_integrations.client._binding import Binding, Specifier
-from lmstudio_integrations.client._server_models import models_of, warn_user
+from lmstudio_integrations.client._server_models import models_of, reference_of
+from lmstudio_integrations.client._user_warnings import warn_user
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, call_rpc, decode_errors
 from lmstudio_integrations.errors import (
@@ -22,7 +23,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.protocol.endpoints import channel
 from lmstudio_integrations.protocol.envelope import readable
-from lmstudio_integrations.protocol.errors import details_of
+from lmstudio_integrations.protocol.errors import with_advice
 from lmstudio_integrations.protocol.kv_config import KvConfig, stack_of
 from lmstudio_integrations.protocol.requests import GetOrLoad, LoadModel, Specified
 from lmstudio_integrations.protocol.session import closed_early
@@ -103,7 +104,8 @@ def bind(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, loaded: b
         identifier = _identifier(info)
     models_of(dispatcher).record(binding.kind, binding.key, info)
     yield from _check_config(dispatcher, binding, info, loaded=loaded)
-    binding.reference, binding.identifier = _reference(info), identifier
+    binding.reference, binding.identifier = reference_of(info), identifier
+    binding.max_context_length = _max_context_length(info)
     return identifier
 
 
@@ -126,7 +128,7 @@ def _load(
     except LMStudioInsufficientResourcesError as error:
         raise (yield from _with_unload_advice(dispatcher, error)) from error
     if not packets.was_loaded:
-        binding.own_reference = _reference(packets.info)
+        binding.own_reference = reference_of(packets.info)
         dispatcher.load_times.append(dispatcher.elapsed - started)
     return packets.info
 
@@ -188,13 +190,11 @@ def _with_unload_advice(
         loaded = (yield from list_all_loaded(dispatcher)) if own else []
     except LMStudioError:  # the error of the load says more
         return error
-    explicit = [f"client.{kind}.unload({_identifier(info)!r})" for kind, info in loaded if _reference(info) in own]
+    explicit = [f"client.{kind}.unload({_identifier(info)!r})" for kind, info in loaded if reference_of(info) in own]
     if not explicit:
         return error
     advice = f"this program loaded models explicitly, so they stay loaded; unload them: {', '.join(explicit)}"
-    suggestion = " ".join(text for text in (error.suggestion, advice) if text)
-    details: dict[str, Any] = details_of(error) | {"suggestion": suggestion}
-    return LMStudioInsufficientResourcesError(f"{error}\n  suggestion: {advice}", **details)
+    return with_advice(error, advice)
 
 
 def list_all_loaded(dispatcher: Dispatcher[Any]) -> Flow[list[tuple[ModelKind, Info]]]:
@@ -248,13 +248,26 @@ def _check_config(dispatcher: Dispatcher[Any], binding: Binding, info: Info, *, 
     if not differences:
         return
     listed = ", ".join(f"{name}: requested {value!r}, actual {real!r}" for name, (value, real) in differences.items())
-    advice = "unload it first, load a new instance, or set on_config_mismatch"
-    if loaded:
-        advice = f"the model's maximum is {info.get('maxContextLength')} tokens"
+    advice = _mismatch_advice(info, differences, loaded=loaded)
     text = f"model {identifier!r} {'was' if loaded else 'is already'} loaded with other settings ({listed}); {advice}"
     if binding.on_config_mismatch == "raise":
         raise LMStudioConfigMismatchError(text, differences=differences)
     warn_user(text, LMStudioConfigWarning)
+
+
+def _mismatch_advice(info: Info, differences: Mapping[str, tuple[Any, Any]], *, loaded: bool) -> str:
+    """Return what helps if a model has other settings than requested. No load exceeds the maximum of the model."""
+    maximum, (requested, actual) = _max_context_length(info), differences.get("contextLength", (None, None))
+    is_longest = maximum is not None and is_count(requested) and requested > maximum == actual
+    advice = [f"the model's maximum is {info.get('maxContextLength')} tokens"] if loaded or is_longest else []
+    if not loaded and len(differences) > is_longest:
+        advice.append(f"unload it first with `lms unload {_identifier(info)}`, or set on_config_mismatch='ignore'")
+    return "; ".join(advice)
+
+
+def _max_context_length(info: Info) -> int | None:
+    maximum = info.get("maxContextLength")
+    return maximum if is_count(maximum) else None
 
 
 def _is_off(value: object) -> bool:
@@ -272,8 +285,3 @@ def _identifier(info: Info) -> str:
     if not isinstance(identifier, str):
         raise TypeError(f"a model without identifier: {info!r}")
     return identifier
-
-
-def _reference(info: Info) -> str | None:
-    reference = info.get("instanceReference")
-    return reference if isinstance(reference, str) else None

@@ -9,8 +9,8 @@ from lmstudio_integrations.client._base import LoadConfig
 from lmstudio_integrations.client._files import FileInput
 from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._structured import ModelSchema, ResponseFormat
-from lmstudio_integrations.client.asynchronous import AsyncDownloadedEmbeddingModel, AsyncDownloadedLlm
-from lmstudio_integrations.client.sync import DownloadedEmbeddingModel, DownloadedLlm, SyncModelHandle
+from lmstudio_integrations.client.asynchronous import AnyAsyncDownloadedModel
+from lmstudio_integrations.client.sync import AnyDownloadedModel, SyncModelHandle
 from lmstudio_integrations.types.chat import (
     AssistantMessage,
     ChatHistory,
@@ -68,8 +68,6 @@ __all__ = [
     "UserMessageDict",
 ]
 
-AnyDownloadedModel: TypeAlias = DownloadedLlm | DownloadedEmbeddingModel
-AnyAsyncDownloadedModel: TypeAlias = AsyncDownloadedLlm | AsyncDownloadedEmbeddingModel
 AnyLoadConfig: TypeAlias = LoadConfig
 
 AnyChatMessage: TypeAlias = Message

@@ -18,13 +18,21 @@ from lmstudio_integrations.client._server_models import ServerModels, models_of
 from lmstudio_integrations.client._turns import Turn, Turns
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, T, wait_for
-from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioModelUnloadedError
-from lmstudio_integrations.protocol.errors import details_of
+from lmstudio_integrations.errors import (
+    LMStudioContextOverflowError,
+    LMStudioModelNotFoundError,
+    LMStudioModelUnloadedError,
+    LMStudioWrongModelKindError,
+)
+from lmstudio_integrations.protocol.errors import details_of, with_advice, with_maximum
+from lmstudio_integrations.types.config import ModelKind
 
 logger = logging.getLogger(__name__)
 
 _UNLOADED = {"generic.noModelMatchingQuery", "generic.identifierNotFound", "generic.specificModelUnloaded"}
 """Error codes that mean: the requested instance is not loaded."""
+
+_OTHER_KIND: dict[ModelKind, ModelKind] = {"llm": "embedding", "embedding": "llm"}
 
 
 def prepare(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
@@ -34,7 +42,20 @@ def prepare(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
 
 def resolve(dispatcher: Dispatcher[Any], binding: Binding) -> Flow[str]:
     """Find or load the instance that a handle means, according to its load policy; return its identifier."""
-    return POLICIES["require_loaded" if binding.key is None else binding.policy](dispatcher, binding)
+    try:
+        return (yield from POLICIES["require_loaded" if binding.key is None else binding.policy](dispatcher, binding))
+    except LMStudioWrongModelKindError as error:
+        if (error.display_data or {}).get("actualDomain", _OTHER_KIND[binding.kind]) != _OTHER_KIND[binding.kind]:
+            raise
+        raise with_advice(error, _use_counterpart(binding)) from None  # it repeats the whole error
+
+
+def _use_counterpart(binding: Binding) -> str:
+    """Return advice for a model that is of the other kind than its handle."""
+    other = _OTHER_KIND[binding.kind]
+    if binding.counterpart is None:
+        return f"use client.{other}.model({binding.key!r})"
+    return f"use {binding.counterpart}(model={binding.key!r})"
 
 
 def inspect_instance(dispatcher: Dispatcher[Any], binding: Binding, work: ModelWork[T]) -> Flow[T]:
@@ -133,6 +154,8 @@ def _run(dispatcher: Dispatcher[Any], binding: Binding, work: ModelWork[T], iden
         return (yield from work(dispatcher, instance_specifier(identifier)))
     except LMStudioModelNotFoundError as error:
         raise as_unloaded(dispatcher, binding, error) from error
+    except LMStudioContextOverflowError as error:
+        raise with_maximum(error, binding.max_context_length) from None
 
 
 def as_unloaded(

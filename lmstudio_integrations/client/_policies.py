@@ -20,7 +20,7 @@ from lmstudio_integrations.client._loading import (
     load_parameter,
     milliseconds,
 )
-from lmstudio_integrations.client._server_models import models_of
+from lmstudio_integrations.client._server_models import models_of, reference_of
 from lmstudio_integrations.client._single_flight import run_or_wait
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, call_rpc, decode_errors, wait_for
@@ -223,7 +223,7 @@ def _resolve_on_server(dispatcher: Dispatcher[Any], binding: Binding, name: str)
                             call.cancel()
                         elif packet["type"] == "success":
                             models_of(dispatcher).record_explicit(packet["info"])
-                            binding.own_reference = packet["info"].get("instanceReference")
+                            binding.own_reference = reference_of(packet["info"])
         except LMStudioServerError:
             if model_key is None:
                 raise
@@ -251,7 +251,7 @@ def _check_load_timeout(dispatcher: Dispatcher[Any], model_key: str, elapsed: fl
     if limit is not None and elapsed >= limit:
         raise LMStudioTimeoutError(
             f"Model load: another program has reserved the identifier {model_key!r}, but no instance of that model "
-            f"is loaded: load_timeout expired after {elapsed:.1f} s; raise load_timeout, or set it to None",
+            f"is loaded: load_timeout expired after {limit:.12g} s; raise load_timeout, or set it to None",
             timeout_name="load_timeout",
             elapsed=elapsed,
         )

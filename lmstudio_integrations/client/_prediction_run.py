@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
-from lmstudio_integrations._shortening import shortened
+from lmstudio_integrations._shortening import counted, shortened
 from lmstudio_integrations.client._binding import Binding, ModelWork, Specifier
 from lmstudio_integrations.client._operations import as_unloaded, attempt_with_model, unloaded_error
 from lmstudio_integrations.client._retries import Retries, pause
@@ -21,6 +21,7 @@ from lmstudio_integrations.client.transport.waiters import caller
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
     LMStudioConnectionLostError,
+    LMStudioContextOverflowError,
     LMStudioError,
     LMStudioModelNotFoundError,
     LMStudioModelUnloadedError,
@@ -31,6 +32,7 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol.endpoints import Channel
+from lmstudio_integrations.protocol.errors import with_maximum
 from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.protocol.session import closed_early
@@ -158,6 +160,22 @@ class PredictionRun:
     @property
     def _over(self) -> bool:
         return self._result is not None or self._failure is not None
+
+    @property
+    def summary(self) -> str:
+        """The model, the server, and how far it is, for the `repr` of its readers."""
+        count = len(self._accumulator.fragments)
+        return f"{self._binding.name!r} at {self._dispatcher.target}: {counted(count, 'fragment')}, {self._state}"
+
+    @property
+    def _state(self) -> str:
+        if self._result is not None:
+            return "cancelled" if self._result.end.stats.get("stopReason") == "userStopped" else "ended"
+        if isinstance(self._failure, LMStudioCancelledError):
+            return "cancelled" if self._cancelled else "closed"
+        if self._failure is not None:
+            return "failed"
+        return "not started" if self._step is None and not self._reading else "running"
 
     # Reading --------------------------------------------------------------------------------------------------------
 
@@ -321,6 +339,8 @@ class PredictionRun:
             batch = None if self._call is None else (yield from self._first_batch(self._call))
         except LMStudioModelNotFoundError as error:
             raise as_unloaded(self._dispatcher, self._binding, error) from error
+        except LMStudioContextOverflowError as error:
+            raise with_maximum(error, self._binding.max_context_length) from None
         return (yield from self._on_model(self._open)) if batch is None else batch
 
     def _receive(self, batch: list[PredictionEvent]) -> list[PredictionEvent]:

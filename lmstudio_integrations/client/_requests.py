@@ -243,7 +243,7 @@ def _set_callbacks(run: PredictionRun, settings: LlmPredictionConfig, parameters
 
 def _settings(parameters: PredictionParameters) -> LlmPredictionConfig:
     """Return the settings of a prediction, including the format of its response."""
-    check_names(parameters, PredictionParameters.__annotations__)
+    check_names(parameters, PredictionParameters.__annotations__, in_config=LlmPredictionConfig.model_fields)
     settings, response_format = LlmPredictionConfig.parse(parameters.get("config")), parameters.get("response_format")
     if response_format is None and settings.structured is None:
         return settings

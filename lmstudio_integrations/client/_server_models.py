@@ -4,19 +4,16 @@
 shared by all clients and new after a fork. Any thread may call it, because each function changes one dict in one step.
 """
 
-import inspect
-import warnings
 from collections.abc import Hashable, Mapping
 from typing import Any
 
 from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.client._single_flight import Flights
 from lmstudio_integrations.client._turns import Turn, Turns
+from lmstudio_integrations.client._user_warnings import warn_user
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.errors import LMStudioEvictionWarning
 from lmstudio_integrations.types.config import ModelKind
-
-_PACKAGE = __name__.partition(".")[0]
 
 _MAX_RECORDED = 256
 """Instances, and names of models, that are recorded at most."""
@@ -56,10 +53,10 @@ class ServerModels:
             name: What the caller gave: a model key, an identifier or a path.
             info: The info of the instance, from the server.
         """
-        key, reference = info.get("modelKey"), info.get("instanceReference")
+        key, reference = info.get("modelKey"), reference_of(info)
         if isinstance(key, str):
             _put(self._keys, (kind, name), key)
-            if isinstance(reference, str):
+            if reference is not None:
                 _put(self._instances, reference, key)
 
     def model_key(self, kind: ModelKind, name: str | None) -> str | None:
@@ -68,8 +65,8 @@ class ServerModels:
 
     def record_explicit(self, info: Mapping[str, Any]) -> None:
         """Record an instance that this process loaded explicitly."""
-        reference = info.get("instanceReference")
-        if isinstance(reference, str):
+        reference = reference_of(info)
+        if reference is not None:
             _put(self.explicit, reference, info["identifier"])
 
     def record_eviction(self, model_key: str, evicted: Mapping[str, Any]) -> None:
@@ -79,11 +76,11 @@ class ServerModels:
             model_key: The model that was loaded.
             evicted: The info of the evicted instance, from the server.
         """
-        reference = evicted.get("instanceReference")
-        victim = self._instances.get(reference) if isinstance(reference, str) else None
+        reference = reference_of(evicted)
+        victim = None if reference is None else self._instances.get(reference)
         if victim is None or victim == model_key:
             return
-        _put(self._evicted, str(reference), None)
+        _put(self._evicted, reference, None)
         self._pairs[frozenset((model_key, victim))] = None
         loading, evicted_key = shortened(model_key), shortened(victim)
         self.warn_once(
@@ -132,12 +129,10 @@ class ServerModels:
         return sorted(key for pair in pairs if model_key in pair for key in pair if key != model_key)
 
 
-def warn_user(text: str, category: type[Warning]) -> None:
-    """Warn at the line of the user's program that made the call."""
-    frame, level = inspect.currentframe(), 1
-    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE:
-        frame, level = frame.f_back, level + 1
-    warnings.warn(text, category, stacklevel=level)
+def reference_of(info: Mapping[str, Any]) -> str | None:
+    """Return the reference of an instance, by its info in wire form; `None` if the server sent no valid one."""
+    reference = info.get("instanceReference")
+    return reference if isinstance(reference, str) else None
 
 
 def _put(cache: dict[Any, Any], key: object, value: object) -> None:

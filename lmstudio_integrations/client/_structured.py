@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from lmstudio_integrations._typeguards import is_mapping
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._schema_errors import check_references, reject_text
 from lmstudio_integrations.types.config import LlmPredictionConfig
 
 
@@ -69,6 +70,7 @@ def _wire_form(response_format: object) -> dict[str, Any]:
     if is_mapping(response_format):
         data = dict(response_format)
         return data if data.get("type") in {"json", "gbnf"} else {"type": "json", "jsonSchema": data}
+    reject_text(response_format, "response_format")
     raise LMStudioValueError(f"response_format must be a class with a JSON schema, or a dict; got {response_format!r}")
 
 
@@ -99,6 +101,7 @@ def _check(wire: Mapping[str, Any]) -> None:
             raise LMStudioValueError(
                 f"structured output needs a JSON schema; got {schema!r}: {_first_line(problem)}"
             ) from problem
+        check_references(schema, "the schema of the response")
 
 
 @lru_cache(maxsize=64)

@@ -215,7 +215,7 @@ def _expired(name: str, turn: Turn, running: _RunningModel | None, elapsed: floa
     other = "another model" if running is None else repr(running.model_key)
     return LMStudioTimeoutError(
         f"timed out waiting to load {turn.model_key!r}: it would evict {other}, which still has running calls; "
-        f"{name} expired after {elapsed:.1f} s; raise {name}, or set it to None",
+        f"{name} expired; raise {name}, or set it to None",
         timeout_name=name,
         elapsed=elapsed,
     )

@@ -6,13 +6,14 @@ Every method runs a flow and awaits it; `sync.py` is the same for threads. Users
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, ClassVar, Self, cast, overload
+from typing import Any, ClassVar, Self, TypeAlias, cast, overload
 
 from typing_extensions import Unpack
 
 from lmstudio_integrations.client import _files, _images, _long_texts, _models, _repository, _requests
 from lmstudio_integrations.client._act import Act, ActParameters, ActResult
 from lmstudio_integrations.client._arguments import text_of
+from lmstudio_integrations.client._async_readers import AsyncBatches, AsyncEvents, AsyncFragments
 from lmstudio_integrations.client._base import (
     BaseAvailableModel,
     BaseClient,
@@ -24,6 +25,7 @@ from lmstudio_integrations.client._base import (
     BaseStream,
     DownloadedT,
     HandleT,
+    InfoT,
     LoadConfig,
     ModelParameters,
     checked_kind,
@@ -44,8 +46,10 @@ from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import (
     ContextUse,
+    EmbeddingModelInfo,
     EmbeddingModelInstanceInfo,
     InstanceProcessingState,
+    LlmInfo,
     LlmInstanceInfo,
     ModelInstanceInfo,
     ModelUsageEstimate,
@@ -53,72 +57,7 @@ from lmstudio_integrations.types.models import (
 )
 from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.references import ModelReference
-from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionEvent, PredictionResult
-
-
-class AsyncReader:
-    """An iterator over a prediction. Once it was read from, dropping it stops the generation on the server.
-
-    It is a class, because the `finally` of an async generator that is not exhausted runs late, or never.
-    """
-
-    def __init__(self, run: PredictionRun) -> None:
-        self._run = run
-        self._ready = run.ready
-        self._was_read = False
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def _fill(self) -> None:
-        """Receive the next batch."""
-        if not await arun(self._run.advance()):
-            raise StopAsyncIteration
-
-    async def aclose(self) -> None:
-        """Stop the generation and discard the rest. Any other reader gets `LMStudioCancelledError`."""
-        self._run.close()
-
-    def __del__(self) -> None:
-        if self._was_read:
-            self._run.close_unless_reading()
-
-
-class AsyncBatches(AsyncReader):
-    """The events of a prediction, in the batches in which they arrived."""
-
-    async def __anext__(self) -> list[PredictionEvent]:
-        ready = self._ready
-        if not ready:
-            await self._fill()
-        self._was_read = True
-        batch = list(ready)
-        ready.clear()
-        return batch
-
-
-class AsyncEvents(AsyncReader):
-    """The events of a prediction, in order."""
-
-    async def __anext__(self) -> PredictionEvent:
-        if not self._ready:
-            await self._fill()
-        self._was_read = True
-        return self._ready.popleft()
-
-
-class AsyncFragments(AsyncReader):
-    """The text fragments of a prediction."""
-
-    async def __anext__(self) -> LlmPredictionFragment:
-        ready = self._ready
-        while True:
-            while ready:
-                event = ready.popleft()
-                if type(event) is LlmPredictionFragment:
-                    self._was_read = True
-                    return event
-            await self._fill()
+from lmstudio_integrations.types.results import LlmPredictionFragment, PredictionResult
 
 
 class AsyncPredictionStream(BaseStream):
@@ -387,7 +326,7 @@ class AsyncModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
         return await arun(_models.estimate_usage(self._dispatcher, self.kind, model_key, self._load_config(config)))
 
 
-class AsyncDownloadedModel(BaseDownloaded[HandleT]):
+class AsyncDownloadedModel(BaseDownloaded[HandleT, InfoT]):
     """A model on the server's disk."""
 
     _namespace: AsyncModelNamespace[HandleT, Any]
@@ -403,12 +342,15 @@ class AsyncDownloadedModel(BaseDownloaded[HandleT]):
         return await self._namespace.load_new_instance(self.model_key, instance_identifier, **parameters)
 
 
-class AsyncDownloadedLlm(AsyncDownloadedModel[AsyncLLM]):
+class AsyncDownloadedLlm(AsyncDownloadedModel[AsyncLLM, LlmInfo]):
     """A language model on the server's disk."""
 
 
-class AsyncDownloadedEmbeddingModel(AsyncDownloadedModel[AsyncEmbeddingModel]):
+class AsyncDownloadedEmbeddingModel(AsyncDownloadedModel[AsyncEmbeddingModel, EmbeddingModelInfo]):
     """An embedding model on the server's disk."""
+
+
+AnyAsyncDownloadedModel: TypeAlias = AsyncDownloadedLlm | AsyncDownloadedEmbeddingModel
 
 
 class AsyncLlmNamespace(AsyncModelNamespace[AsyncLLM, AsyncDownloadedLlm]):
@@ -430,9 +372,7 @@ class AsyncEmbeddingNamespace(AsyncModelNamespace[AsyncEmbeddingModel, AsyncDown
 class AsyncSystemNamespace(BaseNamespace):
     """The server itself: `client.system`."""
 
-    async def list_downloaded_models(
-        self, namespace: ModelKind | None = None
-    ) -> list[AsyncDownloadedModel[AsyncLLM] | AsyncDownloadedModel[AsyncEmbeddingModel]]:
+    async def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyAsyncDownloadedModel]:
         """Return all models on the server's disk, of one kind or of both."""
         infos = await arun(_models.list_downloaded(self._dispatcher, checked_kind(namespace)))
         llm, embedding = AsyncLlmNamespace(self._dispatcher), AsyncEmbeddingNamespace(self._dispatcher)
@@ -520,7 +460,61 @@ class AsyncRepositoryNamespace(BaseNamespace):
 
 
 class AsyncClient(BaseClient):
-    """A client for coroutines, from any event loop, `async with` or without. See `BaseClient` for the arguments."""
+    """A client for coroutines, from any event loop, `async with` or without. See `BaseClient` for the arguments.
+
+    Setup:
+        As for `Client`. Its guide also shows structured output, images, reasoning and statistics; the methods have the
+        same names here. `await client.aclose()`, or the end of `async with`, closes the client.
+
+    Instantiate:
+        A lazy handle gets or loads its model on first use.
+
+        ```python
+        import asyncio
+
+        import lmstudio_integrations as lms
+
+        client = lms.AsyncClient()
+        model = client.llm.lazy_model("qwen/qwen3-4b", ttl=600)
+        ```
+
+    Invoke:
+        ```python
+        async def invoke() -> None:
+            print(await model.respond("Why is the sky blue?"))
+
+        asyncio.run(invoke())
+        ```
+
+    Stream:
+        ```python
+        async def stream() -> None:
+            async for fragment in model.respond_stream("Why is the sky blue?"):
+                print(fragment.content, end="", flush=True)
+
+        asyncio.run(stream())
+        ```
+
+    Call tools:
+        ```python
+        async def pier(destination: str) -> str:
+            "Return the pier of the ferries to a destination."
+            return f"Ferries to the {destination} leave from pier 7."
+
+        async def act() -> None:
+            question = "Where does the ferry to the island leave?"
+            await model.act(question, [pier], on_message=print)
+
+        asyncio.run(act())
+        ```
+
+    Embeddings:
+        ```python
+        key = "text-embedding-all-minilm-l6-v2"
+        embedder = client.embedding.lazy_model(key, load_policy="explicit")
+        print(len(asyncio.run(embedder.embed("The ferry takes twenty minutes."))))
+        ```
+    """
 
     make_waiter: ClassVar[type[Waiter]] = LoopWaiter
 
@@ -554,9 +548,7 @@ class AsyncClient(BaseClient):
         llms = [] if checked_kind(namespace) == "embedding" else await self.llm.list_loaded()
         return [*llms, *([] if namespace == "llm" else await self.embedding.list_loaded())]
 
-    async def list_downloaded_models(
-        self, namespace: ModelKind | None = None
-    ) -> list[AsyncDownloadedModel[AsyncLLM] | AsyncDownloadedModel[AsyncEmbeddingModel]]:
+    async def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyAsyncDownloadedModel]:
         """Return all models on the server's disk, of one kind or of both."""
         return await self.system.list_downloaded_models(namespace)
 

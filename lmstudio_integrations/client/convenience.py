@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from lmstudio_integrations.client._arguments import seconds_of
 from lmstudio_integrations.client._base import ModelParameters
 from lmstudio_integrations.client._files import FileInput
-from lmstudio_integrations.client.sync import LLM, Client, DownloadedModel, EmbeddingModel
+from lmstudio_integrations.client.sync import LLM, AnyDownloadedModel, Client, EmbeddingModel
 from lmstudio_integrations.errors import LMStudioClientError
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.files import FileHandle
@@ -108,7 +108,7 @@ def list_loaded_models(namespace: ModelKind | None = None) -> list[LLM | Embeddi
 
 def list_downloaded_models(
     namespace: ModelKind | None = None,
-) -> list[DownloadedModel[LLM] | DownloadedModel[EmbeddingModel]]:
+) -> list[AnyDownloadedModel]:
     """Return all models on the server's disk, of one kind or of both."""
     return get_default_client().list_downloaded_models(namespace)
 

@@ -6,7 +6,7 @@ Every method runs a flow and waits for it; `asynchronous.py` is the same for cor
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, ClassVar, Self, cast, overload
+from typing import Any, ClassVar, Self, TypeAlias, cast, overload
 
 from typing_extensions import Unpack
 
@@ -24,6 +24,7 @@ from lmstudio_integrations.client._base import (
     BaseStream,
     DownloadedT,
     HandleT,
+    InfoT,
     LoadConfig,
     ModelParameters,
     checked_kind,
@@ -43,8 +44,10 @@ from lmstudio_integrations.types.files import FileHandle
 from lmstudio_integrations.types.functions import ToolInput
 from lmstudio_integrations.types.models import (
     ContextUse,
+    EmbeddingModelInfo,
     EmbeddingModelInstanceInfo,
     InstanceProcessingState,
+    LlmInfo,
     LlmInstanceInfo,
     ModelInstanceInfo,
     ModelUsageEstimate,
@@ -342,7 +345,7 @@ class ModelNamespace(BaseModelNamespace[HandleT, DownloadedT]):
         return run(_models.estimate_usage(self._dispatcher, self.kind, model_key, self._load_config(config)))
 
 
-class DownloadedModel(BaseDownloaded[HandleT]):
+class DownloadedModel(BaseDownloaded[HandleT, InfoT]):
     """A model on the server's disk."""
 
     _namespace: ModelNamespace[HandleT, Any]
@@ -358,12 +361,15 @@ class DownloadedModel(BaseDownloaded[HandleT]):
         return self._namespace.load_new_instance(self.model_key, instance_identifier, **parameters)
 
 
-class DownloadedLlm(DownloadedModel[LLM]):
+class DownloadedLlm(DownloadedModel[LLM, LlmInfo]):
     """A language model on the server's disk."""
 
 
-class DownloadedEmbeddingModel(DownloadedModel[EmbeddingModel]):
+class DownloadedEmbeddingModel(DownloadedModel[EmbeddingModel, EmbeddingModelInfo]):
     """An embedding model on the server's disk."""
+
+
+AnyDownloadedModel: TypeAlias = DownloadedLlm | DownloadedEmbeddingModel
 
 
 class LlmNamespace(ModelNamespace[LLM, DownloadedLlm]):
@@ -385,9 +391,7 @@ class EmbeddingNamespace(ModelNamespace[EmbeddingModel, DownloadedEmbeddingModel
 class SystemNamespace(BaseNamespace):
     """The server itself: `client.system`."""
 
-    def list_downloaded_models(
-        self, namespace: ModelKind | None = None
-    ) -> list[DownloadedModel[LLM] | DownloadedModel[EmbeddingModel]]:
+    def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyDownloadedModel]:
         """Return all models on the server's disk, of one kind or of both."""
         infos = run(_models.list_downloaded(self._dispatcher, checked_kind(namespace)))
         llm, embedding = LlmNamespace(self._dispatcher), EmbeddingNamespace(self._dispatcher)
@@ -455,10 +459,7 @@ class RepositoryNamespace(BaseNamespace):
     """Models to download: `client.repository`."""
 
     def search_models(
-        self,
-        search_term: str | None = None,
-        limit: int | None = None,
-        compatibility_types: Sequence[str] | None = None,
+        self, search_term: str | None = None, limit: int | None = None, compatibility_types: Sequence[str] | None = None
     ) -> list[AvailableModel]:
         """Return the models that match a search term; without one, those that the server recommends."""
         found = run(_repository.search(self._dispatcher, search_term, limit, compatibility_types))
@@ -466,7 +467,72 @@ class RepositoryNamespace(BaseNamespace):
 
 
 class Client(BaseClient):
-    """A client for threads. See `BaseClient` for the arguments; may be used by many threads at once."""
+    """A client for threads. See `BaseClient` for the arguments; may be used by many threads at once.
+
+    Setup:
+        Install from a clone or a wheel: `pip install PATH`. Start LM Studio, or `lmstudio-integrations serve`. The page
+        `docs/native-client.md` shows what such examples print.
+
+    Instantiate:
+        ```python
+        import lmstudio_integrations as lms
+
+        client = lms.Client()  # or lms.Client("localhost:1234", api_token="…")
+        model = client.llm.model("qwen/qwen3-4b", ttl=600)
+        ```
+
+    Invoke:
+        ```python
+        chat = lms.Chat("Be brief.")
+        chat.add_user_message("Why is the sky blue?")
+        result = model.respond(chat, config={"temperature": 0.2})
+        ```
+
+    Stream:
+        ```python
+        for fragment in model.respond_stream("Why is the sky blue?"):
+            print(fragment.content, end="", flush=True)
+        ```
+
+    Call tools:
+        ```python
+        def pier(destination: str) -> str:
+            "Return the pier of the ferries to a destination."
+            return f"Ferries to the {destination} leave from pier 7."
+
+        model.act("Where does the ferry to the island leave?", [pier], on_message=print)
+        ```
+
+    Structured output:
+        ```python
+        class City(lms.BaseModel):
+            name: str
+
+        print(model.respond("Name a city.", response_format=City).parsed_as(City))
+        ```
+
+    Images:
+        ```python
+        vision = client.llm.model("google/gemma-3-4b", load_policy="explicit")
+        question = lms.Chat()
+        image = client.files.prepare_image("square.png")
+        question.add_user_message("What color is this square?", images=[image])
+        print(vision.respond(question))
+        ```
+
+    Reasoning, statistics:
+        ```python
+        print(result.reasoning_content, result.stats.tokens_per_second)
+        print(model.count_tokens("How many tokens?"))
+        ```
+
+    Embeddings:
+        ```python
+        key = "text-embedding-all-minilm-l6-v2"
+        embedder = client.embedding.model(key, load_policy="explicit")
+        print(len(embedder.embed("The ferry takes twenty minutes.")))
+        ```
+    """
 
     make_waiter: ClassVar[type[Waiter]] = ThreadWaiter
     default_timeouts: ClassVar[dict[str, float | None]] = dict(TIMEOUTS)
@@ -502,9 +568,7 @@ class Client(BaseClient):
         llms = [] if checked_kind(namespace) == "embedding" else self.llm.list_loaded()
         return [*llms, *([] if namespace == "llm" else self.embedding.list_loaded())]
 
-    def list_downloaded_models(
-        self, namespace: ModelKind | None = None
-    ) -> list[DownloadedModel[LLM] | DownloadedModel[EmbeddingModel]]:
+    def list_downloaded_models(self, namespace: ModelKind | None = None) -> list[AnyDownloadedModel]:
         """Return all models on the server's disk, of one kind or of both."""
         return self.system.list_downloaded_models(namespace)
 

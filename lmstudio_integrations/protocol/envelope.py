@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic_core import from_json, to_json
 
 from lmstudio_integrations._typeguards import is_list, is_object
+from lmstudio_integrations.types._wire_model import escaped_json
 
 AUTH_VERSION = 1
 MAX_WARNINGS = 5
@@ -24,10 +25,8 @@ def dumps(value: Any) -> str:
     """Return a value as JSON text. Lone surrogates are escaped; infinity and NaN become null."""
     try:
         return to_json(value, inf_nan_mode="null").decode()
-    except ValueError:
-        # `to_json` rejects lone surrogates, and `json.dumps` cannot write infinity as null. A round trip replaces it.
-        finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
-        return json.dumps(finite, separators=(",", ":"))
+    except ValueError:  # a lone surrogate
+        return escaped_json(value)
 
 
 class NestingError(ValueError):

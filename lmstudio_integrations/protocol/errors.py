@@ -5,8 +5,10 @@ each pattern needs time linear in the text.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from shlex import quote
+from typing import Any, TypeVar, get_args
 
 from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations._suggestions import near
@@ -28,6 +30,7 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
     LMStudioWrongModelKindError,
 )
+from lmstudio_integrations.types.config import ModelKind
 
 # Codes are in displayData, never in errorData (docs/protocol.md#error-codes). For some of them, the official SDK raises
 # its base class (docs/protocol.md#errors-to-exceptions).
@@ -68,9 +71,22 @@ _BY_TEXT: tuple[tuple[re.Pattern[str], type[LMStudioServerError]], ...] = tuple(
 )
 
 _NUMBERS = re.compile(
-    r"first (\d{1,12}) tokens.{0,200}?length of only (\d{1,12})|n_keep \(?(\d{1,12})\)? >= n_ctx \(?(\d{1,12})\)?",
+    r"first (\d{1,12}) tokens.{0,200}?length of only (\d{1,12})|n_keep \(?(\d{1,12})\)? >= n_ctx \(?(\d{1,12})\)?"
+    r"|request \((\d{1,12}) tokens\) exceeds the available context size \((\d{1,12}) tokens\)",
     re.DOTALL,
 )
+
+_DIGITS = re.compile(r"\d+")
+_FORMAT = re.compile(r"[.-](gguf|mlx)$", re.IGNORECASE)
+"""The end of a file's or a folder's name that is not part of the model's."""
+
+_EMULATED_PUBLISHERS = {"local", "scripted"}
+"""The first parts of the emulator's paths of models without a publisher. The rest is the key, unless it is a file."""
+
+_MOST_MEANT = 2
+"""The most models that a suggestion names."""
+
+ServerErrorT = TypeVar("ServerErrorT", bound=LMStudioServerError)
 
 _SAMPLE, _LONGEST_NAME = 20, 256
 """Names listed in a suggestion, and characters kept of each."""
@@ -103,19 +119,40 @@ def to_exception(
     )
     # As the official Python SDK writes it, so that programs that match its texts keep working.
     header = title if root_title in {None, title} else f"{root_title}: {title}"
-    advice = " ".join(text for text in (suggestion, _advice(display)) if text) or None
     details: dict[str, Any] = {
         "title": title,
         "root_title": root_title,
         "cause": cause,
-        "suggestion": advice,
         "display_data": display,
         "error_data": data,
     }
+    own_advice = _advice(display)
     if kind is LMStudioContextOverflowError:
         details |= _context_tokens(f"{title} {cause}")
+        own_advice = _shorten(details.get("used"))
+        if "used" in details:  # the server's own sentence is harder to read, and has no other information
+            header, cause, suggestion = _OVERFLOW.format(**details), None, None
+    advice = " ".join(text for text in (suggestion, own_advice) if text) or _ADVICE_BY_CLASS.get(kind)
+    details["suggestion"] = advice
     tail = "".join(f"\n  {label}: {text}" for label, text in (("cause", cause), ("suggestion", advice)) if text)
     return kind(f"{operation} error: {header}{tail}", **details)
+
+
+def with_advice(error: ServerErrorT, advice: str) -> ServerErrorT:
+    """Return an error with advice added to its message and to its suggestion."""
+    advised = copy(error)
+    advised.suggestion = " ".join(text for text in (error.suggestion, advice) if text)
+    advised.args = (f"{error} {advice}" if error.suggestion else f"{error}\n  suggestion: {advice}",)
+    return advised
+
+
+def with_maximum(error: LMStudioContextOverflowError, maximum: int | None) -> LMStudioContextOverflowError:
+    """Return a context overflow whose advice respects the longest context length of the model, if that is known."""
+    general, exact = _shorten(error.used), _shorten(error.used, error.limit, maximum)
+    advised = copy(error)
+    advised.suggestion = error.suggestion and error.suggestion.replace(general, exact)
+    advised.args = (str(error).replace(general, exact),)
+    return advised
 
 
 def details_of(error: LMStudioServerError) -> dict[str, Any]:
@@ -146,33 +183,85 @@ def _name(value: object) -> str:
 
 
 def _not_loaded(display: Mapping[str, Any]) -> str:
-    loaded = _sample(display["loadedModelsSample"])
+    loaded, query = _sample(display["loadedModelsSample"]), display.get("query")
+    name = (query.get("identifier") or query.get("path")) if is_object(query) else display.get("identifier")
+    if not name:
+        return "name a model, which is then loaded on first use; `lms ls` lists those that are downloaded"
+    known = f"loaded are {', '.join(loaded)}" if loaded else "no model of this kind is loaded"
     return (
-        f"loaded are: {', '.join(loaded)}" if loaded else "no model is loaded; load one, or name a key to get-or-load"
+        f"{known}; load it with `{_command('load', str(name))}`, or set load_policy='get_or_load', which loads it on "
+        "first use"
     )
 
 
 def _no_path(display: Mapping[str, Any]) -> str:
-    known = _sample(display["availablePathsSample"])
-    names = [*known, *(path.rpartition("/")[2] for path in known if "/" in path)]
-    close = near(str(display["path"]), names, most=2, cutoff=0.5)
-    if close:
-        return f"Did you mean {' or '.join(repr(name) for name in close)}?"
-    return f"Available are: {', '.join(known)}." if known else "No model is downloaded; get one in the LM Studio app."
+    path, downloaded = str(display["path"]), _sample(display["availablePathsSample"])
+    get = f"download it with `{_command('get', path)}`"
+    meant = _meant(path, downloaded)
+    if meant:
+        return f"Did you mean {' or '.join(map(repr, meant))}? If not, {get}"
+    known = ", ".join(dict.fromkeys(map(_key, downloaded)))
+    return f"{f'downloaded are {known}' if known else 'no model of this kind is downloaded'}; {get}"
+
+
+def _meant(name: str, downloaded: Sequence[str]) -> list[str]:
+    """Return the models of which a name is a part, a misspelling or the beginning, as they can be typed."""
+    lower = name.lower()
+    models: dict[str, list[str]] = {}  # by each part of a path that people take for the name
+    for path in downloaded:
+        key = _key(path)
+        if key != name:
+            for part in _parts(path):
+                models.setdefault(part.lower(), []).append(key)
+    misspelled = _misspelled(lower, models)
+    beginning = dict.fromkeys(key for part, keys in models.items() if part.startswith(lower) for key in keys)
+    return models.get(lower, misspelled)[:_MOST_MEANT] or (list(beginning) if len(beginning) <= _MOST_MEANT else [])
+
+
+def _key(path: str) -> str:
+    """Return what to type for a path: the path itself, without a publisher that only the emulator adds."""
+    publisher, _, key = path.partition("/")
+    return key if key and publisher in _EMULATED_PUBLISHERS and not _FORMAT.search(key) else path
+
+
+def _parts(path: str) -> set[str]:
+    """Return a path, what to type for it, and what follows its publisher: folders and file, without their formats."""
+    key = _key(path)
+    segments = key.split("/")[key.count("/") > 0 :]
+    return {path, key, *segments, *(_FORMAT.sub("", segment) for segment in segments)}
+
+
+def _misspelled(lower: str, models: Mapping[str, list[str]]) -> list[str]:
+    """Return the models of which a name is a misspelling: nearly the same letters, and the same numbers.
+
+    Models of one family often differ in a number only, such as `gemma-3-4b` and `gemma-3-27b`.
+    """
+    numbers = _DIGITS.findall(lower)
+    similar = near(lower, [part for part in models if _DIGITS.findall(part) == numbers], cutoff=0.85)
+    return models[similar[0]] if similar else []
+
+
+def _command(verb: str, name: str) -> str:
+    return f"lms {verb} {quote(_name(name))}"
 
 
 def _preset(display: Mapping[str, Any]) -> str:
     presets = display["availablePresetsSample"]
-    return "Available are: " + ", ".join(_sample([preset["identifier"] for preset in presets[:_SAMPLE]]))
+    known = _sample([preset["identifier"] for preset in presets[:_SAMPLE]])
+    if not known:
+        return "the server has no presets: save one in LM Studio, or pass the settings themselves"
+    return f"available are {', '.join(known)}"
 
 
-def _mismatch(display: Mapping[str, Any]) -> str:
+def _mismatch(display: Mapping[str, Any]) -> str | None:
     actual, expected = _name(display["actualDomain"]), _name(display["expectedDomain"])
-    use = {"embedding": "use it as an embedding model", "llm": "use it as a language model"}.get(actual, "")
-    return f"{_name(display['path'])} is of kind {actual!r}, not {expected!r}; {use}".rstrip("; ")
+    # For the other kinds, the caller knows which of its classes to use.
+    return None if actual in _KINDS else f"{_name(display['path'])} is of kind {actual!r}, not {expected!r}"
 
 
-_ADVICE: dict[str, Callable[[Mapping[str, Any]], str]] = {
+_KINDS = get_args(ModelKind)
+
+_ADVICE: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
     "generic.noModelMatchingQuery": _not_loaded,
     "generic.identifierNotFound": _not_loaded,
     "generic.pathNotFound": _no_path,
@@ -187,6 +276,38 @@ def _context_tokens(text: str) -> dict[str, int]:
         return {}
     used, limit = (int(number) for number in found.groups() if number is not None)
     return {"used": used, "limit": limit}
+
+
+_LOG = "the server's log may say why: `lms log stream`"
+
+_ADVICE_BY_CLASS: dict[type[LMStudioServerError], str] = {
+    LMStudioInsufficientResourcesError: "unload other models with `lms unload --all`, set a smaller context_length, or "
+    "use a smaller model",
+    LMStudioModelCrashedError: f"the next call loads it again; set a smaller context_length if memory is short; {_LOG}",
+    LMStudioModelLoadError: f"try a smaller context_length or another model; {_LOG}",
+    LMStudioPromptTemplateError: "update the model, or change its prompt template in LM Studio's model settings",
+}
+"""Advice for errors about which the server gives none."""
+
+_OVERFLOW = "the prompt has {used} tokens, and the model is loaded with a context length of {limit}"
+
+
+def _shorten(used: int | None, limit: int | None = None, maximum: int | None = None) -> str:
+    """Return advice for a prompt that is too long, with the power of two that leaves room for a response.
+
+    Args:
+        used: Tokens of the prompt, if known.
+        limit: Context length of the loaded model, if known.
+        maximum: The longest context length of the model, if known.
+    """
+    if maximum is not None and max(used or 0, limit or 0) >= maximum:
+        return f"shorten the prompt: this model takes at most {maximum} tokens"
+    enough = 1 << (used + used // 4).bit_length() if used else maximum
+    length = "" if enough is None else f"={enough if maximum is None else min(enough, maximum)}"
+    return (
+        f"shorten the prompt, or load the model with context_length{length}; a loaded model keeps its context length, "
+        "so unload it first with `lms unload`"
+    )
 
 
 def _text(error: Mapping[str, Any], name: str) -> str | None:

@@ -244,7 +244,7 @@ class ClientSession:
             for credential in filter(None, self._credentials):  # servers name the identifier, half of a token
                 reason = reason.replace(credential, HIDDEN)
             raise LMStudioAuthenticationError(
-                f"LM Studio rejected this client: {reason}; check the API token",
+                f"LM Studio rejected this client: {reason}",
                 title="Authentication failed",
                 cause=reason,
             )
@@ -376,7 +376,9 @@ def _error_in(frame: Mapping[str, Any], error_type: str, exchange: Exchange) -> 
 
 
 def _not_accepted(exchange: Exchange, kind: type[LMStudioError], warning: str) -> LMStudioError:
-    return kind(f"{exchange.operation}: the server does not accept {exchange.endpoint.name!r}: {warning}")
+    return kind(
+        f"{exchange.operation}: the server does not accept {exchange.endpoint.name!r}: {warning}; update LM Studio"
+    )
 
 
 def _unreadable(exchange: Exchange, position: str) -> LMStudioProtocolError:
@@ -408,4 +410,6 @@ def client_closed() -> LMStudioConnectionLostError:
 
 def closed_early(operation: str) -> LMStudioChannelClosedError:
     """Return the error of a channel that closed without its terminal packet (docs/protocol.md#rule-finish-channels)."""
-    return LMStudioChannelClosedError(f"{operation}: the server closed the channel before the result")
+    return LMStudioChannelClosedError(
+        f"{operation}: the server closed the channel before the result; its log (`lms log stream`) may say why"
+    )

@@ -10,10 +10,16 @@ from lmstudio_integrations.types.results import LlmPredictionFragment, PromptPro
 
 _CAUSES = {
     "timeout": "it took too long in total",
-    "connect_timeout": "{peer} does not respond (is it running, and is that its port?)",
+    "connect_timeout": "{peer} does not respond",
     "queue_timeout": "the server has not begun to work on it",
 }
 """What an expired timeout means; all others mean that nothing was received for too long."""
+
+_REMEDIES = {
+    "connect_timeout": "check its address, its port and the firewall, or raise connect_timeout",
+    "first_token_timeout": "shorten the prompt, raise first_token_timeout, or set it to None",
+}
+"""What helps; with any other timeout, only more time."""
 
 _SILENT = "{peer} does not respond, not even to a ping"
 
@@ -44,19 +50,19 @@ def expired_timeout(
     # The total timeout first: it counts even while another one is switched off.
     total, name = exchange.timeouts.get("timeout"), exchange.timeout_name
     if total is not None and now - exchange.started >= total:
-        return _error(exchange, "timeout", now - exchange.started, _CAUSES["timeout"].format(peer=peer))
+        return _error(exchange, "timeout", total, now - exchange.started, _CAUSES["timeout"].format(peer=peer))
     limit = exchange.timeouts.get(name) if name else None
     if limit is not None and name is not None:
         if now - exchange.since < limit:
             return None
         cause = _CAUSES.get(name, "nothing was received from the server")
-        return _error(exchange, name, now - exchange.since, cause.format(peer=peer) + _queue_of(exchange))
+        return _error(exchange, name, limit, now - exchange.since, cause.format(peer=peer) + _queue_of(exchange))
     # Open-ended channels end only if the server owes the reply to a ping.
     idle = exchange.timeouts.get("idle_timeout")
     if unanswered_since is None or idle is None:
         return None
     elapsed = now - max(unanswered_since, exchange.since)
-    return _error(exchange, "idle_timeout", elapsed, _SILENT.format(peer=peer)) if elapsed >= idle else None
+    return _error(exchange, "idle_timeout", idle, elapsed, _SILENT.format(peer=peer)) if elapsed >= idle else None
 
 
 def _queue_of(exchange: Exchange) -> str:
@@ -66,9 +72,10 @@ def _queue_of(exchange: Exchange) -> str:
     return f" ({instance.queued} calls are queued or running on this instance)"
 
 
-def _error(exchange: Exchange, name: str, elapsed: float, cause: str) -> LMStudioTimeoutError:
+def _error(exchange: Exchange, name: str, limit: float, elapsed: float, cause: str) -> LMStudioTimeoutError:
+    remedy = _REMEDIES.get(name, f"raise {name}, or set it to None")
     return LMStudioTimeoutError(
-        f"{exchange.operation}: {cause}: {name} expired after {elapsed:.1f} s; raise {name}, or set it to None",
+        f"{exchange.operation}: {cause}: {name} expired after {limit:.12g} s; {remedy}",
         timeout_name=name,
         elapsed=elapsed,
     )

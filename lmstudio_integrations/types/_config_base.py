@@ -9,10 +9,10 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Self, cast
 
 from pydantic import ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic.alias_generators import to_snake
 
 from lmstudio_integrations._secrets import without_secrets
-from lmstudio_integrations._suggestions import hint, near
+from lmstudio_integrations._suggestions import hint
 from lmstudio_integrations._typeguards import is_mapping, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types._numbers import OR_FALSE
@@ -196,9 +196,11 @@ def reject_unknown_names(fields: Mapping[str, Any], model: type[WireModel]) -> N
     known = set(model.model_fields) | {str(field.alias) for field in model.model_fields.values()}
     for name in fields:
         if name not in known:
-            names = list(model.model_fields)
-            nearest = near(str(name), names) or near(to_camel(str(name)), names)
-            raise LMStudioValueError(f"unknown setting {name!r}; {hint(names, nearest)}")
+            raise LMStudioValueError(f"unknown setting {name!r}; {_hint(str(name), model)}")
+
+
+def _hint(name: str, model: type[WireModel]) -> str:
+    return hint(to_snake(name), model.model_fields, owner=model.__name__)
 
 
 _REASONS = {"extra_forbidden": "given in both spellings"}

@@ -1,21 +1,71 @@
 """Types of settings whose value is a number, or `False` for off. The configs and the adapters' fields use them.
 
 pydantic reads `True` as 1 and, where `False` is allowed, 0 as `False`. Here only the boolean `False` switches a setting
-off, and no boolean is a number.
+off, and no boolean is a number. The error about a text such as "5m", "8k" or "50%" contains the number to write.
 """
 
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import timedelta
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AllowInfNan, BeforeValidator, Discriminator, Field, Tag
+from pydantic import AllowInfNan, BeforeValidator, Discriminator, Field, Tag, ValidationInfo
+from pydantic_core import PydanticCustomError
 
 ValueT = TypeVar("ValueT")
 OR_FALSE = "value or False"
 """Follows the name of an `OrOff` setting in pydantic's errors."""
 
+SECONDS = "a positive number of seconds, or None"
 
-def _number(value: object) -> object:
+_WITH_UNIT = re.compile(r"\s*(\d{1,12}(?:\.\d{1,12})?)\s*([a-zA-Z%]{1,12})\s*")
+_SECONDS_PER = {
+    "ms": 0.001,
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60.0),
+    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3600.0),
+    **dict.fromkeys(("d", "day", "days"), 86400.0),
+}
+_TIMES = {"k": 1024.0, "%": 0.01}
+_EXAMPLES = {"ttl": 300}
+"""A number of seconds that makes sense, where it is not 30."""
+
+
+def seconds_remedy(name: str, value: object) -> str:
+    """Return what to write for a value that is no positive number of seconds."""
+    seconds = value.total_seconds() if isinstance(value, timedelta) else _converted(value, _SECONDS_PER)
+    return f"write {name}={seconds:.12g}" if seconds else f"for example {name}={_EXAMPLES.get(name, 30)}"
+
+
+def _converted(value: object, factors: Mapping[str, float]) -> float | None:
+    """Return the number that a text with a unit means, such as "5m"; `None` for anything else."""
+    found = _WITH_UNIT.fullmatch(value) if isinstance(value, str) else None
+    factor = factors.get(found[2].lower()) if found else None
+    return None if found is None or factor is None else float(found[1]) * factor
+
+
+def _number(value: object, info: ValidationInfo) -> object:
     if isinstance(value, bool):
         raise ValueError("must be a number, not a boolean")  # noqa: TRY004 - pydantic collects value errors
+    converted = _converted(value, _TIMES)
+    if converted is not None:
+        remedy = f"write {info.field_name}={converted:.12g}"
+        raise PydanticCustomError("number", "must be a number without a unit; {remedy}", {"remedy": remedy})
+    return value
+
+
+def _seconds(value: object, info: ValidationInfo) -> object:
+    number = _parsed(_number(value, info))
+    if isinstance(number, timedelta | str) or (isinstance(number, int | float) and not number > 0):
+        remedy = seconds_remedy(str(info.field_name), value)
+        raise PydanticCustomError("seconds", "must be {required}; {remedy}", {"required": SECONDS, "remedy": remedy})
+    return number
+
+
+def _parsed(value: object) -> object:
+    with suppress(ValueError):
+        return float(value) if isinstance(value, str) else value
     return value
 
 
@@ -26,7 +76,7 @@ Count = Annotated[Int, Field(ge=1)]
 Natural = Annotated[Int, Field(ge=0)]
 LogProbs = Annotated[Int, Field(ge=0, le=100)]
 TopK = Annotated[Int, Field(ge=-1, le=500)]
-Seconds = Annotated[float, BeforeValidator(_number), Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 
 OrOff = Annotated[
     Annotated[ValueT, Tag(OR_FALSE)] | Annotated[Literal[False], Tag("off")],

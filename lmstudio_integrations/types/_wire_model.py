@@ -1,7 +1,7 @@
 """The base of the protocol's pydantic types: snake_case in Python, camelCase on the wire, lenient input."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, ClassVar, Self
 
@@ -52,9 +52,13 @@ class WireModel(BaseModel):
         try:
             return self.model_dump_json(by_alias=True, exclude_unset=True)
         except PydanticSerializationError:  # a lone surrogate, which JSON can only hold as an escape
-            # Infinity and NaN become null, as pydantic writes them: `json.dumps` cannot, so a round trip replaces them.
-            finite = json.loads(json.dumps(self.to_dict()), parse_constant=lambda _: None)
-            return json.dumps(finite, separators=(",", ":"))
+            return escaped_json(self.to_dict())
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Yield what `repr` shows: only the fields that were set."""
+        for name, value in super().__repr_args__():
+            if value is not None or name in self.model_fields_set:
+                yield name, value
 
     def __str__(self) -> str:
         fields = json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False)
@@ -68,6 +72,13 @@ class TaggedModel(WireModel):
         """Count the tag as set."""
         super().model_post_init(_context)
         self.__pydantic_fields_set__.update(_tags(type(self)))
+
+
+def escaped_json(value: Any) -> str:
+    """Return a value as JSON text in ASCII, which can hold lone surrogates; infinity and NaN become null."""
+    # pydantic rejects lone surrogates, and `json.dumps` cannot write infinity as null. A round trip replaces it.
+    finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    return json.dumps(finite, separators=(",", ":"))
 
 
 @cache

@@ -369,63 +369,88 @@ class SharedPredictionSettings(BaseModel):
 
     temperature: Annotated[
         Float | None,
-        Field(ge=0, description="Randomness of the sampling; 0 always picks the most likely token."),
+        Field(
+            ge=0,
+            description="Randomness of the sampling; 0 always picks the most likely token. LM Studio's default is 0.8.",
+        ),
         Kv("llm.prediction.temperature"),
     ] = None
     max_tokens: Annotated[
         OrOff[Count] | None,
-        Field(description="The most tokens of a response. `False`: no limit, not even a preset's."),
+        Field(
+            description="The most tokens of a response. `False`: no limit, not even a preset's. LM Studio sets none by "
+            "default."
+        ),
         Kv("llm.prediction.maxPredictedTokens", checkbox=True, off=1),
     ] = None
     context_overflow_policy: Annotated[
         Literal["stopAtLimit", "truncateMiddle", "rollingWindow"] | None,
         Field(
             description="What happens when the context window is full: `stopAtLimit` ends the response, "
-            "`truncateMiddle` drops the middle of the conversation, `rollingWindow` its beginning."
+            "`truncateMiddle` (LM Studio's default) drops the middle of the conversation, `rollingWindow` its "
+            "beginning."
         ),
         Kv("llm.prediction.contextOverflowPolicy"),
     ] = None
     tool_call_stop_strings: Annotated[
         list[NonEmpty] | None,
-        Field(description="Strings that end a response which contains a tool call."),
+        Field(description="Strings that end a response which contains a tool call. LM Studio has none by default."),
         Kv("llm.prediction.toolCallStopStrings"),
     ] = None
     tool_naming: Annotated[
         Literal["passThrough", "removeSpecial", "snakeCase", "camelCase"] | None,
-        Field(description="How the server spells the names of tools for the model. LM Studio's is `removeSpecial`."),
+        Field(
+            description="How the server spells the names of tools for the model. LM Studio's default is "
+            "`removeSpecial`."
+        ),
         Kv("llm.prediction.toolNaming"),
     ] = None
     repeat_penalty: Annotated[
         OrOff[Float] | None,
-        Field(description="Above 1, tokens that occurred before become less likely. `False`: off."),
+        Field(
+            description="Above 1, tokens that occurred before become less likely. `False`: off. LM Studio's default is "
+            "1.1."
+        ),
         Kv("llm.prediction.repeatPenalty", checkbox=True, off=1.1),
     ] = None
     presence_penalty: Annotated[
         OrOff[Float] | None,
-        Field(description="Above 0, tokens that occurred before become less likely, however often. `False`: off."),
+        Field(
+            description="Above 0, tokens that occurred before become less likely, however often. `False` (LM Studio's "
+            "default): off."
+        ),
         Kv("llm.prediction.llama.presencePenalty", checkbox=True, off=0),
     ] = None
     frequency_penalty: Annotated[
         OrOff[Float] | None,
-        Field(description="Above 0, tokens become less likely with each time that they occurred. `False`: off."),
+        Field(
+            description="Above 0, tokens become less likely with each time that they occurred. `False` (LM Studio's "
+            "default): off."
+        ),
         Kv("llm.prediction.llama.frequencyPenalty", checkbox=True, off=0),
     ] = None
     xtc_probability: Annotated[
         OrOff[Fraction] | None,
-        Field(description="Probability, 0 to 1, that a step drops the most likely tokens (XTC). `False`: off."),
+        Field(
+            description="Probability, 0 to 1, that a step drops the most likely tokens (XTC). `False` (LM Studio's "
+            "default): off."
+        ),
         Kv("llm.prediction.llama.xtcProbability", checkbox=True, off=0.5),
     ] = None
     xtc_threshold: Annotated[
         OrOff[Fraction] | None,
         Field(
             description="XTC drops tokens that are at least this probable, 0 to 1, except the least likely of them. "
-            "`False`: off."
+            "`False` (LM Studio's default): off."
         ),
         Kv("llm.prediction.llama.xtcThreshold", checkbox=True, off=0.1),
     ] = None
     seed: Annotated[
         OrOff[Int] | None,
-        Field(description="Seed of the sampling, for repeatable responses. `False`: none, not even a preset's."),
+        Field(
+            description="Seed of the sampling, for repeatable responses. `False`: none, not even a preset's. LM "
+            "Studio sets none by default."
+        ),
         Kv("llm.prediction.seed", checkbox=True, off=0),
     ] = None
     reasoning_parsing: Annotated[
@@ -443,7 +468,10 @@ class SharedPredictionSettings(BaseModel):
     ] = None
     reasoning_budget: Annotated[
         OrOff[Natural] | None,
-        Field(description="The most tokens of reasoning; 0 allows none. `False`: no limit, not even a preset's."),
+        Field(
+            description="The most tokens of reasoning; 0 allows none. `False`: no limit, not even a preset's. LM "
+            "Studio sets none by default."
+        ),
         Kv("llm.prediction.reasoning.budgetTokens", checkbox=True, off=1024),
     ] = None
     user_max_image_dimension_pixels: Annotated[
@@ -461,7 +489,7 @@ class SharedPredictionSettings(BaseModel):
     ] = None
     draft_model: Annotated[
         str | None,
-        Field(description="Key of a smaller model for speculative decoding. Unset: none."),
+        Field(description="Key of a smaller model for speculative decoding. LM Studio's default is none."),
         Kv("llm.prediction.speculativeDecoding.draftModel"),
     ] = None
     speculative_decoding_min_draft_length_to_consider: Annotated[
@@ -493,7 +521,9 @@ class LlmPredictionConfig(SharedPredictionSettings, Settings):
     """
 
     stop_strings: Annotated[
-        list[NonEmpty] | None, Field(description="Strings that end a response."), Kv("llm.prediction.stopStrings")
+        list[NonEmpty] | None,
+        Field(description="Strings that end a response. LM Studio has none by default."),
+        Kv("llm.prediction.stopStrings"),
     ] = None
     structured: Annotated[
         WireDict | None,
@@ -517,12 +547,18 @@ class LlmPredictionConfig(SharedPredictionSettings, Settings):
     ] = None
     top_p_sampling: Annotated[
         OrOff[Fraction] | None,
-        Field(description="Sample from the most likely tokens that sum up to this probability, 0 to 1. `False`: off."),
+        Field(
+            description="Sample from the most likely tokens that sum up to this probability, 0 to 1. `False`: off. LM "
+            "Studio's default is 0.95."
+        ),
         Kv("llm.prediction.topPSampling", checkbox=True, off=0.95),
     ] = None
     min_p_sampling: Annotated[
         OrOff[Fraction] | None,
-        Field(description="Drop tokens below this share of the most likely one's probability, 0 to 1. `False`: off."),
+        Field(
+            description="Drop tokens below this share of the most likely one's probability, 0 to 1. `False`: off. LM "
+            "Studio's default is 0.05."
+        ),
         Kv("llm.prediction.minPSampling", checkbox=True, off=0.05),
     ] = None
     log_probs: Annotated[

@@ -183,7 +183,10 @@ def _parameters_of(implementation: Callable[..., Any], name: str) -> dict[str, A
         if parameter.kind not in _NAMEABLE:
             raise LMStudioValueError(f"tool {name!r}: parameter {parameter.name!r} cannot be passed by name")
         if parameter.name not in hints:
-            raise LMStudioValueError(f"tool {name!r}: parameter {parameter.name!r} has no type hint")
+            raise LMStudioValueError(
+                f"tool {name!r}: parameter {parameter.name!r} has no type hint; write one, for example "
+                f"{parameter.name}: str"
+            )
     return {parameter: hints[parameter] for parameter in parameters}
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from pydantic import ValidationError
 
+from lmstudio_integrations._shortening import beginning
 from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations.errors import LMStudioProtocolError
 from lmstudio_integrations.types._wire_model import WireModel
@@ -180,7 +181,7 @@ class LlmPredictionStats(WireModel):
     ignored_draft_tokens_count: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PredictionResult:
     """A finished prediction; `str()` of it is the response, structured output as indented JSON.
 
@@ -246,13 +247,17 @@ class PredictionResult:
         """
         return read_as(model, self.content, str(self.end.stats.get("stopReason")))
 
+    def __repr__(self) -> str:
+        stop_reason = self.end.stats.get("stopReason")
+        return f"{type(self).__name__}(content={beginning(self.content)}, stop_reason={stop_reason!r})"
+
     def __str__(self) -> str:
         return (
             json.dumps(self.parsed, indent=2, sort_keys=True, ensure_ascii=False) if self.structured else self.content
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PredictionRoundResult(PredictionResult):
     """A finished prediction of the tool loop. `round_index` counts from 0."""
 

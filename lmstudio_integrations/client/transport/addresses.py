@@ -32,7 +32,8 @@ DISCOVERY_PORTS = (41343, 52993, 16141, 39414, 22931)
 """The ports on which LM Studio always listens, preferred first."""
 
 _SCHEMES = {"": False, "ws": False, "http": False, "wss": True, "https": True}
-_API_SUFFIX = re.compile(r"/(api/)?v[01]$")
+_API_SUFFIX = re.compile(r"/(api/)?v[01](/(chat|chat/completions|completions|embeddings|messages|models|responses))?$")
+"""The path of an HTTP API of LM Studio, which people copy from programs that use it."""
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -47,7 +48,9 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `host`, `host:port`, or a URL of http, https, ws or wss; a trailing `/v1` is dropped.
+        """Read `host`, `host:port`, or a URL of http, https, ws or wss.
+
+        A trailing `/v1` is dropped, with or without an endpoint.
 
         Raises:
             LMStudioValueError: If it is not one of these.
@@ -134,7 +137,8 @@ class Credentials:
         parts = split_token(token)
         if parts is None:
             raise LMStudioAuthenticationError(
-                f"the API token is malformed; it must be {TOKEN_FORM}; copy it again from LM Studio"
+                f"the API token is malformed; it must be {TOKEN_FORM}; copy it again from LM Studio, or pass none if "
+                "the server requires none"
             )
         return cls(*parts)
 
@@ -195,6 +199,9 @@ class Target:
                 f"ssl_context (ca_file in the adapters) needs a wss:// or https:// host; the host is {host!r}"
             )
         return cls(address, token, checked_headers(headers), ssl_context)
+
+    def __str__(self) -> str:
+        return self.address.netloc if self.address else "this machine"
 
     def credentials(self) -> Credentials:
         """Return the credentials of the token, or those of the guest.

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias, TypeVar, cast
 
+from pydantic_core import ValidationError
+
 from lmstudio_integrations._shortening import shortened
 from lmstudio_integrations.client.transport.dispatcher import Call, Dispatcher
 from lmstudio_integrations.client.transport.tasks import IOTask
@@ -161,4 +163,17 @@ def decode_errors(operation: str) -> Generator[None]:
 
 
 def _unreadable(operation: str, error: Exception) -> LMStudioProtocolError:
-    return LMStudioProtocolError(f"{operation}: the server's response cannot be read: {shortened(repr(error))}")
+    return LMStudioProtocolError(
+        f"{operation}: the server's response cannot be read: {_what_is_wrong(error)}; update LM Studio and this package"
+    )
+
+
+def _what_is_wrong(error: Exception) -> str:
+    """Return what is wrong with a response. The error itself is the cause of ours, for people who debug it."""
+    if isinstance(error, ValidationError):
+        return "; ".join(
+            f"{'.'.join(map(str, each['loc']))}: {shortened(each['msg'])}" for each in error.errors(include_url=False)
+        )
+    if isinstance(error, KeyError):
+        return f"it has no {shortened(repr(error.args[0]))}"
+    return "a part of it has another form than expected"

@@ -18,7 +18,8 @@ from urllib.parse import urljoin
 from pydantic_core import from_json
 
 from lmstudio_integrations._secrets import redact
-from lmstudio_integrations.client.transport.addresses import Address
+from lmstudio_integrations.client.transport.addresses import Address, local_candidates
+from lmstudio_integrations.client.transport.advice import NO_RESPONSE, WRONG_PORT, no_listener, no_name
 
 PROBE_TIMEOUT = 1.0
 """Seconds within which a server must respond."""
@@ -39,11 +40,13 @@ class _Finding(NamedTuple):
     """What happened instead of a greeting.
 
     Attributes:
-        reason: What happened, as a clause.
+        reason: What happened, as a clause; with the remedy, if there is only one.
+        remedy: What helps, unless an LM Studio is at another address.
         wrong_scheme: Whether the scheme may be wrong: a TLS server looks like this without TLS, or the reverse.
     """
 
     reason: str
+    remedy: str = ""
     wrong_scheme: bool = False
 
 
@@ -64,9 +67,22 @@ async def diagnose(address: Address, context: ssl.SSLContext | None = None) -> s
         return None
     if finding.wrong_scheme and await _speaks_http(replace(address, tls=not address.tls)):
         if address.tls:
-            return "TLS failed: the server speaks plain http; use ws:// in place of wss://"
-        return "the server speaks TLS; use wss:// in place of ws://"
-    return finding.reason
+            return "TLS failed: the server speaks plain http; use ws:// in place of wss://, or http:// in place of https://"
+        return "the server speaks TLS; use wss:// in place of ws://, or https:// in place of http://"
+    if not finding.remedy:
+        return finding.reason
+    return f"{finding.reason}; {await _other_address(address, context) or finding.remedy}"
+
+
+async def _other_address(address: Address, context: ssl.SSLContext | None) -> str | None:
+    """Return which address to use instead: the same without a path, or the one of an LM Studio on this machine."""
+    root = replace(address, prefix="")
+    if address.prefix and await _find(root, context) is None:
+        return f"LM Studio is at {root}, without {address.prefix!r}: set host to that"
+    if address.is_loopback:
+        found, _ = await first_greeting(local_candidates())
+        return None if found is None else f"an LM Studio listens at {found.netloc}: set host to that, or leave it unset"
+    return None
 
 
 async def first_greeting(addresses: Sequence[Address]) -> tuple[Address | None, tuple[str, ...]]:
@@ -90,15 +106,16 @@ async def _find(address: Address, context: ssl.SSLContext | None = None) -> _Fin
         async with asyncio.timeout(PROBE_TIMEOUT):
             return _check(address, *await _get(address, tls))
     except TimeoutError:
-        return _Finding(f"no response within {PROBE_TIMEOUT:g} s")
+        return _Finding(f"no response within {PROBE_TIMEOUT:g} s", NO_RESPONSE)
     except (ssl.SSLError, ConnectionResetError, BrokenPipeError) as error:
         return _failed_connection(address, error)
     except (socket.gaierror, UnicodeError) as error:
-        return _Finding(f"the name {address.host!r} cannot be resolved ({error})")
+        return _Finding(f"the name {address.host!r} cannot be resolved ({error})", no_name(address.host))
     except OSError as error:
-        return _Finding(f"nothing listens there ({os.strerror(error.errno) if error.errno else error})")
+        reason = os.strerror(error.errno) if error.errno else error
+        return _Finding(f"nothing listens there ({reason})", no_listener(address))
     except (ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-        return _Finding("something listens there that does not speak HTTP", wrong_scheme=not address.tls)
+        return _Finding("something listens there that does not speak HTTP", WRONG_PORT, wrong_scheme=not address.tls)
 
 
 def _failed_connection(address: Address, error: Exception) -> _Finding:
@@ -109,8 +126,8 @@ def _failed_connection(address: Address, error: Exception) -> _Finding:
         )
         return _Finding(f"TLS failed: the server's certificate {what} ({error.verify_message})")
     if address.tls:
-        return _Finding(f"TLS failed ({str(error) or type(error).__name__})", wrong_scheme=True)
-    return _Finding("the connection was cut", wrong_scheme=True)
+        return _Finding(f"TLS failed ({str(error) or type(error).__name__})", WRONG_PORT, wrong_scheme=True)
+    return _Finding("the connection was cut", WRONG_PORT, wrong_scheme=True)
 
 
 def _check(address: Address, head: bytes, body: bytes) -> _Finding | None:
@@ -128,7 +145,7 @@ def _check(address: Address, head: bytes, body: bytes) -> _Finding | None:
     if status[1] == b"200" and _is_greeting(body):
         return None
     # A TLS server may answer in plain HTTP that TLS is required.
-    return _Finding("something else listens there, not LM Studio", wrong_scheme=not address.tls)
+    return _Finding("something else listens there, not LM Studio", WRONG_PORT, wrong_scheme=not address.tls)
 
 
 async def _speaks_http(address: Address) -> bool:

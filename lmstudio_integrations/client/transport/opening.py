@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lmstudio_integrations._redacting_logger import client_logger
 from lmstudio_integrations._secrets import holds_secret, redact
 from lmstudio_integrations.client.transport.addresses import Address, Target, local_candidates
+from lmstudio_integrations.client.transport.advice import not_found, source_of
 from lmstudio_integrations.client.transport.greeting import diagnose, first_greeting
 from lmstudio_integrations.errors import LMStudioUnreachableError
 from lmstudio_integrations.protocol.endpoints import Namespace
@@ -33,8 +34,7 @@ async def open_socket(target: Target, namespace: Namespace) -> "Socket":
         address, tried = await first_greeting(local_candidates())
         if address is None:
             raise LMStudioUnreachableError(
-                "no LM Studio found on this machine; start it (or `lms server start`), or pass host=. "
-                f"Tried {'; '.join(tried)}",
+                not_found(tried),
                 tried=tried,
             )
     if target.token and not address.tls and not address.is_loopback:
@@ -68,9 +68,10 @@ async def _handshake(address: Address, namespace: Namespace, target: Target) -> 
     reason = (
         redirect_of(problem, address.url(namespace))
         or await diagnose(address, target.ssl_context)
-        or f"LM Studio is there, but rejected the WebSocket /{namespace}: {redact(str(problem))}"
+        or f"LM Studio is there, but rejected the WebSocket /{namespace}: {redact(str(problem))}; update LM Studio, or "
+        "let the proxy in front of it pass WebSockets"
     )
     raise LMStudioUnreachableError(
-        f"LM Studio is not reachable at {address}: {reason}. Is it running, and is that its port?",
+        f"LM Studio is not reachable at {address}{source_of(address)}: {reason}",
         tried=(f"{address}: {reason}",),
     ) from (None if holds_secret(problem) else problem)  # for example a proxy URL with a password

@@ -12,10 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lmstudio_integrations.client.transport.addresses import Target
+from lmstudio_integrations.client.transport.advice import token_advice
 from lmstudio_integrations.client.transport.opening import open_socket
 from lmstudio_integrations.client.transport.waiters import copied
-from lmstudio_integrations.errors import LMStudioConnectionLostError, LMStudioError
+from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioConnectionLostError, LMStudioError
 from lmstudio_integrations.protocol.endpoints import Namespace
+from lmstudio_integrations.protocol.errors import with_advice
 from lmstudio_integrations.protocol.instance_queue import Instances
 from lmstudio_integrations.protocol.session import ClientSession
 
@@ -101,6 +103,8 @@ class SocketSession:
                 session.receive(await socket.recv(decode=False), time.monotonic())
         except asyncio.CancelledError:
             pass
+        except LMStudioAuthenticationError as problem:
+            self.make_error = partial(copied, with_advice(problem, token_advice(self._target)))
         except LMStudioError as problem:
             self.make_error = partial(copied, problem)
         except Exception as problem:  # noqa: BLE001 - any failure of the socket is the error of all waiting callers
