@@ -4,10 +4,10 @@ Each call reads the fields, so an assignment takes effect with the next one. Not
 """
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -25,9 +25,10 @@ from pydantic_core import core_schema
 
 from lmstudio_integrations._adapters.progress import ProgressBar
 from lmstudio_integrations._adapters.runtime import HandleSpec, ModelSpec, Runtime, ServerSpec
+from lmstudio_integrations._adapters.signature import describe_fields, show_fields
 from lmstudio_integrations._environment import TOKEN_VARIABLES
-from lmstudio_integrations._secrets import holds_credentials, holds_secret, without_secrets
-from lmstudio_integrations._suggestions import hint, near
+from lmstudio_integrations._secrets import holds_credentials, holds_secret, redact, without_secrets
+from lmstudio_integrations._suggestions import hint
 from lmstudio_integrations._typeguards import is_mapping, is_object
 from lmstudio_integrations.client.transport.addresses import checked_headers, host_of
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
@@ -39,7 +40,14 @@ from lmstudio_integrations.types.config import (
     LoadSettings,
     ModelKind,
     OnConfigMismatch,
+    SharedPredictionSettings,
 )
+
+if TYPE_CHECKING:
+    from lmstudio_integrations._adapters.parameters import UNSET, Parameter, ParameterOnly
+    from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict, LlmLoadModelConfigDict
+
+    Secret = Parameter[SecretStr | str | None, SecretStr | None]
 
 TIMEOUTS = (
     "connect_timeout",
@@ -61,21 +69,7 @@ _HOST_NAMES = {"host", *(name for name, own in ALIASES.items() if own == "host")
 SECRETS = ("api_token", "headers")
 """Fields that are never pickled."""
 
-_FOREIGN_NAMES = {
-    "default_headers": "headers",
-    "keep_alive": "ttl",
-    "max_completion_tokens": "max_tokens",
-    "model_kwargs": "extra",
-    "num_ctx": "context_length",
-    "num_predict": "max_tokens",
-    "num_thread": "cpu_threads",
-    "reasoning": "enable_thinking",
-    "repetition_penalty": "repeat_penalty",
-    "request_timeout": "timeout",
-    "stop_sequences": "stop",
-    "validate_model_on_init": "load_profile()",
-}
-"""Settings of other packages. The error about one suggests our equivalent: a field, or a method."""
+_LANGUAGE_ONLY = frozenset({*SharedPredictionSettings.model_fields, "top_k", "top_p", "min_p", "stop"})
 
 
 def token_from_environment() -> SecretStr | None:
@@ -91,82 +85,166 @@ class ConnectionSettings(BaseModel):
 
     _kind: ClassVar[ModelKind]
     _load_config_type: ClassVar[type[LoadSettings]]
+    _framework_descriptions: ClassVar[Mapping[str, str]] = {}
+    """Descriptions of the framework's fields."""
+    _counterpart: ClassVar[str]
+    """The adapter of this framework for models of the other kind."""
 
-    model: str | None = None
-    """Key or identifier of the model; `None` is any loaded model. An alias is `model_name`."""
+    model: str | None = Field(
+        default=None,
+        description="Key or identifier of the model, as `lms ls` and `lms ps` list it. Unset: any loaded model. An "
+        "alias is `model_name`.",
+    )
 
-    host: str | None = None
-    """`host:port` or a URL; a trailing `/v1` is dropped. Unset: `LMSTUDIO_HOST`, else the LM Studio on this machine.
-    An alias is `base_url`."""
+    host: str | None = Field(
+        default=None,
+        description="Address of the server, `host:port` or a URL; a trailing `/v1` is dropped. Unset: "
+        "`LMSTUDIO_HOST`, else the LM Studio on this machine. An alias is `base_url`.",
+    )
 
-    api_token: SecretStr | None = Field(default_factory=token_from_environment)
-    """An LM Studio API token. Unset: `LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, read when the object is made.
-    Never in `repr`, pickles or `dumpd`. An alias is `api_key`."""
+    if not TYPE_CHECKING:
+        api_token: SecretStr | None = Field(
+            default_factory=token_from_environment,
+            description="LM Studio API token. Unset: `LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, read when the object "
+            "is made; else the client connects as a guest. Never in `repr`, pickles or `dumpd`. An alias is `api_key`.",
+        )
+    else:
+        api_token: Secret = UNSET
+        api_key: ParameterOnly[SecretStr | str | None] = UNSET
+        base_url: ParameterOnly[str | None] = UNSET
 
-    headers: Mapping[str, str | SecretStr] | None = Field(default=None, exclude=True)
-    """Further HTTP headers of the WebSocket handshake, for proxies. Their values are secrets, like the token: never in
-    `repr`, pickles or dumps; copies keep them. In a call, the values must be `pydantic.SecretStr`."""
+    headers: Mapping[str, str | SecretStr] | None = Field(
+        default=None,
+        exclude=True,
+        description="Additional HTTP headers of the WebSocket handshake, for proxies. Unset: none. Their values are "
+        "secrets, like the token: never in `repr`, pickles or dumps; copies keep them. In a call, the values must be "
+        "`pydantic.SecretStr`.",
+    )
 
-    ca_file: str | os.PathLike[str] | None = None
-    """Path of a PEM file with the certificate authorities to trust instead of the system's, for `wss://` and
-    `https://` hosts. It is read when the object is made, and with the first connection."""
+    ca_file: str | os.PathLike[str] | None = Field(
+        default=None,
+        description="Path of a PEM file with the certificate authorities to trust, for `wss://` and `https://` hosts. "
+        "Unset: the system's. It is read when the object is made, and with the first connection.",
+    )
 
-    load_policy: LoadPolicy = "get_or_load"
-    """How the model is found or loaded. `get_or_load` (default of language models) uses a loaded instance, else loads
-    one just in time, which other just-in-time loads evict while Auto-Evict is on. `explicit` (default of embedding
-    models) uses a loaded instance, else loads one that is never evicted. `require_loaded` never loads. `new_instance`
-    loads an instance for this object alone. Each copy loads its own, so use `bind` rather than APIs that copy the
-    object for each call, such as `configurable_fields`."""
+    load_policy: LoadPolicy = Field(
+        default="get_or_load",
+        description="How the model is found or loaded. `get_or_load` (default of language models) uses a loaded "
+        "instance, else loads one just in time, which other just-in-time loads evict while Auto-Evict is on. "
+        "`explicit` (default of embedding models) uses a loaded instance, else loads one that is never evicted. "
+        "`require_loaded` never loads. `new_instance` loads an instance for this object alone. Each copy loads its "
+        "own, so use `bind` rather than APIs that copy the object for each call, such as `configurable_fields`.",
+    )
 
-    ttl: Seconds | None = None
-    """Unload the model after this many seconds without use. Takes effect only if a call of this object loads it. `None`
-    means the server's default under `get_or_load`, 3,600 under `explicit`, and no limit under `new_instance`.
-    `math.inf` means no limit under `explicit`, too."""
+    ttl: Seconds | None = Field(
+        default=None,
+        description="Unload the model after this many seconds without use. Takes effect only if a call of this object "
+        "loads it. Unset: the server's default under `get_or_load`, 3,600 under `explicit`, and no limit under "
+        "`new_instance`. `math.inf` means no limit under `explicit`, too.",
+    )
 
-    unload_on_close: bool = False
-    """Whether `close` also unloads the models that this object loaded. Models that were loaded before stay."""
+    unload_on_close: bool = Field(
+        default=False,
+        description="Whether `close` also unloads the models that this object loaded. Default: `False`. Models that "
+        "were loaded before stay.",
+    )
 
-    context_length: Count | None = None
-    """Context length in tokens to load the model with; a shortcut for the one in `load_config`, over which it takes
-    precedence."""
+    context_length: Count | None = Field(
+        default=None,
+        description="Context length in tokens to load the model with; a shortcut for the one in `load_config`, over "
+        "which it takes precedence. Unset: the server's default for the model.",
+    )
 
-    on_config_mismatch: OnConfigMismatch = "warn"
-    """What to do when the loaded model has other settings than `load_config`."""
+    on_config_mismatch: OnConfigMismatch = Field(
+        default="warn",
+        description="What to do when the loaded model has other settings than `load_config`: `warn` (default), "
+        "`raise` or `ignore`.",
+    )
 
-    on_load_progress: Callable[[float], Any] | None = Field(default=None, exclude=True)
-    """Called with growing values from 0.0 to 1.0 while the model loads, in the thread or task that waits."""
+    on_load_progress: Callable[[float], Any] | None = Field(
+        default=None,
+        exclude=True,
+        description="Called with growing values from 0.0 to 1.0 while the model loads, in the thread or task that "
+        "waits. Unset: progress is not reported.",
+    )
 
-    show_progress: bool = False
-    """Whether to draw progress bars on the error stream, with tqdm."""
+    show_progress: bool = Field(
+        default=False,
+        description="Whether to draw progress bars on the error stream, with tqdm. Default: `False`.",
+    )
 
-    connect_timeout: Seconds | None = 5.0
-    """Seconds until the server accepts the client, or responds to a ping after a silence. `None` switches it
-    off, as it does for each timeout below."""
+    connect_timeout: Seconds | None = Field(
+        default=5.0,
+        description="Seconds until the server accepts the client, or responds to a ping after a silence. Default: 5. "
+        "`None`: no limit.",
+    )
 
-    load_timeout: Seconds | None = 300.0
-    """Seconds without progress while the model loads."""
+    load_timeout: Seconds | None = Field(
+        default=300.0,
+        description="Seconds without progress while the model loads. Default: 300. `None`: no limit.",
+    )
 
-    queue_timeout: Seconds | None = 600.0
-    """Seconds from the request to its first packet. Starts again whenever the queue of the model instance moves."""
+    queue_timeout: Seconds | None = Field(
+        default=600.0,
+        description="Seconds from the request to its first packet. Starts again whenever the queue of the model "
+        "instance moves. Default: 600. `None`: no limit.",
+    )
 
-    first_token_timeout: Seconds | None = 300.0
-    """Seconds without progress while the prompt is processed."""
+    first_token_timeout: Seconds | None = Field(
+        default=300.0,
+        description="Seconds without progress while the prompt is processed. Default: 300. `None`: no limit.",
+    )
 
-    idle_timeout: Seconds | None = 60.0
-    """Seconds between two packets of a response, and for the result of any other call."""
+    idle_timeout: Seconds | None = Field(
+        default=60.0,
+        description="Seconds between two packets of a response, and for the result of any other call. Default: 60. "
+        "`None`: no limit.",
+    )
 
-    timeout: Seconds | None = None
-    """Seconds for the whole call."""
+    timeout: Seconds | None = Field(
+        default=None,
+        description="Seconds for the whole call. Unset: no limit.",
+    )
 
-    keepalive: Seconds | None = 20.0
-    """Ping the server after this many seconds of silence. A dead connection is replaced, and its calls fail at once;
-    with a frozen server, only the timeouts end calls."""
+    keepalive: Seconds | None = Field(
+        default=20.0,
+        description="Ping the server after this many seconds of silence. Default: 20. `None`: no pings. A dead "
+        "connection is replaced, and its calls fail at once; with a frozen server, only the timeouts end calls.",
+    )
 
-    max_retries: Natural = 0
-    """How often a call is retried if no server responds, or if the connection is lost before the caller has received
-    any of the response. Independently of this, a call whose model was unloaded is retried up to three times."""
+    max_retries: Natural = Field(
+        default=0,
+        description="How often a call is retried if no server responds, or if the connection is lost before the "
+        "caller has received any of the response. Default: 0. Independently of this, a call whose model was unloaded "
+        "is retried up to three times.",
+    )
 
     _runtime: Runtime = PrivateAttr(default_factory=Runtime)
+
+    if not TYPE_CHECKING:  # type checkers read the fields
+
+        def __new__(cls, *positional: object, **_settings: object) -> Self:
+            """Reject positional arguments. Not in `__init__`: pydantic calls a custom one with each validation."""
+            if positional:
+                model = redact(repr(positional[0])) if isinstance(positional[0], str) else "…"
+                raise TypeError(f"{cls.__name__} takes keyword arguments only; write {cls.__name__}(model={model})")
+            return super().__new__(cls)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Describe the class to `inspect` and `help`. A signature that it inherits may be that of its base."""
+        super().__pydantic_init_subclass__(**kwargs)
+        for name in cls._framework_descriptions.keys() & cls.model_fields.keys():
+            cls.model_fields[name].description = cls._framework_descriptions[name]  # of a copy of the framework's field
+        describe_fields(cls)
+        show_fields(cls)
+
+    @classmethod
+    def model_rebuild(cls, *, _parent_namespace_depth: int = 2, **arguments: Any) -> bool | None:
+        """Build the schema, for example with the first object. pydantic replaces our signature by its own then."""
+        rebuilt = super().model_rebuild(_parent_namespace_depth=_parent_namespace_depth + 1, **arguments)
+        show_fields(cls)
+        return rebuilt
 
     def model_post_init(self, context: Any, /) -> None:
         """Call the framework's hook: for a class with private attributes, pydantic replaces an inherited one."""
@@ -190,10 +268,10 @@ class ConnectionSettings(BaseModel):
     def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Return the input under the names of our fields. The adapters accept more names."""
         known = cls.model_fields
-        return values if values.keys() <= known.keys() else resolve_aliases(values, known)
+        return values if values.keys() <= known.keys() else resolve_aliases(values, known, cls.__name__)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Assign a setting; a secret is wrapped in `SecretStr`.
+        """Assign a setting; a secret is wrapped in `SecretStr`, and a stop string in a list.
 
         Raises:
             LMStudioValueError: If a secret or a host is invalid, or `ca_file` cannot be read.
@@ -206,7 +284,8 @@ class ConnectionSettings(BaseModel):
         Raises:
             LMStudioValueError: If a setting is unknown, a secret or a host is invalid, or `ca_file` cannot be read.
         """
-        return super().model_copy(update=resolve_aliases(checked(update or {}), type(self).model_fields), deep=deep)
+        named = resolve_aliases(checked(update or {}), type(self).model_fields, type(self).__name__)
+        return super().model_copy(update=named, deep=deep)
 
     # Which model ----------------------------------------------------------------------------------------------------
 
@@ -228,6 +307,7 @@ class ConnectionSettings(BaseModel):
             call_settings["load_policy"],
             call_settings["on_config_mismatch"],
             ProgressBar(f"Loading {call_settings['model']}", progress) if call_settings["show_progress"] else progress,
+            self._counterpart,
         )
         timeouts = tuple([(name, call_settings[name]) for name in TIMEOUTS])  # faster than a generator
         return HandleSpec(model, timeouts, call_settings["max_retries"])
@@ -290,6 +370,13 @@ class ConnectionSettings(BaseModel):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Yield what `repr` shows: the settings that were set and differ from their defaults."""
+        fields = type(self).model_fields
+        for name, value in super().__repr_args__():
+            if name in self.model_fields_set and not fields[name].exclude and value != fields[name].default:
+                yield name, value
+
     def __copy__(self) -> Self:
         copied = super().__copy__()
         copied._runtime = copy(self._runtime)  # noqa: SLF001 - a copy of our own kind
@@ -322,7 +409,7 @@ _DROPPED_ERRORS = {
 
 
 def checked(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with secrets wrapped in `SecretStr`, after checks that pydantic does not make.
+    """Return settings in the form that the fields hold, after checks that pydantic does not make.
 
     Raises:
         LMStudioValueError: If a secret or a host is invalid, or `ca_file` cannot be read.
@@ -355,6 +442,12 @@ def _secret_headers(_name: str, headers: object) -> dict[str, SecretStr]:
     return {name: SecretStr(value) for name, value in checked_headers(headers)}
 
 
+def _listed(_name: str, value: object) -> object:
+    if isinstance(value, str):
+        return [value]
+    return list(cast("tuple[object, ...]", value)) if isinstance(value, tuple) else value
+
+
 def _checked_ca_file(name: str, path: object) -> str:
     from lmstudio_integrations.client.transport.certificates import context_trusting  # noqa: PLC0415 - lazy: keeps import cheap
 
@@ -370,16 +463,18 @@ _CHECKS: dict[str, Callable[[str, object], Any]] = {
     **dict.fromkeys(_HOST_NAMES, _without_credentials),
     "headers": _secret_headers,
     "ca_file": _checked_ca_file,
+    "stop": _listed,
 }
 """Checks by setting, run before validation. Assignments and copies are not validated, only checked by these."""
 
 
-def reject_secrets(given: Mapping[str, Any], known: Collection[str]) -> None:
+def reject_secrets(given: Mapping[str, Any], known: Collection[str], owner: str) -> None:
     """Reject call arguments that would show a secret in a trace. Runs before the framework traces them.
 
     Args:
         given: The arguments.
         known: The known names; the values of unknown ones are searched for secrets.
+        owner: The name of the adapter's class.
 
     Raises:
         LMStudioValueError: If a token or a header is not a `SecretStr`, or if a host or an unknown argument contains a
@@ -395,7 +490,7 @@ def reject_secrets(given: Mapping[str, Any], known: Collection[str]) -> None:
         if name in _HOST_NAMES:
             _without_credentials(name, value)
         if name not in known and holds_secret(value, name):
-            raise _unknown_setting(name, known)
+            raise _unknown_setting(name, known, given, owner)
 
 
 def _is_hidden(value: object) -> bool:
@@ -404,8 +499,13 @@ def _is_hidden(value: object) -> bool:
     return value is None or all(isinstance(each, SecretStr) for each in values)
 
 
-def resolve_aliases(values: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+def resolve_aliases(values: Mapping[str, Any], known: Collection[str], owner: str) -> dict[str, Any]:
     """Return settings under the names of our fields, for which `ALIASES` has other names.
+
+    Args:
+        values: The settings.
+        known: The known names.
+        owner: The name of the adapter's class.
 
     Raises:
         LMStudioValueError: If a name is unknown; the nearest known one is suggested.
@@ -414,16 +514,19 @@ def resolve_aliases(values: Mapping[str, Any], known: Collection[str]) -> dict[s
     for name, value in values.items():
         own = name if name in known else ALIASES.get(name, name)
         if own not in known:
-            raise _unknown_setting(name, known)
+            raise _unknown_setting(name, known, values, owner)
         if own in named:
             raise LMStudioValueError(f"{name!r} is another name of {own!r}; give one of them")
         named[own] = value
     return named
 
 
-def _unknown_setting(name: str, known: Collection[str]) -> LMStudioValueError:
-    nearest = [_FOREIGN_NAMES[name]] if name in _FOREIGN_NAMES else near(name, known)
-    return LMStudioValueError(f"unknown setting {name!r}; {hint(known, nearest)}")
+def _unknown_setting(name: str, known: Collection[str], given: Mapping[str, Any], owner: str) -> LMStudioValueError:
+    if name in _LANGUAGE_ONLY:  # every language model has them
+        return LMStudioValueError(
+            f"{name!r} is a setting of language models, and this is an embedding model; remove it"
+        )
+    return LMStudioValueError(f"unknown setting {name!r}; {hint(name, known, given, owner)}")
 
 
 class _ByIdentity:
@@ -473,10 +576,15 @@ class _LoadConfigValidator:
         )
 
 
-LlmLoadConfigField = Annotated[LlmLoadModelConfig | Mapping[str, Any] | None, _LoadConfigValidator(LlmLoadModelConfig)]
+if TYPE_CHECKING:
+    _LlmLoadConfig = LlmLoadModelConfig | LlmLoadModelConfigDict | Mapping[str, Any] | None
+    _EmbeddingLoadConfig = EmbeddingLoadModelConfig | EmbeddingLoadModelConfigDict | Mapping[str, Any] | None
+else:  # importing the dicts takes time, and only editors need their keys
+    _LlmLoadConfig = LlmLoadModelConfig | Mapping[str, Any] | None
+    _EmbeddingLoadConfig = EmbeddingLoadModelConfig | Mapping[str, Any] | None
+
+LlmLoadConfigField = Annotated[_LlmLoadConfig, _LoadConfigValidator(LlmLoadModelConfig)]
 """Load settings of a language model, as an object or a dict with either spelling."""
 
-EmbeddingLoadConfigField = Annotated[
-    EmbeddingLoadModelConfig | Mapping[str, Any] | None, _LoadConfigValidator(EmbeddingLoadModelConfig)
-]
+EmbeddingLoadConfigField = Annotated[_EmbeddingLoadConfig, _LoadConfigValidator(EmbeddingLoadModelConfig)]
 """Load settings of an embedding model, as an object or a dict with either spelling."""

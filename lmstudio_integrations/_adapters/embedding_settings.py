@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, ClassVar, cast
 
+from pydantic import Field
+
 from lmstudio_integrations._adapters.connection_settings import ConnectionSettings, EmbeddingLoadConfigField
 from lmstudio_integrations.client._arguments import list_of
 from lmstudio_integrations.errors import LMStudioValueError
@@ -19,16 +21,23 @@ class EmbeddingSettings(ConnectionSettings):
     _kind: ClassVar[ModelKind] = "embedding"
     _load_config_type: ClassVar[type[LoadSettings]] = EmbeddingLoadModelConfig
 
-    load_config: EmbeddingLoadConfigField = None
-    """How to load the model, if a call of this object loads it: `EmbeddingLoadModelConfig` or a dict of its fields."""
+    load_config: EmbeddingLoadConfigField = Field(
+        default=None,
+        description="How to load the model, if a call of this object loads it: `EmbeddingLoadModelConfig` or a dict "
+        "of its fields. Unset: the server's defaults for the model.",
+    )
 
-    load_policy: LoadPolicy = "explicit"
-    """`explicit` by default: an embedding model is small, and the just-in-time load of a language model beside it
-    would evict it. The others are as for language models."""
+    load_policy: LoadPolicy = Field(
+        default="explicit",
+        description="How the model is found or loaded, as for language models. Default: `explicit`, because an "
+        "embedding model is small, and the just-in-time load of a language model beside it would evict it.",
+    )
 
-    length_policy: LengthPolicy = "error"
-    """What to do with a text that is too long for the model: `error` raises, `truncate` embeds its beginning, `pass`
-    leaves it to the server, which may cut it silently."""
+    length_policy: LengthPolicy = Field(
+        default="error",
+        description="What to do with a text that is too long for the model: `error` (default) raises, `truncate` "
+        "embeds its beginning, `pass` leaves it to the server, which may cut it silently.",
+    )
 
     def _model(self) -> "EmbeddingModel":
         """Return the model, for threads."""
@@ -45,8 +54,20 @@ def prefixed(prefix: str, texts: object) -> list[str]:
     Raises:
         LMStudioValueError: If they are not a list of strings. A single string would be embedded letter by letter.
     """
-    found = list_of(texts, "texts")
+    found = list_of(texts, "texts", of_texts=True)
     for index, text in enumerate(found):
         if not isinstance(text, str):
             raise LMStudioValueError(f"text {index} must be a string; got {text!r}")
     return [prefix + text for text in found] if prefix else found
+
+
+def one_prefixed(prefix: str, text: object, method_of_many: str) -> list[str]:
+    """Return one text with a prefix, in a list.
+
+    Raises:
+        LMStudioValueError: If it is not a string; `method_of_many` takes a list.
+    """
+    if not isinstance(text, str):
+        remedy = f"; for several texts use {method_of_many}" if isinstance(text, list | tuple) else ""
+        raise LMStudioValueError(f"the text must be a string; got {text!r}{remedy}")
+    return [prefix + text]

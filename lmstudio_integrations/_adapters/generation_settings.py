@@ -5,11 +5,10 @@ setting; `stop` replaces the field; `load_config` and `extra` are merged by key.
 inherit these classes and resolve each call with `_resolve_call`.
 """
 
-import warnings
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, cast
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from lmstudio_integrations._adapters.connection_settings import (
     ALIASES,
@@ -22,6 +21,7 @@ from lmstudio_integrations._adapters.connection_settings import (
 from lmstudio_integrations._adapters.runtime import HandleSpec, LoadedModelInfo, Runtime
 from lmstudio_integrations._adapters.schemas import response_settings
 from lmstudio_integrations._adapters.tool_settings import ToolUse, tool_settings
+from lmstudio_integrations.client._user_warnings import warn_user
 from lmstudio_integrations.errors import LMStudioConfigWarning
 from lmstudio_integrations.types._numbers import Fraction, LogProbs, OrOff, TopK
 from lmstudio_integrations.types.config import (
@@ -33,9 +33,12 @@ from lmstudio_integrations.types.config import (
 )
 
 if TYPE_CHECKING:
+    from lmstudio_integrations._adapters.parameters import UNSET, Parameter, ParameterOnly
     from lmstudio_integrations.client._requests import PredictionParameters
     from lmstudio_integrations.client.asynchronous import AsyncLLM
     from lmstudio_integrations.client.sync import LLM
+
+    StopStrings = Parameter[str | Sequence[str] | None, list[str] | None]
 
 _NATIVE_NAMES = {
     **{name: name for name in SharedPredictionSettings.model_fields},
@@ -46,10 +49,6 @@ _NATIVE_NAMES = {
     "extra": "raw",
 }
 """The fields of `LlmPredictionConfig` by the names of the adapters' fields."""
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
 
 
 def alternatives(values: Mapping[str, Any]) -> int | None:
@@ -117,10 +116,10 @@ class ResolvedCall(NamedTuple):
         recorded = self.runtime.record_info(self.handle.model, info, parallel)
         if self.config.raw_tools and not recorded.warned and info.get("trainedForToolUse") is False:
             recorded.warned = True
-            warnings.warn(
-                f"{info.get('modelKey')} was not trained for tool use; its calls may be wrong or missing",
+            warn_user(
+                f"{info.get('modelKey')} was not trained for tool use; its calls may be wrong or missing; use a model "
+                "whose info has trained_for_tool_use, see Client().llm.list_downloaded()",
                 LMStudioConfigWarning,
-                stacklevel=2,
             )
         return recorded
 
@@ -137,36 +136,53 @@ class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
     _framework_arguments: ClassVar[frozenset[str]] = frozenset()
     """Call arguments that only the framework reads."""
 
-    load_config: LlmLoadConfigField = None
-    """How to load the model, if a call of this object loads it: `LlmLoadModelConfig` or a dict of its fields."""
+    load_config: LlmLoadConfigField = Field(
+        default=None,
+        description="How to load the model, if a call of this object loads it: `LlmLoadModelConfig` or a dict of its "
+        "fields. Unset: the server's defaults for the model.",
+    )
 
-    preset: str | None = None
-    """A preset on the server, by its (fuzzy) identifier. Every setting here overrides it."""
+    preset: str | None = Field(
+        default=None,
+        description="Preset on the server, by its (fuzzy) identifier. Every setting here overrides it. Unset: none, "
+        "and the server applies its defaults for the model.",
+    )
 
-    top_k: Annotated[
-        TopK | None,
-        Field(description="Sample from the `top_k` most likely tokens, -1 to 500. LM Studio's default is 40."),
-    ] = None
-    top_p: Annotated[
-        OrOff[Fraction] | None,
-        Field(description="Sample from the most likely tokens that sum up to this probability, 0 to 1. `False`: off."),
-    ] = None
-    min_p: Annotated[
-        OrOff[Fraction] | None,
-        Field(description="Drop tokens below this share of the most likely one's probability, 0 to 1. `False`: off."),
-    ] = None
-    stop: Annotated[
-        list[str] | None,
-        BeforeValidator(_listed),
-        Field(description="String or strings that end a response. A call's `stop` replaces them."),
-    ] = None
-    extra: Annotated[
-        dict[str, Any] | None,
-        Field(description="Further prediction settings by their full wire keys. The named settings take precedence."),
-    ] = None
+    top_k: TopK | None = Field(
+        default=None,
+        description="Sample from the `top_k` most likely tokens, -1 to 500. LM Studio's default is 40.",
+    )
+    top_p: OrOff[Fraction] | None = Field(
+        default=None,
+        description="Sample from the most likely tokens that sum up to this probability, 0 to 1. `False`: off. "
+        "LM Studio's default is 0.95.",
+    )
+    min_p: OrOff[Fraction] | None = Field(
+        default=None,
+        description="Drop tokens below this share of the most likely one's probability, 0 to 1. `False`: off. "
+        "LM Studio's default is 0.05.",
+    )
+    if not TYPE_CHECKING:
+        stop: list[str] | None = Field(
+            default=None,
+            description="String or strings that end a response. A call's `stop` replaces them. LM Studio has none by "
+            "default.",
+        )
+    else:
+        stop: StopStrings = UNSET
+        model_name: ParameterOnly[str | None] = UNSET
+    extra: dict[str, Any] | None = Field(
+        default=None,
+        description="Further prediction settings by their full wire keys. The named settings take precedence. "
+        "Unset: none.",
+    )
 
-    on_prompt_progress: Callable[[float], Any] | None = Field(default=None, exclude=True)
-    """Called with growing values from 0.0 to 1.0 while the prompt is processed, in the thread or task that waits."""
+    on_prompt_progress: Callable[[float], Any] | None = Field(
+        default=None,
+        exclude=True,
+        description="Called with growing values from 0.0 to 1.0 while the prompt is processed, in the thread or task "
+        "that waits. Unset: progress is not reported.",
+    )
 
     def _merged(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the settings of one call: its arguments over the fields.
@@ -177,7 +193,7 @@ class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
         fields = vars(self)
         if not given:
             return fields
-        named = checked(resolve_aliases(given, self._call_names()))
+        named = checked(resolve_aliases(given, self._call_names(), type(self).__name__))
         values = {**fields, **named}
         if named.get("extra") and fields["extra"]:
             values["extra"] = {**fields["extra"], **named["extra"]}
@@ -196,7 +212,7 @@ class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
         """
         if given:
             known = self._call_names().keys() | ALIASES.keys() | self._request_arguments | self._framework_arguments
-            reject_secrets(given, known)
+            reject_secrets(given, known, type(self).__name__)
 
     @classmethod
     def _call_names(cls) -> Mapping[str, Any]:
@@ -212,8 +228,6 @@ class GenerationSettings(SharedPredictionSettings, ConnectionSettings):
         request = {name: given[name] for name in self._request_arguments if name in given}
         values = self._merged({name: given[name] for name in given if name not in request} if request else given)
         settings = {native: values[name] for name, native in _NATIVE_NAMES.items() if values[name] is not None}
-        if "stop_strings" in settings:
-            settings["stop_strings"] = _listed(settings["stop_strings"])
         tool_use = self._add_request(settings, values, request)
         config = LlmPredictionConfig.parse(settings or None)
         return ResolvedCall(values, self._runtime, self._resolve_model(values), config, tool_use)
@@ -237,22 +251,34 @@ class ChatSettings(GenerationSettings):
     _formats: ClassVar[RequestFormats]
     _fewest_alternatives: ClassVar[int] = 0
 
-    send_reasoning: bool = False
-    """Whether earlier reasoning is sent back to the model, in `<think>` tags."""
+    send_reasoning: bool = Field(
+        default=False,
+        description="Whether earlier reasoning is sent back to the model, in `<think>` tags. Default: `False`.",
+    )
 
-    logprobs: bool | None = None
-    """Whether responses contain the log-probabilities of their tokens."""
+    logprobs: bool | None = Field(
+        default=None,
+        description="Whether responses contain the log-probabilities of their tokens. Unset: they do not.",
+    )
 
-    top_logprobs: OrOff[LogProbs] | None = None
-    """For how many alternatives of each token, 0 to 100. Implies `logprobs`, unless it is `False`."""
+    top_logprobs: OrOff[LogProbs] | None = Field(
+        default=None,
+        description="For how many alternatives of each token a response contains log-probabilities, 0 to 100. Implies "
+        "`logprobs`, unless it is `False`. Unset: none.",
+    )
 
-    allow_image_download: bool = False
-    """Whether this process may download images with an http or https URL, and upload them. At most 20 MB and five
-    redirects each, from public addresses only; within `timeout` if that is set, else 30 seconds each."""
+    allow_image_download: bool = Field(
+        default=False,
+        description="Whether this process may download images with an http or https URL, and upload them. Default: "
+        "`False`. At most 20 MB and five redirects each, from public addresses only; within `timeout` if that is set, "
+        "else 30 seconds each.",
+    )
 
-    allow_private_image_hosts: bool = False
-    """Whether those downloads may come from addresses that are not public: this machine, the local network. Only for
-    messages that you trust."""
+    allow_private_image_hosts: bool = Field(
+        default=False,
+        description="Whether those downloads may come from addresses that are not public: this machine, the local "
+        "network. Default: `False`. Only for messages that you trust.",
+    )
 
     def _add_request(self, settings: dict[str, Any], values: Mapping[str, Any], request: Mapping[str, Any]) -> ToolUse:
         number = alternatives(values)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from lmstudio_integrations._installation import install_command
+
 
 def public_name(
     package: str, modules: Mapping[str, str], name: str, *, framework: str, distribution: str, extra: str
@@ -31,5 +33,5 @@ def public_name(
         if (error.name or "").partition(".")[0] != framework:
             raise
         raise ModuleNotFoundError(
-            f'{name} needs {distribution}; run: pip install "lmstudio-integrations[{extra}]"', name=error.name
+            f"{name} needs {distribution}; run: {install_command(extra)}", name=error.name
         ) from error

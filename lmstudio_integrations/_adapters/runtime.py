@@ -49,7 +49,10 @@ class ServerSpec(NamedTuple):
 
 
 class ModelSpec(NamedTuple):
-    """Which model, and how to load it. Hashable, because models are cached by it: `load_config` is JSON text."""
+    """Which model, and how to load it. Hashable, because models are cached by it: `load_config` is JSON text.
+
+    `counterpart` is the adapter of models of the other kind, which an error names.
+    """
 
     server: ServerSpec
     kind: ModelKind
@@ -59,6 +62,7 @@ class ModelSpec(NamedTuple):
     load_policy: Any
     on_config_mismatch: Any
     on_load_progress: Callable[[float], Any] | None
+    counterpart: str
 
 
 class HandleSpec(NamedTuple):
@@ -144,19 +148,7 @@ class _ClientPool(Generic[ClientT]):
     def _new_handle(self, spec: HandleSpec) -> Any:
         model, timeouts = spec.model, dict[str, Any](spec.timeouts)
         namespace = _namespace(self._client(model.server).with_timeouts(**timeouts), model.kind)
-        binding = self._bindings.get_or_make(
-            model,
-            lambda: (
-                namespace.lazy_model(
-                    model.key,
-                    ttl=model.ttl,
-                    config=model.load_config and json.loads(model.load_config),
-                    load_policy=model.load_policy,
-                    on_config_mismatch=model.on_config_mismatch,
-                    on_load_progress=model.on_load_progress,
-                ).binding
-            ),
-        )
+        binding = self._bindings.get_or_make(model, lambda: _binding_of(namespace, model))
         return namespace.bound(binding).with_retries(spec.max_retries)
 
     def bound(self, server: ServerSpec, binding: "Binding") -> Any:
@@ -255,6 +247,19 @@ def _logging_errors(binding: "Binding") -> Generator[None]:
 
 def _namespace(client: "Client | AsyncClient", kind: ModelKind) -> Any:
     return client.llm if kind == "llm" else client.embedding
+
+
+def _binding_of(namespace: Any, model: ModelSpec) -> "Binding":
+    binding: Binding = namespace.lazy_model(
+        model.key,
+        ttl=model.ttl,
+        config=model.load_config and json.loads(model.load_config),
+        load_policy=model.load_policy,
+        on_config_mismatch=model.on_config_mismatch,
+        on_load_progress=model.on_load_progress,
+    ).binding
+    binding.counterpart = model.counterpart
+    return binding
 
 
 def _client_arguments(server: ServerSpec) -> dict[str, Any]:

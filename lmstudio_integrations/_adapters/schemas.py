@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmstudio_integrations._typeguards import is_list, is_object
+from lmstudio_integrations.types._schema_errors import check_references, reject_text
 
 _PARAMETERS = ("type", "properties", "required", "additionalProperties", "$defs")
 """The top-level members of a tool's schema that the wire keeps."""
@@ -28,6 +29,7 @@ class _RecursiveError(Exception):
 
 def wire_tool(name: str, description: str | None, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return a tool's definition in wire form: its parameters are an object with properties, even if it has none."""
+    check_references(parameters or {}, f"the schema of tool {name!r}")
     flat = inlined(parameters or {})
     kept = {key: flat[key] for key in _PARAMETERS if key in flat}
     function: dict[str, Any] = {
@@ -54,7 +56,10 @@ def response_settings(response_format: Any, schema_of: Callable[[Any], dict[str,
         case {"type": "json_object"}:
             structured = {"type": "json", "jsonSchema": {"type": "object"}}
         case _:
-            structured = {"type": "json", "jsonSchema": schema_of(response_format)}
+            reject_text(response_format, "response_format")
+            schema = schema_of(response_format)
+            check_references(schema, "the schema of the response")
+            structured = {"type": "json", "jsonSchema": schema}
     return {"structured": structured}
 
 

@@ -4,12 +4,18 @@ The frameworks' adapters pass their tools as OpenAI dicts. Names are changed to 
 `ToolUse` maps them back. The wire: `docs/protocol.md#tool-definitions`.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from lmstudio_integrations._adapters.schemas import wire_name, wire_tool
 from lmstudio_integrations._typeguards import is_object
-from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.client._user_warnings import warn_user
+from lmstudio_integrations.errors import LMStudioConfigWarning, LMStudioValueError
+
+_SIGNATURE = re.compile(r"\w+\([^\n]*\)[^\n]*")
+_TYPES = frozenset({"type", "anyOf", "oneOf", "allOf", "$ref", "enum", "const"})
+"""Members of a JSON schema that limit the type of a value."""
 
 OpenAITool = Mapping[str, Any]
 """`{"type": "function", "function": {"name": …, "description": …, "parameters": …}}`."""
@@ -111,6 +117,27 @@ def wire_tools(tools: Sequence[OpenAITool]) -> list[dict[str, Any]]:
         LMStudioValueError: If one is not an OpenAI function.
     """
     return [_wire_form(function) for function in _functions(tools)]
+
+
+def with_warning(function: dict[str, Any]) -> dict[str, Any]:
+    """Return the function of a tool made from Python code; warn if the model must guess what the tool is for.
+
+    Dicts are not checked: tools of others may describe themselves as they like.
+    """
+    parameters: dict[str, Any] = function.get("parameters") or {}
+    properties: dict[str, Any] = parameters.get("properties") or {}
+    untyped = [name for name, schema in properties.items() if is_object(schema) and not schema.keys() & _TYPES]
+    missing = [f"a type for {', '.join(map(repr, untyped))}"] if untyped else []
+    # LlamaIndex puts the signature before the docstring.
+    if not _SIGNATURE.sub("", function.get("description") or "").strip():
+        missing.insert(0, "a description")
+    if missing:
+        warn_user(
+            f"tool {function['name']!r} lacks {' and '.join(missing)}, so the model has to guess; write a docstring "
+            "and type hints",
+            LMStudioConfigWarning,
+        )
+    return function
 
 
 def _functions(tools: Sequence[OpenAITool]) -> list[dict[str, Any]]:

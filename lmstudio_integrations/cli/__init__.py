@@ -5,9 +5,9 @@ This module imports nothing of the `cli` extra, so that it can report that the e
 
 import sys
 
+from lmstudio_integrations._installation import install_command
 from lmstudio_integrations.errors import LMStudioError
 
-MISSING_EXTRA = "The command line needs its extra; run: pip install 'lmstudio-integrations[cli]'"
 _EXTRA = {"typer", "rich"}
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
             raise
-        sys.exit(MISSING_EXTRA)
+        sys.exit(f"The command line needs its extra; run: {install_command('cli')}")
     try:
         app()
     except (LMStudioError, ImportError) as error:

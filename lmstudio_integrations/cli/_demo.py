@@ -1,8 +1,11 @@
 """`demo`: answers a question about three short documents by retrieval, on LM Studio or the emulator."""
 
 import contextlib
+import re
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,6 +30,9 @@ TTL = 600
 MAX_TOKENS = 1000
 """Includes reasoning."""
 
+SVG_WIDTH = 100
+"""Columns of the image."""
+
 
 @dataclass(frozen=True, slots=True)
 class DemoServer:
@@ -46,15 +52,35 @@ def demo(
     token: Annotated[
         str | None, typer.Option(metavar="TOKEN", help="Its API token; better set LM_API_TOKEN.", show_default=False)
     ] = None,
+    svg: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Save what is printed as an SVG image, too.", show_default=False, dir_okay=False
+        ),
+    ] = None,
 ) -> None:
     """Answer a question over three short documents, by retrieval.
 
     Uses the LM Studio of this machine, with the models that are loaded, else with small ones that are downloaded.
     Without any, starts the emulator with a small real model.
     """
-    console = Console(highlight=False)
+    if svg and not svg.parent.is_dir():
+        raise typer.BadParameter(f"There is no folder {svg.parent}.", param_hint="--svg")
+    # On a terminal, a recording console would also record each frame of a progress bar.
+    recording: dict[str, Any] = {"record": True, "width": SVG_WIDTH, "force_terminal": False} if svg else {}
+    console = Console(highlight=False, **recording)
     with find_server(console, host, token) as server:
         run(console, server)
+    if svg:
+        svg.write_text(svg_image(console), encoding="utf-8")
+
+
+def svg_image(console: Console) -> str:
+    """Return what a recording console printed as an SVG image that loads nothing from elsewhere."""
+    page = Console(record=True, width=SVG_WIDTH, file=StringIO())
+    page.print(Text.from_ansi(console.export_text(styles=True)))  # an image cuts off lines that are not wrapped
+    image = page.export_svg(title="lmstudio-integrations demo", unique_id="demo")
+    return re.sub(r"@font-face \{.*?\}", "", image, flags=re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -67,7 +93,7 @@ def find_server(console: Console, host: str | None, token: str | None) -> Genera
         console.print(f"Using {name}.", markup=False)
         yield DemoServer(host, token, *found)
         return
-    console.print(f"{found} Starting the built-in emulator with small models that really run.", markup=False)
+    console.print(f"{found} Starting the built-in emulator with small real models.", markup=False)
     with bundled_emulator() as server:
         yield server
 

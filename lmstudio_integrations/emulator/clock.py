@@ -36,6 +36,9 @@ class Clock(Protocol):
 class SystemClock:
     """Real time."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     def now(self) -> float:
         """Return seconds from an arbitrary start."""
         return time.perf_counter()
@@ -62,6 +65,9 @@ class ManualClock:
         self._order = itertools.count()
         self._lock = threading.Lock()
         self._timers: list[tuple[float, int, _ManualTimer]] = []
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} at {self._now} s>"
 
     def now(self) -> float:
         """Return the seconds that the clock was moved."""

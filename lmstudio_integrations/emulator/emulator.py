@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from lmstudio_integrations._shortening import counted
 from lmstudio_integrations.emulator.authentication import Authenticator
 from lmstudio_integrations.emulator.catalog import Catalog, ModelEntry, bundled, check_weights, from_tables, parse_entry
 from lmstudio_integrations.emulator.catalog import load as load_catalog
@@ -120,6 +121,13 @@ class Emulator:
         self._thread: threading.Thread | None = None
         self._lifetime: _Lifetime | None = None
         self._running: _Running | None = None
+
+    def __repr__(self) -> str:
+        models, running = counted(len(self.catalog.models), "model"), self._running
+        if running is None:
+            return f"<{type(self).__name__} of {models}, not running>"
+        loaded = len(running.state.registry.loaded())
+        return f"<{type(self).__name__} at {netloc(self.host, running.server.port)}: {models}, {loaded} loaded>"
 
     @property
     def port(self) -> int:

@@ -67,7 +67,6 @@ def no_model_matching(query: Mapping[str, Any], loaded: Sequence[str]) -> WireEr
         title = "No models loaded. Please load a model in the developer page or use the 'lms load' command."
     return WireError(
         title,
-        suggestion="Load the model first, or request it by get-or-load.",
         display_data={
             "code": "generic.noModelMatchingQuery",
             "query": dict(query),
@@ -81,7 +80,6 @@ def path_not_found(path: str, available: Sequence[str], what: str = "a model wit
     """Return the error for a key or path that no downloaded model has; `what` is the title's name for it."""
     return WireError(
         f'Cannot find {what} "{path}"',
-        suggestion="Check the key against the list of downloaded models.",
         display_data={
             "code": "generic.pathNotFound",
             "path": path,

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from lmstudio_integrations._installation import install_command
 from lmstudio_integrations._secrets import redact
 from lmstudio_integrations.emulator.engines.base import ModelMetadata
 from lmstudio_integrations.emulator.regular_files import open_regular
@@ -35,8 +36,6 @@ DOWNLOAD_STEPS = 10
 
 OnBytes = Callable[[int, int], None]
 """Called with the bytes downloaded so far and the total bytes."""
-
-INSTALL_HINT = 'pip install "lmstudio-integrations[emulator]"'
 
 
 class WeightsError(Exception):
@@ -153,8 +152,13 @@ def cache_directory() -> Path:
     try:
         import platformdirs  # noqa: PLC0415 - needs the extra
     except ImportError:
-        raise WeightsError(f"the emulator needs more packages: {INSTALL_HINT}") from None
+        raise WeightsError(f"the emulator needs more packages: {install_hint()}") from None
     return platformdirs.user_cache_path("lmstudio-integrations", appauthor=False)
+
+
+def install_hint() -> str:
+    """Return the command that installs the extra; without the server's paths, because clients see it."""
+    return install_command("emulator", with_origin=False)
 
 
 def bundle_directory(bundle: Bundle) -> Path:

@@ -1,7 +1,7 @@
 """LM Studio in LangChain: chat models, raw completion and embeddings over the native protocol.
 
-Needs the extra: `pip install "lmstudio-integrations[langchain]"`. The classes are imported when they are first asked
-for, so that embeddings do not pay for chat models.
+Needs the `langchain` extra. The classes are imported when they are first asked for, so that
+embeddings do not pay for chat models.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 from langchain_core.runnables.config import ContextThreadPoolExecutor, get_config_list
 
+from lmstudio_integrations.client._arguments import list_of
 from lmstudio_integrations.errors import LMStudioCancelledError
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def calls_of(
     invoke: Callable[..., T], inputs: Sequence[InputT], config: Any, given: Mapping[str, Any]
 ) -> tuple[list[Callable[[], T]], int | None]:
     """Return a call for each input, and how many may run at once, from the arguments of `Runnable.batch`."""
+    inputs = list_of(inputs, "the inputs of a batch", of_texts=True)  # a string would be a batch of its characters
     configs = get_config_list(config, len(inputs)) if inputs else []
     calls: list[Callable[[], T]] = [
         partial(invoke, each, own, **given) for each, own in zip(inputs, configs, strict=True)
@@ -108,9 +110,9 @@ def completed(
     streams = _BatchStreams()
     with ContextThreadPoolExecutor(max_workers=limit) as pool:
         try:
-            indexs = {pool.submit(streams.run, partial(attempt, call)): index for index, call in enumerate(calls)}
-            for future in as_completed(indexs):
-                yield indexs[future], future.result()
+            index_of = {pool.submit(streams.run, partial(attempt, call)): index for index, call in enumerate(calls)}
+            for future in as_completed(index_of):
+                yield index_of[future], future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             streams.close()

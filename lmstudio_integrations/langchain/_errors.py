@@ -84,11 +84,15 @@ def both(error: errors.LMStudioError) -> errors.LMStudioError:
 
 @contextmanager
 def translated() -> Generator[None]:
-    """Translate the errors that the block raises; the original is the cause."""
+    """Translate the errors that the block raises. The translation has the original's traceback, cause and context."""
     try:
         yield
     except errors.LMStudioError as error:
         translation = both(error)
         if translation is error:
             raise
-        raise translation from error
+        try:
+            raise translation.with_traceback(error.__traceback__)
+        finally:  # `raise` has made the original the context, so that a traceback would show each message twice
+            translation.__cause__, translation.__context__ = error.__cause__, error.__context__
+            translation.__suppress_context__ = error.__suppress_context__

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 from langchain_core.runnables import RunnableConfig, ensure_config
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from lmstudio_integrations._adapters.connection_settings import ALIASES, TIMEOUTS
 from lmstudio_integrations._adapters.generation_settings import GenerationSettings, ResolvedCall
@@ -44,6 +44,25 @@ _NOT_IN_KEY = frozenset(
 )
 """Fields that do not change the response of a model."""
 
+_CORE_DESCRIPTIONS = {
+    "name": "Name of this object in traces. Unset: the name of its class.",
+    "cache": "Whether responses are cached: `True` for the global cache, `False`, or a cache of its own. Unset: the "
+    "global cache, if one is set. Streams are never cached, nor anything without `model`.",
+    "verbose": "Whether langchain-core prints the responses. Default: its global `verbose`.",
+    "callbacks": "Callback handlers of every call. Unset: none besides those of the call.",
+    "tags": "Tags of every call in traces. Unset: none besides those of the call.",
+    "metadata": "Metadata of every call in traces. Unset: only the versions of the packages.",
+    "custom_get_token_ids": "Called with a text to get its tokens. Unset: the model's own tokenizer is called.",
+    "rate_limiter": "Limits how often calls start, for example an `InMemoryRateLimiter`. Unset: no limit.",
+    "disable_streaming": "Whether streams generate the whole response first: `True`, `False` (default), or "
+    "`tool_calling` for calls with tools.",
+    "output_version": "Format of the content of messages: `v0`, or `v1` for standard content blocks. Unset: "
+    "`LC_OUTPUT_VERSION`, else `v0`.",
+    "profile": "What the model can do, for example its context length. Unset: what `load_profile` or the first "
+    "response reports.",
+}
+"""Descriptions of langchain-core's fields, which have none."""
+
 DEFAULT_CONCURRENCY = 4
 """How many predictions LM Studio runs at once by default."""
 
@@ -57,12 +76,16 @@ _MAX_PARALLEL = 1023
 class LangChainSettings(GenerationSettings):
     """The generation settings with what langchain-core needs of them: cache keys, serialization, token counts."""
 
+    _framework_descriptions: ClassVar[Mapping[str, str]] = _CORE_DESCRIPTIONS
     _not_in_call: ClassVar[frozenset[str]] = _PER_OBJECT
     _ls_model_type: ClassVar[Literal["chat", "llm"]]
 
-    streaming: bool | None = None
-    """Whether `invoke` generates as a stream, so that callbacks see the tokens; `False` forbids streams. `None`: a chat
-    model does so if something reads the tokens, such as `astream_events`; other models do not."""
+    streaming: bool | None = Field(
+        default=None,
+        description="Whether `invoke` generates as a stream, so that callbacks see the tokens; `False` forbids "
+        "streams. Unset: a chat model does so if something reads the tokens, such as `astream_events`; other models "
+        "do not.",
+    )
 
     @model_validator(mode="after")
     def _set_lmstudio_version(self) -> Self:

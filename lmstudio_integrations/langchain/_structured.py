@@ -20,6 +20,7 @@ from lmstudio_integrations._shortening import beginning, shortened
 from lmstudio_integrations.errors import LMStudioStructuredOutputError, LMStudioValueError
 from lmstudio_integrations.langchain._errors import LangChainStructuredOutputError
 from lmstudio_integrations.langchain._tools import is_pydantic, json_schema, openai_tool, reject_enum
+from lmstudio_integrations.types._schema_errors import check_references, reject_text
 from lmstudio_integrations.types.structured import read_response
 
 METHODS = ("json_schema", "function_calling", "json_mode")
@@ -35,6 +36,7 @@ def bind_kwargs(schema: Any, method: str, *, strict: bool | None) -> dict[str, A
         raise LMStudioValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     if schema is None and method != "json_mode":
         raise LMStudioValueError(f"method {method!r} needs a schema; only 'json_mode' works without")
+    reject_text(schema, "a schema")
     try:
         reject_enum(schema)
         if method == "json_mode":
@@ -43,6 +45,9 @@ def bind_kwargs(schema: Any, method: str, *, strict: bool | None) -> dict[str, A
             tool = openai_tool(schema)
             return {"tools": [tool], "tool_choice": tool["function"]["name"], "parallel_tool_calls": False}
         response_schema = json_schema(schema, strict=strict)
+        check_references(response_schema, "the schema of the response")
+    except LMStudioValueError:
+        raise
     except Exception as error:  # a schema's annotations may raise anything
         raise LMStudioValueError(
             f"{schema!r} is not a valid schema for structured output by {method}: {error}; pass a pydantic class, a "

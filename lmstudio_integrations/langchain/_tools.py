@@ -15,8 +15,10 @@ from pydantic import BaseModel
 from pydantic.v1 import BaseModel as BaseModelV1
 
 from lmstudio_integrations._adapters.schemas import inlined
+from lmstudio_integrations._adapters.tool_settings import with_warning
 from lmstudio_integrations._typeguards import is_iterable, is_list, is_object
 from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types._schema_errors import check_references
 
 _TOOL_TYPES = "functions whose arguments have JSON types, pydantic classes, LangChain tools or OpenAI function dicts"
 
@@ -41,6 +43,8 @@ def openai_tools(tools: object, *, strict: bool | None = None) -> list[dict[str,
 def _checked_tool(tool: Any, *, strict: bool | None) -> dict[str, Any]:
     try:
         return openai_tool(tool, strict=strict)
+    except LMStudioValueError:
+        raise
     except Exception as error:  # a tool's annotations may raise anything
         raise LMStudioValueError(f"{tool!r} cannot be a tool: {error}; give {_TOOL_TYPES}") from error
 
@@ -62,13 +66,16 @@ def _function(tool: Any) -> dict[str, Any]:
         return _described(_class_schema(tool))
     if isinstance(tool, BaseTool) and not isinstance(tool, Tool):  # only core can name the single argument of a `Tool`
         arguments: Any = tool.tool_call_schema
-        schema = arguments if is_object(arguments) else _class_schema(arguments)
-        return _described(schema, tool.name, tool.description)
+        if is_object(arguments):
+            return _described(arguments, tool.name, tool.description)
+        return with_warning(_described(_class_schema(arguments), tool.name, tool.description))
     if isroutine(tool):
         model = create_schema_from_function(
             tool.__name__, tool, filter_args=(), parse_docstring=True, include_injected=False
         )
-        return _described(_class_schema(model), tool.__name__, model.__doc__)
+        return with_warning(_described(_class_schema(model), tool.__name__, model.__doc__))
+    if not callable(tool) and not isinstance(tool, Tool):
+        raise TypeError(f"it is a {type(tool).__name__}")
     return convert_to_openai_function(tool)
 
 
@@ -89,6 +96,7 @@ def _described(schema: Mapping[str, Any], name: str | None = None, description: 
 
     Titles are dropped: they cost tokens of the prompt and only repeat the names.
     """
+    check_references(schema, f"the schema of tool {name or schema.get('title')!r}")
     flat = inlined(schema)
     title, schema_description = flat.pop("title", None), flat.pop("description", None)
     if not (name or title):

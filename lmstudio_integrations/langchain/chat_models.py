@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
-from pydantic import ConfigDict, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr
 
 from lmstudio_integrations._adapters.conversation import to_history
 from lmstudio_integrations._adapters.generation_settings import (
@@ -35,6 +35,9 @@ from lmstudio_integrations.types.config import LlmLoadModelConfig
 from lmstudio_integrations.types.results import PredictionResult
 
 if TYPE_CHECKING:
+    from lmstudio_integrations._adapters.connection_settings import Secret
+    from lmstudio_integrations._adapters.generation_settings import StopStrings
+    from lmstudio_integrations._adapters.parameters import UNSET
     from lmstudio_integrations.client.asynchronous import AsyncLLM, AsyncPredictionStream
     from lmstudio_integrations.client.sync import LLM, PredictionStream
 
@@ -43,27 +46,109 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
     """Chat with a model in LM Studio.
 
     The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
-    threads and event loops. Every setting is also a call argument, and can be bound with `bind`.
+    threads and event loops. Every setting is also a call argument, and can be bound with `bind`. To embed
+    texts, use `LMStudioEmbeddings`. The page `docs/langchain/chat.md` shows what such examples print.
 
-    Example:
+    Setup:
+        Install the extra `langchain`, from a clone or a wheel: `pip install "PATH[langchain]"`. Start LM Studio, or
+        `lmstudio-integrations serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
+
+    Instantiate:
         ```python
         from lmstudio_integrations.langchain import ChatLMStudio
 
-        llm = ChatLMStudio(model="qwen2.5-7b-instruct", temperature=0.2, ttl=600)
-        for chunk in llm.stream("Why is the sky blue?"):
-            print(chunk.content, end="")
+        model = ChatLMStudio(model="qwen/qwen3-4b", temperature=0.2, ttl=600)
+        ```
+
+    Invoke:
+        ```python
+        response = model.invoke([("system", "Be brief."), ("user", "Why is the sky blue?")])
+        print(response.text)
+        ```
+
+    Stream:
+        Breaking out of the loop cancels the generation on the server.
+
+        ```python
+        for chunk in model.stream("Why is the sky blue?"):
+            print(chunk.text, end="", flush=True)
+        ```
+
+    Call tools:
+        ```python
+        def pier(destination: str) -> str:
+            "Return the pier of the ferries to a destination."
+            return f"Ferries to the {destination} leave from pier 7."
+
+        request = model.bind_tools([pier]).invoke("Where does the ferry to the island leave?")
+        print(request.tool_calls)
+        ```
+
+        `langchain.agents.create_agent(model, [pier])` makes the calls, too.
+
+    Structured output:
+        The server's grammar allows nothing but the schema.
+
+        ```python
+        from pydantic import BaseModel
+
+        class City(BaseModel):
+            name: str
+            country: str
+
+        print(model.with_structured_output(City).invoke("Describe Paris."))
+        ```
+
+    Images:
+        ```python
+        vision = ChatLMStudio(model="google/gemma-3-4b", load_policy="explicit")
+        question = {"type": "text", "text": "What color is this square?"}
+        image = {"type": "image", "path": "square.png"}
+        print(vision.invoke([{"role": "user", "content": [question, image]}]).text)
+        ```
+
+    Reasoning:
+        Reasoning is separate from `text`. `enable_thinking=False` responds without it.
+
+        ```python
+        blocks = model.invoke("What is 17 * 23?").content_blocks
+        print([block for block in blocks if block["type"] == "reasoning"])
+        ```
+
+    Async:
+        ```python
+        import asyncio
+
+        async def main() -> None:
+            print((await model.ainvoke("Why is the sky blue?")).text)
+
+        asyncio.run(main())
+        ```
+
+    Statistics:
+        ```python
+        print(response.usage_metadata)
+        print(response.response_metadata["tokens_per_second"])
         ```
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
+
+    if TYPE_CHECKING:
+        api_token: Secret = UNSET  # again, see `Parameter`
+        stop: StopStrings = UNSET
+
+    _counterpart: ClassVar[str] = "LMStudioEmbeddings"
     _ls_model_type: ClassVar[Literal["chat", "llm"]] = "chat"
     _request_arguments: ClassVar[frozenset[str]] = ChatSettings._request_arguments | {"n", "stream"}  # noqa: SLF001
     _framework_arguments: ClassVar[frozenset[str]] = frozenset({"ls_structured_output_format"})
     _formats: ClassVar[RequestFormats] = _tools
     _fewest_alternatives: ClassVar[int] = 1  # a server may take 0 for no log-probabilities at all
 
-    stream_usage: bool = True
-    """Whether the last chunk of a stream contains the token counts."""
+    stream_usage: bool = Field(
+        default=True,
+        description="Whether the last chunk of a stream contains the token counts. Default: `True`.",
+    )
 
     _own_profile: ModelProfile = PrivateAttr(default_factory=ModelProfile)
     _completed_profile: ModelProfile | None = PrivateAttr(default=None)
@@ -308,7 +393,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
     def batch(
         self,
-        inputs: list[LanguageModelInput],
+        inputs: Sequence[LanguageModelInput],
         config: RunnableConfig | list[RunnableConfig] | None = None,
         *,
         return_exceptions: bool = False,
@@ -324,7 +409,7 @@ class ChatLMStudio(LangChainSettings, ChatSettings, BaseChatModel):
 
     async def abatch(
         self,
-        inputs: list[LanguageModelInput],
+        inputs: Sequence[LanguageModelInput],
         config: RunnableConfig | list[RunnableConfig] | None = None,
         *,
         return_exceptions: bool = False,

@@ -2,17 +2,21 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from langchain_core.embeddings import Embeddings
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._adapters.embedding_settings import EmbeddingSettings, prefixed
+from lmstudio_integrations._adapters.embedding_settings import EmbeddingSettings, one_prefixed, prefixed
 from lmstudio_integrations._adapters.progress import ProgressBar
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.types._numbers import Count
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
+
+if TYPE_CHECKING:
+    from lmstudio_integrations._adapters.connection_settings import Secret
+    from lmstudio_integrations._adapters.parameters import UNSET, ParameterOnly
 
 _CHUNK_SIZE = "the text splitter's chunk size"
 
@@ -21,60 +25,105 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
     """Embed texts with a model in LM Studio.
 
     The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
-    threads and event loops. Texts are sent without
-    waiting for the vectors of the ones before.
+    threads and event loops. Texts are sent without waiting for the vectors of the ones before. The page
+    `docs/langchain/embeddings.md` shows what such examples print.
 
-    Example:
+    Setup:
+        Install the extra `langchain`, from a clone or a wheel: `pip install "PATH[langchain]"`. Start LM Studio, or
+        `lmstudio-integrations serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
+
+    Instantiate:
+        The model card names the prefixes that a model expects.
+
         ```python
         from lmstudio_integrations.langchain import LMStudioEmbeddings
 
-        embeddings = LMStudioEmbeddings(model="text-embedding-nomic-embed-text-v1.5", query_prefix="search_query: ")
-        vector = embeddings.embed_query("Why is the sky blue?")
+        embeddings = LMStudioEmbeddings(
+            model="text-embedding-all-minilm-l6-v2", query_prefix="", document_prefix=""
+        )
+        ```
+
+    Embed:
+        ```python
+        texts = ["The ferry takes twenty minutes.", "The pool costs four euros."]
+        vectors = embeddings.embed_documents(texts)
+        print(len(vectors), len(embeddings.embed_query("How long does the ferry take?")))
+        ```
+
+    Search:
+        ```python
+        from langchain_core.vectorstores import InMemoryVectorStore
+
+        store = InMemoryVectorStore.from_texts(texts, embeddings)
+        print(store.similarity_search("What does a swim cost?", k=1))
+        ```
+
+    Async:
+        ```python
+        import asyncio
+
+        async def main() -> None:
+            print(len(await embeddings.aembed_documents(texts)))
+
+        asyncio.run(main())
         ```
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
+    _counterpart: ClassVar[str] = "ChatLMStudio"
 
-    query_prefix: str = ""
-    """Prepended to the text of `embed_query`. The model card says what the model expects."""
+    if TYPE_CHECKING:
+        api_token: Secret = UNSET  # again, see `Parameter`
+        model_name: ParameterOnly[str | None] = UNSET
 
-    document_prefix: str = ""
-    """Prepended to each text of `embed_documents`."""
+    query_prefix: str = Field(
+        default="",
+        description="Prepended to the text of `embed_query`. Default: nothing. The model card says what the model "
+        "expects.",
+    )
 
-    dimensions: Count | None = None
-    """Shorten vectors to this many numbers and normalize them again. Only for models that were trained for it."""
+    document_prefix: str = Field(
+        default="",
+        description="Prepended to each text of `embed_documents`. Default: nothing.",
+    )
+
+    dimensions: Count | None = Field(
+        default=None,
+        description="Shorten vectors to this many numbers and normalize them again. Unset: the vectors of the model "
+        "as they are. Only for models that were trained for it.",
+    )
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a query."""
-        return self._embed(self.query_prefix, [text])[0]
+        with translated():
+            return self._embed(one_prefixed(self.query_prefix, text, "embed_documents"))[0]
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the vectors of texts, in order."""
-        return self._embed(self.document_prefix, texts)
+        with translated():
+            return self._embed(prefixed(self.document_prefix, texts))
 
     async def aembed_query(self, text: str) -> list[float]:
         """Return the vector of a query."""
-        return (await self._aembed(self.query_prefix, [text]))[0]
+        with translated():
+            return (await self._aembed(one_prefixed(self.query_prefix, text, "aembed_documents")))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the vectors of texts, in order."""
-        return await self._aembed(self.document_prefix, texts)
-
-    def _embed(self, prefix: str, given: list[str]) -> list[list[float]]:
         with translated():
-            texts = prefixed(prefix, given)
-            if not texts:
-                return []
-            request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE)
-            return self._shaped(self._model().embed_texts(request, on_progress=self._progress_bar(texts)))
+            return await self._aembed(prefixed(self.document_prefix, texts))
 
-    async def _aembed(self, prefix: str, given: list[str]) -> list[list[float]]:
-        with translated():
-            texts = prefixed(prefix, given)
-            if not texts:
-                return []
-            request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE)
-            return self._shaped(await self._async_model().embed_texts(request, on_progress=self._progress_bar(texts)))
+    def _embed(self, texts: list[str]) -> list[list[float]]:
+        if not texts:
+            return []
+        request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE)
+        return self._shaped(self._model().embed_texts(request, on_progress=self._progress_bar(texts)))
+
+    async def _aembed(self, texts: list[str]) -> list[list[float]]:
+        if not texts:
+            return []
+        request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE)
+        return self._shaped(await self._async_model().embed_texts(request, on_progress=self._progress_bar(texts)))
 
     def _progress_bar(self, texts: Sequence[str]) -> ProgressBar | None:
         return ProgressBar(f"Embedding {len(texts)} texts") if self.show_progress else None

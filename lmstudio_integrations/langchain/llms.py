@@ -25,6 +25,9 @@ from lmstudio_integrations.types.results import (
 )
 
 if TYPE_CHECKING:
+    from lmstudio_integrations._adapters.connection_settings import Secret
+    from lmstudio_integrations._adapters.generation_settings import StopStrings
+    from lmstudio_integrations._adapters.parameters import UNSET
     from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
     from lmstudio_integrations.client.sync import PredictionStream
 
@@ -32,19 +35,59 @@ if TYPE_CHECKING:
 class LMStudioLLM(LangChainSettings, BaseLLM):
     """Continue texts with a model in LM Studio.
 
-    For base models, and for prompts that contain their own template; to chat, use `ChatLMStudio`. The object is
-    configuration only, as there.
+    For base models, and for prompts that contain their own template; to chat, call tools or send images, use
+    `ChatLMStudio`. The object is configuration only: making one opens no connection, and it can be copied, pickled, and
+    shared by threads and event loops. The page `docs/langchain/completion.md` shows what such examples print.
 
-    Example:
+    Setup:
+        Install the extra `langchain`, from a clone or a wheel: `pip install "PATH[langchain]"`. Start LM Studio, or
+        `lmstudio-integrations serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
+
+    Instantiate:
         ```python
         from lmstudio_integrations.langchain import LMStudioLLM
 
-        llm = LMStudioLLM(model="qwen2.5-7b", max_tokens=40, stop=["."])
-        print(llm.invoke("Once upon a time"))
+        llm = LMStudioLLM(model="qwen/qwen3-4b", temperature=0, max_tokens=40, stop=["."])
+        ```
+
+    Invoke:
+        ```python
+        print(llm.invoke("The capital of Norway is"))
+        ```
+
+    Stream:
+        Breaking out of the loop cancels the generation on the server.
+
+        ```python
+        for text in llm.stream("Once upon a time", stop=["The end"]):
+            print(text, end="", flush=True)
+        ```
+
+    Async:
+        ```python
+        import asyncio
+
+        async def main() -> None:
+            print(await llm.abatch(["The capital of Norway is", "Two plus two is"]))
+
+        asyncio.run(main())
+        ```
+
+    Statistics:
+        ```python
+        result = llm.generate(["The capital of Norway is"])
+        print(result.generations[0][0].generation_info)
+        print(llm.get_num_tokens("The capital of Norway is"))
         ```
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
+
+    if TYPE_CHECKING:
+        api_token: Secret = UNSET  # again, see `Parameter`
+        stop: StopStrings = UNSET
+
+    _counterpart: ClassVar[str] = "LMStudioEmbeddings"
     _ls_model_type: ClassVar[Literal["chat", "llm"]] = "llm"
     _request_arguments: ClassVar[frozenset[str]] = frozenset({"n", "stream"})
     _framework_arguments: ClassVar[frozenset[str]] = frozenset({"tags", "metadata", "run_name", "run_id"})

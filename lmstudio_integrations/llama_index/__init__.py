@@ -1,7 +1,6 @@
 """LM Studio in LlamaIndex: language models and embeddings over the native protocol.
 
-Needs the extra: `pip install "lmstudio-integrations[llama-index]"`. The classes are imported when they are first asked
-for.
+Needs the `llama-index` extra. The classes are imported when they are first asked for.
 """
 
 from typing import TYPE_CHECKING, Any

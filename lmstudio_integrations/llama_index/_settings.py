@@ -6,25 +6,54 @@ be pickled; this one does not touch the original.
 
 import logging
 import pickle
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, SecretStr
 
 from lmstudio_integrations._adapters.connection_settings import SECRETS, ConnectionSettings, token_from_environment
 from lmstudio_integrations.errors import LMStudioValueError
 
+if TYPE_CHECKING:
+    from lmstudio_integrations._adapters.parameters import UNSET, ParameterOnly
+
 logger = logging.getLogger(__name__)
 
 _SILENCE_TIMEOUTS = ("queue_timeout", "first_token_timeout", "idle_timeout")
 """The meaning of `request_timeout` elsewhere: the longest silence of the server, not the duration of a call."""
 
+_CORE_DESCRIPTIONS = {
+    "callback_manager": "Receives the events of every call. Default: one without handlers.",
+    "pydantic_program_mode": "How responses are made to fit a pydantic class. Default: by the server's grammar; the "
+    "other modes are LlamaIndex's own programs.",
+    "rate_limiter": "Limits how often calls start. Unset: no limit.",
+    "system_prompt": "System prompt that `predict` and LlamaIndex's programs put before the messages. Unset: none.",
+    "messages_to_prompt": "Called with messages where LlamaIndex needs them as one text. Default: its generic format.",
+    "completion_to_prompt": "Called with the prompt of `complete` to format it; the model continues the result. "
+    "Unset: the prompt is a user's message in the model's chat template.",
+    "output_parser": "Parses the responses of `predict`. Unset: they are returned as they are.",
+    "query_wrapper_prompt": "Template around the prompts of `predict`. Unset: none.",
+    "num_workers": "How many batches an async call embeds at once. Unset: as many as the model allows.",
+    "embeddings_cache": "Key-value store of vectors by their texts. Unset: vectors are not cached.",
+}
+"""Our descriptions of core's fields. Its own lack the defaults, and some fields have none."""
+
 
 class LlamaIndexSettings(ConnectionSettings):
     """The connection settings with what llama-index-core needs of them."""
 
-    api_token: SecretStr | None = Field(default_factory=token_from_environment, exclude=True)
-    """An LM Studio API token. Unset: `LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, read when the object is made.
-    Never in `repr`, pickles or `to_dict`. An alias is `api_key`."""
+    _framework_descriptions: ClassVar[Mapping[str, str]] = _CORE_DESCRIPTIONS
+
+    if not TYPE_CHECKING:
+        api_token: SecretStr | None = Field(
+            default_factory=token_from_environment,
+            exclude=True,
+            description="LM Studio API token. Unset: `LM_API_TOKEN`, else `LMSTUDIO_API_TOKEN`, read when the object "
+            "is made; else the client connects as a guest. Never in `repr`, pickles or `to_dict`. An alias is "
+            "`api_key`.",
+        )
+    else:
+        request_timeout: ParameterOnly[float | None] = UNSET
 
     @classmethod
     def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from lmstudio_integrations.llama_index._chunks import ResponseBuilder, Step
 from lmstudio_integrations.types.results import PredictionEvent
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.asynchronous import AsyncBatches, AsyncPredictionStream
+    from lmstudio_integrations.client._async_readers import AsyncBatches
+    from lmstudio_integrations.client.asynchronous import AsyncPredictionStream
     from lmstudio_integrations.client.sync import PredictionStream
 
 ChunkT = TypeVar("ChunkT")

@@ -1,10 +1,12 @@
 """Converts LlamaIndex's tools to OpenAI dicts, and response formats to JSON schemas. Pure."""
 
+from inspect import isroutine
 from typing import Any
 
 from llama_index.core.tools import BaseTool
 from pydantic import BaseModel
 
+from lmstudio_integrations._adapters.tool_settings import with_warning
 from lmstudio_integrations._typeguards import is_iterable, is_object
 from lmstudio_integrations.errors import LMStudioValueError
 
@@ -24,19 +26,14 @@ def _openai_tool(tool: Any) -> dict[str, Any]:
     if not isinstance(tool, BaseTool):
         function = tool.get("function") if is_object(tool) else None
         if not is_object(function) or not isinstance(function.get("name"), str):
-            raise LMStudioValueError(f"tools must be LlamaIndex tools or OpenAI function dicts, got {tool!r}")
+            remedy = f"; wrap it with FunctionTool.from_defaults({tool.__name__})" if isroutine(tool) else ""
+            raise LMStudioValueError(f"tools must be LlamaIndex tools or OpenAI function dicts, got {tool!r}{remedy}")
         return dict(tool)
     metadata: Any = tool.metadata
     if not metadata.name:
         raise LMStudioValueError(f"a tool needs a name; this one has none: {metadata.description!r}")
-    return {
-        "type": "function",
-        "function": {
-            "name": metadata.name,
-            "description": metadata.description,
-            "parameters": _parameters(metadata),
-        },
-    }
+    function = {"name": metadata.name, "description": metadata.description, "parameters": _parameters(metadata)}
+    return {"type": "function", "function": with_warning(function)}
 
 
 def _parameters(metadata: Any) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from pydantic import ConfigDict, Field
 
-from lmstudio_integrations._adapters.embedding_settings import EmbeddingSettings, prefixed
+from lmstudio_integrations._adapters.embedding_settings import EmbeddingSettings, one_prefixed, prefixed
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
 from lmstudio_integrations.llama_index._callbacks import without_span
 from lmstudio_integrations.llama_index._settings import LlamaIndexSettings
@@ -16,11 +16,16 @@ from lmstudio_integrations.types._numbers import Int
 from lmstudio_integrations.types.config import LoadPolicy
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 
+if TYPE_CHECKING:
+    from lmstudio_integrations._adapters.connection_settings import Secret
+    from lmstudio_integrations._adapters.parameters import UNSET
+
 _NAMES = ("model", "model_name")
 _UNNAMED = "unknown"
 """Core's name of a model without a name; here, any loaded model."""
 
 _CHUNK_SIZE = "Settings.chunk_size, or the node parser's chunk_size,"
+_MANY, _AMANY = "get_text_embedding_batch", "aget_text_embedding_batch"
 
 _given_texts: ContextVar[Sequence[str]] = ContextVar("_given_texts", default=())
 """The list that core splits into batches, for errors that name the index of a text."""
@@ -54,36 +59,86 @@ class LMStudioEmbedding(LlamaIndexSettings, EmbeddingSettings, BaseEmbedding):
     """Embed texts with a model in LM Studio.
 
     The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
-    threads and event loops. `num_workers` is not needed: the requests in flight are limited for each model.
+    threads and event loops. `num_workers` is not needed: the requests in flight are limited for each model. The page
+    `docs/llama-index/embedding.md` shows what such examples print.
 
-    Example:
+    Setup:
+        Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio, or
+        `lmstudio-integrations serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
+
+    Instantiate:
+        The model card names the prefixes that a model expects.
+
         ```python
         from lmstudio_integrations.llama_index import LMStudioEmbedding
 
         embed_model = LMStudioEmbedding(
-            model="text-embedding-nomic-embed-text-v1.5", query_instruction="search_query: "
+            model="text-embedding-all-minilm-l6-v2", query_instruction="", text_instruction=""
         )
-        vector = embed_model.get_query_embedding("Why is the sky blue?")
+        ```
+
+    Embed:
+        ```python
+        texts = ["The ferry takes twenty minutes.", "The pool costs four euros."]
+        vectors = embed_model.get_text_embedding_batch(texts)
+        print(len(vectors), len(embed_model.get_query_embedding("How long is the ferry?")))
+        ```
+
+    Search:
+        ```python
+        from llama_index.core import Document, VectorStoreIndex
+
+        documents = [Document(text=text) for text in texts]
+        index = VectorStoreIndex.from_documents(documents, embed_model=embed_model)
+        print(index.as_retriever(similarity_top_k=1).retrieve("What does a swim cost?"))
+        ```
+
+    Async:
+        ```python
+        import asyncio
+
+        async def main() -> None:
+            print(len(await embed_model.aget_text_embedding_batch(texts)))
+
+        asyncio.run(main())
         ```
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
+    _counterpart: ClassVar[str] = "LMStudio"
 
-    model_name: str = Field(default=_UNNAMED)
-    """Core's name of `model`."""
+    if TYPE_CHECKING:
+        api_token: Secret = UNSET  # again, see `Parameter`
 
-    embed_batch_size: Annotated[Int, Field(ge=1, le=2048)] = 100
-    """How many texts are in a batch. Core's progress bar moves with each batch."""
+    model_name: str = Field(
+        default=_UNNAMED,
+        description="LlamaIndex's name of `model`; the two are one setting. Default: `unknown`, which is any loaded "
+        "model.",
+    )
 
-    load_policy: LoadPolicy = "explicit"  # declared again, because the default of the first base would win
-    """`explicit` by default: an embedding model is small, and the just-in-time load of a language model beside it
-    would evict it. The others are as for language models."""
+    embed_batch_size: Int = Field(
+        default=100,
+        ge=1,
+        le=2048,
+        description="How many texts are in a batch, 1 to 2,048. Default: 100. LlamaIndex's progress bar moves with "
+        "each batch.",
+    )
 
-    query_instruction: str = ""
-    """Prepended to every query. The model card says what the model expects."""
+    load_policy: LoadPolicy = Field(  # declared again, because the default of the first base would win
+        default="explicit",
+        description="How the model is found or loaded, as for language models. Default: `explicit`, because an "
+        "embedding model is small, and the just-in-time load of a language model beside it would evict it.",
+    )
 
-    text_instruction: str = ""
-    """Prepended to every text that is stored."""
+    query_instruction: str = Field(
+        default="",
+        description="Prepended to every query. Default: nothing. The model card says what the model expects.",
+    )
+
+    text_instruction: str = Field(
+        default="",
+        description="Prepended to every text that is stored. Default: nothing.",
+    )
 
     @classmethod
     def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -133,11 +188,11 @@ class LMStudioEmbedding(LlamaIndexSettings, EmbeddingSettings, BaseEmbedding):
 
     def get_query_embedding(self, query: str) -> list[float]:
         """Return the vector of a query."""
-        return without_span(super().get_query_embedding)(*prefixed(self.query_instruction, [query]))
+        return without_span(super().get_query_embedding)(*one_prefixed(self.query_instruction, query, _MANY))
 
     async def aget_query_embedding(self, query: str) -> list[float]:
         """Return the vector of a query."""
-        return await without_span(super().aget_query_embedding)(*prefixed(self.query_instruction, [query]))
+        return await without_span(super().aget_query_embedding)(*one_prefixed(self.query_instruction, query, _AMANY))
 
     def get_agg_embedding_from_queries(self, queries: list[str], agg_fn: Callable[..., Any] | None = None) -> Any:
         """Return the mean of the vectors of several queries, or their aggregate by `agg_fn`."""
@@ -153,11 +208,11 @@ class LMStudioEmbedding(LlamaIndexSettings, EmbeddingSettings, BaseEmbedding):
 
     def get_text_embedding(self, text: str) -> list[float]:
         """Return the vector of a text."""
-        return without_span(super().get_text_embedding)(*prefixed(self.text_instruction, [text]))
+        return without_span(super().get_text_embedding)(*one_prefixed(self.text_instruction, text, _MANY))
 
     async def aget_text_embedding(self, text: str) -> list[float]:
         """Return the vector of a text."""
-        return await without_span(super().aget_text_embedding)(*prefixed(self.text_instruction, [text]))
+        return await without_span(super().aget_text_embedding)(*one_prefixed(self.text_instruction, text, _AMANY))
 
     def get_text_embedding_batch(
         self,

@@ -19,7 +19,7 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW, DEFAULT_NUM_OUTPUTS
 from llama_index.core.llms.llm import ToolSelection, default_completion_to_prompt
 from llama_index.core.tools import BaseTool
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._adapters.conversation import to_history
 from lmstudio_integrations._adapters.generation_settings import ChatSettings, RequestFormats, ResolvedCall
@@ -46,6 +46,9 @@ from lmstudio_integrations.types.pending import PendingHistory
 from lmstudio_integrations.types.results import PredictionResult
 
 if TYPE_CHECKING:
+    from lmstudio_integrations._adapters.connection_settings import Secret
+    from lmstudio_integrations._adapters.generation_settings import StopStrings
+    from lmstudio_integrations._adapters.parameters import UNSET, ParameterOnly
     from lmstudio_integrations.client.asynchronous import AsyncLLM, AsyncPredictionStream
     from lmstudio_integrations.client.sync import LLM, PredictionStream
     from lmstudio_integrations.types.models import ModelInstanceInfo
@@ -71,22 +74,104 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
     """A language model in LM Studio.
 
     The object is configuration only: making one opens no connection, and it can be copied, pickled, and shared by
-    threads and event loops. Every setting is also a call argument.
+    threads and event loops. Every setting is also a call argument. To embed texts, use `LMStudioEmbedding`. The page
+    `docs/llama-index/llm.md` shows what such examples print.
 
-    LlamaIndex copies the context window when an engine, an agent or a memory is built. Call `load()` before that, or
-    set `context_length` or `context_window`.
+    Setup:
+        Install the extra `llama-index`, from a clone or a wheel: `pip install "PATH[llama-index]"`. Start LM Studio, or
+        `lmstudio-integrations serve`. `LMSTUDIO_HOST` and `LM_API_TOKEN` select another server.
 
-    Example:
+    Instantiate:
+        LlamaIndex copies the context window when an engine, an agent or a memory is built. Call `load()` before that,
+        or set `context_length` or `context_window`.
+
         ```python
         from lmstudio_integrations.llama_index import LMStudio
 
-        llm = LMStudio(model="qwen2.5-7b-instruct", temperature=0.2, ttl=600).load()
+        llm = LMStudio(model="qwen/qwen3-4b", temperature=0.2, ttl=600).load()
+        ```
+
+    Invoke:
+        ```python
+        from llama_index.core.llms import ChatMessage, ImageBlock, TextBlock
+
+        messages = [ChatMessage("Be brief.", role="system"), ChatMessage("Hello!")]
+        response = llm.chat(messages)
+        print(llm.complete("Why is the sky blue?"), response.message.content)
+        ```
+
+    Stream:
+        Breaking out of the loop cancels the generation on the server.
+
+        ```python
         for chunk in llm.stream_complete("Why is the sky blue?"):
-            print(chunk.delta, end="")
+            print(chunk.delta, end="", flush=True)
+        ```
+
+    Call tools:
+        ```python
+        from llama_index.core.tools import FunctionTool
+
+        def pier(destination: str) -> str:
+            "Return the pier of the ferries to a destination."
+            return f"Ferries to the {destination} leave from pier 7."
+
+        tools = [FunctionTool.from_defaults(pier)]
+        request = llm.chat_with_tools(tools, "Where does the ferry to the island leave?")
+        print(llm.get_tool_calls_from_response(request))
+        ```
+
+        `FunctionAgent(tools=[pier], llm=llm)` makes the calls, too.
+
+    Structured output:
+        ```python
+        from pydantic import BaseModel
+
+        class City(BaseModel):
+            name: str
+
+        print(llm.as_structured_llm(City).complete("Describe Paris.").raw)
+        ```
+
+    Images:
+        ```python
+        from pathlib import Path
+
+        vision = LMStudio(model="google/gemma-3-4b", load_policy="explicit")
+        image = ImageBlock(path=Path("square.png"))
+        print(vision.chat([ChatMessage(blocks=[TextBlock(text="What is this?"), image])]))
+        ```
+
+    Reasoning:
+        Reasoning is in a `ThinkingBlock`, never in `content`. `enable_thinking=False` responds without it.
+
+        ```python
+        print(llm.chat([ChatMessage("What is 17 * 23?")]).message.blocks)
+        ```
+
+    Async:
+        ```python
+        import asyncio
+
+        async def main() -> None:
+            print(await llm.achat(messages))
+
+        asyncio.run(main())
+        ```
+
+    Statistics:
+        ```python
+        print(response.raw)
         ```
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", defer_build=True)
+    _counterpart: ClassVar[str] = "LMStudioEmbedding"
+
+    if TYPE_CHECKING:
+        api_token: Secret = UNSET  # again, see `Parameter`
+        stop: StopStrings = UNSET
+        additional_kwargs: ParameterOnly[Mapping[str, Any] | None] = UNSET
 
     _framework_arguments: ClassVar[frozenset[str]] = CORE_ARGUMENTS
     _formats: ClassVar[RequestFormats] = _tools
@@ -96,12 +181,17 @@ class LMStudio(LlamaIndexSettings, ChatSettings, Structured):
         | {"context_window", "is_function_calling_model", "unload_on_close"}
     )
 
-    context_window: Count | None = None
-    """The context window that LlamaIndex assumes, in tokens. Unset: that of the loaded model once it is known, else
-    `context_length`, else LlamaIndex's default of 3,900."""
+    context_window: Count | None = Field(
+        default=None,
+        description="Context window that LlamaIndex assumes, in tokens. Unset: that of the loaded model once it is "
+        "known, else `context_length`, else LlamaIndex's default of 3,900.",
+    )
 
-    is_function_calling_model: bool = True
-    """Whether LlamaIndex may pass tools. `False` makes it choose ReAct agents and programs in plain text."""
+    is_function_calling_model: bool = Field(
+        default=True,
+        description="Whether LlamaIndex may pass tools. Default: `True`. `False` makes it choose ReAct agents and "
+        "programs in plain text.",
+    )
 
     @classmethod
     def _resolve_aliases(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,9 @@ class LMStudioTokenizer:
         ```python
         from llama_index.core import Settings
 
-        Settings.tokenizer = LMStudioTokenizer(Settings.llm)
+        from lmstudio_integrations.llama_index import LMStudio, LMStudioTokenizer
+
+        Settings.tokenizer = LMStudioTokenizer(LMStudio(model="qwen2.5-7b-instruct"))
         ```
     """
 
@@ -38,6 +40,9 @@ class LMStudioTokenizer:
 
     def _tokenize(self, text: str) -> tuple[int, ...]:
         return tuple(self.llm.tokenize(text))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.llm!r})"
 
     def __reduce__(self) -> tuple[type["LMStudioTokenizer"], tuple[LMStudio]]:
         return type(self), (self.llm,)

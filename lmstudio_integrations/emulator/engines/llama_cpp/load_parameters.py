@@ -92,7 +92,7 @@ async def file_of(name: str | None, *, offline: bool, announce: Announce) -> Pat
         ) from error
     except ImportError as error:
         raise load_failed(
-            f"the weights must be converted, which needs more packages: {weights.INSTALL_HINT}"
+            f"the weights must be converted, which needs more packages: {weights.install_hint()}"
         ) from error
 
 

@@ -17,7 +17,7 @@ from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.emulator.engines.errors import EngineError, load_failed, model_crashed
 from lmstudio_integrations.emulator.engines.llama_cpp import worker as worker_script
 from lmstudio_integrations.emulator.engines.llama_cpp.error_responses import error_from_response
-from lmstudio_integrations.emulator.weights import INSTALL_HINT
+from lmstudio_integrations.emulator.weights import install_hint
 from lmstudio_integrations.protocol.envelope import without_surrogates
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -226,7 +226,7 @@ def _http_library() -> Any:
     try:
         return importlib.import_module("httpx")
     except ImportError:
-        raise EngineError(f"the llama.cpp engine needs more packages: {INSTALL_HINT}") from None
+        raise EngineError(f"the llama.cpp engine needs more packages: {install_hint()}") from None
 
 
 class LineDecoder:
@@ -281,7 +281,7 @@ def read_line(line: str) -> dict[str, Any] | None:
 
 def _load_error(reply: Mapping[str, Any], parameters: worker_script.WorkerParameters) -> EngineError:
     if reply.get("kind") == "engine_missing":
-        return EngineError(f"the llama.cpp engine needs more packages: {INSTALL_HINT}", cause=str(reply["error"]))
+        return EngineError(f"the llama.cpp engine needs more packages: {install_hint()}", cause=str(reply["error"]))
     # The engine does not say which of these failed.
     possible_causes = [
         *(["the template in llm.load.promptTemplate is valid Jinja"] if parameters.chat_template else []),

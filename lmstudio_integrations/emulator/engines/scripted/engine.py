@@ -3,6 +3,8 @@
 Rules are written in Python or, with the same names, as TOML tables:
 
 ```python
+from lmstudio_integrations.emulator.engines.scripted import Rule
+
 Rule(when={"last": "weather", "tools": ["forecast"], "round": 1}, then=[{"tool": "forecast", "arguments": {"day": 1}}])
 Rule(when={"role": "tool"}, then=[{"reasoning": "Good news."}, {"text": "It will be {last}."}])
 Rule(when={"last": "bad day"}, then=[{"text": "Well, "}, {"wait": 2.0}, {"fault": "drop"}])

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from lmstudio_integrations._suggestions import hint, near
+from lmstudio_integrations._suggestions import hint
 from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines.base import FaultKind, GenerateRequest
 from lmstudio_integrations.emulator.engines.scripted.chat_template import text_of
@@ -284,7 +284,7 @@ def _build(kind: type[_PartT], value: Mapping[str, Any], place: str) -> _PartT:
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     names = list(known)
-    return f"; {hint(names, near(name, names))}"
+    return f"; {hint(name, names)}"
 
 
 @dataclass(frozen=True, slots=True)
