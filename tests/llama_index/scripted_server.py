@@ -7,49 +7,19 @@ from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
 
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+from tests.contract.models import CHAT, CONTEXT_LENGTH, EMBEDDING, LONG, MODELS, RULES
 from tests.requested import Requested
 
-CHAT, SMALL, EMBEDDING = "chatty", "small", "vectors"
-CONTEXT_LENGTH, SMALL_CONTEXT_LENGTH = 8192, 1024
+__all__ = ["CHAT", "CONTEXT_LENGTH", "EMBEDDING", "LONG", "SMALL", "SMALL_CONTEXT_LENGTH", "Server", "raw"]
 
-CITY = {"tool": "weather", "arguments": {"city": "Oslo"}, "id": "c1"}
-BROKEN = {**CITY, "malformed": '{"city": "Os'}
-PENSIVE = ({"reasoning": "An {"}, {"text": '{"name": "A", "age": 1}'})
-LONG = " ".join(f"word{number}" for number in range(200))
-RULES: tuple[dict[str, Any], ...] = (
-    {"when": {"last": "^count"}, "then": [{"text": " ".join(str(n) for n in range(10))}]},
-    {"when": {"last": "^for ever"}, "then": [{"text": "on and on " * 100_000}]},
-    {"when": {"last": "^nothing"}, "then": []},
-    {"when": {"last": "^slow"}, "then": [{"text": "so "}, {"wait": 0.05}, {"text": "slow"}]},
-    {"when": {"last": "^think only"}, "then": [{"reasoning": "Hmm, well."}]},
-    {"when": {"last": "^think"}, "then": [{"reasoning": "Let me see."}, {"text": "Done now."}]},
-    {"when": {"last": "^weather", "tools": ["weather"]}, "then": [{"text": "I look. "}, CITY]},
-    {"when": {"last": "^both", "tools": ["weather"]}, "then": [CITY, {**CITY, "id": "c2"}]},
-    {"when": {"last": "^same id", "tools": ["weather"]}, "then": [CITY, CITY]},
-    {"when": {"last": "^broken", "tools": ["weather"]}, "then": [{"text": "So: "}, BROKEN]},
-    {"when": {"last": "^bare", "tools": ["now"]}, "then": [{"tool": "now"}]},
-    {"when": {"last": "^box", "tools": ["Box_int_"]}, "then": [{"tool": "Box_int_", "arguments": {"value": 3}}]},
-    {"when": {"last": "^silent"}, "then": [{"text": "I will not."}]},
-    {"when": {"role": "tool"}, "then": [{"text": "The tool said {last}."}]},
-    {"when": {"last": "^fail"}, "then": [{"error": "the engine gave up", "suggestion": "try another model"}]},
-    {"when": {"last": "^drop"}, "then": [{"text": "going "}, {"fault": "drop"}]},
-    {"when": {"last": "^person", "structured": True}, "then": [{"text": '{"name": "Ann Lee", "age": 7}'}]},
-    {"when": {"last": "^long person", "structured": True}, "then": [{"text": f'{{"name": "{LONG * 6}", "age": 7}}'}]},
-    {"when": {"last": "^half", "structured": True}, "then": [{"text": '{"name": "Ann", "ag'}]},
-    {"when": {"last": "^pensive", "structured": True}, "then": [*PENSIVE]},
-)  # fmt: skip
-SLOWLY: dict[str, Any] = {"when": {"last": "^slow"}, "then": [{"wait": 0.05}]}
-MODELS = (
-    ModelEntry(key=CHAT, vision=True, context_length=CONTEXT_LENGTH, rules=RULES),
-    ModelEntry(key=SMALL, context_length=SMALL_CONTEXT_LENGTH, rules=RULES),
-    ModelEntry(key=EMBEDDING, kind="embedding", embedding_length=16, rules=(SLOWLY,)),
-)
+SMALL, SMALL_CONTEXT_LENGTH = "small", 1024
+_MODELS = (*MODELS, ModelEntry(key=SMALL, context_length=SMALL_CONTEXT_LENGTH, rules=RULES))
 
 
 class Server(Emulator):
     """An emulator that records its requests. Models evict each other only if a test enables it."""
 
-    def __init__(self, models: Sequence[ModelEntry] = MODELS, **settings: Any) -> None:
+    def __init__(self, models: Sequence[ModelEntry] = _MODELS, **settings: Any) -> None:
         super().__init__(models, **{"auto_evict": False, **settings})
 
     @property

@@ -1,8 +1,6 @@
 """The examples on the LlamaIndex pages run."""
 
-import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from llama_index.core import Settings
@@ -10,10 +8,10 @@ from llama_index.core import Settings
 from lmstudio_integrations._environment import HOST_VARIABLE
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
+from tests.docs.snippets import ROOT, blocks
 
-PAGES = sorted((Path(__file__).parents[2] / "docs" / "how-to").glob("llama_index_*.md"))
-BLOCK = re.compile(r"^```python\n(?!--8<--)(.*?)^```", re.MULTILINE | re.DOTALL)
-EXAMPLES = [(page.stem, code) for page in PAGES for code in BLOCK.findall(page.read_text(encoding="utf-8"))]
+PAGES = sorted((ROOT / "docs" / "how-to").glob("llama_index_*.md"))
+EXAMPLES = [(page.stem, code) for page in PAGES for code in blocks(page.relative_to(ROOT).as_posix())]
 
 
 @pytest.fixture

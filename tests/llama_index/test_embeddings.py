@@ -359,7 +359,8 @@ async def test_what_is_not_a_list_of_strings_is_rejected(texts: Any) -> None:
 @pytest.mark.parametrize("kind", ["query", "text"])
 async def test_a_text_that_is_not_a_string_is_rejected(text: Any, kind: str) -> None:
     model = LMStudioEmbedding(model="m", host="127.0.0.1:1")
-    with pytest.raises(LMStudioValueError, match="must be a string"):
+    remedy = "; for several texts use {}get_text_embedding_batch$" if isinstance(text, list) else "$"
+    with pytest.raises(LMStudioValueError, match=r"must be a string; got [^;]+" + remedy.format("")):
         getattr(model, f"get_{kind}_embedding")(text)
-    with pytest.raises(LMStudioValueError, match="must be a string"):
+    with pytest.raises(LMStudioValueError, match=r"must be a string; got [^;]+" + remedy.format("a")):
         await getattr(model, f"aget_{kind}_embedding")(text)

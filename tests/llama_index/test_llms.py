@@ -256,7 +256,7 @@ def test_load_settings_arrive_and_those_of_a_call_are_laid_over_them(server: Ser
         ("temprature", "did you mean 'temperature'"),
         ("num_ctx", "did you mean 'context_length'"),
         ("keep_alive", "did you mean 'ttl'"),
-        ("zzz", "known are"),
+        ("zzz", r"unknown setting 'zzz'; help\(LMStudio\) lists the known ones"),
     ],
 )
 def test_an_unknown_setting_is_rejected_with_the_nearest_name(llm: LMStudio, name: str, hint: str) -> None:

@@ -17,6 +17,7 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 from pydantic import SecretStr
 
 import lmstudio_integrations.llama_index as package
+from lmstudio_integrations._installation import install_command
 from lmstudio_integrations.errors import LMStudioAuthenticationError
 from lmstudio_integrations.llama_index import LlamaIndexToolCallError, LMStudio, LMStudioEmbedding, LMStudioTokenizer
 from tests.adapters import classes
@@ -247,9 +248,7 @@ def test_without_llama_index_one_sentence_names_the_remedy() -> None:
         "except ModuleNotFoundError as error: print(error)"
     )
     completed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
-    assert completed.stdout.strip() == (
-        'LMStudio needs llama-index-core; run: pip install "lmstudio-integrations[llama-index]"'
-    )
+    assert completed.stdout.strip() == (f"LMStudio needs llama-index-core; run: {install_command('llama-index')}")
 
 
 def test_importing_the_package_imports_no_framework() -> None:

@@ -371,8 +371,9 @@ def test_a_call_that_max_tokens_cut_off_is_an_error(llm: LMStudio) -> None:
 def test_tools_for_a_model_that_was_not_taught_any_are_warned_of_once() -> None:
     calling = {"when": {}, "then": [{"tool": "weather", "arguments": {"city": "Oslo"}}]}
     with Server([ModelEntry(key=CHAT, tools=False, rules=(calling,))]) as other, other.llm() as llm:
-        with pytest.warns(LMStudioConfigWarning, match="was not trained for tool use"):
+        with pytest.warns(LMStudioConfigWarning, match="was not trained for tool use") as caught:
             llm.chat_with_tools([WEATHER], user_msg="weather please")
+        assert caught[0].filename == __file__
         assert llm.predict_and_call([WEATHER], user_msg="weather please").response == "rain in Oslo"
 
 

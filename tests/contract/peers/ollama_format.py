@@ -7,9 +7,10 @@ from typing import Any
 from lmstudio_integrations._typeguards import is_object
 from lmstudio_integrations.emulator.engines.base import EngineEvent
 from lmstudio_integrations.types.tools import Tool, ToolCallRequest
-from tests.llama_index.peers.wire_formats import HistoryBuilder, ParsedRequest, ResponseWriter
+from tests.contract.peers.wire_formats import HistoryBuilder, ParsedRequest, ResponseWriter
 
-_HEAD = {"model": "chatty", "created_at": "2026-01-01T00:00:00Z"}
+_CREATED = {"created_at": "2026-01-01T00:00:00Z"}
+_ANY_OBJECT = {"type": "object"}
 
 
 class ChatResponseWriter(ResponseWriter):
@@ -29,12 +30,15 @@ class ChatResponseWriter(ResponseWriter):
             message["thinking"] = new["reasoning"]
         if "call" in new:
             message["tool_calls"] = [_call(new["call"])]
-        return {**_HEAD, "message": message, "done": False}
+        return {**self._head(), "message": message, "done": False}
+
+    def _head(self) -> dict[str, Any]:
+        return {**_CREATED, "model": self.model}
 
     def _last(self, text: str) -> dict[str, Any]:
         assert self.end is not None
         return {
-            **_HEAD,
+            **self._head(),
             "message": {"role": "assistant", "content": text},
             "done": True,
             "done_reason": "length" if self.end.stop_reason == "maxPredictedTokensReached" else "stop",
@@ -62,7 +66,7 @@ def _chat(body: dict[str, Any]) -> ParsedRequest:
     history = HistoryBuilder()
     for message in body["messages"]:
         if message["role"] == "tool":
-            history.add_result(message.get("content") or "", message.get("tool_call_id"))
+            history.add_result(message.get("content") or "", message.get("images") or (), message.get("tool_call_id"))
             continue
         calls = [
             ToolCallRequest.from_dict({"name": call["function"]["name"], "arguments": call["function"]["arguments"]})
@@ -70,8 +74,7 @@ def _chat(body: dict[str, Any]) -> ParsedRequest:
         ]
         history.add(message["role"], [message.get("content") or ""], message.get("images") or (), calls)
     return ParsedRequest(
-        ChatResponseWriter(),
-        body["model"],
+        ChatResponseWriter(body["model"]),
         bool(body.get("stream")),
         history=history.finish(),
         images=history.images,
@@ -82,10 +85,11 @@ def _chat(body: dict[str, Any]) -> ParsedRequest:
 
 def _config(body: dict[str, Any]) -> dict[str, Any]:
     settings = body.get("options") or {}
-    names = {"temperature": "temperature", "num_predict": "max_tokens", "stop": "stop_strings"}
+    names = {"temperature": "temperature", "num_predict": "max_tokens", "stop": "stop_strings", "seed": "seed"}
     config = {name: settings[theirs] for theirs, name in names.items() if settings.get(theirs) is not None}
-    if is_object(body.get("format")):
-        config["structured"] = {"type": "json", "jsonSchema": body["format"]}
+    schema = _ANY_OBJECT if body.get("format") == "json" else body.get("format")
+    if is_object(schema):
+        config["structured"] = {"type": "json", "jsonSchema": schema}
     if body.get("think") is False:
         config["enable_thinking"] = False
     return config

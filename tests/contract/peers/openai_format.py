@@ -1,15 +1,18 @@
 """OpenAI's protocol as LM Studio implements it: a named `tool_choice` is rejected, vectors are lists of numbers."""
 
+import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, cast
 
 from lmstudio_integrations._typeguards import is_list, is_object
 from lmstudio_integrations.emulator.engines.base import EngineEvent
 from lmstudio_integrations.types.tools import Tool, ToolCallRequest
-from tests.llama_index.peers.wire_formats import BadRequestError, HistoryBuilder, ParsedRequest, ResponseWriter
+from tests.contract.peers.wire_formats import BadRequestError, HistoryBuilder, ParsedRequest, ResponseWriter
 
-_HEAD = {"id": "chatcmpl-1", "created": 1, "model": "chatty", "system_fingerprint": "chatty"}
+_HEAD = {"created": 1, "system_fingerprint": "chatty"}
+_FRAGMENT_LENGTH = 4
+_numbers = itertools.count(1)
 
 
 class ChatResponseWriter(ResponseWriter):
@@ -17,15 +20,18 @@ class ChatResponseWriter(ResponseWriter):
 
     content_type = "text/event-stream"
 
-    def __init__(self, *, raw: bool = False, usage: bool = False) -> None:
-        super().__init__()
+    def __init__(self, model: str = "", *, raw: bool = False, usage: bool = False, parallel: bool = True) -> None:
+        super().__init__(model, parallel=parallel)
         self._raw = raw
         self._with_usage = usage
+        self._id = f"chatcmpl-{next(_numbers)}"
 
     def encode(self, event: EngineEvent) -> Sequence[bytes]:
         new = self.add(event)
         if new is None:
             return ()
+        if "call" in new:
+            return [_event(self._choice(delta, None)) for delta in self._call_deltas(new["call"])]
         if "end" not in new:
             return (_event(self._choice(self._delta(new), None)),)
         last = [_event(self._choice({}, self._finish_reason()))]
@@ -36,12 +42,24 @@ class ChatResponseWriter(ResponseWriter):
     def _delta(self, new: dict[str, Any]) -> dict[str, Any]:
         if "reasoning" in new:
             return {"role": "assistant", "reasoning_content": new["reasoning"]}
-        if "call" in new:
-            return {"role": "assistant", "tool_calls": [{"index": len(self.calls) - 1, **_call(new["call"])}]}
         return {"role": "assistant", "content": new["text"]}
 
+    def _call_deltas(self, call: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Yield a tool call as a stream delivers it: first the name, then the arguments in fragments."""
+        index, written = len(self.calls) - 1, _call(call)
+        arguments = written["function"].pop("arguments")
+        yield {"role": "assistant", "tool_calls": [{"index": index, **written}]}
+        for start in range(0, len(arguments), _FRAGMENT_LENGTH):
+            fragment = arguments[start : start + _FRAGMENT_LENGTH]
+            yield {"tool_calls": [{"index": index, "function": {"arguments": fragment}}]}
+
     def _head(self) -> dict[str, Any]:
-        return {**_HEAD, "object": "text_completion" if self._raw else "chat.completion.chunk"}
+        return {
+            **_HEAD,
+            "id": self._id,
+            "model": self.model,
+            "object": "text_completion" if self._raw else "chat.completion.chunk",
+        }
 
     def _choice(self, delta: dict[str, Any], reason: str | None) -> dict[str, Any]:
         content = {"text": delta.get("content", "")} if self._raw else {"delta": delta}
@@ -88,8 +106,11 @@ def _chat(body: dict[str, Any]) -> ParsedRequest:
         _add(history, message)
     stream_settings = body.get("stream_options") or {}
     return ParsedRequest(
-        ChatResponseWriter(usage=bool(stream_settings.get("include_usage"))),
-        body["model"],
+        ChatResponseWriter(
+            body["model"],
+            usage=bool(stream_settings.get("include_usage")),
+            parallel=body.get("parallel_tool_calls") is not False,
+        ),
         bool(body.get("stream")),
         history=history.finish(),
         images=history.images,
@@ -109,11 +130,16 @@ def _config(body: dict[str, Any]) -> dict[str, Any]:
     config: dict[str, Any] = {}
     if body.get("temperature") is not None:
         config["temperature"] = body["temperature"]
-    if body.get("max_tokens") is not None:
-        config["max_tokens"] = body["max_tokens"]
+    max_tokens = body.get("max_completion_tokens", body.get("max_tokens"))
+    if max_tokens is not None:
+        config["max_tokens"] = max_tokens
+    if body.get("seed") is not None:
+        config["seed"] = body["seed"]
     if body.get("stop"):
         config["stop_strings"] = body["stop"] if is_list(body["stop"]) else [body["stop"]]
     response_format = body.get("response_format") or {}
+    if response_format.get("type") == "json_object":
+        raise BadRequestError("'response_format.type' must be 'json_schema' or 'text'")
     if response_format.get("type") == "json_schema":
         config["structured"] = {"type": "json", "jsonSchema": response_format["json_schema"].get("schema") or {}}
     return config
@@ -122,7 +148,7 @@ def _config(body: dict[str, Any]) -> dict[str, Any]:
 def _add(history: HistoryBuilder, message: dict[str, Any]) -> None:
     texts, images = _content(message.get("content"))
     if message["role"] in {"tool", "function"}:
-        history.add_result("".join(texts), message.get("tool_call_id"))
+        history.add_result("".join(texts), images, message.get("tool_call_id"))
         return
     calls = [
         ToolCallRequest.from_dict(
@@ -141,6 +167,8 @@ def _content(content: Any) -> tuple[list[str], list[str]]:
     if not is_list(content):
         return [content or ""], []
     parts = [part for part in content if is_object(part)]
+    if any(part["type"] not in {"text", "image_url"} for part in parts):
+        raise BadRequestError("'content' objects must have a 'type' field that is either 'text' or 'image_url'")
     texts = [part["text"] for part in parts if part["type"] == "text"]
     urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
     return texts, [url.partition(",")[2] for url in urls]
@@ -148,8 +176,7 @@ def _content(content: Any) -> tuple[list[str], list[str]]:
 
 def _completion(body: dict[str, Any]) -> ParsedRequest:
     return ParsedRequest(
-        ChatResponseWriter(raw=True),
-        body["model"],
+        ChatResponseWriter(body["model"], raw=True),
         bool(body.get("stream")),
         prompt=str(body["prompt"]),
         config=_config(body),

@@ -1,15 +1,13 @@
-"""The integrations that the conformance suite runs on, by package name; each is imported on first use."""
+"""The LlamaIndex integrations, by package name; each is imported on first use."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lmstudio_integrations.errors import LMStudioTimeoutError
-from tests.llama_index.contract import Integration
-from tests.llama_index.peers.http_server import HttpServer
-from tests.llama_index.scripted_server import CHAT, EMBEDDING, Server
-
-_UNREACHABLE = "127.0.0.1:9"
+from tests.contract.emulated import EmulatorServer
+from tests.contract.llama_index import Integration
+from tests.contract.models import CHAT, EMBEDDING, UNREACHABLE
+from tests.contract.peers.http_server import HttpServer
 
 
 def _instruction(given: dict[str, Any]) -> dict[str, Any]:
@@ -20,23 +18,16 @@ def _instruction(given: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _ours() -> Iterator[Integration]:
-    from lmstudio_integrations.llama_index import LMStudio
+    from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 
-    def was_cancelled() -> bool:
-        try:
-            server.wait_for(lambda: server.predictions[-1].stop_reason == "userStopped", timeout=2.0)
-        except LMStudioTimeoutError:
-            return False
-        return True
+    def llm(address: str) -> Callable[..., Any]:
+        return lambda **given: LMStudio(model=CHAT, host=address, **given)
 
-    with Server() as server:
-        yield Integration(
-            server.llm,
-            lambda: LMStudio(model=CHAT, host=_UNREACHABLE),
-            lambda **given: server.embedding(**_instruction(given)),
-            server,
-            was_cancelled,
-        )
+    def embedding(**given: Any) -> LMStudioEmbedding:
+        return LMStudioEmbedding(model=EMBEDDING, host=server.address, **_instruction(given))
+
+    with EmulatorServer() as server:
+        yield Integration(llm(server.address), llm(UNREACHABLE), embedding, server.engine)
 
 
 @contextmanager
@@ -47,7 +38,7 @@ def _lmstudio() -> Iterator[Integration]:
         return lambda **given: LMStudio(model_name=CHAT, base_url=f"http://{address}/v1", **given)
 
     with HttpServer() as server:
-        yield Integration(llm(server.address), llm(_UNREACHABLE), None, server, server.wait_until_cancelled)
+        yield Integration(llm(server.address), llm(UNREACHABLE), None, server.engine)
 
 
 @contextmanager
@@ -72,7 +63,7 @@ def _openai_like() -> Iterator[Integration]:
         return OpenAIEmbedding(model_name=EMBEDDING, api_base=f"http://{server.address}/v1", api_key="x", **given)
 
     with HttpServer() as server:
-        yield Integration(llm(server.address), llm(_UNREACHABLE), embedding, server, server.wait_until_cancelled)
+        yield Integration(llm(server.address), llm(UNREACHABLE), embedding, server.engine)
 
 
 @contextmanager
@@ -87,7 +78,7 @@ def _ollama() -> Iterator[Integration]:
         return OllamaEmbedding(model_name=EMBEDDING, base_url=f"http://{server.address}", **_instruction(given))
 
     with HttpServer() as server:
-        yield Integration(llm(server.address), llm(_UNREACHABLE), embedding, server, server.wait_until_cancelled)
+        yield Integration(llm(server.address), llm(UNREACHABLE), embedding, server.engine)
 
 
 INTEGRATIONS: dict[str, Callable[[], Any]] = {

@@ -1,18 +1,15 @@
 """A conformance suite for LlamaIndex integrations: one check for each requirement.
 
-LlamaIndex has no such suite. A check gets an `Integration`, which creates models on a scripted server and records the
-requests that the server receives. The same checks run on this package and on other integrations (`peers/`). A check
-raises if it fails.
+LlamaIndex has no such suite.
 """
 
 import asyncio
 import copy
-import inspect
 import json
 import pickle
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -34,36 +31,23 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 
-from tests.llama_index.listening import silence
-from tests.llama_index.scripted_server import CONTEXT_LENGTH
-from tests.requested import Requested, digest
-
-NUMBERS = "0 1 2 3 4 5 6 7 8 9"
-SECRET = "a-secret-of-mine"
-PNG = bytes.fromhex(
-    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c63fccfc0500f000485018084a98c21"
-    "0000000049454e44ae426082"
+from tests.contract.engine import RecordingEngine
+from tests.contract.models import CONTEXT_LENGTH
+from tests.contract.suite import (
+    NUMBERS,
+    PNG,
+    SECRET,
+    Suite,
+    UnsupportedError,
+    error_of,
+    is_structured,
+    texts_of,
+    ticks_during,
 )
+from tests.listening import silence
+from tests.requested import digest
+
 T = TypeVar("T")
-
-
-class RequestLog(Protocol):
-    """The requests that a server received."""
-
-    @property
-    def last_request(self) -> Requested:
-        """The last request."""
-        ...
-
-    @property
-    def prediction_count(self) -> int:
-        """The number of predictions requested."""
-        ...
-
-    @property
-    def embedded(self) -> list[str]:
-        """The texts to embed, in order of arrival."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -74,63 +58,33 @@ class Integration:
         llm: Creates a language model; accepts LlamaIndex's own settings, `temperature` and `api_key`.
         unreachable: Creates a language model whose server is not reachable.
         embedding: Creates an embedding model; accepts `instructed=True`. `None` if the integration has none.
-        server: The requests that the server received.
-        was_cancelled: Waits up to two seconds; returns whether a prediction was cancelled.
+        server: The engine of the server.
     """
 
     llm: Callable[..., Any]
     unreachable: Callable[[], Any]
     embedding: Callable[..., Any] | None
-    server: RequestLog
-    was_cancelled: Callable[[], bool]
+    server: RecordingEngine
 
 
-Check = Callable[[Integration], Awaitable[None] | None]
-CHECKS: dict[str, Check] = {}
-"""Every check, by its requirement."""
-
-EMBEDDING_CHECKS: set[str] = set()
+SUITE: Suite[Integration] = Suite()
+contract = SUITE.check
 
 
-class UnsupportedError(Exception):
-    """The integration does not have this feature at all."""
-
-
-def contract(requirement: str) -> Callable[[Check], Check]:
-    """Register a check of language models."""
-
-    def add(check: Check) -> Check:
-        CHECKS[requirement] = check
-        return check
-
-    return add
-
-
-def embedding_contract(requirement: str) -> Callable[[Callable[[Any, RequestLog], Awaitable[None] | None]], Any]:
+def embedding_contract(requirement: str) -> Callable[[Callable[[Any, RecordingEngine], Any]], Any]:
     """Register a check of embedding models; it gets a factory for one."""
 
-    def add(check: Callable[[Any, RequestLog], Awaitable[None] | None]) -> Any:
+    def add(check: Callable[[Any, RecordingEngine], Any]) -> Any:
+        @contract(requirement)
         def checked(integration: Integration) -> Awaitable[None] | None:
             if integration.embedding is None:
                 raise UnsupportedError("no embedding model")
-            return check(integration.embedding, integration.server)
+            result: Awaitable[None] | None = check(integration.embedding, integration.server)
+            return result
 
-        CHECKS[requirement] = checked
-        EMBEDDING_CHECKS.add(requirement)
-        return check
+        return checked
 
     return add
-
-
-def run(check: Check, integration: Integration) -> None:
-    """Run a check, sync or async."""
-    result = check(integration)
-    if inspect.isawaitable(result):
-
-        async def wait() -> None:
-            await asyncio.wait_for(result, 20)
-
-        asyncio.run(wait())
 
 
 class Person(BaseModel):
@@ -158,24 +112,6 @@ PROMPT = PromptTemplate("{x}")
 def user_messages(text: str, *blocks: Any) -> list[ChatMessage]:
     """Return a conversation with one user message."""
     return [ChatMessage(role=MessageRole.USER, blocks=[TextBlock(text=text), *blocks])]
-
-
-def error_of(call: Callable[[], Any]) -> Exception:
-    """Return the error that a call raises; fail if it raises none."""
-    try:
-        call()
-    except Exception as error:  # noqa: BLE001 - peers raise all kinds
-        return error
-    raise AssertionError("no error was raised")
-
-
-def texts_of(request: Requested) -> list[tuple[str, str]]:
-    """Return the role and text of each message in a request."""
-    assert request.history is not None, "the request is a text completion"
-    return [
-        (message["role"], "".join(part.get("text", "") for part in message["content"]))
-        for message in request.history.to_dict()["messages"]
-    ]
 
 
 def llm_of(integration: Integration, **settings: Any) -> LLM:
@@ -252,21 +188,6 @@ def _no_retry(integration: Integration) -> None:
 # Event loops, cancellation --------------------------------------------------------------------------------------------
 
 
-async def _ticks_during(work: Awaitable[Any]) -> int:
-    ticks = 0
-
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
-            ticks += 1
-            await asyncio.sleep(0)
-
-    ticker = asyncio.create_task(tick())
-    await work
-    ticker.cancel()
-    return ticks
-
-
 @contract("`achat` and `astream_chat` do not block the event loop")
 async def _native_async(integration: Integration) -> None:
     llm = llm_of(integration)
@@ -275,8 +196,8 @@ async def _native_async(integration: Integration) -> None:
         async for _ in await llm.astream_chat(user_messages("slow")):
             pass
 
-    assert await _ticks_during(llm.achat(user_messages("slow"))) > 20
-    assert await _ticks_during(stream()) > 20
+    assert await ticks_during(llm.achat(user_messages("slow"))) > 20
+    assert await ticks_during(stream()) > 20
 
 
 @contract("one object works in several event loops in turn")
@@ -291,14 +212,14 @@ def _close(integration: Integration) -> None:
     stream = llm_of(integration).stream_chat(user_messages("for ever"))
     next(stream)
     stream.close()
-    assert integration.was_cancelled()
+    assert integration.server.was_cancelled()
 
 
 @contract("breaking out of an async stream cancels the prediction on the server")
 async def _aclose(integration: Integration) -> None:
     async for _ in await llm_of(integration).astream_chat(user_messages("for ever")):
         break
-    assert await asyncio.to_thread(integration.was_cancelled)
+    assert await asyncio.to_thread(integration.server.was_cancelled)
 
 
 # Metadata, settings ---------------------------------------------------------------------------------------------------
@@ -467,7 +388,7 @@ async def _malformed_call(integration: Integration) -> None:
 @contract("structured output is enforced by the server")
 def _schema(integration: Integration) -> None:
     assert llm_of(integration).structured_predict(Person, PROMPT, x="person") == Person(name="Ann Lee", age=7)
-    assert integration.server.last_request.config.structured
+    assert is_structured(integration.server.last_request)
 
 
 @contract("structured output keeps the system prompt, sync and async")
@@ -553,7 +474,7 @@ def embedding_of(create: Callable[..., Any], **settings: Any) -> BaseEmbedding:
 
 
 @embedding_contract("embeddings: queries, texts and batches return vectors, in order")
-async def _embed(create: Callable[..., Any], _server: RequestLog) -> None:
+async def _embed(create: Callable[..., Any], _server: RecordingEngine) -> None:
     model = embedding_of(create)
     texts = [f"text {number}" for number in range(25)]
     found = model.get_text_embedding_batch(texts)
@@ -565,31 +486,31 @@ async def _embed(create: Callable[..., Any], _server: RequestLog) -> None:
 
 
 @embedding_contract("embeddings: texts are sent unchanged")
-def _unchanged(create: Callable[..., Any], server: RequestLog) -> None:
+def _unchanged(create: Callable[..., Any], server: RecordingEngine) -> None:
     embedding_of(create).get_text_embedding("two\nlines")
     assert server.embedded == ["two\nlines"]
 
 
 @embedding_contract("embeddings: async calls do not block the event loop")
-async def _embedding_native_async(create: Callable[..., Any], _server: RequestLog) -> None:
-    assert await _ticks_during(embedding_of(create).aget_text_embedding("slow rain")) > 20
+async def _embedding_native_async(create: Callable[..., Any], _server: RecordingEngine) -> None:
+    assert await ticks_during(embedding_of(create).aget_text_embedding("slow rain")) > 20
 
 
 @embedding_contract("embeddings: one object works in several event loops in turn")
-def _embedding_event_loops(create: Callable[..., Any], _server: RequestLog) -> None:
+def _embedding_event_loops(create: Callable[..., Any], _server: RecordingEngine) -> None:
     model = embedding_of(create)
     for _ in range(2):
         assert len(asyncio.run(model.aget_text_embedding("rain"))) == 16
 
 
 @embedding_contract("embeddings: a cache keeps queries and texts separate")
-def _cache(create: Callable[..., Any], _server: RequestLog) -> None:
+def _cache(create: Callable[..., Any], _server: RecordingEngine) -> None:
     model = embedding_of(create, instructed=True, embeddings_cache=SimpleKVStore())
     assert model.get_text_embedding("rain") != model.get_query_embedding("rain")
 
 
 @embedding_contract("embeddings: a used object can be pickled and copied, without a warning")
-def _embedding_pickle(create: Callable[..., Any], _server: RequestLog) -> None:
+def _embedding_pickle(create: Callable[..., Any], _server: RecordingEngine) -> None:
     model = embedding_of(create)
     vector = model.get_text_embedding("rain")
     with silence():

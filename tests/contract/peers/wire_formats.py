@@ -30,11 +30,18 @@ class BadRequestError(Exception):
 
 
 class ResponseWriter:
-    """Accumulates the events of a prediction and encodes them as a response."""
+    """Accumulates the events of a prediction and encodes them as a response.
+
+    Args:
+        model: The model's name in the request.
+        parallel: Whether the response may have several tool calls.
+    """
 
     content_type = "application/json"
 
-    def __init__(self) -> None:
+    def __init__(self, model: str = "", *, parallel: bool = True) -> None:
+        self.model = model
+        self._parallel = parallel
         self.text = ""
         self.reasoning = ""
         self.calls: list[dict[str, Any]] = []
@@ -49,9 +56,7 @@ class ResponseWriter:
             setattr(self, kind, getattr(self, kind) + event.content)
             return {kind: event.content}
         if isinstance(event, ToolCallEnd):
-            call = {"id": event.id, "name": event.name, "arguments": event.arguments or {}}
-            self.calls.append(call)
-            return {"call": call}
+            return self._add_call({"id": event.id, "name": event.name, "arguments": event.arguments or {}})
         if isinstance(event, ToolCallFailed):
             # LM Studio's HTTP server forwards the raw text of the model.
             self.text += event.raw_content or ""
@@ -60,6 +65,12 @@ class ResponseWriter:
             self.end = event
             return {"end": True}
         return None
+
+    def _add_call(self, call: dict[str, Any]) -> dict[str, Any] | None:
+        if self.calls and not self._parallel:
+            return None
+        self.calls.append(call)
+        return {"call": call}
 
     def encode(self, event: EngineEvent) -> Sequence[bytes]:
         """Encode an event of a streaming response."""
@@ -79,7 +90,6 @@ class ParsedRequest:
     """A request, parsed for the engine; `texts` are the texts to embed."""
 
     response: ResponseWriter
-    model: str = ""
     stream: bool = False
     history: ChatHistory | None = None
     prompt: str | None = None
@@ -102,11 +112,7 @@ class HistoryBuilder:
     ) -> None:
         """Add a message with base64-encoded images."""
         parts: list[Any] = [TextPart(text=text) for text in texts]
-        for encoded in encoded_images:
-            data = base64.b64decode(encoded)
-            identifier = f"image-{len(self.images)}"
-            self.images[identifier] = Image(identifier, data)
-            parts.append(FileHandle(name=identifier, identifier=identifier, size_bytes=len(data), file_type="image"))
+        parts += self._files(encoded_images)
         if role in {"system", "developer"}:
             self.messages.append(SystemMessage(content=parts))
         elif role == "assistant":
@@ -115,10 +121,20 @@ class HistoryBuilder:
         else:
             self.messages.append(UserMessage(content=parts))
 
-    def add_result(self, text: str, call_id: str | None) -> None:
+    def add_result(self, text: str, encoded_images: Sequence[str], call_id: str | None) -> None:
         """Add a tool result."""
         fields: dict[str, Any] = {"content": text, **({"tool_call_id": call_id} if call_id else {})}
+        self._files(encoded_images)
         self.messages.append(ToolMessage(content=[ToolCallResultPart.from_dict(fields)]))
+
+    def _files(self, encoded_images: Sequence[str]) -> list[FileHandle]:
+        """Record images under new identifiers."""
+        files: list[FileHandle] = []
+        for encoded in encoded_images:
+            data, name = base64.b64decode(encoded), f"image-{len(self.images)}"
+            self.images[name] = Image(name, data)
+            files.append(FileHandle(name=name, identifier=name, size_bytes=len(data), file_type="image"))
+        return files
 
     def finish(self) -> ChatHistory:
         """Return the chat history."""

@@ -1,0 +1,97 @@
+"""What the conformance suites share: a registry of checks, and what the checks of every framework use.
+
+A check gets an integration, which creates models on a scripted server. It raises if it fails. The same checks run on
+this package and on the other integrations in `peers/`.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+from tests.requested import Requested
+
+NUMBERS = "0 1 2 3 4 5 6 7 8 9"
+"""The response to `count`."""
+
+SECRET = "sk-lm-abcdefgh:abcdefghijklmnopqrst"
+"""An API key in the form that LM Studio requires."""
+
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c63fccfc0500f000485018084a98c21"
+    "0000000049454e44ae426082"
+)
+
+_TIMEOUT = 20.0
+
+IntegrationT = TypeVar("IntegrationT")
+
+
+class UnsupportedError(Exception):
+    """The integration does not have this feature at all."""
+
+
+class Suite(Generic[IntegrationT]):
+    """The checks of one framework, by their requirements."""
+
+    def __init__(self) -> None:
+        self.checks: dict[str, Callable[[IntegrationT], Awaitable[None] | None]] = {}
+
+    def check(self, requirement: str) -> Callable[[Callable[[IntegrationT], Any]], Callable[[IntegrationT], Any]]:
+        """Register a check."""
+
+        def add(check: Callable[[IntegrationT], Any]) -> Callable[[IntegrationT], Any]:
+            assert requirement not in self.checks, f"there are two checks of {requirement!r}"
+            self.checks[requirement] = check
+            return check
+
+        return add
+
+    def run(self, requirement: str, integration: IntegrationT) -> None:
+        """Run a check, sync or async."""
+        result = self.checks[requirement](integration)
+        if inspect.isawaitable(result):
+
+            async def wait() -> None:
+                await asyncio.wait_for(result, _TIMEOUT)
+
+            asyncio.run(wait())
+
+
+def error_of(call: Callable[[], Any]) -> Exception:
+    """Return the error that a call raises; fail if it raises none."""
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001 - peers raise all kinds
+        return error
+    raise AssertionError("no error was raised")
+
+
+def texts_of(request: Requested) -> list[tuple[str, str]]:
+    """Return the role and text of each message in a request."""
+    assert request.history is not None, "the request is a text completion"
+    return [
+        (message["role"], "".join(part.get("text", "") for part in message["content"]))
+        for message in request.history.to_dict()["messages"]
+    ]
+
+
+def is_structured(request: Requested) -> bool:
+    """Return whether a request has a JSON schema."""
+    return (request.config.structured or {}).get("type") == "json"
+
+
+async def ticks_during(work: Awaitable[Any]) -> int:
+    """Return how many times the event loop ran another task meanwhile."""
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    ticker = asyncio.create_task(tick())
+    await work
+    ticker.cancel()
+    return ticks

@@ -1,0 +1,134 @@
+"""Run the conformance suites on this package and its peers, and write `docs/comparison.md`.
+
+`python -m tests.contract.table` uses the environment of the benchmarks, which includes the peers. If the environment
+does not exist, the command creates it, which downloads packages.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+from tests.benchmarks import environment
+from tests.contract.frameworks import FRAMEWORKS, OURS, Framework
+from tests.contract.run import PASSED
+
+_ROOT = Path(__file__).parents[2]
+PAGE = _ROOT / "docs" / "comparison.md"
+
+_INTRODUCTION = """\
+Each row below is one check: it states what users of the framework rely on, and fails if an integration does not do
+it. The checks run on this package, against the emulator, and on other integrations for local models, against a server
+that speaks their HTTP protocols and runs the same scripted models. It implements OpenAI's protocol as LM Studio does:
+LM Studio rejects a named `tool_choice` and the response format `json_object`, and sends a malformed tool call as text.
+
+✔ means that the check passes, ✗ that it fails, and a dash that the integration does not have the feature. To regenerate
+this page, run `python -m tests.contract.table`.
+"""
+
+_NOTES = {
+    "langchain": """\
+`langchain-tests` checks that a chat model has LangChain's interface; the checks in `tests/contract/langchain` continue
+where it ends. `langchain-openai` runs with the settings that give the best results with LM Studio: `stream_usage=True`
+for token counts, and `check_embedding_ctx_length=False`, because LM Studio accepts texts, but not their tokens.
+`langchain-ollama` runs with `reasoning=True`. It has other names for some standard parameters, and the suite translates
+them: `max_tokens` to `num_predict`, `timeout` and `api_key` to `client_kwargs`. The official `lmstudio` SDK has no
+class for LangChain.
+
+The one check that this package fails is out of its reach: [`init_chat_model`](how-to/langchain_init_chat_model.md) has
+a fixed list of providers.
+""",
+    "llama_index": """\
+LlamaIndex has no conformance suite for language models and embeddings; the checks are in
+`tests/contract/llama_index.py`. `llama-index-llms-openai-like` runs together with `llama-index-embeddings-openai`, and
+with the settings that give the best results: `should_use_structured_outputs`, `is_function_calling_model`, and
+`stream_options` for token counts. `llama-index-llms-ollama` runs together with `llama-index-embeddings-ollama`.
+""",
+}
+
+Results = dict[str, tuple[str, str]]
+"""Result and reason of each check."""
+
+
+def results(python: Path, framework: Framework, name: str) -> Results:
+    """Run all checks on one integration."""
+    command = [str(python), "-m", "tests.contract.run", framework.key, name]
+    sys.stderr.write(f"{name}\n")
+    run = subprocess.run(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
+    found: Results = json.loads(run.stdout)
+    return found
+
+
+def page(found: dict[str, dict[str, Results]], versions: dict[str, str]) -> str:
+    """Return the page in Markdown, from the results by framework and integration."""
+    sections = [_section(FRAMEWORKS[key], found[key], versions) for key in found]
+    counts = " and\n".join(_counts(FRAMEWORKS[key], found[key]) for key in found)
+    return "\n".join(["# Integrations compared\n", f"`{OURS}` passes {counts}.\n", _INTRODUCTION, *sections])
+
+
+def _counts(framework: Framework, found: dict[str, Results]) -> str:
+    peers = ", ".join(f"`{name}` {_passed(results)}" for name, results in found.items() if name != OURS)
+    return f"{_passed(found[OURS])} of {len(framework.suite.checks)} checks for {framework.title} ({peers})"
+
+
+def _passed(found: Results) -> int:
+    return sum(result == PASSED for result, _ in found.values())
+
+
+def _section(framework: Framework, found: dict[str, Results], versions: dict[str, str]) -> str:
+    names = list(found)
+    rows = [
+        [requirement, *(found[name][requirement][0] for name in names)] for requirement in next(iter(found.values()))
+    ]
+    lines = [
+        f"## {framework.title}\n",
+        _NOTES[framework.key],
+        f"With `{framework.core}` {versions[framework.core]}:\n",
+        _row(["", *(f"`{name}` {versions[name]}" for name in names)]),
+        _row(["---", *(":-:" for _ in names)]),
+        *map(_row, rows),
+        _row([f"**passed, of {len(rows)}**", *(f"**{_passed(found[name])}**" for name in names)]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def read(text: str) -> dict[str, dict[str, list[str]]]:
+    """Return the tables of the page by framework: the results of each check, those of this package first."""
+    tables: dict[str, dict[str, list[str]]] = {}
+    for section in text.split("\n## ")[1:]:
+        head, *rows = [_cells(line) for line in section.splitlines() if line.startswith("| ")]
+        assert head[1].startswith(f"`{OURS}`"), "this package has the first column"
+        tables[section.partition("\n")[0]] = {row[0]: row[1:] for row in rows[1:-1]}
+    return tables
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def versions_of(python: Path) -> dict[str, str]:
+    """Return the versions of all integrations and of their frameworks; this package is the working tree."""
+    script = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
+    names = [name for each in FRAMEWORKS.values() for name in (each.core, *each.integrations)]
+    run = subprocess.run([str(python), "-c", script, *names], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    return {**dict(zip(names, run.stdout.split(), strict=True)), OURS: version(OURS)}
+
+
+def main() -> None:
+    """Run all integrations and write the page."""
+    python = environment.prepare()
+    found = {
+        framework.key: {name: results(python, framework, name) for name in framework.integrations}
+        for framework in FRAMEWORKS.values()
+    }
+    PAGE.write_text(page(found, versions_of(python)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

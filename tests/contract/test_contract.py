@@ -1,0 +1,30 @@
+"""This package passes the checks of the conformance suites that `docs/comparison.md` says it passes."""
+
+import pytest
+
+from tests.contract.frameworks import FRAMEWORKS, OURS
+from tests.contract.run import MISSING, outcome
+from tests.contract.table import PAGE, read
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pydantic.warnings.PydanticDeprecationWarning",
+    "ignore:is_running called from within a step",
+    "ignore::langchain_core._api.LangChainBetaWarning",
+)
+
+CHECKS = [(key, requirement) for key, framework in FRAMEWORKS.items() for requirement in framework.suite.checks]
+TABLES = read(PAGE.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("key", FRAMEWORKS)
+def test_the_page_lists_the_checks_of_the_suite(key: str) -> None:
+    framework = FRAMEWORKS[key]
+    assert list(TABLES[framework.title]) == list(framework.suite.checks)
+
+
+@pytest.mark.parametrize(("key", "requirement"), CHECKS)
+def test_the_page_states_the_result_of_this_package(key: str, requirement: str) -> None:
+    result, reason = outcome(FRAMEWORKS[key], OURS, requirement)
+    if result == MISSING:
+        pytest.skip(reason)
+    assert result == TABLES[FRAMEWORKS[key].title][requirement][0], reason

@@ -1,0 +1,39 @@
+"""Each check of the LangChain suite can fail: on an integration, as `docs/comparison.md` shows, or on a defect."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.contract.frameworks import FRAMEWORKS, OURS
+from tests.contract.langchain.defects import DEFECTS, Defect
+from tests.contract.run import FAILED, PASSED, run_check
+from tests.contract.table import PAGE, read
+
+LANGCHAIN = FRAMEWORKS["langchain"]
+FORK = "a used object works in a forked process and, afterwards, in its parent"
+
+
+def test_each_check_fails_on_an_integration_or_on_a_defect() -> None:
+    table = read(PAGE.read_text(encoding="utf-8"))[LANGCHAIN.title]
+    failing = {requirement for requirement, cells in table.items() if FAILED in cells}
+    assert failing | {*DEFECTS, FORK} == {*LANGCHAIN.suite.checks}
+
+
+def _result(requirement: str, defect: Defect) -> str:
+    with LANGCHAIN.integrations[OURS]() as integration:
+        return run_check(LANGCHAIN.suite, requirement, defect.applied(integration))[0]
+
+
+@pytest.mark.parametrize("requirement", DEFECTS)
+def test_the_check_fails_because_of_the_defect(requirement: str) -> None:
+    assert _result(requirement, Defect()) == PASSED
+    assert _result(requirement, DEFECTS[requirement]) == FAILED
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+def test_the_check_of_forks_fails_if_the_child_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = "import os\nos.register_at_fork(after_in_child=lambda: os._exit(3))\n"
+    (tmp_path / "sitecustomize.py").write_text(failing, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert _result(FORK, Defect()) == FAILED
