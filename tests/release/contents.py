@@ -1,0 +1,91 @@
+"""The contents of the wheel and of the sdist: exactly the files that belong there.
+
+Run as a command with the folder of both; `tests/release/run` does.
+"""
+
+import subprocess
+import sys
+import tarfile
+import tomllib
+from collections.abc import Iterable, Iterator
+from email.parser import HeaderParser
+from pathlib import Path
+from zipfile import ZipFile
+
+from lmstudio_integrations import __version__
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = "lmstudio_integrations"
+STEM = f"{PACKAGE}-{__version__}"
+WHEEL = f"{STEM}-py3-none-any.whl"
+SDIST = f"{STEM}.tar.gz"
+
+METADATA_VERSION = "2.4"
+"""The newest that every tool for publishing accepts. The build backend writes a newer one by default."""
+
+
+def tracked_files() -> set[str]:
+    """Return the files of this checkout that git does not ignore."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=30).stdout
+    return {name for name in listed.splitlines() if (ROOT / name).exists()}
+
+
+def expected_in_wheel(tracked: Iterable[str]) -> set[str]:
+    package = {name for name in tracked if name.startswith(f"{PACKAGE}/")}
+    information = ["METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"]
+    return package | {f"{STEM}.dist-info/{name}" for name in information}
+
+
+def expected_in_sdist(tracked: Iterable[str]) -> set[str]:
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
+    included = tuple(name.removeprefix("/") for name in build["targets"]["sdist"]["include"])
+    always = {".gitignore", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml"}
+    return {f"{STEM}/{name}" for name in always.union(each for each in tracked if each.startswith(included))}
+
+
+def read_wheel(path: Path) -> tuple[set[str], str]:
+    """Return the names in a wheel, and its metadata."""
+    with ZipFile(path) as archive:
+        return set(archive.namelist()), archive.read(f"{STEM}.dist-info/METADATA").decode()
+
+
+def read_sdist(path: Path) -> tuple[set[str], str]:
+    """Return the names in an sdist, and its metadata."""
+    with tarfile.open(path) as archive:
+        metadata = archive.extractfile(f"{STEM}/PKG-INFO")
+        assert metadata, "a file, as the build backend writes it"
+        return set(archive.getnames()), metadata.read().decode()
+
+
+def find_problems(folder: Path) -> Iterator[str]:
+    """Yield what is wrong with the distributions in a folder."""
+    found = {path.name for path in folder.glob("[!.]*")}
+    yield from compare(f"{folder}", found, {WHEEL, SDIST})
+    tracked = tracked_files()
+    for name, read, expected in ((WHEEL, read_wheel, expected_in_wheel), (SDIST, read_sdist, expected_in_sdist)):
+        if name in found:
+            names, metadata = read(folder / name)
+            yield from compare(name, names, expected(tracked))
+            yield from check_metadata(name, metadata)
+
+
+def compare(where: str, found: set[str], expected: set[str]) -> Iterator[str]:
+    yield from (f"{where}: lacks {name}" for name in sorted(expected - found))
+    yield from (f"{where}: should not contain {name}" for name in sorted(found - expected))
+
+
+def check_metadata(where: str, metadata: str) -> Iterator[str]:
+    version = HeaderParser().parsestr(metadata)["Metadata-Version"]
+    if version != METADATA_VERSION:
+        yield f"{where}: has metadata version {version}, not {METADATA_VERSION}"
+
+
+def main(folder: str) -> None:
+    problems = [*find_problems(Path(folder))]
+    print(*problems, sep="\n", end="\n" if problems else "")
+    sys.exit(bool(problems))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
