@@ -1,7 +1,7 @@
-"""An agent: `create_agent` runs the tool calls of the model until it returns a final response.
+"""An agent: `create_agent` runs the tool calls until there is a final response.
 
-Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_TOOL_MODEL` to use another model that was
-trained for tool use.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set
+`LMSTUDIO_TOOL_MODEL` to use another model that was trained for tool use.
 """
 
 import os
@@ -29,9 +29,10 @@ def main() -> None:
     agent = create_agent(
         ChatLMStudio(model=MODEL, temperature=0),
         tools=[departure, weather],
-        system_prompt="You help travelers. Look up departures and the weather before you answer, in one sentence.",
+        system_prompt="Look up departures and the weather. Answer in one sentence.",
     )
-    question: Any = {"messages": [("user", "When does the last ferry to the island leave, and do I need an umbrella?")]}
+    text = "When does the last ferry to the island leave? Do I need an umbrella?"
+    question: Any = {"messages": [("user", text)]}
 
     called: set[str] = set()
     response = ""

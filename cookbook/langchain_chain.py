@@ -1,6 +1,7 @@
 """A chain: a prompt, a model on LM Studio, and a parser that returns the text.
 
-Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL` to use another model.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL`
+to use another model.
 """
 
 import os
@@ -16,7 +17,10 @@ MODEL = os.environ.get("LMSTUDIO_MODEL", "smollm2-135m-instruct")
 def main() -> None:
     """Run the chain twice: non-streaming, then streaming."""
     prompt = ChatPromptTemplate.from_messages(
-        [("system", "You are a helpful assistant."), ("human", "What is the capital of {country}?")]
+        [
+            ("system", "You are a helpful assistant."),
+            ("human", "What is the capital of {country}?"),
+        ]
     )
     model = ChatLMStudio(model=MODEL, temperature=0, max_tokens=100)
     chain = prompt | model | StrOutputParser()

@@ -1,8 +1,10 @@
 """Structured extraction: read an instance of a pydantic model from a text.
 
-The server's grammar constrains the output to the schema, so this works with every model, without tools.
+The server's grammar constrains the output to the schema, so this works with every
+model, without tools.
 
-Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL` to use another model.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL`
+to use another model.
 """
 
 import os
@@ -14,8 +16,10 @@ from lmstudio_integrations.langchain import ChatLMStudio
 
 MODEL = os.environ.get("LMSTUDIO_MODEL", "smollm2-135m-instruct")
 
-REVIEW = "The pool in Park Road is clean and warm. Four euros for adults is a fair price. We shall come again."
-PROMPT = f"Which place is this review about, how many euros do adults pay, and what is the verdict?\n\n{REVIEW}"
+REVIEW = "The pool in Park Road is clean and warm. Four euros for adults is fair."
+PROMPT = (
+    f"Extract the place, the price and the verdict from this review.\n\n{REVIEW}"
+)
 
 
 class Review(BaseModel):
@@ -27,7 +31,7 @@ class Review(BaseModel):
 
 
 def main() -> None:
-    """Extract a review, first as an instance, then together with the raw message."""
+    """Extract a review: as an instance, then together with the raw message."""
     model = ChatLMStudio(model=MODEL, temperature=0, max_tokens=200)
 
     review = model.with_structured_output(Review).invoke(PROMPT)
@@ -35,7 +39,7 @@ def main() -> None:
     assert isinstance(review, Review)
 
     result = model.with_structured_output(Review, include_raw=True).invoke(PROMPT)
-    print(result["raw"].text, result["raw"].usage_metadata)
+    print(result["raw"].usage_metadata["output_tokens"], "tokens")
     assert result["parsed"] == Review.model_validate_json(result["raw"].text)
     assert result["parsing_error"] is None
 

@@ -1,12 +1,17 @@
-"""Migrating from `ChatOllama`: change the class and rename four settings. An unknown setting raises an error.
+"""Migrating from `ChatOllama`: change the class and rename four settings.
 
-Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL` to use another model.
+An unknown setting raises an error that suggests the new name.
+
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL`
+to use another model.
 """
 
 import os
 from typing import Any
 
-from lmstudio_integrations.langchain import ChatLMStudio  # was: from langchain_ollama import ChatOllama
+from lmstudio_integrations.langchain import (
+    ChatLMStudio,
+)  # was: from langchain_ollama import ChatOllama
 
 MODEL = os.environ.get("LMSTUDIO_MODEL", "smollm2-135m-instruct")
 RENAMED = {
@@ -33,10 +38,10 @@ def main() -> None:
         temperature=0.5,
         top_k=40,
         seed=7,
-        context_length=2048,  # was: num_ctx=2048; takes effect if this object loads the model
+        context_length=2048,  # was: num_ctx=2048
         max_tokens=40,  # was: num_predict=40
-        ttl=300,  # was: keep_alive="5m"; takes effect if this object loads the model
-        on_config_mismatch="ignore",  # no warning if it is already loaded with another context length
+        ttl=300,  # was: keep_alive="5m"; both take effect if this object loads it
+        on_config_mismatch="ignore",  # no warning if it is loaded differently
     )
     response = model.invoke("Why is the sky blue?")
     print(response.text)

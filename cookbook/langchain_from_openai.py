@@ -1,20 +1,23 @@
-"""Migrating from `ChatOpenAI(base_url=…)`: change the class, keep the settings, and get more metadata.
+"""Migrating from `ChatOpenAI(base_url=…)`: change the class, keep the settings.
 
-Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL` to use another model.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL`
+to use another model.
 """
 
 import os
 
-from lmstudio_integrations.langchain import ChatLMStudio  # was: from langchain_openai import ChatOpenAI
+from lmstudio_integrations.langchain import (
+    ChatLMStudio,
+)  # was: from langchain_openai import ChatOpenAI
 
 MODEL = os.environ.get("LMSTUDIO_MODEL", "smollm2-135m-instruct")
 
 
 def main() -> None:
-    """Send a prompt as before; then read metadata that the OpenAI-compatible API lacks."""
+    """Send a prompt as before; then read what the OpenAI-compatible API lacks."""
     model = ChatLMStudio(  # was: ChatOpenAI(
         model=MODEL,
-        # was: base_url="http://localhost:1234/v1"; LM Studio on this machine is discovered
+        # was: base_url="http://localhost:1234/v1"; this machine is the default
         # was: api_key="lm-studio"; only if the server requires a token
         temperature=0.5,
         max_tokens=40,
@@ -27,7 +30,10 @@ def main() -> None:
     assert response.text.strip()
 
     *_, last = model.stream("Why is the sky blue?")
-    print(last.usage_metadata, f"{last.response_metadata['tokens_per_second']:.0f} tokens per second")
+    print(
+        last.usage_metadata,
+        f"{last.response_metadata['tokens_per_second']:.0f} tokens per second",
+    )
     assert last.usage_metadata
     assert last.usage_metadata["output_tokens"] <= 40
 

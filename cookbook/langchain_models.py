@@ -1,6 +1,7 @@
-"""Model management: load a model with your settings, watch the progress, read its profile, and unload it.
+"""Model management: load with your settings, watch the progress, unload.
 
-Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL` to use another model.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL`
+to use another model.
 """
 
 import os
@@ -12,7 +13,7 @@ MODEL = os.environ.get("LMSTUDIO_MODEL", "smollm2-135m-instruct")
 
 
 def main() -> None:
-    """Load a separate instance, use it and unload it; then use the default load policy."""
+    """Load, use and unload a separate instance; then use the default policy."""
     progress: list[float] = []
     model = ChatLMStudio(
         model=MODEL,
@@ -24,7 +25,7 @@ def main() -> None:
     )
 
     profile = model.load_profile()
-    print(profile)
+    print(f"loaded {progress[-1]:.0%}, {profile.get('max_input_tokens')} tokens")
     assert progress[-1] == 1.0
     assert profile.get("max_input_tokens") == 2048
 
@@ -33,11 +34,13 @@ def main() -> None:
     assert response.response_metadata["context_length"] == 2048
 
     with lms.Client() as client:
-        print([loaded.identifier for loaded in client.list_loaded_models()])
         client.llm.unload(identifier)
-        assert identifier not in [loaded.identifier for loaded in client.list_loaded_models()]
+        print("unloaded", identifier)
+        assert identifier not in [
+            loaded.identifier for loaded in client.list_loaded_models()
+        ]
 
-    # The default policy: use the model if it is loaded, else load it. It is unloaded after ten idle minutes.
+    # The default policy: use the model if it is loaded, else load it.
     response = ChatLMStudio(model=MODEL, ttl=600, max_tokens=20).invoke("Hello!")
     print(response.text)
     assert response.text.strip()

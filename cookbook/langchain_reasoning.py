@@ -1,7 +1,7 @@
-"""Reasoning: read it separately from the text, non-streaming and streaming, and turn it off.
+"""Reasoning: read it separately from the text, stream it, and turn it off.
 
-Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_REASONING_MODEL` to use another model
-whose reasoning can be turned off.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set
+`LMSTUDIO_REASONING_MODEL` to use another model whose reasoning can be turned off.
 """
 
 import os
@@ -13,12 +13,16 @@ QUESTION = "What is 17 * 23?"
 
 
 def main() -> None:
-    """Send the question three times: non-streaming, streaming, and without reasoning."""
+    """Send the question three times: whole, as a stream, and without reasoning."""
     model = ChatLMStudio(model=MODEL, temperature=0, max_tokens=2000)
 
     response = model.invoke(QUESTION)
-    reasoning = "".join(block.get("reasoning", "") for block in response.content_blocks if block["type"] == "reasoning")
-    print(f"Reasoning: {reasoning}\nText: {response.text}\nUsage: {response.usage_metadata}")
+    reasoning = "".join(
+        block.get("reasoning", "")
+        for block in response.content_blocks
+        if block["type"] == "reasoning"
+    )
+    print(f"Reasoning: {reasoning}\nText: {response.text}")
     assert reasoning.strip()
     assert "391" in response.text
 

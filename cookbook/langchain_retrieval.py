@@ -1,7 +1,7 @@
-"""Retrieval: embed documents, retrieve the one that matches a question, and answer from it.
+"""Retrieval: find the text that matches a question, and answer from it.
 
-Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL` and `LMSTUDIO_EMBEDDING_MODEL` to use
-other models.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL`
+and `LMSTUDIO_EMBEDDING_MODEL` to use other models.
 """
 
 import os
@@ -15,12 +15,14 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings
 
 MODEL = os.environ.get("LMSTUDIO_MODEL", "smollm2-135m-instruct")
-EMBEDDING_MODEL = os.environ.get("LMSTUDIO_EMBEDDING_MODEL", "text-embedding-all-minilm-l6-v2")
+EMBEDDING_MODEL = os.environ.get(
+    "LMSTUDIO_EMBEDDING_MODEL", "text-embedding-all-minilm-l6-v2"
+)
 
 TEXTS = (
-    "The town library is open from nine to six on weekdays. On Saturdays it closes at one in the afternoon.",
-    "The swimming pool costs four euros for adults. Children under six swim for free.",
-    "The ferry to the island leaves every hour from the north pier. The crossing takes twenty minutes.",
+    "The town library is open from nine to six, and on Saturdays until one.",
+    "The swimming pool costs four euros for adults. Small children swim for free.",
+    "The ferry to the island leaves every hour. The crossing takes twenty minutes.",
 )
 QUESTION = "How much does the swimming pool cost for adults?"
 
@@ -32,15 +34,25 @@ def join(documents: list[Document]) -> str:
 
 def main() -> None:
     """Answer a question from one of three texts."""
-    store = InMemoryVectorStore.from_texts(list(TEXTS), LMStudioEmbeddings(model=EMBEDDING_MODEL))
+    store = InMemoryVectorStore.from_texts(
+        list(TEXTS), LMStudioEmbeddings(model=EMBEDDING_MODEL)
+    )
     retriever = store.as_retriever(search_kwargs={"k": 1})
     assert join(retriever.invoke(QUESTION)) == TEXTS[1]
 
     prompt = ChatPromptTemplate.from_messages(
-        [("system", "You are a helpful assistant."), ("human", "{context}\n\nQuestion: {question}")]
+        [
+            ("system", "Answer the question from the text."),
+            ("human", "Text: {context}\n\nQuestion: {question}"),
+        ]
     )
-    model = ChatLMStudio(model=MODEL, temperature=0, max_tokens=100)
-    chain = {"context": retriever | join, "question": RunnablePassthrough()} | prompt | model | StrOutputParser()
+    model = ChatLMStudio(model=MODEL, temperature=0, max_tokens=60)
+    chain = (
+        {"context": retriever | join, "question": RunnablePassthrough()}
+        | prompt
+        | model
+        | StrOutputParser()
+    )
     response = chain.invoke(QUESTION)
     print(response)
     assert response.strip()

@@ -1,7 +1,7 @@
-"""A tool loop without an agent: run the tool calls of the model and send the results back.
+"""A tool loop without an agent: run the tool calls, and send the results back.
 
-Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_TOOL_MODEL` to use another model that was
-trained for tool use.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set
+`LMSTUDIO_TOOL_MODEL` to use another model that was trained for tool use.
 """
 
 import os
@@ -23,7 +23,9 @@ def pier(destination: str) -> str:
 def main() -> None:
     """Answer a question with one tool call."""
     model = ChatLMStudio(model=MODEL, temperature=0).bind_tools([pier])
-    messages: list[BaseMessage] = [HumanMessage("From which pier does the ferry to the island leave?")]
+    messages: list[BaseMessage] = [
+        HumanMessage("From which pier does the ferry to the island leave?")
+    ]
 
     request = model.invoke(messages)
     messages.append(request)

@@ -1,7 +1,8 @@
 """An agent: LlamaIndex's `FunctionAgent` calls a tool and answers.
 
-Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL` to use another model, preferably one
-that was trained for tool use. The first turn forces the tool call, so this also works with small models.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL`
+to use another model, preferably one that was trained for tool use. The first turn
+forces the tool call, so this also works with small models.
 """
 
 import asyncio
@@ -13,12 +14,18 @@ from lmstudio_integrations.llama_index import LMStudio
 
 MODEL = os.environ.get("LMSTUDIO_MODEL", "smollm2-135m-instruct")
 
-DEPARTURES = {"island": "every hour, from the north pier", "town": "at nine and at five, from the old harbour"}
+DEPARTURES = {
+    "island": "every hour, from the north pier",
+    "town": "at nine and at five, from the old harbour",
+}
 
 
 def departures(destination: str) -> str:
     """Return the times and the pier of the ferries to a destination."""
-    return DEPARTURES.get(destination.lower(), f"There is no ferry to {destination!r}; there are {list(DEPARTURES)}.")
+    return DEPARTURES.get(
+        destination.lower(),
+        f"There is no ferry to {destination!r}; there are {list(DEPARTURES)}.",
+    )
 
 
 async def main() -> None:
@@ -31,15 +38,21 @@ async def main() -> None:
         initial_tool_choice="departures",
     )
 
-    handler = agent.run("When does the ferry to the island leave?")
-    results = [event async for event in handler.stream_events() if isinstance(event, ToolCallResult)]
+    handler = agent.run(user_msg="When does the ferry to the island leave?")
+    results = [
+        event
+        async for event in handler.stream_events()
+        if isinstance(event, ToolCallResult)
+    ]
     response = await handler
 
     for result in results:
-        print(f"{result.tool_name}({result.tool_kwargs}) = {result.tool_output.content}")
+        print(result.tool_name, result.tool_kwargs, "=", result.tool_output.content)
     print(response)
     assert [result.tool_name for result in results][:1] == ["departures"]
-    assert all(isinstance(result.tool_kwargs["destination"], str) for result in results)
+    assert all(
+        isinstance(result.tool_kwargs["destination"], str) for result in results
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""Structured extraction: read an instance of a pydantic model from a text, non-streaming and streaming.
+"""Structured extraction: read an instance of a pydantic model from a text.
 
-The server's grammar constrains the output to the schema, so this works with every model, without tools.
+The server's grammar constrains the output to the schema, so this works with every
+model, without tools.
 
-Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL` to use another model.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL`
+to use another model.
 """
 
 import os

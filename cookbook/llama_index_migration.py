@@ -1,9 +1,11 @@
-"""Migrating from `llama-index-llms-lmstudio`: change the import and keep the settings.
+"""Migrating from `llama-index-llms-lmstudio`: change the import, keep the settings.
 
-The settings of that package (`model_name`, `base_url` with `/v1`, `request_timeout`, `additional_kwargs`) are accepted.
-An unknown setting raises an error that suggests the closest name.
+The settings of that package (`model_name`, `base_url` with `/v1`,
+`request_timeout`, `additional_kwargs`) are accepted. An unknown setting raises an
+error that suggests the closest name.
 
-Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL` to use another model.
+Connects to LM Studio on this machine, or to `LMSTUDIO_HOST`. Set `LMSTUDIO_MODEL`
+to use another model.
 """
 
 import asyncio
@@ -12,12 +14,14 @@ from typing import Any
 
 from llama_index.core.llms import ChatMessage
 
-from lmstudio_integrations.llama_index import LMStudio  # was: from llama_index.llms.lmstudio import LMStudio
+from lmstudio_integrations.llama_index import (
+    LMStudio,
+)  # was: from llama_index.llms.lmstudio import LMStudio
 
 HOST = os.environ.get("LMSTUDIO_HOST")
 SETTINGS: dict[str, Any] = {
     "model_name": os.environ.get("LMSTUDIO_MODEL", "smollm2-135m-instruct"),
-    "base_url": f"http://{HOST}/v1" if HOST else None,
+    "base_url": f"{HOST}/v1" if HOST else None,
     "request_timeout": 120.0,
     "temperature": 0.5,
     "additional_kwargs": {"max_tokens": 40},
@@ -25,7 +29,7 @@ SETTINGS: dict[str, Any] = {
 
 
 async def main() -> None:
-    """Send a prompt as before; then read the context window and token counts, and stream asynchronously."""
+    """Send a prompt as before; then read the context window, and stream."""
     llm = await LMStudio(**SETTINGS).aload()
     print(f"context window: {llm.metadata.context_window} tokens")
 

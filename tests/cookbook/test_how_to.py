@@ -1,39 +1,163 @@
-"""The examples on the LangChain pages run, and the statements about LangChain itself are still true."""
+"""The how-to pages: their form, their programs, the workflows on them, and what they state about LangChain."""
 
+import logging
 import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import llama_index.core
 import pytest
+import typer
+import yaml
 from langchain.chat_models import init_chat_model
 from langchain.embeddings import init_embeddings
 from langchain_core import exceptions as core
+from llama_index.core import Settings
 
+import lmstudio_integrations as lms
 from lmstudio_integrations import errors
+from lmstudio_integrations.cli._app import app
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.langchain._errors import _CLASSES, both
+from tests.docs.snippets import ROOT, blocks, in_text
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGES = sorted((DOCS / "how-to").glob("langchain_*.md"))
-BLOCK = re.compile(r"^```python\n(?!--8<--)(.*?)^```", re.MULTILINE | re.DOTALL)
-EXAMPLES = [
-    pytest.param(code, id=f"{page.stem}-{number}")
-    for page in PAGES
-    for number, code in enumerate(BLOCK.findall(page.read_text(encoding="utf-8")), start=1)
-]
+DOCS = ROOT / "docs"
+PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted((DOCS / "how-to").glob("*.md"))}
 ROW = re.compile(r"^\| `(LMStudio\w+)` \| `(\w+)` \| (yes|no) \|$", re.MULTILINE)
 
+START = re.compile(r"# .+\n\n(?:[^#`\n|*-].*\n|`.+\n)+\n```text\n")
+"""A title, one paragraph, and what was printed."""
 
-def test_every_page_has_an_example() -> None:
-    assert len(PAGES) == 10
-    assert all("```python\n" in page.read_text(encoding="utf-8") for page in PAGES)
+COLUMNS = 84
+"""What fits beside the menus at a width of 1280 pixels; see `docs/stylesheets/site.css`."""
 
 
-@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
-@pytest.mark.parametrize("code", EXAMPLES)
-def test_an_example_on_a_page_runs(code: str, scripted: Emulator) -> None:
-    assert "assert" in code or "create_agent" in code
-    exec(compile(code, "page", "exec"), {"__name__": "page"})
+def source_of(page: str) -> str:
+    return f"docs/how-to/{page}.md"
+
+
+def programs(page: str) -> list[str]:
+    """Return the Python programs on a page, without recipes and example tests, which have tests of their own."""
+    return [code for code in blocks(source_of(page)) if "def test_" not in code]
+
+
+@pytest.fixture(autouse=True)
+def framework_defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what the programs set for the whole process."""
+    monkeypatch.setattr(llama_index.core, "global_tokenizer", llama_index.core.global_tokenizer)
+    for name, value in vars(Settings).items():
+        monkeypatch.setattr(Settings, name, value)
+    logger = logging.getLogger("lmstudio_integrations")
+    level = logger.level
+    yield
+    logger.setLevel(level)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_begins_with_a_sentence_and_what_was_printed(page: str) -> None:
+    assert START.match(PAGES[page])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_program_is_too_wide(page: str) -> None:
+    shown = [each.code for each in in_text(PAGES[page], page) if each.language != "text"]
+    recipes = [(ROOT / path).read_text(encoding="utf-8") for path in re.findall(r'--8<-- "(.+)"', PAGES[page])]
+    lines = [line for code in [*shown, *recipes] for line in code.splitlines()]
+    assert lines
+    assert [line for line in lines if len(line) > COLUMNS] == []
+
+
+@pytest.mark.filterwarnings(
+    "ignore::langchain_core._api.LangChainBetaWarning",
+    "ignore::pydantic.warnings.PydanticDeprecationWarning",
+)
+@pytest.mark.parametrize("page", [page for page in PAGES if programs(page)])
+def test_the_programs_on_a_page_run_in_order(page: str, scripted: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    namespace: dict[str, Any] = {"__name__": "page"}
+    for number, code in enumerate(programs(page), start=1):
+        exec(compile(code, f"{page}-{number}", "exec"), namespace)
     assert scripted.address
+    assert capsys.readouterr().out.strip() or "assert" in "".join(programs(page))
+
+
+def test_most_pages_have_programs() -> None:
+    assert len(PAGES) >= 26
+    assert sum(bool(programs(page)) for page in PAGES) >= 20
+
+
+# The page about workflows --------------------------------------------------------------------------------------------
+
+WORKFLOW_PAGE = "github_workflow"
+
+
+WORKFLOWS: list[Any] = [yaml.safe_load(code) for code in blocks(source_of(WORKFLOW_PAGE), "yaml")]
+"""The workflows on the page, and a list of steps."""
+
+COMPLETE = [each for each in WORKFLOWS if isinstance(each, dict)]
+JOBS = [job for workflow in COMPLETE for job in workflow["jobs"].values()]
+STEPS = [
+    *(step for job in JOBS for step in job["steps"]),
+    *(step for each in WORKFLOWS if isinstance(each, list) for step in each),
+]
+COMMANDS = [line for step in STEPS for line in step.get("run", "").splitlines()]
+
+
+def test_a_workflow_is_complete() -> None:
+    assert len(COMPLETE) == 2
+    for workflow in COMPLETE:
+        assert workflow.keys() == {"name", True, "permissions", "jobs"}, "YAML reads `on` as a boolean"
+
+
+def test_each_job_installs_the_checkout() -> None:
+    assert len(JOBS) == 2
+    for job in JOBS:
+        assert job["timeout-minutes"]
+        (path,) = (step["with"]["path"] for step in job["steps"] if "path" in step.get("with", {}))
+        assert any(re.search(rf"pip install .*\./{path}\[", step.get("run", "")) for step in job["steps"])
+
+
+def test_a_workflow_names_extras_and_flags_that_exist(request: pytest.FixtureRequest) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {extra for names in re.findall(r"\[([\w,-]+)\]", "\n".join(COMMANDS)) for extra in names.split(",")}
+    assert extras
+    assert extras <= project["optional-dependencies"].keys()
+    parameters = typer.main.get_group(app).commands["serve"].params
+    (serve,) = (line for line in COMMANDS if line.startswith("lmstudio-integrations serve"))
+    assert set(re.findall(r"--[\w-]+", serve)) <= {name for each in parameters for name in each.opts}
+    for flag in re.findall(r"pytest .*(--[\w-]+)", "\n".join(COMMANDS)):
+        assert request.config.getoption(flag) is None, "a flag that does not exist raises ValueError"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the workflow runs on Linux")
+def test_the_server_of_a_workflow_starts_and_later_steps_find_it(tmp_path: Path) -> None:
+    (script,) = (step["run"] for step in STEPS if step.get("name") == "Start the emulator")
+    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "GITHUB_ENV": str(tmp_path / "env")}
+    command = ["bash", "-e", "-c", f"{script}\necho $!"]
+    started = subprocess.run(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, timeout=50, check=True
+    )
+    try:
+        name, _, address = (tmp_path / "env").read_text(encoding="utf-8").strip().partition("=")
+        assert name == "LMSTUDIO_HOST"
+        with lms.Client(address) as client:
+            assert client.llm.model("demo").respond("Hello!").content
+    finally:
+        subprocess.run(["kill", started.stdout.strip()], check=True)
+
+
+def test_the_example_test_of_a_workflow_passes(tmp_path: Path) -> None:
+    (code,) = blocks(source_of(WORKFLOW_PAGE))
+    (tmp_path / "test_model.py").write_text(code, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:asyncio"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    assert "1 passed" in run.stdout, run.stdout + run.stderr
+
+
+# Statements about LangChain -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("init_model", [init_chat_model, init_embeddings])

@@ -1,0 +1,1 @@
+"""Opens the built site in a headless browser."""

@@ -1,0 +1,74 @@
+"""The guides in the docstrings of the classes: complete, short, and their examples run in order."""
+
+import inspect
+import re
+
+import pytest
+
+import lmstudio_integrations as lms
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.langchain import ChatLMStudio, LMStudioEmbeddings, LMStudioLLM
+from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+from tests.docs.outputs import run
+from tests.docs.snippets import ROOT, in_text
+
+SECTION = re.compile(r"^([A-Z][a-z ,]+):$", re.MULTILINE)
+PAGE = re.compile(r"`(docs/[\w/-]+\.md)`")
+
+CHAT = ["Setup", "Instantiate", "Invoke", "Stream", "Call tools", "Structured output", "Images", "Reasoning"]
+EMBED = ["Setup", "Instantiate", "Embed", "Search", "Async"]
+SECTIONS: dict[type, list[str]] = {
+    ChatLMStudio: [*CHAT, "Async", "Statistics"],
+    LMStudioLLM: ["Setup", "Instantiate", "Invoke", "Stream", "Async", "Statistics"],
+    LMStudioEmbeddings: EMBED,
+    LMStudio: [*CHAT, "Async", "Statistics"],
+    LMStudioEmbedding: EMBED,
+    lms.Client: [*CHAT[:-1], "Reasoning, statistics", "Embeddings"],
+    lms.AsyncClient: ["Setup", "Instantiate", "Invoke", "Stream", "Call tools", "Embeddings"],
+}
+CLASSES = [pytest.param(kind, id=kind.__name__) for kind in SECTIONS]
+EXTRAS = {ChatLMStudio: "langchain", LMStudioLLM: "langchain", LMStudioEmbeddings: "langchain"} | {
+    LMStudio: "llama-index",
+    LMStudioEmbedding: "llama-index",
+}
+
+
+def guide(kind: type) -> str:
+    """Return the docstring of a class, as `help` shows it before the settings."""
+    return inspect.cleandoc(kind.__doc__ or "").partition("\n\nSettings:\n")[0]
+
+
+def examples(kind: type) -> list[str]:
+    """Return the examples of a guide."""
+    return [each.code for each in in_text(guide(kind), kind.__name__)]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_the_examples_of_a_guide_run_in_order(kind: type, scripted: Emulator) -> None:
+    cells = examples(kind)
+    outputs = run(cells, scripted.address)
+    prints = ["print(" in cell or "on_message=print" in cell for cell in cells]
+    assert [bool(output.strip()) for output in outputs] == prints
+    assert any(prints)
+    assert scripted.predictions or scripted.embedded_texts
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_guide_has_an_example_for_each_step(kind: type) -> None:
+    sections = SECTION.findall(guide(kind))
+    assert sections == SECTIONS[kind]
+    assert len(examples(kind)) == len([name for name in sections if name != "Setup"])
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_guide_fits_on_two_screens(kind: type) -> None:
+    assert len(guide(kind).splitlines()) <= 92
+    assert all(len(cell.splitlines()) <= 10 for cell in examples(kind))
+    assert [line for cell in examples(kind) for line in cell.splitlines() if len(line) > 88] == []
+
+
+@pytest.mark.parametrize(("kind", "extra"), [pytest.param(*item, id=item[0].__name__) for item in EXTRAS.items()])
+def test_a_guide_names_the_extra_and_the_page(kind: type, extra: str) -> None:
+    assert f'pip install "PATH[{extra}]"' in guide(kind)
+    (page,) = PAGE.findall(guide(kind))
+    assert (ROOT / page).read_text(encoding="utf-8").startswith(f"# {kind.__name__}\n")

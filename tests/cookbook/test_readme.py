@@ -1,0 +1,108 @@
+"""The README is true: its examples print what it shows, and its table says what the checks found."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lmstudio_integrations._environment import HOST_VARIABLE
+from lmstudio_integrations.emulator import Emulator
+from tests.contract.table import PAGE, read
+from tests.cookbook.test_documents import run_python
+from tests.docs.outputs import CHAT
+from tests.docs.snippets import blocks
+from tests.docs.snippets import read as read_page
+
+RESULTS = read(PAGE.read_text(encoding="utf-8"))
+TABLE = [
+    [cell.strip() for cell in line.strip("|").split(" | ")]
+    for line in read_page("README.md").splitlines()
+    if line.startswith("| ")
+]
+ROWS = {row[0]: dict(zip(TABLE[0], row, strict=True)) for row in TABLE[2:]}
+
+PACKAGES = {
+    ("LangChain", "this package"): 0,
+    ("LangChain", "`ChatOpenAI(base_url=…)`"): 1,
+    ("LangChain", "`langchain-ollama`"): 2,
+    ("LlamaIndex", "this package"): 0,
+    ("LlamaIndex", "`llama-index-llms-lmstudio`"): 1,
+}
+"""Columns of the README's table, and where the page of checks has their results."""
+
+CHECKS = {
+    "context window": {
+        "LangChain": "`profile` contains the context length of the loaded model, "
+        "at the latest after the first response",
+        "LlamaIndex": "`metadata` has the context window of the loaded model, at the latest after the first response",
+    },
+    "exact token counts": {
+        "LangChain": "`get_num_tokens_from_messages` counts the tokens of a conversation, without a download",
+    },
+    "separate reasoning": {
+        "LangChain": "reasoning is a content block of its own, separate from the text",
+        "LlamaIndex": "reasoning is a block of its own, separate from the text",
+    },
+    "malformed tool calls reported": {
+        "LangChain": "a malformed tool call is reported in `invalid_tool_calls` or raised, not returned as text",
+        "LlamaIndex": "a malformed tool call raises an error instead of ending the agent",
+    },
+    "enforced schemas": {
+        "LangChain": '`method="json_schema"`: the server enforces the schema',
+        "LlamaIndex": "structured output is enforced by the server",
+    },
+    "non-blocking async": {
+        "LangChain": "`ainvoke` and `astream` do not block the event loop",
+        "LlamaIndex": "`achat` and `astream_chat` do not block the event loop",
+    },
+}
+"""Rows of the README's table that a check decides."""
+
+NOT_LM_STUDIO = "`langchain-ollama`"
+
+
+@pytest.mark.parametrize("claim", CHECKS)
+def test_the_table_agrees_with_the_checks(claim: str) -> None:
+    for framework, check in CHECKS[claim].items():
+        for (of, column), index in PACKAGES.items():
+            if of == framework and column != NOT_LM_STUDIO:
+                found = RESULTS[framework][check][index]
+                assert ROWS[claim][column][0] == {"-": "✗"}.get(found, found), column
+
+
+def test_the_table_counts_the_checks_that_passed() -> None:
+    for (framework, column), index in PACKAGES.items():
+        results = RESULTS[framework]
+        counted = ROWS[f"{framework} checks, of {len(results)}"][column]
+        passed = sum(result[index] == "✔" for result in results.values())
+        assert re.findall(r"\d+", counted) == [str(passed)], column
+
+
+def test_each_command_is_one_line() -> None:
+    commands = blocks("README.md", "sh")
+    assert len(commands) == 5
+    for command in commands:
+        assert command.count("\n") == 1
+        assert not command.startswith(("$", ">", "#"))
+        assert "\\" not in command
+
+
+def test_the_examples_have_at_most_five_lines() -> None:
+    examples = blocks("README.md", "python")
+    assert len(examples) == 2
+    assert all(len(example.splitlines()) <= 5 for example in examples)
+
+
+@pytest.mark.real_model
+def test_the_examples_print_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples, shown = blocks("README.md", "python"), blocks("README.md", "text")
+    with Emulator() as server:
+        server.load(CHAT)
+        monkeypatch.setenv(HOST_VARIABLE, server.address)
+        for example, expected in zip(examples, shown, strict=True):
+            run = run_python("-W", "error", "-c", example, cwd=tmp_path)
+            assert without_speed(run.stdout.strip()) == without_speed(expected.strip()), run.stderr
+
+
+def without_speed(text: str) -> str:
+    return re.sub(r"\d+$", "N", text)

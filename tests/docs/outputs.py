@@ -1,0 +1,128 @@
+"""The outputs on the pages: `python -m tests.docs.outputs [PAGE...]` runs their examples and writes what they print.
+
+A block `text` right below a block `python` is the output of that example. A page ends with a comment that has the
+digest of its examples and outputs, so that `test_outputs.py` notices a page that was changed and not run again.
+Without arguments, all pages with such a comment are run. The server is the emulator with the cookbook's models, the
+real ones included.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.catalog import BUNDLED
+from tests.docs.snippets import ROOT
+
+CATALOG = ROOT / "cookbook/catalog.toml"
+CHAT = next(key for key, kind in BUNDLED.items() if kind == "llm")
+"""The model that is loaded at the start, for examples that name none."""
+
+IMAGES = ROOT / "docs/images"
+TIMEOUT = 900
+"""Seconds for one page."""
+
+WARNINGS = ("-W", "error", "-W", "ignore::DeprecationWarning")
+"""Python shows no deprecation inside of libraries; LlamaIndex's agents use deprecated attributes of pydantic."""
+
+EXAMPLE = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+DIGEST = re.compile(r"\n<!-- outputs: (\w*)[^>]*-->\n")
+COMMENT = "\n<!-- outputs: {}, written by python -m tests.docs.outputs -->\n"
+
+NORMALIZED = (
+    (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "…"),
+    (re.compile(r"('id': ')\d+(?=')"), r"\1…"),
+    (re.compile(r"((?:_s|S)ec(?:onds?)?'?[:=] ?)[\d.e-]+"), r"\1…"),
+    (re.compile(r"\b(127\.0\.0\.1:)\d+"), r"\1…"),
+)
+"""What differs from run to run, and what a page shows instead: identifiers, timings and ports."""
+
+
+def examples(page: str) -> list[str]:
+    """Return the examples of a page."""
+    return [code for code, _ in EXAMPLE.findall(page)]
+
+
+def digest(page: str) -> str:
+    """Return the digest of the examples of a page and of their outputs."""
+    return hashlib.sha256(json.dumps(EXAMPLE.findall(page)).encode()).hexdigest()[:16]
+
+
+def is_current(page: str) -> bool:
+    """Whether the outputs of a page are those that the command wrote for these examples."""
+    return DIGEST.findall(page) == [digest(page)]
+
+
+def normalized(output: str) -> str:
+    """Return an output without what differs from run to run."""
+    for pattern, replacement in NORMALIZED:
+        output = pattern.sub(replacement, output)
+    return "".join(f"{line.rstrip()}\n" for line in output.strip("\n").splitlines())
+
+
+def with_outputs(page: str, outputs: Sequence[str]) -> str:
+    """Return a page with the output of each example, and their digest."""
+    remaining = iter(outputs)
+
+    def block(match: re.Match[str]) -> str:
+        output = normalized(next(remaining))
+        return f"```python\n{match[1]}```\n" + (f"\n```text\n{output}```\n" if output else "")
+
+    page = EXAMPLE.sub(block, DIGEST.sub("", page))
+    return page + COMMENT.format(digest(page))
+
+
+def run(cells: Sequence[str], host: str) -> list[str]:
+    """Run programs on a server, in a folder with the images of the pages; return what each of them prints.
+
+    Raises:
+        SystemExit: If one of them fails, or warns.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES}
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(IMAGES, folder, dirs_exist_ok=True)
+        done = subprocess.run(
+            [sys.executable, *WARNINGS, str(Path(__file__).with_name("cells.py"))],
+            input=json.dumps(cells),
+            cwd=folder,
+            env={**environment, HOST_VARIABLE: host},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    if done.returncode or done.stderr:
+        raise SystemExit(done.stderr)
+    outputs: list[str] = json.loads(done.stdout)
+    return outputs
+
+
+def kept_pages() -> list[Path]:
+    """Return the pages whose outputs are kept."""
+    found = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+    return [path for path in found if DIGEST.search(path.read_text(encoding="utf-8"))]
+
+
+def write(paths: Iterable[Path]) -> None:
+    """Run the examples of pages, each on a server of its own, and write their outputs."""
+    for path in paths:
+        page = path.read_text(encoding="utf-8")
+        with Emulator(catalog=CATALOG) as server:
+            server.load(CHAT)
+            path.write_text(with_outputs(page, run(examples(page), server.address)), encoding="utf-8")
+        print(path)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Run the examples of pages and write their outputs.")
+    parser.add_argument("pages", nargs="*", type=Path, metavar="PAGE")
+    write(parser.parse_args().pages or kept_pages())

@@ -1,0 +1,124 @@
+"""The outputs on the pages are those of their examples, and the command that writes them does so."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.docs.outputs import digest, examples, is_current, kept_pages, normalized, run, with_outputs, write
+from tests.docs.snippets import ROOT
+
+INTEGRATIONS = [*ROOT.glob("docs/langchain/*.md"), *ROOT.glob("docs/llama-index/*.md"), ROOT / "docs/native-client.md"]
+KEPT = kept_pages()
+WIDTH = 88
+
+PAGE = """# A page
+
+```python
+name = "world"
+```
+
+```python
+print("hello", name)
+```
+
+```text
+something else
+```
+
+```sh
+ls
+```
+
+```text
+not an output
+```
+"""
+
+
+def fenced_lines(page: str) -> list[str]:
+    """Return the lines of a page's examples and of their outputs."""
+    return [line for part in page.split("```")[1::2] for line in part.splitlines()]
+
+
+def test_every_integration_page_keeps_its_outputs() -> None:
+    assert len(INTEGRATIONS) == 6
+    assert set(INTEGRATIONS) <= set(KEPT)
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.name)
+def test_the_outputs_on_a_page_are_those_of_its_examples(path: Path) -> None:
+    assert is_current(path.read_text(encoding="utf-8")), f"run: python -m tests.docs.outputs {path.relative_to(ROOT)}"
+
+
+@pytest.mark.parametrize("path", INTEGRATIONS, ids=lambda path: path.name)
+def test_no_example_or_output_scrolls_sideways(path: Path) -> None:
+    lines = fenced_lines(path.read_text(encoding="utf-8"))
+    assert lines
+    assert [line for line in lines if len(line) > WIDTH] == []
+
+
+def test_an_output_is_written_below_its_example_and_replaces_the_one_before() -> None:
+    page = with_outputs(PAGE, ["", "hello world\n"])
+    assert 'print("hello", name)\n```\n\n```text\nhello world\n```\n\n```sh' in page
+    assert 'name = "world"\n```\n\n```python' in page
+    assert "something else" not in page
+    assert "not an output" in page
+    assert page.count("<!-- outputs:") == 1
+    assert with_outputs(page, ["", "hello world\n"]) == page
+
+
+def test_a_changed_example_and_a_changed_output_are_noticed() -> None:
+    page = with_outputs(PAGE, ["", "hello world\n"])
+    assert is_current(page)
+    assert not is_current(PAGE)
+    assert not is_current(page.replace('"world"', '"moon"'))
+    assert not is_current(page.replace("hello world", "hello moon"))
+    assert is_current(page.replace("# A page", "# Another title"))
+
+
+@pytest.mark.parametrize(
+    ("output", "shown"),
+    [
+        ("\n  ai: \n\n", "  ai:\n"),
+        ("run 01a1fd91-8e3e-7412-92d1-b0b07a95340c-0", "run …-0\n"),
+        ("{'name': 'pier', 'id': '720149020'}", "{'name': 'pier', 'id': '…'}\n"),
+        ("'tokens_per_second': 47.86, 'total_time_sec': 7.5e-05}", "'tokens_per_second': …, 'total_time_sec': …}\n"),
+        ("'timeToFirstTokenSec': 0.1,\nelapsed_seconds=3", "'timeToFirstTokenSec': …,\nelapsed_seconds=…\n"),
+        ("ws://127.0.0.1:41343/llm", "ws://127.0.0.1:…/llm\n"),
+        ("input_tokens: 37, seconds", "input_tokens: 37, seconds\n"),
+        ("", ""),
+    ],
+)
+def test_what_differs_from_run_to_run_is_not_shown(output: str, shown: str) -> None:
+    assert normalized(output) == shown
+
+
+def test_examples_run_in_order_on_the_server_with_the_images_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LM_API_TOKEN", "a-token")
+    cells = [
+        "import os\nfrom pathlib import Path",
+        "print(os.environ['LMSTUDIO_HOST'], os.environ.get('LM_API_TOKEN'))",
+        "print(Path('square.png').exists(), __name__)",
+    ]
+    assert run(cells, "localhost:1") == ["", "localhost:1 None\n", "True __main__\n"]
+
+
+@pytest.mark.parametrize(
+    "cell", ["raise RuntimeError('a failure')", "import warnings; warnings.warn('a failure', stacklevel=1)"]
+)
+def test_an_example_that_fails_or_warns_stops_the_command(cell: str) -> None:
+    with pytest.raises(SystemExit, match="a failure"):
+        run([cell], "localhost:1")
+
+
+@pytest.mark.real_model
+def test_the_command_writes_the_outputs_of_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "page.md"
+    path.write_text(PAGE, encoding="utf-8")
+    write([path])
+    page = path.read_text(encoding="utf-8")
+    assert is_current(page)
+    assert "```text\nhello world\n```" in page
+    assert examples(page) == examples(PAGE)
+    assert digest(page) != digest(PAGE)
+    assert str(path) in capsys.readouterr().out

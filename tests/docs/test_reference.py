@@ -1,0 +1,85 @@
+"""The reference shows every field, wherever it is inherited from: type, default and description."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+import pytest
+
+pytest.importorskip("griffe", reason="needs the docs group: uv sync --inexact --group docs")
+
+import griffe
+from pydantic import Tag
+
+from lmstudio_integrations.types._numbers import Count, Seconds
+from tests.adapters import ADAPTERS
+from tests.docs.field_types import FieldTypes, type_text
+
+
+@pytest.fixture(scope="module")
+def package() -> griffe.Object | griffe.Alias:
+    """The package as the reference shows it."""
+    return griffe.load("lmstudio_integrations", extensions=griffe.load_extensions(FieldTypes()))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "shown"),
+    [
+        (Seconds | None, "float | None"),
+        (Annotated[Count, Tag("n")] | Annotated[Literal[False], Tag("off")], "int | Literal[False]"),
+        (Literal["a", "b"], "Literal['a', 'b']"),
+        (Callable[[float], Any], "Callable[[float], Any]"),
+        (Mapping[str, list[Seconds]], "Mapping[str, list[float]]"),
+        (Callable[..., None], "Callable[..., None]"),
+    ],
+)
+def test_a_type_is_shown_without_its_bounds(annotation: Any, shown: str) -> None:
+    assert type_text(annotation) == shown
+
+
+@pytest.mark.parametrize(
+    ("field", "shown"),
+    [
+        ("ttl", "float | None = None"),
+        ("load_policy", "Literal['get_or_load', 'explicit', 'require_loaded', 'new_instance'] = 'get_or_load'"),
+        ("api_token", "SecretStr | None = <factory>"),
+        ("max_tokens", "int | Literal[False] | None = None"),
+    ],
+)
+def test_a_setting_has_its_type_and_its_default(package: griffe.Object, field: str, shown: str) -> None:
+    attribute = package["langchain.chat_models.ChatLMStudio"].all_members[field]
+    default = f" = {attribute.value}" if attribute.value else ""
+    assert f"{attribute.annotation}{default}" == shown
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_every_field_of_an_adapter_is_shown_with_what_it_means(package: griffe.Object, name: str) -> None:
+    make = ADAPTERS[name].make
+    documented = package[make.__module__.partition(".")[2]][name].all_members
+    parameters = inspect.signature(make).parameters
+    ours = [field for field in parameters if field in documented]
+    framework = {field for field in parameters if field not in documented}
+    assert framework <= make._framework_descriptions.keys()
+    assert {"model", "idle_timeout", "load_config"} <= {*ours}
+    for field in ours:
+        shown, parameter = documented[field], parameters[field]
+        assert shown.annotation == type_text(parameter.annotation)
+        assert shown.value == repr(parameter.default)
+        assert shown.docstring.value == make.model_fields[field].description
+
+
+@pytest.mark.parametrize("alias", ["base_url", "api_key", "model_name", "request_timeout", "additional_kwargs"])
+def test_what_exists_for_type_checkers_only_is_not_shown(package: griffe.Object, alias: str) -> None:
+    assert alias not in package["llama_index.llms.LMStudio"].all_members
+
+
+def test_a_field_of_a_dataclass_has_its_default(package: griffe.Object) -> None:
+    result = package["types.results.PredictionResult"]
+    assert result.members["tokens"].value == "()"
+    assert result.members["content"].value is None
+
+
+def test_docstrings_refer_to_the_page_of_the_protocol(package: griffe.Object) -> None:
+    docstring = package["errors.LMStudioServerError"].docstring
+    assert docstring
+    assert "([protocol](../../protocol/#errors))" in docstring.value
