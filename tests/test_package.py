@@ -26,6 +26,7 @@ LAYERS: dict[str, set[str]] = {
     "errors": {"_secrets"},
     "_redacting_logger": set(),
     "_environment": set(),
+    "_installation": set(),
     "_suggestions": set(),
     "_typeguards": set(),
     "_shortening": set(),
@@ -35,12 +36,22 @@ LAYERS: dict[str, set[str]] = {
     "protocol": {"types", *TOOLS},
     "client.transport": {"protocol", "types", "_redacting_logger", "_environment", *TOOLS},
     "client": {"client.transport", "protocol", "types", *TOOLS},
-    "_adapters": {"client.transport", "client", "protocol", "types", "_environment", *TOOLS},
+    "_adapters": {"client.transport", "client", "protocol", "types", "_environment", "_installation", *TOOLS},
     "langchain": {"_adapters", "client.transport", "client", "protocol", "types", *TOOLS},
     "llama_index": {"_adapters", "client.transport", "client", "protocol", "types", "_environment", *TOOLS},
-    "emulator": {"protocol", "types", "_redacting_logger", *TOOLS},
+    "emulator": {"protocol", "types", "_installation", "_redacting_logger", *TOOLS},
     "pytest_plugin": {"emulator"},
-    "cli": {"emulator", "langchain", "client.transport", "client", "protocol", "types", "_environment", *TOOLS},
+    "cli": {
+        "emulator",
+        "langchain",
+        "client.transport",
+        "client",
+        "protocol",
+        "types",
+        "_environment",
+        "_installation",
+        *TOOLS,
+    },
 }
 """Each part of the package and what it may import of the others."""
 

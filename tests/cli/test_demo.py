@@ -3,6 +3,8 @@
 import contextlib
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -130,6 +132,30 @@ def test_a_server_that_requires_a_token_gets_it(run: Run, capsys: Capture) -> No
     assert "Stop reason" in capsys.readouterr().out
     assert isinstance(rejected, str)
     assert rejected.startswith("Error: ")
+
+
+def without_spaces(text: str) -> str:
+    return "".join(text.split())
+
+
+def test_what_is_printed_is_saved_as_an_image_that_loads_nothing(
+    run: Run, scripted: Emulator, capsys: Capture, tmp_path: Path
+) -> None:
+    path = tmp_path / "demo.svg"
+    assert run("demo", "--host", scripted.address, "--svg", str(path)) == 0
+    image = path.read_text(encoding="utf-8")
+    texts = without_spaces("".join(ET.fromstring(image).itertext()))
+    printed = capsys.readouterr().out
+    assert f"Loading {CHAT}" in printed
+    for line in printed.splitlines():
+        assert without_spaces(line) in texts
+    assert "url(http" not in image
+    assert "href=" not in image
+
+
+def test_an_image_in_a_folder_that_does_not_exist_fails_at_once(run: Run, scripted: Emulator, tmp_path: Path) -> None:
+    assert run("demo", "--host", scripted.address, "--svg", str(tmp_path / "nowhere" / "demo.svg")) == 2
+    assert not scripted.predictions
 
 
 @pytest.mark.real_model

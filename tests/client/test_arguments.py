@@ -29,9 +29,10 @@ CONSTRUCTING: list[tuple[str, dict[str, Any]]] = [
 ]
 
 CALLS: list[tuple[str, Callable[[Any], Any]]] = [
-    ("model_key .* 5", lambda client: client.llm.model(5)),
+    ("model .* 5", lambda client: client.llm.model(5)),
     ("model_key .* None", lambda client: client.llm.load_new_instance(None)),
-    ("needs a model_key", lambda client: client.llm.model(load_policy="new_instance")),
+    ("model is empty", lambda client: client.llm.model("")),
+    ("needs a model", lambda client: client.llm.model(load_policy="new_instance")),
     ("instance_identifier is empty", lambda client: client.llm.load_new_instance("chatty", "")),
     ("instance_identifier .* 5", lambda client: client.llm.load_new_instance("chatty", 5)),
     ("ttl .* '5'", lambda client: client.llm.model("chatty", ttl="5")),

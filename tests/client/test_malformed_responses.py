@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.sync import Client
+from lmstudio_integrations.client.transport.flows import decode_errors
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from tests.client.public_calls import calls, made_calls
 from tests.protocol.transcripts import LLM_INSTANCE
@@ -232,3 +234,20 @@ def test_a_value_of_the_wrong_type_is_a_protocol_error(
     server.honest = False
     with pytest.raises(lms.LMStudioProtocolError):
         MALFORMED[name][0](client)
+
+
+@pytest.mark.parametrize(
+    ("read", "reason"),
+    [
+        (lambda: dict[str, int]()["identifier"], "it has no 'identifier'"),
+        (lambda: [].identifier, "a part of it has another form than expected"),  # type: ignore[attr-defined]
+        (lambda: TypeAdapter(dict[str, int]).validate_python({"a": "x"}), "a: Input should be a valid integer"),
+    ],
+)
+def test_the_error_about_a_malformed_response_is_no_exception_of_python(
+    read: Callable[[], object], reason: str
+) -> None:
+    with pytest.raises(lms.LMStudioProtocolError) as caught, decode_errors("Model list"):
+        read()
+    assert f"Model list: the server's response cannot be read: {reason}" in str(caught.value)
+    assert str(caught.value).endswith("; update LM Studio and this package")

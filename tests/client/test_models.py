@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import lmstudio_integrations as lms
-from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.types.embedding_request import EmbeddingRequest
 from tests.client.conftest import MODELS
 from tests.client.public_calls import calls, made_calls
@@ -129,7 +129,7 @@ async def test_a_call_that_would_wait_for_a_load_of_its_own_event_loop_is_reject
 
 @proves("C-ANY-MODEL")
 async def test_any_loaded_model_is_used_when_none_is_named(client: Any, server: Emulator) -> None:
-    with pytest.raises(lms.LMStudioModelNotFoundError, match=r"(?i)no model is loaded"):
+    with pytest.raises(lms.LMStudioModelNotFoundError, match="name a model, which is then loaded"):
         await client.llm.model()
     server.load("other")
     assert (await client.llm.model()).identifier == "other"
@@ -162,6 +162,32 @@ async def test_a_model_of_the_wrong_kind_is_an_error_that_names_its_kind(client:
         await client.llm.model("vectors")
     with pytest.raises(lms.LMStudioWrongModelKindError, match="llm"):
         await client.embedding.model("chatty")
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        ({"error": "Failed to load model. Error: Model is not llm."}, "use client.embedding.model('odd')"),
+        (
+            {
+                "error": "Wrong kind",
+                "code": "generic.domainMismatch",
+                "data": {"path": "odd", "actualDomain": "tts", "expectedDomain": "llm"},
+            },
+            "odd is of kind 'tts', not 'llm'",
+        ),
+    ],
+)
+async def test_only_a_model_of_the_other_kind_gets_the_advice_to_use_it_there(
+    make_client: Callable[..., Any], error: dict[str, Any], advice: str
+) -> None:
+    rules: Any = ({"when": {"load": True}, "then": [error]},)
+    with Emulator([ModelEntry(key="odd", rules=rules)]) as server:
+        async with make_client(server.address) as client:
+            with pytest.raises(lms.LMStudioWrongModelKindError) as caught:
+                await client.llm.model("odd")
+    assert str(caught.value).endswith(f"suggestion: {advice}")
+    assert caught.value.suggestion == advice
 
 
 @proves("C-UNLOAD")
@@ -240,7 +266,7 @@ async def test_an_unknown_load_policy_or_mismatch_policy_is_rejected(client: Any
 
 
 async def test_an_empty_model_key_is_rejected(client: Any) -> None:
-    with pytest.raises(lms.LMStudioValueError, match="key is empty"):
+    with pytest.raises(lms.LMStudioValueError, match="model is empty"):
         await client.llm.model("  ")
 
 

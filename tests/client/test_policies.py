@@ -132,9 +132,11 @@ async def test_two_spellings_load_one_instance(client: Any, server: Emulator, na
 
 
 async def test_an_unknown_model_is_an_error_with_close_matches(client: Any) -> None:
-    with pytest.raises(lms.LMStudioModelNotFoundError, match="Did you mean 'chatty") as caught:
+    with pytest.raises(lms.LMStudioModelNotFoundError, match="Did you mean '") as caught:
         await client.llm.model("chaty", load_policy="explicit")
     assert not isinstance(caught.value, lms.LMStudioModelUnloadedError)
+    suggested = str(caught.value).partition("Did you mean '")[2].partition("'?")[0]
+    assert (await client.llm.model(suggested, load_policy="explicit")).identifier == "chatty"
 
 
 async def test_without_a_name_any_loaded_model_is_used(client: Any, server: Emulator) -> None:

@@ -180,6 +180,8 @@ class Unfinished(BaseModel):
     ("response_format", "expected"),
     [
         (int, "response_format class int has no model_json_schema"),
+        ("json", "response_format must be a class or a dict, not a string; got 'json'"),
+        ({"$ref": "#/$defs/Missing"}, "the schema of the response refers to '#/$defs/Missing', which it does not"),
         (5, "response_format must be a class with a JSON schema, or a dict; got 5"),
         ({"type": "gbnf"}, "needs gbnfGrammar"),
         ({"type": "gbnf", "gbnf_grammar": 5}, "needs gbnfGrammar"),
@@ -200,8 +202,8 @@ async def test_an_invalid_response_format_is_rejected_before_sending(
     assert server.predictions == ()
 
 
-@pytest.mark.parametrize("reference", ["http://{}/other.json", "#/$defs/Missing"])
-async def test_a_reference_that_leads_elsewhere_or_nowhere_is_never_fetched(model: Any, reference: str) -> None:
+@pytest.mark.parametrize("reference", ["http://{}/other.json", "http://{}/other.json#/$defs/Missing"])
+async def test_a_reference_that_leads_elsewhere_is_never_fetched(model: Any, reference: str) -> None:
     with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as elsewhere:
         elsewhere.socket.setblocking(False)
         host = f"127.0.0.1:{elsewhere.server_address[1]}"

@@ -35,6 +35,7 @@ from lmstudio_integrations.emulator.engines.scripted.rules import (
     When,
 )
 from lmstudio_integrations.errors import LMStudioValueError
+from tests.docs.snippets import blocks, read
 from tests.emulator.bare_client import STACK, wire
 from tests.emulator.engines.llama_cpp.gguf_files import gguf
 
@@ -287,11 +288,11 @@ def test_a_preset_without_a_name_is_found_by_its_identifier() -> None:
 
 # The page of the documentation
 
-PAGE = (Path(__file__).parents[2] / "docs" / "catalog.md").read_text(encoding="utf-8")
+PAGE = read("docs/catalog.md")
 
 
 def test_the_catalog_of_the_documentation_works() -> None:
-    (example,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    (example,) = blocks("docs/catalog.md", "toml")
     catalog = from_tables(tomllib.loads(example))
     scripted = [each.key for each in catalog.models if each.engine == "scripted"]
     with Emulator(catalog=catalog) as server:
@@ -300,7 +301,7 @@ def test_the_catalog_of_the_documentation_works() -> None:
 
 
 def test_the_program_of_the_documentation_works() -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (example,) = blocks("docs/catalog.md")
     exec(compile(example, "docs/catalog.md", "exec"), {})
 
 

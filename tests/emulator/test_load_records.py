@@ -22,11 +22,6 @@ MODELS = [
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
 def server(clock: ManualClock) -> Iterator[Emulator]:
     with Emulator(MODELS, clock=clock) as running:
         yield running

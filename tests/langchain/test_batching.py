@@ -12,7 +12,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.exceptions import ModelError
 from langchain_core.runnables import RunnableLambda
 
-from lmstudio_integrations.errors import LMStudioCancelledError
+from lmstudio_integrations.errors import LMStudioCancelledError, LMStudioValueError
 from lmstudio_integrations.langchain._batching import _BatchStreams, acompleted, calls_of, completed, results
 from tests.langchain.conftest import Server
 
@@ -51,6 +51,17 @@ ALL = SYNC + _cases(ASYNC_CHAT_BATCHES, ASYNC_TEXT_BATCHES)
 
 def _all_ended(server: Server) -> bool:
     return all(record.state == "ended" for record in server.predictions)
+
+
+OWN_BATCHES = {name: batch for name, batch in {**CHAT_BATCHES, **ASYNC_CHAT_BATCHES}.items() if name != "chain"}
+
+
+@pytest.mark.parametrize("batch", OWN_BATCHES.values(), ids=OWN_BATCHES)
+def test_a_string_is_no_batch_of_its_characters(server: Server, batch: Batch) -> None:
+    text: Any = "hello"
+    with pytest.raises(LMStudioValueError, match=r"of a batch must be a list; got 'hello'; write \['hello'\]$"):
+        batch(server.chat(), text)
+    assert not server.predictions
 
 
 @pytest.mark.parametrize(("model", "batch"), ALL)
@@ -137,7 +148,7 @@ def test_one_input_and_none(server: Server, asynchronous: bool) -> None:
     llm = server.chat()
 
     def batch(inputs: list[str], **given: Any) -> list[Any]:
-        return asyncio.run(llm.abatch(inputs, **given)) if asynchronous else llm.batch(inputs, **given)  # type: ignore[arg-type]
+        return asyncio.run(llm.abatch(inputs, **given)) if asynchronous else llm.batch(inputs, **given)
 
     assert batch([]) == []
     assert [message.text for message in batch(["think"])] == ["Done."]

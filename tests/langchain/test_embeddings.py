@@ -75,7 +75,7 @@ def test_ttl_and_load_config_act_when_the_call_loads(server: Server, documents: 
 
 
 def test_a_language_model_cannot_embed(server: Server, documents: Documents) -> None:
-    with pytest.raises(LMStudioWrongModelKindError, match="language model"):
+    with pytest.raises(LMStudioWrongModelKindError, match=r"use ChatLMStudio\(model='chatty'\)"):
         documents(server.embeddings(model=CHAT), ["one"])
 
 
@@ -173,6 +173,22 @@ def test_half_a_surrogate_pair_in_a_document_is_measured_and_embedded(server: Se
 def test_what_is_no_string_is_rejected_by_its_place(documents: Documents) -> None:
     with pytest.raises(LMStudioValueError, match="text 1 must be a string; got None"):
         documents(LMStudioEmbeddings(model="m", document_prefix="x"), ["a", None])  # type: ignore[list-item]
+
+
+def test_a_single_text_is_not_taken_for_a_list(documents: Documents) -> None:
+    text: Any = "Hello"
+    with pytest.raises(LMStudioValueError, match=r"texts must be a list; got 'Hello'; write \['Hello'\]$"):
+        documents(LMStudioEmbeddings(model="m"), text)
+
+
+def test_a_list_is_not_taken_for_a_query() -> None:
+    embeddings, query = LMStudioEmbeddings(model="m"), dict[str, Any](text=["Hello"])
+    with pytest.raises(LMStudioValueError, match=r"got \['Hello'\]; for several texts use embed_documents$"):
+        embeddings.embed_query(**query)
+    with pytest.raises(LMStudioValueError, match=r"; for several texts use aembed_documents$"):
+        asyncio.run(embeddings.aembed_query(**query))
+    with pytest.raises(LMStudioValueError, match=r"must be a string; got None$"):
+        embeddings.embed_query(text=None)  # type: ignore[arg-type]
 
 
 def test_a_text_that_is_too_long_may_be_cut_at_its_end(server: Server, documents: Documents) -> None:

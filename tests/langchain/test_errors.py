@@ -1,6 +1,8 @@
 """Errors are instances of our classes and of langchain-core's."""
 
 import pickle
+import traceback
+from collections.abc import Callable
 
 import pytest
 from langchain_core import exceptions as core
@@ -67,11 +69,48 @@ def test_no_error_loses_its_class(kind: type[errors.LMStudioError]) -> None:
     assert isinstance(both(kind("x")), kind)
 
 
-def test_the_block_translates_once_and_keeps_the_original_as_cause() -> None:
+def test_the_block_translates_once_and_the_traceback_shows_the_message_once() -> None:
     original = errors.LMStudioUnreachableError("nobody there")
     with pytest.raises(core.ModelConnectionError) as caught, translated(), translated():
         raise original
-    assert caught.value.__cause__ is original
+    shown = "".join(traceback.format_exception(caught.value))
+    assert (shown.count("nobody there"), shown.count("Traceback")) == (1, 1)
+    assert shown.index("raise original") > 0
+
+
+def _raise_with_cause() -> None:
+    raise errors.LMStudioUnreachableError("nobody there") from OSError("no listener")
+
+
+def _fail() -> None:
+    raise OSError("no listener")
+
+
+def _raise_while_handling() -> None:
+    try:
+        _fail()
+    except OSError:
+        raise errors.LMStudioUnreachableError("nobody there")  # noqa: B904 - the point
+
+
+def _raise_without_context() -> None:
+    try:
+        _fail()
+    except OSError:
+        raise errors.LMStudioUnreachableError("nobody there") from None
+
+
+@pytest.mark.parametrize("fail", [_raise_with_cause, _raise_while_handling, _raise_without_context])
+def test_a_translation_has_the_cause_and_the_context_of_the_original(fail: Callable[[], None]) -> None:
+    with pytest.raises(errors.LMStudioUnreachableError) as original:
+        fail()
+    with pytest.raises(core.ModelConnectionError) as caught, translated():
+        fail()
+    assert [repr(caught.value.__cause__), repr(caught.value.__context__), caught.value.__suppress_context__] == [
+        repr(original.value.__cause__),
+        repr(original.value.__context__),
+        original.value.__suppress_context__,
+    ]
 
 
 def test_other_exceptions_pass_through() -> None:

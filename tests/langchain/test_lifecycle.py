@@ -19,6 +19,7 @@ from langchain_core.runnables import ConfigurableField, RunnableConfig, Runnable
 from langchain_core.tracers.schemas import Run
 from pydantic import SecretStr
 
+from lmstudio_integrations._installation import install_command
 from lmstudio_integrations.errors import LMStudioAuthenticationError, LMStudioValueError
 from lmstudio_integrations.langchain import ChatLMStudio, LMStudioLLM
 from tests.adapters import classes
@@ -535,7 +536,7 @@ def test_a_missing_extra_is_one_sentence_that_names_the_command() -> None:
         "try: from lmstudio_integrations.langchain import ChatLMStudio\n"
         "except ImportError as error: print(error)"
     )
-    assert _fresh(code) == ('ChatLMStudio needs langchain-core; run: pip install "lmstudio-integrations[langchain]"')
+    assert _fresh(code) == f"ChatLMStudio needs langchain-core; run: {install_command('langchain')}"
 
 
 def test_the_public_names_are_three() -> None:

@@ -27,7 +27,7 @@ from lmstudio_integrations.errors import (
     LMStudioWrongModelKindError,
 )
 from lmstudio_integrations.protocol import errors, session
-from lmstudio_integrations.protocol.errors import error_object, to_exception
+from lmstudio_integrations.protocol.errors import error_object, to_exception, with_maximum
 from tests.requirements import proves
 
 DISPLAY: dict[str, tuple[dict[str, Any], type[LMStudioServerError], str]] = {
@@ -45,12 +45,12 @@ DISPLAY: dict[str, tuple[dict[str, Any], type[LMStudioServerError], str]] = {
     "generic.identifierNotFound": (
         {"identifier": "x", "loadedModelsSample": [], "totalLoadedModels": 0},
         LMStudioModelNotFoundError,
-        "no model is loaded",
+        "no model of this kind is loaded; load it with `lms load x`",
     ),
     "generic.domainMismatch": (
         {"path": "nomic", "actualDomain": "embedding", "expectedDomain": "llm"},
         LMStudioWrongModelKindError,
-        "use it as an embedding model",
+        "",
     ),
     "generic.engineDoesNotSupportFeature": (
         {
@@ -183,7 +183,8 @@ def test_each_error_code_has_its_exception_with_all_details(code: str) -> None:
 def test_each_known_error_text_has_its_exception(text: str, kind: type[LMStudioServerError], field: str) -> None:
     error = to_exception({"title": "Oh no", field: text}, "Chat response")
     assert type(error) is kind
-    assert text in str(error)
+    assert text in str(error) or (isinstance(error, LMStudioContextOverflowError) and error.used)
+    assert getattr(error, field) == text
 
 
 @pytest.mark.parametrize(
@@ -199,6 +200,7 @@ def test_each_known_error_text_has_its_exception(text: str, kind: type[LMStudioS
         ),
         ("Cannot truncate prompt with n_keep (9000) >= n_ctx (4096)", 9000, 4096),
         ("Cannot truncate prompt with n_keep 9000 >= n_ctx 4096", 9000, 4096),
+        ("request (9000 tokens) exceeds the available context size (4096 tokens)", 9000, 4096),
         ("the prompt exceeds the context", None, None),
         (f"n_keep ({'9' * 5000}) >= n_ctx (4096)", None, None),
     ],
@@ -207,6 +209,49 @@ def test_a_context_overflow_has_used_and_limit(text: str, used: int | None, limi
     error = to_exception({"title": text}, "Chat response")
     assert isinstance(error, LMStudioContextOverflowError)
     assert (error.used, error.limit) == (used, limit)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "Cannot truncate prompt with n_keep (9000) >= n_ctx (4096)",
+            (
+                "Chat response error: the prompt has 9000 tokens, and the model is loaded with a context length of "
+                "4096\n"
+                "  suggestion: shorten the prompt, or load the model with context_length=16384; a loaded model keeps "
+                "its context length, so unload it first with `lms unload`"
+            ),
+        ),
+        (
+            "the prompt exceeds the context",
+            (
+                "Chat response error: the prompt exceeds the context\n"
+                "  suggestion: Try less. shorten the prompt, or load the model with context_length; a loaded model "
+                "keeps its context length, so unload it first with `lms unload`"
+            ),
+        ),
+    ],
+)
+def test_a_context_overflow_names_the_numbers_and_the_setting(text: str, message: str) -> None:
+    assert str(to_exception({"title": text, "suggestion": "Try less."}, "Chat response")) == message
+
+
+@pytest.mark.parametrize(
+    ("members", "text"),
+    [
+        ({"query": {}, "loadedModelsSample": []}, "name a model, which is then loaded on first use; `lms ls` lists"),
+        ({"query": {"path": "a/b"}, "loadedModelsSample": ["c"]}, "loaded are c; load it with `lms load a/b`"),
+    ],
+)
+def test_a_model_that_is_not_loaded_gets_one_remedy(members: dict[str, Any], text: str) -> None:
+    display = {"code": "generic.noModelMatchingQuery", **members}
+    assert text in str(to_exception({"title": "t", "displayData": display}, "Model get"))
+
+
+def test_a_server_without_presets_lists_none() -> None:
+    display = {"code": "generic.presetNotFound", "availablePresetsSample": []}
+    assert "the server has no presets" in str(to_exception({"title": "t", "displayData": display}, "RPC"))
 
 
 def test_the_code_ranks_above_the_text_and_the_text_above_the_default() -> None:
@@ -263,8 +308,33 @@ def test_a_code_that_is_no_string_is_ignored(code: Any) -> None:
     ("path", "sample", "text"),
     [
         ("zzz", ["qwen", "llama"], "qwen, llama"),
-        ("zzz", [], "no model is downloaded"),
-        ("qwen2.5-7b-instrct", ["lmstudio-community/qwen2.5-7b-instruct"], "'qwen2.5-7b-instruct'"),
+        ("zzz", [], "no model of this kind is downloaded; download it with `lms get zzz`"),
+        (
+            "gemma-3-27b",
+            ["google/gemma-3-4b"],
+            "downloaded are google/gemma-3-4b; download it with `lms get gemma-3-27b`",
+        ),
+        (
+            "gema-3-4b",
+            ["google/gemma-3-4b"],
+            "Did you mean 'google/gemma-3-4b'? If not, download it with `lms get gema-3-4b`",
+        ),
+        ("Gemma3-4b", ["google/gemma-3-4b"], "did you mean 'google/gemma-3-4b'?"),
+        ("chaty", ["maker/Chatty-GGUF/chatty.q4.gguf"], "Did you mean 'maker/Chatty-GGUF/chatty.q4.gguf'?"),
+        ("a b", [], "`lms get 'a b'`"),
+        ("qwen2.5-7b-instrct", ["maker/qwen2.5-7b-instruct"], "'maker/qwen2.5-7b-instruct'"),
+        # Without the publisher, as the emulator lists it, and as LM Studio does:
+        ("orca-mini-3b", ["local/acme/orca-mini-3b", "llama"], "Did you mean 'acme/orca-mini-3b'? If"),
+        ("toolsmith-8b", ["scripted/acme/toolsmith-8b"], "Did you mean 'acme/toolsmith-8b'? If"),
+        ("orca", ["acme/orca", "acme/orca-2", "maker/orca"], "Did you mean 'acme/orca' or 'maker/orca'? If"),
+        ("orca.gguf", ["acme/Orca-GGUF/orca.gguf"], "Did you mean 'acme/Orca-GGUF/orca.gguf'? If"),
+        ("gema-3-4b", ["scripted/gemma-3-4b"], "Did you mean 'gemma-3-4b'? If"),
+        ("orca-min", ["local/orca-mini.gguf"], "Did you mean 'local/orca-mini.gguf'? If"),
+        # Its beginning:
+        ("acme/orca-mini", ["local/acme/orca-mini-3b", "local/acme/llama"], "Did you mean 'acme/orca-mini-3b'? If"),
+        ("orca", ["acme/orca-3b", "acme/orca-7b"], "Did you mean 'acme/orca-3b' or 'acme/orca-7b'? If"),
+        ("orca", [f"local/acme/orca-{n}b" for n in (3, 7, 9)], "are acme/orca-3b, acme/orca-7b, acme/orca-9b; down"),
+        ("acme/orca", ["local/acme/orca"], "downloaded are acme/orca; download it"),  # what failed is not suggested
     ],
 )
 def test_an_unknown_model_gets_a_suggestion(path: str, sample: list[str], text: str) -> None:
@@ -272,9 +342,33 @@ def test_an_unknown_model_gets_a_suggestion(path: str, sample: list[str], text: 
     assert text.lower() in str(to_exception({"title": "t", "displayData": display}, "RPC")).lower()
 
 
-def test_an_unknown_kind_of_model_gets_no_suggestion() -> None:
+def test_a_model_of_another_kind_is_named_with_its_kind() -> None:
     display = {"code": "generic.domainMismatch", "path": "p", "actualDomain": "tts", "expectedDomain": "llm"}
     assert "p is of kind 'tts', not 'llm'" in str(to_exception({"title": "t", "displayData": display}, "RPC"))
+
+
+@pytest.mark.parametrize(
+    ("used", "limit", "maximum", "text"),
+    [
+        (9000, 4096, None, "or load the model with context_length=16384; a loaded"),
+        (9000, 4096, 131072, "or load the model with context_length=16384; a loaded"),
+        (9000, 4096, 10000, "or load the model with context_length=10000; a loaded"),
+        (9000, 4096, 9000, "suggestion: shorten the prompt: this model takes at most 9000 tokens"),
+        (9000, 4096, 8192, "suggestion: shorten the prompt: this model takes at most 8192 tokens"),
+        (9000, 8192, 8192, "suggestion: shorten the prompt: this model takes at most 8192 tokens"),
+        (None, None, 8192, "or load the model with context_length=8192; a loaded"),
+    ],
+)
+def test_the_advice_about_a_long_prompt_respects_the_models_maximum(
+    used: int | None, limit: int | None, maximum: int | None, text: str
+) -> None:
+    numbers = f"n_keep {used} >= n_ctx {limit}" if used else "exceeds the context"
+    error = to_exception({"title": numbers}, "RPC")
+    assert isinstance(error, LMStudioContextOverflowError)
+    bounded = with_maximum(error, maximum)
+    assert text in str(bounded)
+    assert str(bounded).endswith(f"suggestion: {bounded.suggestion}")
+    assert (bounded.used, bounded.limit) == (used, limit)
 
 
 @pytest.mark.parametrize("code", DISPLAY)

@@ -56,6 +56,15 @@ def test_a_timeout_of_zero_expires_as_the_request_is_sent(accepted: bool) -> Non
     assert (sink.items, len(sink.ends)) == ([], 1)
 
 
+@pytest.mark.parametrize(("limit", "text"), [(0.01, "0.01"), (60.0, "60"), (0.125, "0.125"), (86400.0, "86400")])
+@pytest.mark.parametrize("name", ["timeout", "idle_timeout"])
+def test_the_error_shows_the_limit_as_it_was_set(name: str, limit: float, text: str) -> None:
+    pair = SessionPair()
+    _, sink = pair.call("listLoaded", timeouts={name: limit})
+    pair.pass_time(limit + 0.1)
+    assert f": {name} expired after {text} s; raise {name}" in str(sink.error)
+
+
 def test_a_reply_restarts_the_timeouts_of_all_calls_to_the_endpoint() -> None:
     pair, timeouts = SessionPair(), {"idle_timeout": 60.0}
     first, _ = pair.call("listLoaded", timeouts=timeouts)

@@ -298,6 +298,7 @@ def test_settings_that_go_together_pass(settings: dict[str, Any]) -> None:
         (LlmPredictionConfig, "topPSamplin", "did you mean 'top_p_sampling'?"),
         (LlmLoadModelConfig, "context_len", "did you mean 'context_length'?"),
         (EmbeddingLoadModelConfig, "xyz", "known are context_length"),
+        (LlmPredictionConfig, "xyz", "help(LlmPredictionConfig) lists the known ones"),
         (LlmPredictionConfig, "prefix", "unknown setting 'prefix'"),
         (LlmLoadModelConfig, "prefix", "unknown setting 'prefix'"),
     ],
@@ -353,6 +354,7 @@ def test_the_dicts_are_those_that_their_generator_writes() -> None:
 def test_a_dict_has_both_spellings_of_every_setting(config: type[WireModel]) -> None:
     hints = get_type_hints(getattr(generated_dicts, f"{config.__name__}Dict"))
     assert set(hints) == {each for name, field in config.model_fields.items() for each in (name, str(field.alias))}
+    assert all(hints[name] == hints[str(field.alias)] for name, field in config.model_fields.items())
 
 
 @pytest.mark.parametrize("config", config_dicts.CONFIGS)

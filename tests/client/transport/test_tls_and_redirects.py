@@ -14,6 +14,7 @@ import pytest
 import lmstudio_integrations as lms
 from lmstudio_integrations.client.transport import greeting, opening
 from lmstudio_integrations.client.transport.addresses import Address
+from lmstudio_integrations.client.transport.advice import NO_RESPONSE, WRONG_PORT
 from lmstudio_integrations.client.transport.greeting import first_greeting
 from lmstudio_integrations.emulator import Emulator
 from tests.certificates import CERTIFICATES
@@ -200,14 +201,15 @@ async def test_another_server_without_tls_is_not_mistaken_for_one_with_tls(respo
 
 async def test_a_connection_that_is_cut_is_reported() -> None:
     with listening(b"", reset=True) as address:
-        assert await greeting.diagnose(Address.parse(address)) == "the connection was cut"
+        reason = await greeting.diagnose(Address.parse(address))
+        assert reason == f"the connection was cut; {WRONG_PORT}"
 
 
 async def test_a_server_that_does_not_respond_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(greeting, "PROBE_TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = Address("127.0.0.1", silent.getsockname()[1])
-        assert await greeting.diagnose(address) == "no response within 0.05 s"
+        assert await greeting.diagnose(address) == f"no response within 0.05 s; {NO_RESPONSE}"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,9 +111,10 @@ def test_a_template_without_end_is_a_crash_of_its_own_model(limited: Emulator, m
 def test_a_schema_beyond_the_bounds_is_an_error_that_names_them(limited: Emulator) -> None:
     with Client(limited.address) as client:
         model = client.llm.load_new_instance(CHAT, config=SMALL)
-        definitions = {
+        definitions: dict[str, Any] = {
             f"a{at}": {"properties": {"x": {"$ref": f"#/$defs/a{at + 1}"}}, "required": ["x"]} for at in range(5000)
         }
+        definitions["a5000"] = {"type": "null"}
         for schema, bound in (
             ({"$ref": "#/$defs/a0", "$defs": definitions}, "objects"),
             ({"enum": [*range(5000)]}, "alternat"),

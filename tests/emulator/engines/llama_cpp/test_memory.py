@@ -68,7 +68,7 @@ def test_by_default_a_worker_may_take_three_quarters_of_the_memory(monkeypatch: 
         Emulator(worker_memory=7)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems tell it otherwise")
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems report it in another way")
 def test_the_memory_of_a_container_is_what_counts_in_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     group = tmp_path / "memory.max"
     monkeypatch.setattr(memory, "_CONTROL_GROUP", group)

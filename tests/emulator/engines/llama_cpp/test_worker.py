@@ -12,6 +12,7 @@ import xllamacpp
 
 from lmstudio_integrations.emulator.engines.llama_cpp import worker, worker_process
 from lmstudio_integrations.emulator.engines.llama_cpp.worker import WorkerParameters
+from lmstudio_integrations.emulator.weights import install_hint
 from tests.emulator.engines.llama_cpp.fake_worker import FULL
 
 
@@ -106,7 +107,7 @@ def test_a_missing_engine_is_reported_to_the_parent(monkeypatch: pytest.MonkeyPa
     assert server is None
     assert response["kind"] == "engine_missing"
     error = worker_process._load_error(response, FULL)
-    assert 'pip install "lmstudio-integrations[emulator]"' in error.title
+    assert error.title.endswith(install_hint())
 
 
 class FakeServer:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from lmstudio_integrations.emulator.engines.llama_cpp.worker_process import (
     encode,
     read_line,
 )
+from lmstudio_integrations.emulator.weights import install_hint
 from tests.emulator.engines.llama_cpp.fake_worker import FULL, fake_worker
 
 
@@ -81,7 +83,7 @@ async def test_a_worker_that_sends_nothing_times_out(monkeypatch: pytest.MonkeyP
 async def test_a_missing_http_library_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "httpx", None)
     script = f"open({str(tmp_path / 'started')!r}, 'w')"
-    with pytest.raises(EngineError, match=r'needs more packages: pip install "lmstudio-integrations\[emulator\]"'):
+    with pytest.raises(EngineError, match=re.escape(f"needs more packages: {install_hint()}")):
         await fake_worker(script, monkeypatch, tmp_path)
     assert not (tmp_path / "started").exists(), "no model is loaded in vain"
 

@@ -1,0 +1,1 @@
+"""Common mistakes, the messages about them on every interface, and the page that explains them."""

@@ -1,0 +1,106 @@
+"""Each mistake has the message that the page Troubleshooting quotes, on every interface; its programs run."""
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
+from lmstudio_integrations.client.transport import advice, greeting, opening
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
+from tests.messages.mistakes import MISTAKES, Case, Trigger
+
+PAGE = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+ENTRY = re.compile(r"^### [^\n]+ \{ #(?P<entry>[\w-]+) \}\n(?P<body>.*?)(?=^##|\Z)", re.MULTILINE | re.DOTALL)
+QUOTE = re.compile(r"^```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PROGRAM = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+QUOTES = {found["entry"]: QUOTE.findall(found["body"]) for found in ENTRY.finditer(PAGE)}
+PROGRAMS = PROGRAM.findall(PAGE)
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the process be on a machine without LM Studio, and in no container."""
+    for name in (HOST_VARIABLE, *TOKEN_VARIABLES):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(advice, "in_container", lambda: False)
+    monkeypatch.setattr(greeting, "PROBE_TIMEOUT", 5.0)
+    for module in (greeting, opening):
+        monkeypatch.setattr(module, "local_candidates", lambda: ())
+
+
+class _Records(logging.Handler):
+    """Collects the messages of a logger."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+def messages_of(trigger: Trigger, case: Case) -> list[str]:
+    """Return everything that a mistake shows: its error, its warnings, its log records."""
+    records, logger = _Records(), logging.getLogger("lmstudio_integrations")
+    logger.addHandler(records)
+    shown: list[str] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            trigger(case)
+    except Exception as error:  # noqa: BLE001 - any error is what the user sees
+        shown.append(str(error))
+    finally:
+        logger.removeHandler(records)
+    return [*shown, *(str(each.message) for each in caught), *records.messages]
+
+
+def pattern_of(quote: str) -> re.Pattern[str]:
+    """Return a pattern for a quoted message: an ellipsis stands for any text, and line breaks do not count."""
+    parts = [re.escape(" ".join(part.split(" "))) for part in " ".join(quote.split()).split("…")]
+    return re.compile(".+?".join(parts))
+
+
+def test_each_entry_of_the_page_has_a_mistake_and_each_mistake_an_entry() -> None:
+    assert QUOTES.keys() == MISTAKES.keys()
+    assert all(QUOTES.values())
+
+
+@pytest.mark.parametrize("entry", MISTAKES)
+def test_the_page_quotes_what_each_interface_shows(entry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    quotes = {quote: pattern_of(quote) for quote in QUOTES[entry]}
+    seen: set[str] = set()
+    for surfaces, trigger in MISTAKES[entry]:
+        for name, surface in surfaces.items():
+            with monkeypatch.context() as patch:
+                shown = [" ".join(text.split()) for text in messages_of(trigger, Case(surface, patch))]
+            fitting = {quote for quote, pattern in quotes.items() if any(map(pattern.search, shown))}
+            assert fitting, f"{trigger.__name__} on {name}: {shown}"
+            seen |= fitting
+    assert quotes.keys() == seen, "the page quotes messages that nothing raises"
+
+
+def test_a_quote_with_another_text_does_not_fit() -> None:
+    assert pattern_of("ttl must be\n  …; write ttl=300\n").search("ttl must be a number; write ttl=300")
+    assert not pattern_of("ttl must be …; write ttl=300").search("ttl must be a number; write ttl=30")
+    assert not pattern_of("a (b)").search("a b")
+
+
+@pytest.fixture
+def bundled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
+    """A server with scripted models under the keys of the bundled ones."""
+    with Emulator([parse_model(key, scripted=True) for key in BUNDLED]) as server:
+        monkeypatch.setenv(HOST_VARIABLE, server.address)
+        yield server
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=[program.splitlines()[-1][:40] for program in PROGRAMS])
+def test_a_program_on_the_page_runs(program: str, bundled: Emulator) -> None:
+    exec(compile(program, "troubleshooting", "exec"), {"__name__": "troubleshooting"})
+    assert bundled.address
