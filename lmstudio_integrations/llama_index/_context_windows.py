@@ -4,10 +4,10 @@ LlamaIndex copies the context window when an engine or a memory is built, and ne
 number is recorded, and the user gets one warning if the server reports a smaller one later.
 """
 
-import warnings
 from collections import defaultdict
 from dataclasses import dataclass
 
+from lmstudio_integrations.client._user_warnings import warn_user
 from lmstudio_integrations.client.transport.addresses import resolved_host
 from lmstudio_integrations.errors import LMStudioConfigWarning
 
@@ -50,10 +50,9 @@ def record(key: Key, tokens: int) -> None:
     known.reported = tokens
     if tokens < known.advertised and not known.warned:
         known.warned = True
-        warnings.warn(
+        warn_user(
             f"the model {key[1] or 'in use'!r} is loaded with a context window of {tokens} tokens, but LlamaIndex "
             f"already got {known.advertised}; lower context_window if you set it, "
             "else call load() before building engines and memories",
             LMStudioConfigWarning,
-            stacklevel=2,
         )

@@ -387,8 +387,9 @@ def test_a_context_window_that_turns_out_smaller_than_advertised_is_warned_of_on
         assert llm.metadata.context_window == 3900
         with pytest.warns(
             LMStudioConfigWarning, match=f"{SMALL_CONTEXT_LENGTH} tokens, but LlamaIndex already got 3900"
-        ):
+        ) as caught:
             llm.chat(generating("count"))
+        assert caught[0].filename == __file__
         llm.chat(generating("count"))
         assert llm.metadata.context_window == SMALL_CONTEXT_LENGTH
 
