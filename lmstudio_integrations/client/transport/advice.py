@@ -56,7 +56,8 @@ def not_found(tried: Iterable[str]) -> str:
         addresses.setdefault(reason, []).append(address.partition("://")[2])
     failures = "; ".join(f"{', '.join(found)}: {reason}" for reason, found in addresses.items())
     elsewhere = (
-        f"{_from_container(DEFAULT_PORT)}; if it runs on another machine, set {HOST_VARIABLE} or pass its address"
+        f"{_from_container(DEFAULT_PORT)}; if it runs on another machine or port, set {HOST_VARIABLE} or pass its "
+        "address"
     )
     return f"no LM Studio found on this machine; {_START}{elsewhere}. Tried {failures}"
 

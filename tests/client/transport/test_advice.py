@@ -27,7 +27,7 @@ def test_a_container_is_found_by_its_file(tmp_path: Path, monkeypatch: pytest.Mo
     file.touch()
     assert "set host to host.docker.internal:4321" in advice.no_listener(LOCAL)
     assert "set host to host.docker.internal:1234" in advice.not_found(["ws://127.0.0.1:1: refused"])
-    assert "on another machine, set LMSTUDIO_HOST" in advice.not_found(["ws://127.0.0.1:1: refused"])
+    assert "on another machine or port, set LMSTUDIO_HOST" in advice.not_found(["ws://127.0.0.1:1: refused"])
     assert "Serve on Local Network" in advice.no_listener(Address("192.168.1.20", 1234))
 
 
