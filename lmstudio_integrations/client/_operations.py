@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from copy import copy
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from lmstudio_integrations.client._binding import Binding, ModelWork
 from lmstudio_integrations.client._loading import instance_specifier
@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 _UNLOADED = {"generic.noModelMatchingQuery", "generic.identifierNotFound", "generic.specificModelUnloaded"}
 """Error codes that mean: the requested instance is not loaded."""
+
+EXPLAINED = (LMStudioModelNotFoundError, LMStudioContextOverflowError)
+"""The errors of calls to a model about which this process may know more than the server says."""
 
 _OTHER_KIND: dict[ModelKind, ModelKind] = {"llm": "embedding", "embedding": "llm"}
 
@@ -152,13 +155,20 @@ def _resolve_and_run(
 def _run(dispatcher: Dispatcher[Any], binding: Binding, work: ModelWork[T], identifier: str) -> Flow[T]:
     try:
         return (yield from work(dispatcher, instance_specifier(identifier)))
-    except LMStudioModelNotFoundError as error:
-        raise as_unloaded(dispatcher, binding, error) from error
-    except LMStudioContextOverflowError as error:
+    except EXPLAINED as error:
+        raise_explained(dispatcher, binding, error)
+
+
+def raise_explained(
+    dispatcher: Dispatcher[Any], binding: Binding, error: LMStudioModelNotFoundError | LMStudioContextOverflowError
+) -> NoReturn:
+    """Raise an error about a model with what this process knows of that model."""
+    if isinstance(error, LMStudioContextOverflowError):
         raise with_maximum(error, binding.max_context_length) from None
+    raise _as_unloaded(dispatcher, binding, error) from error
 
 
-def as_unloaded(
+def _as_unloaded(
     dispatcher: Dispatcher[Any], binding: Binding, error: LMStudioModelNotFoundError
 ) -> LMStudioModelNotFoundError:
     """Return what a not-found error means for a model that was loaded before.

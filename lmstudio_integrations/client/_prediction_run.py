@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from lmstudio_integrations._shortening import counted, shortened
 from lmstudio_integrations.client._binding import Binding, ModelWork, Specifier
-from lmstudio_integrations.client._operations import as_unloaded, attempt_with_model, unloaded_error
+from lmstudio_integrations.client._operations import EXPLAINED, attempt_with_model, raise_explained, unloaded_error
 from lmstudio_integrations.client._retries import Retries, pause
 from lmstudio_integrations.client.transport.dispatcher import NO_TIMEOUTS, Call, Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, T
@@ -21,7 +21,6 @@ from lmstudio_integrations.client.transport.waiters import caller
 from lmstudio_integrations.errors import (
     LMStudioCancelledError,
     LMStudioConnectionLostError,
-    LMStudioContextOverflowError,
     LMStudioError,
     LMStudioModelNotFoundError,
     LMStudioModelUnloadedError,
@@ -32,7 +31,6 @@ from lmstudio_integrations.errors import (
     LMStudioUnsupportedError,
 )
 from lmstudio_integrations.protocol.endpoints import Channel
-from lmstudio_integrations.protocol.errors import with_maximum
 from lmstudio_integrations.protocol.exchange import Timeouts
 from lmstudio_integrations.protocol.prediction import Accumulator
 from lmstudio_integrations.protocol.session import closed_early
@@ -337,10 +335,8 @@ class PredictionRun:
                 return (yield self._step)
             # After `start`, the response needs neither a turn nor the model, which may be evicted by now.
             batch = None if self._call is None else (yield from self._first_batch(self._call))
-        except LMStudioModelNotFoundError as error:
-            raise as_unloaded(self._dispatcher, self._binding, error) from error
-        except LMStudioContextOverflowError as error:
-            raise with_maximum(error, self._binding.max_context_length) from None
+        except EXPLAINED as error:
+            raise_explained(self._dispatcher, self._binding, error)
         return (yield from self._on_model(self._open)) if batch is None else batch
 
     def _receive(self, batch: list[PredictionEvent]) -> list[PredictionEvent]:
