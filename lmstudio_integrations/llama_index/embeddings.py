@@ -126,8 +126,7 @@ class LMStudioEmbedding(LlamaIndexSettings, EmbeddingSettings, BaseEmbedding):
 
     load_policy: LoadPolicy = Field(  # declared again, because the default of the first base would win
         default="explicit",
-        description="How the model is found or loaded, as for language models. Default: `explicit`, because an "
-        "embedding model is small, and the just-in-time load of a language model beside it would evict it.",
+        description=EmbeddingSettings.model_fields["load_policy"].description,
     )
 
     query_instruction: str = Field(
