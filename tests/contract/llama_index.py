@@ -42,8 +42,8 @@ from tests.contract.suite import (
     error_of,
     is_structured,
     texts_of,
-    ticks_during,
 )
+from tests.event_loop import ticks_during
 from tests.listening import silence
 from tests.requested import digest
 

@@ -79,19 +79,3 @@ def texts_of(request: Requested) -> list[tuple[str, str]]:
 def is_structured(request: Requested) -> bool:
     """Return whether a request has a JSON schema."""
     return (request.config.structured or {}).get("type") == "json"
-
-
-async def ticks_during(work: Awaitable[Any]) -> int:
-    """Return how many times the event loop ran another task meanwhile."""
-    ticks = 0
-
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
-            ticks += 1
-            await asyncio.sleep(0)
-
-    ticker = asyncio.create_task(tick())
-    await work
-    ticker.cancel()
-    return ticks

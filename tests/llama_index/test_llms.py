@@ -25,6 +25,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
 from lmstudio_integrations.types.config import LlmLoadModelConfig, LlmPredictionConfig
+from tests.event_loop import ticks_during
 from tests.llama_index.scripted_server import CHAT, CONTEXT_LENGTH, SMALL, SMALL_CONTEXT_LENGTH, Server, raw
 from tests.llama_index.test_messages import PNG
 from tests.pauses import replace_pauses
@@ -184,19 +185,11 @@ def test_a_stream_may_be_read_in_another_thread(llm: LMStudio) -> None:
 
 
 async def test_awaiting_does_not_block_the_loop(llm: LMStudio) -> None:
-    ticks = 0
+    async def stream() -> None:
+        async for _ in await llm.astream_chat(generating("slow")):
+            pass
 
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
-            ticks += 1
-            await asyncio.sleep(0)
-
-    ticker = asyncio.create_task(tick())
-    async for _ in await llm.astream_chat(generating("slow")):
-        pass
-    ticker.cancel()
-    assert ticks > 20
+    assert await ticks_during(stream()) > 20
 
 
 # Settings -------------------------------------------------------------------------------------------------------------

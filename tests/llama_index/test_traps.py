@@ -1,6 +1,5 @@
 """What other integrations were seen to get wrong, and what is easy to get wrong with LlamaIndex; one test for each."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -12,6 +11,7 @@ from llama_index.core.schema import ImageDocument
 from lmstudio_integrations.emulator import ModelEntry
 from lmstudio_integrations.errors import LMStudioEvictionWarning, LMStudioServerError, LMStudioTimeoutError
 from lmstudio_integrations.llama_index import LMStudio, LMStudioEmbedding
+from tests.event_loop import ticks_during
 from tests.llama_index.scripted_server import CHAT, EMBEDDING, Server, raw
 from tests.llama_index.test_messages import PNG
 from tests.requested import digest
@@ -138,19 +138,8 @@ def test_texts_are_embedded_as_they_are(server: Server) -> None:
 
 
 async def test_embedding_does_not_block_the_loop(server: Server) -> None:
-    ticks = 0
-
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
-            ticks += 1
-            await asyncio.sleep(0)
-
-    ticker = asyncio.create_task(tick())
     with server.embedding() as model:
-        await model.aget_text_embedding("slow rain")
-    ticker.cancel()
-    assert ticks > 20
+        assert await ticks_during(model.aget_text_embedding("slow rain")) > 20
 
 
 def test_objects_cost_no_connection(server: Server) -> None:

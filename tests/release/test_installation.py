@@ -14,8 +14,8 @@ import pytest
 
 from lmstudio_integrations import __version__
 from lmstudio_integrations._installation import NAME
+from tests.release.contents import ROOT
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 UV = os.environ.get("UV") or shutil.which("uv")
 TIMEOUT = 240

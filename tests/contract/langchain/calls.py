@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.contract.langchain.integration import Integration, collect, contract, summed
-from tests.contract.suite import NUMBERS, UnsupportedError, ticks_during
+from tests.contract.suite import NUMBERS, UnsupportedError
+from tests.event_loop import ticks_during
 
 PROMPTS = ["slow", "count", "nothing"]
 RESPONSES = ["so slow", NUMBERS, ""]

@@ -1,6 +1,5 @@
 """The scripted engine without rules: loads, the default response, tokens, vectors, the template, cancelling."""
 
-import asyncio
 import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -17,6 +16,7 @@ from lmstudio_integrations.types.chat import Chat
 from lmstudio_integrations.types.config import LlmPredictionConfig
 from lmstudio_integrations.types.results import LlmPredictionFragment, PromptProgress
 from tests.emulator.engines.scripted.models import FakeSleep, always, generate_request, load, respond, tool
+from tests.event_loop import ticks_during
 
 
 def test_the_architecture_of_a_scripted_model_is_scripted() -> None:
@@ -188,18 +188,11 @@ async def test_a_pace_is_kept_before_every_token_and_the_end() -> None:
 @pytest.mark.parametrize("stop_strings", [[], ["never there"]])
 async def test_other_work_has_a_turn_before_every_token_even_without_a_pace(stop_strings: list[str]) -> None:
     model = await load(always("word " * 50))
-    turns = 0
 
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
+    async def generate() -> None:
+        assert [event async for event in model.generate(generate_request(stop_strings=stop_strings))]
 
-    counter = asyncio.create_task(count())
-    assert [event async for event in model.generate(generate_request(stop_strings=stop_strings))]
-    counter.cancel()
-    assert turns >= 50
+    assert await ticks_during(generate()) >= 50
 
 
 async def test_a_prediction_can_be_closed_between_any_two_tokens() -> None:
