@@ -1,4 +1,4 @@
-"""The command line: `lmstudio-integrations serve`, `lmstudio-integrations demo`.
+"""The command line `lmstudio-integrations`, or short `lmsi`.
 
 This module imports nothing of the `cli` extra, so that it can report that the extra is missing.
 """
@@ -10,9 +10,23 @@ from lmstudio_integrations.errors import LMStudioError
 
 _EXTRA = {"typer", "rich"}
 
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
+
 
 def main() -> None:
-    """Run the command in `sys.argv`. An error becomes one message and the exit status 1."""
+    """Run the command in `sys.argv`.
+
+    The exit status is 0 if all is done, 1 after an error (one message on stderr), 2 if the command or its options are
+    wrong, and 130 after Ctrl-C.
+    """
+    try:
+        _run()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _run() -> None:
     try:
         from lmstudio_integrations.cli._app import app  # noqa: PLC0415 - see the module's docstring
     except ModuleNotFoundError as error:

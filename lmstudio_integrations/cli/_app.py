@@ -11,7 +11,6 @@ from lmstudio_integrations.cli._serve import serve
 app = typer.Typer(
     name="lmstudio-integrations",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import SecretStr
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from lmstudio_integrations.cli._common import Host, Token, progress_bar
 from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice, choose
 from lmstudio_integrations.client.sync import Client, EmbeddingNamespace, LlmNamespace
 from lmstudio_integrations.errors import LMStudioTimeoutError, LMStudioUnreachableError
@@ -45,13 +45,8 @@ class DemoServer:
 
 
 def demo(
-    host: Annotated[
-        str | None,
-        typer.Option(metavar="HOST", help="The LM Studio to use, as host:port or a URL.", show_default=False),
-    ] = None,
-    token: Annotated[
-        str | None, typer.Option(metavar="TOKEN", help="Its API token; better set LM_API_TOKEN.", show_default=False)
-    ] = None,
+    host: Host = None,
+    token: Token = None,
     svg: Annotated[
         Path | None,
         typer.Option(
@@ -169,13 +164,7 @@ def load(console: Console, models: LlmNamespace | EmbeddingNamespace, choice: Ch
     """
     if choice.loaded:
         return models.model(choice.name, load_policy="require_loaded").get_info()
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(f"Loading {choice.name}", total=1.0)
-
-        def show(part: float) -> None:
-            progress.update(task, completed=part)
-
+    with progress_bar(f"Loading {choice.name}", console) as show:
         # Loading the chat model would evict an embedding model that was loaded just in time.
         policy: LoadPolicy = "explicit" if models.kind == "embedding" else "get_or_load"
         handle = models.model(choice.name, ttl=TTL, load_policy=policy, on_load_progress=show)

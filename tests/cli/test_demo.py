@@ -4,15 +4,18 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from lmstudio_integrations.cli import _demo
+from lmstudio_integrations.cli import INTERRUPTED, _demo
 from lmstudio_integrations.cli._demo_documents import DOCUMENTS, QUESTION
 from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
+from tests.cli.terminal import in_pipe, needs_pty, on_terminal
+from tests.gate import AT_THE_GATE, Gate
 
 Run = Callable[..., int | str | None]
 Capture = pytest.CaptureFixture[str]
@@ -166,3 +169,25 @@ def test_without_a_server_a_real_model_responds(run: Run, nobody: str, capsys: C
     assert f"{CHAT} (llama, 135M, Q4_1" in out
     response = out.partition("Answer:")[2].partition("┌")[0]
     assert len(response.split()) > 2
+
+
+@needs_pty
+def test_a_terminal_shows_bars_and_a_pipe_shows_no_control_codes(scripted: Emulator) -> None:
+    with on_terminal("demo", "--host", scripted.address) as terminal:
+        assert terminal.wait() == 0
+    assert "━━" in terminal.text
+    assert "\x1b[" in terminal.raw
+    done = in_pipe("demo", "--host", scripted.address)
+    assert "\x1b" not in done.stdout
+
+
+@needs_pty
+def test_ctrl_c_ends_the_demo(gate: Gate) -> None:
+    rules: Any = [{"then": [{"text": "Wait"}, AT_THE_GATE, {"text": "."}]}]
+    models = [ModelEntry(key=CHAT, rules=rules), ModelEntry(key=EMBEDDING, kind="embedding")]
+    with Emulator(models, engines=gate.engines()) as server:
+        with on_terminal("demo", "--host", server.address) as terminal:
+            terminal.wait_for("Wait")
+            terminal.type("\x03")
+            assert terminal.wait() == INTERRUPTED
+        assert "Traceback" not in terminal.text

@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 
 import pytest
 
+from lmstudio_integrations import cli
 from lmstudio_integrations._installation import install_command
+from tests.cli.terminal import SCRIPT
 
 Run = Callable[..., int | str | None]
 
@@ -47,3 +49,29 @@ def test_without_a_command_the_help_is_shown(run: Run, capsys: pytest.CaptureFix
     run()
     shown = capsys.readouterr()
     assert {"serve", "demo"} <= set((shown.out + shown.err).split())
+
+
+def test_the_command_has_a_long_and_a_short_name() -> None:
+    names = [each for each in entry_points(group="console_scripts") if each.value == "lmstudio_integrations.cli:main"]
+    assert {each.name for each in names} == {"lmstudio-integrations", "lmsi"}
+    assert all(each.load() is cli.main for each in names)
+
+
+def test_ctrl_c_while_it_is_starting_ends_it_without_a_traceback() -> None:
+    run = run_python(
+        "import sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n" + SCRIPT
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (cli.INTERRUPTED, "", "")
+
+
+def test_a_shell_completes_the_name_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_LMSI_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "lmsi de")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    run = run_python(f"import sys; sys.argv[0] = 'lmsi'; {SCRIPT}")
+    assert run.stdout.split() == ["demo"]
+    assert run.stderr == ""

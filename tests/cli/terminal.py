@@ -1,0 +1,145 @@
+"""Runs commands as a user does: on a terminal (a pseudo-terminal), or as a process with pipes."""
+
+import codecs
+import contextlib
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+PATIENCE = 30.0
+"""Seconds to wait for a text or an end."""
+
+CHILD = Path(__file__).with_name("terminal_child.py")
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\r(?=\n)")
+SCRIPT = "from lmstudio_integrations.cli import main; main()"
+
+needs_pty = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind")
+
+
+def in_pipe(
+    *arguments: str, stdin: str = "", cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end as a process whose stdin, stdout and stderr are pipes."""
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        input=stdin,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+@contextlib.contextmanager
+def started(*arguments: str, cwd: Path | None = None) -> Generator["subprocess.Popen[str]", None, None]:
+    """Start a command as a process with pipes; it is gone after the block. `interrupt` is what Ctrl-C does to it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=cwd,
+        text=True,
+        encoding="utf-8",
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def interrupt(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    """Send SIGINT to a process; return its exit status and all that it printed since."""
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE)
+    return process.returncode, out, err
+
+
+class Terminal:
+    """A command on a terminal.
+
+    Attributes:
+        raw: All that it printed.
+        process: The command.
+    """
+
+    def __init__(self, master: int, process: "subprocess.Popen[bytes]") -> None:
+        self.raw = ""
+        self.process = process
+        self._master = master
+        self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+        self._seen = 0
+
+    @property
+    def text(self) -> str:
+        """All that it printed, without colors and movements of the cursor."""
+        return CONTROL.sub("", self.raw)
+
+    def type(self, text: str) -> None:
+        """Type a text; `\\n` is the return key, `\\x03` Ctrl-C, `\\x04` Ctrl-D."""
+        os.write(self._master, text.encode())
+
+    def wait_for(self, expected: str) -> str:
+        """Wait until it has printed a text, after what was waited for before; return all up to its end."""
+        deadline = time.monotonic() + PATIENCE
+        while (found := self.text.find(expected, self._seen)) < 0:
+            assert self._read(deadline), f"{expected!r} was not printed, but {self.text[self._seen :]!r}"
+        start, self._seen = self._seen, found + len(expected)
+        return self.text[start : self._seen]
+
+    def wait(self) -> int:
+        """Wait for the end, and return the exit status."""
+        deadline = time.monotonic() + PATIENCE
+        while self._read(deadline):
+            pass
+        return self.process.wait(timeout=max(0.1, deadline - time.monotonic()))
+
+    def _read(self, deadline: float) -> bool:
+        """Read what it prints next; whether there was anything before the deadline and its end."""
+        ready, _, _ = select.select([self._master], [], [], max(0.0, deadline - time.monotonic()))
+        try:
+            data = os.read(self._master, 65536) if ready else b""
+        except OSError:  # how Linux tells that the other side is closed
+            data = b""
+        self.raw += self._decode(data)
+        return bool(data)
+
+
+@contextlib.contextmanager
+def on_terminal(
+    *arguments: str, columns: int = 120, cwd: Path | None = None, **environment: str
+) -> Generator[Terminal, None, None]:
+    """Start a command on a terminal of its own; it is gone after the block."""
+    import pty
+    import termios
+
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (40, columns))
+    inherited = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "COLUMNS", "CI"}}
+    process = subprocess.Popen(
+        [sys.executable, str(CHILD), *arguments],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        cwd=cwd,
+        env={**inherited, "TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        start_new_session=True,
+    )
+    os.close(slave)
+    try:
+        yield Terminal(master, process)
+    finally:
+        process.kill()
+        process.wait(timeout=PATIENCE)
+        os.close(master)

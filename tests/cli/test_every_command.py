@@ -1,0 +1,65 @@
+"""What holds for every command that uses a server: a dead host, a wrong token, its options, and what a pipe gets."""
+
+from collections.abc import Iterator
+
+import pytest
+import typer
+
+from lmstudio_integrations.cli._app import app
+from lmstudio_integrations.emulator import Emulator
+from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
+from tests.cli.terminal import in_pipe, needs_pty, on_terminal
+
+ARGUMENTS: dict[str, tuple[str, ...]] = {}
+"""How to run each command, to see what it says of a server that it cannot use."""
+
+ON_ITS_OWN = {"serve", "demo"}
+"""`serve` is a server; `demo` starts one where there is none."""
+
+TOKEN = "sk-lm-abcdefgh:abcdefghij0123456789"
+WRONG = "sk-lm-abcdefgh:9876543210jihgfedcba"
+COMMANDS = typer.main.get_group(app).commands
+RUNS = [pytest.param((name, *arguments), id=name) for name, arguments in ARGUMENTS.items()]
+
+
+@pytest.fixture
+def guarded() -> Iterator[Emulator]:
+    """A server that wants a token."""
+    with Emulator([parse_model(key, scripted=True) for key in BUNDLED], tokens=[TOKEN]) as server:
+        yield server
+
+
+def test_the_table_has_every_command() -> None:
+    assert ARGUMENTS.keys() | ON_ITS_OWN == COMMANDS.keys()
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_a_command_has_the_options_of_a_server(name: str) -> None:
+    assert {"--host", "--token"} <= {option for each in COMMANDS[name].params for option in each.opts}
+
+
+@pytest.mark.parametrize("command", RUNS)
+def test_a_dead_host_is_one_error(command: tuple[str, ...], nobody: str) -> None:
+    done = in_pipe(*command, "--host", nobody)
+    assert done.returncode == 1
+    assert nobody in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", RUNS)
+def test_a_wrong_token_is_one_error_that_does_not_show_it(command: tuple[str, ...], guarded: Emulator) -> None:
+    done = in_pipe(*command, "--host", guarded.address, "--token", WRONG)
+    assert done.returncode == 1
+    assert "token" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    assert WRONG not in done.stderr + done.stdout
+
+
+@needs_pty
+@pytest.mark.parametrize("command", RUNS)
+def test_a_dead_host_ends_it_on_a_terminal_as_well(command: tuple[str, ...], nobody: str) -> None:
+    with on_terminal(*command, "--host", nobody) as terminal:
+        assert terminal.wait() == 1
+    assert nobody in terminal.text
+    assert "Traceback" not in terminal.text
