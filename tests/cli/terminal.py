@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 """Seconds to wait for a text or an end."""
 
 CHILD = Path(__file__).with_name("terminal_child.py")
@@ -36,7 +36,7 @@ def in_pipe(
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
 
@@ -62,7 +62,7 @@ def started(*arguments: str, cwd: Path | None = None) -> Generator["subprocess.P
 def interrupt(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     """Send SIGINT to a process; return its exit status and all that it printed since."""
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=PATIENCE)
+    out, err = process.communicate(timeout=TIMEOUT)
     return process.returncode, out, err
 
 
@@ -92,7 +92,7 @@ class Terminal:
 
     def wait_for(self, expected: str) -> str:
         """Wait until it has printed a text, after what was waited for before; return all up to its end."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while (found := self.text.find(expected, self._seen)) < 0:
             assert self._read(deadline), f"{expected!r} was not printed, but {self.text[self._seen :]!r}"
         start, self._seen = self._seen, found + len(expected)
@@ -100,7 +100,7 @@ class Terminal:
 
     def wait(self) -> int:
         """Wait for the end, and return the exit status."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while self._read(deadline):
             pass
         return self.process.wait(timeout=max(0.1, deadline - time.monotonic()))
@@ -141,5 +141,5 @@ def on_terminal(
         yield Terminal(master, process)
     finally:
         process.kill()
-        process.wait(timeout=PATIENCE)
+        process.wait(timeout=TIMEOUT)
         os.close(master)

@@ -34,8 +34,8 @@ def test_the_table_has_every_command() -> None:
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_a_command_has_the_options_of_a_server(name: str) -> None:
-    assert {"--host", "--token"} <= {option for each in COMMANDS[name].params for option in each.opts}
+def test_a_command_has_the_flags_of_a_server(name: str) -> None:
+    assert {"--host", "--token"} <= {flag for each in COMMANDS[name].params for flag in each.opts}
 
 
 @pytest.mark.parametrize("command", RUNS)
