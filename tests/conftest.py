@@ -7,6 +7,9 @@ import pytest
 from lmstudio_integrations.client.transport.io_thread import IOThread
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.gate import Gate
+from tests.tqdm_bars import drawn
+
+__all__ = ["drawn"]
 
 collect_ignore_glob = ["conformance/*", "benchmarks/*"]
 """Both need software of others, or a quiet machine; they have commands of their own."""

@@ -23,7 +23,6 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
-from lmstudio_integrations._adapters.progress import ProgressBar
 from lmstudio_integrations._adapters.runtime import HandleSpec, ModelSpec, Runtime, ServerSpec
 from lmstudio_integrations._adapters.signature import describe_fields, show_fields
 from lmstudio_integrations._environment import TOKEN_VARIABLES
@@ -170,7 +169,7 @@ class ConnectionSettings(BaseModel):
 
     show_progress: bool = Field(
         default=False,
-        description="Whether to draw progress bars on the error stream, with tqdm. Default: `False`.",
+        description="Whether to draw progress bars, with tqdm, on a terminal or in a notebook. Default: `False`.",
     )
 
     connect_timeout: Seconds | None = Field(
@@ -297,7 +296,7 @@ class ConnectionSettings(BaseModel):
         """
         if type(call_settings["max_retries"]) is not int or call_settings["max_retries"] < 0:
             raise LMStudioValueError(f"max_retries must be 0 or more; got {call_settings['max_retries']!r}")
-        config, progress = self._merged_load_config(call_settings), _hashable(call_settings["on_load_progress"])
+        config = self._merged_load_config(call_settings)
         model = ModelSpec(
             self._server(call_settings),
             self._kind,
@@ -306,7 +305,8 @@ class ConnectionSettings(BaseModel):
             None if config is None else config.to_json(),
             call_settings["load_policy"],
             call_settings["on_config_mismatch"],
-            ProgressBar(f"Loading {call_settings['model']}", progress) if call_settings["show_progress"] else progress,
+            _hashable(call_settings["on_load_progress"]),
+            call_settings["show_progress"],
             self._counterpart,
         )
         timeouts = tuple([(name, call_settings[name]) for name in TIMEOUTS])  # faster than a generator

@@ -62,6 +62,7 @@ class ModelSpec(NamedTuple):
     load_policy: Any
     on_config_mismatch: Any
     on_load_progress: Callable[[float], Any] | None
+    show_progress: bool
     counterpart: str
 
 
@@ -257,6 +258,7 @@ def _binding_of(namespace: Any, model: ModelSpec) -> "Binding":
         load_policy=model.load_policy,
         on_config_mismatch=model.on_config_mismatch,
         on_load_progress=model.on_load_progress,
+        show_progress=model.show_progress,
     ).binding
     binding.counterpart = model.counterpart
     return binding

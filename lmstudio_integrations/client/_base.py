@@ -35,7 +35,6 @@ from lmstudio_integrations.types.config import (
     OnConfigMismatch,
 )
 from lmstudio_integrations.types.config_dicts import EmbeddingLoadModelConfigDict, LlmLoadModelConfigDict
-from lmstudio_integrations.types.downloads import DownloadOptionInfo, SearchResultInfo
 from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo, ModelInfo, ModelInstanceInfo
 from lmstudio_integrations.types.results import LlmPredictionStats, PredictionResult
 
@@ -84,6 +83,7 @@ class ModelParameters(TypedDict, total=False):
         on_config_mismatch: Whether to `warn`, `raise` or `ignore` if it is loaded with other settings.
         on_load_progress: Called with growing values from 0.0 to 1.0.
         on_progress: Another name of `on_load_progress`; not both.
+        show_progress: Whether to draw a bar while the model loads, on a terminal or in a notebook. Needs tqdm.
     """
 
     ttl: float | None
@@ -92,6 +92,7 @@ class ModelParameters(TypedDict, total=False):
     on_config_mismatch: OnConfigMismatch
     on_load_progress: OnProgress | None
     on_progress: OnProgress | None
+    show_progress: bool
 
 
 def checked_kind(kind: ModelKind | None) -> ModelKind | None:
@@ -297,6 +298,7 @@ class BaseModelNamespace(BaseNamespace, Generic[HandleT, DownloadedT]):
                 parameters.get("on_config_mismatch", "warn"), OnConfigMismatch, "on_config_mismatch"
             ),
             on_load_progress=parameters.get("on_load_progress") or parameters.get("on_progress"),
+            show_progress=parameters.get("show_progress", False),
         )
         return self.bound(binding)
 
@@ -420,34 +422,3 @@ class BaseDownloaded(Generic[HandleT, InfoT]):
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}(model_key={self.model_key!r})"
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class BaseAvailableModel:
-    """A model that a search found."""
-
-    search_result: SearchResultInfo
-    """Its info, from the server."""
-    _dispatcher: Dispatcher[Any] = field(repr=False)
-
-    @property
-    def name(self) -> str:
-        """Its display name."""
-        return self.search_result.name
-
-    def __repr__(self) -> str:
-        return f"{self.__class__.__name__}(name={self.name!r})"
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class BaseDownloadOption:
-    """One way to download a model, such as a quantization."""
-
-    info: DownloadOptionInfo
-    """Its info, from the server."""
-    _dispatcher: Dispatcher[Any] = field(repr=False)
-
-    def __repr__(self) -> str:
-        shown = {"name": self.info.name, "quantization": self.info.quantization, "size_bytes": self.info.size_bytes}
-        set_values = (f"{name}={value!r}" for name, value in shown.items() if value is not None)
-        return f"{self.__class__.__name__}({', '.join(set_values)})"

@@ -40,6 +40,7 @@ class Binding:
         config: Load settings, if this handle loads the model.
         on_config_mismatch: What to do if it is loaded with other settings.
         on_load_progress: Called with the progress of a load, 0.0 to 1.0.
+        show_progress: Whether a bar shows it.
         requested_identifier: The identifier of a new instance.
         unloaded_by_user: Whether the user has unloaded it with this handle.
         own_reference: The reference of the instance that this binding loaded last.
@@ -57,6 +58,7 @@ class Binding:
     config: LoadSettings | None = None
     on_config_mismatch: OnConfigMismatch = "warn"
     on_load_progress: OnProgress | None = None
+    show_progress: bool = False
     requested_identifier: str | None = None
     unloaded_by_user: bool = False
     reference: str | None = None

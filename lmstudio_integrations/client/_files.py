@@ -8,6 +8,7 @@ import base64
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any, TypedDict
@@ -21,6 +22,7 @@ from lmstudio_integrations.client._arguments import (
     text_of,
     whole_number,
 )
+from lmstudio_integrations.client._progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, call_rpc, open_channel
 from lmstudio_integrations.errors import LMStudioFileExpiredError, LMStudioOSError, LMStudioValueError
@@ -52,12 +54,14 @@ class RetrievalParameters(TypedDict, total=False):
         embedding_model: The key of the embedding model.
         chunking_method: How documents are split: `{"type": "recursive-v1", "chunkSize": …, "chunkOverlap": …}`.
         on_progress: Called with the number of the file, the step (`loading`, `chunking`, `embedding`) and 0.0 to 1.0.
+        show_progress: Whether to draw a bar for each step.
     """
 
     limit: int | None
     embedding_model: str | None
     chunking_method: dict[str, Any] | None
     on_progress: Callable[[int, str, float], Any] | None
+    show_progress: bool
 
 
 _RETRIEVAL_KEYS = {
@@ -194,23 +198,28 @@ def with_valid_files(dispatcher: Dispatcher[Any], history: WireHistory) -> Flow[
 
 
 def parse_document(
-    dispatcher: Dispatcher[Any], handle: FileHandle, on_progress: Callable[[float], Any] | None
+    dispatcher: Dispatcher[Any],
+    handle: FileHandle,
+    on_progress: Callable[[float], Any] | None,
+    show_progress: bool,  # noqa: FBT001 - as the caller has it
 ) -> Flow[ParsedDocument]:
     """Return the text of an uploaded document."""
     check_callbacks(on_progress=on_progress)
     valid = yield from ensure_uploaded(dispatcher, handle)
+    bar = ProgressBar(f"Parsing {valid.name}", shown=show_progress)
+    report = bar.before(on_progress)
     parameter = ParseDocument(fileIdentifier=valid.identifier, parseOpts={})
 
     def decode_packet(packet: dict[str, Any]) -> CallbackEffect | ParsedDocument | None:
-        if packet["type"] == "progress" and on_progress is not None:
-            return CallbackEffect(on_progress, float(packet["progress"]))
+        if packet["type"] == "progress" and report is not None:
+            return CallbackEffect(report, float(packet["progress"]))
         return ParsedDocument.from_dict(packet) if packet["type"] == "result" else None
 
-    return (
-        yield from open_channel(
-            dispatcher, "files", "parseDocument", parameter, decode_packet, operation="Document parsing"
+    operation = "Document parsing"
+    with bar:
+        return (
+            yield from open_channel(dispatcher, "files", "parseDocument", parameter, decode_packet, operation=operation)
         )
-    )
 
 
 def retrieve(
@@ -232,11 +241,40 @@ def retrieve(
         key: arguments[name] for name, key in _RETRIEVAL_KEYS.items() if arguments.get(name) is not None
     }
     parameter = Retrieve(query=query, fileIdentifiers=valid, config=fields_of(fields))
-    on_progress = parameters.get("on_progress")
+    steps = _Steps([handle.name for handle in files], parameters)
 
     def decode_packet(packet: dict[str, Any]) -> CallbackEffect | RetrievalResult | None:
-        if packet["type"] == "onFileProcessingStepProgress" and on_progress is not None:
-            return CallbackEffect(on_progress, int(packet["index"]), str(packet["step"]), float(packet["progress"]))
+        if packet["type"] == "onFileProcessingStepProgress" and steps.are_reported:
+            return CallbackEffect(steps.report, int(packet["index"]), str(packet["step"]), float(packet["progress"]))
         return RetrievalResult.from_dict(packet["result"]) if packet["type"] == "result" else None
 
-    return (yield from open_channel(dispatcher, "files", "retrieve", parameter, decode_packet, operation="Retrieval"))
+    with steps:
+        return (
+            yield from open_channel(dispatcher, "files", "retrieve", parameter, decode_packet, operation="Retrieval")
+        )
+
+
+class _Steps(ExitStack):
+    """Reports the steps of a retrieval, and draws a bar for each if that is requested."""
+
+    def __init__(self, names: Sequence[str], parameters: RetrievalParameters) -> None:
+        super().__init__()
+        self._names = names
+        self._on_progress = parameters.get("on_progress")
+        self._shown = parameters.get("show_progress", False)
+        self._bars: dict[tuple[int, str], ProgressBar] = {}
+
+    @property
+    def are_reported(self) -> bool:
+        """Whether there is a bar or a callback."""
+        return self._shown or self._on_progress is not None
+
+    def report(self, index: int, step: str, progress: float) -> None:
+        """Report the progress of a step of the file with this number."""
+        bar = self._bars.get((index, step))
+        if bar is None:
+            bar = ProgressBar(f"{step.capitalize()} {self._names[index]}", shown=self._shown)
+            self._bars[index, step] = self.enter_context(bar)
+        bar.update(progress)
+        if self._on_progress is not None:
+            self._on_progress(index, step, progress)

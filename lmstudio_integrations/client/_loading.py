@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from lmstudio_integrations._typeguards import is_count, is_object
 from lmstudio_integrations.client._binding import Binding, Specifier
+from lmstudio_integrations.client._progress_bars import ProgressBar
 from lmstudio_integrations.client._server_models import models_of, reference_of
 from lmstudio_integrations.client._user_warnings import warn_user
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
@@ -116,7 +117,10 @@ def _load(
     operation = "Model load" if endpoint == "loadModel" else "Model get/load"
     started = dispatcher.elapsed
     try:
-        with dispatcher.start(binding.kind, channel(binding.kind, endpoint), parameter, operation=operation) as call:
+        with (
+            packets.bar.closed_on_failure(),
+            dispatcher.start(binding.kind, channel(binding.kind, endpoint), parameter, operation=operation) as call,
+        ):
             while packets.info is None:
                 packets.report()
                 batch = yield call
@@ -145,6 +149,7 @@ class _LoadPackets:
         self._on_progress = binding.on_load_progress
         self._unreported: list[float] = []
         self._last = -1.0
+        self.bar = ProgressBar(f"Loading {binding.name}", shown=binding.show_progress)
         self.info: Info | None = None
         """The instance, once it is loaded."""
         self.was_loaded = False
@@ -173,11 +178,18 @@ class _LoadPackets:
                     logger.debug("skipped a packet of unknown type %r while loading", other)
 
     def report(self) -> None:
-        """Call the callback with each value by which the progress has grown."""
+        """Draw each value by which the progress has grown, and call the callback with it."""
         values, self._unreported = self._unreported, []
         for progress in values:
-            if self._on_progress is not None and progress > self._last and (progress < 1.0 or self.info is not None):
+            if progress > self._last and (progress < 1.0 or self.info is not None):
                 self._last = progress
+                self._report(progress)
+
+    def _report(self, progress: float) -> None:
+        if not self.was_loaded:
+            self.bar.update(progress)
+        if self._on_progress is not None:
+            with self.bar.closed_on_failure():
                 self._on_progress(progress)
 
 

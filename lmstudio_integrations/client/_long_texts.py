@@ -9,6 +9,7 @@ byte-level BPE and of SentencePiece, and WordPiece has one token for a whole unk
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from lmstudio_integrations._typeguards import is_count
@@ -26,16 +27,13 @@ SPECIAL_TOKENS = 2
 ALWAYS_FITS = 60
 """A text of at most this many bytes is never too long: every model takes as many tokens."""
 
-BATCH = 64
-"""Texts between two reports of progress."""
-
 
 def embed_texts(
     dispatcher: Dispatcher[Any],
     binding: Binding,
     request: EmbeddingRequest,
-    on_progress: Callable[[float], Any] | None = None,
     max_concurrency: int | None = None,
+    show_progress: bool = False,  # noqa: FBT001, FBT002 - as the caller has it
 ) -> Flow[list[list[float]]]:
     """Return the vectors of texts.
 
@@ -43,29 +41,26 @@ def embed_texts(
         dispatcher: Sends requests to the server.
         binding: The model.
         request: The texts.
-        on_progress: Called with growing values from 0.0 to 1.0.
         max_concurrency: How many such calls on the model run at once; the others wait. `None` sets no limit.
+        show_progress: Whether to draw a bar.
 
     Raises:
         LMStudioContextOverflowError: If a text is too long and the policy is `error`.
     """
     if max_concurrency is not None:
-        return in_gate(dispatcher, binding, max_concurrency, lambda: _embed(dispatcher, binding, request, on_progress))
-    return _embed(dispatcher, binding, request, on_progress)
+        start = partial(_embed, dispatcher, binding, request, show_progress)
+        return in_gate(dispatcher, binding, max_concurrency, start)
+    return _embed(dispatcher, binding, request, show_progress)
 
 
 def _embed(
-    dispatcher: Dispatcher[Any], binding: Binding, request: EmbeddingRequest, on_progress: Callable[[float], Any] | None
+    dispatcher: Dispatcher[Any],
+    binding: Binding,
+    request: EmbeddingRequest,
+    show_progress: bool,  # noqa: FBT001 - as the caller has it
 ) -> Flow[list[list[float]]]:
     texts = yield from _texts_that_fit(dispatcher, binding, request)
-    if on_progress is None:
-        return cast("list[list[float]]", (yield from embed(dispatcher, binding, texts)))
-    vectors: list[Any] = []
-    for start in range(0, len(texts), BATCH):
-        on_progress(start / len(texts))
-        vectors += yield from embed(dispatcher, binding, texts[start : start + BATCH])
-    on_progress(1.0)
-    return vectors
+    return cast("list[list[float]]", (yield from embed(dispatcher, binding, texts, show_progress)))
 
 
 def _texts_that_fit(dispatcher: Dispatcher[Any], binding: Binding, request: EmbeddingRequest) -> Flow[list[str]]:

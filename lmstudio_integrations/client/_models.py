@@ -10,6 +10,7 @@ from lmstudio_integrations.client import _loading
 from lmstudio_integrations.client._arguments import check_names, list_of, text_of, texts_of
 from lmstudio_integrations.client._binding import Binding, Specifier
 from lmstudio_integrations.client._operations import inspect_instance, resolve, use_model
+from lmstudio_integrations.client._progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import Flow, T, call_rpc, call_rpcs, decode_errors
 from lmstudio_integrations.errors import LMStudioProtocolError, LMStudioValueError
@@ -44,6 +45,9 @@ TemplateOpts: TypeAlias = Mapping[str, bool]
 
 _NO_OPTS: TemplateOpts = {}
 _TEMPLATE_FLAGS = {"omit_bos_token": "omitBosToken", "omit_eos_token": "omitEosToken"}
+
+BATCH = 64
+"""Texts between two moves of a progress bar."""
 
 
 def list_loaded(dispatcher: Dispatcher[Any], kind: ModelKind) -> Flow[list[ModelInstanceInfo]]:
@@ -158,13 +162,31 @@ def count_tokens(dispatcher: Dispatcher[Any], binding: Binding, texts: str | Tex
     )
 
 
-def embed(dispatcher: Dispatcher[Any], binding: Binding, texts: str | Texts) -> Flow[list[float] | list[list[float]]]:
+def embed(
+    dispatcher: Dispatcher[Any],
+    binding: Binding,
+    texts: str | Texts,
+    show_progress: bool = False,  # noqa: FBT001, FBT002 - as the caller has it
+) -> Flow[list[float] | list[list[float]]]:
     """Return the vector of a text, or of each of several."""
+    if show_progress and not isinstance(texts, str):
+        return _embed_in_batches(dispatcher, binding, list_of(texts, "input"))
 
     def make(specifier: Specifier, text: str) -> EmbedString:
         return EmbedString(modelSpecifier=specifier, inputString=text)
 
     return _call_for_each(dispatcher, binding, "embedString", texts, make=make, read=_vector, operation="Embedding")
+
+
+def _embed_in_batches(dispatcher: Dispatcher[Any], binding: Binding, texts: list[Any]) -> Flow[list[list[float]]]:
+    """Return the vector of each text; a bar moves with every batch."""
+    vectors: list[Any] = []
+    with ProgressBar(f"Embedding {len(texts)} texts", shown=True) as bar:
+        for start in range(0, len(texts), BATCH):
+            bar.update(start / len(texts))
+            vectors += yield from embed(dispatcher, binding, texts[start : start + BATCH])
+        bar.update(1.0)
+    return vectors
 
 
 def apply_prompt_template(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from lmstudio_integrations.client._arguments import check_callbacks, list_of, optional_text, text_of, whole_number
+from lmstudio_integrations.client._progress_bars import ProgressBar
 from lmstudio_integrations.client.transport.dispatcher import Dispatcher
 from lmstudio_integrations.client.transport.flows import CallbackEffect, Flow, call_rpc, decode_errors, open_channel
 from lmstudio_integrations.protocol.requests import (
@@ -56,15 +57,25 @@ def download_options(dispatcher: Dispatcher[Any], found: SearchResultInfo) -> Fl
 
 
 def download(
-    dispatcher: Dispatcher[Any], identifier: str, on_progress: OnDownload | None, on_finalize: Callable[[], Any] | None
+    dispatcher: Dispatcher[Any],
+    option: DownloadOptionInfo,
+    on_progress: OnDownload | None,
+    on_finalize: Callable[[], Any] | None,
+    show_progress: bool,  # noqa: FBT001 - as the caller has it
 ) -> Flow[str]:
     """Download a model; return the key to load it with."""
     check_callbacks(on_progress=on_progress, on_finalize=on_finalize)
+    bar = ProgressBar(f"Downloading {option.name}", shown=show_progress)
+
+    def report(update: DownloadProgressUpdate) -> None:
+        bar.update(update.downloaded_bytes / max(update.total_bytes, 1))
+        if on_progress is not None:
+            on_progress(update)
 
     def read(packet: dict[str, Any]) -> CallbackEffect | str | None:
         match packet["type"]:
-            case "downloadProgress" if on_progress is not None:
-                return CallbackEffect(on_progress, DownloadProgressUpdate.from_dict(packet["update"]))
+            case "downloadProgress" if bar.shown or on_progress is not None:
+                return CallbackEffect(report, DownloadProgressUpdate.from_dict(packet["update"]))
             case "startFinalizing" if on_finalize is not None:
                 return CallbackEffect(on_finalize)
             case "success":
@@ -72,7 +83,9 @@ def download(
             case _:
                 return None
 
-    parameter = DownloadModel(downloadIdentifier=identifier)
-    return (
-        yield from open_channel(dispatcher, "repository", "downloadModel", parameter, read, operation="Model download")
-    )
+    parameter = DownloadModel(downloadIdentifier=option.download_identifier)
+    endpoint, operation = "downloadModel", "Model download"
+    with bar:
+        key = yield from open_channel(dispatcher, "repository", endpoint, parameter, read, operation=operation)
+        bar.update(1.0)
+    return key

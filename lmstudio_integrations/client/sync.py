@@ -10,14 +10,12 @@ from typing import Any, ClassVar, Self, TypeAlias, cast, overload
 
 from typing_extensions import Unpack
 
-from lmstudio_integrations.client import _files, _images, _long_texts, _models, _repository, _requests
+from lmstudio_integrations.client import _files, _images, _long_texts, _models, _requests
 from lmstudio_integrations.client._act import Act, ActParameters, ActResult
 from lmstudio_integrations.client._arguments import text_of
 from lmstudio_integrations.client._base import (
-    BaseAvailableModel,
     BaseClient,
     BaseDownloaded,
-    BaseDownloadOption,
     BaseHandle,
     BaseModelNamespace,
     BaseNamespace,
@@ -31,9 +29,9 @@ from lmstudio_integrations.client._base import (
 )
 from lmstudio_integrations.client._files import FileInput, RetrievalParameters
 from lmstudio_integrations.client._models import TemplateOpts, Texts, Tools
-from lmstudio_integrations.client._repository import OnDownload
 from lmstudio_integrations.client._requests import TIMEOUTS, History, PredictionParameters
 from lmstudio_integrations.client._retries import retried
+from lmstudio_integrations.client.downloads import RepositoryNamespace
 from lmstudio_integrations.client.transport.discovery import is_reachable, locate
 from lmstudio_integrations.client.transport.flows import run
 from lmstudio_integrations.client.transport.waiters import ThreadWaiter, Waiter
@@ -266,31 +264,36 @@ class EmbeddingModel(SyncModelHandle):
     """An embedding model."""
 
     @overload
-    def embed(self, input: str) -> list[float]: ...
+    def embed(self, input: str, *, show_progress: bool = False) -> list[float]: ...
     @overload
-    def embed(self, input: Texts) -> list[list[float]]: ...
-    def embed(self, input: str | Texts) -> list[float] | list[list[float]]:  # noqa: A002 - the official name
-        """Return the vector of a text, or of each of several, in their order."""
-        return run(_models.embed(self._dispatcher, self.binding, input))
+    def embed(self, input: Texts, *, show_progress: bool = False) -> list[list[float]]: ...
+    def embed(
+        self,
+        input: str | Texts,  # noqa: A002 - the official name
+        *,
+        show_progress: bool = False,
+    ) -> list[float] | list[list[float]]:
+        """Return the vector of a text, or of each of several, in their order, with a progress bar for several."""
+        return run(_models.embed(self._dispatcher, self.binding, input, show_progress))
 
     def embed_texts(
         self,
         request: EmbeddingRequest,
         *,
-        on_progress: Callable[[float], Any] | None = None,
         max_concurrency: int | None = None,
+        show_progress: bool = False,
     ) -> list[list[float]]:
         """Return the vectors of texts, of which some may be too long for the model.
 
         Args:
             request: The texts, and what to do with those that are too long.
-            on_progress: Takes growing values from 0.0 to 1.0.
             max_concurrency: How many such calls on this model run at once; the others wait. `None` sets no limit.
+            show_progress: Whether to draw a bar, on a terminal or in a notebook. Needs tqdm.
 
         Raises:
             LMStudioContextOverflowError: If a text is too long and the policy is `error`.
         """
-        return run(_long_texts.embed_texts(self._dispatcher, self.binding, request, on_progress, max_concurrency))
+        return run(_long_texts.embed_texts(self._dispatcher, self.binding, request, max_concurrency, show_progress))
 
     def get_info(self, *, load: bool = False) -> EmbeddingModelInstanceInfo:
         """Return the info of the instance; with `load`, load the model first if it was unloaded."""
@@ -422,48 +425,17 @@ class FilesNamespace(BaseNamespace):
         """Upload a file of any type. The extension of its name decides whether it is a document."""
         return run(_files.prepare_file(self._dispatcher, src, name))
 
-    def parse_document(self, file: FileHandle, *, on_progress: Callable[[float], Any] | None = None) -> ParsedDocument:
-        """Return the text of an uploaded document. The callback takes values from 0.0 to 1.0."""
-        return run(_files.parse_document(self._dispatcher, file, on_progress))
+    def parse_document(
+        self, file: FileHandle, *, on_progress: Callable[[float], Any] | None = None, show_progress: bool = False
+    ) -> ParsedDocument:
+        """Return the text of an uploaded document. The callback takes values from 0.0 to 1.0; a bar shows them."""
+        return run(_files.parse_document(self._dispatcher, file, on_progress, show_progress))
 
     def retrieve(
         self, query: str, files: Sequence[FileHandle], **parameters: Unpack[RetrievalParameters]
     ) -> RetrievalResult:
         """Return the passages of uploaded documents that are relevant to a query. See `RetrievalParameters`."""
         return run(_files.retrieve(self._dispatcher, query, files, parameters))
-
-
-class DownloadOption(BaseDownloadOption):
-    """One way to download a model, such as a quantization."""
-
-    def download(self, on_progress: OnDownload | None = None, on_finalize: Callable[[], Any] | None = None) -> str:
-        """Download it; return the key to load it with.
-
-        Args:
-            on_progress: Called with the progress.
-            on_finalize: Called when all bytes have arrived.
-        """
-        return run(_repository.download(self._dispatcher, self.info.download_identifier, on_progress, on_finalize))
-
-
-class AvailableModel(BaseAvailableModel):
-    """A model that a search found."""
-
-    def get_download_options(self) -> list[DownloadOption]:
-        """Return its download options."""
-        found = run(_repository.download_options(self._dispatcher, self.search_result))
-        return [DownloadOption(option, self._dispatcher) for option in found]
-
-
-class RepositoryNamespace(BaseNamespace):
-    """Models to download: `client.repository`."""
-
-    def search_models(
-        self, search_term: str | None = None, limit: int | None = None, compatibility_types: Sequence[str] | None = None
-    ) -> list[AvailableModel]:
-        """Return the models that match a search term; without one, those that the server recommends."""
-        found = run(_repository.search(self._dispatcher, search_term, limit, compatibility_types))
-        return [AvailableModel(each, self._dispatcher) for each in found]
 
 
 class Client(BaseClient):

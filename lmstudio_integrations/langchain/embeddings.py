@@ -8,7 +8,6 @@ from langchain_core.embeddings import Embeddings
 from pydantic import ConfigDict, Field
 
 from lmstudio_integrations._adapters.embedding_settings import EmbeddingSettings, one_prefixed, prefixed
-from lmstudio_integrations._adapters.progress import ProgressBar
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.langchain._errors import translated
 from lmstudio_integrations.types._numbers import Count
@@ -117,16 +116,13 @@ class LMStudioEmbeddings(EmbeddingSettings, Embeddings):
         if not texts:
             return []
         request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE)
-        return self._shaped(self._model().embed_texts(request, on_progress=self._progress_bar(texts)))
+        return self._shaped(self._model().embed_texts(request, show_progress=self.show_progress))
 
     async def _aembed(self, texts: list[str]) -> list[list[float]]:
         if not texts:
             return []
         request = EmbeddingRequest(texts, self.length_policy, _CHUNK_SIZE)
-        return self._shaped(await self._async_model().embed_texts(request, on_progress=self._progress_bar(texts)))
-
-    def _progress_bar(self, texts: Sequence[str]) -> ProgressBar | None:
-        return ProgressBar(f"Embedding {len(texts)} texts") if self.show_progress else None
+        return self._shaped(await self._async_model().embed_texts(request, show_progress=self.show_progress))
 
     def _shaped(self, vectors: list[list[float]]) -> list[list[float]]:
         if self.dimensions is None:

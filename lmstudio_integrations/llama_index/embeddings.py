@@ -222,7 +222,7 @@ class LMStudioEmbedding(LlamaIndexSettings, EmbeddingSettings, BaseEmbedding):
         """Return the vectors of texts, in order."""
         given = prefixed(self.text_instruction, texts)
         with _in_batches(given):
-            return without_span(super().get_text_embedding_batch)(given, show_progress, **kwargs)
+            return without_span(super().get_text_embedding_batch)(given, show_progress or self.show_progress, **kwargs)
 
     async def aget_text_embedding_batch(
         self,
@@ -233,7 +233,9 @@ class LMStudioEmbedding(LlamaIndexSettings, EmbeddingSettings, BaseEmbedding):
         """Return the vectors of texts, in order."""
         given = prefixed(self.text_instruction, texts)
         with _in_batches(given):
-            return await without_span(super().aget_text_embedding_batch)(given, show_progress, **kwargs)
+            return await without_span(super().aget_text_embedding_batch)(
+                given, show_progress or self.show_progress, **kwargs
+            )
 
     # Core's six hooks -----------------------------------------------------------------------------------------------
 

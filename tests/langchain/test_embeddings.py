@@ -19,6 +19,7 @@ from lmstudio_integrations.errors import (
 from lmstudio_integrations.langchain import LMStudioEmbeddings
 from tests.langchain.conftest import CHAT, EMBEDDING, Server
 from tests.pauses import replace_pauses
+from tests.tqdm_bars import Drawn
 
 LONG = "word " * 600
 
@@ -89,14 +90,15 @@ def test_nobody_listening_is_a_connection_error(documents: Documents, monkeypatc
 
 
 def test_show_progress_draws_a_bar_for_the_load_and_for_the_texts(
-    server: Server, documents: Documents, capsys: pytest.CaptureFixture[str]
+    server: Server, documents: Documents, drawn: Drawn
 ) -> None:
     vectors = documents(server.embeddings(show_progress=True), [f"text {n}" for n in range(150)])
+    text = drawn()
+    assert f"Loading {EMBEDDING}" in text
+    assert "Embedding 150 texts" in text
+    assert "100%|" in text
     assert vectors == documents(server.embeddings(), [f"text {n}" for n in range(150)])
-    drawn = capsys.readouterr().err
-    assert f"Loading {EMBEDDING}" in drawn
-    assert "Embedding 150 texts" in drawn
-    assert "100%|" in drawn
+    assert drawn() == ""
 
 
 def test_unknown_settings_are_rejected() -> None:

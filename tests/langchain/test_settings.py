@@ -17,6 +17,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.langchain import ChatLMStudio
 from tests.langchain.conftest import CHAT, COUNTED, MODELS, OTHER, Invoke, Server
+from tests.tqdm_bars import Drawn
 
 # Settings -------------------------------------------------------------------------------------------------------------
 
@@ -204,9 +205,7 @@ def test_another_configuration_than_requested_warns_or_raises(server: Server, ge
     assert generate(server.chat(context_length=2048, on_config_mismatch="ignore"), "count").content == COUNTED
 
 
-def test_progress_is_reported_by_the_caller_of_the_model(
-    server: Server, generate: Invoke, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_progress_is_reported_by_the_caller_of_the_model(server: Server, generate: Invoke, drawn: Drawn) -> None:
     loaded: list[float] = []
     read: list[float] = []
     threads: set[int] = set()
@@ -220,7 +219,7 @@ def test_progress_is_reported_by_the_caller_of_the_model(
     assert (loaded[0], loaded[-1]) == (0.0, 1.0)
     assert (read[0], read[-1]) == (0.0, 1.0)
     assert threads == {threading.get_ident()}
-    assert f"Loading {CHAT}" in capsys.readouterr().err
+    assert f"Loading {CHAT}" in drawn()
 
 
 def test_require_loaded_never_loads(server: Server, generate: Invoke) -> None:

@@ -29,6 +29,7 @@ from lmstudio_integrations.errors import (
 )
 from lmstudio_integrations.llama_index import LMStudioEmbedding, embeddings
 from tests.llama_index.scripted_server import CHAT, EMBEDDING, Server
+from tests.tqdm_bars import Drawn
 
 TEXTS = [f"text number {number}" for number in range(250)]
 
@@ -112,6 +113,22 @@ async def test_every_call_is_one_span(server: Server, spans: list[str]) -> None:
         "LMStudioEmbedding.get_text_embedding", "LMStudioEmbedding.aget_text_embedding",
         "LMStudioEmbedding.get_text_embedding_batch", "LMStudioEmbedding.aget_text_embedding_batch",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [{"show_progress": True}, {}])
+async def test_show_progress_draws_bars_of_the_load_and_of_the_texts(
+    server: Server, given: dict[str, Any], drawn: Drawn
+) -> None:
+    with server.embedding(show_progress=True) as model:
+        vectors = model.get_text_embedding_batch(["a", "b"], **given)
+        text = drawn()
+        assert "Loading " in text
+        assert "Generating embeddings: 100%" in text
+        assert await model.aget_text_embedding_batch(["a", "b"], **given) == vectors
+        assert "Generating embeddings: 100%" in drawn()
+    with server.embedding() as model:
+        assert model.get_text_embedding_batch(["a", "b"]) == vectors
+        assert drawn() == ""
 
 
 # One setting under two names ------------------------------------------------------------------------------------------
@@ -202,7 +219,9 @@ class Counting:
         with self.lock:
             self.under_way -= 1
 
-    def embed(self, dispatcher: Dispatcher[Any], _binding: object, texts: list[str]) -> Flow[list[list[float]]]:
+    def embed(
+        self, dispatcher: Dispatcher[Any], _binding: object, texts: list[str], _show_progress: object
+    ) -> Flow[list[list[float]]]:
         self.begin()
         if dispatcher.make_waiter().loop is None:
             self.full.wait(5)
