@@ -91,8 +91,8 @@ class ConnectionSettings(BaseModel):
 
     model: str | None = Field(
         default=None,
-        description="Key or identifier of the model, as `lms ls` and `lms ps` list it. Unset: any loaded model. An "
-        "alias is `model_name`.",
+        description="Key or identifier of the model, as `lms ls` and `lms ps` list it. Unset: a loaded model; "
+        "of several, the server chooses. An alias is `model_name`.",
     )
 
     host: str | None = Field(
