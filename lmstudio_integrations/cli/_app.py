@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from lmstudio_integrations.cli._chat import chat
 from lmstudio_integrations.cli._demo import demo
 from lmstudio_integrations.cli._serve import serve
 
@@ -16,6 +17,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(demo)
+app.command()(chat)
 
 
 def _print_version(requested: bool) -> None:  # noqa: FBT001 - typer calls it

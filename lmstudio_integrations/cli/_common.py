@@ -5,12 +5,14 @@ Results are printed on stdout; notes, progress and errors on stderr, so that a p
 
 import contextlib
 import json
+import warnings
 from collections.abc import Callable, Generator
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 WIDTH_IN_A_PIPE = 10_000
 """Columns. Nothing is wrapped or cut for programs."""
@@ -38,6 +40,19 @@ def notes() -> Console:
 def print_json(value: Any) -> None:
     """Print a value as one JSON document on stdout."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@contextlib.contextmanager
+def warnings_as_notes() -> Generator[None, None, None]:
+    """Print the warnings of the block as notes, without the lines of code that they are about."""
+
+    def show(message: Warning | str, *_details: Any, **_more: Any) -> None:
+        notes().print(Text(f"Warning: {message}"))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield
 
 
 @contextlib.contextmanager

@@ -1,0 +1,119 @@
+"""`chat`: a conversation at the terminal, or one response in a pipe."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from lmstudio_integrations.cli._chat_commands import run_command
+from lmstudio_integrations.cli._chat_response import ChatResponse, stats_line
+from lmstudio_integrations.cli._chat_session import ChatSession, Conversation
+from lmstudio_integrations.cli._common import Host, Token, warnings_as_notes
+from lmstudio_integrations.cli._formatting import one_line
+from lmstudio_integrations.cli._loaded_models import note, open_llm
+from lmstudio_integrations.cli._questions import read_line
+from lmstudio_integrations.client.sync import Client
+from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
+
+PROMPT = "> "
+
+
+def chat(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="Key or identifier. By default the loaded model that was used last.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", "-p", metavar="TEXT", help="Print the response to this and quit.", show_default=False),
+    ] = None,
+    system_prompt: Annotated[
+        str | None,
+        typer.Option("--system-prompt", "-s", metavar="TEXT", help="Instructions for the model.", show_default=False),
+    ] = None,
+    ttl: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=1,
+            help="Unload the model after this many idle seconds, if this command loads it.",
+            show_default=False,
+        ),
+    ] = None,
+    stats: Annotated[
+        bool | None,
+        typer.Option(
+            "--stats/--no-stats",
+            help="Whether to print speed and token counts after each response. By default only in a conversation.",
+            show_default=False,
+        ),
+    ] = None,
+    host: Host = None,
+    token: Token = None,
+) -> None:
+    """Chat with a model.
+
+    At a terminal this is a conversation: /help lists its commands, Ctrl-C stops a response, Ctrl-D ends the chat.
+    A text in a pipe is one message, and the response is printed.
+    """
+    text = whole_message(prompt)
+    with Client(host, token) as client, warnings_as_notes():
+        session = ChatSession(client, open_llm(client, model, ttl), Conversation(system_prompt), ttl)
+        if text is None:
+            converse(session, shows_stats=stats is not False)
+        elif respond(session, text, shows_stats=bool(stats)).stopped:
+            raise KeyboardInterrupt
+
+
+def whole_message(prompt: str | None) -> str | None:
+    """Return the only message of this run: the prompt, then what a pipe contains; `None` for a conversation.
+
+    Raises:
+        LMStudioValueError: If the message is empty.
+    """
+    if sys.stdin.isatty():
+        return prompt or None
+    piped = sys.stdin.buffer.read().decode(sys.stdin.encoding, errors="replace").rstrip()
+    message = "\n\n".join(part for part in (prompt, piped) if part)
+    if not message:
+        raise LMStudioValueError("there is no message; pipe a text, or use --prompt TEXT")
+    return message
+
+
+def converse(session: ChatSession, *, shows_stats: bool) -> None:
+    """Respond to each line until Ctrl-D, or Ctrl-C at the prompt."""
+    note(
+        f"This is {session.model.identifier}. /help lists the commands; Ctrl-C stops a response, Ctrl-D ends the chat."
+    )
+    while True:
+        try:
+            line = read_line(PROMPT)
+        except (EOFError, KeyboardInterrupt):
+            note("")
+            return
+        try:
+            if line.startswith("/"):
+                run_command(session, line)
+            elif line and not line.isspace():
+                respond(session, line, shows_stats=shows_stats)
+        except EOFError:
+            return
+        except LMStudioError as error:
+            note(f"Error: {one_line(error)}")
+        except KeyboardInterrupt:
+            note("Stopped.")
+
+
+def respond(session: ChatSession, text: str, *, shows_stats: bool) -> ChatResponse:
+    """Print the response to a message, then its stats."""
+    response = session.respond(text)
+    if response.stats is None:
+        note("Stopped.")
+    elif shows_stats:
+        note(f"({stats_line(response.stats)})")
+    return response

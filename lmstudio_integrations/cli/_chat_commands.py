@@ -1,0 +1,83 @@
+"""The commands that begin with `/` in a chat."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from lmstudio_integrations.cli._chat_session import ChatSession
+from lmstudio_integrations.cli._formatting import printable
+from lmstudio_integrations.cli._loaded_models import downloaded_models, loaded_models, note, open_llm
+
+
+class ChatCommand(NamedTuple):
+    """A command: how to type it, what it does, and the function that does it, given what was typed after the name."""
+
+    usage: str
+    help: str
+    run: Callable[[ChatSession, str], Any]
+
+
+def run_command(session: ChatSession, line: str) -> None:
+    """Run a command; an unknown one is answered with the list of all.
+
+    Raises:
+        EOFError: If it ends the chat.
+    """
+    name, _, argument = line.strip().partition(" ")
+    command = COMMANDS.get(name.lower())
+    if command is None:
+        note(f"There is no command {name}.")
+        command = COMMANDS["/help"]
+    command.run(session, argument.strip())
+
+
+def _print_help(_session: ChatSession, _argument: str) -> None:
+    for command in COMMANDS.values():
+        note(f"  {command.usage:<16} {command.help}")
+
+
+def _change_model(session: ChatSession, name: str) -> None:
+    if name:
+        session.model = open_llm(session.client, name, session.ttl)
+        note(f"The model is {session.model.identifier}.")
+        return
+    identifiers: dict[str, list[str]] = {}
+    for instance in loaded_models(session.client, "llm"):
+        identifiers.setdefault(instance.model_key, []).append(instance.identifier)
+    for info in downloaded_models(session.client, "llm"):
+        for identifier in identifiers.pop(info.model_key, [""]):
+            sign = "*" if identifier == session.model.identifier else " "
+            note(printable(f"{sign} {identifier} (loaded)" if identifier else f"  {info.model_key}"))
+
+
+def _change_system_prompt(session: ChatSession, text: str) -> None:
+    if text:
+        session.conversation.system_prompt = text
+    note(f"The system prompt is: {session.conversation.system_prompt or 'none'}")
+
+
+def _clear(session: ChatSession, _argument: str) -> None:
+    session.conversation.turns.clear()
+    note("The conversation is empty.")
+
+
+def _print_stats(session: ChatSession, _argument: str) -> None:
+    if session.last_stats is None:
+        note("There are no stats yet.")
+        return
+    for name, value in session.last_stats.to_dict().items():
+        note(f"  {name}: {value}")
+
+
+def _end(_session: ChatSession, _argument: str) -> None:
+    raise EOFError
+
+
+COMMANDS = {
+    "/help": ChatCommand("/help", "List the commands.", _print_help),
+    "/model": ChatCommand("/model [KEY]", "Change the model, or list all; the conversation stays.", _change_model),
+    "/system": ChatCommand("/system [TEXT]", "Change the system prompt, or show it.", _change_system_prompt),
+    "/clear": ChatCommand("/clear", "Begin a new conversation.", _clear),
+    "/stats": ChatCommand("/stats", "Show all stats of the last response.", _print_stats),
+    "/exit": ChatCommand("/exit", "End the chat.", _end),
+}
+"""The commands, by name."""

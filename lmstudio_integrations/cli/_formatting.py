@@ -1,0 +1,37 @@
+"""How the commands write values for people: text from a server, errors, sizes and times. Pure functions."""
+
+_KEPT = {"\n", "\t"}
+_CONTROL_CHARACTERS: dict[int, None] = dict.fromkeys(
+    code for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in _KEPT
+)
+
+_SIZES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+_TIMES = (("h", 3600), ("m", 60), ("s", 1))
+
+
+def printable(text: str) -> str:
+    """Return a text for a terminal, without characters that would control it: models and servers are not trusted."""
+    return text.translate(_CONTROL_CHARACTERS)
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of an error as one line."""
+    return printable(" ".join(str(error).split()))
+
+
+def file_size(count: float) -> str:
+    """Return a number of bytes in the unit that fits, for example `2.50 GB`."""
+    for unit, factor in _SIZES:
+        if count >= factor:
+            return f"{count / factor:.2f} {unit}"
+    return f"{count:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in its two largest units, for example `1h 5m`."""
+    whole, parts = max(0, round(seconds)), list[str]()
+    for unit, factor in _TIMES:
+        number, whole = divmod(whole, factor)
+        if number:
+            parts.append(f"{number}{unit}")
+    return " ".join(parts[:2]) or "0s"

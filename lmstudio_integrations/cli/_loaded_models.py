@@ -1,0 +1,81 @@
+"""Opens a model by the name that a user gave, and lists what is loaded. Shared by the commands that use models."""
+
+import contextlib
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from lmstudio_integrations.cli._common import notes, progress_bar
+from lmstudio_integrations.cli._formatting import file_size
+from lmstudio_integrations.cli._model_choice import choose
+from lmstudio_integrations.cli._model_names import find_model, listed
+from lmstudio_integrations.cli._questions import has_terminal, pick
+from lmstudio_integrations.client.sync import LLM, Client
+from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioValueError
+from lmstudio_integrations.types.config import ModelKind
+from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo
+
+
+def loaded_models(client: Client, kind: ModelKind | None = None) -> list[ModelInstanceInfo]:
+    """Return the info of the loaded instances, of one kind or of both."""
+    infos: list[ModelInstanceInfo] = []
+    for handle in client.list_loaded_models(kind):
+        with contextlib.suppress(LMStudioModelNotFoundError):  # it was unloaded since
+            infos.append(handle.get_info())
+    return infos
+
+
+def downloaded_models(client: Client, kind: ModelKind | None = None) -> list[ModelInfo]:
+    """Return the info of the downloaded models, of one kind or of both."""
+    return [model.info for model in client.list_downloaded_models(kind)]
+
+
+def open_llm(client: Client, name: str | None, ttl: int | None) -> LLM:
+    """Return a language model, loaded just in time if necessary.
+
+    Args:
+        client: The client.
+        name: What the user typed; `None` is the loaded model that was used last, else the one that the user picks.
+        ttl: Unload it after this many idle seconds, if this call loads it.
+
+    Raises:
+        LMStudioValueError: If the name does not mean one language model.
+    """
+    loaded = loaded_models(client, "llm")
+    current = choose(loaded, ())
+    if name is None and current is not None:
+        name = current.name
+    if name in {info.identifier for info in loaded}:
+        return client.llm.model(name, ttl=ttl)
+    key = _llm_key(name, downloaded_models(client))
+    with progress_bar(f"Loading {key}") as show:
+        return client.llm.model(key, ttl=ttl, on_load_progress=show)
+
+
+def _llm_key(name: str | None, downloaded: Sequence[ModelInfo]) -> str:
+    """Return the name to load a language model with."""
+    if name is None:
+        return pick_model([info for info in downloaded if info.type == "llm"], "language model").model_key
+    found = find_model(name, downloaded)
+    if found.info.type != "llm":
+        raise LMStudioValueError(f"{found.name!r} is an embedding model; `lmsi ls --llm` lists those that can chat")
+    return found.name
+
+
+def pick_model(models: Sequence[ModelInfo], what: str) -> ModelInfo:
+    """Let the user pick one of several downloaded models.
+
+    Raises:
+        LMStudioValueError: If there is none, or no terminal.
+    """
+    if not models:
+        raise LMStudioValueError(f"no {what} is downloaded; `lmsi get MODEL` downloads one")
+    if not has_terminal():
+        raise LMStudioValueError(f"name a {what}: {listed(info.model_key for info in models)}")
+    choices = [f"{info.model_key} ({file_size(info.size_bytes)})" for info in models]
+    return models[pick("Model", choices)]
+
+
+def note(text: str) -> None:
+    """Print a line on stderr."""
+    notes().print(Text(text))

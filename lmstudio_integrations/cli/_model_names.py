@@ -1,0 +1,72 @@
+"""Finds the downloaded model that a user means. Pure functions."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from lmstudio_integrations._suggestions import near
+from lmstudio_integrations.errors import LMStudioValueError
+from lmstudio_integrations.types.models import ModelInfo
+
+_MOST_LISTED = 10
+"""The most models that an error lists."""
+
+
+class FoundModel(NamedTuple):
+    """A downloaded model, and the name to load it with, which may select one of its variants or files."""
+
+    info: ModelInfo
+    name: str
+
+
+def find_model(name: str, downloaded: Sequence[ModelInfo], *, exact: bool = False, first: bool = False) -> FoundModel:
+    """Return the downloaded model with this name; without one, the only model whose name contains it.
+
+    Args:
+        name: A key, a path, or a variant; upper and lower case are the same.
+        downloaded: The downloaded models.
+        exact: Whether only a full name counts.
+        first: Whether the first model is returned if several contain the name.
+
+    Raises:
+        LMStudioValueError: If there is no such model, or there are several.
+    """
+    for info in downloaded:
+        if spelled := next((each for each in _names(info) if each.casefold() == name.casefold()), None):
+            return FoundModel(info, spelled)
+    partly = [] if exact else [info for info in downloaded if _contains(info, name)]
+    if len(partly) == 1 or (first and partly):
+        return FoundModel(partly[0], partly[0].model_key)
+    if partly:
+        keys = listed(info.model_key for info in partly)
+        raise LMStudioValueError(f"{name!r} matches {len(partly)} models; name one of them: {keys}")
+    raise LMStudioValueError(f"no downloaded model matches {name!r}; {_advice(name, downloaded)}")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names for a message, at most ten of them."""
+    every = list(dict.fromkeys(names))
+    more = len(every) - _MOST_LISTED
+    return ", ".join(every[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _names(info: ModelInfo) -> list[str]:
+    """Return the names by which a server finds a model, the key first."""
+    names = (info.model_key, info.path, info.indexed_model_identifier, info.selected_variant, *(info.variants or ()))
+    return [name for name in names if name]
+
+
+def _contains(info: ModelInfo, name: str) -> bool:
+    return any(name.casefold() in each.casefold() for each in (*_names(info), info.display_name))
+
+
+def _advice(name: str, downloaded: Sequence[ModelInfo]) -> str:
+    # People type the last part of a key; both spellings lead to the key.
+    keys = {
+        spelled: key for key in (info.model_key for info in downloaded) for spelled in (key.rpartition("/")[2], key)
+    }
+    similar = dict.fromkeys(keys[each] for each in near(name, keys, most=3))
+    if similar:
+        return f"did you mean {' or '.join(map(repr, similar))}?"
+    if not downloaded:
+        return f"none is downloaded; `lmsi get {name}` downloads one"
+    return f"`lmsi ls` lists them, and `lmsi get {name}` downloads one"

@@ -1,0 +1,56 @@
+"""Questions to a person at a terminal. They are printed on stderr; without a terminal there are none."""
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from rich.text import Text
+
+from lmstudio_integrations.cli._common import notes
+from lmstudio_integrations.cli._formatting import printable
+
+
+def has_terminal() -> bool:
+    """Return whether a person can read a question and type the response."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def read_line(prompt: str) -> str:
+    """Read a line that a person types, with editing and a history where there is readline.
+
+    Raises:
+        EOFError: After Ctrl-D.
+    """
+    if sys.stdout.isatty():
+        with contextlib.suppress(ImportError):
+            import_module("readline")  # from then on, input() uses it
+        return input(prompt)
+    print(prompt, end="", file=sys.stderr, flush=True)  # stdout contains only results
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.rstrip("\n")
+
+
+def pick(question: str, choices: Sequence[str], default: int = 0) -> int:
+    """Return the index of the choice that a person picks by its number.
+
+    Args:
+        question: What to pick.
+        choices: The choices, one line each.
+        default: The index that the return key means.
+
+    Raises:
+        EOFError: After Ctrl-D.
+    """
+    console = notes()
+    for number, choice in enumerate(choices, 1):
+        console.print(Text(f"{number:3}. {printable(choice)}"))
+    while True:
+        typed = read_line(f"{question} [{default + 1}]: ").strip()
+        if not typed:
+            return default
+        if typed.isdecimal() and 1 <= int(typed) <= len(choices):
+            return int(typed) - 1
+        console.print(f"Type a number from 1 to {len(choices)}.")

@@ -1,0 +1,345 @@
+"""`chat`: a conversation on a terminal, one response in a pipe, and what stops them."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.cli._chat_commands import COMMANDS
+from lmstudio_integrations.cli._chat_session import Conversation
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from tests.cli.terminal import Terminal, in_pipe, interrupt, needs_pty, on_terminal, started
+from tests.gate import AT_THE_GATE, Gate
+
+KEY, OTHER = "vendor/talker", "vendor/other"
+RULES: list[Mapping[str, Any]] = [
+    {"when": {"last": "^held"}, "then": [{"text": "So far. "}, AT_THE_GATE, {"text": "Never."}]},
+    {"when": {"last": "^silent"}, "then": [AT_THE_GATE, {"text": "Never."}]},
+    {"when": {"last": "^puzzle"}, "then": [{"reasoning": "Two and two."}, {"text": "Four."}]},
+    {"when": {"last": "^long"}, "then": [{"text": "Begun. "}, {"error": "the response is too long"}]},
+    {"when": {"last": "^drop"}, "then": [{"text": "Begun. "}, {"fault": "drop"}]},
+    {"when": {"last": "^escape"}, "then": [{"text": "\x1b[31mred\x1b[0m"}]},
+    {"then": [{"text": "You said {last}."}]},
+]
+
+
+@pytest.fixture
+def server() -> Iterator[Emulator]:
+    """A server with two language models and an embedding model; responses to `held` and `silent` never end."""
+    entries = [
+        ModelEntry(key=KEY, rules=tuple(RULES)),
+        ModelEntry(key=OTHER, rules=({"then": [{"text": "Other than {last}."}]},)),
+        ModelEntry(key="embedder", kind="embedding"),
+    ]
+    with Emulator(entries, engines=Gate().engines()) as emulator:
+        yield emulator
+
+
+@contextlib.contextmanager
+def chatting(server: Emulator, *arguments: str, model: str = KEY) -> Iterator[Terminal]:
+    """Start a chat on a terminal, up to its first prompt."""
+    with on_terminal("chat", model, "--host", server.address, *arguments) as terminal:
+        terminal.wait_for("ends the chat.")
+        terminal.wait_for("> ")
+        yield terminal
+
+
+def exchange(terminal: Terminal, message: str, expected: str) -> str:
+    """Type a message, and return what is printed up to the next prompt."""
+    terminal.type(f"{message}\n")
+    return terminal.wait_for(expected) + terminal.wait_for("> ")
+
+
+def roles(messages: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(each["role"], each["content"]) for each in messages]
+
+
+# In a pipe ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_text_in_a_pipe_gets_one_response(server: Emulator) -> None:
+    done = in_pipe("chat", KEY, "--host", server.address, stdin="Hi\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "You said Hi.\n", "")
+
+
+def test_the_prompt_comes_before_the_text_of_the_pipe(server: Emulator) -> None:
+    in_pipe("chat", KEY, "--host", server.address, "-p", "Summarize:", "-s", "Be brief.", stdin="A text.\n")
+    (prediction,) = server.predictions
+    assert roles(prediction.messages) == [("system", "Be brief."), ("user", "Summarize:\n\nA text.")]
+
+
+def test_without_a_message_there_is_one_error(server: Emulator) -> None:
+    done = in_pipe("chat", KEY, "--host", server.address, stdin=" \n")
+    assert done.returncode == 1
+    assert done.stderr == "Error: there is no message; pipe a text, or use --prompt TEXT\n"
+
+
+def test_reasoning_is_not_part_of_the_output(server: Emulator) -> None:
+    done = in_pipe("chat", KEY, "--host", server.address, stdin="puzzle")
+    assert (done.stdout, done.stderr) == ("Four.\n", "")
+
+
+def test_stats_are_printed_on_request_and_not_on_stdout(server: Emulator) -> None:
+    done = in_pipe("chat", KEY, "--host", server.address, "--stats", stdin="Hi")
+    assert done.stdout == "You said Hi.\n"
+    assert "tokens read" in done.stderr
+    assert "tokens/s" in done.stderr
+
+
+def test_what_a_model_writes_is_not_changed_in_a_pipe(server: Emulator) -> None:
+    assert in_pipe("chat", KEY, "--host", server.address, stdin="escape").stdout == "\x1b[31mred\x1b[0m\n"
+
+
+def test_without_a_name_the_loaded_model_responds(server: Emulator) -> None:
+    server.load(OTHER, identifier="mine")
+    done = in_pipe("chat", "--host", server.address, stdin="Hi")
+    assert done.stdout == "Other than Hi.\n"
+    assert [prediction.model for prediction in server.predictions] == ["mine"]
+
+
+def test_without_a_name_and_a_loaded_model_the_error_lists_the_models(server: Emulator) -> None:
+    done = in_pipe("chat", "--host", server.address, stdin="Hi")
+    assert done.returncode == 1
+    assert done.stderr == f"Error: name a language model: {KEY}, {OTHER}\n"
+
+
+def test_a_part_of_the_name_is_enough(server: Emulator) -> None:
+    assert in_pipe("chat", "talk", "--host", server.address, stdin="Hi").stdout == "You said Hi.\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("vendor", f"'vendor' matches 2 models; name one of them: {KEY}, {OTHER}"),
+        ("tolker", f"no downloaded model matches 'tolker'; did you mean '{KEY}'?"),
+        ("embedder", "'embedder' is an embedding model; `lmsi ls --llm` lists those that can chat"),
+    ],
+)
+def test_a_name_that_means_no_single_language_model_is_an_error(server: Emulator, name: str, expected: str) -> None:
+    done = in_pipe("chat", name, "--host", server.address, stdin="Hi")
+    assert (done.returncode, done.stderr) == (1, f"Error: {expected}\n")
+
+
+def test_the_time_to_live_is_that_of_the_model_that_the_chat_loads(server: Emulator) -> None:
+    in_pipe("chat", KEY, "--host", server.address, "--ttl", "77", stdin="Hi")
+    assert [info.ttl_ms for info in server.loaded()] == [77_000]
+
+
+def test_an_error_ends_a_pipe_with_status_1(server: Emulator) -> None:
+    done = in_pipe("chat", KEY, "--host", server.address, stdin="long")
+    assert done.returncode == 1
+    assert done.stdout == "Begun. \n"
+    assert done.stderr.startswith("Error: ")
+    assert "too long" in done.stderr
+
+
+def test_an_interrupt_in_a_pipe_stops_the_server_and_keeps_what_came(server: Emulator) -> None:
+    with started("chat", KEY, "--host", server.address, "-p", "held") as process:
+        assert process.stdin
+        process.stdin.close()
+        process.stdin = None
+        server.wait_for(lambda: bool(server.predictions) and server.predictions[0].fragments >= 2, timeout=30)
+        assert interrupt(process) == (130, "So far. \n", "")
+    server.wait_for(lambda: server.predictions[0].stop_reason == "userStopped")
+
+
+# On a terminal ------------------------------------------------------------------------------------------------------
+
+
+@needs_pty
+def test_a_conversation_goes_on_until_ctrl_d(server: Emulator) -> None:
+    with chatting(server, "--system-prompt", "Be brief.") as terminal:
+        assert "tokens/s" in exchange(terminal, "One", "You said One.")
+        exchange(terminal, "Two", "You said Two.")
+        terminal.type("\x04")
+        assert terminal.wait() == 0
+    assert roles(server.predictions[1].messages) == [
+        ("system", "Be brief."),
+        ("user", "One"),
+        ("assistant", "You said One."),
+        ("user", "Two"),
+    ]
+
+
+@needs_pty
+def test_ctrl_c_at_the_prompt_ends_the_chat(server: Emulator) -> None:
+    with chatting(server) as terminal:
+        terminal.type("\x03")
+        assert terminal.wait() == 0
+    assert "Traceback" not in terminal.text
+
+
+@needs_pty
+def test_ctrl_c_stops_a_response_and_it_stays_as_far_as_it_came(server: Emulator) -> None:
+    with chatting(server) as terminal:
+        terminal.type("held\n")
+        terminal.wait_for("So far. ")
+        terminal.type("\x03")
+        assert "stopped" in terminal.wait_for("> ")
+        server.wait_for(lambda: server.predictions[0].stop_reason == "userStopped")
+        exchange(terminal, "Next", "You said Next.")
+    assert roles(server.predictions[1].messages) == [
+        ("user", "held"),
+        ("assistant", "So far. "),
+        ("user", "Next"),
+    ]
+
+
+@needs_pty
+def test_a_turn_that_is_stopped_before_its_first_word_is_forgotten(server: Emulator) -> None:
+    with chatting(server) as terminal:
+        terminal.type("silent\n")
+        server.wait_for(lambda: bool(server.predictions), timeout=30)
+        terminal.type("\x03")
+        terminal.wait_for("> ")
+        exchange(terminal, "Next", "You said Next.")
+    assert roles(server.predictions[1].messages) == [("user", "Next")]
+
+
+@needs_pty
+@pytest.mark.parametrize("message", ["long", "drop"])
+def test_an_error_is_one_line_and_the_conversation_is_what_it_was(server: Emulator, message: str) -> None:
+    with chatting(server) as terminal:
+        exchange(terminal, "One", "You said One.")
+        printed = exchange(terminal, message, "Error: ")
+        assert "Traceback" not in printed
+        exchange(terminal, "Two", "You said Two.")
+    assert roles(server.predictions[-1].messages) == [
+        ("user", "One"),
+        ("assistant", "You said One."),
+        ("user", "Two"),
+    ]
+
+
+@needs_pty
+def test_a_server_that_is_gone_is_an_error_and_the_chat_goes_on(server: Emulator) -> None:
+    with chatting(server) as terminal:
+        exchange(terminal, "One", "You said One.")
+        server.stop()
+        exchange(terminal, "Two", "Error: ")
+        terminal.type("/exit\n")
+        assert terminal.wait() == 0
+
+
+@needs_pty
+def test_reasoning_is_dim(server: Emulator) -> None:
+    with chatting(server) as terminal:
+        exchange(terminal, "puzzle", "Four.")
+        assert "Reasoning: Two and two." in terminal.text
+        assert "\x1b[2mReasoning: " in terminal.raw
+    assert roles(server.predictions[0].messages) == [("user", "puzzle")]
+
+
+@needs_pty
+def test_without_colors_reasoning_has_a_label_only(server: Emulator) -> None:
+    with on_terminal("chat", KEY, "-p", "puzzle", "--host", server.address, NO_COLOR="1") as terminal:
+        assert terminal.wait() == 0
+    assert "Reasoning: Two and two." in terminal.text
+    assert "\x1b[2m" not in terminal.raw
+
+
+@needs_pty
+def test_a_model_cannot_control_the_terminal(server: Emulator) -> None:
+    with chatting(server) as terminal:
+        exchange(terminal, "escape", "[31mred[0m")
+        assert "\x1b[31m" not in terminal.raw
+
+
+@needs_pty
+def test_a_prompt_on_a_terminal_gets_one_response(server: Emulator) -> None:
+    with on_terminal("chat", KEY, "-p", "Hi", "--host", server.address) as terminal:
+        assert terminal.wait() == 0
+    assert "You said Hi." in terminal.text
+    assert "tokens/s" not in terminal.text
+
+
+@needs_pty
+def test_the_stats_can_be_switched_off(server: Emulator) -> None:
+    with chatting(server, "--no-stats") as terminal:
+        assert "tokens/s" not in exchange(terminal, "Hi", "You said Hi.")
+
+
+@needs_pty
+def test_loading_shows_a_bar_on_a_terminal(server: Emulator) -> None:
+    with chatting(server) as terminal:
+        assert f"Loading {KEY}" in terminal.text
+    with chatting(server) as terminal:
+        assert "Loading" not in terminal.text
+
+
+@needs_pty
+def test_without_a_name_the_user_picks_a_model(server: Emulator) -> None:
+    with on_terminal("chat", "--host", server.address) as terminal:
+        terminal.wait_for(OTHER)
+        terminal.wait_for("Model [1]: ")
+        terminal.type("7\n")
+        terminal.wait_for("Type a number from 1 to 2.")
+        terminal.type("2\n")
+        terminal.wait_for("> ")
+        exchange(terminal, "Hi", "Other than Hi.")
+
+
+# The commands in a chat ---------------------------------------------------------------------------------------------
+
+
+@needs_pty
+def test_the_model_changes_and_the_conversation_stays(server: Emulator) -> None:
+    with chatting(server) as terminal:
+        exchange(terminal, "One", "You said One.")
+        exchange(terminal, f"/model {OTHER}", f"The model is {OTHER}.")
+        exchange(terminal, "Two", "Other than Two.")
+        listed = exchange(terminal, "/model", "  vendor/talker")
+    assert f"* {OTHER} (loaded)" in listed or f"* {OTHER} (loaded)" in terminal.text
+    last = server.predictions[-1]
+    assert last.model == OTHER
+    assert roles(last.messages) == [("user", "One"), ("assistant", "You said One."), ("user", "Two")]
+
+
+@needs_pty
+def test_an_unknown_model_changes_nothing(server: Emulator) -> None:
+    with chatting(server) as terminal:
+        exchange(terminal, "/model tolker", f"did you mean '{KEY}'?")
+        exchange(terminal, "One", "You said One.")
+
+
+@needs_pty
+def test_the_system_prompt_changes_and_the_conversation_stays(server: Emulator) -> None:
+    with chatting(server) as terminal:
+        exchange(terminal, "One", "You said One.")
+        exchange(terminal, "/system", "The system prompt is: none")
+        exchange(terminal, "/system Be brief.", "The system prompt is: Be brief.")
+        exchange(terminal, "Two", "You said Two.")
+    assert roles(server.predictions[-1].messages)[:2] == [("system", "Be brief."), ("user", "One")]
+
+
+@needs_pty
+def test_a_cleared_conversation_is_empty(server: Emulator) -> None:
+    with chatting(server) as terminal:
+        exchange(terminal, "One", "You said One.")
+        exchange(terminal, "/clear", "The conversation is empty.")
+        exchange(terminal, "Two", "You said Two.")
+    assert roles(server.predictions[-1].messages) == [("user", "Two")]
+
+
+@needs_pty
+def test_stats_are_shown_in_full(server: Emulator) -> None:
+    with chatting(server) as terminal:
+        exchange(terminal, "/stats", "There are no stats yet.")
+        exchange(terminal, "One", "You said One.")
+        exchange(terminal, "/stats", "stopReason: eosFound")
+
+
+@needs_pty
+@pytest.mark.parametrize(("typed", "before"), [("/help", ""), ("/etc/hosts", "There is no command /etc/hosts.")])
+def test_help_and_unknown_commands_list_all(server: Emulator, typed: str, before: str) -> None:
+    with chatting(server) as terminal:
+        printed = exchange(terminal, typed, "/exit")
+        assert before in printed
+        assert all(name in printed for name in COMMANDS)
+    assert not server.predictions
+
+
+def test_a_conversation_is_built_from_its_turns() -> None:
+    chat = Conversation("Be brief.", [("One", "Two")]).with_message("Three")
+    assert [message.role for message in chat.messages] == ["system", "user", "assistant", "user"]
