@@ -5,17 +5,8 @@ from typing import Annotated
 
 import typer
 
-from lmstudio_integrations.cli._chat_commands import run_command
-from lmstudio_integrations.cli._chat_response import ChatResponse, stats_line
-from lmstudio_integrations.cli._chat_session import ChatSession, Conversation
 from lmstudio_integrations.cli._common import Host, Token, warnings_as_notes
-from lmstudio_integrations.cli._formatting import one_line
-from lmstudio_integrations.cli._loaded_models import note, open_llm
-from lmstudio_integrations.cli._questions import read_line
-from lmstudio_integrations.client.sync import Client
-from lmstudio_integrations.errors import LMStudioError, LMStudioValueError
-
-PROMPT = "> "
+from lmstudio_integrations.errors import LMStudioValueError
 
 
 def chat(
@@ -61,6 +52,11 @@ def chat(
     At a terminal this is a conversation: /help lists its commands, Ctrl-C stops a response, Ctrl-D ends the chat.
     A text in a pipe is one message, and the response is printed.
     """
+    from lmstudio_integrations.cli._chat_loop import converse, respond  # noqa: PLC0415 - slow
+    from lmstudio_integrations.cli._chat_session import ChatSession, Conversation  # noqa: PLC0415
+    from lmstudio_integrations.cli._loaded_models import open_llm  # noqa: PLC0415
+    from lmstudio_integrations.client.sync import Client  # noqa: PLC0415
+
     text = whole_message(prompt)
     with Client(host, token) as client, warnings_as_notes():
         session = ChatSession(client, open_llm(client, model, ttl), Conversation(system_prompt), ttl)
@@ -83,37 +79,3 @@ def whole_message(prompt: str | None) -> str | None:
     if not message:
         raise LMStudioValueError("there is no message; pipe a text, or use --prompt TEXT")
     return message
-
-
-def converse(session: ChatSession, *, shows_stats: bool) -> None:
-    """Respond to each line until Ctrl-D, or Ctrl-C at the prompt."""
-    note(
-        f"This is {session.model.identifier}. /help lists the commands; Ctrl-C stops a response, Ctrl-D ends the chat."
-    )
-    while True:
-        try:
-            line = read_line(PROMPT)
-        except (EOFError, KeyboardInterrupt):
-            note("")
-            return
-        try:
-            if line.startswith("/"):
-                run_command(session, line)
-            elif line and not line.isspace():
-                respond(session, line, shows_stats=shows_stats)
-        except EOFError:
-            return
-        except LMStudioError as error:
-            note(f"Error: {one_line(error)}")
-        except KeyboardInterrupt:
-            note("Stopped.")
-
-
-def respond(session: ChatSession, text: str, *, shows_stats: bool) -> ChatResponse:
-    """Print the response to a message, then its stats."""
-    response = session.respond(text)
-    if response.stats is None:
-        note("Stopped.")
-    elif shows_stats:
-        note(f"({stats_line(response.stats)})")
-    return response

@@ -37,6 +37,11 @@ def notes() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def note(text: str) -> None:
+    """Print a line on stderr."""
+    notes().print(Text(text))
+
+
 def print_json(value: Any) -> None:
     """Print a value as one JSON document on stdout."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
@@ -47,7 +52,7 @@ def warnings_as_notes() -> Generator[None, None, None]:
     """Print the warnings of the block as notes, without the lines of code that they are about."""
 
     def show(message: Warning | str, *_details: Any, **_more: Any) -> None:
-        notes().print(Text(f"Warning: {message}"))
+        note(f"Warning: {message}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

@@ -3,9 +3,7 @@
 import contextlib
 from collections.abc import Sequence
 
-from rich.text import Text
-
-from lmstudio_integrations.cli._common import notes, progress_bar
+from lmstudio_integrations.cli._common import progress_bar
 from lmstudio_integrations.cli._formatting import file_size
 from lmstudio_integrations.cli._model_choice import choose
 from lmstudio_integrations.cli._model_names import find_model, listed
@@ -74,8 +72,3 @@ def pick_model(models: Sequence[ModelInfo], what: str) -> ModelInfo:
         raise LMStudioValueError(f"name a {what}: {listed(info.model_key for info in models)}")
     choices = [f"{info.model_key} ({file_size(info.size_bytes)})" for info in models]
     return models[pick("Model", choices)]
-
-
-def note(text: str) -> None:
-    """Print a line on stderr."""
-    notes().print(Text(text))

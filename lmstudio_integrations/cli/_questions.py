@@ -5,9 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from rich.text import Text
-
-from lmstudio_integrations.cli._common import notes
+from lmstudio_integrations.cli._common import note
 from lmstudio_integrations.cli._formatting import printable
 
 
@@ -44,13 +42,12 @@ def pick(question: str, choices: Sequence[str], default: int = 0) -> int:
     Raises:
         EOFError: After Ctrl-D.
     """
-    console = notes()
     for number, choice in enumerate(choices, 1):
-        console.print(Text(f"{number:3}. {printable(choice)}"))
+        note(f"{number:3}. {printable(choice)}")
     while True:
         typed = read_line(f"{question} [{default + 1}]: ").strip()
         if not typed:
             return default
         if typed.isdecimal() and 1 <= int(typed) <= len(choices):
             return int(typed) - 1
-        console.print(f"Type a number from 1 to {len(choices)}.")
+        note(f"Type a number from 1 to {len(choices)}.")

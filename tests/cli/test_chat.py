@@ -1,16 +1,21 @@
 """`chat`: a conversation on a terminal, one response in a pipe, and what stops them."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
+from lmstudio_integrations.cli import _chat_loop
 from lmstudio_integrations.cli._chat_commands import COMMANDS
-from lmstudio_integrations.cli._chat_session import Conversation
+from lmstudio_integrations.cli._chat_loop import converse
+from lmstudio_integrations.cli._chat_session import ChatSession, Conversation
+from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.terminal import Terminal, in_pipe, interrupt, needs_pty, on_terminal, started
 from tests.gate import AT_THE_GATE, Gate
+
+Talk = Callable[..., str]
 
 KEY, OTHER = "vendor/talker", "vendor/other"
 RULES: list[Mapping[str, Any]] = [
@@ -283,60 +288,76 @@ def test_without_a_name_the_user_picks_a_model(server: Emulator) -> None:
 # The commands in a chat ---------------------------------------------------------------------------------------------
 
 
-@needs_pty
-def test_the_model_changes_and_the_conversation_stays(server: Emulator) -> None:
-    with chatting(server) as terminal:
-        exchange(terminal, "One", "You said One.")
-        exchange(terminal, f"/model {OTHER}", f"The model is {OTHER}.")
-        exchange(terminal, "Two", "Other than Two.")
-        listed = exchange(terminal, "/model", "  vendor/talker")
-    assert f"* {OTHER} (loaded)" in listed or f"* {OTHER} (loaded)" in terminal.text
+@pytest.fixture
+def talk(server: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Talk:
+    """Run a chat in which the user types some lines, and return what it prints on stderr."""
+
+    def run(*lines: str) -> str:
+        typed = iter(lines)
+
+        def read_line(_prompt: str) -> str:
+            try:
+                return next(typed)
+            except StopIteration:
+                raise EOFError from None
+
+        monkeypatch.setattr(_chat_loop, "read_line", read_line)
+        with Client(server.address) as client:
+            converse(ChatSession(client, client.llm.model(KEY), Conversation()), shows_stats=False)
+        return capsys.readouterr().err
+
+    return run
+
+
+def test_the_model_changes_and_the_conversation_stays(server: Emulator, talk: Talk) -> None:
+    assert f"The model is {OTHER}." in talk("One", f"/model {OTHER}", "Two")
     last = server.predictions[-1]
     assert last.model == OTHER
     assert roles(last.messages) == [("user", "One"), ("assistant", "You said One."), ("user", "Two")]
 
 
-@needs_pty
-def test_an_unknown_model_changes_nothing(server: Emulator) -> None:
-    with chatting(server) as terminal:
-        exchange(terminal, "/model tolker", f"did you mean '{KEY}'?")
-        exchange(terminal, "One", "You said One.")
+def test_the_models_are_listed_with_the_current_one(talk: Talk) -> None:
+    assert talk("/model").splitlines()[1:3] == [f"* {KEY} (loaded)", f"  {OTHER}"]
 
 
-@needs_pty
-def test_the_system_prompt_changes_and_the_conversation_stays(server: Emulator) -> None:
-    with chatting(server) as terminal:
-        exchange(terminal, "One", "You said One.")
-        exchange(terminal, "/system", "The system prompt is: none")
-        exchange(terminal, "/system Be brief.", "The system prompt is: Be brief.")
-        exchange(terminal, "Two", "You said Two.")
+def test_an_unknown_model_changes_nothing(server: Emulator, talk: Talk) -> None:
+    assert f"did you mean '{KEY}'?" in talk("/model tolker", "One")
+    assert server.predictions[0].model == KEY
+
+
+def test_the_system_prompt_changes_and_the_conversation_stays(server: Emulator, talk: Talk) -> None:
+    printed = talk("One", "/system", "/system Be brief.", "Two")
+    assert "The system prompt is: none" in printed
+    assert "The system prompt is: Be brief." in printed
     assert roles(server.predictions[-1].messages)[:2] == [("system", "Be brief."), ("user", "One")]
 
 
-@needs_pty
-def test_a_cleared_conversation_is_empty(server: Emulator) -> None:
-    with chatting(server) as terminal:
-        exchange(terminal, "One", "You said One.")
-        exchange(terminal, "/clear", "The conversation is empty.")
-        exchange(terminal, "Two", "You said Two.")
+def test_a_cleared_conversation_is_empty(server: Emulator, talk: Talk) -> None:
+    assert "The conversation is empty." in talk("One", "/clear", "Two")
     assert roles(server.predictions[-1].messages) == [("user", "Two")]
 
 
-@needs_pty
-def test_stats_are_shown_in_full(server: Emulator) -> None:
-    with chatting(server) as terminal:
-        exchange(terminal, "/stats", "There are no stats yet.")
-        exchange(terminal, "One", "You said One.")
-        exchange(terminal, "/stats", "stopReason: eosFound")
+def test_stats_are_shown_in_full(talk: Talk) -> None:
+    before, _, after = talk("/stats", "One", "/stats").partition("There are no stats yet.")
+    assert "stopReason" not in before
+    assert "stopReason: eosFound" in after
 
 
-@needs_pty
 @pytest.mark.parametrize(("typed", "before"), [("/help", ""), ("/etc/hosts", "There is no command /etc/hosts.")])
-def test_help_and_unknown_commands_list_all(server: Emulator, typed: str, before: str) -> None:
-    with chatting(server) as terminal:
-        printed = exchange(terminal, typed, "/exit")
-        assert before in printed
-        assert all(name in printed for name in COMMANDS)
+def test_help_and_unknown_commands_list_all(server: Emulator, talk: Talk, typed: str, before: str) -> None:
+    printed = talk(typed)
+    assert before in printed
+    assert all(name in printed for name in COMMANDS)
+    assert not server.predictions
+
+
+def test_nothing_after_the_command_exit_is_read(server: Emulator, talk: Talk) -> None:
+    talk("One", "/exit", "Two")
+    assert len(server.predictions) == 1
+
+
+def test_an_empty_line_is_no_message(server: Emulator, talk: Talk) -> None:
+    talk("", "  ")
     assert not server.predictions
 
 
