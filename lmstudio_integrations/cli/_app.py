@@ -7,7 +7,12 @@ import typer
 
 from lmstudio_integrations.cli._chat import chat
 from lmstudio_integrations.cli._demo import demo
+from lmstudio_integrations.cli._get import get
+from lmstudio_integrations.cli._load import load
+from lmstudio_integrations.cli._ls import ls
+from lmstudio_integrations.cli._ps import ps
 from lmstudio_integrations.cli._serve import serve
+from lmstudio_integrations.cli._unload import unload
 
 app = typer.Typer(
     name="lmstudio-integrations",
@@ -18,6 +23,11 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(demo)
 app.command()(chat)
+app.command()(ls)
+app.command()(ps)
+app.command()(load)
+app.command()(get)
+app.command()(unload)
 
 
 def _print_version(requested: bool) -> None:  # noqa: FBT001 - typer calls it

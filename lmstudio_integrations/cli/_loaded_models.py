@@ -1,14 +1,13 @@
 """Opens a model by the name that a user gave, and lists what is loaded. Shared by the commands that use models."""
 
-import contextlib
 from collections.abc import Sequence
 
 from lmstudio_integrations.cli._common import progress_bar
 from lmstudio_integrations.cli._formatting import file_size
 from lmstudio_integrations.cli._model_choice import choose
-from lmstudio_integrations.cli._model_names import find_model, listed
+from lmstudio_integrations.cli._model_names import FoundModel, find_model, listed
 from lmstudio_integrations.cli._questions import has_terminal, pick
-from lmstudio_integrations.client.sync import LLM, Client
+from lmstudio_integrations.client.sync import LLM, Client, EmbeddingModel
 from lmstudio_integrations.errors import LMStudioModelNotFoundError, LMStudioValueError
 from lmstudio_integrations.types.config import ModelKind
 from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo
@@ -16,16 +15,33 @@ from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo
 
 def loaded_models(client: Client, kind: ModelKind | None = None) -> list[ModelInstanceInfo]:
     """Return the info of the loaded instances, of one kind or of both."""
-    infos: list[ModelInstanceInfo] = []
-    for handle in client.list_loaded_models(kind):
-        with contextlib.suppress(LMStudioModelNotFoundError):  # it was unloaded since
-            infos.append(handle.get_info())
-    return infos
+    return [info for handle in client.list_loaded_models(kind) if (info := info_of(handle))]
+
+
+def info_of(handle: LLM | EmbeddingModel) -> ModelInstanceInfo | None:
+    """Return the info of a loaded instance; `None` if it was unloaded since."""
+    try:
+        return handle.get_info()
+    except LMStudioModelNotFoundError:
+        return None
 
 
 def downloaded_models(client: Client, kind: ModelKind | None = None) -> list[ModelInfo]:
     """Return the info of the downloaded models, of one kind or of both."""
     return [model.info for model in client.list_downloaded_models(kind)]
+
+
+def find_downloaded(client: Client, name: str | None, *, exact: bool = False, first: bool = False) -> FoundModel:
+    """Return the downloaded model that the user means; without a name, the one that the user picks.
+
+    Raises:
+        LMStudioValueError: If the name does not mean one model. See `find_model`.
+    """
+    downloaded = downloaded_models(client)
+    if name is not None:
+        return find_model(name, downloaded, exact=exact, first=first)
+    picked = pick_model(downloaded, "model")
+    return FoundModel(picked, picked.model_key)
 
 
 def open_llm(client: Client, name: str | None, ttl: int | None) -> LLM:

@@ -1,0 +1,170 @@
+"""`load`: gets or loads a model."""
+
+import math
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lmstudio_integrations.cli._common import (
+    AsJson,
+    Host,
+    Token,
+    note,
+    print_json,
+    progress_bar,
+    results,
+    warnings_as_notes,
+)
+from lmstudio_integrations.cli._formatting import duration, file_size
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.cli._model_names import FoundModel
+    from lmstudio_integrations.client.sync import LLM, Client, EmbeddingModel
+    from lmstudio_integrations.types.config import LoadSettings
+    from lmstudio_integrations.types.models import ModelInstanceInfo, ModelUsageEstimate
+
+Config = dict[str, Any]
+
+_GPU_WORDS = {"off": 0.0, "max": 1.0}
+
+
+def load(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="Key or path, or a part of it.", show_default=False)
+    ] = None,
+    *,
+    ttl: Annotated[
+        int | None,
+        typer.Option(metavar="SECONDS", min=1, help="Unload it after this many idle seconds.", show_default=False),
+    ] = None,
+    context_length: Annotated[
+        int | None,
+        typer.Option("--context-length", "-c", metavar="TOKENS", min=1, help="Context length.", show_default=False),
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RATIO",
+            help="Share of the model on the GPU: off, max, or a number from 0 to 1.",
+            show_default=False,
+        ),
+    ] = None,
+    identifier: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Load another instance, with this identifier.", show_default=False),
+    ] = None,
+    explicit: Annotated[
+        bool, typer.Option("--explicit", help="Load it so that loading others never evicts it.")
+    ] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="Accept only a full name.")] = False,
+    estimate_only: Annotated[
+        bool, typer.Option("--estimate-only", help="Print how much memory it would need, and do not load it.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Load the first of several models that match.")] = False,
+    as_json: AsJson = False,
+    host: Host = None,
+    token: Token = None,
+) -> None:
+    """Load a model, unless it is loaded, and print its identifier."""
+    from lmstudio_integrations.cli._loaded_models import find_downloaded  # noqa: PLC0415 - slow
+    from lmstudio_integrations.client.sync import Client  # noqa: PLC0415
+
+    config = load_config(context_length, gpu)
+    with Client(host, token) as client, warnings_as_notes():
+        found = find_downloaded(client, model, exact=exact, first=yes)
+        if estimate_only:
+            print_estimate(estimate(client, found, config), as_json=as_json)
+            return
+        info = load_found(client, found, config, load_parameters(identifier, ttl, explicit=explicit), identifier)
+    if as_json:
+        print_json(info.to_dict())
+    else:
+        results().print(info.identifier, markup=False, emoji=False)
+
+
+def load_config(context_length: int | None, gpu: str | None) -> Config:
+    """Return the load settings that are set."""
+    config: Config = {} if context_length is None else {"context_length": context_length}
+    return config if gpu is None else {**config, "gpu": {"ratio": gpu_ratio(gpu)}}
+
+
+def gpu_ratio(text: str) -> float:
+    """Return the share of a model on the GPU."""
+    try:
+        ratio = _GPU_WORDS.get(text.strip().lower())
+        ratio = float(text) if ratio is None else ratio
+    except ValueError:
+        ratio = math.nan
+    if not 0 <= ratio <= 1:
+        raise typer.BadParameter(f"{text!r} is not off, max, or a number from 0 to 1.", param_hint="--gpu")
+    return ratio
+
+
+def load_parameters(identifier: str | None, ttl: int | None, *, explicit: bool) -> dict[str, Any]:
+    """Return how to load. Without a TTL, an explicit load has no end, as in LM Studio's own command."""
+    if identifier is not None:
+        return {"load_policy": "new_instance", "ttl": ttl}
+    if explicit:
+        return {"load_policy": "explicit", "ttl": math.inf if ttl is None else ttl}
+    return {"load_policy": "get_or_load", "ttl": ttl}
+
+
+def load_found(
+    client: "Client", found: "FoundModel", config: Config, parameters: dict[str, Any], identifier: str | None
+) -> "ModelInstanceInfo":
+    """Get or load a model with a progress bar; warn if it has other settings than requested."""
+    models: Any = client.llm if found.info.type == "llm" else client.embedding
+    load_it = models.model if identifier is None else models.load_new_instance
+    names = (found.name,) if identifier is None else (found.name, identifier)
+    started = time.monotonic()
+    with progress_bar(f"Loading {found.name}") as show:
+        handle: LLM | EmbeddingModel = load_it(
+            *names, config=config or None, on_config_mismatch="ignore", on_load_progress=show, **parameters
+        )
+        show(1.0)
+    info = handle.get_info()
+    note(f"{info.identifier} is loaded ({file_size(info.size_bytes)}, {duration(time.monotonic() - started)}).")
+    if config and (others := other_settings(config, handle.get_load_config())):
+        note(f"Warning: {info.identifier} has other settings than requested: {others}; {_advice(info, config)}")
+    return info
+
+
+def other_settings(requested: Config, actual: "LoadSettings") -> str:
+    """Return the settings of a loaded model that are not the requested ones; unknown ones cannot be compared."""
+    ratio = actual.gpu and actual.gpu.ratio
+    pairs = {
+        "context length": (requested.get("context_length"), actual.context_length),
+        "GPU ratio": (requested.get("gpu", {}).get("ratio"), _GPU_WORDS.get(str(ratio), ratio)),
+    }
+    return ", ".join(
+        f"{name} {real} instead of {value}"
+        for name, (value, real) in pairs.items()
+        if value is not None and real is not None and value != real
+    )
+
+
+def _advice(info: "ModelInstanceInfo", config: Config) -> str:
+    if config.get("context_length", 0) > info.max_context_length:
+        return f"its longest context length is {info.max_context_length}"
+    return f"to change them, unload it first: lmsi unload {info.identifier}"
+
+
+def estimate(client: "Client", found: "FoundModel", config: Config) -> "ModelUsageEstimate":
+    """Return how much memory a model would need."""
+    models: Any = client.llm if found.info.type == "llm" else client.embedding
+    usage: ModelUsageEstimate = models.estimate_usage(found.name, config=config or None)
+    return usage
+
+
+def print_estimate(usage: "ModelUsageEstimate", *, as_json: bool) -> None:
+    """Print how much memory a model would need."""
+    if as_json:
+        print_json(usage.to_dict())
+        return
+    memory = usage.memory
+    console = results()
+    console.print(f"GPU memory:   {file_size(memory.total_vram_bytes)}")
+    console.print(f"Total memory: {file_size(memory.total_bytes)}")
+    console.print(f"Confidence:   {memory.confidence}", markup=False)
+    console.print(f"Permitted:    {'yes' if usage.passes_guardrails else 'no, by the guardrails of the server'}")

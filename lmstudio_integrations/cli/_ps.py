@@ -1,0 +1,37 @@
+"""`ps`: the loaded models."""
+
+import time
+from typing import TYPE_CHECKING
+
+from lmstudio_integrations.cli._common import AsJson, Host, Token, note, print_json, results
+from lmstudio_integrations.errors import LMStudioError
+
+if TYPE_CHECKING:
+    from lmstudio_integrations.client.sync import LLM, EmbeddingModel
+
+
+def ps(*, as_json: AsJson = False, host: Host = None, token: Token = None) -> None:
+    """List the loaded models."""
+    from lmstudio_integrations.cli._loaded_models import info_of, loaded_models  # noqa: PLC0415 - slow
+    from lmstudio_integrations.cli._tables import loaded_table  # noqa: PLC0415
+    from lmstudio_integrations.client.sync import Client  # noqa: PLC0415
+
+    with Client(host, token) as client:
+        if as_json:
+            print_json([info.to_dict() for info in loaded_models(client)])
+            return
+        handles = client.list_loaded_models()
+        loaded = [(info, status_of(handle)) for handle in handles if (info := info_of(handle))]
+    if loaded:
+        results().print(loaded_table(loaded, time.time()))
+    else:
+        note("No model is loaded; `lmsi load MODEL` loads one.")
+
+
+def status_of(handle: "LLM | EmbeddingModel") -> str:
+    """Return what a model does; a question mark if the server does not know, or it was unloaded since."""
+    try:
+        state = handle.get_processing_state()
+    except LMStudioError:
+        return "?"
+    return f"{state.status} ({state.queued})" if state.queued > 1 else state.status

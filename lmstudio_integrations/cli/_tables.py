@@ -1,0 +1,71 @@
+"""Tables of models. Pure functions."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from lmstudio_integrations.cli._formatting import duration, file_size, printable
+from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo
+
+
+def downloaded_table(title: str, models: Iterable[ModelInfo], loaded: Iterable[ModelInstanceInfo]) -> Table:
+    """Return a table of downloaded models of one kind, and how often each is loaded."""
+    count = Counter(instance.model_key for instance in loaded)
+    rows = [
+        (
+            info.model_key,
+            info.params_string or "",
+            info.architecture or "",
+            file_size(info.size_bytes),
+            _loaded(count[info.model_key]),
+        )
+        for info in sorted(models, key=lambda info: info.model_key)
+    ]
+    return _table((title, "PARAMS", "ARCH", "SIZE", ""), rows)
+
+
+def loaded_table(loaded: Iterable[tuple[ModelInstanceInfo, str]], now: float) -> Table:
+    """Return a table of loaded models.
+
+    Args:
+        loaded: The instances, each with what it does.
+        now: The time, in seconds since 1970.
+    """
+    rows = [
+        (
+            info.identifier,
+            info.model_key,
+            status.upper(),
+            file_size(info.size_bytes),
+            str(info.context_length),
+            time_to_live(info, now),
+        )
+        for info, status in sorted(loaded, key=lambda each: each[0].identifier)
+    ]
+    return _table(("IDENTIFIER", "MODEL", "STATUS", "SIZE", "CONTEXT", "TTL"), rows)
+
+
+def time_to_live(info: ModelInstanceInfo, now: float) -> str:
+    """Return how long an idle model stays loaded, from now and in all; nothing if that has no end."""
+    if info.ttl_ms is None:
+        return ""
+    idle_ms = 0 if info.last_used_time is None else now * 1000 - info.last_used_time
+    remaining_ms = min(max(info.ttl_ms - idle_ms, 0), info.ttl_ms)  # the server may have another time
+    return f"{duration(remaining_ms / 1000)} / {duration(info.ttl_ms / 1000)}"
+
+
+def _loaded(count: int) -> str:
+    if count == 0:
+        return ""
+    return "✓ LOADED" if count == 1 else f"✓ LOADED ({count})"
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for header in headers:
+        table.add_column(Text(header), overflow="fold", header_style="")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return table
