@@ -10,7 +10,7 @@ from lmstudio_integrations.cli._formatting import file_size
 from lmstudio_integrations.errors import LMStudioValueError
 
 if TYPE_CHECKING:
-    from lmstudio_integrations.client.sync import AvailableModel, DownloadOption
+    from lmstudio_integrations.client.downloads import AvailableModel, DownloadOption
     from lmstudio_integrations.types.downloads import DownloadProgressUpdate
 
 _FITS = {

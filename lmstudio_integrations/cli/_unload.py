@@ -64,7 +64,7 @@ def choose_loaded(name: str | None, loaded: Sequence["ModelInstanceInfo"]) -> "M
         return found[0]
     if found:
         raise LMStudioValueError(
-            f"{name!r} is loaded {len(found)} times; name one: {listed(i.identifier for i in found)}"
+            f"{name!r} is loaded {len(found)} times; name an identifier: {listed(i.identifier for i in found)}"
         )
     similar = near(name, identifiers)
     advice = f"did you mean {similar[0]!r}?" if similar else f"loaded are {listed(identifiers)}"

@@ -10,7 +10,14 @@ from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
 from tests.cli.terminal import in_pipe, needs_pty, on_terminal
 
-ARGUMENTS: dict[str, tuple[str, ...]] = {}
+ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "chat": ("--prompt", "Hi"),
+    "ls": (),
+    "ps": (),
+    "load": ("some-model",),
+    "unload": ("--all",),
+    "get": ("some-model",),
+}
 """How to run each command, to see what it says of a server that it cannot use."""
 
 ON_ITS_OWN = {"serve", "demo"}
