@@ -72,9 +72,10 @@ def whole_message(prompt: str | None) -> str | None:
     Raises:
         LMStudioValueError: If the message is empty.
     """
-    if sys.stdin.isatty():
+    if sys.stdin and sys.stdin.isatty():
         return prompt or None
-    piped = sys.stdin.buffer.read().decode(sys.stdin.encoding, errors="replace").rstrip()
+    # A process may have no stdin at all.
+    piped = sys.stdin.buffer.read().decode(sys.stdin.encoding, errors="replace").rstrip() if sys.stdin else ""
     message = "\n\n".join(part for part in (prompt, piped) if part)
     if not message:
         raise LMStudioValueError("there is no message; pipe a text, or use --prompt TEXT")

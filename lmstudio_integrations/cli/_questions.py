@@ -11,7 +11,7 @@ from lmstudio_integrations.cli._formatting import printable
 
 def has_terminal() -> bool:
     """Return whether a person can read a question and type the response."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
 
 def read_line(prompt: str) -> str:

@@ -1,18 +1,22 @@
 """`chat`: a conversation on a terminal, one response in a pipe, and what stops them."""
 
 import contextlib
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from lmstudio_integrations.cli import _chat_loop
 from lmstudio_integrations.cli._chat_commands import COMMANDS
 from lmstudio_integrations.cli._chat_loop import converse
+from lmstudio_integrations.cli._chat_response import cancelled_by_interrupt
 from lmstudio_integrations.cli._chat_session import ChatSession, Conversation
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
-from tests.cli.terminal import Terminal, in_pipe, interrupt, needs_pty, on_terminal, started
+from tests.cli.terminal import SCRIPT, TIMEOUT, Terminal, in_pipe, interrupt, needs_pty, on_terminal, started
 from tests.gate import AT_THE_GATE, Gate
 
 Talk = Callable[..., str]
@@ -31,11 +35,12 @@ RULES: list[Mapping[str, Any]] = [
 
 @pytest.fixture
 def server() -> Iterator[Emulator]:
-    """A server with two language models and an embedding model; responses to `held` and `silent` never end."""
+    """A server with models; responses to `held` and `silent` never end, nor does a load of `stuck`."""
     entries = [
         ModelEntry(key=KEY, rules=tuple(RULES)),
         ModelEntry(key=OTHER, rules=({"then": [{"text": "Other than {last}."}]},)),
         ModelEntry(key="embedder", kind="embedding"),
+        ModelEntry(key="stuck", rules=({"when": {"load": True}, "then": [AT_THE_GATE]},)),
     ]
     with Emulator(entries, engines=Gate().engines()) as emulator:
         yield emulator
@@ -106,7 +111,7 @@ def test_without_a_name_the_loaded_model_responds(server: Emulator) -> None:
 def test_without_a_name_and_a_loaded_model_the_error_lists_the_models(server: Emulator) -> None:
     done = in_pipe("chat", "--host", server.address, stdin="Hi")
     assert done.returncode == 1
-    assert done.stderr == f"Error: name a language model: {KEY}, {OTHER}\n"
+    assert done.stderr == f"Error: name a language model: {KEY}, {OTHER}, stuck\n"
 
 
 def test_a_part_of_the_name_is_enough(server: Emulator) -> None:
@@ -144,9 +149,16 @@ def test_an_interrupt_in_a_pipe_stops_the_server_and_keeps_what_came(server: Emu
         assert process.stdin
         process.stdin.close()
         process.stdin = None
-        server.wait_for(lambda: bool(server.predictions) and server.predictions[0].fragments >= 2, timeout=30)
+        server.wait_for(lambda: bool(server.predictions) and server.predictions[0].fragments >= 2, timeout=TIMEOUT)
         assert interrupt(process) == (130, "So far. \n", "")
     server.wait_for(lambda: server.predictions[0].stop_reason == "userStopped")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closes stdin as POSIX shells do")
+def test_a_prompt_is_enough_without_any_stdin(server: Emulator) -> None:
+    command = f"{sys.executable} -c '{SCRIPT}' chat {KEY} -p Hi --host {server.address} <&-"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "You said Hi.\n", "")
 
 
 # On a terminal ------------------------------------------------------------------------------------------------------
@@ -195,7 +207,7 @@ def test_ctrl_c_stops_a_response_and_it_stays_as_far_as_it_came(server: Emulator
 def test_a_turn_that_is_stopped_before_its_first_word_is_forgotten(server: Emulator) -> None:
     with chatting(server) as terminal:
         terminal.type("silent\n")
-        server.wait_for(lambda: bool(server.predictions), timeout=30)
+        server.wait_for(lambda: bool(server.predictions), timeout=TIMEOUT)
         terminal.type("\x03")
         terminal.wait_for("> ")
         exchange(terminal, "Next", "You said Next.")
@@ -215,6 +227,48 @@ def test_an_error_is_one_line_and_the_conversation_is_what_it_was(server: Emulat
         ("assistant", "You said One."),
         ("user", "Two"),
     ]
+
+
+@needs_pty
+def test_ctrl_c_stops_a_load_and_the_model_stays(server: Emulator) -> None:
+    with chatting(server) as terminal:
+        terminal.type("/model stuck\n")
+        server.wait_for(lambda: len(server.loads) == 2, timeout=TIMEOUT)
+        terminal.type("\x03")
+        terminal.wait_for("Stopped.")
+        server.wait_for(lambda: server.loads[1].state == "cancelled")
+        terminal.wait_for("> ")
+        exchange(terminal, "One", "You said One.")
+
+
+class Stream:
+    """Counts how often it is cancelled."""
+
+    cancelled = 0
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_server() -> None:
+    stream, before = Stream(), signal.getsignal(signal.SIGINT)
+    with cancelled_by_interrupt(cast("Any", stream)):
+        signal.raise_signal(signal.SIGINT)
+        assert stream.cancelled == 1
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert stream.cancelled == 1
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    stream, before = Stream(), signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with cancelled_by_interrupt(cast("Any", stream)):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert stream.cancelled == 0
 
 
 @needs_pty
@@ -279,7 +333,7 @@ def test_without_a_name_the_user_picks_a_model(server: Emulator) -> None:
         terminal.wait_for(OTHER)
         terminal.wait_for("Model [1]: ")
         terminal.type("7\n")
-        terminal.wait_for("Type a number from 1 to 2.")
+        terminal.wait_for("Type a number from 1 to 3.")
         terminal.type("2\n")
         terminal.wait_for("> ")
         exchange(terminal, "Hi", "Other than Hi.")
@@ -317,7 +371,7 @@ def test_the_model_changes_and_the_conversation_stays(server: Emulator, talk: Ta
 
 
 def test_the_models_are_listed_with_the_current_one(talk: Talk) -> None:
-    assert talk("/model").splitlines()[1:3] == [f"* {KEY} (loaded)", f"  {OTHER}"]
+    assert talk("/model").splitlines()[1:4] == [f"* {KEY} (loaded)", f"  {OTHER}", "  stuck"]
 
 
 def test_an_unknown_model_changes_nothing(server: Emulator, talk: Talk) -> None:

@@ -75,7 +75,7 @@ def test_a_search_can_be_limited_to_a_format(server: Emulator, run: Run) -> None
 
 
 @pytest.mark.parametrize("flag", ["--always-show-all-results", "-a"])
-def test_picking_and_asking_nothing_exclude_each_other(server: Emulator, run: Run, flag: str) -> None:
+def test_picking_and_yes_exclude_each_other(server: Emulator, run: Run, flag: str) -> None:
     assert run("get", TALKER, "--yes", flag, "--host", server.address) == 2
 
 
