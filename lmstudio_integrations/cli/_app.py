@@ -26,8 +26,8 @@ app.command()(chat)
 app.command()(ls)
 app.command()(ps)
 app.command()(load)
-app.command()(get)
 app.command()(unload)
+app.command()(get)
 
 
 def _print_version(requested: bool) -> None:  # noqa: FBT001 - typer calls it
