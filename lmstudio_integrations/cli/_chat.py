@@ -53,13 +53,13 @@ def chat(
     A text in a pipe is one message, and the response is printed.
     """
     from lmstudio_integrations.cli._chat_loop import converse, respond  # noqa: PLC0415 - slow
-    from lmstudio_integrations.cli._chat_session import ChatSession, Conversation  # noqa: PLC0415
+    from lmstudio_integrations.cli._chat_session import ChatSession, Transcript  # noqa: PLC0415
     from lmstudio_integrations.cli._loaded_models import open_llm  # noqa: PLC0415
     from lmstudio_integrations.client.sync import Client  # noqa: PLC0415
 
     text = whole_message(prompt)
     with Client(host, token) as client, warnings_as_notes():
-        session = ChatSession(client, open_llm(client, model, ttl), Conversation(system_prompt), ttl)
+        session = ChatSession(client, open_llm(client, model, ttl), Transcript(system_prompt), ttl)
         if text is None:
             converse(session, shows_stats=stats is not False)
         elif respond(session, text, shows_stats=bool(stats)).stopped:

@@ -9,7 +9,7 @@ from lmstudio_integrations.types.results import LlmPredictionStats
 
 
 @dataclass(slots=True)
-class Conversation:
+class Transcript:
     """What was said so far.
 
     Attributes:
@@ -44,7 +44,7 @@ class ChatSession:
 
     client: Client
     model: LLM
-    conversation: Conversation
+    conversation: Transcript
     ttl: int | None = None
     last_stats: LlmPredictionStats | None = None
 

@@ -13,7 +13,7 @@ from lmstudio_integrations.cli import _chat_loop
 from lmstudio_integrations.cli._chat_commands import COMMANDS
 from lmstudio_integrations.cli._chat_loop import converse
 from lmstudio_integrations.cli._chat_response import cancelled_by_interrupt
-from lmstudio_integrations.cli._chat_session import ChatSession, Conversation
+from lmstudio_integrations.cli._chat_session import ChatSession, Transcript
 from lmstudio_integrations.client.sync import Client
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from tests.cli.terminal import SCRIPT, TIMEOUT, Terminal, in_pipe, interrupt, needs_pty, on_terminal, started
@@ -357,7 +357,7 @@ def talk(server: Emulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
         monkeypatch.setattr(_chat_loop, "read_line", read_line)
         with Client(server.address) as client:
-            converse(ChatSession(client, client.llm.model(KEY), Conversation()), shows_stats=False)
+            converse(ChatSession(client, client.llm.model(KEY), Transcript()), shows_stats=False)
         return capsys.readouterr().err
 
     return run
@@ -416,5 +416,5 @@ def test_an_empty_line_is_no_message(server: Emulator, talk: Talk) -> None:
 
 
 def test_a_conversation_is_built_from_its_turns() -> None:
-    chat = Conversation("Be brief.", [("One", "Two")]).with_message("Three")
+    chat = Transcript("Be brief.", [("One", "Two")]).with_message("Three")
     assert [message.role for message in chat.messages] == ["system", "user", "assistant", "user"]
