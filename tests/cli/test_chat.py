@@ -37,7 +37,7 @@ RULES: list[Mapping[str, Any]] = [
 def server() -> Iterator[Emulator]:
     """A server with models; responses to `held` and `silent` never end, nor does a load of `stuck`."""
     entries = [
-        ModelEntry(key=KEY, rules=tuple(RULES)),
+        ModelEntry(key=KEY, rules=tuple(RULES), context_length=200),
         ModelEntry(key=OTHER, rules=({"then": [{"text": "Other than {last}."}]},)),
         ModelEntry(key="embedder", kind="embedding"),
         ModelEntry(key="stuck", rules=({"when": {"load": True}, "then": [AT_THE_GATE]},)),
@@ -215,7 +215,7 @@ def test_a_turn_that_is_stopped_before_its_first_word_is_forgotten(server: Emula
 
 
 @needs_pty
-@pytest.mark.parametrize("message", ["long", "drop"])
+@pytest.mark.parametrize("message", ["long", "drop", pytest.param("full " * 250, id="too long for the context window")])
 def test_an_error_is_one_line_and_the_conversation_is_what_it_was(server: Emulator, message: str) -> None:
     with chatting(server) as terminal:
         exchange(terminal, "One", "You said One.")

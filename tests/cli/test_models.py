@@ -12,7 +12,7 @@ from lmstudio_integrations.cli._tables import time_to_live
 from lmstudio_integrations.emulator import Emulator, ModelEntry
 from lmstudio_integrations.errors import LMStudioValueError
 from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo
-from tests.cli.terminal import in_pipe, interrupt, needs_pty, on_terminal, started
+from tests.cli.terminal import TIMEOUT, in_pipe, interrupt, needs_pty, on_terminal, started
 from tests.gate import AT_THE_GATE, Gate
 
 Run = Callable[..., int | str | None]
@@ -242,7 +242,7 @@ def test_the_share_on_the_gpu_has_names() -> None:
 
 def test_an_interrupt_cancels_the_load(server: Emulator) -> None:
     with started("load", "stuck", "--host", server.address) as process:
-        server.wait_for(lambda: bool(server.loads), timeout=30)
+        server.wait_for(lambda: bool(server.loads), timeout=TIMEOUT)
         assert interrupt(process) == (130, "", "")
     server.wait_for(lambda: server.loads[0].state == "cancelled")
 
@@ -337,6 +337,21 @@ def test_a_pipe_contains_no_control_codes(server: Emulator, arguments: tuple[str
     done = in_pipe(*arguments, "--host", server.address)
     assert done.returncode == 0
     assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("ls",), ("ps", "--json"), ("load", LARGE), ("chat", LARGE, "-p", "Hi")])
+def test_a_closed_pipe_ends_a_command_silently(server: Emulator, arguments: tuple[str, ...]) -> None:
+    server.load(LARGE)
+    with started(*arguments, "--host", server.address) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdin.close()
+        process.stdout.close()
+        err = process.stderr.read()
+        process.wait(timeout=TIMEOUT)
+    assert "rror" not in err
+    assert "Traceback" not in err
 
 
 # Names --------------------------------------------------------------------------------------------------------------
