@@ -10,6 +10,7 @@ from lmstudio_integrations._environment import HOST_VARIABLE, TOKEN_VARIABLES
 from lmstudio_integrations.cli import main
 from lmstudio_integrations.emulator import Emulator
 from lmstudio_integrations.emulator.catalog import BUNDLED, parse_model
+from tests.cli.managed import Command, managed_server
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +47,21 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int | str | None]:
         return remaining.value.code
 
     return run_command
+
+
+@pytest.fixture
+def managed() -> Iterator[Emulator]:
+    """A server with models to list, load and unload."""
+    with managed_server() as server:
+        yield server
+
+
+@pytest.fixture
+def command(managed: Emulator, run: Callable[..., int | str | None], capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command on the managed server."""
+
+    def run_it(*arguments: str) -> tuple[int | str | None, str, str]:
+        status = run(*arguments, "--host", managed.address)
+        return status, *capsys.readouterr()
+
+    return run_it

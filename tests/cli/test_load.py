@@ -1,0 +1,126 @@
+"""`load`: which model it finds, how it is loaded, and what it warns about."""
+
+import json
+
+import pytest
+
+from lmstudio_integrations.cli._load import gpu_ratio
+from lmstudio_integrations.emulator import Emulator
+from tests.cli.managed import EMBEDDER, LARGE, SMALL, Command
+from tests.cli.terminal import TIMEOUT, interrupt, needs_pty, on_terminal, started
+
+
+def test_a_model_is_loaded_just_in_time_and_its_identifier_printed(managed: Emulator, command: Command) -> None:
+    status, out, err = command("load", SMALL)
+    assert (status, out) == (0, f"{SMALL}\n")
+    assert err.startswith(f"{SMALL} is loaded (2.50 MB")
+    assert [load.mode for load in managed.loads] == ["just_in_time"]
+    assert [info.ttl_ms for info in managed.loaded()] == [3_600_000]
+
+
+def test_a_part_of_the_name_loads_an_embedding_model_as_well(managed: Emulator, command: Command) -> None:
+    assert command("load", "EMBED")[1] == f"{EMBEDDER}\n"
+    assert [info.type for info in managed.loaded()] == ["embedding"]
+
+
+def test_the_settings_of_a_load_reach_the_server(managed: Emulator, command: Command) -> None:
+    assert command("load", SMALL, "--ttl", "60", "-c", "2048", "--gpu", "max")[0] == 0
+    (info,) = managed.loaded()
+    assert (info.ttl_ms, info.context_length) == (60_000, 2048)
+    assert managed.loads[0].config == {"contextLength": 2048, "gpu": {"ratio": 1.0}}
+
+
+def test_an_explicit_load_has_no_end_unless_it_has_a_ttl(managed: Emulator, command: Command) -> None:
+    command("load", SMALL, "--explicit")
+    command("load", LARGE, "--explicit", "--ttl", "9")
+    assert [load.mode for load in managed.loads] == ["explicit", "explicit"]
+    assert [info.ttl_ms for info in managed.loaded()] == [None, 9_000]
+
+
+def test_an_identifier_loads_another_instance(managed: Emulator, command: Command) -> None:
+    command("load", SMALL)
+    assert command("load", SMALL, "--identifier", "mine")[1] == "mine\n"
+    assert [info.identifier for info in managed.loaded()] == [SMALL, "mine"]
+    status, out, _ = command("load", SMALL, "--identifier", "mine")
+    assert "already exists" in str(status)
+    assert out == ""
+
+
+def test_a_loaded_model_with_other_settings_is_a_warning(managed: Emulator, command: Command) -> None:
+    managed.load(SMALL)
+    status, out, err = command("load", SMALL, "-c", "2048")
+    assert (status, out) == (0, f"{SMALL}\n")
+    assert "has other settings than requested: context length 4096 instead of 2048" in err
+    assert f"lmsi unload {SMALL}" in err
+    assert len(managed.loads) == 1
+
+
+def test_a_context_beyond_the_maximum_is_a_warning(command: Command) -> None:
+    status, _, err = command("load", SMALL, "-c", "100000")
+    assert status == 0
+    assert "context length 8192 instead of 100000; its longest context length is 8192" in err
+
+
+def test_a_loaded_model_is_printed_as_json(command: Command) -> None:
+    assert json.loads(command("load", SMALL, "--json")[1])["identifier"] == SMALL
+
+
+def test_the_memory_is_estimated_without_a_load(managed: Emulator, command: Command) -> None:
+    status, out, _ = command("load", SMALL, "--estimate-only")
+    assert status == 0
+    assert "Total memory: " in out
+    assert "passesGuardrails" in json.loads(command("load", SMALL, "--estimate-only", "--json")[1])
+    assert not managed.loads
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["vendor"], f"'vendor' matches 3 models; name one of them: {SMALL}, {LARGE}, {EMBEDDER}"),
+        (["smal", "--exact"], f"no downloaded model matches 'smal'; did you mean '{SMALL}'?"),
+        (["zzz"], "no downloaded model matches 'zzz'; `lmsi ls` lists them, and `lmsi get zzz` downloads one"),
+        ([], f"name a model: {SMALL}, {LARGE}, {EMBEDDER}, stuck"),
+    ],
+)
+def test_a_name_that_means_no_single_model_is_an_error(command: Command, arguments: list[str], expected: str) -> None:
+    assert command("load", *arguments) == (f"Error: {expected}", "", "")
+
+
+def test_the_first_of_several_models_is_loaded_on_request(command: Command) -> None:
+    assert command("load", "vendor", "--yes")[1] == f"{SMALL}\n"
+
+
+@pytest.mark.parametrize("given", ["2", "-0.1", "most", "nan"])
+def test_an_invalid_share_on_the_gpu_is_wrong_usage(managed: Emulator, command: Command, given: str) -> None:
+    status, _, err = command("load", SMALL, f"--gpu={given}")
+    assert status == 2
+    assert "is not off, max, or a number from 0 to 1" in err
+    assert not managed.loads
+
+
+def test_the_share_on_the_gpu_has_names() -> None:
+    assert [gpu_ratio(each) for each in ("off", "Max", "0.5")] == [0.0, 1.0, 0.5]
+
+
+def test_an_interrupt_cancels_the_load(managed: Emulator) -> None:
+    with started("load", "stuck", "--host", managed.address) as process:
+        managed.wait_for(lambda: bool(managed.loads), timeout=TIMEOUT)
+        assert interrupt(process) == (130, "", "")
+    managed.wait_for(lambda: managed.loads[0].state == "cancelled")
+
+
+@needs_pty
+def test_a_load_on_a_terminal_has_a_bar(managed: Emulator) -> None:
+    with on_terminal("load", SMALL, "--host", managed.address) as terminal:
+        assert terminal.wait() == 0
+    assert f"Loading {SMALL}" in terminal.text
+    assert "100%" in terminal.text
+
+
+@needs_pty
+def test_without_a_name_the_user_picks_a_model_to_load(managed: Emulator) -> None:
+    with on_terminal("load", "--host", managed.address) as terminal:
+        terminal.wait_for("Model [1]: ")
+        terminal.type("2\n")
+        assert terminal.wait() == 0
+    assert [info.model_key for info in managed.loaded()] == [LARGE]

@@ -1,0 +1,55 @@
+"""`ls`: which downloaded models it lists, and how."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from lmstudio_integrations.emulator import Emulator
+from tests.cli.managed import EMBEDDER, LARGE, SMALL, Command, cells
+
+Run = Callable[..., int | str | None]
+Capture = pytest.CaptureFixture[str]
+
+
+def test_downloaded_models_are_listed_by_kind(managed: Emulator, command: Command) -> None:
+    managed.load(SMALL)
+    status, out, err = command("ls")
+    lines = out.splitlines()
+    assert (status, err) == (0, "")
+    assert cells(lines[0]) == ["LLM", "PARAMS", "ARCH", "SIZE"]
+    assert cells(lines[3]) == [SMALL, "3M", "tiny", "2.50", "MB", "✓", "LOADED"]
+    assert cells(lines[2]) == [LARGE, "7B", "scripted", "4.00", "GB"]
+    assert cells(lines[4]) == ["EMBEDDING", "PARAMS", "ARCH", "SIZE"]
+    assert cells(lines[5]) == [EMBEDDER, "scripted", "90.00", "kB"]
+
+
+def test_two_instances_of_a_model_are_counted(managed: Emulator, command: Command) -> None:
+    managed.load(SMALL)
+    managed.load(SMALL, identifier="again")
+    assert "LOADED (2)" in command("ls")[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--llm"], {SMALL, LARGE, "stuck"}),
+        (["--embedding"], {EMBEDDER}),
+        ([], {SMALL, LARGE, "stuck", EMBEDDER}),
+        (["--llm", "--embedding"], {SMALL, LARGE, "stuck", EMBEDDER}),
+    ],
+)
+def test_only_models_of_the_requested_kind_are_listed(command: Command, flags: list[str], expected: set[str]) -> None:
+    status, out, err = command("ls", "--json", *flags)
+    assert (status, err) == (0, "")
+    assert {info["modelKey"] for info in json.loads(out)} == expected
+
+
+def test_an_empty_list_is_a_note_and_no_error(run: Run, capsys: Capture) -> None:
+    with Emulator([]) as empty:
+        assert run("ls", "--host", empty.address) == 0
+        listed = capsys.readouterr()
+        assert run("ls", "--json", "--host", empty.address) == 0
+    assert listed.out == ""
+    assert "`lmsi get MODEL` downloads one" in listed.err
+    assert json.loads(capsys.readouterr().out) == []
