@@ -88,6 +88,9 @@ _MOST_MEANT = 2
 
 ServerErrorT = TypeVar("ServerErrorT", bound=LMStudioServerError)
 
+NAME_A_MODEL = "name a model, which is then loaded on first use; `lms ls` lists those that are downloaded"
+"""What helps if no model is loaded."""
+
 _SAMPLE, _LONGEST_NAME = 20, 256
 """Names listed in a suggestion, and characters kept of each."""
 
@@ -186,7 +189,7 @@ def _not_loaded(display: Mapping[str, Any]) -> str:
     loaded, query = _sample(display["loadedModelsSample"]), display.get("query")
     name = (query.get("identifier") or query.get("path")) if is_object(query) else display.get("identifier")
     if not name:
-        return "name a model, which is then loaded on first use; `lms ls` lists those that are downloaded"
+        return NAME_A_MODEL
     known = f"loaded are {', '.join(loaded)}" if loaded else "no model of this kind is loaded"
     return (
         f"{known}; load it with `{_command('load', str(name))}`, or set load_policy='get_or_load', which loads it on "

@@ -1,6 +1,6 @@
 """What helps when no server is reachable, or it rejects the client. Pure, but for the environment that it reads.
 
-`opening.py`, `greeting.py` and `socket_session.py` add it to their errors.
+`opening.py`, `greeting.py` and `socket_session.py` add it to their errors; `lmstudio-integrations doctor` shows it.
 """
 
 import os
@@ -19,6 +19,7 @@ _DOCKER_HOST = "host.docker.internal"
 
 _START = "start LM Studio's server with `lms server start`, or the emulator with `lmstudio-integrations serve`"
 
+NOT_FOUND = "no LM Studio found on this machine"
 WRONG_PORT = f"set host to LM Studio's own port, by default {DEFAULT_PORT}"
 NO_RESPONSE = "check the address, and whether a firewall blocks it"
 
@@ -55,11 +56,13 @@ def not_found(tried: Iterable[str]) -> str:
     for address, _, reason in (text.partition(": ") for text in tried):
         addresses.setdefault(reason, []).append(address.partition("://")[2])
     failures = "; ".join(f"{', '.join(found)}: {reason}" for reason, found in addresses.items())
-    elsewhere = (
-        f"{_from_container(DEFAULT_PORT)}; if it runs on another machine or port, set {HOST_VARIABLE} or pass its "
-        "address"
-    )
-    return f"no LM Studio found on this machine; {_START}{elsewhere}. Tried {failures}"
+    return f"{NOT_FOUND}; {no_server()}. Tried {failures}"
+
+
+def no_server() -> str:
+    """Return what helps on a machine without LM Studio."""
+    elsewhere = f"if it runs on another machine or port, set {HOST_VARIABLE} or pass its address"
+    return f"{_START}{_from_container(DEFAULT_PORT)}; {elsewhere}"
 
 
 def source_of(address: Address) -> str:
@@ -69,6 +72,14 @@ def source_of(address: Address) -> str:
     except LMStudioValueError:
         return ""
     return f" ({HOST_VARIABLE})" if named == str(address) else ""
+
+
+def unencrypted(target: Target) -> str | None:
+    """Return a warning if the token of a client crosses the network in plain text."""
+    address = target.address
+    if not target.token or address is None or address.tls or address.is_loopback:
+        return None
+    return f"the API token is sent unencrypted to {address.netloc}; put a TLS proxy in front of it"
 
 
 def token_advice(target: Target) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lmstudio_integrations._redacting_logger import client_logger
 from lmstudio_integrations._secrets import holds_secret, redact
 from lmstudio_integrations.client.transport.addresses import Address, Target, local_candidates
-from lmstudio_integrations.client.transport.advice import not_found, source_of
+from lmstudio_integrations.client.transport.advice import not_found, source_of, unencrypted
 from lmstudio_integrations.client.transport.greeting import diagnose, first_greeting
 from lmstudio_integrations.errors import LMStudioUnreachableError
 from lmstudio_integrations.protocol.endpoints import Namespace
@@ -37,8 +37,9 @@ async def open_socket(target: Target, namespace: Namespace) -> "Socket":
                 not_found(tried),
                 tried=tried,
             )
-    if target.token and not address.tls and not address.is_loopback:
-        logger.warning("the API token is sent unencrypted to %s; put a TLS proxy in front of it", address.netloc)
+    warning = unencrypted(target)
+    if warning:
+        logger.warning("%s", warning)
     return await _handshake(address, namespace, target)
 
 
