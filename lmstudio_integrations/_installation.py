@@ -10,8 +10,11 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from importlib.util import find_spec
 from os import sep
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 NAME = "lmstudio-integrations"
 
@@ -35,7 +38,16 @@ def install_command(extra: str, *, with_origin: bool = True) -> str:
         extra: The name of the extra.
         with_origin: Whether the path or URL may be shown. A server passes `False`: its clients see the command.
     """
-    return f"{'pip' if find_spec('pip') else 'uv pip'} install {_arguments(extra, with_origin=with_origin)}"
+    return f"{_installer()} {_arguments(extra, with_origin=with_origin)}"
+
+
+def package_command(package: str) -> str:
+    """Return a command that installs another package."""
+    return f"{_installer()} {package}"
+
+
+def _installer() -> str:
+    return f"{'pip' if find_spec('pip') else 'uv pip'} install"
 
 
 def _arguments(extra: str, *, with_origin: bool) -> str:
@@ -49,7 +61,7 @@ def _arguments(extra: str, *, with_origin: bool) -> str:
         return f'-e "{target}"' if origin.get("dir_info", {}).get("editable") else f'"{target}"'
     if IS_PUBLISHED:
         return f'"{NAME}[{extra}]"'
-    return " ".join(f'"{requirement}"' for requirement in _requirements(installed, extra))
+    return " ".join(f'"{requirement}"' for requirement in requirements_of(installed, extra))
 
 
 def _checkout() -> str:
@@ -76,11 +88,11 @@ def _target(origin: dict[str, Any], extra: str) -> str | None:
     return f"{NAME}[{extra}] @ {url}"
 
 
-def _requirements(installed: Distribution, extra: str) -> Iterator[str]:
+def requirements_of(installed: Distribution, extra: str) -> "Iterator[Requirement]":
     """Yield the requirements of an extra that apply to this interpreter, without their markers."""
     from packaging.requirements import Requirement  # noqa: PLC0415 - slow
 
     for requirement in map(Requirement, installed.requires or ()):
         marker, requirement.marker = requirement.marker, None
         if marker and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""}):
-            yield str(requirement)
+            yield requirement

@@ -11,6 +11,7 @@ from lmstudio_integrations.cli._get import get
 from lmstudio_integrations.cli._load import load
 from lmstudio_integrations.cli._ls import ls
 from lmstudio_integrations.cli._ps import ps
+from lmstudio_integrations.cli._doctor import doctor
 from lmstudio_integrations.cli._serve import serve
 from lmstudio_integrations.cli._unload import unload
 
@@ -28,6 +29,7 @@ app.command()(ps)
 app.command()(load)
 app.command()(unload)
 app.command()(get)
+app.command()(doctor)
 
 
 def _print_version(requested: bool) -> None:  # noqa: FBT001 - typer calls it

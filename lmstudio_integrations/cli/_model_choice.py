@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lmstudio_integrations.types.models import ModelInfo, ModelInstanceInfo
+from lmstudio_integrations.types.models import LlmInfo, ModelInfo, ModelInstanceInfo
 
 SIZE_LIMIT = 2_000_000_000
 """Bytes on disk; a larger model is never loaded without being requested."""
@@ -29,3 +29,15 @@ def choose(loaded: Iterable[ModelInstanceInfo], downloaded: Iterable[ModelInfo])
     if small:
         return Choice(min(small, key=lambda info: info.size_bytes).model_key, loaded=False)
     return None
+
+
+def choose_for_trial(loaded: Iterable[ModelInstanceInfo], downloaded: Iterable[ModelInfo]) -> ModelInfo | None:
+    """Return the model to try: one that was trained for tool use before another, a loaded one before a smaller one.
+
+    Args:
+        loaded: The loaded models; the last used one comes first.
+        downloaded: The models that may be loaded; the smallest comes first.
+    """
+    instances = sorted(loaded, key=lambda info: info.last_used_time or 0, reverse=True)
+    models: list[ModelInfo] = [*instances, *sorted(downloaded, key=lambda info: info.size_bytes)]
+    return min(models, key=lambda info: isinstance(info, LlmInfo) and not info.trained_for_tool_use, default=None)

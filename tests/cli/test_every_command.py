@@ -18,6 +18,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "unload": ("--all",),
     "get": ("some-model",),
 }
+ARGUMENTS: dict[str, tuple[str, ...]] = {"doctor": ()}
 """How to run each command, to see what it says of a server that it cannot use."""
 
 ON_ITS_OWN = {"serve", "demo"}

@@ -1,6 +1,6 @@
-"""Which models the demo takes when the user named none."""
+"""Which models commands take when the user named none."""
 
-from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice, choose
+from lmstudio_integrations.cli._model_choice import SIZE_LIMIT, Choice, choose, choose_for_trial
 from lmstudio_integrations.types.models import LlmInfo, LlmInstanceInfo
 
 
@@ -46,3 +46,13 @@ def test_a_large_model_is_never_loaded_unasked() -> None:
 
 def test_nothing_is_chosen_where_there_is_nothing() -> None:
     assert choose([], []) is None
+
+
+def test_a_trial_prefers_a_model_for_tools_then_a_loaded_one_then_a_small_one() -> None:
+    tools, plain = downloaded("tools", 30).model_copy(update={"trained_for_tool_use": True}), downloaded("plain", 1)
+    instance = loaded("loaded")
+    assert choose_for_trial([], [plain, tools]) is tools
+    assert choose_for_trial([instance], [plain]) is instance
+    assert choose_for_trial([instance], [plain, tools]) is tools
+    assert choose_for_trial([instance, loaded("late", used=1)], []) == loaded("late", used=1)
+    assert choose_for_trial([], []) is None

@@ -1,4 +1,4 @@
-"""Find a server without opening a WebSocket. Called by the clients and `lmstudio-integrations doctor`; probes with `greeting.py` on the I/O thread."""
+"""Find a server without opening a WebSocket. Called by the clients and the command line; probes with `greeting.py`."""
 
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -45,9 +45,7 @@ def explain(address: Address, make_waiter: "Callable[[IOThread], Waiter]") -> Fl
     return (yield from _on_io_thread(partial(diagnose, address), make_waiter))
 
 
-def _on_io_thread(
-    work: Callable[[], Coroutine[Any, Any, T]], make_waiter: "Callable[[IOThread], Waiter]"
-) -> Flow[T]:
+def _on_io_thread(work: Callable[[], Coroutine[Any, Any, T]], make_waiter: "Callable[[IOThread], Waiter]") -> Flow[T]:
     io = io_thread()
     task = IOTask(io, make_waiter(io), work)
     io.submit(task.begin)

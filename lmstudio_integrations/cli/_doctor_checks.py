@@ -1,0 +1,349 @@
+"""The verdicts of `doctor`: pure functions from what was gathered to checks.
+
+`_doctor_survey.py` gathers, `_doctor.py` prints. What to fix is taken from the errors of the client, which name it.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from rich.filesize import decimal
+
+from lmstudio_integrations._shortening import counted
+from lmstudio_integrations.client.transport.advice import NOT_FOUND
+from lmstudio_integrations.errors import (
+    LMStudioAuthenticationError,
+    LMStudioError,
+    LMStudioServerError,
+    LMStudioToolCallError,
+    LMStudioUnreachableError,
+)
+from lmstudio_integrations.protocol.errors import NAME_A_MODEL
+from lmstudio_integrations.types.models import LlmInfo, ModelInfo, ModelInstanceInfo, ServerVersion
+
+Verdict: TypeAlias = Literal["ok", "warning", "problem", "skipped"]
+
+TRIALS = ("embedding", "tool_call", "structured_output")
+NO_SERVER = "needs a server that accepts this client"
+UNTRAINED = "use a model that was trained for tool use"
+LOAD = "load one, or let this command load one for a moment with --load"
+
+_NO_DATA: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was checked.
+
+    Attributes:
+        name: Its name.
+        verdict: `problem` if something cannot work, `warning` if it may surprise.
+        found: What was found, in one line.
+        fix: What to do about it.
+        details: Further lines.
+        data: What was found, for programs.
+    """
+
+    name: str
+    verdict: Verdict
+    found: str
+    fix: str | None = None
+    details: tuple[str, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=lambda: _NO_DATA)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        members = {"name": self.name, "verdict": self.verdict, "found": self.found, "fix": self.fix}
+        return {**members, "details": list(self.details), **self.data}
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One address, and what happened there.
+
+    Attributes:
+        address: The address.
+        source: Why it was tried.
+        problem: Why no LM Studio is used there, with the remedy if there is one; `None` if one responds.
+        tried: Whether it was tried.
+    """
+
+    address: str
+    source: str
+    problem: str | None = None
+    tried: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """An extra of this package.
+
+    Attributes:
+        name: Its name.
+        versions: The installed version of each package that it needs; `None` if it is missing.
+        outdated: What a package must be, for those that are installed in another version.
+        command: Installs it.
+    """
+
+    name: str
+    versions: Mapping[str, str | None]
+    outdated: Mapping[str, str]
+    command: str
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether its main package, the first one, is missing: it was not requested."""
+        return next(iter(self.versions.values())) is None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUse:
+    """Where the API token comes from, `None` without one. `exposed` is a warning that it is sent in plain text."""
+
+    source: str | None
+    exposed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One use of a model.
+
+    Attributes:
+        name: What was tried.
+        model: The model.
+        trained: Whether the model was trained for it.
+        missing: Why nothing was tried.
+        outcome: What the model returned.
+        seconds: How long it took.
+        failure: The error that ended it.
+    """
+
+    name: str
+    model: str = ""
+    trained: bool = True
+    missing: str | None = None
+    outcome: str = ""
+    seconds: float = 0.0
+    failure: LMStudioError | None = None
+
+
+def explain(error: LMStudioError) -> tuple[str, str | None]:
+    """Return what an error says has happened, and its remedy."""
+    text = str(error)
+    if isinstance(error, LMStudioServerError) and error.suggestion:
+        return _one_line(text.partition("\n  suggestion: ")[0]), _one_line(error.suggestion)
+    return split_remedy(text)
+
+
+def split_remedy(text: str) -> tuple[str, str | None]:
+    """Return both parts of a message: what has happened, and what to do."""
+    found, _, fix = text.partition("; ")
+    return _one_line(found), _one_line(fix) or None
+
+
+def server_check(attempts: Sequence[Attempt], failure: LMStudioError | None, remedy: str) -> Check:
+    """Check whether an LM Studio was found.
+
+    Args:
+        attempts: All addresses.
+        failure: Why the client could not use the server.
+        remedy: What helps if it was found nowhere on this machine.
+    """
+    details = tuple(_describe_attempt(each) for each in attempts) if len(attempts) > 1 else ()
+    data = {"addresses": [{"address": each.address, "source": each.source, "error": each.problem} for each in attempts]}
+    tried = [each for each in attempts if each.tried]
+    used = next((each for each in tried if each.problem is None), None)
+    if used is None and len(tried) > 1:
+        return Check("server", "problem", NOT_FOUND, remedy, details, data)
+    if used is None:
+        found, fix = split_remedy(tried[0].problem or "")
+        return Check("server", "problem", f"{tried[0].address} ({tried[0].source}): {found}", fix, details, data)
+    if isinstance(failure, LMStudioUnreachableError):
+        return Check("server", "problem", *explain(failure), details, data)
+    return Check("server", "ok", f"an LM Studio responds at {used.address} ({used.source})", None, details, data)
+
+
+def _describe_attempt(attempt: Attempt) -> str:
+    return f"{attempt.address} ({attempt.source}): {split_remedy(attempt.problem or 'an LM Studio responds')[0]}"
+
+
+def version_check(version: ServerVersion | None, failure: LMStudioError | None) -> Check:
+    """Check which version the server has; another error than those of address and token is a problem of its own."""
+    if version is not None:
+        data = {"version": version.version, "build": version.build}
+        return Check("version", "ok", f"LM Studio {version.version}, build {version.build}", data=data)
+    if failure is None or isinstance(failure, LMStudioUnreachableError | LMStudioAuthenticationError):
+        return Check("version", "skipped", NO_SERVER)
+    return Check("version", "problem", *explain(failure))
+
+
+def package_check(version: str, python: str, system: str) -> Check:
+    """Name the versions on this side."""
+    data = {"version": version, "python": python, "system": system}
+    return Check("package", "ok", f"lmstudio-integrations {version}, Python {python}, {system}", data=data)
+
+
+def extras_check(extras: Sequence[Extra]) -> Check:
+    """Check whether the extras are complete; one that is absent as a whole is not needed."""
+    if not extras:
+        return Check("extras", "skipped", "this package is not installed, so its extras are not known")
+    broken = [extra for extra in extras if not extra.is_absent and (extra.outdated or None in extra.versions.values())]
+    present = [extra.name for extra in extras if not extra.is_absent]
+    absent = [extra.name for extra in extras if extra.is_absent]
+    found = f"installed: {', '.join(present) or 'none'}; not installed: {', '.join(absent) or 'none'}"
+    details = (
+        *map(_describe_extra, extras),
+        *(f"to install {extra.name}: {extra.command}" for extra in extras if extra.is_absent),
+    )
+    data = {"extras": {extra.name: dict(extra.versions) for extra in extras}}
+    if not broken:
+        return Check("extras", "ok", found, None, details, data)
+    found = "; ".join(f"{extra.name}: {_faults(extra)}" for extra in broken)
+    return Check("extras", "warning", found, f"run: {broken[0].command}", details, data)
+
+
+def _describe_extra(extra: Extra) -> str:
+    versions = (f"{name} {version or 'is missing'}" for name, version in extra.versions.items())
+    return f"{extra.name}: {'not installed' if extra.is_absent else ', '.join(versions)}"
+
+
+def _faults(extra: Extra) -> str:
+    missing = [f"{name} is missing" for name, version in extra.versions.items() if version is None]
+    other = [f"{name} {extra.versions[name]} is not {needed}" for name, needed in extra.outdated.items()]
+    return ", ".join(missing + other)
+
+
+def token_check(use: TokenUse, version: ServerVersion | None, failure: LMStudioError | None) -> Check:
+    """Check whether the server accepts the token, or its absence."""
+    data = {"source": use.source}
+    given = f"the API token of {use.source}" if use.source else "no API token"
+    if isinstance(failure, LMStudioAuthenticationError):
+        found, fix = explain(failure)
+        return Check("token", "problem", f"{found} ({given})", fix, data=data)
+    if version is None:
+        return Check("token", "skipped", f"{given}; {NO_SERVER}", data=data)
+    if use.exposed:
+        return Check("token", "warning", *split_remedy(use.exposed), data=data)
+    found = f"the server accepts {given}" if use.source else "none is set, and the server requires none"
+    return Check("token", "ok", found, data=data)
+
+
+def models_check(models: Sequence[ModelInfo] | None, failure: LMStudioError | None = None) -> Check:
+    """Check whether there are models of both kinds on the server's disk; without a list, `failure` is why."""
+    if models is None:
+        return _unknown("models", failure)
+    kinds = Counter(model.type for model in models)
+    found = f"{counted(kinds['llm'], 'language model')} and {counted(kinds['embedding'], 'embedding model')} downloaded"
+    details = tuple(_describe_model(model) for model in models)
+    data = {"models": [_model_data(model) for model in models]}
+    missing = [kind for kind, name in (("language", "llm"), ("embedding", "embedding")) if not kinds[name]]
+    if not missing:
+        return Check("models", "ok", found, None, details, data)
+    fix = f"download {' and '.join(f'a model for {_USES[kind]}' for kind in missing)} with `lms get`"
+    return Check("models", "warning" if models else "problem", found, fix, details, data)
+
+
+_USES = {"language": "chat", "embedding": "embeddings"}
+
+
+def _unknown(name: str, failure: LMStudioError | None) -> Check:
+    return Check(name, "problem", *explain(failure)) if failure else Check(name, "skipped", NO_SERVER)
+
+
+def loaded_check(instances: Sequence[ModelInstanceInfo] | None, failure: LMStudioError | None = None) -> Check:
+    """Check what is loaded, with which context window, and until when; without a list, `failure` is why."""
+    if instances is None:
+        return _unknown("loaded", failure)
+    if not instances:
+        return Check("loaded", "warning", "no model is loaded", NAME_A_MODEL, data={"instances": []})
+    details = tuple(_describe_instance(instance) for instance in instances)
+    data = {"instances": [_instance_data(instance) for instance in instances]}
+    return Check("loaded", "ok", f"{counted(len(instances), 'model')} loaded", None, details, data)
+
+
+def _abilities(model: ModelInfo) -> str:
+    if not isinstance(model, LlmInfo):
+        return "embeddings"
+    named = {"tool use": model.trained_for_tool_use, "vision": model.vision}
+    return ", ".join(["chat", *(name for name, has_it in named.items() if has_it)])
+
+
+def _describe_model(model: ModelInfo) -> str:
+    size = decimal(model.size_bytes)
+    return f"{model.model_key}: {_abilities(model)}; {size}, context window up to {model.max_context_length:,} tokens"
+
+
+def _describe_instance(instance: ModelInstanceInfo) -> str:
+    name = instance.identifier
+    if name != instance.model_key:
+        name += f" ({instance.model_key})"
+    tokens = f"context window {instance.context_length:,} of {instance.max_context_length:,} tokens"
+    stay = (
+        "stays loaded" if instance.ttl_ms is None else f"unloaded after {duration(instance.ttl_ms / 1000)} without use"
+    )
+    return f"{name}: {_abilities(instance)}; {tokens}; {stay}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time, in minutes if it is long."""
+    return f"{seconds:g} s" if seconds < 120 else f"{seconds / 60:.3g} min"
+
+
+def _model_data(model: ModelInfo) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "key": model.model_key,
+        "kind": model.type,
+        "size_bytes": model.size_bytes,
+        "max_context_length": model.max_context_length,
+    }
+    if isinstance(model, LlmInfo):
+        data |= {"tool_use": model.trained_for_tool_use, "vision": model.vision}
+    return data
+
+
+def _instance_data(instance: ModelInstanceInfo) -> dict[str, Any]:
+    ttl = None if instance.ttl_ms is None else instance.ttl_ms / 1000
+    return {
+        "identifier": instance.identifier,
+        **_model_data(instance),
+        "context_length": instance.context_length,
+        "ttl_seconds": ttl,
+    }
+
+
+def trial_check(trial: Trial) -> Check:
+    """Check whether one use of a model succeeded."""
+    if trial.missing is not None:
+        found, fix = split_remedy(trial.missing)
+        return Check(trial.name, "skipped", found, fix)
+    data = {"model": trial.model, "seconds": round(trial.seconds, 3)}
+    if trial.failure is None:
+        return Check(trial.name, "ok", f"{trial.outcome} from {trial.model} in {trial.seconds:.2f} s", data=data)
+    found, fix = explain(trial.failure)
+    if isinstance(trial.failure, LMStudioToolCallError) and not trial.trained:
+        found = f"{found} ({trial.model} was not trained for tool use)"
+        return Check(trial.name, "warning", found, UNTRAINED, data=data)
+    return Check(trial.name, "problem", f"{trial.model}: {found}", fix, data=data)
+
+
+def count_verdicts(checks: Iterable[Check]) -> dict[Verdict, int]:
+    """Return how many checks have each verdict."""
+    counts = Counter(check.verdict for check in checks)
+    return {
+        "problem": counts["problem"],
+        "warning": counts["warning"],
+        "ok": counts["ok"],
+        "skipped": counts["skipped"],
+    }
+
+
+def summary(checks: Iterable[Check]) -> str:
+    """Return the last line."""
+    counts = count_verdicts(checks)
+    problems, warnings = counted(counts["problem"], "problem"), counted(counts["warning"], "warning")
+    return f"{problems}, {warnings}; {counts['ok']} ok, {counts['skipped']} skipped."
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

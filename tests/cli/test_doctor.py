@@ -1,0 +1,302 @@
+"""`doctor`: what it gathers, that it changes nothing on the server, and what it prints."""
+
+import contextlib
+import json
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError
+from typing import Any
+
+import pytest
+
+from lmstudio_integrations.cli import INTERRUPTED, _doctor_survey
+from lmstudio_integrations.client.sync import Client
+from lmstudio_integrations.client.transport import discovery
+from lmstudio_integrations.client.transport.addresses import Address
+from lmstudio_integrations.emulator import Emulator, ModelEntry
+from tests.cli.terminal import in_pipe, interrupt, needs_pty, on_terminal, started
+from tests.gate import AT_THE_GATE, Gate
+from tests.leaks import TOKEN, shows_token
+
+Run = Callable[..., int | str | None]
+Capture = pytest.CaptureFixture[str]
+CHAT, EMBEDDING = "smollm2-135m-instruct", "text-embedding-all-minilm-l6-v2"
+OTHER = "sk-lm-abcdefgh:abcdefghij0123456789"
+NAMES = [
+    *("server", "version", "package", "extras", "token", "models", "loaded"),
+    *("embedding", "tool_call", "structured_output"),
+]
+
+
+@pytest.fixture
+def checks(run: Run, capsys: Capture) -> Callable[..., tuple[int, dict[str, dict[str, Any]]]]:
+    """Run `doctor --json`; return its exit status and its checks by name."""
+
+    def diagnose(*arguments: str) -> tuple[int, dict[str, dict[str, Any]]]:
+        status = run("doctor", "--json", *arguments)
+        assert isinstance(status, int), status
+        document = json.loads(capsys.readouterr().out)
+        assert document["ok"] is (status == 0)
+        assert document["summary"]["problem"] == sum(each["verdict"] == "problem" for each in document["checks"])
+        return status, {each["name"]: each for each in document["checks"]}
+
+    return diagnose
+
+
+Checks = Callable[..., tuple[int, dict[str, dict[str, Any]]]]
+
+
+@contextlib.contextmanager
+def listener(reply: bytes | None = None) -> Iterator[str]:
+    """A server that is not LM Studio; without a reply it accepts connections and is silent."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        if reply is not None:
+            import threading
+
+            def serve() -> None:
+                with contextlib.suppress(OSError):
+                    while True:
+                        connection, _ = server.accept()
+                        with connection:
+                            connection.recv(1024)
+                            connection.sendall(reply)
+
+            threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        with contextlib.suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)
+
+
+def verdicts(found: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {name: each["verdict"] for name, each in found.items()}
+
+
+def test_a_server_with_loaded_models_passes_all_checks(checks: Checks, scripted: Emulator) -> None:
+    scripted.load(CHAT, ttl=600)
+    scripted.load(EMBEDDING)
+    status, found = checks("--host", scripted.address)
+    assert status == 0
+    assert list(found) == NAMES
+    assert set(verdicts(found).values()) == {"ok"}
+    assert [each["ttl_seconds"] for each in found["loaded"]["instances"]] == [600, None]
+    assert found["embedding"]["model"] == EMBEDDING
+    assert found["structured_output"]["seconds"] >= 0
+
+
+def test_nothing_is_loaded_and_nothing_unloaded(checks: Checks, scripted: Emulator) -> None:
+    with Client(scripted.address) as client:
+        client.llm.model(CHAT)  # just in time, so that another such load would evict it
+        status, found = checks("--host", scripted.address)
+    assert status == 0
+    assert found["embedding"]["verdict"] == "skipped"
+    assert "--load" in found["embedding"]["fix"]
+    assert found["tool_call"]["verdict"] == "ok"
+    assert [(each.key, each.state) for each in scripted.loads] == [(CHAT, "loaded")]
+
+
+def test_with_load_models_are_loaded_without_evicting_others_and_unloaded_again(
+    checks: Checks, scripted: Emulator
+) -> None:
+    with Client(scripted.address) as client:
+        client.llm.model(CHAT)
+        status, found = checks("--host", scripted.address, "--load")
+    assert status == 0
+    assert found["embedding"]["verdict"] == "ok"
+    states = [(each.key, each.mode, each.state) for each in scripted.loads]
+    assert states == [(CHAT, "just_in_time", "loaded"), (EMBEDDING, "explicit", "unloaded")]
+
+
+def test_with_load_the_smallest_suitable_model_is_loaded(checks: Checks) -> None:
+    models = [
+        ModelEntry(key="large", size_bytes=10**10),
+        ModelEntry(key="small", size_bytes=10**9),
+        ModelEntry(key="smallest", size_bytes=10**6, tools=False),
+    ]
+    with Emulator(models) as server:
+        _, found = checks("--host", server.address, "--load")
+        assert [each.key for each in server.loads] == ["small"]
+        assert server.loaded() == []
+    assert found["embedding"]["found"] == "no embedding model is downloaded"
+
+
+def test_a_model_that_cannot_be_loaded_is_a_problem(checks: Checks) -> None:
+    rule = {"when": {"load": True}, "then": [{"fault": "out_of_memory"}]}
+    with Emulator([ModelEntry(key="large", rules=(rule,))]) as server:
+        status, found = checks("--host", server.address, "--load")
+    assert status == 1
+    assert found["tool_call"]["verdict"] == "problem"
+    assert "insufficient system resources" in found["tool_call"]["found"]
+    assert found["structured_output"]["verdict"] == "skipped"
+
+
+def test_a_model_that_calls_no_tool_and_writes_no_json_is_a_problem(checks: Checks) -> None:
+    rule = {"when": {}, "then": [{"text": "I would rather not."}]}
+    with Emulator([ModelEntry(key="stubborn", rules=(rule,))], load=["stubborn"]) as server:
+        status, found = checks("--host", server.address)
+    assert status == 1
+    assert found["tool_call"]["verdict"] == "problem"
+    assert "was required" in found["tool_call"]["found"]
+    assert found["structured_output"]["verdict"] == "problem"
+
+
+def test_a_model_that_was_not_trained_for_tools_is_a_warning(checks: Checks) -> None:
+    rule = {"when": {"structured": False}, "then": [{"text": "I would rather not."}]}
+    model = ModelEntry(key="plain", tools=False, rules=(rule,))
+    with Emulator([model, ModelEntry(key="embedder", kind="embedding")], load=["plain"]) as server:
+        status, found = checks("--host", server.address)
+    assert (status, found["tool_call"]["verdict"]) == (0, "warning")
+
+
+def test_after_a_lost_connection_the_server_is_not_used_again(checks: Checks) -> None:
+    rule = {"when": {}, "then": [{"fault": "drop"}]}
+    with Emulator([ModelEntry(key="unstable", rules=(rule,))], load=["unstable"]) as server:
+        status, found = checks("--host", server.address)
+        assert len(server.predictions) == 1
+    assert status == 1
+    assert found["tool_call"]["verdict"] == "problem"
+    assert found["structured_output"]["verdict"] == "skipped"
+
+
+def test_no_token_where_one_is_required_is_a_problem(checks: Checks) -> None:
+    with Emulator(["chat"], tokens=[TOKEN]) as server:
+        status, found = checks("--host", server.address)
+    assert status == 1
+    assert verdicts(found)["server"] == "ok"
+    assert found["token"]["verdict"] == "problem"
+    assert "create one in LM Studio's server settings" in found["token"]["fix"]
+    assert found["models"]["verdict"] == "skipped"
+
+
+@pytest.mark.parametrize("given", [TOKEN, "sk-lm-" + TOKEN[20:]])
+def test_a_token_that_is_rejected_or_malformed_is_a_problem_and_is_not_shown(
+    run: Run, capsys: Capture, given: str
+) -> None:
+    with Emulator(["chat"], tokens=[OTHER]) as server:
+        for flags in ([], ["--json"]):
+            assert run("doctor", "--host", server.address, "--token", given, *flags) == 1
+            shown = "".join(capsys.readouterr())
+            assert "problem" in shown
+            assert "copy it again" in shown
+            assert not shows_token(shown)
+
+
+def test_the_source_of_an_accepted_token_is_named_and_the_token_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, run: Run, capsys: Capture
+) -> None:
+    monkeypatch.setenv("LM_API_TOKEN", TOKEN)
+    with Emulator(["chat"], tokens=[TOKEN]) as server:
+        assert run("doctor", "--host", server.address) == 0
+    shown = "".join(capsys.readouterr())
+    assert "the server accepts the API token of LM_API_TOKEN" in shown
+    assert not shows_token(shown)
+
+
+def test_the_address_of_the_environment_is_named(
+    monkeypatch: pytest.MonkeyPatch, checks: Checks, scripted: Emulator, nobody: str
+) -> None:
+    monkeypatch.setenv("LMSTUDIO_HOST", nobody)
+    status, found = checks()
+    assert status == 1
+    assert found["server"]["found"] == f"ws://{nobody} (LMSTUDIO_HOST): nothing listens there (Connection refused)"
+    assert "lms server start" in found["server"]["fix"]
+    status, found = checks("--host", scripted.address)
+    assert status == 0
+    assert found["server"]["addresses"][1]["source"] == "LMSTUDIO_HOST"
+
+
+def test_without_an_address_all_ports_of_this_machine_are_tried(
+    monkeypatch: pytest.MonkeyPatch, checks: Checks, scripted: Emulator, nobody: str
+) -> None:
+    free = Address.parse(nobody)
+    candidates = (free, Address.parse(scripted.address))
+    for module in (_doctor_survey, discovery):
+        monkeypatch.setattr(module, "local_candidates", lambda: candidates)
+    monkeypatch.setattr("lmstudio_integrations.client.transport.opening.local_candidates", lambda: candidates)
+    status, found = checks()
+    assert status == 0
+    assert [each["error"] is None for each in found["server"]["addresses"]] == [False, True]
+    monkeypatch.setattr(_doctor_survey, "local_candidates", lambda: (free, free))
+    status, found = checks()
+    assert status == 1
+    assert found["server"]["found"] == "no LM Studio found on this machine"
+    assert "lms server start" in found["server"]["fix"]
+
+
+@pytest.mark.parametrize("host", ["ftp://nowhere", f"{TOKEN}@somewhere", "http://user:password@somewhere"])
+def test_an_invalid_address_is_a_problem_that_shows_no_secret(run: Run, capsys: Capture, host: str) -> None:
+    assert run("doctor", "--host", host) == 1
+    shown = "".join(capsys.readouterr())
+    assert "problem  server" in shown
+    assert not shows_token(shown)
+    assert "user:password" not in shown
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", "something else listens there, not LM Studio"),
+        (None, "no response within 1 s"),
+    ],
+)
+def test_a_server_that_is_not_lm_studio_or_is_silent_is_a_problem(
+    checks: Checks, reply: bytes | None, reason: str
+) -> None:
+    with listener(reply) as address:
+        status, found = checks("--host", address)
+    assert status == 1
+    assert reason in found["server"]["found"]
+    assert found["server"]["fix"]
+    assert {each["verdict"] for name, each in found.items() if name not in {"server", "package", "extras"}} == {
+        "skipped"
+    }
+
+
+def test_a_package_that_is_not_installed_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(_doctor_survey, "distribution", missing)
+    assert _doctor_survey.find_extras() == []
+
+
+def test_missing_and_outdated_packages_of_an_extra_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"langchain-core": "0.1", "numpy": None}
+    monkeypatch.setattr(_doctor_survey, "_version", lambda package: versions.get(package, "1000"))
+    found = {extra.name: extra for extra in _doctor_survey.find_extras()}
+    assert set(found) == {"langchain", "llama-index", "emulator", "cli"}
+    assert found["langchain"].outdated.keys() >= {"langchain-core"}
+    assert found["langchain"].versions["numpy"] is None
+    assert "langchain" in found["langchain"].command
+
+
+def test_in_a_pipe_there_are_no_colors_and_the_summary_is_last(scripted: Emulator) -> None:
+    done = in_pipe("doctor", "--host", scripted.address, "--load")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
+    assert done.stdout.splitlines()[-1] == "0 problems, 1 warning; 9 ok, 0 skipped."
+
+
+@needs_pty
+def test_on_a_terminal_verdicts_have_colors(scripted: Emulator) -> None:
+    with on_terminal("doctor", "--host", scripted.address, "--load") as terminal:
+        assert terminal.wait() == 0
+    assert "\x1b[32mok" in terminal.raw
+    assert "9 ok" in terminal.text
+    with on_terminal("doctor", "--host", scripted.address, NO_COLOR="1") as terminal:
+        assert terminal.wait() == 0
+    assert "\x1b[32m" not in terminal.raw
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGINT for one process")
+def test_ctrl_c_ends_it_and_unloads_what_it_loaded() -> None:
+    gate = Gate()
+    models = [ModelEntry(key="slow", rules=({"when": {}, "then": [AT_THE_GATE]},))]
+    with Emulator(models, engines=gate.engines()) as server:
+        with started("doctor", "--host", server.address, "--load") as process:
+            server.wait_for(lambda: bool(server.predictions), timeout=20)
+            status, _, err = interrupt(process)
+        assert status == INTERRUPTED
+        assert "Traceback" not in err
+        assert [each.state for each in server.loads] == ["unloaded"]

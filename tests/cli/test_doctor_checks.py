@@ -1,0 +1,310 @@
+"""The verdicts of `doctor`, each from what was gathered."""
+
+import pytest
+
+from lmstudio_integrations.cli._doctor_checks import (
+    NO_SERVER,
+    UNTRAINED,
+    Attempt,
+    Check,
+    Extra,
+    TokenUse,
+    Trial,
+    count_verdicts,
+    duration,
+    explain,
+    extras_check,
+    loaded_check,
+    models_check,
+    package_check,
+    server_check,
+    summary,
+    token_check,
+    trial_check,
+    version_check,
+)
+from lmstudio_integrations.errors import (
+    LMStudioAuthenticationError,
+    LMStudioError,
+    LMStudioServerError,
+    LMStudioTimeoutError,
+    LMStudioToolCallError,
+    LMStudioUnreachableError,
+)
+from lmstudio_integrations.protocol.errors import NAME_A_MODEL
+from lmstudio_integrations.types.models import (
+    EmbeddingModelInfo,
+    EmbeddingModelInstanceInfo,
+    LlmInfo,
+    LlmInstanceInfo,
+    ServerVersion,
+)
+
+VERSION = ServerVersion(version="0.3.30", build=2)
+REJECTED = LMStudioAuthenticationError(
+    "LM Studio rejected this client: no\n  suggestion: copy it again", suggestion="copy it again"
+)
+UNREACHABLE = LMStudioUnreachableError("LM Studio is not reachable at ws://a:1: the WebSocket failed; update LM Studio")
+SILENT = LMStudioTimeoutError("Version: nothing was received; raise idle_timeout", timeout_name="idle_timeout")
+USED = Attempt("ws://a:1", "--host")
+CLOSED = Attempt("ws://127.0.0.1:1", "discovery port", "nothing listens there (Connection refused)")
+
+
+def llm(key: str = "chat", *, tools: bool = True, vision: bool = False) -> LlmInfo:
+    return LlmInfo(
+        model_key=key,
+        format="gguf",
+        display_name=key,
+        path=f"somebody/{key}",
+        size_bytes=2_000_000_000,
+        max_context_length=131072,
+        trained_for_tool_use=tools,
+        vision=vision,
+    )
+
+
+def embedder() -> EmbeddingModelInfo:
+    return EmbeddingModelInfo(
+        model_key="embedder", format="gguf", display_name="", path="a/b", size_bytes=100, max_context_length=512
+    )
+
+
+def loaded_llm(*, identifier: str = "chat", ttl_ms: int | None = None) -> LlmInstanceInfo:
+    return LlmInstanceInfo(
+        **llm().model_dump(), identifier=identifier, instance_reference="1", context_length=4096, ttl_ms=ttl_ms
+    )
+
+
+def test_a_server_that_responds_is_ok() -> None:
+    check = server_check([USED], None, "")
+    assert (check.verdict, check.fix) == ("ok", None)
+    assert check.found == "an LM Studio responds at ws://a:1 (--host)"
+
+
+def test_of_several_addresses_each_is_listed_with_its_reason() -> None:
+    check = server_check([CLOSED, Attempt("ws://127.0.0.1:2", "default port")], None, "")
+    assert check.verdict == "ok"
+    assert check.details == (
+        "ws://127.0.0.1:1 (discovery port): nothing listens there (Connection refused)",
+        "ws://127.0.0.1:2 (default port): an LM Studio responds",
+    )
+    assert check.data["addresses"][0]["error"] == "nothing listens there (Connection refused)"
+
+
+def test_without_any_server_on_this_machine_the_remedy_of_the_client_is_shown() -> None:
+    check = server_check([CLOSED, CLOSED], None, "start it")
+    assert (check.verdict, check.found, check.fix) == ("problem", "no LM Studio found on this machine", "start it")
+
+
+@pytest.mark.parametrize("reason", ["nothing listens there (refused)", "no response within 1 s", "not LM Studio"])
+def test_a_given_address_without_a_server_is_a_problem_with_its_remedy(reason: str) -> None:
+    check = server_check([Attempt("ws://a:1", "LMSTUDIO_HOST", f"{reason}; set host to the right port")], None, "")
+    assert check.verdict == "problem"
+    assert check.found == f"ws://a:1 (LMSTUDIO_HOST): {reason}"
+    assert check.fix == "set host to the right port"
+
+
+def test_an_address_that_takes_no_precedence_is_named() -> None:
+    other = Attempt("b:2", "LMSTUDIO_HOST", "not tried, as --host takes precedence", tried=False)
+    assert server_check([USED, other], None, "").details[1].endswith("not tried, as --host takes precedence")
+    failed = Attempt("ws://a:1", "--host", "no response; check it")
+    assert server_check([failed, other], None, "").fix == "check it"
+
+
+def test_a_server_that_rejects_the_websocket_is_a_problem() -> None:
+    check = server_check([USED], UNREACHABLE, "")
+    assert (check.verdict, check.fix) == ("problem", "update LM Studio")
+
+
+def test_the_version_is_ok_if_the_server_sent_one() -> None:
+    assert version_check(VERSION, None) == Check(
+        "version", "ok", "LM Studio 0.3.30, build 2", data={"version": "0.3.30", "build": 2}
+    )
+
+
+@pytest.mark.parametrize("failure", [None, REJECTED, UNREACHABLE])
+def test_the_version_is_skipped_if_another_check_has_the_reason(failure: LMStudioError | None) -> None:
+    assert version_check(None, failure) == Check("version", "skipped", NO_SERVER)
+
+
+def test_a_server_that_does_not_send_its_version_is_a_problem() -> None:
+    check = version_check(None, SILENT)
+    assert (check.verdict, check.found, check.fix) == (
+        "problem",
+        "Version: nothing was received",
+        "raise idle_timeout",
+    )
+
+
+def test_the_versions_of_this_side_are_ok() -> None:
+    assert package_check("1.0", "3.12", "Linux").found == "lmstudio-integrations 1.0, Python 3.12, Linux"
+
+
+def extra(name: str, versions: dict[str, str | None], **outdated: str) -> Extra:
+    return Extra(name, versions, outdated, f"pip install {name}")
+
+
+def test_complete_and_absent_extras_are_ok() -> None:
+    check = extras_check([extra("cli", {"typer": "1"}), extra("langchain", {"core": None, "numpy": "2"})])
+    assert check.verdict == "ok"
+    assert check.found == "installed: cli; not installed: langchain"
+    assert check.details == (
+        "cli: typer 1",
+        "langchain: not installed",
+        "to install langchain: pip install langchain",
+    )
+
+
+def test_an_extra_that_lacks_a_package_is_a_warning() -> None:
+    check = extras_check([extra("langchain", {"core": "1", "numpy": None})])
+    assert (check.verdict, check.fix) == ("warning", "run: pip install langchain")
+    assert check.found == "langchain: numpy is missing"
+
+
+def test_an_extra_with_a_package_of_another_version_is_a_warning() -> None:
+    check = extras_check([extra("langchain", {"core": "1"}, core=">=2")])
+    assert (check.verdict, check.found) == ("warning", "langchain: core 1 is not >=2")
+
+
+def test_the_extras_of_a_package_that_is_not_installed_are_skipped() -> None:
+    assert extras_check([]).verdict == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("use", "version", "failure", "verdict", "found"),
+    [
+        (TokenUse(None), VERSION, None, "ok", "none is set, and the server requires none"),
+        (TokenUse("--token"), VERSION, None, "ok", "the server accepts the API token of --token"),
+        (
+            TokenUse("--token", "it is sent in plain text; use TLS"),
+            VERSION,
+            None,
+            "warning",
+            "it is sent in plain text",
+        ),
+        (
+            TokenUse("LM_API_TOKEN"),
+            None,
+            REJECTED,
+            "problem",
+            "rejected this client: no (the API token of LM_API_TOKEN)",
+        ),
+        (TokenUse(None), None, REJECTED, "problem", "rejected this client: no (no API token)"),
+        (TokenUse(None), None, None, "skipped", f"no API token; {NO_SERVER}"),
+        (TokenUse("--token"), None, SILENT, "skipped", f"the API token of --token; {NO_SERVER}"),
+    ],
+)
+def test_the_verdict_on_the_token_is_what_the_server_did(
+    use: TokenUse, version: ServerVersion | None, failure: LMStudioError | None, verdict: str, found: str
+) -> None:
+    check = token_check(use, version, failure)
+    assert check.verdict == verdict
+    assert check.found.endswith(found)
+    assert check.fix == {"problem": "copy it again", "warning": "use TLS"}.get(verdict)
+
+
+def test_a_malformed_token_is_a_problem() -> None:
+    failure = LMStudioAuthenticationError("the API token is malformed; copy it again from LM Studio")
+    check = token_check(TokenUse("--token"), None, failure)
+    assert (check.verdict, check.fix) == ("problem", "copy it again from LM Studio")
+
+
+def test_models_of_both_kinds_are_ok() -> None:
+    check = models_check([llm(vision=True), llm("plain", tools=False), embedder()])
+    assert (check.verdict, check.found) == ("ok", "2 language models and 1 embedding model downloaded")
+    assert check.details == (
+        "chat: chat, tool use, vision; 2.0 GB, context window up to 131,072 tokens",
+        "plain: chat; 2.0 GB, context window up to 131,072 tokens",
+        "embedder: embeddings; 100 bytes, context window up to 512 tokens",
+    )
+
+
+def test_models_of_one_kind_only_are_a_warning() -> None:
+    check = models_check([llm()])
+    assert (check.verdict, check.fix) == ("warning", "download a model for embeddings with `lms get`")
+
+
+def test_no_model_at_all_is_a_problem() -> None:
+    check = models_check([])
+    assert check.verdict == "problem"
+    assert check.fix == "download a model for chat and a model for embeddings with `lms get`"
+
+
+@pytest.mark.parametrize("check", [models_check, loaded_check])
+def test_models_that_are_not_known_are_skipped_and_an_error_is_a_problem(check: object) -> None:
+    assert callable(check)
+    assert check(None).verdict == "skipped"
+    assert check(None, SILENT).verdict == "problem"
+
+
+def test_nothing_loaded_is_a_warning() -> None:
+    check = loaded_check([])
+    assert (check.verdict, check.fix) == ("warning", NAME_A_MODEL)
+
+
+def test_loaded_models_are_listed_with_context_window_and_time_to_live() -> None:
+    instance = EmbeddingModelInstanceInfo(
+        **embedder().model_dump(), identifier="embedder", instance_reference="2", context_length=512, ttl_ms=90_000
+    )
+    check = loaded_check([loaded_llm(identifier="mine"), loaded_llm(ttl_ms=3_600_000), instance])
+    assert (check.verdict, check.found) == ("ok", "3 models loaded")
+    assert check.details == (
+        "mine (chat): chat, tool use; context window 4,096 of 131,072 tokens; stays loaded",
+        "chat: chat, tool use; context window 4,096 of 131,072 tokens; unloaded after 60 min without use",
+        "embedder: embeddings; context window 512 of 512 tokens; unloaded after 90 s without use",
+    )
+    assert [each["ttl_seconds"] for each in check.data["instances"]] == [None, 3600, 90]
+
+
+def test_a_trial_that_succeeds_is_ok_with_its_time() -> None:
+    check = trial_check(Trial("embedding", "embedder", outcome="a vector of 3 numbers", seconds=0.125))
+    assert (check.verdict, check.found) == ("ok", "a vector of 3 numbers from embedder in 0.12 s")
+    assert check.data == {"model": "embedder", "seconds": 0.125}
+
+
+def test_a_trial_without_a_model_is_skipped_with_the_reason() -> None:
+    check = trial_check(Trial("embedding", missing="no embedding model is loaded; load one"))
+    assert (check.verdict, check.found, check.fix) == ("skipped", "no embedding model is loaded", "load one")
+
+
+def test_a_trial_that_fails_is_a_problem_with_the_remedy_of_its_error() -> None:
+    failure = LMStudioServerError("Embedding error: no\n  cause: why\n  suggestion: do this", suggestion="do this")
+    check = trial_check(Trial("embedding", "embedder", failure=failure))
+    assert (check.verdict, check.found, check.fix) == (
+        "problem",
+        "embedder: Embedding error: no cause: why",
+        "do this",
+    )
+
+
+@pytest.mark.parametrize(("trained", "verdict"), [(True, "problem"), (False, "warning")])
+def test_a_tool_call_is_not_expected_of_a_model_that_was_not_trained_for_it(trained: bool, verdict: str) -> None:
+    failure = LMStudioToolCallError(f"the model made none; {UNTRAINED}")
+    check = trial_check(Trial("tool_call", "chat", trained, failure=failure))
+    assert (check.verdict, check.fix) == (verdict, UNTRAINED)
+
+
+def test_the_last_line_counts_the_verdicts() -> None:
+    checks = [Check("a", "ok", ""), Check("b", "problem", ""), Check("c", "skipped", ""), Check("d", "ok", "")]
+    assert count_verdicts(checks) == {"problem": 1, "warning": 0, "ok": 2, "skipped": 1}
+    assert summary(checks) == "1 problem, 0 warnings; 2 ok, 1 skipped."
+
+
+def test_a_check_is_json() -> None:
+    assert Check("a", "ok", "found", "fix", ("more",), {"n": 1}).to_dict() == {
+        "name": "a",
+        "verdict": "ok",
+        "found": "found",
+        "fix": "fix",
+        "details": ["more"],
+        "n": 1,
+    }
+
+
+def test_an_error_without_a_remedy_has_none() -> None:
+    assert explain(LMStudioError("it failed")) == ("it failed", None)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(60, "60 s"), (119.5, "119.5 s"), (120, "2 min"), (5400, "90 min")])
+def test_long_times_are_in_minutes(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
